@@ -1,0 +1,74 @@
+"""See molecular maps on an H&E slide: lazy, patch-level CPNN predictions in napari, Python and the terminal.
+
+The names below are the public API; each is imported when it is first used, so that importing the package loads
+neither torch nor napari nor Qt.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "open_slide": "slides",
+    "Slide": "slides",
+    "read_spots": "spots",
+    "read_cells": "prototypes",
+    "estimate_prototypes": "prototypes",
+    "deconvolve": "prototypes",
+    "Prototypes": "prototypes",
+    "train": "training",
+    "evaluate": "training",
+    "load_model": "models",
+    "CPNN": "models",
+    "predict_map": "mapping",
+    "CompositionMap": "mapping",
+    "PatchSpec": "geometry",
+    "PrototypeSettings": "settings",
+    "TrainingSettings": "settings",
+    "MappingSettings": "settings",
+    "TissueSettings": "settings",
+    "CpnnError": "errors",
+    "fetch_her2st": "samples",
+    "sample_folder": "samples",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from napari_cpnn.errors import CpnnError as CpnnError
+    from napari_cpnn.geometry import PatchSpec as PatchSpec
+    from napari_cpnn.mapping import CompositionMap as CompositionMap
+    from napari_cpnn.mapping import predict_map as predict_map
+    from napari_cpnn.models import CPNN as CPNN
+    from napari_cpnn.models import load_model as load_model
+    from napari_cpnn.prototypes import Prototypes as Prototypes
+    from napari_cpnn.prototypes import deconvolve as deconvolve
+    from napari_cpnn.prototypes import estimate_prototypes as estimate_prototypes
+    from napari_cpnn.prototypes import read_cells as read_cells
+    from napari_cpnn.samples import fetch_her2st as fetch_her2st
+    from napari_cpnn.samples import sample_folder as sample_folder
+    from napari_cpnn.settings import MappingSettings as MappingSettings
+    from napari_cpnn.settings import PrototypeSettings as PrototypeSettings
+    from napari_cpnn.settings import TissueSettings as TissueSettings
+    from napari_cpnn.settings import TrainingSettings as TrainingSettings
+    from napari_cpnn.slides import Slide as Slide
+    from napari_cpnn.slides import open_slide as open_slide
+    from napari_cpnn.spots import read_spots as read_spots
+    from napari_cpnn.training import evaluate as evaluate
+    from napari_cpnn.training import train as train
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

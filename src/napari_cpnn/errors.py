@@ -1,0 +1,67 @@
+"""Errors that a user can cause or meet, each one sentence long.
+
+Every message says what is wrong, with which file, and what to do about it. The command line prints it as one
+line and exits with 2; napari shows it as a notification. Anything else that is raised is a bug of ours.
+"""
+
+from __future__ import annotations
+
+
+class CpnnError(Exception):
+    """Base of every error that napari-cpnn raises on purpose."""
+
+
+class SettingsError(CpnnError):
+    """A setting has a value that makes no sense."""
+
+
+class SlideError(CpnnError):
+    """A slide cannot be opened or read, or is not of a kind that can be mapped."""
+
+
+class PixelSizeError(SlideError):
+    """The slide has no believable pixel size, and the task needs one."""
+
+
+class NoTissueError(SlideError):
+    """No tissue was found on the slide."""
+
+
+class SpotsError(CpnnError):
+    """A table of spots cannot be read, or does not fit its slide."""
+
+
+class CellsError(CpnnError):
+    """A single-cell table cannot be read or used."""
+
+
+class GenesError(CpnnError):
+    """Gene names do not fit together."""
+
+
+class PrototypesError(CpnnError):
+    """Prototypes cannot be estimated, read or used."""
+
+
+class WeightsError(CpnnError):
+    """Pre-trained backbone weights are missing or of another network."""
+
+
+class CheckpointError(CpnnError):
+    """A model file cannot be read, or is not one of ours."""
+
+
+class TrainingError(CpnnError):
+    """Training cannot start or go on with these data and settings."""
+
+
+class MappingError(CpnnError):
+    """A map cannot be computed, read or stored."""
+
+
+class DownloadError(CpnnError):
+    """A file could not be downloaded, or arrived damaged."""
+
+
+class CpnnWarning(UserWarning):
+    """Something was handled in a documented way that the user should know about."""

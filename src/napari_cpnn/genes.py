@@ -1,0 +1,68 @@
+"""Gene names: what they look like, and how two lists of them are brought together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import GenesError
+
+_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
+
+
+def look_like_ensembl(genes: Sequence[str]) -> bool:
+    """Whether most names are Ensembl gene ids such as ``ENSG00000141736``."""
+    sample = list(genes[:200])
+    return bool(sample) and sum(bool(_ENSEMBL.match(g)) for g in sample) > len(sample) / 2
+
+
+def is_mitochondrial(genes: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which genes are mitochondrial, by their symbol (``MT-`` in man, ``mt-`` in mouse)."""
+    return np.array([g.upper().startswith("MT-") for g in genes], dtype=bool)
+
+
+def positions(genes: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Where each of ``wanted`` stands in ``genes``; -1 where it does not. Of duplicates, the first counts."""
+    index: dict[str, int] = {}
+    for i, gene in enumerate(genes):
+        index.setdefault(gene, i)
+    return np.array([index.get(g, -1) for g in wanted], dtype=np.intp)
+
+
+def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> list[str]:
+    """Genes in both lists, in the order of the first, each once.
+
+    Parameters
+    ----------
+    names
+        What the two lists belong to, for the message.
+
+    Raises
+    ------
+    GenesError
+        When none is shared; the message says whether one list holds Ensembl ids and the other symbols.
+    """
+    in_second = set(second)
+    shared = [g for g in dict.fromkeys(first) if g in in_second]
+    if not shared:
+        kinds = ["Ensembl ids" if look_like_ensembl(g) else "symbols" for g in (first, second)]
+        why = (
+            f"{names[0]} has {kinds[0]} and {names[1]} has {kinds[1]}; convert one of them"
+            if kinds[0] != kinds[1]
+            else f"for instance {', '.join(first[:3])} against {', '.join(second[:3])}"
+        )
+        raise GenesError(f"{names[0]} and {names[1]} share no gene names: {why}.")
+    return shared
+
+
+def require_genes(genes: Sequence[str], wanted: Sequence[str], owner: str) -> npt.NDArray[np.intp]:
+    """Positions of ``wanted`` in ``genes``; a :class:`GenesError` names up to five that are missing."""
+    found = positions(genes, wanted)
+    if (found < 0).any():
+        missing = [g for g, i in zip(wanted, found, strict=True) if i < 0]
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise GenesError(f"{owner} does not know {', '.join(missing[:5])}{more}.")
+    return found

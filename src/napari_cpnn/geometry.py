@@ -1,0 +1,223 @@
+"""The one place for micrometres, pixels, axis order and grids.
+
+Two coordinate systems are in use, and only this module converts between them.
+
+Slide micrometres, ``(y, x)``
+    Continuous, origin at the outer corner of the slide's first pixel: level-0 pixel ``i`` covers
+    ``[i * mpp, (i + 1) * mpp)``. Patches, grids, viewports and every napari layer of ours live here. A napari
+    layer puts the *centre* of its first pixel at ``translate``, so a layer with pixel size ``s`` gets
+    ``scale = s, translate = s / 2``.
+Level-0 pixels, ``(x, y)``
+    Continuous, same origin, as scverse keeps them in ``obsm["spatial"]``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import SettingsError
+
+Mpp = tuple[float, float]
+"""Micrometres per level-0 pixel, ``(y, x)``."""
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+#: A pixel size outside this range (um/px) cannot come from a microscope slide: the finest objectives give about
+#: 0.1, and beyond 10 a cell is smaller than a pixel.
+PLAUSIBLE_MPP = (0.05, 10.0)
+
+
+def is_plausible_mpp(mpp: Mpp) -> bool:
+    """Whether both pixel sizes are such as a microscope slide can have, and alike (within a factor of two)."""
+    low, high = PLAUSIBLE_MPP
+    return all(math.isfinite(m) and low <= m <= high for m in mpp) and 0.5 <= mpp[0] / mpp[1] <= 2.0
+
+
+def as_mpp(value: float | tuple[float, float]) -> Mpp:
+    """``mpp`` as ``(y, x)`` from one number or a pair; :class:`SettingsError` when it is not plausible."""
+    pair = tuple(float(v) for v in value) if isinstance(value, (tuple, list)) else (float(value), float(value))
+    if len(pair) != 2 or not is_plausible_mpp((pair[0], pair[1])):
+        low, high = PLAUSIBLE_MPP
+        raise SettingsError(
+            f"A pixel size of {value} um/px is not plausible: give one number, or (y, x), between {low} and {high}."
+        )
+    return pair[0], pair[1]
+
+
+def spatial_to_um(spatial_px: npt.ArrayLike, mpp: Mpp) -> FloatArray:
+    """Level-0 pixels ``(N, 2)`` as ``(x, y)`` -> slide micrometres ``(N, 2)`` as ``(y, x)``."""
+    return np.asarray(spatial_px, dtype=np.float64)[..., ::-1] * np.asarray(mpp)
+
+
+def um_to_spatial(um: npt.ArrayLike, mpp: Mpp) -> FloatArray:
+    """Slide micrometres ``(N, 2)`` as ``(y, x)`` -> level-0 pixels ``(N, 2)`` as ``(x, y)``."""
+    return (np.asarray(um, dtype=np.float64) / np.asarray(mpp))[..., ::-1]
+
+
+@dataclass(frozen=True)
+class PatchSpec:
+    """The square of tissue that a network sees.
+
+    Parameters
+    ----------
+    size_px
+        Side in pixels, as the network takes it.
+    mpp
+        Pixel size in micrometres at which the network sees it. 224 px at 0.5 um/px is 112 um of tissue.
+    """
+
+    size_px: int = 224
+    mpp: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.size_px < 8 or not is_plausible_mpp((self.mpp, self.mpp)):
+            raise SettingsError(f"A patch of {self.size_px} px at {self.mpp} um/px is not usable.")
+
+    @property
+    def size_um(self) -> float:
+        """Side in micrometres."""
+        return self.size_px * self.mpp
+
+
+@dataclass(frozen=True)
+class Rect:
+    """An axis-parallel rectangle in slide micrometres; ``y1, x1`` are exclusive."""
+
+    y0: float
+    x0: float
+    y1: float
+    x1: float
+
+    @property
+    def height(self) -> float:
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> float:
+        return self.x1 - self.x0
+
+    @property
+    def center(self) -> tuple[float, float]:
+        return (self.y0 + self.y1) / 2, (self.x0 + self.x1) / 2
+
+    def grown(self, margin_um: float) -> Rect:
+        """The rectangle with ``margin_um`` added on each side."""
+        return Rect(self.y0 - margin_um, self.x0 - margin_um, self.y1 + margin_um, self.x1 + margin_um)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular lattice of square cells over a slide, one patch per cell, centred on the cell.
+
+    Parameters
+    ----------
+    shape
+        ``(rows, cols)``.
+    stride_um
+        Side of a cell in micrometres.
+    origin_um
+        Slide micrometres ``(y, x)`` of the outer corner of cell ``(0, 0)``.
+    """
+
+    shape: tuple[int, int]
+    stride_um: float
+    origin_um: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def over(cls, shape_px: tuple[int, int], mpp: Mpp, stride_um: float, region: Rect | None = None) -> Grid:
+        """The grid that covers a slide of ``shape_px`` (height, width), or the part of it in ``region``.
+
+        A region's grid is a window of the slide's own grid, so that both have the same cells. The last row and
+        column may reach over the edge of the slide.
+        """
+        if not stride_um > 0:
+            raise SettingsError(f"The stride of a map must be positive, not {stride_um} um.")
+        extent = (shape_px[0] * mpp[0], shape_px[1] * mpp[1])
+        first, last = [0, 0], [max(1, math.ceil(e / stride_um - 1e-6)) for e in extent]
+        if region is not None:
+            low, high = (region.y0, region.x0), (region.y1, region.x1)
+            first = [max(0, math.floor(v / stride_um)) for v in low]
+            last = [min(n, math.ceil(v / stride_um)) for n, v in zip(last, high, strict=True)]
+            if last[0] <= first[0] or last[1] <= first[1]:
+                raise SettingsError("The region lies outside the slide, so there is nothing to map.")
+        return cls(
+            (last[0] - first[0], last[1] - first[1]), stride_um, (first[0] * stride_um, first[1] * stride_um)
+        )
+
+    @property
+    def n_cells(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def centers_um(self, cells: npt.ArrayLike | None = None) -> FloatArray:
+        """Slide micrometres ``(N, 2)`` of the centres of ``cells`` ``(N, 2)`` (row, col); of all, row by row."""
+        if cells is None:
+            rows, cols = np.indices(self.shape)
+            cells = np.stack([rows.ravel(), cols.ravel()], axis=1)
+        return (np.asarray(cells, dtype=np.float64) + 0.5) * self.stride_um + np.asarray(self.origin_um)
+
+    def cell_at(self, y_um: float, x_um: float) -> tuple[int, int] | None:
+        """The cell under a point, ``None`` outside the grid."""
+        row = math.floor((y_um - self.origin_um[0]) / self.stride_um)
+        col = math.floor((x_um - self.origin_um[1]) / self.stride_um)
+        return (row, col) if 0 <= row < self.shape[0] and 0 <= col < self.shape[1] else None
+
+    def window(self, rect: Rect) -> tuple[slice, slice]:
+        """The (row, col) slices of all cells that touch ``rect`` (empty slices when none does)."""
+        slices = []
+        for low, high, origin, n in zip(
+            (rect.y0, rect.x0), (rect.y1, rect.x1), self.origin_um, self.shape, strict=True
+        ):
+            start = min(max(math.floor((low - origin) / self.stride_um), 0), n)
+            stop = min(max(math.ceil((high - origin) / self.stride_um), start), n)
+            slices.append(slice(start, stop))
+        return slices[0], slices[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description; :meth:`from_dict` reads it."""
+        return {"shape": list(self.shape), "stride_um": self.stride_um, "origin_um": list(self.origin_um)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Grid:
+        rows, cols = data["shape"]
+        y, x = data["origin_um"]
+        return cls((int(rows), int(cols)), float(data["stride_um"]), (float(y), float(x)))
+
+
+@dataclass(frozen=True)
+class LayerFrame:
+    """How a napari layer places level-0 pixels in its world: ``world = index * scale + translate``, per axis.
+
+    Our own slide layers have ``scale = mpp, translate = mpp / 2``, so that world *is* slide micrometres. A layer
+    that another plugin opened may be in pixels, or shifted; the frame carries overlays and viewports across.
+    """
+
+    scale: tuple[float, float]
+    translate: tuple[float, float]
+    mpp: Mpp
+
+    @classmethod
+    def of_slide(cls, mpp: Mpp) -> LayerFrame:
+        return cls(mpp, (mpp[0] / 2, mpp[1] / 2), mpp)
+
+    def um_to_world(self, um: npt.ArrayLike) -> FloatArray:
+        """Slide micrometres ``(..., 2)`` -> world ``(..., 2)``, both (y, x)."""
+        index = np.asarray(um, dtype=np.float64) / np.asarray(self.mpp) - 0.5
+        return index * np.asarray(self.scale) + np.asarray(self.translate)
+
+    def world_to_um(self, world: npt.ArrayLike) -> FloatArray:
+        """World ``(..., 2)`` -> slide micrometres ``(..., 2)``, both (y, x)."""
+        index = (np.asarray(world, dtype=np.float64) - np.asarray(self.translate)) / np.asarray(self.scale)
+        return (index + 0.5) * np.asarray(self.mpp)
+
+    def grid_transform(self, grid: Grid) -> tuple[tuple[float, float], tuple[float, float]]:
+        """``(scale, translate)`` of an image layer that shows one pixel per cell of ``grid``."""
+        first = self.um_to_world(grid.centers_um([(0, 0)])[0])
+        world_per_um = np.asarray(self.scale) / np.asarray(self.mpp)
+        scale = world_per_um * grid.stride_um
+        return (float(scale[0]), float(scale[1])), (float(first[0]), float(first[1]))

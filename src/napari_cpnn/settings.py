@@ -1,0 +1,181 @@
+"""Frozen settings, one dataclass per task.
+
+They are the one source of truth for GUI defaults, command-line options (``help`` is in the field's metadata) and
+what is written into a checkpoint or a run folder. ``to_dict`` and ``from_dict`` go through plain JSON types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from napari_cpnn.errors import SettingsError
+from napari_cpnn.geometry import PatchSpec
+
+DeviceName = str
+"""``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``."""
+
+
+def _field(default: Any, help_: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_})
+
+
+class _Settings:
+    """JSON in and out for frozen dataclasses."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types only."""
+        return {
+            f.name: _plain(getattr(self, f.name))
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote; an unknown name is a :class:`SettingsError`."""
+        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise SettingsError(f"{cls.__name__} has no setting {', '.join(unknown)}.")
+        values = dict(data)
+        if isinstance(values.get("patch"), dict):
+            values["patch"] = PatchSpec(**values["patch"])
+        if isinstance(values.get("tissue"), dict):
+            values["tissue"] = TissueSettings.from_dict(values["tissue"])
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(value)
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some values changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PatchSpec):
+        return dataclasses.asdict(value)
+    if isinstance(value, _Settings):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _check(ok: bool, message: str) -> None:
+    if not ok:
+        raise SettingsError(message)
+
+
+@dataclass(frozen=True)
+class TissueSettings(_Settings):
+    """How tissue is told from background, at low resolution."""
+
+    mpp: float = _field(16.0, "pixel size in um at which tissue is looked for")
+    min_saturation: float = _field(0.05, "least colour saturation of tissue, 0 to 1")
+    min_area_um2: float = _field(20_000.0, "smaller pieces are dust")
+    max_hole_um2: float = _field(20_000.0, "smaller holes are filled")
+    min_coverage: float = _field(0.3, "least share of a patch that must be tissue for it to be mapped")
+
+    def __post_init__(self) -> None:
+        _check(self.mpp > 0, "The tissue mask needs a positive pixel size.")
+        _check(0 < self.min_coverage <= 1, "The least tissue share of a patch must be in (0, 1].")
+
+
+@dataclass(frozen=True)
+class PrototypeSettings(_Settings):
+    """How prototypes are estimated from single cells."""
+
+    method: Literal["mean"] = _field("mean", "estimator: mean (normalised mean profile)")
+    min_genes: int = _field(200, "cells with fewer detected genes are left out")
+    max_mito: float = _field(0.3, "cells with a larger share of mitochondrial counts are left out")
+    min_cells: int = _field(200, "genes detected in fewer cells are left out")
+    min_cells_per_type: int = _field(10, "types with fewer cells are named in a warning")
+
+    def __post_init__(self) -> None:
+        _check(self.method == "mean", f"There is no way {self.method!r} to estimate prototypes; use 'mean'.")
+        _check(0 < self.max_mito <= 1, "The largest mitochondrial share must be in (0, 1].")
+
+
+@dataclass(frozen=True)
+class TrainingSettings(_Settings):
+    """How a model is built and trained. The defaults are our model; :meth:`paper` is the paper's."""
+
+    backbone: str = _field("stnet", "image network: stnet (DenseNet-121) or squeezenet (SqueezeNet 1.1)")
+    weights: str = _field("imagenet", "start weights of the backbone: imagenet, none, or a file")
+    head: Literal["cpnn", "linear"] = _field("cpnn", "cpnn, or linear: the plain head of ST-Net")
+    loss: Literal["pcc", "mse"] = _field("pcc", "loss on expression")
+    prototypes: Literal["learned", "fixed", "random"] = _field("learned", "what becomes of the prototypes")
+    scale_shift: bool = _field(True, "learn a scale alpha and a shift beta per gene")
+    n_programs: int = _field(16, "residual gene programs; 0 is the paper's model")
+    composition_weight: float = _field(5.0, "pull of the weights to the deconvolved shares of the spots")
+    prototype_weight: float = _field(1e3, "pull of the prototypes to where they started (lambda of eq. 8)")
+    hidden: int = _field(512, "width of the two hidden layers of the composition head")
+    patch: PatchSpec = _field(PatchSpec(), "what the network sees")
+    max_epochs: int = _field(30, "at most this many passes over the spots")
+    patience: int = _field(8, "stop after this many epochs without a better held-out PCC")
+    batch_size: int = _field(64, "spots per step; the correlation is taken over them, so at least 64")
+    learning_rate: float = _field(1e-3, "learning rate of the head")
+    backbone_learning_rate: float = _field(1e-4, "learning rate of the backbone; 0 freezes it")
+    weight_decay: float = _field(1e-4, "weight decay (AdamW)")
+    augment: bool = _field(True, "flips and quarter turns")
+    symmetries: bool = _field(False, "test time: mean over the eight symmetries of the patch")
+    validation: str = _field(
+        "auto", "name of the slide that is held out; auto: the last of several, a quarter of a single one; none"
+    )
+    min_spot_fraction: float = _field(0.1, "genes detected in a smaller share of the training spots are left out")
+    calibrate: bool = _field(True, "refit alpha and beta by least squares after training")
+    seed: int = _field(0, "seed of every random choice")
+    device: DeviceName = _field("auto", "auto, cpu, cuda or mps")
+    precision: Literal["auto", "float32", "bfloat16"] = _field("auto", "arithmetic of the backbone")
+
+    def __post_init__(self) -> None:
+        _check(self.head in ("cpnn", "linear"), f"There is no head {self.head!r}; use 'cpnn' or 'linear'.")
+        _check(self.loss in ("pcc", "mse"), f"There is no loss {self.loss!r}; use 'pcc' or 'mse'.")
+        _check(
+            self.prototypes in ("learned", "fixed", "random"),
+            f"Prototypes can be 'learned', 'fixed' or 'random', not {self.prototypes!r}.",
+        )
+        _check(self.n_programs >= 0, "The number of programs cannot be negative.")
+        _check(self.composition_weight >= 0 and self.prototype_weight >= 0, "Loss weights cannot be negative.")
+        _check(self.max_epochs >= 1 and self.batch_size >= 2, "Training needs an epoch and batches of two or more.")
+        _check(0 <= self.min_spot_fraction < 1, "The least share of spots of a gene must be in [0, 1).")
+        _check(self.learning_rate > 0 and self.backbone_learning_rate >= 0, "Learning rates cannot be negative.")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        """The paper's patch-level CPNN: no programs, no composition term (sections 3.1.1 and 3.2)."""
+        return cls(**{"n_programs": 0, "composition_weight": 0.0, **changes})
+
+    @classmethod
+    def plain(cls, **changes: Any) -> Self:
+        """The plain linear head of ST-Net on the same backbone; ``loss="mse"`` is ST-Net's own."""
+        return cls(**{"head": "linear", "n_programs": 0, "composition_weight": 0.0, **changes})
+
+
+@dataclass(frozen=True)
+class MappingSettings(_Settings):
+    """How a slide is mapped, live or as a whole."""
+
+    device: DeviceName = _field("auto", "auto, cpu, cuda or mps")
+    precision: Literal["auto", "float32", "bfloat16"] = _field("auto", "arithmetic of the backbone")
+    stride_um: float | None = _field(None, "distance of neighbouring patches in um; none: the patch size")
+    max_batch: int = _field(256, "largest batch")
+    batch_seconds: float = _field(0.2, "a batch is kept near this duration, so that a new view is served at once")
+    readers: int = _field(2, "threads that cut patches")
+    coarsest: int = _field(16, "first lattice: every 16th patch; a power of two")
+    min_screen_px: float = _field(4.0, "no finer than this many screen pixels per patch")
+    margin: float = _field(0.25, "margin around the view that is mapped next, in view sizes")
+    cache: bool = _field(True, "keep maps on disk, so that a slide re-opens with its map")
+    cache_dir: str | None = _field(None, "where maps are kept; none: the user's cache directory")
+    tissue: TissueSettings = TissueSettings()
+
+    def __post_init__(self) -> None:
+        _check(self.max_batch >= 1 and self.readers >= 1, "Mapping needs a batch and a reader of at least one.")
+        _check(
+            self.coarsest >= 1 and self.coarsest & (self.coarsest - 1) == 0,
+            f"The first lattice must be a power of two, not {self.coarsest}.",
+        )
+        _check(self.stride_um is None or self.stride_um > 0, "The stride must be positive.")
