@@ -1,0 +1,1 @@
+"""Train a model on spots, and measure it on others."""

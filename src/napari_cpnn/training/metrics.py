@@ -1,0 +1,101 @@
+"""Correlation of predicted with measured expression, gene by gene, all genes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from napari_cpnn.errors import TrainingError
+
+Values = npt.NDArray[np.float64]
+Correlation = Callable[[npt.ArrayLike, npt.ArrayLike], Values]
+
+#: Genes are worked on in blocks, so that the float64 copies stay small beside a whole slide's expression.
+_BLOCK = 2048
+
+
+class Summary(TypedDict):
+    """Means over the genes that vary on the slide, always with their number."""
+
+    pcc: float
+    scc: float
+    n_genes: int
+
+
+def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> Values:
+    """Pearson correlation of each column of ``a`` with the same column of ``b``.
+
+    Parameters
+    ----------
+    a, b
+        ``(N, G)``: spots by genes.
+
+    Returns
+    -------
+    ndarray
+        ``(G,)`` in [-1, 1]; NaN where one of the two columns is constant, holds a value that is not finite, or
+        there are fewer than two spots.
+    """
+    return _by_blocks(a, b, _pearson)
+
+
+def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> Values:
+    """Spearman correlation per column: :func:`pearson` of the ranks, ties getting their average rank."""
+    return _by_blocks(a, b, lambda x, y: _pearson(_ranks(x), _ranks(y)))
+
+
+def _by_blocks(a: npt.ArrayLike, b: npt.ArrayLike, correlation: Callable[[Values, Values], Values]) -> Values:
+    first, second = np.asarray(a), np.asarray(b)
+    if first.ndim != 2 or first.shape != second.shape:
+        raise TrainingError(f"Two tables of shapes {first.shape} and {second.shape} cannot be correlated by column.")
+    result = np.full(first.shape[1], np.nan)
+    if len(first) < 2:
+        return result
+    for start in range(0, first.shape[1], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        result[block] = correlation(first[:, block].astype(np.float64), second[:, block].astype(np.float64))
+    return result
+
+
+def _pearson(a: Values, b: Values) -> Values:
+    # A constant column is told by its range: after centring, rounding can leave a tiny spread that would correlate.
+    usable = (np.ptp(a, axis=0) > 0) & (np.ptp(b, axis=0) > 0)
+    usable &= np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
+    result = np.full(a.shape[1], np.nan)
+    x, y = _unit(a[:, usable]), _unit(b[:, usable])
+    result[usable] = np.clip(np.einsum("ng,ng->g", x, y), -1.0, 1.0)
+    return result
+
+
+def _unit(columns: Values) -> Values:
+    """Columns centred and scaled to length one; scaled by their range first, so that no square under- or overflows."""
+    centred = columns - columns.mean(axis=0)
+    centred /= np.abs(centred).max(axis=0, initial=np.finfo(np.float64).tiny)
+    centred /= np.linalg.norm(centred, axis=0)
+    unit: Values = centred
+    return unit
+
+
+def _ranks(columns: Values) -> Values:
+    ranks = np.asarray(rankdata(columns, axis=0), dtype=np.float64)
+    # rankdata gives NaN and infinity a rank like any other number; such a column has no correlation.
+    ranks[:, ~np.isfinite(columns).all(axis=0)] = np.nan
+    return ranks
+
+
+def mean_correlations(predicted: npt.ArrayLike, measured: npt.ArrayLike) -> Summary:
+    """Mean PCC and SCC over the genes ``(N, G)`` that vary in both tables; NaN when there is none."""
+    return summarise_values(pearson(predicted, measured), spearman(predicted, measured))
+
+
+def summarise_values(pcc: npt.ArrayLike, scc: npt.ArrayLike) -> Summary:
+    """Mean of per-gene correlations ``(G,)``, genes without one left out."""
+    first, second = np.asarray(pcc, dtype=np.float64), np.asarray(scc, dtype=np.float64)
+    known = np.isfinite(first) & np.isfinite(second)
+    if not known.any():
+        return {"pcc": float("nan"), "scc": float("nan"), "n_genes": 0}
+    return {"pcc": float(first[known].mean()), "scc": float(second[known].mean()), "n_genes": int(known.sum())}
