@@ -175,7 +175,7 @@ class MappingSettings(_Settings):
     def __post_init__(self) -> None:
         _check(self.max_batch >= 1 and self.readers >= 1, "Mapping needs a batch and a reader of at least one.")
         _check(
-            self.coarsest >= 1 and self.coarsest & (self.coarsest - 1) == 0,
-            f"The first lattice must be a power of two, not {self.coarsest}.",
+            self.coarsest in (1, 2, 4, 8, 16),
+            f"The first lattice must be a power of two up to 16, not {self.coarsest}.",
         )
         _check(self.stride_um is None or self.stride_um > 0, "The stride must be positive.")

@@ -1,0 +1,21 @@
+"""Composition maps: filled live around what is in view, or for a whole slide at once."""
+
+from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, FAILED, UNKNOWN, CompositionMap
+from napari_cpnn.mapping.live import LiveMapper, MapProgress
+from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.mapping.scheduler import Scheduler, Viewport
+from napari_cpnn.mapping.whole_slide import predict_map
+
+__all__ = [
+    "BACKGROUND",
+    "DONE",
+    "FAILED",
+    "UNKNOWN",
+    "CompositionMap",
+    "LiveMapper",
+    "MapProgress",
+    "Predictor",
+    "Scheduler",
+    "Viewport",
+    "predict_map",
+]

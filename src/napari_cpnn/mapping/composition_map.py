@@ -1,0 +1,238 @@
+"""The map itself: for each cell of a grid the composition of its patch, and every gene that follows from it.
+
+Expression is linear in what is stored (``Decoder``), so a gene map is one matrix-vector product over C + R numbers
+per patch; the network never runs again.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_cpnn.errors import MappingError
+from napari_cpnn.genes import require_genes
+from napari_cpnn.geometry import FloatArray, Grid, IntArray, Rect
+from napari_cpnn.mapping.lattice import Lattice
+from napari_cpnn.models.decoder import Decoder
+
+UNKNOWN, BACKGROUND, DONE, FAILED = 0, 1, 2, 3
+"""States of a cell: not computed yet; no tissue; computed; its patch could not be read or computed."""
+
+FloatMap = npt.NDArray[np.float32]
+
+
+class CompositionMap:
+    """Compositions (and residual programs) of the patches on a grid over a slide, filled lazily.
+
+    Parameters
+    ----------
+    grid
+        Where the patches are.
+    decoder
+        How compositions become expression; carries gene and cell-type names.
+    tissue
+        ``(rows, cols)`` bool: the cells worth computing; ``None`` for all.
+    provenance
+        What made the map (slide, model, versions); goes into files and exports.
+
+    Attributes
+    ----------
+    state
+        ``(rows, cols)`` uint8 of `UNKNOWN`, `BACKGROUND`, `DONE`, `FAILED`.
+    revision
+        Grows with every change; a screen compares it to know whether to repaint.
+    changed
+        Emitted with the ``(N, 2)`` cells (row, col) that changed, from the thread that computed them.
+    """
+
+    changed = Signal(np.ndarray)
+
+    def __init__(
+        self,
+        grid: Grid,
+        decoder: Decoder,
+        tissue: npt.NDArray[np.bool_] | None = None,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        if tissue is not None and tissue.shape != grid.shape:
+            raise MappingError(f"The tissue mask has shape {tissue.shape}, the grid {grid.shape}.")
+        self.grid = grid
+        self.decoder = decoder
+        self.provenance = dict(provenance or {})
+        self.tissue = np.ones(grid.shape, dtype=bool) if tissue is None else tissue.astype(bool)
+        self.lattice = Lattice(self.tissue)
+        self.state = np.where(self.tissue, UNKNOWN, BACKGROUND).astype(np.uint8)
+        self.revision = 0
+        # One float32 row per cell, weights then programs. Values are rounded to float16, the precision of the
+        # files, so that a map reads the same before and after saving; float32 in memory keeps a gene change to
+        # a single matrix-vector product without conversion.
+        self._values = np.full((grid.n_cells, self.n_types + self.n_programs), np.nan, dtype=np.float32)
+        self._lock = threading.Lock()
+
+    # -- what it holds -------------------------------------------------------------------------------------
+
+    @property
+    def cell_types(self) -> tuple[str, ...]:
+        return self.decoder.cell_types
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        return self.decoder.genes
+
+    @property
+    def n_types(self) -> int:
+        return len(self.decoder.cell_types)
+
+    @property
+    def n_programs(self) -> int:
+        return int(self.decoder.programs.shape[0])
+
+    @property
+    def weights(self) -> npt.NDArray[np.float16]:
+        """``(rows, cols, C)`` float16 copy, rows of shares that sum to 1; NaN where unknown."""
+        return self.block((slice(None), slice(None)))[0]
+
+    @property
+    def programs(self) -> npt.NDArray[np.float16]:
+        """``(rows, cols, R)`` float16 copy; NaN where unknown."""
+        return self.block((slice(None), slice(None)))[1]
+
+    def __repr__(self) -> str:
+        done = int((self.state == DONE).sum())
+        return (
+            f"CompositionMap({self.grid.shape[0]} x {self.grid.shape[1]} cells of {self.grid.stride_um:g} um, "
+            f"{done} of {int(self.tissue.sum())} tissue cells done, {self.n_types} cell types, {len(self.genes)} genes)"
+        )
+
+    # -- filling -------------------------------------------------------------------------------------------
+
+    def fill(self, cells: IntArray, weights: npt.NDArray[Any], programs: npt.NDArray[Any]) -> None:
+        """Store what the network gave for ``cells`` (flat indices, ``(N,)``): ``(N, C)`` and ``(N, R)``.
+
+        A row with a value that is not finite marks its cell as failed.
+        """
+        rows = np.concatenate([weights, programs], axis=1).astype(np.float16).astype(np.float32)
+        good = np.isfinite(rows).all(axis=1)
+        with self._lock:
+            self._values[cells[good]] = rows[good]
+            self.state.reshape(-1)[cells] = np.where(good, DONE, FAILED)
+            self.revision += 1
+        self.changed.emit(self.unravel(cells))
+
+    def fail(self, cells: IntArray) -> None:
+        """Mark ``cells`` (flat indices) as failed."""
+        with self._lock:
+            self.state.reshape(-1)[cells] = FAILED
+            self.revision += 1
+        self.changed.emit(self.unravel(cells))
+
+    def restore(self, weights: npt.NDArray[Any], programs: npt.NDArray[Any], state: npt.NDArray[np.uint8]) -> None:
+        """Take over the done cells of arrays shaped as `weights`, `programs` and `state`."""
+        done = np.flatnonzero((state == DONE) & self.tissue)
+        w = weights.reshape(self.grid.n_cells, self.n_types)[done]
+        z = programs.reshape(self.grid.n_cells, self.n_programs)[done]
+        complete = np.isfinite(w).all(axis=1) & np.isfinite(z).all(axis=1)
+        if complete.any():
+            self.fill(done[complete], w[complete], z[complete])
+
+    def block(self, window: tuple[slice, slice]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
+        """Weights and programs of a window (row slice, col slice), as :attr:`weights` and :attr:`programs` hold them."""
+        values = self._values.reshape(*self.grid.shape, -1)[window].astype(np.float16)
+        return values[..., : self.n_types], values[..., self.n_types :]
+
+    def unravel(self, cells: IntArray) -> IntArray:
+        """Flat indices ``(N,)`` -> (row, col) ``(N, 2)``."""
+        return np.stack(np.unravel_index(cells, self.grid.shape), axis=1)
+
+    # -- maps ----------------------------------------------------------------------------------------------
+
+    def expression(self, gene: str) -> FloatMap:
+        """Predicted expression of a gene, ``(rows, cols)``, log1p of counts per 10,000; NaN where unknown.
+
+        Raises
+        ------
+        GenesError
+            When the model does not predict the gene.
+        """
+        d = self.decoder
+        g = self._gene(gene)
+        row = np.concatenate([d.alpha[g] * d.prototypes[:, g], d.programs[:, g]]).astype(np.float32)
+        return (self._values @ row + np.float32(d.beta[g])).reshape(self.grid.shape)
+
+    def contribution(self, gene: str, cell_type: str) -> FloatMap:
+        """Share of a gene that one cell type brings, ``alpha_g w_c T_cg``, ``(rows, cols)``; NaN where unknown."""
+        d, g, c = self.decoder, self._gene(gene), self._cell_type(cell_type)
+        return (self._values[:, c] * np.float32(d.alpha[g] * d.prototypes[c, g])).reshape(self.grid.shape)
+
+    def weight(self, cell_type: str) -> FloatMap:
+        """Share of one cell type, ``(rows, cols)``, 0 to 1; NaN where unknown."""
+        return self._values[:, self._cell_type(cell_type)].reshape(self.grid.shape).copy()
+
+    def dominant(self) -> npt.NDArray[np.int16]:
+        """Index of the cell type with the largest share, ``(rows, cols)``; -1 where unknown."""
+        result = np.full(self.grid.n_cells, -1, dtype=np.int16)
+        done = np.flatnonzero(self.state == DONE)
+        if done.size and self.n_types:
+            result[done] = self._values[done, : self.n_types].argmax(axis=1)
+        return result.reshape(self.grid.shape)
+
+    def values_at(self, row: int, col: int) -> tuple[FloatMap, FloatMap] | None:
+        """Weights ``(C,)`` and programs ``(R,)`` of one cell, or of the coarser one that stands for it."""
+        donor = int(self.donors()[row, col])
+        if donor < 0:
+            return None
+        values = self._values[donor]
+        return values[: self.n_types].copy(), values[self.n_types :].copy()
+
+    def donors(self) -> IntArray:
+        """Which cell's value to show in each cell, ``(rows, cols)`` flat indices.
+
+        The cell itself where it is done; else the done representative of the smallest lattice block around it;
+        -1 where there is none, on background, and where a patch failed.
+        """
+        donors = self.lattice.donors(self.state == DONE)
+        donors[self.state == FAILED] = -1
+        return donors
+
+    def mean_weights(self, rect: Rect | None = None) -> FloatArray:
+        """Mean shares ``(C,)`` over the tissue in ``rect`` (slide um); NaN when nothing of it is known.
+
+        A cell that is not computed yet counts with the value that is shown for it, so that the refined middle of
+        a view does not outweigh its coarse rim.
+        """
+        window = (slice(None), slice(None)) if rect is None else self.grid.window(rect)
+        donors = self.donors()[window]
+        cells, counts = np.unique(donors[donors >= 0], return_counts=True)
+        if not cells.size:
+            return np.full(self.n_types, np.nan)
+        return np.asarray(np.average(self._values[cells, : self.n_types], axis=0, weights=counts), dtype=np.float64)
+
+    def _gene(self, gene: str) -> int:
+        return int(require_genes(self.genes, [gene], "The model")[0])
+
+    def _cell_type(self, cell_type: str) -> int:
+        try:
+            return self.cell_types.index(cell_type)
+        except ValueError:
+            known = ", ".join(self.cell_types) or "none (a plain head has no cell types)"
+            raise MappingError(f"The model has no cell type {cell_type!r}; it knows: {known}.") from None
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the map and its decoder as a Zarr group, replacing a map that is there (atomically)."""
+        from napari_cpnn.mapping.store import write_map
+
+        write_map(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> CompositionMap:
+        """Read what :meth:`save` wrote; :class:`MappingError` for anything else."""
+        from napari_cpnn.mapping.store import read_map
+
+        return read_map(Path(path))

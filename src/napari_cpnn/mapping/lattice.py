@@ -1,0 +1,83 @@
+"""Coarse-to-fine lattices over a tissue mask, nested, with one representative cell per block."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.geometry import IntArray
+
+COARSEST = 16
+
+
+class Lattice:
+    """For each block size 1, 2, 4, ... `COARSEST` the tissue cell that stands for the block.
+
+    The representative is the tissue cell nearest to the block's centre among the representatives of its four
+    quarters. So lattices are nested (nothing is computed twice on the way from coarse to fine), and each block that
+    holds any tissue has one, also at the tissue's edge, where a fixed every-16th-cell lattice would miss it.
+
+    Parameters
+    ----------
+    tissue
+        ``(rows, cols)`` bool.
+    """
+
+    def __init__(self, tissue: npt.NDArray[np.bool_]) -> None:
+        self.shape = (tissue.shape[0], tissue.shape[1])
+        rows, cols = self.shape
+        self._tissue = tissue
+        flat = np.arange(rows * cols, dtype=np.intp).reshape(rows, cols)
+        self._representatives: dict[int, IntArray] = {1: np.where(tissue, flat, -1)}
+        size = 1
+        while size < COARSEST:
+            size *= 2
+            self._representatives[size] = self._merge(self._representatives[size // 2], size)
+
+    def representatives(self, size: int) -> IntArray:
+        """Flat cell index per block of ``size`` x ``size`` cells, -1 for a block without tissue."""
+        return self._representatives[size]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Block sizes, coarsest first."""
+        return sorted(self._representatives, reverse=True)
+
+    def _merge(self, finer: IntArray, size: int) -> IntArray:
+        rows, cols = -(-finer.shape[0] // 2), -(-finer.shape[1] // 2)
+        padded = np.full((rows * 2, cols * 2), -1, dtype=np.intp)
+        padded[: finer.shape[0], : finer.shape[1]] = finer
+        quarters = padded.reshape(rows, 2, cols, 2).transpose(0, 2, 1, 3).reshape(rows, cols, 4)
+        row, col = np.divmod(quarters, self.shape[1])
+        centre_row = (np.arange(rows) + 0.5)[:, None, None] * size - 0.5
+        centre_col = (np.arange(cols) + 0.5)[None, :, None] * size - 0.5
+        distance = (row - centre_row) ** 2 + (col - centre_col) ** 2
+        best = np.where(quarters >= 0, distance, np.inf).argmin(axis=2)
+        return np.take_along_axis(quarters, best[..., None], axis=2)[..., 0]
+
+    def donors(self, done: npt.NDArray[np.bool_]) -> IntArray:
+        """Per cell the done cell that stands for it: itself, or the representative of the smallest block around it.
+
+        Parameters
+        ----------
+        done
+            ``(rows, cols)`` bool.
+
+        Returns
+        -------
+        ``(rows, cols)`` flat indices, -1 where there is none.
+        """
+        cells = np.flatnonzero(self._tissue)
+        found = np.where(done.reshape(-1)[cells], cells, -1)
+        missing = np.flatnonzero(found < 0)
+        row, col = np.divmod(cells[missing], self.shape[1])
+        for size in sorted(self._representatives)[1:]:
+            if not missing.size:
+                break
+            representative = self._representatives[size][row // size, col // size]
+            hit = done.reshape(-1)[representative]  # a tissue cell's block always has one
+            found[missing[hit]] = representative[hit]
+            missing, row, col = missing[~hit], row[~hit], col[~hit]
+        result = np.full(self.shape[0] * self.shape[1], -1, dtype=np.intp)
+        result[cells] = found
+        return result.reshape(self.shape)

@@ -1,0 +1,382 @@
+"""Mapping what is in view: reader threads cut patches, one model thread predicts, a map fills.
+
+Nothing here knows napari or Qt. A viewer calls :meth:`LiveMapper.set_viewport` and looks at ``map.revision``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn import __version__
+from napari_cpnn.errors import CpnnError, NoTissueError
+from napari_cpnn.geometry import Grid, IntArray, Rect
+from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
+from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.mapping.scheduler import Scheduler, Viewport
+from napari_cpnn.mapping.store import MapStore, cache_key, prune
+from napari_cpnn.samples import cache_folder
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.slides import PatchReader, Slide, find_tissue
+
+if TYPE_CHECKING:
+    from napari_cpnn.models import CPNN
+
+log = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 2.0
+_CACHE_BYTES = 2 * 1024**3
+_FIRST_BATCH = 16
+
+
+@dataclass(frozen=True)
+class MapProgress:
+    """Where a mapper stands.
+
+    Attributes
+    ----------
+    done, wanted
+        Patches of the present view (or slide) that are computed, and all of them.
+    failed
+        Patches of the whole map that could not be read or computed.
+    patches_per_second
+        Over the last three seconds.
+    running
+        Neither paused nor stopped by an error.
+    idle
+        Nothing is left to do for the present view.
+    message
+        What the user should know, or an empty string.
+    """
+
+    done: int
+    wanted: int
+    failed: int
+    patches_per_second: float
+    running: bool
+    idle: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class _Batch:
+    cells: IntArray
+    images: npt.NDArray[np.uint8]
+    ok: npt.NDArray[np.bool_]
+
+
+class LiveMapper:
+    """Fills a :class:`CompositionMap` with what a viewer looks at, coarse to fine.
+
+    Threads start with the first viewport and end with :meth:`stop` (or the ``with`` block). Building a mapper finds
+    the tissue and opens the disk cache, which can take a second: do it outside a GUI thread.
+
+    Parameters
+    ----------
+    slide
+        RGB, 8 bit, with a pixel size.
+    model
+        Is copied to the device.
+    settings
+        See :class:`~napari_cpnn.settings.MappingSettings`.
+    region
+        Map this part only (slide um).
+
+    Attributes
+    ----------
+    map
+        The map that is being filled.
+    tissue
+        Tissue mask of the slide.
+    error
+        The exception that stopped mapping, if any.
+
+    Raises
+    ------
+    PixelSizeError, SlideError, NoTissueError
+        When the slide cannot be mapped; one sentence says why.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        model: CPNN,
+        settings: MappingSettings | None = None,
+        region: Rect | None = None,
+    ) -> None:
+        self.settings = settings = settings or MappingSettings()
+        self.slide = slide
+        mpp = slide.require_mappable()
+        self.grid = Grid.over(slide.shape[:2], mpp, settings.stride_um or model.patch.size_um, region)
+        self.tissue = find_tissue(slide, settings.tissue)
+        cells = self.tissue.coverage(self.grid) >= settings.tissue.min_coverage
+        if not cells.any():
+            raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
+        self.predictor = Predictor(model, settings.device, settings.precision)
+        self.map = CompositionMap(self.grid, model.decoder(), cells, _provenance(slide, model, self.grid))
+        self.store = self._open_store(model) if settings.cache else None
+        self.error: Exception | None = None
+        self.batches = 0
+        self._reader = PatchReader(slide, model.patch)
+        self._scheduler = Scheduler(self.grid, self.map.lattice, settings)
+        self._viewport: Viewport | None = None
+        self._whole_slide = False
+        self._condition = threading.Condition()
+        self._order: IntArray = np.empty(0, dtype=np.intp)
+        self._generation = 0
+        self._wanted = np.zeros(self.grid.n_cells, dtype=bool)
+        self._in_view = self._wanted
+        self._busy = np.zeros(self.grid.n_cells, dtype=bool)  # being read, waiting or being computed
+        self._ready: deque[_Batch] = deque()
+        self._reading = 0
+        self._computing = False
+        self._paused = False
+        self._stopped = False
+        self._batch = min(_FIRST_BATCH if self.predictor.device.type == "cpu" else 64, settings.max_batch)
+        self._rate = 0.0
+        self._finished: deque[tuple[float, int]] = deque()
+        self._read_problem = ""
+        self._threads: list[threading.Thread] = []
+
+    def _open_store(self, model: CPNN) -> MapStore:
+        s = self.settings
+        folder = Path(s.cache_dir) if s.cache_dir else cache_folder() / "maps"
+        patch = [model.patch.size_px, model.patch.mpp]
+        key = cache_key(
+            self.slide.identity, model.fingerprint, patch, self.grid.to_dict(), s.tissue.to_dict(), self.slide.mpp
+        )
+        store = MapStore(self.map, folder / f"{key}.zarr")
+        if not store.problem:
+            prune(folder, _CACHE_BYTES)
+        return store
+
+    # -- what a viewer calls -------------------------------------------------------------------------------
+
+    def set_viewport(self, viewport: Viewport | None) -> None:
+        """Map what is in view, at once; ``None`` when nothing is (what is under way is finished)."""
+        with self._condition:
+            self._viewport = viewport
+            self._plan()
+        self._start()
+
+    def map_whole_slide(self, on: bool = True) -> None:
+        """Go on with the rest of the slide's tissue after the view."""
+        with self._condition:
+            self._whole_slide = on
+            self._plan()
+        self._start()
+
+    def pause(self) -> None:
+        """Start no further batch."""
+        with self._condition:
+            self._paused = True
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        with self._condition:
+            self._paused = False
+            self._condition.notify_all()
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    def stop(self) -> None:
+        """End the threads after the batch under way, and write the cache. Nothing starts again."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        if self.store is not None:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def progress(self) -> MapProgress:
+        """Where the mapper stands; cheap, from any thread."""
+        with self._condition:
+            now = time.monotonic()
+            recent = [(t, n) for t, n in self._finished if now - t < 3.0]
+            span = max(now - recent[0][0], 0.2) if len(recent) > 1 else 0.0
+            done = self.map.state.reshape(-1)[self._wanted] != UNKNOWN
+            return MapProgress(
+                done=int(done.sum()),
+                wanted=int(self._wanted.sum()),
+                failed=int((self.map.state == FAILED).sum()),
+                patches_per_second=sum(n for _, n in recent[1:]) / span if span else 0.0,
+                running=not (self._paused or self._stopped),
+                idle=self._idle(),
+                message=self._message(),
+            )
+
+    def wait_until_mapped(self, timeout_s: float | None = None) -> bool:
+        """Wait until nothing is left to do for the present view; ``False`` when the time is over or it failed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._idle() or self._stopped, timeout_s)
+            return self._idle() and self.error is None
+
+    # -- planning, with the lock held ----------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        """Replace the order. What waits but is not in view goes back into it."""
+        targets = self._scheduler.order(self._viewport, self.map.tissue, self._whole_slide)
+        self._wanted[:] = False
+        self._wanted[targets] = True
+        self._in_view = self._wanted
+        if self._viewport is not None:
+            self._in_view = np.zeros(self.grid.shape, dtype=bool)
+            self._in_view[self.grid.window(self._viewport.rect)] = True
+            self._in_view = self._in_view.reshape(-1) & self._wanted
+        for batch in [b for b in self._ready if not self._in_view[b.cells].any()]:
+            self._ready.remove(batch)
+            self._busy[batch.cells] = False
+        pending = (self.map.state.reshape(-1) == UNKNOWN) & ~self._busy
+        self._order = targets[pending[targets]]
+        self._generation += 1
+        self._condition.notify_all()
+
+    def _idle(self) -> bool:
+        return not (self._order.size or self._ready or self._reading or self._computing)
+
+    def _message(self) -> str:
+        if self.error is not None:
+            return str(self.error)
+        if self._read_problem:
+            return self._read_problem
+        return self.store.problem or "" if self.store is not None else ""
+
+    # -- threads -------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with self._condition:
+            if self._threads or self._stopped:
+                return
+            loops = [self._read_loop] * self.settings.readers + [self._model_loop]
+            if self.store is not None:
+                loops.append(self._store_loop)
+            self._threads = [
+                threading.Thread(target=loop, name=f"napari-cpnn {loop.__name__.strip('_')}", daemon=True)
+                for loop in loops
+            ]
+        for thread in self._threads:
+            thread.start()
+
+    def _read_loop(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopped or self._may_read())
+                if self._stopped:
+                    return
+                cells, self._order = self._order[: self._batch], self._order[self._batch :]
+                self._busy[cells] = True
+                self._reading += 1
+                generation = self._generation
+            images, ok = self._read(cells)
+            with self._condition:
+                self._reading -= 1
+                if generation == self._generation or self._in_view[cells].any():
+                    self._ready.append(_Batch(cells, images, ok))
+                else:  # the view has moved on meanwhile; what is still wanted comes again, later
+                    self._busy[cells] = False
+                    self._order = np.concatenate([self._order, cells[self._wanted[cells]]])
+                self._condition.notify_all()
+
+    def _may_read(self) -> bool:
+        # One batch more than there are readers: enough that the model never waits, little enough that a new view is
+        # served at once.
+        waiting = len(self._ready) + self._reading
+        return not self._paused and bool(self._order.size) and waiting <= self.settings.readers
+
+    def _read(self, cells: IntArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        try:
+            return self._reader.read(self.grid.centers_um(self.map.unravel(cells)))
+        except (CpnnError, OSError, MemoryError) as error:
+            log.warning("%s: %s", self.slide.name, error)
+            self._read_problem = str(error)
+            size = self._reader.spec.size_px
+            return np.zeros((len(cells), size, size, 3), dtype=np.uint8), np.zeros(len(cells), dtype=bool)
+
+    def _model_loop(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopped or (self._ready and not self._paused))
+                if self._stopped:
+                    return
+                batch = self._ready.popleft()
+                self._computing = True
+                self._condition.notify_all()
+            try:
+                self._compute(batch)
+            except Exception as error:  # a screen must hear of it; nobody could catch it in this thread
+                log.exception("Mapping of %s stopped", self.slide.name)
+                with self._condition:
+                    self.error, self._stopped = error, True
+            with self._condition:
+                self._computing = False
+                self._busy[batch.cells] = False
+                self._condition.notify_all()
+
+    def _compute(self, batch: _Batch) -> None:
+        if not batch.ok.all():
+            self.map.fail(batch.cells[~batch.ok])
+            n = int((self.map.state == FAILED).sum())
+            self._read_problem = self._read_problem or f"{n} patches could not be read from {self.slide.name}."
+        if not batch.ok.any():
+            return
+        start = time.monotonic()
+        images = batch.images if batch.ok.all() else batch.images[batch.ok]
+        weights, programs = self.predictor.predict(images)
+        seconds = time.monotonic() - start
+        self.map.fill(batch.cells[batch.ok], weights, programs)
+        with self._condition:
+            self._adapt(len(images), seconds)
+
+    def _adapt(self, n: int, seconds: float) -> None:
+        """Keep a batch near `batch_seconds`. Sizes are powers of two, so that few shapes are ever compiled."""
+        self.batches += 1
+        now = time.monotonic()
+        self._finished.append((now, n))
+        while now - self._finished[0][0] > 3.0:
+            self._finished.popleft()
+        if self.batches == 1:  # the first batch pays for start-up
+            return
+        rate = n / max(seconds, 1e-6)
+        self._rate = rate if not self._rate else 0.7 * self._rate + 0.3 * rate
+        limit = min(self.settings.max_batch, self.predictor.max_batch or self.settings.max_batch)
+        wanted = max(1.0, self._rate * self.settings.batch_seconds)
+        self._batch = max(1, min(limit, max(8, 2 ** int(np.log2(wanted)))))
+
+    def _store_loop(self) -> None:
+        assert self.store is not None  # noqa: S101
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopped, _FLUSH_SECONDS)
+                if self._stopped:
+                    return
+            self.store.flush()
+
+
+def _provenance(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
+    return {
+        "software": f"napari-cpnn {__version__}",
+        "slide": slide.name,
+        "slide_identity": slide.identity,
+        "mpp": slide.mpp,
+        "model_fingerprint": model.fingerprint,
+        "patch": {"size_px": model.patch.size_px, "mpp": model.patch.mpp},
+        "stride_um": grid.stride_um,
+    }

@@ -1,0 +1,162 @@
+"""The network on its device: uint8 patches in, compositions out; precision, memory format, out-of-memory halving."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import MappingError
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_cpnn.models import CPNN
+
+FloatRows = npt.NDArray[np.float32]
+Precision = Literal["float32", "bfloat16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``"auto"``: CUDA, then MPS, then CPU. :class:`MappingError` for one that is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise MappingError(f"The device {name!r} cannot be used here ({reason}); choose 'auto' or 'cpu'.") from error
+    return device
+
+
+def choose_precision(device: torch.device, name: str = "auto") -> Precision:
+    """``"auto"``: bfloat16 where the hardware computes it natively, else float32."""
+    import torch
+
+    if name in ("float32", "bfloat16"):
+        return name  # type: ignore[return-value]
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    if device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+        return "bfloat16" if native else "float32"
+    return "float32"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the machine, has no memory left."""
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+class Predictor:
+    """A model on a device, ready for batches.
+
+    Parameters
+    ----------
+    model
+        Is copied; the caller's model stays as it is.
+    device, precision
+        As in :class:`~napari_cpnn.settings.MappingSettings`. Only the backbone is computed in bfloat16; the head
+        and everything after it stay in float32.
+    symmetries
+        Mean over the eight symmetries of each patch.
+
+    Attributes
+    ----------
+    max_batch
+        Largest batch that fitted so far, ``None`` while nothing failed.
+    """
+
+    def __init__(self, model: CPNN, device: str = "auto", precision: str = "auto", symmetries: bool = False) -> None:
+        import torch
+
+        self.device = choose_device(device)
+        self.precision: Precision = choose_precision(self.device, precision)
+        self.symmetries = symmetries
+        self.max_batch: int | None = None
+        self.model = copy.deepcopy(model).eval().to(self.device)
+        self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.requires_grad_(False)
+
+    @property
+    def description(self) -> str:
+        """For the screen, such as ``"CPU bfloat16"``."""
+        import torch
+
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
+        return f"{name} {self.precision}"
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> tuple[FloatRows, FloatRows]:
+        """Compositions of patches.
+
+        Parameters
+        ----------
+        images
+            ``(N, S, S, 3)`` uint8.
+
+        Returns
+        -------
+        Weights ``(N, C)`` and programs ``(N, R)``, float32.
+
+        Raises
+        ------
+        MappingError
+            When not even a single patch fits into the memory of the device.
+        """
+        parts: list[tuple[FloatRows, FloatRows]] = []
+        start = 0
+        while start < len(images):
+            step = min(len(images) - start, self.max_batch or len(images))
+            try:
+                parts.append(self._run(images[start : start + step]))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if step == 1:
+                    raise MappingError(
+                        f"{self.description}: not enough memory for a single patch; close other programs or use the CPU."
+                    ) from error
+                self.max_batch = step // 2
+                self._free_memory()
+                continue
+            start += step
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    def _run(self, images: npt.NDArray[np.uint8]) -> tuple[FloatRows, FloatRows]:
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(images))
+            if self.device.type == "cuda":
+                batch = batch.pin_memory().to(self.device, non_blocking=True)
+            else:
+                batch = batch.to(self.device)
+            x = self.model.normalize(batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                weights, programs = self._forward(x)
+            return weights.float().cpu().numpy(), programs.float().cpu().numpy()
+
+    def _forward(self, x: torch.Tensor) -> Any:
+        if not self.symmetries:
+            return self.model(x)
+        from napari_cpnn.models import predict_symmetric
+
+        return predict_symmetric(self.model, x)
+
+    def _free_memory(self) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()

@@ -1,0 +1,117 @@
+"""Which patch next: a viewport becomes an order of cells. No threads, no pixels, no network here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.geometry import FloatArray, Grid, IntArray, Rect
+from napari_cpnn.mapping.lattice import Lattice
+from napari_cpnn.settings import MappingSettings
+
+#: Within a lattice, cells are taken in tiles of this many cells a side, so that neighbours share a region read.
+TILE = 4
+
+
+@dataclass(frozen=True)
+class Viewport:
+    """What a viewer shows.
+
+    Parameters
+    ----------
+    rect
+        Visible rectangle in slide micrometres.
+    px_per_um
+        Screen pixels per micrometre.
+    pointer
+        Slide micrometres ``(y, x)`` under the mouse, where the viewer looks first; ``None``: the centre.
+    """
+
+    rect: Rect
+    px_per_um: float
+    pointer: tuple[float, float] | None = None
+
+    @property
+    def focus(self) -> tuple[float, float]:
+        """The pointer where it is in view, else the centre."""
+        r = self.rect
+        if self.pointer and r.y0 <= self.pointer[0] < r.y1 and r.x0 <= self.pointer[1] < r.x1:
+            return self.pointer
+        return r.center
+
+
+class Scheduler:
+    """Orders the cells of a grid for a view: coarse to fine, near to far, then a margin, then the rest.
+
+    Parameters
+    ----------
+    grid, lattice
+        Where the patches are, and the nested lattices over the tissue.
+    settings
+        `coarsest`, `min_screen_px` and `margin` are used.
+    """
+
+    def __init__(self, grid: Grid, lattice: Lattice, settings: MappingSettings) -> None:
+        self.grid = grid
+        self.lattice = lattice
+        self.settings = settings
+        self._sizes = [s for s in lattice.sizes if s <= settings.coarsest]
+
+    def finest(self, px_per_um: float) -> int:
+        """The smallest lattice spacing, in cells, that is at least `min_screen_px` screen pixels."""
+        wanted = self.settings.min_screen_px / max(px_per_um * self.grid.stride_um, 1e-12)
+        return min(self._sizes[0], 2 ** max(0, math.ceil(math.log2(max(wanted, 1.0)))))
+
+    def order(self, viewport: Viewport | None, pending: npt.NDArray[np.bool_], whole_slide: bool = False) -> IntArray:
+        """Flat indices of the cells to compute, first to last, each once.
+
+        Parameters
+        ----------
+        viewport
+            What is in view; ``None`` when nothing is.
+        pending
+            ``(rows, cols)`` bool: the cells that are not computed yet.
+        whole_slide
+            Go on with all other tissue after the view and its margin.
+        """
+        parts: list[IntArray] = []
+        focus = self.grid.centers_um().mean(axis=0)
+        if viewport is not None:
+            focus = np.asarray(viewport.focus)
+            finest = self.finest(viewport.px_per_um)
+            margin = self.settings.margin * max(viewport.rect.height, viewport.rect.width)
+            for rect in (viewport.rect, viewport.rect.grown(margin)):
+                parts += self._coarse_to_fine(self.grid.window(rect), finest, focus)
+        if whole_slide:
+            parts += self._coarse_to_fine((slice(0, self.grid.shape[0]), slice(0, self.grid.shape[1])), 1, focus)
+        if not parts:
+            return np.empty(0, dtype=np.intp)
+        cells = np.concatenate(parts)
+        cells = cells[pending.reshape(-1)[cells]]
+        _, first = np.unique(cells, return_index=True)
+        return cells[np.sort(first)]
+
+    def _coarse_to_fine(self, window: tuple[slice, slice], finest: int, focus: FloatArray) -> list[IntArray]:
+        rows, cols = window
+        if rows.stop <= rows.start or cols.stop <= cols.start:
+            return []
+        parts = []
+        for size in self._sizes:
+            if size < finest:
+                break
+            blocks = self.lattice.representatives(size)[
+                rows.start // size : -(-rows.stop // size), cols.start // size : -(-cols.stop // size)
+            ]
+            parts.append(self._near_to_far(blocks[blocks >= 0], focus))
+        return parts
+
+    def _near_to_far(self, cells: IntArray, focus: FloatArray) -> IntArray:
+        """Sort by distance of the tile to the focus, then by tile, so that tiles stay together."""
+        row, col = np.divmod(cells, self.grid.shape[1])
+        tile_row, tile_col = row // TILE, col // TILE
+        at = (np.stack([tile_row, tile_col], axis=1) + 0.5) * (TILE * self.grid.stride_um) + self.grid.origin_um
+        distance = ((at - focus) ** 2).sum(axis=1)
+        return cells[np.lexsort((col, row, tile_col, tile_row, distance))]

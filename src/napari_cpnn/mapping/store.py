@@ -1,0 +1,232 @@
+"""Maps on disk: one Zarr layout for saved maps and for the cache of live ones.
+
+A group holds ``state``, ``weights``, ``programs`` over the grid, ``decoder/*`` (what turns them into expression) and,
+in its attributes, grid, names and provenance. Anyone with a Zarr reader can use it. Chunks carry a checksum, each is
+replaced atomically (Zarr writes a temporary file and renames it), and ``state`` is written after the values it speaks
+of, so a kill at any moment leaves a map that is merely less complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import threading
+import uuid
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import CpnnWarning, MappingError
+from napari_cpnn.geometry import Grid
+from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, UNKNOWN, CompositionMap
+from napari_cpnn.models.decoder import Decoder
+
+if TYPE_CHECKING:
+    import zarr
+
+FORMAT = 1
+CHUNK = 64
+_GRID_ARRAYS = ("weights", "programs", "state")  # in the order in which they are written
+_DECODER_ARRAYS = ("prototypes", "alpha", "beta", "programs")
+
+log = logging.getLogger(__name__)
+
+
+def write_map(cmap: CompositionMap, path: Path) -> None:
+    """Write ``cmap`` to ``path``; what stood there stays until the new map is complete."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _create(cmap, temporary)
+        if path.exists():
+            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise MappingError(f"The map could not be written to {path}: {error.strerror or error}.") from error
+
+
+def read_map(path: Path) -> CompositionMap:
+    """Read a map; :class:`MappingError` in one sentence when it is missing, damaged or something else."""
+    if not path.exists():
+        raise MappingError(f"There is no map at {path}.")
+    try:
+        group = _open(path, "r")
+        card = _card(group)
+        decoder = Decoder(
+            genes=tuple(card["genes"]),
+            cell_types=tuple(card["cell_types"]),
+            **{name: np.asarray(group["decoder"][name][...], dtype=np.float32) for name in _DECODER_ARRAYS},
+        )
+        state = np.asarray(group["state"][...])
+        cmap = CompositionMap(Grid.from_dict(card["grid"]), decoder, state != BACKGROUND, card["provenance"])
+        cmap.restore(group["weights"][...], group["programs"][...], state)
+    except MappingError:
+        raise
+    except Exception as error:  # whatever Zarr or its codecs raise on damaged bytes
+        raise MappingError(f"{path} is damaged or is not a map of napari-cpnn ({type(error).__name__}).") from error
+    return cmap
+
+
+def _create(cmap: CompositionMap, path: Path) -> None:
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    group = zarr.open_group(str(path), mode="w", zarr_format=3)
+    for name, array in (("weights", cmap.weights), ("programs", cmap.programs), ("state", _stored_state(cmap))):
+        group.create_array(
+            name,
+            shape=array.shape,
+            dtype=array.dtype,
+            chunks=(min(CHUNK, array.shape[0]), min(CHUNK, array.shape[1]), *(max(1, n) for n in array.shape[2:])),
+            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            fill_value=UNKNOWN if name == "state" else np.float16(np.nan),
+            dimension_names=("y", "x", "channel")[: array.ndim],
+        )[...] = array
+    decoder = group.create_group("decoder")
+    for name in _DECODER_ARRAYS:
+        array = np.asarray(getattr(cmap.decoder, name), dtype=np.float32)
+        chunks = tuple(max(1, n) for n in array.shape)
+        decoder.create_array(name, shape=array.shape, dtype=array.dtype, chunks=chunks)[...] = array
+    # The attributes come last: without them the group is not a map.
+    group.attrs["napari_cpnn"] = {
+        "format": FORMAT,
+        "grid": cmap.grid.to_dict(),
+        "cell_types": list(cmap.cell_types),
+        "genes": list(cmap.genes),
+        "states": {"unknown": UNKNOWN, "background": BACKGROUND, "done": DONE},
+        "provenance": cmap.provenance,
+    }
+
+
+def _stored_state(cmap: CompositionMap) -> npt.NDArray[np.uint8]:
+    """Failed cells are stored as unknown, so that they are tried again when the slide is opened next time."""
+    state = cmap.state.copy()
+    state[cmap.tissue & (state != DONE)] = UNKNOWN
+    return state
+
+
+def _open(path: Path, mode: Any) -> zarr.Group:
+    import zarr
+
+    return zarr.open_group(str(path), mode=mode)
+
+
+def _card(group: zarr.Group) -> dict[str, Any]:
+    card: Any = dict(group.attrs).get("napari_cpnn")
+    if not isinstance(card, dict):
+        raise MappingError(f"{group.store} is a Zarr group, but not a map of napari-cpnn.")
+    if int(card.get("format", 0)) > FORMAT:
+        raise MappingError(f"{group.store} was written by a newer napari-cpnn (format {card['format']}); update it.")
+    return card
+
+
+def cache_key(*parts: Any) -> str:
+    """A short stable name for what a cached map depends on (JSON-ready parts)."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class MapStore:
+    """The disk copy of a map that is being computed.
+
+    Opening it puts what is known into the map. After that, :meth:`flush` writes the chunks that changed. A store that
+    is damaged is put aside with a warning and begun anew; a disk that is full or read-only ends caching, not mapping.
+
+    Parameters
+    ----------
+    cmap
+        The map to restore and to follow.
+    path
+        Folder of the Zarr group.
+
+    Attributes
+    ----------
+    problem
+        One sentence when nothing can be stored any more, else ``None``.
+    """
+
+    def __init__(self, cmap: CompositionMap, path: Path) -> None:
+        self.map = cmap
+        self.path = path
+        self.problem: str | None = None
+        self._dirty: set[tuple[int, int]] = set()
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        try:
+            self._group = self._open_or_create()
+        except (OSError, MappingError) as error:
+            self._stop_storing(error)
+        cmap.changed.connect(self._mark)
+
+    def _open_or_create(self) -> zarr.Group:
+        if self.path.exists():
+            try:
+                group = _open(self.path, "r+")
+                card = _card(group)
+                if card["grid"] != self.map.grid.to_dict() or tuple(card["cell_types"]) != self.map.cell_types:
+                    raise MappingError("it belongs to another map")  # noqa: TRY301
+                self.map.restore(*(np.asarray(group[name][...]) for name in _GRID_ARRAYS))
+            except Exception as error:  # whatever Zarr raises on damaged bytes: the cache is never worth a failure
+                self._set_aside(error)
+            else:
+                return group
+        write_map(self.map, self.path)
+        return _open(self.path, "r+")
+
+    def _set_aside(self, error: Exception) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        message = f"The cached map {self.path.name} was damaged ({error}) and is computed anew."
+        warnings.warn(message, CpnnWarning, stacklevel=4)
+        log.warning(message)
+
+    def _mark(self, cells: npt.NDArray[np.intp]) -> None:
+        with self._lock:
+            self._dirty.update(map(tuple, np.unique(cells // CHUNK, axis=0).tolist()))
+
+    def flush(self) -> None:
+        """Write the chunks that changed since the last call."""
+        with self._flushing:
+            with self._lock:
+                dirty, self._dirty = self._dirty, set()
+            if not dirty or self.problem:
+                return
+            # The state is read before the values: what it calls done has its values in what is written.
+            state = _stored_state(self.map)
+            try:
+                for row, col in sorted(dirty):
+                    window = (slice(row * CHUNK, (row + 1) * CHUNK), slice(col * CHUNK, (col + 1) * CHUNK))
+                    self._group["weights"][window], self._group["programs"][window] = self.map.block(window)
+                    self._group["state"][window] = state[window]
+            except OSError as error:
+                self._stop_storing(error)
+
+    def _stop_storing(self, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        self.problem = f"Maps are not kept on disk: {self.path.parent}: {reason}."
+        log.warning(self.problem)
+
+    def close(self) -> None:
+        """Write what is left and stop following the map."""
+        with contextlib.suppress(ValueError):  # closed twice
+            self.map.changed.disconnect(self._mark)
+        self.flush()
+
+
+def prune(folder: Path, limit_bytes: int) -> None:
+    """Delete the maps in ``folder`` that were used longest ago, until the rest takes at most ``limit_bytes``."""
+    stores = sorted(folder.glob("*.zarr"), key=lambda p: p.stat().st_mtime, reverse=True)
+    total = 0
+    for store in stores:
+        total += sum(f.stat().st_size for f in store.rglob("*") if f.is_file())
+        if total > limit_bytes:
+            shutil.rmtree(store, ignore_errors=True)

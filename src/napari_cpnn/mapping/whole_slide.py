@@ -1,0 +1,170 @@
+"""A whole slide, or a region of it, at once: on this machine, or as tasks on a dask.distributed cluster."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import CpnnWarning, MappingError
+from napari_cpnn.geometry import FloatArray, Rect
+from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
+from napari_cpnn.mapping.live import LiveMapper, MapProgress
+from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.mapping.scheduler import TILE
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.slides import PatchReader, Slide
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from napari_cpnn.models import CPNN
+
+Region = Rect | tuple[float, float, float, float]
+ProgressHook = Callable[[MapProgress], None]
+
+#: Cells per task on a cluster: some tens of seconds on a CPU, and still only 1 MB of results.
+_TASK_CELLS = 1024
+
+
+def predict_map(
+    slide: Slide,
+    model: CPNN,
+    stride_um: float | None = None,
+    region: Region | None = None,
+    client: Client | None = None,
+    *,
+    settings: MappingSettings | None = None,
+    on_progress: ProgressHook | None = None,
+) -> CompositionMap:
+    """Map all tissue of a slide.
+
+    Parameters
+    ----------
+    slide, model
+        As for live mapping.
+    stride_um
+        Distance of neighbouring patches in um; ``None``: the patch size, so that patches touch.
+    region
+        ``(y0, x0, y1, x1)`` in slide um; ``None``: the whole slide.
+    client
+        A ``dask.distributed`` client: blocks of patches run on its workers, which must be able to open the slide's
+        path. Only weights and programs travel back, some 65 numbers per patch.
+    settings
+        Device, precision, cache.
+    on_progress
+        Called about twice a second.
+
+    Returns
+    -------
+    The map. Patches that could not be read are `FAILED` in its state, and counted in a :class:`CpnnWarning`.
+
+    Raises
+    ------
+    PixelSizeError, SlideError, NoTissueError
+        When the slide cannot be mapped.
+    MappingError
+        When computing failed, or no patch could be read.
+    """
+    settings = settings or MappingSettings()
+    if stride_um is not None:
+        settings = settings.replace(stride_um=stride_um)
+    if isinstance(region, tuple):
+        region = Rect(*region)
+    with LiveMapper(slide, model, settings, region) as mapper:
+        if client is None:
+            _map_here(mapper, on_progress)
+        else:
+            _map_on_cluster(mapper, model, client, on_progress)
+        cmap = mapper.map
+    n_failed = int((cmap.state == FAILED).sum())
+    if n_failed == int(cmap.tissue.sum()):
+        raise MappingError(f"No patch of {slide.name} could be read: {mapper.progress().message}")
+    if n_failed:
+        warnings.warn(f"{n_failed} patches of {slide.name} could not be read.", CpnnWarning, stacklevel=2)
+    return cmap
+
+
+def _map_here(mapper: LiveMapper, on_progress: ProgressHook | None) -> None:
+    mapper.map_whole_slide()
+    while not mapper.wait_until_mapped(0.5):
+        if mapper.error is not None:
+            raise MappingError(f"Mapping {mapper.slide.name} failed: {mapper.error}") from mapper.error
+        if on_progress:
+            on_progress(mapper.progress())
+    if on_progress:
+        on_progress(mapper.progress())
+
+
+def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Client, on_progress: ProgressHook | None) -> None:
+    from distributed import as_completed
+
+    cmap, settings = mapper.map, mapper.settings
+    cells = np.flatnonzero(cmap.state == UNKNOWN)
+    row, col = np.divmod(cells, cmap.grid.shape[1])
+    cells = cells[np.lexsort((col, row, col // (TILE * 8), row // (TILE * 8)))]  # a task's patches are neighbours
+    blocks = [cells[i : i + _TASK_CELLS] for i in range(0, len(cells), _TASK_CELLS)]
+    shared_model = client.scatter(model, broadcast=True)
+    futures = {
+        client.submit(
+            _map_block, mapper.slide, shared_model, settings, cmap.grid.centers_um(cmap.unravel(block)), pure=False
+        ): block
+        for block in blocks
+    }
+    started, done = time.monotonic(), 0
+    for future in as_completed(list(futures)):
+        block = futures.pop(future)
+        weights, programs, ok = future.result()
+        if ok.any():
+            cmap.fill(block[ok], weights, programs)
+        if not ok.all():
+            cmap.fail(block[~ok])
+        done += len(block)
+        if on_progress:
+            rate = done / (time.monotonic() - started)
+            failed = int((cmap.state == FAILED).sum())
+            on_progress(MapProgress(done, len(cells), failed, rate, True, done == len(cells), ""))
+
+
+def _map_block(
+    slide: Slide, model: CPNN, settings: MappingSettings, centers_um: FloatArray
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
+    """One task: the patches at ``centers_um`` ``(N, 2)``. Runs on a worker."""
+    predictor = _worker_predictor(_Keyed(model, settings.device, settings.precision))
+    reader = PatchReader(slide, model.patch)
+    oks, parts = [], []
+    step = min(settings.max_batch, 64)
+    for start in range(0, len(centers_um), step):
+        images, ok = reader.read(centers_um[start : start + step])
+        oks.append(ok)
+        if ok.any():
+            parts.append(predictor.predict(images[ok]))
+    n_types, n_programs = len(model.cell_types), model.n_programs
+    weights = np.concatenate([p[0] for p in parts]) if parts else np.empty((0, n_types))
+    programs = np.concatenate([p[1] for p in parts]) if parts else np.empty((0, n_programs))
+    return weights.astype(np.float16), programs.astype(np.float16), np.concatenate(oks)
+
+
+class _Keyed:
+    """A model as a key of the worker's cache: equal when fingerprint and device settings are."""
+
+    def __init__(self, model: CPNN, device: str, precision: str) -> None:
+        self.model = model
+        self.key = (model.fingerprint, device, precision)
+
+    def __eq__(self, other: object) -> Any:
+        return isinstance(other, _Keyed) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@lru_cache(maxsize=1)
+def _worker_predictor(keyed: _Keyed) -> Predictor:
+    """Each worker sets the model up once, not once per task."""
+    return Predictor(keyed.model, *keyed.key[1:])
