@@ -107,7 +107,7 @@ class TrainingSettings(_Settings):
     weights: str = _field("imagenet", "start weights of the backbone: imagenet, none, or a file")
     head: Literal["cpnn", "linear"] = _field("cpnn", "cpnn, or linear: the plain head of ST-Net")
     loss: Literal["pcc", "mse"] = _field("pcc", "loss on expression")
-    prototypes: Literal["learned", "fixed", "random"] = _field("learned", "what becomes of the prototypes")
+    prototype_mode: Literal["learned", "fixed", "random"] = _field("learned", "what becomes of the prototypes")
     scale_shift: bool = _field(True, "learn a scale alpha and a shift beta per gene")
     n_programs: int = _field(16, "residual gene programs; 0 is the paper's model")
     composition_weight: float = _field(5.0, "pull of the weights to the deconvolved shares of the spots")
@@ -135,8 +135,8 @@ class TrainingSettings(_Settings):
         _check(self.head in ("cpnn", "linear"), f"There is no head {self.head!r}; use 'cpnn' or 'linear'.")
         _check(self.loss in ("pcc", "mse"), f"There is no loss {self.loss!r}; use 'pcc' or 'mse'.")
         _check(
-            self.prototypes in ("learned", "fixed", "random"),
-            f"Prototypes can be 'learned', 'fixed' or 'random', not {self.prototypes!r}.",
+            self.prototype_mode in ("learned", "fixed", "random"),
+            f"Prototypes can be 'learned', 'fixed' or 'random', not {self.prototype_mode!r}.",
         )
         _check(self.n_programs >= 0, "The number of programs cannot be negative.")
         _check(self.composition_weight >= 0 and self.prototype_weight >= 0, "Loss weights cannot be negative.")

@@ -1,0 +1,40 @@
+# make demo  sets everything up and opens the sample slide in napari (without a display: writes demo.png)
+# make test  sets everything up and passes all checks and tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+# A display where there is one, a virtual one elsewhere.
+SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,xvfb-run -a -s "-screen 0 1600x1000x24")
+
+.PHONY: demo test lint unit setup clean
+
+demo: setup
+	$(SCREEN) $(BIN)/napari-cpnn demo $(if $(SCREEN),--screenshot demo.png)
+
+test: lint unit
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/npe2 validate src/napari_cpnn/napari.yaml
+
+unit: setup
+	$(SCREEN) $(BIN)/python -m pytest --cov --cov-report=term
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt scripts/system_packages.sh
+	sh scripts/system_packages.sh
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "napari-cpnn needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group test --group lint
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) demo.png
