@@ -1,0 +1,162 @@
+"""Prototypes: the mean expression profile of each cell type."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import PrototypesError
+from napari_cpnn.genes import require_genes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMAT = 1
+_KEY = "napari_cpnn_prototypes"
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """Mean expression profiles of cell types, each a distribution over genes.
+
+    Parameters
+    ----------
+    profiles
+        ``(C, G)`` float32, non-negative; each row sums to 1.
+    cell_types, genes
+        Names of the C rows and G columns, each unique.
+    n_cells
+        ``(C,)``, how many cells each profile was estimated from; 0 where it did not come from cells.
+    provenance
+        Where the profiles come from and how they were estimated; JSON types.
+
+    Raises
+    ------
+    PrototypesError
+        When the parts do not fit together or a row is not a distribution.
+    """
+
+    profiles: npt.NDArray[np.float32]
+    cell_types: tuple[str, ...]
+    genes: tuple[str, ...]
+    n_cells: npt.NDArray[np.int64]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        profiles = np.array(self.profiles, dtype=np.float32)
+        n_cells = np.array(self.n_cells, dtype=np.int64)
+        profiles.flags.writeable = n_cells.flags.writeable = False
+        object.__setattr__(self, "profiles", profiles)
+        object.__setattr__(self, "n_cells", n_cells)
+        object.__setattr__(self, "cell_types", tuple(str(name) for name in self.cell_types))
+        object.__setattr__(self, "genes", tuple(str(name) for name in self.genes))
+        wrong = self._what_is_wrong()
+        if wrong:
+            raise PrototypesError(f"These are no prototypes: {wrong}.")
+
+    def _what_is_wrong(self) -> str | None:
+        shape = (len(self.cell_types), len(self.genes))
+        if 0 in shape or self.profiles.shape != shape or self.n_cells.shape != shape[:1]:
+            return f"{shape[0]} cell types and {shape[1]} genes, with profiles of shape {self.profiles.shape}"
+        for names, what in ((self.cell_types, "cell type"), (self.genes, "gene")):
+            if len(set(names)) < len(names):
+                return f"a {what} is named twice"
+        if not (np.isfinite(self.profiles).all() and (self.profiles >= 0).all()):
+            return "a value is negative or missing"
+        off = np.abs(self.profiles.sum(axis=1, dtype=np.float64) - 1)
+        if (off > 1e-3).any():
+            return f"the profile of {self.cell_types[int(off.argmax())]} does not sum to 1 over genes"
+        return None
+
+    def to_frame(self) -> pd.DataFrame:
+        """``(cell types, genes)``; rows sum to 1."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            self.profiles, index=pd.Index(self.cell_types, name="cell_type"), columns=pd.Index(self.genes, name="gene")
+        )
+
+    def select(self, genes: Sequence[str]) -> Prototypes:
+        """The prototypes over ``genes`` only, in that order, each row scaled to sum to 1 again.
+
+        Raises
+        ------
+        GenesError
+            When a gene is not among the prototypes' genes.
+        PrototypesError
+            When a cell type expresses none of them.
+        """
+        index = require_genes(self.genes, genes, "The table of prototypes")
+        part = self.profiles[:, index].astype(np.float64)
+        totals = part.sum(axis=1, keepdims=True)
+        if not (totals > 0).all():
+            silent = [name for name, total in zip(self.cell_types, totals, strict=True) if not total > 0]
+            raise PrototypesError(
+                f"{', '.join(silent)} has no expression in the {len(genes)} genes that are asked for."
+            )
+        return Prototypes(
+            (part / totals).astype(np.float32), self.cell_types, tuple(genes), self.n_cells, self.provenance
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write an ``.h5ad`` (cell types x genes); a kill at any moment leaves the old file or the new one."""
+        import pandas as pd
+        from anndata import AnnData
+
+        target = Path(path)
+        table = AnnData(
+            X=self.profiles.copy(),
+            obs=pd.DataFrame({"n_cells": self.n_cells}, index=pd.Index(self.cell_types, dtype=object)),
+            var=pd.DataFrame(index=pd.Index(self.genes, dtype=object)),
+            uns={_KEY: {"format": _FORMAT, "provenance": json.dumps(self.provenance)}},
+        )
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".h5ad", dir=target.parent)
+            os.close(handle)
+            try:
+                table.write_h5ad(name, compression="gzip")
+                Path(name).replace(target)
+            finally:
+                Path(name).unlink(missing_ok=True)
+        except OSError as exc:
+            raise PrototypesError(f"Prototypes cannot be written to {target} ({exc}).") from exc
+
+    @classmethod
+    def load(cls, path: str | Path) -> Prototypes:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        PrototypesError
+            When the file is missing, damaged, of another kind or of a newer format.
+        """
+        from anndata import read_h5ad
+
+        source = Path(path)
+        if not source.is_file():
+            raise PrototypesError(f"There is no file of prototypes {source}.")
+        try:
+            table = read_h5ad(source)
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as exc:
+            raise PrototypesError(f"{source} cannot be read as .h5ad ({exc}); is it complete?") from exc
+        if _KEY not in table.uns or "n_cells" not in table.obs:
+            raise PrototypesError(f"{source} holds no prototypes; make them with `napari-cpnn prototypes`.")
+        if int(table.uns[_KEY]["format"]) > _FORMAT:
+            raise PrototypesError(f"{source} was written by a newer napari-cpnn; update this one.")
+        X = table.X if isinstance(table.X, np.ndarray) else table.X.toarray()
+        try:
+            return cls(
+                X, tuple(table.obs_names), tuple(table.var_names), table.obs["n_cells"].to_numpy(),
+                json.loads(str(table.uns[_KEY]["provenance"])),
+            )  # fmt: skip
+        except PrototypesError as exc:
+            raise PrototypesError(f"{source} is damaged. {exc}") from exc

@@ -1,0 +1,9 @@
+"""Spots of Visium and Spatial Transcriptomics: files -> AnnData, expression, pixel size from the array's pitch."""
+
+from __future__ import annotations
+
+from napari_cpnn.spots.array import ArrayFit, fit_array
+from napari_cpnn.spots.quality import estimate_mpp, expression
+from napari_cpnn.spots.readers import read_spots
+
+__all__ = ["ArrayFit", "estimate_mpp", "expression", "fit_array", "read_spots"]

@@ -1,0 +1,158 @@
+"""The array under the spots: its kind, its pitch, and the pixel size that follows from them.
+
+An array is printed at a known pitch, so that its spots on the image measure the pixel size. Two printed arrays are
+known: the square one of Spatial Transcriptomics (spots of 100 um, 200 um apart) and the hexagonal one of Visium
+(spots of 55 um, 100 um apart).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from napari_cpnn.geometry import FloatArray, Mpp, is_plausible_mpp
+
+ArrayKind = Literal["square", "hexagonal"]
+
+PITCH_UM: dict[ArrayKind, float] = {"square": 200.0, "hexagonal": 100.0}
+"""Centre to centre, in um: Spatial Transcriptomics and Visium."""
+
+SPOT_UM: dict[ArrayKind, float] = {"square": 100.0, "hexagonal": 55.0}
+"""Diameter of a spot, in um."""
+
+_MIN_SPOTS = 6
+_MAX_SCATTER = 0.15  # of the pitch: spots that are farther from any lattice are beads or cells, not an array
+
+
+@dataclass(frozen=True)
+class ArrayFit:
+    """What the positions of spots say about their array.
+
+    Parameters
+    ----------
+    kind
+        Square (four neighbours) or hexagonal (six).
+    pitch_um
+        Distance of neighbouring spots, centre to centre.
+    mpp
+        Micrometres per pixel that this pitch implies, ``(y, x)``.
+    """
+
+    kind: ArrayKind
+    pitch_um: float
+    mpp: Mpp
+
+    @property
+    def spot_diameter_px(self) -> float:
+        """Diameter of a spot in level-0 pixels; the diameter scales with the pitch."""
+        diameter_um = SPOT_UM[self.kind] * self.pitch_um / PITCH_UM[self.kind]
+        return diameter_um / math.sqrt(self.mpp[0] * self.mpp[1])
+
+
+def fit_array(
+    spatial: npt.ArrayLike, array: npt.ArrayLike | None = None, pitch_um: float | None = None
+) -> ArrayFit | None:
+    """Fit the printed array to spots on an image.
+
+    Parameters
+    ----------
+    spatial
+        Level-0 pixels ``(N, 2)`` as ``(x, y)``.
+    array
+        Array coordinates ``(N, 2)`` as ``(column, row)``, where known. Visium's are doubled: a column is half a
+        pitch, so that row + column is even.
+    pitch_um
+        Pitch of the array; by default that of its kind.
+
+    Returns
+    -------
+    ArrayFit or None
+        None when there are too few spots, or they lie on no lattice, or the pixel size is not plausible.
+    """
+    pixels = np.asarray(spatial, dtype=np.float64)
+    if len(pixels) < _MIN_SPOTS:
+        return None
+    if array is not None:
+        return _fit_coordinates(pixels, np.asarray(array, dtype=np.float64), pitch_um)
+    return _fit_neighbours(pixels, pitch_um)
+
+
+def _fit_coordinates(pixels: FloatArray, array: FloatArray, pitch_um: float | None) -> ArrayFit | None:
+    """Affine least squares from array um to pixels.
+
+    The map is ``pixels = diag(1 / mpp) R um + shift`` with a rotation (or mirror) ``R``, whose rows have length one;
+    so each row of the fitted matrix has length ``1 / mpp`` of its axis, however the array lies on the image.
+    """
+    kind = _kind_of_coordinates(array)
+    pitch = PITCH_UM[kind] if pitch_um is None else pitch_um
+    steps = (0.5, math.sqrt(3) / 2) if kind == "hexagonal" else (1.0, 1.0)
+    design = np.column_stack([array * steps * pitch, np.ones(len(array))])
+    keep = np.ones(len(array), dtype=bool)
+    for _ in range(5):
+        if keep.sum() < _MIN_SPOTS or np.linalg.matrix_rank(design[keep]) < 3:
+            return None
+        solution = np.linalg.lstsq(design[keep], pixels[keep], rcond=None)[0]
+        away = np.linalg.norm(pixels - design @ solution, axis=1)
+        limit = max(4 * float(np.median(away)), 1e-6 * float(np.ptp(pixels)))
+        if np.array_equal(keep, away <= limit):
+            break
+        keep = away <= limit
+    lengths = np.linalg.norm(solution[:2], axis=0)  # pixels per um along x and y
+    if not lengths.all() or np.median(away) > _MAX_SCATTER * pitch * lengths.mean():
+        return None
+    return _checked(kind, pitch, (1 / lengths[1], 1 / lengths[0]))
+
+
+def _kind_of_coordinates(array: FloatArray) -> ArrayKind:
+    """Hexagonal when row + column has one parity throughout, as Visium numbers its array."""
+    whole = np.rint(array)
+    if np.abs(array - whole).max() > 1e-6:
+        return "square"
+    parity = whole.sum(axis=1) % 2
+    return "hexagonal" if (parity == parity[0]).all() else "square"
+
+
+def _fit_neighbours(pixels: FloatArray, pitch_um: float | None) -> ArrayFit | None:
+    """Least squares on the vectors between neighbours, without array coordinates.
+
+    Each vector ``(dx, dy)`` has the length of one pitch, ``mpp_x^2 dx^2 + mpp_y^2 dy^2 = pitch^2``, which is linear
+    in the squared pixel sizes whatever the rotation. Where the vectors cannot tell the axes apart (a square array at
+    45 degrees), the solution of least norm has both alike.
+    """
+    tree = cKDTree(pixels)
+    reach = 1.25 * neighbour_distance(pixels)
+    if not reach > 0:
+        return None
+    pairs = tree.query_pairs(reach, output_type="ndarray")
+    vectors = pixels[pairs[:, 0]] - pixels[pairs[:, 1]]
+    lengths = np.linalg.norm(vectors, axis=1)
+    if len(pairs) < _MIN_SPOTS or lengths.std() > _MAX_SCATTER * lengths.mean():
+        return None
+    neighbours = np.bincount(pairs.ravel(), minlength=len(pixels))
+    # An inner spot has four or six neighbours, spots at the edge fewer, so the upper end decides.
+    kind: ArrayKind = "hexagonal" if np.quantile(neighbours, 0.9) > 4.5 else "square"
+    if np.quantile(neighbours, 0.9) > 6:
+        return None
+    pitch = PITCH_UM[kind] if pitch_um is None else pitch_um
+    squares = np.linalg.lstsq(vectors**2, np.full(len(vectors), pitch**2), rcond=1e-3)[0]
+    if (squares <= 0).any():
+        return None
+    return _checked(kind, pitch, (math.sqrt(squares[1]), math.sqrt(squares[0])))
+
+
+def neighbour_distance(pixels: FloatArray) -> float:
+    """Median distance of the ``(N, 2)`` positions to their nearest neighbour; NaN for fewer than two."""
+    if len(pixels) < 2:
+        return math.nan
+    distances = np.asarray(cKDTree(pixels).query(pixels, k=2)[0])
+    return float(np.median(distances[:, 1]))
+
+
+def _checked(kind: ArrayKind, pitch: float, mpp: Mpp) -> ArrayFit | None:
+    mpp = (float(mpp[0]), float(mpp[1]))
+    return ArrayFit(kind, float(pitch), mpp) if is_plausible_mpp(mpp) else None

@@ -1,0 +1,144 @@
+"""Raw counts: verified to be whole numbers, found in an AnnData, and read from the 10x formats.
+
+Spots and single cells share this module; ``error`` is the class of error that suits the caller.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from napari_cpnn.errors import CpnnError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+
+_log = logging.getLogger(__name__)
+
+
+def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
+    """A matrix of raw counts as int32 CSR without stored zeros.
+
+    Parameters
+    ----------
+    matrix
+        Dense or sparse, any number type, ``(observations, genes)``.
+    owner
+        What the matrix is, for the message: ``"The matrix of C4.h5ad"``.
+    error
+        Class of the error that is raised when a value is NaN, negative or not a whole number.
+    """
+    csr = sp.csr_matrix(matrix)
+    wrong = _why_not_counts(csr.data)
+    if wrong:
+        raise error(f"{owner} does not hold raw counts ({wrong}); give the counts as they came from the sequencer.")
+    csr = csr.astype(np.int32)
+    csr.sum_duplicates()
+    csr.eliminate_zeros()
+    return csr
+
+
+def _why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
+    """What keeps ``values`` from being counts, or None."""
+    if values.dtype.kind == "b" or values.size == 0:
+        return None
+    if values.dtype.kind not in "iuf":
+        return f"values of type {values.dtype}"
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        return "there are missing or infinite values"
+    if values.min() < 0:
+        return f"the smallest value is {values.min():g}"
+    if values.dtype.kind == "f":
+        fractional = values[values != np.rint(values)]
+        if fractional.size:
+            return f"it has fractional values such as {fractional[0]:.4g}, so it was normalised or log-transformed"
+    return f"the largest value is {values.max()}" if values.max() > np.iinfo(np.int32).max else None
+
+
+def counts_of(adata: AnnData, owner: str, error: type[CpnnError]) -> AnnData:
+    """A new AnnData with raw counts in ``layers["counts"]`` and ``X``, from wherever ``adata`` keeps them.
+
+    ``layers["counts"]`` is taken when it is there (and must then hold counts); else ``raw``, else ``X``, whichever
+    first holds whole numbers. ``obs``, ``obsm`` and ``uns`` come along, ``var`` belongs to the matrix that was taken.
+    """
+    refusals = []
+    for place, matrix, var in _candidates(adata):
+        wrong = _why_not_counts(sp.csr_matrix(matrix).data)
+        if wrong is None:
+            found = count_table(as_counts(matrix, owner, error), list(adata.obs_names), list(var.index))
+            found.var = var.set_axis(found.var_names, axis=0)
+            found.obs = adata.obs.set_axis(found.obs_names, axis=0)
+            found.uns = dict(adata.uns)
+            for name, values in adata.obsm.items():
+                found.obsm[name] = values
+            return found
+        refusals.append(f"{place}: {wrong}")
+        if place == 'layers["counts"]':
+            break
+    seen = "; ".join(refusals) or "there is no matrix"
+    raise error(f'{owner} holds no raw counts ({seen}); put them into layers["counts"].')
+
+
+def _candidates(adata: AnnData) -> Iterator[tuple[str, Any, Any]]:
+    if "counts" in adata.layers:
+        yield 'layers["counts"]', adata.layers["counts"], adata.var
+    if adata.raw is not None:
+        yield "raw", adata.raw.X, adata.raw.var
+    if adata.X is not None:
+        yield "X", adata.X, adata.var
+
+
+def count_table(
+    counts: sp.csr_matrix, names: Sequence[str], genes: Sequence[str], gene_ids: Sequence[str] | None = None
+) -> AnnData:
+    """An AnnData of raw counts, as the house keeps them: in ``X`` and ``layers["counts"]``, with unique names."""
+    import pandas as pd
+    from anndata import AnnData as Table
+
+    var = pd.DataFrame(index=unique_names(genes))
+    if gene_ids is not None:
+        var["gene_ids"] = list(gene_ids)
+    obs = pd.DataFrame(index=unique_names(names))
+    return Table(X=counts, obs=obs, var=var, layers={"counts": counts.copy()})
+
+
+def unique_names(names: Sequence[str]) -> pd.Index[str]:
+    """Names as an index without duplicates.
+
+    Of equal names the first keeps it and the others get ``-1``, ``-2``, ... as scanpy does: two gene ids may share a
+    symbol (ten do in every 10x human reference), and to sum them would hide that.
+    """
+    import pandas as pd
+    from anndata.utils import make_index_unique
+
+    index = pd.Index([str(name) for name in names], dtype=object)
+    twice = int(index.duplicated().sum())
+    if not twice:
+        return index
+    _log.info(
+        "%d names occur more than once, such as %s; the later ones got -1, -2, ...", twice, index[index.duplicated()][0]
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # names that already look like a suffixed one
+        unique: pd.Index[str] = make_index_unique(index)
+    return unique
+
+
+def read_table(path: Path, error: type[CpnnError]) -> AnnData:
+    """An ``.h5ad`` as it is; names may occur twice in it."""
+    from anndata import read_h5ad
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)
+            return read_h5ad(path)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as exc:
+        raise error(f"{path} cannot be read as .h5ad ({exc}); is it complete?") from exc

@@ -1,0 +1,154 @@
+"""Legacy Spatial Transcriptomics: a counts table and a spot selection table, joined on the array position ``XxY``."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from napari_cpnn.errors import SpotsError
+from napari_cpnn.spots.counts import as_counts, count_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+
+_SPOT_NAME = re.compile(r"^X?(\d+(?:\.\d+)?)[x_](\d+(?:\.\d+)?)$")
+_SUFFIXES = (".tsv", ".csv", ".txt")
+
+
+def is_legacy_table(path: Path) -> bool:
+    """Whether the name is that of a text table, zipped or not."""
+    return path.name.lower().removesuffix(".gz").endswith(_SUFFIXES)
+
+
+def read_legacy(counts_path: Path, positions_path: Path) -> tuple[AnnData, dict[str, int]]:
+    """Spots that are in both tables and selected, and how many were left out, by reason."""
+    spots = _read_counts(counts_path)
+    table = _read_positions(positions_path)
+    selected = table["selected"].to_numpy() != 0 if "selected" in table else np.ones(len(table), dtype=bool)
+    dropped = {"not_selected": int((~selected).sum())}
+    all_keys = _best_keys(list(spots.obs_names), table)
+    index = {key: i for i, key in enumerate(all_keys) if selected[i]} if len(table) else {}
+    unselected = {key for i, key in enumerate(all_keys) if not selected[i]}
+    keys = [_key_of_name(name) for name in spots.obs_names]
+    rows = [i for i, key in enumerate(keys) if key in index]
+    if not rows:
+        raise SpotsError(
+            f"No spot of {counts_path} is in {positions_path}: for instance {spots.obs_names[0]} against "
+            f"{table['x'].iloc[0]:g}x{table['y'].iloc[0]:g}; do they belong to the same section?"
+        )
+    dropped["no_position"] = sum(key not in index and key not in unselected for key in keys)
+    dropped["no_counts"] = len(index) - len(rows)
+    spots = spots[rows].copy()
+    found = table.iloc[[index[keys[i]] for i in rows]]
+    spots.obs["array_row"] = found["y"].to_numpy()
+    spots.obs["array_col"] = found["x"].to_numpy()
+    for name in ("new_x", "new_y"):
+        if name in found:
+            spots.obs[name] = found[name].to_numpy()
+    spots.obsm["spatial"] = found[["pixel_x", "pixel_y"]].to_numpy(dtype=np.float64)
+    return spots, dropped
+
+
+def _read_counts(path: Path) -> AnnData:
+    """The counts table, spots in rows or in columns."""
+    try:
+        header, names, values = _read_matrix(path)
+    except (OSError, EOFError, UnicodeDecodeError, ValueError) as exc:
+        raise SpotsError(f"{path} cannot be read as a table of counts ({exc}).") from exc
+    if _are_spot_names(names):
+        spots, genes = names, header
+    elif _are_spot_names(header):
+        spots, genes, values = header, names, values.T
+    else:
+        raise SpotsError(
+            f"{path} is not a table of legacy ST counts: neither its rows ({', '.join(names[:2])}, ...) nor its "
+            f"columns ({', '.join(header[:2])}, ...) are named like 10x14."
+        )
+    if len(set(spots)) < len(spots):
+        raise SpotsError(f"{path} names a spot twice; each spot may have one row of counts.")
+    return count_table(as_counts(values, f"The table {path}", SpotsError), spots, genes)
+
+
+def _read_matrix(path: Path) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
+    """Column names, row names and values. The corner cell may be absent, as R writes tables.
+
+    Line by line with numpy: a wide table is what general table readers are slow at.
+    """
+    names: list[str] = []
+    blocks: list[sp.csr_matrix] = []
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        first = file.readline().rstrip("\r\n")
+        separator = "\t" if "\t" in first else ","
+        header = [name.strip('" ') for name in first.split(separator)]
+        for number, line in enumerate(file, start=2):
+            name, _, rest = line.rstrip("\r\n").partition(separator)
+            if not name and not rest:
+                continue
+            fields = rest.split(separator)
+            if len(fields) == len(header) - 1:
+                header = header[1:]
+            if len(fields) != len(header):
+                raise ValueError(f"line {number} has {len(fields)} values for {len(header)} columns")
+            names.append(name.strip('" '))
+            blocks.append(sp.csr_matrix(np.array(fields, dtype=np.float64)))
+    if not blocks:
+        raise ValueError("it has no rows")
+    return header, names, sp.vstack(blocks, format="csr")
+
+
+def _are_spot_names(names: Sequence[str]) -> bool:
+    return bool(names) and all(_SPOT_NAME.match(name) for name in names)
+
+
+def _read_positions(path: Path) -> pd.DataFrame:
+    """The spot table, its column names in lower case and its numbers as numbers."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig")
+    except (OSError, EOFError, ValueError, UnicodeDecodeError) as exc:
+        raise SpotsError(f"{path} cannot be read as a table of spot positions ({exc}).") from exc
+    table.columns = pd.Index([str(name).strip().lower() for name in table.columns])
+    missing = [name for name in ("x", "y", "pixel_x", "pixel_y") if name not in table]
+    if missing:
+        raise SpotsError(
+            f"The spot table {path} has no column {', '.join(missing)}; it needs x, y, pixel_x and pixel_y, and has "
+            f"{', '.join(table.columns[:8])}."
+        )
+    numeric = [n for n in ("x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected") if n in table]
+    try:
+        table[numeric] = table[numeric].apply(pd.to_numeric)
+    except (ValueError, TypeError) as exc:
+        raise SpotsError(f"The spot table {path} has a value that is not a number ({exc}).") from exc
+    return table
+
+
+_Key = tuple[float, float]
+
+
+def _key_of_name(name: str) -> _Key:
+    match = _SPOT_NAME.match(name)
+    assert match is not None  # noqa: S101  (all names were checked when the counts were read)
+    return round(float(match[1]), 2), round(float(match[2]), 2)
+
+
+def _best_keys(names: Sequence[str], table: pd.DataFrame) -> list[_Key]:
+    """Keys of the spot table: by ``x, y``, or by ``new_x, new_y`` where the counts are named by those."""
+    wanted = {_key_of_name(name) for name in names}
+    candidates: list[list[_Key]] = [_keys(table, "x", "y")]
+    if "new_x" in table and "new_y" in table:
+        candidates.append(_keys(table, "new_x", "new_y"))
+    return max(candidates, key=lambda keys: len(wanted.intersection(keys)))
+
+
+def _keys(table: Any, x: str, y: str) -> list[_Key]:
+    return [(round(float(a), 2), round(float(b), 2)) for a, b in zip(table[x], table[y], strict=True)]

@@ -1,0 +1,97 @@
+"""What spots measure: normalised expression, and the pixel size of their image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from napari_cpnn.errors import SpotsError
+from napari_cpnn.genes import require_genes
+from napari_cpnn.geometry import FloatArray, Mpp
+from napari_cpnn.spots.array import fit_array
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def counts_matrix(spots: AnnData) -> sp.csr_matrix:
+    """``layers["counts"]`` as CSR ``(N, all genes)``; a :class:`SpotsError` when the table has none."""
+    if "counts" not in spots.layers:
+        raise SpotsError('The spots have no raw counts in layers["counts"]; read them with read_spots.')
+    return sp.csr_matrix(spots.layers["counts"])
+
+
+def expression(spots: AnnData, genes: Sequence[str] | None = None) -> npt.NDArray[np.float32]:
+    """Measured expression, log1p of counts per 10,000.
+
+    The total of a spot is taken over *all* genes of the table, so that values do not depend on which genes are
+    asked for.
+
+    Parameters
+    ----------
+    spots
+        Table with raw counts in ``layers["counts"]``.
+    genes
+        Names, default all. A :class:`GenesError` names those that the table does not have.
+
+    Returns
+    -------
+    ndarray
+        ``(N, G)`` float32; 0 for a spot without counts.
+    """
+    counts = counts_matrix(spots)
+    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    if genes is not None:
+        counts = counts[:, require_genes(list(spots.var_names), genes, "The table of spots")]
+    factors = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
+    values: npt.NDArray[np.float32] = (sp.diags(factors) @ counts).toarray().astype(np.float32)
+    return np.log1p(values, out=values)
+
+
+def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
+    """Pixel size in um ``(y, x)`` from the pitch of the array that the spots were printed in.
+
+    Array coordinates in ``obs`` are used where known (``new_x, new_y`` of a legacy ST spot table, else ``array_col,
+    array_row``), and the distances of neighbours otherwise. The kind of array, square or hexagonal, follows from
+    them.
+
+    Parameters
+    ----------
+    spots
+        Table with ``obsm["spatial"]`` in level-0 pixels.
+    pitch_um
+        Centre-to-centre distance. By default 200 um for a square array (Spatial Transcriptomics), 100 um for a
+        hexagonal one (Visium), and the bin size for Visium HD.
+
+    Returns
+    -------
+    (float, float) or None
+        None when the spots lie on no regular array, are fewer than six, or imply no plausible pixel size.
+    """
+    if pitch_um is None:
+        pitch_um = _bin_size_um(spots)
+    fit = fit_array(spots.obsm["spatial"], array_coordinates(spots.obs), pitch_um)
+    return None if fit is None else fit.mpp
+
+
+def array_coordinates(obs: Any) -> FloatArray | None:
+    """``(N, 2)`` as (column, row) from the columns of ``obs``; None where they are absent or incomplete."""
+    for column, row in (("new_x", "new_y"), ("array_col", "array_row")):
+        if column in obs and row in obs:
+            array = obs[[column, row]].to_numpy(dtype=np.float64)
+            if np.isfinite(array).all():
+                return np.asarray(array)
+    return None
+
+
+def _bin_size_um(spots: AnnData) -> float | None:
+    """The side of a Visium HD bin, which Space Ranger writes among the scale factors."""
+    for library in dict(spots.uns.get("spatial", {})).values():
+        size = dict(library.get("scalefactors", {})).get("bin_size_um")
+        if size is not None:
+            return float(size)
+    return None
