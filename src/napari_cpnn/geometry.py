@@ -146,9 +146,7 @@ class Grid:
             last = [min(n, math.ceil(v / stride_um)) for n, v in zip(last, high, strict=True)]
             if last[0] <= first[0] or last[1] <= first[1]:
                 raise SettingsError("The region lies outside the slide, so there is nothing to map.")
-        return cls(
-            (last[0] - first[0], last[1] - first[1]), stride_um, (first[0] * stride_um, first[1] * stride_um)
-        )
+        return cls((last[0] - first[0], last[1] - first[1]), stride_um, (first[0] * stride_um, first[1] * stride_um))
 
     @property
     def n_cells(self) -> int:

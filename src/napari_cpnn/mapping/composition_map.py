@@ -141,7 +141,7 @@ class CompositionMap:
             self.fill(done[complete], w[complete], z[complete])
 
     def block(self, window: tuple[slice, slice]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
-        """Weights and programs of a window (row slice, col slice), as :attr:`weights` and :attr:`programs` hold them."""
+        """Weights and programs of a window (row slice, col slice), shaped as the whole map's."""
         values = self._values.reshape(*self.grid.shape, -1)[window].astype(np.float16)
         return values[..., : self.n_types], values[..., self.n_types :]
 

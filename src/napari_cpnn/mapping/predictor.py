@@ -124,7 +124,7 @@ class Predictor:
                     raise
                 if step == 1:
                     raise MappingError(
-                        f"{self.description}: not enough memory for a single patch; close other programs or use the CPU."
+                        f"{self.description}: not enough memory for one patch; close other programs or use the CPU."
                     ) from error
                 self.max_batch = step // 2
                 self._free_memory()

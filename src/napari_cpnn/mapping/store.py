@@ -176,7 +176,7 @@ class MapStore:
                 if card["grid"] != self.map.grid.to_dict() or tuple(card["cell_types"]) != self.map.cell_types:
                     raise MappingError("it belongs to another map")  # noqa: TRY301
                 self.map.restore(*(np.asarray(group[name][...]) for name in _GRID_ARRAYS))
-            except Exception as error:  # whatever Zarr raises on damaged bytes: the cache is never worth a failure
+            except Exception as error:  # noqa: BLE001 -- whatever Zarr raises on damaged bytes: no cache is worth a failure
                 self._set_aside(error)
             else:
                 return group
