@@ -6,13 +6,13 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import napari_cpnn
 from napari_cpnn.errors import CheckpointError, SettingsError
 from napari_cpnn.models.backbones import get_backbone
 from napari_cpnn.models.card import FORMAT_VERSION, METADATA_KEY, ModelSpec, plain, read_card
@@ -42,7 +42,7 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
         state = {name: _halved(name, t) for name, t in state.items()}
     card = {
         "format_version": FORMAT_VERSION,
-        "written_by": f"napari-cpnn {napari_cpnn.__version__}",
+        "written_by": f"napari-cpnn {version('napari-cpnn')}",
         "fingerprint": fingerprint(model.spec, _in_memory(state)),
         "model": model.spec.to_dict(),
         "backbone": _backbone_card(model.spec),
