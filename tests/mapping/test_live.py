@@ -1,0 +1,321 @@
+"""The live mapper with a fake viewport: what is drawn, in which order, and what it does when things go wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fakes import MPP, ColorModel, settings, tissue_image, true_weights
+from napari_cpnn.errors import CpnnWarning, NoTissueError, PixelSizeError
+from napari_cpnn.geometry import Rect
+from napari_cpnn.mapping import DONE, FAILED, UNKNOWN, LiveMapper, Viewport
+from napari_cpnn.slides import PatchReader, Slide
+
+EVERYTHING = Viewport(Rect(0, 0, 24 * 32, 30 * 32), px_per_um=1.0)
+
+
+def test_the_whole_view_is_mapped_and_right(slide, model, image):
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(30)
+        progress = mapper.progress()
+        cmap = mapper.map
+    assert progress.idle
+    assert progress.done == progress.wanted == int(cmap.tissue.sum()) > 400
+    assert progress.failed == 0
+    assert (cmap.state[cmap.tissue] == DONE).all()
+    for row, col in [(5, 7), (12, 20), (18, 25)]:
+        np.testing.assert_allclose(cmap.weights[row, col], true_weights(image, row, col), atol=2e-3)
+
+
+def test_the_first_batch_covers_the_view_coarsely(slide, model):
+    """After one batch every tissue cell of the view shows something."""
+    with LiveMapper(slide, model, settings(max_batch=16)) as mapper:
+        first = threading.Event()
+        snapshot = {}
+
+        def look(_cells):
+            if not first.is_set():
+                snapshot["donors"] = mapper.map.donors()
+                first.set()
+
+        mapper.map.changed.connect(look)
+        mapper.set_viewport(EVERYTHING)
+        assert first.wait(20)
+    assert (snapshot["donors"][mapper.map.tissue] >= 0).all()
+
+
+def test_only_the_view_and_its_margin_are_mapped(slide, model):
+    with LiveMapper(slide, model, settings(margin=0.25, coarsest=1)) as mapper:
+        mapper.set_viewport(Viewport(Rect(320, 320, 448, 448), 1.0))
+        assert mapper.wait_until_mapped(30)
+        row, col = np.nonzero(mapper.map.state == DONE)
+    assert (row.min(), row.max()) == (9, 14)
+    assert (col.min(), col.max()) == (9, 14)
+
+
+def test_whole_slide_goes_on_after_the_view(slide, model):
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.set_viewport(Viewport(Rect(320, 320, 448, 448), 1.0))
+        mapper.map_whole_slide()
+        assert mapper.wait_until_mapped(30)
+        assert (mapper.map.state[mapper.map.tissue] == DONE).all()
+
+
+class Gate(ColorModel):
+    """Computes only while the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.started = threading.Event()
+
+    def __deepcopy__(self, memo):  # locks can't be copied; the copy must share the gate
+        return self
+
+    def forward(self, x):
+        self.started.set()
+        assert self.gate.wait(20)
+        return super().forward(x)
+
+
+def test_a_new_view_replaces_the_order_at_once(slide):
+    """While the first batch is held, the view moves; then at most that batch and nothing else of the old view comes."""
+    model = Gate().eval()
+    with LiveMapper(slide, model, settings(max_batch=8, margin=0.0, coarsest=1, readers=2)) as mapper:
+        mapper.set_viewport(Viewport(Rect(64, 64, 704, 320), 1.0))
+        assert model.started.wait(20)
+        time.sleep(0.3)  # readers fill the queue with the old view
+        mapper.set_viewport(Viewport(Rect(64, 640, 704, 896), 1.0))
+        model.gate.set()
+        assert mapper.wait_until_mapped(30)
+        cols = np.nonzero(mapper.map.state == DONE)[1]
+    assert (cols < 10).sum() <= 8
+    assert (cols >= 20).sum() == mapper.map.tissue[2:22, 20:28].sum()
+
+
+def test_nothing_is_computed_twice(slide):
+    class Counting(ColorModel):
+        seen = 0
+
+        def forward(self, x):
+            Counting.seen += len(x)
+            return super().forward(x)
+
+    with LiveMapper(slide, Counting().eval(), settings()) as mapper:
+        for x in range(0, 600, 60):  # a pan
+            mapper.set_viewport(Viewport(Rect(100, x, 400, x + 300), 1.0))
+            time.sleep(0.02)
+        mapper.map_whole_slide()
+        assert mapper.wait_until_mapped(30)
+        assert Counting.seen == (mapper.map.state == DONE).sum()
+
+
+def test_pause_and_resume(slide, model):
+    with LiveMapper(slide, model, settings(max_batch=8)) as mapper:
+        mapper.pause()
+        mapper.set_viewport(EVERYTHING)
+        time.sleep(0.3)
+        assert (mapper.map.state != DONE).all()
+        assert not mapper.progress().running
+        assert not mapper.progress().idle
+        mapper.resume()
+        assert mapper.wait_until_mapped(30)
+
+
+def test_stop_ends_all_threads_also_before_a_start_and_twice(slide, model):
+    mapper = LiveMapper(slide, model, settings())
+    mapper.stop()  # a cancelled start
+    mapper.set_viewport(EVERYTHING)
+    assert not mapper.wait_until_mapped(0.1)
+    assert not [t for t in threading.enumerate() if t.name.startswith("napari-cpnn")]
+    mapper = LiveMapper(slide, model, settings())
+    mapper.set_viewport(EVERYTHING)
+    mapper.stop()
+    mapper.stop()
+    assert not [t for t in threading.enumerate() if t.name.startswith("napari-cpnn")]
+
+
+def test_a_patch_that_cannot_be_read_fails_and_the_rest_goes_on(slide, model, monkeypatch):
+    read = PatchReader.read
+
+    def broken(self, centers):
+        images, ok = read(self, centers)
+        return images, ok & (centers[:, 1] > 400)
+
+    monkeypatch.setattr(PatchReader, "read", broken)
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(30)
+        progress = mapper.progress()
+        state = mapper.map.state
+    assert (state[:, :12][mapper.map.tissue[:, :12]] == FAILED).all()
+    assert (state[:, 13:][mapper.map.tissue[:, 13:]] == DONE).all()
+    assert progress.failed > 0
+    assert "could not be read from coloured" in progress.message
+
+
+def test_a_network_that_breaks_stops_mapping_and_says_so(slide, caplog):
+    class Broken(ColorModel):
+        def forward(self, x):
+            raise ValueError("weights on fire")
+
+    with LiveMapper(slide, Broken().eval(), settings()) as mapper:
+        mapper.set_viewport(EVERYTHING)
+        assert not mapper.wait_until_mapped(30)
+        assert "weights on fire" in mapper.progress().message
+        assert not mapper.progress().running
+        assert (mapper.map.state[mapper.map.tissue] == UNKNOWN).all()
+
+
+def test_out_of_memory_halves_the_batch(slide, image):
+    class Small(ColorModel):
+        def forward(self, x):
+            if len(x) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    with LiveMapper(slide, Small().eval(), settings()) as mapper:
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(30)
+        assert mapper.predictor.max_batch == 4
+        assert (mapper.map.state[mapper.map.tissue] == DONE).all()
+        np.testing.assert_allclose(mapper.map.weights[12, 20], true_weights(image, 12, 20), atol=2e-3)
+
+
+def test_no_memory_even_for_one_patch_stops_with_a_sentence(slide, caplog):
+    class Never(ColorModel):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with LiveMapper(slide, Never().eval(), settings()) as mapper:
+        mapper.set_viewport(EVERYTHING)
+        assert not mapper.wait_until_mapped(30)
+        assert "not enough memory for one patch" in mapper.progress().message
+
+
+def test_reopening_is_instant(slide, image):
+    class Once(ColorModel):
+        allowed = True
+
+        def forward(self, x):
+            assert Once.allowed, "the network ran although the map was cached"
+            return super().forward(x)
+
+    with LiveMapper(slide, Once().eval(), settings()) as mapper:
+        mapper.map_whole_slide()
+        assert mapper.wait_until_mapped(30)
+        weights = mapper.map.weights
+    Once.allowed = False
+    again = Slide.from_arrays([image, image[::4, ::4].copy()], MPP, name="coloured")
+    with LiveMapper(again, Once().eval(), settings()) as mapper:
+        np.testing.assert_array_equal(mapper.map.weights, weights)
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(1)
+        assert mapper.progress().done == mapper.progress().wanted
+
+
+@pytest.mark.parametrize("change", ["model", "slide", "stride"])
+def test_the_cache_is_of_one_slide_model_and_grid(slide, model, image, change):
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.map_whole_slide()
+        assert mapper.wait_until_mapped(30)
+    options = {}
+    if change == "model":
+        model.fingerprint = "another"
+    elif change == "slide":
+        other = tissue_image(24, 30, seed=2)
+        slide = Slide.from_arrays([other, other[::4, ::4].copy()], MPP, name="coloured")
+    else:
+        options["stride_um"] = 16.0
+    with LiveMapper(slide, model, settings(**options)) as mapper:
+        assert (mapper.map.state != DONE).all()
+
+
+def test_a_damaged_cache_is_computed_anew(slide, model, private_cache):
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.map_whole_slide()
+        assert mapper.wait_until_mapped(30)
+    chunks = [p for p in private_cache.rglob("weights/c/**/*") if p.is_file()]
+    assert chunks
+    for chunk in chunks:
+        data = bytearray(chunk.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        chunk.write_bytes(data)
+    with pytest.warns(CpnnWarning, match="damaged"):
+        mapper = LiveMapper(slide, model, settings())
+    with mapper:
+        assert (mapper.map.state != DONE).all()
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(30)
+    with LiveMapper(slide, model, settings()) as mapper:
+        assert (mapper.map.state == DONE).any()
+
+
+def test_failed_patches_are_tried_again_next_time(slide, model, monkeypatch):
+    with monkeypatch.context() as patched:
+        read = PatchReader.read
+        patched.setattr(PatchReader, "read", lambda s, c: (read(s, c)[0], c[:, 1] > 400))
+        with LiveMapper(slide, model, settings()) as mapper:
+            mapper.map_whole_slide()
+            assert mapper.wait_until_mapped(30)
+            assert mapper.progress().failed > 0
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.map_whole_slide()
+        assert mapper.wait_until_mapped(30)
+        assert mapper.progress().failed == 0
+        assert (mapper.map.state[mapper.map.tissue] == DONE).all()
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_mapping_goes_on(slide, model, tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("not a folder")
+    with LiveMapper(slide, model, settings(cache_dir=str(blocker / "maps"))) as mapper:
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(30)
+        assert "not kept on disk" in mapper.progress().message
+
+
+def test_a_disk_that_fills_up_ends_caching_not_mapping(slide, model, monkeypatch):
+    import zarr
+
+    with LiveMapper(slide, model, settings()) as mapper:
+
+        def full(*_args, **_kwargs):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(zarr.Array, "__setitem__", full)
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(30)
+        mapper.store.flush()
+        assert "No space left on device" in mapper.progress().message
+
+
+def test_a_slide_that_cannot_be_mapped_is_refused_in_a_sentence(image, model):
+    with pytest.raises(PixelSizeError, match="coloured"):
+        LiveMapper(Slide.from_arrays([image], None, name="coloured"), model, settings())
+    white = np.full((400, 400, 3), 245, dtype=np.uint8)
+    with pytest.raises(NoTissueError):
+        LiveMapper(Slide.from_arrays([white], MPP, name="white"), model, settings())
+
+
+def test_a_slide_deleted_while_open(tmp_path, image, model):
+    import tifffile
+
+    from napari_cpnn.slides import open_slide
+
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, image, tile=(128, 128), compression="zlib", photometric="rgb")
+    slide = open_slide(path, mpp=MPP)
+    with LiveMapper(slide, model, settings()) as mapper:
+        slide.close()
+        path.unlink()
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(30)
+        progress = mapper.progress()
+    assert progress.failed > 0
+    assert progress.message
