@@ -1,0 +1,74 @@
+"""The registry of backends: who opens which file, and what is said when nobody does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_cpnn.errors import SlideError
+from napari_cpnn.slides.backends.base import Backend, Refused, Source
+
+#: File name endings that :func:`napari_cpnn.open_slide` is asked for (a reader plugin may list them).
+SLIDE_SUFFIXES = (
+    ".svs", ".tif", ".tiff", ".btf", ".tf8", ".qptiff", ".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif",
+    ".svslide", ".dcm", ".czi", ".jpg", ".jpeg", ".png", ".bmp",
+)  # fmt: skip
+
+_HEAD_BYTES = 256
+
+
+def backends() -> tuple[Backend, ...]:
+    """All backends; their libraries are imported here, not with the package."""
+    from napari_cpnn.slides.backends.openslide import OpenSlideBackend
+    from napari_cpnn.slides.backends.plain import PlainBackend
+    from napari_cpnn.slides.backends.tiff import TiffBackend
+
+    return TiffBackend(), OpenSlideBackend(), PlainBackend()
+
+
+def resolve_path(path: Path) -> Path:
+    """The file to open for ``path``: itself, or the file that stands for a folder (DICOM series, MRXS data)."""
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise SlideError(f"There is no file {path}.")
+    if (path / "Slidedat.ini").is_file() and path.with_name(path.name + ".mrxs").is_file():
+        return path.with_name(path.name + ".mrxs")
+    # The largest file of a DICOM slide holds the finest level, so its series is the one to show.
+    dicom = sorted(path.glob("*.dcm"), key=lambda p: (-p.stat().st_size, p.name))
+    if dicom:
+        return dicom[0]
+    raise SlideError(f"{path} is a folder without DICOM files; choose the slide's file itself.")
+
+
+def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
+    """The name of the backend and the open file.
+
+    Parameters
+    ----------
+    path
+        A file.
+    name
+        Take this backend only (a slide that is re-opened stays with the backend that it had).
+
+    Raises
+    ------
+    SlideError
+        When every backend refuses, with what each said, or one finds the file damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise SlideError(f"{path} cannot be read: {error.strerror or error}.") from error
+    ranked = sorted(((b.rank(path, head), b) for b in backends()), key=lambda item: -item[0])
+    said = []
+    for rank, backend in ranked:
+        if rank == 0 or (name is not None and backend.name != name):
+            continue
+        try:
+            return backend.name, backend.open(path)
+        except Refused as reason:
+            said.append(f"{backend.name}: {reason}")
+    if not said:
+        raise SlideError(f"{path} is not a slide or image of a known kind.")
+    raise SlideError(f"{path} cannot be opened as a slide ({'; '.join(said)}).")

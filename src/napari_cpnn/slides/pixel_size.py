@@ -1,0 +1,47 @@
+"""Where a pixel size is written in a file, and whether it can be believed."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.geometry import Mpp, is_plausible_mpp
+
+_UM_PER_UNIT = {
+    "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "pm": 1e-6, "å": 1e-4,
+    "in": 25_400.0, "inch": 25_400.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
+    "millimeter": 1e3, "centimeter": 1e4, "nanometer": 1e-3,
+}  # fmt: skip
+
+
+def um_per(unit: str) -> float | None:
+    """Micrometres in a unit of length as OME and ImageJ spell it; ``None`` for pixels and other non-lengths."""
+    # ImageJ escapes the micro sign; Unicode has two of them.
+    name = unit.strip().replace("\\u00B5", "µ").replace("\\u00b5", "µ").replace("\u03bc", "µ")
+    return _UM_PER_UNIT.get(name, _UM_PER_UNIT.get(name.lower()))
+
+
+def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: Path | None) -> tuple[str, Mpp] | None:
+    """The first believable claim; a :class:`CpnnWarning` when there are claims but none can be believed."""
+    claims = list(claims)
+    for where, mpp in claims:
+        if is_plausible_mpp(mpp):
+            return where, mpp
+    if claims:
+        where, mpp = claims[0]
+        warnings.warn(
+            f"The pixel size of {mpp[1]:.4g} um/px in {path} ({where}) cannot be a microscope's, so it counts as "
+            "unknown; give the true one as mpp.",
+            CpnnWarning,
+            stacklevel=3,
+        )
+    return None
+
+
+def aperio_facts(description: str) -> dict[str, str]:
+    """``MPP`` and ``AppMag`` of an Aperio description; everything else in it stays unread, names may be there."""
+    pairs = re.findall(r"\|\s*(MPP|AppMag)\s*=\s*([0-9.]+)", description)
+    return {key: value for key, value in pairs if re.fullmatch(r"\d+(\.\d*)?|\.\d+", value)}

@@ -1,0 +1,126 @@
+"""Levels of a slide: those of its file that are true, and overviews made on demand where the file has none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from napari_cpnn.slides.backends.base import ByteLRU, Pixels, Source, background_value
+
+#: Overviews are added until the longer side of the coarsest level is at most this.
+COARSEST_SIDE_PX = 2048
+#: Side of the chunks of every level.
+CHUNK_PX = 512
+_OVERVIEW_CACHE_BYTES = 32 * 2**20
+
+
+def true_levels(shapes: Sequence[tuple[int, int]]) -> list[int]:
+    """Indices of the levels that are smaller copies of level 0, finest first.
+
+    A level of another aspect (a label, a macro image, a cropped thumbnail) is left out; rounding of its sides, as
+    writers do it in all ways, is not held against it.
+    """
+    kept = [0]
+    height, width = shapes[0]
+    for index, (h, w) in enumerate(shapes[1:], start=1):
+        last_h, last_w = shapes[kept[-1]]
+        if min(h, w) < 1 or h >= last_h or w >= last_w:
+            continue
+        scale = math.sqrt((height / h) * (width / w))
+        if abs(height / scale - h) <= max(1.5, 0.005 * h) and abs(width / scale - w) <= max(1.5, 0.005 * w):
+            kept.append(index)
+    return kept
+
+
+def downsample_of(base: tuple[int, int], shape: tuple[int, int]) -> tuple[float, float]:
+    """Level-0 pixels per level pixel, ``(y, x)``: the whole number that explains both sides, else their ratios."""
+    ratios = base[0] / shape[0], base[1] / shape[1]
+    whole = max(1, round(math.sqrt(ratios[0] * ratios[1])))
+    if all(math.floor(b / whole) <= s <= math.ceil(b / whole) for b, s in zip(base, shape, strict=True)):
+        return float(whole), float(whole)
+    return ratios
+
+
+class Pyramid:
+    """The levels of a source, followed by overviews, each the mean of 2 x 2 pixels of the level before.
+
+    Overviews are computed chunk by chunk, so that memory stays bounded however large the slide is, and each level
+    keeps its latest chunks.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.n_file_levels = len(source.info.level_shapes)
+        self.shapes = overview_shapes(source.info.level_shapes)
+        base = self.shapes[0]
+        self.downsamples = [downsample_of(base, shape) for shape in self.shapes]
+        self._caches = [ByteLRU(_OVERVIEW_CACHE_BYTES) for _ in self.shapes[self.n_file_levels :]]
+
+    def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """Pixels of a box inside the level."""
+        if level < self.n_file_levels:
+            return self.source.read(level, y, x, height, width)
+        info = self.source.info
+        tail = () if info.channels == 1 else (info.channels,)
+        out = np.empty((height, width, *tail), info.dtype)
+        for row in range(y // CHUNK_PX, (y + height - 1) // CHUNK_PX + 1):
+            for col in range(x // CHUNK_PX, (x + width - 1) // CHUNK_PX + 1):
+                chunk = self._overview_chunk(level, row, col)
+                top, left = row * CHUNK_PX, col * CHUNK_PX
+                y0, y1 = max(y, top), min(y + height, top + chunk.shape[0])
+                x0, x1 = max(x, left), min(x + width, left + chunk.shape[1])
+                out[y0 - y : y1 - y, x0 - x : x1 - x] = chunk[y0 - top : y1 - top, x0 - left : x1 - left]
+        return out
+
+    def _overview_chunk(self, level: int, row: int, col: int) -> Pixels:
+        cache = self._caches[level - self.n_file_levels]
+        chunk = cache.get((row, col))
+        if chunk is None:
+            shape, finer = self.shapes[level], self.shapes[level - 1]
+            y, x = row * CHUNK_PX, col * CHUNK_PX
+            h, w = min(CHUNK_PX, shape[0] - y), min(CHUNK_PX, shape[1] - x)
+            box = (2 * y, 2 * x, min(2 * h, finer[0] - 2 * y), min(2 * w, finer[1] - 2 * x))
+            chunk = self._blank(h, w) if self._is_blank(level - 1, *box) else halve(self.read(level - 1, *box))
+            cache.put((row, col), chunk)
+        return chunk
+
+    def _is_blank(self, level: int, y: int, x: int, height: int, width: int) -> bool:
+        """Whether the box is background in the finest file level that it is made of."""
+        last = self.n_file_levels - 1
+        times = 2 ** max(0, level - last)
+        rows, cols = self.shapes[min(level, last)]
+        y, x, height, width = y * times, x * times, height * times, width * times
+        return self.source.is_blank(min(level, last), y, x, min(height, rows - y), min(width, cols - x))
+
+    def _blank(self, height: int, width: int) -> Pixels:
+        info = self.source.info
+        tail = () if info.channels == 1 else (info.channels,)
+        return np.broadcast_to(np.asarray(background_value(info.dtype), info.dtype), (height, width, *tail))
+
+    def close(self) -> None:
+        for cache in self._caches:
+            cache.clear()
+        self.source.close()
+
+
+def overview_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """``shapes`` and those of the overviews to add, each half the one before, rounded up."""
+    out = list(shapes)
+    while max(out[-1]) > COARSEST_SIDE_PX and min(out[-1]) > 1:
+        out.append((math.ceil(out[-1][0] / 2), math.ceil(out[-1][1] / 2)))
+    return out
+
+
+def halve(pixels: Pixels) -> Pixels:
+    """Mean of 2 x 2 pixels, rounded to nearest in integers; a last odd row or column counts twice."""
+    odd = (pixels.shape[0] % 2, pixels.shape[1] % 2)
+    if any(odd):
+        pixels = np.pad(pixels, [(0, odd[0]), (0, odd[1])] + [(0, 0)] * (pixels.ndim - 2), mode="edge")
+    exact = np.issubdtype(pixels.dtype, np.integer)
+    wide = np.uint16 if pixels.dtype == np.uint8 else np.int64 if exact else pixels.dtype
+    rows = np.add(pixels[0::2], pixels[1::2], dtype=wide)
+    total = np.add(rows[:, 0::2], rows[:, 1::2], dtype=wide)
+    mean: Pixels = ((total + 2) // 4 if exact else total / 4).astype(pixels.dtype)
+    return mean

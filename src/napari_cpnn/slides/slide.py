@@ -1,0 +1,373 @@
+"""A slide: its levels as dask arrays, region reads from any thread, its pixel size and its identity."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import PixelSizeError, SlideError
+from napari_cpnn.geometry import Mpp, as_mpp
+from napari_cpnn.slides.backends import open_source, resolve_path
+from napari_cpnn.slides.backends.arrays import ArraySource
+from napari_cpnn.slides.backends.base import Pixels, SourceInfo, background_value
+from napari_cpnn.slides.orientation import upright
+from napari_cpnn.slides.pixel_size import choose_mpp
+from napari_cpnn.slides.pyramid import CHUNK_PX, Pyramid
+
+_ID_BYTES = 64 * 1024
+
+
+class _Handles:
+    """The open pyramid that a slide and its copies share; opened when first needed, also after unpickling."""
+
+    def __init__(self, path: Path | None, backend: str, pyramid: Pyramid) -> None:
+        self.path = path
+        self.backend = backend
+        self._pyramid: Pyramid | None = pyramid
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def pyramid(self) -> Pyramid:
+        pyramid = self._pyramid
+        if pyramid is not None:
+            return pyramid
+        with self._lock:
+            if self._closed:
+                raise SlideError(f"The slide {self.path} has been closed; open it again.")
+            if self._pyramid is None:
+                if self.path is None:
+                    raise SlideError("A slide made from arrays has lost them; make it again.")
+                self._pyramid = Pyramid(upright(open_source(self.path, self.backend)[1]))
+            return self._pyramid
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._pyramid is not None:
+                self._pyramid.close()
+                self._pyramid = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        in_memory = self.backend == ArraySource.backend
+        return {
+            "path": self.path,
+            "backend": self.backend,
+            "source": self.pyramid().source if in_memory else None,
+            "closed": self._closed,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path, self.backend, self._closed = state["path"], state["backend"], state["closed"]
+        self._lock = threading.Lock()
+        self._pyramid = None if state["source"] is None else Pyramid(state["source"])
+
+
+class _LevelArray:
+    """One level with the interface that ``dask.array.from_array`` needs."""
+
+    def __init__(self, slide: Slide, level: int) -> None:
+        self._slide, self._level = slide, level
+        channels = slide.shape[2]
+        self.shape = (*slide.level_shapes[level], *(() if channels == 1 else (channels,)))
+        self.dtype = slide.dtype
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Pixels:
+        rows, cols = (s.indices(n) for s, n in zip(index, self.shape[:2], strict=False))
+        box = self._slide.read_region(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0], self._level)
+        return box[:: rows[2], :: cols[2]][(slice(None), slice(None), *index[2:])]
+
+
+class Slide:
+    """One whole-slide image, opened with :func:`open_slide` or :meth:`from_arrays`.
+
+    Reads may come from any thread. A slide can be pickled; the copy opens its file again when it is first read.
+
+    Attributes
+    ----------
+    path : pathlib.Path or None
+        The file, ``None`` for arrays without one.
+    name : str
+        To show: the file's name without its ending.
+    backend : str
+        What reads the file: ``"tifffile"``, ``"OpenSlide"``, ``"Pillow"`` or ``"arrays"``.
+    level_shapes : list of (int, int)
+        ``(height, width)``, finest first. Where the file has no small level, overviews follow that are made on demand.
+    downsamples : list of (float, float)
+        Level-0 pixels per level pixel, ``(y, x)``.
+    shape : (int, int, int)
+        ``(Y, X, channels)`` of level 0.
+    dtype : numpy.dtype
+        Of the pixels; ``uint8`` for what can be mapped.
+    is_rgb : bool
+        Whether the channels are red, green and blue.
+    mpp : (float, float) or None
+        Micrometres per level-0 pixel, ``(y, x)``; ``None`` when unknown.
+    properties : dict of str
+        Harmless facts about the file. No label, macro image or name is ever among them.
+    identity : str
+        Key of the file's content: it changes when the file does.
+    """
+
+    def __init__(self, handles: _Handles, info: SourceInfo, *, name: str, mpp: Mpp | None, identity: str) -> None:
+        pyramid = handles.pyramid()
+        self._handles = handles
+        self._levels: list[Any] | None = None
+        self.path = handles.path
+        self.name = name
+        self.backend = handles.backend
+        self.level_shapes = list(pyramid.shapes)
+        self.downsamples = list(pyramid.downsamples)
+        self.shape = (*pyramid.shapes[0], info.channels)
+        self.dtype = info.dtype
+        self.is_rgb = info.rgb
+        self.mpp = mpp
+        self.properties = dict(info.properties)
+        self.identity = identity
+
+    @classmethod
+    def from_arrays(
+        cls,
+        levels: Sequence[Any],
+        mpp: float | tuple[float, float] | None,
+        name: str = "slide",
+        path: str | Path | None = None,
+    ) -> Slide:
+        """A pyramid that somebody else opened.
+
+        Parameters
+        ----------
+        levels
+            Numpy, dask or zarr arrays, ``(Y, X, 3)`` or ``(Y, X, 4)`` uint8, finest first.
+        mpp
+            Micrometres per pixel of the first, one number or ``(y, x)``; ``None`` when unknown.
+        name
+            To show.
+        path
+            The file behind the arrays, when there is one; it gives the slide its identity.
+        """
+        source = ArraySource(levels)
+        file = None if path is None else Path(path)
+        handles = _Handles(file, ArraySource.backend, Pyramid(source))
+        size = None if mpp is None else as_mpp(mpp)
+        slide = cls(handles, source.info, name=name, mpp=size, identity="")
+        slide.identity = _array_identity(slide) if file is None or not file.is_file() else _identity(file, slide.shape)
+        return slide
+
+    @property
+    def levels(self) -> list[Any]:
+        """The pyramid as dask arrays, ``(Y, X, 3)`` uint8 in square chunks of 512, finest first.
+
+        Slides that cannot be mapped have what they have: ``(Y, X)`` for grey, ``(Y, X, channels)`` otherwise.
+        """
+        if self._levels is None:
+            import dask.array as da
+
+            self._levels = [
+                da.from_array(  # type: ignore[no-untyped-call]
+                    _LevelArray(self, level),
+                    chunks=(CHUNK_PX, CHUNK_PX, *((self.shape[2],) if self.shape[2] > 1 else ())),
+                    name=f"slide-{self.identity[:16]}-{level}",
+                    meta=np.empty((0,) * (2 + (self.shape[2] > 1)), self.dtype),
+                    asarray=False,
+                )
+                for level in range(len(self.level_shapes))
+            ]
+        return list(self._levels)
+
+    def read_region(self, y: int, x: int, height: int, width: int, level: int = 0) -> Pixels:
+        """A box of pixels, white where it reaches over the edge of the slide.
+
+        Parameters
+        ----------
+        y, x
+            Upper left corner in pixels of ``level``; may be negative.
+        height, width
+            In pixels of ``level``.
+        level
+            Index into :attr:`level_shapes`.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(height, width, 3)`` uint8 for slides that can be mapped.
+
+        Raises
+        ------
+        SlideError
+            When the file cannot be read there.
+        """
+        if not 0 <= level < len(self.level_shapes):
+            raise SlideError(f"{self.label} has {len(self.level_shapes)} levels, so none with the number {level}.")
+        if height < 0 or width < 0:
+            raise SlideError(f"A region of {width} x {height} px cannot be read.")
+        rows, cols = self.level_shapes[level]
+        y0, x0 = min(max(y, 0), rows), min(max(x, 0), cols)
+        y1, x1 = min(max(y + height, y0), rows), min(max(x + width, x0), cols)
+        inside = y1 > y0 and x1 > x0
+        if inside:
+            self._check_present()
+            pixels = self._handles.pyramid().read(level, y0, x0, y1 - y0, x1 - x0)
+            if pixels.shape[:2] == (height, width):
+                return np.ascontiguousarray(pixels)
+        tail = (self.shape[2],) if self.shape[2] > 1 else ()
+        out = np.full((height, width, *tail), background_value(self.dtype), self.dtype)
+        if inside:
+            out[y0 - y : y1 - y, x0 - x : x1 - x] = pixels
+        return out
+
+    def _check_present(self) -> None:
+        """An open handle outlives its file on some systems, and shows other pixels or fails late on others."""
+        if self.path is not None and self.backend != ArraySource.backend and not self.path.exists():
+            raise SlideError(f"{self.path} has been moved or deleted since it was opened.")
+
+    def thumbnail(self, max_px: int = 1024) -> npt.NDArray[np.uint8]:
+        """The whole slide as ``(h, w, 3)`` uint8 with at most ``max_px`` a side.
+
+        Grey is shown as grey; other depths and channels are scaled to the brightest value.
+        """
+        from PIL import Image
+
+        longest = max(self.level_shapes[0])
+        fine = [i for i, shape in enumerate(self.level_shapes) if max(shape) >= min(max_px, longest)]
+        level = fine[-1] if fine else 0
+        height, width = self.level_shapes[level]
+        pixels = _as_rgb8(self.read_region(0, 0, height, width, level), self.is_rgb)
+        scale = min(1.0, max_px / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        if size == (width, height):
+            return pixels
+        return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+
+    def with_mpp(self, mpp: float | tuple[float, float] | None) -> Slide:
+        """The same slide, sharing its open file, with another pixel size."""
+        other = copy.copy(self)
+        other.mpp = None if mpp is None else as_mpp(mpp)
+        return other
+
+    def require_mappable(self) -> Mpp:
+        """The pixel size of a slide that can be mapped.
+
+        Raises
+        ------
+        SlideError
+            When it is not RGB, or not 8 bit.
+        PixelSizeError
+            When its pixel size is not known.
+        """
+        if self.dtype != np.uint8:
+            bits = self.dtype.itemsize * 8
+            raise SlideError(f"{self.label} has {bits} bits per sample; only 8-bit RGB slides can be mapped.")
+        if not self.is_rgb:
+            kind = "grey" if self.shape[2] == 1 else f"an image of {self.shape[2]} channels"
+            raise SlideError(f"{self.label} is {kind}; only RGB slides (brightfield) can be mapped.")
+        if self.mpp is None:
+            power = self.properties.get("objective power")
+            hint = "0.5 for a 20x objective, 0.25 for 40x" if power is None else f"it was scanned at {power}x"
+            raise PixelSizeError(
+                f"{self.label} does not say how large its pixels are; give mpp in micrometres per pixel ({hint})."
+            )
+        return self.mpp
+
+    @property
+    def label(self) -> str:
+        """How messages call the slide: its path, or its name."""
+        return str(self.path) if self.path is not None else self.name
+
+    def close(self) -> None:
+        """Release the file; this slide and its copies cannot be read afterwards."""
+        self._handles.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_levels": None}
+
+    def __repr__(self) -> str:
+        height, width, channels = self.shape
+        mpp = "unknown" if self.mpp is None else f"{self.mpp[1]:.4g} x {self.mpp[0]:.4g}"
+        return f"<Slide {self.name!r}, {width} x {height} px, {channels} channels, {mpp} um/px, {self.backend}>"
+
+
+def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None) -> Slide:
+    """Open a whole-slide image, or a plain picture of one.
+
+    Parameters
+    ----------
+    path
+        SVS, (OME-)TIFF, NDPI, MRXS, SCN, VMS, BIF, DICOM (one file of the slide, or its folder), JPEG, PNG.
+    mpp
+        Micrometres per pixel of the finest level, one number or ``(y, x)``, when the file does not say it, or
+        is wrong.
+
+    Returns
+    -------
+    Slide
+        Nothing but metadata has been read.
+
+    Raises
+    ------
+    SlideError
+        When no backend opens the file, with what each of them says; or when it is incomplete.
+
+    Warns
+    -----
+    CpnnWarning
+        When the file states a pixel size that no microscope has; it then counts as unknown.
+    """
+    given = None if mpp is None else as_mpp(mpp)
+    file = resolve_path(Path(path).expanduser().absolute())
+    backend, source = open_source(file)
+    source = upright(source)
+    handles = _Handles(file, backend, Pyramid(source))
+    info = source.info
+    if given is None:
+        found = choose_mpp(info.pixel_sizes, file)
+        if found is not None:
+            info.properties["pixel size from"], given = found
+    else:
+        info.properties["pixel size from"] = "given"
+    shape = (*info.level_shapes[0], info.channels)
+    return Slide(handles, info, name=file.stem, mpp=given, identity=_identity(file, shape))
+
+
+def _identity(path: Path, shape: tuple[int, ...]) -> str:
+    """Hash of a file's size, time, first and last bytes and shape: cheap, and different after any rewrite."""
+    stat = path.stat()
+    key = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns} {shape}".encode())
+    with path.open("rb") as file:
+        key.update(file.read(_ID_BYTES))
+        file.seek(max(0, stat.st_size - _ID_BYTES))
+        key.update(file.read(_ID_BYTES))
+    return key.hexdigest()
+
+
+def _array_identity(slide: Slide) -> str:
+    key = hashlib.sha256(repr((slide.level_shapes, slide.shape, str(slide.dtype))).encode())
+    key.update(slide.thumbnail(256).tobytes())
+    return key.hexdigest()
+
+
+def _as_rgb8(pixels: Pixels, is_rgb: bool) -> npt.NDArray[np.uint8]:
+    if pixels.dtype != np.uint8:
+        top = float(pixels.max(initial=0)) or 1.0
+        pixels = (pixels.astype(np.float32) * (255.0 / top)).clip(0, 255).astype(np.uint8)
+    if is_rgb:
+        return pixels
+    if pixels.ndim == 3:
+        pixels = pixels.max(axis=2)
+    return np.repeat(pixels[..., None], 3, axis=2)
