@@ -21,7 +21,8 @@ def test_region_is_a_window_of_the_whole(slide, model):
     part = predict_map(slide, model, region=(200, 300, 500, 600), settings=settings())
     row, col = round(part.grid.origin_um[0] / 32), round(part.grid.origin_um[1] / 32)
     window = whole.weights[row : row + part.grid.shape[0], col : col + part.grid.shape[1]]
-    np.testing.assert_array_equal(part.weights, window)
+    # Matrix products round differently in batches of another size.
+    np.testing.assert_allclose(part.weights.astype(float), window.astype(float), atol=1e-3)
     assert part.grid.shape == (10, 10)
     with pytest.raises(SettingsError, match="outside the slide"):
         predict_map(slide, model, region=(5000, 5000, 6000, 6000), settings=settings())

@@ -66,8 +66,9 @@ class MapProgress:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Batch:
+    number: int
     cells: IntArray
     images: npt.NDArray[np.uint8]
     ok: npt.NDArray[np.bool_]
@@ -135,8 +136,10 @@ class LiveMapper:
         self._wanted = np.zeros(self.grid.n_cells, dtype=bool)
         self._in_view = self._wanted
         self._busy = np.zeros(self.grid.n_cells, dtype=bool)  # being read, waiting or being computed
-        self._ready: deque[_Batch] = deque()
+        self._ready: list[_Batch] = []
         self._reading = 0
+        self._claimed = 0  # batches handed to readers so far
+        self._lead: int | None = None  # number of the first batch of the present order, until it is read
         self._computing = False
         self._paused = False
         self._stopped = False
@@ -247,6 +250,7 @@ class LiveMapper:
         pending = (self.map.state.reshape(-1) == UNKNOWN) & ~self._busy
         self._order = targets[pending[targets]]
         self._generation += 1
+        self._lead = self._claimed if self._order.size else None
         self._condition.notify_all()
 
     def _idle(self) -> bool:
@@ -284,12 +288,15 @@ class LiveMapper:
                 cells, self._order = self._order[: self._batch], self._order[self._batch :]
                 self._busy[cells] = True
                 self._reading += 1
-                generation = self._generation
+                number, generation = self._claimed, self._generation
+                self._claimed += 1
             images, ok = self._read(cells)
             with self._condition:
                 self._reading -= 1
+                if self._lead == number:
+                    self._lead = None
                 if generation == self._generation or self._in_view[cells].any():
-                    self._ready.append(_Batch(cells, images, ok))
+                    self._ready.append(_Batch(number, cells, images, ok))
                 else:  # the view has moved on meanwhile; what is still wanted comes again, later
                     self._busy[cells] = False
                     self._order = np.concatenate([self._order, cells[self._wanted[cells]]])
@@ -313,10 +320,14 @@ class LiveMapper:
     def _model_loop(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._stopped or (self._ready and not self._paused))
+                # The first batch of an order is the coarse picture of the view: nothing overtakes it.
+                self._condition.wait_for(
+                    lambda: self._stopped or (self._ready and self._lead is None and not self._paused)
+                )
                 if self._stopped:
                     return
-                batch = self._ready.popleft()
+                batch = min(self._ready, key=lambda b: b.number)
+                self._ready.remove(batch)
                 self._computing = True
                 self._condition.notify_all()
             try:
