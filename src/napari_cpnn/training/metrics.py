@@ -73,11 +73,10 @@ def _pearson(a: Values, b: Values) -> Values:
 
 def _unit(columns: Values) -> Values:
     """Columns centred and scaled to length one; scaled by their range first, so that no square under- or overflows."""
-    centred = columns - columns.mean(axis=0)
+    centred: Values = columns - columns.mean(axis=0)
     centred /= np.abs(centred).max(axis=0, initial=np.finfo(np.float64).tiny)
     centred /= np.linalg.norm(centred, axis=0)
-    unit: Values = centred
-    return unit
+    return centred
 
 
 def _ranks(columns: Values) -> Values:

@@ -1,0 +1,196 @@
+"""Train a CPNN on (slide, spots) pairs."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from anndata import AnnData
+from lightning.pytorch import Trainer
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.geometry import IntArray
+from napari_cpnn.mapping.predictor import Predictor, choose_device, choose_precision, is_out_of_memory
+from napari_cpnn.models import CPNN, build_model, load_model
+from napari_cpnn.prototypes import Prototypes
+from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.slides import Slide
+from napari_cpnn.training.calibration import LineFit
+from napari_cpnn.training.data import CHUNK, SpotData, SpotDataModule, prepare
+from napari_cpnn.training.metrics import pearson, spearman, summarise_values
+from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.recorder import EpochRow, InterruptedTrainingError, Recorder, scores_for_card
+from napari_cpnn.training.run_folder import RunFolder
+
+
+def train(
+    samples: Sequence[tuple[Slide, AnnData]],
+    prototypes: Prototypes,
+    settings: TrainingSettings | None = None,
+    out: str | Path = "runs/cpnn",
+    progress: bool = True,
+    on_epoch: Callable[[EpochRow], None] | None = None,
+) -> CPNN:
+    """Train a model and keep the one that predicts the held-out spots best.
+
+    Parameters
+    ----------
+    samples
+        Slides with their spots, as from :func:`~napari_cpnn.open_slide` and :func:`~napari_cpnn.read_spots`. Genes
+        that the prototypes and all spots share are learned.
+    prototypes
+        As from :func:`~napari_cpnn.estimate_prototypes`. The linear head uses nothing but their genes.
+    settings
+        ``settings.validation`` says what is held out: a slide, or a contiguous quarter of a single one. The default
+        is :class:`~napari_cpnn.TrainingSettings`.
+    out
+        Folder of the run, made here; see :mod:`napari_cpnn.training.run_folder` for what is in it. It must not hold a
+        trained model already. ``model.safetensors`` is replaced whenever the held-out PCC improves, so that a run
+        that is killed leaves its best model; Ctrl-C ends the run after the present batch and returns it.
+    progress
+        Show a bar per epoch in the terminal (on stderr).
+    on_epoch
+        Called after each epoch with its row of ``metrics.csv``.
+
+    Returns
+    -------
+    CPNN
+        The best model, calibrated (see :mod:`napari_cpnn.training.calibration`), in eval mode on the CPU.
+
+    Raises
+    ------
+    TrainingError
+        Data or settings that nothing can be learned from, a folder that cannot be written, or a loss that is not
+        finite; in the last case the best model so far stays in the folder.
+    GenesError, PixelSizeError, SlideError
+        Samples that cannot be used.
+
+    Notes
+    -----
+    On one machine's CPU, with the same seed and number of threads, two runs give bit-equal models.
+    """
+    settings = settings or TrainingSettings()
+    device = choose_device(settings.device)
+    folder = RunFolder(out)
+    with folder.scratch() as scratch, _own_random_state(settings.seed), _quiet_lightning():
+        data = prepare(samples, prototypes, settings, scratch, progress)
+        folder.write_settings(settings)
+        chosen = prototypes.select(data.genes)
+        model = build_model(settings, data.genes, chosen.cell_types, chosen.profiles, data.mean_expression())
+        model.provenance.update(_provenance(data, prototypes))
+        module = CpnnTraining(model, settings, choose_precision(device, settings.precision))
+        recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch)
+        try:
+            _fit(module, SpotDataModule(data, settings), recorder, device)
+        except TrainingError as error:
+            kept = f" The best model so far is in {folder.model_path}." if recorder.has_model else ""
+            raise TrainingError(f"{error}{kept}") from error
+        finally:
+            recorder.close()
+        best = load_model(folder.model_path)
+        if settings.calibrate:
+            _calibrate(best, data, settings)
+        if len(data.held_out):
+            best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, settings)}
+        folder.write_model(best)
+        return load_model(folder.model_path)
+
+
+def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> None:
+    trainer = Trainer(
+        max_epochs=module.settings.max_epochs,
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        callbacks=[recorder],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if batches.has_held_out else 0,
+    )
+    try:
+        with recorder.listening_to_ctrl_c():
+            trainer.fit(module, datamodule=batches)
+    except InterruptedTrainingError:
+        if not recorder.has_model:
+            raise TrainingError("Training was interrupted before the end of its first epoch: no model.") from None
+        recorder.say(f"Interrupted: the best model so far, of epoch {recorder.best_epoch}, is kept.")
+    except SystemExit as error:  # a second Ctrl-C, which Lightning turns into the end of the process
+        raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"A batch of {module.settings.batch_size} patches does not fit into memory; lower batch_size."
+        ) from error
+
+
+def _provenance(data: SpotData, prototypes: Prototypes) -> dict[str, Any]:
+    n_spots = np.bincount(data.slide_of[data.train], minlength=len(data.slides))
+    return {
+        "training_data": [
+            {"slide": name, "n_spots": int(n)} for name, n in zip(data.slides, n_spots, strict=True) if n
+        ],
+        "held_out": data.held_out_name,
+        "prototypes": prototypes.provenance,
+    }
+
+
+def _decoded(
+    model: CPNN, data: SpotData, rows: IntArray, settings: TrainingSettings
+) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
+    """Predicted expression of some spots, a chunk at a time, with the patches as they are."""
+    predictor = Predictor(model, device=settings.device, precision=settings.precision)
+    decoder = model.decoder()
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        yield chunk, decoder.expression(*predictor.predict(np.asarray(data.images[chunk])), model.genes)
+
+
+def _calibrate(model: CPNN, data: SpotData, settings: TrainingSettings) -> None:
+    lines = LineFit()
+    for rows, predicted in _decoded(model, data, data.train, settings):
+        lines.add(predicted, data.targets[rows])
+    slope, intercept = (torch.from_numpy(values).to(model.scale) for values in lines.solve())
+    model.scale.mul_(slope)
+    model.shift.mul_(slope).add_(intercept)
+
+
+def _held_out_scores(model: CPNN, data: SpotData, settings: TrainingSettings) -> dict[str, Any]:
+    predicted = np.concatenate([values for _, values in _decoded(model, data, data.held_out, settings)])
+    measured = np.asarray(data.targets[data.held_out])
+    pcc, scc = pearson(predicted, measured), spearman(predicted, measured)
+    per_gene = {gene: round(float(r), 3) for gene, r in zip(data.genes, pcc, strict=True) if np.isfinite(r)}
+    return {**scores_for_card(data.held_out_name, summarise_values(pcc, scc)), "per_gene_pcc": per_gene}
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    """Seed torch for the run and give the caller's random state back."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's notes on its own inner life (devices found, workers, tips) are not for our users."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
