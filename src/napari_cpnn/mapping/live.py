@@ -192,6 +192,16 @@ class LiveMapper:
     def paused(self) -> bool:
         return self._paused
 
+    @property
+    def device(self) -> str:
+        """Where the network runs: ``cpu``, ``cuda:0``, ``mps``."""
+        return str(self.predictor.device)
+
+    @property
+    def precision(self) -> str:
+        """``float32`` or ``bfloat16``."""
+        return self.predictor.precision
+
     def stop(self) -> None:
         """End the threads after the batch under way, and write the cache. Nothing starts again."""
         with self._condition:
