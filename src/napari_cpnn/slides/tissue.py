@@ -1,10 +1,11 @@
 """Where the tissue is: a mask at low resolution, and the share of tissue in each cell of a grid.
 
-Stained tissue is coloured: it takes more green out of the light than red or blue. Glass, dust, folds of the cover slip,
-black backgrounds and black ink are neutral, whatever their brightness, and other inks have colours that
-haematoxylin and eosin do not have. So the mask is a threshold on colour saturation after white balance, found by
-Otsu's method (IEEE Trans. SMC 9, 62-66, 1979) but held within bounds, so that a slide without tissue gets none and a
-deeply stained one keeps its pale fat.
+Stained tissue is coloured and, at 16 um per pixel, rough: nuclei, fibres, membranes. Glass, shadows, black
+backgrounds and black ink are neutral, whatever their brightness; smears of eosin around a section are coloured but smooth; other
+inks have colours that haematoxylin and eosin do not have. So a pixel is tissue when it is rough and at least faintly
+coloured (which keeps pale fat), or strongly coloured. The threshold of roughness adapts to the noise of the glass, that
+of strong colour is Otsu's (IEEE Trans. SMC 9, 62-66, 1979); both are held within bounds, so that a slide without
+tissue gets none.
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ from napari_cpnn.slides.slide import Slide
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
 
-# Otsu's threshold may not rise above this multiple of the least saturation: beyond it he parts dark from pale tissue.
-_OTSU_CEILING = 1.6
+# Bounds of Otsu's threshold of strong colour, in least saturations: below it smears come in, above it pale tissue goes.
+_STRONG = (3.0, 4.0)
+# Roughness: deviation of green from its surroundings, 0..1, at least this, and so many times that of the glass.
+_MIN_ROUGH, _ROUGH_OVER_GLASS = 0.012, 3.0
+_FINE_UM, _COARSE_UM = 24.0, 32.0
+# Membranes of fat cells this far apart still belong together.
+_CLOSE_UM, _SHRINK_UM = 64.0, 24.0
 # Neutral and darker than this (0 to 1) is black: background, ink or dirt.
 _BLACK = 0.25
 _MIN_INK_UM2 = 10_000.0
@@ -147,25 +153,53 @@ def _overview(slide: Slide, target_mpp: float) -> tuple[Pixels, Mpp]:
 
 def tissue_of(picture: Pixels, um_per_px: Mpp, settings: TissueSettings) -> BoolArray:
     """The mask of a low-resolution RGB picture ``(rows, cols, 3)`` uint8; see the module's description."""
-    from scipy import ndimage
-
     light = _white_balanced(picture)
-    sigma = [12.0 / um for um in um_per_px]  # joins the membranes of fat cells, and calms noise
-    light = np.stack([ndimage.gaussian_filter(light[..., c], sigma) for c in range(3)], axis=-1)
-    value, chroma = light.max(axis=-1), np.ptp(light, axis=-1)
-    saturation = chroma / np.maximum(value, 1e-3)
-    black = (value < _BLACK) & (chroma < 0.12)
-    ink = _ink(light, saturation, um_per_px)
-    candidates = saturation[~black & ~ink]
-    floor = settings.min_saturation
-    threshold = float(np.clip(_otsu(candidates), floor, floor * _OTSU_CEILING)) if candidates.size else floor
-    # Tissue takes out green: against blue it tells from yellow stains and glass, against red from blue ink.
-    green_least = light[..., 1] <= np.minimum(light[..., 0], light[..., 2]) + 0.35 * chroma
-    mask = (saturation > threshold) & green_least & ~black & ~ink
+    calm = _blurred(light, um_per_px, _FINE_UM / 2)
+    black = (calm.max(axis=-1) < _BLACK) & (np.ptp(calm, axis=-1) < 0.12)
+    ink = _ink(calm, um_per_px)
+    saturation = _saturation(_blurred(light, um_per_px, _COARSE_UM))
+    mask = _coloured(light, saturation, um_per_px, settings.min_saturation) & ~black & ~ink
+    mask = _grown(mask, um_per_px, _CLOSE_UM)
+    mask = ~_grown(~mask, um_per_px, _CLOSE_UM + _SHRINK_UM) & ~ink & ~black
     px_um2 = um_per_px[0] * um_per_px[1]
-    mask = ndimage.binary_closing(np.pad(mask, 2, mode="edge"), iterations=2)[2:-2, 2:-2] & ~ink & ~black
     mask = ~_drop_small(~mask, settings.max_hole_um2 / px_um2) & ~ink
     return _drop_small(mask, settings.min_area_um2 / px_um2)
+
+
+def _coloured(light: Float32Array, saturation: Float32Array, um_per_px: Mpp, floor: float) -> BoolArray:
+    """Rough and faintly coloured, or strongly coloured."""
+    green = light[..., 1]
+    deviation = green - _blurred(green, um_per_px, _FINE_UM)
+    rough = np.sqrt(_blurred(deviation**2, um_per_px, _COARSE_UM).clip(0))
+    glass = rough[(saturation < floor / 2) & (green > 0.7)]
+    noise = float(np.median(glass)) if glass.size else 0.0
+    is_rough = rough > max(_MIN_ROUGH, _ROUGH_OVER_GLASS * noise)
+    strong = float(np.clip(_otsu(saturation), _STRONG[0] * floor, _STRONG[1] * floor))
+    coloured: BoolArray = (is_rough & (saturation > floor)) | (saturation > strong)
+    return coloured
+
+
+def _blurred(values: Float32Array, um_per_px: Mpp, sigma_um: float) -> Float32Array:
+    from scipy import ndimage
+
+    sigma = [sigma_um / um for um in um_per_px] + [0.0] * (values.ndim - 2)
+    result: Float32Array = ndimage.gaussian_filter(values, sigma)
+    return result
+
+
+def _saturation(light: Float32Array) -> Float32Array:
+    saturation: Float32Array = np.ptp(light, axis=-1) / np.maximum(light.max(axis=-1), 1e-3)
+    return saturation
+
+
+def _grown(mask: BoolArray, um_per_px: Mpp, radius_um: float) -> BoolArray:
+    """All pixels within a radius of the mask."""
+    from scipy import ndimage
+
+    if not mask.any():
+        return mask
+    grown: BoolArray = ndimage.distance_transform_edt(~mask, sampling=um_per_px) <= radius_um
+    return grown
 
 
 def _white_balanced(picture: Pixels) -> Float32Array:
@@ -181,19 +215,16 @@ def _white_balanced(picture: Pixels) -> Float32Array:
     return balanced
 
 
-def _ink(light: Float32Array, saturation: Float32Array, um_per_px: Mpp) -> BoolArray:
+def _ink(light: Float32Array, um_per_px: Mpp) -> BoolArray:
     """Marker strokes: colours that haematoxylin and eosin do not give, in pieces large enough for a pen."""
-    from scipy import ndimage
-
     red, green, blue = light[..., 0], light[..., 1], light[..., 2]
-    cold = (green > red + 0.05) & (saturation > 0.12)  # green, cyan, blue: tissue lets more red than green through
+    saturation = _saturation(light)
+    cold = (green > red + 0.08) & (saturation > 0.15)  # green, cyan, blue: tissue lets about as much red through
     violet = (saturation > 0.65) & (blue > red * 1.3)
     warm = (saturation > 0.6) & (blue < green * 1.1) & (red > 0.55)
     ink = _drop_small(cold | violet | warm, _MIN_INK_UM2 / (um_per_px[0] * um_per_px[1]))
     # The rim of a stroke is pale ink over white, which looks like tissue.
-    distance = ndimage.distance_transform_edt(~ink, sampling=um_per_px) if ink.any() else np.full(ink.shape, np.inf)
-    rim: BoolArray = distance <= _INK_RIM_UM
-    return rim
+    return _grown(ink, um_per_px, _INK_RIM_UM)
 
 
 def _drop_small(mask: BoolArray, min_px: float) -> BoolArray:
