@@ -1,0 +1,1 @@
+"""napari: reader, layers and docks. The only folder that imports napari, qtpy, magicgui or superqt."""

@@ -1,0 +1,42 @@
+"""Slow work outside the GUI thread, with the answer delivered in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
+
+
+class QtBackground(QObject):
+    """Runs functions in a few threads; made in the GUI thread, it calls back there.
+
+    It has no parent on purpose: an answer may arrive after the dock is gone.
+    """
+
+    _finished = Signal(object, object, object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="napari-cpnn ui")
+        self._finished.connect(self._deliver)
+
+    def __call__(
+        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
+    ) -> None:
+        future = self._pool.submit(work)
+        future.add_done_callback(lambda f: self._finished.emit(f, done, failed))
+
+    def close(self) -> None:
+        """Take no more work; what is under way ends by itself."""
+        self._pool.shutdown(wait=False)
+
+    def _deliver(
+        self, future: Future[Any], done: Callable[[Any], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        error = future.exception()
+        if error is None:
+            done(future.result())
+        else:
+            failed(error)

@@ -1,0 +1,198 @@
+"""The list of cell types: colour, name and share in view; it is the legend of the maps too."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QRect, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtGui import QColor, QPainter
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QLineEdit,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cpnn.ui.explore_controller import TypeRow
+
+_ROW_PX = 22
+_SHARE = Qt.ItemDataRole.UserRole
+_COLOR = Qt.ItemDataRole.UserRole + 1
+
+
+class TypeModel(QAbstractTableModel):
+    """Rows of :class:`TypeRow`: a check box with swatch and name, and the share."""
+
+    checked_changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._rows: list[TypeRow] = []
+        self.checked: set[str] = set()
+
+    def set_rows(self, rows: list[TypeRow]) -> None:
+        """Take new rows; when only shares have changed, selection and scroll position stay."""
+        if [r.name for r in rows] == [r.name for r in self._rows]:
+            self._rows = rows
+            self.dataChanged.emit(self.index(0, 0), self.index(len(rows) - 1, 1))
+        else:
+            self.beginResetModel()
+            self._rows = rows
+            self.checked &= {r.name for r in rows}
+            self.endResetModel()
+
+    def row_of(self, name: str) -> int:
+        return next((i for i, r in enumerate(self._rows) if r.name == name), -1)
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 (Qt's name)
+        return 0 if parent is not None and parent.isValid() else len(self._rows)
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 (Qt's name)
+        return 0 if parent is not None and parent.isValid() else 2
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        row = self._rows[index.row()]
+        if role == _SHARE:
+            return row.share
+        if role == _COLOR:
+            return row.color
+        if index.column() == 0:
+            if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
+                return row.name
+            if role == Qt.ItemDataRole.DecorationRole:
+                return QColor(row.color)
+            if role == Qt.ItemDataRole.CheckStateRole:
+                return Qt.CheckState.Checked if row.name in self.checked else Qt.CheckState.Unchecked
+        elif role == Qt.ItemDataRole.DisplayRole:
+            return share_text(row.share)
+        elif role == Qt.ItemDataRole.ToolTipRole:
+            return "mean share of the mapped tissue in view"
+        return None
+
+    def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:  # noqa: N802
+        if role != Qt.ItemDataRole.CheckStateRole or index.column() != 0:
+            return False
+        name = self._rows[index.row()].name
+        if Qt.CheckState(value) == Qt.CheckState.Checked:
+            self.checked.add(name)
+        else:
+            self.checked.discard(name)
+        self.dataChanged.emit(index, index, [role])
+        self.checked_changed.emit()
+        return True
+
+    def flags(self, index: QModelIndex) -> Qt.ItemFlag:
+        flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
+        return flags | Qt.ItemFlag.ItemIsUserCheckable if index.column() == 0 else flags
+
+
+def share_text(share: float) -> str:
+    """Such as ``46 %``; ``<1 %`` rather than a zero that is none."""
+    if math.isnan(share):
+        return "–"
+    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+class ShareDelegate(QStyledItemDelegate):
+    """The share as text and as a bar in the colour of the type."""
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+        super().paint(painter, option, index)
+        share = index.data(_SHARE)
+        if share is None or math.isnan(share):
+            return
+        room = option.rect.adjusted(48, 6, -6, -6)
+        painter.save()
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(index.data(_COLOR)))
+        painter.drawRect(QRect(room.left(), room.top(), max(1, round(room.width() * share)), room.height()))
+        painter.restore()
+
+
+class CellTypeList(QWidget):
+    """Search box and list.
+
+    Signals
+    -------
+    chosen
+        A cell type was clicked (its name).
+    checked_changed
+        The set of checked types has changed.
+    """
+
+    chosen = Signal(str)
+    checked_changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("search cell types")
+        self.search.setClearButtonEnabled(True)
+        self.model = TypeModel(self)
+        self._filter = QSortFilterProxyModel(self)
+        self._filter.setSourceModel(self.model)
+        self._filter.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.search.textChanged.connect(self._filter.setFilterFixedString)
+        self.view = QTableView()
+        self.view.setModel(self._filter)
+        self.view.setItemDelegateForColumn(1, ShareDelegate(self.view))
+        self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.view.setShowGrid(False)
+        self.view.horizontalHeader().hide()
+        self.view.verticalHeader().hide()
+        self.view.verticalHeader().setDefaultSectionSize(_ROW_PX)
+        self.view.verticalHeader().setMinimumSectionSize(_ROW_PX)
+        self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        header = self.view.horizontalHeader()
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
+        header.resizeSection(1, 140)
+        self.view.clicked.connect(self._clicked)
+        self.model.checked_changed.connect(self.checked_changed)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(self.search)
+        layout.addWidget(self.view)
+        self.set_rows([])
+
+    def set_rows(self, rows: list[TypeRow]) -> None:
+        """Show ``rows`` in their order; it is kept as it is while the mouse is over the list."""
+        if self.view.underMouse() and len(rows) == self.model.rowCount():
+            shares = {r.name: r for r in rows}
+            order = [self.model.index(i, 0).data() for i in range(len(rows))]
+            if set(order) == set(shares):
+                rows = [shares[name] for name in order]
+        selected = self.selected()
+        self.model.set_rows(rows)
+        self.select(selected)
+        self.view.setFixedHeight(_ROW_PX * min(max(len(rows), 3), 10) + 4)
+
+    def checked(self) -> list[str]:
+        """Checked types in the order of the list."""
+        names = [self.model.index(i, 0).data() for i in range(self.model.rowCount())]
+        return [name for name in names if name in self.model.checked]
+
+    def selected(self) -> str:
+        """The highlighted type, or an empty string."""
+        rows = self.view.selectionModel().selectedRows()
+        return rows[0].data() if rows else ""
+
+    def select(self, name: str) -> None:
+        """Highlight a type, without telling anybody."""
+        row = self.model.row_of(name)
+        if row < 0:
+            self.view.clearSelection()
+            return
+        index = self._filter.mapFromSource(self.model.index(row, 0))
+        if index.isValid() and self.selected() != name:
+            self.view.selectRow(index.row())
+
+    def _clicked(self, index: QModelIndex) -> None:
+        self.chosen.emit(self._filter.index(index.row(), 0).data())

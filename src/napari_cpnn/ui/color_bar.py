@@ -1,0 +1,58 @@
+"""A colour bar with numbers and unit, as the map is drawn: low values fade to the slide."""
+
+from __future__ import annotations
+
+import numpy as np
+from qtpy.QtCore import QRect, QSize, Qt
+from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent
+from qtpy.QtWidgets import QSizePolicy, QWidget
+
+from napari_cpnn.ui.painting import color_table
+
+_BAR_PX = 12
+#: Between eosin pink and white: what a faint overlay lies on.
+_TISSUE = np.array([236, 214, 226], dtype=float)
+
+
+class ColorBar(QWidget):
+    """Horizontal colour bar."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._colormap = "magma"
+        self._limits = (0.0, 1.0)
+        self._unit = ""
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    def show_range(self, colormap: str, limits: tuple[float, float], unit: str) -> None:
+        """Draw this colour map between these values."""
+        self._colormap, self._limits, self._unit = colormap, limits, unit
+        self.setToolTip(f"{limits[0]:.3g} to {limits[1]:.3g} {unit}")
+        self.update()
+
+    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
+        return QSize(200, _BAR_PX + self.fontMetrics().height() + 6)
+
+    def paintEvent(self, _event: QPaintEvent) -> None:  # noqa: N802 (Qt's name)
+        painter = QPainter(self)
+        painter.drawImage(QRect(0, 2, self.width(), _BAR_PX), _gradient(self._colormap))
+        text = self.palette().color(self.foregroundRole())
+        painter.setPen(QColor(text))
+        low, high = (format_value(v, self._unit) for v in self._limits)
+        room = QRect(0, _BAR_PX + 4, self.width(), self.fontMetrics().height())
+        painter.drawText(room, Qt.AlignmentFlag.AlignLeft, low)
+        painter.drawText(room, Qt.AlignmentFlag.AlignHCenter, self._unit)
+        painter.drawText(room, Qt.AlignmentFlag.AlignRight, high)
+
+
+def format_value(value: float, unit: str) -> str:
+    """Shares in per cent, expression with two decimals."""
+    return f"{100 * value:.0f} %" if unit.startswith("share") else f"{value:.2f}"
+
+
+def _gradient(colormap: str) -> QImage:
+    table = color_table(colormap)
+    alpha = table[:, 3:4]
+    rgb = table[:, :3] * 255 * alpha + _TISSUE * (1 - alpha)
+    pixels = np.ascontiguousarray(np.rint(rgb).astype(np.uint8)[None])
+    return QImage(pixels.tobytes(), 256, 1, 3 * 256, QImage.Format.Format_RGB888).copy()

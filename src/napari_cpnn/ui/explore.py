@@ -1,0 +1,392 @@
+"""The Explore dock: choose a slide and a model, see cell types and genes over the tissue in view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMessageBox,
+    QPushButton,
+    QRadioButton,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui import recent_models
+from napari_cpnn.ui.cell_type_list import CellTypeList
+from napari_cpnn.ui.explore_controller import model_card, model_label, slide_label
+from napari_cpnn.ui.explore_session import ExploreSession
+from napari_cpnn.ui.gene_box import GeneBox
+from napari_cpnn.ui.look_box import LookBox
+from napari_cpnn.ui.slide_layers import path_of
+
+if TYPE_CHECKING:
+    import napari
+
+_OPEN = "Open a model file ..."
+
+
+class Explore(QWidget):
+    """napari widget, see DESIGN: slide, model and progress; cell types; gene; colours; what is under the pointer.
+
+    Parameters
+    ----------
+    napari_viewer
+        Handed over by napari.
+    settings
+        How live maps are made.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer, settings: MappingSettings | None = None) -> None:
+        super().__init__()
+        self.session = ExploreSession(napari_viewer, settings)
+        self.controller = self.session.controller
+        self.state = self.session.state
+        self._docked = False
+        self._filling = False
+        self._build()
+        self._connect()
+        self._fill_slides()
+        self._fill_models()
+        self.session.choose_newest()
+        self._refresh_all()
+
+    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
+        return QSize(380, 720)
+
+    def is_settled(self) -> bool:
+        """Whether the present view is mapped and painted."""
+        return self.session.is_settled()
+
+    # -- layout --------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(8, 6, 8, 6)
+        column.setSpacing(6)
+        self._build_top(column)
+        column.addWidget(_line())
+        self._build_types(column)
+        column.addWidget(_line())
+        self.gene = GeneBox()
+        self.gene_note = _text()
+        column.addLayout(_row(_bold("Gene"), self.gene))
+        column.addWidget(self.gene_note)
+        self.look = LookBox(self.state)
+        column.addWidget(self.look)
+        column.addWidget(_line())
+        column.addWidget(_bold("Under the pointer"))
+        self.readout = _text()
+        self.readout.setMinimumHeight(2 * self.fontMetrics().height() + 4)
+        self.readout.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+        column.addWidget(self.readout)
+        column.addStretch(1)
+        area = QScrollArea()
+        area.setWidget(inside)
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(340)
+
+    def _build_top(self, column: QVBoxLayout) -> None:
+        self.slide = _combo("the slide to explore")
+        self.mpp = QDoubleSpinBox()
+        self.mpp.setRange(0.05, 10.0)
+        self.mpp.setDecimals(4)
+        self.mpp.setValue(0.5)
+        self.mpp.setSuffix(" um/px")
+        self.mpp_set = QPushButton("Use")
+        self.mpp_row = QWidget()
+        self.mpp_row.setLayout(_row(QLabel("Pixel size"), self.mpp, self.mpp_set))
+        self.model = _combo("the model that predicts")
+        self.info = QToolButton()
+        self.info.setText("i")
+        self.info.setToolTip("what the model was trained on, its genes and scores")
+        self.live = QPushButton("Live")
+        self.live.setCheckable(True)
+        self.live.setChecked(True)
+        self.live.setToolTip("map what is in view; click to pause")
+        self.whole = QPushButton("Whole slide")
+        self.whole.setCheckable(True)
+        self.whole.setToolTip("after the view, map the rest of the slide")
+        self.progress = _text()
+        self.message = _text()
+        column.addLayout(_row(_bold("Slide"), self.slide))
+        column.addWidget(self.mpp_row)
+        column.addLayout(_row(_bold("Model"), self.model, self.info))
+        column.addLayout(_row(self.live, self.whole, _spacer()))
+        column.addWidget(self.progress)
+        column.addWidget(self.message)
+
+    def _build_types(self, column: QVBoxLayout) -> None:
+        self.types = CellTypeList()
+        self.one = QRadioButton("one type")
+        self.dominant = QRadioButton("dominant")
+        self.blend = QRadioButton("blend of checked")
+        self.show_group = QButtonGroup(self)
+        for button in (self.one, self.dominant, self.blend):
+            self.show_group.addButton(button)
+        self.one.setToolTip("the share of one cell type: click it in the list")
+        self.dominant.setToolTip("for each patch the type with the largest share, in its colour")
+        self.blend.setToolTip("the colours of the checked types, mixed by their shares")
+        self.types_title = _bold("Cell types, share of the tissue in view")
+        column.addWidget(self.types_title)
+        column.addWidget(self.types)
+        column.addLayout(_row(self.one, self.dominant, self.blend, _spacer()))
+
+    # -- signals -------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        state, session = self.state, self.session
+        layers = session.viewer.layers.events
+        self._layer_events = [layers.inserted, layers.removed, layers.renamed]
+        for source in self._layer_events:
+            source.connect(self._layers_changed)
+        self.slide.activated.connect(self._slide_chosen)
+        self.model.activated.connect(self._model_chosen)
+        self.mpp_set.clicked.connect(lambda: session.set_mpp(self.mpp.value()))
+        self.info.clicked.connect(self._show_card)
+        self.live.toggled.connect(self.controller.set_live)
+        self.whole.toggled.connect(self.controller.map_whole_slide)
+        self.types.chosen.connect(self.controller.show_type)
+        self.types.checked_changed.connect(self._checked_changed)
+        self.show_group.buttonClicked.connect(self._show_clicked)
+        self.gene.chosen.connect(self._gene_chosen)
+        state.slide_changed.connect(self._slide_changed)
+        state.model_changed.connect(self._model_changed)
+        state.mapper_changed.connect(self._news)
+        state.shown_changed.connect(self._shown_changed)
+        state.message_changed.connect(self.message.setText)
+        session.news.timeout.connect(self._news)
+        self.destroyed.connect(lambda: session.close(viewer_lives=False))
+
+    def event(self, event: QEvent) -> bool:
+        """Notice that the dock is closed: napari then takes this widget out of it."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parentWidget() is not None:
+                self._docked = True
+            elif self._docked:
+                self.shut_down()
+        return super().event(event)
+
+    def shut_down(self) -> None:
+        """Stop mapping and take our layers away."""
+        for source in self._layer_events:
+            source.disconnect(self._layers_changed)
+        self._layer_events = []
+        self.session.close(viewer_lives=True)
+
+    # -- slide and model -----------------------------------------------------------------------------------
+
+    def _layers_changed(self, event: Any) -> None:
+        self._fill_slides()
+        if event.type == "inserted" and self.state.layer is None and self.session.slide_layers():
+            self.session.choose_newest()
+
+    def _fill_slides(self) -> None:
+        self._filling = True
+        self.slide.clear()
+        for layer in self.session.slide_layers():
+            self.slide.addItem(self._slide_text(layer), layer)
+            if layer == self.state.layer:
+                self.slide.setCurrentIndex(self.slide.count() - 1)
+        if not self.slide.count():
+            self.slide.addItem("no slide is open")
+        self.slide.setEnabled(bool(self.session.slide_layers()))
+        self._filling = False
+
+    def _slide_text(self, layer: Any) -> str:
+        slide = self.state.slide
+        if slide is None or layer != self.state.layer:
+            return str(layer.name)
+        return slide_label(layer.name, slide.shape, slide.mpp)
+
+    def _slide_chosen(self, index: int) -> None:
+        layer = self.slide.itemData(index)
+        if layer is not None and layer != self.state.layer:
+            self.session.choose(layer)
+
+    def _slide_changed(self) -> None:
+        self._fill_slides()
+        slide = self.state.slide
+        self.mpp_row.setVisible(slide is not None and slide.mpp is None)
+        layer = self.state.layer
+        if layer is not None and slide is None and self.state.model is None:
+            sample = recent_models.sample_model()
+            if sample is not None and recent_models.belongs_to_sample(path_of(layer)):
+                self.open_model(sample)
+
+    def _fill_models(self, current: Path | None = None) -> None:
+        self.model.clear()
+        if current is None and self.state.model is None:
+            self.model.addItem("choose a model")
+        sample = recent_models.sample_model()
+        for path in recent_models.known_models():
+            self.model.addItem("sample model (synthetic)" if path == sample else path.stem, path)
+            self.model.setItemData(self.model.count() - 1, str(path), Qt.ItemDataRole.ToolTipRole)
+            if current is not None and path == current.resolve():
+                self.model.setCurrentIndex(self.model.count() - 1)
+                if self.state.model is not None:
+                    self.model.setItemText(self.model.currentIndex(), model_label(self.state.model, path))
+        self.model.addItem(_OPEN)
+
+    def _model_chosen(self, index: int) -> None:
+        path = self.model.itemData(index)
+        if path is not None:
+            self.open_model(path)
+        elif self.model.itemText(index) == _OPEN:
+            name, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "CPNN models (*.safetensors)")
+            if name:
+                self.open_model(Path(name))
+            else:
+                self._fill_models(self._model_path)
+
+    _model_path: Path | None = None
+
+    def open_model(self, path: Path) -> None:
+        """Load a model and map with it."""
+        self._model_path = path
+        self.controller.choose_model(path)
+
+    def _model_changed(self) -> None:
+        model = self.state.model
+        if model is not None and self._model_path is not None:
+            recent_models.remember(self._model_path)
+            self._fill_models(self._model_path)
+        self._refresh_all()
+
+    def _show_card(self) -> None:
+        if self.state.model is None:
+            return
+        box = QMessageBox(self)
+        box.setWindowTitle("Model")
+        box.setTextFormat(Qt.TextFormat.PlainText)
+        box.setText("\n".join(f"{name}: {value}" for name, value in model_card(self.state.model)))
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        box.open()
+
+    # -- what is shown -------------------------------------------------------------------------------------
+
+    def _show_clicked(self, button: Any) -> None:
+        if button is self.dominant:
+            self.controller.show_dominant()
+        elif button is self.blend:
+            self.controller.show_blend(self.types.checked())
+        else:
+            rows = self.controller.type_rows()
+            name = self.types.selected() or (rows[0].name if rows else "")
+            if name:
+                self.controller.show_type(name)
+
+    def _checked_changed(self) -> None:
+        self.controller.show_blend(self.types.checked())
+
+    def _gene_chosen(self, text: str) -> None:
+        if not self.controller.show_gene(text):
+            self.gene_note.setText(f"The model does not predict {text}; choose one from the list.")
+
+    def _shown_changed(self) -> None:
+        shown = self.state.shown
+        kind = "" if shown is None else shown.kind
+        self.show_group.setExclusive(False)
+        for button, name in ((self.one, "type"), (self.dominant, "dominant"), (self.blend, "blend")):
+            button.setChecked(kind == name)
+        self.show_group.setExclusive(kind != "gene")
+        self.types.select(shown.name if shown is not None and kind == "type" else "")
+        if shown is not None and kind == "gene":
+            self.gene.setText(shown.name)
+        self.gene_note.setText(self._gene_text())
+        self._news()
+
+    def _gene_text(self) -> str:
+        return self.controller.gene_note()
+
+    # -- news ----------------------------------------------------------------------------------------------
+
+    def _refresh_all(self) -> None:
+        model = self.state.model
+        self.gene.set_genes([] if model is None else model.genes)
+        has_types = model is not None and bool(model.cell_types)
+        for widget in (self.types, self.one, self.dominant, self.blend):
+            widget.setEnabled(has_types)
+        self.types_title.setText(
+            "This model predicts genes only, no cell types"
+            if model is not None and not has_types
+            else "Cell types, share of the tissue in view"
+        )
+        self.info.setEnabled(model is not None)
+        self.message.setText(self.state.message)
+        self._slide_changed()
+        self._shown_changed()
+
+    def _news(self) -> None:
+        self.controller.check()
+        self.message.setVisible(bool(self.state.message))
+        self.progress.setText(self.controller.progress_text())
+        rows = self.controller.type_rows()
+        self.types.set_rows(rows)
+        self.session.update_legend(rows)
+        self.readout.setText(self.session.readout() or "move the mouse over the slide")
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    row.setSpacing(6)
+    for widget in widgets:
+        row.addWidget(widget)
+    return row
+
+
+def _text() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    return label
+
+
+def _bold(text: str) -> QLabel:
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    return label
+
+
+def _spacer() -> QWidget:
+    widget = QWidget()
+    widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+    return widget
+
+
+def _combo(tooltip: str) -> QComboBox:
+    """A combo box that does not make the dock wider than it is."""
+    combo = QComboBox()
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(18)
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    combo.setToolTip(tooltip)
+    return combo
+
+
+def _line() -> QFrame:
+    line = QFrame()
+    line.setFrameShape(QFrame.Shape.HLine)
+    line.setFrameShadow(QFrame.Shadow.Sunken)
+    return line

@@ -1,0 +1,464 @@
+"""What the Explore dock does, without Qt: choose, open, map, show, and say in words how things stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from napari_cpnn.errors import CpnnError, GenesError, MappingError
+from napari_cpnn.geometry import Mpp, as_mpp
+from napari_cpnn.palette import type_colors
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.slide_layers import slide_of_layer
+from napari_cpnn.ui.state import ExploreState, Shown
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_cpnn.mapping import LiveMapper, MapProgress, Viewport
+    from napari_cpnn.models import CPNN
+    from napari_cpnn.slides import Slide
+
+
+class Background(Protocol):
+    """Runs a function outside the GUI thread and calls back in it."""
+
+    def __call__(
+        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class TypeRow:
+    """One line of the list of cell types; ``share`` is the mean share in view, NaN while unknown."""
+
+    name: str
+    color: str
+    share: float
+
+
+class ExploreController:
+    """The tasks of the Explore dock.
+
+    Parameters
+    ----------
+    state
+        Where the results go.
+    background
+        How slow work is run.
+    notify
+        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+    settings
+        How live maps are made.
+    """
+
+    def __init__(
+        self,
+        state: ExploreState,
+        background: Background,
+        notify: Callable[[CpnnError], None],
+        settings: MappingSettings | None = None,
+    ) -> None:
+        self.state = state
+        self.settings = settings or MappingSettings()
+        self._background = background
+        self._notify = notify
+        self._mpp: Mpp | None = None
+        self._viewport: Viewport | None = None
+        self._live = True
+        self._whole_slide = False
+        self._closed = False
+        self._first: tuple[str | None, str | None] = (None, None)
+        self._busy = ""
+        self.problem: CpnnError | None = None
+        # Each request makes the answers to earlier ones of its kind worthless.
+        self._request = {"slide": 0, "model": 0, "mapper": 0}
+        self._update_message()
+
+    # -- choosing ------------------------------------------------------------------------------------------
+
+    def choose_layer(self, layer: Layer | None, mpp: Mpp | None = None) -> None:
+        """Explore another slide layer; ``mpp`` overrides what the file and the layer say."""
+        self._drop_mapper()
+        self.problem = None
+        self._mpp = mpp
+        self.state.set_slide(layer, None)
+        if layer is None:
+            self._request["slide"] += 1
+            self._update_message()
+            return
+        self._run("slide", f"Opening {layer.name} ...", lambda: slide_of_layer(layer, mpp), self._slide_ready)
+
+    def choose_model(self, path: str | Path) -> None:
+        """Load a model file and map with it."""
+        path = Path(path)
+        self.problem = None
+
+        def load() -> CPNN:
+            from napari_cpnn.models import load_model  # torch, seconds
+
+            return load_model(path)
+
+        self._run("model", f"Loading {path.name} ...", load, self.use_model)
+
+    def use_model(self, model: CPNN) -> None:
+        """Map with a model that is already in memory."""
+        self._drop_mapper()
+        self.state.set_model(model)
+        self.state.set_shown(self._still_shown(model))
+        self._show_first(model)
+        self._start_mapper()
+
+    def set_mpp(self, value: float) -> None:
+        """The user says what the pixel size of the slide is."""
+        if self.state.slide is None:
+            return
+        try:
+            self._mpp = as_mpp(value)
+        except CpnnError as error:
+            self._fail(error)
+            return
+        self._drop_mapper()
+        self.problem = None
+        self.state.set_slide(self.state.layer, self.state.slide.with_mpp(self._mpp))
+        self._start_mapper()
+
+    # -- mapping -------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        return self._live
+
+    def set_live(self, on: bool) -> None:
+        """Go on, or pause."""
+        self._live = on
+        if self.state.mapper is not None:
+            if on:
+                self.state.mapper.resume()
+            else:
+                self.state.mapper.pause()
+        self._update_message()
+
+    def map_whole_slide(self, on: bool) -> None:
+        """After the view, map the rest of the slide."""
+        self._whole_slide = on
+        if self.state.mapper is not None:
+            self.state.mapper.map_whole_slide(on)
+
+    def set_viewport(self, viewport: Viewport | None) -> None:
+        """The view has changed."""
+        self._viewport = viewport
+        if self.state.mapper is not None:
+            self.state.mapper.set_viewport(viewport)
+
+    def is_settled(self) -> bool:
+        """Whether all that is in view is mapped."""
+        mapper = self.state.mapper
+        return mapper is not None and self._viewport is not None and mapper.progress().idle
+
+    def close(self) -> None:
+        """Stop mapping and forget the slide; answers that are still under way are dropped."""
+        self._closed = True
+        for kind in self._request:
+            self._request[kind] += 1
+        self._drop_mapper()
+
+    # -- what is shown -------------------------------------------------------------------------------------
+
+    def show_type(self, name: str) -> None:
+        self.state.set_shown(Shown("type", (name,)))
+
+    def show_dominant(self) -> None:
+        self.state.set_shown(Shown("dominant"))
+
+    def show_blend(self, names: Sequence[str]) -> None:
+        self.state.set_shown(Shown("blend", tuple(names)))
+
+    def show_gene(self, text: str) -> bool:
+        """Show a gene by its name, whatever its case; ``False`` when the model does not predict it."""
+        gene = self.find_gene(text)
+        if gene is None:
+            return False
+        self.state.set_shown(Shown("gene", (gene,)))
+        return True
+
+    def find_gene(self, text: str) -> str | None:
+        """The model's spelling of a gene name."""
+        model = self.state.model
+        if model is None:
+            return None
+        wanted = text.strip()
+        if wanted in model.genes:
+            return wanted
+        return next((gene for gene in model.genes if gene.upper() == wanted.upper()), None)
+
+    def show_first(self, gene: str | None = None, cell_type: str | None = None) -> None:
+        """Show this once a model is there; a name that the model does not know is a problem of its own."""
+        self._first = (gene, cell_type)
+        if self.state.model is not None:
+            self._show_first(self.state.model)
+
+    def _show_first(self, model: CPNN) -> None:
+        (gene, cell_type), self._first = self._first, (None, None)
+        if gene is not None and not self.show_gene(gene):
+            self._fail(GenesError(f"The model does not predict {gene}; it knows {', '.join(model.genes[:5])}, ..."))
+        if cell_type is not None:
+            if cell_type in model.cell_types:
+                self.show_type(cell_type)
+            else:
+                known = ", ".join(model.cell_types) or "none"
+                self._fail(MappingError(f"The model has no cell type {cell_type}; it knows: {known}."))
+
+    def _still_shown(self, model: CPNN) -> Shown | None:
+        """What is on screen now if the new model knows it too, else its first cell type or gene."""
+        shown = self.state.shown
+        if shown is not None:
+            known = model.genes if shown.kind == "gene" else model.cell_types
+            if model.cell_types and all(name in known for name in shown.names):
+                return shown
+        if model.cell_types:
+            return Shown("type", (model.cell_types[0],))
+        return Shown("gene", (model.genes[0],))
+
+    # -- saying how things stand ---------------------------------------------------------------------------
+
+    def colors(self) -> dict[str, str]:
+        """``#RRGGBB`` per cell type of the model."""
+        return {} if self.state.model is None else type_colors(self.state.model.cell_types)
+
+    def type_rows(self) -> list[TypeRow]:
+        """All cell types, the largest mean share in view first."""
+        model, cmap = self.state.model, self.state.map
+        if model is None:
+            return []
+        shares = np.full(len(model.cell_types), np.nan)
+        if cmap is not None and model.cell_types:
+            shares = cmap.mean_weights(None if self._viewport is None else self._viewport.rect)
+        colors = self.colors()
+        rows = [TypeRow(n, colors[n], float(s)) for n, s in zip(model.cell_types, shares, strict=True)]
+        return sorted(rows, key=lambda row: -np.nan_to_num(row.share, nan=-1.0))
+
+    def progress_text(self) -> str:
+        """Such as ``412 of 1,930 patches · 84/s · CPU bfloat16``."""
+        mapper = self.state.mapper
+        if mapper is None:
+            return ""
+        p = mapper.progress()
+        parts = [f"{p.done:,} of {p.wanted:,} patches"]
+        if p.running and not p.idle and p.patches_per_second > 0:
+            rate = p.patches_per_second
+            parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        if p.failed:
+            parts.append(f"{p.failed:,} unreadable")
+        parts.append(device_text(mapper))
+        return " · ".join(parts)
+
+    def check(self) -> None:
+        """Look at the mapper and say what it has to say; called a few times a second."""
+        self._update_message()
+
+    def readout(self, um: tuple[float, float] | None) -> str:
+        """What is under a point: the three largest shares, the gene, and where it is."""
+        cmap = self.state.map
+        if um is None or self.state.slide is None:
+            return ""
+        where = f"x {um[1]:,.0f}  y {um[0]:,.0f} um"
+        cell = None if cmap is None else cmap.grid.cell_at(*um)
+        if cmap is None or cell is None:
+            return where
+        if not cmap.tissue[cell]:
+            return f"background · {where}"
+        values = cmap.values_at(*cell)
+        if values is None:
+            return f"not mapped yet · {where}"
+        weights, programs = values
+        parts = []
+        if weights.size:
+            top = np.argsort(-weights)[:3]
+            parts.append(", ".join(f"{cmap.cell_types[i]} {100 * weights[i]:.0f} %" for i in top))
+        shown = self.state.shown
+        if shown is not None and shown.kind == "gene":
+            value = float(cmap.decoder.expression(weights[None], programs[None], [shown.name])[0, 0])
+            parts.append(f"{shown.name} {value:.2f}")
+        return " · ".join([*parts, where])
+
+    def gene_note(self) -> str:
+        """What the checkpoint says about the gene on screen, such as its held-out correlation."""
+        shown, model = self.state.shown, self.state.model
+        if model is None or shown is None or shown.kind != "gene":
+            return ""
+        pcc = gene_scores(model).get(shown.name)
+        return "" if pcc is None else f"held-out PCC {pcc:.2f}"
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _slide_ready(self, slide: Slide) -> None:
+        self.state.set_slide(self.state.layer, slide)
+        self._start_mapper()
+
+    def _start_mapper(self) -> None:
+        slide, model = self.state.slide, self.state.model
+        self._update_message()
+        if slide is None or model is None or slide.mpp is None:
+            return
+        settings = self.settings
+
+        def build() -> LiveMapper:
+            from napari_cpnn.mapping import LiveMapper  # torch
+
+            return LiveMapper(slide, model, settings)
+
+        self._run("mapper", f"Looking for tissue on {slide.name} ...", build, self._mapper_ready, _stop)
+
+    def _mapper_ready(self, mapper: LiveMapper) -> None:
+        if not self._live:
+            mapper.pause()
+        self.state.set_mapper(mapper)
+        mapper.set_viewport(self._viewport)
+        if self._whole_slide:
+            mapper.map_whole_slide(True)
+        self._update_message()
+
+    def _drop_mapper(self) -> None:
+        self._request["mapper"] += 1
+        mapper = self.state.mapper
+        if mapper is not None:
+            self.state.set_mapper(None)
+            # Stopping waits for the batch under way and writes the cache.
+            self._background(mapper.stop, _nothing, _raise)
+
+    def _run(
+        self,
+        kind: str,
+        busy: str,
+        work: Callable[[], Any],
+        ready: Callable[[Any], None],
+        unwanted: Callable[[Any], None] | None = None,
+    ) -> None:
+        self._request[kind] += 1
+        request = self._request[kind]
+        self._busy = busy
+        self._update_message()
+
+        def done(result: Any) -> None:
+            if request != self._request[kind]:
+                if unwanted is not None:
+                    unwanted(result)
+                return
+            self._busy = ""
+            ready(result)
+
+        def failed(error: Exception) -> None:
+            if request == self._request[kind]:
+                self._busy = ""
+                self._fail(error)
+
+        self._background(work, done, failed)
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, CpnnError):
+            self._update_message()
+            raise error
+        self.problem = error
+        self._update_message()
+        self._notify(error)
+
+    def _update_message(self) -> None:
+        self.state.set_message(self._message())
+
+    def _message(self) -> str:
+        state = self.state
+        if self.problem is not None:
+            return str(self.problem)
+        if self._busy:
+            return self._busy
+        if state.layer is None:
+            return "No slide yet: open one with File > Open, or drop it on the window."
+        if state.model is None:
+            return "No model yet: choose one, or open a .safetensors file."
+        if state.slide is not None and state.slide.mpp is None:
+            return "The pixel size of this slide is not known: enter it above, in um per pixel."
+        if state.mapper is None:
+            return ""
+        return self._mapping_message(state.mapper.progress())
+
+    def _mapping_message(self, p: MapProgress) -> str:
+        if p.message:
+            return p.message
+        if not self._live:
+            return "Mapping is paused: press Live to go on."
+        if p.wanted == 0 and self._viewport is not None:
+            return "No tissue in view: move to tissue, or press Home to see the whole slide."
+        return ""
+
+
+def device_text(mapper: LiveMapper) -> str:
+    """Such as ``CPU bfloat16``."""
+    device = str(mapper.device)
+    return f"{device.upper() if device in ('cpu', 'mps') else device.replace('cuda', 'CUDA')} {mapper.precision}"
+
+
+def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
+    """Such as ``C4 · 9278 x 9916 px · 0.69 um/px``; height by width."""
+    size = f"{name} · {shape[0]:,} x {shape[1]:,} px".replace(",", " ")
+    return f"{size} · pixel size unknown" if mpp is None else f"{size} · {mpp[0]:.3g} um/px"
+
+
+def model_label(model: CPNN, path: Path | None = None) -> str:
+    """Such as ``her2st · stnet + CPNN · 22 types``."""
+    name = [] if path is None else [path.stem]
+    head = "CPNN" if model.cell_types else "plain head"
+    types = [f"{len(model.cell_types)} types"] if model.cell_types else []
+    return " · ".join([*name, f"{model.spec.backbone} + {head}", *types])
+
+
+def model_card(model: CPNN) -> list[tuple[str, str]]:
+    """What a model says about itself, as (name, value) for the card in the dock."""
+    patch = model.patch
+    card = [
+        ("Backbone", model.spec.backbone),
+        ("Head", "CPNN" if model.cell_types else "plain linear head: genes only, no cell types"),
+        ("Sees", f"{patch.size_px} px at {patch.mpp:g} um/px, {patch.size_um:g} um of tissue"),
+        ("Genes", f"{len(model.genes):,}"),
+        ("Cell types", ", ".join(model.cell_types) or "none"),
+        ("Residual programs", str(model.n_programs)),
+    ]
+    for key in ("training_data", "metrics", "licence_notes", "backbone_weights"):
+        value = _plain_text(model.provenance.get(key))
+        if value:
+            card.append((key.replace("_", " ").capitalize(), value))
+    return card
+
+
+def _plain_text(value: Any) -> str:
+    """A JSON value in words; tables (such as one score per gene) are left out."""
+    if isinstance(value, dict):
+        inside = {k: _plain_text(v) for k, v in value.items() if not isinstance(v, dict) or len(v) <= 10}
+        return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in inside.items() if v)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain_text(v) for v in value[:20])
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "" if value is None else str(value)
+
+
+def gene_scores(model: CPNN) -> dict[str, float]:
+    """Held-out PCC per gene, from the checkpoint; empty when it has none."""
+    scores = model.provenance.get("metrics", {}).get("gene_pcc", {})
+    return {gene: float(value) for gene, value in scores.items() if value is not None}
+
+
+def _stop(mapper: LiveMapper) -> None:
+    mapper.stop()  # it has not started, so this does not wait
+
+
+def _nothing(_result: Any) -> None:
+    """The result does not matter."""
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -1,0 +1,132 @@
+"""Everything of an open Explore dock that is not a widget: controller, layers, legend and timers of one viewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import QTimer
+
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.geometry import LayerFrame
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.background import QtBackground
+from napari_cpnn.ui.explore_controller import ExploreController, TypeRow
+from napari_cpnn.ui.legend import CanvasLegend
+from napari_cpnn.ui.overlays import Overlays
+from napari_cpnn.ui.slide_layers import PATH_KEY, is_slide_layer, mpp_of_layer
+from napari_cpnn.ui.state import ExploreState, state_of
+from napari_cpnn.ui.viewport import ViewportWatcher, pointer_um, read_viewport
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+NEWS_MS = 300
+"""How often texts, shares and legend are brought up to date."""
+
+
+class ExploreSession:
+    """Ties a viewer to a controller.
+
+    Parameters
+    ----------
+    viewer
+        napari's viewer, or the proxy that plugins get.
+    settings
+        How live maps are made.
+    """
+
+    def __init__(self, viewer: ViewerModel, settings: MappingSettings | None = None) -> None:
+        self.viewer = viewer
+        self.state: ExploreState = state_of(viewer)
+        self.background = QtBackground()
+        self.controller = ExploreController(self.state, self.background, _notify, settings)
+        self.overlays = Overlays(viewer, self.state)
+        self.legend = CanvasLegend(viewer, self.state)
+        self.watcher = ViewportWatcher(viewer, self.read_view)
+        self.news = QTimer()
+        self.news.setInterval(NEWS_MS)
+        self.news.start()
+        self._closed = False
+        self.state.slide_changed.connect(self.read_view)
+        viewer.layers.events.removed.connect(self._layer_removed)
+
+    def slide_layers(self) -> list[Layer]:
+        """Layers that can be explored, the topmost first."""
+        return [layer for layer in reversed(self.viewer.layers) if is_slide_layer(layer)]
+
+    def choose_newest(self) -> None:
+        """Explore the selected slide layer, or the topmost, or say that there is none."""
+        layers = self.slide_layers()
+        active = self.viewer.layers.selection.active
+        chosen = next((layer for layer in layers if layer == active), layers[0] if layers else None)
+        self.choose(chosen)
+
+    def choose(self, layer: Layer | None) -> None:
+        """Explore a layer, with a scale bar when it is in micrometres."""
+        self.controller.choose_layer(layer)
+        if layer is not None and mpp_of_layer(layer) is not None:
+            self._show_scale_bar()
+
+    def set_mpp(self, value: float) -> None:
+        """The user gives the pixel size; a layer of ours that was in pixels is then in micrometres."""
+        self.controller.set_mpp(value)
+        layer, slide = self.state.layer, self.state.slide
+        if layer is None or slide is None or slide.mpp is None:
+            return
+        if PATH_KEY in layer.metadata and mpp_of_layer(layer) is None:
+            frame = LayerFrame.of_slide(slide.mpp)
+            layer.scale, layer.translate, layer.units = frame.scale, frame.translate, ("um", "um")
+            self._show_scale_bar()
+            self.viewer.reset_view()
+
+    def read_view(self) -> None:
+        """Tell the controller what is in view."""
+        layer, slide = self.state.layer, self.state.slide
+        if layer is not None and slide is not None and slide.mpp is not None:
+            self.controller.set_viewport(read_viewport(self.viewer, layer, slide.mpp))
+
+    def is_settled(self) -> bool:
+        """Whether the present view is mapped; the view may have changed a moment ago."""
+        return not self.watcher.pending and self.controller.is_settled()
+
+    def readout(self) -> str:
+        """What is under the pointer."""
+        layer, slide = self.state.layer, self.state.slide
+        if layer is None or slide is None or slide.mpp is None or not self.viewer.mouse_over_canvas:
+            return ""
+        return self.controller.readout(pointer_um(self.viewer, layer, slide.mpp))
+
+    def update_legend(self, rows: list[TypeRow]) -> None:
+        self.legend.update(rows)
+
+    def close(self, *, viewer_lives: bool) -> None:
+        """Stop mapping and every timer; take our layers and texts away unless the viewer itself is going."""
+        if self._closed:
+            return
+        self._closed = True
+        self.news.stop()
+        self.watcher.stop()
+        self.state.slide_changed.disconnect(self.read_view)
+        self.viewer.layers.events.removed.disconnect(self._layer_removed)
+        self.controller.close()
+        self.overlays.stop(viewer_lives=viewer_lives)
+        if viewer_lives:
+            self.legend.clear()
+        self.state.set_slide(None, None)
+        self.state.set_model(None)
+        self.state.set_shown(None)
+        self.background.close()
+
+    def _layer_removed(self, event: Any) -> None:
+        if self.state.layer is not None and self.state.layer == event.value:
+            self.choose_newest()
+
+    def _show_scale_bar(self) -> None:
+        bar = self.viewer.canvas.overlays.scale_bar
+        bar.visible, bar.box = True, True
+
+
+def _notify(error: CpnnError) -> None:
+    show_warning(str(error))

@@ -1,0 +1,44 @@
+"""A box that takes any of ten thousand gene names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import QStringListModel, Qt, Signal
+from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
+
+
+class GeneBox(QLineEdit):
+    """Line edit with completion anywhere in the name, whatever the case.
+
+    Signals
+    -------
+    chosen
+        A name was picked or entered.
+    """
+
+    chosen = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setClearButtonEnabled(True)
+        self._names = QStringListModel(self)
+        completer = QCompleter(self._names, self)
+        completer.setFilterMode(Qt.MatchFlag.MatchContains)
+        completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        completer.setMaxVisibleItems(12)
+        self.setCompleter(completer)
+        completer.activated[str].connect(self.chosen)
+        self.returnPressed.connect(self._entered)
+        self.set_genes([])
+
+    def set_genes(self, genes: Sequence[str]) -> None:
+        """Offer these names, sorted."""
+        self._names.setStringList(sorted(genes, key=str.upper))
+        self.setEnabled(bool(genes))
+        self.setPlaceholderText(f"type one of {len(genes):,} genes" if genes else "no model yet")
+
+    def _entered(self) -> None:
+        text = self.text().strip()
+        if text:
+            self.chosen.emit(text)

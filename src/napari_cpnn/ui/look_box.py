@@ -1,0 +1,106 @@
+"""Colour map, range, opacity and smoothing, with the colour bar."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout, QLabel, QSlider, QWidget
+
+from napari_cpnn.ui.color_bar import ColorBar
+from napari_cpnn.ui.painting import COLORMAPS
+from napari_cpnn.ui.state import ExploreState
+
+_RANGES = {"auto": "auto", "full": "from 0 to most", "manual": "fixed"}
+
+
+class LookBox(QWidget):
+    """Edits ``state.look``.
+
+    Parameters
+    ----------
+    state
+        Of the viewer.
+    """
+
+    def __init__(self, state: ExploreState, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._state = state
+        self.colormap = QComboBox()
+        self.colormap.addItems(COLORMAPS)
+        self.range = QComboBox()
+        for mode, text in _RANGES.items():
+            self.range.addItem(text, mode)
+        self.range.setToolTip("auto: robust percentiles of what is mapped; fixed: stays when the gene changes")
+        self.low, self.high = _spin(), _spin()
+        self.opacity = QSlider(Qt.Orientation.Horizontal)
+        self.opacity.setRange(0, 100)
+        self.smooth = QCheckBox("smooth")
+        self.smooth.setToolTip("interpolate between patches; off: one square per patch")
+        self.bar = ColorBar()
+        self._between = QLabel("to")
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(6)
+        grid.addWidget(QLabel("Colours"), 0, 0)
+        grid.addWidget(self.colormap, 0, 1)
+        grid.addWidget(QLabel("Range"), 0, 2)
+        grid.addWidget(self.range, 0, 3)
+        grid.addWidget(self.low, 1, 1)
+        grid.addWidget(self._between, 1, 2, Qt.AlignmentFlag.AlignCenter)
+        grid.addWidget(self.high, 1, 3)
+        grid.addWidget(QLabel("Opacity"), 2, 0)
+        grid.addWidget(self.opacity, 2, 1)
+        grid.addWidget(self.smooth, 2, 2, 1, 2)
+        grid.addWidget(self.bar, 3, 0, 1, 4)
+        grid.setColumnStretch(1, 1)
+        grid.setColumnStretch(3, 1)
+        self.colormap.textActivated.connect(lambda name: state.set_look(colormap=name))
+        self.range.activated.connect(self._range_chosen)
+        self.low.editingFinished.connect(self._typed)
+        self.high.editingFinished.connect(self._typed)
+        self.opacity.valueChanged.connect(lambda value: state.set_look(opacity=value / 100))
+        self.smooth.toggled.connect(lambda on: state.set_look(smooth=on))
+        state.look_changed.connect(self.update_look)
+        state.limits_changed.connect(self.update_look)
+        state.shown_changed.connect(self.update_look)
+        self.update_look()
+
+    def update_look(self) -> None:
+        """Show what the state says."""
+        look, shown = self._state.look, self._state.shown
+        has_range = shown is not None and shown.has_range
+        self.colormap.setCurrentText(look.colormap)
+        self.range.setCurrentIndex(list(_RANGES).index(look.range_mode))
+        for widget in (self.colormap, self.range):
+            widget.setEnabled(has_range)
+        for widget in (self.low, self.high, self._between):
+            widget.setVisible(has_range and look.range_mode == "manual")
+        for spin, value in zip((self.low, self.high), look.manual, strict=True):
+            if not spin.hasFocus():
+                spin.setValue(value)
+        self.opacity.blockSignals(True)  # a rounded value must not come back as a new opacity
+        self.opacity.setValue(round(100 * look.opacity))
+        self.opacity.blockSignals(False)
+        self.smooth.setChecked(look.smooth)
+        self.smooth.setEnabled(shown is None or shown.kind != "dominant")
+        self.bar.setVisible(has_range)
+        if shown is not None and has_range:
+            self.bar.show_range(look.colormap, self._state.limits, shown.unit)
+
+    def _range_chosen(self, index: int) -> None:
+        mode = self.range.itemData(index)
+        # A fixed range starts as the one on screen.
+        changes = {"manual": self._state.limits} if mode == "manual" else {}
+        self._state.set_look(range_mode=mode, **changes)
+
+    def _typed(self) -> None:
+        low, high = self.low.value(), self.high.value()
+        if high > low:
+            self._state.set_look(manual=(low, high))
+
+
+def _spin() -> QDoubleSpinBox:
+    spin = QDoubleSpinBox()
+    spin.setRange(-100.0, 100.0)
+    spin.setDecimals(3)
+    spin.setSingleStep(0.1)
+    return spin

@@ -1,0 +1,312 @@
+"""The layers that show a map over its slide, repainted in place while the map fills."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+from napari.utils.colormaps import Colormap
+from qtpy.QtCore import QObject, QTimer
+
+from napari_cpnn.mapping import DONE, FAILED, CompositionMap
+from napari_cpnn.palette import type_colors
+from napari_cpnn.ui import painting
+from napari_cpnn.ui.slide_layers import grid_transform
+from napari_cpnn.ui.state import ExploreState, Shown
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+TICK_MS = 66
+"""Looks at the map about 15 times a second."""
+
+BUSY_SHARE = 0.25
+"""At most this share of the GUI thread's time goes into repainting; a large map is repainted less often."""
+
+_SLOTS = {"type": "type", "gene": "gene", "dominant": "mix", "blend": "mix"}
+
+
+class Overlay:
+    """One layer: an RGBA image with one pixel per cell of the map.
+
+    The colours are stored between the layer's contrast limits, which are the range of the values shown. So napari's
+    own colour bar and contrast slider are right for it, although the pixels are colours already.
+    """
+
+    def __init__(self, shown: Shown, cmap: CompositionMap) -> None:
+        self.shown = shown
+        self.cmap = cmap
+        self.revision = -1
+        self.auto = _auto_range(shown)
+        self.data = np.zeros((*cmap.grid.shape, 4), dtype=np.float32)
+        self.layer = Image(
+            self.data,
+            rgb=True,
+            multiscale=False,
+            contrast_limits=(0.0, 1.0),
+            name=_layer_name(shown),
+            blending="translucent_no_depth",
+            cache=False,
+        )
+
+    def show(self, shown: Shown) -> None:
+        """Take another quantity of the same slot."""
+        if shown != self.shown:
+            self.shown = shown
+            self.auto = _auto_range(shown)
+            self.layer.name = _layer_name(shown)
+        self.revision = -1
+
+
+class Overlays(QObject):
+    """Keeps the overlay layers of a viewer in step with the state.
+
+    There is one layer per kind of quantity, not one per gene: a cell type's share, a gene, and the dominant type or
+    blend. Each is added when it is first shown and removed with the map.
+
+    Parameters
+    ----------
+    viewer
+        Where layers are added.
+    state
+        What to show.
+    """
+
+    def __init__(self, viewer: ViewerModel, state: ExploreState, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._state = state
+        self._overlays: dict[str, Overlay] = {}
+        self._placing: Layer | None = None
+        self._setting = False
+        self._next_paint = 0.0
+        self._timer = QTimer(self)
+        self._timer.setInterval(TICK_MS)
+        self._timer.timeout.connect(self._tick)
+        state.mapper_changed.connect(self._map_changed)
+        state.shown_changed.connect(self._shown_changed)
+        state.look_changed.connect(self._look_changed)
+        viewer.layers.events.removed.connect(self._layer_removed)
+
+    def stop(self, *, viewer_lives: bool = True) -> None:
+        """Disconnect, and remove the layers unless the viewer is going anyway."""
+        self._timer.stop()
+        if viewer_lives:
+            self._remove_all()
+        self._unfollow()
+        self._state.mapper_changed.disconnect(self._map_changed)
+        self._state.shown_changed.disconnect(self._shown_changed)
+        self._state.look_changed.disconnect(self._look_changed)
+        self._viewer.layers.events.removed.disconnect(self._layer_removed)
+
+    def layer_of(self, kind: str) -> Layer | None:
+        """The layer that shows a kind of quantity, if there is one."""
+        overlay = self._overlays.get(_SLOTS[kind])
+        return None if overlay is None else overlay.layer
+
+    def paint_now(self) -> None:
+        """Paint what has changed without waiting for the next tick."""
+        for overlay in self._overlays.values():
+            if overlay.layer.visible and overlay.revision != overlay.cmap.revision:
+                self._paint(overlay)
+
+    # -- reacting ------------------------------------------------------------------------------------------
+
+    def _map_changed(self) -> None:
+        self._remove_all()
+        if self._state.map is None:
+            self._timer.stop()
+            return
+        self._shown_changed()
+        self._timer.start()
+
+    def _shown_changed(self) -> None:
+        cmap, shown, slide_layer, slide = self._state.map, self._state.shown, self._state.layer, self._state.slide
+        if cmap is None or shown is None or slide_layer is None or slide is None or slide.mpp is None:
+            return
+        slot = _SLOTS[shown.kind]
+        overlay = self._overlays.get(slot)
+        if overlay is None:
+            overlay = self._overlays[slot] = Overlay(shown, cmap)
+            self._style(overlay)
+            self._follow(slide_layer)
+            self._paint(overlay)
+            self._add(overlay)
+        else:
+            overlay.show(shown)
+            self._style(overlay)
+            self._paint(overlay)
+        for other in self._overlays.values():
+            other.layer.visible = other is overlay
+
+    def _look_changed(self) -> None:
+        for overlay in self._overlays.values():
+            self._style(overlay)
+            overlay.revision = -1
+        self.paint_now()
+
+    def _layer_removed(self, event: Any) -> None:
+        for slot, overlay in list(self._overlays.items()):
+            if overlay.layer == event.value:
+                del self._overlays[slot]
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_paint:
+            self.paint_now()
+            end = time.monotonic()
+            self._next_paint = end + (end - now) * (1 / BUSY_SHARE - 1)
+
+    # -- layers --------------------------------------------------------------------------------------------
+
+    def _add(self, overlay: Overlay) -> None:
+        selected = set(self._viewer.layers.selection)
+        self._viewer.add_layer(overlay.layer)
+        # The slide stays the layer that the user works with.
+        self._viewer.layers.selection = selected
+        overlay.layer.events.contrast_limits.connect(self._limits_dragged)
+        overlay.layer.events.opacity.connect(self._opacity_dragged)
+        if overlay.shown.has_range:
+            bar = overlay.layer.colorbar
+            bar.position, bar.visible, bar.box = "top_right", True, True
+            bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
+
+    def _remove_all(self) -> None:
+        for overlay in list(self._overlays.values()):
+            if overlay.layer in self._viewer.layers:
+                self._viewer.layers.remove(overlay.layer)
+        self._overlays.clear()
+        self._unfollow()
+
+    def _style(self, overlay: Overlay) -> None:
+        look = self._state.look
+        self._setting = True
+        try:
+            overlay.layer.opacity = look.opacity
+            # Between two categories there is no colour in the middle.
+            smooth = look.smooth and overlay.shown.kind != "dominant"
+            overlay.layer.interpolation2d = "linear" if smooth else "nearest"
+            if overlay.shown.has_range:
+                overlay.layer.colormap = Colormap(painting.color_table(look.colormap), name=f"cpnn {look.colormap}")
+        finally:
+            self._setting = False
+
+    def _follow(self, slide_layer: Layer) -> None:
+        """Lie where the slide layer lies, also when it is moved later."""
+        if self._placing is None:
+            self._placing = slide_layer
+            for source in _transform_events(slide_layer):
+                source.connect(self._place)
+        self._place()
+
+    def _unfollow(self) -> None:
+        if self._placing is not None:
+            for source in _transform_events(self._placing):
+                source.disconnect(self._place)
+            self._placing = None
+
+    def _place(self, _event: Any = None) -> None:
+        slide, slide_layer = self._state.slide, self._placing
+        if slide is None or slide.mpp is None or slide_layer is None:
+            return
+        for overlay in self._overlays.values():
+            overlay.layer.units = slide_layer.units
+            for name, value in grid_transform(slide_layer, slide.mpp, overlay.cmap.grid).items():
+                setattr(overlay.layer, name, value)
+
+    # -- napari's own controls -----------------------------------------------------------------------------
+
+    def _limits_dragged(self, event: Any) -> None:
+        if not self._setting:
+            low, high = event.source.contrast_limits
+            self._state.set_look(range_mode="manual", manual=(float(low), float(high)))
+
+    def _opacity_dragged(self, event: Any) -> None:
+        if not self._setting:
+            self._state.set_look(opacity=float(event.source.opacity))
+
+    # -- painting ------------------------------------------------------------------------------------------
+
+    def _paint(self, overlay: Overlay) -> None:
+        cmap = overlay.cmap
+        overlay.revision = cmap.revision
+        donors = cmap.donors()
+        done, failed = cmap.state == DONE, cmap.state == FAILED
+        solid = painting.certainty(done | failed, cmap.tissue)
+        low, high = 0.0, 1.0
+        if overlay.shown.has_range:
+            values = painting.borrowed(_values(cmap, overlay.shown), donors)
+            low, high = self._limits(overlay, values)
+            rgba = painting.paint_values(values, painting.color_table(self._state.look.colormap), (low, high), solid)
+        else:
+            rgba = _paint_types(cmap, overlay.shown, donors, solid)
+        painting.mark_failed(rgba, failed)
+        rgba[..., :3] = low + rgba[..., :3] * (high - low)
+        overlay.data[:] = rgba
+        self._set_limits(overlay, (low, high))
+        overlay.layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def _limits(self, overlay: Overlay, values: painting.FloatMap) -> painting.Range:
+        look = self._state.look
+        if look.range_mode == "manual":
+            low, high = look.manual
+            return low, max(high, low + 1e-6)
+        if look.range_mode == "full":
+            if overlay.shown.kind == "type":
+                return 0.0, 1.0
+            top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
+            return 0.0, max(top, 1e-3)
+        known = np.isfinite(values) & (overlay.cmap.state == DONE)
+        return overlay.auto.update(values[known], at_rest=self._at_rest())
+
+    def _at_rest(self) -> bool:
+        mapper = self._state.mapper
+        return mapper is not None and mapper.progress().idle
+
+    def _set_limits(self, overlay: Overlay, limits: painting.Range) -> None:
+        self._setting = True
+        try:
+            if tuple(overlay.layer.contrast_limits) != limits:
+                overlay.layer.contrast_limits_range = limits
+                overlay.layer.contrast_limits = limits
+        finally:
+            self._setting = False
+        if overlay.shown == self._state.shown:
+            self._state.set_limits(limits)
+
+
+def _values(cmap: CompositionMap, shown: Shown) -> painting.FloatMap:
+    return cmap.weight(shown.name) if shown.kind == "type" else cmap.expression(shown.name)
+
+
+def _paint_types(cmap: CompositionMap, shown: Shown, donors: Any, solid: painting.FloatMap) -> painting.FloatMap:
+    colors = type_colors(cmap.cell_types)
+    if shown.kind == "dominant":
+        flat = donors.reshape(-1)
+        index = np.where(flat < 0, -1, cmap.dominant().reshape(-1)[flat]).reshape(donors.shape)
+        return painting.paint_dominant(index, painting.hex_colors(list(colors.values())), solid)
+    if not shown.names:
+        return np.zeros((*cmap.grid.shape, 4), dtype=np.float32)
+    shares = np.stack([painting.borrowed(cmap.weight(name), donors) for name in shown.names], axis=-1)
+    return painting.paint_blend(shares, painting.hex_colors([colors[name] for name in shown.names]), solid)
+
+
+def _auto_range(shown: Shown) -> painting.AutoRange:
+    # 5 % of a patch is a handful of nuclei; 0.1 in log1p CP10k is a tenth of the expression.
+    return (
+        painting.AutoRange(from_zero=True, least=0.05)
+        if shown.kind == "type"
+        else (painting.AutoRange(from_zero=False, least=0.1))
+    )
+
+
+def _layer_name(shown: Shown) -> str:
+    return f"{shown.title} ({shown.unit})" if shown.kind == "gene" else shown.title
+
+
+def _transform_events(layer: Layer) -> list[Any]:
+    events = layer.events
+    return [events.scale, events.translate, events.rotate, events.shear, events.affine, events.units]

@@ -1,0 +1,132 @@
+"""Slide layers, whoever opened them: which layers qualify, what slide is behind one, and where it lies in the world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+
+from napari_cpnn.errors import SlideError
+from napari_cpnn.geometry import FloatArray, Grid, LayerFrame, Mpp, Rect, is_plausible_mpp
+from napari_cpnn.slides import Slide, open_slide
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+PATH_KEY = "slide_path"
+"""Where our reader leaves the path in ``layer.metadata`` (a sample has no ``layer.source.path``)."""
+
+
+def is_slide_layer(layer: Layer) -> bool:
+    """Whether a layer can be a slide: an RGB(A) image, two-dimensional, of whole numbers."""
+    if not getattr(layer, "rgb", False) or layer.ndim != 2:
+        return False
+    return np.issubdtype(np.dtype(level_arrays(layer)[0].dtype), np.integer)
+
+
+def level_arrays(layer: Layer) -> list[Any]:
+    """The pyramid of a slide layer, finest first; a single image is a pyramid of one."""
+    return list(layer.data) if layer.multiscale else [layer.data]
+
+
+def path_of(layer: Layer) -> Path | None:
+    """The file behind a layer, if it is known and still there."""
+    source = layer.metadata.get(PATH_KEY) or getattr(layer.source, "path", None)
+    return Path(source) if source and Path(source).exists() else None
+
+
+def mpp_of_layer(layer: Layer) -> Mpp | None:
+    """Pixel size from the layer's scale, when its units are lengths and the result is plausible."""
+    try:
+        factors = [float((1.0 * unit).to("micrometer").magnitude) for unit in layer.units[-2:]]
+    except (ValueError, AttributeError, TypeError):  # pint's DimensionalityError is a TypeError: units are pixels
+        return None
+    scale = np.abs(np.asarray(layer.scale, dtype=float))[-2:] * factors
+    mpp = (float(scale[0]), float(scale[1]))
+    return mpp if is_plausible_mpp(mpp) else None
+
+
+def slide_of_layer(layer: Layer, mpp: Mpp | None = None) -> Slide:
+    """The :class:`~napari_cpnn.slides.Slide` behind a layer.
+
+    The file is opened when it is known and holds the same image; otherwise pixels are read from the layer's own
+    arrays. May read from disk: call it from a worker thread.
+
+    Parameters
+    ----------
+    mpp
+        Pixel size to use whatever is said elsewhere. Else the layer's own counts (the scale bar on screen shows it),
+        then the file's.
+
+    Raises
+    ------
+    SlideError
+        When neither the file nor the layer's arrays can be used.
+    """
+    levels = level_arrays(layer)
+    path = path_of(layer)
+    if path is not None:
+        try:
+            slide = open_slide(path, mpp=mpp or mpp_of_layer(layer))
+        except SlideError:
+            slide = None  # another plugin can read it and we cannot: its arrays will do
+        if slide is not None and slide.shape[:2] == tuple(levels[0].shape[:2]):
+            return slide
+        if slide is not None:
+            slide.close()
+    arrays = [_as_dask(level)[..., :3] for level in levels]
+    return Slide.from_arrays(arrays, mpp or mpp_of_layer(layer), name=layer.name)
+
+
+def _as_dask(level: Any) -> da.Array:
+    return level if isinstance(level, da.Array) else da.from_array(level, chunks=(512, 512, -1))
+
+
+def world_to_um(layer: Layer, mpp: Mpp, world: FloatArray) -> FloatArray:
+    """World ``(N, 2)`` -> slide micrometres ``(N, 2)``, both (y, x), through whatever transform the layer has."""
+    index = np.array([layer.world_to_data(point) for point in np.atleast_2d(world)])
+    return (index + 0.5) * np.asarray(mpp)
+
+
+def um_to_world(layer: Layer, mpp: Mpp, um: FloatArray) -> FloatArray:
+    """Slide micrometres ``(N, 2)`` -> world ``(N, 2)``, both (y, x)."""
+    index = np.atleast_2d(um) / np.asarray(mpp) - 0.5
+    return np.array([layer.data_to_world(point) for point in index])
+
+
+def world_bounds_um(layer: Layer, mpp: Mpp, corner: FloatArray, opposite: FloatArray) -> Rect:
+    """The smallest slide rectangle around a world rectangle (they differ when the layer is turned)."""
+    corners = np.array([corner, (corner[0], opposite[1]), opposite, (opposite[0], corner[1])])
+    um = world_to_um(layer, mpp, corners)
+    low, high = um.min(axis=0), um.max(axis=0)
+    return Rect(float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+
+
+def grid_transform(layer: Layer, mpp: Mpp, grid: Grid) -> dict[str, Any]:
+    """How to place an image with one pixel per cell of ``grid`` over a slide layer: keywords of a napari layer.
+
+    A plain layer gives ``scale`` and ``translate``; a turned or sheared one an ``affine``.
+    """
+    frame = LayerFrame(_pair(layer.scale), _pair(layer.translate), mpp)
+    scale, translate = frame.grid_transform(grid)
+    if _is_plain(layer):
+        return {"scale": scale, "translate": translate, "affine": np.eye(3)}
+    first, down, right = um_to_world(layer, mpp, grid.centers_um([(0, 0), (1, 0), (0, 1)]))
+    affine = np.eye(3)
+    affine[:2, 0], affine[:2, 1], affine[:2, 2] = down - first, right - first, first
+    return {"scale": (1.0, 1.0), "translate": (0.0, 0.0), "affine": affine}
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    return float(values[-2]), float(values[-1])
+
+
+def _is_plain(layer: Layer) -> bool:
+    plain = np.diag([*_pair(layer.scale), 1.0])
+    plain[:2, 2] = _pair(layer.translate)
+    points = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]
+    actual = np.array([layer.data_to_world(p)[-2:] for p in points])
+    expected = np.array([(plain @ (*p, 1.0))[:2] for p in points])
+    return bool(np.allclose(actual, expected, rtol=1e-9, atol=1e-9))
