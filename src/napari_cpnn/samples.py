@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from napari_cpnn.errors import CpnnError, DownloadError
 
@@ -177,14 +176,13 @@ def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> Non
             _download(source.base + _REMOTE_NAMES.get(name, name), target, source.sha256[name])
     except OSError as exc:  # also every error of requests
         raise DownloadError(
-            f"{name} could not be fetched from {mirror or source.base} ({_short(exc)}); check the network or the disk "
-            "and try again, or give a local copy as mirror."
+            f"{name} could not be fetched from {mirror or source.base} ({type(exc).__name__}); check the "
+            "network and the disk and try again, or give a folder with the files as mirror."
         ) from exc
 
 
 def _copy(origin: Path, target: Path, sha256: str) -> None:
-    with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-        temporary = Path(file.name)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         shutil.copyfile(origin, temporary)
         if _sha256(temporary) != sha256:
@@ -207,8 +205,3 @@ def _download(url: str, target: Path, sha256: str) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _short(exc: BaseException) -> str:
-    text = str(exc).split("(Caused by")[0].strip().rstrip(":")
-    return f"{type(exc).__name__}: {text[:160]}"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from napari_cpnn.errors import CellsError
 from napari_cpnn.prototypes.rdata_cells import read_rdata
-from napari_cpnn.spots.counts import counts_of, read_table
+from napari_cpnn.spots.counts import counts_of, read_h5ad_table
+from napari_cpnn.spots.tables import read_table
 from napari_cpnn.spots.tenx import mtx_file, read_10x_h5, read_10x_mtx
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 
@@ -44,7 +44,7 @@ def read_cells(path: str | Path, annotations: str | Path | None = None) -> AnnDa
     if source.is_dir():
         cells, source = _read_folder(source)
     elif source.suffix == ".h5ad":
-        cells = counts_of(read_table(source, CellsError), str(source), CellsError)
+        cells = counts_of(read_h5ad_table(source, CellsError), str(source), CellsError)
     elif source.suffix == ".h5":
         cells = read_10x_h5(source, CellsError)
     elif source.suffix.lower() in (".rdata", ".rda"):
@@ -72,12 +72,7 @@ def _read_folder(folder: Path) -> tuple[AnnData, Path]:
 
 def _annotate(cells: AnnData, path: Path) -> None:
     """Join the columns of a table to ``obs``; cells that it does not name get missing values."""
-    import pandas as pd
-
-    try:
-        table: pd.DataFrame = pd.read_csv(path, sep=None, engine="python", index_col=0, encoding="utf-8-sig")
-    except (OSError, EOFError, ValueError, UnicodeDecodeError) as exc:
-        raise CellsError(f"{path} cannot be read as a table of annotations ({exc}).") from exc
+    table = read_table(path, "table of annotations", CellsError, index_col=0)
     table.index = table.index.astype(str)
     if table.index.has_duplicates:
         raise CellsError(f"{path} names a cell twice; its first column must be the barcode.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from napari_cpnn.errors import PrototypesError
 from napari_cpnn.genes import require_genes
+from napari_cpnn.spots.counts import read_h5ad_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ class Prototypes:
         object.__setattr__(self, "genes", tuple(str(name) for name in self.genes))
         wrong = self._what_is_wrong()
         if wrong:
-            raise PrototypesError(f"These are no prototypes: {wrong}.")
+            raise PrototypesError(f"These are no valid prototypes: {wrong}.")
 
     def _what_is_wrong(self) -> str | None:
         shape = (len(self.cell_types), len(self.genes))
@@ -120,13 +120,12 @@ class Prototypes:
         )
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".h5ad", dir=target.parent)
-            os.close(handle)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.h5ad")
             try:
-                table.write_h5ad(name, compression="gzip")
-                Path(name).replace(target)
+                table.write_h5ad(temporary, compression="gzip")
+                temporary.replace(target)
             finally:
-                Path(name).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         except OSError as exc:
             raise PrototypesError(f"Prototypes cannot be written to {target} ({exc}).") from exc
 
@@ -139,24 +138,22 @@ class Prototypes:
         PrototypesError
             When the file is missing, damaged, of another kind or of a newer format.
         """
-        from anndata import read_h5ad
-
         source = Path(path)
         if not source.is_file():
             raise PrototypesError(f"There is no file of prototypes {source}.")
-        try:
-            table = read_h5ad(source)
-        except (OSError, KeyError, ValueError, TypeError, AttributeError) as exc:
-            raise PrototypesError(f"{source} cannot be read as .h5ad ({exc}); is it complete?") from exc
+        table = read_h5ad_table(source, PrototypesError)
         if _KEY not in table.uns or "n_cells" not in table.obs:
             raise PrototypesError(f"{source} holds no prototypes; make them with `napari-cpnn prototypes`.")
-        if int(table.uns[_KEY]["format"]) > _FORMAT:
-            raise PrototypesError(f"{source} was written by a newer napari-cpnn; update this one.")
-        X = table.X if isinstance(table.X, np.ndarray) else table.X.toarray()
         try:
-            return cls(
-                X, tuple(table.obs_names), tuple(table.var_names), table.obs["n_cells"].to_numpy(),
-                json.loads(str(table.uns[_KEY]["provenance"])),
-            )  # fmt: skip
+            version = int(table.uns[_KEY]["format"])
+            provenance = json.loads(str(table.uns[_KEY]["provenance"]))
+            X = table.X if isinstance(table.X, np.ndarray) else table.X.toarray()
+            n_cells = table.obs["n_cells"].to_numpy(dtype=np.int64)
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise PrototypesError(f"{source} is damaged ({exc}); make it anew.") from exc
+        if version > _FORMAT:
+            raise PrototypesError(f"{source} was written by a newer napari-cpnn; update this one.")
+        try:
+            return cls(X, tuple(table.obs_names), tuple(table.var_names), n_cells, provenance)
         except PrototypesError as exc:
-            raise PrototypesError(f"{source} is damaged. {exc}") from exc
+            raise PrototypesError(f"{source} is damaged ({str(exc).rstrip('.')}); make it anew.") from exc

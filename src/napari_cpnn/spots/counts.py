@@ -132,7 +132,7 @@ def unique_names(names: Sequence[str]) -> pd.Index[str]:
     return unique
 
 
-def read_table(path: Path, error: type[CpnnError]) -> AnnData:
+def read_h5ad_table(path: Path, error: type[CpnnError]) -> AnnData:
     """An ``.h5ad`` as it is; names may occur twice in it."""
     from anndata import read_h5ad
 
@@ -140,5 +140,5 @@ def read_table(path: Path, error: type[CpnnError]) -> AnnData:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)
             return read_h5ad(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as exc:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as exc:
         raise error(f"{path} cannot be read as .h5ad ({exc}); is it complete?") from exc

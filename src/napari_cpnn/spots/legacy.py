@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.spots.counts import as_counts, count_table
+from napari_cpnn.spots.tables import READ_ERRORS, open_text, read_table, separator_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def _read_counts(path: Path) -> AnnData:
     """The counts table, spots in rows or in columns."""
     try:
         header, names, values = _read_matrix(path)
-    except (OSError, EOFError, UnicodeDecodeError, ValueError) as exc:
+    except READ_ERRORS as exc:
         raise SpotsError(f"{path} cannot be read as a table of counts ({exc}).") from exc
     if _are_spot_names(names):
         spots, genes = names, header
@@ -85,16 +85,16 @@ def _read_matrix(path: Path) -> tuple[list[str], list[str], npt.NDArray[np.float
     """
     names: list[str] = []
     blocks: list[sp.csr_matrix] = []
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+    with open_text(path) as file:
         first = file.readline().rstrip("\r\n")
-        separator = "\t" if "\t" in first else ","
+        separator = separator_of(first)
         header = [name.strip('" ') for name in first.split(separator)]
         for number, line in enumerate(file, start=2):
             name, _, rest = line.rstrip("\r\n").partition(separator)
             if not name and not rest:
                 continue
             fields = rest.split(separator)
-            if len(fields) == len(header) - 1:
+            if not names and len(fields) == len(header) - 1:  # a corner cell heads the names
                 header = header[1:]
             if len(fields) != len(header):
                 raise ValueError(f"line {number} has {len(fields)} values for {len(header)} columns")
@@ -113,10 +113,7 @@ def _read_positions(path: Path) -> pd.DataFrame:
     """The spot table, its column names in lower case and its numbers as numbers."""
     import pandas as pd
 
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig")
-    except (OSError, EOFError, ValueError, UnicodeDecodeError) as exc:
-        raise SpotsError(f"{path} cannot be read as a table of spot positions ({exc}).") from exc
+    table = read_table(path, "spot table", SpotsError)
     table.columns = pd.Index([str(name).strip().lower() for name in table.columns])
     missing = [name for name in ("x", "y", "pixel_x", "pixel_y") if name not in table]
     if missing:

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.array import fit_array, neighbour_distance
-from napari_cpnn.spots.counts import counts_of, read_table
+from napari_cpnn.spots.counts import counts_of, read_h5ad_table
 from napari_cpnn.spots.legacy import is_legacy_table, read_legacy
 from napari_cpnn.spots.quality import array_coordinates
 from napari_cpnn.spots.visium import read_visium
@@ -81,8 +81,6 @@ def _read(source: Path, positions: Path | None) -> tuple[AnnData, dict[str, int]
     if is_legacy_table(source):
         if positions is None:
             raise SpotsError(f"{source} is a table of counts without positions; give its spot table as positions.")
-        if not positions.is_file():
-            raise SpotsError(f"There is no spot table {positions}.")
         return read_legacy(source, positions)
     if source.suffix == ".h5ad":
         return _read_h5ad(source)
@@ -95,17 +93,20 @@ def _read(source: Path, positions: Path | None) -> tuple[AnnData, dict[str, int]
 
 
 def _read_h5ad(path: Path) -> tuple[AnnData, dict[str, int]]:
-    table = read_table(path, SpotsError)
+    table = read_h5ad_table(path, SpotsError)
     if "spatial" not in table.obsm:
         raise SpotsError(f'{path} has no positions: obsm["spatial"] must hold level-0 pixels (x, y).')
-    spatial = np.asarray(table.obsm["spatial"], dtype=np.float64)
+    try:
+        spatial = np.asarray(table.obsm["spatial"], dtype=np.float64)
+    except (TypeError, ValueError) as exc:
+        raise SpotsError(f'obsm["spatial"] of {path} does not hold numbers ({exc}).') from exc
     if spatial.ndim != 2 or spatial.shape[1] < 2:
         raise SpotsError(f'obsm["spatial"] of {path} has the shape {spatial.shape} in place of (spots, 2).')
     spots = counts_of(table, str(path), SpotsError)
     spots.obsm["spatial"] = spatial[:, :2]
     dropped = {}
     if "in_tissue" in spots.obs:
-        inside = spots.obs["in_tissue"].astype(int).to_numpy() == 1
+        inside = spots.obs["in_tissue"].astype(float).to_numpy() == 1
         dropped["not_in_tissue"] = int((~inside).sum())
         spots = spots[inside].copy()
     return spots, dropped
@@ -153,7 +154,8 @@ def _describe(spots: AnnData, source: Path) -> None:
     if not isinstance(libraries, dict) or not libraries:
         libraries = {source.name.split(".")[0]: {}}
     filled = {}
-    for library, content in libraries.items():
+    for library, given in libraries.items():
+        content = given if isinstance(given, dict) else {}
         scalefactors = {"tissue_hires_scalef": 1.0, **content.get("scalefactors", {})}
         if "spot_diameter_fullres" not in scalefactors:
             scalefactors["spot_diameter_fullres"] = _spot_diameter_px(spots)

@@ -6,7 +6,6 @@ Cell Ranger >= 3 and all Space Ranger) and the older one of Cell Ranger 2 (``gen
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.spots.counts import as_counts, count_table
+from napari_cpnn.spots.tables import READ_ERRORS, open_text
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,7 +41,7 @@ def read_10x_h5(path: Path, error: type[CpnnError]) -> AnnData:
                 types = _texts(features["feature_type"]) if "feature_type" in features else None
             else:
                 ids, names, types = _texts(group["genes"]), _texts(group["gene_names"]), None
-    except (OSError, KeyError, ValueError) as exc:
+    except (OSError, KeyError, ValueError, RuntimeError) as exc:
         raise error(f"{path} cannot be read as a 10x feature-barcode matrix ({exc}); is it complete?") from exc
     return _table(matrix, barcodes, (ids, names, types), path, error)
 
@@ -82,7 +82,7 @@ def read_10x_mtx(folder: Path, error: type[CpnnError]) -> AnnData:
         matrix = sp.csr_matrix(scipy.io.mmread(matrix_path).T)
         barcodes = [row[0] for row in _rows(barcodes_path)]
         features = _rows(features_path)
-    except (OSError, EOFError, ValueError, UnicodeDecodeError) as exc:
+    except READ_ERRORS as exc:
         raise error(f"{folder} cannot be read as a 10x matrix folder ({exc}); is it complete?") from exc
     ids = [row[0] for row in features]
     names = [row[1] if len(row) > 1 else row[0] for row in features]
@@ -100,7 +100,7 @@ def _beside(folder: Path, names: tuple[str, ...], error: type[CpnnError]) -> Pat
 
 def _rows(path: Path) -> list[list[str]]:
     """Tab-separated fields of each line, without surrounding quotes."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+    with open_text(path) as file:
         return [[field.strip('"') for field in line.rstrip("\r\n").split("\t")] for line in file if line.strip()]
 
 

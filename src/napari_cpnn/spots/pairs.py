@@ -1,0 +1,61 @@
+"""A slide together with the spots that were measured on it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.geometry import Mpp
+from napari_cpnn.slides import Slide, open_slide
+from napari_cpnn.spots.quality import estimate_mpp
+from napari_cpnn.spots.readers import read_spots
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_log = logging.getLogger(__name__)
+
+#: The pixel size of a scanner and the one that the printed array implies agree better than this.
+_TOLERANCE = 0.1
+
+
+def open_sample(
+    slide: str | Path,
+    spots: str | Path,
+    positions: str | Path | None = None,
+    mpp: float | Mpp | None = None,
+) -> tuple[Slide, AnnData]:
+    """Open a slide and its spots; the pixel size is that given, else the file's, else from the pitch of the spots.
+
+    Parameters
+    ----------
+    slide, spots, positions
+        As for :func:`open_slide` and :func:`read_spots`.
+    mpp
+        Micrometres per pixel, one number or ``(y, x)``.
+
+    Returns
+    -------
+    (Slide, AnnData)
+        ``slide.mpp`` is None when nothing tells the pixel size. A :class:`CpnnWarning` says when the file's pixel
+        size and that of the array differ by more than a tenth.
+    """
+    opened = open_slide(slide, mpp=mpp)
+    table = read_spots(spots, positions=positions, slide=opened)
+    implied = estimate_mpp(table)
+    if opened.mpp is None and implied is not None:
+        _log.info("%s: pixel size %.3f x %.3f um (y, x) from the pitch of the spots", slide, *implied)
+        opened = opened.with_mpp(implied)
+    elif opened.mpp is not None and implied is not None:
+        off = max(abs(a / b - 1) for a, b in zip(opened.mpp, implied, strict=True))
+        if off > _TOLERANCE:
+            warnings.warn(
+                f"{slide} has {opened.mpp[0]:.3f} um/px, but the pitch of its spots implies {implied[0]:.3f}; are the "
+                "positions in pixels of this image?",
+                CpnnWarning,
+                stacklevel=2,
+            )
+    return opened, table
