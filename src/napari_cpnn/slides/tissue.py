@@ -1,11 +1,11 @@
 """Where the tissue is: a mask at low resolution, and the share of tissue in each cell of a grid.
 
 Stained tissue is coloured and, at 16 um per pixel, rough: nuclei, fibres, membranes. Glass, shadows, black
-backgrounds and black ink are neutral, whatever their brightness; smears of eosin around a section are coloured but smooth; other
-inks have colours that haematoxylin and eosin do not have. So a pixel is tissue when it is rough and at least faintly
-coloured (which keeps pale fat), or strongly coloured. The threshold of roughness adapts to the noise of the glass, that
-of strong colour is Otsu's (IEEE Trans. SMC 9, 62-66, 1979); both are held within bounds, so that a slide without
-tissue gets none.
+backgrounds and black ink are neutral, whatever their brightness; smears of eosin around a section are coloured but
+smooth; other inks have colours that haematoxylin and eosin do not have. So a pixel is tissue when it is rough and at
+least faintly coloured (which keeps pale fat), or strongly coloured. The threshold of roughness adapts to the noise of
+the glass, that of strong colour is Otsu's (IEEE Trans. SMC 9, 62-66, 1979); both are held within bounds, so that a
+slide without tissue gets none.
 """
 
 from __future__ import annotations
