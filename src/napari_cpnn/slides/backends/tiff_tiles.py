@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ class FileReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("rb", buffering=0)
+        # A viewer drops a layer without closing the slide behind it.
+        weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
         self._parallel = hasattr(os, "pread")  # not on Windows, where one seek and read at a time has to do
 
