@@ -7,6 +7,7 @@ that needs them, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_cpnn import __version__
+from napari_cpnn._version import __version__
 from napari_cpnn.errors import CpnnError, CpnnWarning
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings import MappingSettings, PrototypeSettings, TrainingSettings
@@ -33,10 +34,11 @@ Command = Callable[[argparse.Namespace], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = _parser().parse_args(argv)
-    warnings.simplefilter("always", CpnnWarning)
-    warnings.showwarning = _show_warning
     try:
-        args.run(args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", CpnnWarning)
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            args.run(args)
     except CpnnError as error:
         print(f"napari-cpnn: {error}", file=sys.stderr)
         return 2
@@ -123,8 +125,9 @@ def _train(args: argparse.Namespace) -> None:
 
     settings = _training_settings(args)
     prototypes = Prototypes.load(args.prototypes)
-    samples = list(_samples(args))
-    train(samples, prototypes, settings, out=args.out, progress=not args.quiet)
+    with contextlib.ExitStack() as opened:
+        samples = [(opened.enter_context(slide), spots) for slide, spots in _samples(args)]
+        train(samples, prototypes, settings, out=args.out, progress=not args.quiet)
     print(f"wrote {Path(args.out) / 'model.safetensors'}")
 
 
@@ -143,7 +146,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     model = load_model(args.model)
     for slide, spots in _samples(args):
-        scores = evaluate(model, slide, spots)
+        with slide:
+            scores = evaluate(model, slide, spots)
         if args.out:
             _write_csv(scores, Path(args.out) / f"{slide.name}.csv" if len(args.slide) > 1 else args.out)
         summary = summarise(scores)
@@ -158,9 +162,8 @@ def _predict(args: argparse.Namespace) -> None:
     from napari_cpnn.slides import open_slide
 
     _refuse_existing(args.out)
-    slide = open_slide(args.slide, mpp=_mpp(args.mpp))
-    model = load_model(args.model)
-    with tqdm(unit=" patches", disable=args.quiet) as bar:
+    with open_slide(args.slide, mpp=_mpp(args.mpp)) as slide, tqdm(unit=" patches", disable=args.quiet) as bar:
+        model = load_model(args.model)
 
         def show(progress: MapProgress) -> None:
             bar.total = progress.wanted

@@ -157,7 +157,8 @@ class Grid:
         if cells is None:
             rows, cols = np.indices(self.shape)
             cells = np.stack([rows.ravel(), cols.ravel()], axis=1)
-        return (np.asarray(cells, dtype=np.float64) + 0.5) * self.stride_um + np.asarray(self.origin_um)
+        centers: FloatArray = (np.asarray(cells, dtype=np.float64) + 0.5) * self.stride_um + np.asarray(self.origin_um)
+        return centers
 
     def cell_at(self, y_um: float, x_um: float) -> tuple[int, int] | None:
         """The cell under a point, ``None`` outside the grid."""
@@ -206,12 +207,14 @@ class LayerFrame:
     def um_to_world(self, um: npt.ArrayLike) -> FloatArray:
         """Slide micrometres ``(..., 2)`` -> world ``(..., 2)``, both (y, x)."""
         index = np.asarray(um, dtype=np.float64) / np.asarray(self.mpp) - 0.5
-        return index * np.asarray(self.scale) + np.asarray(self.translate)
+        world: FloatArray = index * np.asarray(self.scale) + np.asarray(self.translate)
+        return world
 
     def world_to_um(self, world: npt.ArrayLike) -> FloatArray:
         """World ``(..., 2)`` -> slide micrometres ``(..., 2)``, both (y, x)."""
         index = (np.asarray(world, dtype=np.float64) - np.asarray(self.translate)) / np.asarray(self.scale)
-        return (index + 0.5) * np.asarray(self.mpp)
+        um: FloatArray = (index + 0.5) * np.asarray(self.mpp)
+        return um
 
     def grid_transform(self, grid: Grid) -> tuple[tuple[float, float], tuple[float, float]]:
         """``(scale, translate)`` of an image layer that shows one pixel per cell of ``grid``."""

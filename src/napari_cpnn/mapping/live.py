@@ -10,20 +10,17 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn import __version__
 from napari_cpnn.errors import CpnnError, NoTissueError
 from napari_cpnn.geometry import Grid, IntArray, Rect
 from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport
-from napari_cpnn.mapping.store import MapStore, cache_key, prune
-from napari_cpnn.samples import cache_folder
+from napari_cpnn.mapping.store import describe, open_cache
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, find_tissue
 
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 2.0
-_CACHE_BYTES = 2 * 1024**3
 _FIRST_BATCH = 16
 
 
@@ -122,8 +118,8 @@ class LiveMapper:
         if not cells.any():
             raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
         self.predictor = Predictor(model, settings.device, settings.precision)
-        self.map = CompositionMap(self.grid, model.decoder(), cells, _provenance(slide, model, self.grid))
-        self.store = self._open_store(model) if settings.cache else None
+        self.map = CompositionMap(self.grid, model.decoder(), cells, describe(slide, model, self.grid))
+        self.store = open_cache(self.map, slide, model, settings) if settings.cache else None
         self.error: Exception | None = None
         self.batches = 0
         self._reader = PatchReader(slide, model.patch)
@@ -148,18 +144,6 @@ class LiveMapper:
         self._finished: deque[tuple[float, int]] = deque()
         self._read_problem = ""
         self._threads: list[threading.Thread] = []
-
-    def _open_store(self, model: CPNN) -> MapStore:
-        s = self.settings
-        folder = Path(s.cache_dir) if s.cache_dir else cache_folder() / "maps"
-        patch = [model.patch.size_px, model.patch.mpp]
-        key = cache_key(
-            self.slide.identity, model.fingerprint, patch, self.grid.to_dict(), s.tissue.to_dict(), self.slide.mpp
-        )
-        store = MapStore(self.map, folder / f"{key}.zarr")
-        if not store.problem:
-            prune(folder, _CACHE_BYTES)
-        return store
 
     # -- what a viewer calls -------------------------------------------------------------------------------
 
@@ -389,15 +373,3 @@ class LiveMapper:
                 if self._stopped:
                     return
             self.store.flush()
-
-
-def _provenance(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
-    return {
-        "software": f"napari-cpnn {__version__}",
-        "slide": slide.name,
-        "slide_identity": slide.identity,
-        "mpp": slide.mpp,
-        "model_fingerprint": model.fingerprint,
-        "patch": {"size_px": model.patch.size_px, "mpp": model.patch.mpp},
-        "stride_um": grid.stride_um,
-    }

@@ -63,7 +63,7 @@ class Scheduler:
     def finest(self, px_per_um: float) -> int:
         """The smallest lattice spacing, in cells, that is at least `min_screen_px` screen pixels."""
         wanted = self.settings.min_screen_px / max(px_per_um * self.grid.stride_um, 1e-12)
-        return min(self._sizes[0], 2 ** max(0, math.ceil(math.log2(max(wanted, 1.0)))))
+        return min(self._sizes[0], 1 << math.ceil(math.log2(max(wanted, 1.0))))
 
     def order(self, viewport: Viewport | None, pending: npt.NDArray[np.bool_], whole_slide: bool = False) -> IntArray:
         """Flat indices of the cells to compute, first to last, each once.

@@ -22,16 +22,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn._version import __version__
 from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, UNKNOWN, CompositionMap
 from napari_cpnn.models.decoder import Decoder
+from napari_cpnn.samples import cache_folder
+from napari_cpnn.settings import MappingSettings
+
+#: Zarr's own types say that any member may be a group or a number; ours are known by name.
+Group = Any
 
 if TYPE_CHECKING:
-    import zarr
+    from napari_cpnn.models import CPNN
+    from napari_cpnn.slides import Slide
 
 FORMAT = 1
 CHUNK = 64
+CACHE_BYTES = 2 * 1024**3
+"""Maps that were used longest ago are deleted beyond this size."""
 _GRID_ARRAYS = ("weights", "programs", "state")  # in the order in which they are written
 _DECODER_ARRAYS = ("prototypes", "alpha", "beta", "programs")
 
@@ -82,8 +91,13 @@ def _create(cmap: CompositionMap, path: Path) -> None:
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    group = zarr.open_group(str(path), mode="w", zarr_format=3)
-    for name, array in (("weights", cmap.weights), ("programs", cmap.programs), ("state", _stored_state(cmap))):
+    group: Group = zarr.open_group(str(path), mode="w", zarr_format=3)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "weights": cmap.weights,
+        "programs": cmap.programs,
+        "state": _stored_state(cmap),
+    }
+    for name, array in arrays.items():
         group.create_array(
             name,
             shape=array.shape,
@@ -95,9 +109,9 @@ def _create(cmap: CompositionMap, path: Path) -> None:
         )[...] = array
     decoder = group.create_group("decoder")
     for name in _DECODER_ARRAYS:
-        array = np.asarray(getattr(cmap.decoder, name), dtype=np.float32)
-        chunks = tuple(max(1, n) for n in array.shape)
-        decoder.create_array(name, shape=array.shape, dtype=array.dtype, chunks=chunks)[...] = array
+        values = np.asarray(getattr(cmap.decoder, name), dtype=np.float32)
+        chunks = tuple(max(1, n) for n in values.shape)
+        decoder.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)[...] = values
     # The attributes come last: without them the group is not a map.
     group.attrs["napari_cpnn"] = {
         "format": FORMAT,
@@ -116,24 +130,19 @@ def _stored_state(cmap: CompositionMap) -> npt.NDArray[np.uint8]:
     return state
 
 
-def _open(path: Path, mode: Any) -> zarr.Group:
+def _open(path: Path, mode: Any) -> Group:
     import zarr
 
     return zarr.open_group(str(path), mode=mode)
 
 
-def _card(group: zarr.Group) -> dict[str, Any]:
+def _card(group: Group) -> dict[str, Any]:
     card: Any = dict(group.attrs).get("napari_cpnn")
     if not isinstance(card, dict):
         raise MappingError(f"{group.store} is a Zarr group, but not a map of napari-cpnn.")
     if int(card.get("format", 0)) > FORMAT:
         raise MappingError(f"{group.store} was written by a newer napari-cpnn (format {card['format']}); update it.")
     return card
-
-
-def cache_key(*parts: Any) -> str:
-    """A short stable name for what a cached map depends on (JSON-ready parts)."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class MapStore:
@@ -168,7 +177,7 @@ class MapStore:
             self._stop_storing(error)
         cmap.changed.connect(self._mark)
 
-    def _open_or_create(self) -> zarr.Group:
+    def _open_or_create(self) -> Group:
         if self.path.exists():
             try:
                 group = _open(self.path, "r+")
@@ -222,7 +231,32 @@ class MapStore:
         self.flush()
 
 
-def prune(folder: Path, limit_bytes: int) -> None:
+def describe(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
+    """Where a map comes from, as JSON-ready provenance."""
+    return {
+        "software": f"napari-cpnn {__version__}",
+        "slide": slide.name,
+        "slide_identity": slide.identity,
+        "mpp": slide.mpp,
+        "model_fingerprint": model.fingerprint,
+        "patch": {"size_px": model.patch.size_px, "mpp": model.patch.mpp},
+        "stride_um": grid.stride_um,
+    }
+
+
+def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: MappingSettings) -> MapStore:
+    """The disk copy of a live map in the user's cache, keyed by all that its values depend on."""
+    folder = Path(settings.cache_dir) if settings.cache_dir else cache_folder() / "maps"
+    parts = {**describe(slide, model, cmap.grid), "grid": cmap.grid.to_dict(), "tissue": settings.tissue.to_dict()}
+    del parts["slide"], parts["software"]  # a renamed file and a newer program give the same values
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    store = MapStore(cmap, folder / f"{key}.zarr")
+    if not store.problem:
+        _prune(folder, CACHE_BYTES)
+    return store
+
+
+def _prune(folder: Path, limit_bytes: int) -> None:
     """Delete the maps in ``folder`` that were used longest ago, until the rest takes at most ``limit_bytes``."""
     stores = sorted(folder.glob("*.zarr"), key=lambda p: p.stat().st_mtime, reverse=True)
     total = 0

@@ -101,8 +101,8 @@ def _map_here(mapper: LiveMapper, on_progress: ProgressHook | None) -> None:
         on_progress(mapper.progress())
 
 
-def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Client, on_progress: ProgressHook | None) -> None:
-    from distributed import as_completed
+def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: ProgressHook | None) -> None:
+    from distributed import as_completed  # untyped
 
     cmap, settings = mapper.map, mapper.settings
     cells = np.flatnonzero(cmap.state == UNKNOWN)
@@ -117,7 +117,7 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Client, on_progress
         for block in blocks
     }
     started, done = time.monotonic(), 0
-    for future in as_completed(list(futures)):
+    for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
         block = futures.pop(future)
         weights, programs, ok = future.result()
         if ok.any():

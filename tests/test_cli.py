@@ -1,0 +1,143 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fakes import tissue_image
+from napari_cpnn.cli import main
+
+
+@pytest.fixture
+def slide_path(tmp_path):
+    import tifffile
+
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, tissue_image(24, 30), tile=(128, 128), compression="zlib", photometric="rgb")
+    return path
+
+
+@pytest.fixture
+def prototypes_path(tmp_path):
+    import anndata as ad
+
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet(np.full(60, 0.3), 3)
+    kinds = np.repeat(["A cell", "B cell", "C cell"], 40)
+    counts = np.concatenate([rng.poisson(truth[k] * 2000, (40, 60)) for k in range(3)])
+    cells = ad.AnnData(
+        counts.astype(np.float32),
+        obs=pd.DataFrame({"celltype": kinds}, index=[f"c{i}" for i in range(120)]),
+        var=pd.DataFrame(index=[f"GENE{i}" for i in range(60)]),
+    )
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    out = tmp_path / "prototypes.h5ad"
+    options = ["--out", str(out), "--min-genes", "1", "--min-cells", "1"]
+    assert main(["prototypes", str(tmp_path / "cells.h5ad"), *options]) == 0
+    return out
+
+
+@pytest.fixture
+def spots_paths(tmp_path):
+    """Legacy ST: counts and positions on a square array of 64 px."""
+    rng = np.random.default_rng(1)
+    rows = [(x, y) for x in range(3, 13) for y in range(3, 10)]
+    names = [f"{x}x{y}" for x, y in rows]
+    counts = pd.DataFrame(rng.poisson(3, (len(rows), 60)), index=names, columns=[f"GENE{i}" for i in range(60)])
+    counts.to_csv(tmp_path / "counts.tsv", sep="\t")
+    table = pd.DataFrame(rows, columns=["x", "y"])
+    table["new_x"], table["new_y"] = table.x, table.y
+    table["pixel_x"], table["pixel_y"] = table.x * 64.0, table.y * 64.0
+    table["selected"] = 1
+    table.to_csv(tmp_path / "positions.tsv", sep="\t", index=False)
+    return tmp_path / "counts.tsv", tmp_path / "positions.tsv"
+
+
+def test_prototypes_prints_the_types(prototypes_path, capsys):
+    from napari_cpnn import Prototypes
+
+    protos = Prototypes.load(prototypes_path)
+    assert protos.cell_types == ("A cell", "B cell", "C cell")
+    np.testing.assert_allclose(protos.profiles.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_path, capsys):
+    """The way from files to a map: every command on what the one before wrote."""
+    counts, positions = spots_paths
+    pair = ["--slide", str(slide_path), "--spots", str(counts), "--positions", str(positions), "--mpp", "1.0"]
+    run = tmp_path / "run"
+    options = ["--backbone", "squeezenet", "--weights", "none", "--max-epochs", "1", "--patch", "64", "1.0", "--quiet"]
+    options += ["--batch-size", "16", "--device", "cpu", "--n-programs", "2"]
+    assert main(["train", *pair, "--prototypes", str(prototypes_path), "--out", str(run), *options]) == 0
+    model = run / "model.safetensors"
+    assert model.is_file()
+    assert main(["evaluate", *pair, "--model", str(model), "--out", str(tmp_path / "scores.csv")]) == 0
+    scores = pd.read_csv(tmp_path / "scores.csv", index_col=0)
+    assert {"pcc", "scc", "n_spots"} <= set(scores.columns)
+    assert "PCC" in capsys.readouterr().out
+    out = tmp_path / "map.zarr"
+    assert main(["predict", str(slide_path), "--mpp", "1.0", "--model", str(model), "--out", str(out), "--quiet"]) == 0
+    from napari_cpnn import CompositionMap
+
+    cmap = CompositionMap.load(out)
+    assert np.isfinite(cmap.expression("GENE3")[cmap.tissue]).all()
+
+
+def test_deconvolve_writes_shares(spots_paths, prototypes_path, tmp_path, capsys):
+    counts, positions = spots_paths
+    out = tmp_path / "shares.csv"
+    args = ["deconvolve", str(counts), "--positions", str(positions), "--prototypes", str(prototypes_path)]
+    assert main([*args, "--out", str(out)]) == 0
+    shares = pd.read_csv(out, index_col=0)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
+    assert "%" in capsys.readouterr().out
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
+    args = [sys.executable, "-m", "napari_cpnn.cli", "predict", "nothing.svs", "--model", "none.safetensors"]
+    done = subprocess.run([*args, "--out", str(tmp_path / "m.zarr")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("napari-cpnn: ")
+    assert "nothing.svs" in lines[0]
+
+
+def test_an_existing_result_is_not_overwritten(slide_path, tmp_path, capsys):
+    out = tmp_path / "map.zarr"
+    out.mkdir()
+    assert main(["predict", str(slide_path), "--model", "m.safetensors", "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mpp", ["abc", "1,2,3", "0.0001", "400"])
+def test_a_pixel_size_that_makes_no_sense_is_a_sentence(slide_path, tmp_path, mpp, capsys):
+    args = ["predict", str(slide_path), "--mpp", mpp, "--model", "m.safetensors", "--out", str(tmp_path / "o.zarr")]
+    assert main(args) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_uneven_pairs_are_counted(slide_path, spots_paths, prototypes_path, tmp_path, capsys):
+    args = ["train", "--slide", str(slide_path), "--slide", str(slide_path), "--spots", str(spots_paths[0])]
+    assert main([*args, "--prototypes", str(prototypes_path), "--out", str(tmp_path / "run")]) == 2
+    assert "2 slides, 1 spot tables" in capsys.readouterr().err
+
+
+def test_settings_of_the_command_line_reach_the_dataclass():
+    from napari_cpnn.cli import _parser, _settings, _training_settings
+    from napari_cpnn.geometry import PatchSpec
+    from napari_cpnn.settings import MappingSettings, TrainingSettings
+
+    base = ["train", "--slide", "s", "--spots", "t", "--prototypes", "p", "--out", "o"]
+    args = _parser().parse_args([*base, "--preset", "paper", "--max-epochs", "3", "--no-augment", "--patch", "96", "1"])
+    expected = TrainingSettings.paper(max_epochs=3, augment=False, patch=PatchSpec(96, 1.0))
+    assert _training_settings(args) == expected
+    assert _training_settings(_parser().parse_args(base)) == TrainingSettings()
+    args = _parser().parse_args(["open", "s", "--stride-um", "56", "--no-cache", "--device", "cpu"])
+    assert _settings(args, MappingSettings) == MappingSettings(stride_um=56.0, cache=False, device="cpu")
