@@ -83,6 +83,8 @@ class PatchReader:
             ``(N,)``, false where the file could not be read.
         """
         centers = np.asarray(centers_um, np.float64).reshape(-1, 2)
+        if not np.isfinite(centers).all():
+            raise SlideError("The centres of patches have to be finite numbers.")
         size = self.spec.size_px
         images = np.full((len(centers), size, size, 3), 255, np.uint8)
         ok = np.zeros(len(centers), bool)

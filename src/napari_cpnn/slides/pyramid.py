@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 
+from napari_cpnn.errors import SlideError
 from napari_cpnn.slides.backends.base import ByteLRU, Pixels, Source, background_value
 
 #: Overviews are added until the longer side of the coarsest level is at most this.
@@ -14,6 +16,9 @@ COARSEST_SIDE_PX = 2048
 #: Side of the chunks of every level.
 CHUNK_PX = 512
 _OVERVIEW_CACHE_BYTES = 32 * 2**20
+# Around a place that cannot be read, everything is read that lies in readable boxes of this side.
+_DAMAGE_PX = 128
+_DAMAGE_GREY = 128
 
 
 def true_levels(shapes: Sequence[tuple[int, int]]) -> list[int]:
@@ -47,7 +52,7 @@ class Pyramid:
     """The levels of a source, followed by overviews, each the mean of 2 x 2 pixels of the level before.
 
     Overviews are computed chunk by chunk, so that memory stays bounded however large the slide is, and each level
-    keeps its latest chunks.
+    keeps its latest chunks. What the file cannot give is grey in them: one bad tile must not cost the overview.
     """
 
     def __init__(self, source: Source) -> None:
@@ -56,10 +61,14 @@ class Pyramid:
         self.shapes = overview_shapes(source.info.level_shapes)
         base = self.shapes[0]
         self.downsamples = [downsample_of(base, shape) for shape in self.shapes]
-        self._caches = [ByteLRU(_OVERVIEW_CACHE_BYTES) for _ in self.shapes[self.n_file_levels :]]
+        n_overviews = len(self.shapes) - self.n_file_levels
+        self._caches = [ByteLRU(_OVERVIEW_CACHE_BYTES) for _ in range(n_overviews)]
+        # A chunk is computed by one thread only. Locks are taken from coarse to fine, so they cannot block each other.
+        self._locks = [[threading.Lock() for _ in range(16)] for _ in range(n_overviews)]
+        self.is_damaged = False
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        """Pixels of a box inside the level."""
+        """Pixels of a box inside the level; :class:`SlideError` when the file cannot give them."""
         if level < self.n_file_levels:
             return self.source.read(level, y, x, height, width)
         info = self.source.info
@@ -74,15 +83,37 @@ class Pyramid:
                 out[y0 - y : y1 - y, x0 - x : x1 - x] = chunk[y0 - top : y1 - top, x0 - left : x1 - left]
         return out
 
+    def read_shown(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """As :meth:`read`, but what cannot be read is grey, and :attr:`is_damaged` is set."""
+        try:
+            return self.read(level, y, x, height, width)
+        except SlideError:
+            if max(height, width) <= _DAMAGE_PX:
+                self.is_damaged = True
+                return self._filled(_DAMAGE_GREY, height, width)
+        if height >= width:
+            cut = height // 2
+            boxes = ((y, x, cut, width), (y + cut, x, height - cut, width))
+        else:
+            cut = width // 2
+            boxes = ((y, x, height, cut), (y, x + cut, height, width - cut))
+        return np.concatenate([self.read_shown(level, *box) for box in boxes], axis=0 if height >= width else 1)
+
     def _overview_chunk(self, level: int, row: int, col: int) -> Pixels:
-        cache = self._caches[level - self.n_file_levels]
+        number = level - self.n_file_levels
+        with self._locks[number][(row * 4 + col) % 16]:
+            return self._locked_chunk(self._caches[number], level, row, col)
+
+    def _locked_chunk(self, cache: ByteLRU, level: int, row: int, col: int) -> Pixels:
         chunk = cache.get((row, col))
         if chunk is None:
             shape, finer = self.shapes[level], self.shapes[level - 1]
             y, x = row * CHUNK_PX, col * CHUNK_PX
             h, w = min(CHUNK_PX, shape[0] - y), min(CHUNK_PX, shape[1] - x)
             box = (2 * y, 2 * x, min(2 * h, finer[0] - 2 * y), min(2 * w, finer[1] - 2 * x))
-            chunk = self._blank(h, w) if self._is_blank(level - 1, *box) else halve(self.read(level - 1, *box))
+            blank = self._is_blank(level - 1, *box)
+            white = background_value(self.source.info.dtype)
+            chunk = self._filled(white, h, w) if blank else halve(self.read_shown(level - 1, *box))
             cache.put((row, col), chunk)
         return chunk
 
@@ -94,10 +125,10 @@ class Pyramid:
         y, x, height, width = y * times, x * times, height * times, width * times
         return self.source.is_blank(min(level, last), y, x, min(height, rows - y), min(width, cols - x))
 
-    def _blank(self, height: int, width: int) -> Pixels:
+    def _filled(self, value: int, height: int, width: int) -> Pixels:
         info = self.source.info
         tail = () if info.channels == 1 else (info.channels,)
-        return np.broadcast_to(np.asarray(background_value(info.dtype), info.dtype), (height, width, *tail))
+        return np.broadcast_to(np.asarray(value, info.dtype), (height, width, *tail))
 
     def close(self) -> None:
         for cache in self._caches:

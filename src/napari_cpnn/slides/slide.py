@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn.errors import PixelSizeError, SlideError
+from napari_cpnn.errors import CpnnWarning, PixelSizeError, SlideError
 from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.slides.backends import open_source, resolve_path
 from napari_cpnn.slides.backends.arrays import ArraySource
@@ -33,7 +34,7 @@ class _Handles:
         self.backend = backend
         self._pyramid: Pyramid | None = pyramid
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = self._warned = False
 
     def pyramid(self) -> Pyramid:
         pyramid = self._pyramid
@@ -47,6 +48,14 @@ class _Handles:
                     raise SlideError("A slide made from arrays has lost them; make it again.")
                 self._pyramid = Pyramid(upright(open_source(self.path, self.backend)[1]))
             return self._pyramid
+
+    def first_damage(self) -> bool:
+        """True once: when a place has turned out to be unreadable."""
+        if self._warned or self._pyramid is None or not self._pyramid.is_damaged:
+            return False
+        with self._lock:
+            first, self._warned = not self._warned, True
+            return first
 
     def close(self) -> None:
         with self._lock:
@@ -67,6 +76,7 @@ class _Handles:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self.backend, self._closed = state["path"], state["backend"], state["closed"]
         self._lock = threading.Lock()
+        self._warned = False
         self._pyramid = None if state["source"] is None else Pyramid(state["source"])
 
 
@@ -82,7 +92,7 @@ class _LevelArray:
 
     def __getitem__(self, index: tuple[slice, ...]) -> Pixels:
         rows, cols = (s.indices(n) for s, n in zip(index, self.shape[:2], strict=False))
-        box = self._slide.read_region(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0], self._level)
+        box = self._slide.read_shown(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0], self._level)
         return box[:: rows[2], :: cols[2]][(slice(None), slice(None), *index[2:])]
 
 
@@ -205,6 +215,23 @@ class Slide:
         SlideError
             When the file cannot be read there.
         """
+        return self._read((y, x, height, width), level, shown=False)
+
+    def read_shown(self, y: int, x: int, height: int, width: int, level: int = 0) -> Pixels:
+        """As :meth:`read_region`, for the eye: what cannot be read is grey, and a :class:`CpnnWarning` says so once.
+
+        :attr:`levels`, :meth:`thumbnail` and the tissue mask read like this, so that one damaged tile does not cost the
+        whole picture. A slide that has gone is still a :class:`SlideError`.
+        """
+        pixels = self._read((y, x, height, width), level, shown=True)
+        if self._handles.first_damage():
+            warnings.warn(
+                f"{self.label} is damaged: the parts that cannot be read are shown grey.", CpnnWarning, stacklevel=2
+            )
+        return pixels
+
+    def _read(self, box: tuple[int, int, int, int], level: int, *, shown: bool) -> Pixels:
+        y, x, height, width = box
         if not 0 <= level < len(self.level_shapes):
             raise SlideError(f"{self.label} has {len(self.level_shapes)} levels, so none with the number {level}.")
         if height < 0 or width < 0:
@@ -215,7 +242,9 @@ class Slide:
         inside = y1 > y0 and x1 > x0
         if inside:
             self._check_present()
-            pixels = self._handles.pyramid().read(level, y0, x0, y1 - y0, x1 - x0)
+            pyramid = self._handles.pyramid()
+            read = pyramid.read_shown if shown else pyramid.read
+            pixels = read(level, y0, x0, y1 - y0, x1 - x0)
             if pixels.shape[:2] == (height, width):
                 return np.ascontiguousarray(pixels)
         tail = (self.shape[2],) if self.shape[2] > 1 else ()
@@ -240,7 +269,7 @@ class Slide:
         fine = [i for i, shape in enumerate(self.level_shapes) if max(shape) >= min(max_px, longest)]
         level = fine[-1] if fine else 0
         height, width = self.level_shapes[level]
-        pixels = _as_rgb8(self.read_region(0, 0, height, width, level), self.is_rgb)
+        pixels = _as_rgb8(self.read_shown(0, 0, height, width, level), self.is_rgb)
         scale = min(1.0, max_px / max(height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))
         if size == (width, height):
@@ -342,7 +371,13 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
     else:
         info.properties["pixel size from"] = "given"
     shape = (*info.level_shapes[0], info.channels)
-    return Slide(handles, info, name=file.stem, mpp=given, identity=_identity(file, shape))
+    return Slide(handles, info, name=_display_name(Path(path), file), mpp=given, identity=_identity(file, shape))
+
+
+def _display_name(asked: Path, file: Path) -> str:
+    """The folder's name where a folder was opened: the files of a DICOM series have numbers for names."""
+    name = asked.name if asked.name and asked.is_dir() else file.stem
+    return name.removesuffix(".ome")
 
 
 def _identity(path: Path, shape: tuple[int, ...]) -> str:

@@ -142,7 +142,7 @@ def _overview(slide: Slide, target_mpp: float) -> tuple[Pixels, Mpp]:
     for top in range(0, rows, step):
         bottom = min(rows, top + step)
         y0, y1 = top * factors[0], min(bottom * factors[0], height)
-        band = slide.read_region(y0, 0, y1 - y0, width, level)
+        band = slide.read_shown(y0, 0, y1 - y0, width, level)
         # The last row and column of blocks may be cut short: they repeat their edge.
         missing = (bottom - top) * factors[0] - (y1 - y0), cols * factors[1] - width
         band = np.pad(band, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")

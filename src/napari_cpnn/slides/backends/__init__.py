@@ -60,6 +60,8 @@ def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise SlideError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not head:
+        raise SlideError(f"{path} is empty.")
     ranked = sorted(((b.rank(path, head), b) for b in backends()), key=lambda item: -item[0])
     said = []
     for rank, backend in ranked:

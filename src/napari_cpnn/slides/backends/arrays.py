@@ -48,7 +48,9 @@ class ArraySource:
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         try:
-            pixels = np.asarray(self._levels[level][y : y + height, x : x + width])
+            box = self._levels[level][y : y + height, x : x + width]
+            # A dask array is computed here: we may be inside a dask task, or beside somebody's cluster.
+            pixels = np.asarray(box.compute(scheduler="synchronous") if hasattr(box, "dask") else box)
         except (OSError, RuntimeError, ValueError, KeyError) as error:  # whatever is behind the array
             raise SlideError(f"The array behind the slide cannot be read at row {y}, column {x} ({error}).") from error
         return over_white(pixels) if self._alpha else pixels

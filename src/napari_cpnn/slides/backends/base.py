@@ -95,6 +95,12 @@ def over_white(rgba: Pixels) -> Pixels:
     return mixed.astype(np.uint8)
 
 
+def require_jpeg_end(data: bytes) -> None:
+    """Decoders fill what is missing of a JPEG with grey and say nothing; :class:`ValueError` says it instead."""
+    if data.startswith(b"\xff\xd8") and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
+        raise ValueError("the JPEG data end too early")
+
+
 class ByteLRU:
     """A thread-safe cache of arrays, bounded in bytes; the newest array is kept even when it alone is larger."""
 

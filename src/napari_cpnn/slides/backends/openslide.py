@@ -49,7 +49,7 @@ class OpenSlideSource:
         if handle is None:
             raise SlideError(f"{self._path} has been closed.")
         try:
-            # OpenSlide wants the corner in level-0 pixels; rounding up keeps its integer division at our pixel.
+            # OpenSlide wants the corner in whole level-0 pixels.
             rgba = handle.read_region((round(x * scale), round(y * scale)), number, (width, height))
         except self._error as error:
             self._reopen(handle)

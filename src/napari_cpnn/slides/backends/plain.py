@@ -6,11 +6,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
-from PIL import BmpImagePlugin, ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from napari_cpnn.errors import SlideError
-from napari_cpnn.slides.backends.base import Pixels, Refused, SourceInfo, over_white
+from napari_cpnn.slides.backends.base import Pixels, Refused, SourceInfo, over_white, require_jpeg_end
 from napari_cpnn.slides.orientation import as_orientation
 
 #: A picture is held in memory as a whole; larger ones belong into a pyramid.
@@ -32,7 +33,7 @@ class PlainSource:
     """A picture of one level."""
 
     def __init__(self, path: Path, kind: str, factory: Any) -> None:
-        self._path, self._factory = path, factory
+        self._path, self._kind, self._factory = path, kind, factory
         self._lock = threading.Lock()
         self._pixels: Pixels | None = None
         with self._open() as image:
@@ -62,14 +63,17 @@ class PlainSource:
         try:
             image: Image.Image = self._factory(str(self._path))
         except (OSError, SyntaxError, ValueError) as error:  # Pillow's readers raise all three on damaged headers
-            raise Refused(f"Pillow cannot read it ({error})") from error
+            raise Refused(f"cannot read it ({error})") from error
         return image
 
     def _decode(self) -> Pixels:
         try:
+            if self._kind == "JPEG" and self._mode in ("RGB", "L"):
+                # Several times faster than Pillow, and with a third of its memory.
+                data = self._path.read_bytes()
+                require_jpeg_end(data)
+                return np.asarray(imagecodecs.jpeg8_decode(data))
             with self._open() as image:
-                if isinstance(image, ImageFile.ImageFile):
-                    image.load()
                 if self._mode in _GREY16_MODES:
                     return np.asarray(image).astype(np.uint16)
                 if self._mode in _GREY_MODES:
@@ -79,7 +83,7 @@ class PlainSource:
                 if image.has_transparency_data:
                     return over_white(np.asarray(image.convert("RGBA")))
                 return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Refused) as error:
+        except (OSError, SyntaxError, ValueError, RuntimeError, Refused) as error:
             raise SlideError(f"{self._path} cannot be decoded ({error}); the file may be damaged.") from error
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:  # noqa: ARG002

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,21 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import tifffile
 
-from napari_cpnn.errors import SlideError
+from napari_cpnn.errors import CpnnWarning, SlideError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.slides.backends.base import Pixels, Refused, SourceInfo
-from napari_cpnn.slides.backends.tiff_tiles import Plane, PlaneKind, TileReader
+from napari_cpnn.slides.backends.tiff_tiles import JPEG, Plane, PlaneKind, TileReader
 from napari_cpnn.slides.orientation import as_orientation
 from napari_cpnn.slides.pixel_size import aperio_facts, um_per
 from napari_cpnn.slides.pyramid import true_levels
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OPENSLIDE_FORMATS = ("ndpi", "scn", "bif", "philips")
-_JPEG = frozenset((6, 7))
 _APERIO_JPEG2000_YCBCR = 33003
 _NOT_LEVELS = ("label", "macro", "overview", "thumbnail", "preview", "map")
 _MINISWHITE, _MINISBLACK, _RGB, _YCBCR = 0, 1, 2, 6
+# tifffile logs what it does not like in a file; without a handler that would go to the terminal.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _OPEN_ERRORS = (
     tifffile.TiffFileError,
     OSError,
@@ -47,10 +50,13 @@ class TiffSource:
                 for name in _OPENSLIDE_FORMATS:
                     if getattr(tif, f"is_{name}"):
                         raise Refused(f"{name.upper()} files are left to OpenSlide")
+                if not len(tif.pages):
+                    raise Refused("its directory lies behind the end of the file, which must be cut short")
                 series = _level_series(tif)
                 planes = [_planes(tif, s) for s in series]
                 page = series[0].pages[0].keyframe
                 info = _describe(tif, page, planes)
+                whole = _chain_is_whole(tif)
         except _OPEN_ERRORS as error:
             raise Refused(f"not a usable TIFF ({_first_sentence(error)})") from error
         size = path.stat().st_size
@@ -58,6 +64,12 @@ class TiffSource:
         if end > size:
             raise SlideError(
                 f"{path} is incomplete: it has {size:,} bytes and its tiles reach to {end:,}; copy it again."
+            )
+        if not whole:
+            warnings.warn(
+                f"{path} is cut short: its finest level is there, others may be missing; copy it again.",
+                CpnnWarning,
+                stacklevel=5,
             )
         self.info = info
         self._tiles = TileReader(path, planes, info.channels)
@@ -86,6 +98,16 @@ class TiffBackend:
 
 def _first_sentence(error: BaseException) -> str:
     return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _chain_is_whole(tif: Any) -> bool:
+    """Whether the last page that could be read is the last that the file announces."""
+    form, file = tif.tiff, tif.filehandle
+    file.seek(tif.pages[-1].offset)
+    (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(n_tags * form.tagsize, 1)
+    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    return int(following) == 0
 
 
 def _level_series(tif: Any) -> list[Any]:
@@ -159,7 +181,7 @@ def _kind_of(page: Any) -> PlaneKind:
     photometric = int(page.photometric)
     if photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _YCBCR):
         raise Refused(f"its colours are {getattr(page.photometric, 'name', photometric)}, not RGB or grey")
-    if photometric == _YCBCR and page.compression not in _JPEG:
+    if photometric == _YCBCR and page.compression not in JPEG:
         raise Refused("its YCbCr colours are not in JPEG tiles")
     alpha = photometric == _RGB and page.samplesperpixel == 4 and page.dtype == np.uint8 and page.planarconfig == 1
     return PlaneKind(inverted=photometric == _MINISWHITE, alpha=alpha)
@@ -178,11 +200,21 @@ def _describe(tif: Any, page: Any, planes: Sequence[Sequence[Plane]]) -> SourceI
         level_shapes=tuple(level[0].shape for level in planes),
         channels=channels,
         dtype=planes[0][0].dtype,
-        rgb=channels == 3 and int(page.photometric) in (_RGB, _YCBCR),
+        rgb=channels == 3 and (page.samplesperpixel >= 3 or _channels_are_rgb(tif)),
         pixel_sizes=tuple(_pixel_sizes(tif, page, facts)),
         properties=props,
         orientation=as_orientation(None if tag is None else tag.value),
     )
+
+
+def _channels_are_rgb(tif: Any) -> bool:
+    """Whether three separate channels are the colours of one picture, as some converters to OME-TIFF write it."""
+    try:
+        root = ET.fromstring(tif.ome_metadata or "")  # noqa: S314  (expat expands no external entities)
+    except ET.ParseError:
+        return False
+    names = [e.get("Name", "").lower() for e in root.iter() if e.tag.rpartition("}")[2] == "Channel"]
+    return names[:3] in (["red", "green", "blue"], ["r", "g", "b"])
 
 
 def _format_name(tif: Any) -> str:
@@ -232,7 +264,7 @@ def _ome_pixel_sizes(xml: str | None, page: Any) -> list[tuple[str, Mpp]]:
     except ET.ParseError:
         return []
     for pixels in root.iter():
-        if not pixels.tag.endswith("}Pixels") and pixels.tag != "Pixels":
+        if pixels.tag.rpartition("}")[2] != "Pixels":
             continue
         if (pixels.get("SizeY"), pixels.get("SizeX")) != (str(page.imagelength), str(page.imagewidth)):
             continue

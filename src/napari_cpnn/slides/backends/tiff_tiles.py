@@ -15,8 +15,10 @@ import numpy as np
 import tifffile
 
 from napari_cpnn.errors import SlideError
-from napari_cpnn.slides.backends.base import ByteLRU, Pixels, Refused, background_value, over_white
+from napari_cpnn.slides.backends.base import ByteLRU, Pixels, Refused, background_value, over_white, require_jpeg_end
 
+#: Values of the compression tag.
+JPEG = frozenset((6, 7))
 _CACHE_BYTES = 64 * 2**20
 #: A strip or tile is decoded as a whole, so it has to fit in memory.
 _MAX_TILE_BYTES = 2**31
@@ -83,6 +85,7 @@ class Plane:
             raise Refused("its table of tiles is incomplete")
         self._first = first
         self._offsets, self._counts = offsets, counts
+        self._jpeg = int(frame.compression) in JPEG
         self._decode: Callable[..., Any] = frame.decode
         self._tables = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader}
         self._raw: np.dtype[Any] | None = None
@@ -131,6 +134,8 @@ class Plane:
                 values = np.frombuffer(data, self._raw).astype(self.dtype, copy=False)
                 tile = values.reshape(-1, self.shape[1], self.samples)
             else:
+                if self._jpeg:
+                    require_jpeg_end(data)
                 segment, _, _ = self._decode(data, self._first + index, **self._tables)
                 tile = segment[0]
         except _DECODE_ERRORS as error:
