@@ -103,7 +103,7 @@ class Explore(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
-        self.setMinimumWidth(340)
+        self.setMinimumWidth(max(360, inside.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width()))
 
     def _build_top(self, column: QVBoxLayout) -> None:
         self.slide = _combo("the slide to explore")
@@ -117,7 +117,7 @@ class Explore(QWidget):
         self.mpp_row.setLayout(_row(QLabel("Pixel size"), self.mpp, self.mpp_set))
         self.model = _combo("the model that predicts")
         self.info = QToolButton()
-        self.info.setText("i")
+        self.info.setText(" i ")
         self.info.setToolTip("what the model was trained on, its genes and scores")
         self.live = QPushButton("Live")
         self.live.setCheckable(True)
@@ -173,7 +173,7 @@ class Explore(QWidget):
         state.model_changed.connect(self._model_changed)
         state.mapper_changed.connect(self._news)
         state.shown_changed.connect(self._shown_changed)
-        state.message_changed.connect(self.message.setText)
+        state.message_changed.connect(self._message_changed)
         session.news.timeout.connect(self._news)
         self.destroyed.connect(lambda: session.close(viewer_lives=False))
 
@@ -332,13 +332,16 @@ class Explore(QWidget):
             else "Cell types, share of the tissue in view"
         )
         self.info.setEnabled(model is not None)
-        self.message.setText(self.state.message)
+        self._message_changed(self.state.message)
         self._slide_changed()
         self._shown_changed()
 
+    def _message_changed(self, message: str) -> None:
+        self.message.setText(message)
+        self.message.setVisible(bool(message))
+
     def _news(self) -> None:
         self.controller.check()
-        self.message.setVisible(bool(self.state.message))
         self.progress.setText(self.controller.progress_text())
         rows = self.controller.type_rows()
         self.types.set_rows(rows)

@@ -214,15 +214,14 @@ class ExploreController:
                 self._fail(MappingError(f"The model has no cell type {cell_type}; it knows: {known}."))
 
     def _still_shown(self, model: CPNN) -> Shown | None:
-        """What is on screen now if the new model knows it too, else its first cell type or gene."""
+        """What is on screen now if the new model knows it too, else the dominant types."""
         shown = self.state.shown
         if shown is not None:
             known = model.genes if shown.kind == "gene" else model.cell_types
             if model.cell_types and all(name in known for name in shown.names):
                 return shown
-        if model.cell_types:
-            return Shown("type", (model.cell_types[0],))
-        return Shown("gene", (model.genes[0],))
+        # The dominant types are the picture of the whole; a plain head has genes only.
+        return Shown("dominant") if model.cell_types else Shown("gene", (model.genes[0],))
 
     # -- saying how things stand ---------------------------------------------------------------------------
 

@@ -172,6 +172,7 @@ class Overlays(QObject):
         if overlay.shown.has_range:
             bar = overlay.layer.colorbar
             bar.position, bar.visible, bar.box = "top_right", True, True
+            bar.size, bar.font_size = (16.0, 140.0), 9.0
             bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
 
     def _remove_all(self) -> None:

@@ -1,0 +1,102 @@
+"""A small slide of known tissue, a quick model, and a dock in a real viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.settings import MappingSettings, TrainingSettings
+
+MPP = 0.5
+SHAPE = (1536, 2048)
+GENES = ("ERBB2", "EPCAM", "COL1A1", "CD3E", "MS4A1")
+TYPES = ("Epithelial", "Stroma", "Immune")
+#: Quick, deterministic, and nothing is kept between tests.
+SETTINGS = MappingSettings(device="cpu", precision="float32", readers=1, cache=False)
+
+
+def tissue_image() -> np.ndarray:
+    """White glass with a textured pink rectangle, ``[256:1280, 256:1792]``."""
+    rng = np.random.default_rng(0)
+    image = np.full((*SHAPE, 3), 245, dtype=np.uint8)
+    texture = rng.integers(-25, 25, (1024, 1536, 1))
+    image[256:1280, 256:1792] = np.clip(np.array([205, 120, 175]) + texture, 0, 255)
+    image[256:1280, 256:1024, 0] -= 60  # two kinds of tissue, so that maps are not flat
+    return image
+
+
+def write_slide(path: Path, image: np.ndarray, mpp: float | None = MPP) -> Path:
+    resolution = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
+    with tifffile.TiffWriter(path) as file:
+        options = {"tile": (256, 256), "photometric": "rgb"}
+        file.write(image, subifds=1, **options, **resolution)
+        file.write(image[::2, ::2], subfiletype=1, **options)
+    return path
+
+
+@pytest.fixture
+def slide_path(tmp_path: Path) -> Path:
+    return write_slide(tmp_path / "section.tif", tissue_image())
+
+
+@pytest.fixture(scope="session")
+def model():
+    import torch
+
+    from napari_cpnn.models import build_model
+
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    profiles = rng.gamma(0.5, 1.0, (len(TYPES), len(GENES))).astype(np.float32)
+    settings = TrainingSettings(backbone="squeezenet", weights="none", n_programs=2, patch=PatchSpec(64, 1.0))
+    model = build_model(
+        settings, GENES, TYPES, profiles / profiles.sum(axis=1, keepdims=True), np.ones(len(GENES), dtype=np.float32)
+    )
+    with torch.no_grad():  # untrained weights are nearly flat; maps with contrast are easier to look at
+        model.head.composition[-1].weight *= 30
+    model.provenance["metrics"] = {"gene_pcc": {"ERBB2": 0.41, "EPCAM": None}}
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def model_path(model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from napari_cpnn.models import save_model
+
+    path = tmp_path_factory.mktemp("model") / "quick.safetensors"
+    save_model(model, path)
+    return path
+
+
+@pytest.fixture
+def explore(make_napari_viewer_proxy, qtbot) -> Callable:
+    """Opens a viewer with an Explore dock; ``explore(slide_path)`` adds the slide first."""
+    from napari_cpnn.ui.explore import Explore
+    from napari_cpnn.ui.reader import read_slides
+
+    docks = []
+
+    def open_dock(*paths: Path, show: bool = False):
+        viewer = make_napari_viewer_proxy(show=show)
+        for path in paths:
+            for data, keywords, _ in read_slides(str(path)):
+                viewer.add_image(data, **keywords)
+        dock = Explore(viewer, SETTINGS)
+        viewer.window.add_dock_widget(dock, name="Explore")
+        docks.append(dock)
+        return dock
+
+    yield open_dock
+    for dock in docks:
+        dock.shut_down()
+    docks.clear()
+
+
+@pytest.fixture
+def wait(qtbot) -> Callable:
+    """Lets Qt work until a condition holds; fails after 30 s."""
+    return lambda condition: qtbot.waitUntil(condition, timeout=30_000)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+MANIFEST = Path(str(files("napari_cpnn") / "napari.yaml"))
+
+
+@pytest.fixture(scope="module")
+def manifest() -> PluginManifest:
+    manifest = PluginManifest.from_file(MANIFEST)
+    manifest.validate_imports()  # every python_name exists and can be called
+    return manifest
+
+
+def test_npe2_finds_nothing_wrong():
+    result = subprocess.run(
+        [sys.executable, "-m", "npe2", "validate", str(MANIFEST)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_contributions(manifest):
+    contributions = manifest.contributions
+    assert manifest.name == "napari-cpnn"
+    assert [w.display_name for w in contributions.widgets] == ["Explore"]
+    assert {s.key for s in contributions.sample_data} == {"synthetic", "her2st"}
+
+
+def test_patterns_are_those_that_the_reader_takes(manifest):
+    from napari_cpnn.slides import SLIDE_SUFFIXES
+    from napari_cpnn.ui.reader import PLAIN_SUFFIXES
+
+    patterns = {p.removeprefix("*") for p in manifest.contributions.readers[0].filename_patterns}
+    assert patterns == set(SLIDE_SUFFIXES) - set(PLAIN_SUFFIXES)

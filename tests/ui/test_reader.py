@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.ui.reader import get_reader
+from tests.ui.conftest import MPP, SHAPE, tissue_image, write_slide
+
+
+def test_slide_opens_in_micrometres(slide_path):
+    ((data, keywords, kind),) = get_reader(str(slide_path))(str(slide_path))
+    assert kind == "image"
+    assert data[0].shape == (*SHAPE, 3)
+    assert len(data) >= 2
+    assert keywords["scale"] == pytest.approx((MPP, MPP))
+    assert keywords["translate"] == pytest.approx((MPP / 2, MPP / 2))
+    assert keywords["units"] == ("um", "um")
+    assert keywords["rgb"]
+    assert keywords["multiscale"]
+    assert "name" not in keywords["metadata"]
+
+
+def test_list_of_paths(slide_path, tmp_path):
+    other = write_slide(tmp_path / "other.tif", tissue_image())
+    paths = [str(slide_path), str(other)]
+    assert [keywords["name"] for _, keywords, _ in get_reader(paths)(paths)] == ["section", "other"]
+
+
+@pytest.mark.parametrize("name", ["cells.csv", "picture.png", "photo.jpg", "notes.txt", "noextension"])
+def test_other_files_are_declined(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"anything")
+    assert get_reader(str(path)) is None
+    assert get_reader([str(path)]) is None
+
+
+def test_small_or_grey_tiffs_are_left_to_other_readers(tmp_path):
+    stack, picture, text = tmp_path / "stack.tif", tmp_path / "picture.tif", tmp_path / "text.tif"
+    tifffile.imwrite(stack, np.zeros((5, 64, 64), np.uint16))
+    tifffile.imwrite(picture, np.zeros((64, 64, 3), np.uint8), photometric="rgb")
+    text.write_text("not a TIFF")
+    start = time.perf_counter()
+    assert [get_reader(str(p)) for p in (stack, picture, text)] == [None, None, None]
+    assert time.perf_counter() - start < 1.0
+
+
+def test_missing_file_is_declined_and_mixed_lists_too(slide_path, tmp_path):
+    assert get_reader(str(tmp_path / "gone.tif")) is None
+    assert get_reader([str(slide_path), str(tmp_path / "cells.csv")]) is None
+
+
+def test_slide_without_pixel_size_opens_in_pixels_and_says_so(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("napari.utils.notifications.show_warning", said.append)
+    path = write_slide(tmp_path / "bare.tif", tissue_image(), mpp=None)
+    ((_, keywords, _),) = get_reader(str(path))(str(path))
+    assert "scale" not in keywords
+    assert "bare" in said[0]
+    assert "pixel" in said[0]
+
+
+def test_truncated_slide_is_an_error_of_one_sentence(slide_path):
+    slide_path.write_bytes(slide_path.read_bytes()[:5000])
+    with pytest.raises(CpnnError, match=r"section\.tif"):
+        get_reader("broken.svs")(str(slide_path))
+
+
+def test_aperio_slide(shared_data, make_napari_viewer):
+    path = str(shared_data / "wsi-samples" / "aperio-cmu" / "CMU-1-Small-Region.svs")
+    viewer = make_napari_viewer()
+    ((data, keywords, _),) = get_reader(path)(path)
+    layer = viewer.add_image(data, **keywords)
+    assert layer.multiscale
+    assert tuple(layer.scale) == pytest.approx((0.499, 0.499))
+    # napari's extent is that of the pixel centres
+    expected = [[0.499 / 2, 0.499 / 2], [(2967 - 0.5) * 0.499, (2220 - 0.5) * 0.499]]
+    assert np.allclose(layer.extent.world, expected)
+    assert np.asarray(data[0][1000:1010, 1000:1010]).std() > 0
