@@ -52,12 +52,14 @@ def as_mpp(value: float | tuple[float, float]) -> Mpp:
 
 def spatial_to_um(spatial_px: npt.ArrayLike, mpp: Mpp) -> FloatArray:
     """Level-0 pixels ``(N, 2)`` as ``(x, y)`` -> slide micrometres ``(N, 2)`` as ``(y, x)``."""
-    return np.asarray(spatial_px, dtype=np.float64)[..., ::-1] * np.asarray(mpp)
+    um: FloatArray = np.asarray(spatial_px, dtype=np.float64)[..., ::-1] * np.asarray(mpp)
+    return um
 
 
 def um_to_spatial(um: npt.ArrayLike, mpp: Mpp) -> FloatArray:
     """Slide micrometres ``(N, 2)`` as ``(y, x)`` -> level-0 pixels ``(N, 2)`` as ``(x, y)``."""
-    return (np.asarray(um, dtype=np.float64) / np.asarray(mpp))[..., ::-1]
+    spatial_px: FloatArray = (np.asarray(um, dtype=np.float64) / np.asarray(mpp))[..., ::-1]
+    return spatial_px
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ class LiveMapper:
         The map that is being filled.
     tissue
         Tissue mask of the slide.
+    batch_size
+        Patches of the next batch; follows the speed of the device.
     error
         The exception that stopped mapping, if any.
 
@@ -139,7 +141,7 @@ class LiveMapper:
         self._computing = False
         self._paused = False
         self._stopped = False
-        self._batch = min(_FIRST_BATCH if self.predictor.device.type == "cpu" else 64, settings.max_batch)
+        self.batch_size = min(_FIRST_BATCH if self.predictor.device.type == "cpu" else 64, settings.max_batch)
         self._rate = 0.0
         self._finished: deque[tuple[float, int]] = deque()
         self._read_problem = ""
@@ -279,7 +281,7 @@ class LiveMapper:
                 self._condition.wait_for(lambda: self._stopped or self._may_read())
                 if self._stopped:
                     return
-                cells, self._order = self._order[: self._batch], self._order[self._batch :]
+                cells, self._order = self._order[: self.batch_size], self._order[self.batch_size :]
                 self._busy[cells] = True
                 self._reading += 1
                 number, generation = self._claimed, self._generation
@@ -363,7 +365,7 @@ class LiveMapper:
         self._rate = rate if not self._rate else 0.7 * self._rate + 0.3 * rate
         limit = min(self.settings.max_batch, self.predictor.max_batch or self.settings.max_batch)
         wanted = max(1.0, self._rate * self.settings.batch_seconds)
-        self._batch = max(1, min(limit, max(8, 2 ** int(np.log2(wanted)))))
+        self.batch_size = max(1, min(limit, max(8, 2 ** int(np.log2(wanted)))))
 
     def _store_loop(self) -> None:
         assert self.store is not None  # noqa: S101
