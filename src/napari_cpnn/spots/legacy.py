@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from napari_cpnn.errors import SpotsError
@@ -33,22 +32,27 @@ def read_legacy(counts_path: Path, positions_path: Path) -> tuple[AnnData, dict[
     """Spots that are in both tables and selected, and how many were left out, by reason."""
     spots = _read_counts(counts_path)
     table = _read_positions(positions_path)
-    selected = table["selected"].to_numpy() != 0 if "selected" in table else np.ones(len(table), dtype=bool)
-    dropped = {"not_selected": int((~selected).sum())}
-    all_keys = _best_keys(list(spots.obs_names), table)
-    index = {key: i for i, key in enumerate(all_keys) if selected[i]} if len(table) else {}
-    unselected = {key for i, key in enumerate(all_keys) if not selected[i]}
-    keys = [_key_of_name(name) for name in spots.obs_names]
-    rows = [i for i, key in enumerate(keys) if key in index]
-    if not rows:
+    keys = [_key(*_position_of(name)) for name in spots.obs_names]
+    table.index = _keyed_as(keys, table)
+    if table.index.has_duplicates:
         raise SpotsError(
-            f"No spot of {counts_path} is in {positions_path}: for instance {spots.obs_names[0]} against "
-            f"{table['x'].iloc[0]:g}x{table['y'].iloc[0]:g}; do they belong to the same section?"
+            f"The spot table {positions_path} names spot {table.index[table.index.duplicated()][0]} twice."
         )
-    dropped["no_position"] = sum(key not in index and key not in unselected for key in keys)
-    dropped["no_counts"] = len(index) - len(rows)
-    spots = spots[rows].copy()
-    found = table.iloc[[index[keys[i]] for i in rows]]
+    selected = table[table["selected"] != 0] if "selected" in table else table
+    placed = np.array([key in selected.index for key in keys])
+    if not placed.any():
+        raise SpotsError(
+            f"No spot of {counts_path} is selected in {positions_path}: for instance {keys[0]} against "
+            f"{table.index[0]}; do they belong to the same section?"
+        )
+    unknown = sum(key not in table.index for key in keys)
+    dropped = {
+        "not_selected": len(table) - len(selected),
+        "no_position": unknown,
+        "no_counts": len(selected) - int(placed.sum()),
+    }
+    spots = spots[placed].copy()
+    found = selected.loc[[key for key, ok in zip(keys, placed, strict=True) if ok]]
     spots.obs["array_row"] = found["y"].to_numpy()
     spots.obs["array_col"] = found["x"].to_numpy()
     for name in ("new_x", "new_y"):
@@ -67,7 +71,7 @@ def _read_counts(path: Path) -> AnnData:
     if _are_spot_names(names):
         spots, genes = names, header
     elif _are_spot_names(header):
-        spots, genes, values = header, names, values.T
+        spots, genes, values = header, names, sp.csr_matrix(values.T)
     else:
         raise SpotsError(
             f"{path} is not a table of legacy ST counts: neither its rows ({', '.join(names[:2])}, ...) nor its "
@@ -78,7 +82,7 @@ def _read_counts(path: Path) -> AnnData:
     return count_table(as_counts(values, f"The table {path}", SpotsError), spots, genes)
 
 
-def _read_matrix(path: Path) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
+def _read_matrix(path: Path) -> tuple[list[str], list[str], sp.csr_matrix]:
     """Column names, row names and values. The corner cell may be absent, as R writes tables.
 
     Line by line with numpy: a wide table is what general table readers are slow at.
@@ -126,26 +130,31 @@ def _read_positions(path: Path) -> pd.DataFrame:
         table[numeric] = table[numeric].apply(pd.to_numeric)
     except (ValueError, TypeError) as exc:
         raise SpotsError(f"The spot table {path} has a value that is not a number ({exc}).") from exc
+    if table.empty:
+        raise SpotsError(f"The spot table {path} has no rows.")
     return table
 
 
-_Key = tuple[float, float]
-
-
-def _key_of_name(name: str) -> _Key:
+def _position_of(name: str) -> tuple[float, float]:
     match = _SPOT_NAME.match(name)
-    assert match is not None  # noqa: S101  (all names were checked when the counts were read)
-    return round(float(match[1]), 2), round(float(match[2]), 2)
+    if match is None:  # all names were checked when the counts were read
+        raise AssertionError(name)
+    return float(match[1]), float(match[2])
 
 
-def _best_keys(names: Sequence[str], table: pd.DataFrame) -> list[_Key]:
+def _key(x: float, y: float) -> str:
+    """``10x14``; at most two decimals, as some tables are named by adjusted positions."""
+    return f"{round(x, 2):g}x{round(y, 2):g}"
+
+
+def _keyed_as(keys: Sequence[str], table: pd.DataFrame) -> pd.Index[str]:
     """Keys of the spot table: by ``x, y``, or by ``new_x, new_y`` where the counts are named by those."""
-    wanted = {_key_of_name(name) for name in names}
-    candidates: list[list[_Key]] = [_keys(table, "x", "y")]
-    if "new_x" in table and "new_y" in table:
-        candidates.append(_keys(table, "new_x", "new_y"))
-    return max(candidates, key=lambda keys: len(wanted.intersection(keys)))
+    import pandas as pd
 
-
-def _keys(table: Any, x: str, y: str) -> list[_Key]:
-    return [(round(float(a), 2), round(float(b), 2)) for a, b in zip(table[x], table[y], strict=True)]
+    wanted = set(keys)
+    candidates = [
+        [_key(float(a), float(b)) for a, b in zip(table[x], table[y], strict=True)]
+        for x, y in (("x", "y"), ("new_x", "new_y"))
+        if x in table and y in table
+    ]
+    return pd.Index(max(candidates, key=lambda names: len(wanted.intersection(names))))

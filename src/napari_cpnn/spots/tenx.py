@@ -47,9 +47,11 @@ def read_10x_h5(path: Path, error: type[CpnnError]) -> AnnData:
 
 
 def _matrix_group(file: Any, path: Path, error: type[CpnnError]) -> Any:
+    import h5py
+
     if "matrix" in file:
         return file["matrix"]
-    genomes = [name for name in file if "gene_names" in file[name]]
+    genomes = [name for name, item in file.items() if isinstance(item, h5py.Group) and "gene_names" in item]
     if len(genomes) != 1:
         why = f"it has {len(genomes)} genomes" if genomes else "it has no group 'matrix'"
         raise error(f"{path} is not a 10x feature-barcode matrix of one genome: {why}.")

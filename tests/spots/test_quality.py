@@ -1,0 +1,49 @@
+"""Measured expression."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from napari_cpnn.errors import GenesError, SpotsError
+from napari_cpnn.spots import expression
+
+COUNTS = np.array([[1, 3, 0], [0, 0, 0], [10, 0, 30]], dtype=np.int32)
+
+
+def spots() -> AnnData:
+    return AnnData(
+        X=sp.csr_matrix(COUNTS.astype(np.float32)),
+        var=pd.DataFrame(index=["A", "B", "C"]),
+        obs=pd.DataFrame(index=["s", "t", "u"]),
+        layers={"counts": sp.csr_matrix(COUNTS)},
+    )
+
+
+def test_log1p_of_counts_per_ten_thousand() -> None:
+    values = expression(spots())
+    assert values.dtype == np.float32
+    expected = np.log([[2501, 7501, 1], [1, 1, 1], [2501, 1, 7501]])
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_total_is_over_all_genes_whichever_are_asked_for() -> None:
+    np.testing.assert_array_equal(expression(spots(), ["C", "A"]), expression(spots())[:, [2, 0]])
+
+
+def test_a_dense_layer_is_as_good() -> None:
+    dense = spots()
+    dense.layers["counts"] = COUNTS
+    np.testing.assert_array_equal(expression(dense), expression(spots()))
+
+
+def test_sentences() -> None:
+    with pytest.raises(GenesError, match="The table of spots does not know X"):
+        expression(spots(), ["A", "X"])
+    bare = spots()
+    del bare.layers["counts"]
+    with pytest.raises(SpotsError, match="no raw counts in layers"):
+        expression(bare)

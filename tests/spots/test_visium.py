@@ -1,0 +1,168 @@
+"""Space Ranger folders and the 10x matrix formats, written here to the letter of the format."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse as sp
+from PIL import Image
+
+from napari_cpnn.errors import SpotsError
+from napari_cpnn.spots import read_spots
+
+BARCODES = ["AAAC-1", "AAAG-1", "AAAT-1", "AACA-1"]
+IDS = ["ENSG01", "ENSG02", "ENSG03", "ENSG04", "AB1"]
+NAMES = ["ERBB2", "TBCE", "TBCE", "ACTB", "CD3 antibody"]
+TYPES = ["Gene Expression"] * 4 + ["Antibody Capture"]
+MATRIX = np.array([[1, 0, 2, 5, 9], [0, 3, 0, 1, 9], [0, 0, 0, 0, 9], [7, 0, 0, 0, 9]], dtype=np.int32)
+# barcode, in_tissue, array_row, array_col, pxl_row, pxl_col
+POSITIONS = [
+    ("AACA-1", 1, 0, 2, 10, 200),
+    ("AAAC-1", 1, 0, 0, 11, 100),
+    ("AAAG-1", 0, 1, 1, 97, 150),
+    ("AAAT-1", 1, 1, 3, 98, 250),
+    ("TTTT-1", 1, 2, 0, 183, 100),
+]
+HEADER = "barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres\n"
+
+
+def write_h5(path: Path, legacy: bool = False) -> None:
+    n = 4 if legacy else 5  # the old format knows only genes
+    csc = sp.csc_matrix(MATRIX.T[:n])
+    with h5py.File(path, "w") as file:
+        group = file.create_group("GRCh38" if legacy else "matrix")
+        group["barcodes"] = np.array(BARCODES, dtype="S18")
+        group["data"], group["indices"], group["indptr"] = csc.data, csc.indices, csc.indptr
+        group["shape"] = np.array(csc.shape, dtype=np.int32)
+        if legacy:
+            group["genes"], group["gene_names"] = np.array(IDS[:n], dtype="S20"), np.array(NAMES[:n], dtype="S20")
+        else:
+            features = group.create_group("features")
+            for key, values in (("id", IDS), ("name", NAMES), ("feature_type", TYPES)):
+                features[key] = np.array(values, dtype="S20")
+
+
+def write_mtx(folder: Path, zipped: bool = True) -> None:
+    folder.mkdir()
+    end = ".gz" if zipped else ""
+    opener = gzip.open if zipped else open
+    with opener(folder / f"matrix.mtx{end}", "wb") as file:
+        scipy.io.mmwrite(file, sp.coo_matrix(MATRIX.T), field="integer")
+    with opener(folder / f"barcodes.tsv{end}", "wt") as file:
+        file.write("\n".join(BARCODES) + "\n")
+    with opener(folder / f"features.tsv{end}", "wt") as file:
+        file.writelines(f"{i}\t{n}\t{t}\n" for i, n, t in zip(IDS, NAMES, TYPES, strict=True))
+
+
+def outs(tmp_path: Path, version: int = 2) -> Path:
+    """A Space Ranger folder without its matrix."""
+    folder = tmp_path / "outs"
+    (folder / "spatial").mkdir(parents=True)
+    lines = "".join(",".join(map(str, row)) + "\n" for row in POSITIONS)
+    if version == 1:
+        (folder / "spatial" / "tissue_positions_list.csv").write_text(lines)
+    else:
+        (folder / "spatial" / "tissue_positions.csv").write_text(HEADER + lines)
+    factors = {"tissue_hires_scalef": 0.1, "tissue_lowres_scalef": 0.03, "spot_diameter_fullres": 65.0}
+    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(factors))
+    Image.new("RGB", (30, 20), (200, 100, 50)).save(folder / "spatial" / "tissue_hires_image.png")
+    return folder
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("matrix", ["h5", "h5 of Cell Ranger 2", "mtx.gz", "mtx", "prefixed h5"])
+def test_every_form_of_the_folder_gives_the_same_spots(tmp_path: Path, version: int, matrix: str) -> None:
+    folder = outs(tmp_path, version)
+    if "h5" in matrix:
+        prefix = "V1_Breast_" if "prefixed" in matrix else ""
+        write_h5(folder / f"{prefix}filtered_feature_bc_matrix.h5", legacy="Cell Ranger 2" in matrix)
+    else:
+        write_mtx(folder / "filtered_feature_bc_matrix", zipped=matrix == "mtx.gz")
+    spots = read_spots(folder)
+    assert list(spots.obs_names) == ["AAAC-1", "AACA-1"]  # AAAG not in tissue, AAAT (all but antibody) without counts
+    np.testing.assert_array_equal(spots.X.toarray(), MATRIX[[0, 3]][:, :4])
+    assert list(spots.var_names) == ["ERBB2", "TBCE", "TBCE-1", "ACTB"]
+    assert list(spots.var["gene_ids"]) == IDS[:4]
+    np.testing.assert_array_equal(spots.obsm["spatial"], [[100.0, 11.0], [200.0, 10.0]])  # (x, y) = (col, row)
+    assert list(spots.obs["array_col"]) == [0, 2]
+    (library,) = spots.uns["spatial"].values()
+    assert library["scalefactors"]["spot_diameter_fullres"] == 65.0
+    assert library["images"]["hires"].shape == (20, 30, 3)
+    assert library["images"]["hires"].dtype == np.uint8
+    assert spots.uns["napari_cpnn"]["dropped"] == {
+        "no_position": 0, "no_counts": 2, "not_in_tissue": 1, "outside_slide": 0,
+    }  # fmt: skip
+
+
+def test_the_matrix_file_stands_for_its_folder(tmp_path: Path) -> None:
+    folder = outs(tmp_path)
+    write_h5(folder / "raw_feature_bc_matrix.h5")
+    assert read_spots(folder / "raw_feature_bc_matrix.h5").n_obs == 2
+    assert read_spots(folder).n_obs == 2
+
+
+def test_sentences(tmp_path: Path) -> None:
+    folder = outs(tmp_path)
+    with pytest.raises(SpotsError, match=r"matrix is missing: .* neither filtered_feature_bc_matrix.h5 nor"):
+        read_spots(folder)
+    with pytest.raises(SpotsError, match=r"is a Space Ranger run; open its folder .*outs"):
+        read_spots(tmp_path)
+    write_h5(folder / "filtered_feature_bc_matrix.h5")
+    whole = (folder / "filtered_feature_bc_matrix.h5").read_bytes()
+    (folder / "filtered_feature_bc_matrix.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SpotsError, match="cannot be read as a 10x feature-barcode matrix"):
+        read_spots(folder)
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "w") as file:
+        file["other"] = 1
+    with pytest.raises(SpotsError, match="it has no group 'matrix'"):
+        read_spots(folder)
+    (folder / "filtered_feature_bc_matrix.h5").write_bytes(whole)
+    (folder / "spatial" / "scalefactors_json.json").write_text("{")
+    with pytest.raises(SpotsError, match="cannot be read as Space Ranger's scale factors"):
+        read_spots(folder)
+    (folder / "spatial" / "tissue_positions.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SpotsError, match="has 2 columns in place of barcode, in_tissue"):
+        read_spots(folder)
+    (folder / "spatial" / "tissue_positions.csv").write_text(HEADER + "GGGG-1,1,0,0,1,1\n")
+    with pytest.raises(SpotsError, match="No barcode of the matrix"):
+        read_spots(folder)
+    (folder / "spatial" / "tissue_positions.csv").unlink()
+    with pytest.raises(SpotsError, match=r"has no tissue_positions.csv"):
+        read_spots(folder)
+
+
+def test_an_hd_run_names_its_bins(tmp_path: Path) -> None:
+    (tmp_path / "binned_outputs" / "square_008um").mkdir(parents=True)
+    with pytest.raises(SpotsError, match=r"Visium HD run; open one of its bin sizes, for instance .*square_008um"):
+        read_spots(tmp_path)
+
+
+def test_matrix_and_features_of_different_runs(tmp_path: Path) -> None:
+    folder = outs(tmp_path)
+    write_mtx(folder / "filtered_feature_bc_matrix", zipped=False)
+    (folder / "filtered_feature_bc_matrix" / "barcodes.tsv").write_text("AAAC-1\n")
+    with pytest.raises(SpotsError, match="does not fit together: a matrix of 4 x 5 with 1 barcodes and 5 features"):
+        read_spots(folder)
+
+
+def test_real_subset(shared_data: Path) -> None:
+    spots = read_spots(shared_data / "visium-human-breast-10x-subset")
+    assert spots.shape == (338, 36601)
+    assert spots.X.nnz == 1_541_850
+    assert np.median(np.asarray(spots.X.sum(axis=1))) == 14_234
+    (library,) = spots.uns["spatial"].values()
+    height, width = library["images"]["hires"].shape[:2]
+    on_png = spots.obsm["spatial"] * library["scalefactors"]["tissue_hires_scalef"]
+    assert (on_png >= 0).all()
+    assert (on_png < (width, height)).all()
+
+
+def test_real_run_whose_matrix_is_missing(shared_data: Path) -> None:
+    with pytest.raises(SpotsError, match=r"matrix is missing: .*Visium_BC"):
+        read_spots(shared_data / "visium-human-breast-blockA-composition" / "Visium_BC")
