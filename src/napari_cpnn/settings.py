@@ -34,7 +34,7 @@ class _Settings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Read what :meth:`to_dict` wrote; an unknown name is a :class:`SettingsError`."""
+        """Read what :meth:`to_dict` wrote; an unknown name or a wrong type is a :class:`SettingsError`."""
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(data) - known)
         if unknown:
@@ -47,7 +47,10 @@ class _Settings:
         for name, value in values.items():
             if isinstance(value, list):
                 values[name] = tuple(value)
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as exc:  # such as a text where a number belongs
+            raise SettingsError(f"A setting of {cls.__name__} has a value of the wrong type ({exc}).") from exc
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some values changed."""
@@ -67,6 +70,11 @@ def _plain(value: Any) -> Any:
 def _check(ok: bool, message: str) -> None:
     if not ok:
         raise SettingsError(message)
+
+
+def _check_precision(precision: str) -> None:
+    known = ("auto", "float32", "bfloat16")
+    _check(precision in known, f"There is no precision {precision!r}; use one of {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,10 @@ class PrototypeSettings(_Settings):
     def __post_init__(self) -> None:
         _check(self.method == "mean", f"There is no way {self.method!r} to estimate prototypes; use 'mean'.")
         _check(0 < self.max_mito <= 1, "The largest mitochondrial share must be in (0, 1].")
+        _check(
+            min(self.min_genes, self.min_cells, self.min_cells_per_type) >= 0,
+            "The least numbers of genes and cells cannot be negative.",
+        )
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,8 @@ class TrainingSettings(_Settings):
         _check(self.n_programs >= 0, "The number of programs cannot be negative.")
         _check(self.composition_weight >= 0 and self.prototype_weight >= 0, "Loss weights cannot be negative.")
         _check(self.max_epochs >= 1 and self.batch_size >= 2, "Training needs an epoch and batches of two or more.")
+        _check(self.patience >= 1 and self.hidden >= 1, "The patience and the width of the head must be at least one.")
+        _check_precision(self.precision)
         _check(0 <= self.min_spot_fraction < 1, "The least share of spots of a gene must be in [0, 1).")
         _check(self.learning_rate > 0 and self.backbone_learning_rate >= 0, "Learning rates cannot be negative.")
 
@@ -179,3 +193,6 @@ class MappingSettings(_Settings):
             f"The first lattice must be a power of two up to 16, not {self.coarsest}.",
         )
         _check(self.stride_um is None or self.stride_um > 0, "The stride must be positive.")
+        _check(self.batch_seconds > 0 and self.min_screen_px > 0, "Batch duration and patch size must be positive.")
+        _check(self.margin >= 0, "The margin around the view cannot be negative.")
+        _check_precision(self.precision)

@@ -1,0 +1,114 @@
+"""Single cells from files."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse as sp
+
+from napari_cpnn.errors import CellsError
+from napari_cpnn.prototypes import read_cells
+
+COUNTS = np.array([[1, 0, 2], [0, 3, 0]], dtype=np.int32)
+CELLS, GENES = ["AAA-1", "CCC-1"], ["ERBB2", "ACTB", "CD3E"]
+
+
+def geo_folder(folder: Path) -> Path:
+    """As GSE176078 (Wu et al. 2021) lays its files: prefixes, gene names only, annotations beside."""
+    folder.mkdir()
+    scipy.io.mmwrite(folder / "count_matrix_sparse.mtx", sp.coo_matrix(COUNTS.T), field="integer")
+    (folder / "count_matrix_barcodes.tsv").write_text("\n".join(CELLS) + "\n")
+    (folder / "count_matrix_genes.tsv").write_text("\n".join(GENES) + "\n")
+    (folder / "metadata.csv").write_text(',"celltype","patient"\n"CCC-1","CAFs","P1"\n"AAA-1","T-cells","P2"\n')
+    return folder
+
+
+def test_matrix_folder_with_annotations_beside(tmp_path: Path) -> None:
+    cells = read_cells(geo_folder(tmp_path / "geo"))
+    np.testing.assert_array_equal(cells.layers["counts"].toarray(), COUNTS)
+    assert cells.layers["counts"].format == "csr"
+    assert list(cells.var_names) == GENES
+    assert list(cells.obs["celltype"]) == ["T-cells", "CAFs"]
+
+
+def test_annotations_that_are_given(tmp_path: Path) -> None:
+    folder = geo_folder(tmp_path / "geo")
+    table = tmp_path / "labels.tsv.gz"
+    table.write_bytes(gzip.compress(b"barcode\tkind\nAAA-1\tT\nZZZ-1\tB\n"))
+    cells = read_cells(folder, annotations=table)
+    assert cells.obs["kind"].iloc[0] == "T"
+    assert cells.obs["kind"].isna().tolist() == [False, True]
+    assert "celltype" not in cells.obs
+    with pytest.raises(CellsError, match="There is no table of annotations"):
+        read_cells(folder, annotations=tmp_path / "none.csv")
+    table.write_bytes(gzip.compress(b"barcode\tkind\nZZZ-1\tB\n"))
+    with pytest.raises(CellsError, match=r"names none of the cells: for instance ZZZ-1 against AAA-1"):
+        read_cells(folder, annotations=table)
+    table.write_bytes(gzip.compress(b"barcode\tkind\nAAA-1\tB\nAAA-1\tT\n"))
+    with pytest.raises(CellsError, match="names a cell twice"):
+        read_cells(folder, annotations=table)
+
+
+def test_h5ad(tmp_path: Path) -> None:
+    table = ad.AnnData(
+        X=COUNTS.astype(np.float64),
+        obs=pd.DataFrame({"celltype": ["T", "B"]}, index=CELLS),
+        var=pd.DataFrame(index=GENES),
+    )
+    table.write_h5ad(tmp_path / "cells.h5ad")
+    cells = read_cells(tmp_path / "cells.h5ad")
+    np.testing.assert_array_equal(cells.layers["counts"].toarray(), COUNTS)
+    assert list(cells.obs["celltype"]) == ["T", "B"]
+    table.X = np.log1p(COUNTS)
+    table.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(CellsError, match=r"cells.h5ad holds no raw counts"):
+        read_cells(tmp_path / "cells.h5ad")
+
+
+def test_sentences(tmp_path: Path) -> None:
+    with pytest.raises(CellsError, match="There is no file or folder"):
+        read_cells(tmp_path / "none.h5ad")
+    with pytest.raises(CellsError, match="count matrix is missing"):
+        read_cells(tmp_path)
+    (tmp_path / "cells.xlsx").write_text("x")
+    with pytest.raises(CellsError, match="of no known kind"):
+        read_cells(tmp_path / "cells.xlsx")
+    (tmp_path / "cells.RData").write_text("not R")
+    with pytest.raises(CellsError, match=r"cells.RData cannot be read as R data"):
+        read_cells(tmp_path / "cells.RData")
+    folder = geo_folder(tmp_path / "geo")
+    (folder / "count_matrix_genes.tsv").unlink()
+    with pytest.raises(CellsError, match=r"no features.tsv or genes.tsv beside it"):
+        read_cells(folder)
+
+
+def test_without_rdata_the_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "rdata", None)
+    (tmp_path / "cells.RData").write_bytes(b"")
+    with pytest.raises(CellsError, match="pip install rdata"):
+        read_cells(tmp_path / "cells.RData")
+
+
+def test_10x_h5(shared_data: Path) -> None:
+    cells = read_cells(shared_data / "visium-human-breast-10x-subset" / "filtered_feature_bc_matrix.h5")
+    assert cells.shape == (338, 36601)
+    assert cells.var.loc["ERBB2", "gene_ids"] == "ENSG00000141736"
+
+
+def test_rdata_is_what_the_derived_table_holds(shared_data: Path) -> None:
+    folder = shared_data / "scref-human-breast-wu2021" / "spacedeconv"
+    cells = read_cells(folder / "single_cell_data_2.RData")
+    derived = ad.read_h5ad(shared_data / "derived" / "wu2021_CID4465_counts.h5ad")
+    assert cells.shape == (1564, 29733)
+    assert (cells.layers["counts"] != derived.X).nnz == 0
+    assert list(cells.obs_names) == list(derived.obs_names)
+    assert list(cells.var_names) == list(derived.var_names)
+    assert list(cells.obs["celltype_minor"]) == list(derived.obs["celltype_minor"])
+    with pytest.raises(CellsError, match=r"signature_dwls.rds is of no known kind"):
+        read_cells(folder / "signature_dwls.rds")

@@ -1,0 +1,116 @@
+"""Mean profiles from single cells, and what is left out on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
+from napari_cpnn.prototypes import estimate_prototypes, read_cells
+from napari_cpnn.settings import PrototypeSettings
+
+LOOSE = PrototypeSettings(min_genes=1, min_cells=1, min_cells_per_type=1)
+
+
+def cells(n: int = 60, genes: int = 30, seed: int = 0) -> ad.AnnData:
+    rng = np.random.default_rng(seed)
+    names = [f"G{i}" for i in range(genes - 1)] + ["MT-CO1"]
+    counts = rng.poisson(2.0, (n, genes)).astype(np.int32)
+    obs = pd.DataFrame(
+        {"celltype": [f"type {'cab'[i % 3]}" for i in range(n)], "patient": [f"P{i % 2}" for i in range(n)]},
+        index=[f"cell{i}" for i in range(n)],
+    )
+    return ad.AnnData(
+        X=sp.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=names), layers={"counts": sp.csr_matrix(counts)}
+    )
+
+
+def test_profiles_are_summed_counts_over_their_total() -> None:
+    table = cells()
+    protos = estimate_prototypes(table, batch="patient", settings=LOOSE)
+    counts = pd.DataFrame(table.X.toarray(), index=table.obs["celltype"], columns=table.var_names)
+    sums = counts.groupby(level=0).sum()
+    expected = sums.div(sums.sum(axis=1), axis=0)
+    assert protos.cell_types == ("type a", "type b", "type c")
+    np.testing.assert_allclose(protos.to_frame(), expected[list(protos.genes)], rtol=1e-5)
+    assert list(protos.n_cells) == [20, 20, 20]
+    assert protos.provenance["batches"] == {"P0": 30, "P1": 30}
+    assert protos.provenance["settings"] == LOOSE.to_dict()
+
+
+def test_order_of_cells_and_genes_does_not_matter() -> None:
+    table = cells()
+    rng = np.random.default_rng(1)
+    shuffled = table[rng.permutation(table.n_obs), rng.permutation(table.n_vars)].copy()
+    one, two = (estimate_prototypes(t, settings=LOOSE) for t in (table, shuffled))
+    np.testing.assert_allclose(two.select(one.genes).profiles, one.profiles, rtol=1e-6)
+
+
+def test_filters_and_what_they_left_out() -> None:
+    table = cells()
+    counts = table.X.toarray()
+    counts[0] = 0  # without a single gene
+    counts[1, :5], counts[1, 5:] = 1, 0  # five genes
+    counts[2, -1] = counts[2, :-1].sum() * 2  # two thirds mitochondrial
+    counts[:, 7] = 0
+    counts[10:13, 7] = 4  # a gene in three cells
+    table.layers["counts"] = sp.csr_matrix(counts)
+    table.obs["celltype"] = table.obs["celltype"].astype("category")
+    table.obs.loc[["cell3", "cell4"], "celltype"] = np.nan
+    protos = estimate_prototypes(table, settings=LOOSE.replace(min_genes=6, max_mito=0.5, min_cells=4))
+    assert protos.provenance["cells_left_out"] == {"no_label": 2, "few_genes": 2, "mitochondrial": 1}
+    assert int(protos.n_cells.sum()) == 55
+    assert set(table.var_names) - set(protos.genes) == {"G7"}
+    assert "G7" in estimate_prototypes(table, settings=LOOSE.replace(min_cells=3)).genes
+
+
+def test_sentences() -> None:
+    with pytest.raises(CellsError, match=r"no column 'kind'; the columns there are: celltype, patient"):
+        estimate_prototypes(cells(), "kind")
+    with pytest.raises(CellsError, match="no column 'donor'"):
+        estimate_prototypes(cells(), batch="donor", settings=LOOSE)
+    bare = cells()
+    del bare.layers["counts"]
+    with pytest.raises(CellsError, match="no raw counts in layers"):
+        estimate_prototypes(bare)
+    with pytest.raises(PrototypesError, match="No cell is left of 60: 0 have no label, 60 fewer than 200 genes"):
+        estimate_prototypes(cells())
+    with pytest.raises(PrototypesError, match=r"No gene is left: of 30 detected genes 0 are in at least 200"):
+        estimate_prototypes(cells(), settings=LOOSE.replace(min_cells=200))
+
+
+def test_thin_types_are_named() -> None:
+    with pytest.warns(CpnnWarning, match=r"uncertain: type a \(20\), type b \(20\), type c \(20\)"):
+        estimate_prototypes(cells(), settings=LOOSE.replace(min_cells_per_type=21))
+
+
+def test_a_type_without_counts_has_no_prototype() -> None:
+    table = cells()
+    counts = table.X.toarray()
+    rare = (table.obs["celltype"] == "type a").to_numpy()
+    counts[:, 0] = rare * 5  # type a is seen in gene 0 alone, and that gene is seen in too few cells
+    counts[rare, 1:] = 0
+    table.layers["counts"] = sp.csr_matrix(counts)
+    with pytest.warns(CpnnWarning, match="no prototype: type a"):
+        protos = estimate_prototypes(table, settings=LOOSE.replace(min_cells=21))
+    assert protos.cell_types == ("type b", "type c")
+
+
+def test_wu2021(shared_data: Path) -> None:
+    table = read_cells(shared_data / "derived" / "wu2021_CID4465_counts.h5ad")
+    settings = PrototypeSettings(min_cells=5, min_cells_per_type=1)
+    protos = estimate_prototypes(table, "celltype_major", settings=settings)
+    assert dict(zip(protos.cell_types, protos.n_cells.tolist(), strict=True))["CAFs"] == 379
+    assert len(protos.genes) == 12_297  # the number that the data's README gives
+    top = protos.to_frame()
+    assert top["IGKC"].idxmax() == "Plasmablasts"
+    assert top["COL1A1"].idxmax() == "CAFs"
+    assert top["CD3E"].idxmax() == "T-cells"
+    assert top["PECAM1"].idxmax() == "Endothelial"
+    with pytest.warns(CpnnWarning, match=r"958 are in at least 200 of the 1564 cells; .*min_cells=5\)"):
+        estimate_prototypes(table, "celltype_major")

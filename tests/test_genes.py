@@ -1,0 +1,57 @@
+"""Gene names."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_cpnn.errors import GenesError
+from napari_cpnn.genes import is_mitochondrial, look_like_ensembl, positions, require_genes, shared_genes
+
+NAMES = st.lists(st.sampled_from([f"G{i}" for i in range(12)]), max_size=20)
+
+
+@given(NAMES, NAMES)
+def test_positions_point_at_the_first_of_each(genes: list[str], wanted: list[str]) -> None:
+    for gene, i in zip(wanted, positions(genes, wanted), strict=True):
+        assert i == (genes.index(gene) if gene in genes else -1)
+
+
+@given(NAMES, NAMES)
+def test_shared_genes_are_the_intersection_in_the_order_of_the_first(first: list[str], second: list[str]) -> None:
+    if not set(first) & set(second):
+        with pytest.raises(GenesError):
+            shared_genes(first, second, ("one", "two"))
+        return
+    shared = shared_genes(first, second, ("one", "two"))
+    assert set(shared) == set(first) & set(second)
+    assert len(set(shared)) == len(shared)
+    assert shared == sorted(shared, key=first.index)
+
+
+def test_ids_against_symbols_is_said() -> None:
+    ids = ["ENSG00000141736", "ENSG00000075624.17"]
+    with pytest.raises(GenesError, match=r"the model has symbols and the spots has Ensembl ids; convert one"):
+        shared_genes(["ERBB2", "ACTB"], ids, ("the model", "the spots"))
+    with pytest.raises(GenesError, match="for instance ERBB2 against Erbb2"):
+        shared_genes(["ERBB2"], ["Erbb2"], ("the model", "the spots"))
+
+
+def test_what_looks_like_ensembl() -> None:
+    assert look_like_ensembl(["ENSG00000141736", "ENSG00000075624.17", "ERBB2"])
+    assert look_like_ensembl(["ENSMUSG00000062312"])
+    assert not look_like_ensembl(["ENSA", "ERBB2", "ENSG1"])
+    assert not look_like_ensembl([])
+
+
+def test_mitochondrial() -> None:
+    assert is_mitochondrial(["MT-CO1", "mt-Nd1", "MTOR", "MT1X", "ERBB2"]).tolist() == [True, True, False, False, False]
+
+
+def test_missing_genes_are_named() -> None:
+    assert require_genes(["A", "B", "C"], ["C", "A"], "The model").tolist() == [2, 0]
+    with pytest.raises(GenesError, match=r"The model does not know X, Y\.$"):
+        require_genes(["A"], ["X", "A", "Y"], "The model")
+    with pytest.raises(GenesError, match=r"does not know 0, 1, 2, 3, 4 and 2 more\.$"):
+        require_genes(["A"], list("0123456"), "The model")

@@ -1,0 +1,97 @@
+"""Settings: plain JSON in and out, and no value that makes no sense."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from napari_cpnn.errors import SettingsError
+from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.settings import MappingSettings, PrototypeSettings, TissueSettings, TrainingSettings
+
+ALL = (TissueSettings, PrototypeSettings, TrainingSettings, MappingSettings)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_json_round_trip(kind: type[Any]) -> None:
+    assert kind.from_dict(json.loads(json.dumps(kind().to_dict()))) == kind()
+
+
+def test_round_trip_of_changed_values() -> None:
+    training = TrainingSettings(patch=PatchSpec(128, 0.25), n_programs=0, validation="C4")
+    again = TrainingSettings.from_dict(json.loads(json.dumps(training.to_dict())))
+    assert again == training
+    assert isinstance(again.patch, PatchSpec)
+    mapping = MappingSettings(tissue=TissueSettings(mpp=8.0), stride_um=56.0)
+    assert MappingSettings.from_dict(json.loads(json.dumps(mapping.to_dict()))) == mapping
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_setting_has_help_for_the_command_line(kind: type[Any]) -> None:
+    for f in dataclasses.fields(kind):
+        if f.name != "tissue":  # a group of its own
+            assert f.metadata["help"], f.name
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_frozen_and_unknown_names(kind: type[Any]) -> None:
+    name = dataclasses.fields(kind)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(kind(), name, 1)
+    with pytest.raises(SettingsError, match=f"{kind.__name__} has no setting colour, shape"):
+        kind.from_dict({"shape": 1, "colour": 2})
+
+
+def test_a_value_of_the_wrong_type() -> None:
+    with pytest.raises(SettingsError, match="TrainingSettings has a value of the wrong type"):
+        TrainingSettings.from_dict({"max_epochs": "three"})
+
+
+def test_replace_checks_again() -> None:
+    assert TrainingSettings().replace(max_epochs=3).max_epochs == 3
+    with pytest.raises(SettingsError):
+        TrainingSettings().replace(max_epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (TissueSettings, {"mpp": 0}),
+        (TissueSettings, {"min_coverage": 0}),
+        (TissueSettings, {"min_coverage": 1.1}),
+        (PrototypeSettings, {"method": "median"}),
+        (PrototypeSettings, {"max_mito": 0}),
+        (TrainingSettings, {"head": "mlp"}),
+        (TrainingSettings, {"loss": "mae"}),
+        (TrainingSettings, {"prototype_mode": "none"}),
+        (PrototypeSettings, {"min_cells": -1}),
+        (TrainingSettings, {"n_programs": -1}),
+        (TrainingSettings, {"patience": 0}),
+        (TrainingSettings, {"precision": "float8"}),
+        (TrainingSettings, {"composition_weight": -1}),
+        (TrainingSettings, {"max_epochs": 0}),
+        (TrainingSettings, {"batch_size": 1}),
+        (TrainingSettings, {"min_spot_fraction": 1}),
+        (TrainingSettings, {"learning_rate": 0}),
+        (MappingSettings, {"max_batch": 0}),
+        (MappingSettings, {"coarsest": 12}),
+        (MappingSettings, {"coarsest": 0}),
+        (MappingSettings, {"stride_um": 0}),
+        (MappingSettings, {"batch_seconds": 0}),
+        (MappingSettings, {"margin": -1}),
+        (MappingSettings, {"precision": "half"}),
+    ],
+)
+def test_values_that_make_no_sense(kind: type[Any], wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError):
+        kind(**wrong)
+
+
+def test_presets() -> None:
+    paper = TrainingSettings.paper(max_epochs=5)
+    assert (paper.n_programs, paper.composition_weight, paper.head, paper.max_epochs) == (0, 0.0, "cpnn", 5)
+    assert TrainingSettings.plain().head == "linear"
+    assert TrainingSettings.paper(n_programs=4).n_programs == 4
