@@ -59,7 +59,9 @@ def model():
     )
     with torch.no_grad():  # untrained weights are nearly flat; maps with contrast are easier to look at
         model.head.composition[-1].weight *= 30
-    model.provenance["metrics"] = {"gene_pcc": {"ERBB2": 0.41, "EPCAM": None}}
+        model.head.log_alpha += 3
+    scores = {"slide": "C4", "pcc_mean": 0.15, "scc_mean": 0.12, "n_genes": 5, "per_gene_pcc": {"ERBB2": 0.41}}
+    model.provenance |= {"training_data": [{"slide": "C2", "n_spots": 176}], "metrics": {"held_out": scores}}
     return model.eval()
 
 

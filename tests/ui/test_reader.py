@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 import tifffile
+from tests.ui.conftest import MPP, SHAPE, tissue_image, write_slide
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui.reader import get_reader
-from tests.ui.conftest import MPP, SHAPE, tissue_image, write_slide
 
 
 def test_slide_opens_in_micrometres(slide_path):

@@ -402,8 +402,8 @@ def device_text(mapper: LiveMapper) -> str:
 
 
 def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
-    """Such as ``C4 · 9278 x 9916 px · 0.69 um/px``; height by width."""
-    size = f"{name} · {shape[0]:,} x {shape[1]:,} px".replace(",", " ")
+    """Such as ``C4 · 9278 x 9916 px · 0.69 um/px``; width by height, as on a microscope."""
+    size = f"{name} · {shape[1]} x {shape[0]} px"
     return f"{size} · pixel size unknown" if mpp is None else f"{size} · {mpp[0]:.3g} um/px"
 
 
@@ -426,28 +426,37 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
         ("Cell types", ", ".join(model.cell_types) or "none"),
         ("Residual programs", str(model.n_programs)),
     ]
-    for key in ("training_data", "metrics", "licence_notes", "backbone_weights"):
-        value = _plain_text(model.provenance.get(key))
-        if value:
-            card.append((key.replace("_", " ").capitalize(), value))
+    provenance, held_out = model.provenance, _held_out(model)
+    trained = [_entry(item) for item in provenance.get("training_data", [])]
+    if trained:
+        card.append(("Trained on", ", ".join(trained)))
+    if "pcc_mean" in held_out:
+        scores = f"mean PCC {held_out['pcc_mean']:.3f}, SCC {held_out.get('scc_mean', float('nan')):.3f}"
+        card.append(
+            ("Held out", f"{held_out.get('slide', 'spots')}: {scores} over {held_out.get('n_genes', '?')} genes")
+        )
+    for key, name in (("backbone_weights", "Start weights"), ("licence_notes", "Licence")):
+        if provenance.get(key):
+            card.append((name, str(provenance[key])))
     return card
 
 
-def _plain_text(value: Any) -> str:
-    """A JSON value in words; tables (such as one score per gene) are left out."""
-    if isinstance(value, dict):
-        inside = {k: _plain_text(v) for k, v in value.items() if not isinstance(v, dict) or len(v) <= 10}
-        return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in inside.items() if v)
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain_text(v) for v in value[:20])
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "" if value is None else str(value)
+def _entry(item: Any) -> str:
+    """One training slide of a card, such as ``C2 (176 spots)``."""
+    if isinstance(item, dict) and "slide" in item:
+        return f"{item['slide']} ({item.get('n_spots', '?')} spots)"
+    return str(item)
+
+
+def _held_out(model: CPNN) -> dict[str, Any]:
+    """Scores on spots that training did not see; empty when the checkpoint has none."""
+    found = model.provenance.get("metrics", {}).get("held_out", {})
+    return found if isinstance(found, dict) else {}
 
 
 def gene_scores(model: CPNN) -> dict[str, float]:
     """Held-out PCC per gene, from the checkpoint; empty when it has none."""
-    scores = model.provenance.get("metrics", {}).get("gene_pcc", {})
+    scores = _held_out(model).get("per_gene_pcc", {})
     return {gene: float(value) for gene, value in scores.items() if value is not None}
 
 
