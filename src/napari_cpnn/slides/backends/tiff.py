@@ -51,7 +51,9 @@ class TiffSource:
                     if getattr(tif, f"is_{name}"):
                         raise Refused(f"{name.upper()} files are left to OpenSlide")
                 if not len(tif.pages):
-                    raise Refused("its directory lies behind the end of the file, which must be cut short")
+                    raise SlideError(
+                        f"{path} is cut short: the directory of its pages lies behind its end; copy it again."
+                    )
                 series = _level_series(tif)
                 planes = [_planes(tif, s) for s in series]
                 page = series[0].pages[0].keyframe
