@@ -112,3 +112,10 @@ def test_rdata_is_what_the_derived_table_holds(shared_data: Path) -> None:
     assert list(cells.obs["celltype_minor"]) == list(derived.obs["celltype_minor"])
     with pytest.raises(CellsError, match=r"signature_dwls.rds is of no known kind"):
         read_cells(folder / "signature_dwls.rds")
+
+
+def test_truncated_rdata(shared_data: Path, tmp_path: Path) -> None:
+    whole = (shared_data / "scref-human-breast-wu2021/spacedeconv/single_cell_data_2.RData").read_bytes()
+    (tmp_path / "half.RData").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CellsError, match=r"half.RData cannot be read as R data"):
+        read_cells(tmp_path / "half.RData")

@@ -95,6 +95,13 @@ def test_where_there_is_no_array() -> None:
     assert fit_array(um * 1e6, array) is None  # no plausible pixel size
 
 
+def test_bins_of_unknown_size_are_not_taken_for_st() -> None:
+    array, um = lay_out("square", pitch_um=8.0, n=80)
+    assert fit_array(um / 0.25, array) is None
+    assert fit_array(um / 0.25) is None
+    assert fit_array(um / 0.25, array, pitch_um=8.0) is not None
+
+
 def test_pitch_and_diameter() -> None:
     array, um = lay_out("square", pitch_um=8.0)
     fit = fit_array(um / 0.25, array, pitch_um=8.0)

@@ -123,6 +123,10 @@ def test_sentences_for_wrong_tables(tmp_path: Path) -> None:
         read_spots(positions, positions)
     with pytest.raises(SpotsError, match="has no column x, y, pixel_x, pixel_y"):
         read_spots(counts, counts)
+    with pytest.raises(SpotsError, match="has a value that is not a number"):
+        read_spots(*write(tmp_path, positions=POSITIONS.assign(pixel_x="far")))
+    with pytest.raises(SpotsError, match="has no rows"):
+        read_spots(*write(tmp_path, positions=POSITIONS.iloc[:0]))
     (tmp_path / "slide.svs").write_bytes(b"no table")
     with pytest.raises(SpotsError, match="of no known kind"):
         read_spots(tmp_path / "slide.svs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import CellsError
 from napari_cpnn.spots.counts import as_counts, count_table
+from napari_cpnn.spots.tables import READ_ERRORS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +29,7 @@ def read_rdata(path: Path) -> AnnData:
             # rdata warns about each R class that it has no Python class for; we take their slots.
             warnings.simplefilter("ignore")
             objects = rdata.read_rda(path)
-    except (OSError, EOFError, ValueError, NotImplementedError) as exc:
+    except (*READ_ERRORS, lzma.LZMAError, NotImplementedError) as exc:
         raise CellsError(f"{path} cannot be read as R data ({exc}).") from exc
     experiments = [value for value in objects.values() if hasattr(value, "assays") and hasattr(value, "colData")]
     if len(experiments) != 1:

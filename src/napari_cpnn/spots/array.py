@@ -26,6 +26,7 @@ SPOT_UM: dict[ArrayKind, float] = {"square": 100.0, "hexagonal": 55.0}
 """Diameter of a spot, in um."""
 
 _MIN_SPOTS = 6
+_MAX_ST_SPOTS = 5000  # no Spatial Transcriptomics array has more; a larger square one are bins of unknown size
 _MAX_SCATTER = 0.15  # of the pitch: spots that are farther from any lattice are beads or cells, not an array
 
 
@@ -72,14 +73,19 @@ def fit_array(
     Returns
     -------
     ArrayFit or None
-        None when there are too few spots, or they lie on no lattice, or the pixel size is not plausible.
+        None when there are too few spots, or they lie on no lattice, or the pixel size is not plausible, or the
+        pitch was not given and the array is neither of the two.
     """
     pixels = np.asarray(spatial, dtype=np.float64)
     if len(pixels) < _MIN_SPOTS:
         return None
     if array is not None:
-        return _fit_coordinates(pixels, np.asarray(array, dtype=np.float64), pitch_um)
-    return _fit_neighbours(pixels, pitch_um)
+        fit = _fit_coordinates(pixels, np.asarray(array, dtype=np.float64), pitch_um)
+    else:
+        fit = _fit_neighbours(pixels, pitch_um)
+    if fit is not None and fit.kind == "square" and pitch_um is None and len(pixels) > _MAX_ST_SPOTS:
+        return None
+    return fit
 
 
 def _fit_coordinates(pixels: FloatArray, array: FloatArray, pitch_um: float | None) -> ArrayFit | None:

@@ -76,6 +76,8 @@ def read_spots(path: str | Path, positions: str | Path | None = None, slide: Sli
 
 
 def _read(source: Path, positions: Path | None) -> tuple[AnnData, dict[str, int]]:
+    if source.is_dir() and source.suffix == ".zarr":
+        raise SpotsError(f"{source} is a Zarr store, which is not read yet; write its table as .h5ad.")
     if source.is_dir():
         return read_visium(source)
     if is_legacy_table(source):
