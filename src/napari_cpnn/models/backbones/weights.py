@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -115,10 +116,25 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"The weights file {path} is damaged: {error}; get it again.") from error
 
 
+#: What torch's restricted unpickler raises on files that are cut, or are something else altogether.
+_UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _UNPICKLING_ERRORS as error:
         raise WeightsError(
             f"{path} cannot be read as weights; give a .safetensors, .h5 or .pth file that holds tensors only."
         ) from error
