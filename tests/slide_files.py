@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from scipy import ndimage
+from PIL import Image
 
 from napari_cpnn.slides import Slide
 
@@ -15,9 +15,10 @@ from napari_cpnn.slides import Slide
 def picture(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarray:
     """A smooth random RGB picture: no symmetry, so that a flip or a shift shows."""
     rng = np.random.default_rng(seed)
-    coarse = rng.uniform(0, 255, (height // 8 + 2, width // 8 + 2, channels))
-    smooth = ndimage.zoom(coarse, (8, 8, 1), order=1)[:height, :width]
-    return smooth.clip(0, 255).astype(np.uint8)
+    coarse = rng.integers(0, 256, (channels, height // 8 + 2, width // 8 + 2), dtype=np.uint8)
+    size = (8 * coarse.shape[2], 8 * coarse.shape[1])
+    smooth = [Image.fromarray(c).resize(size, Image.Resampling.BILINEAR) for c in coarse]
+    return np.ascontiguousarray(np.stack([np.asarray(s) for s in smooth], axis=-1)[:height, :width])
 
 
 def write_tiff(path: Path, pixels: np.ndarray, **options: Any) -> Path:

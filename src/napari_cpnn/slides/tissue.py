@@ -27,8 +27,10 @@ Float32Array = npt.NDArray[np.float32]
 
 # Bounds of Otsu's threshold of strong colour, in least saturations: below it smears come in, above it pale tissue goes.
 _STRONG = (3.0, 4.0)
-# Roughness: deviation of green from its surroundings, 0..1, at least this, and so many times that of the glass.
-_MIN_ROUGH, _ROUGH_OVER_GLASS = 0.012, 3.0
+# Roughness: deviation of green from its surroundings, 0..1. So many times that of the glass, within these bounds.
+_ROUGH_OVER_GLASS, _ROUGH = 3.0, (0.012, 0.04)
+# How much of a structure's darkness is magenta: eosin about one half, haematoxylin a quarter, dust none.
+_MIN_MAGENTA = 0.3
 _FINE_UM, _COARSE_UM = 24.0, 32.0
 # Membranes of fat cells this far apart still belong together.
 _CLOSE_UM, _SHRINK_UM = 64.0, 24.0
@@ -173,9 +175,16 @@ def _coloured(light: Float32Array, saturation: Float32Array, um_per_px: Mpp, flo
     rough = np.sqrt(_blurred(deviation**2, um_per_px, _COARSE_UM).clip(0))
     glass = rough[(saturation < floor / 2) & (green > 0.7)]
     noise = float(np.median(glass)) if glass.size else 0.0
-    is_rough = rough > max(_MIN_ROUGH, _ROUGH_OVER_GLASS * noise)
+    is_rough = rough > np.clip(_ROUGH_OVER_GLASS * noise, *_ROUGH)
+    # Membranes of fat cells are thin: the mean colour around them is pale, but they are pink themselves.
+    darkness = np.maximum(-deviation, 0)
+    magenta = (light[..., 0] + light[..., 2]) / 2 - green
+    magenta_share = _blurred(darkness * magenta, um_per_px, _COARSE_UM) / np.maximum(
+        _blurred(darkness**2, um_per_px, _COARSE_UM), 1e-6
+    )
+    is_coloured = (saturation > floor) | ((saturation > floor / 2) & (magenta_share > _MIN_MAGENTA))
     strong = float(np.clip(_otsu(saturation), _STRONG[0] * floor, _STRONG[1] * floor))
-    coloured: BoolArray = (is_rough & (saturation > floor)) | (saturation > strong)
+    coloured: BoolArray = (is_rough & is_coloured) | (saturation > strong)
     return coloured
 
 
@@ -221,7 +230,7 @@ def _ink(light: Float32Array, um_per_px: Mpp) -> BoolArray:
     saturation = _saturation(light)
     cold = (green > red + 0.08) & (saturation > 0.15)  # green, cyan, blue: tissue lets about as much red through
     violet = (saturation > 0.65) & (blue > red * 1.3)
-    warm = (saturation > 0.6) & (blue < green * 1.1) & (red > 0.55)
+    warm = (saturation > 0.6) & (blue - green < 0.15 * np.ptp(light, axis=-1)) & (red > 0.55)
     ink = _drop_small(cold | violet | warm, _MIN_INK_UM2 / (um_per_px[0] * um_per_px[1]))
     # The rim of a stroke is pale ink over white, which looks like tissue.
     return _grown(ink, um_per_px, _INK_RIM_UM)

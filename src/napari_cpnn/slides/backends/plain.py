@@ -36,6 +36,7 @@ class PlainSource:
         self._path, self._kind, self._factory = path, kind, factory
         self._lock = threading.Lock()
         self._pixels: Pixels | None = None
+        self._failure: str | None = None
         with self._open() as image:
             width, height = image.size
             if max(width, height) > MAX_SIDE_PX:
@@ -45,7 +46,9 @@ class PlainSource:
                 )
             if min(width, height) < 1:
                 raise Refused("it holds no pixels")
-            orientation = as_orientation(image.getexif().get(ExifTags.Base.Orientation, 1))
+            # Asked for EXIF data that do not come first, Pillow's PNG reader would decode the whole picture.
+            exif = image.getexif() if kind != "PNG" or "exif" in image.info else {}
+            orientation = as_orientation(exif.get(ExifTags.Base.Orientation, 1))
             mode = image.mode
         self._mode = mode
         grey16 = mode in _GREY16_MODES
@@ -89,7 +92,13 @@ class PlainSource:
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:  # noqa: ARG002
         with self._lock:
             if self._pixels is None:
-                self._pixels = self._decode()
+                if self._failure is not None:  # a second attempt would take as long and fail as well
+                    raise SlideError(self._failure)
+                try:
+                    self._pixels = self._decode()
+                except SlideError as error:
+                    self._failure = str(error)
+                    raise
             pixels = self._pixels
         return pixels[y : y + height, x : x + width]
 
