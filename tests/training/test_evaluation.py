@@ -1,0 +1,112 @@
+"""Scores of a model on spots, computed again by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from napari_cpnn import Slide, evaluate, load_model, train
+from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideError, SpotsError
+from napari_cpnn.geometry import spatial_to_um
+from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.slides import read_patches
+from napari_cpnn.training import predict_spots, summarise
+
+
+@pytest.fixture(scope="module")
+def model_file(world, quick, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "run"
+    settings = quick.replace(max_epochs=2, validation="none")
+    train([world.sample(1)], world.prototypes, settings, folder, progress=False)
+    return folder / "model.safetensors"
+
+
+@pytest.fixture
+def model(model_file):
+    return load_model(model_file)
+
+
+def test_scores_are_the_correlations_over_spots(world, model):
+    slide, spots = world.sample(5, rows=4)
+    scores = evaluate(model, slide, spots)
+    images = read_patches(slide, spatial_to_um(spots.obsm["spatial"], slide.mpp), model.patch)
+    predicted = model.decoder().expression(*Predictor(model).predict(images), model.genes)
+    counts = pd.DataFrame(spots.layers["counts"].toarray(), columns=spots.var_names)
+    measured = np.log1p(counts.div(counts.sum(axis=1), axis=0) * 1e4)
+    assert list(scores.index) == list(model.genes)
+    assert scores.index.name == "gene"
+    for i, gene in enumerate(model.genes):
+        assert scores.loc[gene, "pcc"] == pytest.approx(stats.pearsonr(predicted[:, i], measured[gene])[0], abs=1e-4)
+        assert scores.loc[gene, "scc"] == pytest.approx(stats.spearmanr(predicted[:, i], measured[gene])[0], abs=1e-3)
+    assert set(scores["n_spots"]) == {40}
+    assert summarise(scores)["pcc"] == pytest.approx(scores["pcc"].mean())
+
+
+def test_genes_that_were_not_measured_are_left_out_and_constant_ones_have_no_score(world, model):
+    slide, spots = world.sample(5, rows=4)
+    counts = spots.layers["counts"].toarray()
+    counts[:, list(spots.var_names).index(model.genes[2])] = 0
+    spots.layers["counts"] = type(spots.layers["counts"])(counts)
+    scores = evaluate(model, slide, spots[:, [g for g in spots.var_names if g != model.genes[0]]].copy())
+    assert list(scores.index) == list(model.genes[1:])
+    assert np.isnan(scores.loc[model.genes[2], "pcc"])
+    assert summarise(scores)["n_genes"] == len(model.genes) - 2
+
+
+def test_no_shared_gene(world, model):
+    slide, spots = world.sample(5)
+    spots.var_names = [f"ENSG0000000{i:04d}" for i in range(spots.n_vars)]
+    with pytest.raises(GenesError, match="The model has symbols and the spots of slide5 has Ensembl ids"):
+        evaluate(model, slide, spots)
+
+
+def test_no_spots_and_no_pixel_size(world, model):
+    slide, spots = world.sample(5)
+    with pytest.raises(SpotsError, match="no spots"):
+        evaluate(model, slide, spots[:0].copy())
+    with pytest.raises(PixelSizeError):
+        evaluate(model, Slide.from_arrays([np.asarray(slide.levels[0])], None), spots)
+
+
+class Broken(Slide):
+    def read_region(self, y, x, height, width, level=0):
+        if y < 60:
+            raise SlideError("bad tile")
+        return super().read_region(y, x, height, width, level)
+
+
+def test_spots_without_a_patch_or_counts_do_not_count(world, model):
+    slide, spots = world.sample(5, rows=6)
+    counts = spots.layers["counts"].toarray()
+    counts[-3:] = 0
+    spots.layers["counts"] = type(spots.layers["counts"])(counts)
+    broken = Broken.from_arrays([np.asarray(slide.levels[0])], 0.5, name="broken")
+    with pytest.warns(CpnnWarning, match="20 of 60 patches of broken"):
+        scores = evaluate(model, broken, spots)
+    assert set(scores["n_spots"]) == {60 - 20 - 3}
+
+
+def test_predictions_are_a_table_of_spots_by_types(world, model):
+    slide, spots = world.sample(5)
+    weights, programs = predict_spots(model, slide, spots)
+    assert list(weights.index) == list(spots.obs_names)
+    assert list(weights.columns) == list(world.prototypes.cell_types)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+    assert programs.shape == (90, 2)
+
+
+def test_symmetries_make_a_turned_slide_the_same(world, model):
+    _, spots = world.sample(5, rows=5, cols=5)
+    pixels = np.kron(np.random.default_rng(0).integers(0, 256, (20, 20, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    upright = Slide.from_arrays([pixels], 0.5, name="upright")
+    turned = Slide.from_arrays([pixels[::-1, ::-1]], 0.5, name="turned")
+    moved = spots.copy()
+    moved.obsm["spatial"] = 160.0 - spots.obsm["spatial"]
+
+    def difference(symmetries):
+        tables = [predict_spots(model, *s, symmetries=symmetries)[0] for s in ((upright, spots), (turned, moved))]
+        return np.abs(tables[0] - tables[1]).to_numpy().max()
+
+    assert difference(symmetries=True) < 0.1 * difference(symmetries=False)

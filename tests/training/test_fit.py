@@ -1,0 +1,272 @@
+"""Training end to end, on a small world that can be learned."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from napari_cpnn import evaluate, load_model, train
+from napari_cpnn.errors import MappingError, TrainingError
+from napari_cpnn.models import read_card
+from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.training import predict_spots, summarise
+from napari_cpnn.training.metrics import pearson
+from napari_cpnn.training.module import CpnnTraining
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows_of(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def test_learns_composition_and_expression(world, quick, tmp_path):
+    samples = [world.sample(i) for i in (1, 2, 3)]
+    model = train(samples, world.prototypes, quick, out=tmp_path / "run", progress=False)
+
+    slide, spots = world.sample(4)  # never seen
+    truth = spots.obsm["truth"]
+    weights, _ = predict_spots(model, slide, spots)
+    assert pearson(weights.to_numpy(), truth).min() > 0.95
+    # What no model can beat: the correlation of the noiseless expression with the counts.
+    perfect = pearson(truth @ world.prototypes.profiles, spots.layers["counts"].toarray())
+    assert summarise(evaluate(model, slide, spots))["pcc"] > 0.93 * perfect.mean()
+
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "settings.json", "metrics.csv", "curves.png", "model.safetensors",
+    }  # fmt: skip
+    assert TrainingSettings.from_dict(json.loads((tmp_path / "run/settings.json").read_text())) == quick
+    history = rows_of(tmp_path / "run")
+    assert [row["epoch"] for row in history] == list(range(1, len(history) + 1))
+    assert history[-1]["loss"] < history[0]["loss"]
+    with Image.open(tmp_path / "run/curves.png") as picture:
+        assert picture.size[0] > 600
+
+
+def test_card_says_where_the_model_comes_from(world, quick, tmp_path):
+    samples = [world.sample(1, name="first"), world.sample(2, name="second")]
+    model = train(samples, world.prototypes, quick.replace(max_epochs=3), tmp_path, progress=False)
+    provenance = read_card(tmp_path / "model.safetensors")["provenance"]
+    assert provenance["training_data"] == [{"slide": "first", "n_spots": 90}]
+    assert provenance["prototypes"] == {"source": "synthetic"}
+    assert provenance["settings"]["batch_size"] == 30
+    held_out = provenance["metrics"]["held_out"]
+    best = max(rows_of(tmp_path), key=lambda row: row["held_out_pcc"])
+    assert held_out["slide"] == "second"
+    assert held_out["n_genes"] == 40
+    assert held_out["pcc_mean"] == pytest.approx(best["held_out_pcc"], abs=1e-3)
+    assert provenance["epoch"] == best["epoch"]
+    # The same numbers again by the public way, over the same spots.
+    scores = evaluate(model, *samples[1])
+    assert held_out["per_gene_pcc"] == {g: pytest.approx(r, abs=2e-3) for g, r in scores["pcc"].items()}
+
+
+def test_calibration_brings_predictions_into_the_units_of_the_measurement(world, quick, tmp_path):
+    samples = [world.sample(1), world.sample(2)]
+    settings = quick.replace(max_epochs=4, validation="none")
+    raw = train(samples, world.prototypes, settings.replace(calibrate=False), tmp_path / "raw", progress=False)
+    fitted = train(samples, world.prototypes, settings, tmp_path / "fitted", progress=False)
+    predicted = {}
+    for name, model in (("raw", raw), ("fitted", fitted)):
+        both = [predict_spots(model, *sample) for sample in samples]
+        weights, programs = np.concatenate([w for w, _ in both]), np.concatenate([z for _, z in both])
+        predicted[name] = model.decoder().expression(weights, programs, model.genes)
+    counts = np.concatenate([spots.layers["counts"].toarray() for _, spots in samples]).astype(float)
+    index = [world.prototypes.genes.index(g) for g in fitted.genes]
+    measured = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))[:, index]
+    np.testing.assert_allclose(pearson(predicted["raw"], measured), pearson(predicted["fitted"], measured), atol=1e-5)
+    for g in range(len(index)):
+        slope, intercept = np.polyfit(predicted["raw"][:, g], measured[:, g], 1)
+        if slope > 1e-3:
+            wanted = slope * predicted["raw"][:, g] + intercept
+            np.testing.assert_allclose(predicted["fitted"][:, g], wanted, atol=2e-3)
+    np.testing.assert_allclose(predicted["fitted"].mean(axis=0), measured.mean(axis=0), atol=1e-3)
+
+
+def test_same_seed_same_bits_another_seed_others(world, quick, tmp_path):
+    samples = [world.sample(1), world.sample(2)]
+
+    def model(name, seed):
+        settings = quick.replace(max_epochs=2, seed=seed)
+        return train(samples, world.prototypes, settings, tmp_path / name, progress=False)
+
+    torch.manual_seed(123)
+    first = model("a", 0)
+    drawn = torch.rand(3)
+    torch.manual_seed(123)
+    assert torch.equal(torch.rand(3), drawn), "a run must leave the caller's random numbers alone"
+    assert model("b", 0).fingerprint == first.fingerprint
+    assert model("c", 1).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TrainingSettings.plain(loss="mse"),
+        TrainingSettings.plain(loss="pcc"),
+        TrainingSettings.paper(),
+        TrainingSettings(prototype_mode="fixed", backbone_learning_rate=0.0, augment=False),
+        TrainingSettings(prototype_mode="random", scale_shift=False, composition_weight=0.0),
+    ],
+    ids=["mse", "pcc", "paper", "frozen", "random"],
+)
+def test_every_kind_of_model_trains(world, quick, tmp_path, settings):
+    keep = {
+        name: getattr(quick, name) for name in ("backbone", "weights", "patch", "hidden", "learning_rate", "device")
+    }
+    settings = settings.replace(**keep, max_epochs=2, batch_size=30)
+    model = train([world.sample(1), world.sample(2)], world.prototypes, settings, tmp_path, progress=False)
+    history = rows_of(tmp_path)
+    assert len(history) == 2
+    assert (history[0]["composition_loss"] > 0) == (settings.composition_weight > 0)
+    assert model.cell_types == (() if settings.head == "linear" else world.prototypes.cell_types)
+    assert np.isfinite(summarise(evaluate(model, *world.sample(2)))["pcc"])
+    if settings.prototype_mode == "fixed":
+        np.testing.assert_allclose(model.decoder().prototypes, world.prototypes.profiles, atol=1e-4)
+
+
+def test_frozen_backbone_stays_as_it_was(world, quick, tmp_path):
+    from napari_cpnn.models import build_model
+
+    settings = quick.replace(backbone_learning_rate=0.0, max_epochs=1)
+    start = build_model(settings, ["a"], ["x"], [[1.0]], [1.0]).backbone.state_dict()
+    model = train([world.sample(1), world.sample(2)], world.prototypes, settings, tmp_path, progress=False)
+    assert all(torch.equal(start[name], tensor) for name, tensor in model.backbone.state_dict().items())
+
+
+def test_stops_early_and_returns_the_best(world, quick, tmp_path, monkeypatch):
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+    def pretend(self):
+        self.held_out = {"pcc": next(scores), "scc": 0.0, "n_genes": 40}
+
+    monkeypatch.setattr(CpnnTraining, "on_validation_epoch_end", pretend)
+    samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
+    train(samples, world.prototypes, quick.replace(patience=2), tmp_path, progress=False)
+    assert [row["held_out_pcc"] for row in rows_of(tmp_path)] == [0.1, 0.5, 0.4, 0.3]
+    assert load_model(tmp_path / "model.safetensors").provenance["epoch"] == 2
+
+
+def test_hook_hears_each_epoch(world, quick, tmp_path):
+    heard = []
+    samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
+    train(samples, world.prototypes, quick.replace(max_epochs=2), tmp_path, progress=False, on_epoch=heard.append)
+    assert [row["epoch"] for row in heard] == [1, 2]
+    assert set(heard[0]) == set(rows_of(tmp_path)[0])
+
+
+def interrupt_in(epoch):
+    def hook(row):
+        if row["epoch"] == epoch:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return hook
+
+
+def test_ctrl_c_keeps_the_best_so_far(world, quick, tmp_path, capsys):
+    samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
+    before = signal.getsignal(signal.SIGINT)
+    model = train(samples, world.prototypes, quick, tmp_path, on_epoch=interrupt_in(3))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(rows_of(tmp_path)) == 3
+    assert model.provenance["metrics"]["held_out"]["per_gene_pcc"]
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    out, err = capsys.readouterr()
+    assert "Interrupted: the best model so far" in out + err
+
+
+def test_ctrl_c_before_the_first_epoch_ends_leaves_no_model(world, quick, tmp_path, monkeypatch):
+    original = CpnnTraining.training_step
+
+    def step(self, batch, index):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, index)
+
+    monkeypatch.setattr(CpnnTraining, "training_step", step)
+    with pytest.raises(TrainingError, match="interrupted before"):
+        train([world.sample(1), world.sample(2)], world.prototypes, quick, tmp_path, progress=False)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_epoch_and_keeps_the_best(world, quick, tmp_path, monkeypatch):
+    original = CpnnTraining.terms
+
+    def terms(self, batch):
+        result = original(self, batch)
+        if self.current_epoch == 2:
+            result["expression"] = result["expression"] * float("nan")
+        return result
+
+    monkeypatch.setattr(CpnnTraining, "terms", terms)
+    samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
+    with pytest.raises(TrainingError, match=r"nan in epoch 3.*best model so far is in .*model\.safetensors"):
+        train(samples, world.prototypes, quick, tmp_path, progress=False)
+    assert load_model(tmp_path / "model.safetensors").provenance["epoch"] <= 2
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_a_finished_run_is_not_replaced(world, quick, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(TrainingError, match="already holds a trained model"):
+        train([world.sample(1)], world.prototypes, quick, tmp_path, progress=False)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"precious"
+
+
+def test_a_folder_that_cannot_be_made(world, quick, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(TrainingError, match="cannot be written"):
+        train([world.sample(1)], world.prototypes, quick, tmp_path / "file" / "run", progress=False)
+
+
+def test_a_full_disk_is_one_sentence(world, quick, tmp_path, monkeypatch):
+    def full(model, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("napari_cpnn.training.run_folder.save_model", full)
+    samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
+    with pytest.raises(TrainingError, match=r"cannot be written \(No space left on device\); free some space"):
+        train(samples, world.prototypes, quick, tmp_path, progress=False)
+
+
+def test_leftovers_of_a_killed_run_are_cleared(world, quick, tmp_path):
+    (tmp_path / ".patches-old").mkdir()
+    (tmp_path / ".patches-old" / "patches.u8").write_bytes(b"x" * 1000)
+    samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
+    train(samples, world.prototypes, quick.replace(max_epochs=1), tmp_path, progress=False)
+    assert not list(tmp_path.glob(".patches-*"))
+
+
+def test_an_unknown_device(world, quick, tmp_path):
+    with pytest.raises(MappingError, match="'cuda:99'"):
+        train([world.sample(1)], world.prototypes, quick.replace(device="cuda:99"), tmp_path, progress=False)
+
+
+def test_it_is_quiet_but_for_its_own_bar(world, quick, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(samples, world.prototypes, quick.replace(max_epochs=2), "run", progress=False)
+    assert capfd.readouterr() == ("", "")
+    assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["run"]
+    train(samples, world.prototypes, quick.replace(max_epochs=2), "other", progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "epoch 2/2, loss" in err
+    assert "held-out PCC" in err
+    assert "Tip" not in err
