@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import threading
 import warnings
 from collections.abc import Sequence
@@ -19,11 +18,10 @@ from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.slides.backends import open_source, resolve_path
 from napari_cpnn.slides.backends.arrays import ArraySource
 from napari_cpnn.slides.backends.base import Pixels, SourceInfo, background_value
+from napari_cpnn.slides.identity import content_identity, file_identity
 from napari_cpnn.slides.orientation import upright
 from napari_cpnn.slides.pixel_size import choose_mpp
 from napari_cpnn.slides.pyramid import CHUNK_PX, Pyramid
-
-_ID_BYTES = 64 * 1024
 
 
 class _Handles:
@@ -169,7 +167,11 @@ class Slide:
         handles = _Handles(file, ArraySource.backend, Pyramid(source))
         size = None if mpp is None else as_mpp(mpp)
         slide = cls(handles, source.info, name=name, mpp=size, identity="")
-        slide.identity = _array_identity(slide) if file is None or not file.is_file() else _identity(file, slide.shape)
+        if file is None or not file.is_file():
+            facts = (slide.level_shapes, slide.shape, str(slide.dtype))
+            slide.identity = content_identity(facts, slide.thumbnail(256).tobytes())
+        else:
+            slide.identity = file_identity(file, slide.shape)
         return slide
 
     @property
@@ -246,7 +248,8 @@ class Slide:
             read = pyramid.read_shown if shown else pyramid.read
             pixels = read(level, y0, x0, y1 - y0, x1 - x0)
             if pixels.shape[:2] == (height, width):
-                return np.ascontiguousarray(pixels)
+                # A view may show pixels that the source keeps; the caller gets an array of its own.
+                return pixels if pixels.flags.owndata and pixels.flags.c_contiguous else np.array(pixels, order="C")
         tail = (self.shape[2],) if self.shape[2] > 1 else ()
         out = np.full((height, width, *tail), background_value(self.dtype), self.dtype)
         if inside:
@@ -371,30 +374,13 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
     else:
         info.properties["pixel size from"] = "given"
     shape = (*info.level_shapes[0], info.channels)
-    return Slide(handles, info, name=_display_name(Path(path), file), mpp=given, identity=_identity(file, shape))
+    return Slide(handles, info, name=_display_name(Path(path), file), mpp=given, identity=file_identity(file, shape))
 
 
 def _display_name(asked: Path, file: Path) -> str:
     """The folder's name where a folder was opened: the files of a DICOM series have numbers for names."""
     name = asked.name if asked.name and asked.is_dir() else file.stem
     return name.removesuffix(".ome")
-
-
-def _identity(path: Path, shape: tuple[int, ...]) -> str:
-    """Hash of a file's size, time, first and last bytes and shape: cheap, and different after any rewrite."""
-    stat = path.stat()
-    key = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns} {shape}".encode())
-    with path.open("rb") as file:
-        key.update(file.read(_ID_BYTES))
-        file.seek(max(0, stat.st_size - _ID_BYTES))
-        key.update(file.read(_ID_BYTES))
-    return key.hexdigest()
-
-
-def _array_identity(slide: Slide) -> str:
-    key = hashlib.sha256(repr((slide.level_shapes, slide.shape, str(slide.dtype))).encode())
-    key.update(slide.thumbnail(256).tobytes())
-    return key.hexdigest()
 
 
 def _as_rgb8(pixels: Pixels, is_rgb: bool) -> npt.NDArray[np.uint8]:

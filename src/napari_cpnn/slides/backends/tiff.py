@@ -54,6 +54,8 @@ class TiffSource:
                     raise SlideError(
                         f"{path} is cut short: the directory of its pages lies behind its end; copy it again."
                     )
+                if tif.pages.first.software.startswith("MedScan"):
+                    raise Refused("Trestle's overlapping tiles are left to OpenSlide")
                 series = _level_series(tif)
                 planes = [_planes(tif, s) for s in series]
                 page = series[0].pages[0].keyframe
