@@ -80,7 +80,7 @@ def test_unknown_backbone() -> None:
         get_backbone("resnet")
 
 
-@pytest.mark.parametrize("kind", ["monai.safetensors", "old.pth", "new.pth", "wrapped.pth"])
+@pytest.mark.parametrize("kind", ["monai.safetensors", "old.pth", "new.pth", "wrapped.pth", "lightning.ckpt"])
 def test_densenet_weights_under_every_name_they_have(kind: str, tmp_path: Path) -> None:
     source = randomised("stnet")
     state, path = source.state_dict(), tmp_path / kind
@@ -94,6 +94,9 @@ def test_densenet_weights_under_every_name_they_have(kind: str, tmp_path: Path) 
         torch.save(old, path, _use_new_zipfile_serialization=False)  # as the real file
     elif kind == "new.pth":
         torch.save(new, path)
+    elif kind == "lightning.ckpt":
+        ours = {f"model.backbone.{name}": t for name, t in state.items()}
+        torch.save({"epoch": 3, "state_dict": {**ours, "model.head.bias": torch.zeros(4)}}, path)
     else:
         torch.save({"epoch": 3, "state_dict": {f"module.{name}": t for name, t in new.items()}}, path)
     assert_same(BACKBONES["stnet"].build(str(path)), source)

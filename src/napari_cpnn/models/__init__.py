@@ -21,6 +21,7 @@ _HOMES = {
     "read_card": "card",
     "load_model": "checkpoint",
     "save_model": "checkpoint",
+    "fuse_for_inference": "inference",
     "composition_penalty": "losses",
     "mse_loss": "losses",
     "pcc_loss": "losses",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from napari_cpnn.models.cpnn import build_model as build_model
     from napari_cpnn.models.cpnn import predict_symmetric as predict_symmetric
     from napari_cpnn.models.decoder import Decoder as Decoder
+    from napari_cpnn.models.inference import fuse_for_inference as fuse_for_inference
     from napari_cpnn.models.losses import composition_penalty as composition_penalty
     from napari_cpnn.models.losses import mse_loss as mse_loss
     from napari_cpnn.models.losses import pcc_loss as pcc_loss

@@ -227,9 +227,10 @@ class CPNN(nn.Module):
             raise ValueError(f"slope and intercept must be {len(self.genes)} finite numbers each")
         if (a < 0).any():
             raise ValueError("a slope must not be negative")
-        factor, offset = (torch.from_numpy(v).to(self.scale.device) for v in (a, b))
-        self.shift.copy_(factor * self.shift + offset)
-        self.scale.copy_(factor * self.scale)
+        # In float64 on the CPU: not every device has it.
+        scale, shift = (t.detach().cpu().double().numpy() for t in (self.scale, self.shift))
+        self.scale.copy_(torch.from_numpy((a * scale).astype(np.float32)))
+        self.shift.copy_(torch.from_numpy((a * shift + b).astype(np.float32)))
 
     def decoder(self) -> Decoder:
         """The linear map to expression as it is now, calibration included, in numpy."""

@@ -202,4 +202,4 @@ def _linear(
 
 
 def _product(values: npt.NDArray[np.floating], matrix: FloatArray) -> FloatArray:
-    return np.asarray(values.astype(np.float32) @ matrix, dtype=np.float32)
+    return np.asarray(values.astype(np.float32, copy=False) @ matrix, dtype=np.float32)

@@ -62,6 +62,8 @@ class BackboneInfo:
         Whether these terms allow commercial use.
     imagenet
         Where its ImageNet weights are.
+    network
+        Makes it, with random weights; :meth:`build` is what others call.
     """
 
     name: str

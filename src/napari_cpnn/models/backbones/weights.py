@@ -170,7 +170,7 @@ def _text(value: Any) -> str:
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Drop what wrappers put before every name; of one of our own models, keep the backbone."""
-    for prefix in ("module.", "backbone.", "model."):
+    for prefix in ("module.", "model.", "backbone."):
         if any(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
     return dict(state)
