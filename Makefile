@@ -19,7 +19,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/npe2 validate src/napari_cpnn/napari.yaml
 
 unit: setup

@@ -78,15 +78,22 @@ class Predictor:
     """
 
     def __init__(self, model: CPNN, device: str = "auto", precision: str = "auto", symmetries: bool = False) -> None:
-        import torch
-
         self.device = choose_device(device)
         self.precision: Precision = choose_precision(self.device, precision)
         self.symmetries = symmetries
         self.max_batch: int | None = None
-        self.model = copy.deepcopy(model).eval().to(self.device)
-        self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model.requires_grad_(False)
+        self.model = self._ready(model)
+
+    def _ready(self, model: CPNN) -> CPNN:
+        """A copy of the model on the device, in the form that is fastest there."""
+        import torch
+
+        from napari_cpnn.models import CPNN, fuse_for_inference
+
+        if self.device.type == "cpu" and isinstance(model, CPNN):
+            return fuse_for_inference(model, bfloat16=self.precision == "bfloat16")
+        ready = copy.deepcopy(model).eval().to(self.device).requires_grad_(False)
+        return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @property
     def description(self) -> str:
