@@ -119,6 +119,9 @@ class TrainingSettings(_Settings):
     weights: str = _field("imagenet", "start weights of the backbone: imagenet, none, or a file")
     head: Literal["cpnn", "linear"] = _field("cpnn", "cpnn, or linear: the plain head of ST-Net")
     loss: Literal["pcc", "mse"] = _field("pcc", "loss on expression")
+    correlation: Literal["slide", "batch"] = _field(
+        "slide", "PCC loss over the spots of each slide in a batch, or over the batch as a whole"
+    )
     prototype_mode: Literal["learned", "fixed", "random"] = _field("learned", "what becomes of the prototypes")
     scale_shift: bool = _field(True, "learn a scale alpha and a shift beta per gene")
     n_programs: int = _field(16, "residual gene programs; 0 is the paper's model")
@@ -146,6 +149,10 @@ class TrainingSettings(_Settings):
     def __post_init__(self) -> None:
         _check(self.head in ("cpnn", "linear"), f"There is no head {self.head!r}; use 'cpnn' or 'linear'.")
         _check(self.loss in ("pcc", "mse"), f"There is no loss {self.loss!r}; use 'pcc' or 'mse'.")
+        _check(
+            self.correlation in ("slide", "batch"),
+            f"The correlation is taken over a 'slide' or a 'batch', not {self.correlation!r}.",
+        )
         _check(
             self.prototype_mode in ("learned", "fixed", "random"),
             f"Prototypes can be 'learned', 'fixed' or 'random', not {self.prototype_mode!r}.",

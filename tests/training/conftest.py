@@ -58,6 +58,6 @@ def world() -> World:
 def quick() -> TrainingSettings:
     """Settings under which the small world is learned in seconds."""
     return TrainingSettings(
-        backbone="squeezenet", weights="none", patch=PATCH, hidden=32, n_programs=2, max_epochs=12, batch_size=30,
+        backbone="squeezenet", weights="none", patch=PATCH, hidden=32, n_programs=2, max_epochs=16, batch_size=36,
         learning_rate=1e-2, backbone_learning_rate=1e-3, composition_weight=1.0, patience=20, device="cpu",
     )  # fmt: skip

@@ -161,7 +161,7 @@ def test_batches_repeat_with_the_seed_and_change_with_the_epoch(world, quick, tm
     data = prepare([world.sample(1)], world.prototypes, quick.replace(validation="none"), tmp_path)
 
     def epoch(seed, number):
-        loader = SpotDataModule(data, quick.replace(seed=seed)).train_dataloader()
+        loader = SpotDataModule(data, quick.replace(seed=seed, batch_size=30)).train_dataloader()
         loader.sampler.set_epoch(number)
         return [batch["images"].numpy().copy() for batch in loader]
 

@@ -64,7 +64,7 @@ def test_card_says_where_the_model_comes_from(world, quick, tmp_path):
     provenance = read_card(tmp_path / "model.safetensors")["provenance"]
     assert provenance["training_data"] == [{"slide": "first", "n_spots": 90}]
     assert provenance["prototypes"] == {"source": "synthetic"}
-    assert provenance["settings"]["batch_size"] == 30
+    assert provenance["settings"]["batch_size"] == 36
     held_out = provenance["metrics"]["held_out"]
     best = max(rows_of(tmp_path), key=lambda row: row["held_out_pcc"])
     assert held_out["slide"] == "second"

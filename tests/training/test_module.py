@@ -22,6 +22,7 @@ def batch():
         "images": torch.from_numpy(rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)),
         "targets": torch.from_numpy(rng.random((8, 12), dtype=np.float32)),
         "shares": torch.from_numpy(shares),
+        "slide": torch.tensor([0, 1, 0, 0, 1, 1, 0, 0]),
     }
 
 
@@ -33,9 +34,9 @@ def training(**changes):
     return CpnnTraining(build_model(settings, GENES, TYPES, start, np.ones(12)), settings, "float32")
 
 
-@pytest.mark.parametrize("loss", ["pcc", "mse"])
-def test_terms_are_the_weighted_sums_of_the_paper(batch, loss):
-    module = training(loss=loss)
+@pytest.mark.parametrize(("loss", "correlation"), [("pcc", "slide"), ("pcc", "batch"), ("mse", "slide")])
+def test_terms_are_the_weighted_sums_of_the_paper(batch, loss, correlation):
+    module = training(loss=loss, correlation=correlation)
     with torch.no_grad():
         module.model.head.log_prototypes.add_(0.1 * torch.randn(3, 12, generator=torch.manual_seed(0)))
     terms = {name: value.item() for name, value in module.terms(batch).items()}
@@ -45,8 +46,11 @@ def test_terms_are_the_weighted_sums_of_the_paper(batch, loss):
     if loss == "mse":
         assert terms["expression"] == pytest.approx(np.mean((predicted - measured) ** 2), rel=1e-5)
     else:
-        correlation = [np.corrcoef(predicted[:, g], measured[:, g])[0, 1] for g in range(12)]
-        assert terms["expression"] == pytest.approx(1 - np.mean(correlation), abs=1e-4)
+        slide = batch["slide"].numpy()
+        parts = [slide == 0, slide == 1] if correlation == "slide" else [slide >= 0]
+        pccs = [[np.corrcoef(predicted[p, g], measured[p, g])[0, 1] for g in range(12)] for p in parts]
+        wanted = 1 - np.average(np.mean(pccs, axis=1), weights=[p.sum() for p in parts])
+        assert terms["expression"] == pytest.approx(wanted, abs=1e-4)
     moved = module.model.prototypes.detach().numpy() - module.initial_prototypes.numpy()
     assert terms["prototypes"] == pytest.approx(100 * (moved**2).sum(), rel=1e-4)
     known = ~np.isnan(shares[:, 0])

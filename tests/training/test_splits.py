@@ -52,24 +52,47 @@ def test_touching_patches_lose_only_the_seam():
     assert len(train) + len(held_out) == 200
 
 
+@pytest.mark.parametrize("per_slide", [False, True])
 @pytest.mark.parametrize(("n", "size"), [(2, 64), (3, 2), (64, 64), (65, 64), (130, 64), (650, 64), (7, 2)])
-def test_batches_are_even_complete_and_never_single(n, size):
-    batches = deal_batches(np.zeros(n), size, np.random.default_rng(0))
+def test_batches_are_even_complete_and_never_single(n, size, per_slide):
+    batches = deal_batches(np.zeros(n), size, np.random.default_rng(0), per_slide)
     assert sorted(np.concatenate(batches)) == list(range(n))
     sizes = [len(b) for b in batches]
     assert min(sizes) >= 2
-    assert max(sizes) - min(sizes) <= 1
-    assert max(sizes) <= max(size, 3)
+    assert max(sizes) <= max(size, 4)
+    if not per_slide:
+        assert max(sizes) - min(sizes) <= 1
 
 
 def test_batches_are_mixed_over_slides_in_proportion():
-    groups = np.repeat([0, 1, 2], [300, 100, 50])
-    for batch in deal_batches(groups, 45, np.random.default_rng(0)):
-        np.testing.assert_allclose(np.bincount(groups[batch], minlength=3), [30, 10, 5], atol=2)
+    slides = np.repeat([0, 1, 2], [300, 100, 50])
+    for batch in deal_batches(slides, 45, np.random.default_rng(0)):
+        np.testing.assert_allclose(np.bincount(slides[batch], minlength=3), [30, 10, 5], atol=2)
 
 
-def test_batches_depend_on_the_seed_alone():
-    groups = np.repeat([0, 1], 50)
-    first, again, other = (deal_batches(groups, 16, np.random.default_rng(s)) for s in (1, 1, 2))
-    assert all((a == b).all() for a, b in zip(first, again, strict=True))
-    assert any((a != b).any() for a, b in zip(first, other, strict=True) if len(a) == len(b))
+def test_batches_per_slide_have_enough_of_each_however_many_there_are():
+    slides = np.repeat(np.arange(30), 100)
+    batches = deal_batches(slides, 64, np.random.default_rng(0), per_slide=True)
+    assert sorted(np.concatenate(batches)) == list(range(3000))
+    for batch in batches:
+        counts = np.bincount(slides[batch])
+        assert counts[counts > 0].min() >= 25
+        assert len(batch) <= 64
+    assert any(len(np.unique(slides[b])) == 2 for b in batches)
+
+
+def test_a_slide_with_a_single_spot_never_comes_alone():
+    for seed in range(20):
+        batches = deal_batches([0, 0, 0, 0, 1], 4, np.random.default_rng(seed), per_slide=True)
+        assert sorted(np.concatenate(batches)) == list(range(5))
+        assert min(len(b) for b in batches) >= 2
+
+
+@pytest.mark.parametrize("per_slide", [False, True])
+def test_batches_depend_on_the_seed_alone(per_slide):
+    slides = np.repeat([0, 1], 50)
+    first, again, other = (
+        np.concatenate(deal_batches(slides, 16, np.random.default_rng(s), per_slide)) for s in (1, 1, 2)
+    )
+    assert (first == again).all()
+    assert (first != other).any()

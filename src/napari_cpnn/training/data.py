@@ -84,6 +84,7 @@ class SpotData:
         batch = {
             "images": torch.from_numpy(images if symmetries is None else apply_symmetries(images, symmetries)),
             "targets": torch.from_numpy(np.asarray(self.targets[rows])),
+            "slide": torch.from_numpy(self.slide_of[rows]),
         }
         if self.shares is not None:
             batch["shares"] = torch.from_numpy(self.shares[rows])
@@ -318,7 +319,9 @@ class _TrainingBatches(Sampler[tuple[IntArray, IntArray | None]]):
             yield self._data.train[batch], rng.integers(0, 8, len(batch)) if self._settings.augment else None
 
     def _deal(self, rng: np.random.Generator) -> list[IntArray]:
-        return deal_batches(self._data.slide_of[self._data.train], self._settings.batch_size, rng)
+        slides, settings = self._data.slide_of[self._data.train], self._settings
+        per_slide = settings.loss == "pcc" and settings.correlation == "slide"
+        return deal_batches(slides, settings.batch_size, rng, per_slide)
 
 
 class _InOrder(Sampler[tuple[IntArray, IntArray | None]]):

@@ -26,7 +26,9 @@ class CpnnTraining(LightningModule):
     """Loss, optimiser and validation of one run.
 
     ``loss = expression + prototype_weight * ||T - T0||^2 + composition_weight * ||w - W_deconv||^2``, where
-    expression is ``1 -`` the mean PCC over the genes of the batch, or the mean squared error (paper, section 3.2).
+    expression is ``1 -`` the mean PCC over genes (paper, section 3.2), or the mean squared error. The correlation is
+    taken over the spots of each slide in the batch, as it is for evaluation, or over the batch as a whole, where the
+    differences between slides count too.
     Only the backbone may run in bfloat16: after it, the small differences between patches must survive.
 
     Attributes
@@ -65,14 +67,23 @@ class CpnnTraining(LightningModule):
         """The weighted terms of the loss on one batch, all float32."""
         weights, programs = self(batch["images"])
         predicted = self.model.decode(weights, programs)
-        loss = pcc_loss if self.settings.loss == "pcc" else mse_loss
-        terms = {"expression": loss(predicted, batch["targets"])}
+        terms = {"expression": self._expression_loss(predicted, batch)}
         if self.settings.prototype_weight > 0 and self.settings.prototype_mode == "learned" and self.model.cell_types:
             moved = prototype_penalty(self.model.prototypes, self.initial_prototypes)
             terms["prototypes"] = self.settings.prototype_weight * moved
         if self.settings.composition_weight > 0 and self.model.cell_types:
             terms["composition"] = self.settings.composition_weight * composition_penalty(weights, batch["shares"])
         return terms
+
+    def _expression_loss(self, predicted: torch.Tensor, batch: Batch) -> torch.Tensor:
+        measured, slides = batch["targets"], batch["slide"]
+        if self.settings.loss == "mse":
+            return mse_loss(predicted, measured)
+        if self.settings.correlation == "batch":
+            return pcc_loss(predicted, measured)
+        members = [slides == slide for slide in torch.unique(slides)]
+        losses = torch.stack([pcc_loss(predicted[m], measured[m]) * m.sum() for m in members])
+        return losses.sum() / len(slides)
 
     def on_train_epoch_start(self) -> None:
         self._sums, self._n = {}, 0

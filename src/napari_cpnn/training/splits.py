@@ -65,29 +65,55 @@ def contiguous_quarter(centers_um: FloatArray, patch_um: float) -> tuple[IntArra
     return train, held_out
 
 
-def deal_batches(groups: npt.ArrayLike, batch_size: int, rng: np.random.Generator) -> list[IntArray]:
-    """Deal spots into batches of even size, each mixed over the groups (slides) in their proportion.
+def deal_batches(
+    slide_of: npt.ArrayLike, batch_size: int, rng: np.random.Generator, per_slide: bool = False
+) -> list[IntArray]:
+    """Deal spots into batches of even size, in random order.
 
     Parameters
     ----------
-    groups
+    slide_of
         ``(N,)`` the slide of each spot.
     batch_size
-        Largest batch. Batches differ by at most one spot and none has fewer than two, since a correlation needs two
-        (for which a batch may exceed ``batch_size`` by one).
+        Largest batch. None has fewer than two spots, since a correlation needs two (for which a batch may exceed
+        ``batch_size`` by one).
+    per_slide
+        Where the correlation is taken over the spots of each slide in a batch: a batch has spots of two slides at
+        most, half a batch of each (or twice the same slide), so that there are enough of each however many slides
+        there are. Otherwise each batch is mixed over all slides in their proportion.
 
     Returns
     -------
     list of ndarray
         Positions ``0 .. N - 1``, each exactly once.
     """
-    labels = np.asarray(groups)
-    # Shuffled within its group, each spot gets an evenly spread place in (0, 1); sorting by place interleaves them.
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    slides = np.asarray(slide_of)
+    parts = _halves(slides, batch_size, rng) if per_slide else _mixed(slides, batch_size, rng)
+    return [parts[i] for i in rng.permutation(len(parts))]
+
+
+def _mixed(slides: npt.NDArray[np.intp], batch_size: int, rng: np.random.Generator) -> list[IntArray]:
+    # Shuffled within its slide, each spot gets an evenly spread place in (0, 1); sorting by place interleaves them.
+    place = np.empty(len(slides))
+    for slide in np.unique(slides):
+        members = np.flatnonzero(slides == slide)
         place[rng.permutation(members)] = (np.arange(len(members)) + rng.random(len(members))) / len(members)
-    order = np.argsort(place, kind="stable")
-    n_batches = max(1, min(-(-len(labels) // batch_size), len(labels) // 2))
-    batches = np.array_split(order, n_batches)
-    return [batches[i] for i in rng.permutation(n_batches)]
+    n_batches = max(1, min(-(-len(slides) // batch_size), len(slides) // 2))
+    return np.array_split(np.argsort(place, kind="stable"), n_batches)
+
+
+def _halves(slides: npt.NDArray[np.intp], batch_size: int, rng: np.random.Generator) -> list[IntArray]:
+    half = max(2, batch_size // 2)
+    pieces = []
+    for slide in np.unique(slides):
+        members = rng.permutation(np.flatnonzero(slides == slide))
+        pieces += np.array_split(members, max(1, min(-(-len(members) // half), len(members) // 2)))
+    order = rng.permutation(len(pieces))
+    pairs = np.array_split(order, max(1, -(-len(pieces) // 2)))
+    batches = [np.concatenate([pieces[i] for i in pair]) for pair in pairs]
+    # A slide with a single spot may have come alone.
+    single = [b for b in batches if len(b) < 2]
+    rest = [b for b in batches if len(b) >= 2]
+    if single and rest:
+        rest[0] = np.concatenate([rest[0], *single])
+    return rest or batches
