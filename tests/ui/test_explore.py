@@ -170,8 +170,8 @@ def test_look(explore, wait, slide_path, model):
     layer.opacity = 0.8  # napari's own slider
     assert look.opacity.value() == 80
     before = layer.data.copy()
-    look.colormap.setCurrentText("viridis")
-    look.colormap.textActivated.emit("viridis")
+    look.colormap.setCurrentText("magma")
+    look.colormap.textActivated.emit("magma")
     assert not np.allclose(before, layer.data)
     layer.contrast_limits = (0.5, 2.0)  # napari's own slider fixes the range
     assert dock.state.look.range_mode == "manual"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, Qt, Signal
 
 
 class QtBackground(QObject):
@@ -20,7 +20,8 @@ class QtBackground(QObject):
     def __init__(self) -> None:
         super().__init__()
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="napari-cpnn ui")
-        self._finished.connect(self._deliver)
+        # Always queued: an answer that is there at once must not come before the asker is ready for it.
+        self._finished.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
 
     def __call__(
         self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]

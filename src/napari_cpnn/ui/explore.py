@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
-    QFrame,
-    QHBoxLayout,
     QLabel,
     QMessageBox,
     QPushButton,
     QRadioButton,
-    QScrollArea,
-    QSizePolicy,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -27,11 +21,12 @@ from qtpy.QtWidgets import (
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui import recent_models
 from napari_cpnn.ui.cell_type_list import CellTypeList
-from napari_cpnn.ui.explore_controller import model_card, model_label, slide_label
 from napari_cpnn.ui.explore_session import ExploreSession
 from napari_cpnn.ui.gene_box import GeneBox
 from napari_cpnn.ui.look_box import LookBox
+from napari_cpnn.ui.parts import Column, bold_label, line, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.slide_layers import path_of
+from napari_cpnn.ui.words import model_card, model_label, slide_label
 
 if TYPE_CHECKING:
     import napari
@@ -79,34 +74,31 @@ class Explore(QWidget):
         column.setContentsMargins(8, 6, 8, 6)
         column.setSpacing(6)
         self._build_top(column)
-        column.addWidget(_line())
+        column.addWidget(line())
         self._build_types(column)
-        column.addWidget(_line())
+        column.addWidget(line())
         self.gene = GeneBox()
-        self.gene_note = _text()
-        column.addLayout(_row(_bold("Gene"), self.gene))
+        self.gene_note = text_label()
+        column.addLayout(row(bold_label("Gene"), self.gene))
         column.addWidget(self.gene_note)
         self.look = LookBox(self.state)
         column.addWidget(self.look)
-        column.addWidget(_line())
-        column.addWidget(_bold("Under the pointer"))
-        self.readout = _text()
+        column.addWidget(line())
+        column.addWidget(bold_label("Under the pointer"))
+        self.readout = text_label()
         self.readout.setMinimumHeight(2 * self.fontMetrics().height() + 4)
         self.readout.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         column.addWidget(self.readout)
         column.addStretch(1)
-        area = QScrollArea()
+        area = Column()
         area.setWidget(inside)
         area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
-        self.setMinimumWidth(max(360, inside.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width()))
 
     def _build_top(self, column: QVBoxLayout) -> None:
-        self.slide = _combo("the slide to explore")
+        self.slide = slim_combo("the slide to explore")
         self.mpp = QDoubleSpinBox()
         self.mpp.setRange(0.05, 10.0)
         self.mpp.setDecimals(4)
@@ -114,10 +106,9 @@ class Explore(QWidget):
         self.mpp.setSuffix(" um/px")
         self.mpp_set = QPushButton("Use")
         self.mpp_row = QWidget()
-        self.mpp_row.setLayout(_row(QLabel("Pixel size"), self.mpp, self.mpp_set))
-        self.model = _combo("the model that predicts")
-        self.info = QToolButton()
-        self.info.setText(" i ")
+        self.mpp_row.setLayout(row(QLabel("Pixel size"), self.mpp, self.mpp_set))
+        self.model = slim_combo("the model that predicts")
+        self.info = QPushButton("info")
         self.info.setToolTip("what the model was trained on, its genes and scores")
         self.live = QPushButton("Live")
         self.live.setCheckable(True)
@@ -126,12 +117,12 @@ class Explore(QWidget):
         self.whole = QPushButton("Whole slide")
         self.whole.setCheckable(True)
         self.whole.setToolTip("after the view, map the rest of the slide")
-        self.progress = _text()
-        self.message = _text()
-        column.addLayout(_row(_bold("Slide"), self.slide))
+        self.progress = text_label()
+        self.message = text_label()
+        column.addLayout(row(bold_label("Slide"), self.slide))
         column.addWidget(self.mpp_row)
-        column.addLayout(_row(_bold("Model"), self.model, self.info))
-        column.addLayout(_row(self.live, self.whole, _spacer()))
+        column.addLayout(row(bold_label("Model"), self.model, self.info))
+        column.addLayout(row(self.live, self.whole, spacer()))
         column.addWidget(self.progress)
         column.addWidget(self.message)
 
@@ -146,10 +137,10 @@ class Explore(QWidget):
         self.one.setToolTip("the share of one cell type: click it in the list")
         self.dominant.setToolTip("for each patch the type with the largest share, in its colour")
         self.blend.setToolTip("the colours of the checked types, mixed by their shares")
-        self.types_title = _bold("Cell types, share of the tissue in view")
+        self.types_title = bold_label("Cell types, share of the tissue in view")
         column.addWidget(self.types_title)
         column.addWidget(self.types)
-        column.addLayout(_row(self.one, self.dominant, self.blend, _spacer()))
+        column.addLayout(row(self.one, self.dominant, self.blend, spacer()))
 
     # -- signals -------------------------------------------------------------------------------------------
 
@@ -173,8 +164,10 @@ class Explore(QWidget):
         state.model_changed.connect(self._model_changed)
         state.mapper_changed.connect(self._news)
         state.shown_changed.connect(self._shown_changed)
+        state.look_changed.connect(self._update_legend)
         state.message_changed.connect(self._message_changed)
         session.news.timeout.connect(self._news)
+        session.pointer.timeout.connect(self._read_pointer)
         self.destroyed.connect(lambda: session.close(viewer_lives=False))
 
     def event(self, event: QEvent) -> bool:
@@ -300,7 +293,7 @@ class Explore(QWidget):
 
     def _gene_chosen(self, text: str) -> None:
         if not self.controller.show_gene(text):
-            self.gene_note.setText(f"The model does not predict {text}; choose one from the list.")
+            self._note_gene(f"The model does not predict {text}; choose one from the list.")
 
     def _shown_changed(self) -> None:
         shown = self.state.shown
@@ -312,11 +305,12 @@ class Explore(QWidget):
         self.types.select(shown.name if shown is not None and kind == "type" else "")
         if shown is not None and kind == "gene":
             self.gene.setText(shown.name)
-        self.gene_note.setText(self._gene_text())
+        self._note_gene(self.controller.gene_note())
         self._news()
 
-    def _gene_text(self) -> str:
-        return self.controller.gene_note()
+    def _note_gene(self, text: str) -> None:
+        self.gene_note.setText(text)
+        self.gene_note.setVisible(bool(text))
 
     # -- news ----------------------------------------------------------------------------------------------
 
@@ -345,51 +339,11 @@ class Explore(QWidget):
         self.progress.setText(self.controller.progress_text())
         rows = self.controller.type_rows()
         self.types.set_rows(rows)
-        self.session.update_legend(rows)
+        self._update_legend()
+        self._read_pointer()
+
+    def _update_legend(self) -> None:
+        self.session.update_legend(self.controller.type_rows())
+
+    def _read_pointer(self) -> None:
         self.readout.setText(self.session.readout() or "move the mouse over the slide")
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setContentsMargins(0, 0, 0, 0)
-    row.setSpacing(6)
-    for widget in widgets:
-        row.addWidget(widget)
-    return row
-
-
-def _text() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
-    return label
-
-
-def _bold(text: str) -> QLabel:
-    label = QLabel(text)
-    font = label.font()
-    font.setBold(True)
-    label.setFont(font)
-    return label
-
-
-def _spacer() -> QWidget:
-    widget = QWidget()
-    widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
-    return widget
-
-
-def _combo(tooltip: str) -> QComboBox:
-    """A combo box that does not make the dock wider than it is."""
-    combo = QComboBox()
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(18)
-    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    combo.setToolTip(tooltip)
-    return combo
-
-
-def _line() -> QFrame:
-    line = QFrame()
-    line.setFrameShape(QFrame.Shape.HLine)
-    line.setFrameShadow(QFrame.Shadow.Sunken)
-    return line

@@ -15,11 +15,12 @@ from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.slide_layers import slide_of_layer
 from napari_cpnn.ui.state import ExploreState, Shown
+from napari_cpnn.ui.words import device_text, gene_scores, mapping_message
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-    from napari_cpnn.mapping import LiveMapper, MapProgress, Viewport
+    from napari_cpnn.mapping import CompositionMap, LiveMapper, Viewport
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
 
@@ -73,6 +74,7 @@ class ExploreController:
         self._whole_slide = False
         self._closed = False
         self._first: tuple[str | None, str | None] = (None, None)
+        self._rows: tuple[Any, list[TypeRow]] = (None, [])
         self._busy = ""
         self.problem: CpnnError | None = None
         # Each request makes the answers to earlier ones of its kind worthless.
@@ -234,6 +236,12 @@ class ExploreController:
         model, cmap = self.state.model, self.state.map
         if model is None:
             return []
+        key = (id(model), id(cmap), None if cmap is None else cmap.revision, self._viewport)
+        if self._rows[0] != key:
+            self._rows = (key, self._measure_types(model, cmap))
+        return self._rows[1]
+
+    def _measure_types(self, model: CPNN, cmap: CompositionMap | None) -> list[TypeRow]:
         shares = np.full(len(model.cell_types), np.nan)
         if cmap is not None and model.cell_types:
             shares = cmap.mean_weights(None if self._viewport is None else self._viewport.rect)
@@ -383,81 +391,7 @@ class ExploreController:
             return "The pixel size of this slide is not known: enter it above, in um per pixel."
         if state.mapper is None:
             return ""
-        return self._mapping_message(state.mapper.progress())
-
-    def _mapping_message(self, p: MapProgress) -> str:
-        if p.message:
-            return p.message
-        if not self._live:
-            return "Mapping is paused: press Live to go on."
-        if p.wanted == 0 and self._viewport is not None:
-            return "No tissue in view: move to tissue, or press Home to see the whole slide."
-        return ""
-
-
-def device_text(mapper: LiveMapper) -> str:
-    """Such as ``CPU bfloat16``."""
-    device = str(mapper.device)
-    return f"{device.upper() if device in ('cpu', 'mps') else device.replace('cuda', 'CUDA')} {mapper.precision}"
-
-
-def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
-    """Such as ``C4 · 9278 x 9916 px · 0.69 um/px``; width by height, as on a microscope."""
-    size = f"{name} · {shape[1]} x {shape[0]} px"
-    return f"{size} · pixel size unknown" if mpp is None else f"{size} · {mpp[0]:.3g} um/px"
-
-
-def model_label(model: CPNN, path: Path | None = None) -> str:
-    """Such as ``her2st · stnet + CPNN · 22 types``."""
-    name = [] if path is None else [path.stem]
-    head = "CPNN" if model.cell_types else "plain head"
-    types = [f"{len(model.cell_types)} types"] if model.cell_types else []
-    return " · ".join([*name, f"{model.spec.backbone} + {head}", *types])
-
-
-def model_card(model: CPNN) -> list[tuple[str, str]]:
-    """What a model says about itself, as (name, value) for the card in the dock."""
-    patch = model.patch
-    card = [
-        ("Backbone", model.spec.backbone),
-        ("Head", "CPNN" if model.cell_types else "plain linear head: genes only, no cell types"),
-        ("Sees", f"{patch.size_px} px at {patch.mpp:g} um/px, {patch.size_um:g} um of tissue"),
-        ("Genes", f"{len(model.genes):,}"),
-        ("Cell types", ", ".join(model.cell_types) or "none"),
-        ("Residual programs", str(model.n_programs)),
-    ]
-    provenance, held_out = model.provenance, _held_out(model)
-    trained = [_entry(item) for item in provenance.get("training_data", [])]
-    if trained:
-        card.append(("Trained on", ", ".join(trained)))
-    if "pcc_mean" in held_out:
-        scores = f"mean PCC {held_out['pcc_mean']:.3f}, SCC {held_out.get('scc_mean', float('nan')):.3f}"
-        card.append(
-            ("Held out", f"{held_out.get('slide', 'spots')}: {scores} over {held_out.get('n_genes', '?')} genes")
-        )
-    for key, name in (("backbone_weights", "Start weights"), ("licence_notes", "Licence")):
-        if provenance.get(key):
-            card.append((name, str(provenance[key])))
-    return card
-
-
-def _entry(item: Any) -> str:
-    """One training slide of a card, such as ``C2 (176 spots)``."""
-    if isinstance(item, dict) and "slide" in item:
-        return f"{item['slide']} ({item.get('n_spots', '?')} spots)"
-    return str(item)
-
-
-def _held_out(model: CPNN) -> dict[str, Any]:
-    """Scores on spots that training did not see; empty when the checkpoint has none."""
-    found = model.provenance.get("metrics", {}).get("held_out", {})
-    return found if isinstance(found, dict) else {}
-
-
-def gene_scores(model: CPNN) -> dict[str, float]:
-    """Held-out PCC per gene, from the checkpoint; empty when it has none."""
-    scores = _held_out(model).get("per_gene_pcc", {})
-    return {gene: float(value) for gene, value in scores.items() if value is not None}
+        return mapping_message(state.mapper.progress(), live=self._live, sees=self._viewport is not None)
 
 
 def _stop(mapper: LiveMapper) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 NEWS_MS = 300
 """How often texts, shares and legend are brought up to date."""
 
+POINTER_MS = 60
+"""How soon the readout follows the pointer."""
+
 
 class ExploreSession:
     """Ties a viewer to a controller.
@@ -48,7 +51,11 @@ class ExploreSession:
         self.news = QTimer()
         self.news.setInterval(NEWS_MS)
         self.news.start()
+        self.pointer = QTimer()
+        self.pointer.setSingleShot(True)
+        self.pointer.setInterval(POINTER_MS)
         self._closed = False
+        viewer.cursor.events.position.connect(self._pointer_moved)
         self.state.slide_changed.connect(self.read_view)
         viewer.layers.events.removed.connect(self._layer_removed)
 
@@ -107,6 +114,8 @@ class ExploreSession:
             return
         self._closed = True
         self.news.stop()
+        self.pointer.stop()
+        self.viewer.cursor.events.position.disconnect(self._pointer_moved)
         self.watcher.stop()
         self.state.slide_changed.disconnect(self.read_view)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
@@ -118,6 +127,10 @@ class ExploreSession:
         self.state.set_model(None)
         self.state.set_shown(None)
         self.background.close()
+
+    def _pointer_moved(self, _event: Any = None) -> None:
+        if not self.pointer.isActive():
+            self.pointer.start()
 
     def _layer_removed(self, event: Any) -> None:
         if self.state.layer is not None and self.state.layer == event.value:

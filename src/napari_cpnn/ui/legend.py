@@ -52,14 +52,13 @@ class CanvasLegend:
 
     def clear(self) -> None:
         """Take everything off the canvas."""
-        self.update([])
         for i in range(len(self._lines)):
             del self._viewer.canvas.overlays[f"{_PREFIX}{i}"]
         self._lines = []
 
     def _wanted(self, rows: list[TypeRow]) -> list[tuple[str, str]]:
         shown = self._state.shown
-        if shown is None or self._state.map is None:
+        if shown is None or self._state.map is None or not self._state.look.legend:
             return []
         if shown.has_range:
             return [(f"{shown.name} · {shown.unit}", "#FFFFFF")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout, QLabel, QSlider, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QWidget
 
 from napari_cpnn.ui.color_bar import ColorBar
 from napari_cpnn.ui.painting import COLORMAPS
@@ -35,6 +35,8 @@ class LookBox(QWidget):
         self.opacity.setRange(0, 100)
         self.smooth = QCheckBox("smooth")
         self.smooth.setToolTip("interpolate between patches; off: one square per patch")
+        self.legend = QCheckBox("legend")
+        self.legend.setToolTip("colour bar and names on the canvas, for screenshots")
         self.bar = ColorBar()
         self._between = QLabel("to")
         grid = QGridLayout(self)
@@ -49,7 +51,10 @@ class LookBox(QWidget):
         grid.addWidget(self.high, 1, 3)
         grid.addWidget(QLabel("Opacity"), 2, 0)
         grid.addWidget(self.opacity, 2, 1)
-        grid.addWidget(self.smooth, 2, 2, 1, 2)
+        ticks = QHBoxLayout()
+        ticks.addWidget(self.smooth)
+        ticks.addWidget(self.legend)
+        grid.addLayout(ticks, 2, 2, 1, 2)
         grid.addWidget(self.bar, 3, 0, 1, 4)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(3, 1)
@@ -59,6 +64,7 @@ class LookBox(QWidget):
         self.high.editingFinished.connect(self._typed)
         self.opacity.valueChanged.connect(lambda value: state.set_look(opacity=value / 100))
         self.smooth.toggled.connect(lambda on: state.set_look(smooth=on))
+        self.legend.toggled.connect(lambda on: state.set_look(legend=on))
         state.look_changed.connect(self.update_look)
         state.limits_changed.connect(self.update_look)
         state.shown_changed.connect(self.update_look)
@@ -81,6 +87,7 @@ class LookBox(QWidget):
         self.opacity.setValue(round(100 * look.opacity))
         self.opacity.blockSignals(False)
         self.smooth.setChecked(look.smooth)
+        self.legend.setChecked(look.legend)
         self.smooth.setEnabled(shown is None or shown.kind != "dominant")
         self.bar.setVisible(has_range)
         if shown is not None and has_range:

@@ -41,9 +41,10 @@ class Overlay:
         self.cmap = cmap
         self.revision = -1
         self.auto = _auto_range(shown)
-        self.data = np.zeros((*cmap.grid.shape, 4), dtype=np.float32)
+        self.painter = painting.Painter(cmap.tissue)
+        self._painter_revision = -1
         self.layer = Image(
-            self.data,
+            self.painter.rgba,
             rgb=True,
             multiscale=False,
             contrast_limits=(0.0, 1.0),
@@ -51,6 +52,15 @@ class Overlay:
             blending="translucent_no_depth",
             cache=False,
         )
+
+    def catch_up(self) -> None:
+        """Give the painter the present state of the map."""
+        revision = self.cmap.revision
+        if revision != self._painter_revision:
+            state = self.cmap.state.copy()
+            self.painter.update(self.cmap.donors(), state == DONE, state == FAILED)
+            self._painter_revision = revision
+        self.revision = revision
 
     def show(self, shown: Shown) -> None:
         """Take another quantity of the same slot."""
@@ -140,7 +150,8 @@ class Overlays(QObject):
             self._style(overlay)
             self._paint(overlay)
         for other in self._overlays.values():
-            other.layer.visible = other is overlay
+            if other.layer.visible != (other is overlay):
+                other.layer.visible = other is overlay
 
     def _look_changed(self) -> None:
         for overlay in self._overlays.values():
@@ -171,7 +182,7 @@ class Overlays(QObject):
         overlay.layer.events.opacity.connect(self._opacity_dragged)
         if overlay.shown.has_range:
             bar = overlay.layer.colorbar
-            bar.position, bar.visible, bar.box = "top_right", True, True
+            bar.position, bar.box = "top_right", True
             bar.size, bar.font_size = (16.0, 140.0), 9.0
             bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
 
@@ -186,12 +197,18 @@ class Overlays(QObject):
         look = self._state.look
         self._setting = True
         try:
-            overlay.layer.opacity = look.opacity
+            if overlay.layer.opacity != look.opacity:
+                overlay.layer.opacity = look.opacity
             # Between two categories there is no colour in the middle.
             smooth = look.smooth and overlay.shown.kind != "dominant"
-            overlay.layer.interpolation2d = "linear" if smooth else "nearest"
+            mode = "linear" if smooth else "nearest"
+            if overlay.layer.interpolation2d != mode:
+                overlay.layer.interpolation2d = mode
+            name = f"cpnn {look.colormap}"
             if overlay.shown.has_range:
-                overlay.layer.colormap = Colormap(painting.color_table(look.colormap), name=f"cpnn {look.colormap}")
+                overlay.layer.colorbar.visible = look.legend
+            if overlay.shown.has_range and overlay.layer.colormap.name != name:
+                overlay.layer.colormap = Colormap(painting.color_table(look.colormap), name=name)
         finally:
             self._setting = False
 
@@ -232,22 +249,22 @@ class Overlays(QObject):
     # -- painting ------------------------------------------------------------------------------------------
 
     def _paint(self, overlay: Overlay) -> None:
-        cmap = overlay.cmap
-        overlay.revision = cmap.revision
-        donors = cmap.donors()
-        done, failed = cmap.state == DONE, cmap.state == FAILED
-        solid = painting.certainty(done | failed, cmap.tissue)
-        low, high = 0.0, 1.0
-        if overlay.shown.has_range:
-            values = painting.borrowed(_values(cmap, overlay.shown), donors)
-            low, high = self._limits(overlay, values)
-            rgba = painting.paint_values(values, painting.color_table(self._state.look.colormap), (low, high), solid)
+        overlay.catch_up()
+        cmap, shown, painter = overlay.cmap, overlay.shown, overlay.painter
+        limits = (0.0, 1.0)
+        if shown.has_range:
+            values = painter.shown(cmap.weight(shown.name) if shown.kind == "type" else cmap.expression(shown.name))
+            limits = self._limits(overlay, values)
+            painter.paint_values(values, painting.color_table(self._state.look.colormap), limits)
+        elif shown.kind == "dominant":
+            colors = painting.hex_colors(list(type_colors(cmap.cell_types).values()))
+            painter.paint_dominant(painter.shown(cmap.dominant()), colors)
         else:
-            rgba = _paint_types(cmap, overlay.shown, donors, solid)
-        painting.mark_failed(rgba, failed)
-        rgba[..., :3] = low + rgba[..., :3] * (high - low)
-        overlay.data[:] = rgba
-        self._set_limits(overlay, (low, high))
+            shares = [painter.shown(cmap.weight(name)) for name in shown.names]
+            colors = [type_colors(cmap.cell_types)[name] for name in shown.names]
+            empty = np.zeros((painter.n_visible, 0), dtype=np.float32)
+            painter.paint_blend(np.stack(shares, axis=1) if shares else empty, painting.hex_colors(colors))
+        self._set_limits(overlay, limits)
         overlay.layer.refresh(thumbnail=False, highlight=False, extent=False)
 
     def _limits(self, overlay: Overlay, values: painting.FloatMap) -> painting.Range:
@@ -258,10 +275,8 @@ class Overlays(QObject):
         if look.range_mode == "full":
             if overlay.shown.kind == "type":
                 return 0.0, 1.0
-            top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
-            return 0.0, max(top, 1e-3)
-        known = np.isfinite(values) & (overlay.cmap.state == DONE)
-        return overlay.auto.update(values[known], at_rest=self._at_rest())
+            return 0.0, max(float(values.max(initial=0.0)), 1e-3)
+        return overlay.auto.update(values, overlay.painter.n_done, self._at_rest())
 
     def _at_rest(self) -> bool:
         mapper = self._state.mapper
@@ -271,28 +286,11 @@ class Overlays(QObject):
         self._setting = True
         try:
             if tuple(overlay.layer.contrast_limits) != limits:
-                overlay.layer.contrast_limits_range = limits
                 overlay.layer.contrast_limits = limits
         finally:
             self._setting = False
         if overlay.shown == self._state.shown:
             self._state.set_limits(limits)
-
-
-def _values(cmap: CompositionMap, shown: Shown) -> painting.FloatMap:
-    return cmap.weight(shown.name) if shown.kind == "type" else cmap.expression(shown.name)
-
-
-def _paint_types(cmap: CompositionMap, shown: Shown, donors: Any, solid: painting.FloatMap) -> painting.FloatMap:
-    colors = type_colors(cmap.cell_types)
-    if shown.kind == "dominant":
-        flat = donors.reshape(-1)
-        index = np.where(flat < 0, -1, cmap.dominant().reshape(-1)[flat]).reshape(donors.shape)
-        return painting.paint_dominant(index, painting.hex_colors(list(colors.values())), solid)
-    if not shown.names:
-        return np.zeros((*cmap.grid.shape, 4), dtype=np.float32)
-    shares = np.stack([painting.borrowed(cmap.weight(name), donors) for name in shown.names], axis=-1)
-    return painting.paint_blend(shares, painting.hex_colors([colors[name] for name in shown.names]), solid)
 
 
 def _auto_range(shown: Shown) -> painting.AutoRange:

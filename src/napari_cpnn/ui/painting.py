@@ -19,7 +19,7 @@ from napari_cpnn.geometry import IntArray
 FloatMap = npt.NDArray[np.float32]
 Range = tuple[float, float]
 
-COLORMAPS = ("magma", "viridis", "inferno", "cividis", "turbo", "Reds", "Blues")
+COLORMAPS = ("viridis", "magma", "inferno", "cividis", "turbo", "Reds", "Blues")
 """Names of colour maps on offer, in matplotlib's spelling; all but turbo are safe with a colour-vision deficiency."""
 
 FULL_ALPHA_AT = 0.5
@@ -44,114 +44,149 @@ def color_table(name: str) -> FloatMap:
     return table
 
 
-def certainty(done: npt.NDArray[np.bool_], tissue: npt.NDArray[np.bool_]) -> FloatMap:
-    """How solid each cell is drawn, ``(rows, cols)`` in `FAINTEST` to 1: the computed share of its surroundings.
+class Painter:
+    """Paints one map: which cells are visible, whose value each shows, and how solid it is.
 
-    The share, rather than a flag per cell, because a half-refined area would otherwise look like a polka-dot
-    pattern of solid cells among faint ones.
-    """
-    if bool(done[tissue].all()):
-        return np.ones(done.shape, dtype=np.float32)
-    around = [uniform_filter(a.astype(np.float32), size=5, mode="constant") for a in (done & tissue, tissue)]
-    share = np.clip(around[0] / np.maximum(around[1], 1e-3), 0.0, 1.0)
-    return (FAINTEST + (1 - FAINTEST) * share).astype(np.float32)
-
-
-def borrowed(values: FloatMap, donors: IntArray) -> FloatMap:
-    """``values`` with every cell showing its donor's; NaN where there is none."""
-    flat = donors.reshape(-1)
-    result = values.reshape(-1)[flat]
-    result[flat < 0] = np.nan
-    return result.reshape(donors.shape)
-
-
-def paint_values(values: FloatMap, table: FloatMap, limits: Range, solid: FloatMap) -> FloatMap:
-    """``(rows, cols, 4)`` RGBA of scalar values; NaN is transparent.
+    All of that is worked out once per state of the map, so that another gene or colour map costs a table look-up per
+    visible cell.
 
     Parameters
     ----------
-    values
-        ``(rows, cols)``.
-    table
-        ``(256, 4)``, see :func:`color_table`.
-    limits
-        Values of the first and the last colour.
-    solid
-        ``(rows, cols)``, see :func:`certainty`.
-    """
-    low, high = limits
-    known = np.isfinite(values)
-    scaled = (np.where(known, values, low) - low) * (255.0 / max(high - low, 1e-12))
-    rgba = table[np.clip(np.rint(scaled), 0, 255).astype(np.uint8)]
-    rgba[..., 3] *= solid * known
-    return _bleed(rgba, known)
+    tissue
+        ``(rows, cols)`` bool.
 
-
-def paint_dominant(index: IntArray, colors: FloatMap, solid: FloatMap) -> FloatMap:
-    """``(rows, cols, 4)`` RGBA of a map of categories; -1 is transparent.
-
-    Parameters
+    Attributes
     ----------
-    index
-        ``(rows, cols)`` position in ``colors``.
-    colors
-        ``(C, 3)``.
-    solid
-        ``(rows, cols)``, see :func:`certainty`.
+    rgba
+        ``(rows, cols, 4)`` float32, painted in place.
+    n_done
+        How many cells are computed.
     """
-    rgba = np.zeros((*index.shape, 4), dtype=np.float32)
-    known = index >= 0
-    rgba[known, :3] = colors[index[known]]
-    rgba[..., 3] = np.where(known, solid, 0)
-    return rgba
+
+    def __init__(self, tissue: npt.NDArray[np.bool_]) -> None:
+        self._tissue = tissue
+        self._tissue_around = _around(tissue)
+        self._n_tissue = int(tissue.sum())
+        self._visible = np.zeros(tissue.shape, dtype=bool)
+        self.n_done = 0
+        self._cells = self._donors = self._rim = self._rim_from = np.empty(0, dtype=np.intp)
+        self._failed = self._cells
+        self._solid = np.empty(0, dtype=np.float32)
+        self.rgba = np.zeros((*tissue.shape, 4), dtype=np.float32)
+
+    def update(self, donors: IntArray, done: npt.NDArray[np.bool_], failed: npt.NDArray[np.bool_]) -> None:
+        """Take a new state of the map.
+
+        Parameters
+        ----------
+        donors
+            ``(rows, cols)`` flat index of the cell whose value is shown, -1 for none.
+        done, failed
+            ``(rows, cols)``.
+        """
+        visible = donors >= 0
+        if not np.array_equal(visible, self._visible):
+            self._visible = visible
+            self._cells = np.flatnonzero(visible)
+            self._rim, self._rim_from = _rim(visible)
+        self._donors = donors.reshape(-1)[self._cells]
+        self._failed = np.flatnonzero(failed)
+        self.n_done = int(done.sum())
+        self._solid = self._certainty(done | failed).reshape(-1)[self._cells]
+
+    def _certainty(self, done: npt.NDArray[np.bool_]) -> FloatMap:
+        """How solid each cell is drawn, in `FAINTEST` to 1: the computed share of its surroundings.
+
+        The share, rather than a flag per cell, because a half-refined area would otherwise look like a polka-dot
+        pattern of solid cells among faint ones.
+        """
+        done = done & self._tissue
+        if int(done.sum()) == self._n_tissue:
+            return np.ones(done.shape, dtype=np.float32)
+        share = np.clip(_around(done) / np.maximum(self._tissue_around, 1e-3), 0.0, 1.0)
+        return np.asarray(FAINTEST + (1 - FAINTEST) * share, dtype=np.float32)
+
+    @property
+    def n_visible(self) -> int:
+        return len(self._cells)
+
+    def shown(self, values: FloatMap) -> FloatMap:
+        """``(rows, cols)`` values of all cells -> those of the visible cells, each its donor's, ``(n,)``."""
+        return values.reshape(-1)[self._donors]
+
+    def paint_values(self, shown: FloatMap, table: FloatMap, limits: Range) -> None:
+        """Scalar values through a colour map.
+
+        Parameters
+        ----------
+        shown
+            ``(n,)``, see :meth:`shown`.
+        table
+            ``(256, 4)``, see :func:`color_table`.
+        limits
+            Values of the first and the last colour. The colours are written between them, as
+            :class:`~napari_cpnn.ui.overlays.Overlay` explains.
+        """
+        low, high = limits
+        scaled = (shown - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-12))
+        self._write(table[np.clip(np.rint(scaled), 0, 255).astype(np.uint8)], limits)
+
+    def paint_dominant(self, shown: IntArray, colors: FloatMap) -> None:
+        """Categories: ``(n,)`` positions in ``colors`` ``(C, 3)``."""
+        self._write(np.concatenate([colors, np.ones((len(colors), 1), np.float32)], axis=1)[shown], (0.0, 1.0))
+
+    def paint_blend(self, shares: FloatMap, colors: FloatMap) -> None:
+        """The mean colour of some types weighted by share, as opaque as their sum.
+
+        Parameters
+        ----------
+        shares
+            ``(n, k)`` of the types to mix.
+        colors
+            ``(k, 3)``.
+        """
+        total = shares.sum(axis=1)
+        painted = np.empty((len(shares), 4), dtype=np.float32)
+        painted[:, :3] = (shares @ colors) / np.maximum(total, 1e-6)[:, None]
+        painted[:, 3] = np.clip(total, 0, 1)
+        self._write(painted, (0.0, 1.0))
+
+    def _write(self, painted: FloatMap, limits: Range) -> None:
+        low, high = limits
+        painted[:, 3] *= self._solid
+        failed = np.array(FAILED_COLOR, dtype=np.float32)
+        for colors in (painted, failed[None]):
+            colors[:, :3] = low + colors[:, :3] * (high - low)
+        flat = self.rgba.reshape(-1, 4)
+        flat[self._cells] = painted
+        # A linear texture filter mixes colour and alpha separately: black in a transparent neighbour would draw a
+        # dark fringe around the map.
+        flat[self._rim, :3] = flat[self._rim_from, :3]
+        flat[self._failed] = failed
 
 
-def paint_blend(shares: FloatMap, colors: FloatMap, solid: FloatMap) -> FloatMap:
-    """``(rows, cols, 4)`` RGBA: the mean colour of the types, weighted by share, as opaque as their sum.
-
-    Parameters
-    ----------
-    shares
-        ``(rows, cols, n)`` of the types to mix; NaN where unknown.
-    colors
-        ``(n, 3)``.
-    solid
-        ``(rows, cols)``, see :func:`certainty`.
-    """
-    known = np.isfinite(shares).all(axis=-1)
-    safe = np.where(known[..., None], shares, 0)
-    total = safe.sum(axis=-1)
-    rgba = np.empty((*known.shape, 4), dtype=np.float32)
-    rgba[..., :3] = (safe @ colors) / np.maximum(total, 1e-6)[..., None]
-    rgba[..., 3] = np.clip(total, 0, 1) * solid * known
-    return _bleed(rgba, known)
+def _around(mask: npt.NDArray[np.bool_]) -> FloatMap:
+    return np.asarray(uniform_filter(mask.astype(np.float32), size=5, mode="constant"))
 
 
-def mark_failed(rgba: FloatMap, failed: npt.NDArray[np.bool_]) -> None:
-    """Paint failed cells dark grey, in place."""
-    rgba[failed] = FAILED_COLOR
+def _rim(visible: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+    """Invisible cells beside visible ones, and for each a visible neighbour (flat indices)."""
+    source = np.full(visible.shape, -1, dtype=np.intp)
+    flat = np.arange(visible.size, dtype=np.intp).reshape(visible.shape)
+    rows, cols = visible.shape
+    for dy, dx in ((-1, -1), (-1, 1), (1, -1), (1, 1), (-1, 0), (1, 0), (0, -1), (0, 1)):
+        here = (slice(max(dy, 0), rows + min(dy, 0)), slice(max(dx, 0), cols + min(dx, 0)))
+        there = (slice(max(-dy, 0), rows + min(-dy, 0)), slice(max(-dx, 0), cols + min(-dx, 0)))
+        hit = visible[there] & ~visible[here]
+        source[here][hit] = flat[there][hit]
+    rim = np.flatnonzero(source.reshape(-1) >= 0)
+    return rim, source.reshape(-1)[rim]
 
 
 def hex_colors(colors: Sequence[str]) -> FloatMap:
     """``#RRGGBB`` strings -> ``(n, 3)`` in 0 to 1."""
     rgb = [[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in colors]
     return np.array(rgb, dtype=np.float32).reshape(len(rgb), 3)
-
-
-def _bleed(rgba: FloatMap, known: npt.NDArray[np.bool_]) -> FloatMap:
-    """Give invisible cells the colour of their visible neighbours, in place.
-
-    A linear texture filter mixes colour and alpha separately, so black in a transparent cell would draw a dark
-    fringe around the map.
-    """
-    if known.all() or not known.any():
-        return rgba
-    weight = uniform_filter(known.astype(np.float32), size=3, mode="nearest")
-    rim = ~known & (weight > 1e-3)
-    for channel in range(3):
-        smooth = uniform_filter(rgba[..., channel] * known, size=3, mode="nearest")
-        rgba[rim, channel] = smooth[rim] / weight[rim]
-    return rgba
 
 
 class AutoRange:
@@ -176,20 +211,30 @@ class AutoRange:
         self._n_known = 0
         self.limits: Range = (0.0, least)
 
-    def update(self, values: FloatMap, at_rest: bool) -> Range:
-        """The range after seeing all ``values`` that are known now (NaN: unknown)."""
-        known = values[np.isfinite(values)]
-        if known.size and (known.size >= 2 * self._n_known or (at_rest and known.size != self._n_known)):
-            wanted = self._measure(known)
+    def update(self, values: FloatMap, n_known: int, at_rest: bool) -> Range:
+        """The range after seeing these values.
+
+        Parameters
+        ----------
+        values
+            What is on screen; a value that stands for a coarse block is there as often as it is drawn.
+        n_known
+            How many of them are computed.
+        at_rest
+            Whether nothing more is being computed.
+        """
+        if values.size and (n_known >= 2 * self._n_known or (at_rest and n_known != self._n_known)):
+            wanted = self._measure(values)
             width = self.limits[1] - self.limits[0]
             off = max(abs(a - b) for a, b in zip(wanted, self.limits, strict=True))
             if self._n_known == 0 or off > 0.1 * width:
                 self.limits = wanted
-            self._n_known = known.size
+            self._n_known = max(n_known, 1)
         return self.limits
 
     def _measure(self, known: FloatMap) -> Range:
-        low, high = (float(v) for v in np.percentile(known, (self.LOW, self.HIGH)))
+        sample = known[:: max(1, known.size // 20_000)]
+        low, high = (float(v) for v in np.percentile(sample, (self.LOW, self.HIGH)))
         if self._from_zero:
             return 0.0, max(high, self._least)
         middle = (low + high) / 2

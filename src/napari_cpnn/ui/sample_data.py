@@ -38,18 +38,28 @@ def _while_screen_lives(work: Callable[[], T], what: str) -> T:
 
     napari wants the layers of a sample as a return value, so this must wait; a download must not freeze the window.
     """
-    from napari.qt.threading import create_worker
+    from napari.utils import progress
     from qtpy.QtCore import QEventLoop
+
+    from napari_cpnn.ui.background import QtBackground
 
     results: list[T] = []
     errors: list[Exception] = []
     loop = QEventLoop()
-    worker = create_worker(work, _start_thread=False, _progress={"desc": what})
-    worker.returned.connect(results.append)
-    worker.errored.connect(errors.append)
-    worker.finished.connect(loop.quit)
-    worker.start()
-    loop.exec_()
+    background = QtBackground()
+
+    def done(result: T) -> None:
+        results.append(result)
+        loop.quit()
+
+    def failed(error: Exception) -> None:
+        errors.append(error)
+        loop.quit()
+
+    with progress(total=0, desc=what):
+        background(work, done, failed)
+        loop.exec_()
+    background.close()
     if errors:
         raise errors[0]
     return results[0]

@@ -61,13 +61,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Look:
-    """How overlays are coloured."""
+    """How overlays are coloured, and whether the canvas carries a legend."""
 
-    colormap: str = "magma"
+    colormap: str = "viridis"  # H&E is pink and purple, on which magma spends half of its colours
     range_mode: RangeMode = "auto"
     manual: tuple[float, float] = (0.0, 1.0)
     opacity: float = 0.65
     smooth: bool = True
+    legend: bool = True
 
 
 class ExploreState:

@@ -1,0 +1,99 @@
+"""What the Explore dock says about slides, models and progress. No Qt here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cpnn.geometry import Mpp
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import LiveMapper, MapProgress
+    from napari_cpnn.models import CPNN
+
+
+def mapping_message(p: MapProgress, *, live: bool, sees: bool) -> str:
+    """What to know or to do while a mapper is there; empty when all is well.
+
+    Parameters
+    ----------
+    p
+        Where the mapper stands.
+    live
+        Whether the user lets it run.
+    sees
+        Whether there is a view at all.
+    """
+    if p.message:
+        return p.message
+    if not live:
+        return "Mapping is paused: press Live to go on."
+    if p.wanted == 0 and sees:
+        return "No tissue in view: move to tissue, or press Home to see the whole slide."
+    return ""
+
+
+def device_text(mapper: LiveMapper) -> str:
+    """Such as ``CPU bfloat16``."""
+    device = str(mapper.device)
+    return f"{device.upper() if device in ('cpu', 'mps') else device.replace('cuda', 'CUDA')} {mapper.precision}"
+
+
+def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
+    """Such as ``C4 · 9278 x 9916 px · 0.69 um/px``; width by height, as on a microscope."""
+    size = f"{name} · {shape[1]} x {shape[0]} px"
+    return f"{size} · pixel size unknown" if mpp is None else f"{size} · {mpp[0]:.3g} um/px"
+
+
+def model_label(model: CPNN, path: Path | None = None) -> str:
+    """Such as ``her2st · stnet + CPNN · 22 types``."""
+    name = [] if path is None else [path.stem]
+    head = "CPNN" if model.cell_types else "plain head"
+    types = [f"{len(model.cell_types)} types"] if model.cell_types else []
+    return " · ".join([*name, f"{model.spec.backbone} + {head}", *types])
+
+
+def model_card(model: CPNN) -> list[tuple[str, str]]:
+    """What a model says about itself, as (name, value) for the card in the dock."""
+    patch = model.patch
+    card = [
+        ("Backbone", model.spec.backbone),
+        ("Head", "CPNN" if model.cell_types else "plain linear head: genes only, no cell types"),
+        ("Sees", f"{patch.size_px} px at {patch.mpp:g} um/px, {patch.size_um:g} um of tissue"),
+        ("Genes", f"{len(model.genes):,}"),
+        ("Cell types", ", ".join(model.cell_types) or "none"),
+        ("Residual programs", str(model.n_programs)),
+    ]
+    provenance, held_out = model.provenance, _held_out(model)
+    trained = [_entry(item) for item in provenance.get("training_data", [])]
+    if trained:
+        card.append(("Trained on", ", ".join(trained)))
+    if "pcc_mean" in held_out:
+        scores = f"mean PCC {held_out['pcc_mean']:.3f}, SCC {held_out.get('scc_mean', float('nan')):.3f}"
+        card.append(
+            ("Held out", f"{held_out.get('slide', 'spots')}: {scores} over {held_out.get('n_genes', '?')} genes")
+        )
+    for key, name in (("backbone_weights", "Start weights"), ("licence_notes", "Licence")):
+        if provenance.get(key):
+            card.append((name, str(provenance[key])))
+    return card
+
+
+def _entry(item: Any) -> str:
+    """One training slide of a card, such as ``C2 (176 spots)``."""
+    if isinstance(item, dict) and "slide" in item:
+        return f"{item['slide']} ({item.get('n_spots', '?')} spots)"
+    return str(item)
+
+
+def _held_out(model: CPNN) -> dict[str, Any]:
+    """Scores on spots that training did not see; empty when the checkpoint has none."""
+    found = model.provenance.get("metrics", {}).get("held_out", {})
+    return found if isinstance(found, dict) else {}
+
+
+def gene_scores(model: CPNN) -> dict[str, float]:
+    """Held-out PCC per gene, from the checkpoint; empty when it has none."""
+    scores = _held_out(model).get("per_gene_pcc", {})
+    return {gene: float(value) for gene, value in scores.items() if value is not None}
