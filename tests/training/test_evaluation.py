@@ -110,3 +110,11 @@ def test_symmetries_make_a_turned_slide_the_same(world, model):
         return np.abs(tables[0] - tables[1]).to_numpy().max()
 
     assert difference(symmetries=True) < 0.1 * difference(symmetries=False)
+
+
+def test_symmetries_are_those_of_the_training_settings_unless_given(world, model):
+    sample = world.sample(5, rows=5, cols=5)
+    asked = predict_spots(model, *sample, symmetries=True)[0]
+    assert not predict_spots(model, *sample)[0].equals(asked)
+    model.provenance["settings"]["symmetries"] = True
+    pd.testing.assert_frame_equal(predict_spots(model, *sample)[0], asked)

@@ -23,7 +23,9 @@ from napari_cpnn.training.metrics import Summary, pearson, spearman, summarise_v
 _CHUNK = 256
 
 
-def evaluate(model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", symmetries: bool = False) -> pd.DataFrame:
+def evaluate(
+    model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", symmetries: bool | None = None
+) -> pd.DataFrame:
     """Correlation of predicted with measured expression over the spots of one slide, per gene.
 
     Parameters
@@ -35,7 +37,8 @@ def evaluate(model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", sy
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     symmetries
-        Predict the mean over the eight symmetries of each patch: a little better, eight times slower.
+        Predict the mean over the eight symmetries of each patch: a little better, eight times slower. By default as
+        in the settings that the model was trained with.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def evaluate(model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", sy
 
 
 def predict_spots(
-    model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", symmetries: bool = False
+    model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", symmetries: bool | None = None
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """Predicted composition and programs at the spots of a slide.
 
@@ -84,6 +87,8 @@ def predict_spots(
     if spots.n_obs == 0:
         raise SpotsError(f"There are no spots on {slide.name}, so there is nothing to predict.")
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
+    if symmetries is None:
+        symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
     reader, predictor = PatchReader(slide, model.patch), Predictor(model, device=device, symmetries=symmetries)
     weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
     programs = np.full((spots.n_obs, model.n_programs), np.nan, dtype=np.float32)

@@ -147,8 +147,8 @@ def _provenance(data: SpotData, prototypes: Prototypes) -> dict[str, Any]:
 def _decoded(
     model: CPNN, data: SpotData, rows: IntArray, settings: TrainingSettings
 ) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
-    """Predicted expression of some spots, a chunk at a time, with the patches as they are."""
-    predictor = Predictor(model, device=settings.device, precision=settings.precision)
+    """Predicted expression of some spots, a chunk at a time, as the model will be used."""
+    predictor = Predictor(model, settings.device, settings.precision, settings.symmetries)
     decoder = model.decoder()
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
