@@ -70,8 +70,11 @@ class CompositionMap:
         self.revision = 0
         # One float32 row per cell, weights then programs. Values are rounded to float16, the precision of the
         # files, so that a map reads the same before and after saving; float32 in memory keeps a gene change to
-        # a single matrix-vector product without conversion.
-        self._values = np.full((grid.n_cells, self.n_types + self.n_programs), np.nan, dtype=np.float32)
+        # a single matrix-vector product without conversion. Rows of unknown cells are zero: NaN would spoil the
+        # products that means are, and an untouched page of zeros takes no memory.
+        self._values = np.zeros((grid.n_cells, self.n_types + self.n_programs), dtype=np.float32)
+        self._dominant = np.full(grid.n_cells, -1, dtype=np.int16)
+        self._donors: tuple[int, IntArray] = (-1, np.empty(0, dtype=np.intp))
         self._lock = threading.Lock()
 
     # -- what it holds -------------------------------------------------------------------------------------
@@ -120,6 +123,8 @@ class CompositionMap:
         good = np.isfinite(rows).all(axis=1)
         with self._lock:
             self._values[cells[good]] = rows[good]
+            if self.n_types:
+                self._dominant[cells[good]] = rows[good, : self.n_types].argmax(axis=1)
             self.state.reshape(-1)[cells] = np.where(good, DONE, FAILED)
             self.revision += 1
         self.changed.emit(self.unravel(cells))
@@ -142,7 +147,8 @@ class CompositionMap:
 
     def block(self, window: tuple[slice, slice]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
         """Weights and programs of a window (row slice, col slice), shaped as the whole map's."""
-        values = self._values.reshape(*self.grid.shape, -1)[window].astype(np.float16)
+        values = self._values.reshape(*self.grid.shape, self._values.shape[1])[window].astype(np.float16)
+        values[self.state[window] != DONE] = np.nan
         return values[..., : self.n_types], values[..., self.n_types :]
 
     def unravel(self, cells: IntArray) -> IntArray:
@@ -162,28 +168,26 @@ class CompositionMap:
         d = self.decoder
         g = self._gene(gene)
         row = np.concatenate([d.alpha[g] * d.prototypes[:, g], d.programs[:, g]]).astype(np.float32)
-        return (self._values @ row + np.float32(d.beta[g])).reshape(self.grid.shape)
+        return self._known(self._values @ row + np.float32(d.beta[g]))
 
     def contribution(self, gene: str, cell_type: str) -> FloatMap:
         """Share of a gene that one cell type brings, ``alpha_g w_c T_cg``, ``(rows, cols)``; NaN where unknown."""
         d, g, c = self.decoder, self._gene(gene), self._cell_type(cell_type)
-        return (self._values[:, c] * np.float32(d.alpha[g] * d.prototypes[c, g])).reshape(self.grid.shape)
+        return self._known(self._values[:, c] * np.float32(d.alpha[g] * d.prototypes[c, g]))
 
     def weight(self, cell_type: str) -> FloatMap:
         """Share of one cell type, ``(rows, cols)``, 0 to 1; NaN where unknown."""
-        return self._values[:, self._cell_type(cell_type)].reshape(self.grid.shape).copy()
+        return self._known(self._values[:, self._cell_type(cell_type)].copy())
 
     def dominant(self) -> npt.NDArray[np.int16]:
         """Index of the cell type with the largest share, ``(rows, cols)``; -1 where unknown."""
-        result = np.full(self.grid.n_cells, -1, dtype=np.int16)
-        done = np.flatnonzero(self.state == DONE)
-        if done.size and self.n_types:
-            result[done] = self._values[done, : self.n_types].argmax(axis=1)
-        return result.reshape(self.grid.shape)
+        return self._dominant.reshape(self.grid.shape).copy()
 
     def values_at(self, row: int, col: int) -> tuple[FloatMap, FloatMap] | None:
         """Weights ``(C,)`` and programs ``(R,)`` of one cell, or of the coarser one that stands for it."""
-        donor = int(self.donors()[row, col])
+        if self.state[row, col] == FAILED:
+            return None
+        donor = self.lattice.donor(row, col, self.state == DONE)
         if donor < 0:
             return None
         values = self._values[donor]
@@ -193,10 +197,15 @@ class CompositionMap:
         """Which cell's value to show in each cell, ``(rows, cols)`` flat indices.
 
         The cell itself where it is done; else the done representative of the smallest lattice block around it;
-        -1 where there is none, on background, and where a patch failed.
+        -1 where there is none, on background, and where a patch failed. Read-only.
         """
-        donors = self.lattice.donors(self.state == DONE)
-        donors[self.state == FAILED] = -1
+        revision, donors = self._donors
+        if revision != self.revision:
+            revision = self.revision
+            donors = self.lattice.donors(self.state == DONE)
+            donors[self.state == FAILED] = -1
+            donors.setflags(write=False)
+            self._donors = revision, donors
         return donors
 
     def mean_weights(self, rect: Rect | None = None) -> FloatArray:
@@ -207,10 +216,17 @@ class CompositionMap:
         """
         window = (slice(None), slice(None)) if rect is None else self.grid.window(rect)
         donors = self.donors()[window]
-        cells, counts = np.unique(donors[donors >= 0], return_counts=True)
-        if not cells.size:
+        shown = donors[donors >= 0]
+        if not shown.size:
             return np.full(self.n_types, np.nan)
-        return np.asarray(np.average(self._values[cells, : self.n_types], axis=0, weights=counts), dtype=np.float64)
+        counts = np.bincount(shown, minlength=self.grid.n_cells).astype(np.float32)
+        return np.asarray((counts @ self._values)[: self.n_types] / np.float32(shown.size), dtype=np.float64)
+
+    def _known(self, values: FloatMap) -> FloatMap:
+        """One value per cell as a map, NaN where the cell is not computed."""
+        result = values.reshape(self.grid.shape)
+        result[self.state != DONE] = np.nan
+        return result
 
     def _gene(self, gene: str) -> int:
         return int(require_genes(self.genes, [gene], "The model")[0])

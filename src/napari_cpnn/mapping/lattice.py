@@ -81,3 +81,12 @@ class Lattice:
         result = np.full(self.shape[0] * self.shape[1], -1, dtype=np.intp)
         result[cells] = found
         return result.reshape(self.shape)
+
+    def donor(self, row: int, col: int, done: npt.NDArray[np.bool_]) -> int:
+        """:meth:`donors` of one cell."""
+        if self._tissue[row, col]:
+            for size in sorted(self._representatives):
+                cell = int(self._representatives[size][row // size, col // size])
+                if done.reshape(-1)[cell]:
+                    return cell
+        return -1
