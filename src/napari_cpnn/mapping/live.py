@@ -1,4 +1,4 @@
-"""Mapping what is in view: reader threads cut patches, one model thread predicts, a map fills.
+"""Mapping what is in view: a planner orders patches, readers cut them, one model thread predicts, a map fills.
 
 Nothing here knows napari or Qt. A viewer calls :meth:`LiveMapper.set_viewport` and looks at ``map.revision``.
 """
@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -130,6 +131,7 @@ class LiveMapper:
         self._whole_slide = False
         self._condition = threading.Condition()
         self._order: IntArray = np.empty(0, dtype=np.intp)
+        self._planned = True  # whether the order is that of the present view
         self._generation = 0
         self._wanted = np.zeros(self.grid.n_cells, dtype=bool)
         self._in_view = self._wanted
@@ -153,14 +155,16 @@ class LiveMapper:
         """Map what is in view, at once; ``None`` when nothing is (what is under way is finished)."""
         with self._condition:
             self._viewport = viewport
-            self._plan()
+            self._planned = False
+            self._condition.notify_all()
         self._start()
 
     def map_whole_slide(self, on: bool = True) -> None:
         """Go on with the rest of the slide's tissue after the view."""
         with self._condition:
             self._whole_slide = on
-            self._plan()
+            self._planned = False
+            self._condition.notify_all()
         self._start()
 
     def pause(self) -> None:
@@ -228,18 +232,30 @@ class LiveMapper:
             self._condition.wait_for(lambda: self._idle() or self._stopped, timeout_s)
             return self._idle() and self.error is None
 
-    # -- planning, with the lock held ----------------------------------------------------------------------
+    # -- planning ------------------------------------------------------------------------------------------
 
-    def _plan(self) -> None:
-        """Replace the order. What waits but is not in view goes back into it."""
-        targets = self._scheduler.order(self._viewport, self.map.tissue, self._whole_slide)
+    def _plan_loop(self) -> None:
+        """Turn the newest view into an order; on a large slide that takes too long for the thread of a screen."""
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopped or not self._planned)
+                if self._stopped:
+                    return
+                viewport, whole_slide = self._viewport, self._whole_slide
+            targets = self._scheduler.order(viewport, self.map.tissue, whole_slide)
+            in_view = np.zeros(self.grid.shape, dtype=bool)
+            in_view[(...,) if viewport is None else self.grid.window(viewport.rect)] = True
+            with self._condition:
+                if (viewport, whole_slide) == (self._viewport, self._whole_slide):
+                    self._take(targets, in_view.reshape(-1))
+                    self._planned = True
+                    self._condition.notify_all()
+
+    def _take(self, targets: IntArray, in_view: npt.NDArray[np.bool_]) -> None:
+        """Replace the order, with the lock held. What waits but is not in view goes back into it."""
         self._wanted[:] = False
         self._wanted[targets] = True
-        self._in_view = self._wanted
-        if self._viewport is not None:
-            self._in_view = np.zeros(self.grid.shape, dtype=bool)
-            self._in_view[self.grid.window(self._viewport.rect)] = True
-            self._in_view = self._in_view.reshape(-1) & self._wanted
+        self._in_view = in_view & self._wanted
         for batch in [b for b in self._ready if not self._in_view[b.cells].any()]:
             self._ready.remove(batch)
             self._busy[batch.cells] = False
@@ -247,10 +263,9 @@ class LiveMapper:
         self._order = targets[pending[targets]]
         self._generation += 1
         self._lead = self._claimed if self._order.size else None
-        self._condition.notify_all()
 
     def _idle(self) -> bool:
-        return not (self._order.size or self._ready or self._reading or self._computing)
+        return self._planned and not (self._order.size or self._ready or self._reading or self._computing)
 
     def _message(self) -> str:
         if self.error is not None:
@@ -265,15 +280,27 @@ class LiveMapper:
         with self._condition:
             if self._threads or self._stopped:
                 return
-            loops = [self._read_loop] * self.settings.readers + [self._model_loop]
+            loops = [self._plan_loop, *[self._read_loop] * self.settings.readers, self._model_loop]
             if self.store is not None:
                 loops.append(self._store_loop)
             self._threads = [
-                threading.Thread(target=loop, name=f"napari-cpnn {loop.__name__.strip('_')}", daemon=True)
+                threading.Thread(
+                    target=self._guard, args=(loop,), name=f"napari-cpnn {loop.__name__.strip('_')}", daemon=True
+                )
                 for loop in loops
             ]
         for thread in self._threads:
             thread.start()
+
+    def _guard(self, loop: Callable[[], None]) -> None:
+        """Nobody can catch an error in a thread of ours: it ends mapping, and a screen hears of it."""
+        try:
+            loop()
+        except Exception as error:
+            log.exception("Mapping of %s stopped", self.slide.name)
+            with self._condition:
+                self.error, self._stopped = error, True
+                self._condition.notify_all()
 
     def _read_loop(self) -> None:
         while True:
@@ -302,7 +329,11 @@ class LiveMapper:
         # One batch more than there are readers: enough that the model never waits, little enough that a new view is
         # served at once.
         waiting = len(self._ready) + self._reading
-        return not self._paused and bool(self._order.size) and waiting <= self.settings.readers
+        return self._planned and not self._paused and bool(self._order.size) and waiting <= self.settings.readers
+
+    def _may_compute(self) -> bool:
+        # The first batch of an order is the coarse picture of the view: nothing overtakes it.
+        return self._planned and bool(self._ready) and self._lead is None and not self._paused
 
     def _read(self, cells: IntArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         try:
@@ -316,22 +347,14 @@ class LiveMapper:
     def _model_loop(self) -> None:
         while True:
             with self._condition:
-                # The first batch of an order is the coarse picture of the view: nothing overtakes it.
-                self._condition.wait_for(
-                    lambda: self._stopped or (self._ready and self._lead is None and not self._paused)
-                )
+                self._condition.wait_for(lambda: self._stopped or self._may_compute())
                 if self._stopped:
                     return
                 batch = min(self._ready, key=lambda b: b.number)
                 self._ready.remove(batch)
                 self._computing = True
                 self._condition.notify_all()
-            try:
-                self._compute(batch)
-            except Exception as error:  # a screen must hear of it; nobody could catch it in this thread
-                log.exception("Mapping of %s stopped", self.slide.name)
-                with self._condition:
-                    self.error, self._stopped = error, True
+            self._compute(batch)
             with self._condition:
                 self._computing = False
                 self._busy[batch.cells] = False

@@ -27,9 +27,14 @@ def choose_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+    except RuntimeError as error:  # torch lists some twenty kinds of device in its message
+        raise MappingError(f"There is no device {name!r}; use 'auto', 'cpu', 'cuda' or 'mps'.") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise MappingError(f"There is no device {name!r}; use 'auto', 'cpu', 'cuda' or 'mps'.")
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise MappingError(f"The device {name!r} cannot be used here ({reason}); choose 'auto' or 'cpu'.") from error
     return device
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,6 @@ class Scheduler:
             Go on with all other tissue after the view and its margin.
         """
         parts: list[IntArray] = []
-        focus = self.grid.centers_um().mean(axis=0)
         if viewport is not None:
             focus = np.asarray(viewport.focus)
             finest = self.finest(viewport.px_per_um)
@@ -86,13 +86,20 @@ class Scheduler:
             for rect in (viewport.rect, viewport.rect.grown(margin)):
                 parts += self._coarse_to_fine(self.grid.window(rect), finest, focus)
         if whole_slide:
-            parts += self._coarse_to_fine((slice(0, self.grid.shape[0]), slice(0, self.grid.shape[1])), 1, focus)
-        if not parts:
-            return np.empty(0, dtype=np.intp)
-        cells = np.concatenate(parts)
-        cells = cells[pending.reshape(-1)[cells]]
-        _, first = np.unique(cells, return_index=True)
-        return cells[np.sort(first)]
+            parts += self._whole_slide
+        # The same cell represents blocks of several sizes; its first place counts.
+        open_cells = pending.reshape(-1).copy()
+        order = []
+        for cells in parts:
+            order.append(cells[open_cells[cells]])
+            open_cells[cells] = False
+        return np.concatenate(order) if order else np.empty(0, dtype=np.intp)
+
+    @cached_property
+    def _whole_slide(self) -> list[IntArray]:
+        """All tissue, coarse to fine, from the middle of the grid outwards; the same for every view."""
+        middle = (np.asarray(self.grid.shape) / 2) * self.grid.stride_um + self.grid.origin_um
+        return self._coarse_to_fine((slice(0, self.grid.shape[0]), slice(0, self.grid.shape[1])), 1, middle)
 
     def _coarse_to_fine(self, window: tuple[slice, slice], finest: int, focus: FloatArray) -> list[IntArray]:
         rows, cols = window
@@ -114,4 +121,6 @@ class Scheduler:
         tile_row, tile_col = row // TILE, col // TILE
         at = (np.stack([tile_row, tile_col], axis=1) + 0.5) * (TILE * self.grid.stride_um) + self.grid.origin_um
         distance = ((at - focus) ** 2).sum(axis=1)
-        return cells[np.lexsort((col, row, tile_col, tile_row, distance))]
+        # Tiles at the same distance are told apart by a thousandth of a tile; inside a tile, cells stay in row order.
+        tile = tile_row * self.grid.shape[1] + tile_col
+        return cells[np.argsort(distance + tile * (1e-3 * self.grid.stride_um / self.grid.n_cells), kind="stable")]
