@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPO / "sample_data", help="folder to write to")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--size", type=int, default=12000, help="side of the slide in px of 0.5 um")
-    parser.add_argument("--quality", type=int, default=50, help="JPEG quality of the slide")
+    parser.add_argument("--quality", type=int, default=46, help="JPEG quality of the slide")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
     parser.add_argument("--no-model", action="store_true", help="stop before prototypes and model")
     parser.add_argument("--model-only", action="store_true", help="keep the tissue that is there")

@@ -148,7 +148,9 @@ def _nests(rng: np.random.Generator, tissue: np.ndarray, parts: np.ndarray) -> n
     noise = 0.75 * random_field(rng, (n, n), 17 / MID_UM) + 0.66 * random_field(rng, (n, n), 45 / MID_UM)
     share = 0.80 * smoothstep(_mid(parts, 0, n), 0.15, 0.85)
     nest = (norm.cdf(noise) - (1 - share)).astype(np.float32)
-    return np.where((tissue < 0.01) | (share < 0.02), np.minimum(nest, -0.05), nest)
+    pieces, _ = ndimage.label(nest > 0)
+    small = (np.bincount(pieces.ravel()) * MID_UM**2 < 500)[pieces] & (pieces > 0)  # too small to hold a cell for sure
+    return np.where((tissue < 0.01) | (share < 0.02) | small, np.minimum(nest, -0.1), nest)
 
 
 def _fibre_direction(rng: np.random.Generator, nest: np.ndarray) -> np.ndarray:

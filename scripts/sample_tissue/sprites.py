@@ -36,19 +36,20 @@ class Nucleus:
     pale: float = 0.0
     nucleoli: tuple[int, int] = (0, 1)
     clumps: int = 0
-    bend: float = 0.0
+    bend: float = 0.0  # mean and spread of the curvature, towards the left of the axis
+    bend_spread: float = 0.0
     eosin: float = 0.06
 
 
 NUCLEI = {
     CANCER: Nucleus((10.0, 14.5), (0.66, 0.95), 0.56, 0.10, 0.30, 1.7, 0.42, 0.34, (1, 4), eosin=0.10),
     NORMAL: Nucleus((6.6, 7.8), (0.72, 0.86), 0.80, 0.025, 0.16, 1.4, 0.22),
-    CAF: Nucleus((13.0, 21.0), (0.17, 0.26), 0.66, 0.03, 0.16, 1.4, 0.15, bend=0.006),
+    CAF: Nucleus((13.0, 21.0), (0.17, 0.26), 0.66, 0.03, 0.16, 1.4, 0.15, bend_spread=0.006),
     T: Nucleus((5.2, 6.3), (0.88, 1.0), 1.08, 0.03, 0.22, 1.4, 0.10),
     B: Nucleus((7.4, 8.8), (0.86, 1.0), 0.58, 0.05, 0.30, 1.3, 0.36, 0.2, (1, 4)),
     PLASMA: Nucleus((6.2, 7.2), (0.88, 1.0), 0.86, 0.02, 0.12, 1.2, 0.15, clumps=6),
-    MYELOID: Nucleus((8.0, 10.0), (0.52, 0.66), 0.56, 0.06, 0.2, 1.6, 0.28, 0.1, (0, 2), bend=0.05),
-    ENDOTHELIAL: Nucleus((9.0, 13.0), (0.20, 0.28), 0.92, 0.03, 0.12, 1.3, 0.1, bend=0.012),
+    MYELOID: Nucleus((8.0, 10.0), (0.52, 0.66), 0.56, 0.06, 0.2, 1.6, 0.28, 0.1, (0, 2), bend_spread=0.05),
+    ENDOTHELIAL: Nucleus((7.5, 11.0), (0.24, 0.32), 0.92, 0.03, 0.12, 1.3, 0.1, bend=0.024, bend_spread=0.006),
 }
 
 
@@ -62,18 +63,18 @@ class Library:
 
     def pick(self, angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """An index per cell: the stamp with about its direction."""
-        turn = np.rint(angles / np.pi * self.n_angles).astype(np.intp) % self.n_angles
+        turn = np.rint(angles / (2 * np.pi) * self.n_angles).astype(np.intp) % self.n_angles
         return turn + self.n_angles * rng.integers(0, len(self.nuclei) // self.n_angles, len(angles))
 
 
-def cell_libraries(rng: np.random.Generator, n_angles: int = 24, n_forms: int = 10) -> dict[int, Library]:
+def cell_libraries(rng: np.random.Generator, n_angles: int = 36, n_forms: int = 8) -> dict[int, Library]:
     """One library per cell type."""
     out = {}
     for kind, child in zip(NUCLEI, rng.spawn(len(NUCLEI)), strict=True):
         bodies, nuclei = [], []
         for _ in range(n_forms):
             for turn in range(n_angles):
-                body, nucleus = _cell(kind, np.pi * turn / n_angles, child)
+                body, nucleus = _cell(kind, 2 * np.pi * turn / n_angles, child)
                 bodies.append(body)
                 nuclei.append(nucleus)
         out[kind] = Library(bodies, nuclei, n_angles)
@@ -118,7 +119,7 @@ def nucleus_stamp(
     short = long * rng.uniform(*look.aspect)
     half = int(np.ceil(long * 1.3 + max(map(abs, offset)) + 3))
     u, v = _lattice(half, angle, offset)
-    v = v - look.bend * rng.normal(0.0, 1.0) * (u * u - 0.3 * long * long)
+    v = v - rng.normal(look.bend, look.bend_spread) * (u * u - 0.3 * long * long)
     depth = _depth(u, v, (long, short), look.irregular, rng)
     inner = smoothstep(depth, 0.5, 0.8 * short)
     tone = 1 + look.texture * _noise(rng, depth.shape, look.grain) - look.pale * inner

@@ -1,0 +1,134 @@
+"""The pictures of README and docs, made by driving the plugin.
+
+    xvfb-run -a -s "-screen 0 1600x1000x24" python scripts/make_screenshots.py              # all of the sample
+    ... make_screenshots.py --only gene
+    ... make_screenshots.py --slide C4.jpg --mpp 0.686 0.690 --model M.safetensors --gene ERBB2 --out c4_gene.png
+
+With ``--slide`` it makes one picture of any slide, of a gene, a cell type, or else the dominant types.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from napari_cpnn.samples import SAMPLE_FILES, sample_folder
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.explore import Explore
+from napari_cpnn.ui.launch import pump, save_screenshot, start_viewer, wait_until_mapped
+
+REPO = Path(__file__).resolve().parents[1]
+WINDOW = (1500, 900)
+WIDTH = 1400
+MAX_BYTES = 600_000
+
+
+def look_at(viewer, view: tuple[float, float, float]) -> None:
+    """Show a view: centre (y, x) and height in um of the slide."""
+    y, x, height = view
+    viewer.scene.camera.center = (0.0, y, x)
+    viewer.scene.camera.zoom = viewer.canvas.size[0] / height
+
+
+CLOSE = (2400.0, 1450.0, 1900.0)  # centre (y, x) and height of a view of the sample, um
+
+#: Name of the picture, view (None: all of it), and what to do in the dock.
+SCENES: dict[str, tuple[tuple[float, float, float] | None, Callable[[Explore], None]]] = {
+    "explore": (CLOSE, lambda dock: dock.controller.show_type("Cancer Epithelial")),
+    "gene": (CLOSE, lambda dock: dock.controller.show_gene("ERBB2")),
+    "dominant": (None, lambda dock: dock.controller.show_dominant()),
+    "blend": (CLOSE, lambda dock: dock.types.check(["Cancer Epithelial", "T-cells", "CAFs"])),
+}
+
+
+def save_small(viewer, path: Path) -> None:
+    """Screenshot of the window, scaled to `WIDTH` and with a palette, so that the repository stays light."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.png"
+        save_screenshot(viewer, raw)
+        picture = Image.open(raw).convert("RGB")
+    picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    size = path.stat().st_size
+    print(f"{path}: {picture.width} x {picture.height} px, {size / 1e3:.0f} kB")
+    if size > MAX_BYTES:
+        raise SystemExit(f"{path} has more than {MAX_BYTES / 1e3:.0f} kB: look at a simpler view.")
+
+
+def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) -> None:
+    with tempfile.TemporaryDirectory() as cache:
+        viewer, dock = start_viewer(slide, model_path=model, settings=MappingSettings(cache_dir=Path(cache)))
+        prepare(viewer)
+        if "coarse" in names:
+            half_way(dock)
+            save_small(viewer, folder / "coarse.png")
+        for name in names:
+            if name in SCENES:
+                view, act = SCENES[name]
+                viewer.reset_view()
+                if view is not None:
+                    look_at(viewer, view)
+                act(dock)
+                pump(0.3)
+                wait_until_mapped(viewer, dock)
+                save_small(viewer, folder / f"{name}.png")
+        viewer.close()
+
+
+def prepare(viewer) -> None:
+    viewer.window.resize(*WINDOW)
+    pump(0.5)
+    viewer.reset_view()
+
+
+def half_way(dock: Explore) -> None:
+    """Wait for the moment at which coarse and finished places are side by side."""
+    while dock.state.mapper is None or dock.state.shown is None:
+        pump(0.02)
+    dock.controller.show_type("Cancer Epithelial")
+    while dock.state.mapper.progress().done < 0.45 * max(dock.state.mapper.progress().wanted, 1):
+        pump(0.02)
+    pump(0.6)
+
+
+def one_picture(args: argparse.Namespace) -> None:
+    mpp = None if args.mpp is None else (args.mpp[0], args.mpp[-1])
+    viewer, dock = start_viewer(args.slide, model_path=args.model, mpp=mpp)
+    prepare(viewer)
+    dock.controller.show_first(gene=args.gene, cell_type=args.cell_type)
+    if args.at is not None:
+        look_at(viewer, (args.at[0], args.at[1], args.at[2]))
+    wait_until_mapped(viewer, dock)
+    save_small(viewer, args.out)
+    viewer.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[*SCENES, "coarse"], help="of the sample's pictures, these")
+    parser.add_argument("--folder", type=Path, default=REPO / "docs" / "images", help="of the sample's pictures")
+    parser.add_argument("--slide", type=Path, help="one picture of this slide")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--mpp", type=float, nargs="+", metavar="UM", help="pixel size, or pixel sizes y x")
+    parser.add_argument("--gene")
+    parser.add_argument("--cell-type")
+    parser.add_argument("--at", type=float, nargs=3, metavar=("Y", "X", "HEIGHT"), help="centre and height of view, um")
+    parser.add_argument("--out", type=Path, help="where the one picture goes")
+    args = parser.parse_args()
+    if args.slide is not None:
+        if args.model is None or args.out is None:
+            parser.error("--slide needs --model and --out")
+        one_picture(args)
+        return
+    sample = sample_folder()
+    slide, model = sample / SAMPLE_FILES["slide"], args.model or sample / SAMPLE_FILES["model"]
+    sample_pictures(args.only or ["coarse", *SCENES], args.folder, slide, model)
+
+
+if __name__ == "__main__":
+    main()
