@@ -133,7 +133,7 @@ class TrainingSettings(_Settings):
     patience: int = _field(8, "stop after this many epochs without a better held-out PCC")
     batch_size: int = _field(64, "spots per step; the correlation is taken over them, so at least 64")
     learning_rate: float = _field(1e-3, "learning rate of the head")
-    backbone_learning_rate: float = _field(1e-4, "learning rate of the backbone; 0 freezes it")
+    backbone_learning_rate: float = _field(2e-4, "learning rate of the backbone; 0 freezes it")
     weight_decay: float = _field(1e-4, "weight decay (AdamW)")
     augment: bool = _field(True, "flips and quarter turns")
     symmetries: bool = _field(False, "test time: mean over the eight symmetries of the patch")
