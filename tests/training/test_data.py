@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -176,3 +178,12 @@ def test_held_out_batches_are_in_order_and_unturned(world, quick, tmp_path):
     data = prepare([world.sample(1), world.sample(2)], world.prototypes, quick, tmp_path)
     images = np.concatenate([b["images"].numpy() for b in SpotDataModule(data, quick).val_dataloader()])
     assert (images == data.images[data.held_out]).all()
+
+
+def test_a_disk_that_fills_up_while_patches_are_written(world, quick, tmp_path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "patches.u8").symlink_to(full)
+    with pytest.raises(TrainingError, match=r"patches\.u8 cannot be written \(No space left on device\)"):
+        prepare([world.sample(1)], world.prototypes, quick, tmp_path)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -270,3 +271,47 @@ def test_it_is_quiet_but_for_its_own_bar(world, quick, tmp_path, capfd, monkeypa
     assert "epoch 2/2, loss" in err
     assert "held-out PCC" in err
     assert "Tip" not in err
+
+
+def test_too_little_memory_is_one_sentence(world, quick, tmp_path, monkeypatch):
+    def terms(self, batch):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(CpnnTraining, "terms", terms)
+    with pytest.raises(TrainingError, match=r"A batch of 36 patches does not fit into memory; lower batch_size"):
+        train([world.sample(1), world.sample(2)], world.prototypes, quick, tmp_path, progress=False)
+
+
+def test_a_second_ctrl_c_ends_at_once(world, quick, tmp_path, monkeypatch):
+    original = CpnnTraining.training_step
+
+    def step(self, batch, index):
+        if self.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, index)
+
+    monkeypatch.setattr(CpnnTraining, "training_step", step)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train([world.sample(1), world.sample(2)], world.prototypes, quick, tmp_path, progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert load_model(tmp_path / "model.safetensors").provenance["epoch"] == 1
+
+
+def test_trains_in_a_thread(world, quick, tmp_path):
+    samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
+    with ThreadPoolExecutor(1) as pool:
+        settings = quick.replace(max_epochs=1)
+        model = pool.submit(train, samples, world.prototypes, settings, tmp_path, progress=False).result()
+    assert model.genes
+
+
+def test_a_broken_hook_is_not_hidden(world, quick, tmp_path):
+    def hook(row):
+        raise ZeroDivisionError
+
+    samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
+    with pytest.raises(ZeroDivisionError):
+        train(samples, world.prototypes, quick, tmp_path, progress=False, on_epoch=hook)
+    assert (tmp_path / "model.safetensors").exists()

@@ -126,7 +126,7 @@ class Recorder(Callback):
         self._keep_if_best(epoch)
         self._folder.write_metrics(self._history)
         if self._bar is not None:
-            self._bar.set_description_str(f"{self._title(trainer)}, {_in_words(row)}")
+            self._bar.set_description_str(f"{self._title(trainer)}, {_in_words(row)}", refresh=False)
             self._bar.close()
         if self._held_out_name and epoch - self.best_epoch >= self._module.settings.patience:
             trainer.should_stop = True
