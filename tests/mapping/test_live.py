@@ -98,6 +98,20 @@ def test_a_new_view_replaces_the_order_at_once(slide):
     assert (cols >= 20).sum() == mapper.map.tissue[2:22, 20:28].sum()
 
 
+def test_a_view_that_grows_while_the_queue_is_full_is_mapped(slide):
+    """What waits is still in view and stays in the queue; the first batch of the new view must be read all the same."""
+    model = Gate().eval()
+    with LiveMapper(slide, model, settings(max_batch=8, margin=0.0, coarsest=1, readers=2)) as mapper:
+        mapper.set_viewport(Viewport(Rect(64, 64, 704, 320), 1.0))
+        assert model.started.wait(20)
+        time.sleep(0.3)  # readers fill the queue
+        mapper.set_viewport(Viewport(Rect(64, 64, 704, 640), 1.0))
+        time.sleep(0.3)  # and the new view is planned while it is full
+        model.gate.set()
+        assert mapper.wait_until_mapped(20)
+        assert (mapper.map.state[2:22, 2:20] == DONE).all()
+
+
 def test_nothing_is_computed_twice(slide):
     class Counting(ColorModel):
         seen = 0

@@ -313,7 +313,15 @@ class LiveMapper:
                 self._reading += 1
                 number, generation = self._claimed, self._generation
                 self._claimed += 1
-            images, ok = self._read(cells)
+            try:
+                images, ok = self._read(cells)
+            except Exception as error:  # as in the model thread: a reader that dies in silence would be waited for
+                log.exception("Mapping of %s stopped", self.slide.name)
+                with self._condition:
+                    self._reading -= 1
+                    self.error, self._stopped = error, True
+                    self._condition.notify_all()
+                return
             with self._condition:
                 self._reading -= 1
                 if self._lead == number:
@@ -329,7 +337,10 @@ class LiveMapper:
         # One batch more than there are readers: enough that the model never waits, little enough that a new view is
         # served at once.
         waiting = len(self._ready) + self._reading
-        return self._planned and not self._paused and bool(self._order.size) and waiting <= self.settings.readers
+        room = waiting <= self.settings.readers
+        # The model waits for the first batch of a new order, so a queue that is full of older ones must not stop it.
+        leads = self._lead == self._claimed
+        return self._planned and not self._paused and bool(self._order.size) and (room or leads)
 
     def _may_compute(self) -> bool:
         # The first batch of an order is the coarse picture of the view: nothing overtakes it.
