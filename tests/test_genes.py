@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_cpnn.errors import GenesError
-from napari_cpnn.genes import is_mitochondrial, look_like_ensembl, positions, require_genes, shared_genes
+from napari_cpnn.genes import (
+    is_mitochondrial,
+    look_like_ensembl,
+    positions,
+    require_genes,
+    shared_genes,
+    symbols_beside,
+)
 
 NAMES = st.lists(st.sampled_from([f"G{i}" for i in range(12)]), max_size=20)
 
@@ -32,7 +39,7 @@ def test_shared_genes_are_the_intersection_in_the_order_of_the_first(first: list
 
 def test_ids_against_symbols_is_said() -> None:
     ids = ["ENSG00000141736", "ENSG00000075624.17"]
-    with pytest.raises(GenesError, match=r"the model has symbols and the spots has Ensembl ids; convert one"):
+    with pytest.raises(GenesError, match=r"the former are symbols, the latter Ensembl ids; convert one"):
         shared_genes(["ERBB2", "ACTB"], ids, ("the model", "the spots"))
     with pytest.raises(GenesError, match="for instance ERBB2 against Erbb2"):
         shared_genes(["ERBB2"], ["Erbb2"], ("the model", "the spots"))
@@ -55,3 +62,18 @@ def test_missing_genes_are_named() -> None:
         require_genes(["A"], ["X", "A", "Y"], "The model")
     with pytest.raises(GenesError, match=r"does not know 0, 1, 2, 3, 4 and 2 more\.$"):
         require_genes(["A"], list("0123456"), "The model")
+
+
+IDS = [f"ENSG{i:011d}" for i in range(6)]
+
+
+def test_symbols_beside_ensembl_ids_are_found_and_a_gene_without_one_keeps_its_id():
+    symbols = ["ERBB2", "CD3E", float("nan"), "ACTB", "", "COL1A1"]
+    found = symbols_beside(IDS, {"length": [1] * 6, "feature_name": symbols})
+    assert found == ["ERBB2", "CD3E", IDS[2], "ACTB", IDS[4], "COL1A1"]
+
+
+def test_no_symbols_where_there_are_none():
+    assert symbols_beside(["ERBB2", "CD3E"], {"feature_name": ["a", "b"]}) is None  # these are symbols already
+    assert symbols_beside(IDS, {"length": [1] * 6}) is None
+    assert symbols_beside(IDS, {"gene_ids": IDS}) is None

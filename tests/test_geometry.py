@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import (
+    MAX_CELLS,
     Grid,
     LayerFrame,
     PatchSpec,
@@ -63,6 +64,7 @@ def test_rect() -> None:
 
 @given(SHAPE, MPP, STRIDE)
 def test_a_grid_covers_its_slide_and_no_more(shape: tuple[int, int], mpp: tuple[float, float], stride: float) -> None:
+    assume(shape[0] * mpp[0] * shape[1] * mpp[1] < 0.9 * MAX_CELLS * stride**2)
     grid = Grid.over(shape, mpp, stride)
     assert grid.origin_um == (0, 0)
     for n, px, size in zip(grid.shape, shape, mpp, strict=True):
@@ -75,6 +77,7 @@ def test_a_grid_covers_its_slide_and_no_more(shape: tuple[int, int], mpp: tuple[
 def test_a_region_is_a_window_of_the_slides_grid(
     shape: tuple[int, int], mpp: tuple[float, float], stride: float, data: st.DataObject
 ) -> None:
+    assume(shape[0] * mpp[0] * shape[1] * mpp[1] < 0.9 * MAX_CELLS * stride**2)
     whole = Grid.over(shape, mpp, stride)
     assume(whole.n_cells < 1_000_000)
     extent = (shape[0] * mpp[0], shape[1] * mpp[1])
@@ -91,12 +94,23 @@ def test_a_region_is_a_window_of_the_slides_grid(
     assert part.origin_um[0] + part.shape[0] * stride >= min(y1, whole.shape[0] * stride) - 1e-3
 
 
+def test_a_stride_that_would_exhaust_memory_is_refused_with_one_that_works() -> None:
+    shape, mpp = (100_000, 100_000), (0.5, 0.5)
+    with pytest.raises(SettingsError, match=r"2,500,000,000 patches.*at least 16 um"):
+        Grid.over(shape, mpp, 1.0)
+    assert Grid.over(shape, mpp, 16.0).n_cells <= MAX_CELLS
+    assert Grid.over(shape, mpp, 1.0, Rect(0, 0, 2000, 2000)).n_cells == 4_000_000
+
+
 def test_regions_outside_and_bad_strides() -> None:
     with pytest.raises(SettingsError, match="lies outside the slide"):
         Grid.over((1000, 1000), (0.5, 0.5), 100.0, Rect(600, 0, 700, 100))
     with pytest.raises(SettingsError, match="lies outside the slide"):
         Grid.over((1000, 1000), (0.5, 0.5), 100.0, Rect(-300, -300, -200, -200))
-    for stride in (0.0, -5.0, float("nan")):
+    for region in (Rect(0, 0, float("nan"), 100), Rect(0, 0, float("inf"), 100), Rect(100, 0, 0, 100)):
+        with pytest.raises(SettingsError, match="y0 x0 y1 x1"):
+            Grid.over((1000, 1000), (0.5, 0.5), 100.0, region)
+    for stride in (0.0, -5.0, float("nan"), float("inf")):
         with pytest.raises(SettingsError, match="stride"):
             Grid.over((1000, 1000), (0.5, 0.5), stride)
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.errors import GenesError
+
+#: Columns that hold symbols beside ids: CELLxGENE, Scanpy and Seurat exports, 10x, Ensembl's BioMart.
+SYMBOL_COLUMNS = (
+    "feature_name", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols", "hgnc_symbol",
+    "name", "gene_short_name", "features", "gene", "gene_ids",
+)  # fmt: skip
+_NO_SYMBOL = ("", "nan", "none", "na", "<na>")
 
 _ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
 
@@ -17,6 +25,30 @@ def look_like_ensembl(genes: Sequence[str]) -> bool:
     """Whether most names are Ensembl gene ids such as ``ENSG00000141736``."""
     sample = list(genes[:200])
     return bool(sample) and sum(bool(_ENSEMBL.match(g)) for g in sample) > len(sample) / 2
+
+
+def symbols_beside(genes: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> list[str] | None:
+    """Symbols for genes that are named by Ensembl ids; None when they are not, or no column holds any.
+
+    Parameters
+    ----------
+    columns
+        Annotations of the genes by name. `SYMBOL_COLUMNS` are the names under which symbols are kept in the wild.
+
+    Returns
+    -------
+    list of str or None
+        A gene without a symbol keeps its id.
+    """
+    if not look_like_ensembl(genes):
+        return None
+    for name in SYMBOL_COLUMNS:
+        values = list(columns.get(name, ()))
+        symbols = ["" if str(v).strip().lower() in _NO_SYMBOL else str(v).strip() for v in values]
+        known = [s for s in symbols if s]
+        if len(known) > len(genes) / 2 and not look_like_ensembl(known):
+            return [s or gene for s, gene in zip(symbols, genes, strict=True)]
+    return None
 
 
 def is_mitochondrial(genes: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -50,7 +82,7 @@ def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, 
     if not shared:
         kinds = ["Ensembl ids" if look_like_ensembl(g) else "symbols" for g in (first, second)]
         why = (
-            f"{names[0]} has {kinds[0]} and {names[1]} has {kinds[1]}; convert one of them"
+            f"the former are {kinds[0]}, the latter {kinds[1]}; convert one of them"
             if kinds[0] != kinds[1]
             else f"for instance {', '.join(first[:3])} against {', '.join(second[:3])}"
         )

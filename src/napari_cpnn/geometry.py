@@ -33,6 +33,11 @@ IntArray = npt.NDArray[np.intp]
 PLAUSIBLE_MPP = (0.05, 10.0)
 
 
+#: A map keeps some 65 numbers per cell, so this many take 2.6 GB (25 x 25 mm of tissue at 8 um). A smaller stride is
+#: more often a slip of the finger than meant, and would end in the system killing the viewer for its memory.
+MAX_CELLS = 10_000_000
+
+
 def is_plausible_mpp(mpp: Mpp) -> bool:
     """Whether both pixel sizes are such as a microscope slide can have, and alike (within a factor of two)."""
     low, high = PLAUSIBLE_MPP
@@ -137,17 +142,37 @@ class Grid:
 
         A region's grid is a window of the slide's own grid, so that both have the same cells. The last row and
         column may reach over the edge of the slide.
+
+        Raises
+        ------
+        SettingsError
+            When the stride is not a positive number or makes more than `MAX_CELLS` cells, or the region is none or
+            lies outside the slide.
         """
-        if not stride_um > 0:
-            raise SettingsError(f"The stride of a map must be positive, not {stride_um} um.")
+        if not (math.isfinite(stride_um) and stride_um > 0):
+            raise SettingsError(f"The stride of a map must be a positive number of um, not {stride_um}.")
         extent = (shape_px[0] * mpp[0], shape_px[1] * mpp[1])
         first, last = [0, 0], [max(1, math.ceil(e / stride_um - 1e-6)) for e in extent]
         if region is not None:
             low, high = (region.y0, region.x0), (region.y1, region.x1)
+            if not all(map(math.isfinite, (*low, *high))) or high[0] <= low[0] or high[1] <= low[1]:
+                raise SettingsError(
+                    f"A region is given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1, not as "
+                    f"{low[0]:g} {low[1]:g} {high[0]:g} {high[1]:g}."
+                )
             first = [max(0, math.floor(v / stride_um)) for v in low]
             last = [min(n, math.ceil(v / stride_um)) for n, v in zip(last, high, strict=True)]
             if last[0] <= first[0] or last[1] <= first[1]:
-                raise SettingsError("The region lies outside the slide, so there is nothing to map.")
+                raise SettingsError(
+                    f"The region lies outside the slide, which is {extent[0]:.0f} x {extent[1]:.0f} um (y, x)."
+                )
+        n_cells = (last[0] - first[0]) * (last[1] - first[1])
+        if n_cells > MAX_CELLS:
+            least = math.ceil(stride_um * math.sqrt(n_cells / MAX_CELLS))
+            raise SettingsError(
+                f"A stride of {stride_um:g} um makes a map of {n_cells:,} patches, more than memory holds; use at "
+                f"least {least} um, or map a smaller region."
+            )
         return cls((last[0] - first[0], last[1] - first[1]), stride_um, (first[0] * stride_um, first[1] * stride_um))
 
     @property

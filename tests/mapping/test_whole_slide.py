@@ -18,7 +18,7 @@ def test_whole_slide(slide, model):
 
 def test_region_is_a_window_of_the_whole(slide, model):
     whole = predict_map(slide, model, settings=settings())
-    part = predict_map(slide, model, region=(200, 300, 500, 600), settings=settings())
+    part = predict_map(slide, model, region=[200, 300, 500, 600], settings=settings())
     row, col = round(part.grid.origin_um[0] / 32), round(part.grid.origin_um[1] / 32)
     window = whole.weights[row : row + part.grid.shape[0], col : col + part.grid.shape[1]]
     # Matrix products round differently in batches of another size.
@@ -51,6 +51,15 @@ def test_a_network_that_breaks_is_an_error(slide, caplog):
 
     with pytest.raises(MappingError, match="weights on fire"):
         predict_map(slide, Broken().eval(), settings=settings())
+
+
+def test_a_reader_that_breaks_is_an_error_not_a_wait_without_end(slide, model, monkeypatch, caplog):
+    def broken(*_):
+        raise ZeroDivisionError("a bug in a codec")
+
+    monkeypatch.setattr(PatchReader, "read", broken)
+    with pytest.raises(MappingError, match="a bug in a codec"):
+        predict_map(slide, model, settings=settings(cache=False))
 
 
 def test_on_a_cluster_the_map_is_the_same(slide, model):

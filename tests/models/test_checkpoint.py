@@ -192,6 +192,8 @@ def test_cards_that_cannot_be_used(saved: Path) -> None:
         {"model": None},
         {"model": {**card["model"], "genes": 7}},
         {"model": {**card["model"], "backbone": "vgg"}},
+        {"model": {**card["model"], "n_programs": -1}},
+        {"model": {**card["model"], "hidden": 10**15}},
         {"model": {k: v for k, v in card["model"].items() if k != "patch"}},
         {"provenance": 3},
         {"format_version": "one"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -92,6 +93,25 @@ def test_a_truncated_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(SpotsError, match=r"spots.h5ad cannot be read as .h5ad"):
         read_spots(path)
+
+
+@pytest.mark.parametrize("words", [["True", "False"], ["1", "0"], [True, False], [1.0, 0.0], ["TRUE", "FALSE"]])
+def test_in_tissue_may_be_told_in_words(tmp_path: Path, words: list[Any]) -> None:
+    adata = table()
+    adata.obs["in_tissue"] = pd.Categorical([words[0]] * 8 + [words[1]] * 4)
+    assert read_spots(write(adata, tmp_path)).n_obs == 8
+
+
+def test_symbols_beside_ensembl_ids_are_used(tmp_path: Path) -> None:
+    adata = table()
+    ids = [f"ENSG{i:011d}" for i in range(adata.n_vars)]
+    adata.var["feature_name"] = pd.Categorical(list(adata.var_names))
+    adata.var_names = ids
+    path = tmp_path / "SPOTS.H5AD"  # as some systems name files
+    adata.write_h5ad(path)
+    spots = read_spots(path)
+    assert list(spots.var_names) == [f"G{i}" for i in range(adata.n_vars)]
+    assert list(spots.var["gene_ids"]) == ids
 
 
 def test_unusable_spots_are_counted(tmp_path: Path) -> None:

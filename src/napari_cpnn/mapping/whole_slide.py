@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_cpnn.models import CPNN
 
-Region = Rect | tuple[float, float, float, float]
+Region = Rect | Sequence[float]
 ProgressHook = Callable[[MapProgress], None]
 
 #: Cells per task on a cluster: some tens of seconds on a CPU, and still only 1 MB of results.
@@ -74,8 +74,8 @@ def predict_map(
     settings = settings or MappingSettings()
     if stride_um is not None:
         settings = settings.replace(stride_um=stride_um)
-    if isinstance(region, tuple):
-        region = Rect(*region)
+    if region is not None and not isinstance(region, Rect):
+        region = Rect(*(float(v) for v in region))
     with LiveMapper(slide, model, settings, region) as mapper:
         if client is None:
             _map_here(mapper, on_progress)

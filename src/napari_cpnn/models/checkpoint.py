@@ -71,13 +71,18 @@ def load_model(path: str | Path) -> CPNN:
         provenance = dict(card["provenance"])
         expected = str(card["fingerprint"])
     except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
-        raise CheckpointError(f"The model card in {path} cannot be used: {error}; get the file again.") from error
+        reason = str(error).rstrip(".")
+        raise CheckpointError(f"The model card in {path} cannot be used: {reason}; get the file again.") from error
     try:
         state = _in_memory(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; get the file again.") from error
-    with torch.device("meta"):  # no time for random weights that are replaced at once
-        model = CPNN(spec, network(), provenance)
+    try:
+        with torch.device("meta"):  # no time for random weights that are replaced at once
+            model = CPNN(spec, network(), provenance)
+    except (RuntimeError, ValueError) as error:  # sizes that no tensor can have
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"The model card in {path} cannot be used: {reason}; get the file again.") from error
     _check_tensors(path, model.state_dict(), state)
     if fingerprint(spec, state) != expected:
         raise CheckpointError(f"{path} is damaged: its tensors are not the ones that were saved; get the file again.")

@@ -43,9 +43,9 @@ def read_cells(path: str | Path, annotations: str | Path | None = None) -> AnnDa
         raise CellsError(f"There is no file or folder {source}.")
     if source.is_dir():
         cells, source = _read_folder(source)
-    elif source.suffix == ".h5ad":
+    elif source.suffix.lower() == ".h5ad":
         cells = counts_of(read_h5ad_table(source, CellsError), str(source), CellsError)
-    elif source.suffix == ".h5":
+    elif source.suffix.lower() == ".h5":
         cells = read_10x_h5(source, CellsError)
     elif source.suffix.lower() in (".rdata", ".rda"):
         cells = read_rdata(source)

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.genes import symbols_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,13 +69,19 @@ def counts_of(adata: AnnData, owner: str, error: type[CpnnError]) -> AnnData:
 
     ``layers["counts"]`` is taken when it is there (and must then hold counts); else ``raw``, else ``X``, whichever
     first holds whole numbers. ``obs``, ``obsm`` and ``uns`` come along, ``var`` belongs to the matrix that was taken.
+    Genes that are named by Ensembl ids get the symbols beside them, where there are, and ``var["gene_ids"]``.
     """
     refusals = []
     for place, matrix, var in _candidates(adata):
         wrong = _why_not_counts(sp.csr_matrix(matrix).data)
         if wrong is None:
-            found = count_table(as_counts(matrix, owner, error), list(adata.obs_names), list(var.index))
+            ids = [str(name) for name in var.index]
+            symbols = symbols_beside(ids, {str(name): var[name] for name in var.columns})
+            found = count_table(as_counts(matrix, owner, error), list(adata.obs_names), symbols or ids)
             found.var = var.set_axis(found.var_names, axis=0)
+            if symbols:
+                found.var["gene_ids"] = ids
+                _log.info("%s: genes are named by Ensembl ids, so their symbols beside are used", owner)
             found.obs = adata.obs.set_axis(found.obs_names, axis=0)
             found.uns = dict(adata.uns)
             for name, values in adata.obsm.items():

@@ -33,6 +33,9 @@ _REASONS = {
 }
 
 
+_YES = ("1", "1.0", "true", "yes")
+
+
 def read_spots(path: str | Path, positions: str | Path | None = None, slide: Slide | None = None) -> AnnData:
     """Read spots with their raw counts and positions.
 
@@ -84,9 +87,9 @@ def _read(source: Path, positions: Path | None) -> tuple[AnnData, dict[str, int]
         if positions is None:
             raise SpotsError(f"{source} is a table of counts without positions; give its spot table as positions.")
         return read_legacy(source, positions)
-    if source.suffix == ".h5ad":
+    if source.suffix.lower() == ".h5ad":
         return _read_h5ad(source)
-    if source.suffix == ".h5":
+    if source.suffix.lower() == ".h5":
         return read_visium(source.parent)
     raise SpotsError(
         f"{source} is of no known kind; give a .h5ad, a Space Ranger outs folder, or a table of legacy ST counts "
@@ -108,7 +111,8 @@ def _read_h5ad(path: Path) -> tuple[AnnData, dict[str, int]]:
     spots.obsm["spatial"] = spatial[:, :2]
     dropped = {}
     if "in_tissue" in spots.obs:
-        inside = spots.obs["in_tissue"].astype(float).to_numpy() == 1
+        # Numbers, booleans or their names, as a table may have been through R or a text file.
+        inside = spots.obs["in_tissue"].astype(str).str.strip().str.lower().isin(_YES).to_numpy()
         dropped["not_in_tissue"] = int((~inside).sum())
         spots = spots[inside].copy()
     return spots, dropped
