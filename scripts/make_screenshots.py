@@ -51,13 +51,26 @@ def save_small(viewer, path: Path) -> None:
         raw = Path(folder) / "raw.png"
         save_screenshot(viewer, raw)
         picture = Image.open(raw).convert("RGB")
+    height, width = (viewer.canvas.size[0] / picture.height, viewer.canvas.size[1] / picture.width)
     picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(palette=_palette(picture, (height, width)), dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path}: {picture.width} x {picture.height} px, {size / 1e3:.0f} kB")
     if size > MAX_BYTES:
         raise SystemExit(f"{path} has more than {MAX_BYTES / 1e3:.0f} kB: look at a simpler view.")
+
+
+def _palette(picture: Image.Image, canvas: tuple[float, float]) -> Image.Image:
+    """Colours for tissue and, apart from them, for the dock, whose few pixels of each cell type would get none."""
+    height, width = picture.height, picture.width
+    left = round((1 - canvas[1]) * width * 0.5)
+    tissue = picture.crop((left, 0, left + round(canvas[1] * width), round(canvas[0] * height)))
+    dock = picture.crop((left + round(canvas[1] * width), 0, width, height))
+    colours = tissue.quantize(176).getpalette()[: 3 * 176] + dock.quantize(80).getpalette()[: 3 * 80]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
+    return palette
 
 
 def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) -> None:

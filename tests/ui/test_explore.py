@@ -38,7 +38,7 @@ def test_maps_appear_and_follow_the_view(explore, wait, slide_path, model_path):
     viewer = dock.session.viewer
     wait(lambda: dock.state.slide is not None)
     assert "No model yet" in dock.message.text()
-    assert dock.slide.currentText() == f"section · {SHAPE[1]} x {SHAPE[0]} px · {MPP} um/px"
+    assert dock.slide.currentText() == f"section · {SHAPE[1]} x {SHAPE[0]} px · {MPP} µm/px"
     assert viewer.canvas.overlays.scale_bar.visible
     # A corner first ...
     viewer.scene.camera.center, viewer.scene.camera.zoom = (250.0, 250.0), 4.0
@@ -240,7 +240,9 @@ def test_removing_the_slide_stops_mapping_and_takes_the_maps_away(explore, wait,
     wait(lambda: not mapper_threads())
     assert len(viewer.layers) == 0
     assert "No slide yet" in dock.message.text()
-    assert not [key for key in viewer.canvas.overlays if key.startswith("napari_cpnn")]
+    dock.session.legend.finish()
+    ours = [overlay for key, overlay in viewer.canvas.overlays.items() if key.startswith("napari_cpnn")]
+    assert not [overlay.text for overlay in ours if overlay.visible and overlay.box_color[3]]
 
 
 def test_removing_an_overlay_only_hides_it(explore, wait, slide_path, model):

@@ -286,9 +286,9 @@ def test_progress_in_words(setup, model):
 def test_readout_and_shares(setup, model):
     mapper = ready(setup, model)
     c, cmap = setup.controller, mapper.map
-    assert c.readout((350.0, 450.0)) == "not mapped yet · x 450  y 350 um"
-    assert c.readout((10.0, 20.0)) == "background · x 20  y 10 um"
-    assert c.readout((-10.0, 20.0)) == "x 20  y -10 um"
+    assert c.readout((350.0, 450.0)) == "not mapped yet · x 450  y 350 µm"
+    assert c.readout((10.0, 20.0)) == "background · x 20  y 10 µm"
+    assert c.readout((-10.0, 20.0)) == "x 20  y -10 µm"
     weights = np.array([[0.125, 0.75, 0.125]])
     cmap.fill(np.array([19]), weights, np.zeros((1, cmap.n_programs)))
     assert c.readout((350.0, 450.0)).startswith("Stroma 75 %, Epithelial 12 %")
@@ -307,12 +307,12 @@ def test_shares_are_unknown_before_anything_is_mapped(setup, model):
 
 
 def test_labels_and_card(model):
-    assert slide_label("C4", (9278, 9916, 3), (0.69, 0.69)) == "C4 · 9916 x 9278 px · 0.69 um/px"
+    assert slide_label("C4", (9278, 9916, 3), (0.69, 0.69)) == "C4 · 9916 x 9278 px · 0.69 µm/px"
     assert slide_label("C4", (10, 20, 3), None) == "C4 · 20 x 10 px · pixel size unknown"
-    assert model_label(model) == "squeezenet + CPNN · 3 types"
+    assert model_label(model) == "SqueezeNet + CPNN · 3 types"
     card = dict(model_card(model))
     assert card["Genes"] == str(len(GENES))
-    assert card["Sees"] == "64 px at 1 um/px, 64 um of tissue"
+    assert card["Sees"] == "64 px at 1 µm/px, 64 µm of tissue"
     assert card["Trained on"] == "C2 (176 spots)"
     assert card["Held out"] == "C4: mean PCC 0.150, SCC 0.120 over 5 genes"
 
@@ -322,4 +322,4 @@ def test_card_of_a_model_that_says_little():
     spec = SimpleNamespace(backbone="stnet")
     bare = SimpleNamespace(spec=spec, patch=patch, genes=("A",), cell_types=(), n_programs=3, provenance={})
     assert dict(model_card(bare))["Cell types"] == "none"
-    assert model_label(bare) == "stnet + plain head"
+    assert model_label(bare) == "ST-Net + plain head"

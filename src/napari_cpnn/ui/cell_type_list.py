@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QRect, QSortFilterProxyModel, Qt, Signal
@@ -21,6 +22,9 @@ from qtpy.QtWidgets import (
 from napari_cpnn.ui.explore_controller import TypeRow
 
 _ROW_PX = 22
+_LEAST_ROWS = 7
+#: napari's themes leave an empty check box as dark as the list.
+_STYLE = "QTableView::indicator:unchecked { width: 11px; height: 11px; border: 1px solid #8c8f96; }"
 _SHARE = Qt.ItemDataRole.UserRole
 _COLOR = Qt.ItemDataRole.UserRole + 1
 
@@ -86,6 +90,13 @@ class TypeModel(QAbstractTableModel):
         self.checked_changed.emit()
         return True
 
+    def set_checked(self, names: set[str]) -> None:
+        """Check these types and no others."""
+        self.checked = names & {row.name for row in self._rows}
+        if self._rows:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self._rows) - 1, 0))
+        self.checked_changed.emit()
+
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
         return flags | Qt.ItemFlag.ItemIsUserCheckable if index.column() == 0 else flags
@@ -143,6 +154,7 @@ class CellTypeList(QWidget):
         self.view.setItemDelegateForColumn(1, ShareDelegate(self.view))
         self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.view.setStyleSheet(_STYLE)
         self.view.setShowGrid(False)
         self.view.horizontalHeader().hide()
         self.view.verticalHeader().hide()
@@ -172,12 +184,19 @@ class CellTypeList(QWidget):
         selected = self.selected()
         self.model.set_rows(rows)
         self.select(selected)
-        self.view.setFixedHeight(_ROW_PX * min(max(len(rows), 3), 10) + 4)
+        n_rows = max(len(rows), 3)
+        self.view.setMinimumHeight(_ROW_PX * min(n_rows, _LEAST_ROWS) + 4)
+        # It takes the height that the dock has to spare, but no more than it has rows.
+        self.setMaximumHeight(self.search.sizeHint().height() + self.layout().spacing() + _ROW_PX * n_rows + 4)
 
     def checked(self) -> list[str]:
         """Checked types in the order of the list."""
         names = [self.model.index(i, 0).data() for i in range(self.model.rowCount())]
         return [name for name in names if name in self.model.checked]
+
+    def check(self, names: Iterable[str]) -> None:
+        """Check these types and no others, as if each had been clicked."""
+        self.model.set_checked(set(names))
 
     def selected(self) -> str:
         """The highlighted type, or an empty string."""

@@ -89,7 +89,7 @@ class Explore(QWidget):
         self.readout.setMinimumHeight(2 * self.fontMetrics().height() + 4)
         self.readout.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         column.addWidget(self.readout)
-        column.addStretch(1)
+        column.addStretch(0)
         area = Column()
         area.setWidget(inside)
         area.setWidgetResizable(True)
@@ -103,7 +103,7 @@ class Explore(QWidget):
         self.mpp.setRange(0.05, 10.0)
         self.mpp.setDecimals(4)
         self.mpp.setValue(0.5)
-        self.mpp.setSuffix(" um/px")
+        self.mpp.setSuffix(" µm/px")
         self.mpp_set = QPushButton("Use")
         self.mpp_row = QWidget()
         self.mpp_row.setLayout(row(QLabel("Pixel size"), self.mpp, self.mpp_set))
@@ -129,7 +129,7 @@ class Explore(QWidget):
     def _build_types(self, column: QVBoxLayout) -> None:
         self.types = CellTypeList()
         self.one = QRadioButton("one type")
-        self.dominant = QRadioButton("dominant")
+        self.dominant = QRadioButton("dominant type")
         self.blend = QRadioButton("blend of checked")
         self.show_group = QButtonGroup(self)
         for button in (self.one, self.dominant, self.blend):
@@ -139,7 +139,7 @@ class Explore(QWidget):
         self.blend.setToolTip("the colours of the checked types, mixed by their shares")
         self.types_title = bold_label("Cell types, share of the tissue in view")
         column.addWidget(self.types_title)
-        column.addWidget(self.types)
+        column.addWidget(self.types, 1)
         column.addLayout(row(self.one, self.dominant, self.blend, spacer()))
 
     # -- signals -------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Explore(QWidget):
         state.model_changed.connect(self._model_changed)
         state.mapper_changed.connect(self._news)
         state.shown_changed.connect(self._shown_changed)
-        state.look_changed.connect(self._update_legend)
+        state.look_changed.connect(session.update_legend)
         state.message_changed.connect(self._message_changed)
         session.news.timeout.connect(self._news)
         session.pointer.timeout.connect(self._read_pointer)
@@ -339,11 +339,8 @@ class Explore(QWidget):
         self.progress.setText(self.controller.progress_text())
         rows = self.controller.type_rows()
         self.types.set_rows(rows)
-        self._update_legend()
+        self.session.update_legend()
         self._read_pointer()
-
-    def _update_legend(self) -> None:
-        self.session.update_legend(self.controller.type_rows())
 
     def _read_pointer(self) -> None:
         self.readout.setText(self.session.readout() or "move the mouse over the slide")

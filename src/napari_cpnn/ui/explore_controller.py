@@ -15,7 +15,7 @@ from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.slide_layers import slide_of_layer
 from napari_cpnn.ui.state import ExploreState, Shown
-from napari_cpnn.ui.words import device_text, gene_scores, mapping_message
+from napari_cpnn.ui.words import device_text, gene_scores, mapping_message, readout_text
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -108,7 +108,8 @@ class ExploreController:
         self._run("model", f"Loading {path.name} ...", load, self.use_model)
 
     def use_model(self, model: CPNN) -> None:
-        """Map with a model that is already in memory."""
+        """Map with a model that is already in memory; one that is still being loaded is no longer wanted."""
+        self._request["model"] += 1
         self._drop_mapper()
         self.state.set_model(model)
         self.state.set_shown(self._still_shown(model))
@@ -241,6 +242,19 @@ class ExploreController:
             self._rows = (key, self._measure_types(model, cmap))
         return self._rows[1]
 
+    def legend_rows(self) -> list[TypeRow]:
+        """The cell types that the map on screen has colours of: those that dominate somewhere in view, or the blend."""
+        cmap, shown, rows = self.state.map, self.state.shown, self.type_rows()
+        if cmap is None or shown is None or shown.has_range:
+            return []
+        if shown.kind == "blend":
+            return [row for row in rows if row.name in shown.names]
+        window = (slice(None), slice(None)) if self._viewport is None else cmap.grid.window(self._viewport.rect)
+        donors = cmap.donors()[window]
+        counts = np.bincount(cmap.dominant().reshape(-1)[donors[donors >= 0]], minlength=len(rows))
+        n_cells = dict(zip(cmap.cell_types, counts, strict=True))
+        return sorted((row for row in rows if n_cells[row.name]), key=lambda row: -n_cells[row.name])
+
     def _measure_types(self, model: CPNN, cmap: CompositionMap | None) -> list[TypeRow]:
         shares = np.full(len(model.cell_types), np.nan)
         if cmap is not None and model.cell_types:
@@ -269,29 +283,8 @@ class ExploreController:
         self._update_message()
 
     def readout(self, um: tuple[float, float] | None) -> str:
-        """What is under a point: the three largest shares, the gene, and where it is."""
-        cmap = self.state.map
-        if um is None or self.state.slide is None:
-            return ""
-        where = f"x {um[1]:,.0f}  y {um[0]:,.0f} um"
-        cell = None if cmap is None else cmap.grid.cell_at(*um)
-        if cmap is None or cell is None:
-            return where
-        if not cmap.tissue[cell]:
-            return f"background · {where}"
-        values = cmap.values_at(*cell)
-        if values is None:
-            return f"not mapped yet · {where}"
-        weights, programs = values
-        parts = []
-        if weights.size:
-            top = np.argsort(-weights)[:3]
-            parts.append(", ".join(f"{cmap.cell_types[i]} {100 * weights[i]:.0f} %" for i in top))
-        shown = self.state.shown
-        if shown is not None and shown.kind == "gene":
-            value = float(cmap.decoder.expression(weights[None], programs[None], [shown.name])[0, 0])
-            parts.append(f"{shown.name} {value:.2f}")
-        return " · ".join([*parts, where])
+        """What is under a point (y, x): the three largest shares, the gene, and where it is."""
+        return "" if um is None or self.state.slide is None else readout_text(self.state.map, self.state.shown, um)
 
     def gene_note(self) -> str:
         """What the checkpoint says about the gene on screen, such as its held-out correlation."""
@@ -388,7 +381,7 @@ class ExploreController:
         if state.model is None:
             return "No model yet: choose one, or open a .safetensors file."
         if state.slide is not None and state.slide.mpp is None:
-            return "The pixel size of this slide is not known: enter it above, in um per pixel."
+            return "The pixel size of this slide is not known: enter it above, in µm per pixel."
         if state.mapper is None:
             return ""
         return mapping_message(state.mapper.progress(), live=self._live, sees=self._viewport is not None)

@@ -11,7 +11,7 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import LayerFrame
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.background import QtBackground
-from napari_cpnn.ui.explore_controller import ExploreController, TypeRow
+from napari_cpnn.ui.explore_controller import ExploreController
 from napari_cpnn.ui.legend import CanvasLegend
 from napari_cpnn.ui.overlays import Overlays
 from napari_cpnn.ui.slide_layers import PATH_KEY, is_slide_layer, mpp_of_layer
@@ -47,6 +47,7 @@ class ExploreSession:
         self.controller = ExploreController(self.state, self.background, _notify, settings)
         self.overlays = Overlays(viewer, self.state)
         self.legend = CanvasLegend(viewer, self.state)
+        self.legend.warm_up()
         self.watcher = ViewportWatcher(viewer, self.read_view)
         self.news = QTimer()
         self.news.setInterval(NEWS_MS)
@@ -105,8 +106,9 @@ class ExploreSession:
             return ""
         return self.controller.readout(pointer_um(self.viewer, layer, slide.mpp))
 
-    def update_legend(self, rows: list[TypeRow]) -> None:
-        self.legend.update(rows)
+    def update_legend(self) -> None:
+        """Name on the canvas what is on screen now."""
+        self.legend.update(self.controller.legend_rows())
 
     def close(self, *, viewer_lives: bool) -> None:
         """Stop mapping and every timer; take our layers and texts away unless the viewer itself is going."""
@@ -121,8 +123,7 @@ class ExploreSession:
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.controller.close()
         self.overlays.stop(viewer_lives=viewer_lives)
-        if viewer_lives:
-            self.legend.clear()
+        self.legend.stop(viewer_lives=viewer_lives)
         self.state.set_slide(None, None)
         self.state.set_model(None)
         self.state.set_shown(None)

@@ -52,6 +52,32 @@ def open_viewer(
     MappingError
         When the view is not mapped in ten minutes (with ``screenshot``).
     """
+    viewer, dock = start_viewer(slide_path, model_path=model_path, mpp=mpp, settings=settings)
+    try:
+        dock.controller.show_first(gene=gene, cell_type=cell_type)
+        if screenshot is None:
+            import napari
+
+            napari.run()
+            return
+        viewer.window.resize(*_WINDOW)
+        pump(0.5)
+        viewer.reset_view()
+        wait_until_mapped(viewer, dock)
+        save_screenshot(viewer, Path(screenshot))
+    finally:
+        if screenshot is not None:
+            viewer.close()
+
+
+def start_viewer(
+    slide_path: str | Path,
+    *,
+    model_path: str | Path | None = None,
+    mpp: float | Mpp | None = None,
+    settings: MappingSettings | None = None,
+) -> tuple[napari.Viewer, Explore]:
+    """A window with the slide and the Explore dock, which begins to map when there is a model."""
     slide = open_slide(slide_path, mpp=mpp)
 
     import napari
@@ -60,28 +86,26 @@ def open_viewer(
     from napari_cpnn.ui.reader import slide_layer
 
     viewer = napari.Viewer(show=True)
-    try:
-        data, keywords, _ = slide_layer(slide)
-        viewer.add_image(data, **keywords)
-        dock = Explore(viewer, settings)
-        viewer.window.add_dock_widget(dock, name="Explore (napari-cpnn)", area="right")
-        if model_path is not None:
-            dock.open_model(Path(model_path))
-        dock.controller.show_first(gene=gene, cell_type=cell_type)
-        if screenshot is None:
-            napari.run()
-            return
-        _write_screenshot(viewer, dock, Path(screenshot))
-    finally:
-        if screenshot is not None:
-            viewer.close()
+    data, keywords, _ = slide_layer(slide)
+    viewer.add_image(data, **keywords)
+    dock = Explore(viewer, settings)
+    viewer.window.add_dock_widget(dock, name="Explore (napari-cpnn)", area="right")
+    if model_path is not None:
+        dock.open_model(Path(model_path))
+    return viewer, dock
 
 
-def _write_screenshot(viewer: napari.Viewer, dock: Explore, path: Path) -> None:
-    viewer.window.resize(*_WINDOW)
-    _pump(0.5)
-    viewer.reset_view()
-    deadline = time.monotonic() + _TIMEOUT_S
+def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _TIMEOUT_S) -> None:
+    """Let Qt work until all that is in view is mapped, painted and written in the dock.
+
+    Raises
+    ------
+    CpnnError
+        The problem that the dock shows.
+    MappingError
+        When mapping stopped, or takes longer than ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
     while not dock.is_settled():
         mapper = dock.state.mapper
         if dock.controller.problem is not None:
@@ -90,17 +114,21 @@ def _write_screenshot(viewer: napari.Viewer, dock: Explore, path: Path) -> None:
             raise MappingError(f"Mapping stopped: {mapper.error}") from mapper.error
         if time.monotonic() > deadline:
             raise MappingError(
-                f"{viewer.layers[0].name}: the view was not mapped in {_TIMEOUT_S:.0f} s "
+                f"{viewer.layers[0].name}: the view was not mapped in {timeout_s:.0f} s "
                 f"({dock.controller.progress_text() or dock.state.message or 'no model is loaded'})."
             )
-        _pump(0.05)
+        pump(0.05)
     dock.session.overlays.paint_now()
-    _pump(1.0)  # texts and legend follow a little later
+    pump(1.0)  # texts and legend follow a little later
+
+
+def save_screenshot(viewer: napari.Viewer, path: Path) -> None:
+    """The whole window, as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     viewer.screenshot(str(path), canvas_only=False, flash=False)
 
 
-def _pump(seconds: float) -> None:
+def pump(seconds: float) -> None:
     """Let Qt work for a while."""
     from qtpy.QtWidgets import QApplication
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING, Any
 
 from napari.components.overlays import TextOverlay
+from qtpy.QtCore import QTimer
 
 from napari_cpnn.ui.explore_controller import TypeRow
 from napari_cpnn.ui.state import ExploreState
@@ -15,9 +17,26 @@ if TYPE_CHECKING:
 _PREFIX = "napari_cpnn_"
 MAX_TYPES = 12
 
+STEP_MS = 40
+"""Between two texts; napari draws what has changed in the meantime."""
+
+_N_WARM = 8
+_GLYPHS = string.ascii_letters + string.digits + " -+/.,()%·&"
+_GLYPHS_PER_STEP = 3
+
+Line = tuple[str, str]
+"""A text and the colour behind it."""
+
+_HIDDEN: Line = ("", "")
+_WARMING: Line = ("", "warming")
+
 
 class CanvasLegend:
     """Text overlays of ours on the canvas, under names of their own, so that a screenshot explains itself.
+
+    The first time that napari draws a text it compiles shaders, and it renders each new letter in Python: seconds
+    for a dozen names, during which the window hangs. So one text is written at a time, and :meth:`warm_up` has some
+    texts drawn unseen before there is anything to write.
 
     Parameters
     ----------
@@ -30,46 +49,96 @@ class CanvasLegend:
     def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
         self._viewer = viewer
         self._state = state
-        self._lines: list[tuple[str, str]] = []
+        self._wanted: list[Line] = []
+        self._written: list[Line] = []
+        self._cold = ""
+        self._n_warmed = 0
+        self._timer = QTimer()
+        self._timer.setInterval(STEP_MS)
+        self._timer.timeout.connect(self._step)
+
+    def warm_up(self) -> None:
+        """Have letters and texts drawn unseen, little by little."""
+        self._cold = _GLYPHS
+        self._timer.start()
 
     def update(self, rows: list[TypeRow]) -> None:
-        """Write what fits what is shown now; ``rows`` are the cell types by share in view."""
-        lines = self._wanted(rows)
-        if lines == self._lines:
-            return
-        overlays = self._viewer.canvas.overlays
-        for i, (text, color) in enumerate(lines):
-            key = f"{_PREFIX}{i}"
-            if key in overlays:
-                _write(overlays[key], text, color)
-            else:
-                overlay = TextOverlay(position="top_left", box=True, font_size=9, visible=True)
-                _write(overlay, text, color)
-                overlays[key] = overlay
-        for i in range(len(lines), len(self._lines)):
-            del overlays[f"{_PREFIX}{i}"]
-        self._lines = lines
+        """Write what fits what is shown now.
 
-    def clear(self) -> None:
-        """Take everything off the canvas."""
-        for i in range(len(self._lines)):
-            del self._viewer.canvas.overlays[f"{_PREFIX}{i}"]
-        self._lines = []
+        Parameters
+        ----------
+        rows
+            The cell types to name, in their order, when the map shows more than one.
+        """
+        self._wanted = self._lines(rows)
+        if self._next() is not None:
+            self._timer.start()
 
-    def _wanted(self, rows: list[TypeRow]) -> list[tuple[str, str]]:
+    def finish(self) -> None:
+        """Write all of it at once."""
+        while self._write_one():
+            pass
+
+    def stop(self, *, viewer_lives: bool) -> None:
+        """Take everything off the canvas, unless the viewer is going anyway."""
+        self._timer.stop()
+        if viewer_lives:
+            for i in range(len(self._written)):
+                del self._viewer.canvas.overlays[f"{_PREFIX}{i}"]
+        self._written, self._wanted = [], []
+
+    def _lines(self, rows: list[TypeRow]) -> list[Line]:
         shown = self._state.shown
         if shown is None or self._state.map is None or not self._state.look.legend:
             return []
         if shown.has_range:
             return [(f"{shown.name} · {shown.unit}", "#FFFFFF")]
-        wanted = [r for r in rows if r.share >= 0.005 and (shown.kind == "dominant" or r.name in shown.names)]
-        return [(r.name, r.color) for r in wanted[:MAX_TYPES]]
+        return [(r.name, r.color) for r in rows[:MAX_TYPES]]
 
+    # -- one at a time -------------------------------------------------------------------------------------
 
-def _write(overlay: Any, text: str, color: str) -> None:
-    overlay.text = text
-    overlay.box_color = color
-    overlay.color = ink_on(color)
+    def _step(self) -> None:
+        if not self._write_one() and not self._warm_one():
+            self._timer.stop()
+
+    def _next(self) -> int | None:
+        """The first text that is not yet what it should be."""
+        for i in range(max(len(self._wanted), len(self._written))):
+            wanted = self._wanted[i] if i < len(self._wanted) else _HIDDEN
+            written = self._written[i] if i < len(self._written) else _HIDDEN
+            if wanted != written and not (wanted == _HIDDEN and written == _WARMING and self._cold):
+                return i
+        return None
+
+    def _write_one(self) -> bool:
+        i = self._next()
+        if i is None:
+            return False
+        self._write(i, self._wanted[i] if i < len(self._wanted) else _HIDDEN)
+        return True
+
+    def _warm_one(self) -> bool:
+        if not self._cold:
+            return False
+        i = self._n_warmed % _N_WARM
+        self._n_warmed += 1
+        letters, self._cold = self._cold[:_GLYPHS_PER_STEP], self._cold[_GLYPHS_PER_STEP:]
+        if i >= len(self._wanted):
+            self._write(i, _WARMING, letters)
+        return True
+
+    def _write(self, i: int, line: Line, text: str = "") -> None:
+        overlays = self._viewer.canvas.overlays
+        while len(self._written) <= i:
+            overlays[f"{_PREFIX}{len(self._written)}"] = TextOverlay(position="top_left", box=True, font_size=9)
+            self._written.append(_HIDDEN)
+        overlay: Any = overlays[f"{_PREFIX}{i}"]
+        self._written[i] = line
+        if line == _WARMING:
+            overlay.text, overlay.color, overlay.box_color = text, (0, 0, 0, 0), (0, 0, 0, 0)
+        elif line != _HIDDEN:
+            overlay.text, overlay.color, overlay.box_color = line[0], ink_on(line[1]), line[1]
+        overlay.visible = line != _HIDDEN
 
 
 def ink_on(color: str) -> str:

@@ -9,7 +9,7 @@ from napari_cpnn.ui.color_bar import ColorBar
 from napari_cpnn.ui.painting import COLORMAPS
 from napari_cpnn.ui.state import ExploreState
 
-_RANGES = {"auto": "auto", "full": "from 0 to most", "manual": "fixed"}
+_RANGES = {"auto": "auto", "full": "0 to maximum", "manual": "fixed"}
 
 
 class LookBox(QWidget):
@@ -29,7 +29,12 @@ class LookBox(QWidget):
         self.range = QComboBox()
         for mode, text in _RANGES.items():
             self.range.addItem(text, mode)
-        self.range.setToolTip("auto: robust percentiles of what is mapped; fixed: stays when the gene changes")
+        self.range.setToolTip(
+            "values of the first and the last colour\n"
+            "auto: follows what is mapped (2nd to 99th percentile; shares from 0 %)\n"
+            "0 to maximum: shares 0 to 100 %, genes 0 to the largest value\n"
+            "fixed: stays when another gene or type is shown, to compare them"
+        )
         self.low, self.high = _spin(), _spin()
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)

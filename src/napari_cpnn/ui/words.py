@@ -6,11 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_cpnn.geometry import Mpp
+from napari_cpnn.mapping import FAILED
 
 if TYPE_CHECKING:
-    from napari_cpnn.mapping import LiveMapper, MapProgress
+    from napari_cpnn.mapping import CompositionMap, LiveMapper, MapProgress
     from napari_cpnn.models import CPNN
+    from napari_cpnn.ui.state import Shown
+
+
+#: Names of the registry, as papers write them.
+_BACKBONES = {"stnet": "ST-Net", "squeezenet": "SqueezeNet"}
 
 
 def mapping_message(p: MapProgress, *, live: bool, sees: bool) -> str:
@@ -34,6 +42,29 @@ def mapping_message(p: MapProgress, *, live: bool, sees: bool) -> str:
     return ""
 
 
+def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[float, float]) -> str:
+    """What is known of a point ``(y, x)`` in slide um: the largest shares, the gene on screen, and where it is."""
+    where = f"x {um[1]:,.0f}  y {um[0]:,.0f} µm"
+    cell = None if cmap is None else cmap.grid.cell_at(*um)
+    if cmap is None or cell is None:
+        return where
+    if not cmap.tissue[cell]:
+        return f"background · {where}"
+    values = cmap.values_at(*cell)
+    if values is None:
+        state = "unreadable" if cmap.state[cell] == FAILED else "not mapped yet"
+        return f"{state} · {where}"
+    weights, programs = values
+    parts = []
+    if weights.size:
+        top = np.argsort(-weights)[:3]
+        parts.append(", ".join(f"{cmap.cell_types[i]} {100 * weights[i]:.0f} %" for i in top))
+    if shown is not None and shown.kind == "gene":
+        value = float(cmap.decoder.expression(weights[None], programs[None], [shown.name])[0, 0])
+        parts.append(f"{shown.name} {value:.2f} {shown.unit}")
+    return " · ".join([*parts, where])
+
+
 def device_text(mapper: LiveMapper) -> str:
     """Such as ``CPU bfloat16``."""
     device = str(mapper.device)
@@ -41,26 +72,31 @@ def device_text(mapper: LiveMapper) -> str:
 
 
 def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
-    """Such as ``C4 · 9278 x 9916 px · 0.69 um/px``; width by height, as on a microscope."""
+    """Such as ``C4 · 9278 x 9916 px · 0.69 µm/px``; width by height, as on a microscope."""
     size = f"{name} · {shape[1]} x {shape[0]} px"
-    return f"{size} · pixel size unknown" if mpp is None else f"{size} · {mpp[0]:.3g} um/px"
+    return f"{size} · pixel size unknown" if mpp is None else f"{size} · {mpp[0]:.3g} µm/px"
+
+
+def backbone_name(model: CPNN) -> str:
+    """As its authors write it."""
+    return _BACKBONES.get(model.spec.backbone, model.spec.backbone)
 
 
 def model_label(model: CPNN, path: Path | None = None) -> str:
-    """Such as ``her2st · stnet + CPNN · 22 types``."""
+    """Such as ``her2st · ST-Net + CPNN · 22 types``."""
     name = [] if path is None else [path.stem]
     head = "CPNN" if model.cell_types else "plain head"
     types = [f"{len(model.cell_types)} types"] if model.cell_types else []
-    return " · ".join([*name, f"{model.spec.backbone} + {head}", *types])
+    return " · ".join([*name, f"{backbone_name(model)} + {head}", *types])
 
 
 def model_card(model: CPNN) -> list[tuple[str, str]]:
     """What a model says about itself, as (name, value) for the card in the dock."""
     patch = model.patch
     card = [
-        ("Backbone", model.spec.backbone),
+        ("Backbone", backbone_name(model)),
         ("Head", "CPNN" if model.cell_types else "plain linear head: genes only, no cell types"),
-        ("Sees", f"{patch.size_px} px at {patch.mpp:g} um/px, {patch.size_um:g} um of tissue"),
+        ("Sees", f"{patch.size_px} px at {patch.mpp:g} µm/px, {patch.size_um:g} µm of tissue"),
         ("Genes", f"{len(model.genes):,}"),
         ("Cell types", ", ".join(model.cell_types) or "none"),
         ("Residual programs", str(model.n_programs)),
