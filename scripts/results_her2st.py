@@ -116,7 +116,7 @@ def main() -> None:
     print(text)
     write_section(args.docs / "results.md", text)
     (args.docs / "images").mkdir(parents=True, exist_ok=True)
-    draw(results[-1], study, args.docs / "images" / f"her2st_C4_{args.backbone}.png")
+    draw(results[-1], study, args.docs / "images" / picture_name(args))
 
 
 def start_weights(args: argparse.Namespace) -> str:
@@ -211,8 +211,16 @@ def report(results: list[Result], reference: pd.Series, args: argparse.Namespace
     rows = [(r.name, r.types) for r in results if r.types is not None]
     for name, values in [*rows, ("*for comparison: NNLS of the measured counts of C4*", reference)]:
         lines.append(f"| {name} | {' | '.join(f'{values[t]:.2f}' for t in types)} | {values[types].mean():.2f} |")
-    lines += ["", f"![C4, measured and predicted by our model](images/her2st_C4_{args.backbone}.png)", ""]
+    lines += [
+        "",
+        f"![C4, measured and predicted by our model; genes: the two best on section C3](images/{picture_name(args)})",
+        "",
+    ]
     return "\n".join(lines)
+
+
+def picture_name(args: argparse.Namespace) -> str:
+    return f"her2st_C4_{args.backbone}.png"
 
 
 def write_section(path: Path, text: str) -> None:
@@ -236,14 +244,16 @@ def draw(result: Result, study: Study, path: Path) -> None:
     measured, ours = expression(spots, result.genes), study.summed(weights)
     columns = [(name, study.published[name].reindex(spots.obs_names), ours[name]) for name in TYPES]
     columns += [(name, measured[:, i], predicted[:, i]) for i, name in enumerate(result.genes)]
-    picture = slide.thumbnail(700)
+    picture = slide.thumbnail(1600)
     x, y = (spots.obsm["spatial"] * np.array(picture.shape[1::-1]) / np.array(slide.shape[1::-1])).T
-    figure = Figure(figsize=(13, 5.4), dpi=90, layout="constrained")
+    margin = 0.05 * max(np.ptp(x), np.ptp(y))
+    window = {"xlim": (x.min() - margin, x.max() + margin), "ylim": (y.max() + margin, y.min() - margin)}
+    figure = Figure(figsize=(13, 4.8), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 5)
     for axis in axes.ravel():
         axis.imshow(picture, alpha=0.45)
-        axis.set(xticks=[], yticks=[])
+        axis.set(xticks=[], yticks=[], **window)
         axis.spines[:].set_visible(False)
     axes[0, 0].images[0].set_alpha(1)
     axes[0, 0].set_title("her2st C4, H&E", fontsize=10)
@@ -253,7 +263,7 @@ def draw(result: Result, study: Study, path: Path) -> None:
         pair = [np.asarray(values, dtype=float) for values in (above, below)]
         for axis, values, what in zip(column, pair, kind, strict=True):
             low, high = np.nanquantile(values, [0.02, 0.98])
-            dots = axis.scatter(x, y, c=values, s=16, cmap="viridis", vmin=low, vmax=high, linewidths=0)
+            dots = axis.scatter(x, y, c=values, s=24, cmap="viridis", vmin=low, vmax=high, linewidths=0)
             axis.set_title(f"{name}: {what}", fontsize=10)
             figure.colorbar(dots, ax=axis, shrink=0.7)
         r = pearson(pair[0][:, None], pair[1][:, None])[0]
