@@ -6,10 +6,15 @@ neither torch nor napari nor Qt.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn._version import __version__
+
+# OpenMP's threads spin while they wait. Beside a viewer's own threads, or on shared cores, two spinning threads of
+# torch are slower than one (docs/performance.md). It must be said before torch is loaded; the user's own word counts.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "open_slide": "slides",
