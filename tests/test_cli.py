@@ -109,6 +109,40 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     assert "nothing.svs" in lines[0]
 
 
+def test_what_was_left_out_is_said_on_stderr(spots_paths, prototypes_path, tmp_path, capsys):
+    """Not only in a log that nobody sees."""
+    counts, positions = spots_paths
+    table = pd.read_csv(positions, sep="\t")
+    table.loc[:4, "selected"] = 0
+    table.to_csv(positions, sep="\t", index=False)
+    args = ["deconvolve", str(counts), "--positions", str(positions), "--prototypes", str(prototypes_path)]
+    assert main([*args, "--out", str(tmp_path / "shares.csv")]) == 0
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("napari-cpnn: ")
+    assert line.endswith("65 spots; 5 left out (5 not selected)")
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(slide_path, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "map.zarr"
+    assert main(["predict", str(slide_path), "--model", "none.safetensors", "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "Nothing can be written to the folder" in line
+
+
+def test_scores_of_slides_with_one_name_are_all_kept(slide_path, spots_paths, tmp_path, monkeypatch, capsys):
+    from napari_cpnn import models, training
+
+    scores = iter(pd.DataFrame({"pcc": [r], "scc": [r], "n_spots": 70}, index=["GENE0"]) for r in (0.1, 0.2))
+    monkeypatch.setattr(models, "load_model", lambda path: None)
+    monkeypatch.setattr(training, "evaluate", lambda *_: next(scores))
+    pair = ["--slide", str(slide_path), "--spots", str(spots_paths[0]), "--positions", str(spots_paths[1])]
+    args = ["evaluate", *pair, *pair, "--mpp", "1.0", "--model", "m", "--out", str(tmp_path / "scores")]
+    assert main(args) == 0
+    tables = [pd.read_csv(tmp_path / "scores" / f"slide{end}.csv") for end in ("", "-2")]
+    assert [t.pcc[0] for t in tables] == [0.1, 0.2]
+
+
 def test_an_existing_result_is_not_overwritten(slide_path, tmp_path, capsys):
     out = tmp_path / "map.zarr"
     out.mkdir()
@@ -121,6 +155,12 @@ def test_a_pixel_size_that_makes_no_sense_is_a_sentence(slide_path, tmp_path, mp
     args = ["predict", str(slide_path), "--mpp", mpp, "--model", "m.safetensors", "--out", str(tmp_path / "o.zarr")]
     assert main(args) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_patch_that_makes_no_sense_is_a_sentence(capsys):
+    args = ["train", "--slide", "s", "--spots", "t", "--prototypes", "p", "--out", "o", "--patch", "large", "1"]
+    assert main(args) == 2
+    assert "--patch takes" in capsys.readouterr().err
 
 
 def test_uneven_pairs_are_counted(slide_path, spots_paths, prototypes_path, tmp_path, capsys):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import logging
 import os
 import sys
+import tempfile
 import typing
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = _parser().parse_args(argv)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _notes_on_stderr():
             warnings.simplefilter("always", CpnnWarning)
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             args.run(args)
@@ -49,6 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     return 0
+
+
+class _Notes(logging.Handler):
+    """What the package logs, each note one line on stderr: spots left out, a pixel size that was estimated, ..."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.exc_info:  # what comes with a traceback is raised as well, and said then
+            print(f"napari-cpnn: {record.getMessage()}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _notes_on_stderr() -> typing.Iterator[None]:
+    logger, handler = logging.getLogger("napari_cpnn"), _Notes(logging.INFO)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
@@ -145,11 +170,15 @@ def _evaluate(args: argparse.Namespace) -> None:
     from napari_cpnn.training import evaluate, summarise
 
     model = load_model(args.model)
-    for slide, spots in _samples(args):
+    written: set[str] = set()
+    for number, (slide, spots) in enumerate(_samples(args), start=1):
         with slide:
             scores = evaluate(model, slide, spots)
         if args.out:
-            _write_csv(scores, Path(args.out) / f"{slide.name}.csv" if len(args.slide) > 1 else args.out)
+            # Slides of several folders may have one name.
+            name = f"{slide.name}-{number}" if slide.name in written else slide.name
+            written.add(name)
+            _write_csv(scores, Path(args.out) / f"{name}.csv" if len(args.slide) > 1 else args.out)
         summary = summarise(scores)
         print(f"{slide.name}: PCC {summary['pcc']:.3f}, SCC {summary['scc']:.3f} over {summary['n_genes']} genes")
 
@@ -162,6 +191,7 @@ def _predict(args: argparse.Namespace) -> None:
     from napari_cpnn.slides import open_slide
 
     _refuse_existing(args.out)
+    _require_writable(args.out.parent)
     with open_slide(args.slide, mpp=_mpp(args.mpp)) as slide, tqdm(unit=" patches", disable=args.quiet) as bar:
         model = load_model(args.model)
 
@@ -213,6 +243,16 @@ def _refuse_existing(path: str | Path) -> None:
         raise CpnnError(f"{path} exists already; choose another name or delete it.")
 
 
+def _require_writable(folder: Path) -> None:
+    """Make the folder and write into it, before hours of work are spent on what could not be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CpnnError(f"Nothing can be written to the folder {folder}: {error.strerror or error}.") from error
+
+
 def _write_csv(table: Any, path: str | Path) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
@@ -251,7 +291,10 @@ def _given(args: argparse.Namespace, settings: type[Any]) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(settings)]
     given = {n: getattr(args, f"settings_{n}") for n in names if getattr(args, f"settings_{n}", None) is not None}
     if getattr(args, "patch", None):
-        given["patch"] = PatchSpec(int(args.patch[0]), float(args.patch[1]))
+        try:
+            given["patch"] = PatchSpec(int(args.patch[0]), float(args.patch[1]))
+        except ValueError:
+            raise CpnnError(f"--patch takes px and um per px, such as 224 0.5, not {' '.join(args.patch)}.") from None
     return given
 
 

@@ -56,7 +56,7 @@ def test_joins_on_the_array_position_and_counts_what_is_left_out(
     ]
 
 
-@pytest.mark.parametrize("form", ["csv", "transposed", "no corner", "gzip", "R names", "plain gzip name"])
+@pytest.mark.parametrize("form", ["csv", "spaces", "transposed", "no corner", "gzip", "R names", "plain gzip name"])
 def test_every_form_of_counts_table_gives_the_same_spots(tmp_path: Path, form: str) -> None:
     expected = read_spots(*write(tmp_path))
     counts, positions = tmp_path / "other.tsv", tmp_path / "C9_selection.tsv"
@@ -68,6 +68,8 @@ def test_every_form_of_counts_table_gives_the_same_spots(tmp_path: Path, form: s
         POSITIONS.to_csv(positions, index=False)
     elif form == "transposed":
         counts.write_text(COUNTS.T.to_csv(sep="\t"))
+    elif form == "spaces":
+        counts.write_text(text.replace("\t", "  "))
     elif form == "no corner":
         counts.write_text(text.lstrip("\t"))
     elif form == "gzip":

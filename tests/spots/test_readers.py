@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,6 +113,14 @@ def test_symbols_beside_ensembl_ids_are_used(tmp_path: Path) -> None:
     spots = read_spots(path)
     assert list(spots.var_names) == [f"G{i}" for i in range(adata.n_vars)]
     assert list(spots.var["gene_ids"]) == ids
+
+
+def test_an_index_that_points_nowhere_is_a_sentence_not_a_crash(tmp_path: Path) -> None:
+    path = write(table(), tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["X/indices"][2] = 10**6
+    with pytest.raises(SpotsError, match="damaged"):
+        read_spots(path)
 
 
 def test_unusable_spots_are_counted(tmp_path: Path) -> None:

@@ -137,6 +137,43 @@ def test_sentences(tmp_path: Path) -> None:
         read_spots(folder)
 
 
+def test_an_index_that_points_nowhere_is_a_sentence_not_a_crash(tmp_path: Path) -> None:
+    folder = outs(tmp_path)
+    write_h5(folder / "filtered_feature_bc_matrix.h5")
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "r+") as file:
+        file["matrix/indices"][2] = 10**6
+    with pytest.raises(SpotsError, match="cannot be read as a 10x feature-barcode matrix"):
+        read_spots(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("AACA-1,1,0,2,10,200", "names the barcode AACA-1 twice"),
+        ("GGGG-1,1,0,2,ten,200", "a value that is not a number"),
+    ],
+)
+def test_damaged_positions(tmp_path: Path, row: str, says: str) -> None:
+    folder = outs(tmp_path)
+    write_h5(folder / "filtered_feature_bc_matrix.h5")
+    path = folder / "spatial" / "tissue_positions.csv"
+    path.write_text(path.read_text() + row + "\n")
+    with pytest.raises(SpotsError, match=says):
+        read_spots(folder)
+
+
+def test_positions_as_parquet_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_engine(*_: object) -> None:
+        raise ImportError("Unable to find a usable engine;\ntried using: 'pyarrow', 'fastparquet'.")
+
+    folder = outs(tmp_path)
+    write_h5(folder / "filtered_feature_bc_matrix.h5")
+    (folder / "spatial" / "tissue_positions.csv").rename(folder / "spatial" / "tissue_positions.parquet")
+    monkeypatch.setattr("pandas.read_parquet", no_engine)
+    with pytest.raises(SpotsError, match="needs the package pyarrow: run `pip install pyarrow`"):
+        read_spots(folder)
+
+
 def test_an_hd_run_names_its_bins(tmp_path: Path) -> None:
     (tmp_path / "binned_outputs" / "square_008um").mkdir(parents=True)
     with pytest.raises(SpotsError, match=r"Visium HD run; open one of its bin sizes, for instance .*square_008um"):

@@ -61,8 +61,9 @@ def write_map(cmap: CompositionMap, path: Path) -> None:
         else:
             temporary.rename(path)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise MappingError(f"The map could not be written to {path}: {error.strerror or error}.") from error
+    finally:  # also after Ctrl-C; there is nothing left to delete when all went well
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_map(path: Path) -> CompositionMap:
@@ -196,7 +197,6 @@ class MapStore:
         shutil.rmtree(self.path, ignore_errors=True)
         message = f"The cached map {self.path.name} was damaged ({error}) and is computed anew."
         warnings.warn(message, CpnnWarning, stacklevel=4)
-        log.warning(message)
 
     def _mark(self, cells: npt.NDArray[np.intp]) -> None:
         with self._lock:

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: What the message says for each reason for which cells are left out.
+_REASONS = {
+    "no_label": "without a label",
+    "few_genes": "with few genes",
+    "mitochondrial": "with many mitochondrial counts",
+}
+
 
 def estimate_prototypes(
     cells: AnnData,
@@ -115,7 +122,9 @@ def _kept_cells(
             f"{settings.min_genes} genes, {dropped['mitochondrial']} more than {settings.max_mito:.0%} mitochondrial "
             "counts; change PrototypeSettings."
         )
-    _log.info("prototypes: %d of %d cells used (left out: %s)", kept.sum(), len(kept), dropped)
+    if not kept.all():
+        left_out = ", ".join(f"{n} {_REASONS[reason]}" for reason, n in dropped.items() if n)
+        _log.info("prototypes from %d of %d cells; left out: %s", kept.sum(), len(kept), left_out)
     return kept, dropped
 
 

@@ -37,7 +37,7 @@ def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     error
         Class of the error that is raised when a value is NaN, negative or not a whole number.
     """
-    csr = sp.csr_matrix(matrix)
+    csr = _as_csr(matrix, owner, error)
     wrong = _why_not_counts(csr.data)
     if wrong:
         raise error(f"{owner} does not hold raw counts ({wrong}); give the counts as they came from the sequencer.")
@@ -45,6 +45,16 @@ def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     csr.sum_duplicates()
     csr.eliminate_zeros()
     return csr
+
+
+def _as_csr(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
+    """As CSR, after a check of the indices: scipy trusts them, and a wrong one ends the process."""
+    try:
+        if sp.issparse(matrix) and hasattr(matrix, "check_format"):
+            matrix.check_format(full_check=True)
+        return sp.csr_matrix(matrix)
+    except (ValueError, TypeError) as exc:
+        raise error(f"{owner} is damaged or holds no numbers ({exc}); get the file again.") from exc
 
 
 def _why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
@@ -73,7 +83,7 @@ def counts_of(adata: AnnData, owner: str, error: type[CpnnError]) -> AnnData:
     """
     refusals = []
     for place, matrix, var in _candidates(adata):
-        wrong = _why_not_counts(sp.csr_matrix(matrix).data)
+        wrong = _why_not_counts(_as_csr(matrix, owner, error).data)
         if wrong is None:
             ids = [str(name) for name in var.index]
             symbols = symbols_beside(ids, {str(name): var[name] for name in var.columns})

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.spots.counts import as_counts, count_table
-from napari_cpnn.spots.tables import READ_ERRORS, open_text, read_table, separator_of
+from napari_cpnn.spots.tables import READ_ERRORS, WHITE_SPACE, open_text, read_table, separator_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,13 +91,14 @@ def _read_matrix(path: Path) -> tuple[list[str], list[str], sp.csr_matrix]:
     blocks: list[sp.csr_matrix] = []
     with open_text(path) as file:
         first = file.readline().rstrip("\r\n")
-        separator = separator_of(first)
+        separator: str | None = separator_of(first)
+        if separator == WHITE_SPACE:
+            separator = None  # what str.split takes for it
         header = [name.strip('" ') for name in first.split(separator)]
         for number, line in enumerate(file, start=2):
-            name, _, rest = line.rstrip("\r\n").partition(separator)
-            if not name and not rest:
+            name, *fields = line.rstrip("\r\n").split(separator) or [""]
+            if not name and not any(fields):
                 continue
-            fields = rest.split(separator)
             if not names and len(fields) == len(header) - 1:  # a corner cell heads the names
                 header = header[1:]
             if len(fields) != len(header):

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 
 
+WHITE_SPACE = r"\s+"
+
+
 def open_text(path: Path) -> IO[str]:
     """The file as text, unzipped when it is gzip whatever its name says, without a byte-order mark."""
     with path.open("rb") as file:
@@ -27,7 +30,7 @@ def open_text(path: Path) -> IO[str]:
 
 def separator_of(line: str) -> str:
     """Tab, comma or semicolon, whichever is in ``line``; else white space (as a regular expression)."""
-    return next((mark for mark in ("\t", ",", ";") if mark in line), r"\s+")
+    return next((mark for mark in ("\t", ",", ";") if mark in line), WHITE_SPACE)
 
 
 def read_table(path: Path, what: str, error: type[CpnnError], **options: Any) -> pd.DataFrame:

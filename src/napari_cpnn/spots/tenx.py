@@ -31,9 +31,9 @@ def read_10x_h5(path: Path, error: type[CpnnError]) -> AnnData:
             group = _matrix_group(file, path, error)
             n_features, n_barcodes = (int(n) for n in group["shape"][:])
             parts = (group["data"][:], group["indices"][:], group["indptr"][:])
-            matrix = sp.csr_matrix(
-                parts, shape=(n_barcodes, n_features)
-            )  # CSC of genes x barcodes is CSR of barcodes x genes
+            # CSC of genes x barcodes is CSR of barcodes x genes. scipy trusts indices: a wrong one ends the process.
+            matrix = sp.csr_matrix(parts, shape=(n_barcodes, n_features))
+            matrix.check_format(full_check=True)
             barcodes = _texts(group["barcodes"])
             if "features" in group:
                 features = group["features"]

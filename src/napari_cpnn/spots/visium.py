@@ -82,13 +82,22 @@ def _read_positions(folder: Path) -> pd.DataFrame:
             with path.open() as file:
                 header = 0 if file.readline().startswith("barcode") else None
             table = pd.read_csv(path, header=header)
-    except (OSError, ValueError, ImportError) as exc:
+    except ImportError as exc:
+        raise SpotsError(f"Reading {path} needs the package pyarrow: run `pip install pyarrow`.") from exc
+    except (OSError, ValueError) as exc:
         raise SpotsError(f"{path} cannot be read as tissue positions ({exc}).") from exc
     if table.shape[1] < len(_COLUMNS):
         raise SpotsError(f"{path} has {table.shape[1]} columns in place of {', '.join(_COLUMNS)}.")
     if not set(_COLUMNS) <= set(table.columns):
         table = table.iloc[:, : len(_COLUMNS)].set_axis(_COLUMNS, axis=1)
-    return table.astype({"barcode": str}).set_index("barcode")[_COLUMNS[1:]]
+    table = table.astype({"barcode": str}).set_index("barcode")[_COLUMNS[1:]]
+    if table.index.has_duplicates:
+        raise SpotsError(f"{path} names the barcode {table.index[table.index.duplicated()][0]} twice.")
+    try:
+        numbers: pd.DataFrame = table.apply(pd.to_numeric)
+    except (ValueError, TypeError) as exc:
+        raise SpotsError(f"{path} has a value that is not a number ({exc}).") from exc
+    return numbers
 
 
 def _scalefactors(folder: Path) -> dict[str, float]:
