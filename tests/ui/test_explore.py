@@ -8,11 +8,15 @@ import threading
 
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox
 from tests.ui.conftest import MPP, SHAPE, TYPES, tissue_image, write_slide
 
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import DONE
+from napari_cpnn.ui.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore import Explore
+from napari_cpnn.ui.explore_controller import TypeRow
 from napari_cpnn.ui.state import Shown, state_of
 
 
@@ -38,7 +42,7 @@ def test_maps_appear_and_follow_the_view(explore, wait, slide_path, model_path):
     viewer = dock.session.viewer
     wait(lambda: dock.state.slide is not None)
     assert "No model yet" in dock.message.text()
-    assert dock.slide.currentText() == f"section · {SHAPE[1]} x {SHAPE[0]} px · {MPP} µm/px"
+    assert dock.slide.currentText() == f"section · {MPP} µm/px · {SHAPE[1]} x {SHAPE[0]} px"
     assert viewer.canvas.overlays.scale_bar.visible
     # A corner first ...
     viewer.scene.camera.center, viewer.scene.camera.zoom = (250.0, 250.0), 4.0
@@ -294,6 +298,7 @@ def test_wrong_model_file_is_a_notification(explore, wait, slide_path, tmp_path,
     assert "wrong.safetensors" in said[0]
     assert dock.message.text() == said[0]
     assert dock.live.isEnabled()
+    assert "wrong" not in dock.model.currentText()
 
 
 def test_slide_without_tissue_says_so(explore, wait, tmp_path, model, monkeypatch):
@@ -339,6 +344,44 @@ def test_dock_fits_a_small_screen(explore, slide_path, model):
     dock.controller.use_model(model)
     assert dock.minimumSizeHint().height() < 600
     assert dock.minimumWidth() <= 420
+
+
+def test_long_list_uses_the_height_and_shows_the_selected_type(qtbot):
+    types = CellTypeList()
+    qtbot.addWidget(types)
+    types.resize(360, 300)
+    types.show()
+    names = [f"Macrophage lipid-associated {i}" for i in range(49)]
+    types.set_rows([TypeRow(name, "#E69F00", 0.02) for name in names])
+    types.select(names[40])
+    assert types.selected() == names[40]
+    assert 0 <= types.view.rowViewportPosition(40) < types.view.viewport().height()
+    assert types.maximumHeight() > 49 * 20
+    types.set_rows([TypeRow(name, "#E69F00", 0.02) for name in names[:3]])
+    assert types.maximumHeight() < 200
+
+
+def test_card_of_the_model_is_whole_and_plain(explore, slide_path, model):
+    dock = explore(slide_path)
+    dock.controller.use_model(model)
+    assert dock.model.currentText() == "SqueezeNet + CPNN · 3 types"
+    dock._show_card()
+    box = dock.findChild(QMessageBox)
+    for text in ("SqueezeNet", "C2 (176 spots)", "research only"):
+        assert text in box.text()
+    box.close()
+
+
+def test_every_control_explains_itself_and_can_be_reached_by_keyboard(explore, slide_path, model):
+    dock = explore(slide_path)
+    dock.controller.use_model(model)
+    controls = [dock.slide, dock.model, dock.mpp, dock.mpp_set, dock.info, dock.live, dock.whole, dock.types.search]
+    controls += [dock.one, dock.dominant, dock.blend, dock.gene]
+    look = dock.look
+    controls += [look.colormap, look.range, look.low, look.high, look.opacity, look.smooth, look.legend]
+    for control in controls:
+        assert control.toolTip(), control
+        assert control.focusPolicy() & Qt.FocusPolicy.TabFocus
 
 
 def test_two_viewers_share_nothing(explore, slide_path):

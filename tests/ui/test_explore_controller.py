@@ -122,6 +122,40 @@ def test_messages_say_what_to_do_next(setup):
     assert s.message == "3 patches could not be read."
 
 
+def test_opening_a_slide_does_not_hide_that_a_model_is_loading(setup):
+    c, s = setup.controller, setup.state
+    c.choose_layer(layer())
+    c.choose_model("model.safetensors")
+    setup.background.run(0)
+    assert s.slide is not None
+    assert s.message == "Loading model.safetensors ..."
+
+
+def test_a_model_handed_over_is_not_replaced_by_one_that_was_still_loading(setup, model):
+    c, s = setup.controller, setup.state
+    c.choose_model("slow.safetensors")
+    other = SimpleNamespace(**{name: getattr(model, name) for name in ("genes", "cell_types", "spec")})
+    c.use_model(other)
+    setup.background.run()
+    assert s.model is other
+    assert c.model_path is None
+
+
+def test_dominant_legend_names_what_dominates_in_view(setup, model):
+    mapper = ready(setup, model)
+    c, cmap = setup.controller, mapper.map
+    shares = np.tile([0.4, 0.35, 0.25], (4, 1)).astype(np.float16)  # the second has much, but wins nowhere
+    shares[0] = [0.1, 0.2, 0.7]
+    cmap.fill(cmap.grid.shape[1] + np.arange(4), shares, np.zeros((4, cmap.n_programs)))
+    c.show_dominant()
+    c.set_viewport(Viewport(Rect(100, 0, 199, 399), 1.0))
+    assert [row.name for row in c.legend_rows()] == [TYPES[0], TYPES[2]]
+    c.show_blend([TYPES[1]])
+    assert [row.name for row in c.legend_rows()] == [TYPES[1]]
+    c.show_type(TYPES[0])
+    assert c.legend_rows() == []
+
+
 def ready(setup, model):
     setup.controller.choose_layer(layer())
     setup.controller.set_viewport(VIEW)
@@ -307,8 +341,8 @@ def test_shares_are_unknown_before_anything_is_mapped(setup, model):
 
 
 def test_labels_and_card(model):
-    assert slide_label("C4", (9278, 9916, 3), (0.69, 0.69)) == "C4 · 9916 x 9278 px · 0.69 µm/px"
-    assert slide_label("C4", (10, 20, 3), None) == "C4 · 20 x 10 px · pixel size unknown"
+    assert slide_label("C4", (9278, 9916, 3), (0.69, 0.69)) == "C4 · 0.69 µm/px · 9916 x 9278 px"
+    assert slide_label("C4", (10, 20, 3), None) == "C4 · pixel size unknown · 20 x 10 px"
     assert model_label(model) == "SqueezeNet + CPNN · 3 types"
     card = dict(model_card(model))
     assert card["Genes"] == str(len(GENES))

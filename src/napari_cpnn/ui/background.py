@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 from qtpy.QtCore import QObject, Qt, Signal
+
+
+class Background(Protocol):
+    """Runs a function outside the GUI thread and calls back in it."""
+
+    def __call__(
+        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
+    ) -> None: ...
 
 
 class QtBackground(QObject):

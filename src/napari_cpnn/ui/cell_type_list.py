@@ -144,6 +144,7 @@ class CellTypeList(QWidget):
         self.search = QLineEdit()
         self.search.setPlaceholderText("search cell types")
         self.search.setClearButtonEnabled(True)
+        self.search.setToolTip("show only types with this in their name")
         self.model = TypeModel(self)
         self._filter = QSortFilterProxyModel(self)
         self._filter.setSourceModel(self.model)
@@ -156,6 +157,9 @@ class CellTypeList(QWidget):
         self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.view.setStyleSheet(_STYLE)
         self.view.setShowGrid(False)
+        # Long names differ at their ends as often as at their beginnings.
+        self.view.setWordWrap(False)
+        self.view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.view.horizontalHeader().hide()
         self.view.verticalHeader().hide()
         self.view.verticalHeader().setDefaultSectionSize(_ROW_PX)
@@ -164,7 +168,7 @@ class CellTypeList(QWidget):
         header = self.view.horizontalHeader()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
-        header.resizeSection(1, 140)
+        header.resizeSection(1, 118)
         self.view.clicked.connect(self._clicked)
         self.model.checked_changed.connect(self.checked_changed)
         layout = QVBoxLayout(self)
@@ -212,6 +216,7 @@ class CellTypeList(QWidget):
         index = self._filter.mapFromSource(self.model.index(row, 0))
         if index.isValid() and self.selected() != name:
             self.view.selectRow(index.row())
+            self.view.scrollTo(index)
 
     def _clicked(self, index: QModelIndex) -> None:
         self.chosen.emit(self._filter.index(index.row(), 0).data())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,9 @@ class Explore(QWidget):
         self.mpp.setDecimals(4)
         self.mpp.setValue(0.5)
         self.mpp.setSuffix(" µm/px")
+        self.mpp.setToolTip("width of a pixel in µm at full resolution: about 0.25 for a 40x scan, 0.5 for 20x")
         self.mpp_set = QPushButton("Use")
+        self.mpp_set.setToolTip("map with this pixel size")
         self.mpp_row = QWidget()
         self.mpp_row.setLayout(row(QLabel("Pixel size"), self.mpp, self.mpp_set))
         self.model = slim_combo("the model that predicts")
@@ -198,11 +201,13 @@ class Explore(QWidget):
         self.slide.clear()
         for layer in self.session.slide_layers():
             self.slide.addItem(self._slide_text(layer), layer)
+            self.slide.setItemData(self.slide.count() - 1, self._slide_text(layer), Qt.ItemDataRole.ToolTipRole)
             if layer == self.state.layer:
                 self.slide.setCurrentIndex(self.slide.count() - 1)
         if not self.slide.count():
             self.slide.addItem("no slide is open")
         self.slide.setEnabled(bool(self.session.slide_layers()))
+        self.slide.setToolTip(f"the slide to explore\n{self.slide.currentText()}")
         self._filling = False
 
     def _slide_text(self, layer: Any) -> str:
@@ -226,10 +231,12 @@ class Explore(QWidget):
             if sample is not None and recent_models.belongs_to_sample(path_of(layer)):
                 self.open_model(sample)
 
-    def _fill_models(self, current: Path | None = None) -> None:
+    def _fill_models(self) -> None:
+        current = self.controller.model_path
         self.model.clear()
-        if current is None and self.state.model is None:
-            self.model.addItem("choose a model")
+        if current is None:
+            model = self.state.model  # one that has no file was handed over by a script
+            self.model.addItem("choose a model" if model is None else model_label(model))
         sample = recent_models.sample_model()
         for path in recent_models.known_models():
             self.model.addItem("sample model (synthetic)" if path == sample else path.stem, path)
@@ -249,29 +256,35 @@ class Explore(QWidget):
             if name:
                 self.open_model(Path(name))
             else:
-                self._fill_models(self._model_path)
-
-    _model_path: Path | None = None
+                self._fill_models()
 
     def open_model(self, path: Path) -> None:
         """Load a model and map with it."""
-        self._model_path = path
         self.controller.choose_model(path)
 
     def _model_changed(self) -> None:
         model = self.state.model
-        if model is not None and self._model_path is not None:
-            recent_models.remember(self._model_path)
-            self._fill_models(self._model_path)
+        if model is not None and self.controller.model_path is not None:
+            recent_models.remember(self.controller.model_path)
+        self._fill_models()
         self._refresh_all()
+
+    def _card(self) -> list[tuple[str, str]]:
+        model = self.state.model
+        if model is None:
+            return []
+        path = self.controller.model_path
+        file = [] if path is None else [("File", str(path))]
+        return [*file, *model_card(model), ("Use", "research only; a map is a hypothesis, not a measurement")]
 
     def _show_card(self) -> None:
         if self.state.model is None:
             return
         box = QMessageBox(self)
         box.setWindowTitle("Model")
-        box.setTextFormat(Qt.TextFormat.PlainText)
-        box.setText("\n".join(f"{name}: {value}" for name, value in model_card(self.state.model)))
+        box.setTextFormat(Qt.TextFormat.RichText)
+        lines = [f"<tr><td><b>{escape(n)}</b>&nbsp;&nbsp;</td><td>{escape(v)}</td></tr>" for n, v in self._card()]
+        box.setText(f"<table cellpadding='3' width='560'>{''.join(lines)}</table>")
         box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         box.open()
 
@@ -331,6 +344,8 @@ class Explore(QWidget):
         self._shown_changed()
 
     def _message_changed(self, message: str) -> None:
+        if self.controller.problem is not None:
+            self._fill_models()  # a file that could not be loaded is not the model
         self.message.setText(message)
         self.message.setVisible(bool(message))
 

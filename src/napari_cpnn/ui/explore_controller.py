@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,14 +23,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper, Viewport
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
-
-
-class Background(Protocol):
-    """Runs a function outside the GUI thread and calls back in it."""
-
-    def __call__(
-        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
-    ) -> None: ...
+    from napari_cpnn.ui.background import Background
 
 
 @dataclass(frozen=True)
@@ -75,8 +68,9 @@ class ExploreController:
         self._closed = False
         self._first: tuple[str | None, str | None] = (None, None)
         self._rows: tuple[Any, list[TypeRow]] = (None, [])
-        self._busy = ""
+        self._busy: dict[str, str] = {}  # what is under way, by the kind of request
         self.problem: CpnnError | None = None
+        self.model_path: Path | None = None
         # Each request makes the answers to earlier ones of its kind worthless.
         self._request = {"slide": 0, "model": 0, "mapper": 0}
         self._update_message()
@@ -90,7 +84,7 @@ class ExploreController:
         self._mpp = mpp
         self.state.set_slide(layer, None)
         if layer is None:
-            self._request["slide"] += 1
+            self._forget("slide")
             self._update_message()
             return
         self._run("slide", f"Opening {layer.name} ...", lambda: slide_of_layer(layer, mpp), self._slide_ready)
@@ -105,12 +99,13 @@ class ExploreController:
 
             return load_model(path)
 
-        self._run("model", f"Loading {path.name} ...", load, self.use_model)
+        self._run("model", f"Loading {path.name} ...", load, lambda model: self.use_model(model, path))
 
-    def use_model(self, model: CPNN) -> None:
-        """Map with a model that is already in memory; one that is still being loaded is no longer wanted."""
-        self._request["model"] += 1
+    def use_model(self, model: CPNN, path: Path | None = None) -> None:
+        """Map with a model that is in memory (from ``path``); one that is still being loaded is no longer wanted."""
+        self._forget("model")
         self._drop_mapper()
+        self.model_path = path
         self.state.set_model(model)
         self.state.set_shown(self._still_shown(model))
         self._show_first(model)
@@ -167,7 +162,7 @@ class ExploreController:
         """Stop mapping and forget the slide; answers that are still under way are dropped."""
         self._closed = True
         for kind in self._request:
-            self._request[kind] += 1
+            self._forget(kind)
         self._drop_mapper()
 
     # -- what is shown -------------------------------------------------------------------------------------
@@ -324,12 +319,17 @@ class ExploreController:
         self._update_message()
 
     def _drop_mapper(self) -> None:
-        self._request["mapper"] += 1
+        self._forget("mapper")
         mapper = self.state.mapper
         if mapper is not None:
             self.state.set_mapper(None)
             # Stopping waits for the batch under way and writes the cache.
             self._background(mapper.stop, _nothing, _raise)
+
+    def _forget(self, kind: str) -> None:
+        """Take no answer to what was asked for before."""
+        self._request[kind] += 1
+        self._busy.pop(kind, None)
 
     def _run(
         self,
@@ -339,9 +339,9 @@ class ExploreController:
         ready: Callable[[Any], None],
         unwanted: Callable[[Any], None] | None = None,
     ) -> None:
-        self._request[kind] += 1
+        self._forget(kind)
         request = self._request[kind]
-        self._busy = busy
+        self._busy[kind] = busy
         self._update_message()
 
         def done(result: Any) -> None:
@@ -349,12 +349,12 @@ class ExploreController:
                 if unwanted is not None:
                     unwanted(result)
                 return
-            self._busy = ""
+            self._busy.pop(kind, None)
             ready(result)
 
         def failed(error: Exception) -> None:
             if request == self._request[kind]:
-                self._busy = ""
+                self._busy.pop(kind, None)
                 self._fail(error)
 
         self._background(work, done, failed)
@@ -375,7 +375,7 @@ class ExploreController:
         if self.problem is not None:
             return str(self.problem)
         if self._busy:
-            return self._busy
+            return next(reversed(self._busy.values()))
         if state.layer is None:
             return "No slide yet: open one with File > Open, or drop it on the window."
         if state.model is None:

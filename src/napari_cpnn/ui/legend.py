@@ -20,6 +20,9 @@ MAX_TYPES = 12
 STEP_MS = 40
 """Between two texts; napari draws what has changed in the meantime."""
 
+WARM_STEP_MS = 150
+"""The same while warming up, which nobody waits for."""
+
 _N_WARM = 8
 _GLYPHS = string.ascii_letters + string.digits + " -+/.,()%·&"
 _GLYPHS_PER_STEP = 3
@@ -54,13 +57,12 @@ class CanvasLegend:
         self._cold = ""
         self._n_warmed = 0
         self._timer = QTimer()
-        self._timer.setInterval(STEP_MS)
         self._timer.timeout.connect(self._step)
 
     def warm_up(self) -> None:
         """Have letters and texts drawn unseen, little by little."""
         self._cold = _GLYPHS
-        self._timer.start()
+        self._timer.start(WARM_STEP_MS)
 
     def update(self, rows: list[TypeRow]) -> None:
         """Write what fits what is shown now.
@@ -72,7 +74,7 @@ class CanvasLegend:
         """
         self._wanted = self._lines(rows)
         if self._next() is not None:
-            self._timer.start()
+            self._timer.start(STEP_MS)
 
     def finish(self) -> None:
         """Write all of it at once."""
@@ -98,7 +100,11 @@ class CanvasLegend:
     # -- one at a time -------------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        if not self._write_one() and not self._warm_one():
+        if self._write_one():
+            return
+        if self._warm_one():
+            self._timer.start(WARM_STEP_MS)
+        else:
             self._timer.stop()
 
     def _next(self) -> int | None:

@@ -26,6 +26,7 @@ class LookBox(QWidget):
         self._state = state
         self.colormap = QComboBox()
         self.colormap.addItems(COLORMAPS)
+        self.colormap.setToolTip("colours from low to high; low values fade to the slide")
         self.range = QComboBox()
         for mode, text in _RANGES.items():
             self.range.addItem(text, mode)
@@ -35,9 +36,10 @@ class LookBox(QWidget):
             "0 to maximum: shares 0 to 100 %, genes 0 to the largest value\n"
             "fixed: stays when another gene or type is shown, to compare them"
         )
-        self.low, self.high = _spin(), _spin()
+        self.low, self.high = _spin("first"), _spin("last")
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
+        self.opacity.setToolTip("how strongly the map covers the slide, in %")
         self.smooth = QCheckBox("smooth")
         self.smooth.setToolTip("interpolate between patches; off: one square per patch")
         self.legend = QCheckBox("legend")
@@ -110,8 +112,9 @@ class LookBox(QWidget):
             self._state.set_look(manual=(low, high))
 
 
-def _spin() -> QDoubleSpinBox:
+def _spin(end: str) -> QDoubleSpinBox:
     spin = QDoubleSpinBox()
+    spin.setToolTip(f"value of the {end} colour: a share from 0 to 1, or log1p CP10k")
     spin.setRange(-100.0, 100.0)
     spin.setDecimals(3)
     spin.setSingleStep(0.1)

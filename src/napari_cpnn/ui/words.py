@@ -72,9 +72,9 @@ def device_text(mapper: LiveMapper) -> str:
 
 
 def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
-    """Such as ``C4 · 9278 x 9916 px · 0.69 µm/px``; width by height, as on a microscope."""
-    size = f"{name} · {shape[1]} x {shape[0]} px"
-    return f"{size} · pixel size unknown" if mpp is None else f"{size} · {mpp[0]:.3g} µm/px"
+    """Such as ``C4 · 0.69 µm/px · 9278 x 9916 px``; width by height, as on a microscope."""
+    pixel = "pixel size unknown" if mpp is None else f"{mpp[0]:.3g} µm/px"
+    return f"{name} · {pixel} · {shape[1]} x {shape[0]} px"
 
 
 def backbone_name(model: CPNN) -> str:
