@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 
@@ -110,6 +112,20 @@ def test_a_view_that_grows_while_the_queue_is_full_is_mapped(slide):
         model.gate.set()
         assert mapper.wait_until_mapped(20)
         assert (mapper.map.state[2:22, 2:20] == DONE).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux only")
+def test_mapping_stands_back_for_the_screen(slide):
+    model = Gate().eval()
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.nice = 3
+        mapper.set_viewport(EVERYTHING)
+        assert model.started.wait(20)
+        threads = {t.name: os.getpriority(os.PRIO_PROCESS, t.native_id) for t in threading.enumerate()}
+        model.gate.set()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert threads["napari-cpnn model_loop"] == min(19, own + 3)
+    assert threads["MainThread"] == own
 
 
 def test_nothing_is_computed_twice(slide):
@@ -268,6 +284,41 @@ def test_a_damaged_cache_is_computed_anew(slide, model, private_cache):
         assert mapper.wait_until_mapped(30)
     with LiveMapper(slide, model, settings()) as mapper:
         assert (mapper.map.state == DONE).any()
+
+
+def test_a_cache_is_not_deleted_for_a_fault_that_is_not_its_own(slide, model, private_cache, monkeypatch):
+    """Such as an interpreter that is shutting down, or no memory, while it is opened."""
+    import zarr
+
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.map_whole_slide()
+        assert mapper.wait_until_mapped(30)
+    before = sorted(p for p in private_cache.rglob("*") if p.is_file())
+
+    def interrupted(*_args, **_kwargs):
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zarr.Array, "__getitem__", interrupted)
+        with LiveMapper(slide, model, settings()) as mapper:
+            assert "interpreter shutdown" in mapper.progress().message
+    assert sorted(p for p in private_cache.rglob("*") if p.is_file()) == before
+    with LiveMapper(slide, model, settings()) as mapper:
+        assert (mapper.map.state[mapper.map.tissue] == DONE).all()
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "json"])
+def test_every_kind_of_damage_is_recognised(slide, model, private_cache, damage):
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.map_whole_slide()
+        assert mapper.wait_until_mapped(30)
+    pattern = "zarr.json" if damage == "json" else "state/c/**/*"
+    for path in [p for p in private_cache.rglob(pattern) if p.is_file()]:
+        path.write_bytes(b"" if damage == "empty" else path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(CpnnWarning, match="damaged"):
+        LiveMapper(slide, model, settings()).stop()
+    with LiveMapper(slide, model, settings()) as mapper:
+        assert not mapper.progress().message
 
 
 def test_failed_patches_are_tried_again_next_time(slide, model, monkeypatch):

@@ -41,6 +41,8 @@ FORMAT = 1
 CHUNK = 64
 CACHE_BYTES = 2 * 1024**3
 """Maps that were used longest ago are deleted beyond this size."""
+#: What reading raises when the bytes of a store are wrong: checksums, JSON, names, shapes, missing files.
+_DAMAGE = (ValueError, KeyError, IndexError, TypeError, EOFError, FileNotFoundError, MappingError)
 _GRID_ARRAYS = ("weights", "programs", "state")  # in the order in which they are written
 _DECODER_ARRAYS = ("prototypes", "alpha", "beta", "programs")
 
@@ -174,7 +176,7 @@ class MapStore:
         self._flushing = threading.Lock()
         try:
             self._group = self._open_or_create()
-        except (OSError, MappingError) as error:
+        except Exception as error:  # noqa: BLE001 -- no cache is worth a failure, and none is deleted for another's fault
             self._stop_storing(error)
         cmap.changed.connect(self._mark)
 
@@ -184,9 +186,9 @@ class MapStore:
                 group = _open(self.path, "r+")
                 card = _card(group)
                 if card["grid"] != self.map.grid.to_dict() or tuple(card["cell_types"]) != self.map.cell_types:
-                    raise MappingError("it belongs to another map")  # noqa: TRY301
+                    raise MappingError("it belongs to another map")
                 self.map.restore(*(np.asarray(group[name][...]) for name in _GRID_ARRAYS))
-            except Exception as error:  # noqa: BLE001 -- whatever Zarr raises on damaged bytes: no cache is worth a failure
+            except _DAMAGE as error:
                 self._set_aside(error)
             else:
                 return group
@@ -220,7 +222,8 @@ class MapStore:
                 self._stop_storing(error)
 
     def _stop_storing(self, error: Exception) -> None:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).rstrip(".")
         self.problem = f"Maps are not kept on disk: {self.path.parent}: {reason}."
         log.warning(self.problem)
 
