@@ -98,6 +98,15 @@ def test_deconvolve_writes_shares(spots_paths, prototypes_path, tmp_path, capsys
     assert "%" in capsys.readouterr().out
 
 
+def test_a_table_that_cannot_be_written_leaves_no_litter(spots_paths, prototypes_path, tmp_path, capsys):
+    out = tmp_path / "results"
+    (out / "shares.csv").mkdir(parents=True)  # a folder where the table should go
+    args = ["deconvolve", str(spots_paths[0]), "--positions", str(spots_paths[1]), "--prototypes", str(prototypes_path)]
+    assert main([*args, "--out", str(out / "shares.csv")]) == 2
+    assert "could not be written" in capsys.readouterr().err
+    assert [p.name for p in out.iterdir()] == ["shares.csv"]
+
+
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     args = [sys.executable, "-m", "napari_cpnn.cli", "predict", "nothing.svs", "--model", "none.safetensors"]
     done = subprocess.run([*args, "--out", str(tmp_path / "m.zarr")], capture_output=True, text=True, check=False)

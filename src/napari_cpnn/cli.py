@@ -258,8 +258,11 @@ def _write_csv(table: Any, path: str | Path) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(temporary)
-        temporary.replace(path)
+        try:
+            table.to_csv(temporary)
+            temporary.replace(path)
+        finally:  # gone already when all went well
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise CpnnError(f"{path} could not be written: {error.strerror or error}.") from error
 

@@ -180,3 +180,15 @@ def test_what_is_no_map_says_so(tmp_path):
 def test_a_wrong_tissue_mask_is_refused(decoder):
     with pytest.raises(MappingError, match="tissue mask has shape"):
         CompositionMap(Grid(SHAPE, 100.0), decoder, np.ones((2, 2), dtype=bool))
+
+
+def test_an_interrupted_save_leaves_nothing_behind(decoder, tmp_path, monkeypatch):
+    import zarr
+
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zarr.Group, "create_array", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        CompositionMap(Grid((3, 4), 32.0), decoder).save(tmp_path / "map.zarr")
+    assert list(tmp_path.iterdir()) == []

@@ -62,6 +62,19 @@ def test_a_reader_that_breaks_is_an_error_not_a_wait_without_end(slide, model, m
         predict_map(slide, model, settings=settings(cache=False))
 
 
+def test_a_cache_that_cannot_be_made_is_one_short_sentence_and_the_map_comes(slide, model, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = set()
+    cmap = predict_map(
+        slide,
+        model,
+        settings=settings(cache_dir=str(tmp_path / "file")),
+        on_progress=lambda progress: said.add(progress.message),
+    )
+    assert (cmap.state[cmap.tissue] == DONE).all()
+    assert said == {f"Maps are not kept on disk: {tmp_path / 'file'}: File exists."}
+
+
 def test_on_a_cluster_the_map_is_the_same(slide, model):
     distributed = pytest.importorskip("distributed")
     here = predict_map(slide, model, settings=settings(cache=False))

@@ -240,8 +240,11 @@ def test_a_full_disk_is_one_sentence(world, quick, tmp_path, monkeypatch):
 
     monkeypatch.setattr("napari_cpnn.training.run_folder.save_model", full)
     samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
-    with pytest.raises(TrainingError, match=r"cannot be written \(No space left on device\); free some space"):
+    with pytest.raises(
+        TrainingError, match=r"cannot be written \(No space left on device\); free some space"
+    ) as caught:
         train(samples, world.prototypes, quick, tmp_path, progress=False)
+    assert "best model so far" not in str(caught.value)  # there is none
 
 
 def test_leftovers_of_a_killed_run_are_cleared(world, quick, tmp_path):

@@ -31,7 +31,8 @@ def read_cells(path: str | Path, annotations: str | Path | None = None) -> AnnDa
     Returns
     -------
     AnnData
-        ``layers["counts"]`` and ``X`` CSR int32, names of cells and genes unique.
+        ``layers["counts"]`` and ``X`` CSR int32, names of cells and genes unique. Genes that an ``.h5ad`` names by
+        Ensembl ids are named by the symbols beside them, where there are; the ids are then in ``var["gene_ids"]``.
 
     Raises
     ------

@@ -127,7 +127,9 @@ class Prototypes:
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError as exc:
-            raise PrototypesError(f"Prototypes cannot be written to {target} ({exc}).") from exc
+            # HDF5 tells a page about its buffers; the number says it in words.
+            reason = os.strerror(exc.errno) if exc.errno else str(exc).splitlines()[0]
+            raise PrototypesError(f"Prototypes cannot be written to {target} ({reason}).") from exc
 
     @classmethod
     def load(cls, path: str | Path) -> Prototypes:

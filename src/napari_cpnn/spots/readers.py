@@ -58,7 +58,8 @@ def read_spots(path: str | Path, positions: str | Path | None = None, slide: Sli
     AnnData
         ``layers["counts"]`` and ``X`` CSR int32; ``obsm["spatial"]`` float64 level-0 pixels ``(x, y)``;
         ``uns["spatial"][library]`` with ``images`` and ``scalefactors`` as scanpy and squidpy expect them; names of
-        spots and genes unique.
+        spots and genes unique. Genes that an ``.h5ad`` names by Ensembl ids are named by the symbols beside them, where
+        there are; the ids are then in ``var["gene_ids"]``.
 
     Raises
     ------

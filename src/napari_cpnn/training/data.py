@@ -256,7 +256,7 @@ def _require_space(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < 1.05 * n_bytes:
         raise TrainingError(
-            f"The patches need {n_bytes / 1e9:.1f} GB in {folder} and {free / 1e9:.1f} GB are free; "
+            f"The patches need {n_bytes / 1e6:,.0f} MB in {folder} and {free / 1e6:,.0f} MB are free; "
             "free some space or choose another folder."
         )
 

@@ -169,12 +169,12 @@ class Recorder(Callback):
         # A head that predicts constants has no correlation; its first model is kept all the same.
         if self.has_model and not score > self._best:
             return
-        self._best, self.best_epoch = (score if np.isfinite(score) else -np.inf), epoch
         model = self._module.model
         model.provenance["epoch"] = epoch
         if self._held_out_name:
             model.provenance["metrics"] = {"held_out": scores_for_card(self._held_out_name, held_out)}
         self._folder.write_model(model)
+        self._best, self.best_epoch = (score if np.isfinite(score) else -np.inf), epoch
 
     def _check_interrupt(self) -> None:
         if self._interrupted.is_set():
