@@ -67,7 +67,10 @@ def _palette(picture: Image.Image, canvas: tuple[float, float]) -> Image.Image:
     left = round((1 - canvas[1]) * width * 0.5)
     tissue = picture.crop((left, 0, left + round(canvas[1] * width), round(canvas[0] * height)))
     dock = picture.crop((left + round(canvas[1] * width), 0, width, height))
-    colours = tissue.quantize(176).getpalette()[: 3 * 176] + dock.quantize(80, method=Image.Quantize.MAXCOVERAGE).getpalette()[: 3 * 80]
+    colours = (
+        tissue.quantize(176).getpalette()[: 3 * 176]
+        + dock.quantize(80, method=Image.Quantize.MAXCOVERAGE).getpalette()[: 3 * 80]
+    )
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours)
     return palette

@@ -16,8 +16,7 @@ from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import DONE
 from napari_cpnn.ui.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore import Explore
-from napari_cpnn.ui.explore_controller import TypeRow
-from napari_cpnn.ui.state import Shown, state_of
+from napari_cpnn.ui.state import Shown, TypeRow, state_of
 
 
 def overlay(dock, kind):

@@ -24,6 +24,8 @@ def test_screenshot_shows_the_map(tmp_path, model_path):
         slide, "--model", model_path, "--mpp", "0.5", "--screenshot", shot, "--gene", "erbb2", home=tmp_path
     )
     assert result.returncode == 0, result.stderr
+    assert "not kept" not in result.stderr
+    assert list((tmp_path / "cache" / "maps").iterdir())  # the map is on disk when the program has ended
     picture = np.asarray(Image.open(shot).convert("RGB")).astype(int)
     assert picture.shape[1] > 1000
     red, green, blue = np.moveaxis(picture, -1, 0)

@@ -1,8 +1,9 @@
 """Composition maps: filled live around what is in view, or for a whole slide at once."""
 
 from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, FAILED, UNKNOWN, CompositionMap
-from napari_cpnn.mapping.live import LiveMapper, MapProgress
+from napari_cpnn.mapping.live import LiveMapper
 from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport
 from napari_cpnn.mapping.whole_slide import predict_map
 

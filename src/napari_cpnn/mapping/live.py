@@ -6,6 +6,8 @@ Nothing here knows napari or Qt. A viewer calls :meth:`LiveMapper.set_viewport` 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +22,7 @@ from napari_cpnn.errors import CpnnError, NoTissueError
 from napari_cpnn.geometry import Grid, IntArray, Rect
 from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport
 from napari_cpnn.mapping.store import describe, open_cache
 from napari_cpnn.settings import MappingSettings
@@ -32,35 +35,6 @@ log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 2.0
 _FIRST_BATCH = 16
-
-
-@dataclass(frozen=True)
-class MapProgress:
-    """Where a mapper stands.
-
-    Attributes
-    ----------
-    done, wanted
-        Patches of the present view (or slide) that are computed, and all of them.
-    failed
-        Patches of the whole map that could not be read or computed.
-    patches_per_second
-        Over the last three seconds.
-    running
-        Neither paused nor stopped by an error.
-    idle
-        Nothing is left to do for the present view.
-    message
-        What the user should know, or an empty string.
-    """
-
-    done: int
-    wanted: int
-    failed: int
-    patches_per_second: float
-    running: bool
-    idle: bool
-    message: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +98,8 @@ class LiveMapper:
         self.map = CompositionMap(self.grid, model.decoder(), cells, describe(slide, model, self.grid))
         self.store = open_cache(self.map, slide, model, settings) if settings.cache else None
         self.error: Exception | None = None
+        #: How far the threads stand back for other work, on Linux; a viewer sets it before its first view.
+        self.nice = 0
         self.batches = 0
         self._reader = PatchReader(slide, model.patch)
         self._scheduler = Scheduler(self.grid, self.map.lattice, settings)
@@ -294,6 +270,9 @@ class LiveMapper:
 
     def _guard(self, loop: Callable[[], None]) -> None:
         """Nobody can catch an error in a thread of ours: it ends mapping, and a screen hears of it."""
+        if self.nice and sys.platform == "linux":  # elsewhere a process is nice, not a thread
+            thread = threading.get_native_id()  # threads of torch inherit it
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + self.nice))
         try:
             loop()
         except Exception as error:
@@ -315,13 +294,10 @@ class LiveMapper:
                 self._claimed += 1
             try:
                 images, ok = self._read(cells)
-            except Exception as error:  # as in the model thread: a reader that dies in silence would be waited for
-                log.exception("Mapping of %s stopped", self.slide.name)
+            except Exception:
                 with self._condition:
                     self._reading -= 1
-                    self.error, self._stopped = error, True
-                    self._condition.notify_all()
-                return
+                raise  # ends mapping, see _guard
             with self._condition:
                 self._reading -= 1
                 if self._lead == number:

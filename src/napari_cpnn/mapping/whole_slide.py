@@ -14,8 +14,9 @@ import numpy.typing as npt
 from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import FloatArray, Rect
 from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
-from napari_cpnn.mapping.live import LiveMapper, MapProgress
+from napari_cpnn.mapping.live import LiveMapper
 from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import TILE
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide

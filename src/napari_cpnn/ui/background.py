@@ -37,9 +37,9 @@ class QtBackground(QObject):
         future = self._pool.submit(work)
         future.add_done_callback(lambda f: self._finished.emit(f, done, failed))
 
-    def close(self) -> None:
-        """Take no more work; what is under way ends by itself."""
-        self._pool.shutdown(wait=False)
+    def close(self, *, wait: bool = False) -> None:
+        """Take no more work; what is under way ends by itself, or is waited for."""
+        self._pool.shutdown(wait=wait)
 
     def _deliver(
         self, future: Future[Any], done: Callable[[Any], None], failed: Callable[[BaseException], None]

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cpnn.ui.explore_controller import TypeRow
+from napari_cpnn.ui.state import TypeRow
 
 _ROW_PX = 22
 _LEAST_ROWS = 7

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.slide_layers import slide_of_layer
-from napari_cpnn.ui.state import ExploreState, Shown
+from napari_cpnn.ui.state import ExploreState, Shown, TypeRow
 from napari_cpnn.ui.words import device_text, gene_scores, mapping_message, readout_text
 
 if TYPE_CHECKING:
@@ -26,13 +25,8 @@ if TYPE_CHECKING:
     from napari_cpnn.ui.background import Background
 
 
-@dataclass(frozen=True)
-class TypeRow:
-    """One line of the list of cell types; ``share`` is the mean share in view, NaN while unknown."""
-
-    name: str
-    color: str
-    share: float
+STAND_BACK = 5
+"""Niceness of mapping: on a CPU it would take every core, and the window would stutter when panned."""
 
 
 class ExploreController:
@@ -305,7 +299,9 @@ class ExploreController:
         def build() -> LiveMapper:
             from napari_cpnn.mapping import LiveMapper  # torch
 
-            return LiveMapper(slide, model, settings)
+            mapper = LiveMapper(slide, model, settings)
+            mapper.nice = STAND_BACK
+            return mapper
 
         self._run("mapper", f"Looking for tissue on {slide.name} ...", build, self._mapper_ready, _stop)
 

@@ -127,7 +127,8 @@ class ExploreSession:
         self.state.set_slide(None, None)
         self.state.set_model(None)
         self.state.set_shown(None)
-        self.background.close()
+        # When the program is about to end, the cache must be written before the interpreter goes.
+        self.background.close(wait=not viewer_lives)
 
     def _pointer_moved(self, _event: Any = None) -> None:
         if not self.pointer.isActive():

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.components.overlays import TextOverlay
 from qtpy.QtCore import QTimer
 
-from napari_cpnn.ui.explore_controller import TypeRow
-from napari_cpnn.ui.state import ExploreState
+from napari_cpnn.ui.state import ExploreState, TypeRow
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -102,7 +101,7 @@ class CanvasLegend:
     def _step(self) -> None:
         if self._write_one():
             return
-        if self._warm_one():
+        if self._warm_one() or self._next() is not None:
             self._timer.start(WARM_STEP_MS)
         else:
             self._timer.stop()
@@ -124,6 +123,8 @@ class CanvasLegend:
         return True
 
     def _warm_one(self) -> bool:
+        if self._state.mapper is not None:  # from here on only what is wanted
+            self._cold = ""
         if not self._cold:
             return False
         i = self._n_warmed % _N_WARM

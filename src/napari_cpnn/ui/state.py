@@ -71,6 +71,15 @@ class Look:
     legend: bool = True
 
 
+@dataclass(frozen=True)
+class TypeRow:
+    """One line of the list of cell types; ``share`` is the mean share in view, NaN while unknown."""
+
+    name: str
+    color: str
+    share: float
+
+
 class ExploreState:
     """Slide, model, map and look of one viewer.
 
