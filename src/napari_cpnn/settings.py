@@ -163,7 +163,10 @@ class TrainingSettings(_Settings):
         _check(self.patience >= 1 and self.hidden >= 1, "The patience and the width of the head must be at least one.")
         _check_precision(self.precision)
         _check(0 <= self.min_spot_fraction < 1, "The least share of spots of a gene must be in [0, 1).")
-        _check(self.learning_rate > 0 and self.backbone_learning_rate >= 0, "Learning rates cannot be negative.")
+        _check(
+            self.learning_rate > 0 and self.backbone_learning_rate >= 0,
+            "The learning rate must be a positive number, that of the backbone positive or 0.",
+        )
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:

@@ -307,6 +307,17 @@ def test_a_cache_is_not_deleted_for_a_fault_that_is_not_its_own(slide, model, pr
         assert (mapper.map.state[mapper.map.tissue] == DONE).all()
 
 
+def test_what_a_killed_program_left_in_the_cache_is_cleared(slide, model, private_cache):
+    import os
+
+    for name, age in (("old", 3e5), ("new", 10)):
+        left = private_cache / "maps" / f".{name}.zarr.0123abcd"
+        left.mkdir(parents=True)
+        os.utime(left, (time.time() - age,) * 2)
+    LiveMapper(slide, model, settings()).stop()
+    assert [p.name for p in (private_cache / "maps").glob(".*")] == [".new.zarr.0123abcd"]
+
+
 @pytest.mark.parametrize("damage", ["empty", "short", "json"])
 def test_every_kind_of_damage_is_recognised(slide, model, private_cache, damage):
     with LiveMapper(slide, model, settings()) as mapper:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from napari_cpnn import evaluate, load_model, train
-from napari_cpnn.errors import MappingError, TrainingError
+from napari_cpnn.errors import MappingError, TrainingError, WeightsError
 from napari_cpnn.models import read_card
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training import predict_spots, summarise
@@ -253,6 +253,15 @@ def test_leftovers_of_a_killed_run_are_cleared(world, quick, tmp_path):
     samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
     train(samples, world.prototypes, quick.replace(max_epochs=1), tmp_path, progress=False)
     assert not list(tmp_path.glob(".patches-*"))
+
+
+def test_wrong_weights_show_before_any_patch_is_cut(world, quick, tmp_path, monkeypatch):
+    def cut(*_args):
+        raise AssertionError("patches were cut for a run that cannot start")
+
+    monkeypatch.setattr("napari_cpnn.training.fit.prepare", cut)
+    with pytest.raises(WeightsError, match="nowhere"):
+        train([world.sample(1)], world.prototypes, quick.replace(weights="nowhere.pth"), tmp_path, progress=False)
 
 
 def test_an_unknown_device(world, quick, tmp_path):

@@ -14,6 +14,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 import uuid
 import warnings
 from pathlib import Path
@@ -41,6 +42,7 @@ FORMAT = 1
 CHUNK = 64
 CACHE_BYTES = 2 * 1024**3
 """Maps that were used longest ago are deleted beyond this size."""
+_LEFT_AFTER_SECONDS = 24 * 3600
 #: What reading raises when the bytes of a store are wrong: checksums, JSON, names, shapes, missing files.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, EOFError, FileNotFoundError, MappingError)
 _GRID_ARRAYS = ("weights", "programs", "state")  # in the order in which they are written
@@ -191,6 +193,7 @@ class MapStore:
             except _DAMAGE as error:
                 self._set_aside(error)
             else:
+                self.path.touch()  # in use: the last to be pruned
                 return group
         write_map(self.map, self.path)
         return _open(self.path, "r+")
@@ -261,6 +264,9 @@ def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: Mappin
 
 def _prune(folder: Path, limit_bytes: int) -> None:
     """Delete the maps in ``folder`` that were used longest ago, until the rest takes at most ``limit_bytes``."""
+    for left in folder.glob(".*.zarr.*"):  # of a program that was killed while it made a store
+        if time.time() - left.stat().st_mtime > _LEFT_AFTER_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     stores = sorted(folder.glob("*.zarr"), key=lambda p: p.stat().st_mtime, reverse=True)
     total = 0
     for store in stores:

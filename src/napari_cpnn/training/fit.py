@@ -18,7 +18,7 @@ from lightning.pytorch import Trainer
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.geometry import IntArray
 from napari_cpnn.mapping.predictor import Predictor, choose_device, choose_precision, is_out_of_memory
-from napari_cpnn.models import CPNN, build_model, load_model
+from napari_cpnn.models import CPNN, build_model, get_backbone, load_model
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
@@ -79,6 +79,9 @@ def train(
     settings = settings or TrainingSettings()
     device = choose_device(settings.device)
     folder = RunFolder(out)
+    # A wrong name, or weights that cannot be had, must show before minutes of patch cutting, not after.
+    with torch.random.fork_rng():
+        get_backbone(settings.backbone).build(settings.weights)
     with folder.scratch() as scratch, _own_random_state(settings.seed), _quiet_lightning():
         data = prepare(samples, prototypes, settings, scratch, progress)
         folder.write_settings(settings)
