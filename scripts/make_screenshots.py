@@ -67,10 +67,10 @@ def _palette(picture: Image.Image, canvas: tuple[float, float]) -> Image.Image:
     left = round((1 - canvas[1]) * width * 0.5)
     tissue = picture.crop((left, 0, left + round(canvas[1] * width), round(canvas[0] * height)))
     dock = picture.crop((left + round(canvas[1] * width), 0, width, height))
-    colours = (
-        tissue.quantize(176).getpalette()[: 3 * 176]
-        + dock.quantize(80, method=Image.Quantize.MAXCOVERAGE).getpalette()[: 3 * 80]
-    )
+    # The most frequent colours of the dock are its greys, the most distant ones those of the cell types.
+    common, rare = dock.quantize(40), dock.quantize(48, method=Image.Quantize.MAXCOVERAGE)
+    parts = [(tissue.quantize(168), 168), (common, 40), (rare, 48)]
+    colours = [value for part, n in parts for value in part.getpalette()[: 3 * n]]
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours)
     return palette
