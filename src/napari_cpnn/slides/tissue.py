@@ -215,7 +215,7 @@ def _chroma(light: Float32Array) -> Float32Array:
 
 
 def _saturation(light: Float32Array) -> Float32Array:
-    saturation: Float32Array = _chroma(light) / np.maximum(_lightest(light), 1e-3)
+    saturation: Float32Array = _chroma(light) / np.maximum(_lightest(light), np.float32(1e-3))
     return saturation
 
 
