@@ -215,8 +215,7 @@ def _chroma(light: Float32Array) -> Float32Array:
 
 
 def _saturation(light: Float32Array) -> Float32Array:
-    saturation: Float32Array = _chroma(light) / np.maximum(_lightest(light), np.float32(1e-3))
-    return saturation
+    return np.asarray(_chroma(light) / np.maximum(_lightest(light), 1e-3), dtype=np.float32)
 
 
 def _grown(mask: BoolArray, um_per_px: Mpp, radius_um: float) -> BoolArray:
