@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from slide_files import picture, write_tiff
 
 from napari_cpnn.errors import CpnnWarning, PixelSizeError, SettingsError
 from napari_cpnn.slides import open_slide
 from napari_cpnn.slides.pixel_size import aperio_facts, um_per
+from slide_files import picture, write_tiff
 
 
 @pytest.mark.parametrize(
