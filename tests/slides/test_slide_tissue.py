@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -253,3 +254,15 @@ def test_refusals(shared_data: Path):
     grey = Slide.from_arrays([np.zeros((90, 90), np.uint8)], 0.5)
     with pytest.raises(SlideError, match="is grey"):
         find_tissue(grey)
+
+
+def test_the_largest_slides_get_a_coarser_mask_so_that_the_first_picture_does_not_wait():
+    from napari_cpnn.slides.tissue import _target_mpp
+
+    def asked(side_px: int) -> float:
+        slide = SimpleNamespace(shape=(side_px, side_px, 3), require_mappable=lambda: (0.5, 0.5))
+        return _target_mpp(slide, TissueSettings(mpp=16.0))
+
+    assert asked(20_000) == 16.0
+    assert 16.0 < asked(100_000) < 25.0
+    assert asked(400_000) == 32.0

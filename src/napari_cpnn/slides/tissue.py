@@ -39,6 +39,9 @@ _BLACK = 0.25
 _MIN_INK_UM2 = 10_000.0
 _INK_RIM_UM = 48.0
 _BAND_ROWS = 256
+# More pixels than this take seconds. At 24 um instead of 16 the mapped patches of the slides at hand are 95 to 99.6 %
+# the same; at 32 um still 85 (a region of 1 mm) to 99 %.
+_MANY_PX = 4_500_000
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
     slide
         RGB, 8 bit, with a pixel size.
     settings
-        Resolution, thresholds and areas.
+        Resolution (on slides over some 34 mm a side up to twice as coarse), thresholds and areas.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
     """
     settings = settings or TissueSettings()
     slide.require_mappable()
-    picture, um_per_px = _overview(slide, settings.mpp)
+    picture, um_per_px = _overview(slide, _target_mpp(slide, settings))
     mask = tissue_of(picture, um_per_px, settings)
     if not mask.any():
         raise NoTissueError(
@@ -125,6 +128,13 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
             f"(now {settings.min_saturation}) or the smallest area ({settings.min_area_um2:,.0f} um2)."
         )
     return TissueMask(mask, um_per_px)
+
+
+def _target_mpp(slide: Slide, settings: TissueSettings) -> float:
+    """The pixel size asked for; on the largest slides up to twice that, since the first picture waits for the mask."""
+    mpp = slide.require_mappable()
+    area_um2 = slide.shape[0] * mpp[0] * slide.shape[1] * mpp[1]
+    return min(max(settings.mpp, math.sqrt(area_um2 / _MANY_PX)), 2 * settings.mpp)
 
 
 def _overview(slide: Slide, target_mpp: float) -> tuple[Pixels, Mpp]:
