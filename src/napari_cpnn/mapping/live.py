@@ -100,7 +100,7 @@ class LiveMapper:
         self.error: Exception | None = None
         #: How far the threads stand back for other work, on Linux; a viewer sets it before its first view.
         self.nice = 0
-        self.batches = 0
+        self._n_batches = 0
         self._reader = PatchReader(slide, model.patch)
         self._scheduler = Scheduler(self.grid, self.map.lattice, settings)
         self._viewport: Viewport | None = None
@@ -364,12 +364,12 @@ class LiveMapper:
 
     def _adapt(self, n: int, seconds: float) -> None:
         """Keep a batch near `batch_seconds`. Sizes are powers of two, so that few shapes are ever compiled."""
-        self.batches += 1
+        self._n_batches += 1
         now = time.monotonic()
         self._finished.append((now, n))
         while now - self._finished[0][0] > 3.0:
             self._finished.popleft()
-        if self.batches == 1:  # the first batch pays for start-up
+        if self._n_batches == 1:  # the first batch pays for start-up
             return
         rate = n / max(seconds, 1e-6)
         self._rate = rate if not self._rate else 0.7 * self._rate + 0.3 * rate
