@@ -179,7 +179,9 @@ def test_uneven_pairs_are_counted(slide_path, spots_paths, prototypes_path, tmp_
 
 
 def test_settings_of_the_command_line_reach_the_dataclass():
-    from napari_cpnn.cli import _parser, _settings, _training_settings
+    from napari_cpnn.cli import _parser
+    from napari_cpnn.cli.options import chosen_settings
+    from napari_cpnn.cli.science import _training_settings
     from napari_cpnn.geometry import PatchSpec
     from napari_cpnn.settings import MappingSettings, TrainingSettings
 
@@ -189,4 +191,4 @@ def test_settings_of_the_command_line_reach_the_dataclass():
     assert _training_settings(args) == expected
     assert _training_settings(_parser().parse_args(base)) == TrainingSettings()
     args = _parser().parse_args(["open", "s", "--stride-um", "56", "--no-cache", "--device", "cpu"])
-    assert _settings(args, MappingSettings) == MappingSettings(stride_um=56.0, cache=False, device="cpu")
+    assert chosen_settings(args, MappingSettings) == MappingSettings(stride_um=56.0, cache=False, device="cpu")

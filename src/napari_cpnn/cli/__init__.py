@@ -1,0 +1,88 @@
+"""The terminal: the same tasks as in Python and in the docks, without a screen.
+
+A user's mistake is one line on stderr and exit code 2, never a traceback. Heavy libraries are imported by the task
+that needs them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from napari_cpnn._version import __version__
+from napari_cpnn.cli.options import Command
+from napari_cpnn.cli.science import add_science_commands
+from napari_cpnn.cli.viewing import add_viewing_commands
+from napari_cpnn.errors import CpnnError, CpnnWarning
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings(), _notes_on_stderr():
+            warnings.simplefilter("always", CpnnWarning)
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            args.run(args)
+    except CpnnError as error:
+        print(f"napari-cpnn: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("napari-cpnn: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+class _Notes(logging.Handler):
+    """What the package logs, each note one line on stderr: spots left out, a pixel size that was estimated, ..."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.exc_info:  # what comes with a traceback is raised as well, and said then
+            print(f"napari-cpnn: {record.getMessage()}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _notes_on_stderr() -> Iterator[None]:
+    logger, handler = logging.getLogger("napari_cpnn"), _Notes(logging.INFO)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if issubclass(category, CpnnWarning):
+        print(f"napari-cpnn: warning: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="napari-cpnn", description="See molecular maps on an H&E slide: cell-type composition and gene expression."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Command, help_: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
+        sub.set_defaults(run=run)
+        return sub
+
+    add_viewing_commands(command)
+    add_science_commands(command)
+    return parser

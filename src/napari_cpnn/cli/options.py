@@ -1,0 +1,100 @@
+"""Options that several commands share: settings, samples, pixel sizes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.geometry import PatchSpec
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_cpnn.slides import Slide
+
+Command = Callable[[argparse.Namespace], None]
+
+AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
+"""Name, what runs, help -> the parser of the command, for its options."""
+
+
+def add_settings(parser: argparse.ArgumentParser, settings: type[Any]) -> None:
+    """One option per field of a settings dataclass, with its help and default."""
+    hints = typing.get_type_hints(settings)
+    group = parser.add_argument_group("settings")
+    for field in dataclasses.fields(settings):
+        if "help" not in field.metadata or field.name == "patch":
+            continue
+        flag, kind = f"--{field.name.replace('_', '-')}", hints[field.name]
+        options: dict[str, Any] = {"dest": f"settings_{field.name}", "default": None}
+        text = f"{field.metadata['help']} (default: {'none' if field.default is None else field.default})"
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text, **options)
+        elif typing.get_origin(kind) is Literal:
+            group.add_argument(flag, choices=typing.get_args(kind), help=text, **options)
+        else:
+            convert = next((t for t in (int, float) if t is kind or t in typing.get_args(kind)), str)
+            group.add_argument(flag, type=convert, metavar=convert.__name__.upper(), help=text, **options)
+
+
+def given_settings(args: argparse.Namespace, settings: type[Any]) -> dict[str, Any]:
+    """The settings that were given on the command line."""
+    names = [f.name for f in dataclasses.fields(settings)]
+    given = {n: getattr(args, f"settings_{n}") for n in names if getattr(args, f"settings_{n}", None) is not None}
+    if getattr(args, "patch", None):
+        try:
+            given["patch"] = PatchSpec(int(args.patch[0]), float(args.patch[1]))
+        except ValueError:
+            raise CpnnError(f"--patch takes px and um per px, such as 224 0.5, not {' '.join(args.patch)}.") from None
+    return given
+
+
+def chosen_settings(args: argparse.Namespace, settings: type[Any]) -> Any:
+    """The settings, defaults but for what was given on the command line."""
+    return settings(**given_settings(args, settings))
+
+
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    """Slides with their spots."""
+    parser.add_argument("--slide", action="append", required=True, type=Path, help="slide; repeat for more")
+    parser.add_argument("--spots", action="append", required=True, type=Path, help="its spots; once per slide")
+    parser.add_argument("--positions", action="append", type=Path, help="spot table of legacy ST; once per slide")
+    parser.add_argument(
+        "--mpp", action="append", help="um per pixel, or y,x; once, or once per slide (default: from file or spots)"
+    )
+
+
+def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
+    """The samples that :func:`add_samples` asked for, opened one after the other."""
+    from napari_cpnn.spots import open_sample
+
+    n = len(args.slide)
+    positions = args.positions or [None] * n
+    mpps = (args.mpp or [None]) * (n if len(args.mpp or [None]) == 1 else 1)
+    if not len(args.spots) == len(positions) == len(mpps) == n:
+        raise CpnnError(
+            f"Give --spots (and --positions, --mpp where needed) once per --slide: there are {n} slides, "
+            f"{len(args.spots)} spot tables, {len(args.positions or [])} position tables."
+        )
+    for slide, spots, position, mpp in zip(args.slide, args.spots, positions, mpps, strict=True):
+        yield open_sample(slide, spots, positions=position, mpp=pixel_size(mpp))
+
+
+def pixel_size(text: str | None) -> float | tuple[float, float] | None:
+    """``0.5``, or ``0.690,0.686`` as y,x."""
+    if text is None:
+        return None
+    try:
+        values = [float(v) for v in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        return values[0]
+    if len(values) == 2:
+        return values[0], values[1]
+    raise CpnnError(f"--mpp takes one number or two as y,x (um per pixel), not {text!r}.")

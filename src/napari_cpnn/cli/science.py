@@ -1,0 +1,106 @@
+"""Commands of the science: prototypes, deconvolve, train, evaluate."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from napari_cpnn.cli.files import refuse_existing, write_csv
+from napari_cpnn.cli.options import AddCommand, add_samples, add_settings, chosen_settings, given_settings, open_samples
+from napari_cpnn.settings import PrototypeSettings, TrainingSettings
+
+
+def add_science_commands(command: AddCommand) -> None:
+    """Register prototypes, deconvolve, train and evaluate."""
+    sub = command("prototypes", _prototypes, "estimate cell-type prototypes from single cells")
+    sub.add_argument("cells", type=Path, help="h5ad or 10x folder")
+    sub.add_argument("--cell-type", default="celltype", help="column of the cell type (default: %(default)s)")
+    sub.add_argument("--batch", help="column of the batch, such as the patient")
+    sub.add_argument("--out", type=Path, required=True, help="prototypes (.h5ad)")
+    add_settings(sub, PrototypeSettings)
+
+    sub = command("deconvolve", _deconvolve, "estimate cell-type shares of measured spots")
+    sub.add_argument("spots", type=Path)
+    sub.add_argument("--positions", type=Path, help="spot table of legacy ST")
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument("--out", type=Path, required=True, help="table (.csv)")
+
+    sub = command("train", _train, "train a model on slides with measured spots")
+    add_samples(sub)
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument("--out", type=Path, required=True, help="run folder")
+    sub.add_argument(
+        "--preset", choices=["ours", "paper", "plain"], default="ours", help="what the settings start from"
+    )
+    sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_settings(sub, TrainingSettings)
+
+    sub = command("evaluate", _evaluate, "compare predicted with measured expression")
+    add_samples(sub)
+    sub.add_argument("--model", type=Path, required=True)
+    sub.add_argument("--out", type=Path, help="table per gene (.csv), or a folder for several slides")
+
+
+def _prototypes(args: argparse.Namespace) -> None:
+    from napari_cpnn.prototypes import estimate_prototypes, read_cells
+
+    refuse_existing(args.out)
+    cells = read_cells(args.cells)
+    prototypes = estimate_prototypes(cells, args.cell_type, args.batch, chosen_settings(args, PrototypeSettings))
+    prototypes.save(args.out)
+    print(f"{len(prototypes.cell_types)} cell types x {len(prototypes.genes)} genes -> {args.out}")
+    for name, n in zip(prototypes.cell_types, prototypes.n_cells, strict=True):
+        print(f"  {name:<32} {int(n):>7} cells")
+
+
+def _deconvolve(args: argparse.Namespace) -> None:
+    from napari_cpnn.prototypes import Prototypes, deconvolve
+    from napari_cpnn.spots import read_spots
+
+    spots = read_spots(args.spots, positions=args.positions)
+    shares = deconvolve(spots, Prototypes.load(args.prototypes))
+    write_csv(shares, args.out)
+    for name, share in shares.mean().sort_values(ascending=False).items():
+        print(f"  {name!s:<32} {share:6.1%}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from napari_cpnn.prototypes import Prototypes
+    from napari_cpnn.training import train
+
+    settings = _training_settings(args)
+    prototypes = Prototypes.load(args.prototypes)
+    with contextlib.ExitStack() as opened:
+        samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]
+        train(samples, prototypes, settings, out=args.out, progress=not args.quiet)
+    print(f"wrote {Path(args.out) / 'model.safetensors'}")
+
+
+def _training_settings(args: argparse.Namespace) -> TrainingSettings:
+    presets: dict[str, Callable[..., TrainingSettings]] = {
+        "ours": TrainingSettings,
+        "paper": TrainingSettings.paper,
+        "plain": TrainingSettings.plain,
+    }
+    return presets[args.preset](**given_settings(args, TrainingSettings))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from napari_cpnn.models import load_model
+    from napari_cpnn.training import evaluate, summarise
+
+    model = load_model(args.model)
+    written: set[str] = set()
+    for number, (slide, spots) in enumerate(open_samples(args), start=1):
+        with slide:
+            scores = evaluate(model, slide, spots)
+        if args.out:
+            # Slides of several folders may have one name.
+            name = f"{slide.name}-{number}" if slide.name in written else slide.name
+            written.add(name)
+            write_csv(scores, Path(args.out) / f"{name}.csv" if len(args.slide) > 1 else args.out)
+        summary = summarise(scores)
+        print(f"{slide.name}: PCC {summary['pcc']:.3f}, SCC {summary['scc']:.3f} over {summary['n_genes']} genes")

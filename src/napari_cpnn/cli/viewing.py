@@ -1,0 +1,107 @@
+"""Commands that look at slides: open, demo, fetch, predict."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cpnn.cli.files import refuse_existing, require_writable
+from napari_cpnn.cli.options import AddCommand, add_settings, chosen_settings, pixel_size
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.settings import MappingSettings
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import MapProgress
+
+
+def add_viewing_commands(command: AddCommand) -> None:
+    """Register open, demo, fetch and predict."""
+    sub = command("open", _open, "open a slide in napari and map what is in view")
+    sub.add_argument("slide", type=Path)
+    sub.add_argument("--model", type=Path, help="trained model (.safetensors)")
+    sub.add_argument("--mpp", help="um per pixel, or y,x (default: from the file)")
+    sub.add_argument("--gene", help="gene to show")
+    sub.add_argument("--cell-type", help="cell type to show")
+    sub.add_argument("--screenshot", type=Path, help="wait until the view is mapped, save the window, end")
+    add_settings(sub, MappingSettings)
+
+    sub = command("demo", _demo, "open the sample slide with its model")
+    sub.add_argument("--screenshot", type=Path, help="save the window and end")
+    add_settings(sub, MappingSettings)
+
+    sub = command("fetch", _fetch, "download the real sample data set (HER2+ breast cancer ST)")
+    sub.add_argument("dataset", choices=["her2st"])
+    sub.add_argument("--out", type=Path, help="folder (default: the user's cache)")
+    sub.add_argument("--mirror", type=Path, help="take the files from this folder instead of the network")
+
+    sub = command("predict", _predict, "map a whole slide, without a screen")
+    sub.add_argument("slide", type=Path)
+    sub.add_argument("--model", type=Path, required=True)
+    sub.add_argument("--mpp", help="um per pixel, or y,x (default: from the file)")
+    sub.add_argument("--region", nargs=4, type=float, metavar=("Y0", "X0", "Y1", "X1"), help="part of it, in um")
+    sub.add_argument("--out", type=Path, required=True, help="map (.zarr)")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_settings(sub, MappingSettings)
+
+
+def _open(args: argparse.Namespace) -> None:
+    from napari_cpnn.ui.launch import open_viewer
+
+    open_viewer(
+        args.slide,
+        model_path=args.model,
+        mpp=pixel_size(args.mpp),
+        screenshot=args.screenshot,
+        gene=args.gene,
+        cell_type=args.cell_type,
+        settings=chosen_settings(args, MappingSettings),
+    )
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from napari_cpnn.samples import sample_folder
+
+    folder = sample_folder()
+    args.slide, args.model, args.mpp = folder / "slide.tiff", folder / "model.safetensors", None
+    args.gene, args.cell_type = None, None
+    if args.screenshot is None and _has_no_display():
+        raise CpnnError("There is no display: run 'xvfb-run -a napari-cpnn demo --screenshot demo.png' for a picture.")
+    _open(args)
+    if args.screenshot:
+        print(f"wrote {args.screenshot}")
+
+
+def _has_no_display() -> bool:
+    return sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from napari_cpnn.samples import fetch_her2st
+
+    print(fetch_her2st(args.out, mirror=args.mirror))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from napari_cpnn.mapping import predict_map
+    from napari_cpnn.models import load_model
+    from napari_cpnn.slides import open_slide
+
+    refuse_existing(args.out)
+    require_writable(args.out.parent)
+    with open_slide(args.slide, mpp=pixel_size(args.mpp)) as slide, tqdm(unit=" patches", disable=args.quiet) as bar:
+        model = load_model(args.model)
+
+        def show(progress: MapProgress) -> None:
+            bar.total = progress.wanted
+            bar.update(progress.done - bar.n)
+
+        region = tuple(args.region) if args.region else None
+        settings = chosen_settings(args, MappingSettings)
+        cmap = predict_map(slide, model, region=region, settings=settings, on_progress=show)
+    cmap.save(args.out)
+    print(f"{cmap!r} -> {args.out}")
