@@ -38,6 +38,22 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["p.h5ad"]
 
 
+def test_dispersions_and_ids_travel_with_their_genes(tmp_path: Path) -> None:
+    theta, ids = np.array([1.0, 2.0, 3.0, 4.0]), ("ENSG00000000001", "ENSG00000000002", "", "ENSG00000000004")
+    prototypes(dispersion=theta, gene_ids=ids).save(tmp_path / "p.h5ad")
+    again = Prototypes.load(tmp_path / "p.h5ad")
+    assert again.dispersion is not None
+    assert again.dispersion.dtype == np.float32
+    np.testing.assert_array_equal(again.dispersion, theta)
+    assert again.gene_ids == ids
+    some = again.select(["D", "B"])
+    assert some.dispersion is not None
+    np.testing.assert_array_equal(some.dispersion, [4, 2])
+    assert some.gene_ids == (ids[3], ids[1])
+    assert prototypes().dispersion is None
+    assert prototypes().gene_ids is None
+
+
 def test_anybody_can_read_the_file(tmp_path: Path) -> None:
     prototypes().save(tmp_path / "p.h5ad")
     table = ad.read_h5ad(tmp_path / "p.h5ad")
@@ -76,6 +92,9 @@ def test_frame_and_selection() -> None:
         ({"genes": ("A", "B", "A", "D")}, "a gene is named twice"),
         ({"cell_types": ("CAFs", "CAFs")}, "a cell type is named twice"),
         ({"n_cells": np.array([1])}, "2 cell types"),
+        ({"dispersion": np.ones(3)}, r"4 genes, with dispersions of shape \(3,\)"),
+        ({"dispersion": np.array([1, 2, 0, 3])}, "a dispersion is not a positive number"),
+        ({"gene_ids": ("a", "b")}, "4 genes, with 2 gene ids"),
     ],
 )
 def test_only_distributions_are_prototypes(changes: dict[str, object], why: str) -> None:

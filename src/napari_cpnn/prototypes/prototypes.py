@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,11 @@ class Prototypes:
         ``(C,)``, how many cells each profile was estimated from; 0 where it did not come from cells.
     provenance
         Where the profiles come from and how they were estimated; JSON types.
+    dispersion
+        ``(G,)`` float32, positive: the ``theta`` of each gene's negative binomial between cells of one type and
+        batch, ``variance = mean + mean^2 / theta``. None where the method estimates none.
+    gene_ids
+        Ensembl ids beside the symbols, one per gene; None where they are not known.
 
     Raises
     ------
@@ -49,6 +54,8 @@ class Prototypes:
     genes: tuple[str, ...]
     n_cells: npt.NDArray[np.int64]
     provenance: dict[str, Any] = field(default_factory=dict)
+    dispersion: npt.NDArray[np.float32] | None = None
+    gene_ids: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         profiles = np.array(self.profiles, dtype=np.float32)
@@ -58,6 +65,12 @@ class Prototypes:
         object.__setattr__(self, "n_cells", n_cells)
         object.__setattr__(self, "cell_types", tuple(str(name) for name in self.cell_types))
         object.__setattr__(self, "genes", tuple(str(name) for name in self.genes))
+        if self.dispersion is not None:
+            dispersion = np.array(self.dispersion, dtype=np.float32)
+            dispersion.flags.writeable = False
+            object.__setattr__(self, "dispersion", dispersion)
+        if self.gene_ids is not None:
+            object.__setattr__(self, "gene_ids", tuple(str(name) for name in self.gene_ids))
         wrong = self._what_is_wrong()
         if wrong:
             raise PrototypesError(f"These are no valid prototypes: {wrong}.")
@@ -71,6 +84,13 @@ class Prototypes:
                 return f"a {what} is named twice"
         if not (np.isfinite(self.profiles).all() and (self.profiles >= 0).all()):
             return "a value is negative or missing"
+        if self.dispersion is not None:
+            if self.dispersion.shape != shape[1:]:
+                return f"{shape[1]} genes, with dispersions of shape {self.dispersion.shape}"
+            if not (np.isfinite(self.dispersion).all() and (self.dispersion > 0).all()):
+                return "a dispersion is not a positive number"
+        if self.gene_ids is not None and len(self.gene_ids) != len(self.genes):
+            return f"{len(self.genes)} genes, with {len(self.gene_ids)} gene ids"
         off = np.abs(self.profiles.sum(axis=1, dtype=np.float64) - 1)
         if (off > 1e-3).any():
             return f"the profile of {self.cell_types[int(off.argmax())]} does not sum to 1 over genes"
@@ -102,8 +122,12 @@ class Prototypes:
             raise PrototypesError(
                 f"{', '.join(silent)} has no expression in the {len(genes)} genes that are asked for."
             )
-        return Prototypes(
-            (part / totals).astype(np.float32), self.cell_types, tuple(genes), self.n_cells, self.provenance
+        return replace(
+            self,
+            profiles=(part / totals).astype(np.float32),
+            genes=tuple(genes),
+            dispersion=None if self.dispersion is None else self.dispersion[index],
+            gene_ids=None if self.gene_ids is None else tuple(self.gene_ids[i] for i in index),
         )
 
     def save(self, path: str | Path) -> None:
@@ -112,10 +136,15 @@ class Prototypes:
         from anndata import AnnData
 
         target = Path(path)
+        var = pd.DataFrame(index=pd.Index(self.genes, dtype=object))
+        if self.dispersion is not None:
+            var["dispersion"] = self.dispersion
+        if self.gene_ids is not None:
+            var["gene_ids"] = list(self.gene_ids)
         table = AnnData(
             X=self.profiles.copy(),
             obs=pd.DataFrame({"n_cells": self.n_cells}, index=pd.Index(self.cell_types, dtype=object)),
-            var=pd.DataFrame(index=pd.Index(self.genes, dtype=object)),
+            var=var,
             uns={_KEY: {"format": _FORMAT, "provenance": json.dumps(self.provenance)}},
         )
         try:
@@ -151,11 +180,13 @@ class Prototypes:
             provenance = json.loads(str(table.uns[_KEY]["provenance"]))
             X = table.X if isinstance(table.X, np.ndarray) else table.X.toarray()
             n_cells = table.obs["n_cells"].to_numpy(dtype=np.int64)
+            dispersion = table.var["dispersion"].to_numpy(dtype=np.float32) if "dispersion" in table.var else None
+            gene_ids = tuple(table.var["gene_ids"].astype(str)) if "gene_ids" in table.var else None
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise PrototypesError(f"{source} is damaged ({exc}); make it anew.") from exc
         if version > _FORMAT:
             raise PrototypesError(f"{source} was written by a newer napari-cpnn; update this one.")
         try:
-            return cls(X, tuple(table.obs_names), tuple(table.var_names), n_cells, provenance)
+            return cls(X, tuple(table.obs_names), tuple(table.var_names), n_cells, provenance, dispersion, gene_ids)
         except PrototypesError as exc:
             raise PrototypesError(f"{source} is damaged ({str(exc).rstrip('.')}); make it anew.") from exc
