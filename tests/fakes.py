@@ -9,6 +9,7 @@ import torch
 
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models.decoder import Decoder
+from napari_cpnn.models.prediction import Prediction
 
 TYPES = ("Pink", "Purple", "Blue")
 GENES = ("ERBB2", "ACTB", "CD3E", "COL1A1")
@@ -36,6 +37,10 @@ class ColorModel(torch.nn.Module):
         color = x.mean(dim=(2, 3))
         weights = torch.softmax(-torch.cdist(color, self.colors) / 20, dim=1)
         return weights, color[:, :1] / 255
+
+    def predict(self, x: torch.Tensor) -> Prediction[torch.Tensor]:
+        weights, programs = self(x)
+        return Prediction(weights, programs, x.mean(dim=(1, 2, 3)) / 255)
 
     def decoder(self) -> Decoder:
         rng = np.random.default_rng(0)

@@ -208,7 +208,7 @@ def test_model_knows_the_composition_of_tissue_it_has_not_seen(model, slide, tru
     cells = np.argwhere(usable)
     cells = cells[np.random.default_rng(0).permutation(len(cells))[:200]]
     assert len(cells) == 200
-    weights, _ = Predictor(model).predict(read_patches(slide, grid.centers_um(cells), model.patch))
+    weights, *_ = Predictor(model).predict(read_patches(slide, grid.centers_um(cells), model.patch))
     true = truth["composition"][tuple(cells.T)]
     scores = {
         name: np.corrcoef(weights[:, model.cell_types.index(name)].astype(float), true[:, c])[0, 1]

@@ -77,7 +77,7 @@ def held_out_composition(model: nc.CPNN, slide: nc.Slide, truth_path: Path, step
     weights = []
     for start in range(0, len(cells), 64):
         chunk = grid.centers_um(cells[start : start + 64])
-        weights.append(predictor.predict(read_patches(slide, chunk, model.patch))[0].astype(np.float32))
+        weights.append(predictor.predict(read_patches(slide, chunk, model.patch)).weights.astype(np.float32))
     predicted, true = np.concatenate(weights), truth["composition"][tuple(cells.T)]
     order = [model.cell_types.index(name) for name in truth["cell_types"]]
     scores = {

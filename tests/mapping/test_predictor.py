@@ -12,7 +12,7 @@ IMAGES = np.random.default_rng(0).integers(0, 255, (11, 32, 32, 3), dtype=np.uin
 
 
 def test_predictions_are_those_of_the_model(model):
-    weights, programs = Predictor(model, "cpu", "float32").predict(IMAGES)
+    weights, programs, _ = Predictor(model, "cpu", "float32").predict(IMAGES)
     with torch.no_grad():
         expected, z = model(model.normalize(torch.from_numpy(IMAGES)))
     np.testing.assert_allclose(weights, expected.numpy(), atol=1e-6)
@@ -35,8 +35,8 @@ def test_halving_gives_the_same_answer(model, limit):
             return super().forward(x)
 
     predictor = Predictor(Small().eval(), "cpu", "float32")
-    weights, _ = predictor.predict(IMAGES)
-    expected, _ = Predictor(model, "cpu", "float32").predict(IMAGES)
+    weights = predictor.predict(IMAGES).weights
+    expected, *_ = Predictor(model, "cpu", "float32").predict(IMAGES)
     np.testing.assert_allclose(weights, expected, atol=1e-6)
     assert predictor.max_batch <= limit
 
@@ -78,7 +78,7 @@ def test_bfloat16_is_close_to_float32_on_a_real_network():
     chosen = TrainingSettings(backbone="squeezenet", weights="none", n_programs=2)
     model = build_model(chosen, genes, list("ABCD"), prototypes, np.ones(30, np.float32)).eval()
     images = rng.integers(0, 255, (4, 224, 224, 3), dtype=np.uint8)
-    exact, _ = Predictor(model, "cpu", "float32").predict(images)
-    rough, _ = Predictor(model, "cpu", "bfloat16").predict(images)
+    exact, *_ = Predictor(model, "cpu", "float32").predict(images)
+    rough, *_ = Predictor(model, "cpu", "bfloat16").predict(images)
     np.testing.assert_allclose(rough, exact, atol=0.02)
     assert rough.dtype == np.float32

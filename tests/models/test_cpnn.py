@@ -210,7 +210,7 @@ def test_symmetric_prediction_is_the_mean_over_the_eight_and_does_not_see_them(
 ) -> None:
     images = model.normalize(patches)
     with torch.inference_mode():
-        weights, programs = predict_symmetric(model, images)
+        weights, programs, _ = predict_symmetric(model, images)
         turned = predict_symmetric(model, images.rot90(1, (2, 3)).flip(2))
         by_hand = []
         for transpose in (False, True):

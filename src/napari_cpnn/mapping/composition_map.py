@@ -19,6 +19,7 @@ from napari_cpnn.genes import require_genes
 from napari_cpnn.geometry import FloatArray, Grid, IntArray, Rect
 from napari_cpnn.mapping.lattice import Lattice
 from napari_cpnn.models.decoder import Decoder
+from napari_cpnn.models.prediction import Prediction
 
 UNKNOWN, BACKGROUND, DONE, FAILED = 0, 1, 2, 3
 """States of a cell: not computed yet; no tissue; computed; its patch could not be read or computed."""
@@ -73,6 +74,7 @@ class CompositionMap:
         # a single matrix-vector product without conversion. Rows of unknown cells are zero: NaN would spoil the
         # products that means are, and an untouched page of zeros takes no memory.
         self._values = np.zeros((grid.n_cells, self.n_types + self.n_programs), dtype=np.float32)
+        self._out_of_domain = np.full(grid.n_cells, np.nan, dtype=np.float16)
         self._dominant = np.full(grid.n_cells, -1, dtype=np.int16)
         self._donors: tuple[int, IntArray] = (-1, np.empty(0, dtype=np.intp))
         self._lock = threading.Lock()
@@ -105,6 +107,15 @@ class CompositionMap:
         """``(rows, cols, R)`` float16 copy; NaN where unknown."""
         return self.block((slice(None), slice(None)))[1]
 
+    @property
+    def out_of_domain(self) -> npt.NDArray[np.float16]:
+        """``(rows, cols)`` float16 copy, how unlike the training tissue each patch is; NaN where unknown.
+
+        From 0 to 1: the share of held-out training tissue that is nearer, so that 0.5 is typical and more than 0.95
+        is a warning (:class:`~napari_cpnn.models.domain.Domain`). All NaN when the model cannot tell.
+        """
+        return self.block((slice(None), slice(None)))[2]
+
     def __repr__(self) -> str:
         done = int((self.state == DONE).sum())
         return (
@@ -114,15 +125,22 @@ class CompositionMap:
 
     # -- filling -------------------------------------------------------------------------------------------
 
-    def fill(self, cells: IntArray, weights: npt.NDArray[Any], programs: npt.NDArray[Any]) -> None:
-        """Store what the network gave for ``cells`` (flat indices, ``(N,)``): ``(N, C)`` and ``(N, R)``.
+    def fill(
+        self,
+        cells: IntArray,
+        weights: npt.NDArray[Any],
+        programs: npt.NDArray[Any],
+        out_of_domain: npt.NDArray[Any] | None = None,
+    ) -> None:
+        """Store what the network gave for ``cells`` (flat indices, ``(N,)``): ``(N, C)``, ``(N, R)`` and ``(N,)``.
 
-        A row with a value that is not finite marks its cell as failed.
+        A weight or program that is not finite marks its cell as failed. Scores may be unknown (NaN, or none at all).
         """
         rows = np.concatenate([weights, programs], axis=1).astype(np.float16).astype(np.float32)
         good = np.isfinite(rows).all(axis=1)
         with self._lock:
             self._values[cells[good]] = rows[good]
+            self._out_of_domain[cells] = np.nan if out_of_domain is None else out_of_domain
             if self.n_types:
                 self._dominant[cells[good]] = rows[good, : self.n_types].argmax(axis=1)
             self.state.reshape(-1)[cells] = np.where(good, DONE, FAILED)
@@ -136,20 +154,24 @@ class CompositionMap:
             self.revision += 1
         self.changed.emit(self.unravel(cells))
 
-    def restore(self, weights: npt.NDArray[Any], programs: npt.NDArray[Any], state: npt.NDArray[np.uint8]) -> None:
-        """Take over the done cells of arrays shaped as `weights`, `programs` and `state`."""
+    def restore(self, values: Prediction[npt.NDArray[Any]], state: npt.NDArray[np.uint8]) -> None:
+        """Take over the done cells of arrays shaped as `weights`, `programs`, `out_of_domain` and `state`."""
         done = np.flatnonzero((state == DONE) & self.tissue)
-        w = weights.reshape(self.grid.n_cells, self.n_types)[done]
-        z = programs.reshape(self.grid.n_cells, self.n_programs)[done]
+        w = values.weights.reshape(self.grid.n_cells, self.n_types)[done]
+        z = values.programs.reshape(self.grid.n_cells, self.n_programs)[done]
         complete = np.isfinite(w).all(axis=1) & np.isfinite(z).all(axis=1)
         if complete.any():
-            self.fill(done[complete], w[complete], z[complete])
+            scores = values.out_of_domain.reshape(self.grid.n_cells)[done]
+            self.fill(done[complete], w[complete], z[complete], scores[complete])
 
-    def block(self, window: tuple[slice, slice]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
-        """Weights and programs of a window (row slice, col slice), shaped as the whole map's."""
+    def block(self, window: tuple[slice, slice]) -> Prediction[npt.NDArray[np.float16]]:
+        """Weights, programs and scores of a window (row slice, col slice), shaped as the whole map's."""
         values = self._values.reshape(*self.grid.shape, self._values.shape[1])[window].astype(np.float16)
-        values[self.state[window] != DONE] = np.nan
-        return values[..., : self.n_types], values[..., self.n_types :]
+        scores = self._out_of_domain.reshape(self.grid.shape)[window].copy()
+        unknown = self.state[window] != DONE
+        values[unknown] = np.nan
+        scores[unknown] = np.nan
+        return Prediction(values[..., : self.n_types], values[..., self.n_types :], scores)
 
     def unravel(self, cells: IntArray) -> IntArray:
         """Flat indices ``(N,)`` -> (row, col) ``(N, 2)``."""

@@ -356,9 +356,9 @@ class LiveMapper:
             return
         start = time.monotonic()
         images = batch.images if batch.ok.all() else batch.images[batch.ok]
-        weights, programs = self.predictor.predict(images)
+        prediction = self.predictor.predict(images)
         seconds = time.monotonic() - start
-        self.map.fill(batch.cells[batch.ok], weights, programs)
+        self.map.fill(batch.cells[batch.ok], *prediction)
         with self._condition:
             self._adapt(len(images), seconds)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.errors import MappingError
+from napari_cpnn.models.prediction import Prediction
 
 if TYPE_CHECKING:
     import torch
@@ -108,8 +110,8 @@ class Predictor:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
         return f"{name} {self.precision}"
 
-    def predict(self, images: npt.NDArray[np.uint8]) -> tuple[FloatRows, FloatRows]:
-        """Compositions of patches.
+    def predict(self, images: npt.NDArray[np.uint8]) -> Prediction[FloatRows]:
+        """Compositions of patches, and how far they are from the training tissue.
 
         Parameters
         ----------
@@ -118,19 +120,29 @@ class Predictor:
 
         Returns
         -------
-        Weights ``(N, C)`` and programs ``(N, R)``, float32.
+        Weights ``(N, C)``, programs ``(N, R)`` and out-of-domain scores ``(N,)``, float32.
 
         Raises
         ------
         MappingError
             When not even a single patch fits into the memory of the device.
         """
-        parts: list[tuple[FloatRows, FloatRows]] = []
+        return Prediction(*self._in_batches(images, self._forward))
+
+    def features(self, images: npt.NDArray[np.uint8]) -> FloatRows:
+        """What the backbone sees in patches ``(N, S, S, 3)``: ``(N, F)`` float32; no symmetries."""
+        (features,) = self._in_batches(images, lambda x: (self.model.features(x),))
+        return features
+
+    def _in_batches(
+        self, images: npt.NDArray[np.uint8], function: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    ) -> tuple[FloatRows, ...]:
+        parts: list[tuple[FloatRows, ...]] = []
         start = 0
         while start < len(images):
             step = min(len(images) - start, self.max_batch or len(images))
             try:
-                parts.append(self._run(images[start : start + step]))
+                parts.append(self._run(images[start : start + step], function))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -142,9 +154,11 @@ class Predictor:
                 self._free_memory()
                 continue
             start += step
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
-    def _run(self, images: npt.NDArray[np.uint8]) -> tuple[FloatRows, FloatRows]:
+    def _run(
+        self, images: npt.NDArray[np.uint8], function: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    ) -> tuple[FloatRows, ...]:
         import torch
 
         with torch.inference_mode():
@@ -155,12 +169,12 @@ class Predictor:
                 batch = batch.to(self.device)
             x = self.model.normalize(batch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                weights, programs = self._forward(x)
-            return weights.float().cpu().numpy(), programs.float().cpu().numpy()
+                results = function(x)
+            return tuple(values.float().cpu().numpy() for values in results)
 
-    def _forward(self, x: torch.Tensor) -> Any:
+    def _forward(self, x: torch.Tensor) -> Prediction[torch.Tensor]:
         if not self.symmetries:
-            return self.model(x)
+            return self.model.predict(x)
         from napari_cpnn.models import predict_symmetric
 
         return predict_symmetric(self.model, x)

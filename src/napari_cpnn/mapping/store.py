@@ -1,9 +1,9 @@
 """Maps on disk: one Zarr layout for saved maps and for the cache of live ones.
 
-A group holds ``state``, ``weights``, ``programs`` over the grid, ``decoder/*`` (what turns them into expression) and,
-in its attributes, grid, names and provenance. Anyone with a Zarr reader can use it. Chunks carry a checksum, each is
-replaced atomically (Zarr writes a temporary file and renames it), and ``state`` is written after the values it speaks
-of, so a kill at any moment leaves a map that is merely less complete.
+A group holds ``state``, ``weights``, ``programs`` and ``out_of_domain`` over the grid, ``decoder/*`` (what turns them
+into expression) and, in its attributes, grid, names and provenance. Anyone with a Zarr reader can use it. Chunks carry
+a checksum, each is replaced atomically (Zarr writes a temporary file and renames it), and ``state`` is written after
+the values it speaks of, so a kill at any moment leaves a map that is merely less complete.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, UNKNOWN, CompositionMap
 from napari_cpnn.models.decoder import Decoder
+from napari_cpnn.models.prediction import Prediction
 from napari_cpnn.samples import cache_folder
 from napari_cpnn.settings import MappingSettings
 
@@ -45,7 +47,6 @@ CACHE_BYTES = 2 * 1024**3
 _LEFT_AFTER_SECONDS = 24 * 3600
 #: What reading raises when the bytes of a store are wrong: checksums, JSON, names, shapes, missing files.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, EOFError, FileNotFoundError, MappingError)
-_GRID_ARRAYS = ("weights", "programs", "state")  # in the order in which they are written
 _DECODER_ARRAYS = ("prototypes", "alpha", "beta", "programs")
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def read_map(path: Path) -> CompositionMap:
         )
         state = np.asarray(group["state"][...])
         cmap = CompositionMap(Grid.from_dict(card["grid"]), decoder, state != BACKGROUND, card["provenance"])
-        cmap.restore(group["weights"][...], group["programs"][...], state)
+        cmap.restore(_stored_values(group), state)
     except MappingError:
         raise
     except Exception as error:  # whatever Zarr or its codecs raise on damaged bytes
@@ -94,24 +95,10 @@ def read_map(path: Path) -> CompositionMap:
 
 def _create(cmap: CompositionMap, path: Path) -> None:
     import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
 
     group: Group = zarr.open_group(str(path), mode="w", zarr_format=3)
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "weights": cmap.weights,
-        "programs": cmap.programs,
-        "state": _stored_state(cmap),
-    }
-    for name, array in arrays.items():
-        group.create_array(
-            name,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=(min(CHUNK, array.shape[0]), min(CHUNK, array.shape[1]), *(max(1, n) for n in array.shape[2:])),
-            compressors=[ZstdCodec(level=3), Crc32cCodec()],
-            fill_value=UNKNOWN if name == "state" else np.float16(np.nan),
-            dimension_names=("y", "x", "channel")[: array.ndim],
-        )[...] = array
+    for name, array in _arrays(cmap, (slice(None), slice(None)), _stored_state(cmap)):
+        _create_array(group, name, array)
     decoder = group.create_group("decoder")
     for name in _DECODER_ARRAYS:
         values = np.asarray(getattr(cmap.decoder, name), dtype=np.float32)
@@ -126,6 +113,35 @@ def _create(cmap: CompositionMap, path: Path) -> None:
         "states": {"unknown": UNKNOWN, "background": BACKGROUND, "done": DONE},
         "provenance": cmap.provenance,
     }
+
+
+def _arrays(
+    cmap: CompositionMap, window: tuple[slice, slice], state: npt.NDArray[np.uint8]
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """What is stored of a window, in the order in which it is written."""
+    yield from cmap.block(window)._asdict().items()
+    yield "state", state[window]
+
+
+def _create_array(group: Group, name: str, array: npt.NDArray[Any]) -> None:
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    group.create_array(
+        name,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=(min(CHUNK, array.shape[0]), min(CHUNK, array.shape[1]), *(max(1, n) for n in array.shape[2:])),
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        fill_value=UNKNOWN if name == "state" else np.float16(np.nan),
+        dimension_names=("y", "x", "channel")[: array.ndim],
+    )[...] = array
+
+
+def _stored_values(group: Group) -> Prediction[npt.NDArray[np.float16]]:
+    """Maps of earlier versions have no scores."""
+    unknown = np.full(group["state"].shape, np.nan, dtype=np.float16)
+    scores = group["out_of_domain"][...] if "out_of_domain" in group else unknown
+    return Prediction(group["weights"][...], group["programs"][...], scores)
 
 
 def _stored_state(cmap: CompositionMap) -> npt.NDArray[np.uint8]:
@@ -189,7 +205,9 @@ class MapStore:
                 card = _card(group)
                 if card["grid"] != self.map.grid.to_dict() or tuple(card["cell_types"]) != self.map.cell_types:
                     raise MappingError("it belongs to another map")
-                self.map.restore(*(np.asarray(group[name][...]) for name in _GRID_ARRAYS))
+                self.map.restore(_stored_values(group), np.asarray(group["state"][...]))
+                if "out_of_domain" not in group:
+                    _create_array(group, "out_of_domain", self.map.out_of_domain)
             except _DAMAGE as error:
                 self._set_aside(error)
             else:
@@ -219,8 +237,8 @@ class MapStore:
             try:
                 for row, col in sorted(dirty):
                     window = (slice(row * CHUNK, (row + 1) * CHUNK), slice(col * CHUNK, (col + 1) * CHUNK))
-                    self._group["weights"][window], self._group["programs"][window] = self.map.block(window)
-                    self._group["state"][window] = state[window]
+                    for name, array in _arrays(self.map, window, state):
+                        self._group[name][window] = array
             except OSError as error:
                 self._stop_storing(error)
 

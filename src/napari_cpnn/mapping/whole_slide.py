@@ -18,6 +18,7 @@ from napari_cpnn.mapping.live import LiveMapper
 from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import TILE
+from napari_cpnn.models.prediction import Prediction
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide
 
@@ -55,7 +56,7 @@ def predict_map(
         ``(y0, x0, y1, x1)`` in slide um; ``None``: the whole slide.
     client
         A ``dask.distributed`` client: blocks of patches run on its workers, which must be able to open the slide's
-        path. Only weights and programs travel back, some 65 numbers per patch.
+        path. Only predictions travel back, some 65 numbers per patch.
     settings
         Device, precision, cache.
     on_progress
@@ -120,9 +121,9 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
     started, done = time.monotonic(), 0
     for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
         block = futures.pop(future)
-        weights, programs, ok = future.result()
-        if ok.any():
-            cmap.fill(block[ok], weights, programs)
+        prediction, ok = future.result()
+        if prediction is not None:
+            cmap.fill(block[ok], *prediction)
         if not ok.all():
             cmap.fail(block[~ok])
         done += len(block)
@@ -134,8 +135,8 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
 
 def _map_block(
     slide: Slide, model: CPNN, settings: MappingSettings, centers_um: FloatArray
-) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
-    """One task: the patches at ``centers_um`` ``(N, 2)``. Runs on a worker."""
+) -> tuple[Prediction[npt.NDArray[np.float16]] | None, npt.NDArray[np.bool_]]:
+    """One task: the patches at ``centers_um`` ``(N, 2)`` that can be read, and which these are. Runs on a worker."""
     predictor = _worker_predictor(_Keyed(model, settings.device, settings.precision))
     reader = PatchReader(slide, model.patch)
     oks, parts = [], []
@@ -145,10 +146,8 @@ def _map_block(
         oks.append(ok)
         if ok.any():
             parts.append(predictor.predict(images[ok]))
-    n_types, n_programs = len(model.cell_types), model.n_programs
-    weights = np.concatenate([p[0] for p in parts]) if parts else np.empty((0, n_types))
-    programs = np.concatenate([p[1] for p in parts]) if parts else np.empty((0, n_programs))
-    return weights.astype(np.float16), programs.astype(np.float16), np.concatenate(oks)
+    columns = [np.concatenate(column).astype(np.float16) for column in zip(*parts, strict=True)]
+    return Prediction(*columns) if parts else None, np.concatenate(oks)
 
 
 class _Keyed:

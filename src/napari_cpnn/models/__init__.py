@@ -17,6 +17,7 @@ _HOMES = {
     "build_model": "cpnn",
     "predict_symmetric": "cpnn",
     "Decoder": "decoder",
+    "Domain": "domain",
     "ModelSpec": "card",
     "read_card": "card",
     "load_model": "checkpoint",
@@ -26,6 +27,7 @@ _HOMES = {
     "mse_loss": "losses",
     "pcc_loss": "losses",
     "prototype_penalty": "losses",
+    "Prediction": "prediction",
 }
 
 __all__ = [*_HOMES]
@@ -42,11 +44,13 @@ if TYPE_CHECKING:
     from napari_cpnn.models.cpnn import build_model as build_model
     from napari_cpnn.models.cpnn import predict_symmetric as predict_symmetric
     from napari_cpnn.models.decoder import Decoder as Decoder
+    from napari_cpnn.models.domain import Domain as Domain
     from napari_cpnn.models.inference import fuse_for_inference as fuse_for_inference
     from napari_cpnn.models.losses import composition_penalty as composition_penalty
     from napari_cpnn.models.losses import mse_loss as mse_loss
     from napari_cpnn.models.losses import pcc_loss as pcc_loss
     from napari_cpnn.models.losses import prototype_penalty as prototype_penalty
+    from napari_cpnn.models.prediction import Prediction as Prediction
 
 
 def __getattr__(name: str) -> Any:

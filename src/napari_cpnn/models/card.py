@@ -23,8 +23,9 @@ from napari_cpnn.geometry import PatchSpec
 #: Key of the card in the metadata of the safetensors header.
 METADATA_KEY = "napari_cpnn"
 
-#: Version of the file format; a reader refuses newer ones.
-FORMAT_VERSION = 1
+#: Version of the file format; a reader refuses newer ones. A model without what tells its domain is written as
+#: version 1, which older readers know.
+FORMAT_VERSION = 2
 
 #: A header longer than this is not one of ours (the safetensors library itself allows 100 MB).
 _MAX_HEADER = 100_000_000
@@ -125,8 +126,8 @@ def read_card(path: str | Path) -> dict[str, Any]:
     -------
     dict
         ``format_version``, ``written_by``, ``fingerprint``, ``model`` (see :class:`ModelSpec`), ``backbone`` (name,
-        description, licence, ...), ``colors`` (``#RRGGBB`` per cell type) and ``provenance`` (settings, training
-        data, metrics, licence notes).
+        description, licence, ...), ``domain`` (its sizes, or none), ``colors`` (``#RRGGBB`` per cell type) and
+        ``provenance`` (settings, training data, metrics, licence notes).
 
     Raises
     ------

@@ -17,6 +17,7 @@ from napari_cpnn.errors import CheckpointError, SettingsError
 from napari_cpnn.models.backbones import get_backbone
 from napari_cpnn.models.card import FORMAT_VERSION, METADATA_KEY, ModelSpec, plain, read_card
 from napari_cpnn.models.cpnn import CPNN, fingerprint
+from napari_cpnn.models.domain import Domain
 from napari_cpnn.palette import type_colors
 
 
@@ -26,8 +27,8 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
     Parameters
     ----------
     half
-        Store the convolution and linear weights of the network in float16, for a file of half the size; scales,
-        biases, prototypes and all that decodes stay in float32. It is read back as float32.
+        Store the convolution and linear weights of the network, and the axes of its domain, in float16, for a file of
+        half the size; scales, biases, prototypes and all that decodes stay in float32. It is read back as float32.
 
     Raises
     ------
@@ -41,11 +42,12 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
     if half:
         state = {name: _halved(name, t) for name, t in state.items()}
     card = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 1 if model.domain is None else FORMAT_VERSION,
         "written_by": f"napari-cpnn {version('napari-cpnn')}",
         "fingerprint": fingerprint(model.spec, _in_memory(state)),
         "model": model.spec.to_dict(),
         "backbone": _backbone_card(model.spec),
+        "domain": None if model.domain is None else {"n_axes": len(model.domain.axes)},
         "colors": type_colors(model.cell_types),
         "provenance": plain(model.provenance),
     }
@@ -67,7 +69,8 @@ def load_model(path: str | Path) -> CPNN:
     card = read_card(path)
     try:
         spec = ModelSpec.from_dict(card["model"])
-        network = get_backbone(spec.backbone).network
+        info = get_backbone(spec.backbone)
+        n_axes = None if card.get("domain") is None else int(card["domain"]["n_axes"])
         provenance = dict(card["provenance"])
         expected = str(card["fingerprint"])
     except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
@@ -79,7 +82,8 @@ def load_model(path: str | Path) -> CPNN:
         raise CheckpointError(f"{path} is damaged: {error}; get the file again.") from error
     try:
         with torch.device("meta"):  # no time for random weights that are replaced at once
-            model = CPNN(spec, network(), provenance)
+            model = CPNN(spec, info.network(), provenance)
+            model.domain = None if n_axes is None else Domain(info.n_features, n_axes)
     except (RuntimeError, ValueError) as error:  # sizes that no tensor can have
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"The model card in {path} cannot be used: {reason}; get the file again.") from error
@@ -102,8 +106,8 @@ def _backbone_card(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _halved(name: str, tensor: Tensor) -> Tensor:
-    """The float16 copy of a weight of the network; itself where half precision would change what a value means."""
-    is_network = name.startswith(("backbone.", "head.composition.", "head.programs."))
+    """The float16 copy of a matrix of the network; itself where half precision would change what a value means."""
+    is_network = name.startswith(("backbone.", "head.composition.", "head.programs.", "domain."))
     if not is_network or tensor.ndim < 2 or tensor.dtype != torch.float32:
         return tensor
     halved = tensor.half()

@@ -26,6 +26,9 @@ from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models.backbones import BackboneInfo, get_backbone
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.models.decoder import Decoder
+from napari_cpnn.models.domain import Domain
+from napari_cpnn.models.heads import LinearHead, PrototypeHead
+from napari_cpnn.models.prediction import Prediction
 from napari_cpnn.settings import TrainingSettings
 
 #: Prototypes start no lower than this share of a uniform profile, 1 / G: the logarithm of a zero is not a start.
@@ -39,60 +42,6 @@ _LEAST_MEAN = 1e-3
 
 #: Logarithm of the shift of a model without one.
 _NO_SHIFT = -30.0
-
-#: Standard deviation of the programs' genes at the start: small, so that the composition speaks first.
-_PROGRAM_SCALE = 0.01
-
-#: ``T (C, G), alpha (G,), beta (G,), V (R, G)``
-Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-class PrototypeHead(nn.Module):
-    """Features -> softmax weights of prototypes, and linear programs.
-
-    ``w = softmax(MLP(features))`` with two hidden layers and GELU; ``T`` is the softmax over genes of
-    ``log_prototypes``; ``alpha = exp(log_alpha)`` and ``beta = exp(log_beta)`` are positive (eq. 1 of the paper).
-    """
-
-    def __init__(self, n_features: int, spec: ModelSpec) -> None:
-        super().__init__()
-        n_types, n_genes = len(spec.cell_types), len(spec.genes)
-        self.composition = nn.Sequential(
-            nn.Linear(n_features, spec.hidden),
-            nn.GELU(),
-            nn.Linear(spec.hidden, spec.hidden),
-            nn.GELU(),
-            nn.Linear(spec.hidden, n_types),
-        )
-        self.programs = nn.Linear(n_features, spec.n_programs) if spec.n_programs else None
-        self.program_genes = nn.Parameter(_PROGRAM_SCALE * torch.randn(spec.n_programs, n_genes))
-        self.log_prototypes = nn.Parameter(torch.randn(n_types, n_genes))
-        self.log_alpha = nn.Parameter(torch.zeros(n_genes))
-        self.log_beta = nn.Parameter(torch.zeros(n_genes))
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        weights = self.composition(features).softmax(dim=1)
-        programs = features.new_zeros((len(features), 0)) if self.programs is None else self.programs(features)
-        return weights, programs
-
-    def coefficients(self) -> Coefficients:
-        return self.log_prototypes.softmax(dim=1), self.log_alpha.exp(), self.log_beta.exp(), self.program_genes
-
-
-class LinearHead(nn.Module):
-    """The plain head of ST-Net: features are the programs, ``V`` is the linear layer, there are no cell types."""
-
-    def __init__(self, n_features: int, spec: ModelSpec) -> None:
-        super().__init__()
-        self.program_genes = nn.Parameter(torch.zeros(n_features, len(spec.genes)))
-        self.bias = nn.Parameter(torch.zeros(len(spec.genes)))
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return features.new_zeros((len(features), 0)), features
-
-    def coefficients(self) -> Coefficients:
-        n_genes = len(self.bias)
-        return self.bias.new_zeros((0, n_genes)), self.bias.new_ones(n_genes), self.bias, self.program_genes
 
 
 class CPNN(nn.Module):
@@ -126,6 +75,7 @@ class CPNN(nn.Module):
         self.head: PrototypeHead | LinearHead = (
             LinearHead(n_features, spec) if spec.head == "linear" else PrototypeHead(n_features, spec)
         )
+        self.domain: Domain | None = None
         # Calibration after training: e -> scale * e + shift, which leaves every correlation as it is.
         self.register_buffer("scale", torch.ones(len(spec.genes)))
         self.register_buffer("shift", torch.zeros(len(spec.genes)))
@@ -175,9 +125,23 @@ class CPNN(nn.Module):
 
         The backbone runs in its own precision, or in that of an enclosing autocast; the head always in float32.
         """
-        features = self.backbone(images)
+        return self._head(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the backbone sees in normalised images ``(N, 3, S, S)``: ``(N, F)`` in float32."""
+        return _precise(self.backbone(images))
+
+    def predict(self, images: Tensor) -> Prediction[Tensor]:
+        """As :meth:`forward`, with the out-of-domain score ``(N,)``: NaN for a model that has no `domain`."""
+        features = self.features(images)
         with torch.autocast(features.device.type, enabled=False):
-            weights, programs = self.head(_precise(features))
+            unknown = features.new_full((len(features),), torch.nan)
+            score = unknown if self.domain is None else self.domain(features)
+        return Prediction(*self._head(features), score)
+
+    def _head(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(features.device.type, enabled=False):
+            weights, programs = self.head(features)
         return weights, programs
 
     def decode(self, weights: Tensor, programs: Tensor, genes: Sequence[str] | None = None) -> Tensor:
@@ -241,8 +205,8 @@ class CPNN(nn.Module):
         return Decoder(self.genes, self.cell_types, *arrays)
 
 
-def predict_symmetric(model: CPNN, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the model's weights and programs over the eight symmetries of the square (ST-Net's way at test time).
+def predict_symmetric(model: CPNN, images: Tensor) -> Prediction[Tensor]:
+    """Mean of the model's prediction over the eight symmetries of the square (ST-Net's way at test time).
 
     Parameters
     ----------
@@ -250,9 +214,8 @@ def predict_symmetric(model: CPNN, images: Tensor) -> tuple[Tensor, Tensor]:
         ``(N, 3, S, S)``, normalised.
     """
     views = [flipped.rot90(turns, (2, 3)) for flipped in (images, images.flip(3)) for turns in range(4)]
-    predictions = [model(view) for view in views]
-    weights, programs = (torch.stack(parts).mean(dim=0) for parts in zip(*predictions, strict=True))
-    return weights, programs
+    predictions = [model.predict(view) for view in views]
+    return Prediction(*(torch.stack(parts).mean(dim=0) for parts in zip(*predictions, strict=True)))
 
 
 def build_model(

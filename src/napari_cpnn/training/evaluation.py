@@ -98,7 +98,7 @@ def predict_spots(
         rows = start + np.flatnonzero(ok)
         n_failed += int((~ok).sum())
         if len(rows):
-            weights[rows], programs[rows] = predictor.predict(images[ok])
+            weights[rows], programs[rows], _ = predictor.predict(images[ok])
     if n_failed:
         warnings.warn(
             f"{n_failed} of {spots.n_obs} patches of {slide.name} cannot be read and have no prediction.",

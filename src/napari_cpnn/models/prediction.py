@@ -1,0 +1,26 @@
+"""What a model says of patches; torch tensors inside the models, numpy arrays outside."""
+
+from __future__ import annotations
+
+from typing import Generic, NamedTuple, TypeVar
+
+ArrayT = TypeVar("ArrayT")
+
+
+class Prediction(NamedTuple, Generic[ArrayT]):
+    """Composition, programs and trust of ``N`` patches.
+
+    Attributes
+    ----------
+    weights
+        ``(N, C)`` shares of the cell types; rows sum to 1.
+    programs
+        ``(N, R)`` residual programs.
+    out_of_domain
+        ``(N,)`` from 0 to 1: the share of held-out training tissue that is nearer to what the model was trained on
+        (see :class:`~napari_cpnn.models.domain.Domain`); NaN when the model cannot tell.
+    """
+
+    weights: ArrayT
+    programs: ArrayT
+    out_of_domain: ArrayT
