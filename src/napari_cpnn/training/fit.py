@@ -155,7 +155,8 @@ def _decoded(
     decoder = model.decoder()
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        yield chunk, decoder.expression(*predictor.predict(np.asarray(data.images[chunk])), model.genes)
+        weights, programs, _ = predictor.predict(np.asarray(data.images[chunk]))
+        yield chunk, decoder.expression(weights, programs, model.genes)
 
 
 def _calibrate(model: CPNN, data: SpotData, settings: TrainingSettings) -> None:
