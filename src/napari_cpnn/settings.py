@@ -142,6 +142,9 @@ class TrainingSettings(_Settings):
     )
     min_spot_fraction: float = _field(0.1, "genes detected in a smaller share of the training spots are left out")
     calibrate: bool = _field(True, "refit alpha and beta by least squares after training")
+    patch_cache: str = _field(
+        "auto", "folder that keeps cut patches for the next run; auto: the user's cache directory; none: keep none"
+    )
     seed: int = _field(0, "seed of every random choice")
     device: DeviceName = _field("auto", "auto, cpu, cuda or mps")
     precision: Literal["auto", "float32", "bfloat16"] = _field("auto", "arithmetic of the backbone")

@@ -13,7 +13,9 @@ from napari_cpnn import Slide, deconvolve
 from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideError, SpotsError, TrainingError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.slides import read_patches
-from napari_cpnn.training.data import SpotDataModule, apply_symmetries, prepare
+from napari_cpnn.training.augmentation import apply_symmetries
+from napari_cpnn.training.batches import SpotDataModule
+from napari_cpnn.training.data import prepare
 
 
 def change_counts(spots, where, value):
@@ -180,10 +182,10 @@ def test_held_out_batches_are_in_order_and_unturned(world, quick, tmp_path):
     assert (images == data.images[data.held_out]).all()
 
 
-def test_a_disk_that_fills_up_while_patches_are_written(world, quick, tmp_path):
+def test_a_disk_that_fills_up_while_targets_are_written(world, quick, tmp_path):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
-    (tmp_path / "patches.u8").symlink_to(full)
-    with pytest.raises(TrainingError, match=r"patches\.u8 cannot be written \(No space left on device\)"):
+    (tmp_path / "targets.f32").symlink_to(full)
+    with pytest.raises(TrainingError, match=r"targets\.f32 cannot be written \(No space left on device\)"):
         prepare([world.sample(1)], world.prototypes, quick, tmp_path)

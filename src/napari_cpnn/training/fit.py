@@ -22,8 +22,9 @@ from napari_cpnn.models import CPNN, build_model, get_backbone, load_model
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
+from napari_cpnn.training.batches import SpotDataModule
 from napari_cpnn.training.calibration import LineFit
-from napari_cpnn.training.data import CHUNK, SpotData, SpotDataModule, prepare
+from napari_cpnn.training.data import CHUNK, SpotData, prepare
 from napari_cpnn.training.metrics import pearson, spearman, summarise_values
 from napari_cpnn.training.module import CpnnTraining
 from napari_cpnn.training.recorder import EpochRow, InterruptedTrainingError, Recorder, scores_for_card
@@ -86,7 +87,13 @@ def train(
         data = prepare(samples, prototypes, settings, scratch, progress)
         folder.write_settings(settings)
         chosen = prototypes.select(data.genes)
-        model = build_model(settings, data.genes, chosen.cell_types, chosen.profiles, data.mean_expression())
+        model = build_model(
+            settings.replace(patch_cache="auto"),  # a model does not tell about the folders of a computer
+            data.genes,
+            chosen.cell_types,
+            chosen.profiles,
+            data.mean_expression(),
+        )
         model.provenance.update(_provenance(data, prototypes))
         module = CpnnTraining(model, settings, choose_precision(device, settings.precision))
         recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch)

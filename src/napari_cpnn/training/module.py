@@ -13,7 +13,7 @@ from torch import nn
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.models import CPNN, composition_penalty, mse_loss, pcc_loss, prototype_penalty
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.data import Batch
+from napari_cpnn.training.batches import Batch
 from napari_cpnn.training.metrics import Summary, mean_correlations
 
 #: The learning rates rise over this share of all steps, then fall to zero along a cosine.

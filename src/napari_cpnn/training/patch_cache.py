@@ -1,0 +1,260 @@
+"""Patches on disk: cut once, kept in chunks, and memory-mapped ever after.
+
+A slide's patches lie in a folder whose name is a hash of all that their pixels depend on: the slide's identity and
+pixel size, the :class:`~napari_cpnn.geometry.PatchSpec`, the places, and the version of the code that cuts. Another
+run, another fold or another head on the same spots finds them there. A chunk is one ``.npy`` whose name carries its
+checksum; it appears by a rename, so that a kill, or a second process that cuts the same slide, does no harm. A chunk
+whose bytes are not the ones that its name promises is cut anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn._version import __version__
+from napari_cpnn.errors import CpnnWarning, TrainingError
+from napari_cpnn.geometry import FloatArray, IntArray, PatchSpec
+from napari_cpnn.samples import cache_folder
+from napari_cpnn.slides import PatchReader, Slide
+
+#: Patches per chunk: 39 MB at 224 px, the most that cutting holds in memory.
+CHUNK = 256
+
+#: Slides that were used longest ago lose their patches beyond this size of the cache.
+CACHE_BYTES = 20 * 1024**3
+
+#: What was used more recently than this may be in use by another process and is never deleted.
+_IN_USE_SECONDS = 3600.0
+
+Images = npt.NDArray[np.uint8]
+
+
+class PatchArray:
+    """Patches of one or more slides as one read-only array ``(N, S, S, 3)`` uint8 over memory-mapped chunks.
+
+    Indexing with a slice or an array of positions copies these patches into memory.
+
+    Parameters
+    ----------
+    chunks
+        Arrays ``(n, S, S, 3)``.
+    rows
+        Positions in the chunks laid end to end; by default all.
+    """
+
+    def __init__(self, chunks: Sequence[Images], rows: IntArray | None = None) -> None:
+        self._chunks = list(chunks)
+        ends = np.cumsum([len(chunk) for chunk in self._chunks], dtype=np.intp)
+        rows = np.arange(ends[-1] if len(ends) else 0) if rows is None else np.asarray(rows, dtype=np.intp)
+        self._chunk_of = np.searchsorted(ends, rows, side="right")
+        self._place = rows - np.concatenate([[0], ends])[self._chunk_of]
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *(self._chunks[0].shape[1:] if self._chunks else (0, 0, 3)))
+
+    def __getitem__(self, rows: IntArray | slice) -> Images:
+        chunk_of, place = self._chunk_of[rows], self._place[rows]
+        images = np.empty((len(place), *self.shape[1:]), dtype=np.uint8)
+        for i, (chunk, at) in enumerate(zip(chunk_of.tolist(), place.tolist(), strict=True)):
+            images[i] = self._chunks[chunk][at]
+        return images
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.generic]:
+        return np.asarray(self[:], dtype=dtype)
+
+
+class PatchCache:
+    """Where patches are kept.
+
+    Parameters
+    ----------
+    where
+        ``"auto"``, the user's cache directory; ``"none"``, nowhere: patches lie in ``scratch`` for the run alone; or
+        a folder.
+    scratch
+        A folder that lives as long as the run; it takes what is not to be kept.
+
+    Raises
+    ------
+    TrainingError
+        From any method, when the folder cannot be written.
+    """
+
+    def __init__(self, where: str, scratch: Path) -> None:
+        self.kept = where != "none"
+        self._scratch = scratch
+        self.folder = (cache_folder() / "patches" if where == "auto" else Path(where)) if self.kept else scratch
+
+    def missing(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> int:
+        """How many of the patches have to be cut; those of damaged chunks are found later and not counted."""
+        folder = self._folder_of(slide, centers_um, spec)
+        return sum(
+            len(part) for i, part in enumerate(_parts(len(centers_um))) if not any(folder.glob(f"{i:05d}-*.npy"))
+        )
+
+    def read(
+        self, slide: Slide, centers_um: FloatArray, spec: PatchSpec, on_cut: Callable[[int], object] | None = None
+    ) -> tuple[list[Images], npt.NDArray[np.bool_]]:
+        """Patches of one slide, cut where they are not there yet.
+
+        Parameters
+        ----------
+        centers_um
+            ``(N, 2)``, slide micrometres. Cutting is fastest when neighbours follow each other.
+        on_cut
+            Called with the number of patches that were cut, chunk by chunk.
+
+        Returns
+        -------
+        chunks
+            Memory-mapped ``(n, S, S, 3)`` uint8, in the order of ``centers_um``.
+        ok
+            ``(N,)``, false where the file could not be read. Chunks with such patches are not kept.
+        """
+        folder = self._folder_of(slide, centers_um, spec)
+        reader = PatchReader(slide, spec)
+        ok = np.ones(len(centers_um), dtype=bool)
+        chunks = []
+        for i, part in enumerate(_parts(len(centers_um))):
+            chunk = _find(folder, i, (len(part), spec.size_px, spec.size_px, 3), slide.name)
+            if chunk is None:
+                images, ok[part] = reader.read(centers_um[part])
+                chunk = _write(folder if ok[part].all() else self._scratch / folder.name, i, images)
+                if on_cut is not None:
+                    on_cut(len(part))
+            chunks.append(chunk)
+        if folder.is_dir():
+            folder.touch()  # in use: the last to be deleted
+        return chunks, ok
+
+    def prune(self, limit_bytes: int | None = None) -> None:
+        """Delete the patches of slides that were used longest ago, until the rest takes at most ``limit_bytes``."""
+        if not self.kept or not self.folder.is_dir():
+            return
+        folders = sorted(
+            ((f.stat().st_mtime, f) for f in self.folder.iterdir() if _is_ours(f)), key=lambda p: p[0], reverse=True
+        )
+        total = 0
+        for used, folder in folders:
+            total += _size(folder)
+            if total > (CACHE_BYTES if limit_bytes is None else limit_bytes) and _is_old(used):
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                _clear(folder, used)
+
+    def require_space(self, n_bytes: int) -> None:
+        """Refuse to begin what cannot fit."""
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < 1.05 * n_bytes:
+            raise TrainingError(
+                f"The patches need {n_bytes / 1e6:,.0f} MB in {self.folder} and {free / 1e6:,.0f} MB are free; "
+                "free some space or choose another folder (patch_cache)."
+            )
+
+    def _folder_of(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> Path:
+        facts = [slide.identity, slide.mpp, spec.size_px, spec.mpp, len(centers_um), CHUNK, __version__]
+        key = hashlib.sha256(json.dumps(facts).encode())
+        key.update(np.ascontiguousarray(centers_um, dtype="<f8").data)
+        return self.folder / key.hexdigest()[:32]
+
+
+def _parts(n: int) -> list[IntArray]:
+    return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+
+
+def _find(folder: Path, number: int, shape: tuple[int, ...], owner: str) -> Images | None:
+    """The chunk with this number, memory-mapped, when it is there and whole."""
+    for path in sorted(folder.glob(f"{number:05d}-*.npy")):
+        try:
+            images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
+            if images.shape == shape and images.dtype == np.uint8 and path.name == _name(number, images):
+                return images
+            del images  # a file that is mapped cannot be deleted on Windows
+        except FileNotFoundError:  # another process has found it damaged
+            continue
+        except (OSError, ValueError, EOFError):
+            pass
+        with suppress(OSError):
+            path.unlink()
+        warnings.warn(f"Cached patches of {owner} were damaged and are cut anew.", CpnnWarning, stacklevel=5)
+    return None
+
+
+def _write(folder: Path, number: int, images: Images) -> Images:
+    path = folder / _name(number, images)
+    part = folder / f".{number:05d}-{uuid.uuid4().hex}.part"
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # Written, not mapped: on a full disk a write says so, while a memory map would kill the process.
+            with part.open("wb") as file:
+                header = np.lib.format.header_data_from_array_1_0(images)
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(images.data)
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(PermissionError):  # Windows: another process has it, the same, and has it open
+                part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        mapped: Images = np.load(path, mmap_mode="r", allow_pickle=False)
+        return mapped
+
+
+def _name(number: int, images: Images) -> str:
+    return f"{number:05d}-{zlib.crc32(np.ascontiguousarray(images).data):08x}.npy"
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"The patches cannot be written to {folder} ({error.strerror or error}); free some space or choose "
+            "another folder (patch_cache)."
+        ) from error
+
+
+def _clear(folder: Path, used: float) -> None:
+    """Delete what a process that was killed while it wrote has left; that is no use of the folder."""
+    for left in folder.glob(".*.part"):
+        with suppress(OSError):
+            if _is_old(left.stat().st_mtime):
+                left.unlink()
+                os.utime(folder, (used, used))
+
+
+def _is_ours(folder: Path) -> bool:
+    return len(folder.name) == 32 and folder.is_dir() and not folder.name.startswith(".")
+
+
+def _is_old(seconds: float) -> bool:
+    return time.time() - seconds > _IN_USE_SECONDS
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.glob("*.npy"):
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total
