@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.training.metrics import mean_correlations, pearson, spearman
+from napari_cpnn.training.metrics import mean_correlations, partial_pearson, partial_spearman, pearson, spearman
 
 
 @pytest.fixture
@@ -66,3 +66,56 @@ def test_no_gene_varies():
     summary = mean_correlations(np.zeros((5, 2)), np.ones((5, 2)))
     assert summary["n_genes"] == 0
     assert np.isnan(summary["pcc"])
+
+
+def given(columns: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Residuals of a least squares fit, by numpy's solver."""
+    design = np.column_stack([np.ones(len(z)), z])
+    return columns - design @ np.linalg.lstsq(design, columns, rcond=None)[0]
+
+
+def test_partial_correlations_are_those_of_least_squares_residuals(tables):
+    predicted, measured = (t[:, :60].astype(float) for t in tables)
+    z = np.random.default_rng(4).normal(size=len(predicted)) + predicted[:, 0]
+    wanted = [stats.pearsonr(given(predicted, z)[:, g], given(measured, z)[:, g])[0] for g in range(60)]
+    np.testing.assert_allclose(partial_pearson(predicted, measured, z), wanted, atol=1e-10)
+    ranked = [stats.rankdata(t, axis=0) for t in (predicted, measured, z)]
+    wanted = [
+        stats.pearsonr(given(ranked[0], ranked[2])[:, g], given(ranked[1], ranked[2])[:, g])[0] for g in range(60)
+    ]
+    np.testing.assert_allclose(partial_spearman(predicted, measured, z), wanted, atol=1e-10)
+
+
+def test_partial_correlation_equals_the_formula_of_three_correlations(tables):
+    predicted, measured = (t[:, :60].astype(float) for t in tables)
+    z = np.random.default_rng(5).normal(size=(len(predicted), 1)) + measured[:, :1]
+    ab, az, bz = (
+        pearson(x, np.broadcast_to(y, x.shape)) for x, y in ((predicted, measured), (predicted, z), (measured, z))
+    )
+    wanted = (ab - az * bz) / np.sqrt((1 - az**2) * (1 - bz**2))
+    np.testing.assert_allclose(partial_pearson(predicted, measured, z[:, 0]), wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("correlation", [partial_pearson, partial_spearman])
+def test_what_follows_the_covariate_alone_has_no_partial_correlation(correlation):
+    rng = np.random.default_rng(6)
+    z = rng.normal(size=40)
+    b = rng.normal(size=(40, 3))
+    a = np.column_stack([2 * z + 1, z + rng.normal(size=40), np.full(40, 0.1)]).astype(np.float32)
+    result = correlation(a, b, z)
+    assert np.isnan(result[[0, 2]]).all()
+    assert np.isfinite(result[1])
+
+
+def test_a_constant_covariate_takes_nothing_away(tables):
+    constant = np.full(len(tables[0]), 3.0)
+    np.testing.assert_allclose(partial_pearson(*tables, constant), pearson(*tables), atol=1e-12)
+    np.testing.assert_allclose(partial_spearman(*tables, constant), spearman(*tables), atol=1e-12)
+
+
+def test_partial_correlation_needs_three_spots_and_a_number_for_each():
+    rng = np.random.default_rng(7)
+    assert np.isnan(partial_pearson(rng.normal(size=(2, 3)), rng.normal(size=(2, 3)), [1.0, 2.0])).all()
+    for covariate in ([1.0, 2.0], [1.0, 2.0, np.nan]):
+        with pytest.raises(TrainingError, match="one number per spot"):
+            partial_pearson(np.ones((3, 2)), np.ones((3, 2)), covariate)

@@ -84,7 +84,7 @@ def test_depth_alone_is_reliable_until_it_is_regressed_out():
     counts = rng.poisson(depth * rng.dirichlet(np.ones(200)))
     result = noise_ceiling(table(counts))
     assert result["reliability"].mean() > 0.1
-    assert abs(result["reliability_depth"].mean()) < 0.03
+    assert abs(result["reliability_given_depth"].mean()) < 0.03
 
 
 def test_spearman_brown_predicts_the_sum_of_parallel_tests():

@@ -17,6 +17,9 @@ Correlation = Callable[[npt.ArrayLike, npt.ArrayLike], Values]
 #: Genes are worked on in blocks, so that the float64 copies stay small beside a whole slide's expression.
 _BLOCK = 2048
 
+#: A column of which the covariate leaves less than this share is explained by it: values come from float32.
+_ROUNDING = 1e-5
+
 
 class Summary(TypedDict):
     """Means over the genes that vary on the slide, always with their number."""
@@ -46,6 +49,54 @@ def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> Values:
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> Values:
     """Spearman correlation per column: :func:`pearson` of the ranks, ties getting their average rank."""
     return _by_blocks(a, b, lambda x, y: _pearson(_ranks(x), _ranks(y)))
+
+
+def partial_pearson(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike) -> Values:
+    """Pearson correlation per column of what a covariate leaves of both tables (partial correlation).
+
+    The least squares line on the covariate is taken from either column, and the residuals are correlated. With log
+    total counts as the covariate, this is the correlation of expression *given* sequencing depth.
+
+    Parameters
+    ----------
+    a, b
+        ``(N, G)``.
+    covariate
+        ``(N,)``. A constant one takes nothing away.
+
+    Returns
+    -------
+    ndarray
+        ``(G,)``; NaN as for :func:`pearson`, where the covariate leaves nothing, and with fewer than three spots.
+    """
+    z = _covariate(a, covariate)
+    return _by_blocks(a, b, lambda x, y: _pearson(_residuals(x, z), _residuals(y, z)))
+
+
+def partial_spearman(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike) -> Values:
+    """Partial Spearman correlation per column: :func:`partial_pearson` of the ranks, those of the covariate too."""
+    z = _ranks(_covariate(a, covariate)[:, None])[:, 0]
+    return _by_blocks(a, b, lambda x, y: _pearson(_residuals(_ranks(x), z), _residuals(_ranks(y), z)))
+
+
+def _covariate(table: npt.ArrayLike, covariate: npt.ArrayLike) -> Values:
+    z = np.asarray(covariate, dtype=np.float64)
+    if z.shape != np.shape(table)[:1] or not np.isfinite(z).all():
+        raise TrainingError(f"A covariate needs one number per spot: {np.shape(table)[:1]}, not {z.shape} or NaN.")
+    return z
+
+
+def _residuals(columns: Values, z: Values) -> Values:
+    """What the least squares line on ``z`` leaves of each column; exactly zero where only rounding would be left."""
+    if np.ptp(z) == 0:
+        return columns
+    direction = z - z.mean()
+    direction /= np.linalg.norm(direction)
+    with np.errstate(invalid="ignore"):  # a column with infinite values, which has no correlation
+        centred = columns - columns.mean(axis=0)
+        left: Values = centred - np.outer(direction, direction @ centred)
+        left[:, np.linalg.norm(left, axis=0) <= _ROUNDING * np.linalg.norm(centred, axis=0)] = 0.0
+    return left
 
 
 def _by_blocks(a: npt.ArrayLike, b: npt.ArrayLike, correlation: Callable[[Values, Values], Values]) -> Values:

@@ -48,8 +48,9 @@ def noise_ceiling(
     Returns
     -------
     DataFrame
-        Index ``gene``; ``reliability`` and ``ceiling`` of log1p CP10k, and ``reliability_depth``, ``ceiling_depth``
-        of what is left of it after the regression on log total counts. NaN for a gene that is never counted.
+        Index ``gene``; ``reliability`` and ``ceiling`` of log1p CP10k, and ``reliability_given_depth`` and
+        ``ceiling_given_depth`` of what is left of it after the regression on log total counts. NaN for a gene that is
+        never counted.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def noise_ceiling(
         )
     depth = np.log(np.maximum(totals, 1))
     columns = {}
-    for suffix, covariate in (("", None), ("_depth", depth)):
+    for suffix, covariate in (("", None), ("_given_depth", depth)):
         reliability = split_half_reliability(counts, wanted, n_repeats, seed, covariate)
         columns[f"reliability{suffix}"] = reliability
         columns[f"ceiling{suffix}"] = np.sqrt(np.maximum(reliability, 0.0))
