@@ -1,0 +1,89 @@
+"""Whether a gene is as patchy over the tissue in the prediction as it is in the measurement: Moran's I, by squidpy."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.geometry import FloatArray
+from napari_cpnn.spots.array import ArrayKind
+
+Values = npt.NDArray[np.float64]
+
+#: Nearest neighbours of a spot: those of its ring on an array, and as many for spots that lie on none.
+NEIGHBOURS: dict[ArrayKind | None, int] = {"square": 4, "hexagonal": 6, None: 6}
+
+
+def morans_i(values: npt.ArrayLike, centers_um: FloatArray, kind: ArrayKind | None = None) -> Values:
+    """Moran's I of each gene: near 1 where neighbouring spots are alike, near 0 where they are not.
+
+    Weights are the neighbours on the array, rows scaled to sum 1, as in squidpy.
+
+    Parameters
+    ----------
+    values
+        ``(N, G)`` expression.
+    centers_um
+        ``(N, 2)`` places of the spots.
+    kind
+        Array that the spots lie on (see :func:`~napari_cpnn.spots.fit_array`): four neighbours or six, at about the
+        pitch, so that a gap in the array stays a gap. None for spots on no array: the six that are nearest.
+
+    Returns
+    -------
+    ndarray
+        ``(G,)``; NaN for a gene that is constant or not finite, and where there are too few spots for a neighbourhood.
+
+    Raises
+    ------
+    TrainingError
+        squidpy is not installed.
+    """
+    table = np.asarray(values, dtype=np.float32)
+    result = np.full(table.shape[1], np.nan)
+    n_neighbours = NEIGHBOURS[kind]
+    if len(table) <= n_neighbours + 1:
+        return result
+    usable = np.flatnonzero(np.isfinite(table).all(axis=0) & (np.ptp(table, axis=0) > 0))
+    if not len(usable):
+        return result
+    from anndata import AnnData
+
+    with _squidpy() as squidpy:
+        spots = AnnData(table[:, usable], obsm={"spatial": np.asarray(centers_um, dtype=np.float64)})
+        if kind is None:
+            squidpy.gr.spatial_neighbors_knn(spots, n_neighs=n_neighbours)
+        else:
+            squidpy.gr.spatial_neighbors_grid(spots, n_neighs=n_neighbours)
+        found = squidpy.gr.spatial_autocorr(
+            spots, mode="moran", genes=list(spots.var_names), corr_method=None, copy=True, show_progress_bar=False
+        )
+        result[usable] = found.loc[spots.var_names, "I"].to_numpy(dtype=np.float64)
+    return result
+
+
+@contextmanager
+def _squidpy() -> Iterator[Any]:
+    """squidpy, without the notes and warnings about its own inner life."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import squidpy
+        except ImportError as error:
+            raise TrainingError(
+                f"Moran's I needs squidpy ({error}); run pip install 'napari-cpnn[squidpy]' or leave spatial off."
+            ) from error
+        logger = logging.getLogger("spatialdata._logging")
+        level = logger.level
+        logger.setLevel(logging.WARNING)
+        try:
+            yield squidpy
+        finally:
+            logger.setLevel(level)
