@@ -134,7 +134,13 @@ class TrainingSettings(_Settings):
     batch_size: int = _field(64, "spots per step; the correlation is taken over them, so at least 64")
     learning_rate: float = _field(1e-3, "learning rate of the head")
     backbone_learning_rate: float = _field(2e-4, "learning rate of the backbone; 0 freezes it")
+    layer_decay: float = _field(
+        1.0, "learning rate of a stage of the backbone over that of the stage after it; 1: the same for all"
+    )
     weight_decay: float = _field(1e-4, "weight decay (AdamW)")
+    weight_average: float = _field(
+        0.0, "decay of the moving average of the weights, which then is the model, such as 0.99; 0: off"
+    )
     augment: bool = _field(True, "flips and quarter turns")
     symmetries: bool = _field(False, "test time: mean over the eight symmetries of the patch")
     validation: str = _field(
@@ -170,6 +176,8 @@ class TrainingSettings(_Settings):
             self.learning_rate > 0 and self.backbone_learning_rate >= 0,
             "The learning rate must be a positive number, that of the backbone positive or 0.",
         )
+        _check(0 < self.layer_decay <= 1, "The ratio of the learning rates of two stages must be in (0, 1].")
+        _check(0 <= self.weight_average < 1, "The decay of the average of the weights must be in [0, 1).")
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
@@ -180,6 +188,20 @@ class TrainingSettings(_Settings):
     def plain(cls, **changes: Any) -> Self:
         """The plain linear head of ST-Net on the same backbone; ``loss="mse"`` is ST-Net's own."""
         return cls(**{"head": "linear", "n_programs": 0, "composition_weight": 0.0, **changes})
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(_Settings):
+    """What is measured of a model beside the correlations."""
+
+    ceiling_repeats: int = _field(5, "random halves of the counts for the noise ceiling of each gene; 0: no ceiling")
+    spatial: bool = _field(False, "Moran's I of measured and predicted expression (needs squidpy)")
+    bootstraps: int = _field(1000, "resamples for the intervals of paired differences between heads; 0: no intervals")
+    interval: float = _field(0.95, "coverage of the intervals")
+
+    def __post_init__(self) -> None:
+        _check(self.ceiling_repeats >= 0 and self.bootstraps >= 0, "Numbers of repeats cannot be negative.")
+        _check(0 < self.interval < 1, "The coverage of an interval must be in (0, 1).")
 
 
 @dataclass(frozen=True)

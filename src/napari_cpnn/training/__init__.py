@@ -8,15 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_HOMES = {"train": "fit", "evaluate": "evaluation", "predict_spots": "evaluation", "summarise": "evaluation"}
+_HOMES = {"train": "fit", "evaluate": "evaluation", "predict_spots": "predictions", "summarise": "evaluation"}
 
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from napari_cpnn.training.evaluation import evaluate as evaluate
-    from napari_cpnn.training.evaluation import predict_spots as predict_spots
     from napari_cpnn.training.evaluation import summarise as summarise
     from napari_cpnn.training.fit import train as train
+    from napari_cpnn.training.predictions import predict_spots as predict_spots
 
 
 def __getattr__(name: str) -> Any:

@@ -2,29 +2,63 @@
 
 from __future__ import annotations
 
-import warnings
+from typing import Any, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 
-from napari_cpnn.errors import CpnnWarning, SpotsError
-from napari_cpnn.genes import shared_genes
+from napari_cpnn.errors import TrainingError
 from napari_cpnn.geometry import spatial_to_um
-from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.models import CPNN
-from napari_cpnn.slides import PatchReader, Slide
-from napari_cpnn.spots import expression
-from napari_cpnn.spots.quality import counts_matrix
-from napari_cpnn.training.metrics import Summary, pearson, spearman, summarise_values
+from napari_cpnn.settings import EvaluationSettings
+from napari_cpnn.slides import Slide
+from napari_cpnn.spots import fit_array
+from napari_cpnn.spots.quality import array_coordinates
+from napari_cpnn.training.metrics import partial_pearson, partial_spearman, pearson, spearman
+from napari_cpnn.training.noise_ceiling import noise_ceiling
+from napari_cpnn.training.predictions import predict_expression
+from napari_cpnn.training.spatial_agreement import morans_i
 
-#: Patches cut and predicted at a time.
-_CHUNK = 256
+#: What a table of scores says of the slide as a whole, in its ``attrs``.
+COUNTS = (
+    "n_spots", "spots_without_counts", "spots_without_place", "spots_without_patch", "genes_not_measured",
+    "genes_constant_measured", "genes_constant_predicted",
+)  # fmt: skip
+
+
+class ScoreSummary(TypedDict, total=False):
+    """Means over the genes that vary, always with their number, and what was left out.
+
+    ``pcc``, ``scc`` and ``n_genes`` are always there, the rest where the table has it.
+    """
+
+    pcc: float
+    scc: float
+    n_genes: int
+    pcc_given_depth: float
+    scc_given_depth: float
+    pcc_of_depth: float
+    ceiling: float
+    ceiling_given_depth: float
+    moran_measured: float
+    moran_predicted: float
+    n_spots: int
+    spots_without_counts: int
+    spots_without_place: int
+    spots_without_patch: int
+    genes_not_measured: int
+    genes_constant_measured: int
+    genes_constant_predicted: int
 
 
 def evaluate(
-    model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", symmetries: bool | None = None
+    model: CPNN,
+    slide: Slide,
+    spots: AnnData,
+    device: str = "auto",
+    symmetries: bool | None = None,
+    settings: EvaluationSettings | None = None,
 ) -> pd.DataFrame:
     """Correlation of predicted with measured expression over the spots of one slide, per gene.
 
@@ -39,12 +73,25 @@ def evaluate(
     symmetries
         Predict the mean over the eight symmetries of each patch: a little better, eight times slower. By default as
         in the settings that the model was trained with.
+    settings
+        Which of the costly scores are wanted; default :class:`~napari_cpnn.EvaluationSettings`.
 
     Returns
     -------
     DataFrame
-        Index ``gene``; columns ``pcc``, ``scc`` (NaN for a gene that is constant here) and ``n_spots``, the number
-        of spots with counts and a readable patch.
+        Index ``gene``; the columns are
+
+        - ``pcc``, ``scc``: Pearson and Spearman correlation, NaN for a gene that is constant here;
+        - ``n_spots``: the number of spots with counts and a readable patch;
+        - ``pcc_given_depth``, ``scc_given_depth``: the same with log total counts regressed out of both sides
+          (partial correlation; on ranks for ``scc``);
+        - ``pcc_of_depth``: correlation of the measured expression with log total counts, what depth alone says;
+        - ``mean_expression``, log1p CP10k, and ``detected``, the share of spots with a count of the gene;
+        - with ``settings.ceiling_repeats``: ``reliability``, ``ceiling`` and both ``_given_depth`` (see
+          :func:`~napari_cpnn.training.noise_ceiling.noise_ceiling`);
+        - with ``settings.spatial``: ``moran_measured`` and ``moran_predicted``, Moran's I.
+
+        ``attrs`` holds the name of the ``slide`` and what was left out, in numbers (:data:`COUNTS`).
 
     Raises
     ------
@@ -53,61 +100,69 @@ def evaluate(
     PixelSizeError, SlideError
         The slide cannot be mapped.
     SpotsError
-        There are no spots, or none with counts and a readable patch.
+        There are no spots, none with counts and a readable patch, or something else than raw counts.
     """
-    genes = shared_genes(model.genes, list(spots.var_names), ("The model", f"the spots of {slide.name}"))
-    weights, programs = predict_spots(model, slide, spots, device, symmetries)
-    counted = np.asarray(counts_matrix(spots).sum(axis=1)).ravel() > 0
-    # The indicator of a linear head is its programs alone, so read quality is told from either.
-    read = np.isfinite(np.concatenate([weights.to_numpy(), programs], axis=1)).all(axis=1)
-    use = np.flatnonzero(counted & read)
-    if not len(use):
-        raise SpotsError(f"No spot of {slide.name} has counts and a readable patch, so nothing can be compared.")
-    predicted = model.decoder().expression(weights.to_numpy()[use], programs[use], genes)
-    measured = expression(spots[use], genes)
-    return pd.DataFrame(
-        {"pcc": pearson(predicted, measured), "scc": spearman(predicted, measured), "n_spots": len(use)},
-        index=pd.Index(genes, name="gene"),
-    )
+    return score(predict_expression(model, slide, spots, device, symmetries), spots, settings)
 
 
-def predict_spots(
-    model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", symmetries: bool | None = None
-) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
-    """Predicted composition and programs at the spots of a slide.
+def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None = None) -> pd.DataFrame:
+    """The table of :func:`evaluate`, from predictions that are there already.
 
-    Returns
-    -------
-    weights
-        DataFrame ``(spots, cell types)``; NaN in the row of a spot whose patch cannot be read.
-    programs
-        ``(spots, R)`` float32, NaN likewise.
+    Parameters
+    ----------
+    compared
+        As from :func:`~napari_cpnn.training.predictions.predict_expression`.
+    spots
+        The table that it was made of: the noise of a gene comes from the counts of all genes.
     """
-    mpp = slide.require_mappable()
-    if spots.n_obs == 0:
-        raise SpotsError(f"There are no spots on {slide.name}, so there is nothing to predict.")
-    centers = spatial_to_um(spots.obsm["spatial"], mpp)
-    if symmetries is None:
-        symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
-    reader, predictor = PatchReader(slide, model.patch), Predictor(model, device=device, symmetries=symmetries)
-    weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
-    programs = np.full((spots.n_obs, model.n_programs), np.nan, dtype=np.float32)
-    n_failed = 0
-    for start in range(0, spots.n_obs, _CHUNK):
-        images, ok = reader.read(centers[start : start + _CHUNK])
-        rows = start + np.flatnonzero(ok)
-        n_failed += int((~ok).sum())
-        if len(rows):
-            weights[rows], programs[rows], _ = predictor.predict(images[ok])
-    if n_failed:
-        warnings.warn(
-            f"{n_failed} of {spots.n_obs} patches of {slide.name} cannot be read and have no prediction.",
-            CpnnWarning,
-            stacklevel=2,
-        )
-    return pd.DataFrame(weights, index=spots.obs_names, columns=list(model.cell_types)), programs
+    settings = settings or EvaluationSettings()
+    genes = list(compared.var_names)
+    predicted, measured = np.asarray(compared.X), np.asarray(compared.layers["measured"])
+    depth = np.log(compared.obs["total_counts"].to_numpy(dtype=np.float64))
+    columns: dict[str, Any] = {
+        "pcc": pearson(predicted, measured),
+        "scc": spearman(predicted, measured),
+        "n_spots": compared.n_obs,
+        "pcc_given_depth": partial_pearson(predicted, measured, depth),
+        "scc_given_depth": partial_spearman(predicted, measured, depth),
+        "pcc_of_depth": pearson(measured, np.broadcast_to(depth[:, None], measured.shape)),
+        "mean_expression": measured.mean(axis=0, dtype=np.float64),
+        "detected": np.asarray((compared.layers["counts"] > 0).mean(axis=0)).ravel(),
+    }
+    kept = spots[compared.obs["row"].to_numpy()]
+    if settings.ceiling_repeats and compared.n_obs > 1:
+        ceilings = noise_ceiling(kept, genes, settings.ceiling_repeats)
+        columns |= {str(name): ceilings[name].to_numpy() for name in ceilings}
+    if settings.spatial:
+        mpp = compared.uns["comparison"]["mpp"]
+        centers = spatial_to_um(compared.obsm["spatial"], (float(mpp[0]), float(mpp[1])))
+        array = fit_array(compared.obsm["spatial"], array_coordinates(kept.obs))
+        kind = None if array is None else array.kind
+        columns["moran_measured"] = morans_i(measured, centers, kind)
+        columns["moran_predicted"] = morans_i(predicted, centers, kind)
+    scores = pd.DataFrame(columns, index=pd.Index(genes, name="gene"))
+    scores.attrs = {
+        **{key: value for key, value in compared.uns["comparison"].items() if key in ("slide", *COUNTS)},
+        "genes_constant_measured": int((np.ptp(measured, axis=0) == 0).sum()),
+        "genes_constant_predicted": int((np.ptp(predicted, axis=0) == 0).sum()),
+    }
+    return scores
 
 
-def summarise(scores: pd.DataFrame) -> Summary:
-    """Mean ``pcc`` and ``scc`` over the genes that vary, and their number, of a table of :func:`evaluate`."""
-    return summarise_values(scores["pcc"], scores["scc"])
+def summarise(scores: pd.DataFrame) -> ScoreSummary:
+    """Means over the genes that vary, and what was left out, of a table of :func:`evaluate`.
+
+    ``pcc`` and ``scc`` are means over the ``n_genes`` genes that have both; each other column is averaged over those
+    of them that have it.
+    """
+    if not {"pcc", "scc"} <= set(scores.columns):
+        raise TrainingError("A table of scores needs the columns pcc and scc; make it with evaluate.")
+    varies = scores[np.isfinite(scores["pcc"]) & np.isfinite(scores["scc"])]
+    summary = ScoreSummary(pcc=float(varies["pcc"].mean()), scc=float(varies["scc"].mean()), n_genes=len(varies))
+    for name in ScoreSummary.__optional_keys__ - set(summary):
+        if name in COUNTS:
+            if name in scores.attrs:
+                summary[name] = int(scores.attrs[name])  # type: ignore[literal-required]
+        elif name in scores:
+            summary[name] = float(varies[name].mean())  # type: ignore[literal-required]
+    return summary
