@@ -8,7 +8,8 @@ import torch
 
 from napari_cpnn.models import build_model
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.module import WARM_UP, CpnnTraining, _schedule
+from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.optimisation import WARM_UP, parameter_groups, schedule
 
 GENES, TYPES = [f"G{i}" for i in range(12)], ["a", "b", "c"]
 
@@ -78,7 +79,7 @@ def test_expression_and_loss_stay_in_float32_under_bfloat16(batch):
 
 def test_learning_rates_and_decay_by_kind_of_parameter():
     module = training(learning_rate=1e-3, backbone_learning_rate=1e-5, weight_decay=0.1)
-    where = {id(p): group for group in module._groups() for p in group["params"]}
+    where = {id(p): group for group in parameter_groups(module.model, module.settings) for p in group["params"]}
     named = dict(module.model.named_parameters())
     assert len(where) == len(named)
     for name, parameter in named.items():
@@ -89,11 +90,11 @@ def test_learning_rates_and_decay_by_kind_of_parameter():
 
 
 def test_schedule_warms_up_and_ends_at_zero():
-    values = [_schedule(step, 200) for step in range(201)]
+    values = [schedule(step, 200) for step in range(201)]
     peak = int(np.argmax(values))
     assert peak == WARM_UP * 200 - 1
     assert values[peak] == 1
     assert values[0] == pytest.approx(0.1)
     assert (np.diff(values[peak:]) <= 0).all()
     assert values[-1] == pytest.approx(0)
-    assert _schedule(0, 1) == 1
+    assert schedule(0, 1) == 1

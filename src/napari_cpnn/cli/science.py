@@ -36,6 +36,7 @@ def add_science_commands(command: AddCommand) -> None:
     )
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    sub.add_argument("--resume", action="store_true", help="go on with the run in the folder, after its last epoch")
     add_settings(sub, TrainingSettings)
 
     sub = command("evaluate", _evaluate, "compare predicted with measured expression")
@@ -75,7 +76,7 @@ def _train(args: argparse.Namespace) -> None:
     prototypes = Prototypes.load(args.prototypes)
     with contextlib.ExitStack() as opened:
         samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]
-        train(samples, prototypes, settings, out=args.out, progress=not args.quiet)
+        train(samples, prototypes, settings, out=args.out, progress=not args.quiet, resume=args.resume)
     print(f"wrote {Path(args.out) / 'model.safetensors'}")
 
 

@@ -40,12 +40,13 @@ class _Rows(Dataset[Batch]):
 class _TrainingBatches(Sampler[tuple[IntArray, IntArray | None]]):
     """Batches of an epoch and their symmetries; the same for the same seed and epoch."""
 
-    def __init__(self, data: SpotData, settings: TrainingSettings) -> None:
-        self._data, self._settings, self._epoch = data, settings, 0
+    def __init__(self, data: SpotData, settings: TrainingSettings, first_epoch: int) -> None:
+        self._data, self._settings, self._first = data, settings, first_epoch
+        self._epoch = first_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self._epoch = epoch
+        """Lightning calls this before each epoch, and counts from 0 in a resumed run too."""
+        self._epoch = self._first + epoch
 
     def __len__(self) -> int:
         return len(self._deal(np.random.default_rng(0)))
@@ -73,22 +74,30 @@ class _InOrder(Sampler[tuple[IntArray, IntArray | None]]):
 
 
 class SpotDataModule(LightningDataModule):
-    """Batches for Lightning; a memory-mapped batch is a plain copy, so no worker processes are needed."""
+    """Batches for Lightning; a memory-mapped batch is a plain copy, so no worker processes are needed.
 
-    def __init__(self, data: SpotData, settings: TrainingSettings) -> None:
+    Parameters
+    ----------
+    first_epoch
+        Epochs that were complete before this process.
+    """
+
+    def __init__(self, data: SpotData, settings: TrainingSettings, first_epoch: int = 0) -> None:
         super().__init__()
-        self._data, self._settings = data, settings
+        self._data, self._settings, self._first_epoch = data, settings, first_epoch
 
     @property
     def has_held_out(self) -> bool:
         return len(self._data.held_out) > 0
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(_Rows(self._data), sampler=_TrainingBatches(self._data, self._settings), batch_size=None)
+        sampler = _TrainingBatches(self._data, self._settings, self._first_epoch)
+        return DataLoader(_Rows(self._data), sampler=sampler, batch_size=None, generator=torch.Generator())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.in_order(self._data.held_out)
 
     def in_order(self, rows: IntArray) -> DataLoader[Batch]:
         """Some spots, unturned and in the order given."""
-        return DataLoader(_Rows(self._data), sampler=_InOrder(rows, self._settings.batch_size), batch_size=None)
+        sampler = _InOrder(rows, self._settings.batch_size)
+        return DataLoader(_Rows(self._data), sampler=sampler, batch_size=None, generator=torch.Generator())

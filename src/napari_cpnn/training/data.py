@@ -6,6 +6,8 @@ and the targets are memory-mapped, so that the memory in use does not grow with 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -54,6 +56,8 @@ class SpotData:
         Positions of the spots to train on, and of those held out (may be empty).
     held_out_name
         What is held out, in words; empty when nothing is.
+    key
+        Hash of all of it, patches by what they are cut from.
     """
 
     slides: tuple[str, ...]
@@ -65,6 +69,7 @@ class SpotData:
     train: IntArray
     held_out: IntArray
     held_out_name: str
+    key: str
 
     def mean_expression(self) -> npt.NDArray[np.float32]:
         """Mean of each gene ``(G,)`` over the training spots."""
@@ -103,17 +108,32 @@ def prepare(
             f"Only {int(is_train.sum())} spot(s) with a readable patch are left to train on, and a correlation needs "
             "two; give more spots."
         )
+    targets = _targets(parts, rows, genes, folder / "targets.f32")
     return SpotData(
         slides=tuple(part.slide.name for part in parts),
         genes=tuple(genes),
         images=images,
-        targets=_targets(parts, rows, genes, folder / "targets.f32"),
+        targets=targets,
         shares=_shares(parts, rows, prototypes) if settings.composition_weight > 0 else None,
         slide_of=np.repeat(np.arange(len(parts)), [len(r) for r in rows]),
         train=np.flatnonzero(is_train),
         held_out=np.flatnonzero(~is_train),
         held_out_name=held_out_name,
+        key=_key(parts, rows, prototypes.select(genes), targets),
     )
+
+
+def _key(
+    parts: Sequence[SpotSample], rows: Sequence[IntArray], prototypes: Prototypes, targets: npt.NDArray[np.float32]
+) -> str:
+    facts = [[p.slide.name, p.slide.identity, p.slide.mpp] for p in parts], prototypes.genes, prototypes.cell_types
+    key = hashlib.sha256(json.dumps(facts).encode())
+    key.update(prototypes.profiles.tobytes())
+    for part, chosen in zip(parts, rows, strict=True):
+        key.update(part.centers_um[chosen].tobytes() + part.train[chosen].tobytes())
+    for start in range(0, len(targets), CHUNK):
+        key.update(targets[start : start + CHUNK].tobytes())
+    return key.hexdigest()
 
 
 def _patches(

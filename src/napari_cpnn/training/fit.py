@@ -38,6 +38,7 @@ def train(
     out: str | Path = "runs/cpnn",
     progress: bool = True,
     on_epoch: Callable[[EpochRow], None] | None = None,
+    resume: bool = False,
 ) -> CPNN:
     """Train a model and keep the one that predicts the held-out spots best.
 
@@ -54,11 +55,15 @@ def train(
     out
         Folder of the run, made here; see :mod:`napari_cpnn.training.run_folder` for what is in it. It must not hold a
         trained model already. ``model.safetensors`` is replaced whenever the held-out PCC improves, so that a run
-        that is killed leaves its best model; Ctrl-C ends the run after the present batch and returns it.
+        that is killed leaves its best model; Ctrl-C ends the run after the present batch and returns it. Either can
+        be resumed.
     progress
         Show a bar per epoch in the terminal (on stderr).
     on_epoch
         Called after each epoch with its row of ``metrics.csv``.
+    resume
+        Go on with the run in ``out`` after its last complete epoch; samples, prototypes and settings must be those
+        that it was started with. A run that has not completed an epoch starts from the beginning.
 
     Returns
     -------
@@ -68,23 +73,30 @@ def train(
     Raises
     ------
     TrainingError
-        Data or settings that nothing can be learned from, a folder that cannot be written, or a loss that is not
-        finite; in the last case the best model so far stays in the folder.
+        Data or settings that nothing can be learned from, a folder that cannot be written, a run to be resumed that
+        is finished or was started otherwise, or a loss that is not finite; in the last case the best model so far
+        stays in the folder.
     GenesError, PixelSizeError, SlideError
         Samples that cannot be used.
 
     Notes
     -----
-    On one machine's CPU, with the same seed and number of threads, two runs give bit-equal models.
+    On one machine's CPU, with the same seed and number of threads, two runs give bit-equal models, and so do one
+    that was killed and resumed and one that was not.
     """
     settings = settings or TrainingSettings()
     device = choose_device(settings.device)
-    folder = RunFolder(out)
+    folder = RunFolder(out, resume)
+    state = folder.read_state() if resume else None
+    if state is not None:
+        state.require_same(settings, folder.path)
     # A wrong name, or weights that cannot be had, must show before minutes of patch cutting, not after.
     with torch.random.fork_rng():
         get_backbone(settings.backbone).build(settings.weights)
     with folder.scratch() as scratch, _own_random_state(settings.seed), _quiet_lightning():
         data = prepare(samples, prototypes, settings, scratch, progress)
+        if state is not None:
+            state.require_same_data(data.key, folder.path)
         folder.write_settings(settings)
         chosen = prototypes.select(data.genes)
         model = build_model(
@@ -96,26 +108,41 @@ def train(
         )
         model.provenance.update(_provenance(data, prototypes))
         module = CpnnTraining(model, settings, choose_precision(device, settings.precision))
-        recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch)
-        try:
-            _fit(module, SpotDataModule(data, settings), recorder, device)
-        except TrainingError as error:
-            kept = f" The best model so far is in {folder.model_path}." if recorder.has_model else ""
-            raise TrainingError(f"{error}{kept}") from error
-        finally:
+        recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch, data.key)
+        if state is not None:
+            module.restore(state.tensors, state.epoch)
+            recorder.restore(state)
+            recorder.say(f"Going on after epoch {state.epoch} of the run in {folder.path}.")
+        if state is not None and state.is_finished(settings, len(data.held_out) > 0):
+            is_complete = True  # but for what comes after the last epoch
             recorder.close()
+        else:
+            is_complete = _run(module, SpotDataModule(data, settings, module.first_epoch), recorder, device)
         best = load_model(folder.model_path)
         if settings.calibrate:
             _calibrate(best, data, settings)
         if len(data.held_out):
             best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, settings)}
         folder.write_model(best)
+        if is_complete:
+            folder.drop_state()
         return load_model(folder.model_path)
 
 
-def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> None:
+def _run(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> bool:
+    """Train; whether the run has come to its end (and was not interrupted)."""
+    try:
+        return _fit(module, batches, recorder, device)
+    except TrainingError as error:
+        kept = f" The best model so far is in {recorder.folder.model_path}." if recorder.has_model else ""
+        raise TrainingError(f"{error}{kept}") from error
+    finally:
+        recorder.close()
+
+
+def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> bool:
     trainer = Trainer(
-        max_epochs=module.settings.max_epochs,
+        max_epochs=module.settings.max_epochs - module.first_epoch,
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=[device.index or 0] if device.type == "cuda" else 1,
         callbacks=[recorder],
@@ -132,7 +159,8 @@ def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
     except InterruptedTrainingError:
         if not recorder.has_model:
             raise TrainingError("Training was interrupted before the end of its first epoch: no model.") from None
-        recorder.say(f"Interrupted: the best model so far, of epoch {recorder.best_epoch}, is kept.")
+        recorder.say(f"Interrupted: the best model so far, of epoch {recorder.best_epoch}, is kept; resume goes on.")
+        return False
     except SystemExit as error:  # a second Ctrl-C, which Lightning turns into the end of the process
         raise KeyboardInterrupt from error
     except RuntimeError as error:
@@ -141,6 +169,7 @@ def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
         raise TrainingError(
             f"A batch of {module.settings.batch_size} patches does not fit into memory; lower batch_size."
         ) from error
+    return True
 
 
 def _provenance(data: SpotData, prototypes: Prototypes) -> dict[str, Any]:
@@ -167,6 +196,9 @@ def _decoded(
 
 
 def _calibrate(model: CPNN, data: SpotData, settings: TrainingSettings) -> None:
+    # An interrupted run has been calibrated before; from the same start, so that to resume it changes nothing.
+    model.scale.fill_(1.0)
+    model.shift.zero_()
     lines = LineFit()
     for rows, predicted in _decoded(model, data, data.train, settings):
         lines.add(predicted, data.targets[rows])

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from torch import nn
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.models import CPNN, composition_penalty, mse_loss, pcc_loss, prototype_penalty
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.batches import Batch
 from napari_cpnn.training.metrics import Summary, mean_correlations
-
-#: The learning rates rise over this share of all steps, then fall to zero along a cosine.
-WARM_UP = 0.05
+from napari_cpnn.training.optimisation import WeightAverage, parameter_groups, schedule
+from napari_cpnn.training.resume import load_optimizer, optimizer_tensors
 
 NO_SUMMARY: Summary = {"pcc": math.nan, "scc": math.nan, "n_genes": 0}
 
@@ -35,6 +34,10 @@ class CpnnTraining(LightningModule):
     ----------
     held_out
         Mean PCC and SCC over all held-out spots at once: over single batches they would mean something else.
+    average
+        The average of the weights over the steps, which then is the model of the run; None when it is off.
+    first_epoch
+        Epochs that were complete before this process; not 0 in a resumed run.
     """
 
     initial_prototypes: torch.Tensor
@@ -44,23 +47,50 @@ class CpnnTraining(LightningModule):
         self.model = model
         self.register_buffer("initial_prototypes", model.prototypes.detach().clone(), persistent=False)
         self.settings = settings
+        self.average = WeightAverage(model, settings.weight_average) if settings.weight_average > 0 else None
         self.held_out: Summary = NO_SUMMARY
+        self.first_epoch = 0
+        self._moments: dict[str, torch.Tensor] | None = None
         self._bfloat16 = precision == "bfloat16"
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, torch.Tensor] = {}
         self._n = 0
         self._predicted: list[np.ndarray[Any, Any]] = []
         self._measured: list[np.ndarray[Any, Any]] = []
 
     @property
+    def epoch(self) -> int:
+        """The present epoch of the run, counted from 0."""
+        return int(self.current_epoch) + self.first_epoch
+
+    @property
+    def chosen_model(self) -> CPNN:
+        """What is validated and saved: the model, or the average of its weights."""
+        return self.model if self.average is None else self.average.model
+
+    @property
     def losses(self) -> dict[str, float]:
-        """Mean over the spots of the present epoch: ``loss`` and its weighted terms."""
-        return {name: value / self._n for name, value in self._sums.items()}
+        """Mean over the spots of the present epoch: ``loss`` and its weighted terms.
+
+        Raises
+        ------
+        TrainingError
+            The loss is not finite.
+        """
+        losses = {name: float(value) / self._n for name, value in self._sums.items()}
+        if not math.isfinite(losses["loss"]):
+            raise TrainingError(
+                f"The loss became {losses['loss']} in epoch {self.epoch + 1}; lower the learning rates."
+            )
+        return losses
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights ``(N, C)`` and programs ``(N, R)`` of uint8 patches ``(N, S, S, 3)``."""
-        normalised = self.model.normalize(images).contiguous(memory_format=torch.channels_last)
+        return self._predict(self.model, images)
+
+    def _predict(self, model: CPNN, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        normalised = model.normalize(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            weights, programs = self.model(normalised)
+            weights, programs = model(normalised)
         return weights.float(), programs.float()
 
     def terms(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -87,27 +117,31 @@ class CpnnTraining(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._sums, self._n = {}, 0
+        # What is drawn in an epoch depends on nothing but its number, so that a resumed run draws the same.
+        torch.manual_seed(int(np.random.SeedSequence((self.settings.seed, self.epoch)).generate_state(1)[0]))
         if self.settings.backbone_learning_rate == 0:
             self.model.backbone.eval()  # frozen means its running statistics too
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         terms = self.terms(batch)
         loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss became {loss.item()} in epoch {self.current_epoch + 1}; lower the learning rates."
-            )
         n = len(batch["targets"])
+        # Summed on the device: to read a number there would wait for all that is under way.
         for name, value in {"loss": loss, **terms}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + n * value.item()
+            self._sums[name] = self._sums.get(name, 0.0) + n * value.detach()
         self._n += n
         return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.average is not None:
+            self.average.update(self.model)
 
     def on_validation_epoch_start(self) -> None:
         self._predicted, self._measured = [], []
 
     def validation_step(self, batch: Batch, _index: int) -> None:
-        self._predicted.append(self.model.decode(*self(batch["images"])).cpu().numpy())
+        model = self.chosen_model
+        self._predicted.append(model.decode(*self._predict(model, batch["images"])).cpu().numpy())
         self._measured.append(batch["targets"].cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:
@@ -115,32 +149,41 @@ class CpnnTraining(LightningModule):
         self._predicted, self._measured = [], []
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the pre-trained backbone learns more slowly than the new head, and only matrices decay."""
-        optimizer = torch.optim.AdamW(self._groups())
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, total))
+        """AdamW with the rates of :func:`parameter_groups`; a resumed run has its moments and its place back."""
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, self.settings))
+        trainer = self.trainer
+        per_epoch = int(trainer.estimated_stepping_batches) // max(1, trainer.max_epochs or 1)
+        total = max(1, per_epoch * self.settings.max_epochs)
+        if self._moments is not None:
+            load_optimizer(optimizer, self._moments)
+            self._moments = None
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: schedule(step, total), last_epoch=per_epoch * self.first_epoch - 1
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _groups(self) -> list[dict[str, Any]]:
-        settings = self.settings
-        for parameter in self.model.backbone.parameters():
-            parameter.requires_grad_(settings.backbone_learning_rate > 0)
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in self.model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            in_backbone = name.startswith("backbone.")
-            rate = settings.backbone_learning_rate if in_backbone else settings.learning_rate
-            # Biases, normalisations and the per-gene parameters are no weights of a layer: decay would only
-            # pull them to values that mean nothing (prototypes, for one, to the uniform profile).
-            decays = parameter.ndim >= 2 and "prototypes" not in name
-            groups.setdefault((rate, settings.weight_decay if decays else 0.0), []).append(parameter)
-        return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+    def run_tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors that a run needs to go on: of the model, the optimiser and the average of the weights."""
+        parts: dict[str, Mapping[str, torch.Tensor]] = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors(self.trainer.optimizers[0]),
+        }
+        if self.average is not None:
+            parts["average"] = self.average.model.state_dict()
+            parts["average_updates"] = {"n": torch.tensor(self.average.n_updates)}
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
-
-def _schedule(step: int, total: int) -> float:
-    """Factor of the learning rates at a step: linear warm-up, then half a cosine down to zero."""
-    warm_up = max(1, round(WARM_UP * total))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, total - warm_up))))
+    def restore(self, tensors: Mapping[str, torch.Tensor], n_epochs: int) -> None:
+        """Go on after ``n_epochs`` with the :meth:`run_tensors` of that time."""
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in tensors.items():
+            part, name = key.split("/", 1)
+            parts.setdefault(part, {})[name] = tensor
+        self.first_epoch = n_epochs
+        self.model.load_state_dict(parts["model"])
+        self._moments = parts.get("optimizer", {})
+        if self.average is not None:
+            self.average.model.load_state_dict(parts["average"])
+            self.average.n_updates = int(parts["average_updates"]["n"])

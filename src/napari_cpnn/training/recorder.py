@@ -16,9 +16,13 @@ from tqdm import tqdm
 
 from napari_cpnn.training.metrics import Summary
 from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.resume import RunState
 from napari_cpnn.training.run_folder import RunFolder
 
 EpochRow = dict[str, float]
+
+#: The loss on the bar is brought up to date this often.
+_SHOWN_SECONDS = 0.2
 
 
 class InterruptedTrainingError(Exception):
@@ -40,6 +44,8 @@ class Recorder(Callback):
         Show a bar per epoch on stderr.
     on_epoch
         Called after each epoch with its row of ``metrics.csv``.
+    data_key
+        Hash of the data, for the state from which the run can be resumed.
     """
 
     def __init__(
@@ -49,18 +55,24 @@ class Recorder(Callback):
         held_out_name: str,
         progress: bool,
         on_epoch: Callable[[EpochRow], None] | None,
+        data_key: str,
     ) -> None:
         self.best_epoch = 0
         self._module = module
-        self._folder = folder
+        self.folder = folder
         self._held_out_name = held_out_name
         self._progress = progress
         self._on_epoch = on_epoch
+        self._data_key = data_key
         self._history: list[EpochRow] = []
         self._best = -np.inf
         self._interrupted = threading.Event()
         self._bar: tqdm[Any] | None = None
-        self._started = 0.0
+        self._started = self._shown = 0.0
+
+    def restore(self, state: RunState) -> None:
+        """Go on after the epochs of ``state``."""
+        self._history, self._best, self.best_epoch = list(state.history), state.best, state.best_epoch
 
     @property
     def has_model(self) -> bool:
@@ -100,18 +112,19 @@ class Recorder(Callback):
         self._started = time.perf_counter()
         self._bar = tqdm(
             total=int(trainer.num_training_batches),
-            desc=self._title(trainer),
+            desc=self._title(),
             disable=not self._progress,
             bar_format="{bar:20} {desc}",
         )
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         """Move the bar."""
         if self._bar is not None:
-            self._bar.set_description_str(
-                f"{self._title(trainer)}, loss {self._module.losses['loss']:.3f}", refresh=False
-            )
             self._bar.update()
+            # The loss is on the device, and to read it there waits for all that is under way: not at each step.
+            if self._progress and time.perf_counter() - self._shown > _SHOWN_SECONDS:
+                self._shown = time.perf_counter()
+                self._bar.set_description_str(f"{self._title()}, loss {self._module.losses['loss']:.3f}")
         self._check_interrupt()
 
     def on_validation_batch_end(self, *_: Any) -> None:
@@ -120,15 +133,18 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Write what the epoch has brought. Lightning has validated before."""
-        epoch = trainer.current_epoch + 1
+        epoch = self._module.epoch + 1
         row = self._row(epoch)
         self._history.append(row)
         self._keep_if_best(epoch)
-        self._folder.write_metrics(self._history)
+        self.folder.write_metrics(self._history)
+        # The state comes last: a kill before it repeats the epoch, with the same result.
+        state = self._state(epoch)
+        self.folder.write_state(state)
         if self._bar is not None:
-            self._bar.set_description_str(f"{self._title(trainer)}, {_in_words(row)}", refresh=False)
+            self._bar.set_description_str(f"{self._title()}, {_in_words(row)}", refresh=False)
             self._bar.close()
-        if self._held_out_name and epoch - self.best_epoch >= self._module.settings.patience:
+        if state.is_finished(self._module.settings, bool(self._held_out_name)):
             trainer.should_stop = True
         if self._on_epoch is not None:
             try:
@@ -144,11 +160,21 @@ class Recorder(Callback):
         if self._history:
             settings = self._module.settings
             held_out = f", held out: {self._held_out_name}" if self._held_out_name else ""
-            self._folder.write_curves(self._history, f"{settings.backbone}, {settings.head} head{held_out}")
+            self.folder.write_curves(self._history, f"{settings.backbone}, {settings.head} head{held_out}")
 
-    @staticmethod
-    def _title(trainer: Trainer) -> str:
-        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+    def _title(self) -> str:
+        return f"epoch {self._module.epoch + 1}/{self._module.settings.max_epochs}"
+
+    def _state(self, epoch: int) -> RunState:
+        return RunState(
+            epoch=epoch,
+            best=float(self._best),
+            best_epoch=self.best_epoch,
+            history=self._history,
+            settings=self._module.settings.to_dict(),
+            data_key=self._data_key,
+            tensors=self._module.run_tensors(),
+        )
 
     def _row(self, epoch: int) -> EpochRow:
         losses, held_out = self._module.losses, self._module.held_out
@@ -169,11 +195,11 @@ class Recorder(Callback):
         # A head that predicts constants has no correlation; its first model is kept all the same.
         if self.has_model and not score > self._best:
             return
-        model = self._module.model
+        model = self._module.chosen_model
         model.provenance["epoch"] = epoch
         if self._held_out_name:
             model.provenance["metrics"] = {"held_out": scores_for_card(self._held_out_name, held_out)}
-        self._folder.write_model(model)
+        self.folder.write_model(model)
         self._best, self.best_epoch = (score if np.isfinite(score) else -np.inf), epoch
 
     def _check_interrupt(self) -> None:

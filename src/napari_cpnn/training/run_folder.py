@@ -8,6 +8,8 @@
     The same as a picture.
 ``model.safetensors``
     The best model so far; calibrated at the end.
+``resume.safetensors``
+    What the run needs to go on after its last epoch (see :mod:`napari_cpnn.training.resume`); gone when it is finished.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,23 +29,40 @@ from napari_cpnn.errors import CheckpointError, TrainingError
 from napari_cpnn.models import CPNN, save_model
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.curves import draw_curves
+from napari_cpnn.training.resume import RunState
 
-_SCRATCH_PREFIX = ".patches-"
+_SCRATCH_PREFIX = ".run-"
+
+#: What a killed run may leave: its scratch folder, and files that were not complete.
+_LEFTOVERS = (f"{_SCRATCH_PREFIX}*", ".patches-*", ".*.part", ".model.safetensors.*")
 
 
 class RunFolder:
     """Creates the folder and writes its files, each atomically.
 
+    Parameters
+    ----------
+    resume
+        Whether the folder may hold a run that is not finished.
+
     Raises
     ------
     TrainingError
-        When the folder cannot be written, or already holds a model: a run never replaces another one's result.
+        When the folder cannot be written, or already holds a model: a run never replaces another one's result. With
+        ``resume``, when the run in it is finished.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
         self.path = Path(path)
+        self._state_path = self.path / "resume.safetensors"
         if self.model_path.exists():
-            raise TrainingError(f"{self.path} already holds a trained model; choose another folder or delete it.")
+            if resume and not self._state_path.exists():
+                raise TrainingError(f"The run in {self.path} is finished; its model is {self.model_path}.")
+            if not resume:
+                unfinished = "resume it, " if self._state_path.exists() else ""
+                raise TrainingError(
+                    f"{self.path} already holds a trained model; {unfinished}choose another folder or delete it."
+                )
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
 
@@ -52,10 +72,11 @@ class RunFolder:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A temporary folder inside, for the patches; also clears what a killed run has left here."""
+        """A temporary folder inside, for what the run needs on disk; also clears what a killed run has left here."""
         with self._writing():
-            for left in self.path.glob(f"{_SCRATCH_PREFIX}*"):
-                shutil.rmtree(left)
+            for pattern in _LEFTOVERS:
+                for left in self.path.glob(pattern):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
             folder = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX, dir=self.path))
         try:
             yield folder
@@ -63,15 +84,27 @@ class RunFolder:
             # On Windows a file that is still mapped cannot be deleted; the next run in this folder clears it.
             shutil.rmtree(folder, ignore_errors=True)
 
+    def read_state(self) -> RunState | None:
+        """The state of the run that is to be resumed; None when it has not completed an epoch."""
+        return RunState.read(self._state_path) if self._state_path.exists() else None
+
+    def write_state(self, state: RunState) -> None:
+        self._write(self._state_path.name, state.to_bytes())
+
+    def drop_state(self) -> None:
+        """The run is finished."""
+        with self._writing():
+            self._state_path.unlink(missing_ok=True)
+
     def write_settings(self, settings: TrainingSettings) -> None:
-        self._write("settings.json", json.dumps(settings.to_dict(), indent=2) + "\n")
+        self._write("settings.json", (json.dumps(settings.to_dict(), indent=2) + "\n").encode())
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in history)
-        self._write("metrics.csv", text.getvalue())
+        self._write("metrics.csv", text.getvalue().encode())
 
     def write_curves(self, history: Sequence[Mapping[str, Any]], title: str) -> None:
         with self._writing():
@@ -83,11 +116,17 @@ class RunFolder:
         with self._writing():
             save_model(model, self.model_path)
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, content: bytes) -> None:
+        unfinished = self.path / f".{name}.part"
         with self._writing():
-            unfinished = self.path / f".{name}.part"
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(self.path / name)
+            try:
+                with unfinished.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                unfinished.replace(self.path / name)
+            finally:
+                unfinished.unlink(missing_ok=True)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -15,6 +15,15 @@ class DenseNetFeatures(nn.Module):
     #: What :func:`load_weights` says when a file does not fit.
     architecture = "DenseNet-121"
 
+    #: Names of the layers of ``features`` that have parameters, by resolution, from the image on.
+    stages = (
+        ("conv0", "norm0"),
+        ("denseblock1", "transition1"),
+        ("denseblock2", "transition2"),
+        ("denseblock3", "transition3"),
+        ("denseblock4", "norm5"),
+    )
+
     def __init__(self) -> None:
         super().__init__()
         from monai.networks.nets.densenet import DenseNet121

@@ -50,6 +50,9 @@ class SqueezeNetFeatures(nn.Module):
     #: What :func:`load_weights` says when a file does not fit.
     architecture = "SqueezeNet 1.1"
 
+    #: Positions of the layers of ``features`` that have parameters, by resolution, from the image on.
+    stages = (("0",), ("3", "4"), ("6", "7"), ("9", "10", "11", "12"))
+
     def __init__(self) -> None:
         super().__init__()
         layers: dict[int, nn.Module] = {0: nn.Conv2d(3, 64, 3, stride=2), 1: nn.ReLU(inplace=True)}

@@ -1,0 +1,212 @@
+"""A run that was killed goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from anndata import read_h5ad
+
+from napari_cpnn import load_model, open_slide, train
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.resume import RunState
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def samples(world):
+    return [world.sample(1, rows=4), world.sample(2, rows=4)]
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing of ours sees it coming."""
+
+
+def run(samples, world, settings, out, killed_in=None, **options):
+    """Train; ``killed_in`` is the epoch, counted from 1, in whose second batch the run ends."""
+    original = CpnnTraining.training_step
+
+    def step(self, batch, index):
+        if self.epoch + 1 == killed_in and index == 1:
+            raise Killed
+        return original(self, batch, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CpnnTraining, "training_step", step)
+        return train(samples, world.prototypes, settings, out, progress=False, **options)
+
+
+def read(path):
+    """Samples and prototypes as another process finds them."""
+    slides = [open_slide(path / f"{name}.tif", mpp=0.5) for name in ("one", "two")]
+    return [(slide, read_h5ad(path / f"{slide.name.split('.')[0]}.h5ad")) for slide in slides]
+
+
+def test_a_process_that_is_killed_and_resumed_gives_the_same_bits(world, quick, tmp_path, private_cache):
+    world.prototypes.save(tmp_path / "prototypes.h5ad")
+    for seed, name in enumerate(("one", "two")):
+        slide, spots = world.sample(seed, rows=5)
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.asarray(slide.levels[0]), photometric="rgb", tile=(64, 64))
+        spots.write_h5ad(tmp_path / f"{name}.h5ad")
+    settings = quick.replace(max_epochs=12, batch_size=20, patience=12, weight_average=0.9)
+    command = [sys.executable, "-m", "napari_cpnn.cli", "train", "--prototypes", str(tmp_path / "prototypes.h5ad")]
+    for name in ("one", "two"):
+        command += ["--slide", str(tmp_path / f"{name}.tif"), "--spots", str(tmp_path / f"{name}.h5ad")]
+    command += ["--mpp", "0.5", "--patch", "32", "0.5", "--out", str(tmp_path / "run"), "--quiet"]
+    for key in ("backbone", "weights", "hidden", "n_programs", "max_epochs", "batch_size", "learning_rate", "device",
+                "backbone_learning_rate", "composition_weight", "patience", "weight_average"):  # fmt: skip
+        command += [f"--{key.replace('_', '-')}", str(getattr(settings, key))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.exists() and len(metrics.read_text().splitlines()) > 3:
+            break
+        time.sleep(0.01)
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode == -9, errors.decode()
+    done = RunState.read(tmp_path / "run" / "resume.safetensors").epoch
+    assert 2 <= done < 12
+
+    epochs = []
+    resumed = train(
+        read(tmp_path), world.prototypes, settings, tmp_path / "run", progress=False, resume=True,
+        on_epoch=lambda row: epochs.append(row["epoch"]),
+    )  # fmt: skip
+    assert epochs == list(range(done + 1, 13))
+    unbroken = train(read(tmp_path), world.prototypes, settings, tmp_path / "unbroken", progress=False)
+    assert resumed.fingerprint == unbroken.fingerprint
+    names = {"settings.json", "metrics.csv", "curves.png", "model.safetensors"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == names
+    without_time = [
+        [line.rsplit(",", 1)[0] for line in (tmp_path / folder / "metrics.csv").read_text().splitlines()]
+        for folder in ("run", "unbroken")
+    ]
+    assert without_time[0] == without_time[1]
+
+
+@pytest.mark.parametrize("killed_in", [1, 2, 4])
+def test_every_epoch_can_be_the_last_before_the_kill(samples, world, quick, tmp_path, killed_in):
+    settings = quick.replace(max_epochs=4, batch_size=20)
+    wanted = run(samples, world, settings, tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        run(samples, world, settings, tmp_path / "run", killed_in)
+    resumed = run(samples, world, settings, tmp_path / "run", resume=True)
+    assert resumed.fingerprint == wanted.fingerprint
+
+
+@pytest.mark.parametrize("moment", ["load_model", "_calibrate"])
+def test_a_kill_after_the_last_epoch(samples, world, quick, tmp_path, moment, monkeypatch):
+    settings = quick.replace(max_epochs=3, patience=1)
+    wanted = run(samples, world, settings, tmp_path / "unbroken")
+
+    def kill(*_args):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"napari_cpnn.training.fit.{moment}", kill)
+        with pytest.raises(Killed):
+            run(samples, world, settings, tmp_path / "run")
+    epochs = []
+    resumed = run(samples, world, settings, tmp_path / "run", resume=True, on_epoch=epochs.append)
+    assert not epochs
+    assert resumed.fingerprint == wanted.fingerprint
+
+
+def test_ctrl_c_can_be_resumed(samples, world, quick, tmp_path):
+    settings = quick.replace(max_epochs=4)
+
+    def hook(row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    run(samples, world, settings, tmp_path / "run", on_epoch=hook)
+    with pytest.raises(TrainingError, match="already holds a trained model; resume it, choose another"):
+        run(samples, world, settings, tmp_path / "run")
+    resumed = run(samples, world, settings, tmp_path / "run", resume=True)
+    assert resumed.fingerprint == run(samples, world, settings, tmp_path / "unbroken").fingerprint
+
+
+def test_a_finished_run_says_so(samples, world, quick, tmp_path):
+    settings = quick.replace(max_epochs=1)
+    run(samples, world, settings, tmp_path)
+    with pytest.raises(TrainingError, match=r"The run in .* is finished; its model is .*model\.safetensors"):
+        run(samples, world, settings, tmp_path, resume=True)
+
+
+def test_nothing_to_resume_is_a_start(samples, world, quick, tmp_path):
+    assert run(samples, world, quick.replace(max_epochs=1), tmp_path / "new", resume=True).genes
+
+
+@pytest.fixture
+def killed(samples, world, quick, tmp_path):
+    settings = quick.replace(max_epochs=3, batch_size=20)
+    with pytest.raises(Killed):
+        run(samples, world, settings, tmp_path, killed_in=2)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 0.5}, r"started with learning_rate 0\.01, not 0\.5; resume it with"),
+        ({"batch_size": 30, "seed": 3}, r"started with batch_size 20 and seed 0, not 30 and 3"),
+    ],
+)
+def test_other_settings_are_refused(samples, world, killed, tmp_path, change, message):
+    with pytest.raises(TrainingError, match=message):
+        run(samples, world, killed.replace(**change), tmp_path, resume=True)
+    assert load_model(tmp_path / "model.safetensors")
+
+
+def test_where_patches_are_kept_may_differ(samples, world, killed, tmp_path):
+    assert run(samples, world, killed.replace(patch_cache="none"), tmp_path, resume=True)
+
+
+def test_other_data_are_refused(samples, world, killed, tmp_path):
+    with pytest.raises(TrainingError, match="started on other slides, spots or prototypes"):
+        run([samples[0], world.sample(3, rows=4)], world, killed, tmp_path, resume=True)
+
+
+def test_a_damaged_state_is_a_sentence(samples, world, killed, tmp_path):
+    path = tmp_path / "resume.safetensors"
+    content = path.read_bytes()
+    for damaged in (content[:-100], content[:20], b"", b"\xff" * 200):
+        path.write_bytes(damaged)
+        with pytest.raises(TrainingError, match=r"resume\.safetensors is damaged"):
+            run(samples, world, killed, tmp_path, resume=True)
+
+
+def test_a_state_of_another_version(samples, world, killed, tmp_path):
+    path = tmp_path / "resume.safetensors"
+    content = path.read_bytes().replace(b'\\"format\\": 1', b'\\"format\\": 9')
+    path.write_bytes(content)
+    with pytest.raises(TrainingError, match="another version"):
+        run(samples, world, killed, tmp_path, resume=True)
+
+
+def test_leftovers_of_a_killed_run_are_cleared(samples, world, quick, tmp_path):
+    for folder in (".patches-old", ".run-old"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "targets.f32").write_bytes(b"x" * 1000)
+    (tmp_path / ".resume.safetensors.part").write_bytes(b"x")
+    (tmp_path / ".model.safetensors.abc").write_bytes(b"x")
+    run(samples, world, quick.replace(max_epochs=1), tmp_path)
+    assert not list(tmp_path.glob(".*"))
+    assert json.loads((tmp_path / "settings.json").read_text())["max_epochs"] == 1
