@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 from napari_cpnn import Slide, evaluate, load_model, train
-from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideError, SpotsError
+from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideError, SpotsError, TrainingError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import read_patches
 from napari_cpnn.training import predict_spots, summarise
+from napari_cpnn.training.evaluation import score
+from napari_cpnn.training.noise_ceiling import noise_ceiling
+from napari_cpnn.training.predictions import predict_expression
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +122,96 @@ def test_symmetries_are_those_of_the_training_settings_unless_given(world, model
     assert not predict_spots(model, *sample)[0].equals(asked)
     model.provenance["settings"]["symmetries"] = True
     pd.testing.assert_frame_equal(predict_spots(model, *sample)[0], asked)
+
+
+def test_given_depth_the_line_on_log_totals_is_taken_out(world, model):
+    slide, spots = world.sample(5)
+    scores = evaluate(model, slide, spots)
+    compared = predict_expression(model, slide, spots)
+    totals = spots.layers["counts"].toarray().sum(axis=1)
+    design = np.column_stack([np.ones(len(totals)), np.log(totals)])
+    left = [v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (compared.X, compared.layers["measured"])]
+    for g in (0, 7, 31):
+        r = stats.pearsonr(left[0][:, g], left[1][:, g])[0]
+        assert scores["pcc_given_depth"].iloc[g] == pytest.approx(r, abs=1e-4)
+        depth = stats.pearsonr(compared.layers["measured"][:, g], np.log(totals))[0]
+        assert scores["pcc_of_depth"].iloc[g] == pytest.approx(depth, abs=1e-4)
+    detected = (spots.to_df()[list(scores.index)] > 0).mean()
+    pd.testing.assert_series_equal(scores["detected"], detected, check_names=False)
+    np.testing.assert_allclose(scores["mean_expression"], compared.layers["measured"].mean(axis=0), atol=1e-5)
+
+
+def test_a_prediction_of_depth_alone_is_found_out(world, model):
+    """Spots of one composition and very different depth: what looks like skill is depth."""
+    slide, spots = world.sample(5, rows=12, cols=14)
+    compared = predict_expression(model, slide, spots)
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(20, 1500, spots.n_obs)
+    counts = rng.poisson(depth[:, None] * world.prototypes.profiles[0])
+    compared.obs["total_counts"] = counts.sum(axis=1)
+    compared.layers["measured"] = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    compared.X = np.log(counts.sum(axis=1, keepdims=True)) + rng.normal(0, 0.3, compared.shape)
+    summary = summarise(score(compared, spots))
+    assert summary["pcc"] > 0.15
+    assert abs(summary["pcc_given_depth"]) < 0.05
+
+
+def test_noise_ceiling_and_morans_i_come_on_request(world, model):
+    slide, spots = world.sample(5)
+    plain = evaluate(model, slide, spots, settings=EvaluationSettings(ceiling_repeats=0))
+    assert not {"ceiling", "moran_measured"} & set(plain.columns)
+    full = evaluate(model, slide, spots, settings=EvaluationSettings(ceiling_repeats=3, spatial=True))
+    pd.testing.assert_frame_equal(full[noise_ceiling(spots).columns], noise_ceiling(spots, model.genes, n_repeats=3))
+    assert full["moran_measured"].mean() > 0.1
+    assert full["moran_predicted"].mean() > full["moran_measured"].mean()  # a prediction has no counting noise
+    summary = summarise(full)
+    assert summary["ceiling"] == pytest.approx(full["ceiling"].mean())
+    assert summary["moran_predicted"] == pytest.approx(full["moran_predicted"].mean())
+
+
+def test_what_is_left_out_is_counted(world, model):
+    slide, spots = world.sample(5)
+    counts = spots.layers["counts"].toarray()
+    counts[:3] = 0
+    counts[:, list(spots.var_names).index(model.genes[2])] = 0
+    spots.layers["counts"] = sparse.csr_matrix(counts)
+    spots.obsm["spatial"][5] = np.nan
+    scores = evaluate(model, slide, spots[:, [g for g in spots.var_names if g != model.genes[0]]].copy())
+    expected = {
+        "slide": slide.name, "n_spots": 86, "spots_without_counts": 3, "spots_without_place": 1,
+        "spots_without_patch": 0, "genes_not_measured": 1, "genes_constant_measured": 1, "genes_constant_predicted": 0,
+    }  # fmt: skip
+    assert scores.attrs == expected
+    summary = summarise(scores)
+    assert summary["n_genes"] == len(model.genes) - 2
+    assert {key: summary[key] for key in expected if key != "slide"} | {"slide": slide.name} == expected
+
+
+def test_one_spot_has_no_scores(world, model):
+    slide, spots = world.sample(5)
+    scores = evaluate(model, slide, spots[:1].copy())
+    assert scores["pcc"].isna().all()
+    assert summarise(scores)["n_genes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(0, "No spot of slide5 has counts and a place"), (np.nan, "missing or infinite"), (0.5, "fractional values")],
+)
+def test_counts_that_nothing_can_be_compared_with(world, model, value, message):
+    slide, spots = world.sample(5)
+    spots.layers["counts"] = sparse.csr_matrix(np.full(spots.shape, value))
+    with pytest.raises(SpotsError, match=message):
+        evaluate(model, slide, spots)
+
+
+def test_spots_without_places(world, model):
+    slide, spots = world.sample(5)
+    del spots.obsm["spatial"]
+    with pytest.raises(SpotsError, match="read them with read_spots"):
+        evaluate(model, slide, spots)
+
+
+def test_summary_of_something_else(world):
+    with pytest.raises(TrainingError, match="make it with evaluate"):
+        summarise(pd.DataFrame({"pcc": [1.0]}))
