@@ -1,10 +1,11 @@
 """How far a patch is from the tissue that a model was trained on.
 
-    d(h)^2 = (1 / F) (h - m)' S^-1 (h - m),    S = U diag(v) U' + r (I - U U')
+    d(h)^2 = 1/2 ( sum_k t_k^2 / v_k  +  |h - m - U' t|^2 / q ),    t = U (h - m)
 
-is the squared Mahalanobis distance of the backbone's features ``h`` under a Gaussian of ``K`` principal axes ``U`` and
-one variance ``r`` for all the rest (probabilistic PCA; Tipping and Bishop 1999, Lee et al. 2018). The score is the
-share of held-out training patches that are nearer. Fitted by :mod:`napari_cpnn.training.domain`.
+is a combined index of the backbone's features ``h`` (Yue and Qin 2001): the squared Mahalanobis distance along the
+``K`` principal axes ``U`` of the training patches, and the squared distance from the plane of these axes, each in
+units of its mean over held-out patches. The score is the share of held-out patches that are nearer.
+:mod:`napari_cpnn.training.domain` fits both.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Domain(nn.Module):
     Attributes
     ----------
     center, axes, variances, residual
-        ``(F,)`` mean m, ``(K, F)`` orthonormal U, ``(K,)`` v and ``()`` r.
+        ``(F,)`` mean m, ``(K, F)`` orthonormal rows U, ``(K,)`` v and ``()`` q.
     knots
         ``(N_KNOTS,)`` distances that even shares of the held-out patches, from 0 to `BODY`, do not exceed.
     tail
@@ -60,12 +61,11 @@ class Domain(nn.Module):
         return self.score(self.distance(features))
 
     def distance(self, features: Tensor) -> Tensor:
-        """Distances ``(N,)``; about 1 for tissue like that of the training."""
+        """Distances ``(N,)``; their squares are 1 on average for held-out tissue like that of the training."""
         away = features - self.center
         along = away @ self.axes.T
         rest = (away.square().sum(dim=1) - along.square().sum(dim=1)).clamp(min=0)
-        squared = (along.square() / self.variances).sum(dim=1) + rest / self.residual
-        return (squared / features.shape[1]).sqrt()
+        return (0.5 * ((along.square() / self.variances).sum(dim=1) + rest / self.residual)).sqrt()
 
     def score(self, distance: Tensor) -> Tensor:
         """Share of held-out patches with a smaller distance ``(N,)``, smoothed and continued beyond the largest."""
