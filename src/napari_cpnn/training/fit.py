@@ -25,6 +25,7 @@ from napari_cpnn.slides import Slide
 from napari_cpnn.training.batches import SpotDataModule
 from napari_cpnn.training.calibration import LineFit
 from napari_cpnn.training.data import CHUNK, SpotData, prepare
+from napari_cpnn.training.domain import fit_domain
 from napari_cpnn.training.metrics import pearson, spearman, summarise_values
 from napari_cpnn.training.module import CpnnTraining
 from napari_cpnn.training.recorder import EpochRow, InterruptedTrainingError, Recorder, scores_for_card
@@ -121,6 +122,7 @@ def train(
         best = load_model(folder.model_path)
         if settings.calibrate:
             _calibrate(best, data, settings)
+        fit_domain(best, data, settings)
         if len(data.held_out):
             best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, settings)}
         folder.write_model(best)
