@@ -96,14 +96,22 @@ class TissueSettings(_Settings):
 class PrototypeSettings(_Settings):
     """How prototypes are estimated from single cells."""
 
-    method: Literal["mean"] = _field("mean", "estimator: mean (normalised mean profile)")
+    method: Literal["nb", "mean"] = _field(
+        "nb", "estimator: nb (negative binomial regression on type and batch) or mean (normalised mean profile)"
+    )
     min_genes: int = _field(200, "cells with fewer detected genes are left out")
     max_mito: float = _field(0.3, "cells with a larger share of mitochondrial counts are left out")
     min_cells: int = _field(200, "genes detected in fewer cells are left out")
     min_cells_per_type: int = _field(10, "types with fewer cells are named in a warning")
+    max_iterations: int = _field(200, "nb: at most this many Newton steps")
+    device: DeviceName = _field("auto", "nb: auto, cpu or cuda")
 
     def __post_init__(self) -> None:
-        _check(self.method == "mean", f"There is no way {self.method!r} to estimate prototypes; use 'mean'.")
+        _check(
+            self.method in ("nb", "mean"),
+            f"There is no way {self.method!r} to estimate prototypes; use 'nb' or 'mean'.",
+        )
+        _check(self.max_iterations >= 1, "The regression needs at least one Newton step.")
         _check(0 < self.max_mito <= 1, "The largest mitochondrial share must be in (0, 1].")
         _check(
             min(self.min_genes, self.min_cells, self.min_cells_per_type) >= 0,
@@ -147,6 +155,15 @@ class TrainingSettings(_Settings):
         "auto", "name of the slide that is held out; auto: the last of several, a quarter of a single one; none"
     )
     min_spot_fraction: float = _field(0.1, "genes detected in a smaller share of the training spots are left out")
+    genes: str = _field(
+        "shared",
+        "shared: all genes that cells and spots share; variable or abundant: the n_genes of these with the largest "
+        "variance or mean; or a text file with one gene per line",
+    )
+    n_genes: int = _field(1000, "how many genes 'variable' and 'abundant' keep")
+    gene_weights: Literal["none", "reliability"] = _field(
+        "none", "weight of each gene in the loss; reliability: the share of its variance that is not counting noise"
+    )
     calibrate: bool = _field(True, "refit alpha and beta by least squares after training")
     patch_cache: str = _field(
         "auto", "folder that keeps cut patches for the next run; auto: the user's cache directory; none: keep none"
@@ -175,6 +192,11 @@ class TrainingSettings(_Settings):
         _check(
             self.learning_rate > 0 and self.backbone_learning_rate >= 0,
             "The learning rate must be a positive number, that of the backbone positive or 0.",
+        )
+        _check(self.n_genes >= 1, "At least one gene must be kept.")
+        _check(
+            self.gene_weights in ("none", "reliability"),
+            f"Genes can be weighted by 'none' or by 'reliability', not by {self.gene_weights!r}.",
         )
         _check(0 < self.layer_decay <= 1, "The ratio of the learning rates of two stages must be in (0, 1].")
         _check(0 <= self.weight_average < 1, "The decay of the average of the weights must be in [0, 1).")

@@ -104,3 +104,32 @@ def test_composition_penalty_leaves_out_spots_without_shares() -> None:
     assert none_known.item() == 0
     (gradient,) = torch.autograd.grad(none_known, weights)
     assert (gradient == 0).all()
+
+
+def test_weighted_losses_are_weighted_means_over_genes(spots: tuple[torch.Tensor, torch.Tensor]) -> None:
+    predicted, measured = spots
+    weights = torch.linspace(0, 2, 12)
+    per_gene = [pearsonr(p, m).statistic for p, m in zip(predicted.T.numpy(), measured.T.numpy(), strict=True)]
+    expected = np.average(1 - np.array(per_gene), weights=weights)
+    assert pcc_loss(predicted, measured, weights).item() == pytest.approx(expected, abs=2e-5)
+    errors = ((predicted - measured) ** 2).mean(dim=0).numpy()
+    assert mse_loss(predicted, measured, weights).item() == pytest.approx(np.average(errors, weights=weights), rel=1e-5)
+    ones = torch.ones(12)
+    assert pcc_loss(predicted, measured, ones).item() == pcc_loss(predicted, measured).item()
+    assert mse_loss(predicted, measured, ones).item() == pytest.approx(mse_loss(predicted, measured).item(), rel=1e-6)
+
+
+def test_a_weight_of_a_constant_gene_counts_for_nothing(spots: tuple[torch.Tensor, torch.Tensor]) -> None:
+    predicted, measured = spots[0].clone().requires_grad_(), spots[1].clone()
+    measured[:, 3] = 1.0
+    weights = torch.full((12,), 0.1)
+    weights[3] = 5.0
+    others = [g for g in range(12) if g != 3]
+    loss = pcc_loss(predicted, measured, weights)
+    assert loss.item() == pytest.approx(pcc_loss(predicted[:, others], measured[:, others]).item(), abs=1e-6)
+    only = torch.zeros(12)
+    only[3] = 1.0
+    nothing = pcc_loss(predicted, measured, only)
+    nothing.backward()
+    assert nothing.item() == 0
+    assert torch.isfinite(predicted.grad).all()

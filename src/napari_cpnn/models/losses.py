@@ -13,7 +13,7 @@ from torch import Tensor
 _CONSTANT = 1e-6
 
 
-def pcc_loss(predicted: Tensor, measured: Tensor) -> Tensor:
+def pcc_loss(predicted: Tensor, measured: Tensor, weights: Tensor | None = None) -> Tensor:
     """One minus the Pearson correlation over the spots of a batch, mean over genes (section 3.2 of the paper).
 
     A gene whose *measured* values are constant in the batch has no correlation and contributes nothing; when all
@@ -24,6 +24,8 @@ def pcc_loss(predicted: Tensor, measured: Tensor) -> Tensor:
     ----------
     predicted, measured
         ``(N, G)``: spots, genes.
+    weights
+        ``(G,)``, not negative: the mean over genes is weighted by them. By default all genes count the same.
 
     Returns
     -------
@@ -39,8 +41,9 @@ def pcc_loss(predicted: Tensor, measured: Tensor) -> Tensor:
         m_norm = torch.where(m_constant, torch.ones_like(m_squares), m_squares).sqrt()
         p_norm = torch.where(p_constant, m_norm.square(), p_squares).sqrt()
         correlation = (p_centred * m_centred).sum(dim=0) / (p_norm * m_norm)
-        counts = (~m_constant).to(p.dtype)
-        return ((1 - correlation) * counts).sum() / counts.sum().clamp(min=1)
+        counts = (~m_constant).to(p.dtype) if weights is None else weights.to(p.dtype) * ~m_constant
+        total = counts.sum()
+        return ((1 - correlation) * counts).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def _sum_of_squares(values: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,10 +53,14 @@ def _sum_of_squares(values: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
     return squares, constant
 
 
-def mse_loss(predicted: Tensor, measured: Tensor) -> Tensor:
-    """Mean squared error over spots and genes, ``(N, G)`` each; ST-Net's own loss (He et al. 2020)."""
+def mse_loss(predicted: Tensor, measured: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared error over spots and genes, ``(N, G)`` each; ST-Net's own loss (He et al. 2020).
+
+    With ``weights`` ``(G,)``, not all 0, the mean over genes is weighted by them.
+    """
     with torch.autocast(predicted.device.type, enabled=False):
-        return (_precise(predicted) - _precise(measured)).square().mean()
+        squares = (_precise(predicted) - _precise(measured)).square()
+        return squares.mean() if weights is None else (squares.mean(dim=0) * weights).sum() / weights.sum()
 
 
 def prototype_penalty(prototypes: Tensor, initial: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
-from napari_cpnn.training.gene_choice import choose_genes
+from napari_cpnn.training.gene_choice import choose_genes, gene_weights
 from napari_cpnn.training.patch_cache import PatchArray, PatchCache
 from napari_cpnn.training.spot_samples import SpotSample, check_samples
 
@@ -56,6 +56,8 @@ class SpotData:
         Positions of the spots to train on, and of those held out (may be empty).
     held_out_name
         What is held out, in words; empty when nothing is.
+    gene_weights
+        ``(G,)`` float32, how much each gene counts in the loss; None when all count the same.
     key
         Hash of all of it, patches by what they are cut from.
     """
@@ -69,6 +71,7 @@ class SpotData:
     train: IntArray
     held_out: IntArray
     held_out_name: str
+    gene_weights: npt.NDArray[np.float32] | None
     key: str
 
     def mean_expression(self) -> npt.NDArray[np.float32]:
@@ -119,6 +122,7 @@ def prepare(
         train=np.flatnonzero(is_train),
         held_out=np.flatnonzero(~is_train),
         held_out_name=held_out_name,
+        gene_weights=gene_weights(parts, genes, settings.seed) if settings.gene_weights == "reliability" else None,
         key=_key(parts, rows, prototypes.select(genes), targets),
     )
 

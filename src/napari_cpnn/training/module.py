@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningModule
 
@@ -41,11 +42,20 @@ class CpnnTraining(LightningModule):
     """
 
     initial_prototypes: torch.Tensor
+    gene_weights: torch.Tensor | None
 
-    def __init__(self, model: CPNN, settings: TrainingSettings, precision: str) -> None:
+    def __init__(
+        self,
+        model: CPNN,
+        settings: TrainingSettings,
+        precision: str,
+        gene_weights: npt.NDArray[np.float32] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.register_buffer("initial_prototypes", model.prototypes.detach().clone(), persistent=False)
+        weights = None if gene_weights is None else torch.from_numpy(gene_weights)
+        self.register_buffer("gene_weights", weights, persistent=False)
         self.settings = settings
         self.average = WeightAverage(model, settings.weight_average) if settings.weight_average > 0 else None
         self.held_out: Summary = NO_SUMMARY
@@ -106,13 +116,13 @@ class CpnnTraining(LightningModule):
         return terms
 
     def _expression_loss(self, predicted: torch.Tensor, batch: Batch) -> torch.Tensor:
-        measured, slides = batch["targets"], batch["slide"]
+        measured, slides, weights = batch["targets"], batch["slide"], self.gene_weights
         if self.settings.loss == "mse":
-            return mse_loss(predicted, measured)
+            return mse_loss(predicted, measured, weights)
         if self.settings.correlation == "batch":
-            return pcc_loss(predicted, measured)
+            return pcc_loss(predicted, measured, weights)
         members = [slides == slide for slide in torch.unique(slides)]
-        losses = torch.stack([pcc_loss(predicted[m], measured[m]) * m.sum() for m in members])
+        losses = torch.stack([pcc_loss(predicted[m], measured[m], weights) * m.sum() for m in members])
         return losses.sum() / len(slides)
 
     def on_train_epoch_start(self) -> None:
