@@ -101,14 +101,15 @@ def train(
         folder.write_settings(settings)
         chosen = prototypes.select(data.genes)
         model = build_model(
-            settings.replace(patch_cache="auto"),  # a model does not tell about the folders of a computer
+            # A model does not tell about the folders of a computer.
+            settings.replace(patch_cache="auto", genes=Path(settings.genes).name),
             data.genes,
             chosen.cell_types,
             chosen.profiles,
             data.mean_expression(),
         )
         model.provenance.update(_provenance(data, prototypes))
-        module = CpnnTraining(model, settings, choose_precision(device, settings.precision))
+        module = CpnnTraining(model, settings, choose_precision(device, settings.precision), data.gene_weights)
         recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch, data.key)
         if state is not None:
             module.restore(state.tensors, state.epoch)
