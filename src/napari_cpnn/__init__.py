@@ -26,6 +26,7 @@ _HOMES = {
     "Prototypes": "prototypes",
     "train": "training",
     "evaluate": "training",
+    "cross_validate": "training",
     "load_model": "models",
     "CPNN": "models",
     "predict_map": "mapping",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from napari_cpnn.slides import Slide as Slide
     from napari_cpnn.slides import open_slide as open_slide
     from napari_cpnn.spots import read_spots as read_spots
+    from napari_cpnn.training import cross_validate as cross_validate
     from napari_cpnn.training import evaluate as evaluate
     from napari_cpnn.training import train as train
 

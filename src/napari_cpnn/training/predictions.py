@@ -93,7 +93,7 @@ def predict_expression(
         There are no spots, none with counts and a readable patch, or something else than raw counts.
     """
     genes = shared_genes(model.genes, list(spots.var_names), ("The model", f"the spots of {slide.name}"))
-    usable, left_out = _usable_spots(slide, spots)
+    usable, left_out = usable_spots(slide, spots)
     weights, programs = predict_spots(model, slide, spots[usable], device, symmetries)
     # A linear head has no weights, so whether a patch was read is told from either.
     read = np.isfinite(np.concatenate([weights.to_numpy(), programs], axis=1)).all(axis=1)
@@ -124,7 +124,7 @@ def predict_expression(
     return table
 
 
-def _usable_spots(slide: Slide, spots: AnnData) -> tuple[IntArray, dict[str, int]]:
+def usable_spots(slide: Slide, spots: AnnData) -> tuple[IntArray, dict[str, int]]:
     """Positions of the spots that have counts and a place, and how many have not."""
     if "spatial" not in spots.obsm:
         raise SpotsError(f'The spots of {slide.name} have no obsm["spatial"]; read them with read_spots.')

@@ -1,0 +1,178 @@
+"""The folder of one head and one fold: what is done already is found again after a kill.
+
+``fold.json``
+    What is trained on and tested, and how; written first. A folder never mixes two.
+``run/``
+    The training run (see :mod:`napari_cpnn.training.run_folder`).
+``trained.json``
+    Written when the run has come to its end.
+``<slide>.h5ad``
+    Predicted beside measured expression of the tested spots (see :mod:`napari_cpnn.training.predictions`).
+``<slide>.csv``, ``scores.json``
+    Scores per gene, and for the slides as a whole with the evaluation settings that they were made with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.prototypes import Prototypes
+from napari_cpnn.settings import EvaluationSettings, TrainingSettings
+from napari_cpnn.slides import Slide
+from napari_cpnn.spots.counts import read_h5ad_table
+from napari_cpnn.spots.quality import counts_matrix
+from napari_cpnn.training.folds import folder_names
+from napari_cpnn.training.tables import read_table, write_table
+
+FORMAT = 1
+
+#: Settings that change where training takes place, but not what comes out of it (up to the arithmetic of a device).
+_FREE = ("device", "patch_cache")
+
+#: Evaluation settings that change the scores of a slide.
+_SCORING = ("ceiling_repeats", "spatial")
+
+
+class FoldFolder:
+    """Reads and writes the folder; nothing is made before :meth:`start`.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    slides
+        Labels of the tested slides.
+    """
+
+    def __init__(self, path: Path, slides: Sequence[str]) -> None:
+        self.path = path
+        self.run_path = path / "run"
+        self.model_path = self.run_path / "model.safetensors"
+        self._names = dict(zip(slides, folder_names(slides), strict=True))
+
+    def start(self, settings: TrainingSettings, facts: Mapping[str, Any]) -> None:
+        """Make the folder, or check that it is the one of these settings and facts.
+
+        Raises
+        ------
+        TrainingError
+            The folder has another fold in it; the message names what differs.
+        """
+        asked = {name: value for name, value in settings.to_dict().items() if name not in _FREE}
+        asked = {"format": FORMAT, "settings": asked, **facts}
+        path = self.path / "fold.json"
+        if path.exists():
+            there = _read_json(path)
+            changed = [name for name in asked if there.get(name) != asked[name]]
+            if "settings" in changed:
+                before, now = dict(there.get("settings", {})), asked["settings"]
+                changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+            if changed:
+                raise TrainingError(
+                    f"{self.path} holds a fold with another {', '.join(changed)}; "
+                    "choose another folder for this cross-validation, or delete that one."
+                )
+            return
+        _write_json(path, asked)
+
+    @property
+    def is_trained(self) -> bool:
+        return (self.path / "trained.json").exists()
+
+    def clear_unusable_run(self) -> bool:
+        """Delete a run that was killed before it could be resumed; whether one that can be resumed is left."""
+        unfinished = (self.run_path / "resume.safetensors").exists()
+        if self.run_path.exists() and not unfinished:
+            shutil.rmtree(self.run_path)
+        return unfinished
+
+    def finish_training(self) -> bool:
+        """Note that the run has come to its end; false when it has not, since it was interrupted."""
+        if (self.run_path / "resume.safetensors").exists():
+            return False
+        _write_json(self.path / "trained.json", {"model": "run/model.safetensors"})
+        return True
+
+    def write_predictions(self, slide: str, compared: AnnData) -> None:
+        path = self.path / f"{self._names[slide]}.h5ad"
+        unfinished = path.with_name(f".{path.name}.part")
+        try:
+            compared.write_h5ad(unfinished, compression="gzip")
+            unfinished.replace(path)
+        except OSError as error:
+            raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def read_predictions(self, slide: str) -> AnnData | None:
+        """None when there are none yet."""
+        path = self.path / f"{self._names[slide]}.h5ad"
+        return read_h5ad_table(path, TrainingError) if path.exists() else None
+
+    def write_scores(self, scores: Mapping[str, pd.DataFrame], settings: EvaluationSettings) -> None:
+        for slide, table in scores.items():
+            write_table(table.reset_index(), self.path / f"{self._names[slide]}.csv")
+        slides = {slide: table.attrs for slide, table in scores.items()}
+        _write_json(self.path / "scores.json", {"settings": _scoring(settings), "slides": slides})
+
+    def read_scores(self, settings: EvaluationSettings) -> dict[str, pd.DataFrame]:
+        """Scores by slide; of none that were made with other settings."""
+        path = self.path / "scores.json"
+        facts = _read_json(path) if path.exists() else {}
+        if facts.get("settings") != _scoring(settings):
+            return {}
+        scores = {}
+        for slide, attrs in facts["slides"].items():
+            if slide in self._names:
+                scores[slide] = read_table(self.path / f"{self._names[slide]}.csv").set_index("gene")
+                scores[slide].attrs = attrs
+        return scores
+
+
+def sample_key(slide: Slide, spots: AnnData) -> str:
+    """Hash of a slide's name, shape and pixel size, and of its spots: their counts, places and genes."""
+    key = hashlib.sha256(repr((slide.name, slide.shape, slide.mpp)).encode())
+    counts = counts_matrix(spots)
+    for values in (counts.indptr, counts.indices, counts.data):
+        key.update(np.asarray(values, dtype=np.float64).tobytes())
+    key.update(np.asarray(spots.obsm.get("spatial", ()), dtype=np.float64).tobytes())
+    key.update("\n".join(map(str, spots.var_names)).encode())
+    return key.hexdigest()[:16]
+
+
+def prototypes_key(prototypes: Prototypes) -> str:
+    """Hash of profiles and names."""
+    key = hashlib.sha256(np.ascontiguousarray(prototypes.profiles).tobytes())
+    key.update(repr((prototypes.cell_types, prototypes.genes)).encode())
+    return key.hexdigest()[:16]
+
+
+def _scoring(settings: EvaluationSettings) -> dict[str, Any]:
+    return {name: value for name, value in settings.to_dict().items() if name in _SCORING}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} is damaged ({error}); delete its folder to run the fold again.") from error
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error

@@ -1,0 +1,52 @@
+"""Tables on disk: CSV or Parquet by the ending of the name, complete or not there at all."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pandas as pd
+
+from napari_cpnn.errors import TrainingError
+
+
+def write_table(table: pd.DataFrame, path: str | Path, index: bool = False) -> None:
+    """Write a table as ``.csv`` or ``.parquet``; a kill leaves the file that was there, or the new one.
+
+    Raises
+    ------
+    TrainingError
+        Another ending, a place that cannot be written, or Parquet without pyarrow.
+    """
+    path = Path(path)
+    if path.suffix not in (".csv", ".parquet"):
+        raise TrainingError(f"Tables are written as .csv or .parquet, not as {path.name}.")
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if path.suffix == ".csv":
+                table.to_csv(unfinished, index=index)
+            else:
+                table.to_parquet(unfinished, index=index, engine="pyarrow")
+            unfinished.replace(path)
+        finally:  # gone already when all went well
+            unfinished.unlink(missing_ok=True)
+    except ImportError as error:
+        raise TrainingError(
+            f"Parquet needs pyarrow ({error}); run pip install 'napari-cpnn[parquet]' or write .csv."
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read what :func:`write_table` wrote without an index; numbers come back bit by bit."""
+    path = Path(path)
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path, engine="pyarrow")
+        # A gene called NA is a name, and an empty field a number that is not there.
+        return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    except (OSError, ValueError, ImportError) as error:
+        raise TrainingError(f"{path} cannot be read as a table ({error}).") from error

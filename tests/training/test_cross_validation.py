@@ -1,0 +1,198 @@
+"""Cross-validation on the small world: no leak, no work done twice, and folds that cannot be tested."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from napari_cpnn import cross_validate, evaluate, train
+from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
+from napari_cpnn.settings import EvaluationSettings
+from napari_cpnn.training import cross_validation
+
+SETTINGS = EvaluationSettings(ceiling_repeats=1)
+
+
+@pytest.fixture(scope="module")
+def samples(world):
+    """Two sections of patient C, one of B, one of A."""
+    result = [world.sample(i, rows=4, cols=6, name=name) for i, name in enumerate(("C2", "C3", "B4", "A1"))]
+    for (_, spots), patient in zip(result, "CCBA", strict=True):
+        spots.obs["patient"] = patient
+    return result
+
+
+@pytest.fixture(scope="module")
+def heads(quick):
+    one = quick.replace(max_epochs=1, batch_size=24)
+    return {"ours": one, "plain head": one.replace(head="linear", composition_weight=0.0, n_programs=0)}
+
+
+@pytest.fixture(scope="module")
+def finished(world, samples, heads, tmp_path_factory):
+    """A cross-validation that ran in one go."""
+    out = tmp_path_factory.mktemp("cv")
+    return out, cross_validate(samples, world.prototypes, heads, out=out, evaluation=SETTINGS, progress=False)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Folders that were trained into."""
+    calls = []
+
+    def spy(*args, **kwargs):
+        calls.append("/".join(args[3].parts[-3:-1]))
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(cross_validation, "train", spy)
+    return calls
+
+
+def test_every_slide_is_tested_once_per_head(finished, samples):
+    out, table = finished
+    assert list(table.columns[:6]) == ["head", "fold", "slide", "gene", "pcc", "scc"]
+    found = table.groupby(["head", "fold", "slide"], sort=False).size()
+    assert list(found.index) == [
+        (head, fold, slide)
+        for fold, slides in (("C", ("C2", "C3")), ("B", ("B4",)), ("A", ("A1",)))
+        for head in ("ours", "plain head")
+        for slide in slides
+    ]
+    assert (table["n_spots"] == 24).all()
+    folds = pd.read_csv(out / "folds.csv")
+    means = table.groupby(["head", "slide"])["pcc"].mean()
+    for row in folds.itertuples():
+        assert row.pcc == pytest.approx(means[row.head, row.slide])
+    assert (folds["spots_without_counts"] == 0).all()
+    pd.testing.assert_frame_equal(pd.read_csv(out / "scores.csv"), table, check_exact=False)
+
+
+def test_a_fold_is_a_training_on_the_others(finished, world, samples, heads, tmp_path):
+    _, table = finished
+    c2, c3, b4, a1 = samples
+    model = train([a1, c2, c3], world.prototypes, heads["ours"], tmp_path / "run", progress=False)
+    assert model.provenance["held_out"] == "C3"
+    expected = evaluate(model, *b4, settings=SETTINGS)
+    rows = table[(table["head"] == "ours") & (table["fold"] == "B")].set_index("gene")
+    pd.testing.assert_frame_equal(rows[expected.columns], expected, check_exact=True)
+
+
+def test_finished_folds_are_not_run_again(finished, world, samples, heads, trained, tmp_path):
+    out, table = finished
+    again = cross_validate(samples, world.prototypes, heads, out=out, evaluation=SETTINGS, progress=False)
+    pd.testing.assert_frame_equal(again, table, check_exact=True)
+    other = EvaluationSettings(ceiling_repeats=0, spatial=True)
+    copy = shutil.copytree(out, tmp_path / "copy")
+    more = cross_validate(samples, world.prototypes, heads, out=copy, evaluation=other, progress=False)
+    assert "moran_predicted" in more
+    assert "ceiling" not in more
+    pd.testing.assert_series_equal(more["pcc"], table["pcc"], check_exact=True)
+    assert trained == []
+
+
+def test_a_killed_run_goes_on_where_it_was(finished, world, samples, heads, trained, tmp_path, monkeypatch):
+    _, table = finished
+
+    def killed(*args):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return predict(*args)
+
+    predict = cross_validation.predict_expression
+    monkeypatch.setattr(cross_validation, "predict_expression", killed)
+    arguments = {"out": tmp_path, "evaluation": SETTINGS, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(samples, world.prototypes, heads, **arguments)
+    assert trained == ["ours/C", "plain_head/C", "ours/B"]
+    (tmp_path / "plain_head" / "B" / "run").mkdir(parents=True, exist_ok=True)  # killed before its first epoch
+    (tmp_path / "plain_head" / "B" / "run" / "model.safetensors").write_bytes(b"half a model")
+    monkeypatch.setattr(cross_validation, "predict_expression", predict)
+    resumed = cross_validate(samples, world.prototypes, heads, **arguments)
+    assert trained[3:] == ["plain_head/B", "ours/A", "plain_head/A"]
+    pd.testing.assert_frame_equal(resumed, table, check_exact=True)
+
+
+def test_an_interrupted_training_ends_it_all(world, samples, heads, tmp_path, monkeypatch):
+    def interrupted(*args, **_):
+        args[3].mkdir(parents=True)
+        (args[3] / "resume.safetensors").touch()
+
+    monkeypatch.setattr(cross_validation, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(samples, world.prototypes, heads, out=tmp_path, progress=False)
+
+
+def test_a_folder_keeps_to_its_settings_and_data(finished, world, samples, heads):
+    out, _ = finished
+    ours = heads["ours"]
+    with pytest.raises(TrainingError, match=r"holds a fold with another learning_rate, max_epochs;"):
+        cross_validate(samples, world.prototypes, {"ours": ours.replace(max_epochs=9, learning_rate=0.1)}, out=out)
+    cross_validate(samples, world.prototypes, {"ours": ours.replace(device="auto")}, out=out, evaluation=SETTINGS)
+    with pytest.raises(TrainingError, match=r"ours.C holds a fold with another tested;"):
+        changed = [(samples[0][0], samples[0][1][:20].copy()), *samples[1:]]
+        cross_validate(changed, world.prototypes, {"ours": ours}, out=out)
+
+
+def replaced(samples, i, change):
+    slide, spots = samples[i]
+    spots = spots.copy()
+    spots = change(spots)
+    return [*samples[:i], (slide, spots), *samples[i + 1 :]]
+
+
+def with_counts(spots, values):
+    spots.layers["counts"] = sparse.csr_matrix(np.broadcast_to(values, spots.shape))
+    return spots
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda spots: spots[:1].copy(), "B4 has one spot with counts and a place, and a correlation needs two"),
+        (lambda spots: with_counts(spots, 0), "No spot of B4 has counts and a place"),
+        (lambda spots: with_counts(spots, 3), "No gene of the prototypes varies over the 24 spots of B4"),
+    ],
+    ids=["one spot", "all-zero spots", "constant genes"],
+)
+def test_a_fold_that_cannot_be_tested_is_said_and_the_others_go_on(world, samples, heads, change, message, tmp_path):
+    changed = replaced(samples, 2, change)[1:]  # C3, B4, A1
+    settings = {"ours": heads["ours"].replace(validation="none", backbone_learning_rate=0.0)}
+    with pytest.warns(CpnnWarning) as caught:
+        table = cross_validate(
+            changed,
+            world.prototypes,
+            settings,
+            "section",
+            tmp_path,
+            EvaluationSettings(ceiling_repeats=0),
+            progress=False,
+        )
+    assert any(message in str(w.message) and "is not tested with ours" in str(w.message) for w in caught)
+    assert list(dict.fromkeys(table["slide"])) == ["C3", "A1"]
+    folds = pd.read_csv(tmp_path / "folds.csv").set_index("slide")
+    assert message in folds.loc["B4", "not_tested"]
+    assert folds.loc[["C3", "A1"], "not_tested"].isna().all()
+
+
+def test_no_fold_can_be_tested(world, samples, heads, tmp_path):
+    changed = []
+    for slide, spots in samples[:2]:
+        renamed = spots.copy()
+        renamed.var_names = [f"ENSG0000000{i:04d}" for i in range(spots.n_vars)]
+        changed.append((slide, renamed))
+    with pytest.warns(CpnnWarning), pytest.raises(TrainingError, match=r"No fold could be tested; C2: .* Ensembl ids"):
+        cross_validate(changed, world.prototypes, heads, "section", tmp_path, progress=False)
+
+
+def test_settings_that_no_fold_can_have(world, samples, heads, tmp_path):
+    named = heads["ours"].replace(validation="C2")
+    with pytest.raises(SettingsError, match="hold out C2 for validation, but each slide is tested"):
+        cross_validate(samples, world.prototypes, named, out=tmp_path)
+    with pytest.raises(SettingsError, match="prototypes for random and settings for ours, plain head"):
+        cross_validate(samples, {"random": world.prototypes}, heads, out=tmp_path)
+    with pytest.raises(SettingsError, match="no head to train"):
+        cross_validate(samples, world.prototypes, {}, out=tmp_path)
