@@ -97,12 +97,13 @@ class PrototypeSettings(_Settings):
     """How prototypes are estimated from single cells."""
 
     method: Literal["nb", "mean"] = _field(
-        "nb", "estimator: nb (negative binomial regression on type and batch) or mean (normalised mean profile)"
+        "mean", "estimator: nb (negative binomial regression on type and batch) or mean (normalised mean profile)"
     )
     min_genes: int = _field(200, "cells with fewer detected genes are left out")
     max_mito: float = _field(0.3, "cells with a larger share of mitochondrial counts are left out")
     min_cells: int = _field(200, "genes detected in fewer cells are left out")
     min_cells_per_type: int = _field(10, "types with fewer cells are named in a warning")
+    prior_counts: float = _field(1.0, "nb: pull of each type towards the common profile, in counts per gene")
     max_iterations: int = _field(200, "nb: at most this many Newton steps")
     device: DeviceName = _field("auto", "nb: auto, cpu or cuda")
 
@@ -111,6 +112,7 @@ class PrototypeSettings(_Settings):
             self.method in ("nb", "mean"),
             f"There is no way {self.method!r} to estimate prototypes; use 'nb' or 'mean'.",
         )
+        _check(self.prior_counts > 0, "The pull towards the common profile must be a positive number of counts.")
         _check(self.max_iterations >= 1, "The regression needs at least one Newton step.")
         _check(0 < self.max_mito <= 1, "The largest mitochondrial share must be in (0, 1].")
         _check(
@@ -150,6 +152,12 @@ class TrainingSettings(_Settings):
         0.0, "decay of the moving average of the weights, which then is the model, such as 0.99; 0: off"
     )
     augment: bool = _field(True, "flips and quarter turns")
+    stain_augment: float = _field(
+        0.0, "standard deviation of random changes of haematoxylin and eosin in training, such as 0.1; 0: off"
+    )
+    stain_unit: Literal["slide", "patch"] = _field(
+        "slide", "what is stained alike: all patches of a slide in a batch, or each patch for itself"
+    )
     symmetries: bool = _field(False, "test time: mean over the eight symmetries of the patch")
     validation: str = _field(
         "auto", "name of the slide that is held out; auto: the last of several, a quarter of a single one; none"
@@ -197,6 +205,10 @@ class TrainingSettings(_Settings):
         _check(
             self.gene_weights in ("none", "reliability"),
             f"Genes can be weighted by 'none' or by 'reliability', not by {self.gene_weights!r}.",
+        )
+        _check(0 <= self.stain_augment <= 1, "Random changes of the stains must be between 0 and 1.")
+        _check(
+            self.stain_unit in ("slide", "patch"), f"A 'slide' or a 'patch' is stained alike, not {self.stain_unit!r}."
         )
         _check(0 < self.layer_decay <= 1, "The ratio of the learning rates of two stages must be in (0, 1].")
         _check(0 <= self.weight_average < 1, "The decay of the average of the weights must be in [0, 1).")

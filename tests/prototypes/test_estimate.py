@@ -76,9 +76,10 @@ def test_sentences() -> None:
         estimate_prototypes(cells(), batch="donor", settings=LOOSE)
     bare = cells()
     del bare.layers["counts"]
+    bare.X = None
     with pytest.raises(CellsError, match="no raw counts in layers"):
         estimate_prototypes(bare)
-    with pytest.raises(PrototypesError, match="No cell is left of 60: 0 have no label, 60 fewer than 200 genes"):
+    with pytest.raises(PrototypesError, match="No cell is left of 60: 0 without a label, 60 with fewer than 200 genes"):
         estimate_prototypes(cells())
     with pytest.raises(PrototypesError, match=r"No gene is left: of 30 detected genes 0 are in at least 200"):
         estimate_prototypes(cells(), settings=LOOSE.replace(min_cells=200))

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import scipy.sparse as sp
+import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
-from napari_cpnn.genes import is_mitochondrial
+from napari_cpnn.genes import look_like_ensembl, symbols_beside
 from napari_cpnn.prototypes.prototypes import Prototypes
+from napari_cpnn.prototypes.statistics import GroupStatistics, count_statistics
 from napari_cpnn.settings import PrototypeSettings
+from napari_cpnn.spots.counts import unique_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,117 +25,208 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: What the message says for each reason for which cells are left out.
+#: What the messages say for each reason for which cells are left out.
 _REASONS = {
     "no_label": "without a label",
-    "few_genes": "with few genes",
-    "mitochondrial": "with many mitochondrial counts",
+    "no_batch": "without a batch",
+    "few_genes": "with fewer than {0.min_genes} genes",
+    "mitochondrial": "with more than {0.max_mito:.0%} mitochondrial counts",
 }
+
+
+@overload
+def estimate_prototypes(
+    cells: AnnData, cell_type: str = ..., batch: str | None = ..., settings: PrototypeSettings | None = ...
+) -> Prototypes: ...
+
+
+@overload
+def estimate_prototypes(
+    cells: AnnData, cell_type: Sequence[str], batch: str | None = ..., settings: PrototypeSettings | None = ...
+) -> dict[str, Prototypes]: ...
 
 
 def estimate_prototypes(
     cells: AnnData,
-    cell_type: str = "celltype",
+    cell_type: str | Sequence[str] = "celltype",
     batch: str | None = None,
     settings: PrototypeSettings | None = None,
-) -> Prototypes:
+) -> Prototypes | dict[str, Prototypes]:
     """Estimate the mean expression profile of each cell type.
 
-    Cells without a label, with few genes or with many mitochondrial counts are left out, then genes that are seen in
-    few of the remaining cells. The profile of a type is the sum of the counts of its cells, divided by its total:
-    for cells with counts ``~ Poisson(s_k T_cg)`` this is the maximum-likelihood estimate of ``T_c``.
+    Cells without a label or batch, with few genes or with many mitochondrial counts are left out, then genes that are
+    seen in few of the remaining cells. ``method="nb"`` fits a negative binomial regression on type and batch
+    (:mod:`napari_cpnn.prototypes.regression`; paper 3.1.2), which takes depth and ambient background of the batches
+    out and draws types with few cells towards the common profile. ``method="mean"`` divides the summed counts of each
+    type by their total, whatever the batches.
 
     Parameters
     ----------
     cells
-        Raw counts in ``layers["counts"]``, ``(cells, genes)``.
-    cell_type, batch
-        Columns of ``obs``. The batches are recorded; the mean profile does not model them.
+        Raw counts in ``layers["counts"]`` or else ``X``, ``(cells, genes)``, in memory or on disk (``backed``, CSR).
+        They are read once, in chunks.
+    cell_type
+        Column of ``obs``; or several, for prototypes at several granularities from one pass over the counts.
+    batch
+        Column of ``obs`` such as the patient; None: all cells are of one batch.
     settings
         Filters and method.
 
     Returns
     -------
-    Prototypes
-        Cell types in alphabetic order. ``provenance`` says what was left out.
+    Prototypes, or dict of them by column
+        Cell types in alphabetic order. ``provenance`` says what was left out, and how good the fit is.
 
     Raises
     ------
     CellsError
-        When a column is missing or there are no raw counts.
+        When a column is missing, the values are no counts or a gene is named twice.
     PrototypesError
         When no cell, gene or type is left.
     """
     settings = settings or PrototypeSettings()
-    if "counts" not in cells.layers:
-        raise CellsError('The cells have no raw counts in layers["counts"]; read them with read_cells.')
-    labels = _column(cells, cell_type)
+    columns = [cell_type] if isinstance(cell_type, str) else list(cell_type)
+    labels = [_column(cells, name) for name in columns]
     batches = None if batch is None else _column(cells, batch)
-    counts = sp.csr_matrix(cells.layers["counts"])
-    kept, dropped = _kept_cells(counts, labels, list(cells.var_names), settings)
-    counts, labels = counts[kept], labels[kept].astype(str)
-    if batches is not None:
-        batches = batches[kept].astype(str)
-    genes = _kept_genes(counts, settings)
-    counts = counts[:, genes]
-    names = sorted(labels.unique())
-    membership = _membership(labels, names)
-    sums = (membership @ counts).toarray().astype(np.float64)
-    n_cells = np.asarray(membership.sum(axis=1)).ravel().astype(np.int64)
-    names, sums, n_cells = _without_silent(names, sums, n_cells)
-    _warn_of_thin(names, n_cells, settings)
-    provenance: dict[str, Any] = {
-        "source": "single cells",
-        "cell_type": cell_type,
-        "batch": batch,
-        "batches": {} if batches is None else {str(b): int(n) for b, n in batches.value_counts().items()},
-        "settings": settings.to_dict(),
-        "cells_left_out": dropped,
-        "n_genes_given": int(cells.n_vars),
+    genes, gene_ids = _genes(cells)
+    found = count_statistics(_counts(cells), genes, labels, batches, settings)
+    about = {"source": "single cells", "batch": batch, "settings": settings.to_dict(), "n_genes_given": len(genes)}
+    prototypes = {
+        name: _estimate(stats, genes, gene_ids, settings, {"cell_type": name, **about})
+        for name, stats in zip(columns, found, strict=True)
     }
-    profiles = (sums / sums.sum(axis=1, keepdims=True)).astype(np.float32)
-    return Prototypes(profiles, tuple(names), tuple(cells.var_names[genes]), n_cells, provenance)
+    return prototypes[cell_type] if isinstance(cell_type, str) else prototypes
 
 
 def _column(cells: AnnData, name: str) -> pd.Series[Any]:
     if name not in cells.obs:
         there = ", ".join(map(str, cells.obs.columns)) or "none"
         raise CellsError(f"The cells have no column {name!r}; the columns there are: {there}.")
-    column: pd.Series[Any] = cells.obs[name].astype(object)
+    column: pd.Series[Any] = cells.obs[name]
     return column
 
 
-def _kept_cells(
-    counts: sp.csr_matrix, labels: pd.Series[Any], genes: list[str], settings: PrototypeSettings
-) -> tuple[np.ndarray[Any, Any], dict[str, int]]:
-    """Which cells are used, and how many are not, each by the first reason that holds."""
-    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    mito = np.asarray(counts[:, is_mitochondrial(genes)].sum(axis=1), dtype=np.float64).ravel()
-    reasons = {
-        "no_label": (labels.isna() | (labels.astype(str).str.strip() == "")).to_numpy(),
-        "few_genes": (counts.getnnz(axis=1) < settings.min_genes) | (totals == 0),
-        "mitochondrial": mito > settings.max_mito * totals,
-    }
-    kept = np.ones(len(totals), dtype=bool)
-    dropped = {}
-    for reason, wrong in reasons.items():
-        dropped[reason] = int((kept & wrong).sum())
-        kept &= ~wrong
-    if not kept.any():
-        raise PrototypesError(
-            f"No cell is left of {len(totals)}: {dropped['no_label']} have no label, {dropped['few_genes']} fewer than "
-            f"{settings.min_genes} genes, {dropped['mitochondrial']} more than {settings.max_mito:.0%} mitochondrial "
-            "counts; change PrototypeSettings."
+def _counts(cells: AnnData) -> Any:
+    """The matrix that should hold raw counts; each chunk of it is checked as it is read."""
+    matrix = cells.layers.get("counts", cells.X)
+    if matrix is None:
+        raise CellsError('The cells have no raw counts in layers["counts"] or X; read them with read_cells.')
+    return matrix
+
+
+def _genes(cells: AnnData) -> tuple[list[str], list[str] | None]:
+    """Names of the genes, symbols where there are any, and their ids where those are known beside."""
+    names = [str(name) for name in cells.var_names]
+    symbols = symbols_beside(names, {str(column): cells.var[column] for column in cells.var.columns})
+    if symbols:
+        return list(unique_names(symbols)), names
+    unique, times = np.unique(names, return_counts=True)
+    if (times > 1).any():
+        raise CellsError(
+            f"The cells name {int((times > 1).sum())} genes more than once, such as {unique[times > 1][0]}; call "
+            "var_names_make_unique() on them, or read them with read_cells."
         )
-    if not kept.all():
-        left_out = ", ".join(f"{n} {_REASONS[reason]}" for reason, n in dropped.items() if n)
-        _log.info("prototypes from %d of %d cells; left out: %s", kept.sum(), len(kept), left_out)
-    return kept, dropped
+    if look_like_ensembl(names):
+        warnings.warn(
+            "The genes are named by Ensembl ids, by which mitochondrial ones are not recognised, so no cell is left "
+            "out for its mitochondrial counts.",
+            CpnnWarning,
+            stacklevel=3,
+        )
+        return names, names
+    return names, [str(i) for i in cells.var["gene_ids"]] if "gene_ids" in cells.var else None
 
 
-def _kept_genes(counts: sp.csr_matrix, settings: PrototypeSettings) -> np.ndarray[Any, Any]:
+def _estimate(
+    stats: GroupStatistics,
+    genes: list[str],
+    gene_ids: list[str] | None,
+    settings: PrototypeSettings,
+    provenance: dict[str, Any],
+) -> Prototypes:
+    """Prototypes of one annotation."""
+    _check_cells(stats, settings)
+    kept = _kept_genes(stats, settings)
+    stats = _without_silent(stats.select_genes(kept))
+    n_cells, sums = stats.per_type()
+    thin = {t: int(n) for t, n in zip(stats.cell_types, n_cells, strict=True) if n < settings.min_cells_per_type}
+    if thin:
+        names = ", ".join(f"{name} ({n})" for name, n in thin.items())
+        warnings.warn(
+            f"Few cells stand behind these prototypes, so they are uncertain: {names}.", CpnnWarning, stacklevel=3
+        )
+    rates, dispersion, fit = (sums, None, {}) if settings.method == "mean" else _regression(stats, settings)
+    provenance |= {
+        "batches": {} if provenance["batch"] is None else stats.per_batch(),
+        "cells_left_out": stats.left_out,
+        "thin_types": thin,
+        "fit": fit,
+    }
+    return Prototypes(
+        (rates / rates.sum(axis=1, keepdims=True)).astype(np.float32),
+        stats.cell_types,
+        tuple(genes[i] for i in kept),
+        n_cells,
+        provenance,
+        None if dispersion is None else dispersion.astype(np.float32),
+        None if gene_ids is None else tuple(gene_ids[i] for i in kept),
+    )
+
+
+def _regression(
+    stats: GroupStatistics, settings: PrototypeSettings
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], dict[str, Any]]:
+    """Rates of the types, dispersions of the genes, and how good the fit is."""
+    from napari_cpnn.mapping.predictor import choose_device
+    from napari_cpnn.prototypes.regression import fit_regression, quality
+
+    _warn_of_islands(stats)
+    device = choose_device(settings.device)
+    # Apple's GPUs have no float64.
+    name = "cpu" if device.type == "mps" else str(device)
+    fit = fit_regression(stats, settings.prior_counts, name, settings.max_iterations)
+    if not fit.converged:
+        warnings.warn(
+            f"The regression has not converged after {fit.iterations} steps; raise max_iterations.",
+            CpnnWarning,
+            stacklevel=4,
+        )
+    return fit.rates, fit.dispersion, quality(fit, stats)
+
+
+def _warn_of_islands(stats: GroupStatistics) -> None:
+    """Batches that share no cell type, not even through others, can't be compared."""
+    n_types = len(stats.cell_types)
+    size = n_types + len(stats.batches)
+    links = coo_matrix((np.ones(len(stats.type_of)), (stats.type_of, n_types + stats.batch_of)), shape=(size, size))
+    n_islands, island = connected_components(links, directed=False)
+    if n_islands > 1:
+        sets = [[b for b, i in zip(stats.batches, island[n_types:], strict=True) if i == j] for j in range(n_islands)]
+        texts = [", ".join(names[:3]) + (" and more" if len(names) > 3 else "") for names in sets]
+        warnings.warn(
+            f"The batches fall into sets without a common cell type ({'; '.join(texts)}), so what sets them apart "
+            "cannot be told from what sets their types apart.",
+            CpnnWarning,
+            stacklevel=5,
+        )
+
+
+def _check_cells(stats: GroupStatistics, settings: PrototypeSettings) -> None:
+    """Some cell must be left; say what became of the others."""
+    n_cells, dropped = int(stats.n_cells.sum()), stats.left_out
+    texts = [f"{n} {_REASONS[reason].format(settings)}" for reason, n in dropped.items()]
+    if not n_cells:
+        raise PrototypesError(
+            f"No cell is left of {sum(dropped.values())}: {', '.join(texts)}; change PrototypeSettings."
+        )
+    if any(dropped.values()):
+        left_out = ", ".join(text for text, n in zip(texts, dropped.values(), strict=True) if n)
+        _log.info("prototypes from %d of %d cells; left out: %s", n_cells, n_cells + sum(dropped.values()), left_out)
+
+
+def _kept_genes(stats: GroupStatistics, settings: PrototypeSettings) -> npt.NDArray[np.int64]:
     """Genes in enough cells; a warning when a small reference loses most of its genes by that."""
-    n_cells, seen_in = counts.shape[0], counts.getnnz(axis=0)
+    n_cells, seen_in = int(stats.n_cells.sum()), stats.histogram.detected_in(stats.sums.shape[1])
     kept = seen_in >= max(settings.min_cells, 1)
     detected = int((seen_in > 0).sum())
     advice = (
@@ -140,35 +236,17 @@ def _kept_genes(counts: sp.csr_matrix, settings: PrototypeSettings) -> np.ndarra
     if not kept.any():
         raise PrototypesError(f"No gene is left: {advice}.")
     if kept.sum() < detected / 4:
-        warnings.warn(f"Most genes are left out: {advice}.", CpnnWarning, stacklevel=3)
-    return np.asarray(kept)
+        warnings.warn(f"Most genes are left out: {advice}.", CpnnWarning, stacklevel=4)
+    return np.flatnonzero(kept)
 
 
-def _membership(labels: pd.Series[Any], names: list[str]) -> sp.csr_matrix:
-    """``(types, cells)``, 1 where a cell is of a type."""
-    codes = {name: i for i, name in enumerate(names)}
-    rows = [codes[label] for label in labels]
-    return sp.csr_matrix((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(names), len(rows)))
-
-
-def _without_silent(
-    names: list[str], sums: np.ndarray[Any, Any], n_cells: np.ndarray[Any, Any]
-) -> tuple[list[str], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _without_silent(stats: GroupStatistics) -> GroupStatistics:
     """Types without a single count in the kept genes have no profile."""
-    loud = sums.sum(axis=1) > 0
-    if not loud.all():
-        silent = [name for name, ok in zip(names, loud, strict=True) if not ok]
-        warnings.warn(
-            f"No counts in the genes that are left, so no prototype: {', '.join(silent)}.", CpnnWarning, stacklevel=3
-        )
-    return [name for name, ok in zip(names, loud, strict=True) if ok], sums[loud], n_cells[loud]
-
-
-def _warn_of_thin(names: list[str], n_cells: np.ndarray[Any, Any], settings: PrototypeSettings) -> None:
-    thin = [f"{name} ({n})" for name, n in zip(names, n_cells, strict=True) if n < settings.min_cells_per_type]
-    if thin:
-        warnings.warn(
-            f"Few cells stand behind these prototypes, so they are uncertain: {', '.join(thin)}.",
-            CpnnWarning,
-            stacklevel=3,
-        )
+    loud = stats.per_type()[1].sum(axis=1) > 0
+    if loud.all():
+        return stats
+    silent = [name for name, ok in zip(stats.cell_types, loud, strict=True) if not ok]
+    warnings.warn(
+        f"No counts in the genes that are left, so no prototype: {', '.join(silent)}.", CpnnWarning, stacklevel=4
+    )
+    return stats.select_types(np.flatnonzero(loud))

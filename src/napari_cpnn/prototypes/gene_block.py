@@ -1,0 +1,259 @@
+"""Newton steps of the regression for a block of genes, given what all genes share (see ``regression``).
+
+Everything is in logarithms: ``u = log t``, ``e = log(b / (rho a))``, ``h = log(theta / phi^2)``. In these, a Gamma
+prior of shape k is ``k (x - exp(x))`` up to a constant, and the mode is close to the mean of the posterior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from napari_cpnn.prototypes.statistics import Histogram
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Shape of the prior of b around rho a (see ``regression``).
+BACKGROUND_SHAPE = 9.0
+#: The largest change of a logarithm in one step.
+_MAX_STEP = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What all genes share: scales s and ambient shares rho of the batches ``(D,)``, and phi."""
+
+    scale: Tensor
+    ambient: Tensor
+    phi: Tensor
+
+
+class Derivatives(NamedTuple):
+    """Of the log posterior of each gene: gradients, and negative second derivatives.
+
+    ``uu (C, g)``, ``ee (D, g)`` and ``ue (C, D, g)`` are blocks of one matrix per gene: observed, and with ``_fisher``
+    expected, which is always positive definite. ``weight`` and ``share`` are the Fisher weight of a group's log mean
+    and the share of background in it, ``residual`` the derivative by its log mean, all ``(C, D, g)``.
+    """
+
+    u: Tensor
+    e: Tensor
+    uu: Tensor
+    ee: Tensor
+    ue: Tensor
+    uu_fisher: Tensor
+    ee_fisher: Tensor
+    ue_fisher: Tensor
+    weight: Tensor
+    share: Tensor
+    residual: Tensor
+    theta: Tensor
+    """``(g,)``, derivative of the likelihood by log theta."""
+    theta_likelihood: Tensor
+    """``(g,)``, negative second derivative of the likelihood by log theta, where that is positive."""
+    theta_prior: Tensor
+
+
+class GeneBlock:
+    """Counts and parameters of some genes.
+
+    Parameters
+    ----------
+    sums
+        ``(C, D, g)``, summed counts of each type in each batch.
+    n_cells
+        ``(C, D, 1)``, number of cells; 0 where there are none.
+    histogram
+        Count values of these genes, numbered from 0.
+    mean, ambient
+        ``(C, g)`` and ``(D, g)``, prior means of t and of ``b / rho``.
+    shape
+        Of the prior of t.
+    shared
+        Where these values start.
+    """
+
+    def __init__(
+        self,
+        sums: Tensor,
+        n_cells: Tensor,
+        histogram: Histogram,
+        mean: Tensor,
+        ambient: Tensor,
+        shape: float,
+        shared: Shared,
+    ) -> None:
+        import torch
+
+        self._shape = shape
+        self.sums, self.n_cells, self.mean, self.ambient = sums, n_cells, mean, ambient
+        self.has_background = sums.shape[1] > 1
+        self._gene = torch.as_tensor(histogram.gene, device=sums.device)
+        self._value, self._cells = (
+            torch.as_tensor(part, dtype=sums.dtype, device=sums.device) for part in (histogram.value, histogram.cells)
+        )
+        exposure = (n_cells[..., 0] * shared.scale).sum(1)[:, None]
+        self.u = ((sums.sum(1) + self._shape) / (exposure + self._shape / mean)).log()
+        self.e = torch.zeros_like(ambient)
+        self.h = torch.zeros_like(mean[0])
+        self._damping = torch.zeros_like(mean[0])
+
+    def background(self, shared: Shared, e: Tensor | None = None) -> Tensor:
+        """``(D, g)``, b."""
+        return shared.ambient[:, None] * self.ambient * (self.e if e is None else e).exp()
+
+    def dispersion(self, shared: Shared) -> Tensor:
+        """``(g,)``, theta."""
+        return shared.phi**2 * self.h.exp()
+
+    def log_likelihood(self, shared: Shared, u: Tensor, e: Tensor, h: Tensor) -> Tensor:
+        """``(g,)``, over all cells, without ``sum log(count!)``."""
+        theta = shared.phi**2 * h.exp()
+        mean = shared.scale[:, None] * (u.exp()[:, None] + self.background(shared, e))
+        means = (self.sums * (mean / (theta + mean)).log() - self.n_cells * theta * (mean / theta).log1p()).sum((0, 1))
+        each = theta[self._gene]
+        return means + self._over_cells((self._value + each).lgamma() - each.lgamma())
+
+    def log_prior(self, u: Tensor, e: Tensor, h: Tensor) -> Tensor:
+        """``(g,)``, up to a constant."""
+        prior = self._shape * (u - u.exp() / self.mean).sum(0) - h / 2 - (-h / 2).exp()
+        return prior + BACKGROUND_SHAPE * (e - e.exp()).sum(0) if self.has_background else prior
+
+    def step(self, shared: Shared) -> tuple[Tensor, Tensor]:
+        """One damped Newton step in each gene; the log posteriors after it, and the gains that were predicted."""
+        import torch
+
+        d = self.derivatives(shared)
+        du, de, ok = self._solve(d, d.uu, d.ee, d.ue)
+        if not ok.all():
+            fu, fe, _ = self._solve(d, d.uu_fisher, d.ee_fisher, d.ue_fisher)
+            du, de = torch.where(ok, du, fu), torch.where(ok, de, fe)
+        gradient = d.theta - (1 - (-self.h / 2).exp()) / 2
+        dh = gradient / (d.theta_likelihood + d.theta_prior) / (1 + 10 * self._damping)
+        gain = ((d.u * du).sum(0) + (d.e * de).sum(0) + gradient * dh) / 2
+        old = self.value(shared, self.u, self.e, self.h)
+        moved = [x + dx.clamp(-_MAX_STEP, _MAX_STEP) for x, dx in ((self.u, du), (self.e, de), (self.h, dh))]
+        new = self.value(shared, *moved)
+        better = new >= old - 1e-10 * (1 + old.abs())
+        self.u, self.e, self.h = (
+            torch.where(better, x, y) for x, y in zip(moved, (self.u, self.e, self.h), strict=True)
+        )
+        self._damping = torch.where(better, self._damping / 10, (self._damping * 10).clamp(min=1e-2))
+        self._damping[self._damping < 1e-4] = 0
+        return torch.where(better, new, old), gain
+
+    def value(self, shared: Shared, u: Tensor, e: Tensor, h: Tensor) -> Tensor:
+        """``(g,)``, log posterior."""
+        return self.log_likelihood(shared, u, e, h) + self.log_prior(u, e, h)
+
+    def derivatives(self, shared: Shared) -> Derivatives:
+        """At the present parameters."""
+        import torch
+
+        t, b, theta = self.u.exp(), self.background(shared), self.dispersion(shared)
+        total = t[:, None] + b
+        q = b / total
+        p = 1 - q
+        mean = shared.scale[:, None] * total
+        spread = theta + mean
+        residual = theta * (self.sums - self.n_cells * mean) / spread
+        expected = self.n_cells * mean * theta / spread
+        observed = mean * theta * (self.sums + self.n_cells * theta) / spread**2
+        pq = p * q
+        curved = residual * pq  # the mean is a sum of exponentials
+        prior_u, prior_e = self._shape * t / self.mean, BACKGROUND_SHAPE * self.e.exp()
+        theta_1, theta_2 = self._theta_derivatives(theta, mean, spread)
+        if not self.has_background:
+            prior_e = torch.full_like(prior_e, BACKGROUND_SHAPE)  # e stays at 0
+        return Derivatives(
+            u=(residual * p).sum(1) + self._shape - prior_u,
+            e=(residual * q).sum(0) + BACKGROUND_SHAPE - prior_e,
+            uu=(observed * p * p - curved).sum(1) + prior_u,
+            ee=(observed * q * q - curved).sum(0) + prior_e,
+            ue=observed * pq + curved,
+            uu_fisher=(expected * p * p).sum(1) + prior_u,
+            ee_fisher=(expected * q * q).sum(0) + prior_e,
+            ue_fisher=expected * pq,
+            weight=expected,
+            share=q,
+            residual=residual,
+            theta=theta_1,
+            theta_likelihood=torch.where(theta_2 < 0, -theta_2, theta_1.abs()),
+            theta_prior=(-self.h / 2).exp() / 4,
+        )
+
+    def _theta_derivatives(self, theta: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+        """``(g,)`` each, first and second derivative of the likelihood by log theta."""
+        n, both = self.n_cells, self.sums + self.n_cells * theta
+        each = theta[self._gene]
+        first = self._over_cells((self._value + each).digamma() - each.digamma())
+        first = first + (n - n * (mean / theta).log1p() - both / spread).sum((0, 1))
+        second = self._over_cells((self._value + each).polygamma(1) - each.polygamma(1))
+        second = second + (n / theta - 2 * n / spread + both / spread**2).sum((0, 1))
+        return theta * first, theta * (first + theta * second)
+
+    def _over_cells(self, values: Tensor) -> Tensor:
+        """Sum over cells of a function of their counts, given at the values of the histogram."""
+        import torch
+
+        return torch.zeros_like(self.h).index_add_(0, self._gene, self._cells * values)
+
+    def _factor(self, d: Derivatives, uu: Tensor, ee: Tensor, ue: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cholesky factor of what is left for e when u is eliminated; u is diagonal."""
+        import torch
+
+        diagonal = uu + self._damping * d.uu_fisher
+        scaled = ue / diagonal[:, None]
+        left = -torch.einsum("cdg,ceg->gde", scaled, ue)
+        left.diagonal(dim1=1, dim2=2).add_((ee + self._damping * d.ee_fisher).T)
+        factor, info = torch.linalg.cholesky_ex(left)
+        return diagonal, scaled, factor, (info == 0) & (diagonal > 0).all(0)
+
+    def _solve(self, d: Derivatives, uu: Tensor, ee: Tensor, ue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Newton steps of u and e, and for which genes the matrix is positive definite."""
+        import torch
+
+        diagonal, scaled, factor, ok = self._factor(d, uu, ee, ue)
+        right = d.e.T - torch.einsum("cdg,cg->gd", scaled, d.u)
+        de = torch.cholesky_solve(right[..., None], factor)[..., 0].T
+        return (d.u - torch.einsum("cdg,dg->cg", ue, de)) / diagonal, de, ok
+
+    def shared_system(self, shared: Shared) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradient and negative second derivatives of the likelihood by what is shared, with the genes eliminated.
+
+        Returns
+        -------
+        gradient, matrix
+            ``(2 D,)`` and ``(2 D, 2 D)``, by the logarithms of the scales and then of the ambient shares.
+        phi_gradient, phi_curvature
+            By log phi.
+        """
+        import torch
+
+        d = self.derivatives(shared)
+        # By log s every group's log mean moves by 1, by log rho by its share q of background.
+        wp, wq = d.weight * (1 - d.share), d.weight * d.share
+        wqq = wq * d.share
+        by_u = torch.cat([wp, wp * d.share], dim=1)  # (C, 2D, g)
+        by_e = torch.cat([torch.diag_embed(wq.sum(0).T), torch.diag_embed(wqq.sum(0).T)], dim=2)  # (g, D, 2D)
+        diagonal, scaled, factor, _ = self._factor(d, d.uu_fisher, d.ee_fisher, d.ue_fisher)
+        right = torch.cat([by_e, d.e.T[..., None]], dim=2)
+        right = right - torch.einsum("cdg,cfg->gdf", scaled, torch.cat([by_u, d.u[:, None]], dim=1))
+        of_e = torch.cholesky_solve(right, factor)  # (g, D, 2D + 1), the last column for the gradient
+        of_u = torch.cat([by_u, d.u[:, None]], dim=1) - torch.einsum("cdg,gdf->cfg", d.ue_fisher, of_e)
+        of_u = of_u / diagonal[:, None]
+        eliminated = torch.einsum("ceg,cfg->ef", by_u, of_u) + torch.einsum("gde,gdf->ef", by_e, of_e)
+        direct = torch.cat([d.residual.sum((0, 2)), (d.residual * d.share).sum((0, 2))])
+        D = len(shared.scale)
+        matrix = torch.zeros(2 * D, 2 * D, dtype=direct.dtype, device=direct.device)
+        matrix[:D, :D] = torch.diag(d.weight.sum((0, 2)))
+        # Where the data want less background than there is, log rho is far from quadratic; this keeps its step short.
+        curved = -(d.residual * d.share * (1 - d.share)).sum((0, 2))
+        matrix[D:, D:] = torch.diag(wqq.sum((0, 2)) + curved.clamp(min=0))
+        matrix[:D, D:] = matrix[D:, :D] = torch.diag(wq.sum((0, 2)))
+        # theta = phi^2 exp(h)
+        dh = (d.theta - (1 - (-self.h / 2).exp()) / 2) / (d.theta_likelihood + d.theta_prior)
+        phi_gradient = 2 * (d.theta - d.theta_likelihood * dh).sum()
+        phi_curvature = 4 * (d.theta_likelihood * d.theta_prior / (d.theta_likelihood + d.theta_prior)).sum()
+        return direct - eliminated[:, -1], matrix - eliminated[:, :-1], phi_gradient, phi_curvature

@@ -1,0 +1,285 @@
+"""Negative binomial regression of single cells on cell type and batch.
+
+The model of cell2location's reference regression (Kleshchevnikov et al. 2022; eq. 5 and 6 of the CPNN paper). For cell
+k of type c in batch d
+
+    counts_kg ~ NB(mean = s_d (t_cg + b_dg), dispersion theta_g),      variance = mean + mean^2 / theta_g
+
+    t_cg  ~ Gamma(k, mean m_cg)          m_cg: share of gene g of all counts, times the mean depth of type c
+    b_dg  ~ Gamma(9, mean rho_d a_dg)    a_dg: mean count of gene g in batch d
+    rho_d ~ Gamma(1, mean 0.01),   s_d ~ Gamma(1, 1)
+    theta_g^(-1/2) ~ Exponential(phi),   phi ~ Gamma(9, 3),   k = 1 unless set
+
+and the fit is the mode of the posterior of the logarithms of all parameters. The background is ambient RNA: each batch
+adds a share rho_d of its own average profile, gene by gene up to a factor. Priors are cell2location's, with two
+differences. Its Gamma(1, 1) for t and its one background level per batch are in units of the gene's own level here: the
+counts of genes differ by four orders of magnitude. And the shape of the prior of b is fixed at 9, the value that
+cell2location's prior of it is centred on, since the mode of a hierarchy with a free shape lies at infinity.
+
+One batch cannot tell background from expression, nor its scale from theirs: then b = 0 and s = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.prototypes.gene_block import GeneBlock, Shared
+from napari_cpnn.prototypes.statistics import GroupStatistics
+
+if TYPE_CHECKING:
+    import torch
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Elements of one (types, batches, genes) array of float64; larger problems are cut along the genes.
+_BLOCK = 2**20
+#: Priors of what is shared, as in cell2location, and where its values start.
+_AMBIENT_MEAN = 0.01
+_PHI_SHAPE, _PHI_RATE = 9.0, 3.0
+_START, _PHI = 0.05, 2.0
+#: The largest change of a logarithm that is shared by all genes, in one step.
+_MAX_STEP = 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionFit:
+    """The mode of the posterior.
+
+    Parameters
+    ----------
+    rates
+        ``(C, G)``, t: expected counts of a cell of each type in a batch of scale 1, without background.
+    background
+        ``(D, G)``, b; 0 where there is one batch only.
+    scales, ambient
+        ``(D,)``, s and rho; 1 and 0 where there is one batch only.
+    dispersion
+        ``(G,)``, theta.
+    phi
+        Rate of the prior of ``theta^(-1/2)``.
+    log_likelihood, log_posterior
+        Natural logarithms over all cells and genes; without ``sum log(count!)``, and up to a constant.
+    iterations, converged
+        Newton steps, and whether the last one left every parameter within about 1e-2 posterior standard deviations.
+    """
+
+    rates: FloatArray
+    background: FloatArray
+    scales: FloatArray
+    ambient: FloatArray
+    dispersion: FloatArray
+    phi: float
+    log_likelihood: float
+    log_posterior: float
+    iterations: int
+    converged: bool
+
+    def means(self, stats: GroupStatistics) -> FloatArray:
+        """``(K, G)``, expected counts of a cell of each group."""
+        d = stats.batch_of
+        mean: FloatArray = self.scales[d, None] * (self.rates[stats.type_of] + self.background[d])
+        return mean
+
+
+def fit_regression(
+    stats: GroupStatistics,
+    prior_counts: float = 1.0,
+    device: str = "cpu",
+    max_iterations: int = 200,
+    tolerance: float = 1e-4,
+) -> RegressionFit:
+    """Fit the regression to the statistics of groups.
+
+    Genes are independent given what they share: the batch scales s, the ambient shares rho and phi. Each iteration
+    takes one damped Newton step in every gene; once the genes have settled, one in what they share, with the genes
+    eliminated from the second derivatives (a Schur complement). A shared step that lowers the posterior is halved.
+
+    Parameters
+    ----------
+    stats
+        Every type and every gene has a count.
+    prior_counts
+        Shape of the prior of t: how many counts of each gene the common profile is worth beside those of a type.
+    device
+        A torch device. Arithmetic is in float64.
+    max_iterations
+        Bound on the number of Newton steps.
+    tolerance
+        Largest Newton decrement (predicted gain of the log posterior) of a gene or of what is shared at the end.
+    """
+    problem = _Problem(stats, prior_counts, device)
+    best, step, gain = -math.inf, None, math.inf
+    for iteration in range(1, max_iterations + 1):
+        value, worst = problem.sweep()
+        if worst > max(tolerance, 0.01 * min(gain, 1.0)):
+            continue
+        if value < best - 1e-6 and step is not None:
+            step = step / 2
+            problem.move(-step)
+            continue
+        if worst <= tolerance and gain <= tolerance:
+            return problem.result(iteration, converged=True)
+        best = value
+        step, gain = problem.shared_step()
+        problem.move(step)
+    return problem.result(max_iterations, converged=False)
+
+
+class _Problem:
+    """Blocks of genes, and what they share."""
+
+    def __init__(self, stats: GroupStatistics, prior_counts: float, device: str) -> None:
+        import torch
+
+        C, D, G = len(stats.cell_types), len(stats.batches), stats.sums.shape[1]
+        n_cells = np.zeros((C, D))
+        n_cells[stats.type_of, stats.batch_of] = stats.n_cells
+        scales = _start_scales(stats, n_cells)
+        exposure = n_cells * scales
+        profile = stats.sums.sum(axis=0) / stats.sums.sum()
+        depth = stats.per_type()[1].sum(axis=1) / exposure.sum(axis=1)
+        mean = depth[:, None] * profile
+        in_batch = np.zeros((D, G))
+        np.add.at(in_batch, stats.batch_of, stats.sums)
+        ambient = (in_batch + profile * depth.mean()) / (exposure.sum(axis=0) + 1)[:, None]
+
+        def tensor(values: FloatArray) -> torch.Tensor:
+            return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float64, device=device)
+
+        self._n_batches = D
+        self._log_shared = tensor(np.concatenate([np.log(scales), np.full(D, math.log(_START)), [math.log(_PHI)]]))
+        cells = tensor(n_cells[..., None])
+        self._blocks = []
+        width = max(1, _BLOCK // (C * D))
+        for start in range(0, G, width):
+            part = slice(start, min(start + width, G))
+            sums = np.zeros((C, D, part.stop - start))
+            sums[stats.type_of, stats.batch_of] = stats.sums[:, part]
+            histogram = stats.histogram.between(start, part.stop)
+            priors = (tensor(mean[:, part]), tensor(ambient[:, part]), prior_counts)
+            self._blocks.append(GeneBlock(tensor(sums), cells, histogram, *priors, self._shared))
+
+    @property
+    def _shared(self) -> Shared:
+        D = self._n_batches
+        values = self._log_shared.exp()
+        ambient = values[D : 2 * D] if D > 1 else values[D : 2 * D] * 0
+        return Shared(values[:D], ambient, values[-1])
+
+    def sweep(self) -> tuple[float, float]:
+        """A Newton step in every gene: the log posterior after it, and the largest gain that was predicted."""
+        shared, value, worst = self._shared, 0.0, 0.0
+        for block in self._blocks:
+            values, gains = block.step(shared)
+            value += float(values.sum())
+            worst = max(worst, float(gains.max()))
+        return value + float(self._shared_prior()), worst
+
+    def _shared_prior(self) -> torch.Tensor:
+        shared = self._shared
+        prior = _PHI_SHAPE * shared.phi.log() - _PHI_RATE * shared.phi
+        if self._n_batches > 1:
+            prior = prior + (shared.scale.log() - shared.scale).sum()
+            prior = prior + (shared.ambient.log() - shared.ambient / _AMBIENT_MEAN).sum()
+        return prior
+
+    def shared_step(self) -> tuple[torch.Tensor, float]:
+        """The Newton step of the logarithms of what is shared, and the gain that it predicts."""
+        import torch
+
+        shared, D = self._shared, self._n_batches
+        slopes = torch.cat([shared.scale, shared.ambient / _AMBIENT_MEAN])
+        gradient, matrix = 1 - slopes, torch.diag(slopes)
+        phi_slope, phi_curvature = _PHI_SHAPE - _PHI_RATE * shared.phi, _PHI_RATE * shared.phi
+        for block in self._blocks:
+            parts = block.shared_system(shared)
+            gradient, matrix = gradient + parts[0], matrix + parts[1]
+            phi_slope, phi_curvature = phi_slope + parts[2], phi_curvature + parts[3]
+        step = torch.zeros_like(self._log_shared)
+        if D > 1:
+            step[: 2 * D] = torch.linalg.solve(matrix, gradient)
+        step[-1] = phi_slope / phi_curvature
+        gain = float((gradient * step[: 2 * D]).sum() + phi_slope * step[-1]) / 2
+        return step * min(1.0, _MAX_STEP / float(step.abs().max())), gain
+
+    def move(self, step: torch.Tensor) -> None:
+        """Change the logarithms of what is shared."""
+        self._log_shared = self._log_shared + step
+
+    def result(self, iterations: int, converged: bool) -> RegressionFit:
+        """The fit as it stands."""
+        import torch
+
+        shared = self._shared
+        likelihood = sum(float(b.log_likelihood(shared, b.u, b.e, b.h).sum()) for b in self._blocks)
+        prior = sum(float(b.log_prior(b.u, b.e, b.h).sum()) for b in self._blocks) + float(self._shared_prior())
+
+        def whole(parts: list[torch.Tensor]) -> FloatArray:
+            values: FloatArray = torch.cat(parts, dim=-1).cpu().numpy()
+            return values
+
+        several = self._n_batches > 1
+        return RegressionFit(
+            rates=whole([b.u.exp() for b in self._blocks]),
+            background=whole([b.background(shared) for b in self._blocks]),
+            scales=whole([shared.scale]) if several else np.ones(1),
+            ambient=whole([shared.ambient]),
+            dispersion=whole([b.dispersion(shared) for b in self._blocks]),
+            phi=float(shared.phi),
+            log_likelihood=likelihood,
+            log_posterior=likelihood + prior,
+            iterations=iterations,
+            converged=converged,
+        )
+
+
+def _start_scales(stats: GroupStatistics, n_cells: FloatArray) -> FloatArray:
+    """``(D,)``, depth of each batch relative to what its types have elsewhere; geometric mean 1."""
+    depth = np.zeros_like(n_cells)
+    depth[stats.type_of, stats.batch_of] = stats.sums.sum(axis=1)
+    scales = np.ones(n_cells.shape[1])
+    for _ in range(20):
+        of_type = depth.sum(axis=1) / (n_cells * scales).sum(axis=1)
+        scales = (depth.sum(axis=0) + 1) / (of_type[:, None] * n_cells).sum(axis=0).clip(min=1)
+        scales = scales / np.exp(np.log(scales).mean())
+    return scales
+
+
+def quality(fit: RegressionFit, stats: GroupStatistics) -> dict[str, Any]:
+    """How the fit came out, in JSON types.
+
+    ``mean_correlation`` is Pearson's over groups and genes, between logarithms of observed and modelled mean counts of
+    a cell where there are counts; ``variance_correlation`` over genes, between logarithms of the variance around the
+    modelled means and what the model says it is.
+    """
+    n, means, sums = stats.n_cells[:, None], fit.means(stats), stats.sums
+    seen = sums > 0
+    observed = stats.histogram.squares(sums.shape[1]) + (means * (n * means - 2 * sums)).sum(axis=0)
+    modelled = (n * means * (1 + means / fit.dispersion)).sum(axis=0)
+    ambient = fit.background.sum(axis=1)[stats.batch_of] * fit.scales[stats.batch_of] / means.sum(axis=1)
+    share = np.bincount(stats.batch_of, ambient * stats.n_cells) / np.bincount(stats.batch_of, stats.n_cells)
+    return {
+        "converged": fit.converged,
+        "iterations": fit.iterations,
+        "log_likelihood": fit.log_likelihood,
+        "log_posterior": fit.log_posterior,
+        "batch_scales": _by_name(stats.batches, fit.scales),
+        "background_shares": _by_name(stats.batches, share),
+        "phi": fit.phi,
+        "mean_correlation": _correlation(np.log((sums / n)[seen]), np.log(means[seen])),
+        "variance_correlation": _correlation(np.log(observed), np.log(modelled)),
+    }
+
+
+def _by_name(names: tuple[str, ...], values: FloatArray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _correlation(x: FloatArray, y: FloatArray) -> float | None:
+    """None where one of them does not vary."""
+    return float(np.corrcoef(x, y)[0, 1]) if len(x) > 1 and x.std() > 0 and y.std() > 0 else None

@@ -1,0 +1,268 @@
+"""What prototypes need of single cells, from one pass over the count matrix in chunks of rows.
+
+All cells of one type and batch share one mean in the model, so their negative binomial likelihood depends on the
+counts only through three things: the number of cells and the summed counts of each group (type, batch), and, for each
+gene, how many cells have each count value. After the pass nothing depends on the number of cells any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from napari_cpnn.errors import CellsError
+from napari_cpnn.genes import is_mitochondrial
+from napari_cpnn.settings import PrototypeSettings
+from napari_cpnn.spots.counts import as_counts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_log = logging.getLogger(__name__)
+
+#: Rows that are in memory at once; with 20,000 genes at most 0.7 GB, even when every count is positive.
+CHUNK_ROWS = 4096
+#: Count values below this are tallied in a dense table; few counts are larger.
+_DENSE = 32
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """How many cells have each positive count value, gene by gene; cells without a count are implied.
+
+    Parameters
+    ----------
+    gene, value, cells
+        ``(M,)``, sorted by gene and then by value: ``cells[i]`` cells have ``value[i]`` counts of ``gene[i]``.
+    """
+
+    gene: IntArray
+    value: IntArray
+    cells: IntArray
+
+    def detected_in(self, n_genes: int) -> IntArray:
+        """``(G,)``, the number of cells with at least one count."""
+        return np.bincount(self.gene, self.cells, n_genes).astype(np.int64)
+
+    def squares(self, n_genes: int) -> npt.NDArray[np.float64]:
+        """``(G,)``, the sum of squared counts."""
+        return np.bincount(self.gene, self.cells * self.value.astype(np.float64) ** 2, n_genes).astype(np.float64)
+
+    def between(self, start: int, stop: int) -> Histogram:
+        """Over the genes ``start`` to ``stop`` (exclusive), numbered from 0."""
+        part = slice(*np.searchsorted(self.gene, [start, stop]))
+        return Histogram(self.gene[part] - start, self.value[part], self.cells[part])
+
+    def select(self, genes: IntArray, n_genes: int) -> Histogram:
+        """Over ``genes`` only, renumbered in that order (which must be ascending)."""
+        number = np.full(n_genes, -1)
+        number[genes] = np.arange(len(genes))
+        kept = number[self.gene] >= 0
+        return Histogram(number[self.gene[kept]], self.value[kept], self.cells[kept])
+
+
+@dataclass(frozen=True, eq=False)
+class GroupStatistics:
+    """Sufficient statistics of the cells of ``K`` groups, each of one type and one batch.
+
+    Parameters
+    ----------
+    cell_types, batches
+        Names, in alphabetic order.
+    type_of, batch_of
+        ``(K,)``, the type and batch of each group.
+    n_cells
+        ``(K,)``, at least 1.
+    sums
+        ``(K, G)`` float64, summed counts.
+    histogram
+        Count values over all cells of all groups.
+    left_out
+        Number of cells left out, by the first reason that holds.
+    """
+
+    cell_types: tuple[str, ...]
+    batches: tuple[str, ...]
+    type_of: IntArray
+    batch_of: IntArray
+    n_cells: IntArray
+    sums: npt.NDArray[np.float64]
+    histogram: Histogram
+    left_out: dict[str, int]
+
+    def per_type(self) -> tuple[IntArray, npt.NDArray[np.float64]]:
+        """Number of cells ``(C,)`` and summed counts ``(C, G)`` of each type over its batches."""
+        n_cells = np.bincount(self.type_of, self.n_cells, len(self.cell_types)).astype(np.int64)
+        sums = np.zeros((len(self.cell_types), self.sums.shape[1]))
+        np.add.at(sums, self.type_of, self.sums)
+        return n_cells, sums
+
+    def per_batch(self) -> dict[str, int]:
+        """Number of cells by batch."""
+        counted = np.bincount(self.batch_of, self.n_cells, len(self.batches))
+        return {name: int(n) for name, n in zip(self.batches, counted, strict=True)}
+
+    def select_genes(self, genes: IntArray) -> GroupStatistics:
+        """Over some genes, given by their ascending positions."""
+        return replace(self, sums=self.sums[:, genes], histogram=self.histogram.select(genes, self.sums.shape[1]))
+
+    def select_types(self, types: IntArray) -> GroupStatistics:
+        """Without the types whose positions are not given, which must have no counts: the histogram stays."""
+        kept = np.isin(self.type_of, types)
+        batches, batch_of = np.unique(self.batch_of[kept], return_inverse=True)
+        return replace(
+            self,
+            cell_types=tuple(self.cell_types[i] for i in types),
+            batches=tuple(self.batches[i] for i in batches),
+            type_of=np.searchsorted(types, self.type_of[kept]),
+            batch_of=batch_of,
+            n_cells=self.n_cells[kept],
+            sums=self.sums[kept],
+        )
+
+
+def count_statistics(
+    matrix: Any,
+    genes: Sequence[str],
+    labels: Sequence[pd.Series[Any]],
+    batches: pd.Series[Any] | None,
+    settings: PrototypeSettings,
+) -> list[GroupStatistics]:
+    """Statistics for each of several annotations of the same cells, in one pass over their counts.
+
+    Parameters
+    ----------
+    matrix
+        ``(cells, genes)`` raw counts: sparse or dense, in memory or on disk. What is read by rows can be on disk:
+        ``anndata``'s sparse data sets in CSR, and dense HDF5 data sets.
+    genes
+        Symbols, for the mitochondrial share.
+    labels
+        For each annotation the type of each cell; a missing or empty one leaves the cell out of that annotation.
+    batches
+        Batch of each cell; None: all are of one. A cell with a missing one is left out.
+    settings
+        Filters of cells.
+
+    Raises
+    ------
+    CellsError
+        When a value is no count, or the matrix on disk is stored by genes.
+    """
+    n_cells, n_genes = matrix.shape
+    matrix = _by_rows(matrix)
+    mitochondrial = is_mitochondrial(genes)
+    tallies = [_Tally(column, batches, n_genes) for column in labels]
+    for start in range(0, n_cells, CHUNK_ROWS):
+        rows = slice(start, min(start + CHUNK_ROWS, n_cells))
+        counts = as_counts(matrix[rows], "The matrix of cells", CellsError)
+        totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+        mito = np.asarray(counts[:, mitochondrial].sum(axis=1), dtype=np.float64).ravel()
+        wrong = {
+            "few_genes": (counts.getnnz(axis=1) < settings.min_genes) | (totals == 0),
+            "mitochondrial": mito > settings.max_mito * totals,
+        }
+        for tally in tallies:
+            tally.add(counts, rows, wrong)
+    return [tally.statistics() for tally in tallies]
+
+
+def _by_rows(matrix: Any) -> Any:
+    """Something that gives rows quickly when it is sliced."""
+    if sp.issparse(matrix):
+        return matrix.tocsr()
+    if getattr(matrix, "format", "csr") != "csr":
+        raise CellsError(
+            "The matrix of cells is stored by genes (CSC) on disk, which cannot be read by cells; read it into memory, "
+            "or write it anew as CSR."
+        )
+    return matrix
+
+
+class _Tally:
+    """Collects the statistics of one annotation, chunk by chunk."""
+
+    def __init__(self, labels: pd.Series[Any], batches: pd.Series[Any] | None, n_genes: int) -> None:
+        self._types, type_of = _codes(labels)
+        self._batches, batch_of = (
+            (("all",), np.zeros(len(labels), dtype=np.int64)) if batches is None else _codes(batches)
+        )
+        reasons = {"no_label": type_of < 0} | ({} if batches is None else {"no_batch": batch_of < 0})
+        self._reasons = reasons
+        self.left_out = dict.fromkeys((*reasons, "few_genes", "mitochondrial"), 0)
+        pair = np.where((type_of < 0) | (batch_of < 0), -1, type_of * len(self._batches) + batch_of)
+        self._pairs = np.unique(pair[pair >= 0])
+        self._group = np.where(pair < 0, -1, np.searchsorted(self._pairs, pair))
+        self._n_cells = np.zeros(len(self._pairs), dtype=np.int64)
+        self._sums = np.zeros((len(self._pairs), n_genes))
+        self._small = np.zeros((n_genes, _DENSE), dtype=np.int64)
+        self._large: dict[int, int] = {}
+
+    def add(self, counts: sp.csr_matrix, rows: slice, wrong: dict[str, npt.NDArray[np.bool_]]) -> None:
+        kept = np.ones(counts.shape[0], dtype=bool)
+        for reason, bad in ({name: bad[rows] for name, bad in self._reasons.items()} | wrong).items():
+            self.left_out[reason] += int((kept & bad).sum())
+            kept &= ~bad
+        if not kept.any():
+            return
+        counts = counts if kept.all() else counts[kept]
+        group = self._group[rows][kept]
+        self._n_cells += np.bincount(group, minlength=len(self._pairs))
+        here, number = np.unique(group, return_inverse=True)
+        membership = sp.csr_matrix(
+            (np.ones(len(group), dtype=np.int64), (number, np.arange(len(group)))), shape=(len(here), len(group))
+        )
+        sums = (membership @ counts).tocoo()
+        self._sums[here[sums.row], sums.col] += sums.data
+        self._add_values(counts.indices, counts.data)
+
+    def _add_values(self, genes: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+        small = values < _DENSE
+        n_genes = len(self._small)
+        key = genes[small].astype(np.int64) * _DENSE + values[small]
+        self._small += np.bincount(key, minlength=n_genes * _DENSE).reshape(n_genes, _DENSE)
+        large = genes[~small].astype(np.int64) << 32 | values[~small]
+        for key, cells in zip(*(part.tolist() for part in np.unique(large, return_counts=True)), strict=True):
+            self._large[key] = self._large.get(key, 0) + cells
+
+    def statistics(self) -> GroupStatistics:
+        """Groups, types and batches that have a cell left."""
+        kept = self._n_cells > 0
+        type_of, batch_of = np.divmod(self._pairs[kept], len(self._batches))
+        types, type_of = np.unique(type_of, return_inverse=True)
+        batches, batch_of = np.unique(batch_of, return_inverse=True)
+        return GroupStatistics(
+            tuple(self._types[i] for i in types),
+            tuple(self._batches[i] for i in batches),
+            type_of,
+            batch_of,
+            self._n_cells[kept],
+            self._sums[kept],
+            self._histogram(),
+            self.left_out,
+        )
+
+    def _histogram(self) -> Histogram:
+        gene, value = np.nonzero(self._small)
+        key = np.concatenate([gene.astype(np.int64) << 32 | value, np.array(list(self._large), dtype=np.int64)])
+        cells = np.concatenate([self._small[gene, value], np.array(list(self._large.values()), dtype=np.int64)])
+        order = np.argsort(key)
+        return Histogram(key[order] >> 32, key[order] & 0xFFFFFFFF, cells[order])
+
+
+def _codes(column: pd.Series[Any]) -> tuple[tuple[str, ...], IntArray]:
+    """Names in alphabetic order, and the position of each cell's name among them; -1 where it has none."""
+    import pandas as pd
+
+    names = column.astype(object).where(column.notna(), None).map(lambda v: None if v is None else str(v))
+    names = names.where(names.str.strip() != "", None)
+    codes, unique = pd.factorize(names, sort=True)
+    return tuple(str(name) for name in unique), np.asarray(codes, dtype=np.int64)
