@@ -44,6 +44,13 @@ def test_a_cell_without_a_score_is_done_all_the_same(cmap):
     assert weights.shape[:2] == programs.shape[:2] == scores.shape
 
 
+def test_a_coarser_cell_lends_its_score_too(model):
+    cmap = CompositionMap(Grid((8, 8), 32.0), model.decoder())
+    cell = int(cmap.lattice.representatives(4)[0, 1])
+    cmap.fill(np.array([cell]), np.full((1, 3), 1 / 3), np.zeros((1, 1)), np.array([0.25]))
+    assert cmap.values_at(3, 7).out_of_domain == 0.25
+
+
 def test_a_failed_cell_has_no_score(cmap):
     cmap.fill(np.array([20]), np.full((1, 3), np.nan), np.zeros((1, 1)), np.array([0.4]))
     cmap.fail(np.array([1]))

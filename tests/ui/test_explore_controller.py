@@ -329,6 +329,10 @@ def test_readout_and_shares(setup, model):
     c.show_gene("ERBB2")
     value = cmap.expression("ERBB2")[3, 4]
     assert f"ERBB2 {value:.2f}" in c.readout((350.0, 450.0))
+    assert "unlike" not in c.readout((350.0, 450.0))  # the model cannot tell
+    for score, said in ((0.94, False), (0.97, True)):
+        cmap.fill(np.array([19]), weights, np.zeros((1, cmap.n_programs)), np.array([score]))
+        assert ("· unlike the training tissue ·" in c.readout((350.0, 450.0))) is said
     rows = c.type_rows()
     assert rows[0].name == "Stroma"
     assert rows[0].share == pytest.approx(0.75)

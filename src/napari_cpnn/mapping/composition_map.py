@@ -21,6 +21,9 @@ from napari_cpnn.mapping.lattice import Lattice
 from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.models.prediction import Prediction
 
+UNLIKE = 0.95
+"""Tissue with a higher out-of-domain score is called unlike the training tissue: so is 5 % of what was held out."""
+
 UNKNOWN, BACKGROUND, DONE, FAILED = 0, 1, 2, 3
 """States of a cell: not computed yet; no tissue; computed; its patch could not be read or computed."""
 
@@ -205,15 +208,16 @@ class CompositionMap:
         """Index of the cell type with the largest share, ``(rows, cols)``; -1 where unknown."""
         return self._dominant.reshape(self.grid.shape).copy()
 
-    def values_at(self, row: int, col: int) -> tuple[FloatMap, FloatMap] | None:
-        """Weights ``(C,)`` and programs ``(R,)`` of one cell, or of the coarser one that stands for it."""
+    def values_at(self, row: int, col: int) -> Prediction[FloatMap] | None:
+        """Weights ``(C,)``, programs ``(R,)``, score ``()`` of one cell, or of the coarser one that stands for it."""
         if self.state[row, col] == FAILED:
             return None
         donor = self.lattice.donor(row, col, self.state == DONE)
         if donor < 0:
             return None
-        values = self._values[donor]
-        return values[: self.n_types].copy(), values[self.n_types :].copy()
+        values = self._values[donor].copy()
+        score = np.asarray(self._out_of_domain[donor], dtype=np.float32)
+        return Prediction(values[: self.n_types], values[self.n_types :], score)
 
     def donors(self) -> IntArray:
         """Which cell's value to show in each cell, ``(rows, cols)`` flat indices.

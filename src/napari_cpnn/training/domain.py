@@ -75,12 +75,12 @@ class Axes:
     variances: FloatArray
 
     @classmethod
-    def of(cls, features: npt.ArrayLike) -> Axes:
-        """The axes of ``(N, F)`` features; no more than one per eight patches, and at most `N_AXES`."""
+    def of(cls, features: npt.ArrayLike, most: int = N_AXES) -> Axes:
+        """The axes of ``(N, F)`` features, at most ``most`` and no more than one per eight patches."""
         values = np.asarray(features, dtype=np.float64)
         center = values.mean(axis=0)
         _, singular, axes = np.linalg.svd(values - center, full_matrices=False)
-        n = max(1, min(N_AXES, len(values) // _PATCHES_PER_AXIS, values.shape[1] - 1))
+        n = max(1, min(most, len(values) // _PATCHES_PER_AXIS, values.shape[1] - 1))
         variances = singular[:n] ** 2 / max(1, len(values) - 1)
         # A network that sees no differences between patches has no axes; what it sees of others is then far away.
         return cls(center, axes[:n], np.maximum(variances, 1e-6 * variances[0] + 1e-12))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.mapping import FAILED
+from napari_cpnn.mapping import FAILED, UNLIKE
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper, MapProgress
@@ -43,7 +43,7 @@ def mapping_message(p: MapProgress, *, live: bool, sees: bool) -> str:
 
 
 def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[float, float]) -> str:
-    """What is known of a point ``(y, x)`` in slide um: the largest shares, the gene on screen, and where it is."""
+    """What is known of a point ``(y, x)`` in slide um: the largest shares, the gene on screen, a warning, and where."""
     where = f"x {um[1]:,.0f}  y {um[0]:,.0f} µm"
     cell = None if cmap is None else cmap.grid.cell_at(*um)
     if cmap is None or cell is None:
@@ -54,7 +54,7 @@ def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[flo
     if values is None:
         state = "unreadable" if cmap.state[cell] == FAILED else "not mapped yet"
         return f"{state} · {where}"
-    weights, programs = values
+    weights, programs, out_of_domain = values
     parts = []
     if weights.size:
         top = np.argsort(-weights)[:3]
@@ -62,6 +62,8 @@ def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[flo
     if shown is not None and shown.kind == "gene":
         value = float(cmap.decoder.expression(weights[None], programs[None], [shown.name])[0, 0])
         parts.append(f"{shown.name} {value:.2f} {shown.unit}")
+    if out_of_domain > UNLIKE:
+        parts.append("unlike the training tissue")
     return " · ".join([*parts, where])
 
 
@@ -110,6 +112,9 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
         card.append(
             ("Held out", f"{held_out.get('slide', 'spots')}: {scores} over {held_out.get('n_genes', '?')} genes")
         )
+    domain = provenance.get("domain", {}).get("calibrated_on")
+    if domain:
+        card.append(("Out-of-domain score", f"calibrated on {domain}"))
     for key, name in (("backbone_weights", "Start weights"), ("licence_notes", "Licence")):
         if provenance.get(key):
             card.append((name, str(provenance[key])))
