@@ -13,7 +13,6 @@ from napari_cpnn import Slide, deconvolve
 from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideError, SpotsError, TrainingError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.slides import read_patches
-from napari_cpnn.training.augmentation import apply_symmetries
 from napari_cpnn.training.batches import SpotDataModule
 from napari_cpnn.training.data import prepare
 
@@ -150,15 +149,6 @@ def test_too_little_disk_space(world, quick, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 1000})())
     with pytest.raises(TrainingError, match="are free; free some space"):
         prepare([world.sample(1)], world.prototypes, quick, tmp_path)
-
-
-def test_symmetries_are_the_eight_of_the_square():
-    patch = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(1, 4, 4, 3)
-    views = apply_symmetries(np.repeat(patch, 8, axis=0), np.arange(8))
-    assert (views[0] == patch[0]).all()
-    assert len({v.tobytes() for v in views}) == 8
-    transforms = [np.rot90(f, k) for f in (patch[0], patch[0][:, ::-1]) for k in range(4)]
-    assert {v.tobytes() for v in views} == {np.ascontiguousarray(t).tobytes() for t in transforms}
 
 
 def test_batches_repeat_with_the_seed_and_change_with_the_epoch(world, quick, tmp_path):

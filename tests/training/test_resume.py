@@ -16,6 +16,7 @@ from anndata import read_h5ad
 
 from napari_cpnn import load_model, open_slide, train
 from napari_cpnn.errors import TrainingError
+from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.module import CpnnTraining
 from napari_cpnn.training.resume import RunState
 
@@ -63,14 +64,15 @@ def test_a_process_that_is_killed_and_resumed_gives_the_same_bits(world, quick, 
         slide, spots = world.sample(seed, rows=5)
         tifffile.imwrite(tmp_path / f"{name}.tif", np.asarray(slide.levels[0]), photometric="rgb", tile=(64, 64))
         spots.write_h5ad(tmp_path / f"{name}.h5ad")
-    settings = quick.replace(max_epochs=12, batch_size=20, patience=12, weight_average=0.9)
+    settings = quick.replace(max_epochs=12, batch_size=20, patience=12, weight_average=0.9, stain_augment=0.1)
     command = [sys.executable, "-m", "napari_cpnn.cli", "train", "--prototypes", str(tmp_path / "prototypes.h5ad")]
     for name in ("one", "two"):
         command += ["--slide", str(tmp_path / f"{name}.tif"), "--spots", str(tmp_path / f"{name}.h5ad")]
     command += ["--mpp", "0.5", "--patch", "32", "0.5", "--out", str(tmp_path / "run"), "--quiet"]
-    for key in ("backbone", "weights", "hidden", "n_programs", "max_epochs", "batch_size", "learning_rate", "device",
-                "backbone_learning_rate", "composition_weight", "patience", "weight_average"):  # fmt: skip
-        command += [f"--{key.replace('_', '-')}", str(getattr(settings, key))]
+    changed = {name: value for name, value in settings.to_dict().items() if name != "patch"}
+    for name, value in changed.items():
+        if value != getattr(TrainingSettings(), name):
+            command += [f"--{name.replace('_', '-')}", str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + 120

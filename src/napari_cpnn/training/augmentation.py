@@ -1,11 +1,20 @@
-"""Changes of training patches that leave their meaning as it is."""
+"""Changes of training patches that leave their meaning as it is: the symmetries of the square, and staining."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from napari_cpnn.geometry import IntArray
+
+#: Optical densities (R, G, B) of haematoxylin and of eosin (Ruifrok & Johnston 2001), to be normalised.
+_HAEMATOXYLIN = (0.65, 0.70, 0.29)
+_EOSIN = (0.07, 0.99, 0.11)
+
+#: A shift of one standard deviation, in optical density (natural logarithm), for a ``strength`` of 1.
+_SHIFT = 0.2
 
 
 def apply_symmetries(images: npt.NDArray[np.uint8], codes: IntArray) -> npt.NDArray[np.uint8]:
@@ -19,3 +28,55 @@ def apply_symmetries(images: npt.NDArray[np.uint8], codes: IntArray) -> npt.NDAr
         turned = np.rot90(images[chosen], k=int(code) % 4, axes=(1, 2))
         result[chosen] = turned[:, :, ::-1] if code >= 4 else turned
     return result
+
+
+def draw_stains(n: int, strength: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Random changes of staining for :func:`apply_stains`, ``(n, 2, 2)``: scale, shift by haematoxylin, eosin.
+
+    Scales are normal around 1 with a standard deviation of ``strength`` (not below 0), shifts normal around 0 with
+    0.2 times that, in optical density.
+    """
+    noise = strength * rng.standard_normal((n, 2, 2))
+    return np.stack([np.maximum(1 + noise[:, 0], 0), _SHIFT * noise[:, 1]], axis=1).astype(np.float32)
+
+
+def apply_stains(images: Tensor, changes: Tensor) -> Tensor:
+    """Stain patches more or less, as laboratories and days differ (Tellez et al. 2018).
+
+    In optical density, ``D = -ln((I + 1) / 256)``, stains add up: ``D = c M`` with the concentrations ``c`` of
+    haematoxylin, eosin and a residual, and the stains' own colours ``M`` (Ruifrok & Johnston 2001; the residual is
+    orthogonal to both). Each concentration becomes ``scale * c + shift``, the residual stays. No stain matrix is
+    estimated from the slide: on a slide with little of one stain that estimate is unstable, and a change that is
+    random anyway needs none.
+
+    Parameters
+    ----------
+    images
+        ``(N, S, S, 3)`` uint8, on any device.
+    changes
+        ``(N, 2, 2)`` as :func:`draw_stains` gives them.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(N, S, S, 3)`` uint8.
+    """
+    stains = _stain_matrix().to(images.device)
+    n = len(images)
+    scale, shift = changes.to(images.device).float().unbind(dim=1)
+    # D' = D inv(M) diag(scale) M + shift M: one 3 x 3 matrix and one offset per patch.
+    factors = torch.cat([scale, scale.new_ones((n, 1))], dim=1)
+    matrix = torch.linalg.inv(stains) @ (factors[:, :, None] * stains)
+    offset = shift @ stains[:2]
+    table = -torch.log((torch.arange(256, device=images.device, dtype=torch.float32) + 1) / 256)
+    density = torch.baddbmm(offset[:, None, :], table[images.reshape(n, -1, 3).long()], matrix)
+    changed = density.neg_().exp_().mul_(256).sub_(1).round_().clamp_(0, 255)
+    return changed.to(torch.uint8).reshape(images.shape)
+
+
+def _stain_matrix() -> Tensor:
+    """``M (3, 3)``: rows haematoxylin, eosin, residual, each of length 1."""
+    stains = torch.tensor([_HAEMATOXYLIN, _EOSIN], dtype=torch.float64)
+    stains = stains / stains.norm(dim=1, keepdim=True)
+    residual = torch.linalg.cross(stains[0], stains[1])
+    return torch.cat([stains, (residual / residual.norm())[None]]).float()

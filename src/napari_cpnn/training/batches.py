@@ -3,42 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_cpnn.geometry import IntArray
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.augmentation import apply_symmetries
+from napari_cpnn.training.augmentation import apply_symmetries, draw_stains
 from napari_cpnn.training.data import SpotData
 from napari_cpnn.training.splits import deal_batches
 
 Batch = dict[str, torch.Tensor]
 
 
-class _Rows(Dataset[Batch]):
-    """A dataset whose index is a whole batch: (rows, symmetries)."""
+@dataclass(frozen=True)
+class _Order:
+    """What a batch is made of.
+
+    Attributes
+    ----------
+    rows
+        ``(n,)`` positions of its spots.
+    symmetries
+        ``(n,)`` in 0..7, how its patches are turned and flipped; None: not at all.
+    stains
+        ``(n, 2, 2)`` for :func:`~napari_cpnn.training.augmentation.apply_stains`; None: no change.
+    """
+
+    rows: IntArray
+    symmetries: IntArray | None = None
+    stains: npt.NDArray[np.float32] | None = None
+
+
+class _Batches(Dataset[Batch]):
+    """A dataset whose index is the order for a whole batch."""
 
     def __init__(self, data: SpotData) -> None:
         self._data = data
 
-    def __getitem__(self, index: tuple[IntArray, IntArray | None]) -> Batch:
-        data, (rows, symmetries) = self._data, index
+    def __getitem__(self, order: _Order) -> Batch:
+        data, rows = self._data, order.rows
         images = data.images[rows]
+        if order.symmetries is not None:
+            images = apply_symmetries(images, order.symmetries)
         batch = {
-            "images": torch.from_numpy(images if symmetries is None else apply_symmetries(images, symmetries)),
+            "images": torch.from_numpy(images),
             "targets": torch.from_numpy(np.asarray(data.targets[rows])),
             "slide": torch.from_numpy(data.slide_of[rows]),
         }
         if data.shares is not None:
             batch["shares"] = torch.from_numpy(data.shares[rows])
+        if order.stains is not None:
+            batch["stains"] = torch.from_numpy(order.stains)
         return batch
 
 
-class _TrainingBatches(Sampler[tuple[IntArray, IntArray | None]]):
-    """Batches of an epoch and their symmetries; the same for the same seed and epoch."""
+class _TrainingBatches(Sampler[_Order]):
+    """Batches of an epoch and how their patches are changed; the same for the same seed and epoch."""
 
     def __init__(self, data: SpotData, settings: TrainingSettings, first_epoch: int) -> None:
         self._data, self._settings, self._first = data, settings, first_epoch
@@ -51,10 +76,19 @@ class _TrainingBatches(Sampler[tuple[IntArray, IntArray | None]]):
     def __len__(self) -> int:
         return len(self._deal(np.random.default_rng(0)))
 
-    def __iter__(self) -> Iterator[tuple[IntArray, IntArray | None]]:
-        rng = np.random.default_rng((self._settings.seed, self._epoch))
+    def __iter__(self) -> Iterator[_Order]:
+        settings = self._settings
+        rng = np.random.default_rng((settings.seed, self._epoch))
         for batch in self._deal(rng):
-            yield self._data.train[batch], rng.integers(0, 8, len(batch)) if self._settings.augment else None
+            rows = self._data.train[batch]
+            symmetries = rng.integers(0, 8, len(rows)) if settings.augment else None
+            yield _Order(rows, symmetries, self._stains(rows, rng) if settings.stain_augment > 0 else None)
+
+    def _stains(self, rows: IntArray, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        strength = self._settings.stain_augment
+        if self._settings.stain_unit == "patch":
+            return draw_stains(len(rows), strength, rng)
+        return draw_stains(len(self._data.slides), strength, rng)[self._data.slide_of[rows]]
 
     def _deal(self, rng: np.random.Generator) -> list[IntArray]:
         slides, settings = self._data.slide_of[self._data.train], self._settings
@@ -62,15 +96,15 @@ class _TrainingBatches(Sampler[tuple[IntArray, IntArray | None]]):
         return deal_batches(slides, settings.batch_size, rng, per_slide)
 
 
-class _InOrder(Sampler[tuple[IntArray, IntArray | None]]):
+class _InOrder(Sampler[_Order]):
     def __init__(self, rows: IntArray, batch_size: int) -> None:
         self._parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
 
     def __len__(self) -> int:
         return len(self._parts)
 
-    def __iter__(self) -> Iterator[tuple[IntArray, IntArray | None]]:
-        return ((part, None) for part in self._parts)
+    def __iter__(self) -> Iterator[_Order]:
+        return (_Order(part) for part in self._parts)
 
 
 class SpotDataModule(LightningDataModule):
@@ -92,7 +126,7 @@ class SpotDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         sampler = _TrainingBatches(self._data, self._settings, self._first_epoch)
-        return DataLoader(_Rows(self._data), sampler=sampler, batch_size=None, generator=torch.Generator())
+        return DataLoader(_Batches(self._data), sampler=sampler, batch_size=None, generator=torch.Generator())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.in_order(self._data.held_out)
@@ -100,4 +134,4 @@ class SpotDataModule(LightningDataModule):
     def in_order(self, rows: IntArray) -> DataLoader[Batch]:
         """Some spots, unturned and in the order given."""
         sampler = _InOrder(rows, self._settings.batch_size)
-        return DataLoader(_Rows(self._data), sampler=sampler, batch_size=None, generator=torch.Generator())
+        return DataLoader(_Batches(self._data), sampler=sampler, batch_size=None, generator=torch.Generator())

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.models import CPNN, composition_penalty, mse_loss, pcc_loss, prototype_penalty
 from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.training.augmentation import apply_stains
 from napari_cpnn.training.batches import Batch
 from napari_cpnn.training.metrics import Summary, mean_correlations
 from napari_cpnn.training.optimisation import WeightAverage, parameter_groups, schedule
@@ -105,7 +106,10 @@ class CpnnTraining(LightningModule):
 
     def terms(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The weighted terms of the loss on one batch, all float32."""
-        weights, programs = self(batch["images"])
+        images = batch["images"]
+        if "stains" in batch:
+            images = apply_stains(images, batch["stains"])
+        weights, programs = self(images)
         predicted = self.model.decode(weights, programs)
         terms = {"expression": self._expression_loss(predicted, batch)}
         if self.settings.prototype_weight > 0 and self.settings.prototype_mode == "learned" and self.model.cell_types:
