@@ -94,25 +94,17 @@ def test_finished_folds_are_not_run_again(finished, world, samples, heads, train
     assert trained == []
 
 
-def test_a_killed_run_goes_on_where_it_was(finished, world, samples, heads, trained, tmp_path, monkeypatch):
-    _, table = finished
-
-    def killed(*args):
-        if len(trained) == 3:
-            raise KeyboardInterrupt
-        return predict(*args)
-
-    predict = cross_validation.predict_expression
-    monkeypatch.setattr(cross_validation, "predict_expression", killed)
-    arguments = {"out": tmp_path, "evaluation": SETTINGS, "progress": False}
-    with pytest.raises(KeyboardInterrupt):
-        cross_validate(samples, world.prototypes, heads, **arguments)
-    assert trained == ["ours/C", "plain_head/C", "ours/B"]
-    (tmp_path / "plain_head" / "B" / "run").mkdir(parents=True, exist_ok=True)  # killed before its first epoch
-    (tmp_path / "plain_head" / "B" / "run" / "model.safetensors").write_bytes(b"half a model")
-    monkeypatch.setattr(cross_validation, "predict_expression", predict)
-    resumed = cross_validate(samples, world.prototypes, heads, **arguments)
-    assert trained[3:] == ["plain_head/B", "ours/A", "plain_head/A"]
+def test_a_killed_run_goes_on_where_it_was(finished, world, samples, heads, trained, tmp_path):
+    done, table = finished
+    out = shutil.copytree(done, tmp_path / "killed")
+    for name in ("scores.json", "B4.csv", "B4.h5ad"):  # killed after its training
+        (out / "ours" / "B" / name).unlink()
+    shutil.rmtree(out / "plain_head" / "B")  # killed in its first epoch
+    (out / "plain_head" / "B" / "run").mkdir(parents=True)
+    (out / "plain_head" / "B" / "run" / "model.safetensors").write_bytes(b"half a model")
+    shutil.rmtree(out / "ours" / "A")  # never begun
+    resumed = cross_validate(samples, world.prototypes, heads, out=out, evaluation=SETTINGS, progress=False)
+    assert trained == ["plain_head/B", "ours/A"]
     pd.testing.assert_frame_equal(resumed, table, check_exact=True)
 
 
@@ -132,8 +124,8 @@ def test_a_folder_keeps_to_its_settings_and_data(finished, world, samples, heads
     with pytest.raises(TrainingError, match=r"holds a fold with another learning_rate, max_epochs;"):
         cross_validate(samples, world.prototypes, {"ours": ours.replace(max_epochs=9, learning_rate=0.1)}, out=out)
     cross_validate(samples, world.prototypes, {"ours": ours.replace(device="auto")}, out=out, evaluation=SETTINGS)
+    changed = replaced(samples, 0, lambda spots: spots[:20].copy())
     with pytest.raises(TrainingError, match=r"ours.C holds a fold with another tested;"):
-        changed = [(samples[0][0], samples[0][1][:20].copy()), *samples[1:]]
         cross_validate(changed, world.prototypes, {"ours": ours}, out=out)
 
 
@@ -161,16 +153,9 @@ def with_counts(spots, values):
 def test_a_fold_that_cannot_be_tested_is_said_and_the_others_go_on(world, samples, heads, change, message, tmp_path):
     changed = replaced(samples, 2, change)[1:]  # C3, B4, A1
     settings = {"ours": heads["ours"].replace(validation="none", backbone_learning_rate=0.0)}
+    evaluation = EvaluationSettings(ceiling_repeats=0)
     with pytest.warns(CpnnWarning) as caught:
-        table = cross_validate(
-            changed,
-            world.prototypes,
-            settings,
-            "section",
-            tmp_path,
-            EvaluationSettings(ceiling_repeats=0),
-            progress=False,
-        )
+        table = cross_validate(changed, world.prototypes, settings, "section", tmp_path, evaluation, progress=False)
     assert any(message in str(w.message) and "is not tested with ours" in str(w.message) for w in caught)
     assert list(dict.fromkeys(table["slide"])) == ["C3", "A1"]
     folds = pd.read_csv(tmp_path / "folds.csv").set_index("slide")
