@@ -135,9 +135,12 @@ class TrainingSettings(_Settings):
     prototype_mode: Literal["learned", "fixed", "random"] = _field("learned", "what becomes of the prototypes")
     scale_shift: bool = _field(True, "learn a scale alpha and a shift beta per gene")
     n_programs: int = _field(16, "residual gene programs; 0 is the paper's model")
+    program_net: Literal["mlp", "linear"] = _field(
+        "mlp", "programs: a network with two hidden layers of its own (mlp), or linear in the image features"
+    )
     composition_weight: float = _field(5.0, "pull of the weights to the deconvolved shares of the spots")
     prototype_weight: float = _field(1e3, "pull of the prototypes to where they started (lambda of eq. 8)")
-    hidden: int = _field(512, "width of the two hidden layers of the composition head")
+    hidden: int = _field(512, "width of the two hidden layers of the composition head, and of that of the programs")
     patch: PatchSpec = _field(PatchSpec(), "what the network sees")
     max_epochs: int = _field(30, "at most this many passes over the spots")
     patience: int = _field(8, "stop after this many epochs without a better held-out PCC")
@@ -178,6 +181,8 @@ class TrainingSettings(_Settings):
     )
     seed: int = _field(0, "seed of every random choice")
     device: DeviceName = _field("auto", "auto, cpu, cuda or mps")
+    devices: str = _field("1", "how many devices, a process each: a number, a list such as 0,2, or auto for all")
+    strategy: str = _field("auto", "how several devices work together: a strategy of Lightning, such as ddp")
     precision: Literal["auto", "float32", "bfloat16"] = _field("auto", "arithmetic of the backbone")
 
     def __post_init__(self) -> None:
@@ -192,6 +197,7 @@ class TrainingSettings(_Settings):
             f"Prototypes can be 'learned', 'fixed' or 'random', not {self.prototype_mode!r}.",
         )
         _check(self.n_programs >= 0, "The number of programs cannot be negative.")
+        _check(self.program_net in ("mlp", "linear"), f"Programs can be 'mlp' or 'linear', not {self.program_net!r}.")
         _check(self.composition_weight >= 0 and self.prototype_weight >= 0, "Loss weights cannot be negative.")
         _check(self.max_epochs >= 1 and self.batch_size >= 2, "Training needs an epoch and batches of two or more.")
         _check(self.patience >= 1 and self.hidden >= 1, "The patience and the width of the head must be at least one.")

@@ -51,6 +51,8 @@ class ModelSpec:
         Width of the two hidden layers of the composition head (``"cpnn"`` only).
     mean, std
         Normalisation of the RGB channels, on a scale of 0 to 1.
+    program_net
+        ``"mlp"``: the programs have two hidden layers of their own; ``"linear"``: they are linear in the features.
     """
 
     genes: tuple[str, ...]
@@ -62,6 +64,7 @@ class ModelSpec:
     hidden: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    program_net: Literal["mlp", "linear"] = "linear"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -78,6 +81,9 @@ class ModelSpec:
         """
         if data["head"] not in ("cpnn", "linear"):
             raise SettingsError(f"There is no head {data['head']!r}.")
+        program_net = data.get("program_net", "linear")  # the only one of the first models
+        if program_net not in ("mlp", "linear"):
+            raise SettingsError(f"There is no network of programs {program_net!r}.")
         return cls(
             genes=_names(data["genes"]),
             cell_types=_names(data["cell_types"]),
@@ -88,6 +94,7 @@ class ModelSpec:
             hidden=int(data["hidden"]),
             mean=_triple(data["mean"]),
             std=_triple(data["std"]),
+            program_net=program_net,
         )
 
 

@@ -259,6 +259,7 @@ def build_model(
         head=settings.head,
         n_programs=0 if is_linear else settings.n_programs,
         hidden=settings.hidden,
+        program_net="linear" if is_linear else settings.program_net,
         mean=info.mean,
         std=info.std,
     )
@@ -339,7 +340,10 @@ def _provenance(settings: TrainingSettings, info: BackboneInfo) -> dict[str, Any
 
 def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
     """Hash of a model's tensors as held in memory, and of the names and normalisation that give them meaning."""
-    digest = hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode())
+    facts = spec.to_dict()
+    if spec.program_net == "linear":
+        del facts["program_net"]  # the first models did not say so, and keep the fingerprint that they have
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(state):
         values = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())

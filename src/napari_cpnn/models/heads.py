@@ -15,23 +15,23 @@ Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class PrototypeHead(nn.Module):
-    """Features -> softmax weights of prototypes, and linear programs.
+    """Features -> softmax weights of prototypes, and programs.
 
-    ``w = softmax(MLP(features))`` with two hidden layers and GELU; ``T`` is the softmax over genes of
-    ``log_prototypes``; ``alpha = exp(log_alpha)`` and ``beta = exp(log_beta)`` are positive (eq. 1 of the paper).
+    ``w = softmax(MLP(features))`` with two hidden layers and GELU; the programs are a network of the same form, or a
+    linear layer, without softmax; ``T`` is the softmax over genes of ``log_prototypes``; ``alpha = exp(log_alpha)``
+    and ``beta = exp(log_beta)`` are positive (eq. 1 of the paper).
     """
 
     def __init__(self, n_features: int, spec: ModelSpec) -> None:
         super().__init__()
         n_types, n_genes = len(spec.cell_types), len(spec.genes)
-        self.composition = nn.Sequential(
-            nn.Linear(n_features, spec.hidden),
-            nn.GELU(),
-            nn.Linear(spec.hidden, spec.hidden),
-            nn.GELU(),
-            nn.Linear(spec.hidden, n_types),
-        )
-        self.programs = nn.Linear(n_features, spec.n_programs) if spec.n_programs else None
+        self.composition = _mlp(n_features, spec.hidden, n_types)
+        self.programs: nn.Module | None = None
+        if spec.n_programs:
+            linear = spec.program_net == "linear"
+            self.programs = (
+                nn.Linear(n_features, spec.n_programs) if linear else _mlp(n_features, spec.hidden, spec.n_programs)
+            )
         self.program_genes = nn.Parameter(_PROGRAM_SCALE * torch.randn(spec.n_programs, n_genes))
         self.log_prototypes = nn.Parameter(torch.randn(n_types, n_genes))
         self.log_alpha = nn.Parameter(torch.zeros(n_genes))
@@ -44,6 +44,12 @@ class PrototypeHead(nn.Module):
 
     def coefficients(self) -> Coefficients:
         return self.log_prototypes.softmax(dim=1), self.log_alpha.exp(), self.log_beta.exp(), self.program_genes
+
+
+def _mlp(n_in: int, hidden: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(n_in, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, n_out)
+    )
 
 
 class LinearHead(nn.Module):
