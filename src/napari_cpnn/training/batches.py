@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -47,11 +48,8 @@ class _Batches(Dataset[Batch]):
 
     def __getitem__(self, order: _Order) -> Batch:
         data, rows = self._data, order.rows
-        images = data.images[rows]
-        if order.symmetries is not None:
-            images = apply_symmetries(images, order.symmetries)
         batch = {
-            "images": torch.from_numpy(images),
+            **self._seen(order),
             "targets": torch.from_numpy(np.asarray(data.targets[rows])),
             "slide": torch.from_numpy(data.slide_of[rows]),
         }
@@ -61,22 +59,44 @@ class _Batches(Dataset[Batch]):
             batch["stains"] = torch.from_numpy(order.stains)
         return batch
 
+    def _seen(self, order: _Order) -> Batch:
+        """The patches, turned and flipped, or what a frozen backbone sees of them so."""
+        data, rows = self._data, order.rows
+        if data.features is not None:
+            views = 0 if order.symmetries is None else order.symmetries
+            return {"features": torch.from_numpy(np.asarray(data.features[views, rows]))}
+        images = data.images[rows]
+        if order.symmetries is not None:
+            images = apply_symmetries(images, order.symmetries)
+        return {"images": torch.from_numpy(images)}
+
 
 class _TrainingBatches(Sampler[_Order]):
-    """Batches of an epoch and how their patches are changed; the same for the same seed and epoch."""
+    """Batches of an epoch and how their patches are changed; the same for the same seed and epoch.
 
-    def __init__(self, data: SpotData, settings: TrainingSettings, first_epoch: int) -> None:
+    Of several processes each gets every so many-th batch, and all equally many: where they do not come out even, the
+    first ones of the epoch come twice.
+    """
+
+    def __init__(
+        self, data: SpotData, settings: TrainingSettings, first_epoch: int, process: tuple[int, int] = (0, 1)
+    ) -> None:
         self._data, self._settings, self._first = data, settings, first_epoch
         self._epoch = first_epoch
+        self._rank, self._n_processes = process
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch, and counts from 0 in a resumed run too."""
         self._epoch = self._first + epoch
 
     def __len__(self) -> int:
-        return len(self._deal(np.random.default_rng(0)))
+        return math.ceil(len(self._deal(np.random.default_rng(0))) / self._n_processes)
 
     def __iter__(self) -> Iterator[_Order]:
+        orders = list(self._orders())
+        return (orders[i % len(orders)] for i in range(self._rank, len(self) * self._n_processes, self._n_processes))
+
+    def _orders(self) -> Iterator[_Order]:
         settings = self._settings
         rng = np.random.default_rng((settings.seed, self._epoch))
         for batch in self._deal(rng):
@@ -125,7 +145,8 @@ class SpotDataModule(LightningDataModule):
         return len(self._data.held_out) > 0
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        sampler = _TrainingBatches(self._data, self._settings, self._first_epoch)
+        process = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        sampler = _TrainingBatches(self._data, self._settings, self._first_epoch, process)
         return DataLoader(_Batches(self._data), sampler=sampler, batch_size=None, generator=torch.Generator())
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -26,8 +26,10 @@ from napari_cpnn.training.batches import SpotDataModule
 from napari_cpnn.training.calibration import LineFit
 from napari_cpnn.training.data import CHUNK, SpotData, prepare
 from napari_cpnn.training.domain import fit_domain
+from napari_cpnn.training.frozen import is_frozen, predict_features, with_features
 from napari_cpnn.training.metrics import pearson, spearman, summarise_values
 from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.processes import is_first_process, trainer_options, wait_for_all
 from napari_cpnn.training.recorder import EpochRow, InterruptedTrainingError, Recorder, scores_for_card
 from napari_cpnn.training.run_folder import RunFolder
 
@@ -82,20 +84,24 @@ def train(
 
     Notes
     -----
+    With ``settings.devices`` other than 1, each process runs this function; all return the same model, and the first
+    writes. A correlation is taken over the batch of one process.
+
     On one machine's CPU, with the same seed and number of threads, two runs give bit-equal models, and so do one
     that was killed and resumed and one that was not.
     """
     settings = settings or TrainingSettings()
     device = choose_device(settings.device)
-    folder = RunFolder(out, resume)
+    # What is wrong with names, weights or devices must show before minutes of patch cutting, not after.
+    trainer_options(settings, device)
+    folder = RunFolder(out, resume, writes=is_first_process(settings))
     state = folder.read_state() if resume else None
     if state is not None:
         state.require_same(settings, folder.path)
-    # A wrong name, or weights that cannot be had, must show before minutes of patch cutting, not after.
     with torch.random.fork_rng():
         get_backbone(settings.backbone).build(settings.weights)
     with folder.scratch() as scratch, _own_random_state(settings.seed), _quiet_lightning():
-        data = prepare(samples, prototypes, settings, scratch, progress)
+        data = prepare(samples, prototypes, settings, scratch, progress and folder.writes)
         if state is not None:
             state.require_same_data(data.key, folder.path)
         folder.write_settings(settings)
@@ -109,6 +115,8 @@ def train(
             data.mean_expression(),
         )
         model.provenance.update(_provenance(data, prototypes))
+        if is_frozen(settings):
+            data = with_features(data, model, settings, scratch)
         module = CpnnTraining(model, settings, choose_precision(device, settings.precision), data.gene_weights)
         recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch, data.key)
         if state is not None:
@@ -120,16 +128,23 @@ def train(
             recorder.close()
         else:
             is_complete = _run(module, SpotDataModule(data, settings, module.first_epoch), recorder, device)
-        best = load_model(folder.model_path)
-        if settings.calibrate:
-            _calibrate(best, data, settings)
-        fit_domain(best, data, settings)
-        if len(data.held_out):
-            best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, settings)}
-        folder.write_model(best)
-        if is_complete:
-            folder.drop_state()
+        if folder.writes:
+            _finish(folder, data, settings)
+            if is_complete:
+                folder.drop_state()
+        wait_for_all()
         return load_model(folder.model_path)
+
+
+def _finish(folder: RunFolder, data: SpotData, settings: TrainingSettings) -> None:
+    """Calibrate the best model, and store with it how good it is and what it knows."""
+    best = load_model(folder.model_path)
+    if settings.calibrate:
+        _calibrate(best, data, settings)
+    fit_domain(best, data, settings)
+    if len(data.held_out):
+        best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, settings)}
+    folder.write_model(best)
 
 
 def _run(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> bool:
@@ -146,8 +161,7 @@ def _run(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
 def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> bool:
     trainer = Trainer(
         max_epochs=module.settings.max_epochs - module.first_epoch,
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        **trainer_options(module.settings, device),
         callbacks=[recorder],
         logger=False,
         enable_checkpointing=False,
@@ -166,7 +180,7 @@ def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
         return False
     except SystemExit as error:  # a second Ctrl-C, which Lightning turns into the end of the process
         raise KeyboardInterrupt from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
@@ -194,7 +208,10 @@ def _decoded(
     decoder = model.decoder()
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        weights, programs, _ = predictor.predict(np.asarray(data.images[chunk]))
+        if data.features is not None:
+            weights, programs = predict_features(model, data.features[: 8 if settings.symmetries else 1, chunk])
+        else:
+            weights, programs, _ = predictor.predict(np.asarray(data.images[chunk]))
         yield chunk, decoder.expression(weights, programs, model.genes)
 
 
@@ -236,6 +253,7 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\.")
+            warnings.filterwarnings("ignore", message="Grad strides do not match")  # torch's own, of several processes
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -80,25 +80,38 @@ class CpnnTraining(LightningModule):
 
     @property
     def losses(self) -> dict[str, float]:
-        """Mean over the spots of the present epoch: ``loss`` and its weighted terms.
+        """Mean over this process's spots of the present epoch: ``loss`` and its weighted terms.
 
         Raises
         ------
         TrainingError
             The loss is not finite.
         """
-        losses = {name: float(value) / self._n for name, value in self._sums.items()}
+        return self._means(self._sums, self._n)
+
+    def losses_of_all(self) -> dict[str, float]:
+        """:attr:`losses` over all processes of the run, each of which must call it."""
+        sums = torch.stack([*self._sums.values(), torch.full_like(self._sums["loss"], self._n)])
+        *totals, n = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return self._means(dict(zip(self._sums, totals, strict=True)), float(n))
+
+    def _means(self, sums: Mapping[str, torch.Tensor], n: float) -> dict[str, float]:
+        losses = {name: float(value) / n for name, value in sums.items()}
         if not math.isfinite(losses["loss"]):
             raise TrainingError(
                 f"The loss became {losses['loss']} in epoch {self.epoch + 1}; lower the learning rates."
             )
         return losses
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights ``(N, C)`` and programs ``(N, R)`` of uint8 patches ``(N, S, S, 3)``."""
-        return self._predict(self.model, images)
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights ``(N, C)`` and programs ``(N, R)`` of the patches of a batch."""
+        return self._predict(self.model, batch)
 
-    def _predict(self, model: CPNN, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predict(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        if "features" in batch:
+            weights, programs = model.head(batch["features"])
+            return weights, programs
+        images = apply_stains(batch["images"], batch["stains"]) if "stains" in batch else batch["images"]
         normalised = model.normalize(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
             weights, programs = model(normalised)
@@ -106,10 +119,7 @@ class CpnnTraining(LightningModule):
 
     def terms(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The weighted terms of the loss on one batch, all float32."""
-        images = batch["images"]
-        if "stains" in batch:
-            images = apply_stains(images, batch["stains"])
-        weights, programs = self(images)
+        weights, programs = self(batch)
         predicted = self.model.decode(weights, programs)
         terms = {"expression": self._expression_loss(predicted, batch)}
         if self.settings.prototype_weight > 0 and self.settings.prototype_mode == "learned" and self.model.cell_types:
@@ -132,7 +142,8 @@ class CpnnTraining(LightningModule):
     def on_train_epoch_start(self) -> None:
         self._sums, self._n = {}, 0
         # What is drawn in an epoch depends on nothing but its number, so that a resumed run draws the same.
-        torch.manual_seed(int(np.random.SeedSequence((self.settings.seed, self.epoch)).generate_state(1)[0]))
+        entropy = (self.settings.seed, self.epoch, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         if self.settings.backbone_learning_rate == 0:
             self.model.backbone.eval()  # frozen means its running statistics too
 
@@ -155,7 +166,7 @@ class CpnnTraining(LightningModule):
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         model = self.chosen_model
-        self._predicted.append(model.decode(*self._predict(model, batch["images"])).cpu().numpy())
+        self._predicted.append(model.decode(*self._predict(model, batch)).cpu().numpy())
         self._measured.append(batch["targets"].cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:

@@ -61,7 +61,7 @@ class Recorder(Callback):
         self._module = module
         self.folder = folder
         self._held_out_name = held_out_name
-        self._progress = progress
+        self._progress = progress and folder.writes
         self._on_epoch = on_epoch
         self._data_key = data_key
         self._history: list[EpochRow] = []
@@ -146,7 +146,7 @@ class Recorder(Callback):
             self._bar.close()
         if state.is_finished(self._module.settings, bool(self._held_out_name)):
             trainer.should_stop = True
-        if self._on_epoch is not None:
+        if self._on_epoch is not None and self.folder.writes:
             try:
                 self._on_epoch(dict(row))
             except KeyboardInterrupt:
@@ -177,7 +177,7 @@ class Recorder(Callback):
         )
 
     def _row(self, epoch: int) -> EpochRow:
-        losses, held_out = self._module.losses, self._module.held_out
+        losses, held_out = self._module.losses_of_all(), self._module.held_out
         return {
             "epoch": epoch,
             "loss": losses["loss"],

@@ -44,6 +44,8 @@ class RunFolder:
     ----------
     resume
         Whether the folder may hold a run that is not finished.
+    writes
+        Whether this process writes; of several that train together, only one does.
 
     Raises
     ------
@@ -52,9 +54,12 @@ class RunFolder:
         ``resume``, when the run in it is finished.
     """
 
-    def __init__(self, path: str | Path, resume: bool = False) -> None:
+    def __init__(self, path: str | Path, resume: bool = False, writes: bool = True) -> None:
         self.path = Path(path)
+        self.writes = writes
         self._state_path = self.path / "resume.safetensors"
+        if not writes:
+            return
         if self.model_path.exists():
             if resume and not self._state_path.exists():
                 raise TrainingError(f"The run in {self.path} is finished; its model is {self.model_path}.")
@@ -73,6 +78,10 @@ class RunFolder:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A temporary folder inside, for what the run needs on disk; also clears what a killed run has left here."""
+        if not self.writes:
+            with tempfile.TemporaryDirectory(prefix="napari-cpnn-", ignore_cleanup_errors=True) as elsewhere:
+                yield Path(elsewhere)
+            return
         with self._writing():
             for pattern in _LEFTOVERS:
                 for left in self.path.glob(pattern):
@@ -89,12 +98,14 @@ class RunFolder:
         return RunState.read(self._state_path) if self._state_path.exists() else None
 
     def write_state(self, state: RunState) -> None:
-        self._write(self._state_path.name, state.to_bytes())
+        if self.writes:
+            self._write(self._state_path.name, state.to_bytes())
 
     def drop_state(self) -> None:
         """The run is finished."""
-        with self._writing():
-            self._state_path.unlink(missing_ok=True)
+        if self.writes:
+            with self._writing():
+                self._state_path.unlink(missing_ok=True)
 
     def write_settings(self, settings: TrainingSettings) -> None:
         self._write("settings.json", (json.dumps(settings.to_dict(), indent=2) + "\n").encode())
@@ -107,16 +118,21 @@ class RunFolder:
         self._write("metrics.csv", text.getvalue().encode())
 
     def write_curves(self, history: Sequence[Mapping[str, Any]], title: str) -> None:
+        if not self.writes:
+            return
         with self._writing():
             unfinished = self.path / ".curves.png.part"
             draw_curves(history, unfinished, title)
             unfinished.replace(self.path / "curves.png")
 
     def write_model(self, model: CPNN) -> None:
-        with self._writing():
-            save_model(model, self.model_path)
+        if self.writes:
+            with self._writing():
+                save_model(model, self.model_path)
 
     def _write(self, name: str, content: bytes) -> None:
+        if not self.writes:
+            return
         unfinished = self.path / f".{name}.part"
         with self._writing():
             try:

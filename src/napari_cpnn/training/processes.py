@@ -1,0 +1,65 @@
+"""One run on several devices: a process each, of which the first alone writes.
+
+Lightning starts the other processes (the same program again, or what a cluster's scheduler has started), and keeps
+their weights equal by averaging gradients (distributed data parallel).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from napari_cpnn.errors import SettingsError
+from napari_cpnn.settings import TrainingSettings
+
+
+def is_first_process(settings: TrainingSettings) -> bool:
+    """Whether this process writes the results; a run on one device has no other."""
+    return settings.devices == "1" or int(getattr(rank_zero_only, "rank", None) or 0) == 0
+
+
+def trainer_options(settings: TrainingSettings, device: torch.device) -> dict[str, Any]:
+    """Accelerator, devices and strategy for Lightning's ``Trainer``.
+
+    Raises
+    ------
+    SettingsError
+        ``devices`` cannot be understood, or contradicts ``device``.
+    """
+    options: dict[str, Any] = {
+        "accelerator": "gpu" if device.type == "cuda" else device.type,
+        # Batches are dealt to the processes by our own sampler: whole ones, since a correlation cannot be halved.
+        "use_distributed_sampler": False,
+    }
+    if settings.devices == "1":
+        return {**options, "devices": [device.index or 0] if device.type == "cuda" else 1}
+    if ":" in settings.device:
+        raise SettingsError(
+            f"The setting device names one device, {settings.device}, and devices asks for {settings.devices}; "
+            "set one of them."
+        )
+    return {**options, "devices": _devices(settings.devices, device), "strategy": settings.strategy}
+
+
+def _devices(text: str, device: torch.device) -> int | str | list[int]:
+    if text == "auto":
+        return text
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] == 0 and "," not in text):
+        raise SettingsError(f"devices is a number, a list such as 0,2 or auto, not {text!r}.")
+    if "," not in text:
+        return numbers[0]
+    if device.type == "cpu":
+        raise SettingsError(f"The processor has no numbered devices; set devices to how many processes, not {text!r}.")
+    return numbers
+
+
+def wait_for_all() -> None:
+    """Until all processes of the run have come here."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
