@@ -192,3 +192,68 @@ def test_settings_of_the_command_line_reach_the_dataclass():
     assert _training_settings(_parser().parse_args(base)) == TrainingSettings()
     args = _parser().parse_args(["open", "s", "--stride-um", "56", "--no-cache", "--device", "cpu"])
     assert chosen_settings(args, MappingSettings) == MappingSettings(stride_um=56.0, cache=False, device="cpu")
+
+
+def test_cross_validate_compares_heads_on_the_same_folds(slide_path, spots_paths, prototypes_path, tmp_path, capsys):
+    counts, positions = spots_paths
+    pair = ["--slide", str(slide_path), "--spots", str(counts), "--positions", str(positions)]
+    out = tmp_path / "cv"
+    args = ["cross-validate", *pair, *pair, "--mpp", "1.0", "--prototypes", str(prototypes_path), "--out", str(out)]
+    args += [
+        "--groups",
+        "B",
+        "C",
+        "--compare",
+        "ST-Net=plain,loss=mse",
+        "--compare",
+        "ours",
+        "--backbone",
+        "squeezenet",
+    ]
+    args += ["--weights", "none", "--max-epochs", "1", "--patch", "64", "1.0", "--quiet", "--batch-size", "16"]
+    args += ["--device", "cpu", "--n-programs", "2", "--validation", "none", "--backbone-learning-rate", "0"]
+    args += ["--ceiling-repeats", "2", "--bootstraps", "20", "--table", str(tmp_path / "scores.parquet")]
+    assert main(args) == 0
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    places = scores[["head", "fold", "slide"]].drop_duplicates().itertuples(index=False, name=None)
+    assert set(places) == {(h, *p) for h in ("ST-Net", "ours") for p in (("B", "slide"), ("C", "slide-2"))}
+    assert {p.name for p in out.iterdir()} >= {"scores.csv", "folds.csv", "comparison.csv", "report.png"}
+    said = capsys.readouterr().out
+    assert "ST-Net, B: PCC " in said
+    assert "noise ceiling" in said
+    assert "ours against ST-Net: PCC given depth " in said
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "changes"),
+    [
+        ("paper", "paper", {"n_programs": 0, "composition_weight": 0.0}),
+        ("ST-Net=plain,loss=mse", "ST-Net", {"head": "linear", "loss": "mse"}),
+        ("x=ours,n-programs=8,calibrate=false,composition_weight=2", "x",
+         {"n_programs": 8, "calibrate": False, "composition_weight": 2.0}),
+    ],
+)  # fmt: skip
+def test_heads_to_compare(text, name, changes):
+    from napari_cpnn.cli.evaluation import head_to_compare
+
+    found, settings = head_to_compare(text, {"max_epochs": 3})
+    assert found == name
+    assert settings.max_epochs == 3
+    assert {key: getattr(settings, key) for key in changes} == changes
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        (["triplex"], "--compare takes ours, paper or plain"),
+        (["x=ours,wings=2"], "There is no setting 'wings'"),
+        (["x=ours,n_programs=many"], "'many' is not a number"),
+        (["x=ours,calibrate=perhaps"], "'perhaps' is neither true nor false"),
+        (["ours", "ours"], "Two heads have one name"),
+    ],
+)
+def test_heads_that_cannot_be_compared(heads, message, tmp_path, capsys):
+    compare = [word for head in heads for word in ("--compare", head)]
+    args = ["--slide", "a", "--spots", "b", "--prototypes", "c", "--out", str(tmp_path / "cv"), "--groups", "section"]
+    assert main(["cross-validate", *args, *compare]) == 2
+    assert message in capsys.readouterr().err

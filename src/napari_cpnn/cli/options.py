@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +22,13 @@ Command = Callable[[argparse.Namespace], None]
 
 AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
 """Name, what runs, help -> the parser of the command, for its options."""
+
+PRESETS: dict[str, Callable[..., TrainingSettings]] = {
+    "ours": TrainingSettings,
+    "paper": TrainingSettings.paper,
+    "plain": TrainingSettings.plain,
+}
+"""What training settings start from."""
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type[Any]) -> None:
@@ -46,7 +54,7 @@ def given_settings(args: argparse.Namespace, settings: type[Any]) -> dict[str, A
     """The settings that were given on the command line."""
     names = [f.name for f in dataclasses.fields(settings)]
     given = {n: getattr(args, f"settings_{n}") for n in names if getattr(args, f"settings_{n}", None) is not None}
-    if getattr(args, "patch", None):
+    if "patch" in names and getattr(args, "patch", None):
         try:
             given["patch"] = PatchSpec(int(args.patch[0]), float(args.patch[1]))
         except ValueError:

@@ -1,19 +1,26 @@
-"""Commands of the science: prototypes, deconvolve, train, evaluate."""
+"""Commands of the science: prototypes, deconvolve, train."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 
 from napari_cpnn.cli.files import refuse_existing, write_csv
-from napari_cpnn.cli.options import AddCommand, add_samples, add_settings, chosen_settings, given_settings, open_samples
+from napari_cpnn.cli.options import (
+    PRESETS,
+    AddCommand,
+    add_samples,
+    add_settings,
+    chosen_settings,
+    given_settings,
+    open_samples,
+)
 from napari_cpnn.settings import PrototypeSettings, TrainingSettings
 
 
 def add_science_commands(command: AddCommand) -> None:
-    """Register prototypes, deconvolve, train and evaluate."""
+    """Register prototypes, deconvolve and train."""
     sub = command("prototypes", _prototypes, "estimate cell-type prototypes from single cells")
     sub.add_argument("cells", type=Path, help="h5ad or 10x folder")
     sub.add_argument("--cell-type", default="celltype", help="column of the cell type (default: %(default)s)")
@@ -31,18 +38,11 @@ def add_science_commands(command: AddCommand) -> None:
     add_samples(sub)
     sub.add_argument("--prototypes", type=Path, required=True)
     sub.add_argument("--out", type=Path, required=True, help="run folder")
-    sub.add_argument(
-        "--preset", choices=["ours", "paper", "plain"], default="ours", help="what the settings start from"
-    )
+    sub.add_argument("--preset", choices=list(PRESETS), default="ours", help="what the settings start from")
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     sub.add_argument("--resume", action="store_true", help="go on with the run in the folder, after its last epoch")
     add_settings(sub, TrainingSettings)
-
-    sub = command("evaluate", _evaluate, "compare predicted with measured expression")
-    add_samples(sub)
-    sub.add_argument("--model", type=Path, required=True)
-    sub.add_argument("--out", type=Path, help="table per gene (.csv), or a folder for several slides")
 
 
 def _prototypes(args: argparse.Namespace) -> None:
@@ -81,27 +81,4 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _training_settings(args: argparse.Namespace) -> TrainingSettings:
-    presets: dict[str, Callable[..., TrainingSettings]] = {
-        "ours": TrainingSettings,
-        "paper": TrainingSettings.paper,
-        "plain": TrainingSettings.plain,
-    }
-    return presets[args.preset](**given_settings(args, TrainingSettings))
-
-
-def _evaluate(args: argparse.Namespace) -> None:
-    from napari_cpnn.models import load_model
-    from napari_cpnn.training import evaluate, summarise
-
-    model = load_model(args.model)
-    written: set[str] = set()
-    for number, (slide, spots) in enumerate(open_samples(args), start=1):
-        with slide:
-            scores = evaluate(model, slide, spots)
-        if args.out:
-            # Slides of several folders may have one name.
-            name = f"{slide.name}-{number}" if slide.name in written else slide.name
-            written.add(name)
-            write_csv(scores, Path(args.out) / f"{name}.csv" if len(args.slide) > 1 else args.out)
-        summary = summarise(scores)
-        print(f"{slide.name}: PCC {summary['pcc']:.3f}, SCC {summary['scc']:.3f} over {summary['n_genes']} genes")
+    return PRESETS[args.preset](**given_settings(args, TrainingSettings))

@@ -5,6 +5,8 @@ The folder of a cross-validation::
     <out>/<head>/<fold>/     see napari_cpnn.training.fold_folder
     <out>/scores.csv         all scores, one row per head, fold, slide and gene
     <out>/folds.csv          one row per head, fold and slide: means, spots, what was left out, or why it is not tested
+    <out>/comparison.csv     paired differences between heads (see napari_cpnn.training.comparison), of two or more
+    <out>/report.png         the same as a picture, with maps of the best genes
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from napari_cpnn.training.fit import train
 from napari_cpnn.training.fold_folder import FoldFolder, prototypes_key, sample_key
 from napari_cpnn.training.folds import Fold, Groups, folder_names, make_folds, sample_labels
 from napari_cpnn.training.predictions import predict_expression, usable_spots
+from napari_cpnn.training.report import write_report
 from napari_cpnn.training.tables import write_table
 
 Samples = Sequence[tuple[Slide, AnnData]]
@@ -118,6 +121,8 @@ def cross_validate(
         raise TrainingError(f"No fold could be tested; {rows[0]['slide']}: {rows[0]['not_tested']}")
     result = pd.concat(tables, ignore_index=True)
     write_table(result, Path(out) / "scores.csv")
+    slides = {label: slide for label, (slide, _) in zip(heads[0].labels, samples, strict=True)}
+    write_report(out, slides, heads[0].evaluation)
     return result
 
 
@@ -167,7 +172,7 @@ def _plan(folds: Sequence[Fold], heads: Sequence[_Head], out: Path) -> Iterator[
     plan = []
     for fold, fold_name in zip(folds, folder_names([fold.name for fold in folds]), strict=True):
         for head, head_name in zip(heads, folder_names([head.name for head in heads]), strict=True):
-            folder = FoldFolder(out / head_name / fold_name, [head.labels[i] for i in fold.test])
+            folder = FoldFolder(out / head_name / fold_name, head.name, fold.name, [head.labels[i] for i in fold.test])
             folder.start(
                 head.settings,
                 {

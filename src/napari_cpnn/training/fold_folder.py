@@ -50,15 +50,29 @@ class FoldFolder:
     ----------
     path
         The folder.
+    head, fold
+        Names.
     slides
         Labels of the tested slides.
     """
 
-    def __init__(self, path: Path, slides: Sequence[str]) -> None:
-        self.path = path
+    def __init__(self, path: Path, head: str, fold: str, slides: Sequence[str]) -> None:
+        self.path, self.head, self.fold = path, head, fold
         self.run_path = path / "run"
         self.model_path = self.run_path / "model.safetensors"
         self._names = dict(zip(slides, folder_names(slides), strict=True))
+
+    @classmethod
+    def all_in(cls, out: Path) -> list[FoldFolder]:
+        """Those of a cross-validation."""
+        found = []
+        for path in sorted(out.glob("*/*/fold.json")):
+            facts = _read_json(path)
+            try:
+                found.append(cls(path.parent, facts["head"], facts["fold"], list(facts["tested"])))
+            except (KeyError, TypeError) as error:
+                raise TrainingError(f"{path} is damaged ({error}); delete its folder to run the fold again.") from error
+        return found
 
     def start(self, settings: TrainingSettings, facts: Mapping[str, Any]) -> None:
         """Make the folder, or check that it is the one of these settings and facts.
@@ -69,7 +83,7 @@ class FoldFolder:
             The folder has another fold in it; the message names what differs.
         """
         asked = {name: value for name, value in settings.to_dict().items() if name not in _FREE}
-        asked = {"format": FORMAT, "settings": asked, **facts}
+        asked = {"format": FORMAT, "head": self.head, "fold": self.fold, "settings": asked, **facts}
         path = self.path / "fold.json"
         if path.exists():
             there = _read_json(path)

@@ -1,0 +1,162 @@
+"""Commands that measure: evaluate and cross-validate."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cpnn.cli.options import (
+    PRESETS,
+    AddCommand,
+    add_samples,
+    add_settings,
+    chosen_settings,
+    given_settings,
+    open_samples,
+)
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.settings import EvaluationSettings, TrainingSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def add_evaluation_commands(command: AddCommand) -> None:
+    """Register evaluate and cross-validate."""
+    sub = command("evaluate", _evaluate, "compare predicted with measured expression")
+    add_samples(sub)
+    sub.add_argument("--model", type=Path, required=True)
+    sub.add_argument("--out", type=Path, help="table per gene (.csv or .parquet), or a folder for several slides")
+    add_settings(sub, EvaluationSettings)
+
+    sub = command("cross-validate", _cross_validate, "train on all groups of slides but one, test on that, for each")
+    add_samples(sub)
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument(
+        "--out", type=Path, required=True, help="folder; a cross-validation that was stopped goes on in it"
+    )
+    sub.add_argument(
+        "--groups",
+        nargs="+",
+        required=True,
+        help="what is tested together: one name per slide, such as the patient; or 'section'; or a column of the spots",
+    )
+    sub.add_argument(
+        "--compare",
+        action="append",
+        metavar="HEAD",
+        help="ours, paper or plain; or with a name and settings of its own: 'ST-Net=plain,loss=mse'. Repeat for more "
+        "(default: ours); the first is what the others are compared with",
+    )
+    sub.add_argument("--table", type=Path, help="also write all scores here (.csv or .parquet)")
+    sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_settings(sub, EvaluationSettings)
+    add_settings(sub, TrainingSettings)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from napari_cpnn.models import load_model
+    from napari_cpnn.training import evaluate, summarise
+    from napari_cpnn.training.tables import write_table
+
+    model, settings = load_model(args.model), chosen_settings(args, EvaluationSettings)
+    written: set[str] = set()
+    for number, (slide, spots) in enumerate(open_samples(args), start=1):
+        with slide:
+            scores = evaluate(model, slide, spots, "auto", None, settings)
+        if args.out:
+            # Slides of several folders may have one name.
+            name = f"{slide.name}-{number}" if slide.name in written else slide.name
+            written.add(name)
+            write_table(scores, Path(args.out) / f"{name}.csv" if len(args.slide) > 1 else args.out, index=True)
+        print(f"{slide.name}: {_in_words(dict(summarise(scores)))}")
+
+
+def _cross_validate(args: argparse.Namespace) -> None:
+    from napari_cpnn.prototypes import Prototypes
+    from napari_cpnn.training import cross_validate
+    from napari_cpnn.training.tables import read_table, write_table
+
+    heads = dict(head_to_compare(text, given_settings(args, TrainingSettings)) for text in args.compare or ["ours"])
+    if len(heads) < len(args.compare or ["ours"]):
+        raise CpnnError("Two heads have one name; name them as in --compare 'ST-Net=plain,loss=mse'.")
+    groups: Any = args.groups[0] if len(args.groups) == 1 and len(args.slide) > 1 else args.groups
+    prototypes = Prototypes.load(args.prototypes)
+    with contextlib.ExitStack() as opened:
+        samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]
+        scores = cross_validate(
+            samples, prototypes, heads, groups, args.out, chosen_settings(args, EvaluationSettings), not args.quiet
+        )
+    if args.table:
+        write_table(scores, args.table)
+    folds = read_table(args.out / "folds.csv")
+    for (head, fold), rows in folds[folds["not_tested"].isna()].groupby(["head", "fold"], sort=False):
+        means: dict[str, Any] = {str(name): rows[name].mean() for name in rows.select_dtypes("number")}
+        print(f"{head}, {fold}: {_in_words(means)}")
+    if len(heads) > 1:
+        _print_differences(read_table(args.out / "comparison.csv"))
+    print(f"wrote {args.out / 'report.png'} and the tables beside it")
+
+
+def _print_differences(comparison: pd.DataFrame) -> None:
+    reference = comparison["head"].iloc[0]
+    rows = comparison[(comparison["fold"] == "all") & comparison["difference"].notna()]
+    for row in rows[rows["metric"].isin(["pcc", "pcc_given_depth"])].itertuples():
+        given = " given depth" if row.metric == "pcc_given_depth" else ""
+        print(
+            f"{row.head} against {reference}: PCC{given} {row.difference:+.3f} "
+            f"({row.spots_low:+.3f} to {row.spots_high:+.3f} over spots) on {row.n_genes} genes"
+        )
+
+
+def _in_words(summary: dict[str, Any]) -> str:
+    words = f"PCC {summary['pcc']:.3f}, SCC {summary['scc']:.3f} over {summary['n_genes']:.0f} genes"
+    if "pcc_given_depth" in summary:
+        words += f"; given depth {summary['pcc_given_depth']:.3f}, {summary['scc_given_depth']:.3f}"
+    if "ceiling" in summary:
+        words += f"; noise ceiling {summary['ceiling']:.2f}, given depth {summary['ceiling_given_depth']:.2f}"
+    if "moran_measured" in summary:
+        words += f"; Moran's I {summary['moran_measured']:.2f} measured, {summary['moran_predicted']:.2f} predicted"
+    left_out = {
+        "spots_without_counts": "spots without counts",
+        "spots_without_place": "spots without a place",
+        "spots_without_patch": "spots without a patch",
+        "genes_not_measured": "genes not measured",
+        "genes_constant_measured": "genes that are constant",
+    }
+    counted = [f"{summary[key]:.0f} {what}" for key, what in left_out.items() if summary.get(key)]
+    return words + (f"; left out: {', '.join(counted)}" if counted else "")
+
+
+def head_to_compare(text: str, common: dict[str, Any]) -> tuple[str, TrainingSettings]:
+    """``PRESET``, or ``NAME=PRESET,SETTING=VALUE,...``, on top of the settings that all heads have."""
+    first, *changes = text.split(",")
+    name, _, preset = first.rpartition("=")
+    if preset not in PRESETS:
+        raise CpnnError(f"--compare takes ours, paper or plain, or NAME=ours,SETTING=VALUE, not {text!r}.")
+    hints = typing.get_type_hints(TrainingSettings)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(TrainingSettings)}
+    settings = dict(common)
+    for change in changes:
+        key, _, value = change.partition("=")
+        key = key.strip().replace("-", "_")
+        if key not in known or key == "patch":
+            raise CpnnError(f"There is no setting {key!r}, in --compare {text!r}.")
+        settings[key] = _converted(value.strip(), known[key], text)
+    return name.strip() or preset, PRESETS[preset](**settings)
+
+
+def _converted(value: str, kind: Any, text: str) -> Any:
+    if kind is bool:
+        if value.lower() not in ("true", "false"):
+            raise CpnnError(f"{value!r} is neither true nor false, in --compare {text!r}.")
+        return value.lower() == "true"
+    try:
+        return kind(value) if kind in (int, float) else value
+    except ValueError:
+        raise CpnnError(f"{value!r} is not a number, in --compare {text!r}.") from None

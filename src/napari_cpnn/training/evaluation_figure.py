@@ -1,0 +1,243 @@
+"""The picture of a cross-validation: how well which head does, on which genes, and where on the tissue."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from anndata import AnnData
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.spatial import cKDTree
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.palette import type_colors
+from napari_cpnn.slides import Slide
+
+_INK, _GREY, _LIGHT = "#333333", "#999999", "#E5E5E5"
+
+#: Genes in the list and on the maps.
+N_LISTED, N_MAPS = 12, 4
+
+#: With more slides than this, means are drawn per fold.
+MAX_ROWS = 12
+
+Box = npt.NDArray[np.float64]
+Tissue = tuple[npt.NDArray[np.uint8], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class MappedSlide:
+    """The slide whose genes are drawn.
+
+    Attributes
+    ----------
+    label
+        Its name in the table of scores.
+    slide
+        For the tissue; None where it is not at hand.
+    head
+        Whose predictions are drawn.
+    compared
+        As from :func:`~napari_cpnn.training.predictions.predict_expression`.
+    """
+
+    label: str
+    slide: Slide | None
+    head: str
+    compared: AnnData
+
+
+def draw_cross_validation(scores: pd.DataFrame, mapped: MappedSlide | None, path: str | Path) -> None:
+    """Draw the scores of a cross-validation into a PNG (or what else the ending says).
+
+    Above: the distribution of the PCC over genes for each head; means per slide, with and without what depth explains;
+    the best genes beside their noise ceiling. Below: tissue, measured and predicted expression of the best genes.
+
+    Parameters
+    ----------
+    scores
+        As from :func:`~napari_cpnn.cross_validate`.
+    mapped
+        What the maps show; without it they are left out. Its head also chooses the best genes.
+    """
+    heads = list(dict.fromkeys(scores["head"]))
+    colors = type_colors(heads)
+    rows = 2 if mapped is not None else 1
+    figure = Figure(figsize=(13, 4.2 + 5.4 * (rows - 1)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, *lower = figure.subfigures(rows, 1, height_ratios=[4.2, 5.4][:rows], squeeze=False)[:, 0]
+    distribution, means, genes = upper.subplots(1, 3, width_ratios=[1, 1, 0.9])
+    _distribution(distribution, scores, colors)
+    _means(means, scores, colors)
+    best = best_genes(scores, mapped.head if mapped else heads[0])
+    _genes(genes, scores, best[:N_LISTED], colors)
+    if mapped is not None:
+        _maps(lower[0], mapped, [gene for gene in best if gene in mapped.compared.var_names][:N_MAPS])
+    _save(figure, Path(path))
+
+
+def best_genes(scores: pd.DataFrame, head: str) -> list[str]:
+    """Genes by their mean PCC over all slides on which they are measured, best first."""
+    of_head = scores[(scores["head"] == head) & scores["pcc"].notna()]
+    by_gene = of_head.groupby("gene")["pcc"].agg(["mean", "size"])
+    everywhere = by_gene[by_gene["size"] == by_gene["size"].max()]
+    return [str(gene) for gene in everywhere.sort_values("mean", ascending=False).index]
+
+
+def median_slide(scores: pd.DataFrame, head: str) -> str:
+    """The slide whose mean PCC is the median: neither the best nor the worst to look at."""
+    means = scores[scores["head"] == head].groupby("slide", sort=False)["pcc"].mean().dropna().sort_values()
+    if means.empty:
+        raise TrainingError(f"{head} has no correlation on any slide, so there is nothing to draw.")
+    return str(means.index[(len(means) - 1) // 2])
+
+
+def _distribution(axes: Any, scores: pd.DataFrame, colors: Mapping[str, str]) -> None:
+    heads = list(colors)
+    places = np.arange(len(heads))[::-1]
+    for place, head in zip(places, heads, strict=True):
+        values = scores.loc[scores["head"] == head, "pcc"].dropna().to_numpy()
+        if len(values) > 1 and np.ptp(values) > 0:
+            violin = axes.violinplot(values, [place], orientation="horizontal", widths=0.85, showextrema=False)
+            violin["bodies"][0].set(facecolor=colors[head], alpha=0.55, edgecolor="none")
+        if len(values):
+            axes.plot(values.mean(), place, "o", color=_INK, markersize=5)
+            axes.annotate(
+                f"{values.mean():.3f}", (values.mean(), place), xytext=(0, 6), textcoords="offset points", ha="center",
+                fontsize=9, color=_INK,
+            )  # fmt: skip
+    axes.axvline(0, color=_GREY, linewidth=0.6)
+    if "ceiling" in scores:
+        ceiling = scores.loc[scores["pcc"].notna(), "ceiling"].mean()
+        axes.axvline(ceiling, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            f"mean noise ceiling {ceiling:.2f}", (ceiling, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
+            textcoords="offset points", fontsize=8, color=_INK,
+        )  # fmt: skip
+    axes.set_yticks(places, heads)
+    axes.set(title="All genes of all held-out slides", xlabel="PCC", ylim=(-0.6, len(heads) - 0.3))
+    _plain(axes, "x")
+
+
+def _means(axes: Any, scores: pd.DataFrame, colors: Mapping[str, str]) -> None:
+    unit = "slide" if scores["slide"].nunique() <= MAX_ROWS else "fold"
+    means = scores.groupby([unit, "head"], sort=False)[["pcc", "pcc_given_depth"]].mean()
+    slides = list(dict.fromkeys(scores[unit]))
+    step = 0.8 / len(colors)
+    for i, slide in enumerate(slides):
+        for k, (head, color) in enumerate(colors.items()):
+            if (slide, head) not in means.index:
+                continue
+            y = -i + 0.4 - step * (k + 0.5)
+            plain, given = means.loc[(slide, head)]
+            axes.plot([given, plain], [y, y], color=color, linewidth=1.5, alpha=0.6)
+            axes.plot(given, y, "o", color=color, markerfacecolor="white", markersize=5.5)
+            axes.plot(plain, y, "o", color=color, markersize=5.5)
+    axes.set_yticks(-np.arange(len(slides)), slides)
+    axes.axvline(0, color=_GREY, linewidth=0.6)
+    axes.set(title=f"Mean over genes, per {unit}", xlabel="PCC")
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=_INK, label="as measured"),
+        Line2D([], [], marker="o", linestyle="", color=_INK, markerfacecolor="white", label="given sequencing depth"),
+    ]
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
+    _plain(axes, "x")
+
+
+def _genes(axes: Any, scores: pd.DataFrame, genes: Sequence[str], colors: Mapping[str, str]) -> None:
+    chosen = scores[scores["gene"].isin(genes)]
+    means = chosen.groupby(["head", "gene"])["pcc"].mean()
+    ceilings = chosen.groupby("gene")["ceiling"].mean() if "ceiling" in chosen else None
+    for i, gene in enumerate(genes):
+        axes.axhline(-i, color=_LIGHT, linewidth=0.8, zorder=0)
+        for head, color in colors.items():
+            if (head, gene) in means.index:
+                axes.plot(means[head, gene], -i, "o", color=color, markersize=5.5)
+        if ceilings is not None:
+            axes.plot(ceilings[gene], -i, "|", color=_INK, markersize=11, markeredgewidth=1.6)
+    axes.set_yticks(-np.arange(len(genes)), genes, fontsize=9)
+    axes.set(title="Best genes, mean over slides" + ("; | noise ceiling" if ceilings is not None else ""), xlabel="PCC")
+    _plain(axes, "x", grid=False)
+
+
+def _maps(figure: Any, mapped: MappedSlide, genes: Sequence[str]) -> None:
+    compared = mapped.compared
+    xy = np.asarray(compared.obsm["spatial"], dtype=np.float64)
+    pitch = float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1])) if len(xy) > 1 else 1.0
+    box = np.array([xy.min(axis=0) - pitch, xy.max(axis=0) + pitch])
+    panels = figure.subplots(2, 1 + len(genes), squeeze=False, width_ratios=[1.0, *[1.12] * len(genes)])
+    tissue = _tissue(mapped.slide)
+    for panel in panels.ravel():
+        panel.set_axis_off()
+    _frame(panels[0, 0], box, tissue, alpha=1.0)
+    panels[0, 0].set_title(mapped.label, fontsize=10)
+    panels[1, 0].text(
+        0.5, 0.5, f"above: measured\nbelow: predicted by\n{mapped.head}\n\nlog1p CP10k", ha="center", va="center",
+        fontsize=10, color=_INK, transform=panels[1, 0].transAxes,
+    )  # fmt: skip
+    where = compared.var_names.get_indexer(pd.Index(genes))
+    for column, (gene, g) in enumerate(zip(genes, where, strict=True), start=1):
+        both = [np.asarray(compared.layers["measured"])[:, g], np.asarray(compared.X)[:, g]]
+        limits = np.quantile(both[0], [0.02, 0.98])
+        if limits[0] == limits[1]:
+            limits = np.array([both[0].min(), both[0].max()])
+        r = np.corrcoef(both[0], both[1])[0, 1]
+        for row, values in enumerate(both):
+            panel = panels[row, column]
+            _frame(panel, box, tissue, alpha=0.35)
+            spots = EllipseCollection(
+                np.full(len(xy), 0.82 * pitch), np.full(len(xy), 0.82 * pitch), np.zeros(len(xy)), units="xy",
+                offsets=xy, offset_transform=panel.transData, array=values, cmap="magma", clim=tuple(limits),
+                linewidths=0,
+            )  # fmt: skip
+            panel.add_collection(spots)
+        panels[0, column].set_title(f"{gene}, PCC {r:.2f}", fontsize=10)
+        bar = figure.colorbar(spots, ax=panels[:, column], shrink=0.6, aspect=30, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=8)
+
+
+def _tissue(slide: Slide | None) -> Tissue | None:
+    """Thumbnail and its extent in level-0 pixels (left, right, bottom, top)."""
+    if slide is None:
+        return None
+    image = slide.thumbnail(1500)
+    height, width = slide.shape[:2]
+    return image, (0.0, float(width), float(height), 0.0)
+
+
+def _frame(axes: Any, box: Box, tissue: Tissue | None, alpha: float) -> None:
+    if tissue is not None:
+        axes.imshow(tissue[0], extent=tissue[1], alpha=alpha, interpolation="antialiased")
+    axes.set(xlim=(box[0, 0], box[1, 0]), ylim=(box[1, 1], box[0, 1]), aspect="equal")
+
+
+def _plain(axes: Any, along: str, grid: bool = True) -> None:
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    if grid:
+        axes.grid(axis=along, color=_LIGHT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.title.set_fontsize(11)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    unfinished = path.with_name(f".{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            figure.savefig(unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error
