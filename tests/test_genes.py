@@ -10,6 +10,7 @@ from napari_cpnn.errors import GenesError
 from napari_cpnn.genes import (
     is_mitochondrial,
     look_like_ensembl,
+    named_as,
     positions,
     require_genes,
     shared_genes,
@@ -77,3 +78,22 @@ def test_no_symbols_where_there_are_none():
     assert symbols_beside(["ERBB2", "CD3E"], {"feature_name": ["a", "b"]}) is None  # these are symbols already
     assert symbols_beside(IDS, {"length": [1] * 6}) is None
     assert symbols_beside(IDS, {"gene_ids": IDS}) is None
+
+
+def test_ids_and_symbols_meet_where_one_side_has_both():
+    symbols = ["ERBB2", "CD3E", "ACTB"]
+    # spots named by ids (with versions), prototypes with symbols and ids
+    assert named_as([IDS[2] + ".17", IDS[0], IDS[5]], None, symbols, IDS[:3]) == ["ACTB", "ERBB2", IDS[5]]
+    # spots with symbols and ids, prototypes named by ids
+    assert named_as(symbols, IDS[:3], [IDS[1], IDS[4]], None) == ["ERBB2", IDS[1], "ACTB"]
+    # an old symbol of the same gene
+    assert named_as(["HER2", "CD3E"], IDS[:2], symbols, IDS[:3]) == ["ERBB2", "CD3E"]
+    # neither side has both
+    assert named_as(IDS[:3], None, symbols, None) == IDS[:3]
+    assert named_as(symbols, None, IDS[:3], None) == symbols
+
+
+def test_two_genes_never_take_one_name():
+    assert named_as(["ERBB2", "HER2"], [IDS[0], IDS[0]], ["ERBB2"], [IDS[0]]) == ["ERBB2", "HER2"]
+    assert named_as(["HER2", "ERBB2"], [IDS[0], IDS[0]], ["ERBB2"], [IDS[0]]) == ["HER2", "ERBB2"]
+    assert named_as([IDS[0], IDS[0] + ".2"], None, ["ERBB2"], [IDS[0]]) == ["ERBB2", IDS[0] + ".2"]

@@ -64,6 +64,35 @@ def positions(genes: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.int
     return np.array([index.get(g, -1) for g in wanted], dtype=np.intp)
 
 
+def named_as(
+    genes: Sequence[str], ids: Sequence[str] | None, reference: Sequence[str], reference_ids: Sequence[str] | None
+) -> list[str]:
+    """Names of genes as another list has them, where the two are the same gene by their Ensembl id.
+
+    A gene whose name is in the reference keeps it. Another takes the name of the reference's gene of the same id, when
+    no gene bears it yet; versions of ids (``.17``) do not matter. The rest keep their names.
+
+    Parameters
+    ----------
+    genes, ids
+        Names, and the ids beside them; where there are none, names that are ids count as such.
+    reference, reference_ids
+        The same of the list whose names are wanted.
+    """
+    there = set(reference)
+    of_id: dict[str, str] = {}
+    for name, gene_id in zip(reference, reference_ids or reference, strict=True):
+        if _ENSEMBL.match(gene_id):
+            of_id.setdefault(gene_id.split(".")[0], name)
+    taken = {gene for gene in genes if gene in there}
+    named = []
+    for gene, gene_id in zip(genes, ids or genes, strict=True):
+        other = of_id.get(gene_id.split(".")[0]) if gene not in there and _ENSEMBL.match(gene_id) else None
+        named.append(gene if other is None or other in taken else other)
+        taken.add(named[-1])
+    return named
+
+
 def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> list[str]:
     """Genes in both lists, in the order of the first, each once.
 

@@ -97,7 +97,16 @@ class GeneBlock:
         self.u = ((sums.sum(1) + self._shape) / (exposure + self._shape / mean)).log()
         self.e = torch.zeros_like(ambient)
         self.h = torch.zeros_like(mean[0])
+        self.h = (self._moment_dispersion(shared) / shared.phi**2).log()
         self._damping = torch.zeros_like(mean[0])
+        self._last: tuple[Shared, Tensor] | None = None
+
+    def _moment_dispersion(self, shared: Shared) -> Tensor:
+        """``(g,)``, theta from the variance around the means, within sensible bounds."""
+        mean = shared.scale[:, None] * (self.u.exp()[:, None] + self.background(shared))
+        squares = self._over_cells(self._value**2) + (mean * (self.n_cells * mean - 2 * self.sums)).sum((0, 1))
+        excess = squares - (self.n_cells * mean).sum((0, 1))
+        return ((self.n_cells * mean**2).sum((0, 1)) / excess.clamp(min=1e-9)).clamp(0.1, 10)
 
     def background(self, shared: Shared, e: Tensor | None = None) -> Tensor:
         """``(D, g)``, b."""
@@ -131,8 +140,10 @@ class GeneBlock:
             du, de = torch.where(ok, du, fu), torch.where(ok, de, fe)
         gradient = d.theta - (1 - (-self.h / 2).exp()) / 2
         dh = gradient / (d.theta_likelihood + d.theta_prior) / (1 + 10 * self._damping)
-        gain = ((d.u * du).sum(0) + (d.e * de).sum(0) + gradient * dh) / 2
-        old = self.value(shared, self.u, self.e, self.h)
+        # Damping shortens the step, but what could still be gained stays what it is.
+        gain = ((d.u * du).sum(0) + (d.e * de).sum(0) + gradient * dh) / 2 * (1 + 10 * self._damping)
+        last = self._last if self._last is not None and self._last[0] is shared else None
+        old = self.value(shared, self.u, self.e, self.h) if last is None else last[1]
         moved = [x + dx.clamp(-_MAX_STEP, _MAX_STEP) for x, dx in ((self.u, du), (self.e, de), (self.h, dh))]
         new = self.value(shared, *moved)
         better = new >= old - 1e-10 * (1 + old.abs())
@@ -141,7 +152,8 @@ class GeneBlock:
         )
         self._damping = torch.where(better, self._damping / 10, (self._damping * 10).clamp(min=1e-2))
         self._damping[self._damping < 1e-4] = 0
-        return torch.where(better, new, old), gain
+        self._last = shared, torch.where(better, new, old)
+        return self._last[1], gain
 
     def value(self, shared: Shared, u: Tensor, e: Tensor, h: Tensor) -> Tensor:
         """``(g,)``, log posterior."""

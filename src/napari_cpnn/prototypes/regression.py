@@ -41,7 +41,7 @@ _BLOCK = 2**20
 #: Priors of what is shared, as in cell2location, and where its values start.
 _AMBIENT_MEAN = 0.01
 _PHI_SHAPE, _PHI_RATE = 9.0, 3.0
-_START, _PHI = 0.05, 2.0
+_START, _PHI = 0.05, 1.0
 #: The largest change of a logarithm that is shared by all genes, in one step.
 _MAX_STEP = 1.5
 
@@ -116,7 +116,7 @@ def fit_regression(
     best, step, gain = -math.inf, None, math.inf
     for iteration in range(1, max_iterations + 1):
         value, worst = problem.sweep()
-        if worst > max(tolerance, 0.01 * min(gain, 1.0)):
+        if worst > max(tolerance, min(0.01 * gain, 1.0)):
             continue
         if value < best - 1e-6 and step is not None:
             step = step / 2
@@ -153,6 +153,7 @@ class _Problem:
 
         self._n_batches = D
         self._log_shared = tensor(np.concatenate([np.log(scales), np.full(D, math.log(_START)), [math.log(_PHI)]]))
+        self.move(torch.zeros_like(self._log_shared))
         cells = tensor(n_cells[..., None])
         self._blocks = []
         width = max(1, _BLOCK // (C * D))
@@ -163,13 +164,6 @@ class _Problem:
             histogram = stats.histogram.between(start, part.stop)
             priors = (tensor(mean[:, part]), tensor(ambient[:, part]), prior_counts)
             self._blocks.append(GeneBlock(tensor(sums), cells, histogram, *priors, self._shared))
-
-    @property
-    def _shared(self) -> Shared:
-        D = self._n_batches
-        values = self._log_shared.exp()
-        ambient = values[D : 2 * D] if D > 1 else values[D : 2 * D] * 0
-        return Shared(values[:D], ambient, values[-1])
 
     def sweep(self) -> tuple[float, float]:
         """A Newton step in every gene: the log posterior after it, and the largest gain that was predicted."""
@@ -210,6 +204,8 @@ class _Problem:
     def move(self, step: torch.Tensor) -> None:
         """Change the logarithms of what is shared."""
         self._log_shared = self._log_shared + step
+        D, values = self._n_batches, self._log_shared.exp()
+        self._shared = Shared(values[:D], values[D : 2 * D] if D > 1 else values[D : 2 * D] * 0, values[-1])
 
     def result(self, iterations: int, converged: bool) -> RegressionFit:
         """The fit as it stands."""
