@@ -1,7 +1,9 @@
 """Make the embedded sample: ``python scripts/make_sample_data.py [--out sample_data] [--seed 7]``.
 
 One run writes ``slide.tiff``, ``truth.npz``, ``spots.h5ad``, ``cells.h5ad``, and, unless ``--no-model`` is given,
-``prototypes.h5ad`` and ``model.safetensors``. The same arguments give the same files (the model: on the same machine).
+``prototypes.h5ad`` and ``model.safetensors``. ``--domain-only`` gives the model that is there a new out-of-domain
+score and leaves its weights as they are, to the bit. The same arguments give the same files (the model: on the same
+machine).
 """
 
 from __future__ import annotations
@@ -51,9 +53,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
     parser.add_argument("--no-model", action="store_true", help="stop before prototypes and model")
     parser.add_argument("--model-only", action="store_true", help="keep the tissue that is there")
+    parser.add_argument("--domain-only", action="store_true", help="keep all, and the model's weights")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
+    if args.domain_only:
+        from sample_tissue.model import add_domain
+
+        add_domain(args.out)
+        return
     if not args.model_only:
         make_tissue(args.out, args.size, args.seed, args.quality, args.workers)
         print(f"tissue: {time.perf_counter() - start:.0f} s")

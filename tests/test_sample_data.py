@@ -218,6 +218,19 @@ def test_model_knows_the_composition_of_tissue_it_has_not_seen(model, slide, tru
     assert min(scores.values()) > 0.5, scores
 
 
+def test_model_can_tell_glass_from_tissue_like_that_of_its_training(model, slide, truth):
+    assert model.provenance["domain"]["calibrated_on"] == "the right half of the sample"
+    grid = Grid.over(slide.shape[:2], slide.mpp, float(truth["stride_um"]))
+    scores = {}
+    for name, usable in (("tissue", (truth["tissue"] > 0.6) & ~truth["artefact"]), ("glass", truth["tissue"] == 0)):
+        cells = np.argwhere(usable)
+        cells = cells[np.random.default_rng(0).permutation(len(cells))[:40]]
+        scores[name] = Predictor(model).predict(read_patches(slide, grid.centers_um(cells), model.patch)).out_of_domain
+    assert 0.25 < np.median(scores["tissue"]) < 0.7
+    assert (scores["tissue"] > 0.95).mean() < 0.15
+    assert scores["glass"].min() > 0.95
+
+
 def test_model_predicts_genes_of_held_out_spots(model, slide, spots):
     scores = nc.evaluate(model, slide, spots[spots.obs["split"] == "test"][::2].copy())
     assert scores.loc[["EPCAM", "COL1A1", "CD3D"], "pcc"].min() > 0.5

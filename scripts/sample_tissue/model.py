@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from anndata import AnnData
 
 import napari_cpnn as nc
-from napari_cpnn.geometry import Grid
+from napari_cpnn.geometry import Grid, spatial_to_um
 from napari_cpnn.mapping import Predictor
 from napari_cpnn.models import save_model
 from napari_cpnn.slides import read_patches
+from napari_cpnn.training.domain import Axes, calibrated
 
 #: From scratch, since a script that needs no network has no pre-trained weights: the backbone learns as fast as the
 #: head, and the composition leads, because the deconvolved shares say more per spot than its noisy genes.
 SETTINGS = nc.TrainingSettings(
+    program_net="linear",  # small enough to travel with the package
     backbone="stnet",
     weights="none",
     hidden=128,
@@ -44,6 +47,7 @@ def make_model(out: Path, seed: int, settings: nc.TrainingSettings = SETTINGS) -
         with tempfile.TemporaryDirectory() as run:
             model = nc.train([(slide, left)], prototypes, settings.replace(seed=seed), out=Path(run) / "run")
         print(f"training: {time.perf_counter() - start:.0f} s on {left.n_obs} spots")
+        give_domain(model, slide, left, right)
         genes = nc.evaluate(model, slide, right)
         composition = held_out_composition(model, slide, out / "truth.npz")
     scores = {
@@ -60,6 +64,33 @@ def make_model(out: Path, seed: int, settings: nc.TrainingSettings = SETTINGS) -
     }
     save_model(model, out / "model.safetensors", half=True)
     return composition
+
+
+def add_domain(out: Path) -> None:
+    """Give the model that is there what tells tissue unlike the left half's; its weights stay as they are."""
+    torch.set_num_threads(1)
+    model = nc.load_model(out / "model.safetensors")
+    with nc.open_slide(out / "slide.tiff") as slide:
+        spots = nc.read_spots(out / "spots.h5ad", slide=slide)
+        give_domain(model, slide, *(spots[spots.obs["split"] == half].copy() for half in ("train", "test")))
+    save_model(model, out / "model.safetensors", half=True)
+
+
+def give_domain(model: nc.CPNN, slide: nc.Slide, left: AnnData, right: AnnData) -> None:
+    """Fit to the spots of the left half, calibrate on those of the right half: training held nothing out."""
+    predictor = Predictor(model)
+    features = []
+    for half in (left, right):
+        centers = spatial_to_um(half.obsm["spatial"], slide.require_mappable())
+        chunks = (read_patches(slide, centers[i : i + 64], model.patch) for i in range(0, len(centers), 64))
+        features.append(np.concatenate([predictor.features(chunk) for chunk in chunks]))
+    axes = Axes.of(features[0])
+    model.domain = calibrated(axes, axes.parts(features[1]))
+    model.provenance["domain"] = {
+        "calibrated_on": "the right half of the sample",
+        "n_train": len(features[0]),
+        "n_calibration": len(features[1]),
+    }
 
 
 def held_out_composition(model: nc.CPNN, slide: nc.Slide, truth_path: Path, step: int = 1) -> dict[str, float]:

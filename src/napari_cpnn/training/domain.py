@@ -17,8 +17,8 @@ from napari_cpnn.models.domain import BODY, N_KNOTS
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data import CHUNK, SpotData
 
-#: Principal axes; between 8 and 32 nothing changes on her2st (docs/methods.md).
-N_AXES = 16
+#: Principal axes; from 8 to 64 little changes on her2st (docs/methods.md).
+N_AXES = 32
 
 #: An axis needs this many training patches.
 _PATCHES_PER_AXIS = 8
