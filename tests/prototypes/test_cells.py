@@ -119,3 +119,53 @@ def test_truncated_rdata(shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "half.RData").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CellsError, match=r"half.RData cannot be read as R data"):
         read_cells(tmp_path / "half.RData")
+
+
+def on_disk(folder: Path, **layers: sp.csr_matrix) -> Path:
+    table = ad.AnnData(
+        X=sp.csr_matrix(np.log1p(COUNTS)),
+        obs=pd.DataFrame({"celltype": ["T", "B"]}, index=CELLS),
+        var=pd.DataFrame({"feature_name": GENES}, index=[f"ENSG{i:011d}" for i in range(3)]),
+        layers=layers,
+    )
+    table.write_h5ad(folder / "big.h5ad")
+    return folder / "big.h5ad"
+
+
+def test_counts_of_an_h5ad_can_stay_on_disk(tmp_path: Path) -> None:
+    cells = read_cells(on_disk(tmp_path, counts=sp.csr_matrix(COUNTS)), backed=True)
+    assert not sp.issparse(cells.layers["counts"])
+    assert cells.X is None
+    np.testing.assert_array_equal(cells.layers["counts"][:].toarray(), COUNTS)
+    assert list(cells.var_names) == GENES
+    assert cells.var.loc["CD3E", "gene_ids"] == "ENSG00000000002"
+    assert list(cells.obs["celltype"]) == ["T", "B"]
+
+
+def test_annotations_of_cells_on_disk(tmp_path: Path) -> None:
+    path = on_disk(tmp_path, counts=sp.csr_matrix(COUNTS))
+    (tmp_path / "more.csv").write_text("barcode,kind\nCCC-1,x\n")
+    assert read_cells(path, tmp_path / "more.csv", backed=True).obs["kind"].isna().tolist() == [True, False]
+
+
+def test_raw_counts_on_disk_beside_normalised_ones(tmp_path: Path) -> None:
+    table = ad.AnnData(sp.csr_matrix(COUNTS), var=pd.DataFrame(index=GENES))
+    table.raw = table.copy()
+    table.X = sp.csr_matrix(np.log1p(COUNTS))
+    table.write_h5ad(tmp_path / "cells.h5ad")
+    cells = read_cells(tmp_path / "cells.h5ad", backed=True)
+    np.testing.assert_array_equal(cells.layers["counts"][:].toarray(), COUNTS)
+
+
+def test_sentences_about_cells_on_disk(tmp_path: Path) -> None:
+    with pytest.raises(CellsError, match=r"big.h5ad holds no raw counts \(X: it has fractional .* log-transformed\)"):
+        read_cells(on_disk(tmp_path), backed=True)
+    with pytest.raises(CellsError, match=r"layers/counts: it is stored by genes \(CSC\)"):
+        read_cells(on_disk(tmp_path, counts=sp.csc_matrix(COUNTS)), backed=True)
+    (tmp_path / "cells.h5").write_bytes(b"")
+    with pytest.raises(CellsError, match=r"only the counts of an \.h5ad"):
+        read_cells(tmp_path / "cells.h5", backed=True)
+    whole = (tmp_path / "big.h5ad").read_bytes()
+    (tmp_path / "half.h5ad").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CellsError, match=r"half.h5ad cannot be read as .h5ad"):
+        read_cells(tmp_path / "half.h5ad", backed=True)

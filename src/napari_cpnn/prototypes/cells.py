@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CellsError
+from napari_cpnn.genes import symbols_beside
 from napari_cpnn.prototypes.rdata_cells import read_rdata
-from napari_cpnn.spots.counts import counts_of, read_h5ad_table
+from napari_cpnn.spots.counts import counts_of, csr_of, read_h5ad_table, unique_names, why_not_counts
 from napari_cpnn.spots.tables import read_table
 from napari_cpnn.spots.tenx import mtx_file, read_10x_h5, read_10x_mtx
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+#: Cells by which a matrix on disk is told to hold counts.
+_LOOKED_AT = 1000
 
-def read_cells(path: str | Path, annotations: str | Path | None = None) -> AnnData:
+
+def read_cells(path: str | Path, annotations: str | Path | None = None, backed: bool = False) -> AnnData:
     """Read single cells with their raw counts and annotations.
 
     Parameters
@@ -27,12 +31,17 @@ def read_cells(path: str | Path, annotations: str | Path | None = None) -> AnnDa
     annotations
         Table (``.csv``, ``.tsv``, zipped or not) whose first column is the barcode; its columns come into ``obs``.
         By default ``metadata.csv`` beside the matrix of a folder, when there is one.
+    backed
+        Leave the counts of an ``.h5ad`` on disk, for references that do not fit into memory. The file stays open as
+        long as the table lives.
 
     Returns
     -------
     AnnData
-        ``layers["counts"]`` and ``X`` CSR int32, names of cells and genes unique. Genes that an ``.h5ad`` names by
-        Ensembl ids are named by the symbols beside them, where there are; the ids are then in ``var["gene_ids"]``.
+        ``layers["counts"]`` and ``X`` CSR int32, names of cells and genes unique; when ``backed``, ``layers["counts"]``
+        only, as it is in the file: its first rows are checked now, the others when they are read. Genes that an
+        ``.h5ad`` names by Ensembl ids are named by the symbols beside them, where there are; the ids are then in
+        ``var["gene_ids"]``.
 
     Raises
     ------
@@ -44,6 +53,8 @@ def read_cells(path: str | Path, annotations: str | Path | None = None) -> AnnDa
         raise CellsError(f"There is no file or folder {source}.")
     if source.is_dir():
         cells, source = _read_folder(source)
+    elif backed:
+        cells = _on_disk(source)
     elif source.suffix.lower() == ".h5ad":
         cells = counts_of(read_h5ad_table(source, CellsError), str(source), CellsError)
     elif source.suffix.lower() == ".h5":
@@ -58,6 +69,46 @@ def read_cells(path: str | Path, annotations: str | Path | None = None) -> AnnDa
     if annotations is not None:
         _annotate(cells, Path(annotations))
     return cells
+
+
+def _on_disk(path: Path) -> AnnData:
+    """Obs and var of an ``.h5ad``, with the first matrix in it that holds counts left on disk."""
+    import h5py
+    from anndata import AnnData as Table
+    from anndata.io import read_elem, sparse_dataset
+
+    if path.suffix.lower() != ".h5ad":
+        raise CellsError(f"{path} cannot stay on disk; only the counts of an .h5ad can.")
+    try:
+        file = h5py.File(path, "r")
+        refusals = []
+        for place, genes in (("layers/counts", "var"), ("raw/X", "raw/var"), ("X", "var")):
+            if place not in file:
+                continue
+            matrix = file[place] if isinstance(file[place], h5py.Dataset) else sparse_dataset(file[place])
+            wrong = _why_not_counts(matrix, path)
+            if wrong is None:
+                obs, var = read_elem(file["obs"]), read_elem(file[genes])
+                break
+            refusals.append(f"{place}: {wrong}")
+        else:
+            why = "; ".join(refusals) or "there is no matrix"
+            raise CellsError(f'{path} holds no raw counts ({why}); put them into layers["counts"].')
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as exc:
+        raise CellsError(f"{path} cannot be read as .h5ad ({exc}); is it complete?") from exc
+    ids = [str(name) for name in var.index]
+    symbols = symbols_beside(ids, {str(name): var[name] for name in var.columns})
+    if symbols:
+        var["gene_ids"] = ids
+    obs.index, var.index = unique_names(obs.index), unique_names(symbols or ids)
+    return Table(obs=obs, var=var, layers={"counts": matrix})
+
+
+def _why_not_counts(matrix: Any, path: Path) -> str | None:
+    """By the first rows of a matrix on disk; nothing is read of one that is stored by genes."""
+    if getattr(matrix, "format", "csr") != "csr":
+        return "it is stored by genes (CSC), which cannot be read by cells"
+    return why_not_counts(csr_of(matrix[:_LOOKED_AT], str(path), CellsError).data)
 
 
 def _read_folder(folder: Path) -> tuple[AnnData, Path]:

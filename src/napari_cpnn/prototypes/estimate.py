@@ -160,6 +160,7 @@ def _estimate(
         "batches": {} if provenance["batch"] is None else stats.per_batch(),
         "cells_left_out": stats.left_out,
         "thin_types": thin,
+        "counts_per_type": {t: float(n) for t, n in zip(stats.cell_types, sums.sum(axis=1), strict=True)},
         "fit": fit,
     }
     return Prototypes(

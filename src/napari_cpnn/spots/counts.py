@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: Fractional values that end below this are taken for logarithms.
+_LOG_LIMIT = 20.0
+
 
 def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     """A matrix of raw counts as int32 CSR without stored zeros.
@@ -37,8 +40,8 @@ def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     error
         Class of the error that is raised when a value is NaN, negative or not a whole number.
     """
-    csr = _as_csr(matrix, owner, error)
-    wrong = _why_not_counts(csr.data)
+    csr = csr_of(matrix, owner, error)
+    wrong = why_not_counts(csr.data)
     if wrong:
         raise error(f"{owner} does not hold raw counts ({wrong}); give the counts as they came from the sequencer.")
     csr = csr.astype(np.int32)
@@ -47,7 +50,7 @@ def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     return csr
 
 
-def _as_csr(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
+def csr_of(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     """As CSR, after a check of the indices: scipy trusts them, and a wrong one ends the process."""
     try:
         if sp.issparse(matrix) and hasattr(matrix, "check_format"):
@@ -57,8 +60,8 @@ def _as_csr(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
         raise error(f"{owner} is damaged or holds no numbers ({exc}); get the file again.") from exc
 
 
-def _why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
-    """What keeps ``values`` from being counts, or None."""
+def why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
+    """What keeps ``values`` from being counts, in words that end a sentence; None when they are counts."""
     if values.dtype.kind == "b" or values.size == 0:
         return None
     if values.dtype.kind not in "iuf":
@@ -70,7 +73,9 @@ def _why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
     if values.dtype.kind == "f":
         fractional = values[values != np.rint(values)]
         if fractional.size:
-            return f"it has fractional values such as {fractional[0]:.4g}, so it was normalised or log-transformed"
+            # log1p of counts per 10,000 ends at 9.2, of counts per million at 13.8; scaled counts end far higher.
+            kind = "log-transformed" if 1 < values.max() < _LOG_LIMIT else "normalised"
+            return f"it has fractional values such as {fractional[0]:.4g} up to {values.max():.4g}, so it was {kind}"
     return f"the largest value is {values.max()}" if values.max() > np.iinfo(np.int32).max else None
 
 
@@ -83,7 +88,7 @@ def counts_of(adata: AnnData, owner: str, error: type[CpnnError]) -> AnnData:
     """
     refusals = []
     for place, matrix, var in _candidates(adata):
-        wrong = _why_not_counts(_as_csr(matrix, owner, error).data)
+        wrong = why_not_counts(csr_of(matrix, owner, error).data)
         if wrong is None:
             ids = [str(name) for name in var.index]
             symbols = symbols_beside(ids, {str(name): var[name] for name in var.columns})
