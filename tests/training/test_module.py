@@ -41,7 +41,7 @@ def test_terms_are_the_weighted_sums_of_the_paper(batch, loss, correlation):
     with torch.no_grad():
         module.model.head.log_prototypes.add_(0.1 * torch.randn(3, 12, generator=torch.manual_seed(0)))
     terms = {name: value.item() for name, value in module.terms(batch).items()}
-    weights, programs = module(batch["images"])
+    weights, programs = module(batch)
     predicted = module.model.decode(weights, programs).detach().numpy().astype(float)
     measured, shares = batch["targets"].numpy().astype(float), batch["shares"].numpy()
     if loss == "mse":
@@ -71,7 +71,7 @@ def test_expression_and_loss_stay_in_float32_under_bfloat16(batch):
     module = CpnnTraining(build_model(settings, GENES, TYPES, start, np.ones(12)), settings, "bfloat16")
     seen = []
     module.model.backbone.register_forward_hook(lambda _m, inputs, _o: seen.append(torch.is_autocast_enabled("cpu")))
-    weights, programs = module(batch["images"])
+    weights, programs = module(batch)
     assert seen == [True]
     assert weights.dtype == programs.dtype == module.model.decode(weights, programs).dtype == torch.float32
     assert all(term.dtype == torch.float32 for term in module.terms(batch).values())

@@ -60,6 +60,9 @@ class SpotData:
         ``(G,)`` float32, how much each gene counts in the loss; None when all count the same.
     key
         Hash of all of it, patches by what they are cut from.
+    features
+        ``(V, N, F)`` float32 on disk, what a frozen backbone sees of each patch in each of its symmetries
+        (:mod:`napari_cpnn.training.frozen`); None where the backbone learns.
     """
 
     slides: tuple[str, ...]
@@ -73,6 +76,7 @@ class SpotData:
     held_out_name: str
     gene_weights: npt.NDArray[np.float32] | None
     key: str
+    features: npt.NDArray[np.float32] | None = None
 
     def mean_expression(self) -> npt.NDArray[np.float32]:
         """Mean of each gene ``(G,)`` over the training spots."""
