@@ -1,4 +1,4 @@
-"""Mean profiles from single cells, and what is left out on the way."""
+"""Profiles from single cells by both methods, and what is left out on the way."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 import scipy.sparse as sp
 
 from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
-from napari_cpnn.prototypes import estimate_prototypes, read_cells
+from napari_cpnn.prototypes import Prototypes, estimate_prototypes, read_cells
 from napari_cpnn.settings import PrototypeSettings
 
-LOOSE = PrototypeSettings(min_genes=1, min_cells=1, min_cells_per_type=1)
+LOOSE = PrototypeSettings(method="mean", min_genes=1, min_cells=1, min_cells_per_type=1)
+NB = LOOSE.replace(method="nb", device="cpu")
 
 
 def cells(n: int = 60, genes: int = 30, seed: int = 0) -> ad.AnnData:
@@ -41,6 +42,7 @@ def test_profiles_are_summed_counts_over_their_total() -> None:
     assert list(protos.n_cells) == [20, 20, 20]
     assert protos.provenance["batches"] == {"P0": 30, "P1": 30}
     assert protos.provenance["settings"] == LOOSE.to_dict()
+    assert protos.dispersion is None
 
 
 def test_order_of_cells_and_genes_does_not_matter() -> None:
@@ -102,9 +104,10 @@ def test_a_type_without_counts_has_no_prototype() -> None:
     assert protos.cell_types == ("type b", "type c")
 
 
-def test_wu2021(shared_data: Path) -> None:
+@pytest.mark.parametrize("method", ["nb", "mean"])
+def test_wu2021(method: str, shared_data: Path) -> None:
     table = read_cells(shared_data / "derived" / "wu2021_CID4465_counts.h5ad")
-    settings = PrototypeSettings(min_cells=5, min_cells_per_type=1)
+    settings = PrototypeSettings(method=method, min_cells=5, min_cells_per_type=1)
     protos = estimate_prototypes(table, "celltype_major", settings=settings)
     assert dict(zip(protos.cell_types, protos.n_cells.tolist(), strict=True))["CAFs"] == 379
     assert len(protos.genes) == 12_297  # the number that the data's README gives
@@ -113,5 +116,106 @@ def test_wu2021(shared_data: Path) -> None:
     assert top["COL1A1"].idxmax() == "CAFs"
     assert top["CD3E"].idxmax() == "T-cells"
     assert top["PECAM1"].idxmax() == "Endothelial"
+    if method == "nb":
+        fit = protos.provenance["fit"]
+        assert fit["converged"]
+        assert fit["mean_correlation"] > 0.97
+        assert fit["variance_correlation"] > 0.99
+        assert protos.dispersion is not None
     with pytest.warns(CpnnWarning, match=r"958 are in at least 200 of the 1564 cells; .*min_cells=5\)"):
-        estimate_prototypes(table, "celltype_major")
+        estimate_prototypes(table, "celltype_major", settings=PrototypeSettings(method=method))
+
+
+def test_regression_from_cells_to_file_and_back(tmp_path: Path) -> None:
+    protos = estimate_prototypes(cells(), batch="patient", settings=NB)
+    np.testing.assert_allclose(protos.to_frame().sum(axis=1), 1, rtol=1e-5)
+    assert (protos.profiles > 0).all()
+    fit = protos.provenance["fit"]
+    assert fit["converged"]
+    assert fit["batch_scales"].keys() == fit["background_shares"].keys() == {"P0", "P1"}
+    assert protos.provenance["counts_per_type"]["type a"] == cells().X[[1, 4, 7]].sum() + sum(
+        cells().X[i].sum() for i in range(10, 60, 3)
+    )
+    protos.save(tmp_path / "p.h5ad")
+    again = Prototypes.load(tmp_path / "p.h5ad")
+    assert again.provenance == protos.provenance
+    assert again.dispersion is not None
+    np.testing.assert_array_equal(again.dispersion, protos.dispersion)
+
+
+@pytest.mark.parametrize("settings", [LOOSE, NB])
+def test_several_granularities_in_one_call(settings: PrototypeSettings) -> None:
+    table = cells()
+    table.obs["minor"] = [f"{t} {i // 30}" for i, t in enumerate(table.obs["celltype"])]
+    both = estimate_prototypes(table, ["celltype", "minor"], "patient", settings)
+    assert list(both) == ["celltype", "minor"]
+    assert len(both["minor"].cell_types) == 6
+    for column, protos in both.items():
+        alone = estimate_prototypes(table, column, "patient", settings)
+        np.testing.assert_array_equal(protos.profiles, alone.profiles)
+        assert protos.provenance == alone.provenance
+
+
+@pytest.mark.parametrize("where", ["layers", "X", "read_cells"])
+def test_cells_on_disk_give_the_same(where: str, tmp_path: Path) -> None:
+    table = cells()
+    expected = estimate_prototypes(table, batch="patient", settings=NB)
+    if where == "X":
+        del table.layers["counts"]
+    table.write_h5ad(tmp_path / "cells.h5ad")
+    path = tmp_path / "cells.h5ad"
+    on_disk = read_cells(path, backed=True) if where == "read_cells" else ad.read_h5ad(path, backed="r")
+    protos = estimate_prototypes(on_disk, batch="patient", settings=NB)
+    np.testing.assert_array_equal(protos.profiles, expected.profiles)
+
+
+def test_symbols_beside_ensembl_ids_are_used_and_the_ids_kept() -> None:
+    table = cells()
+    symbols = list(table.var_names)
+    table.var_names = [f"ENSG{i:011d}" for i in range(table.n_vars)]
+    with pytest.warns(CpnnWarning, match="mitochondrial ones are not recognised"):
+        bare = estimate_prototypes(table, settings=LOOSE)
+    assert bare.genes == bare.gene_ids == tuple(table.var_names)
+    table.var["feature_name"] = symbols
+    protos = estimate_prototypes(table, settings=LOOSE)
+    assert protos.genes == tuple(symbols)
+    assert protos.gene_ids == tuple(table.var_names)
+    table.var = pd.DataFrame({"gene_ids": table.var_names}, index=symbols)
+    assert estimate_prototypes(table, settings=LOOSE).gene_ids == protos.gene_ids
+
+
+def test_bad_cells_are_said() -> None:
+    twice = cells()
+    twice.var_names = ["G1", "G1", *twice.var_names[2:]]
+    with pytest.raises(CellsError, match=r"name 1 genes more than once, such as G1; call var_names_make_unique\(\)"):
+        estimate_prototypes(twice, settings=LOOSE)
+    logs = cells()
+    logs.layers["counts"] = logs.X.astype(float).log1p()
+    with pytest.raises(CellsError, match=r"does not hold raw counts \(.* log-transformed\)"):
+        estimate_prototypes(logs, settings=LOOSE)
+    with pytest.raises(CellsError, match="no column 'donor'"):
+        estimate_prototypes(cells(), ["celltype", "donor"], settings=LOOSE)
+
+
+def test_a_type_of_one_cell_is_named_and_has_a_prototype() -> None:
+    table = cells()
+    table.obs.loc["cell0", "celltype"] = "rare"
+    with pytest.warns(CpnnWarning, match=r"uncertain: rare \(1\)"):
+        protos = estimate_prototypes(table, batch="patient", settings=NB.replace(min_cells_per_type=5))
+    assert protos.provenance["thin_types"] == {"rare": 1}
+    assert protos.cell_types == ("rare", "type a", "type b", "type c")
+
+
+def test_batches_that_cannot_be_compared_are_said() -> None:
+    table = cells()
+    table.obs["patient"] = [f"P{i % 3}" for i in range(table.n_obs)]  # as the types
+    with pytest.warns(CpnnWarning, match=r"sets without a common cell type \(P0; P1; P2\)"):
+        protos = estimate_prototypes(table, batch="patient", settings=NB)
+    # Each batch is one type: its background is taken in proportion, so the profile is that of the type.
+    np.testing.assert_allclose(protos.profiles, estimate_prototypes(table, settings=NB).profiles, rtol=0.05)
+
+
+def test_a_fit_that_was_stopped_is_said() -> None:
+    with pytest.warns(CpnnWarning, match=r"has not converged after 1 steps; raise max_iterations"):
+        protos = estimate_prototypes(cells(), settings=NB.replace(max_iterations=1))
+    assert not protos.provenance["fit"]["converged"]

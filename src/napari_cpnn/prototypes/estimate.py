@@ -203,7 +203,7 @@ def _warn_of_islands(stats: GroupStatistics) -> None:
     n_islands, island = connected_components(links, directed=False)
     if n_islands > 1:
         sets = [[b for b, i in zip(stats.batches, island[n_types:], strict=True) if i == j] for j in range(n_islands)]
-        texts = [", ".join(names[:3]) + (" and more" if len(names) > 3 else "") for names in sets]
+        texts = [", ".join(names[:3]) + (" and more" if len(names) > 3 else "") for names in sorted(sets)]
         warnings.warn(
             f"The batches fall into sets without a common cell type ({'; '.join(texts)}), so what sets them apart "
             "cannot be told from what sets their types apart.",
