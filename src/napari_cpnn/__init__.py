@@ -23,6 +23,8 @@ _HOMES = {
     "read_cells": "prototypes",
     "estimate_prototypes": "prototypes",
     "deconvolve": "prototypes",
+    "deconvolve_with_uncertainty": "prototypes",
+    "Deconvolution": "prototypes",
     "Prototypes": "prototypes",
     "train": "training",
     "evaluate": "training",
@@ -33,6 +35,7 @@ _HOMES = {
     "CompositionMap": "mapping",
     "PatchSpec": "geometry",
     "PrototypeSettings": "settings",
+    "DeconvolutionSettings": "settings",
     "TrainingSettings": "settings",
     "EvaluationSettings": "settings",
     "MappingSettings": "settings",
@@ -51,13 +54,16 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import predict_map as predict_map
     from napari_cpnn.models import CPNN as CPNN
     from napari_cpnn.models import load_model as load_model
+    from napari_cpnn.prototypes import Deconvolution as Deconvolution
     from napari_cpnn.prototypes import Prototypes as Prototypes
     from napari_cpnn.prototypes import deconvolve as deconvolve
+    from napari_cpnn.prototypes import deconvolve_with_uncertainty as deconvolve_with_uncertainty
     from napari_cpnn.prototypes import estimate_prototypes as estimate_prototypes
     from napari_cpnn.prototypes import read_cells as read_cells
     from napari_cpnn.samples import fetch_her2st as fetch_her2st
     from napari_cpnn.samples import sample_folder as sample_folder
     from napari_cpnn.settings import EvaluationSettings as EvaluationSettings
+    from napari_cpnn.settings import DeconvolutionSettings as DeconvolutionSettings
     from napari_cpnn.settings import MappingSettings as MappingSettings
     from napari_cpnn.settings import PrototypeSettings as PrototypeSettings
     from napari_cpnn.settings import TissueSettings as TissueSettings

@@ -122,6 +122,37 @@ class PrototypeSettings(_Settings):
 
 
 @dataclass(frozen=True)
+class DeconvolutionSettings(_Settings):
+    """How measured spots are taken apart into cell types. :meth:`bulk` suits samples of dissolved tissue."""
+
+    method: Literal["nb", "nnls"] = _field(
+        "nnls", "nb (negative binomial model of cell2location) or nnls (weighted non-negative least squares)"
+    )
+    max_genes: int | None = _field(3000, "nb: the most informative genes that are used; none: all")
+    gene_scale_sd: float = _field(0.5, "nb: expected spread of a gene's detection against the single cells, relative")
+    background: float = _field(0.1, "nb: expected share of ambient RNA in the counts")
+    abundance_shape: float = _field(0.3, "nb: pull of a spot's shares to their mean over the table; 1 is strong")
+    max_iterations: int = _field(100, "nb: at most this many rounds of Newton steps")
+    tolerance: float = _field(1e-3, "nb: largest change of a share in the last round")
+    device: DeviceName = _field("auto", "nb: auto, cpu or cuda")
+
+    def __post_init__(self) -> None:
+        _check(
+            self.method in ("nb", "nnls"), f"There is no way {self.method!r} to deconvolve spots; use 'nb' or 'nnls'."
+        )
+        _check(self.max_genes is None or self.max_genes >= 1, "Deconvolution needs at least one gene.")
+        _check(self.gene_scale_sd > 0, "The spread of the genes' detection must be positive.")
+        _check(0 <= self.background < 1, "The share of ambient RNA must be in [0, 1).")
+        _check(self.abundance_shape > 0, "The pull of a spot's shares to their mean must be positive.")
+        _check(self.max_iterations >= 1 and self.tolerance > 0, "Deconvolution needs a round and a positive tolerance.")
+
+    @classmethod
+    def bulk(cls, **changes: Any) -> Self:
+        """For bulk samples: deep, each a tissue of its own, and dissolved, so that nothing is ambient."""
+        return cls(**{"background": 0.0, "abundance_shape": 0.05, "max_genes": None, **changes})
+
+
+@dataclass(frozen=True)
 class TrainingSettings(_Settings):
     """How a model is built and trained. The defaults are our model; :meth:`paper` is the paper's."""
 

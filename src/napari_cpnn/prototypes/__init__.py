@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from napari_cpnn.prototypes.cells import read_cells
-from napari_cpnn.prototypes.deconvolution import deconvolve
+from napari_cpnn.prototypes.deconvolution import Deconvolution, deconvolve, deconvolve_with_uncertainty
 from napari_cpnn.prototypes.estimate import estimate_prototypes
 from napari_cpnn.prototypes.prototypes import Prototypes
 
-__all__ = ["Prototypes", "deconvolve", "estimate_prototypes", "read_cells"]
+__all__ = [
+    "Deconvolution", "Prototypes", "deconvolve", "deconvolve_with_uncertainty", "estimate_prototypes", "read_cells",
+]  # fmt: skip

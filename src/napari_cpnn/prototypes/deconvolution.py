@@ -1,41 +1,81 @@
-"""Composition of measured spots, in terms of prototypes."""
+"""Composition of measured spots and bulk samples, in terms of prototypes."""
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
-from scipy.optimize import nnls
 
-from napari_cpnn.genes import positions, shared_genes
+from napari_cpnn.errors import CpnnWarning, PrototypesError, SettingsError, SpotsError
+from napari_cpnn.genes import named_as, positions, shared_genes
+from napari_cpnn.prototypes.informative_genes import choose_informative, reference_counts
+from napari_cpnn.prototypes.nnls import nnls_abundances
 from napari_cpnn.prototypes.prototypes import Prototypes
-from napari_cpnn.spots.quality import counts_matrix
+from napari_cpnn.settings import DeconvolutionSettings
+from napari_cpnn.spots.counts import as_counts
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-#: Level below which the error of a gene no longer counts as relative: one count per 10,000.
-_FLOOR = 1e-4
+    from napari_cpnn.prototypes.nb_deconvolution import NbFit
+
+FloatArray = npt.NDArray[np.float64]
 
 
-def deconvolve(spots: AnnData, protos: Prototypes) -> pd.DataFrame:
-    """Shares of cell types in each spot, by weighted non-negative least squares.
+@dataclass(frozen=True, eq=False)
+class Deconvolution:
+    """Shares of cell types with their uncertainty, and what else the negative binomial model found.
 
-    With ``y_i`` the counts of a spot over the shared genes divided by their total, and ``T`` the prototypes over the
-    same genes, ``w_i >= 0`` minimises ``sum_g ((y_ig - sum_c w_ic T_cg) / (m_g + 1e-4))^2`` and is then scaled to
-    sum 1. ``m_g`` is the level of gene g, the mean of its average over prototypes and its average over spots. So
-    errors count relative to the level of a gene, down to one count per 10,000; unweighted, a handful of abundant
-    genes would decide alone. The level is taken over all spots of the table, so a table deconvolved in parts gives
-    slightly other shares than as a whole.
+    Parameters
+    ----------
+    shares, share_sd
+        ``(spots, cell types)``, the shares (rows sum to 1) and the posterior standard deviation of each. It answers for
+        counting, for the spread of the spots and for the unknown detection of genes, not for prototypes that are
+        wrong or types that are missing.
+    depth
+        ``(spots,)``, counts that the cells of the spot would have in the shared genes if each gene were detected as
+        well as in the single cells. Shares times depth are abundances.
+    gene_scale, background, dispersion
+        By gene, over the genes that were used: detection against the single cells (around 1), ambient share of the
+        counts, and theta of the negative binomial.
+    log_posterior
+        Of the fit, up to a constant.
+    iterations, converged
+        Rounds, and whether the last one changed no share by more than the tolerance.
+    """
+
+    shares: pd.DataFrame
+    share_sd: pd.DataFrame
+    depth: pd.Series[float]
+    gene_scale: pd.Series[float]
+    background: pd.Series[float]
+    dispersion: pd.Series[float]
+    log_posterior: float
+    iterations: int
+    converged: bool
+
+
+def deconvolve(spots: AnnData, protos: Prototypes, settings: DeconvolutionSettings | None = None) -> pd.DataFrame:
+    """Shares of cell types in each spot, or in each bulk sample.
+
+    They are shares of RNA: prototypes are distributions over genes, so a type with large cells counts for more than
+    its share of cells. Gene scales, background and mean composition are learned from the table as a whole: a table
+    that is deconvolved in parts gives slightly other shares, and one of a few spots leans on the priors.
 
     Parameters
     ----------
     spots
-        Raw counts in ``layers["counts"]``.
+        Raw counts in ``layers["counts"]``: spots, or bulk samples with ``DeconvolutionSettings.bulk()``.
     protos
-        Prototypes over genes of which some are in the table.
+        Prototypes over genes of which some are in the table. Genes are matched by name, and by Ensembl id where both
+        tables have ids (``var["gene_ids"]``).
+    settings
+        Method and priors.
 
     Returns
     -------
@@ -47,24 +87,152 @@ def deconvolve(spots: AnnData, protos: Prototypes) -> pd.DataFrame:
     GenesError
         When no gene is shared.
     PrototypesError
-        When a cell type has no expression in the shared genes.
+        When a cell type has no expression in the genes that are used.
+    SpotsError
+        When the table holds no raw counts or names a gene twice, or the memory does not suffice.
+    """
+    settings = settings or DeconvolutionSettings()
+    if settings.method == "nb":
+        return deconvolve_with_uncertainty(spots, protos, settings).shares
+    table = _Table.of(spots, protos)
+    if not table.counted.size:
+        return table.frame(np.zeros((0, len(protos.cell_types))))
+    abundances = nnls_abundances(table.counts, table.profiles)
+    totals = abundances.sum(axis=1, keepdims=True)
+    return table.frame(np.divide(abundances, totals, out=np.full_like(abundances, np.nan), where=totals > 0))
+
+
+def deconvolve_with_uncertainty(
+    spots: AnnData, protos: Prototypes, settings: DeconvolutionSettings | None = None
+) -> Deconvolution:
+    """Shares with their standard deviations, by the negative binomial model; see :func:`deconvolve`.
+
+    The method is described in :mod:`napari_cpnn.prototypes.nb_deconvolution`. Gives the same again for the same table
+    and settings.
+
+    Raises
+    ------
+    SettingsError
+        When the settings ask for another method, which has no uncertainty.
     """
     import pandas as pd
 
-    names = list(spots.var_names)
-    genes = shared_genes(protos.genes, names, ("The prototypes", "the table of spots"))
-    counts = counts_matrix(spots)[:, positions(names, genes)].astype(np.float64)
-    T = protos.select(genes).profiles.astype(np.float64)
-    totals = np.asarray(counts.sum(axis=1)).ravel()
-    counted = np.flatnonzero(totals > 0)
-    shares = np.full((counts.shape[0], len(T)), np.nan)
-    if counted.size:
-        Y = sp.diags(1 / totals[counted]) @ counts[counted]
-        weights = 1 / ((T.mean(axis=0) + np.asarray(Y.mean(axis=0)).ravel()) / 2 + _FLOOR)
-        # min |A w - b| over genes has the same solution as min |R w - Q'b| over types, and that one is small.
-        Q, R = np.linalg.qr((T * weights).T)
-        for i, b in zip(counted, Y @ (Q * weights[:, None]), strict=True):
-            w = nnls(R, b)[0]
-            if w.sum() > 0:
-                shares[i] = w / w.sum()
-    return pd.DataFrame(shares, index=spots.obs_names.copy(), columns=pd.Index(protos.cell_types, name="cell_type"))
+    settings = settings or DeconvolutionSettings(method="nb")
+    if settings.method != "nb":
+        raise SettingsError(f"The method {settings.method!r} gives no uncertainty; use 'nb'.")
+    table = _Table.of(spots, protos)
+    if not table.counted.size:
+        return _nothing(table, protos)
+    mean_counts = np.asarray(table.counts.mean(axis=0), dtype=np.float64).ravel()
+    used = choose_informative(table.profiles, reference_counts(protos), mean_counts, settings.max_genes)
+    profiles = table.profiles[:, used]
+    _check_types(profiles, protos.cell_types)
+    fit = _fit(table.counts[:, used], profiles, table.depth, settings)
+    if not fit.converged:
+        warnings.warn(
+            f"Deconvolution has not settled after {fit.iterations} rounds, so shares may be off by more than "
+            f"{settings.tolerance:g}; raise max_iterations.",
+            CpnnWarning,
+            stacklevel=2,
+        )
+    genes = pd.Index([table.genes[i] for i in used], name="gene")
+    totals = fit.abundances.sum(axis=1, keepdims=True)
+    depth = pd.Series(np.nan, index=table.names, name="depth")
+    depth.iloc[table.counted] = table.depth * totals[:, 0]
+    return Deconvolution(
+        shares=table.frame(fit.abundances / totals),
+        share_sd=table.frame(fit.share_sd),
+        depth=depth,
+        gene_scale=pd.Series(fit.gene_scale, genes, name="gene_scale"),
+        background=pd.Series(fit.background, genes, name="background"),
+        dispersion=pd.Series(fit.dispersion, genes, name="dispersion"),
+        log_posterior=fit.log_posterior,
+        iterations=fit.iterations,
+        converged=fit.converged,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Counts and profiles over the shared genes.
+
+    ``counted`` are the spots that have a count there; ``counts`` and ``depth`` are of these only.
+    """
+
+    names: pd.Index[str]
+    cell_types: tuple[str, ...]
+    genes: list[str]
+    counts: sp.csr_matrix
+    depth: FloatArray
+    profiles: FloatArray
+    counted: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, spots: AnnData, protos: Prototypes) -> _Table:
+        if "counts" not in spots.layers:
+            raise SpotsError('The spots have no raw counts in layers["counts"]; read them with read_spots.')
+        names = [str(name) for name in spots.var_names]
+        ids = [str(i) for i in spots.var["gene_ids"]] if "gene_ids" in spots.var else None
+        names = named_as(names, ids, protos.genes, protos.gene_ids)
+        genes = shared_genes(protos.genes, names, ("The prototypes", "the table of spots"))
+        _check_unique(names, genes)
+        counts = as_counts(spots.layers["counts"], "The table of spots", SpotsError)[:, positions(names, genes)]
+        depth = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+        counted = np.flatnonzero(depth > 0)
+        profiles = protos.select(genes).profiles.astype(np.float64)
+        return cls(spots.obs_names.copy(), protos.cell_types, genes, counts[counted], depth[counted], profiles, counted)
+
+    def frame(self, values: FloatArray) -> pd.DataFrame:
+        """``(all spots, cell types)`` from the values of the spots with counts; NaN for the others."""
+        import pandas as pd
+
+        full = np.full((len(self.names), len(self.cell_types)), np.nan)
+        full[self.counted] = values
+        return pd.DataFrame(full, index=self.names, columns=pd.Index(self.cell_types, name="cell_type"))
+
+
+def _check_unique(names: list[str], shared: list[str]) -> None:
+    wanted = set(shared)
+    present = [name for name in names if name in wanted]
+    if len(present) > len(wanted):
+        twice = next(name for i, name in enumerate(present) if name in present[:i])
+        raise SpotsError(
+            f"The table of spots names genes more than once, such as {twice}; call var_names_make_unique() on it, or "
+            "read it with read_spots."
+        )
+
+
+def _check_types(profiles: FloatArray, cell_types: tuple[str, ...]) -> None:
+    silent = [name for name, row in zip(cell_types, profiles, strict=True) if not row.any()]
+    if silent:
+        raise PrototypesError(
+            f"{', '.join(silent)} has no expression in the {profiles.shape[1]} genes that are used; raise max_genes."
+        )
+
+
+def _fit(counts: sp.csr_matrix, profiles: FloatArray, depth: FloatArray, settings: DeconvolutionSettings) -> NbFit:
+    """The fit on its device; want of memory is one sentence."""
+    from napari_cpnn.mapping.predictor import choose_device, is_out_of_memory
+    from napari_cpnn.prototypes.nb_deconvolution import fit_nb
+
+    device = choose_device(settings.device)
+    try:
+        # Apple's GPUs have no float64.
+        return fit_nb(counts, profiles, depth, settings, "cpu" if device.type == "mps" else str(device))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SpotsError(
+            f"There is not enough memory on {device} to deconvolve {counts.shape[0]:,} spots with {counts.shape[1]:,} "
+            "genes; lower max_genes, or deconvolve fewer spots at a time."
+        ) from error
+
+
+def _nothing(table: _Table, protos: Prototypes) -> Deconvolution:
+    """No spot has a count: nothing is known."""
+    import pandas as pd
+
+    empty = table.frame(np.zeros((0, len(protos.cell_types))))
+    none: pd.Series[float] = pd.Series(np.zeros(0), index=pd.Index([], name="gene"))
+    depth = pd.Series(np.nan, index=table.names, name="depth")
+    return Deconvolution(empty, empty.copy(), depth, none, none.copy(), none.copy(), 0.0, 0, converged=True)

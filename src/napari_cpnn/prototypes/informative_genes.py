@@ -1,0 +1,85 @@
+"""Which genes tell cell types apart in spots, given how well the prototypes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.prototypes.prototypes import Prototypes
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Counts behind a cell where the prototypes do not say how many there were.
+_COUNTS_PER_CELL = 1000.0
+#: Bounds on the squared coefficient of variation of a gene between types.
+_LEAST_CV2, _MOST_CV2 = 0.05, 20.0
+#: Dispersion of a typical gene in spots, for the choice of genes only.
+_THETA = 2.0
+
+
+def reference_counts(protos: Prototypes) -> FloatArray:
+    """``(C,)``, the number of counts that each prototype was estimated from; infinite where it came from no cells."""
+    known = protos.provenance.get("counts_per_type")
+    per_type: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
+    guesses = np.where(protos.n_cells > 0, protos.n_cells * _COUNTS_PER_CELL, np.inf)
+    return np.array([float(per_type.get(t, n)) for t, n in zip(protos.cell_types, guesses, strict=True)])
+
+
+def shrunk_profiles(profiles: FloatArray, n_counts: FloatArray) -> FloatArray:
+    """Profiles pulled to their mean as far as they are uncertain: the mean of a Gamma-Poisson posterior, gene by gene.
+
+    ``T_cg`` is seen through ``N_c T_cg`` counts. With the prior ``Gamma(shape a_g, mean m_g)``, where ``1 / a_g`` is
+    the squared coefficient of variation between types beyond that of counting, the posterior mean is
+    ``(N_c T_cg + a_g) / (N_c + a_g / m_g)``.
+
+    Parameters
+    ----------
+    profiles
+        ``(C, G)``.
+    n_counts
+        ``(C,)``, N; infinite: the profile is exact.
+    """
+    counted = np.minimum(n_counts, 1e9)
+    trust = counted / (counted + np.median(counted))
+    trust /= trust.sum()
+    mean = np.maximum(trust @ profiles, 1e-12)
+    variance = trust @ ((profiles - mean) ** 2) - mean * (trust / counted).sum()
+    shape = 1 / np.clip(variance / mean**2, _LEAST_CV2, _MOST_CV2)
+    shrunk: FloatArray = (profiles * counted[:, None] + shape) / (counted[:, None] + shape / mean)
+    return shrunk
+
+
+def choose_informative(
+    profiles: FloatArray, n_counts: FloatArray, mean_counts: FloatArray, max_genes: int | None
+) -> npt.NDArray[np.intp]:
+    """The genes from whose counts in a spot most can be learned about its composition.
+
+    The information of a gene is its squared coefficient of variation between the types times what a negative
+    binomial count tells of its mean, ``k / (1 + k / theta)`` at the mean count ``k`` of the spots. The profiles are
+    shrunk first: of a type with a few cells most genes look either absent or strong, by chance.
+
+    Parameters
+    ----------
+    profiles
+        ``(C, G)``, rows sum to 1.
+    n_counts
+        ``(C,)``, see :func:`reference_counts`.
+    mean_counts
+        ``(G,)``, mean count per spot.
+    max_genes
+        How many; None: all that are seen in the spots and in a prototype.
+
+    Returns
+    -------
+    ndarray
+        Positions, ascending. Ties are decided by the order of the genes.
+    """
+    shrunk = shrunk_profiles(profiles, n_counts)
+    mean = shrunk.mean(axis=0)
+    information = shrunk.var(axis=0) / mean**2 * mean_counts / (1 + mean_counts / _THETA)
+    usable = (mean_counts > 0) & (profiles.sum(axis=0) > 0)
+    order = np.argsort(-np.where(usable, information, -1), kind="stable")[: int(usable.sum())]
+    return np.sort(order[:max_genes])
