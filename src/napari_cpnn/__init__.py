@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from napari_cpnn.prototypes import read_cells as read_cells
     from napari_cpnn.samples import fetch_her2st as fetch_her2st
     from napari_cpnn.samples import sample_folder as sample_folder
-    from napari_cpnn.settings import EvaluationSettings as EvaluationSettings
     from napari_cpnn.settings import DeconvolutionSettings as DeconvolutionSettings
+    from napari_cpnn.settings import EvaluationSettings as EvaluationSettings
     from napari_cpnn.settings import MappingSettings as MappingSettings
     from napari_cpnn.settings import PrototypeSettings as PrototypeSettings
     from napari_cpnn.settings import TissueSettings as TissueSettings
