@@ -13,22 +13,24 @@ from napari_cpnn import cross_validate, evaluate, train
 from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.training import cross_validation
+from napari_cpnn.training.metrics import pearson
+from napari_cpnn.training.report import held_out_slides, write_report
 
 SETTINGS = EvaluationSettings(ceiling_repeats=1)
 
 
 @pytest.fixture(scope="module")
 def samples(world):
-    """Two sections of patient C, one of B, one of A."""
-    result = [world.sample(i, rows=4, cols=6, name=name) for i, name in enumerate(("C2", "C3", "B4", "A1"))]
-    for (_, spots), patient in zip(result, "CCBA", strict=True):
+    """Two sections of patient C, one of B."""
+    result = [world.sample(i, rows=6, cols=6, name=name) for i, name in enumerate(("C2", "C3", "B4"))]
+    for (_, spots), patient in zip(result, "CCB", strict=True):
         spots.obs["patient"] = patient
     return result
 
 
 @pytest.fixture(scope="module")
 def heads(quick):
-    one = quick.replace(max_epochs=1, batch_size=24)
+    one = quick.replace(max_epochs=1, batch_size=36)
     return {"ours": one, "plain head": one.replace(head="linear", composition_weight=0.0, n_programs=0)}
 
 
@@ -58,11 +60,11 @@ def test_every_slide_is_tested_once_per_head(finished, samples):
     found = table.groupby(["head", "fold", "slide"], sort=False).size()
     assert list(found.index) == [
         (head, fold, slide)
-        for fold, slides in (("C", ("C2", "C3")), ("B", ("B4",)), ("A", ("A1",)))
+        for fold, slides in (("C", ("C2", "C3")), ("B", ("B4",)))
         for head in ("ours", "plain head")
         for slide in slides
     ]
-    assert (table["n_spots"] == 24).all()
+    assert (table["n_spots"] == 36).all()
     folds = pd.read_csv(out / "folds.csv")
     means = table.groupby(["head", "slide"])["pcc"].mean()
     for row in folds.itertuples():
@@ -73,14 +75,21 @@ def test_every_slide_is_tested_once_per_head(finished, samples):
 
 def test_a_fold_is_a_training_on_the_others(finished, world, samples, heads, tmp_path):
     _, table = finished
-    c2, c3, b4, a1 = samples
-    model = train([a1, c2, c3], world.prototypes, heads["ours"], tmp_path / "run", progress=False)
+    c2, c3, b4 = samples
+    model = train([c2, c3], world.prototypes, heads["ours"], tmp_path / "run", progress=False)
     assert model.provenance["held_out"] == "C3"
     expected = evaluate(model, *b4, settings=SETTINGS)
     rows = table[(table["head"] == "ours") & (table["fold"] == "B")].set_index("gene")
     pd.testing.assert_frame_equal(rows[expected.columns], expected, check_exact=True)
 
 
+@pytest.fixture
+def no_report(monkeypatch):
+    """The report has its own tests; drawing it takes a second."""
+    monkeypatch.setattr(cross_validation, "write_report", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_report")
 def test_finished_folds_are_not_run_again(finished, world, samples, heads, trained, tmp_path):
     out, table = finished
     again = cross_validate(samples, world.prototypes, heads, out=out, evaluation=SETTINGS, progress=False)
@@ -94,6 +103,7 @@ def test_finished_folds_are_not_run_again(finished, world, samples, heads, train
     assert trained == []
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_killed_run_goes_on_where_it_was(finished, world, samples, heads, trained, tmp_path):
     done, table = finished
     out = shutil.copytree(done, tmp_path / "killed")
@@ -102,9 +112,9 @@ def test_a_killed_run_goes_on_where_it_was(finished, world, samples, heads, trai
     shutil.rmtree(out / "plain_head" / "B")  # killed in its first epoch
     (out / "plain_head" / "B" / "run").mkdir(parents=True)
     (out / "plain_head" / "B" / "run" / "model.safetensors").write_bytes(b"half a model")
-    shutil.rmtree(out / "ours" / "A")  # never begun
+    shutil.rmtree(out / "ours" / "C")  # never begun
     resumed = cross_validate(samples, world.prototypes, heads, out=out, evaluation=SETTINGS, progress=False)
-    assert trained == ["plain_head/B", "ours/A"]
+    assert trained == ["ours/C", "plain_head/B"]
     pd.testing.assert_frame_equal(resumed, table, check_exact=True)
 
 
@@ -118,8 +128,9 @@ def test_an_interrupted_training_ends_it_all(world, samples, heads, tmp_path, mo
         cross_validate(samples, world.prototypes, heads, out=tmp_path, progress=False)
 
 
-def test_a_folder_keeps_to_its_settings_and_data(finished, world, samples, heads):
-    out, _ = finished
+@pytest.mark.usefixtures("no_report")
+def test_a_folder_keeps_to_its_settings_and_data(finished, world, samples, heads, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "copy")
     ours = heads["ours"]
     with pytest.raises(TrainingError, match=r"holds a fold with another learning_rate, max_epochs;"):
         cross_validate(samples, world.prototypes, {"ours": ours.replace(max_epochs=9, learning_rate=0.1)}, out=out)
@@ -141,26 +152,27 @@ def with_counts(spots, values):
     return spots
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda spots: spots[:1].copy(), "B4 has one spot with counts and a place, and a correlation needs two"),
         (lambda spots: with_counts(spots, 0), "No spot of B4 has counts and a place"),
-        (lambda spots: with_counts(spots, 3), "No gene of the prototypes varies over the 24 spots of B4"),
+        (lambda spots: with_counts(spots, 3), "No gene of the prototypes varies over the 36 spots of B4"),
     ],
     ids=["one spot", "all-zero spots", "constant genes"],
 )
 def test_a_fold_that_cannot_be_tested_is_said_and_the_others_go_on(world, samples, heads, change, message, tmp_path):
-    changed = replaced(samples, 2, change)[1:]  # C3, B4, A1
+    changed = replaced(samples, 2, change)
     settings = {"ours": heads["ours"].replace(validation="none", backbone_learning_rate=0.0)}
     evaluation = EvaluationSettings(ceiling_repeats=0)
     with pytest.warns(CpnnWarning) as caught:
         table = cross_validate(changed, world.prototypes, settings, "section", tmp_path, evaluation, progress=False)
     assert any(message in str(w.message) and "is not tested with ours" in str(w.message) for w in caught)
-    assert list(dict.fromkeys(table["slide"])) == ["C3", "A1"]
+    assert list(dict.fromkeys(table["slide"])) == ["C2", "C3"]
     folds = pd.read_csv(tmp_path / "folds.csv").set_index("slide")
     assert message in folds.loc["B4", "not_tested"]
-    assert folds.loc[["C3", "A1"], "not_tested"].isna().all()
+    assert folds.loc[["C2", "C3"], "not_tested"].isna().all()
 
 
 def test_no_fold_can_be_tested(world, samples, heads, tmp_path):
@@ -181,3 +193,34 @@ def test_settings_that_no_fold_can_have(world, samples, heads, tmp_path):
         cross_validate(samples, {"random": world.prototypes}, heads, out=tmp_path)
     with pytest.raises(SettingsError, match="no head to train"):
         cross_validate(samples, world.prototypes, {}, out=tmp_path)
+
+
+def test_the_report_is_made_from_the_folder(finished, samples, tmp_path):
+    out, table = finished
+    both = list(held_out_slides(out))
+    assert [(one.fold, one.slide, list(one.heads)) for one in both] == [
+        (fold, slide, ["ours", "plain head"]) for fold, slide in (("C", "C2"), ("C", "C3"), ("B", "B4"))
+    ]
+    compared = both[2].heads["ours"]
+    assert list(compared.obs["row"]) == list(range(36))
+    rows = table[(table["head"] == "ours") & (table["slide"] == "B4")].set_index("gene")
+    np.testing.assert_allclose(pearson(compared.X, compared.layers["measured"]), rows["pcc"], atol=1e-12)
+    comparison = pd.read_csv(out / "comparison.csv")
+    assert set(comparison["fold"]) == {"C", "B", "all"}
+    copy = shutil.copytree(out, tmp_path / "copy")
+    (copy / "report.png").unlink()
+    again = write_report(copy)
+    pd.testing.assert_frame_equal(again, comparison, check_exact=False)
+    assert (copy / "report.png").stat().st_size > 20_000
+    next((copy / "ours" / "B").glob("*.h5ad")).unlink()
+    with pytest.raises(TrainingError, match="no predictions of ours for B4"):
+        list(held_out_slides(copy))
+
+
+def test_a_damaged_folder_is_a_sentence(finished, world, samples, heads, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "copy")
+    (out / "ours" / "B" / "fold.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"fold.json is damaged"):
+        cross_validate(samples, world.prototypes, heads, out=out, progress=False)
+    with pytest.raises(TrainingError, match="cannot be read"):
+        write_report(tmp_path / "nothing")

@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.palette import type_colors
 from napari_cpnn.slides import Slide
+from napari_cpnn.training.metrics import pearson
 
 _INK, _GREY, _LIGHT = "#333333", "#999999", "#E5E5E5"
 
@@ -29,6 +30,8 @@ N_LISTED, N_MAPS = 12, 4
 
 #: With more slides than this, means are drawn per fold.
 MAX_ROWS = 12
+
+_PANEL_INCH = 1.95
 
 Box = npt.NDArray[np.float64]
 Tissue = tuple[npt.NDArray[np.uint8], tuple[float, ...]]
@@ -71,14 +74,14 @@ def draw_cross_validation(scores: pd.DataFrame, mapped: MappedSlide | None, path
     """
     heads = list(dict.fromkeys(scores["head"]))
     colors = type_colors(heads)
-    rows = 2 if mapped is not None else 1
-    figure = Figure(figsize=(13, 4.2 + 5.4 * (rows - 1)), dpi=110, layout="constrained")
+    best = best_genes(scores, mapped.head if mapped else heads[0])
+    heights = [3.9] if mapped is None else [3.9, 0.9 + 2 * _PANEL_INCH * min(2.0, _aspect(mapped.compared))]
+    figure = Figure(figsize=(13, sum(heights)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    upper, *lower = figure.subfigures(rows, 1, height_ratios=[4.2, 5.4][:rows], squeeze=False)[:, 0]
-    distribution, means, genes = upper.subplots(1, 3, width_ratios=[1, 1, 0.9])
+    upper, *lower = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    distribution, means, genes = upper.subplots(1, 3, width_ratios=[1.1, 1, 0.9])
     _distribution(distribution, scores, colors)
     _means(means, scores, colors)
-    best = best_genes(scores, mapped.head if mapped else heads[0])
     _genes(genes, scores, best[:N_LISTED], colors)
     if mapped is not None:
         _maps(lower[0], mapped, [gene for gene in best if gene in mapped.compared.var_names][:N_MAPS])
@@ -142,7 +145,7 @@ def _means(axes: Any, scores: pd.DataFrame, colors: Mapping[str, str]) -> None:
             axes.plot([given, plain], [y, y], color=color, linewidth=1.5, alpha=0.6)
             axes.plot(given, y, "o", color=color, markerfacecolor="white", markersize=5.5)
             axes.plot(plain, y, "o", color=color, markersize=5.5)
-    axes.set_yticks(-np.arange(len(slides)), slides)
+    axes.set_yticks(-np.arange(len(slides)), slides, fontsize=9)
     axes.axvline(0, color=_GREY, linewidth=0.6)
     axes.set(title=f"Mean over genes, per {unit}", xlabel="PCC")
     handles = [
@@ -165,45 +168,69 @@ def _genes(axes: Any, scores: pd.DataFrame, genes: Sequence[str], colors: Mappin
         if ceilings is not None:
             axes.plot(ceilings[gene], -i, "|", color=_INK, markersize=11, markeredgewidth=1.6)
     axes.set_yticks(-np.arange(len(genes)), genes, fontsize=9)
-    axes.set(title="Best genes, mean over slides" + ("; | noise ceiling" if ceilings is not None else ""), xlabel="PCC")
+    axes.set(
+        title="Best genes" + (" ( | noise ceiling)" if ceilings is not None else ""), xlabel="PCC, mean over slides"
+    )
     _plain(axes, "x", grid=False)
 
 
 def _maps(figure: Any, mapped: MappedSlide, genes: Sequence[str]) -> None:
-    compared = mapped.compared
-    xy = np.asarray(compared.obsm["spatial"], dtype=np.float64)
-    pitch = float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1])) if len(xy) > 1 else 1.0
-    box = np.array([xy.min(axis=0) - pitch, xy.max(axis=0) + pitch])
-    panels = figure.subplots(2, 1 + len(genes), squeeze=False, width_ratios=[1.0, *[1.12] * len(genes)])
+    box = _box(mapped.compared)
     tissue = _tissue(mapped.slide)
-    for panel in panels.ravel():
-        panel.set_axis_off()
-    _frame(panels[0, 0], box, tissue, alpha=1.0)
-    panels[0, 0].set_title(mapped.label, fontsize=10)
-    panels[1, 0].text(
-        0.5, 0.5, f"above: measured\nbelow: predicted by\n{mapped.head}\n\nlog1p CP10k", ha="center", va="center",
-        fontsize=10, color=_INK, transform=panels[1, 0].transAxes,
-    )  # fmt: skip
-    where = compared.var_names.get_indexer(pd.Index(genes))
-    for column, (gene, g) in enumerate(zip(genes, where, strict=True), start=1):
-        both = [np.asarray(compared.layers["measured"])[:, g], np.asarray(compared.X)[:, g]]
-        limits = np.quantile(both[0], [0.02, 0.98])
-        if limits[0] == limits[1]:
-            limits = np.array([both[0].min(), both[0].max()])
-        r = np.corrcoef(both[0], both[1])[0, 1]
-        for row, values in enumerate(both):
-            panel = panels[row, column]
+    grid = figure.add_gridspec(2, 1 + len(genes), width_ratios=[1.1, *[1.0] * len(genes)])
+    panel = figure.add_subplot(grid[:, 0])
+    panel.set_axis_off()
+    panel.set_title(mapped.label, fontsize=10)
+    _frame(panel, box, tissue, alpha=1.0)
+    tables = {"measured": mapped.compared.layers["measured"], f"predicted, {mapped.head}": mapped.compared.X}
+    for column, gene in enumerate(genes, start=1):
+        g = mapped.compared.var_names.get_loc(gene)
+        both = [np.asarray(table)[:, g] for table in tables.values()]
+        for row, (what, values) in enumerate(zip(tables, both, strict=True)):
+            panel = figure.add_subplot(grid[row, column])
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
             _frame(panel, box, tissue, alpha=0.35)
-            spots = EllipseCollection(
-                np.full(len(xy), 0.82 * pitch), np.full(len(xy), 0.82 * pitch), np.zeros(len(xy)), units="xy",
-                offsets=xy, offset_transform=panel.transData, array=values, cmap="magma", clim=tuple(limits),
-                linewidths=0,
-            )  # fmt: skip
-            panel.add_collection(spots)
-        panels[0, column].set_title(f"{gene}, PCC {r:.2f}", fontsize=10)
-        bar = figure.colorbar(spots, ax=panels[:, column], shrink=0.6, aspect=30, pad=0.02)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=8)
+            spots = _draw_spots(panel, mapped.compared, values)
+            bar = figure.colorbar(spots, ax=panel, shrink=0.7, aspect=22, pad=0.02)
+            bar.outline.set_visible(False)
+            bar.ax.tick_params(labelsize=7, length=2)
+            if column == 1:
+                panel.set_ylabel(what, fontsize=10)
+            if row == 0:
+                (r,) = pearson(both[0][:, None], both[1][:, None])
+                panel.set_title(f"{gene}, PCC {r:.2f}", fontsize=10)
+    figure.supxlabel("colours: log1p CP10k, each map with its own range", fontsize=8, color=_INK)
+
+
+def _draw_spots(axes: Any, compared: AnnData, values: npt.NDArray[np.float32]) -> EllipseCollection:
+    """Discs of most of the pitch, coloured from the 2nd to the 98th percentile."""
+    xy = np.asarray(compared.obsm["spatial"], dtype=np.float64)
+    low, high = np.quantile(values, [0.02, 0.98])
+    if low == high:
+        low, high = values.min(), values.max()
+    size = np.full(len(xy), 0.82 * _pitch(xy))
+    spots = EllipseCollection(
+        size, size, np.zeros(len(xy)), units="xy", offsets=xy, offset_transform=axes.transData, array=values,
+        cmap="magma", clim=(low, high), linewidths=0,
+    )  # fmt: skip
+    axes.add_collection(spots)
+    return spots
+
+
+def _pitch(xy: Box) -> float:
+    return float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1])) if len(xy) > 1 else 1.0
+
+
+def _box(compared: AnnData) -> Box:
+    """Corners of what is shown, in level-0 pixels: ``[[left, top], [right, bottom]]``."""
+    xy = np.asarray(compared.obsm["spatial"], dtype=np.float64)
+    return np.array([xy.min(axis=0) - _pitch(xy), xy.max(axis=0) + _pitch(xy)])
+
+
+def _aspect(compared: AnnData) -> float:
+    width, height = np.diff(_box(compared), axis=0)[0]
+    return float(height / width)
 
 
 def _tissue(slide: Slide | None) -> Tissue | None:
