@@ -1,4 +1,4 @@
-"""The negative binomial model: its likelihood and its optimum computed another way, and the truth of simulated spots."""
+"""The negative binomial model: likelihood and optimum computed another way, and the truth of simulated spots."""
 
 from __future__ import annotations
 
