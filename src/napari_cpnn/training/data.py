@@ -52,6 +52,8 @@ class SpotData:
         ``(N, C)`` float32 deconvolved composition, NaN for a spot that has none; None when it is not asked for.
     slide_of
         ``(N,)`` position of the slide of each spot.
+    row_of
+        ``(N,)`` position of each spot in the table of its slide.
     train, held_out
         Positions of the spots to train on, and of those held out (may be empty).
     held_out_name
@@ -71,6 +73,7 @@ class SpotData:
     targets: npt.NDArray[np.float32]
     shares: npt.NDArray[np.float32] | None
     slide_of: IntArray
+    row_of: IntArray
     train: IntArray
     held_out: IntArray
     held_out_name: str
@@ -123,6 +126,7 @@ def prepare(
         targets=targets,
         shares=_shares(parts, rows, prototypes) if settings.composition_weight > 0 else None,
         slide_of=np.repeat(np.arange(len(parts)), [len(r) for r in rows]),
+        row_of=np.concatenate(rows),
         train=np.flatnonzero(is_train),
         held_out=np.flatnonzero(~is_train),
         held_out_name=held_out_name,
