@@ -147,7 +147,7 @@ class SpotDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         process = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         sampler = _TrainingBatches(self._data, self._settings, self._first_epoch, process)
-        return DataLoader(_Batches(self._data), sampler=sampler, batch_size=None, generator=torch.Generator())
+        return self._loader(sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.in_order(self._data.held_out)
@@ -155,4 +155,14 @@ class SpotDataModule(LightningDataModule):
     def in_order(self, rows: IntArray) -> DataLoader[Batch]:
         """Some spots, unturned and in the order given."""
         sampler = _InOrder(rows, self._settings.batch_size)
-        return DataLoader(_Batches(self._data), sampler=sampler, batch_size=None, generator=torch.Generator())
+        return self._loader(sampler)
+
+    def _loader(self, sampler: Sampler[_Order]) -> DataLoader[Batch]:
+        return DataLoader(
+            _Batches(self._data),
+            sampler=sampler,
+            batch_size=None,
+            # From pinned memory a batch goes to a GPU while that works on the one before.
+            pin_memory=torch.cuda.is_available() and self._settings.device != "cpu",
+            generator=torch.Generator(),  # its own: to begin an epoch must not draw from the numbers of the run
+        )

@@ -135,9 +135,13 @@ class CpnnTraining(LightningModule):
             return mse_loss(predicted, measured, weights)
         if self.settings.correlation == "batch":
             return pcc_loss(predicted, measured, weights)
-        members = [slides == slide for slide in torch.unique(slides)]
-        losses = torch.stack([pcc_loss(predicted[m], measured[m], weights) * m.sum() for m in members])
+        members = [torch.nonzero(slides == slide).ravel().to(self.device) for slide in torch.unique(slides)]
+        losses = torch.stack([pcc_loss(predicted[m], measured[m], weights) * len(m) for m in members])
         return losses.sum() / len(slides)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """All but the slides of the spots: to ask the device which there are would wait for all that is under way."""
+        return {name: t if name == "slide" else t.to(device, non_blocking=True) for name, t in batch.items()}
 
     def on_train_epoch_start(self) -> None:
         self._sums, self._n = {}, 0
