@@ -123,8 +123,14 @@ class CompositionMap:
         done = int((self.state == DONE).sum())
         return (
             f"CompositionMap({self.grid.shape[0]} x {self.grid.shape[1]} cells of {self.grid.stride_um:g} um, "
-            f"{done} of {int(self.tissue.sum())} tissue cells done, {self.n_types} cell types, {len(self.genes)} genes)"
+            f"{done} of {int(self.tissue.sum())} tissue cells done{self._unlike()}, {self.n_types} cell types, "
+            f"{len(self.genes)} genes)"
         )
+
+    def _unlike(self) -> str:
+        score = self.out_of_domain
+        known = score[np.isfinite(score)]
+        return f", {(known > UNLIKE).mean():.0%} of them unlike the training tissue" if known.size else ""
 
     # -- filling -------------------------------------------------------------------------------------------
 
