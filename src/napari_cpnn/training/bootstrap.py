@@ -7,6 +7,7 @@ sums, squares and products of all draws come from a few matrix products instead 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -51,16 +52,19 @@ def bootstrap_means(
         a draw is not ranked anew.
     """
     result = {}
+    w = weights / len(measured)
     for name, ranked in (("pcc", False), ("scc", True)):
-        z = _standardised(covariate[:, None], ranked)[:, 0]
+        depth = _standardised(covariate[:, None], ranked)
+        z = _moments(depth, depth[:, 0], w)
         sums = {(head, given): np.zeros(len(weights)) for head in predicted for given in (False, True)}
         n_genes = {given: np.zeros(len(weights)) for given in (False, True)}
         for start in range(0, measured.shape[1], _BLOCK):
             block = slice(start, start + _BLOCK)
-            y = _standardised(measured[:, block], ranked)
-            found = {
-                head: _correlations(_standardised(x[:, block], ranked), y, z, weights) for head, x in predicted.items()
-            }
+            y = _moments(_standardised(measured[:, block], ranked), depth[:, 0], w)
+            found = {}
+            for head, values in predicted.items():
+                x = _moments(_standardised(values[:, block], ranked), depth[:, 0], w)
+                found[head] = _correlations(x, y, z, w)
             for given in (False, True):
                 known = np.logical_and.reduce([np.isfinite(both[given]) for both in found.values()])
                 n_genes[given] += known.sum(axis=1)
@@ -80,17 +84,29 @@ def _standardised(columns: Values, ranked: bool) -> Values:
     return np.asarray(centred / np.where(spread > 0, spread, 1.0))
 
 
-def _correlations(x: Values, y: Values, z: Values, weights: Values) -> tuple[Values, Values]:
-    """Pearson correlation ``(B, G)`` of ``x`` and ``y``, and the partial one given ``z``."""
-    w = weights / len(x)
+@dataclass(frozen=True)
+class _Moments:
+    """Of columns ``(N, G)`` in each draw ``(B, G)``: mean, variance, covariance with the covariate."""
 
-    depth = z[:, None]
-    mean_x, mean_y, mean_z = w @ x, w @ y, w @ depth
-    xx, yy, zz = w @ (x * x) - mean_x**2, w @ (y * y) - mean_y**2, w @ (depth * depth) - mean_z**2
-    xy, xz, yz = w @ (x * y) - mean_x * mean_y, w @ (x * depth) - mean_x * mean_z, w @ (y * depth) - mean_y * mean_z
-    plain = _ratio(xy, xx, yy)
-    inverse = np.divide(1.0, zz, out=np.zeros_like(zz), where=zz > _CONSTANT)
-    return plain, _ratio(xy - xz * yz * inverse, xx - xz * xz * inverse, yy - yz * yz * inverse)
+    columns: Values
+    mean: Values
+    variance: Values
+    with_covariate: Values
+
+
+def _moments(columns: Values, z: Values, w: Values) -> _Moments:
+    mean, depth = w @ columns, z[:, None]
+    with_covariate = w @ (columns * depth) - mean * (w @ depth)
+    return _Moments(columns, mean, w @ (columns * columns) - mean**2, with_covariate)
+
+
+def _correlations(x: _Moments, y: _Moments, z: _Moments, w: Values) -> tuple[Values, Values]:
+    """Pearson correlation ``(B, G)`` of ``x`` and ``y``, and the partial one given ``z``."""
+    xy = w @ (x.columns * y.columns) - x.mean * y.mean
+    plain = _ratio(xy, x.variance, y.variance)
+    inverse = np.divide(1.0, z.variance, out=np.zeros_like(z.variance), where=z.variance > _CONSTANT)
+    xz, yz = x.with_covariate, y.with_covariate
+    return plain, _ratio(xy - xz * yz * inverse, x.variance - xz * xz * inverse, y.variance - yz * yz * inverse)
 
 
 def _ratio(covariance: Values, first: Values, second: Values) -> Values:
