@@ -207,7 +207,7 @@ def test_blocks_of_genes_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> 
     counts, kind, batch, _ = simulated((0.0, 0.3))
     stats = statistics_of(counts[:300, :60], kind[:300], batch[:300])
     whole = fit_regression(stats, tolerance=1e-9)
-    monkeypatch.setattr("napari_cpnn.prototypes.regression._BLOCK", 6 * 5 * 7)
+    monkeypatch.setattr("napari_cpnn.prototypes.regression._CPU_BLOCK", 6 * 5 * 7)
     parts = fit_regression(stats, tolerance=1e-9)
     np.testing.assert_allclose(parts.rates, whole.rates, rtol=1e-5)
     np.testing.assert_allclose(parts.background, whole.background, rtol=1e-5)

@@ -55,6 +55,24 @@ class Derivatives(NamedTuple):
     theta_prior: Tensor
 
 
+class SharedSystem(NamedTuple):
+    """Gradient and negative expected second derivatives of the likelihood by what is shared, the genes eliminated.
+
+    ``gradient (2 D,)`` and ``matrix (2 D, 2 D)`` are by the logarithms of the scales and then of the ambient shares.
+    ``curved (D,)`` is what the ambient shares' observed second derivatives have beyond the expected ones.
+    """
+
+    gradient: Tensor
+    matrix: Tensor
+    curved: Tensor
+    phi_gradient: Tensor
+    phi_curvature: Tensor
+
+    def plus(self, other: SharedSystem) -> SharedSystem:
+        """Of both blocks of genes."""
+        return SharedSystem(*(a + b for a, b in zip(self, other, strict=True)))
+
+
 class GeneBlock:
     """Counts and parameters of some genes.
 
@@ -231,16 +249,8 @@ class GeneBlock:
         de = torch.cholesky_solve(right[..., None], factor)[..., 0].T
         return (d.u - torch.einsum("cdg,dg->cg", ue, de)) / diagonal, de, ok
 
-    def shared_system(self, shared: Shared) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradient and negative second derivatives of the likelihood by what is shared, with the genes eliminated.
-
-        Returns
-        -------
-        gradient, matrix
-            ``(2 D,)`` and ``(2 D, 2 D)``, by the logarithms of the scales and then of the ambient shares.
-        phi_gradient, phi_curvature
-            By log phi.
-        """
+    def shared_system(self, shared: Shared) -> SharedSystem:
+        """How the likelihood of these genes changes with what is shared."""
         import torch
 
         d = self.derivatives(shared)
@@ -260,12 +270,15 @@ class GeneBlock:
         D = len(shared.scale)
         matrix = torch.zeros(2 * D, 2 * D, dtype=direct.dtype, device=direct.device)
         matrix[:D, :D] = torch.diag(d.weight.sum((0, 2)))
-        # Where the data want less background than there is, log rho is far from quadratic; this keeps its step short.
-        curved = -(d.residual * d.share * (1 - d.share)).sum((0, 2))
-        matrix[D:, D:] = torch.diag(wqq.sum((0, 2)) + curved.clamp(min=0))
+        matrix[D:, D:] = torch.diag(wqq.sum((0, 2)))
         matrix[:D, D:] = matrix[D:, :D] = torch.diag(wq.sum((0, 2)))
         # theta = phi^2 exp(h)
         dh = (d.theta - (1 - (-self.h / 2).exp()) / 2) / (d.theta_likelihood + d.theta_prior)
-        phi_gradient = 2 * (d.theta - d.theta_likelihood * dh).sum()
-        phi_curvature = 4 * (d.theta_likelihood * d.theta_prior / (d.theta_likelihood + d.theta_prior)).sum()
-        return direct - eliminated[:, -1], matrix - eliminated[:, :-1], phi_gradient, phi_curvature
+        of_phi = d.theta_likelihood * d.theta_prior / (d.theta_likelihood + d.theta_prior)
+        return SharedSystem(
+            gradient=direct - eliminated[:, -1],
+            matrix=matrix - eliminated[:, :-1],
+            curved=-(d.residual * d.share * (1 - d.share)).sum((0, 2)),
+            phi_gradient=2 * (d.theta - d.theta_likelihood * dh).sum(),
+            phi_curvature=4 * of_phi.sum(),
+        )

@@ -23,12 +23,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn.prototypes.gene_block import GeneBlock, Shared
+from napari_cpnn.prototypes.gene_block import GeneBlock, Shared, SharedSystem
 from napari_cpnn.prototypes.statistics import GroupStatistics
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Elements of one (types, batches, genes) array of float64; larger problems are cut along the genes.
-_BLOCK = 2**20
+#: Elements of one (types, batches, genes) array of float64; larger problems are cut along the genes. On a CPU a block
+#: fits into the cache.
+_CPU_BLOCK, _GPU_BLOCK = 2**16, 2**22
 #: Priors of what is shared, as in cell2location, and where its values start.
 _AMBIENT_MEAN = 0.01
 _PHI_SHAPE, _PHI_RATE = 9.0, 3.0
@@ -156,7 +158,7 @@ class _Problem:
         self.move(torch.zeros_like(self._log_shared))
         cells = tensor(n_cells[..., None])
         self._blocks = []
-        width = max(1, _BLOCK // (C * D))
+        width = max(1, (_CPU_BLOCK if device == "cpu" else _GPU_BLOCK) // (C * D))
         for start in range(0, G, width):
             part = slice(start, min(start + width, G))
             sums = np.zeros((C, D, part.stop - start))
@@ -187,18 +189,17 @@ class _Problem:
         import torch
 
         shared, D = self._shared, self._n_batches
+        system = reduce(SharedSystem.plus, (block.shared_system(shared) for block in self._blocks))
         slopes = torch.cat([shared.scale, shared.ambient / _AMBIENT_MEAN])
-        gradient, matrix = 1 - slopes, torch.diag(slopes)
-        phi_slope, phi_curvature = _PHI_SHAPE - _PHI_RATE * shared.phi, _PHI_RATE * shared.phi
-        for block in self._blocks:
-            parts = block.shared_system(shared)
-            gradient, matrix = gradient + parts[0], matrix + parts[1]
-            phi_slope, phi_curvature = phi_slope + parts[2], phi_curvature + parts[3]
+        gradient = system.gradient + 1 - slopes
+        # Where the data want less background than there is, log rho is far from quadratic: its step must be short.
+        curved = torch.cat([torch.zeros_like(system.curved), system.curved.clamp(min=0)])
+        phi_gradient = system.phi_gradient + _PHI_SHAPE - _PHI_RATE * shared.phi
         step = torch.zeros_like(self._log_shared)
         if D > 1:
-            step[: 2 * D] = torch.linalg.solve(matrix, gradient)
-        step[-1] = phi_slope / phi_curvature
-        gain = float((gradient * step[: 2 * D]).sum() + phi_slope * step[-1]) / 2
+            step[: 2 * D] = torch.linalg.solve(system.matrix + torch.diag(slopes + curved), gradient)
+        step[-1] = phi_gradient / (system.phi_curvature + _PHI_RATE * shared.phi)
+        gain = float((gradient * step[: 2 * D]).sum() + phi_gradient * step[-1]) / 2
         return step * min(1.0, _MAX_STEP / float(step.abs().max())), gain
 
     def move(self, step: torch.Tensor) -> None:
