@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from anndata import AnnData
 from scipy import sparse
 
 from napari_cpnn import Slide, deconvolve
 from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideError, SpotsError, TrainingError
 from napari_cpnn.geometry import spatial_to_um
+from napari_cpnn.models import build_model
 from napari_cpnn.slides import read_patches
 from napari_cpnn.training.batches import SpotDataModule
 from napari_cpnn.training.data import prepare
+from napari_cpnn.training.module import CpnnTraining
 
 
 def change_counts(spots, where, value):
@@ -128,6 +132,87 @@ def without_positions(slide, spots):
 def test_impossible_samples_are_refused(world, quick, tmp_path, change, error, message):
     with pytest.raises(error, match=message):
         prepare([change(*world.sample(1))], world.prototypes, quick.replace(validation="none"), tmp_path)
+
+
+def fractional(slide, spots):
+    spots.layers["counts"] = spots.layers["counts"].astype(np.float32) * 0.37
+    return slide, spots
+
+
+def log_transformed(slide, spots):
+    spots.layers["counts"] = spots.layers["counts"].astype(np.float32).log1p()
+    return slide, spots
+
+
+def with_missing_counts(slide, spots):
+    spots.layers["counts"] = spots.layers["counts"].astype(np.float32)
+    spots.layers["counts"].data[5] = np.nan
+    return slide, spots
+
+
+def negative(slide, spots):
+    spots.layers["counts"].data[5] = -1
+    return slide, spots
+
+
+def silent(slide, spots):
+    spots.layers["counts"] = sparse.csr_matrix(spots.shape, dtype=np.int32)
+    return slide, spots
+
+
+@pytest.mark.parametrize("validation", ["auto", "none"])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (fractional, SpotsError, r"slide1 does not hold raw counts \(it has fractional values"),
+        (log_transformed, SpotsError, "log-transformed"),
+        (with_missing_counts, SpotsError, "missing or infinite values"),
+        (negative, SpotsError, "the smallest value is -1"),
+        (silent, TrainingError, "None of the 90 spots of slide1 has counts and a position"),
+    ],
+)
+def test_tables_that_hold_no_counts_are_refused(world, quick, tmp_path, change, error, message, validation):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CpnnWarning)
+        with pytest.raises(error, match=message):
+            prepare([change(*world.sample(1))], world.prototypes, quick.replace(validation=validation), tmp_path)
+
+
+def test_spots_without_a_position_are_dropped_and_counted(world, quick, tmp_path):
+    slide, spots = world.sample(1)
+    spots.obsm["spatial"][:4] = np.nan
+    spots.obsm["spatial"][4, 0] = np.inf
+    with pytest.warns(CpnnWarning, match="5 of 90 spots of slide1 have no counts or no position"):
+        data = prepare([(slide, spots)], world.prototypes, quick.replace(validation="none"), tmp_path)
+    assert len(data.train) == 85
+    assert list(data.targets.sum(axis=1) > 0) == [True] * 85
+
+
+def test_a_held_out_slide_with_a_single_spot(world, quick, tmp_path):
+    first, second = world.sample(1), world.sample(2)
+    change_counts(second[1], slice(1, None), 0)
+    with (
+        pytest.warns(CpnnWarning, match="left out"),
+        pytest.raises(TrainingError, match=r"slide2 is held out and has 1 usable spot\(s\), but a correlation needs"),
+    ):
+        prepare([first, second], world.prototypes, quick, tmp_path)
+
+
+def test_a_training_slide_with_a_single_spot_is_no_trouble(world, quick, tmp_path):
+    """Its spot comes with those of another slide, and has no correlation of its own."""
+    lonely, other = world.sample(1), world.sample(2)
+    samples = [(lonely[0], lonely[1][:1].copy()), other]
+    settings = quick.replace(validation="none", batch_size=20)
+    data = prepare(samples, world.prototypes, settings, tmp_path)
+    chosen = world.prototypes.select(data.genes)
+    model = build_model(settings, data.genes, chosen.cell_types, chosen.profiles, data.mean_expression())
+    module = CpnnTraining(model, settings, "float32")
+    for batch in SpotDataModule(data, settings).train_dataloader():
+        assert len(batch["slide"]) >= 2
+        loss = sum(module.terms(batch).values())
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_no_samples(world, quick, tmp_path):

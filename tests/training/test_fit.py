@@ -285,9 +285,10 @@ def test_it_is_quiet_but_for_its_own_bar(world, quick, tmp_path, capfd, monkeypa
     assert "Tip" not in err
 
 
-def test_too_little_memory_is_one_sentence(world, quick, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_too_little_memory_is_one_sentence(world, quick, tmp_path, monkeypatch, error):
     def terms(self, batch):
-        raise torch.OutOfMemoryError("out of memory")
+        raise error
 
     monkeypatch.setattr(CpnnTraining, "terms", terms)
     with pytest.raises(TrainingError, match=r"A batch of 36 patches does not fit into memory; lower batch_size"):

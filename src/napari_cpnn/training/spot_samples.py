@@ -71,6 +71,10 @@ def _check(slide: Slide, spots: AnnData) -> SpotSample:
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
     has_counts = np.asarray(counts.sum(axis=1)).ravel() > 0
     use = has_counts & np.isfinite(centers).all(axis=1)
+    if not use.any():
+        raise TrainingError(
+            f"None of the {len(use)} spots of {slide.name} has counts and a position; give others, or leave it out."
+        )
     if not use.all():
         warnings.warn(
             f"{int((~use).sum())} of {len(use)} spots of {slide.name} have no counts or no position and are left out.",
