@@ -126,7 +126,7 @@ class DeconvolutionSettings(_Settings):
     """How measured spots are taken apart into cell types. :meth:`bulk` suits samples of dissolved tissue."""
 
     method: Literal["nb", "nnls"] = _field(
-        "nnls", "nb (negative binomial model of cell2location) or nnls (weighted non-negative least squares)"
+        "nb", "nb (negative binomial model of cell2location) or nnls (weighted non-negative least squares)"
     )
     max_genes: int | None = _field(3000, "nb: the most informative genes that are used; none: all")
     gene_scale_sd: float = _field(0.5, "nb: expected spread of a gene's detection against the single cells, relative")
@@ -170,6 +170,7 @@ class TrainingSettings(_Settings):
         "mlp", "programs: a network with two hidden layers of its own (mlp), or linear in the image features"
     )
     composition_weight: float = _field(5.0, "pull of the weights to the deconvolved shares of the spots")
+    deconvolution: Literal["nb", "nnls"] = _field("nnls", "where these shares come from, as for deconvolve")
     prototype_weight: float = _field(1e3, "pull of the prototypes to where they started (lambda of eq. 8)")
     hidden: int = _field(512, "width of the two hidden layers of the composition head, and of that of the programs")
     patch: PatchSpec = _field(PatchSpec(), "what the network sees")
@@ -208,7 +209,9 @@ class TrainingSettings(_Settings):
     )
     calibrate: bool = _field(True, "refit alpha and beta by least squares after training")
     patch_cache: str = _field(
-        "auto", "folder that keeps cut patches for the next run; auto: the user's cache directory; none: keep none"
+        "auto",
+        "folder that keeps cut patches and deconvolved shares for the next run; auto: the user's cache directory; "
+        "none: keep none",
     )
     seed: int = _field(0, "seed of every random choice")
     device: DeviceName = _field("auto", "auto, cpu, cuda or mps")
@@ -237,6 +240,10 @@ class TrainingSettings(_Settings):
         _check(
             self.learning_rate > 0 and self.backbone_learning_rate >= 0,
             "The learning rate must be a positive number, that of the backbone positive or 0.",
+        )
+        _check(
+            self.deconvolution in ("nb", "nnls"),
+            f"There is no way {self.deconvolution!r} to deconvolve spots; use 'nb' or 'nnls'.",
         )
         _check(self.n_genes >= 1, "At least one gene must be kept.")
         _check(

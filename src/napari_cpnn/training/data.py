@@ -22,12 +22,13 @@ from tqdm import tqdm
 
 from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.geometry import FloatArray, IntArray, PatchSpec
-from napari_cpnn.prototypes import Prototypes, deconvolve
+from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
 from napari_cpnn.training.gene_choice import choose_genes, gene_weights
 from napari_cpnn.training.patch_cache import PatchArray, PatchCache
+from napari_cpnn.training.shares import deconvolved_shares
 from napari_cpnn.training.spot_samples import SpotSample, check_samples
 
 #: Spots whose expression is normalised and written at a time.
@@ -111,20 +112,25 @@ def prepare(
     """
     parts, held_out_name = check_samples(samples, settings)
     genes = choose_genes(parts, prototypes, settings)
-    images, rows = _patches(parts, settings, folder, progress)
+    cache = PatchCache(settings.patch_cache, folder)
+    images, rows = _patches(parts, settings.patch, cache, progress)
     is_train = np.concatenate([part.train[r] for part, r in zip(parts, rows, strict=True)])
     if is_train.sum() < 2:
         raise TrainingError(
             f"Only {int(is_train.sum())} spot(s) with a readable patch are left to train on, and a correlation needs "
             "two; give more spots."
         )
+    shares = None
+    if settings.composition_weight > 0:
+        shares = deconvolved_shares(parts, rows, prototypes, settings, cache.folder)
+    cache.prune()
     targets = _targets(parts, rows, genes, folder / "targets.f32")
     return SpotData(
         slides=tuple(part.slide.name for part in parts),
         genes=tuple(genes),
         images=images,
         targets=targets,
-        shares=_shares(parts, rows, prototypes) if settings.composition_weight > 0 else None,
+        shares=shares,
         slide_of=np.repeat(np.arange(len(parts)), [len(r) for r in rows]),
         row_of=np.concatenate(rows),
         train=np.flatnonzero(is_train),
@@ -149,10 +155,9 @@ def _key(
 
 
 def _patches(
-    parts: Sequence[SpotSample], settings: TrainingSettings, folder: Path, progress: bool
+    parts: Sequence[SpotSample], spec: PatchSpec, cache: PatchCache, progress: bool
 ) -> tuple[PatchArray, list[IntArray]]:
     """Patches of the spots in use that can be read; and, for each slide, which of its spots these are."""
-    cache, spec = PatchCache(settings.patch_cache, folder), settings.patch
     places = [_in_strips(part.centers_um, spec) for part in parts]
     wanted = sum(
         cache.missing(part.slide, part.centers_um[place], spec) for part, place in zip(parts, places, strict=True)
@@ -169,7 +174,6 @@ def _patches(
             chosen.append(start + np.flatnonzero(use & ok))
             rows.append(place[use & ok])
             start += len(place)
-    cache.prune()
     return PatchArray(chunks, np.concatenate(chosen)), rows
 
 
@@ -198,15 +202,6 @@ def _targets(
             for start in range(0, len(chosen), CHUNK):
                 _append(file, expression(part.spots[chosen[start : start + CHUNK]], genes))
     return np.memmap(path, dtype=np.float32, mode="r", shape=(n, len(genes)))
-
-
-def _shares(parts: Sequence[SpotSample], rows: Sequence[IntArray], prototypes: Prototypes) -> npt.NDArray[np.float32]:
-    tables = []
-    for part, chosen in zip(parts, rows, strict=True):
-        table = deconvolve(part.spots[chosen], prototypes) if len(chosen) else None
-        if table is not None:
-            tables.append(table[list(prototypes.cell_types)].to_numpy(dtype=np.float32))
-    return np.concatenate(tables) if tables else np.zeros((0, len(prototypes.cell_types)), dtype=np.float32)
 
 
 def _require_space(folder: Path, n_bytes: int) -> None:

@@ -2,9 +2,8 @@
 
 A slide's patches lie in a folder whose name is a hash of all that their pixels depend on: the slide's identity and
 pixel size, the :class:`~napari_cpnn.geometry.PatchSpec`, the places, and the version of the code that cuts. Another
-run, another fold or another head on the same spots finds them there. A chunk is one ``.npy`` whose name carries its
-checksum; it appears by a rename, so that a kill, or a second process that cuts the same slide, does no harm. A chunk
-whose bytes are not the ones that its name promises is cut anew.
+run, another fold or another head on the same spots finds them there, and so does another process meanwhile (see
+:mod:`napari_cpnn.training.array_files`).
 """
 
 from __future__ import annotations
@@ -14,21 +13,19 @@ import json
 import os
 import shutil
 import time
-import uuid
-import warnings
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn._version import __version__
-from napari_cpnn.errors import CpnnWarning, TrainingError
+from napari_cpnn.errors import TrainingError
 from napari_cpnn.geometry import FloatArray, IntArray, PatchSpec
 from napari_cpnn.samples import cache_folder
 from napari_cpnn.slides import PatchReader, Slide
+from napari_cpnn.training.array_files import find_array, write_array, writing
 
 #: Patches per chunk: 39 MB at 224 px, the most that cutting holds in memory.
 CHUNK = 256
@@ -133,10 +130,11 @@ class PatchCache:
         ok = np.ones(len(centers_um), dtype=bool)
         chunks = []
         for i, part in enumerate(_parts(len(centers_um))):
-            chunk = _find(folder, i, (len(part), spec.size_px, spec.size_px, 3), slide.name)
+            shape = (len(part), spec.size_px, spec.size_px, 3)
+            chunk = find_array(folder, i, shape, np.uint8, f"patches of {slide.name}")
             if chunk is None:
                 images, ok[part] = reader.read(centers_um[part])
-                chunk = _write(folder if ok[part].all() else self._scratch / folder.name, i, images)
+                chunk = write_array(folder if ok[part].all() else self._scratch / folder.name, i, images)
                 if on_cut is not None:
                     on_cut(len(part))
             chunks.append(chunk)
@@ -161,7 +159,7 @@ class PatchCache:
 
     def require_space(self, n_bytes: int) -> None:
         """Refuse to begin what cannot fit."""
-        with _writing(self.folder):
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if free < 1.05 * n_bytes:
@@ -179,60 +177,6 @@ class PatchCache:
 
 def _parts(n: int) -> list[IntArray]:
     return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
-
-
-def _find(folder: Path, number: int, shape: tuple[int, ...], owner: str) -> Images | None:
-    """The chunk with this number, memory-mapped, when it is there and whole."""
-    for path in sorted(folder.glob(f"{number:05d}-*.npy")):
-        try:
-            images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
-            if images.shape == shape and images.dtype == np.uint8 and path.name == _name(number, images):
-                return images
-            del images  # a file that is mapped cannot be deleted on Windows
-        except FileNotFoundError:  # another process has found it damaged
-            continue
-        except (OSError, ValueError, EOFError):
-            pass
-        with suppress(OSError):
-            path.unlink()
-        warnings.warn(f"Cached patches of {owner} were damaged and are cut anew.", CpnnWarning, stacklevel=5)
-    return None
-
-
-def _write(folder: Path, number: int, images: Images) -> Images:
-    path = folder / _name(number, images)
-    part = folder / f".{number:05d}-{uuid.uuid4().hex}.part"
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            # Written, not mapped: on a full disk a write says so, while a memory map would kill the process.
-            with part.open("wb") as file:
-                header = np.lib.format.header_data_from_array_1_0(images)
-                np.lib.format.write_array_header_1_0(file, header)
-                file.write(images.data)
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(PermissionError):  # Windows: another process has it, the same, and has it open
-                part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        mapped: Images = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped
-
-
-def _name(number: int, images: Images) -> str:
-    return f"{number:05d}-{zlib.crc32(np.ascontiguousarray(images).data):08x}.npy"
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(
-            f"The patches cannot be written to {folder} ({error.strerror or error}); free some space or choose "
-            "another folder (patch_cache)."
-        ) from error
 
 
 def _clear(folder: Path, used: float) -> None:

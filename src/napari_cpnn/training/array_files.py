@@ -1,0 +1,83 @@
+"""Arrays on disk whose names carry their checksum: whole, or not there.
+
+Each is one ``.npy`` that appears by a rename, so that a kill, or a second process that writes the same, does no harm.
+A file whose bytes are not the ones that its name promises is deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import CpnnWarning, TrainingError
+
+
+def write_array(folder: Path, number: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Write an array into ``folder``, made here; it comes back memory-mapped.
+
+    Raises
+    ------
+    TrainingError
+        The folder cannot be written.
+    """
+    values = np.ascontiguousarray(values)
+    path, part = folder / _name(number, values), folder / f".{number:05d}-{uuid.uuid4().hex}.part"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # Written, not mapped: on a full disk a write says so, while a memory map would kill the process.
+            with part.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
+                file.write(values.data)
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(PermissionError):  # Windows: another process has it, the same, and has it open
+                part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def find_array(
+    folder: Path, number: int, shape: tuple[int, ...], dtype: type[np.generic], what: str
+) -> npt.NDArray[Any] | None:
+    """The array with this number, memory-mapped, when it is there and whole; ``what`` it is, for the warning."""
+    for path in sorted(folder.glob(f"{number:05d}-*.npy")):
+        try:
+            values: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            if values.shape == shape and values.dtype == dtype and path.name == _name(number, values):
+                return values
+            del values  # a file that is mapped cannot be deleted on Windows
+        except FileNotFoundError:  # another process has found it damaged
+            continue
+        except (OSError, ValueError, EOFError):
+            pass
+        with suppress(OSError):
+            path.unlink()
+        warnings.warn(f"Cached {what} were damaged and are made anew.", CpnnWarning, stacklevel=5)
+    return None
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the disk says into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"The cache of patches cannot be written to {folder} ({error.strerror or error}); free some space or "
+            "choose another folder (patch_cache)."
+        ) from error
+
+
+def _name(number: int, values: npt.NDArray[Any]) -> str:
+    return f"{number:05d}-{zlib.crc32(np.ascontiguousarray(values).data):08x}.npy"
