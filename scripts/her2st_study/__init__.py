@@ -1,0 +1,1 @@
+"""The study of CPNN on her2st that docs/results.md reports: data, runs, tables, figures."""
