@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -132,9 +133,20 @@ def test_an_interrupted_training_ends_it_all(world, samples, heads, tmp_path, mo
 def test_a_folder_keeps_to_its_settings_and_data(finished, world, samples, heads, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "copy")
     ours = heads["ours"]
-    with pytest.raises(TrainingError, match=r"holds a fold with another learning_rate, max_epochs;"):
+    with pytest.raises(TrainingError, match=r"holds a fold with another max_epochs, learning_rate;"):
         cross_validate(samples, world.prototypes, {"ours": ours.replace(max_epochs=9, learning_rate=0.1)}, out=out)
     cross_validate(samples, world.prototypes, {"ours": ours.replace(device="auto")}, out=out, evaluation=SETTINGS)
+    path = out / "ours" / "C" / "fold.json"
+    facts = json.loads(path.read_text())
+    del facts["settings"]["n_genes"]  # of a version that had no such setting
+    path.write_text(json.dumps(facts))
+    cross_validate(samples, world.prototypes, {"ours": ours}, out=out, evaluation=SETTINGS)
+    facts["settings"]["wings"] = 2
+    path.write_text(json.dumps(facts))
+    with pytest.raises(TrainingError, match="another version of napari-cpnn: TrainingSettings has no setting wings"):
+        cross_validate(samples, world.prototypes, {"ours": ours}, out=out)
+    del facts["settings"]["wings"]
+    path.write_text(json.dumps(facts))
     changed = replaced(samples, 0, lambda spots: spots[:20].copy())
     with pytest.raises(TrainingError, match=r"ours.C holds a fold with another tested;"):
         cross_validate(changed, world.prototypes, {"ours": ours}, out=out)

@@ -21,7 +21,7 @@ import pandas as pd
 from anndata import AnnData
 from tqdm import tqdm
 
-from napari_cpnn.errors import CpnnError, CpnnWarning, SettingsError, TrainingError
+from napari_cpnn.errors import CpnnError, CpnnWarning, SettingsError, SpotsError, TrainingError
 from napari_cpnn.genes import shared_genes
 from napari_cpnn.models import load_model
 from napari_cpnn.prototypes import Prototypes
@@ -93,7 +93,7 @@ def cross_validate(
         One row per ``head``, ``fold``, ``slide`` and ``gene``, with the columns of :func:`~napari_cpnn.evaluate`.
         A slide that cannot be tested (fewer than two usable spots, no gene that varies), and a fold that cannot be
         trained, has no rows; a :class:`~napari_cpnn.errors.CpnnWarning` and ``folds.csv`` say why, and the others go
-        on.
+        on, without a slide that has no usable spot at all.
 
     Raises
     ------
@@ -231,8 +231,10 @@ def _train(head: _Head, fold: Fold, folder: FoldFolder) -> CpnnError | None:
     """Train, unless that is done; why it cannot be done, if so."""
     if folder.is_trained:
         return None
+    # A slide without a usable spot has nothing to teach; one with a single spot cannot be the last.
+    n_usable = {i: _n_usable(*head.samples[i]) for i in fold.train}
+    samples = [head.samples[i] for i in sorted(fold.train, key=lambda i: n_usable[i] > 1) if n_usable[i]]
     resume = folder.clear_unusable_run()
-    samples = [head.samples[i] for i in fold.train]
     try:
         train(samples, head.prototypes, head.settings, folder.run_path, head.progress, resume=resume)
     except CpnnError as error:
@@ -240,6 +242,13 @@ def _train(head: _Head, fold: Fold, folder: FoldFolder) -> CpnnError | None:
     if not folder.finish_training():
         raise KeyboardInterrupt  # train has returned its best model, but the other folds are not wanted either
     return None
+
+
+def _n_usable(slide: Slide, spots: AnnData) -> int:
+    try:
+        return len(usable_spots(slide, spots)[0])
+    except SpotsError:
+        return 0
 
 
 def _test(head: _Head, folder: FoldFolder, i: int) -> pd.DataFrame:

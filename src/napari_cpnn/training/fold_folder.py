@@ -25,19 +25,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from napari_cpnn.errors import TrainingError
+from napari_cpnn.errors import SettingsError, TrainingError
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots.counts import read_h5ad_table
 from napari_cpnn.spots.quality import counts_matrix
 from napari_cpnn.training.folds import folder_names
+from napari_cpnn.training.resume import FREE
 from napari_cpnn.training.tables import read_table, write_table
 
 FORMAT = 1
-
-#: Settings that change where training takes place, but not what comes out of it (up to the arithmetic of a device).
-_FREE = ("device", "patch_cache")
 
 #: Evaluation settings that change the scores of a slide.
 _SCORING = ("ceiling_repeats", "spatial")
@@ -82,22 +80,25 @@ class FoldFolder:
         TrainingError
             The folder has another fold in it; the message names what differs.
         """
-        asked = {name: value for name, value in settings.to_dict().items() if name not in _FREE}
-        asked = {"format": FORMAT, "head": self.head, "fold": self.fold, "settings": asked, **facts}
+        facts = {"format": FORMAT, "head": self.head, "fold": self.fold, **facts}
         path = self.path / "fold.json"
-        if path.exists():
-            there = _read_json(path)
-            changed = [name for name in asked if there.get(name) != asked[name]]
-            if "settings" in changed:
-                before, now = dict(there.get("settings", {})), asked["settings"]
-                changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-            if changed:
-                raise TrainingError(
-                    f"{self.path} holds a fold with another {', '.join(changed)}; "
-                    "choose another folder for this cross-validation, or delete that one."
-                )
+        if not path.exists():
+            _write_json(path, {**facts, "settings": _what_counts(settings)})
             return
-        _write_json(path, asked)
+        there = _read_json(path)
+        changed = [name for name, value in facts.items() if there.get(name) != value]
+        try:
+            # Settings that this version has beside those of an older one are at their defaults there.
+            before = _what_counts(TrainingSettings.from_dict(there.get("settings", {})))
+        except SettingsError as error:
+            raise TrainingError(f"{path} was written by another version of napari-cpnn: {error}") from error
+        now = _what_counts(settings)
+        changed += [name for name in now if now[name] != before[name]]
+        if changed:
+            raise TrainingError(
+                f"{self.path} holds a fold with another {', '.join(changed)}; "
+                "choose another folder for this cross-validation, or delete that one."
+            )
 
     @property
     def is_trained(self) -> bool:
@@ -169,6 +170,11 @@ def prototypes_key(prototypes: Prototypes) -> str:
     key = hashlib.sha256(np.ascontiguousarray(prototypes.profiles).tobytes())
     key.update(repr((prototypes.cell_types, prototypes.genes)).encode())
     return key.hexdigest()[:16]
+
+
+def _what_counts(settings: TrainingSettings) -> dict[str, Any]:
+    """Settings that change what comes out of training."""
+    return {name: value for name, value in settings.to_dict().items() if name not in FREE}
 
 
 def _scoring(settings: EvaluationSettings) -> dict[str, Any]:

@@ -25,7 +25,7 @@ FORMAT = 1
 _KEY = "napari_cpnn_run"
 
 #: Settings that change where a run takes place, but not what comes out of it (up to the arithmetic of a device).
-_FREE = ("device", "patch_cache")
+FREE = ("device", "patch_cache")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class RunState:
                 f"The run in {folder} was started by another version of napari-cpnn: {error}"
             ) from error
         now = settings.to_dict()
-        changed = [name for name in now if now[name] != before[name] and name not in _FREE]
+        changed = [name for name in now if now[name] != before[name] and name not in FREE]
         if changed:
             then = " and ".join(f"{name} {_in_words(before[name])}" for name in changed)
             raise TrainingError(
