@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from napari_cpnn import cross_validate, evaluate, train
+from napari_cpnn import cross_validate, estimate_prototypes, evaluate, open_slide, read_cells, read_spots, train
 from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
-from napari_cpnn.settings import EvaluationSettings
+from napari_cpnn.settings import EvaluationSettings, PrototypeSettings, TrainingSettings
+from napari_cpnn.spots import estimate_mpp
 from napari_cpnn.training import cross_validation
 from napari_cpnn.training.metrics import pearson
 from napari_cpnn.training.report import held_out_slides, write_report
@@ -236,3 +237,30 @@ def test_a_damaged_folder_is_a_sentence(finished, world, samples, heads, tmp_pat
         cross_validate(samples, world.prototypes, heads, out=out, progress=False)
     with pytest.raises(TrainingError, match="cannot be read"):
         write_report(tmp_path / "nothing")
+
+
+def test_real_sections_from_files_to_report(shared_data, tmp_path):
+    """A few spots of two patients; numbers mean nothing after one epoch, but all of them are there."""
+    folder = shared_data / "her2st" / "data"
+    images = {"B4": "B/B4/BT10737_D2_HE.jpg", "C4": "C/C4/5714_HE_BT_D2.jpg"}
+    samples = []
+    for section, image in images.items():
+        spots = read_spots(folder / f"ST-cnts/{section}.tsv.gz", folder / f"ST-spotfiles/{section}_selection.tsv")
+        slide = open_slide(folder / "ST-imgs" / image, mpp=estimate_mpp(spots))
+        most = np.asarray(spots.X.sum(axis=0)).ravel().argsort()[-400:]
+        spots = spots[np.arange(100, 150), np.sort(most)].copy()
+        spots.obs["patient"] = section[0]
+        samples.append((slide, spots))
+    cells = read_cells(shared_data / "derived" / "wu2021_CID4465_counts.h5ad")
+    prototypes = estimate_prototypes(cells, "celltype_major", settings=PrototypeSettings(method="mean", min_cells=5))
+    settings = TrainingSettings(
+        backbone="squeezenet", weights="none", hidden=32, max_epochs=1, validation="none", backbone_learning_rate=0.0
+    )
+    evaluation = EvaluationSettings(ceiling_repeats=2, spatial=True)
+    table = cross_validate(samples, prototypes, settings, out=tmp_path, evaluation=evaluation, progress=False)
+    assert list(dict.fromkeys(table["fold"])) == ["B", "C"]
+    means = table.groupby("fold").mean(numeric_only=True)
+    assert np.isfinite(means[["pcc", "scc", "pcc_given_depth", "moran_measured", "moran_predicted"]]).all().all()
+    assert means["ceiling"].between(0.2, 0.9).all()
+    assert means.loc["B", "pcc_of_depth"] > 0.1  # B4 is shallow, so its normalised values follow depth
+    assert (tmp_path / "report.png").is_file()
