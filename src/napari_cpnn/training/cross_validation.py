@@ -120,7 +120,7 @@ def cross_validate(
     if not tables:
         raise TrainingError(f"No fold could be tested; {rows[0]['slide']}: {rows[0]['not_tested']}")
     result = pd.concat(tables, ignore_index=True)
-    write_table(result, Path(out) / "scores.csv")
+    write_table(result, Path(out) / "scores.csv", digits=7)
     slides = {label: slide for label, (slide, _) in zip(heads[0].labels, samples, strict=True)}
     write_report(out, slides, heads[0].evaluation)
     return result

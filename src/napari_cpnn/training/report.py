@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+from anndata import AnnData
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.settings import EvaluationSettings
@@ -29,20 +30,25 @@ def held_out_slides(out: str | Path) -> Iterator[HeldOutSlide]:
     TrainingError
         There is no cross-validation, or a file of it is damaged.
     """
-    folders = {(folder.head, folder.fold): folder for folder in FoldFolder.all_in(Path(out))}
+    folders = _folders(Path(out))
     tested = read_table(Path(out) / "folds.csv")
     for (fold, slide), rows in tested.groupby(["fold", "slide"], sort=False):
-        heads = {}
-        for row in rows[rows["not_tested"].isna()].itertuples():
-            folder = folders.get((str(row.head), str(fold)))
-            compared = folder.read_predictions(str(slide)) if folder else None
-            if compared is None:
-                raise TrainingError(
-                    f"{out} has no predictions of {row.head} for {slide}; run the cross-validation again."
-                )
-            heads[str(row.head)] = compared
+        heads = [str(head) for head in rows.loc[rows["not_tested"].isna(), "head"]]
         if heads:
-            yield HeldOutSlide(str(fold), str(slide), heads)
+            tables = {head: _predictions(folders, head, str(fold), str(slide)) for head in heads}
+            yield HeldOutSlide(str(fold), str(slide), tables)
+
+
+def _folders(out: Path) -> dict[tuple[str, str], FoldFolder]:
+    return {(folder.head, folder.fold): folder for folder in FoldFolder.all_in(out)}
+
+
+def _predictions(folders: Mapping[tuple[str, str], FoldFolder], head: str, fold: str, slide: str) -> AnnData:
+    folder = folders.get((head, fold))
+    compared = folder.read_predictions(slide) if folder else None
+    if compared is None:
+        raise TrainingError(f"There are no predictions of {head} for {slide}; run the cross-validation again.")
+    return compared
 
 
 def write_report(
@@ -83,5 +89,5 @@ def _to_draw(out: Path, scores: pd.DataFrame, slides: Mapping[str, Slide]) -> Ma
         return None
     head = str(means.idxmax())
     label = median_slide(scores, head)
-    (compared,) = (one.heads[head] for one in held_out_slides(out) if one.slide == label and head in one.heads)
-    return MappedSlide(label, slides.get(label), head, compared)
+    fold = str(scores.loc[scores["slide"] == label, "fold"].iloc[0])
+    return MappedSlide(label, slides.get(label), head, _predictions(_folders(out), head, fold, label))

@@ -10,8 +10,15 @@ import pandas as pd
 from napari_cpnn.errors import TrainingError
 
 
-def write_table(table: pd.DataFrame, path: str | Path, index: bool = False) -> None:
+def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digits: int | None = None) -> None:
     """Write a table as ``.csv`` or ``.parquet``; a kill leaves the file that was there, or the new one.
+
+    Parameters
+    ----------
+    index
+        Write the index as the first column.
+    digits
+        Significant digits of numbers in a ``.csv``; by default all, so that they come back bit by bit.
 
     Raises
     ------
@@ -26,7 +33,7 @@ def write_table(table: pd.DataFrame, path: str | Path, index: bool = False) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             if path.suffix == ".csv":
-                table.to_csv(unfinished, index=index)
+                table.to_csv(unfinished, index=index, float_format=f"%.{digits}g" if digits else None)
             else:
                 table.to_parquet(unfinished, index=index, engine="pyarrow")
             unfinished.replace(path)
