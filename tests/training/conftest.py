@@ -61,3 +61,15 @@ def quick() -> TrainingSettings:
         backbone="squeezenet", weights="none", patch=PATCH, hidden=32, n_programs=2, max_epochs=16, batch_size=36,
         learning_rate=1e-2, backbone_learning_rate=1e-3, composition_weight=1.0, patience=20, device="cpu",
     )  # fmt: skip
+
+
+@pytest.fixture
+def real_curves() -> None:
+    """Ask for the picture of a run as it is drawn."""
+
+
+@pytest.fixture(autouse=True)
+def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture takes longer than a run in the small world; only tests that look at it have it drawn."""
+    if "real_curves" not in request.fixturenames:
+        monkeypatch.setattr("napari_cpnn.training.run_folder.draw_curves", lambda _rows, path, _title: path.touch())

@@ -42,6 +42,7 @@ def trained(world, quick, tmp_path_factory):
         )
         out = tmp_path_factory.mktemp("run")
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("napari_cpnn.training.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
             patch.setenv("NAPARI_CPNN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
             model = train(samples, world.prototypes, settings, out, progress=False)
             pcc = summarise(evaluate(model, *unseen))["pcc"]

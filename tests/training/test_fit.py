@@ -36,7 +36,7 @@ def rows_of(folder):
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-def test_learns_composition_and_expression(world, quick, tmp_path):
+def test_learns_composition_and_expression(world, quick, tmp_path, real_curves):
     samples = [world.sample(i) for i in (1, 2, 3)]
     model = train(samples, world.prototypes, quick, out=tmp_path / "run", progress=False)
 
