@@ -67,7 +67,7 @@ def log_posterior(w: World, logs: dict[str, np.ndarray], settings: Deconvolution
     k = settings.gene_scale_sd**-2
     total += (gamma.logpdf(m, k, scale=1 / k) + np.log(m)).sum()
     ambient = settings.background * w.counts.sum(axis=0) / w.counts.sum()
-    total += (gamma.logpdf(b, 9, scale=ambient / 9) + np.log(b)).sum()
+    total += (gamma.logpdf(b, 1, scale=ambient) + np.log(b)).sum()
     total += (gamma.logpdf(a, settings.abundance_shape, scale=u / settings.abundance_shape) + np.log(a)).sum()
     inverse = theta**-0.5
     total += (-3 * inverse + np.log(inverse)).sum()

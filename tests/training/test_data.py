@@ -11,7 +11,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from napari_cpnn import Slide, deconvolve
+from napari_cpnn import DeconvolutionSettings, Slide, deconvolve
 from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideError, SpotsError, TrainingError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.models import build_model
@@ -46,7 +46,7 @@ def test_patches_targets_and_shares_belong_together(world, quick, tmp_path):
         counts = spots.layers["counts"].toarray().astype(float)
         columns = [list(spots.var_names).index(g) for g in data.genes]
         targets = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))[:, columns]
-        shares = deconvolve(spots, world.prototypes).to_numpy()
+        shares = deconvolve(spots, world.prototypes, DeconvolutionSettings(quick.deconvolution)).to_numpy()
         match = [int(np.flatnonzero((wanted == image).all(axis=(1, 2, 3)))[0]) for image in data.images[rows]]
         assert sorted(match) == list(range(spots.n_obs))
         np.testing.assert_allclose(data.targets[rows], targets[match], rtol=1e-5)

@@ -117,7 +117,7 @@ def deconvolve_with_uncertainty(
     """
     import pandas as pd
 
-    settings = settings or DeconvolutionSettings(method="nb")
+    settings = settings or DeconvolutionSettings()
     if settings.method != "nb":
         raise SettingsError(f"The method {settings.method!r} gives no uncertainty; use 'nb'.")
     table = _Table.of(spots, protos)

@@ -5,7 +5,7 @@ Counts of gene g in spot s, whose counts over all shared genes sum to ``y_s`` (K
     k_sg ~ NB(mean = y_s (m_g sum_c w_sc T_cg + b_g), dispersion theta_g),     variance = mean + mean^2 / theta_g
 
     m_g  ~ Gamma(mean 1, sd sigma)                what the technology detects of gene g, against the single cells
-    b_g  ~ Gamma(9, mean beta p_g)                ambient RNA; p_g is the share of gene g in all counts of the table
+    b_g  ~ Gamma(1, mean beta p_g)                ambient RNA; p_g is the share of gene g in all counts of the table
     w_sc ~ Gamma(a, mean u_c)                     abundance of type c, pulled to its mean u_c over the spots, learned
     theta_g^(-1/2) ~ Exponential(3)
 
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Elements of one (spots, genes) array of a block.
-_BLOCK = 2**21
+#: Elements of one (spots, genes) array of a block: on a processor these fit its cache; a GPU gets larger ones.
+_BLOCK, _BLOCK_GPU = 2**18, 2**24
 #: Rate of the prior of ``theta^(-1/2)``: where cell2location's prior of it is centred.
 _PHI = 3.0
-#: Shape of the prior of the background, as in the regression of single cells.
-_BACKGROUND_SHAPE = 9.0
+#: Shape of the prior of the background: each gene may have none, and few times the expected level.
+_BACKGROUND_SHAPE = 1.0
 #: No mean, abundance or dispersion leaves these bounds: beyond them nothing changes but rounding.
 _LEAST_RATE, _LEAST_ABUNDANCE = 1e-12, 1e-9
 _DISPERSION = (1e-3, 1e5)
@@ -136,7 +136,7 @@ class _Model:
         self.rows, self.columns = torch.triu_indices(C, C, device=device)
         self.pairs = self.T[self.rows] * self.T[self.columns]
         self.gamma_terms = GammaTerms(counts)
-        self.block = max(1, _BLOCK // G)
+        self.block = max(1, (_BLOCK if device == "cpu" else _BLOCK_GPU) // G)
 
     def shares(self) -> Tensor:
         return self.w / self.w.sum(1, keepdim=True)
