@@ -90,7 +90,7 @@ def run_all(study: Study, settings: nc.TrainingSettings, seeds: int, folds: Iter
 
 def mean_scores(results: Iterable[Tested]) -> pd.DataFrame:
     """Means over seeds and sections; rows: ``within`` (patient C), ``C to B``, ``B to C``."""
-    rows = [{"fold": r.fold if " " in r.fold else "within", **r.scores()} for r in results]
+    rows = [{"fold": r.fold if " " in r.fold else "within", **r.scores} for r in results]
     return pd.DataFrame(rows).groupby("fold", sort=False).mean()
 
 

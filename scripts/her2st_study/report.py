@@ -108,7 +108,7 @@ def _sections_table(results: dict[str, list[Tested]], ceiling: pd.DataFrame) -> 
 
 
 def _mean_pcc(tested: list[Tested], fold: str, section: str) -> float:
-    return float(np.mean([t.scores()["pcc"] for t in tested if (t.fold, t.section) == (fold, section)]))
+    return float(np.mean([t.scores["pcc"] for t in tested if (t.fold, t.section) == (fold, section)]))
 
 
 def _differences_table(compared: pd.DataFrame) -> str:

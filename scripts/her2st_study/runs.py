@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,7 @@ class Tested:
     rows: npt.NDArray[np.intp]
     composition: pd.Series | None
 
+    @cached_property
     def scores(self) -> dict[str, float]:
         """Means over the genes that vary, and over the major types."""
         p, m, d = self.predicted, self.measured, self.depth
