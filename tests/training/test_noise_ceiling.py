@@ -44,9 +44,17 @@ def table(counts: np.ndarray) -> AnnData:
     return AnnData(matrix, var=var, layers={"counts": matrix.copy()})
 
 
-@pytest.mark.parametrize("with_depth", [True, False])
-def test_reliability_is_the_correlation_of_two_measurements(with_depth):
-    tissue = Tissue(depth=5000, depth_spread=0.3)
+@pytest.mark.parametrize(
+    ("depth", "spread", "with_depth", "bias"),
+    [
+        (5000, 0.3, True, (-0.02, 0.02)),
+        (5000, 0.3, False, (-0.02, 0.02)),
+        (648, 0.7, True, (0.02, 0.1)),  # the nonlinearity of log1p: half the depth follows depth more
+        (648, 0.7, False, (-0.02, 0.02)),
+    ],
+)
+def test_reliability_is_the_correlation_of_two_measurements(depth, spread, with_depth, bias):
+    tissue = Tissue(depth, spread)
     values = normalised if with_depth else residuals
     found, true = [], []
     for _ in range(6):
@@ -56,9 +64,10 @@ def test_reliability_is_the_correlation_of_two_measurements(with_depth):
         true.append(pearson(values(first), values(second)))
     well_counted = tissue.means.mean(axis=0) > 1
     ours, theirs = (np.mean([r[well_counted] for r in rs], axis=0) for rs in (found, true))
-    assert abs((ours - theirs).mean()) < 0.02
-    assert np.abs(ours - theirs).max() < 0.15
-    assert np.corrcoef(ours, theirs)[0, 1] > 0.97
+    assert bias[0] < (ours - theirs).mean() < bias[1]
+    if depth > 1000:  # at less, six pairs tell the truth of a single gene too badly
+        assert np.abs(ours - theirs).max() < 0.15
+        assert np.corrcoef(ours, theirs)[0, 1] > 0.97
 
 
 def test_the_truth_itself_correlates_as_the_ceiling_says():
