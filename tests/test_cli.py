@@ -98,6 +98,32 @@ def test_deconvolve_writes_shares(spots_paths, prototypes_path, tmp_path, capsys
     assert "%" in capsys.readouterr().out
 
 
+def test_deconvolve_takes_settings_and_writes_standard_deviations(spots_paths, prototypes_path, tmp_path, capsys):
+    counts, positions = spots_paths
+    out, sd = tmp_path / "shares.csv", tmp_path / "sd.csv"
+    args = ["deconvolve", str(counts), "--positions", str(positions), "--prototypes", str(prototypes_path)]
+    assert main([*args, "--out", str(out), "--sd", str(sd), "--background", "0", "--max-genes", "30"]) == 0
+    shares, deviations = pd.read_csv(out, index_col=0), pd.read_csv(sd, index_col=0)
+    assert list(deviations.columns) == list(shares.columns)
+    assert (deviations.to_numpy() > 0).all()
+    assert main([*args, "--out", str(out), "--sd", str(sd), "--method", "nnls"]) == 2
+    assert "gives no uncertainty" in capsys.readouterr().err
+
+
+def test_deconvolve_bulk_samples(prototypes_path, tmp_path):
+    from anndata import AnnData
+
+    from napari_cpnn import Prototypes
+
+    protos = Prototypes.load(prototypes_path)
+    counts = np.random.default_rng(0).poisson(protos.profiles * 1e6)
+    AnnData(counts, var=pd.DataFrame(index=list(protos.genes))).write_h5ad(tmp_path / "bulk.h5ad")
+    args = ["deconvolve", str(tmp_path / "bulk.h5ad"), "--bulk", "--prototypes", str(prototypes_path)]
+    assert main([*args, "--out", str(tmp_path / "shares.csv")]) == 0
+    shares = pd.read_csv(tmp_path / "shares.csv", index_col=0)
+    assert np.diag(shares).min() > 0.8
+
+
 def test_a_table_that_cannot_be_written_leaves_no_litter(spots_paths, prototypes_path, tmp_path, capsys):
     out = tmp_path / "results"
     (out / "shares.csv").mkdir(parents=True)  # a folder where the table should go

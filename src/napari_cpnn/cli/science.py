@@ -16,7 +16,7 @@ from napari_cpnn.cli.options import (
     given_settings,
     open_samples,
 )
-from napari_cpnn.settings import PrototypeSettings, TrainingSettings
+from napari_cpnn.settings import DeconvolutionSettings, PrototypeSettings, TrainingSettings
 
 
 def add_science_commands(command: AddCommand) -> None:
@@ -28,11 +28,14 @@ def add_science_commands(command: AddCommand) -> None:
     sub.add_argument("--out", type=Path, required=True, help="prototypes (.h5ad)")
     add_settings(sub, PrototypeSettings)
 
-    sub = command("deconvolve", _deconvolve, "estimate cell-type shares of measured spots")
-    sub.add_argument("spots", type=Path)
+    sub = command("deconvolve", _deconvolve, "estimate cell-type shares of measured spots or bulk samples")
+    sub.add_argument("spots", type=Path, help="spots, or with --bulk an h5ad of bulk samples")
     sub.add_argument("--positions", type=Path, help="spot table of legacy ST")
     sub.add_argument("--prototypes", type=Path, required=True)
-    sub.add_argument("--out", type=Path, required=True, help="table (.csv)")
+    sub.add_argument("--out", type=Path, required=True, help="table of shares (.csv)")
+    sub.add_argument("--sd", type=Path, help="table of their standard deviations (.csv); nb only")
+    sub.add_argument("--bulk", action="store_true", help="bulk samples: other priors, all genes")
+    add_settings(sub, DeconvolutionSettings)
 
     sub = command("train", _train, "train a model on slides with measured spots")
     add_samples(sub)
@@ -58,11 +61,19 @@ def _prototypes(args: argparse.Namespace) -> None:
 
 
 def _deconvolve(args: argparse.Namespace) -> None:
-    from napari_cpnn.prototypes import Prototypes, deconvolve
+    from napari_cpnn.prototypes import Prototypes, deconvolve, deconvolve_with_uncertainty, read_cells
     from napari_cpnn.spots import read_spots
 
-    spots = read_spots(args.spots, positions=args.positions)
-    shares = deconvolve(spots, Prototypes.load(args.prototypes))
+    start = DeconvolutionSettings.bulk if args.bulk else DeconvolutionSettings
+    settings = start(**given_settings(args, DeconvolutionSettings))
+    spots = read_cells(args.spots) if args.bulk else read_spots(args.spots, positions=args.positions)
+    prototypes = Prototypes.load(args.prototypes)
+    if args.sd is None:
+        shares = deconvolve(spots, prototypes, settings)
+    else:
+        found = deconvolve_with_uncertainty(spots, prototypes, settings)
+        shares = found.shares
+        write_csv(found.share_sd, args.sd)
     write_csv(shares, args.out)
     for name, share in shares.mean().sort_values(ascending=False).items():
         print(f"  {name!s:<32} {share:6.1%}")
