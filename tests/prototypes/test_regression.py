@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.stats import nbinom
 
-from napari_cpnn.prototypes.gene_block import BACKGROUND_SHAPE, Shared
+from napari_cpnn.prototypes.gene_block import FREE_SHAPE, HELD_SHAPE, Shared
 from napari_cpnn.prototypes.regression import RegressionFit, _Problem, fit_regression, quality
 from napari_cpnn.prototypes.statistics import GroupStatistics, count_statistics
 from napari_cpnn.settings import PrototypeSettings
@@ -99,36 +99,61 @@ def test_gradient_of_what_is_shared() -> None:
     torch.testing.assert_close(2 * d.theta.sum(), logs.grad[4])
 
 
-def log_posterior(x: np.ndarray, cells: tuple[np.ndarray, ...], priors: tuple[np.ndarray, ...], k: float) -> float:
+def log_posterior(
+    x: np.ndarray, cells: tuple[np.ndarray, ...], priors: tuple[np.ndarray, ...], rho: np.ndarray, shape: float
+) -> float:
     """The model as its docstring writes it, with the densities of logarithms; nothing shared with the package."""
     counts, kind, batch = cells
     mean_t, mean_a = priors
     (C, G), D = mean_t.shape, len(mean_a)
-    sizes = np.cumsum([C * G, D * G, G, D, D])
-    u, v, root, scale, rho, phi = np.split(np.exp(x), sizes)
-    t, b, phi = u.reshape(C, G), v.reshape(D, G), phi[0]
+    t, b, root, scale, phi = np.split(np.exp(x), np.cumsum([C * G, D * G, G, D]))
+    t, b, phi = t.reshape(C, G), b.reshape(D, G), phi[0]
     theta = root**-2.0
     mean = scale[batch, None] * (t[kind] + b[batch])
-    value = nbinom.logpmf(counts, theta, theta / (theta + mean)).sum()
-    value += (k * np.log(t) - k * t / mean_t).sum()
-    rate = BACKGROUND_SHAPE / (rho[:, None] * mean_a)
-    value += (BACKGROUND_SHAPE * np.log(rate * b) - rate * b).sum()
+    value = nbinom.logpmf(counts, theta, theta / (theta + mean)).sum() + (np.log(t) - t / mean_t).sum()
+    rate = shape / (rho[:, None] * mean_a)
+    value += (shape * np.log(rate * b) - rate * b).sum()
     value += (np.log(phi * root) - phi * root).sum() + 9 * np.log(phi) - 3 * phi
     return float(value + (np.log(scale) - scale).sum() + (np.log(rho) - 100 * rho).sum())
+
+
+def as_logs(fit: RegressionFit) -> np.ndarray:
+    parts = (fit.rates, fit.background, fit.dispersion**-0.5, fit.scales, np.array([fit.phi]))
+    return np.log(np.concatenate([part.ravel() for part in parts]))
 
 
 def test_the_mode_is_where_scipy_finds_it() -> None:
     cells = small(n=80, G=4)
     stats = statistics_of(*cells)
-    fit = fit_regression(stats, tolerance=1e-10)
-    assert fit.converged
     block = _Problem(stats, 1.0, "cpu")._blocks[0]
     priors = (block.mean.numpy(), block.ambient.numpy())
-    parts = (fit.rates, fit.background, fit.dispersion**-0.5, fit.scales, fit.ambient, np.array([fit.phi]))
-    mode = np.log(np.concatenate([part.ravel() for part in parts]))
-    best = minimize(lambda x: -log_posterior(x, cells, priors, 1.0), mode + 0.1, method="BFGS", options={"gtol": 1e-4})
+    fit = fit_regression(stats, tolerance=1e-10)
+    assert fit.converged
+    mode = as_logs(fit)
+    best = minimize(
+        lambda x: -log_posterior(x, cells, priors, fit.ambient, FREE_SHAPE), mode + 0.1, options={"gtol": 1e-4}
+    )
     np.testing.assert_allclose(mode, best.x, atol=2e-3)
-    assert log_posterior(mode, cells, priors, 1.0) >= -best.fun - 1e-6
+    assert log_posterior(mode, cells, priors, fit.ambient, FREE_SHAPE) >= -best.fun - 1e-6
+
+
+def test_ambient_shares_are_at_the_mode_with_background_held() -> None:
+    cells = small(n=80, G=4)
+    problem = _Problem(statistics_of(*cells), 1.0, "cpu")
+    assert problem.climb(200, 1e-10)[1]
+    block, fit = problem._blocks[0], problem.result(0, True)
+    mode = np.concatenate([as_logs(fit), np.log(fit.ambient)])
+
+    def of(x: np.ndarray) -> float:
+        priors = (block.mean.numpy(), block.ambient.numpy())
+        return log_posterior(x[:-2], cells, priors, np.exp(x[-2:]), HELD_SHAPE)
+
+    # Background and its share move together: by the share alone the posterior is as steep as its prior is.
+    steps = np.eye(len(mode)) * 1e-4
+    for d in range(2):
+        steps[-2 + d, 12 + 4 * d : 16 + 4 * d] = 1e-4
+    slopes = [(of(mode + step) - of(mode - step)) / 2e-4 for step in steps]
+    np.testing.assert_allclose(slopes, 0, atol=1e-3)
 
 
 def simulated(ambient: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, ...]:

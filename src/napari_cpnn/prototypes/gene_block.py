@@ -14,8 +14,8 @@ from napari_cpnn.prototypes.statistics import Histogram
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Shape of the prior of b around rho a (see ``regression``).
-BACKGROUND_SHAPE = 9.0
+#: Shapes of the prior of b around rho a: while rho is found, and then (see ``regression``).
+HELD_SHAPE, FREE_SHAPE = 1000.0, 9.0
 #: The largest change of a logarithm in one step.
 _MAX_STEP = 2.0
 
@@ -105,6 +105,7 @@ class GeneBlock:
         import torch
 
         self._shape = shape
+        self._background_shape = HELD_SHAPE
         self.sums, self.n_cells, self.mean, self.ambient = sums, n_cells, mean, ambient
         self.has_background = sums.shape[1] > 1
         self._gene = torch.as_tensor(histogram.gene, device=sums.device)
@@ -118,6 +119,10 @@ class GeneBlock:
         self.h = (self._moment_dispersion(shared) / shared.phi**2).log()
         self._damping = torch.zeros_like(mean[0])
         self._last: tuple[Shared, Tensor] | None = None
+
+    def free_background(self) -> None:
+        """From now on each gene's background may deviate from the batch's profile."""
+        self._background_shape, self._last = FREE_SHAPE, None
 
     def _moment_dispersion(self, shared: Shared) -> Tensor:
         """``(g,)``, theta from the variance around the means, within sensible bounds."""
@@ -145,7 +150,7 @@ class GeneBlock:
     def log_prior(self, u: Tensor, e: Tensor, h: Tensor) -> Tensor:
         """``(g,)``, up to a constant."""
         prior = self._shape * (u - u.exp() / self.mean).sum(0) - h / 2 - (-h / 2).exp()
-        return prior + BACKGROUND_SHAPE * (e - e.exp()).sum(0) if self.has_background else prior
+        return prior + self._background_shape * (e - e.exp()).sum(0) if self.has_background else prior
 
     def step(self, shared: Shared) -> tuple[Tensor, Tensor]:
         """One damped Newton step in each gene; the log posteriors after it, and the gains that were predicted."""
@@ -192,13 +197,13 @@ class GeneBlock:
         observed = mean * theta * (self.sums + self.n_cells * theta) / spread**2
         pq = p * q
         curved = residual * pq  # the mean is a sum of exponentials
-        prior_u, prior_e = self._shape * t / self.mean, BACKGROUND_SHAPE * self.e.exp()
+        prior_u, prior_e = self._shape * t / self.mean, self._background_shape * self.e.exp()
         theta_1, theta_2 = self._theta_derivatives(theta, mean, spread)
         if not self.has_background:
-            prior_e = torch.full_like(prior_e, BACKGROUND_SHAPE)  # e stays at 0
+            prior_e = torch.full_like(prior_e, self._background_shape)  # e stays at 0
         return Derivatives(
             u=(residual * p).sum(1) + self._shape - prior_u,
-            e=(residual * q).sum(0) + BACKGROUND_SHAPE - prior_e,
+            e=(residual * q).sum(0) + self._background_shape - prior_e,
             uu=(observed * p * p - curved).sum(1) + prior_u,
             ee=(observed * q * q - curved).sum(0) + prior_e,
             ue=observed * pq + curved,
