@@ -66,6 +66,29 @@ def test_prototypes_prints_the_types(prototypes_path, capsys):
     np.testing.assert_allclose(protos.profiles.sum(axis=1), 1, rtol=1e-5)
 
 
+def test_prototypes_of_several_columns_by_regression_over_batches(prototypes_path, tmp_path, capsys):
+    import anndata as ad
+
+    from napari_cpnn import Prototypes
+
+    cells = ad.read_h5ad(tmp_path / "cells.h5ad")
+    cells.obs["major"] = cells.obs["celltype"].astype(str).str.replace("C cell", "B cell")
+    cells.obs["donor"] = [f"D{i % 2}" for i in range(cells.n_obs)]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    columns = ["--cell-type", "celltype", "--cell-type", "major", "--batch", "donor", "--method", "nb"]
+    filters = ["--min-genes", "1", "--min-cells", "1"]
+    args = ["prototypes", str(tmp_path / "cells.h5ad"), *columns, *filters, "--out", str(tmp_path / "protos")]
+    assert main(args) == 0
+    printed = capsys.readouterr().out
+    assert "2 cell types x" in printed
+    assert "  converged after " in printed
+    assert "batch D1: depth " in printed
+    assert Prototypes.load(tmp_path / "protos" / "major.h5ad").cell_types == ("A cell", "B cell")
+    assert Prototypes.load(tmp_path / "protos" / "celltype.h5ad").dispersion is not None
+    assert main(args) == 2
+    assert "celltype.h5ad exists already" in capsys.readouterr().err
+
+
 def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_path, capsys):
     """The way from files to a map: every command on what the one before wrote."""
     counts, positions = spots_paths
@@ -76,6 +99,8 @@ def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_pa
     assert main(["train", *pair, "--prototypes", str(prototypes_path), "--out", str(run), *options]) == 0
     model = run / "model.safetensors"
     assert model.is_file()
+    assert main(["train", *pair, "--prototypes", str(prototypes_path), "--out", str(run), *options, "--resume"]) == 2
+    assert "is finished; its model is" in capsys.readouterr().err
     assert main(["evaluate", *pair, "--model", str(model), "--out", str(tmp_path / "scores.csv")]) == 0
     scores = pd.read_csv(tmp_path / "scores.csv", index_col=0)
     assert {"pcc", "scc", "n_spots"} <= set(scores.columns)

@@ -113,6 +113,14 @@ def test_every_epoch_can_be_the_last_before_the_kill(samples, world, quick, tmp_
     assert resumed.fingerprint == wanted.fingerprint
 
 
+def test_a_frozen_backbone_can_be_resumed_too(samples, world, quick, tmp_path):
+    settings = quick.replace(max_epochs=3, batch_size=12, backbone_learning_rate=0.0, gene_weights="reliability")
+    wanted = run(samples, world, settings, tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        run(samples, world, settings, tmp_path / "run", killed_in=3)
+    assert run(samples, world, settings, tmp_path / "run", resume=True).fingerprint == wanted.fingerprint
+
+
 @pytest.mark.parametrize("moment", ["load_model", "_calibrate"])
 def test_a_kill_after_the_last_epoch(samples, world, quick, tmp_path, moment, monkeypatch):
     settings = quick.replace(max_epochs=3, patience=1)
