@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from napari_cpnn.cli.files import refuse_existing, write_csv
 from napari_cpnn.cli.options import (
@@ -23,9 +25,15 @@ def add_science_commands(command: AddCommand) -> None:
     """Register prototypes, deconvolve and train."""
     sub = command("prototypes", _prototypes, "estimate cell-type prototypes from single cells")
     sub.add_argument("cells", type=Path, help="h5ad or 10x folder")
-    sub.add_argument("--cell-type", default="celltype", help="column of the cell type (default: %(default)s)")
+    sub.add_argument(
+        "--cell-type",
+        action="append",
+        help="column of the cell type; repeat for more, in one go (default: celltype)",
+    )
     sub.add_argument("--batch", help="column of the batch, such as the patient")
-    sub.add_argument("--out", type=Path, required=True, help="prototypes (.h5ad)")
+    sub.add_argument(
+        "--out", type=Path, required=True, help="prototypes (.h5ad); a folder for those of several columns"
+    )
     add_settings(sub, PrototypeSettings)
 
     sub = command("deconvolve", _deconvolve, "estimate cell-type shares of measured spots or bulk samples")
@@ -51,13 +59,29 @@ def add_science_commands(command: AddCommand) -> None:
 def _prototypes(args: argparse.Namespace) -> None:
     from napari_cpnn.prototypes import estimate_prototypes, read_cells
 
-    refuse_existing(args.out)
-    cells = read_cells(args.cells)
-    prototypes = estimate_prototypes(cells, args.cell_type, args.batch, chosen_settings(args, PrototypeSettings))
-    prototypes.save(args.out)
-    print(f"{len(prototypes.cell_types)} cell types x {len(prototypes.genes)} genes -> {args.out}")
-    for name, n in zip(prototypes.cell_types, prototypes.n_cells, strict=True):
-        print(f"  {name:<32} {int(n):>7} cells")
+    columns = args.cell_type or ["celltype"]
+    paths = [args.out] if len(columns) == 1 else [args.out / f"{column}.h5ad" for column in columns]
+    for path in paths:
+        refuse_existing(path)
+    cells = read_cells(args.cells, backed=args.cells.suffix.lower() == ".h5ad")
+    found = estimate_prototypes(cells, columns, args.batch, chosen_settings(args, PrototypeSettings))
+    for prototypes, path in zip(found.values(), paths, strict=True):
+        prototypes.save(path)
+        print(f"{len(prototypes.cell_types)} cell types x {len(prototypes.genes)} genes -> {path}")
+        for name, n in zip(prototypes.cell_types, prototypes.n_cells, strict=True):
+            print(f"  {name:<32} {int(n):>7} cells")
+        for text in _fit_report(prototypes.provenance["fit"]):
+            print(f"  {text}")
+
+
+def _fit_report(fit: dict[str, Any]) -> Iterator[str]:
+    """What the regression says of itself; nothing for mean profiles."""
+    if not fit:
+        return
+    yield f"{'converged' if fit['converged'] else 'not converged'} after {fit['iterations']} steps"
+    if len(fit["batch_scales"]) > 1:
+        for name, scale in fit["batch_scales"].items():
+            yield f"batch {name}: depth {scale:.2f}, background {fit['background_shares'][name]:.1%} of the counts"
 
 
 def _deconvolve(args: argparse.Namespace) -> None:
