@@ -75,11 +75,13 @@ def read_studies(data: Path, folder: Path, tiers: Iterable[str]) -> dict[str, St
 
 def variants(base: nc.TrainingSettings) -> dict[str, nc.TrainingSettings]:
     """The heads that are compared throughout."""
-    plain = base.replace(head="linear", n_programs=0, composition_weight=0.0, max_epochs=EPOCHS["plain"])
+    plain = base.replace(
+        head="linear", free_mixture=0.0, n_programs=0, composition_weight=0.0, max_epochs=EPOCHS["plain"]
+    )
     return {
         "plain head, MSE (ST-Net's)": plain.replace(loss="mse"),
         "plain head, PCC loss": plain,
-        "CPNN as in the paper": base.replace(n_programs=0, composition_weight=0.0),
+        "CPNN as in the paper": base.replace(free_mixture=0.0, n_programs=0, composition_weight=0.0),
         "CPNN, ours": base,
     }
 
@@ -112,9 +114,12 @@ def heads(study: Study, data: Path, seeds: int) -> str:
 def ablation(studies: dict[str, Study], seeds: int) -> str:
     study = studies[MINOR]
     base = study.base
-    paper = base.replace(n_programs=0, composition_weight=0.0)
+    paper = base.replace(free_mixture=0.0, n_programs=0, composition_weight=0.0)
     rows = {
         "ours": (study, base),
+        "no free mixture": (study, base.replace(free_mixture=0.0)),
+        "programs count 1": (study, base.replace(program_gain=1.0)),
+        "no free mixture, programs count 1": (study, base.replace(free_mixture=0.0, program_gain=1.0)),
         "linear programs": (study, base.replace(program_net="linear")),
         "no programs": (study, base.replace(n_programs=0)),
         "no composition term": (study, base.replace(composition_weight=0.0)),

@@ -73,7 +73,7 @@ class Study:
         depth = np.log([totals[s][r] for s, r in zip(data.slide_of, data.row_of, strict=True)])
         study = cls(data, *prototypes, shares, depth, base)
         if features is None:
-            features = with_features(data, study.model(base, np.arange(len(data.images))), base, folder).features
+            features = with_features(data, study.model(base, np.arange(len(data.images))).eval(), base, folder).features
         study.data = dataclasses.replace(data, features=features)
         return study
 
@@ -81,7 +81,7 @@ class Study:
         """An untrained model that starts at the mean expression of some spots."""
         chosen = self.prototypes.select(self.data.genes)
         mean = self.data.targets[rows].mean(axis=0)
-        return build_model(settings, self.data.genes, chosen.cell_types, chosen.profiles, mean).eval()
+        return build_model(settings, self.data.genes, chosen.cell_types, chosen.profiles, mean)
 
     def run(self, settings: nc.TrainingSettings, fold: str, seed: int = 0) -> list[Tested]:
         """Train on the fold's sections; one result per tested section."""
@@ -100,12 +100,14 @@ class Study:
             logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
             trainer.fit(module, datamodule=SpotDataModule(data, settings))
         model = module.chosen_model.eval()
-        return [self._test(model, fold, s) for s in FOLDS[fold][1]] if test.any() else []
+        return (
+            [self._test(model, fold, s, 8 if settings.symmetries else 1) for s in FOLDS[fold][1]] if test.any() else []
+        )
 
-    def _test(self, model: nc.CPNN, fold: str, section: str) -> Tested:
+    def _test(self, model: nc.CPNN, fold: str, section: str, n_views: int) -> Tested:
         rows = np.flatnonzero(self.data.slide_of == SECTIONS.index(section))
         assert self.data.features is not None
-        weights, programs = predict_features(model, self.data.features[:, rows])
+        weights, programs = predict_features(model, self.data.features[:n_views, rows])
         predicted = model.decoder().expression(weights, programs, self.data.genes)
         shares = pd.DataFrame(weights, columns=list(model.cell_types))
         return Tested(fold, section, predicted, np.asarray(self.data.targets[rows]), self.depth[rows], rows,

@@ -21,6 +21,8 @@ from napari_cpnn.training.domain import Axes, calibrated
 #: head, and the composition leads, because the deconvolved shares say more per spot than its noisy genes.
 SETTINGS = nc.TrainingSettings(
     program_net="linear",  # small enough to travel with the package
+    program_gain=1.0,
+    free_mixture=0.0,
     backbone="stnet",
     weights="none",
     hidden=128,

@@ -169,6 +169,11 @@ class TrainingSettings(_Settings):
     program_net: Literal["mlp", "linear"] = _field(
         "mlp", "programs: a network with two hidden layers of its own (mlp), or linear in the image features"
     )
+    program_gain: float = _field(0.5, "how much the residual programs count in predictions; in training they count 1")
+    free_mixture: float = _field(
+        0.5, "share of the expression that comes from a second, free mixture of profiles, so that the weights can be a "
+        "composition; 0 is the paper's model"
+    )  # fmt: skip
     composition_weight: float = _field(5.0, "pull of the weights to the deconvolved shares of the spots")
     deconvolution: Literal["nb", "nnls"] = _field("nnls", "where these shares come from, as for deconvolve")
     prototype_weight: float = _field(1e3, "pull of the prototypes to where they started (lambda of eq. 8)")
@@ -232,6 +237,8 @@ class TrainingSettings(_Settings):
         )
         _check(self.n_programs >= 0, "The number of programs cannot be negative.")
         _check(self.program_net in ("mlp", "linear"), f"Programs can be 'mlp' or 'linear', not {self.program_net!r}.")
+        _check(0 <= self.free_mixture < 1, "The share of the free mixture must be in [0, 1).")
+        _check(0 <= self.program_gain <= 1, "The gain of the programs must be between 0 and 1.")
         _check(self.composition_weight >= 0 and self.prototype_weight >= 0, "Loss weights cannot be negative.")
         _check(self.max_epochs >= 1 and self.batch_size >= 2, "Training needs an epoch and batches of two or more.")
         _check(self.patience >= 1 and self.hidden >= 1, "The patience and the width of the head must be at least one.")
@@ -259,13 +266,13 @@ class TrainingSettings(_Settings):
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
-        """The paper's patch-level CPNN: no programs, no composition term (sections 3.1.1 and 3.2)."""
-        return cls(**{"n_programs": 0, "composition_weight": 0.0, **changes})
+        """The paper's patch-level CPNN: no free mixture, programs or composition term (sections 3.1.1 and 3.2)."""
+        return cls(**{"free_mixture": 0.0, "n_programs": 0, "composition_weight": 0.0, **changes})
 
     @classmethod
     def plain(cls, **changes: Any) -> Self:
         """The plain linear head of ST-Net on the same backbone; ``loss="mse"`` is ST-Net's own."""
-        return cls(**{"head": "linear", "n_programs": 0, "composition_weight": 0.0, **changes})
+        return cls(**{"head": "linear", "free_mixture": 0.0, "n_programs": 0, "composition_weight": 0.0, **changes})
 
 
 @dataclass(frozen=True)

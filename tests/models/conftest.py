@@ -48,8 +48,9 @@ def mean_expression() -> np.ndarray:
 def settings() -> TrainingSettings:
     """The light backbone, small patches, random weights."""
     return TrainingSettings(
-        backbone="squeezenet", weights="none", n_programs=4, hidden=16, patch=PatchSpec(size_px=64, mpp=1.0)
-    )
+        backbone="squeezenet", weights="none", n_programs=4, hidden=16, patch=PatchSpec(size_px=64, mpp=1.0),
+        free_mixture=0.0, program_gain=1.0,
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -46,13 +46,17 @@ class ModelSpec:
     head
         ``"cpnn"`` or ``"linear"``.
     n_programs
-        R, the number of residual gene programs (``"cpnn"`` only).
+        The number of residual gene programs (``"cpnn"`` only).
     hidden
         Width of the two hidden layers of the composition head (``"cpnn"`` only).
     mean, std
         Normalisation of the RGB channels, on a scale of 0 to 1.
     program_net
         ``"mlp"``: the programs have two hidden layers of their own; ``"linear"``: they are linear in the features.
+    free_mixture
+        Share of the free mixture in ``alpha``, see :class:`~napari_cpnn.models.heads.PrototypeHead`; 0: there is none.
+    program_gain
+        How much the residual programs count outside of training.
     """
 
     genes: tuple[str, ...]
@@ -65,6 +69,8 @@ class ModelSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     program_net: Literal["mlp", "linear"] = "linear"
+    free_mixture: float = 0.0
+    program_gain: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -95,6 +101,8 @@ class ModelSpec:
             mean=_triple(data["mean"]),
             std=_triple(data["std"]),
             program_net=program_net,
+            free_mixture=float(data.get("free_mixture", 0.0)),
+            program_gain=float(data.get("program_gain", 1.0)),
         )
 
 

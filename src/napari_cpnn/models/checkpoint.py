@@ -107,7 +107,7 @@ def _backbone_card(spec: ModelSpec) -> dict[str, Any]:
 
 def _halved(name: str, tensor: Tensor) -> Tensor:
     """The float16 copy of a matrix of the network; itself where half precision would change what a value means."""
-    is_network = name.startswith(("backbone.", "head.composition.", "head.programs.", "domain."))
+    is_network = name.startswith(("backbone.", "head.composition.", "head.mixture.", "head.programs.", "domain."))
     if not is_network or tensor.ndim < 2 or tensor.dtype != torch.float32:
         return tensor
     halved = tensor.half()

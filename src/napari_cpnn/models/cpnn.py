@@ -107,8 +107,8 @@ class CPNN(nn.Module):
 
     @property
     def n_programs(self) -> int:
-        """R: residual programs; for a linear head, the features."""
-        return int(self.head.program_genes.shape[0])
+        """R: free mixture and residual programs; for a linear head, the features."""
+        return self.head.n_programs
 
     @property
     def prototypes(self) -> Tensor:
@@ -260,6 +260,8 @@ def build_model(
         n_programs=0 if is_linear else settings.n_programs,
         hidden=settings.hidden,
         program_net="linear" if is_linear else settings.program_net,
+        free_mixture=0.0 if is_linear else settings.free_mixture,
+        program_gain=1.0 if is_linear else settings.program_gain,
         mean=info.mean,
         std=info.std,
     )
@@ -311,6 +313,8 @@ def _start(
     if settings.prototype_mode != "random" and prototypes is not None:
         profile = torch.from_numpy(prototypes / prototypes.sum(axis=1, keepdims=True))
         head.log_prototypes.data.copy_(profile.clamp(min=_FLOOR / profile.shape[1]).log())
+    if head.mixture is not None:
+        head.log_free.data.copy_(head.log_prototypes.data)
     head.log_prototypes.requires_grad_(settings.prototype_mode != "fixed")
     mean = mean.clamp(min=_LEAST_MEAN)
     if settings.scale_shift:
@@ -341,8 +345,10 @@ def _provenance(settings: TrainingSettings, info: BackboneInfo) -> dict[str, Any
 def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
     """Hash of a model's tensors as held in memory, and of the names and normalisation that give them meaning."""
     facts = spec.to_dict()
-    if spec.program_net == "linear":
-        del facts["program_net"]  # the first models did not say so, and keep the fingerprint that they have
+    # The first models did not say these, and keep the fingerprint that they have.
+    for name, before in (("program_net", "linear"), ("free_mixture", 0.0), ("program_gain", 1.0)):
+        if facts[name] == before:
+            del facts[name]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(state):
         values = state[name].detach().cpu().contiguous()

@@ -17,14 +17,21 @@ Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 class PrototypeHead(nn.Module):
     """Features -> softmax weights of prototypes, and programs.
 
-    ``w = softmax(MLP(features))`` with two hidden layers and GELU; the programs are a network of the same form, or a
-    linear layer, without softmax; ``T`` is the softmax over genes of ``log_prototypes``; ``alpha = exp(log_alpha)``
-    and ``beta = exp(log_beta)`` are positive (eq. 1 of the paper).
+    ``w = softmax(MLP(features))`` with two hidden layers and GELU; ``T`` is the softmax over genes of
+    ``log_prototypes``; ``alpha = exp(log_alpha)`` and ``beta = exp(log_beta)`` are positive (eq. 1 of the paper).
+
+    Programs are of two kinds, both ours, and both linear for the decoder. The *free mixture*: a second set of C softmax
+    weights, of profiles that start at the prototypes and then go where the genes want them, for a share
+    ``spec.free_mixture`` of ``alpha``; it is as bounded as a composition, which is what carries over to other patients,
+    and leaves ``w`` free to be a composition. The *residual programs*: numbers without bounds, from a network of the
+    same form or a linear layer; outside of training they count ``spec.program_gain``, since they are what fits the
+    training tissue too closely.
     """
 
     def __init__(self, n_features: int, spec: ModelSpec) -> None:
         super().__init__()
         n_types, n_genes = len(spec.cell_types), len(spec.genes)
+        self.free_share, self.program_gain = spec.free_mixture, spec.program_gain
         self.composition = _mlp(n_features, spec.hidden, n_types)
         self.programs: nn.Module | None = None
         if spec.n_programs:
@@ -36,14 +43,33 @@ class PrototypeHead(nn.Module):
         self.log_prototypes = nn.Parameter(torch.randn(n_types, n_genes))
         self.log_alpha = nn.Parameter(torch.zeros(n_genes))
         self.log_beta = nn.Parameter(torch.zeros(n_genes))
+        self.mixture: nn.Module | None = None
+        if self.free_share > 0:
+            self.mixture = _mlp(n_features, spec.hidden, n_types)
+            self.log_free = nn.Parameter(torch.randn(n_types, n_genes))
+
+    @property
+    def n_programs(self) -> int:
+        """Free mixture and residual programs together."""
+        free = 0 if self.mixture is None else len(self.log_free)
+        return free + len(self.program_genes)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.composition(features).softmax(dim=1)
-        programs = features.new_zeros((len(features), 0)) if self.programs is None else self.programs(features)
-        return weights, programs
+        parts = [features.new_zeros((len(features), 0))]
+        if self.mixture is not None:
+            parts.append(self.mixture(features).softmax(dim=1))
+        if self.programs is not None:
+            parts.append((1.0 if self.training else self.program_gain) * self.programs(features))
+        return weights, torch.cat(parts, dim=1)
 
     def coefficients(self) -> Coefficients:
-        return self.log_prototypes.softmax(dim=1), self.log_alpha.exp(), self.log_beta.exp(), self.program_genes
+        prototypes, alpha = self.log_prototypes.softmax(dim=1), self.log_alpha.exp()
+        programs: Tensor = self.program_genes
+        if self.mixture is not None:
+            free = self.free_share * alpha * self.log_free.softmax(dim=1)
+            alpha, programs = (1 - self.free_share) * alpha, torch.cat([free, programs])
+        return prototypes, alpha, self.log_beta.exp(), programs
 
 
 def _mlp(n_in: int, hidden: int, n_out: int) -> nn.Sequential:
@@ -59,6 +85,11 @@ class LinearHead(nn.Module):
         super().__init__()
         self.program_genes = nn.Parameter(torch.zeros(n_features, len(spec.genes)))
         self.bias = nn.Parameter(torch.zeros(len(spec.genes)))
+
+    @property
+    def n_programs(self) -> int:
+        """The features."""
+        return len(self.program_genes)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return features.new_zeros((len(features), 0)), features

@@ -148,6 +148,7 @@ class CpnnTraining(LightningModule):
         # What is drawn in an epoch depends on nothing but its number, so that a resumed run draws the same.
         entropy = (self.settings.seed, self.epoch, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        self.model.train()  # Lightning leaves a model as it was given
         if self.settings.backbone_learning_rate == 0:
             self.model.backbone.eval()  # frozen means its running statistics too
 
