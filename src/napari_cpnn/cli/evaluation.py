@@ -24,6 +24,15 @@ from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 if TYPE_CHECKING:
     import pandas as pd
 
+LEFT_OUT = {
+    "spots_without_counts": "spots without counts",
+    "spots_without_place": "spots without a place",
+    "spots_without_patch": "spots without a patch",
+    "genes_not_measured": "genes not measured",
+    "genes_constant_measured": "genes that are constant",
+}
+"""What could not be compared, by its name in a summary of scores."""
+
 
 def add_evaluation_commands(command: AddCommand) -> None:
     """Register evaluate and cross-validate."""
@@ -96,8 +105,10 @@ def _cross_validate(args: argparse.Namespace) -> None:
         write_table(scores, args.table)
     folds = read_table(args.out / "folds.csv")
     for (head, fold), rows in folds[folds["not_tested"].isna()].groupby(["head", "fold"], sort=False):
-        means: dict[str, Any] = {str(name): rows[name].mean() for name in rows.select_dtypes("number")}
-        print(f"{head}, {fold}: {_in_words(means)}")
+        numbers = rows.select_dtypes("number")
+        summary: dict[str, Any] = {str(name): numbers[name].mean() for name in numbers}
+        summary |= {name: numbers[name].sum() for name in LEFT_OUT if name in numbers}
+        print(f"{head}, {fold}: {_in_words(summary)}")
     if len(heads) > 1:
         _print_differences(read_table(args.out / "comparison.csv"))
     print(f"wrote {args.out / 'report.png'} and the tables beside it")
@@ -122,14 +133,7 @@ def _in_words(summary: dict[str, Any]) -> str:
         words += f"; noise ceiling {summary['ceiling']:.2f}, given depth {summary['ceiling_given_depth']:.2f}"
     if "moran_measured" in summary:
         words += f"; Moran's I {summary['moran_measured']:.2f} measured, {summary['moran_predicted']:.2f} predicted"
-    left_out = {
-        "spots_without_counts": "spots without counts",
-        "spots_without_place": "spots without a place",
-        "spots_without_patch": "spots without a patch",
-        "genes_not_measured": "genes not measured",
-        "genes_constant_measured": "genes that are constant",
-    }
-    counted = [f"{summary[key]:.0f} {what}" for key, what in left_out.items() if summary.get(key)]
+    counted = [f"{summary[key]:.0f} {what}" for key, what in LEFT_OUT.items() if summary.get(key)]
     return words + (f"; left out: {', '.join(counted)}" if counted else "")
 
 

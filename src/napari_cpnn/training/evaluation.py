@@ -159,10 +159,10 @@ def summarise(scores: pd.DataFrame) -> ScoreSummary:
         raise TrainingError("A table of scores needs the columns pcc and scc; make it with evaluate.")
     varies = scores[np.isfinite(scores["pcc"]) & np.isfinite(scores["scc"])]
     summary = ScoreSummary(pcc=float(varies["pcc"].mean()), scc=float(varies["scc"].mean()), n_genes=len(varies))
-    for name in ScoreSummary.__optional_keys__ - set(summary):
+    for name in ScoreSummary.__annotations__:
         if name in COUNTS:
             if name in scores.attrs:
                 summary[name] = int(scores.attrs[name])  # type: ignore[literal-required]
-        elif name in scores:
+        elif name in scores and name not in summary:
             summary[name] = float(varies[name].mean())  # type: ignore[literal-required]
     return summary
