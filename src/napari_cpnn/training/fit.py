@@ -176,7 +176,9 @@ def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
     except InterruptedTrainingError:
         if not recorder.has_model:
             raise TrainingError("Training was interrupted before the end of its first epoch: no model.") from None
-        recorder.say(f"Interrupted: the best model so far, of epoch {recorder.best_epoch}, is kept; the run can be resumed.")
+        recorder.say(
+            f"Interrupted: the best model so far, of epoch {recorder.best_epoch}, is kept; the run can be resumed."
+        )
         return False
     except SystemExit as error:  # a second Ctrl-C, which Lightning turns into the end of the process
         raise KeyboardInterrupt from error
