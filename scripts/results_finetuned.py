@@ -30,16 +30,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default, help="folder with her2st, derived, pretrained-imagenet")
     parser.add_argument("--runs", type=Path, default=REPO / "runs" / "her2st", help="finished folds are found again")
     parser.add_argument("--docs", type=Path, default=REPO / "docs")
+    parser.add_argument("--only", nargs="+", choices=["within", "across"], default=["within", "across"])
     args = parser.parse_args()
     warnings.simplefilter("ignore", CpnnWarning)
     prototypes = read_prototypes(args.data)[0]["celltype_minor"]
     samples = {name: read_section(args.data, name) for name in SECTIONS}
-    protocols = {
-        "within": ([samples[s] for s in SECTIONS if s != "B4"], "section"),
-        "across": ([*samples.values()], "patient"),
-    }
+    of_c = [samples[s] for s in SECTIONS if s != "B4"]
+    protocols = {"within": (of_c, "section"), "across": (list(samples.values()), "patient")}
     tables = []
-    for protocol, (chosen, groups) in protocols.items():
+    for protocol in args.only:
+        chosen, groups = protocols[protocol]
         table = nc.cross_validate(
             chosen, prototypes, heads(args.data), groups, args.runs / protocol, EvaluationSettings(ceiling_repeats=0)
         )
@@ -65,6 +65,7 @@ def section(scores: pd.DataFrame) -> str:
     means = scores.groupby(["head", "place", "slide"], sort=False)[["pcc", "scc", "pcc_given_depth"]].mean()
     means = means.groupby(["head", "place"], sort=False).mean()
     places = {"within": "patient C, unseen section", "B": "C to B", "C": "B to C"}
+    places = {place: words for place, words in places.items() if place in set(scores["place"])}
     rows = []
     for head in scores["head"].unique():
         cells = (means.loc[(head, place)] for place in places)
