@@ -98,7 +98,7 @@ def test_predictions_are_a_table_of_spots_by_types(world, model):
     assert list(weights.index) == list(spots.obs_names)
     assert list(weights.columns) == list(world.prototypes.cell_types)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
-    assert programs.shape == (90, 2)
+    assert programs.shape == (90, model.n_programs)
 
 
 def test_symmetries_make_a_turned_slide_the_same(world, model):
