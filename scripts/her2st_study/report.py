@@ -204,7 +204,7 @@ def honesty_figure(table: pd.DataFrame, path: Path) -> None:
                     f"{row.weight:g}", (row.composition, row.pcc), fontsize=7, color=color,
                     xytext=(3, 3), textcoords="offset points",
                 )  # fmt: skip
-        axis.set(title=title, xlabel="composition: mean correlation with published shares", ylabel="genes: mean PCC")
+        axis.set(title=title, xlabel="composition: mean r with published shares", ylabel="genes: mean PCC")
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(0.12)
     figure.axes[0].legend(frameon=False, fontsize=8)
