@@ -153,7 +153,7 @@ def test_a_run_gives_its_model_a_domain_that_knows_other_tissue(world, quick, tm
     predictor = Predictor(model, "cpu", "float32")
     like, unlike = (predictor.predict(images).out_of_domain for images in (patches, 255 - patches))
     assert 0.2 < np.median(like) < 0.9
-    assert np.median(unlike) > 0.99
+    assert np.median(unlike) > 0.95
     rough = Predictor(model, "cpu", "bfloat16").predict(patches).out_of_domain
     # Nothing but colours to see here, so the smallest differences count; real tissue agrees to 0.03 (docs/methods.md).
     assert np.abs(rough - like).mean() < 0.05
