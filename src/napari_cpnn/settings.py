@@ -132,7 +132,7 @@ class DeconvolutionSettings(_Settings):
     gene_scale_sd: float = _field(0.5, "nb: expected spread of a gene's detection against the single cells, relative")
     background: float = _field(0.1, "nb: expected share of ambient RNA in the counts; 0: there is none")
     abundance_shape: float = _field(0.3, "nb: pull of a spot's shares to their mean over the table; 1 is strong")
-    max_iterations: int = _field(100, "nb: at most this many rounds of Newton steps")
+    max_iterations: int = _field(200, "nb: at most this many rounds of Newton steps")
     tolerance: float = _field(1e-3, "nb: largest change of a share in the last round")
     device: DeviceName = _field("auto", "nb: auto, cpu or cuda")
 

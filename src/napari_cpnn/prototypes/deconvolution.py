@@ -46,7 +46,7 @@ class Deconvolution:
     log_posterior
         Of the fit, up to a constant.
     iterations, converged
-        Rounds, and whether the last one changed no share by more than the tolerance.
+        Rounds, and whether the last one changed no share by more than the tolerance and gained next to nothing.
     """
 
     shares: pd.DataFrame
@@ -130,8 +130,8 @@ def deconvolve_with_uncertainty(
     fit = _fit(table.counts[:, used], profiles, table.depth, settings)
     if not fit.converged:
         warnings.warn(
-            f"Deconvolution has not settled after {fit.iterations} rounds, so shares may be off by more than "
-            f"{settings.tolerance:g}; raise max_iterations.",
+            f"Deconvolution has not settled after {fit.iterations} rounds, so its shares are not final; "
+            "raise max_iterations.",
             CpnnWarning,
             stacklevel=2,
         )

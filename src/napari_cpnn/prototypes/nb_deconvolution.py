@@ -48,6 +48,8 @@ _DISPERSION = (1e-3, 1e5)
 #: Share of the way to zero that an abundance may go in one step.
 _TO_ZERO = 0.9
 _HALVINGS = 6
+#: Gain of the log posterior in a round, per spot, below which it is at its top.
+_GAIN = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class NbFit:
     log_posterior
         Natural logarithm, up to a constant.
     iterations, converged
-        Rounds, and whether the last one moved no share by more than the tolerance.
+        Rounds, and whether the last one moved no share by more than the tolerance and gained next to nothing.
     """
 
     abundances: FloatArray
@@ -99,12 +101,14 @@ def fit_nb(
         A torch device. Sums over spots and genes are in float32, small systems in float64.
     """
     model = _Model(counts, profiles, depth, settings, device)
-    shares = model.shares()
+    shares, value = model.shares(), -np.inf
     for iteration in range(1, settings.max_iterations + 1):
         model.spot_step()
-        model.gene_step()
+        last, value = value, model.gene_step()
         before, shares = shares, model.shares()
-        if float((shares - before).abs().max()) <= settings.tolerance:
+        # On a long slope the shares move slowly for many rounds, while the posterior still grows.
+        settled = value - last <= max(_GAIN * len(shares), 1e-6 * abs(value))
+        if settled and float((shares - before).abs().max()) <= settings.tolerance:
             return model.result(iteration, converged=True)
     return model.result(settings.max_iterations, converged=False)
 
@@ -206,8 +210,14 @@ class _Model:
 
     # genes, and one factor per type common to all spots, given the spots
 
-    def gene_step(self) -> None:
-        """One Newton step of m, b, theta and of the factors of the types, halved until the posterior grows."""
+    def gene_step(self) -> float:
+        """One Newton step of m, b, theta and of the factors of the types, halved until the posterior grows.
+
+        Returns
+        -------
+        float
+            :meth:`value` after it.
+        """
         import torch
 
         types, genes, mixed, theta_step = self._derivatives()
@@ -227,9 +237,11 @@ class _Model:
             self.m = start[1] * (part * step[:, 0]).exp().float()
             self.b = start[2] * (part * step[:, 1]).exp().float()
             self.theta = (start[3] * (part * theta_step).exp().float()).clamp(*_DISPERSION)
-            if self.value() >= before:
-                return
+            after = self.value()
+            if after >= before:
+                return after
         self.w, self.m, self.b, self.theta = start
+        return before
 
     def value(self) -> float:
         """Log posterior up to a constant."""
