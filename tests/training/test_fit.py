@@ -179,6 +179,15 @@ def interrupt_in(epoch):
     return hook
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C is heard also where the tests run in the background of a shell, which ignores it there."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_the_best_so_far(world, quick, tmp_path, capsys):
     samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
     before = signal.getsignal(signal.SIGINT)
@@ -191,6 +200,7 @@ def test_ctrl_c_keeps_the_best_so_far(world, quick, tmp_path, capsys):
     assert "Interrupted: the best model so far" in out + err
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_before_the_first_epoch_ends_leaves_no_model(world, quick, tmp_path, monkeypatch):
     original = CpnnTraining.training_step
 
@@ -295,6 +305,7 @@ def test_too_little_memory_is_one_sentence(world, quick, tmp_path, monkeypatch, 
         train([world.sample(1), world.sample(2)], world.prototypes, quick, tmp_path, progress=False)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_ends_at_once(world, quick, tmp_path, monkeypatch):
     original = CpnnTraining.training_step
 
