@@ -151,8 +151,8 @@ def drawn_section(data: Path, major: dict[str, str]) -> str:
     return (
         "**Known truth.** Spots of 150 mixtures each, drawn from one half of the cells of tumour CID4465,"
         f" deconvolved with the 25 minor types of the other half; mean of {len(SEEDS)} draws. Each gene is detected"
-        f" otherwise than in the cells (log-normal, sigma {first.platform:g}; far reference {far.platform:g}), expressed"
-        f" otherwise in each type (sigma {first.other_patient:g}; {far.other_patient:g}), and {first.ambient:.0%}"
+        f" otherwise than in the cells (log-normal, sigma {first.platform:g}; far reference {far.platform:g}),"
+        f" expressed otherwise in each type (sigma {first.other_patient:g}; {far.other_patient:g}), and {first.ambient:.0%}"
         f" ({far.ambient:.0%}) of the counts are ambient; median depth {first.depth:g} (shallow: {shallow.depth:g})."
         " Error: mean absolute error of a share. Within 2 sd: how often the true share of a minor type that is there"
         " lies so near.\n\n"
