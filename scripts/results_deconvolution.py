@@ -29,6 +29,7 @@ from her2st_study.data import published_shares, read_prototypes
 from her2st_study.drawn_spots import SCENARIOS, Drawn, draw
 from her2st_study.report import markdown, write_section
 from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.spots import expression
 
 REPO = Path(__file__).resolve().parents[1]
 TITLE = "## Deconvolution of measured spots"
@@ -40,6 +41,17 @@ HEADER = (
 #: The choices of the method were made looking at the first four; A1 was deconvolved once, at the end.
 SEEN, UNSEEN = ("B4", "C2", "C3", "C4"), ("A1",)
 SEEDS = (0, 1, 2)
+#: Textbook markers, by the names of the major types of the prototypes.
+MARKERS = {
+    "B-cells": ("MS4A1", "CD79A", "BANK1"),
+    "CAFs": ("COL1A1", "LUM", "DCN"),
+    "Cancer Epithelial": ("EPCAM", "KRT8", "CDH1"),
+    "Endothelial": ("PECAM1", "VWF", "PLVAP"),
+    "Myeloid": ("CD68", "C1QA", "LYZ"),
+    "PVL": ("RGS5", "ACTA2", "NOTCH3"),
+    "Plasmablasts": ("MZB1", "JCHAIN", "IGKC"),
+    "T-cells": ("CD3D", "TRAC", "CD2"),
+}
 MAPPED = ("Epithelial", "Plasma Cells", "Endothelial")
 COLORS = {"stereoscope": "#000000", "NB": "#0072B2", "weighted NNLS": "#E69F00", "plain NNLS": "#999999"}
 
@@ -121,6 +133,7 @@ def main() -> None:
             drawn_section(args.data, major),
             her2st_section(agreements),
             references_section(sections, published, prototypes, majors),
+            markers_section(args.data, prototypes["celltype_major", "mean"]),
             smaller_section(sections["C4"], minor),
             f"![Mean shares and correlations on her2st, and three types on C4](images/{PICTURE})",
             "",
@@ -152,8 +165,9 @@ def drawn_section(data: Path, major: dict[str, str]) -> str:
         "**Known truth.** Spots of 150 mixtures each, drawn from one half of the cells of tumour CID4465,"
         f" deconvolved with the 25 minor types of the other half; mean of {len(SEEDS)} draws. Each gene is detected"
         f" otherwise than in the cells (log-normal, sigma {first.platform:g}; far reference {far.platform:g}),"
-        f" expressed otherwise in each type (sigma {first.other_patient:g}; {far.other_patient:g}), and {first.ambient:.0%}"
-        f" ({far.ambient:.0%}) of the counts are ambient; median depth {first.depth:g} (shallow: {shallow.depth:g})."
+        f" expressed otherwise in each type (sigma {first.other_patient:g}; {far.other_patient:g}), and"
+        f" {first.ambient:.0%} ({far.ambient:.0%}) of the counts are ambient; median depth {first.depth:g} (shallow:"
+        f" {shallow.depth:g})."
         " Error: mean absolute error of a share. Within 2 sd: how often the true share of a minor type that is there"
         " lies so near.\n\n"
         + markdown(["spots", "method", "r, major", "error, major", "r, minor", "error, minor", "within 2 sd"], rows)
@@ -227,6 +241,25 @@ def references_section(
             rows.append(row)
     return f"Other prototypes, {', '.join(SEEN)}, mean correlation / difference of mean shares:\n\n" + markdown(
         ["tier", "prototypes", *METHODS], rows
+    )
+
+
+def markers_section(data: Path, protos: nc.Prototypes) -> str:
+    """Another technology and patient, without shares to compare with, and not looked at before."""
+    spots = nc.read_spots(data / "visium-human-breast-10x-subset")
+    genes = [g for markers in MARKERS.values() for g in markers]
+    measured = pd.DataFrame(expression(spots, genes), index=spots.obs_names, columns=genes)
+    rows = []
+    for name, method in METHODS.items():
+        shares = method(spots, protos)
+        r = {t: np.mean([shares[t].corr(measured[g]) for g in markers]) for t, markers in MARKERS.items()}
+        rows.append([name, *(f"{x:.2f}" for x in r.values()), f"{np.mean(list(r.values())):.3f}"])
+        rows.append(["mean share", *(f"{shares[t].mean():.1%}" for t in MARKERS), ""])
+    text = "; ".join(f"{t}: {', '.join(markers)}" for t, markers in MARKERS.items())
+    return (
+        f"**Visium** ({spots.n_obs} spots of a breast cancer, 10x Genomics; major types, looked at when the method was"
+        f" done): mean correlation of shares with the measured expression of textbook markers ({text}).\n\n"
+        + markdown(["method", *MARKERS, "mean"], rows)
     )
 
 
