@@ -108,7 +108,8 @@ def compare(name: str, cells: ad.AnnData, args: argparse.Namespace, folder: Path
     agree = np.array([_correlation(np.log(a), np.log(b)) for a, b in zip(ours.profiles, theirs, strict=True)])
     pairs = zip(ours.profiles, theirs, seen, strict=True)
     agree_seen = np.array([_correlation(np.log(a[s]), np.log(b[s])) for a, b, s in pairs])
-    print(name, f"{seconds:.1f} s", report, dict(zip(ours.cell_types, agree.round(4).tolist(), strict=True)), flush=True)
+    by_type = dict(zip(ours.cell_types, agree.round(4).tolist(), strict=True))
+    print(name, f"{seconds:.1f} s", report, by_type, flush=True)
     return [
         name,
         f"{cells.n_obs} x {cells.n_vars}",
