@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from napari_cpnn.models import CPNN, build_model, fuse_for_inference, inference
+from napari_cpnn.models.chunks import CHUNK
 from napari_cpnn.settings import TrainingSettings
 
 
@@ -36,7 +37,7 @@ def test_the_fused_copy_predicts_the_same(
         monkeypatch.setattr(inference, "_has_fused_convolution", lambda _dtype: False)
     before = lively.fingerprint
     fused = fuse_for_inference(lively)
-    images = lively.normalize(rng.integers(0, 256, (inference.CHUNK + 3, 64, 64, 3), dtype=np.uint8))
+    images = lively.normalize(rng.integers(0, 256, (CHUNK + 3, 64, 64, 3), dtype=np.uint8))
     with torch.inference_mode():
         expected, got = lively(images), fused(images)
         features = lively.backbone(images)

@@ -14,7 +14,7 @@ _HOMES = {
     "BackboneInfo": "backbones",
     "get_backbone": "backbones",
     "CPNN": "cpnn",
-    "build_model": "cpnn",
+    "build_model": "build",
     "predict_symmetric": "cpnn",
     "Decoder": "decoder",
     "Domain": "domain",
@@ -28,6 +28,9 @@ _HOMES = {
     "pcc_loss": "losses",
     "prototype_penalty": "losses",
     "Prediction": "prediction",
+    "SlideTokens": "triplex",
+    "Surroundings": "triplex",
+    "Triplex": "triplex",
 }
 
 __all__ = [*_HOMES]
@@ -36,12 +39,12 @@ if TYPE_CHECKING:
     from napari_cpnn.models.backbones import BACKBONES as BACKBONES
     from napari_cpnn.models.backbones import BackboneInfo as BackboneInfo
     from napari_cpnn.models.backbones import get_backbone as get_backbone
+    from napari_cpnn.models.build import build_model as build_model
     from napari_cpnn.models.card import ModelSpec as ModelSpec
     from napari_cpnn.models.card import read_card as read_card
     from napari_cpnn.models.checkpoint import load_model as load_model
     from napari_cpnn.models.checkpoint import save_model as save_model
     from napari_cpnn.models.cpnn import CPNN as CPNN
-    from napari_cpnn.models.cpnn import build_model as build_model
     from napari_cpnn.models.cpnn import predict_symmetric as predict_symmetric
     from napari_cpnn.models.decoder import Decoder as Decoder
     from napari_cpnn.models.domain import Domain as Domain
@@ -51,6 +54,9 @@ if TYPE_CHECKING:
     from napari_cpnn.models.losses import pcc_loss as pcc_loss
     from napari_cpnn.models.losses import prototype_penalty as prototype_penalty
     from napari_cpnn.models.prediction import Prediction as Prediction
+    from napari_cpnn.models.triplex import SlideTokens as SlideTokens
+    from napari_cpnn.models.triplex import Surroundings as Surroundings
+    from napari_cpnn.models.triplex import Triplex as Triplex
 
 
 def __getattr__(name: str) -> Any:

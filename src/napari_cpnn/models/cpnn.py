@@ -8,11 +8,10 @@ Nishimura et al. 2026 (arXiv 2603.18461), section 3; the programs ``z V`` are ou
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,28 +19,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from napari_cpnn.errors import GenesError, PrototypesError, SettingsError
 from napari_cpnn.genes import require_genes
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.models.backbones import BackboneInfo, get_backbone
+from napari_cpnn.models.backbones import get_backbone
 from napari_cpnn.models.card import ModelSpec
+from napari_cpnn.models.chunks import in_chunks
 from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.models.domain import Domain
-from napari_cpnn.models.heads import LinearHead, PrototypeHead
+from napari_cpnn.models.heads import LinearHead, PrototypeHead, ViewHead
 from napari_cpnn.models.prediction import Prediction
-from napari_cpnn.settings import TrainingSettings
-
-#: Prototypes start no lower than this share of a uniform profile, 1 / G: the logarithm of a zero is not a start.
-_FLOOR = 1e-3
-
-#: The part of a gene's mean that the shift explains at the start; the composition explains the rest.
-_SHIFT_SHARE = 0.1
-
-#: Mean expression below this is taken as this, for a logarithm.
-_LEAST_MEAN = 1e-3
-
-#: Logarithm of the shift of a model without one.
-_NO_SHIFT = -30.0
+from napari_cpnn.models.triplex import Surroundings, Triplex, turned
 
 
 class CPNN(nn.Module):
@@ -59,8 +46,7 @@ class CPNN(nn.Module):
 
     Notes
     -----
-    In eval mode the same batch gives the same bits on a CPU. Batches of other sizes can differ by rounding (about
-    1e-6 of a weight), since the matrix products are then cut in other pieces.
+    In eval mode and on a CPU, a patch gets the same bits whatever the batch around it.
     """
 
     scale: Tensor
@@ -75,6 +61,11 @@ class CPNN(nn.Module):
         self.head: PrototypeHead | LinearHead = (
             LinearHead(n_features, spec) if spec.head == "linear" else PrototypeHead(n_features, spec)
         )
+        # Each view of TRIPLEX has a head of its own in training, over the prototypes of the main one.
+        self.view_heads = nn.ModuleList()
+        if isinstance(backbone, Triplex):
+            kind = LinearHead if spec.head == "linear" else ViewHead
+            self.view_heads.extend(kind(n_features, spec) for _ in range(3))
         self.domain: Domain | None = None
         # Calibration after training: e -> scale * e + shift, which leaves every correlation as it is.
         self.register_buffer("scale", torch.ones(len(spec.genes)))
@@ -120,29 +111,85 @@ class CPNN(nn.Module):
         """Hash of all parameters, buffers and what gives them meaning; equal models have equal fingerprints."""
         return fingerprint(self.spec, self.state_dict())
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def needs_surroundings(self) -> bool:
+        """Whether a prediction depends on more than the patch: on its neighbours and its slide (TRIPLEX)."""
+        return isinstance(self.backbone, Triplex)
+
+    def forward(self, images: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, Tensor]:
         """Weights ``(N, C)`` and programs ``(N, R)`` of normalised images ``(N, 3, S, S)``, in float32.
 
         The backbone runs in its own precision, or in that of an enclosing autocast; the head always in float32.
+        A patch of which nothing is known beside its pixels is taken as the only tissue of a slide.
         """
-        return self._head(self.features(images))
+        weights, programs, _ = self._run(self._predict, images, surroundings)
+        return weights, programs
+
+    def predict(self, images: Tensor, surroundings: Surroundings | None = None) -> Prediction[Tensor]:
+        """As :meth:`forward`, with the out-of-domain score ``(N,)``: NaN for a model that has no `domain`."""
+        return Prediction(*self._run(self._predict, images, surroundings))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the backbone sees in normalised images ``(N, 3, S, S)``: ``(N, F)`` in float32."""
-        return _precise(self.backbone(images))
+        """What tells one patch from another by its pixels alone: ``(N, F)`` in float32.
 
-    def predict(self, images: Tensor) -> Prediction[Tensor]:
-        """As :meth:`forward`, with the out-of-domain score ``(N,)``: NaN for a model that has no `domain`."""
-        features = self.features(images)
-        with torch.autocast(features.device.type, enabled=False):
-            unknown = features.new_full((len(features),), torch.nan)
-            score = unknown if self.domain is None else self.domain(features)
-        return Prediction(*self._head(features), score)
+        Features of the backbone; where that sees more than the patch, of its frozen encoder.
+        """
+        network = self.backbone.frozen if isinstance(self.backbone, Triplex) else self.backbone
+        seen: Tensor = self._run(lambda part: (_precise(network(part)),), images)[0]
+        return seen
 
-    def _head(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, images: Tensor) -> Tensor:
+        """What the part of the backbone that sees pixels makes of them; the same for as long as it does not learn."""
+        network = self.backbone.look if isinstance(self.backbone, Triplex) else self.backbone
+        seen: Tensor = self._run(lambda part: (_precise(network(part)),), images)[0]
+        return seen
+
+    def views(self, seen: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, ...]:
+        """What the heads take, the main one first, each ``(N, F)``, from :meth:`look`; in training."""
+        if isinstance(self.backbone, Triplex) and surroundings is not None:
+            return self.backbone.views(seen, surroundings)
+        return (seen,)
+
+    def encode(self, surroundings: Surroundings) -> Surroundings:
+        """Surroundings whose slides are encoded once and for all, for many predictions on them."""
+        if not isinstance(self.backbone, Triplex):
+            return surroundings
+        with torch.autocast(surroundings.own.device.type, enabled=False):
+            slides = [slide if slide.states else self.backbone.encode(slide) for slide in surroundings.slides]
+        return dataclasses.replace(surroundings, slides=slides)
+
+    def _predict(self, images: Tensor, surroundings: Surroundings | None) -> tuple[Tensor, Tensor, Tensor]:
+        network = self.backbone
+        if isinstance(network, Triplex):
+            seen = network.look(images)
+            own = network.frozen(images) if surroundings is None else surroundings.own
+            around = Surroundings.alone(own) if surroundings is None else surroundings
+            with torch.autocast(images.device.type, enabled=False):
+                features = network.views(seen, around).fused
+        else:
+            features = own = _precise(network(images))
+        return (*self.say(features), self.score(own))
+
+    def say(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The main head: weights ``(N, C)`` and programs ``(N, R)`` from what :meth:`views` gives first."""
         with torch.autocast(features.device.type, enabled=False):
             weights, programs = self.head(features)
         return weights, programs
+
+    def score(self, features: Tensor) -> Tensor:
+        """Out-of-domain score ``(N,)`` from :meth:`features`; NaN without a `domain`."""
+        with torch.autocast(features.device.type, enabled=False):
+            return features.new_full((len(features),), torch.nan) if self.domain is None else self.domain(features)
+
+    def _run(self, function: Callable[..., Sequence[Tensor]], *inputs: Tensor | Surroundings | None) -> Any:
+        """Out of training and on a processor, in pieces of one size, so that a patch does not feel its batch."""
+        images = inputs[0]
+        if self.training or not isinstance(images, Tensor) or images.device.type != "cpu":
+            return function(*inputs)
+        surroundings = inputs[1] if len(inputs) > 1 else None
+        if isinstance(surroundings, Surroundings):
+            return in_chunks(function, images, self.encode(surroundings))
+        return in_chunks(function, *inputs)
 
     def decode(self, weights: Tensor, programs: Tensor, genes: Sequence[str] | None = None) -> Tensor:
         """Expression ``(N, G)`` in float32, of all genes or of some.
@@ -205,141 +252,21 @@ class CPNN(nn.Module):
         return Decoder(self.genes, self.cell_types, *arrays)
 
 
-def predict_symmetric(model: CPNN, images: Tensor) -> Prediction[Tensor]:
+def predict_symmetric(model: CPNN, images: Tensor, surroundings: Surroundings | None = None) -> Prediction[Tensor]:
     """Mean of the model's prediction over the eight symmetries of the square (ST-Net's way at test time).
 
     Parameters
     ----------
     images
         ``(N, 3, S, S)``, normalised.
+    surroundings
+        Of a model that needs them; the block of neighbours turns with the patch.
     """
-    views = [flipped.rot90(turns, (2, 3)) for flipped in (images, images.flip(3)) for turns in range(4)]
-    predictions = [model.predict(view) for view in views]
+    predictions = []
+    for symmetry in range(8):
+        around = None if surroundings is None else surroundings.turned(symmetry)
+        predictions.append(model.predict(turned(images, symmetry), around))
     return Prediction(*(torch.stack(parts).mean(dim=0) for parts in zip(*predictions, strict=True)))
-
-
-def build_model(
-    settings: TrainingSettings,
-    genes: Sequence[str],
-    cell_types: Sequence[str],
-    prototypes: npt.ArrayLike | None,
-    mean_expression: npt.ArrayLike,
-) -> CPNN:
-    """A model that is ready to be trained; the same settings and data give the same model.
-
-    Parameters
-    ----------
-    settings
-        Backbone and its weights, head, programs, what becomes of the prototypes, seed.
-    genes, cell_types
-        Names of the G genes and C types; ``settings.head == "linear"`` passes over the types.
-    prototypes
-        T0, ``(C, G)``, not negative; ``None`` for a linear head.
-    mean_expression
-        ``(G,)`` mean of the measured expression over the training spots; predictions start near it.
-
-    Raises
-    ------
-    SettingsError, GenesError, PrototypesError, WeightsError
-        When these do not fit together, or the backbone's weights cannot be had.
-    """
-    info = get_backbone(settings.backbone)
-    mean = np.asarray(mean_expression, dtype=np.float64)
-    _check_genes(genes, mean)
-    if settings.patch.size_px < info.min_px:
-        raise SettingsError(
-            f"Backbone {info.name!r} needs patches of at least {info.min_px} px, not {settings.patch.size_px}."
-        )
-    is_linear = settings.head == "linear"
-    spec = ModelSpec(
-        genes=tuple(genes),
-        cell_types=() if is_linear else tuple(cell_types),
-        patch=settings.patch,
-        backbone=info.name,
-        head=settings.head,
-        n_programs=0 if is_linear else settings.n_programs,
-        hidden=settings.hidden,
-        program_net="linear" if is_linear else settings.program_net,
-        free_mixture=0.0 if is_linear else settings.free_mixture,
-        program_gain=1.0 if is_linear else settings.program_gain,
-        mean=info.mean,
-        std=info.std,
-    )
-    start = None if is_linear else _checked_prototypes(spec, prototypes)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)
-        model = CPNN(spec, info.build(settings.weights), _provenance(settings, info))
-    if isinstance(model.head, LinearHead):
-        model.head.bias.data.copy_(torch.from_numpy(mean))
-    else:
-        _start(model.head, settings, start, torch.from_numpy(mean))
-    return model
-
-
-def _check_genes(genes: Sequence[str], mean: npt.NDArray[np.float64]) -> None:
-    if not genes:
-        raise GenesError("A model needs at least one gene, and there is none.")
-    if len(set(genes)) < len(genes):
-        twice = [g for g, n in Counter(genes).items() if n > 1]
-        raise GenesError(f"Each gene of a model must have a name of its own; {', '.join(twice[:5])} came twice.")
-    if mean.shape != (len(genes),) or not np.isfinite(mean).all():
-        raise GenesError(f"The mean expression must be one number for each of {len(genes)} genes.")
-
-
-def _checked_prototypes(spec: ModelSpec, prototypes: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
-    if prototypes is None:
-        raise PrototypesError("The CPNN head needs prototypes; give some, or choose the linear head.")
-    start = np.asarray(prototypes, dtype=np.float64)
-    expected = (len(spec.cell_types), len(spec.genes))
-    if start.shape != expected or not spec.cell_types:
-        raise PrototypesError(f"The prototypes must be a table of (cell types, genes) = {expected}, not {start.shape}.")
-    if not np.isfinite(start).all() or (start < 0).any():
-        raise PrototypesError("The prototypes have values that are negative or not numbers; estimate them again.")
-    empty = [name for name, row in zip(spec.cell_types, start, strict=True) if row.sum() == 0]
-    if empty:
-        raise PrototypesError(f"No gene of the model is expressed in {', '.join(empty)}; leave these cell types out.")
-    return start
-
-
-def _start(
-    head: PrototypeHead, settings: TrainingSettings, prototypes: npt.NDArray[np.float64] | None, mean: Tensor
-) -> None:
-    """Put prototypes, scale and shift where they start.
-
-    At even weights the prediction is the mean expression: ``alpha_g * mean_c T_cg + beta_g = m_g``. A change of the
-    weights then moves each gene by an amount of the order of its own mean, so that gradients are alike over genes
-    although T is of the order of 1 / G.
-    """
-    if settings.prototype_mode != "random" and prototypes is not None:
-        profile = torch.from_numpy(prototypes / prototypes.sum(axis=1, keepdims=True))
-        head.log_prototypes.data.copy_(profile.clamp(min=_FLOOR / profile.shape[1]).log())
-    if head.mixture is not None:
-        head.log_free.data.copy_(head.log_prototypes.data)
-    head.log_prototypes.requires_grad_(settings.prototype_mode != "fixed")
-    mean = mean.clamp(min=_LEAST_MEAN)
-    if settings.scale_shift:
-        average = head.log_prototypes.detach().double().softmax(dim=1).mean(dim=0)
-        head.log_alpha.data.copy_(((1 - _SHIFT_SHARE) * mean / average).log())
-        head.log_beta.data.copy_((_SHIFT_SHARE * mean).log())
-    else:
-        # No correction per gene: one scale for all, such that the sum over genes is right, and no shift to speak of.
-        head.log_alpha.data.fill_(float(mean.sum().log()))
-        head.log_beta.data.fill_(_NO_SHIFT)
-    head.log_alpha.requires_grad_(settings.scale_shift)
-    head.log_beta.requires_grad_(settings.scale_shift)
-
-
-def _provenance(settings: TrainingSettings, info: BackboneInfo) -> dict[str, Any]:
-    # Only the name of a weights file: its folder says more about the user's computer than about the model.
-    source = settings.weights if settings.weights in ("imagenet", "none") else Path(settings.weights).name
-    notes = [] if source == "none" else [f"start weights of the image network: {info.licence}"]
-    return {
-        "settings": {**settings.to_dict(), "weights": source},
-        "backbone_weights": source,
-        "licence_notes": notes,
-        "training_data": [],
-        "metrics": {},
-    }
 
 
 def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:

@@ -33,12 +33,7 @@ class PrototypeHead(nn.Module):
         n_types, n_genes = len(spec.cell_types), len(spec.genes)
         self.free_share, self.program_gain = spec.free_mixture, spec.program_gain
         self.composition = _mlp(n_features, spec.hidden, n_types)
-        self.programs: nn.Module | None = None
-        if spec.n_programs:
-            linear = spec.program_net == "linear"
-            self.programs = (
-                nn.Linear(n_features, spec.n_programs) if linear else _mlp(n_features, spec.hidden, spec.n_programs)
-            )
+        self.programs = _programs(n_features, spec)
         self.program_genes = nn.Parameter(_PROGRAM_SCALE * torch.randn(spec.n_programs, n_genes))
         self.log_prototypes = nn.Parameter(torch.randn(n_types, n_genes))
         self.log_alpha = nn.Parameter(torch.zeros(n_genes))
@@ -55,13 +50,8 @@ class PrototypeHead(nn.Module):
         return free + len(self.program_genes)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        weights = self.composition(features).softmax(dim=1)
-        parts = [features.new_zeros((len(features), 0))]
-        if self.mixture is not None:
-            parts.append(self.mixture(features).softmax(dim=1))
-        if self.programs is not None:
-            parts.append((1.0 if self.training else self.program_gain) * self.programs(features))
-        return weights, torch.cat(parts, dim=1)
+        gain = 1.0 if self.training else self.program_gain
+        return _look(self.composition, self.mixture, self.programs, features, gain)
 
     def coefficients(self) -> Coefficients:
         prototypes, alpha = self.log_prototypes.softmax(dim=1), self.log_alpha.exp()
@@ -70,6 +60,41 @@ class PrototypeHead(nn.Module):
             free = self.free_share * alpha * self.log_free.softmax(dim=1)
             alpha, programs = (1 - self.free_share) * alpha, torch.cat([free, programs])
         return prototypes, alpha, self.log_beta.exp(), programs
+
+
+class ViewHead(nn.Module):
+    """The networks of a :class:`PrototypeHead` for another view of the patch (of TRIPLEX), over the same prototypes."""
+
+    def __init__(self, n_features: int, spec: ModelSpec) -> None:
+        super().__init__()
+        n_types = len(spec.cell_types)
+        self.composition = _mlp(n_features, spec.hidden, n_types)
+        self.mixture = _mlp(n_features, spec.hidden, n_types) if spec.free_mixture > 0 else None
+        self.programs = _programs(n_features, spec)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return _look(self.composition, self.mixture, self.programs, features, 1.0)
+
+
+def _look(
+    composition: nn.Module, mixture: nn.Module | None, programs: nn.Module | None, features: Tensor, gain: float
+) -> tuple[Tensor, Tensor]:
+    """Weights ``(N, C)``; free mixture and ``gain`` times the residual programs, side by side, ``(N, R)``."""
+    weights = composition(features).softmax(dim=1)
+    parts = [features.new_zeros((len(features), 0))]
+    if mixture is not None:
+        parts.append(mixture(features).softmax(dim=1))
+    if programs is not None:
+        parts.append(gain * programs(features))
+    return weights, torch.cat(parts, dim=1)
+
+
+def _programs(n_features: int, spec: ModelSpec) -> nn.Module | None:
+    if not spec.n_programs:
+        return None
+    if spec.program_net == "linear":
+        return nn.Linear(n_features, spec.n_programs)
+    return _mlp(n_features, spec.hidden, spec.n_programs)
 
 
 def _mlp(n_in: int, hidden: int, n_out: int) -> nn.Sequential:

@@ -1,7 +1,8 @@
 """A model made ready to predict fast on a processor (CPU).
 
 There the networks of the registry are bound by memory, not by arithmetic: every layer reads and writes its maps. So
-the maps are kept small enough for the processor's cache, and layers that can share a pass over them do.
+layers that can share a pass over them do (and a model takes its batch in pieces, :mod:`napari_cpnn.models.chunks`,
+whose maps fit into the processor's cache).
 """
 
 from __future__ import annotations
@@ -16,17 +17,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_cpnn.models.backbones.squeezenet import Fire
 from napari_cpnn.models.cpnn import CPNN
-
-#: Patches that go through the network at a time. Measured with DenseNet-121 at 224 px: 8 is the fastest, 32 takes half
-#: as long again, since its maps no longer fit into the cache.
-CHUNK = 8
+from napari_cpnn.models.triplex import Triplex
 
 
 def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
     """A copy of ``model`` that gives the same predictions, up to rounding, in less time on a CPU.
 
     Batch normalisations are folded into the convolutions before them, rectifiers run inside these convolutions
-    (oneDNN), the memory format is channels-last, and batches go through the backbone in small chunks.
+    (oneDNN), and the memory format is channels-last.
 
     Parameters
     ----------
@@ -42,17 +40,25 @@ def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
         In eval mode, for prediction only: it cannot be trained or saved.
     """
     fused = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    _fuse(fused.backbone)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    for module in fused.backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(dtype)
-    fused.backbone = _Chunked(fused.backbone.to(memory_format=torch.channels_last), dtype)  # type: ignore[call-overload]
+    if isinstance(fused.backbone, Triplex):  # its transformers stay as they are
+        fused.backbone.target = _ready(fused.backbone.target, dtype)
+        fused.backbone.encoder = _ready(fused.backbone.encoder, dtype)
+    else:
+        fused.backbone = _ready(fused.backbone, dtype)
     return fused
 
 
-class _Chunked(nn.Module):
-    """A backbone that takes its batch a few patches at a time."""
+def _ready(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    _fuse(network)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(dtype)
+    return _Ready(network.to(memory_format=torch.channels_last), dtype)  # type: ignore[call-overload]
+
+
+class _Ready(nn.Module):
+    """An image network that is given what it computes fastest."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -60,11 +66,16 @@ class _Chunked(nn.Module):
         self.dtype = dtype
 
     def forward(self, images: Tensor) -> Tensor:
-        parts = [
-            self.network(part.to(self.dtype).contiguous(memory_format=torch.channels_last))
-            for part in torch.split(images, CHUNK)
-        ]
-        return torch.cat(parts)
+        features: Tensor = self.network(self._given(images))
+        return features
+
+    def maps(self, images: Tensor) -> Tensor:
+        """As the network's own."""
+        maps: Tensor = self.network.maps(self._given(images))  # type: ignore[operator]
+        return maps
+
+    def _given(self, images: Tensor) -> Tensor:
+        return images.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 
 class _ConvReLU(nn.Module):

@@ -1,0 +1,156 @@
+"""A new model: its networks, and where prototypes, scale and shift start."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_cpnn.errors import GenesError, PrototypesError, SettingsError
+from napari_cpnn.models.backbones import BackboneInfo, get_backbone
+from napari_cpnn.models.card import ModelSpec
+from napari_cpnn.models.cpnn import CPNN
+from napari_cpnn.models.heads import LinearHead, PrototypeHead
+from napari_cpnn.settings import TrainingSettings
+
+#: Prototypes start no lower than this share of a uniform profile, 1 / G: the logarithm of a zero is not a start.
+_FLOOR = 1e-3
+
+#: The part of a gene's mean that the shift explains at the start; the composition explains the rest.
+_SHIFT_SHARE = 0.1
+
+#: Mean expression below this is taken as this, for a logarithm.
+_LEAST_MEAN = 1e-3
+
+#: Logarithm of the shift of a model without one.
+_NO_SHIFT = -30.0
+
+
+def build_model(
+    settings: TrainingSettings,
+    genes: Sequence[str],
+    cell_types: Sequence[str],
+    prototypes: npt.ArrayLike | None,
+    mean_expression: npt.ArrayLike,
+) -> CPNN:
+    """A model that is ready to be trained; the same settings and data give the same model.
+
+    Parameters
+    ----------
+    settings
+        Backbone and its weights, head, programs, what becomes of the prototypes, seed.
+    genes, cell_types
+        Names of the G genes and C types; ``settings.head == "linear"`` passes over the types.
+    prototypes
+        T0, ``(C, G)``, not negative; ``None`` for a linear head.
+    mean_expression
+        ``(G,)`` mean of the measured expression over the training spots; predictions start near it.
+
+    Raises
+    ------
+    SettingsError, GenesError, PrototypesError, WeightsError
+        When these do not fit together, or the backbone's weights cannot be had.
+    """
+    info = get_backbone(settings.backbone)
+    mean = np.asarray(mean_expression, dtype=np.float64)
+    _check_genes(genes, mean)
+    if settings.patch.size_px < info.min_px:
+        raise SettingsError(
+            f"Backbone {info.name!r} needs patches of at least {info.min_px} px, not {settings.patch.size_px}."
+        )
+    is_linear = settings.head == "linear"
+    spec = ModelSpec(
+        genes=tuple(genes),
+        cell_types=() if is_linear else tuple(cell_types),
+        patch=settings.patch,
+        backbone=info.name,
+        head=settings.head,
+        n_programs=0 if is_linear else settings.n_programs,
+        hidden=settings.hidden,
+        program_net="linear" if is_linear else settings.program_net,
+        free_mixture=0.0 if is_linear else settings.free_mixture,
+        program_gain=1.0 if is_linear else settings.program_gain,
+        mean=info.mean,
+        std=info.std,
+    )
+    start = None if is_linear else _checked_prototypes(spec, prototypes)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
+        model = CPNN(spec, info.build(settings.weights), _provenance(settings, info))
+    if isinstance(model.head, LinearHead):
+        model.head.bias.data.copy_(torch.from_numpy(mean))
+    else:
+        _start(model.head, settings, start, torch.from_numpy(mean))
+    return model
+
+
+def _check_genes(genes: Sequence[str], mean: npt.NDArray[np.float64]) -> None:
+    if not genes:
+        raise GenesError("A model needs at least one gene, and there is none.")
+    if len(set(genes)) < len(genes):
+        twice = [g for g, n in Counter(genes).items() if n > 1]
+        raise GenesError(f"Each gene of a model must have a name of its own; {', '.join(twice[:5])} came twice.")
+    if mean.shape != (len(genes),) or not np.isfinite(mean).all():
+        raise GenesError(f"The mean expression must be one number for each of {len(genes)} genes.")
+
+
+def _checked_prototypes(spec: ModelSpec, prototypes: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
+    if prototypes is None:
+        raise PrototypesError("The CPNN head needs prototypes; give some, or choose the linear head.")
+    start = np.asarray(prototypes, dtype=np.float64)
+    expected = (len(spec.cell_types), len(spec.genes))
+    if start.shape != expected or not spec.cell_types:
+        raise PrototypesError(f"The prototypes must be a table of (cell types, genes) = {expected}, not {start.shape}.")
+    if not np.isfinite(start).all() or (start < 0).any():
+        raise PrototypesError("The prototypes have values that are negative or not numbers; estimate them again.")
+    empty = [name for name, row in zip(spec.cell_types, start, strict=True) if row.sum() == 0]
+    if empty:
+        raise PrototypesError(f"No gene of the model is expressed in {', '.join(empty)}; leave these cell types out.")
+    return start
+
+
+def _start(
+    head: PrototypeHead, settings: TrainingSettings, prototypes: npt.NDArray[np.float64] | None, mean: Tensor
+) -> None:
+    """Put prototypes, scale and shift where they start.
+
+    At even weights the prediction is the mean expression: ``alpha_g * mean_c T_cg + beta_g = m_g``. A change of the
+    weights then moves each gene by an amount of the order of its own mean, so that gradients are alike over genes
+    although T is of the order of 1 / G.
+    """
+    if settings.prototype_mode != "random" and prototypes is not None:
+        profile = torch.from_numpy(prototypes / prototypes.sum(axis=1, keepdims=True))
+        head.log_prototypes.data.copy_(profile.clamp(min=_FLOOR / profile.shape[1]).log())
+    if head.mixture is not None:
+        head.log_free.data.copy_(head.log_prototypes.data)
+    head.log_prototypes.requires_grad_(settings.prototype_mode != "fixed")
+    mean = mean.clamp(min=_LEAST_MEAN)
+    if settings.scale_shift:
+        average = head.log_prototypes.detach().double().softmax(dim=1).mean(dim=0)
+        head.log_alpha.data.copy_(((1 - _SHIFT_SHARE) * mean / average).log())
+        head.log_beta.data.copy_((_SHIFT_SHARE * mean).log())
+    else:
+        # No correction per gene: one scale for all, such that the sum over genes is right, and no shift to speak of.
+        head.log_alpha.data.fill_(float(mean.sum().log()))
+        head.log_beta.data.fill_(_NO_SHIFT)
+    head.log_alpha.requires_grad_(settings.scale_shift)
+    head.log_beta.requires_grad_(settings.scale_shift)
+
+
+def _provenance(settings: TrainingSettings, info: BackboneInfo) -> dict[str, Any]:
+    # Only the name of a weights file: its folder says more about the user's computer than about the model.
+    source = settings.weights if settings.weights in ("imagenet", "none") else Path(settings.weights).name
+    notes = [] if source == "none" else [f"start weights of the image network: {info.licence}"]
+    return {
+        "settings": {**settings.to_dict(), "weights": source},
+        "backbone_weights": source,
+        "licence_notes": notes,
+        "training_data": [],
+        "metrics": {},
+    }

@@ -1,0 +1,79 @@
+"""Transformer layers, on torch's own ``scaled_dot_product_attention``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention of some tokens to others, or to themselves.
+
+    Parameters
+    ----------
+    width
+        Numbers per token; a multiple of ``heads``.
+    heads
+        Attention heads.
+    dropout
+        Of the attention and of what comes out, in training.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+        """What ``queries (B, Q, width)`` take from ``tokens (B, T, width)``: ``(B, Q, width)``.
+
+        ``bias`` is added to the logits and broadcasts to ``(B, heads, Q, T)``; minus infinity masks a token.
+        """
+        q = self._split(self.query(queries))
+        k, v = (self._split(part) for part in self.key_value(tokens).chunk(2, dim=-1))
+        p = self.dropout if self.training else 0.0
+        taken = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p)
+        joined = taken.transpose(1, 2).flatten(2)
+        return nn.functional.dropout(self.out(joined), self.dropout, self.training)
+
+    def _split(self, values: Tensor) -> Tensor:
+        return values.view(*values.shape[:-1], self.heads, -1).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer layer: attention, then an MLP with one hidden layer and GELU, each added to its input.
+
+    Parameters
+    ----------
+    mlp_ratio
+        Width of the hidden layer, in widths.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        hidden = round(width * mlp_ratio)
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, dropout)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, queries: Tensor, tokens: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """New ``queries (B, Q, width)``, which attend to ``tokens (B, T, width)``; without these, to each other."""
+        normed = self.norm(queries)
+        seen = normed if tokens is None else self.norm(tokens)
+        queries = queries + self.attention(normed, seen, bias)
+        result: Tensor = queries + self.mlp(queries)
+        return result
+
+
+def masking_bias(present: Tensor) -> Tensor:
+    """Bias ``(B, 1, 1, T)`` that hides the tokens that are not ``present (B, T)``."""
+    return torch.zeros(present.shape, device=present.device).masked_fill(~present, -torch.inf)[:, None, None]

@@ -1,0 +1,123 @@
+"""What TRIPLEX is told of a patch beside its pixels: frozen features of its neighbours and of the whole slide."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+#: Patches along a side of the block around a patch.
+SIDE = 5
+
+#: Place of the patch itself in its block.
+CENTER = SIDE * SIDE // 2
+
+
+def turned(images: Tensor, symmetry: int) -> Tensor:
+    """``(N, C, S, S)`` in one of the eight symmetries of the square: ``symmetry % 4`` quarter turns, mirrored from 4."""
+    images = images.rot90(symmetry % 4, (2, 3))
+    return images.flip(3) if symmetry >= 4 else images
+
+
+def block_order(symmetry: int) -> Tensor:
+    """``(25,)``: which neighbour stands where in the block of a :func:`turned` patch."""
+    return turned(torch.arange(SIDE * SIDE).view(1, 1, SIDE, SIDE), symmetry).flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class SlideTokens:
+    """Frozen features of a lattice over the tissue of a slide.
+
+    Attributes
+    ----------
+    features
+        ``(T, F)``.
+    places_um
+        ``(T, 2)`` float32, slide micrometres ``(y, x)``.
+    spacing_um
+        Distance of neighbouring tokens, the unit of the position encoding.
+    states
+        What :meth:`~napari_cpnn.models.triplex.Triplex.encode` has made of them, once and for all; None before.
+    """
+
+    features: Tensor
+    places_um: Tensor
+    spacing_um: float
+    states: tuple[Tensor, ...] | None = None
+
+    @property
+    def positions(self) -> Tensor:
+        """``(T, 2)``, in units of the spacing."""
+        return self.places_um / self.spacing_um
+
+    def to(self, device: torch.device) -> SlideTokens:
+        """On another device."""
+        states = None if self.states is None else tuple(state.to(device) for state in self.states)
+        return SlideTokens(self.features.to(device), self.places_um.to(device), self.spacing_um, states)
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The surroundings of ``N`` patches.
+
+    Attributes
+    ----------
+    neighbours
+        ``(N, 25, F)`` frozen features of the 5 x 5 block of touching patches around each, row by row; the patch itself
+        is in the middle.
+    present
+        ``(N, 25)`` bool: which of them are tissue on the slide. The patch itself always counts.
+    places_um
+        ``(N, 2)`` float32, slide micrometres ``(y, x)``.
+    slide_of
+        ``(N,)`` position in ``slides``, on the processor.
+    slides
+        One entry per slide.
+    """
+
+    neighbours: Tensor
+    present: Tensor
+    places_um: Tensor
+    slide_of: Tensor
+    slides: Sequence[SlideTokens]
+
+    @property
+    def own(self) -> Tensor:
+        """Frozen features of the patches themselves, ``(N, F)``."""
+        return self.neighbours[:, CENTER]
+
+    def __len__(self) -> int:
+        return len(self.neighbours)
+
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        """The surroundings of some of the patches."""
+        parts = (self.neighbours[rows], self.present[rows], self.places_um[rows])
+        return type(self)(*parts, self.slide_of[rows.cpu() if isinstance(rows, Tensor) else rows], self.slides)
+
+    def to(self, device: torch.device) -> Self:
+        """On another device, but for ``slide_of``, which is read on the processor."""
+        slides = [slide.to(device) for slide in self.slides]
+        neighbours, present = self.neighbours.to(device), self.present.to(device)
+        return type(self)(neighbours, present, self.places_um.to(device), self.slide_of, slides)
+
+    def turned(self, symmetry: int) -> Self:
+        """As seen when the patch is :func:`turned`: the block of neighbours turns with it."""
+        order = block_order(symmetry)
+        return dataclasses.replace(self, neighbours=self.neighbours[:, order], present=self.present[:, order])
+
+    @classmethod
+    def alone(cls, features: Tensor) -> Self:
+        """Each of ``N`` patches with features ``(N, F)`` as the only tissue of a slide of its own."""
+        n, n_features = features.shape
+        neighbours = features.new_zeros((n, SIDE * SIDE, n_features))
+        neighbours[:, CENTER] = features
+        present = torch.zeros((n, SIDE * SIDE), dtype=torch.bool, device=features.device)
+        present[:, CENTER] = True
+        places = torch.zeros((n, 2), device=features.device)
+        return cls(
+            neighbours, present, places, torch.arange(n), [SlideTokens(f[None], places[:1], 1.0) for f in features]
+        )

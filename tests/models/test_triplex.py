@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from napari_cpnn.models.backbones.squeezenet import SqueezeNetFeatures
+from napari_cpnn.models.triplex import (
+    CENTER,
+    SIDE,
+    WIDTH,
+    SlideTokens,
+    Surroundings,
+    Triplex,
+    block_order,
+    turned,
+)
+from napari_cpnn.models.triplex.attention import Attention, masking_bias
+from napari_cpnn.models.triplex.encoders import GlobalEncoder, NeighbourEncoder, PositionEncoding
+
+F = 12  # frozen features in these tests
+
+
+class TinyNet(nn.Module):
+    """An image network of one convolution."""
+
+    n_features = F
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, F, 8, stride=8)
+
+    def maps(self, images: Tensor) -> Tensor:
+        return self.conv(images).relu()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.maps(images).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def triplex() -> Triplex:
+    torch.manual_seed(0)
+    return Triplex(TinyNet(), TinyNet(), ((1.0,) * 3, (0.0,) * 3)).eval()
+
+
+def lattice(rows: int, cols: int, spacing: float = 200.0) -> Tensor:
+    return torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).float() * spacing
+
+
+def surroundings(n: int, n_tokens: int = 20) -> Surroundings:
+    tokens = SlideTokens(torch.randn(n_tokens, F), lattice(n_tokens // 5, 5), 200.0)
+    present = torch.rand(n, SIDE * SIDE) > 0.3
+    present[:, CENTER] = True
+    return Surroundings(
+        torch.randn(n, SIDE * SIDE, F), present, torch.rand(n, 2) * 800, torch.zeros(n, dtype=torch.long), [tokens]
+    )
+
+
+def test_attention_is_the_textbook_formula() -> None:
+    torch.manual_seed(0)
+    attention = Attention(width=8, heads=2, dropout=0.5).eval()
+    queries, tokens = torch.randn(3, 4, 8), torch.randn(3, 6, 8)
+    present = torch.rand(3, 6) > 0.4
+    present[:, 0] = True
+    got = attention(queries, tokens, masking_bias(present))
+    q = queries @ attention.query.weight.T
+    k, v = (tokens @ attention.key_value.weight.T).split(8, dim=-1)
+    heads = []
+    for h in (slice(0, 4), slice(4, 8)):
+        logits = q[..., h] @ k[..., h].transpose(1, 2) / 4**0.5
+        logits[~present[:, None].expand_as(logits)] = -torch.inf
+        heads.append(logits.softmax(dim=-1) @ v[..., h])
+    expected = torch.cat(heads, dim=-1) @ attention.out.weight.T + attention.out.bias
+    torch.testing.assert_close(got, expected)
+
+
+def test_the_position_encoding_is_a_convolution_on_a_square_array() -> None:
+    torch.manual_seed(0)
+    encoding = PositionEncoding(6)
+    nn.init.normal_(encoding.bias)
+    picture = torch.randn(6, 5, 7)
+    at = lattice(5, 7, 1.0)
+    tokens = picture.flatten(1).T
+    got = encoding(tokens, at, tokens, at)
+    kernel = encoding.weight.T.reshape(6, 1, 3, 3)
+    expected = nn.functional.conv2d(picture[None], kernel, encoding.bias, padding=1, groups=6)[0] + picture
+    torch.testing.assert_close(got, expected.flatten(1).T)
+
+
+@pytest.mark.parametrize("kind", ["hexagonal", "irregular"])
+def test_the_position_encoding_takes_any_array(kind: str) -> None:
+    torch.manual_seed(0)
+    encoding = PositionEncoding(4)
+    at = lattice(6, 6, 1.0)
+    if kind == "hexagonal":
+        at = torch.stack([at[:, 0] * 3**0.5 / 2, at[:, 1] + at[:, 0] % 2 / 2], dim=1)
+    else:
+        at = at + 0.3 * torch.randn_like(at)
+    tokens = torch.randn(36, 4)
+    got = encoding(tokens, at, tokens, at)
+    expected = tokens + encoding.bias
+    for i in range(36):  # by the definition: every tap, every token
+        for tap, weight in zip(encoding.taps, encoding.weight, strict=True):
+            overlap = (1 - (at - at[i] - tap).abs()).clamp(min=0).prod(dim=1)
+            expected[i] = expected[i] + weight * (overlap[:, None] * tokens).sum(dim=0)
+    torch.testing.assert_close(got, expected)
+    moved = encoding(tokens, at + 3.7, tokens, at + 3.7)  # where the array lies on the slide does not matter
+    torch.testing.assert_close(moved, got, rtol=1e-4, atol=1e-5)
+
+
+def test_a_place_on_a_token_becomes_what_the_token_becomes() -> None:
+    """As in TRIPLEX, where the spots are the tokens: written here as one sequence through all layers."""
+    torch.manual_seed(0)
+    encoder = GlobalEncoder(F, 32, heads=4).eval()
+    features, at = torch.randn(30, F), lattice(5, 6, 1.0)
+    got = encoder(features, at, encoder.encode(features, at), at)
+    tokens = encoder.layers[0](encoder.embed(features)[None])
+    tokens = encoder.position(tokens[0], at, tokens[0], at)[None]
+    for layer in encoder.layers[1:]:
+        tokens = layer(tokens)
+    torch.testing.assert_close(got, encoder.norm(tokens[0]))
+
+
+def test_the_order_of_tokens_and_places_does_not_matter(triplex: Triplex) -> None:
+    torch.manual_seed(1)
+    around, images = surroundings(6), torch.randn(6, 3, 64, 64)
+    expected = triplex(images, around)
+    shuffled = torch.randperm(20)
+    tokens = around.slides[0]
+    others = SlideTokens(tokens.features[shuffled], tokens.places_um[shuffled], 200.0)
+    order = torch.randperm(6)
+    again = Surroundings(
+        around.neighbours[order], around.present[order], around.places_um[order], around.slide_of[order], [others]
+    )
+    torch.testing.assert_close(triplex(images[order], again), expected[order], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_present_has_no_influence(triplex: Triplex) -> None:
+    torch.manual_seed(1)
+    around, images = surroundings(4), torch.randn(4, 3, 64, 64)
+    elsewhere = around.neighbours.masked_fill(~around.present[..., None], torch.nan)
+    other = Surroundings(elsewhere, around.present, around.places_um, around.slide_of, around.slides)
+    torch.testing.assert_close(triplex(images, other), triplex(images, around))
+
+
+def test_a_patch_without_neighbours_on_a_slide_of_one_token(triplex: Triplex) -> None:
+    images = torch.randn(3, 3, 64, 64)
+    around = Surroundings.alone(triplex.frozen(images))
+    views = triplex.views(triplex.look(images), around)
+    assert all(view.shape == (3, WIDTH) and view.isfinite().all() for view in views)
+    torch.testing.assert_close(views.fused[1:2], triplex(images[1:2], Surroundings.alone(triplex.frozen(images[1:2]))))
+
+
+def test_patches_of_several_slides_see_their_own_only(triplex: Triplex) -> None:
+    torch.manual_seed(2)
+    first, second = surroundings(3), surroundings(2)
+    both = Surroundings(
+        torch.cat([first.neighbours, second.neighbours])[[3, 0, 1, 4, 2]],
+        torch.cat([first.present, second.present])[[3, 0, 1, 4, 2]],
+        torch.cat([first.places_um, second.places_um])[[3, 0, 1, 4, 2]],
+        torch.tensor([1, 0, 0, 1, 0]),
+        [first.slides[0], second.slides[0]],
+    )
+    torch.testing.assert_close(triplex.place(both)[[1, 2, 4]], triplex.place(first), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(triplex.place(both)[[0, 3]], triplex.place(second), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_reach_every_parameter_that_learns(triplex: Triplex) -> None:
+    triplex.train()
+    assert not triplex.encoder.training
+    views = triplex.views(triplex.look(torch.randn(5, 3, 64, 64)), surroundings(5))
+    sum((view * torch.randn_like(view)).sum() for view in views).backward()
+    for name, parameter in triplex.named_parameters():
+        if name.startswith("encoder."):
+            assert not parameter.requires_grad, name
+        else:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_relative_bias_has_one_value_per_offset() -> None:
+    encoder = NeighbourEncoder(F, 32, heads=4, side=SIDE)
+    row, col = np.divmod(np.arange(SIDE * SIDE), SIDE)
+    apart = list(zip((row[:, None] - row).ravel(), (col[:, None] - col).ravel(), strict=True))
+    codes = encoder.offsets.numpy().ravel()
+    assert len(set(codes)) == len(set(apart)) == (2 * SIDE - 1) ** 2
+    assert len({(code, pair) for code, pair in zip(codes, apart, strict=True)}) == (2 * SIDE - 1) ** 2
+
+
+@pytest.mark.parametrize("symmetry", range(8))
+def test_the_block_turns_with_the_patch(symmetry: int) -> None:
+    """A picture of 5 x 5 patches of 4 x 4 px, turned as a whole."""
+    picture = torch.arange(20 * 20).view(1, 1, 20, 20).float()
+    blocks = picture.unfold(2, 4, 4).unfold(3, 4, 4).reshape(25, 1, 4, 4)
+    whole = turned(picture, symmetry).unfold(2, 4, 4).unfold(3, 4, 4).reshape(25, 1, 4, 4)
+    assert torch.equal(turned(blocks[block_order(symmetry)], symmetry), whole)
+    codes = torch.stack([turned(picture, s) for s in range(8)])
+    assert len(torch.unique(codes.flatten(1), dim=0)) == 8
+
+
+@pytest.mark.parametrize(("size", "n_tokens"), [(224, 49), (64, 9)])
+def test_tokens_of_a_patch(size: int, n_tokens: int) -> None:
+    """SqueezeNet has 13 x 13 maps at 224 px; TRIPLEX takes at most 7 x 7 tokens."""
+    network = Triplex(SqueezeNetFeatures(), TinyNet(), ((1.0,) * 3, (0.0,) * 3))
+    assert network.look(torch.randn(2, 3, size, size)).shape == (2, n_tokens, 512)
