@@ -15,6 +15,7 @@ from napari_cpnn.errors import NoTissueError, PixelSizeError, SlideError
 from napari_cpnn.geometry import Grid, Mpp, spatial_to_um
 from napari_cpnn.settings import TissueSettings
 from napari_cpnn.slides import Slide, TissueMask, find_tissue, open_slide
+from napari_cpnn.slides import tissue as tissue_module
 
 SECTIONS: dict[str, tuple[str, Mpp, float]] = {
     # file, um per pixel, pixels of the image per pixel of the spot table
@@ -266,3 +267,33 @@ def test_the_largest_slides_get_a_coarser_mask_so_that_the_first_picture_does_no
     assert asked(20_000) == 16.0
     assert 16.0 < asked(100_000) < 25.0
     assert asked(400_000) == 32.0
+
+
+@pytest.mark.parametrize("um", [(16.0, 16.0), (13.7, 24.1), (64.0, 5.0), (200.0, 200.0)])
+@pytest.mark.parametrize("radius", [24.0, 48.0, 80.0])
+def test_growing_is_the_distance_transform(um: Mpp, radius: float):
+    from napari_cpnn.slides.tissue import _grown
+
+    rng = np.random.default_rng(0)
+    for share in (0.0, 0.005, 0.1, 1.0):
+        mask = rng.random((61, 47)) < share
+        distance = ndimage.distance_transform_edt(~mask, sampling=um) if mask.any() else np.full(mask.shape, np.inf)
+        np.testing.assert_array_equal(_grown(mask, um, radius), distance <= radius)
+
+
+@pytest.mark.parametrize("um", [8.0, 3.0])
+def test_the_mask_does_not_depend_on_the_bands_it_is_computed_in(monkeypatch: pytest.MonkeyPatch, um: float):
+    rng = np.random.default_rng(0)
+    picture = glass(rng)
+    lay(picture, disc(260, 230, 120), he_texture(rng))
+    stroke(picture, BLUE, 400)
+    slide = slide_of(picture, um)
+    masks = []
+    for rows, threads in ((10_000, 1), (1, 4), (37, 3)):
+        monkeypatch.setattr(tissue_module, "_BAND_ROWS", rows)
+        monkeypatch.setattr(tissue_module, "_READ_ROWS", rows)
+        monkeypatch.setattr(tissue_module, "_THREADS", threads)
+        masks.append(find_tissue(slide, TissueSettings(mpp=8.0, min_area_um2=5_000.0)).mask)
+    assert masks[0].any()
+    for mask in masks[1:]:
+        np.testing.assert_array_equal(mask, masks[0])

@@ -13,7 +13,7 @@ _HOMES = {
     "open_slide": "slide",
     "PatchReader": "patches",
     "read_patches": "patches",
-    "TissueMask": "tissue",
+    "TissueMask": "tissue_mask",
     "find_tissue": "tissue",
     "SLIDE_SUFFIXES": "backends",
 }
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from napari_cpnn.slides.patches import read_patches as read_patches
     from napari_cpnn.slides.slide import Slide as Slide
     from napari_cpnn.slides.slide import open_slide as open_slide
-    from napari_cpnn.slides.tissue import TissueMask as TissueMask
     from napari_cpnn.slides.tissue import find_tissue as find_tissue
+    from napari_cpnn.slides.tissue_mask import TissueMask as TissueMask
 
 
 def __getattr__(name: str) -> Any:
