@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,50 +52,69 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
         print("| " + " | ".join(str(v) for v in row) + " |")
 
 
-def huge_slide(folder: Path, side: int, tissue_share: float = 0.3, seed: int = 0) -> Path:
-    """A sparse tiled pyramid of ``side`` x ``side`` px at 0.5 um/px; all tissue tiles are one of eight JPEG tiles.
+def sparse_slide(folder: Path, side: int, tissue_share: float = 0.3, glass: str = "stored", seed: int = 0) -> Path:
+    """A tiled pyramid of ``side`` x ``side`` px at 0.5 um/px, in steps of four, made in seconds.
 
-    Real tiles are taken from the sample slide, so that decoding costs what it costs on tissue; equal tiles are stored
-    as often as they are used (a reader cannot tell).
+    Each tissue tile of level 0 is one of eight from the sample slide, encoded once (JPEG, YCbCr 4:2:0) and stored as
+    often as it is used, so that reading and decoding cost what they cost on a slide. Coarser levels are the true means
+    of it. Glass is ``"stored"`` as small JPEG tiles (Aperio), or ``"left out"`` (scanners that write sparse files).
     """
     rng = np.random.default_rng(seed)
     with tifffile.TiffFile(sample_slide()) as tif:
         tissue = _textured_tiles(tif.pages[0], rng)
-    white = np.full((TILE, TILE, 3), 244, dtype=np.uint8)
-    path = folder / f"huge_{side}.tif"
+    white = np.clip(rng.normal(244, 1.5, (TILE, TILE, 3)), 0, 255).astype(np.uint8)
+    tiles = np.stack([white, *tissue])
     n = -(-side // TILE)
-    blobs = _blobs(n, tissue_share, rng)
+    kinds = np.where(_pieces(n, tissue_share, rng), rng.integers(1, len(tiles), size=(n, n)), 0)
+    path = folder / f"sparse_{side}.tif"
     with tifffile.TiffWriter(path, bigtiff=True) as tif:
-        level, width, mask = 0, side, blobs
+        down = 1
         while True:
-            tiles_across = -(-width // TILE)
-            kinds = rng.integers(len(tissue), size=(tiles_across, tiles_across))
-
-            def tiles(mask=mask, kinds=kinds, across=tiles_across):
-                for row in range(across):
-                    for col in range(across):
-                        here = mask[min(row, mask.shape[0] - 1), min(col, mask.shape[1] - 1)]
-                        yield tissue[kinds[row, col]] if here else white
-
+            width = -(-side // down)
             tif.write(
-                tiles(),
+                _encoded(tiles, kinds, down, sparse=glass != "stored"),
                 shape=(width, width, 3),
                 dtype=np.uint8,
                 tile=(TILE, TILE),
-                photometric="rgb",
+                photometric="ycbcr",
+                subsampling=(2, 2),
                 compression="jpeg",
-                compressionargs={"level": 80},
-                resolution=(20_000 / 4**level, 20_000 / 4**level),
+                resolution=(20_000 / down, 20_000 / down),
                 resolutionunit="CENTIMETER",
-                subfiletype=int(level > 0),
+                subfiletype=int(down > 1),
                 metadata=None,
             )
             if width <= 2048:
                 return path
-            level, width = level + 1, -(-width // 4)
-            across = -(-width // TILE)
-            index = (np.arange(across) * mask.shape[0] / across).astype(int)
-            mask = mask[np.ix_(index, index)]
+            down *= 4
+
+
+def _encoded(tiles: np.ndarray, kinds: np.ndarray, down: int, *, sparse: bool) -> Iterator[bytes]:
+    """The tiles of the level that is ``down`` times smaller, row by row."""
+    from imagecodecs import jpeg8_encode
+
+    def encode(tile: np.ndarray) -> bytes:
+        return jpeg8_encode(tile, level=80, colorspace="RGB", outcolorspace="YCBCR", subsampling="420")
+
+    size = TILE // down
+    small = tiles.reshape(len(tiles), size, down, size, down, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+    across = -(-len(kinds) // down)
+    padded = np.zeros((across * down, across * down), dtype=kinds.dtype)
+    padded[: len(kinds), : len(kinds)] = kinds
+    blocks = padded.reshape(across, down, across, down).swapaxes(1, 2)
+    ready: dict[bytes, bytes] = {}
+    for block in blocks.reshape(-1, down, down):
+        if sparse and not block.any():
+            yield b""
+            continue
+        key = block.tobytes()
+        if key not in ready:
+            data = encode(small[block].swapaxes(1, 2).reshape(TILE, TILE, 3))
+            if down > 1 and block.any():  # none is like it
+                yield data
+                continue
+            ready[key] = data
+        yield ready[key]
 
 
 def _textured_tiles(page, rng) -> list[np.ndarray]:
@@ -116,11 +135,11 @@ def _textured_tiles(page, rng) -> list[np.ndarray]:
     return found
 
 
-def _blobs(n: int, share: float, rng) -> np.ndarray:
-    """Connected pieces of tissue that cover ``share`` of an ``n`` x ``n`` grid."""
+def _pieces(n: int, share: float, rng) -> np.ndarray:
+    """Connected pieces of tissue, some mm across, that cover ``share`` of an ``n`` x ``n`` grid of tiles."""
     from scipy.ndimage import gaussian_filter
 
-    field = gaussian_filter(rng.normal(size=(n, n)), n / 12)
+    field = gaussian_filter(rng.normal(size=(n, n)), min(8.0, n / 6))
     return field > np.quantile(field, 1 - share)
 
 
