@@ -156,8 +156,13 @@ class DeconvolutionSettings(_Settings):
 class TrainingSettings(_Settings):
     """How a model is built and trained. The defaults are our model; :meth:`paper` is the paper's."""
 
-    backbone: str = _field("stnet", "image network: stnet (DenseNet-121) or squeezenet (SqueezeNet 1.1)")
+    backbone: str = _field(
+        "stnet",
+        "image network: stnet (DenseNet-121), squeezenet (SqueezeNet 1.1), resnet18, ciga, or frozen (an encoder)",
+    )
     weights: str = _field("imagenet", "start weights of the backbone: imagenet, none, or a file")
+    encoder: str = _field("ciga", "frozen image encoder: of backbone 'frozen', and of the surroundings in 'triplex'")
+    encoder_weights: str = _field("pretrained", "weights of the frozen encoder: pretrained, none, or a file")
     head: Literal["cpnn", "linear"] = _field("cpnn", "cpnn, or linear: the plain head of ST-Net")
     loss: Literal["pcc", "mse"] = _field("pcc", "loss on expression")
     correlation: Literal["slide", "batch"] = _field(
@@ -316,3 +321,32 @@ class MappingSettings(_Settings):
         _check(self.batch_seconds > 0 and self.min_screen_px > 0, "Batch duration and patch size must be positive.")
         _check(self.margin >= 0, "The margin around the view cannot be negative.")
         _check_precision(self.precision)
+
+
+@dataclass(frozen=True)
+class ExportSettings(_Settings):
+    """How maps are written for other programs."""
+
+    memory_mb: float = _field(1024.0, "largest table of expression that is held in memory; files may be larger")
+    block_mb: float = _field(16.0, "expression is computed and written in blocks of about this size")
+    compression: Literal["none", "gzip"] = _field("none", "h5ad: how expression is packed; gzip is small and slow")
+    image_px: int = _field(2000, "longer side of the slide's picture in AnnData, in px")
+    reference_px: int = _field(4096, "longer side of the slide's picture in SpatialData, in px")
+    units: Literal["regions", "cells"] = _field(
+        "regions", "GeoJSON: one polygon per region of one dominant cell type, or one per cell of the map"
+    )
+    min_region_cells: int = _field(1, "GeoJSON: regions of fewer cells are left out")
+    ome_zarr_version: Literal["0.5", "0.4"] = _field("0.5", "OME-Zarr: version of the format")
+
+    def __post_init__(self) -> None:
+        _check(self.memory_mb > 0 and self.block_mb > 0, "The sizes of tables and blocks in MB must be positive.")
+        _check(
+            self.compression in ("none", "gzip"), f"Tables are packed by 'none' or 'gzip', not {self.compression!r}."
+        )
+        _check(self.image_px >= 16 and self.reference_px >= 16, "Pictures of a slide need a side of 16 px or more.")
+        _check(self.units in ("regions", "cells"), f"Polygons are of 'regions' or of 'cells', not of {self.units!r}.")
+        _check(self.min_region_cells >= 1, "The smallest region must be at least one cell.")
+        _check(
+            self.ome_zarr_version in ("0.4", "0.5"),
+            f"OME-Zarr can be written in version 0.4 or 0.5, not in {self.ome_zarr_version}.",
+        )

@@ -12,14 +12,15 @@ from scipy.signal import correlate
 from torch import nn
 
 from napari_cpnn.errors import SettingsError, WeightsError
-from napari_cpnn.models import BACKBONES, CPNN, get_backbone, save_model
+from napari_cpnn.models import CPNN, ENCODERS, build_model, get_encoder, save_model
+from napari_cpnn.settings import TrainingSettings
 
 KERAS = Path("pretrained-imagenet/squeezenet1.1/squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5")
 
 
 def randomised(name: str) -> nn.Module:
     """A network whose every tensor differs from its start, batch statistics too."""
-    network = BACKBONES[name].build("none")
+    network = ENCODERS[name].build("none")
     with torch.no_grad():
         for tensor in network.state_dict().values():
             if tensor.is_floating_point():
@@ -47,9 +48,9 @@ def old_torchvision_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     return {**renamed, "classifier.weight": torch.zeros(1000, 1024), "classifier.bias": torch.zeros(1000)}
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize("name", list(ENCODERS))
 def test_registry_is_true(name: str) -> None:
-    info = BACKBONES[name]
+    info = ENCODERS[name]
     network = info.build("none").eval()
     with torch.inference_mode():
         smallest = network(torch.randn(2, 3, info.min_px, info.min_px))
@@ -59,13 +60,17 @@ def test_registry_is_true(name: str) -> None:
     assert torch.isfinite(smallest).all()
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     assert re.search(rf"{millions:.1f} M parameters", info.description)
-    assert info.imagenet.sha256.startswith(re.search(r"-([0-9a-f]{8})\.pth$", info.imagenet.url)[1])
-    assert len(info.imagenet.sha256) == 64
+    assert network.n_features == info.n_features
+    if name == "ciga":
+        assert info.source.sha256 is None  # none is published
+    else:
+        assert info.source.sha256.startswith(re.search(r"-([0-9a-f]{8})\.pth$", info.source.url)[1])
+        assert len(info.source.sha256) == 64
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize("name", list(ENCODERS))
 def test_features_are_float32_under_autocast(name: str) -> None:
-    network = BACKBONES[name].build("none").eval().to(memory_format=torch.channels_last)
+    network = ENCODERS[name].build("none").eval().to(memory_format=torch.channels_last)
     images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         exact = network(images)
@@ -75,9 +80,12 @@ def test_features_are_float32_under_autocast(name: str) -> None:
     torch.testing.assert_close(fast, exact, rtol=0.1, atol=0.05 * exact.abs().max().item())
 
 
-def test_unknown_backbone() -> None:
-    with pytest.raises(SettingsError, match="'resnet'; use one of stnet, squeezenet"):
-        get_backbone("resnet")
+def test_unknown_names() -> None:
+    with pytest.raises(SettingsError, match="no encoder 'resnet'; use one of stnet, squeezenet"):
+        get_encoder("resnet")
+    settings = TrainingSettings(backbone="resnet")
+    with pytest.raises(SettingsError, match=r"no backbone 'resnet'; use one of stnet, .*frozen"):
+        build_model(settings, ["a"], ["x"], [[1.0]], [1.0])
 
 
 @pytest.mark.parametrize("kind", ["monai.safetensors", "old.pth", "new.pth", "wrapped.pth", "lightning.ckpt"])
@@ -99,7 +107,7 @@ def test_densenet_weights_under_every_name_they_have(kind: str, tmp_path: Path) 
         torch.save({"epoch": 3, "state_dict": {**ours, "model.head.bias": torch.zeros(4)}}, path)
     else:
         torch.save({"epoch": 3, "state_dict": {f"module.{name}": t for name, t in new.items()}}, path)
-    assert_same(BACKBONES["stnet"].build(str(path)), source)
+    assert_same(ENCODERS["stnet"].build(str(path)), source)
 
 
 def test_densenet_is_monais_up_to_the_pool() -> None:
@@ -127,13 +135,13 @@ def test_squeezenet_weights_under_torchvisions_names(tmp_path: Path) -> None:
     path = tmp_path / "squeezenet1_1-b8a52dc0.pth"
     classifier = {"classifier.1.weight": torch.zeros(1000, 512, 1, 1), "classifier.1.bias": torch.zeros(1000)}
     torch.save({**state, **classifier}, path)
-    assert_same(BACKBONES["squeezenet"].build(str(path)), source)
+    assert_same(ENCODERS["squeezenet"].build(str(path)), source)
 
 
 def test_the_backbone_of_one_of_our_models_is_a_start(model: CPNN, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_model(model, path)
-    assert_same(BACKBONES["squeezenet"].build(str(path)), model.backbone)
+    assert_same(ENCODERS["squeezenet"].build(str(path)), model.backbone)
 
 
 class NumpyKerasNet:
@@ -178,7 +186,7 @@ class NumpyKerasNet:
 def test_keras_weights_give_what_keras_computes(shared_data: Path, rng: np.random.Generator) -> None:
     """At 63 px every pooling window is whole, as at 224 px, so that both kinds of padding agree."""
     path = shared_data / KERAS
-    info = BACKBONES["squeezenet"]
+    info = ENCODERS["squeezenet"]
     network = info.build(str(path)).eval()
     image = rng.integers(0, 256, (63, 63, 3), dtype=np.uint8)
     image[20:40, 10:50] = (200, 120, 180)
@@ -191,40 +199,40 @@ def test_keras_weights_give_what_keras_computes(shared_data: Path, rng: np.rando
 
 
 def test_imagenet_squeezenet_is_one_we_know(shared_data: Path) -> None:
-    state = BACKBONES["squeezenet"].build(str(shared_data / KERAS)).state_dict()
+    state = ENCODERS["squeezenet"].build(str(shared_data / KERAS)).state_dict()
     assert sum(t.numel() for t in state.values()) == 722_496
 
 
 @pytest.mark.parametrize(("name", "other"), [("stnet", "squeezenet"), ("squeezenet", "stnet")])
 def test_weights_of_another_network_are_refused(name: str, other: str, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    save_file(BACKBONES[other].build("none").state_dict(), path)
+    save_file(ENCODERS[other].build("none").state_dict(), path)
     architecture = {"stnet": "DenseNet-121", "squeezenet": "SqueezeNet 1.1"}[name]
     with pytest.raises(
         WeightsError, match=rf"other.safetensors does not hold the weights of {architecture}: it misses"
     ):
-        BACKBONES[name].build(str(path))
+        ENCODERS[name].build(str(path))
 
 
 def test_keras_weights_are_not_for_the_densenet(shared_data: Path) -> None:
     with pytest.raises(WeightsError, match=r"DenseNet-121: it misses features\.conv0"):
-        BACKBONES["stnet"].build(str(shared_data / KERAS))
+        ENCODERS["stnet"].build(str(shared_data / KERAS))
 
 
 def test_shapes_and_numbers_are_checked(tmp_path: Path) -> None:
-    state = {name: t.clone() for name, t in BACKBONES["squeezenet"].build("none").state_dict().items()}
+    state = {name: t.clone() for name, t in ENCODERS["squeezenet"].build("none").state_dict().items()}
     path = tmp_path / "w.safetensors"
     save_file({**state, "features.0.weight": torch.zeros(64, 4, 3, 3)}, path)
     with pytest.raises(WeightsError, match=r"features\.0\.weight has shape \(64, 4, 3, 3\), not \(64, 3, 3, 3\)"):
-        BACKBONES["squeezenet"].build(str(path))
+        ENCODERS["squeezenet"].build(str(path))
     state["features.3.squeeze.bias"][2] = torch.nan
     save_file(state, path)
     with pytest.raises(WeightsError, match=r"w\.safetensors is damaged: features\.3\.squeeze\.bias"):
-        BACKBONES["squeezenet"].build(str(path))
+        ENCODERS["squeezenet"].build(str(path))
 
 
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
-    build = BACKBONES["squeezenet"].build
+    build = ENCODERS["squeezenet"].build
     with pytest.raises(WeightsError, match=r"nowhere\.pth cannot be read: No such file"):
         build(str(tmp_path / "nowhere.pth"))
     text = tmp_path / "text.pth"
@@ -232,12 +240,12 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"text\.pth cannot be read as weights"):
         build(str(text))
     truncated = tmp_path / "cut.pth"
-    torch.save(BACKBONES["squeezenet"].build("none").state_dict(), truncated)
+    torch.save(ENCODERS["squeezenet"].build("none").state_dict(), truncated)
     truncated.write_bytes(truncated.read_bytes()[:5000])
     with pytest.raises(WeightsError, match=r"cut\.pth cannot be read as weights"):
         build(str(truncated))
     truncated = tmp_path / "cut.safetensors"
-    save_file(BACKBONES["squeezenet"].build("none").state_dict(), truncated)
+    save_file(ENCODERS["squeezenet"].build("none").state_dict(), truncated)
     truncated.write_bytes(truncated.read_bytes()[:5000])
     with pytest.raises(WeightsError, match=r"cut\.safetensors is damaged"):
         build(str(truncated))
@@ -261,7 +269,7 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"features.0.weight": Evil()}, path)
     with pytest.raises(WeightsError, match="tensors only"):
-        BACKBONES["squeezenet"].build(str(path))
+        ENCODERS["squeezenet"].build(str(path))
     assert not marker.exists()
 
 
@@ -275,7 +283,7 @@ def test_imagenet_weights_come_from_the_cache_and_are_checked(
 
     from napari_cpnn.models import backbones
 
-    info = BACKBONES["squeezenet"]
+    info = ENCODERS["squeezenet"]
     source = randomised("squeezenet")
     served = private_cache.parent / "served.pth"
     torch.save(source.state_dict(), served)
@@ -289,11 +297,11 @@ def test_imagenet_weights_come_from_the_cache_and_are_checked(
     with pytest.raises(WeightsError, match=r"squeezenet1_1-b8a52dc0\.pth from .* arrived damaged"):
         info.build("imagenet")
     digest = hashlib.sha256(served.read_bytes()).hexdigest()
-    honest = backbones.WeightsSource(info.imagenet.url, digest)
-    monkeypatch.setitem(info.__dict__, "imagenet", honest)
+    honest = backbones.WeightsSource(info.source.url, digest)
+    monkeypatch.setitem(info.__dict__, "source", honest)
     assert_same(info.build("imagenet"), source)
     assert_same(info.build("imagenet"), source)
-    assert calls == [info.imagenet.url] * 2
+    assert calls == [info.source.url] * 2
     assert (private_cache / "weights" / "squeezenet1_1-b8a52dc0.pth").is_file()
 
 
@@ -306,4 +314,4 @@ def test_offline_the_message_names_the_file_and_the_way_out(monkeypatch: pytest.
 
     monkeypatch.setattr(pooch.core, "choose_downloader", lambda *_, **__: no_network)
     with pytest.raises(WeightsError, match=r"densenet121-a639ec97\.pth.*give its path as weights.*'none'"):
-        BACKBONES["stnet"].build("imagenet")
+        ENCODERS["stnet"].build("imagenet")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "BACKBONES": "backbones",
-    "BackboneInfo": "backbones",
-    "get_backbone": "backbones",
+    "ENCODERS": "backbones",
+    "EncoderInfo": "backbones",
+    "get_encoder": "backbones",
     "CPNN": "cpnn",
     "build_model": "build",
     "predict_symmetric": "cpnn",
@@ -37,8 +38,9 @@ __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from napari_cpnn.models.backbones import BACKBONES as BACKBONES
-    from napari_cpnn.models.backbones import BackboneInfo as BackboneInfo
-    from napari_cpnn.models.backbones import get_backbone as get_backbone
+    from napari_cpnn.models.backbones import ENCODERS as ENCODERS
+    from napari_cpnn.models.backbones import EncoderInfo as EncoderInfo
+    from napari_cpnn.models.backbones import get_encoder as get_encoder
     from napari_cpnn.models.build import build_model as build_model
     from napari_cpnn.models.card import ModelSpec as ModelSpec
     from napari_cpnn.models.card import read_card as read_card

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from napari_cpnn.errors import GenesError, PrototypesError, SettingsError
-from napari_cpnn.models.backbones import BackboneInfo, get_backbone
+from napari_cpnn.models.backbones import PRETRAINED
+from napari_cpnn.models.backbones.build import backbone_args, frozen_encoder, patch_encoder, start_backbone
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.models.cpnn import CPNN
 from napari_cpnn.models.heads import LinearHead, PrototypeHead
@@ -57,19 +58,20 @@ def build_model(
     SettingsError, GenesError, PrototypesError, WeightsError
         When these do not fit together, or the backbone's weights cannot be had.
     """
-    info = get_backbone(settings.backbone)
+    args = backbone_args(settings)
+    info = patch_encoder(settings.backbone, args)
     mean = np.asarray(mean_expression, dtype=np.float64)
     _check_genes(genes, mean)
     if settings.patch.size_px < info.min_px:
         raise SettingsError(
-            f"Backbone {info.name!r} needs patches of at least {info.min_px} px, not {settings.patch.size_px}."
+            f"Backbone {settings.backbone!r} needs patches of at least {info.min_px} px, not {settings.patch.size_px}."
         )
     is_linear = settings.head == "linear"
     spec = ModelSpec(
         genes=tuple(genes),
         cell_types=() if is_linear else tuple(cell_types),
         patch=settings.patch,
-        backbone=info.name,
+        backbone=settings.backbone,
         head=settings.head,
         n_programs=0 if is_linear else settings.n_programs,
         hidden=settings.hidden,
@@ -78,11 +80,12 @@ def build_model(
         program_gain=1.0 if is_linear else settings.program_gain,
         mean=info.mean,
         std=info.std,
+        backbone_args=args,
     )
     start = None if is_linear else _checked_prototypes(spec, prototypes)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
-        model = CPNN(spec, info.build(settings.weights), _provenance(settings, info))
+        model = CPNN(spec, start_backbone(settings)[0], _provenance(settings))
     if isinstance(model.head, LinearHead):
         model.head.bias.data.copy_(torch.from_numpy(mean))
     else:
@@ -143,14 +146,25 @@ def _start(
     head.log_beta.requires_grad_(settings.scale_shift)
 
 
-def _provenance(settings: TrainingSettings, info: BackboneInfo) -> dict[str, Any]:
-    # Only the name of a weights file: its folder says more about the user's computer than about the model.
-    source = settings.weights if settings.weights in ("imagenet", "none") else Path(settings.weights).name
-    notes = [] if source == "none" else [f"start weights of the image network: {info.licence}"]
+def _provenance(settings: TrainingSettings) -> dict[str, Any]:
+    args = backbone_args(settings)
+    frozen = frozen_encoder(settings.backbone, args)
+    weights, encoder_weights = (_without_folder(v) for v in (settings.weights, settings.encoder_weights))
+    notes = []
+    if settings.backbone != "frozen" and weights != "none":
+        info = patch_encoder(settings.backbone, args)
+        notes.append(f"start weights of the image network: {info.licence}")
+    if frozen is not None and encoder_weights != "none":
+        notes.append(f"weights of the encoder {frozen.name}: {frozen.licence}")
     return {
-        "settings": {**settings.to_dict(), "weights": source},
-        "backbone_weights": source,
+        "settings": {**settings.to_dict(), "weights": weights, "encoder_weights": encoder_weights},
+        "backbone_weights": encoder_weights if settings.backbone == "frozen" else weights,
         "licence_notes": notes,
         "training_data": [],
         "metrics": {},
     }
+
+
+def _without_folder(weights: str) -> str:
+    """The name of a weights file: its folder says more about the user's computer than about the model."""
+    return weights if weights in (*PRETRAINED, "none") else Path(weights).name

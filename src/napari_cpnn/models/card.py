@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +57,8 @@ class ModelSpec:
         Share of the free mixture in ``alpha``, see :class:`~napari_cpnn.models.heads.PrototypeHead`; 0: there is none.
     program_gain
         How much the residual programs count outside of training.
+    backbone_args
+        What the name of the backbone leaves open: ``encoder``, the frozen encoder's name.
     """
 
     genes: tuple[str, ...]
@@ -71,6 +73,7 @@ class ModelSpec:
     program_net: Literal["mlp", "linear"] = "linear"
     free_mixture: float = 0.0
     program_gain: float = 1.0
+    backbone_args: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -103,6 +106,7 @@ class ModelSpec:
             program_net=program_net,
             free_mixture=float(data.get("free_mixture", 0.0)),
             program_gain=float(data.get("program_gain", 1.0)),
+            backbone_args=dict(data.get("backbone_args", {})),
         )
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from napari_cpnn.errors import CheckpointError, SettingsError
-from napari_cpnn.models.backbones import get_backbone
+from napari_cpnn.models.backbones import BACKBONES
+from napari_cpnn.models.backbones.build import empty_backbone, frozen_encoder, n_features_of, patch_encoder
 from napari_cpnn.models.card import FORMAT_VERSION, METADATA_KEY, ModelSpec, plain, read_card
 from napari_cpnn.models.cpnn import CPNN, fingerprint
 from napari_cpnn.models.domain import Domain
@@ -46,7 +47,7 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
         "written_by": f"napari-cpnn {version('napari-cpnn')}",
         "fingerprint": fingerprint(model.spec, _in_memory(state)),
         "model": model.spec.to_dict(),
-        "backbone": _backbone_card(model.spec),
+        "backbone": _backbone_card(model.spec, n_features_of(model.backbone)),
         "domain": None if model.domain is None else {"n_axes": len(model.domain.axes)},
         "colors": type_colors(model.cell_types),
         "provenance": plain(model.provenance),
@@ -69,7 +70,7 @@ def load_model(path: str | Path) -> CPNN:
     card = read_card(path)
     try:
         spec = ModelSpec.from_dict(card["model"])
-        info = get_backbone(spec.backbone)
+        patch_encoder(spec.backbone, spec.backbone_args)
         n_axes = None if card.get("domain") is None else int(card["domain"]["n_axes"])
         provenance = dict(card["provenance"])
         expected = str(card["fingerprint"])
@@ -82,8 +83,8 @@ def load_model(path: str | Path) -> CPNN:
         raise CheckpointError(f"{path} is damaged: {error}; get the file again.") from error
     try:
         with torch.device("meta"):  # no time for random weights that are replaced at once
-            model = CPNN(spec, info.network(), provenance)
-            model.domain = None if n_axes is None else Domain(info.n_features, n_axes)
+            model = CPNN(spec, empty_backbone(spec), provenance)
+            model.domain = None if n_axes is None else Domain(n_features_of(model.backbone), n_axes)
     except (RuntimeError, ValueError) as error:  # sizes that no tensor can have
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"The model card in {path} cannot be used: {reason}; get the file again.") from error
@@ -94,14 +95,15 @@ def load_model(path: str | Path) -> CPNN:
     return model.eval()
 
 
-def _backbone_card(spec: ModelSpec) -> dict[str, Any]:
-    info = get_backbone(spec.backbone)
+def _backbone_card(spec: ModelSpec, n_features: int) -> dict[str, Any]:
+    seen, frozen = patch_encoder(spec.backbone, spec.backbone_args), frozen_encoder(spec.backbone, spec.backbone_args)
+    encoders = [seen] if frozen is None or frozen is seen else [seen, frozen]
     return {
-        "name": info.name,
-        "description": info.description,
-        "n_features": info.n_features,
-        "licence": info.licence,
-        "commercial_use": info.commercial_use,
+        "name": spec.backbone,
+        "description": BACKBONES[spec.backbone],
+        "n_features": n_features,
+        "licence": "; ".join(dict.fromkeys(info.licence for info in encoders)),
+        "commercial_use": all(info.commercial_use for info in encoders),
     }
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from napari_cpnn.genes import require_genes
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.models.backbones import get_backbone
+from napari_cpnn.models.backbones.build import n_features_of
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.models.chunks import in_chunks
 from napari_cpnn.models.decoder import Decoder
@@ -54,7 +54,7 @@ class CPNN(nn.Module):
 
     def __init__(self, spec: ModelSpec, backbone: nn.Module, provenance: dict[str, Any] | None = None) -> None:
         super().__init__()
-        n_features = get_backbone(spec.backbone).n_features
+        n_features = n_features_of(backbone)
         self.spec = spec
         self.provenance: dict[str, Any] = dict(provenance or {})
         self.backbone = backbone
@@ -273,7 +273,12 @@ def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
     """Hash of a model's tensors as held in memory, and of the names and normalisation that give them meaning."""
     facts = spec.to_dict()
     # The first models did not say these, and keep the fingerprint that they have.
-    for name, before in (("program_net", "linear"), ("free_mixture", 0.0), ("program_gain", 1.0)):
+    for name, before in (
+        ("program_net", "linear"),
+        ("free_mixture", 0.0),
+        ("program_gain", 1.0),
+        ("backbone_args", {}),
+    ):
         if facts[name] == before:
             del facts[name]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())

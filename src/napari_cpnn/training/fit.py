@@ -18,7 +18,8 @@ from lightning.pytorch import Trainer
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.geometry import IntArray
 from napari_cpnn.mapping.predictor import Predictor, choose_device, choose_precision, is_out_of_memory
-from napari_cpnn.models import CPNN, build_model, get_backbone, load_model
+from napari_cpnn.models import CPNN, build_model, load_model
+from napari_cpnn.models.backbones.build import start_backbone
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
@@ -99,7 +100,7 @@ def train(
     if state is not None:
         state.require_same(settings, folder.path)
     with torch.random.fork_rng():
-        get_backbone(settings.backbone).build(settings.weights)
+        start_backbone(settings)
     with folder.scratch() as scratch, _own_random_state(settings.seed), _quiet_lightning():
         data = prepare(samples, prototypes, settings, scratch, progress and folder.writes)
         if state is not None:

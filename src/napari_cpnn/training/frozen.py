@@ -22,7 +22,8 @@ from napari_cpnn.training.data import CHUNK, SpotData
 
 def is_frozen(settings: TrainingSettings) -> bool:
     """Whether each patch, in each of its symmetries, has the same features throughout the run."""
-    return settings.backbone_learning_rate == 0 and settings.stain_augment == 0
+    never_learns = settings.backbone == "frozen" or settings.backbone_learning_rate == 0
+    return never_learns and settings.stain_augment == 0
 
 
 def with_features(data: SpotData, model: CPNN, settings: TrainingSettings, folder: Path) -> SpotData:

@@ -29,8 +29,8 @@ def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, 
     SettingsError
         ``layer_decay`` is not 1 for a backbone whose stages are not known.
     """
-    for parameter in model.backbone.parameters():
-        parameter.requires_grad_(settings.backbone_learning_rate > 0)
+    if settings.backbone_learning_rate == 0:
+        model.backbone.requires_grad_(False)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -1,101 +1,35 @@
-"""The registry of image networks, patch -> features.
+"""The registry of image networks, patch -> features, and of the backbones that are made of them.
 
 This module knows their names, sizes and licences without torch; the networks are imported when one is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_cpnn.errors import SettingsError
+from napari_cpnn.models.backbones.encoder import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PRETRAINED,
+    EncoderInfo,
+    WeightsSource,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
-#: Normalisation of networks trained on ImageNet by torchvision's recipe; RGB on a scale of 0 to 1.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """A file of pre-trained weights that can be downloaded.
-
-    Parameters
-    ----------
-    url
-        Where it is.
-    sha256
-        Its checksum, whole.
-    """
-
-    url: str
-    sha256: str
-
-    @property
-    def file_name(self) -> str:
-        """The last part of the address."""
-        return self.url.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True)
-class BackboneInfo:
-    """What is known of an image network.
-
-    Parameters
-    ----------
-    name
-        Its name in the registry.
-    description
-        One line for people who choose.
-    n_features
-        Features per patch.
-    min_px
-        The smallest patch it can take.
-    mean, std
-        Normalisation of its input, RGB on a scale of 0 to 1.
-    licence
-        Terms of the pre-trained weights, in words.
-    commercial_use
-        Whether these terms allow commercial use.
-    imagenet
-        Where its ImageNet weights are.
-    network
-        Makes it, with random weights; :meth:`build` is what others call.
-    """
-
-    name: str
-    description: str
-    n_features: int
-    min_px: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    licence: str
-    commercial_use: bool
-    imagenet: WeightsSource
-    network: Callable[[], nn.Module]
-
-    def build(self, weights: str = "none") -> nn.Module:
-        """The network, which takes ``(N, 3, S, S)`` normalised images and gives ``(N, n_features)`` float32.
-
-        Parameters
-        ----------
-        weights
-            ``"imagenet"`` (downloaded once, checked), ``"none"`` (random), or the path of a file.
-
-        Raises
-        ------
-        WeightsError
-            When the weights cannot be had, or are of another network.
-        """
-        network = self.network()
-        if weights != "none":
-            from napari_cpnn.models.backbones.weights import load_weights
-
-            load_weights(network, self, weights)
-        return network
+__all__ = [
+    "BACKBONES",
+    "ENCODERS",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "PRETRAINED",
+    "EncoderInfo",
+    "WeightsSource",
+    "get_encoder",
+    "require_backbone",
+]
 
 
 def _stnet() -> nn.Module:
@@ -110,49 +44,111 @@ def _squeezenet() -> nn.Module:
     return SqueezeNetFeatures()
 
 
+def _resnet18() -> nn.Module:
+    from napari_cpnn.models.backbones.resnet import ResNetFeatures
+
+    return ResNetFeatures()
+
+
 _TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet, whose images have terms of their own"
 
-#: Every image network, by name.
-BACKBONES: dict[str, BackboneInfo] = {
+#: Every image network that comes with the package, by name.
+ENCODERS: dict[str, EncoderInfo] = {
     info.name: info
     for info in (
-        BackboneInfo(
+        EncoderInfo(
             name="stnet",
             description="ST-Net: DenseNet-121, 7.0 M parameters; the reference",
             n_features=1024,
             min_px=32,
+            trained_px=224,
+            trained_mpp=None,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             licence=_TORCHVISION_LICENCE,
             commercial_use=True,
-            imagenet=WeightsSource(
+            embed=True,
+            source=WeightsSource(
                 "https://download.pytorch.org/models/densenet121-a639ec97.pth",
                 "a639ec97d7c33b07ae66f0b5fb7d0192f95a3b11b7576c66c0126c2a727c4395",
             ),
             network=_stnet,
         ),
-        BackboneInfo(
+        EncoderInfo(
             name="squeezenet",
             description="SqueezeNet 1.1, 0.7 M parameters; several times faster, for laptops",
             n_features=512,
             min_px=32,
+            trained_px=224,
+            trained_mpp=None,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             licence=_TORCHVISION_LICENCE,
             commercial_use=True,
-            imagenet=WeightsSource(
+            embed=True,
+            source=WeightsSource(
                 "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
                 "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
             ),
             network=_squeezenet,
         ),
+        EncoderInfo(
+            name="resnet18",
+            description="ResNet-18, 11.2 M parameters, trained on ImageNet; the target network of TRIPLEX",
+            n_features=512,
+            min_px=32,
+            trained_px=224,
+            trained_mpp=None,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            licence=_TORCHVISION_LICENCE,
+            commercial_use=True,
+            embed=True,
+            source=WeightsSource(
+                "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+                "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+            ),
+            network=_resnet18,
+        ),
+        EncoderInfo(
+            name="ciga",
+            description="ResNet-18, 11.2 M parameters, self-supervised on 400,000 pathology patches (Ciga et al. 2022)",
+            n_features=512,
+            min_px=32,
+            trained_px=224,
+            trained_mpp=None,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            licence="none is stated with the weights (github.com/ozanciga/self-supervised-histopathology)",
+            commercial_use=False,
+            embed=False,
+            source=WeightsSource(
+                "https://github.com/ozanciga/self-supervised-histopathology/releases/download/tenpercent/"
+                "tenpercent_resnet18.ckpt"
+            ),
+            network=_resnet18,
+        ),
     )
 }
 
+#: What ``TrainingSettings.backbone`` takes, with a description.
+BACKBONES: dict[str, str] = {
+    **{info.name: info.description for info in ENCODERS.values()},
+    "frozen": "an encoder whose weights never change (encoder, encoder_weights); its features are computed once",
+    "triplex": "TRIPLEX: ResNet-18 on the patch, and a frozen encoder (encoder, encoder_weights) on what is around it",
+}
 
-def get_backbone(name: str) -> BackboneInfo:
+
+def require_backbone(name: str) -> str:
+    """``name``, when there is such a backbone; else a :class:`SettingsError` lists them."""
+    if name not in BACKBONES:
+        raise SettingsError(f"There is no backbone {name!r}; use one of {', '.join(BACKBONES)}.")
+    return name
+
+
+def get_encoder(name: str) -> EncoderInfo:
     """The entry of the registry; a :class:`SettingsError` lists the names when there is none."""
     try:
-        return BACKBONES[name]
+        return ENCODERS[name]
     except KeyError:
-        raise SettingsError(f"There is no backbone {name!r}; use one of {', '.join(BACKBONES)}.") from None
+        raise SettingsError(f"There is no encoder {name!r}; use one of {', '.join(ENCODERS)}.") from None

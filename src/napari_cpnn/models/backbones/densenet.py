@@ -15,6 +15,8 @@ class DenseNetFeatures(nn.Module):
     #: What :func:`load_weights` says when a file does not fit.
     architecture = "DenseNet-121"
 
+    n_features = 1024
+
     #: Names of the layers of ``features`` that have parameters, by resolution, from the image on.
     stages = (
         ("conv0", "norm0"),
@@ -30,10 +32,13 @@ class DenseNetFeatures(nn.Module):
 
         self.features: nn.Sequential = DenseNet121(spatial_dims=2, in_channels=3, out_channels=1).features
 
+    def maps(self, images: Tensor) -> Tensor:
+        """What comes before the pool, ``(N, 1024, S / 32, S / 32)``."""
+        return nn.functional.relu(self.features(images), inplace=True)
+
     def forward(self, images: Tensor) -> Tensor:
         # The mean is taken in float32: in bfloat16 it would lose what tells one patch from another.
-        maps: Tensor = nn.functional.relu(self.features(images), inplace=True)
-        return maps.mean(dim=(2, 3), dtype=torch.float32)
+        return self.maps(images).mean(dim=(2, 3), dtype=torch.float32)
 
     @staticmethod
     def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -50,6 +50,8 @@ class SqueezeNetFeatures(nn.Module):
     #: What :func:`load_weights` says when a file does not fit.
     architecture = "SqueezeNet 1.1"
 
+    n_features = 512
+
     #: Positions of the layers of ``features`` that have parameters, by resolution, from the image on.
     stages = (("0",), ("3", "4"), ("6", "7"), ("9", "10", "11", "12"))
 
@@ -66,9 +68,13 @@ class SqueezeNetFeatures(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def maps(self, images: Tensor) -> Tensor:
+        """What comes before the pool, ``(N, 512, S / 16, S / 16)`` or so."""
         maps: Tensor = self.features(images)
-        return maps.mean(dim=(2, 3), dtype=torch.float32)
+        return maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.maps(images).mean(dim=(2, 3), dtype=torch.float32)
 
     @staticmethod
     def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_cpnn.errors import WeightsError
-from napari_cpnn.models.backbones import BackboneInfo, WeightsSource
+from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, WeightsSource
 from napari_cpnn.samples import cache_folder
 
 
@@ -25,21 +25,21 @@ class _Renames(Protocol):
     def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
 
-def load_weights(network: nn.Module, info: BackboneInfo, weights: str) -> None:
-    """Fill ``network`` with ImageNet weights or those of a file.
+def load_weights(network: nn.Module, info: EncoderInfo, weights: str) -> None:
+    """Fill ``network`` with the encoder's pre-trained weights or those of a file.
 
     Parameters
     ----------
     weights
-        ``"imagenet"`` or a path: safetensors, a PyTorch state dictionary, Keras HDF5, or a napari-cpnn model, whose
-        backbone is taken.
+        ``"pretrained"`` (or ``"imagenet"``) or a path: safetensors, a PyTorch state dictionary, Keras HDF5, or a
+        napari-cpnn model, whose backbone is taken.
 
     Raises
     ------
     WeightsError
         When the file is missing, unreadable or of another network; nothing is loaded then.
     """
-    path = download(info) if weights == "imagenet" else Path(weights).expanduser()
+    path = download(info) if weights in PRETRAINED else Path(weights).expanduser()
     named = cast(_Renames, network)
     state = named.rename(_without_prefix(read_state(path)))
     target = network.state_dict()
@@ -48,15 +48,16 @@ def load_weights(network: nn.Module, info: BackboneInfo, weights: str) -> None:
     missing, unexpected = required - set(state), set(state) - set(target)
     if missing or unexpected:
         what = f"misses {_some(missing)}" if missing else f"also has {_some(unexpected)}"
+        such_as = "" if info.source is None else f", such as {info.source.file_name}"
         raise WeightsError(
-            f"{path} does not hold the weights of {named.architecture}: it {what}; choose a file for backbone "
-            f"{info.name!r}, such as {info.imagenet.file_name}."
+            f"{path} does not hold the weights of {named.architecture}: it {what}; choose a file for encoder "
+            f"{info.name!r}{such_as}."
         )
     for name, tensor in state.items():
         if tensor.shape != target[name].shape:
             raise WeightsError(
                 f"{path} does not hold the weights of {named.architecture}: {name} has shape {tuple(tensor.shape)}, "
-                f"not {tuple(target[name].shape)}; choose a file for backbone {info.name!r}."
+                f"not {tuple(target[name].shape)}; choose a file for encoder {info.name!r}."
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{path} is damaged: {name} has values that are not numbers; get the file again.")
@@ -68,11 +69,18 @@ def _some(names: set[str]) -> str:
     return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def download(info: BackboneInfo) -> Path:
-    """The ImageNet weights of a backbone in the user's cache, downloaded on first use and checked each time."""
+def download(info: EncoderInfo) -> Path:
+    """The pre-trained weights of an encoder in the user's cache, downloaded on first use and checked each time."""
     import pooch
 
-    source = info.imagenet
+    source = info.source
+    if source is None:
+        raise WeightsError(f"Encoder {info.name!r} has no pre-trained weights; give the path of a file.")
+    if source.sha256 is None:
+        raise WeightsError(
+            f"The weights of encoder {info.name!r} are not downloaded, since no checksum of them is published; "
+            f"get {source.url} yourself and give the path of the file as encoder_weights (or weights)."
+        )
     folder = cache_folder() / "weights"
     try:
         return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", source.file_name, folder))
@@ -83,8 +91,8 @@ def download(info: BackboneInfo) -> Path:
         ) from error
     except OSError as error:  # what requests raises without a network is one, too
         raise WeightsError(
-            f"The ImageNet weights of backbone {info.name!r} could not be downloaded from {source.url}; go online "
-            f"once, or {_by_hand(source)}, or choose weights 'none' to start from random ones."
+            f"The weights of encoder {info.name!r} could not be downloaded from {source.url}; go online once, or "
+            f"{_by_hand(source)}, or choose weights 'none' to start from random ones."
         ) from error
 
 
@@ -169,8 +177,8 @@ def _text(value: Any) -> str:
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop what wrappers put before every name; of one of our own models, keep the backbone."""
-    for prefix in ("module.", "model.", "backbone."):
+    """Drop what wrappers put before every name; of one of our own models, keep the image network or the encoder."""
+    for prefix in ("module.", "model.", "backbone.", "encoder."):
         if any(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
     return dict(state)

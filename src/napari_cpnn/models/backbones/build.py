@@ -1,0 +1,142 @@
+"""The image network of a model: with its start weights, or empty, to be filled by a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_cpnn.errors import SettingsError
+from napari_cpnn.models.backbones import EncoderInfo, get_encoder, require_backbone
+from napari_cpnn.models.card import ModelSpec
+from napari_cpnn.settings import TrainingSettings
+
+#: The network of TRIPLEX that sees the patch itself.
+TRIPLEX_TARGET = "resnet18"
+
+
+class FrozenEncoder(nn.Module):
+    """An encoder whose weights never change: no gradients, and batch statistics as they came, in training too.
+
+    Parameters
+    ----------
+    encoder
+        ``(N, 3, S, S)`` -> ``(N, F)``, with ``n_features`` F.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False).eval()
+        self.n_features = n_features_of(encoder)
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """As usual, but the encoder always evaluates."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def maps(self, images: Tensor) -> Tensor:
+        """What the encoder's own ``maps`` says, for one that has it."""
+        maps: Tensor = self.encoder.maps(images)  # type: ignore[operator]
+        return maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.encoder(images)
+        return features
+
+
+def start_backbone(settings: TrainingSettings) -> tuple[nn.Module, dict[str, Any]]:
+    """The image network of a new model, and what a checkpoint has to know to make it again.
+
+    Returns
+    -------
+    network
+        With start weights; what of it is frozen has no gradients.
+    backbone_args
+        For :attr:`~napari_cpnn.models.card.ModelSpec.backbone_args`.
+
+    Raises
+    ------
+    SettingsError
+        There is no such backbone or encoder.
+    WeightsError
+        Its weights cannot be had, or are of another network.
+    """
+    args = backbone_args(settings)
+    seen = patch_encoder(settings.backbone, args)
+    frozen = frozen_encoder(settings.backbone, args)
+    if frozen is None:
+        return seen.build(settings.weights), args
+    encoder = frozen.build(settings.encoder_weights)
+    if settings.backbone == "frozen":
+        return FrozenEncoder(encoder), args
+    return _triplex(seen, seen.build(settings.weights), frozen, encoder), args
+
+
+def empty_backbone(spec: ModelSpec) -> nn.Module:
+    """The image network of a model in a file, to be filled; works under ``torch.device("meta")``.
+
+    Raises
+    ------
+    SettingsError
+        There is no such backbone or encoder.
+    """
+    seen, frozen = patch_encoder(spec.backbone, spec.backbone_args), frozen_encoder(spec.backbone, spec.backbone_args)
+    if frozen is None:
+        return seen.network()
+    if spec.backbone == "frozen":
+        return FrozenEncoder(frozen.network())
+    return _triplex(seen, seen.network(), frozen, frozen.network())
+
+
+def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
+    """What the name of the backbone leaves open."""
+    if require_backbone(settings.backbone) in ("frozen", "triplex"):
+        return {"encoder": get_encoder(settings.encoder).name}
+    return {}
+
+
+def patch_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo:
+    """The encoder that sees the patch, whose normalisation and least size are the model's."""
+    if require_backbone(backbone) == "triplex":
+        return get_encoder(TRIPLEX_TARGET)
+    return _frozen(args) if backbone == "frozen" else get_encoder(backbone)
+
+
+def frozen_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo | None:
+    """The encoder of a backbone whose weights never change, if there is one; it is ``network.encoder``."""
+    return _frozen(args) if require_backbone(backbone) in ("frozen", "triplex") else None
+
+
+def _frozen(args: dict[str, Any]) -> EncoderInfo:
+    if not isinstance(args.get("encoder"), str):
+        raise SettingsError("The frozen encoder is not named.")
+    return get_encoder(args["encoder"])
+
+
+def _triplex(seen: EncoderInfo, target: nn.Module, frozen: EncoderInfo, encoder: nn.Module) -> nn.Module:
+    from napari_cpnn.models.triplex import Triplex
+
+    # (v - mean') / std' of v = std x + mean
+    scale = tuple(s / f for s, f in zip(seen.std, frozen.std, strict=True))
+    shift = tuple((m - f) / s for m, f, s in zip(seen.mean, frozen.mean, frozen.std, strict=True))
+    return Triplex(target, encoder, (scale, shift))
+
+
+def n_features_of(network: nn.Module) -> int:
+    """Numbers per patch that an image network gives."""
+    return int(network.n_features)  # type: ignore[arg-type]
+
+
+def encoder_fingerprint(network: nn.Module) -> str:
+    """Hash of the weights of an encoder; what was computed with other weights has another one."""
+    digest = hashlib.sha256(type(network).__name__.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        if name.endswith("num_batches_tracked"):  # counts, and is not used
+            continue
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
