@@ -158,11 +158,19 @@ class TrainingSettings(_Settings):
 
     backbone: str = _field(
         "stnet",
-        "image network: stnet (DenseNet-121), squeezenet (SqueezeNet 1.1), resnet18, ciga, or frozen (an encoder)",
+        "image network: stnet (DenseNet-121), squeezenet (SqueezeNet 1.1), resnet18, ciga, frozen (an encoder), or "
+        "triplex (TRIPLEX)",
     )
     weights: str = _field("imagenet", "start weights of the backbone: imagenet, none, or a file")
     encoder: str = _field("ciga", "frozen image encoder: of backbone 'frozen', and of the surroundings in 'triplex'")
     encoder_weights: str = _field("pretrained", "weights of the frozen encoder: pretrained, none, or a file")
+    target: str = _field("resnet18", "triplex: image network of the patch itself; weights are its start weights")
+    context_pitch_um: float | None = _field(
+        None, "triplex: distance of the tokens of a slide in um; none: the pitch of the spots' array"
+    )
+    max_tokens: int = _field(
+        1024, "triplex: a slide has at most this many tokens; larger slides have them farther apart"
+    )
     head: Literal["cpnn", "linear"] = _field("cpnn", "cpnn, or linear: the plain head of ST-Net")
     loss: Literal["pcc", "mse"] = _field("pcc", "loss on expression")
     correlation: Literal["slide", "batch"] = _field(
@@ -240,6 +248,11 @@ class TrainingSettings(_Settings):
             self.prototype_mode in ("learned", "fixed", "random"),
             f"Prototypes can be 'learned', 'fixed' or 'random', not {self.prototype_mode!r}.",
         )
+        _check(
+            self.context_pitch_um is None or self.context_pitch_um > 0,
+            "The distance of tokens must be a positive number.",
+        )
+        _check(self.max_tokens >= 1, "A slide needs at least one token.")
         _check(self.n_programs >= 0, "The number of programs cannot be negative.")
         _check(self.program_net in ("mlp", "linear"), f"Programs can be 'mlp' or 'linear', not {self.program_net!r}.")
         _check(0 <= self.free_mixture < 1, "The share of the free mixture must be in [0, 1).")

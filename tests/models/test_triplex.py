@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from napari_cpnn.errors import SettingsError
+from napari_cpnn.models import CPNN, build_model, load_model, predict_symmetric, save_model
 from napari_cpnn.models.backbones.squeezenet import SqueezeNetFeatures
 from napari_cpnn.models.triplex import (
     CENTER,
@@ -18,6 +22,7 @@ from napari_cpnn.models.triplex import (
 )
 from napari_cpnn.models.triplex.attention import Attention, masking_bias
 from napari_cpnn.models.triplex.encoders import GlobalEncoder, NeighbourEncoder, PositionEncoding
+from napari_cpnn.settings import TrainingSettings
 
 F = 12  # frozen features in these tests
 
@@ -204,3 +209,71 @@ def test_tokens_of_a_patch(size: int, n_tokens: int) -> None:
     """SqueezeNet has 13 x 13 maps at 224 px; TRIPLEX takes at most 7 x 7 tokens."""
     network = Triplex(SqueezeNetFeatures(), TinyNet(), ((1.0,) * 3, (0.0,) * 3))
     assert network.look(torch.randn(2, 3, size, size)).shape == (2, n_tokens, 512)
+
+
+def make_model(profiles: np.ndarray, mean_expression: np.ndarray, **changes: object) -> CPNN:
+    settings = TrainingSettings(
+        **{
+            "backbone": "triplex",
+            "weights": "none",
+            "encoder": "squeezenet",
+            "encoder_weights": "none",
+            "target": "squeezenet",
+            "context_pitch_um": 200.0,
+            "n_programs": 3,
+            "hidden": 16,
+            **changes,
+        }
+    )
+    return build_model(settings, [f"g{i}" for i in range(40)], ["a", "b", "c"], profiles, mean_expression).eval()
+
+
+@pytest.mark.parametrize("head", ["cpnn", "linear"])
+def test_a_patch_gets_the_same_bits_whatever_its_batch(
+    head: str, profiles: np.ndarray, mean_expression: np.ndarray, rng: np.random.Generator
+) -> None:
+    model = make_model(profiles, mean_expression, head=head, n_programs=3 if head == "cpnn" else 0)
+    images = model.normalize(rng.integers(0, 256, (11, 64, 64, 3), dtype=np.uint8))
+    with torch.inference_mode():
+        frozen = model.features(images)
+        tokens = SlideTokens(frozen, torch.rand(11, 2) * 1000, 200.0)
+        around = Surroundings(
+            frozen[torch.randint(11, (11, 25))], torch.ones(11, 25, dtype=torch.bool), tokens.places_um,
+            torch.zeros(11, dtype=torch.long), [tokens],
+        )  # fmt: skip
+        together = model.predict(images, around)
+        for rows in (torch.tensor([4]), torch.tensor([10, 4, 0]), torch.randperm(11)):
+            apart = model.predict(images[rows], around[rows])
+            for part, whole in zip(apart, together, strict=True):
+                assert torch.equal(part.nan_to_num(), whole[rows].nan_to_num())
+        assert torch.equal(model(images[:1])[1], model(images)[1][:1])
+        symmetric = predict_symmetric(model, images[:2], around[:2])
+        mirrored = predict_symmetric(model, turned(images[:2], 5), around[:2].turned(5))
+    torch.testing.assert_close(symmetric.programs, mirrored.programs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_comes_back_from_its_file(
+    tmp_path: Path, profiles: np.ndarray, mean_expression: np.ndarray, rng: np.random.Generator
+) -> None:
+    model = make_model(profiles, mean_expression)
+    save_model(model, tmp_path / "m.safetensors")
+    again = load_model(tmp_path / "m.safetensors")
+    images = model.normalize(rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
+    assert again.needs_surroundings
+    assert again.encoder_fingerprint == model.encoder_fingerprint
+    assert torch.equal(model(images)[0], again(images)[0])
+
+
+@pytest.mark.parametrize("head", ["cpnn", "linear"])
+def test_every_view_has_a_head(head: str, profiles: np.ndarray, mean_expression: np.ndarray) -> None:
+    model = make_model(profiles, mean_expression, head=head, n_programs=3 if head == "cpnn" else 0)
+    images = torch.randn(2, 3, 64, 64)
+    views = model.views(model.look(images), Surroundings.alone(model.features(images)))
+    assert len(views) == 1 + len(model.view_heads) == 4
+    for view, view_head in zip(views[1:], model.view_heads, strict=True):
+        assert [len(part) for part in view_head(view)] == [2, 2]
+
+
+def test_triplex_without_a_pitch_is_refused(profiles: np.ndarray, mean_expression: np.ndarray) -> None:
+    with pytest.raises(SettingsError, match="context_pitch_um"):
+        make_model(profiles, mean_expression, context_pitch_um=None)

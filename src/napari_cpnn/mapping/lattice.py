@@ -21,16 +21,18 @@ class Lattice:
     ----------
     tissue
         ``(rows, cols)`` bool.
+    coarsest
+        The largest block, a power of two.
     """
 
-    def __init__(self, tissue: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, tissue: npt.NDArray[np.bool_], coarsest: int = COARSEST) -> None:
         self.shape = (tissue.shape[0], tissue.shape[1])
         rows, cols = self.shape
         self._tissue = tissue
         flat = np.arange(rows * cols, dtype=np.intp).reshape(rows, cols)
         self._representatives: dict[int, IntArray] = {1: np.where(tissue, flat, -1)}
         size = 1
-        while size < COARSEST:
+        while size < coarsest:
             size *= 2
             self._representatives[size] = self._merge(self._representatives[size // 2], size)
 

@@ -86,9 +86,10 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
         model = CPNN(spec, start_backbone(settings)[0], _provenance(settings))
-    if isinstance(model.head, LinearHead):
-        model.head.bias.data.copy_(torch.from_numpy(mean))
-    else:
+    for head in (model.head, *model.view_heads):
+        if isinstance(head, LinearHead):
+            head.bias.data.copy_(torch.from_numpy(mean))
+    if isinstance(model.head, PrototypeHead):
         _start(model.head, settings, start, torch.from_numpy(mean))
     return model
 

@@ -84,7 +84,7 @@ def load_model(path: str | Path) -> CPNN:
     try:
         with torch.device("meta"):  # no time for random weights that are replaced at once
             model = CPNN(spec, empty_backbone(spec), provenance)
-            model.domain = None if n_axes is None else Domain(n_features_of(model.backbone), n_axes)
+            model.domain = None if n_axes is None else Domain(model.n_own_features, n_axes)
     except (RuntimeError, ValueError) as error:  # sizes that no tensor can have
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"The model card in {path} cannot be used: {reason}; get the file again.") from error

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from napari_cpnn.genes import require_genes
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.models.backbones.build import n_features_of
+from napari_cpnn.models.backbones.build import encoder_fingerprint, n_features_of
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.models.chunks import in_chunks
 from napari_cpnn.models.decoder import Decoder
@@ -115,6 +115,16 @@ class CPNN(nn.Module):
     def needs_surroundings(self) -> bool:
         """Whether a prediction depends on more than the patch: on its neighbours and its slide (TRIPLEX)."""
         return isinstance(self.backbone, Triplex)
+
+    @property
+    def n_own_features(self) -> int:
+        """F of :meth:`features`."""
+        return n_features_of(self.backbone.encoder if isinstance(self.backbone, Triplex) else self.backbone)
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        """Hash of the weights of the frozen encoder, which features on disk belong to."""
+        return encoder_fingerprint(self.backbone.encoder)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, Tensor]:
         """Weights ``(N, C)`` and programs ``(N, R)`` of normalised images ``(N, 3, S, S)``, in float32.

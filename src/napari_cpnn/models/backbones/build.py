@@ -13,9 +13,6 @@ from napari_cpnn.models.backbones import EncoderInfo, get_encoder, require_backb
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.settings import TrainingSettings
 
-#: The network of TRIPLEX that sees the patch itself.
-TRIPLEX_TARGET = "resnet18"
-
 
 class FrozenEncoder(nn.Module):
     """An encoder whose weights never change: no gradients, and batch statistics as they came, in training too.
@@ -93,15 +90,23 @@ def empty_backbone(spec: ModelSpec) -> nn.Module:
 
 def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
     """What the name of the backbone leaves open."""
-    if require_backbone(settings.backbone) in ("frozen", "triplex"):
-        return {"encoder": get_encoder(settings.encoder).name}
-    return {}
+    backbone = require_backbone(settings.backbone)
+    if backbone == "triplex":
+        if settings.context_pitch_um is None:
+            raise SettingsError("TRIPLEX needs the pitch of the spots' array: set context_pitch_um.")
+        return {
+            "encoder": get_encoder(settings.encoder).name,
+            "target": get_encoder(settings.target).name,
+            "pitch_um": settings.context_pitch_um,
+            "max_tokens": settings.max_tokens,
+        }
+    return {"encoder": get_encoder(settings.encoder).name} if backbone == "frozen" else {}
 
 
 def patch_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo:
     """The encoder that sees the patch, whose normalisation and least size are the model's."""
     if require_backbone(backbone) == "triplex":
-        return get_encoder(TRIPLEX_TARGET)
+        return _named(args, "target")
     return _frozen(args) if backbone == "frozen" else get_encoder(backbone)
 
 
@@ -111,9 +116,13 @@ def frozen_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo | None:
 
 
 def _frozen(args: dict[str, Any]) -> EncoderInfo:
-    if not isinstance(args.get("encoder"), str):
-        raise SettingsError("The frozen encoder is not named.")
-    return get_encoder(args["encoder"])
+    return _named(args, "encoder")
+
+
+def _named(args: dict[str, Any], role: str) -> EncoderInfo:
+    if not isinstance(args.get(role), str):
+        raise SettingsError(f"The {role} network is not named.")
+    return get_encoder(args[role])
 
 
 def _triplex(seen: EncoderInfo, target: nn.Module, frozen: EncoderInfo, encoder: nn.Module) -> nn.Module:

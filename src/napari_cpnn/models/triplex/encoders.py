@@ -35,7 +35,7 @@ class NeighbourEncoder(nn.Module):
         self.position_bias = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))
         row, col = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
         apart = [(v.flatten()[:, None] - v.flatten()) + side - 1 for v in (row, col)]
-        self.register_buffer("offsets", apart[0] * (2 * side - 1) + apart[1], persistent=False)
+        self.register_buffer("offsets", apart[0] * (2 * side - 1) + apart[1])
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """Tokens ``(N, side^2, width)`` from frozen features ``(N, side^2, F)`` of which some are ``present``.
@@ -65,7 +65,7 @@ class PositionEncoding(nn.Module):
         self.weight = nn.Parameter(torch.empty(9, width).uniform_(-1 / 3, 1 / 3))
         self.bias = nn.Parameter(torch.zeros(width))
         steps = torch.tensor([-1.0, 0.0, 1.0])
-        self.register_buffer("taps", torch.cartesian_prod(steps, steps), persistent=False)
+        self.register_buffer("taps", torch.cartesian_prod(steps, steps))
 
     def forward(self, queries: Tensor, at: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
         """``queries (Q, width)`` at ``at (Q, 2)`` with what tokens ``(T, width)`` at ``positions (T, 2)`` add."""

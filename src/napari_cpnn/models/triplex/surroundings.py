@@ -18,7 +18,7 @@ CENTER = SIDE * SIDE // 2
 
 
 def turned(images: Tensor, symmetry: int) -> Tensor:
-    """``(N, C, S, S)`` in one of the eight symmetries of the square: ``symmetry % 4`` quarter turns, mirrored from 4."""
+    """``(N, C, S, S)`` in one of the symmetries of the square: ``symmetry % 4`` quarter turns, mirrored from 4."""
     images = images.rot90(symmetry % 4, (2, 3))
     return images.flip(3) if symmetry >= 4 else images
 
