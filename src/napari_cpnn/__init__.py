@@ -33,12 +33,20 @@ _HOMES = {
     "CPNN": "models",
     "predict_map": "mapping",
     "CompositionMap": "mapping",
+    "to_anndata": "export",
+    "to_h5ad": "export",
+    "to_spatialdata": "export",
+    "to_geojson": "export",
+    "to_ome_zarr": "export",
+    "to_csv": "export",
+    "export_map": "export",
     "PatchSpec": "geometry",
     "PrototypeSettings": "settings",
     "DeconvolutionSettings": "settings",
     "TrainingSettings": "settings",
     "EvaluationSettings": "settings",
     "MappingSettings": "settings",
+    "ExportSettings": "settings",
     "TissueSettings": "settings",
     "CpnnError": "errors",
     "fetch_her2st": "samples",
@@ -49,6 +57,13 @@ __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from napari_cpnn.errors import CpnnError as CpnnError
+    from napari_cpnn.export import export_map as export_map
+    from napari_cpnn.export import to_anndata as to_anndata
+    from napari_cpnn.export import to_csv as to_csv
+    from napari_cpnn.export import to_geojson as to_geojson
+    from napari_cpnn.export import to_h5ad as to_h5ad
+    from napari_cpnn.export import to_ome_zarr as to_ome_zarr
+    from napari_cpnn.export import to_spatialdata as to_spatialdata
     from napari_cpnn.geometry import PatchSpec as PatchSpec
     from napari_cpnn.mapping import CompositionMap as CompositionMap
     from napari_cpnn.mapping import predict_map as predict_map
@@ -64,6 +79,7 @@ if TYPE_CHECKING:
     from napari_cpnn.samples import sample_folder as sample_folder
     from napari_cpnn.settings import DeconvolutionSettings as DeconvolutionSettings
     from napari_cpnn.settings import EvaluationSettings as EvaluationSettings
+    from napari_cpnn.settings import ExportSettings as ExportSettings
     from napari_cpnn.settings import MappingSettings as MappingSettings
     from napari_cpnn.settings import PrototypeSettings as PrototypeSettings
     from napari_cpnn.settings import TissueSettings as TissueSettings

@@ -59,6 +59,10 @@ class MappingError(CpnnError):
     """A map cannot be computed, read or stored."""
 
 
+class ExportError(CpnnError):
+    """A map cannot be written for another program."""
+
+
 class DownloadError(CpnnError):
     """A file could not be downloaded, or arrived damaged."""
 

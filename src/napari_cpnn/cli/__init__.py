@@ -16,6 +16,7 @@ from typing import Any
 
 from napari_cpnn._version import __version__
 from napari_cpnn.cli.evaluation import add_evaluation_commands
+from napari_cpnn.cli.exporting import add_export_command
 from napari_cpnn.cli.options import Command
 from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.viewing import add_viewing_commands
@@ -87,4 +88,5 @@ def _parser() -> argparse.ArgumentParser:
     add_viewing_commands(command)
     add_science_commands(command)
     add_evaluation_commands(command)
+    add_export_command(command)
     return parser

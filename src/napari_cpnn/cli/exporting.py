@@ -1,0 +1,70 @@
+"""The command that writes maps for other programs: export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from napari_cpnn.cli.options import AddCommand, add_settings, chosen_settings, pixel_size
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.settings import ExportSettings
+
+#: As in ``napari_cpnn.export.FORMATS``, which needs heavier libraries than the help of the command.
+_FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv")
+
+
+def add_export_command(command: AddCommand) -> None:
+    """Register export."""
+    sub = command("export", _export, "write a map for squidpy, napari-spatialdata, QuPath and others")
+    sub.add_argument("map", type=Path, help="map (.zarr), as predict writes it")
+    sub.add_argument(
+        "--out", type=Path, required=True, help=".h5ad (AnnData), .zarr (SpatialData), .ome.zarr, .geojson or .csv"
+    )
+    sub.add_argument("--format", choices=_FORMATS, help="whatever the ending says")
+    sub.add_argument(
+        "--genes",
+        nargs="+",
+        metavar="GENE",
+        help="names; 'all'; or a text file with one per line (default: all in AnnData and SpatialData, else none)",
+    )
+    sub.add_argument("--slide", type=Path, help="the slide of the map, for its picture")
+    sub.add_argument("--mpp", help="um per pixel of the slide, or y,x (default: as the map was made)")
+    sub.add_argument("--overwrite", action="store_true", help="replace a result that is there")
+    add_settings(sub, ExportSettings)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from napari_cpnn.export import export_map, format_of
+    from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.slides import open_slide
+
+    kind = args.format or format_of(args.out)
+    if args.out.resolve() == args.map.resolve():
+        raise CpnnError(f"{args.out} is the map itself; choose another name for --out.")
+    cmap = CompositionMap.load(args.map)
+    slide = None if args.slide is None else open_slide(args.slide, mpp=pixel_size(args.mpp))
+    try:
+        genes = _chosen_genes(args.genes, cmap.genes)
+        settings = chosen_settings(args, ExportSettings)
+        export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite)
+    finally:
+        if slide is not None:
+            slide.close()
+    print(f"{cmap!r} -> {args.out}")
+
+
+def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] | None:
+    """Names as they are; all for the word ``all``; the lines of a file where the one word is its path."""
+    if words is None:
+        return None
+    if len(words) > 1 or words[0] in known:
+        return words
+    if words[0] == "all":
+        return list(known)
+    path = Path(words[0])
+    if not path.is_file():
+        return words
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CpnnError(f"{path} cannot be read as a list of genes ({error}).") from error

@@ -1,0 +1,185 @@
+"""What every export starts from: the computed tissue cells of a map, and where they lie on the slide."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import CpnnWarning, ExportError, PixelSizeError
+from napari_cpnn.genes import require_genes
+from napari_cpnn.geometry import FloatArray, Grid, IntArray, Mpp, as_mpp
+from napari_cpnn.mapping import DONE
+from napari_cpnn.models.decoder import Decoder
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.slides import Slide
+
+#: Rows of the map that are copied at a time.
+_ROWS = 64
+#: Pixel sizes that differ by less are the same: files round them.
+_SAME_MPP = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class MapCells:
+    """The N computed tissue cells of a map at one moment; the map may go on being filled.
+
+    Parameters
+    ----------
+    grid, decoder, provenance
+        The map's.
+    index
+        ``(N, 2)`` row and column of each cell, row by row.
+    weights, programs
+        ``(N, C)`` and ``(N, R)`` float16.
+    out_of_domain
+        ``(N,)`` float32; NaN where the model cannot tell.
+    """
+
+    grid: Grid
+    decoder: Decoder
+    provenance: dict[str, Any]
+    index: IntArray
+    weights: npt.NDArray[np.float16]
+    programs: npt.NDArray[np.float16]
+    out_of_domain: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, cmap: CompositionMap) -> MapCells:
+        """A copy of what is known now; :class:`ExportError` when that is nothing."""
+        parts = []
+        for top in range(0, cmap.grid.shape[0], _ROWS):
+            window = (slice(top, top + _ROWS), slice(None))
+            # The state is read before the values: what it calls done has its values in the block.
+            row, col = np.nonzero(cmap.state[window] == DONE)
+            block = cmap.block(window)
+            index = np.stack([row + top, col], axis=1)
+            parts.append((index, block.weights[row, col], block.programs[row, col], block.out_of_domain[row, col]))
+        index, weights, programs, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+        if not len(index):
+            raise ExportError("Nothing of the map has been computed yet, so there is nothing to export.")
+        return cls(cmap.grid, cmap.decoder, cmap.provenance, index, weights, programs, scores.astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def cell_types(self) -> tuple[str, ...]:
+        return self.decoder.cell_types
+
+    @property
+    def centers_um(self) -> FloatArray:
+        """``(N, 2)`` slide micrometres (y, x) of the centres."""
+        return self.grid.centers_um(self.index)
+
+    @property
+    def dominant(self) -> npt.NDArray[np.intp]:
+        """``(N,)`` index of the cell type with the largest share; -1 for a model without cell types."""
+        if not self.cell_types:
+            return np.full(len(self), -1, dtype=np.intp)
+        return np.asarray(self.weights.argmax(axis=1), dtype=np.intp)
+
+    def genes(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
+        """The genes that are meant: all for ``None``, else those that are named, each once."""
+        if wanted is None:
+            return self.decoder.genes
+        if isinstance(wanted, str):
+            wanted = [wanted]
+        unique = tuple(dict.fromkeys(wanted))
+        require_genes(self.decoder.genes, unique, "The model of this map")
+        return unique
+
+    def expression(self, genes: Sequence[str], part: slice = slice(None)) -> npt.NDArray[np.float32]:
+        """Predicted expression ``(n, genes)`` of a part of the cells, log1p of counts per 10,000."""
+        return self.decoder.expression(self.weights[part], self.programs[part], genes)
+
+    def blocks(self, genes: Sequence[str], block_mb: float) -> list[slice]:
+        """The cells in parts of which the expression takes about ``block_mb``."""
+        step = max(1, int(block_mb * 2**20 / (4 * max(1, len(genes)))))
+        return [slice(start, min(start + step, len(self))) for start in range(0, len(self), step)]
+
+    def lazy_expression(self, genes: Sequence[str], block_mb: float) -> Any:
+        """:meth:`expression` as a dask array, decoded block by block when it is written."""
+        import dask.array as da
+
+        blocks = self.blocks(genes, block_mb)
+        return da.from_array(  # type: ignore[no-untyped-call]
+            _LazyExpression(self, genes),
+            chunks=(tuple(b.stop - b.start for b in blocks), (len(genes),)),
+            name=f"expression-{uuid.uuid4().hex}",
+            meta=np.empty((0, 0), np.float32),
+            asarray=False,
+        )
+
+
+class _LazyExpression:
+    """Expression with the interface that ``dask.array.from_array`` needs."""
+
+    def __init__(self, cells: MapCells, genes: Sequence[str]) -> None:
+        self._cells, self._genes = cells, tuple(genes)
+        self.shape = (len(cells), len(self._genes))
+        self.dtype = np.dtype(np.float32)
+        self.ndim = 2
+
+    def __getitem__(self, index: tuple[slice, slice]) -> npt.NDArray[np.float32]:
+        return self._cells.expression(self._genes[index[1]], index[0])
+
+
+def pixel_size(cmap: CompositionMap, slide: Slide | None = None) -> Mpp:
+    """Micrometres per level-0 pixel ``(y, x)`` of the slide that the map lies on.
+
+    The pixel size with which the map was computed counts before the one that the slide's file states.
+
+    Raises
+    ------
+    PixelSizeError
+        When neither the map nor the slide knows it.
+    ExportError
+        When the slide cannot be the map's: its pixel size is another, or the map reaches over its edge.
+
+    Warns
+    -----
+    CpnnWarning
+        When the slide has another name and another content than the one that was mapped.
+    """
+    own = cmap.provenance.get("mpp")
+    mpp = None if own is None else as_mpp(own)
+    if slide is None:
+        if mpp is None:
+            raise PixelSizeError("The map does not say how large the pixels of its slide are; give the slide as well.")
+        return mpp
+    same_file = slide.identity == cmap.provenance.get("slide_identity")
+    if mpp is None:
+        mpp = slide.mpp
+    elif not same_file and slide.mpp is not None and not np.allclose(slide.mpp, mpp, rtol=_SAME_MPP):
+        raise ExportError(
+            f"{slide.label} has pixels of {slide.mpp[1]:.4g} x {slide.mpp[0]:.4g} um, but the map was made on a slide "
+            f"with {mpp[1]:.4g} x {mpp[0]:.4g} um; give the slide of the map."
+        )
+    if mpp is None:
+        raise PixelSizeError(
+            f"Neither the map nor {slide.label} says how large the pixels are; give mpp for the slide."
+        )
+    _require_fit(cmap.grid, slide, mpp)
+    name = cmap.provenance.get("slide")
+    if name is not None and not same_file and slide.name != name:
+        warnings.warn(f"The map was made on the slide {name}, not on {slide.name}.", CpnnWarning, stacklevel=3)
+    return mpp
+
+
+def _require_fit(grid: Grid, slide: Slide, mpp: Mpp) -> None:
+    """The last row and column may reach over the edge by less than a cell, the rest must lie on the slide."""
+    for n, origin, size_px, um in zip(grid.shape, grid.origin_um, slide.shape[:2], mpp, strict=True):
+        if origin + (n - 1) * grid.stride_um >= size_px * um:
+            extent = [o + k * grid.stride_um for k, o in zip(grid.shape, grid.origin_um, strict=True)]
+            raise ExportError(
+                f"The map reaches to {extent[0]:.0f} x {extent[1]:.0f} um (y, x), but {slide.label} has only "
+                f"{slide.shape[0] * mpp[0]:.0f} x {slide.shape[1] * mpp[1]:.0f} um; give the slide of the map."
+            )

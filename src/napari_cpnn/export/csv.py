@@ -1,0 +1,74 @@
+"""Maps as CSV: one line per computed cell, written block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cpnn.export.cells import MapCells
+from napari_cpnn.export.files import replacing
+from napari_cpnn.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
+
+
+def to_csv(
+    cmap: CompositionMap,
+    path: str | Path,
+    genes: Sequence[str] | None = (),
+    settings: ExportSettings | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write one line per computed tissue cell.
+
+    Parameters
+    ----------
+    cmap
+        The map.
+    path
+        The file; it appears when it is complete.
+    genes
+        Names; ``None`` for all, by default none.
+    settings
+        Size of the blocks.
+    overwrite
+        Whether a file that is there is replaced.
+
+    Returns
+    -------
+    Path
+        The file. Its columns: ``row``, ``col``; ``x_um``, ``y_um`` (centre, slide micrometres); ``dominant_type``;
+        ``out_of_domain``; ``share: TYPE`` of each cell type, which sum to 1; then each gene (log1p of counts per
+        10,000) by its name. Unknown scores are empty.
+
+    Raises
+    ------
+    ExportError
+        When nothing is computed, or the file exists or cannot be written.
+    GenesError
+        When the model does not predict a gene.
+    """
+    import pandas as pd
+
+    settings, path = settings or ExportSettings(), Path(path)
+    with replacing(path, overwrite=overwrite) as temporary:
+        cells = MapCells.of(cmap)
+        chosen, types = cells.genes(genes), list(cells.cell_types)
+        centers, dominant = cells.centers_um, cells.dominant
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            for part in cells.blocks((*types, *chosen), settings.block_mb):
+                table = pd.DataFrame(cells.index[part], columns=["row", "col"])
+                table["x_um"], table["y_um"] = centers[part, 1], centers[part, 0]
+                if types:
+                    table["dominant_type"] = [types[k] for k in dominant[part]]
+                table["out_of_domain"] = cells.out_of_domain[part]
+                shares = pd.DataFrame(cells.weights[part].astype(np.float32), columns=[f"share: {t}" for t in types])
+                values = pd.DataFrame(cells.expression(chosen, part), columns=list(chosen))
+                table = pd.concat([table, shares, values], axis=1)
+                table.to_csv(file, index=False, header=part.start == 0, float_format="%.6g")
+    return path

@@ -1,0 +1,93 @@
+"""One door to all formats: the ending of the file says which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cpnn.errors import ExportError
+from napari_cpnn.export.csv import to_csv
+from napari_cpnn.export.geojson import to_geojson
+from napari_cpnn.export.ome_zarr import to_ome_zarr
+from napari_cpnn.export.spatial import to_spatialdata
+from napari_cpnn.export.tables import to_h5ad
+from napari_cpnn.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.slides import Slide
+
+#: Endings of each format; the longest that fits counts.
+FORMATS = {
+    "anndata": (".h5ad",),
+    "spatialdata": (".zarr",),
+    "ome-zarr": (".ome.zarr",),
+    "geojson": (".geojson",),
+    "csv": (".csv",),
+}
+
+
+def format_of(path: str | Path) -> str:
+    """The format that the ending of ``path`` stands for; :class:`ExportError` for another ending."""
+    name = Path(path).name.lower()
+    endings = {ending: kind for kind, of_kind in FORMATS.items() for ending in of_kind}
+    for ending in sorted(endings, key=len, reverse=True):
+        if name.endswith(ending):
+            return endings[ending]
+    raise ExportError(f"{path} has no ending that stands for a format; use {', '.join(endings)}, or give the format.")
+
+
+def export_map(
+    cmap: CompositionMap,
+    path: str | Path,
+    genes: Sequence[str] | None = None,
+    slide: Slide | None = None,
+    file_format: str | None = None,
+    settings: ExportSettings | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a map for another program.
+
+    Parameters
+    ----------
+    cmap
+        The map.
+    path
+        File or folder; its ending (`FORMATS`) is the format.
+    genes
+        Names. ``None``: all in AnnData and SpatialData, none elsewhere.
+    slide
+        The slide of the map, for its picture and pixel size.
+    file_format
+        One of `FORMATS`, whatever the ending says.
+    settings, overwrite
+        As for the function of the format: :func:`to_h5ad`, :func:`to_spatialdata`, :func:`to_ome_zarr`,
+        :func:`to_geojson`, :func:`to_csv`.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    ExportError, GenesError, PixelSizeError
+        As the function of the format.
+    """
+    path, kind = Path(path), file_format or format_of(path)
+    some = () if genes is None else genes
+    if kind == "anndata":
+        to_h5ad(cmap, path, genes, slide, settings, overwrite=overwrite)
+    elif kind == "spatialdata":
+        to_spatialdata(cmap, path, genes, slide, settings, overwrite=overwrite)
+    elif kind == "ome-zarr":
+        to_ome_zarr(cmap, path, some, settings, overwrite=overwrite)
+    elif kind == "geojson":
+        to_geojson(cmap, path, some, slide, settings, overwrite=overwrite)
+    elif kind == "csv":
+        to_csv(cmap, path, some, settings, overwrite=overwrite)
+    else:
+        raise ExportError(f"There is no format {kind!r}; use {', '.join(FORMATS)}.")
+    return path

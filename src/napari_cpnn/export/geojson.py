@@ -1,0 +1,176 @@
+"""Maps as GeoJSON for QuPath: regions of one dominant cell type, or single cells of the map, as polygons."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import ExportError
+from napari_cpnn.export.cells import MapCells, pixel_size
+from napari_cpnn.export.files import replacing
+from napari_cpnn.geometry import Grid, IntArray, Mpp, um_to_spatial
+from napari_cpnn.palette import type_colors
+from napari_cpnn.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.slides import Slide
+
+#: A thousandth of a level-0 pixel is far below what anyone sees, and halves the file.
+_DECIMALS = 3
+_NAMESPACE = uuid.UUID("a3d2b1f0-6c7e-5d3a-9b41-6e61706172c0")
+
+
+def to_geojson(
+    cmap: CompositionMap,
+    path: str | Path,
+    genes: Sequence[str] | None = (),
+    slide: Slide | None = None,
+    settings: ExportSettings | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write polygons that QuPath opens by drag and drop on the slide (*File > Import objects from file*).
+
+    Parameters
+    ----------
+    cmap
+        The map.
+    path
+        The file; it appears when it is complete.
+    genes
+        Genes whose mean expression becomes a measurement; ``None`` for all, by default none.
+    slide
+        Tells the pixel size where the map does not, and is checked against the map.
+    settings
+        ``units``: one annotation per region of touching cells (sides, not corners) with one dominant cell type, or
+        one detection per cell of the map; ``min_region_cells`` leaves out small regions.
+    overwrite
+        Whether a file that is there is replaced.
+
+    Returns
+    -------
+    Path
+        The file: a FeatureCollection. Polygons are in level-0 pixels (x, y), with holes where a region has them;
+        ``classification`` is the dominant type with its colour; ``measurements`` are the area in um^2, the number of
+        cells, the mean share of each type, the out-of-domain score, and mean log1p CP10k of the genes.
+
+    Raises
+    ------
+    ExportError
+        When nothing is computed, no region is large enough, the model has no cell types to make regions of, the
+        slide is not the map's, or the file exists or cannot be written.
+    GenesError, PixelSizeError
+        As for :func:`~napari_cpnn.export.to_anndata`.
+    """
+    settings, path = settings or ExportSettings(), Path(path)
+    with replacing(path, overwrite=overwrite) as temporary:
+        cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
+        chosen = cells.genes(genes)
+        regions = _regions(cells, settings)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write('{"type": "FeatureCollection", "features": [')
+            for number, feature in enumerate(_features(cells, regions, chosen, mpp)):
+                file.write(("\n" if number == 0 else ",\n") + json.dumps(feature, ensure_ascii=False, allow_nan=False))
+            file.write("\n]}\n")
+    return path
+
+
+@dataclass(frozen=True, eq=False)
+class _Regions:
+    """Which cells belong together: ``members`` (indices into the cells) in a row per region, cut at ``starts``."""
+
+    members: IntArray
+    starts: IntArray
+    object_type: str
+
+    def __iter__(self) -> Iterator[IntArray]:
+        yield from np.split(self.members, self.starts[1:])
+
+    def means(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Mean of ``values`` ``(N, n)`` over each region."""
+        sizes = np.diff(np.append(self.starts, len(self.members)))
+        sums = np.add.reduceat(values[self.members].astype(np.float64), self.starts, axis=0)
+        return np.asarray(sums / sizes[:, None])
+
+
+def _regions(cells: MapCells, settings: ExportSettings) -> _Regions:
+    everyone = np.arange(len(cells))
+    if settings.units == "cells":
+        return _Regions(everyone, everyone, "detection")
+    if not cells.cell_types:
+        raise ExportError("The model has no cell types to make regions of; export with units 'cells'.")
+    from skimage.measure import label
+
+    kinds = np.zeros(cells.grid.shape, dtype=np.int32)
+    row, col = cells.index.T
+    kinds[row, col] = cells.dominant + 1
+    labels = label(kinds, background=0, connectivity=1)[row, col]  # type: ignore[no-untyped-call]
+    sizes = np.bincount(labels)
+    keep = everyone[sizes[labels] >= settings.min_region_cells]
+    if not len(keep):
+        raise ExportError(
+            f"No region has {settings.min_region_cells} cells of one dominant type; the largest has {sizes[1:].max()}."
+        )
+    members = keep[np.argsort(labels[keep], kind="stable")]
+    starts = np.flatnonzero(np.diff(labels[members], prepend=-1))
+    return _Regions(members, starts, "annotation")
+
+
+def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp) -> Iterator[dict[str, Any]]:
+    shares, programs = regions.means(cells.weights), regions.means(cells.programs)
+    scores = regions.means(cells.out_of_domain[:, None])[:, 0]
+    colors = [tuple(bytes.fromhex(c[1:])) for c in type_colors(cells.cell_types).values()]
+    origin = f"{cells.provenance.get('slide_identity')} {cells.provenance.get('model_fingerprint')} {cells.grid}"
+    for number, members in enumerate(regions):
+        # Expression is linear in the composition, so that the mean follows from the mean composition.
+        expression = cells.decoder.expression(shares[number], programs[number], genes)
+        measurements = {
+            "Area um^2": len(members) * cells.grid.stride_um**2,
+            "Cells of the map": len(members),
+            "Out of domain": scores[number],
+            **{f"Share: {name}": value for name, value in zip(cells.cell_types, shares[number], strict=True)},
+            **{f"{gene} (log1p CP10k)": value for gene, value in zip(genes, expression, strict=True)},
+        }
+        properties: dict[str, Any] = {
+            "objectType": regions.object_type,
+            "isLocked": True,  # so that nobody drags it by accident
+            "measurements": {k: round(float(v), 6) for k, v in measurements.items() if np.isfinite(v)},
+        }
+        kind = int(cells.dominant[members[0]])
+        if kind >= 0:
+            properties["classification"] = {"name": cells.cell_types[kind], "color": list(colors[kind])}
+        yield {
+            "type": "Feature",
+            "id": str(uuid.uuid5(_NAMESPACE, f"{origin} {regions.object_type} {members[0]}")),
+            "geometry": _polygon(cells.grid, cells.index[members], mpp),
+            "properties": properties,
+        }
+
+
+def _polygon(grid: Grid, index: IntArray, mpp: Mpp) -> dict[str, Any]:
+    """The outline of connected cells ``(n, 2)`` in level-0 pixels, as a GeoJSON Polygon."""
+    import shapely
+
+    # Runs of cells in a row, so that few boxes are to be joined; on the grid, where corners are whole numbers.
+    row, col = index[np.lexsort((index[:, 1], index[:, 0]))].T
+    first = np.flatnonzero((np.diff(row, prepend=-2) != 0) | (np.diff(col, prepend=-2) != 1))
+    last = np.append(first[1:], len(row)) - 1
+    boxes = shapely.box(col[first], row[first], col[last] + 1, row[first] + 1)
+    outline = shapely.simplify(shapely.union_all(boxes), 0)  # without the corners that lie on a straight line
+    corners = shapely.transform(outline, lambda xy: _to_pixels(grid, xy, mpp))
+    shape: dict[str, Any] = shapely.geometry.mapping(shapely.geometry.polygon.orient(corners))
+    return shape
+
+
+def _to_pixels(grid: Grid, xy: npt.NDArray[np.float64], mpp: Mpp) -> npt.NDArray[np.float64]:
+    """Corners in cells (x, y) -> level-0 pixels (x, y)."""
+    um = xy[:, ::-1] * grid.stride_um + np.asarray(grid.origin_um)
+    return np.asarray(um_to_spatial(um, mpp).round(_DECIMALS))

@@ -1,0 +1,156 @@
+"""Maps as OME-Zarr: an image on the map's own grid with a channel per cell type and gene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.export.cells import MapCells
+from napari_cpnn.export.files import replacing
+from napari_cpnn.export.tables import provenance
+from napari_cpnn.palette import type_colors
+from napari_cpnn.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
+
+Channel = tuple[str, str, npt.NDArray[np.float32]]
+"""Name, colour as RRGGBB, and the values of the N cells."""
+
+_CHUNK = 512
+#: Viewers show every active channel at once; more than a few cannot be told apart.
+_ACTIVE = 3
+
+
+def to_ome_zarr(
+    cmap: CompositionMap,
+    path: str | Path,
+    genes: Sequence[str] | None = (),
+    settings: ExportSettings | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write the shares of all cell types, and chosen genes, as a multi-channel image.
+
+    Parameters
+    ----------
+    cmap
+        The map.
+    path
+        The ``.ome.zarr`` folder; it appears when it is complete.
+    genes
+        Names; ``None`` for all, by default none.
+    settings
+        Version of the format: 0.5 (Zarr 3, as napari-ome-zarr and ngff-zarr read it) or 0.4 (Zarr 2) for older
+        readers.
+    overwrite
+        Whether a Zarr folder that is there is replaced.
+
+    Returns
+    -------
+    Path
+        The folder: one array ``0`` of ``(channel, y, x)`` float32, one pixel per cell, NaN where nothing is known.
+        Scale and translation are in slide micrometres; the translation is the centre of the first pixel, as napari
+        places images, so that the map lies on a slide layer of ours. Channel names, colours and ranges are in
+        ``omero``, where the map comes from in ``napari_cpnn``.
+
+    Raises
+    ------
+    ExportError
+        When nothing is computed, or the folder exists or cannot be written.
+    GenesError
+        When the model does not predict a gene.
+    """
+    import zarr
+
+    settings, path = settings or ExportSettings(), Path(path)
+    with replacing(path, overwrite=overwrite) as temporary:
+        cells = MapCells.of(cmap)
+        chosen = cells.genes(genes)
+        old = settings.ome_zarr_version == "0.4"
+        group: Any = zarr.open_group(str(temporary), mode="w", zarr_format=2 if old else 3)
+        n_channels = sum(1 for _ in _names(cells, chosen))
+        image = group.create_array(
+            "0",
+            shape=(n_channels, *cells.grid.shape),
+            dtype=np.float32,
+            chunks=(1, *(min(_CHUNK, n) for n in cells.grid.shape)),
+            fill_value=np.float32(np.nan),
+            chunk_key_encoding={"name": "v2" if old else "default", "separator": "/"},
+            dimension_names=None if old else ("c", "y", "x"),
+        )
+        described = []
+        for number, (name, color, values) in enumerate(_channels(cells, chosen)):
+            plane = np.full(cells.grid.shape, np.nan, dtype=np.float32)
+            plane[tuple(cells.index.T)] = values
+            image[number] = plane
+            described.append(_omero_channel(name, color, values))
+        for channel in _most_common(cells):
+            described[channel]["active"] = True
+        # The attributes come last: without them the group is not an image.
+        group.attrs.update(_attributes(cells, path.name, described, settings.ome_zarr_version))
+    return path
+
+
+def _names(cells: MapCells, genes: Sequence[str]) -> Iterator[str]:
+    yield from cells.cell_types
+    if np.isfinite(cells.out_of_domain).any():
+        yield "Out of domain"
+    yield from genes
+
+
+def _channels(cells: MapCells, genes: Sequence[str]) -> Iterator[Channel]:
+    """The channels of :func:`_names`, one at a time in memory."""
+    colors = type_colors(cells.cell_types)
+    known = {name: k for k, name in enumerate(cells.cell_types)}
+    for number, name in enumerate(_names(cells, genes)):
+        if number < len(known):
+            yield name, colors[name].removeprefix("#"), cells.weights[:, known[name]].astype(np.float32)
+        elif name == "Out of domain" and number == len(known):
+            yield name, "FF0000", cells.out_of_domain
+        else:
+            yield name, "FFFFFF", cells.expression([name])[:, 0]
+
+
+def _most_common(cells: MapCells) -> list[int]:
+    """The cell types with the largest mean shares; without cell types the first channel."""
+    if not cells.cell_types:
+        return [0]
+    means = cells.weights.mean(axis=0, dtype=np.float64)
+    return [int(k) for k in np.argsort(-means)[:_ACTIVE]]
+
+
+def _omero_channel(name: str, color: str, values: npt.NDArray[np.float32]) -> dict[str, Any]:
+    finite = values[np.isfinite(values)]
+    low, high = min(0.0, float(finite.min())), max(float(finite.max()), 1e-3)
+    end = max(float(np.quantile(finite, 0.99)), low + 1e-3)
+    window = {"min": low, "max": max(high, end), "start": low, "end": end}
+    return {"label": name, "color": color, "active": False, "window": window}
+
+
+def _attributes(cells: MapCells, name: str, channels: list[dict[str, Any]], version: str) -> dict[str, Any]:
+    stride = cells.grid.stride_um
+    first = cells.grid.centers_um([(0, 0)])[0]
+    space = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
+    multiscales: dict[str, Any] = {
+        "name": name,
+        "axes": [{"name": "c", "type": "channel"}, *space],
+        "datasets": [
+            {
+                "path": "0",
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [1.0, stride, stride]},
+                    {"type": "translation", "translation": [0.0, float(first[0]), float(first[1])]},
+                ],
+            }
+        ],
+    }
+    omero = {"channels": channels, "rdefs": {"model": "color"}}
+    made = {"napari_cpnn": provenance(cells, None)}
+    if version == "0.4":
+        return {"multiscales": [{"version": version, **multiscales}], "omero": omero, **made}
+    return {"ome": {"version": version, "multiscales": [multiscales], "omero": omero}, **made}

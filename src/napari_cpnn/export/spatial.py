@@ -1,0 +1,157 @@
+"""Maps as SpatialData: a picture of the slide, the cells as squares, and a table that annotates them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import ExportError
+from napari_cpnn.export.cells import MapCells, pixel_size
+from napari_cpnn.export.files import replacing
+from napari_cpnn.export.tables import build_table, require_memory
+from napari_cpnn.geometry import Mpp, um_to_spatial
+from napari_cpnn.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.slides import Slide
+
+Picture = tuple[npt.NDArray[np.uint8], tuple[float, float]]
+
+
+def to_spatialdata(
+    cmap: CompositionMap,
+    path: str | Path | None = None,
+    genes: Sequence[str] | None = None,
+    slide: Slide | None = None,
+    settings: ExportSettings | None = None,
+    *,
+    overwrite: bool = False,
+) -> SpatialData:
+    """A map as SpatialData, as napari-spatialdata and spatialdata-plot read it.
+
+    Parameters
+    ----------
+    cmap
+        The map.
+    path
+        A ``.zarr`` folder to write; it appears when it is complete, and expression is never in memory as a whole.
+        ``None``: nothing is written.
+    genes
+        Names; ``None`` for all that the model predicts.
+    slide
+        A picture of it, at most ``settings.reference_px`` wide, becomes the image; the slide is not copied.
+    settings
+        How large a table may be in memory, and the picture.
+    overwrite
+        Whether a Zarr folder that is there is replaced.
+
+    Returns
+    -------
+    SpatialData
+        For a slide called ``S``: image ``S_image`` (multiscale RGB; only with a slide), shapes ``S_cells`` (one square
+        per computed cell), and ``table`` as of :func:`~napari_cpnn.export.to_anndata`, which annotates the squares
+        (``region``, ``cell_id``). Coordinate systems: ``S`` in level-0 pixels, as ``spatialdata_io.visium`` names and
+        scales it, so that measured spots of the same slide lie on the map; and ``S_um`` in micrometres. Read back from
+        ``path`` where one is given.
+
+    Raises
+    ------
+    ExportError
+        When nothing is computed, the slide is not the map's, the table is too large for memory and there is no
+        ``path``, spatialdata is not installed, or the folder exists or cannot be written.
+    GenesError, PixelSizeError
+        As for :func:`~napari_cpnn.export.to_anndata`.
+    """
+    settings = settings or ExportSettings()
+    if path is None:
+        cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
+        chosen = cells.genes(genes)
+        require_memory(cells, chosen, settings)
+        with _spatialdata():
+            return _build(cells, cells.expression(chosen), chosen, mpp, _picture(slide, settings))
+    path = Path(path)
+    with replacing(path, overwrite=overwrite) as temporary:
+        cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
+        chosen = cells.genes(genes)
+        lazy, pixels = cells.lazy_expression(chosen, settings.block_mb), _picture(slide, settings)
+        with _spatialdata():
+            _build(cells, lazy, chosen, mpp, pixels).write(temporary)
+    with _spatialdata() as library:
+        return library.read_zarr(path)
+
+
+@contextmanager
+def _spatialdata() -> Iterator[Any]:
+    """spatialdata, without the notes and warnings about its own inner life."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import spatialdata
+        except ImportError as error:
+            raise ExportError(
+                f"SpatialData needs the package spatialdata ({error}); run pip install 'napari-cpnn[spatialdata]'."
+            ) from error
+        yield spatialdata
+
+
+def _picture(slide: Slide | None, settings: ExportSettings) -> Picture | None:
+    """Pixels ``(y, x, 3)`` of the slide, and the level-0 pixels (y, x) that each stands for."""
+    if slide is None:
+        return None
+    pixels = slide.thumbnail(settings.reference_px)
+    return pixels, (slide.shape[0] / pixels.shape[0], slide.shape[1] / pixels.shape[1])
+
+
+def _build(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp, picture: Picture | None) -> SpatialData:
+    from spatialdata import SpatialData, sanitize_name
+    from spatialdata.models import TableModel
+
+    name = sanitize_name(str(cells.provenance.get("slide") or "map"))
+    table = build_table(cells, expression, genes, mpp, {})
+    del table.uns["spatial"]  # the picture is an element of its own here
+    table.obs["region"], table.obs["cell_id"] = f"{name}_cells", np.arange(len(cells))
+    table.obs["region"] = table.obs["region"].astype("category")
+    table = TableModel.parse(table, region=f"{name}_cells", region_key="region", instance_key="cell_id")
+    images = {} if picture is None else {f"{name}_image": _image(*picture, name, mpp)}
+    return SpatialData(images=images, shapes={f"{name}_cells": _squares(cells, name, mpp)}, tables={"table": table})
+
+
+def _systems(name: str, per_unit: tuple[float, float], mpp: Mpp) -> dict[str, Any]:
+    """From units of ``per_unit`` level-0 pixels (y, x) to both coordinate systems."""
+    from spatialdata.transformations import Identity, Scale
+
+    to_px = Identity() if per_unit == (1.0, 1.0) else Scale(np.array(per_unit), axes=("y", "x"))
+    return {name: to_px, f"{name}_um": Scale(np.array(per_unit) * np.array(mpp), axes=("y", "x"))}
+
+
+def _image(pixels: npt.NDArray[np.uint8], per_pixel: tuple[float, float], name: str, mpp: Mpp) -> Any:
+    from spatialdata.models import Image2DModel
+
+    n_halves = max(0, int(np.log2(max(pixels.shape[:2]) / 512)))
+    return Image2DModel.parse(
+        pixels.transpose(2, 0, 1),
+        dims=("c", "y", "x"),
+        c_coords=["r", "g", "b"],
+        scale_factors=[2] * n_halves or None,
+        transformations=_systems(name, per_pixel, mpp),
+    )
+
+
+def _squares(cells: MapCells, name: str, mpp: Mpp) -> Any:
+    import shapely
+    from geopandas import GeoDataFrame
+    from spatialdata.models import ShapesModel
+
+    half = cells.grid.stride_um / 2
+    low, high = um_to_spatial(cells.centers_um - half, mpp), um_to_spatial(cells.centers_um + half, mpp)
+    boxes = shapely.box(low[:, 0], low[:, 1], high[:, 0], high[:, 1])
+    return ShapesModel.parse(GeoDataFrame(geometry=boxes), transformations=_systems(name, (1.0, 1.0), mpp))
