@@ -23,6 +23,7 @@ class ColorModel(torch.nn.Module):
     """Fulfils the interface of ``CPNN`` that mapping uses."""
 
     genes, cell_types, patch, n_programs = GENES, TYPES, PATCH, 1
+    needs_surroundings = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,7 +15,9 @@ from napari_cpnn.models.prediction import Prediction
 if TYPE_CHECKING:
     import torch
 
-    from napari_cpnn.models import CPNN
+    from napari_cpnn.models import CPNN, Surroundings
+
+    _Step = Callable[[torch.Tensor, slice], Sequence[torch.Tensor]]
 
 FloatRows = npt.NDArray[np.float32]
 Precision = Literal["float32", "bfloat16"]
@@ -110,13 +112,16 @@ class Predictor:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
         return f"{name} {self.precision}"
 
-    def predict(self, images: npt.NDArray[np.uint8]) -> Prediction[FloatRows]:
+    def predict(self, images: npt.NDArray[np.uint8], surroundings: Surroundings | None = None) -> Prediction[FloatRows]:
         """Compositions of patches, and how far they are from the training tissue.
 
         Parameters
         ----------
         images
             ``(N, S, S, 3)`` uint8.
+        surroundings
+            Of a model that needs them (:class:`~napari_cpnn.mapping.places.SlideSurroundings`); without, each patch
+            counts as the only tissue of a slide.
 
         Returns
         -------
@@ -127,22 +132,28 @@ class Predictor:
         MappingError
             When not even a single patch fits into the memory of the device.
         """
-        return Prediction(*self._in_batches(images, self._forward))
+        around = None if surroundings is None else self.model.encode(surroundings.to(self.device))
+        return Prediction(
+            *self._in_batches(images, lambda x, rows: self._forward(x, None if around is None else around[rows]))
+        )
+
+    def look(self, images: npt.NDArray[np.uint8]) -> tuple[FloatRows, FloatRows]:
+        """What :meth:`CPNN.look` and :meth:`CPNN.features` make of patches ``(N, S, S, 3)``, both float32."""
+        seen, features = self._in_batches(images, lambda x, _: (self.model.look(x), self.model.features(x)))
+        return seen, features
 
     def features(self, images: npt.NDArray[np.uint8]) -> FloatRows:
-        """What the backbone sees in patches ``(N, S, S, 3)``: ``(N, F)`` float32; no symmetries."""
-        (features,) = self._in_batches(images, lambda x: (self.model.features(x),))
+        """:meth:`CPNN.features` of patches ``(N, S, S, 3)``: ``(N, F)`` float32; no symmetries."""
+        (features,) = self._in_batches(images, lambda x, _: (self.model.features(x),))
         return features
 
-    def _in_batches(
-        self, images: npt.NDArray[np.uint8], function: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
-    ) -> tuple[FloatRows, ...]:
+    def _in_batches(self, images: npt.NDArray[np.uint8], function: _Step) -> tuple[FloatRows, ...]:
         parts: list[tuple[FloatRows, ...]] = []
         start = 0
         while start < len(images):
             step = min(len(images) - start, self.max_batch or len(images))
             try:
-                parts.append(self._run(images[start : start + step], function))
+                parts.append(self._run(images, slice(start, start + step), function))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -156,28 +167,26 @@ class Predictor:
             start += step
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
-    def _run(
-        self, images: npt.NDArray[np.uint8], function: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
-    ) -> tuple[FloatRows, ...]:
+    def _run(self, images: npt.NDArray[np.uint8], rows: slice, function: _Step) -> tuple[FloatRows, ...]:
         import torch
 
         with torch.inference_mode():
-            batch = torch.from_numpy(np.ascontiguousarray(images))
+            batch = torch.from_numpy(np.ascontiguousarray(images[rows]))
             if self.device.type == "cuda":
                 batch = batch.pin_memory().to(self.device, non_blocking=True)
             else:
                 batch = batch.to(self.device)
             x = self.model.normalize(batch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                results = function(x)
+                results = function(x, rows)
             return tuple(values.float().cpu().numpy() for values in results)
 
-    def _forward(self, x: torch.Tensor) -> Prediction[torch.Tensor]:
+    def _forward(self, x: torch.Tensor, surroundings: Surroundings | None) -> Prediction[torch.Tensor]:
         if not self.symmetries:
-            return self.model.predict(x)
+            return self.model.predict(x) if surroundings is None else self.model.predict(x, surroundings)
         from napari_cpnn.models import predict_symmetric
 
-        return predict_symmetric(self.model, x)
+        return predict_symmetric(self.model, x, surroundings)
 
     def _free_memory(self) -> None:
         import torch

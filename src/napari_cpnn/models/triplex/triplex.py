@@ -94,6 +94,16 @@ class Triplex(nn.Module):
         share = surroundings.present[..., None].float()
         return Views(fused, tokens.mean(dim=1), (near * share).sum(dim=1) / share.sum(dim=1), place)
 
+    def from_patch(self, place: Tensor, seen: Tensor) -> Tensor:
+        """``(N, 512)``: what :meth:`place` takes from :meth:`look`; once a slide is encoded, it never changes."""
+        return self.fusion.attend(place, self.embed(seen))
+
+    def fuse(self, place: Tensor, from_patch: Tensor, neighbours: Tensor, present: Tensor) -> Tensor:
+        """Fused features ``(N, 512)`` from the two above, and from the block of neighbours."""
+        near = self.neighbours(neighbours, present)
+        fused: Tensor = self.fusion(from_patch, self.fusion.attend(place, near, present))
+        return fused
+
     def encode(self, tokens: SlideTokens) -> SlideTokens:
         """The tokens of a slide with what places attend to, for any number of :meth:`place` on it."""
         return dataclasses.replace(tokens, states=tuple(self.overall.encode(tokens.features, tokens.positions)))

@@ -1,0 +1,196 @@
+"""Predictions at any places of a slide, with what a model needs to know around them.
+
+Evaluation, and tasks on a cluster, predict here; the live mapper does the same, in the order of a view
+(:mod:`napari_cpnn.mapping.cells`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import MappingError
+from napari_cpnn.geometry import FloatArray
+from napari_cpnn.mapping.context import ContextPlan, keys_of
+from napari_cpnn.mapping.feature_store import FeatureStore
+from napari_cpnn.mapping.predictor import FloatRows, Predictor
+from napari_cpnn.models.prediction import Prediction
+from napari_cpnn.slides import PatchReader, Slide
+
+if TYPE_CHECKING:
+    from napari_cpnn.models import CPNN, SlideTokens, Surroundings
+
+#: Patches cut and predicted at a time.
+_CHUNK = 256
+
+
+class SlideSurroundings:
+    """The surroundings of places on one slide, as a model that needs them sees them.
+
+    Parameters
+    ----------
+    slide, model
+        The model's frozen encoder is what sees.
+    predictor
+        The model on its device.
+    keep
+        Keep features on disk, for other runs and models with the same encoder.
+
+    Attributes
+    ----------
+    plan
+        Where the model looks.
+    store
+        Frozen features by place.
+    failed
+        Keys of patches that cannot be read; they count as absent.
+    """
+
+    def __init__(self, slide: Slide, model: CPNN, predictor: Predictor, keep: bool = True) -> None:
+        self.plan = ContextPlan.of(slide, model)
+        self.store = FeatureStore.of(slide, model, predictor.precision, keep)
+        self.failed: set[int] = set()
+        self._reader = PatchReader(slide, model.patch)
+        self._predictor = predictor
+        self._name = slide.name
+        self._tokens: SlideTokens | None = None
+
+    @property
+    def tokens(self) -> SlideTokens:
+        """The tokens of the slide; computed when they are first asked for.
+
+        Raises
+        ------
+        MappingError
+            When none of their patches can be read.
+        """
+        if self._tokens is None:
+            places = self.plan.tokens_um
+            self.see(places)
+            self._tokens = slide_tokens(self.plan, self.store, self._usable(keys_of(places)), self._name)
+            self.store.flush()
+        return self._tokens
+
+    def at(self, centers_um: npt.ArrayLike) -> Surroundings:
+        """The surroundings of places ``(N, 2)``, slide micrometres, on the processor."""
+        places, present = self.plan.blocks(centers_um)
+        keys = keys_of(places)
+        self.see(places[present])
+        present = self._present(keys, present)
+        return as_surroundings(self.store.get(keys), present, np.asarray(centers_um), self.tokens)
+
+    def see(self, places_um: FloatArray) -> None:
+        """Compute the features at places ``(M, 2)`` where they are not known yet."""
+        keys, first = np.unique(keys_of(places_um), return_index=True)
+        new = ~(self.store.known(keys) | np.isin(keys, list(self.failed)))
+        places = places_um[np.sort(first[new])]  # in the order given, in which neighbours follow each other
+        for start in range(0, len(places), _CHUNK):
+            part = places[start : start + _CHUNK]
+            images, ok = self._reader.read(part)
+            self.learn(part, ok, self._predictor.features(images[ok]) if ok.any() else None)
+
+    def learn(self, places_um: FloatArray, ok: npt.NDArray[np.bool_], features: FloatRows | None) -> None:
+        """Take over the features ``(n, F)`` of those of the places ``(M, 2)`` that could be read."""
+        keys = keys_of(places_um)
+        if features is not None:
+            self.store.add(keys[ok], features)
+        self.failed.update(keys[~ok].tolist())
+
+    def flush(self) -> None:
+        """Keep what is new."""
+        self.store.flush()
+
+    def _usable(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return self.store.known(keys)
+
+    def _present(self, keys: npt.NDArray[np.int64], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        return present & self.store.known(keys) if self.failed else present
+
+
+def slide_tokens(plan: ContextPlan, store: FeatureStore, usable: npt.NDArray[np.bool_], name: str) -> SlideTokens:
+    """The tokens of a plan that are ``usable (T,)``, with the features of the store."""
+    import torch
+
+    from napari_cpnn.models import SlideTokens
+
+    if not usable.any():
+        raise MappingError(f"No patch of {name} could be read; the file may be damaged.")
+    places = plan.tokens_um[usable]
+    features = torch.from_numpy(store.get(keys_of(places)).astype(np.float32))
+    return SlideTokens(features, torch.from_numpy(places.astype(np.float32)), plan.spacing_um)
+
+
+def as_surroundings(
+    neighbours: npt.NDArray[np.float16], present: npt.NDArray[np.bool_], centers_um: FloatArray, tokens: SlideTokens
+) -> Surroundings:
+    """Surroundings on one slide, from arrays."""
+    import torch
+
+    from napari_cpnn.models import Surroundings
+
+    return Surroundings(
+        torch.from_numpy(neighbours.astype(np.float32)),
+        torch.from_numpy(present),
+        torch.from_numpy(np.asarray(centers_um, dtype=np.float32)),
+        torch.zeros(len(neighbours), dtype=torch.long),
+        [tokens],
+    )
+
+
+class PlacePredictor:
+    """A model at work on one slide.
+
+    Parameters
+    ----------
+    slide, model
+        As for a map.
+    device, precision, symmetries
+        As for :class:`~napari_cpnn.mapping.predictor.Predictor`.
+    keep
+        Keep frozen features on disk.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        model: CPNN,
+        device: str = "auto",
+        precision: str = "auto",
+        symmetries: bool = False,
+        keep: bool = True,
+    ) -> None:
+        self.predictor = Predictor(model, device, precision, symmetries)
+        self.surroundings = SlideSurroundings(slide, model, self.predictor, keep) if model.needs_surroundings else None
+        self._reader = PatchReader(slide, model.patch)
+
+    def predict(self, centers_um: npt.ArrayLike) -> tuple[Prediction[FloatRows] | None, npt.NDArray[np.bool_]]:
+        """Predictions at those of the places ``(N, 2)`` whose patch can be read, and which these are ``(N,)``.
+
+        There is no prediction when there are none. A place's own patch is read once; the patches around it are read
+        where their features are not known yet.
+        """
+        centers = np.asarray(centers_um, dtype=np.float64).reshape(-1, 2)
+        oks, parts = [], []
+        for start in range(0, len(centers), _CHUNK):
+            part = centers[start : start + _CHUNK]
+            images, ok = self._reader.read(part)
+            oks.append(ok)
+            if ok.any():
+                parts.append(self._predict(images[ok], part, ok))
+        if self.surroundings is not None:
+            self.surroundings.flush()
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return Prediction(*columns) if parts else None, np.concatenate(oks) if oks else np.zeros(0, dtype=bool)
+
+    def _predict(
+        self, images: npt.NDArray[np.uint8], centers_um: FloatArray, ok: npt.NDArray[np.bool_]
+    ) -> Prediction[FloatRows]:
+        around = self.surroundings
+        if around is None:
+            return self.predictor.predict(images)
+        new = ~around.store.known(keys_of(centers_um[ok]))
+        if new.any():
+            around.learn(centers_um[ok][new], new[new], self.predictor.features(images[new]))
+        return self.predictor.predict(images, around.at(centers_um[ok]))
