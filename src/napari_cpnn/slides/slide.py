@@ -266,18 +266,9 @@ class Slide:
 
         Grey is shown as grey; other depths and channels are scaled to the brightest value.
         """
-        from PIL import Image
+        from napari_cpnn.slides.thumbnail import thumbnail
 
-        longest = max(self.level_shapes[0])
-        fine = [i for i, shape in enumerate(self.level_shapes) if max(shape) >= min(max_px, longest)]
-        level = fine[-1] if fine else 0
-        height, width = self.level_shapes[level]
-        pixels = _as_rgb8(self.read_shown(0, 0, height, width, level), self.is_rgb)
-        scale = min(1.0, max_px / max(height, width))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        if size == (width, height):
-            return pixels
-        return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+        return thumbnail(self, max_px)
 
     def with_mpp(self, mpp: float | tuple[float, float] | None) -> Slide:
         """The same slide, sharing its open file, with another pixel size."""
@@ -381,14 +372,3 @@ def _display_name(asked: Path, file: Path) -> str:
     """The folder's name where a folder was opened: the files of a DICOM series have numbers for names."""
     name = asked.name if asked.name and asked.is_dir() else file.stem
     return name.removesuffix(".ome")
-
-
-def _as_rgb8(pixels: Pixels, is_rgb: bool) -> npt.NDArray[np.uint8]:
-    if pixels.dtype != np.uint8:
-        top = float(pixels.max(initial=0)) or 1.0
-        pixels = (pixels.astype(np.float32) * (255.0 / top)).clip(0, 255).astype(np.uint8)
-    if is_rgb:
-        return pixels
-    if pixels.ndim == 3:
-        pixels = pixels.max(axis=2)
-    return np.repeat(pixels[..., None], 3, axis=2)

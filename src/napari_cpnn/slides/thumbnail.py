@@ -1,0 +1,58 @@
+"""A whole slide as a small picture, read band by band, so that memory stays bounded whatever levels it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from napari_cpnn.slides.backends.base import Pixels
+
+if TYPE_CHECKING:
+    from napari_cpnn.slides.slide import Slide
+
+#: Pixels of the level that are held at a time; a scanner's coarsest level usually fits.
+_BAND_PX = 2**24
+
+
+def thumbnail(slide: Slide, max_px: int) -> npt.NDArray[np.uint8]:
+    """See :meth:`Slide.thumbnail`."""
+    longest = max(slide.level_shapes[0])
+    level = [i for i, shape in enumerate(slide.level_shapes) if max(shape) >= min(max_px, longest)][-1]
+    height, width = slide.level_shapes[level]
+    scale = min(1.0, max_px / max(height, width))
+    rows, cols = max(1, round(height * scale)), max(1, round(width * scale))
+    step = max(1, int(_BAND_PX / width * rows / height))
+    bands = [(top, min(rows, top + step)) for top in range(0, rows, step)]
+
+    def read() -> Iterator[tuple[int, int, float, Pixels]]:
+        for top, bottom in bands:
+            start, end = top * height / rows, bottom * height / rows
+            y0 = math.floor(start)
+            yield top, bottom, start - y0, slide.read_shown(y0, 0, math.ceil(end) - y0, width, level)
+
+    brightest = 255.0 if slide.dtype == np.uint8 else max(float(pixels.max()) for *_, pixels in read()) or 1.0
+    out = np.empty((rows, cols, 3), np.uint8)
+    for top, bottom, start, pixels in read():
+        picture = _as_rgb8(pixels, brightest, slide.is_rgb)
+        if (rows, cols) != (height, width):
+            box = (0, start, width, min(len(picture), start + (bottom - top) * height / rows))
+            picture = np.asarray(
+                Image.fromarray(picture).resize((cols, bottom - top), Image.Resampling.BOX, box=box), np.uint8
+            )
+        out[top:bottom] = picture
+    return out
+
+
+def _as_rgb8(pixels: Pixels, brightest: float, is_rgb: bool) -> npt.NDArray[np.uint8]:
+    if pixels.dtype != np.uint8:
+        pixels = (pixels.astype(np.float32) * (255.0 / brightest)).clip(0, 255).astype(np.uint8)
+    if is_rgb:
+        return pixels
+    if pixels.ndim == 3:
+        pixels = pixels.max(axis=2)
+    return np.repeat(pixels[..., None], 3, axis=2)
