@@ -159,7 +159,8 @@ def build_table(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp
     _add_composition(table, cells, genes)
     name = str(cells.provenance.get("slide") or "map")
     side_px = float(np.mean([cells.grid.stride_um / m for m in mpp]))
-    factors = {**spatial.get("scalefactors", {}), "spot_diameter_fullres": side_px}
+    # Without a picture, squidpy draws at the scale of level 0 (with img=False).
+    factors = {**spatial.get("scalefactors", {"tissue_hires_scalef": 1.0}), "spot_diameter_fullres": side_px}
     table.uns["spatial"] = {name: {"images": spatial.get("images", {}), "scalefactors": factors}}
     table.uns["napari_cpnn"] = provenance(cells, mpp)
     return table
