@@ -12,7 +12,9 @@ from napari_cpnn.training.frozen import is_frozen, predict_features, with_featur
 
 def test_only_a_backbone_that_sees_the_same_in_every_epoch_is_frozen():
     assert is_frozen(TrainingSettings(backbone_learning_rate=0))
+    assert is_frozen(TrainingSettings(backbone="frozen"))
     assert not is_frozen(TrainingSettings())
+    assert not is_frozen(TrainingSettings(backbone="frozen", stain_augment=0.1))
     assert not is_frozen(TrainingSettings(backbone_learning_rate=0, stain_augment=0.1))
 
 

@@ -16,11 +16,13 @@ from napari_cpnn.training.optimisation import WeightAverage, parameter_groups
 
 
 def model_of(backbone="squeezenet"):
-    settings = TrainingSettings(backbone=backbone, weights="none", hidden=4, n_programs=1)
+    settings = TrainingSettings(
+        backbone=backbone, weights="none", encoder="resnet18", encoder_weights="none", hidden=4, n_programs=1
+    )
     return build_model(settings, ["a", "b"], ["x", "y"], [[0.5, 0.5], [0.2, 0.8]], [1.0, 1.0])
 
 
-@pytest.mark.parametrize(("backbone", "n_stages"), [("squeezenet", 4), ("stnet", 5)])
+@pytest.mark.parametrize(("backbone", "n_stages"), [("squeezenet", 4), ("stnet", 5), ("resnet18", 5)])
 def test_rates_rise_from_the_image_to_the_head(backbone, n_stages):
     model = model_of(backbone)
     settings = TrainingSettings(layer_decay=0.5, learning_rate=1e-2, backbone_learning_rate=1e-3)
@@ -54,6 +56,14 @@ def test_without_decay_all_layers_have_one_rate_and_need_no_stages():
     settings = TrainingSettings(backbone_learning_rate=3e-4)
     rates = {group["lr"] for group in parameter_groups(model, settings)}
     assert rates == {3e-4, 1e-3}
+
+
+def test_a_frozen_encoder_has_no_learning_rate():
+    model = model_of("frozen")
+    settings = TrainingSettings(backbone="frozen", layer_decay=0.5, backbone_learning_rate=3e-4)
+    learning = [p for group in parameter_groups(model, settings) for p in group["params"]]
+    assert len(learning) == len(list(model.head.parameters()))
+    assert not any(p.requires_grad for p in model.backbone.parameters())
 
 
 def test_a_backbone_of_unknown_stages_is_refused():

@@ -14,9 +14,17 @@ from torch import Tensor
 
 from napari_cpnn.errors import GenesError, PrototypesError, SettingsError
 from napari_cpnn.models.backbones import PRETRAINED
-from napari_cpnn.models.backbones.build import backbone_args, frozen_encoder, patch_encoder, start_backbone
+from napari_cpnn.models.backbones.build import (
+    backbone_args,
+    encoder_facts,
+    encoder_is_elsewhere,
+    frozen_encoder,
+    patch_encoder,
+    start_backbone,
+)
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.models.cpnn import CPNN
+from napari_cpnn.models.encoder_files import remember_place
 from napari_cpnn.models.heads import LinearHead, PrototypeHead
 from napari_cpnn.settings import TrainingSettings
 
@@ -86,6 +94,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
         model = CPNN(spec, start_backbone(settings)[0], _provenance(settings))
+    if encoder_is_elsewhere(spec):
+        remember_place(model.encoder_fingerprint, settings.encoder_weights)
     for head in (model.head, *model.view_heads):
         if isinstance(head, LinearHead):
             head.bias.data.copy_(torch.from_numpy(mean))
@@ -157,7 +167,9 @@ def _provenance(settings: TrainingSettings) -> dict[str, Any]:
         notes.append(f"start weights of the image network: {info.licence}")
     if frozen is not None and encoder_weights != "none":
         notes.append(f"weights of the encoder {frozen.name}: {frozen.licence}")
+    facts = {} if frozen is None else {"encoder": encoder_facts(frozen)}
     return {
+        **facts,
         "settings": {**settings.to_dict(), "weights": weights, "encoder_weights": encoder_weights},
         "backbone_weights": encoder_weights if settings.backbone == "frozen" else weights,
         "licence_notes": notes,

@@ -23,9 +23,9 @@ from napari_cpnn.geometry import PatchSpec
 #: Key of the card in the metadata of the safetensors header.
 METADATA_KEY = "napari_cpnn"
 
-#: Version of the file format; a reader refuses newer ones. A model without what tells its domain is written as
-#: version 1, which older readers know.
-FORMAT_VERSION = 2
+#: Version of the file format; a reader refuses newer ones. A model without a frozen encoder is written as version 2,
+#: and one without what tells its domain as version 1, which older readers know.
+FORMAT_VERSION = 3
 
 #: A header longer than this is not one of ours (the safetensors library itself allows 100 MB).
 _MAX_HEADER = 100_000_000
@@ -58,7 +58,8 @@ class ModelSpec:
     program_gain
         How much the residual programs count outside of training.
     backbone_args
-        What the name of the backbone leaves open: ``encoder``, the frozen encoder's name.
+        What the name of the backbone leaves open: ``encoder``, the frozen encoder's name; ``embedded``, whether its
+        weights are in the file; and what TRIPLEX needs.
     """
 
     genes: tuple[str, ...]
@@ -145,8 +146,9 @@ def read_card(path: str | Path) -> dict[str, Any]:
     -------
     dict
         ``format_version``, ``written_by``, ``fingerprint``, ``model`` (see :class:`ModelSpec`), ``backbone`` (name,
-        description, licence, ...), ``domain`` (its sizes, or none), ``colors`` (``#RRGGBB`` per cell type) and
-        ``provenance`` (settings, training data, metrics, licence notes).
+        description, licence, ...), ``encoder`` (the frozen one, or none: name, licence, source, ``fingerprint`` of its
+        weights), ``domain`` (its sizes, or none), ``colors`` (``#RRGGBB`` per cell type) and ``provenance`` (settings,
+        training data, metrics, licence notes).
 
     Raises
     ------

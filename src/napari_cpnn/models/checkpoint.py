@@ -14,16 +14,31 @@ import torch
 from torch import Tensor
 
 from napari_cpnn.errors import CheckpointError, SettingsError
-from napari_cpnn.models.backbones import BACKBONES
-from napari_cpnn.models.backbones.build import empty_backbone, frozen_encoder, n_features_of, patch_encoder
+from napari_cpnn.models.backbones import BACKBONES, require_backbone
+from napari_cpnn.models.backbones.build import (
+    empty_backbone,
+    encoder_facts,
+    encoder_is_elsewhere,
+    frozen_encoder,
+    n_features_of,
+    patch_encoder,
+    weights_fingerprint,
+)
 from napari_cpnn.models.card import FORMAT_VERSION, METADATA_KEY, ModelSpec, plain, read_card
 from napari_cpnn.models.cpnn import CPNN, fingerprint
 from napari_cpnn.models.domain import Domain
+from napari_cpnn.models.encoder_files import encoder_of
 from napari_cpnn.palette import type_colors
+
+#: What the names of the frozen encoder's tensors begin with.
+_ENCODER = "backbone.encoder."
 
 
 def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
     """Write a model to ``path``, all or nothing: a kill at any moment leaves the old file or the new one.
+
+    The weights of a frozen encoder that must not be passed on, or is huge, stay out of the file; its card says which
+    they are.
 
     Parameters
     ----------
@@ -40,28 +55,41 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
 
     path = Path(path)
     state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    left_out = {name for name in state if name.startswith(_ENCODER)} if encoder_is_elsewhere(model.spec) else set()
     if half:
-        state = {name: _halved(name, t) for name, t in state.items()}
+        state = {name: t if name in left_out else _halved(name, t) for name, t in state.items()}
+    memory = _in_memory(state)
     card = {
-        "format_version": 1 if model.domain is None else FORMAT_VERSION,
+        "format_version": _format_version(model),
         "written_by": f"napari-cpnn {version('napari-cpnn')}",
-        "fingerprint": fingerprint(model.spec, _in_memory(state)),
+        "fingerprint": fingerprint(model.spec, memory),
         "model": model.spec.to_dict(),
-        "backbone": _backbone_card(model.spec, n_features_of(model.backbone)),
+        "backbone": _backbone_card(model),
+        "encoder": _encoder_card(model, memory),
         "domain": None if model.domain is None else {"n_axes": len(model.domain.axes)},
         "colors": type_colors(model.cell_types),
         "provenance": plain(model.provenance),
     }
+    state = {name: t for name, t in state.items() if name not in left_out}
     _write_atomically(path, save(state, {METADATA_KEY: json.dumps(card, allow_nan=False)}))
 
 
-def load_model(path: str | Path) -> CPNN:
+def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> CPNN:
     """Read a model that :func:`save_model` wrote; it comes on the CPU, in float32 and in eval mode.
+
+    Parameters
+    ----------
+    encoder_weights
+        Of a model whose file does not hold the weights of its frozen encoder: their file or folder, or
+        ``"pretrained"``, which gets them. By default they are taken from where they were last time.
 
     Raises
     ------
     CheckpointError
-        When the file is missing, truncated, damaged, not one of ours or of a newer version.
+        When the file is missing, truncated, damaged, not one of ours or of a newer version; or when the encoder's
+        weights are others than it was trained on.
+    WeightsError
+        When the encoder's weights are not in the file and cannot be had.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -70,10 +98,12 @@ def load_model(path: str | Path) -> CPNN:
     card = read_card(path)
     try:
         spec = ModelSpec.from_dict(card["model"])
-        patch_encoder(spec.backbone, spec.backbone_args)
+        elsewhere = encoder_is_elsewhere(spec)
+        _check_names(spec)
         n_axes = None if card.get("domain") is None else int(card["domain"]["n_axes"])
         provenance = dict(card["provenance"])
         expected = str(card["fingerprint"])
+        encoder_card = dict(card["encoder"]) if elsewhere else {}
     except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
         reason = str(error).rstrip(".")
         raise CheckpointError(f"The model card in {path} cannot be used: {reason}; get the file again.") from error
@@ -81,9 +111,12 @@ def load_model(path: str | Path) -> CPNN:
         state = _in_memory(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; get the file again.") from error
+    encoder = encoder_of(path, encoder_card, encoder_weights) if elsewhere else None
+    if encoder is not None:
+        state.update({f"{_ENCODER}{name}": t for name, t in encoder.state_dict().items()})
     try:
         with torch.device("meta"):  # no time for random weights that are replaced at once
-            model = CPNN(spec, empty_backbone(spec), provenance)
+            model = CPNN(spec, empty_backbone(spec, encoder), provenance)
             model.domain = None if n_axes is None else Domain(model.n_own_features, n_axes)
     except (RuntimeError, ValueError) as error:  # sizes that no tensor can have
         reason = str(error).splitlines()[0]
@@ -95,15 +128,42 @@ def load_model(path: str | Path) -> CPNN:
     return model.eval()
 
 
-def _backbone_card(spec: ModelSpec, n_features: int) -> dict[str, Any]:
-    seen, frozen = patch_encoder(spec.backbone, spec.backbone_args), frozen_encoder(spec.backbone, spec.backbone_args)
-    encoders = [seen] if frozen is None or frozen is seen else [seen, frozen]
+def _check_names(spec: ModelSpec) -> None:
+    """A :class:`SettingsError` when the file is of a backbone or encoder that is not known."""
+    require_backbone(spec.backbone)
+    if not encoder_is_elsewhere(spec):
+        frozen_encoder(spec.backbone, spec.backbone_args)
+        patch_encoder(spec.backbone, spec.backbone_args)
+
+
+def _format_version(model: CPNN) -> int:
+    if model.spec.backbone_args:
+        return FORMAT_VERSION
+    return 1 if model.domain is None else 2
+
+
+def _encoder_card(model: CPNN, memory: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """What the file says of the frozen encoder: its facts, and the fingerprint of its weights as they are read."""
+    if not model.spec.backbone_args:
+        return None
+    weights = {name.removeprefix(_ENCODER): t for name, t in memory.items() if name.startswith(_ENCODER)}
+    facts = model.provenance.get("encoder") or encoder_facts(
+        frozen_encoder(model.spec.backbone, model.spec.backbone_args)
+    )
+    return {**facts, "fingerprint": weights_fingerprint(weights)}
+
+
+def _backbone_card(model: CPNN) -> dict[str, Any]:
+    spec = model.spec
+    facts = [] if spec.backbone == "frozen" else [encoder_facts(patch_encoder(spec.backbone, spec.backbone_args))]
+    if (frozen := _encoder_card(model, {})) is not None:
+        facts.append(frozen)
     return {
         "name": spec.backbone,
         "description": BACKBONES[spec.backbone],
-        "n_features": n_features,
-        "licence": "; ".join(dict.fromkeys(info.licence for info in encoders)),
-        "commercial_use": all(info.commercial_use for info in encoders),
+        "n_features": n_features_of(model.backbone),
+        "licence": "; ".join(dict.fromkeys(str(f["licence"]) for f in facts)),
+        "commercial_use": all(bool(f["commercial_use"]) for f in facts),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -72,8 +73,13 @@ def start_backbone(settings: TrainingSettings) -> tuple[nn.Module, dict[str, Any
     return _triplex(seen, seen.build(settings.weights), frozen, encoder), args
 
 
-def empty_backbone(spec: ModelSpec) -> nn.Module:
+def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Module:
     """The image network of a model in a file, to be filled; works under ``torch.device("meta")``.
+
+    Parameters
+    ----------
+    encoder
+        The frozen encoder, where the file does not hold it.
 
     Raises
     ------
@@ -83,9 +89,10 @@ def empty_backbone(spec: ModelSpec) -> nn.Module:
     seen, frozen = patch_encoder(spec.backbone, spec.backbone_args), frozen_encoder(spec.backbone, spec.backbone_args)
     if frozen is None:
         return seen.network()
+    encoder = encoder or frozen.network()
     if spec.backbone == "frozen":
-        return FrozenEncoder(frozen.network())
-    return _triplex(seen, seen.network(), frozen, frozen.network())
+        return FrozenEncoder(encoder)
+    return _triplex(seen, seen.network(), frozen, encoder)
 
 
 def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
@@ -95,12 +102,18 @@ def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
         if settings.context_pitch_um is None:
             raise SettingsError("TRIPLEX needs the pitch of the spots' array: set context_pitch_um.")
         return {
-            "encoder": get_encoder(settings.encoder).name,
+            **_encoder_args(settings),
             "target": get_encoder(settings.target).name,
             "pitch_um": settings.context_pitch_um,
             "max_tokens": settings.max_tokens,
         }
-    return {"encoder": get_encoder(settings.encoder).name} if backbone == "frozen" else {}
+    return _encoder_args(settings) if backbone == "frozen" else {}
+
+
+def _encoder_args(settings: TrainingSettings) -> dict[str, Any]:
+    info = get_encoder(settings.encoder)
+    # Random weights are nobody's, and nobody could get them again.
+    return {"encoder": info.name, "embedded": info.embed or settings.encoder_weights == "none"}
 
 
 def patch_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo:
@@ -139,10 +152,33 @@ def n_features_of(network: nn.Module) -> int:
     return int(network.n_features)  # type: ignore[arg-type]
 
 
+def encoder_is_elsewhere(spec: ModelSpec) -> bool:
+    """Whether the weights of the frozen encoder stay out of the model's file."""
+    return not spec.backbone_args.get("embedded", True)
+
+
+def encoder_facts(info: EncoderInfo | None) -> dict[str, Any]:
+    """What a model's card says about an encoder."""
+    if info is None:
+        raise SettingsError("The backbone has no frozen encoder.")
+    return {
+        "name": info.name,
+        "description": info.description,
+        "licence": info.licence,
+        "commercial_use": info.commercial_use,
+        "source": None if info.source is None else info.source.url,
+    }
+
+
 def encoder_fingerprint(network: nn.Module) -> str:
     """Hash of the weights of an encoder; what was computed with other weights has another one."""
-    digest = hashlib.sha256(type(network).__name__.encode())
-    for name, tensor in sorted(network.state_dict().items()):
+    return weights_fingerprint(network.state_dict())
+
+
+def weights_fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Hash of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
         if name.endswith("num_batches_tracked"):  # counts, and is not used
             continue
         values = tensor.detach().cpu().contiguous()
