@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -60,10 +61,22 @@ def _refuse(path: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ExportError(f"{path} exists already; choose another name or allow overwriting.")
-    if path.is_dir() and not any((path / mark).is_file() for mark in _ZARR_MARKS):
+    if not path.is_dir():
+        return
+    if not any((path / mark).is_file() for mark in _ZARR_MARKS):
         raise ExportError(
             f"{path} is a folder that is not a Zarr group, so it is not overwritten; choose another name."
         )
+    if _is_saved_map(path):
+        raise ExportError(f"{path} holds a map of napari-cpnn, which an export never replaces; choose another name.")
+
+
+def _is_saved_map(path: Path) -> bool:
+    try:
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
+    except (OSError, ValueError, AttributeError):  # Zarr 2, or nothing that could be read as a map
+        return False
+    return "napari_cpnn" in attributes
 
 
 def _reason(error: OSError) -> str:

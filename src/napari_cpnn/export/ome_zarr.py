@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells
 from napari_cpnn.export.files import replacing
 from napari_cpnn.export.tables import provenance
@@ -18,8 +20,14 @@ from napari_cpnn.settings import ExportSettings
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
 
-Channel = tuple[str, str, npt.NDArray[np.float32]]
-"""Name, colour as RRGGBB, and the values of the N cells."""
+
+class Channel(NamedTuple):
+    """Name, colour as RRGGBB, and what gives the values of the N cells; one channel is in memory at a time."""
+
+    name: str
+    color: str
+    values: Callable[[], npt.NDArray[np.float32]]
+
 
 _CHUNK = 512
 #: Viewers show every active channel at once; more than a few cannot be told apart.
@@ -56,12 +64,13 @@ def to_ome_zarr(
         The folder: one array ``0`` of ``(channel, y, x)`` float32, one pixel per cell, NaN where nothing is known.
         Scale and translation are in slide micrometres; the translation is the centre of the first pixel, as napari
         places images, so that the map lies on a slide layer of ours. Channel names, colours and ranges are in
-        ``omero``, where the map comes from in ``napari_cpnn``.
+        ``omero``, where the map comes from in ``napari_cpnn_export``.
 
     Raises
     ------
     ExportError
-        When nothing is computed, or the folder exists or cannot be written.
+        When nothing is computed, there is nothing to show (a model without cell types, and no genes), or the folder
+        exists or cannot be written.
     GenesError
         When the model does not predict a gene.
     """
@@ -73,10 +82,10 @@ def to_ome_zarr(
         chosen = cells.genes(genes)
         old = settings.ome_zarr_version == "0.4"
         group: Any = zarr.open_group(str(temporary), mode="w", zarr_format=2 if old else 3)
-        n_channels = sum(1 for _ in _names(cells, chosen))
+        channels = _channels(cells, chosen)
         image = group.create_array(
             "0",
-            shape=(n_channels, *cells.grid.shape),
+            shape=(len(channels), *cells.grid.shape),
             dtype=np.float32,
             chunks=(1, *(min(_CHUNK, n) for n in cells.grid.shape)),
             fill_value=np.float32(np.nan),
@@ -84,36 +93,36 @@ def to_ome_zarr(
             dimension_names=None if old else ("c", "y", "x"),
         )
         described = []
-        for number, (name, color, values) in enumerate(_channels(cells, chosen)):
+        for number, channel in enumerate(channels):
+            values = channel.values()
             plane = np.full(cells.grid.shape, np.nan, dtype=np.float32)
             plane[tuple(cells.index.T)] = values
             image[number] = plane
-            described.append(_omero_channel(name, color, values))
-        for channel in _most_common(cells):
-            described[channel]["active"] = True
+            described.append(_omero_channel(channel, values))
+        for number in _most_common(cells):
+            described[number]["active"] = True
         # The attributes come last: without them the group is not an image.
         group.attrs.update(_attributes(cells, path.name, described, settings.ome_zarr_version))
     return path
 
 
-def _names(cells: MapCells, genes: Sequence[str]) -> Iterator[str]:
-    yield from cells.cell_types
-    if np.isfinite(cells.out_of_domain).any():
-        yield "Out of domain"
-    yield from genes
+def _channels(cells: MapCells, genes: Sequence[str]) -> list[Channel]:
+    def share(k: int) -> npt.NDArray[np.float32]:
+        return cells.weights[:, k].astype(np.float32)
 
+    def expression(gene: str) -> npt.NDArray[np.float32]:
+        return cells.expression([gene])[:, 0]
 
-def _channels(cells: MapCells, genes: Sequence[str]) -> Iterator[Channel]:
-    """The channels of :func:`_names`, one at a time in memory."""
     colors = type_colors(cells.cell_types)
-    known = {name: k for k, name in enumerate(cells.cell_types)}
-    for number, name in enumerate(_names(cells, genes)):
-        if number < len(known):
-            yield name, colors[name].removeprefix("#"), cells.weights[:, known[name]].astype(np.float32)
-        elif name == "Out of domain" and number == len(known):
-            yield name, "FF0000", cells.out_of_domain
-        else:
-            yield name, "FFFFFF", cells.expression([name])[:, 0]
+    channels = [
+        Channel(name, colors[name].removeprefix("#"), partial(share, k)) for k, name in enumerate(cells.cell_types)
+    ]
+    if np.isfinite(cells.out_of_domain).any():
+        channels.append(Channel("Out of domain", "FF0000", lambda: cells.out_of_domain))
+    channels += [Channel(gene, "FFFFFF", partial(expression, gene)) for gene in genes]
+    if not channels:
+        raise ExportError("The model has no cell types, so an image of its map needs genes; choose some.")
+    return channels
 
 
 def _most_common(cells: MapCells) -> list[int]:
@@ -124,12 +133,12 @@ def _most_common(cells: MapCells) -> list[int]:
     return [int(k) for k in np.argsort(-means)[:_ACTIVE]]
 
 
-def _omero_channel(name: str, color: str, values: npt.NDArray[np.float32]) -> dict[str, Any]:
+def _omero_channel(channel: Channel, values: npt.NDArray[np.float32]) -> dict[str, Any]:
     finite = values[np.isfinite(values)]
     low, high = min(0.0, float(finite.min())), max(float(finite.max()), 1e-3)
     end = max(float(np.quantile(finite, 0.99)), low + 1e-3)
     window = {"min": low, "max": max(high, end), "start": low, "end": end}
-    return {"label": name, "color": color, "active": False, "window": window}
+    return {"label": channel.name, "color": channel.color, "active": False, "window": window}
 
 
 def _attributes(cells: MapCells, name: str, channels: list[dict[str, Any]], version: str) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def _attributes(cells: MapCells, name: str, channels: list[dict[str, Any]], vers
         ],
     }
     omero = {"channels": channels, "rdefs": {"model": "color"}}
-    made = {"napari_cpnn": provenance(cells, None)}
+    made = {"napari_cpnn_export": provenance(cells, None)}
     if version == "0.4":
         return {"multiscales": [{"version": version, **multiscales}], "omero": omero, **made}
     return {"ome": {"version": version, "multiscales": [multiscales], "omero": omero}, **made}
