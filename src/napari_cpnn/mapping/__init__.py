@@ -1,6 +1,6 @@
 """Composition maps: filled live around what is in view, or for a whole slide at once."""
 
-from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, FAILED, UNKNOWN, UNLIKE, CompositionMap
+from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN, UNLIKE, CompositionMap
 from napari_cpnn.mapping.live import LiveMapper
 from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.mapping.progress import MapProgress
@@ -11,6 +11,7 @@ __all__ = [
     "BACKGROUND",
     "DONE",
     "FAILED",
+    "SKETCH",
     "UNKNOWN",
     "UNLIKE",
     "CompositionMap",

@@ -24,8 +24,9 @@ from napari_cpnn.models.prediction import Prediction
 UNLIKE = 0.95
 """Tissue with a higher out-of-domain score is called unlike the training tissue: so is 5 % of what was held out."""
 
-UNKNOWN, BACKGROUND, DONE, FAILED = 0, 1, 2, 3
-"""States of a cell: not computed yet; no tissue; computed; its patch could not be read or computed."""
+UNKNOWN, BACKGROUND, DONE, FAILED, SKETCH = 0, 1, 2, 3, 4
+"""States of a cell: not computed yet; no tissue; computed; its patch could not be read or computed; and a first value
+of a model that looks at the surroundings, to be replaced by the final one (drawn, but neither stored nor exported)."""
 
 FloatMap = npt.NDArray[np.float32]
 
@@ -47,7 +48,7 @@ class CompositionMap:
     Attributes
     ----------
     state
-        ``(rows, cols)`` uint8 of `UNKNOWN`, `BACKGROUND`, `DONE`, `FAILED`.
+        ``(rows, cols)`` uint8 of `UNKNOWN`, `BACKGROUND`, `DONE`, `FAILED`, `SKETCH`.
     revision
         Grows with every change; a screen compares it to know whether to repaint.
     changed
@@ -140,10 +141,12 @@ class CompositionMap:
         weights: npt.NDArray[Any],
         programs: npt.NDArray[Any],
         out_of_domain: npt.NDArray[Any] | None = None,
+        final: bool = True,
     ) -> None:
         """Store what the network gave for ``cells`` (flat indices, ``(N,)``): ``(N, C)``, ``(N, R)`` and ``(N,)``.
 
         A weight or program that is not finite marks its cell as failed. Scores may be unknown (NaN, or none at all).
+        Values that are not ``final`` are a sketch.
         """
         rows = np.concatenate([weights, programs], axis=1).astype(np.float16).astype(np.float32)
         good = np.isfinite(rows).all(axis=1)
@@ -152,7 +155,7 @@ class CompositionMap:
             self._out_of_domain[cells] = np.nan if out_of_domain is None else out_of_domain
             if self.n_types:
                 self._dominant[cells[good]] = rows[good, : self.n_types].argmax(axis=1)
-            self.state.reshape(-1)[cells] = np.where(good, DONE, FAILED)
+            self.state.reshape(-1)[cells] = np.where(good, DONE if final else SKETCH, FAILED)
             self.revision += 1
         self.changed.emit(self.unravel(cells))
 
@@ -218,7 +221,7 @@ class CompositionMap:
         """Weights ``(C,)``, programs ``(R,)``, score ``()`` of one cell, or of the coarser one that stands for it."""
         if self.state[row, col] == FAILED:
             return None
-        donor = self.lattice.donor(row, col, self.state == DONE)
+        donor = self.lattice.donor(row, col, self._shown())
         if donor < 0:
             return None
         values = self._values[donor].copy()
@@ -228,13 +231,13 @@ class CompositionMap:
     def donors(self) -> IntArray:
         """Which cell's value to show in each cell, ``(rows, cols)`` flat indices.
 
-        The cell itself where it is done; else the done representative of the smallest lattice block around it;
+        The cell itself where it is done or sketched; else the representative of the smallest lattice block around it;
         -1 where there is none, on background, and where a patch failed. Read-only.
         """
         revision, donors = self._donors
         if revision != self.revision:
             revision = self.revision
-            donors = self.lattice.donors(self.state == DONE)
+            donors = self.lattice.donors(self._shown())
             donors[self.state == FAILED] = -1
             donors.setflags(write=False)
             self._donors = revision, donors
@@ -257,8 +260,12 @@ class CompositionMap:
     def _known(self, values: FloatMap) -> FloatMap:
         """One value per cell as a map, NaN where the cell is not computed."""
         result = values.reshape(self.grid.shape)
-        result[self.state != DONE] = np.nan
+        result[~self._shown()] = np.nan
         return result
+
+    def _shown(self) -> npt.NDArray[np.bool_]:
+        shown: npt.NDArray[np.bool_] = (self.state == DONE) | (self.state == SKETCH)
+        return shown
 
     def _gene(self, gene: str) -> int:
         return int(require_genes(self.genes, [gene], "The model")[0])

@@ -68,14 +68,19 @@ class FeatureStore:
             self._load(folder)
 
     @classmethod
-    def of(cls, slide: Slide, model: CPNN, precision: str, keep: bool = True) -> FeatureStore:
-        """The store of what the frozen encoder of ``model`` sees of ``slide``, shared by all models that have it."""
+    def of(
+        cls, slide: Slide, model: CPNN, precision: str, keep: bool = True, cache_dir: str | None = None
+    ) -> FeatureStore:
+        """The store of what the frozen encoder of ``model`` sees of ``slide``, shared by all models that have it.
+
+        ``keep``: on disk, in the user's cache or below ``cache_dir``.
+        """
         if not keep:
             return cls(model.n_own_features)
         patch = model.patch
         facts = [FORMAT, slide.identity, slide.mpp, patch.size_px, patch.mpp, model.encoder_fingerprint, precision]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-        folder = cache_folder() / "features"
+        folder = (Path(cache_dir) if cache_dir else cache_folder()) / "features"
         _prune(folder, CACHE_BYTES)
         return cls(model.n_own_features, folder / key)
 

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -20,11 +19,14 @@ import numpy.typing as npt
 
 from napari_cpnn.errors import CpnnError, NoTissueError
 from napari_cpnn.geometry import Grid, IntArray, Rect
+from napari_cpnn.mapping.cells import Job
 from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
+from napari_cpnn.mapping.pace import Pace
 from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport
 from napari_cpnn.mapping.store import describe, open_cache
+from napari_cpnn.mapping.surrounded_cells import cell_predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, find_tissue
 
@@ -40,9 +42,13 @@ _FIRST_BATCH = 16
 @dataclass(frozen=True, eq=False)
 class _Batch:
     number: int
-    cells: IntArray
+    job: Job
     images: npt.NDArray[np.uint8]
     ok: npt.NDArray[np.bool_]
+
+    @property
+    def cells(self) -> IntArray:
+        return self.job.cells
 
 
 class LiveMapper:
@@ -68,8 +74,6 @@ class LiveMapper:
         The map that is being filled.
     tissue
         Tissue mask of the slide.
-    batch_size
-        Patches of the next batch; follows the speed of the device.
     error
         The exception that stopped mapping, if any.
 
@@ -100,9 +104,9 @@ class LiveMapper:
         self.error: Exception | None = None
         #: How far the threads stand back for other work, on Linux; a viewer sets it before its first view.
         self.nice = 0
-        self._n_batches = 0
         self._reader = PatchReader(slide, model.patch)
-        self._scheduler = Scheduler(self.grid, self.map.lattice, settings)
+        self._cells = cell_predictor(slide, model, self.predictor, self.map, self.tissue, settings)
+        self._scheduler = Scheduler(self.grid, self.map.lattice, settings, self._cells.halo_um)
         self._viewport: Viewport | None = None
         self._whole_slide = False
         self._condition = threading.Condition()
@@ -119,9 +123,8 @@ class LiveMapper:
         self._computing = False
         self._paused = False
         self._stopped = False
-        self.batch_size = min(_FIRST_BATCH if self.predictor.device.type == "cpu" else 64, settings.max_batch)
-        self._rate = 0.0
-        self._finished: deque[tuple[float, int]] = deque()
+        first = min(_FIRST_BATCH if self.predictor.device.type == "cpu" else 64, settings.max_batch)
+        self._pace = Pace(first, settings.batch_seconds)
         self._read_problem = ""
         self._threads: list[threading.Thread] = []
 
@@ -155,6 +158,11 @@ class LiveMapper:
             self._condition.notify_all()
 
     @property
+    def batch_size(self) -> int:
+        """Patches of the next batch; follows the speed of the device."""
+        return self._pace.batch_size
+
+    @property
     def paused(self) -> bool:
         return self._paused
 
@@ -176,6 +184,7 @@ class LiveMapper:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+        self._cells.flush()
         if self.store is not None:
             self.store.close()
 
@@ -188,15 +197,12 @@ class LiveMapper:
     def progress(self) -> MapProgress:
         """Where the mapper stands; cheap, from any thread."""
         with self._condition:
-            now = time.monotonic()
-            recent = [(t, n) for t, n in self._finished if now - t < 3.0]
-            span = max(now - recent[0][0], 0.2) if len(recent) > 1 else 0.0
-            done = self.map.state.reshape(-1)[self._wanted] != UNKNOWN
+            done = (self.map.state.reshape(-1)[self._wanted] != UNKNOWN) | self._cells.held[self._wanted]
             return MapProgress(
                 done=int(done.sum()),
                 wanted=int(self._wanted.sum()),
                 failed=int((self.map.state == FAILED).sum()),
-                patches_per_second=sum(n for _, n in recent[1:]) / span if span else 0.0,
+                patches_per_second=self._pace.patches_per_second(),
                 running=not (self._paused or self._stopped),
                 idle=self._idle(),
                 message=self._message(),
@@ -235,13 +241,19 @@ class LiveMapper:
         for batch in [b for b in self._ready if not self._in_view[b.cells].any()]:
             self._ready.remove(batch)
             self._busy[batch.cells] = False
-        pending = (self.map.state.reshape(-1) == UNKNOWN) & ~self._busy
-        self._order = targets[pending[targets]]
+            self._cells.drop(batch.job)
+        self._put_in_order(targets)
         self._generation += 1
         self._lead = self._claimed if self._order.size else None
 
+    def _put_in_order(self, cells: IntArray) -> None:
+        """What of ``cells`` is still to be computed, with what that depends on; with the lock held."""
+        pending = (self.map.state.reshape(-1) == UNKNOWN) & ~self._busy & ~self._cells.held
+        self._order = self._cells.first(cells[pending[cells]], pending)
+
     def _idle(self) -> bool:
-        return self._planned and not (self._order.size or self._ready or self._reading or self._computing)
+        under_way = self._order.size or self._ready or self._reading or self._computing or self._cells.owes
+        return self._planned and not under_way
 
     def _message(self) -> str:
         if self.error is not None:
@@ -287,13 +299,15 @@ class LiveMapper:
                 self._condition.wait_for(lambda: self._stopped or self._may_read())
                 if self._stopped:
                     return
-                cells, self._order = self._order[: self.batch_size], self._order[self.batch_size :]
+                n = max(1, self.batch_size // self._cells.patches_per_cell)
+                cells, self._order = self._order[:n], self._order[n:]
                 self._busy[cells] = True
                 self._reading += 1
-                number, generation = self._claimed, self._generation
+                number, generation, most = self._claimed, self._generation, self.batch_size
                 self._claimed += 1
             try:
-                images, ok = self._read(cells)
+                job = self._cells.job(cells, most)
+                images, ok = self._read(job)
             except Exception:
                 with self._condition:
                     self._reading -= 1
@@ -302,11 +316,12 @@ class LiveMapper:
                 self._reading -= 1
                 if self._lead == number:
                     self._lead = None
-                if generation == self._generation or self._in_view[cells].any():
-                    self._ready.append(_Batch(number, cells, images, ok))
+                if generation == self._generation or self._in_view[cells].any() or not cells.size:
+                    self._ready.append(_Batch(number, job, images, ok))
                 else:  # the view has moved on meanwhile; what is still wanted comes again, later
                     self._busy[cells] = False
-                    self._order = np.concatenate([self._order, cells[self._wanted[cells]]])
+                    self._cells.drop(job)
+                    self._put_in_order(np.concatenate([self._order, cells[self._wanted[cells]]]))
                 self._condition.notify_all()
 
     def _may_read(self) -> bool:
@@ -316,20 +331,22 @@ class LiveMapper:
         room = waiting <= self.settings.readers
         # The model waits for the first batch of a new order, so a queue that is full of older ones must not stop it.
         leads = self._lead == self._claimed
-        return self._planned and not self._paused and bool(self._order.size) and (room or leads)
+        wanted = bool(self._order.size) or (self._cells.owes and not self._reading)
+        return self._planned and not self._paused and wanted and (room or leads)
 
     def _may_compute(self) -> bool:
         # The first batch of an order is the coarse picture of the view: nothing overtakes it.
         return self._planned and bool(self._ready) and self._lead is None and not self._paused
 
-    def _read(self, cells: IntArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    def _read(self, job: Job) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         try:
-            return self._reader.read(self.grid.centers_um(self.map.unravel(cells)))
+            return self._reader.read(job.centers_um)
         except (CpnnError, OSError, MemoryError) as error:
             log.warning("%s: %s", self.slide.name, error)
             self._read_problem = str(error)
             size = self._reader.spec.size_px
-            return np.zeros((len(cells), size, size, 3), dtype=np.uint8), np.zeros(len(cells), dtype=bool)
+            n = len(job.centers_um)
+            return np.zeros((n, size, size, 3), dtype=np.uint8), np.zeros(n, dtype=bool)
 
     def _model_loop(self) -> None:
         while True:
@@ -348,34 +365,20 @@ class LiveMapper:
                 self._condition.notify_all()
 
     def _compute(self, batch: _Batch) -> None:
-        if not batch.ok.all():
-            self.map.fail(batch.cells[~batch.ok])
+        own = batch.ok[: len(batch.cells)]
+        if not own.all():
+            self.map.fail(batch.cells[~own])
             n = int((self.map.state == FAILED).sum())
             self._read_problem = self._read_problem or f"{n} patches could not be read from {self.slide.name}."
-        if not batch.ok.any():
-            return
         start = time.monotonic()
-        images = batch.images if batch.ok.all() else batch.images[batch.ok]
-        prediction = self.predictor.predict(images)
+        results = self._cells.predict(batch.job, batch.images, batch.ok)
         seconds = time.monotonic() - start
-        self.map.fill(batch.cells[batch.ok], *prediction)
-        with self._condition:
-            self._adapt(len(images), seconds)
-
-    def _adapt(self, n: int, seconds: float) -> None:
-        """Keep a batch near `batch_seconds`. Sizes are powers of two, so that few shapes are ever compiled."""
-        self._n_batches += 1
-        now = time.monotonic()
-        self._finished.append((now, n))
-        while now - self._finished[0][0] > 3.0:
-            self._finished.popleft()
-        if self._n_batches == 1:  # the first batch pays for start-up
-            return
-        rate = n / max(seconds, 1e-6)
-        self._rate = rate if not self._rate else 0.7 * self._rate + 0.3 * rate
-        limit = min(self.settings.max_batch, self.predictor.max_batch or self.settings.max_batch)
-        wanted = max(1.0, self._rate * self.settings.batch_seconds)
-        self.batch_size = max(1, min(limit, max(8, 2 ** int(np.log2(wanted)))))
+        for cells, prediction, final in results:
+            self.map.fill(cells, *prediction, final=final)
+        if batch.ok.any():
+            limit = min(self.settings.max_batch, self.predictor.max_batch or self.settings.max_batch)
+            with self._condition:
+                self._pace.note(int(batch.ok.sum()), seconds, limit)
 
     def _store_loop(self) -> None:
         assert self.store is not None  # noqa: S101
@@ -384,4 +387,5 @@ class LiveMapper:
                 self._condition.wait_for(lambda: self._stopped, _FLUSH_SECONDS)
                 if self._stopped:
                     return
+            self._cells.flush()
             self.store.flush()

@@ -142,6 +142,11 @@ class Predictor:
         seen, features = self._in_batches(images, lambda x, _: (self.model.look(x), self.model.features(x)))
         return seen, features
 
+    def seen(self, images: npt.NDArray[np.uint8]) -> FloatRows:
+        """:meth:`CPNN.look` of patches ``(N, S, S, 3)``, float32."""
+        (seen,) = self._in_batches(images, lambda x, _: (self.model.look(x),))
+        return seen
+
     def features(self, images: npt.NDArray[np.uint8]) -> FloatRows:
         """:meth:`CPNN.features` of patches ``(N, S, S, 3)``: ``(N, F)`` float32; no symmetries."""
         (features,) = self._in_batches(images, lambda x, _: (self.model.features(x),))

@@ -53,9 +53,12 @@ class Scheduler:
         Where the patches are, and the nested lattices over the tissue.
     settings
         `coarsest`, `min_screen_px` and `margin` are used.
+    halo_um
+        The margin is at least this wide.
     """
 
-    def __init__(self, grid: Grid, lattice: Lattice, settings: MappingSettings) -> None:
+    def __init__(self, grid: Grid, lattice: Lattice, settings: MappingSettings, halo_um: float = 0.0) -> None:
+        self.halo_um = halo_um
         self.grid = grid
         self.lattice = lattice
         self.settings = settings
@@ -82,7 +85,7 @@ class Scheduler:
         if viewport is not None:
             focus = np.asarray(viewport.focus)
             finest = self.finest(viewport.px_per_um)
-            margin = self.settings.margin * max(viewport.rect.height, viewport.rect.width)
+            margin = max(self.settings.margin * max(viewport.rect.height, viewport.rect.width), self.halo_um)
             for rect in (viewport.rect, viewport.rect.grown(margin)):
                 parts += self._coarse_to_fine(self.grid.window(rect), finest, focus)
         if whole_slide:

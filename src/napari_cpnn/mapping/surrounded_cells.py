@@ -1,0 +1,327 @@
+"""The cells of a live map whose values depend on their surroundings (TRIPLEX).
+
+Each patch is cut and goes through the networks once; what follows costs little. A cell's value is final when the tokens
+of the slide are encoded, which happens once (they are *frozen* then), and the features of all its neighbours are known.
+Until then it may have a sketch: from the tokens and neighbours that are known. A sketch is replaced once, by the final
+value, and a final value never changes, so that nothing flickers while the context is refined.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import MappingError
+from napari_cpnn.geometry import FloatArray, IntArray
+from napari_cpnn.mapping.cells import BoolArray, CellPredictor, CellValues, Job, PatchCells
+from napari_cpnn.mapping.composition_map import UNKNOWN, CompositionMap
+from napari_cpnn.mapping.context import SIDE, ContextPlan, keys_of
+from napari_cpnn.mapping.feature_store import FeatureStore
+from napari_cpnn.mapping.places import as_surroundings, slide_tokens
+from napari_cpnn.mapping.predictor import FloatRows, Predictor, is_out_of_memory
+from napari_cpnn.models.prediction import Prediction
+from napari_cpnn.settings import MappingSettings, TissueSettings
+from napari_cpnn.slides import Slide, TissueMask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_cpnn.models import CPNN, SlideTokens, Surroundings, Triplex
+
+#: Cells of the view that are computed before the tokens of the slide: the first coarse picture.
+_LEAD = 16
+
+#: Cells that are finished together.
+_CHUNK = 64
+
+
+def cell_predictor(
+    slide: Slide,
+    model: CPNN,
+    predictor: Predictor,
+    cmap: CompositionMap,
+    tissue: TissueMask,
+    settings: MappingSettings,
+) -> CellPredictor:
+    """What fills a map with a model, given the model on its device and the slide's tissue by the map's settings."""
+    if not model.needs_surroundings:
+        return PatchCells(predictor, cmap.grid)
+    plan = ContextPlan.of(slide, model, tissue if settings.tissue == TissueSettings() else None)
+    store = FeatureStore.of(slide, model, predictor.precision, settings.cache, settings.cache_dir)
+    return SurroundedCells(predictor, cmap, plan, store, slide.name)
+
+
+class SurroundedCells:
+    """A model that needs surroundings, at work on the grid of one slide; see :class:`CellPredictor`.
+
+    Parameters
+    ----------
+    predictor
+        The model on its device.
+    cmap
+        The map; its grid need not be the one that neighbours and tokens lie on.
+    plan, store
+        Where the model looks, and what is known there. Patches that a cell of the map stands for come with that cell;
+        others are added to the jobs of the cells that need them.
+    name
+        Of the slide, for messages.
+    """
+
+    def __init__(
+        self, predictor: Predictor, cmap: CompositionMap, plan: ContextPlan, store: FeatureStore, name: str
+    ) -> None:
+        self.held: BoolArray = np.zeros(cmap.grid.n_cells, dtype=bool)
+        self.halo_um = (SIDE // 2) * plan.size_um
+        self.frozen: SlideTokens | None = None
+        self._predictor, self._map, self._plan, self._store, self._name = predictor, cmap, plan, store, name
+        self._network = cast("Triplex", predictor.model.backbone)
+        shares = abs(cmap.grid.stride_um - plan.size_um) < 1e-6 * plan.size_um
+        # With another stride a cell's neighbours are no cells; a tile of cells shares some of them.
+        self.patches_per_cell = 1 if shares else SIDE * SIDE // 2
+        self._token_keys = keys_of(plan.tokens_um)
+        self._token_cells = self._cells_at(plan.tokens_um)
+        self._claimed: set[int] = set()  # keys that a job is under way for
+        self._failed: set[int] = set()
+        self._early: dict[int, FloatRows] = {}  # cell -> what the target network saw, until the tokens are frozen
+        self._ready: dict[int, tuple[Tensor, Tensor]] = {}  # cell -> its place, and what that takes from its patch
+        self._missing: dict[int, set[int]] = {}  # cell -> keys of neighbours that are not known yet
+        self._wanted_by: dict[int, list[int]] = {}  # key -> cells
+        self._complete: set[int] = set()  # cells that are ready and miss nothing
+        self._sketch: SlideTokens | None = None
+        self._coarse = np.zeros(cmap.grid.n_cells, dtype=bool)
+        representatives = cmap.lattice.representatives(2)
+        self._coarse[representatives[representatives >= 0]] = True
+        self._lock = threading.Lock()
+
+    # -- which patches -------------------------------------------------------------------------------------
+
+    @property
+    def owes(self) -> bool:
+        """Whether tokens that no cell stands for are to be computed, for cells that wait."""
+        return self.frozen is None and bool(self.held.any()) and bool(self._loose_tokens().any())
+
+    def first(self, order: IntArray, pending: BoolArray) -> IntArray:
+        if self.frozen is not None or not order.size:
+            return order
+        cells = self._token_cells[(self._token_cells >= 0) & ~self._store.known(self._token_keys)]
+        tokens = cells[pending[cells]]
+        lead, rest = order[:_LEAD], order[_LEAD:]
+        tokens = tokens[~np.isin(tokens, lead)]
+        return np.concatenate([lead, tokens, rest[~np.isin(rest, tokens)]])
+
+    def job(self, cells: IntArray, most: int) -> Job:
+        centers = self._centers(cells)
+        places, present = self._plan.blocks(centers)
+        wanted = places[present]
+        with self._lock:
+            self._claimed.update(keys_of(centers).tolist())
+            parts = [wanted[self._needs(keys_of(wanted), wanted)]]
+            if self.frozen is None:
+                loose = np.flatnonzero(self._loose_tokens())[: max(0, most - len(cells) - len(parts[0]))]
+                parts.append(self._plan.tokens_um[loose])
+            extra = np.concatenate(parts)
+            keys, place = np.unique(keys_of(extra), return_index=True)
+            self._claimed.update(keys.tolist())
+        return Job(cells, np.concatenate([centers, extra[np.sort(place)]]))
+
+    def drop(self, job: Job) -> None:
+        with self._lock:
+            self._claimed.difference_update(keys_of(job.centers_um).tolist())
+
+    def flush(self) -> None:
+        self._store.flush()
+
+    def _centers(self, cells: IntArray) -> FloatArray:
+        return self._map.grid.centers_um(self._map.unravel(cells))
+
+    def _cells_at(self, places_um: FloatArray) -> IntArray:
+        """Flat index of the tissue cell whose centre a place ``(n, 2)`` is; -1 where there is none."""
+        grid = self._map.grid
+        at = np.rint((places_um - np.asarray(grid.origin_um)) / grid.stride_um - 0.5).astype(np.intp)
+        inside = ((at >= 0) & (at < grid.shape)).all(axis=1)
+        at[~inside] = 0
+        inside &= self._map.tissue[at[:, 0], at[:, 1]]
+        inside &= keys_of(grid.centers_um(at)) == keys_of(places_um)
+        return np.where(inside, at[:, 0] * grid.shape[1] + at[:, 1], -1)
+
+    def _needs(self, keys: npt.NDArray[np.int64], places_um: FloatArray) -> BoolArray:
+        """Which places have to be read for their own sake: nothing is known of them, and no cell brings them."""
+        cells = self._cells_at(places_um)
+        comes = (cells >= 0) & (self._map.state.reshape(-1)[cells] == UNKNOWN)
+        needs: BoolArray = ~comes & self._unknown(keys)
+        return needs
+
+    def _unknown(self, keys: npt.NDArray[np.int64]) -> BoolArray:
+        taken = self._claimed | self._failed
+        free = np.fromiter((key not in taken for key in keys.tolist()), dtype=bool, count=len(keys))
+        unknown: BoolArray = free & ~self._store.known(keys)
+        return unknown
+
+    def _loose_tokens(self) -> BoolArray:
+        return self._needs(self._token_keys, self._plan.tokens_um)
+
+    # -- what they say -------------------------------------------------------------------------------------
+
+    def predict(self, job: Job, images: npt.NDArray[np.uint8], ok: BoolArray) -> list[CellValues]:
+        n = len(job.cells)
+        keys = keys_of(job.centers_um)
+        seen = self._learn(keys, images, ok, n)
+        cells = job.cells[ok[:n]]
+        self._expect(cells)
+        new: list[int] = cells.tolist()
+        if self.frozen is None:
+            self._early.update(zip(new, seen, strict=True))
+            if self._freeze():
+                early, self._early = self._early, {}
+                self._prepare(np.fromiter(early, dtype=np.intp, count=len(early)), np.asarray([*early.values()]))
+        else:
+            self._prepare(cells, seen)
+        done = np.fromiter(self._complete, dtype=np.intp, count=len(self._complete))
+        results = [self._finish(done[start : start + _CHUNK]) for start in range(0, len(done), _CHUNK)]
+        if self.frozen is None:
+            results += self._sketches(cells, seen)
+        else:
+            open_cells = self.held[cells] & self._coarse[cells]
+            results += self._sketches(cells[open_cells], None)
+        return results
+
+    def _learn(self, keys: npt.NDArray[np.int64], images: npt.NDArray[np.uint8], ok: BoolArray, n: int) -> FloatRows:
+        """Run the networks: features of all patches that have none, and what the target network sees of the first."""
+        new = ok & ~self._store.known(keys)
+        new_cells, new_others = new.copy(), new.copy()
+        new_cells[n:], new_others[:n] = False, False
+        seen = np.empty((0,), dtype=np.float32)
+        if new_cells.any():
+            seen, features = self._predictor.look(images[:n][ok[:n]])
+            self._store.add(keys[new_cells], features[new[:n][ok[:n]]])
+        elif ok[:n].any():
+            seen = self._predictor.seen(images[:n][ok[:n]])
+        if new_others.any():
+            self._store.add(keys[new_others], self._predictor.features(images[new_others]))
+        with self._lock:
+            self._failed.update(keys[~ok].tolist())
+            self._claimed.difference_update(keys.tolist())
+        for key in keys.tolist():
+            for cell in self._wanted_by.pop(key, ()):
+                self._missing[cell].discard(key)
+                if cell in self._ready and not self._missing[cell]:
+                    self._complete.add(cell)
+        return seen
+
+    def _expect(self, cells: IntArray) -> None:
+        """Note which neighbours of new cells are not known yet."""
+        places, present = self._plan.blocks(self._centers(cells))
+        keys = keys_of(places)
+        unknown = present & ~self._store.known(keys)
+        for cell, row in zip(cells.tolist(), range(len(cells)), strict=True):
+            missing = set(keys[row][unknown[row]].tolist()) - self._failed
+            self._missing[cell] = missing
+            for key in missing:
+                self._wanted_by.setdefault(key, []).append(cell)
+        self.held[cells] = True
+
+    def _freeze(self) -> bool:
+        """Encode the tokens of the slide, once all are known; from then on they stay as they are."""
+        known = self._store.known(self._token_keys)
+        failed = np.fromiter((k in self._failed for k in self._token_keys.tolist()), dtype=bool, count=len(known))
+        if not (known | failed).all():
+            return False
+        self.frozen = self._encoded(known)
+        self._sketch = None
+        return True
+
+    def _encoded(self, usable: BoolArray) -> SlideTokens:
+        import torch
+
+        tokens = slide_tokens(self._plan, self._store, usable, self._name).to(self._predictor.device)
+        try:
+            with torch.inference_mode():
+                encoded: SlideTokens = self._network.encode(tokens)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MappingError(
+                f"The {int(usable.sum())} tokens of {self._name} do not fit into the memory of "
+                f"{self._predictor.description}; train with a smaller max_tokens, or map on another device."
+            ) from error
+        return encoded
+
+    def _prepare(self, cells: IntArray, seen: FloatRows) -> None:
+        """What follows from the frozen tokens and a cell's own patch."""
+        import torch
+
+        for start in range(0, len(cells), _CHUNK):
+            part = cells[start : start + _CHUNK]
+            around = self._around(part, self.frozen)
+            tokens = torch.from_numpy(seen[start : start + _CHUNK]).to(self._predictor.device)
+            with torch.inference_mode():
+                place = self._network.place(around)
+                from_patch = self._network.from_patch(place, tokens)
+            self._ready.update(zip(part.tolist(), zip(place, from_patch, strict=True), strict=True))
+        self._complete.update(cell for cell in cells.tolist() if not self._missing[cell])
+
+    def _finish(self, cells: IntArray) -> CellValues:
+        values = self._predicted(cells)
+        for cell in cells.tolist():
+            del self._ready[cell], self._missing[cell]
+        self._complete.difference_update(cells.tolist())
+        self.held[cells] = False
+        return CellValues(cells, values, final=True)
+
+    def _sketches(self, cells: IntArray, seen: FloatRows | None) -> list[CellValues]:
+        """First values: from the tokens that are known so far (``seen`` is given then), or from some neighbours."""
+        if not len(cells):
+            return []
+        if seen is not None:
+            known = self._store.known(self._token_keys)
+            # Encoding costs with the number of tokens, so it is done again when there are twice as many.
+            if known.any() and (self._sketch is None or known.sum() >= 2 * len(self._sketch.features)):
+                self._sketch = self._encoded(known)
+            return [CellValues(cells, self._predicted_early(cells, seen), final=False)]
+        return [CellValues(cells, self._predicted(cells), final=False)]
+
+    def _around(self, cells: IntArray, tokens: SlideTokens | None) -> Surroundings:
+        """Surroundings of cells on the device, as far as they are known."""
+        from napari_cpnn.models import Surroundings
+
+        centers = self._centers(cells)
+        places, present = self._plan.blocks(centers)
+        keys = keys_of(places)
+        present &= self._store.known(keys)
+        features = self._store.get(keys)
+        if tokens is None:
+            return Surroundings.alone(as_tensor(features[:, SIDE * SIDE // 2])).to(self._predictor.device)
+        return as_surroundings(features, present, centers, tokens).to(self._predictor.device)
+
+    def _predicted(self, cells: IntArray) -> Prediction[FloatRows]:
+        """Values of cells that are ready, from the neighbours that are known."""
+        import torch
+
+        around = self._around(cells, self.frozen)
+        place, from_patch = (torch.stack(part) for part in zip(*(self._ready[c] for c in cells.tolist()), strict=True))
+        with torch.inference_mode():
+            fused = self._network.fuse(place, from_patch, around.neighbours, around.present)
+            return self._said(fused, around.own)
+
+    def _predicted_early(self, cells: IntArray, seen: FloatRows) -> Prediction[FloatRows]:
+        import torch
+
+        around = self._around(cells, self._sketch)
+        with torch.inference_mode():
+            fused = self._network.views(as_tensor(seen).to(self._predictor.device), around).fused
+            return self._said(fused, around.own)
+
+    def _said(self, fused: Tensor, own: Tensor) -> Prediction[FloatRows]:
+        model = self._predictor.model
+        parts = (*model.say(fused), model.score(own))
+        return Prediction(*(part.float().cpu().numpy() for part in parts))
+
+
+def as_tensor(values: npt.NDArray[np.floating]) -> Tensor:
+    """A float32 tensor on the processor."""
+    import torch
+
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
