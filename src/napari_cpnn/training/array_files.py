@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,17 @@ def write_array(folder: Path, number: int, values: npt.NDArray[Any]) -> npt.NDAr
         finally:
             part.unlink(missing_ok=True)
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def append_to(file: BinaryIO, values: npt.NDArray[Any]) -> None:
+    """Write an array's values at the end of an open file; :class:`TrainingError` when that is not possible."""
+    # Written, not mapped: on a full disk a write says so, while a memory map would kill the process.
+    try:
+        file.write(np.ascontiguousarray(values).data)
+    except OSError as error:
+        raise TrainingError(
+            f"{file.name} cannot be written ({error.strerror}); free some space or choose another folder."
+        ) from error
 
 
 def find_array(

@@ -39,6 +39,33 @@ _IN_USE_SECONDS = 3600.0
 Images = npt.NDArray[np.uint8]
 
 
+class LaterPatches:
+    """Patches of one slide that are cut when the first of them is asked for.
+
+    Parameters
+    ----------
+    n
+        How many.
+    spec
+        What is cut.
+    cut
+        Gives all of them, ``(n, S, S, 3)``.
+    """
+
+    def __init__(self, n: int, spec: PatchSpec, cut: Callable[[], PatchArray]) -> None:
+        self._n, self._cut = n, cut
+        self.shape = (n, spec.size_px, spec.size_px, 3)
+        self._patches: PatchArray | None = None
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, place: int) -> Images:
+        if self._patches is None:
+            self._patches = self._cut()
+        return self._patches[np.array([place])][0]  # type: ignore[no-any-return]
+
+
 class PatchArray:
     """Patches of one or more slides as one read-only array ``(N, S, S, 3)`` uint8 over memory-mapped chunks.
 
@@ -47,14 +74,14 @@ class PatchArray:
     Parameters
     ----------
     chunks
-        Arrays ``(n, S, S, 3)``.
+        Arrays ``(n, S, S, 3)``, some of which may be cut later.
     rows
         Positions in the chunks laid end to end; by default all.
     """
 
-    def __init__(self, chunks: Sequence[Images], rows: IntArray | None = None) -> None:
-        self._chunks = list(chunks)
-        ends = np.cumsum([len(chunk) for chunk in self._chunks], dtype=np.intp)
+    def __init__(self, chunks: Sequence[Images | LaterPatches], rows: IntArray | None = None) -> None:
+        self.chunks = list(chunks)
+        ends = np.cumsum([len(chunk) for chunk in self.chunks], dtype=np.intp)
         rows = np.arange(ends[-1] if len(ends) else 0) if rows is None else np.asarray(rows, dtype=np.intp)
         self._chunk_of = np.searchsorted(ends, rows, side="right")
         self._place = rows - np.concatenate([[0], ends])[self._chunk_of]
@@ -64,13 +91,13 @@ class PatchArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self), *(self._chunks[0].shape[1:] if self._chunks else (0, 0, 3)))
+        return (len(self), *(self.chunks[0].shape[1:] if self.chunks else (0, 0, 3)))
 
     def __getitem__(self, rows: IntArray | slice) -> Images:
         chunk_of, place = self._chunk_of[rows], self._place[rows]
         images = np.empty((len(place), *self.shape[1:]), dtype=np.uint8)
         for i, (chunk, at) in enumerate(zip(chunk_of.tolist(), place.tolist(), strict=True)):
-            images[i] = self._chunks[chunk][at]
+            images[i] = self.chunks[chunk][at]
         return images
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.generic]:
@@ -141,6 +168,20 @@ class PatchCache:
         if folder.is_dir():
             folder.touch()  # in use: the last to be deleted
         return chunks, ok
+
+    def later(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> LaterPatches:
+        """The same as :meth:`read` gives, cut only when they are asked for.
+
+        A :class:`TrainingError` comes then, when some cannot be read.
+        """
+
+        def cut() -> PatchArray:
+            chunks, ok = self.read(slide, centers_um, spec)
+            if not ok.all():
+                raise TrainingError(f"{int((~ok).sum())} patches of {slide.name} can no longer be read.")
+            return PatchArray(chunks)
+
+        return LaterPatches(len(centers_um), spec, cut)
 
     def prune(self, limit_bytes: int | None = None) -> None:
         """Delete the patches of slides that were used longest ago, until the rest takes at most ``limit_bytes``."""
