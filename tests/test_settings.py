@@ -10,9 +10,9 @@ import pytest
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.settings import MappingSettings, PrototypeSettings, TissueSettings, TrainingSettings
+from napari_cpnn.settings import ExportSettings, MappingSettings, PrototypeSettings, TissueSettings, TrainingSettings
 
-ALL = (TissueSettings, PrototypeSettings, TrainingSettings, MappingSettings)
+ALL = (TissueSettings, PrototypeSettings, TrainingSettings, MappingSettings, ExportSettings)
 
 
 @pytest.mark.parametrize("kind", ALL)

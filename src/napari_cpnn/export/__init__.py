@@ -16,6 +16,7 @@ _HOMES = {
     "to_geojson": "geojson",
     "to_ome_zarr": "ome_zarr",
     "export_map": "formats",
+    "save_map": "formats",
     "format_of": "formats",
     "FORMATS": "formats",
 }
@@ -24,6 +25,7 @@ __all__ = [
     "FORMATS",
     "export_map",
     "format_of",
+    "save_map",
     "to_anndata",
     "to_csv",
     "to_geojson",
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from napari_cpnn.export.formats import FORMATS as FORMATS
     from napari_cpnn.export.formats import export_map as export_map
     from napari_cpnn.export.formats import format_of as format_of
+    from napari_cpnn.export.formats import save_map as save_map
     from napari_cpnn.export.geojson import to_geojson as to_geojson
     from napari_cpnn.export.ome_zarr import to_ome_zarr as to_ome_zarr
     from napari_cpnn.export.spatial import to_spatialdata as to_spatialdata

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from napari_cpnn.errors import ExportError
 
 #: What the top of a Zarr group is called, version 3 and 2.
 _ZARR_MARKS = ("zarr.json", ".zgroup")
+_REMOVALS = 10
 
 
 @contextlib.contextmanager
@@ -50,10 +52,19 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise ExportError(f"{path} could not be written: {_reason(error)}.") from error
     finally:  # also after Ctrl-C; there is nothing left to delete when all went well
         for left in (temporary, old):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or folder; chunks that are still on their way to a folder make it anew, for a moment."""
+    for _ in range(_REMOVALS):
+        if not path.exists():
+            return
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+            time.sleep(0.1)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _refuse(path: Path, overwrite: bool) -> None:
@@ -67,11 +78,12 @@ def _refuse(path: Path, overwrite: bool) -> None:
         raise ExportError(
             f"{path} is a folder that is not a Zarr group, so it is not overwritten; choose another name."
         )
-    if _is_saved_map(path):
+    if is_saved_map(path):
         raise ExportError(f"{path} holds a map of napari-cpnn, which an export never replaces; choose another name.")
 
 
-def _is_saved_map(path: Path) -> bool:
+def is_saved_map(path: Path) -> bool:
+    """Whether a folder is a map in our own format."""
     try:
         attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
     except (OSError, ValueError, AttributeError):  # Zarr 2, or nothing that could be read as a map

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cpnn.errors import ExportError
+from napari_cpnn.export.cells import MapCells
 from napari_cpnn.export.csv import to_csv
+from napari_cpnn.export.files import is_saved_map
 from napari_cpnn.export.geojson import to_geojson
 from napari_cpnn.export.ome_zarr import to_ome_zarr
 from napari_cpnn.export.spatial import to_spatialdata
@@ -90,4 +92,37 @@ def export_map(
         to_csv(cmap, path, some, settings, overwrite=overwrite)
     else:
         raise ExportError(f"There is no format {kind!r}; use {', '.join(FORMATS)}.")
+    return path
+
+
+def save_map(cmap: CompositionMap, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a map in our own format, as :meth:`CompositionMap.save`, but never over anything that is not a map.
+
+    Parameters
+    ----------
+    cmap
+        The map.
+    path
+        The ``.zarr`` folder.
+    overwrite
+        Whether a saved map that is there is replaced.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ExportError
+        When nothing is computed, or something else is there.
+    MappingError
+        When the folder cannot be written.
+    """
+    path = Path(path)
+    MapCells.of(cmap)  # an empty map is worth no file
+    if path.exists() and not (overwrite and is_saved_map(path)):
+        what = "exists already" if is_saved_map(path) else "is there and is not a map, so it is not overwritten"
+        raise ExportError(f"{path} {what}; choose another name.")
+    cmap.save(path)
     return path

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
+
+T = TypeVar("T")
 
 
 class Background(Protocol):
@@ -49,3 +51,33 @@ class QtBackground(QObject):
             done(future.result())
         else:
             failed(error)
+
+
+def while_screen_lives(work: Callable[[], T], what: str) -> T:
+    """Run ``work`` in a thread and wait for it here, with the window still answering.
+
+    napari wants the layers of a sample, and the files of a writer, as a return value, so this must wait; a download or
+    a large file must not freeze the window.
+    """
+    from napari.utils import progress
+
+    results: list[T] = []
+    errors: list[BaseException] = []
+    loop = QEventLoop()
+    background = QtBackground()
+
+    def done(result: T) -> None:
+        results.append(result)
+        loop.quit()
+
+    def failed(error: BaseException) -> None:
+        errors.append(error)
+        loop.quit()
+
+    with progress(total=0, desc=what):
+        background(work, done, failed)
+        loop.exec_()
+    background.close()
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -26,6 +26,9 @@ TICK_MS = 66
 BUSY_SHARE = 0.25
 """At most this share of the GUI thread's time goes into repainting; a large map is repainted less often."""
 
+OVERLAY_KEY = "napari_cpnn_overlay"
+"""Marks our layers in ``layer.metadata``, so that the writer knows them."""
+
 _SLOTS = {"type": "type", "gene": "gene", "dominant": "mix", "blend": "mix"}
 
 
@@ -51,6 +54,7 @@ class Overlay:
             name=_layer_name(shown),
             blending="translucent_no_depth",
             cache=False,
+            metadata={OVERLAY_KEY: True},
         )
 
     def catch_up(self) -> None:

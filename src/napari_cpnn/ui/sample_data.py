@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from napari_cpnn.slides import open_slide
+from napari_cpnn.ui.background import while_screen_lives
 from napari_cpnn.ui.reader import LayerData, slide_layer
-
-T = TypeVar("T")
 
 HER2ST_SECTION = "C4"
 
@@ -30,36 +26,4 @@ def her2st() -> list[LayerData]:
         slide = open_slide(image, mpp=estimate_mpp(read_spots(counts, positions)))
         return slide_layer(slide, f"her2st {HER2ST_SECTION}")
 
-    return [_while_screen_lives(fetch, "Fetching the her2st sample")]
-
-
-def _while_screen_lives(work: Callable[[], T], what: str) -> T:
-    """Run ``work`` in a thread and wait for it here, with the window still answering.
-
-    napari wants the layers of a sample as a return value, so this must wait; a download must not freeze the window.
-    """
-    from napari.utils import progress
-    from qtpy.QtCore import QEventLoop
-
-    from napari_cpnn.ui.background import QtBackground
-
-    results: list[T] = []
-    errors: list[Exception] = []
-    loop = QEventLoop()
-    background = QtBackground()
-
-    def done(result: T) -> None:
-        results.append(result)
-        loop.quit()
-
-    def failed(error: Exception) -> None:
-        errors.append(error)
-        loop.quit()
-
-    with progress(total=0, desc=what):
-        background(work, done, failed)
-        loop.exec_()
-    background.close()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return [while_screen_lives(fetch, "Fetching the her2st sample")]
