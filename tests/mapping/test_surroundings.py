@@ -224,6 +224,18 @@ def test_the_order_of_places_and_their_company_do_not_matter(slide: Slide, surro
     np.testing.assert_array_equal(at_places(slide, surrounded, centers[7:8]), expected[7:8])
 
 
+def test_on_a_cluster_the_map_is_the_same(slide: Slide, surrounded: CPNN) -> None:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        cmap = predict_map(slide, surrounded, client=client, settings=settings(cache=False))
+    assert (cmap.state[cmap.tissue] == DONE).all()
+    centers, values = done_values(cmap)
+    np.testing.assert_allclose(values, at_places(slide, surrounded, centers), atol=1e-3)
+
+
 def test_tokens_are_bounded_and_cover_the_tissue(slide: Slide) -> None:
     for most in (1, 5, 40, 1000):
         plan = ContextPlan(slide, tiny_triplex().patch, 32.0, most)

@@ -6,7 +6,7 @@ Evaluation, and tasks on a cluster, predict here; the live mapper does the same,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from napari_cpnn.slides import PatchReader, Slide
 
 if TYPE_CHECKING:
     from napari_cpnn.models import CPNN, SlideTokens, Surroundings
+
+    Context = tuple[ContextPlan, SlideTokens]
 
 #: Patches cut and predicted at a time.
 _CHUNK = 256
@@ -37,6 +39,8 @@ class SlideSurroundings:
         The model on its device.
     keep
         Keep features on disk, for other runs and models with the same encoder.
+    context
+        Where the model looks and what the slide's tokens are, when that is known already.
 
     Attributes
     ----------
@@ -48,14 +52,21 @@ class SlideSurroundings:
         Keys of patches that cannot be read; they count as absent.
     """
 
-    def __init__(self, slide: Slide, model: CPNN, predictor: Predictor, keep: bool = True) -> None:
-        self.plan = ContextPlan.of(slide, model)
+    def __init__(
+        self, slide: Slide, model: CPNN, predictor: Predictor, keep: bool = True, context: Context | None = None
+    ) -> None:
+        self.plan = ContextPlan.of(slide, model) if context is None else context[0]
         self.store = FeatureStore.of(slide, model, predictor.precision, keep)
         self.failed: set[int] = set()
         self._reader = PatchReader(slide, model.patch)
         self._predictor = predictor
         self._name = slide.name
-        self._tokens: SlideTokens | None = None
+        self._tokens: SlideTokens | None = None if context is None else context[1]
+
+    @property
+    def context(self) -> Context:
+        """All that another process needs to predict on this slide."""
+        return self.plan, self.tokens
 
     @property
     def tokens(self) -> SlideTokens:
@@ -161,9 +172,21 @@ class PlacePredictor:
         symmetries: bool = False,
         keep: bool = True,
     ) -> None:
-        self.predictor = Predictor(model, device, precision, symmetries)
-        self.surroundings = SlideSurroundings(slide, model, self.predictor, keep) if model.needs_surroundings else None
-        self._reader = PatchReader(slide, model.patch)
+        predictor = Predictor(model, device, precision, symmetries)
+        around = SlideSurroundings(slide, model, predictor, keep) if model.needs_surroundings else None
+        self._set_up(slide, predictor, around)
+
+    @classmethod
+    def on(cls, slide: Slide, model: CPNN, predictor: Predictor, context: Context | None) -> Self:
+        """With a model that is on its device, and what is known of the slide (``None`` where nothing is needed)."""
+        new = cls.__new__(cls)
+        around = None if context is None else SlideSurroundings(slide, model, predictor, False, context)
+        new._set_up(slide, predictor, around)  # noqa: SLF001
+        return new
+
+    def _set_up(self, slide: Slide, predictor: Predictor, surroundings: SlideSurroundings | None) -> None:
+        self.predictor, self.surroundings = predictor, surroundings
+        self._reader = PatchReader(slide, predictor.model.patch)
 
     def predict(self, centers_um: npt.ArrayLike) -> tuple[Prediction[FloatRows] | None, npt.NDArray[np.bool_]]:
         """Predictions at those of the places ``(N, 2)`` whose patch can be read, and which these are ``(N,)``.

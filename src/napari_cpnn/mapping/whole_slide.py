@@ -15,16 +15,18 @@ from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import FloatArray, Rect
 from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.live import LiveMapper
+from napari_cpnn.mapping.places import PlacePredictor, SlideSurroundings
 from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import TILE
 from napari_cpnn.models.prediction import Prediction
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.slides import PatchReader, Slide
+from napari_cpnn.slides import Slide
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from napari_cpnn.mapping.places import Context
     from napari_cpnn.models import CPNN
 
 Region = Rect | Sequence[float]
@@ -111,10 +113,10 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
     row, col = np.divmod(cells, cmap.grid.shape[1])
     cells = cells[np.lexsort((col, row, col // (TILE * 8), row // (TILE * 8)))]  # a task's patches are neighbours
     blocks = [cells[i : i + _TASK_CELLS] for i in range(0, len(cells), _TASK_CELLS)]
-    shared_model = client.scatter(model, broadcast=True)
+    shared = client.scatter((model, _context(mapper, model)), broadcast=True)
     futures = {
         client.submit(
-            _map_block, mapper.slide, shared_model, settings, cmap.grid.centers_um(cmap.unravel(block)), pure=False
+            _map_block, mapper.slide, shared, settings, cmap.grid.centers_um(cmap.unravel(block)), pure=False
         ): block
         for block in blocks
     }
@@ -133,21 +135,24 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
             on_progress(MapProgress(done, len(cells), failed, rate, True, done == len(cells), ""))
 
 
+def _context(mapper: LiveMapper, model: CPNN) -> Context | None:
+    """What all tasks need to know of the slide; its tokens are computed here, once."""
+    if not model.needs_surroundings:
+        return None
+    around = SlideSurroundings(mapper.slide, model, mapper.predictor, mapper.settings.cache)
+    return around.context
+
+
 def _map_block(
-    slide: Slide, model: CPNN, settings: MappingSettings, centers_um: FloatArray
+    slide: Slide, shared: tuple[CPNN, Context | None], settings: MappingSettings, centers_um: FloatArray
 ) -> tuple[Prediction[npt.NDArray[np.float16]] | None, npt.NDArray[np.bool_]]:
     """One task: the patches at ``centers_um`` ``(N, 2)`` that can be read, and which these are. Runs on a worker."""
+    model, context = shared
     predictor = _worker_predictor(_Keyed(model, settings.device, settings.precision))
-    reader = PatchReader(slide, model.patch)
-    oks, parts = [], []
-    step = min(settings.max_batch, 64)
-    for start in range(0, len(centers_um), step):
-        images, ok = reader.read(centers_um[start : start + step])
-        oks.append(ok)
-        if ok.any():
-            parts.append(predictor.predict(images[ok]))
-    columns = [np.concatenate(column).astype(np.float16) for column in zip(*parts, strict=True)]
-    return Prediction(*columns) if parts else None, np.concatenate(oks)
+    prediction, ok = PlacePredictor.on(slide, model, predictor, context).predict(centers_um)
+    if prediction is None:
+        return None, ok
+    return Prediction(*(part.astype(np.float16) for part in prediction)), ok
 
 
 class _Keyed:
