@@ -51,14 +51,25 @@ def test_names_colours_and_ranges(world, tmp_path, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_it_lies_where_our_overlays_lie(tilted, tmp_path, version):
-    (multiscale,) = metadata(written(tilted, tmp_path, version))["multiscales"]
+def test_it_lies_where_our_overlays_lie(world, tmp_path, version):
+    (multiscale,) = metadata(written(world, tmp_path, version))["multiscales"]
     assert [a["name"] for a in multiscale["axes"]] == ["c", "y", "x"]
     assert {a.get("unit") for a in multiscale["axes"][1:]} == {"micrometer"}
     scale, translation = multiscale["datasets"][0]["coordinateTransformations"]
-    frame = LayerFrame.of_slide(tilted.mpp).grid_transform(tilted.cmap.grid)
+    frame = LayerFrame.of_slide(world.mpp).grid_transform(world.cmap.grid)
     np.testing.assert_allclose((scale["scale"][1:], translation["translation"][1:]), frame)
-    assert translation["translation"] == [0.0, 32.0 + STRIDE / 2, 48.0 + STRIDE / 2]
+
+
+def test_a_map_of_a_region_lies_in_its_place_also_without_the_translation(tilted, tmp_path):
+    path = written(tilted, tmp_path)
+    (multiscale,) = metadata(path)["multiscales"]
+    scale, translation = multiscale["datasets"][0]["coordinateTransformations"]
+    assert translation["translation"] == [0.0, STRIDE / 2, STRIDE / 2]
+    image = zarr.open_group(path, mode="r")["0"][...]
+    assert image.shape[1:] == (10 + 2, 18 + 3)  # the region begins 32 and 48 um from the slide's corner
+    np.testing.assert_array_equal(image[0, 2:, 3:], tilted.cmap.weight(TYPES[0]))
+    known = np.argwhere(np.isfinite(image[0])) * np.array(scale["scale"][1:]) + translation["translation"][1:]
+    np.testing.assert_allclose(known, tilted.cmap.grid.centers_um(np.argwhere(tilted.done)))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

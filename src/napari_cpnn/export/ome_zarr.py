@@ -14,6 +14,7 @@ from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells
 from napari_cpnn.export.files import replacing
 from napari_cpnn.export.tables import provenance
+from napari_cpnn.geometry import Grid
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import ExportSettings
 
@@ -29,7 +30,7 @@ class Channel(NamedTuple):
     values: Callable[[], npt.NDArray[np.float32]]
 
 
-_CHUNK = 512
+_CHUNK = 256
 #: Viewers show every active channel at once; more than a few cannot be told apart.
 _ACTIVE = 3
 
@@ -63,8 +64,10 @@ def to_ome_zarr(
     Path
         The folder: one array ``0`` of ``(channel, y, x)`` float32, one pixel per cell, NaN where nothing is known.
         Scale and translation are in slide micrometres; the translation is the centre of the first pixel, as napari
-        places images, so that the map lies on a slide layer of ours. Channel names, colours and ranges are in
-        ``omero``, where the map comes from in ``napari_cpnn_export``.
+        places images, so that the map lies on a slide layer of ours. The image of a map of a region begins at the
+        slide's corner all the same, since readers such as napari-ome-zarr 0.10 and QuPath ignore translations (then
+        it lies half a cell off; what is not in the region takes no space on disk). Channel names, colours and ranges
+        are in ``omero``, where the map comes from in ``napari_cpnn_export``.
 
     Raises
     ------
@@ -82,12 +85,12 @@ def to_ome_zarr(
         chosen = cells.genes(genes)
         old = settings.ome_zarr_version == "0.4"
         group: Any = zarr.open_group(str(temporary), mode="w", zarr_format=2 if old else 3)
-        channels = _channels(cells, chosen)
+        channels, corner = _channels(cells, chosen), _corner(cells.grid)
         image = group.create_array(
             "0",
-            shape=(len(channels), *cells.grid.shape),
+            shape=(len(channels), *(c + n for c, n in zip(corner, cells.grid.shape, strict=True))),
             dtype=np.float32,
-            chunks=(1, *(min(_CHUNK, n) for n in cells.grid.shape)),
+            chunks=(1, _CHUNK, _CHUNK),
             fill_value=np.float32(np.nan),
             chunk_key_encoding={"name": "v2" if old else "default", "separator": "/"},
             dimension_names=None if old else ("c", "y", "x"),
@@ -97,13 +100,18 @@ def to_ome_zarr(
             values = channel.values()
             plane = np.full(cells.grid.shape, np.nan, dtype=np.float32)
             plane[tuple(cells.index.T)] = values
-            image[number] = plane
+            image[number, corner[0] :, corner[1] :] = plane
             described.append(_omero_channel(channel, values))
         for number in _most_common(cells):
             described[number]["active"] = True
         # The attributes come last: without them the group is not an image.
         group.attrs.update(_attributes(cells, path.name, described, settings.ome_zarr_version))
     return path
+
+
+def _corner(grid: Grid) -> tuple[int, int]:
+    """Rows and columns of cells between the slide's corner and the map's."""
+    return int(grid.origin_um[0] / grid.stride_um + 1e-6), int(grid.origin_um[1] / grid.stride_um + 1e-6)
 
 
 def _channels(cells: MapCells, genes: Sequence[str]) -> list[Channel]:
@@ -142,8 +150,8 @@ def _omero_channel(channel: Channel, values: npt.NDArray[np.float32]) -> dict[st
 
 
 def _attributes(cells: MapCells, name: str, channels: list[dict[str, Any]], version: str) -> dict[str, Any]:
-    stride = cells.grid.stride_um
-    first = cells.grid.centers_um([(0, 0)])[0]
+    stride, (row, col) = cells.grid.stride_um, _corner(cells.grid)
+    first = cells.grid.centers_um([(-row, -col)])[0]
     space = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
     multiscales: dict[str, Any] = {
         "name": name,
