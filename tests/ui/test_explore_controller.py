@@ -17,6 +17,7 @@ from napari_cpnn.ui import explore_controller as module
 from napari_cpnn.ui.explore_controller import ExploreController
 from napari_cpnn.ui.state import ExploreState, Shown
 from napari_cpnn.ui.words import model_card, model_label, slide_label
+from tiny_triplex import tiny_triplex
 
 VIEW = Viewport(Rect(0, 0, 500, 500), 1.0)
 
@@ -333,6 +334,9 @@ def test_readout_and_shares(setup, model):
     for score, said in ((0.94, False), (0.97, True)):
         cmap.fill(np.array([19]), weights, np.zeros((1, cmap.n_programs)), np.array([score]))
         assert ("· unlike the training tissue ·" in c.readout((350.0, 450.0))) is said
+    assert "first estimate" not in c.readout((350.0, 450.0))
+    cmap.fill(np.array([19]), weights, np.zeros((1, cmap.n_programs)), final=False)
+    assert "first estimate" in c.readout((350.0, 450.0))
     rows = c.type_rows()
     assert rows[0].name == "Stroma"
     assert rows[0].share == pytest.approx(0.75)
@@ -357,7 +361,14 @@ def test_labels_and_card(model):
 
 def test_card_of_a_model_that_says_little():
     patch = PatchSpec(64, 1.0)
-    spec = SimpleNamespace(backbone="stnet")
-    bare = SimpleNamespace(spec=spec, patch=patch, genes=("A",), cell_types=(), n_programs=3, provenance={})
+    spec = SimpleNamespace(backbone="stnet", backbone_args={})
+    facts = {"genes": ("A",), "cell_types": (), "n_programs": 3, "provenance": {}, "needs_surroundings": False}
+    bare = SimpleNamespace(spec=spec, patch=patch, **facts)
     assert dict(model_card(bare))["Cell types"] == "none"
     assert model_label(bare) == "ST-Net + plain head"
+
+
+def test_card_of_a_model_that_looks_around():
+    card = dict(model_card(tiny_triplex()))
+    assert card["Backbone"] == "TRIPLEX"
+    assert card["Around it"] == "160 µm, and the whole slide at up to 1024 places, by a frozen SqueezeNet"

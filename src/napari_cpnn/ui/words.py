@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.mapping import FAILED, UNLIKE
+from napari_cpnn.mapping import DONE, FAILED, UNLIKE
+from napari_cpnn.mapping.context import SIDE
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper, MapProgress
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 
 #: Names of the registry, as papers write them.
-_BACKBONES = {"stnet": "ST-Net", "squeezenet": "SqueezeNet"}
+_BACKBONES = {
+    "stnet": "ST-Net",
+    "squeezenet": "SqueezeNet",
+    "resnet18": "ResNet-18",
+    "ciga": "ResNet-18 (Ciga et al.)",
+    "triplex": "TRIPLEX",
+}
 
 
 def mapping_message(p: MapProgress, *, live: bool, sees: bool) -> str:
@@ -64,6 +71,8 @@ def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[flo
         parts.append(f"{shown.name} {value:.2f} {shown.unit}")
     if out_of_domain > UNLIKE:
         parts.append("unlike the training tissue")
+    if cmap.state[cell] != DONE:
+        parts.append("first estimate")
     return " · ".join([*parts, where])
 
 
@@ -80,8 +89,12 @@ def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
 
 
 def backbone_name(model: CPNN) -> str:
-    """As its authors write it."""
-    return _BACKBONES.get(model.spec.backbone, model.spec.backbone)
+    """As its authors write it; with the encoder, where that is all there is to it."""
+    name, args = model.spec.backbone, model.spec.backbone_args
+    if name == "frozen":
+        encoder = str(args["encoder"])
+        return f"frozen {_BACKBONES.get(encoder, encoder)}"
+    return _BACKBONES.get(name, name)
 
 
 def model_label(model: CPNN, path: Path | None = None) -> str:
@@ -99,6 +112,7 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
         ("Backbone", backbone_name(model)),
         ("Head", "CPNN" if model.cell_types else "plain linear head: genes only, no cell types"),
         ("Sees", f"{patch.size_px} px at {patch.mpp:g} µm/px, {patch.size_um:g} µm of tissue"),
+        *_context(model),
         ("Genes", f"{len(model.genes):,}"),
         ("Cell types", ", ".join(model.cell_types) or "none"),
         ("Residual programs", str(model.n_programs)),
@@ -119,6 +133,16 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
         if provenance.get(key):
             card.append((name, str(provenance[key])))
     return card
+
+
+def _context(model: CPNN) -> list[tuple[str, str]]:
+    """What a model sees beside the patch."""
+    if not model.needs_surroundings:
+        return []
+    args = model.spec.backbone_args
+    encoder, size = str(args["encoder"]), SIDE * model.patch.size_um
+    seen = f"{size:g} µm, and the whole slide at up to {args['max_tokens']} places"
+    return [("Around it", f"{seen}, by a frozen {_BACKBONES.get(encoder, encoder)}")]
 
 
 def _entry(item: Any) -> str:
