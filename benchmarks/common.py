@@ -25,7 +25,10 @@ def sample_model() -> Path:
 
 
 def random_model(backbone: str = "stnet", n_types: int = 22, n_genes: int = 10_000, n_programs: int = 16):
-    """A network of full size with random weights: speed does not depend on what it has learned."""
+    """A network of full size with random weights: speed does not depend on what it has learned.
+
+    ``"triplex:squeezenet"`` and ``"frozen:resnet18"`` name the networks inside.
+    """
     import torch
 
     from napari_cpnn.models import build_model
@@ -33,7 +36,18 @@ def random_model(backbone: str = "stnet", n_types: int = 22, n_genes: int = 10_0
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    settings = TrainingSettings(backbone=backbone, weights="none", n_programs=n_programs, patch=PatchSpec(224, 0.5))
+    name, _, inner = backbone.partition(":")
+    inner = inner or "resnet18"
+    settings = TrainingSettings(
+        backbone=name,
+        weights="none",
+        encoder=inner,
+        encoder_weights="none",
+        target=inner,
+        context_pitch_um=100.0,
+        n_programs=n_programs,
+        patch=PatchSpec(224, 0.5),
+    )
     prototypes = rng.dirichlet(np.ones(n_genes), n_types).astype(np.float32)
     genes = [f"GENE{i}" for i in range(n_genes)]
     types = [f"Type {i}" for i in range(n_types)]
