@@ -93,6 +93,8 @@ class Seen:
 def spots(n_train, n_held_out, slide_of=None):
     n = n_train + n_held_out
     return SimpleNamespace(
+        features=None,
+        surroundings=None,
         images=np.arange(n),
         train=np.arange(n_train),
         held_out=np.arange(n_train, n),

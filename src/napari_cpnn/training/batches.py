@@ -55,6 +55,8 @@ class _Batches(Dataset[Batch]):
         }
         if data.shares is not None:
             batch["shares"] = torch.from_numpy(data.shares[rows])
+        if data.surroundings is not None:
+            batch |= data.surroundings.batch(rows, order.symmetries)
         if order.stains is not None:
             batch["stains"] = torch.from_numpy(order.stains)
         return batch

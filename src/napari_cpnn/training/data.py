@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +26,15 @@ from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
+from napari_cpnn.training.array_files import append_to
+from napari_cpnn.training.feature_cache import FeatureCache, Section
 from napari_cpnn.training.gene_choice import choose_genes, gene_weights
-from napari_cpnn.training.patch_cache import PatchArray, PatchCache
+from napari_cpnn.training.patch_cache import LaterPatches, PatchArray, PatchCache
 from napari_cpnn.training.shares import deconvolved_shares
 from napari_cpnn.training.spot_samples import SpotSample, check_samples
+
+if TYPE_CHECKING:
+    from napari_cpnn.training.surroundings import SpotSurroundings
 
 #: Spots whose expression is normalised and written at a time.
 CHUNK = 256
@@ -46,7 +51,7 @@ class SpotData:
     genes
         The ``G`` genes of the run, in the order of the prototypes.
     images
-        ``(N, S, S, 3)`` uint8, on disk.
+        ``(N, S, S, 3)`` uint8, on disk, or cut when they are asked for where their features are known.
     targets
         ``(N, G)`` float32 log1p of counts per 10,000, on disk.
     shares
@@ -63,9 +68,14 @@ class SpotData:
         ``(G,)`` float32, how much each gene counts in the loss; None when all count the same.
     key
         Hash of all of it, patches by what they are cut from.
+    sections
+        Where the patches lie, slide by slide.
     features
         ``(V, N, F)`` float32 on disk, what a frozen backbone sees of each patch in each of its symmetries
-        (:mod:`napari_cpnn.training.frozen`); None where the backbone learns.
+        (:mod:`napari_cpnn.training.frozen`); of TRIPLEX, whose frozen target network gives tokens, ``(V, N, T, C)``
+        float16. None where the image network learns.
+    surroundings
+        Of a backbone that needs them (:mod:`napari_cpnn.training.surroundings`).
     """
 
     slides: tuple[str, ...]
@@ -80,7 +90,9 @@ class SpotData:
     held_out_name: str
     gene_weights: npt.NDArray[np.float32] | None
     key: str
-    features: npt.NDArray[np.float32] | None = None
+    sections: tuple[Section, ...] = ()
+    features: npt.NDArray[np.floating] | None = None
+    surroundings: SpotSurroundings | None = None
 
     def mean_expression(self) -> npt.NDArray[np.float32]:
         """Mean of each gene ``(G,)`` over the training spots."""
@@ -96,8 +108,11 @@ def prepare(
     settings: TrainingSettings,
     folder: Path,
     progress: bool = False,
+    known: FeatureCache | None = None,
 ) -> SpotData:
     """Check, split and cut the samples; what is not kept from run to run is written into ``folder``.
+
+    Patches of a slide whose features are in ``known`` are not cut until they are asked for.
 
     Raises
     ------
@@ -113,7 +128,7 @@ def prepare(
     parts, held_out_name = check_samples(samples, settings)
     genes = choose_genes(parts, prototypes, settings)
     cache = PatchCache(settings.patch_cache, folder)
-    images, rows = _patches(parts, settings.patch, cache, progress)
+    sections, rows = _sections(parts, settings.patch, cache, known, progress)
     is_train = np.concatenate([part.train[r] for part, r in zip(parts, rows, strict=True)])
     if is_train.sum() < 2:
         raise TrainingError(
@@ -128,7 +143,7 @@ def prepare(
     return SpotData(
         slides=tuple(part.slide.name for part in parts),
         genes=tuple(genes),
-        images=images,
+        images=_chosen(sections),
         targets=targets,
         shares=shares,
         slide_of=np.repeat(np.arange(len(parts)), [len(r) for r in rows]),
@@ -138,6 +153,7 @@ def prepare(
         held_out_name=held_out_name,
         gene_weights=gene_weights(parts, genes, settings.seed) if settings.gene_weights == "reliability" else None,
         key=_key(parts, rows, prototypes.select(genes), targets),
+        sections=tuple(sections),
     )
 
 
@@ -154,27 +170,37 @@ def _key(
     return key.hexdigest()
 
 
-def _patches(
-    parts: Sequence[SpotSample], spec: PatchSpec, cache: PatchCache, progress: bool
-) -> tuple[PatchArray, list[IntArray]]:
-    """Patches of the spots in use that can be read; and, for each slide, which of its spots these are."""
+def _sections(
+    parts: Sequence[SpotSample], spec: PatchSpec, cache: PatchCache, known: FeatureCache | None, progress: bool
+) -> tuple[list[Section], list[IntArray]]:
+    """The patches of each slide; and, for each, which of its spots are in use and can be read."""
     places = [_in_strips(part.centers_um, spec) for part in parts]
+    centers = [part.centers_um[place] for part, place in zip(parts, places, strict=True)]
+    later = [known is not None and known.has(part.slide, at) for part, at in zip(parts, centers, strict=True)]
     wanted = sum(
-        cache.missing(part.slide, part.centers_um[place], spec) for part, place in zip(parts, places, strict=True)
+        cache.missing(part.slide, at, spec) for part, at, late in zip(parts, centers, later, strict=True) if not late
     )
     cache.require_space(wanted * 3 * spec.size_px**2)
-    chunks: list[npt.NDArray[np.uint8]] = []
-    chosen, rows, start = [], [], 0
+    sections, rows = [], []
     with tqdm(total=wanted, desc="cutting patches", unit="spot", disable=not (progress and wanted)) as bar:
-        for part, place in zip(parts, places, strict=True):
-            of_slide, ok = cache.read(part.slide, part.centers_um[place], spec, bar.update)
-            chunks += of_slide
+        for part, place, at, late in zip(parts, places, centers, later, strict=True):
+            ok = np.ones(len(at), dtype=bool)
+            chunks: Sequence[npt.NDArray[np.uint8] | LaterPatches]
+            if late:
+                chunks = [cache.later(part.slide, at, spec)]
+            else:
+                chunks, ok = cache.read(part.slide, at, spec, bar.update)
             use = part.use[place]
             _report_failures(part.slide, use, ok)
-            chosen.append(start + np.flatnonzero(use & ok))
+            sections.append(Section(part.slide, at, PatchArray(chunks), ok, np.flatnonzero(use & ok)))
             rows.append(place[use & ok])
-            start += len(place)
-    return PatchArray(chunks, np.concatenate(chosen)), rows
+    return sections, rows
+
+
+def _chosen(sections: Sequence[Section]) -> PatchArray:
+    starts = np.cumsum([0, *(len(section.images) for section in sections)])
+    rows = [start + section.chosen for start, section in zip(starts, sections, strict=False)]
+    return PatchArray([chunk for section in sections for chunk in section.images.chunks], np.concatenate(rows))
 
 
 def _in_strips(centers_um: FloatArray, spec: PatchSpec) -> IntArray:
@@ -200,7 +226,7 @@ def _targets(
     with path.open("wb") as file:
         for part, chosen in zip(parts, rows, strict=True):
             for start in range(0, len(chosen), CHUNK):
-                _append(file, expression(part.spots[chosen[start : start + CHUNK]], genes))
+                append_to(file, expression(part.spots[chosen[start : start + CHUNK]], genes))
     return np.memmap(path, dtype=np.float32, mode="r", shape=(n, len(genes)))
 
 
@@ -211,13 +237,3 @@ def _require_space(folder: Path, n_bytes: int) -> None:
             f"The measured expression needs {n_bytes / 1e6:,.0f} MB in {folder} and {free / 1e6:,.0f} MB are free; "
             "free some space or choose another folder."
         )
-
-
-def _append(file: BinaryIO, values: npt.NDArray[Any]) -> None:
-    # Written, not mapped: on a full disk a write says so, while a memory map would kill the process.
-    try:
-        file.write(np.ascontiguousarray(values).data)
-    except OSError as error:
-        raise TrainingError(
-            f"{file.name} cannot be written ({error.strerror}); free some space or choose another folder."
-        ) from error

@@ -54,10 +54,9 @@ def fit_domain(model: CPNN, data: SpotData, settings: TrainingSettings) -> None:
             stacklevel=3,
         )
         return
-    predictor = Predictor(model, settings.device, settings.precision)
-    features = _features(predictor, data, train)
+    features = _features(model, data, train, settings)
     if len(held_out) >= LEAST_PATCHES:
-        unseen = Axes.of(features).parts(_features(predictor, data, held_out))
+        unseen = Axes.of(features).parts(_features(model, data, held_out, settings))
         source = data.held_out_name
     else:
         unseen = _cross_fitted(features, _folds(data.slide_of[train]))
@@ -139,6 +138,11 @@ def _sample(rows: IntArray, seed: int) -> IntArray:
     return np.sort(np.random.default_rng(seed).choice(rows, _MOST_PATCHES, replace=False))
 
 
-def _features(predictor: Predictor, data: SpotData, rows: IntArray) -> npt.NDArray[np.float32]:
+def _features(model: CPNN, data: SpotData, rows: IntArray, settings: TrainingSettings) -> npt.NDArray[np.float32]:
+    if data.surroundings is not None:
+        return data.surroundings.own(rows)
+    if data.features is not None:
+        return np.asarray(data.features[0, rows], dtype=np.float32)
+    predictor = Predictor(model, settings.device, settings.precision)
     chunks = (np.asarray(data.images[rows[i : i + CHUNK]]) for i in range(0, len(rows), CHUNK))
     return np.concatenate([predictor.features(images) for images in chunks])

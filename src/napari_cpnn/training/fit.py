@@ -27,12 +27,15 @@ from napari_cpnn.training.batches import SpotDataModule
 from napari_cpnn.training.calibration import LineFit
 from napari_cpnn.training.data import CHUNK, SpotData, prepare
 from napari_cpnn.training.domain import fit_domain
+from napari_cpnn.training.feature_cache import FeatureCache
 from napari_cpnn.training.frozen import is_frozen, predict_features, with_features
 from napari_cpnn.training.metrics import pearson, spearman, summarise_values
 from napari_cpnn.training.module import CpnnTraining
 from napari_cpnn.training.processes import is_first_process, trainer_options, wait_for_all
 from napari_cpnn.training.recorder import EpochRow, InterruptedTrainingError, Recorder, scores_for_card
 from napari_cpnn.training.run_folder import RunFolder
+from napari_cpnn.training.surroundings import with_context, with_surroundings
+from napari_cpnn.training.target_tokens import with_tokens
 
 
 def train(
@@ -99,26 +102,35 @@ def train(
     state = folder.read_state() if resume else None
     if state is not None:
         state.require_same(settings, folder.path)
+    complete = with_context(samples, settings)
     with torch.random.fork_rng():
-        start_backbone(settings)
+        torch.default_generator.manual_seed(settings.seed)  # as in build_model: where weights are random, they are its
+        network, _ = start_backbone(complete)
     with folder.scratch() as scratch, _own_random_state(settings.seed), _quiet_lightning():
-        data = prepare(samples, prototypes, settings, scratch, progress and folder.writes)
+        is_cached = is_frozen(settings) and settings.backbone != "triplex"
+        known = FeatureCache(settings, scratch, network) if is_cached else None
+        del network
+        data = prepare(samples, prototypes, settings, scratch, progress and folder.writes, known)
         if state is not None:
             state.require_same_data(data.key, folder.path)
         folder.write_settings(settings)
         chosen = prototypes.select(data.genes)
         model = build_model(
             # A model does not tell about the folders of a computer.
-            settings.replace(patch_cache="auto", genes=Path(settings.genes).name),
+            complete.replace(patch_cache="auto", genes=Path(settings.genes).name),
             data.genes,
             chosen.cell_types,
             chosen.profiles,
             data.mean_expression(),
         )
         model.provenance.update(_provenance(data, prototypes))
+        if model.needs_surroundings:
+            data = with_surroundings(data, samples, model, settings, scratch, progress and folder.writes)
         if is_frozen(settings):
-            data = with_features(data, model, settings, scratch)
-        module = CpnnTraining(model, settings, choose_precision(device, settings.precision), data.gene_weights)
+            see = with_tokens if model.needs_surroundings else with_features
+            data = see(data, model, settings, scratch, progress and folder.writes)
+        slides = data.surroundings.slides if data.surroundings else None
+        module = CpnnTraining(model, settings, choose_precision(device, settings.precision), data.gene_weights, slides)
         recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch, data.key)
         if state is not None:
             module.restore(state.tensors, state.epoch)
@@ -211,10 +223,12 @@ def _decoded(
     decoder = model.decoder()
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
+        around = data.surroundings.at(chunk) if data.surroundings else None
         if data.features is not None:
-            weights, programs = predict_features(model, data.features[: 8 if settings.symmetries else 1, chunk])
+            views = data.features[: 8 if settings.symmetries else 1, chunk]
+            weights, programs = predict_features(model, views, around)
         else:
-            weights, programs, _ = predictor.predict(np.asarray(data.images[chunk]))
+            weights, programs, _ = predictor.predict(np.asarray(data.images[chunk]), around)
         yield chunk, decoder.expression(weights, programs, model.genes)
 
 

@@ -12,13 +12,21 @@ import torch
 from lightning.pytorch import LightningModule
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.models import CPNN, composition_penalty, mse_loss, pcc_loss, prototype_penalty
+from napari_cpnn.models import CPNN, SlideTokens, composition_penalty, mse_loss, pcc_loss, prototype_penalty
+from napari_cpnn.models.heads import LinearHead
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.augmentation import apply_stains
 from napari_cpnn.training.batches import Batch
 from napari_cpnn.training.metrics import Summary, mean_correlations
-from napari_cpnn.training.optimisation import WeightAverage, parameter_groups, schedule
+from napari_cpnn.training.optimisation import WeightAverage, image_network, parameter_groups, schedule
 from napari_cpnn.training.resume import load_optimizer, optimizer_tensors
+from napari_cpnn.training.surroundings import around
+
+#: The views of TRIPLEX that have a head of their own in training, as the terms of the loss are called.
+VIEWS = ("target", "neighbours", "global")
+
+#: What such a view learns from: the measurement, and what the fused view predicts (Chung et al. 2024, alpha = 0.3).
+FROM_MEASURED, FROM_FUSED = 0.7, 0.3
 
 NO_SUMMARY: Summary = {"pcc": math.nan, "scc": math.nan, "n_genes": 0}
 
@@ -29,7 +37,8 @@ class CpnnTraining(LightningModule):
     ``loss = expression + prototype_weight * ||T - T0||^2 + composition_weight * ||w - W_deconv||^2``, where
     expression is ``1 -`` the mean PCC over genes (paper, section 3.2), or the mean squared error. The correlation is
     taken over the spots of each slide in the batch, as it is for evaluation, or over the batch as a whole, where the
-    differences between slides count too.
+    differences between slides count too. With TRIPLEX each of its three views adds
+    ``0.7 * expression(view, measured) + 0.3 * expression(view, fused)``; the other terms are those of the fused view.
     Only the backbone may run in bfloat16: after it, the small differences between patches must survive.
 
     Attributes
@@ -51,6 +60,7 @@ class CpnnTraining(LightningModule):
         settings: TrainingSettings,
         precision: str,
         gene_weights: npt.NDArray[np.float32] | None = None,
+        slides: Mapping[int, SlideTokens] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -58,6 +68,7 @@ class CpnnTraining(LightningModule):
         weights = None if gene_weights is None else torch.from_numpy(gene_weights)
         self.register_buffer("gene_weights", weights, persistent=False)
         self.settings = settings
+        self.slides = slides or {}
         self.average = WeightAverage(model, settings.weight_average) if settings.weight_average > 0 else None
         self.held_out: Summary = NO_SUMMARY
         self.first_epoch = 0
@@ -108,20 +119,31 @@ class CpnnTraining(LightningModule):
         return self._predict(self.model, batch)
 
     def _predict(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return model.say(self._views(model, batch)[0])
+
+    def _views(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """What the heads of a model take, float32, the main one first."""
         if "features" in batch:
-            weights, programs = model.head(batch["features"])
-            return weights, programs
-        images = apply_stains(batch["images"], batch["stains"]) if "stains" in batch else batch["images"]
-        normalised = model.normalize(images).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            weights, programs = model(normalised)
-        return weights.float(), programs.float()
+            seen = batch["features"].float()
+        else:
+            images = apply_stains(batch["images"], batch["stains"]) if "stains" in batch else batch["images"]
+            normalised = model.normalize(images).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+                seen = model.look(normalised)
+        return model.views(seen, around(batch, self.slides) if model.needs_surroundings else None)
 
     def terms(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The weighted terms of the loss on one batch, all float32."""
-        weights, programs = self(batch)
+        fused, *views = self._views(self.model, batch)
+        weights, programs = self.model.say(fused)
         predicted = self.model.decode(weights, programs)
-        terms = {"expression": self._expression_loss(predicted, batch)}
+        measured, slides = batch["targets"], batch["slide"]
+        terms = {"expression": self._expression_loss(predicted, measured, slides)}
+        for name, head, features in zip(VIEWS, self.model.view_heads, views, strict=False):  # most backbones: none
+            of_view = self._decode_view(head, features)
+            from_measured = self._expression_loss(of_view, measured, slides)
+            from_fused = self._expression_loss(of_view, predicted.detach(), slides)
+            terms[name] = FROM_MEASURED * from_measured + FROM_FUSED * from_fused
         if self.settings.prototype_weight > 0 and self.settings.prototype_mode == "learned" and self.model.cell_types:
             moved = prototype_penalty(self.model.prototypes, self.initial_prototypes)
             terms["prototypes"] = self.settings.prototype_weight * moved
@@ -129,8 +151,14 @@ class CpnnTraining(LightningModule):
             terms["composition"] = self.settings.composition_weight * composition_penalty(weights, batch["shares"])
         return terms
 
-    def _expression_loss(self, predicted: torch.Tensor, batch: Batch) -> torch.Tensor:
-        measured, slides, weights = batch["targets"], batch["slide"], self.gene_weights
+    def _decode_view(self, head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+        """Expression ``(N, G)`` from a view: by the prototypes of all heads, or by its own linear layer."""
+        if isinstance(head, LinearHead):
+            return features @ head.program_genes + head.bias
+        return self.model.decode(*head(features))
+
+    def _expression_loss(self, predicted: torch.Tensor, measured: torch.Tensor, slides: torch.Tensor) -> torch.Tensor:
+        weights = self.gene_weights
         if self.settings.loss == "mse":
             return mse_loss(predicted, measured, weights)
         if self.settings.correlation == "batch":
@@ -150,7 +178,7 @@ class CpnnTraining(LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.model.train()  # Lightning leaves a model as it was given
         if self.settings.backbone_learning_rate == 0:
-            self.model.backbone.eval()  # frozen means its running statistics too
+            image_network(self.model)[0].eval()  # frozen means its running statistics too
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         terms = self.terms(batch)

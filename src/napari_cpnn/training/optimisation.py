@@ -10,36 +10,48 @@ import torch
 from torch import nn
 
 from napari_cpnn.errors import SettingsError
-from napari_cpnn.models import CPNN
+from napari_cpnn.models import CPNN, Triplex
 from napari_cpnn.settings import TrainingSettings
 
 #: The learning rates rise over this share of all steps, then fall to zero along a cosine.
 WARM_UP = 0.05
 
 
+def image_network(model: CPNN) -> tuple[nn.Module, str]:
+    """What ``backbone_learning_rate`` is for, and where its parameters are: the backbone, or TRIPLEX's target network.
+
+    The transformers of TRIPLEX start at random, as a head does, and its other image network never learns.
+    """
+    if isinstance(model.backbone, Triplex):
+        return model.backbone.target, "backbone.target."
+    return model.backbone, "backbone."
+
+
 def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, Any]]:
     """Parameters by learning rate and weight decay, for an optimiser.
 
-    The pre-trained backbone learns more slowly than the new head. Of its stages (runs of layers at one resolution),
-    the last has the rate ``backbone_learning_rate`` and each one before it ``layer_decay`` times that of the next:
-    what the first layers know of edges and colours serves any image (layer-wise decay, as in Clark et al. 2020).
+    The pre-trained :func:`image_network` learns more slowly than what is new. Of its stages (runs of layers at one
+    resolution), the last has the rate ``backbone_learning_rate`` and each one before it ``layer_decay`` times that of
+    the next: what the first layers know of edges and colours serves any image (layer-wise decay, as in Clark et al.
+    2020).
 
     Raises
     ------
     SettingsError
         ``layer_decay`` is not 1 for a backbone whose stages are not known.
     """
+    network, prefix = image_network(model)
     if settings.backbone_learning_rate == 0:
-        model.backbone.requires_grad_(False)
+        network.requires_grad_(False)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = settings.learning_rate
-        if name.startswith("backbone."):
+        if name.startswith(prefix):
             rate = settings.backbone_learning_rate
             if settings.layer_decay != 1:
-                rate *= settings.layer_decay ** _stages_above(model, name)
+                rate *= settings.layer_decay ** _stages_above(model, name.removeprefix(prefix))
         # Biases, normalisations and the per-gene parameters are no weights of a layer: decay would only
         # pull them to values that mean nothing (prototypes, for one, to the uniform profile).
         decays = parameter.ndim >= 2 and "prototypes" not in name
@@ -48,9 +60,9 @@ def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, 
 
 
 def _stages_above(model: CPNN, name: str) -> int:
-    """How many stages of the backbone come after the one of the parameter ``backbone.features.<layer>...``."""
-    stages: tuple[tuple[str, ...], ...] = getattr(model.backbone, "stages", ())
-    layer = name.removeprefix("backbone.").removeprefix("features.").split(".")[0]
+    """How many stages of the image network come after the one of its parameter ``[features.]<layer>...``."""
+    stages: tuple[tuple[str, ...], ...] = getattr(image_network(model)[0], "stages", ())
+    layer = name.removeprefix("features.").split(".")[0]
     for above, layers in enumerate(reversed(stages)):
         if layer in layers:
             return above

@@ -16,15 +16,12 @@ from anndata import AnnData
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.genes import require_genes, shared_genes
 from napari_cpnn.geometry import IntArray, spatial_to_um
-from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.mapping.places import PlacePredictor
 from napari_cpnn.models import CPNN
-from napari_cpnn.slides import PatchReader, Slide
+from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
 from napari_cpnn.spots.counts import as_counts
 from napari_cpnn.spots.quality import counts_matrix
-
-#: Patches cut and predicted at a time.
-_CHUNK = 256
 
 
 def predict_spots(
@@ -45,19 +42,14 @@ def predict_spots(
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
     if symmetries is None:
         symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
-    reader, predictor = PatchReader(slide, model.patch), Predictor(model, device=device, symmetries=symmetries)
     weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
     programs = np.full((spots.n_obs, model.n_programs), np.nan, dtype=np.float32)
-    n_failed = 0
-    for start in range(0, spots.n_obs, _CHUNK):
-        images, ok = reader.read(centers[start : start + _CHUNK])
-        rows = start + np.flatnonzero(ok)
-        n_failed += int((~ok).sum())
-        if len(rows):
-            weights[rows], programs[rows], _ = predictor.predict(images[ok])
-    if n_failed:
+    predicted, ok = PlacePredictor(slide, model, device, symmetries=symmetries).predict(centers)
+    if predicted is not None:
+        weights[ok], programs[ok] = predicted.weights, predicted.programs
+    if not ok.all():
         warnings.warn(
-            f"{n_failed} of {spots.n_obs} patches of {slide.name} cannot be read and have no prediction.",
+            f"{int((~ok).sum())} of {spots.n_obs} patches of {slide.name} cannot be read and have no prediction.",
             CpnnWarning,
             stacklevel=2,
         )

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from tqdm import tqdm
 
 from napari_cpnn.training.metrics import Summary
-from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.module import VIEWS, CpnnTraining
 from napari_cpnn.training.resume import RunState
 from napari_cpnn.training.run_folder import RunFolder
 
@@ -184,6 +184,7 @@ class Recorder(Callback):
             "expression_loss": losses["expression"],
             "prototype_loss": losses.get("prototypes", 0.0),
             "composition_loss": losses.get("composition", 0.0),
+            **{f"{view}_loss": losses[view] for view in VIEWS if view in losses},
             "held_out_pcc": held_out["pcc"],
             "held_out_scc": held_out["scc"],
             "seconds": time.perf_counter() - self._started,
