@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -146,7 +147,7 @@ class FeatureStore:
             self.add(keys, values)
         self._kept = len(self._row)
         with suppress(OSError):
-            folder.touch()  # in use: the last to be deleted
+            os.utime(folder)  # in use: the last to be deleted; unlike touch, makes no file where there is no folder
 
 
 def _write(folder: Path, keys: Keys, values: Features) -> None:
