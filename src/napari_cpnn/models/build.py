@@ -16,8 +16,10 @@ from napari_cpnn.errors import GenesError, PrototypesError, SettingsError
 from napari_cpnn.models.backbones import PRETRAINED
 from napari_cpnn.models.backbones.build import (
     backbone_args,
+    chosen_names,
     encoder_facts,
     encoder_is_elsewhere,
+    encoder_place,
     frozen_encoder,
     patch_encoder,
     start_backbone,
@@ -67,7 +69,7 @@ def build_model(
         When these do not fit together, or the backbone's weights cannot be had.
     """
     args = backbone_args(settings)
-    info = patch_encoder(settings.backbone, args)
+    info = patch_encoder(settings.backbone, chosen_names(settings))
     mean = np.asarray(mean_expression, dtype=np.float64)
     _check_genes(genes, mean)
     if settings.patch.size_px < info.min_px:
@@ -95,7 +97,7 @@ def build_model(
         torch.default_generator.manual_seed(settings.seed)
         model = CPNN(spec, start_backbone(settings)[0], _provenance(settings))
     if encoder_is_elsewhere(spec):
-        remember_place(model.encoder_fingerprint, settings.encoder_weights)
+        remember_place(model.encoder_fingerprint, encoder_place(settings))
     for head in (model.head, *model.view_heads):
         if isinstance(head, LinearHead):
             head.bias.data.copy_(torch.from_numpy(mean))
@@ -158,19 +160,20 @@ def _start(
 
 
 def _provenance(settings: TrainingSettings) -> dict[str, Any]:
-    args = backbone_args(settings)
-    frozen = frozen_encoder(settings.backbone, args)
+    names = chosen_names(settings)
+    frozen = frozen_encoder(settings.backbone, names)
     weights, encoder_weights = (_without_folder(v) for v in (settings.weights, settings.encoder_weights))
     notes = []
     if settings.backbone != "frozen" and weights != "none":
-        info = patch_encoder(settings.backbone, args)
+        info = patch_encoder(settings.backbone, names)
         notes.append(f"start weights of the image network: {info.licence}")
     if frozen is not None and encoder_weights != "none":
         notes.append(f"weights of the encoder {frozen.name}: {frozen.licence}")
     facts = {} if frozen is None else {"encoder": encoder_facts(frozen)}
+    encoder = settings.encoder if frozen is None else frozen.name
     return {
         **facts,
-        "settings": {**settings.to_dict(), "weights": weights, "encoder_weights": encoder_weights},
+        "settings": {**settings.to_dict(), "weights": weights, "encoder": encoder, "encoder_weights": encoder_weights},
         "backbone_weights": encoder_weights if settings.backbone == "frozen" else weights,
         "licence_notes": notes,
         "training_data": [],

@@ -45,7 +45,9 @@ def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) 
     name, expected = str(card["name"]), str(card["fingerprint"])
     place = str(weights or known_place(expected) or "pretrained")
     try:
-        network = get_encoder(name).build(place)
+        # A folder of transformers says by itself what is in it, wherever its encoder came from.
+        is_folder = name.startswith("hf:") and Path(place).expanduser().is_dir()
+        network = get_encoder(f"hf:{place}").build("pretrained") if is_folder else get_encoder(name).build(place)
     except CpnnError as error:
         raise WeightsError(
             f"{path.name} needs the weights of encoder {name!r}, which it does not hold: {str(error).rstrip('.')}; "

@@ -26,7 +26,7 @@ from napari_cpnn._version import __version__
 from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.mapping.predictor import choose_device, choose_precision
 from napari_cpnn.models import Triplex
-from napari_cpnn.models.backbones.build import encoder_fingerprint, n_features_of, patch_encoder
+from napari_cpnn.models.backbones.build import chosen_names, encoder_fingerprint, n_features_of, patch_encoder
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.training.array_files import find_array, write_array
@@ -99,7 +99,7 @@ class FeatureCache:
         self._folder = PatchCache(settings.patch_cache, scratch).folder
         self._patch = settings.patch
         device = choose_device(settings.device)
-        info = patch_encoder(settings.backbone, {"encoder": settings.encoder, "target": settings.target})
+        info = patch_encoder(settings.backbone, chosen_names(settings))
         arithmetic = [device.type, choose_precision(device, settings.precision)]
         learned = network.target if isinstance(network, Triplex) else network
         self._facts = [encoder_fingerprint(learned), info.mean, info.std, *arithmetic, __version__]

@@ -15,6 +15,7 @@ from napari_cpnn.models.backbones.encoder import (
     EncoderInfo,
     WeightsSource,
 )
+from napari_cpnn.models.backbones.foundation import FOUNDATION, PREFIXES, by_library
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKBONES",
     "ENCODERS",
+    "FOUNDATION",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "PRETRAINED",
@@ -147,8 +149,25 @@ def require_backbone(name: str) -> str:
 
 
 def get_encoder(name: str) -> EncoderInfo:
-    """The entry of the registry; a :class:`SettingsError` lists the names when there is none."""
-    try:
-        return ENCODERS[name]
-    except KeyError:
-        raise SettingsError(f"There is no encoder {name!r}; use one of {', '.join(ENCODERS)}.") from None
+    """What is known of an encoder.
+
+    Parameters
+    ----------
+    name
+        A name in `ENCODERS` or `FOUNDATION`, ``"timm:<name>"``, or ``"hf:<repository or folder>"``.
+
+    Raises
+    ------
+    SettingsError
+        There is none; the names are listed.
+    WeightsError
+        An encoder of a library, which cannot be had.
+    """
+    known = {**ENCODERS, **FOUNDATION}
+    if name in known:
+        return known[name]
+    if name.startswith(PREFIXES):
+        return by_library(name)
+    raise SettingsError(
+        f"There is no encoder {name!r}; use one of {', '.join(known)}, or timm:<name> or hf:<repository or folder>."
+    )

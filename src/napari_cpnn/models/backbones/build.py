@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from napari_cpnn.errors import SettingsError
-from napari_cpnn.models.backbones import EncoderInfo, get_encoder, require_backbone
+from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, get_encoder, require_backbone
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.settings import TrainingSettings
 
@@ -63,8 +64,8 @@ def start_backbone(settings: TrainingSettings) -> tuple[nn.Module, dict[str, Any
         Its weights cannot be had, or are of another network.
     """
     args = backbone_args(settings)
-    seen = patch_encoder(settings.backbone, args)
-    frozen = frozen_encoder(settings.backbone, args)
+    seen = patch_encoder(settings.backbone, chosen_names(settings))
+    frozen = frozen_encoder(settings.backbone, chosen_names(settings))
     if frozen is None:
         return seen.build(settings.weights), args
     encoder = frozen.build(settings.encoder_weights)
@@ -86,13 +87,14 @@ def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Modu
     SettingsError
         There is no such backbone or encoder.
     """
-    seen, frozen = patch_encoder(spec.backbone, spec.backbone_args), frozen_encoder(spec.backbone, spec.backbone_args)
-    if frozen is None:
-        return seen.network()
-    encoder = encoder or frozen.network()
+    if require_backbone(spec.backbone) not in ("frozen", "triplex"):
+        return get_encoder(spec.backbone).network()
+    encoder = encoder or _frozen(spec.backbone_args).network()
     if spec.backbone == "frozen":
         return FrozenEncoder(encoder)
-    return _triplex(seen, seen.network(), frozen, encoder)
+    from napari_cpnn.models.triplex import Triplex
+
+    return Triplex(_named(spec.backbone_args, "target").network(), encoder, ((1.0,) * 3, (0.0,) * 3))
 
 
 def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
@@ -108,6 +110,18 @@ def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
             "max_tokens": settings.max_tokens,
         }
     return _encoder_args(settings) if backbone == "frozen" else {}
+
+
+def chosen_names(settings: TrainingSettings) -> dict[str, Any]:
+    """Encoders as the user names them, whole folders included, for :func:`patch_encoder` and :func:`frozen_encoder`."""
+    return {"encoder": settings.encoder, "target": settings.target}
+
+
+def encoder_place(settings: TrainingSettings) -> str:
+    """Where the weights of the frozen encoder come from: a file or folder, ``"pretrained"`` or ``"none"``."""
+    folder = Path(settings.encoder.removeprefix("hf:")).expanduser()
+    is_folder = settings.encoder.startswith("hf:") and folder.is_dir()
+    return str(folder) if is_folder and settings.encoder_weights in PRETRAINED else settings.encoder_weights
 
 
 def _encoder_args(settings: TrainingSettings) -> dict[str, Any]:

@@ -1,0 +1,241 @@
+"""Encoders of timm and transformers as our image networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_cpnn.errors import WeightsError
+from napari_cpnn.models.backbones.encoder import PRETRAINED
+
+
+@dataclass(frozen=True)
+class HubFacts:
+    """What the configuration of an encoder says; the names are those of :class:`EncoderInfo`."""
+
+    n_features: int
+    min_px: int
+    trained_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    trained_mpp: float | None = None
+
+
+class TransformersFeatures(nn.Module):
+    """A vision model of transformers: ``(N, 3, S, S)`` -> ``(N, F)`` float32, its class token or pooled output.
+
+    Position encodings are interpolated to patches of other sizes than the model's own, where it can do that.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        from inspect import signature
+
+        self.model = model
+        self.n_features = _n_features(model.config)
+        forward = signature(model.forward).parameters
+        self._options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in forward else {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        result = self.model(images, **self._options)
+        # The pooler of a ViT is a layer for classification on top, and untrained where a model has none.
+        states: Tensor = result.last_hidden_state
+        features = states[:, 0] if states.ndim == 3 else result.pooler_output.flatten(1)
+        return features.float()
+
+
+class TimmFeatures(nn.Module):
+    """A model of timm without its classifier: ``(N, 3, S, S)`` -> ``(N, F)`` float32.
+
+    Parameters
+    ----------
+    prefix_tokens
+        Where it gives tokens: how many come before those of the image. The features are the first (class) token and
+        the mean of the image's. 0: it gives features.
+    """
+
+    def __init__(self, model: nn.Module, prefix_tokens: int = 0) -> None:
+        super().__init__()
+        self.model, self._prefix_tokens = model, prefix_tokens
+        width = int(model.num_features)  # type: ignore[arg-type]
+        self.n_features = 2 * width if prefix_tokens else width
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen: Tensor = self.model(images)
+        if self._prefix_tokens:
+            seen = torch.cat([seen[:, 0], seen[:, self._prefix_tokens :].mean(dim=1)], dim=-1)
+        return seen.float()
+
+
+def load_transformers(name: str, weights: str) -> TransformersFeatures:
+    """A model of the hub or of a folder.
+
+    Parameters
+    ----------
+    weights
+        ``"pretrained"``, ``"none"`` (random), or a folder that :meth:`save_pretrained` has written, or a file in it.
+
+    Raises
+    ------
+    WeightsError
+        The library, the configuration or the weights cannot be had.
+    """
+    library = _library("transformers")
+    place = Path(weights).expanduser()
+    source = name if weights in (*PRETRAINED, "none") else str(place if place.is_dir() else place.parent)
+    with _sentence(name, source), _quiet(library):
+        if weights == "none":
+            return TransformersFeatures(library.AutoModel.from_config(library.AutoConfig.from_pretrained(source)))
+        model, report = library.AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise WeightsError(f"{source} does not hold the weights of {name}: it misses {', '.join(missing[:3])}.")
+    return TransformersFeatures(model)
+
+
+def load_timm(name: str, weights: str, arguments: Mapping[str, Any], prefix_tokens: int) -> TimmFeatures:
+    """A model of timm, with the weights of a hub or of a file.
+
+    Parameters
+    ----------
+    weights
+        ``"pretrained"``, ``"none"`` (random), or a file: safetensors, or a PyTorch state dictionary.
+    arguments
+        Of ``timm.create_model``; ``mlp_layer`` and ``act_layer`` by the names of their classes.
+    prefix_tokens
+        As in :class:`TimmFeatures`.
+
+    Raises
+    ------
+    WeightsError
+        The library, the configuration or the weights cannot be had.
+    """
+    library = _library("timm")
+    options = dict(arguments)
+    if "mlp_layer" in options:
+        options["mlp_layer"] = getattr(import_module("timm.layers"), options["mlp_layer"])
+    if "act_layer" in options:
+        options["act_layer"] = getattr(nn, options["act_layer"])
+    with _sentence(name, name):
+        model = library.create_model(name, pretrained=weights in PRETRAINED, num_classes=0, **options)
+    if weights not in (*PRETRAINED, "none"):
+        _fill(model, name, Path(weights).expanduser())
+    return TimmFeatures(model, prefix_tokens)
+
+
+def _fill(model: nn.Module, name: str, path: Path) -> None:
+    from napari_cpnn.models.backbones.weights import read_state
+
+    state = read_state(path)
+    wanted = model.state_dict()
+    wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
+    if wrong:
+        raise WeightsError(f"{path} does not hold the weights of {name}: {wrong[0]} is missing or of another shape.")
+    model.load_state_dict({key: state[key] for key in wanted})
+
+
+def describe_transformers(name: str) -> HubFacts:
+    """What the configuration of a model of the hub or of a folder says.
+
+    Raises
+    ------
+    WeightsError
+        It cannot be had, or does not say how images are normalised.
+    """
+    library = _library("transformers")
+    place = Path(name).expanduser()
+    source = str(place) if place.is_dir() else name
+    with _sentence(name, source):
+        config = library.AutoConfig.from_pretrained(source)
+        file = library.utils.cached_file(
+            source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
+        )
+        said = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    if "image_mean" not in said or "image_std" not in said:
+        raise WeightsError(
+            f"{name} does not say how images are normalised; put a preprocessor_config.json with image_mean and "
+            "image_std beside its config.json."
+        )
+    patch = getattr(config, "patch_size", 32)
+    return HubFacts(
+        n_features=_n_features(config),
+        min_px=int(patch) if isinstance(patch, int) else 32,
+        trained_px=int(getattr(config, "image_size", 224)),
+        mean=tuple(said["image_mean"]),
+        std=tuple(said["image_std"]),
+    )
+
+
+def describe_timm(name: str) -> HubFacts:
+    """What timm knows of a model without its weights.
+
+    Raises
+    ------
+    WeightsError
+        The library or the configuration cannot be had.
+    """
+    library = _library("timm")
+    with _sentence(name, name), torch.device("meta"):
+        model = library.create_model(name, pretrained=False, num_classes=0)
+    said = model.pretrained_cfg
+    return HubFacts(
+        n_features=int(model.num_features),
+        min_px=32,
+        trained_px=int(said["input_size"][-1]),
+        mean=tuple(said["mean"]),
+        std=tuple(said["std"]),
+    )
+
+
+def _n_features(config: Any) -> int:
+    if hasattr(config, "hidden_size"):
+        return int(config.hidden_size)
+    return int(config.hidden_sizes[-1])  # convolutional ones, by stage
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise WeightsError(
+            f"Encoders of {name} need libraries that are not installed ({error}); install them with: "
+            'pip install "napari-cpnn[foundation]".'
+        ) from error
+
+
+@contextmanager
+def _sentence(name: str, source: str) -> Iterator[None]:
+    """Turn what the libraries say of a model that is not there into a sentence."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:  # what a library raises is its own affair
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"Encoder {name} cannot be loaded from {source}: {reason.rstrip('.')}; go online once, log in where its "
+            "makers ask for it, or give the file or folder of its weights."
+        ) from error
+
+
+@contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """Without the library's own progress bars and notes."""
+    logs = library.utils.logging
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        if bars:
+            logs.enable_progress_bar()
