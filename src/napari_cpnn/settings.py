@@ -301,8 +301,10 @@ class EvaluationSettings(_Settings):
     spatial: bool = _field(False, "Moran's I of measured and predicted expression (needs squidpy)")
     bootstraps: int = _field(1000, "resamples for the intervals of paired differences between heads; 0: no intervals")
     interval: float = _field(0.95, "coverage of the intervals")
+    precision: Literal["auto", "float32", "bfloat16"] = _field("auto", "arithmetic of the image network, as for maps")
 
     def __post_init__(self) -> None:
+        _check_precision(self.precision)
         _check(self.ceiling_repeats >= 0 and self.bootstraps >= 0, "Numbers of repeats cannot be negative.")
         _check(0 < self.interval < 1, "The coverage of an interval must be in (0, 1).")
 
@@ -345,10 +347,10 @@ class ExportSettings(_Settings):
     compression: Literal["none", "gzip"] = _field("none", "h5ad: how expression is packed; gzip is small and slow")
     image_px: int = _field(2000, "longer side of the slide's picture in AnnData, in px")
     reference_px: int = _field(4096, "longer side of the slide's picture in SpatialData, in px")
-    units: Literal["regions", "cells"] = _field(
-        "regions", "GeoJSON: one polygon per region of one dominant cell type, or one per cell of the map"
+    units: Literal["regions", "patches"] = _field(
+        "regions", "GeoJSON: one polygon per region of one dominant cell type, or one per patch of the map"
     )
-    min_region_cells: int = _field(1, "GeoJSON: regions of fewer cells are left out")
+    min_region_patches: int = _field(1, "GeoJSON: regions of fewer patches are left out")
     ome_zarr_version: Literal["0.5", "0.4"] = _field("0.5", "OME-Zarr: version of the format")
 
     def __post_init__(self) -> None:
@@ -357,8 +359,8 @@ class ExportSettings(_Settings):
             self.compression in ("none", "gzip"), f"Tables are packed by 'none' or 'gzip', not {self.compression!r}."
         )
         _check(self.image_px >= 16 and self.reference_px >= 16, "Pictures of a slide need a side of 16 px or more.")
-        _check(self.units in ("regions", "cells"), f"Polygons are of 'regions' or of 'cells', not of {self.units!r}.")
-        _check(self.min_region_cells >= 1, "The smallest region must be at least one cell.")
+        _check(self.units in ("regions", "patches"), f"Polygons are of 'regions' or 'patches', not of {self.units!r}.")
+        _check(self.min_region_patches >= 1, "The smallest region must be at least one patch.")
         _check(
             self.ome_zarr_version in ("0.4", "0.5"),
             f"OME-Zarr can be written in version 0.4 or 0.5, not in {self.ome_zarr_version}.",

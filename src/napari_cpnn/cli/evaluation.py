@@ -64,7 +64,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
     sub.add_argument("--table", type=Path, help="also write all scores here (.csv or .parquet)")
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_settings(sub, EvaluationSettings)
+    add_settings(sub, EvaluationSettings, shared=("precision",))
     add_settings(sub, TrainingSettings)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,12 +31,15 @@ PRESETS: dict[str, Callable[..., TrainingSettings]] = {
 """What training settings start from."""
 
 
-def add_settings(parser: argparse.ArgumentParser, settings: type[Any]) -> None:
-    """One option per field of a settings dataclass, with its help and default."""
+def add_settings(parser: argparse.ArgumentParser, settings: type[Any], shared: Sequence[str] = ()) -> None:
+    """One option per field of a settings dataclass, with its help and default.
+
+    Fields that are ``shared`` with other settings of the command have their option there.
+    """
     hints = typing.get_type_hints(settings)
     group = parser.add_argument_group("settings")
     for field in dataclasses.fields(settings):
-        if "help" not in field.metadata or field.name == "patch":
+        if "help" not in field.metadata or field.name == "patch" or field.name in shared:
             continue
         flag, kind = f"--{field.name.replace('_', '-')}", hints[field.name]
         options: dict[str, Any] = {"dest": f"settings_{field.name}", "default": None}

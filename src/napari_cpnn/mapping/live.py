@@ -163,6 +163,11 @@ class LiveMapper:
         return self._pace.batch_size
 
     @property
+    def n_computed(self) -> int:
+        """Patches that went through the network so far."""
+        return self._pace.n_patches
+
+    @property
     def paused(self) -> bool:
         return self._paused
 

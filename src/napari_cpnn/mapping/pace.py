@@ -28,18 +28,21 @@ class Pace:
     ----------
     batch_size
         Patches of the next batch.
+    n_patches
+        How many have been computed.
     """
 
     def __init__(self, batch_size: int, seconds: float) -> None:
         self.batch_size = batch_size
         self._seconds = seconds
         self._rate = 0.0
-        self._n_batches = 0
+        self._n_batches = self.n_patches = 0
         self._finished: deque[tuple[float, int]] = deque()
 
     def note(self, n: int, seconds: float, limit: int) -> None:
         """A batch of ``n`` patches took ``seconds``; the next has at most ``limit``."""
         self._n_batches += 1
+        self.n_patches += n
         now = time.monotonic()
         self._finished.append((now, n))
         while now - self._finished[0][0] > _SECONDS:

@@ -78,9 +78,9 @@ class SurroundedCells:
         self.frozen: SlideTokens | None = None
         self._predictor, self._map, self._plan, self._store, self._name = predictor, cmap, plan, store, name
         self._network = cast("Triplex", predictor.model.backbone)
-        shares = abs(cmap.grid.stride_um - plan.size_um) < 1e-6 * plan.size_um
-        # With another stride a cell's neighbours are no cells; a tile of cells shares some of them.
-        self.patches_per_cell = 1 if shares else SIDE * SIDE // 2
+        strides = plan.size_um / cmap.grid.stride_um
+        # Neighbours of cells are cells, when the patch is so many strides wide; else a tile of cells shares some.
+        self.patches_per_cell = 1 if abs(strides - round(strides)) < 1e-6 else SIDE * SIDE // 2
         self._token_keys = keys_of(plan.tokens_um)
         self._token_cells = self._cells_at(plan.tokens_um)
         self._claimed: set[int] = set()  # keys that a job is under way for

@@ -102,7 +102,9 @@ def evaluate(
     SpotsError
         There are no spots, none with counts and a readable patch, or something else than raw counts.
     """
-    return score(predict_expression(model, slide, spots, device, symmetries), spots, settings)
+    settings = settings or EvaluationSettings()
+    compared = predict_expression(model, slide, spots, device, symmetries, settings.precision)
+    return score(compared, spots, settings)
 
 
 def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None = None) -> pd.DataFrame:

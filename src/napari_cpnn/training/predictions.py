@@ -25,7 +25,12 @@ from napari_cpnn.spots.quality import counts_matrix
 
 
 def predict_spots(
-    model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", symmetries: bool | None = None
+    model: CPNN,
+    slide: Slide,
+    spots: AnnData,
+    device: str = "auto",
+    symmetries: bool | None = None,
+    precision: str = "auto",
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """Predicted composition and programs at the spots of a slide.
 
@@ -44,7 +49,7 @@ def predict_spots(
         symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
     weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
     programs = np.full((spots.n_obs, model.n_programs), np.nan, dtype=np.float32)
-    predicted, ok = PlacePredictor(slide, model, device, symmetries=symmetries).predict(centers)
+    predicted, ok = PlacePredictor(slide, model, device, precision, symmetries).predict(centers)
     if predicted is not None:
         weights[ok], programs[ok] = predicted.weights, predicted.programs
     if not ok.all():
@@ -57,7 +62,12 @@ def predict_spots(
 
 
 def predict_expression(
-    model: CPNN, slide: Slide, spots: AnnData, device: str = "auto", symmetries: bool | None = None
+    model: CPNN,
+    slide: Slide,
+    spots: AnnData,
+    device: str = "auto",
+    symmetries: bool | None = None,
+    precision: str = "auto",
 ) -> AnnData:
     """Predicted beside measured expression, over the spots and genes that can be compared.
 
@@ -65,6 +75,8 @@ def predict_expression(
     ----------
     model, slide, spots, device, symmetries
         As for :func:`~napari_cpnn.evaluate`.
+    precision
+        Arithmetic of the image network, as in :class:`~napari_cpnn.settings.EvaluationSettings`.
 
     Returns
     -------
@@ -86,7 +98,7 @@ def predict_expression(
     """
     genes = shared_genes(model.genes, list(spots.var_names), ("The model", f"the spots of {slide.name}"))
     usable, left_out = usable_spots(slide, spots)
-    weights, programs = predict_spots(model, slide, spots[usable], device, symmetries)
+    weights, programs = predict_spots(model, slide, spots[usable], device, symmetries, precision)
     # A linear head has no weights, so whether a patch was read is told from either.
     read = np.isfinite(np.concatenate([weights.to_numpy(), programs], axis=1)).all(axis=1)
     if not read.any():
