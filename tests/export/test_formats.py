@@ -139,7 +139,7 @@ def test_the_formats_of_the_command_are_those_of_the_package():
 def test_settings_that_make_no_sense():
     from napari_cpnn.errors import SettingsError
 
-    wrong = ({"memory_mb": 0}, {"compression": "zip"}, {"image_px": 3}, {"units": "spots"}, {"min_region_cells": 0})
+    wrong = ({"memory_mb": 0}, {"compression": "zip"}, {"image_px": 3}, {"units": "spots"}, {"min_region_patches": 0})
     for values in (*wrong, {"ome_zarr_version": "0.3"}):
         with pytest.raises(SettingsError):
             ExportSettings(**values)

@@ -60,7 +60,7 @@ def test_a_polygon_per_region_with_its_area_and_holes(tilted, tmp_path):
         assert shoelace(outer) > 0
         assert all(shoelace(hole) < 0 and hole[0] == hole[-1] for hole in holes)
         area = shoelace(outer) + sum(map(shoelace, holes))
-        cells = feature["properties"]["measurements"]["Cells of the map"]
+        cells = feature["properties"]["measurements"]["Patches"]
         assert area == pytest.approx(cells * px_per_cell)
         assert feature["properties"]["measurements"]["Area um^2"] == pytest.approx(area * 0.5 * 0.4)
         areas.append(cells)
@@ -109,7 +109,7 @@ def test_what_quppath_reads(world, tmp_path):
 
 def test_measurements_are_means_over_the_region(world, tmp_path):
     found = features(nc.to_geojson(world.cmap, tmp_path / "map.geojson", ["GENE4", "GENE0"]))
-    (epithelial,) = [f["properties"] for f in found if f["properties"]["measurements"]["Cells of the map"] == 6]
+    (epithelial,) = [f["properties"] for f in found if f["properties"]["measurements"]["Patches"] == 6]
     here = np.zeros_like(world.done)
     here[1:4, 11:14] = world.drawing[1:4, 11:14] == "2"
     assert here.sum() == 6
@@ -121,8 +121,8 @@ def test_measurements_are_means_over_the_region(world, tmp_path):
     assert measured["Out of domain"] == pytest.approx(world.cmap.out_of_domain[here].astype(float).mean(), abs=1e-5)
 
 
-def test_a_polygon_per_cell(world, tmp_path):
-    found = features(nc.to_geojson(world.cmap, tmp_path / "m.geojson", [], None, ExportSettings(units="cells")))
+def test_a_polygon_per_patch(world, tmp_path):
+    found = features(nc.to_geojson(world.cmap, tmp_path / "m.geojson", [], None, ExportSettings(units="patches")))
     assert len(found) == world.done.sum()
     row, col = np.argwhere(world.done)[7]
     feature = found[7]
@@ -134,10 +134,12 @@ def test_a_polygon_per_cell(world, tmp_path):
 
 def test_small_regions_can_be_left_out(world, tmp_path):
     sizes = [len(region) for region in regions_by_flooding(world.drawing)]
-    found = features(nc.to_geojson(world.cmap, tmp_path / "m.geojson", settings=ExportSettings(min_region_cells=4)))
+    found = features(nc.to_geojson(world.cmap, tmp_path / "m.geojson", settings=ExportSettings(min_region_patches=4)))
     assert len(found) == sum(size >= 4 for size in sizes) < len(sizes)
-    with pytest.raises(ExportError, match=f"No region has 99 cells of one dominant type; the largest has {max(sizes)}"):
-        nc.to_geojson(world.cmap, tmp_path / "n.geojson", settings=ExportSettings(min_region_cells=99))
+    with pytest.raises(
+        ExportError, match=f"No region has 99 patches of one dominant type; the largest has {max(sizes)}"
+    ):
+        nc.to_geojson(world.cmap, tmp_path / "n.geojson", settings=ExportSettings(min_region_patches=99))
 
 
 def test_corners_are_only_where_the_outline_turns(world, tmp_path):
@@ -151,8 +153,8 @@ def test_corners_are_only_where_the_outline_turns(world, tmp_path):
 def test_a_model_without_cell_types_has_cells_but_no_regions(tmp_path):
     cmap = CompositionMap(Grid((2, 3), 10.0), make_decoder(()), provenance={"mpp": (1.0, 1.0)})
     cmap.fill(np.arange(6), np.zeros((6, 0)), np.ones((6, 2)))
-    with pytest.raises(ExportError, match="no cell types to make regions of; export with units 'cells'"):
+    with pytest.raises(ExportError, match="no cell types to make regions of; export with units 'patches'"):
         nc.to_geojson(cmap, tmp_path / "m.geojson")
-    found = features(nc.to_geojson(cmap, tmp_path / "m.geojson", ["GENE1"], settings=ExportSettings(units="cells")))
+    found = features(nc.to_geojson(cmap, tmp_path / "m.geojson", ["GENE1"], settings=ExportSettings(units="patches")))
     assert len(found) == 6
     assert "classification" not in found[0]["properties"]

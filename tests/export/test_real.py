@@ -69,7 +69,7 @@ def test_a_real_section_lies_under_its_spots(shared_data, squidpy, tmp_path):
     inside = (np.abs(steps) <= 224.0 / np.array(slide.mpp[::-1]) / 2).all(axis=-1).sum(axis=1)
     assert inside.max() == 1  # no two cells overlap
     assert inside.mean() > 0.85  # spots at the rim have less tissue than a patch needs
-    squares = sdata["5714_HE_BT_D2_cells"]
+    squares = sdata["5714_HE_BT_D2_patches"]
     side = squares.geometry.iloc[0].bounds
     assert side[2] - side[0] == pytest.approx(224.0 / slide.mpp[1])
     assert side[3] - side[1] == pytest.approx(224.0 / slide.mpp[0])

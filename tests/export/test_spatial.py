@@ -30,16 +30,16 @@ def sdata(request, tilted, tmp_path):
 
 def test_elements_and_the_table_that_annotates_them(sdata, tilted, spatialdata):
     assert set(sdata.images) == {"section_1_image"}
-    assert set(sdata.shapes) == {"section_1_cells"}
+    assert set(sdata.shapes) == {"section_1_patches"}
     table = sdata["table"]
     assert table.uns["spatialdata_attrs"] == {
-        "region": "section_1_cells", "region_key": "region", "instance_key": "cell_id"
+        "region": "section_1_patches", "region_key": "region", "instance_key": "patch_id"
     }  # fmt: skip
     squares, joined = spatialdata.join_spatialelement_table(
-        sdata=sdata, spatial_element_names="section_1_cells", table_name="table", how="inner"
+        sdata=sdata, spatial_element_names="section_1_patches", table_name="table", how="inner"
     )
-    assert len(squares["section_1_cells"]) == joined.n_obs == tilted.done.sum()
-    values = spatialdata.get_values("GENE3", sdata=sdata, element_name="section_1_cells", table_name="table")
+    assert len(squares["section_1_patches"]) == joined.n_obs == tilted.done.sum()
+    values = spatialdata.get_values("GENE3", sdata=sdata, element_name="section_1_patches", table_name="table")
     np.testing.assert_allclose(values["GENE3"], tilted.expression("GENE3"), rtol=1e-5, atol=1e-6)
     assert list(table.var_names) == list(GENES)
     assert "T|NK cells" in table.obsm["cell_type_weights"]
@@ -48,7 +48,7 @@ def test_elements_and_the_table_that_annotates_them(sdata, tilted, spatialdata):
 def test_places_in_pixels_and_in_micrometres(sdata, tilted, spatialdata):
     row, col = np.nonzero(tilted.done)
     for system, unit in (("section_1", tilted.mpp), ("section_1_um", (1.0, 1.0))):
-        extent = spatialdata.get_extent(sdata["section_1_cells"], coordinate_system=system)
+        extent = spatialdata.get_extent(sdata["section_1_patches"], coordinate_system=system)
         expected = (48 + np.array([col.min(), col.max() + 1]) * STRIDE) / unit[1]
         np.testing.assert_allclose(extent["x"], expected)
         expected = (32 + np.array([row.min(), row.max() + 1]) * STRIDE) / unit[0]
@@ -57,7 +57,7 @@ def test_places_in_pixels_and_in_micrometres(sdata, tilted, spatialdata):
         per_px = np.array(tilted.mpp) / unit
         np.testing.assert_allclose(picture["y"], (0, tilted.slide.shape[0] * per_px[0]), rtol=1e-6)
         np.testing.assert_allclose(picture["x"], (0, tilted.slide.shape[1] * per_px[1]), rtol=1e-6)
-    centers = spatialdata.get_centroids(sdata["section_1_cells"], coordinate_system="section_1").compute()
+    centers = spatialdata.get_centroids(sdata["section_1_patches"], coordinate_system="section_1").compute()
     np.testing.assert_allclose(centers[["x", "y"]], sdata["table"].obsm["spatial"])
 
 
@@ -71,7 +71,7 @@ def test_the_picture_is_small_and_shows_the_tissue(tilted, tmp_path):
 def test_without_a_slide_there_is_no_picture(world):
     sdata = nc.to_spatialdata(world.cmap)
     assert not sdata.images
-    assert len(sdata.shapes["section_1_cells"]) == world.done.sum()
+    assert len(sdata.shapes["section_1_patches"]) == world.done.sum()
 
 
 def test_what_goes_wrong(empty, world, tmp_path):

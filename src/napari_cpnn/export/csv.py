@@ -1,4 +1,4 @@
-"""Maps as CSV: one line per computed cell, written block by block."""
+"""Maps as CSV: one line per computed patch, written block by block."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def to_csv(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write one line per computed tissue cell.
+    """Write one line per computed patch.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Maps as GeoJSON for QuPath: regions of one dominant cell type, or single cells of the map, as polygons."""
+"""Maps as GeoJSON for QuPath: regions of one dominant cell type, or its single patches, as polygons."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def to_geojson(
     slide
         Tells the pixel size where the map does not, and is checked against the map.
     settings
-        ``units``: one annotation per region of touching cells (sides, not corners) with one dominant cell type, or
-        one detection per cell of the map; ``min_region_cells`` leaves out small regions.
+        ``units``: one annotation per region of touching patches (sides, not corners) with one dominant cell type,
+        or one detection per patch; ``min_region_patches`` leaves out small regions.
     overwrite
         Whether a file that is there is replaced.
 
@@ -60,7 +60,7 @@ def to_geojson(
     Path
         The file: a FeatureCollection. Polygons are in level-0 pixels (x, y), with holes where a region has them;
         ``classification`` is the dominant type with its colour; ``measurements`` are the area in um^2, the number of
-        cells, the mean share of each type, the out-of-domain score, and mean log1p CP10k of the genes.
+        patches, the mean share of each type, the out-of-domain score, and mean log1p CP10k of the genes.
 
     Raises
     ------
@@ -103,10 +103,10 @@ class _Regions:
 
 def _regions(cells: MapCells, settings: ExportSettings) -> _Regions:
     everyone = np.arange(len(cells))
-    if settings.units == "cells":
+    if settings.units == "patches":
         return _Regions(everyone, everyone, "detection")
     if not cells.cell_types:
-        raise ExportError("The model has no cell types to make regions of; export with units 'cells'.")
+        raise ExportError("The model has no cell types to make regions of; export with units 'patches'.")
     from skimage.measure import label
 
     kinds = np.zeros(cells.grid.shape, dtype=np.int32)
@@ -114,11 +114,10 @@ def _regions(cells: MapCells, settings: ExportSettings) -> _Regions:
     kinds[row, col] = cells.dominant + 1
     labels = label(kinds, background=0, connectivity=1)[row, col]  # type: ignore[no-untyped-call]
     sizes = np.bincount(labels)
-    keep = everyone[sizes[labels] >= settings.min_region_cells]
+    keep = everyone[sizes[labels] >= settings.min_region_patches]
     if not len(keep):
-        raise ExportError(
-            f"No region has {settings.min_region_cells} cells of one dominant type; the largest has {sizes[1:].max()}."
-        )
+        least, largest = settings.min_region_patches, sizes[1:].max()
+        raise ExportError(f"No region has {least} patches of one dominant type; the largest has {largest}.")
     members = keep[np.argsort(labels[keep], kind="stable")]
     starts = np.flatnonzero(np.diff(labels[members], prepend=-1))
     return _Regions(members, starts, "annotation")
@@ -134,7 +133,7 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
         expression = cells.decoder.expression(shares[number], programs[number], genes)
         measurements = {
             "Area um^2": len(members) * cells.grid.stride_um**2,
-            "Cells of the map": len(members),
+            "Patches": len(members),
             "Out of domain": scores[number],
             **{f"Share: {name}": value for name, value in zip(cells.cell_types, shares[number], strict=True)},
             **{f"{gene} (log1p CP10k)": value for gene, value in zip(genes, expression, strict=True)},

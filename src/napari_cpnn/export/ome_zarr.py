@@ -62,7 +62,7 @@ def to_ome_zarr(
     Returns
     -------
     Path
-        The folder: one array ``0`` of ``(channel, y, x)`` float32, one pixel per cell, NaN where nothing is known.
+        The folder: one array ``0`` of ``(channel, y, x)`` float32, one pixel per patch, NaN where nothing is known.
         Scale and translation are in slide micrometres; the translation is the centre of the first pixel, as napari
         places images, so that the map lies on a slide layer of ours. The image of a map of a region begins at the
         slide's corner all the same, since readers such as napari-ome-zarr 0.10 and QuPath ignore translations (then

@@ -1,4 +1,4 @@
-"""Maps as SpatialData: a picture of the slide, the cells as squares, and a table that annotates them."""
+"""Maps as SpatialData: a picture of the slide, the patches as squares, and a table that annotates them."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def to_spatialdata(
     Returns
     -------
     SpatialData
-        For a slide called ``S``: image ``S_image`` (multiscale RGB; only with a slide), shapes ``S_cells`` (one square
-        per computed cell), and ``table`` as of :func:`~napari_cpnn.export.to_anndata`, which annotates the squares
-        (``region``, ``cell_id``). Coordinate systems: ``S`` in level-0 pixels, as ``spatialdata_io.visium`` names and
-        scales it, so that measured spots of the same slide lie on the map; and ``S_um`` in micrometres. Read back from
-        ``path`` where one is given.
+        For a slide called ``S``: image ``S_image`` (multiscale RGB; only with a slide), shapes ``S_patches`` (one
+        square per computed patch), and ``table`` as of :func:`~napari_cpnn.export.to_anndata`, which annotates the
+        squares (``region``, ``patch_id``). Coordinate systems: ``S`` in level-0 pixels, as
+        ``spatialdata_io.visium`` names and scales it, so that measured spots of the same slide lie on the map; and
+        ``S_um`` in micrometres. Read back from ``path`` where one is given.
 
     Raises
     ------
@@ -118,11 +118,11 @@ def _build(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp, pic
     name = sanitize_name(str(cells.provenance.get("slide") or "map"))
     table = build_table(cells, expression, genes, mpp, {})
     del table.uns["spatial"]  # the picture is an element of its own here
-    table.obs["region"], table.obs["cell_id"] = f"{name}_cells", np.arange(len(cells))
+    table.obs["region"], table.obs["patch_id"] = f"{name}_patches", np.arange(len(cells))
     table.obs["region"] = table.obs["region"].astype("category")
-    table = TableModel.parse(table, region=f"{name}_cells", region_key="region", instance_key="cell_id")
+    table = TableModel.parse(table, region=f"{name}_patches", region_key="region", instance_key="patch_id")
     images = {} if picture is None else {f"{name}_image": _image(*picture, name, mpp)}
-    return SpatialData(images=images, shapes={f"{name}_cells": _squares(cells, name, mpp)}, tables={"table": table})
+    return SpatialData(images=images, shapes={f"{name}_patches": _squares(cells, name, mpp)}, tables={"table": table})
 
 
 def _systems(name: str, per_unit: tuple[float, float], mpp: Mpp) -> dict[str, Any]:

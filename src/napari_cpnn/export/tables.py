@@ -32,7 +32,7 @@ def to_anndata(
     slide: Slide | None = None,
     settings: ExportSettings | None = None,
 ) -> AnnData:
-    """A map as a table of its computed tissue cells, as squidpy, scanpy and napari-spatialdata read it.
+    """A map as a table of its computed patches, as squidpy, scanpy and napari-spatialdata read it.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def to_anndata(
     Returns
     -------
     AnnData
-        One row per cell, with
+        One row per patch (a cell of the map's grid), with
 
         - ``X``: predicted expression, log1p of counts per 10,000, float32;
         - ``obs``: ``array_row`` and ``array_col`` on the map's grid, ``in_tissue``, ``dominant_type`` (colours in
@@ -58,10 +58,10 @@ def to_anndata(
         - ``varm["cell_type_expression"]``: ``alpha_g T_cg``, what a gene has where the share of a type is 1,
           ``varm["program_loadings"]`` and ``var["shift"]``, so that
           ``X = weights @ cell_type_expression.T + programs @ program_loadings.T + shift``;
-        - ``uns["spatial"][name]``: images and scale factors; the diameter of a spot is the side of a cell;
+        - ``uns["spatial"][name]``: images and scale factors; the diameter of a spot is the side of a patch;
         - ``uns["napari_cpnn"]``: where the map comes from.
 
-        Cells lie on a square grid: ``squidpy.gr.spatial_neighbors_grid(adata, n_neighs=4)``.
+        Patches lie on a square grid: ``squidpy.gr.spatial_neighbors_grid(adata, n_neighs=4)``.
 
     Raises
     ------
@@ -129,8 +129,8 @@ def require_memory(cells: MapCells, genes: Sequence[str], settings: ExportSettin
     size_mb = 4 * len(cells) * len(genes) / 2**20
     if size_mb > settings.memory_mb:
         raise ExportError(
-            f"Expression of {len(genes):,} genes in {len(cells):,} cells takes {size_mb:,.0f} MB, more than memory_mb "
-            f"({settings.memory_mb:,.0f}); choose genes, or write it to a file."
+            f"Expression of {len(genes):,} genes in {len(cells):,} patches takes {size_mb:,.0f} MB, more than "
+            f"memory_mb ({settings.memory_mb:,.0f}); choose genes, or write it to a file."
         )
 
 
