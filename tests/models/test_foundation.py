@@ -147,3 +147,12 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         SettingsError, match=r"no encoder 'uni3'; use one of stnet, .*h-optimus-0, or timm:<name> or hf:"
     ):
         get_encoder("uni3")
+
+
+def test_a_folder_or_file_of_timm_stands_for_the_hub(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm needs torchvision", exc_type=ImportError)
+    wanted = timm.create_model("vit_tiny_patch16_224", num_classes=0, init_values=1e-5).eval()
+    timm.models.save_for_hf(wanted, tmp_path)
+    images = torch.randn(1, 3, 224, 224)
+    for place in (tmp_path, tmp_path / "pytorch_model.bin"):
+        assert torch.equal(get_encoder("uni").build(str(place)).eval()(images), wanted(images))

@@ -107,7 +107,8 @@ def load_timm(name: str, weights: str, arguments: Mapping[str, Any], prefix_toke
     Parameters
     ----------
     weights
-        ``"pretrained"``, ``"none"`` (random), or a file: safetensors, or a PyTorch state dictionary.
+        ``"pretrained"``, ``"none"`` (random), a folder as the hub has it, or a file: safetensors, or a PyTorch state
+        dictionary. What is in the hub needs its ``config.json`` beside the file, or the hub.
     arguments
         Of ``timm.create_model``; ``mlp_layer`` and ``act_layer`` by the names of their classes.
     prefix_tokens
@@ -124,10 +125,16 @@ def load_timm(name: str, weights: str, arguments: Mapping[str, Any], prefix_toke
         options["mlp_layer"] = getattr(import_module("timm.layers"), options["mlp_layer"])
     if "act_layer" in options:
         options["act_layer"] = getattr(nn, options["act_layer"])
-    with _sentence(name, name):
-        model = library.create_model(name, pretrained=weights in PRETRAINED, num_classes=0, **options)
-    if weights not in (*PRETRAINED, "none"):
-        _fill(model, name, Path(weights).expanduser())
+    place = None if weights in (*PRETRAINED, "none") else Path(weights).expanduser()
+    source = name
+    if place is not None:
+        folder = place if place.is_dir() else place.parent
+        source = f"local-dir:{folder}" if (folder / "config.json").is_file() else name
+    whole = weights in PRETRAINED or (place is not None and place.is_dir())
+    with _sentence(name, source):
+        model = library.create_model(source, pretrained=whole, num_classes=0, **options)
+    if place is not None and not whole:
+        _fill(model, name, place)
     return TimmFeatures(model, prefix_tokens)
 
 
@@ -204,9 +211,10 @@ def _n_features(config: Any) -> int:
 def _library(name: str) -> Any:
     try:
         return import_module(name)
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter from a torchvision that was built for another torch
         raise WeightsError(
-            f"Encoders of {name} need libraries that are not installed ({error}); install them with: "
+            f"Encoders of {name} need libraries that are not installed, or not for this torch "
+            f"({str(error).splitlines()[0]}); install them with: "
             'pip install "napari-cpnn[foundation]".'
         ) from error
 
