@@ -1,29 +1,31 @@
 """A model made ready to predict fast on a processor (CPU).
 
 There the networks of the registry are bound by memory, not by arithmetic: every layer reads and writes its maps. So
-layers that can share a pass over them do (and a model takes its batch in pieces, :mod:`napari_cpnn.models.chunks`,
-whose maps fit into the processor's cache).
+layers that can share a pass over them do, see :mod:`napari_cpnn.models.fused` (and a model takes its batch in pieces,
+:mod:`napari_cpnn.models.chunks`, whose maps fit into the processor's cache).
 """
 
 from __future__ import annotations
 
 import copy
-from functools import cache
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from napari_cpnn.models.backbones.densenet import DenseNetFeatures
+from napari_cpnn.models.backbones.resnet import ResNetFeatures
 from napari_cpnn.models.backbones.squeezenet import Fire
 from napari_cpnn.models.cpnn import CPNN
+from napari_cpnn.models.fused import FusedConv, FusedDenseBlock, FusedFire, FusedResidual, FusedTransition
 from napari_cpnn.models.triplex import Triplex
 
 
 def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
     """A copy of ``model`` that gives the same predictions, up to rounding, in less time on a CPU.
 
-    Batch normalisations are folded into the convolutions before them, rectifiers run inside these convolutions
+    Batch normalisations are folded into the convolutions before or after them, rectifiers run inside the convolutions
     (oneDNN), and the memory format is channels-last.
 
     Parameters
@@ -31,8 +33,8 @@ def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
     model
         Stays as it is.
     bfloat16
-        Whether convolutions are computed in bfloat16. Normalisations keep their float32 parameters, and the head
-        runs in float32 in any case. No autocast is needed around the copy.
+        Whether convolutions are computed in bfloat16, with biases in float32. The head runs in float32 in any case.
+        No autocast is needed around the copy.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
 
 
 def _ready(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    _fuse(network)
+    _fuse(network, dtype)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(dtype)
@@ -78,67 +80,36 @@ class _Ready(nn.Module):
         return images.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 
-class _ConvReLU(nn.Module):
-    """A convolution and its rectifier in one pass."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, maps: Tensor) -> Tensor:
-        c = self.conv
-        if not _has_fused_convolution(maps.dtype):
-            return nn.functional.relu(c(maps), inplace=True)
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(  # noqa: SLF001
-            maps, c.weight, c.bias, c.padding, c.stride, c.dilation, c.groups, "relu", [], ""
-        )
-        return result
+def _fuse(network: nn.Module, dtype: torch.dtype) -> None:
+    """Put fused blocks in the place of those that we know, and of layers that follow each other."""
+    for module in list(network.modules()):
+        if isinstance(module, (DenseNetFeatures, ResNetFeatures)):
+            _fuse_blocks(module.features, dtype)
+    for module in list(network.modules()):
+        if isinstance(module, nn.Sequential):
+            _fuse_sequence(module, dtype)
 
 
-class _FusedFire(nn.Module):
-    """A fire module whose three rectifiers run inside its convolutions."""
-
-    def __init__(self, fire: Fire) -> None:
-        super().__init__()
-        self.squeeze = _ConvReLU(fire.squeeze)
-        self.expand1x1 = _ConvReLU(fire.expand1x1)
-        self.expand3x3 = _ConvReLU(fire.expand3x3)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        squeezed = self.squeeze(maps)
-        return torch.cat([self.expand1x1(squeezed), self.expand3x3(squeezed)], dim=1)
+def _fuse_blocks(features: nn.Sequential, dtype: torch.dtype) -> None:
+    for name, part in list(features.named_children()):
+        if name.startswith("denseblock"):
+            features.register_module(name, FusedDenseBlock(part, dtype))
+        elif name.startswith("transition"):
+            features.register_module(name, FusedTransition(part, dtype))
+        elif name.startswith("layer"):
+            features.register_module(name, nn.Sequential(*(FusedResidual(block, dtype) for block in part.children())))
 
 
-@cache
-def _has_fused_convolution(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has oneDNN's fused convolution, and it does what it should.
-
-    It is what ``torch.compile`` itself emits, but not a public operator, so that it is tried before it is trusted.
-    """
-    conv = nn.Conv2d(8, 8, 1, dtype=dtype)
-    maps = torch.linspace(-1, 1, 8 * 16, dtype=dtype).reshape(1, 8, 4, 4)
-    try:
-        with torch.inference_mode():
-            fused = torch.ops.mkldnn._convolution_pointwise(  # noqa: SLF001
-                maps, conv.weight, conv.bias, (0, 0), (1, 1), (1, 1), 1, "relu", [], ""
-            )
-            return bool(torch.allclose(fused, conv(maps).relu(), rtol=0.02, atol=0.02))
-    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
-        return False
-
-
-def _fuse(network: nn.Module) -> None:
-    """Fold ``conv, norm`` and then ``conv, relu`` that follow each other in a sequence, in place."""
-    sequences = [m for m in network.modules() if isinstance(m, nn.Sequential)]
-    for sequence in sequences:
-        for (first, conv), (second, norm) in pairwise(list(sequence.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                sequence.register_module(first, nn.Identity())
-                sequence.register_module(second, fuse_conv_bn_eval(conv, norm))
-        for (first, conv), (second, relu) in pairwise(list(sequence.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(relu, nn.ReLU):
-                sequence.register_module(first, nn.Identity())
-                sequence.register_module(second, _ConvReLU(conv))
-        for name, module in list(sequence.named_children()):
-            if isinstance(module, Fire):
-                sequence.register_module(name, _FusedFire(module))
+def _fuse_sequence(sequence: nn.Sequential, dtype: torch.dtype) -> None:
+    """Fold ``conv, norm`` and then ``conv, relu`` that follow each other; fires are fused."""
+    for (first, conv), (second, norm) in pairwise(list(sequence.named_children())):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            sequence.register_module(first, nn.Identity())
+            sequence.register_module(second, fuse_conv_bn_eval(conv, norm))
+    for (first, conv), (second, relu) in pairwise(list(sequence.named_children())):
+        if isinstance(conv, nn.Conv2d) and isinstance(relu, nn.ReLU):
+            sequence.register_module(first, nn.Identity())
+            sequence.register_module(second, FusedConv(conv, dtype))
+    for name, module in list(sequence.named_children()):
+        if isinstance(module, Fire):
+            sequence.register_module(name, FusedFire(module, dtype))
