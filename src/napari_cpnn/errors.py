@@ -63,6 +63,10 @@ class ExportError(CpnnError):
     """A map cannot be written for another program."""
 
 
+class RegionsError(CpnnError):
+    """Regions of a slide cannot be read, written or summarised."""
+
+
 class DownloadError(CpnnError):
     """A file could not be downloaded, or arrived damaged."""
 

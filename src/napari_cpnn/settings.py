@@ -365,3 +365,16 @@ class ExportSettings(_Settings):
             self.ome_zarr_version in ("0.4", "0.5"),
             f"OME-Zarr can be written in version 0.4 or 0.5, not in {self.ome_zarr_version}.",
         )
+
+
+@dataclass(frozen=True)
+class RegionSettings(_Settings):
+    """How regions of a map are summarised and compared."""
+
+    block_um: float = _field(500.0, "side of the blocks of tissue that are drawn for intervals, in um")
+    bootstraps: int = _field(1000, "draws for intervals")
+    interval: float = _field(0.95, "coverage of the intervals")
+
+    def __post_init__(self) -> None:
+        _check(self.block_um > 0 and self.bootstraps >= 1, "Intervals need blocks of a positive side, and a draw.")
+        _check(0 < self.interval < 1, "The coverage of an interval must be in (0, 1).")

@@ -1,0 +1,81 @@
+"""Why a gene is high somewhere: the parts of its prediction, which sum to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from napari_cpnn.errors import RegionsError
+from napari_cpnn.geometry import IntArray
+from napari_cpnn.regions.outlines import Region
+from napari_cpnn.regions.summary import cells_of
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
+
+PROGRAMS = "programs (no cell type)"
+SHIFT = "shift (the same everywhere)"
+
+
+def explain_gene(cmap: CompositionMap, gene: str, where: Region | tuple[int, int]) -> pd.DataFrame:
+    """The parts of a gene's prediction in one cell of the map, or on average over a region.
+
+    Expression is linear in what the network says (eq. 1 of the paper, and the programs of ours):
+    ``e_g = sum_c alpha_g w_c T_cg + sum_r z_r V_rg + beta_g``.
+
+    Parameters
+    ----------
+    where
+        A region, or the ``(row, col)`` of a cell; a cell that is not computed yet stands for the coarser one that is
+        shown there.
+
+    Returns
+    -------
+    DataFrame
+        Index ``part``: the cell types, largest contribution first, then programs and shift. ``value`` sums to the
+        predicted expression, log1p CP10k. ``weight`` is the share of the cell type (NaN for the last two).
+        ``attrs["expression"]`` is the sum.
+
+    Raises
+    ------
+    GenesError
+        The model does not predict the gene.
+    RegionsError
+        Nothing is known there yet.
+    """
+    weights, programs = _values(cmap, where)
+    decoder = cmap.decoder
+    of_types = [float(decoder.contribution(weights[None], gene, name)[0]) for name in cmap.cell_types]
+    total = float(decoder.expression(weights[None], programs[None], [gene])[0, 0])
+    shift = float(decoder.expression(np.zeros_like(weights)[None], np.zeros_like(programs)[None], [gene])[0, 0])
+    table = pd.DataFrame(
+        {"value": of_types, "weight": weights.astype(np.float64)}, index=pd.Index(cmap.cell_types, name="part")
+    ).sort_values("value", ascending=False, kind="stable")
+    rest = pd.DataFrame(
+        {"value": [total - sum(of_types) - shift, shift], "weight": np.nan},
+        index=pd.Index([PROGRAMS, SHIFT], name="part"),
+    )
+    table = pd.concat([table, rest])
+    table.attrs = {"gene": gene, "expression": total}
+    return table
+
+
+def _values(cmap: CompositionMap, where: Region | tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(where, Region):
+        values = cmap.values_at(*where)
+        if values is None:
+            raise RegionsError("This place is not mapped yet.")
+        return values.weights, values.programs
+    cells, areas = cells_of(cmap, where)
+    block = _rows(cmap, cells)
+    share = (areas / areas.sum()).astype(np.float32)
+    return share @ block[0], share @ block[1]
+
+
+def _rows(cmap: CompositionMap, cells: IntArray) -> tuple[np.ndarray, np.ndarray]:
+    low, high = cells.min(axis=0), cells.max(axis=0) + 1
+    block = cmap.block((slice(low[0], high[0]), slice(low[1], high[1])))
+    row, col = (cells - low).T
+    return block.weights[row, col].astype(np.float32), block.programs[row, col].astype(np.float32)

@@ -1,0 +1,176 @@
+"""What a map says of regions: shares, genes, trust, areas, with intervals.
+
+A mean over a region is over the area of it that has been computed, each patch counting with its part inside. Intervals
+are percentiles of a spatial block bootstrap (Politis and Romano 1994; Lahiri 2003): neighbouring patches are alike, so
+whole blocks of tissue are drawn with replacement. They tell how much the answer hangs on which part of the region was
+looked at, and nothing of the model's own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from napari_cpnn.errors import RegionsError
+from napari_cpnn.geometry import FloatArray, IntArray
+from napari_cpnn.mapping import DONE, UNLIKE
+from napari_cpnn.regions.outlines import Region
+from napari_cpnn.settings import RegionSettings
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
+
+_LEAST_BLOCKS = 3
+
+
+def summarise_regions(
+    cmap: CompositionMap, regions: Sequence[Region], genes: Sequence[str] = (), settings: RegionSettings | None = None
+) -> pd.DataFrame:
+    """What is in some regions.
+
+    Parameters
+    ----------
+    genes
+        Genes whose mean predicted expression is wanted.
+
+    Returns
+    -------
+    DataFrame
+        One row per region and quantity: ``region``, ``kind``, ``name``, ``value``, ``low``, ``high``, ``unit``. Kinds
+        are ``area`` (the outline), ``mapped`` (its computed tissue), ``patches``, ``unlike`` (share of tissue unlike
+        that of the training), ``share`` (of each cell type) and ``expression``. ``low`` and ``high`` are NaN for
+        areas, and where the region has fewer than three blocks.
+
+    Raises
+    ------
+    GenesError
+        The model does not predict a gene.
+    RegionsError
+        There are no regions, or nothing is computed in one of them.
+    """
+    settings = settings or RegionSettings()
+    if not regions:
+        raise RegionsError("There are no regions: draw some, or read a GeoJSON file.")
+    tables = []
+    for region in regions:
+        content = _Content.of(cmap, region, genes, settings.block_um)
+        low, high = _interval(content.draws(settings), settings)
+        table = content.names.assign(value=content.means(), low=low, high=high)
+        sizes = pd.DataFrame(
+            [
+                ("area", "", "mm2", region.area_mm2),
+                ("mapped", "", "mm2", content.areas.sum() / 1e6),
+                ("patches", "", "", float(len(content.areas))),
+            ],
+            columns=["kind", "name", "unit", "value"],
+        )
+        tables.append(pd.concat([sizes, table], ignore_index=True).assign(region=region.name))
+    result = pd.concat(tables, ignore_index=True)
+    return result[["region", "kind", "name", "value", "low", "high", "unit"]]
+
+
+def compare_regions(
+    cmap: CompositionMap,
+    first: Region,
+    second: Region,
+    genes: Sequence[str] = (),
+    settings: RegionSettings | None = None,
+) -> pd.DataFrame:
+    """Difference of two regions, first minus second, with an interval; the blocks of each are drawn independently.
+
+    Returns
+    -------
+    DataFrame
+        One row per quantity: ``kind``, ``name``, ``first``, ``second``, ``difference``, ``low``, ``high``, ``unit``.
+
+    Raises
+    ------
+    GenesError, RegionsError
+        As :func:`summarise_regions`.
+    """
+    settings = settings or RegionSettings()
+    contents = [_Content.of(cmap, region, genes, settings.block_um) for region in (first, second)]
+    drawn = [content.draws(settings, seed) for seed, content in enumerate(contents)]
+    low, high = _interval(drawn[0] - drawn[1], settings)
+    means = [content.means() for content in contents]
+    table = contents[0].names.assign(
+        first=means[0], second=means[1], difference=means[0] - means[1], low=low, high=high
+    )
+    return table[["kind", "name", "first", "second", "difference", "low", "high", "unit"]]
+
+
+def cells_of(cmap: CompositionMap, region: Region) -> tuple[IntArray, FloatArray]:
+    """Computed cells of a region: ``(n, 2)`` row and column, and the area inside, ``(n,)`` um^2.
+
+    Raises
+    ------
+    RegionsError
+        There are none.
+    """
+    cells, areas = region.cells(cmap.grid)
+    done = cmap.state[cells[:, 0], cells[:, 1]] == DONE
+    if not done.any():
+        raise RegionsError(
+            f"Nothing is mapped in region {region.name!r} yet; look at it, or map the whole slide, and try again."
+        )
+    return cells[done], areas[done]
+
+
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """Quantities of the cells of a region: ``values (n, q)``, NaN where unknown, and how the cells form blocks."""
+
+    names: pd.DataFrame
+    values: FloatArray
+    areas: FloatArray
+    block_of: IntArray
+
+    @classmethod
+    def of(cls, cmap: CompositionMap, region: Region, genes: Sequence[str], block_um: float) -> _Content:
+        cells, areas = cells_of(cmap, region)
+        low, high = cells.min(axis=0), cells.max(axis=0) + 1
+        block = cmap.block((slice(low[0], high[0]), slice(low[1], high[1])))
+        row, col = (cells - low).T
+        weights, programs = block.weights[row, col].astype(np.float32), block.programs[row, col].astype(np.float32)
+        score = block.out_of_domain[row, col].astype(np.float64)
+        unlike = np.where(np.isnan(score), np.nan, score > UNLIKE)
+        columns = [unlike[:, None], weights.astype(np.float64)]
+        if genes:
+            columns.append(cmap.decoder.expression(weights, programs, genes).astype(np.float64))
+        names = pd.DataFrame(
+            [("unlike", "", "share")]
+            + [("share", name, "share") for name in cmap.cell_types]
+            + [("expression", gene, "log1p CP10k") for gene in genes],
+            columns=["kind", "name", "unit"],
+        )
+        at = np.floor(cmap.grid.centers_um(cells) / block_um).astype(np.intp)
+        _, block_of = np.unique(at, axis=0, return_inverse=True)
+        return cls(names, np.concatenate(columns, axis=1), areas, np.asarray(block_of).ravel())
+
+    def means(self) -> FloatArray:
+        """Means ``(q,)`` over the area."""
+        return np.asarray((self.areas @ self.values) / self.areas.sum())
+
+    def draws(self, settings: RegionSettings, seed: int = 0) -> FloatArray:
+        """Means ``(B, q)`` of regions made of blocks of this one, drawn with replacement; NaN for too few blocks."""
+        n_blocks = int(self.block_of.max()) + 1
+        if n_blocks < _LEAST_BLOCKS:
+            return np.full((settings.bootstraps, len(self.names)), np.nan)
+        member = np.zeros((n_blocks, len(self.areas)))
+        member[self.block_of, np.arange(len(self.areas))] = self.areas
+        counts = np.random.default_rng(seed).multinomial(
+            n_blocks, np.full(n_blocks, 1 / n_blocks), size=settings.bootstraps
+        )
+        drawn: FloatArray = (counts @ (member @ self.values)) / (counts @ member.sum(axis=1))[:, None]
+        return drawn
+
+
+def _interval(drawn: FloatArray, settings: RegionSettings) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    tail = (1 - settings.interval) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return low, high

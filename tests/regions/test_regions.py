@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from shapely.geometry import Polygon
+
+from fakes import ColorModel
+from napari_cpnn.errors import CpnnWarning, GenesError, RegionsError
+from napari_cpnn.geometry import Grid
+from napari_cpnn.mapping import CompositionMap
+from napari_cpnn.regions import (
+    Region,
+    compare_regions,
+    explain_gene,
+    read_regions,
+    summarise_regions,
+    write_regions,
+)
+from napari_cpnn.settings import RegionSettings
+
+STRIDE = 100.0
+
+
+@pytest.fixture
+def cmap() -> CompositionMap:
+    """40 x 50 cells of 100 um, the share of the first type grows from left to right; the last rows are not done."""
+    grid = Grid((40, 50), STRIDE)
+    made = CompositionMap(grid, ColorModel().decoder())
+    rng = np.random.default_rng(0)
+    first = np.tile(np.linspace(0.1, 0.8, 50), 40) + rng.uniform(-0.05, 0.05, 2000)
+    weights = np.stack([first, (1 - first) * 0.75, (1 - first) * 0.25], axis=1)
+    cells = np.arange(36 * 50)
+    made.fill(cells, weights[cells], rng.normal(size=(len(cells), 1)), rng.random(len(cells)))
+    return made
+
+
+def square(y0: float, x0: float, y1: float, x1: float, name: str = "A") -> Region:
+    return Region.from_vertices(name, [[y0, x0], [y0, x1], [y1, x1], [y1, x0]])
+
+
+def quantity(table, kind: str, name: str = "", column: str = "value") -> float:
+    (value,) = table.loc[(table["kind"] == kind) & (table["name"] == name), column]
+    return float(value)
+
+
+def test_areas_inside_cells_add_up() -> None:
+    ring = Polygon([(130, 250), (1730, 420), (1500, 1900), (300, 1600)], [[(600, 700), (900, 700), (700, 1000)]])
+    cells, areas = Region("ring", ring).cells(Grid((40, 50), STRIDE))
+    assert areas.sum() == pytest.approx(ring.area)
+    assert areas.max() <= STRIDE**2 + 1e-6
+    # The second way: points on a fine raster.
+    y, x = np.mgrid[0:2000:4, 0:2000:4] + 2.0
+    inside = shapely.contains_xy(ring, x.ravel(), y.ravel())
+    counted = np.zeros((40, 50))
+    np.add.at(counted, (y.ravel()[inside].astype(int) // 100, x.ravel()[inside].astype(int) // 100), 16.0)
+    dense = np.zeros((40, 50))
+    dense[tuple(cells.T)] = areas
+    np.testing.assert_allclose(dense, counted, atol=450)
+
+
+def test_means_are_over_the_area_inside(cmap: CompositionMap) -> None:
+    table = summarise_regions(cmap, [square(1050, 1050, 1250, 1200)], ["ERBB2", "CD3E"])
+    assert quantity(table, "area") == pytest.approx(0.03)
+    assert quantity(table, "patches") == 6
+    weights = cmap.weights[10:13, 10:12, 0].astype(float)
+    parts = np.outer([0.5, 1, 0.5], [0.5, 1])  # rows and columns that are cut in half count half
+    assert quantity(table, "share", "Pink") == pytest.approx((parts * weights).sum() / parts.sum(), abs=1e-6)
+    genes = cmap.expression("CD3E")[10:13, 10:12]
+    assert quantity(table, "expression", "CD3E") == pytest.approx((parts * genes).sum() / parts.sum(), abs=1e-5)
+    unlike = cmap.out_of_domain[10:13, 10:12] > 0.95
+    assert quantity(table, "unlike") == pytest.approx((parts * unlike).sum() / parts.sum())
+    assert np.isnan(quantity(table, "share", "Pink", "low"))  # one block says nothing of others
+    shares = table[table["kind"] == "share"]["value"]
+    assert shares.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_only_what_is_computed_counts(cmap: CompositionMap) -> None:
+    table = summarise_regions(cmap, [square(3000, 0, 4000, 5000)])
+    assert quantity(table, "area") == pytest.approx(5.0)
+    assert quantity(table, "mapped") == pytest.approx(3.0)
+    with pytest.raises(RegionsError, match="Nothing is mapped in region 'A' yet"):
+        summarise_regions(cmap, [square(3700, 0, 4000, 5000)])
+    with pytest.raises(RegionsError, match="Nothing is mapped"):
+        summarise_regions(cmap, [square(-500, -500, -100, -100)])
+
+
+def test_intervals_cover_the_truth_when_tissue_comes_in_blocks() -> None:
+    """Blocks of 500 um with a level each: the bootstrap knows, one over single patches would not."""
+    rng = np.random.default_rng(1)
+    settings = RegionSettings(bootstraps=300)
+    covered, n = 0, 60
+    for _ in range(n):
+        grid = Grid((20, 50), STRIDE)
+        made = CompositionMap(grid, ColorModel().decoder())
+        level = np.repeat(np.repeat(rng.beta(2, 2, (4, 10)), 5, axis=0), 5, axis=1).ravel()
+        made.fill(np.arange(1000), np.stack([level, 1 - level, 0 * level], axis=1), np.zeros((1000, 1)))
+        table = summarise_regions(made, [square(0, 0, 2000, 5000)], settings=settings)
+        low, high = (quantity(table, "share", "Pink", column) for column in ("low", "high"))
+        covered += low <= 0.5 <= high
+    assert 0.85 <= covered / n <= 1.0
+
+
+def test_a_difference_of_regions(cmap: CompositionMap) -> None:
+    left, right = square(0, 0, 3500, 1500, "left"), square(0, 3500, 3500, 5000, "right")
+    table = compare_regions(cmap, left, right, ["ERBB2"])
+    means = [quantity(summarise_regions(cmap, [r]), "share", "Pink") for r in (left, right)]
+    assert quantity(table, "share", "Pink", "difference") == pytest.approx(means[0] - means[1])
+    assert quantity(table, "share", "Pink", "high") < -0.3
+    same = compare_regions(cmap, left, left)
+    assert quantity(same, "share", "Pink", "low") < 0 < quantity(same, "share", "Pink", "high")
+    assert compare_regions(cmap, left, right).equals(compare_regions(cmap, left, right))
+
+
+@pytest.mark.parametrize("where", ["cell", "region"])
+def test_the_parts_of_a_gene_sum_to_its_prediction(cmap: CompositionMap, where: str) -> None:
+    place = (5, 7) if where == "cell" else square(1000, 1000, 1500, 1700)
+    table = explain_gene(cmap, "ERBB2", place)
+    expected = cmap.expression("ERBB2")[5, 7] if where == "cell" else cmap.expression("ERBB2")[10:15, 10:17].mean()
+    assert table["value"].sum() == pytest.approx(expected, abs=1e-4)
+    assert table.attrs["expression"] == pytest.approx(expected, abs=1e-4)
+    brought = cmap.contribution("ERBB2", "Purple")
+    expected = brought[5, 7] if where == "cell" else brought[10:15, 10:17].mean()
+    assert table.loc["Purple", "value"] == pytest.approx(expected, abs=1e-4)
+    assert list(table.index[-2:]) == ["programs (no cell type)", "shift (the same everywhere)"]
+    assert table["value"].iloc[-1] == pytest.approx(cmap.decoder.beta[0])
+    assert table["value"].iloc[:3].is_monotonic_decreasing
+
+
+def test_what_cannot_be_explained(cmap: CompositionMap) -> None:
+    with pytest.raises(RegionsError, match="not mapped yet"):
+        explain_gene(CompositionMap(cmap.grid, cmap.decoder), "ERBB2", (39, 0))
+    with pytest.raises(GenesError):
+        explain_gene(cmap, "NOGENE", (5, 7))
+    with pytest.raises(GenesError):
+        summarise_regions(cmap, [square(0, 0, 900, 900)], ["NOGENE"])
+
+
+def test_regions_travel_through_geojson(tmp_path: Path) -> None:
+    mpp = (0.5, 0.25)
+    hole = Polygon([(0, 0), (100, 0), (100, 80), (0, 80)], [[(10, 10), (20, 10), (20, 20)]])
+    path = write_regions([square(10, 20, 50, 100, "Tumour"), Region("Ring", hole)], tmp_path / "a.geojson", mpp)
+    coordinates = json.loads(path.read_text())["features"][0]["geometry"]["coordinates"][0]
+    assert max(x for x, _ in coordinates) == 400  # 100 um at 0.25 um/px
+    assert max(y for _, y in coordinates) == 100  # 50 um at 0.5 um/px
+    again = read_regions(path, mpp)
+    assert [region.name for region in again] == ["Tumour", "Ring"]
+    assert again[1].area_mm2 == pytest.approx(hole.area / 1e6)
+    assert again[0].outline.equals(square(10, 20, 50, 100).outline)
+
+
+def test_what_qupath_writes(tmp_path: Path) -> None:
+    def ring(at: float) -> list[list[list[float]]]:
+        return [[[at, 0], [at + 10, 0], [at + 10, 10], [at, 10], [at, 0]]]
+
+    def feature(kind: str, coordinates: object, **properties: object) -> dict[str, object]:
+        return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
+
+    content = [
+        feature("Polygon", ring(0), classification={"name": "Tumor", "color": [200, 0, 0]}),
+        feature("MultiPolygon", [ring(20), ring(40)], classification={"name": "Tumor"}),
+        feature("Polygon", ring(60), name="Mine", classification={"name": "Stroma"}),
+        feature("Polygon", [[[80, 0], [90, 10], [90, 0], [80, 10], [80, 0]]]),  # crosses itself
+        feature("Point", [1, 2]),
+    ]
+    path = tmp_path / "q.geojson"
+    path.write_text(json.dumps(content))
+    with pytest.warns(CpnnWarning, match="1 points or lines in q.geojson"):
+        regions = read_regions(path, (1.0, 1.0))
+    assert [region.name for region in regions] == ["Tumor 1", "Tumor 2", "Mine", "Region 4"]
+    assert [region.area_mm2 * 1e6 for region in regions] == pytest.approx([100, 200, 100, 50])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        ("x,y\n1,2", "is not a GeoJSON file"),
+        ('{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}', "has no outlines"),
+        ('{"a": 1}', "is not a GeoJSON file of outlines"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [2, 2], [0, 0]]]}', "has no area"),
+        ('{"type": "Polygon", "coordinates": [[["a", 0], [1, 1], [2, 2]]]}', "outline that is damaged"),
+        ('{"type": "FeatureCollection", "features": []}', "has no outlines"),
+    ],
+)
+def test_bad_files_get_a_sentence(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "bad.geojson"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(RegionsError, match=said):
+        read_regions(path, (1.0, 1.0))
+
+
+def test_bad_outlines_and_places(cmap: CompositionMap, tmp_path: Path) -> None:
+    for vertices in ([[0, 0], [1, 1]], [[0, 0], [np.nan, 1], [1, 1]], [[0, 0], [1, 1], [2, 2]]):
+        with pytest.raises(RegionsError):
+            Region.from_vertices("thin", vertices)
+    with pytest.raises(RegionsError, match="There are no regions"):
+        summarise_regions(cmap, [])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RegionsError, match="cannot be written"):
+        write_regions([square(0, 0, 1, 1)], tmp_path / "file" / "a.geojson", (1.0, 1.0))
