@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_cpnn.cli.options import (
     PRESETS,
     AddCommand,
+    add_model,
     add_samples,
     add_settings,
     chosen_settings,
@@ -38,7 +39,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
     """Register evaluate and cross-validate."""
     sub = command("evaluate", _evaluate, "compare predicted with measured expression")
     add_samples(sub)
-    sub.add_argument("--model", type=Path, required=True)
+    add_model(sub)
     sub.add_argument("--out", type=Path, help="table per gene (.csv or .parquet), or a folder for several slides")
     add_settings(sub, EvaluationSettings)
 
@@ -73,7 +74,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from napari_cpnn.training import evaluate, summarise
     from napari_cpnn.training.tables import write_table
 
-    model, settings = load_model(args.model), chosen_settings(args, EvaluationSettings)
+    model, settings = load_model(args.model, args.encoder_weights), chosen_settings(args, EvaluationSettings)
     written: set[str] = set()
     for number, (slide, spots) in enumerate(open_samples(args), start=1):
         with slide:

@@ -80,6 +80,16 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """A trained model, and the part of it that may not be in its file."""
+    parser.add_argument("--model", type=Path, required=required, help="trained model (.safetensors)")
+    parser.add_argument(
+        "--encoder-weights",
+        help="of a model whose file does not hold its encoder: the encoder's weights, a file or folder, or pretrained "
+        "(default: where they were last time)",
+    )
+
+
 def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
     """The samples that :func:`add_samples` asked for, opened one after the other."""
     from napari_cpnn.spots import open_sample

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.files import refuse_existing, require_writable
-from napari_cpnn.cli.options import AddCommand, add_settings, chosen_settings, pixel_size
+from napari_cpnn.cli.options import AddCommand, add_model, add_settings, chosen_settings, pixel_size
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import MappingSettings
 
@@ -21,7 +21,7 @@ def add_viewing_commands(command: AddCommand) -> None:
     """Register open, demo, fetch and predict."""
     sub = command("open", _open, "open a slide in napari and map what is in view")
     sub.add_argument("slide", type=Path)
-    sub.add_argument("--model", type=Path, help="trained model (.safetensors)")
+    add_model(sub, required=False)
     sub.add_argument("--mpp", help="um per pixel, or y,x (default: from the file)")
     sub.add_argument("--gene", help="gene to show")
     sub.add_argument("--cell-type", help="cell type to show")
@@ -39,7 +39,7 @@ def add_viewing_commands(command: AddCommand) -> None:
 
     sub = command("predict", _predict, "map a whole slide, without a screen")
     sub.add_argument("slide", type=Path)
-    sub.add_argument("--model", type=Path, required=True)
+    add_model(sub)
     sub.add_argument("--mpp", help="um per pixel, or y,x (default: from the file)")
     sub.add_argument("--region", nargs=4, type=float, metavar=("Y0", "X0", "Y1", "X1"), help="part of it, in um")
     sub.add_argument("--out", type=Path, required=True, help="map (.zarr)")
@@ -50,6 +50,8 @@ def add_viewing_commands(command: AddCommand) -> None:
 def _open(args: argparse.Namespace) -> None:
     from napari_cpnn.ui.launch import open_viewer
 
+    if args.model is not None and args.encoder_weights is not None:
+        _note_encoder(args.model, args.encoder_weights)
     open_viewer(
         args.slide,
         model_path=args.model,
@@ -61,12 +63,22 @@ def _open(args: argparse.Namespace) -> None:
     )
 
 
+def _note_encoder(model: Path, weights: str) -> None:
+    """Remember where the encoder of a model is, for whoever opens the model."""
+    from napari_cpnn.models import read_card
+    from napari_cpnn.models.encoder_files import remember_place
+
+    encoder = read_card(model).get("encoder")
+    if encoder is not None:
+        remember_place(str(encoder["fingerprint"]), weights)
+
+
 def _demo(args: argparse.Namespace) -> None:
     from napari_cpnn.samples import sample_folder
 
     folder = sample_folder()
     args.slide, args.model, args.mpp = folder / "slide.tiff", folder / "model.safetensors", None
-    args.gene, args.cell_type = None, None
+    args.gene, args.cell_type, args.encoder_weights = None, None, None
     if args.screenshot is None and _has_no_display():
         raise CpnnError("There is no display: run 'xvfb-run -a napari-cpnn demo --screenshot demo.png' for a picture.")
     _open(args)
@@ -94,7 +106,7 @@ def _predict(args: argparse.Namespace) -> None:
     refuse_existing(args.out)
     require_writable(args.out.parent)
     with open_slide(args.slide, mpp=pixel_size(args.mpp)) as slide, tqdm(unit=" patches", disable=args.quiet) as bar:
-        model = load_model(args.model)
+        model = load_model(args.model, args.encoder_weights)
 
         def show(progress: MapProgress) -> None:
             bar.total = progress.wanted

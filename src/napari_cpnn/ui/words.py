@@ -130,8 +130,8 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
     if domain:
         card.append(("Out-of-domain score", f"calibrated on {domain}"))
     for key, name in (("backbone_weights", "Start weights"), ("licence_notes", "Licence")):
-        if provenance.get(key):
-            card.append((name, str(provenance[key])))
+        if value := provenance.get(key):
+            card.append((name, "; ".join(value) if isinstance(value, list) else str(value)))
     return card
 
 
