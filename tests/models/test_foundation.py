@@ -80,6 +80,8 @@ def test_a_model_of_it_is_built_saved_and_opened_again(
     assert path.stat().st_size < 20_000  # without the encoder
     images = torch.randint(0, 256, (9, 64, 64, 3), dtype=torch.uint8).numpy()
     wanted = Predictor(model, "cpu", "float32").predict(images)
+    fast = Predictor(model, "cpu", "bfloat16").predict(images)
+    torch.testing.assert_close(fast.weights, wanted.weights, rtol=0, atol=0.01)
     again = load_model(path)
     assert again.fingerprint == model.fingerprint
     torch.testing.assert_close(Predictor(again, "cpu", "float32").predict(images).weights, wanted.weights)
