@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from napari_cpnn import open_slide, read_spots
+from napari_cpnn.errors import SpotsError
+from napari_cpnn.slides import Slide, find_tissue
+from napari_cpnn.spots import check_fit, estimate_mpp
+
+
+@pytest.fixture(scope="module")
+def section(request: pytest.FixtureRequest) -> tuple[Slide, ad.AnnData, object]:
+    import os
+
+    root = Path(__file__).parents[2]
+    data = Path(os.environ.get("NAPARI_CPNN_DATA", root.parent / "shared" / "data"))
+    if not data.is_dir():
+        pytest.skip(f"the real data are not at {data}; set NAPARI_CPNN_DATA")
+    folder = data / "her2st" / "data"
+    spots = read_spots(folder / "ST-cnts/C4.tsv.gz", positions=folder / "ST-spotfiles/C4_selection.tsv")
+    slide = open_slide(folder / "ST-imgs/C/C4/5714_HE_BT_D2.jpg", mpp=estimate_mpp(spots))
+    return slide, spots, find_tissue(slide)
+
+
+def test_spots_of_the_slide_fit(section) -> None:
+    fit = check_fit(*section)
+    assert fit.problem == ""
+    assert fit.inside == 1
+    assert fit.on_tissue > 0.9
+    assert fit.fixes == ()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "named"),
+    [
+        (lambda p, w, h: p * 0.2, "scaling positions by 5"),
+        (lambda p, w, h: np.column_stack([w - p[:, 0], p[:, 1]]), "mirroring left and right"),
+        (lambda p, w, h: np.column_stack([p[:, 0], h - p[:, 1]]), "mirroring top and bottom"),
+        (lambda p, w, h: p[:, ::-1], "swapping x and y"),
+        (lambda p, w, h: np.column_stack([w - p[:, 0], h - p[:, 1]]) * 3, "scaling positions by 0.333"),
+    ],
+)
+def test_a_simple_mistake_is_found_and_undone(section, mistake, named: str) -> None:
+    slide, spots, tissue = section
+    wrong = spots.copy()
+    wrong.obsm["spatial"] = mistake(spots.obsm["spatial"], slide.shape[1], slide.shape[0])
+    fit = check_fit(slide, wrong, tissue)
+    assert fit.problem
+    assert named in fit.fixes[0].name
+    assert named in fit.problem
+    right = fit.fixes[0].apply(wrong)
+    assert check_fit(slide, right, tissue).problem == ""
+    # The pitch of the array is only known to a thousandth.
+    np.testing.assert_allclose(right.obsm["spatial"], spots.obsm["spatial"], atol=30)
+    assert estimate_mpp(right)[0] == pytest.approx(slide.mpp[0], rel=0.02)
+
+
+def test_spots_of_another_slide(section) -> None:
+    slide, spots, tissue = section
+    wrong = spots.copy()
+    wrong.obsm["spatial"] = spots.obsm["spatial"] + 50_000
+    fit = check_fit(slide, wrong, tissue)
+    assert fit.problem == f"100% of the spots lie outside the slide {slide.name}; is it their slide?"
+    with pytest.raises(SpotsError, match="no spots with positions"):
+        check_fit(slide, spots[:0].copy(), tissue)
+
+
+def test_scale_factors_change_with_the_positions(section) -> None:
+    slide, spots, tissue = section
+    wrong = spots.copy()
+    wrong.obsm["spatial"] = spots.obsm["spatial"] * 0.2
+    name = next(iter(wrong.uns["spatial"]))
+    wrong.uns["spatial"][name]["scalefactors"] = {"spot_diameter_fullres": 29.0, "tissue_hires_scalef": 0.5}
+    right = check_fit(slide, wrong, tissue).fixes[0].apply(wrong)
+    factors = right.uns["spatial"][name]["scalefactors"]
+    assert factors["spot_diameter_fullres"] == pytest.approx(145, rel=0.01)
+    assert factors["tissue_hires_scalef"] == pytest.approx(0.1, rel=0.01)
+    assert wrong.uns["spatial"][name]["scalefactors"]["spot_diameter_fullres"] == 29.0
