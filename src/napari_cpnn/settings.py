@@ -228,8 +228,8 @@ class TrainingSettings(_Settings):
     calibrate: bool = _field(True, "refit alpha and beta by least squares after training")
     patch_cache: str = _field(
         "auto",
-        "folder that keeps cut patches and deconvolved shares for the next run; auto: the user's cache directory; "
-        "none: keep none",
+        "folder that keeps cut patches, features of a frozen network and deconvolved shares for the next run; auto: "
+        "the user's cache directory; none: keep none",
     )
     seed: int = _field(0, "seed of every random choice")
     device: DeviceName = _field("auto", "auto, cpu, cuda or mps")

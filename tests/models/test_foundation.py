@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from napari_cpnn.errors import CheckpointError, SettingsError, WeightsError
+from napari_cpnn.errors import CheckpointError, CpnnWarning, SettingsError, WeightsError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.models import CPNN, build_model, encoder_files, get_encoder, load_model, read_card, save_model
@@ -44,9 +44,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def built(encoder: str, **changes: object) -> CPNN:
-    settings = TrainingSettings(
-        backbone="frozen", encoder=encoder, hidden=8, n_programs=2, patch=PatchSpec(64, 0.5), **changes
-    )
+    facts = {"hidden": 8, "n_programs": 2, "patch": PatchSpec(64, 0.5), **changes}
+    settings = TrainingSettings(backbone="frozen", encoder=encoder, **facts)
     return build_model(settings, ["a", "b"], ["x", "y"], [[0.5, 0.5], [0.1, 0.9]], [1.0, 2.0])
 
 
@@ -100,6 +99,12 @@ def test_a_folder_stands_for_the_name_of_a_hub(folder: Path, offline: None) -> N
     network = get_encoder("phikon-v2").build(str(folder))
     direct = get_encoder(f"hf:{folder}").build("pretrained")
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), direct.parameters(), strict=True))
+
+
+def test_patches_of_another_scale_than_the_encoders_are_told(folder: Path, offline: None) -> None:
+    with pytest.warns(CpnnWarning, match=r"Encoder phikon-v2 was trained on 0.5 um/px, and patches have 1 um/px"):
+        model = built("phikon-v2", encoder_weights=str(folder), patch=PatchSpec(64, 1.0))
+    assert model.backbone.n_features == 32
 
 
 def test_a_hub_that_cannot_be_reached_gives_one_sentence(offline: None) -> None:

@@ -104,6 +104,16 @@ def test_random_weights_are_the_ones_of_their_seed(run, settings):
     assert run(random.replace(seed=2))[1] == {"cut": 0, "seen": 240}  # the patches are there
 
 
+def test_a_run_with_an_encoder_that_stays_out_of_the_file(run, settings, tmp_path):
+    torch.manual_seed(3)
+    path = tmp_path / "ciga.safetensors"
+    save_file(ENCODERS["ciga"].build("none").state_dict(), path)
+    model, _ = run(settings.replace(encoder="ciga", encoder_weights=str(path)), name="ciga")
+    assert model.provenance["encoder"]["name"] == "ciga"
+    assert (tmp_path / "ciga" / "model.safetensors").stat().st_size < 4e6 < path.stat().st_size
+    assert model.provenance["metrics"] == {}
+
+
 def test_a_backbone_of_rate_zero_uses_them_too(run, settings, weights):
     still = settings.replace(backbone="squeezenet", weights=str(weights[0]), backbone_learning_rate=0.0)
     run(still)

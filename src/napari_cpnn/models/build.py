@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_cpnn.errors import GenesError, PrototypesError, SettingsError
-from napari_cpnn.models.backbones import PRETRAINED
+from napari_cpnn.errors import CpnnWarning, GenesError, PrototypesError, SettingsError
+from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo
 from napari_cpnn.models.backbones.build import (
     backbone_args,
     chosen_names,
@@ -38,6 +40,9 @@ _SHIFT_SHARE = 0.1
 
 #: Mean expression below this is taken as this, for a logarithm.
 _LEAST_MEAN = 1e-3
+
+#: Pixel sizes that differ by more than this factor are worth a word.
+_SCALE = 1.5
 
 #: Logarithm of the shift of a model without one.
 _NO_SHIFT = -30.0
@@ -76,6 +81,7 @@ def build_model(
         raise SettingsError(
             f"Backbone {settings.backbone!r} needs patches of at least {info.min_px} px, not {settings.patch.size_px}."
         )
+    _compare_scale(info, settings.patch)
     is_linear = settings.head == "linear"
     spec = ModelSpec(
         genes=tuple(genes),
@@ -104,6 +110,17 @@ def build_model(
     if isinstance(model.head, PrototypeHead):
         _start(model.head, settings, start, torch.from_numpy(mean))
     return model
+
+
+def _compare_scale(info: EncoderInfo, patch: PatchSpec) -> None:
+    trained = info.trained_mpp
+    if trained is not None and max(patch.mpp / trained, trained / patch.mpp) > _SCALE:
+        warnings.warn(
+            f"Encoder {info.name} was trained on {trained:g} um/px, and patches have {patch.mpp:g} um/px; it will know "
+            "them less well.",
+            CpnnWarning,
+            stacklevel=3,
+        )
 
 
 def _check_genes(genes: Sequence[str], mean: npt.NDArray[np.float64]) -> None:
