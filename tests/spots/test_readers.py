@@ -83,12 +83,6 @@ def test_without_positions(tmp_path: Path) -> None:
         read_spots(write(adata, tmp_path))
 
 
-def test_zarr_is_not_read_yet(tmp_path: Path) -> None:
-    (tmp_path / "sdata.zarr").mkdir()
-    with pytest.raises(SpotsError, match="is a Zarr store, which is not read yet"):
-        read_spots(tmp_path / "sdata.zarr")
-
-
 def test_a_truncated_file(tmp_path: Path) -> None:
     path = write(table(), tmp_path)
     path.write_bytes(path.read_bytes()[:3000])

@@ -47,7 +47,7 @@ def read_spots(path: str | Path, positions: str | Path | None = None, slide: Sli
     path
         One of: a table of legacy ST counts (``.tsv``, ``.csv``, zipped or not; spots ``XxY`` in rows or columns); an
         ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X`` and positions in ``obsm["spatial"]``; an
-        ``outs`` folder of Space Ranger, or the matrix ``.h5`` in it.
+        ``outs`` folder of Space Ranger, or the matrix ``.h5`` in it; a SpatialData ``.zarr``.
     positions
         Spot table of legacy ST, with columns ``x, y, pixel_x, pixel_y`` and, where known, ``new_x, new_y, selected``.
     slide
@@ -81,7 +81,9 @@ def read_spots(path: str | Path, positions: str | Path | None = None, slide: Sli
 
 def _read(source: Path, positions: Path | None) -> tuple[AnnData, dict[str, int]]:
     if source.is_dir() and source.suffix == ".zarr":
-        raise SpotsError(f"{source} is a Zarr store, which is not read yet; write its table as .h5ad.")
+        from napari_cpnn.spots.spatialdata_zarr import read_spatialdata  # seconds
+
+        return read_spatialdata(source), {}
     if source.is_dir():
         return read_visium(source)
     if is_legacy_table(source):
@@ -93,8 +95,8 @@ def _read(source: Path, positions: Path | None) -> tuple[AnnData, dict[str, int]
     if source.suffix.lower() == ".h5":
         return read_visium(source.parent)
     raise SpotsError(
-        f"{source} is of no known kind; give a .h5ad, a Space Ranger outs folder, or a table of legacy ST counts "
-        "with its spot table."
+        f"{source} is of no known kind; give a .h5ad, a SpatialData .zarr, a Space Ranger outs folder, or a table of "
+        "legacy ST counts with its spot table."
     )
 
 
