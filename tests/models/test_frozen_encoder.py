@@ -145,6 +145,32 @@ def test_weights_that_must_not_be_passed_on_stay_out_of_the_file(
         load_model(path)
 
 
+def test_triplex_leaves_its_encoder_out_too(settings: TrainingSettings, ciga_file: Path, tmp_path: Path) -> None:
+    triplex = settings.replace(
+        backbone="triplex", encoder="ciga", encoder_weights=str(ciga_file), weights="none", context_pitch_um=200.0
+    )
+    model = built(triplex).eval()
+    path = tmp_path / "m.safetensors"
+    save_model(model, path)
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+    assert not [name for name in names if name.startswith("backbone.encoder.")]
+    assert [name for name in names if name.startswith("backbone.target.")]
+    back = load_model(path, ciga_file)
+    assert back.fingerprint == model.fingerprint
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(back(images)[0], model(images)[0])
+    with pytest.raises(WeightsError, match=r"does not hold the weights of ResNet-18: it misses"):
+        built(settings.replace(encoder="resnet18", encoder_weights=str(path)))
+
+
+def test_one_of_our_models_gives_its_encoder(settings: TrainingSettings, tmp_path: Path) -> None:
+    model = built(settings)
+    save_model(model, tmp_path / "m.safetensors")
+    other = built(settings.replace(encoder_weights=str(tmp_path / "m.safetensors"), seed=3))
+    assert other.encoder_fingerprint == model.encoder_fingerprint
+
+
 def test_other_weights_of_the_encoder_are_told_from_those_it_was_trained_on(
     settings: TrainingSettings, ciga_file: Path, tmp_path: Path, forgetful: Path
 ) -> None:

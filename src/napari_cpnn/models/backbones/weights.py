@@ -177,8 +177,12 @@ def _text(value: Any) -> str:
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop what wrappers put before every name; of one of our own models, keep the image network or the encoder."""
+    """Drop what wrappers put before every name; of one of our own models, keep the image network.
+
+    TRIPLEX has two of them, and which one is meant nobody can say: its names stay, and do not fit.
+    """
     for prefix in ("module.", "model.", "backbone.", "encoder."):
-        if any(name.startswith(prefix) for name in state):
+        is_triplex = prefix == "encoder." and any(name.startswith("target.") for name in state)
+        if not is_triplex and any(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
     return dict(state)
