@@ -28,7 +28,7 @@ def test_npe2_finds_nothing_wrong():
 def test_contributions(manifest):
     contributions = manifest.contributions
     assert manifest.name == "napari-cpnn"
-    assert [w.display_name for w in contributions.widgets] == ["Explore"]
+    assert [w.display_name for w in contributions.widgets][:2] == ["Explore", "Compare"]
     assert {s.key for s in contributions.sample_data} == {"synthetic", "her2st"}
 
 

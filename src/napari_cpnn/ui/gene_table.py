@@ -1,0 +1,157 @@
+"""A table of scores with thousands of rows: sort by any column, filter by name, click through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLineEdit, QTableView, QVBoxLayout, QWidget
+
+_COLUMNS = (
+    ("gene", "Gene", "name of the gene"),
+    ("pcc", "PCC", "Pearson correlation of predicted and measured expression over the spots"),
+    ("scc", "SCC", "Spearman correlation"),
+    ("ceiling", "Ceiling", "the largest correlation that the noise of the counts allows"),
+    ("mean_expression", "Mean", "mean measured expression, log1p CP10k"),
+    ("detected", "Spots", "share of the spots with a count of the gene"),
+)
+_LEAST_ROWS_PX = 180
+
+
+class ScoreModel(QAbstractTableModel):
+    """Rows of a table of scores, in the order of one column; sorting and filtering are done on arrays, at once."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._columns: list[tuple[str, str, str]] = [_COLUMNS[0]]
+        self._genes: np.ndarray = np.empty(0, dtype=object)
+        self._upper: np.ndarray = np.empty(0, dtype=object)
+        self._values: dict[str, np.ndarray] = {}
+        self._order = np.empty(0, dtype=np.intp)
+        self._text = ""
+        self._sorted = ("pcc", True)
+
+    def set_scores(self, scores: pd.DataFrame | None) -> None:
+        """Take another table of :func:`~napari_cpnn.evaluate`, or none."""
+        self.beginResetModel()
+        self._columns = [c for c in _COLUMNS if c[0] == "gene" or (scores is not None and c[0] in scores)]
+        self._genes = np.empty(0, dtype=object) if scores is None else scores.index.to_numpy(dtype=object)
+        self._upper = np.array([str(gene).upper() for gene in self._genes], dtype=object)
+        self._values = {} if scores is None else {c[0]: scores[c[0]].to_numpy(float) for c in self._columns[1:]}
+        self._arrange()
+        self.endResetModel()
+
+    def set_filter(self, text: str) -> None:
+        """Show only genes whose name has this in it."""
+        self.beginResetModel()
+        self._text = text.strip().upper()
+        self._arrange()
+        self.endResetModel()
+
+    def gene_at(self, row: int) -> str:
+        return str(self._genes[self._order[row]])
+
+    def row_of(self, gene: str) -> int:
+        """-1 for one that is not shown."""
+        rows = np.flatnonzero(self._genes[self._order] == gene)
+        return int(rows[0]) if rows.size else -1
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        self.layoutAboutToBeChanged.emit()
+        self._sorted = (self._columns[column][0], order == Qt.SortOrder.DescendingOrder)
+        self._arrange()
+        self.layoutChanged.emit()
+
+    def _arrange(self) -> None:
+        shown = np.arange(len(self._genes))
+        if self._text:
+            shown = shown[[self._text in name for name in self._upper]]
+        name, descending = self._sorted
+        if name in self._values:
+            values = self._values[name][shown]
+            keys = np.where(np.isnan(values), np.inf, -values if descending else values)  # unknown ones come last
+            self._order = shown[np.argsort(keys, kind="stable")]
+        else:
+            order = np.argsort(self._upper[shown].astype(str), kind="stable")
+            self._order = shown[order[::-1] if descending else order]
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 (Qt's name)
+        return 0 if parent is not None and parent.isValid() else len(self._order)
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 (Qt's name)
+        return 0 if parent is not None and parent.isValid() else len(self._columns)
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:  # noqa: N802
+        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
+            return self._columns[section][1]
+        if orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.ToolTipRole:
+            return self._columns[section][2]
+        return None
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        name = self._columns[index.column()][0]
+        if role == Qt.ItemDataRole.TextAlignmentRole and name != "gene":
+            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        if role != Qt.ItemDataRole.DisplayRole:
+            return None
+        at = self._order[index.row()]
+        if name == "gene":
+            return str(self._genes[at])
+        value = self._values[name][at]
+        if np.isnan(value):
+            return "–"
+        return f"{100 * value:.0f} %" if name == "detected" else f"{value:.2f}"
+
+
+class GeneTable(QWidget):
+    """The table with its search box."""
+
+    chosen = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("search a gene")
+        self.search.setClearButtonEnabled(True)
+        self.search.setToolTip("show only genes whose name has this in it")
+        self.model = ScoreModel(self)
+        self.view = QTableView()
+        self.view.setModel(self.model)
+        self.view.setSortingEnabled(True)
+        self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.view.setMinimumHeight(_LEAST_ROWS_PX)
+        self.view.verticalHeader().hide()
+        self.view.verticalHeader().setDefaultSectionSize(20)
+        self.view.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(self.search)
+        layout.addWidget(self.view)
+        self._setting = False
+        self.search.textChanged.connect(self.model.set_filter)
+        self.view.selectionModel().currentRowChanged.connect(self._row_changed)
+
+    def set_scores(self, scores: pd.DataFrame | None) -> None:
+        """Take another table, the best correlation first."""
+        self._setting = True
+        self.model.set_scores(scores)
+        self.view.sortByColumn(min(1, self.model.columnCount() - 1), Qt.SortOrder.DescendingOrder)
+        self._setting = False
+
+    def select(self, gene: str) -> None:
+        """Mark the row of a gene, without telling that it was chosen."""
+        row = self.model.row_of(gene)
+        self._setting = True
+        if row < 0:
+            self.view.clearSelection()
+        elif self.view.currentIndex().row() != row:
+            self.view.setCurrentIndex(self.model.index(row, 0))
+        self._setting = False
+
+    def _row_changed(self, current: QModelIndex, _previous: QModelIndex) -> None:
+        if current.isValid() and not self._setting:
+            self.chosen.emit(self.model.gene_at(current.row()))

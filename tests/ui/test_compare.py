@@ -1,0 +1,214 @@
+"""Spots beside the map: the controller by itself, and the dock in a real napari on the sample section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from napari_cpnn import evaluate, load_model, open_slide, read_spots
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.samples import sample_folder
+from napari_cpnn.ui.compare_controller import CompareController
+from napari_cpnn.ui.gene_table import GeneTable
+from napari_cpnn.ui.state import ExploreState, Shown
+
+
+class AtOnce:
+    """Runs work where it is asked for; holds it back when told to."""
+
+    def __init__(self) -> None:
+        self.held: list | None = None
+
+    def __call__(self, work, done, failed) -> None:
+        if self.held is not None:
+            self.held.append((work, done, failed))
+            return
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001
+            failed(error)
+        else:
+            done(result)
+
+    def go(self) -> None:
+        held, self.held = self.held, None
+        for request in held:
+            self(*request)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    folder = sample_folder()
+    slide = open_slide(folder / "slide.tiff")
+    spots = read_spots(folder / "spots.h5ad", slide=slide)
+    genes = spots.var_names[np.argsort(-spots.X.sum(axis=0).A1)[:40]]
+    return slide, spots[::10, genes].copy(), load_model(folder / "model.safetensors")
+
+
+@pytest.fixture
+def setup():
+    state, background, told = ExploreState(), AtOnce(), []
+    controller = CompareController(state, background, told.append)
+    yield controller, state, background, told
+    controller.close()
+
+
+def test_it_says_what_to_do_next(setup, sample) -> None:
+    controller, state, _, _ = setup
+    slide, spots, _ = sample
+    assert "No slide yet" in controller.message
+    state.set_slide(object(), slide)
+    assert "No spots yet" in controller.message
+    controller.use_spots(spots)
+    assert "No model yet" in controller.message
+    assert controller.fit.problem == ""
+    assert controller.diameter_um() == pytest.approx(55, rel=0.2)
+    assert len(controller.centers_um()) == spots.n_obs
+
+
+def test_scores_are_those_of_evaluate(setup, sample, tmp_path: Path) -> None:
+    controller, state, _, _ = setup
+    slide, spots, model = sample
+    state.set_slide(object(), slide)
+    state.set_model(model)
+    controller.use_spots(spots)
+    assert controller.message == ""
+    expected = evaluate(model, slide, spots)
+    pd.testing.assert_series_equal(controller.scores["pcc"], expected["pcc"], atol=1e-4)
+    best = expected["pcc"].idxmax()
+    assert state.shown == Shown("gene", (best,))
+    measured, predicted = controller.values("measured"), controller.values("predicted")
+    assert np.corrcoef(measured, predicted)[0, 1] == pytest.approx(expected.loc[best, "pcc"], abs=1e-4)
+    np.testing.assert_allclose(controller.values("difference"), predicted - measured)
+    assert f"PCC {expected.loc[best, 'pcc']:.2f}" in controller.gene_text()
+    controller.save_table(tmp_path / "scores.csv")
+    assert pd.read_csv(tmp_path / "scores.csv", index_col=0).shape == expected.shape
+
+
+def test_map_and_spots_have_one_scale_and_give_it_back(setup, sample) -> None:
+    controller, state, _, _ = setup
+    slide, spots, model = sample
+    state.set_slide(object(), slide)
+    state.set_model(model)
+    controller.use_spots(spots)
+    low, high = controller.limits("measured")
+    assert controller.limits("predicted") == (low, high)
+    assert (state.look.range_mode, state.look.manual) == ("manual", (low, high))
+    assert controller.limits("difference")[0] == -controller.limits("difference")[1]
+    state.set_shown(Shown("dominant"))
+    assert state.look.range_mode == "auto"
+    assert controller.gene == ""
+    assert not len(controller.values("measured"))
+
+
+def test_spots_that_do_not_fit_are_not_compared_before_they_are_fixed(setup, sample) -> None:
+    controller, state, _, _ = setup
+    slide, spots, model = sample
+    wrong = spots.copy()
+    wrong.obsm["spatial"] = spots.obsm["spatial"] * 0.1
+    state.set_slide(object(), slide)
+    state.set_model(model)
+    controller.use_spots(wrong)
+    assert controller.scores is None
+    assert "would put" in controller.message
+    controller.apply_fix(controller.fit.fixes[0])
+    assert controller.scores is not None
+    assert controller.message == ""
+
+
+def test_answers_that_nobody_waits_for_are_dropped(setup, sample) -> None:
+    controller, state, background, _ = setup
+    slide, spots, model = sample
+    state.set_slide(object(), slide)
+    controller.use_spots(spots)
+    background.held = []
+    state.set_model(model)
+    assert controller.message.startswith("Predicting at")
+    state.set_slide(None, None)
+    background.go()
+    assert controller.scores is None
+    assert "No slide yet" in controller.message
+
+
+def test_bad_files_are_told_and_the_dock_goes_on(setup, sample, tmp_path: Path) -> None:
+    controller, state, _, told = setup
+    slide, spots, _ = sample
+    state.set_slide(object(), slide)
+    (tmp_path / "a.txt").write_text("x")
+    controller.open_spots(tmp_path / "a.txt")
+    assert isinstance(told[-1], CpnnError)
+    assert controller.message == str(told[-1])
+    stranger = ad.AnnData(sp.csr_matrix(np.ones((9, 2))), var=pd.DataFrame(index=["X1", "X2"]))
+    stranger.layers["counts"] = stranger.X
+    stranger.obsm["spatial"] = spots.obsm["spatial"][:9]
+    state.set_model(sample[2])
+    controller.use_spots(stranger)
+    assert "share no gene" in controller.message
+    controller.use_spots(spots)
+    assert controller.message == ""
+    controller.save_table(tmp_path / "a.txt" / "scores.csv")
+    assert "cannot be written" in str(told[-1])
+
+
+def test_ten_thousand_genes_are_sorted_and_filtered_at_once(qtbot) -> None:
+    rng = np.random.default_rng(0)
+    scores = pd.DataFrame({"pcc": rng.normal(size=10_000), "scc": 0.0}, index=[f"GENE{i}" for i in range(10_000)])
+    scores.iloc[7, 0] = np.nan
+    table = GeneTable()
+    qtbot.addWidget(table)
+    table.set_scores(scores)
+    shown = [table.model.gene_at(row) for row in range(3)]
+    assert shown == list(scores["pcc"].sort_values(ascending=False).index[:3])
+    assert table.model.gene_at(9_999) == "GENE7"  # what is not known comes last
+    table.search.setText("gene99")
+    assert table.model.rowCount() == 111
+    chosen: list[str] = []
+    table.chosen.connect(chosen.append)
+    table.select("GENE99")
+    assert chosen == []
+    table.view.setCurrentIndex(table.model.index(5, 0))
+    assert chosen == [table.model.gene_at(5)]
+    table.set_scores(None)
+    assert table.model.rowCount() == 0
+
+
+def test_the_dock_on_the_sample_section(explore, wait, sample, tmp_path: Path) -> None:
+    from napari_cpnn.ui.compare import Compare
+
+    folder = sample_folder()
+    _, spots, _ = sample
+    spots.write_h5ad(tmp_path / "spots.h5ad")
+    dock = explore(folder / "slide.tiff")
+    compare = Compare(dock.session.viewer)
+    dock.session.viewer.window.add_dock_widget(compare, name="Compare")
+    try:
+        wait(lambda: dock.state.slide is not None and dock.state.model is not None)
+        compare.controller.open_spots(tmp_path / "spots.h5ad")
+        wait(lambda: compare.controller.scores is not None)
+        layer = compare.spots_layer.layer
+        assert len(layer.data) == spots.n_obs
+        um = compare.controller.centers_um()
+        np.testing.assert_allclose(layer.data, um, atol=1.0)
+        assert layer.size[0] == pytest.approx(compare.controller.diameter_um(), rel=1e-3)
+        gene = compare.controller.gene
+        assert layer.name == f"Spots: {gene} measured"
+        # Spots with more of the gene have another colour.
+        values = compare.controller.values("measured")
+        assert len(np.unique(np.round(layer.face_color, 3), axis=0)) > 3
+        compare.quantities["difference"].click()
+        assert layer.name == f"Spots: {gene} difference"
+        compare.scatter._lassoed([(-1, -1), (-1, 99), (np.median(values), 99), (np.median(values), -1)])
+        assert (layer.border_color[:, 0] > 0.9).sum() == (values < np.median(values)).sum()
+        compare.table.view.setCurrentIndex(compare.table.model.index(3, 0))
+        assert dock.state.shown.name == compare.table.model.gene_at(3) == compare.controller.gene
+        compare.scatter.save(tmp_path / "chart.svg")
+        assert (tmp_path / "chart.svg").stat().st_size > 1000
+    finally:
+        compare.shut_down()
+    assert compare.spots_layer.layer is None
+    assert dock.state.look.range_mode == "auto"
