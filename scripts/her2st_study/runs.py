@@ -29,6 +29,8 @@ from napari_cpnn.training.data import SpotData, prepare
 from napari_cpnn.training.frozen import predict_features, with_features
 from napari_cpnn.training.metrics import partial_pearson, partial_spearman, pearson, spearman
 from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.surroundings import with_surroundings
+from napari_cpnn.training.target_tokens import with_tokens
 
 SECTIONS = ("B4", "C2", "C3", "C4")
 
@@ -63,7 +65,7 @@ class Study:
         folder: Path,
         features: npt.NDArray[np.float32] | None = None,
     ) -> Study:
-        """Cut, deconvolve, and run the backbone (unless its ``features`` are known from another study)."""
+        """Cut, deconvolve, look around, and run the backbone (unless its ``features`` are known from another study)."""
         folder.mkdir(parents=True, exist_ok=True)
         data = prepare(samples, prototypes[0], base.replace(validation="none", gene_weights="reliability"), folder)
         names = [samples[s][1].obs_names[r] for s, r in zip(data.slide_of, data.row_of, strict=True)]
@@ -72,9 +74,14 @@ class Study:
         totals = [np.asarray(counts_matrix(spots).sum(axis=1), dtype=float).ravel() for _, spots in samples]
         depth = np.log([totals[s][r] for s, r in zip(data.slide_of, data.row_of, strict=True)])
         study = cls(data, *prototypes, shares, depth, base)
-        if features is None:
-            features = with_features(data, study.model(base, np.arange(len(data.images))).eval(), base, folder).features
-        study.data = dataclasses.replace(data, features=features)
+        if features is not None:
+            study.data = dataclasses.replace(data, features=features)
+            return study
+        model = study.model(base, np.arange(len(data.images))).eval()
+        if model.needs_surroundings:
+            study.data = with_tokens(with_surroundings(data, samples, model, base, folder), model, base, folder)
+        else:
+            study.data = with_features(data, model, base, folder)
         return study
 
     def model(self, settings: nc.TrainingSettings, rows: npt.NDArray[np.intp]) -> nc.CPNN:
@@ -90,7 +97,8 @@ class Study:
         settings = settings.replace(seed=seed)
         weights = self.data.gene_weights if settings.gene_weights == "reliability" else None
         data = dataclasses.replace(self.data, train=rows, held_out=np.zeros(0, dtype=np.intp))
-        module = CpnnTraining(self.model(settings, rows), settings, "float32", weights)
+        slides = data.surroundings.slides if data.surroundings else None
+        module = CpnnTraining(self.model(settings, rows), settings, "float32", weights, slides)
         trainer = Trainer(
             max_epochs=settings.max_epochs, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
@@ -107,7 +115,8 @@ class Study:
     def _test(self, model: nc.CPNN, fold: str, section: str, n_views: int) -> Tested:
         rows = np.flatnonzero(self.data.slide_of == SECTIONS.index(section))
         assert self.data.features is not None
-        weights, programs = predict_features(model, self.data.features[:n_views, rows])
+        around = self.data.surroundings.at(rows) if self.data.surroundings else None
+        weights, programs = predict_features(model, self.data.features[:n_views, rows], around)
         predicted = model.decoder().expression(weights, programs, self.data.genes)
         shares = pd.DataFrame(weights, columns=list(model.cell_types))
         return Tested(fold, section, predicted, np.asarray(self.data.targets[rows]), self.depth[rows], rows,

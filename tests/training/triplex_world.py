@@ -21,13 +21,13 @@ MARGIN = 2  # patches of glass around the tissue
 
 SETTINGS = TrainingSettings(
     backbone="triplex", target="tiny", weights="none", encoder="tiny", encoder_weights="none", context_pitch_um=128.0,
-    patch=PATCH, hidden=32, n_programs=2, max_epochs=2, batch_size=20, learning_rate=3e-3, backbone_learning_rate=1e-3,
+    patch=PATCH, hidden=16, n_programs=2, max_epochs=2, batch_size=20, learning_rate=3e-3, backbone_learning_rate=1e-3,
     composition_weight=1.0, device="cpu", precision="float32",
 )  # fmt: skip
 
 
 class LearningNet(TinyNet):
-    """With a normalisation that remembers, dropout-free, and known stages."""
+    """With known stages."""
 
     stages = (("conv",),)
 
