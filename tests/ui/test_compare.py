@@ -197,6 +197,8 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, tmp_path: Path) -
         assert layer.size[0] == pytest.approx(compare.controller.diameter_um(), rel=1e-3)
         gene = compare.controller.gene
         assert layer.name == f"Spots: {gene} measured"
+        wait(lambda: dock.session.overlays.layer_of("gene") is not None)
+        assert dock.session.viewer.layers[-1] == layer  # the map does not hide the spots
         # Spots with more of the gene have another colour.
         values = compare.controller.values("measured")
         assert len(np.unique(np.round(layer.face_color, 3), axis=0)) > 3

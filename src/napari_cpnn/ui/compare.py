@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _FILES = "Spots (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz);;All files (*)"
 _DIFFERENCE = "PiYG"
+#: Low values fade as they do on the map, but a spot stays to be seen.
+_FAINTEST = 0.15
 _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
     ("measured", "measured", "what was measured in each spot, in the colours of the map"),
     ("predicted", "predicted", "what the model predicts for each spot, in the colours of the map"),
@@ -150,7 +152,7 @@ class Compare(QWidget):
         self._closed = True
         self.state.look_changed.disconnect(self._paint_spots)
         self.controller.close()
-        self.spots_layer.remove()
+        self.spots_layer.close()
         self.background.close()
 
     # -- spots ---------------------------------------------------------------------------------------------
@@ -237,7 +239,7 @@ class Compare(QWidget):
             table = painting.color_table(self.state.look.colormap).copy()
             at = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * (len(table) - 1)
             colors = table[np.rint(at).astype(np.intp)]
-            colors[:, 3] = 1.0  # spots are measurements: none fades
+            colors[:, 3] = np.maximum(colors[:, 3], _FAINTEST)
         self.range_text.setText(f"colours from {limits[0]:.2f} to {limits[1]:.2f} log1p CP10k")
         self.spots_layer.paint(np.asarray(colors, dtype=np.float32), f"Spots: {controller.gene} {controller.quantity}")
 

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 Values = npt.NDArray[np.float32]
 
-_POINT, _CHOSEN = "#4c9be8", "#ffd900"
+_POINT, _CHOSEN = "#4c9be8", "#ff4500"
 _HEIGHT_PX = 230
 
 

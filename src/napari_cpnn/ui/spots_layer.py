@@ -33,6 +33,7 @@ class SpotsLayer:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self.layer: Points | None = None
+        viewer.layers.events.inserted.connect(self._stay_on_top)
 
     def place(self, slide_layer: Layer | None, mpp: Mpp | None, centers_um: FloatArray, diameter_um: float) -> None:
         """Draw spots at ``centers_um (N, 2)``; none of them takes the layer away."""
@@ -76,9 +77,20 @@ class SpotsLayer:
         chosen = np.zeros(len(self.layer.data), dtype=bool)
         chosen[rows] = True
         colors = np.tile(np.array([0.125, 0.125, 0.125, 1.0], dtype=np.float32), (len(chosen), 1))
-        colors[chosen] = (1.0, 0.85, 0.0, 1.0)
+        colors[chosen] = (1.0, 0.27, 0.0, 1.0)
         self.layer.border_color = colors
         self.layer.border_width = np.where(chosen, 0.2, 0.06)
+
+    def close(self) -> None:
+        """Take the layer away for good."""
+        self._viewer.layers.events.inserted.disconnect(self._stay_on_top)
+        self.remove()
+
+    def _stay_on_top(self, _event: Any = None) -> None:
+        """Overlays are added when they are first asked for, and would hide the spots."""
+        layers = self._viewer.layers
+        if self.layer is not None and self.layer in layers and layers[-1] != self.layer:
+            layers.move(layers.index(self.layer), len(layers))
 
     def remove(self) -> None:
         """Take the layer away."""
