@@ -2,14 +2,14 @@
 
     python benchmarks/cpu_arithmetic.py [--backbone stnet squeezenet resnet18] [--rounds 5] [--no-compile]
 
-All ways of one network take turns, 32 patches a turn in chunks of 8, and each is given with its fastest turn: other
-work on the machine can only slow a turn down. Processor time is that of all threads together, and says more than the
+All ways of one network take turns, 8 patches a turn, and each is given with its fastest turn: other work on the machine
+can only slow a turn down. Processor time is that of all threads together, and says more than the
 clock on a machine that is shared; "over plain" is in processor time, with the first number of threads. The error is
 the deviation from plain float32, root mean square, as a share of the features' own deviation; of a network whose
 normalisations are no identities.
 
-plain            float32 as torch has it, all 32 patches at once
-channels-last    the same in that memory format, in chunks as all that follow
+plain            float32 as torch has it
+channels-last    the same in that memory format, as all that follow
 folded           batch normalisations folded into the convolutions before them
 bfloat16         channels-last under autocast
 ours             what ``fuse_for_inference`` makes, in float32 and in bfloat16
@@ -35,9 +35,8 @@ import torch
 from common import print_table, random_model
 from napari_cpnn.models import fuse_for_inference
 
-N = 32
 CHUNKS = (4, 8, 16, 32)
-#: Of `fuse_for_inference`'s copy, as in :mod:`napari_cpnn.models.chunks`.
+#: Patches at a time in the package, :mod:`napari_cpnn.models.chunks`.
 CHUNK = 8
 Run = Callable[[], torch.Tensor]
 
@@ -56,9 +55,14 @@ def lively(backbone: str) -> torch.nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def in_chunks(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, chunk: int = CHUNK) -> Run:
+def in_chunks(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, chunk: int) -> Run:
     parts = [part.contiguous(memory_format=torch.channels_last) for part in torch.split(images, chunk)]
     return lambda: torch.cat([network(part) for part in parts])
+
+
+def last_format(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> Run:
+    given = images.contiguous(memory_format=torch.channels_last)
+    return lambda: network(given)
 
 
 def under_autocast(network: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -86,12 +90,12 @@ def ways(backbone: str, network: torch.nn.Module, images: torch.Tensor) -> dict[
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     return {
         "plain float32": lambda: network(images),
-        "channels-last float32": in_chunks(last, images),
-        "folded float32": in_chunks(folded(network), images),
-        "ours, float32": in_chunks(ours(backbone, network, bfloat16=False), images),
-        "bfloat16 (autocast)": in_chunks(under_autocast(last), images),
-        "folded bfloat16": in_chunks(under_autocast(folded(network)), images),
-        "ours, bfloat16": in_chunks(ours(backbone, network, bfloat16=True), images),
+        "channels-last float32": last_format(last, images),
+        "folded float32": last_format(folded(network), images),
+        "ours, float32": last_format(ours(backbone, network, bfloat16=False), images),
+        "bfloat16 (autocast)": last_format(under_autocast(last), images),
+        "folded bfloat16": last_format(under_autocast(folded(network)), images),
+        "ours, bfloat16": last_format(ours(backbone, network, bfloat16=True), images),
     }
 
 
@@ -102,20 +106,20 @@ def compiled_ways(network: torch.nn.Module, images: torch.Tensor) -> dict[str, R
     inductor.freezing = True
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     return {
-        "compiled float32": in_chunks(torch.compile(last), images),
-        "compiled bfloat16": in_chunks(torch.compile(under_autocast(copy.deepcopy(last))), images),
+        "compiled float32": last_format(torch.compile(last), images),
+        "compiled bfloat16": last_format(torch.compile(under_autocast(copy.deepcopy(last))), images),
     }
 
 
-def fastest(runs: dict[tuple[str, int], Run], rounds: int) -> dict[tuple[str, int], np.ndarray]:
-    """Patches per second of each, by the clock and of the processor, in turns; the second key: number of threads."""
+def fastest(runs: dict[tuple[str, int], Run], n: int, rounds: int) -> dict[tuple[str, int], np.ndarray]:
+    """Patches per second of each, by the clock and of the processor, ``n`` a turn; the second key: threads."""
     best: dict[tuple[str, int], np.ndarray] = {}
     for _ in range(rounds):
         for key, run in runs.items():
             torch.set_num_threads(key[1])
             start = now()
             run()
-            best[key] = np.maximum(best.get(key, 0.0), N / (now() - start))
+            best[key] = np.maximum(best.get(key, 0.0), n / (now() - start))
     return best
 
 
@@ -126,21 +130,21 @@ def now() -> np.ndarray:
 
 def measure(backbone: str, threads: list[int], rounds: int, *, compile_too: bool) -> None:
     network = lively(backbone)
-    images = torch.randn(N, 3, 224, 224, generator=torch.Generator().manual_seed(1))
-    runs = ways(backbone, network, images)
+    images = torch.randn(max(CHUNKS), 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    runs = ways(backbone, network, images[:CHUNK])
     exact = runs["plain float32"]()
     everything = {(name, n): run for name, run in runs.items() for n in threads}
     first_call = {}
     if compile_too:
         torch.set_num_threads(max(threads))
-        for name, run in compiled_ways(network, images).items():
+        for name, run in compiled_ways(network, images[:CHUNK]).items():
             start = time.perf_counter()
             run()
             first_call[name] = f"{time.perf_counter() - start:.0f}"
             runs[name] = everything[name, max(threads)] = run  # code is made for one number of threads
     for run in everything.values():
         run()
-    best = fastest(everything, rounds)
+    best = fastest(everything, CHUNK, rounds)
     rows = []
     for name, run in runs.items():
         error = ((run() - exact).square().mean().sqrt() / exact.std()).item()
@@ -154,7 +158,7 @@ def measure(backbone: str, threads: list[int], rounds: int, *, compile_too: bool
     torch.set_num_threads(max(threads))
     fused = ours(backbone, network, bfloat16=True)
     sizes = {(str(chunk), max(threads)): in_chunks(fused, images, chunk) for chunk in CHUNKS}
-    best = fastest(sizes, rounds + 1)
+    best = fastest(sizes, len(images), max(2, rounds // 3))
     table = [[chunk, f"{rates[0]:.1f}", f"{rates[1]:.1f}"] for (chunk, _), rates in best.items()]
     header = ["chunk", "patches per second", "per processor second"]
     print_table(f"{backbone}, ours in bfloat16, patches at a time, {max(threads)} threads", header, table)
@@ -164,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", nargs="+", default=["stnet", "squeezenet", "resnet18"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--no-compile", action="store_true")
     args = parser.parse_args()
     compiler = next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
