@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,15 @@ def test_a_full_disk(world, tmp_path, name, monkeypatch):
     with pytest.raises(ExportError, match=f"{name} could not be written: No space left on device"):
         nc.export_map(world.cmap, folder / name, ["GENE0"])
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["map.h5ad", "map.zarr"])
+def test_a_disk_that_is_too_small_is_found_before_the_work(world, tmp_path, name, monkeypatch):
+    from napari_cpnn.export import files
+
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(ExportError, match="but the disk has only 0 MB left; choose genes or another place"):
+        nc.export_map(world.cmap, tmp_path / name)
 
 
 def test_hdf5_says_it_in_its_own_words(tmp_path):

@@ -91,7 +91,7 @@ def test_geopandas_reads_it(world, tmp_path):
     assert frame.set_crs(None, allow_override=True).area.sum() * 0.25 == pytest.approx(world.done.sum() * CELL)
 
 
-def test_what_quppath_reads(world, tmp_path):
+def test_what_qupath_reads(world, tmp_path):
     found = features(nc.to_geojson(world.cmap, tmp_path / "map.geojson", ["GENE4"]))
     for feature in found:
         assert set(feature) == {"type", "id", "geometry", "properties"}

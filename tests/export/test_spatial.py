@@ -96,3 +96,14 @@ def test_without_the_library_it_says_what_to_install(world, monkeypatch):
     monkeypatch.setitem(sys.modules, "spatialdata", None)
     with pytest.raises(ExportError, match=r"pip install 'napari-cpnn\[spatialdata\]'"):
         nc.to_spatialdata(world.cmap)
+
+
+def test_a_table_too_large_for_memory_is_written_but_not_read_back(world, tmp_path, spatialdata):
+    import dask.array
+
+    small = ExportSettings(memory_mb=1e-4, block_mb=1e-4)
+    sdata = nc.to_spatialdata(world.cmap, tmp_path / "a.zarr", None, world.slide, small)
+    assert isinstance(sdata["table"].X, dask.array.Array)
+    read = spatialdata.read_zarr(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(sdata["table"].X.compute(), read["table"].X)
+    np.testing.assert_allclose(read["table"].X[:, 4], world.expression("GENE4"), rtol=1e-5, atol=1e-6)

@@ -105,14 +105,20 @@ class MapCells:
         step = max(1, int(block_mb * 2**20 / (4 * max(1, len(genes)))))
         return [slice(start, min(start + step, len(self))) for start in range(0, len(self), step)]
 
-    def lazy_expression(self, genes: Sequence[str], block_mb: float) -> Any:
-        """:meth:`expression` as a dask array, decoded block by block when it is written."""
+    def lazy_expression(self, genes: Sequence[str], block_mb: float, chunks: tuple[int, int] | None = None) -> Any:
+        """:meth:`expression` as a dask array, decoded block by block when it is written.
+
+        Blocks take about ``block_mb``. They are rows of all genes, or whole ``chunks`` of the array that they are
+        written to, so that no block has to read what another wrote.
+        """
         import dask.array as da
 
-        blocks = self.blocks(genes, block_mb)
+        rows, cols = chunks or (max(1, self.blocks(genes, block_mb)[0].stop), max(1, len(genes)))
+        if chunks:
+            cols *= max(1, int(block_mb * 2**20 / (4 * rows * cols)))
         return da.from_array(  # type: ignore[no-untyped-call]
             _LazyExpression(self, genes),
-            chunks=(tuple(b.stop - b.start for b in blocks), (len(genes),)),
+            chunks=(rows, cols),
             name=f"expression-{uuid.uuid4().hex}",
             meta=np.empty((0, 0), np.float32),
             asarray=False,

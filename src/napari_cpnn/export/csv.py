@@ -70,5 +70,5 @@ def to_csv(
                 shares = pd.DataFrame(cells.weights[part].astype(np.float32), columns=[f"share: {t}" for t in types])
                 values = pd.DataFrame(cells.expression(chosen, part), columns=list(chosen))
                 table = pd.concat([table, shares, values], axis=1)
-                table.to_csv(file, index=False, header=part.start == 0, float_format="%.6g")
+                table.to_csv(file, index=False, header=part.start == 0, float_format="%.8g")
     return path

@@ -67,6 +67,22 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def require_space(path: Path, size_mb: float) -> None:
+    """Say so when a disk has no room for a table, before the time is spent on writing what fits.
+
+    Raises
+    ------
+    ExportError
+        When less than ``size_mb`` is free where ``path`` will be.
+    """
+    free_mb = shutil.disk_usage(path.parent).free / 2**20
+    if size_mb > free_mb:
+        raise ExportError(
+            f"{path} takes {size_mb:,.0f} MB, but the disk has only {free_mb:,.0f} MB left; choose genes or another "
+            "place."
+        )
+
+
 def _refuse(path: Path, overwrite: bool) -> None:
     if not path.exists():
         return

@@ -12,7 +12,7 @@ from napari_cpnn.export.csv import to_csv
 from napari_cpnn.export.files import is_saved_map
 from napari_cpnn.export.geojson import to_geojson
 from napari_cpnn.export.ome_zarr import to_ome_zarr
-from napari_cpnn.export.spatial import to_spatialdata
+from napari_cpnn.export.spatial import write_spatialdata
 from napari_cpnn.export.tables import to_h5ad
 from napari_cpnn.settings import ExportSettings
 
@@ -83,7 +83,7 @@ def export_map(
     if kind == "anndata":
         to_h5ad(cmap, path, genes, slide, settings, overwrite=overwrite)
     elif kind == "spatialdata":
-        to_spatialdata(cmap, path, genes, slide, settings, overwrite=overwrite)
+        write_spatialdata(cmap, path, genes, slide, settings or ExportSettings(), overwrite=overwrite)
     elif kind == "ome-zarr":
         to_ome_zarr(cmap, path, some, settings, overwrite=overwrite)
     elif kind == "geojson":

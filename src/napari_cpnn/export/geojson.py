@@ -126,6 +126,7 @@ def _regions(cells: MapCells, settings: ExportSettings) -> _Regions:
 def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp) -> Iterator[dict[str, Any]]:
     shares, programs = regions.means(cells.weights), regions.means(cells.programs)
     scores = regions.means(cells.out_of_domain[:, None])[:, 0]
+    dominant = cells.dominant
     colors = [tuple(bytes.fromhex(c[1:])) for c in type_colors(cells.cell_types).values()]
     origin = f"{cells.provenance.get('slide_identity')} {cells.provenance.get('model_fingerprint')} {cells.grid}"
     for number, members in enumerate(regions):
@@ -143,7 +144,7 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
             "isLocked": True,  # so that nobody drags it by accident
             "measurements": {k: round(float(v), 6) for k, v in measurements.items() if np.isfinite(v)},
         }
-        kind = int(cells.dominant[members[0]])
+        kind = int(dominant[members[0]])
         if kind >= 0:
             properties["classification"] = {"name": cells.cell_types[kind], "color": list(colors[kind])}
         yield {

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells, pixel_size
-from napari_cpnn.export.files import replacing
+from napari_cpnn.export.files import replacing, require_space
 from napari_cpnn.geometry import Mpp, um_to_spatial
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import ExportSettings
@@ -117,6 +117,8 @@ def to_h5ad(
     with replacing(path, overwrite=overwrite) as temporary:
         cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
         chosen = cells.genes(genes)
+        if settings.compression == "none":
+            require_space(path, table_mb(cells, chosen))
         lazy = cells.lazy_expression(chosen, settings.block_mb)
         table = build_table(cells, lazy, chosen, mpp, picture(slide, settings))
         packing = {} if settings.compression == "none" else {"compression": settings.compression}
@@ -124,9 +126,14 @@ def to_h5ad(
     return path
 
 
+def table_mb(cells: MapCells, genes: Sequence[str]) -> float:
+    """Size of the table of expression."""
+    return 4 * len(cells) * len(genes) / 2**20
+
+
 def require_memory(cells: MapCells, genes: Sequence[str], settings: ExportSettings) -> None:
     """Say so when the table of expression is larger than what may be held in memory."""
-    size_mb = 4 * len(cells) * len(genes) / 2**20
+    size_mb = table_mb(cells, genes)
     if size_mb > settings.memory_mb:
         raise ExportError(
             f"Expression of {len(genes):,} genes in {len(cells):,} patches takes {size_mb:,.0f} MB, more than "
