@@ -85,3 +85,30 @@ def test_a_batch_of_one_and_the_same_bits_twice(model: CPNN, patches: np.ndarray
     with torch.inference_mode():
         assert torch.equal(ready(images)[0], ready(images)[0])
     assert not ready.training
+
+
+def test_layers_that_do_more_than_torchs_own_are_left_alone(model: CPNN) -> None:
+    """As timm's: a normalisation that rectifies, a convolution with standardised weights; and odd paddings."""
+
+    class NormAct(nn.BatchNorm2d):
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return super().forward(maps).relu()
+
+    class Doubling(nn.Conv2d):
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(maps)
+
+    class Mean(nn.Module):
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return maps.mean(dim=(2, 3)).repeat(1, 64)
+
+    stranger = nn.Sequential(
+        nn.Conv2d(3, 8, 3), NormAct(8), Doubling(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding="same"), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(8), nn.ReLU(), Mean(),
+    ).eval()  # fmt: skip
+    model = copy.deepcopy(model)
+    model.backbone = stranger
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(fuse_for_inference(model).backbone(images), stranger(images), rtol=1e-4, atol=1e-5)

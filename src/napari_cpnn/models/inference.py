@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -103,13 +104,18 @@ def _fuse_blocks(features: nn.Sequential, dtype: torch.dtype) -> None:
 def _fuse_sequence(sequence: nn.Sequential, dtype: torch.dtype) -> None:
     """Fold ``conv, norm`` and then ``conv, relu`` that follow each other; fires are fused."""
     for (first, conv), (second, norm) in pairwise(list(sequence.named_children())):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        if _is_plain(conv) and type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
             sequence.register_module(first, nn.Identity())
             sequence.register_module(second, fuse_conv_bn_eval(conv, norm))
     for (first, conv), (second, relu) in pairwise(list(sequence.named_children())):
-        if isinstance(conv, nn.Conv2d) and isinstance(relu, nn.ReLU):
+        if _is_plain(conv) and isinstance(relu, nn.ReLU):
             sequence.register_module(first, nn.Identity())
             sequence.register_module(second, FusedConv(conv, dtype))
     for name, module in list(sequence.named_children()):
         if isinstance(module, Fire):
             sequence.register_module(name, FusedFire(module, dtype))
+
+
+def _is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Encoders from elsewhere have convolutions and normalisations of their own kinds, which do more than torch's."""
+    return type(conv) is nn.Conv2d and isinstance(conv.padding, tuple) and conv.padding_mode == "zeros"
