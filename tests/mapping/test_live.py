@@ -60,6 +60,17 @@ def test_only_the_view_and_its_margin_are_mapped(slide, model):
     assert (col.min(), col.max()) == (9, 14)
 
 
+def test_areas_are_mapped_in_full_after_the_view(slide, model):
+    with LiveMapper(slide, model, settings(margin=0.0)) as mapper:
+        mapper.set_viewport(Viewport(Rect(320, 320, 384, 384), 1.0))
+        mapper.map_areas([Rect(320, 640, 420, 760), Rect(-50, -50, -10, -10)])
+        assert mapper.wait_until_mapped(30)
+        window = mapper.grid.window(Rect(320, 640, 420, 760))
+        assert mapper.map.tissue[window].any()
+        assert (mapper.map.state[window][mapper.map.tissue[window]] == DONE).all()
+        assert (mapper.map.state == UNKNOWN).any()  # and no more
+
+
 def test_whole_slide_goes_on_after_the_view(slide, model):
     with LiveMapper(slide, model, settings()) as mapper:
         mapper.set_viewport(Viewport(Rect(320, 320, 448, 448), 1.0))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from napari_cpnn.regions import (
     summarise_regions,
     write_regions,
 )
+from napari_cpnn.regions.summary import tissue_mm2
 from napari_cpnn.settings import RegionSettings
 
 STRIDE = 100.0
@@ -84,8 +86,22 @@ def test_only_what_is_computed_counts(cmap: CompositionMap) -> None:
     assert quantity(table, "mapped") == pytest.approx(3.0)
     with pytest.raises(RegionsError, match="Nothing is mapped in region 'A' yet"):
         summarise_regions(cmap, [square(3700, 0, 4000, 5000)])
-    with pytest.raises(RegionsError, match="Nothing is mapped"):
+    with pytest.raises(RegionsError, match="There is no tissue in region 'A'"):
         summarise_regions(cmap, [square(-500, -500, -100, -100)])
+
+
+def test_background_is_no_tissue_that_is_left_to_map() -> None:
+    tissue = np.zeros((10, 10), dtype=bool)
+    tissue[:, :5] = True
+    made = CompositionMap(Grid((10, 10), STRIDE), ColorModel().decoder(), tissue)
+    cells = np.flatnonzero(tissue)[::2]
+    made.fill(cells, np.full((len(cells), 3), 1 / 3), np.zeros((len(cells), 1)))
+    region = square(0, 0, 1000, 1000)
+    table = summarise_regions(made, [region])
+    assert [quantity(table, kind) for kind in ("area", "tissue", "mapped")] == pytest.approx([1.0, 0.5, 0.25])
+    assert tissue_mm2(made, region) == pytest.approx(0.5)
+    with pytest.raises(RegionsError, match="There is no tissue"):
+        summarise_regions(made, [square(0, 500, 1000, 1000)])
 
 
 def test_intervals_cover_the_truth_when_tissue_comes_in_blocks() -> None:
@@ -150,6 +166,37 @@ def test_regions_travel_through_geojson(tmp_path: Path) -> None:
     assert [region.name for region in again] == ["Tumour", "Ring"]
     assert again[1].area_mm2 == pytest.approx(hole.area / 1e6)
     assert again[0].outline.equals(square(10, 20, 50, 100).outline)
+
+
+def test_holes_and_parts_fit_in_one_path() -> None:
+    rng = np.random.default_rng(0)
+    for inside in (False, True):
+        discs = shapely.buffer(shapely.points(rng.uniform(0, 1000, (25, 2))), rng.uniform(20, 120, 25))
+        outline = shapely.union_all(discs)
+        outline = shapely.box(-50, -50, 1050, 1050) - outline if inside else outline
+        path = Region("A", outline).vertices_um()
+        again = Region.from_vertices("A", path).outline
+        assert again.symmetric_difference(outline).area < 1e-3
+        # The second way: the rule of even and odd, as it is drawn, on a raster.
+        y, x = np.mgrid[-40:1040:9.7, -40:1040:9.7].reshape(2, -1)
+        y0, x0, y1, x1 = *path.T, *np.roll(path, -1, axis=0).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            at = x0 + (y[:, None] - y0) / (y1 - y0) * (x1 - x0)
+        crossed = ((y0 > y[:, None]) != (y1 > y[:, None])) & (x[:, None] < at)
+        assert (shapely.contains_xy(outline, x, y) == crossed.sum(axis=1) % 2).mean() > 0.999
+    plain = square(0, 0, 10, 20)
+    assert plain.vertices_um().tolist() == [[0, 0], [0, 20], [10, 20], [10, 0]]
+
+
+def test_a_region_as_large_as_a_slide_fits_in_memory() -> None:
+    grid = Grid((400, 400), STRIDE)
+    made = CompositionMap(grid, ColorModel().decoder())
+    made.fill(np.arange(grid.n_cells), np.full((grid.n_cells, 3), 1 / 3), np.zeros((grid.n_cells, 1)))
+    tracemalloc.start()
+    summarise_regions(made, [square(0, 0, 40_000, 40_000)], settings=RegionSettings(bootstraps=20))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500e6  # 6400 blocks x 160,000 cells would be 8 GB
 
 
 def test_what_qupath_writes(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.pace import Pace
 from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.mapping.progress import MapProgress
-from napari_cpnn.mapping.scheduler import Scheduler, Viewport
+from napari_cpnn.mapping.scheduler import Scheduler, Viewport, Wish
 from napari_cpnn.mapping.store import describe, open_cache
 from napari_cpnn.mapping.surrounded_cells import cell_predictor
 from napari_cpnn.settings import MappingSettings
@@ -107,8 +107,7 @@ class LiveMapper:
         self._reader = PatchReader(slide, model.patch)
         self._cells = cell_predictor(slide, model, self.predictor, self.map, self.tissue, settings)
         self._scheduler = Scheduler(self.grid, self.map.lattice, settings, self._cells.halo_um)
-        self._viewport: Viewport | None = None
-        self._whole_slide = False
+        self._wish = Wish()
         self._condition = threading.Condition()
         self._order: IntArray = np.empty(0, dtype=np.intp)
         self._planned = True  # whether the order is that of the present view
@@ -132,16 +131,19 @@ class LiveMapper:
 
     def set_viewport(self, viewport: Viewport | None) -> None:
         """Map what is in view, at once; ``None`` when nothing is (what is under way is finished)."""
-        with self._condition:
-            self._viewport = viewport
-            self._planned = False
-            self._condition.notify_all()
-        self._start()
+        self._ask(viewport=viewport)
+
+    def map_areas(self, areas: Sequence[Rect]) -> None:
+        """Go on with all patches of these parts of the slide (um) after the view."""
+        self._ask(areas=tuple(areas))
 
     def map_whole_slide(self, on: bool = True) -> None:
         """Go on with the rest of the slide's tissue after the view."""
+        self._ask(whole_slide=on)
+
+    def _ask(self, **changes: Any) -> None:
         with self._condition:
-            self._whole_slide = on
+            self._wish = self._wish._replace(**changes)
             self._planned = False
             self._condition.notify_all()
         self._start()
@@ -228,12 +230,13 @@ class LiveMapper:
                 self._condition.wait_for(lambda: self._stopped or not self._planned)
                 if self._stopped:
                     return
-                viewport, whole_slide = self._viewport, self._whole_slide
-            targets = self._scheduler.order(viewport, self.map.tissue, whole_slide)
+                wish = self._wish
+            viewport = wish.viewport
+            targets = self._scheduler.order(viewport, self.map.tissue, wish.whole_slide, wish.areas)
             in_view = np.zeros(self.grid.shape, dtype=bool)
             in_view[(...,) if viewport is None else self.grid.window(viewport.rect)] = True
             with self._condition:
-                if (viewport, whole_slide) == (self._viewport, self._whole_slide):
+                if wish == self._wish:
                     self._take(targets, in_view.reshape(-1))
                     self._planned = True
                     self._condition.notify_all()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +46,14 @@ class Viewport:
         return r.center
 
 
+class Wish(NamedTuple):
+    """What is to be mapped: what is in view, then areas of the slide, then all of it."""
+
+    viewport: Viewport | None = None
+    areas: tuple[Rect, ...] = ()
+    whole_slide: bool = False
+
+
 class Scheduler:
     """Orders the cells of a grid for a view: coarse to fine, near to far, then a margin, then the rest.
 
@@ -69,7 +79,13 @@ class Scheduler:
         wanted = self.settings.min_screen_px / max(px_per_um * self.grid.stride_um, 1e-12)
         return min(self._sizes[0], 1 << math.ceil(math.log2(max(wanted, 1.0))))
 
-    def order(self, viewport: Viewport | None, pending: npt.NDArray[np.bool_], whole_slide: bool = False) -> IntArray:
+    def order(
+        self,
+        viewport: Viewport | None,
+        pending: npt.NDArray[np.bool_],
+        whole_slide: bool = False,
+        areas: Sequence[Rect] = (),
+    ) -> IntArray:
         """Flat indices of the cells to compute, first to last, each once.
 
         Parameters
@@ -80,6 +96,8 @@ class Scheduler:
             ``(rows, cols)`` bool: the cells that are not computed yet.
         whole_slide
             Go on with all other tissue after the view and its margin.
+        areas
+            Before that, go on with all patches of these parts of the slide.
         """
         parts: list[IntArray] = []
         if viewport is not None:
@@ -88,6 +106,8 @@ class Scheduler:
             margin = max(self.settings.margin * max(viewport.rect.height, viewport.rect.width), self.halo_um)
             for rect in (viewport.rect, viewport.rect.grown(margin)):
                 parts += self._coarse_to_fine(self.grid.window(rect), finest, focus)
+        for area in areas:
+            parts += self._coarse_to_fine(self.grid.window(area), 1, np.asarray(area.center))
         if whole_slide:
             parts += self._whole_slide
         # The same cell represents blocks of several sizes; its first place counts.

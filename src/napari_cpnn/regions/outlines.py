@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class Region:
     def from_vertices(cls, name: str, vertices_um: npt.ArrayLike) -> Region:
         """From a ring of points ``(N, 2)``, slide micrometres ``(y, x)``, as napari's shapes have them.
 
+        A ring that comes back to a point where it has been is several rings, and a ring inside another is a hole; so
+        it is drawn, too.
+
         Raises
         ------
         RegionsError
@@ -49,12 +53,24 @@ class Region:
         points = np.asarray(vertices_um, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) < _LEAST_POINTS or not np.isfinite(points).all():
             raise RegionsError(f"Region {name!r} is not an outline: at least three points are needed.")
-        return cls(name, _area_of(Polygon(points[:, ::-1]), name))
+        loops = [shapely.make_valid(Polygon(loop)) for loop in _loops(points[:, ::-1])] or [Polygon()]
+        return cls(name, _area_of(reduce(shapely.symmetric_difference, loops), name))
 
     @property
     def area_mm2(self) -> float:
         """Area in square millimetres."""
         return float(self.outline.area) / 1e6
+
+    def vertices_um(self) -> FloatArray:
+        """One closed path ``(N, 2)`` around it all, slide micrometres ``(y, x)``, from which it can be made again.
+
+        Where there are holes or several parts, the path goes there and back along the same cut, which so encloses
+        nothing.
+        """
+        parts = getattr(self.outline, "geoms", [self.outline])
+        first, *others = [np.asarray(ring.coords)[:, :2] for p in parts for ring in (p.exterior, *p.interiors)]
+        path = [first[:-1]] if not others else [first, *[v for ring in others for v in (ring, first[:1])]][:-1]
+        return np.concatenate(path)[:, ::-1]
 
     def cells(self, grid: Grid) -> tuple[IntArray, FloatArray]:
         """Cells of a grid that the region touches: ``(n, 2)`` row and column, and the area inside, ``(n,)`` um^2."""
@@ -113,7 +129,7 @@ def read_regions(path: str | Path, mpp: Mpp) -> list[Region]:
         raise RegionsError(f"{path} has no outlines (polygons) in it.")
     if n_other:
         warnings.warn(f"{n_other} points or lines in {path.name} are no regions and are left out.", CpnnWarning, 2)
-    return _with_own_names(regions)
+    return with_own_names(regions)
 
 
 def write_regions(regions: Sequence[Region], path: str | Path, mpp: Mpp) -> Path:
@@ -184,6 +200,25 @@ def _name(feature: dict[str, Any]) -> str:
     return str(properties.get("name") or of_class or "")
 
 
+def _loops(points: FloatArray) -> list[FloatArray]:
+    """The closed paths of which a path ``(N, 2)`` consists, without those of fewer than three points."""
+    loops: list[FloatArray] = []
+    path: list[tuple[float, float]] = []
+    place: dict[tuple[float, float], int] = {}
+    for x, y in points.tolist():
+        start = place.get((x, y))
+        if start is None:
+            place[x, y] = len(path)
+            path.append((x, y))
+            continue
+        loops.append(np.array(path[start:]))
+        for gone in path[start + 1 :]:
+            del place[gone]
+        del path[start + 1 :]
+    loops.append(np.array(path))
+    return [loop for loop in loops if len(loop) >= _LEAST_POINTS]
+
+
 def _area_of(outline: Any, name: str) -> Polygon | MultiPolygon:
     """A valid outline with an area: rings that cross themselves are taken apart."""
     valid = shapely.make_valid(outline)
@@ -194,7 +229,7 @@ def _area_of(outline: Any, name: str) -> Polygon | MultiPolygon:
     return polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
 
 
-def _with_own_names(regions: list[Region]) -> list[Region]:
+def with_own_names(regions: Sequence[Region]) -> list[Region]:
     """Regions of one name (such as a class of annotations) get numbers."""
     counts: dict[str, int] = {}
     named = []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import csr_array
 
 from napari_cpnn.errors import RegionsError
 from napari_cpnn.geometry import FloatArray, IntArray
@@ -42,9 +43,9 @@ def summarise_regions(
     -------
     DataFrame
         One row per region and quantity: ``region``, ``kind``, ``name``, ``value``, ``low``, ``high``, ``unit``. Kinds
-        are ``area`` (the outline), ``mapped`` (its computed tissue), ``patches``, ``unlike`` (share of tissue unlike
-        that of the training), ``share`` (of each cell type) and ``expression``. ``low`` and ``high`` are NaN for
-        areas, and where the region has fewer than three blocks.
+        are ``area`` (the outline), ``tissue`` in it, ``mapped`` (the tissue that is computed), ``patches``, ``unlike``
+        (share of tissue unlike that of the training), ``share`` (of each cell type) and ``expression``. ``low`` and
+        ``high`` are NaN for areas, and where the region has fewer than three blocks.
 
     Raises
     ------
@@ -64,6 +65,7 @@ def summarise_regions(
         sizes = pd.DataFrame(
             [
                 ("area", "", "mm2", region.area_mm2),
+                ("tissue", "", "mm2", content.tissue_um2 / 1e6),
                 ("mapped", "", "mm2", content.areas.sum() / 1e6),
                 ("patches", "", "", float(len(content.areas))),
             ],
@@ -112,13 +114,28 @@ def cells_of(cmap: CompositionMap, region: Region) -> tuple[IntArray, FloatArray
     RegionsError
         There are none.
     """
+    cells, areas, _ = _tissue(cmap, region)
+    return cells, areas
+
+
+def tissue_mm2(cmap: CompositionMap, region: Region) -> float:
+    """Area of the tissue in a region, whether it is computed or not."""
     cells, areas = region.cells(cmap.grid)
+    return float(areas[cmap.tissue[cells[:, 0], cells[:, 1]]].sum()) / 1e6
+
+
+def _tissue(cmap: CompositionMap, region: Region) -> tuple[IntArray, FloatArray, float]:
+    """Computed cells of a region, the area in each, and the area of all its tissue."""
+    cells, areas = region.cells(cmap.grid)
+    tissue = cmap.tissue[cells[:, 0], cells[:, 1]]
+    if not tissue.any():
+        raise RegionsError(f"There is no tissue in region {region.name!r}.")
     done = cmap.state[cells[:, 0], cells[:, 1]] == DONE
     if not done.any():
         raise RegionsError(
             f"Nothing is mapped in region {region.name!r} yet; look at it, or map the whole slide, and try again."
         )
-    return cells[done], areas[done]
+    return cells[done], areas[done], float(areas[tissue].sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +146,11 @@ class _Content:
     values: FloatArray
     areas: FloatArray
     block_of: IntArray
+    tissue_um2: float
 
     @classmethod
     def of(cls, cmap: CompositionMap, region: Region, genes: Sequence[str], block_um: float) -> _Content:
-        cells, areas = cells_of(cmap, region)
+        cells, areas, tissue_um2 = _tissue(cmap, region)
         low, high = cells.min(axis=0), cells.max(axis=0) + 1
         block = cmap.block((slice(low[0], high[0]), slice(low[1], high[1])))
         row, col = (cells - low).T
@@ -150,7 +168,7 @@ class _Content:
         )
         at = np.floor(cmap.grid.centers_um(cells) / block_um).astype(np.intp)
         _, block_of = np.unique(at, axis=0, return_inverse=True)
-        return cls(names, np.concatenate(columns, axis=1), areas, np.asarray(block_of).ravel())
+        return cls(names, np.concatenate(columns, axis=1), areas, np.asarray(block_of).ravel(), tissue_um2)
 
     def means(self) -> FloatArray:
         """Means ``(q,)`` over the area."""
@@ -161,8 +179,8 @@ class _Content:
         n_blocks = int(self.block_of.max()) + 1
         if n_blocks < _LEAST_BLOCKS:
             return np.full((settings.bootstraps, len(self.names)), np.nan)
-        member = np.zeros((n_blocks, len(self.areas)))
-        member[self.block_of, np.arange(len(self.areas))] = self.areas
+        # Sparse: a region as large as a slide has 10,000 blocks of 200,000 cells.
+        member = csr_array((self.areas, (self.block_of, np.arange(len(self.areas)))), (n_blocks, len(self.areas)))
         counts = np.random.default_rng(seed).multinomial(
             n_blocks, np.full(n_blocks, 1 / n_blocks), size=settings.bootstraps
         )

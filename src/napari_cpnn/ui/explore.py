@@ -314,10 +314,10 @@ class Explore(QWidget):
         self.show_group.setExclusive(False)
         for button, name in ((self.one, "type"), (self.dominant, "dominant"), (self.blend, "blend")):
             button.setChecked(kind == name)
-        self.show_group.setExclusive(kind != "gene")
+        self.show_group.setExclusive(kind not in ("gene", "contribution"))
         self.types.select(shown.name if shown is not None and kind == "type" else "")
-        if shown is not None and kind == "gene":
-            self.gene.setText(shown.name)
+        if shown is not None and shown.gene:
+            self.gene.setText(shown.gene)
         self._note_gene(self.controller.gene_note())
         self._news()
 

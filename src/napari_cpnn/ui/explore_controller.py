@@ -209,8 +209,8 @@ class ExploreController:
         """What is on screen now if the new model knows it too, else the dominant types."""
         shown = self.state.shown
         if shown is not None:
-            known = model.genes if shown.kind == "gene" else model.cell_types
-            if model.cell_types and all(name in known for name in shown.names):
+            known = {shown.gene: model.genes} if shown.gene else {}
+            if model.cell_types and all(name in known.get(name, model.cell_types) for name in shown.names):
                 return shown
         # The dominant types are the picture of the whole; a plain head has genes only.
         return Shown("dominant") if model.cell_types else Shown("gene", (model.genes[0],))
@@ -278,9 +278,9 @@ class ExploreController:
     def gene_note(self) -> str:
         """What the checkpoint says about the gene on screen, such as its held-out correlation."""
         shown, model = self.state.shown, self.state.model
-        if model is None or shown is None or shown.kind != "gene":
+        if model is None or shown is None or not shown.gene:
             return ""
-        pcc = gene_scores(model).get(shown.name)
+        pcc = gene_scores(model).get(shown.gene)
         return "" if pcc is None else f"held-out PCC {pcc:.2f}"
 
     # -- inside --------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ BUSY_SHARE = 0.25
 OVERLAY_KEY = "napari_cpnn_overlay"
 """Marks our layers in ``layer.metadata``, so that the writer knows them."""
 
-_SLOTS = {"type": "type", "gene": "gene", "dominant": "mix", "blend": "mix"}
+_SLOTS = {"type": "type", "gene": "gene", "contribution": "contribution", "dominant": "mix", "blend": "mix"}
 
 
 class Overlay:
@@ -78,8 +78,8 @@ class Overlay:
 class Overlays(QObject):
     """Keeps the overlay layers of a viewer in step with the state.
 
-    There is one layer per kind of quantity, not one per gene: a cell type's share, a gene, and the dominant type or
-    blend. Each is added when it is first shown and removed with the map.
+    There is one layer per kind of quantity, not one per gene: a cell type's share, a gene, what a cell type contributes
+    to a gene, and the dominant type or blend. Each is added when it is first shown and removed with the map.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ class Overlays(QObject):
         cmap, shown, painter = overlay.cmap, overlay.shown, overlay.painter
         limits = (0.0, 1.0)
         if shown.has_range:
-            values = painter.shown(cmap.weight(shown.name) if shown.kind == "type" else cmap.expression(shown.name))
+            values = painter.shown(_values(cmap, shown))
             limits = self._limits(overlay, values)
             painter.paint_values(values, painting.color_table(self._state.look.colormap), limits)
         elif shown.kind == "dominant":
@@ -297,17 +297,21 @@ class Overlays(QObject):
             self._state.set_limits(limits)
 
 
+def _values(cmap: CompositionMap, shown: Shown) -> painting.FloatMap:
+    """What is shown in each cell, ``(rows, cols)``."""
+    if shown.kind == "type":
+        return cmap.weight(shown.name)
+    return cmap.expression(shown.gene) if shown.kind == "gene" else cmap.contribution(*shown.names)
+
+
 def _auto_range(shown: Shown) -> painting.AutoRange:
     # 5 % of a patch is a handful of nuclei; 0.1 in log1p CP10k is a tenth of the expression.
-    return (
-        painting.AutoRange(from_zero=True, least=0.05)
-        if shown.kind == "type"
-        else (painting.AutoRange(from_zero=False, least=0.1))
-    )
+    # A contribution is a part of the whole, so it starts from nothing.
+    return painting.AutoRange(from_zero=shown.kind != "gene", least=0.05 if shown.kind == "type" else 0.1)
 
 
 def _layer_name(shown: Shown) -> str:
-    return f"{shown.title} ({shown.unit})" if shown.kind == "gene" else shown.title
+    return f"{shown.title} ({shown.unit})" if shown.gene else shown.title
 
 
 def _transform_events(layer: Layer) -> list[Any]:

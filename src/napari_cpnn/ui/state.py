@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
 
-Kind = Literal["type", "dominant", "blend", "gene"]
+Kind = Literal["type", "dominant", "blend", "gene", "contribution"]
 RangeMode = Literal["auto", "full", "manual"]
 
 
@@ -27,9 +27,9 @@ class Shown:
     Parameters
     ----------
     kind
-        One cell type, the dominant type, a blend of types, or a gene.
+        One cell type, the dominant type, a blend of types, a gene, or what one cell type contributes to a gene.
     names
-        The cell type, the types that are blended, or the gene; empty for the dominant type.
+        The cell type, the types that are blended, the gene, or gene and cell type; empty for the dominant type.
     """
 
     kind: Kind
@@ -37,26 +37,33 @@ class Shown:
 
     @property
     def name(self) -> str:
-        """The one name of a ``type`` or a ``gene``."""
+        """The one name of a ``type`` or a ``gene``; for a contribution such as ``ERBB2 from B-cells``."""
+        if self.kind == "contribution":
+            return " from ".join(self.names)
         return self.names[0] if self.names else ""
+
+    @property
+    def gene(self) -> str:
+        """The gene that is on screen, whole or in part."""
+        return self.names[0] if self.kind in ("gene", "contribution") else ""
 
     @property
     def title(self) -> str:
         """What the layer and the legend say."""
         if self.kind == "type":
             return f"Cell type: {self.name}"
-        if self.kind == "gene":
+        if self.kind in ("gene", "contribution"):
             return f"Gene: {self.name}"
         return "Dominant cell type" if self.kind == "dominant" else "Blend of cell types"
 
     @property
     def unit(self) -> str:
         """Unit of the colour bar; empty for categories."""
-        return {"type": "share of cell type", "gene": "log1p CP10k"}.get(self.kind, "")
+        return {"type": "share of cell type"}.get(self.kind, "log1p CP10k" if self.gene else "")
 
     @property
     def has_range(self) -> bool:
-        return self.kind in ("type", "gene")
+        return self.kind in ("type", "gene", "contribution")
 
 
 @dataclass(frozen=True)

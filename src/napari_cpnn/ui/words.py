@@ -66,9 +66,14 @@ def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[flo
     if weights.size:
         top = np.argsort(-weights)[:3]
         parts.append(", ".join(f"{cmap.cell_types[i]} {100 * weights[i]:.0f} %" for i in top))
-    if shown is not None and shown.kind == "gene":
-        value = float(cmap.decoder.expression(weights[None], programs[None], [shown.name])[0, 0])
-        parts.append(f"{shown.name} {value:.2f} {shown.unit}")
+    if shown is not None and shown.gene:
+        decoder = cmap.decoder
+        value = (
+            decoder.expression(weights[None], programs[None], [shown.gene])[0, 0]
+            if shown.kind == "gene"
+            else decoder.contribution(weights[None], *shown.names)[0]
+        )
+        parts.append(f"{shown.name} {float(value):.2f} {shown.unit}")
     if out_of_domain > UNLIKE:
         parts.append("unlike the training tissue")
     if cmap.state[cell] != DONE:

@@ -46,7 +46,7 @@ def write_map(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[
         )
     # What the user changes while the file is written is no part of it.
     cmap, slide, shown = state.map, state.slide, state.shown
-    genes = list(shown.names) if shown is not None and shown.kind == "gene" else []
+    genes = [shown.gene] if shown is not None and shown.gene else []
 
     def write() -> None:
         from napari_cpnn.export import export_map, format_of, save_map

@@ -1,0 +1,159 @@
+"""Regions as napari draws them: a Shapes layer, with their names in ``features["name"]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from napari.layers import Shapes
+
+from napari_cpnn.errors import RegionsError
+from napari_cpnn.geometry import FloatArray, Mpp
+from napari_cpnn.regions import Region
+from napari_cpnn.regions.outlines import with_own_names
+from napari_cpnn.ui.slide_layers import um_to_world, world_to_um
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+NAME = "name"
+"""The column of ``layer.features`` with the names of the regions."""
+
+_ELLIPSE_POINTS = 72
+_FRAME = np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
+
+
+def new_layer(
+    slide_layer: Layer, regions: Sequence[Region] = (), mpp: Mpp = (1.0, 1.0), title: str = "Regions"
+) -> Shapes:
+    """A layer in world units over a slide layer, with these regions."""
+    to_world = _affine(um_to_world(slide_layer, mpp, _FRAME))
+    layer = Shapes(
+        [_transformed(region.vertices_um(), to_world) for region in regions] or None,
+        shape_type="polygon",
+        ndim=2,
+        name=title,
+        features=pd.DataFrame({NAME: np.array([region.name for region in regions], dtype=object)}),
+        feature_defaults={NAME: ""},
+        units=slide_layer.units,
+        edge_color="#000000",
+        face_color="#FFFFFF20",
+        text={"string": f"{{{NAME}}}", "size": 11, "color": "black", "anchor": "center"},
+    )
+    layer.edge_width = layer.current_edge_width = line_width(slide_layer)
+    return layer
+
+
+def line_width(slide_layer: Layer) -> float:
+    """A line that is seen when all of the slide is: a 400th of its height, in world units."""
+    low, high = np.asarray(slide_layer.extent.world)[:, -2:]
+    return float(max(np.max(high - low) / 400, 1e-6))
+
+
+def regions_of(layer: Shapes, slide_layer: Layer, mpp: Mpp) -> tuple[list[int], list[Region]]:
+    """The outlines of a layer that have an area, and which of its shapes they are.
+
+    Polygons, rectangles, ellipses and closed paths count. A shape without a name is called by its number, and shapes
+    of one name get numbers.
+
+    Parameters
+    ----------
+    layer
+        Of any transform.
+    slide_layer, mpp
+        What the regions lie on.
+    """
+    factor = _units_of(layer, slide_layer)
+    world = np.array([layer.data_to_world((*_lead(layer), *point))[-2:] for point in _FRAME]) * factor
+    to_um = _affine(world_to_um(slide_layer, mpp, world))
+    names = names_of(layer)
+    places, regions = [], []
+    for i, (data, kind) in enumerate(zip(layer.data, layer.shape_type, strict=True)):
+        ring = _ring(np.asarray(data, dtype=np.float64)[:, -2:], str(kind))
+        if ring is None:
+            continue
+        try:
+            regions.append(Region.from_vertices(names[i] or f"Region {i + 1}", _transformed(ring, to_um)))
+        except RegionsError:  # being drawn, or a line that was folded onto itself
+            continue
+        places.append(i)
+    return places, with_own_names(regions)
+
+
+def names_of(layer: Shapes) -> list[str]:
+    """Name of each shape of a layer, empty where it has none."""
+    if NAME not in layer.features:
+        return [""] * len(layer.data)
+    return ["" if pd.isna(name) else str(name).strip() for name in layer.features[NAME]]
+
+
+def set_names(layer: Shapes, names: Sequence[str]) -> None:
+    """Give each shape its name, which is then drawn on it unless the layer has texts of its own."""
+    if list(names) == names_of(layer):
+        return
+    features = layer.features.copy()
+    features[NAME] = np.array(list(names), dtype=object)
+    layer.features = features
+    layer.feature_defaults = {**{c: layer.feature_defaults[c].iloc[0] for c in features.columns}, NAME: ""}
+
+
+def name_all(layer: Shapes) -> None:
+    """Shapes without a name get the next free ``Region N``."""
+    names = names_of(layer)
+    taken = set(names)
+    number = 1
+    for i, name in enumerate(names):
+        if not name:
+            while f"Region {number}" in taken:
+                number += 1
+            names[i] = f"Region {number}"
+            taken.add(names[i])
+    set_names(layer, names)
+
+
+def add_regions(layer: Shapes, slide_layer: Layer, regions: Sequence[Region], mpp: Mpp) -> None:
+    """Add regions to a layer that has others."""
+    world = um_to_world(slide_layer, mpp, _FRAME) / _units_of(layer, slide_layer)
+    to_data = _affine(np.array([layer.world_to_data((*_lead(layer), *point))[-2:] for point in world]))
+    names = [*names_of(layer), *(region.name for region in regions)]
+    rings = [_transformed(region.vertices_um(), to_data) for region in regions]
+    layer.add([np.column_stack([np.tile(_lead(layer), (len(r), 1)), r]) for r in rings], shape_type="polygon")
+    set_names(layer, names)
+
+
+def _ring(points: FloatArray, kind: str) -> FloatArray | None:
+    """The outline of a shape; ``None`` for what is open."""
+    if kind in ("polygon", "rectangle"):
+        return points
+    if kind == "ellipse":
+        centre = points.mean(axis=0)
+        across, down = (points[1] - points[0]) / 2, (points[3] - points[0]) / 2
+        angle = np.linspace(0, 2 * np.pi, _ELLIPSE_POINTS, endpoint=False)[:, None]
+        return np.asarray(centre + np.cos(angle) * across + np.sin(angle) * down)
+    closed = kind == "path" and len(points) > 3 and np.allclose(points[0], points[-1])
+    return points[:-1] if closed else None
+
+
+def _affine(images: FloatArray) -> FloatArray:
+    """``(3, 2)``: the affine map that takes `_FRAME` to ``images``; one product in place of a call per point."""
+    origin, down, right = np.asarray(images, dtype=np.float64)
+    return np.stack([down - origin, right - origin, origin])
+
+
+def _transformed(points: FloatArray, affine: FloatArray) -> FloatArray:
+    return np.asarray(np.column_stack([points, np.ones(len(points))]) @ affine)
+
+
+def _lead(layer: Layer) -> tuple[float, ...]:
+    """Where the further axes of a layer stand; regions are on the last two."""
+    return (0.0,) * (layer.ndim - 2)
+
+
+def _units_of(layer: Any, slide_layer: Any) -> float:
+    """Units of the slide layer in one unit of a layer; napari shows pixels beside micrometres as if they were alike."""
+    try:
+        return float((1.0 * layer.units[-1]).to(slide_layer.units[-1]).magnitude)
+    except (ValueError, TypeError):
+        return 1.0

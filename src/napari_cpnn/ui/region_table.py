@@ -1,0 +1,119 @@
+"""The table of regions in the Regions dock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from qtpy.QtCore import QItemSelectionModel, Qt, Signal
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+
+from napari_cpnn.ui.region_charts import share_words
+from napari_cpnn.ui.region_rows import RegionRow
+
+_ROW_PX = 22
+_LEAST_ROWS, _MOST_ROWS = 3, 8
+_COLUMNS = (
+    ("Region", "double-click to rename"),
+    ("mm²", "area of the outline"),
+    ("mapped", "share of its tissue that is mapped; all numbers are of this part"),
+    ("unlike", "share of its mapped tissue that is unlike the training tissue of the model: do not trust it there"),
+)
+
+
+class RegionTable(QTableWidget):
+    """One line per region.
+
+    Signals
+    -------
+    chosen
+        The selected lines have changed.
+    renamed
+        Line and new name.
+    removed
+        Delete was pressed.
+    """
+
+    chosen = Signal()
+    renamed = Signal(int, str)
+    removed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(0, len(_COLUMNS), parent)
+        for i, (text, tip) in enumerate(_COLUMNS):
+            item = QTableWidgetItem(text)
+            item.setToolTip(tip)
+            self.setHorizontalHeaderItem(i, item)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setToolTip("select one or more regions; Delete removes them, a double click renames")
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(_ROW_PX)
+        self.verticalHeader().setMinimumSectionSize(_ROW_PX)
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setHighlightSections(False)
+        self.itemSelectionChanged.connect(self.chosen)
+        self.itemChanged.connect(self._changed)
+        self._fit()
+
+    def set_rows(self, rows: Sequence[RegionRow]) -> None:
+        """Show these regions; the selection stays at its lines."""
+        selected = self.selected()
+        self.blockSignals(True)
+        self.setRowCount(len(rows))
+        for i, row in enumerate(rows):
+            mapped = "no tissue" if np.isfinite(row.tissue_mm2) and row.tissue_mm2 == 0 else _text(row.mapped)
+            texts = (row.region.name, f"{row.region.area_mm2:.2f}", mapped, _text(row.value("unlike")))
+            for column, text in enumerate(texts):
+                self._put(i, column, text)
+        self.select(selected)
+        self.blockSignals(False)
+        self._fit()
+
+    def selected(self) -> list[int]:
+        """The selected lines."""
+        return sorted({index.row() for index in self.selectionModel().selectedRows()})
+
+    def select(self, lines: Sequence[int]) -> None:
+        """Select these lines and no others."""
+        model, flag = self.selectionModel(), QItemSelectionModel.SelectionFlag
+        model.clearSelection()
+        for line in lines:
+            if line < self.rowCount():
+                model.select(self.model().index(line, 0), flag.Select | flag.Rows)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 (Qt's name)
+        if event.key() in (Qt.Key.Key_Delete, Qt.Key.Key_Backspace) and self.selected():
+            self.removed.emit()
+        else:
+            super().keyPressEvent(event)
+
+    def _put(self, line: int, column: int, text: str) -> None:
+        item = self.item(line, column)
+        if item is None:
+            item = QTableWidgetItem()
+            if column:
+                item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            self.setItem(line, column, item)
+        if item.text() != text:
+            item.setText(text)
+
+    def _changed(self, item: QTableWidgetItem) -> None:
+        if item.column() == 0:
+            self.renamed.emit(item.row(), item.text().strip())
+
+    def _fit(self) -> None:
+        n = min(max(self.rowCount(), _LEAST_ROWS), _MOST_ROWS)
+        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + n * _ROW_PX + 4)
+
+
+def _text(share: float) -> str:
+    return share_words(share) if np.isfinite(share) else "–"

@@ -1,0 +1,386 @@
+"""The Regions dock: draw regions, read what is in them, compare two, and ask which cell types make a gene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Shapes
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget, QVBoxLayout, QWidget
+
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.regions import Region
+from napari_cpnn.ui.background import QtBackground
+from napari_cpnn.ui.overlays import OVERLAY_KEY
+from napari_cpnn.ui.parts import Column, bold_label, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.region_layer import add_regions, name_all, names_of, new_layer, regions_of, set_names
+from napari_cpnn.ui.region_table import RegionTable
+from napari_cpnn.ui.region_tabs import ComparisonTab, CompositionTab, ExplanationTab
+from napari_cpnn.ui.regions_controller import RegionsController
+from napari_cpnn.ui.state import state_of
+from napari_cpnn.ui.viewport import pointer_um
+
+if TYPE_CHECKING:
+    import napari
+
+CHECK_MS = 400
+"""How often the dock looks whether there is something new to measure."""
+
+DEBOUNCE_MS = 150
+"""How soon an edit of a shape is followed."""
+
+_DRAG_PX = 5
+_GEOJSON = "GeoJSON (*.geojson *.json)"
+_UNFINISHED = ("adding", "changing", "removing")
+
+
+class Regions(QWidget):
+    """napari widget: a layer of regions, a table of them, and tabs for composition, comparison and explanation.
+
+    Parameters
+    ----------
+    napari_viewer
+        Handed over by napari.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.state = state_of(napari_viewer)
+        self.background = QtBackground()
+        self.controller = RegionsController(self.state, self.background, _notify)
+        self.layer: Shapes | None = None
+        self._places: list[int] = []
+        self._docked = self._closed = False
+        self._edited = QTimer(self)
+        self._edited.setSingleShot(True)
+        self._edited.setInterval(DEBOUNCE_MS)
+        self._ticks = QTimer(self)
+        self._ticks.setInterval(CHECK_MS)
+        self._build()
+        self._connect()
+        self._fill_layers()
+        self._model_changed()
+        self._regions_changed()
+        self._ticks.start()
+
+    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
+        return QSize(380, 720)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that is drawn is measured and shown."""
+        charts = all(tab.chart.is_settled for tab in self._tabs)
+        return charts and self.controller.is_settled and not self._edited.isActive()
+
+    # -- layout --------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.layers = slim_combo("the layer with the regions: any Shapes layer")
+        self.draw = QPushButton("Draw")
+        self.draw.setCheckable(True)
+        self.draw.setToolTip("click around some tissue, and double-click to end; press again to move the slide")
+        self.read = QPushButton("Import GeoJSON ...")
+        self.read.setToolTip("annotations of QuPath, in pixels of this slide")
+        self.write = QPushButton("Export GeoJSON ...")
+        self.write.setToolTip("the regions as annotations that QuPath opens")
+        self.message = text_label()
+        self.map = QPushButton("Map regions")
+        self.map.setToolTip("map all tissue of the regions, wherever you look")
+        self.explore = QPushButton("Open Explore")
+        self.explore.setToolTip("choose slide and model in the Explore dock")
+        self.table = RegionTable()
+        self.composition = CompositionTab(self.controller, self.background)
+        self.comparison = ComparisonTab(self.controller, self.background)
+        self.explanation = ExplanationTab(self.controller, self.background)
+        self._tabs = (self.composition, self.comparison, self.explanation)
+        self.tabs = QTabWidget()
+        for tab, text, tip in zip(
+            self._tabs,
+            ("Composition", "Compare", "Explain"),
+            (
+                "cell types and genes of the selected regions",
+                "one region minus another, with intervals",
+                "which cell types make a gene high or low: at a click, or in a region",
+            ),
+            strict=True,
+        ):
+            self.tabs.addTab(tab, text)
+            self.tabs.setTabToolTip(self.tabs.count() - 1, tip)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(8, 6, 8, 6)
+        column.setSpacing(6)
+        column.addLayout(row(bold_label("Regions"), self.layers, self.draw))
+        column.addLayout(row(self.read, self.write, spacer()))
+        column.addWidget(self.message)
+        column.addLayout(row(self.map, self.explore, spacer()))
+        column.addWidget(self.table)
+        column.addWidget(self.tabs)
+        column.addStretch(1)
+        area = Column()
+        area.setWidget(inside)
+        area.setWidgetResizable(True)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+
+    def _connect(self) -> None:
+        controller, state = self.controller, self.state
+        self._viewer_events = [
+            (self.viewer.layers.events.inserted, self._layer_added),
+            (self.viewer.layers.events.removed, self._fill_layers),
+            (self.viewer.layers.events.renamed, self._fill_layers),
+        ]
+        for source, react in self._viewer_events:
+            source.connect(react)
+        self.viewer.mouse_drag_callbacks.append(self._pressed)
+        self._state_events = [
+            (state.slide_changed, self._slide_changed),
+            (state.model_changed, self._model_changed),
+            (state.mapper_changed, self._look),
+            (state.shown_changed, self._shown_changed),
+        ]
+        for source, react in self._state_events:
+            source.connect(react)
+        self._edited.timeout.connect(self._read_layer)
+        self._ticks.timeout.connect(self._look)
+        self.layers.activated.connect(lambda i: self.choose_layer(self.layers.itemData(i)))
+        self.draw.clicked.connect(self._draw_clicked)
+        self.read.clicked.connect(self._choose_file)
+        self.write.clicked.connect(self._choose_target)
+        self.map.clicked.connect(controller.map_regions)
+        self.explore.clicked.connect(self._open_explore)
+        self.table.chosen.connect(self._line_chosen)
+        self.table.renamed.connect(self._rename)
+        self.table.removed.connect(self._remove)
+        controller.rows_changed.connect(self._rows_changed)
+        controller.comparison_changed.connect(self.comparison.show_comparison)
+        controller.explanation_changed.connect(self.explanation.show_explanation)
+        background = self.background
+        self.destroyed.connect(lambda *_: background.close(wait=True))
+
+    def event(self, event: QEvent) -> bool:
+        """Notice that the dock is closed: napari then takes this widget out of it."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parentWidget() is not None:
+                self._docked = True
+            elif self._docked:
+                self.shut_down()
+        return super().event(event)
+
+    def shut_down(self) -> None:
+        """Stop listening; the regions stay, they are a layer of the user."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ticks.stop()
+        self._edited.stop()
+        self.choose_layer(None)
+        self.controller.close()
+        for tab in self._tabs:
+            tab.chart.stop()
+        for source, react in [*self._viewer_events, *self._state_events]:
+            source.disconnect(react)
+        with suppress(ValueError):
+            self.viewer.mouse_drag_callbacks.remove(self._pressed)
+        self.background.close()
+
+    # -- the layer -----------------------------------------------------------------------------------------
+
+    def _layer_added(self, event: Any) -> None:
+        """Regions stay above the maps, as what is drawn on the slide."""
+        layers = self.viewer.layers
+        if OVERLAY_KEY in event.value.metadata and self.layer is not None and layers.index(self.layer) < event.index:
+            layers.move(layers.index(self.layer), len(layers))
+        self._fill_layers()
+
+    def _fill_layers(self, _event: Any = None) -> None:
+        layers = [layer for layer in reversed(self.viewer.layers) if isinstance(layer, Shapes)]
+        if not any(layer == self.layer for layer in layers):
+            self.choose_layer(layers[0] if layers else None)
+        self.layers.clear()
+        for layer in layers:
+            self.layers.addItem(layer.name, layer)
+            if layer == self.layer:
+                self.layers.setCurrentIndex(self.layers.count() - 1)
+        if not layers:
+            self.layers.addItem("none yet: press Draw")
+        self.layers.setEnabled(bool(layers))
+
+    def choose_layer(self, layer: Shapes | None) -> None:
+        """Take the regions of another Shapes layer."""
+        if self.layer is not None:
+            for source in (self.layer.events.data, self.layer.events.features):
+                source.disconnect(self._layer_edited)
+            self.layer.events.mode.disconnect(self._mode_changed)
+        self.layer = layer
+        if layer is not None:
+            for source in (layer.events.data, layer.events.features):
+                source.connect(self._layer_edited)
+            layer.events.mode.connect(self._mode_changed)
+        if not self._closed:
+            self._mode_changed()
+            self._edited.start()
+
+    def _layer_edited(self, event: Any) -> None:
+        if str(getattr(event, "action", "")) not in _UNFINISHED:
+            self._edited.start()
+
+    def _read_layer(self) -> None:
+        slide_layer, slide = self.state.layer, self.state.slide
+        self._places, regions = [], []
+        if self.layer is not None and slide_layer is not None and slide is not None and slide.mpp is not None:
+            name_all(self.layer)
+            self._places, regions = regions_of(self.layer, slide_layer, slide.mpp)
+        self.controller.set_regions(regions)
+        self._regions_changed()
+
+    def _draw_clicked(self, on: bool) -> None:
+        if not on:
+            if self.layer is not None:
+                self.layer.mode = "pan_zoom"
+            return
+        layer = self._own_layer()
+        if layer is None:
+            self.draw.setChecked(False)
+            return
+        self.viewer.layers.selection.active = layer
+        layer.visible = True
+        layer.mode = "add_polygon"
+
+    def _own_layer(self) -> Shapes | None:
+        """The layer of the regions, made when there is none."""
+        if self.layer is None:
+            if self.state.layer is None:
+                show_warning("Open a slide first, and choose it in the Explore dock: regions are drawn on it.")
+                return None
+            made = new_layer(self.state.layer)
+            self.viewer.add_layer(made)
+            self.choose_layer(made)
+            self._fill_layers()
+        return self.layer
+
+    def _mode_changed(self, _event: Any = None) -> None:
+        self.draw.setChecked(self.layer is not None and str(self.layer.mode).startswith("add_"))
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def _choose_file(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Import regions", "", _GEOJSON)
+        if name:
+            self.import_regions(name)
+
+    def import_regions(self, path: str) -> None:
+        """Add the regions of a GeoJSON file to the layer."""
+        self.controller.read(path, self._add)
+
+    def _add(self, regions: list[Region]) -> None:
+        layer, slide_layer, slide = self._own_layer(), self.state.layer, self.state.slide
+        if layer is not None and slide_layer is not None and slide is not None and slide.mpp is not None:
+            add_regions(layer, slide_layer, regions, slide.mpp)
+
+    def _choose_target(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, "Export regions", "regions.geojson", _GEOJSON)
+        if name:
+            self.controller.write(name)
+
+    # -- the table -----------------------------------------------------------------------------------------
+
+    def _line_chosen(self) -> None:
+        lines = self.table.selected()
+        if self.layer is not None:
+            self.layer.selected_data = {self._places[i] for i in lines if i < len(self._places)}
+        self._show_composition()
+
+    def _rename(self, line: int, name: str) -> None:
+        if self.layer is None or line >= len(self._places):
+            return
+        names = names_of(self.layer)
+        names[self._places[line]] = name
+        set_names(self.layer, names)
+
+    def _remove(self) -> None:
+        if self.layer is not None:
+            self.layer.selected_data = {self._places[i] for i in self.table.selected() if i < len(self._places)}
+            self.layer.remove_selected()
+
+    # -- news ----------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self.controller.check()
+        text = self.controller.message()
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
+        self.map.setVisible(self.controller.needs_mapping())
+        self.explore.setVisible(self.state.layer is None or self.state.model is None)
+
+    def _slide_changed(self) -> None:
+        self._edited.start()
+
+    def _model_changed(self) -> None:
+        model = self.state.model
+        for box in (self.composition.gene, self.explanation.gene):
+            box.set_genes([] if model is None else model.genes)
+        self._shown_changed()
+
+    def _shown_changed(self) -> None:
+        self.explanation.show_gene()
+        self.explanation.show_explanation()
+        self._look()
+
+    def _regions_changed(self) -> None:
+        self.comparison.show_names()
+        self.comparison.show_comparison()
+        self.explanation.show_names()
+        self.explanation.show_explanation()
+        self.write.setEnabled(bool(self.controller.regions))
+        self._rows_changed()
+
+    def _rows_changed(self) -> None:
+        self.table.set_rows(self.controller.rows)
+        if self.table.rowCount() and not self.table.selected():
+            self.table.select([0])
+        self._show_composition()
+        self._look()
+
+    def _show_composition(self) -> None:
+        rows = self.controller.rows
+        self.composition.show_rows([rows[i] for i in self.table.selected() if i < len(rows)])
+
+    def _open_explore(self) -> None:
+        self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
+
+    # -- clicks on the slide -------------------------------------------------------------------------------
+
+    def _pressed(self, _viewer: Any, event: Any) -> Iterator[None]:
+        """A click, not a drag, explains the place when nothing is being drawn."""
+        active = self.viewer.layers.selection.active
+        if event.button != 1 or not self._explains() or str(getattr(active, "mode", "pan_zoom")) != "pan_zoom":
+            return
+        at = self._point()
+        start = event.pos
+        yield
+        while event.type == "mouse_move":
+            if max(abs(event.pos - start)) > _DRAG_PX:
+                return
+            yield
+        if at is not None:
+            self.controller.explain(at)
+            self.explanation.show_names()
+
+    def _explains(self) -> bool:
+        return not self._closed and self.isVisible() and self.tabs.currentWidget() is self.explanation
+
+    def _point(self) -> tuple[float, float] | None:
+        layer, slide = self.state.layer, self.state.slide
+        if layer is None or slide is None or slide.mpp is None:
+            return None
+        return pointer_um(self.viewer, layer, slide.mpp)
+
+
+def _notify(error: CpnnError) -> None:
+    show_warning(str(error))
