@@ -60,10 +60,10 @@ def heads_section(
                 f" {results['CPNN, ours'][0].predicted.shape[1]} genes, over sections and over {seeds} seeds."
             ),
             "",
-            _scores_table(means),
+            scores_table(means),
             "The same with log total counts regressed out of both sides:",
             "",
-            _scores_table(means, "_given_depth", composition=False),
+            scores_table(means, "_given_depth", composition=False),
             "Per section, PCC of the heads beside the noise ceiling (mean over genes; split halves of the counts):",
             "",
             _sections_table(results, ceiling),
@@ -80,15 +80,16 @@ def heads_section(
     )
 
 
-def _scores_table(means: dict[str, pd.DataFrame], suffix: str = "", composition: bool = True) -> str:
-    header = ["head", *(f"{text}: PCC / SCC" for text in PLACES.values())]
+def scores_table(means: dict[str, pd.DataFrame], suffix: str = "", composition: bool = True) -> str:
+    places = [p for p in PLACES if p in next(iter(means.values())).index]
+    header = ["head", *(f"{PLACES[p]}: PCC / SCC" for p in places)]
     if composition:
-        header += ["composition, patient C", "C to B", "B to C"]
+        header += [f"composition, {PLACES[p].split(',')[0]}" for p in places]
     rows = []
     for name, table in means.items():
-        row = [name, *(f"{table.loc[p, f'pcc{suffix}']:.3f} / {table.loc[p, f'scc{suffix}']:.3f}" for p in PLACES)]
+        row = [name, *(f"{table.loc[p, f'pcc{suffix}']:.3f} / {table.loc[p, f'scc{suffix}']:.3f}" for p in places)]
         if composition:
-            row += [_number(table.loc[p, "composition"], 2) for p in PLACES]
+            row += [_number(table.loc[p, "composition"], 2) for p in places]
         rows.append(row)
     return markdown(header, rows)
 

@@ -21,14 +21,14 @@ from anndata import AnnData
 from lightning.pytorch import Trainer
 
 import napari_cpnn as nc
-from napari_cpnn.models import build_model
+from napari_cpnn.models import Surroundings, build_model
 from napari_cpnn.spots.quality import counts_matrix
 from napari_cpnn.training.batches import SpotDataModule
 from napari_cpnn.training.comparison import HeldOutSlide
 from napari_cpnn.training.data import SpotData, prepare
 from napari_cpnn.training.frozen import predict_features, with_features
 from napari_cpnn.training.metrics import partial_pearson, partial_spearman, pearson, spearman
-from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.module import VIEWS, CpnnTraining
 from napari_cpnn.training.surroundings import with_surroundings
 from napari_cpnn.training.target_tokens import with_tokens
 
@@ -92,8 +92,7 @@ class Study:
 
     def run(self, settings: nc.TrainingSettings, fold: str, seed: int = 0) -> list[Tested]:
         """Train on the fold's sections; one result per tested section."""
-        train, test = (np.isin(self.data.slide_of, [SECTIONS.index(s) for s in part]) for part in FOLDS[fold])
-        rows = np.flatnonzero(train)
+        rows = np.flatnonzero(np.isin(self.data.slide_of, [SECTIONS.index(s) for s in FOLDS[fold][0]]))
         settings = settings.replace(seed=seed)
         weights = self.data.gene_weights if settings.gene_weights == "reliability" else None
         data = dataclasses.replace(self.data, train=rows, held_out=np.zeros(0, dtype=np.intp))
@@ -107,20 +106,40 @@ class Study:
             warnings.simplefilter("ignore")
             logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
             trainer.fit(module, datamodule=SpotDataModule(data, settings))
-        model = module.chosen_model.eval()
-        return (
-            [self._test(model, fold, s, 8 if settings.symmetries else 1) for s in FOLDS[fold][1]] if test.any() else []
-        )
+        module.chosen_model.eval()
+        return [self._test(module, fold, s, 8 if settings.symmetries else 1) for s in FOLDS[fold][1]]
 
-    def _test(self, model: nc.CPNN, fold: str, section: str, n_views: int) -> Tested:
+    def _test(self, module: CpnnTraining, fold: str, section: str, n_views: int) -> Tested:
+        model = module.chosen_model
         rows = np.flatnonzero(self.data.slide_of == SECTIONS.index(section))
         assert self.data.features is not None
         around = self.data.surroundings.at(rows) if self.data.surroundings else None
         weights, programs = predict_features(model, self.data.features[:n_views, rows], around)
         predicted = model.decoder().expression(weights, programs, self.data.genes)
+        measured = np.asarray(self.data.targets[rows])
+        views = {} if around is None else self._views(module, self.data.features[:n_views, rows], around, measured)
         shares = pd.DataFrame(weights, columns=list(model.cell_types))
-        return Tested(fold, section, predicted, np.asarray(self.data.targets[rows]), self.depth[rows], rows,
-                      self.agreement(shares, rows) if model.cell_types else None)  # fmt: skip
+        return Tested(fold, section, predicted, measured, self.depth[rows], rows,
+                      self.agreement(shares, rows) if model.cell_types else None, views)  # fmt: skip
+
+    def _views(
+        self,
+        module: CpnnTraining,
+        seen: npt.NDArray[np.floating],
+        around: Surroundings,
+        measured: npt.NDArray[np.float32],
+    ) -> dict[str, float]:
+        """Mean PCC of what each view of TRIPLEX predicts by its own head, mean over the symmetries."""
+        model = module.chosen_model
+        with torch.inference_mode():
+            around = model.encode(around)
+            of_symmetry = []
+            for symmetry, tokens in enumerate(seen):
+                _, *views = model.views(torch.from_numpy(np.array(tokens, dtype=np.float32)), around.turned(symmetry))
+                parts = zip(model.view_heads, views, strict=True)
+                of_symmetry.append([module.decode_view(head, view).numpy() for head, view in parts])
+        means = (np.mean(values, axis=0) for values in zip(*of_symmetry, strict=True))
+        return {name: float(np.nanmean(pearson(p, measured))) for name, p in zip(VIEWS, means, strict=True)}
 
     def agreement(self, shares: pd.DataFrame, rows: npt.NDArray[np.intp]) -> pd.Series:
         """Correlation with the published shares per major type, of the shares of some spots."""
@@ -141,6 +160,7 @@ class Tested:
     depth: npt.NDArray[np.float64]
     rows: npt.NDArray[np.intp]
     composition: pd.Series | None
+    views: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def scores(self) -> dict[str, float]:
@@ -152,6 +172,7 @@ class Tested:
             "pcc_given_depth": float(np.nanmean(partial_pearson(p, m, d))),
             "scc_given_depth": float(np.nanmean(partial_spearman(p, m, d))),
             "composition": np.nan if self.composition is None else float(self.composition.mean()),
+            **self.views,
         }
 
     def table(self, genes: tuple[str, ...]) -> AnnData:

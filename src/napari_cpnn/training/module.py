@@ -140,7 +140,7 @@ class CpnnTraining(LightningModule):
         measured, slides = batch["targets"], batch["slide"]
         terms = {"expression": self._expression_loss(predicted, measured, slides)}
         for name, head, features in zip(VIEWS, self.model.view_heads, views, strict=False):  # most backbones: none
-            of_view = self._decode_view(head, features)
+            of_view = self.decode_view(head, features)
             from_measured = self._expression_loss(of_view, measured, slides)
             from_fused = self._expression_loss(of_view, predicted.detach(), slides)
             terms[name] = FROM_MEASURED * from_measured + FROM_FUSED * from_fused
@@ -151,7 +151,7 @@ class CpnnTraining(LightningModule):
             terms["composition"] = self.settings.composition_weight * composition_penalty(weights, batch["shares"])
         return terms
 
-    def _decode_view(self, head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+    def decode_view(self, head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
         """Expression ``(N, G)`` from a view: by the prototypes of all heads, or by its own linear layer."""
         if isinstance(head, LinearHead):
             return features @ head.program_genes + head.bias
