@@ -59,7 +59,7 @@ class Bare:
             self.torch.cuda.synchronize()
 
     def rate(self, batch: int, seconds: float, network=None) -> float:
-        torch, network = self.torch, network or self.network
+        torch, network = self.torch, self.network if network is None else network
         x = torch.rand(batch, 3, 224, 224).to(self.device, memory_format=torch.channels_last)
 
         def work() -> int:
