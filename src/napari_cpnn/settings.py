@@ -293,6 +293,10 @@ class TrainingSettings(_Settings):
         return cls(**{"head": "linear", "free_mixture": 0.0, "n_programs": 0, "composition_weight": 0.0, **changes})
 
 
+TRAINING_PRESETS = {"ours": TrainingSettings, "paper": TrainingSettings.paper, "plain": TrainingSettings.plain}
+"""What training settings start from."""
+
+
 @dataclass(frozen=True)
 class EvaluationSettings(_Settings):
     """What is measured of a model beside the correlations."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.cli.options import (
-    PRESETS,
     AddCommand,
     add_model,
     add_samples,
@@ -20,7 +19,7 @@ from napari_cpnn.cli.options import (
     open_samples,
 )
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.settings import EvaluationSettings, TrainingSettings
+from napari_cpnn.settings import TRAINING_PRESETS, EvaluationSettings, TrainingSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +141,7 @@ def head_to_compare(text: str, common: dict[str, Any]) -> tuple[str, TrainingSet
     """``PRESET``, or ``NAME=PRESET,SETTING=VALUE,...``, on top of the settings that all heads have."""
     first, *changes = text.split(",")
     name, _, preset = first.rpartition("=")
-    if preset not in PRESETS:
+    if preset not in TRAINING_PRESETS:
         raise CpnnError(f"--compare takes ours, paper or plain, or NAME=ours,SETTING=VALUE, not {text!r}.")
     hints = typing.get_type_hints(TrainingSettings)
     known = {field.name: hints[field.name] for field in dataclasses.fields(TrainingSettings)}
@@ -153,7 +152,7 @@ def head_to_compare(text: str, common: dict[str, Any]) -> tuple[str, TrainingSet
         if key not in known or key == "patch":
             raise CpnnError(f"There is no setting {key!r}, in --compare {text!r}.")
         settings[key] = _converted(value.strip(), known[key], text)
-    return name.strip() or preset, PRESETS[preset](**settings)
+    return name.strip() or preset, TRAINING_PRESETS[preset](**settings)
 
 
 def _converted(value: str, kind: Any, text: str) -> Any:

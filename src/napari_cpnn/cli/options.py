@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,13 +21,6 @@ Command = Callable[[argparse.Namespace], None]
 
 AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
 """Name, what runs, help -> the parser of the command, for its options."""
-
-PRESETS: dict[str, Callable[..., TrainingSettings]] = {
-    "ours": TrainingSettings,
-    "paper": TrainingSettings.paper,
-    "plain": TrainingSettings.plain,
-}
-"""What training settings start from."""
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type[Any], shared: Sequence[str] = ()) -> None:
@@ -70,10 +62,10 @@ def chosen_settings(args: argparse.Namespace, settings: type[Any]) -> Any:
     return settings(**given_settings(args, settings))
 
 
-def add_samples(parser: argparse.ArgumentParser) -> None:
+def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Slides with their spots."""
-    parser.add_argument("--slide", action="append", required=True, type=Path, help="slide; repeat for more")
-    parser.add_argument("--spots", action="append", required=True, type=Path, help="its spots; once per slide")
+    parser.add_argument("--slide", action="append", required=required, type=Path, help="slide; repeat for more")
+    parser.add_argument("--spots", action="append", required=required, type=Path, help="its spots; once per slide")
     parser.add_argument("--positions", action="append", type=Path, help="spot table of legacy ST; once per slide")
     parser.add_argument(
         "--mpp", action="append", help="um per pixel, or y,x; once, or once per slide (default: from file or spots)"
@@ -94,6 +86,12 @@ def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
     """The samples that :func:`add_samples` asked for, opened one after the other."""
     from napari_cpnn.spots import open_sample
 
+    for slide, spots, positions, mpp in sample_files(args):
+        yield open_sample(slide, spots, positions=positions, mpp=mpp)
+
+
+def sample_files(args: argparse.Namespace) -> list[tuple[Path, Path, Path | None, float | tuple[float, float] | None]]:
+    """Slide, spots, positions and pixel size of the samples that :func:`add_samples` asked for."""
     n = len(args.slide)
     positions = args.positions or [None] * n
     mpps = (args.mpp or [None]) * (n if len(args.mpp or [None]) == 1 else 1)
@@ -102,8 +100,7 @@ def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
             f"Give --spots (and --positions, --mpp where needed) once per --slide: there are {n} slides, "
             f"{len(args.spots)} spot tables, {len(args.positions or [])} position tables."
         )
-    for slide, spots, position, mpp in zip(args.slide, args.spots, positions, mpps, strict=True):
-        yield open_sample(slide, spots, positions=position, mpp=pixel_size(mpp))
+    return list(zip(args.slide, args.spots, positions, [pixel_size(mpp) for mpp in mpps], strict=True))
 
 
 def pixel_size(text: str | None) -> float | tuple[float, float] | None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from napari_cpnn.cli.files import refuse_existing, write_csv
 from napari_cpnn.cli.options import (
-    PRESETS,
     AddCommand,
     add_samples,
     add_settings,
     chosen_settings,
     given_settings,
-    open_samples,
+    sample_files,
 )
-from napari_cpnn.settings import DeconvolutionSettings, PrototypeSettings, TrainingSettings
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
+from napari_cpnn.training.job import SampleFiles, TrainingJob
 
 
 def add_science_commands(command: AddCommand) -> None:
@@ -46,12 +48,14 @@ def add_science_commands(command: AddCommand) -> None:
     add_settings(sub, DeconvolutionSettings)
 
     sub = command("train", _train, "train a model on slides with measured spots")
-    add_samples(sub)
-    sub.add_argument("--prototypes", type=Path, required=True)
-    sub.add_argument("--out", type=Path, required=True, help="run folder")
-    sub.add_argument("--preset", choices=list(PRESETS), default="ours", help="what the settings start from")
+    add_samples(sub, required=False)
+    sub.add_argument("--prototypes", type=Path)
+    sub.add_argument("--out", type=Path, help="run folder")
+    sub.add_argument("--job", type=Path, help="all of this in a JSON file, such as the job.json of a run folder")
+    sub.add_argument("--preset", choices=list(TRAINING_PRESETS), help="what the settings start from (default: ours)")
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    sub.add_argument("--json", action="store_true", help="say how it goes in lines of JSON on stdout; no progress bar")
     sub.add_argument("--resume", action="store_true", help="go on with the run in the folder, after its last epoch")
     add_settings(sub, TrainingSettings)
 
@@ -104,16 +108,46 @@ def _deconvolve(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from napari_cpnn.prototypes import Prototypes
-    from napari_cpnn.training import train
+    job = _training_job(args)
 
-    settings = _training_settings(args)
-    prototypes = Prototypes.load(args.prototypes)
-    with contextlib.ExitStack() as opened:
-        samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]
-        train(samples, prototypes, settings, out=args.out, progress=not args.quiet, resume=args.resume)
-    print(f"wrote {Path(args.out) / 'model.safetensors'}")
+    from napari_cpnn.training.job_run import run_job
+
+    path = run_job(job, _print_json if args.json else None, progress=not (args.quiet or args.json))
+    if not args.json:
+        print(f"wrote {path}")
+
+
+def _training_job(args: argparse.Namespace) -> TrainingJob:
+    needed = {f"--{name}": getattr(args, name) for name in ("slide", "spots", "prototypes", "out")}
+    if args.job is None:
+        missing = [option for option, value in needed.items() if value is None]
+        if missing:
+            raise CpnnError(f"Training needs {', '.join(missing)}; or give all of it in a file with --job.")
+        return TrainingJob(
+            samples=tuple(SampleFiles(*files) for files in sample_files(args)),
+            prototypes=args.prototypes,
+            settings=_training_settings(args),
+            out=args.out,
+            resume=args.resume,
+        )
+    given = [option for option, value in {**needed, "--positions": args.positions, "--mpp": args.mpp}.items() if value]
+    given += [f"--{name.replace('_', '-')}" for name in given_settings(args, TrainingSettings)]
+    if given or args.preset is not None:
+        raise CpnnError(
+            f"With --job, everything is in {args.job}; write it there, not as {(given or ['--preset'])[0]}."
+        )
+    job = TrainingJob.read(args.job)
+    return job.replace(resume=job.resume or args.resume)
+
+
+def _print_json(event: dict[str, Any]) -> None:
+    from napari_cpnn.training.job_run import json_line
+
+    try:
+        print(json_line(event), flush=True)
+    except BrokenPipeError:  # nobody listens any more, which is no reason to end a run
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _training_settings(args: argparse.Namespace) -> TrainingSettings:
-    return PRESETS[args.preset](**given_settings(args, TrainingSettings))
+    return TRAINING_PRESETS[args.preset or "ours"](**given_settings(args, TrainingSettings))
