@@ -84,7 +84,9 @@ def train(
         is finished or was started otherwise, or a loss that is not finite; in the last case the best model so far
         stays in the folder.
     GenesError, PixelSizeError, SlideError
-        Samples that cannot be used.
+        Samples that cannot be used; for TRIPLEX also a slide without tissue.
+    WeightsError, SettingsError
+        Networks that there are not, or whose weights cannot be had; found before any patch is cut.
 
     Notes
     -----
