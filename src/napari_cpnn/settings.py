@@ -7,6 +7,7 @@ what is written into a checkpoint or a run folder. ``to_dict`` and ``from_dict``
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -293,7 +294,11 @@ class TrainingSettings(_Settings):
         return cls(**{"head": "linear", "free_mixture": 0.0, "n_programs": 0, "composition_weight": 0.0, **changes})
 
 
-TRAINING_PRESETS = {"ours": TrainingSettings, "paper": TrainingSettings.paper, "plain": TrainingSettings.plain}
+TRAINING_PRESETS: dict[str, Callable[..., TrainingSettings]] = {
+    "ours": TrainingSettings,
+    "paper": TrainingSettings.paper,
+    "plain": TrainingSettings.plain,
+}
 """What training settings start from."""
 
 
@@ -323,7 +328,7 @@ class MappingSettings(_Settings):
     max_batch: int = _field(256, "largest batch")
     batch_seconds: float = _field(0.2, "a batch is kept near this duration, so that a new view is served at once")
     readers: int = _field(2, "threads that cut patches")
-    coarsest: int = _field(16, "first lattice: every 16th patch; a power of two")
+    coarsest: int = _field(16, "first lattice: every 16th patch (coarser where these are many), or fewer")
     min_screen_px: float = _field(4.0, "no finer than this many screen pixels per patch")
     margin: float = _field(0.25, "margin around the view that is mapped next, in view sizes")
     cache: bool = _field(True, "keep maps on disk, so that a slide re-opens with its map")

@@ -57,3 +57,12 @@ def test_the_coarsest_lattice_alone_covers_all_tissue():
     coarse = lattice.representatives(16)
     done.ravel()[coarse[coarse >= 0]] = True
     assert ((lattice.donors(done) >= 0) == tissue).all()
+
+
+def test_a_very_large_slide_has_coarser_lattices():
+    """150,000 px at a stride of 224 px."""
+    lattice = Lattice(np.ones((670, 670), dtype=bool))
+    assert lattice.sizes[0] == 128
+    assert [int((lattice.representatives(size) >= 0).sum()) for size in (16, 32, 64, 128)] == [1764, 441, 121, 36]
+    assert Lattice(np.ones((100, 100), dtype=bool)).sizes[0] == 16
+    assert Lattice(np.ones((670, 670), dtype=bool), coarsest=4).sizes == [4, 2, 1]

@@ -127,3 +127,14 @@ def test_order_of_a_large_slide_is_quick():
 def test_focus_is_the_pointer_in_view_else_the_centre(pointer):
     focus = view(100, 200, 300, 400, pointer=pointer).focus
     assert focus == ((150.0, 250.0) if pointer and pointer[0] < 300 else (200.0, 300.0))
+
+
+def test_the_first_picture_of_a_very_large_slide_has_few_patches():
+    full = np.ones((670, 670), dtype=bool)
+    s = scheduler(full, Grid(full.shape, 100.0), margin=0.0)
+    stride = s.grid.stride_um
+    order = s.order(view(0, 0, 670 * stride, 670 * stride, 1e-3), full)
+    first = s.lattice.representatives(128)
+    assert set(order[: first.size]) == set(first.ravel())
+    near = s.order(view(0, 0, 40 * stride, 40 * stride), full)  # a part of it begins as on any slide
+    assert set(near[:9]) == set(s.lattice.representatives(16)[:3, :3].ravel())

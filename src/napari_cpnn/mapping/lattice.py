@@ -8,10 +8,14 @@ import numpy.typing as npt
 from napari_cpnn.geometry import IntArray
 
 COARSEST = 16
+"""The largest block of most slides."""
+
+_FIRST = 64
+"""More blocks than this are no quick first picture: a very large slide has coarser lattices too."""
 
 
 class Lattice:
-    """For each block size 1, 2, 4, ... `COARSEST` the tissue cell that stands for the block.
+    """For each block size 1, 2, 4, ... the tissue cell that stands for the block.
 
     The representative is the tissue cell nearest to the block's centre among the representatives of its four
     quarters. So lattices are nested (nothing is computed twice on the way from coarse to fine), and each block that
@@ -22,17 +26,17 @@ class Lattice:
     tissue
         ``(rows, cols)`` bool.
     coarsest
-        The largest block, a power of two.
+        The largest block, a power of two; by default `COARSEST`, and more where the tissue has many such blocks.
     """
 
-    def __init__(self, tissue: npt.NDArray[np.bool_], coarsest: int = COARSEST) -> None:
+    def __init__(self, tissue: npt.NDArray[np.bool_], coarsest: int | None = None) -> None:
         self.shape = (tissue.shape[0], tissue.shape[1])
         rows, cols = self.shape
         self._tissue = tissue
         flat = np.arange(rows * cols, dtype=np.intp).reshape(rows, cols)
         self._representatives: dict[int, IntArray] = {1: np.where(tissue, flat, -1)}
         size = 1
-        while size < coarsest:
+        while size < (coarsest or COARSEST) or (coarsest is None and self._n_blocks(size) > _FIRST):
             size *= 2
             self._representatives[size] = self._merge(self._representatives[size // 2], size)
 
@@ -44,6 +48,9 @@ class Lattice:
     def sizes(self) -> list[int]:
         """Block sizes, coarsest first."""
         return sorted(self._representatives, reverse=True)
+
+    def _n_blocks(self, size: int) -> int:
+        return int((self._representatives[size] >= 0).sum())
 
     def _merge(self, finer: IntArray, size: int) -> IntArray:
         rows, cols = -(-finer.shape[0] // 2), -(-finer.shape[1] // 2)

@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.geometry import FloatArray, Grid, IntArray, Rect
-from napari_cpnn.mapping.lattice import Lattice
+from napari_cpnn.mapping.lattice import COARSEST, Lattice
 from napari_cpnn.settings import MappingSettings
 
 #: Within a lattice, cells are taken in tiles of this many cells a side, so that neighbours share a region read.
 TILE = 4
+
+#: A lattice of more patches than this in view is no first picture: on very large slides coarser ones come before.
+_FIRST = 64
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,11 @@ class Scheduler:
         self.grid = grid
         self.lattice = lattice
         self.settings = settings
-        self._sizes = [s for s in lattice.sizes if s <= settings.coarsest]
 
     def finest(self, px_per_um: float) -> int:
         """The smallest lattice spacing, in cells, that is at least `min_screen_px` screen pixels."""
         wanted = self.settings.min_screen_px / max(px_per_um * self.grid.stride_um, 1e-12)
-        return min(self._sizes[0], 1 << math.ceil(math.log2(max(wanted, 1.0))))
+        return min(self.settings.coarsest, 1 << math.ceil(math.log2(max(wanted, 1.0))))
 
     def order(
         self,
@@ -128,15 +130,17 @@ class Scheduler:
         rows, cols = window
         if rows.stop <= rows.start or cols.stop <= cols.start:
             return []
-        parts = []
-        for size in self._sizes:
-            if size < finest:
-                break
+        parts: list[IntArray] = []
+        for size in sorted(self.lattice.sizes):
             blocks = self.lattice.representatives(size)[
                 rows.start // size : -(-rows.stop // size), cols.start // size : -(-cols.stop // size)
             ]
-            parts.append(self._near_to_far(blocks[blocks >= 0], focus))
-        return parts
+            cells = blocks[blocks >= 0]
+            if size >= finest:
+                parts.append(self._near_to_far(cells, focus))
+            if size >= self.settings.coarsest and (size < COARSEST or len(cells) <= _FIRST):
+                break
+        return parts[::-1]
 
     def _near_to_far(self, cells: IntArray, focus: FloatArray) -> IntArray:
         """Sort by distance of the tile to the focus, then by tile, so that tiles stay together."""
