@@ -162,7 +162,7 @@ def test_a_child_trains_is_stopped_and_resumed(job):
 def test_a_child_that_is_killed_says_so_and_can_be_resumed(job):
     job = job.replace(settings=job.settings.replace(max_epochs=300))
     run = ChildRun(job)
-    wait_for(lambda: run.look().epoch >= 1, run)
+    wait_for(lambda: run.look().epoch >= 2, run)
     os.kill(run.pid, signal.SIGKILL)  # as the system does when memory runs out
     assert run.wait(20) == -9
     status = run.look()

@@ -58,6 +58,7 @@ class ExploreSession:
         self._closed = False
         viewer.cursor.events.position.connect(self._pointer_moved)
         self.state.slide_changed.connect(self.read_view)
+        self.state.model_wanted.connect(self.controller.choose_model)
         viewer.layers.events.removed.connect(self._layer_removed)
 
     def slide_layers(self) -> list[Layer]:
@@ -120,6 +121,7 @@ class ExploreSession:
         self.viewer.cursor.events.position.disconnect(self._pointer_moved)
         self.watcher.stop()
         self.state.slide_changed.disconnect(self.read_view)
+        self.state.model_wanted.disconnect(self.controller.choose_model)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.controller.close()
         self.overlays.stop(viewer_lives=viewer_lives)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QWidget
 
 
 class Column(QScrollArea):
@@ -45,6 +45,12 @@ def bold_label(text: str) -> QLabel:
     font.setBold(True)
     label.setFont(font)
     return label
+
+
+def button(text: str, tooltip: str) -> QPushButton:
+    found = QPushButton(text)
+    found.setToolTip(tooltip)
+    return found
 
 
 def spacer() -> QWidget:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -104,6 +105,7 @@ class ExploreState:
 
     slide_changed = Signal()
     model_changed = Signal()
+    model_wanted = Signal(Path)
     mapper_changed = Signal()
     shown_changed = Signal()
     look_changed = Signal()
@@ -132,6 +134,10 @@ class ExploreState:
     def set_model(self, model: CPNN | None) -> None:
         self.model = model
         self.model_changed.emit()
+
+    def want_model(self, path: Path) -> None:
+        """Another dock asks the Explore dock to map with a model file."""
+        self.model_wanted.emit(path)
 
     def set_mapper(self, mapper: LiveMapper | None) -> None:
         self.mapper = mapper

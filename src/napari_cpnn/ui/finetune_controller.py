@@ -1,0 +1,325 @@
+"""What the Fine-tune dock does, without Qt: collect samples and settings, train in a child process, show the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_cpnn.errors import CpnnError, SettingsError, TrainingError
+from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
+from napari_cpnn.slides import SLIDE_SUFFIXES
+from napari_cpnn.training.job import CellsFile, SampleFiles, TrainingJob
+from napari_cpnn.ui.finetune_inputs import (
+    Reference,
+    SampleRow,
+    look_at_reference,
+    look_at_sample,
+    moved_by,
+    start_from,
+)
+from napari_cpnn.ui.finetune_run import FollowedRun
+from napari_cpnn.ui.tasks import Tasks
+
+if TYPE_CHECKING:
+    from napari_cpnn.ui.background import Background
+    from napari_cpnn.ui.state import ExploreState
+
+
+class FineTuneController:
+    """The tasks of the Fine-tune dock.
+
+    Parameters
+    ----------
+    state
+        Of the viewer: the Explore dock that listens to it shows the models.
+    background
+        How slow work is run.
+    notify
+        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+
+    Attributes
+    ----------
+    samples, reference
+        What is learned from.
+    cell_type, batch
+        Columns of the single cells.
+    preset, changes
+        The settings: a preset, and what differs from it.
+    start_model
+        The model that the run starts from.
+    out
+        The run folder; None: a new one beside the first spots is proposed.
+    run
+        The run that is shown.
+    renew
+        Whether each better model is shown at once.
+    """
+
+    samples_changed = Signal()
+    reference_changed = Signal()
+    settings_changed = Signal()
+    message_changed = Signal(str)
+
+    def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
+        self.state = state
+        self.samples: list[SampleRow] = []
+        self.reference: Reference | None = None
+        self.cell_type: str | None = None
+        self.batch: str | None = None
+        self.preset = "ours"
+        self.changes: dict[str, Any] = {}
+        self.start_model: Path | None = None
+        self.out: Path | None = None
+        self.renew = False
+        self.message = ""
+        self._background = background
+        self._tasks = Tasks(background, notify, self._say)
+        self.run = FollowedRun(background, self._tasks)
+        self.run.improved.connect(self._improved)
+        self._say()
+
+    # -- samples -------------------------------------------------------------------------------------------
+
+    def add_sample(self, files: SampleFiles) -> None:
+        """Learn from a slide with its spots, too; how they fit is looked at in the background."""
+        self.samples.append(SampleRow(files))
+        self._look_at(len(self.samples) - 1)
+
+    def add_files(self, paths: Sequence[Path], slide: SampleFiles | None = None) -> None:
+        """Add samples from files that came together: slides, told by their endings, go with spots in their order.
+
+        Spots without a slide among them belong to ``slide``.
+        """
+        slides = [path for path in paths if path.is_file() and path.name.lower().endswith(tuple(SLIDE_SUFFIXES))]
+        spots = [path for path in paths if path not in slides]
+        if not slides and slide is not None:
+            for path in spots:
+                self.add_sample(dataclasses.replace(slide, spots=path))
+        elif slides and len(slides) == len(spots):
+            for one, its_spots in zip(slides, spots, strict=True):
+                self.add_sample(SampleFiles(one, its_spots))
+        else:
+            self._tasks.fail(TrainingError("Drop one slide and its spots together, or spots when a slide is chosen."))
+
+    def set_positions(self, number: int, path: Path) -> None:
+        """The table of positions of legacy ST."""
+        self.samples[number] = SampleRow(dataclasses.replace(self.samples[number].files, positions=path))
+        self._look_at(number)
+
+    def remove_sample(self, number: int) -> None:
+        del self.samples[number]
+        self.samples_changed.emit()
+        self._tasks.set_problem("")
+
+    def apply_fix(self, number: int, fix: int = 0) -> None:
+        """Move the positions of a sample by one of the fixes that are offered."""
+        row = self.samples[number]
+        if row.fit is not None and fix < len(row.fit.fixes):
+            self.samples[number] = SampleRow(moved_by(row.files, row.fit.fixes[fix].matrix))
+            self._look_at(number)
+
+    def undo_fix(self, number: int) -> None:
+        """Positions as they are in the file."""
+        self.samples[number] = SampleRow(dataclasses.replace(self.samples[number].files, moved=None))
+        self._look_at(number)
+
+    def _look_at(self, number: int) -> None:
+        asked = self.samples[number]
+        self.samples_changed.emit()
+        self._tasks.set_problem("")
+
+        def put(row: SampleRow) -> None:
+            if asked in self.samples:  # rows are compared by identity: one that was removed or moved is gone
+                self.samples[self.samples.index(asked)] = row
+                self.samples_changed.emit()
+                self._say()
+
+        def failed(error: Exception) -> None:
+            put(dataclasses.replace(asked, busy=False, problem=str(error)))
+            if not isinstance(error, CpnnError):
+                raise error
+
+        self._background(lambda: look_at_sample(asked.files), put, failed)
+
+    # -- prototypes ----------------------------------------------------------------------------------------
+
+    def choose_reference(self, path: str | Path) -> None:
+        """Take cell types from a file of prototypes, or from single cells."""
+        self._read_reference(Path(path), None)
+
+    def choose_columns(self, cell_type: str, batch: str | None = None) -> None:
+        """Columns of the cell type and of the batch."""
+        self.cell_type, self.batch = cell_type, batch
+        self.reference_changed.emit()
+        self._tasks.set_problem("")
+
+    # -- settings ------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """What the run gets."""
+        return TRAINING_PRESETS[self.preset](**self.changes)
+
+    def choose_preset(self, name: str) -> None:
+        """Ours, the paper's or the plain head; what was changed by hand stays."""
+        self.preset = name
+        self.settings_changed.emit()
+        self._tasks.set_problem("")
+
+    def change(self, name: str, value: Any) -> bool:
+        """Change one setting; one that makes no sense is a problem of its own, and changes nothing."""
+        try:
+            changed = self.settings.replace(**{name: value})
+        except (SettingsError, TypeError) as error:
+            self.refuse(error if isinstance(error, SettingsError) else SettingsError(f"{name} cannot be {value!r}."))
+            return False
+        self.changes[name] = getattr(changed, name)
+        if name in ("weights", "backbone"):
+            self.start_model = None
+        self.settings_changed.emit()
+        self._tasks.set_problem("")
+        return True
+
+    def refuse(self, error: SettingsError) -> None:
+        """A text that is no value: say so, and show the old value again."""
+        self._tasks.fail(error)
+        self.settings_changed.emit()
+
+    def choose_start(self, path: str | Path | None) -> None:
+        """Start from the image network of a trained model; None: from the weights that the settings name."""
+        if path is None:
+            self.start_model = None
+            for name in ("weights", "backbone", "patch"):
+                self.changes.pop(name, None)
+            self.settings_changed.emit()
+            self._tasks.set_problem("")
+            return
+        path = Path(path).absolute()
+
+        def ready(changes: dict[str, Any]) -> None:
+            self.changes.update(changes)
+            self.start_model = path
+            self.settings_changed.emit()
+
+        self._tasks.run("start", f"Reading {path.name} ...", lambda: start_from(path), ready)
+
+    def choose_out(self, path: str | Path | None) -> None:
+        """The run folder of the next run."""
+        self.out = None if path is None else Path(path).expanduser().absolute()
+        self.settings_changed.emit()
+        self._tasks.set_problem("")
+
+    def run_folder(self) -> Path | None:
+        """Where the next run goes: the chosen folder, or the first free one beside the spots."""
+        if self.out is not None or not self.samples:
+            return self.out
+        parent = self.samples[0].files.spots.absolute().parent / "cpnn-runs"
+        number = 1
+        while (parent / f"run-{number}").exists():
+            number += 1
+        return parent / f"run-{number}"
+
+    # -- the run -------------------------------------------------------------------------------------------
+
+    def why_not(self) -> str:
+        """What is missing for a run, and what to do; empty when it can start."""
+        if not self.samples:
+            return "Add a slide with its spots."
+        if any(row.busy for row in self.samples):
+            return "Slides and spots are being looked at ..."
+        bad = [row for row in self.samples if not row.usable]
+        if bad:
+            return bad[0].problem
+        if self.reference is None:
+            return "Choose prototypes, or single cells to make them from."
+        if self.reference.kind == "cells" and self.cell_type is None:
+            return "Choose the column of the cell type."
+        return ""
+
+    def job(self) -> TrainingJob:
+        """The run as it would be started now."""
+        reason, out = self.why_not(), self.run_folder()
+        if reason or self.reference is None or out is None:
+            raise TrainingError(reason or "Choose a run folder.")
+        prototypes: Path | CellsFile = self.reference.path
+        if self.reference.kind == "cells":
+            prototypes = CellsFile(self.reference.path, str(self.cell_type), self.batch)
+        return TrainingJob(tuple(row.files for row in self.samples), prototypes, self.settings, out)
+
+    def train(self) -> None:
+        """Start a new run."""
+        try:
+            job = self.job()
+        except CpnnError as error:
+            self._tasks.fail(error)
+        else:
+            self.run.start(job)
+
+    def open_run(self, folder: str | Path) -> None:
+        """Show a run by its folder, whoever started it, and take over what it was made from."""
+        self.run.open(Path(folder), self._take_over)
+
+    # -- the models ----------------------------------------------------------------------------------------
+
+    def show_after(self) -> None:
+        """Map with the best model so far."""
+        if self.run.model is not None:
+            self.state.want_model(self.run.model)
+
+    def show_before(self) -> None:
+        """Map with the model that the run started from."""
+        if self.start_model is not None:
+            self.state.want_model(self.start_model)
+
+    def close(self) -> None:
+        """Take no more answers. A run goes on, and can be opened again by its folder."""
+        self._tasks.close()
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _improved(self, model: Path) -> None:
+        if self.renew:
+            self.state.want_model(model)
+
+    def _take_over(self, job: TrainingJob) -> None:
+        self.preset, self.changes = _as_changes(job.settings)
+        start = Path(job.settings.weights)
+        self.start_model = start if start.suffix == ".safetensors" and start.exists() else None
+        self.out = None
+        self.samples = []
+        for files in job.samples:
+            self.add_sample(files)
+        self.settings_changed.emit()
+        source = job.prototypes
+        if isinstance(source, CellsFile):
+            self._read_reference(source.path, (source.cell_type, source.batch))
+        else:
+            self._read_reference(source, None)
+
+    def _read_reference(self, path: Path, columns: tuple[str, str | None] | None) -> None:
+        def ready(reference: Reference) -> None:
+            self.reference = reference
+            self.cell_type, self.batch = columns or (reference.likely_column(), None)
+            self.reference_changed.emit()
+
+        self._tasks.run("reference", f"Reading {path.name} ...", lambda: look_at_reference(path), ready)
+
+    def _say(self) -> None:
+        message = self._tasks.message or ("" if self.run.running else self.why_not())
+        if message != self.message:
+            self.message = message
+            self.message_changed.emit(message)
+
+
+def _as_changes(settings: TrainingSettings) -> tuple[str, dict[str, Any]]:
+    """The preset that explains settings with the fewest changes, and these."""
+    names = [f.name for f in dataclasses.fields(settings)]
+    found = []
+    for preset, make in TRAINING_PRESETS.items():
+        start = make()
+        found.append((preset, {n: getattr(settings, n) for n in names if getattr(settings, n) != getattr(start, n)}))
+    return min(found, key=lambda item: len(item[1]))

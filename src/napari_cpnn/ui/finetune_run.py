@@ -1,0 +1,165 @@
+"""A training run as the Fine-tune dock follows it: started here or elsewhere, by its folder. No Qt here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psygnal import Signal
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.training.child import ChildRun
+from napari_cpnn.training.job import TrainingJob
+from napari_cpnn.training.watch import RunStatus, ask_to_stop, job_of_run, look_at_run, read_log
+
+if TYPE_CHECKING:
+    from napari_cpnn.ui.background import Background
+    from napari_cpnn.ui.tasks import Tasks
+
+
+class FollowedRun:
+    """One run at a time.
+
+    Parameters
+    ----------
+    background
+        How the folder is looked at.
+    tasks
+        Of the dock: what is under way, and problems.
+
+    Attributes
+    ----------
+    folder
+        The run folder; None before there is a run.
+    status
+        How it stood when it was looked at last.
+    """
+
+    changed = Signal()
+    improved = Signal(Path)
+    """There is a better model, in this file."""
+
+    def __init__(self, background: Background, tasks: Tasks) -> None:
+        self.folder: Path | None = None
+        self.status: RunStatus | None = None
+        self._child: ChildRun | None = None
+        self._background, self._tasks = background, tasks
+        self._looking = False
+
+    @property
+    def running(self) -> bool:
+        return self.status is not None and self.status.running
+
+    @property
+    def model(self) -> Path | None:
+        """The best model so far."""
+        return None if self.status is None else self.status.model
+
+    def start(self, job: TrainingJob) -> None:
+        """Train in a child process."""
+        self._tasks.run("run", "Starting ...", lambda: ChildRun(job), self._started)
+
+    def resume(self) -> None:
+        """Go on with the run that is shown."""
+        folder = self.folder
+        if folder is not None:
+            self._tasks.run("run", "Starting ...", lambda: ChildRun(job_of_run(folder)), self._started)
+
+    def stop(self) -> None:
+        """End the run after the present batch; its best model is kept."""
+        if self.folder is None or not self.running:
+            return
+        try:
+            ask_to_stop(self.folder)
+        except TrainingError as error:
+            self._tasks.fail(error)
+        else:
+            self._tasks.say("stop", "Stopping after the present batch; the best model is kept ...")
+
+    def kill(self) -> None:
+        """End a run of this session at once."""
+        if self._child is not None:
+            self._child.kill()
+
+    def open(self, folder: Path, take_over: Callable[[TrainingJob], None]) -> None:
+        """Show a run by its folder, whoever started it; ``take_over`` gets its job, where that is kept."""
+
+        def look() -> tuple[RunStatus, TrainingJob | None]:
+            status = look_at_run(folder)
+            try:
+                return status, job_of_run(folder)
+            except TrainingError:  # a run from Python has none: it can be looked at
+                return status, None
+
+        def ready(found: tuple[RunStatus, TrainingJob | None]) -> None:
+            status, job = found
+            self._child, self.folder, self.status = None, folder, None
+            if job is not None:
+                take_over(job)
+            self._set(status)
+
+        self._tasks.run("run", f"Opening {folder.name} ...", look, ready)
+
+    def check(self) -> None:
+        """Look at the run, in the background; called a few times a second."""
+        folder, child = self.folder, self._child
+        if folder is None or self._looking or not self.running:
+            return
+        self._looking = True
+
+        def ready(status: RunStatus) -> None:
+            self._looking = False
+            if folder == self.folder:
+                self._set(status)
+
+        def failed(error: Exception) -> None:
+            self._looking = False
+            self.status = None
+            self.changed.emit()
+            self._tasks.fail(error)
+
+        self._background(child.look if child is not None else lambda: look_at_run(folder), ready, failed)
+
+    def log(self) -> str:
+        """The end of what the run has written."""
+        return "" if self.folder is None else read_log(self.folder)
+
+    def text(self) -> str:
+        """Such as ``epoch 3 of 30 · held-out PCC 0.213, best 0.220 at epoch 2 · at most 4 min left``."""
+        status = self.status
+        if status is None:
+            return ""
+        if not status.history:
+            return status.text or ("Starting ..." if status.running else "no epoch is complete")
+        parts = [f"epoch {status.epoch}" + (f" of {status.max_epochs}" if status.max_epochs else "")]
+        best, pcc = status.best, status.history[-1].get("held_out_pcc", math.nan)
+        if best is not None and math.isfinite(pcc):
+            parts.append(f"held-out PCC {pcc:.3f}, best {best['held_out_pcc']:.3f} at epoch {best['epoch']:.0f}")
+        if status.running and math.isfinite(status.seconds_left):
+            parts.append(f"at most {_duration(status.seconds_left)} left")
+        elif not status.running:
+            parts.append("stopped, can be resumed" if status.resumable else "finished")
+        return " · ".join(parts)
+
+    def _started(self, child: ChildRun) -> None:
+        self._child, self.folder, self.status = child, child.folder, None
+        self._set(RunStatus(running=True))
+
+    def _set(self, status: RunStatus) -> None:
+        before, self.status = self.status, status
+        if not status.running:
+            self._tasks.say("stop", "")
+            self._tasks.set_problem(status.error)
+        self.changed.emit()
+        if before is not None and status.model is not None and status.stamp != before.stamp:
+            self.improved.emit(status.model)
+        if before is not None and before.running and status.error:
+            self._tasks.notify(TrainingError(status.error))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

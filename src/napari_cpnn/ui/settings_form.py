@@ -1,0 +1,124 @@
+"""Editors for the fields of a settings dataclass, explained by the help of each field."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLineEdit, QWidget
+
+from napari_cpnn.errors import SettingsError
+from napari_cpnn.geometry import PatchSpec
+
+
+class SettingsForm(QWidget):
+    """One editor per field.
+
+    Parameters
+    ----------
+    settings
+        The dataclass.
+    names
+        Its fields, in the order on screen.
+    change
+        Called with the name of a field and its new value, which it may refuse.
+    refuse
+        Called with a :class:`SettingsError` when a text is no value.
+    choices
+        Values to choose from, for fields that are texts.
+    """
+
+    def __init__(
+        self,
+        settings: type[Any],
+        names: Sequence[str],
+        change: Callable[[str, Any], Any],
+        refuse: Callable[[SettingsError], Any],
+        choices: dict[str, Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__()
+        self._change, self._refuse = change, refuse
+        self._hints = typing.get_type_hints(settings)
+        self.editors: dict[str, QWidget] = {}
+        fields = {field.name: field for field in dataclasses.fields(settings)}
+        layout = QFormLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for name in names:
+            editor = self._editor(name, (choices or {}).get(name))
+            editor.setToolTip(str(fields[name].metadata.get("help", name)))
+            editor.setAccessibleName(name)
+            self.editors[name] = editor
+            layout.addRow(name.replace("_", " "), editor)
+            label = layout.labelForField(editor)
+            if label is not None:
+                label.setToolTip(editor.toolTip())
+
+    def show_values(self, settings: Any) -> None:
+        """Show these settings."""
+        for name, editor in self.editors.items():
+            value = getattr(settings, name)
+            editor.blockSignals(True)
+            if isinstance(editor, QCheckBox):
+                editor.setChecked(value)
+            elif isinstance(editor, QComboBox):
+                if editor.findText(str(value)) < 0:
+                    editor.addItem(str(value))
+                editor.setCurrentText(str(value))
+            elif isinstance(editor, QLineEdit):
+                editor.setText(_text(value))
+            editor.blockSignals(False)
+
+    def _editor(self, name: str, choices: Sequence[str] | None) -> QWidget:
+        kind = self._hints[name]
+        if kind is bool:
+            box = QCheckBox()
+            box.toggled.connect(lambda on: self._change(name, on))
+            return box
+        if choices is None and typing.get_origin(kind) is Literal:
+            choices = typing.get_args(kind)
+        if choices is not None:
+            combo = QComboBox()
+            combo.addItems(list(choices))
+            combo.setMinimumContentsLength(12)
+            combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            combo.textActivated.connect(lambda text: self._change(name, text))
+            return combo
+        edit = QLineEdit()
+        edit.editingFinished.connect(lambda: self._edited(name, edit))
+        return edit
+
+    def _edited(self, name: str, edit: QLineEdit) -> None:
+        if not edit.isModified():
+            return
+        edit.setModified(False)
+        try:
+            value = _value(edit.text().strip(), self._hints[name])
+        except ValueError:
+            self._refuse(SettingsError(f"{name.replace('_', ' ')} cannot be {edit.text().strip() or 'empty'}."))
+        else:
+            self._change(name, value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, PatchSpec):
+        return f"{value.size_px} px at {value.mpp:g} µm/px"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _value(text: str, kind: Any) -> Any:
+    """A text as a value of a field's type; a :class:`ValueError` when it is none."""
+    if kind is PatchSpec:
+        size, mpp = (part for part in text.replace("µm/px", "").replace("px", "").replace("at", " ").split())
+        return PatchSpec(int(size), float(mpp))
+    if type(None) in typing.get_args(kind) and text.lower() in ("none", ""):
+        return None
+    for number in (int, float):
+        if number is kind or number in typing.get_args(kind):
+            return number(text)
+    if not text:
+        raise ValueError("empty")
+    return text
