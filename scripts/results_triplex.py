@@ -12,7 +12,6 @@ import argparse
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -26,10 +25,6 @@ from napari_cpnn.training.module import VIEWS
 from results_her2st import EPOCHS as FROZEN_EPOCHS
 from results_her2st import MINOR, REPO, mean_scores, run_all
 
-#: Of TRIPLEX, for each head alike (docs/results.md says how they were chosen).
-EPOCHS = 4
-LEARNING_RATE = 1e-4
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,6 +32,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default, help="folder with her2st, derived, pretrained-imagenet")
     parser.add_argument("--folds", nargs="+", choices=FOLDS, default=list(FOLDS))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=10, help="of TRIPLEX, for each head alike")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of TRIPLEX: transformers and heads")
     parser.add_argument("--docs", type=Path, default=REPO / "docs")
     args = parser.parse_args()
     warnings.simplefilter("ignore", CpnnWarning)
@@ -44,11 +41,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="her2st-") as folder:
         for backbone in ("frozen", "triplex"):
             study = read_study(args.data, Path(folder) / backbone, backbone)
+            if backbone == "triplex":
+                study.base = study.base.replace(max_epochs=args.epochs, learning_rate=args.learning_rate)
             for name, settings in variants(study.base).items():
                 results[name] = run_all(study, settings, args.seeds, args.folds)
                 print(name, mean_scores(results[name]).round(3).to_dict("index"), flush=True)
         n_genes = len(study.data.genes)
-    report.write_section(args.docs / "results.md", section(results, n_genes, args.folds, args.seeds))
+    report.write_section(args.docs / "results.md", section(results, n_genes, args))
 
 
 def read_study(data: Path, folder: Path, backbone: str) -> Study:
@@ -60,8 +59,6 @@ def read_study(data: Path, folder: Path, backbone: str) -> Study:
         patch=nc.PatchSpec(224, 1.0), backbone_learning_rate=0, symmetries=True, max_epochs=FROZEN_EPOCHS["cpnn"],
         context_pitch_um=200.0, max_tokens=256,
     )  # fmt: skip
-    if backbone == "triplex":
-        base = base.replace(max_epochs=EPOCHS, learning_rate=LEARNING_RATE)
     samples = [read_section(data, name) for name in SECTIONS]
     published = [published_shares(data, name) for name in SECTIONS]
     return Study.of(samples, published, (prototypes[MINOR], names[MINOR]), base, folder)
@@ -79,19 +76,21 @@ def variants(base: nc.TrainingSettings) -> dict[str, nc.TrainingSettings]:
     }
 
 
-def section(results: dict[str, list[Tested]], n_genes: int, folds: Iterable[str], seeds: int) -> str:
+def section(results: dict[str, list[Tested]], n_genes: int, args: argparse.Namespace) -> str:
     """The text of the page."""
+    folds = " ".join(map(repr, args.folds))
     means = {name: mean_scores(tested) for name, tested in results.items()}
     return "\n".join(
         [
             "## TRIPLEX on her2st",
             "",
             (
-                f"`python scripts/results_triplex.py --folds {' '.join(map(repr, folds))} --seeds {seeds}`: folds,"
+                f"`python scripts/results_triplex.py --folds {folds} --seeds {args.seeds} --epochs {args.epochs}"
+                f" --learning-rate {args.learning_rate:g}`: folds,"
                 " patches, prototypes and scores of *Heads on her2st, image network frozen*; PCC loss. SqueezeNet 1.1"
                 " with ImageNet weights"
                 " is target network and encoder, both frozen; at most 256 tokens a slide;"
-                f" {EPOCHS} epochs at a learning rate of {LEARNING_RATE:g} for every head. `frozen` is the backbone of"
+                " the same epochs and rate for every head. `frozen` is the backbone of"
                 f" that name with the same encoder and the epochs of that section. Mean over {n_genes} genes."
             ),
             "",
