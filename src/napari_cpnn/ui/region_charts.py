@@ -27,6 +27,8 @@ _PROGRAMS_COLOR, _SHIFT_COLOR, _NEUTRAL = "#8C8F96", "#C3C5CA", "#8C8F96"
 #: Cell types with bars of their own; the rest share a line.
 N_TYPES = 10
 _CHAR_PX = 6.3
+#: A contribution below this is 0.00 on screen.
+_LEAST = 0.005
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,7 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
             sheet.down()
         others = shares.iloc[N_TYPES:]
         if len(others):
-            plural = "s" if len(others) > 1 else ""
-            sheet.text(4, f"{len(others)} other type{plural}", faint=True)
+            sheet.text(4, _others(len(others)), faint=True)
             sheet.text(paper.width_px - 4, share_words(float(others["value"].sum())), align="right", faint=True)
             sheet.down()
         genes = _of(row.table, "expression")
@@ -160,7 +161,7 @@ def comparison_chart(
 ) -> Figure:
     """Differences of two regions, largest first; those whose interval excludes 0 are full and bold."""
     sheet = _Sheet(paper)
-    name_px, number_px = _columns(paper)
+    name_px, number_px = _columns(paper)[0], 152.0  # with signs and "to"
     for kinds, unit, scale in ((("share", "unlike"), "percentage points", 100.0), (("expression",), "log1p CP10k", 1)):
         part = sorted_differences(table[table["kind"].isin(kinds)]).head(n_lines)
         if part.empty:
@@ -242,11 +243,14 @@ class Part:
 def explained_parts(table: pd.DataFrame, n_types: int = 8) -> list[Part]:
     """The largest cell types, the others together, programs and shift."""
     types, rest = table.iloc[:-2], table.iloc[-2:]
-    shown, others = types.iloc[:n_types], types.iloc[n_types:]
+    n = min(n_types, max(1, int((types["value"] >= _LEAST).sum())))
+    if len(types) == n + 1:  # a line for one type more, rather than for "1 other type"
+        n += 1
+    shown, others = types.iloc[:n], types.iloc[n:]
     names = [*map(str, shown.index)]
     values, weights = [*shown["value"]], [*shown["weight"]]
     if len(others):
-        names.append(f"{len(others)} other types")
+        names.append(_others(len(others)))
         values.append(float(others["value"].sum()))
         weights.append(float(others["weight"].sum()))
     for name, value in rest["value"].items():
@@ -307,6 +311,10 @@ def region_words(row: RegionRow) -> str:
     return " · ".join(parts)
 
 
+def _others(n: int) -> str:
+    return "1 other type" if n == 1 else f"{n} other types"
+
+
 def _looks(name: str, colors: Mapping[str, str]) -> tuple[str, str]:
     """Colour and hatch of a part; what is no cell type is grey."""
     if name == SHIFT:
@@ -317,7 +325,7 @@ def _looks(name: str, colors: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _columns(paper: Paper) -> tuple[float, float]:
-    """Width of the names, and of the numbers."""
+    """Width of the names, and of numbers with their interval."""
     return 0.33 * paper.width_px, 122.0
 
 

@@ -179,13 +179,13 @@ class RegionsController:
         by_name = {region.name: region for region in regions}
         meter = self._meter
         self._run("rows", ([key_of(cmap, r) for r in regions], genes), lambda: meter.measure(cmap, regions, genes))
-        if self.pair is None:
+        first, second = (by_name.get(name) for name in self.pair or ("", ""))
+        if first is None or second is None:
             self._take("comparison", None, None)
         else:
-            first, second = (by_name[name] for name in self.pair)
             key = (key_of(cmap, first), key_of(cmap, second), genes)
             self._run("comparison", key, lambda: compared(cmap, first, second, genes, settings))
-        where = by_name[self.place] if isinstance(self.place, str) else self.place
+        where = by_name.get(self.place) if isinstance(self.place, str) else self.place
         gene = self.gene
         if where is None or not gene:
             self._take("explanation", None, None)
