@@ -19,6 +19,7 @@ from napari_cpnn.errors import TrainingError
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.module import CpnnTraining
 from napari_cpnn.training.resume import RunState
+from napari_cpnn.training.watch import look_at_run
 
 
 @pytest.fixture(autouse=True)
@@ -220,3 +221,23 @@ def test_leftovers_of_a_killed_run_are_cleared(samples, world, quick, tmp_path):
     run(samples, world, quick.replace(max_epochs=1), tmp_path)
     assert not list(tmp_path.glob(".*"))
     assert json.loads((tmp_path / "settings.json").read_text())["max_epochs"] == 1
+
+
+def test_a_run_that_was_killed_before_its_first_state_begins_anew(samples, world, quick, tmp_path, monkeypatch):
+    """Its first model is there then, which is not the result of the run."""
+    settings = quick.replace(max_epochs=1)
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_cpnn.training.run_folder.RunFolder.write_state", killed)
+        patch.setattr("napari_cpnn.training.recorder.Recorder.close", lambda _self: None)  # a kill closes nothing
+        with pytest.raises(Killed):
+            run(samples, world, settings, tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert look_at_run(tmp_path / "run").resumable
+    run(samples, world, settings, tmp_path / "run", resume=True)
+    assert not look_at_run(tmp_path / "run").resumable
+    with pytest.raises(TrainingError, match="is finished"):
+        run(samples, world, settings, tmp_path / "run", resume=True)

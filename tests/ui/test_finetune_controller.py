@@ -207,6 +207,8 @@ def test_settings_are_a_preset_and_changes(setup):
     spec = start_from(SAMPLE["model"])
     assert (c.settings.weights, c.settings.backbone) == (str(SAMPLE["model"]), spec["backbone"])
     assert "the image network" in start_text(c.settings)
+    c.change("backbone", "squeezenet")  # weights of the model fit no other network
+    assert (c.start_model, c.settings.weights) == (None, "imagenet")
     c.choose_start(None)
     assert c.settings == TrainingSettings.paper(max_epochs=3)
     assert "ImageNet" in start_text(c.settings)

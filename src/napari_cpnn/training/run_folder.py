@@ -61,7 +61,8 @@ class RunFolder:
         if not writes:
             return
         if self.model_path.exists():
-            if resume and not self._state_path.exists():
+            # The curves come after the last epoch: a run without was killed between its first model and its state.
+            if resume and not self._state_path.exists() and (self.path / "curves.png").exists():
                 raise TrainingError(f"The run in {self.path} is finished; its model is {self.model_path}.")
             if not resume:
                 unfinished = "resume it, " if self._state_path.exists() else ""

@@ -119,7 +119,9 @@ def look_at_run(folder: str | Path) -> RunStatus:
         error=str(event.get("error", "")) if kind == "failed" and not running else "",
         model=model if model.exists() else None,
         stamp=model.stat().st_mtime_ns if model.exists() else 0,
-        resumable=not running and (not model.exists() or (folder / "resume.safetensors").exists()),
+        # A run without curves was killed between its first model and the state to resume from.
+        resumable=not running
+        and (not (folder / "curves.png").exists() or (folder / "resume.safetensors").exists()),
     )
 
 

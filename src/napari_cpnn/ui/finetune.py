@@ -28,7 +28,7 @@ from napari_cpnn.ui.curves import Curves
 from napari_cpnn.ui.finetune_controller import FineTuneController
 from napari_cpnn.ui.finetune_inputs import start_text
 from napari_cpnn.ui.finetune_samples import SamplesBox
-from napari_cpnn.ui.parts import Column, bold_label, button, line, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.parts import Column, bold_label, button, choose_data, line, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.settings_form import SettingsForm
 from napari_cpnn.ui.state import state_of
 
@@ -246,7 +246,7 @@ class FineTune(QWidget):
                 combo.addItem(column.text, column.name)
                 labels = "\n".join(f"{label}: {n:,}" for label, n in list(column.counts.items())[:40])
                 combo.setItemData(combo.count() - 1, labels, Qt.ItemDataRole.ToolTipRole)
-            combo.setCurrentIndex(max(0, combo.findData(chosen)))
+            choose_data(combo, chosen)
 
     def _columns_chosen(self) -> None:
         self.controller.choose_columns(self.cell_type.currentData(), self.batch.currentData())
@@ -276,7 +276,7 @@ class FineTune(QWidget):
         for path in dict.fromkeys([*recent_models.known_models(), *([start] if start is not None else [])]):
             self.start.addItem(f"{path.parent.name}/{path.name}", path)
         self.start.addItem(_MODEL_FILE)
-        self.start.setCurrentIndex(max(0, self.start.findData(start or settings.weights)))
+        choose_data(self.start, start or settings.weights)
         self.start_text.setText(start_text(settings))
         self._fill_out()
         self.before.setEnabled(start is not None)

@@ -178,8 +178,10 @@ class FineTuneController:
             self.refuse(error if isinstance(error, SettingsError) else SettingsError(f"{name} cannot be {value!r}."))
             return False
         self.changes[name] = getattr(changed, name)
-        if name in ("weights", "backbone"):
-            self.start_model = None
+        if name in ("weights", "backbone") and self.start_model is not None:
+            self.start_model = None  # its weights fit no other network
+            if name == "backbone":
+                self.changes.pop("weights", None)
         self.settings_changed.emit()
         self._tasks.set_problem("")
         return True

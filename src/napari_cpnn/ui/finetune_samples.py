@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QVBoxLayout, QWidget
 
 from napari_cpnn.training.job import SampleFiles
 from napari_cpnn.ui.finetune_controller import FineTuneController
-from napari_cpnn.ui.parts import bold_label, button, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.parts import bold_label, button, choose_data, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.slide_layers import is_slide_layer, mpp_of_layer, path_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class SamplesBox(QWidget):
         if self._slide_file is not None:
             self.slide.addItem(self._slide_file.name, (self._slide_file, None))
         self.slide.addItem(_SLIDE_FILE)
-        self.slide.setCurrentIndex(max(0, self.slide.findData(chosen)) if chosen else 0)
+        choose_data(self.slide, chosen or self.slide.itemData(0))
 
     def _slide_chosen(self, index: int) -> None:
         if self.slide.itemText(index) != _SLIDE_FILE or self.slide.itemData(index) is not None:

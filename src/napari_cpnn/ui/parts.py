@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QWidget
 
@@ -67,6 +69,12 @@ def slim_combo(tooltip: str) -> QComboBox:
     combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     combo.setToolTip(tooltip)
     return combo
+
+
+def choose_data(combo: QComboBox, value: Any) -> None:
+    """Choose the entry with this data, or the first; ``findData`` knows Python's objects by identity only."""
+    found = (i for i in range(combo.count()) if combo.itemData(i) == value)
+    combo.setCurrentIndex(next(found, 0))
 
 
 def line() -> QFrame:
