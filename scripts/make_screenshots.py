@@ -16,10 +16,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.training.job import SampleFiles
 from napari_cpnn.ui.explore import Explore
+from napari_cpnn.ui.finetune import FineTune
 from napari_cpnn.ui.launch import pump, save_screenshot, start_viewer, wait_until_mapped
+from napari_cpnn.ui.regions import Regions
 
 REPO = Path(__file__).resolve().parents[1]
 WINDOW = (1500, 900)
@@ -42,6 +46,13 @@ SCENES: dict[str, tuple[tuple[float, float, float] | None, Callable[[Explore], N
     "gene": (CLOSE, lambda dock: dock.controller.show_gene("ERBB2")),
     "dominant": (None, lambda dock: dock.controller.show_dominant()),
     "blend": (CLOSE, lambda dock: dock.types.check(["Cancer Epithelial", "T-cells", "CAFs"])),
+}
+
+#: Pictures of the Regions dock, and corners (y, x) of what is drawn, um.
+REGION_SCENES = ("regions", "explain")
+OUTLINES = {
+    "Tumour": [(1400.0, 950.0), (1300.0, 1800.0), (2350.0, 2050.0), (2900.0, 1500.0), (2300.0, 1000.0)],
+    "Stroma": [(2950.0, 850.0), (2900.0, 1950.0), (3750.0, 2100.0), (3650.0, 900.0)],
 }
 
 
@@ -93,7 +104,66 @@ def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) ->
                 pump(0.3)
                 wait_until_mapped(viewer, dock)
                 save_small(viewer, folder / f"{name}.png")
+        if set(names) & set(REGION_SCENES):
+            region_pictures(viewer, dock, [name for name in names if name in REGION_SCENES], folder)
+        if "finetune" in names:
+            fine_tune_picture(viewer, dock, folder)
         viewer.close()
+
+
+def region_pictures(viewer, dock: Explore, names: list[str], folder: Path) -> None:
+    """Two regions, what is in one of them, and which cell types make a gene there."""
+    regions = Regions(viewer)
+    viewer.window.add_dock_widget(regions, name="Regions (napari-cpnn)", area="right", tabify=True)
+    viewer.reset_view()
+    dock.controller.show_gene("ERBB2")
+    wait_until_mapped(viewer, dock)
+    regions.draw.click()
+    regions.layer.add([list(corners) for corners in OUTLINES.values()], shape_type="polygon")
+    regions.layer.features = {"name": list(OUTLINES)}
+    regions.draw.click()
+    for name in names:
+        if name == "explain":
+            regions.tabs.setCurrentWidget(regions.explanation)
+            regions.controller.explain("Tumour")
+            regions.controller.show_contribution("Cancer Epithelial")
+        pump(1.0)
+        while not regions.is_settled:
+            pump(0.1)
+        pump(1.0)
+        dock.session.overlays.paint_now()
+        save_small(viewer, folder / f"{name}.png")
+    regions.shut_down()
+
+
+def fine_tune_picture(viewer, explore: Explore, folder: Path) -> None:
+    """A run from the sample's model, after some epochs."""
+    dock = FineTune(viewer)
+    viewer.window.add_dock_widget(dock, name="Fine-tune (napari-cpnn)", area="right", tabify=True)
+    sample, controller = sample_folder(), dock.controller
+    viewer.reset_view()
+    explore.controller.show_dominant()
+    wait_until_mapped(viewer, explore)
+    controller.add_sample(SampleFiles(sample / SAMPLE_FILES["slide"], sample / SAMPLE_FILES["spots"]))
+    controller.choose_reference(sample / SAMPLE_FILES["prototypes"])
+    controller.choose_start(sample / SAMPLE_FILES["model"])
+    while controller.message:
+        pump(0.1)
+    # Small patches and few genes: a picture, and no good model.
+    for name, value in {"patch": PatchSpec(64, 1.0), "genes": "variable", "n_genes": 50, "max_epochs": 20}.items():
+        controller.change(name, value)
+    with tempfile.TemporaryDirectory() as runs:
+        controller.choose_out(Path(runs) / "run-1")
+        dock.train.click()
+        while not controller.run.running or controller.run.status.epoch < 6:
+            pump(0.2)
+            if controller.run.status is not None and controller.run.status.error:
+                raise SystemExit(controller.run.status.error)
+        save_small(viewer, folder / "finetune.png")
+        dock.stop.click()
+        while controller.run.running:
+            pump(0.2)
+    dock.shut_down()
 
 
 def prepare(viewer) -> None:
@@ -126,7 +196,12 @@ def one_picture(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[*SCENES, "coarse"], help="of the sample's pictures, these")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*SCENES, *REGION_SCENES, "finetune", "coarse"],
+        help="of the sample's pictures, these",
+    )
     parser.add_argument("--folder", type=Path, default=REPO / "docs" / "images", help="of the sample's pictures")
     parser.add_argument("--slide", type=Path, help="one picture of this slide")
     parser.add_argument("--model", type=Path)
@@ -143,7 +218,7 @@ def main() -> None:
         return
     sample = sample_folder()
     slide, model = sample / SAMPLE_FILES["slide"], args.model or sample / SAMPLE_FILES["model"]
-    sample_pictures(args.only or ["coarse", *SCENES], args.folder, slide, model)
+    sample_pictures(args.only or ["coarse", *SCENES, *REGION_SCENES, "finetune"], args.folder, slide, model)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from fakes import GENES, TYPES, ColorModel
 from napari_cpnn.geometry import Grid, Rect
-from napari_cpnn.mapping import CompositionMap
+from napari_cpnn.mapping import CompositionMap, MapProgress
 from napari_cpnn.regions import Region, compare_regions, explain_gene, read_regions, summarise_regions
 from napari_cpnn.slides import Slide
 from napari_cpnn.ui import regions_controller as module
@@ -54,6 +54,10 @@ class AtOnce:
 class FakeMapper:
     def __init__(self, cmap):
         self.map, self.areas = cmap, None
+        self.now = MapProgress(3, 12, 0, 84.2, True, False, "")
+
+    def progress(self):
+        return self.now
 
     def map_areas(self, areas):
         self.areas = areas
@@ -109,6 +113,11 @@ def test_it_says_what_to_do_next(setup, cmap):
     assert controller.message().startswith("1 of 2 regions are not mapped in full")
     assert controller.needs_mapping()
     controller.map_regions()
+    assert controller.message().endswith("Mapping: 3 of 12 patches.")
+    state.mapper.now = MapProgress(3, 12, 0, 0, False, False, "")
+    assert "press Live" in controller.message()
+    state.mapper.now = MapProgress(12, 12, 2, 0, True, True, "")
+    assert "2 patches are unreadable" in controller.message()
     assert state.mapper.areas == [Rect(0, 0, 1000, 1000), Rect(2500, 0, 3500, 1000)]
     fill(cmap, range(30, 40))
     controller.check()
@@ -215,11 +224,14 @@ def test_a_gene_is_explained_at_a_click_and_in_a_region(setup, cmap):
     pd.testing.assert_frame_equal(controller.explanation.table, explain_gene(cmap, "ERBB2", region))
     controller.show_contribution("Purple")
     assert state.shown == Shown("contribution", ("ERBB2", "Purple"))
-    assert (state.shown.name, state.shown.title) == ("ERBB2 from Purple", "Gene: ERBB2 from Purple")
+    assert (state.shown.name, state.shown.title) == ("ERBB2 from Purple", "ERBB2 from Purple")
     assert state.shown.unit == "log1p CP10k"
     assert controller.gene == "ERBB2"
     controller.show_contribution("")
     assert state.shown == Shown("gene", ("ERBB2",))
+    state.set_shown(Shown("dominant"))
+    controller.check()
+    assert controller.explanation.table is not None  # the last gene stays explained
     for place, said in (((50.0, 4500.0), "no tissue"), ((-5.0, 0.0), "no tissue"), ((3900.0, 50.0), "not mapped yet")):
         controller.explain(place)
         assert controller.explanation.table is None
@@ -259,10 +271,17 @@ def test_tables_and_outlines_are_written(setup, tmp_path):
     told.clear()
     ready()
     controller.set_regions([square(0, 0, 900, 900), square(0, 1000, 900, 2900, "B")])
+    controller.set_genes(["CD3E"])
     for _ in range(2):  # the dialog has asked about the file that is there
         controller.write_table(tmp_path / "table.csv")
     table = pd.read_csv(tmp_path / "table.csv", keep_default_na=False, na_values={"low": "", "high": ""})
-    pd.testing.assert_frame_equal(table, controller.table())
+    measured = table[table["kind"] != "part"].drop(columns=["slide", "model"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(measured, pd.concat([row.table for row in controller.rows], ignore_index=True))
+    for region in ("A", "B"):  # the parts of a gene sum to it
+        part = table[(table["region"] == region) & (table["kind"] == "part")]
+        assert len(part) == len(TYPES) + 2
+        whole = table[(table["region"] == region) & (table["kind"] == "expression")]["value"].item()
+        assert part["value"].sum() == pytest.approx(whole, abs=1e-4)
     assert set(table["slide"]) == {"section"}
     assert set(table["model"]) == {"quick model"}
     controller.write_comparison(tmp_path / "difference.csv")

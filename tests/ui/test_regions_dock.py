@@ -115,7 +115,7 @@ def test_the_story_on_the_sample(regions, wait, qtbot, tmp_path, monkeypatch):
     dock.explanation.part.activated.emit(1)
     assert state.shown == Shown("contribution", ("ERBB2", largest))
     overlay = other.session.overlays.layer_of("contribution")
-    assert overlay.name == f"Gene: ERBB2 from {largest} (log1p CP10k)"
+    assert overlay.name == f"ERBB2 from {largest} (log1p CP10k)"
     assert overlay.visible
     assert overlay.colorbar.visible
     assert viewer.layers.index(overlay) < viewer.layers.index(dock.layer)  # regions stay on top

@@ -59,9 +59,8 @@ class ChartView(QWidget):
             self._timer.start()
 
     def stop(self) -> None:
-        """Take no more pictures: the dock is going."""
+        """Take no more pictures: the dock is going, or gone."""
         self._stopped = True
-        self._timer.stop()
 
     def save(self, path: Path, source: str) -> None:
         """Draw it into a PNG or SVG, on white, with the names of slide and model below.
@@ -102,7 +101,7 @@ class ChartView(QWidget):
 
     def _render(self) -> None:
         draw, ratio, request = self._draw, self.devicePixelRatioF(), self._request
-        if draw is None:
+        if draw is None or self._stopped:
             return
         if self._busy:  # one at a time; the next follows
             self._timer.start()

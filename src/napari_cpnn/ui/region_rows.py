@@ -110,6 +110,21 @@ class RegionMeter:
             return RegionRow(region, tissue)
 
 
+def full_table(cmap: CompositionMap, rows: Sequence[RegionRow]) -> pd.DataFrame:
+    """The tables of all rows as one, and for each gene the parts that sum to it (kind ``part``)."""
+    tables = []
+    for row in rows:
+        if row.table is None:
+            continue
+        tables.append(row.table)
+        for gene in row.table.loc[row.table["kind"] == "expression", "name"]:
+            parts = explain_gene(cmap, gene, row.region)
+            named = {"kind": "part", "name": [f"{gene} from {part}" for part in parts.index], "value": parts["value"]}
+            empty = {"low": np.nan, "high": np.nan, "unit": "log1p CP10k"}
+            tables.append(pd.DataFrame({"region": row.region.name, **named, **empty}))
+    return pd.concat(tables, ignore_index=True)
+
+
 def write_csv(table: pd.DataFrame, path: str | Path) -> None:
     """Write a table; the file appears when it is complete, in place of one that is there.
 

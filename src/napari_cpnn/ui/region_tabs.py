@@ -19,6 +19,9 @@ from napari_cpnn.ui.regions_controller import RegionsController
 
 _PICTURES = "Picture (*.png);;Vector graphics (*.svg)"
 
+#: From this share of unlike tissue on, a region gets a warning; 5 % of held-out training tissue is called unlike, too.
+_MUCH = 0.2
+
 
 class _Tab(QWidget):
     """A chart with what belongs to it, and buttons that save it."""
@@ -83,11 +86,13 @@ class CompositionTab(_Tab):
         self.chart.show_chart((lambda paper: composition_chart(measured, colors, paper)) if measured else None)
         self.save_figure.setEnabled(bool(measured))
         self.save_table.setEnabled(any(r.table is not None for r in self.controller.rows))
-        few = [r for r in measured if r.value("patches") > 0 and r.no_interval]
+        few = any(r.no_interval for r in measured)
         if rows and not measured:
             self.say("Nothing is mapped in it yet." if rows[0].tissue_mm2 else "There is no tissue in it.")
         else:
-            self.say("No interval: the region is smaller than three blocks of 0.5 mm." if few else "")
+            unlike = any(r.value("unlike") > _MUCH for r in measured)
+            texts = ["Much of it is unlike the training tissue: do not rely on these numbers."] if unlike else []
+            self.say(" ".join([*texts, *(["No interval: it is smaller than three blocks of 0.5 mm."] if few else [])]))
 
     def show_genes(self) -> None:
         """List the chosen genes."""

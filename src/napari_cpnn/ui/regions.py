@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget, QVBoxLayout, QW
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.regions import Region
 from napari_cpnn.ui.background import QtBackground
+from napari_cpnn.ui.chart_view import ChartView
 from napari_cpnn.ui.overlays import OVERLAY_KEY
 from napari_cpnn.ui.parts import Column, bold_label, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.region_layer import add_regions, name_all, names_of, new_layer, regions_of, set_names
@@ -160,8 +161,21 @@ class Regions(QWidget):
         controller.rows_changed.connect(self._rows_changed)
         controller.comparison_changed.connect(self.comparison.show_comparison)
         controller.explanation_changed.connect(self.explanation.show_explanation)
-        background = self.background
-        self.destroyed.connect(lambda *_: background.close(wait=True))
+        self.destroyed.connect(self._end_of(self.background, controller, [tab.chart for tab in self._tabs]))
+
+    @staticmethod
+    def _end_of(
+        background: QtBackground, controller: RegionsController, charts: list[ChartView]
+    ) -> Callable[..., None]:
+        """What is left to do when the widget is no more: answers that are under way must find nobody."""
+
+        def end(*_: Any) -> None:
+            controller.close()
+            for chart in charts:
+                chart.stop()
+            background.close(wait=True)
+
+        return end
 
     def event(self, event: QEvent) -> bool:
         """Notice that the dock is closed: napari then takes this widget out of it."""

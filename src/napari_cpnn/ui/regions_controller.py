@@ -20,6 +20,7 @@ from napari_cpnn.ui.region_rows import (
     bounds_of,
     compared,
     explained,
+    full_table,
     key_of,
     write_csv,
 )
@@ -83,7 +84,8 @@ class RegionsController:
         self._meter = RegionMeter(self.settings)
         self._asked: dict[str, Any] = {}
         self._running: set[str] = set()
-        self._closed = False
+        self._closed = self._asked_to_map = False
+        self._gene = ""
 
     def close(self) -> None:
         """Take no more answers."""
@@ -139,9 +141,11 @@ class RegionsController:
 
     @property
     def gene(self) -> str:
-        """The gene on screen, whole or in part."""
+        """The gene on screen, whole or in part; while something else is on screen, the last one."""
         shown = self.state.shown
-        return "" if shown is None else shown.gene
+        if shown is not None and shown.gene:
+            self._gene = shown.gene
+        return self._gene if self._gene and self.find_gene(self._gene) == self._gene else ""
 
     def show_gene(self, text: str) -> str:
         """Show a gene over the slide; a sentence when the model does not predict it."""
@@ -162,6 +166,7 @@ class RegionsController:
     def map_regions(self) -> None:
         """Map what is missing in the regions, after the view."""
         if self.state.mapper is not None:
+            self._asked_to_map = True
             self.state.mapper.map_areas([bounds_of(region) for region in self._regions])
 
     # -- measuring -----------------------------------------------------------------------------------------
@@ -264,11 +269,11 @@ class RegionsController:
 
     def write_table(self, path: str | Path) -> None:
         """Write what is known of all regions as CSV, a line per region and quantity."""
-        table = self.table()
-        if table.empty:
+        rows, cmap, source = list(self.rows), self.state.map, self.source()
+        if cmap is None or all(row.table is None for row in rows):
             self._notify(RegionsError("Nothing is measured yet: draw regions on mapped tissue first."))
             return
-        self.work(lambda: write_csv(table, path))
+        self.work(lambda: write_csv(full_table(cmap, rows).assign(**source), path))
 
     def write_comparison(self, path: str | Path) -> None:
         """Write the comparison as CSV."""
@@ -278,11 +283,6 @@ class RegionsController:
             return
         named = table.assign(first_region=self.pair[0], second_region=self.pair[1], **self.source())
         self.work(lambda: write_csv(named, path))
-
-    def table(self) -> pd.DataFrame:
-        """All rows as one table, with the names of slide and model."""
-        tables = [row.table for row in self.rows if row.table is not None]
-        return pd.concat(tables, ignore_index=True).assign(**self.source()) if tables else pd.DataFrame()
 
     def source(self) -> dict[str, str]:
         """Names of slide and model, for tables and figures."""
@@ -313,8 +313,20 @@ class RegionsController:
         part = [row for row in self.rows if row.mapped < _ALL]
         if part:
             n = f"{len(part)} of {len(self.rows)} regions are" if len(self.rows) > 1 else "The region is"
-            return f"{n} not mapped in full, and numbers are of the mapped part. Press Map regions."
+            return f"{n} not mapped in full, and numbers are of the mapped part. {self._mapping_words()}"
         return ""
+
+    def _mapping_words(self) -> str:
+        """What becomes of tissue that is not mapped."""
+        mapper = self.state.mapper
+        if mapper is None or not self._asked_to_map:
+            return "Press Map regions."
+        progress = mapper.progress()
+        if not progress.running:
+            return "Mapping is paused: press Live in the Explore dock."
+        if not progress.idle:
+            return f"Mapping: {progress.done:,} of {progress.wanted:,} patches."
+        return f"{progress.failed:,} patches are unreadable." if progress.failed else "Press Map regions."
 
     def needs_mapping(self) -> bool:
         """Whether some tissue of a region is not mapped."""

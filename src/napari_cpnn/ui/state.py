@@ -53,8 +53,10 @@ class Shown:
         """What the layer and the legend say."""
         if self.kind == "type":
             return f"Cell type: {self.name}"
-        if self.kind in ("gene", "contribution"):
+        if self.kind == "gene":
             return f"Gene: {self.name}"
+        if self.kind == "contribution":
+            return self.name
         return "Dominant cell type" if self.kind == "dominant" else "Blend of cell types"
 
     @property
