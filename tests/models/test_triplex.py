@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.models import CPNN, build_model, load_model, predict_symmetric, save_model
 from napari_cpnn.models.backbones.squeezenet import SqueezeNetFeatures
+from napari_cpnn.models.heads import _mlp
 from napari_cpnn.models.triplex import (
     CENTER,
     SIDE,
@@ -262,6 +263,19 @@ def test_a_model_comes_back_from_its_file(
     assert again.needs_surroundings
     assert again.encoder_fingerprint == model.encoder_fingerprint
     assert torch.equal(model(images)[0], again(images)[0])
+
+
+@pytest.mark.parametrize("hidden", [16, 32, 64])
+@pytest.mark.parametrize("n_out", [1, 2, 3, 4, 25])
+def test_a_head_gives_the_same_bits_wherever_a_patch_stands(n_out: int, hidden: int) -> None:
+    torch.manual_seed(0)
+    mlp = _mlp(64, hidden, n_out).eval()
+    features = torch.randn(1, 64).expand(8, 64)
+    with torch.inference_mode():
+        assert len(torch.unique(mlp(features), dim=0)) == 1
+        row = mlp(features)[0]
+        expected = torch.nn.functional.linear(mlp[:-1](features[:1]), mlp[-1].weight, mlp[-1].bias)[0]
+    torch.testing.assert_close(row, expected)
 
 
 @pytest.mark.parametrize("head", ["cpnn", "linear"])

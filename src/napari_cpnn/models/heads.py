@@ -10,6 +10,9 @@ from napari_cpnn.models.card import ModelSpec
 #: Standard deviation of the programs' genes at the start: small, so that the composition speaks first.
 _PROGRAM_SCALE = 0.01
 
+#: Layers of so few outputs are summed row by row.
+_FEW = 3
+
 #: ``T (C, G), alpha (G,), beta (G,), V (R, G)``
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -93,14 +96,27 @@ def _programs(n_features: int, spec: ModelSpec) -> nn.Module | None:
     if not spec.n_programs:
         return None
     if spec.program_net == "linear":
-        return nn.Linear(n_features, spec.n_programs)
+        return _Linear(n_features, spec.n_programs)
     return _mlp(n_features, spec.hidden, spec.n_programs)
 
 
 def _mlp(n_in: int, hidden: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(n_in, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, n_out)
+        nn.Linear(n_in, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), _Linear(hidden, n_out)
     )
+
+
+class _Linear(nn.Linear):
+    """A linear layer whose last bits do not depend on where a row stands.
+
+    Libraries of matrix products treat results of one to three columns as a special case that depends on it; their few
+    products are summed row by row here.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.training or self.out_features > _FEW:
+            return super().forward(values)
+        return (values[:, None] * self.weight).sum(dim=-1) + self.bias
 
 
 class LinearHead(nn.Module):

@@ -73,7 +73,9 @@ class PositionEncoding(nn.Module):
         query, token = torch.nonzero((apart.abs() < 2).all(dim=-1), as_tuple=True)
         # (pairs, taps): the overlap of a token with each tap, the product of two triangles.
         overlap = (1 - (apart[query, token][:, None] - self.taps).abs()).clamp(min=0).prod(dim=-1)
-        added = torch.zeros_like(queries).index_add(0, query, (overlap @ self.weight) * tokens[token])
+        brought = (overlap @ self.weight) * tokens[token]
+        # Under an enclosing autocast the product may be in another precision than the sum.
+        added = torch.zeros_like(queries).index_add(0, query, brought.to(queries.dtype))
         return queries + added + self.bias
 
 
