@@ -191,7 +191,7 @@ class FineTune(QWidget):
         controller.run.changed.connect(self._run_changed)
         controller.message_changed.connect(self._message_changed)
         self.timer.timeout.connect(controller.run.check)
-        self.destroyed.connect(self._close)
+        self.destroyed.connect(lambda: self._close())  # noqa: PLW0108 -- Qt drops methods of what is destroyed
 
     def event(self, event: QEvent) -> bool:
         """Notice that the dock is closed: napari then takes this widget out of it."""
