@@ -116,8 +116,8 @@ def region_pictures(viewer, dock: Explore, names: list[str], folder: Path) -> No
     regions = Regions(viewer)
     viewer.window.add_dock_widget(regions, name="Regions (napari-cpnn)", area="right", tabify=True)
     viewer.reset_view()
-    dock.controller.show_gene("ERBB2")
     wait_until_mapped(viewer, dock)
+    dock.controller.show_gene("ERBB2")
     regions.draw.click()
     regions.layer.add([list(corners) for corners in OUTLINES.values()], shape_type="polygon")
     regions.layer.features = {"name": list(OUTLINES)}
@@ -130,7 +130,7 @@ def region_pictures(viewer, dock: Explore, names: list[str], folder: Path) -> No
         pump(1.0)
         while not regions.is_settled:
             pump(0.1)
-        pump(1.0)
+        pump(3.0)
         dock.session.overlays.paint_now()
         save_small(viewer, folder / f"{name}.png")
     regions.shut_down()

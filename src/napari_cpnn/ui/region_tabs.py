@@ -213,7 +213,8 @@ class ExplanationTab(_Tab):
 
     def show_explanation(self) -> None:
         """Draw the explanation, or say why there is none."""
-        explanation, colors = self.controller.explanation, self.controller.colors()
+        explanation, colors, place = self.controller.explanation, self.controller.colors(), self.controller.place
+        self.where.setCurrentText(place if isinstance(place, str) else self._CLICK)
         drawn = explanation is not None and explanation.table is not None
         self.chart.show_chart((lambda paper: explanation_chart(explanation, colors, paper)) if drawn else None)
         self.save_figure.setEnabled(drawn)
