@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default, help="folder with her2st, derived, pretrained-imagenet")
     parser.add_argument("--folds", nargs="+", choices=FOLDS, default=list(FOLDS))
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=10, help="of TRIPLEX, for each head alike")
+    parser.add_argument("--epochs", type=int, default=5, help="of TRIPLEX, for each head alike")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="of TRIPLEX: transformers and heads")
     parser.add_argument("--docs", type=Path, default=REPO / "docs")
     args = parser.parse_args()
