@@ -120,8 +120,7 @@ def look_at_run(folder: str | Path) -> RunStatus:
         model=model if model.exists() else None,
         stamp=model.stat().st_mtime_ns if model.exists() else 0,
         # A run without curves was killed between its first model and the state to resume from.
-        resumable=not running
-        and (not (folder / "curves.png").exists() or (folder / "resume.safetensors").exists()),
+        resumable=not running and (not (folder / "curves.png").exists() or (folder / "resume.safetensors").exists()),
     )
 
 
