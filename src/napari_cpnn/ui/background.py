@@ -36,7 +36,11 @@ class QtBackground(QObject):
     def __call__(
         self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
     ) -> None:
-        future = self._pool.submit(work)
+        try:
+            future = self._pool.submit(work)
+        except RuntimeError:  # the program is ending: no thread can be begun, and nobody waits for an answer
+            work()
+            return
         future.add_done_callback(lambda f: self._finished.emit(f, done, failed))
 
     def close(self, *, wait: bool = False) -> None:

@@ -14,6 +14,7 @@ from napari_cpnn.ui.background import QtBackground
 from napari_cpnn.ui.explore_controller import ExploreController
 from napari_cpnn.ui.legend import CanvasLegend
 from napari_cpnn.ui.overlays import Overlays
+from napari_cpnn.ui.parts import stop_timer
 from napari_cpnn.ui.slide_layers import PATH_KEY, is_slide_layer, mpp_of_layer
 from napari_cpnn.ui.state import ExploreState, state_of
 from napari_cpnn.ui.viewport import ViewportWatcher, pointer_um, read_viewport
@@ -116,8 +117,10 @@ class ExploreSession:
         if self._closed:
             return
         self._closed = True
-        self.news.stop()
-        self.pointer.stop()
+        if not viewer_lives:
+            self.state.go_silent()
+        stop_timer(self.news)
+        stop_timer(self.pointer)
         self.viewer.cursor.events.position.disconnect(self._pointer_moved)
         self.watcher.stop()
         self.state.slide_changed.disconnect(self.read_view)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.components.overlays import TextOverlay
 from qtpy.QtCore import QTimer
 
+from napari_cpnn.ui.parts import stop_timer
 from napari_cpnn.ui.state import ExploreState, TypeRow
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class CanvasLegend:
 
     def stop(self, *, viewer_lives: bool) -> None:
         """Take everything off the canvas, unless the viewer is going anyway."""
-        self._timer.stop()
+        stop_timer(self._timer)
         if viewer_lives:
             for i in range(len(self._written)):
                 del self._viewer.canvas.overlays[f"{_PREFIX}{i}"]
@@ -104,7 +105,7 @@ class CanvasLegend:
         if self._warm_one() or self._next() is not None:
             self._timer.start(WARM_STEP_MS)
         else:
-            self._timer.stop()
+            stop_timer(self._timer)
 
     def _next(self) -> int | None:
         """The first text that is not yet what it should be."""

@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_cpnn.mapping import DONE, FAILED, CompositionMap
 from napari_cpnn.palette import type_colors
 from napari_cpnn.ui import painting
+from napari_cpnn.ui.parts import stop_timer
 from napari_cpnn.ui.slide_layers import grid_transform
 from napari_cpnn.ui.state import ExploreState, Shown
 
@@ -107,7 +108,7 @@ class Overlays(QObject):
 
     def stop(self, *, viewer_lives: bool = True) -> None:
         """Disconnect, and remove the layers unless the viewer is going anyway."""
-        self._timer.stop()
+        stop_timer(self._timer)
         if viewer_lives:
             self._remove_all()
         self._unfollow()
@@ -132,7 +133,7 @@ class Overlays(QObject):
     def _map_changed(self) -> None:
         self._remove_all()
         if self._state.map is None:
-            self._timer.stop()
+            stop_timer(self._timer)
             return
         self._shown_changed()
         self._timer.start()

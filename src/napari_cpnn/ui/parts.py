@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QWidget
 
 
@@ -24,6 +25,12 @@ class Column(QScrollArea):
         if event.type() in (QEvent.Type.StyleChange, QEvent.Type.Show):
             self.updateGeometry()
         return super().event(event)
+
+
+def stop_timer(timer: QTimer) -> None:
+    """Stop a timer, also while the program ends, when Qt may have deleted it before us."""
+    with suppress(RuntimeError):
+        timer.stop()
 
 
 def row(*widgets: QWidget) -> QHBoxLayout:

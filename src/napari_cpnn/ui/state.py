@@ -167,6 +167,12 @@ class ExploreState:
             self.message = message
             self.message_changed.emit(message)
 
+    def go_silent(self) -> None:
+        """Tell nobody any more: the program ends, and widgets that listened may be gone already."""
+        for name, signal in vars(type(self)).items():
+            if isinstance(signal, Signal):
+                getattr(self, name).disconnect()
+
 
 _STATES: WeakKeyDictionary[Any, ExploreState] = WeakKeyDictionary()
 

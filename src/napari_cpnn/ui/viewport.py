@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_cpnn.geometry import FloatArray, Mpp
 from napari_cpnn.mapping import Viewport
+from napari_cpnn.ui.parts import stop_timer
 from napari_cpnn.ui.slide_layers import world_bounds_um, world_to_um
 
 if TYPE_CHECKING:
@@ -99,6 +100,6 @@ class ViewportWatcher(QObject):
 
     def stop(self) -> None:
         """Disconnect from the viewer."""
-        self._timer.stop()
+        stop_timer(self._timer)
         for source in self._sources:
             source.disconnect(self._poke)
