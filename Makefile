@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 # A display where there is one, a virtual one elsewhere.
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
-.PHONY: demo test lint unit setup clean
+.PHONY: demo test lint unit coverage setup clean
 
 demo: setup
 	$(SCREEN) $(BIN)/napari-cpnn demo $(if $(SCREEN),--screenshot demo.png)
@@ -23,6 +23,10 @@ lint: setup
 	$(BIN)/npe2 validate src/napari_cpnn/napari.yaml
 
 unit: setup
+	$(SCREEN) $(BIN)/python -m pytest
+
+# The same with coverage, which takes longer.
+coverage: setup
 	$(SCREEN) $(BIN)/python -m pytest --cov --cov-report=term
 
 setup: $(STAMP)
