@@ -53,16 +53,11 @@ def peak_gib() -> float:
 
 
 def wait_for_picture(mapper: LiveMapper, rect: Rect) -> float:
-    """Show ``rect``; seconds until every tissue cell in it shows something: until each coarse block has its patch."""
-    size = mapper.settings.coarsest
-    rows, cols = mapper.grid.window(rect)
-    blocks = mapper.map.lattice.representatives(size)[
-        rows.start // size : -(-rows.stop // size), cols.start // size : -(-cols.stop // size)
-    ]
-    awaited, event = blocks[blocks >= 0], threading.Event()
+    """Show ``rect``; seconds until every tissue cell in it shows something, its own value or that of a coarse block."""
+    window, event = mapper.grid.window(rect), threading.Event()
 
     def look(_cells: object) -> None:
-        if (mapper.map.state.reshape(-1)[awaited] == DONE).all():
+        if (mapper.map.donors()[window] >= 0)[mapper.map.tissue[window]].all():
             event.set()
 
     mapper.map.changed.connect(look)
