@@ -15,7 +15,6 @@ from napari_cpnn.models import load_model
 from napari_cpnn.regions import Region, explain_gene, read_regions, summarise_regions
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.ui import recent_models
-from napari_cpnn.ui import regions as module
 from napari_cpnn.ui.region_layer import add_regions, new_layer, regions_of
 from napari_cpnn.ui.regions import Regions
 from napari_cpnn.ui.state import Shown
@@ -32,7 +31,7 @@ def regions(explore, wait, monkeypatch):
         other = explore(*paths)
         dock = Regions(other.session.viewer)
         dock.told = []
-        monkeypatch.setattr(module, "show_warning", dock.told.append)
+        monkeypatch.setattr("napari_cpnn.ui.dock.show_warning", dock.told.append)
         other.session.viewer.window.add_dock_widget(dock, name="Regions")
         docks.append(dock)
         return other, dock

@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.colormaps import ensure_colormap
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QEvent, QSize
-from qtpy.QtWidgets import QButtonGroup, QFileDialog, QMenu, QPushButton, QRadioButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QButtonGroup, QFileDialog, QMenu, QPushButton, QRadioButton
 
-from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui import painting
-from napari_cpnn.ui.background import QtBackground
 from napari_cpnn.ui.compare_controller import CompareController, Quantity
+from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.gene_table import GeneTable
-from napari_cpnn.ui.parts import Column, bold_label, line, row, spacer, text_label
+from napari_cpnn.ui.parts import bold_label, line, row, spacer, text_label
 from napari_cpnn.ui.scatter import Scatter
 from napari_cpnn.ui.spots_layer import SpotsLayer
-from napari_cpnn.ui.state import state_of
 
 if TYPE_CHECKING:
     import napari
@@ -35,7 +32,7 @@ _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
 )
 
 
-class Compare(QWidget):
+class Compare(Dock):
     """napari widget: spots, their fit to the slide, the gene on screen, and a table of all genes.
 
     Parameters
@@ -45,29 +42,19 @@ class Compare(QWidget):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
-        self.state = state_of(napari_viewer)
-        self.background = QtBackground()
-        self.controller = CompareController(self.state, self.background, _notify)
+        super().__init__(napari_viewer, "compare")
+        self.controller = CompareController(self.state, self.background, self.notify)
         self.spots_layer = SpotsLayer(napari_viewer)
-        self._docked = self._closed = False
         self._build()
         self._connect()
         self._spots_changed()
         self._compared_changed()
-        self._message_changed(self.controller.message)
-
-    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        return QSize(380, 720)
+        self.say(self.controller.message)
 
     # -- layout --------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 6, 8, 6)
-        column.setSpacing(6)
+        column = self.column
         self.open_file = QPushButton("Open spots ...")
         self.open_file.setToolTip("a table of legacy ST, .h5ad, or a matrix .h5 of Space Ranger")
         self.open_folder = QPushButton("Open folder ...")
@@ -77,12 +64,11 @@ class Compare(QWidget):
         self.explore = QPushButton("Open Explore")
         self.explore.setToolTip("choose slide and model in the Explore dock")
         self.spots_text = text_label()
-        self.message = text_label()
         self.fix = QPushButton("Fix")
         self.fix_menu = QMenu(self)
         self.fix.setMenu(self.fix_menu)
         self.fix.setToolTip("move the spots so that they lie on the tissue")
-        column.addLayout(row(bold_label("Spots"), self.open_file, self.open_folder))
+        column.addLayout(self.first_row("Spots", self.open_file, self.open_folder))
         column.addWidget(self.spots_text)
         column.addWidget(self.message)
         column.addLayout(row(self.fix, self.explore, spacer()))
@@ -111,18 +97,12 @@ class Compare(QWidget):
         self.save_chart = QPushButton("Save chart ...")
         self.save_chart.setToolTip("the chart as PNG, SVG or PDF")
         column.addLayout(row(self.save_table, self.save_chart, spacer()))
-        area = Column()
-        area.setWidget(inside)
-        area.setWidgetResizable(True)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
 
     def _connect(self) -> None:
         controller = self.controller
         self.open_file.clicked.connect(self._choose_file)
         self.open_folder.clicked.connect(self._choose_folder)
-        self.explore.clicked.connect(self._open_explore)
+        self.explore.clicked.connect(self.open_explore)
         self.quantity_group.buttonClicked.connect(self._quantity_clicked)
         self.table.chosen.connect(controller.choose_gene)
         self.scatter.selected.connect(self.spots_layer.mark)
@@ -131,29 +111,15 @@ class Compare(QWidget):
         controller.spots_changed.connect(self._spots_changed)
         controller.compared_changed.connect(self._compared_changed)
         controller.quantity_changed.connect(self._gene_changed)
-        controller.message_changed.connect(self._message_changed)
+        controller.message_changed.connect(self.say)
         self.state.look_changed.connect(self._paint_spots)
-        background = self.background
-        self.destroyed.connect(lambda *_: background.close(wait=True))
 
-    def event(self, event: QEvent) -> bool:
-        """Notice that the dock is closed: napari then takes this widget out of it."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parentWidget() is not None:
-                self._docked = True
-            elif self._docked:
-                self.shut_down()
-        return super().event(event)
-
-    def shut_down(self) -> None:
+    def _end(self, *, viewer_lives: bool) -> None:
         """Take our layer away and give the colours back."""
-        if self._closed:
-            return
-        self._closed = True
         self.state.look_changed.disconnect(self._paint_spots)
         self.controller.close()
-        self.spots_layer.close()
-        self.background.close()
+        if viewer_lives:
+            self.spots_layer.close()
 
     # -- spots ---------------------------------------------------------------------------------------------
 
@@ -172,9 +138,6 @@ class Compare(QWidget):
         name = QFileDialog.getExistingDirectory(self, "Open a folder of Space Ranger, or SpatialData")
         if name:
             self.controller.open_spots(name)
-
-    def _open_explore(self) -> None:
-        self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
 
     def _spots_changed(self) -> None:
         controller, slide = self.controller, self.state.slide
@@ -247,10 +210,6 @@ class Compare(QWidget):
         name = next(name for name, one in self.quantities.items() if one is button)
         self.controller.choose_quantity(name)  # type: ignore[arg-type]
 
-    def _message_changed(self, message: str) -> None:
-        self.message.setText(message)
-        self.message.setVisible(bool(message))
-
     # -- files ---------------------------------------------------------------------------------------------
 
     def _save_table(self) -> None:
@@ -267,7 +226,3 @@ class Compare(QWidget):
                 self.scatter.save(name)
             except (OSError, ValueError) as error:
                 show_warning(f"The chart cannot be written to {name}: {error}.")
-
-
-def _notify(error: CpnnError) -> None:
-    show_warning(str(error))

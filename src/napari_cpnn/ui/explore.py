@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
     QDoubleSpinBox,
@@ -22,10 +22,11 @@ from qtpy.QtWidgets import (
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui import recent_models
 from napari_cpnn.ui.cell_type_list import CellTypeList
+from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.explore_session import ExploreSession
 from napari_cpnn.ui.gene_box import GeneBox
 from napari_cpnn.ui.look_box import LookBox
-from napari_cpnn.ui.parts import Column, bold_label, line, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.parts import bold_label, line, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.slide_layers import path_of
 from napari_cpnn.ui.words import model_card, model_label, slide_label
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _OPEN = "Open a model file ..."
 
 
-class Explore(QWidget):
+class Explore(Dock):
     """napari widget, see DESIGN: slide, model and progress; cell types; gene; colours; what is under the pointer.
 
     Parameters
@@ -47,11 +48,9 @@ class Explore(QWidget):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer, settings: MappingSettings | None = None) -> None:
-        super().__init__()
-        self.session = ExploreSession(napari_viewer, settings)
+        super().__init__(napari_viewer, "explore")
+        self.session = ExploreSession(napari_viewer, self.background, self.notify, settings)
         self.controller = self.session.controller
-        self.state = self.session.state
-        self._docked = False
         self._filling = False
         self._build()
         self._connect()
@@ -60,9 +59,6 @@ class Explore(QWidget):
         self.session.choose_newest()
         self._refresh_all()
 
-    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        return QSize(380, 720)
-
     def is_settled(self) -> bool:
         """Whether the present view is mapped and painted."""
         return self.session.is_settled()
@@ -70,10 +66,7 @@ class Explore(QWidget):
     # -- layout --------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 6, 8, 6)
-        column.setSpacing(6)
+        column = self.column
         self._build_top(column)
         column.addWidget(line())
         self._build_types(column)
@@ -91,12 +84,6 @@ class Explore(QWidget):
         self.readout.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         column.addWidget(self.readout)
         column.addStretch(0)
-        area = Column()
-        area.setWidget(inside)
-        area.setWidgetResizable(True)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
 
     def _build_top(self, column: QVBoxLayout) -> None:
         self.slide = slim_combo("the slide to explore")
@@ -121,8 +108,7 @@ class Explore(QWidget):
         self.whole.setCheckable(True)
         self.whole.setToolTip("after the view, map the rest of the slide")
         self.progress = text_label()
-        self.message = text_label()
-        column.addLayout(row(bold_label("Slide"), self.slide))
+        column.addLayout(self.first_row("Slide", self.slide))
         column.addWidget(self.mpp_row)
         column.addLayout(row(bold_label("Model"), self.model, self.info))
         column.addLayout(row(self.live, self.whole, spacer()))
@@ -171,23 +157,12 @@ class Explore(QWidget):
         state.message_changed.connect(self._message_changed)
         session.news.timeout.connect(self._news)
         session.pointer.timeout.connect(self._read_pointer)
-        self.destroyed.connect(lambda: session.close(viewer_lives=False))
 
-    def event(self, event: QEvent) -> bool:
-        """Notice that the dock is closed: napari then takes this widget out of it."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parentWidget() is not None:
-                self._docked = True
-            elif self._docked:
-                self.shut_down()
-        return super().event(event)
-
-    def shut_down(self) -> None:
+    def _end(self, *, viewer_lives: bool) -> None:
         """Stop mapping and take our layers away."""
         for source in self._layer_events:
             source.disconnect(self._layers_changed)
-        self._layer_events = []
-        self.session.close(viewer_lives=True)
+        self.session.close(viewer_lives=viewer_lives)
 
     # -- slide and model -----------------------------------------------------------------------------------
 
@@ -346,8 +321,7 @@ class Explore(QWidget):
     def _message_changed(self, message: str) -> None:
         if self.controller.problem is not None:
             self._fill_models()  # a file that could not be loaded is not the model
-        self.message.setText(message)
-        self.message.setVisible(bool(message))
+        self.say(message)
 
     def _news(self) -> None:
         self.controller.check()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_warning
 from qtpy.QtCore import QTimer
 
 from napari_cpnn.errors import CpnnError
@@ -37,15 +37,22 @@ class ExploreSession:
     ----------
     viewer
         napari's viewer, or the proxy that plugins get.
+    background, notify
+        As for :class:`ExploreController`.
     settings
         How live maps are made.
     """
 
-    def __init__(self, viewer: ViewerModel, settings: MappingSettings | None = None) -> None:
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        background: QtBackground,
+        notify: Callable[[CpnnError], None],
+        settings: MappingSettings | None = None,
+    ) -> None:
         self.viewer = viewer
         self.state: ExploreState = state_of(viewer)
-        self.background = QtBackground()
-        self.controller = ExploreController(self.state, self.background, _notify, settings)
+        self.controller = ExploreController(self.state, background, notify, settings)
         self.overlays = Overlays(viewer, self.state)
         self.legend = CanvasLegend(viewer, self.state)
         self.legend.warm_up()
@@ -132,8 +139,6 @@ class ExploreSession:
         self.state.set_slide(None, None)
         self.state.set_model(None)
         self.state.set_shown(None)
-        # When the program is about to end, the cache must be written before the interpreter goes.
-        self.background.close(wait=not viewer_lives)
 
     def _pointer_moved(self, _event: Any = None) -> None:
         if not self.pointer.isActive():
@@ -146,7 +151,3 @@ class ExploreSession:
     def _show_scale_bar(self) -> None:
         bar = self.viewer.canvas.overlays.scale_bar
         bar.visible, bar.box = True, True
-
-
-def _notify(error: CpnnError) -> None:
-    show_warning(str(error))

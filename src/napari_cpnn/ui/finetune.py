@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_info, show_warning
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from napari.utils.notifications import show_info
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -20,17 +20,25 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
 from napari_cpnn.ui import recent_models
-from napari_cpnn.ui.background import QtBackground
 from napari_cpnn.ui.curves import Curves
+from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.finetune_controller import FineTuneController
 from napari_cpnn.ui.finetune_inputs import start_text
 from napari_cpnn.ui.finetune_samples import SamplesBox
-from napari_cpnn.ui.parts import Column, bold_label, button, choose_data, line, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.parts import (
+    bold_label,
+    button,
+    choose_data,
+    line,
+    row,
+    slim_combo,
+    spacer,
+    stop_timer,
+    text_label,
+)
 from napari_cpnn.ui.settings_form import SettingsForm
-from napari_cpnn.ui.state import state_of
 
 if TYPE_CHECKING:
     import napari
@@ -44,7 +52,7 @@ _CELLS = "Prototypes or single cells (*.h5ad *.h5 *.RData *.rda);;All files (*)"
 _SHORT = ("backbone", "max_epochs", "learning_rate")
 
 
-class FineTune(QWidget):
+class FineTune(Dock):
     """napari widget: samples, cell types, settings, the run with its curves, and the models before and after.
 
     Parameters
@@ -54,12 +62,8 @@ class FineTune(QWidget):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
-        self.state = state_of(napari_viewer)
-        self.background = QtBackground()
-        self.controller = FineTuneController(self.state, self.background, _notify)
-        self._docked = self._closed = False
+        super().__init__(napari_viewer, "finetune")
+        self.controller = FineTuneController(self.state, self.background, self.notify)
         self.timer = QTimer()
         self.timer.setInterval(_LOOK_MS)
         self.setAcceptDrops(True)
@@ -68,20 +72,15 @@ class FineTune(QWidget):
         self._reference_changed()
         self._settings_changed()
         self._run_changed()
-        self._message_changed(self.controller.message)
+        self.say(self.controller.message)
         self.timer.start()
-
-    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        return QSize(380, 720)
 
     # -- layout --------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 6, 8, 6)
-        column.setSpacing(6)
+        column = self.column
         self.samples = SamplesBox(self.viewer, self.controller)
+        column.addLayout(self.first_row("Slides and their spots", spacer()))
         column.addWidget(self.samples)
         column.addWidget(line())
         self._build_reference(column)
@@ -90,12 +89,6 @@ class FineTune(QWidget):
         column.addWidget(line())
         self._build_run(column)
         column.addStretch(1)
-        area = Column()
-        area.setWidget(inside)
-        area.setWidgetResizable(True)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
 
     def _build_reference(self, column: QVBoxLayout) -> None:
         self.reference = button("Choose ...", "a file of prototypes, or single cells with their cell types")
@@ -144,7 +137,6 @@ class FineTune(QWidget):
         self.stop = button("Stop", "end the run after the present batch; its best model is kept")
         self.resume = button("Resume", "go on with the run after its last epoch")
         self.open_run = button("Open run ...", "show a run by its folder, also one that is still going on")
-        self.message = text_label()
         self.run_text = text_label()
         self.curves = Curves()
         self.before = button("Before", "map with the model that the run started from")
@@ -189,33 +181,18 @@ class FineTune(QWidget):
         controller.reference_changed.connect(self._reference_changed)
         controller.settings_changed.connect(self._settings_changed)
         controller.run.changed.connect(self._run_changed)
-        controller.message_changed.connect(self._message_changed)
+        controller.message_changed.connect(self.say)
         self.timer.timeout.connect(controller.run.check)
-        self.destroyed.connect(lambda: self._close())  # noqa: PLW0108 -- Qt drops methods of what is destroyed
 
-    def event(self, event: QEvent) -> bool:
-        """Notice that the dock is closed: napari then takes this widget out of it."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parentWidget() is not None:
-                self._docked = True
-            elif self._docked:
-                self.shut_down()
-        return super().event(event)
-
-    def shut_down(self) -> None:
+    def _end(self, *, viewer_lives: bool) -> None:
         """Let go of the viewer. A run goes on in its own process; *Open run ...* finds it again."""
-        if self._closed:
-            return
-        self.samples.shut_down()
-        if self.controller.run.running:
-            show_info(f"Training goes on; Open run ... in a new Fine-tune dock shows it: {self.controller.run.folder}")
-        self._close()
-
-    def _close(self) -> None:
-        self._closed = True
-        self.timer.stop()
+        stop_timer(self.timer)
         self.controller.close()
-        self.background.close()
+        if viewer_lives:
+            self.samples.shut_down()
+            if self.controller.run.running:
+                folder = self.controller.run.folder
+                show_info(f"Training goes on; Open run ... in a new Fine-tune dock shows it: {folder}")
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 (Qt's name)
         """Take files."""
@@ -325,21 +302,13 @@ class FineTune(QWidget):
     def _renew_toggled(self, on: bool) -> None:
         self.controller.renew = on
         if on:
-            self._open_explore()
+            self.open_explore()
 
     def _show(self, show: Callable[[], None]) -> None:
-        self._open_explore()
+        self.open_explore()
         show()
 
     def _open_explore(self) -> None:
         """The Explore dock shows models; open it when it is not there."""
         if not len(self.state.model_wanted):
             self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
-
-    def _message_changed(self, message: str) -> None:
-        self.message.setText(message)
-        self.message.setVisible(bool(message))
-
-
-def _notify(error: CpnnError) -> None:
-    show_warning(str(error))

@@ -66,7 +66,7 @@ def open_viewer(
         wait_until_mapped(viewer, dock)
         save_screenshot(viewer, Path(screenshot))
     finally:
-        dock.session.close(viewer_lives=False)
+        dock.end(viewer_lives=False)
         if screenshot is not None:
             viewer.close()
 

@@ -6,7 +6,17 @@ from contextlib import suppress
 from typing import Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QPushButton, QScrollArea, QSizePolicy, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QWidget,
+)
 
 
 class Column(QScrollArea):
@@ -59,6 +69,15 @@ def bold_label(text: str) -> QLabel:
 def button(text: str, tooltip: str) -> QPushButton:
     found = QPushButton(text)
     found.setToolTip(tooltip)
+    return found
+
+
+def tool_button(text: str, tooltip: str) -> QToolButton:
+    """A small one, with a sign in place of a word."""
+    found = QToolButton()
+    found.setText(text)
+    found.setToolTip(tooltip)
+    found.setAutoRaise(True)
     return found
 
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Shapes
-from napari.utils.notifications import show_warning
-from qtpy.QtCore import QEvent, QSize, QTimer
-from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.regions import Region
-from napari_cpnn.ui.background import QtBackground
-from napari_cpnn.ui.chart_view import ChartView
+from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.overlays import OVERLAY_KEY
-from napari_cpnn.ui.parts import Column, bold_label, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.parts import row, slim_combo, spacer, stop_timer
 from napari_cpnn.ui.region_layer import add_regions, name_all, names_of, new_layer, regions_of, set_names
 from napari_cpnn.ui.region_table import RegionTable
 from napari_cpnn.ui.region_tabs import ComparisonTab, CompositionTab, ExplanationTab
 from napari_cpnn.ui.regions_controller import RegionsController
-from napari_cpnn.ui.state import state_of
 from napari_cpnn.ui.viewport import pointer_um
 
 if TYPE_CHECKING:
@@ -38,7 +35,7 @@ _GEOJSON = "GeoJSON (*.geojson *.json)"
 _UNFINISHED = ("adding", "changing", "removing")
 
 
-class Regions(QWidget):
+class Regions(Dock):
     """napari widget: a layer of regions, a table of them, and tabs for composition, comparison and explanation.
 
     Parameters
@@ -48,14 +45,10 @@ class Regions(QWidget):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
-        self.state = state_of(napari_viewer)
-        self.background = QtBackground()
-        self.controller = RegionsController(self.state, self.background, _notify)
+        super().__init__(napari_viewer, "regions")
+        self.controller = RegionsController(self.state, self.background, self.notify)
         self.layer: Shapes | None = None
         self._places: list[int] = []
-        self._docked = self._closed = False
         self._edited = QTimer(self)
         self._edited.setSingleShot(True)
         self._edited.setInterval(DEBOUNCE_MS)
@@ -67,9 +60,6 @@ class Regions(QWidget):
         self._model_changed()
         self._regions_changed()
         self._ticks.start()
-
-    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        return QSize(380, 720)
 
     @property
     def is_settled(self) -> bool:
@@ -88,7 +78,6 @@ class Regions(QWidget):
         self.read.setToolTip("annotations of QuPath, in pixels of this slide")
         self.write = QPushButton("Export GeoJSON ...")
         self.write.setToolTip("the regions as annotations that QuPath opens")
-        self.message = text_label()
         self.map = QPushButton("Map regions")
         self.map.setToolTip("map all tissue of the regions, wherever you look")
         self.explore = QPushButton("Open Explore")
@@ -111,23 +100,14 @@ class Regions(QWidget):
         ):
             self.tabs.addTab(tab, text)
             self.tabs.setTabToolTip(self.tabs.count() - 1, tip)
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 6, 8, 6)
-        column.setSpacing(6)
-        column.addLayout(row(bold_label("Regions"), self.layers, self.draw))
+        column = self.column
+        column.addLayout(self.first_row("Regions", self.layers, self.draw))
         column.addLayout(row(self.read, self.write, spacer()))
         column.addWidget(self.message)
         column.addLayout(row(self.map, self.explore, spacer()))
         column.addWidget(self.table)
         column.addWidget(self.tabs)
         column.addStretch(1)
-        area = Column()
-        area.setWidget(inside)
-        area.setWidgetResizable(True)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
 
     def _connect(self) -> None:
         controller, state = self.controller, self.state
@@ -154,54 +134,28 @@ class Regions(QWidget):
         self.read.clicked.connect(self._choose_file)
         self.write.clicked.connect(self._choose_target)
         self.map.clicked.connect(controller.map_regions)
-        self.explore.clicked.connect(self._open_explore)
+        self.explore.clicked.connect(self.open_explore)
         self.table.chosen.connect(self._line_chosen)
         self.table.renamed.connect(self._rename)
         self.table.removed.connect(self._remove)
         controller.rows_changed.connect(self._rows_changed)
         controller.comparison_changed.connect(self.comparison.show_comparison)
         controller.explanation_changed.connect(self.explanation.show_explanation)
-        self.destroyed.connect(self._end_of(self.background, controller, [tab.chart for tab in self._tabs]))
 
-    @staticmethod
-    def _end_of(
-        background: QtBackground, controller: RegionsController, charts: list[ChartView]
-    ) -> Callable[..., None]:
-        """What is left to do when the widget is no more: answers that are under way must find nobody."""
-
-        def end(*_: Any) -> None:
-            controller.close()
-            for chart in charts:
-                chart.stop()
-            background.close(wait=True)
-
-        return end
-
-    def event(self, event: QEvent) -> bool:
-        """Notice that the dock is closed: napari then takes this widget out of it."""
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parentWidget() is not None:
-                self._docked = True
-            elif self._docked:
-                self.shut_down()
-        return super().event(event)
-
-    def shut_down(self) -> None:
+    def _end(self, *, viewer_lives: bool) -> None:
         """Stop listening; the regions stay, they are a layer of the user."""
-        if self._closed:
-            return
-        self._closed = True
-        self._ticks.stop()
-        self._edited.stop()
-        self.choose_layer(None)
         self.controller.close()
         for tab in self._tabs:
             tab.chart.stop()
+        stop_timer(self._ticks)
+        stop_timer(self._edited)
+        if not viewer_lives:
+            return
+        self.choose_layer(None)
         for source, react in [*self._viewer_events, *self._state_events]:
             source.disconnect(react)
         with suppress(ValueError):
             self.viewer.mouse_drag_callbacks.remove(self._pressed)
-        self.background.close()
 
     # -- the layer -----------------------------------------------------------------------------------------
 
@@ -236,7 +190,7 @@ class Regions(QWidget):
             for source in (layer.events.data, layer.events.features):
                 source.connect(self._layer_edited)
             layer.events.mode.connect(self._mode_changed)
-        if not self._closed:
+        if not self._ended:
             self._mode_changed()
             self._edited.start()
 
@@ -270,7 +224,7 @@ class Regions(QWidget):
         """The layer of the regions, made when there is none."""
         if self.layer is None:
             if self.state.layer is None:
-                show_warning("Open a slide first, and choose it in the Explore dock: regions are drawn on it.")
+                self.notify(CpnnError("Open a slide first and choose it in the Explore dock: regions are drawn on it."))
                 return None
             made = new_layer(self.state.layer)
             self.viewer.add_layer(made)
@@ -365,9 +319,6 @@ class Regions(QWidget):
         rows = self.controller.rows
         self.composition.show_rows([rows[i] for i in self.table.selected() if i < len(rows)])
 
-    def _open_explore(self) -> None:
-        self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
-
     # -- clicks on the slide -------------------------------------------------------------------------------
 
     def _pressed(self, _viewer: Any, event: Any) -> Iterator[None]:
@@ -387,14 +338,10 @@ class Regions(QWidget):
             self.explanation.show_names()
 
     def _explains(self) -> bool:
-        return not self._closed and self.isVisible() and self.tabs.currentWidget() is self.explanation
+        return not self._ended and self.isVisible() and self.tabs.currentWidget() is self.explanation
 
     def _point(self) -> tuple[float, float] | None:
         layer, slide = self.state.layer, self.state.slide
         if layer is None or slide is None or slide.mpp is None:
             return None
         return pointer_um(self.viewer, layer, slide.mpp)
-
-
-def _notify(error: CpnnError) -> None:
-    show_warning(str(error))

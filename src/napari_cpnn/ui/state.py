@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 
 from psygnal import Signal
 
+from napari_cpnn.ui.history import History
+
 if TYPE_CHECKING:
     from napari.layers import Layer
 
@@ -103,6 +105,8 @@ class ExploreState:
         ``None`` until a model is there.
     message
         One line that says what is going on or what to do next.
+    history
+        The last choices in all docks, which can be taken back.
     """
 
     slide_changed = Signal()
@@ -115,6 +119,7 @@ class ExploreState:
     limits_changed = Signal()
 
     def __init__(self) -> None:
+        self.history = History()
         self.layer: Layer | None = None
         self.slide: Slide | None = None
         self.model: CPNN | None = None
