@@ -7,11 +7,9 @@ from qtpy.QtCore import QRect, QSize, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_cpnn.ui.painting import color_table
+from napari_cpnn.painting import color_table, format_value, on_tissue
 
 _BAR_PX = 12
-#: Between eosin pink and white: what a faint overlay lies on.
-_TISSUE = np.array([236, 214, 226], dtype=float)
 
 
 class ColorBar(QWidget):
@@ -45,14 +43,6 @@ class ColorBar(QWidget):
         painter.drawText(room, Qt.AlignmentFlag.AlignRight, high)
 
 
-def format_value(value: float, unit: str) -> str:
-    """Shares in per cent, expression with two decimals."""
-    return f"{100 * value:.0f} %" if unit.startswith("share") else f"{value:.2f}"
-
-
 def _gradient(colormap: str) -> QImage:
-    table = color_table(colormap)
-    alpha = table[:, 3:4]
-    rgb = table[:, :3] * 255 * alpha + _TISSUE * (1 - alpha)
-    pixels = np.ascontiguousarray(np.rint(rgb).astype(np.uint8)[None])
+    pixels = np.ascontiguousarray(np.rint(255 * on_tissue(color_table(colormap))).astype(np.uint8)[None])
     return QImage(pixels.tobytes(), 256, 1, 3 * 256, QImage.Format.Format_RGB888).copy()

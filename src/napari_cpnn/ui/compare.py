@@ -10,7 +10,7 @@ from napari.utils.colormaps import ensure_colormap
 from napari.utils.notifications import show_warning
 from qtpy.QtWidgets import QButtonGroup, QFileDialog, QMenu, QPushButton, QRadioButton
 
-from napari_cpnn.ui import painting
+from napari_cpnn import painting
 from napari_cpnn.ui.compare_controller import CompareController, Quantity
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.gene_table import GeneTable

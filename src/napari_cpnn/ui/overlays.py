@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image
 from napari.utils.colormaps import Colormap
 from qtpy.QtCore import QObject, QTimer
 
-from napari_cpnn.mapping import DONE, FAILED, CompositionMap
-from napari_cpnn.palette import type_colors
-from napari_cpnn.ui import painting
+from napari_cpnn import painting
+from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.ui.parts import stop_timer
 from napari_cpnn.ui.slide_layers import grid_transform
 from napari_cpnn.ui.state import ExploreState, Shown
@@ -44,7 +42,7 @@ class Overlay:
         self.shown = shown
         self.cmap = cmap
         self.revision = -1
-        self.auto = _auto_range(shown)
+        self.auto = painting.auto_range(shown)
         self.painter = painting.Painter(cmap.tissue)
         self._painter_revision = -1
         self.layer = Image(
@@ -62,8 +60,7 @@ class Overlay:
         """Give the painter the present state of the map."""
         revision = self.cmap.revision
         if revision != self._painter_revision:
-            state = self.cmap.state.copy()
-            self.painter.update(self.cmap.donors(), state == DONE, state == FAILED)
+            painting.catch_up(self.painter, self.cmap)
             self._painter_revision = revision
         self.revision = revision
 
@@ -71,7 +68,7 @@ class Overlay:
         """Take another quantity of the same slot."""
         if shown != self.shown:
             self.shown = shown
-            self.auto = _auto_range(shown)
+            self.auto = painting.auto_range(shown)
             self.layer.name = _layer_name(shown)
         self.revision = -1
 
@@ -204,9 +201,7 @@ class Overlays(QObject):
         try:
             if overlay.layer.opacity != look.opacity:
                 overlay.layer.opacity = look.opacity
-            # Between two categories there is no colour in the middle.
-            smooth = look.smooth and overlay.shown.kind != "dominant"
-            mode = "linear" if smooth else "nearest"
+            mode = "linear" if look.is_smooth(overlay.shown) else "nearest"
             if overlay.layer.interpolation2d != mode:
                 overlay.layer.interpolation2d = mode
             name = f"cpnn {look.colormap}"
@@ -255,33 +250,11 @@ class Overlays(QObject):
 
     def _paint(self, overlay: Overlay) -> None:
         overlay.catch_up()
-        cmap, shown, painter = overlay.cmap, overlay.shown, overlay.painter
-        limits = (0.0, 1.0)
-        if shown.has_range:
-            values = painter.shown(_values(cmap, shown))
-            limits = self._limits(overlay, values)
-            painter.paint_values(values, painting.color_table(self._state.look.colormap), limits)
-        elif shown.kind == "dominant":
-            colors = painting.hex_colors(list(type_colors(cmap.cell_types).values()))
-            painter.paint_dominant(painter.shown(cmap.dominant()), colors)
-        else:
-            shares = [painter.shown(cmap.weight(name)) for name in shown.names]
-            colors = [type_colors(cmap.cell_types)[name] for name in shown.names]
-            empty = np.zeros((painter.n_visible, 0), dtype=np.float32)
-            painter.paint_blend(np.stack(shares, axis=1) if shares else empty, painting.hex_colors(colors))
+        limits = painting.paint(
+            overlay.painter, overlay.cmap, overlay.shown, self._state.look, overlay.auto, at_rest=self._at_rest()
+        )
         self._set_limits(overlay, limits)
         overlay.layer.refresh(thumbnail=False, highlight=False, extent=False)
-
-    def _limits(self, overlay: Overlay, values: painting.FloatMap) -> painting.Range:
-        look = self._state.look
-        if look.range_mode == "manual":
-            low, high = look.manual
-            return low, max(high, low + 1e-6)
-        if look.range_mode == "full":
-            if overlay.shown.kind == "type":
-                return 0.0, 1.0
-            return 0.0, max(float(values.max(initial=0.0)), 1e-3)
-        return overlay.auto.update(values, overlay.painter.n_done, self._at_rest())
 
     def _at_rest(self) -> bool:
         mapper = self._state.mapper
@@ -296,19 +269,6 @@ class Overlays(QObject):
             self._setting = False
         if overlay.shown == self._state.shown:
             self._state.set_limits(limits)
-
-
-def _values(cmap: CompositionMap, shown: Shown) -> painting.FloatMap:
-    """What is shown in each cell, ``(rows, cols)``."""
-    if shown.kind == "type":
-        return cmap.weight(shown.name)
-    return cmap.expression(shown.gene) if shown.kind == "gene" else cmap.contribution(*shown.names)
-
-
-def _auto_range(shown: Shown) -> painting.AutoRange:
-    # 5 % of a patch is a handful of nuclei; 0.1 in log1p CP10k is a tenth of the expression.
-    # A contribution is a part of the whole, so it starts from nothing.
-    return painting.AutoRange(from_zero=shown.kind != "gene", least=0.05 if shown.kind == "type" else 0.1)
 
 
 def _layer_name(shown: Shown) -> str:

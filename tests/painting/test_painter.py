@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from napari_cpnn.ui import painting
-from napari_cpnn.ui.painting import FAILED_COLOR, FAINTEST, AutoRange, Painter, color_table
+from napari_cpnn import painting
+from napari_cpnn.painting import FAILED_COLOR, FAINTEST, AutoRange, Painter, color_table
 
 
 def painter_of(donors, done=None, failed=None, tissue=None):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from napari_cpnn.geometry import IntArray
 
 FloatMap = npt.NDArray[np.float32]
 Range = tuple[float, float]
+Number = TypeVar("Number", bound=np.generic)
 
 COLORMAPS = ("viridis", "magma", "inferno", "cividis", "turbo", "Reds", "Blues")
 """Names of colour maps on offer, in matplotlib's spelling; all but turbo are safe with a colour-vision deficiency."""
@@ -30,6 +32,9 @@ FAINTEST = 0.4
 
 FAILED_COLOR = (0.35, 0.35, 0.35, 0.9)
 """A patch that could not be read or computed: dark grey, which no colour map and no cell type has."""
+
+#: Between eosin pink and white: what a faint overlay lies on.
+_TISSUE = (236 / 255, 214 / 255, 226 / 255)
 
 
 @lru_cache(maxsize=16)
@@ -110,7 +115,7 @@ class Painter:
     def n_visible(self) -> int:
         return len(self._cells)
 
-    def shown(self, values: FloatMap) -> FloatMap:
+    def shown(self, values: npt.NDArray[Number]) -> npt.NDArray[Number]:
         """``(rows, cols)`` values of all cells -> those of the visible cells, each its donor's, ``(n,)``."""
         return values.reshape(-1)[self._donors]
 
@@ -131,7 +136,7 @@ class Painter:
         scaled = (shown - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-12))
         self._write(table[np.clip(np.rint(scaled), 0, 255).astype(np.uint8)], limits)
 
-    def paint_dominant(self, shown: IntArray, colors: FloatMap) -> None:
+    def paint_dominant(self, shown: npt.NDArray[Any], colors: FloatMap) -> None:
         """Categories: ``(n,)`` positions in ``colors`` ``(C, 3)``."""
         self._write(np.concatenate([colors, np.ones((len(colors), 1), np.float32)], axis=1)[shown], (0.0, 1.0))
 
@@ -181,6 +186,12 @@ def _rim(visible: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
         source[here][hit] = flat[there][hit]
     rim = np.flatnonzero(source.reshape(-1) >= 0)
     return rim, source.reshape(-1)[rim]
+
+
+def on_tissue(colors: FloatMap, opacity: float = 1.0) -> FloatMap:
+    """RGBA ``(..., 4)`` in 0 to 1, as it looks on stained tissue: RGB ``(..., 3)`` in 0 to 1, for legends."""
+    alpha = colors[..., 3:] * np.float32(opacity)
+    return np.asarray(colors[..., :3] * alpha + np.array(_TISSUE, np.float32) * (1 - alpha), dtype=np.float32)
 
 
 def hex_colors(colors: Sequence[str]) -> FloatMap:
