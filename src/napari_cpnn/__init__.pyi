@@ -23,6 +23,7 @@ from .samples import sample_folder as sample_folder
 from .settings import DeconvolutionSettings as DeconvolutionSettings
 from .settings import EvaluationSettings as EvaluationSettings
 from .settings import ExportSettings as ExportSettings
+from .settings import FigureSettings as FigureSettings
 from .settings import MappingSettings as MappingSettings
 from .settings import PrototypeSettings as PrototypeSettings
 from .settings import TissueSettings as TissueSettings

@@ -1,0 +1,76 @@
+"""What all settings have: JSON in and out, help, and checks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Self
+
+from napari_cpnn.errors import SettingsError
+from napari_cpnn.geometry import PatchSpec
+
+DeviceName = str
+"""``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``."""
+
+
+def setting(default: Any, help_: str) -> Any:
+    """A field with its help."""
+    return dataclasses.field(default=default, metadata={"help": help_})
+
+
+class Settings:
+    """JSON in and out for frozen dataclasses."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types only."""
+        return {
+            f.name: _plain(getattr(self, f.name))
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Read what :meth:`to_dict` wrote; an unknown name or a wrong type is a :class:`SettingsError`."""
+        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise SettingsError(f"{cls.__name__} has no setting {', '.join(unknown)}.")
+        values = dict(data)
+        if isinstance(values.get("patch"), dict):
+            values["patch"] = PatchSpec(**values["patch"])
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            if isinstance(field.default, Settings) and isinstance(values.get(field.name), dict):
+                values[field.name] = type(field.default).from_dict(values[field.name])
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(value)
+        try:
+            return cls(**values)
+        except TypeError as exc:  # such as a text where a number belongs
+            raise SettingsError(f"A setting of {cls.__name__} has a value of the wrong type ({exc}).") from exc
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some values changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PatchSpec):
+        return dataclasses.asdict(value)
+    if isinstance(value, Settings):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def check(ok: bool, message: str) -> None:
+    """:class:`SettingsError` with a message when something is not so."""
+    if not ok:
+        raise SettingsError(message)
+
+
+def check_precision(precision: str) -> None:
+    """Refuse what is no precision."""
+    known = ("auto", "float32", "bfloat16")
+    check(precision in known, f"There is no precision {precision!r}; use one of {', '.join(known)}.")

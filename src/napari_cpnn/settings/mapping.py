@@ -1,0 +1,123 @@
+"""Settings of what is done with a model: maps, figures, exports, regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_cpnn.settings.base import DeviceName, Settings, check, check_precision, setting
+
+
+@dataclass(frozen=True)
+class TissueSettings(Settings):
+    """How tissue is told from background, at low resolution."""
+
+    mpp: float = setting(16.0, "pixel size in um at which tissue is looked for")
+    min_saturation: float = setting(0.05, "least colour saturation of tissue, 0 to 1")
+    min_area_um2: float = setting(20_000.0, "smaller pieces are dust")
+    max_hole_um2: float = setting(20_000.0, "smaller holes are filled")
+    min_coverage: float = setting(0.3, "least share of a patch that must be tissue for it to be mapped")
+
+    def __post_init__(self) -> None:
+        check(self.mpp > 0, "The tissue mask needs a positive pixel size.")
+        check(0 < self.min_coverage <= 1, "The least tissue share of a patch must be in (0, 1].")
+
+
+@dataclass(frozen=True)
+class MappingSettings(Settings):
+    """How a slide is mapped, live or as a whole."""
+
+    device: DeviceName = setting("auto", "auto, cpu, cuda or mps")
+    precision: Literal["auto", "float32", "bfloat16"] = setting("auto", "arithmetic of the backbone")
+    stride_um: float | None = setting(None, "distance of neighbouring patches in um; none: the patch size")
+    max_batch: int = setting(256, "largest batch")
+    batch_seconds: float = setting(0.2, "a batch is kept near this duration, so that a new view is served at once")
+    readers: int = setting(2, "threads that cut patches")
+    coarsest: int = setting(16, "first lattice: every 16th patch (coarser where these are many), or fewer")
+    min_screen_px: float = setting(4.0, "no finer than this many screen pixels per patch")
+    margin: float = setting(0.25, "margin around the view that is mapped next, in view sizes")
+    cache: bool = setting(True, "keep maps on disk, so that a slide re-opens with its map")
+    cache_dir: str | None = setting(None, "where maps are kept; none: the user's cache directory")
+    tissue: TissueSettings = TissueSettings()
+
+    def __post_init__(self) -> None:
+        check(self.max_batch >= 1 and self.readers >= 1, "Mapping needs a batch and a reader of at least one.")
+        check(
+            self.coarsest in (1, 2, 4, 8, 16),
+            f"The first lattice must be a power of two up to 16, not {self.coarsest}.",
+        )
+        check(self.stride_um is None or self.stride_um > 0, "The stride must be positive.")
+        check(self.batch_seconds > 0 and self.min_screen_px > 0, "Batch duration and patch size must be positive.")
+        check(self.margin >= 0, "The margin around the view cannot be negative.")
+        check_precision(self.precision)
+
+
+@dataclass(frozen=True)
+class FigureSettings(Settings):
+    """How figures of a map look: colours, size, text and resolution."""
+
+    colormap: str = setting("viridis", "colour map: viridis, magma, inferno, cividis, turbo, Reds or Blues")
+    value_range: Literal["auto", "full"] = setting(
+        "auto", "auto: 2nd to 99th percentile (shares from 0); full: shares 0 to 1, genes 0 to the largest value"
+    )
+    low: float | None = setting(None, "value of the first colour in all panels; none: by the range")
+    high: float | None = setting(None, "value of the last colour in all panels; none: by the range")
+    opacity: float = setting(0.65, "how strongly the map covers the tissue, 0 to 1")
+    smooth: bool = setting(True, "interpolate between patches; else one square per patch")
+    width_mm: float | None = setting(None, "width of the figure in mm; none: 180, or 120 for a single panel")
+    columns: int | None = setting(None, "panels side by side; none: up to 3")
+    dpi: int = setting(300, "pixels per inch of the pictures in the figure")
+    text_pt: float = setting(7.0, "size of the text in points")
+    title: str = setting("", "title; empty: slide and model")
+
+    def __post_init__(self) -> None:
+        check(self.value_range in ("auto", "full"), f"A range is 'auto' or 'full', not {self.value_range!r}.")
+        ends = [value for value in (self.low, self.high) if value is not None]
+        check(all(abs(value) < 1e6 for value in ends), "The ends of the colour range must be plain numbers.")
+        check(len(ends) < 2 or ends[0] < ends[1], "The first value of the colour range must be below the last.")
+        check(0 <= self.opacity <= 1, "The opacity of a map must be between 0 and 1.")
+        check(self.width_mm is None or 40 <= self.width_mm <= 1000, "A figure must be 40 to 1,000 mm wide.")
+        check(self.columns is None or 1 <= self.columns <= 12, "A figure has 1 to 12 panels side by side.")
+        check(30 <= self.dpi <= 1200, "The resolution of a figure must be 30 to 1,200 dpi.")
+        check(4 <= self.text_pt <= 24, "The text of a figure must be 4 to 24 points high.")
+
+
+@dataclass(frozen=True)
+class ExportSettings(Settings):
+    """How maps are written for other programs."""
+
+    memory_mb: float = setting(1024.0, "largest table of expression that is held in memory; files may be larger")
+    block_mb: float = setting(16.0, "expression is computed and written in blocks of about this size")
+    compression: Literal["none", "gzip"] = setting("none", "h5ad: how expression is packed; gzip is small and slow")
+    image_px: int = setting(2000, "longer side of the slide's picture in AnnData, in px")
+    reference_px: int = setting(4096, "longer side of the slide's picture in SpatialData, in px")
+    units: Literal["regions", "patches"] = setting(
+        "regions", "GeoJSON: one polygon per region of one dominant cell type, or one per patch of the map"
+    )
+    min_region_patches: int = setting(1, "GeoJSON: regions of fewer patches are left out")
+    ome_zarr_version: Literal["0.5", "0.4"] = setting("0.5", "OME-Zarr: version of the format")
+    figure: FigureSettings = FigureSettings()
+
+    def __post_init__(self) -> None:
+        check(self.memory_mb > 0 and self.block_mb > 0, "The sizes of tables and blocks in MB must be positive.")
+        check(self.compression in ("none", "gzip"), f"Tables are packed by 'none' or 'gzip', not {self.compression!r}.")
+        check(self.image_px >= 16 and self.reference_px >= 16, "Pictures of a slide need a side of 16 px or more.")
+        check(self.units in ("regions", "patches"), f"Polygons are of 'regions' or 'patches', not of {self.units!r}.")
+        check(self.min_region_patches >= 1, "The smallest region must be at least one patch.")
+        check(
+            self.ome_zarr_version in ("0.4", "0.5"),
+            f"OME-Zarr can be written in version 0.4 or 0.5, not in {self.ome_zarr_version}.",
+        )
+
+
+@dataclass(frozen=True)
+class RegionSettings(Settings):
+    """How regions of a map are summarised and compared."""
+
+    block_um: float = setting(500.0, "side of the blocks of tissue that are drawn for intervals, in um")
+    bootstraps: int = setting(1000, "draws for intervals")
+    interval: float = setting(0.95, "coverage of the intervals")
+
+    def __post_init__(self) -> None:
+        check(self.block_um > 0 and self.bootstraps >= 1, "Intervals need blocks of a positive side, and a draw.")
+        check(0 < self.interval < 1, "The coverage of an interval must be in (0, 1).")
