@@ -16,6 +16,7 @@ import numpy as np
 
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import FloatArray, spatial_to_um
+from napari_cpnn.spots.affine import inverted
 from napari_cpnn.spots.quality import estimate_mpp
 
 if TYPE_CHECKING:
@@ -78,13 +79,17 @@ class SpotFit:
     problem
         One sentence; empty when they fit.
     fixes
-        What would help, the best first.
+        What would help, the best first; empty when they fit.
+    others
+        Every simple move and what it would do, for eyes that see better than the share of spots on tissue does: a
+        mirrored section of even tissue looks as good by that number.
     """
 
     on_tissue: float
     inside: float
     problem: str
     fixes: tuple[SpotFix, ...]
+    others: tuple[SpotFix, ...] = ()
 
 
 def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) -> SpotFit:
@@ -115,17 +120,16 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
     positions = positions[np.isfinite(positions).all(axis=1)]
 
-    def share(matrix: FloatArray) -> float:
-        centers = spatial_to_um(_mapped(positions, matrix), mpp)
-        return float((mask.coverage_at(centers, _SPOT_UM) >= _COVERED).mean()) if len(centers) else 0.0
-
     identity = np.eye(2, 3)
     height, width = slide.shape[:2]
     inside = float(((positions >= 0) & (positions < (width, height))).all(axis=1).mean()) if len(positions) else 0.0
-    now = share(identity)
-    fixes = [SpotFix(name, matrix, share(matrix)) for name, matrix in _candidates(spots, mpp, (width, height))]
+    now = _on_tissue(positions, identity, mask, mpp)
+    moves = tuple(
+        SpotFix(name, matrix, _on_tissue(positions, matrix, mask, mpp))
+        for name, matrix in _candidates(spots, mpp, (width, height))
+    )
     least = max(_GOOD, now + _GAIN)
-    fixes = sorted((fix for fix in fixes if fix.on_tissue >= least), key=lambda fix: -fix.on_tissue)
+    fixes = sorted((fix for fix in moves if fix.on_tissue >= least), key=lambda fix: -fix.on_tissue)
     problem = ""
     if inside < 0.5:
         problem = f"{1 - inside:.0%} of the spots lie outside the slide {slide.name}"
@@ -133,7 +137,37 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
         problem = f"Only {now:.0%} of the spots lie on the tissue of {slide.name}"
     if problem:
         problem += f"; {fixes[0].name} would put {fixes[0].on_tissue:.0%} on it." if fixes else "; is it their slide?"
-    return SpotFit(now, inside, problem, tuple(fixes) if problem else ())
+    return SpotFit(now, inside, problem, tuple(fixes) if problem else (), moves)
+
+
+def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> SpotFix:
+    """A fix from an affine map that the user gives, in the direction that puts more spots on the tissue.
+
+    Parameters
+    ----------
+    slide, spots
+        As for :func:`check_fit`.
+    matrix
+        ``(2, 3)``, from spots to slide or from slide to spots, as :func:`~napari_cpnn.spots.affine.read_affine` gives.
+    name
+        Where it comes from, in words.
+    """
+    from napari_cpnn.slides import find_tissue
+
+    mpp, mask = slide.require_mappable(), find_tissue(slide)
+    positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
+    both = [
+        SpotFix(label, one, _on_tissue(positions, one, mask, mpp))
+        for label, one in ((name, matrix), (f"{name}, turned back", inverted(matrix)))
+    ]
+    return max(both, key=lambda fix: fix.on_tissue)  # the first of equals
+
+
+def _on_tissue(positions: FloatArray, matrix: FloatArray, mask: TissueMask, mpp: tuple[float, float]) -> float:
+    """Share of spots on tissue when they are moved."""
+    if not len(positions):
+        return 0.0
+    return float((mask.coverage_at(spatial_to_um(_mapped(positions, matrix), mpp), _SPOT_UM) >= _COVERED).mean())
 
 
 def _candidates(spots: AnnData, mpp: tuple[float, float], size: tuple[int, int]) -> Iterator[tuple[str, FloatArray]]:
@@ -156,6 +190,8 @@ def _candidates(spots: AnnData, mpp: tuple[float, float], size: tuple[int, int])
         ("mirroring top and bottom", np.array([[1.0, 0, 0], [0, -1, height]])),
         ("turning by 180 degrees", np.array([[-1.0, 0, width], [0, -1, height]])),
         ("swapping x and y", np.array([[0.0, 1, 0], [1, 0, 0]])),
+        ("turning by 90 degrees to the right", np.array([[0.0, -1, width], [1, 0, 0]])),
+        ("turning by 90 degrees to the left", np.array([[0.0, 1, 0], [-1, 0, height]])),
     ]
     for (scale_name, scale), (turn_name, turn) in itertools.product(scales, turns):
         name = " and ".join(part for part in (scale_name, turn_name) if part)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cpnn.errors import SpotsError
+from napari_cpnn.spots.tables import READ_ERRORS, open_text
 from napari_cpnn.spots.tenx import mtx_file, read_10x_h5, read_10x_mtx
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+#: Space Ranger >= 2, Space Ranger 1, Visium HD. Files of a public archive carry a prefix or are zipped.
+_POSITIONS = (
+    "*tissue_positions.csv", "*tissue_positions_list.csv", "*tissue_positions.parquet",
+    "*tissue_positions.csv.gz", "*tissue_positions_list.csv.gz",
+)  # fmt: skip
 _MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
 
 
@@ -42,6 +48,15 @@ def read_visium(folder: Path) -> tuple[AnnData, dict[str, int]]:
     return spots, dropped
 
 
+def positions_file(folder: Path) -> Path | None:
+    """The tissue positions in the ``spatial`` folder of a run, by any name that they have had."""
+    for pattern in _POSITIONS:
+        found = sorted((folder / "spatial").glob(pattern))
+        if found:
+            return found[0]
+    return None
+
+
 def _refuse_parents(folder: Path) -> None:
     """A folder above the one that is meant is refused with the way to it."""
     binned = sorted((folder / "binned_outputs").glob("square_*"))
@@ -66,25 +81,34 @@ def _read_matrix(folder: Path) -> AnnData:
 
 
 def _read_positions(folder: Path) -> pd.DataFrame:
-    """Tissue positions by barcode: ``.csv`` with a header since Space Ranger 2, without before, parquet for HD."""
+    path = positions_file(folder)
+    if path is None:
+        raise SpotsError(f"{folder / 'spatial'} has no tissue_positions.csv, tissue_positions_list.csv or .parquet.")
+    return read_positions(path)
+
+
+def read_positions(path: Path) -> pd.DataFrame:
+    """Tissue positions by barcode: ``.csv`` with a header since Space Ranger 2, without before, parquet for HD.
+
+    Returns
+    -------
+    DataFrame
+        Index: barcodes; columns ``in_tissue``, ``array_row``, ``array_col`` and the pixel of the full image,
+        ``pxl_row_in_fullres``, ``pxl_col_in_fullres``.
+    """
     import pandas as pd
 
-    for name in ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet"):
-        path = folder / "spatial" / name
-        if path.is_file():
-            break
-    else:
-        raise SpotsError(f"{folder / 'spatial'} has no tissue_positions.csv, tissue_positions_list.csv or .parquet.")
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
         else:
-            with path.open() as file:
+            with open_text(path) as file:
                 header = 0 if file.readline().startswith("barcode") else None
-            table = pd.read_csv(path, header=header)
+                file.seek(0)
+                table = pd.read_csv(file, header=header)
     except ImportError as exc:
         raise SpotsError(f"Reading {path} needs the package pyarrow: run `pip install pyarrow`.") from exc
-    except (OSError, ValueError) as exc:
+    except READ_ERRORS as exc:
         raise SpotsError(f"{path} cannot be read as tissue positions ({exc}).") from exc
     if table.shape[1] < len(_COLUMNS):
         raise SpotsError(f"{path} has {table.shape[1]} columns in place of {', '.join(_COLUMNS)}.")
@@ -106,7 +130,8 @@ def _scalefactors(folder: Path) -> dict[str, float]:
         return {}
     try:
         data: dict[str, Any] = json.loads(path.read_text())
-        return {name: float(value) for name, value in data.items() if value is not None}
+        # Newer versions may write more than numbers there.
+        return {name: float(value) for name, value in data.items() if isinstance(value, int | float)}
     except (OSError, ValueError, TypeError, AttributeError) as exc:
         raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors ({exc}).") from exc
 

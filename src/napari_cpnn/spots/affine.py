@@ -1,0 +1,140 @@
+"""Affine maps that somebody else found: in a file of Fiji, QuPath, BigWarp or Space Ranger, or typed.
+
+What they have in common is six numbers. Programs differ in their order, and nobody says in the file whether it maps
+spots to the slide or back, so the caller looks which of the two puts the spots on the tissue.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cpnn.errors import SpotsError
+from napari_cpnn.geometry import FloatArray
+from napari_cpnn.spots.tables import READ_ERRORS, open_text
+from napari_cpnn.spots.visium import read_positions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+#: Such as "affine" and "3d", and not the e of 1e-3.
+_WORD = re.compile(r"(?<![\w.])(?:\d*[A-DF-Za-df-z_]|[Ee])\w*")
+#: Where a JSON file keeps its matrix, by the names that programs use.
+_KEYS = ("matrix", "affine", "transform", "transformation", "affineTransform")
+#: Rows and columns by the number of numbers; the larger ones are maps of a volume, of which the plane is taken.
+_SHAPES = {6: (2, 3), 9: (3, 3), 12: (3, 4), 16: (4, 4)}
+
+#: Spots may lie this far from where an affine map puts them, as a share of the spread of all.
+_RESIDUE = 0.02
+_LEAST_SPOTS = 3
+
+
+def parse_affine(text: str, what: str = "The text") -> FloatArray:
+    """The affine map ``(2, 3)`` of positions ``(x, y)`` that a text says: new ``(x, y) = matrix @ (x, y, 1)``.
+
+    Parameters
+    ----------
+    text
+        2 x 3 or 3 x 3 numbers, row by row, with whatever brackets, commas and words between them, such as QuPath and
+        Fiji print them; 3 x 4 and 4 x 4 of a map of volumes; ``matrix(a, b, c, d, e, f)`` as SVG and TrakEM2 write,
+        column by column; or JSON with such a matrix.
+    what
+        What the text is, for the message.
+
+    Raises
+    ------
+    SpotsError
+        It is no such matrix, or one that cannot be turned back.
+    """
+    try:
+        found = _of_json(json.loads(text))
+    except (ValueError, TypeError):
+        found = None
+    if found is None:
+        column_by_column = re.search(r"matrix\s*\(([^)]*)\)", text)
+        inside = column_by_column[1] if column_by_column else _WORD.sub(" ", text)
+        numbers = [float(number) for number in _NUMBER.findall(inside)]
+        if len(numbers) not in _SHAPES:
+            raise SpotsError(f"{what} has {len(numbers)} numbers, and an affine map has 2 x 3 or 3 x 3.")
+        order = "F" if column_by_column and len(numbers) == 6 else "C"
+        found = np.array(numbers).reshape(_SHAPES[len(numbers)], order=order)  # type: ignore[call-overload]
+    return _checked(found, what)
+
+
+def read_affine(path: str | Path, spots: AnnData | None = None) -> FloatArray:
+    """The affine map ``(2, 3)`` in a file.
+
+    Parameters
+    ----------
+    path
+        As :func:`parse_affine` reads it; or ``tissue_positions`` of Space Ranger for the same spots on another image,
+        from which the map follows by least squares.
+    spots
+        Whose positions are mapped; needed for tissue positions alone.
+
+    Raises
+    ------
+    SpotsError
+        The file holds no affine map, or other spots, or their positions differ by more than an affine map.
+    """
+    path = Path(path)
+    if spots is not None and "tissue_positions" in path.name:
+        return _between(spots, path)
+    try:
+        with open_text(path) as file:
+            text = file.read(1_000_000)
+    except READ_ERRORS as exc:
+        raise SpotsError(f"{path} cannot be read ({exc}).") from exc
+    return parse_affine(text, str(path))
+
+
+def inverted(matrix: FloatArray) -> FloatArray:
+    """The affine map ``(2, 3)`` that takes ``matrix`` back."""
+    back = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
+    return np.asarray(back[:2])
+
+
+def _of_json(content: Any) -> FloatArray | None:
+    if isinstance(content, dict):
+        inner = next((content[key] for key in _KEYS if key in content), None)
+        return None if inner is None else _of_json(inner)
+    numbers = np.array(content, dtype=np.float64)
+    if numbers.ndim == 1 and numbers.size in _SHAPES:
+        return numbers.reshape(_SHAPES[numbers.size])
+    return numbers if numbers.shape in _SHAPES.values() else None
+
+
+def _checked(matrix: FloatArray, what: str) -> FloatArray:
+    """As ``(2, 3)``; a matrix that is written for row vectors is turned, and the plane of a volume taken."""
+    last = [0.0] * (matrix.shape[1] - 1) + [1.0]
+    square = matrix.shape[0] == matrix.shape[1]
+    if square and not np.allclose(matrix[-1], last) and np.allclose(matrix[:, -1], last):
+        matrix = matrix.T
+    if square and not np.allclose(matrix[-1], last):
+        raise SpotsError(f"{what} is not an affine map: its last row is {matrix[-1].tolist()} in place of 0, 0, 1.")
+    plane = matrix[:2][:, [0, 1, -1]]
+    if not np.isfinite(plane).all() or abs(np.linalg.det(plane[:, :2])) < 1e-12:
+        raise SpotsError(f"{what} maps all positions onto a line or a point, so it moves no spots; check its numbers.")
+    return np.asarray(plane, dtype=np.float64)
+
+
+def _between(spots: AnnData, path: Path) -> FloatArray:
+    """From the positions in use to those in a file, by least squares over the spots that are in both."""
+    table = read_positions(path)
+    shared = spots.obs_names.intersection(table.index)
+    if len(shared) < _LEAST_SPOTS:
+        raise SpotsError(f"{path} has {len(shared)} of the {spots.n_obs} spots, so it is of another run.")
+    rows = spots.obs_names.get_indexer(shared)
+    here = np.asarray(spots.obsm["spatial"], dtype=np.float64)[rows]
+    there = table.loc[shared, ["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
+    design = np.column_stack([here, np.ones(len(here))])
+    solution = np.linalg.lstsq(design, there, rcond=None)[0]
+    away = np.linalg.norm(there - design @ solution, axis=1)
+    if np.median(away) > _RESIDUE * max(float(np.ptp(there, axis=0).max()), 1.0):
+        raise SpotsError(f"The positions in {path} do not follow from the present ones by an affine map.")
+    return _checked(solution.T, str(path))
