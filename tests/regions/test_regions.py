@@ -248,5 +248,5 @@ def test_bad_outlines_and_places(cmap: CompositionMap, tmp_path: Path) -> None:
     with pytest.raises(RegionsError, match="There are no regions"):
         summarise_regions(cmap, [])
     (tmp_path / "file").write_text("")
-    with pytest.raises(RegionsError, match="cannot be written"):
+    with pytest.raises(RegionsError, match="could not be written"):
         write_regions([square(0, 0, 1, 1)], tmp_path / "file" / "a.geojson", (1.0, 1.0))

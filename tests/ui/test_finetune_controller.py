@@ -310,3 +310,23 @@ def test_a_run_is_opened_by_its_folder_and_resumed(setup, tmp_path):
     background.run()
     assert FakeChild.started[-1].job == job.replace(resume=True)
     other.close()
+
+
+def test_choices_are_taken_back(setup, tmp_path):
+    c, history = ready(setup, tmp_path), setup.state.history
+    c.choose_preset("paper")
+    c.change("max_epochs", 3)
+    c.change("max_epochs", 4)
+    c.remove_sample(0)
+    history.undo()
+    setup.go()
+    assert [row.files.spots for row in c.samples] == [SAMPLE["spots"]]
+    assert c.samples[0].usable
+    history.undo()
+    assert "max_epochs" not in c.changes
+    history.undo()
+    assert c.preset == "ours"
+    for _ in range(3):
+        history.undo()
+    assert (c.samples, c.reference, c.out) == ([], None, None)
+    assert c.message == "Add a slide with its spots."

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.files import whole_file
 
 
 def refuse_existing(path: str | Path) -> None:
@@ -27,14 +28,5 @@ def require_writable(folder: Path) -> None:
 
 def write_csv(table: Any, path: str | Path) -> None:
     """Write a table; a kill leaves the old file or the new one."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            table.to_csv(temporary)
-            temporary.replace(path)
-        finally:  # gone already when all went well
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise CpnnError(f"{path} could not be written: {error.strerror or error}.") from error
+    with whole_file(Path(path)) as temporary:
+        table.to_csv(temporary)

@@ -6,7 +6,6 @@ import json
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -18,6 +17,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from napari_cpnn.errors import CpnnWarning, RegionsError
+from napari_cpnn.files import whole_file
 from napari_cpnn.geometry import FloatArray, Grid, IntArray, Mpp, spatial_to_um, um_to_spatial
 
 _LEAST_POINTS = 3
@@ -150,16 +150,8 @@ def write_regions(regions: Sequence[Region], path: str | Path, mpp: Mpp) -> Path
         }
         for region in regions
     ]
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, RegionsError) as part:
         part.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise RegionsError(f"The regions cannot be written to {path}: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from matplotlib.lines import Line2D
 from scipy.spatial import cKDTree
 
 from napari_cpnn.errors import TrainingError
+from napari_cpnn.files import whole_file
 from napari_cpnn.palette import type_colors
 from napari_cpnn.slides import Slide
 from napari_cpnn.training.metrics import pearson
@@ -258,13 +258,5 @@ def _plain(axes: Any, along: str, grid: bool = True) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    unfinished = path.with_name(f".{uuid.uuid4().hex[:8]}.part{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(unfinished)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error
+    with whole_file(path, TrainingError) as unfinished:
+        figure.savefig(unfinished)

@@ -26,6 +26,7 @@ import pandas as pd
 from anndata import AnnData
 
 from napari_cpnn.errors import SettingsError, TrainingError
+from napari_cpnn.files import whole_file
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import Slide
@@ -120,14 +121,8 @@ class FoldFolder:
 
     def write_predictions(self, slide: str, compared: AnnData) -> None:
         path = self.path / f"{self._names[slide]}.h5ad"
-        unfinished = path.with_name(f".{path.name}.part")
-        try:
+        with whole_file(path, TrainingError) as unfinished:
             compared.write_h5ad(unfinished, compression="gzip")
-            unfinished.replace(path)
-        except OSError as error:
-            raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def read_predictions(self, slide: str) -> AnnData | None:
         """None when there are none yet."""
@@ -189,10 +184,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, TrainingError) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error

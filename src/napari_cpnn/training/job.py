@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from napari_cpnn.errors import CpnnError, TrainingError
+from napari_cpnn.files import whole_file
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.settings import TrainingSettings
 
@@ -120,14 +121,8 @@ class TrainingJob:
 
     def write(self, path: str | Path) -> None:
         """Write the file; a :class:`TrainingError` when it cannot be written."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(path), TrainingError) as unfinished:
             unfinished.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-            unfinished.replace(path)
-        except OSError as error:
-            raise TrainingError(f"{path} cannot be written: {error.strerror or error}.") from error
 
     @classmethod
     def read(cls, path: str | Path) -> TrainingJob:

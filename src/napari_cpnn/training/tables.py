@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 import pandas as pd
 
 from napari_cpnn.errors import TrainingError
+from napari_cpnn.files import whole_file
 
 
 def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digits: int | None = None) -> None:
@@ -28,23 +28,16 @@ def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digi
     path = Path(path)
     if path.suffix not in (".csv", ".parquet"):
         raise TrainingError(f"Tables are written as .csv or .parquet, not as {path.name}.")
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(path, TrainingError) as unfinished:
             if path.suffix == ".csv":
                 table.to_csv(unfinished, index=index, float_format=f"%.{digits}g" if digits else None)
             else:
                 table.to_parquet(unfinished, index=index, engine="pyarrow")
-            unfinished.replace(path)
-        finally:  # gone already when all went well
-            unfinished.unlink(missing_ok=True)
     except ImportError as error:
         raise TrainingError(
             f"Parquet needs pyarrow ({error}); run pip install 'napari-cpnn[parquet]' or write .csv."
         ) from error
-    except OSError as error:
-        raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

@@ -163,6 +163,7 @@ class Explore(Dock):
         for source in self._layer_events:
             source.disconnect(self._layers_changed)
         self.session.close(viewer_lives=viewer_lives)
+        self.state.history.forget()  # of choices that nobody is there to take back
 
     # -- slide and model -----------------------------------------------------------------------------------
 

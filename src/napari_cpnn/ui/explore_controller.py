@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_cpnn.errors import CpnnError, GenesError, MappingError
 from napari_cpnn.geometry import Mpp, as_mpp
-from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.slide_layers import slide_of_layer
+from napari_cpnn.ui.slide_memory import Memory, keep, recall
 from napari_cpnn.ui.state import ExploreState, Shown, TypeRow
+from napari_cpnn.ui.tasks import Tasks
+from napari_cpnn.ui.type_shares import TypeShares
 from napari_cpnn.ui.words import device_text, gene_scores, mapping_message, readout_text
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-    from napari_cpnn.mapping import CompositionMap, LiveMapper, Viewport
+    from napari_cpnn.mapping import LiveMapper, Viewport
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.background import Background
@@ -54,69 +55,89 @@ class ExploreController:
         self.state = state
         self.settings = settings or MappingSettings()
         self._background = background
-        self._notify = notify
-        self._mpp: Mpp | None = None
+        self._tasks = Tasks(background, notify, self._update_message)
         self._viewport: Viewport | None = None
         self._live = True
         self._whole_slide = False
-        self._closed = False
         self._first: tuple[str | None, str | None] = (None, None)
-        self._rows: tuple[Any, list[TypeRow]] = (None, [])
-        self._busy: dict[str, str] = {}  # what is under way, by the kind of request
-        self.problem: CpnnError | None = None
+        self._shares = TypeShares(state)
+        self._recalled: Memory | None = None  # what waits for its model
         self.model_path: Path | None = None
-        # Each request makes the answers to earlier ones of its kind worthless.
-        self._request = {"slide": 0, "model": 0, "mapper": 0}
+        for changed in (state.shown_changed, state.look_changed):
+            changed.connect(self._remember_view)
         self._update_message()
+
+    @property
+    def problem(self) -> CpnnError | None:
+        """What went wrong last."""
+        return self._tasks.problem
 
     # -- choosing ------------------------------------------------------------------------------------------
 
     def choose_layer(self, layer: Layer | None, mpp: Mpp | None = None) -> None:
         """Explore another slide layer; ``mpp`` overrides what the file and the layer say."""
+        before = self.state.layer
+        if before is not None and layer is not None and before is not layer:
+            self.state.history.add(f"slide {layer.name}", lambda: self.choose_layer(before))
         self._drop_mapper()
-        self.problem = None
-        self._mpp = mpp
+        self._tasks.set_problem(None)
         self.state.set_slide(layer, None)
         if layer is None:
-            self._forget("slide")
+            self._tasks.forget("slide")
             self._update_message()
             return
-        self._run("slide", f"Opening {layer.name} ...", lambda: slide_of_layer(layer, mpp), self._slide_ready)
+
+        def look() -> tuple[Slide, Memory]:
+            slide = slide_of_layer(layer, mpp)
+            return slide, recall(slide)
+
+        self._tasks.run("slide", f"Opening {layer.name} ...", look, self._slide_ready)
 
     def choose_model(self, path: str | Path) -> None:
         """Load a model file and map with it."""
         path = Path(path)
-        self.problem = None
 
         def load() -> CPNN:
             from napari_cpnn.models import load_model  # torch, seconds
 
             return load_model(path)
 
-        self._run("model", f"Loading {path.name} ...", load, lambda model: self.use_model(model, path))
+        self._tasks.run("model", f"Loading {path.name} ...", load, lambda model: self.use_model(model, path))
 
     def use_model(self, model: CPNN, path: Path | None = None) -> None:
         """Map with a model that is in memory (from ``path``); one that is still being loaded is no longer wanted."""
-        self._forget("model")
+        before, path_before = self.state.model, self.model_path
+        if before is not None and (path is None or path != path_before):  # a file that was trained on is no choice
+            self.state.history.add(
+                "model" if path is None else f"model {path.stem}", lambda: self.use_model(before, path_before)
+            )
+        self._tasks.forget("model")
         self._drop_mapper()
         self.model_path = path
         self.state.set_model(model)
         self.state.set_shown(self._still_shown(model))
-        self._show_first(model)
         self._start_mapper()
+        self._show_first(model)
+        self.state.remember(model="" if path is None else str(path.resolve()))
 
     def set_mpp(self, value: float) -> None:
         """The user says what the pixel size of the slide is."""
         if self.state.slide is None:
             return
         try:
-            self._mpp = as_mpp(value)
+            mpp = as_mpp(value)
         except CpnnError as error:
-            self._fail(error)
+            self._tasks.fail(error)
             return
+        self.use_slide(self.state.slide.with_mpp(mpp))
+        self.state.remember(mpp=mpp)
+
+    def use_slide(self, slide: Slide) -> None:
+        """Map the slide of the layer as another :class:`Slide`, such as one with another pixel size."""
         self._drop_mapper()
-        self.problem = None
-        self.state.set_slide(self.state.layer, self.state.slide.with_mpp(self._mpp))
+        self._tasks.set_problem(None)
+        self.state.set_slide(self.state.layer, slide, self.state.memory)
+        self.state.remember(mpp=None)
         self._start_mapper()
 
     # -- mapping -------------------------------------------------------------------------------------------
@@ -154,28 +175,29 @@ class ExploreController:
 
     def close(self) -> None:
         """Stop mapping and forget the slide; answers that are still under way are dropped."""
-        self._closed = True
-        for kind in self._request:
-            self._forget(kind)
+        for changed in (self.state.shown_changed, self.state.look_changed):
+            changed.disconnect(self._remember_view)
+        self._keep()
+        self._tasks.close()
         self._drop_mapper()
 
     # -- what is shown -------------------------------------------------------------------------------------
 
     def show_type(self, name: str) -> None:
-        self.state.set_shown(Shown("type", (name,)))
+        self.state.choose_shown(Shown("type", (name,)))
 
     def show_dominant(self) -> None:
-        self.state.set_shown(Shown("dominant"))
+        self.state.choose_shown(Shown("dominant"))
 
     def show_blend(self, names: Sequence[str]) -> None:
-        self.state.set_shown(Shown("blend", tuple(names)))
+        self.state.choose_shown(Shown("blend", tuple(names)))
 
     def show_gene(self, text: str) -> bool:
         """Show a gene by its name, whatever its case; ``False`` when the model does not predict it."""
         gene = self.find_gene(text)
         if gene is None:
             return False
-        self.state.set_shown(Shown("gene", (gene,)))
+        self.state.choose_shown(Shown("gene", (gene,)))
         return True
 
     def find_gene(self, text: str) -> str | None:
@@ -197,17 +219,23 @@ class ExploreController:
     def _show_first(self, model: CPNN) -> None:
         (gene, cell_type), self._first = self._first, (None, None)
         if gene is not None and not self.show_gene(gene):
-            self._fail(GenesError(f"The model does not predict {gene}; it knows {', '.join(model.genes[:5])}, ..."))
+            known = ", ".join(model.genes[:5])
+            self._tasks.fail(GenesError(f"The model does not predict {gene}; it knows {known}, ..."))
         if cell_type is not None:
             if cell_type in model.cell_types:
                 self.show_type(cell_type)
             else:
                 known = ", ".join(model.cell_types) or "none"
-                self._fail(MappingError(f"The model has no cell type {cell_type}; it knows: {known}."))
+                self._tasks.fail(MappingError(f"The model has no cell type {cell_type}; it knows: {known}."))
 
     def _still_shown(self, model: CPNN) -> Shown | None:
-        """What is on screen now if the new model knows it too, else the dominant types."""
+        """What is on screen now, or was when the slide was last open, if the new model knows it; else a first one."""
+        recalled, self._recalled = self._recalled, None
         shown = self.state.shown
+        if shown is None and recalled is not None:
+            shown = recalled.shown
+            if recalled.look is not None:
+                self.state.set_look(**dataclasses.asdict(recalled.look))
         if shown is not None:
             known = {shown.gene: model.genes} if shown.gene else {}
             if model.cell_types and all(name in known.get(name, model.cell_types) for name in shown.names):
@@ -217,40 +245,13 @@ class ExploreController:
 
     # -- saying how things stand ---------------------------------------------------------------------------
 
-    def colors(self) -> dict[str, str]:
-        """``#RRGGBB`` per cell type of the model."""
-        return {} if self.state.model is None else type_colors(self.state.model.cell_types)
-
     def type_rows(self) -> list[TypeRow]:
         """All cell types, the largest mean share in view first."""
-        model, cmap = self.state.model, self.state.map
-        if model is None:
-            return []
-        key = (id(model), id(cmap), None if cmap is None else cmap.revision, self._viewport)
-        if self._rows[0] != key:
-            self._rows = (key, self._measure_types(model, cmap))
-        return self._rows[1]
+        return self._shares.rows(self._viewport)
 
     def legend_rows(self) -> list[TypeRow]:
-        """The cell types that the map on screen has colours of: those that dominate somewhere in view, or the blend."""
-        cmap, shown, rows = self.state.map, self.state.shown, self.type_rows()
-        if cmap is None or shown is None or shown.has_range:
-            return []
-        if shown.kind == "blend":
-            return [row for row in rows if row.name in shown.names]
-        window = (slice(None), slice(None)) if self._viewport is None else cmap.grid.window(self._viewport.rect)
-        donors = cmap.donors()[window]
-        counts = np.bincount(cmap.dominant().reshape(-1)[donors[donors >= 0]], minlength=len(rows))
-        n_cells = dict(zip(cmap.cell_types, counts, strict=True))
-        return sorted((row for row in rows if n_cells[row.name]), key=lambda row: -n_cells[row.name])
-
-    def _measure_types(self, model: CPNN, cmap: CompositionMap | None) -> list[TypeRow]:
-        shares = np.full(len(model.cell_types), np.nan)
-        if cmap is not None and model.cell_types:
-            shares = cmap.mean_weights(None if self._viewport is None else self._viewport.rect)
-        colors = self.colors()
-        rows = [TypeRow(n, colors[n], float(s)) for n, s in zip(model.cell_types, shares, strict=True)]
-        return sorted(rows, key=lambda row: -np.nan_to_num(row.share, nan=-1.0))
+        """The cell types that the map on screen has colours of."""
+        return self._shares.legend(self._viewport)
 
     def progress_text(self) -> str:
         """Such as ``412 of 1,930 patches · 84/s · CPU bfloat16``."""
@@ -270,6 +271,7 @@ class ExploreController:
     def check(self) -> None:
         """Look at the mapper and say what it has to say; called a few times a second."""
         self._update_message()
+        self._keep()
 
     def readout(self, um: tuple[float, float] | None) -> str:
         """What is under a point (y, x): the three largest shares, the gene, and where it is."""
@@ -285,9 +287,26 @@ class ExploreController:
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _slide_ready(self, slide: Slide) -> None:
-        self.state.set_slide(self.state.layer, slide)
+    def _slide_ready(self, found: tuple[Slide, Memory]) -> None:
+        slide, memory = found
+        if slide.mpp is None and memory.mpp is not None:
+            slide = slide.with_mpp(memory.mpp)
+        self.state.set_slide(self.state.layer, slide, memory)
         self._start_mapper()
+        model = memory.model_file()
+        if model is not None and self.state.model is None and not self._tasks.is_busy("model"):
+            self._recalled = memory
+            self.choose_model(model)
+
+    def _remember_view(self) -> None:
+        if self.state.shown is not None:
+            self.state.remember(shown=self.state.shown, look=self.state.look)
+
+    def _keep(self) -> None:
+        """Write down what is to be remembered of the slide, if anything is new."""
+        slide, memory = self.state.slide, self.state.memory
+        if slide is not None and self.state.take_news():
+            self._background(lambda: keep(slide, memory), _nothing, _raise)
 
     def _start_mapper(self) -> None:
         slide, model = self.state.slide, self.state.model
@@ -303,7 +322,7 @@ class ExploreController:
             mapper.nice = STAND_BACK
             return mapper
 
-        self._run("mapper", f"Looking for tissue on {slide.name} ...", build, self._mapper_ready, _stop)
+        self._tasks.run("mapper", f"Looking for tissue on {slide.name} ...", build, self._mapper_ready, _stop)
 
     def _mapper_ready(self, mapper: LiveMapper) -> None:
         if not self._live:
@@ -315,63 +334,20 @@ class ExploreController:
         self._update_message()
 
     def _drop_mapper(self) -> None:
-        self._forget("mapper")
+        self._tasks.forget("mapper")
         mapper = self.state.mapper
         if mapper is not None:
             self.state.set_mapper(None)
             # Stopping waits for the batch under way and writes the cache.
             self._background(mapper.stop, _nothing, _raise)
 
-    def _forget(self, kind: str) -> None:
-        """Take no answer to what was asked for before."""
-        self._request[kind] += 1
-        self._busy.pop(kind, None)
-
-    def _run(
-        self,
-        kind: str,
-        busy: str,
-        work: Callable[[], Any],
-        ready: Callable[[Any], None],
-        unwanted: Callable[[Any], None] | None = None,
-    ) -> None:
-        self._forget(kind)
-        request = self._request[kind]
-        self._busy[kind] = busy
-        self._update_message()
-
-        def done(result: Any) -> None:
-            if request != self._request[kind]:
-                if unwanted is not None:
-                    unwanted(result)
-                return
-            self._busy.pop(kind, None)
-            ready(result)
-
-        def failed(error: Exception) -> None:
-            if request == self._request[kind]:
-                self._busy.pop(kind, None)
-                self._fail(error)
-
-        self._background(work, done, failed)
-
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, CpnnError):
-            self._update_message()
-            raise error
-        self.problem = error
-        self._update_message()
-        self._notify(error)
-
     def _update_message(self) -> None:
         self.state.set_message(self._message())
 
     def _message(self) -> str:
         state = self.state
-        if self.problem is not None:
-            return str(self.problem)
-        if self._busy:
-            return next(reversed(self._busy.values()))
+        if self._tasks.message:
+            return self._tasks.message
         if state.layer is None:
             return "No slide yet: open one with File > Open, or drop it on the window."
         if state.model is None:

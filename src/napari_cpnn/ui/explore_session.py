@@ -65,7 +65,7 @@ class ExploreSession:
         self.pointer.setInterval(POINTER_MS)
         self._closed = False
         viewer.cursor.events.position.connect(self._pointer_moved)
-        self.state.slide_changed.connect(self.read_view)
+        self.state.slide_changed.connect(self._slide_changed)
         self.state.model_wanted.connect(self.controller.choose_model)
         viewer.layers.events.removed.connect(self._layer_removed)
 
@@ -87,8 +87,23 @@ class ExploreSession:
             self._show_scale_bar()
 
     def set_mpp(self, value: float) -> None:
-        """The user gives the pixel size; a layer of ours that was in pixels is then in micrometres."""
+        """The user gives the pixel size, and can take it back."""
+        layer, slide = self.state.layer, self.state.slide
+        if layer is None or slide is None:
+            return
+        frame = (layer.scale, layer.translate, layer.units)
+
+        def undo() -> None:
+            layer.scale, layer.translate, layer.units = frame
+            self.viewer.reset_view()
+            self.controller.use_slide(slide)
+
         self.controller.set_mpp(value)
+        if self.state.slide is not slide:
+            self.state.history.add(f"pixel size {value:g} µm", undo)
+
+    def _fit_layer(self) -> None:
+        """A layer of ours that is in pixels gets micrometres when the pixel size is given or recalled."""
         layer, slide = self.state.layer, self.state.slide
         if layer is None or slide is None or slide.mpp is None:
             return
@@ -97,6 +112,10 @@ class ExploreSession:
             layer.scale, layer.translate, layer.units = frame.scale, frame.translate, ("um", "um")
             self._show_scale_bar()
             self.viewer.reset_view()
+
+    def _slide_changed(self) -> None:
+        self._fit_layer()
+        self.read_view()
 
     def read_view(self) -> None:
         """Tell the controller what is in view."""
@@ -130,7 +149,7 @@ class ExploreSession:
         stop_timer(self.pointer)
         self.viewer.cursor.events.position.disconnect(self._pointer_moved)
         self.watcher.stop()
-        self.state.slide_changed.disconnect(self.read_view)
+        self.state.slide_changed.disconnect(self._slide_changed)
         self.state.model_wanted.disconnect(self.controller.choose_model)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.controller.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ from napari_cpnn.ui.tasks import Tasks
 if TYPE_CHECKING:
     from napari_cpnn.ui.background import Background
     from napari_cpnn.ui.state import ExploreState
+
+#: What the user chooses, and can take back.
+_CHOICES = ("samples", "reference", "cell_type", "batch", "preset", "changes", "start_model", "out")
 
 
 class FineTuneController:
@@ -86,6 +90,10 @@ class FineTuneController:
 
     def add_sample(self, files: SampleFiles) -> None:
         """Learn from a slide with its spots, too; how they fit is looked at in the background."""
+        self._can_undo(f"add {files.spots.name}")
+        self._add(files)
+
+    def _add(self, files: SampleFiles) -> None:
         self.samples.append(SampleRow(files))
         self._look_at(len(self.samples) - 1)
 
@@ -107,30 +115,34 @@ class FineTuneController:
 
     def set_positions(self, number: int, path: Path) -> None:
         """The table of positions of legacy ST."""
+        self._can_undo(f"positions {path.name}")
         self.samples[number] = SampleRow(dataclasses.replace(self.samples[number].files, positions=path))
         self._look_at(number)
 
     def remove_sample(self, number: int) -> None:
+        self._can_undo(f"remove {self.samples[number].files.spots.name}")
         del self.samples[number]
         self.samples_changed.emit()
-        self._tasks.set_problem("")
+        self._tasks.set_problem(None)
 
     def apply_fix(self, number: int, fix: int = 0) -> None:
         """Move the positions of a sample by one of the fixes that are offered."""
         row = self.samples[number]
         if row.fit is not None and fix < len(row.fit.fixes):
+            self._can_undo("move the spots")
             self.samples[number] = SampleRow(moved_by(row.files, row.fit.fixes[fix].matrix))
             self._look_at(number)
 
     def undo_fix(self, number: int) -> None:
         """Positions as they are in the file."""
+        self._can_undo("spots as in the file")
         self.samples[number] = SampleRow(dataclasses.replace(self.samples[number].files, moved=None))
         self._look_at(number)
 
     def _look_at(self, number: int) -> None:
         asked = self.samples[number]
         self.samples_changed.emit()
-        self._tasks.set_problem("")
+        self._tasks.set_problem(None)
 
         def put(row: SampleRow) -> None:
             if asked in self.samples:  # rows are compared by identity: one that was removed or moved is gone
@@ -149,13 +161,15 @@ class FineTuneController:
 
     def choose_reference(self, path: str | Path) -> None:
         """Take cell types from a file of prototypes, or from single cells."""
+        self._can_undo(f"cell types {Path(path).name}")
         self._read_reference(Path(path), None)
 
     def choose_columns(self, cell_type: str, batch: str | None = None) -> None:
         """Columns of the cell type and of the batch."""
+        self._can_undo("columns of the single cells")
         self.cell_type, self.batch = cell_type, batch
         self.reference_changed.emit()
-        self._tasks.set_problem("")
+        self._tasks.set_problem(None)
 
     # -- settings ------------------------------------------------------------------------------------------
 
@@ -166,9 +180,10 @@ class FineTuneController:
 
     def choose_preset(self, name: str) -> None:
         """Ours, the paper's or the plain head; what was changed by hand stays."""
+        self._can_undo(f"preset {name}")
         self.preset = name
         self.settings_changed.emit()
-        self._tasks.set_problem("")
+        self._tasks.set_problem(None)
 
     def change(self, name: str, value: Any) -> bool:
         """Change one setting; one that makes no sense is a problem of its own, and changes nothing."""
@@ -177,13 +192,14 @@ class FineTuneController:
         except (SettingsError, TypeError) as error:
             self.refuse(error if isinstance(error, SettingsError) else SettingsError(f"{name} cannot be {value!r}."))
             return False
+        self._can_undo(f"setting {name}", f"setting {name}")
         self.changes[name] = getattr(changed, name)
         if name in ("weights", "backbone") and self.start_model is not None:
             self.start_model = None  # its weights fit no other network
             if name == "backbone":
                 self.changes.pop("weights", None)
         self.settings_changed.emit()
-        self._tasks.set_problem("")
+        self._tasks.set_problem(None)
         return True
 
     def refuse(self, error: SettingsError) -> None:
@@ -193,12 +209,13 @@ class FineTuneController:
 
     def choose_start(self, path: str | Path | None) -> None:
         """Start from the image network of a trained model; None: from the weights that the settings name."""
+        self._can_undo("start from")
         if path is None:
             self.start_model = None
             for name in ("weights", "backbone", "patch"):
                 self.changes.pop(name, None)
             self.settings_changed.emit()
-            self._tasks.set_problem("")
+            self._tasks.set_problem(None)
             return
         path = Path(path).absolute()
 
@@ -211,9 +228,10 @@ class FineTuneController:
 
     def choose_out(self, path: str | Path | None) -> None:
         """The run folder of the next run."""
+        self._can_undo("run folder")
         self.out = None if path is None else Path(path).expanduser().absolute()
         self.settings_changed.emit()
-        self._tasks.set_problem("")
+        self._tasks.set_problem(None)
 
     def run_folder(self) -> Path | None:
         """Where the next run goes: the chosen folder, or the first free one beside the spots."""
@@ -283,18 +301,36 @@ class FineTuneController:
 
     # -- inside --------------------------------------------------------------------------------------------
 
+    def _can_undo(self, text: str, merge: str = "") -> None:
+        """What is about to be chosen can be taken back."""
+        before = {name: copy(getattr(self, name)) for name in _CHOICES}
+
+        def undo() -> None:
+            for name, value in before.items():
+                setattr(self, name, value)
+            self.reference_changed.emit()
+            self.settings_changed.emit()
+            self.samples_changed.emit()
+            self._tasks.set_problem(None)
+            for number, row in enumerate(self.samples):
+                if row.busy:  # the answer came when it was not in the list
+                    self._look_at(number)
+
+        self.state.history.add(text, undo, merge)
+
     def _improved(self, model: Path) -> None:
         if self.renew:
             self.state.want_model(model)
 
     def _take_over(self, job: TrainingJob) -> None:
+        self._can_undo(f"settings of {job.out.name}")
         self.preset, self.changes = _as_changes(job.settings)
         start = Path(job.settings.weights)
         self.start_model = start if start.suffix == ".safetensors" and start.exists() else None
         self.out = None
         self.samples = []
         for files in job.samples:
-            self.add_sample(files)
+            self._add(files)
         self.settings_changed.emit()
         source = job.prototypes
         if isinstance(source, CellsFile):

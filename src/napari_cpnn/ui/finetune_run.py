@@ -151,7 +151,7 @@ class FollowedRun:
         before, self.status = self.status, status
         if not status.running:
             self._tasks.say("stop", "")
-            self._tasks.set_problem(status.error)
+            self._tasks.set_problem(TrainingError(status.error) if status.error else None)
         self.changed.emit()
         if before is not None and status.model is not None and status.stamp != before.stamp:
             self.improved.emit(status.model)

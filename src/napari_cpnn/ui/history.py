@@ -33,13 +33,15 @@ class History:
         undo
             Takes it back. What is chosen meanwhile is no new choice.
         merge
-            Choices in a row with the same word count as one (a slider that is dragged).
+            Choices in a row with the same word count as one, as of a slider that is dragged.
         """
         if self._undoing:
             return
-        if not (merge and self._entries and self._entries[-1][2] == merge):
+        if merge and self._entries and self._entries[-1][2] == merge:
+            self._entries[-1] = (text, self._entries[-1][1], merge)
+        else:
             self._entries = [*self._entries[1 - _N_KEPT :], (text, undo, merge)]
-            self.changed.emit()
+        self.changed.emit()
 
     def undo(self) -> None:
         """Take the last choice back."""

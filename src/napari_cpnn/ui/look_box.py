@@ -5,8 +5,8 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QWidget
 
+from napari_cpnn.painting import COLORMAPS
 from napari_cpnn.ui.color_bar import ColorBar
-from napari_cpnn.ui.painting import COLORMAPS
 from napari_cpnn.ui.state import ExploreState
 
 _RANGES = {"auto": "auto", "full": "0 to maximum", "manual": "fixed"}
@@ -65,13 +65,13 @@ class LookBox(QWidget):
         grid.addWidget(self.bar, 3, 0, 1, 4)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(3, 1)
-        self.colormap.textActivated.connect(lambda name: state.set_look(colormap=name))
+        self.colormap.textActivated.connect(lambda name: state.choose_look(colormap=name))
         self.range.activated.connect(self._range_chosen)
         self.low.editingFinished.connect(self._typed)
         self.high.editingFinished.connect(self._typed)
-        self.opacity.valueChanged.connect(lambda value: state.set_look(opacity=value / 100))
-        self.smooth.toggled.connect(lambda on: state.set_look(smooth=on))
-        self.legend.toggled.connect(lambda on: state.set_look(legend=on))
+        self.opacity.valueChanged.connect(lambda value: state.choose_look(opacity=value / 100))
+        self.smooth.toggled.connect(lambda on: state.choose_look(smooth=on))
+        self.legend.toggled.connect(lambda on: state.choose_look(legend=on))
         state.look_changed.connect(self.update_look)
         state.limits_changed.connect(self.update_look)
         state.shown_changed.connect(self.update_look)
@@ -104,12 +104,12 @@ class LookBox(QWidget):
         mode = self.range.itemData(index)
         # A fixed range starts as the one on screen.
         changes = {"manual": self._state.limits} if mode == "manual" else {}
-        self._state.set_look(range_mode=mode, **changes)
+        self._state.choose_look(range_mode=mode, **changes)
 
     def _typed(self) -> None:
         low, high = self.low.value(), self.high.value()
         if high > low:
-            self._state.set_look(manual=(low, high))
+            self._state.choose_look(manual=(low, high))
 
 
 def _spin(end: str) -> QDoubleSpinBox:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.files import whole_file
 from napari_cpnn.samples import SAMPLE_FILES, cache_folder, sample_folder
 
 _N_KEPT = 8
@@ -36,14 +38,8 @@ def belongs_to_sample(path: Path | None) -> bool:
 def remember(path: Path) -> None:
     """Put a model first in the list. A list that cannot be written is not worth an error."""
     paths = [path.resolve(), *(p for p in _read() if p != path.resolve())][:_N_KEPT]
-    file = _file()
-    temporary = file.with_suffix(".tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(CpnnError), whole_file(_file()) as temporary:
         temporary.write_text(json.dumps([str(p) for p in paths]), encoding="utf-8")
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
 
 
 def _file() -> Path:

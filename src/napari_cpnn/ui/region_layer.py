@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,6 +81,39 @@ def regions_of(layer: Shapes, slide_layer: Layer, mpp: Mpp) -> tuple[list[int], 
             continue
         places.append(i)
     return places, with_own_names(regions)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All shapes of a layer, as they are now."""
+
+    shapes: tuple[tuple[str, FloatArray], ...]
+    features: pd.DataFrame
+
+    @classmethod
+    def of(cls, layer: Shapes) -> Drawn:
+        kinds = [str(kind) for kind in layer.shape_type]
+        copies = [np.array(data, dtype=np.float64) for data in layer.data]
+        return cls(tuple(zip(kinds, copies, strict=True)), layer.features.copy())
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Drawn)
+            and len(self.shapes) == len(other.shapes)
+            and all(a == b and np.array_equal(x, y) for (a, x), (b, y) in zip(self.shapes, other.shapes, strict=True))
+            and self.features.equals(other.features)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def put_back(self, layer: Shapes) -> None:
+        """Let the layer hold these shapes and no others."""
+        layer.selected_data = set(range(len(layer.data)))
+        layer.remove_selected()
+        if self.shapes:
+            kinds, data = zip(*self.shapes, strict=True)
+            layer.add(list(data), shape_type=list(kinds))
+            layer.features = self.features
 
 
 def names_of(layer: Shapes) -> list[str]:

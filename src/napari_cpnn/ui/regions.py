@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import shapely
 from napari.layers import Shapes
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget
@@ -15,7 +16,7 @@ from napari_cpnn.regions import Region
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.overlays import OVERLAY_KEY
 from napari_cpnn.ui.parts import row, slim_combo, spacer, stop_timer
-from napari_cpnn.ui.region_layer import add_regions, name_all, names_of, new_layer, regions_of, set_names
+from napari_cpnn.ui.region_layer import Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
 from napari_cpnn.ui.region_table import RegionTable
 from napari_cpnn.ui.region_tabs import ComparisonTab, CompositionTab, ExplanationTab
 from napari_cpnn.ui.regions_controller import RegionsController
@@ -49,6 +50,7 @@ class Regions(Dock):
         self.controller = RegionsController(self.state, self.background, self.notify)
         self.layer: Shapes | None = None
         self._places: list[int] = []
+        self._drawn: Drawn | None = None
         self._edited = QTimer(self)
         self._edited.setSingleShot(True)
         self._edited.setInterval(DEBOUNCE_MS)
@@ -57,6 +59,7 @@ class Regions(Dock):
         self._build()
         self._connect()
         self._fill_layers()
+        self._recall()
         self._model_changed()
         self._regions_changed()
         self._ticks.start()
@@ -186,6 +189,7 @@ class Regions(Dock):
                 source.disconnect(self._layer_edited)
             self.layer.events.mode.disconnect(self._mode_changed)
         self.layer = layer
+        self._drawn = None if layer is None else Drawn.of(layer)
         if layer is not None:
             for source in (layer.events.data, layer.events.features):
                 source.connect(self._layer_edited)
@@ -204,8 +208,32 @@ class Regions(Dock):
         if self.layer is not None and slide_layer is not None and slide is not None and slide.mpp is not None:
             name_all(self.layer)
             self._places, regions = regions_of(self.layer, slide_layer, slide.mpp)
+            self._note_change(self.layer, regions)
         self.controller.set_regions(regions)
         self._regions_changed()
+
+    def _note_change(self, layer: Shapes, regions: list[Region]) -> None:
+        """What was drawn, changed or removed can be taken back, and is there when the slide is opened again."""
+        before, self._drawn = self._drawn, Drawn.of(layer)
+        if before is None or before == self._drawn:
+            return
+
+        def undo() -> None:
+            if layer in self.viewer.layers:
+                self._drawn = before  # that it is back is no new change
+                before.put_back(layer)
+
+        self.state.history.add("regions", undo)
+        self.state.remember(regions=tuple((region.name, region.outline.wkt) for region in regions))
+
+    def _recall(self) -> None:
+        """Draw the regions that the slide had when it was last open, unless there are others."""
+        slide_layer, slide, memory = self.state.layer, self.state.slide, self.state.memory
+        if self.layer is None and slide_layer is not None and slide is not None and slide.mpp and memory is not None:
+            regions = [Region(name, shapely.from_wkt(outline)) for name, outline in memory.regions]
+            if regions:
+                self.viewer.add_layer(new_layer(slide_layer, regions, slide.mpp))
+                self._fill_layers()
 
     def _draw_clicked(self, on: bool) -> None:
         if not on:
@@ -287,6 +315,7 @@ class Regions(Dock):
         self.explore.setVisible(self.state.layer is None or self.state.model is None)
 
     def _slide_changed(self) -> None:
+        self._recall()
         self._edited.start()
 
     def _model_changed(self) -> None:

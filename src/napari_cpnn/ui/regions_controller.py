@@ -152,14 +152,14 @@ class RegionsController:
         gene = self.find_gene(text)
         if gene is None:
             return f"The model does not predict {text}; choose one from the list."
-        self.state.set_shown(Shown("gene", (gene,)))
+        self.state.choose_shown(Shown("gene", (gene,)))
         self.check()
         return ""
 
     def show_contribution(self, cell_type: str) -> None:
         """Show what a cell type contributes to the gene on screen; all of the gene when the name is empty."""
         if self.gene:
-            self.state.set_shown(
+            self.state.choose_shown(
                 Shown("contribution", (self.gene, cell_type)) if cell_type else Shown("gene", (self.gene,))
             )
 

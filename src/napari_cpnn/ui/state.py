@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from psygnal import Signal
 
+from napari_cpnn.painting import Look, Shown
 from napari_cpnn.ui.history import History
 
 if TYPE_CHECKING:
@@ -18,69 +19,9 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
+    from napari_cpnn.ui.slide_memory import Memory
 
-Kind = Literal["type", "dominant", "blend", "gene", "contribution"]
-RangeMode = Literal["auto", "full", "manual"]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The quantity on screen.
-
-    Parameters
-    ----------
-    kind
-        One cell type, the dominant type, a blend of types, a gene, or what one cell type contributes to a gene.
-    names
-        The cell type, the types that are blended, the gene, or gene and cell type; empty for the dominant type.
-    """
-
-    kind: Kind
-    names: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The one name of a ``type`` or a ``gene``; for a contribution such as ``ERBB2 from B-cells``."""
-        if self.kind == "contribution":
-            return " from ".join(self.names)
-        return self.names[0] if self.names else ""
-
-    @property
-    def gene(self) -> str:
-        """The gene that is on screen, whole or in part."""
-        return self.names[0] if self.kind in ("gene", "contribution") else ""
-
-    @property
-    def title(self) -> str:
-        """What the layer and the legend say."""
-        if self.kind == "type":
-            return f"Cell type: {self.name}"
-        if self.kind == "gene":
-            return f"Gene: {self.name}"
-        if self.kind == "contribution":
-            return self.name
-        return "Dominant cell type" if self.kind == "dominant" else "Blend of cell types"
-
-    @property
-    def unit(self) -> str:
-        """Unit of the colour bar; empty for categories."""
-        return {"type": "share of cell type"}.get(self.kind, "log1p CP10k" if self.gene else "")
-
-    @property
-    def has_range(self) -> bool:
-        return self.kind in ("type", "gene", "contribution")
-
-
-@dataclass(frozen=True)
-class Look:
-    """How overlays are coloured, and whether the canvas carries a legend."""
-
-    colormap: str = "viridis"  # H&E is pink and purple, on which magma spends half of its colours
-    range_mode: RangeMode = "auto"
-    manual: tuple[float, float] = (0.0, 1.0)
-    opacity: float = 0.65
-    smooth: bool = True
-    legend: bool = True
+__all__ = ["ExploreState", "Look", "Shown", "TypeRow", "state_of"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +46,8 @@ class ExploreState:
         ``None`` until a model is there.
     message
         One line that says what is going on or what to do next.
+    memory
+        What is kept of the slide for the next time; ``None`` while none is open.
     history
         The last choices in all docks, which can be taken back.
     """
@@ -127,6 +70,8 @@ class ExploreState:
         self.shown: Shown | None = None
         self.look = Look()
         self.message = ""
+        self.memory: Memory | None = None
+        self._has_news = False
         self.limits: tuple[float, float] = (0.0, 1.0)
 
     @property
@@ -134,9 +79,24 @@ class ExploreState:
         """The map that is being filled."""
         return None if self.mapper is None else self.mapper.map
 
-    def set_slide(self, layer: Layer | None, slide: Slide | None) -> None:
+    def set_slide(self, layer: Layer | None, slide: Slide | None, memory: Memory | None = None) -> None:
+        """Another slide; ``memory`` is what is known of it from the last time."""
         self.layer, self.slide = layer, slide
+        self.memory = memory
+        self._has_news = False
         self.slide_changed.emit()
+
+    def remember(self, **changes: Any) -> None:
+        """Keep something for the next time that the slide is opened: fields of :class:`Memory`."""
+        if self.memory is not None:
+            memory = dataclasses.replace(self.memory, **changes)
+            self._has_news |= memory != self.memory
+            self.memory = memory
+
+    def take_news(self) -> bool:
+        """Whether there is something to keep that has not been asked for yet."""
+        news, self._has_news = self._has_news, False
+        return news
 
     def set_model(self, model: CPNN | None) -> None:
         self.model = model
@@ -154,6 +114,20 @@ class ExploreState:
         if shown != self.shown:
             self.shown = shown
             self.shown_changed.emit()
+
+    def choose_shown(self, shown: Shown) -> None:
+        """The user chooses what is on screen, and can take it back."""
+        before = self.shown
+        if before is not None and shown != before:
+            self.history.add(shown.title, lambda: self.set_shown(before))
+        self.set_shown(shown)
+
+    def choose_look(self, **changes: Any) -> None:
+        """The user changes the look, and can take it back."""
+        before = self.look
+        self.set_look(**changes)
+        if self.look != before:
+            self.history.add("colours", lambda: self.set_look(**dataclasses.asdict(before)), " ".join(changes))
 
     def set_look(self, **changes: Any) -> None:
         look = dataclasses.replace(self.look, **changes)

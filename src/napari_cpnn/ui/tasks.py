@@ -29,21 +29,38 @@ class Tasks:
     ) -> None:
         self.notify = notify
         self._background, self._changed = background, changed
+        self.problem: CpnnError | None = None
         self._busy: dict[str, tuple[int, str]] = {}
         self._number = 0
-        self._problem = ""
         self._closed = False
 
     @property
     def message(self) -> str:
         """What went wrong last, or else what is under way."""
-        return self._problem or next((text for _, text in reversed(self._busy.values())), "")
+        if self.problem is not None:
+            return str(self.problem)
+        return next((text for _, text in reversed(self._busy.values())), "")
 
-    def run(self, kind: str, text: str, work: Callable[[], Any], ready: Callable[[Any], None]) -> None:
-        """Run ``work`` elsewhere and give its result to ``ready``; meanwhile ``text`` says what goes on."""
+    def is_busy(self, kind: str) -> bool:
+        """Whether something of a kind is under way."""
+        return kind in self._busy
+
+    def run(
+        self,
+        kind: str,
+        text: str,
+        work: Callable[[], Any],
+        ready: Callable[[Any], None],
+        unwanted: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Run ``work`` elsewhere and give its result to ``ready``; meanwhile ``text`` says what goes on.
+
+        A result that nobody waits for any more goes to ``unwanted``.
+        """
         self._number += 1
         request = (self._number, text)
-        self._problem = ""
+        self.problem = None
+        self._busy.pop(kind, None)  # the newest comes last
         self._busy[kind] = request
         self._changed()
 
@@ -55,6 +72,8 @@ class Tasks:
                 del self._busy[kind]
                 ready(result)
                 self._changed()
+            elif unwanted is not None:
+                unwanted(result)
 
         def failed(error: Exception) -> None:
             if is_wanted():
@@ -71,9 +90,13 @@ class Tasks:
             self._busy[kind] = (self._number, text)
         self._changed()
 
-    def set_problem(self, problem: str) -> None:
-        """What is wrong now; empty: nothing."""
-        self._problem = problem
+    def forget(self, kind: str) -> None:
+        """Take no answer to what was asked for before."""
+        self._busy.pop(kind, None)
+
+    def set_problem(self, problem: CpnnError | None) -> None:
+        """What is wrong now."""
+        self.problem = problem
         self._changed()
 
     def fail(self, error: Exception) -> None:
@@ -81,9 +104,10 @@ class Tasks:
         if not isinstance(error, CpnnError):
             self._changed()
             raise error
-        self.set_problem(str(error))
+        self.set_problem(error)
         self.notify(error)
 
     def close(self) -> None:
         """Take no more answers."""
         self._closed = True
+        self._busy.clear()

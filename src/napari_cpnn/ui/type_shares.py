@@ -1,0 +1,55 @@
+"""Shares of the cell types in view, for the list and the legend. No Qt here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cpnn.palette import type_colors
+from napari_cpnn.ui.state import ExploreState, TypeRow
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import Viewport
+
+
+class TypeShares:
+    """Measures the map of a state, anew only when it has changed.
+
+    Parameters
+    ----------
+    state
+        With the model and the map.
+    """
+
+    def __init__(self, state: ExploreState) -> None:
+        self._state = state
+        self._known: tuple[Any, list[TypeRow]] = (None, [])
+
+    def rows(self, viewport: Viewport | None) -> list[TypeRow]:
+        """All cell types, the largest mean share in view first."""
+        model, cmap = self._state.model, self._state.map
+        if model is None:
+            return []
+        key = (id(model), id(cmap), None if cmap is None else cmap.revision, viewport)
+        if self._known[0] != key:
+            shares = np.full(len(model.cell_types), np.nan)
+            if cmap is not None and model.cell_types:
+                shares = cmap.mean_weights(None if viewport is None else viewport.rect)
+            colors = type_colors(model.cell_types)
+            rows = [TypeRow(n, colors[n], float(s)) for n, s in zip(model.cell_types, shares, strict=True)]
+            self._known = (key, sorted(rows, key=lambda row: -np.nan_to_num(row.share, nan=-1.0)))
+        return self._known[1]
+
+    def legend(self, viewport: Viewport | None) -> list[TypeRow]:
+        """The cell types that the map on screen has colours of: those that dominate somewhere in view, or the blend."""
+        cmap, shown, rows = self._state.map, self._state.shown, self.rows(viewport)
+        if cmap is None or shown is None or shown.has_range:
+            return []
+        if shown.kind == "blend":
+            return [row for row in rows if row.name in shown.names]
+        window = (slice(None), slice(None)) if viewport is None else cmap.grid.window(viewport.rect)
+        donors = cmap.donors()[window]
+        counts = np.bincount(cmap.dominant().reshape(-1)[donors[donors >= 0]], minlength=len(rows))
+        n_cells = dict(zip(cmap.cell_types, counts, strict=True))
+        return sorted((row for row in rows if n_cells[row.name]), key=lambda row: -n_cells[row.name])
