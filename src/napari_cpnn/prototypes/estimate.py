@@ -14,6 +14,8 @@ from scipy.sparse.csgraph import connected_components
 
 from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
 from napari_cpnn.genes import look_like_ensembl, symbols_beside
+from napari_cpnn.prototypes.left_out import REASONS
+from napari_cpnn.prototypes.progress import Progress, part, silent
 from napari_cpnn.prototypes.prototypes import Prototypes
 from napari_cpnn.prototypes.statistics import GroupStatistics, count_statistics
 from napari_cpnn.settings import PrototypeSettings
@@ -25,24 +27,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: What the messages say for each reason for which cells are left out.
-_REASONS = {
-    "no_label": "without a label",
-    "no_batch": "without a batch",
-    "few_genes": "with fewer than {0.min_genes} genes",
-    "mitochondrial": "with more than {0.max_mito:.0%} mitochondrial counts",
-}
+#: How much of the time the pass over the counts takes when a regression follows, about.
+_COUNTING = 0.3
 
 
 @overload
 def estimate_prototypes(
-    cells: AnnData, cell_type: str = ..., batch: str | None = ..., settings: PrototypeSettings | None = ...
+    cells: AnnData,
+    cell_type: str = ...,
+    batch: str | None = ...,
+    settings: PrototypeSettings | None = ...,
+    progress: Progress | None = ...,
 ) -> Prototypes: ...
 
 
 @overload
 def estimate_prototypes(
-    cells: AnnData, cell_type: Sequence[str], batch: str | None = ..., settings: PrototypeSettings | None = ...
+    cells: AnnData,
+    cell_type: Sequence[str],
+    batch: str | None = ...,
+    settings: PrototypeSettings | None = ...,
+    progress: Progress | None = ...,
 ) -> dict[str, Prototypes]: ...
 
 
@@ -51,6 +56,7 @@ def estimate_prototypes(
     cell_type: str | Sequence[str] = "celltype",
     batch: str | None = None,
     settings: PrototypeSettings | None = None,
+    progress: Progress | None = None,
 ) -> Prototypes | dict[str, Prototypes]:
     """Estimate the mean expression profile of each cell type.
 
@@ -71,11 +77,16 @@ def estimate_prototypes(
         Column of ``obs`` such as the patient; None: all cells are of one batch.
     settings
         Filters and method.
+    progress
+        Called as ``progress(text, done)`` at each chunk of cells and each block of genes, with what is being done and
+        the share that is done, 0 to 1. What it raises ends the estimate at once and reaches the caller: raise to
+        cancel.
 
     Returns
     -------
     Prototypes, or dict of them by column
-        Cell types in alphabetic order. ``provenance`` says what was left out, and how good the fit is.
+        Cell types in alphabetic order. :meth:`Prototypes.left_out` says what was left out, ``provenance`` how good the
+        fit is; its ``notes`` are the texts of the warnings.
 
     Raises
     ------
@@ -89,12 +100,18 @@ def estimate_prototypes(
     labels = [_column(cells, name) for name in columns]
     batches = None if batch is None else _column(cells, batch)
     genes, gene_ids = _genes(cells)
-    found = count_statistics(_counts(cells), genes, labels, batches, settings)
+    report = silent if progress is None else progress
+    start = 1.0 if settings.method == "mean" else _COUNTING
+    found = count_statistics(_counts(cells), genes, labels, batches, settings, part(report, 0.0, start))
     about = {"source": "single cells", "batch": batch, "settings": settings.to_dict(), "n_genes_given": len(genes)}
-    prototypes = {
-        name: _estimate(stats, genes, gene_ids, settings, {"cell_type": name, **about})
-        for name, stats in zip(columns, found, strict=True)
-    }
+    prototypes, share = {}, (1 - start) / len(columns)
+    for number, (name, stats) in enumerate(zip(columns, found, strict=True)):
+        provenance = {"cell_type": name, **about, "notes": _about_names(genes)}
+        its = part(report, start + number * share, start + (number + 1) * share)
+        prototypes[name] = _estimate(stats, genes, gene_ids, settings, provenance, its)
+    for text in dict.fromkeys(text for one in prototypes.values() for text in one.provenance["notes"]):
+        warnings.warn(text, CpnnWarning, stacklevel=2)
+    report("Done", 1.0)
     return prototypes[cell_type] if isinstance(cell_type, str) else prototypes
 
 
@@ -127,14 +144,18 @@ def _genes(cells: AnnData) -> tuple[list[str], list[str] | None]:
             "var_names_make_unique() on them, or read them with read_cells."
         )
     if look_like_ensembl(names):
-        warnings.warn(
-            "The genes are named by Ensembl ids, by which mitochondrial ones are not recognised, so no cell is left "
-            "out for its mitochondrial counts.",
-            CpnnWarning,
-            stacklevel=3,
-        )
         return names, names
     return names, [str(i) for i in cells.var["gene_ids"]] if "gene_ids" in cells.var else None
+
+
+def _about_names(genes: list[str]) -> list[str]:
+    if not look_like_ensembl(genes):
+        return []
+    text = (
+        "The genes are named by Ensembl ids, by which mitochondrial ones are not recognised, so no cell is left out "
+        "for its mitochondrial counts."
+    )
+    return [text]
 
 
 def _estimate(
@@ -143,22 +164,27 @@ def _estimate(
     gene_ids: list[str] | None,
     settings: PrototypeSettings,
     provenance: dict[str, Any],
+    progress: Progress,
 ) -> Prototypes:
-    """Prototypes of one annotation."""
+    """Prototypes of one annotation; what the user should know is added to the notes of the provenance."""
+    notes: list[str] = provenance["notes"]
     _check_cells(stats, settings)
-    kept = _kept_genes(stats, settings)
-    stats = _without_silent(stats.select_genes(kept))
+    kept = _kept_genes(stats, settings, notes)
+    detected = int((stats.histogram.detected_in(len(genes)) > 0).sum())
+    given = stats.cell_types
+    stats = _without_silent(stats.select_genes(kept), notes)
     n_cells, sums = stats.per_type()
     thin = {t: int(n) for t, n in zip(stats.cell_types, n_cells, strict=True) if n < settings.min_cells_per_type}
     if thin:
         names = ", ".join(f"{name} ({n})" for name, n in thin.items())
-        warnings.warn(
-            f"Few cells stand behind these prototypes, so they are uncertain: {names}.", CpnnWarning, stacklevel=3
-        )
-    rates, dispersion, fit = (sums, None, {}) if settings.method == "mean" else _regression(stats, settings)
+        notes.append(f"Few cells stand behind these prototypes, so they are uncertain: {names}.")
+    mean = settings.method == "mean"
+    rates, dispersion, fit = (sums, None, {}) if mean else _regression(stats, settings, notes, progress)
     provenance |= {
         "batches": {} if provenance["batch"] is None else stats.per_batch(),
         "cells_left_out": stats.left_out,
+        "genes_left_out": {"undetected": len(genes) - detected, "few_cells": detected - len(kept)},
+        "types_left_out": [name for name in given if name not in stats.cell_types],
         "thin_types": thin,
         "counts_per_type": {t: float(n) for t, n in zip(stats.cell_types, sums.sum(axis=1), strict=True)},
         "fit": fit,
@@ -175,47 +201,43 @@ def _estimate(
 
 
 def _regression(
-    stats: GroupStatistics, settings: PrototypeSettings
+    stats: GroupStatistics, settings: PrototypeSettings, notes: list[str], progress: Progress
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], dict[str, Any]]:
     """Rates of the types, dispersions of the genes, and how good the fit is."""
     from napari_cpnn.mapping.predictor import choose_device
     from napari_cpnn.prototypes.regression import fit_regression, quality
 
-    _warn_of_islands(stats)
+    notes += _islands(stats)
     device = choose_device(settings.device)
     # Apple's GPUs have no float64.
     name = "cpu" if device.type == "mps" else str(device)
-    fit = fit_regression(stats, settings.prior_counts, name, settings.max_iterations)
+    fit = fit_regression(stats, settings.prior_counts, name, settings.max_iterations, progress=progress)
     if not fit.converged:
-        warnings.warn(
-            f"The regression has not converged after {fit.iterations} steps; raise max_iterations.",
-            CpnnWarning,
-            stacklevel=4,
-        )
+        notes.append(f"The regression has not converged after {fit.iterations} steps; raise max_iterations.")
     return fit.rates, fit.dispersion, quality(fit, stats)
 
 
-def _warn_of_islands(stats: GroupStatistics) -> None:
+def _islands(stats: GroupStatistics) -> list[str]:
     """Batches that share no cell type, not even through others, can't be compared."""
     n_types = len(stats.cell_types)
     size = n_types + len(stats.batches)
     links = coo_matrix((np.ones(len(stats.type_of)), (stats.type_of, n_types + stats.batch_of)), shape=(size, size))
     n_islands, island = connected_components(links, directed=False)
-    if n_islands > 1:
-        sets = [[b for b, i in zip(stats.batches, island[n_types:], strict=True) if i == j] for j in range(n_islands)]
-        texts = [", ".join(names[:3]) + (" and more" if len(names) > 3 else "") for names in sorted(sets)]
-        warnings.warn(
-            f"The batches fall into sets without a common cell type ({'; '.join(texts)}), so what sets them apart "
-            "cannot be told from what sets their types apart.",
-            CpnnWarning,
-            stacklevel=5,
-        )
+    if n_islands == 1:
+        return []
+    sets = [[b for b, i in zip(stats.batches, island[n_types:], strict=True) if i == j] for j in range(n_islands)]
+    texts = [", ".join(names[:3]) + (" and more" if len(names) > 3 else "") for names in sorted(sets)]
+    text = (
+        f"The batches fall into sets without a common cell type ({'; '.join(texts)}), so what sets them apart cannot "
+        "be told from what sets their types apart."
+    )
+    return [text]
 
 
 def _check_cells(stats: GroupStatistics, settings: PrototypeSettings) -> None:
     """Some cell must be left; say what became of the others."""
     n_cells, dropped = int(stats.n_cells.sum()), stats.left_out
-    texts = [f"{n} {_REASONS[reason].format(settings)}" for reason, n in dropped.items()]
+    texts = [f"{n} {REASONS[reason].format(settings)}" for reason, n in dropped.items()]
     if not n_cells:
         raise PrototypesError(
             f"No cell is left of {sum(dropped.values())}: {', '.join(texts)}; change PrototypeSettings."
@@ -225,8 +247,8 @@ def _check_cells(stats: GroupStatistics, settings: PrototypeSettings) -> None:
         _log.info("prototypes from %d of %d cells; left out: %s", n_cells, n_cells + sum(dropped.values()), left_out)
 
 
-def _kept_genes(stats: GroupStatistics, settings: PrototypeSettings) -> npt.NDArray[np.int64]:
-    """Genes in enough cells; a warning when a small reference loses most of its genes by that."""
+def _kept_genes(stats: GroupStatistics, settings: PrototypeSettings, notes: list[str]) -> npt.NDArray[np.int64]:
+    """Genes in enough cells; a note when a small reference loses most of its genes by that."""
     n_cells, seen_in = int(stats.n_cells.sum()), stats.histogram.detected_in(stats.sums.shape[1])
     kept = seen_in >= max(settings.min_cells, 1)
     detected = int((seen_in > 0).sum())
@@ -237,17 +259,15 @@ def _kept_genes(stats: GroupStatistics, settings: PrototypeSettings) -> npt.NDAr
     if not kept.any():
         raise PrototypesError(f"No gene is left: {advice}.")
     if kept.sum() < detected / 4:
-        warnings.warn(f"Most genes are left out: {advice}.", CpnnWarning, stacklevel=4)
+        notes.append(f"Most genes are left out: {advice}.")
     return np.flatnonzero(kept)
 
 
-def _without_silent(stats: GroupStatistics) -> GroupStatistics:
+def _without_silent(stats: GroupStatistics, notes: list[str]) -> GroupStatistics:
     """Types without a single count in the kept genes have no profile."""
     loud = stats.per_type()[1].sum(axis=1) > 0
     if loud.all():
         return stats
-    silent = [name for name, ok in zip(stats.cell_types, loud, strict=True) if not ok]
-    warnings.warn(
-        f"No counts in the genes that are left, so no prototype: {', '.join(silent)}.", CpnnWarning, stacklevel=4
-    )
+    names = [name for name, ok in zip(stats.cell_types, loud, strict=True) if not ok]
+    notes.append(f"No counts in the genes that are left, so no prototype: {', '.join(names)}.")
     return stats.select_types(np.flatnonzero(loud))

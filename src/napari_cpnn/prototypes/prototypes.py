@@ -130,6 +130,51 @@ class Prototypes:
             gene_ids=None if self.gene_ids is None else tuple(self.gene_ids[i] for i in index),
         )
 
+    def markers(
+        self, n: int = 5, min_fold_change: float = 2.0, min_cp10k: float = 1.0, min_counts: float = 10.0
+    ) -> pd.DataFrame:
+        """Marker genes of each cell type.
+
+        A marker of a type is higher in it than in every other type, and at least ``min_fold_change`` times as high as
+        in the mean of the other types. Genes are in the order of that ratio: ``log2((x + 1) / (mean of others + 1))``
+        with ``x`` in counts per 10,000; the 1 keeps genes that are hardly seen from leading.
+
+        Parameters
+        ----------
+        n
+            At most so many of each type; a type that differs little from the others has fewer, or none.
+        min_fold_change
+            Least ratio to the mean of the other types.
+        min_cp10k
+            Least expression, in counts per 10,000.
+        min_counts
+            Least number of counts of the gene behind the value (``x`` times the counts of all cells of the type):
+            profiles of few cells are full of chance. Of prototypes that do not come from counts, nothing is asked.
+
+        Returns
+        -------
+        DataFrame
+            A row per marker, types in the order of ``cell_types``: ``cell_type``, ``rank`` from 1, ``gene``,
+            ``cp10k``, ``log2_fold_change``, ``next_type`` with ``next_cp10k`` (the highest of the others), and
+            ``counts`` behind it, NaN where not known. Empty when there is one type only.
+        """
+        from napari_cpnn.prototypes.markers import marker_genes
+
+        return marker_genes(self, n, min_fold_change, min_cp10k, min_counts)
+
+    def left_out(self) -> pd.DataFrame:
+        """What the filters of the estimate have left out.
+
+        Returns
+        -------
+        DataFrame
+            ``what`` (cells, genes or cell types), ``reason`` in words, and ``n``. A cell counts for the first reason
+            that holds. Empty when the prototypes do not come from single cells.
+        """
+        from napari_cpnn.prototypes.left_out import left_out
+
+        return left_out(self.provenance, len(self.genes))
+
     def save(self, path: str | Path) -> None:
         """Write an ``.h5ad`` (cell types x genes); a kill at any moment leaves the old file or the new one."""
         import pandas as pd

@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.prototypes.gene_block import GeneBlock, Shared, SharedSystem
+from napari_cpnn.prototypes.progress import Progress, part, silent
 from napari_cpnn.prototypes.statistics import GroupStatistics
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ _PHI_SHAPE, _PHI_RATE = 9.0, 3.0
 _START, _PHI = 0.05, 1.0
 #: The largest change of a logarithm that is shared by all genes, in one step.
 _MAX_STEP = 1.5
+#: How much of the time the first of the two fits takes, about; and by how much each step counts, however it went.
+_FIRST_FIT, _PER_STEP = 0.85, 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,7 @@ def fit_regression(
     device: str = "cpu",
     max_iterations: int = 200,
     tolerance: float = 1e-4,
+    progress: Progress = silent,
 ) -> RegressionFit:
     """Fit the regression to the statistics of groups.
 
@@ -118,12 +122,15 @@ def fit_regression(
         Bound on the number of Newton steps.
     tolerance
         Largest Newton decrement (predicted gain of the log posterior) of a gene or of what is shared at the end.
+    progress
+        Hears of each block of genes in each step. How far the fit is, is guessed from the decrement.
     """
     problem = _Problem(stats, prior_counts, device)
-    done, converged = problem.climb(max_iterations, tolerance)
+    first = _FIRST_FIT if len(stats.batches) > 1 else 1.0
+    done, converged = problem.climb(max_iterations, tolerance, part(progress, 0.0, first))
     if len(stats.batches) > 1 and converged:
         problem.free_background()
-        more, converged = problem.climb(max_iterations - done, tolerance)
+        more, converged = problem.climb(max_iterations - done, tolerance, part(progress, first, 1.0))
         done += more
     return problem.result(done, converged)
 
@@ -171,11 +178,13 @@ class _Problem:
         for block in self._blocks:
             block.free_background()
 
-    def climb(self, max_iterations: int, tolerance: float) -> tuple[int, bool]:
+    def climb(self, max_iterations: int, tolerance: float, progress: Progress = silent) -> tuple[int, bool]:
         """To the mode; the number of steps in the genes, and whether they got there."""
         best, step, gain = -math.inf, None, math.inf
+        way = _Way(tolerance)
         for iteration in range(1, max_iterations + 1):
-            value, worst = self.sweep()
+            value, worst = self.sweep(part(progress, way.done, way.next_done))
+            way.go(max(worst, gain))
             if worst > max(tolerance, min(0.01 * gain, 1.0)):
                 continue
             if value < best - 1e-6 and step is not None:
@@ -189,10 +198,11 @@ class _Problem:
             self.move(step)
         return max_iterations, False
 
-    def sweep(self) -> tuple[float, float]:
+    def sweep(self, progress: Progress = silent) -> tuple[float, float]:
         """A Newton step in every gene: the log posterior after it, and the largest gain that was predicted."""
         shared, value, worst = self._shared, 0.0, 0.0
-        for block in self._blocks:
+        for number, block in enumerate(self._blocks):
+            progress("Negative binomial regression", number / len(self._blocks))
             values, gains = block.step(shared)
             value += float(values.sum())
             worst = max(worst, float(gains.max()))
@@ -254,6 +264,33 @@ class _Problem:
             iterations=iterations,
             converged=converged,
         )
+
+
+class _Way:
+    """How far a climb is: by the logarithm of what could still be gained, and a little by each step.
+
+    Parameters
+    ----------
+    tolerance
+        Of the gain, at which the climb ends.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance, self._start = tolerance, math.nan
+        self.done = 0.0
+
+    @property
+    def next_done(self) -> float:
+        """Share that is done when the next step gains nothing."""
+        return self.done + _PER_STEP * (1 - self.done)
+
+    def go(self, gain: float) -> None:
+        """A step has been made, after which there was at most so much to gain; infinite: nobody knows."""
+        known = 0.0
+        if math.isfinite(gain):
+            self._start = max(gain, self._start) if math.isfinite(self._start) else max(gain, 10 * self._tolerance)
+            known = math.log(self._start / max(gain, self._tolerance)) / math.log(self._start / self._tolerance)
+        self.done = max(self.next_done, min(known, 1.0))
 
 
 def _start_scales(stats: GroupStatistics, n_cells: FloatArray) -> FloatArray:

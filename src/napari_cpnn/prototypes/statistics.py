@@ -18,6 +18,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import CellsError
 from napari_cpnn.genes import is_mitochondrial
+from napari_cpnn.prototypes.progress import Progress, silent
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.spots.counts import as_counts
 
@@ -135,6 +136,7 @@ def count_statistics(
     labels: Sequence[pd.Series[Any]],
     batches: pd.Series[Any] | None,
     settings: PrototypeSettings,
+    progress: Progress = silent,
 ) -> list[GroupStatistics]:
     """Statistics for each of several annotations of the same cells, in one pass over their counts.
 
@@ -151,6 +153,8 @@ def count_statistics(
         Batch of each cell; None: all are of one. A cell with a missing one is left out.
     settings
         Filters of cells.
+    progress
+        Hears of each chunk.
 
     Raises
     ------
@@ -162,6 +166,7 @@ def count_statistics(
     mitochondrial = is_mitochondrial(genes)
     tallies = [_Tally(column, batches, n_genes) for column in labels]
     for start in range(0, n_cells, CHUNK_ROWS):
+        progress(f"Counts of {n_cells:,} cells", start / n_cells)
         rows = slice(start, min(start + CHUNK_ROWS, n_cells))
         counts = as_counts(matrix[rows], "The matrix of cells", CellsError)
         totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()

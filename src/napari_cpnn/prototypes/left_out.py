@@ -1,0 +1,45 @@
+"""What the filters of an estimate have left out, in numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_cpnn.settings import PrototypeSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What is said for each reason for which cells and genes are left out.
+REASONS = {
+    "no_label": "without a label",
+    "no_batch": "without a batch",
+    "few_genes": "with fewer than {0.min_genes} genes",
+    "mitochondrial": "with more than {0.max_mito:.0%} mitochondrial counts",
+    "undetected": "without a count in these cells",
+    "few_cells": "in fewer than {0.min_cells} of these cells",
+}
+
+
+def left_out(provenance: dict[str, Any], n_genes: int) -> pd.DataFrame:
+    """As :meth:`napari_cpnn.Prototypes.left_out`.
+
+    Parameters
+    ----------
+    provenance
+        Of the prototypes; not every file has all of it.
+    n_genes
+        Genes that are left.
+    """
+    import pandas as pd
+
+    settings = PrototypeSettings.from_dict(provenance.get("settings", {}))
+    rows = [("cells", REASONS[name].format(settings), n) for name, n in provenance.get("cells_left_out", {}).items()]
+    genes = provenance.get("genes_left_out")
+    if genes is not None:
+        rows += [("genes", REASONS[name].format(settings), n) for name, n in genes.items()]
+    elif "n_genes_given" in provenance:  # written before the reasons were kept apart
+        reason = f"without a count, or {REASONS['few_cells'].format(settings)}"
+        rows.append(("genes", reason, provenance["n_genes_given"] - n_genes))
+    if "types_left_out" in provenance:
+        rows.append(("cell types", "without a count in these genes", len(provenance["types_left_out"])))
+    return pd.DataFrame(rows, columns=["what", "reason", "n"]).astype({"n": int})
