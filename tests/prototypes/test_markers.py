@@ -30,8 +30,8 @@ def by_hand(protos: Prototypes, cell_type: str) -> list[tuple[str, float]]:
     others = frame.drop(index=cell_type)
     found = []
     for gene in frame.columns:
-        x, rest = frame.at[cell_type, gene], others[gene]
-        ratio = math.log(x + 1, 2) - math.log(sum(rest) / len(rest) + 1, 2)
+        x, rest = frame.loc[cell_type, gene], others[gene]
+        ratio = math.log2(x + 1) - math.log2(sum(rest) / len(rest) + 1)
         if x >= 1 and x > max(rest) and ratio >= 1 and x / 1e4 * total >= 10:
             found.append((gene, ratio))
     return sorted(found, key=lambda item: -item[1])
@@ -50,7 +50,7 @@ def test_markers_are_those_that_are_found_by_hand(wu: Prototypes, cell_type: str
     others = frame.drop(index=cell_type)[first["gene"]]
     assert first["next_type"] == others.idxmax()
     assert first["next_cp10k"] == pytest.approx(others.max(), rel=1e-4)
-    assert first["cp10k"] == pytest.approx(frame.at[cell_type, first["gene"]], rel=1e-4)
+    assert first["cp10k"] == pytest.approx(frame.loc[cell_type, first["gene"]], rel=1e-4)
 
 
 def test_markers_of_breast_tissue_are_the_known_ones(wu: Prototypes) -> None:
@@ -68,14 +68,8 @@ def test_thresholds_of_markers() -> None:
     profiles = np.array([[0.5, 0.0001, 0.4999], [0.25, 0.00001, 0.74999]])
     plain = Prototypes(profiles, ("a", "b"), ("double", "rare", "rest"), np.array([0, 0]))
     table = plain.markers(min_fold_change=1.5, min_cp10k=0.5)
-    assert (
-        list(zip(table["cell_type"], table["gene"], strict=True))
-        == [
-            ("a", "double"),
-            ("a", "rare"),
-            ("b", "rest"),
-        ][: len(table)]
-    )
+    assert list(table["cell_type"]) == ["a", "a", "b"]
+    assert list(table["gene"]) == ["double", "rare", "rest"]
     assert table["counts"].isna().all()
     assert list(plain.markers(min_fold_change=1.5, min_cp10k=1.5)["gene"]) == ["double", "rest"]
     known = Prototypes(profiles, ("a", "b"), plain.genes, np.array([9, 9]), {"counts_per_type": {"a": 2e4, "b": 2e4}})
