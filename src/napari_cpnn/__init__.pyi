@@ -1,8 +1,10 @@
 from ._version import __version__ as __version__
 from .errors import CpnnError as CpnnError
 from .export import export_map as export_map
+from .export import part_of as part_of
 from .export import to_anndata as to_anndata
 from .export import to_csv as to_csv
+from .export import to_figure as to_figure
 from .export import to_geojson as to_geojson
 from .export import to_h5ad as to_h5ad
 from .export import to_ome_zarr as to_ome_zarr

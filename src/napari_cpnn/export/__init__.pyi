@@ -1,10 +1,15 @@
 from .csv import to_csv as to_csv
+from .figure import to_figure as to_figure
 from .formats import FORMATS as FORMATS
 from .formats import export_map as export_map
 from .formats import format_of as format_of
 from .formats import save_map as save_map
 from .geojson import to_geojson as to_geojson
 from .ome_zarr import to_ome_zarr as to_ome_zarr
+from .part import Area as Area
+from .part import part_of as part_of
+from .progress import ExportCancelledError as ExportCancelledError
+from .progress import reporting as reporting
 from .spatial import to_spatialdata as to_spatialdata
 from .tables import to_anndata as to_anndata
 from .tables import to_h5ad as to_h5ad

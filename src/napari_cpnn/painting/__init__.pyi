@@ -1,3 +1,5 @@
+from .composite import lay_over as lay_over
+from .composite import tissue_picture as tissue_picture
 from .painter import COLORMAPS as COLORMAPS
 from .painter import FAILED_COLOR as FAILED_COLOR
 from .painter import FAINTEST as FAINTEST

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_cpnn.mapping import DONE, FAILED
 from napari_cpnn.painting.painter import AutoRange, FloatMap, Painter, Range, color_table, hex_colors
@@ -149,9 +150,9 @@ def _limits(shown: Shown, look: Look, values: FloatMap) -> Range | None:
     return None
 
 
-def dominant_types(cmap: CompositionMap, window: tuple[slice, slice]) -> list[str]:
-    """The cell types that dominate somewhere in a window of the grid, the most frequent first."""
-    donors = cmap.donors()[window]
+def dominant_types(cmap: CompositionMap, where: tuple[slice, slice] | npt.NDArray[np.bool_]) -> list[str]:
+    """The cell types that dominate somewhere in a part of the grid, the most frequent first."""
+    donors = cmap.donors()[where]
     counts = np.bincount(cmap.dominant().reshape(-1)[donors[donors >= 0]], minlength=len(cmap.cell_types))
     return [cmap.cell_types[k] for k in np.argsort(-counts, kind="stable") if counts[k]]
 

@@ -1,0 +1,265 @@
+"""A map as a figure for a paper: panels over the tissue, with scale bar, colour bar or legend, and where it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import ExportError, GenesError
+from napari_cpnn.export.cells import pixel_size
+from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel
+from napari_cpnn.export.files import replacing
+from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, rect_of, require_area
+from napari_cpnn.export.progress import reporter
+from napari_cpnn.geometry import Rect
+from napari_cpnn.mapping import DONE, FAILED
+from napari_cpnn.painting import (
+    COLORMAPS,
+    FAILED_COLOR,
+    Look,
+    Painter,
+    Shown,
+    auto_range,
+    catch_up,
+    color_table,
+    dominant_types,
+    hex_colors,
+    lay_over,
+    on_tissue,
+    paint,
+    tissue_picture,
+)
+from napari_cpnn.palette import type_colors
+from napari_cpnn.settings import FigureSettings
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.slides import Slide
+
+ENDINGS = (".png", ".svg", ".pdf")
+MAX_PANELS = 24
+#: Around the outline of a region, as a share of its size.
+_MARGIN = 0.06
+
+Picture = npt.NDArray[np.uint8]
+
+
+def to_figure(
+    cmap: CompositionMap,
+    path: str | Path,
+    shown: Sequence[str | Shown] | str | Shown = "dominant",
+    slide: Slide | None = None,
+    settings: FigureSettings | None = None,
+    *,
+    overwrite: bool = False,
+    area: Area | None = None,
+) -> Path:
+    """Draw a map over its tissue, as on the screen, with all that a reader needs to understand it.
+
+    Parameters
+    ----------
+    cmap
+        The map.
+    path
+        ``.png``, ``.svg`` or ``.pdf``; text and bars are vectors in the last two. It appears when it is complete.
+    shown
+        One panel each: the name of a gene or of a cell type, ``"ERBB2 from B-cells"`` (what a type contributes to a
+        gene), or ``"dominant"`` (the type with the largest share).
+    slide
+        The slide of the map; without it the map lies on white.
+    settings
+        Colours, range, opacity, size.
+    overwrite
+        Whether a file that is there is replaced.
+    area
+        The part of the slide to draw, in slide micrometres: a rectangle, or a region's outline, which is then drawn
+        and outside of which the map is not. By default all that the map covers.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ExportError
+        When nothing is computed there, the slide is not the map's, or the file exists or cannot be written.
+    GenesError
+        When the model knows no gene or cell type of a name.
+    PixelSizeError
+        When there is a slide, and neither it nor the map knows the pixel size.
+    """
+    settings, path = settings or FigureSettings(), Path(path)
+    if path.suffix.lower() not in ENDINGS:
+        raise ExportError(f"{path} is not the name of a figure; its ending must be {', '.join(ENDINGS)}.")
+    if settings.colormap not in COLORMAPS:
+        raise ExportError(f"There is no colour map {settings.colormap!r}; use {', '.join(COLORMAPS)}.")
+    wanted = [shown] if isinstance(shown, (str, Shown)) else list(shown)
+    with replacing(path, overwrite=overwrite) as temporary:
+        scene = Scene(cmap, slide, area)
+        quantities = [as_shown(cmap, one) for one in wanted]
+        if not 1 <= len(quantities) <= MAX_PANELS:
+            raise ExportError(f"A figure has 1 to {MAX_PANELS} panels, not {len(quantities):,}; choose fewer.")
+        page = Page(settings, scene.rect, len(quantities))
+        report = reporter()
+        report(0.0)
+        tissue = scene.tissue(page.shape_px)
+        panels = []
+        for number, one in enumerate(quantities):
+            panels.append(scene.panel(one, tissue, settings))
+            report((number + 0.5) / len(quantities))
+        title = settings.title or scene.title()
+        page.draw(panels, title, scene.notes(settings, quantities), scene.outline)
+        page.save(temporary, path.suffix.lower()[1:], title)
+    return path
+
+
+def as_shown(cmap: CompositionMap, name: str | Shown) -> Shown:
+    """What a name means to a map: see :func:`to_figure`.
+
+    Raises
+    ------
+    GenesError
+        When the model knows nothing of that name.
+    """
+    shown = name if isinstance(name, Shown) else _meaning(cmap, name)
+    types = shown.names[1:] if shown.kind == "contribution" else () if shown.gene else shown.names
+    unknown = [n for n in types if n not in cmap.cell_types]
+    if shown.gene and shown.gene not in cmap.genes:
+        unknown = [shown.gene]
+    if unknown or (not shown.gene and not cmap.cell_types):
+        missing = f"{unknown[0]!r}" if unknown else "cell types"
+        raise GenesError(
+            f"The model of this map has no {missing}: it has {len(cmap.genes):,} genes, such as "
+            f"{', '.join(cmap.genes[:3])}, and these cell types: {', '.join(cmap.cell_types) or 'none'}."
+        )
+    return shown
+
+
+def _meaning(cmap: CompositionMap, name: str) -> Shown:
+    if name in cmap.genes:
+        return Shown("gene", (name,))
+    if name in cmap.cell_types:
+        return Shown("type", (name,))
+    gene, _, cell_type = name.partition(" from ")
+    if cell_type:
+        return Shown("contribution", (gene, cell_type))
+    return Shown("dominant") if name == "dominant" else Shown("gene", (name,))
+
+
+class Scene:
+    """A part of a map over its tissue; each panel of a figure is one picture of it.
+
+    Parameters
+    ----------
+    cmap, slide, area
+        As for :func:`to_figure`.
+
+    Attributes
+    ----------
+    rect
+        What is seen, slide micrometres.
+    outline
+        Of the region, ``None`` when there is none.
+    """
+
+    def __init__(self, cmap: CompositionMap, slide: Slide | None, area: Area | None) -> None:
+        self.cmap, self.slide = cmap, slide
+        self.mpp = None if slide is None else pixel_size(cmap, slide)
+        if slide is not None:
+            slide.with_mpp(self.mpp).require_mappable()
+        if area is not None:
+            require_area(area)
+        self.outline = None if area is None or isinstance(area, Rect) else area
+        self.rect = extent_of(cmap, slide, self.mpp) if area is None else rect_of(area)
+        self._seen = cells_seen(cmap.grid, self.rect if self.outline is None else self.outline)
+        if not (cmap.donors()[self._seen] >= 0).any():
+            where = "this area" if area is not None else "the map"
+            raise ExportError(f"Nothing of {where} has been computed yet, so there is nothing to draw.")
+        if self.outline is not None:
+            self.rect = self.rect.grown(_MARGIN * max(self.rect.height, self.rect.width))
+        self._painter = Painter(cmap.tissue)
+        catch_up(self._painter, cmap)
+
+    def tissue(self, shape: tuple[int, int]) -> Picture:
+        """The tissue without the map, ``shape`` ``(rows, cols)`` in px."""
+        if self.slide is None or self.mpp is None:
+            return np.full((*shape, 3), 255, dtype=np.uint8)
+        return tissue_picture(self.slide, self.mpp, self.rect, shape)
+
+    def panel(self, shown: Shown, tissue: Picture, settings: FigureSettings) -> Panel:
+        """One quantity over the tissue, with its key."""
+        look = Look(settings.colormap, settings.value_range, opacity=settings.opacity, smooth=settings.smooth)
+        limits = paint(self._painter, self.cmap, shown, look, auto_range(shown))
+        if shown.has_range and (settings.low is not None or settings.high is not None):
+            low = limits[0] if settings.low is None else settings.low
+            high = limits[1] if settings.high is None else settings.high
+            look = Look(look.colormap, "manual", (low, high), look.opacity, look.smooth)
+            limits = paint(self._painter, self.cmap, shown, look, auto_range(shown))
+        # The painter puts colours between the limits, as the screen needs it.
+        rgba = self._painter.rgba.copy()
+        rgba[..., :3] = (rgba[..., :3] - limits[0]) / (limits[1] - limits[0])
+        picture = tissue.copy()
+        mask = None if self.outline is None else self._mask(picture.shape[:2])
+        lay_over(picture, rgba, self.cmap.grid, self.rect, look.opacity, smooth=look.is_smooth(shown), mask=mask)
+        key = self._bar(shown, look, limits) if shown.has_range else self._legend(shown, look)
+        return Panel(_panel_title(shown), picture, key, italic=shown.kind == "gene")
+
+    def _mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        y = self.rect.y0 + (np.arange(shape[0]) + 0.5) * self.rect.height / shape[0]
+        x = self.rect.x0 + (np.arange(shape[1]) + 0.5) * self.rect.width / shape[1]
+        points = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+        return contains(self.outline, points).reshape(shape[:2]) if self.outline is not None else np.ones(shape, bool)
+
+    def _bar(self, shown: Shown, look: Look, limits: tuple[float, float]) -> Bar:
+        return Bar(self._on_ground(color_table(look.colormap), look.opacity), limits, shown.unit)
+
+    def _legend(self, shown: Shown, look: Look) -> Legend:
+        """The types that are in the picture, and what could not be read."""
+        names = list(shown.names) if shown.kind == "blend" else dominant_types(self.cmap, self._seen)
+        colors = type_colors(self.cmap.cell_types)
+        rgba = np.concatenate([hex_colors([colors[n] for n in names]), np.ones((len(names), 1), np.float32)], axis=1)
+        if (self.cmap.state[self._seen] == FAILED).any():
+            names = [*names, "could not be read"]
+            rgba = np.concatenate([rgba, np.array([FAILED_COLOR], np.float32)])
+        return Legend(tuple(names), self._on_ground(rgba, look.opacity))
+
+    def _on_ground(self, rgba: npt.NDArray[np.float32], opacity: float) -> npt.NDArray[np.float32]:
+        """How colours look in the picture."""
+        if self.slide is not None:
+            return on_tissue(rgba, opacity)
+        alpha = rgba[..., 3:] * np.float32(opacity)
+        return np.asarray(rgba[..., :3] * alpha + (1 - alpha), dtype=np.float32)
+
+    def title(self) -> str:
+        """Slide and model."""
+        provenance = self.cmap.provenance
+        name = self.slide.name if self.slide is not None else provenance.get("slide")
+        model = provenance.get("model_fingerprint")
+        parts = [str(name)] if name else []
+        return " · ".join([*parts, f"CPNN model {str(model)[:8]}" if model else "CPNN"])
+
+    def notes(self, settings: FigureSettings, quantities: Sequence[Shown]) -> str:
+        """What a reader must know."""
+        notes = [
+            "Predicted from the H&E image by CPNN; research use only.",
+            f"One value per {self.cmap.grid.stride_um:g} µm.",
+        ]
+        tissue, state = self.cmap.tissue[self._seen], self.cmap.state[self._seen]
+        done = (state == DONE)[tissue].mean()
+        if done < 1:
+            notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
+        fixed = settings.low is not None and settings.high is not None
+        if settings.value_range == "auto" and not fixed and any(one.has_range for one in quantities):
+            notes.append("The last colours stand for all values beyond them.")
+        return " ".join(notes)
+
+
+def _panel_title(shown: Shown) -> str:
+    if shown.kind == "blend":
+        return "Shares of cell types, mixed"
+    return shown.title if shown.kind == "dominant" else shown.name

@@ -1,0 +1,104 @@
+"""A part of a map, as a map of its own, and where a map lies."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from shapely.geometry import MultiPolygon, Polygon
+
+from napari_cpnn.errors import ExportError
+from napari_cpnn.geometry import FloatArray, Grid, Mpp, Rect
+from napari_cpnn.mapping import DONE, FAILED, CompositionMap
+from napari_cpnn.slides import Slide
+
+Area: TypeAlias = Rect | Polygon | MultiPolygon
+"""A part of a slide in slide micrometres; shapely's outlines are ``(x, y)``, as in :class:`Region`."""
+
+
+def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
+    """The cells of a map whose centres lie in an area, as a map of its own on the same grid lines.
+
+    Parameters
+    ----------
+    cmap
+        The map; it may go on being filled.
+    area
+        A rectangle, or the outline of a region.
+
+    Raises
+    ------
+    ExportError
+        When nothing of the area is computed.
+    """
+    grid = cmap.grid
+    rows, cols = grid.window(rect_of(area))
+    shape = (rows.stop - rows.start, cols.stop - cols.start)
+    first = (grid.origin_um[0] + rows.start * grid.stride_um, grid.origin_um[1] + cols.start * grid.stride_um)
+    small = Grid((max(shape[0], 0), max(shape[1], 0)), grid.stride_um, first)
+    inside = contains(area, small.centers_um()).reshape(small.shape)
+    state = cmap.state[rows, cols].copy()
+    if not (inside & (state == DONE)).any():
+        raise ExportError("Nothing of this area has been mapped yet; map it first, or choose another area.")
+    part = CompositionMap(small, cmap.decoder, inside & cmap.tissue[rows, cols], cmap.provenance)
+    part.restore(cmap.block((rows, cols)), state)
+    part.fail(np.flatnonzero(inside & (state == FAILED)))
+    return part
+
+
+def rect_of(area: Area) -> Rect:
+    """The smallest rectangle around an area."""
+    if isinstance(area, Rect):
+        return area
+    x0, y0, x1, y1 = area.bounds
+    return Rect(y0, x0, y1, x1)
+
+
+def contains(area: Area, points_um: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which of the points ``(N, 2)``, slide micrometres ``(y, x)``, lie in an area."""
+    y, x = points_um[:, 0], points_um[:, 1]
+    if isinstance(area, Rect):
+        return np.asarray((y >= area.y0) & (y < area.y1) & (x >= area.x0) & (x < area.x1))
+    shapely.prepare(area)
+    return np.asarray(shapely.contains_xy(area, x, y), dtype=bool)
+
+
+def cells_seen(grid: Grid, area: Area) -> npt.NDArray[np.bool_]:
+    """``(rows, cols)``: the cells of a grid of which something lies in an area."""
+    seen = np.zeros(grid.shape, dtype=bool)
+    window = grid.window(rect_of(area))
+    if isinstance(area, Rect):
+        seen[window] = True
+        return seen
+    row, col = (np.arange(part.start, part.stop) for part in window)
+    top = grid.origin_um[0] + row[:, None] * grid.stride_um
+    left = grid.origin_um[1] + col[None] * grid.stride_um
+    shapely.prepare(area)
+    seen[window] = shapely.intersects(area, shapely.box(left, top, left + grid.stride_um, top + grid.stride_um))
+    return seen
+
+
+def extent_of(cmap: CompositionMap, slide: Slide | None, mpp: Mpp | None) -> Rect:
+    """What a map covers, without the part of its last row and column that reaches over the edge of the slide."""
+    grid = cmap.grid
+    y0, x0 = grid.origin_um
+    y1, x1 = (o + n * grid.stride_um for o, n in zip(grid.origin_um, grid.shape, strict=True))
+    if slide is not None and mpp is not None:
+        y1, x1 = min(y1, slide.shape[0] * mpp[0]), min(x1, slide.shape[1] * mpp[1])
+    return Rect(y0, x0, y1, x1)
+
+
+def require_area(area: Area) -> None:
+    """Refuse an area that is none.
+
+    Raises
+    ------
+    ExportError
+        When it has no size.
+    """
+    rect = rect_of(area)
+    if not (all(map(math.isfinite, (rect.y0, rect.x0, rect.y1, rect.x1))) and rect.height > 0 and rect.width > 0):
+        raise ExportError("An area is given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1.")

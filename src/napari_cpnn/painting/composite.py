@@ -1,0 +1,128 @@
+"""A painted map laid over the tissue, pixel by pixel, as napari's canvas does it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from napari_cpnn.geometry import FloatArray, Grid, IntArray, Mpp, Rect
+from napari_cpnn.painting.painter import FloatMap
+from napari_cpnn.slides import Slide
+
+Picture = npt.NDArray[np.uint8]
+
+#: Rows of the picture, and pixels of the slide, that are held at a time.
+_BAND_ROWS = 128
+_BAND_PX = 2**24
+#: Pixels around a band that a resampling filter may look at.
+_MARGIN = 2
+
+
+def tissue_picture(slide: Slide, mpp: Mpp, rect: Rect, shape: tuple[int, int]) -> Picture:
+    """A rectangle of a slide as a picture of any size, white where it reaches over the edge.
+
+    It is read from the coarsest level that still has a pixel for each of the picture, band by band, so that memory
+    is bounded whatever the size of the slide.
+
+    Parameters
+    ----------
+    slide
+        An RGB slide of 8 bits.
+    mpp
+        Micrometres per level-0 pixel ``(y, x)``.
+    rect
+        Slide micrometres.
+    shape
+        ``(rows, cols)`` of the picture.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(rows, cols, 3)`` uint8; pixel ``i`` covers its part of ``rect``, edge to edge.
+    """
+    rows, cols = shape
+    # Level-0 pixels per pixel of the picture.
+    steps = rect.height / rows / mpp[0], rect.width / cols / mpp[1]
+    fits = [i for i, down in enumerate(slide.downsamples) if max(down) <= 1.01 * min(steps)]
+    level = max(fits, default=0)
+    down = slide.downsamples[level]
+    left, width = rect.x0 / mpp[1] / down[1], rect.width / mpp[1] / down[1]
+    step = steps[0] / down[0]
+    top = rect.y0 / mpp[0] / down[0]
+    band = max(1, min(rows, int(_BAND_PX / max(width, 1) / step)))
+    finer = step >= 1 and steps[1] / down[1] >= 1
+    how = Image.Resampling.BOX if finer else Image.Resampling.BILINEAR
+    out = np.empty((rows, cols, 3), dtype=np.uint8)
+    x0, x1 = math.floor(left) - _MARGIN, math.ceil(left + width) + _MARGIN
+    for start in range(0, rows, band):
+        stop = min(start + band, rows)
+        first, last = top + start * step, top + stop * step
+        y0, y1 = math.floor(first) - _MARGIN, math.ceil(last) + _MARGIN
+        pixels = slide.read_shown(y0, x0, y1 - y0, x1 - x0, level)[..., :3]
+        box = (left - x0, first - y0, left + width - x0, last - y0)
+        out[start:stop] = np.asarray(Image.fromarray(pixels).resize((cols, stop - start), how, box=box))
+    return out
+
+
+def lay_over(
+    picture: Picture,
+    rgba: FloatMap,
+    grid: Grid,
+    rect: Rect,
+    opacity: float,
+    *,
+    smooth: bool,
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> None:
+    """Blend a painted map into a picture of the tissue, in place.
+
+    Parameters
+    ----------
+    picture
+        ``(rows, cols, 3)`` of ``rect``.
+    rgba
+        ``(rows, cols, 4)`` in 0 to 1, one pixel per cell of ``grid``.
+    grid, rect
+        Where the map and the picture lie, slide micrometres.
+    opacity
+        Of the map as a whole.
+    smooth
+        Whether colours are interpolated between the centres of cells, as a linear texture filter does.
+    mask
+        ``(rows, cols)``: where the map may be seen.
+    """
+    n_rows, n_cols = picture.shape[:2]
+    y = rect.y0 + (np.arange(n_rows) + 0.5) * rect.height / n_rows
+    x = rect.x0 + (np.arange(n_cols) + 0.5) * rect.width / n_cols
+    rows, cols = _places(y, grid, 0, smooth), _places(x, grid, 1, smooth)
+    for start in range(0, n_rows, _BAND_ROWS):
+        part = slice(start, min(start + _BAND_ROWS, n_rows))
+        painted = np.zeros((part.stop - start, n_cols, 4), dtype=np.float32)
+        for row, row_weight in rows:
+            for col, col_weight in cols:
+                weight = row_weight[part, None] * col_weight[None]
+                painted += rgba[row[part, None], col[None]] * weight[..., None].astype(np.float32)
+        alpha = painted[..., 3:] * np.float32(opacity)
+        inside = _inside(y[part], grid, 0)[:, None] & _inside(x, grid, 1)[None]
+        alpha *= (inside if mask is None else inside & mask[part])[..., None]
+        mixed = picture[part] * (1 - alpha) + 255 * np.clip(painted[..., :3], 0, 1) * alpha
+        picture[part] = np.rint(mixed).astype(np.uint8)
+
+
+def _places(um: FloatArray, grid: Grid, axis: int, smooth: bool) -> list[tuple[IntArray, FloatArray]]:
+    """Cells along an axis from which points take their colour, and with what weight."""
+    cell, last = (um - grid.origin_um[axis]) / grid.stride_um, grid.shape[axis] - 1
+    if not smooth:
+        return [(np.clip(np.floor(cell), 0, last).astype(np.intp), np.ones(len(um)))]
+    centre = np.clip(cell - 0.5, 0, last)
+    first = np.floor(centre).astype(np.intp)
+    share = centre - first
+    return [(first, 1 - share), (np.minimum(first + 1, last), share)]
+
+
+def _inside(um: FloatArray, grid: Grid, axis: int) -> npt.NDArray[np.bool_]:
+    low = grid.origin_um[axis]
+    return np.asarray((um >= low) & (um < low + grid.shape[axis] * grid.stride_um))
