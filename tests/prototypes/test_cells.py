@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import CellsError
 from napari_cpnn.prototypes import read_cells
+from napari_cpnn.prototypes.cells import open_cells
 
 COUNTS = np.array([[1, 0, 2], [0, 3, 0]], dtype=np.int32)
 CELLS, GENES = ["AAA-1", "CCC-1"], ["ERBB2", "ACTB", "CD3E"]
@@ -162,6 +163,7 @@ def test_sentences_about_cells_on_disk(tmp_path: Path) -> None:
         read_cells(on_disk(tmp_path), backed=True)
     with pytest.raises(CellsError, match=r"layers/counts: it is stored by genes \(CSC\)"):
         read_cells(on_disk(tmp_path, counts=sp.csc_matrix(COUNTS)), backed=True)
+    np.testing.assert_array_equal(open_cells(tmp_path / "big.h5ad").layers["counts"].toarray(), COUNTS)
     (tmp_path / "cells.h5").write_bytes(b"")
     with pytest.raises(CellsError, match=r"only the counts of an \.h5ad"):
         read_cells(tmp_path / "cells.h5", backed=True)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from tests.prototypes.test_estimate import LOOSE, NB, cells
 
+from napari_cpnn.cli import main
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.prototypes import Prototypes, estimate_prototypes, read_cells
 from napari_cpnn.prototypes.markers import MARKER_COLUMNS
@@ -151,3 +152,26 @@ def test_what_progress_raises_ends_the_estimate(when: str) -> None:
     with pytest.raises(EnoughError):
         estimate_prototypes(cells(), batch="patient", settings=NB, progress=stop)
     assert len(calls) <= 2
+
+
+def test_the_command_writes_markers_and_says_what_was_left_out(tmp_path: Path, capsys) -> None:
+    table = cells()
+    table.obs.loc["cell0", "celltype"] = np.nan
+    counts = table.X.toarray()
+    for i, name in enumerate("abc"):  # much higher in one type
+        counts[(table.obs["celltype"] == f"type {name}").to_numpy(), i] = 30
+    table.layers["counts"] = counts
+    table.obs[["celltype"]].to_csv(tmp_path / "labels.csv")
+    table.obs = table.obs[[]]
+    table.write_h5ad(tmp_path / "cells.h5ad")
+    files = ["--annotations", str(tmp_path / "labels.csv"), "--markers", str(tmp_path / "m.csv")]
+    settings = ["--min-genes", "1", "--min-cells", "1", "--out", str(tmp_path / "p.h5ad")]
+    assert main(["prototypes", str(tmp_path / "cells.h5ad"), *files, *settings]) == 0
+    assert "left out: 1 cells without a label" in capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "m.csv")
+    expected = Prototypes.load(tmp_path / "p.h5ad").markers(10)
+    pd.testing.assert_frame_equal(found.drop(columns="column"), expected)
+    assert set(found["column"]) == {"celltype"}
+    assert {"G0", "G1", "G2"} <= set(found["gene"])
+    assert main(["prototypes", str(tmp_path / "cells.h5ad"), *files, *settings, "--out", str(tmp_path / "q.h5ad")]) == 2
+    assert "m.csv exists already" in capsys.readouterr().err

@@ -22,6 +22,8 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
 from napari_cpnn.training.job import SampleFiles, TrainingJob
 
+_N_MARKERS = 10
+
 
 def add_science_commands(command: AddCommand) -> None:
     """Register prototypes, deconvolve and train."""
@@ -33,9 +35,11 @@ def add_science_commands(command: AddCommand) -> None:
         help="column of the cell type; repeat for more, in one go (default: celltype)",
     )
     sub.add_argument("--batch", help="column of the batch, such as the patient")
+    sub.add_argument("--annotations", type=Path, help="table of the cells (.csv, .tsv), the barcode first")
     sub.add_argument(
         "--out", type=Path, required=True, help="prototypes (.h5ad); a folder for those of several columns"
     )
+    sub.add_argument("--markers", type=Path, help=f"table of {_N_MARKERS} marker genes of each cell type (.csv)")
     add_settings(sub, PrototypeSettings)
 
     sub = command("deconvolve", _deconvolve, "estimate cell-type shares of measured spots or bulk samples")
@@ -61,21 +65,30 @@ def add_science_commands(command: AddCommand) -> None:
 
 
 def _prototypes(args: argparse.Namespace) -> None:
-    from napari_cpnn.prototypes import estimate_prototypes, read_cells
+    from napari_cpnn.prototypes import estimate_prototypes
+    from napari_cpnn.prototypes.cells import open_cells
 
     columns = args.cell_type or ["celltype"]
     paths = [args.out] if len(columns) == 1 else [args.out / f"{column}.h5ad" for column in columns]
-    for path in paths:
-        refuse_existing(path)
-    cells = read_cells(args.cells, backed=args.cells.suffix.lower() == ".h5ad")
+    for path in (*paths, args.markers):
+        if path is not None:
+            refuse_existing(path)
+    cells = open_cells(args.cells, args.annotations)
     found = estimate_prototypes(cells, columns, args.batch, chosen_settings(args, PrototypeSettings))
     for prototypes, path in zip(found.values(), paths, strict=True):
         prototypes.save(path)
         print(f"{len(prototypes.cell_types)} cell types x {len(prototypes.genes)} genes -> {path}")
         for name, n in zip(prototypes.cell_types, prototypes.n_cells, strict=True):
             print(f"  {name:<32} {int(n):>7} cells")
+        for line in prototypes.left_out().query("n > 0").itertuples():
+            print(f"  left out: {line.n} {line.what} {line.reason}")
         for text in _fit_report(prototypes.provenance["fit"]):
             print(f"  {text}")
+    if args.markers is not None:
+        import pandas as pd
+
+        tables = {name: prototypes.markers(_N_MARKERS) for name, prototypes in found.items()}
+        write_csv(pd.concat(tables, names=["column"]).droplevel(1), args.markers)
 
 
 def _fit_report(fit: dict[str, Any]) -> Iterator[str]:

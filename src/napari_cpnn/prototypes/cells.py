@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,17 @@ def read_cells(path: str | Path, annotations: str | Path | None = None, backed: 
     if annotations is not None:
         _annotate(cells, Path(annotations))
     return cells
+
+
+def open_cells(path: str | Path, annotations: str | Path | None = None) -> AnnData:
+    """Single cells as :func:`read_cells` gives them, the counts of an ``.h5ad`` left on disk where that is possible.
+
+    It is not when they are stored by genes (CSC): then they are read into memory.
+    """
+    if Path(path).suffix.lower() == ".h5ad":
+        with suppress(CellsError):  # what is wrong with it besides is said below
+            return read_cells(path, annotations, backed=True)
+    return read_cells(path, annotations)
 
 
 def _on_disk(path: Path) -> AnnData:

@@ -95,24 +95,35 @@ def estimate_prototypes(
     PrototypesError
         When no cell, gene or type is left.
     """
-    settings = settings or PrototypeSettings()
     columns = [cell_type] if isinstance(cell_type, str) else list(cell_type)
+    prototypes = estimate_all(cells, columns, batch, settings or PrototypeSettings(), progress or silent)
+    for text in dict.fromkeys(text for one in prototypes.values() for text in one.provenance["notes"]):
+        warnings.warn(text, CpnnWarning, stacklevel=2)
+    return prototypes[cell_type] if isinstance(cell_type, str) else prototypes
+
+
+def estimate_all(
+    cells: AnnData, columns: Sequence[str], batch: str | None, settings: PrototypeSettings, progress: Progress = silent
+) -> dict[str, Prototypes]:
+    """As :func:`estimate_prototypes`, by column and without a warning: what it would say is in the provenance."""
     labels = [_column(cells, name) for name in columns]
     batches = None if batch is None else _column(cells, batch)
     genes, gene_ids = _genes(cells)
-    report = silent if progress is None else progress
     start = 1.0 if settings.method == "mean" else _COUNTING
-    found = count_statistics(_counts(cells), genes, labels, batches, settings, part(report, 0.0, start))
+    found = count_statistics(_counts(cells), genes, labels, batches, settings, part(progress, 0.0, start))
     about = {"source": "single cells", "batch": batch, "settings": settings.to_dict(), "n_genes_given": len(genes)}
     prototypes, share = {}, (1 - start) / len(columns)
     for number, (name, stats) in enumerate(zip(columns, found, strict=True)):
         provenance = {"cell_type": name, **about, "notes": _about_names(genes)}
-        its = part(report, start + number * share, start + (number + 1) * share)
+        its = part(progress, start + number * share, start + (number + 1) * share)
         prototypes[name] = _estimate(stats, genes, gene_ids, settings, provenance, its)
-    for text in dict.fromkeys(text for one in prototypes.values() for text in one.provenance["notes"]):
-        warnings.warn(text, CpnnWarning, stacklevel=2)
-    report("Done", 1.0)
-    return prototypes[cell_type] if isinstance(cell_type, str) else prototypes
+    progress("Done", 1.0)
+    return prototypes
+
+
+def suggested_min_cells(n_cells: int) -> int:
+    """The least number of cells with a gene that suits a reference of so few cells."""
+    return max(3, n_cells // 300)
 
 
 def _column(cells: AnnData, name: str) -> pd.Series[Any]:
@@ -254,7 +265,7 @@ def _kept_genes(stats: GroupStatistics, settings: PrototypeSettings, notes: list
     detected = int((seen_in > 0).sum())
     advice = (
         f"of {detected} detected genes {int(kept.sum())} are in at least {settings.min_cells} of the {n_cells} cells; "
-        f"for so few cells use PrototypeSettings(min_cells={max(3, n_cells // 300)})"
+        f"for so few cells use PrototypeSettings(min_cells={suggested_min_cells(n_cells)})"
     )
     if not kept.any():
         raise PrototypesError(f"No gene is left: {advice}.")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.errors import PrototypesError
+from napari_cpnn.files import whole_file
 from napari_cpnn.genes import require_genes
 from napari_cpnn.spots.counts import read_h5ad_table
 
@@ -193,17 +194,13 @@ class Prototypes:
             uns={_KEY: {"format": _FORMAT, "provenance": json.dumps(self.provenance)}},
         )
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.h5ad")
-            try:
+            with whole_file(target, PrototypesError) as temporary:
                 table.write_h5ad(temporary, compression="gzip")
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as exc:
+        except PrototypesError as exc:
             # HDF5 tells a page about its buffers; the number says it in words.
-            reason = os.strerror(exc.errno) if exc.errno else str(exc).splitlines()[0]
-            raise PrototypesError(f"Prototypes cannot be written to {target} ({reason}).") from exc
+            cause = exc.__cause__
+            reason = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
+            raise PrototypesError(f"Prototypes cannot be written to {target} ({reason.splitlines()[0]}).") from cause
 
     @classmethod
     def load(cls, path: str | Path) -> Prototypes:

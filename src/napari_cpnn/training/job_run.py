@@ -15,7 +15,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from napari_cpnn.errors import CpnnError, TrainingError
-from napari_cpnn.prototypes import Prototypes, estimate_prototypes, read_cells
+from napari_cpnn.prototypes import Prototypes, estimate_prototypes
+from napari_cpnn.prototypes.cells import open_cells
 from napari_cpnn.spots import open_sample
 from napari_cpnn.spots.fit import SpotFix
 from napari_cpnn.training.fit import train
@@ -121,7 +122,7 @@ def _prototypes(job: TrainingJob, say: Callable[[Event], None]) -> Prototypes:
         return Prototypes.load(kept)
     cells = job.prototypes
     say(_preparing(f"Estimating prototypes from {cells.path.name}"))
-    table = read_cells(cells.path, backed=cells.path.suffix.lower() == ".h5ad")
+    table = open_cells(cells.path)
     prototypes = estimate_prototypes(table, cells.cell_type, cells.batch)
     prototypes.save(kept)
     return prototypes
