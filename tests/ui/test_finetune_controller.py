@@ -20,7 +20,8 @@ from napari_cpnn.training.job import CellsFile, SampleFiles
 from napari_cpnn.training.watch import RunStatus
 from napari_cpnn.ui import finetune_run as module
 from napari_cpnn.ui.finetune_controller import FineTuneController
-from napari_cpnn.ui.finetune_inputs import look_at_reference, moved_by, start_from, start_text
+from napari_cpnn.ui.finetune_inputs import moved_by, start_from, start_text
+from napari_cpnn.ui.reference import look_at_reference
 from napari_cpnn.ui.state import ExploreState
 
 SAMPLE = {name: sample_folder() / file for name, file in SAMPLE_FILES.items()}

@@ -14,15 +14,9 @@ from napari_cpnn.errors import CpnnError, SettingsError, TrainingError
 from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
 from napari_cpnn.slides import SLIDE_SUFFIXES
 from napari_cpnn.training.job import CellsFile, SampleFiles, TrainingJob
-from napari_cpnn.ui.finetune_inputs import (
-    Reference,
-    SampleRow,
-    look_at_reference,
-    look_at_sample,
-    moved_by,
-    start_from,
-)
+from napari_cpnn.ui.finetune_inputs import SampleRow, look_at_sample, moved_by, start_from
 from napari_cpnn.ui.finetune_run import FollowedRun
+from napari_cpnn.ui.reference import Reference, look_at_reference
 from napari_cpnn.ui.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -84,6 +78,7 @@ class FineTuneController:
         self._tasks = Tasks(background, notify, self._say)
         self.run = FollowedRun(background, self._tasks)
         self.run.improved.connect(self._improved)
+        state.reference_wanted.connect(self.choose_reference)
         self._say()
 
     # -- samples -------------------------------------------------------------------------------------------
@@ -297,6 +292,7 @@ class FineTuneController:
 
     def close(self) -> None:
         """Take no more answers. A run goes on, and can be opened again by its folder."""
+        self.state.reference_wanted.disconnect(self.choose_reference, missing_ok=True)
         self._tasks.close()
 
     # -- inside --------------------------------------------------------------------------------------------

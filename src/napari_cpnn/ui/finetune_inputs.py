@@ -1,25 +1,20 @@
-"""What the Fine-tune dock is given: slides with spots, prototypes or single cells, a start model. No Qt here."""
+"""What the Fine-tune dock is given: slides with spots, and a start model. No Qt here."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.errors import CellsError, PrototypesError, TrainingError
+from napari_cpnn.errors import TrainingError
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.job import Matrix, SampleFiles
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from napari_cpnn.spots import SpotFit
-
-#: A column with more different values names cells and not types.
-_MOST_LABELS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,56 +64,6 @@ class SampleRow:
         )
 
 
-@dataclass(frozen=True)
-class LabelColumn:
-    """A column of single cells that can be the cell type or the batch: its labels with their numbers of cells."""
-
-    name: str
-    counts: dict[str, int]
-
-    @property
-    def text(self) -> str:
-        """Such as ``celltype_minor (29): T-cells 2,431, CAFs 1,876, ...``."""
-        first = ", ".join(f"{label} {n:,}" for label, n in list(self.counts.items())[:3])
-        return f"{self.name} ({len(self.counts)}): {first}{', ...' if len(self.counts) > 3 else ''}"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What cell types are taken from: a file of prototypes, or single cells with their columns.
-
-    Attributes
-    ----------
-    types
-        Prototypes only: number of cells by cell type.
-    columns
-        Single cells only.
-    """
-
-    path: Path
-    kind: Literal["prototypes", "cells"]
-    n_cells: int
-    n_genes: int
-    types: dict[str, int] = field(default_factory=dict)
-    columns: tuple[LabelColumn, ...] = ()
-
-    @property
-    def text(self) -> str:
-        if self.kind == "prototypes":
-            return f"Prototypes of {len(self.types)} cell types, {self.n_genes:,} genes"
-        return f"{self.n_cells:,} single cells, {self.n_genes:,} genes; prototypes are estimated when training starts"
-
-    def likely_column(self) -> str | None:
-        """The column that most probably is the cell type."""
-        names = [column.name for column in self.columns]
-        plain = {name: name.lower().replace("_", "").replace(" ", "").replace(".", "") for name in names}
-        for wanted in ("celltype", "type", "annotation", "label", "cluster"):
-            found = [name for name in names if wanted in plain[name]]
-            if found:
-                return found[0]
-        return names[0] if names else None
-
-
 def look_at_sample(files: SampleFiles) -> SampleRow:
     """Open slide and spots and see how they fit.
 
@@ -146,43 +91,6 @@ def moved_by(files: SampleFiles, matrix: Any) -> SampleFiles:
     (a, b, c), (d, e, f) = whole[:2].tolist()
     moved: Matrix = ((a, b, c), (d, e, f))
     return dataclasses.replace(files, moved=moved)
-
-
-def look_at_reference(path: Path) -> Reference:
-    """See whether a file holds prototypes or single cells, and what is in it.
-
-    Raises
-    ------
-    CpnnError
-        It holds neither.
-    """
-    from napari_cpnn.prototypes import Prototypes, read_cells
-
-    if path.is_file() and path.suffix.lower() == ".h5ad":
-        try:
-            found = Prototypes.load(path)
-        except PrototypesError:
-            pass  # it may be single cells
-        else:
-            types = {name: int(n) for name, n in zip(found.cell_types, found.n_cells, strict=True)}
-            return Reference(path, "prototypes", sum(types.values()), len(found.genes), types)
-    cells = read_cells(path, backed=path.suffix.lower() == ".h5ad")
-    columns = tuple(_label_columns(cells.obs))
-    if not columns:
-        raise CellsError(f"{path} has no column with labels of the cells, and so no cell types.")
-    return Reference(path, "cells", cells.n_obs, cells.n_vars, columns=columns)
-
-
-def _label_columns(obs: pd.DataFrame) -> list[LabelColumn]:
-    """Columns of names or whole numbers with a handful of different values, the largest group first."""
-    columns = []
-    for name in obs.columns:
-        values = obs[name]
-        if values.dtype.kind == "f" or not 1 <= values.nunique() <= min(_MOST_LABELS, len(values)):
-            continue
-        counts = {str(label): int(n) for label, n in values.value_counts().items() if n}
-        columns.append(LabelColumn(str(name), counts))
-    return columns
 
 
 def start_from(path: Path) -> dict[str, Any]:

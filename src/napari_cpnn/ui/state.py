@@ -55,6 +55,7 @@ class ExploreState:
     slide_changed = Signal()
     model_changed = Signal()
     model_wanted = Signal(Path)
+    reference_wanted = Signal(Path)
     mapper_changed = Signal()
     shown_changed = Signal()
     look_changed = Signal()
@@ -105,6 +106,10 @@ class ExploreState:
     def want_model(self, path: Path) -> None:
         """Another dock asks the Explore dock to map with a model file."""
         self.model_wanted.emit(path)
+
+    def want_reference(self, path: Path) -> None:
+        """Another dock asks the Fine-tune dock to take cell types from a file of prototypes."""
+        self.reference_wanted.emit(path)
 
     def set_mapper(self, mapper: LiveMapper | None) -> None:
         self.mapper = mapper

@@ -1,0 +1,122 @@
+"""What cell types are taken from: prototypes, or single cells with the columns that label them. No Qt here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from napari_cpnn.errors import CellsError, PrototypesError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from napari_cpnn.prototypes import Prototypes
+
+#: A column with more different values names cells and not types.
+_MOST_LABELS = 200
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """A column of single cells that can be the cell type or the batch: its labels with their numbers of cells."""
+
+    name: str
+    counts: dict[str, int]
+
+    @property
+    def text(self) -> str:
+        """Such as ``celltype_minor (29): T-cells 2,431, CAFs 1,876, ...``."""
+        first = ", ".join(f"{label} {n:,}" for label, n in list(self.counts.items())[:3])
+        return f"{self.name} ({len(self.counts)}): {first}{', ...' if len(self.counts) > 3 else ''}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What cell types are taken from: a file of prototypes, or single cells with their columns.
+
+    Attributes
+    ----------
+    types
+        Prototypes only: number of cells by cell type.
+    columns
+        Single cells only.
+    """
+
+    path: Path
+    kind: Literal["prototypes", "cells"]
+    n_cells: int
+    n_genes: int
+    types: dict[str, int] = field(default_factory=dict)
+    columns: tuple[LabelColumn, ...] = ()
+
+    @property
+    def text(self) -> str:
+        if self.kind == "prototypes":
+            return f"Prototypes of {len(self.types)} cell types, {self.n_genes:,} genes"
+        return f"{self.n_cells:,} single cells, {self.n_genes:,} genes; prototypes are estimated when training starts"
+
+    def likely_column(self) -> str | None:
+        """The column that most probably is the cell type."""
+        names = [column.name for column in self.columns]
+        plain = {name: name.lower().replace("_", "").replace(" ", "").replace(".", "") for name in names}
+        for wanted in ("celltype", "type", "annotation", "label", "cluster"):
+            found = [name for name in names if wanted in plain[name]]
+            if found:
+                return found[0]
+        return names[0] if names else None
+
+
+def look_at_reference(path: Path) -> Reference:
+    """See whether a file holds prototypes or labelled single cells, and what is in it.
+
+    Raises
+    ------
+    CpnnError
+        It holds neither.
+    """
+    found, _ = read_reference(path)
+    if found.kind == "cells" and not found.columns:
+        raise CellsError(f"{path} has no column with labels of the cells, and so no cell types.")
+    return found
+
+
+def read_reference(path: Path, annotations: Path | None = None) -> tuple[Reference, Prototypes | AnnData]:
+    """What is in a file, and its content: prototypes, or single cells with counts left on disk where that is possible.
+
+    Parameters
+    ----------
+    annotations
+        A table of the cells, for single cells that are labelled elsewhere.
+
+    Raises
+    ------
+    CpnnError
+        It holds neither.
+    """
+    from napari_cpnn.prototypes import Prototypes
+    from napari_cpnn.prototypes.cells import open_cells
+
+    if path.is_file() and path.suffix.lower() == ".h5ad":
+        try:
+            found = Prototypes.load(path)
+        except PrototypesError:
+            pass  # it may be single cells
+        else:
+            types = {name: int(n) for name, n in zip(found.cell_types, found.n_cells, strict=True)}
+            return Reference(path, "prototypes", sum(types.values()), len(found.genes), types), found
+    cells = open_cells(path, annotations)
+    return Reference(path, "cells", cells.n_obs, cells.n_vars, columns=tuple(_label_columns(cells.obs))), cells
+
+
+def _label_columns(obs: pd.DataFrame) -> list[LabelColumn]:
+    """Columns of names or whole numbers with a handful of different values, the largest group first."""
+    columns = []
+    for name in obs.columns:
+        values = obs[name]
+        if values.dtype.kind == "f" or not 1 <= values.nunique() <= min(_MOST_LABELS, len(values)):
+            continue
+        counts = {str(label): int(n) for label, n in values.value_counts().items() if n}
+        columns.append(LabelColumn(str(name), counts))
+    return columns
