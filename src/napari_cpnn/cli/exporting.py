@@ -1,4 +1,4 @@
-"""The command that writes maps for other programs: export."""
+"""The command that writes maps for other programs, and as figures: export."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from pathlib import Path
 
 from napari_cpnn.cli.options import AddCommand, add_settings, chosen_settings, pixel_size
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.settings import ExportSettings
+from napari_cpnn.geometry import Rect
+from napari_cpnn.settings import ExportSettings, FigureSettings
 
 #: As in ``napari_cpnn.export.FORMATS``, which needs heavier libraries than the help of the command.
-_FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv")
+_FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv", "figure")
 
 
 def add_export_command(command: AddCommand) -> None:
     """Register export."""
-    sub = command("export", _export, "write a map for squidpy, napari-spatialdata, QuPath and others")
+    sub = command("export", _export, "write a map for squidpy, napari-spatialdata, QuPath and others, or as a figure")
     sub.add_argument("map", type=Path, help="map (.zarr), as predict writes it")
     sub.add_argument(
-        "--out", type=Path, required=True, help=".h5ad (AnnData), .zarr (SpatialData), .ome.zarr, .geojson or .csv"
+        "--out",
+        type=Path,
+        required=True,
+        help=".h5ad (AnnData), .zarr (SpatialData), .ome.zarr, .geojson, .csv; or a figure: .png, .svg, .pdf",
     )
     sub.add_argument("--format", choices=_FORMATS, help="whatever the ending says")
     sub.add_argument(
@@ -27,10 +31,21 @@ def add_export_command(command: AddCommand) -> None:
         metavar="GENE",
         help="names; 'all'; or a text file with one per line (default: all in AnnData and SpatialData, else none)",
     )
+    sub.add_argument(
+        "--cell-types",
+        nargs="+",
+        metavar="TYPE",
+        help="figure: panels of their shares, before those of the genes; 'dominant': the type with the largest "
+        "share (default: dominant, where no genes are given)",
+    )
+    sub.add_argument(
+        "--region", nargs=4, type=float, metavar=("Y0", "X0", "Y1", "X1"), help="only this part of the map, in um"
+    )
     sub.add_argument("--slide", type=Path, help="the slide of the map, for its picture")
     sub.add_argument("--mpp", help="um per pixel of the slide, or y,x (default: as the map was made)")
     sub.add_argument("--overwrite", action="store_true", help="replace a result that is there")
     add_settings(sub, ExportSettings)
+    add_settings(sub, FigureSettings, title="figures")
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -45,8 +60,13 @@ def _export(args: argparse.Namespace) -> None:
     slide = None if args.slide is None else open_slide(args.slide, mpp=pixel_size(args.mpp))
     try:
         genes = _chosen_genes(args.genes, cmap.genes)
-        settings = chosen_settings(args, ExportSettings)
-        export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite)
+        if args.cell_types:
+            if kind != "figure":
+                raise CpnnError(f"--cell-types is for figures; {args.out} has the shares of all cell types anyway.")
+            genes = [*args.cell_types, *(genes or [])]
+        settings = chosen_settings(args, ExportSettings).replace(figure=chosen_settings(args, FigureSettings))
+        area = None if args.region is None else Rect(*args.region)
+        export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite, area=area)
     finally:
         if slide is not None:
             slide.close()

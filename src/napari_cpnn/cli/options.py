@@ -23,13 +23,15 @@ AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
 """Name, what runs, help -> the parser of the command, for its options."""
 
 
-def add_settings(parser: argparse.ArgumentParser, settings: type[Any], shared: Sequence[str] = ()) -> None:
+def add_settings(
+    parser: argparse.ArgumentParser, settings: type[Any], shared: Sequence[str] = (), title: str = "settings"
+) -> None:
     """One option per field of a settings dataclass, with its help and default.
 
     Fields that are ``shared`` with other settings of the command have their option there.
     """
     hints = typing.get_type_hints(settings)
-    group = parser.add_argument_group("settings")
+    group = parser.add_argument_group(title)
     for field in dataclasses.fields(settings):
         if "help" not in field.metadata or field.name == "patch" or field.name in shared:
             continue

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.errors import CpnnWarning, ExportError, PixelSizeError
+from napari_cpnn.export.progress import reporter
 from napari_cpnn.genes import require_genes
 from napari_cpnn.geometry import FloatArray, Grid, IntArray, Mpp, as_mpp
 from napari_cpnn.mapping import DONE
@@ -133,9 +134,13 @@ class _LazyExpression:
         self.shape = (len(cells), len(self._genes))
         self.dtype = np.dtype(np.float32)
         self.ndim = 2
+        self._report, self._n_done = reporter(), 0
 
     def __getitem__(self, index: tuple[slice, slice]) -> npt.NDArray[np.float32]:
-        return self._cells.expression(self._genes[index[1]], index[0])
+        self._report(min(1.0, self._n_done / max(1, len(self._cells) * len(self._genes))))
+        block = self._cells.expression(self._genes[index[1]], index[0])
+        self._n_done += block.size
+        return block
 
 
 def pixel_size(cmap: CompositionMap, slide: Slide | None = None) -> Mpp:

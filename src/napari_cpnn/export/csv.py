@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_cpnn.export.cells import MapCells
 from napari_cpnn.export.files import replacing
+from napari_cpnn.export.progress import reporter
 from napari_cpnn.settings import ExportSettings
 
 if TYPE_CHECKING:
@@ -55,13 +56,14 @@ def to_csv(
     """
     import pandas as pd
 
-    settings, path = settings or ExportSettings(), Path(path)
+    settings, path, report = settings or ExportSettings(), Path(path), reporter()
     with replacing(path, overwrite=overwrite) as temporary:
         cells = MapCells.of(cmap)
         chosen, types = cells.genes(genes), list(cells.cell_types)
         centers, dominant = cells.centers_um, cells.dominant
         with temporary.open("w", newline="", encoding="utf-8") as file:
             for part in cells.blocks((*types, *chosen), settings.block_mb):
+                report(part.start / len(cells))
                 table = pd.DataFrame(cells.index[part], columns=["row", "col"])
                 table["x_um"], table["y_um"] = centers[part, 1], centers[part, 0]
                 if types:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells
 from napari_cpnn.export.csv import to_csv
+from napari_cpnn.export.figure import ENDINGS, to_figure
 from napari_cpnn.export.files import is_saved_map
 from napari_cpnn.export.geojson import to_geojson
 from napari_cpnn.export.ome_zarr import to_ome_zarr
+from napari_cpnn.export.part import Area, part_of, require_area
 from napari_cpnn.export.spatial import write_spatialdata
 from napari_cpnn.export.tables import to_h5ad
 from napari_cpnn.settings import ExportSettings
@@ -27,6 +29,7 @@ FORMATS = {
     "ome-zarr": (".ome.zarr",),
     "geojson": (".geojson",),
     "csv": (".csv",),
+    "figure": ENDINGS,
 }
 
 
@@ -49,8 +52,9 @@ def export_map(
     settings: ExportSettings | None = None,
     *,
     overwrite: bool = False,
+    area: Area | None = None,
 ) -> Path:
-    """Write a map for another program.
+    """Write a map for another program, or as a figure.
 
     Parameters
     ----------
@@ -59,14 +63,17 @@ def export_map(
     path
         File or folder; its ending (`FORMATS`) is the format.
     genes
-        Names. ``None``: all in AnnData and SpatialData, none elsewhere.
+        Names. ``None``: all in AnnData and SpatialData, none elsewhere. In a figure, what the panels show, also cell
+        types; ``None``: the dominant type.
     slide
         The slide of the map, for its picture and pixel size.
     file_format
         One of `FORMATS`, whatever the ending says.
     settings, overwrite
         As for the function of the format: :func:`to_h5ad`, :func:`to_spatialdata`, :func:`to_ome_zarr`,
-        :func:`to_geojson`, :func:`to_csv`.
+        :func:`to_geojson`, :func:`to_csv`, :func:`to_figure` (``settings.figure``).
+    area
+        Only this part of the map, slide micrometres: a rectangle, or the outline of a region.
 
     Returns
     -------
@@ -79,6 +86,12 @@ def export_map(
         As the function of the format.
     """
     path, kind = Path(path), file_format or format_of(path)
+    if kind == "figure":
+        figure = (settings or ExportSettings()).figure
+        return to_figure(cmap, path, genes or "dominant", slide, figure, overwrite=overwrite, area=area)
+    if area is not None:
+        require_area(area)
+        cmap = part_of(cmap, area)
     some = () if genes is None else genes
     if kind == "anndata":
         to_h5ad(cmap, path, genes, slide, settings, overwrite=overwrite)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells, pixel_size
 from napari_cpnn.export.files import replacing
+from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Grid, IntArray, Mpp, um_to_spatial
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import ExportSettings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 #: A thousandth of a level-0 pixel is far below what anyone sees, and halves the file.
 _DECIMALS = 3
+_REPORT_EVERY = 100
 _NAMESPACE = uuid.UUID("a3d2b1f0-6c7e-5d3a-9b41-6e61706172c0")
 
 
@@ -70,7 +72,7 @@ def to_geojson(
     GenesError, PixelSizeError
         As for :func:`~napari_cpnn.export.to_anndata`.
     """
-    settings, path = settings or ExportSettings(), Path(path)
+    settings, path, report = settings or ExportSettings(), Path(path), reporter()
     with replacing(path, overwrite=overwrite) as temporary:
         cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
         chosen = cells.genes(genes)
@@ -78,6 +80,8 @@ def to_geojson(
         with temporary.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
             for number, feature in enumerate(_features(cells, regions, chosen, mpp)):
+                if number % _REPORT_EVERY == 0:
+                    report(number / len(regions.starts))
                 file.write(("\n" if number == 0 else ",\n") + json.dumps(feature, ensure_ascii=False, allow_nan=False))
             file.write("\n]}\n")
     return path

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells
 from napari_cpnn.export.files import replacing
+from napari_cpnn.export.progress import reporter
 from napari_cpnn.export.tables import provenance
 from napari_cpnn.geometry import Grid
 from napari_cpnn.palette import type_colors
@@ -79,7 +80,7 @@ def to_ome_zarr(
     """
     import zarr
 
-    settings, path = settings or ExportSettings(), Path(path)
+    settings, path, report = settings or ExportSettings(), Path(path), reporter()
     with replacing(path, overwrite=overwrite) as temporary:
         cells = MapCells.of(cmap)
         chosen = cells.genes(genes)
@@ -97,6 +98,7 @@ def to_ome_zarr(
         )
         described = []
         for number, channel in enumerate(channels):
+            report(number / len(channels))
             values = channel.values()
             plane = np.full(cells.grid.shape, np.nan, dtype=np.float32)
             plane[tuple(cells.index.T)] = values

@@ -17,8 +17,6 @@ Picture = npt.NDArray[np.uint8]
 #: Rows of the picture, and pixels of the slide, that are held at a time.
 _BAND_ROWS = 128
 _BAND_PX = 2**24
-#: Pixels around a band that a resampling filter may look at.
-_MARGIN = 2
 
 
 def tissue_picture(slide: Slide, mpp: Mpp, rect: Rect, shape: tuple[int, int]) -> Picture:
@@ -53,17 +51,17 @@ def tissue_picture(slide: Slide, mpp: Mpp, rect: Rect, shape: tuple[int, int]) -
     step = steps[0] / down[0]
     top = rect.y0 / mpp[0] / down[0]
     band = max(1, min(rows, int(_BAND_PX / max(width, 1) / step)))
-    finer = step >= 1 and steps[1] / down[1] >= 1
-    how = Image.Resampling.BOX if finer else Image.Resampling.BILINEAR
+    # What the filter looks at beyond the edge of a band.
+    margin = math.ceil(max(step, steps[1] / down[1])) + 1
     out = np.empty((rows, cols, 3), dtype=np.uint8)
-    x0, x1 = math.floor(left) - _MARGIN, math.ceil(left + width) + _MARGIN
+    x0, x1 = math.floor(left) - margin, math.ceil(left + width) + margin
     for start in range(0, rows, band):
         stop = min(start + band, rows)
         first, last = top + start * step, top + stop * step
-        y0, y1 = math.floor(first) - _MARGIN, math.ceil(last) + _MARGIN
+        y0, y1 = math.floor(first) - margin, math.ceil(last) + margin
         pixels = slide.read_shown(y0, x0, y1 - y0, x1 - x0, level)[..., :3]
-        box = (left - x0, first - y0, left + width - x0, last - y0)
-        out[start:stop] = np.asarray(Image.fromarray(pixels).resize((cols, stop - start), how, box=box))
+        size, box = (cols, stop - start), (left - x0, first - y0, left + width - x0, last - y0)
+        out[start:stop] = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, box=box))
     return out
 
 
