@@ -201,6 +201,7 @@ def test_drop_in_layer_in_pixels(explore, wait, model):
     """A plain image that another reader opened: no path, no units; the dock asks for the pixel size."""
     dock = explore()
     viewer = dock.session.viewer
+    viewer.add_points([[5.0, 5.0]], name="marks")
     layer = viewer.add_image(tissue_image(), rgb=True, name="theirs", contrast_limits=(0, 255))
     wait(lambda: dock.state.slide is not None)
     dock.controller.use_model(model)
@@ -211,7 +212,7 @@ def test_drop_in_layer_in_pixels(explore, wait, model):
     wait(lambda: dock.state.map is not None)
     assert dock.mpp_row.isHidden()
     cmap = mapped(dock, wait)
-    assert tuple(layer.scale) == (1.0, 1.0)  # their layer stays where it is
+    assert tuple(layer.scale) == (1.0, 1.0)  # their layer stays where it is, below their marks
     cell = tuple(np.argwhere(cmap.state == DONE)[0])
     expected_px = cmap.grid.centers_um([cell])[0] / MPP - 0.5
     assert np.allclose(overlay(dock, "dominant").data_to_world(cell), expected_px)

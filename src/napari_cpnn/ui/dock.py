@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QEvent, QSize
-from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui.background import QtBackground
 from napari_cpnn.ui.guide import show_guide
-from napari_cpnn.ui.parts import Column, bold_label, row, text_label, tool_button
+from napari_cpnn.ui.parts import Column, bold_label, row, stop_timer, text_label, tool_button
 from napari_cpnn.ui.state import state_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class Dock(QWidget):
         self.background = QtBackground()
         self.message = text_label()
         self._docked = self._ended = False
+        self._joining = QTimer(self)
+        self._joining.setSingleShot(True)
+        self._joining.timeout.connect(self._join_tabs)
         inside = QWidget()
         self.column = QVBoxLayout(inside)
         self.column.setContentsMargins(8, 6, 8, 6)
@@ -73,12 +76,15 @@ class Dock(QWidget):
 
     def open_explore(self) -> None:
         """Open the Explore dock, where slide and model are chosen, or show the one that is there."""
-        self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
+        frame, _ = self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
+        frame.raise_()
 
     def event(self, event: QEvent) -> bool:
         """Notice that the dock is closed: napari then takes this widget out of it."""
         if event.type() == QEvent.Type.ParentChange:
             if self.parentWidget() is not None:
+                if not self._docked:
+                    self._joining.start(0)  # the window knows of the dock only after this
                 self._docked = True
             elif self._docked:
                 self.shut_down()
@@ -94,6 +100,7 @@ class Dock(QWidget):
             return
         self._ended = True
         self.state.history.changed.disconnect(self._history_changed)
+        stop_timer(self._joining)
         self._end(viewer_lives=viewer_lives)
         # When the program is about to end, what is under way must end before the interpreter goes.
         self.background.close(wait=not viewer_lives)
@@ -101,7 +108,30 @@ class Dock(QWidget):
     def _end(self, *, viewer_lives: bool) -> None:
         """What a dock lets go of; called once."""
 
+    def _join_tabs(self) -> None:
+        """Lie over our other docks as a tab: one below the other, none would have room on a small screen."""
+        mine = _frame_of(self)
+        window = None if mine is None else mine.parentWidget()
+        if mine is None or mine.isFloating() or not isinstance(window, QMainWindow):
+            return
+        area = window.dockWidgetArea(mine)
+        for other in window.findChildren(Dock):
+            frame = _frame_of(other)
+            if frame is None or frame is mine or frame.isFloating() or window.dockWidgetArea(frame) != area:
+                continue
+            window.tabifyDockWidget(frame, mine)
+            mine.raise_()
+            return
+
     def _history_changed(self) -> None:
         text = self.state.history.text
         self.undo.setEnabled(bool(text))
         self.undo.setToolTip(f"undo: {text}" if text else "nothing to undo")
+
+
+def _frame_of(widget: QWidget) -> QDockWidget | None:
+    """The dock that a widget is in."""
+    parent = widget.parentWidget()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parentWidget()
+    return parent

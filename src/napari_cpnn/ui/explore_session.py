@@ -13,9 +13,10 @@ from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.background import QtBackground
 from napari_cpnn.ui.explore_controller import ExploreController
 from napari_cpnn.ui.legend import CanvasLegend
-from napari_cpnn.ui.overlays import Overlays
+from napari_cpnn.ui.overlays import OVERLAY_KEY, Overlays
 from napari_cpnn.ui.parts import stop_timer
 from napari_cpnn.ui.slide_layers import PATH_KEY, is_slide_layer, mpp_of_layer
+from napari_cpnn.ui.spots_layer import SPOTS_KEY
 from napari_cpnn.ui.state import ExploreState, state_of
 from napari_cpnn.ui.viewport import ViewportWatcher, pointer_um, read_viewport
 
@@ -67,6 +68,7 @@ class ExploreSession:
         viewer.cursor.events.position.connect(self._pointer_moved)
         self.state.slide_changed.connect(self._slide_changed)
         self.state.model_wanted.connect(self.controller.choose_model)
+        self.state.mpp_wanted.connect(self.set_mpp)
         viewer.layers.events.removed.connect(self._layer_removed)
 
     def slide_layers(self) -> list[Layer]:
@@ -103,11 +105,15 @@ class ExploreSession:
             self.state.history.add(f"pixel size {value:g} µm", undo)
 
     def _fit_layer(self) -> None:
-        """A layer of ours that is in pixels gets micrometres when the pixel size is given or recalled."""
+        """A layer that is in pixels gets micrometres when the pixel size is given or recalled.
+
+        One that another reader has opened only when it is alone: what else is there would lie elsewhere on it.
+        """
         layer, slide = self.state.layer, self.state.slide
         if layer is None or slide is None or slide.mpp is None:
             return
-        if PATH_KEY in layer.metadata and mpp_of_layer(layer) is None:
+        ours = PATH_KEY in layer.metadata or all(other == layer or _is_ours(other) for other in self.viewer.layers)
+        if ours and mpp_of_layer(layer) is None:
             frame = LayerFrame.of_slide(slide.mpp)
             layer.scale, layer.translate, layer.units = frame.scale, frame.translate, ("um", "um")
             self._show_scale_bar()
@@ -151,6 +157,7 @@ class ExploreSession:
         self.watcher.stop()
         self.state.slide_changed.disconnect(self._slide_changed)
         self.state.model_wanted.disconnect(self.controller.choose_model)
+        self.state.mpp_wanted.disconnect(self.set_mpp)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.controller.close()
         self.overlays.stop(viewer_lives=viewer_lives)
@@ -170,3 +177,7 @@ class ExploreSession:
     def _show_scale_bar(self) -> None:
         bar = self.viewer.canvas.overlays.scale_bar
         bar.visible, bar.box = True, True
+
+
+def _is_ours(layer: Layer) -> bool:
+    return bool({OVERLAY_KEY, SPOTS_KEY} & set(layer.metadata))
