@@ -55,6 +55,7 @@ class ExploreState:
     slide_changed = Signal()
     model_changed = Signal()
     model_wanted = Signal(Path)
+    mpp_wanted = Signal(float)
     reference_wanted = Signal(Path)
     mapper_changed = Signal()
     shown_changed = Signal()
@@ -110,6 +111,10 @@ class ExploreState:
     def want_reference(self, path: Path) -> None:
         """Another dock asks the Fine-tune dock to take cell types from a file of prototypes."""
         self.reference_wanted.emit(path)
+
+    def want_mpp(self, um: float) -> None:
+        """Another dock asks the Explore dock to take a pixel size, in um."""
+        self.mpp_wanted.emit(um)
 
     def set_mapper(self, mapper: LiveMapper | None) -> None:
         self.mapper = mapper
