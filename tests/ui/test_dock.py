@@ -5,6 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 from tests.ui.conftest import tissue_image, write_slide
 
+from napari_cpnn.ui.parts import text_label
 from napari_cpnn.ui.regions import Regions
 
 
@@ -62,3 +63,12 @@ def test_a_viewer_that_is_closed_ends_its_docks(explore, wait, tmp_path):
     assert dock._ended
     assert dock.state.history.text == ""
     dock.end(viewer_lives=True)  # a second end is none
+
+
+def test_a_long_file_name_does_not_make_the_dock_wider(qtbot):
+    label = text_label()
+    qtbot.addWidget(label)
+    label.setText("starts from " + "weights_of_a_network_with_a_long_name" * 3 + ".h5")
+    assert label.minimumSizeHint().width() < 300
+    label.setText("No model yet.")
+    assert label.text() == "No model yet."

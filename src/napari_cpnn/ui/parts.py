@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +18,9 @@ from qtpy.QtWidgets import (
     QToolButton,
     QWidget,
 )
+
+_LONG_WORD = re.compile(r"\S{25,}")
+_PLACE_TO_BREAK = re.compile(r"[/_.,:-]")
 
 
 class Column(QScrollArea):
@@ -52,10 +56,19 @@ def row(*widgets: QWidget) -> QHBoxLayout:
     return layout
 
 
+class TextLabel(QLabel):
+    """Text that wraps; a long file name breaks too, so that it does not make the dock wider."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+
+    def setText(self, text: str) -> None:  # noqa: N802 (Qt's name)
+        super().setText(_LONG_WORD.sub(lambda word: _PLACE_TO_BREAK.sub("\\g<0>\u200b", word[0]), text))
+
+
 def text_label() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
-    return label
+    return TextLabel()
 
 
 def bold_label(text: str) -> QLabel:
