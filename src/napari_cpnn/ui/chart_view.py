@@ -32,6 +32,7 @@ class ChartView(QWidget):
         super().__init__()
         self._background = background
         self._draw: Draw | None = None
+        self.figure: Figure | None = None  # what is on screen; nobody draws on it any more
         self._image: QImage | None = None
         self._request = 0
         self._busy = self._stopped = False
@@ -52,7 +53,7 @@ class ChartView(QWidget):
         self._request += 1
         if draw is None:
             self._timer.stop()
-            self._image = None
+            self.figure = self._image = None
             self.updateGeometry()
             self.update()
         else:
@@ -110,7 +111,7 @@ class ChartView(QWidget):
         paper = Paper(ink=ink, ground="none", width_px=max(self.width(), 200))
         self._busy = True
 
-        def work() -> QImage:
+        def work() -> tuple[Figure, QImage]:
             figure = draw(paper)
             figure.set_dpi(DPI * ratio)
             figure.canvas.draw()
@@ -118,12 +119,12 @@ class ChartView(QWidget):
             height, width = pixels.shape[:2]
             image = QImage(pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888).copy()
             image.setDevicePixelRatio(ratio)
-            return image
+            return figure, image
 
-        def done(image: QImage) -> None:
+        def done(drawn: tuple[Figure, QImage]) -> None:
             self._busy = False
             if request == self._request and not self._stopped:
-                self._image = image
+                self.figure, self._image = drawn
                 self.setFixedHeight(self.sizeHint().height())
                 self.updateGeometry()
                 self.update()

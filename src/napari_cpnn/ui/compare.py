@@ -6,30 +6,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+from napari.layers import Shapes
 from napari.utils.colormaps import ensure_colormap
-from napari.utils.notifications import show_warning
-from qtpy.QtWidgets import QButtonGroup, QFileDialog, QMenu, QPushButton, QRadioButton
+from qtpy.QtWidgets import QButtonGroup, QFileDialog, QMenu, QPushButton, QRadioButton, QTabWidget, QVBoxLayout, QWidget
 
 from napari_cpnn import painting
-from napari_cpnn.ui.compare_controller import CompareController, Quantity
+from napari_cpnn.geometry import IntArray
+from napari_cpnn.ui.compare_controller import PAIRED, CompareController, Quantity
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.gene_table import GeneTable
-from napari_cpnn.ui.parts import bold_label, line, row, spacer, text_label
+from napari_cpnn.ui.parts import button, line, row, spacer, text_label
+from napari_cpnn.ui.region_layer import regions_of
 from napari_cpnn.ui.scatter import Scatter
+from napari_cpnn.ui.spots_box import SpotsBox
 from napari_cpnn.ui.spots_layer import SpotsLayer
+from napari_cpnn.ui.where_table import WhereTable
 
 if TYPE_CHECKING:
     import napari
 
-_FILES = "Spots (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz);;All files (*)"
 _DIFFERENCE = "PiYG"
 #: Low values fade as they do on the map, but a spot stays to be seen.
 _FAINTEST = 0.15
 _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
-    ("measured", "measured", "what was measured in each spot, in the colours of the map"),
-    ("predicted", "predicted", "what the model predicts for each spot, in the colours of the map"),
+    ("measured", "measured", "what was measured in each spot; of a cell type, its share deconvolved from the counts"),
+    ("predicted", "predicted", "what the model predicts for each spot, in the same colours"),
     ("difference", "difference", "predicted minus measured: green is too much, pink is too little"),
+    ("counts", "counts", "total counts of each spot"),
+    ("genes", "genes", "number of genes with a count in each spot"),
 )
+_UNITS = {"counts": "counts per spot", "genes": "genes per spot"}
+_FIGURES = "Figure (*.png *.svg *.pdf)"
 
 
 class Compare(Dock):
@@ -45,9 +53,9 @@ class Compare(Dock):
         super().__init__(napari_viewer, "compare")
         self.controller = CompareController(self.state, self.background, self.notify)
         self.spots_layer = SpotsLayer(napari_viewer)
+        self.spots = SpotsBox(napari_viewer, self.controller, self.spots_layer)
         self._build()
         self._connect()
-        self._spots_changed()
         self._compared_changed()
         self.say(self.controller.message)
 
@@ -55,128 +63,130 @@ class Compare(Dock):
 
     def _build(self) -> None:
         column = self.column
-        self.open_file = QPushButton("Open spots ...")
-        self.open_file.setToolTip("a table of legacy ST, .h5ad, or a matrix .h5 of Space Ranger")
-        self.open_folder = QPushButton("Open folder ...")
-        self.open_folder.setToolTip(
-            "the outs folder of Space Ranger, a bin folder of Visium HD, or a SpatialData .zarr"
-        )
-        self.explore = QPushButton("Open Explore")
-        self.explore.setToolTip("choose slide and model in the Explore dock")
-        self.spots_text = text_label()
-        self.fix = QPushButton("Fix")
-        self.fix_menu = QMenu(self)
-        self.fix.setMenu(self.fix_menu)
-        self.fix.setToolTip("move the spots so that they lie on the tissue")
-        column.addLayout(self.first_row("Spots", self.open_file, self.open_folder))
-        column.addWidget(self.spots_text)
+        self.explore = button("Open Explore", "choose slide and model in the Explore dock")
+        column.addLayout(self.first_row("Spots", self.spots.open_file, self.spots.open_folder))
+        column.addWidget(self.spots)
         column.addWidget(self.message)
-        column.addLayout(row(self.fix, self.explore, spacer()))
+        column.addLayout(row(self.explore, spacer()))
         column.addWidget(line())
         self.gene_text = text_label()
         column.addWidget(self.gene_text)
         self.quantity_group = QButtonGroup(self)
         self.quantities: dict[str, QRadioButton] = {}
         for name, text, tip in _QUANTITIES:
-            button = self.quantities[name] = QRadioButton(text)
-            button.setToolTip(tip)
-            self.quantity_group.addButton(button)
+            radio = self.quantities[name] = QRadioButton(text)
+            radio.setToolTip(tip)
+            self.quantity_group.addButton(radio)
         self.quantities["measured"].setChecked(True)
         column.addLayout(row(*self.quantities.values(), spacer()))
         self.range_text = text_label()
         column.addWidget(self.range_text)
-        self.scatter = Scatter()
+        self.scatter = Scatter(self.background)
         column.addWidget(self.scatter)
-        column.addWidget(line())
-        self.table_title = bold_label("All genes")
-        column.addWidget(self.table_title)
+        self.pick = QPushButton("Select spots on the slide")
+        self.pick.setCheckable(True)
+        self.pick.setToolTip("drag a box around spots on the slide, and they light up in the chart")
+        column.addLayout(row(self.pick, spacer()))
+        self.tabs = QTabWidget()
         self.table = GeneTable()
-        column.addWidget(self.table, 1)
-        self.save_table = QPushButton("Save table ...")
-        self.save_table.setToolTip("the scores of all genes as CSV")
-        self.save_chart = QPushButton("Save chart ...")
-        self.save_chart.setToolTip("the chart as PNG, SVG or PDF")
-        column.addLayout(row(self.save_table, self.save_chart, spacer()))
+        self.tabs.addTab(self.table, "Genes")
+        self.tabs.addTab(self._where_tab(), "Regions and slides")
+        column.addWidget(self.tabs, 1)
+        self.save = QPushButton("Save ...")
+        menu = QMenu(self)
+        self.save.setMenu(menu)
+        for text, act in (
+            ("Scores of all genes (CSV) ...", self._save_table),
+            ("Scores of regions and slides (CSV) ...", self._save_where),
+            ("Figure: measured, predicted, difference, chart ...", self._save_figure),
+        ):
+            menu.addAction(text).triggered.connect(lambda _=False, act=act: act())
+        column.addLayout(row(self.save, spacer()))
+
+    def _where_tab(self) -> QWidget:
+        tab = QWidget()
+        column = QVBoxLayout(tab)
+        column.setContentsMargins(0, 4, 0, 0)
+        column.setSpacing(4)
+        self.where = WhereTable()
+        self.where_text = text_label()
+        self.score_regions = button("Score regions", "score all genes over the spots in each region that is drawn")
+        column.addWidget(self.where_text)
+        column.addWidget(self.where)
+        column.addLayout(row(self.score_regions, spacer()))
+        return tab
 
     def _connect(self) -> None:
         controller = self.controller
-        self.open_file.clicked.connect(self._choose_file)
-        self.open_folder.clicked.connect(self._choose_folder)
         self.explore.clicked.connect(self.open_explore)
         self.quantity_group.buttonClicked.connect(self._quantity_clicked)
         self.table.chosen.connect(controller.choose_gene)
-        self.scatter.selected.connect(self.spots_layer.mark)
-        self.save_table.clicked.connect(self._save_table)
-        self.save_chart.clicked.connect(self._save_chart)
-        controller.spots_changed.connect(self._spots_changed)
+        self.scatter.selected.connect(self._selected_in_chart)
+        self.spots_layer.chosen.connect(self._selected_on_slide)
+        self.pick.toggled.connect(self._pick_toggled)
+        self.score_regions.clicked.connect(self._score_regions)
+        controller.spots_changed.connect(self._place_spots)
         controller.compared_changed.connect(self._compared_changed)
         controller.quantity_changed.connect(self._gene_changed)
+        controller.where_changed.connect(self._show_where)
         controller.message_changed.connect(self.say)
         self.state.look_changed.connect(self._paint_spots)
 
     def _end(self, *, viewer_lives: bool) -> None:
         """Take our layer away and give the colours back."""
         self.state.look_changed.disconnect(self._paint_spots)
+        self.scatter.stop()
+        self.spots.end(viewer_lives=viewer_lives)
         self.controller.close()
         if viewer_lives:
+            self.pick.setChecked(False)
             self.spots_layer.close()
 
     # -- spots ---------------------------------------------------------------------------------------------
 
-    def _choose_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Open spots", "", _FILES)
-        if not name:
-            return
-        positions = None
-        if name.endswith((".tsv", ".tsv.gz", ".csv", ".csv.gz")):
-            positions, _ = QFileDialog.getOpenFileName(
-                self, "The spot table with the positions", str(Path(name).parent)
-            )
-        self.controller.open_spots(name, positions or None)
-
-    def _choose_folder(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, "Open a folder of Space Ranger, or SpatialData")
-        if name:
-            self.controller.open_spots(name)
-
-    def _spots_changed(self) -> None:
-        controller, slide = self.controller, self.state.slide
-        spots, fit = controller.spots, controller.fit
-        parts = [] if spots is None else [f"{spots.n_obs:,} spots, {spots.n_vars:,} genes"]
-        if fit is not None:
-            parts.append(f"{fit.on_tissue:.0%} on tissue")
-        self.spots_text.setText(" · ".join(parts))
-        self.spots_text.setVisible(bool(parts))
-        self.fix_menu.clear()
-        for fix in () if fit is None else fit.fixes[:5]:
-            action = self.fix_menu.addAction(f"{fix.name} ({fix.on_tissue:.0%} on tissue)")
-            action.triggered.connect(lambda _=False, chosen=fix: controller.apply_fix(chosen))
-        self.fix.setVisible(bool(self.fix_menu.actions()))
-        self.explore.setVisible(slide is None or self.state.model is None)
-        self._place_spots()
-
     def _place_spots(self) -> None:
-        slide = self.state.slide
-        mpp = None if slide is None else slide.mpp
-        self.spots_layer.place(self.state.layer, mpp, self.controller.centers_um(), self.controller.diameter_um())
+        controller = self.controller
+        self.explore.setVisible(self.state.slide is None or self.state.model is None)
+        self.spots_layer.place(self.state.layer, controller.mpp(), controller.centers_um(), controller.diameter_um())
+        self._paint_spots()
+
+    def _selected_in_chart(self, points: IntArray) -> None:
+        self.spots_layer.mark(self.controller.rows()[points])
+
+    def _selected_on_slide(self, spots: IntArray) -> None:
+        self.scatter.select(np.flatnonzero(np.isin(self.controller.rows(), spots)))
+
+    def _pick_toggled(self, on: bool) -> None:
+        layer = self.spots_layer.layer
+        if layer is None:
+            self.pick.setChecked(False)
+            return
+        layer.mode = "select" if on else "pan_zoom"
+        self.viewer.layers.selection.active = layer if on else self.state.layer
 
     # -- genes ---------------------------------------------------------------------------------------------
 
     def _compared_changed(self) -> None:
         scores = self.controller.scores
         self.table.set_scores(scores)
-        has = scores is not None
-        self.table_title.setText("All genes" if scores is None else f"All genes ({len(scores):,})")
-        for widget in (self.save_table, self.save_chart, *self.quantities.values(), self.table):
-            widget.setEnabled(has)
+        self.tabs.setTabText(0, "Genes" if scores is None else f"Genes ({len(scores):,})")
+        for widget in (self.save, self.table, self.score_regions, self.pick):
+            widget.setEnabled(scores is not None)
         self._place_spots()
         self._gene_changed()
 
     def _gene_changed(self) -> None:
-        controller = self.controller
+        controller, quantity = self.controller, self.controller.quantity
         self.table.select(controller.gene)
         self.gene_text.setText(controller.gene_text() or self._gene_hint())
-        self.scatter.set_values(controller.values("measured"), controller.values("predicted"), controller.gene)
+        self.gene_text.setVisible(bool(self.gene_text.text()))
+        for name in PAIRED:
+            self.quantities[name].setEnabled(controller.pair is not None)
+        for name in ("counts", "genes"):
+            self.quantities[name].setEnabled(controller.spots is not None)
+        self.quantities[quantity].setChecked(True)
+        self.scatter.set_pair(controller.pair)
+        self._show_where()
         self._paint_spots()
 
     def _gene_hint(self) -> str:
@@ -185,30 +195,48 @@ class Compare(Dock):
             return ""
         if shown is not None and shown.kind == "gene":
             return f"{shown.name} was not measured here; choose a gene of the table."
-        return "Choose a gene of the table, or type one in the Explore dock."
+        return "Choose a gene of the table, or a gene or cell type in the Explore dock."
 
     def _paint_spots(self) -> None:
-        controller = self.controller
-        values = controller.values(controller.quantity)
+        controller, quantity = self.controller, self.controller.quantity
+        values = controller.values_of_all(quantity)
         if not len(values):
             self.range_text.setText("")
+            self.spots_layer.forget_colors()
             return
-        low, high = limits = controller.limits()
-        if controller.quantity == "difference":
-            colors = ensure_colormap(_DIFFERENCE).map((values - low) / (high - low))
-        else:
-            if self.state.look.range_mode == "manual":
-                low, high = limits = self.state.look.manual
-            table = painting.color_table(self.state.look.colormap).copy()
-            at = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * (len(table) - 1)
-            colors = table[np.rint(at).astype(np.intp)]
-            colors[:, 3] = np.maximum(colors[:, 3], _FAINTEST)
-        self.range_text.setText(f"colours from {limits[0]:.2f} to {limits[1]:.2f} log1p CP10k")
-        self.spots_layer.paint(np.asarray(colors, dtype=np.float32), f"Spots: {controller.gene} {controller.quantity}")
+        limits = controller.limits(quantity)
+        look, pair = self.state.look, controller.pair
+        if quantity in ("measured", "predicted") and look.range_mode == "manual":
+            limits = look.manual
+        colors = _colors(values, limits, _DIFFERENCE if quantity == "difference" else look.colormap)
+        unit = _UNITS.get(quantity) or ("" if pair is None else pair.unit)
+        low, high = (painting.format_value(value, unit) for value in limits)
+        self.range_text.setText(f"spots: {low} to {high} {unit}")
+        title = quantity if quantity not in PAIRED or pair is None else f"{pair.name} {quantity}"
+        self.spots_layer.paint(colors, f"Spots: {title}")
 
-    def _quantity_clicked(self, button: Any) -> None:
-        name = next(name for name, one in self.quantities.items() if one is button)
+    def _quantity_clicked(self, clicked: Any) -> None:
+        name = next(name for name, one in self.quantities.items() if one is clicked)
         self.controller.choose_quantity(name)  # type: ignore[arg-type]
+
+    # -- regions and slides --------------------------------------------------------------------------------
+
+    def _score_regions(self) -> None:
+        layer, slide_layer, mpp = self._regions_layer(), self.state.layer, self.controller.mpp()
+        if layer is None or slide_layer is None or mpp is None:
+            self.where_text.setText("No regions yet: draw some in the Regions dock.")
+            return
+        self.controller.score_regions(regions_of(layer, slide_layer, mpp)[1])
+
+    def _regions_layer(self) -> Shapes | None:
+        """The selected Shapes layer, or the topmost."""
+        layers = [layer for layer in reversed(self.viewer.layers) if type(layer) is Shapes and len(layer.data)]
+        active = self.viewer.layers.selection.active
+        return next((layer for layer in layers if layer == active), layers[0] if layers else None)
+
+    def _show_where(self) -> None:
+        self.where_text.setText("Means over the genes that vary there; a region has lower ones than all of its slide.")
+        self.where.show_scores(self.controller.where(), self.controller.gene)
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -217,12 +245,28 @@ class Compare(Dock):
         if name:
             self.controller.save_table(name)
 
-    def _save_chart(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(
-            self, "Save the chart", f"{self.controller.gene or 'chart'}.png", "Pictures (*.png *.svg *.pdf)"
-        )
+    def _save_where(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, "Save the scores", "regions.csv", "CSV (*.csv)")
         if name:
-            try:
-                self.scatter.save(name)
-            except (OSError, ValueError) as error:
-                show_warning(f"The chart cannot be written to {name}: {error}.")
+            self.controller.save_where(name)
+
+    def _save_figure(self) -> None:
+        pair = self.controller.pair
+        start = f"{'comparison' if pair is None else pair.name}.png"
+        name, _ = QFileDialog.getSaveFileName(self, "Save the figure", start, _FIGURES)
+        if name:
+            self.controller.save_figure(Path(name))
+
+
+def _colors(values: npt.NDArray[np.float32], limits: tuple[float, float], colormap: str) -> npt.NDArray[np.float32]:
+    """``(N, 4)``: as the map has them; nothing where there is no value."""
+    at = np.clip((values - limits[0]) / max(limits[1] - limits[0], 1e-6), 0, 1)
+    known = np.isfinite(at)
+    if colormap == _DIFFERENCE:
+        colors = np.asarray(ensure_colormap(colormap).map(np.where(known, at, 0.5)), dtype=np.float32)
+    else:
+        table = painting.color_table(colormap).copy()
+        table[:, 3] = np.maximum(table[:, 3], _FAINTEST)
+        colors = np.asarray(table[np.rint(np.where(known, at, 0) * (len(table) - 1)).astype(np.intp)], dtype=np.float32)
+    colors[~known] = 0
+    return colors

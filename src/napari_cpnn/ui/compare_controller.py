@@ -1,8 +1,8 @@
-"""What the Compare dock does, without Qt: spots on the slide, predicted beside measured, the scores of all genes."""
+"""What the Compare dock does, without Qt: predicted beside measured, the scores of all genes, regions and slides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,113 +12,72 @@ import pandas as pd
 from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, SpotsError
-from napari_cpnn.geometry import FloatArray, spatial_to_um
+from napari_cpnn.files import whole_file
+from napari_cpnn.geometry import IntArray
+from napari_cpnn.ui.compare_words import pair_text
+from napari_cpnn.ui.spots_controller import SpotsController
 from napari_cpnn.ui.state import ExploreState, Shown
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_cpnn.spots import SpotFit, SpotFix
+    from napari_cpnn.regions import Region
+    from napari_cpnn.training.spot_pair import SpotPair
     from napari_cpnn.ui.background import Background
 
-Quantity = Literal["measured", "predicted", "difference"]
+Quantity = Literal["measured", "predicted", "difference", "counts", "genes"]
+"""By what spots are coloured: three of the gene or cell type on screen, total counts, or the number of genes."""
 
-#: The colours of spots and map cover this part of the values; a few extreme spots must not decide.
+PAIRED: tuple[Quantity, ...] = ("measured", "predicted", "difference")
+
+MOST_SPOTS = 20_000
+"""More spots than this (bins of Visium HD) are compared at so many, evenly spread over the table."""
+
 _RANGE = (0.02, 0.98)
+_KINDS = ("compare", "shares", "regions")
 
 
-class CompareController:
+class CompareController(SpotsController):
     """The tasks of the Compare dock.
 
     Parameters
     ----------
-    state
-        Slide, model and gene of the viewer.
-    background
-        How slow work is run.
-    notify
-        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+    state, background, notify
+        As for :class:`SpotsController`.
 
     Attributes
     ----------
-    spots
-        As read, at the positions in use; ``None`` before.
-    fit
-        How they lie on the slide; ``None`` while that is not known.
     compared
         Predicted beside measured expression, see :func:`~napari_cpnn.training.predictions.predict_expression`.
     scores
         The table of :func:`~napari_cpnn.evaluate`, a row per gene.
+    shares
+        Cell types deconvolved from the compared spots with the model's prototypes; ``None`` until a type is on screen.
     """
 
-    spots_changed = Signal()
     compared_changed = Signal()
     quantity_changed = Signal()
-    message_changed = Signal(str)
+    where_changed = Signal()
 
     def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
-        self.state = state
-        self.spots: AnnData | None = None
-        self.fit: SpotFit | None = None
         self.compared: AnnData | None = None
         self.scores: pd.DataFrame | None = None
+        self.shares: pd.DataFrame | None = None
         self.quantity: Quantity = "measured"
-        self.message = ""
-        self._background, self._notify = background, notify
-        self._request = 0
-        self._busy = ""
-        self._problem = ""
         self._look_before: dict[str, Any] | None = None
-        state.slide_changed.connect(self._slide_changed)
+        self._regions: dict[str, pd.DataFrame] = {}
+        self._slides: dict[str, pd.DataFrame] = {}  # what the same model scored on slides that were shown before
+        self._pair: tuple[Shown, SpotPair] | None = None
+        super().__init__(state, background, notify)
         state.model_changed.connect(self._model_changed)
         state.shown_changed.connect(self._shown_changed)
-        self._say()
 
     def close(self) -> None:
         """Take no more answers, and give the colours back."""
-        self._request += 1
-        self.state.slide_changed.disconnect(self._slide_changed)
+        super().close()
         self.state.model_changed.disconnect(self._model_changed)
         self.state.shown_changed.disconnect(self._shown_changed)
         self._restore_look()
-
-    # -- spots ---------------------------------------------------------------------------------------------
-
-    def open_spots(self, path: str | Path, positions: str | Path | None = None) -> None:
-        """Read spots from whatever :func:`~napari_cpnn.read_spots` reads."""
-        from napari_cpnn.spots import read_spots
-
-        path = Path(path)
-        self._run(f"Reading {path.name} ...", lambda: read_spots(path, positions), self.use_spots)
-
-    def use_spots(self, spots: AnnData) -> None:
-        """Compare with spots that are in memory."""
-        self.spots, self.fit = spots, None
-        self._forget()
-        self._look()
-
-    def apply_fix(self, fix: SpotFix) -> None:
-        """Move the spots as a fix says."""
-        if self.spots is not None:
-            self.use_spots(fix.apply(self.spots))
-
-    def centers_um(self) -> FloatArray:
-        """``(N, 2)`` slide micrometres of the spots that are drawn: of those compared, else of all."""
-        table, slide = self.compared if self.compared is not None else self.spots, self.state.slide
-        if table is None or slide is None or slide.mpp is None:
-            return np.empty((0, 2))
-        return spatial_to_um(table.obsm["spatial"], slide.mpp)
-
-    def diameter_um(self) -> float:
-        """True diameter of a spot; 0 when it is not known."""
-        slide = self.state.slide
-        if self.spots is None or slide is None or slide.mpp is None:
-            return 0.0
-        for library in dict(self.spots.uns.get("spatial", {})).values():
-            diameter = dict(library.get("scalefactors", {})).get("spot_diameter_fullres")
-            if diameter is not None and np.isfinite(diameter):
-                return float(diameter) * float(np.sqrt(slide.mpp[0] * slide.mpp[1]))
-        return 0.0
 
     # -- comparing -----------------------------------------------------------------------------------------
 
@@ -128,15 +87,19 @@ class CompareController:
         if slide is None or model is None or spots is None or slide.mpp is None:
             self._say()
             return
+        many = spots.n_obs > MOST_SPOTS
+        rows = np.linspace(0, spots.n_obs - 1, MOST_SPOTS).astype(np.intp) if many else np.arange(spots.n_obs)
 
         def work() -> tuple[AnnData, pd.DataFrame]:
             from napari_cpnn.training.evaluation import score
             from napari_cpnn.training.predictions import predict_expression
 
-            compared = predict_expression(model, slide, spots)
+            compared = predict_expression(model, slide, spots[rows] if many else spots)
+            compared.obs["row"] = rows[compared.obs["row"].to_numpy()]
             return compared, score(compared, spots)
 
-        self._run(f"Predicting at {spots.n_obs:,} spots ...", work, self._compared)
+        what = f"{len(rows):,} of {spots.n_obs:,}" if many else f"{len(rows):,}"
+        self._tasks.run("compare", f"Predicting at {what} spots ...", work, self._compared)
 
     @property
     def gene(self) -> str:
@@ -146,9 +109,42 @@ class CompareController:
             return ""
         return shown.name
 
+    @property
+    def cell_type(self) -> str:
+        """The cell type on screen, when its shares can be compared; else empty."""
+        shown = self.state.shown
+        if self.compared is None or shown is None or shown.kind != "type":
+            return ""
+        return shown.name if shown.name in self.compared.obsm["weights"] else ""
+
+    @property
+    def pair(self) -> SpotPair | None:
+        """The gene or cell type on screen at the compared spots; ``None`` while there is nothing to compare."""
+        from napari_cpnn.training.spot_pair import SpotPair, gene_pair
+
+        shown = self.state.shown
+        if self.compared is None or shown is None:
+            return None
+        if self._pair is None or self._pair[0] != shown:
+            if self.gene:
+                self._pair = shown, gene_pair(self.compared, self.gene)
+            elif self.cell_type and self.shares is not None:
+                both = (
+                    np.asarray(table[self.cell_type], dtype=np.float32)
+                    for table in (self.shares, self.compared.obsm["weights"])
+                )
+                self._pair = shown, SpotPair(self.cell_type, "share of cell type", *both)
+            else:
+                return None
+        return self._pair[1]
+
+    def rows(self) -> IntArray:
+        """Rows ``(n,)`` in ``spots`` of the compared ones."""
+        return np.empty(0, np.intp) if self.compared is None else self.compared.obs["row"].to_numpy().astype(np.intp)
+
     def choose_gene(self, gene: str) -> None:
         """Show a gene, on the map too."""
-        self.state.set_shown(Shown("gene", (gene,)))
+        self.state.choose_shown(Shown("gene", (gene,)))
 
     def choose_quantity(self, quantity: Quantity) -> None:
         """Colour the spots by another quantity."""
@@ -157,67 +153,149 @@ class CompareController:
             self.quantity_changed.emit()
 
     def values(self, quantity: Quantity) -> npt.NDArray[np.float32]:
-        """``(n,)`` log1p CP10k of the gene on screen at the compared spots; empty when there is none."""
-        table, gene = self.compared, self.gene
-        if table is None or not gene:
-            return np.empty(0, dtype=np.float32)
-        column = table.var_names.get_loc(gene)
-        measured = np.asarray(table.layers["measured"][:, column], dtype=np.float32)
-        predicted = np.asarray(table.X[:, column], dtype=np.float32)
-        return {"measured": measured, "predicted": predicted, "difference": predicted - measured}[quantity]
+        """``(n,)`` at the compared spots of what is on screen; ``(N,)`` at all spots of counts and genes; or empty."""
+        if quantity in ("counts", "genes"):
+            counts = None if self.spots is None else self.spots.layers["counts"]
+            if counts is None:
+                return np.empty(0, dtype=np.float32)
+            return np.asarray((counts if quantity == "counts" else counts > 0).sum(axis=1), dtype=np.float32).ravel()
+        pair = self.pair
+        return np.empty(0, dtype=np.float32) if pair is None else getattr(pair, quantity)
+
+    def values_of_all(self, quantity: Quantity) -> npt.NDArray[np.float32]:
+        """``(N,)`` at all spots, NaN where nothing was compared; empty when there is nothing at all."""
+        values = self.values(quantity)
+        if quantity not in PAIRED or not len(values) or self.spots is None:
+            return values
+        found = np.full(self.spots.n_obs, np.nan, dtype=np.float32)
+        found[self.rows()] = values
+        return found
 
     def limits(self, quantity: Quantity | None = None) -> tuple[float, float]:
         """The colour range: one for measured and predicted, and for the map; even around 0 for the difference."""
         quantity = quantity or self.quantity
-        if not self.gene:
-            return 0.0, 1.0
-        if quantity == "difference":
-            reach = float(np.quantile(np.abs(self.values("difference")), _RANGE[1]))
-            return -max(reach, 0.05), max(reach, 0.05)
-        both = np.concatenate([self.values("measured"), self.values("predicted")])
-        low, high = (float(v) for v in np.quantile(both, _RANGE))
-        return low, max(high, low + 0.1)
+        if quantity in PAIRED:
+            pair = self.pair
+            if pair is None:
+                return 0.0, 1.0
+            return pair.difference_limits() if quantity == "difference" else pair.limits()
+        values = self.values(quantity)
+        low, high = (float(v) for v in np.quantile(values, _RANGE)) if len(values) else (0.0, 1.0)
+        return low, max(high, low + 1)
 
     def gene_text(self) -> str:
-        """Such as ``ERBB2: PCC 0.41, SCC 0.38, ceiling 0.62 over 184 spots``."""
-        if self.scores is None or not self.gene:
-            return ""
-        row = self.scores.loc[self.gene]
-        parts = [f"{name} {row[key]:.2f}" for name, key in _NAMES if key in row and np.isfinite(row[key])]
-        scores = ", ".join(parts) or "constant in one of the two, so there is no correlation"
-        return f"{self.gene}: {scores}, over {int(row['n_spots'])} spots"
+        """Such as ``ERBB2: PCC 0.41, SCC 0.38, ceiling 0.62, over 184 spots``."""
+        row = self.scores.loc[self.gene] if self.scores is not None and self.gene else None
+        return pair_text(self.pair, row)
+
+    # -- regions and slides --------------------------------------------------------------------------------
+
+    def score_regions(self, regions: Sequence[Region]) -> None:
+        """Score every gene in some regions of the slide too; none forgets those that were scored."""
+        compared, spots = self.compared, self.spots
+        if compared is None or spots is None or not regions:
+            self._tasks.forget("regions")
+            self._set_regions({})
+            return
+
+        def work() -> dict[str, pd.DataFrame]:
+            from napari_cpnn.training.region_scores import score_regions
+
+            return score_regions(compared, spots, regions)
+
+        self._tasks.run("regions", f"Scoring {len(regions)} regions ...", work, self._set_regions)
+
+    def where(self) -> pd.DataFrame | None:
+        """Scores on all of the slide, in its regions, and on the slides before; see ``score_summary``."""
+        if self.scores is None:
+            return None
+        from napari_cpnn.training.region_scores import score_summary
+
+        name = str(self.scores.attrs.get("slide", "this slide"))
+        others = {other: table for other, table in self._slides.items() if other != name}
+        return score_summary({f"{name}, all spots": self.scores, **self._regions, **others}, self.gene)
+
+    # -- files ---------------------------------------------------------------------------------------------
 
     def save_table(self, path: str | Path) -> None:
         """Write the scores of all genes as CSV; a :class:`SpotsError` is told, not raised."""
-        if self.scores is None:
+        self._save(path, self.scores)
+
+    def save_where(self, path: str | Path) -> None:
+        """Write the scores per region and slide as CSV, likewise."""
+        self._save(path, self.where())
+
+    def save_figure(self, path: str | Path) -> None:
+        """Draw what is on screen: measured, predicted, difference and chart, see ``draw_comparison``."""
+        pair, compared, slide, model = self.pair, self.compared, self.state.slide, self.state.model
+        if pair is None or compared is None or slide is None or model is None:
+            self._tasks.fail(SpotsError("There is nothing to draw yet: choose a gene that was measured."))
             return
-        try:
-            self.scores.to_csv(path)
-        except OSError as error:
-            self._notify(SpotsError(f"The table cannot be written to {path}: {error.strerror or error}."))
+        name, colormap = Path(path).name, self.state.look.colormap
+        note = f"{slide.name} · model {model.fingerprint[:8]}"
+
+        def work() -> Path:
+            from napari_cpnn.training.comparison_figure import save_comparison
+
+            return save_comparison(path, slide, compared, pair, colormap, note)
+
+        self._tasks.run("figure", f"Drawing {name} ...", work, lambda _: None)
+
+    def _save(self, path: str | Path, table: pd.DataFrame | None) -> None:
+        if table is not None:
+            try:
+                with whole_file(Path(path), SpotsError) as temporary:
+                    table.to_csv(temporary)
+            except SpotsError as error:
+                self._tasks.notify(error)
 
     # -- inside --------------------------------------------------------------------------------------------
 
     def _compared(self, result: tuple[AnnData, pd.DataFrame]) -> None:
         self.compared, self.scores = result
+        self._slides[str(self.scores.attrs.get("slide"))] = self.scores
         self.compared_changed.emit()
-        if not self.gene:
+        if not self.gene and not self.cell_type:
             best = self.scores["pcc"].idxmax() if self.scores["pcc"].notna().any() else self.scores.index[0]
-            self.choose_gene(str(best))
+            self.state.set_shown(Shown("gene", (str(best),)))
         else:
             self._shown_changed()
 
-    def _slide_changed(self) -> None:
-        self.fit = None
-        self._forget()
-        self._look()
+    def _set_regions(self, tables: dict[str, pd.DataFrame]) -> None:
+        self._regions = tables
+        self.where_changed.emit()
+
+    def _deconvolve(self) -> None:
+        """The shares of cell types in the compared spots, when one is on screen, once."""
+        compared, spots, model = self.compared, self.spots, self.state.model
+        if compared is None or spots is None or model is None or not self.cell_type:
+            return
+        if self.shares is not None or self._tasks.is_busy("shares"):
+            return
+        kept = spots[self.rows()]
+
+        def work() -> pd.DataFrame:
+            from napari_cpnn.prototypes import Prototypes, deconvolve
+
+            decoder = model.decoder()
+            profiles = decoder.prototypes / decoder.prototypes.sum(axis=1, keepdims=True)
+            n_cells = np.zeros(len(decoder.cell_types), dtype=np.int64)
+            return deconvolve(kept, Prototypes(profiles, decoder.cell_types, decoder.genes, n_cells))
+
+        def ready(shares: pd.DataFrame) -> None:
+            self.shares = shares
+            self._shown_changed()
+
+        self._tasks.run("shares", f"Deconvolving {kept.n_obs:,} spots ...", work, ready)
 
     def _model_changed(self) -> None:
+        self._slides = {}
         self._forget()
         self._look()
 
     def _shown_changed(self) -> None:
-        if self.gene:
+        self._pair = None
+        if self.pair is not None:
             if self._look_before is None:
                 look = self.state.look
                 self._look_before = {"range_mode": look.range_mode, "manual": look.manual}
@@ -225,6 +303,7 @@ class CompareController:
             self.state.set_look(range_mode="manual", manual=self.limits("measured"))
         else:
             self._restore_look()
+            self._deconvolve()
         self.quantity_changed.emit()
 
     def _restore_look(self) -> None:
@@ -234,77 +313,10 @@ class CompareController:
 
     def _forget(self) -> None:
         """What was compared is of another slide, model or table."""
-        self._request += 1
-        self._busy = self._problem = ""
-        self.compared = self.scores = None
+        for kind in _KINDS:
+            self._tasks.forget(kind)
+        self.compared = self.scores = self.shares = self._pair = None
+        self._regions = {}
         self._restore_look()
-        self.spots_changed.emit()
+        super()._forget()
         self.compared_changed.emit()
-        self._say()
-
-    def _look(self) -> None:
-        """See how the spots lie on the slide, then compare if they fit."""
-        slide, spots = self.state.slide, self.spots
-        if slide is None or spots is None or slide.mpp is None or self.fit is not None:
-            if self.fit is not None and not self.fit.problem:
-                self.compare()
-            return
-        from napari_cpnn.spots import check_fit
-
-        self._run("Looking whether the spots fit the slide ...", lambda: check_fit(slide, spots), self._looked)
-
-    def _looked(self, fit: SpotFit) -> None:
-        self.fit = fit
-        self.spots_changed.emit()
-        if not fit.problem:
-            self.compare()
-
-    def _run(self, busy: str, work: Callable[[], Any], ready: Callable[[Any], None]) -> None:
-        self._request += 1
-        request = self._request
-        self._busy, self._problem = busy, ""
-        self._say()
-
-        def done(result: Any) -> None:
-            if request == self._request:
-                self._busy = ""
-                ready(result)
-                self._say()
-
-        def failed(error: Exception) -> None:
-            if request != self._request:
-                return
-            self._busy = ""
-            if not isinstance(error, CpnnError):
-                self._say()
-                raise error
-            self._problem = str(error)
-            self._say()
-            self._notify(error)
-
-        self._background(work, done, failed)
-
-    def _say(self) -> None:
-        message = self._message()
-        if message != self.message:
-            self.message = message
-            self.message_changed.emit(message)
-
-    def _message(self) -> str:
-        state = self.state
-        if self._problem or self._busy:
-            return self._problem or self._busy
-        if state.slide is None:
-            return "No slide yet: open one, and choose it in the Explore dock."
-        if state.slide.mpp is None:
-            return "The pixel size of the slide is not known: give it in the Explore dock."
-        if self.spots is None:
-            return "No spots yet: open a Space Ranger folder, a table of legacy ST, .h5ad or SpatialData."
-        if self.fit is not None and self.fit.problem:
-            return self.fit.problem
-        if state.model is None:
-            return "No model yet: choose one in the Explore dock."
-        return ""
-
-
-_NAMES = (("PCC", "pcc"), ("SCC", "scc"), ("ceiling", "ceiling"))

@@ -27,7 +27,8 @@ class ScoreModel(QAbstractTableModel):
         super().__init__(parent)
         self._columns: list[tuple[str, str, str]] = [_COLUMNS[0]]
         self._genes: np.ndarray = np.empty(0, dtype=object)
-        self._upper: np.ndarray = np.empty(0, dtype=object)
+        self._upper: list[str] = []
+        self._rank: np.ndarray = np.empty(0, dtype=np.intp)  # of the names, so that texts are compared only once
         self._values: dict[str, np.ndarray] = {}
         self._order = np.empty(0, dtype=np.intp)
         self._text = ""
@@ -38,7 +39,9 @@ class ScoreModel(QAbstractTableModel):
         self.beginResetModel()
         self._columns = [c for c in _COLUMNS if c[0] == "gene" or (scores is not None and c[0] in scores)]
         self._genes = np.empty(0, dtype=object) if scores is None else scores.index.to_numpy(dtype=object)
-        self._upper = np.array([str(gene).upper() for gene in self._genes], dtype=object)
+        self._upper = [str(gene).upper() for gene in self._genes]
+        self._rank = np.empty(len(self._upper), dtype=np.intp)
+        self._rank[sorted(range(len(self._upper)), key=self._upper.__getitem__)] = np.arange(len(self._upper))
         self._values = {} if scores is None else {c[0]: scores[c[0]].to_numpy(float) for c in self._columns[1:]}
         self._arrange()
         self.endResetModel()
@@ -67,15 +70,14 @@ class ScoreModel(QAbstractTableModel):
     def _arrange(self) -> None:
         shown = np.arange(len(self._genes))
         if self._text:
-            shown = shown[[self._text in name for name in self._upper]]
+            shown = np.flatnonzero([self._text in name for name in self._upper])
         name, descending = self._sorted
         if name in self._values:
             values = self._values[name][shown]
             keys = np.where(np.isnan(values), np.inf, -values if descending else values)  # unknown ones come last
             self._order = shown[np.argsort(keys, kind="stable")]
         else:
-            order = np.argsort(self._upper[shown].astype(str), kind="stable")
-            self._order = shown[order[::-1] if descending else order]
+            self._order = shown[np.argsort(-self._rank[shown] if descending else self._rank[shown])]
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 (Qt's name)
         return 0 if parent is not None and parent.isValid() else len(self._order)

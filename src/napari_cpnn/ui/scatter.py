@@ -1,26 +1,32 @@
-"""Predicted against measured expression of a gene, a point per spot; a lasso selects spots."""
+"""Predicted against measured in a point per spot; a lasso selects spots."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
-from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Outline
-from matplotlib.widgets import LassoSelector
-from qtpy.QtCore import QEvent, Signal
-from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtCore import QPointF, Qt, Signal
+from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 
-Values = npt.NDArray[np.float32]
+from napari_cpnn.geometry import FloatArray, IntArray
+from napari_cpnn.training.comparison_figure import draw_scatter
+from napari_cpnn.training.spot_pair import SpotPair
+from napari_cpnn.ui.background import Background
+from napari_cpnn.ui.chart_view import ChartView
+from napari_cpnn.ui.region_charts import DPI, Paper
 
 _POINT, _CHOSEN = "#4c9be8", "#ff4500"
-_HEIGHT_PX = 230
+_HEIGHT_PX = 215
+_NONE: IntArray = np.empty(0, dtype=np.intp)
+#: A stroke with fewer points is a click.
+_LEAST_STROKE = 3
 
 
-class Scatter(QWidget):
-    """The chart; empty until it is given values.
+class Scatter(ChartView):
+    """The chart; empty until it is given values. It is drawn in another thread, however many spots there are.
 
     Signals
     -------
@@ -30,84 +36,87 @@ class Scatter(QWidget):
 
     selected = Signal(object)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.figure = Figure(figsize=(3.6, 2.3), dpi=100, layout="constrained")
-        self.canvas = FigureCanvasQTAgg(self.figure)
-        self.canvas.setMinimumHeight(_HEIGHT_PX)
-        self.canvas.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+    def __init__(self, background: Background) -> None:
+        super().__init__(background)
         self.setToolTip("draw around points to light up their spots on the slide; click beside them to let go")
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.canvas)
-        self.axes = self.figure.add_subplot()
-        self._measured: Values = np.empty(0, dtype=np.float32)
-        self._predicted: Values = np.empty(0, dtype=np.float32)
-        self._title = ""
-        self._rows: npt.NDArray[np.intp] = np.empty(0, dtype=np.intp)
-        self._lasso: LassoSelector | None = None
+        self.setCursor(Qt.CursorShape.CrossCursor)
+        self.pair: SpotPair | None = None
+        self.rows = _NONE
+        self._stroke: list[QPointF] = []
 
-    def set_values(self, measured: Values, predicted: Values, title: str) -> None:
-        """Show another gene: ``(n,)`` each, log1p CP10k; a selection of the same spots stays."""
-        if len(measured) != len(self._measured):
-            self._rows = np.empty(0, dtype=np.intp)
-        self._measured, self._predicted, self._title = measured, predicted, title
-        self._draw()
+    def set_pair(self, pair: SpotPair | None) -> None:
+        """Show another gene or type; a selection of the same spots stays."""
+        if pair is None or self.pair is None or len(pair.measured) != len(self.pair.measured):
+            self.rows = _NONE
+        self.pair = pair
+        self._show()
 
-    def select(self, rows: npt.NDArray[np.intp]) -> None:
+    def select(self, rows: IntArray) -> None:
         """Mark some of the points."""
-        self._rows = rows
-        self._draw()
+        self.rows = rows
+        self._show()
 
-    def save(self, path: str | Path) -> None:
-        """The chart as PNG, SVG or PDF, by the ending, dark on white."""
-        self._colour("black")
-        self.figure.savefig(path, facecolor="white", dpi=200)
-        self._draw()
+    def lasso(self, outline: FloatArray) -> None:
+        """Select the spots inside an outline ``(k, 2)`` of measured and predicted values."""
+        if self.pair is None:
+            return
+        rows = _NONE
+        if len(outline) >= _LEAST_STROKE:
+            points = np.stack([self.pair.measured, self.pair.predicted], axis=1)
+            rows = np.flatnonzero(Outline(outline).contains_points(points))
+        self.select(rows)
+        self.selected.emit(rows)
 
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 (Qt's name)
-        super().changeEvent(event)
-        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange):
-            self._draw()
+    def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802 (Qt's name)
+        if event.button() == Qt.MouseButton.LeftButton:
+            self._stroke = [event.position()]
 
-    def _draw(self) -> None:
-        axes = self.axes
-        axes.clear()
-        if len(self._measured):
-            axes.scatter(self._measured, self._predicted, s=9, c=_POINT, alpha=0.7, linewidths=0)
-            rows = self._rows
-            axes.scatter(
-                self._measured[rows], self._predicted[rows], s=22, c=_CHOSEN, edgecolors="black", linewidths=0.5
-            )
-            both = np.concatenate([self._measured, self._predicted])
-            low, high = float(both.min()), float(both.max())
-            pad = 0.04 * max(high - low, 0.1)
-            axes.plot([low, high], [low, high], lw=0.8, ls="--", c="gray", zorder=0)
-            axes.set_xlim(low - pad, high + pad)
-            axes.set_ylim(low - pad, high + pad)
-        axes.set_xlabel("measured, log1p CP10k", fontsize=8)
-        axes.set_ylabel("predicted", fontsize=8)
-        axes.set_title(self._title, fontsize=9)
-        axes.tick_params(labelsize=7)
-        self._colour(self.palette().text().color().name())
-        self._lasso = LassoSelector(axes, self._lassoed)
-        self.canvas.draw_idle()
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802 (Qt's name)
+        if self._stroke:
+            self._stroke.append(event.position())
+            self.update()
 
-    def _colour(self, ink: str) -> None:
-        """Texts and lines; the background is the dock's own."""
-        axes = self.axes
-        self.figure.patch.set_alpha(0)
-        axes.patch.set_alpha(0)
-        self.canvas.setStyleSheet("background: transparent;")
-        for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
-            text.set_color(ink)
-        axes.tick_params(colors=ink)
-        for spine in axes.spines.values():
-            spine.set_color(ink)
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:  # noqa: N802 (Qt's name)
+        stroke, self._stroke = self._stroke, []
+        self.update()
+        if self.figure is None or not stroke or event.button() != Qt.MouseButton.LeftButton:
+            return
+        ratio = self.figure.dpi / DPI
+        height = self.figure.get_figheight() * self.figure.dpi
+        pixels = np.array([(point.x() * ratio, height - point.y() * ratio) for point in stroke])
+        self.lasso(self.figure.axes[0].transData.inverted().transform(pixels))
 
-    def _lassoed(self, vertices: list[tuple[float, float]]) -> None:
-        points = np.stack([self._measured, self._predicted], axis=1)
-        inside = Outline(vertices).contains_points(points) if len(vertices) > 2 else np.zeros(len(points), dtype=bool)
-        self._rows = np.flatnonzero(inside)
-        self._draw()
-        self.selected.emit(self._rows)
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 (Qt's name)
+        super().paintEvent(event)
+        if len(self._stroke) > 1:
+            painter = QPainter(self)
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            painter.setPen(QPen(QColor(_CHOSEN), 1.5))
+            painter.drawPolygon(QPolygonF(self._stroke))
+
+    def _show(self) -> None:
+        self.show_chart(None if self.pair is None else scatter_chart(self.pair, self.rows))
+
+
+def scatter_chart(pair: SpotPair, rows: IntArray) -> Callable[[Paper], Figure]:
+    """What draws the chart, with some points marked."""
+
+    def draw(paper: Paper) -> Figure:
+        figure = Figure(
+            figsize=(paper.width_px / DPI, _HEIGHT_PX / DPI), dpi=DPI, facecolor=paper.ground, layout="constrained"
+        )
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.set_facecolor("none")
+        draw_scatter(axes, pair, _POINT, paper.ink)
+        axes.scatter(pair.measured[rows], pair.predicted[rows], s=16, c=_CHOSEN, edgecolors="black", linewidths=0.4)
+        axes.set_xlabel(f"measured, {pair.unit}", fontsize=8, color=paper.ink)
+        axes.set_ylabel("predicted", fontsize=8, color=paper.ink)
+        axes.tick_params(labelsize=7, colors=paper.ink)
+        axes.spines[:].set_color(paper.ink)
+        axes.spines[["top", "right"]].set_visible(False)
+        if paper.source:
+            figure.supxlabel(paper.source, fontsize=6, color=paper.ink)
+        return figure
+
+    return draw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 PATH_KEY = "slide_path"
 """Where our reader leaves the path in ``layer.metadata`` (a sample has no ``layer.source.path``)."""
+
+
+#: What an affine map does to these tells what it does to all.
+_FRAME = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 
 
 def is_slide_layer(layer: Layer) -> bool:
@@ -81,19 +86,32 @@ def slide_of_layer(layer: Layer, mpp: Mpp | None = None) -> Slide:
 
 
 def _as_dask(level: Any) -> da.Array:
-    return level if isinstance(level, da.Array) else da.from_array(level, chunks=(512, 512, -1))
+    if isinstance(level, da.Array):
+        return level
+    inner = getattr(level, "data", None)  # of an xarray.DataArray, as napari-spatialdata has them
+    if isinstance(inner, da.Array):
+        return inner
+    wrapped: da.Array = da.from_array(level, chunks=(512, 512, -1))  # type: ignore[no-untyped-call]
+    return wrapped
 
 
 def world_to_um(layer: Layer, mpp: Mpp, world: FloatArray) -> FloatArray:
     """World ``(N, 2)`` -> slide micrometres ``(N, 2)``, both (y, x), through whatever transform the layer has."""
-    index = np.array([layer.world_to_data(point) for point in np.atleast_2d(world)])
-    return (index + 0.5) * np.asarray(mpp)
+    um: FloatArray = (_through(layer.world_to_data, np.atleast_2d(world)) + 0.5) * np.asarray(mpp)
+    return um
 
 
 def um_to_world(layer: Layer, mpp: Mpp, um: FloatArray) -> FloatArray:
     """Slide micrometres ``(N, 2)`` -> world ``(N, 2)``, both (y, x)."""
-    index = np.atleast_2d(um) / np.asarray(mpp) - 0.5
-    return np.array([layer.data_to_world(point) for point in index])
+    return _through(layer.data_to_world, np.atleast_2d(um) / np.asarray(mpp) - 0.5)
+
+
+def _through(transform: Callable[..., Any], points: FloatArray) -> FloatArray:
+    """Points through a layer's affine transform: three of them tell all, and many thousands go at once."""
+    if len(points) <= len(_FRAME):
+        return np.array([transform(point)[-2:] for point in points]).reshape(-1, 2)
+    origin, down, right = (np.asarray(transform(point))[-2:] for point in _FRAME)
+    return np.asarray(points @ np.stack([down - origin, right - origin]) + origin)
 
 
 def world_bounds_um(layer: Layer, mpp: Mpp, corner: FloatArray, opposite: FloatArray) -> Rect:

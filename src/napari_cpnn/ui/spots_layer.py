@@ -6,23 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from psygnal import Signal
 
-from napari_cpnn.geometry import FloatArray, Mpp
+from napari_cpnn.geometry import FloatArray, IntArray, Mpp
 from napari_cpnn.ui.slide_layers import um_to_world
+from napari_cpnn.ui.spot_tables import DEFAULT_UM, world_per_um
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer, Points
 
 SPOTS_KEY = "napari_cpnn_spots"
-"""In the metadata of the layer of spots."""
+"""In the metadata of the layer of spots that a dock made."""
 
-#: A diameter that nobody states is drawn as that of Visium.
-_DEFAULT_UM = 55.0
+_BORDER, _CHOSEN = (0.125, 0.125, 0.125, 1.0), (1.0, 0.27, 0.0, 1.0)
+_THIN, _THICK = 0.06, 0.2
+_PLAIN = np.array([1.0, 1.0, 1.0, 0.35])
 
 
 class SpotsLayer:
-    """The layer of one dock's spots in one viewer; made when there is something to draw, and no sooner.
+    """The layer of one dock's spots in one viewer: made when there is something to draw, or one that is there.
 
     Parameters
     ----------
@@ -30,76 +33,125 @@ class SpotsLayer:
         napari's viewer, or the proxy that plugins get.
     """
 
+    chosen = Signal(object)
+    """Rows ``(k,)`` of the spots that the user has selected in the layer."""
+
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self.layer: Points | None = None
+        self._name_before = ""  # of a layer that is not ours
+        self._setting = False
         viewer.layers.events.inserted.connect(self._stay_on_top)
 
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether the layer was there before and stays."""
+        return bool(self._name_before)
+
+    def borrow(self, layer: Points | None) -> None:
+        """Draw on a layer that our reader made, in place of one of our own; ``None``: on our own again."""
+        if layer is self.layer and layer is not None:
+            return
+        self.remove()
+        if layer is not None:
+            self._name_before = layer.name
+            self._use(layer)
+
     def place(self, slide_layer: Layer | None, mpp: Mpp | None, centers_um: FloatArray, diameter_um: float) -> None:
-        """Draw spots at ``centers_um (N, 2)``; none of them takes the layer away."""
+        """Draw spots at ``centers_um (N, 2)``; none of them takes a layer of ours away."""
         if slide_layer is None or mpp is None or not len(centers_um):
-            self.remove()
+            if not self.is_borrowed:
+                self.remove()
             return
         world = um_to_world(slide_layer, mpp, centers_um)
-        size = (diameter_um or _DEFAULT_UM) * _world_per_um(slide_layer, mpp)
+        size = (diameter_um or DEFAULT_UM) * world_per_um(slide_layer, mpp)
         if self.layer is not None and (self.layer not in self._viewer.layers or len(self.layer.data) != len(world)):
             self.remove()
         if self.layer is None:
             from napari.layers import Points
 
             selected = set(self._viewer.layers.selection)
-            self.layer = Points(
+            layer = Points(
                 world,
                 size=size,
                 name="Spots",
-                border_width=0.06,
-                border_color="#202020",
-                face_color=np.array([1.0, 1.0, 1.0, 0.35]),
+                border_width=_THIN,
+                border_color=np.array(_BORDER),
+                face_color=_PLAIN,
                 units=slide_layer.units,
                 metadata={SPOTS_KEY: True},
             )
-            self._viewer.add_layer(self.layer)
+            self._use(layer)
+            self._viewer.add_layer(layer)
             self._viewer.layers.selection = selected  # the slide stays the layer that the user works with
         else:
-            self.layer.data = world
-            self.layer.size = size
+            layer = self.layer
+            layer.scale, layer.translate, layer.affine = (1.0, 1.0), (0.0, 0.0), np.eye(3)
+            layer.units = slide_layer.units
+            layer.data = world
+            layer.size = size
+            self._stay_on_top()
 
     def paint(self, rgba: npt.NDArray[np.float32], name: str) -> None:
         """Colour the spots ``(N, 4)`` and say by what."""
         if self.layer is not None and len(rgba) == len(self.layer.data):
             self.layer.face_color = rgba
-            self.layer.name = name
+            self.layer.name = name if not self.is_borrowed else f"{self._name_before}: {name.removeprefix('Spots: ')}"
 
-    def mark(self, rows: npt.NDArray[np.intp]) -> None:
+    def forget_colors(self) -> None:
+        """Nothing is known of the spots but where they are."""
+        if self.layer is not None:
+            self.layer.face_color = _PLAIN
+            self.layer.name = self._name_before or "Spots"
+
+    def mark(self, rows: IntArray) -> None:
         """Let some spots stand out, all others be as they are."""
         if self.layer is None:
             return
         chosen = np.zeros(len(self.layer.data), dtype=bool)
         chosen[rows] = True
-        colors = np.tile(np.array([0.125, 0.125, 0.125, 1.0], dtype=np.float32), (len(chosen), 1))
-        colors[chosen] = (1.0, 0.27, 0.0, 1.0)
-        self.layer.border_color = colors
-        self.layer.border_width = np.where(chosen, 0.2, 0.06)
+        self.layer.border_color = np.where(chosen[:, None], _CHOSEN, _BORDER).astype(np.float32)
+        self.layer.border_width = np.where(chosen, _THICK, _THIN)
+        if not self._setting and set(self.layer.selected_data) != set(rows.tolist()):
+            self._setting = True
+            self.layer.selected_data = set(rows.tolist())
+            self._setting = False
 
     def close(self) -> None:
-        """Take the layer away for good."""
+        """Take our layer away for good; a borrowed one is given back."""
         self._viewer.layers.events.inserted.disconnect(self._stay_on_top)
         self.remove()
+
+    def remove(self) -> None:
+        """Take our layer away, or give a borrowed one back as it was, but where it is now."""
+        layer, self.layer = self.layer, None
+        name, self._name_before = self._name_before, ""
+        if layer is None:
+            return
+        layer.selected_data.events.items_changed.disconnect(self._selected)
+        if name:
+            layer.name, layer.face_color = name, _PLAIN
+            layer.border_color, layer.border_width = np.array(_BORDER), _THIN
+        elif layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
+
+    def _use(self, layer: Points) -> None:
+        self.layer = layer
+        layer.selected_data.events.items_changed.connect(self._selected)
+
+    def _selected(self, *_: Any) -> None:
+        """The user has selected points with napari's own tools."""
+        if self.layer is not None and not self._setting:
+            self._setting = True
+            try:
+                rows = np.array(sorted(self.layer.selected_data), dtype=np.intp)
+                self.mark(rows)
+                self.chosen.emit(rows)
+            finally:
+                self._setting = False
 
     def _stay_on_top(self, _event: Any = None) -> None:
         """Overlays are added when they are first asked for, and would hide the spots."""
         layers = self._viewer.layers
         if self.layer is not None and self.layer in layers and layers[-1] != self.layer:
             layers.move(layers.index(self.layer), len(layers))
-
-    def remove(self) -> None:
-        """Take the layer away."""
-        if self.layer is not None and self.layer in self._viewer.layers:
-            self._viewer.layers.remove(self.layer)
-        self.layer = None
-
-
-def _world_per_um(layer: Any, mpp: Mpp) -> float:
-    corners = um_to_world(layer, mpp, np.array([[0.0, 0.0], [1000.0, 0.0], [0.0, 1000.0]]))
-    sides = np.linalg.norm(corners[1:, -2:] - corners[0, -2:], axis=1)
-    return float(np.sqrt(sides[0] * sides[1]) / 1000)

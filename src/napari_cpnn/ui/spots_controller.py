@@ -1,0 +1,186 @@
+"""Spots and how they lie on the slide, without Qt: read, looked at, moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from psygnal import Signal
+
+from napari_cpnn.errors import CpnnError, SpotsError
+from napari_cpnn.geometry import FloatArray, Mpp, spatial_to_um
+from napari_cpnn.ui.compare_words import message_of
+from napari_cpnn.ui.spot_tables import diameter_um
+from napari_cpnn.ui.state import ExploreState
+from napari_cpnn.ui.tasks import Tasks
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_cpnn.spots import SpotFit, SpotFix, SpotsSource
+    from napari_cpnn.ui.background import Background
+
+
+class SpotsController:
+    """Spots on the slide of a viewer.
+
+    Parameters
+    ----------
+    state
+        Slide, model and gene of the viewer.
+    background
+        How slow work is run.
+    notify
+        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+
+    Attributes
+    ----------
+    spots
+        As read, at the positions in use; ``None`` before.
+    source, sources
+        What they were read from, if that is known, and the bin sizes of the Visium HD run that they are of.
+    fit
+        How they lie on the slide; ``None`` while that is not known.
+    """
+
+    spots_changed = Signal()
+    message_changed = Signal(str)
+
+    def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
+        self.state = state
+        self.spots: AnnData | None = None
+        self.source: Path | None = None
+        self.sources: list[SpotsSource] = []
+        self.fit: SpotFit | None = None
+        self.message = ""
+        self._tasks = Tasks(background, notify, self._say)
+        state.slide_changed.connect(self._slide_changed)
+        self._say()
+
+    def close(self) -> None:
+        """Take no more answers."""
+        self._tasks.close()
+        self.state.slide_changed.disconnect(self._slide_changed)
+
+    def open_spots(self, path: str | Path, positions: str | Path | None = None) -> None:
+        """Read spots from whatever :func:`~napari_cpnn.read_spots` reads, or a folder that leads to it."""
+        from napari_cpnn.spots import find_spots, read_spots
+
+        path = Path(path)
+
+        def work() -> tuple[AnnData, Path]:
+            found = find_spots(path) if positions is None else []
+            source = found[0].path if found else path
+            return read_spots(source, positions), source
+
+        self._tasks.run("spots", f"Reading {path.name} ...", work, lambda result: self.use_spots(*result))
+
+    def take_spots(self, name: str, work: Callable[[], AnnData]) -> None:
+        """Use spots that ``work`` makes of something called ``name``."""
+        self._tasks.run("spots", f"Taking the spots of {name} ...", work, self.use_spots)
+
+    def use_spots(self, spots: AnnData | None, source: Path | None = None) -> None:
+        """Compare with spots that are in memory, which came from ``source``; ``None``: with none."""
+        from napari_cpnn.spots.folders import sizes_of_bins
+
+        self._tasks.forget("spots")
+        self.spots, self.source, self.fit = spots, source, None
+        self.sources = [] if source is None else sizes_of_bins(source)
+        self._forget()
+        self._look()
+
+    def apply_fix(self, fix: SpotFix) -> None:
+        """Move the spots as a fix says, which can be taken back."""
+        before, source = self.spots, self.source
+        if before is None:
+            return
+        moved = fix.apply(before)
+
+        def undo() -> None:
+            if self.spots is moved:  # and not of another slide meanwhile
+                self.use_spots(before, source)
+
+        self.use_spots(moved, source)
+        self.state.history.add(fix.name, undo)
+
+    def fix_by(self, given: str | Path) -> None:
+        """Move the spots by an affine map that the user gives: a file (a path), or its numbers (a text)."""
+        from napari_cpnn.spots import given_fix, parse_affine, read_affine
+
+        slide, spots = self.state.slide, self.spots
+        if slide is None or spots is None:
+            self._tasks.fail(SpotsError("There is nothing to move yet: open a slide and its spots first."))
+            return
+
+        def work() -> SpotFix:
+            if isinstance(given, Path):
+                return given_fix(slide, spots, read_affine(given, spots), f"the affine map of {given.name}")
+            return given_fix(slide, spots, parse_affine(given), "the given affine map")
+
+        self._tasks.run("fit", "Looking what the affine map does ...", work, self.apply_fix)
+
+    def implied_mpp(self) -> float | None:
+        """What the pitch of the spots says of the pixel size, while the slide itself says nothing."""
+        from napari_cpnn.spots import estimate_mpp
+
+        slide = self.state.slide
+        if self.spots is None or slide is None or slide.mpp is not None:
+            return None
+        mpp = estimate_mpp(self.spots)
+        return None if mpp is None else float(np.sqrt(mpp[0] * mpp[1]))
+
+    def mpp(self) -> Mpp | None:
+        """Pixel size of the slide."""
+        return None if self.state.slide is None else self.state.slide.mpp
+
+    def centers_um(self) -> FloatArray:
+        """``(N, 2)`` slide micrometres of all spots."""
+        mpp = self.mpp()
+        return np.empty((0, 2)) if self.spots is None or mpp is None else spatial_to_um(self.spots.obsm["spatial"], mpp)
+
+    def diameter_um(self) -> float:
+        """True diameter of a spot; 0 when it is not known."""
+        mpp = self.mpp()
+        return 0.0 if self.spots is None or mpp is None else diameter_um(self.spots, mpp)
+
+    def compare(self) -> None:
+        """The spots fit the slide: what to do with them."""
+
+    def _slide_changed(self) -> None:
+        self.fit = None
+        self._forget()
+        self._look()
+
+    def _forget(self) -> None:
+        """Slide, model or spots are others."""
+        self._tasks.forget("fit")
+        self._tasks.set_problem(None)
+        self.spots_changed.emit()
+        self._say()
+
+    def _look(self) -> None:
+        """See how the spots lie on the slide, then compare if they fit."""
+        slide, spots = self.state.slide, self.spots
+        if slide is None or spots is None or slide.mpp is None or self.fit is not None:
+            if self.fit is not None and not self.fit.problem:
+                self.compare()
+            return
+        from napari_cpnn.spots import check_fit
+
+        self._tasks.run(
+            "fit", "Looking whether the spots fit the slide ...", lambda: check_fit(slide, spots), self._looked
+        )
+
+    def _looked(self, fit: SpotFit) -> None:
+        self.fit = fit
+        self.spots_changed.emit()
+        if not fit.problem:
+            self.compare()
+
+    def _say(self) -> None:
+        message = self._tasks.message or message_of(self.state, self.spots is not None, self.fit)
+        if message != self.message:
+            self.message = message
+            self.message_changed.emit(message)

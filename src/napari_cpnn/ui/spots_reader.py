@@ -1,0 +1,81 @@
+"""Spots as napari layers: the reader of dropped Space Ranger folders, spots in ``.h5ad`` and SpatialData."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cpnn.spots import SpotsSource, estimate_mpp, find_slide, find_spots, read_spots
+from napari_cpnn.ui.background import while_screen_lives
+from napari_cpnn.ui.reader import LayerData, slide_layer
+from napari_cpnn.ui.slide_layers import is_slide_layer, mpp_of_layer, path_of
+from napari_cpnn.ui.spot_tables import points_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from napari.layers import Layer
+
+    from napari_cpnn.slides import Slide
+
+Paths = str | Sequence[str]
+
+
+def get_spots_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
+    """A reader function, or ``None`` quickly for what holds no spots."""
+    paths = [path] if isinstance(path, str) else list(path)
+    return read_spot_layers if paths and all(find_spots(p) for p in paths) else None
+
+
+def read_spot_layers(path: Paths) -> list[LayerData]:
+    """A points layer per table of spots, above its slide when that is at hand and not on screen yet.
+
+    Of a Visium HD run the largest bins are read; the Compare dock offers the others.
+    """
+    paths = [path] if isinstance(path, str) else list(path)
+    sources = [find_spots(p)[0] for p in paths]
+    return [layer for source in sources for layer in _layers(source)]
+
+
+def _layers(source: SpotsSource) -> list[LayerData]:
+    def read() -> tuple[AnnData, Slide | None]:
+        spots = read_spots(source.path)
+        return spots, find_slide(source.path, spots)
+
+    spots, slide = while_screen_lives(read, f"Reading {source.name}") if _has_screen() else read()
+    implied = estimate_mpp(spots)
+    shown = _slides_on_screen()
+    layers: list[LayerData] = []
+    under = next((layer for layer in shown if slide is not None and path_of(layer) == slide.path), None)
+    if slide is not None and under is None:
+        slide = slide if slide.mpp is not None or implied is None else slide.with_mpp(implied)
+        layers.append(slide_layer(slide))
+        mpp = slide.mpp
+    else:
+        under = under or (shown[0] if len(shown) == 1 else None)
+        mpp = implied if under is None else mpp_of_layer(under)
+    if under is not None and mpp is None:  # a slide in pixels: so are the spots
+        under = None
+    keywords = points_of(spots, source.path, source.name, (under, mpp))
+    return [*layers, (keywords.pop("data"), keywords, "points")]
+
+
+def _has_screen() -> bool:
+    from qtpy.QtWidgets import QApplication
+
+    return QApplication.instance() is not None
+
+
+def _slides_on_screen() -> list[Layer]:
+    import napari
+
+    viewer: Any = napari.current_viewer()
+    return [] if viewer is None else [layer for layer in reversed(viewer.layers) if is_slide_layer(layer)]
+
+
+def source_of(layer: Layer) -> Path | None:
+    """What our reader read a layer from."""
+    from napari_cpnn.ui.spot_tables import SOURCE_KEY
+
+    found = layer.metadata.get(SOURCE_KEY)
+    return Path(found) if found else None

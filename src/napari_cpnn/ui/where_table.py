@@ -1,0 +1,57 @@
+"""Scores on the whole slide, in its regions, and on the slides before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
+
+_COLUMNS = (
+    ("n_spots", "Spots", "spots with a centre inside"),
+    ("pcc", "PCC", "mean Pearson correlation over the genes that vary there"),
+    ("scc", "SCC", "mean Spearman correlation over the same genes"),
+    ("ceiling", "Ceiling", "mean of the largest correlations that the noise of these spots' counts allows"),
+    ("n_genes", "Genes", "genes that vary there in both"),
+    ("gene_pcc", "", "Pearson correlation of the gene on screen"),
+)
+
+
+class WhereTable(QTableWidget):
+    """A row per region or slide."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1 + len(_COLUMNS))
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(20)
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setMinimumSectionSize(30)
+
+    def show_scores(self, scores: pd.DataFrame | None, gene: str) -> None:
+        """Show a table of :func:`~napari_cpnn.training.region_scores.score_summary`, with a gene's own column."""
+        self.setHorizontalHeaderItem(0, _header("", "the slide, a region, or a slide that was compared before"))
+        for column, (name, title, tip) in enumerate(_COLUMNS, start=1):
+            self.setHorizontalHeaderItem(column, _header(title or gene, tip))
+            self.setColumnHidden(column, name == "gene_pcc" and not gene)
+        self.setRowCount(0 if scores is None else len(scores))
+        for row in range(self.rowCount()):
+            where = str(scores.index[row])  # type: ignore[union-attr]
+            first = QTableWidgetItem(where)
+            first.setToolTip(where)
+            self.setItem(row, 0, first)
+            for column, (name, _, _) in enumerate(_COLUMNS, start=1):
+                value = scores.iloc[row].get(name, np.nan)  # type: ignore[union-attr]
+                whole = name in ("n_spots", "n_genes")
+                item = QTableWidgetItem("–" if np.isnan(value) else f"{value:,.0f}" if whole else f"{value:.2f}")
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                self.setItem(row, column, item)
+
+
+def _header(text: str, tip: str) -> QTableWidgetItem:
+    item = QTableWidgetItem(text)
+    item.setToolTip(tip)
+    return item
