@@ -1,0 +1,197 @@
+"""Tables of the Prototypes dock: cell types with their cells, and the markers of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QPixmap
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
+
+from napari_cpnn.ui.prototype_words import TypeLine, level_words, number_words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROW_PX = 20
+_LEAST_ROWS = 3
+_FEW = "⚠"
+
+
+class _Item(QTableWidgetItem):
+    """Sorted by its value, whatever it says."""
+
+    def __init__(self, text: str, value: Any, tip: str = "") -> None:
+        super().__init__(text)
+        self.value = value
+        self.setToolTip(tip or text)
+        self.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
+        if not isinstance(value, str):
+            self.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+
+    def __lt__(self, other: QTableWidgetItem) -> bool:
+        mine, theirs = ((item.value.lower() if isinstance(item.value, str) else item.value) for item in (self, other))
+        return bool(mine < theirs)
+
+
+class _Table(QTableWidget):
+    """Rows to read, sort and select.
+
+    Signals
+    -------
+    chosen
+        The name in the first column of the row that was selected.
+    """
+
+    chosen = Signal(str)
+
+    def __init__(self, columns: Sequence[tuple[str, str]], most_rows: int) -> None:
+        super().__init__(0, len(columns))
+        self._most_rows = most_rows
+        for i, (text, tip) in enumerate(columns):
+            self.set_header(i, text, tip)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.verticalHeader().hide()
+        self.verticalHeader().setMinimumSectionSize(_ROW_PX)
+        self.verticalHeader().setDefaultSectionSize(_ROW_PX)
+        header = self.horizontalHeader()
+        header.setStyleSheet(
+            "QHeaderView::section { padding: 2px; } QHeaderView::up-arrow, QHeaderView::down-arrow { width: 8px; }"
+        )
+        header.setMinimumSectionSize(30)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setHighlightSections(False)
+        header.setSortIndicator(0, Qt.SortOrder.AscendingOrder)
+        self.itemSelectionChanged.connect(self._selected)
+        self.fit()
+
+    def set_header(self, column: int, text: str, tip: str) -> None:
+        item = QTableWidgetItem(text)
+        item.setToolTip(tip)
+        self.setHorizontalHeaderItem(column, item)
+
+    def fill(self, rows: Sequence[Sequence[_Item]]) -> None:
+        """Show these rows, in the order that the user has chosen."""
+        self.blockSignals(True)
+        self.setSortingEnabled(False)
+        self.setRowCount(len(rows))
+        for i, row in enumerate(rows):
+            for j, item in enumerate(row):
+                self.setItem(i, j, item)
+        self.setSortingEnabled(True)
+        self.blockSignals(False)
+        self.fit()
+
+    def select(self, name: str) -> None:
+        """Mark the row of a name, without telling that it was chosen."""
+        self.blockSignals(True)
+        self.clearSelection()
+        for i in range(self.rowCount()):
+            if self.item(i, 0).value == name:
+                self.selectRow(i)
+        self.blockSignals(False)
+
+    def fit(self) -> None:
+        """As high as what it shows, within bounds."""
+        n = min(max(self.rowCount(), _LEAST_ROWS), self._most_rows)
+        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + n * _ROW_PX + 4)
+
+    def _selected(self) -> None:
+        rows = self.selectionModel().selectedRows()
+        if rows:
+            self.chosen.emit(self.item(rows[0].row(), 0).value)
+
+
+class TypeTable(_Table):
+    """Cell types; few cells are flagged, and a gene can have a column of its own.
+
+    Parameters
+    ----------
+    with_results
+        Whether there are columns for counts and the gene.
+    """
+
+    _GENE = 3
+
+    def __init__(self, *, with_results: bool) -> None:
+        columns = [
+            ("Cell type", "a click lists its markers" if with_results else "labels of the chosen column"),
+            ("Cells", f"number of cells; {_FEW}: few, so that the prototype is uncertain"),
+        ]
+        if with_results:
+            columns.append(("Counts", "all counts of its cells in the genes that are left: what the profile rests on"))
+            columns.append(("", ""))
+        super().__init__(columns, most_rows=9 if with_results else 7)
+        self._with_results = with_results
+        if with_results:
+            self.setColumnHidden(self._GENE, True)
+
+    def show_types(
+        self,
+        lines: Sequence[TypeLine],
+        colors: Mapping[str, str],
+        gene: str = "",
+        values: Mapping[str, float] | None = None,
+    ) -> None:
+        """Show these types, and the values of a gene (counts per 10,000)."""
+        rows = []
+        for line in lines:
+            name = _Item(line.name, line.name)
+            if line.name in colors:
+                patch = QPixmap(10, 10)
+                patch.fill(QColor(colors[line.name]))
+                name.setData(Qt.ItemDataRole.DecorationRole, patch)
+            tip = "few cells: the prototype is uncertain" if line.thin else ""
+            row = [name, _Item(f"{_FEW} {line.n_cells:,}" if line.thin else f"{line.n_cells:,}", line.n_cells, tip)]
+            if self._with_results:
+                row.append(_Item(number_words(line.counts), line.counts, f"{line.counts:,.0f}"))
+                value = (values or {}).get(line.name, 0.0)
+                row.append(_Item(level_words(value) if gene else "", value, f"{value:.4g} counts per 10,000"))
+            rows.append(row)
+        if self._with_results:
+            self.set_header(self._GENE, gene, f"{gene}, counts per 10,000; a click on the head sorts")
+            self.setColumnHidden(self._GENE, not gene)
+        self.fill(rows)
+
+
+class MarkerTable(_Table):
+    """The markers of one cell type."""
+
+    def __init__(self) -> None:
+        columns = (
+            ("Marker", "a gene that is highest in this type; a click shows its values in all types"),
+            ("CP10k", "counts per 10,000 in this type"),
+            ("× mean", "how many times the mean of the other types; 1 count per 10,000 is added to both"),
+            ("next highest", "the other type that has most of it, with its counts per 10,000"),
+        )
+        super().__init__(columns, most_rows=7)
+        self.horizontalHeader().setSortIndicator(2, Qt.SortOrder.DescendingOrder)
+
+    def show_markers(self, markers: pd.DataFrame) -> None:
+        """Show rows of :meth:`napari_cpnn.Prototypes.markers`."""
+        rows = []
+        for line in markers.itertuples():
+            times, level = 2.0**line.log2_fold_change, level_words(line.next_cp10k)
+            other = _Item(f"{_short(line.next_type)} {level}", float(line.next_cp10k), f"{line.next_type}: {level}")
+            known = "" if line.counts != line.counts else f"{line.counts:,.0f} counts"  # NaN is not equal to itself
+            rows.append(
+                [
+                    _Item(line.gene, line.gene),
+                    _Item(level_words(line.cp10k), float(line.cp10k), known),
+                    _Item(f"{times:.0f}" if times >= 10 else f"{times:.1f}", times),
+                    other,
+                ]
+            )
+        self.fill(rows)
+
+
+def _short(name: str, n: int = 16) -> str:
+    return name if len(name) <= n else f"{name[: n // 2]}…{name[len(name) - n // 2 + 1 :]}"
