@@ -1,0 +1,256 @@
+"""The button *Export ...* and its dialog: what, of which part, and where to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.layers import Shapes
+from qtpy.QtCore import QTimer, QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QFileDialog,
+    QFormLayout,
+    QLineEdit,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cpnn.ui.export_controller import GENES, KINDS, ExportController, Request
+from napari_cpnn.ui.guide import show_guide
+from napari_cpnn.ui.names_edit import NamesEdit
+from napari_cpnn.ui.parts import button, row, slim_combo, spacer, stop_timer, text_label, tool_button
+from napari_cpnn.ui.region_layer import regions_of
+from napari_cpnn.ui.state import ExploreState, state_of
+from napari_cpnn.ui.viewport import read_viewport
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_cpnn.export import Area
+    from napari_cpnn.ui.background import Background
+
+_NEWS_MS = 150
+_VIEW = "the present view"
+
+
+class ExportDialog(QDialog):
+    """Asks what to write, shows how far it is, and says where it went. The window stays usable meanwhile.
+
+    Parameters
+    ----------
+    viewer
+        napari's viewer, or the proxy that plugins get.
+    background
+        How slow work is run.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, background: Background, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Export the map")
+        self.viewer = viewer
+        self.state: ExploreState = state_of(viewer)
+        self.controller = ExportController(self.state, background)
+        self._news = QTimer(self)
+        self._news.setInterval(_NEWS_MS)
+        self._news.timeout.connect(self._update)
+        self._build()
+        self.controller.changed.connect(self._update)
+        self.refresh()
+
+    def _build(self) -> None:
+        self.kind = QComboBox()
+        for kind in KINDS:
+            self.kind.addItem(kind.name, kind)
+        self.kind.setToolTip("what is written; the guide (?) says which program opens it")
+        self.genes = QComboBox()
+        self.genes.setToolTip("the genes in the table, or the panels of the figure")
+        self.names = NamesEdit()
+        self.names.setToolTip("names, apart by commas; a list of genes can be pasted")
+        self.area = slim_combo("only patches whose centre lies in this part; what is not mapped yet is not written")
+        self.path = QLineEdit()
+        self.path.setToolTip("the file or folder that is written; it appears when it is complete")
+        self.browse = button("...", "choose folder and name")
+        self.browse.setFixedWidth(36)
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 1000)
+        self.progress.setTextVisible(False)
+        self.message = text_label()
+        self.start = button("Export", "write it")
+        self.start.setDefault(True)
+        self.cancel = button("Cancel", "end it; nothing of it stays")
+        self.folder = button("Show folder", "open the folder where it is")
+        self.help = tool_button("?", "formats, and what is in the files: the page of the user guide")
+        for widget in (self.browse, self.cancel, self.folder):
+            widget.setAutoDefault(False)
+        form = QFormLayout()
+        form.addRow("What", self.kind)
+        form.addRow("Shows", row(self.genes, self.names))
+        form.addRow("Part", self.area)
+        form.addRow("File", row(self.path, self.browse))
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        column = QVBoxLayout(self)
+        column.addLayout(form)
+        column.addWidget(self.progress)
+        column.addWidget(self.message)
+        column.addLayout(row(self.help, spacer(), self.folder, self.cancel, self.start))
+        self.setMinimumWidth(520)
+        self.kind.currentIndexChanged.connect(self._kind_changed)
+        self.genes.currentIndexChanged.connect(self._genes_changed)
+        self.browse.clicked.connect(self._browse)
+        self.start.clicked.connect(self._start)
+        self.cancel.clicked.connect(self.controller.cancel)
+        self.folder.clicked.connect(self._show_folder)
+        self.help.clicked.connect(lambda: show_guide("export", self))
+
+    # -- what can be chosen --------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Offer what there is now: the genes of the model, the regions that are drawn."""
+        chosen = self.area.currentText()
+        self.area.clear()
+        self.area.addItem("all that is mapped", None)
+        self.area.addItem(_VIEW, None)
+        for name, outline in self._regions():
+            self.area.addItem(f"region {name}", outline)
+        self.area.setCurrentIndex(max(0, self.area.findText(chosen)))
+        if not self.controller.running:
+            self.controller.forget()
+        self._kind_changed()
+
+    def _regions(self) -> list[tuple[str, Area]]:
+        slide, layer = self.state.slide, self.state.layer
+        if slide is None or layer is None or slide.mpp is None:
+            return []
+        found = []
+        for shapes in self.viewer.layers:
+            if isinstance(getattr(shapes, "__wrapped__", shapes), Shapes):
+                found += [(region.name, region.outline) for region in regions_of(shapes, layer, slide.mpp)[1]]
+        return found
+
+    def _kind_changed(self) -> None:
+        kind = self.kind.currentData()
+        chosen = self.genes.currentData()
+        self.genes.blockSignals(True)
+        self.genes.clear()
+        for choice in kind.genes:
+            self.genes.addItem(GENES[choice], choice)
+        if chosen in kind.genes:
+            self.genes.setCurrentIndex(kind.genes.index(chosen))
+        self.genes.blockSignals(False)
+        self.names.set_names(self.controller.names(kind))
+        text = self.path.text()
+        default = self.controller.default_path(kind)
+        self.path.setText(str(self.controller.path_of(text, kind) if self._is_own(text) else default))
+        self._genes_changed()
+
+    def _is_own(self, text: str) -> bool:
+        """Whether the user has typed or chosen this path."""
+        return bool(text.strip()) and all(text != str(self.controller.default_path(kind)) for kind in KINDS)
+
+    def _genes_changed(self) -> None:
+        self.names.setVisible(self.genes.currentData() == "some")
+        self._update()
+
+    def _browse(self) -> None:
+        kind = self.kind.currentData()
+        endings = " ".join(f"*{ending}" for ending in kind.endings)
+        ask_later = QFileDialog.Option.DontConfirmOverwrite
+        filters = f"{kind.name} ({endings})"
+        name, _ = QFileDialog.getSaveFileName(self, kind.name, self.path.text(), filters, options=ask_later)
+        if name:
+            self.path.setText(str(self.controller.path_of(name, kind)))
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        kind = self.kind.currentData()
+        path = self.controller.path_of(self.path.text(), kind)
+        self.path.setText(str(path))
+        overwrite = path.name != "" and path.exists()
+        if overwrite and not self._may_replace(path):
+            return
+        area = self._view() if self.area.currentText() == _VIEW else self.area.currentData()
+        self.controller.export(Request(kind, path, self.genes.currentData(), self.names.text(), area, overwrite))
+        self._update()
+
+    def _view(self) -> Area | None:
+        layer, slide = self.state.layer, self.state.slide
+        if layer is None or slide is None or slide.mpp is None:
+            return None
+        viewport = read_viewport(self.viewer, layer, slide.mpp)
+        return None if viewport is None else viewport.rect
+
+    def _may_replace(self, path: Path) -> bool:
+        answer = QMessageBox.question(self, "Export", f"{path} exists already. Replace it?")
+        return bool(answer == QMessageBox.StandardButton.Yes)
+
+    def _show_folder(self) -> None:
+        if self.controller.written is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.controller.written.parent)))
+
+    def _update(self) -> None:
+        controller = self.controller
+        running = controller.running
+        self.progress.setVisible(running)
+        self.progress.setValue(round(1000 * controller.share))
+        self.message.setText(controller.message)
+        self.start.setEnabled(not running and self.state.map is not None)
+        self.cancel.setEnabled(running)
+        self.folder.setVisible(controller.written is not None)
+        for widget in (self.kind, self.genes, self.names, self.area, self.path, self.browse):
+            widget.setEnabled(not running)
+        if len(self.kind.currentData().genes) < 2:
+            self.genes.setEnabled(False)
+        if running and not self._news.isActive():
+            self._news.start()
+        elif not running:
+            stop_timer(self._news)
+
+    def reject(self) -> None:
+        """The dialog is closed: what is being written is ended, since nobody would hear of it."""
+        self.controller.cancel()
+        super().reject()
+
+    def end(self) -> None:
+        """The dock is closed."""
+        self.controller.changed.disconnect(self._update)
+        stop_timer(self._news)
+        self.controller.close()
+        self.close()
+
+
+class ExportButton(QPushButton):
+    """*Export ...*: opens the dialog, and ends it with its dock.
+
+    Parameters
+    ----------
+    viewer, background
+        Of the dock.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, background: Background) -> None:
+        super().__init__("Export ...")
+        self.setToolTip("write the map: a figure, AnnData for squidpy, GeoJSON for QuPath, tables")
+        self._viewer, self._background = viewer, background
+        self.dialog: ExportDialog | None = None
+        self.clicked.connect(self.open)
+
+    def open(self) -> None:
+        """Show the dialog."""
+        if self.dialog is None:
+            self.dialog = ExportDialog(self._viewer, self._background, self)
+        self.dialog.refresh()
+        self.dialog.show()
+        self.dialog.raise_()
+
+    def end(self) -> None:
+        """The dock is closed: what is being written is ended."""
+        if self.dialog is not None:
+            self.dialog.end()
+            self.dialog = None

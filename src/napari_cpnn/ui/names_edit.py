@@ -1,0 +1,39 @@
+"""A line that takes several names, each with completion among ten thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import QModelIndex, QStringListModel, Qt
+from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
+
+
+class _LastName(QCompleter):
+    """Completes what comes after the last comma."""
+
+    def splitPath(self, path: str) -> list[str]:  # noqa: N802 (Qt's name)
+        return [path.rsplit(",", 1)[-1].strip()]
+
+    def pathFromIndex(self, index: QModelIndex) -> str:  # noqa: N802 (Qt's name)
+        before, comma, _ = self.widget().text().rpartition(",")
+        return f"{before}{comma} {super().pathFromIndex(index)}, ".lstrip()
+
+
+class NamesEdit(QLineEdit):
+    """Names, apart by commas; completion anywhere in a name, whatever the case."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setClearButtonEnabled(True)
+        self._names = QStringListModel(self)
+        completer = _LastName(self._names, self)
+        completer.setFilterMode(Qt.MatchFlag.MatchContains)
+        completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        completer.setMaxVisibleItems(12)
+        self.setCompleter(completer)
+
+    def set_names(self, names: Sequence[str]) -> None:
+        """Offer these."""
+        if self._names.stringList() != list(names):
+            self._names.setStringList(list(names))
+        self.setPlaceholderText(f"such as {', '.join(names[:3])}" if names else "")

@@ -1,0 +1,122 @@
+"""The export dialog in a real viewer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_cpnn.ui.export_controller import KINDS
+from napari_cpnn.ui.export_dialog import ExportButton
+from napari_cpnn.ui.names_edit import NamesEdit
+
+BY_KEY = {kind.key: i for i, kind in enumerate(KINDS)}
+
+
+@pytest.fixture
+def dock(explore, wait, slide_path, model_path):
+    dock = explore(slide_path, show=True)
+    dock.open_model(model_path)
+    wait(lambda: dock.state.mapper is not None)
+    wait(dock.is_settled)
+    return dock
+
+
+@pytest.fixture
+def dialog(dock, qtbot):
+    button = ExportButton(dock.viewer, dock.background)
+    qtbot.addWidget(button)
+    button.click()
+    yield button.dialog
+    button.end()
+
+
+def said(dialog) -> str:
+    """The message without the places where a long path may be broken."""
+    return dialog.message.text().replace("\u200b", "")
+
+
+def test_a_figure_of_the_view_and_a_table_of_a_region(dock, dialog, wait, tmp_path):
+    assert dialog.isVisible()
+    dialog.path.setText(str(tmp_path / "fig.svg"))
+    dialog.area.setCurrentText("the present view")
+    dialog.start.click()
+    wait(lambda: not dialog.controller.running)
+    assert said(dialog).startswith(f"Written: {tmp_path / 'fig.svg'} (1 panel")
+    assert "research use only" in (tmp_path / "fig.svg").read_text()
+    assert dialog.folder.isVisible()
+    # A region that is drawn on any layer of shapes can be chosen by its name.
+    square = np.array([[200.0, 200.0], [200.0, 500.0], [500.0, 500.0], [500.0, 200.0]])
+    layer = dock.viewer.add_shapes([square], shape_type="polygon", features={"name": ["Tumour"]})
+    layer.units = dock.state.layer.units
+    dialog.refresh()
+    dialog.kind.setCurrentIndex(BY_KEY["csv"])
+    assert dialog.path.text() == str(tmp_path / "fig.csv")
+    dialog.area.setCurrentText("region Tumour")
+    dialog.start.click()
+    wait(lambda: not dialog.controller.running)
+    table = pd.read_csv(tmp_path / "fig.csv")
+    assert len(table) > 0
+    assert table.x_um.between(200, 500).all()
+    assert table.y_um.between(200, 500).all()
+
+
+def test_names_are_asked_for_only_when_they_are_needed(dialog):
+    dialog.kind.setCurrentIndex(BY_KEY["figure"])
+    assert not dialog.names.isVisible()
+    dialog.genes.setCurrentIndex(dialog.genes.findData("some"))
+    assert dialog.names.isVisible()
+    dialog.kind.setCurrentIndex(BY_KEY["csv"])
+    assert dialog.genes.currentData() == "some"  # what makes sense for both stays
+    dialog.kind.setCurrentIndex(BY_KEY["map"])
+    assert not dialog.genes.isEnabled()
+
+
+def test_a_file_that_is_there_is_asked_about(dialog, wait, tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text("mine")
+    dialog.kind.setCurrentIndex(BY_KEY["csv"])
+    dialog.path.setText(str(tmp_path / "a.csv"))
+    monkeypatch.setattr(dialog, "_may_replace", lambda _path: False)
+    dialog.start.click()
+    assert (tmp_path / "a.csv").read_text() == "mine"
+    monkeypatch.setattr(dialog, "_may_replace", lambda _path: True)
+    dialog.start.click()
+    wait(lambda: not dialog.controller.running)
+    assert (tmp_path / "a.csv").read_text() != "mine"
+
+
+def test_a_problem_is_said_and_the_dialog_still_works(dialog, wait, tmp_path):
+    dialog.kind.setCurrentIndex(BY_KEY["csv"])
+    dialog.path.setText(str(tmp_path / "no" / "a.csv"))
+    dialog.start.click()
+    wait(lambda: not dialog.controller.running)
+    assert "does not exist" in dialog.message.text()
+    dialog.path.setText(str(tmp_path / "a.csv"))
+    dialog.start.click()
+    wait(lambda: not dialog.controller.running)
+    assert dialog.message.text().startswith("Written:")
+
+
+def test_without_a_map_it_says_so(explore, qtbot):
+    dock = explore()
+    button = ExportButton(dock.viewer, dock.background)
+    qtbot.addWidget(button)
+    button.click()
+    assert "no map yet" in button.dialog.message.text()
+    assert not button.dialog.start.isEnabled()
+    button.end()
+
+
+def test_ten_thousand_names_are_quick(qtbot):
+    edit = NamesEdit()
+    qtbot.addWidget(edit)
+    edit.set_names([f"GENE{i}" for i in range(10_000)])
+    edit.show()
+    qtbot.keyClicks(edit, "ERBB2, gene999")
+    completer = edit.completer()
+    completer.setCompletionPrefix("gene999")
+    assert completer.completionCount() == 11
+    assert completer.setCurrentRow(0)
+    assert completer.currentCompletion() == "ERBB2, GENE999, "
+    qtbot.keyClick(edit, Qt.Key.Key_Escape)
