@@ -14,7 +14,6 @@ import json
 import logging
 import shutil
 import threading
-import time
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ import numpy.typing as npt
 from napari_cpnn._version import __version__
 from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import Grid
+from napari_cpnn.mapping.cache import InUse, prune
 from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, UNKNOWN, CompositionMap
 from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.models.prediction import Prediction
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CHUNK = 64
-CACHE_BYTES = 2 * 1024**3
-"""Maps that were used longest ago are deleted beyond this size."""
-_LEFT_AFTER_SECONDS = 24 * 3600
 #: What reading raises when the bytes of a store are wrong: checksums, JSON, names, shapes, missing files.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, EOFError, FileNotFoundError, MappingError)
 _DECODER_ARRAYS = ("prototypes", "alpha", "beta", "programs")
@@ -192,7 +189,10 @@ class MapStore:
         self._dirty: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
+        self._in_use: InUse | None = None
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._in_use = InUse(path)
             self._group = self._open_or_create()
         except Exception as error:  # noqa: BLE001 -- no cache is worth a failure, and none is deleted for another's fault
             self._stop_storing(error)
@@ -253,6 +253,9 @@ class MapStore:
         with contextlib.suppress(ValueError):  # closed twice
             self.map.changed.disconnect(self._mark)
         self.flush()
+        if self._in_use is not None:
+            self._in_use.release()
+            self._in_use = None
 
 
 def describe(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
@@ -276,18 +279,5 @@ def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: Mappin
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
     store = MapStore(cmap, folder / f"{key}.zarr")
     if not store.problem:
-        _prune(folder, CACHE_BYTES)
+        prune(folder, settings.cache_gb * 2**30)
     return store
-
-
-def _prune(folder: Path, limit_bytes: int) -> None:
-    """Delete the maps in ``folder`` that were used longest ago, until the rest takes at most ``limit_bytes``."""
-    for left in folder.glob(".*.zarr.*"):  # of a program that was killed while it made a store
-        if time.time() - left.stat().st_mtime > _LEFT_AFTER_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-    stores = sorted(folder.glob("*.zarr"), key=lambda p: p.stat().st_mtime, reverse=True)
-    total = 0
-    for store in stores:
-        total += sum(f.stat().st_size for f in store.rglob("*") if f.is_file())
-        if total > limit_bytes:
-            shutil.rmtree(store, ignore_errors=True)

@@ -38,6 +38,9 @@ class MappingSettings(Settings):
     margin: float = setting(0.25, "margin around the view that is mapped next, in view sizes")
     cache: bool = setting(True, "keep maps on disk, so that a slide re-opens with its map")
     cache_dir: str | None = setting(None, "where maps are kept; none: the user's cache directory")
+    cache_gb: float = setting(
+        2.0, "size of the maps that are kept, in GB; those used longest ago are deleted beyond it"
+    )
     tissue: TissueSettings = TissueSettings()
 
     def __post_init__(self) -> None:
@@ -49,6 +52,7 @@ class MappingSettings(Settings):
         check(self.stride_um is None or self.stride_um > 0, "The stride must be positive.")
         check(self.batch_seconds > 0 and self.min_screen_px > 0, "Batch duration and patch size must be positive.")
         check(self.margin >= 0, "The margin around the view cannot be negative.")
+        check(self.cache_gb > 0, "The size of the kept maps must be a positive number of GB.")
         check_precision(self.precision)
 
 
