@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.files import refuse_existing, require_writable
-from napari_cpnn.cli.options import AddCommand, add_model, add_settings, chosen_settings, pixel_size
+from napari_cpnn.cli.options import AddCommand, add_model, add_settings, chosen_settings, given_settings, pixel_size
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import MappingSettings
 
@@ -49,6 +49,7 @@ def add_viewing_commands(command: AddCommand) -> None:
 
 def _open(args: argparse.Namespace) -> None:
     from napari_cpnn.ui.launch import open_viewer
+    from napari_cpnn.ui.preferences import preferences
 
     if args.model is not None and args.encoder_weights is not None:
         _note_encoder(args.model, args.encoder_weights)
@@ -59,8 +60,12 @@ def _open(args: argparse.Namespace) -> None:
         screenshot=args.screenshot,
         gene=args.gene,
         cell_type=args.cell_type,
-        settings=chosen_settings(args, MappingSettings),
+        settings=preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
     )
+
+
+def _warn(error: CpnnError) -> None:
+    print(f"napari-cpnn: {error}", file=sys.stderr)
 
 
 def _note_encoder(model: Path, weights: str) -> None:

@@ -1,0 +1,103 @@
+"""What the user has set on our page of napari's preferences (File > Preferences > CPNN).
+
+napari makes the page from ``configurations`` in the manifest and keeps the values in ``napari-cpnn.yaml`` beside its
+own settings. Its names ``NAPARI_MAPPING_...`` in the environment come before the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_cpnn.errors import CpnnError, SettingsError
+from napari_cpnn.painting import Look
+from napari_cpnn.palette import choose_colors, read_colors, write_colors
+from napari_cpnn.settings import MappingSettings
+
+_NAME = "napari-cpnn"
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """The user's choices, or the defaults.
+
+    Parameters
+    ----------
+    mapping
+        How maps are made.
+    look
+        How they look when a viewer opens.
+    colors
+        The user's own, ``#RRGGBB`` by name of the cell type.
+    """
+
+    mapping: MappingSettings = MappingSettings()
+    look: Look = Look()
+    colors: Mapping[str, str] = field(default_factory=dict)
+
+
+def preferences(notify: Callable[[CpnnError], None]) -> Preferences:
+    """Read the page, and use the colours from now on.
+
+    Parameters
+    ----------
+    notify
+        Called with what cannot be used; in its place stands the default.
+    """
+    page = _page()
+    if page is None:
+        return Preferences()
+    mapping, colors = MappingSettings(), {}
+    try:
+        mapping = _mapping(page.mapping)
+    except CpnnError as error:
+        notify(SettingsError(f"The preferences of CPNN, Mapping: {error}"))
+    try:
+        colors = read_colors(page.colors.cell_types)
+    except CpnnError as error:
+        notify(SettingsError(f"The preferences of CPNN, Colours: {error}"))
+    choose_colors(colors)
+    return Preferences(mapping, Look(colormap=page.colors.colormap), colors)
+
+
+def keep_color(cell_type: str, color: str | None) -> None:
+    """Use a colour for a cell type from now on, and the next time; ``None``: the palette's again."""
+    page = _page()
+    colors = {} if page is None else _readable(page.colors.cell_types)
+    colors.pop(cell_type, None)
+    if color is not None:
+        colors[cell_type] = color.upper()
+    choose_colors(colors)
+    if page is not None:
+        page.colors.cell_types = write_colors(colors)
+
+
+def _page() -> Any | None:
+    """Napari's model of our page; ``None`` where napari does not know the plugin, as when it is disabled."""
+    from napari.settings import get_plugin_settings
+
+    return get_plugin_settings().get(_NAME)
+
+
+def _mapping(page: Any) -> MappingSettings:
+    folder = page.cache_dir.strip()
+    if os.environ.get("NAPARI_CPNN_CACHE"):  # who says so for this run means it
+        folder = ""
+    return MappingSettings(
+        device=page.device,
+        max_batch=page.max_batch,
+        readers=page.readers,
+        cache=page.keep_maps,
+        cache_gb=page.cache_gb,
+        cache_dir=str(Path(folder).expanduser()) if folder else None,
+    )
+
+
+def _readable(text: str) -> dict[str, str]:
+    try:
+        return read_colors(text)
+    except SettingsError:  # was said when the viewer opened; the user now chooses anew
+        return {}

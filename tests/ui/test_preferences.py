@@ -1,0 +1,121 @@
+"""Our page of napari's preferences, with napari's own models, kept in a folder of the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+import napari_cpnn
+from napari_cpnn import palette
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.painting import COLORMAPS
+from napari_cpnn.palette import COLORS, choose_colors, read_colors, type_colors, write_colors
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.preferences import Preferences, keep_color, preferences
+
+MANIFEST = Path(napari_cpnn.__file__).parent / "napari.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _own_colors(monkeypatch):
+    monkeypatch.setattr(palette, "_chosen", {})
+    monkeypatch.delenv("NAPARI_CPNN_CACHE", raising=False)
+
+
+@pytest.fixture
+def page(plugin_settings, npe2pm):
+    from napari.settings import get_plugin_settings
+
+    npe2pm.register(PluginManifest.from_file(MANIFEST))
+    return get_plugin_settings("napari-cpnn")
+
+
+def refuse(error: CpnnError) -> None:
+    raise error
+
+
+def test_the_page_begins_with_our_defaults(page):
+    assert preferences(refuse) == Preferences()
+    assert preferences(refuse).mapping == MappingSettings()
+
+
+def test_colour_maps_of_the_page_are_those_of_the_dock(page):
+    schema = type(page.colors).model_fields["colormap"].json_schema_extra
+    assert tuple(schema["enum"]) == COLORMAPS
+
+
+def test_what_is_set_counts_and_is_kept(page, tmp_path):
+    page.mapping.device = "cpu"
+    page.mapping.max_batch = 32
+    page.mapping.readers = 5
+    page.mapping.keep_maps = False
+    page.mapping.cache_gb = 7.5
+    page.mapping.cache_dir = str(tmp_path / "maps")
+    page.colors.colormap = "cividis"
+    page.colors.cell_types = "T-cells = #00ff00, Cancer Epithelial=red"
+    found = preferences(refuse)
+    assert found.mapping == MappingSettings(
+        device="cpu", max_batch=32, readers=5, cache=False, cache_gb=7.5, cache_dir=str(tmp_path / "maps")
+    )
+    assert found.look.colormap == "cividis"
+    assert type_colors(["B-cells", "T-cells"]) == {"B-cells": COLORS[0], "T-cells": "#00FF00"}
+    assert "max_batch: 32" in page.config_path.read_text()
+
+
+def test_the_environment_wins(page, monkeypatch, tmp_path):
+    page.mapping.cache_dir = "/elsewhere"
+    monkeypatch.setenv("NAPARI_CPNN_CACHE", str(tmp_path))
+    assert preferences(refuse).mapping.cache_dir is None
+
+
+def test_what_cannot_be_used_is_said_and_the_rest_counts(page):
+    page.mapping.max_batch = 8
+    page.colors.cell_types = "T-cells = blu"
+    said = []
+    found = preferences(said.append)
+    assert found.mapping.max_batch == 8
+    assert found.colors == {}
+    (error,) = said
+    assert str(error).startswith("The preferences of CPNN, Colours: 'T-cells = blu' is not a cell type and its colour")
+
+
+def test_numbers_out_of_range_do_not_get_in(page):
+    from pydantic import ValidationError
+
+    with pytest.raises(ValidationError):
+        page.mapping.max_batch = 0
+    with pytest.raises(ValidationError):
+        page.mapping.device = "abacus"
+    assert preferences(refuse).mapping == MappingSettings()
+
+
+def test_a_chosen_colour_is_kept(page):
+    keep_color("CAFs", "#123456")
+    keep_color("B-cells", "#abcdef")
+    assert preferences(refuse).colors == {"CAFs": "#123456", "B-cells": "#ABCDEF"}
+    keep_color("CAFs", None)
+    assert preferences(refuse).colors == {"B-cells": "#ABCDEF"}
+    assert type_colors(["CAFs"])["CAFs"] == COLORS[0]
+
+
+def test_without_our_plugin_in_napari_there_are_the_defaults(plugin_settings):
+    assert preferences(refuse) == Preferences()
+    keep_color("CAFs", "#123456")  # for this session
+    assert type_colors(["CAFs"]) == {"CAFs": "#123456"}
+
+
+def test_colours_as_text():
+    colors = {"T/NK cells": "#00FF00", "A = b": "#FF0000"}
+    assert read_colors(write_colors(colors)) == colors
+    assert read_colors(" ;\n") == {}
+    for wrong in ("T-cells", "= red", "T-cells = ", "red"):
+        with pytest.raises(CpnnError, match="not a cell type and its colour"):
+            read_colors(wrong)
+
+
+def test_colours_chosen_before_are_forgotten():
+    choose_colors({"a": "#111111"})
+    choose_colors({"b": "#222222"})
+    assert type_colors(["a", "b"]) == {"a": COLORS[0], "b": "#222222"}
