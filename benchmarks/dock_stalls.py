@@ -3,9 +3,9 @@
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/dock_stalls.py
 
 Each line is one action on the sample slide in a real napari window: the time until its result is on screen, the longest
-time that the event loop was late meanwhile, and the longest with a function of this package on the stack (seen by a thread
-that looks every 2 ms), which includes what it has napari do, such as adding a layer. The rest is napari, which draws in
-software on a virtual display and compiles shaders when a kind of layer is first added.
+time that the event loop was late meanwhile, and the longest with a function of this package on the stack (seen by a
+thread that looks every 2 ms), which includes what it has napari do, such as adding a layer. The rest is napari, which
+draws in software on a virtual display and compiles shaders when a kind of layer is first added.
 """
 
 from __future__ import annotations

@@ -50,6 +50,11 @@ def until(qtbot, condition):
     qtbot.waitUntil(condition, timeout=120_000)
 
 
+def epochs_drawn(dock) -> int:
+    figure = dock.curves.figure
+    return 0 if figure is None else len(figure.axes[0].lines[0].get_xdata())
+
+
 def test_train_watch_stop_and_open_again(open_dock, qtbot, spots, tmp_path):
     dock = open_dock(SAMPLE["slide"])
     controller = dock.controller
@@ -87,7 +92,7 @@ def test_train_watch_stop_and_open_again(open_dock, qtbot, spots, tmp_path):
     assert not dock.train.isEnabled()
     assert dock.stop.isEnabled()
     until(qtbot, lambda: controller.run.status.epoch >= 2)
-    assert len(dock.curves.loss.lines[0].get_xdata()) >= 2
+    until(qtbot, lambda: epochs_drawn(dock) >= 2)
     assert dock.run_text.text().startswith("epoch ")
     assert wanted
     assert set(wanted) == {tmp_path / "run" / "model.safetensors"}
@@ -104,7 +109,7 @@ def test_train_watch_stop_and_open_again(open_dock, qtbot, spots, tmp_path):
     again.controller.open_run(tmp_path / "run")
     until(qtbot, lambda: again.controller.run.status is not None and not again.controller.samples[0].busy)
     assert again.controller.run.status.epoch == epochs
-    assert len(again.curves.loss.lines[0].get_xdata()) == epochs
+    until(qtbot, lambda: epochs_drawn(again) == epochs)
     assert again.controller.settings == controller.settings
     assert again.out.text() == str(spots.parent / "cpnn-runs" / "run-1")
     # Bad input there, and the dock is as it was.

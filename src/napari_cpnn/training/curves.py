@@ -2,62 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-_INK, _BLUE, _ORANGE, _GREEN, _GREY = "#333333", "#0072B2", "#D55E00", "#009E73", "#999999"
+from napari_cpnn.geometry import FloatArray
+
+_INK, _BLUE, _ORANGE, _GREEN, _GREY = "#333333", "#2F8FD0", "#D55E00", "#009E73", "#999999"
+_SMALL_IN = 6.0
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
-    """Draw losses and held-out correlations over epochs into a PNG; the best epoch is marked.
+    """Draw :func:`curves_figure` into a PNG, under a title."""
+    figure = curves_figure(history, size_in=(9, 3.6), dpi=120)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, format="png")
+
+
+def curves_figure(
+    history: Sequence[Mapping[str, float]],
+    size_in: tuple[float, float],
+    dpi: float,
+    ink: str = _INK,
+    ground: str = "white",
+) -> Figure:
+    """Losses and held-out correlations over epochs, side by side; the best epoch is marked.
 
     Parameters
     ----------
     history
         One row per epoch, as in ``metrics.csv``: ``epoch, loss, expression_loss, held_out_pcc, held_out_scc``.
+    size_in
+        Width and height in inches; less than 6 across makes small letters and short titles.
+    ink, ground
+        Colours of texts and background.
     """
+    small = size_in[0] < _SMALL_IN
+    font = 7 if small else 9
     epochs = [row["epoch"] for row in history]
-    figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
+    figure = Figure(figsize=size_in, dpi=dpi, layout="constrained", facecolor=ground)
     FigureCanvasAgg(figure)
     losses, scores = figure.subplots(1, 2)
-    _line(losses, epochs, [row["loss"] for row in history], _INK, "total")
-    _line(losses, epochs, [row["expression_loss"] for row in history], _ORANGE, "expression")
-    losses.set(title="Loss on the training spots", xlabel="epoch")
-    pcc = np.array([row["held_out_pcc"] for row in history], dtype=float)
-    scores.set(title="Mean correlation over genes, held-out spots", xlabel="epoch")
+    losses.set_title("loss" if small else "Loss on the training spots", fontsize=font + 2)
+    scores.set_title("held-out PCC, SCC" if small else "Mean correlation over genes, held-out spots", fontsize=font + 2)
+    _line(losses, epochs, _column(history, "loss"), ink, "total")
+    _line(losses, epochs, _column(history, "expression_loss"), _ORANGE, "expression")
+    pcc = _column(history, "held_out_pcc")
     if np.isfinite(pcc).any():
         _line(scores, epochs, pcc, _BLUE, "Pearson")
-        _line(scores, epochs, [row["held_out_scc"] for row in history], _GREEN, "Spearman")
-        best = int(np.nanargmax(pcc))
-        scores.plot(epochs[best], pcc[best], "o", color=_BLUE, markersize=8, markerfacecolor="white")
-        scores.annotate(
-            f"best {pcc[best]:.3f}, epoch {epochs[best]:.0f}",
-            (epochs[best], pcc[best]),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="center",
-            color=_BLUE,
-            fontsize=9,
-        )
-        scores.margins(y=0.2)
-        scores.axhline(0, color=_GREY, linewidth=0.6)
-    else:
+        _line(scores, epochs, _column(history, "held_out_scc"), _GREEN, "Spearman")
+        _mark_best(scores, epochs, pcc, font)
+    elif history:
         scores.text(0.5, 0.5, "no spots were held out", transform=scores.transAxes, ha="center", color=_GREY)
     for axes in (losses, scores):
+        axes.set_facecolor("none")
+        axes.set_xlabel("epoch", fontsize=font, color=ink)
+        axes.title.set_color(ink)
+        axes.tick_params(colors=ink, labelsize=font)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+        axes.spines[["left", "bottom"]].set_color(ink)
+        axes.grid(axis="y", color=_GREY, alpha=0.25, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
-            axes.legend(frameon=False, fontsize=9)
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(path, format="png")
+            axes.legend(frameon=False, fontsize=font, labelcolor=ink)
+    return figure
 
 
-def _line(axes: object, epochs: Sequence[float], values: Iterable[float], color: str, label: str) -> None:
+def _column(history: Sequence[Mapping[str, float]], name: str) -> FloatArray:
+    """A column of a history; runs of other versions may lack it."""
+    return np.array([row.get(name, np.nan) for row in history], dtype=float)
+
+
+def _mark_best(axes: Any, epochs: Sequence[float], pcc: FloatArray, font: int) -> None:
+    best = int(np.nanargmax(pcc))
+    axes.plot(epochs[best], pcc[best], "o", color=_BLUE, markersize=font - 1, fillstyle="none")
+    axes.annotate(
+        f"{pcc[best]:.3f}",
+        (epochs[best], pcc[best]),
+        xytext=(0, -13),
+        textcoords="offset points",
+        ha="center",
+        color=_BLUE,
+        fontsize=font,
+    )
+    axes.margins(y=0.2)
+    axes.axhline(0, color=_GREY, linewidth=0.6)
+
+
+def _line(axes: Any, epochs: Sequence[float], values: FloatArray, color: str, label: str) -> None:
     style = {"marker": "."} if len(epochs) < 60 else {}
-    axes.plot(epochs, values, color=color, label=label, linewidth=1.8, **style)  # type: ignore[attr-defined]
+    axes.plot(epochs, values, color=color, label=label, linewidth=1.5, **style)

@@ -138,7 +138,7 @@ class FineTune(Dock):
         self.resume = button("Resume", "go on with the run after its last epoch")
         self.open_run = button("Open run ...", "show a run by its folder, also one that is still going on")
         self.run_text = text_label()
-        self.curves = Curves()
+        self.curves = Curves(self.background)
         self.before = button("Before", "map with the model that the run started from")
         self.after = button("After", "map with the best model of the run so far")
         self.renew = QCheckBox("renew the map at each better epoch")
@@ -188,6 +188,7 @@ class FineTune(Dock):
         """Let go of the viewer. A run goes on in its own process; *Open run ...* finds it again."""
         stop_timer(self.timer)
         self.controller.close()
+        self.curves.stop()
         if viewer_lives:
             self.samples.shut_down()
             if self.controller.run.running:
