@@ -367,8 +367,12 @@ class PrototypesDock(Dock):
         if name:
             self.controller.save(name, then=self._hand_over)
 
-    def _hand_over(self) -> None:
+    def open_fine_tune(self) -> None:
+        """Open the Fine-tune dock, or show the one that is there."""
         self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Fine-tune")
+
+    def _hand_over(self) -> None:
+        self.open_fine_tune()
         self.controller.use_for_finetuning()
 
     def _choose_table(self) -> None:

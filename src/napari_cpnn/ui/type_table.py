@@ -119,7 +119,7 @@ class TypeTable(_Table):
         Whether there are columns for counts and the gene.
     """
 
-    _GENE = 3
+    _COUNTS, _GENE = 2, 3
 
     def __init__(self, *, with_results: bool) -> None:
         columns = [
@@ -159,6 +159,7 @@ class TypeTable(_Table):
         if self._with_results:
             self.set_header(self._GENE, gene, f"{gene}, counts per 10,000; a click on the head sorts")
             self.setColumnHidden(self._GENE, not gene)
+            self.setColumnHidden(self._COUNTS, bool(gene))  # names need the room
         self.fill(rows)
 
 
