@@ -9,10 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from tests.spots.test_folders import hd
 
 from napari_cpnn import evaluate, load_model, open_slide, read_spots
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.prototypes import Prototypes, deconvolve
+from napari_cpnn.regions import Region
 from napari_cpnn.samples import sample_folder
+from napari_cpnn.slides import Slide
 from napari_cpnn.ui.compare_controller import CompareController
 from napari_cpnn.ui.gene_table import GeneTable
 from napari_cpnn.ui.state import ExploreState, Shown
@@ -119,6 +123,148 @@ def test_spots_that_do_not_fit_are_not_compared_before_they_are_fixed(setup, sam
     controller.apply_fix(controller.fit.fixes[0])
     assert controller.scores is not None
     assert controller.message == ""
+    assert "scaling" in state.history.text
+    state.history.undo()
+    assert controller.spots is wrong
+    assert "would put" in controller.message
+
+
+def test_a_given_affine_map_moves_the_spots(setup, sample, tmp_path: Path) -> None:
+    controller, state, _, told = setup
+    slide, spots, _ = sample
+    wrong = spots.copy()
+    wrong.obsm["spatial"] = spots.obsm["spatial"] * 0.5 - 99
+    controller.fix_by("1 0 0 0 1 0")
+    assert "open a slide and its spots first" in str(told[-1])
+    state.set_slide(object(), slide)
+    controller.use_spots(wrong)
+    controller.fix_by("2, 0, 198\n0, 2, 198")
+    np.testing.assert_allclose(controller.spots.obsm["spatial"], spots.obsm["spatial"])
+    assert state.history.text == "the given affine map"
+    state.history.undo()
+    (tmp_path / "back.json").write_text("[[0.5, 0, -99], [0, 0.5, -99], [0, 0, 1]]")  # from slide to spots
+    controller.fix_by(tmp_path / "back.json")
+    np.testing.assert_allclose(controller.spots.obsm["spatial"], spots.obsm["spatial"])
+    assert state.history.text == "the affine map of back.json, turned back"
+    controller.fix_by("one two")
+    assert "has 0 numbers" in controller.message
+    np.testing.assert_allclose(controller.spots.obsm["spatial"], spots.obsm["spatial"])
+
+
+@pytest.fixture
+def compared(setup, sample):
+    """Slide, model and spots, compared."""
+    controller, state, _, told = setup
+    slide, spots, model = sample
+    state.set_slide(object(), slide)
+    state.set_model(model)
+    controller.use_spots(spots)
+    return controller, state, told
+
+
+def test_a_cell_type_is_compared_with_its_deconvolved_share(compared, sample) -> None:
+    controller, state, _ = compared
+    _, spots, model = sample
+    gene = controller.gene
+    state.set_shown(Shown("type", (model.cell_types[0],)))
+    decoder = model.decoder()
+    profiles = decoder.prototypes / decoder.prototypes.sum(axis=1, keepdims=True)
+    protos = Prototypes(profiles, decoder.cell_types, decoder.genes, np.zeros(len(profiles)))
+    expected = deconvolve(spots, protos)[model.cell_types[0]]
+    np.testing.assert_allclose(controller.values("measured"), expected, atol=1e-5)
+    np.testing.assert_allclose(controller.values("predicted"), controller.compared.obsm["weights"].iloc[:, 0])
+    assert controller.gene == ""
+    assert "deconvolved from the counts" in controller.gene_text()
+    assert state.look.manual == controller.limits("measured") == controller.limits("predicted")
+    shares = controller.shares
+    state.set_shown(Shown("type", (model.cell_types[1],)))
+    assert controller.shares is shares  # once is enough
+    assert controller.pair.name == model.cell_types[1]
+    state.set_shown(Shown("gene", (gene,)))
+    assert controller.pair.name == gene
+
+
+def test_counts_and_genes_need_no_model(setup, sample) -> None:
+    controller, state, _, _ = setup
+    slide, spots, _ = sample
+    assert not len(controller.values_of_all("counts"))
+    state.set_slide(object(), slide)
+    controller.use_spots(spots)
+    np.testing.assert_array_equal(controller.values_of_all("counts"), spots.layers["counts"].toarray().sum(axis=1))
+    np.testing.assert_array_equal(controller.values_of_all("genes"), (spots.layers["counts"].toarray() > 0).sum(axis=1))
+    assert controller.limits("counts")[1] > controller.limits("counts")[0]
+    assert not len(controller.values_of_all("measured"))
+
+
+def test_spots_that_were_not_compared_have_no_value(compared) -> None:
+    controller, _, _ = compared
+    controller.compared = controller.compared[3:].copy()
+    controller._pair = None
+    values = controller.values_of_all("measured")
+    assert np.isnan(values[:3]).all()
+    np.testing.assert_array_equal(values[3:], controller.values("measured"))
+
+
+def test_each_may_have_its_own_scale(compared) -> None:
+    controller, state, _ = compared
+    controller.set_one_scale(False)
+    assert controller.limits("measured") != controller.limits("predicted")
+    assert state.look.manual == controller.limits("predicted")
+    controller.set_one_scale(True)
+    assert controller.limits("measured") == controller.limits("predicted") == state.look.manual
+
+
+def test_regions_and_slides(compared, sample, tmp_path: Path) -> None:
+    controller, state, told = compared
+    slide, _, _ = sample
+    y = np.median(controller.centers_um()[:, 0])
+    upper = Region.from_vertices("Upper", [(-9, -9), (-9, 9e4), (y, 9e4), (y, -9)])
+    controller.score_regions([upper])
+    where = controller.where()
+    assert list(where.index) == [f"All spots of {slide.name}", "Upper"]
+    assert where.loc["Upper", "n_spots"] == (controller.centers_um()[:, 0] < y).sum()
+    assert where["gene_pcc"].iloc[0] == controller.scores.loc[controller.gene, "pcc"]
+    controller.save_where(tmp_path / "where.csv")
+    assert pd.read_csv(tmp_path / "where.csv", index_col=0).shape == where.shape
+    controller.save_figure(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    (tmp_path / "file").write_text("")
+    controller.save_figure(tmp_path / "file" / "figure.png")
+    assert "could not be written" in str(told[-1])
+    controller.score_regions([])
+    assert len(controller.where()) == 1
+    # Another slide: the first one stays in the table, until the model is another.
+    other = Slide.from_arrays(slide.levels, slide.mpp, name="second")
+    state.set_slide(object(), other)
+    assert list(controller.where().index) == ["All spots of second", slide.name]
+    state.set_model(None)
+    assert controller.where() is None
+
+
+def test_more_spots_than_can_be_waited_for_are_thinned(setup, sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_cpnn.ui.compare_controller.MOST_SPOTS", 20)
+    controller, state, _, _ = setup
+    slide, spots, model = sample
+    said: list[str] = []
+    controller.message_changed.connect(said.append)
+    state.set_slide(object(), slide)
+    state.set_model(model)
+    controller.use_spots(spots)
+    assert f"Predicting at 20 of {spots.n_obs} spots ..." in said
+    assert len(controller.rows()) == 20
+    np.testing.assert_array_equal(controller.compared.obs_names, spots.obs_names[controller.rows()])
+    assert np.isfinite(controller.values_of_all("measured")).sum() == 20
+
+
+def test_bins_of_visium_hd_are_on_offer(setup, tmp_path: Path) -> None:
+    controller, _, _, told = setup
+    hd(tmp_path / "Colon")
+    controller.open_spots(tmp_path / "Colon")
+    assert controller.source.name == "square_016um"
+    assert [source.name for source in controller.sources] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
+    controller.open_spots(controller.sources[1].path)
+    assert controller.source.name == "square_008um"
+    assert told == []
 
 
 def test_answers_that_nobody_waits_for_are_dropped(setup, sample) -> None:

@@ -49,9 +49,9 @@ def draw_comparison(
     box = np.array([xy.min(axis=0) - 1.5 * diameter, xy.max(axis=0) + 1.5 * diameter])
     width, height = box[1] - box[0]
     panel = _PANEL_INCH * min(max(height / width, 0.5), 1.6)
-    figure = Figure(figsize=(4 * _PANEL_INCH + 1.4, panel + 1.0), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(4 * _PANEL_INCH + 1.4, panel + 1.35), dpi=_DPI, layout="compressed")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.05])
+    axes = figure.subplots(1, 4)
     image = slide.thumbnail(_TISSUE_PX)
     shape = slide.shape
     mpp = slide.require_mappable()
@@ -100,22 +100,38 @@ def save_comparison(
         path = path.with_name(f"{path.name}.png")
     figure = draw_comparison(slide, compared, shown, colormap, note)
     with whole_file(path, ExportError) as temporary:
-        figure.savefig(temporary, format=path.suffix.lower().lstrip("."))
+        figure.savefig(temporary, format=path.suffix.lower().lstrip("."), bbox_inches="tight", pad_inches=0.06)
     return path
 
 
-def draw_scatter(axes: Axes, pair: SpotPair, point: str = _POINT, ink: str = _GREY) -> None:
-    """Predicted against measured, a point per spot, and the line on which they would be alike."""
+def draw_scatter(
+    axes: Axes, pair: SpotPair, colors: tuple[str, str] = (_POINT, _GREY), *, one_scale: bool = True
+) -> None:
+    """Predicted against measured, a point per spot, and the line on which they would be alike.
+
+    Parameters
+    ----------
+    colors
+        Of points and line.
+    one_scale
+        Whether both axes have one range.
+    """
     n = max(len(pair.measured), 1)
     size = float(np.clip(9 * np.sqrt(400 / n), 1.5, 9))
-    axes.scatter(pair.measured, pair.predicted, s=size, c=point, alpha=0.7 if n < 5000 else 0.35, linewidths=0)
-    both = np.concatenate([pair.measured, pair.predicted])
-    both = both[np.isfinite(both)]
-    low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
-    pad = 0.04 * max(high - low, 0.1)
-    axes.plot([low, high], [low, high], linewidth=0.8, linestyle="--", color=ink, zorder=0)
-    axes.set_xlim(low - pad, high + pad)
-    axes.set_ylim(low - pad, high + pad)
+    axes.scatter(pair.measured, pair.predicted, s=size, c=colors[0], alpha=0.7 if n < 5000 else 0.35, linewidths=0)
+    ranges = [_range(pair.measured), _range(pair.predicted)]
+    whole = min(low for low, _ in ranges), max(high for _, high in ranges)
+    axes.plot(whole, whole, linewidth=0.8, linestyle="--", color=colors[1], zorder=0)
+    axes.set_xlim(whole if one_scale else ranges[0])
+    axes.set_ylim(whole if one_scale else ranges[1])
+
+
+def _range(values: Values) -> tuple[float, float]:
+    """Of an axis: all values and a little room."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    pad = 0.04 * max(high - low, 0.02)
+    return low - pad, high + pad
 
 
 def _scatter(axes: Any, pair: SpotPair) -> None:

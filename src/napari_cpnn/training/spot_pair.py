@@ -45,9 +45,11 @@ class SpotPair:
 
     def limits(self) -> tuple[float, float]:
         """The one colour range of both."""
-        both = np.concatenate([self.measured, self.predicted])
-        low, high = (float(v) for v in np.nanquantile(both, _RANGE))
-        return low, max(high, low + _LEAST_SPREAD)
+        return _limits(np.concatenate([self.measured, self.predicted]))
+
+    def own_limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """A colour range for the measured and one for the predicted values, where patterns matter more than amounts."""
+        return _limits(self.measured), _limits(self.predicted)
 
     def difference_limits(self) -> tuple[float, float]:
         """The colour range of the difference, even around 0."""
@@ -61,6 +63,11 @@ class SpotPair:
             return float("nan"), float("nan")
         first, second = self.predicted[both, None], self.measured[both, None]
         return float(pearson(first, second)[0]), float(spearman(first, second)[0])
+
+
+def _limits(values: Values) -> tuple[float, float]:
+    low, high = (float(v) for v in np.nanquantile(values, _RANGE))
+    return low, max(high, low + _LEAST_SPREAD)
 
 
 def gene_pair(compared: AnnData, gene: str) -> SpotPair:

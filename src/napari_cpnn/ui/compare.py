@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Shapes
 from napari.utils.colormaps import ensure_colormap
-from qtpy.QtWidgets import QButtonGroup, QFileDialog, QMenu, QPushButton, QRadioButton, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QFileDialog,
+    QMenu,
+    QPushButton,
+    QRadioButton,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cpnn import painting
 from napari_cpnn.geometry import IntArray
@@ -86,7 +96,10 @@ class Compare(Dock):
         self.pick = QPushButton("Select spots on the slide")
         self.pick.setCheckable(True)
         self.pick.setToolTip("drag a box around spots on the slide, and they light up in the chart")
-        column.addLayout(row(self.pick, spacer()))
+        self.one_scale = QCheckBox("one scale")
+        self.one_scale.setChecked(True)
+        self.one_scale.setToolTip("the same colours and axes for measured and predicted; off: each has its own range")
+        column.addLayout(row(self.pick, spacer(), self.one_scale))
         self.tabs = QTabWidget()
         self.table = GeneTable()
         self.tabs.addTab(self.table, "Genes")
@@ -124,6 +137,7 @@ class Compare(Dock):
         self.scatter.selected.connect(self._selected_in_chart)
         self.spots_layer.chosen.connect(self._selected_on_slide)
         self.pick.toggled.connect(self._pick_toggled)
+        self.one_scale.toggled.connect(controller.set_one_scale)
         self.score_regions.clicked.connect(self._score_regions)
         controller.spots_changed.connect(self._place_spots)
         controller.compared_changed.connect(self._compared_changed)
@@ -185,7 +199,7 @@ class Compare(Dock):
         for name in ("counts", "genes"):
             self.quantities[name].setEnabled(controller.spots is not None)
         self.quantities[quantity].setChecked(True)
-        self.scatter.set_pair(controller.pair)
+        self.scatter.set_pair(controller.pair, one_scale=controller.one_scale)
         self._show_where()
         self._paint_spots()
 
@@ -206,11 +220,12 @@ class Compare(Dock):
             return
         limits = controller.limits(quantity)
         look, pair = self.state.look, controller.pair
-        if quantity in ("measured", "predicted") and look.range_mode == "manual":
+        like_map = quantity == "predicted" or (quantity == "measured" and controller.one_scale)
+        if like_map and look.range_mode == "manual":
             limits = look.manual
         colors = _colors(values, limits, _DIFFERENCE if quantity == "difference" else look.colormap)
         unit = _UNITS.get(quantity) or ("" if pair is None else pair.unit)
-        low, high = (painting.format_value(value, unit) for value in limits)
+        low, high = (f"{v:,.0f}" if quantity in _UNITS else painting.format_value(v, unit) for v in limits)
         self.range_text.setText(f"spots: {low} to {high} {unit}")
         title = quantity if quantity not in PAIRED or pair is None else f"{pair.name} {quantity}"
         self.spots_layer.paint(colors, f"Spots: {title}")

@@ -64,6 +64,7 @@ class CompareController(SpotsController):
         self.scores: pd.DataFrame | None = None
         self.shares: pd.DataFrame | None = None
         self.quantity: Quantity = "measured"
+        self.one_scale = True
         self._look_before: dict[str, Any] | None = None
         self._regions: dict[str, pd.DataFrame] = {}
         self._slides: dict[str, pd.DataFrame] = {}  # what the same model scored on slides that were shown before
@@ -152,6 +153,12 @@ class CompareController(SpotsController):
             self.quantity = quantity
             self.quantity_changed.emit()
 
+    def set_one_scale(self, on: bool) -> None:
+        """Colour measured and predicted alike, or each by its own range: predictions often spread less."""
+        if on != self.one_scale:
+            self.one_scale = on
+            self._shown_changed()
+
     def values(self, quantity: Quantity) -> npt.NDArray[np.float32]:
         """``(n,)`` at the compared spots of what is on screen; ``(N,)`` at all spots of counts and genes; or empty."""
         if quantity in ("counts", "genes"):
@@ -172,13 +179,15 @@ class CompareController(SpotsController):
         return found
 
     def limits(self, quantity: Quantity | None = None) -> tuple[float, float]:
-        """The colour range: one for measured and predicted, and for the map; even around 0 for the difference."""
+        """The colour range; that of the predicted spots is the map's too, and that of the difference even around 0."""
         quantity = quantity or self.quantity
         if quantity in PAIRED:
             pair = self.pair
             if pair is None:
                 return 0.0, 1.0
-            return pair.difference_limits() if quantity == "difference" else pair.limits()
+            if quantity == "difference":
+                return pair.difference_limits()
+            return pair.limits() if self.one_scale else pair.own_limits()[quantity == "predicted"]
         values = self.values(quantity)
         low, high = (float(v) for v in np.quantile(values, _RANGE)) if len(values) else (0.0, 1.0)
         return low, max(high, low + 1)
@@ -213,7 +222,7 @@ class CompareController(SpotsController):
 
         name = str(self.scores.attrs.get("slide", "this slide"))
         others = {other: table for other, table in self._slides.items() if other != name}
-        return score_summary({f"{name}, all spots": self.scores, **self._regions, **others}, self.gene)
+        return score_summary({f"All spots of {name}": self.scores, **self._regions, **others}, self.gene)
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -299,8 +308,8 @@ class CompareController(SpotsController):
             if self._look_before is None:
                 look = self.state.look
                 self._look_before = {"range_mode": look.range_mode, "manual": look.manual}
-            # Map and spots share one scale; what is alike looks alike.
-            self.state.set_look(range_mode="manual", manual=self.limits("measured"))
+            # Map and spots share one scale; what is alike looks alike. Or the map has that of the predicted spots.
+            self.state.set_look(range_mode="manual", manual=self.limits("predicted"))
         else:
             self._restore_look()
             self._deconvolve()

@@ -42,13 +42,14 @@ class Scatter(ChartView):
         self.setCursor(Qt.CursorShape.CrossCursor)
         self.pair: SpotPair | None = None
         self.rows = _NONE
+        self._one_scale = True
         self._stroke: list[QPointF] = []
 
-    def set_pair(self, pair: SpotPair | None) -> None:
-        """Show another gene or type; a selection of the same spots stays."""
+    def set_pair(self, pair: SpotPair | None, *, one_scale: bool = True) -> None:
+        """Show another gene or type, with one range of both axes or two; a selection of the same spots stays."""
         if pair is None or self.pair is None or len(pair.measured) != len(self.pair.measured):
             self.rows = _NONE
-        self.pair = pair
+        self.pair, self._one_scale = pair, one_scale
         self._show()
 
     def select(self, rows: IntArray) -> None:
@@ -95,10 +96,10 @@ class Scatter(ChartView):
             painter.drawPolygon(QPolygonF(self._stroke))
 
     def _show(self) -> None:
-        self.show_chart(None if self.pair is None else scatter_chart(self.pair, self.rows))
+        self.show_chart(None if self.pair is None else scatter_chart(self.pair, self.rows, self._one_scale))
 
 
-def scatter_chart(pair: SpotPair, rows: IntArray) -> Callable[[Paper], Figure]:
+def scatter_chart(pair: SpotPair, rows: IntArray, one_scale: bool) -> Callable[[Paper], Figure]:
     """What draws the chart, with some points marked."""
 
     def draw(paper: Paper) -> Figure:
@@ -108,7 +109,7 @@ def scatter_chart(pair: SpotPair, rows: IntArray) -> Callable[[Paper], Figure]:
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.set_facecolor("none")
-        draw_scatter(axes, pair, _POINT, paper.ink)
+        draw_scatter(axes, pair, (_POINT, paper.ink), one_scale=one_scale)
         axes.scatter(pair.measured[rows], pair.predicted[rows], s=16, c=_CHOSEN, edgecolors="black", linewidths=0.4)
         axes.set_xlabel(f"measured, {pair.unit}", fontsize=8, color=paper.ink)
         axes.set_ylabel("predicted", fontsize=8, color=paper.ink)

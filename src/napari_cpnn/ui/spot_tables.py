@@ -159,6 +159,7 @@ def _places(layer: Any) -> tuple[FloatArray, FloatArray]:
     rings = [np.asarray(ring, dtype=np.float64)[:, -2:] for ring in layer.data]
     polygons = np.array([shapely.Polygon(ring) for ring in rings])
     centers = shapely.get_coordinates(shapely.centroid(polygons))
-    # The disc of the same area; of a square bin its own side.
-    round_ones = np.array([len(ring) > 4 for ring in rings])
+    # The disc of the same area; of a square bin its own side. Rings come closed or not.
+    corners = shapely.get_num_coordinates(polygons) - 1
+    round_ones = corners > 4
     return centers, np.sqrt(shapely.area(polygons)) * np.where(round_ones, np.sqrt(4 / np.pi), 1.0)

@@ -57,8 +57,10 @@ class SpotsBox(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
         column.addWidget(self.choices)
-        column.addWidget(self.text)
-        column.addLayout(row(self.fix, self.take_mpp, spacer()))
+        first = row(self.text, self.fix)
+        first.setStretch(0, 1)
+        column.addLayout(first)
+        column.addLayout(row(self.take_mpp, spacer()))
         self._later = QTimer(self)  # a dropped slide and its spots come one after the other
         self._later.setSingleShot(True)
         self._later.setInterval(0)
