@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from tests.ui.conftest import TYPES, tissue_image, write_slide
 
-from napari_cpnn.samples import cache_folder
+from napari_cpnn.samples import SAMPLE_FILES, cache_folder, sample_folder
 from napari_cpnn.slides import open_slide
 from napari_cpnn.ui.history import History
 from napari_cpnn.ui.regions import Regions
 from napari_cpnn.ui.slide_memory import Memory, keep, recall
-from napari_cpnn.ui.state import Look, Shown
+from napari_cpnn.ui.spots_controller import SpotsController
+from napari_cpnn.ui.state import ExploreState, Look, Shown
 
 SQUARE = np.array([[200.0, 200], [200, 500], [500, 500], [500, 200]])
 
@@ -173,3 +174,26 @@ def test_the_memory_survives_json(slide_path):
     keep(slide, memory)
     assert recall(slide) == memory
     assert json.loads(next((cache_folder() / "slides").glob("*.json")).read_text())["model"] == "m"
+
+
+def test_spots_are_opened_again_with_their_slide(slide_path):
+    spots = sample_folder() / SAMPLE_FILES["spots"]
+
+    def at_once(work, done, failed):
+        done(work())
+
+    state, told = ExploreState(), []
+    state.set_slide(None, open_slide(slide_path), Memory())
+    first = SpotsController(state, at_once, told.append)
+    first.recall()
+    assert first.spots is None
+    first.open_spots(spots)
+    assert state.memory.spots == (str(spots),)
+    again = SpotsController(state, at_once, told.append)
+    again.recall()
+    assert again.spots.n_obs == first.spots.n_obs
+    state.set_slide(None, open_slide(slide_path), Memory(spots=("gone.h5ad",)))
+    third = SpotsController(state, at_once, told.append)
+    third.recall()
+    assert third.spots is None
+    assert not told

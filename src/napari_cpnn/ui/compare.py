@@ -68,6 +68,7 @@ class Compare(Dock):
         self._connect()
         self._compared_changed()
         self.say(self.controller.message)
+        self.controller.recall()
 
     # -- layout --------------------------------------------------------------------------------------------
 

@@ -75,7 +75,17 @@ class SpotsController:
             source = found[0].path if found else path
             return read_spots(source, positions), source
 
-        self._tasks.run("spots", f"Reading {path.name} ...", work, lambda result: self.use_spots(*result))
+        def ready(found: tuple[AnnData, Path]) -> None:
+            self.use_spots(*found)
+            self.state.remember(spots=tuple(str(file) for file in (path, positions) if file is not None))
+
+        self._tasks.run("spots", f"Reading {path.name} ...", work, ready)
+
+    def recall(self) -> None:
+        """Open the spots that were compared when the slide was last open, while there are no others."""
+        memory = self.state.memory
+        if memory is not None and memory.spots and self.spots is None and all(Path(f).exists() for f in memory.spots):
+            self.open_spots(*memory.spots[:2])
 
     def take_spots(self, name: str, work: Callable[[], AnnData]) -> None:
         """Use spots that ``work`` makes of something called ``name``."""
@@ -152,6 +162,7 @@ class SpotsController:
         self.fit = None
         self._forget()
         self._look()
+        self.recall()
 
     def _forget(self) -> None:
         """Slide, model or spots are others."""
