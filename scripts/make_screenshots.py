@@ -23,6 +23,7 @@ from napari_cpnn.training.job import SampleFiles
 from napari_cpnn.ui.explore import Explore
 from napari_cpnn.ui.finetune import FineTune
 from napari_cpnn.ui.launch import pump, save_screenshot, start_viewer, wait_until_mapped
+from napari_cpnn.ui.prototypes import PrototypesDock
 from napari_cpnn.ui.regions import Regions
 
 REPO = Path(__file__).resolve().parents[1]
@@ -106,6 +107,8 @@ def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) ->
                 save_small(viewer, folder / f"{name}.png")
         if set(names) & set(REGION_SCENES):
             region_pictures(viewer, dock, [name for name in names if name in REGION_SCENES], folder)
+        if "prototypes" in names:
+            prototypes_picture(viewer, dock, folder)
         if "finetune" in names:
             fine_tune_picture(viewer, dock, folder)
         viewer.close()
@@ -134,6 +137,28 @@ def region_pictures(viewer, dock: Explore, names: list[str], folder: Path) -> No
         dock.session.overlays.paint_now()
         save_small(viewer, folder / f"{name}.png")
     regions.shut_down()
+
+
+def prototypes_picture(viewer, explore: Explore, folder: Path) -> None:
+    """Prototypes of the sample's single cells, and the heat map of their markers."""
+    dock = PrototypesDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Prototypes (napari-cpnn)", area="right", tabify=True)
+    controller = dock.controller
+    viewer.reset_view()
+    explore.controller.show_dominant()
+    wait_until_mapped(viewer, explore)
+    controller.open(sample_folder() / SAMPLE_FILES["cells"])
+    while controller.reference is None:
+        pump(0.1)
+    dock.use_hint.click()
+    controller.change("method", "nb")
+    dock.run.click()
+    while controller.result is None:
+        pump(0.1)
+    dock.tabs.setCurrentIndex(1)
+    pump(1.0)
+    save_small(viewer, folder / "prototypes.png")
+    dock.shut_down()
 
 
 def fine_tune_picture(viewer, explore: Explore, folder: Path) -> None:
@@ -199,7 +224,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*SCENES, *REGION_SCENES, "finetune", "coarse"],
+        choices=[*SCENES, *REGION_SCENES, "prototypes", "finetune", "coarse"],
         help="of the sample's pictures, these",
     )
     parser.add_argument("--folder", type=Path, default=REPO / "docs" / "images", help="of the sample's pictures")
@@ -218,7 +243,9 @@ def main() -> None:
         return
     sample = sample_folder()
     slide, model = sample / SAMPLE_FILES["slide"], args.model or sample / SAMPLE_FILES["model"]
-    sample_pictures(args.only or ["coarse", *SCENES, *REGION_SCENES, "finetune"], args.folder, slide, model)
+    sample_pictures(
+        args.only or ["coarse", *SCENES, *REGION_SCENES, "prototypes", "finetune"], args.folder, slide, model
+    )
 
 
 if __name__ == "__main__":

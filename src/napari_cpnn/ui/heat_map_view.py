@@ -24,7 +24,7 @@ from napari_cpnn.ui.parts import row as row_of
 from napari_cpnn.ui.parts import spacer
 from napari_cpnn.ui.prototype_words import level_words
 
-_ROW_PX, _LEAST_COLUMN_PX, _MOST_COLUMN_PX = 15, 10, 28
+_ROW_PX, _LEAST_COLUMN_PX, _MOST_COLUMN_PX = 15, 10, 40
 _MOST_NAME_PX, _MOST_HEIGHT = 180, 530
 _FONT_PX, _LEAST_FONT_PX = 11, 9
 _LEGEND = (90, 10)
