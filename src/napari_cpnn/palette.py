@@ -43,6 +43,11 @@ def choose_colors(colors: Mapping[str, str]) -> None:
     _chosen.update(colors)
 
 
+def chosen_color(cell_type: str) -> str | None:
+    """The user's own colour of a cell type, if there is one."""
+    return _chosen.get(cell_type)
+
+
 def read_colors(text: str) -> dict[str, str]:
     """Colours as people write them, such as ``T-cells = #0072B2, CAFs = orange``.
 

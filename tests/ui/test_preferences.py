@@ -119,3 +119,21 @@ def test_colours_chosen_before_are_forgotten():
     choose_colors({"a": "#111111"})
     choose_colors({"b": "#222222"})
     assert type_colors(["a", "b"]) == {"a": COLORS[0], "b": "#222222"}
+
+
+def test_a_colour_chosen_in_the_dock_is_on_screen_and_can_be_taken_back(page):
+    from types import SimpleNamespace
+
+    from napari_cpnn.ui.color_choice import use_color
+    from napari_cpnn.ui.state import ExploreState
+
+    state, news = ExploreState(), []
+    use_color(state, "CAFs", "#112233")  # no model, nothing to colour
+    state.model = SimpleNamespace(cell_types=("CAFs", "B-cells"))
+    state.look_changed.connect(lambda: news.append(type_colors(state.model.cell_types)["CAFs"]))
+    use_color(state, "CAFs", "#112233")
+    use_color(state, "CAFs", "#445566")
+    state.history.undo()
+    state.history.undo()
+    assert news == ["#112233", "#445566", "#112233", COLORS[0]]
+    assert page.colors.cell_types == ""

@@ -25,6 +25,7 @@ _ROW_PX = 22
 _LEAST_ROWS = 7
 #: napari's themes leave an empty check box as dark as the list.
 _STYLE = "QTableView::indicator:unchecked { width: 11px; height: 11px; border: 1px solid #8c8f96; }"
+_HINT = "click twice for another colour"
 _SHARE = Qt.ItemDataRole.UserRole
 _COLOR = Qt.ItemDataRole.UserRole + 1
 
@@ -67,7 +68,7 @@ class TypeModel(QAbstractTableModel):
             return row.color
         if index.column() == 0:
             if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
-                return row.name
+                return row.name if role == Qt.ItemDataRole.DisplayRole else f"{row.name}\n{_HINT}"
             if role == Qt.ItemDataRole.DecorationRole:
                 return QColor(row.color)
             if role == Qt.ItemDataRole.CheckStateRole:
@@ -134,10 +135,13 @@ class CellTypeList(QWidget):
         A cell type was clicked (its name).
     checked_changed
         The set of checked types has changed.
+    color_wanted
+        A cell type was clicked twice: the user wants another colour for it.
     """
 
     chosen = Signal(str)
     checked_changed = Signal()
+    color_wanted = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -170,6 +174,7 @@ class CellTypeList(QWidget):
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
         header.resizeSection(1, 118)
         self.view.clicked.connect(self._clicked)
+        self.view.doubleClicked.connect(self._clicked_twice)
         self.model.checked_changed.connect(self.checked_changed)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -220,3 +225,6 @@ class CellTypeList(QWidget):
 
     def _clicked(self, index: QModelIndex) -> None:
         self.chosen.emit(self._filter.index(index.row(), 0).data())
+
+    def _clicked_twice(self, index: QModelIndex) -> None:
+        self.color_wanted.emit(self._filter.index(index.row(), 0).data())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cpnn.painting import dominant_types
 from napari_cpnn.palette import type_colors
 from napari_cpnn.ui.state import ExploreState, TypeRow
 
@@ -31,12 +32,12 @@ class TypeShares:
         model, cmap = self._state.model, self._state.map
         if model is None:
             return []
-        key = (id(model), id(cmap), None if cmap is None else cmap.revision, viewport)
+        colors = type_colors(model.cell_types)
+        key = (id(model), id(cmap), None if cmap is None else cmap.revision, viewport, *colors.values())
         if self._known[0] != key:
             shares = np.full(len(model.cell_types), np.nan)
             if cmap is not None and model.cell_types:
                 shares = cmap.mean_weights(None if viewport is None else viewport.rect)
-            colors = type_colors(model.cell_types)
             rows = [TypeRow(n, colors[n], float(s)) for n, s in zip(model.cell_types, shares, strict=True)]
             self._known = (key, sorted(rows, key=lambda row: -np.nan_to_num(row.share, nan=-1.0)))
         return self._known[1]
@@ -49,7 +50,5 @@ class TypeShares:
         if shown.kind == "blend":
             return [row for row in rows if row.name in shown.names]
         window = (slice(None), slice(None)) if viewport is None else cmap.grid.window(viewport.rect)
-        donors = cmap.donors()[window]
-        counts = np.bincount(cmap.dominant().reshape(-1)[donors[donors >= 0]], minlength=len(rows))
-        n_cells = dict(zip(cmap.cell_types, counts, strict=True))
-        return sorted((row for row in rows if n_cells[row.name]), key=lambda row: -n_cells[row.name])
+        by_name = {row.name: row for row in rows}
+        return [by_name[name] for name in dominant_types(cmap, window)]

@@ -1,0 +1,30 @@
+"""Another colour for a cell type, kept in the preferences."""
+
+from __future__ import annotations
+
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QColorDialog, QWidget
+
+from napari_cpnn.palette import chosen_color, type_colors
+from napari_cpnn.ui.preferences import keep_color
+from napari_cpnn.ui.state import ExploreState
+
+
+def ask_color(parent: QWidget, state: ExploreState, cell_type: str) -> None:
+    """Ask for the colour of a cell type, and use it everywhere from now on."""
+    if state.model is None:
+        return
+    now = type_colors(state.model.cell_types)[cell_type]
+    chosen = QColorDialog.getColor(QColor(now), parent, f"Colour of {cell_type}")
+    if chosen.isValid():
+        use_color(state, cell_type, chosen.name())
+
+
+def use_color(state: ExploreState, cell_type: str, color: str | None) -> None:
+    """Use ``#RRGGBB`` for a cell type, or the palette's again; it can be taken back."""
+    if state.model is None:
+        return
+    before = chosen_color(cell_type)
+    keep_color(cell_type, color)
+    state.look_changed.emit()
+    state.history.add(f"colour of {cell_type}", lambda: use_color(state, cell_type, before))
