@@ -11,13 +11,14 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 from shapely.geometry import Polygon
 
-from map_world import GENES, STRIDE, TYPES, empty_map
+from map_world import GENES, STRIDE, TYPES, empty_map, make_decoder
 from napari_cpnn.errors import ExportError, GenesError, PixelSizeError
 from napari_cpnn.export import ExportCancelledError, export_map, part_of, reporting, to_figure
 from napari_cpnn.export.figure import Scene, as_shown
 from napari_cpnn.export.figure_page import Page, length_text, scale_bar_um
+from napari_cpnn.export.part import extent_of
 from napari_cpnn.geometry import Grid, Rect
-from napari_cpnn.mapping import DONE, FAILED
+from napari_cpnn.mapping import DONE, FAILED, CompositionMap
 from napari_cpnn.painting import Shown, lay_over, tissue_picture
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import ExportSettings, FigureSettings
@@ -124,6 +125,8 @@ def test_map_and_tissue_coincide(which, request):
     rest = np.flatnonzero(np.isin(world.drawing, ["?", "x"]))
     world.cmap.fill(rest, np.eye(4)[np.zeros(len(rest), int)], np.zeros((len(rest), 2)))
     scene = Scene(world.cmap, world.slide, None)
+    (y, x), (rows, cols) = world.cmap.grid.origin_um, world.drawing.shape
+    scene.rect = Rect(y, x, y + rows * STRIDE, x + cols * STRIDE)
     page = Page(FigureSettings(dpi=200), scene.rect, 1)
     tissue = scene.tissue(page.shape_px)
     settings = FigureSettings(dpi=200, opacity=1.0)
@@ -158,7 +161,7 @@ def test_scale_bars_are_round(width, length, text):
 def test_what_is_written_beside_the_map(world, tmp_path, names):
     path = to_figure(world.cmap, tmp_path / "a.svg", names, world.slide, QUICK)
     found = texts(path)
-    width = world.drawing.shape[1] * STRIDE
+    width = Scene(world.cmap, world.slide, None).rect.width
     assert found.count(length_text(scale_bar_um(width))) == len(names)
     assert any("section 1" in text and "abc" in text for text in found)
     assert any("research use only" in text for text in found)
@@ -178,8 +181,9 @@ def test_the_scale_bar_is_as_long_as_it_says(world, tmp_path):
     x = [float(v) for v in re.findall(r"[ML] ([\d.]+)", bar.find(f"{SVG}path").get("d"))]
     image = next(node for node in root.iter(f"{SVG}image"))
     scale = float(re.match(r"matrix\(([\d.]+)", image.get("transform")).group(1))
-    um_per_pt = world.drawing.shape[1] * STRIDE / (scale * float(image.get("width")))
-    assert (max(x) - min(x)) * um_per_pt == pytest.approx(scale_bar_um(world.drawing.shape[1] * STRIDE), rel=0.01)
+    width = Scene(world.cmap, world.slide, None).rect.width
+    um_per_pt = width / (scale * float(image.get("width")))
+    assert (max(x) - min(x)) * um_per_pt == pytest.approx(scale_bar_um(width), rel=0.01)
 
 
 def test_nothing_is_clipped(tilted, tmp_path):
@@ -242,6 +246,17 @@ def test_a_map_in_the_making_says_so(world):
     done = (world.cmap.state == DONE).sum() / world.cmap.tissue.sum()
     notes = Scene(world.cmap, world.slide, None).notes(QUICK, [Shown("dominant")])
     assert f"{np.floor(1000 * done) / 10:g} % of the tissue" in notes
+
+
+def test_a_figure_shows_the_tissue_and_not_all_the_glass():
+    tissue = np.zeros((100, 80), bool)
+    tissue[20:60, 30:50] = True
+    cmap = CompositionMap(Grid((100, 80), 10.0, (500.0, 0.0)), make_decoder(), tissue)
+    assert extent_of(cmap, None, None) == Rect(684.0, 284.0, 1116.0, 516.0)
+    tissue[:] = True
+    slide = Slide.from_arrays([np.zeros((2990, 1590, 3), np.uint8)], 0.5)
+    full = CompositionMap(Grid((100, 80), 10.0, (500.0, 0.0)), make_decoder(), tissue)
+    assert extent_of(full, slide, (0.5, 0.5)) == Rect(500.0, 0.0, 1495.0, 795.0)
 
 
 # -- a part ------------------------------------------------------------------------------------------------

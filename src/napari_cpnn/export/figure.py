@@ -77,7 +77,7 @@ def to_figure(
         Whether a file that is there is replaced.
     area
         The part of the slide to draw, in slide micrometres: a rectangle, or a region's outline, which is then drawn
-        and outside of which the map is not. By default all that the map covers.
+        and outside of which the map is not. By default all the tissue of the map.
 
     Returns
     -------

@@ -18,6 +18,9 @@ from napari_cpnn.slides import Slide
 Area: TypeAlias = Rect | Polygon | MultiPolygon
 """A part of a slide in slide micrometres; shapely's outlines are ``(x, y)``, as in :class:`Region`."""
 
+#: Glass around the tissue, as a share of its size.
+_MARGIN = 0.04
+
 
 def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
     """The cells of a map whose centres lie in an area, as a map of its own on the same grid lines.
@@ -82,12 +85,21 @@ def cells_seen(grid: Grid, area: Area) -> npt.NDArray[np.bool_]:
 
 
 def extent_of(cmap: CompositionMap, slide: Slide | None, mpp: Mpp | None) -> Rect:
-    """What a map covers, without the part of its last row and column that reaches over the edge of the slide."""
+    """The tissue of a map with some of the glass around it, as far as map and slide go."""
     grid = cmap.grid
-    y0, x0 = grid.origin_um
-    y1, x1 = (o + n * grid.stride_um for o, n in zip(grid.origin_um, grid.shape, strict=True))
+    ends = [o + n * grid.stride_um for o, n in zip(grid.origin_um, grid.shape, strict=True)]
     if slide is not None and mpp is not None:
-        y1, x1 = min(y1, slide.shape[0] * mpp[0]), min(x1, slide.shape[1] * mpp[1])
+        ends = [min(end, n * m) for end, n, m in zip(ends, slide.shape[:2], mpp, strict=True)]
+    spans = []
+    for axis in (0, 1):
+        there = np.flatnonzero(cmap.tissue.any(axis=1 - axis))
+        first, last = (there[0], there[-1] + 1) if there.size else (0, grid.shape[axis])
+        spans.append((first * grid.stride_um + grid.origin_um[axis], last * grid.stride_um + grid.origin_um[axis]))
+    margin = max(grid.stride_um, _MARGIN * max(high - low for low, high in spans))
+    (y0, y1), (x0, x1) = (
+        (max(low - margin, origin), min(high + margin, end))
+        for (low, high), origin, end in zip(spans, grid.origin_um, ends, strict=True)
+    )
     return Rect(y0, x0, y1, x1)
 
 
