@@ -426,6 +426,12 @@ def test_choices_are_taken_back(opened):
     history.undo()
     assert c.result is first
     assert c.selected == "type a"
+    c.show_gene("G7")
+    c.save(c.reference.path.with_name("p.h5ad"))
+    opened.go()
+    history.undo()
+    assert c.gene == ""
+    assert c.result.path is not None  # a file is no choice: it stays
 
 
 def test_genes_and_markers_on_screen(done):

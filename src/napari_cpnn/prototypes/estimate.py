@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 #: How much of the time the pass over the counts takes when a regression follows, about.
-_COUNTING = 0.3
+_COUNTING = 0.1
 
 
 @overload

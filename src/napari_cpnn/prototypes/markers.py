@@ -30,38 +30,34 @@ def marker_genes(
     if len(prototypes.cell_types) < 2:
         return pd.DataFrame(columns=list(MARKER_COLUMNS))
     level = 1e4 * prototypes.profiles.astype(np.float64)
-    counts = _counts(prototypes.provenance, prototypes.cell_types)[:, None] * prototypes.profiles
-    parts = []
-    for c, name in enumerate(prototypes.cell_types):
-        others = np.delete(level, c, axis=0)
-        mean, highest, number = others.mean(axis=0), others.max(axis=0), others.argmax(axis=0)
-        fold = np.log2((level[c] + PSEUDOCOUNT) / (mean + PSEUDOCOUNT))
-        # Where the counts behind a value are not known, nothing can be asked of them.
-        enough = (level[c] >= min_cp10k) & ~(counts[c] < min_counts)
-        found = np.flatnonzero(enough & (level[c] > highest) & (fold >= np.log2(min_fold_change)))
-        found = found[np.argsort(-fold[found], kind="stable")][:n]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "cell_type": name,
-                    "rank": np.arange(1, len(found) + 1),
-                    "gene": [prototypes.genes[i] for i in found],
-                    "cp10k": level[c, found],
-                    "log2_fold_change": fold[found],
-                    "next_type": [_without(prototypes.cell_types, c)[i] for i in number[found]],
-                    "next_cp10k": highest[found],
-                    "counts": counts[c, found],
-                }
-            )
-        )
-    return pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
+    # A marker is one of the type that has most of a gene, so each gene is looked at once.
+    first, genes = level.argmax(axis=0), np.arange(level.shape[1])
+    highest, total = level[first, genes], level.sum(axis=0)
+    level[first, genes] = -1
+    second = level.argmax(axis=0)
+    next_level = level[second, genes]
+    mean = (total - highest).clip(min=0) / (len(level) - 1)
+    fold = np.log2((highest + PSEUDOCOUNT) / (mean + PSEUDOCOUNT))
+    counts = highest / 1e4 * _counts(prototypes.provenance, prototypes.cell_types)[first]
+    # Where the counts behind a value are not known, nothing can be asked of them.
+    good = (highest > next_level) & (highest >= min_cp10k) & ~(counts < min_counts) & (fold >= np.log2(min_fold_change))
+    order = np.flatnonzero(good)[np.argsort(-fold[good], kind="stable")]
+    of_type = [order[first[order] == c][:n] for c in range(len(level))]
+    found = np.concatenate(of_type)
+    values = (
+        [prototypes.cell_types[c] for c in first[found]],
+        np.concatenate([np.arange(1, len(part) + 1) for part in of_type]),
+        [prototypes.genes[g] for g in found],
+        highest[found],
+        fold[found],
+        [prototypes.cell_types[c] for c in second[found]],
+        next_level[found],
+        counts[found],
+    )
+    return pd.DataFrame(dict(zip(MARKER_COLUMNS, values, strict=True)))
 
 
 def _counts(provenance: dict[str, Any], cell_types: tuple[str, ...]) -> npt.NDArray[np.float64]:
     """``(C,)``, summed counts that each profile rests on; NaN where they are not known."""
     known = provenance.get("counts_per_type", {})
     return np.array([float(known.get(name, np.nan)) for name in cell_types])
-
-
-def _without(names: tuple[str, ...], place: int) -> tuple[str, ...]:
-    return names[:place] + names[place + 1 :]

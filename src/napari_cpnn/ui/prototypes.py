@@ -27,13 +27,15 @@ from napari_cpnn.ui.parts import (
     stop_timer,
     text_label,
 )
-from napari_cpnn.ui.prototype_words import Result, left_out_words, result_words
+from napari_cpnn.ui.prototype_words import left_out_words, result_words
 from napari_cpnn.ui.prototypes_controller import PrototypesController
 from napari_cpnn.ui.settings_form import SettingsForm
 from napari_cpnn.ui.type_table import MarkerTable, TypeTable
 
 if TYPE_CHECKING:
     import napari
+
+    from napari_cpnn.prototypes import Prototypes
 
 #: How often the dock looks how far an estimate is.
 _LOOK_MS = 200
@@ -59,7 +61,7 @@ class PrototypesDock(Dock):
         self.controller = PrototypesController(self.state, self.background, self.notify)
         self.timer = QTimer()
         self.timer.setInterval(_LOOK_MS)
-        self._seen: Result | None = None
+        self._seen: Prototypes | None = None
         self._new = QTimer(self)
         self._new.setSingleShot(True)
         self._new.setInterval(0)
@@ -128,6 +130,7 @@ class PrototypesDock(Dock):
     def _build_result(self, column: QVBoxLayout) -> None:
         self.summary, self.notes = text_label(), text_label()
         self.gene = GeneBox()
+        self.gene.setToolTip("any part of a gene's name, then Enter: its values in all cell types")
         self.gene_note = text_label()
         self.types = TypeTable(with_results=True)
         self.of_type = bold_label("")
@@ -305,12 +308,11 @@ class PrototypesDock(Dock):
         said = [*protos.provenance.get("notes", []), left_out_words(protos.left_out())]
         self.notes.setText("\n".join(text for text in said if text))
         self.notes.setVisible(any(said))
-        self.gene.set_genes(protos.genes)
-        self.gene.setToolTip("any part of a gene's name, then Enter: its values in all cell types")
-        self._shown_changed()
-        if result is not self._seen:
-            self._seen = result
+        if protos is not self._seen:
+            self._seen = protos
+            self.gene.set_genes(protos.genes)
             self._new.start()
+        self._shown_changed()
 
     def _scroll_to_result(self) -> None:
         """What is new must be seen, also where the dock is lower than what it holds."""

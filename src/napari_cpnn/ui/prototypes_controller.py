@@ -360,8 +360,11 @@ class PrototypesController:
         before = {name: getattr(self, name) for name in _CHOICES}
 
         def undo() -> None:
+            now = self.result
             for name, value in before.items():
                 setattr(self, name, value)
+            if now is not None and self.result is not None and now.prototypes is self.result.prototypes:
+                self.result = now  # it may have been saved since
             for signal in (self.source_changed, self.settings_changed, self.result_changed):
                 signal.emit()
             self._tasks.set_problem(None)
@@ -369,7 +372,8 @@ class PrototypesController:
         self.state.history.add(text, undo, merge)
 
     def _say(self) -> None:
-        hint = "" if self.running or self.result is not None else self.why_not()
+        content = self.result is not None and self.reference is None
+        hint = "" if self.running or content else self.why_not()
         message = self._tasks.message or hint
         self.run_changed.emit()
         if message != self.message:
