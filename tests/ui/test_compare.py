@@ -19,6 +19,7 @@ from napari_cpnn.samples import sample_folder
 from napari_cpnn.slides import Slide
 from napari_cpnn.ui.compare_controller import CompareController
 from napari_cpnn.ui.gene_table import GeneTable
+from napari_cpnn.ui.spot_tables import has_table
 from napari_cpnn.ui.state import ExploreState, Shown
 
 
@@ -359,3 +360,87 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, tmp_path: Path) -
         compare.shut_down()
     assert compare.spots_layer.layer is None
     assert dock.state.look.range_mode == "auto"
+
+
+def test_a_dropped_folder_is_compared_at_once(explore, wait, model_path, tmp_path: Path) -> None:
+    """The biologist's story: slide and folder dropped, in a viewer with both docks."""
+    from tests.ui.conftest import tissue_image, write_slide
+    from tests.ui.test_spots_reader import write_run
+
+    from napari_cpnn.ui.compare import Compare
+
+    write_run(tmp_path / "Breast" / "outs")
+    write_slide(tmp_path / "Breast" / "section.tif", tissue_image())
+    dock = explore()
+    viewer = dock.session.viewer
+    dock.controller.choose_model(model_path)
+    compare = Compare(viewer)
+    viewer.window.add_dock_widget(compare, name="Compare")
+    try:
+        viewer.open(str(tmp_path / "Breast"), plugin="napari-cpnn")
+        wait(lambda: compare.controller.scores is not None)
+        layer = compare.spots_layer.layer
+        assert layer.name == f"Breast: {compare.controller.gene} measured"
+        assert not compare.spots.choices.isVisibleTo(compare)  # there is nothing to choose
+        # Points that are selected on the slide light up in the chart.
+        layer.selected_data = {3, 4}
+        np.testing.assert_array_equal(compare.scatter.rows, [3, 4])
+        compare.pick.setChecked(True)
+        assert (layer.mode, viewer.layers.selection.active) == ("select", layer)
+        compare.pick.setChecked(False)
+        assert viewer.layers.selection.active == dock.state.layer
+        # A move is drawn, can be taken back, and goes with the layer.
+        before = layer.data.copy()
+        compare.controller.fix_by("1 0 10 0 1 0")
+        wait(lambda: not np.allclose(layer.data, before))
+        np.testing.assert_allclose(layer.data - before, [[0.0, 5.0]] * 40, atol=1e-3)
+        wait(lambda: compare.controller.scores is not None)
+        assert layer.metadata["adata"] is compare.controller.spots
+        compare.undo.click()
+        np.testing.assert_allclose(layer.data, before, atol=1e-3)
+        # More of them: the newest is taken, and the others are there to choose.
+        write_run(tmp_path / "Other" / "outs", shift=(500.0, 400.0))
+        viewer.open(str(tmp_path / "Other"), plugin="napari-cpnn")
+        wait(lambda: compare.controller.source == tmp_path / "Other" / "outs")
+        assert [compare.spots.choices.itemText(i) for i in range(2)] == ["Breast", "Other"]
+        assert compare.spots.choices.currentIndex() == 1
+        assert layer.name == "Breast"
+        compare.spots._chosen(0)
+        wait(lambda: compare.controller.source == tmp_path / "Breast" / "outs")
+        assert compare.spots_layer.layer is layer
+        wait(lambda: compare.controller.scores is not None)
+        compare.tabs.setCurrentIndex(1)
+        compare.score_regions.click()
+        assert "draw some in the Regions dock" in compare.where_text.text()
+        viewer.layers.remove(layer)
+        assert compare.controller.spots is None
+        assert "No spots yet" in compare.message.text()
+    finally:
+        compare.shut_down()
+    assert [other.name for other in viewer.layers if has_table(other)] == ["Other"]
+
+
+def test_spots_that_are_there_are_found_and_the_pitch_says_the_pixel_size(explore, wait, tmp_path: Path) -> None:
+    from tests.ui.conftest import tissue_image, write_slide
+    from tests.ui.test_spots_reader import annotated, write_run
+
+    from napari_cpnn.ui.compare import Compare
+
+    xy, _ = write_run(tmp_path / "outs")
+    dock = explore(write_slide(tmp_path / "section.tif", tissue_image(), mpp=None))
+    viewer = dock.session.viewer
+    wait(lambda: dock.state.slide is not None)
+    layer, _ = annotated(xy, "circles", shuffle=False)
+    viewer.add_layer(layer)
+    compare = Compare(viewer)
+    viewer.window.add_dock_widget(compare, name="Compare")
+    try:
+        wait(lambda: compare.controller.spots is not None)
+        assert compare.spots.take_mpp.text() == "Use 0.5 µm/px, as the spots say"
+        compare.spots.take_mpp.click()
+        wait(lambda: compare.controller.fit is not None)
+        assert dock.state.slide.mpp == pytest.approx((0.5, 0.5), rel=1e-3)
+        wait(lambda: compare.spots_layer.layer is not None)
+        assert compare.spots_layer.layer is not layer  # the other plugin's stays as it is
+    finally:
+        compare.shut_down()

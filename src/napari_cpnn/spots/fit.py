@@ -141,7 +141,7 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
 
 
 def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> SpotFix:
-    """A fix from an affine map that the user gives, in the direction that puts more spots on the tissue.
+    """A fix from an affine map that the user gives; turned back when that puts clearly more spots on the tissue.
 
     Parameters
     ----------
@@ -156,11 +156,11 @@ def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> Sp
 
     mpp, mask = slide.require_mappable(), find_tissue(slide)
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
-    both = [
+    there, back = (
         SpotFix(label, one, _on_tissue(positions, one, mask, mpp))
         for label, one in ((name, matrix), (f"{name}, turned back", inverted(matrix)))
-    ]
-    return max(both, key=lambda fix: fix.on_tissue)  # the first of equals
+    )
+    return back if back.on_tissue >= there.on_tissue + _GAIN else there
 
 
 def _on_tissue(positions: FloatArray, matrix: FloatArray, mask: TissueMask, mpp: tuple[float, float]) -> float:

@@ -140,6 +140,7 @@ class Compare(Dock):
         self.pick.toggled.connect(self._pick_toggled)
         self.one_scale.toggled.connect(controller.set_one_scale)
         self.score_regions.clicked.connect(self._score_regions)
+        self.tabs.currentChanged.connect(self._show_where)
         controller.spots_changed.connect(self._place_spots)
         controller.compared_changed.connect(self._compared_changed)
         controller.quantity_changed.connect(self._gene_changed)
@@ -250,7 +251,9 @@ class Compare(Dock):
         active = self.viewer.layers.selection.active
         return next((layer for layer in layers if layer == active), layers[0] if layers else None)
 
-    def _show_where(self) -> None:
+    def _show_where(self, _tab: int = 1) -> None:
+        if self.tabs.currentIndex() != 1:  # means of many tables for every gene that is clicked
+            return
         self.where_text.setText("Means over the genes that vary there; a region has lower ones than all of its slide.")
         self.where.show_scores(self.controller.where(), self.controller.gene)
 

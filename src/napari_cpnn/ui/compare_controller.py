@@ -69,6 +69,7 @@ class CompareController(SpotsController):
         self._regions: dict[str, pd.DataFrame] = {}
         self._slides: dict[str, pd.DataFrame] = {}  # what the same model scored on slides that were shown before
         self._pair: tuple[Shown, SpotPair] | None = None
+        self._depth: dict[Quantity, npt.NDArray[np.float32]] = {}
         super().__init__(state, background, notify)
         state.model_changed.connect(self._model_changed)
         state.shown_changed.connect(self._shown_changed)
@@ -161,11 +162,14 @@ class CompareController(SpotsController):
 
     def values(self, quantity: Quantity) -> npt.NDArray[np.float32]:
         """``(n,)`` at the compared spots of what is on screen; ``(N,)`` at all spots of counts and genes; or empty."""
-        if quantity in ("counts", "genes"):
-            counts = None if self.spots is None else self.spots.layers["counts"]
-            if counts is None:
+        if quantity not in PAIRED:
+            if self.spots is None:
                 return np.empty(0, dtype=np.float32)
-            return np.asarray((counts if quantity == "counts" else counts > 0).sum(axis=1), dtype=np.float32).ravel()
+            if quantity not in self._depth:
+                counts = self.spots.layers["counts"]
+                depth = (counts if quantity == "counts" else counts > 0).sum(axis=1)
+                self._depth[quantity] = np.asarray(depth, dtype=np.float32).ravel()
+            return self._depth[quantity]
         pair = self.pair
         return np.empty(0, dtype=np.float32) if pair is None else getattr(pair, quantity)
 
@@ -325,7 +329,7 @@ class CompareController(SpotsController):
         for kind in _KINDS:
             self._tasks.forget(kind)
         self.compared = self.scores = self.shares = self._pair = None
-        self._regions = {}
+        self._regions, self._depth = {}, {}
         self._restore_look()
         super()._forget()
         self.compared_changed.emit()

@@ -64,7 +64,9 @@ class Scatter(ChartView):
         rows = _NONE
         if len(outline) >= _LEAST_STROKE:
             points = np.stack([self.pair.measured, self.pair.predicted], axis=1)
-            rows = np.flatnonzero(Outline(outline).contains_points(points))
+            near = ((points >= outline.min(axis=0)) & (points <= outline.max(axis=0))).all(axis=1)
+            rows = np.flatnonzero(near)
+            rows = rows[Outline(outline).contains_points(points[rows])]
         self.select(rows)
         self.selected.emit(rows)
 

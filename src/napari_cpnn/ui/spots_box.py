@@ -44,6 +44,7 @@ class SpotsBox(QWidget):
         super().__init__()
         self.viewer, self.controller, self.spots_layer = viewer, controller, spots_layer
         self._taken: Layer | None = None  # the layer that the spots in use are of
+        self._wanted: Layer | None = None
         self.open_file = button("Open file ...", "a table of legacy ST, .h5ad, or a matrix .h5 of Space Ranger")
         self.open_folder = button("Open folder ...", "a Space Ranger run, Visium HD included, or a SpatialData .zarr")
         self.choices = slim_combo("the spots in use: of a layer, or bins of another size")
@@ -102,7 +103,7 @@ class SpotsBox(QWidget):
 
     def _layer_added(self, event: Any) -> None:
         if has_table(event.value):
-            self._taken = None  # what was dropped last is wanted
+            self._wanted = event.value  # what was dropped last
             self._later.start()
 
     def _layer_removed(self, event: Any) -> None:
@@ -113,8 +114,10 @@ class SpotsBox(QWidget):
         self._fill_choices()
 
     def _take_newest(self) -> None:
-        layers = self._layers()
-        if layers and self._taken is None:
+        layers, wanted, self._wanted = self._layers(), self._wanted, None
+        if wanted is not None and wanted in self.viewer.layers:
+            self.take(wanted)
+        elif layers and self._taken is None and self.controller.spots is None:
             self.take(layers[0])
 
     def _slide_changed(self) -> None:
@@ -172,8 +175,8 @@ class SpotsBox(QWidget):
 
     def _fill_choices(self) -> None:
         self.choices.clear()
-        for layer in self._layers():
-            self.choices.addItem(layer.name, layer)
+        for layer in sorted(self._layers(), key=self.spots_layer.name_of):
+            self.choices.addItem(self.spots_layer.name_of(layer), layer)
             if layer is self._taken:
                 self.choices.setCurrentIndex(self.choices.count() - 1)
         for source in self.controller.sources:

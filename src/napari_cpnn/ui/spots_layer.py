@@ -48,6 +48,10 @@ class SpotsLayer:
         """Whether the layer was there before and stays."""
         return bool(self._name_before)
 
+    def name_of(self, layer: Layer) -> str:
+        """The name of a layer, without what it is painted by."""
+        return self._name_before if layer is self.layer and self.is_borrowed else str(layer.name)
+
     def borrow(self, layer: Points | None) -> None:
         """Draw on a layer that our reader made, in place of one of our own; ``None``: on our own again."""
         if layer is self.layer and layer is not None:
@@ -110,11 +114,12 @@ class SpotsLayer:
             return
         chosen = np.zeros(len(self.layer.data), dtype=bool)
         chosen[rows] = True
+        with self.layer.events.blocker_all():  # one upload to the screen, with the colours
+            self.layer.border_width = np.where(chosen, _THICK, _THIN)
         self.layer.border_color = np.where(chosen[:, None], _CHOSEN, _BORDER).astype(np.float32)
-        self.layer.border_width = np.where(chosen, _THICK, _THIN)
-        if not self._setting and set(self.layer.selected_data) != set(rows.tolist()):
+        if not self._setting and self.layer.selected_data:  # napari's own marks would be of other spots
             self._setting = True
-            self.layer.selected_data = set(rows.tolist())
+            self.layer.selected_data = set()
             self._setting = False
 
     def close(self) -> None:

@@ -1,0 +1,132 @@
+"""How long the Compare dock holds the GUI thread: the table of genes, the scatter, the spots on the slide.
+
+    xvfb-run -a python benchmarks/compare_dock.py
+
+"held" is the longest time in which the window answered nothing, from a timer that should tick every 2 ms; "done" is
+when the picture was there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import napari
+import numpy as np
+import pandas as pd
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_cpnn.training.spot_pair import SpotPair
+from napari_cpnn.ui.background import QtBackground
+from napari_cpnn.ui.gene_table import GeneTable
+from napari_cpnn.ui.scatter import Scatter
+from napari_cpnn.ui.spots_layer import SpotsLayer
+
+TICK_MS = 2
+
+
+def held(act: Callable[[], object], is_done: Callable[[], bool]) -> tuple[float, float]:
+    """Longest gap between ticks from ``act`` until all is drawn, and the time it took, both in ms."""
+    app = QApplication.instance()
+    ticks: list[float] = []
+    timer = QTimer()
+    timer.setTimerType(Qt.TimerType.PreciseTimer)
+    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.start(TICK_MS)
+    start = time.perf_counter()
+    while time.perf_counter() - start < 0.05:
+        app.processEvents()
+    ticks.append(time.perf_counter())
+    begun = ticks[-1]
+    act()
+    while not is_done():
+        app.processEvents()
+        time.sleep(0.0005)
+    end = time.perf_counter()
+    while time.perf_counter() - end < 0.05:
+        app.processEvents()
+    timer.stop()
+    times = np.array([t for t in ticks if t >= begun])
+    return 1000 * float(np.diff(times).max()), 1000 * (end - begun)
+
+
+def row(what: str, result: tuple[float, float]) -> None:
+    print(f"| {what} | {result[0]:.0f} | {result[1]:.0f} |")
+
+
+def table_rows(n_genes: int) -> None:
+    rng = np.random.default_rng(0)
+    names = ("pcc", "scc", "ceiling", "mean_expression", "detected")
+    scores = pd.DataFrame(
+        {name: rng.uniform(size=n_genes) for name in names}, index=[f"GENE{i}" for i in range(n_genes)]
+    )
+    table = GeneTable()
+    table.resize(360, 400)
+    table.show()
+
+    def now() -> bool:
+        return True
+
+    row(f"table of {n_genes:,} genes: new scores", held(lambda: table.set_scores(scores), now))
+    for column, name in ((0, "name"), (2, "SCC")):
+        act = lambda c=column: table.view.sortByColumn(c, Qt.SortOrder.AscendingOrder)  # noqa: E731
+        row(f"table of {n_genes:,} genes: sort by {name}", held(act, now))
+    for text in ("9", "gene99", ""):
+        row(f"table of {n_genes:,} genes: filter {text!r}", held(lambda t=text: table.search.setText(t), now))
+    table.close()
+
+
+def scatter_rows(n_spots: int) -> None:
+    rng = np.random.default_rng(0)
+    background = QtBackground()
+    scatter = Scatter(background)
+    scatter.resize(360, 215)
+    scatter.show()
+    measured = rng.gamma(2, 0.5, n_spots).astype(np.float32)
+    pair = SpotPair("G", "log1p CP10k", measured, measured + rng.normal(0, 0.3, n_spots).astype(np.float32))
+    scatter.set_pair(pair)
+    held(lambda: None, lambda: scatter.is_settled)  # fonts are read once
+    row(f"scatter of {n_spots:,} spots: another gene", held(lambda: scatter.set_pair(pair), lambda: scatter.is_settled))
+    half = np.array([(0.0, -9.0), (9, -9), (9, 9), (0, 1)])
+    row(f"scatter of {n_spots:,} spots: lasso", held(lambda: scatter.lasso(half), lambda: scatter.is_settled))
+    scatter.stop()
+    scatter.close()
+    background.close(wait=True)
+
+
+def layer_rows(n_spots: int) -> None:
+    rng = np.random.default_rng(0)
+    viewer = napari.Viewer(show=True)
+    slide = viewer.add_image(np.full((2000, 2000, 3), 200, dtype=np.uint8), rgb=True)
+    spots = SpotsLayer(viewer)
+    um = rng.uniform(0, 2000, (n_spots, 2))
+
+    def now() -> bool:
+        return True
+
+    row(f"{n_spots:,} spots on the slide: placed", held(lambda: spots.place(slide, (1.0, 1.0), um, 8.0), now))
+    colors = rng.uniform(0, 1, (n_spots, 4)).astype(np.float32)
+    row(f"{n_spots:,} spots on the slide: another gene", held(lambda: spots.paint(colors, "G"), now))
+    row(f"{n_spots:,} spots on the slide: half of them marked", held(lambda: spots.mark(np.arange(0, n_spots, 2)), now))
+    viewer.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--genes", type=int, default=18_000)
+    parser.add_argument("--spots", type=int, nargs="+", default=[5_000, 50_000])
+    args = parser.parse_args()
+    app = QApplication.instance() or QApplication([])
+    print("| what | held, ms | done, ms |\n|---|---|---|")
+    table_rows(args.genes)
+    for n in args.spots:
+        scatter_rows(n)
+    for n in args.spots:
+        layer_rows(n)
+    app.processEvents()
+
+
+if __name__ == "__main__":
+    main()
