@@ -16,9 +16,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from napari_cpnn.export import to_figure
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.mapping import predict_map
+from napari_cpnn.models import load_model
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
-from napari_cpnn.settings import MappingSettings
+from napari_cpnn.settings import FigureSettings, MappingSettings
+from napari_cpnn.slides import open_slide
 from napari_cpnn.training.job import SampleFiles
 from napari_cpnn.ui.explore import Explore
 from napari_cpnn.ui.finetune import FineTune
@@ -55,6 +59,15 @@ OUTLINES = {
     "Tumour": [(1400.0, 950.0), (1300.0, 1800.0), (2350.0, 2050.0), (2900.0, 1500.0), (2300.0, 1000.0)],
     "Stroma": [(2950.0, 850.0), (2900.0, 1950.0), (3750.0, 2100.0), (3650.0, 900.0)],
 }
+
+
+#: All pictures of the window, and those that are made without it.
+ON_SCREEN = ("coarse", *SCENES, *REGION_SCENES, "prototypes", "finetune")
+APART = ("figure", "preferences")
+
+#: Panels of the figure, and its resolution; a paper has 300.
+FIGURE = ("dominant", "ERBB2", "ERBB2 from Cancer Epithelial")
+FIGURE_DPI = 160
 
 
 def save_small(viewer, path: Path) -> None:
@@ -191,6 +204,47 @@ def fine_tune_picture(viewer, explore: Explore, folder: Path) -> None:
     dock.shut_down()
 
 
+def figure_picture(folder: Path, slide_path: Path, model_path: Path) -> None:
+    """A figure of three panels, as the export writes it."""
+    path = folder / "figure.png"
+    with open_slide(slide_path) as slide:
+        cmap = predict_map(slide, load_model(model_path))
+        to_figure(cmap, path, FIGURE, slide, FigureSettings(dpi=FIGURE_DPI), overwrite=True)
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    # Bars and legends are a few pixels of many colours, and get no fewer than the tissue.
+    keys = picture.crop((0, round(0.76 * picture.height), picture.width, round(0.93 * picture.height)))
+    sheet = Image.new("RGB", (picture.width, picture.height + 6 * keys.height))
+    sheet.paste(picture, (0, 0))
+    for number in range(6):
+        sheet.paste(keys, (0, picture.height + number * keys.height))
+    small = picture.quantize(palette=sheet.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
+    small.save(path, optimize=True)
+    print(f"{path}: {small.width} x {small.height} px, {path.stat().st_size / 1e3:.0f} kB")
+
+
+def preferences_picture(folder: Path) -> None:
+    """Our page of napari's preferences, as it is at first."""
+    import napari
+    from napari._qt.dialogs.preferences_dialog import PreferencesDialog
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QApplication, QListWidget, QMainWindow
+
+    viewer = napari.Viewer()
+    window = next(w for w in QApplication.topLevelWidgets() if isinstance(w, QMainWindow))
+    dialog = PreferencesDialog(parent=window)
+    pages = dialog.findChild(QListWidget)
+    pages.setCurrentItem(pages.findItems("CPNN", Qt.MatchFlag.MatchExactly)[0])
+    dialog.resize(900, 560)
+    dialog.show()
+    pump(0.5)
+    dialog.grab().save(str(folder / "preferences.png"))
+    dialog.close()
+    viewer.close()
+    with Image.open(folder / "preferences.png") as picture:
+        picture.convert("RGB").quantize(64).save(folder / "preferences.png", optimize=True)
+
+
 def prepare(viewer) -> None:
     viewer.window.resize(*WINDOW)
     pump(0.5)
@@ -224,7 +278,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*SCENES, *REGION_SCENES, "prototypes", "finetune", "coarse"],
+        choices=[*ON_SCREEN, *APART],
         help="of the sample's pictures, these",
     )
     parser.add_argument("--folder", type=Path, default=REPO / "docs" / "images", help="of the sample's pictures")
@@ -243,9 +297,13 @@ def main() -> None:
         return
     sample = sample_folder()
     slide, model = sample / SAMPLE_FILES["slide"], args.model or sample / SAMPLE_FILES["model"]
-    sample_pictures(
-        args.only or ["coarse", *SCENES, *REGION_SCENES, "prototypes", "finetune"], args.folder, slide, model
-    )
+    names = args.only or [*ON_SCREEN, *APART]
+    if set(names) & set(ON_SCREEN):
+        sample_pictures(names, args.folder, slide, model)
+    if "figure" in names:
+        figure_picture(args.folder, slide, model)
+    if "preferences" in names:
+        preferences_picture(args.folder)
 
 
 if __name__ == "__main__":

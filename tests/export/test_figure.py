@@ -157,6 +157,17 @@ def test_scale_bars_are_round(width, length, text):
     assert length_text(scale_bar_um(width)) == text
 
 
+def test_colours_of_the_legend_are_those_of_the_picture(world):
+    """The tissue of the world has one colour, so that a type looks the same everywhere."""
+    rest = np.flatnonzero(np.isin(world.drawing, ["?", "x"]))
+    world.cmap.fill(rest, np.eye(4)[np.zeros(len(rest), int)], np.zeros((len(rest), 2)))
+    scene = Scene(world.cmap, world.slide, None)
+    panel = scene.panel(Shown("dominant"), scene.tissue((220, 300)), QUICK)
+    drawn = {tuple(color) for color in panel.picture.reshape(-1, 3).tolist()}
+    for color in np.rint(255 * panel.key.colors).astype(int):
+        assert min(np.abs(np.array(other) - color).max() for other in drawn) <= 2
+
+
 @pytest.mark.parametrize("names", [["dominant"], [GENES[0], GENES[1], "CAFs"], [f"{GENES[0]} from CAFs", "dominant"]])
 def test_what_is_written_beside_the_map(world, tmp_path, names):
     path = to_figure(world.cmap, tmp_path / "a.svg", names, world.slide, QUICK)

@@ -44,6 +44,7 @@ ENDINGS = (".png", ".svg", ".pdf")
 MAX_PANELS = 24
 #: Around the outline of a region, as a share of its size.
 _MARGIN = 0.06
+_WHITE = (1.0, 1.0, 1.0)
 
 Picture = npt.NDArray[np.uint8]
 
@@ -182,6 +183,7 @@ class Scene:
             raise ExportError(f"Nothing of {where} has been computed yet, so there is nothing to draw.")
         if self.outline is not None:
             self.rect = self.rect.grown(_MARGIN * max(self.rect.height, self.rect.width))
+        self._ground: tuple[float, ...] = _WHITE
         self._painter = Painter(cmap.tissue)
         catch_up(self._painter, cmap)
 
@@ -189,7 +191,17 @@ class Scene:
         """The tissue without the map, ``shape`` ``(rows, cols)`` in px."""
         if self.slide is None or self.mpp is None:
             return np.full((*shape, 3), 255, dtype=np.uint8)
-        return tissue_picture(self.slide, self.mpp, self.rect, shape)
+        picture = tissue_picture(self.slide, self.mpp, self.rect, shape)
+        self._ground = self._mean_color(picture)
+        return picture
+
+    def _mean_color(self, picture: Picture) -> tuple[float, ...]:
+        """Of the tissue under the map, 0 to 1."""
+        cells = np.argwhere(self._seen & (self.cmap.donors() >= 0))
+        um = self.cmap.grid.centers_um(cells) - (self.rect.y0, self.rect.x0)
+        place = (um / (self.rect.height, self.rect.width) * picture.shape[:2]).astype(np.intp)
+        row, col = place[((place >= 0) & (place < picture.shape[:2])).all(axis=1)].T
+        return tuple(picture[row, col].mean(axis=0) / 255) if row.size else _WHITE
 
     def panel(self, shown: Shown, tissue: Picture, settings: FigureSettings) -> Panel:
         """One quantity over the tissue, with its key."""
@@ -216,7 +228,7 @@ class Scene:
         return contains(self.outline, points).reshape(shape[:2]) if self.outline is not None else np.ones(shape, bool)
 
     def _bar(self, shown: Shown, look: Look, limits: tuple[float, float]) -> Bar:
-        return Bar(self._on_ground(color_table(look.colormap), look.opacity), limits, shown.unit)
+        return Bar(on_tissue(color_table(look.colormap), look.opacity, self._ground), limits, shown.unit)
 
     def _legend(self, shown: Shown, look: Look) -> Legend:
         """The types that are in the picture, and what could not be read."""
@@ -226,14 +238,7 @@ class Scene:
         if (self.cmap.state[self._seen] == FAILED).any():
             names = [*names, "could not be read"]
             rgba = np.concatenate([rgba, np.array([FAILED_COLOR], np.float32)])
-        return Legend(tuple(names), self._on_ground(rgba, look.opacity))
-
-    def _on_ground(self, rgba: npt.NDArray[np.float32], opacity: float) -> npt.NDArray[np.float32]:
-        """How colours look in the picture."""
-        if self.slide is not None:
-            return on_tissue(rgba, opacity)
-        alpha = rgba[..., 3:] * np.float32(opacity)
-        return np.asarray(rgba[..., :3] * alpha + (1 - alpha), dtype=np.float32)
+        return Legend(tuple(names), on_tissue(rgba, look.opacity, self._ground))
 
     def title(self) -> str:
         """Slide and model."""

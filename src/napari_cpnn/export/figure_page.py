@@ -154,7 +154,9 @@ class Page:
 
     def _draw_panel(self, panel: Panel, left: float, top: float, outline: Polygon | MultiPolygon | None) -> None:
         height, width = self._panel
-        self._text(left, top, [self._fitted(panel.title, width, self._pt)], self._pt, bold=True, italic=panel.italic)
+        self._text(
+            left, top, [self._fitted(panel.title, width, self._pt, bold=True)], self._pt, bold=True, italic=panel.italic
+        )
         top += self._title_height()
         axes = self._axes(left, top, width, height)
         rect = self._rect
@@ -262,7 +264,7 @@ class Page:
                 lines[-1] = longer
         return [self._fitted(line, room, pt, bold=bold) for line in lines]
 
-    def _fitted(self, text: str, width: float, pt: float, *, bold: bool = True) -> str:
+    def _fitted(self, text: str, width: float, pt: float, *, bold: bool = False) -> str:
         """Shortened in the middle when it is too long: the ends of names tell them apart."""
         n = len(text)
         while n > 4 and self._text_mm(_shortened(text, n), pt, bold=bold) > width:

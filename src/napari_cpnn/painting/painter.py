@@ -33,8 +33,8 @@ FAINTEST = 0.4
 FAILED_COLOR = (0.35, 0.35, 0.35, 0.9)
 """A patch that could not be read or computed: dark grey, which no colour map and no cell type has."""
 
-#: Between eosin pink and white: what a faint overlay lies on.
-_TISSUE = (236 / 255, 214 / 255, 226 / 255)
+TISSUE = (236 / 255, 214 / 255, 226 / 255)
+"""Between eosin pink and white: what a faint overlay lies on."""
 
 
 @lru_cache(maxsize=16)
@@ -188,10 +188,10 @@ def _rim(visible: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
     return rim, source.reshape(-1)[rim]
 
 
-def on_tissue(colors: FloatMap, opacity: float = 1.0) -> FloatMap:
+def on_tissue(colors: FloatMap, opacity: float = 1.0, tissue: Sequence[float] = TISSUE) -> FloatMap:
     """RGBA ``(..., 4)`` in 0 to 1, as it looks on stained tissue: RGB ``(..., 3)`` in 0 to 1, for legends."""
     alpha = colors[..., 3:] * np.float32(opacity)
-    return np.asarray(colors[..., :3] * alpha + np.array(_TISSUE, np.float32) * (1 - alpha), dtype=np.float32)
+    return np.asarray(colors[..., :3] * alpha + np.array(tissue, np.float32) * (1 - alpha), dtype=np.float32)
 
 
 def hex_colors(colors: Sequence[str]) -> FloatMap:
