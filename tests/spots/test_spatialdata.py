@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from napari_cpnn import read_spots
 from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.spots import find_slide
 
 spatialdata = pytest.importorskip("spatialdata")
 
@@ -80,3 +81,27 @@ def test_bad_folders_get_a_sentence(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "t.zarr" / "shapes")
     with pytest.raises(SpotsError):
         read_spots(tmp_path / "t.zarr")
+
+
+@pytest.mark.parametrize("n_levels", [1, 3])
+def test_the_image_in_whose_pixels_the_spots_are_is_their_slide(tmp_path: Path, n_levels: int) -> None:
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Identity, Scale
+
+    write(tmp_path / "s.zarr")
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 1000, 900), dtype=np.uint8)
+    factors = [2] * (n_levels - 1) or None
+    places = {"full": Identity(), "hires": Scale([10, 10], axes=("x", "y"))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert find_slide(tmp_path / "s.zarr", read_spots(tmp_path / "s.zarr")) is None
+        data = spatialdata.read_zarr(tmp_path / "s.zarr")
+        for name, place in places.items():
+            picture = pixels if name == "full" else np.repeat(pixels, 2, axis=1)  # larger, and of other pixels
+            data.images[name] = Image2DModel.parse(
+                picture, dims=("c", "y", "x"), scale_factors=factors, transformations={"global": place}
+            )
+            data.write_element(name)
+    slide = find_slide(tmp_path / "s.zarr", read_spots(tmp_path / "s.zarr"))
+    assert (slide.name, slide.shape, slide.mpp, len(slide.levels)) == ("full", (1000, 900, 3), None, n_levels)
+    np.testing.assert_array_equal(slide.read_region(10, 20, 30, 40), pixels[:, 10:40, 20:60].transpose(1, 2, 0))

@@ -86,9 +86,10 @@ def sizes_of_bins(path: str | Path) -> list[SpotsSource]:
 def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
     """The slide on which spots were measured, if their folder holds or names it.
 
-    Looked at are the image that Space Ranger was given (``_invocation``, ``_cmdline``), and the slides in the folder,
-    beside it and around it. A slide is taken when it is as large as the image of which Space Ranger made its small
-    copies; where there are none, when all spots lie on it.
+    That is the image in a SpatialData ``.zarr`` in whose pixels the spots are. Otherwise looked at are the image that
+    Space Ranger was given (``_invocation``, ``_cmdline``), and the slides in the folder, beside it and around it; one
+    is taken when it is as large as the image of which Space Ranger made its small copies, or, where there are none,
+    when all spots lie on it.
 
     Parameters
     ----------
@@ -99,6 +100,12 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
     """
     from napari_cpnn.slides import open_slide
 
+    if Path(source).suffix.lower() == ".zarr":
+        from napari_cpnn.spots.spatialdata_zarr import slide_of_spatialdata  # seconds
+
+        inside = slide_of_spatialdata(Path(source))
+        if inside is not None:
+            return inside
     for path in _pictures(Path(source).resolve()):
         try:
             slide = open_slide(path)

@@ -14,6 +14,8 @@ from napari_cpnn.spots.counts import counts_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_cpnn.slides import Slide
+
 
 def read_spatialdata(path: Path) -> AnnData:
     """Spots of a SpatialData folder, at the centres of the shapes that its table annotates, in level-0 pixels.
@@ -24,16 +26,7 @@ def read_spatialdata(path: Path) -> AnnData:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes of spatialdata on its own inner life
-        try:
-            import spatialdata
-        except ImportError as error:
-            raise SpotsError(
-                f"Reading {path} needs the package spatialdata ({error}); run pip install 'napari-cpnn[spatialdata]'."
-            ) from error
-        try:
-            data = spatialdata.read_zarr(path)
-        except Exception as error:  # whatever Zarr, parquet or spatialdata raise on damaged folders
-            raise SpotsError(f"{path} cannot be read as SpatialData ({type(error).__name__}: {error}).") from error
+        spatialdata, data = _opened(path)
         found = _annotated(data, path)
         _, name, table, shapes = found[0]
         system = _full_resolution(spatialdata.transformations.get_transformation(shapes, get_all=True), path)
@@ -54,6 +47,55 @@ def read_spatialdata(path: Path) -> AnnData:
         path.name.split(".")[0]: {"images": {}, "scalefactors": {"spot_diameter_fullres": diameter}}
     }
     return spots
+
+
+def slide_of_spatialdata(path: Path) -> Slide | None:
+    """The image in whose pixels the spots of :func:`read_spatialdata` are, without a pixel size; None: there is none.
+
+    It stays on the disk and is read piece by piece. Of several the largest is taken; images of other pixels (Space
+    Ranger's small copies) are not.
+    """
+    from napari_cpnn.slides import Slide
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spatialdata, data = _opened(path)
+        shapes = _annotated(data, path)[0][3]
+        transformations = spatialdata.transformations
+        system = _full_resolution(transformations.get_transformation(shapes, get_all=True), path)
+        found: dict[int, tuple[str, list[Any]]] = {}
+        for name, image in data.images.items():
+            systems = transformations.get_transformation(image, get_all=True)
+            levels = [level.transpose("y", "x", "c").data for level in _levels(image)]
+            same_pixels = isinstance(systems.get(system), transformations.Identity)
+            if same_pixels and levels[0].shape[-1] in (3, 4) and levels[0].dtype == np.uint8:
+                found[levels[0].size] = str(name), [level[..., :3].rechunk((512, 512, 3)) for level in levels]
+    if not found:
+        return None
+    name, levels = found[max(found)]
+    return Slide.from_arrays(levels, None, name=name, path=path)
+
+
+def _levels(image: Any) -> list[Any]:
+    """Arrays of an image element, finest first; a single one is a pyramid of one."""
+    children = getattr(image, "children", None)
+    if children is None:
+        return [image]
+    return [next(iter(child.dataset.data_vars.values())) for child in children.values()]
+
+
+def _opened(path: Path) -> tuple[Any, Any]:
+    """The module, and the data."""
+    try:
+        import spatialdata
+    except ImportError as error:
+        raise SpotsError(
+            f"Reading {path} needs the package spatialdata ({error}); run pip install 'napari-cpnn[spatialdata]'."
+        ) from error
+    try:
+        return spatialdata, spatialdata.read_zarr(path)
+    except Exception as error:  # whatever Zarr, parquet or spatialdata raise on damaged folders
+        raise SpotsError(f"{path} cannot be read as SpatialData ({type(error).__name__}: {error}).") from error
 
 
 def _annotated(data: Any, path: Path) -> list[tuple[int, str, AnnData, Any]]:
