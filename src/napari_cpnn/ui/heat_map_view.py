@@ -24,9 +24,9 @@ from napari_cpnn.ui.parts import row as row_of
 from napari_cpnn.ui.parts import spacer
 from napari_cpnn.ui.prototype_words import level_words
 
-_ROW_PX, _LEAST_COLUMN_PX, _MOST_COLUMN_PX = 15, 10, 40
+_ROW_PX, _LEAST_COLUMN_PX, _MOST_COLUMN_PX = 15, 8, 40
 _MOST_NAME_PX, _MOST_HEIGHT = 180, 530
-_FONT_PX, _LEAST_FONT_PX = 11, 9
+_FONT_PX, _LEAST_FONT_PX = 11, 8
 _LEGEND = (90, 10)
 _N_SHADES = 256
 
@@ -173,8 +173,9 @@ class HeatMapView(QTableView):
         if before is not None:
             self.verticalScrollBar().setValue(at + (len(heat.genes) - len(before.genes)) * _ROW_PX)
         if new_type and not self._in_place and selected in heat.marked:
-            row = heat.marked.index(selected)
+            row, column = heat.marked.index(selected), heat.cell_types.index(selected)
             self.scrollTo(model.index(row, 0), QAbstractItemView.ScrollHint.PositionAtTop)
+            self.scrollTo(model.index(row, column))
         if new_gene and gene:
             self.scrollTo(model.index(heat.genes.index(gene), 0))
 
@@ -191,8 +192,8 @@ class HeatMapView(QTableView):
             self._in_place = False
 
     def _fit(self) -> None:
-        self._fit_columns()
         self.updateGeometries()
+        self._fit_columns()
         height = self.names.sizeHint().height() + self.heat_model.rowCount() * _ROW_PX + 2 * self.frameWidth() + 2
         if self.horizontalScrollBar().isVisible():
             height += self.horizontalScrollBar().sizeHint().height()

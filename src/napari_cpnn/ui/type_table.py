@@ -170,11 +170,14 @@ class MarkerTable(_Table):
         columns = (
             ("Marker", "a gene that is highest in this type; a click shows its values in all types"),
             ("CP10k", "counts per 10,000 in this type"),
-            ("× mean", "how many times the mean of the other types; 1 count per 10,000 is added to both"),
+            ("×", "how many times the mean of the other types; 1 count per 10,000 is added to both"),
             ("next highest", "the other type that has most of it, with its counts per 10,000"),
         )
         super().__init__(columns, most_rows=7)
-        self.horizontalHeader().setSortIndicator(2, Qt.SortOrder.DescendingOrder)
+        header = self.horizontalHeader()
+        header.setSortIndicator(2, Qt.SortOrder.DescendingOrder)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(3, QHeaderView.ResizeMode.Stretch)
 
     def show_markers(self, markers: pd.DataFrame) -> None:
         """Show rows of :meth:`napari_cpnn.Prototypes.markers`."""
