@@ -121,6 +121,14 @@ def test_the_slide_beside_the_spots_is_found_and_no_other(run: Path, tmp_path: P
     assert find_slide(run, spots).path.name == "section.tif"
 
 
+def test_the_slide_beside_the_bins_of_visium_hd_is_found(tmp_path: Path) -> None:
+    """As 10x gives its data sets: binned_outputs and the image side by side, without outs."""
+    hd(tmp_path / "Colon")
+    Image.new("RGB", (300, 200)).save(tmp_path / "Colon" / "Colon_tissue_image.tif")
+    source = find_spots(tmp_path / "Colon")[0].path
+    assert find_slide(source, read_spots(source)).path.name == "Colon_tissue_image.tif"
+
+
 def test_without_small_copies_all_spots_must_lie_on_the_slide(run: Path) -> None:
     (run / "spatial" / "tissue_hires_image.png").unlink()
     spots = read_spots(run)
@@ -128,6 +136,8 @@ def test_without_small_copies_all_spots_must_lie_on_the_slide(run: Path) -> None
     assert find_slide(run, spots) is None
     Image.new("RGB", (250, 100)).save(run / "b.tif")
     assert find_slide(run, spots).path.name == "b.tif"
+    Image.new("RGB", (260, 100)).save(run / "c.tif")
+    assert find_slide(run, spots) is None  # which of the two cannot be told
 
 
 def test_a_real_folder(shared_data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from pathlib import Path
 
 import h5py
@@ -92,6 +93,28 @@ def test_without_a_slide_the_pitch_says_the_size(tmp_path: Path) -> None:
     (spots,) = add(ViewerModel(), tmp_path / "outs")
     np.testing.assert_allclose(spots.data, spatial_to_um(xy, (MPP, MPP)), rtol=2e-3)
     assert spots.size[0] == pytest.approx(55, rel=1e-2)
+
+
+def test_a_dropped_spatialdata_folder_brings_its_image(tmp_path: Path, make_napari_viewer_proxy) -> None:
+    spatialdata = pytest.importorskip("spatialdata")
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+
+    xy, names = write_run(tmp_path / "outs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        obs = pd.DataFrame({"region": pd.Categorical(["spots"] * 40), "spot_id": np.arange(40)}, index=names)
+        table = AnnData(np.full((40, 2), 3.0, np.float32), obs=obs, var=pd.DataFrame(index=["ERBB2", "EPCAM"]))
+        spatialdata.SpatialData(
+            images={"he": Image2DModel.parse(tissue_image().transpose(2, 0, 1), dims=("c", "y", "x"))},
+            shapes={"spots": ShapesModel.parse(xy, geometry=0, radius=55.0)},
+            tables={"table": TableModel.parse(table, region="spots", region_key="region", instance_key="spot_id")},
+        ).write(tmp_path / "s.zarr")
+    viewer = make_napari_viewer_proxy()
+    slide, spots = viewer.open(str(tmp_path / "s.zarr"), plugin="napari-cpnn")
+    np.testing.assert_allclose(slide.scale, MPP, rtol=1e-3)
+    np.testing.assert_allclose(np.array([slide.world_to_data(p) for p in spots.data]) + 0.5, xy[:, ::-1], atol=1e-6)
+    opened = slide_of_layer(slide)
+    np.testing.assert_array_equal(opened.read_region(300, 300, 5, 5), tissue_image()[300:305, 300:305])
 
 
 def test_anything_else_is_left_to_others(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.errors import SlideError
 from napari_cpnn.spots.tenx import mtx_file
@@ -89,7 +89,7 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
     That is the image in a SpatialData ``.zarr`` in whose pixels the spots are. Otherwise looked at are the image that
     Space Ranger was given (``_invocation``, ``_cmdline``), and the slides in the folder, beside it and around it; one
     is taken when it is as large as the image of which Space Ranger made its small copies, or, where there are none,
-    when all spots lie on it.
+    when it is the only one on which all spots lie.
 
     Parameters
     ----------
@@ -106,13 +106,24 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
         inside = slide_of_spatialdata(Path(source))
         if inside is not None:
             return inside
+    perhaps = []
     for path in _pictures(Path(source).resolve()):
         try:
             slide = open_slide(path)
         except SlideError:
             continue
-        if slide.is_rgb and _is_its_slide(slide, spots):
+        fits = _fits(slide, spots) if slide.is_rgb else "not"
+        if fits == "size":
+            for other in perhaps:
+                other.close()
             return slide
+        if fits == "inside":
+            perhaps.append(slide)
+        else:
+            slide.close()
+    if len(perhaps) == 1:
+        return perhaps[0]
+    for slide in perhaps:  # slides of one scanner are often of one size: which it is cannot be told
         slide.close()
     return None
 
@@ -121,12 +132,11 @@ def _pictures(source: Path) -> Iterator[Path]:
     """Files that may be the slide: those that are named first, then those that lie near."""
     from napari_cpnn.slides import SLIDE_SUFFIXES
 
-    run = next((folder for folder in (source, *source.parents[:3]) if folder.name == "outs"), source)
-    near = [source] if source.is_dir() else []
-    near += [run, run.parent] if run.name == "outs" else [run.parent]
-    near = list(dict.fromkeys(near))
+    outs = source.parent.parent if source.parent.name == "binned_outputs" else source
+    run = outs.parent if outs.name == "outs" else outs
+    near = [folder for folder in dict.fromkeys((source, outs, run, outs.parent)) if folder.is_dir()]
     seen = set()
-    for name in _named_images(run.parent):
+    for name in _named_images(run):
         for candidate in (Path(name), *(folder / Path(name).name for folder in near)):
             if candidate.is_file() and candidate not in seen:
                 seen.add(candidate)
@@ -148,11 +158,12 @@ def _named_images(run: Path) -> list[str]:
     return names
 
 
-def _is_its_slide(slide: Slide, spots: AnnData) -> bool:
+def _fits(slide: Slide, spots: AnnData) -> Literal["size", "inside", "not"]:
+    """Whether a slide has the size that the small copies say, or, when there are none, all spots inside."""
     height, width = slide.shape[:2]
     spatial = spots.obsm["spatial"]
     if not ((spatial >= 0).all() and (spatial < (width, height)).all()):
-        return False
+        return "not"
     for library in dict(spots.uns.get("spatial", {})).values():
         factors, images = dict(library.get("scalefactors", {})), dict(library.get("images", {}))
         for name in ("hires", "lowres"):
@@ -161,8 +172,9 @@ def _is_its_slide(slide: Slide, spots: AnnData) -> bool:
                 full = [side / float(factor) for side in images[name].shape[:2]]
                 # Rounded to whole pixels of the small image, so two of them are allowed in any case.
                 allowed = [max(_SAME_SIZE * side, 2 / float(factor)) for side in full]
-                return all(abs(a - b) <= c for a, b, c in zip((height, width), full, allowed, strict=True))
-    return True
+                same = all(abs(a - b) <= c for a, b, c in zip((height, width), full, allowed, strict=True))
+                return "size" if same else "not"
+    return "inside"
 
 
 def _bin_folder(path: Path, size_um: int) -> Path | None:

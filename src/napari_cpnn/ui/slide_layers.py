@@ -37,9 +37,9 @@ def level_arrays(layer: Layer) -> list[Any]:
 
 
 def path_of(layer: Layer) -> Path | None:
-    """The file behind a layer, if it is known and still there."""
+    """The file behind a layer, if it is known and still there; a folder (of spots, or Zarr) is no slide file."""
     source = layer.metadata.get(PATH_KEY) or getattr(layer.source, "path", None)
-    return Path(source) if source and Path(source).exists() else None
+    return Path(source) if source and Path(source).is_file() else None
 
 
 def mpp_of_layer(layer: Layer) -> Mpp | None:
