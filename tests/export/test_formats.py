@@ -105,6 +105,14 @@ def test_genes_from_a_file_and_all(map_path, tmp_path):
     assert list(pd.read_csv(tmp_path / "a.csv").columns[-9:]) == list(GENES)
 
 
+def test_own_colours_are_in_every_file(map_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_cpnn.palette._chosen", {})
+    for name, written in (("a.geojson", "[1, 2, 3]"), ("a.svg", "#010203")):
+        args = [str(map_path), "--out", str(tmp_path / name), "--colors", "CAFs = #010203", "--opacity", "1"]
+        assert main(["export", *args]) == 0
+        assert written in (tmp_path / name).read_text()
+
+
 def test_mistakes_are_one_line(map_path, tmp_path, capsys):
     (tmp_path / "there.csv").write_text("")
     (tmp_path / "broken.zarr").mkdir()

@@ -8,6 +8,7 @@ from pathlib import Path
 from napari_cpnn.cli.options import AddCommand, add_settings, chosen_settings, pixel_size
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import Rect
+from napari_cpnn.palette import choose_colors, read_colors
 from napari_cpnn.settings import ExportSettings, FigureSettings
 
 #: As in ``napari_cpnn.export.FORMATS``, which needs heavier libraries than the help of the command.
@@ -41,6 +42,12 @@ def add_export_command(command: AddCommand) -> None:
     sub.add_argument(
         "--region", nargs=4, type=float, metavar=("Y0", "X0", "Y1", "X1"), help="only this part of the map, in um"
     )
+    sub.add_argument(
+        "--colors",
+        default="",
+        metavar="TEXT",
+        help="colours of cell types, such as 'T-cells = #0072B2, CAFs = orange'",
+    )
     sub.add_argument("--slide", type=Path, help="the slide of the map, for its picture")
     sub.add_argument("--mpp", help="um per pixel of the slide, or y,x (default: as the map was made)")
     sub.add_argument("--overwrite", action="store_true", help="replace a result that is there")
@@ -54,6 +61,7 @@ def _export(args: argparse.Namespace) -> None:
     from napari_cpnn.slides import open_slide
 
     kind = args.format or format_of(args.out)
+    choose_colors(read_colors(args.colors))
     if args.out.resolve() == args.map.resolve():
         raise CpnnError(f"{args.out} is the map itself; choose another name for --out.")
     cmap = CompositionMap.load(args.map)

@@ -3,6 +3,7 @@ from .composite import tissue_picture as tissue_picture
 from .painter import COLORMAPS as COLORMAPS
 from .painter import FAILED_COLOR as FAILED_COLOR
 from .painter import FAINTEST as FAINTEST
+from .painter import TISSUE as TISSUE
 from .painter import AutoRange as AutoRange
 from .painter import FloatMap as FloatMap
 from .painter import Painter as Painter
