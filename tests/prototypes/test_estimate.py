@@ -122,7 +122,9 @@ def test_wu2021(method: str, shared_data: Path) -> None:
         assert fit["mean_correlation"] > 0.97
         assert fit["variance_correlation"] > 0.99
         assert protos.dispersion is not None
-    with pytest.warns(CpnnWarning, match=r"958 are in at least 200 of the 1564 cells; .*min_cells=5\)"):
+    with pytest.warns(
+        CpnnWarning, match=r"958 are in at least 200 of the 1564 cells; for so few cells set min_cells to 5\."
+    ):
         estimate_prototypes(table, "celltype_major", settings=PrototypeSettings(method=method))
 
 

@@ -250,9 +250,7 @@ def _check_cells(stats: GroupStatistics, settings: PrototypeSettings) -> None:
     n_cells, dropped = int(stats.n_cells.sum()), stats.left_out
     texts = [f"{n} {REASONS[reason].format(settings)}" for reason, n in dropped.items()]
     if not n_cells:
-        raise PrototypesError(
-            f"No cell is left of {sum(dropped.values())}: {', '.join(texts)}; change PrototypeSettings."
-        )
+        raise PrototypesError(f"No cell is left of {sum(dropped.values())}: {', '.join(texts)}; change these limits.")
     if any(dropped.values()):
         left_out = ", ".join(text for text, n in zip(texts, dropped.values(), strict=True) if n)
         _log.info("prototypes from %d of %d cells; left out: %s", n_cells, n_cells + sum(dropped.values()), left_out)
@@ -265,7 +263,7 @@ def _kept_genes(stats: GroupStatistics, settings: PrototypeSettings, notes: list
     detected = int((seen_in > 0).sum())
     advice = (
         f"of {detected} detected genes {int(kept.sum())} are in at least {settings.min_cells} of the {n_cells} cells; "
-        f"for so few cells use PrototypeSettings(min_cells={suggested_min_cells(n_cells)})"
+        f"for so few cells set min_cells to {suggested_min_cells(n_cells)}"
     )
     if not kept.any():
         raise PrototypesError(f"No gene is left: {advice}.")
