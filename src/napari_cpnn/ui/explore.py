@@ -24,9 +24,11 @@ from napari_cpnn.ui import recent_models
 from napari_cpnn.ui.cell_type_list import CellTypeList
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.explore_session import ExploreSession
+from napari_cpnn.ui.export_dialog import ExportButton
 from napari_cpnn.ui.gene_box import GeneBox
 from napari_cpnn.ui.look_box import LookBox
 from napari_cpnn.ui.parts import bold_label, line, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.preferences import preferences
 from napari_cpnn.ui.slide_layers import path_of
 from napari_cpnn.ui.words import model_card, model_label, slide_label
 
@@ -44,12 +46,15 @@ class Explore(Dock):
     napari_viewer
         Handed over by napari.
     settings
-        How live maps are made.
+        How live maps are made; by default as the user's preferences say when a map begins.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer, settings: MappingSettings | None = None) -> None:
         super().__init__(napari_viewer, "explore")
-        self.session = ExploreSession(napari_viewer, self.background, self.notify, settings)
+        chosen = preferences(self.notify)
+        self._settings = settings
+        self.session = ExploreSession(napari_viewer, self.background, self.notify, self._mapping_settings)
+        self.state.set_look(colormap=chosen.look.colormap)
         self.controller = self.session.controller
         self._filling = False
         self._build()
@@ -62,6 +67,9 @@ class Explore(Dock):
     def is_settled(self) -> bool:
         """Whether the present view is mapped and painted."""
         return self.session.is_settled()
+
+    def _mapping_settings(self) -> MappingSettings:
+        return preferences(self.notify).mapping if self._settings is None else self._settings
 
     # -- layout --------------------------------------------------------------------------------------------
 
@@ -111,7 +119,8 @@ class Explore(Dock):
         column.addLayout(self.first_row("Slide", self.slide))
         column.addWidget(self.mpp_row)
         column.addLayout(row(bold_label("Model"), self.model, self.info))
-        column.addLayout(row(self.live, self.whole, spacer()))
+        self.export = ExportButton(self.viewer, self.background)
+        column.addLayout(row(self.live, self.whole, spacer(), self.export))
         column.addWidget(self.progress)
         column.addWidget(self.message)
 
@@ -162,6 +171,8 @@ class Explore(Dock):
         """Stop mapping and take our layers away."""
         for source in self._layer_events:
             source.disconnect(self._layers_changed)
+        if viewer_lives:
+            self.export.end()
         self.session.close(viewer_lives=viewer_lives)
         self.state.history.forget()  # of choices that nobody is there to take back
 

@@ -42,7 +42,7 @@ class ExploreController:
     notify
         Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
     settings
-        How live maps are made.
+        Says how maps are made, whenever one begins.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class ExploreController:
         state: ExploreState,
         background: Background,
         notify: Callable[[CpnnError], None],
-        settings: MappingSettings | None = None,
+        settings: Callable[[], MappingSettings] = MappingSettings,
     ) -> None:
         self.state = state
-        self.settings = settings or MappingSettings()
+        self._settings = settings
         self._background = background
         self._tasks = Tasks(background, notify, self._update_message)
         self._viewport: Viewport | None = None
@@ -313,7 +313,7 @@ class ExploreController:
         self._update_message()
         if slide is None or model is None or slide.mpp is None:
             return
-        settings = self.settings
+        settings = self._settings()
 
         def build() -> LiveMapper:
             from napari_cpnn.mapping import LiveMapper  # torch

@@ -38,10 +38,8 @@ class ExploreSession:
     ----------
     viewer
         napari's viewer, or the proxy that plugins get.
-    background, notify
+    background, notify, settings
         As for :class:`ExploreController`.
-    settings
-        How live maps are made.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class ExploreSession:
         viewer: ViewerModel,
         background: QtBackground,
         notify: Callable[[CpnnError], None],
-        settings: MappingSettings | None = None,
+        settings: Callable[[], MappingSettings],
     ) -> None:
         self.viewer = viewer
         self.state: ExploreState = state_of(viewer)

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 _LONG_WORD = re.compile(r"\S{25,}")
+_BREAK = "\u200b"  # a space of no width
 _PLACE_TO_BREAK = re.compile(r"[/_.,:-]")
 
 
@@ -64,7 +65,11 @@ class TextLabel(QLabel):
         self.setWordWrap(True)
 
     def setText(self, text: str) -> None:  # noqa: N802 (Qt's name)
-        super().setText(_LONG_WORD.sub(lambda word: _PLACE_TO_BREAK.sub("\\g<0>\u200b", word[0]), text))
+        super().setText(_LONG_WORD.sub(lambda word: _PLACE_TO_BREAK.sub(f"\\g<0>{_BREAK}", word[0]), text))
+
+    def text(self) -> str:
+        """What was set, without the places to break."""
+        return str(super().text()).replace(_BREAK, "")
 
 
 def text_label() -> QLabel:
