@@ -217,6 +217,23 @@ def test_thirty_types_fit_and_no_name_is_cut(open_dock, wait, tmp_path, qtbot):
     assert view.names.defaultSectionSize() >= 8
     assert dock.notes.isHidden()
     assert rows(dock.types)[0][1:] == ["5", "–"]
+    # What is painted: the shade of each cell in sight, and names beside and above them.
+    picture = view.grab().toImage()
+    heat = view.heat_model
+    for row, column in ((1, 0), (1, 5), (7, 2)):
+        at = view.viewport().mapTo(view, view.visualRect(heat.index(row, column)).center())
+        assert picture.pixelColor(at).name() == heat.color(heat.index(row, column)).name()
+    assert heat.color(heat.index(1, 0)).name() == "#fde725"  # a marker of the first type
+    for head in (view.names, view.verticalHeader()):
+        colors = {head.grab().toImage().pixelColor(x, y).name() for x in range(0, 60, 2) for y in range(0, 60, 2)}
+        assert len(colors) > 3
+    dock.controller.select_type(names[10])
+    assert view.names.selected == names[10]
+    first = view.rowAt(1)
+    assert heat.heat.marked[first] == dock.controller.selected
+    dock.controller.show_gene(next(gene for gene in protos.genes if gene not in heat.heat.genes))
+    assert heat.rowCount() == 151  # a row on top, in sight
+    assert view.rowAt(1) == 0
 
 
 def test_help_opens_its_page(open_dock):

@@ -170,7 +170,7 @@ class HeatMapView(QTableView):
         self._fit()
         if heat is None:
             return
-        if before is not None:
+        if before is not None and _markers(before) == _markers(heat):  # only the row of the gene came or went
             self.verticalScrollBar().setValue(at + (len(heat.genes) - len(before.genes)) * _ROW_PX)
         if new_type and not self._in_place and selected in heat.marked:
             row, column = heat.marked.index(selected), heat.cell_types.index(selected)
@@ -204,6 +204,11 @@ class HeatMapView(QTableView):
         if n:
             width = (self.viewport().width() - 1) // n
             self.names.setDefaultSectionSize(min(max(width, _LEAST_COLUMN_PX), _MOST_COLUMN_PX))
+
+
+def _markers(heat: HeatMap) -> tuple[str, ...]:
+    """The rows without the one of a gene that was asked for."""
+    return heat.genes[1:] if heat.marked[:1] == ("",) else heat.genes
 
 
 def _font(widget: QWidget, *, bold: bool, pixels: int = _FONT_PX) -> QFont:
