@@ -44,12 +44,11 @@ def controller(state, later):
 
 
 @pytest.mark.parametrize("key", BY_KEY)
-@pytest.mark.parametrize("area", [None, Rect(0.0, 0.0, 90.0, 90.0)])
-def test_every_kind_is_written_and_says_where(controller, later, tmp_path, key, area):
+def test_every_kind_is_written_and_says_where(controller, later, tmp_path, key):
     kind = BY_KEY[key]
-    for genes in kind.genes:
+    for genes in kind.genes[:2]:
         path = tmp_path / f"{genes}{kind.endings[0]}"
-        controller.export(Request(kind, path, genes, f"{GENES[1]}, {GENES[2].lower()}", area))
+        controller.export(Request(kind, path, genes, f"{GENES[1]}, {GENES[2].lower()}", dpi=60))
         assert controller.running
         assert controller.message == f"Writing {path.name} ..."
         later.run()
@@ -68,6 +67,10 @@ def test_genes_that_are_written(controller, later, tmp_path):
 
     assert columns("shown") == [GENES[0]]
     assert columns("all") == list(GENES)
+    path = tmp_path / "b.csv"
+    controller.export(Request(BY_KEY["csv"], path, "shown", area=Rect(0.0, 0.0, 90.0, 90.0)))
+    later.run()
+    assert pd.read_csv(path).x_um.max() < 90
     assert columns("some", "gene3  GENE1\nGENE3") == [GENES[3], GENES[1]]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,10 +43,13 @@ def test_a_figure_of_the_view_and_a_table_of_a_region(dock, dialog, wait, tmp_pa
     assert dialog.isVisible()
     dialog.path.setText(str(tmp_path / "fig.svg"))
     dialog.area.setCurrentText("the present view")
+    dialog.width.setCurrentIndex(1)
     dialog.start.click()
     wait(lambda: not dialog.controller.running)
     assert said(dialog).startswith(f"Written: {tmp_path / 'fig.svg'} (1 panel")
-    assert "research use only" in (tmp_path / "fig.svg").read_text()
+    text = (tmp_path / "fig.svg").read_text()
+    assert "research use only" in text
+    assert float(re.search(r'width="([\d.]+)pt"', text).group(1)) == pytest.approx(88 / 25.4 * 72, abs=1)
     assert dialog.folder.isVisible()
     # A region that is drawn on any layer of shapes can be chosen by its name.
     square = np.array([[200.0, 200.0], [200.0, 500.0], [500.0, 500.0], [500.0, 200.0]])
@@ -62,20 +67,13 @@ def test_a_figure_of_the_view_and_a_table_of_a_region(dock, dialog, wait, tmp_pa
     assert table.y_um.between(200, 500).all()
 
 
-def test_names_are_asked_for_only_when_they_are_needed(dialog):
-    dialog.kind.setCurrentIndex(BY_KEY["figure"])
-    assert not dialog.names.isVisible()
-    dialog.genes.setCurrentIndex(dialog.genes.findData("some"))
-    assert dialog.names.isVisible()
+def test_mistakes_are_said_and_files_are_asked_about(dialog, wait, tmp_path, monkeypatch):
     dialog.kind.setCurrentIndex(BY_KEY["csv"])
-    assert dialog.genes.currentData() == "some"  # what makes sense for both stays
-    dialog.kind.setCurrentIndex(BY_KEY["map"])
-    assert not dialog.genes.isEnabled()
-
-
-def test_a_file_that_is_there_is_asked_about(dialog, wait, tmp_path, monkeypatch):
+    dialog.path.setText(str(tmp_path / "no" / "a.csv"))
+    dialog.start.click()
+    wait(lambda: not dialog.controller.running)
+    assert "does not exist" in said(dialog)
     (tmp_path / "a.csv").write_text("mine")
-    dialog.kind.setCurrentIndex(BY_KEY["csv"])
     dialog.path.setText(str(tmp_path / "a.csv"))
     monkeypatch.setattr(dialog, "_may_replace", lambda _path: False)
     dialog.start.click()
@@ -83,28 +81,28 @@ def test_a_file_that_is_there_is_asked_about(dialog, wait, tmp_path, monkeypatch
     monkeypatch.setattr(dialog, "_may_replace", lambda _path: True)
     dialog.start.click()
     wait(lambda: not dialog.controller.running)
+    assert said(dialog).startswith("Written:")
     assert (tmp_path / "a.csv").read_text() != "mine"
 
 
-def test_a_problem_is_said_and_the_dialog_still_works(dialog, wait, tmp_path):
-    dialog.kind.setCurrentIndex(BY_KEY["csv"])
-    dialog.path.setText(str(tmp_path / "no" / "a.csv"))
-    dialog.start.click()
-    wait(lambda: not dialog.controller.running)
-    assert "does not exist" in dialog.message.text()
-    dialog.path.setText(str(tmp_path / "a.csv"))
-    dialog.start.click()
-    wait(lambda: not dialog.controller.running)
-    assert dialog.message.text().startswith("Written:")
-
-
-def test_without_a_map_it_says_so(explore, qtbot):
-    dock = explore()
+def test_without_a_map_it_says_so_and_asks_for_what_each_kind_needs(explore, qtbot):
+    dock = explore(show=True)
     button = ExportButton(dock.viewer, dock.background)
     qtbot.addWidget(button)
     button.click()
-    assert "no map yet" in button.dialog.message.text()
-    assert not button.dialog.start.isEnabled()
+    dialog = button.dialog
+    assert "no map yet" in said(dialog)
+    assert not dialog.start.isEnabled()
+    dialog.kind.setCurrentIndex(BY_KEY["figure"])
+    assert not dialog.names.isVisible()
+    assert dialog.dpi.isVisible()
+    dialog.genes.setCurrentIndex(dialog.genes.findData("some"))
+    assert dialog.names.isVisible()
+    dialog.kind.setCurrentIndex(BY_KEY["csv"])
+    assert not dialog.dpi.isVisible()
+    assert dialog.genes.currentData() == "some"  # what makes sense for both stays
+    dialog.kind.setCurrentIndex(BY_KEY["map"])
+    assert not dialog.genes.isEnabled()
     button.end()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import uniform_filter
 
 from napari_cpnn.export.figure import Scene
 from napari_cpnn.geometry import Rect
@@ -27,15 +28,22 @@ def settings_of(state, **more) -> FigureSettings:
     return FigureSettings(colormap=look.colormap, low=low, high=high, opacity=look.opacity, smooth=look.smooth, **more)
 
 
-@pytest.mark.parametrize("kind", ["type", "gene", "dominant", "blend"])
-def test_each_cell_has_the_colour_of_the_screen(dock, kind):
+def test_each_cell_and_each_pixel_have_the_colour_of_the_screen(dock, qtbot):
+    """In one viewer, since opening it takes longest."""
     controller = dock.controller
-    {
+    for kind, show in {
         "type": lambda: controller.show_type("Stroma"),
         "gene": lambda: controller.show_gene("ERBB2"),
         "dominant": controller.show_dominant,
         "blend": lambda: controller.show_blend(["Epithelial", "Immune"]),
-    }[kind]()
+    }.items():
+        show()
+        check_cells(dock, kind)
+    for smooth in (True, False):
+        check_canvas(dock, qtbot, smooth)
+
+
+def check_cells(dock, kind):
     dock.session.overlays.paint_now()
     layer = dock.session.overlays.layer_of(kind)
     low, high = layer.contrast_limits
@@ -54,8 +62,7 @@ def test_each_cell_has_the_colour_of_the_screen(dock, kind):
     assert (alpha > 0.2).any()
 
 
-@pytest.mark.parametrize("smooth", [True, False])
-def test_a_figure_of_the_view_looks_as_the_canvas(dock, qtbot, smooth):
+def check_canvas(dock, qtbot, smooth):
     """Pixel by pixel, tissue and map: the canvas is drawn by the graphics card, the figure by us."""
     viewer = dock.viewer
     dock.state.set_look(smooth=smooth)
@@ -77,8 +84,6 @@ def test_a_figure_of_the_view_looks_as_the_canvas(dock, qtbot, smooth):
     inside = np.zeros((height, width), bool)
     inside[int(height / 2 - 150) : int(height / 2 + 150), int(width / 2 - 200) : int(width / 2 + 200)] = True
     # The canvas shows single pixels of a level of the slide, the figure their mean: compare what is coarser.
-    from scipy.ndimage import uniform_filter
-
     far = np.abs(uniform_filter(shot - picture, (9, 9, 1)))[inside]
     assert far.mean() < 2
     assert np.quantile(far, 0.99) < 8

@@ -137,3 +137,14 @@ def test_a_colour_chosen_in_the_dock_is_on_screen_and_can_be_taken_back(page):
     state.history.undo()
     assert news == ["#112233", "#445566", "#112233", COLORS[0]]
     assert page.colors.cell_types == ""
+
+
+def test_the_terminal_wins(page, monkeypatch, capsys):
+    from napari_cpnn.cli import main
+
+    given = []
+    monkeypatch.setattr("napari_cpnn.ui.launch.open_viewer", lambda _slide, **more: given.append(more["settings"]))
+    page.mapping.device, page.mapping.max_batch, page.colors.cell_types = "cuda", 8, "wrong"
+    assert main(["open", "slide.tif", "--device", "cpu"]) == 0
+    assert (given[0].device, given[0].max_batch) == ("cpu", 8)
+    assert "'wrong' is not a cell type and its colour" in capsys.readouterr().err

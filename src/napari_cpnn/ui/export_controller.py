@@ -88,6 +88,8 @@ class Request:
         Only this part, slide micrometres.
     overwrite
         Whether a file that is there may be replaced.
+    width_mm, dpi
+        Of a figure, as in :class:`FigureSettings`.
     """
 
     kind: Format
@@ -96,6 +98,8 @@ class Request:
     typed: str = ""
     area: Area | None = None
     overwrite: bool = False
+    width_mm: float | None = None
+    dpi: int = 300
 
 
 class ExportController:
@@ -214,7 +218,7 @@ class ExportController:
         if kind.key == "map":
             return lambda: _write_map(cmap, request)
         names = self._names_of(request, cmap)
-        settings = ExportSettings(figure=self._figure_settings(request.genes))
+        settings = ExportSettings(figure=self._figure_settings(request))
         if kind.key == "figure":
             return lambda: _draw(cmap, slide, request, names or ["dominant"], settings.figure)
         genes = [str(name) for name in names]
@@ -243,13 +247,13 @@ class ExportController:
             return [shown]
         return [shown.gene] if shown.gene else []
 
-    def _figure_settings(self, genes: str) -> FigureSettings:
+    def _figure_settings(self, request: Request) -> FigureSettings:
         """As on screen: its range for what is on screen, a fixed one for everything."""
         look, shown, slide, model = self.state.look, self.state.shown, self.state.slide, self.state.model
         fixed = None
         if look.range_mode == "manual":
             fixed = look.manual
-        elif genes == "shown" and shown is not None and shown.has_range:
+        elif request.genes == "shown" and shown is not None and shown.has_range:
             fixed = self.state.limits
         memory = self.state.memory
         path = Path(memory.model) if memory is not None and memory.model else None
@@ -261,6 +265,8 @@ class ExportController:
             high=None if fixed is None else max(fixed[1], fixed[0] + 1e-6),
             opacity=look.opacity,
             smooth=look.smooth,
+            width_mm=request.width_mm,
+            dpi=request.dpi,
             title=title,
         )
 

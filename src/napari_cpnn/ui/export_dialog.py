@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QDialog,
     QFileDialog,
     QFormLayout,
+    QLabel,
     QLineEdit,
     QMessageBox,
     QProgressBar,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _NEWS_MS = 150
 _VIEW = "the present view"
+_WIDTHS = {"by the number of panels": None, "88 mm, one column": 88.0, "180 mm, two columns": 180.0}
+_DPI = (150, 300, 600)
 
 
 class ExportDialog(QDialog):
@@ -63,7 +66,7 @@ class ExportDialog(QDialog):
         self.controller.changed.connect(self._update)
         self.refresh()
 
-    def _build(self) -> None:
+    def _build_choices(self) -> None:
         self.kind = QComboBox()
         for kind in KINDS:
             self.kind.addItem(kind.name, kind)
@@ -73,10 +76,26 @@ class ExportDialog(QDialog):
         self.names = NamesEdit()
         self.names.setToolTip("names, apart by commas; a list of genes can be pasted")
         self.area = slim_combo("only patches whose centre lies in this part; what is not mapped yet is not written")
+        self.width = QComboBox()
+        for text, width in _WIDTHS.items():
+            self.width.addItem(text, width)
+        self.width.setToolTip("width of the figure; its text keeps its size of 7 pt")
+        self.dpi = QComboBox()
+        for dpi in _DPI:
+            self.dpi.addItem(f"{dpi} dpi", dpi)
+        self.dpi.setCurrentIndex(_DPI.index(300))
+        self.dpi.setToolTip("pixels per inch: 150 for slides, 300 for print, 600 for posters")
         self.path = QLineEdit()
         self.path.setToolTip("the file or folder that is written; it appears when it is complete")
         self.browse = button("...", "choose folder and name")
         self.browse.setFixedWidth(36)
+        self._size = QWidget()
+        self._size.setLayout(row(self.width, self.dpi))
+        self._size_label = QLabel("Size")
+        self._choices = (self.kind, self.genes, self.names, self.area, self._size, self.path, self.browse)
+
+    def _build(self) -> None:
+        self._build_choices()
         self.progress = QProgressBar()
         self.progress.setRange(0, 1000)
         self.progress.setTextVisible(False)
@@ -92,6 +111,7 @@ class ExportDialog(QDialog):
         form.addRow("What", self.kind)
         form.addRow("Shows", row(self.genes, self.names))
         form.addRow("Part", self.area)
+        form.addRow(self._size_label, self._size)
         form.addRow("File", row(self.path, self.browse))
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         column = QVBoxLayout(self)
@@ -143,6 +163,8 @@ class ExportDialog(QDialog):
         if chosen in kind.genes:
             self.genes.setCurrentIndex(kind.genes.index(chosen))
         self.genes.blockSignals(False)
+        for widget in (self._size, self._size_label):
+            widget.setVisible(kind.key == "figure")
         self.names.set_names(self.controller.names(kind))
         text = self.path.text()
         default = self.controller.default_path(kind)
@@ -176,7 +198,8 @@ class ExportDialog(QDialog):
         if overwrite and not self._may_replace(path):
             return
         area = self._view() if self.area.currentText() == _VIEW else self.area.currentData()
-        self.controller.export(Request(kind, path, self.genes.currentData(), self.names.text(), area, overwrite))
+        genes, width, dpi = (box.currentData() for box in (self.genes, self.width, self.dpi))
+        self.controller.export(Request(kind, path, genes, self.names.text(), area, overwrite, width, dpi))
         self._update()
 
     def _view(self) -> Area | None:
@@ -203,7 +226,7 @@ class ExportDialog(QDialog):
         self.start.setEnabled(not running and self.state.map is not None)
         self.cancel.setEnabled(running)
         self.folder.setVisible(controller.written is not None)
-        for widget in (self.kind, self.genes, self.names, self.area, self.path, self.browse):
+        for widget in self._choices:
             widget.setEnabled(not running)
         if len(self.kind.currentData().genes) < 2:
             self.genes.setEnabled(False)
