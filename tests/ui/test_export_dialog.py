@@ -118,3 +118,14 @@ def test_ten_thousand_names_are_quick(qtbot):
     assert completer.setCurrentRow(0)
     assert completer.currentCompletion() == "ERBB2, GENE999, "
     qtbot.keyClick(edit, Qt.Key.Key_Escape)
+
+
+def test_a_viewer_that_goes_ends_what_is_being_written(dialog, wait, tmp_path):
+    """Without touching widgets, which may be gone already."""
+    button = dialog.parent()
+    dialog.kind.setCurrentIndex(BY_KEY["csv"])
+    dialog.path.setText(str(tmp_path / "a.csv"))
+    dialog.start.click()
+    button.end(viewer_lives=False)
+    button._background.close(wait=True)
+    assert not list(tmp_path.glob(".*"))

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui import recent_models
 from napari_cpnn.ui.cell_type_list import CellTypeList
+from napari_cpnn.ui.color_choice import ask_color
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.explore_session import ExploreSession
 from napari_cpnn.ui.export_dialog import ExportButton
@@ -156,6 +157,7 @@ class Explore(Dock):
         self.whole.toggled.connect(self.controller.map_whole_slide)
         self.types.chosen.connect(self.controller.show_type)
         self.types.checked_changed.connect(self._checked_changed)
+        self.types.color_wanted.connect(lambda name: ask_color(self, self.state, name))
         self.show_group.buttonClicked.connect(self._show_clicked)
         self.gene.chosen.connect(self._gene_chosen)
         state.slide_changed.connect(self._slide_changed)
@@ -171,8 +173,7 @@ class Explore(Dock):
         """Stop mapping and take our layers away."""
         for source in self._layer_events:
             source.disconnect(self._layers_changed)
-        if viewer_lives:
-            self.export.end()
+        self.export.end(viewer_lives=viewer_lives)
         self.session.close(viewer_lives=viewer_lives)
         self.state.history.forget()  # of choices that nobody is there to take back
 

@@ -272,8 +272,12 @@ class ExportButton(QPushButton):
         self.dialog.show()
         self.dialog.raise_()
 
-    def end(self) -> None:
-        """The dock is closed: what is being written is ended."""
-        if self.dialog is not None:
+    def end(self, *, viewer_lives: bool = True) -> None:
+        """The dock is closed: what is being written is ended; without a viewer no widget is touched."""
+        if self.dialog is None:
+            return
+        if viewer_lives:
             self.dialog.end()
             self.dialog = None
+        else:
+            self.dialog.controller.close()
