@@ -362,7 +362,7 @@ def test_a_slide_of_unknown_pixel_size(world, tmp_path):
         to_figure(world.cmap, tmp_path / "a.png", slide=world.slide.with_mpp(None))
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.csv", "a.geojson", "a.ome.zarr", "a.h5ad"])
+@pytest.mark.parametrize("name", ["a.png", "a.csv", "a.geojson", "a.ome.zarr", "a.h5ad", "a.zarr"])
 def test_an_export_tells_how_far_it_is_and_can_be_ended(world, tmp_path, name):
     shares = []
     with reporting(shares.append):

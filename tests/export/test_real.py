@@ -10,6 +10,8 @@ import pytest
 
 import napari_cpnn as nc
 from fakes import GENES, ColorModel
+from napari_cpnn.export.figure import Scene
+from napari_cpnn.painting import Shown
 from napari_cpnn.samples import her2st_section, sample_folder
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.spots import open_sample
@@ -63,12 +65,23 @@ def test_a_real_section_lies_under_its_spots(shared_data, squidpy, tmp_path):
         cmap = nc.predict_map(slide, ColorModel().eval(), settings=settings)
         table = nc.to_anndata(cmap, slide=slide)
         sdata = nc.to_spatialdata(cmap, tmp_path / "c4.zarr", slide=slide)
+        scene = Scene(cmap, slide, None)
+        tissue = scene.tissue((round(scene.rect.height / 8), round(scene.rect.width / 8)))
+        shown = scene.panel(Shown("gene", (GENES[0],)), tissue, nc.FigureSettings(value_range="full", low=-9.0)).picture
     assert list(table.var_names) == list(GENES)
     assert np.mean(under_the_cells(table) > 0.1) > 0.9
     steps = spots.obsm["spatial"][:, None] - table.obsm["spatial"][None]
     inside = (np.abs(steps) <= 224.0 / np.array(slide.mpp[::-1]) / 2).all(axis=-1).sum(axis=1)
     assert inside.max() == 1  # no two cells overlap
     assert inside.mean() > 0.85  # spots at the rim have less tissue than a patch needs
+    # In the figure, what is coloured is the tissue, and under the spots.
+    colored = (shown != tissue).any(axis=-1)
+    um = spots.obsm["spatial"][:, ::-1] * slide.mpp - (scene.rect.y0, scene.rect.x0)
+    row, col = np.floor(um / 8).astype(int).T
+    assert colored[row, col].mean() > 0.85
+    saturation = (tissue.max(axis=-1).astype(float) - tissue.min(axis=-1)) / tissue.max(axis=-1)
+    assert np.mean(saturation[colored] > 0.1) > 0.8
+    assert 0 < colored.mean() < 0.7
     squares = sdata["5714_HE_BT_D2_patches"]
     side = squares.geometry.iloc[0].bounds
     assert side[2] - side[0] == pytest.approx(224.0 / slide.mpp[1])
