@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from napari_cpnn.export import to_figure
@@ -24,6 +25,7 @@ from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import FigureSettings, MappingSettings
 from napari_cpnn.slides import open_slide
 from napari_cpnn.training.job import SampleFiles
+from napari_cpnn.ui.compare import Compare
 from napari_cpnn.ui.explore import Explore
 from napari_cpnn.ui.finetune import FineTune
 from napari_cpnn.ui.launch import pump, save_screenshot, start_viewer, wait_until_mapped
@@ -45,6 +47,8 @@ def look_at(viewer, view: tuple[float, float, float]) -> None:
 
 CLOSE = (2400.0, 1450.0, 1900.0)  # centre (y, x) and height of a view of the sample, um
 
+SPOTS_VIEW = (2000.0, 1600.0, 2900.0)
+
 #: Name of the picture, view (None: all of it), and what to do in the dock.
 SCENES: dict[str, tuple[tuple[float, float, float] | None, Callable[[Explore], None]]] = {
     "explore": (CLOSE, lambda dock: dock.controller.show_type("Cancer Epithelial")),
@@ -62,7 +66,7 @@ OUTLINES = {
 
 
 #: All pictures of the window, and those that are made without it.
-ON_SCREEN = ("coarse", *SCENES, *REGION_SCENES, "prototypes", "finetune")
+ON_SCREEN = ("coarse", *SCENES, "compare", *REGION_SCENES, "prototypes", "finetune")
 APART = ("figure", "preferences")
 
 #: Panels of the figure, and its resolution; a paper has 300.
@@ -122,6 +126,8 @@ def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) ->
             region_pictures(viewer, dock, [name for name in names if name in REGION_SCENES], folder)
         if "prototypes" in names:
             prototypes_picture(viewer, dock, folder)
+        if "compare" in names:
+            compare_picture(viewer, dock, folder)
         if "finetune" in names:
             fine_tune_picture(viewer, dock, folder)
         viewer.close()
@@ -171,6 +177,27 @@ def prototypes_picture(viewer, explore: Explore, folder: Path) -> None:
     dock.tabs.setCurrentIndex(1)
     pump(1.0)
     save_small(viewer, folder / "prototypes.png")
+    dock.shut_down()
+
+
+def compare_picture(viewer, explore: Explore, folder: Path) -> None:
+    """Measured spots over the map of the same gene, some of them selected in the chart."""
+    dock = Compare(viewer)
+    viewer.window.add_dock_widget(dock, name="Compare (napari-cpnn)", area="right", tabify=True)
+    wait_until_mapped(viewer, explore)
+    look_at(viewer, SPOTS_VIEW)
+    explore.controller.show_gene("ERBB2")
+    dock.spots.open(sample_folder() / SAMPLE_FILES["spots"])
+    while dock.controller.message or dock.controller.scores is None:
+        pump(0.1)
+    pair = dock.controller.pair
+    top = float(np.quantile(pair.measured, 0.9))
+    dock.scatter.lasso(np.array([(top, -1.0), (9.0, -1.0), (9.0, 9.0), (top, 9.0)]))
+    wait_until_mapped(viewer, explore)
+    while not dock.scatter.is_settled:
+        pump(0.1)
+    pump(1.0)
+    save_small(viewer, folder / "compare.png")
     dock.shut_down()
 
 

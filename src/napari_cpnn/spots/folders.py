@@ -106,7 +106,7 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
         inside = slide_of_spatialdata(Path(source))
         if inside is not None:
             return inside
-    perhaps = []
+    perhaps: list[Slide] = []
     for path in _pictures(Path(source).resolve()):
         try:
             slide = open_slide(path)

@@ -95,6 +95,7 @@ class SpotsBox(QWidget):
         self.spots_layer.borrow(layer if is_ours(layer) and type(layer).__name__ == "Points" else None)
         if is_ours(layer):
             controller.use_spots(spots_of_layer(layer, slide_layer, mpp), source_of(layer))
+            self._remember()
         else:
             controller.take_spots(layer.name, lambda: spots_of_layer(layer, slide_layer, mpp))
 
@@ -122,8 +123,15 @@ class SpotsBox(QWidget):
 
     def _slide_changed(self) -> None:
         """Where the shapes of another plugin lie on the slide depends on the slide."""
+        self._remember()
         if self._taken is not None and not is_ours(self._taken) and self._taken in self.viewer.layers:
             self.take(self._taken)
+
+    def _remember(self) -> None:
+        """Spots that were dropped come back with their slide as those that were opened here."""
+        source = None if self._taken is None else source_of(self._taken)
+        if source is not None:
+            self.controller.state.remember(spots=(str(source),))
 
     # -- files ---------------------------------------------------------------------------------------------
 
