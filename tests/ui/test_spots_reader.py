@@ -258,8 +258,15 @@ def test_points_that_the_user_selects_are_told_and_those_of_the_chart_stand_out(
 
 
 def test_a_real_folder_is_read(shared_data: Path) -> None:
-    (layer,) = add(ViewerModel(), shared_data / "visium-human-breast-10x-subset")
+    picture, layer = add(ViewerModel(), shared_data / "visium-human-breast-10x-subset")
     table = read_spots(shared_data / "visium-human-breast-10x-subset")
     assert len(layer.data) == table.n_obs == 338
     nearest = np.sort(np.linalg.norm(layer.data[:, None] - layer.data[None], axis=2), axis=1)[:, 1]
     assert np.median(nearest) == pytest.approx(100, rel=0.02)  # um: the pitch of Visium
+    # There is no slide, so the small picture shows the tissue; its pixels under the spots are those of Space Ranger.
+    assert not is_slide_layer(picture)
+    (library,) = table.uns["spatial"].values()
+    on_picture = table.obsm["spatial"][:, ::-1] * library["scalefactors"]["tissue_hires_scalef"]
+    index = np.array([picture.world_to_data(point) for point in layer.data])
+    np.testing.assert_allclose(index + 0.5, on_picture, atol=0.05)
+    assert picture.data[tuple(np.rint(index).astype(int).T)].mean() < picture.data.mean() - 20  # tissue is darker

@@ -20,13 +20,16 @@ PATH_KEY = "slide_path"
 """Where our reader leaves the path in ``layer.metadata`` (a sample has no ``layer.source.path``)."""
 
 
+SMALL_KEY = "small_copy_of_slide"
+"""Marks the small picture that Space Ranger leaves of a slide: it shows where spots lie, and is too coarse to map."""
+
 #: What an affine map does to these tells what it does to all.
 _FRAME = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 
 
 def is_slide_layer(layer: Layer) -> bool:
     """Whether a layer can be a slide: an RGB(A) image, two-dimensional, of whole numbers."""
-    if not getattr(layer, "rgb", False) or layer.ndim != 2:
+    if not getattr(layer, "rgb", False) or layer.ndim != 2 or SMALL_KEY in layer.metadata:
         return False
     return np.issubdtype(np.dtype(level_arrays(layer)[0].dtype), np.integer)
 

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from napari_cpnn.geometry import Mpp
 from napari_cpnn.spots import SpotsSource, estimate_mpp, find_slide, find_spots, read_spots
 from napari_cpnn.ui.background import while_screen_lives
 from napari_cpnn.ui.reader import LayerData, slide_layer
-from napari_cpnn.ui.slide_layers import is_slide_layer, mpp_of_layer, path_of
+from napari_cpnn.ui.slide_layers import SMALL_KEY, is_slide_layer, mpp_of_layer, path_of
 from napari_cpnn.ui.spot_tables import points_of
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ def get_spots_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
 
 def read_spot_layers(path: Paths) -> list[LayerData]:
     """A points layer per table of spots, above its slide when that is at hand and not on screen yet.
+
+    Without a slide, on screen or on disk, the small picture that Space Ranger left is shown.
 
     Of a Visium HD run the largest bins are read; the Compare dock offers the others.
     """
@@ -54,10 +59,34 @@ def _layers(source: SpotsSource) -> list[LayerData]:
     else:
         under = under or (shown[0] if len(shown) == 1 else None)
         mpp = implied if under is None else mpp_of_layer(under)
+    if not layers and under is None:
+        layers += _small_picture(spots, source.name, mpp)
     if under is not None and mpp is None:  # a slide in pixels: so are the spots
         under = None
     keywords = points_of(spots, source.path, source.name, (under, mpp))
     return [*layers, (keywords.pop("data"), keywords, "points")]
+
+
+def _small_picture(spots: AnnData, name: str, mpp: Mpp | None) -> list[LayerData]:
+    """The small copy that Space Ranger made of the slide, where the spots are: better than spots on nothing."""
+    for library in dict(spots.uns.get("spatial", {})).values():
+        images, factors = dict(library.get("images", {})), dict(library.get("scalefactors", {}))
+        for size in ("hires", "lowres"):
+            factor = factors.get(f"tissue_{size}_scalef")
+            if size not in images or not factor:
+                continue
+            pixel = np.asarray(mpp or (1.0, 1.0)) / float(factor)
+            first = pixel / 2 if mpp is not None else pixel / 2 - 0.5
+            keywords = {
+                "name": f"{name}, small picture",
+                "rgb": True,
+                "scale": pixel,
+                "translate": first,
+                "units": ("pixel", "pixel") if mpp is None else ("um", "um"),
+                "metadata": {SMALL_KEY: True},
+            }
+            return [(images[size], keywords, "image")]
+    return []
 
 
 def _has_screen() -> bool:
