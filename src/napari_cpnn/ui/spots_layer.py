@@ -82,6 +82,7 @@ class SpotsLayer:
                 border_width=_THIN,
                 border_color=np.array(_BORDER),
                 face_color=_PLAIN,
+                antialiasing=0,  # it spreads the border by a pixel, which is all of a spot on a whole slide
                 units=slide_layer.units,
                 metadata={SPOTS_KEY: True},
             )
