@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from napari_cpnn.errors import GenesError, SpotsError
 from napari_cpnn.spots import expression
+from napari_cpnn.spots.quality import summarise_genes
 
 COUNTS = np.array([[1, 3, 0], [0, 0, 0], [10, 0, 30]], dtype=np.int32)
 
@@ -47,3 +48,15 @@ def test_sentences() -> None:
     del bare.layers["counts"]
     with pytest.raises(SpotsError, match="no raw counts in layers"):
         expression(bare)
+
+
+def test_genes_are_summarised_over_the_spots_that_have_counts() -> None:
+    counts = np.random.default_rng(0).poisson(0.8, (30, 7))
+    counts[4] = 0
+    spots = AnnData(sp.csr_matrix(counts), var=pd.DataFrame(index=list("ABCDEFG")))
+    spots.layers["counts"] = spots.X
+    table = summarise_genes(spots)
+    kept = np.delete(np.arange(30), 4)
+    np.testing.assert_allclose(table["mean_expression"], expression(spots)[kept].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(table["detected"], (counts[kept] > 0).mean(axis=0))
+    assert list(table.index) == list("ABCDEFG")

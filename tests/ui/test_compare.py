@@ -17,6 +17,7 @@ from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.regions import Region
 from napari_cpnn.samples import sample_folder
 from napari_cpnn.slides import Slide
+from napari_cpnn.spots import expression
 from napari_cpnn.ui.compare_controller import CompareController
 from napari_cpnn.ui.gene_table import GeneTable
 from napari_cpnn.ui.spot_tables import has_table
@@ -195,6 +196,28 @@ def test_counts_and_genes_need_no_model(setup, sample) -> None:
     np.testing.assert_array_equal(controller.values_of_all("genes"), (spots.layers["counts"].toarray() > 0).sum(axis=1))
     assert controller.limits("counts")[1] > controller.limits("counts")[0]
     assert not len(controller.values_of_all("measured"))
+
+
+def test_genes_can_be_looked_at_before_there_is_a_model(setup, sample) -> None:
+    controller, state, _, _ = setup
+    slide, spots, model = sample
+    controller.use_spots(spots)  # nor a slide
+    assert list(controller.measured.index) == list(spots.var_names)
+    gene = spots.var_names[7]
+    controller.choose_gene(gene)
+    assert (controller.gene_alone, controller.gene) == (gene, "")
+    np.testing.assert_allclose(controller.values_of_all("measured"), expression(spots, [gene])[:, 0])
+    assert not len(controller.values("predicted"))
+    low, high = controller.limits("measured")
+    assert low < high
+    assert "there is no prediction yet" in controller.gene_text()
+    assert state.shown is None
+    state.set_slide(object(), slide)
+    state.set_model(model)
+    assert (controller.gene_alone, controller.gene) == ("", gene)  # now with its prediction
+    assert controller.pair.name == gene
+    state.set_model(None)
+    assert controller.gene_alone == gene
 
 
 def test_spots_that_were_not_compared_have_no_value(compared) -> None:

@@ -15,6 +15,7 @@ from napari_cpnn.geometry import FloatArray, Mpp
 from napari_cpnn.spots.array import fit_array
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -50,6 +51,29 @@ def expression(spots: AnnData, genes: Sequence[str] | None = None) -> npt.NDArra
     factors = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
     values: npt.NDArray[np.float32] = (sp.diags(factors) @ counts).toarray().astype(np.float32)
     return np.log1p(values, out=values)
+
+
+def summarise_genes(spots: AnnData) -> pd.DataFrame:
+    """How much of each gene was measured, without making the table dense.
+
+    Returns
+    -------
+    DataFrame
+        Index ``gene``; ``mean_expression``, log1p of counts per 10,000, and ``detected``, the share of spots with a
+        count, both over the spots that have counts at all.
+    """
+    import pandas as pd
+
+    counts = counts_matrix(spots)
+    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    n = max(int((totals > 0).sum()), 1)
+    factors = np.divide(1e4, totals, out=np.zeros_like(totals), where=totals > 0)
+    logs = (sp.diags(factors) @ counts).log1p()
+    columns = {
+        "mean_expression": np.asarray(logs.sum(axis=0)).ravel() / n,
+        "detected": np.asarray((counts > 0).sum(axis=0)).ravel() / n,
+    }
+    return pd.DataFrame(columns, index=pd.Index(list(spots.var_names), name="gene"))
 
 
 def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:

@@ -183,21 +183,23 @@ class Compare(Dock):
     # -- genes ---------------------------------------------------------------------------------------------
 
     def _compared_changed(self) -> None:
-        scores = self.controller.scores
-        self.table.set_scores(scores)
-        self.tabs.setTabText(0, "Genes" if scores is None else f"Genes ({len(scores):,})")
-        for widget in (self.save, self.table, self.score_regions, self.pick):
+        scores, measured = self.controller.scores, self.controller.measured
+        table = measured if scores is None else scores
+        self.table.set_scores(table)
+        self.table.setEnabled(table is not None)
+        self.tabs.setTabText(0, "Genes" if table is None else f"Genes ({len(table):,})")
+        for widget in (self.save, self.score_regions, self.pick):
             widget.setEnabled(scores is not None)
         self._place_spots()
         self._gene_changed()
 
     def _gene_changed(self) -> None:
         controller, quantity = self.controller, self.controller.quantity
-        self.table.select(controller.gene)
+        self.table.select(controller.gene or controller.gene_alone)
         self.gene_text.setText(controller.gene_text() or self._gene_hint())
         self.gene_text.setVisible(bool(self.gene_text.text()))
         for name in PAIRED:
-            self.quantities[name].setEnabled(controller.pair is not None)
+            self.quantities[name].setEnabled(len(controller.values(name)) > 0)
         for name in ("counts", "genes"):
             self.quantities[name].setEnabled(controller.spots is not None)
         self.quantities[quantity].setChecked(True)
@@ -208,7 +210,9 @@ class Compare(Dock):
     def _gene_hint(self) -> str:
         shown = self.state.shown
         if self.controller.compared is None:
-            return ""
+            return (
+                "" if self.controller.measured is None else "Choose a gene of the table to see where it was measured."
+            )
         if shown is not None and shown.kind == "gene":
             return f"{shown.name} was not measured here; choose a gene of the table."
         return "Choose a gene of the table, or a gene or cell type in the Explore dock."
@@ -223,13 +227,14 @@ class Compare(Dock):
         limits = controller.limits(quantity)
         look, pair = self.state.look, controller.pair
         like_map = quantity == "predicted" or (quantity == "measured" and controller.one_scale)
-        if like_map and look.range_mode == "manual":
+        if pair is not None and like_map and look.range_mode == "manual":
             limits = look.manual
         colors = _colors(values, limits, _DIFFERENCE if quantity == "difference" else look.colormap)
-        unit = _UNITS.get(quantity) or ("" if pair is None else pair.unit)
+        unit = _UNITS.get(quantity) or ("log1p CP10k" if pair is None else pair.unit)
         low, high = (f"{v:,.0f}" if quantity in _UNITS else painting.format_value(v, unit) for v in limits)
         self.range_text.setText(f"spots: {low} to {high} {unit}")
-        title = quantity if quantity not in PAIRED or pair is None else f"{pair.name} {quantity}"
+        name = controller.gene_alone if pair is None else pair.name
+        title = f"{name} {quantity}" if quantity in PAIRED else quantity
         self.spots_layer.paint(colors, f"Spots: {title}")
 
     def _quantity_clicked(self, clicked: Any) -> None:

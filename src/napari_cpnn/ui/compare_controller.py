@@ -14,7 +14,7 @@ from psygnal import Signal
 from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.files import whole_file
 from napari_cpnn.geometry import IntArray
-from napari_cpnn.ui.compare_words import pair_text
+from napari_cpnn.ui.compare_words import alone_text, pair_text
 from napari_cpnn.ui.spots_controller import SpotsController
 from napari_cpnn.ui.state import ExploreState, Shown
 
@@ -51,6 +51,8 @@ class CompareController(SpotsController):
         Predicted beside measured expression, see :func:`~napari_cpnn.training.predictions.predict_expression`.
     scores
         The table of :func:`~napari_cpnn.evaluate`, a row per gene.
+    measured
+        Mean and detection of every measured gene, while there is nothing to compare; see ``summarise_genes``.
     shares
         Cell types deconvolved from the compared spots with the model's prototypes; ``None`` until a type is on screen.
     """
@@ -62,6 +64,7 @@ class CompareController(SpotsController):
     def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
         self.compared: AnnData | None = None
         self.scores: pd.DataFrame | None = None
+        self.measured: pd.DataFrame | None = None
         self.shares: pd.DataFrame | None = None
         self.quantity: Quantity = "measured"
         self.one_scale = True
@@ -70,6 +73,7 @@ class CompareController(SpotsController):
         self._slides: dict[str, pd.DataFrame] = {}  # what the same model scored on slides that were shown before
         self._pair: tuple[Shown, SpotPair] | None = None
         self._depth: dict[Quantity, npt.NDArray[np.float32]] = {}
+        self._alone: tuple[str, npt.NDArray[np.float32]] | None = None
         super().__init__(state, background, notify)
         state.model_changed.connect(self._model_changed)
         state.shown_changed.connect(self._shown_changed)
@@ -144,9 +148,25 @@ class CompareController(SpotsController):
         """Rows ``(n,)`` in ``spots`` of the compared ones."""
         return np.empty(0, np.intp) if self.compared is None else self.compared.obs["row"].to_numpy().astype(np.intp)
 
+    @property
+    def gene_alone(self) -> str:
+        """A gene that is shown as it was measured, with nothing predicted beside it; else empty."""
+        return "" if self._alone is None or self.compared is not None else self._alone[0]
+
     def choose_gene(self, gene: str) -> None:
-        """Show a gene, on the map too."""
-        self.state.choose_shown(Shown("gene", (gene,)))
+        """Show a gene, on the map too; before there is a map, in the spots alone."""
+        spots = self.spots
+        if self.compared is not None or spots is None:
+            self.state.choose_shown(Shown("gene", (gene,)))
+            return
+        from napari_cpnn.spots import expression
+
+        def ready(values: npt.NDArray[np.float32]) -> None:
+            self._alone = gene, values
+            self.choose_quantity("measured")
+            self.quantity_changed.emit()
+
+        self._tasks.run("measured gene", "", lambda: expression(spots, [gene])[:, 0], ready)
 
     def choose_quantity(self, quantity: Quantity) -> None:
         """Colour the spots by another quantity."""
@@ -171,12 +191,15 @@ class CompareController(SpotsController):
                 self._depth[quantity] = np.asarray(depth, dtype=np.float32).ravel()
             return self._depth[quantity]
         pair = self.pair
-        return np.empty(0, dtype=np.float32) if pair is None else getattr(pair, quantity)
+        if pair is None:
+            alone = self._alone[1] if self.gene_alone and self._alone and quantity == "measured" else None
+            return np.empty(0, dtype=np.float32) if alone is None else alone
+        return getattr(pair, quantity)
 
     def values_of_all(self, quantity: Quantity) -> npt.NDArray[np.float32]:
         """``(N,)`` at all spots, NaN where nothing was compared; empty when there is nothing at all."""
         values = self.values(quantity)
-        if quantity not in PAIRED or not len(values) or self.spots is None:
+        if quantity not in PAIRED or not len(values) or self.spots is None or self.compared is None:
             return values
         found = np.full(self.spots.n_obs, np.nan, dtype=np.float32)
         found[self.rows()] = values
@@ -185,20 +208,20 @@ class CompareController(SpotsController):
     def limits(self, quantity: Quantity | None = None) -> tuple[float, float]:
         """The colour range; that of the predicted spots is the map's too, and that of the difference even around 0."""
         quantity = quantity or self.quantity
-        if quantity in PAIRED:
-            pair = self.pair
-            if pair is None:
-                return 0.0, 1.0
+        pair = self.pair
+        if quantity in PAIRED and pair is not None:
             if quantity == "difference":
                 return pair.difference_limits()
             return pair.limits() if self.one_scale else pair.own_limits()[quantity == "predicted"]
         values = self.values(quantity)
         low, high = (float(v) for v in np.quantile(values, _RANGE)) if len(values) else (0.0, 1.0)
-        return low, max(high, low + 1)
+        return low, max(high, low + (0.1 if quantity in PAIRED else 1))
 
     def gene_text(self) -> str:
         """Such as ``ERBB2: PCC 0.41, SCC 0.38, ceiling 0.62, over 184 spots``."""
         row = self.scores.loc[self.gene] if self.scores is not None and self.gene else None
+        if self.gene_alone:
+            return alone_text(self.gene_alone, self.values("measured"))
         return pair_text(self.pair, row)
 
     # -- regions and slides --------------------------------------------------------------------------------
@@ -270,6 +293,8 @@ class CompareController(SpotsController):
         self.compared_changed.emit()
         if not self.gene and not self.cell_type:
             best = self.scores["pcc"].idxmax() if self.scores["pcc"].notna().any() else self.scores.index[0]
+            if self._alone is not None and self._alone[0] in self.scores.index:
+                best = self._alone[0]
             self.state.set_shown(Shown("gene", (str(best),)))
         else:
             self._shown_changed()
@@ -333,3 +358,18 @@ class CompareController(SpotsController):
         self._restore_look()
         super()._forget()
         self.compared_changed.emit()
+
+    def use_spots(self, spots: AnnData | None, source: Path | None = None) -> None:
+        """Compare with spots that are in memory, which came from ``source``; ``None``: with none."""
+        from napari_cpnn.spots.quality import summarise_genes
+
+        def ready(table: pd.DataFrame) -> None:
+            self.measured = table
+            if self.compared is None:
+                self.compared_changed.emit()
+
+        self.measured = self._alone = None
+        self._tasks.forget("measured")
+        if spots is not None:
+            self._tasks.run("measured", "", lambda: summarise_genes(spots), ready)
+        super().use_spots(spots, source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,11 @@ def message_of(state: ExploreState, has_spots: bool, fit: SpotFit | None) -> str
     if state.model is None:
         return "No model yet: choose one in the Explore dock."
     return ""
+
+
+def alone_text(gene: str, values: npt.NDArray[np.float32]) -> str:
+    """A gene of which there is no prediction to compare with."""
+    return f"{gene}: measured in {np.mean(values > 0):.0%} of {len(values):,} spots; there is no prediction yet"
 
 
 def pair_text(pair: SpotPair | None, row: pd.Series | None) -> str:

@@ -39,7 +39,7 @@ class Tasks:
         """What went wrong last, or else what is under way."""
         if self.problem is not None:
             return str(self.problem)
-        return next((text for _, text in reversed(self._busy.values())), "")
+        return next((text for _, text in reversed(self._busy.values()) if text), "")
 
     def is_busy(self, kind: str) -> bool:
         """Whether something of a kind is under way."""
@@ -53,7 +53,7 @@ class Tasks:
         ready: Callable[[Any], None],
         unwanted: Callable[[Any], None] | None = None,
     ) -> None:
-        """Run ``work`` elsewhere and give its result to ``ready``; meanwhile ``text`` says what goes on.
+        """Run ``work`` elsewhere and give its result to ``ready``; meanwhile ``text``, if any, says what goes on.
 
         A result that nobody waits for any more goes to ``unwanted``.
         """
