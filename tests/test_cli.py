@@ -105,6 +105,22 @@ def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_pa
     scores = pd.read_csv(tmp_path / "scores.csv", index_col=0)
     assert {"pcc", "scc", "n_spots"} <= set(scores.columns)
     assert "PCC" in capsys.readouterr().out
+    from napari_cpnn.regions import Region, write_regions
+
+    corners = [(0, 0), (0, 9e4), (9e4, 9e4), (9e4, 0)]
+    write_regions([Region.from_vertices("All", corners)], tmp_path / "regions.geojson", (1.0, 1.0))
+    more = ["--out", str(tmp_path / "parts.csv"), "--regions", str(tmp_path / "regions.geojson"), "--figure", "GENE3"]
+    assert main(["evaluate", *pair, "--model", str(model), *more]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "parts.csv", index_col=0), scores, rtol=1e-4)
+    regions = pd.read_csv(tmp_path / "parts_regions.csv", index_col=0)
+    assert list(regions.index) == ["all spots", "All"]
+    assert regions.loc["All", "n_spots"] == scores["n_spots"].max()
+    assert (tmp_path / "parts_GENE3.png").stat().st_size > 10_000
+    assert "All: PCC" in capsys.readouterr().out
+    assert main(["evaluate", *pair, "--model", str(model), *more[2:]]) == 2
+    assert "say with --out" in capsys.readouterr().err
+    assert main(["evaluate", *pair, "--model", str(model), *more, "--regions", "a", "b"]) == 2
+    assert "a file for each of the 1 slides, not 2" in capsys.readouterr().err
     out = tmp_path / "map.zarr"
     assert main(["predict", str(slide_path), "--mpp", "1.0", "--model", str(model), "--out", str(out), "--quiet"]) == 0
     from napari_cpnn import CompositionMap

@@ -467,3 +467,35 @@ def test_spots_that_are_there_are_found_and_the_pitch_says_the_pixel_size(explor
         assert compare.spots_layer.layer is not layer  # the other plugin's stays as it is
     finally:
         compare.shut_down()
+
+
+def test_the_bins_of_a_dropped_hd_run_are_a_choice_in_the_dock(make_napari_viewer_proxy, wait, tmp_path: Path) -> None:
+    from napari_cpnn.ui.compare import Compare
+
+    viewer = make_napari_viewer_proxy()
+    compare = Compare(viewer)
+    viewer.window.add_dock_widget(compare, name="Compare")
+    try:
+        viewer.open(str(hd(tmp_path / "Colon")), plugin="napari-cpnn")
+        wait(lambda: compare.controller.spots is not None)
+        borrowed = compare.spots_layer.layer
+        assert [compare.spots.choices.itemText(i) for i in range(2)] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
+        wait(compare.table.isEnabled)
+        compare.table.view.setCurrentIndex(compare.table.model.index(0, 0))  # no slide, no model: as it was measured
+        wait(lambda: "there is no prediction yet" in compare.gene_text.text())
+        assert compare.quantities["measured"].isEnabled()
+        assert not compare.quantities["predicted"].isEnabled()
+        assert borrowed.name == f"Colon, 16 µm bins: {compare.controller.gene_alone} measured"
+        compare.spots._chosen(1)
+        wait(lambda: compare.controller.source.name == "square_008um")
+        assert not borrowed.visible
+        assert compare.spots_layer.layer.name.startswith("Colon, 8 µm bins")
+        assert [compare.spots.choices.itemText(i) for i in range(2)] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
+        assert compare.spots.choices.currentIndex() == 1
+        compare.spots._chosen(compare.spots.choices.findText("Colon, 16 µm bins"))
+        wait(lambda: compare.controller.source.name == "square_016um")
+        assert [layer.visible for layer in viewer.layers if has_table(layer) and layer is not borrowed] == [False]
+        assert borrowed.visible
+        assert len([layer for layer in viewer.layers if has_table(layer)]) == 2
+    finally:
+        compare.shut_down()

@@ -23,6 +23,10 @@ from napari_cpnn.settings import TRAINING_PRESETS, EvaluationSettings, TrainingS
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
+
+    from napari_cpnn.models import CPNN
+    from napari_cpnn.slides import Slide
 
 LEFT_OUT = {
     "spots_without_counts": "spots without counts",
@@ -40,6 +44,12 @@ def add_evaluation_commands(command: AddCommand) -> None:
     add_samples(sub)
     add_model(sub)
     sub.add_argument("--out", type=Path, help="table per gene (.csv or .parquet), or a folder for several slides")
+    sub.add_argument(
+        "--regions", type=Path, nargs="+", metavar="GEOJSON", help="outlines on each slide: also scores in each of them"
+    )
+    sub.add_argument(
+        "--figure", nargs="+", default=[], metavar="GENE", help="also draw these genes, measured and predicted, as PNG"
+    )
     add_settings(sub, EvaluationSettings)
 
     sub = command("cross-validate", _cross_validate, "train on all groups of slides but one, test on that, for each")
@@ -73,17 +83,53 @@ def _evaluate(args: argparse.Namespace) -> None:
     from napari_cpnn.training import evaluate, summarise
     from napari_cpnn.training.tables import write_table
 
+    more = bool(args.regions or args.figure)
+    if more and not args.out:
+        raise CpnnError("--regions and --figure write beside the table of scores; say with --out where that goes.")
+    if args.regions and len(args.regions) != len(args.slide):
+        raise CpnnError(f"--regions takes a file for each of the {len(args.slide)} slides, not {len(args.regions)}.")
     model, settings = load_model(args.model, args.encoder_weights), chosen_settings(args, EvaluationSettings)
     written: set[str] = set()
     for number, (slide, spots) in enumerate(open_samples(args), start=1):
+        # Slides of several folders may have one name.
+        name = f"{slide.name}-{number}" if slide.name in written else slide.name
+        written.add(name)
+        out = Path(args.out) / f"{name}.csv" if args.out and len(args.slide) > 1 else args.out
         with slide:
-            scores = evaluate(model, slide, spots, "auto", None, settings)
-        if args.out:
-            # Slides of several folders may have one name.
-            name = f"{slide.name}-{number}" if slide.name in written else slide.name
-            written.add(name)
-            write_table(scores, Path(args.out) / f"{name}.csv" if len(args.slide) > 1 else args.out, index=True)
+            if more:
+                regions = args.regions[number - 1] if args.regions else None
+                scores = _evaluate_parts((model, slide, spots), settings, out, regions, args.figure)
+            else:
+                scores = evaluate(model, slide, spots, "auto", None, settings)
+        if out:
+            write_table(scores, out, index=True)
         print(f"{slide.name}: {_in_words(dict(summarise(scores)))}")
+
+
+def _evaluate_parts(
+    sample: tuple[CPNN, Slide, AnnData], settings: EvaluationSettings, out: Path, regions: Path | None, genes: list[str]
+) -> pd.DataFrame:
+    """The same scores, from predictions that also serve for regions and figures, which go beside ``out``."""
+    from napari_cpnn.regions import read_regions
+    from napari_cpnn.training import predict_expression, save_comparison, score_regions, score_summary
+    from napari_cpnn.training.evaluation import score
+    from napari_cpnn.training.tables import write_table
+
+    model, slide, spots = sample
+    compared = predict_expression(model, slide, spots, "auto", None, settings.precision)
+    scores = score(compared, spots, settings)
+    for gene in genes:
+        note = f"{slide.name} · model {model.fingerprint[:8]}"
+        print(f"wrote {save_comparison(out.with_name(f'{out.stem}_{gene}.png'), slide, compared, gene, note=note)}")
+    if regions is not None:
+        tables = score_regions(compared, spots, read_regions(regions, slide.require_mappable()), settings)
+        table = score_summary({"all spots": scores, **tables})
+        path = out.with_name(f"{out.stem}_regions.csv")
+        write_table(table, path, index=True)
+        for name, row in table.iloc[1:].iterrows():
+            print(f"{slide.name}, {name}: PCC {row['pcc']:.3f}, SCC {row['scc']:.3f} over {row['n_spots']:.0f} spots")
+        print(f"wrote {path}")
+    return scores
 
 
 def _cross_validate(args: argparse.Namespace) -> None:

@@ -69,11 +69,11 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
         return [SpotsSource(path, path.stem)] if _is_spatialdata(path) else []
     bins = [folder for folder in (_bin_folder(path, size) for size in HD_BINS_UM) if folder is not None]
     if bins:
-        return [SpotsSource(folder, f"{_run_name(folder)}, {_bin_um(folder)} µm bins") for folder in bins]
+        return [SpotsSource(folder, _name(folder)) for folder in bins]
     inner = path.name == "spatial" or mtx_file(path) is not None  # a folder within that of the run
     for run in (path, path.parent) if inner else (path, path / "outs"):
         if positions_file(run) is not None:
-            return [SpotsSource(run, _run_name(run))]
+            return [SpotsSource(run, _name(run))]
     return []
 
 
@@ -192,12 +192,13 @@ def _bin_um(folder: Path) -> int:
     return int(found[1]) if found else 0
 
 
-def _run_name(folder: Path) -> str:
-    """The first folder upwards whose name Space Ranger did not choose."""
+def _name(folder: Path) -> str:
+    """The first folder upwards whose name Space Ranger did not choose, and the size of bins."""
     folder = folder.resolve()
+    bins = f", {_bin_um(folder)} µm bins" if _bin_um(folder) else ""
     for one in (folder, *folder.parents):
         if one.name not in ("outs", "binned_outputs", "spatial") and not _bin_um(one):
-            return one.name
+            return one.name + bins
     return folder.name
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Layer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QPushButton, QVBoxLayout, QWidget
 
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.parts import button, row, slim_combo, spacer, stop_timer, text_label
 from napari_cpnn.ui.spot_tables import TABLE_KEY, has_table, is_ours, spots_of_layer
 from napari_cpnn.ui.spots_layer import SpotsLayer
-from napari_cpnn.ui.spots_reader import source_of
+from napari_cpnn.ui.spots_reader import read_spot_layers, source_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer
 
     from napari_cpnn.spots import SpotFix
     from napari_cpnn.ui.compare_controller import CompareController
@@ -90,6 +92,7 @@ class SpotsBox(QWidget):
     def take(self, layer: Layer) -> None:
         """Use the spots of a layer."""
         slide_layer, mpp, controller = self.controller.state.layer, self.controller.mpp(), self.controller
+        self._hide_taken()
         self._taken = layer
         layer.visible = True
         self.spots_layer.borrow(layer if is_ours(layer) and type(layer).__name__ == "Points" else None)
@@ -141,11 +144,15 @@ class SpotsBox(QWidget):
         self.controller.open_spots(path, positions)
 
     def _let_go(self) -> None:
-        """Spots that are not of a layer get one of ours; those that were in use would shine through."""
-        if self._taken is not None and is_ours(self._taken):
-            self._taken.visible = False
+        """Spots that are not of a layer get one of ours."""
+        self._hide_taken()
         self._taken = None
         self.spots_layer.borrow(None)
+
+    def _hide_taken(self) -> None:
+        """Spots that were in use would shine through, or are of another slide."""
+        if self._taken is not None and is_ours(self._taken):
+            self._taken.visible = False
 
     def _choose_file(self) -> None:
         name, _ = QFileDialog.getOpenFileName(self, "Open spots", "", _FILES)
@@ -187,21 +194,32 @@ class SpotsBox(QWidget):
             self.choices.addItem(self.spots_layer.name_of(layer), layer)
             if layer is self._taken:
                 self.choices.setCurrentIndex(self.choices.count() - 1)
+        there = {source_of(layer) for layer in self._layers()}
         for source in self.controller.sources:
-            own = source.path == self.controller.source
-            if own and self._taken is not None:
-                continue
-            self.choices.addItem(source.name, source.path)
-            if own:
-                self.choices.setCurrentIndex(self.choices.count() - 1)
+            if source.path not in there:
+                self.choices.addItem(source.name, source.path)
+                if source.path == self.controller.source:
+                    self.choices.setCurrentIndex(self.choices.count() - 1)
         self.choices.setVisible(self.choices.count() > 1)
 
     def _chosen(self, index: int) -> None:
         data = self.choices.itemData(index)
         if isinstance(data, Path):
-            self.open(data)
+            if self._taken is None:
+                self.open(data)
+            else:  # as if it had been dropped as well
+                self._add(data)
         elif data is not None and data is not self._taken:
             self.take(data)
+
+    def _add(self, source: Path) -> None:
+        try:
+            layers = read_spot_layers(str(source))
+        except CpnnError as error:
+            Dock.notify(error)
+            return
+        for data, keywords, kind in layers:
+            self.viewer.add_layer(Layer.create(data, keywords, kind))
 
     def _fill_fixes(self) -> None:
         menu, fit = self.fix_menu, self.controller.fit

@@ -59,7 +59,7 @@ def _layers(source: SpotsSource) -> list[LayerData]:
     else:
         under = under or (shown[0] if len(shown) == 1 else None)
         mpp = implied if under is None else mpp_of_layer(under)
-    if not layers and under is None:
+    if not layers and under is None and not _has_small_picture():
         layers += _small_picture(spots, source.name, mpp)
     if under is not None and mpp is None:  # a slide in pixels: so are the spots
         under = None
@@ -95,11 +95,20 @@ def _has_screen() -> bool:
     return QApplication.instance() is not None
 
 
-def _slides_on_screen() -> list[Layer]:
+def _layers_on_screen() -> list[Layer]:
+    """The topmost first."""
     import napari
 
     viewer: Any = napari.current_viewer()
-    return [] if viewer is None else [layer for layer in reversed(viewer.layers) if is_slide_layer(layer)]
+    return [] if viewer is None else list(reversed(viewer.layers))
+
+
+def _slides_on_screen() -> list[Layer]:
+    return [layer for layer in _layers_on_screen() if is_slide_layer(layer)]
+
+
+def _has_small_picture() -> bool:
+    return any(SMALL_KEY in layer.metadata for layer in _layers_on_screen())
 
 
 def source_of(layer: Layer) -> Path | None:
