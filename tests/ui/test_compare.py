@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from qtpy.QtCore import QPoint, Qt
 from tests.spots.test_folders import hd
 
 from napari_cpnn import evaluate, load_model, open_slide, read_spots
@@ -266,9 +267,10 @@ def test_regions_and_slides(compared, sample, tmp_path: Path) -> None:
 
 
 def test_more_spots_than_can_be_waited_for_are_thinned(setup, sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napari_cpnn.ui.compare_controller.MOST_SPOTS", 20)
     controller, state, _, _ = setup
     slide, spots, model = sample
+    monkeypatch.setattr("napari_cpnn.ui.compare_controller.ALL_SPOTS", 10)
+    monkeypatch.setattr("napari_cpnn.ui.compare_controller.MOST_VALUES", 20 * len(model.genes))
     said: list[str] = []
     controller.message_changed.connect(said.append)
     state.set_slide(object(), slide)
@@ -347,7 +349,7 @@ def test_ten_thousand_genes_are_sorted_and_filtered_at_once(qtbot) -> None:
     assert table.model.rowCount() == 0
 
 
-def test_the_dock_on_the_sample_section(explore, wait, sample, tmp_path: Path) -> None:
+def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: Path) -> None:
     from napari_cpnn.ui.compare import Compare
 
     folder = sample_folder()
@@ -379,6 +381,28 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, tmp_path: Path) -
         compare.table.view.setCurrentIndex(compare.table.model.index(3, 0))
         assert dock.state.shown.name == compare.table.model.gene_at(3) == compare.controller.gene
         wait(lambda: compare.scatter.is_settled)
+        # A stroke with the mouse in the picture selects what is drawn there, whatever the screen's scale.
+        figure = compare.scatter.figure
+        pixel = figure.axes[0].transData.transform(
+            (compare.scatter.pair.measured[0], compare.scatter.pair.predicted[0])
+        )
+        place = np.array([pixel[0], figure.get_figheight() * figure.dpi - pixel[1]]) * 100 / figure.dpi
+        qtbot.mousePress(compare.scatter, Qt.MouseButton.LeftButton, pos=QPoint(*np.rint(place - 3).astype(int)))
+        for step in ((3, -3), (3, 3), (-3, 3)):
+            qtbot.mouseMove(compare.scatter, QPoint(*np.rint(place + step).astype(int)))
+        qtbot.mouseRelease(compare.scatter, Qt.MouseButton.LeftButton, pos=QPoint(*np.rint(place - 3).astype(int)))
+        assert 0 in compare.scatter.rows
+        assert len(compare.scatter.rows) < 10
+        # Regions of any Shapes layer have a row each.
+        compare.tabs.setCurrentIndex(1)
+        shapes = dock.session.viewer.add_shapes(name="drawn")
+        compare.score_regions.click()
+        assert "draw some in the Regions dock" in compare.where_text.text()
+        shapes.add([[0, 0], [0, 9000], [3000, 9000], [3000, 0]], shape_type="polygon")
+        compare.score_regions.click()
+        wait(lambda: compare.where.rowCount() == 2)
+        assert compare.where.item(1, 1).text() == str((um[:, 0] < 3000).sum())
+        assert compare.where.horizontalHeaderItem(6).text() == compare.controller.gene
     finally:
         compare.shut_down()
     assert compare.spots_layer.layer is None

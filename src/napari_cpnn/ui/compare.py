@@ -29,6 +29,7 @@ from napari_cpnn.ui.gene_table import GeneTable
 from napari_cpnn.ui.parts import button, line, row, spacer, text_label
 from napari_cpnn.ui.region_layer import regions_of
 from napari_cpnn.ui.scatter import Scatter
+from napari_cpnn.ui.spot_tables import has_table
 from napari_cpnn.ui.spots_box import SpotsBox
 from napari_cpnn.ui.spots_layer import SpotsLayer
 from napari_cpnn.ui.where_table import WhereTable
@@ -248,11 +249,15 @@ class Compare(Dock):
         if layer is None or slide_layer is None or mpp is None:
             self.where_text.setText("No regions yet: draw some in the Regions dock.")
             return
-        self.controller.score_regions(regions_of(layer, slide_layer, mpp)[1])
+        regions = regions_of(layer, slide_layer, mpp)[1]
+        self.controller.score_regions(regions)
+        if not regions:
+            self.where_text.setText(f"Layer {layer.name} has no closed outline: draw some regions in the Regions dock.")
 
     def _regions_layer(self) -> Shapes | None:
         """The selected Shapes layer, or the topmost."""
         layers = [layer for layer in reversed(self.viewer.layers) if type(layer) is Shapes and len(layer.data)]
+        layers = [layer for layer in layers if not has_table(layer)]  # those are spots, or cells
         active = self.viewer.layers.selection.active
         return next((layer for layer in layers if layer == active), layers[0] if layers else None)
 

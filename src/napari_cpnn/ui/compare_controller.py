@@ -30,8 +30,12 @@ Quantity = Literal["measured", "predicted", "difference", "counts", "genes"]
 
 PAIRED: tuple[Quantity, ...] = ("measured", "predicted", "difference")
 
-MOST_SPOTS = 20_000
-"""More spots than this (bins of Visium HD) are compared at so many, evenly spread over the table."""
+MOST_VALUES = 100_000_000
+"""Spots times genes of the model that are compared at once: 400 MB, a few times over while correlations are computed.
+Of more spots (bins of Visium HD) fewer are compared, evenly spread over the table, but never fewer than `ALL_SPOTS`."""
+
+ALL_SPOTS = 5000
+"""As many as a slide of Visium has."""
 
 _RANGE = (0.02, 0.98)
 _KINDS = ("compare", "shares", "regions")
@@ -93,8 +97,9 @@ class CompareController(SpotsController):
         if slide is None or model is None or spots is None or slide.mpp is None:
             self._say()
             return
-        many = spots.n_obs > MOST_SPOTS
-        rows = np.linspace(0, spots.n_obs - 1, MOST_SPOTS).astype(np.intp) if many else np.arange(spots.n_obs)
+        most = max(ALL_SPOTS, MOST_VALUES // max(len(model.genes), 1))
+        many = spots.n_obs > most
+        rows = np.linspace(0, spots.n_obs - 1, most).astype(np.intp) if many else np.arange(spots.n_obs)
 
         def work() -> tuple[AnnData, pd.DataFrame]:
             from napari_cpnn.training.evaluation import score
