@@ -75,7 +75,7 @@ def points_of(spots: AnnData, source: Path, name: str, slide: tuple[Layer | None
         "name": name,
         "size": size,
         "units": units,
-        "border_width": 0.06,
+        "border_width": 0.1,
         "antialiasing": 0,  # it spreads the border by a pixel, which is all of a spot on a whole slide
         "border_color": "#202020",
         "face_color": np.array([1.0, 1.0, 1.0, 0.35]),
