@@ -20,9 +20,9 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cpnn.training.spot_pair import SpotPair
 from napari_cpnn.ui.background import QtBackground
-from napari_cpnn.ui.gene_table import GeneTable
-from napari_cpnn.ui.scatter import Scatter
-from napari_cpnn.ui.spots_layer import SpotsLayer
+from napari_cpnn.ui.compare.gene_table import GeneTable
+from napari_cpnn.ui.compare.scatter import Scatter
+from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 
 TICK_MS = 2
 

@@ -93,7 +93,7 @@ def main() -> None:
     import napari
 
     from napari_cpnn.slides import open_slide
-    from napari_cpnn.ui.explore import Explore
+    from napari_cpnn.ui.explore.dock import Explore
     from napari_cpnn.ui.reader import slide_layer
 
     rows = []

@@ -25,12 +25,12 @@ from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import FigureSettings, MappingSettings
 from napari_cpnn.slides import open_slide
 from napari_cpnn.training.job import SampleFiles
-from napari_cpnn.ui.compare import Compare
-from napari_cpnn.ui.explore import Explore
-from napari_cpnn.ui.finetune import FineTune
+from napari_cpnn.ui.compare.dock import Compare
+from napari_cpnn.ui.explore.dock import Explore
+from napari_cpnn.ui.finetune.dock import FineTune
 from napari_cpnn.ui.launch import pump, save_screenshot, start_viewer, wait_until_mapped
-from napari_cpnn.ui.prototypes import PrototypesDock
-from napari_cpnn.ui.regions import Regions
+from napari_cpnn.ui.prototypes.dock import PrototypesDock
+from napari_cpnn.ui.regions.dock import Regions
 
 REPO = Path(__file__).resolve().parents[1]
 WINDOW = (1500, 900)

@@ -19,8 +19,8 @@ from napari_cpnn.regions import Region
 from napari_cpnn.samples import sample_folder
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import estimate_mpp, expression
-from napari_cpnn.ui.compare_controller import CompareController
-from napari_cpnn.ui.gene_table import GeneTable
+from napari_cpnn.ui.compare.controller import CompareController
+from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.spot_tables import has_table
 from napari_cpnn.ui.state import ExploreState, Shown
 
@@ -302,8 +302,8 @@ def test_regions_and_slides(compared, sample, tmp_path: Path) -> None:
 def test_more_spots_than_can_be_waited_for_are_thinned(setup, sample, monkeypatch: pytest.MonkeyPatch) -> None:
     controller, state, _, _ = setup
     slide, spots, model = sample
-    monkeypatch.setattr("napari_cpnn.ui.compare_controller.ALL_SPOTS", 10)
-    monkeypatch.setattr("napari_cpnn.ui.compare_controller.MOST_VALUES", 20 * len(model.genes))
+    monkeypatch.setattr("napari_cpnn.ui.compare.controller.ALL_SPOTS", 10)
+    monkeypatch.setattr("napari_cpnn.ui.compare.controller.MOST_VALUES", 20 * len(model.genes))
     said: list[str] = []
     controller.message_changed.connect(said.append)
     state.set_slide(object(), slide)
@@ -383,7 +383,7 @@ def test_ten_thousand_genes_are_sorted_and_filtered_at_once(qtbot) -> None:
 
 
 def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: Path) -> None:
-    from napari_cpnn.ui.compare import Compare
+    from napari_cpnn.ui.compare.dock import Compare
 
     folder = sample_folder()
     _, spots, _ = sample
@@ -447,7 +447,7 @@ def test_a_dropped_folder_is_compared_at_once(explore, wait, model_path, tmp_pat
     from tests.ui.conftest import tissue_image, write_slide
     from tests.ui.test_spots_reader import write_run
 
-    from napari_cpnn.ui.compare import Compare
+    from napari_cpnn.ui.compare.dock import Compare
 
     write_run(tmp_path / "Breast" / "outs")
     write_slide(tmp_path / "Breast" / "section.tif", tissue_image())
@@ -504,7 +504,7 @@ def test_spots_that_are_there_are_found_and_the_pitch_says_the_pixel_size(explor
     from tests.ui.conftest import tissue_image, write_slide
     from tests.ui.test_spots_reader import annotated, write_run
 
-    from napari_cpnn.ui.compare import Compare
+    from napari_cpnn.ui.compare.dock import Compare
 
     xy, _ = write_run(tmp_path / "outs")
     dock = explore(write_slide(tmp_path / "section.tif", tissue_image(), mpp=None))
@@ -527,7 +527,7 @@ def test_spots_that_are_there_are_found_and_the_pitch_says_the_pixel_size(explor
 
 
 def test_the_bins_of_a_dropped_hd_run_are_a_choice_in_the_dock(make_napari_viewer_proxy, wait, tmp_path: Path) -> None:
-    from napari_cpnn.ui.compare import Compare
+    from napari_cpnn.ui.compare.dock import Compare
 
     viewer = make_napari_viewer_proxy()
     compare = Compare(viewer)
@@ -560,7 +560,7 @@ def test_the_bins_of_a_dropped_hd_run_are_a_choice_in_the_dock(make_napari_viewe
 
 def test_the_story_of_a_biologist_on_a_real_section(explore, wait, shared_data: Path, tmp_path: Path) -> None:
     """Spots and slide of her2st C4 in one folder, dropped; a gene typed; measured and predicted side by side."""
-    from napari_cpnn.ui.compare import Compare
+    from napari_cpnn.ui.compare.dock import Compare
 
     data = shared_data / "her2st" / "data"
     real = read_spots(data / "ST-cnts/C4.tsv.gz", positions=data / "ST-spotfiles/C4_selection.tsv")

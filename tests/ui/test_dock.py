@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QDockWidget, QMainWindow
 from tests.ui.conftest import tissue_image, write_slide
 
 from napari_cpnn.ui.parts import text_label
-from napari_cpnn.ui.regions import Regions
+from napari_cpnn.ui.regions.dock import Regions
 
 
 def frame_of(dock) -> QDockWidget:

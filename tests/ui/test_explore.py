@@ -14,8 +14,8 @@ from tests.ui.conftest import MPP, SHAPE, TYPES, tissue_image, write_slide
 
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import DONE
-from napari_cpnn.ui.cell_type_list import CellTypeList
-from napari_cpnn.ui.explore import Explore
+from napari_cpnn.ui.explore.cell_type_list import CellTypeList
+from napari_cpnn.ui.explore.dock import Explore
 from napari_cpnn.ui.state import Shown, TypeRow, state_of
 
 

@@ -13,8 +13,8 @@ from napari_cpnn.errors import CheckpointError, CpnnError, GenesError, NoTissueE
 from napari_cpnn.geometry import Grid, PatchSpec, Rect
 from napari_cpnn.mapping import CompositionMap, MapProgress, Viewport
 from napari_cpnn.slides import Slide
-from napari_cpnn.ui import explore_controller as module
-from napari_cpnn.ui.explore_controller import ExploreController
+from napari_cpnn.ui.explore import controller as module
+from napari_cpnn.ui.explore.controller import ExploreController
 from napari_cpnn.ui.state import ExploreState, Shown
 from napari_cpnn.ui.words import model_card, model_label, slide_label
 from tiny_triplex import tiny_triplex

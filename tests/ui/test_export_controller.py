@@ -15,8 +15,8 @@ from map_world import GENES, TYPES, empty_map, make_world
 from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.settings import ExportSettings
-from napari_cpnn.ui import export_controller as module
-from napari_cpnn.ui.export_controller import KINDS, ExportController, Request, split_names
+from napari_cpnn.ui.export import controller as module
+from napari_cpnn.ui.export.controller import KINDS, ExportController, Request, split_names
 from napari_cpnn.ui.state import ExploreState, Shown
 
 BY_KEY = {kind.key: kind for kind in KINDS}

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_cpnn.ui.export_controller import KINDS
-from napari_cpnn.ui.export_dialog import ExportButton
-from napari_cpnn.ui.names_edit import NamesEdit
+from napari_cpnn.ui.export.controller import KINDS
+from napari_cpnn.ui.export.dialog import ExportButton
+from napari_cpnn.ui.export.names_edit import NamesEdit
 
 BY_KEY = {kind.key: i for i, kind in enumerate(KINDS)}
 

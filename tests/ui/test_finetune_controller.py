@@ -18,9 +18,9 @@ from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.job import CellsFile, SampleFiles
 from napari_cpnn.training.watch import RunStatus
-from napari_cpnn.ui import finetune_run as module
-from napari_cpnn.ui.finetune_controller import FineTuneController
-from napari_cpnn.ui.finetune_inputs import moved_by, start_from, start_text
+from napari_cpnn.ui.finetune import run as module
+from napari_cpnn.ui.finetune.controller import FineTuneController
+from napari_cpnn.ui.finetune.inputs import moved_by, start_from, start_text
 from napari_cpnn.ui.reference import look_at_reference
 from napari_cpnn.ui.state import ExploreState
 

@@ -124,7 +124,7 @@ def test_colours_chosen_before_are_forgotten():
 def test_a_colour_chosen_in_the_dock_is_on_screen_and_can_be_taken_back(page):
     from types import SimpleNamespace
 
-    from napari_cpnn.ui.color_choice import use_color
+    from napari_cpnn.ui.explore.color_choice import use_color
     from napari_cpnn.ui.state import ExploreState
 
     state, news = ExploreState(), []

@@ -16,12 +16,12 @@ import scipy.sparse as sp
 
 import napari_cpnn as nc
 from napari_cpnn.errors import CpnnWarning
-from napari_cpnn.ui import prototypes_controller as module
-from napari_cpnn.ui.finetune_controller import FineTuneController
-from napari_cpnn.ui.marker_chart import heat_map, marker_figure
-from napari_cpnn.ui.prototype_words import Result, left_out_words, level_words, number_words, result_words
-from napari_cpnn.ui.prototypes_controller import PrototypesController
-from napari_cpnn.ui.region_charts import Paper
+from napari_cpnn.ui.finetune.controller import FineTuneController
+from napari_cpnn.ui.prototypes import controller as module
+from napari_cpnn.ui.prototypes.controller import PrototypesController
+from napari_cpnn.ui.prototypes.marker_chart import heat_map, marker_figure
+from napari_cpnn.ui.prototypes.words import Result, left_out_words, level_words, number_words, result_words
+from napari_cpnn.ui.regions.charts import Paper
 from napari_cpnn.ui.state import ExploreState
 
 N = 90

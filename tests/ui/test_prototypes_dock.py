@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog
 
 import napari_cpnn as nc
 from napari_cpnn.ui.guide import GuidePage
-from napari_cpnn.ui.prototypes import PrototypesDock
+from napari_cpnn.ui.prototypes.dock import PrototypesDock
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from napari_cpnn.models import load_model
 from napari_cpnn.regions import Region, explain_gene, read_regions, summarise_regions
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.ui import recent_models
-from napari_cpnn.ui.region_layer import add_regions, new_layer, regions_of
-from napari_cpnn.ui.regions import Regions
+from napari_cpnn.ui.regions.dock import Regions
+from napari_cpnn.ui.regions.layer import add_regions, new_layer, regions_of
 from napari_cpnn.ui.state import Shown
 
 SQUARE = np.array([[200.0, 200], [200, 500], [500, 500], [500, 200]])

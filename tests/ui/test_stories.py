@@ -16,9 +16,9 @@ from napari_cpnn import PrototypeSettings, estimate_prototypes, export_map, read
 from napari_cpnn.mapping import DONE
 from napari_cpnn.regions import read_regions
 from napari_cpnn.training.job import SampleFiles
-from napari_cpnn.ui.compare import Compare
-from napari_cpnn.ui.finetune import FineTune
-from napari_cpnn.ui.regions import Regions
+from napari_cpnn.ui.compare.dock import Compare
+from napari_cpnn.ui.finetune.dock import FineTune
+from napari_cpnn.ui.regions.dock import Regions
 
 GENES = ("ERBB2", "CD74", "COL1A1", "KRT19", "FN1", "GNAS", "IGKC", "B2M", "ACTB", "MUC1")
 #: Inside the tissue of C4, in um.

@@ -130,7 +130,7 @@ class Painter:
             ``(256, 4)``, see :func:`color_table`.
         limits
             Values of the first and the last colour. The colours are written between them, as
-            :class:`~napari_cpnn.ui.overlays.Overlay` explains.
+            :class:`~napari_cpnn.ui.explore.overlays.Overlay` explains.
         """
         low, high = limits
         scaled = (shown - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-12))

@@ -14,7 +14,7 @@ from napari_cpnn.slides import open_slide
 if TYPE_CHECKING:
     import napari
 
-    from napari_cpnn.ui.explore import Explore
+    from napari_cpnn.ui.explore.dock import Explore
 
 _WINDOW = (1500, 940)
 _TIMEOUT_S = 600.0
@@ -83,7 +83,7 @@ def start_viewer(
 
     import napari
 
-    from napari_cpnn.ui.explore import Explore
+    from napari_cpnn.ui.explore.dock import Explore
     from napari_cpnn.ui.reader import slide_layer
 
     viewer = napari.Viewer(show=True)

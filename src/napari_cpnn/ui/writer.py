@@ -7,7 +7,7 @@ from typing import Any
 
 from napari_cpnn.errors import ExportError
 from napari_cpnn.ui.background import while_screen_lives
-from napari_cpnn.ui.overlays import OVERLAY_KEY
+from napari_cpnn.ui.explore.overlays import OVERLAY_KEY
 from napari_cpnn.ui.state import state_of
 
 

@@ -6,7 +6,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QWidget
 
 from napari_cpnn.painting import COLORMAPS
-from napari_cpnn.ui.color_bar import ColorBar
+from napari_cpnn.ui.explore.color_bar import ColorBar
 from napari_cpnn.ui.state import ExploreState
 
 _RANGES = {"auto": "auto", "full": "0 to maximum", "manual": "fixed"}

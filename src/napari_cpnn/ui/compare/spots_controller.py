@@ -11,7 +11,7 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.geometry import FloatArray, Mpp, spatial_to_um
-from napari_cpnn.ui.compare_words import message_of
+from napari_cpnn.ui.compare.words import message_of
 from napari_cpnn.ui.spot_tables import diameter_um
 from napari_cpnn.ui.state import ExploreState
 from napari_cpnn.ui.tasks import Tasks

@@ -21,13 +21,13 @@ from qtpy.QtWidgets import (
 
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui import recent_models
-from napari_cpnn.ui.cell_type_list import CellTypeList
-from napari_cpnn.ui.color_choice import ask_color
 from napari_cpnn.ui.dock import Dock
-from napari_cpnn.ui.explore_session import ExploreSession
-from napari_cpnn.ui.export_dialog import ExportButton
+from napari_cpnn.ui.explore.cell_type_list import CellTypeList
+from napari_cpnn.ui.explore.color_choice import ask_color
+from napari_cpnn.ui.explore.look_box import LookBox
+from napari_cpnn.ui.explore.session import ExploreSession
+from napari_cpnn.ui.export.dialog import ExportButton
 from napari_cpnn.ui.gene_box import GeneBox
-from napari_cpnn.ui.look_box import LookBox
 from napari_cpnn.ui.parts import bold_label, line, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.preferences import preferences
 from napari_cpnn.ui.slide_layers import path_of

@@ -13,9 +13,9 @@ from napari_cpnn.ui.background import Background
 from napari_cpnn.ui.chart_view import ChartView
 from napari_cpnn.ui.gene_box import GeneBox
 from napari_cpnn.ui.parts import bold_label, row, slim_combo, spacer, text_label
-from napari_cpnn.ui.region_charts import comparison_chart, composition_chart, explanation_chart
-from napari_cpnn.ui.region_rows import RegionRow
-from napari_cpnn.ui.regions_controller import RegionsController
+from napari_cpnn.ui.regions.charts import comparison_chart, composition_chart, explanation_chart
+from napari_cpnn.ui.regions.controller import RegionsController
+from napari_cpnn.ui.regions.rows import RegionRow
 
 _PICTURES = "Picture (*.png);;Vector graphics (*.svg)"
 

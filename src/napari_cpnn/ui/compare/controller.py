@@ -14,8 +14,8 @@ from psygnal import Signal
 from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.files import whole_file
 from napari_cpnn.geometry import IntArray
-from napari_cpnn.ui.compare_words import alone_text, pair_text
-from napari_cpnn.ui.spots_controller import SpotsController
+from napari_cpnn.ui.compare.spots_controller import SpotsController
+from napari_cpnn.ui.compare.words import alone_text, pair_text
 from napari_cpnn.ui.state import ExploreState, Shown
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from qtpy.QtCore import QItemSelectionModel, Qt, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
-from napari_cpnn.ui.region_charts import share_words
-from napari_cpnn.ui.region_rows import RegionRow
+from napari_cpnn.ui.regions.charts import share_words
+from napari_cpnn.ui.regions.rows import RegionRow
 
 _ROW_PX = 22
 _LEAST_ROWS, _MOST_ROWS = 3, 8

@@ -20,7 +20,7 @@ SPOTS_KEY = "napari_cpnn_spots"
 """In the metadata of the layer of spots that a dock made."""
 
 _BORDER, _CHOSEN = (0.125, 0.125, 0.125, 1.0), (1.0, 0.27, 0.0, 1.0)
-_THIN, _THICK = 0.06, 0.2
+_THIN, _THICK = 0.1, 0.22
 _PLAIN = np.array([1.0, 1.0, 1.0, 0.35])
 
 

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from napari_cpnn.regions.explain import PROGRAMS, SHIFT
 
 if TYPE_CHECKING:
-    from napari_cpnn.ui.region_rows import Explanation, RegionRow
+    from napari_cpnn.ui.regions.rows import Explanation, RegionRow
 
 DPI = 100
 _LINE, _GAP, _FONT = 19, 8, 8.6

@@ -14,7 +14,6 @@ from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.gene_box import GeneBox
-from napari_cpnn.ui.heat_map_view import HeatMapView, shade_legend
 from napari_cpnn.ui.parts import (
     Column,
     bold_label,
@@ -27,10 +26,11 @@ from napari_cpnn.ui.parts import (
     stop_timer,
     text_label,
 )
-from napari_cpnn.ui.prototype_words import left_out_words, result_words
-from napari_cpnn.ui.prototypes_controller import PrototypesController
+from napari_cpnn.ui.prototypes.controller import PrototypesController
+from napari_cpnn.ui.prototypes.heat_map_view import HeatMapView, shade_legend
+from napari_cpnn.ui.prototypes.type_table import MarkerTable, TypeTable
+from napari_cpnn.ui.prototypes.words import left_out_words, result_words
 from napari_cpnn.ui.settings_form import SettingsForm
-from napari_cpnn.ui.type_table import MarkerTable, TypeTable
 
 if TYPE_CHECKING:
     import napari

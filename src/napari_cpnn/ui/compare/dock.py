@@ -23,23 +23,23 @@ from qtpy.QtWidgets import (
 
 from napari_cpnn import painting
 from napari_cpnn.geometry import IntArray
-from napari_cpnn.ui.compare_controller import PAIRED, CompareController, Quantity
+from napari_cpnn.ui.compare.controller import PAIRED, CompareController, Quantity
+from napari_cpnn.ui.compare.gene_table import GeneTable
+from napari_cpnn.ui.compare.scatter import Scatter
+from napari_cpnn.ui.compare.spots_box import SpotsBox
+from napari_cpnn.ui.compare.spots_layer import SpotsLayer
+from napari_cpnn.ui.compare.where_table import WhereTable
 from napari_cpnn.ui.dock import Dock
-from napari_cpnn.ui.gene_table import GeneTable
 from napari_cpnn.ui.parts import button, line, row, spacer, text_label
-from napari_cpnn.ui.region_layer import regions_of
-from napari_cpnn.ui.scatter import Scatter
+from napari_cpnn.ui.regions.layer import regions_of
 from napari_cpnn.ui.spot_tables import has_table
-from napari_cpnn.ui.spots_box import SpotsBox
-from napari_cpnn.ui.spots_layer import SpotsLayer
-from napari_cpnn.ui.where_table import WhereTable
 
 if TYPE_CHECKING:
     import napari
 
 _DIFFERENCE = "PiYG"
 #: Low values fade as they do on the map, but a spot stays to be seen.
-_FAINTEST = 0.15
+_FAINTEST = 0.2
 _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
     ("measured", "measured", "what was measured in each spot; of a cell type, its share deconvolved from the counts"),
     ("predicted", "predicted", "what the model predicts for each spot, in the same colours"),

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from napari_cpnn.errors import CpnnError, GenesError, MappingError
 from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.explore.type_shares import TypeShares
 from napari_cpnn.ui.slide_layers import slide_of_layer
 from napari_cpnn.ui.slide_memory import Memory, keep, recall
 from napari_cpnn.ui.state import ExploreState, Shown, TypeRow
 from napari_cpnn.ui.tasks import Tasks
-from napari_cpnn.ui.type_shares import TypeShares
 from napari_cpnn.ui.words import device_text, gene_scores, mapping_message, readout_text
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from napari_cpnn.errors import CpnnError, RegionsError
 from napari_cpnn.palette import type_colors
 from napari_cpnn.regions import Region, read_regions, write_regions
 from napari_cpnn.settings import RegionSettings
-from napari_cpnn.ui.region_rows import (
+from napari_cpnn.ui.regions.rows import (
     Explanation,
     RegionMeter,
     RegionRow,

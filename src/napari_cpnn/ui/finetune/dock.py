@@ -22,11 +22,11 @@ from qtpy.QtWidgets import (
 
 from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
 from napari_cpnn.ui import recent_models
-from napari_cpnn.ui.curves import Curves
 from napari_cpnn.ui.dock import Dock
-from napari_cpnn.ui.finetune_controller import FineTuneController
-from napari_cpnn.ui.finetune_inputs import start_text
-from napari_cpnn.ui.finetune_samples import SamplesBox
+from napari_cpnn.ui.finetune.controller import FineTuneController
+from napari_cpnn.ui.finetune.curves import Curves
+from napari_cpnn.ui.finetune.inputs import start_text
+from napari_cpnn.ui.finetune.samples import SamplesBox
 from napari_cpnn.ui.parts import (
     bold_label,
     button,

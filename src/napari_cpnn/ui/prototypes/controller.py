@@ -13,11 +13,11 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CellsError, CpnnError, PrototypesError, SettingsError
 from napari_cpnn.settings import PrototypeSettings
-from napari_cpnn.ui.marker_chart import HeatMap, heat_map, marker_figure
-from napari_cpnn.ui.prototype_words import Result, TypeLine, lines_of_labels, lines_of_prototypes
+from napari_cpnn.ui.prototypes.marker_chart import HeatMap, heat_map, marker_figure
+from napari_cpnn.ui.prototypes.words import Result, TypeLine, lines_of_labels, lines_of_prototypes
 from napari_cpnn.ui.reference import LabelColumn, Reference, read_reference
-from napari_cpnn.ui.region_charts import DPI, Paper
-from napari_cpnn.ui.region_rows import write_csv
+from napari_cpnn.ui.regions.charts import DPI, Paper
+from napari_cpnn.ui.regions.rows import write_csv
 from napari_cpnn.ui.tasks import Tasks
 
 if TYPE_CHECKING:

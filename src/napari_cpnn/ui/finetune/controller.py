@@ -14,8 +14,8 @@ from napari_cpnn.errors import CpnnError, SettingsError, TrainingError
 from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
 from napari_cpnn.slides import SLIDE_SUFFIXES
 from napari_cpnn.training.job import CellsFile, SampleFiles, TrainingJob
-from napari_cpnn.ui.finetune_inputs import SampleRow, look_at_sample, moved_by, start_from
-from napari_cpnn.ui.finetune_run import FollowedRun
+from napari_cpnn.ui.finetune.inputs import SampleRow, look_at_sample, moved_by, start_from
+from napari_cpnn.ui.finetune.run import FollowedRun
 from napari_cpnn.ui.reference import Reference, look_at_reference
 from napari_cpnn.ui.tasks import Tasks
 

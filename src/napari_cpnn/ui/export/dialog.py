@@ -22,11 +22,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cpnn.ui.export_controller import GENES, KINDS, ExportController, Request
+from napari_cpnn.ui.export.controller import GENES, KINDS, ExportController, Request
+from napari_cpnn.ui.export.names_edit import NamesEdit
 from napari_cpnn.ui.guide import show_guide
-from napari_cpnn.ui.names_edit import NamesEdit
 from napari_cpnn.ui.parts import button, row, slim_combo, spacer, stop_timer, text_label, tool_button
-from napari_cpnn.ui.region_layer import regions_of
+from napari_cpnn.ui.regions.layer import regions_of
 from napari_cpnn.ui.state import ExploreState, state_of
 from napari_cpnn.ui.viewport import read_viewport
 

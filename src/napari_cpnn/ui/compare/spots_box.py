@@ -10,17 +10,17 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.parts import button, row, slim_combo, spacer, stop_timer, text_label
 from napari_cpnn.ui.spot_tables import TABLE_KEY, has_table, is_ours, spots_of_layer
-from napari_cpnn.ui.spots_layer import SpotsLayer
 from napari_cpnn.ui.spots_reader import read_spot_layers, source_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cpnn.spots import SpotFix
-    from napari_cpnn.ui.compare_controller import CompareController
+    from napari_cpnn.ui.compare.controller import CompareController
 
 _FILES = "Spots (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz);;All files (*)"
 _TEXT_TABLES = (".tsv", ".tsv.gz", ".csv", ".csv.gz")

@@ -19,10 +19,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cpnn.ui.marker_chart import COLORMAP, SCALE, HeatMap
 from napari_cpnn.ui.parts import row as row_of
 from napari_cpnn.ui.parts import spacer
-from napari_cpnn.ui.prototype_words import level_words
+from napari_cpnn.ui.prototypes.marker_chart import COLORMAP, SCALE, HeatMap
+from napari_cpnn.ui.prototypes.words import level_words
 
 _ROW_PX, _LEAST_COLUMN_PX, _MOST_COLUMN_PX = 15, 8, 40
 _MOST_NAME_PX, _MOST_HEIGHT = 180, 530

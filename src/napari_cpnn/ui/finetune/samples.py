@@ -9,7 +9,7 @@ from napari.utils.notifications import show_warning
 from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QVBoxLayout, QWidget
 
 from napari_cpnn.training.job import SampleFiles
-from napari_cpnn.ui.finetune_controller import FineTuneController
+from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.parts import bold_label, button, choose_data, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.slide_layers import is_slide_layer, mpp_of_layer, path_of
 

@@ -1,0 +1,1 @@
+"""The Compare dock: measured spots beside what a model predicts there."""

@@ -1,0 +1,1 @@
+"""The Explore dock: live maps of cell types and genes over a slide."""

@@ -1,0 +1,1 @@
+"""Export from a dock: what, of which part, and where to."""

@@ -1,0 +1,1 @@
+"""The Fine-tune dock: training on measured spots, in a process of its own."""

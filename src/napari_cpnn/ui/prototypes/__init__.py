@@ -1,0 +1,1 @@
+"""The Prototypes dock: cell types from single cells."""
