@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from napari_cpnn.errors import CpnnError
 
@@ -33,3 +34,9 @@ def whole_file(path: Path, error: type[CpnnError] = CpnnError) -> Iterator[Path]
     finally:  # also after Ctrl-C; there is nothing left to delete when all went well
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_csv(table: Any, path: str | Path, error: type[CpnnError] = CpnnError, *, index: bool = True) -> None:
+    """Write a pandas table whole, in place of one that is there; ``error`` as for :func:`whole_file`."""
+    with whole_file(Path(path), error) as temporary:
+        table.to_csv(temporary, index=index)

@@ -17,11 +17,11 @@ import scipy.sparse as sp
 import napari_cpnn as nc
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.ui.finetune.controller import FineTuneController
+from napari_cpnn.ui.paper import Paper
 from napari_cpnn.ui.prototypes import controller as module
 from napari_cpnn.ui.prototypes.controller import PrototypesController
 from napari_cpnn.ui.prototypes.marker_chart import heat_map, marker_figure
 from napari_cpnn.ui.prototypes.words import Result, left_out_words, level_words, number_words, result_words
-from napari_cpnn.ui.regions.charts import Paper
 from napari_cpnn.ui.state import ExploreState
 
 N = 90
@@ -352,9 +352,9 @@ def test_a_full_disk_is_said_and_the_prototypes_stay(done, tmp_path, monkeypatch
     monkeypatch.undo()
     done.c.save(tmp_path / "cells.h5ad")
     assert done.c.message == "cells.h5ad holds the single cells; choose another name."
-    done.c.write_markers(tmp_path / "missing" / "m.csv")
+    done.c.write_markers(tmp_path / "cells.h5ad" / "m.csv")
     done.go()
-    assert "does not exist" in done.c.message
+    assert "m.csv could not be written" in done.c.message
     done.c.save(tmp_path / "p.h5ad")
     done.go()
     assert done.c.message == ""

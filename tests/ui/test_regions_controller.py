@@ -13,8 +13,9 @@ from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping import CompositionMap, MapProgress
 from napari_cpnn.regions import Region, compare_regions, explain_gene, read_regions, summarise_regions
 from napari_cpnn.slides import Slide
+from napari_cpnn.ui.paper import Paper
 from napari_cpnn.ui.regions import controller as module
-from napari_cpnn.ui.regions.charts import Paper, comparison_chart, composition_chart, explained_parts, explanation_chart
+from napari_cpnn.ui.regions.charts import comparison_chart, composition_chart, explained_parts, explanation_chart
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.rows import Explanation, RegionMeter
 from napari_cpnn.ui.state import ExploreState, Shown
@@ -293,10 +294,11 @@ def test_tables_and_outlines_are_written(setup, tmp_path):
     assert [region.outline.equals(r.outline) for region, r in zip(again, controller.regions, strict=True)] == [True] * 2
     assert [r.name for r in read_regions(tmp_path / "a.geojson", (1.0, 1.0))] == ["A", "B"]
     assert not told
-    controller.write_table(tmp_path / "nowhere" / "table.csv")
+    (tmp_path / "file").write_text("")
+    controller.write_table(tmp_path / "file" / "table.csv")
     (tmp_path / "bad.geojson").write_text("no")
     controller.read(tmp_path / "bad.geojson", lambda _regions: pytest.fail("it is no GeoJSON"))
-    assert "does not exist" in str(told[0])
+    assert "table.csv could not be written" in str(told[0])
     assert "is not a GeoJSON file" in str(told[1])
 
 

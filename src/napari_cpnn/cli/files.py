@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.files import whole_file
 
 
 def refuse_existing(path: str | Path) -> None:
@@ -24,9 +22,3 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise CpnnError(f"Nothing can be written to the folder {folder}: {error.strerror or error}.") from error
-
-
-def write_csv(table: Any, path: str | Path) -> None:
-    """Write a table; a kill leaves the old file or the new one."""
-    with whole_file(Path(path)) as temporary:
-        table.to_csv(temporary)

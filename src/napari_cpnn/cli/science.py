@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from napari_cpnn.cli.files import refuse_existing, write_csv
+from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
     add_samples,
@@ -19,6 +19,7 @@ from napari_cpnn.cli.options import (
     sample_files,
 )
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.files import write_csv
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
 from napari_cpnn.training.job import SampleFiles, TrainingJob
 

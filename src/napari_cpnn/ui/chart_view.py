@@ -12,7 +12,7 @@ from qtpy.QtGui import QImage, QPainter, QPaintEvent, QResizeEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_cpnn.ui.background import Background
-from napari_cpnn.ui.regions.charts import DPI, Paper
+from napari_cpnn.ui.paper import DPI, Paper
 
 Draw = Callable[[Paper], Figure]
 

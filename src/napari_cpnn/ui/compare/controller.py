@@ -12,7 +12,7 @@ import pandas as pd
 from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, SpotsError
-from napari_cpnn.files import whole_file
+from napari_cpnn.files import write_csv
 from napari_cpnn.geometry import IntArray
 from napari_cpnn.ui.compare.spots_controller import SpotsController
 from napari_cpnn.ui.compare.words import alone_text, pair_text
@@ -285,8 +285,7 @@ class CompareController(SpotsController):
     def _save(self, path: str | Path, table: pd.DataFrame | None) -> None:
         if table is not None:
             try:
-                with whole_file(Path(path), SpotsError) as temporary:
-                    table.to_csv(temporary)
+                write_csv(table, path, SpotsError)
             except SpotsError as error:
                 self._tasks.notify(error)
 

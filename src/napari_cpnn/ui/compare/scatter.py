@@ -16,7 +16,7 @@ from napari_cpnn.training.comparison_figure import draw_scatter
 from napari_cpnn.training.spot_pair import SpotPair
 from napari_cpnn.ui.background import Background
 from napari_cpnn.ui.chart_view import ChartView
-from napari_cpnn.ui.regions.charts import DPI, Paper
+from napari_cpnn.ui.paper import DPI, Paper
 
 _POINT, _CHOSEN = "#4c9be8", "#ff4500"
 _HEIGHT_PX = 215

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from napari_cpnn.training.curves import curves_figure
 from napari_cpnn.ui.background import Background
 from napari_cpnn.ui.chart_view import ChartView
-from napari_cpnn.ui.regions.charts import DPI, Paper
+from napari_cpnn.ui.paper import DPI, Paper
 
 _HEIGHT_PX = 175
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_cpnn.errors import CellsError, CpnnError, PrototypesError, SettingsError
+from napari_cpnn.files import write_csv
 from napari_cpnn.settings import PrototypeSettings
+from napari_cpnn.ui.paper import DPI, Paper
 from napari_cpnn.ui.prototypes.marker_chart import HeatMap, heat_map, marker_figure
 from napari_cpnn.ui.prototypes.words import Result, TypeLine, lines_of_labels, lines_of_prototypes
 from napari_cpnn.ui.reference import LabelColumn, Reference, read_reference
-from napari_cpnn.ui.regions.charts import DPI, Paper
-from napari_cpnn.ui.regions.rows import write_csv
 from napari_cpnn.ui.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -301,7 +301,11 @@ class PrototypesController:
         """The table of markers as CSV."""
         if self.result is not None:
             markers, target = self.result.markers, Path(path)
-            self._tasks.run("markers", f"Writing {target.name} ...", lambda: write_csv(markers, target), _nothing)
+
+            def write() -> None:
+                write_csv(markers, target, PrototypesError, index=False)
+
+            self._tasks.run("markers", f"Writing {target.name} ...", write, _nothing)
 
     def write_figure(self, path: str | Path) -> None:
         """The heat map as PNG or SVG, on white."""

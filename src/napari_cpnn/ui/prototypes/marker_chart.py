@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from napari_cpnn.ui.regions.charts import DPI, Paper
+from napari_cpnn.ui.paper import DPI, Paper
 
 if TYPE_CHECKING:
     import pandas as pd

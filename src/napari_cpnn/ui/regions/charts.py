@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from napari_cpnn.regions.explain import PROGRAMS, SHIFT
+from napari_cpnn.ui.paper import DPI, Paper
 
 if TYPE_CHECKING:
     from napari_cpnn.ui.regions.rows import Explanation, RegionRow
 
-DPI = 100
 _LINE, _GAP, _FONT = 19, 8, 8.6
 _PROGRAMS_COLOR, _SHIFT_COLOR, _NEUTRAL = "#8C8F96", "#C3C5CA", "#8C8F96"
 #: Cell types with bars of their own; the rest share a line.
@@ -29,28 +29,6 @@ N_TYPES = 10
 _CHAR_PX = 6.3
 #: A contribution below this is 0.00 on screen.
 _LEAST = 0.005
-
-
-@dataclass(frozen=True)
-class Paper:
-    """What a chart is drawn on.
-
-    Parameters
-    ----------
-    ink
-        Colour of texts and lines.
-    ground
-        Behind it all; ``none`` lets the dock show.
-    width_px
-        How wide, at `DPI`.
-    source
-        Names of slide and model, written below a chart that goes into a file.
-    """
-
-    ink: str = "#000000"
-    ground: str = "#FFFFFF"
-    width_px: int = 560
-    source: str = ""
 
 
 class _Sheet:

@@ -10,6 +10,7 @@ import pandas as pd
 from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, RegionsError
+from napari_cpnn.files import write_csv
 from napari_cpnn.palette import type_colors
 from napari_cpnn.regions import Region, read_regions, write_regions
 from napari_cpnn.settings import RegionSettings
@@ -22,7 +23,6 @@ from napari_cpnn.ui.regions.rows import (
     explained,
     full_table,
     key_of,
-    write_csv,
 )
 from napari_cpnn.ui.state import ExploreState, Shown
 from napari_cpnn.ui.words import model_label
@@ -273,7 +273,7 @@ class RegionsController:
         if cmap is None or all(row.table is None for row in rows):
             self._notify(RegionsError("Nothing is measured yet: draw regions on mapped tissue first."))
             return
-        self.work(lambda: write_csv(full_table(cmap, rows).assign(**source), path))
+        self.work(lambda: write_csv(full_table(cmap, rows).assign(**source), path, RegionsError, index=False))
 
     def write_comparison(self, path: str | Path) -> None:
         """Write the comparison as CSV."""
@@ -282,7 +282,7 @@ class RegionsController:
             self._notify(RegionsError("Nothing is compared yet: choose two regions on mapped tissue first."))
             return
         named = table.assign(first_region=self.pair[0], second_region=self.pair[1], **self.source())
-        self.work(lambda: write_csv(named, path))
+        self.work(lambda: write_csv(named, path, RegionsError, index=False))
 
     def source(self) -> dict[str, str]:
         """Names of slide and model, for tables and figures."""

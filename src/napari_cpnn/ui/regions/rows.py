@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,20 +122,6 @@ def full_table(cmap: CompositionMap, rows: Sequence[RegionRow]) -> pd.DataFrame:
             empty = {"low": np.nan, "high": np.nan, "unit": "log1p CP10k"}
             tables.append(pd.DataFrame({"region": row.region.name, **named, **empty}))
     return pd.concat(tables, ignore_index=True)
-
-
-def write_csv(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table; the file appears when it is complete, in place of one that is there.
-
-    Raises
-    ------
-    ExportError
-        When it cannot be written.
-    """
-    from napari_cpnn.export.files import replacing
-
-    with replacing(Path(path), overwrite=True) as temporary:
-        table.to_csv(temporary, index=False)
 
 
 def bounds_of(region: Region) -> Rect:
