@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_cpnn.training.curves import draw_curves
+from napari_cpnn.training.curves import curves_figure, draw_curves
 
 
 @pytest.mark.parametrize("held_out", [True, False])
@@ -19,5 +19,16 @@ def test_a_picture_is_drawn_with_and_without_held_out_spots(tmp_path, held_out):
     ]  # fmt: skip
     draw_curves(history, tmp_path / "curves.png", "a run")
     pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).reshape(-1, 3)
-    blue = (np.abs(pixels.astype(int) - (0, 0x72, 0xB2)) < 8).all(axis=1).sum()
+    blue = (np.abs(pixels.astype(int) - (0x2F, 0x8F, 0xD0)) < 8).all(axis=1).sum()
     assert (blue > 100) == held_out
+
+
+@pytest.mark.parametrize("size_in", [(9.0, 3.6), (3.6, 1.75)])
+def test_curves_are_those_of_the_history(size_in):
+    history = [{"epoch": e, "loss": 2.0 - e, "held_out_pcc": (0.1, 0.3, 0.2)[e]} for e in range(3)]  # an older run
+    losses, scores = curves_figure(history, size_in, 100, ink="#FFFFFF").axes
+    assert losses.lines[0].get_ydata().tolist() == [2.0, 1.0, 0.0]
+    assert scores.lines[0].get_ydata().tolist() == [0.1, 0.3, 0.2]
+    assert [text.get_text() for text in scores.texts] == ["0.300"]
+    assert losses.title.get_color() == "#FFFFFF"
+    assert not curves_figure([], size_in, 100).axes[1].texts
