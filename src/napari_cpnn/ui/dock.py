@@ -114,6 +114,7 @@ class Dock(QWidget):
         window = None if mine is None else mine.parentWidget()
         if mine is None or mine.isFloating() or not isinstance(window, QMainWindow):
             return
+        mine.setWindowTitle(mine.windowTitle().removesuffix(" (napari-cpnn)"))  # five tabs side by side
         area = window.dockWidgetArea(mine)
         for other in window.findChildren(Dock):
             frame = _frame_of(other)
