@@ -16,7 +16,7 @@ from tests.spots.test_visium import HEADER, MATRIX, POSITIONS, outs, write_h5, w
 
 from napari_cpnn import read_spots
 from napari_cpnn.spots import find_slide, find_spots
-from napari_cpnn.spots.folders import sizes_of_bins
+from napari_cpnn.spots.folders import tables_of_run
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_bins_of_an_hd_run_are_offered_the_larger_first(tmp_path: Path) -> None:
         first = "square_008um" if dropped.name == "square_008um" else "square_016um"
         assert find_spots(dropped)[0].path.name == first
     assert [source.name for source in find_spots(run)] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
-    assert [s.name for s in sizes_of_bins(find_spots(run)[1].path)] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
-    assert sizes_of_bins(run) == []
+    assert [s.name for s in tables_of_run(find_spots(run)[1].path)] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
+    assert tables_of_run(run) == []
     spots = read_spots(find_spots(run)[0].path)
     np.testing.assert_array_equal(spots.obsm["spatial"], [[100.0, 11.0], [200.0, 10.0]])
     (library,) = spots.uns["spatial"].values()

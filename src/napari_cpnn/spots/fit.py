@@ -62,7 +62,7 @@ class SpotFix:
             factors = library.get("scalefactors", {})
             if "spot_diameter_fullres" in factors:
                 factors["spot_diameter_fullres"] = float(factors["spot_diameter_fullres"]) * scale
-            for name in ("tissue_hires_scalef", "tissue_lowres_scalef"):
+            for name in ("tissue_hires_scalef", "tissue_lowres_scalef", "microns_per_pixel"):
                 if name in factors:
                     factors[name] = float(factors[name]) / scale
         return moved

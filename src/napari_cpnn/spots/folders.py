@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.errors import SlideError
+from napari_cpnn.spots.segmented import outlines_file
 from napari_cpnn.spots.tenx import mtx_file
-from napari_cpnn.spots.visium import positions_file
+from napari_cpnn.spots.visium import CELLS, positions_file
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 #: Bins of Visium HD that are offered, in um, the first one is opened: 2 um bins are millions, each nearly empty.
 HD_BINS_UM = (16, 8)
 
-_MATRIX = re.compile(r"(filtered|raw)_feature_bc_matrix(\.h5)?$")
+_MATRIX = re.compile(r"(filtered|raw)_feature_(bc|cell)_matrix(\.h5)?$")
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 #: How far sizes of a slide and of the image that Space Ranger saw may differ.
@@ -57,8 +58,8 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
     Parameters
     ----------
     path
-        A Space Ranger run, its ``outs`` or ``spatial`` folder, the matrix in it, a Visium HD run or one of its bin
-        sizes, a SpatialData ``.zarr``, or an ``.h5ad`` with positions.
+        A Space Ranger run, its ``outs`` or ``spatial`` folder, the matrix in it, a Visium HD run, one of its bin
+        sizes or its ``segmented_outputs``, a SpatialData ``.zarr``, or an ``.h5ad`` with positions.
     """
     path = Path(path)
     if path.is_file():
@@ -68,8 +69,9 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
     if path.suffix.lower() == ".zarr":
         return [SpotsSource(path, path.stem)] if _is_spatialdata(path) else []
     bins = [folder for folder in (_bin_folder(path, size) for size in HD_BINS_UM) if folder is not None]
-    if bins:
-        return [SpotsSource(folder, _name(folder)) for folder in bins]
+    found = [*bins, *_cell_folders(path)]
+    if found:
+        return [SpotsSource(folder, _name(folder)) for folder in found]
     inner = path.name == "spatial" or mtx_file(path) is not None  # a folder within that of the run
     for run in (path, path.parent) if inner else (path, path / "outs"):
         if positions_file(run) is not None:
@@ -77,10 +79,11 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
     return []
 
 
-def sizes_of_bins(path: str | Path) -> list[SpotsSource]:
-    """All bin sizes of the Visium HD run of which ``path`` is one; empty for anything else."""
+def tables_of_run(path: str | Path) -> list[SpotsSource]:
+    """Bin sizes and cells of the Visium HD run of which ``path`` is one table; empty for anything else."""
     folder = Path(path)
-    return find_spots(folder.parent) if _bin_um(folder) and folder.parent.name == "binned_outputs" else []
+    of_bins = bool(_bin_um(folder)) and folder.parent.name == "binned_outputs"
+    return find_spots(folder.parent) if of_bins or folder.name == CELLS else []
 
 
 def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
@@ -133,6 +136,7 @@ def _pictures(source: Path) -> Iterator[Path]:
     from napari_cpnn.slides import SLIDE_SUFFIXES
 
     outs = source.parent.parent if source.parent.name == "binned_outputs" else source
+    outs = source.parent if source.name == CELLS else outs
     run = outs.parent if outs.name == "outs" else outs
     near = [folder for folder in dict.fromkeys((source, outs, run, outs.parent)) if folder.is_dir()]
     seen = set()
@@ -186,6 +190,16 @@ def _bin_folder(path: Path, size_um: int) -> Path | None:
     return None
 
 
+def _cell_folders(path: Path) -> list[Path]:
+    """The ``segmented_outputs`` of a run, or of the folder of its bins, or the one that ``path`` is or is within."""
+    places = [path, path / CELLS, path / "outs" / CELLS]
+    if path.name == "binned_outputs":
+        places.append(path.parent / CELLS)
+    elif path.name == "spatial" or mtx_file(path) is not None:
+        places.append(path.parent)
+    return [folder for folder in places if outlines_file(folder) is not None][:1]
+
+
 def _bin_um(folder: Path) -> int:
     """The size that the name of a folder says; 0: none."""
     found = re.fullmatch(r"square_(\d{3})um", folder.name)
@@ -193,12 +207,12 @@ def _bin_um(folder: Path) -> int:
 
 
 def _name(folder: Path) -> str:
-    """The first folder upwards whose name Space Ranger did not choose, and the size of bins."""
+    """The first folder upwards whose name Space Ranger did not choose, and the size of bins, or that it is cells."""
     folder = folder.resolve()
-    bins = f", {_bin_um(folder)} µm bins" if _bin_um(folder) else ""
+    what = f", {_bin_um(folder)} µm bins" if _bin_um(folder) else ", cells" if folder.name == CELLS else ""
     for one in (folder, *folder.parents):
-        if one.name not in ("outs", "binned_outputs", "spatial") and not _bin_um(one):
-            return one.name + bins
+        if one.name not in ("outs", "binned_outputs", "spatial", CELLS) and not _bin_um(one):
+            return one.name + what
     return folder.name
 
 

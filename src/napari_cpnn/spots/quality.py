@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.genes import require_genes
-from napari_cpnn.geometry import FloatArray, Mpp
+from napari_cpnn.geometry import FloatArray, Mpp, is_plausible_mpp
 from napari_cpnn.spots.array import fit_array
 
 if TYPE_CHECKING:
@@ -94,12 +94,16 @@ def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     Returns
     -------
     (float, float) or None
-        None when the spots lie on no regular array, are fewer than six, or imply no plausible pixel size.
+        None when the spots lie on no regular array, are fewer than six, or imply no plausible pixel size. Cells of
+        Visium HD lie on none, but Space Ranger writes the pixel size beside them.
     """
     if pitch_um is None:
-        pitch_um = _bin_size_um(spots)
+        pitch_um = _scale_factor(spots, "bin_size_um")
+    stated = _scale_factor(spots, "microns_per_pixel")
     fit = fit_array(spots.obsm["spatial"], array_coordinates(spots.obs), pitch_um)
-    return None if fit is None else fit.mpp
+    if fit is None:
+        return None if stated is None or not is_plausible_mpp((stated, stated)) else (stated, stated)
+    return fit.mpp
 
 
 def array_coordinates(obs: Any) -> FloatArray | None:
@@ -112,10 +116,10 @@ def array_coordinates(obs: Any) -> FloatArray | None:
     return None
 
 
-def _bin_size_um(spots: AnnData) -> float | None:
-    """The side of a Visium HD bin, which Space Ranger writes among the scale factors."""
+def _scale_factor(spots: AnnData, name: str) -> float | None:
+    """What Space Ranger writes of Visium HD among the scale factors, such as the side of a bin."""
     for library in dict(spots.uns.get("spatial", {})).values():
-        size = dict(library.get("scalefactors", {})).get("bin_size_um")
-        if size is not None:
-            return float(size)
+        value = dict(library.get("scalefactors", {})).get(name)
+        if value is not None:
+            return float(value)
     return None

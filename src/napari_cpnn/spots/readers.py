@@ -14,6 +14,7 @@ from napari_cpnn.spots.array import fit_array, neighbour_distance
 from napari_cpnn.spots.counts import counts_of, read_h5ad_table
 from napari_cpnn.spots.legacy import is_legacy_table, read_legacy
 from napari_cpnn.spots.quality import array_coordinates
+from napari_cpnn.spots.segmented import is_segmented, read_segmented
 from napari_cpnn.spots.visium import read_visium
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def read_spots(path: str | Path, positions: str | Path | None = None, slide: Sli
     path
         One of: a table of legacy ST counts (``.tsv``, ``.csv``, zipped or not; spots ``XxY`` in rows or columns); an
         ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X`` and positions in ``obsm["spatial"]``; an
-        ``outs`` folder of Space Ranger, or the matrix ``.h5`` in it; a SpatialData ``.zarr``.
+        ``outs`` folder of Space Ranger, or the matrix ``.h5`` in it; its ``segmented_outputs``, whose cells are then
+        the spots, at their centroids; a SpatialData ``.zarr``.
     positions
         Spot table of legacy ST, with columns ``x, y, pixel_x, pixel_y`` and, where known, ``new_x, new_y, selected``.
     slide
@@ -85,7 +87,7 @@ def _read(source: Path, positions: Path | None) -> tuple[AnnData, dict[str, int]
 
         return read_spatialdata(source), {}
     if source.is_dir():
-        return read_visium(source)
+        return _read_folder(source)
     if is_legacy_table(source):
         if positions is None:
             raise SpotsError(f"{source} is a table of counts without positions; give its spot table as positions.")
@@ -93,11 +95,15 @@ def _read(source: Path, positions: Path | None) -> tuple[AnnData, dict[str, int]
     if source.suffix.lower() == ".h5ad":
         return _read_h5ad(source)
     if source.suffix.lower() == ".h5":
-        return read_visium(source.parent)
+        return _read_folder(source.parent)
     raise SpotsError(
         f"{source} is of no known kind; give a .h5ad, a SpatialData .zarr, a Space Ranger outs folder, or a table of "
         "legacy ST counts with its spot table."
     )
+
+
+def _read_folder(folder: Path) -> tuple[AnnData, dict[str, int]]:
+    return read_segmented(folder) if is_segmented(folder) else read_visium(folder)
 
 
 def _read_h5ad(path: Path) -> tuple[AnnData, dict[str, int]]:

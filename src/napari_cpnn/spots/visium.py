@@ -22,6 +22,9 @@ _POSITIONS = (
     "*tissue_positions.csv", "*tissue_positions_list.csv", "*tissue_positions.parquet",
     "*tissue_positions.csv.gz", "*tissue_positions_list.csv.gz",
 )  # fmt: skip
+CELLS = "segmented_outputs"
+"""What Space Ranger 4 calls the folder of the cells of Visium HD."""
+
 _MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
 
 
@@ -44,7 +47,8 @@ def read_visium(folder: Path) -> tuple[AnnData, dict[str, int]]:
     inside = spots.obs["in_tissue"].to_numpy() == 1
     dropped["not_in_tissue"] = int((~inside).sum())
     spots = spots[inside].copy()
-    spots.uns["spatial"] = {folder.resolve().name: {"images": _images(folder), "scalefactors": _scalefactors(folder)}}
+    library = {"images": small_images(folder), "scalefactors": scale_factors(folder)}
+    spots.uns["spatial"] = {folder.resolve().name: library}
     return spots, dropped
 
 
@@ -62,6 +66,8 @@ def _refuse_parents(folder: Path) -> None:
     binned = sorted((folder / "binned_outputs").glob("square_*"))
     if binned:
         raise SpotsError(f"{folder} is a Visium HD run; open one of its bin sizes, for instance {binned[-1]}.")
+    if (folder / CELLS).is_dir():
+        raise SpotsError(f"{folder} is a Visium HD run; open its cells, {folder / CELLS}.")
     if (folder / "outs").is_dir() and not (folder / "spatial").is_dir():
         raise SpotsError(f"{folder} is a Space Ranger run; open its folder {folder / 'outs'}.")
 
@@ -124,7 +130,8 @@ def read_positions(path: Path) -> pd.DataFrame:
     return numbers
 
 
-def _scalefactors(folder: Path) -> dict[str, float]:
+def scale_factors(folder: Path) -> dict[str, float]:
+    """The numbers in ``scalefactors_json.json``; none where there is no such file."""
     path = folder / "spatial" / "scalefactors_json.json"
     if not path.is_file():
         return {}
@@ -136,7 +143,7 @@ def _scalefactors(folder: Path) -> dict[str, float]:
         raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors ({exc}).") from exc
 
 
-def _images(folder: Path) -> dict[str, Any]:
+def small_images(folder: Path) -> dict[str, Any]:
     """The small images that Space Ranger left, uint8 RGB."""
     from PIL import Image
 

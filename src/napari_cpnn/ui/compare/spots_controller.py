@@ -93,11 +93,11 @@ class SpotsController:
 
     def use_spots(self, spots: AnnData | None, source: Path | None = None) -> None:
         """Compare with spots that are in memory, which came from ``source``; ``None``: with none."""
-        from napari_cpnn.spots.folders import sizes_of_bins
+        from napari_cpnn.spots.folders import tables_of_run
 
         self._tasks.forget("spots")
         self.spots, self.source, self.fit = spots, source, None
-        self.sources = [] if source is None else sizes_of_bins(source)
+        self.sources = [] if source is None else tables_of_run(source)
         self._forget()
         self._look()
 
