@@ -81,3 +81,18 @@ def test_warming_up_writes_one_text_at_a_time_and_leaves_nothing_to_see(legend, 
 @pytest.mark.parametrize(("color", "ink"), [("#F0E442", "#000000"), ("#5A000F", "#FFFFFF"), ("#FFFFFF", "#000000")])
 def test_text_is_readable(color, ink):
     assert ink_on(color) == ink
+
+
+def test_warming_up_is_not_seen(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    viewer.add_image(np.full((64, 64, 3), 240, dtype=np.uint8), rgb=True)
+    viewer.scene.camera.zoom *= 3  # the picture fills the canvas
+    qtbot.wait(300)
+    before = viewer.screenshot(flash=False)
+    legend = CanvasLegend(viewer, ExploreState())
+    legend.warm_up()
+    qtbot.waitUntil(lambda: legend._n_warmed >= 3)
+    qtbot.wait(100)
+    during = viewer.screenshot(flash=False)
+    legend.stop(viewer_lives=True)
+    assert np.abs(during.astype(int) - before).max() <= 1

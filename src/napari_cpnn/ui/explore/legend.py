@@ -24,6 +24,8 @@ WARM_STEP_MS = 150
 """The same while warming up, which nobody waits for."""
 
 _N_WARM = 8
+#: napari draws a box without any opacity in black.
+_CLEAR = (1.0, 1.0, 1.0, 0.001)
 _GLYPHS = string.ascii_letters + string.digits + " -+/.,()%·&"
 _GLYPHS_PER_STEP = 3
 
@@ -143,7 +145,7 @@ class CanvasLegend:
         overlay: Any = overlays[f"{_PREFIX}{i}"]
         self._written[i] = line
         if line == _WARMING:
-            overlay.text, overlay.color, overlay.box_color = text, (0, 0, 0, 0), (0, 0, 0, 0)
+            overlay.text, overlay.color, overlay.box_color = text, (0, 0, 0, 0), _CLEAR
         elif line != _HIDDEN:
             overlay.text, overlay.color, overlay.box_color = line[0], ink_on(line[1]), line[1]
         overlay.visible = line != _HIDDEN
