@@ -7,6 +7,7 @@ what we keep of a spot: where it is, and its counts. The format is read as spati
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,15 @@ from napari_cpnn.spots.tenx import mtx_file, read_10x_h5, read_10x_mtx
 from napari_cpnn.spots.visium import CELLS, scale_factors, small_images
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from collections.abc import Iterator
+
     from anndata import AnnData
+
+    from napari_cpnn.geometry import FloatArray, IntArray
 
 _OUTLINES = "cell_segmentations.geojson"
 _MATRIX = "filtered_feature_cell_matrix"
+_BETWEEN = re.compile(r"[\s,]*")
 
 
 def is_segmented(folder: Path) -> bool:
@@ -47,28 +52,27 @@ def read_segmented(folder: Path) -> tuple[AnnData, dict[str, int]]:
     dropped
         Numbers of cells by reason.
     """
+    import pandas as pd
+
     path = outlines_file(folder)
     if path is None:
         raise SpotsError(f"{folder} has no {_OUTLINES}, which says where its cells are.")
     cells = _read_matrix(folder)
-    ids, outlines = _read_outlines(path)
-    import pandas as pd
-    import shapely
-
+    numbers, centers, areas = _read_outlines(path)
     # As Space Ranger names the cells in its matrix; the outlines say the number alone.
-    at = pd.Index([f"cellid_{number:09d}-1" for number in ids]).get_indexer(cells.obs_names)
+    at = pd.Index([f"cellid_{number:09d}-1" for number in numbers]).get_indexer(cells.obs_names)
     known = at >= 0
     if not known.any():
         raise SpotsError(
             f"No cell of the matrix in {folder} is among the outlines in {path.name}; are they of one run?"
         )
     kept, at = cells[known].copy(), at[known]
-    kept.obsm["spatial"] = shapely.get_coordinates(shapely.centroid(outlines[at])).astype(np.float64)
+    kept.obsm["spatial"] = centers[at]
     factors = scale_factors(folder)
     factors.pop("bin_size_um", None)  # cells are no bins
-    factors["spot_diameter_fullres"] = float(np.median(2 * np.sqrt(shapely.area(outlines[at]) / np.pi)))
+    factors["spot_diameter_fullres"] = float(np.median(2 * np.sqrt(areas[at] / np.pi)))
     kept.uns["spatial"] = {folder.resolve().name: {"images": small_images(folder), "scalefactors": factors}}
-    return kept, {"no_position": int((~known).sum()), "no_counts": len(ids) - len(at)}
+    return kept, {"no_position": int((~known).sum()), "no_counts": len(numbers) - len(at)}
 
 
 def _read_matrix(folder: Path) -> AnnData:
@@ -80,20 +84,45 @@ def _read_matrix(folder: Path) -> AnnData:
     raise SpotsError(f"The count matrix is missing: {folder} has neither {_MATRIX}.h5 nor a {_MATRIX} folder.")
 
 
-def _read_outlines(path: Path) -> tuple[list[int], npt.NDArray[Any]]:
-    """Numbers ``(n,)`` of the cells and their outlines ``(n,)`` in pixels of the full image."""
+def _read_outlines(path: Path) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Of the outlined cells: numbers ``(n,)``, centroids ``(n, 2)`` and areas ``(n,)``, pixels of the full image."""
     import shapely
-    from shapely.geometry import shape
 
+    numbers: list[int] = []
+    rings: list[FloatArray] = []
+    cell_of_ring: list[int] = []
     try:
         with open_text(path) as file:
-            features = json.load(file)["features"]
-        features = [feature for feature in features if feature["geometry"] is not None]
-        ids = [int(feature["properties"]["cell_id"]) for feature in features]
-        outlines = np.array([shape(feature["geometry"]) for feature in features], dtype=object)
-    except (*READ_ERRORS, shapely.errors.ShapelyError, LookupError, TypeError, AttributeError) as exc:
+            text = file.read()
+        for feature in _features(text):
+            geometry = feature["geometry"]
+            if geometry is None:
+                continue
+            parts = geometry["coordinates"]
+            for part in [parts] if geometry["type"] == "Polygon" else parts:
+                rings.append(np.asarray(part[0], dtype=np.float64))
+                cell_of_ring.append(len(numbers))
+            numbers.append(int(feature["properties"]["cell_id"]))
+        corners = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+        polygons = shapely.polygons(shapely.linearrings(np.concatenate([np.empty((0, 2)), *rings]), indices=corners))
+    except (*READ_ERRORS, shapely.errors.ShapelyError, LookupError, TypeError) as exc:
         raise SpotsError(f"{path} cannot be read as Space Ranger's outlines of cells ({exc}).") from exc
-    if len(set(ids)) < len(ids):
+    if len(set(numbers)) < len(numbers):
         raise SpotsError(f"{path} outlines a cell twice; get the file again.")
-    usable = shapely.area(outlines) > 0
-    return [number for number, ok in zip(ids, usable, strict=True) if ok], outlines[usable]
+    areas = shapely.area(polygons)
+    moments = np.nan_to_num(shapely.get_coordinates(shapely.centroid(polygons))) * areas[:, None]
+    area, x, y = (np.bincount(cell_of_ring, part, len(numbers)).astype(np.float64) for part in (areas, *moments.T))
+    usable = area > 0
+    return np.array(numbers, dtype=np.intp)[usable], np.column_stack([x, y])[usable] / area[usable, None], area[usable]
+
+
+def _features(text: str) -> Iterator[Any]:
+    """The features of a collection one by one: parsed at once, half a million cells would hold up the screen."""
+    decoder = json.JSONDecoder()
+    at = text.index("[", text.index('"features"')) + 1
+    while True:
+        at += len(_BETWEEN.match(text, at)[0])  # type: ignore[index]
+        if text[at] == "]":
+            return
+        feature, at = decoder.raw_decode(text, at)
+        yield feature
