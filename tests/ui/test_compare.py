@@ -493,7 +493,7 @@ def test_a_dropped_folder_is_compared_at_once(explore, wait, model_path, tmp_pat
         compare.score_regions.click()
         assert "draw some in the Regions dock" in compare.where_text.text()
         viewer.layers.remove(layer)
-        assert compare.controller.spots is None
+        wait(lambda: compare.controller.spots is None)
         assert "No spots yet" in compare.message.text()
     finally:
         compare.shut_down()

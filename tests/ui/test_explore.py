@@ -233,14 +233,21 @@ def mapper_threads():
     return [t for t in threading.enumerate() if t.name.startswith("napari-cpnn") and "loop" in t.name]
 
 
-def test_removing_the_slide_stops_mapping_and_takes_the_maps_away(explore, wait, slide_path, tmp_path, model):
+@pytest.mark.parametrize("way", ["alone", "with all that is selected", "by clearing the list"])
+def test_removing_the_slide_stops_mapping_and_takes_the_maps_away(explore, wait, slide_path, model, way):
     dock = explore(slide_path)
     viewer = dock.session.viewer
     dock.controller.use_model(model)
     wait(lambda: dock.state.map is not None)
     mapped(dock, wait)
     assert mapper_threads()
-    viewer.layers.remove(dock.state.layer)
+    if way == "alone":
+        viewer.layers.remove(dock.state.layer)
+    elif way == "by clearing the list":
+        viewer.layers.clear()
+    else:
+        viewer.layers.select_all()
+        viewer.layers.remove_selected()
     wait(lambda: not mapper_threads())
     assert len(viewer.layers) == 0
     assert "No slide yet" in dock.message.text()

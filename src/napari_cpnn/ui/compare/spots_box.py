@@ -68,6 +68,10 @@ class SpotsBox(QWidget):
         self._later.setSingleShot(True)
         self._later.setInterval(0)
         self._later.timeout.connect(self._take_newest)
+        self._removed = QTimer(self)  # our layer must not go while napari still removes its own list of layers
+        self._removed.setSingleShot(True)
+        self._removed.setInterval(0)
+        self._removed.timeout.connect(self._taken_removed)
         self.open_file.clicked.connect(self._choose_file)
         self.open_folder.clicked.connect(self._choose_folder)
         self.choices.activated.connect(self._chosen)
@@ -82,6 +86,7 @@ class SpotsBox(QWidget):
     def end(self, *, viewer_lives: bool) -> None:
         """Listen no more."""
         stop_timer(self._later)
+        stop_timer(self._removed)
         self.controller.state.slide_changed.disconnect(self._slide_changed)
         if viewer_lives:
             self.viewer.layers.events.inserted.disconnect(self._layer_added)
@@ -112,10 +117,14 @@ class SpotsBox(QWidget):
 
     def _layer_removed(self, event: Any) -> None:
         if event.value is self._taken:
+            self._removed.start()
+        self._fill_choices()
+
+    def _taken_removed(self) -> None:
+        if self._taken is not None and self._taken not in self.viewer.layers:
             self._taken = None
             self.spots_layer.borrow(None)
             self.controller.use_spots(None)
-        self._fill_choices()
 
     def _take_newest(self) -> None:
         layers, wanted, self._wanted = self._layers(), self._wanted, None

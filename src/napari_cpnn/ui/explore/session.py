@@ -62,6 +62,10 @@ class ExploreSession:
         self.pointer = QTimer()
         self.pointer.setSingleShot(True)
         self.pointer.setInterval(POINTER_MS)
+        self._removed = QTimer()  # our layers must not go while napari still removes its own list of layers
+        self._removed.setSingleShot(True)
+        self._removed.setInterval(0)
+        self._removed.timeout.connect(self._slide_removed)
         self._closed = False
         viewer.cursor.events.position.connect(self._pointer_moved)
         self.state.slide_changed.connect(self._slide_changed)
@@ -151,6 +155,7 @@ class ExploreSession:
             self.state.go_silent()
         stop_timer(self.news)
         stop_timer(self.pointer)
+        stop_timer(self._removed)
         self.viewer.cursor.events.position.disconnect(self._pointer_moved)
         self.watcher.stop()
         self.state.slide_changed.disconnect(self._slide_changed)
@@ -170,6 +175,10 @@ class ExploreSession:
 
     def _layer_removed(self, event: Any) -> None:
         if self.state.layer is not None and self.state.layer == event.value:
+            self._removed.start()
+
+    def _slide_removed(self) -> None:
+        if self.state.layer is not None and self.state.layer not in self.viewer.layers:
             self.choose_newest()
 
     def _show_scale_bar(self) -> None:
