@@ -122,6 +122,7 @@ class GeneTable(QWidget):
         self.view = QTableView()
         self.view.setModel(self.model)
         self.view.setSortingEnabled(True)
+        self.view.setTabKeyNavigation(False)  # Tab goes on to the next control
         self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.view.setMinimumHeight(_LEAST_ROWS_PX)

@@ -22,6 +22,7 @@ class WhereTable(QTableWidget):
 
     def __init__(self) -> None:
         super().__init__(0, 1 + len(_COLUMNS))
+        self.setTabKeyNavigation(False)  # Tab goes on to the next control
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.verticalHeader().hide()

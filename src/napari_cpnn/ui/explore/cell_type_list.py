@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QRect, QSortFilterProxyModel, Qt, Signal
-from qtpy.QtGui import QColor, QPainter
+from qtpy.QtGui import QColor, QKeyEvent, QPainter
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -126,13 +126,29 @@ class ShareDelegate(QStyledItemDelegate):
         painter.restore()
 
 
+class _Rows(QTableView):
+    """The list; arrow keys choose, the space bar checks, and Tab goes on to the next control."""
+
+    moved = Signal(QModelIndex)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setTabKeyNavigation(False)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 (Qt's name)
+        before = self.currentIndex().row()
+        super().keyPressEvent(event)
+        if self.currentIndex().row() != before:
+            self.moved.emit(self.currentIndex())
+
+
 class CellTypeList(QWidget):
     """Search box and list.
 
     Signals
     -------
     chosen
-        A cell type was clicked (its name).
+        A cell type was clicked, or reached with the arrow keys (its name).
     checked_changed
         The set of checked types has changed.
     color_wanted
@@ -154,7 +170,7 @@ class CellTypeList(QWidget):
         self._filter.setSourceModel(self.model)
         self._filter.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.search.textChanged.connect(self._filter.setFilterFixedString)
-        self.view = QTableView()
+        self.view = _Rows()
         self.view.setModel(self._filter)
         self.view.setItemDelegateForColumn(1, ShareDelegate(self.view))
         self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -174,6 +190,8 @@ class CellTypeList(QWidget):
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
         header.resizeSection(1, 118)
         self.view.clicked.connect(self._clicked)
+        self.view.moved.connect(self._clicked)
+        self.search.returnPressed.connect(self._first)
         self.view.doubleClicked.connect(self._clicked_twice)
         self.model.checked_changed.connect(self.checked_changed)
         layout = QVBoxLayout(self)
@@ -225,6 +243,13 @@ class CellTypeList(QWidget):
 
     def _clicked(self, index: QModelIndex) -> None:
         self.chosen.emit(self._filter.index(index.row(), 0).data())
+
+    def _first(self) -> None:
+        """Enter in the search box takes the first that was found."""
+        if self.search.text() and self._filter.rowCount():
+            self.view.setFocus()
+            self.view.selectRow(0)
+            self._clicked(self._filter.index(0, 0))
 
     def _clicked_twice(self, index: QModelIndex) -> None:
         self.color_wanted.emit(self._filter.index(index.row(), 0).data())

@@ -142,6 +142,7 @@ class HeatMapView(QTableView):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setTabKeyNavigation(False)  # Tab goes on to the next control
         self.heat_model = HeatMapModel(self)
         self._in_place = False
         self.names = _TypeNames(self)

@@ -48,6 +48,7 @@ class _Table(QTableWidget):
 
     def __init__(self, columns: Sequence[tuple[str, str]], most_rows: int) -> None:
         super().__init__(0, len(columns))
+        self.setTabKeyNavigation(False)  # Tab goes on to the next control
         self._most_rows = most_rows
         for i, (text, tip) in enumerate(columns):
             self.set_header(i, text, tip)

@@ -41,6 +41,7 @@ class RegionTable(QTableWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_COLUMNS), parent)
+        self.setTabKeyNavigation(False)  # Tab goes on to the next control
         for i, (text, tip) in enumerate(_COLUMNS):
             item = QTableWidgetItem(text)
             item.setToolTip(tip)
