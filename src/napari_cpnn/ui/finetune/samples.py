@@ -68,7 +68,7 @@ class SamplesBox(QWidget):
         self.samples.setToolTip("what is learned from; slides and spots can also be dropped here together")
         self.positions = button("Positions ...", "the spot table of legacy ST, where the counts have no positions")
         self.remove = button("Remove", "do not learn from the chosen slide")
-        self.fix = button("Fix", "move the spots so that they lie on the tissue")
+        self.fix = button("Move ...", "move the spots so that they lie on the tissue")
         self.fix_menu = QMenu(self)
         self.fix.setMenu(self.fix_menu)
         self.sample_problem = text_label()
