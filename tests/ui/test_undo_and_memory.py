@@ -56,6 +56,33 @@ def test_a_choice_that_cannot_be_taken_back_leaves_the_others():
     assert history.text == "third"
 
 
+def test_choices_of_what_is_gone_are_forgotten():
+    history, done, dock, layer = History(), [], object(), object()
+    for number, owner in enumerate((None, dock, layer, dock)):
+        history.add(f"choice {number}", lambda number=number: done.append(number), owner=owner)
+    history.forget(dock)
+    assert history.text == "choice 2"
+    history.forget(layer)
+    history.undo()
+    history.undo()
+    assert done == [0]
+
+
+@pytest.mark.parametrize("mpp_first", [False, True])
+def test_choices_on_a_slide_that_is_gone_are_not_taken_back(explore, wait, tmp_path, mpp_first):
+    dock = explore(*(write_slide(tmp_path / f"{name}.tiff", tissue_image(), mpp=None) for name in "ab"))
+    wait(lambda: dock.state.slide is not None)
+    gone = dock.state.layer
+    if mpp_first:
+        dock.session.set_mpp(2.0)
+    dock.viewer.layers.remove(gone)
+    wait(lambda: dock.state.layer is not gone and dock.state.slide is not None)
+    assert not dock.undo.isEnabled()
+    dock.state.history.undo()
+    assert dock.state.layer in dock.viewer.layers
+    assert dock.state.slide.mpp is None
+
+
 def test_gene_colours_and_model_are_taken_back(explore, wait, slide_path, model, model_path):
     dock = explore(slide_path)
     dock.controller.use_model(model)

@@ -62,6 +62,7 @@ class SpotsController:
     def close(self) -> None:
         """Take no more answers."""
         self._tasks.close()
+        self.state.history.forget(self)
         self.state.slide_changed.disconnect(self._slide_changed)
 
     def open_spots(self, path: str | Path, positions: str | Path | None = None) -> None:
@@ -113,7 +114,7 @@ class SpotsController:
                 self.use_spots(before, source)
 
         self.use_spots(moved, source)
-        self.state.history.add(fix.name, undo)
+        self.state.history.add(fix.name, undo, owner=self)
 
     def fix_by(self, given: str | Path) -> None:
         """Move the spots by an affine map that the user gives: a file (a path), or its numbers (a text)."""

@@ -78,7 +78,7 @@ class ExploreController:
         """Explore another slide layer; ``mpp`` overrides what the file and the layer say."""
         before = self.state.layer
         if before is not None and layer is not None and before is not layer:
-            self.state.history.add(f"slide {layer.name}", lambda: self.choose_layer(before))
+            self.state.history.add(f"slide {layer.name}", lambda: self.choose_layer(before), owner=before)
         self._drop_mapper()
         self._tasks.set_problem(None)
         self.state.set_slide(layer, None)

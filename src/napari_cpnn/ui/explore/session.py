@@ -104,7 +104,7 @@ class ExploreSession:
 
         self.controller.set_mpp(value)
         if self.state.slide is not slide:
-            self.state.history.add(f"pixel size {value:g} µm", undo)
+            self.state.history.add(f"pixel size {value:g} µm", undo, owner=layer)
 
     def _fit_layer(self) -> None:
         """A layer that is in pixels gets micrometres when the pixel size is given or recalled.
@@ -176,10 +176,14 @@ class ExploreSession:
     def _layer_removed(self, event: Any) -> None:
         if self.state.layer is not None and self.state.layer == event.value:
             self._removed.start()
+        else:
+            self.state.history.forget(event.value)
 
     def _slide_removed(self) -> None:
-        if self.state.layer is not None and self.state.layer not in self.viewer.layers:
+        gone = self.state.layer
+        if gone is not None and gone not in self.viewer.layers:
             self.choose_newest()
+            self.state.history.forget(gone)
 
     def _show_scale_bar(self) -> None:
         bar = self.viewer.canvas.overlays.scale_bar

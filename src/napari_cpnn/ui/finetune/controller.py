@@ -294,6 +294,7 @@ class FineTuneController:
         """Take no more answers. A run goes on, and can be opened again by its folder."""
         self.state.reference_wanted.disconnect(self.choose_reference, missing_ok=True)
         self._tasks.close()
+        self.state.history.forget(self)
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -312,7 +313,7 @@ class FineTuneController:
                 if row.busy:  # the answer came when it was not in the list
                     self._look_at(number)
 
-        self.state.history.add(text, undo, merge)
+        self.state.history.add(text, undo, merge, self)
 
     def _improved(self, model: Path) -> None:
         if self.renew:

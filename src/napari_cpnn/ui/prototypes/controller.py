@@ -328,6 +328,7 @@ class PrototypesController:
         """Take no more answers; an estimate ends."""
         self._stop.set()
         self._tasks.close()
+        self.state.history.forget(self)
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -373,7 +374,7 @@ class PrototypesController:
                 signal.emit()
             self._tasks.set_problem(None)
 
-        self.state.history.add(text, undo, merge)
+        self.state.history.add(text, undo, merge, self)
 
     def _say(self) -> None:
         content = self.result is not None and self.reference is None

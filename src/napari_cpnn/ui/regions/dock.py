@@ -148,6 +148,7 @@ class Regions(Dock):
     def _end(self, *, viewer_lives: bool) -> None:
         """Stop listening; the regions stay, they are a layer of the user."""
         self.controller.close()
+        self.state.history.forget(self)
         for tab in self._tabs:
             tab.chart.stop()
         stop_timer(self._ticks)
@@ -223,7 +224,7 @@ class Regions(Dock):
                 self._drawn = before  # that it is back is no new change
                 before.put_back(layer)
 
-        self.state.history.add("regions", undo)
+        self.state.history.add("regions", undo, owner=self)
         self.state.remember(regions=tuple((region.name, region.outline.wkt) for region in regions))
 
     def _recall(self) -> None:
