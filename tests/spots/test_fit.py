@@ -9,7 +9,7 @@ import pytest
 from napari_cpnn import open_slide, read_spots
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.slides import Slide, find_tissue
-from napari_cpnn.spots import check_fit, estimate_mpp
+from napari_cpnn.spots import SpotFix, check_fit, estimate_mpp, move_back, move_of
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +80,19 @@ def test_scale_factors_change_with_the_positions(section) -> None:
     assert factors["spot_diameter_fullres"] == pytest.approx(145, rel=0.01)
     assert factors["tissue_hires_scalef"] == pytest.approx(0.1, rel=0.01)
     assert wrong.uns["spatial"][name]["scalefactors"]["spot_diameter_fullres"] == 29.0
+
+
+def test_moves_are_noted_as_one_and_taken_back() -> None:
+    positions = np.random.default_rng(0).uniform(0, 30_000, (50, 2))
+    spots = ad.AnnData(np.ones((50, 2), np.float32), obsm={"spatial": positions}, uns={"napari_cpnn": {"dropped": {}}})
+    assert move_of(spots) is None
+    assert move_back(spots) is None
+    turned = SpotFix("turning", np.array([[0.0, -1, 500], [1, 0, 20]]), 1.0).apply(spots)
+    moved = SpotFix("stretching", np.array([[2.0, 0.1, -7], [0, 3, 9]]), 1.0).apply(turned)
+    move = move_of(moved)
+    assert move.name == "turning, then stretching"
+    np.testing.assert_allclose(move.apply(spots).obsm["spatial"], moved.obsm["spatial"])
+    assert (move_of(spots), moved.uns["napari_cpnn"]["dropped"]) == (None, {})
+    back = move_back(moved).apply(moved)
+    np.testing.assert_allclose(back.obsm["spatial"], positions)
+    assert move_of(back) is None

@@ -173,7 +173,16 @@ def test_regions_are_taken_back(explore, wait, slide_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", '{"shown": {"kind": 3}}', '{"look": {"manual": ["a", 1]}}', '{"mpp": 7}']
+    "text",
+    [
+        "",
+        "{",
+        "[1]",
+        '{"shown": {"kind": 3}}',
+        '{"look": {"manual": ["a", 1]}}',
+        '{"mpp": 7}',
+        '{"move": ["by", [1, 0, 0]]}',
+    ],
 )
 def test_a_damaged_memory_is_none(slide_path, text):
     slide = open_slide(slide_path)

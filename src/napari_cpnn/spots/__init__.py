@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari_cpnn.spots.affine import parse_affine, read_affine
 from napari_cpnn.spots.array import ArrayFit, fit_array
-from napari_cpnn.spots.fit import SpotFit, SpotFix, check_fit, given_fix
+from napari_cpnn.spots.fit import SpotFit, SpotFix, check_fit, given_fix, move_back, move_of
 from napari_cpnn.spots.folders import SpotsSource, find_slide, find_spots
 from napari_cpnn.spots.pairs import open_sample
 from napari_cpnn.spots.quality import estimate_mpp, expression
@@ -22,6 +22,8 @@ __all__ = [
     "find_spots",
     "fit_array",
     "given_fix",
+    "move_back",
+    "move_of",
     "open_sample",
     "parse_affine",
     "read_affine",

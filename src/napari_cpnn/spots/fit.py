@@ -34,6 +34,9 @@ _SPOT_UM, _COVERED = 100.0, 0.3
 #: Pitch and slide agree when the scales differ by less.
 _SAME_SCALE = 0.1
 
+#: A map that changes less than this has been taken back: a millionth of a pixel, where slides have 1e5 of them.
+_SAME_PLACE = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class SpotFix:
@@ -54,8 +57,9 @@ class SpotFix:
     on_tissue: float
 
     def apply(self, spots: AnnData) -> AnnData:
-        """A copy of the spots at their new positions; spot diameters scale along."""
+        """A copy of the spots at their new positions; diameters scale along, and :func:`move_of` tells the move."""
         moved = spots.copy()
+        _note_move(moved, self)
         moved.obsm["spatial"] = _mapped(np.asarray(spots.obsm["spatial"], dtype=np.float64), self.matrix)
         scale = math.sqrt(abs(float(np.linalg.det(self.matrix[:, :2]))))
         for library in dict(moved.uns.get("spatial", {})).values():
@@ -90,6 +94,31 @@ class SpotFit:
     problem: str
     fixes: tuple[SpotFix, ...]
     others: tuple[SpotFix, ...] = ()
+
+
+def move_of(spots: AnnData) -> SpotFix | None:
+    """How spots were moved by fixes since they were read, all in one; ``None``: they are where their file says."""
+    noted = dict(spots.uns.get("napari_cpnn", {})).get("moved")
+    return None if noted is None else SpotFix(str(noted["name"]), np.asarray(noted["matrix"]), math.nan)
+
+
+def move_back(spots: AnnData) -> SpotFix | None:
+    """What puts moved spots back to where their file says."""
+    move = move_of(spots)
+    return None if move is None else SpotFix("the positions in the file", inverted(move.matrix), math.nan)
+
+
+def _note_move(spots: AnnData, fix: SpotFix) -> None:
+    """Keep in a table of spots how it was moved in all."""
+    before = move_of(spots)
+    name, matrix = fix.name, fix.matrix
+    if before is not None:
+        name = f"{before.name}, then {fix.name}"
+        matrix = (np.vstack([fix.matrix, [0, 0, 1]]) @ np.vstack([before.matrix, [0, 0, 1]]))[:2]
+    noted = {key: value for key, value in dict(spots.uns.get("napari_cpnn", {})).items() if key != "moved"}
+    if not np.allclose(matrix, np.eye(2, 3), atol=_SAME_PLACE):
+        noted["moved"] = {"name": name, "matrix": matrix}
+    spots.uns["napari_cpnn"] = noted
 
 
 def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) -> SpotFit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from napari_cpnn.ui.state import Look, Shown
 
 if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
+
+Move = tuple[str, tuple[float, ...]]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ class Memory:
         Paths of the spots that were compared, and of their positions where these are another file.
     regions
         Names and outlines (WKT, slide um).
+    move
+        How the spots were moved, if they were: in words, and the six numbers of the affine map, row by row.
     """
 
     model: str = ""
@@ -44,6 +49,7 @@ class Memory:
     mpp: tuple[float, float] | None = None
     spots: tuple[str, ...] = ()
     regions: tuple[tuple[str, str], ...] = ()
+    move: Move | None = None
 
     def model_file(self) -> Path | None:
         """The model file, when it is still there."""
@@ -62,6 +68,7 @@ def recall(slide: Slide) -> Memory:
             mpp=_mpp(facts.get("mpp")),
             spots=tuple(str(path) for path in facts.get("spots", ())),
             regions=tuple((str(name), str(outline)) for name, outline in facts.get("regions", ())),
+            move=_move(facts.get("move")),
         )
     except (OSError, ValueError, TypeError, AttributeError, LookupError):
         return Memory()
@@ -94,3 +101,13 @@ def _look(facts: Any) -> Look | None:
 
 def _mpp(facts: Any) -> tuple[float, float] | None:
     return None if facts is None else (float(facts[0]), float(facts[1]))
+
+
+def _move(facts: Any) -> Move | None:
+    if facts is None:
+        return None
+    name, numbers = facts
+    found = tuple(float(number) for number in numbers)
+    if len(found) != 6 or not all(math.isfinite(number) for number in found):
+        raise ValueError("A move of spots is six numbers.")
+    return str(name), found

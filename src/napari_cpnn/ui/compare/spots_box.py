@@ -10,6 +10,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.spots import move_back, move_of
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.parts import button, row, slim_combo, spacer, stop_timer, text_label
@@ -102,8 +103,9 @@ class SpotsBox(QWidget):
         layer.visible = True
         self.spots_layer.borrow(layer if is_ours(layer) and type(layer).__name__ == "Points" else None)
         if is_ours(layer):
-            controller.use_spots(spots_of_layer(layer, slide_layer, mpp), source_of(layer))
-            self._remember()
+            source = source_of(layer)
+            controller.use_spots(controller.as_before(spots_of_layer(layer, slide_layer, mpp), source), source)
+            controller.remember()
         else:
             controller.take_spots(layer.name, lambda: spots_of_layer(layer, slide_layer, mpp))
 
@@ -135,15 +137,10 @@ class SpotsBox(QWidget):
 
     def _slide_changed(self) -> None:
         """Where the shapes of another plugin lie on the slide depends on the slide."""
-        self._remember()
+        if self._taken is not None:  # spots that were dropped come back with their slide
+            self.controller.remember()
         if self._taken is not None and not is_ours(self._taken) and self._taken in self.viewer.layers:
             self.take(self._taken)
-
-    def _remember(self) -> None:
-        """Spots that were dropped come back with their slide as those that were opened here."""
-        source = None if self._taken is None else source_of(self._taken)
-        if source is not None:
-            self.controller.state.remember(spots=(str(source),))
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -188,6 +185,10 @@ class SpotsBox(QWidget):
         parts = [] if spots is None else [f"{spots.n_obs:,} spots, {spots.n_vars:,} genes"]
         if fit is not None:
             parts.append(f"{fit.on_tissue:.0%} on tissue")
+        move = None if spots is None else move_of(spots)
+        if move is not None:
+            parts.append("moved")
+        self.text.setToolTip("" if move is None else f"moved by {move.name}")
         self.text.setText(" · ".join(parts))
         self.text.setVisible(bool(parts))
         self._fill_fixes()
@@ -236,6 +237,11 @@ class SpotsBox(QWidget):
         self.fix.setVisible(fit is not None)
         if fit is None:
             return
+        back = None if self.controller.spots is None else move_back(self.controller.spots)
+        if back is not None:
+            menu.addAction("Back to the positions in the file").triggered.connect(
+                lambda _=False: self.controller.apply_fix(back)
+            )
         helpful = fit.fixes[:_N_FIXES]
         for fix in helpful:
             self._add_fix(menu, fix)

@@ -40,7 +40,9 @@ class SpotsController:
     spots
         As read, at the positions in use; ``None`` before.
     source, sources
-        What they were read from, if that is known, and the bin sizes of the Visium HD run that they are of.
+        What they were read from, if that is known, and the other tables of the Visium HD run that they are of.
+    files
+        What opens them again: ``source``, and their positions where these are another file.
     fit
         How they lie on the slide; ``None`` while that is not known.
     """
@@ -53,6 +55,7 @@ class SpotsController:
         self.spots: AnnData | None = None
         self.source: Path | None = None
         self.sources: list[SpotsSource] = []
+        self.files: tuple[str, ...] = ()
         self.fit: SpotFit | None = None
         self.message = ""
         self._tasks = Tasks(background, notify, self._say)
@@ -77,8 +80,10 @@ class SpotsController:
             return read_spots(source, positions), source
 
         def ready(found: tuple[AnnData, Path]) -> None:
-            self.use_spots(*found)
-            self.state.remember(spots=tuple(str(file) for file in (path, positions) if file is not None))
+            spots, source = found
+            self.use_spots(self.as_before(spots, source), source)
+            self.files = tuple(str(file) for file in (source, positions) if file is not None)
+            self.remember()
 
         self._tasks.run("spots", f"Reading {path.name} ...", work, ready)
 
@@ -87,6 +92,25 @@ class SpotsController:
         memory = self.state.memory
         if memory is not None and memory.spots and self.spots is None and all(Path(f).exists() for f in memory.spots):
             self.open_spots(*memory.spots[:2])
+
+    def as_before(self, spots: AnnData, source: Path | None) -> AnnData:
+        """Spots, moved as they were when they were last compared on this slide, unless they have been moved since."""
+        from napari_cpnn.spots import SpotFix, move_of
+
+        memory = self.state.memory
+        if memory is None or memory.move is None or memory.spots[:1] != (str(source),) or move_of(spots) is not None:
+            return spots
+        name, numbers = memory.move
+        return SpotFix(name, np.reshape(numbers, (2, 3)), np.nan).apply(spots)
+
+    def remember(self) -> None:
+        """Spots of a file come back with their slide, where they are now."""
+        from napari_cpnn.spots import move_of
+
+        if self.spots is not None and self.files:
+            move = move_of(self.spots)
+            numbers = None if move is None else tuple(float(number) for number in move.matrix.ravel())
+            self.state.remember(spots=self.files, move=None if move is None else (move.name, numbers))
 
     def take_spots(self, name: str, work: Callable[[], AnnData]) -> None:
         """Use spots that ``work`` makes of something called ``name``."""
@@ -98,23 +122,31 @@ class SpotsController:
 
         self._tasks.forget("spots")
         self.spots, self.source, self.fit = spots, source, None
+        self.files = () if source is None else (str(source),)
         self.sources = [] if source is None else tables_of_run(source)
         self._forget()
         self._look()
 
     def apply_fix(self, fix: SpotFix) -> None:
         """Move the spots as a fix says, which can be taken back."""
-        before, source = self.spots, self.source
+        before = self.spots
         if before is None:
             return
         moved = fix.apply(before)
 
         def undo() -> None:
             if self.spots is moved:  # and not of another slide meanwhile
-                self.use_spots(before, source)
+                self._replace(before)
 
-        self.use_spots(moved, source)
+        self._replace(moved)
         self.state.history.add(fix.name, undo, owner=self)
+
+    def _replace(self, spots: AnnData) -> None:
+        """The same spots at other places."""
+        files = self.files
+        self.use_spots(spots, self.source)
+        self.files = files
+        self.remember()
 
     def fix_by(self, given: str | Path) -> None:
         """Move the spots by an affine map that the user gives: a file (a path), or its numbers (a text)."""
@@ -160,6 +192,10 @@ class SpotsController:
         """The spots fit the slide: what to do with them."""
 
     def _slide_changed(self) -> None:
+        spots = self.spots
+        if spots is not None and (moved := self.as_before(spots, self.source)) is not spots:
+            self._replace(moved)
+            return
         self.fit = None
         self._forget()
         self._look()
