@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from napari.components import ViewerModel
 from qtpy.QtCore import QPoint, Qt
 from tests.spots.test_folders import hd
 
@@ -21,6 +22,7 @@ from napari_cpnn.slides import Slide
 from napari_cpnn.spots import estimate_mpp, expression
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
+from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.spot_tables import has_table
 from napari_cpnn.ui.state import ExploreState, Shown
 
@@ -63,6 +65,21 @@ def setup():
     controller = CompareController(state, background, told.append)
     yield controller, state, background, told
     controller.close()
+
+
+def test_points_that_the_user_deleted_are_not_taken_for_spots():
+    viewer, chosen = ViewerModel(), []
+    slide_layer = viewer.add_image(np.zeros((500, 500, 3), np.uint8), rgb=True, scale=(0.5, 0.5), units=("um", "um"))
+    spots = SpotsLayer(viewer)
+    spots.chosen.connect(chosen.append)
+    spots.place(slide_layer, (0.5, 0.5), np.array([[50.0, 50], [50, 100], [100, 50]]), 20.0)
+    spots.layer.selected_data = {1}
+    assert [list(rows) for rows in chosen] == [[1]]
+    spots.layer.remove_selected()
+    spots.mark(np.array([2]))
+    spots.layer.selected_data = {0}
+    assert not [rows for rows in chosen[1:] if len(rows)]
+    assert set(spots.layer.border_color[:, 0].round(2)) == {0.12}
 
 
 def test_it_says_what_to_do_next(setup, sample) -> None:
@@ -340,6 +357,44 @@ def test_answers_that_nobody_waits_for_are_dropped(setup, sample) -> None:
     assert "No slide yet" in controller.message
 
 
+def test_a_prediction_says_how_far_it_is_and_is_cancelled(setup, sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_cpnn.ui.compare.prediction_run import PredictionRun
+
+    controller, state, background, told = setup
+    slide, spots, model = sample
+    heard: list[tuple[str, float]] = []
+    report = PredictionRun.report
+
+    def cancels_when_asked(run: PredictionRun, text: str, done: float) -> None:
+        heard.append((text, done))
+        if len(heard) == 2:
+            controller.cancel()
+        report(run, text, done)
+
+    state.set_slide(object(), slide)
+    controller.use_spots(spots)
+    monkeypatch.setattr("napari_cpnn.mapping.places._CPU_BATCH", 10)
+    monkeypatch.setattr(PredictionRun, "report", cancels_when_asked)
+    state.set_model(model)
+    n = spots.n_obs
+    assert heard == [(f"0 of {n} spots", 0), (f"10 of {n} spots", 10 / n)]  # and no batch more
+    assert told == []
+    assert controller.compared is None
+    assert not controller.comparing
+    assert (controller.can_compare, controller.message) == (True, "Not predicted: Predict does it.")
+    controller.compare()
+    assert (controller.run.text, controller.run.done) == (f"{n} of {n} spots", 1)
+    assert controller.compared.n_obs == n
+    assert (controller.can_compare, controller.message) == (False, "")
+    # What nobody waits for is ended too, so that it does not stand in the way of what is wanted.
+    background.held = []
+    controller.compare()
+    before = controller.run
+    state.set_model(None)
+    with pytest.raises(CpnnError, match="cancelled"):
+        report(before, "", 0)
+
+
 def test_bad_files_are_told_and_the_dock_goes_on(setup, sample, tmp_path: Path) -> None:
     controller, state, _, told = setup
     slide, spots, _ = sample
@@ -394,7 +449,14 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
     try:
         wait(lambda: dock.state.slide is not None and dock.state.model is not None)
         compare.controller.open_spots(tmp_path / "spots.h5ad")
+        wait(lambda: compare.controller.comparing)
+        assert (compare.cancel.isHidden(), compare.bar.isHidden(), compare.predict.isHidden()) == (False, False, True)
+        compare.cancel.click()
+        assert (compare.cancel.isHidden(), compare.bar.isHidden(), compare.predict.isHidden()) == (True, True, False)
+        compare.predict.click()
+        wait(lambda: f"of {spots.n_obs} spots" in compare.bar.text())
         wait(lambda: compare.controller.scores is not None)
+        assert (compare.cancel.isHidden(), compare.bar.isHidden(), compare.predict.isHidden()) == (True, True, True)
         layer = compare.spots_layer.layer
         assert len(layer.data) == spots.n_obs
         um = compare.controller.centers_um()

@@ -39,6 +39,7 @@ class SpotsLayer:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self.layer: Points | None = None
+        self._n_spots = 0
         self._name_before = ""  # of a layer that is not ours
         self._setting = False
         viewer.layers.events.inserted.connect(self._stay_on_top)
@@ -68,6 +69,7 @@ class SpotsLayer:
                 self.remove()
             return
         world = um_to_world(slide_layer, mpp, centers_um)
+        self._n_spots = len(world)
         size = (diameter_um or DEFAULT_UM) * world_per_um(slide_layer, mpp)
         if self.layer is not None and (self.layer not in self._viewer.layers or len(self.layer.data) != len(world)):
             self.remove()
@@ -111,7 +113,7 @@ class SpotsLayer:
 
     def mark(self, rows: IntArray) -> None:
         """Let some spots stand out, all others be as they are."""
-        if self.layer is None:
+        if self.layer is None or not self._is_whole():
             return
         chosen = np.zeros(len(self.layer.data), dtype=bool)
         chosen[rows] = True
@@ -145,9 +147,13 @@ class SpotsLayer:
         self.layer = layer
         layer.selected_data.events.items_changed.connect(self._selected)
 
+    def _is_whole(self) -> bool:
+        """Whether a point is a spot: the user can delete some, and then rows mean others."""
+        return self.layer is not None and len(self.layer.data) == self._n_spots
+
     def _selected(self, *_: Any) -> None:
         """The user has selected points with napari's own tools."""
-        if self.layer is not None and not self._setting:
+        if self.layer is not None and not self._setting and self._is_whole():
             self._setting = True
             try:
                 rows = np.array(sorted(self.layer.selected_data), dtype=np.intp)
