@@ -101,6 +101,21 @@ def test_predictions_are_a_table_of_spots_by_types(world, model):
     assert programs.shape == (90, model.n_programs)
 
 
+def test_a_prediction_says_how_far_it_is_and_what_it_hears_ends_it(world, model):
+    slide, spots = world.sample(5)
+    heard = []
+    weights, _ = predict_spots(model, slide, spots, progress=lambda *told: heard.append(told))
+    assert heard == [("0 of 90 spots", 0), ("64 of 90 spots", 64 / 90), ("90 of 90 spots", 1)]
+    pd.testing.assert_frame_equal(weights, predict_spots(model, slide, spots)[0])
+
+    def enough(_text, done):
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_expression(model, slide, spots, progress=enough)
+
+
 def test_symmetries_make_a_turned_slide_the_same(world, model):
     _, spots = world.sample(5, rows=5, cols=5)
     pixels = np.kron(np.random.default_rng(0).integers(0, 256, (20, 20, 3)), np.ones((8, 8, 1))).astype(np.uint8)

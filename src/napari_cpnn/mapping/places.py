@@ -6,6 +6,7 @@ Evaluation, and tasks on a cluster, predict here; the live mapper does the same,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -24,8 +25,16 @@ if TYPE_CHECKING:
 
     Context = tuple[ContextPlan, SlideTokens]
 
-#: Patches cut and predicted at a time.
-_CHUNK = 256
+Progress = Callable[[str, int, int], object]
+"""Called as ``progress(what, done, of)`` between batches, in the thread that computes; ``what`` is ``"places"``, or
+``"surroundings"`` while patches around them are seen. What it raises ends the work: that is how to cancel."""
+
+#: Patches cut at a time, and predicted at a time where there are few cores: there, 256 would be a long wait.
+_CHUNK, _CPU_BATCH = 256, 64
+
+
+def silent(_what: str, _done: int, _of: int) -> None:
+    """Nobody waits."""
 
 
 class SlideSurroundings:
@@ -50,6 +59,8 @@ class SlideSurroundings:
         Frozen features by place.
     failed
         Keys of patches that cannot be read; they count as absent.
+    progress
+        Who waits while features are computed.
     """
 
     def __init__(
@@ -58,6 +69,7 @@ class SlideSurroundings:
         self.plan = ContextPlan.of(slide, model) if context is None else context[0]
         self.store = FeatureStore.of(slide, model, predictor.precision, keep)
         self.failed: set[int] = set()
+        self.progress: Progress = silent
         self._reader = PatchReader(slide, model.patch)
         self._predictor = predictor
         self._name = slide.name
@@ -98,6 +110,7 @@ class SlideSurroundings:
         new = ~(self.store.known(keys) | np.isin(keys, list(self.failed)))
         places = places_um[np.sort(first[new])]  # in the order given, in which neighbours follow each other
         for start in range(0, len(places), _CHUNK):
+            self.progress("surroundings", start, len(places))
             part = places[start : start + _CHUNK]
             images, ok = self._reader.read(part)
             self.learn(part, ok, self._predictor.features(images[ok]) if ok.any() else None)
@@ -188,7 +201,9 @@ class PlacePredictor:
         self.predictor, self.surroundings = predictor, surroundings
         self._reader = PatchReader(slide, predictor.model.patch)
 
-    def predict(self, centers_um: npt.ArrayLike) -> tuple[Prediction[FloatRows] | None, npt.NDArray[np.bool_]]:
+    def predict(
+        self, centers_um: npt.ArrayLike, progress: Progress = silent
+    ) -> tuple[Prediction[FloatRows] | None, npt.NDArray[np.bool_]]:
         """Predictions at those of the places ``(N, 2)`` whose patch can be read, and which these are ``(N,)``.
 
         There is no prediction when there are none. A place's own patch is read once; the patches around it are read
@@ -196,24 +211,30 @@ class PlacePredictor:
         """
         centers = np.asarray(centers_um, dtype=np.float64).reshape(-1, 2)
         oks, parts = [], []
+        step = _CPU_BATCH if self.predictor.device.type == "cpu" else _CHUNK
+        if self.surroundings is not None:
+            self.surroundings.progress = progress
         for start in range(0, len(centers), _CHUNK):
+            progress("places", start, len(centers))
             part = centers[start : start + _CHUNK]
             images, ok = self._reader.read(part)
             oks.append(ok)
-            if ok.any():
-                parts.append(self._predict(images[ok], part, ok))
+            images, part = images[ok], part[ok]
+            for first in range(0, len(part), step):
+                if first:
+                    progress("places", start + first, len(centers))
+                parts.append(self._predict(images[first : first + step], part[first : first + step]))
+        progress("places", len(centers), len(centers))
         if self.surroundings is not None:
             self.surroundings.flush()
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return Prediction(*columns) if parts else None, np.concatenate(oks) if oks else np.zeros(0, dtype=bool)
 
-    def _predict(
-        self, images: npt.NDArray[np.uint8], centers_um: FloatArray, ok: npt.NDArray[np.bool_]
-    ) -> Prediction[FloatRows]:
+    def _predict(self, images: npt.NDArray[np.uint8], centers_um: FloatArray) -> Prediction[FloatRows]:
         around = self.surroundings
         if around is None:
             return self.predictor.predict(images)
-        new = ~around.store.known(keys_of(centers_um[ok]))
+        new = ~around.store.known(keys_of(centers_um))
         if new.any():
-            around.learn(centers_um[ok][new], new[new], self.predictor.features(images[new]))
-        return self.predictor.predict(images, around.at(centers_um[ok]))
+            around.learn(centers_um[new], new[new], self.predictor.features(images[new]))
+        return self.predictor.predict(images, around.at(centers_um))

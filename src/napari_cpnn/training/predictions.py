@@ -16,8 +16,10 @@ from anndata import AnnData
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.genes import require_genes, shared_genes
 from napari_cpnn.geometry import IntArray, spatial_to_um
+from napari_cpnn.mapping import places
 from napari_cpnn.mapping.places import PlacePredictor
 from napari_cpnn.models import CPNN
+from napari_cpnn.prototypes.progress import Progress
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
 from napari_cpnn.spots.counts import as_counts
@@ -31,8 +33,14 @@ def predict_spots(
     device: str = "auto",
     symmetries: bool | None = None,
     precision: str = "auto",
+    progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """Predicted composition and programs at the spots of a slide.
+
+    Parameters
+    ----------
+    model, slide, spots, device, symmetries, precision, progress
+        As for :func:`predict_expression`.
 
     Returns
     -------
@@ -49,7 +57,7 @@ def predict_spots(
         symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
     weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
     programs = np.full((spots.n_obs, model.n_programs), np.nan, dtype=np.float32)
-    predicted, ok = PlacePredictor(slide, model, device, precision, symmetries).predict(centers)
+    predicted, ok = PlacePredictor(slide, model, device, precision, symmetries).predict(centers, _told(progress))
     if predicted is not None:
         weights[ok], programs[ok] = predicted.weights, predicted.programs
     if not ok.all():
@@ -68,6 +76,7 @@ def predict_expression(
     device: str = "auto",
     symmetries: bool | None = None,
     precision: str = "auto",
+    progress: Progress | None = None,
 ) -> AnnData:
     """Predicted beside measured expression, over the spots and genes that can be compared.
 
@@ -77,6 +86,9 @@ def predict_expression(
         As for :func:`~napari_cpnn.evaluate`.
     precision
         Arithmetic of the image network, as in :class:`~napari_cpnn.settings.EvaluationSettings`.
+    progress
+        Called as ``progress(text, done)`` between batches, with how far it is, such as ``256 of 5,000 spots``, and the
+        share that is done. What it raises ends the prediction and reaches the caller: that is how to cancel.
 
     Returns
     -------
@@ -98,7 +110,7 @@ def predict_expression(
     """
     genes = shared_genes(model.genes, list(spots.var_names), ("The model", f"the spots of {slide.name}"))
     usable, left_out = usable_spots(slide, spots)
-    weights, programs = predict_spots(model, slide, spots[usable], device, symmetries, precision)
+    weights, programs = predict_spots(model, slide, spots[usable], device, symmetries, precision, progress)
     # A linear head has no weights, so whether a patch was read is told from either.
     read = np.isfinite(np.concatenate([weights.to_numpy(), programs], axis=1)).all(axis=1)
     if not read.any():
@@ -126,6 +138,23 @@ def predict_expression(
         "genes_not_measured": len(model.genes) - len(genes),
     }
     return table
+
+
+def _told(progress: Progress | None) -> places.Progress:
+    """In the words of whoever waits; the share stands still while surroundings are seen."""
+    if progress is None:
+        return places.silent
+    share = 0.0
+
+    def told(what: str, done: int, of: int) -> None:
+        nonlocal share
+        if what == "places":
+            share = done / max(of, 1)
+            progress(f"{done:,} of {of:,} spots", share)
+        else:
+            progress(f"{done:,} of {of:,} patches around the spots", share)
+
+    return told
 
 
 def usable_spots(slide: Slide, spots: AnnData) -> tuple[IntArray, dict[str, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,9 @@ from psygnal import Signal
 from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.files import write_csv
 from napari_cpnn.geometry import IntArray
+from napari_cpnn.ui.compare.prediction_run import PredictionRun, deconvolved
 from napari_cpnn.ui.compare.spots_controller import SpotsController
-from napari_cpnn.ui.compare.words import alone_text, pair_text
+from napari_cpnn.ui.compare.words import PAIRED, Quantity, alone_text, pair_text
 from napari_cpnn.ui.state import ExploreState, Shown
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from napari_cpnn.regions import Region
     from napari_cpnn.training.spot_pair import SpotPair
     from napari_cpnn.ui.background import Background
-
-Quantity = Literal["measured", "predicted", "difference", "counts", "genes"]
-"""By what spots are coloured: three of the gene or cell type on screen, total counts, or the number of genes."""
-
-PAIRED: tuple[Quantity, ...] = ("measured", "predicted", "difference")
 
 MOST_VALUES = 100_000_000
 """Spots times genes of the model that are compared at once: 400 MB, a few times over while correlations are computed.
@@ -59,9 +55,12 @@ class CompareController(SpotsController):
         Mean and detection of every measured gene, while there is nothing to compare; see ``summarise_genes``.
     shares
         Cell types deconvolved from the compared spots with the model's prototypes; ``None`` until a type is on screen.
+    run
+        How far the prediction is, while ``comparing``.
     """
 
     compared_changed = Signal()
+    run_changed = Signal()
     quantity_changed = Signal()
     where_changed = Signal()
 
@@ -72,6 +71,7 @@ class CompareController(SpotsController):
         self.shares: pd.DataFrame | None = None
         self.quantity: Quantity = "measured"
         self.one_scale = True
+        self.run = PredictionRun()
         self._look_before: dict[str, Any] | None = None
         self._regions: dict[str, pd.DataFrame] = {}
         self._slides: dict[str, pd.DataFrame] = {}  # what the same model scored on slides that were shown before
@@ -84,6 +84,7 @@ class CompareController(SpotsController):
 
     def close(self) -> None:
         """Take no more answers, and give the colours back."""
+        self.run.cancel()
         super().close()
         self.state.model_changed.disconnect(self._model_changed)
         self.state.shown_changed.disconnect(self._shown_changed)
@@ -97,20 +98,39 @@ class CompareController(SpotsController):
         if slide is None or model is None or spots is None or slide.mpp is None:
             self._say()
             return
-        most = max(ALL_SPOTS, MOST_VALUES // max(len(model.genes), 1))
-        many = spots.n_obs > most
-        rows = np.linspace(0, spots.n_obs - 1, most).astype(np.intp) if many else np.arange(spots.n_obs)
+        n_most = max(ALL_SPOTS, MOST_VALUES // max(len(model.genes), 1))
+        many = spots.n_obs > n_most
+        rows = np.linspace(0, spots.n_obs - 1, n_most).astype(np.intp) if many else np.arange(spots.n_obs)
+        self.run.cancel()
+        run = self.run = PredictionRun()
 
         def work() -> tuple[AnnData, pd.DataFrame]:
             from napari_cpnn.training.evaluation import score
             from napari_cpnn.training.predictions import predict_expression
 
-            compared = predict_expression(model, slide, spots[rows] if many else spots)
+            compared = predict_expression(model, slide, spots[rows] if many else spots, progress=run.report)
             compared.obs["row"] = rows[compared.obs["row"].to_numpy()]
             return compared, score(compared, spots)
 
         what = f"{len(rows):,} of {spots.n_obs:,}" if many else f"{len(rows):,}"
         self._tasks.run("compare", f"Predicting at {what} spots ...", work, self._compared)
+
+    @property
+    def comparing(self) -> bool:
+        """Whether a prediction is under way."""
+        return self._tasks.is_busy("compare")
+
+    @property
+    def can_compare(self) -> bool:
+        """Whether all is there for a prediction that is neither made nor under way, as after :meth:`cancel`."""
+        fits = self.fit is not None and not self.fit.problem
+        return fits and self.state.model is not None and self.compared is None and not self.comparing
+
+    def cancel(self) -> None:
+        """End the prediction; it lets go of the computer at its next batch."""
+        self.run.cancel()
+        self._tasks.forget("compare")
+        self._say()
 
     @property
     def gene(self) -> str:
@@ -263,7 +283,7 @@ class CompareController(SpotsController):
         self._save(path, self.scores)
 
     def save_where(self, path: str | Path) -> None:
-        """Write the scores per region and slide as CSV, likewise."""
+        """Write the scores per region and slide, likewise."""
         self._save(path, self.where())
 
     def save_figure(self, path: str | Path) -> None:
@@ -283,11 +303,11 @@ class CompareController(SpotsController):
         self._tasks.run("figure", f"Drawing {name} ...", work, lambda _: None)
 
     def _save(self, path: str | Path, table: pd.DataFrame | None) -> None:
-        if table is not None:
-            try:
+        try:
+            if table is not None:
                 write_csv(table, path, SpotsError)
-            except SpotsError as error:
-                self._tasks.notify(error)
+        except SpotsError as error:
+            self._tasks.notify(error)
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -316,19 +336,18 @@ class CompareController(SpotsController):
             return
         kept = spots[self.rows()]
 
-        def work() -> pd.DataFrame:
-            from napari_cpnn.prototypes import Prototypes, deconvolve
-
-            decoder = model.decoder()
-            profiles = decoder.prototypes / decoder.prototypes.sum(axis=1, keepdims=True)
-            n_cells = np.zeros(len(decoder.cell_types), dtype=np.int64)
-            return deconvolve(kept, Prototypes(profiles, decoder.cell_types, decoder.genes, n_cells))
-
         def ready(shares: pd.DataFrame) -> None:
             self.shares = shares
             self._shown_changed()
 
-        self._tasks.run("shares", f"Deconvolving {kept.n_obs:,} spots ...", work, ready)
+        self._tasks.run("shares", f"Deconvolving {kept.n_obs:,} spots ...", lambda: deconvolved(kept, model), ready)
+
+    def _hint(self) -> str:
+        return "Not predicted: Predict does it." if self.can_compare else ""
+
+    def _say(self) -> None:
+        super()._say()
+        self.run_changed.emit()
 
     def _model_changed(self) -> None:
         self._slides = {}
@@ -355,6 +374,7 @@ class CompareController(SpotsController):
 
     def _forget(self) -> None:
         """What was compared is of another slide, model or table."""
+        self.run.cancel()
         for kind in _KINDS:
             self._tasks.forget(kind)
         self.compared = self.scores = self.shares = self._pair = None

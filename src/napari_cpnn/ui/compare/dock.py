@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Shapes
 from napari.utils.colormaps import ensure_colormap
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
     QFileDialog,
     QMenu,
+    QProgressBar,
     QPushButton,
     QRadioButton,
     QTabWidget,
@@ -23,14 +25,15 @@ from qtpy.QtWidgets import (
 
 from napari_cpnn import painting
 from napari_cpnn.geometry import IntArray
-from napari_cpnn.ui.compare.controller import PAIRED, CompareController, Quantity
+from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.scatter import Scatter
 from napari_cpnn.ui.compare.spots_box import SpotsBox
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
+from napari_cpnn.ui.compare.words import PAIRED, Quantity
 from napari_cpnn.ui.dock import Dock
-from napari_cpnn.ui.parts import button, line, row, spacer, text_label
+from napari_cpnn.ui.parts import button, line, row, spacer, stop_timer, text_label
 from napari_cpnn.ui.regions.layer import regions_of
 from napari_cpnn.ui.spot_tables import has_table
 
@@ -48,6 +51,7 @@ _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
     ("genes", "genes", "number of genes with a count in each spot"),
 )
 _UNITS = {"counts": "counts per spot", "genes": "genes per spot"}
+_STEPS, _LOOK_MS = 1000, 100
 _FIGURES = "Figure (*.png *.svg *.pdf)"
 
 
@@ -68,6 +72,7 @@ class Compare(Dock):
         self._build()
         self._connect()
         self._compared_changed()
+        self._run_changed()
         self.say(self.controller.message)
         self.controller.recall()
 
@@ -80,6 +85,13 @@ class Compare(Dock):
         column.addWidget(self.spots)
         column.addWidget(self.message)
         column.addLayout(row(self.explore, spacer()))
+        self.predict = button("Predict", "predict at the spots and compare")
+        self.cancel = button("Cancel", "end the prediction")
+        self.bar = QProgressBar()
+        self.bar.setRange(0, _STEPS)
+        column.addLayout(row(self.predict, self.cancel, self.bar))
+        self._watching = QTimer(self)
+        self._watching.setInterval(_LOOK_MS)
         column.addWidget(line())
         self.gene_text = text_label()
         column.addWidget(self.gene_text)
@@ -142,6 +154,10 @@ class Compare(Dock):
         self.one_scale.toggled.connect(controller.set_one_scale)
         self.score_regions.clicked.connect(self._score_regions)
         self.tabs.currentChanged.connect(self._show_where)
+        self.predict.clicked.connect(controller.compare)
+        self.cancel.clicked.connect(controller.cancel)
+        self._watching.timeout.connect(self._show_progress)
+        controller.run_changed.connect(self._run_changed)
         controller.spots_changed.connect(self._place_spots)
         controller.compared_changed.connect(self._compared_changed)
         controller.quantity_changed.connect(self._gene_changed)
@@ -152,6 +168,7 @@ class Compare(Dock):
     def _end(self, *, viewer_lives: bool) -> None:
         """Take our layer away and give the colours back."""
         self.state.look_changed.disconnect(self._paint_spots)
+        stop_timer(self._watching)
         self.scatter.stop()
         self.spots.end(viewer_lives=viewer_lives)
         self.controller.close()
@@ -180,6 +197,26 @@ class Compare(Dock):
             return
         layer.mode = "select" if on else "pan_zoom"
         self.viewer.layers.selection.active = layer if on else self.state.layer
+
+    # -- predicting ----------------------------------------------------------------------------------------
+
+    def _run_changed(self) -> None:
+        running = self.controller.comparing
+        self.predict.setVisible(self.controller.can_compare)
+        self.cancel.setVisible(running)
+        self.bar.setVisible(running)
+        if running == self._watching.isActive():
+            return
+        if running:
+            self._show_progress()
+            self._watching.start()
+        else:
+            self._watching.stop()
+
+    def _show_progress(self) -> None:
+        run = self.controller.run
+        self.bar.setValue(round(run.done * _STEPS))
+        self.bar.setFormat(run.text or "reading the first patches")
 
     # -- genes ---------------------------------------------------------------------------------------------
 

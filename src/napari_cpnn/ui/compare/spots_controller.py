@@ -227,8 +227,13 @@ class SpotsController:
         if not fit.problem:
             self.compare()
 
+    def _hint(self) -> str:
+        """What to do next when all is there."""
+        return ""
+
     def _say(self) -> None:
-        message = self._tasks.message or message_of(self.state, self.spots is not None, self.fit)
+        next_step = message_of(self.state, self.spots is not None, self.fit) or self._hint()
+        message = self._tasks.message or next_step
         if message != self.message:
             self.message = message
             self.message_changed.emit(message)

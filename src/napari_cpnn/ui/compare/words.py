@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from napari_cpnn.spots import SpotFit
     from napari_cpnn.training.spot_pair import SpotPair
     from napari_cpnn.ui.state import ExploreState
+
+Quantity = Literal["measured", "predicted", "difference", "counts", "genes"]
+"""By what spots are coloured: three of the gene or cell type on screen, total counts, or the number of genes."""
+
+PAIRED: tuple[Quantity, ...] = ("measured", "predicted", "difference")
 
 _NAMES = (("PCC", "pcc"), ("SCC", "scc"), ("ceiling", "ceiling"))
 _CONSTANT = "constant in one of the two, so there is no correlation"
