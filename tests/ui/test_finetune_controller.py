@@ -282,6 +282,19 @@ def test_a_run_that_dies_says_why_once(setup, tmp_path):
     assert c.run.running  # the dock is as it was
 
 
+def test_a_closed_dock_hears_nothing(setup, tmp_path):
+    c = ready(setup, tmp_path)
+    c.train()
+    setup.go()
+    c.add_sample(SampleFiles(SAMPLE["slide"], SAMPLE["spots"], name="again"))
+    c.run.check()
+    c.close()
+    for signal in (c.samples_changed, c.run.changed, c.message_changed):
+        signal.connect(lambda *_: pytest.fail("the widgets are gone"))
+    assert setup.background.jobs
+    setup.go()
+
+
 def test_a_folder_that_holds_a_model_is_refused(setup, tmp_path):
     c = ready(setup, tmp_path)
     (tmp_path / "run").mkdir()

@@ -11,7 +11,7 @@ import pytest
 from fakes import GENES, TYPES, ColorModel
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping import CompositionMap, MapProgress
-from napari_cpnn.regions import Region, compare_regions, explain_gene, read_regions, summarise_regions
+from napari_cpnn.regions import Region, compare_regions, explain_gene, read_regions, summarise_regions, write_regions
 from napari_cpnn.slides import Slide
 from napari_cpnn.ui.paper import Paper
 from napari_cpnn.ui.regions import controller as module
@@ -254,6 +254,17 @@ def test_a_model_of_other_genes(setup):
     state.set_model(other)
     controller.check()
     assert list(controller.rows[0].table.query("kind == 'expression'")["name"]) == ["ERBB2"]
+    assert not told
+
+
+def test_a_closed_dock_draws_no_regions(setup, tmp_path):
+    controller, _, background, told, ready = setup
+    ready()
+    write_regions([square(0, 0, 900, 900)], tmp_path / "a.geojson", (1.0, 1.0))
+    background.held = []
+    controller.read(tmp_path / "a.geojson", lambda _regions: pytest.fail("the dock is closed"))
+    controller.close()
+    background.go()
     assert not told
 
 

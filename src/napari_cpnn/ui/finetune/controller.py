@@ -294,6 +294,8 @@ class FineTuneController:
         """Take no more answers. A run goes on, and can be opened again by its folder."""
         self.state.reference_wanted.disconnect(self.choose_reference, missing_ok=True)
         self._tasks.close()
+        self.run.close()
+        self.samples = []  # what is found out about them comes too late
         self.state.history.forget(self)
 
     # -- inside --------------------------------------------------------------------------------------------

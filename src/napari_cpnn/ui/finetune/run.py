@@ -46,7 +46,7 @@ class FollowedRun:
         self.status: RunStatus | None = None
         self._child: ChildRun | None = None
         self._background, self._tasks = background, tasks
-        self._looking = False
+        self._looking = self._closed = False
 
     @property
     def running(self) -> bool:
@@ -102,6 +102,10 @@ class FollowedRun:
 
         self._tasks.run("run", f"Opening {folder.name} ...", look, ready)
 
+    def close(self) -> None:
+        """Say no more: whoever listened is gone."""
+        self._closed = True
+
     def check(self) -> None:
         """Look at the run, in the background; called a few times a second."""
         folder, child = self.folder, self._child
@@ -111,11 +115,13 @@ class FollowedRun:
 
         def ready(status: RunStatus) -> None:
             self._looking = False
-            if folder == self.folder:
+            if folder == self.folder and not self._closed:
                 self._set(status)
 
         def failed(error: Exception) -> None:
             self._looking = False
+            if self._closed:
+                return
             self.status = None
             self.changed.emit()
             self._tasks.fail(error)

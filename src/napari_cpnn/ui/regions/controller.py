@@ -291,7 +291,12 @@ class RegionsController:
 
     def work(self, work: Callable[[], Any], done: Callable[[Any], None] | None = None) -> None:
         """Do something outside the GUI thread; a problem is said."""
-        self._background(work, done or (lambda _result: None), self._fail)
+
+        def ready(result: Any) -> None:
+            if done is not None and not self._closed:
+                done(result)
+
+        self._background(work, ready, self._fail)
 
     # -- words ---------------------------------------------------------------------------------------------
 
