@@ -19,7 +19,7 @@ from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.regions import Region
 from napari_cpnn.samples import sample_folder
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots import expression
+from napari_cpnn.spots import estimate_mpp, expression
 from napari_cpnn.training.predictions import predict_expression
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
@@ -621,5 +621,45 @@ def test_the_bins_of_a_dropped_hd_run_are_a_choice_in_the_dock(make_napari_viewe
         assert [layer.visible for layer in viewer.layers if has_table(layer) and layer is not borrowed] == [False]
         assert borrowed.visible
         assert len([layer for layer in viewer.layers if has_table(layer)]) == 2
+    finally:
+        compare.shut_down()
+
+
+def test_the_story_of_a_biologist_on_a_real_section(explore, wait, shared_data: Path, tmp_path: Path) -> None:
+    """Spots and slide of her2st C4 in one folder, dropped; a gene typed; measured and predicted side by side."""
+    from napari_cpnn.ui.compare.dock import Compare
+
+    data = shared_data / "her2st" / "data"
+    real = read_spots(data / "ST-cnts/C4.tsv.gz", positions=data / "ST-spotfiles/C4_selection.tsv")
+    real = real[np.argsort(real.obsm["spatial"][:, 1])[:70]].copy()  # the upper part is quicker
+    folder = tmp_path / "C4"
+    folder.mkdir()
+    real.write_h5ad(folder / "spots.h5ad")
+    (folder / "C4.jpg").symlink_to(data / "ST-imgs/C/C4/5714_HE_BT_D2.jpg")
+    dock = explore()
+    viewer = dock.session.viewer
+    dock.controller.choose_model(sample_folder() / "model.safetensors")
+    compare = Compare(viewer)
+    viewer.window.add_dock_widget(compare, name="Compare")
+    controller = compare.controller
+    try:
+        slide, spots = viewer.open(str(folder / "spots.h5ad"), plugin="napari-cpnn")
+        assert slide.scale == pytest.approx(estimate_mpp(real))  # a JPEG says nothing; the array does
+        wait(lambda: controller.scores is not None)
+        assert controller.fit.on_tissue > 0.9
+        dock.controller.show_gene("ERBB2")
+        pair = controller.pair
+        assert controller.scores.loc["ERBB2", "pcc"] == pytest.approx(
+            np.corrcoef(pair.predicted, pair.measured)[0, 1], abs=1e-4
+        )
+        np.testing.assert_allclose(pair.measured, expression(real, ["ERBB2"])[:, 0], atol=1e-5)
+        # The spots that are high in the chart are the yellow ones on the slide, and they lie on dark tissue.
+        high = pair.measured >= np.quantile(pair.measured, 0.95)
+        assert spots.face_color[high, 0].min() > spots.face_color[~high, 0].mean()
+        index = np.rint([slide.world_to_data(point) for point in spots.data]).astype(int)
+        pixels = np.asarray(slide.data[0][index[:, 0].min() :, :])[index[:, 0] - index[:, 0].min(), index[:, 1]]
+        assert pixels.mean() < 215 < np.asarray(slide.data[0][:200, :200]).mean()
+        controller.save_figure(tmp_path / "ERBB2.svg")
+        wait((tmp_path / "ERBB2.svg").exists)
     finally:
         compare.shut_down()
