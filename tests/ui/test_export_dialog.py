@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_cpnn.ui.export.button import ExportButton
 from napari_cpnn.ui.export.controller import KINDS
-from napari_cpnn.ui.export.dialog import ExportButton
 from napari_cpnn.ui.export.names_edit import NamesEdit
 
 BY_KEY = {kind.key: i for i, kind in enumerate(KINDS)}

@@ -26,7 +26,7 @@ from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox
 from napari_cpnn.ui.explore.session import ExploreSession
-from napari_cpnn.ui.export.dialog import ExportButton
+from napari_cpnn.ui.export.button import ExportButton
 from napari_cpnn.ui.gene_box import GeneBox
 from napari_cpnn.ui.parts import bold_label, line, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.preferences import preferences

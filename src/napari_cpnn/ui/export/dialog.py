@@ -1,4 +1,4 @@
-"""The button *Export ...* and its dialog: what, of which part, and where to."""
+"""The dialog of *Export ...*: what, of which part, and where to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QMessageBox,
     QProgressBar,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -246,38 +245,3 @@ class ExportDialog(QDialog):
         stop_timer(self._news)
         self.controller.close()
         self.close()
-
-
-class ExportButton(QPushButton):
-    """*Export ...*: opens the dialog, and ends it with its dock.
-
-    Parameters
-    ----------
-    viewer, background
-        Of the dock.
-    """
-
-    def __init__(self, viewer: napari.viewer.Viewer, background: Background) -> None:
-        super().__init__("Export ...")
-        self.setToolTip("write the map: a figure, AnnData for squidpy, GeoJSON for QuPath, tables")
-        self._viewer, self._background = viewer, background
-        self.dialog: ExportDialog | None = None
-        self.clicked.connect(self.open)
-
-    def open(self) -> None:
-        """Show the dialog."""
-        if self.dialog is None:
-            self.dialog = ExportDialog(self._viewer, self._background, self)
-        self.dialog.refresh()
-        self.dialog.show()
-        self.dialog.raise_()
-
-    def end(self, *, viewer_lives: bool = True) -> None:
-        """The dock is closed: what is being written is ended; without a viewer no widget is touched."""
-        if self.dialog is None:
-            return
-        if viewer_lives:
-            self.dialog.end()
-            self.dialog = None
-        else:
-            self.dialog.controller.close()
