@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 from tests.ui.conftest import tissue_image, write_slide
 
@@ -74,17 +72,3 @@ def test_a_long_file_name_does_not_make_the_dock_wider(qtbot):
     assert label.minimumSizeHint().width() < 300
     label.setText("No model yet.")
     assert label.text() == "No model yet."
-
-
-def test_another_viewer_does_not_wait_for_one_that_is_closed(explore, wait, tmp_path):
-    dock = explore(write_slide(tmp_path / "a.tiff", tissue_image()))
-    wait(lambda: dock.state.slide is not None)
-    other = QMainWindow()
-    other.show()
-    go, ended = threading.Event(), []
-    dock.background(lambda: go.wait(10), ended.append, ended.append)
-    dock.end(viewer_lives=False)
-    assert not go.is_set()
-    go.set()
-    wait(lambda: ended == [True])
-    other.close()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QEvent, QSize, QTimer
-from qtpy.QtWidgets import QApplication, QDockWidget, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui.background import QtBackground
@@ -102,9 +102,8 @@ class Dock(QWidget):
         self.state.history.changed.disconnect(self._history_changed)
         stop_timer(self._joining)
         self._end(viewer_lives=viewer_lives)
-        # When the program is about to end, what is under way must end before the interpreter goes; another viewer
-        # must not freeze for that.
-        self.background.close(wait=not viewer_lives and not _any_window())
+        # When the program is about to end, what is under way must end before the interpreter goes.
+        self.background.close(wait=not viewer_lives)
 
     def _end(self, *, viewer_lives: bool) -> None:
         """What a dock lets go of; called once."""
@@ -129,11 +128,6 @@ class Dock(QWidget):
         text = self.state.history.text
         self.undo.setEnabled(bool(text))
         self.undo.setToolTip(f"undo: {text}" if text else "nothing to undo")
-
-
-def _any_window() -> bool:
-    """Whether a viewer is still open."""
-    return any(isinstance(window, QMainWindow) and window.isVisible() for window in QApplication.topLevelWidgets())
 
 
 def _frame_of(widget: QWidget) -> QDockWidget | None:
