@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from napari_cpnn.ui.paper import DPI, Paper
 Draw = Callable[[Paper], Figure]
 
 _DELAY_MS = 60
+
+_MATPLOTLIB = threading.Lock()
+"""Matplotlib is not safe for threads, and a dock may have several charts."""
 
 
 class ChartView(QWidget):
@@ -75,8 +79,8 @@ class ChartView(QWidget):
 
         if self._draw is None:
             return
-        figure = self._draw(Paper(source=source))
-        with replacing(path, overwrite=True) as temporary:
+        with _MATPLOTLIB, replacing(path, overwrite=True) as temporary:
+            figure = self._draw(Paper(source=source))
             figure.savefig(temporary, dpi=3 * DPI, format=path.suffix.lower().lstrip("."))
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
@@ -112,10 +116,11 @@ class ChartView(QWidget):
         self._busy = True
 
         def work() -> tuple[Figure, QImage]:
-            figure = draw(paper)
-            figure.set_dpi(DPI * ratio)
-            figure.canvas.draw()
-            pixels = np.asarray(figure.canvas.buffer_rgba())
+            with _MATPLOTLIB:
+                figure = draw(paper)
+                figure.set_dpi(DPI * ratio)
+                figure.canvas.draw()
+                pixels = np.asarray(figure.canvas.buffer_rgba())
             height, width = pixels.shape[:2]
             image = QImage(pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888).copy()
             image.setDevicePixelRatio(ratio)
