@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -250,3 +251,13 @@ def test_bad_outlines_and_places(cmap: CompositionMap, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RegionsError, match="could not be written"):
         write_regions([square(0, 0, 1, 1)], tmp_path / "file" / "a.geojson", (1.0, 1.0))
+
+
+def test_a_region_is_measured_in_several_threads_at_once(cmap: CompositionMap) -> None:
+    angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    for _ in range(5):
+        region = Region.from_vertices("A", np.stack([2000 + 1500 * np.sin(angle), 2500 + 1500 * np.cos(angle)], axis=1))
+        with ThreadPoolExecutor(4) as pool:
+            areas = list(pool.map(lambda _: region.cells(cmap.grid)[1].sum(), range(40)))  # noqa: B023 -- asked here
+        assert np.ptp(areas) == 0
+        assert areas[0] == pytest.approx(region.area_mm2 * 1e6)

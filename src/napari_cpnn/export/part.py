@@ -65,8 +65,7 @@ def contains(area: Area, points_um: FloatArray) -> npt.NDArray[np.bool_]:
     y, x = points_um[:, 0], points_um[:, 1]
     if isinstance(area, Rect):
         return np.asarray((y >= area.y0) & (y < area.y1) & (x >= area.x0) & (x < area.x1))
-    shapely.prepare(area)
-    return np.asarray(shapely.contains_xy(area, x, y), dtype=bool)
+    return np.asarray(shapely.contains_xy(_prepared(area), x, y), dtype=bool)
 
 
 def cells_seen(grid: Grid, area: Area) -> npt.NDArray[np.bool_]:
@@ -79,9 +78,16 @@ def cells_seen(grid: Grid, area: Area) -> npt.NDArray[np.bool_]:
     row, col = (np.arange(part.start, part.stop) for part in window)
     top = grid.origin_um[0] + row[:, None] * grid.stride_um
     left = grid.origin_um[1] + col[None] * grid.stride_um
-    shapely.prepare(area)
-    seen[window] = shapely.intersects(area, shapely.box(left, top, left + grid.stride_um, top + grid.stride_um))
+    squares = shapely.box(left, top, left + grid.stride_um, top + grid.stride_um)
+    seen[window] = shapely.intersects(_prepared(area), squares)
     return seen
+
+
+def _prepared(area: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+    """A copy, prepared for many questions: preparing one that another thread uses crashes GEOS."""
+    copy: Polygon | MultiPolygon = shapely.from_wkb(area.wkb)
+    shapely.prepare(copy)
+    return copy
 
 
 def extent_of(cmap: CompositionMap, slide: Slide | None, mpp: Mpp | None) -> Rect:

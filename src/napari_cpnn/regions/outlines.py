@@ -72,6 +72,12 @@ class Region:
         path = [first[:-1]] if not others else [first, *[v for ring in others for v in (ring, first[:1])]][:-1]
         return np.concatenate(path)[:, ::-1]
 
+    def prepared(self) -> Polygon | MultiPolygon:
+        """A copy of the outline, prepared for many questions: preparing one that another thread uses crashes GEOS."""
+        outline: Polygon | MultiPolygon = shapely.from_wkb(self.outline.wkb)
+        shapely.prepare(outline)
+        return outline
+
     def cells(self, grid: Grid) -> tuple[IntArray, FloatArray]:
         """Cells of a grid that the region touches: ``(n, 2)`` row and column, and the area inside, ``(n,)`` um^2."""
         x0, y0, x1, y1 = self.outline.bounds
@@ -86,9 +92,9 @@ class Region:
         top = cells[:, 0] * grid.stride_um + origin_y
         left = cells[:, 1] * grid.stride_um + origin_x
         squares = shapely.box(left, top, left + grid.stride_um, top + grid.stride_um)
-        shapely.prepare(self.outline)
-        touched = shapely.intersects(self.outline, squares)
-        areas = shapely.area(shapely.intersection(squares[touched], self.outline))
+        outline = self.prepared()
+        touched = shapely.intersects(outline, squares)
+        areas = shapely.area(shapely.intersection(squares[touched], outline))
         return cells[touched][areas > 0], areas[areas > 0]
 
 

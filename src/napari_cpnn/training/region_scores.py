@@ -29,8 +29,7 @@ def spots_inside(region: Region, centers_um: npt.ArrayLike) -> npt.NDArray[np.bo
         ``(N, 2)`` slide micrometres, ``(y, x)``.
     """
     centers = np.asarray(centers_um, dtype=np.float64)
-    shapely.prepare(region.outline)
-    inside: npt.NDArray[np.bool_] = shapely.contains_xy(region.outline, centers[:, 1], centers[:, 0])
+    inside: npt.NDArray[np.bool_] = shapely.contains_xy(region.prepared(), centers[:, 1], centers[:, 0])
     return inside
 
 
