@@ -1,5 +1,6 @@
 # make demo  sets everything up and opens the sample slide in napari (without a display: writes demo.png)
 # make test  sets everything up and passes all checks and tests
+# make test-slow  passes the tests that take long, which `make test` leaves out
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ STAMP := $(VENV)/.ready
 # A display where there is one, a virtual one elsewhere.
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
-.PHONY: demo test lint unit coverage setup clean
+.PHONY: demo test lint unit test-slow coverage setup clean
 
 demo: setup
 	$(SCREEN) $(BIN)/napari-cpnn demo $(if $(SCREEN),--screenshot demo.png)
@@ -23,11 +24,14 @@ lint: setup
 	$(BIN)/npe2 validate src/napari_cpnn/napari.yaml
 
 unit: setup
-	$(SCREEN) $(BIN)/python -m pytest
+	$(SCREEN) $(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(SCREEN) $(BIN)/python -m pytest -m slow
 
 # The same with coverage, which takes longer.
 coverage: setup
-	$(SCREEN) $(BIN)/python -m pytest --cov --cov-report=term
+	$(SCREEN) $(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 
 setup: $(STAMP)
 
