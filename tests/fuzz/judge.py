@@ -127,6 +127,9 @@ class Judge:
                         raise _EndedError("crash", f"exit {child.wait()}: {self._last_words()}")
                     self._unread += piece
                 elif time.monotonic() > deadline:
+                    child.send_signal(signal.SIGABRT)  # the fault handler says where it is
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.wait(1)
                     raise _EndedError("hang", f"no answer after {seconds:g} s: {self._last_words()}")
                 elif watched.memory_info().rss > _TOO_MUCH_MB * 2**20:
                     raise _EndedError("memory", f"more than {_TOO_MUCH_MB:.0f} MB")
@@ -139,6 +142,9 @@ class Judge:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
+            for pipe in (self._child.stdin, self._child.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()  # type: ignore[union-attr]
             self._child = None
             self._said.seek(0)
             self._said.truncate()

@@ -10,6 +10,7 @@ import io
 import json
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ Mutator = Callable[[bytes, np.random.Generator], bytes]
 _NUMBERS = (0, 1, 2, 3, 4, 7, 8, 16, 64, 127, 128, 255, 256, 4096, 32767, 32768, 65535, 65536, 2**20, 2**24, 2**31 - 1,
             2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**64 - 1)  # fmt: skip
 _TEXTS = ("", " ", "nan", "NaN", "inf", "-inf", "-1", "0", "1e308", "1e-320", "0,5", "1_000", "x", "true", "null",
-          "\x00", '"', ",", ";", "\t", "\n", "../../etc", "/", "é", "\ufeff", "中", "9" * 400, "x" * 5000, "=1+1", "$x_1$",
+          "\x00", '"', ",", ";", "\t", "\n", "../../etc", "/", "é", "\ufeff", "9" * 400, "x" * 5000, "=1+1", "$x_1$",
           "<img src=x>", "None", "1;2", "-0", "0x10", "²")  # fmt: skip
 
 
@@ -81,8 +82,9 @@ def move_block(data: bytes, rng: np.random.Generator) -> bytes:
 def strange_value(rng: np.random.Generator) -> Any:
     values: list[Any] = [
         None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 1e308, -1e308, 5e-324, float("nan"), float("inf"),
-        -float("inf"),         "", "x", "nan", "1", "é\u0000", "x" * 5000, "../../../etc/passwd", [], {}, [[]], [1, 2], [1, "x"], {"a": 1},
-        [[[[[0]]]]], "<img src=x>", "=1+1", "$x_{1}$", [0] * 500, {"type": "Polygon"}, "2\n3", 0.5, -3, 1000000,
+        -float("inf"), "", "x", "nan", "1", "é\u0000", "x" * 5000, "../../../etc/passwd", [], {}, [[]], [1, 2],
+        [1, "x"], {"a": 1}, [[[[[0]]]]], "<img src=x>", "=1+1", "$x_{1}$", [0] * 500, {"type": "Polygon"}, "2\n3",
+        0.5, -3, 1000000,
     ]  # fmt: skip
     return values[int(rng.integers(len(values)))]
 
@@ -452,7 +454,7 @@ def mutate(data: bytes, path: Path, rng: np.random.Generator) -> tuple[bytes, li
         change = kinds[int(rng.integers(len(kinds)))]
         try:
             data = change(data, rng)
-        except (NothingToChangeError, gzip.BadGzipFile, EOFError, OSError, ValueError, OverflowError, RecursionError):
+        except (NothingToChangeError, EOFError, OSError, ValueError, OverflowError, RecursionError, zlib.error):
             change = flip_bits
             data = flip_bits(data, rng)
         done.append(change.__name__)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES
 
+from cases import CASES
 from fuzz import seeds
 from fuzz.judge import MB, SECONDS, Judge
 
@@ -47,7 +47,6 @@ def _part_of_space_ranger(path: Path, folder: Path) -> Path:
 def _card_of_a_map(path: Path, folder: Path) -> Path:
     """A map of the grid, types and genes that the card of the corpus has."""
     from map_world import make_decoder
-
     from napari_cpnn.geometry import Grid
     from napari_cpnn.mapping import CompositionMap
 
