@@ -1,14 +1,53 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all.
+
+Every writer of the package goes through :func:`staged`: what it writes has a temporary name until it is complete, a
+kill at any moment leaves the old or the new, and what a killed program has left is swept by the next one that writes
+in that folder (:mod:`napari_cpnn.temporaries`).
+"""
 
 from __future__ import annotations
 
-import uuid
+import ctypes
+import errno
+import os
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.temporaries import old_name, remove, restored, sweep, temporary_beside
+from napari_cpnn.untrusted import to_path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # Linux; RENAME_SWAP of macOS is the same number
+
+
+@contextmanager
+def staged(path: Path, *, tidy: bool = True) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write a file or a folder to; it gets its name when all went well.
+
+    Errors pass as they are; :func:`whole_file` makes sentences of them.
+
+    Parameters
+    ----------
+    path
+        Where the result goes. What is there is replaced, and stays until the new one is complete.
+    tidy
+        Sweep what killed programs have left in the folder; false for whoever writes many files into one folder, and
+        sweeps that once.
+    """
+    restored(path)
+    if tidy:
+        sweep(path.parent)
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        put_in_place(temporary, path)
+    finally:  # also after Ctrl-C; when all went well, this is what was there before
+        remove(temporary)
 
 
 @contextmanager
@@ -22,21 +61,68 @@ def whole_file(path: Path, error: type[CpnnError] = CpnnError) -> Iterator[Path]
     path
         Where the file goes. Its ending is that of the temporary name too: some writers look at it.
     error
-        Raised, in one sentence, when the disk cannot be written (missing, read-only, full).
+        Raised, in one sentence, when the disk cannot be written (missing, read-only, full) or memory is short.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    to_path(path, error)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with staged(path) as temporary:
+            yield temporary
     except OSError as reason:
         raise error(f"{path} could not be written: {reason.strerror or reason}.") from reason
-    finally:  # also after Ctrl-C; there is nothing left to delete when all went well
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    except MemoryError as reason:
+        raise error(f"{path} could not be written: it needs more memory than this computer has.") from reason
 
 
 def write_csv(table: Any, path: str | Path, error: type[CpnnError] = CpnnError, *, index: bool = True) -> None:
     """Write a pandas table whole, in place of one that is there; ``error`` as for :func:`whole_file`."""
     with whole_file(Path(path), error) as temporary:
         table.to_csv(temporary, index=index)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give ``temporary`` the name ``path``; of two folders, what was there has the temporary name afterwards.
+
+    A file over a file is one rename. A folder cannot be renamed over another, so the two are exchanged in one step
+    where the system can do that. Where it cannot, the old folder has for a moment a name from which
+    :func:`~napari_cpnn.temporaries.restored` brings it back.
+    """
+    is_folder = temporary.is_dir() or (path.is_dir() and not path.is_symlink())
+    if not is_folder or not os.path.lexists(path):
+        temporary.replace(path)
+    elif not exchange(temporary, path):
+        old = old_name(path)
+        path.rename(old)
+        try:
+            temporary.replace(path)
+        except BaseException:
+            if not os.path.lexists(path):
+                old.rename(path)
+            raise
+        remove(old)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; false where the system or the disk cannot do that."""
+    swap = _system_exchange()
+    if swap is None:
+        return False
+    return bool(swap(os.fsencode(one), os.fsencode(other)) == 0)
+
+
+@lru_cache(maxsize=1)
+def _system_exchange() -> Any:
+    """The function of the C library, taking two names; none on Windows and old systems."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if platform.system() == "Linux":
+            call = library.renameat2
+            return lambda one, other: call(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE)
+        if platform.system() == "Darwin":
+            call = library.renamex_np
+            return lambda one, other: call(one, other, _RENAME_EXCHANGE)
+    except (OSError, AttributeError, TypeError):
+        pass
+    return None

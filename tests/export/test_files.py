@@ -123,8 +123,11 @@ def test_an_interrupt_leaves_nothing_behind(world, tmp_path, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
-def test_the_old_result_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_the_old_result_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch, exchanges):
     import pathlib
+
+    from napari_cpnn import files
 
     old = tmp_path / "map.zarr"
     old.mkdir()
@@ -133,8 +136,23 @@ def test_the_old_result_comes_back_when_the_new_one_cannot_take_its_place(tmp_pa
     def broken(*_args):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    monkeypatch.setattr(files, "exchange", broken if exchanges else lambda *_: False)
     monkeypatch.setattr(pathlib.Path, "replace", broken)
     with pytest.raises(ExportError, match="Input/output error"), replacing(old, overwrite=True) as temporary:
         temporary.mkdir()
     assert (old / "zarr.json").is_file()
     assert [p.name for p in tmp_path.iterdir() if p.name != "cache"] == ["map.zarr"]
+
+
+def test_a_zarr_folder_with_files_of_the_user_in_it_is_not_replaced(world, tmp_path):
+    out = nc.export_map(world.cmap, tmp_path / "map.ome.zarr", ["GENE0"])
+    (out / "notes.txt").write_text("of great worth")
+    with pytest.raises(ExportError, match="not a Zarr group, so it is not overwritten"):
+        nc.export_map(world.cmap, out, ["GENE0"], overwrite=True)
+    assert (out / "notes.txt").read_text() == "of great worth"
+
+
+@pytest.mark.parametrize("name", ["a\0b.csv", "x" * 300 + ".csv", "x" * 300 + ".ome.zarr"])
+def test_names_that_no_disk_takes(world, tmp_path, name):
+    with pytest.raises(ExportError, match=r"is not a file name|File name too long"):
+        nc.export_map(world.cmap, tmp_path / name, ["GENE0"])

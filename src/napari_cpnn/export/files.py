@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from napari_cpnn.errors import ExportError
+from napari_cpnn.files import staged
+from napari_cpnn.untrusted import read_json, to_path
 
 #: What the top of a Zarr group is called, version 3 and 2.
 _ZARR_MARKS = ("zarr.json", ".zgroup")
-_REMOVALS = 10
+#: What else lies there: of version 2, and of file managers.
+_ZARR_FILES = {*_ZARR_MARKS, ".zattrs", ".zmetadata", ".DS_Store", "Thumbs.db"}
 
 
 @contextlib.contextmanager
@@ -35,36 +35,17 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     ExportError
         When something is there that may not be replaced, or the disk cannot be written (missing, read-only, full).
     """
+    to_path(path, ExportError)
     if not path.parent.is_dir():
         raise ExportError(f"The folder {path.parent} does not exist; make it first or choose another.")
     _refuse(path, overwrite)
-    token = uuid.uuid4().hex[:8]
-    # The ending stays the last part of the name: some writers look at it.
-    temporary, old = path.with_name(f".{token}.{path.name}"), path.with_name(f".{token}.old.{path.name}")
     try:
-        yield temporary
-        if path.is_dir():  # a folder cannot be renamed over another
-            path.rename(old)
-        temporary.replace(path)
+        with staged(path) as temporary:
+            yield temporary
     except OSError as error:
-        if old.exists() and not path.exists():
-            old.rename(path)
         raise ExportError(f"{path} could not be written: {_reason(error)}.") from error
-    finally:  # also after Ctrl-C; there is nothing left to delete when all went well
-        for left in (temporary, old):
-            _remove(left)
-
-
-def _remove(path: Path) -> None:
-    """Delete a file or folder; chunks that are still on their way to a folder make it anew, for a moment."""
-    for _ in range(_REMOVALS):
-        if not path.exists():
-            return
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-            time.sleep(0.1)
-        else:
-            path.unlink(missing_ok=True)
+    except MemoryError as error:
+        raise ExportError(f"{path} could not be written: it needs more memory than this computer has.") from error
 
 
 def require_space(path: Path, size_mb: float) -> None:
@@ -90,7 +71,7 @@ def _refuse(path: Path, overwrite: bool) -> None:
         raise ExportError(f"{path} exists already; choose another name or allow overwriting.")
     if not path.is_dir():
         return
-    if not any((path / mark).is_file() for mark in _ZARR_MARKS):
+    if not _is_zarr_group(path):
         raise ExportError(
             f"{path} is a folder that is not a Zarr group, so it is not overwritten; choose another name."
         )
@@ -98,13 +79,24 @@ def _refuse(path: Path, overwrite: bool) -> None:
         raise ExportError(f"{path} holds a map of napari-cpnn, which an export never replaces; choose another name.")
 
 
+def _is_zarr_group(path: Path) -> bool:
+    """Whether a folder is a Zarr group and nothing else: files of the user beside it are not for us to delete."""
+    if not any((path / mark).is_file() for mark in _ZARR_MARKS):
+        return False
+    return all(
+        any((member / mark).is_file() for mark in (*_ZARR_MARKS, ".zarray")) or member.name in _ZARR_FILES
+        for member in path.iterdir()
+    )
+
+
 def is_saved_map(path: Path) -> bool:
     """Whether a folder is a map in our own format."""
-    try:
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
-    except (OSError, ValueError, AttributeError):  # Zarr 2, or nothing that could be read as a map
+    if not (path / "zarr.json").is_file():  # Zarr 2, or nothing that could be read as a map
         return False
-    return "napari_cpnn" in attributes
+    try:
+        return "napari_cpnn" in read_json(path / "zarr.json", ExportError).get("attributes", {})
+    except (ExportError, AttributeError, TypeError):
+        return False
 
 
 def _reason(error: OSError) -> str:

@@ -1,0 +1,205 @@
+"""What is written is whole, whatever ends the program; what a killed program leaves is swept, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from napari_cpnn import files, temporaries
+from napari_cpnn.errors import CpnnError, SpotsError
+from napari_cpnn.files import exchange, put_in_place, staged, whole_file
+from napari_cpnn.temporaries import old_name, restored, sweep, temporary_beside
+
+KILLED = """
+import os, pathlib, signal, sys
+from napari_cpnn.files import staged
+from napari_cpnn.temporaries import old_name
+path = pathlib.Path(sys.argv[1])
+with staged(path) as temporary:
+    if sys.argv[2] == "folder":
+        temporary.mkdir()
+        (temporary / "part").write_text("new")
+    else:
+        temporary.write_text("new")
+    if sys.argv[2] == "between":
+        path.rename(old_name(path))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_while_it_wrote(path: Path, what: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path), what], check=False)
+    assert done.returncode == -9
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def folder_with(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "part").write_text(text)
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_a_killed_program_left_is_swept_by_the_next_writer(tmp_path, what):
+    killed_while_it_wrote(tmp_path / "a.csv", what)
+    assert len(names(tmp_path)) == 1
+    with whole_file(tmp_path / "b.csv") as temporary:
+        temporary.write_text("b")
+    assert names(tmp_path) == ["b.csv"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("finds_it", ["reader", "writer", "writer of another"])
+def test_a_kill_between_two_renames_loses_nothing(tmp_path, finds_it):
+    path = tmp_path / "map.zarr"
+    path.write_text("old")
+    killed_while_it_wrote(path, "between")
+    assert not path.exists()
+    if finds_it == "writer of another":
+        with staged(tmp_path / "other") as temporary:
+            temporary.write_text("other")
+    if finds_it == "writer":
+        with pytest.raises(KeyboardInterrupt), staged(path):
+            raise KeyboardInterrupt
+    else:
+        assert restored(path) == path
+    assert path.read_text() == "old"
+    sweep(tmp_path)
+    assert names(tmp_path) == (["map.zarr", "other"] if finds_it == "writer of another" else ["map.zarr"])
+
+
+def test_what_was_replaced_is_swept_when_its_program_could_not(tmp_path, monkeypatch):
+    left = old_name(tmp_path / "map.zarr")
+    folder_with(left, "old")
+    folder_with(tmp_path / "map.zarr", "new")
+    sweep(tmp_path)  # it is ours, and we live
+    assert len(names(tmp_path)) == 2
+    monkeypatch.setattr(temporaries, "_may_live", lambda *_: False)
+    sweep(tmp_path)
+    assert names(tmp_path) == ["map.zarr"]
+
+
+def test_files_of_others_are_never_swept(tmp_path, monkeypatch):
+    mine = [".a1b2c3d4.notes.txt", ".napari-cpnn-notes", ".napari-cpnn", ".run-abcdefgh", ".x.part", "a.csv"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    monkeypatch.setattr(temporaries, "_may_live", lambda *_: False)
+    sweep(tmp_path)
+    assert names(tmp_path) == sorted(mine)
+
+
+def test_a_temporary_of_a_living_program_stays(tmp_path):
+    code = (
+        "import pathlib, sys; from napari_cpnn.temporaries import temporary_beside; "
+        "temporary_beside(pathlib.Path(sys.argv[1])).touch(); print('there', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "a.csv")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout.readline().strip() == "there"
+        sweep(tmp_path)
+        assert len(names(tmp_path)) == 1
+    finally:
+        child.kill()
+        child.wait()
+        child.stdin.close()
+        child.stdout.close()
+    sweep(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_number_that_another_process_has_by_now_protects_nothing(tmp_path):
+    host, process, _, token = temporary_beside(tmp_path / "a").name.removeprefix(".napari-cpnn-").split("-")
+    parent = os.getppid()
+    assert int(process) == os.getpid()
+    (tmp_path / f".napari-cpnn-{host}-{parent}-1000-{token}").touch()
+    sweep(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_what_another_computer_left_on_a_shared_disk_goes_by_its_age(tmp_path):
+    left = tmp_path / ".napari-cpnn-00000000-1-1000-0123abcd.h5ad"
+    left.touch()
+    sweep(tmp_path)
+    assert left.exists()
+    old = time.time() - temporaries.OLD_SECONDS - 60
+    os.utime(left, (old, old))
+    sweep(tmp_path)
+    assert not left.exists()
+
+
+def test_endings_stay_and_names_are_short():
+    for name, ending in (("map.ome.zarr", ".ome.zarr"), ("a b.c d.png", ".png"), ("x" * 250, ""), ("ü.csv", ".csv")):
+        found = temporary_beside(Path(name)).name
+        assert found.endswith(ending)
+        assert len(found) < 90
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_over_a_folder(tmp_path, monkeypatch, exchanges):
+    if not exchanges:
+        monkeypatch.setattr(files, "exchange", lambda *_: False)
+    path = folder_with(tmp_path / "map.zarr", "old")
+    with staged(path) as temporary:
+        folder_with(temporary, "new")
+        assert (path / "part").read_text() == "old"
+    assert (path / "part").read_text() == "new"
+    assert names(tmp_path) == ["map.zarr"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows exchanges no folders")
+def test_two_folders_are_exchanged_in_one_step(tmp_path):
+    one, other = folder_with(tmp_path / "a", "a"), folder_with(tmp_path / "b", "b")
+    assert exchange(one, other)
+    assert ((one / "part").read_text(), (other / "part").read_text()) == ("b", "a")
+    assert not exchange(one, tmp_path / "nothing")
+
+
+def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path):
+    target = folder_with(tmp_path / "photos", "cat")
+    link = tmp_path / "map.zarr"
+    link.symlink_to(target)
+    with staged(link) as temporary:
+        folder_with(temporary, "new")
+    assert not link.is_symlink()
+    assert (link / "part").read_text() == "new"
+    assert (target / "part").read_text() == "cat"
+    assert names(tmp_path) == ["map.zarr", "photos"]
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    folder_with(tmp_path / "a.csv", "mine")
+    with (
+        pytest.raises(SpotsError, match="could not be written: Is a directory"),
+        whole_file(tmp_path / "a.csv", SpotsError),
+    ):
+        raise AssertionError
+    assert (tmp_path / "a.csv" / "part").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
+def test_names_that_no_disk_takes(tmp_path, name):
+    with pytest.raises(CpnnError, match=r"is not a file name|File name too long"), whole_file(tmp_path / name):
+        raise AssertionError
+
+
+def test_memory_that_runs_out_is_a_sentence(tmp_path):
+    with pytest.raises(CpnnError, match="more memory than this computer has"), whole_file(tmp_path / "a"):
+        raise MemoryError
+    assert names(tmp_path) == []
+
+
+def test_put_in_place_over_nothing(tmp_path):
+    folder_with(tmp_path / "new", "new")
+    put_in_place(tmp_path / "new", tmp_path / "map.zarr")
+    assert names(tmp_path) == ["map.zarr"]
