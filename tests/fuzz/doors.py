@@ -189,6 +189,28 @@ def job(path: Path) -> Sequence[Step]:
     return [partial(TrainingJob.read, path)]
 
 
+def trouble(path: Path) -> Sequence[Step]:
+    """No door of the package: it does what the file says, to show that the judge sees it."""
+    import os
+    import time
+
+    from napari_cpnn.errors import CpnnError
+
+    def refuse(text: str) -> None:
+        raise CpnnError(text)
+
+    kinds: dict[str, Step] = {
+        "crash": os.abort,
+        "hang": partial(time.sleep, 60),
+        "memory": lambda: bytes(b"x" * (1200 << 20)),
+        "traceback": lambda: 1 / 0,
+        "two lines": partial(refuse, "a\nb"),
+        "sentence": partial(refuse, "It is no slide."),
+        "result": int,
+    }
+    return [kinds[path.read_text()]]
+
+
 DOORS: dict[str, Callable[[Path], Sequence[Step]]] = {
     "slide": slide,
     "spots": spots,
@@ -201,6 +223,7 @@ DOORS: dict[str, Callable[[Path], Sequence[Step]]] = {
     "affine": affine,
     "run": run_folder,
     "job": job,
+    "trouble": trouble,
 }
 
 

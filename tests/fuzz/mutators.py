@@ -407,8 +407,10 @@ def safetensors_header(data: bytes, rng: np.random.Generator) -> bytes:
         header = json.loads(data[8 : 8 + n])
     except ValueError as error:
         raise NothingToChangeError from error
+    if not isinstance(header, dict):
+        raise NothingToChangeError
     metadata = header.get("__metadata__", {})
-    if metadata and rng.random() < 0.6:
+    if isinstance(metadata, dict) and metadata and rng.random() < 0.6:
         key = next(iter(metadata))
         change = nest_json if rng.random() < 0.1 else change_json
         metadata[key] = change(str(metadata[key]).encode(), rng).decode(errors="replace")
