@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_cpnn.caches import cache_folder
 from napari_cpnn.errors import CpnnError, DownloadError
+from napari_cpnn.files import staged
 
 #: Files of the packaged sample, by what they are.
 SAMPLE_FILES = {
@@ -90,16 +92,6 @@ def sample_folder() -> Path:
         f"This installation in {here.parent} carries no sample data; install napari-cpnn from its wheel, or run "
         "scripts/make_sample_data.py in a checkout."
     )
-
-
-def cache_folder() -> Path:
-    """Where downloads and maps are kept: ``$NAPARI_CPNN_CACHE``, or the user's cache directory."""
-    chosen = os.environ.get("NAPARI_CPNN_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("napari-cpnn")
 
 
 def fetch_her2st(
@@ -182,14 +174,10 @@ def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> Non
 
 
 def _copy(origin: Path, target: Path, sha256: str) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with staged(target) as temporary:
         shutil.copyfile(origin, temporary)
         if _sha256(temporary) != sha256:
             raise DownloadError(f"{origin} is damaged: its SHA-256 is not the expected one; replace it.")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _download(url: str, target: Path, sha256: str) -> None:

@@ -45,8 +45,9 @@ def old_name(path: Path) -> Path:
     return path.with_name(f".napari-cpnn-old-{_hash(path.name)}-{_mark()}")
 
 
-def sweep(folder: Path) -> None:
-    """Delete the temporaries in ``folder`` whose program has ended; others' files are never touched."""
+def sweep(folder: Path) -> int:
+    """Delete the temporaries in ``folder`` whose program has ended, and count them; others' files are never touched."""
+    n_swept = 0
     with suppress(OSError):
         names = os.listdir(folder)  # noqa: PTH208 -- much quicker, and names are all that is needed
         for name in names:
@@ -61,6 +62,8 @@ def sweep(folder: Path) -> None:
                 continue
             if may_go and not _may_live(folder / name, *mark):
                 remove(folder / name)
+                n_swept += 1
+    return n_swept
 
 
 def restored(path: Path) -> Path:

@@ -192,7 +192,7 @@ def test_the_oldest_go_when_there_are_too_many(world, tmp_path, private_cache):
         cut(cache, slide, spatial_to_um(spots.obsm["spatial"], slide.mpp))
     folders = sorted((private_cache / "patches").iterdir())
     for age, folder in zip((3, 2, 0.5), folders, strict=True):
-        left = folder / ".00000-x.part"
+        left = folder / f".00000-{'a' * 32}.part"
         left.write_bytes(b"x")
         then = time.time() - 3600 * age
         os.utime(left, (then, then))
@@ -219,3 +219,47 @@ def test_a_second_run_or_another_split_decodes_nothing(world, quick, tmp_path, m
     again = prepare(samples, world.prototypes, quick.replace(validation="slide1"), tmp_path / "b")
     assert (np.asarray(first.images) == np.asarray(again.images)).all()
     assert list(first.train) == list(again.held_out)
+
+
+def test_nothing_but_our_own_is_ever_deleted(sample, tmp_path, private_cache):
+    """Whatever the user keeps in the folder that is chosen for patches, and even inside one of ours."""
+    chosen = tmp_path / "data"
+    cache = PatchCache(str(chosen), tmp_path)
+    cut(cache, *sample)
+    mine = [
+        chosen / "slides" / "a.svs",
+        chosen / ("a" * 32) / "b.npy",
+        cache.folder / "cohort-of-thirty-two-letters-xyz" / "c",
+    ]
+    (ours,) = cache.folder.iterdir()
+    mine.append(ours / "notes.txt")
+    mine.append(cache.folder / ("b" * 32) / "00000-of-mine.npy")
+    for file in mine:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    for folder in cache.folder.iterdir():
+        os.utime(folder, (1e9, 1e9))
+    cache.prune(0)
+    assert [file.read_text() for file in mine] == ["mine"] * len(mine)
+    assert not list(ours.glob("*.npy"))
+
+
+def test_a_cache_that_vanishes_while_it_is_in_use(sample, tmp_path, private_cache):
+    """Patches that are mapped stay, and those that are still to be cut go into the run's own folder."""
+    import shutil
+
+    cache = PatchCache("auto", tmp_path / "scratch")
+    wanted = read_patches(*sample, SPEC)
+    n = []
+
+    def lose(_):
+        n.append(1)
+        if len(n) == 1:
+            shutil.rmtree(private_cache)
+            private_cache.write_text("not a folder any more")
+
+    with pytest.warns(CpnnWarning, match="The run goes on without its cache: .*cannot be written"):
+        chunks, ok = cache.read(*sample, SPEC, lose)
+    assert ok.all()
+    assert (np.asarray(PatchArray(chunks)) == wanted).all()
+    assert len(list((tmp_path / "scratch").rglob("*.npy"))) == 2

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
+import re
 import threading
 import time
 import uuid
@@ -23,9 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.caches import delete_kept, folder_of, kept_in, size_of, sweep_kept, touch_kept
 from napari_cpnn.errors import CpnnWarning
-from napari_cpnn.samples import cache_folder
+from napari_cpnn.files import staged
 from napari_cpnn.slides import Slide
+from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
@@ -36,6 +37,8 @@ FORMAT = 1
 CACHE_BYTES = 5 * 1024**3
 """Features of slides that were used longest ago are deleted beyond this size."""
 _IN_USE_SECONDS = 3600.0
+_NAMES = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.part")
+"""What the files of a store are called; and what earlier versions left when they were killed."""
 
 Features = npt.NDArray[np.float16]
 Keys = npt.NDArray[np.int64]
@@ -81,7 +84,7 @@ class FeatureStore:
         patch = model.patch
         facts = [FORMAT, slide.identity, slide.mpp, patch.size_px, patch.mpp, model.encoder_fingerprint, precision]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-        folder = (Path(cache_dir) if cache_dir else cache_folder()) / "features"
+        folder = folder_of("features", cache_dir or None)
         _prune(folder, CACHE_BYTES)
         return cls(model.n_own_features, folder / key)
 
@@ -125,12 +128,12 @@ class FeatureStore:
             try:
                 _write(self.folder, keys, values)
                 self._kept = len(self._row)
-            except OSError as error:
-                self.problem = f"Features are not kept on disk: {self.folder.parent}: {error.strerror or error}."
+            except Exception as error:  # noqa: BLE001 -- no cache is worth a failure
+                self.problem = f"Features are not kept on disk: {self.folder.parent}: {reason_of(error)}."
                 log.warning(self.problem)
 
     def _load(self, folder: Path) -> None:
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in sorted(p for p in folder.glob("*.safetensors") if _NAMES.fullmatch(p.name)):
             try:
                 keys, values = _read(path, self.n_features)
             except FileNotFoundError:  # deleted by another process
@@ -146,8 +149,7 @@ class FeatureStore:
                 continue
             self.add(keys, values)
         self._kept = len(self._row)
-        with suppress(OSError):
-            os.utime(folder)  # in use: the last to be deleted; unlike touch, makes no file where there is no folder
+        touch_kept(folder)
 
 
 def _write(folder: Path, keys: Keys, values: Features) -> None:
@@ -155,13 +157,8 @@ def _write(folder: Path, keys: Keys, values: Features) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     content = save({"keys": keys, "features": np.ascontiguousarray(values)}, {"crc32": str(_checksum(keys, values))})
-    name = uuid.uuid4().hex
-    part = folder / f".{name}.part"
-    try:
+    with staged(folder / f"{uuid.uuid4().hex}.safetensors", tidy=False) as part:
         part.write_bytes(content)
-        part.replace(folder / f"{name}.safetensors")
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _read(path: Path, n_features: int) -> tuple[Keys, Features]:
@@ -181,14 +178,10 @@ def _checksum(keys: Keys, values: Features) -> int:
 
 def _prune(folder: Path, limit_bytes: int) -> None:
     """Delete the stores in ``folder`` that were used longest ago, until the rest takes at most ``limit_bytes``."""
-    if not folder.is_dir():
-        return
-    stores = sorted(
-        ((path.stat().st_mtime, path) for path in folder.iterdir() if path.is_dir()), key=lambda s: s[0], reverse=True
-    )
     total = 0
-    for used, store in stores:
-        with suppress(OSError):
-            total += sum(file.stat().st_size for file in store.glob("*.safetensors"))
+    for used, store in kept_in(folder):
+        total += size_of(store, "*.safetensors")
         if total > limit_bytes and time.time() - used > _IN_USE_SECONDS:
-            shutil.rmtree(store, ignore_errors=True)
+            delete_kept(store, _NAMES)
+        else:
+            sweep_kept(store, used)

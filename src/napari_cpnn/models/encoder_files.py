@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from napari_cpnn.caches import cache_folder
 from napari_cpnn.errors import CheckpointError, CpnnError, WeightsError
 from napari_cpnn.models.backbones import PRETRAINED, get_encoder
 from napari_cpnn.models.backbones.build import encoder_fingerprint
-from napari_cpnn.samples import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ A file whose bytes are not the ones that its name promises is deleted.
 from __future__ import annotations
 
 import os
-import uuid
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -19,6 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.errors import CpnnWarning, TrainingError
+from napari_cpnn.files import staged
+
+#: What the files of this module are called; and what earlier versions left when they were killed.
+NAMES = re.compile(r"\d{5}-[0-9a-f]{8}\.npy|\.\d{5}-[0-9a-f]{32}\.part")
+
+#: Folders that could no longer be written, for which the user has been warned.
+_LOST: set[Path] = set()
 
 
 def write_array(folder: Path, number: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -30,21 +37,40 @@ def write_array(folder: Path, number: int, values: npt.NDArray[Any]) -> npt.NDAr
         The folder cannot be written.
     """
     values = np.ascontiguousarray(values)
-    path, part = folder / _name(number, values), folder / f".{number:05d}-{uuid.uuid4().hex}.part"
+    path = folder / _name(number, values)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            # Written, not mapped: on a full disk a write says so, while a memory map would kill the process.
-            with part.open("wb") as file:
+            with staged(path, tidy=False) as part, part.open("wb") as file:
+                # Written, not mapped: on a full disk a write says so, while a memory map would kill the process.
                 np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
                 file.write(values.data)
                 file.flush()
                 os.fsync(file.fileno())
-            with suppress(PermissionError):  # Windows: another process has it, the same, and has it open
-                part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        except PermissionError:  # Windows: another process has it, the same, and has it open
+            if not path.exists():
+                raise
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def keep_array(folder: Path, scratch: Path, number: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Write an array into ``folder``, or where that has become impossible into the run's ``scratch``, with a warning.
+
+    Raises
+    ------
+    TrainingError
+        Neither can be written.
+    """
+    try:
+        return write_array(folder, number, values)
+    except TrainingError as error:
+        if scratch == folder.parent:
+            raise
+        written = write_array(scratch / folder.name, number, values)
+        if folder.parent not in _LOST:
+            _LOST.add(folder.parent)
+            warnings.warn(f"The run goes on without its cache: {error}", CpnnWarning, stacklevel=3)
+        return written
 
 
 def append_to(file: BinaryIO, values: npt.NDArray[Any]) -> None:

@@ -23,13 +23,14 @@ import torch
 from torch import nn
 
 from napari_cpnn._version import __version__
+from napari_cpnn.caches import touch_kept
 from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.mapping.predictor import choose_device, choose_precision
 from napari_cpnn.models import Triplex
 from napari_cpnn.models.backbones.build import chosen_names, encoder_fingerprint, n_features_of, patch_encoder
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.training.array_files import find_array, write_array
+from napari_cpnn.training.array_files import find_array, keep_array, write_array
 from napari_cpnn.training.patch_cache import PatchArray, PatchCache
 
 Features = npt.NDArray[np.floating[Any]]
@@ -124,12 +125,14 @@ class FeatureCache:
         folder, shape = self._folder / name, (len(section.centers_um), *self.row_shape)
         found = find_array(folder, view, shape, self.dtype, f"features of {section.slide.name}")
         if found is not None:
-            folder.touch()  # in use: the last to be deleted
+            touch_kept(folder)
             return found
         values = np.empty(shape, dtype=self.dtype)
         for start in range(0, len(values), CHUNK):
             values[start : start + CHUNK] = look(section.images[start : start + CHUNK], view)
-        return write_array(folder if section.ok.all() else self._scratch / name, view, values)
+        if section.ok.all():
+            return keep_array(folder, self._scratch, view, values)
+        return write_array(self._scratch / name, view, values)
 
     def _key(self, slide: Slide, centers_um: FloatArray) -> str:
         facts = [slide.identity, slide.mpp, self._patch.size_px, self._patch.mpp, len(centers_um), *self._facts]

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn._version import __version__
+from napari_cpnn.caches import delete_kept, folder_of, kept_in, size_of, sweep_kept, touch_kept
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.geometry import FloatArray, IntArray, PatchSpec
-from napari_cpnn.samples import cache_folder
 from napari_cpnn.slides import PatchReader, Slide
-from napari_cpnn.training.array_files import find_array, write_array, writing
+from napari_cpnn.training.array_files import NAMES, find_array, keep_array, write_array, writing
 
 #: Patches per chunk: 39 MB at 224 px, the most that cutting holds in memory.
 CHUNK = 256
@@ -124,7 +124,7 @@ class PatchCache:
     def __init__(self, where: str, scratch: Path) -> None:
         self.kept = where != "none"
         self._scratch = scratch
-        self.folder = (cache_folder() / "patches" if where == "auto" else Path(where)) if self.kept else scratch
+        self.folder = folder_of("patches", None if where == "auto" else where) if self.kept else scratch
 
     def missing(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> int:
         """How many of the patches have to be cut; those of damaged chunks are found later and not counted."""
@@ -161,12 +161,14 @@ class PatchCache:
             chunk = find_array(folder, i, shape, np.uint8, f"patches of {slide.name}")
             if chunk is None:
                 images, ok[part] = reader.read(centers_um[part])
-                chunk = write_array(folder if ok[part].all() else self._scratch / folder.name, i, images)
+                if ok[part].all():
+                    chunk = keep_array(folder, self._scratch, i, images)
+                else:
+                    chunk = write_array(self._scratch / folder.name, i, images)
                 if on_cut is not None:
                     on_cut(len(part))
             chunks.append(chunk)
-        if folder.is_dir():
-            folder.touch()  # in use: the last to be deleted
+        touch_kept(folder)
         return chunks, ok
 
     def later(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> LaterPatches:
@@ -185,16 +187,13 @@ class PatchCache:
 
     def prune(self, limit_bytes: int | None = None) -> None:
         """Delete the patches of slides that were used longest ago, until the rest takes at most ``limit_bytes``."""
-        if not self.kept or not self.folder.is_dir():
+        if not self.kept:
             return
-        folders = sorted(
-            ((f.stat().st_mtime, f) for f in self.folder.iterdir() if _is_ours(f)), key=lambda p: p[0], reverse=True
-        )
         total = 0
-        for used, folder in folders:
-            total += _size(folder)
+        for used, folder in kept_in(self.folder):
+            total += size_of(folder, "*.npy")
             if total > (CACHE_BYTES if limit_bytes is None else limit_bytes) and _is_old(used):
-                shutil.rmtree(folder, ignore_errors=True)
+                delete_kept(folder, NAMES)
             else:
                 _clear(folder, used)
 
@@ -222,24 +221,13 @@ def _parts(n: int) -> list[IntArray]:
 
 def _clear(folder: Path, used: float) -> None:
     """Delete what a process that was killed while it wrote has left; that is no use of the folder."""
-    for left in folder.glob(".*.part"):
+    sweep_kept(folder, used)
+    for left in folder.glob(".*.part"):  # of earlier versions
         with suppress(OSError):
-            if _is_old(left.stat().st_mtime):
+            if NAMES.fullmatch(left.name) and _is_old(left.stat().st_mtime):
                 left.unlink()
                 os.utime(folder, (used, used))
 
 
-def _is_ours(folder: Path) -> bool:
-    return len(folder.name) == 32 and folder.is_dir() and not folder.name.startswith(".")
-
-
 def _is_old(seconds: float) -> bool:
     return time.time() - seconds > _IN_USE_SECONDS
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for file in folder.glob("*.npy"):
-        with suppress(OSError):
-            total += file.stat().st_size
-    return total

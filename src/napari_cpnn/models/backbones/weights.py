@@ -11,9 +11,9 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from napari_cpnn.caches import cache_folder
 from napari_cpnn.errors import WeightsError
 from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, WeightsSource
-from napari_cpnn.samples import cache_folder
 
 
 class _Renames(Protocol):
