@@ -1,5 +1,6 @@
 # make demo  sets everything up and opens the sample slide in napari (without a display: writes demo.png)
 # make test  sets everything up and passes all checks and tests
+# make fuzz  opens changed files of every format for 10 minutes each
 # make test-slow  passes the tests that take long, which `make test` leaves out
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ STAMP := $(VENV)/.ready
 # A display where there is one, a virtual one elsewhere.
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
-.PHONY: demo test lint unit test-slow coverage setup clean
+.PHONY: demo test lint unit test-slow fuzz coverage setup clean
 
 demo: setup
 	$(SCREEN) $(BIN)/napari-cpnn demo $(if $(SCREEN),--screenshot demo.png)
@@ -28,6 +29,10 @@ unit: setup
 
 test-slow: setup
 	$(SCREEN) $(BIN)/python -m pytest -m slow
+
+# Opens changed files of every format for FUZZ_SECONDS each (600); FUZZ names formats and options, such as "svs --replay 7".
+fuzz: setup
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign $(FUZZ)
 
 # The same with coverage, which takes longer.
 coverage: setup

@@ -56,10 +56,19 @@ class Verdict:
 
 
 class Judge:
-    """Starts the child when it is first needed; a context manager."""
+    """Starts the child when it is first needed; a context manager.
 
-    def __init__(self, seconds: float = SECONDS) -> None:
+    Parameters
+    ----------
+    seconds
+        What a file may take.
+    warm
+        Whether the child begins with importing all that the doors need.
+    """
+
+    def __init__(self, seconds: float = SECONDS, *, warm: bool = True) -> None:
         self.seconds = seconds
+        self._arguments = [] if warm else ["--cold"]
         self._child: subprocess.Popen[bytes] | None = None
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed in close
         self._cache = tempfile.TemporaryDirectory(prefix="fuzz-cache-")
@@ -101,7 +110,7 @@ class Judge:
             "PYTHONFAULTHANDLER": "1",
         }
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "fuzz.worker"],
+            [sys.executable, "-m", "fuzz.worker", *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
