@@ -135,7 +135,7 @@ def figure(simulated: pd.DataFrame, drawn: pd.DataFrame | None) -> Figure:
     axes[1].set_ylim(bottom=0)
     axes[1].legend(frameon=False)
     scales = found["nb"].provenance["fit"]["batch_scales"]
-    true = np.array([truth.scales[name] for name in scales])
+    true = np.array([truth.scales[name] for name in sorted(truth.scales)])  # in the order of the codes
     ours = np.array(list(scales.values()))
     axes[2].loglog(true / true.mean(), ours / ours.mean(), "o", color=COLORS["nb"])
     axes[2].axline((1, 1), (2, 2), color="0.6", lw=1)

@@ -182,9 +182,11 @@ def check_in_child(
     """
     limits = "" if os.name == "nt" else _LIMITED.format(memory=memory_mb * 2**20)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # Packages are found where they are found here, but never in the folder that happens to be the current one.
+    places = f"import sys\nsys.path[:] = {[place for place in sys.path if place]!r}\n"
     try:
         done = subprocess.run(  # noqa: S603 -- our own interpreter and code; only the file's name comes from outside
-            [sys.executable, "-I", "-c", limits + code, *arguments],
+            [sys.executable, "-I", "-c", places + limits + code, *arguments],
             capture_output=True,
             text=True,
             errors="replace",

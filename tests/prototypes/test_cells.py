@@ -169,5 +169,5 @@ def test_sentences_about_cells_on_disk(tmp_path: Path) -> None:
         read_cells(tmp_path / "cells.h5", backed=True)
     whole = (tmp_path / "big.h5ad").read_bytes()
     (tmp_path / "half.h5ad").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CellsError, match=r"half.h5ad cannot be read as .h5ad"):
+    with pytest.raises(CellsError, match=r"half.h5ad cannot be read"):
         read_cells(tmp_path / "half.h5ad", backed=True)

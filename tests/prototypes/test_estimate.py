@@ -40,7 +40,7 @@ def test_profiles_are_summed_counts_over_their_total() -> None:
     assert protos.cell_types == ("type a", "type b", "type c")
     np.testing.assert_allclose(protos.to_frame(), expected[list(protos.genes)], rtol=1e-5)
     assert list(protos.n_cells) == [20, 20, 20]
-    assert protos.provenance["batches"] == {"P0": 30, "P1": 30}
+    assert protos.provenance["batches"] == {"batch 1": 30, "batch 2": 30}
     assert protos.provenance["settings"] == LOOSE.to_dict()
     assert protos.dispersion is None
 
@@ -134,7 +134,7 @@ def test_regression_from_cells_to_file_and_back(tmp_path: Path) -> None:
     assert (protos.profiles > 0).all()
     fit = protos.provenance["fit"]
     assert fit["converged"]
-    assert fit["batch_scales"].keys() == fit["background_shares"].keys() == {"P0", "P1"}
+    assert fit["batch_scales"].keys() == fit["background_shares"].keys() == {"batch 1", "batch 2"}
     assert protos.provenance["counts_per_type"]["type a"] == cells().X[[1, 4, 7]].sum() + sum(
         cells().X[i].sum() for i in range(10, 60, 3)
     )
@@ -211,7 +211,7 @@ def test_a_type_of_one_cell_is_named_and_has_a_prototype() -> None:
 def test_batches_that_cannot_be_compared_are_said() -> None:
     table = cells()
     table.obs["patient"] = [f"P{i % 3}" for i in range(table.n_obs)]  # as the types
-    with pytest.warns(CpnnWarning, match=r"sets without a common cell type \(P0; P1; P2\)"):
+    with pytest.warns(CpnnWarning, match=r"sets without a common cell type \(batch 1; batch 2; batch 3\)"):
         protos = estimate_prototypes(table, batch="patient", settings=NB)
     # Each batch is one type: its background is taken in proportion, so the profile is that of the type.
     np.testing.assert_allclose(protos.profiles, estimate_prototypes(table, settings=NB).profiles, rtol=0.05)

@@ -116,7 +116,7 @@ def test_sentences(tmp_path: Path) -> None:
     write_h5(folder / "filtered_feature_bc_matrix.h5")
     whole = (folder / "filtered_feature_bc_matrix.h5").read_bytes()
     (folder / "filtered_feature_bc_matrix.h5").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SpotsError, match="cannot be read as a 10x feature-barcode matrix"):
+    with pytest.raises(SpotsError, match=r"cannot be read|is damaged"):
         read_spots(folder)
     with h5py.File(folder / "filtered_feature_bc_matrix.h5", "w") as file:
         file["other"] = 1
@@ -142,7 +142,7 @@ def test_an_index_that_points_nowhere_is_a_sentence_not_a_crash(tmp_path: Path) 
     write_h5(folder / "filtered_feature_bc_matrix.h5")
     with h5py.File(folder / "filtered_feature_bc_matrix.h5", "r+") as file:
         file["matrix/indices"][2] = 10**6
-    with pytest.raises(SpotsError, match="cannot be read as a 10x feature-barcode matrix"):
+    with pytest.raises(SpotsError, match=r"cannot be read|is damaged"):
         read_spots(folder)
 
 

@@ -264,8 +264,8 @@ def no_labels_table(tmp_path):
     [
         (logged, "bad.h5ad", "holds no raw counts (X: it has fractional values"),
         (with_nan, "bad.h5ad", "there are missing or infinite values"),
-        (half, "bad.h5ad", "cannot be read as .h5ad"),
-        (empty, "bad.h5ad", "cannot be read as .h5ad"),
+        (half, "bad.h5ad", "cannot be read"),
+        (empty, "bad.h5ad", "cannot be read"),
         (picture, "bad.png", "is of no known kind"),
         (folder, "bad", "has no matrix.mtx"),
         (no_labels_table, "bad.csv", "names none of the cells"),

@@ -12,7 +12,9 @@ import numpy as np
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells, pixel_size
 from napari_cpnn.export.files import replacing, require_space
+from napari_cpnn.export.progress import reporter, reporting
 from napari_cpnn.geometry import Mpp, um_to_spatial
+from napari_cpnn.hdf5 import creating_hdf5, write_table
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import ExportSettings
 
@@ -119,10 +121,17 @@ def to_h5ad(
         chosen = cells.genes(genes)
         if settings.compression == "none":
             require_space(path, table_mb(cells, chosen))
-        lazy = cells.lazy_expression(chosen, settings.block_mb)
-        table = build_table(cells, lazy, chosen, mpp, picture(slide, settings))
         packing = {} if settings.compression == "none" else {"compression": settings.compression}
-        table.write_h5ad(temporary, **packing)
+        with creating_hdf5(temporary) as (file, raise_failure):
+            told = reporter()
+
+            def report(share: float) -> None:
+                raise_failure()  # the rest is not computed when the disk is full
+                told(share)
+
+            with reporting(report):
+                lazy = cells.lazy_expression(chosen, settings.block_mb)
+                write_table(build_table(cells, lazy, chosen, mpp, picture(slide, settings)), file, **packing)
     return path
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CellsError
 from napari_cpnn.genes import symbols_beside
+from napari_cpnn.hdf5 import check_hdf5
 from napari_cpnn.prototypes.rdata_cells import read_rdata
+from napari_cpnn.prototypes.statistics import rows_at_once
 from napari_cpnn.spots.counts import counts_of, csr_of, read_h5ad_table, unique_names, why_not_counts
 from napari_cpnn.spots.tables import read_table
 from napari_cpnn.spots.tenx import mtx_file, read_10x_h5, read_10x_mtx
+from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,9 +52,14 @@ def read_cells(path: str | Path, annotations: str | Path | None = None, backed: 
     CellsError
         When the file is missing or of no known kind, holds no raw counts, or the annotations fit no cell.
     """
-    source = Path(path)
+    source = to_path(path, CellsError)
     if not source.exists():
         raise CellsError(f"There is no file or folder {source}.")
+    with reading(source, CellsError):
+        return _read(source, None if annotations is None else to_path(annotations, CellsError), backed)
+
+
+def _read(source: Path, annotations: Path | None, backed: bool) -> AnnData:
     if source.is_dir():
         cells, source = _read_folder(source)
     elif backed:
@@ -68,7 +76,7 @@ def read_cells(path: str | Path, annotations: str | Path | None = None, backed: 
     if annotations is None and source.is_dir() and beside.is_file():
         annotations = beside
     if annotations is not None:
-        _annotate(cells, Path(annotations))
+        _annotate(cells, annotations)
     return cells
 
 
@@ -91,23 +99,26 @@ def _on_disk(path: Path) -> AnnData:
 
     if path.suffix.lower() != ".h5ad":
         raise CellsError(f"{path} cannot stay on disk; only the counts of an .h5ad can.")
-    try:
-        file = h5py.File(path, "r")
-        refusals = []
-        for place, genes in (("layers/counts", "var"), ("raw/X", "raw/var"), ("X", "var")):
-            if place not in file:
-                continue
-            matrix = file[place] if isinstance(file[place], h5py.Dataset) else sparse_dataset(file[place])
-            wrong = _why_not_counts(matrix, path)
-            if wrong is None:
-                obs, var = read_elem(file["obs"]), read_elem(file[genes])
-                break
-            refusals.append(f"{place}: {wrong}")
-        else:
-            why = "; ".join(refusals) or "there is no matrix"
-            raise CellsError(f'{path} holds no raw counts ({why}); put them into layers["counts"].')
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as exc:
-        raise CellsError(f"{path} cannot be read as .h5ad ({exc}); is it complete?") from exc
+    check_hdf5(path, CellsError)
+    file = h5py.File(path, "r")
+    refusals = []
+    for place, genes in (("layers/counts", "var"), ("raw/X", "raw/var"), ("X", "var")):
+        if place not in file:
+            continue
+        matrix = file[place] if isinstance(file[place], h5py.Dataset) else sparse_dataset(file[place])
+        wrong = _why_not_counts(matrix, path)
+        if wrong is None:
+            obs, var = read_elem(file["obs"]), read_elem(file[genes])
+            break
+        refusals.append(f"{place}: {wrong}")
+    else:
+        why = "; ".join(refusals) or "there is no matrix"
+        raise CellsError(f'{path} holds no raw counts ({why}); put them into layers["counts"].')
+    if (len(obs), len(var)) != tuple(matrix.shape):
+        raise CellsError(
+            f"{path} does not fit together: {place} of {matrix.shape[0]} x {matrix.shape[1]} with {len(obs)} cells and "
+            f"{len(var)} genes; is it complete?"
+        )
     ids = [str(name) for name in var.index]
     symbols = symbols_beside(ids, {str(name): var[name] for name in var.columns})
     if symbols:
@@ -118,9 +129,12 @@ def _on_disk(path: Path) -> AnnData:
 
 def _why_not_counts(matrix: Any, path: Path) -> str | None:
     """By the first rows of a matrix on disk; nothing is read of one that is stored by genes."""
+    if len(matrix.shape) != 2:
+        return f"it has {len(matrix.shape)} axes in place of two"
     if getattr(matrix, "format", "csr") != "csr":
         return "it is stored by genes (CSC), which cannot be read by cells"
-    return why_not_counts(csr_of(matrix[:_LOOKED_AT], str(path), CellsError).data)
+    rows = rows_at_once(matrix, _LOOKED_AT)
+    return why_not_counts(csr_of(matrix[:rows], str(path), CellsError).data)
 
 
 def _read_folder(folder: Path) -> tuple[AnnData, Path]:

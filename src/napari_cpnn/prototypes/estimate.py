@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
 from napari_cpnn.genes import look_like_ensembl, symbols_beside
+from napari_cpnn.prototypes.batch_codes import ISLANDS, coded_statistics
 from napari_cpnn.prototypes.left_out import REASONS
 from napari_cpnn.prototypes.progress import Progress, part, silent
 from napari_cpnn.prototypes.prototypes import Prototypes
@@ -111,6 +112,8 @@ def estimate_all(
     genes, gene_ids = _genes(cells)
     start = 1.0 if settings.method == "mean" else _COUNTING
     found = count_statistics(_counts(cells), genes, labels, batches, settings, part(progress, 0.0, start))
+    if batches is not None:
+        found = [coded_statistics(stats) for stats in found]
     about = {"source": "single cells", "batch": batch, "settings": settings.to_dict(), "n_genes_given": len(genes)}
     prototypes, share = {}, (1 - start) / len(columns)
     for number, (name, stats) in enumerate(zip(columns, found, strict=True)):
@@ -238,10 +241,7 @@ def _islands(stats: GroupStatistics) -> list[str]:
         return []
     sets = [[b for b, i in zip(stats.batches, island[n_types:], strict=True) if i == j] for j in range(n_islands)]
     texts = [", ".join(names[:3]) + (" and more" if len(names) > 3 else "") for names in sorted(sets)]
-    text = (
-        f"The batches fall into sets without a common cell type ({'; '.join(texts)}), so what sets them apart cannot "
-        "be told from what sets their types apart."
-    )
+    text = f"{ISLANDS} ({'; '.join(texts)}), so what sets them apart cannot be told from what sets their types apart."
     return [text]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,10 @@ import numpy.typing as npt
 from napari_cpnn.errors import PrototypesError
 from napari_cpnn.files import whole_file
 from napari_cpnn.genes import require_genes
-from napari_cpnn.spots.counts import read_h5ad_table
+from napari_cpnn.hdf5 import write_h5ad
+from napari_cpnn.prototypes.batch_codes import coded_provenance
+from napari_cpnn.spots.counts import csr_of, read_h5ad_table
+from napari_cpnn.untrusted import reading, require_memory, to_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,14 +195,8 @@ class Prototypes:
             var=var,
             uns={_KEY: {"format": _FORMAT, "provenance": json.dumps(self.provenance)}},
         )
-        try:
-            with whole_file(target, PrototypesError) as temporary:
-                table.write_h5ad(temporary, compression="gzip")
-        except PrototypesError as exc:
-            # HDF5 tells a page about its buffers; the number says it in words.
-            cause = exc.__cause__
-            reason = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
-            raise PrototypesError(f"Prototypes cannot be written to {target} ({reason.splitlines()[0]}).") from cause
+        with whole_file(target, PrototypesError) as temporary:
+            write_h5ad(table, temporary, compression="gzip")
 
     @classmethod
     def load(cls, path: str | Path) -> Prototypes:
@@ -211,24 +207,29 @@ class Prototypes:
         PrototypesError
             When the file is missing, damaged, of another kind or of a newer format.
         """
-        source = Path(path)
+        source = to_path(path, PrototypesError)
         if not source.is_file():
             raise PrototypesError(f"There is no file of prototypes {source}.")
         table = read_h5ad_table(source, PrototypesError)
         if _KEY not in table.uns or "n_cells" not in table.obs:
             raise PrototypesError(f"{source} holds no prototypes; make them with `napari-cpnn prototypes`.")
-        try:
+        with reading(source, PrototypesError, "it is damaged, make it anew."):
             version = int(table.uns[_KEY]["format"])
             provenance = json.loads(str(table.uns[_KEY]["provenance"]))
-            X = table.X if isinstance(table.X, np.ndarray) else table.X.toarray()
+            if not isinstance(provenance, dict):
+                raise PrototypesError(f"{source} is damaged (its provenance is no table); make it anew.")
+            provenance = coded_provenance(provenance)
+            X = table.X
+            if not isinstance(X, np.ndarray):
+                require_memory(4.0 * table.n_obs * table.n_vars, source, PrototypesError)
+                X = csr_of(X, f"The matrix of {source}", PrototypesError).toarray()
             n_cells = table.obs["n_cells"].to_numpy(dtype=np.int64)
             dispersion = table.var["dispersion"].to_numpy(dtype=np.float32) if "dispersion" in table.var else None
             gene_ids = tuple(table.var["gene_ids"].astype(str)) if "gene_ids" in table.var else None
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise PrototypesError(f"{source} is damaged ({exc}); make it anew.") from exc
         if version > _FORMAT:
             raise PrototypesError(f"{source} was written by a newer napari-cpnn; update this one.")
-        try:
-            return cls(X, tuple(table.obs_names), tuple(table.var_names), n_cells, provenance, dispersion, gene_ids)
-        except PrototypesError as exc:
-            raise PrototypesError(f"{source} is damaged ({str(exc).rstrip('.')}); make it anew.") from exc
+        with reading(source, PrototypesError, "it is damaged, make it anew."):
+            try:
+                return cls(X, tuple(table.obs_names), tuple(table.var_names), n_cells, provenance, dispersion, gene_ids)
+            except PrototypesError as exc:
+                raise PrototypesError(f"{source} is damaged ({str(exc).rstrip('.')}); make it anew.") from exc

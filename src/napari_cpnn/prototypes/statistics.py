@@ -20,7 +20,8 @@ from napari_cpnn.errors import CellsError
 from napari_cpnn.genes import is_mitochondrial
 from napari_cpnn.prototypes.progress import Progress, silent
 from napari_cpnn.settings import PrototypeSettings
-from napari_cpnn.spots.counts import as_counts
+from napari_cpnn.spots.counts import as_counts, require_sound
+from napari_cpnn.untrusted import reading, require_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 #: Rows that are in memory at once; with 20,000 genes at most 0.7 GB, even when every count is positive.
 CHUNK_ROWS = 4096
+#: The same for a dense matrix, in MB: rows may be far longer than genes are many.
+CHUNK_MB = 1024
 #: Count values below this are tallied in a dense table; few counts are larger.
 _DENSE = 32
 
@@ -161,14 +164,18 @@ def count_statistics(
     CellsError
         When a value is no count, or the matrix on disk is stored by genes.
     """
-    n_cells, n_genes = matrix.shape
-    matrix = _by_rows(matrix)
-    mitochondrial = is_mitochondrial(genes)
-    tallies = [_Tally(column, batches, n_genes) for column in labels]
-    for start in range(0, n_cells, CHUNK_ROWS):
+    with reading("The matrix of cells", CellsError, "is its file complete?"):
+        matrix = _by_rows(matrix)
+        n_cells, n_genes = matrix.shape
+        require_memory((8 * _DENSE + 8) * n_genes, "The matrix of cells", CellsError)
+        mitochondrial = is_mitochondrial(genes)
+        tallies = [_Tally(column, batches, n_genes) for column in labels]
+    step = rows_at_once(matrix, CHUNK_ROWS)
+    for start in range(0, n_cells, step):
         progress(f"Counts of {n_cells:,} cells", start / n_cells)
-        rows = slice(start, min(start + CHUNK_ROWS, n_cells))
-        counts = as_counts(matrix[rows], "The matrix of cells", CellsError)
+        rows = slice(start, min(start + step, n_cells))
+        with reading("The matrix of cells", CellsError, "is its file complete?"):
+            counts = as_counts(matrix[rows], "The matrix of cells", CellsError)
         totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
         mito = np.asarray(counts[:, mitochondrial].sum(axis=1), dtype=np.float64).ravel()
         wrong = {
@@ -180,9 +187,17 @@ def count_statistics(
     return [tally.statistics() for tally in tallies]
 
 
+def rows_at_once(matrix: Any, most: int) -> int:
+    """How many rows of a matrix fit into `CHUNK_MB`, at most ``most``; a dense row is as long as it is declared."""
+    if sp.issparse(matrix) or hasattr(matrix, "format"):
+        return most
+    return int(min(most, max(1, CHUNK_MB * 2**20 // max(1, matrix.shape[1] * np.dtype(matrix.dtype).itemsize))))
+
+
 def _by_rows(matrix: Any) -> Any:
     """Something that gives rows quickly when it is sliced."""
     if sp.issparse(matrix):
+        require_sound(matrix, "The matrix of cells", CellsError)
         return matrix.tocsr()
     if getattr(matrix, "format", "csr") != "csr":
         raise CellsError(

@@ -15,6 +15,8 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.genes import symbols_beside
+from napari_cpnn.hdf5 import check_hdf5
+from napari_cpnn.untrusted import reading, require_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,19 +47,40 @@ def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     if wrong:
         raise error(f"{owner} does not hold raw counts ({wrong}); give the counts as they came from the sequencer.")
     csr = csr.astype(np.int32)
+    total = csr.data.sum(dtype=np.int64)
     csr.sum_duplicates()
+    if csr.data.sum(dtype=np.int64) != total:  # int32 has run over
+        raise error(f"{owner} names a value more than once, and the sum is too large for a count; get the file again.")
     csr.eliminate_zeros()
     return csr
 
 
 def csr_of(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     """As CSR, after a check of the indices: scipy trusts them, and a wrong one ends the process."""
-    try:
-        if sp.issparse(matrix) and hasattr(matrix, "check_format"):
-            matrix.check_format(full_check=True)
+    with reading(owner, error, "it is damaged or holds no numbers, get the file again."):
+        require_sound(matrix, owner, error)
         return sp.csr_matrix(matrix)
-    except (ValueError, TypeError) as exc:
-        raise error(f"{owner} is damaged or holds no numbers ({exc}); get the file again.") from exc
+
+
+def require_sound(matrix: Any, owner: str, error: type[CpnnError]) -> None:
+    """Refuse a compressed sparse matrix whose indices do not fit; anything else passes.
+
+    scipy's own ``check_format`` lets a matrix pass whose last pointer is 0.
+    """
+    if not sp.issparse(matrix) or matrix.format not in ("csr", "csc"):
+        return
+    pointers, indices = np.asarray(matrix.indptr), np.asarray(matrix.indices)
+    across = matrix.shape[1 if matrix.format == "csr" else 0]
+    if (
+        pointers.size == 0
+        or pointers[0] != 0
+        or pointers[-1] != indices.size
+        or indices.size != np.size(matrix.data)
+        or (pointers[1:] < pointers[:-1]).any()
+    ):
+        raise error(f"{owner} is damaged (its pointers do not fit its values); get the file again.")
+    if indices.size and (indices.min() < 0 or indices.max() >= across):
+        raise error(f"{owner} is damaged (an index lies outside its {across:,} places); get the file again.")
 
 
 def why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
@@ -155,12 +178,21 @@ def unique_names(names: Sequence[str]) -> pd.Index[str]:
 
 
 def read_h5ad_table(path: Path, error: type[CpnnError]) -> AnnData:
-    """An ``.h5ad`` as it is; names may occur twice in it."""
-    from anndata import read_h5ad
+    """An ``.h5ad`` as it is, its sparse matrices sound; names may occur twice in it."""
+    require_memory(check_hdf5(path, error), path, error)
+    with reading(path, error, "is it a complete .h5ad?"):
+        from anndata import AnnData as Table
+        from anndata import read_h5ad
 
-    try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)
-            return read_h5ad(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as exc:
-        raise error(f"{path} cannot be read as .h5ad ({exc}); is it complete?") from exc
+            table = read_h5ad(path)
+        if not isinstance(table, Table):
+            raise error(f"{path} is no table of AnnData but a {type(table).__name__}; is it a complete .h5ad?")
+        parts = {"X": table.X, "raw": None if table.raw is None else table.raw.X}
+        for name, matrix in parts.items():
+            require_sound(matrix, f"{name} of {path}", error)
+        for place in ("layers", "obsm", "varm", "obsp", "varp"):
+            for name, matrix in getattr(table, place).items():
+                require_sound(matrix, f"{place}[{name!r}] of {path}", error)
+        return table

@@ -92,7 +92,7 @@ def _read_outlines(path: Path) -> tuple[IntArray, FloatArray, FloatArray]:
     rings: list[FloatArray] = []
     cell_of_ring: list[int] = []
     try:
-        with open_text(path) as file:
+        with open_text(path, longest_line=None) as file:
             text = file.read()
         for feature in _features(text):
             geometry = feature["geometry"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
+import os
 import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.untrusted import reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,14 +21,81 @@ READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 
 WHITE_SPACE = r"\s+"
 
+#: Bytes of a line: a matrix with a million spots in its columns stays below, a file without a line end does not.
+LONGEST_LINE = 64 * 2**20
+#: The same for a table of annotations, and its columns.
+_LONGEST_ROW, _MOST_COLUMNS = 2**20, 20_000
+#: Text, even a table of nearly nothing but zeros, is zipped to no less than this share; little text may be anything.
+MOST_UNZIPPED = 500
+_SMALL_UNZIPPED = 32 * 2**20
 
-def open_text(path: Path) -> IO[str]:
-    """The file as text, unzipped when it is gzip whatever its name says, without a byte-order mark."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    if zipped:
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+
+class _Measured(io.RawIOBase):
+    """Bytes of a text file, unzipped when it is gzip; what is no text, or endless, ends in a ``ValueError``."""
+
+    def __init__(self, path: Path, longest_line: int | None) -> None:
+        super().__init__()
+        self._file: IO[bytes] = path.open("rb")
+        self._n_stored = os.fstat(self._file.fileno()).st_size
+        self._zipped = self._file.read(2) == b"\x1f\x8b"
+        self._file.seek(0)
+        self._bytes = cast("IO[bytes]", gzip.GzipFile(fileobj=self._file, mode="rb")) if self._zipped else self._file
+        self._longest = longest_line
+        self._line = self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._bytes.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._line = 0
+        self._at = self._bytes.seek(offset, whence)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        read = self._bytes.read(len(view))
+        view[: len(read)] = read
+        self._measure(read)
+        return len(read)
+
+    def _measure(self, read: bytes) -> None:
+        self._at += len(read)
+        if b"\0" in read:
+            raise ValueError("it holds NUL characters, so it is no text in UTF-8")
+        if self._zipped and self._at > max(_SMALL_UNZIPPED, MOST_UNZIPPED * self._n_stored):
+            raise ValueError(f"it unzips to more than {MOST_UNZIPPED} times its size, which no table does")
+        if self._longest is None:
+            return
+        last = read.rfind(b"\n")
+        self._line = self._line + len(read) if last < 0 else len(read) - last - 1
+        if self._line > self._longest:
+            raise ValueError(f"it has a line of more than {self._longest / 2**20:g} MB")
+
+    def close(self) -> None:
+        if not self.closed:
+            self._bytes.close()
+            self._file.close()
+        super().close()
+
+
+def open_bytes(path: Path, longest_line: int | None = LONGEST_LINE) -> BinaryIO:
+    """The bytes of a text file, unzipped when it is gzip whatever its name says.
+
+    Reading raises a ``ValueError`` when a line is longer than ``longest_line`` (None: a line may be of any length),
+    at a NUL character, and when far more comes out of a zipped file than text is ever zipped from.
+    """
+    return io.BufferedReader(_Measured(path, longest_line), 2**18)
+
+
+def open_text(path: Path, longest_line: int | None = LONGEST_LINE) -> IO[str]:
+    """The file as text, without a byte-order mark; otherwise as :func:`open_bytes`."""
+    return io.TextIOWrapper(open_bytes(path, longest_line), encoding="utf-8-sig")
 
 
 def separator_of(line: str) -> str:
@@ -45,11 +115,13 @@ def read_table(path: Path, what: str, error: type[CpnnError], **options: Any) ->
 
     if not path.is_file():
         raise error(f"There is no {what} {path}.")
-    try:
-        with open_text(path) as file:
-            separator = separator_of(file.readline())
-            file.seek(0)
-            table: pd.DataFrame = pd.read_csv(file, sep=separator, **options)
-    except READ_ERRORS as exc:
-        raise error(f"The {what} {path} cannot be read ({exc}).") from exc
+    with reading(f"The {what} {path}", error, "is it complete?"), open_text(path, _LONGEST_ROW) as file:
+        header = file.readline()
+        separator = separator_of(header)
+        for line in (header, file.readline()):  # pandas takes minutes, and much memory, for each of very many columns
+            n_columns = len(line.split(None if separator == WHITE_SPACE else separator))
+            if n_columns > _MOST_COLUMNS:
+                raise error(f"The {what} {path} has {n_columns:,} columns; is it another table?")
+        file.seek(0)
+        table: pd.DataFrame = pd.read_csv(file, sep=separator, **options)
     return table

@@ -7,49 +7,51 @@ Cell Ranger >= 3 and all Space Ranger) and the older one of Cell Ranger 2 (``gen
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import scipy.sparse as sp
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.spots.counts import as_counts, count_table
-from napari_cpnn.spots.tables import READ_ERRORS, open_text
+from napari_cpnn.hdf5 import check_hdf5, open_hdf5
+from napari_cpnn.spots.counts import as_counts, count_table, csr_of
+from napari_cpnn.spots.tables import MOST_UNZIPPED, open_bytes, open_text
+from napari_cpnn.untrusted import reading, require_memory
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 GENES = "Gene Expression"
+#: Bytes of a line in these files, and of the shortest value in a coordinate matrix (``1 1 1`` and a line end).
+_LONGEST_LINE, _VALUE_BYTES = 2**20, 4
+#: Fields of a line that say something: id, name, type.
+_FIELDS = 3
 
 
 def read_10x_h5(path: Path, error: type[CpnnError]) -> AnnData:
     """Counts of a ``*_feature_bc_matrix.h5``, ``(barcodes, genes)``; features other than genes are left out."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            group = _matrix_group(file, path, error)
-            n_features, n_barcodes = (int(n) for n in group["shape"][:])
-            parts = (group["data"][:], group["indices"][:], group["indptr"][:])
-            # CSC of genes x barcodes is CSR of barcodes x genes. scipy trusts indices: a wrong one ends the process.
-            matrix = sp.csr_matrix(parts, shape=(n_barcodes, n_features))
-            matrix.check_format(full_check=True)
-            barcodes = _texts(group["barcodes"])
-            if "features" in group:
-                features = group["features"]
-                ids, names = _texts(features["id"]), _texts(features["name"])
-                types = _texts(features["feature_type"]) if "feature_type" in features else None
-            else:
-                ids, names, types = _texts(group["genes"]), _texts(group["gene_names"]), None
-    except (OSError, KeyError, ValueError, RuntimeError) as exc:
-        raise error(f"{path} cannot be read as a 10x feature-barcode matrix ({exc}); is it complete?") from exc
-    return _table(matrix, barcodes, (ids, names, types), path, error)
+    require_memory(check_hdf5(path, error), path, error)
+    with open_hdf5(path, error) as file:
+        group = _matrix_group(file, path, error)
+        barcodes = _texts(group["barcodes"])
+        if "features" in group:
+            features = group["features"]
+            ids, names = _texts(features["id"]), _texts(features["name"])
+            types = _texts(features["feature_type"]) if "feature_type" in features else None
+        else:
+            ids, names, types = _texts(group["genes"]), _texts(group["gene_names"]), None
+        n_features, n_barcodes = (int(n) for n in group["shape"][:])
+        _require_fit((n_barcodes, n_features), barcodes, (ids, names, types), path, error)
+        parts = (group["data"][:], group["indices"][:], group["indptr"][:])
+        # CSC of genes x barcodes is CSR of barcodes x genes.
+        matrix = sp.csr_matrix(parts, shape=(n_barcodes, n_features))
+        return _table(matrix, barcodes, (ids, names, types), path, error)
 
 
 def _matrix_group(file: Any, path: Path, error: type[CpnnError]) -> Any:
     import h5py
 
-    if "matrix" in file:
+    if isinstance(file.get("matrix"), h5py.Group):
         return file["matrix"]
     genomes = [name for name, item in file.items() if isinstance(item, h5py.Group) and "gene_names" in item]
     if len(genomes) != 1:
@@ -73,23 +75,85 @@ def read_10x_mtx(folder: Path, error: type[CpnnError]) -> AnnData:
 
     File names may carry a prefix, as those of GEO do.
     """
-    import scipy.io
-
     matrix_path = mtx_file(folder)
     if matrix_path is None:
         raise error(f"The count matrix is missing: {folder} has no matrix.mtx or matrix.mtx.gz.")
     barcodes_path = _beside(folder, ("barcodes.tsv",), error)
     features_path = _beside(folder, ("features.tsv", "genes.tsv"), error)
-    try:
-        matrix = sp.csr_matrix(scipy.io.mmread(matrix_path).T)
+    with reading(barcodes_path, error):
         barcodes = [row[0] for row in _rows(barcodes_path)]
-        features = _rows(features_path)
-    except READ_ERRORS as exc:
-        raise error(f"{folder} cannot be read as a 10x matrix folder ({exc}); is it complete?") from exc
-    ids = [row[0] for row in features]
-    names = [row[1] if len(row) > 1 else row[0] for row in features]
-    types = [row[2] for row in features] if all(len(row) > 2 for row in features) else None
-    return _table(matrix, barcodes, (ids, names, types), folder, error)
+    with reading(features_path, error):
+        rows = _rows(features_path)
+    ids = [row[0] for row in rows]
+    names = [row[1] if len(row) > 1 else row[0] for row in rows]
+    types = [row[2] for row in rows] if all(len(row) > 2 for row in rows) else None
+    features = (ids, names, types)
+    with reading(matrix_path, error):
+        matrix = _read_mtx(matrix_path, barcodes, features, error)
+    return _table(matrix, barcodes, features, folder, error)
+
+
+def _read_mtx(
+    path: Path,
+    barcodes: list[str],
+    features: tuple[list[str], list[str], list[str] | None],
+    error: type[CpnnError],
+) -> sp.csr_matrix:
+    """The matrix ``(barcodes, features)``, when what its header says fits to the names and to the size of the file."""
+    import scipy.io
+
+    with open_bytes(path, _LONGEST_LINE) as file:
+        n_rows, n_columns, n_values, value_bytes = _mtx_header(file)
+    _require_fit((n_columns, n_rows), barcodes, features, path, error)
+    room = path.stat().st_size * (MOST_UNZIPPED if path.suffix == ".gz" else 1)
+    if n_values > max(1000, room // value_bytes):
+        raise error(f"{path} says that it holds {n_values:,} values, more than it has room for; is it complete?")
+    require_memory(n_values * 24, path, error)
+    with open_bytes(path, _LONGEST_LINE) as file:
+        source = _QuietFile(file)
+        try:
+            matrix = scipy.io.mmread(source)
+        except Exception as exc:
+            raise source.failure or exc from exc
+        if source.failure is not None:
+            raise source.failure
+        return sp.csr_matrix(matrix.T)
+
+
+class _QuietFile:
+    """What :func:`scipy.io.mmread` reads from: an exception inside its C++ code would end the process.
+
+    After a failure the file ends.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failure: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        if self.failure is not None:
+            return b""
+        try:
+            return self._file.read(size)
+        except Exception as exc:  # noqa: BLE001 -- kept, and raised by whoever called mmread
+            self.failure = exc
+            return b""
+
+
+def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int]:
+    """Rows, columns and values that a Matrix Market file says it has, and the bytes of the shortest value."""
+    kind = file.readline().decode("latin-1").lower().split()
+    if kind[:2] != ["%%matrixmarket", "matrix"] or len(kind) < 3:
+        raise ValueError("it does not begin as a Matrix Market file")
+    line = b"%"
+    while line.startswith(b"%") or (line and not line.strip()):
+        line = file.readline()
+    sizes = [int(field) for field in line.split()]
+    if kind[2] == "array" and len(sizes) == 2:
+        return sizes[0], sizes[1], sizes[0] * sizes[1], 2
+    if kind[2] != "coordinate" or len(sizes) != 3 or min(sizes) < 0:
+        raise ValueError("its sizes cannot be made out")
+    return sizes[0], sizes[1], sizes[2], _VALUE_BYTES
 
 
 def _beside(folder: Path, names: tuple[str, ...], error: type[CpnnError]) -> Path:
@@ -101,9 +165,10 @@ def _beside(folder: Path, names: tuple[str, ...], error: type[CpnnError]) -> Pat
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """Tab-separated fields of each line, without surrounding quotes."""
-    with open_text(path) as file:
-        return [[field.strip('"') for field in line.rstrip("\r\n").split("\t")] for line in file if line.strip()]
+    """The first tab-separated fields of each line, without surrounding quotes."""
+    with open_text(path, _LONGEST_LINE) as file:
+        lines = (line.rstrip("\r\n").split("\t", _FIELDS) for line in file if line.strip())
+        return [[field.strip('"') for field in fields[:_FIELDS]] for fields in lines]
 
 
 def _table(
@@ -114,14 +179,31 @@ def _table(
     error: type[CpnnError],
 ) -> AnnData:
     ids, names, types = features
-    if matrix.shape != (len(barcodes), len(ids)):
-        raise error(
-            f"{path} does not fit together: a matrix of {matrix.shape[0]} x {matrix.shape[1]} with "
-            f"{len(barcodes)} barcodes and {len(ids)} features."
-        )
+    matrix = csr_of(matrix, f"The matrix of {path}", error)
     if types is not None and GENES in types:
         keep = np.array([t == GENES for t in types])
         matrix = matrix[:, keep]
         ids = [i for i, k in zip(ids, keep, strict=True) if k]
         names = [n for n, k in zip(names, keep, strict=True) if k]
     return count_table(as_counts(matrix, f"The matrix of {path}", error), barcodes, names, ids)
+
+
+def _require_fit(
+    shape: tuple[int, int],
+    barcodes: list[str],
+    features: tuple[list[str], list[str], list[str] | None],
+    path: Path,
+    error: type[CpnnError],
+) -> None:
+    """Before the matrix is made: one of a billion empty rows would fill the memory."""
+    ids, names, types = features
+    if len(names) != len(ids) or (types is not None and len(types) != len(ids)):
+        raise error(
+            f"{path} does not fit together: {len(ids)} feature ids with {len(names)} names"
+            f"{'' if types is None else f' and {len(types)} types'}; is it complete?"
+        )
+    if shape != (len(barcodes), len(ids)):
+        raise error(
+            f"{path} does not fit together: a matrix of {shape[0]} x {shape[1]} with "
+            f"{len(barcodes)} barcodes and {len(ids)} features."
+        )

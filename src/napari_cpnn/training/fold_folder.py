@@ -27,6 +27,7 @@ from anndata import AnnData
 
 from napari_cpnn.errors import SettingsError, TrainingError
 from napari_cpnn.files import whole_file
+from napari_cpnn.hdf5 import write_h5ad
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import Slide
@@ -122,7 +123,7 @@ class FoldFolder:
     def write_predictions(self, slide: str, compared: AnnData) -> None:
         path = self.path / f"{self._names[slide]}.h5ad"
         with whole_file(path, TrainingError) as unfinished:
-            compared.write_h5ad(unfinished, compression="gzip")
+            write_h5ad(compared, unfinished, compression="gzip")
 
     def read_predictions(self, slide: str) -> AnnData | None:
         """None when there are none yet."""
