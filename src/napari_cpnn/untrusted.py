@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,8 @@ def reason_of(exc: BaseException) -> str:
         return "it is nested too deeply"
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
+    if isinstance(exc, UnicodeDecodeError):
+        return f"its text is not {exc.encoding.upper()}, see byte {exc.start:,}"
     text = " ".join((str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)).split())
     text = text[:200].rstrip(".") if len(text) <= 200 else text[:197] + "..."
     name = type(exc).__name__
@@ -102,19 +104,32 @@ def to_path(path: str | os.PathLike[str], error: type[CpnnError]) -> Path:
     return found
 
 
-def read_json(path: Path, error: type[CpnnError]) -> Any:
-    """The content of a JSON file: UTF-8 with or without byte-order mark, or UTF-16 with one."""
+def read_json(path: Path, error: type[CpnnError], parse_int: Callable[[str], Any] | None = None) -> Any:
+    """The content of a JSON file, as :func:`parse_json` takes it."""
     with reading(path, error, "is it a JSON file?"):
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
             raise error(f"{path} is too large for a JSON file ({size / 2**20:,.0f} MB).")
         content = path.read_bytes()
-    return parse_json(content, path, error)
+    return parse_json(content, path, error, parse_int)
 
 
-def parse_json(content: bytes | str, what: object, error: type[CpnnError]) -> Any:
+def parse_json(
+    content: bytes | str, what: object, error: type[CpnnError], parse_int: Callable[[str], Any] | None = None
+) -> Any:
     """Parsed JSON; damaged, oddly encoded or endlessly nested text ends in one sentence.
 
+    Parameters
+    ----------
+    content
+        UTF-8, UTF-16 or UTF-32, with or without byte-order mark.
+    what
+        The file, as the sentence names it.
+    parse_int
+        What makes a number of digits; by default ``int``, which refuses more than some thousand of them.
+
+    Examples
+    --------
     >>> from napari_cpnn.errors import SpotsError
     >>> parse_json(b"[" * 100_000, "a.json", SpotsError)
     Traceback (most recent call last):
@@ -122,9 +137,8 @@ def parse_json(content: bytes | str, what: object, error: type[CpnnError]) -> An
     """
     with reading(what, error, "is it a JSON file?"):
         if isinstance(content, bytes):
-            utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-            content = content.decode("utf-16" if utf16 else "utf-8-sig")
-        return json.loads(content)
+            content = content.decode(json.detect_encoding(content))
+        return json.loads(content, parse_int=parse_int)
 
 
 def available_memory() -> int:
