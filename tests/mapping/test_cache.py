@@ -14,17 +14,22 @@ from napari_cpnn.mapping.cache import InUse, is_in_use, prune
 from napari_cpnn.mapping.store import MapStore
 
 
+def key_of(name):
+    """Maps in the cache have the name of a hash."""
+    return name.encode().hex().ljust(32, "0")
+
+
 def fake_map(folder, name, age_s, size=1000):
-    path = folder / f"{name}.zarr"
+    path = folder / f"{key_of(name)}.zarr"
     path.mkdir()
-    (path / "c").write_bytes(b"x" * size)
+    (path / "zarr.json").write_bytes(b'{"napari_cpnn": 1}'.ljust(size))
     used = time.time() - age_s
     os.utime(path, (used, used))
     return path
 
 
 def names(folder):
-    return sorted(p.stem for p in folder.glob("*.zarr"))
+    return sorted(bytes.fromhex(p.stem).rstrip(b"\0").decode() for p in folder.glob("*.zarr"))
 
 
 def test_the_map_that_was_used_longest_ago_goes_first(tmp_path):
@@ -78,13 +83,13 @@ def test_the_mark_of_another_program_counts_and_goes_with_it(tmp_path):
 
 
 def test_the_store_of_a_map_marks_it(tmp_path):
-    path = tmp_path / "key.zarr"
+    path = tmp_path / f"{key_of('key')}.zarr"
     store = MapStore(make_world().cmap, path)
     assert is_in_use(path)
     store.close()
     store.close()
     assert not is_in_use(path)
-    assert [p.name for p in tmp_path.iterdir()] == ["key.zarr"]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_size_that_makes_no_sense():
@@ -93,3 +98,54 @@ def test_a_size_that_makes_no_sense():
 
     with pytest.raises(SettingsError, match="positive number of GB"):
         MappingSettings(cache_gb=0)
+
+
+def test_nothing_but_our_own_maps_is_ever_deleted(tmp_path):
+    """A folder of somebody's data, given as the folder of the cache; some of it looks much like ours."""
+    import zarr
+
+    hexes = [f"{i:032x}" for i in range(5)]
+    zarr.open_group(tmp_path / "cohort.zarr", mode="w", attributes={"napari_cpnn": {}})
+    zarr.open_group(tmp_path / f"{hexes[0]}.zarr", mode="w", attributes={"of": "somebody"})
+    fake_map(tmp_path, "a", 500)
+    ours = tmp_path / f"{key_of('a')}.zarr"
+    (ours / "notes.txt").write_text("mine")
+    (tmp_path / f"{hexes[1]}.zarr").mkdir()
+    (tmp_path / f"{hexes[1]}.zarr" / "photo.jpg").write_text("mine")
+    (tmp_path / f"{hexes[2]}.zarr").write_text("mine")
+    (tmp_path / f"{hexes[3]}.zarr").symlink_to(fake_map(tmp_path, "target", 1), target_is_directory=True)
+    (tmp_path / f".{hexes[4]}.zarr.abcdabcd").mkdir()
+    (tmp_path / f".{hexes[4]}.zarr.abcdabcd" / "photo.jpg").write_text("mine")
+    (tmp_path / "yarn.lock").write_text("mine")
+    (tmp_path / ".mine.zarr.bak").mkdir()
+    for path in tmp_path.iterdir():
+        os.utime(path, (1e9, 1e9), follow_symlinks=False)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    os.utime(tmp_path / f"{key_of('target')}.zarr")
+    prune(tmp_path, 0)
+    gone = {f"{key_of('target')}.zarr"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name for name in before if name not in gone]
+
+
+def test_marks_of_killed_programs_go_though_their_map_has_gone(tmp_path):
+    for name, age in ((f"{key_of('a')}.0123abcd.lock", 100), (f"{key_of('b')}.0123abcd.lock", 1)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    prune(tmp_path, 10)
+    assert [p.name for p in tmp_path.iterdir()] == [f"{key_of('b')}.0123abcd.lock"]
+
+
+def test_a_chosen_folder_has_a_folder_of_ours(tmp_path, private_cache):
+    from napari_cpnn.caches import folder_of
+
+    assert folder_of("maps") == private_cache / "maps"
+    assert folder_of("maps", tmp_path) == tmp_path / "napari-cpnn" / "maps"
+
+
+def test_a_map_that_is_somebody_elses_is_never_set_aside(tmp_path):
+    path = tmp_path / "cohort.zarr"
+    path.mkdir()
+    (path / "zarr.json").write_text("{}")
+    store = MapStore(make_world().cmap, path)
+    assert "cohort.zarr is not a map of napari-cpnn" in store.problem
+    assert (path / "zarr.json").read_text() == "{}"

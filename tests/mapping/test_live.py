@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ import torch
 from fakes import MPP, ColorModel, settings, tissue_image, true_weights
 from napari_cpnn.errors import CpnnWarning, NoTissueError, PixelSizeError
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping import DONE, FAILED, UNKNOWN, LiveMapper, Viewport
+from napari_cpnn.mapping import DONE, FAILED, UNKNOWN, CompositionMap, LiveMapper, Viewport
 from napari_cpnn.slides import PatchReader, Slide
 
 EVERYTHING = Viewport(Rect(0, 0, 24 * 32, 30 * 32), px_per_um=1.0)
@@ -322,11 +323,11 @@ def test_what_a_killed_program_left_in_the_cache_is_cleared(slide, model, privat
     import os
 
     for name, age in (("old", 3e5), ("new", 10)):
-        left = private_cache / "maps" / f".{name}.zarr.0123abcd"
+        left = private_cache / "maps" / f".{name.encode().hex():0>32}.zarr.0123abcd"
         left.mkdir(parents=True)
         os.utime(left, (time.time() - age,) * 2)
     LiveMapper(slide, model, settings()).stop()
-    assert [p.name for p in (private_cache / "maps").glob(".*")] == [".new.zarr.0123abcd"]
+    assert [p.name[-18:] for p in (private_cache / "maps").glob(".*")] == ["6e6577.zarr.0123abcd"[-18:]]
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "json"])
@@ -365,6 +366,47 @@ def test_a_cache_that_cannot_be_written_is_said_and_mapping_goes_on(slide, model
         mapper.set_viewport(EVERYTHING)
         assert mapper.wait_until_mapped(30)
         assert "not kept on disk" in mapper.progress().message
+
+
+def delete_all(cache):
+    shutil.rmtree(cache)
+
+
+def empty_all(cache):
+    for path in cache.iterdir():
+        shutil.rmtree(path)
+
+
+def garble_all(cache):
+    for path in [p for p in cache.rglob("*") if p.is_file() and p.suffix != ".lock"]:
+        path.write_bytes(b"garbage")
+
+
+def put_a_file_in_its_place(cache):
+    shutil.rmtree(cache)
+    cache.write_text("not a folder any more")
+
+
+@pytest.mark.parametrize("harm", [delete_all, empty_all, garble_all, put_a_file_in_its_place])
+def test_a_cache_that_is_lost_while_it_is_in_use(slide, model, private_cache, tmp_path, caplog, harm):
+    """Mapping goes on in memory, the result is written, and one note says so."""
+    with LiveMapper(slide, model, settings()) as mapper:
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(30)
+        harm(private_cache)
+        mapper.map_whole_slide()
+        assert mapper.wait_until_mapped(30)
+        mapper.store.flush()
+        mapper.map.revision += 1
+        mapper.store._mark(np.zeros((1, 2), dtype=int))
+        mapper.store.flush()
+        assert mapper.error is None
+        mapper.map.save(tmp_path / "map.zarr")
+    (note,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "Maps are not kept on disk" in note
+    again = CompositionMap.load(tmp_path / "map.zarr")
+    np.testing.assert_array_equal(again.weights, mapper.map.weights)
+    assert (again.state[again.tissue] == DONE).all()
 
 
 def test_a_disk_that_fills_up_ends_caching_not_mapping(slide, model, monkeypatch):

@@ -10,7 +10,7 @@ import zarr
 
 from fakes import ColorModel, settings
 from napari_cpnn.geometry import Grid
-from napari_cpnn.mapping import CompositionMap, Predictor, predict_map, store
+from napari_cpnn.mapping import CompositionMap, Predictor, map_files, predict_map
 from napari_cpnn.models.prediction import Prediction
 
 RNG = np.random.default_rng(2)
@@ -97,14 +97,14 @@ def test_a_save_that_is_killed_leaves_the_old_map(cmap, tmp_path, monkeypatch, a
     cmap.save(tmp_path / "map.zarr")
     before = cmap.out_of_domain
     cmap.fill(np.arange(5), RNG.dirichlet(np.ones(3), 5), np.zeros((5, 1)), np.zeros(5))
-    create = store._create_array
+    create = map_files.create_array
 
-    def killed(group, name, array):
+    def killed(group, name, array, **options):
         if name == at:
             raise KeyboardInterrupt
-        create(group, name, array)
+        create(group, name, array, **options)
 
-    monkeypatch.setattr(store, "_create_array", killed)
+    monkeypatch.setattr(map_files, "create_array", killed)
     with pytest.raises(KeyboardInterrupt):
         cmap.save(tmp_path / "map.zarr")
     np.testing.assert_array_equal(CompositionMap.load(tmp_path / "map.zarr").out_of_domain, before)
@@ -113,7 +113,7 @@ def test_a_save_that_is_killed_leaves_the_old_map(cmap, tmp_path, monkeypatch, a
 def test_the_cache_gives_scores_back_and_takes_up_those_of_an_earlier_version(slide, model, tmp_path):
     chosen = settings(cache_dir=str(tmp_path))
     first = predict_map(slide, model, settings=chosen)
-    (path,) = tmp_path.glob("*.zarr")
+    (path,) = tmp_path.rglob("*.zarr")
 
     class Counting(ColorModel):
         def forward(self, x):

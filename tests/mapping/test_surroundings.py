@@ -158,7 +158,7 @@ def test_features_on_disk_are_taken_by_the_next_map(slide: Slide, surrounded: CP
     first = predict_map(slide, surrounded, settings=there)
     store = FeatureStore.of(slide, surrounded, "float32", cache_dir=str(tmp_path))
     assert len(store) == int(first.tissue.sum())
-    for kept in tmp_path.glob("*.zarr"):  # the map is lost, the features are not
+    for kept in list(tmp_path.rglob("*.zarr")):  # the map is lost, the features are not
         shutil.rmtree(kept)
     with LiveMapper(slide, surrounded, there) as mapper:
         mapper.map_whole_slide()
@@ -176,7 +176,7 @@ def test_a_map_goes_on_where_it_was_stopped(slide: Slide, surrounded: CPNN, tmp_
     with LiveMapper(slide, surrounded, there) as mapper:
         mapper.set_viewport(Viewport(Rect(100, 100, 250, 300), 10.0))
         assert mapper.wait_until_mapped(60)
-    shutil.rmtree(tmp_path / "features")
+    shutil.rmtree(tmp_path / "napari-cpnn" / "features")
     cmap = predict_map(slide, surrounded, settings=there)
     assert (cmap.state[cmap.tissue] == DONE).all()
     centers, values = done_values(cmap)

@@ -280,14 +280,20 @@ class CompositionMap:
     # -- files ---------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write the map and its decoder as a Zarr group, replacing a map that is there (atomically)."""
-        from napari_cpnn.mapping.store import write_map
+        """Write the map and its decoder as a Zarr group, replacing a map that is there (atomically).
+
+        Raises
+        ------
+        MappingError
+            Something else is there, or the disk cannot be written.
+        """
+        from napari_cpnn.mapping.map_files import write_map
 
         write_map(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> CompositionMap:
         """Read what :meth:`save` wrote; :class:`MappingError` for anything else."""
-        from napari_cpnn.mapping.store import read_map
+        from napari_cpnn.mapping.map_files import read_map
 
         return read_map(Path(path))

@@ -1,0 +1,193 @@
+"""Maps on disk: one Zarr layout for saved maps and for the cache of live ones.
+
+A group holds ``state``, ``weights``, ``programs`` and ``out_of_domain`` over the grid, ``decoder/*`` (what turns them
+into expression) and, in its attributes, grid, names and provenance. Anyone with a Zarr reader can use it. All chunks
+and the attributes carry a checksum. Each chunk is replaced atomically (Zarr writes a temporary file and renames it),
+and ``state`` is written after the values it speaks of, so a kill at any moment leaves a map that is merely less
+complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import MappingError
+from napari_cpnn.files import staged
+from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, UNKNOWN, CompositionMap
+from napari_cpnn.mapping.map_layout import DECODER_ARRAYS, FORMAT, MARK, Card, checked_card, is_our_map, sealed
+from napari_cpnn.models.decoder import Decoder
+from napari_cpnn.models.prediction import Prediction
+from napari_cpnn.temporaries import restored
+from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
+
+#: Zarr's own types say that any member may be a group or a number; ours are known by name.
+Group = Any
+
+CHUNK = 64
+
+
+def write_map(cmap: CompositionMap, path: Path) -> None:
+    """Write ``cmap`` to ``path``; a map that stood there stays until the new one is complete.
+
+    Raises
+    ------
+    MappingError
+        Something else is there, or the disk cannot be written.
+    """
+    to_path(path, MappingError)
+    write_store(cmap, path, whole=True)
+
+
+def write_store(cmap: CompositionMap, path: Path, *, whole: bool) -> None:
+    """As :func:`write_map`; ``whole``: all of the state is written, and nothing of it will change."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        restored(path)
+        if path.exists() and not path.is_symlink() and not is_our_map(path) and not _is_empty(path):
+            raise MappingError(f"{path} is there and is not a map of napari-cpnn alone; choose another name.")
+        with staged(path) as temporary:
+            _create(cmap, temporary, whole)
+    except (OSError, MemoryError) as error:
+        raise MappingError(f"The map could not be written to {path}: {reason_of(error)}.") from error
+
+
+def read_map(path: Path) -> CompositionMap:
+    """Read a map; :class:`MappingError` in one sentence when it is missing, damaged or something else."""
+    path = restored(to_path(path, MappingError))
+    if not path.exists():
+        raise MappingError(f"There is no map at {path}.")
+    with reading(path, MappingError, "it is damaged, or is no map of napari-cpnn"):
+        card = checked_card(path)
+        require_memory(card.n_bytes, path, MappingError)
+        group = open_group(path, "r")
+        decoder = _decoder(path, card, group)
+        if card.whole:
+            _require_chunks(path, group, ["state"])
+        state = np.asarray(group["state"][...])
+        if not np.isin(state, (UNKNOWN, BACKGROUND, DONE)).all():
+            raise MappingError(f"{path} is damaged: its state has values that mean nothing.")
+        values = stored_values(group)
+        done = state == DONE
+        lost = int((done & ~(_finite(values.weights) & _finite(values.programs))).sum())
+        if lost:
+            raise MappingError(f"{path} is damaged: it lacks the values of {lost} patches; copy or predict it anew.")
+        cmap = CompositionMap(card.grid, decoder, state != BACKGROUND, card.provenance)
+        cmap.restore(values, state)
+    return cmap
+
+
+def open_group(path: Path, mode: Literal["r", "r+"]) -> Group:
+    """A map that :func:`~napari_cpnn.mapping.map_layout.checked_card` has found to be one."""
+    import zarr
+
+    # What consolidated metadata say was not checked.
+    return zarr.open_group(str(path), mode=mode, zarr_format=3, use_consolidated=False)
+
+
+def arrays_of(
+    cmap: CompositionMap, window: tuple[slice, slice], state: npt.NDArray[np.uint8]
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """What is stored of a window, in the order in which it is written."""
+    yield from cmap.block(window)._asdict().items()
+    yield "state", state[window]
+
+
+def create_array(group: Group, name: str, array: npt.NDArray[Any], *, every_chunk: bool = False) -> None:
+    """An array over the grid; ``every_chunk``: also those in which nothing is known."""
+    sides = (min(CHUNK, array.shape[0]), min(CHUNK, array.shape[1]), *(max(1, n) for n in array.shape[2:]))
+    fill = UNKNOWN if name == "state" else np.float16(np.nan)
+    _create_array(group, name, array, sides, fill, every_chunk, ("y", "x", "channel")[: array.ndim])
+
+
+def stored_values(group: Group) -> Prediction[npt.NDArray[np.float16]]:
+    """Maps of earlier versions have no scores."""
+    unknown = np.full(group["state"].shape, np.nan, dtype=np.float16)
+    scores = group["out_of_domain"][...] if "out_of_domain" in group else unknown
+    return Prediction(group["weights"][...], group["programs"][...], scores)
+
+
+def stored_state(cmap: CompositionMap) -> npt.NDArray[np.uint8]:
+    """Failed cells are stored as unknown, so that they are tried again when the slide is opened next time."""
+    state = cmap.state.copy()
+    state[cmap.tissue & (state != DONE)] = UNKNOWN
+    return state
+
+
+def _create(cmap: CompositionMap, path: Path, whole: bool) -> None:
+    import zarr
+
+    group: Group = zarr.open_group(str(path), mode="w", zarr_format=3)
+    for name, array in arrays_of(cmap, (slice(None), slice(None)), stored_state(cmap)):
+        create_array(group, name, array, every_chunk=whole and name == "state")
+    decoder = group.create_group("decoder")
+    for name in DECODER_ARRAYS:
+        values = np.asarray(getattr(cmap.decoder, name), dtype=np.float32)
+        _create_array(decoder, name, values, tuple(max(1, n) for n in values.shape), np.float32(0), True)
+    # The attributes come last: without them the group is not a map.
+    group.attrs[MARK] = sealed(
+        {
+            "format": FORMAT,
+            "grid": cmap.grid.to_dict(),
+            "cell_types": list(cmap.cell_types),
+            "genes": list(cmap.genes),
+            "states": {"unknown": UNKNOWN, "background": BACKGROUND, "done": DONE},
+            "provenance": cmap.provenance,
+            "whole": whole,
+        }
+    )
+
+
+def _create_array(
+    group: Group,
+    name: str,
+    array: npt.NDArray[Any],
+    chunks: tuple[int, ...],
+    fill: Any,
+    every_chunk: bool,
+    axes: tuple[str, ...] | None = None,
+) -> None:
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    group.create_array(
+        name,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=chunks,
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        fill_value=fill,
+        dimension_names=axes,
+        config={"write_empty_chunks": every_chunk},
+    )[...] = array
+
+
+def _decoder(path: Path, card: Card, group: Group) -> Decoder:
+    if card.sealed:
+        _require_chunks(path, group, [f"decoder/{name}" for name in DECODER_ARRAYS])
+    elif card.cell_types:  # earlier versions wrote no chunk of zeros, but these two are never zero
+        _require_chunks(path, group, ["decoder/prototypes", "decoder/alpha"])
+    values = {name: np.asarray(group["decoder"][name][...], dtype=np.float32) for name in DECODER_ARRAYS}
+    for name, array in values.items():
+        if not np.isfinite(array).all():
+            raise MappingError(f"{path} is damaged: decoder/{name} has values that are not numbers.")
+    return Decoder(card.genes, card.cell_types, **values)
+
+
+def _require_chunks(path: Path, group: Group, names: list[str]) -> None:
+    """Zarr reads a chunk that is not there as zeros."""
+    for name in names:
+        array = group[name]
+        if array.size and array.nchunks_initialized < array.nchunks:
+            raise MappingError(f"{path} is damaged: a part of {name} is missing; copy or predict it anew.")
+
+
+def _finite(values: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isfinite(values).all(axis=2), dtype=bool)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

@@ -1,0 +1,226 @@
+"""What the folder of a map must be like, checked before Zarr or any codec sees a byte of it.
+
+A map may come from anybody. So its names, sizes, types and codecs are read here, as JSON and nothing else, and only
+what this module knows is opened: no other array, no codec that runs code (pickle), no link out of the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_cpnn.errors import MappingError
+from napari_cpnn.geometry import MAX_CELLS, Grid
+from napari_cpnn.untrusted import read_json, reading
+
+FORMAT = 1
+
+#: Key of our attributes in the group.
+MARK = "napari_cpnn"
+
+DECODER_ARRAYS = ("prototypes", "alpha", "beta", "programs")
+_MEMBERS = {"zarr.json", "state", "weights", "programs", "out_of_domain", "decoder"}
+_CODECS = {"bytes", "transpose", "zstd", "gzip", "blosc", "crc32c"}
+_FILL = {"uint8": (0,), "float16": ("NaN", "0x7e00"), "float32": (0, 0.0)}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+#: Names of genes and cell types that are longer than this are no names.
+MAX_NAME = 256
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the attributes of a map say, checked.
+
+    Attributes
+    ----------
+    sealed
+        Whether the map has checksums on all that it holds, and itself; maps of earlier versions have not.
+    whole
+        Whether all of ``state`` is written, also where nothing is known: so it is in saved maps, not in the cache.
+    """
+
+    grid: Grid
+    genes: tuple[str, ...]
+    cell_types: tuple[str, ...]
+    n_programs: int
+    provenance: dict[str, Any]
+    sealed: bool
+    whole: bool
+
+    @property
+    def n_bytes(self) -> int:
+        """What the map takes in memory, and what is read to make it."""
+        values = self.grid.n_cells * (len(self.cell_types) + self.n_programs)
+        return 6 * values + 16 * self.grid.n_cells
+
+
+def sealed(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card with the digest that :func:`checked_card` verifies."""
+    plain = json.loads(json.dumps(card))
+    return {**plain, "digest": _digest(plain)}
+
+
+def is_our_map(path: Path) -> bool:
+    """Whether a folder holds a map of ours, and nothing else: then it may be replaced or deleted."""
+    try:
+        return has_only_our_files(path) and f'"{MARK}"'.encode() in (path / "zarr.json").read_bytes()
+    except OSError:
+        return False
+
+
+def has_only_our_files(path: Path) -> bool:
+    """Whether a folder, which is no link, has nothing in it but what a map has."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode) and {item.name for item in path.iterdir()} <= _MEMBERS
+    except OSError:
+        return False
+
+
+def checked_card(path: Path) -> Card:
+    """What the map in a folder says of itself, after all of its metadata were found to be as ours are.
+
+    Raises
+    ------
+    MappingError
+        It is no map of ours, is damaged, or holds what no map of ours does; one sentence.
+    """
+    with reading(path, MappingError, "is it a map of napari-cpnn?"):
+        if not path.is_dir() or not (path / "zarr.json").is_file():
+            raise MappingError(f"{path} is not a map of napari-cpnn: it is no Zarr folder of version 3.")
+        _require_plain_files(path)
+        root = _metadata(path, "zarr.json", "group")
+        attributes = root.get("attributes")
+        said = attributes.get(MARK) if isinstance(attributes, dict) else None
+        if not isinstance(said, dict):
+            raise MappingError(f"{path} is a Zarr group, but not a map of napari-cpnn.")
+        card = _card(path, said)
+        _metadata(path, "decoder/zarr.json", "group")
+        for name, kind, shape in _arrays(card):
+            if name == "out_of_domain" and not (path / name).exists():
+                continue  # maps of earlier versions have no scores
+            _check_array(path, name, kind, shape, card.sealed)
+    return card
+
+
+def _card(path: Path, said: dict[str, Any]) -> Card:
+    version = said.get("format", 0)
+    if isinstance(version, int) and version > FORMAT:
+        raise MappingError(f"{path} was written by a newer napari-cpnn (format {version}); update it.")
+    digest = said.pop("digest", None)
+    if digest is not None and digest != _digest(said):
+        raise _damaged(path, "its attributes are not the ones that were written")
+    provenance = said["provenance"]
+    if not isinstance(provenance, dict):
+        raise _damaged(path, "its provenance is no table")
+    return Card(
+        grid=_grid(path, said["grid"]),
+        genes=checked_names(said["genes"], f"The genes of {path}"),
+        cell_types=checked_names(said["cell_types"], f"The cell types of {path}"),
+        n_programs=_n_programs(path),
+        provenance=provenance,
+        sealed=digest is not None,
+        whole=digest is not None and said.get("whole") is True,
+    )
+
+
+def _digest(card: Mapping[str, Any]) -> str:
+    text = json.dumps({name: value for name, value in card.items() if name != "digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _grid(path: Path, said: Any) -> Grid:
+    shape, origin, stride = said["shape"], said["origin_um"], said["stride_um"]
+    numbers = [stride, *origin]
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in numbers):
+        raise _damaged(path, "its grid has numbers that are not finite")
+    if len(origin) != 2 or len(shape) != 2 or not stride > 0:
+        raise _damaged(path, f"its grid has a stride of {stride} um")
+    if not all(type(n) is int and n > 0 for n in shape) or shape[0] * shape[1] > MAX_CELLS:
+        raise _damaged(path, f"its grid has a shape of {shape}")
+    return Grid.from_dict(said)
+
+
+def checked_names(names: Any, what: str) -> tuple[str, ...]:
+    """Names of genes or cell types: different ones, without control characters, and none of dots alone."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise MappingError(f"{what} are not a list of names; is the file damaged?")
+    for name in names:
+        if not 0 < len(name) <= MAX_NAME or _CONTROL.search(name) or not name.strip(". "):
+            raise MappingError(f"{what} have the name {name[:40]!r}, which is none; is the file damaged?")
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise MappingError(f"{what} have the name {twice!r} twice; is the file damaged?")
+    return tuple(names)
+
+
+def _n_programs(path: Path) -> int:
+    shape = _metadata(path, "decoder/programs/zarr.json", "array")["shape"]
+    if not isinstance(shape, list) or len(shape) != 2 or type(shape[0]) is not int or not 0 <= shape[0] <= 10_000:
+        raise _damaged(path, f"decoder/programs has a shape of {shape}")
+    return shape[0]
+
+
+def _arrays(card: Card) -> Iterator[tuple[str, str, list[int]]]:
+    """Names, types and shapes of all that a map holds."""
+    cells, n_genes, n_types, n_programs = list(card.grid.shape), len(card.genes), len(card.cell_types), card.n_programs
+    yield "state", "uint8", cells
+    yield "weights", "float16", [*cells, n_types]
+    yield "programs", "float16", [*cells, n_programs]
+    yield "out_of_domain", "float16", cells
+    yield "decoder/prototypes", "float32", [n_types, n_genes]
+    yield "decoder/alpha", "float32", [n_genes]
+    yield "decoder/beta", "float32", [n_genes]
+    yield "decoder/programs", "float32", [n_programs, n_genes]
+
+
+def _check_array(path: Path, name: str, kind: str, shape: list[int], with_checksums: bool) -> None:
+    found = _metadata(path, f"{name}/zarr.json", "array")
+    if found["data_type"] != kind or found["shape"] != shape:
+        raise _damaged(path, f"{name} is {found['data_type']} {found['shape']}, not {kind} {shape}"[:200])
+    if found["fill_value"] not in _FILL[kind] or found.get("storage_transformers"):
+        raise _damaged(path, f"{name} has another layout than ours")
+    chunks, keys = found["chunk_grid"], found["chunk_key_encoding"]
+    sides = chunks["configuration"]["chunk_shape"]
+    if chunks["name"] != "regular" or keys["name"] not in ("default", "v2") or len(sides) != len(shape):
+        raise _damaged(path, f"{name} has another layout than ours")
+    if not all(type(side) is int and 0 < side <= max(1, n) for side, n in zip(sides, shape, strict=True)):
+        raise _damaged(path, f"{name} has chunks of {sides}"[:200])
+    codecs = [codec["name"] for codec in found["codecs"]]
+    if unknown := sorted(set(codecs) - _CODECS):
+        raise MappingError(
+            f"{path} is not opened: {name} is stored with {unknown[0][:40]!r}, which no map of napari-cpnn is."
+        )
+    if with_checksums and "crc32c" not in codecs:
+        raise _damaged(path, f"{name} has no checksums")
+
+
+def _metadata(path: Path, name: str, kind: str) -> dict[str, Any]:
+    if not (path / name).is_file():
+        raise _damaged(path, f"{name} is missing")
+    found = read_json(path / name, MappingError)
+    if not isinstance(found, dict) or found.get("zarr_format") != 3 or found.get("node_type") != kind:
+        raise _damaged(path, f"{name} is not of a Zarr {kind} of version 3")
+    return found
+
+
+def _require_plain_files(path: Path) -> None:
+    """No link out of the folder, nothing that waits for somebody (a pipe): a map is files in folders."""
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            mode = (Path(folder) / name).lstat().st_mode
+            if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                inside = (Path(folder) / name).relative_to(path)
+                raise MappingError(f"{path} is not opened: {inside} in it is a link or a device, not a file.")
+
+
+def _damaged(path: Path, what: str) -> MappingError:
+    return MappingError(f"{path} is damaged or is not a map of napari-cpnn: {what}.")
