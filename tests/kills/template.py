@@ -39,6 +39,7 @@ def _warm_up() -> None:
 
     import napari_cpnn.export.formats
     import napari_cpnn.mapping.store
+    import napari_cpnn.training.job_run
     import napari_cpnn.training.patch_cache
 
     torch.set_num_threads(1)
@@ -69,7 +70,7 @@ def _trial(writer: str, folder: str, delay: float, start: int | None) -> dict[st
 
     def look() -> dict[str, Any]:
         there = os.path.lexists(path)
-        if not there and (n_written or start is not None):
+        if not there and (n_written or start is not None) and not chosen.begins_anew:
             raise AssertionError(f"nothing is at the name; beside it: {left}")
         version = chosen.read(path) if there else None
         chosen.write(path, 0)
@@ -96,7 +97,7 @@ def _write_on(write: Callable[[int], object], version: int, tell: int) -> None:
 
 def _litter(place: Path, name: str) -> list[str]:
     """What is neither the file nor inside it under a name of its own: temporaries and locks."""
-    beside = [p for p in place.iterdir() if p.name not in (name, "scratch")]
+    beside = [p for p in place.iterdir() if p.name != name and not p.name.startswith("scratch")]
     inside = [
         p for p in (place / name).rglob("*") if p.name.startswith(".") or p.suffix in (".part", ".partial", ".lock")
     ]

@@ -71,7 +71,7 @@ def test_three_kills(template: Template, name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", WRITERS)
 def test_thirty_kills(template: Template, name: str, tmp_path: Path) -> None:
     kill(template, name, tmp_path, 30)

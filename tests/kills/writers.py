@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -30,11 +31,14 @@ class Writer:
         ``write(path, version)``, over what is there.
     read
         The version that is there, by the package's own reader; it raises when that is not one of them, whole.
+    begins_anew
+        Whether the test itself takes away what is there, so that nothing may be there at the moment of a kill.
     """
 
     name: str
     write: Callable[[Path, int], object]
     read: Callable[[Path], int]
+    begins_anew: bool = False
 
 
 @cache
@@ -297,11 +301,8 @@ def _slide(version: int) -> Any:
 
 def _cut_again(path: Path, version: int) -> None:
     """As if it were never there: the patches of the other slide go."""
-    import shutil
-
-    with contextlib.suppress(OSError):
-        for folder in path.glob("*"):
-            shutil.rmtree(folder)
+    for folder in path.glob("*"):
+        shutil.rmtree(folder)
     _cut(path, version)
 
 
@@ -309,6 +310,63 @@ def _read_patches(path: Path) -> int:
     """They are cut again where they are not there, and compared with the slide."""
     for version in VERSIONS:
         _cut(path, version)
+    return 0
+
+
+def _train(path: Path, version: int) -> None:
+    """A short run on the packaged sample, from where it has come to; a finished one is begun anew."""
+    from napari_cpnn.training.job_run import run_job
+
+    if (path / "curves.png").exists() and not (path / "resume.safetensors").exists():
+        shutil.rmtree(path)
+    run_job(_job(path).replace(resume=(path / "settings.json").exists()))
+    assert _read_run(path) == 0
+    assert not (path / "resume.safetensors").exists(), f"the run of version {version} is not finished"
+
+
+def _job(path: Path) -> Any:
+    import anndata
+
+    from napari_cpnn.geometry import PatchSpec
+    from napari_cpnn.samples import SAMPLE_FILES, sample_folder
+    from napari_cpnn.settings import TrainingSettings
+    from napari_cpnn.training.job import SampleFiles, TrainingJob
+
+    inputs, sample = path.with_name("scratch"), sample_folder()
+    if not inputs.exists():
+        made = inputs.with_name(f"scratch-{os.getpid()}")
+        made.mkdir()
+        spots = anndata.read_h5ad(sample / SAMPLE_FILES["spots"])
+        spots[::4].write_h5ad(made / "spots.h5ad")
+        (made / "genes.txt").write_text("\n".join(spots.var_names[:20]) + "\n")
+        made.rename(inputs)
+    settings = TrainingSettings(
+        backbone="squeezenet", weights="none", patch=PatchSpec(32, 2.0), hidden=16, n_programs=2, max_epochs=2,
+        batch_size=32, patience=500, genes=str(inputs / "genes.txt"), device="cpu", min_spot_fraction=0.0,
+        patch_cache="none",
+    )  # fmt: skip
+    files = SampleFiles(sample / SAMPLE_FILES["slide"], inputs / "spots.h5ad", name="section")
+    return TrainingJob((files,), sample / SAMPLE_FILES["prototypes"], settings, path)
+
+
+def _read_run(path: Path) -> int:
+    """Every file that is there is whole."""
+    from napari_cpnn.training.job import TrainingJob
+    from napari_cpnn.training.run_folder import RunFolder
+    from napari_cpnn.training.watch import is_running, look_at_run
+
+    if not any(path.iterdir()) or not (path / "job.json").exists():
+        return 0
+    assert not is_running(path)
+    status = look_at_run(path)
+    assert TrainingJob.read(path / "job.json").settings.max_epochs == 2
+    if status.model is not None:
+        from napari_cpnn.models import load_model
+
+        load_model(status.model)
+    if status.resumable:
+        state = RunFolder(path, resume=True).read_state()
+        assert state is None or 1 <= state.epoch <= 2
     return 0
 
 
@@ -338,5 +396,6 @@ WRITERS: dict[str, Writer] = {
     "table": Writer("t.csv", _write_table, _read_table),
     "map-cache": Writer("0123456789abcdef0123456789abcdef.zarr", _write_map_cache, _read_map_cache),
     "feature-cache": Writer("0123456789abcdef0123456789abcdef", _write_features, _read_features),
-    "patch-cache": Writer("patches", _cut_again, _read_patches),
+    "patch-cache": Writer("patches", _cut_again, _read_patches, begins_anew=True),
+    "run": Writer("run", _train, _read_run, begins_anew=True),
 }
