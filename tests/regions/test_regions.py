@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,14 +10,13 @@ import shapely
 from shapely.geometry import Polygon
 
 from fakes import ColorModel
-from napari_cpnn.errors import CpnnWarning, GenesError, RegionsError
+from napari_cpnn.errors import GenesError, RegionsError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.regions import (
     Region,
     compare_regions,
     explain_gene,
-    read_regions,
     summarise_regions,
     write_regions,
 )
@@ -156,19 +154,6 @@ def test_what_cannot_be_explained(cmap: CompositionMap) -> None:
         summarise_regions(cmap, [square(0, 0, 900, 900)], ["NOGENE"])
 
 
-def test_regions_travel_through_geojson(tmp_path: Path) -> None:
-    mpp = (0.5, 0.25)
-    hole = Polygon([(0, 0), (100, 0), (100, 80), (0, 80)], [[(10, 10), (20, 10), (20, 20)]])
-    path = write_regions([square(10, 20, 50, 100, "Tumour"), Region("Ring", hole)], tmp_path / "a.geojson", mpp)
-    coordinates = json.loads(path.read_text())["features"][0]["geometry"]["coordinates"][0]
-    assert max(x for x, _ in coordinates) == 400  # 100 um at 0.25 um/px
-    assert max(y for _, y in coordinates) == 100  # 50 um at 0.5 um/px
-    again = read_regions(path, mpp)
-    assert [region.name for region in again] == ["Tumour", "Ring"]
-    assert again[1].area_mm2 == pytest.approx(hole.area / 1e6)
-    assert again[0].outline.equals(square(10, 20, 50, 100).outline)
-
-
 def test_holes_and_parts_fit_in_one_path() -> None:
     rng = np.random.default_rng(0)
     for inside in (False, True):
@@ -198,48 +183,6 @@ def test_a_region_as_large_as_a_slide_fits_in_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 500e6  # 6400 blocks x 160,000 cells would be 8 GB
-
-
-def test_what_qupath_writes(tmp_path: Path) -> None:
-    def ring(at: float) -> list[list[list[float]]]:
-        return [[[at, 0], [at + 10, 0], [at + 10, 10], [at, 10], [at, 0]]]
-
-    def feature(kind: str, coordinates: object, **properties: object) -> dict[str, object]:
-        return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
-
-    content = [
-        feature("Polygon", ring(0), classification={"name": "Tumor", "color": [200, 0, 0]}),
-        feature("MultiPolygon", [ring(20), ring(40)], classification={"name": "Tumor"}),
-        feature("Polygon", ring(60), name="Mine", classification={"name": "Stroma"}),
-        feature("Polygon", [[[80, 0], [90, 10], [90, 0], [80, 10], [80, 0]]]),  # crosses itself
-        feature("Point", [1, 2]),
-    ]
-    path = tmp_path / "q.geojson"
-    path.write_text(json.dumps(content))
-    with pytest.warns(CpnnWarning, match="1 points or lines in q.geojson"):
-        regions = read_regions(path, (1.0, 1.0))
-    assert [region.name for region in regions] == ["Tumor 1", "Tumor 2", "Mine", "Region 4"]
-    assert [region.area_mm2 * 1e6 for region in regions] == pytest.approx([100, 200, 100, 50])
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "cannot be read"),
-        ("x,y\n1,2", "is not a GeoJSON file"),
-        ('{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}', "has no outlines"),
-        ('{"a": 1}', "is not a GeoJSON file of outlines"),
-        ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [2, 2], [0, 0]]]}', "has no area"),
-        ('{"type": "Polygon", "coordinates": [[["a", 0], [1, 1], [2, 2]]]}', "outline that is damaged"),
-        ('{"type": "FeatureCollection", "features": []}', "has no outlines"),
-    ],
-)
-def test_bad_files_get_a_sentence(tmp_path: Path, content: str | None, said: str) -> None:
-    path = tmp_path / "bad.geojson"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(RegionsError, match=said):
-        read_regions(path, (1.0, 1.0))
 
 
 def test_bad_outlines_and_places(cmap: CompositionMap, tmp_path: Path) -> None:

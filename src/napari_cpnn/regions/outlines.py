@@ -1,26 +1,28 @@
-"""Outlines of regions, in slide micrometres; GeoJSON as QuPath reads and writes it."""
+"""Outlines of regions, in slide micrometres."""
 
 from __future__ import annotations
 
-import json
-import uuid
-import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
-from shapely.geometry import MultiPolygon, Polygon, mapping, shape
+from shapely.geometry import MultiPolygon, Polygon
 
-from napari_cpnn.errors import CpnnWarning, RegionsError
-from napari_cpnn.files import whole_file
-from napari_cpnn.geometry import FloatArray, Grid, IntArray, Mpp, spatial_to_um, um_to_spatial
+from napari_cpnn.errors import RegionsError
+from napari_cpnn.geometry import FloatArray, Grid, IntArray
 
-_LEAST_POINTS = 3
+LEAST_POINTS = 3
+
+#: No hand draws an outline that crosses itself more often; GEOS takes a second to take this one apart.
+_MOST_CROSSINGS = 1000
+_MOST_WORK = 4 * _MOST_CROSSINGS**2
+#: Outlines of more edges than this are not looked through for crossings, which takes seconds.
+_MOST_EDGES = 300_000
+_PAIRS_AT_ONCE = 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +53,11 @@ class Region:
             When it has no area.
         """
         points = np.asarray(vertices_um, dtype=np.float64)
-        if points.ndim != 2 or points.shape[1] != 2 or len(points) < _LEAST_POINTS or not np.isfinite(points).all():
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) < LEAST_POINTS or not np.isfinite(points).all():
             raise RegionsError(f"Region {name!r} is not an outline: at least three points are needed.")
-        loops = [shapely.make_valid(Polygon(loop)) for loop in _loops(points[:, ::-1])] or [Polygon()]
-        return cls(name, _area_of(reduce(shapely.symmetric_difference, loops), name))
+        mending = Mending()
+        loops = [mending.valid(Polygon(loop), name) for loop in _loops(points[:, ::-1])] or [Polygon()]
+        return cls(name, mending.area_of(_symmetric_difference(loops), name))
 
     @property
     def area_mm2(self) -> float:
@@ -98,106 +101,6 @@ class Region:
         return cells[touched][areas > 0], areas[areas > 0]
 
 
-def read_regions(path: str | Path, mpp: Mpp) -> list[Region]:
-    """Regions of a GeoJSON file, in level-0 pixels as QuPath writes them.
-
-    Parameters
-    ----------
-    mpp
-        Pixel size of the slide at level 0, ``(y, x)``.
-
-    Warns
-    -----
-    CpnnWarning
-        When points and lines are left out.
-
-    Raises
-    ------
-    RegionsError
-        When the file cannot be read, is something else, or has no outline.
-    """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RegionsError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise RegionsError(f"{path} is not a GeoJSON file; export annotations as GeoJSON in QuPath.") from error
-    regions, n_other = [], 0
-    for i, feature in enumerate(_features(content, path)):
-        outline = _outline(feature, path)
-        if outline is None:
-            n_other += 1
-            continue
-        name = _name(feature) or f"Region {i + 1}"
-        regions.append(Region(name, _area_of(shapely.transform(outline, lambda xy: _to_um(xy, mpp)), name)))
-    if not regions:
-        raise RegionsError(f"{path} has no outlines (polygons) in it.")
-    if n_other:
-        warnings.warn(f"{n_other} points or lines in {path.name} are no regions and are left out.", CpnnWarning, 2)
-    return with_own_names(regions)
-
-
-def write_regions(regions: Sequence[Region], path: str | Path, mpp: Mpp) -> Path:
-    """Write regions as QuPath annotations, in level-0 pixels; the file appears when it is complete.
-
-    Raises
-    ------
-    RegionsError
-        When it cannot be written.
-    """
-    path = Path(path)
-    features = [
-        {
-            "type": "Feature",
-            "id": str(uuid.uuid4()),
-            "geometry": mapping(shapely.transform(region.outline, lambda xy: _to_px(xy, mpp))),
-            "properties": {"objectType": "annotation", "name": region.name},
-        }
-        for region in regions
-    ]
-    with whole_file(path, RegionsError) as part:
-        part.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
-    return path
-
-
-def _features(content: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """The features of a collection, of a list, or a single one; or bare geometries."""
-    if isinstance(content, list):
-        for item in content:
-            yield from _features(item, path)
-    elif isinstance(content, dict) and content.get("type") == "FeatureCollection":
-        yield from _features(content.get("features"), path)
-    elif isinstance(content, dict) and content.get("type") == "GeometryCollection":
-        yield from _features(content.get("geometries"), path)
-    elif isinstance(content, dict) and content.get("type") == "Feature":
-        yield content
-    elif isinstance(content, dict) and isinstance(content.get("coordinates"), list):
-        yield {"geometry": content}
-    else:
-        raise RegionsError(f"{path} is not a GeoJSON file of outlines; export annotations as GeoJSON in QuPath.")
-
-
-def _outline(feature: dict[str, Any], path: Path) -> Polygon | MultiPolygon | None:
-    geometry = feature.get("geometry")
-    if not isinstance(geometry, dict) or geometry.get("type") not in ("Polygon", "MultiPolygon"):
-        return None
-    try:
-        outline = shape(geometry)
-    except (ValueError, TypeError, IndexError, shapely.errors.GEOSException) as error:
-        raise RegionsError(f"{path} has an outline that is damaged ({error}).") from error
-    return outline if isinstance(outline, (Polygon, MultiPolygon)) else None
-
-
-def _name(feature: dict[str, Any]) -> str:
-    properties = feature.get("properties")
-    if not isinstance(properties, dict):
-        return ""
-    classification = properties.get("classification")
-    of_class = classification.get("name") if isinstance(classification, dict) else None
-    return str(properties.get("name") or of_class or "")
-
-
 def _loops(points: FloatArray) -> list[FloatArray]:
     """The closed paths of which a path ``(N, 2)`` consists, without those of fewer than three points."""
     loops: list[FloatArray] = []
@@ -214,34 +117,88 @@ def _loops(points: FloatArray) -> list[FloatArray]:
             del place[gone]
         del path[start + 1 :]
     loops.append(np.array(path))
-    return [loop for loop in loops if len(loop) >= _LEAST_POINTS]
+    return [loop for loop in loops if len(loop) >= LEAST_POINTS]
 
 
-def _area_of(outline: Any, name: str) -> Polygon | MultiPolygon:
-    """A valid outline with an area: rings that cross themselves are taken apart."""
-    valid = shapely.make_valid(outline)
-    parts = [part for part in getattr(valid, "geoms", [valid]) if part.area > 0]
-    polygons = [p for part in parts for p in getattr(part, "geoms", [part]) if isinstance(p, Polygon)]
-    if not polygons:
-        raise RegionsError(f"Region {name!r} has no area.")
-    return polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
+def _symmetric_difference(outlines: list[Any]) -> Any:
+    """Of many outlines, pairwise, so that each takes part in few unions."""
+    while len(outlines) > 1:
+        pairs = [outlines[i : i + 2] for i in range(0, len(outlines), 2)]
+        outlines = [shapely.symmetric_difference(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return outlines[0]
+
+
+class Mending:
+    """Takes rings that cross themselves apart, with a limit on the time that this takes for one file.
+
+    Attributes
+    ----------
+    left
+        What may still be spent: GEOS needs time in proportion to the square of the crossings of an outline.
+    """
+
+    def __init__(self) -> None:
+        self.left = _MOST_WORK
+
+    def area_of(self, outline: Any, name: str) -> Polygon | MultiPolygon:
+        """A valid outline with an area.
+
+        Raises
+        ------
+        RegionsError
+            It has none, or crosses itself too often.
+        """
+        valid = self.valid(outline, name)
+        if valid.geom_type == "Polygon" and valid.area > 0:
+            return valid
+        parts = [part for part in getattr(valid, "geoms", [valid]) if part.area > 0]
+        polygons = [p for part in parts for p in getattr(part, "geoms", [part]) if isinstance(p, Polygon)]
+        if not polygons:
+            raise RegionsError(f"Region {name!r} has no area.")
+        return polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
+
+    def valid(self, outline: Any, name: str) -> Any:
+        """A valid geometry of the same area: what is inside an even number of rings is outside."""
+        if shapely.is_valid(outline):
+            return outline
+        if not outline.is_empty:
+            edges, most = _edges(outline), int(min(_MOST_CROSSINGS, self.left**0.5))
+            crossings = _n_crossings(edges, most) if len(edges) <= _MOST_EDGES else most + 1
+            if crossings > most:
+                raise RegionsError(f"Region {name!r} crosses itself too often; draw it anew.")
+            self.left -= crossings**2
+        return shapely.make_valid(outline)
+
+
+def _edges(outline: Any) -> npt.NDArray[Any]:
+    rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(shapely.get_parts(outline))]
+    ends = np.concatenate([np.stack([ring[:-1], ring[1:]], axis=1) for ring in rings])
+    return np.asarray(shapely.linestrings(ends))
+
+
+def _n_crossings(edges: npt.NDArray[Any], at_most: int) -> int:
+    """Pairs of edges that meet, without those that follow each other; some number above ``at_most`` when it is more."""
+    tree, met = shapely.STRtree(edges), 0
+    step = int(np.clip(_PAIRS_AT_ONCE // len(edges), 4, 1024))
+    for first in range(0, len(edges), step):
+        met += tree.query(edges[first : first + step], predicate="intersects").shape[1]
+        # Each edge meets itself and its two neighbours, and each pair is seen from both sides.
+        if met > 3 * len(edges) + 2 * at_most:
+            return at_most + 1
+    return max(0, (met - 3 * len(edges)) // 2)
 
 
 def with_own_names(regions: Sequence[Region]) -> list[Region]:
     """Regions of one name (such as a class of annotations) get numbers."""
-    counts: dict[str, int] = {}
+    total = Counter(region.name for region in regions)
+    taken, seen = set(total), Counter[str]()
     named = []
-    names = [region.name for region in regions]
     for region in regions:
-        counts[region.name] = counts.get(region.name, 0) + 1
-        alone = names.count(region.name) == 1
-        named.append(region if alone else Region(f"{region.name} {counts[region.name]}", region.outline))
+        name = region.name
+        if total[name] > 1:
+            while name in taken:
+                seen[region.name] += 1
+                name = f"{region.name} {seen[region.name]}"
+            taken.add(name)
+        named.append(region if name == region.name else Region(name, region.outline))
     return named
-
-
-def _to_um(xy: FloatArray, mpp: Mpp) -> FloatArray:
-    return spatial_to_um(xy, mpp)[:, ::-1]
-
-
-def _to_px(xy: FloatArray, mpp: Mpp) -> FloatArray:
-    return um_to_spatial(xy[:, ::-1], mpp)

@@ -1,0 +1,259 @@
+"""Regions from GeoJSON and to it, as QuPath reads and writes them.
+
+A file from elsewhere is read feature by feature: what is no outline, or a damaged one, is left out and named, and the
+rest is read.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely.geometry import MultiPolygon, Polygon, mapping
+
+from napari_cpnn.errors import CpnnWarning, RegionsError
+from napari_cpnn.files import whole_file
+from napari_cpnn.geometry import FloatArray, Mpp, spatial_to_um, um_to_spatial
+from napari_cpnn.regions.outlines import LEAST_POINTS, Mending, Region, with_own_names
+from napari_cpnn.untrusted import read_json, reading, to_path
+
+_AREAS = ("Polygon", "MultiPolygon")
+_NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString")
+
+#: Level-0 pixels; the largest slides have a few hundred thousand on a side.
+_FARTHEST_PX = 1e8
+#: So many damaged outlines are named.
+_NAMED = 3
+_LONGEST_NAME = 200
+
+
+def read_regions(path: str | Path, mpp: Mpp) -> list[Region]:
+    """Regions of a GeoJSON file, in level-0 pixels as QuPath writes them.
+
+    Parameters
+    ----------
+    mpp
+        Pixel size of the slide at level 0, ``(y, x)``.
+
+    Warns
+    -----
+    CpnnWarning
+        When points, lines and features without geometry are left out, or outlines that are damaged.
+
+    Raises
+    ------
+    RegionsError
+        When the file cannot be read, is something else, or has no outline that can be used.
+    """
+    file = to_path(path, RegionsError)
+    content = read_json(file, RegionsError, parse_int=float)  # any number of digits is a number, perhaps infinity
+    found = _Found()
+    with reading(file, RegionsError, "export annotations as GeoJSON in QuPath."):
+        for number, feature in enumerate(_features(content, file), 1):
+            found.take(feature, number, mpp)
+    if not found.regions:
+        why = f" that can be used: {found.faults_in_words()}." if found.faults else " in it."
+        raise RegionsError(f"{file} has no outlines (polygons){why}")
+    for text in found.left_out(file.name):
+        warnings.warn(text, CpnnWarning, stacklevel=2)
+    return with_own_names(found.regions)
+
+
+def write_regions(regions: Sequence[Region], path: str | Path, mpp: Mpp) -> Path:
+    """Write regions as QuPath annotations, in level-0 pixels; the file appears when it is complete.
+
+    Raises
+    ------
+    RegionsError
+        When it cannot be written.
+    """
+    path = Path(path)
+    features = [
+        {
+            "type": "Feature",
+            "id": str(uuid.uuid4()),
+            "geometry": mapping(shapely.transform(region.outline, lambda xy: _to_px(xy, mpp))),
+            "properties": {"objectType": "annotation", "name": region.name},
+        }
+        for region in regions
+    ]
+    with whole_file(path, RegionsError) as part:
+        part.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    return path
+
+
+class _FaultError(RegionsError):
+    """What is wrong with one outline, as the end of a sentence about it."""
+
+
+@dataclass
+class _Found:
+    """Regions of a file so far, and what is left out of it."""
+
+    regions: list[Region] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    n_lines: int = 0
+    n_empty: int = 0
+    mending: Mending = field(default_factory=Mending)
+
+    def take(self, feature: Any, number: int, mpp: Mpp) -> None:
+        """Read one feature; whatever is wrong with it is noted."""
+        name = _name(feature) or f"Region {number}"
+        try:
+            with reading(f"Region {name!r}", RegionsError, "it is damaged."):
+                self._take_outlines(feature, name, mpp)
+        except _FaultError as error:
+            self.faults.append(f"{name!r} {error}")
+        except RegionsError as error:
+            self.faults.append(str(error).removeprefix("Region ").rstrip("."))
+
+    def _take_outlines(self, feature: Any, name: str, mpp: Mpp) -> None:
+        geometry = _geometry(feature)
+        if geometry is None:
+            self.n_empty += 1
+            return
+        outlines, n_lines = _outlines(geometry, mpp)
+        self.n_lines += n_lines
+        if outlines:
+            whole = [self.mending.area_of(outline, name) for outline in outlines]
+            self.regions.append(
+                Region(name, whole[0] if len(whole) == 1 else self.mending.area_of(shapely.union_all(whole), name))
+            )
+
+    def faults_in_words(self) -> str:
+        """Such as ``'A' has no area; 'B' has no coordinates; and 4 more``."""
+        more = len(self.faults) - _NAMED
+        return "; ".join([*self.faults[:_NAMED], *([f"and {more} more"] if more > 0 else [])])
+
+    def left_out(self, file_name: str) -> Iterator[str]:
+        """What a user must know of it, in sentences."""
+        parts = [f"{self.n_lines} points or lines"] if self.n_lines else []
+        parts += [f"{self.n_empty} features without a geometry"] if self.n_empty else []
+        if parts:
+            yield f"{' and '.join(parts)} in {file_name} are no regions and are left out."
+        if self.faults:
+            n, of = len(self.faults), len(self.faults) + len(self.regions)
+            yield f"{n} of {of} outlines in {file_name} cannot be used and are left out: {self.faults_in_words()}."
+
+
+def _features(content: Any, path: Path) -> Iterator[Any]:
+    """The features of collections and lists, or a single one, in their order; bare geometries count as features."""
+    waiting = [content]
+    while waiting:
+        item = waiting.pop()
+        kind = item.get("type") if isinstance(item, dict) else None
+        inner = item if isinstance(item, list) else None
+        if kind in ("FeatureCollection", "GeometryCollection"):
+            inner = item.get("features" if kind == "FeatureCollection" else "geometries")
+        if isinstance(inner, list):
+            waiting.extend(reversed(inner))
+        elif kind in (*_AREAS, *_NO_AREAS):
+            yield {"geometry": item}
+        elif kind == "Feature" or item is not content:
+            yield item
+        else:
+            raise RegionsError(f"{path} is not a GeoJSON file of outlines; export annotations as GeoJSON in QuPath.")
+
+
+def _geometry(feature: Any) -> dict[str, Any] | None:
+    if not isinstance(feature, dict) or not ("geometry" in feature or feature.get("type") == "Feature"):
+        raise _FaultError("is no feature")
+    geometry = feature.get("geometry")
+    if geometry is not None and not isinstance(geometry, dict):
+        raise _FaultError("has a geometry that is none")
+    return geometry
+
+
+def _outlines(geometry: dict[str, Any], mpp: Mpp) -> tuple[list[Polygon | MultiPolygon], int]:
+    """Outlines in slide um of a geometry and of those that it consists of, and how many points and lines there are."""
+    outlines: list[Polygon | MultiPolygon] = []
+    n_lines, waiting = 0, [geometry]
+    while waiting:
+        item = waiting.pop()
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind == "GeometryCollection":
+            waiting.extend(reversed(_list(item.get("geometries"), "geometries")))
+        elif kind == "Polygon":
+            outlines.append(_polygon(_list(item.get("coordinates"), "coordinates"), mpp))
+        elif kind == "MultiPolygon":
+            parts = [_polygon(_list(p, "coordinates"), mpp) for p in _list(item.get("coordinates"), "coordinates")]
+            outlines.append(MultiPolygon(parts))
+        elif kind in _NO_AREAS:
+            n_lines += 1
+        else:
+            raise _FaultError(f"has a geometry of an unknown type, {str(kind)[:40]!r}")
+    return outlines, n_lines
+
+
+def _list(content: Any, what: str) -> list[Any]:
+    if not isinstance(content, list) or not content:
+        raise _FaultError(f"has no {what}")
+    return content
+
+
+def _polygon(rings: list[Any], mpp: Mpp) -> Polygon:
+    shell, *holes = [_ring(_list(rings[0], "coordinates")), *(_ring(hole) for hole in rings[1:] if hole != [])]
+    if len(shell) < LEAST_POINTS:
+        raise _FaultError(f"has {len(shell)} points, too few for an outline")
+    # A hole of one or two points takes nothing away.
+    return Polygon(_to_um(shell, mpp), [_to_um(hole, mpp) for hole in holes if len(hole) >= LEAST_POINTS])
+
+
+def _ring(points: Any) -> FloatArray:
+    """Points ``(N, 2)`` as ``(x, y)``, without a height and without the last where it repeats the first."""
+    try:
+        ring = np.array(points)
+        if ring.ndim != 2:  # some points may have a height
+            ring = np.array([point[:2] for point in points])
+    except (ValueError, TypeError, IndexError):
+        try:
+            ring = np.array([point[:2] for point in points])
+        except (ValueError, TypeError, IndexError):
+            ring = np.empty(0)
+    if ring.ndim != 2 or ring.shape[1] < 2 or ring.dtype != np.float64:
+        raise _FaultError("is damaged: its coordinates are no pairs of numbers")
+    ring = ring[:, :2]
+    if not (np.abs(ring) <= _FARTHEST_PX).all():  # NaN neither
+        raise _FaultError("has coordinates that no slide has")
+    return ring[:-1] if len(ring) > 1 and (ring[0] == ring[-1]).all() else ring
+
+
+def _name(feature: Any) -> str:
+    """What the feature is called, or its class; ``Tumor: Positive`` for QuPath's derived classes."""
+    properties = feature.get("properties") if isinstance(feature, dict) else None
+    if not isinstance(properties, dict):
+        return ""
+    kind = properties.get("classification")
+    if isinstance(kind, dict):
+        names = kind.get("names")
+        of_class = kind.get("name") or (": ".join(_text(n) for n in names) if isinstance(names, list) else "")
+    else:
+        of_class = kind
+    return _text(properties.get("name")) or _text(of_class)
+
+
+def _text(value: Any) -> str:
+    """A name that is a text or a number, on one line and of a length that can be shown; empty for anything else."""
+    if isinstance(value, float):
+        text = str(int(value)) if value.is_integer() else str(value)
+    elif isinstance(value, str):
+        text = "".join(c if c.isprintable() else " " for c in value)
+    else:
+        return ""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."
+
+
+def _to_um(xy: FloatArray, mpp: Mpp) -> FloatArray:
+    return spatial_to_um(xy, mpp)[:, ::-1]
+
+
+def _to_px(xy: FloatArray, mpp: Mpp) -> FloatArray:
+    return um_to_spatial(xy[:, ::-1], mpp)
