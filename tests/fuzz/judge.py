@@ -104,7 +104,7 @@ class Judge:
     def _start(self) -> None:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))),
             "NAPARI_CPNN_CACHE": self._cache.name,
             "OMP_NUM_THREADS": "1",
             "PYTHONFAULTHANDLER": "1",
@@ -119,7 +119,11 @@ class Judge:
             start_new_session=True,  # so that what it started ends with it
         )
         self._unread = b""
-        self._answer(_START_SECONDS)
+        try:
+            self._answer(_START_SECONDS)
+        except _EndedError as ended:
+            self._end()
+            raise RuntimeError(f"The child that opens files does not start: {ended}") from ended
 
     def _answer(self, seconds: float) -> dict[str, Any]:
         child = self._child

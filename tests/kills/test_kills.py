@@ -25,7 +25,8 @@ class Template:
     """The process of :mod:`kills.template`."""
 
     def __init__(self, cache: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "NAPARI_CPNN_CACHE": str(cache)}
+        found = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1", "NAPARI_CPNN_CACHE": str(cache)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "kills.template"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )
