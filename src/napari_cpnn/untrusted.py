@@ -7,7 +7,9 @@ on a wrong, damaged or hostile file ends as one sentence of the :class:`~napari_
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +33,10 @@ def limit(kind, value):
         pass
 limit(resource.RLIMIT_CORE, 0)
 limit(resource.RLIMIT_AS, {memory})
+limit(resource.RLIMIT_CPU, {seconds})
 """
+#: How much longer than its processor time a child may take by the clock, since other programs run beside it.
+_CLOCK_FACTOR = 6
 
 
 @contextmanager
@@ -190,28 +195,30 @@ def check_in_child(
         Python source. It finds ``arguments`` in ``sys.argv[1:]``. What it writes to stderr when it fails ends the
         sentence, so it should raise ``SystemExit("reason")``.
     seconds
-        Time it may take.
+        Processor time it may take, where the system knows such a limit; several times as much by the clock, so that a
+        good file is not refused on a busy computer.
     memory_mb
         Address space that it may use, where the system knows such a limit.
     """
-    limits = "" if os.name == "nt" else _LIMITED.format(memory=memory_mb * 2**20)
+    limits = "" if os.name == "nt" else _LIMITED.format(memory=memory_mb * 2**20, seconds=math.ceil(seconds))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     # Packages are found where they are found here, but never in the folder that happens to be the current one.
     places = f"import sys\nsys.path[:] = {[place for place in sys.path if place]!r}\n"
+    too_slow = f"{what} cannot be read: its headers could not be made out in {seconds:g} s; it is damaged."
     try:
         done = subprocess.run(  # noqa: S603 -- our own interpreter and code; only the file's name comes from outside
             [sys.executable, "-I", "-c", places + limits + code, *arguments],
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=seconds,
+            timeout=seconds * (1 if os.name == "nt" else _CLOCK_FACTOR),
             check=False,
             env=environment,
         )
     except subprocess.TimeoutExpired as exc:
-        raise error(
-            f"{what} cannot be read: its headers could not be made out in {seconds:g} s; it is damaged."
-        ) from exc
+        raise error(too_slow) from exc
+    if done.returncode == -getattr(signal, "SIGXCPU", math.inf):
+        raise error(too_slow)
     if done.returncode:
         said = done.stderr.strip().splitlines()
         reason = said[-1][:200] if said and done.returncode > 0 else "reading its headers ended the process"
