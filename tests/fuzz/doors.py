@@ -37,20 +37,24 @@ def slide(path: Path) -> Sequence[Step]:
 
 
 def spots(path: Path, positions: Path | None = None) -> Sequence[Step]:
+    found = []
+
     def look() -> None:
         from napari_cpnn.spots import estimate_mpp, expression, read_spots
 
         table = read_spots(path, positions)
+        found.append(table)
         _check_counts(table)
         assert np.isfinite(table.obsm["spatial"]).all()
         expression(table, list(table.var_names[:3]))
         estimate_mpp(table)
 
     def find() -> None:
-        from napari_cpnn.spots import find_slide, find_spots, read_spots
+        from napari_cpnn.spots import find_slide, find_spots
 
         find_spots(path)
-        find_slide(path, read_spots(path, positions))
+        for table in found:
+            find_slide(path, table)
 
     return [look, find]
 

@@ -46,8 +46,8 @@ def open_and_tell(door: str, path: Path) -> dict[str, Any]:
     return {
         "outcomes": outcomes,
         "seconds": time.perf_counter() - start,
-        # Children wait for each other and for us, so that the largest of them counts beside us.
-        "mb": max(_memory_mb("VmHWM") - before, children_now / 1024 if children_now > children else 0),
+        # A child begins with our size until it runs a program of its own; only one that grew beyond that says anything.
+        "mb": max(_memory_mb("VmHWM"), children_now / 1024 if children_now > children else 0.0) - before,
     }
 
 
