@@ -16,7 +16,7 @@ import numpy as np
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import FloatArray
 from napari_cpnn.spots.tables import READ_ERRORS, open_text
-from napari_cpnn.spots.visium import read_positions
+from napari_cpnn.spots.tissue_positions import read_positions
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -182,10 +182,11 @@ def read_h5ad_table(path: Path, error: type[CpnnError]) -> AnnData:
     require_memory(check_hdf5(path, error), path, error)
     with reading(path, error, "is it a complete .h5ad?"):
         from anndata import AnnData as Table
-        from anndata import read_h5ad
+        from anndata import OldFormatWarning, read_h5ad
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*names are not unique", category=UserWarning)
+            warnings.filterwarnings("ignore", category=OldFormatWarning)
             table = read_h5ad(path)
         if not isinstance(table, Table):
             raise error(f"{path} is no table of AnnData but a {type(table).__name__}; is it a complete .h5ad?")

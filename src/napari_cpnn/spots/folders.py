@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from napari_cpnn.errors import SlideError
+from napari_cpnn.errors import CpnnError, SlideError, SpotsError
+from napari_cpnn.spots.matrices import MatrixFile, is_usual, matrix_at, runs_in
 from napari_cpnn.spots.segmented import outlines_file
-from napari_cpnn.spots.tenx import mtx_file
-from napari_cpnn.spots.visium import CELLS, positions_file
+from napari_cpnn.spots.visium import CELLS, has_positions, positions_file
+from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 #: Bins of Visium HD that are offered, in um, the first one is opened: 2 um bins are millions, each nearly empty.
 HD_BINS_UM = (16, 8)
 
-_MATRIX = re.compile(r"(filtered|raw)_feature_(bc|cell)_matrix(\.h5)?$")
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 #: How far sizes of a slide and of the image that Space Ranger saw may differ.
 _SAME_SIZE = 0.01
+#: Bytes of an ``.h5ad`` in which the name of its positions is looked for.
+_LOOKED_THROUGH = 16 * 2**20
 #: More pictures beside the spots than this are a collection, not their slide.
 _MOST_PICTURES = 24
 
@@ -44,39 +46,79 @@ class SpotsSource:
         What to give to it.
     name
         What to call it on screen.
+    library
+        Which is meant of several in one file.
     """
 
     path: Path
     name: str
+    library: str | None = None
 
 
 def find_spots(path: str | Path) -> list[SpotsSource]:
     """The tables of spots behind a file or folder, the one to open first; empty, and quickly, for anything else.
 
-    Nothing but names is looked at, and in an ``.h5ad`` whether there are positions.
+    Nothing but names is looked at, and in an ``.h5ad`` whether there are positions, and of which libraries.
 
     Parameters
     ----------
     path
-        A Space Ranger run, its ``outs`` or ``spatial`` folder, the matrix in it, a Visium HD run, one of its bin
-        sizes or its ``segmented_outputs``, a SpatialData ``.zarr``, or an ``.h5ad`` with positions.
+        A Space Ranger run, its ``outs`` or ``spatial`` folder, one of its matrices, a Visium HD run, one of its bin
+        sizes or its ``segmented_outputs``, a folder of several runs, a SpatialData ``.zarr``, or an ``.h5ad`` with
+        positions.
     """
-    path = Path(path)
-    if path.is_file():
-        if path.suffix.lower() == ".h5ad":
-            return [SpotsSource(path, path.stem)] if _has_positions(path) else []
-        return find_spots(path.parent) if _MATRIX.search(path.name) else []
-    if path.suffix.lower() == ".zarr":
-        return [SpotsSource(path, path.stem)] if _is_spatialdata(path) else []
+    try:
+        path = to_path(path, SpotsError)
+        if path.is_file():
+            if path.suffix.lower() == ".h5ad":
+                return _tables_of_h5ad(path)
+            matrix = matrix_at(path) if is_usual(path) else None
+            return [] if matrix is None else _of_matrix(matrix)
+        if path.suffix.lower() == ".zarr":
+            return [SpotsSource(path, path.stem)] if _is_spatialdata(path) else []
+        return _tables_of_folder(path)
+    except (CpnnError, OSError):  # whoever opens it will say why it cannot be
+        return []
+
+
+def sections(sources: list[SpotsSource]) -> list[SpotsSource]:
+    """The first table of each section: bins and cells of a Visium HD run are tables of one."""
+    return sources[:1] if any(_bin_um(s.path) or s.path.name == CELLS for s in sources) else sources
+
+
+def _tables_of_folder(path: Path) -> list[SpotsSource]:
     bins = [folder for folder in (_bin_folder(path, size) for size in HD_BINS_UM) if folder is not None]
     found = [*bins, *_cell_folders(path)]
     if found:
         return [SpotsSource(folder, _name(folder)) for folder in found]
-    inner = path.name == "spatial" or mtx_file(path) is not None  # a folder within that of the run
-    for run in (path, path.parent) if inner else (path, path / "outs"):
-        if positions_file(run) is not None:
+    inner = None if has_positions(path) else matrix_at(path)
+    if inner is not None:
+        return _of_matrix(inner)
+    for run in (path.parent,) if path.name == "spatial" else (path, path / "outs"):
+        runs = runs_in(run)
+        if len(runs) > 1:
+            return [source for matrix in runs.values() for source in _of_matrix(matrix)]
+        if has_positions(run):
             return [SpotsSource(run, _name(run))]
     return []
+
+
+def _of_matrix(matrix: MatrixFile) -> list[SpotsSource]:
+    """The run folder when it leads to the same matrix, else its file; nothing without its positions."""
+    folder = matrix.folder
+    runs = runs_in(folder, of_cells=matrix.of_cells)
+    if matrix.of_cells:
+        if outlines_file(folder, matrix) is None:
+            return []
+    elif positions_file(folder, matrix) is None:
+        return []
+    if list(runs) == [matrix.prefix] and runs[matrix.prefix].kind == matrix.kind:
+        return [SpotsSource(folder, _name(folder))]
+    kind = (
+        f", {matrix.kind}" if matrix.kind and matrix.prefix in runs and runs[matrix.prefix].kind != matrix.kind else ""
+    )
+    name = matrix.name if len(runs) > 1 else _name(folder)
+    return [SpotsSource(matrix.path, name + kind)]
 
 
 def tables_of_run(path: str | Path) -> list[SpotsSource]:
@@ -106,7 +148,9 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
     if Path(source).suffix.lower() == ".zarr":
         from napari_cpnn.spots.spatialdata_zarr import slide_of_spatialdata  # seconds
 
-        inside = slide_of_spatialdata(Path(source))
+        libraries = spots.uns.get("spatial")
+        named = next(iter(libraries), None) if isinstance(libraries, dict) else None
+        inside = slide_of_spatialdata(Path(source), named)
         if inside is not None:
             return inside
     perhaps: list[Slide] = []
@@ -135,6 +179,9 @@ def _pictures(source: Path) -> Iterator[Path]:
     """Files that may be the slide: those that are named first, then those that lie near."""
     from napari_cpnn.slides import SLIDE_SUFFIXES
 
+    if source.suffix.lower() != ".h5ad" and source.is_file():
+        matrix = matrix_at(source)
+        source = source.parent if matrix is None else matrix.folder
     outs = source.parent.parent if source.parent.name == "binned_outputs" else source
     outs = source.parent if source.name == CELLS else outs
     run = outs.parent if outs.name == "outs" else outs
@@ -146,7 +193,10 @@ def _pictures(source: Path) -> Iterator[Path]:
                 seen.add(candidate)
                 yield candidate
     for folder in near:
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SLIDE_SUFFIXES and file.is_file())
+        try:
+            files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SLIDE_SUFFIXES and f.is_file())
+        except OSError:  # a folder that one may not look into
+            continue
         for file in files if len(files) <= _MOST_PICTURES else ():
             if file not in seen:
                 seen.add(file)
@@ -157,8 +207,11 @@ def _named_images(run: Path) -> list[str]:
     """What Space Ranger says it was given: ``tissue_image_paths`` in ``_invocation``, ``--image`` in ``_cmdline``."""
     names: list[str] = []
     for file, pattern in (("_invocation", r'image_paths?\s*=\s*\[?\s*"([^"]+)"'), ("_cmdline", r"--image[= ](\S+)")):
-        if (run / file).is_file():
-            names += re.findall(pattern, (run / file).read_text(errors="replace"))
+        try:
+            with (run / file).open(encoding="utf-8", errors="replace") as said:
+                names += re.findall(pattern, said.read(1_000_000))
+        except OSError:
+            continue
     return names
 
 
@@ -195,7 +248,7 @@ def _cell_folders(path: Path) -> list[Path]:
     places = [path, path / CELLS, path / "outs" / CELLS]
     if path.name == "binned_outputs":
         places.append(path.parent / CELLS)
-    elif path.name == "spatial" or mtx_file(path) is not None:
+    elif path.name == "spatial":
         places.append(path.parent)
     return [folder for folder in places if outlines_file(folder) is not None][:1]
 
@@ -223,11 +276,24 @@ def _is_spatialdata(path: Path) -> bool:
     )
 
 
-def _has_positions(path: Path) -> bool:
-    import h5py
+def _tables_of_h5ad(path: Path) -> list[SpotsSource]:
+    """The libraries of a table of spots; the table itself when it is of one, or nothing says of which."""
+    from napari_cpnn.hdf5 import open_hdf5
+    from napari_cpnn.spots.libraries import libraries_in_file
 
-    try:
-        with h5py.File(path, "r") as file:
-            return "obsm/spatial" in file
-    except OSError:
-        return False
+    if not _may_have_positions(path):
+        return []
+    with open_hdf5(path, SpotsError) as file:
+        if "spatial" not in (file.get("obsm") or ()):
+            return []
+        libraries = libraries_in_file(file)
+    if len(libraries) < 2:
+        return [SpotsSource(path, path.stem)]
+    return [SpotsSource(path, f"{path.stem}, {library}", library) for library in libraries]
+
+
+def _may_have_positions(path: Path) -> bool:
+    """Names in HDF5 are plain bytes, so that a small file without this one need not be opened."""
+    with path.open("rb") as file:
+        start = file.read(_LOOKED_THROUGH)
+        return b"spatial" in start or bool(file.read(1))

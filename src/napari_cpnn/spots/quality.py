@@ -107,19 +107,24 @@ def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
 
 
 def array_coordinates(obs: Any) -> FloatArray | None:
-    """``(N, 2)`` as (column, row) from the columns of ``obs``; None where they are absent or incomplete."""
+    """``(N, 2)`` as (column, row) from the columns of ``obs``; None where they are absent, incomplete or no numbers."""
+    import pandas as pd
+
     for column, row in (("new_x", "new_y"), ("array_col", "array_row")):
         if column in obs and row in obs:
-            array = obs[[column, row]].to_numpy(dtype=np.float64)
+            numbers = [pd.to_numeric(obs[name].astype(object), errors="coerce") for name in (column, row)]
+            array = np.column_stack([np.asarray(values, dtype=np.float64) for values in numbers])
             if np.isfinite(array).all():
-                return np.asarray(array)
+                return array
     return None
 
 
 def _scale_factor(spots: AnnData, name: str) -> float | None:
     """What Space Ranger writes of Visium HD among the scale factors, such as the side of a bin."""
-    for library in dict(spots.uns.get("spatial", {})).values():
-        value = dict(library.get("scalefactors", {})).get(name)
-        if value is not None:
+    libraries = spots.uns.get("spatial")
+    for library in libraries.values() if isinstance(libraries, dict) else ():
+        factors = library.get("scalefactors") if isinstance(library, dict) else None
+        value = factors.get(name) if isinstance(factors, dict) else None
+        if isinstance(value, int | float | np.number) and np.isfinite(value):
             return float(value)
     return None

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.array import fit_array, neighbour_distance
-from napari_cpnn.spots.counts import counts_of, read_h5ad_table
+from napari_cpnn.spots.h5ad import read_h5ad_spots
 from napari_cpnn.spots.legacy import is_legacy_table, read_legacy
+from napari_cpnn.spots.libraries import choose, libraries_of_uns
+from napari_cpnn.spots.matrices import MatrixFile, matrix_at, runs_in
 from napari_cpnn.spots.quality import array_coordinates
-from napari_cpnn.spots.segmented import is_segmented, read_segmented
-from napari_cpnn.spots.visium import read_visium
+from napari_cpnn.spots.segmented import cell_matrix, is_segmented, read_segmented
+from napari_cpnn.spots.visium import has_positions, read_visium, visium_matrix
+from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 #: What the message says for each reason for which spots are left out.
 _REASONS = {
+    "other_library": "of other libraries",
     "not_selected": "not selected",
     "not_in_tissue": "not in tissue",
     "no_position": "without a position",
@@ -34,10 +39,12 @@ _REASONS = {
 }
 
 
-_YES = ("1", "1.0", "true", "yes")
-
-
-def read_spots(path: str | Path, positions: str | Path | None = None, slide: Slide | None = None) -> AnnData:
+def read_spots(
+    path: str | Path,
+    positions: str | Path | None = None,
+    slide: Slide | None = None,
+    library: str | None = None,
+) -> AnnData:
     """Read spots with their raw counts and positions.
 
     Spots that are not selected or not in tissue, have no position or no counts, or lie outside ``slide``, are left
@@ -47,13 +54,18 @@ def read_spots(path: str | Path, positions: str | Path | None = None, slide: Sli
     ----------
     path
         One of: a table of legacy ST counts (``.tsv``, ``.csv``, zipped or not; spots ``XxY`` in rows or columns); an
-        ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X`` and positions in ``obsm["spatial"]``; an
-        ``outs`` folder of Space Ranger, or the matrix ``.h5`` in it; its ``segmented_outputs``, whose cells are then
-        the spots, at their centroids; a SpatialData ``.zarr``.
+        ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X`` and positions in ``obsm["spatial"]``, an
+        array of (x, y) or a table whose names say which column is which; an ``outs`` folder of Space Ranger, whose
+        filtered matrix is read, or one of its matrices (``.h5``, ``.mtx``, the folder of one), which is then read; its
+        ``segmented_outputs``, whose cells are then the spots, at their centroids; a SpatialData ``.zarr``.
     positions
         Spot table of legacy ST, with columns ``x, y, pixel_x, pixel_y`` and, where known, ``new_x, new_y, selected``.
+        For an ``.h5ad`` or a matrix of Space Ranger: tissue positions that are read in place of its own.
     slide
         The slide the spots were measured on, in whose level-0 pixels the positions are.
+    library
+        Which is read of several libraries (sections) in an ``.h5ad`` or SpatialData, or of several runs in a folder.
+        By default the only one, or, with a warning, the one that is called as ``slide`` is.
 
     Returns
     -------
@@ -66,65 +78,86 @@ def read_spots(path: str | Path, positions: str | Path | None = None, slide: Sli
     Raises
     ------
     SpotsError
-        When the file is missing or of no known kind, has no raw counts or no positions, or no spot is left.
+        When the file is missing or of no known kind, has no raw counts or no positions, no spot is left, or it has the
+        spots of several libraries and none is chosen; the message names them.
     """
-    source = Path(path)
+    source = to_path(path, SpotsError)
     if not source.exists():
         raise SpotsError(f"There is no file or folder {source}.")
-    spots, dropped = _read(source, None if positions is None else Path(positions))
-    spots, more = _usable(spots, slide)
-    for reason, n in more.items():
-        dropped[reason] = dropped.get(reason, 0) + n
-    _report(source, spots, dropped, slide)
-    _describe(spots, source)
+    with reading(source, SpotsError):
+        spots, dropped = _read(source, None if positions is None else to_path(positions, SpotsError), library, slide)
+        spots, more = _usable(spots, slide)
+        for reason, n in more.items():
+            dropped[reason] = dropped.get(reason, 0) + n
+        _report(source, spots, dropped, slide)
+        _describe(spots, source)
     spots.uns["napari_cpnn"] = {"dropped": dropped}
     return spots
 
 
-def _read(source: Path, positions: Path | None) -> tuple[AnnData, dict[str, int]]:
-    if source.is_dir() and source.suffix == ".zarr":
+def _read(
+    source: Path, positions: Path | None, library: str | None, slide: Slide | None
+) -> tuple[AnnData, dict[str, int]]:
+    if source.is_dir() and (source.suffix.lower() == ".zarr" or _is_zarr(source)):
         from napari_cpnn.spots.spatialdata_zarr import read_spatialdata  # seconds
 
-        return read_spatialdata(source), {}
-    if source.is_dir():
-        return _read_folder(source)
+        if positions is not None:
+            raise SpotsError(f"{source} has positions of its own; leave out {positions}.")
+        return read_spatialdata(source, library, slide)
+    name = source.name.lower()
+    if name.endswith(".h5ad"):
+        return read_h5ad_spots(source, positions, library, slide)
+    matrix = _matrix_of(source, library, slide)
+    if matrix is not None:
+        return read_segmented(matrix) if _is_of_cells(matrix, positions) else read_visium(matrix, positions)
+    if "tissue_positions" in name or name.removesuffix(".gz") in ("barcodes.tsv", "features.tsv", "genes.tsv"):
+        raise SpotsError(f"{source} is a part of a run and holds no counts; open the count matrix that it belongs to.")
     if is_legacy_table(source):
         if positions is None:
             raise SpotsError(f"{source} is a table of counts without positions; give its spot table as positions.")
         return read_legacy(source, positions)
-    if source.suffix.lower() == ".h5ad":
-        return _read_h5ad(source)
-    if source.suffix.lower() == ".h5":
-        return _read_folder(source.parent)
     raise SpotsError(
         f"{source} is of no known kind; give a .h5ad, a SpatialData .zarr, a Space Ranger outs folder, or a table of "
         "legacy ST counts with its spot table."
     )
 
 
-def _read_folder(folder: Path) -> tuple[AnnData, dict[str, int]]:
-    return read_segmented(folder) if is_segmented(folder) else read_visium(folder)
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
 
 
-def _read_h5ad(path: Path) -> tuple[AnnData, dict[str, int]]:
-    table = read_h5ad_table(path, SpotsError)
-    if "spatial" not in table.obsm:
-        raise SpotsError(f'{path} has no positions: obsm["spatial"] must hold level-0 pixels (x, y).')
-    try:
-        spatial = np.asarray(table.obsm["spatial"], dtype=np.float64)
-    except (TypeError, ValueError) as exc:
-        raise SpotsError(f'obsm["spatial"] of {path} does not hold numbers ({exc}).') from exc
-    if spatial.ndim != 2 or spatial.shape[1] < 2:
-        raise SpotsError(f'obsm["spatial"] of {path} has the shape {spatial.shape} in place of (spots, 2).')
-    spots = counts_of(table, str(path), SpotsError)
-    spots.obsm["spatial"] = spatial[:, :2]
-    dropped = {}
-    if "in_tissue" in spots.obs:
-        # Numbers, booleans or their names, as a table may have been through R or a text file.
-        inside = spots.obs["in_tissue"].astype(str).str.strip().str.lower().isin(_YES).to_numpy()
-        dropped["not_in_tissue"] = int((~inside).sum())
-        spots = spots[inside].copy()
-    return spots, dropped
+def _matrix_of(source: Path, library: str | None, slide: Slide | None) -> MatrixFile | None:
+    """The matrix that is named, or that a folder leads to; None when it is a file of another kind."""
+    if source.is_file():
+        found = matrix_at(source)
+    elif runs_in(source) or runs_in(source, of_cells=True) or has_positions(source) or is_segmented(source):
+        found = _matrix_of_run(source, library, slide)
+    else:  # the folder of a matrix within that of a run
+        found = matrix_at(source) or _matrix_of_run(source, library, slide)
+    if (
+        library is not None
+        and found is not None
+        and library.casefold() not in (found.prefix.casefold(), found.name.casefold())
+    ):
+        choose([found.name], library, None, str(source))
+    return found
+
+
+def _matrix_of_run(folder: Path, library: str | None, slide: Slide | None) -> MatrixFile:
+    of_cells = is_segmented(folder) and not runs_in(folder)
+    runs = runs_in(folder, of_cells=of_cells)
+    if len(runs) > 1:
+        called = {slide.name.casefold()} if slide is not None else set()
+        if library is not None or sum(run.name.casefold() in called for run in runs.values()) == 1:
+            name = choose([run.name for run in runs.values()], library, slide, str(folder))
+            return next(run for run in runs.values() if run.name == name)
+    return cell_matrix(folder) if of_cells else visium_matrix(folder)
+
+
+def _is_of_cells(matrix: MatrixFile, positions: Path | None) -> bool:
+    if matrix.kind:
+        return matrix.of_cells
+    return positions is None and is_segmented(matrix.folder) and not has_positions(matrix.folder)
 
 
 def _usable(spots: AnnData, slide: Slide | None) -> tuple[AnnData, dict[str, int]]:
@@ -157,25 +190,42 @@ def _report(source: Path, spots: AnnData, dropped: dict[str, int], slide: Slide 
             f"{outside} of {outside + spots.n_obs} spots of {source} lie outside the slide {slide.name}; are their "
             "positions in pixels of another image?",
             CpnnWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     if n_dropped:
         _log.info("%s: %d spots; %d left out (%s)", source, spots.n_obs, n_dropped, reasons)
 
 
 def _describe(spots: AnnData, source: Path) -> None:
-    """Fill what is missing of ``uns["spatial"]``: a library, images and the two scale factors."""
-    libraries = spots.uns.get("spatial")
-    if not isinstance(libraries, dict) or not libraries:
-        libraries = {source.name.split(".")[0]: {}}
+    """Fill what is missing of ``uns["spatial"]``, and leave out what is of another kind than it should be."""
+    own_name = source.name.split(".")[0]
+    libraries = libraries_of_uns(spots.uns.get("spatial")) or {own_name: {}}
     filled = {}
     for library, given in libraries.items():
-        content = given if isinstance(given, dict) else {}
-        scalefactors = {"tissue_hires_scalef": 1.0, **content.get("scalefactors", {})}
+        scalefactors = {"tissue_hires_scalef": 1.0, **_factors(given.get("scalefactors"))}
         if "spot_diameter_fullres" not in scalefactors:
             scalefactors["spot_diameter_fullres"] = _spot_diameter_px(spots)
-        filled[str(library)] = {**content, "images": dict(content.get("images", {})), "scalefactors": scalefactors}
+        filled[library or own_name] = {**given, "images": _images(given.get("images")), "scalefactors": scalefactors}
     spots.uns["spatial"] = filled
+
+
+def _factors(given: Any) -> dict[str, Any]:
+    """Scale factors; a number that cannot be one is left out, as if the file had none."""
+    found = {}
+    for name, value in given.items() if isinstance(given, dict) else ():
+        try:
+            number = float(np.asarray(value).item())
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if math.isfinite(number) and number > 0:
+            found[str(name)] = number
+    return found
+
+
+def _images(given: Any) -> dict[str, Any]:
+    """Pictures, grey or of colours."""
+    pictures = given.items() if isinstance(given, dict) else ()
+    return {str(name): image for name, image in pictures if getattr(image, "ndim", 0) in (2, 3) and image.size}
 
 
 def _spot_diameter_px(spots: AnnData) -> float:

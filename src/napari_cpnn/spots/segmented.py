@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.errors import SpotsError
-from napari_cpnn.spots.tables import READ_ERRORS, open_text
-from napari_cpnn.spots.tenx import mtx_file, read_10x_h5, read_10x_mtx
-from napari_cpnn.spots.visium import CELLS, scale_factors, small_images
+from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.spots.matrices import MatrixFile, runs_in, several_runs
+from napari_cpnn.spots.prefixes import belonging, prefix_of
+from napari_cpnn.spots.tables import open_text
+from napari_cpnn.spots.visium import CELLS, library_name, pictures_and_factors
+from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +29,11 @@ if TYPE_CHECKING:
     from napari_cpnn.geometry import FloatArray, IntArray
 
 _OUTLINES = "cell_segmentations.geojson"
+_OUTLINES_NAME = re.compile(rf"(?P<prefix>.*?){re.escape(_OUTLINES)}(\.gz)?$")
 _MATRIX = "filtered_feature_cell_matrix"
 _BETWEEN = re.compile(r"[\s,]*")
+#: Cells are between these in um; outlines that say otherwise are no pixels of the full image.
+_CELL_UM = (1.0, 200.0)
 
 
 def is_segmented(folder: Path) -> bool:
@@ -35,14 +41,41 @@ def is_segmented(folder: Path) -> bool:
     return folder.name == CELLS or outlines_file(folder) is not None
 
 
-def outlines_file(folder: Path) -> Path | None:
-    """The outlines of the cells; also zipped or with a prefix, such as the copy with clusters has."""
+def outlines_file(folder: Path, matrix: MatrixFile | None = None) -> Path | None:
+    """The outlines of the cells; also zipped or with a prefix, such as the copy with clusters has.
+
+    Parameters
+    ----------
+    folder
+        Of the cells.
+    matrix
+        Of the same run; None: the first outlines of the folder.
+    """
     plain = folder / _OUTLINES
-    return plain if plain.is_file() else next(iter(sorted(folder.glob(f"*{_OUTLINES}*"))), None)
+    if matrix is None:
+        return plain if plain.is_file() else next(iter(sorted(folder.glob(f"*{_OUTLINES}*"))), None)
+    files = [file for file in sorted(folder.glob(f"*{_OUTLINES}*")) if _OUTLINES_NAME.match(file.name)]
+    others = [prefix for prefix in runs_in(folder, of_cells=True) if prefix != matrix.prefix]
+    return belonging(matrix.prefix, [(prefix_of(_OUTLINES_NAME, file.name), file) for file in files], others) or (
+        # a run whose only outlines are the copy with clusters
+        files[0] if files and not others and not matrix.prefix else None
+    )
 
 
-def read_segmented(folder: Path) -> tuple[AnnData, dict[str, int]]:
-    """Cells of a ``segmented_outputs`` folder that have an outline, and how many were left out, by reason.
+def cell_matrix(folder: Path) -> MatrixFile:
+    """The matrix of a folder of cells, the filtered one."""
+    runs = runs_in(folder, of_cells=True)
+    if len(runs) > 1:
+        raise SpotsError(several_runs(folder, runs))
+    if not runs:
+        if outlines_file(folder) is None:
+            raise SpotsError(f"{folder} has no {_OUTLINES}, which says where its cells are.")
+        raise SpotsError(f"The count matrix is missing: {folder} has neither {_MATRIX}.h5 nor a {_MATRIX} folder.")
+    return next(iter(runs.values()))
+
+
+def read_segmented(matrix: MatrixFile) -> tuple[AnnData, dict[str, int]]:
+    """Cells of a matrix of ``segmented_outputs`` that have an outline, and how many were left out, by reason.
 
     Returns
     -------
@@ -54,10 +87,11 @@ def read_segmented(folder: Path) -> tuple[AnnData, dict[str, int]]:
     """
     import pandas as pd
 
-    path = outlines_file(folder)
+    folder = matrix.folder
+    path = outlines_file(folder, matrix)
     if path is None:
         raise SpotsError(f"{folder} has no {_OUTLINES}, which says where its cells are.")
-    cells = _read_matrix(folder)
+    cells = matrix.read(SpotsError)
     numbers, centers, areas = _read_outlines(path)
     # As Space Ranger names the cells in its matrix; the outlines say the number alone.
     at = pd.Index([f"cellid_{number:09d}-1" for number in numbers]).get_indexer(cells.obs_names)
@@ -68,20 +102,28 @@ def read_segmented(folder: Path) -> tuple[AnnData, dict[str, int]]:
         )
     kept, at = cells[known].copy(), at[known]
     kept.obsm["spatial"] = centers[at]
-    factors = scale_factors(folder)
+    library = pictures_and_factors(matrix)
+    factors = library["scalefactors"]
     factors.pop("bin_size_um", None)  # cells are no bins
     factors["spot_diameter_fullres"] = float(np.median(2 * np.sqrt(areas[at] / np.pi)))
-    kept.uns["spatial"] = {folder.resolve().name: {"images": small_images(folder), "scalefactors": factors}}
+    kept.uns["spatial"] = {library_name(matrix): library}
+    _check_size(factors, path)
     return kept, {"no_position": int((~known).sum()), "no_counts": len(numbers) - len(at)}
 
 
-def _read_matrix(folder: Path) -> AnnData:
-    files = sorted(folder.glob(f"*{_MATRIX}.h5"))
-    if files:
-        return read_10x_h5(files[0], SpotsError)
-    if mtx_file(folder / _MATRIX) is not None:
-        return read_10x_mtx(folder / _MATRIX, SpotsError)
-    raise SpotsError(f"The count matrix is missing: {folder} has neither {_MATRIX}.h5 nor a {_MATRIX} folder.")
+def _check_size(factors: dict[str, float], path: Path) -> None:
+    """Outlines of another image give themselves away by the size of the cells."""
+    um_per_px = factors.get("microns_per_pixel")
+    if um_per_px is None:
+        return
+    um = um_per_px * factors["spot_diameter_fullres"]
+    if not _CELL_UM[0] <= um <= _CELL_UM[1]:
+        warnings.warn(
+            f"The cells that {path} outlines are {um:.2g} um wide at the {um_per_px:.3g} um/px beside them; are the "
+            "outlines in pixels of another image?",
+            CpnnWarning,
+            stacklevel=5,
+        )
 
 
 def _read_outlines(path: Path) -> tuple[IntArray, FloatArray, FloatArray]:
@@ -105,15 +147,16 @@ def _read_outlines(path: Path) -> tuple[IntArray, FloatArray, FloatArray]:
             numbers.append(int(feature["properties"]["cell_id"]))
         corners = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
         polygons = shapely.polygons(shapely.linearrings(np.concatenate([np.empty((0, 2)), *rings]), indices=corners))
-    except (*READ_ERRORS, shapely.errors.ShapelyError, LookupError, TypeError) as exc:
-        raise SpotsError(f"{path} cannot be read as Space Ranger's outlines of cells ({exc}).") from exc
+        ids = np.array(numbers, dtype=np.intp)
+        areas = shapely.area(polygons)
+        moments = np.nan_to_num(shapely.get_coordinates(shapely.centroid(polygons))) * areas[:, None]
+    except Exception as exc:  # whatever JSON, numpy and shapely raise on damaged outlines
+        raise SpotsError(f"{path} cannot be read as Space Ranger's outlines of cells ({reason_of(exc)}).") from exc
     if len(set(numbers)) < len(numbers):
         raise SpotsError(f"{path} outlines a cell twice; get the file again.")
-    areas = shapely.area(polygons)
-    moments = np.nan_to_num(shapely.get_coordinates(shapely.centroid(polygons))) * areas[:, None]
     area, x, y = (np.bincount(cell_of_ring, part, len(numbers)).astype(np.float64) for part in (areas, *moments.T))
-    usable = area > 0
-    return np.array(numbers, dtype=np.intp)[usable], np.column_stack([x, y])[usable] / area[usable, None], area[usable]
+    usable = np.isfinite(area) & (area > 0)
+    return ids[usable], np.column_stack([x, y])[usable] / area[usable, None], area[usable]
 
 
 def _features(text: str) -> Iterator[Any]:

@@ -2,86 +2,101 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_cpnn.errors import CpnnWarning, SpotsError
-from napari_cpnn.spots.counts import counts_of
+from napari_cpnn.spots.counts import counts_of, require_sound
+from napari_cpnn.spots.libraries import choose
+from napari_cpnn.spots.zarr_metadata import check_zarr
+from napari_cpnn.untrusted import read_json, reading, reason_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_cpnn.geometry import FloatArray, Mpp
     from napari_cpnn.slides import Slide
 
+_MICROMETRES = re.compile(
+    r"(^|[_ ])(um|µm|micron|microns|micrometer|micrometre|micrometers|micrometres)$", re.IGNORECASE
+)
+#: Pixels of an image are as large as the units of a coordinate system when they differ by less than this.
+_SAME = 1e-6
 
-def read_spatialdata(path: Path) -> AnnData:
+
+@dataclass(frozen=True, eq=False)
+class _Annotated:
+    """Rows of a table that annotate one set of shapes."""
+
+    table: AnnData
+    table_name: str
+    region: str
+    shapes: Any
+    rows: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """Pixels of the full image: what takes shapes there, and that image, where it is at hand."""
+
+    matrix: FloatArray
+    image: str | None = None
+    mpp: Mpp | None = None
+
+
+def read_spatialdata(
+    path: Path, library: str | None = None, slide: Slide | None = None
+) -> tuple[AnnData, dict[str, int]]:
     """Spots of a SpatialData folder, at the centres of the shapes that its table annotates, in level-0 pixels.
 
     Of several tables (the bin sizes of Visium HD) the one with the largest, that is the fewest, spots is read, and a
-    :class:`CpnnWarning` names the others. Positions are taken in the coordinate system of the full image: ``global``,
-    else the first that is neither downscaled nor in micrometres.
+    :class:`CpnnWarning` names the others. Positions are in pixels of the finest image that shares a coordinate system
+    with the shapes. Where there is none but small copies they are in that system: ``global``, else the first that is
+    neither downscaled nor in micrometres.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    library
+        A table, or a set of shapes that it annotates, where there are several.
+    slide
+        That the spots are for.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # notes of spatialdata on its own inner life
+    with reading(path, SpotsError):
         spatialdata, data = _opened(path)
         found = _annotated(data, path)
-        _, name, table, shapes = found[0]
-        system = _full_resolution(spatialdata.transformations.get_transformation(shapes, get_all=True), path)
-        placed = spatialdata.transform(shapes, to_coordinate_system=system)
-    if len(found) > 1:
-        others = ", ".join(sorted(other for _, other, _, _ in found[1:]))
-        warnings.warn(f"{path.name} has several tables; {name} is read, and not {others}.", CpnnWarning, stacklevel=4)
-    keys = table.uns["spatialdata_attrs"]
-    ids = table.obs[keys["instance_key"]].to_numpy()
-    known = np.isin(ids, placed.index)
-    table = table[known].copy()
-    chosen = placed.loc[ids[known]]
-    spots = counts_of(table, f"Table {name!r} of {path}", SpotsError)
-    centers = chosen.geometry.centroid
-    spots.obsm["spatial"] = np.stack([centers.x, centers.y], axis=1).astype(np.float64)
-    diameter = 2 * float(np.median(chosen["radius"])) if "radius" in chosen else _side(chosen)
-    spots.uns["spatial"] = {
-        path.name.split(".")[0]: {"images": {}, "scalefactors": {"spot_diameter_fullres": diameter}}
-    }
-    return spots
+        one = _chosen(found, library, slide, path, spatialdata)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frame = _frame(spatialdata, data, one, path)
+        return _spots(one, frame, f"Table {one.table_name!r} of {path}", _called(one, found, path))
 
 
-def slide_of_spatialdata(path: Path) -> Slide | None:
-    """The image in whose pixels the spots of :func:`read_spatialdata` are, without a pixel size; None: there is none.
+def slide_of_spatialdata(path: Path, library: str | None = None) -> Slide | None:
+    """The image in whose pixels the spots of :func:`read_spatialdata` are; None: there is none.
 
-    It stays on the disk and is read piece by piece. Of several the largest is taken; images of other pixels (Space
-    Ranger's small copies) are not.
+    It stays on the disk and is read piece by piece. Its pixel size is known when the coordinate system that it shares
+    with the spots is in micrometres.
     """
     from napari_cpnn.slides import Slide
 
-    with warnings.catch_warnings():
+    with reading(path, SpotsError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         spatialdata, data = _opened(path)
-        shapes = _annotated(data, path)[0][3]
-        transformations = spatialdata.transformations
-        system = _full_resolution(transformations.get_transformation(shapes, get_all=True), path)
-        found: dict[int, tuple[str, list[Any]]] = {}
-        for name, image in data.images.items():
-            systems = transformations.get_transformation(image, get_all=True)
-            levels = [level.transpose("y", "x", "c").data for level in _levels(image)]
-            same_pixels = isinstance(systems.get(system), transformations.Identity)
-            if same_pixels and levels[0].shape[-1] in (3, 4) and levels[0].dtype == np.uint8:
-                found[levels[0].size] = str(name), [level[..., :3].rechunk((512, 512, 3)) for level in levels]
-    if not found:
-        return None
-    name, levels = found[max(found)]
-    return Slide.from_arrays(levels, None, name=name, path=path)
-
-
-def _levels(image: Any) -> list[Any]:
-    """Arrays of an image element, finest first; a single one is a pyramid of one."""
-    children = getattr(image, "children", None)
-    if children is None:
-        return [image]
-    return [next(iter(child.dataset.data_vars.values())) for child in children.values()]
+        found = _annotated(data, path)
+        named = [one for one in found if library in (one.region, one.table_name)]
+        frame = _frame(spatialdata, data, (named or found)[0], path)
+        if frame.image is None:
+            return None
+        levels = [level.transpose("y", "x", "c").data for level in _levels(data.images[frame.image])]
+        pieces = [level[..., :3].rechunk((512, 512, 3)) for level in levels]
+        return Slide.from_arrays(pieces, frame.mpp, name=frame.image, path=path)
 
 
 def _opened(path: Path) -> tuple[Any, Any]:
@@ -92,39 +107,188 @@ def _opened(path: Path) -> tuple[Any, Any]:
         raise SpotsError(
             f"Reading {path} needs the package spatialdata ({error}); run pip install 'napari-cpnn[spatialdata]'."
         ) from error
+    check_zarr(path, SpotsError, in_memory=("tables", "table"))
     try:
-        return spatialdata, spatialdata.read_zarr(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # notes of spatialdata on its own inner life
+            return spatialdata, spatialdata.read_zarr(path, selection=("tables", "shapes", "images"))
     except Exception as error:  # whatever Zarr, parquet or spatialdata raise on damaged folders
-        raise SpotsError(f"{path} cannot be read as SpatialData ({type(error).__name__}: {error}).") from error
+        raise SpotsError(f"{path} cannot be read as SpatialData ({reason_of(error)}).") from error
 
 
-def _annotated(data: Any, path: Path) -> list[tuple[int, str, AnnData, Any]]:
-    """Tables that annotate one set of shapes each, the smallest first: size, name, table, shapes."""
+def _annotated(data: Any, path: Path) -> list[_Annotated]:
+    """Tables with the shapes that they annotate, the smallest first."""
     found = []
     for name, table in data.tables.items():
-        region = dict(table.uns.get("spatialdata_attrs", {})).get("region")
-        regions = [region] if isinstance(region, str) else list(region or [])
-        if len(regions) == 1 and regions[0] in data.shapes and table.n_obs:
-            found.append((table.n_obs, str(name), table, data.shapes[regions[0]]))
+        attributes = table.uns.get("spatialdata_attrs")
+        if not isinstance(attributes, dict) or not table.n_obs:
+            continue
+        region = attributes.get("region")
+        regions = (
+            [region]
+            if isinstance(region, str)
+            else [str(one) for one in np.ravel(region if region is not None else [])]
+        )
+        key = attributes.get("region_key")
+        of_row = (
+            table.obs[key].astype(str).to_numpy()
+            if key in table.obs
+            else np.full(table.n_obs, regions[0] if regions else "")
+        )
+        for one in dict.fromkeys(regions):
+            rows = of_row == one
+            if one in data.shapes and rows.any():
+                found.append(_Annotated(table, str(name), one, data.shapes[one], rows))
     if not found:
         raise SpotsError(
             f"{path} has no table of counts that annotates one set of shapes; its elements are "
             f"{', '.join(str(name) for _, name, _ in data.gen_elements()) or 'none'}."
         )
-    return sorted(found, key=lambda entry: entry[:2])
+    return sorted(found, key=lambda one: (int(one.rows.sum()), one.table_name, one.region))
+
+
+def _chosen(
+    found: list[_Annotated], library: str | None, slide: Slide | None, path: Path, spatialdata: Any
+) -> _Annotated:
+    """Of several the one that is wanted; of tables of one section the one with the largest spots."""
+    if library is not None:
+        name = choose([name for one in found for name in (one.region, one.table_name)], library, None, str(path))
+        named = [one for one in found if one.region == name] or [one for one in found if one.table_name == name]
+        if len({one.region for one in named}) > 1:
+            choose([one.region for one in named], None, slide, f"Table {name!r} of {path}")
+        return named[0]
+    systems = [set(spatialdata.transformations.get_transformation(one.shapes, get_all=True)) for one in found]
+    tables = {one.table_name for one in found}
+    if len(tables) < len(found) or (len(found) > 1 and not set.intersection(*systems)):
+        name = choose(sorted(one.region for one in found), None, slide, str(path))
+        return next(one for one in found if one.region == name)
+    if len(found) > 1:
+        others = ", ".join(sorted(tables - {found[0].table_name}))
+        warnings.warn(
+            f"{path.name} has several tables; {found[0].table_name} is read, and not {others}.",
+            CpnnWarning,
+            stacklevel=6,
+        )
+    return found[0]
+
+
+def _called(one: _Annotated, found: list[_Annotated], path: Path) -> str:
+    of_table = sum(other.table_name == one.table_name for other in found)
+    return one.region if of_table > 1 else path.name.split(".")[0]
+
+
+def _spots(one: _Annotated, frame: _Frame, what: str, name: str) -> tuple[AnnData, dict[str, int]]:
+    """The spots of a table at the centres of their shapes."""
+    instance_key = one.table.uns["spatialdata_attrs"]["instance_key"]
+    for place, matrix in (("X", one.table.X), *one.table.layers.items()):
+        require_sound(matrix, f"{place} of {what}", SpotsError)
+    if not one.shapes.index.is_unique:
+        raise SpotsError(f"The shapes {one.region!r} of {what} have one name twice; get the folder again.")
+    at = one.shapes.index.get_indexer(one.table.obs[instance_key].to_numpy())
+    known = one.rows & (at >= 0)
+    table, chosen = one.table[known].copy(), one.shapes.iloc[at[known]]
+    spots = counts_of(table, what, SpotsError)
+    centers = chosen.geometry.centroid
+    points = np.column_stack([centers.x, centers.y, np.ones(len(chosen))]).astype(np.float64)
+    spots.obsm["spatial"] = points @ frame.matrix[:2].T
+    scale = _scale(frame.matrix)
+    if len(chosen):
+        diameter = 2 * float(np.median(chosen["radius"])) if "radius" in chosen else _side(chosen)
+        factors = {"spot_diameter_fullres": diameter * scale}
+    else:
+        factors = {}
+    spots.uns["spatial"] = {name: {"images": {}, "scalefactors": factors}}
+    return spots, {"no_position": int((one.rows & (at < 0)).sum()), "other_library": int((~one.rows).sum())}
+
+
+def _frame(spatialdata: Any, data: Any, one: _Annotated, path: Path) -> _Frame:
+    """The pixels of the full image that the shapes lie on."""
+    transformations = spatialdata.transformations
+    systems = transformations.get_transformation(one.shapes, get_all=True)
+    system = _full_resolution(systems, path)
+    shapes = _matrix(systems[system])
+    in_um = _is_in_um(path, one.region, system)
+    centers = one.shapes.geometry.centroid
+    places = np.column_stack([centers.x, centers.y, np.ones(len(centers))]) @ shapes[:2].T
+    best: tuple[tuple[bool, float, int], str, FloatArray] | None = None
+    for name, image in data.images.items():
+        there = transformations.get_transformation(image, get_all=True)
+        if system not in there or not _is_picture(image):
+            continue
+        matrix = _matrix(there[system])
+        height, width = (_levels(image)[0].sizes[axis] for axis in "yx")
+        inside = np.column_stack([places, np.ones(len(places))]) @ np.linalg.inv(matrix)[:2].T
+        covers = bool(np.mean((inside >= 0).all(axis=1) & (inside < (width, height)).all(axis=1)) > 0.5)
+        key = (not covers, round(_scale(matrix), 9), -height * width)
+        if best is None or key < best[0]:
+            best = key, str(name), matrix
+    if best is not None and _scale(best[2]) <= 1 + _SAME:
+        size = (float(np.hypot(*best[2][:2, 1])), float(np.hypot(*best[2][:2, 0])))
+        return _Frame(np.linalg.inv(best[2]) @ shapes, best[1], size if in_um else None)
+    if in_um:
+        raise SpotsError(
+            f"The coordinate system {system!r} of {path} is in micrometres, and no image in it says how large a pixel "
+            "of the slide is; write the shapes with a transformation to pixels of the full image."
+        )
+    if _scale(shapes) < 1 - _SAME:
+        raise SpotsError(
+            f"The coordinate system {system!r} of {path} makes its shapes smaller ({_scale(shapes):.3g} times), so it "
+            "is none of pixels of the full image, and no image in it says what it is."
+        )
+    return _Frame(shapes)
 
 
 def _full_resolution(systems: dict[str, Any], path: Path) -> str:
+    """The coordinate system of the full image; one in micrometres where there is no other."""
     if "global" in systems:
         return "global"
-    for name in systems:
-        if "downscaled" not in name and not name.endswith("_um"):
-            return str(name)
+    names = [name for name in systems if "downscaled" not in name]
+    for name in sorted(names, key=lambda name: bool(_MICROMETRES.search(name))):
+        return str(name)
     raise SpotsError(
         f"{path} has no coordinate system of the full image; it has {', '.join(map(str, systems)) or 'none'}."
     )
 
 
+def _is_in_um(path: Path, region: str, system: str) -> bool:
+    """Whether a coordinate system is called so, or the shapes say so of its axes."""
+    if _MICROMETRES.search(system):
+        return True
+    folder = path / "shapes" / region
+    file = next((folder / name for name in ("zarr.json", ".zattrs") if (folder / name).is_file()), None)
+    if file is None:
+        return False
+    content = read_json(file, SpotsError)
+    given = content.get("attributes", content).get("coordinateTransformations", [])
+    outputs = [one["output"] for one in given if one.get("output", {}).get("name") == system]
+    return any(_MICROMETRES.search(str(axis.get("unit", ""))) for output in outputs for axis in output.get("axes", []))
+
+
+def _matrix(transformation: Any) -> FloatArray:
+    """``(3, 3)`` for positions ``(x, y, 1)``."""
+    matrix = np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+        raise SpotsError("A transformation of the SpatialData takes all positions to one; get the folder again.")
+    return matrix
+
+
+def _scale(matrix: FloatArray) -> float:
+    return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+
+
+def _is_picture(image: Any) -> bool:
+    finest = _levels(image)[0]
+    return finest.sizes.get("c") in (3, 4) and finest.dtype == np.uint8 and {"x", "y"} <= set(finest.dims)
+
+
+def _levels(image: Any) -> list[Any]:
+    """Arrays of an image element, finest first; a single one is a pyramid of one."""
+    children = getattr(image, "children", None)
+    if children is None:
+        return [image]
+    return [next(iter(child.dataset.data_vars.values())) for child in children.values()]
+
+
 def _side(shapes: Any) -> float:
-    """Side of square bins in pixels."""
+    """Side of square bins in units of the shapes."""
     return float(np.sqrt(np.median(shapes.geometry.area)))

@@ -6,6 +6,7 @@ Cell Ranger >= 3 and all Space Ranger) and the older one of Cell Ranger 2 (``gen
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -15,13 +16,18 @@ import scipy.sparse as sp
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.hdf5 import check_hdf5, open_hdf5
 from napari_cpnn.spots.counts import as_counts, count_table, csr_of
+from napari_cpnn.spots.prefixes import belonging, prefix_of
 from napari_cpnn.spots.tables import MOST_UNZIPPED, open_bytes, open_text
 from napari_cpnn.untrusted import reading, require_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from anndata import AnnData
 
 GENES = "Gene Expression"
+MTX = re.compile(r"(?P<prefix>.*?)(?:matrix)?\.mtx(?:\.gz)?$", re.IGNORECASE)
+"""The name of a Matrix Market matrix, with what stands before it where several lie in one folder."""
 #: Bytes of a line in these files, and of the shortest value in a coordinate matrix (``1 1 1`` and a line end).
 _LONGEST_LINE, _VALUE_BYTES = 2**20, 4
 #: Fields of a line that say something: id, name, type.
@@ -70,16 +76,32 @@ def mtx_file(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_10x_mtx(folder: Path, error: type[CpnnError]) -> AnnData:
-    """Counts of a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), zipped or not.
+def is_mtx(path: Path) -> bool:
+    """Whether the name is that of a Matrix Market matrix."""
+    return path.name.lower().endswith((".mtx", ".mtx.gz"))
 
-    File names may carry a prefix, as those of GEO do.
+
+def read_10x_mtx(path: Path, error: type[CpnnError]) -> AnnData:
+    """Counts of ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), zipped or not.
+
+    Parameters
+    ----------
+    path
+        The folder that they are in, or the matrix itself. File names may carry a prefix, as those of GEO do; of several
+        matrices in a folder one must be named.
+    error
+        Class of the error that is raised.
     """
-    matrix_path = mtx_file(folder)
+    folder = path if path.is_dir() else path.parent
+    prefixes = {prefix_of(MTX, file.name): file.name for file in sorted(folder.iterdir()) if is_mtx(file)}
+    if path.is_dir() and len(prefixes) > 1:
+        some = ", ".join(list(prefixes.values())[:8])
+        raise error(f"{folder} holds {len(prefixes)} count matrices ({some}); open one of these files.")
+    matrix_path = mtx_file(folder) if path.is_dir() else path
     if matrix_path is None:
         raise error(f"The count matrix is missing: {folder} has no matrix.mtx or matrix.mtx.gz.")
-    barcodes_path = _beside(folder, ("barcodes.tsv",), error)
-    features_path = _beside(folder, ("features.tsv", "genes.tsv"), error)
+    barcodes_path = _beside(matrix_path, ("barcodes.tsv",), prefixes, error)
+    features_path = _beside(matrix_path, ("features.tsv", "genes.tsv"), prefixes, error)
     with reading(barcodes_path, error):
         barcodes = [row[0] for row in _rows(barcodes_path)]
     with reading(features_path, error):
@@ -156,12 +178,16 @@ def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int]:
     return sizes[0], sizes[1], sizes[2], _VALUE_BYTES
 
 
-def _beside(folder: Path, names: tuple[str, ...], error: type[CpnnError]) -> Path:
+def _beside(matrix: Path, names: tuple[str, ...], others: Iterable[str], error: type[CpnnError]) -> Path:
+    """The file beside a matrix that belongs to it, by the first name for which there is one."""
+    folder, prefix = matrix.parent, prefix_of(MTX, matrix.name)
     for name in names:
-        found = sorted([*folder.glob(f"*{name}"), *folder.glob(f"*{name}.gz")])
-        if found:
-            return found[0]
-    raise error(f"{folder} has a matrix but no {' or '.join(names)} beside it.")
+        pattern = re.compile(rf"(?P<prefix>.*?){re.escape(name)}(?:\.gz)?$")
+        files = [file for file in sorted(folder.iterdir()) if pattern.match(file.name)]
+        found = belonging(prefix, [(prefix_of(pattern, file.name), file) for file in files], others)
+        if found is not None:
+            return found
+    raise error(f"{folder} has a matrix but no {' or '.join(names)} beside it that belongs to {matrix.name}.")
 
 
 def _rows(path: Path) -> list[list[str]]:

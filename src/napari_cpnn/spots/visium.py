@@ -2,67 +2,155 @@
 
 from __future__ import annotations
 
-import json
+import math
+import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.errors import SpotsError
-from napari_cpnn.spots.tables import READ_ERRORS, open_text
-from napari_cpnn.spots.tenx import mtx_file, read_10x_h5, read_10x_mtx
+from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.spots.matrices import MatrixFile, only_matrix, runs_in
+from napari_cpnn.spots.prefixes import belonging, prefix_of
+from napari_cpnn.spots.tissue_positions import read_positions
+from napari_cpnn.untrusted import read_json, reason_of
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Iterator
+
     from anndata import AnnData
 
-_COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
-#: Space Ranger >= 2, Space Ranger 1, Visium HD. Files of a public archive carry a prefix or are zipped.
-_POSITIONS = (
-    "*tissue_positions.csv", "*tissue_positions_list.csv", "*tissue_positions.parquet",
-    "*tissue_positions.csv.gz", "*tissue_positions_list.csv.gz",
-)  # fmt: skip
 CELLS = "segmented_outputs"
 """What Space Ranger 4 calls the folder of the cells of Visium HD."""
 
-_MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
+#: Space Ranger >= 2, Space Ranger 1, Visium HD. Files of a public archive carry a prefix or are zipped.
+_ENDINGS = (
+    "tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet", "tissue_positions.csv.gz",
+    "tissue_positions_list.csv.gz", "tissue_positions.tsv", "tissue_positions_list.tsv", "tissue_positions.txt",
+    "tissue_positions_list.txt",
+)  # fmt: skip
+_POSITIONS = [re.compile(rf"(?P<prefix>.*?){re.escape(ending)}$") for ending in _ENDINGS]
+_SPATIAL = re.compile(r"(?P<prefix>.*?)spatial$")
+_FACTORS = re.compile(r"(?P<prefix>.*?)scalefactors_json\.json$")
+
+#: Space Ranger's own are of a few million pixels; a picture of more is not decoded.
+_MOST_PIXELS = 50_000_000
 
 
-def read_visium(folder: Path) -> tuple[AnnData, dict[str, int]]:
-    """Spots of a Space Ranger folder that are in tissue, and how many were left out, by reason."""
-    _refuse_parents(folder)
-    spots = _read_matrix(folder)
-    positions = _read_positions(folder)
-    known = spots.obs_names.isin(positions.index)
+def read_visium(matrix: MatrixFile, positions: Path | None = None) -> tuple[AnnData, dict[str, int]]:
+    """Spots of a matrix of Space Ranger that are in tissue, and how many were left out, by reason.
+
+    Parameters
+    ----------
+    matrix
+        Of the run.
+    positions
+        Tissue positions; None: those of the same run in its folder.
+    """
+    spots = matrix.read(SpotsError)
+    path = positions or _require_positions(matrix)
+    table = read_positions(path)
+    known = spots.obs_names.isin(table.index)
     dropped = {"no_position": int((~known).sum())}
     if not known.any():
-        raise SpotsError(f"No barcode of the matrix in {folder} is among its tissue positions; are they of one run?")
-    in_tissue = positions.index[positions["in_tissue"] == 1]
+        raise SpotsError(
+            f"No barcode of the matrix {matrix.path} is among its tissue positions in {path}; are they of one run?"
+        )
+    in_tissue = table.index[table["in_tissue"] == 1]
     dropped["no_counts"] = int((~in_tissue.isin(spots.obs_names)).sum())
     spots = spots[known].copy()
-    found = positions.loc[spots.obs_names]
+    found = table.loc[spots.obs_names]
     for name in ("in_tissue", "array_row", "array_col"):
-        spots.obs[name] = found[name].to_numpy()
+        if name in found:
+            spots.obs[name] = found[name].to_numpy()
     spots.obsm["spatial"] = found[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
     inside = spots.obs["in_tissue"].to_numpy() == 1
     dropped["not_in_tissue"] = int((~inside).sum())
     spots = spots[inside].copy()
-    library = {"images": small_images(folder), "scalefactors": scale_factors(folder)}
-    spots.uns["spatial"] = {folder.resolve().name: library}
+    spots.uns["spatial"] = {library_name(matrix): pictures_and_factors(matrix)}
     return spots, dropped
 
 
-def positions_file(folder: Path) -> Path | None:
-    """The tissue positions in the ``spatial`` folder of a run, by any name that they have had."""
+def visium_matrix(folder: Path) -> MatrixFile:
+    """The filtered matrix of a run folder, else the raw one (whose spots outside the tissue are then dropped)."""
+    _refuse_parents(folder)
+    found = only_matrix(folder, SpotsError)
+    if found is None:
+        raise SpotsError(
+            f"The count matrix is missing: {folder} has neither filtered_feature_bc_matrix.h5 nor a "
+            "filtered_feature_bc_matrix folder with matrix.mtx.gz."
+        )
+    return found
+
+
+def library_name(matrix: MatrixFile) -> str:
+    """The name of the run's folder; what stands before its files where several runs share a folder."""
+    return matrix.name if _others(matrix) else matrix.folder.resolve().name
+
+
+def positions_file(folder: Path, matrix: MatrixFile | None = None) -> Path | None:
+    """The tissue positions of a run, by any name that they have had; None: there are none, or another run's.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    matrix
+        Of the run; None: the first positions of the folder.
+    """
+    files = list(_position_files(folder))
+    if matrix is None:
+        return files[0][1] if files else None
+    return belonging(matrix.prefix, files, _others(matrix))
+
+
+def has_positions(folder: Path) -> bool:
+    """Whether there are tissue positions of any run."""
+    return positions_file(folder) is not None
+
+
+def _position_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Tissue positions with their prefixes, which may also be that of the folder they are in."""
+    places = [("", folder / "spatial")]
+    places += [(prefix_of(_SPATIAL, path.name), path) for path in _listed(folder) if _SPATIAL.match(path.name)]
+    listed = [(prefix, _listed(place)) for prefix, place in (*dict.fromkeys(places), ("", folder))]
     for pattern in _POSITIONS:
-        found = sorted((folder / "spatial").glob(pattern))
-        if found:
-            return found[0]
-    return None
+        for prefix, files in listed:
+            for file in files:
+                if pattern.match(file.name):
+                    yield prefix_of(pattern, file.name) or prefix, file
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _others(matrix: MatrixFile) -> list[str]:
+    """Prefixes of the other runs in the folder of a matrix."""
+    runs = {**runs_in(matrix.folder), **runs_in(matrix.folder, of_cells=True)}
+    return [prefix for prefix in runs if prefix != matrix.prefix]
+
+
+def _require_positions(matrix: MatrixFile) -> Path:
+    found = positions_file(matrix.folder, matrix)
+    if found is not None:
+        return found
+    files = [path for _, path in _position_files(matrix.folder)]
+    if files:
+        names = ", ".join(path.name for path in files[:5])
+        raise SpotsError(
+            f"No tissue positions beside {matrix.path} are plainly those of this matrix (there are: {names}); give "
+            "them as positions."
+        )
+    raise SpotsError(f"{matrix.folder / 'spatial'} has no tissue_positions.csv, tissue_positions_list.csv or .parquet.")
 
 
 def _refuse_parents(folder: Path) -> None:
-    """A folder above the one that is meant is refused with the way to it."""
+    """A folder above or within the one that is meant is refused with the way to it."""
     binned = sorted((folder / "binned_outputs").glob("square_*"))
     if binned:
         raise SpotsError(f"{folder} is a Visium HD run; open one of its bin sizes, for instance {binned[-1]}.")
@@ -70,90 +158,67 @@ def _refuse_parents(folder: Path) -> None:
         raise SpotsError(f"{folder} is a Visium HD run; open its cells, {folder / CELLS}.")
     if (folder / "outs").is_dir() and not (folder / "spatial").is_dir():
         raise SpotsError(f"{folder} is a Space Ranger run; open its folder {folder / 'outs'}.")
+    if folder.name == "spatial" and not runs_in(folder):
+        raise SpotsError(f"{folder} holds the positions of a run and no counts; open its folder {folder.parent}.")
 
 
-def _read_matrix(folder: Path) -> AnnData:
-    """The filtered matrix, else the raw one (whose spots outside the tissue are then dropped); h5 before mtx."""
-    for name in _MATRICES:
-        files = sorted(folder.glob(f"*{name}.h5"))
-        if files:
-            return read_10x_h5(files[0], SpotsError)
-        if mtx_file(folder / name) is not None:
-            return read_10x_mtx(folder / name, SpotsError)
-    raise SpotsError(
-        f"The count matrix is missing: {folder} has neither filtered_feature_bc_matrix.h5 nor a "
-        "filtered_feature_bc_matrix folder with matrix.mtx.gz."
-    )
+def pictures_and_factors(matrix: MatrixFile) -> dict[str, Any]:
+    """The small pictures of the run of a matrix, and its scale factors, as scanpy keeps them."""
+    return {"images": small_images(matrix), "scalefactors": scale_factors(matrix)}
 
 
-def _read_positions(folder: Path) -> pd.DataFrame:
-    path = positions_file(folder)
-    if path is None:
-        raise SpotsError(f"{folder / 'spatial'} has no tissue_positions.csv, tissue_positions_list.csv or .parquet.")
-    return read_positions(path)
+def _beside_positions(matrix: MatrixFile, pattern: re.Pattern[str]) -> Path | None:
+    """A file of the same run where positions are: ``spatial``, one with a prefix, or the folder of the run."""
+    places = [("", matrix.folder / "spatial")]
+    places += [(prefix_of(_SPATIAL, p.name), p) for p in _listed(matrix.folder) if _SPATIAL.match(p.name)]
+    files = [
+        (prefix_of(pattern, file.name) or prefix, file)
+        for prefix, place in (*dict.fromkeys(places), ("", matrix.folder))
+        for file in _listed(place)
+        if pattern.match(file.name)
+    ]
+    return belonging(matrix.prefix, files, _others(matrix))
 
 
-def read_positions(path: Path) -> pd.DataFrame:
-    """Tissue positions by barcode: ``.csv`` with a header since Space Ranger 2, without before, parquet for HD.
-
-    Returns
-    -------
-    DataFrame
-        Index: barcodes; columns ``in_tissue``, ``array_row``, ``array_col`` and the pixel of the full image,
-        ``pxl_row_in_fullres``, ``pxl_col_in_fullres``.
-    """
-    import pandas as pd
-
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            with open_text(path) as file:
-                header = 0 if file.readline().startswith("barcode") else None
-                file.seek(0)
-                table = pd.read_csv(file, header=header)
-    except ImportError as exc:
-        raise SpotsError(f"Reading {path} needs the package pyarrow: run `pip install pyarrow`.") from exc
-    except READ_ERRORS as exc:
-        raise SpotsError(f"{path} cannot be read as tissue positions ({exc}).") from exc
-    if table.shape[1] < len(_COLUMNS):
-        raise SpotsError(f"{path} has {table.shape[1]} columns in place of {', '.join(_COLUMNS)}.")
-    if not set(_COLUMNS) <= set(table.columns):
-        table = table.iloc[:, : len(_COLUMNS)].set_axis(_COLUMNS, axis=1)
-    table = table.astype({"barcode": str}).set_index("barcode")[_COLUMNS[1:]]
-    if table.index.has_duplicates:
-        raise SpotsError(f"{path} names the barcode {table.index[table.index.duplicated()][0]} twice.")
-    try:
-        numbers: pd.DataFrame = table.apply(pd.to_numeric)
-    except (ValueError, TypeError) as exc:
-        raise SpotsError(f"{path} has a value that is not a number ({exc}).") from exc
-    return numbers
-
-
-def scale_factors(folder: Path) -> dict[str, float]:
+def scale_factors(matrix: MatrixFile) -> dict[str, float]:
     """The numbers in ``scalefactors_json.json``; none where there is no such file."""
-    path = folder / "spatial" / "scalefactors_json.json"
-    if not path.is_file():
+    path = _beside_positions(matrix, _FACTORS)
+    if path is None:
         return {}
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
+        data = read_json(path, SpotsError)
         # Newer versions may write more than numbers there.
-        return {name: float(value) for name, value in data.items() if isinstance(value, int | float)}
-    except (OSError, ValueError, TypeError, AttributeError) as exc:
-        raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors ({exc}).") from exc
+        given = {name: float(value) for name, value in data.items() if isinstance(value, int | float)}
+    except (SpotsError, TypeError, AttributeError, OverflowError) as exc:
+        reason = reason_of(exc.__cause__ or exc)
+        raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors ({reason}).") from exc
+    return {name: value for name, value in given.items() if math.isfinite(value) and value > 0}
 
 
-def small_images(folder: Path) -> dict[str, Any]:
-    """The small images that Space Ranger left, uint8 RGB."""
-    from PIL import Image
-
+def small_images(matrix: MatrixFile) -> dict[str, Any]:
+    """The small images that Space Ranger left, uint8 RGB; one that cannot be read is left out with a warning."""
     images = {}
     for name in ("hires", "lowres"):
-        path = folder / "spatial" / f"tissue_{name}_image.png"
-        if path.is_file():
+        path = _beside_positions(matrix, re.compile(rf"(?P<prefix>.*?)tissue_{name}_image\.png$"))
+        if path is not None:
             try:
-                with Image.open(path) as image:
-                    images[name] = np.asarray(image.convert("RGB"))
-            except OSError as exc:
-                raise SpotsError(f"{path} cannot be read as an image ({exc}).") from exc
+                images[name] = _picture(path)
+            except Exception as exc:  # noqa: BLE001 -- whatever Pillow raises; spots are read without it as well
+                warnings.warn(
+                    f"The picture {path} is left out: {reason_of(exc)}; the spots are read without it.",
+                    CpnnWarning,
+                    stacklevel=6,
+                )
     return images
+
+
+def _picture(path: Path) -> np.ndarray[Any, Any]:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            width, height = image.size
+            if width * height > _MOST_PIXELS:
+                raise ValueError(f"it has {width:,} x {height:,} pixels, far more than a small copy of a slide")
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

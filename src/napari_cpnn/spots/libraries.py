@@ -1,0 +1,253 @@
+"""Which library (section) each spot of a table is of: a slide takes the spots of one.
+
+scanpy, squidpy and R packages concatenate sections into one table. Their positions are pixels of different images, so
+all of them on one slide would be wrong, and nothing would tell.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.spots.array import neighbour_distance
+
+if TYPE_CHECKING:
+    import h5py
+    import pandas as pd
+    from anndata import AnnData
+
+    from napari_cpnn.geometry import FloatArray
+    from napari_cpnn.slides import Slide
+
+#: Columns that say of which library a spot is, whatever else the table holds; the likeliest first.
+_LIBRARY = ("libraryid", "library", "librarykey", "libraryname", "spatiallibraryid")
+#: Columns that do so when spots of different values lie among each other; one slide may have several of the others.
+_PERHAPS = (
+    "sampleid", "sample", "samplename", "samples", "sectionid", "section", "sectionname", "slideid", "slide",
+    "slidename", "sliceid", "slice", "slicename", "capturearea", "captureareaid", "imageid", "image", "imagename",
+    "datasetid", "dataset", "origident", "batchid", "batch", "batchkey", "puck", "puckid", "arrayid", "specimenid",
+    "specimen", "replicate", "patient", "patientid", "donor", "donorid",
+)  # fmt: skip
+#: What stands beside the libraries in ``uns["spatial"]``, or in a library whose name was left out.
+_PARTS = {"images", "scalefactors", "metadata"}
+_NONE = {"", "nan", "na", "none", "<na>", "null"}
+#: Spots of one array lie no nearer to each other than about this share of the pitch; of two arrays most do.
+_NEAR, _SHARE = 0.8, 0.05
+#: Share of spots that are at a place in the array that others have as well.
+_TWICE = 0.1
+
+
+def choose(names: Iterable[str], wanted: str | None, slide: Slide | None, what: str) -> str:
+    """The library to read of several: the one that is wanted, else the one that is called as the slide is.
+
+    Raises
+    ------
+    SpotsError
+        None is wanted, or one that is not there; the message names those that are.
+    """
+    there = list(dict.fromkeys(names))
+    listed = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
+    if wanted is not None:
+        found = [name for name in there if name == wanted] or [n for n in there if n.casefold() == wanted.casefold()]
+        if len(found) == 1:
+            return found[0]
+        raise SpotsError(f"{what} has no library {wanted!r}; it has: {listed or 'none that is named'}.")
+    if len(there) == 1:
+        return there[0]
+    called = (
+        {slide.name.casefold(), *([slide.path.stem.casefold()] if slide.path else [])} if slide is not None else set()
+    )
+    found = [name for name in there if name.casefold() in called]
+    if len(found) == 1 and slide is not None:
+        warnings.warn(
+            f"{what} holds the spots of {len(there)} libraries ({listed}); those of {found[0]} are read, since the "
+            "slide is called so.",
+            CpnnWarning,
+            stacklevel=6,
+        )
+        return found[0]
+    raise SpotsError(
+        f"{what} holds the spots of {len(there)} libraries ({listed}), and a slide takes those of one; choose it by "
+        f"library={there[0]!r} in Python, or --library in the terminal."
+    )
+
+
+def libraries_of_uns(spatial: Any) -> dict[str, dict[str, Any]]:
+    """The libraries in ``uns["spatial"]``; one whose name was left out is called ``""``."""
+    if not isinstance(spatial, dict):
+        return {}
+    if any(isinstance(spatial.get(part), dict) for part in ("images", "scalefactors")) and not any(
+        isinstance(content, dict) and _PARTS & set(content) for name, content in spatial.items() if name not in _PARTS
+    ):
+        return {"": spatial}
+    return {str(name): content for name, content in spatial.items() if isinstance(content, dict)}
+
+
+def libraries_in_file(file: h5py.File) -> list[str]:
+    """The libraries in an open ``.h5ad``, when columns or names of spots say them; empty for one alone, in a moment."""
+    import h5py
+
+    described = file.get("uns/spatial")
+    groups = [name for name, part in described.items() if isinstance(part, h5py.Group)] if described is not None else []
+    obs = file.get("obs")
+    columns = list(obs) if isinstance(obs, h5py.Group) else []
+    if len(groups) < 2 and not any(_rank(name) < len(_LIBRARY) for name in columns):
+        return []
+    from anndata import AnnData as Table
+    from anndata.io import read_elem
+
+    table = Table(obs=read_elem(obs), uns={"spatial": {name: {key: {} for key in described[name]} for name in groups}})
+    table.obsm["spatial"] = np.zeros((table.n_obs, 2))
+    described_ones = [name for name in libraries_of_uns(table.uns["spatial"]) if name]
+    labels = _labels(table, described_ones, None)[1]
+    return [] if labels is None else sorted(set(labels) - {""})
+
+
+def spots_of_library(
+    spots: AnnData, wanted: str | None, slide: Slide | None, what: str
+) -> tuple[AnnData, dict[str, int]]:
+    """The spots of one library of a table, and how many are of others.
+
+    Parameters
+    ----------
+    spots
+        With positions ``obsm["spatial"]``.
+    wanted
+        Name of the library; None when there is but one, or the slide is called as one of several.
+    slide
+        That the spots are for.
+    what
+        The table, for messages.
+    """
+    described = libraries_of_uns(spots.uns.get("spatial"))
+    named = [name for name in described if name]
+    column, labels = _labels(spots, named, wanted)
+    if labels is None:
+        if len(named) > 1:
+            raise SpotsError(
+                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), and no column says which spots "
+                'are of which; add one, such as obs["library_id"].'
+            )
+        if wanted is not None:
+            choose(named, wanted, slide, what)
+        _warn_of_several(spots, what)
+        return spots, {}
+    present = sorted(set(labels[labels != ""]))
+    if len(present) < 2 and wanted is None:
+        chosen = present[0] if present else None
+    else:
+        chosen = choose(present, wanted, slide, f"{what} (column {column})" if column else what)
+    if chosen is None:
+        return spots, {}
+    if chosen in described:
+        spots.uns["spatial"] = {chosen: described[chosen]}
+    elif len(present) > 1:
+        # What is described is of another library, or of one that cannot be told.
+        spots.uns["spatial"] = {chosen: {}}
+    mine = labels == chosen if len(present) > 1 else np.ones(spots.n_obs, dtype=bool)
+    if mine.all():
+        return spots, {}
+    return spots[mine].copy(), {"other_library": int((~mine).sum())}
+
+
+def _labels(spots: AnnData, named: Sequence[str], wanted: str | None) -> tuple[str, np.ndarray[Any, Any] | None]:
+    """The column that says of which library each spot is, and what it says; None when there is none.
+
+    Names of spots that begin or end with that of a described library say so as well; the column is then empty.
+    """
+    known = len(_LIBRARY) + len(_PERHAPS)
+    texts = {str(name): _texts(spots.obs[name]) for name in spots.obs.columns if named or _rank(str(name)) < known}
+    values = {name: set(texts[name]) - {""} for name in sorted(texts, key=lambda n: (_rank(n), n))}
+    for name, found in values.items():
+        # Nothing but names of described libraries says it, whatever the column is called.
+        if found and found <= set(named) and (len(named) > 1 or _rank(name) < len(_LIBRARY)):
+            return name, texts[name]
+        if wanted in found and _rank(name) < known:
+            return name, texts[name]
+    if len(named) > 1 and (by_name := _by_names(spots.obs_names, named)) is not None:
+        return "", by_name
+    several = len(named) > 1 or _says_several(spots.uns.get("spatial"))
+    for name, found in values.items():
+        if not 2 <= len(found) <= spots.n_obs // 2 or _rank(name) >= known:
+            continue
+        if _rank(name) < len(_LIBRARY) or several or _are_mixed(spots.obsm["spatial"], texts[name]):
+            return name, texts[name]
+    return "", None
+
+
+def _says_several(spatial: Any) -> bool:
+    """CELLxGENE's mark of a table that is not of one section."""
+    marked = spatial.get("is_single") if isinstance(spatial, dict) else None
+    return marked is not None and np.size(marked) == 1 and not bool(np.asarray(marked).item())
+
+
+def _rank(name: str) -> int:
+    plain = re.sub(r"[^a-z0-9]+", "", name.lower())
+    order = (*_LIBRARY, *_PERHAPS)
+    return order.index(plain) if plain in order else len(order)
+
+
+def _texts(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
+    """A column as texts, empty where it says nothing; a column of very many values names spots and not libraries."""
+    import pandas as pd
+
+    codes, unique = pd.factorize(values, use_na_sentinel=True)
+    if len(unique) > 10_000:
+        return np.full(len(values), "", dtype=object)
+    texts = ["" if str(value).strip().lower() in _NONE else str(value).strip() for value in unique]
+    return np.array([*texts, ""], dtype=object)[codes]
+
+
+def _by_names(names: pd.Index[str], libraries: Sequence[str]) -> np.ndarray[Any, Any] | None:
+    """From names such as ``AAAC-1-A`` and ``A_AAAC-1``, when each has a library and no two fit."""
+    found = np.full(len(names), "", dtype=object)
+    texts = names.astype(str).str
+    for library in sorted(libraries, key=len):
+        pattern = re.escape(library)
+        mine = np.asarray(texts.contains(rf"(?:^{pattern}[-_:. #])|(?:[-_:. #]{pattern}$)", regex=True), dtype=bool)
+        found[mine] = library
+    return None if (found == "").any() else found
+
+
+def _are_mixed(spatial: FloatArray, labels: np.ndarray[Any, Any]) -> bool:
+    """Whether spots of different labels lie so near to each other as those of one array do not."""
+    from scipy.spatial import cKDTree
+
+    placed = np.isfinite(spatial).all(axis=1) & (labels != "")
+    spatial, labels = spatial[placed], labels[placed]
+    groups = [spatial[labels == label] for label in dict.fromkeys(labels)]
+    for i, one in enumerate(groups):
+        others = [other for j, other in enumerate(groups) if j != i]
+        pitch = neighbour_distance(one) if len(one) > 2 else 0.0
+        if not others or not np.isfinite(pitch) or pitch <= 0:
+            continue
+        away, _ = cKDTree(np.concatenate(others)).query(one, distance_upper_bound=_NEAR * pitch)
+        if np.isfinite(away).mean() > _SHARE:
+            return True
+    return False
+
+
+def _warn_of_several(spots: AnnData, what: str) -> None:
+    """Places of the array that several spots have are of several arrays, though nothing says which."""
+    import pandas as pd
+
+    from napari_cpnn.spots.quality import array_coordinates
+
+    array = array_coordinates(spots.obs)
+    at = spots.obsm["spatial"] if array is None else array
+    at = at[np.isfinite(at).all(axis=1)]
+    if len(at) < 10:
+        return
+    twice = float(pd.DataFrame(at).duplicated(keep=False).mean())
+    if twice > _TWICE:
+        warnings.warn(
+            f"{what}: {twice:.0%} of the spots share their place with another; are they of several sections? A column "
+            'such as obs["library_id"] would tell them apart.',
+            CpnnWarning,
+            stacklevel=6,
+        )

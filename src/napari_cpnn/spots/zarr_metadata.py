@@ -1,0 +1,152 @@
+"""What a Zarr folder from elsewhere declares, read as JSON before any codec sees a byte of it.
+
+A SpatialData may come from anybody: a codec may run code (pickle), a small folder declare sizes that fill the memory, a
+link lead out of the folder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.untrusted import read_json, reading, require_memory
+
+_FILES = ("zarr.json", ".zarray", ".zmetadata")
+_CODECS = {
+    "bytes", "transpose", "zstd", "gzip", "zlib", "blosc", "crc32c", "crc32", "vlen-utf8", "vlen-bytes", "lz4", "lzma",
+    "bz2", "delta", "shuffle", "fixedscaleoffset", "sharding_indexed", "imagecodecs_jpeg2k", "imagecodecs_jpegxl",
+}  # fmt: skip
+_MOST_NODES, _MOST_AXES, _MOST_ENTRIES = 20_000, 32, 2_000_000
+#: A chunk is in memory as a whole; a table as a whole.
+_LARGEST_CHUNK = 2**30
+_SMALL, _RATIO = 256 * 2**20, 20_000
+
+
+def check_zarr(path: Path, error: type[CpnnError], in_memory: tuple[str, ...] = ()) -> None:
+    """Refuse a Zarr folder that would run code, read other files, or fill the memory.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    error
+        Class of the error that is raised.
+    in_memory
+        Folders in it whose arrays are read as a whole.
+    """
+    with reading(path, error):
+        n_bytes = 0
+        for folder, file in _metadata_files(path, error):
+            content = read_json(folder / file, error)
+            whole = folder.relative_to(path).parts[:1] in [(name,) for name in in_memory]
+            for array in _arrays(content, file == ".zarray"):
+                declared = _check_array(array, folder, error)
+                if whole and file != ".zmetadata" and "consolidated_metadata" not in content:
+                    _check_stored(declared, folder, error)
+                    n_bytes += declared
+        require_memory(n_bytes, path, error)
+
+
+def _metadata_files(path: Path, error: type[CpnnError]) -> Iterator[tuple[Path, str]]:
+    """Metadata of groups and arrays, without walking through the chunks."""
+    root, seen = path.resolve(), 0
+    for place, folders, files in os.walk(path, followlinks=False):
+        folder = Path(place)
+        seen += len(folders) + len(files)
+        if seen > _MOST_ENTRIES:
+            raise error(f"{path} has more than {_MOST_ENTRIES:,} files; it is no table of spots.")
+        for name in (*folders, *(file for file in files if file in _FILES)):
+            if (folder / name).is_symlink() and not (folder / name).resolve().is_relative_to(root):
+                raise error(f"{folder / name} is a link out of the folder, and other files are never read through it.")
+        metadata = [name for name in _FILES if name in files]
+        yield from ((folder, name) for name in metadata)
+        if ".zarray" in files or ("zarr.json" in files and not _is_group(folder, error)):
+            folders.clear()
+
+
+def _is_group(folder: Path, error: type[CpnnError]) -> bool:
+    content = read_json(folder / "zarr.json", error)
+    return isinstance(content, dict) and content.get("node_type") != "array"
+
+
+def _arrays(content: Any, is_array: bool) -> Iterator[dict[str, Any]]:
+    """What describes arrays in a piece of metadata, those of the whole folder that a group may hold included."""
+    if not isinstance(content, dict):
+        return
+    if is_array or content.get("node_type") == "array" or ("shape" in content and "chunks" in content):
+        yield content
+    held = content.get("metadata", (content.get("consolidated_metadata") or {}).get("metadata"))
+    entries = list(held.values())[:_MOST_NODES] if isinstance(held, dict) else []
+    for entry in entries:
+        if isinstance(entry, dict) and (entry.get("node_type") == "array" or ("shape" in entry and "chunks" in entry)):
+            yield entry
+
+
+def _check_array(array: dict[str, Any], folder: Path, error: type[CpnnError]) -> int:
+    """Bytes that an array says it has."""
+    grid = array.get("chunk_grid")
+    chunks = grid["configuration"]["chunk_shape"] if isinstance(grid, dict) else array.get("chunks", [])
+    shape = array["shape"]
+    if not all(
+        isinstance(sides, list)
+        and len(sides) <= _MOST_AXES
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in sides)
+        for sides in (shape, chunks)
+    ):
+        raise error(f"{folder} has no proper shape; get the folder again.")
+    used = set(_codecs(array))
+    unknown = used - _CODECS
+    if unknown:
+        raise error(f"{folder} is packed with {min(unknown)[:40]!r}, which is not opened, for it may run code.")
+    size = _item_size(array.get("data_type", array.get("dtype")))
+    if size is None and not used & {"vlen-utf8", "vlen-bytes"}:
+        raise error(f"{folder} holds Python objects, which are not opened, for they may run code.")
+    item = size or 8
+    if math.prod(chunks) * item > _LARGEST_CHUNK:
+        raise error(f"{folder} says that each of its chunks holds {math.prod(chunks):,} values; it is damaged.")
+    return int(math.prod(shape)) * item
+
+
+def _codecs(array: dict[str, Any]) -> Iterator[str]:
+    """Names of codecs of both versions of Zarr, those inside of shards included."""
+    pending = [array.get("codecs"), array.get("compressor"), array.get("filters"), array.get("storage_transformers")]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list):
+            pending += part
+        elif isinstance(part, dict):
+            yield str(part.get("name", part.get("id"))).removeprefix("numcodecs.")
+            inside = part.get("configuration")
+            if isinstance(inside, dict):
+                pending += [inside.get("codecs"), inside.get("index_codecs")]
+
+
+def _item_size(kind: Any) -> int | None:
+    """Bytes of a value; None: texts or objects of any length."""
+    if isinstance(kind, dict):
+        length = (kind.get("configuration") or {}).get("length_bytes")
+        return int(length) if isinstance(length, int) else 8
+    if isinstance(kind, list):  # fields of a compound type
+        return sum((_item_size(field[1]) or 8) for field in kind)
+    text = str(kind)
+    if text in ("string", "variable_length_utf8", "bytes", "variable_length_bytes") or text.lstrip("|<>=") == "O":
+        return None
+    old = re.fullmatch(r"[|<>=]?([biufcSUVmM])(\d+)(\[.*\])?", text)
+    if old:
+        return int(old[2]) * (4 if old[1] == "U" else 1)
+    bits = re.fullmatch(r"[a-z]+?(\d+)", text)
+    return int(bits[1]) // 8 if bits else 1
+
+
+def _check_stored(declared: int, folder: Path, error: type[CpnnError]) -> None:
+    """What is declared far beyond what the files of the array can hold."""
+    if declared <= _SMALL:
+        return
+    stored = sum((Path(place) / name).stat().st_size for place, _, files in os.walk(folder) for name in files)
+    if declared > _RATIO * stored:
+        raise error(f"{folder} says that it holds {declared / 2**30:,.1f} GB, far more than its {stored:,} bytes can.")
