@@ -28,3 +28,16 @@ def parse_decimal(text: str) -> float:
         message = f"{text!r} is not a decimal number"
         raise ValueError(message)
     return float(stripped.replace(",", "."))
+
+
+def parse_whole(text: str) -> int:
+    """The whole number that ``text`` is; a :class:`ValueError` for ``1_000``, ``1.5`` and what else is none.
+
+    >>> parse_whole(" 224 "), parse_whole("1e3")
+    (224, 1000)
+    """
+    value = parse_decimal(text)
+    if not value.is_integer():
+        message = f"{text!r} is not a whole number"
+        raise ValueError(message)
+    return int(value)

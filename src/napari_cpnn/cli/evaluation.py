@@ -18,6 +18,7 @@ from napari_cpnn.cli.options import (
     given_settings,
     open_samples,
 )
+from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import TRAINING_PRESETS, EvaluationSettings, TrainingSettings
 
@@ -74,7 +75,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
     sub.add_argument("--table", type=Path, help="also write all scores here (.csv or .parquet)")
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_settings(sub, EvaluationSettings, shared=("precision",))
+    add_settings(sub, EvaluationSettings, shared=("precision", "ignore_gene_case"))
     add_settings(sub, TrainingSettings)
 
 
@@ -113,14 +114,17 @@ def _evaluate_parts(
     from napari_cpnn.regions import read_regions
     from napari_cpnn.training import predict_expression, save_comparison, score_regions, score_summary
     from napari_cpnn.training.evaluation import score
+    from napari_cpnn.training.folds import folder_names
     from napari_cpnn.training.tables import write_table
 
     model, slide, spots = sample
-    compared = predict_expression(model, slide, spots, "auto", None, settings.precision)
+    compared = predict_expression(
+        model, slide, spots, "auto", None, settings.precision, ignore_gene_case=settings.ignore_gene_case
+    )
     scores = score(compared, spots, settings)
-    for gene in genes:
+    for gene, name in zip(genes, folder_names(genes), strict=True):  # a gene may have a slash in its name
         note = f"{slide.name} · model {model.fingerprint[:8]}"
-        print(f"wrote {save_comparison(out.with_name(f'{out.stem}_{gene}.png'), slide, compared, gene, note=note)}")
+        print(f"wrote {save_comparison(out.with_name(f'{out.stem}_{name}.png'), slide, compared, gene, note=note)}")
     if regions is not None:
         tables = score_regions(compared, spots, read_regions(regions, slide.require_mappable()), settings)
         table = score_summary({"all spots": scores, **tables})
@@ -207,6 +211,6 @@ def _converted(value: str, kind: Any, text: str) -> Any:
             raise CpnnError(f"{value!r} is neither true nor false, in --compare {text!r}.")
         return value.lower() == "true"
     try:
-        return kind(value) if kind in (int, float) else value
+        return {int: parse_whole, float: parse_decimal}.get(kind, str)(value)
     except ValueError:
         raise CpnnError(f"{value!r} is not a number, in --compare {text!r}.") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from napari_cpnn.cli.options import AddCommand, add_settings, chosen_settings, pixel_size
+from napari_cpnn.cli.options import AddCommand, add_settings, chosen_settings, decimal, pixel_size
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.palette import choose_colors, read_colors
@@ -40,7 +40,7 @@ def add_export_command(command: AddCommand) -> None:
         "share (default: dominant, where no genes are given)",
     )
     sub.add_argument(
-        "--region", nargs=4, type=float, metavar=("Y0", "X0", "Y1", "X1"), help="only this part of the map, in um"
+        "--region", nargs=4, type=decimal, metavar=("Y0", "X0", "Y1", "X1"), help="only this part of the map, in um"
     )
     sub.add_argument(
         "--colors",

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.geometry import PatchSpec, is_plausible_mpp
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,8 +44,9 @@ def add_settings(
         elif typing.get_origin(kind) is Literal:
             group.add_argument(flag, choices=typing.get_args(kind), help=text, **options)
         else:
-            convert = next((t for t in (int, float) if t is kind or t in typing.get_args(kind)), str)
-            group.add_argument(flag, type=convert, metavar=convert.__name__.upper(), help=text, **options)
+            number = next((t for t in (int, float) if t is kind or t in typing.get_args(kind)), str)
+            convert: Callable[[str], Any] = {int: whole, float: decimal}.get(number, str)
+            group.add_argument(flag, type=convert, metavar=number.__name__.upper(), help=text, **options)
 
 
 def given_settings(args: argparse.Namespace, settings: type[Any]) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def given_settings(args: argparse.Namespace, settings: type[Any]) -> dict[str, A
     given = {n: getattr(args, f"settings_{n}") for n in names if getattr(args, f"settings_{n}", None) is not None}
     if "patch" in names and getattr(args, "patch", None):
         try:
-            given["patch"] = PatchSpec(int(args.patch[0]), float(args.patch[1]))
+            given["patch"] = PatchSpec(parse_whole(args.patch[0]), parse_decimal(args.patch[1]))
         except ValueError:
             raise CpnnError(f"--patch takes px and um per px, such as 224 0.5, not {' '.join(args.patch)}.") from None
     return given
@@ -105,16 +107,47 @@ def sample_files(args: argparse.Namespace) -> list[tuple[Path, Path, Path | None
     return list(zip(args.slide, args.spots, positions, [pixel_size(mpp) for mpp in mpps], strict=True))
 
 
+def decimal(text: str) -> float:
+    """A number of the command line, with a point or a comma before the decimals; never ``nan`` or ``inf``."""
+    try:
+        return parse_decimal(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def whole(text: str) -> int:
+    """A whole number of the command line."""
+    try:
+        return parse_whole(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def pixel_size(text: str | None) -> float | tuple[float, float] | None:
-    """``0.5``, or ``0.690,0.686`` as y,x."""
+    """``0.5`` or ``0,5``; or ``0.690,0.686`` as y,x.
+
+    ``1,2`` could be both, and is refused; ``0,5`` is one number, since no pixel is 0 um high.
+    """
     if text is None:
         return None
+    number, pair = _number(text), _pair(text)
+    if number is not None and pair is not None and is_plausible_mpp(pair):
+        y, x = pair
+        raise CpnnError(f"--mpp {text} is either {number:g} or {y:g} by {x:g}: write {number:g}, or {y:.1f},{x:.1f}.")
+    found = pair if number is None else number
+    if found is None:
+        raise CpnnError(f"--mpp takes one number or two as y,x (um per pixel), not {text!r}.")
+    return found
+
+
+def _pair(text: str) -> tuple[float, float] | None:
+    parts = text.split(";" if ";" in text else ",")
+    numbers = [number for number in map(_number, parts) if number is not None]
+    return (numbers[0], numbers[1]) if len(numbers) == len(parts) == 2 else None
+
+
+def _number(text: str) -> float | None:
     try:
-        values = [float(v) for v in text.split(",")]
+        return parse_decimal(text)
     except ValueError:
-        values = []
-    if len(values) == 1:
-        return values[0]
-    if len(values) == 2:
-        return values[0], values[1]
-    raise CpnnError(f"--mpp takes one number or two as y,x (um per pixel), not {text!r}.")
+        return None

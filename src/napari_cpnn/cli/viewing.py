@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.files import refuse_existing, require_writable
-from napari_cpnn.cli.options import AddCommand, add_model, add_settings, chosen_settings, given_settings, pixel_size
+from napari_cpnn.cli.options import (
+    AddCommand,
+    add_model,
+    add_settings,
+    chosen_settings,
+    decimal,
+    given_settings,
+    pixel_size,
+)
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import MappingSettings
 
@@ -41,7 +49,7 @@ def add_viewing_commands(command: AddCommand) -> None:
     sub.add_argument("slide", type=Path)
     add_model(sub)
     sub.add_argument("--mpp", help="um per pixel, or y,x (default: from the file)")
-    sub.add_argument("--region", nargs=4, type=float, metavar=("Y0", "X0", "Y1", "X1"), help="part of it, in um")
+    sub.add_argument("--region", nargs=4, type=decimal, metavar=("Y0", "X0", "Y1", "X1"), help="part of it, in um")
     sub.add_argument("--out", type=Path, required=True, help="map (.zarr)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     add_settings(sub, MappingSettings)
@@ -75,7 +83,7 @@ def _note_encoder(model: Path, weights: str) -> None:
 
     encoder = read_card(model).get("encoder")
     if encoder is not None:
-        remember_place(str(encoder["fingerprint"]), weights)
+        remember_place(str(encoder["fingerprint"]), weights, str(encoder["name"]))
 
 
 def _demo(args: argparse.Namespace) -> None:

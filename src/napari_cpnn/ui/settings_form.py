@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLineEdit, QWidget
 
+from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
 
@@ -113,12 +114,12 @@ def _value(text: str, kind: Any) -> Any:
     """A text as a value of a field's type; a :class:`ValueError` when it is none."""
     if kind is PatchSpec:
         size, mpp = (part for part in text.replace("µm/px", "").replace("px", "").replace("at", " ").split())
-        return PatchSpec(int(size), float(mpp))
+        return PatchSpec(parse_whole(size), parse_decimal(mpp))
     if type(None) in typing.get_args(kind) and text.lower() in ("none", ""):
         return None
-    for number in (int, float):
+    for number, parse in ((int, parse_whole), (float, parse_decimal)):
         if number is kind or number in typing.get_args(kind):
-            return number(text)
+            return parse(text)
     if not text:
         raise ValueError("empty")
     return text

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QDoubleSpinBox,
     QFileDialog,
     QLabel,
     QMessageBox,
@@ -28,6 +27,7 @@ from napari_cpnn.ui.explore.look_box import LookBox
 from napari_cpnn.ui.explore.session import ExploreSession
 from napari_cpnn.ui.export.button import ExportButton
 from napari_cpnn.ui.gene_box import GeneBox
+from napari_cpnn.ui.numbers import DecimalBox
 from napari_cpnn.ui.parts import bold_label, line, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.preferences import preferences
 from napari_cpnn.ui.slide_layers import path_of
@@ -96,9 +96,10 @@ class Explore(Dock):
 
     def _build_top(self, column: QVBoxLayout) -> None:
         self.slide = slim_combo("the slide to explore")
-        self.mpp = QDoubleSpinBox()
-        self.mpp.setRange(0.05, 10.0)
-        self.mpp.setDecimals(4)
+        self.mpp = DecimalBox()
+        self.mpp.setRange(0.0, 1000.0)  # what is typed is what is used, or is refused with a sentence
+        self.mpp.setDecimals(6)
+        self.mpp.setSingleStep(0.01)
         self.mpp.setValue(0.5)
         self.mpp.setSuffix(" µm/px")
         self.mpp.setToolTip("width of a pixel in µm at full resolution: about 0.25 for a 40x scan, 0.5 for 20x")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QWidget
 
 from napari_cpnn.painting import COLORMAPS
 from napari_cpnn.ui.explore.color_bar import ColorBar
+from napari_cpnn.ui.numbers import DecimalBox
 from napari_cpnn.ui.state import ExploreState
 
 _RANGES = {"auto": "auto", "full": "0 to maximum", "manual": "fixed"}
@@ -112,8 +113,8 @@ class LookBox(QWidget):
             self._state.choose_look(manual=(low, high))
 
 
-def _spin(end: str) -> QDoubleSpinBox:
-    spin = QDoubleSpinBox()
+def _spin(end: str) -> DecimalBox:
+    spin = DecimalBox()
     spin.setToolTip(f"value of the {end} colour: a share from 0 to 1, or log1p CP10k")
     spin.setRange(-100.0, 100.0)
     spin.setDecimals(3)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QFileDialog, QLabel, QProgressBar, QSpinBox, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QLabel, QProgressBar, QTabWidget, QVBoxLayout, QWidget
 
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.gene_box import GeneBox
+from napari_cpnn.ui.numbers import WholeNumberBox
 from napari_cpnn.ui.parts import (
     Column,
     bold_label,
@@ -137,7 +138,7 @@ class PrototypesDock(Dock):
         self.markers = MarkerTable()
         self.save_markers = button("Save table ...", "marker genes of all types as CSV")
         self.heat_map = HeatMapView()
-        self.n_shown = QSpinBox()
+        self.n_shown = WholeNumberBox()
         self.n_shown.setRange(1, 10)
         self.n_shown.setToolTip("so many markers of each cell type")
         self.save_figure = button("Save figure ...", "the heat map as PNG or SVG, on white, with every name in full")
