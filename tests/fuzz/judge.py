@@ -24,7 +24,12 @@ import psutil
 TESTS = Path(__file__).resolve().parents[1]
 
 SECONDS = 10.0
+"""Of a processor, for each step of a door."""
+
 MB = 1024.0
+_CLOCK_FACTOR = 6
+"""How much longer that may take by the clock, since other programs run beside it."""
+
 _START_SECONDS = 120.0
 _TOO_MUCH_MB = 3 * MB
 """A child that takes so much is ended at once."""
@@ -61,7 +66,7 @@ class Judge:
     Parameters
     ----------
     seconds
-        What a file may take.
+        Processor time that each step of a door may take, its children's included; several times as much by the clock.
     warm
         Whether the child begins with importing all that the doors need.
     """
@@ -91,15 +96,17 @@ class Judge:
             self._start()
         assert self._child is not None
         assert self._child.stdin is not None
+        outcomes: list[dict[str, str]] = []
         start = time.monotonic()
         self._child.stdin.write(json.dumps({"door": door, "path": str(path)}).encode() + b"\n")
         self._child.stdin.flush()
         try:
-            answer = self._answer(self.seconds)
+            while "mb" not in (answer := self._answer(self.seconds)):
+                outcomes.append(answer)
         except _EndedError as ended:
             self._end()
             return Verdict(ended.fault, ended.text, seconds=time.monotonic() - start)
-        return _verdict(answer)
+        return _verdict(outcomes, answer["seconds"], answer["mb"])
 
     def _start(self) -> None:
         environment = {
@@ -130,7 +137,7 @@ class Judge:
         assert child is not None
         assert child.stdout is not None
         watched = psutil.Process(child.pid)
-        deadline = time.monotonic() + seconds
+        begun, clock = _processor_seconds(watched), time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
             while b"\n" not in self._unread:
@@ -139,12 +146,14 @@ class Judge:
                     if not piece:
                         raise _EndedError("crash", f"exit {child.wait()}: {self._last_words()}")
                     self._unread += piece
-                elif time.monotonic() > deadline:
+                    continue
+                took = max(_processor_seconds(watched) - begun, (time.monotonic() - clock) / _CLOCK_FACTOR)
+                if took > seconds:
                     child.send_signal(signal.SIGABRT)  # the fault handler says where it is
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         child.wait(1)
                     raise _EndedError("hang", f"no answer after {seconds:g} s: {self._last_words()}")
-                elif watched.memory_info().rss > _TOO_MUCH_MB * 2**20:
+                if watched.memory_info().rss > _TOO_MUCH_MB * 2**20:
                     raise _EndedError("memory", f"more than {_TOO_MUCH_MB:.0f} MB")
         line, self._unread = self._unread.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
@@ -177,8 +186,19 @@ class _EndedError(Exception):
         self.fault, self.text = fault, text
 
 
-def _verdict(answer: dict[str, Any]) -> Verdict:
-    outcomes, seconds, mb = answer["outcomes"], answer["seconds"], answer["mb"]
+def _processor_seconds(process: psutil.Process) -> float:
+    """Of a process and all that it has started."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        times = process.cpu_times()
+        total = times.user + times.system + times.children_user + times.children_system
+        for child in process.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                total += sum(child.cpu_times()[:2])
+    return total
+
+
+def _verdict(outcomes: list[dict[str, str]], seconds: float, mb: float) -> Verdict:
     for outcome in outcomes:
         if outcome["kind"] in ("traceback", "no sentence"):
             return Verdict(outcome["kind"], outcome["text"], outcome["where"], seconds, mb)

@@ -11,7 +11,7 @@ import pytest
 
 from cases import CASES
 from fuzz import seeds
-from fuzz.judge import MB, SECONDS, Judge
+from fuzz.judge import Judge
 
 CORPUS = CASES / "fuzz"
 
@@ -114,5 +114,3 @@ def test_a_file_of_the_corpus_gives_a_sentence_or_a_result(path: Path, judge: Ju
     for door in doors:
         verdict = judge.judge(door, opened)
         assert not verdict.fault, f"{door}: {verdict}"
-        assert verdict.seconds < SECONDS
-        assert verdict.mb < MB

@@ -1,6 +1,7 @@
 """The child that opens one hostile file after another: ``python -m fuzz.worker``.
 
-Reads a line of JSON per file from stdin, ``{"door": ..., "path": ...}``, and answers with one on stdout.
+Reads a line of JSON per file from stdin, ``{"door": ..., "path": ...}``, and answers on stdout with a line for each
+step of the door, then one with the time and the memory that they took.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +34,20 @@ def main() -> None:
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        print(json.dumps(open_and_tell(asked["door"], Path(asked["path"]))), file=answers, flush=True)
+        for answer in open_and_tell(asked["door"], Path(asked["path"])):
+            print(json.dumps(answer), file=answers, flush=True)
 
 
-def open_and_tell(door: str, path: Path) -> dict[str, Any]:
-    """What came of it: an outcome per step, the time, and the memory beyond what was in use before."""
+def open_and_tell(door: str, path: Path) -> Iterator[dict[str, Any]]:
+    """What came of each step; then the time, and the memory beyond what was in use before."""
     before = _memory_mb("VmRSS")
     _forget_peak()
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     start = time.perf_counter()
-    outcomes = [_outcome(step) for step in DOORS[door](path)]
+    for step in DOORS[door](path):
+        yield _outcome(step)
     children_now = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {
-        "outcomes": outcomes,
+    yield {
         "seconds": time.perf_counter() - start,
         # A child begins with our size until it runs a program of its own; only one that grew beyond that says anything.
         "mb": max(_memory_mb("VmHWM"), children_now / 1024 if children_now > children else 0.0) - before,
