@@ -75,7 +75,7 @@ def test_imagej_unit(tmp_path: Path):
 
 def test_aperio_description(tmp_path: Path):
     text = "Aperio Image Library v12\n100x100 [0,0 64x64]|AppMag = 40|User = Jane Doe|MPP = 0.2520|Patient = X"
-    assert aperio_facts(text) == {"AppMag": "40", "MPP": "0.2520"}
+    assert aperio_facts(text) == {"AppMag": 40.0, "MPP": 0.252}
     assert aperio_facts("Aperio|MPP = 0.2.5|AppMag = ") == {}
     path = write_tiff(tmp_path / "a.svs", picture(64, 64), tile=(64, 64), description=text)
     slide = open_slide(path)

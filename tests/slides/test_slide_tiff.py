@@ -136,31 +136,25 @@ def test_jpeg_colours_are_those_of_openslide(tmp_path: Path, options: dict[str, 
 
 
 @pytest.mark.parametrize("orientation", range(9))
-def test_orientation(tmp_path: Path, orientation: int):
-    """Against numpy's own turns and mirrors; 0 is not a valid value and counts as upright."""
-    upright = picture(150, 100)
-    undo = {  # from the picture as seen to the picture as stored
-        0: lambda a: a,
-        1: lambda a: a,
-        2: np.fliplr,
-        3: lambda a: np.rot90(a, 2),
-        4: np.flipud,
-        5: lambda a: a.swapaxes(0, 1),
-        6: lambda a: np.rot90(a, 1),
-        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
-        8: lambda a: np.rot90(a, -1),
-    }
-    path = tmp_path / "a.tif"
-    stored = np.ascontiguousarray(undo[orientation](upright))
-    # x and y resolution differ, to see that they turn along
+def test_pixels_count_as_they_are_stored(tmp_path: Path, orientation: int):
+    """As OpenSlide shows JPEG tiles, whatever the tag says; 0 is no valid value and counts as upright."""
+    from openslide import OpenSlide
+
+    path, stored = tmp_path / "a.tif", picture(150, 100)
+    write_tiff(path, stored, tile=(64, 64), extratags=[(274, "H", 1, orientation, True)], compression="jpeg")
+    theirs = np.asarray(OpenSlide(path).read_region((0, 0), 0, (100, 150)))[..., :3]
+    assert np.abs(theirs.astype(int) - stored).mean() < 6
     resolution = {"resolution": (20_000, 40_000), "resolutionunit": "CENTIMETER"}
     write_tiff(path, stored, tile=(64, 64), extratags=[(274, "H", 1, orientation, True)], **resolution)
-    slide = open_slide(path)
-    assert slide.shape == (150, 100, 3)
-    assert slide.mpp == pytest.approx((0.25, 0.5) if orientation < 5 else (0.5, 0.25))
-    np.testing.assert_array_equal(whole(slide), upright)
-    np.testing.assert_array_equal(slide.read_region(31, 17, 80, 70), upright[31:111, 17:87])
-    np.testing.assert_array_equal(np.asarray(slide.levels[0]), upright)
+    if orientation > 1:
+        with pytest.warns(
+            CpnnWarning, match=rf"\(orientation {orientation}\); it is shown as it is stored, as OpenSlide"
+        ):
+            slide = open_slide(path)
+    else:
+        slide = open_slide(path)
+    assert slide.mpp == pytest.approx((0.25, 0.5))
+    np.testing.assert_array_equal(whole(slide), stored)
 
 
 def pyramid_pages(pixels: np.ndarray, n: int) -> list[np.ndarray]:

@@ -9,10 +9,18 @@ from typing import Any
 _ENDS_BYTES = 64 * 1024
 
 
-def file_identity(path: Path, shape: tuple[int, ...]) -> str:
-    """Hash of a file's size, time, first and last bytes and shape: cheap, and different after any rewrite."""
+def file_identity(path: Path, shape: tuple[int, ...], view: str = "") -> str:
+    """Hash of a file's size, time, first and last bytes and shape: cheap, and different after any rewrite.
+
+    Parameters
+    ----------
+    path, shape
+        The file, and the shape of its slide.
+    view
+        What is shown of the file, where that is not all of it as it is stored.
+    """
     stat = path.stat()
-    key = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns} {shape}".encode())
+    key = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns} {shape}{view and f' {view}'}".encode())
     with path.open("rb") as file:
         key.update(file.read(_ENDS_BYTES))
         file.seek(max(0, stat.st_size - _ENDS_BYTES))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+from napari_cpnn.decimals import parse_decimal
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.geometry import Mpp, is_plausible_mpp
 
@@ -41,7 +43,14 @@ def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: Path | None) -> tuple[st
     return None
 
 
-def aperio_facts(description: str) -> dict[str, str]:
-    """``MPP`` and ``AppMag`` of an Aperio description; everything else in it stays unread, names may be there."""
-    pairs = re.findall(r"\|\s*(MPP|AppMag)\s*=\s*([0-9.]+)", description)
-    return {key: value for key, value in pairs if re.fullmatch(r"\d+(\.\d*)?|\.\d+", value)}
+def aperio_facts(description: str) -> dict[str, float]:
+    """``MPP`` and ``AppMag`` of an Aperio description; everything else in it stays unread, names may be there.
+
+    >>> aperio_facts("Aperio Image Library|AppMag = 20|MPP = 0,4990|User = x")
+    {'AppMag': 20.0, 'MPP': 0.499}
+    """
+    facts = {}
+    for key, text in re.findall(r"\|\s*(MPP|AppMag)\s*=([^|]*)", description):
+        with contextlib.suppress(ValueError):
+            facts[key] = parse_decimal(text)
+    return facts

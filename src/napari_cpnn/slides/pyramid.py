@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_cpnn.errors import SlideError
 from napari_cpnn.slides.backends.base import ByteLRU, Pixels, Source, background_value
+from napari_cpnn.untrusted import reading
 
 #: Overviews are added until the longer side of the coarsest level is at most this.
 COARSEST_SIDE_PX = 2048
@@ -19,6 +20,9 @@ _OVERVIEW_CACHE_BYTES = 32 * 2**20
 # Around a place that cannot be read, everything is read that lies in readable boxes of this side.
 _DAMAGE_PX = 128
 _DAMAGE_GREY = 128
+# Each place that cannot be read costs time. After so many, boxes are not searched for readable parts any more; and when
+# nothing could be read until then, nothing will.
+_MOST_FAILURES = 64
 
 
 def true_levels(shapes: Sequence[tuple[int, int]]) -> list[int]:
@@ -55,22 +59,31 @@ class Pyramid:
     keeps its latest chunks. What the file cannot give is grey in them: one bad tile must not cost the overview.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, label: object = "the slide") -> None:
         self.source = source
+        self._label = label
         self.n_file_levels = len(source.info.level_shapes)
         self.shapes = overview_shapes(source.info.level_shapes)
         base = self.shapes[0]
+        known = source.info.downsamples
         self.downsamples = [downsample_of(base, shape) for shape in self.shapes]
+        if known:
+            steps = (2.0**n for n in range(1, 1 + len(self.shapes) - len(known)))
+            self.downsamples = [*known, *((known[-1][0] * step, known[-1][1] * step) for step in steps)]
         n_overviews = len(self.shapes) - self.n_file_levels
         self._caches = [ByteLRU(_OVERVIEW_CACHE_BYTES) for _ in range(n_overviews)]
         # A chunk is computed by one thread only. Locks are taken from coarse to fine, so they cannot block each other.
         self._locks = [[threading.Lock() for _ in range(16)] for _ in range(n_overviews)]
         self.is_damaged = False
+        self._n_read = self._n_failed = 0
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """Pixels of a box inside the level; :class:`SlideError` when the file cannot give them."""
         if level < self.n_file_levels:
-            return self.source.read(level, y, x, height, width)
+            with reading(self._label, SlideError, "the file may be damaged."):
+                pixels = self.source.read(level, y, x, height, width)
+            self._n_read += 1
+            return pixels
         info = self.source.info
         tail = () if info.channels == 1 else (info.channels,)
         out = np.empty((height, width, *tail), info.dtype)
@@ -88,7 +101,10 @@ class Pyramid:
         try:
             return self.read(level, y, x, height, width)
         except SlideError:
-            if max(height, width) <= _DAMAGE_PX:
+            self._n_failed += 1
+            if self._n_failed > _MOST_FAILURES and not self._n_read:
+                raise
+            if max(height, width) <= _DAMAGE_PX or self._n_failed > _MOST_FAILURES:
                 self.is_damaged = True
                 return self._filled(_DAMAGE_GREY, height, width)
         if height >= width:
@@ -128,6 +144,8 @@ class Pyramid:
     def _filled(self, value: int, height: int, width: int) -> Pixels:
         info = self.source.info
         tail = () if info.channels == 1 else (info.channels,)
+        if np.issubdtype(info.dtype, np.integer):
+            value = min(value, int(np.iinfo(info.dtype).max))
         return np.broadcast_to(np.asarray(value, info.dtype), (height, width, *tail))
 
     def close(self) -> None:

@@ -15,13 +15,15 @@ import numpy.typing as npt
 
 from napari_cpnn.errors import CpnnWarning, PixelSizeError, SlideError
 from napari_cpnn.geometry import Mpp, as_mpp
-from napari_cpnn.slides.backends import open_source, resolve_path
+from napari_cpnn.slides.backends import open_source
 from napari_cpnn.slides.backends.arrays import ArraySource
 from napari_cpnn.slides.backends.base import Pixels, SourceInfo, background_value
+from napari_cpnn.slides.backends.folders import resolve_path
 from napari_cpnn.slides.identity import content_identity, file_identity
-from napari_cpnn.slides.orientation import upright
+from napari_cpnn.slides.orientation import orientation_notice
 from napari_cpnn.slides.pixel_size import choose_mpp
 from napari_cpnn.slides.pyramid import CHUNK_PX, Pyramid
+from napari_cpnn.untrusted import reading
 
 
 class _Handles:
@@ -44,7 +46,7 @@ class _Handles:
             if self._pyramid is None:
                 if self.path is None:
                     raise SlideError("A slide made from arrays has lost them; make it again.")
-                self._pyramid = Pyramid(upright(open_source(self.path, self.backend)[1]))
+                self._pyramid = Pyramid(open_source(self.path, self.backend)[1], self.path)
             return self._pyramid
 
     def first_damage(self) -> bool:
@@ -286,12 +288,12 @@ class Slide:
         PixelSizeError
             When its pixel size is not known.
         """
-        if self.dtype != np.uint8:
-            bits = self.dtype.itemsize * 8
-            raise SlideError(f"{self.label} has {bits} bits per sample; only 8-bit RGB slides can be mapped.")
         if not self.is_rgb:
             kind = "grey" if self.shape[2] == 1 else f"an image of {self.shape[2]} channels"
             raise SlideError(f"{self.label} is {kind}; only RGB slides (brightfield) can be mapped.")
+        if self.dtype != np.uint8:
+            bits = self.dtype.itemsize * 8
+            raise SlideError(f"{self.label} has {bits} bits per sample; only 8-bit RGB slides can be mapped.")
         if self.mpp is None:
             power = self.properties.get("objective power")
             hint = "0.5 for a 20x objective, 0.25 for 40x" if power is None else f"it was scanned at {power}x"
@@ -350,22 +352,29 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
     Warns
     -----
     CpnnWarning
-        When the file states a pixel size that no microscope has; it then counts as unknown.
+        When the file states a pixel size that no microscope has, which then counts as unknown; when it is not stored
+        upright; when it is a folder of several DICOM series.
     """
     given = None if mpp is None else as_mpp(mpp)
-    file = resolve_path(Path(path).expanduser().absolute())
-    backend, source = open_source(file)
-    source = upright(source)
-    handles = _Handles(file, backend, Pyramid(source))
-    info = source.info
+    with reading(path, SlideError, "the file may be damaged."):
+        asked = Path(path)
+        file = resolve_path((asked.expanduser() if str(asked).startswith("~") else asked).absolute())
+        backend, source = open_source(file)
+        handles = _Handles(file, backend, Pyramid(source, file))
+        info = source.info
+        shape = (*info.level_shapes[0], info.channels)
+        turned = f" orientation {info.orientation}" if info.orientation != 1 else ""
+        identity = file_identity(file, shape, info.view + turned)
+    notice = orientation_notice(info.orientation, file)
+    if notice is not None:
+        warnings.warn(notice, CpnnWarning, stacklevel=2)
     if given is None:
         found = choose_mpp(info.pixel_sizes, file)
         if found is not None:
             info.properties["pixel size from"], given = found
     else:
         info.properties["pixel size from"] = "given"
-    shape = (*info.level_shapes[0], info.channels)
-    return Slide(handles, info, name=_display_name(Path(path), file), mpp=given, identity=file_identity(file, shape))
+    return Slide(handles, info, name=_display_name(asked, file), mpp=given, identity=identity)
 
 
 def _display_name(asked: Path, file: Path) -> str:

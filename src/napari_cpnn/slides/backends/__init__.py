@@ -6,6 +6,7 @@ from pathlib import Path
 
 from napari_cpnn.errors import SlideError
 from napari_cpnn.slides.backends.base import Backend, Refused, Source
+from napari_cpnn.untrusted import reading
 
 #: File name endings that :func:`napari_cpnn.open_slide` is asked for (a reader plugin may list them).
 SLIDE_SUFFIXES = (
@@ -23,21 +24,6 @@ def backends() -> tuple[Backend, ...]:
     from napari_cpnn.slides.backends.tiff import TiffBackend
 
     return TiffBackend(), OpenSlideBackend(), PlainBackend()
-
-
-def resolve_path(path: Path) -> Path:
-    """The file to open for ``path``: itself, or the file that stands for a folder (DICOM series, MRXS data)."""
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise SlideError(f"There is no file {path}.")
-    if (path / "Slidedat.ini").is_file() and path.with_name(path.name + ".mrxs").is_file():
-        return path.with_name(path.name + ".mrxs")
-    # The largest file of a DICOM slide holds the finest level, so its series is the one to show.
-    dicom = sorted(path.glob("*.dcm"), key=lambda p: (-p.stat().st_size, p.name))
-    if dicom:
-        return dicom[0]
-    raise SlideError(f"{path} is a folder without DICOM files; choose the slide's file itself.")
 
 
 def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
@@ -63,14 +49,25 @@ def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
     if not head:
         raise SlideError(f"{path} is empty.")
     ranked = sorted(((b.rank(path, head), b) for b in backends()), key=lambda item: -item[0])
-    said = []
+    said: list[str] = []
+    may_try: tuple[str, ...] | None = None
     for rank, backend in ranked:
-        if rank == 0 or (name is not None and backend.name != name):
+        if rank == 0 or (name is not None and backend.name != name) or (may_try and backend.name not in may_try):
             continue
-        try:
-            return backend.name, backend.open(path)
-        except Refused as reason:
-            said.append(f"{backend.name}: {reason}")
+        answer = _ask(backend, path)
+        if not isinstance(answer, Refused):
+            return backend.name, answer
+        said.append(f"{backend.name}: {answer}")
+        may_try = answer.then or may_try
     if not said:
         raise SlideError(f"{path} is not a slide or image of a known kind.")
     raise SlideError(f"{path} cannot be opened as a slide ({'; '.join(said)}).")
+
+
+def _ask(backend: Backend, path: Path) -> Source | Refused:
+    """The open file, or why the backend does not open it; whatever else a library raises is a :class:`SlideError`."""
+    with reading(path, SlideError, "the file may be damaged."):
+        try:
+            return backend.open(path)
+        except Refused as reason:
+            return reason

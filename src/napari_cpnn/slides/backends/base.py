@@ -17,8 +17,29 @@ from napari_cpnn.geometry import Mpp
 Pixels = npt.NDArray[Any]
 
 
+#: Longer sides than this are declared by damaged files only: 75 mm of glass have 750,000 px of 0.1 um.
+MAX_SIDE_PX = 2**21
+
+#: Times that compressed data may grow. Deflate reaches 1,032, JPEG about 500.
+MAX_GROWTH = 2000
+#: Smaller pictures and tiles may declare what they like: decoding them costs little.
+SMALL_BYTES = 2**26
+
+
 class Refused(Exception):  # noqa: N818  (not an error: the next backend is asked)
-    """A backend does not open this file; the message is a short clause that says why."""
+    """A backend does not open this file.
+
+    Parameters
+    ----------
+    reason
+        A short clause.
+    then
+        Names of the backends that may still try; all when ``None``.
+    """
+
+    def __init__(self, reason: str, then: tuple[str, ...] | None = None) -> None:
+        super().__init__(reason)
+        self.then = then
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,11 @@ class SourceInfo:
     properties
         Harmless facts to show. Never anything that may name a patient (labels, bar codes, file names at the scanner).
     orientation
-        TIFF / EXIF orientation 1 to 8 that has still to be applied.
+        TIFF / EXIF orientation, 1 to 8. It is not applied, see :mod:`napari_cpnn.slides.orientation`.
+    downsamples
+        Level-0 pixels per pixel ``(y, x)`` of each level, where they are known better than by the ratio of the sides.
+    view
+        What is shown of the file, where that is not all of it as it is stored; part of the slide's identity.
     """
 
     level_shapes: tuple[tuple[int, int], ...]
@@ -50,6 +75,8 @@ class SourceInfo:
     pixel_sizes: tuple[tuple[str, Mpp], ...] = ()
     properties: dict[str, str] = field(default_factory=dict)
     orientation: int = 1
+    downsamples: tuple[tuple[float, float], ...] = ()
+    view: str = ""
 
 
 @runtime_checkable
@@ -85,20 +112,29 @@ def background_value(dtype: np.dtype[Any]) -> int:
     return 255 if dtype == np.uint8 else 0
 
 
-def over_white(rgba: Pixels) -> Pixels:
-    """``(h, w, 4)`` uint8 with straight alpha -> ``(h, w, 3)`` uint8 on white."""
-    alpha = rgba[..., 3:]
+def over_white(pixels: Pixels, *, premultiplied: bool = False) -> Pixels:
+    """``(h, w, n + 1)`` uint8, alpha last, -> ``(h, w, n)`` uint8 on white.
+
+    Parameters
+    ----------
+    pixels
+        RGB or grey, and alpha.
+    premultiplied
+        Whether the colours have been multiplied with alpha already ("associated alpha").
+    """
+    alpha = pixels[..., -1:]
     if alpha.size == 0 or alpha.min() == 255:
-        return np.ascontiguousarray(rgba[..., :3])
+        return np.ascontiguousarray(pixels[..., :-1])
     a = alpha.astype(np.uint16)
-    mixed = (rgba[..., :3] * a + 255 * (255 - a) + 127) // 255
+    if premultiplied:
+        return np.minimum(pixels[..., :-1] + (255 - a), 255).astype(np.uint8)
+    mixed = (pixels[..., :-1] * a + 255 * (255 - a) + 127) // 255
     return mixed.astype(np.uint8)
 
 
-def require_jpeg_end(data: bytes) -> None:
-    """Decoders fill what is missing of a JPEG with grey and say nothing; :class:`ValueError` says it instead."""
-    if data.startswith(b"\xff\xd8") and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
-        raise ValueError("the JPEG data end too early")
+def can_hold(n_bytes: int, declared_bytes: float, growth: float = MAX_GROWTH) -> bool:
+    """Whether so many stored bytes can become what a header declares."""
+    return declared_bytes <= SMALL_BYTES or declared_bytes <= n_bytes * growth
 
 
 class ByteLRU:

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from napari_cpnn.decimals import parse_decimal
 from napari_cpnn.errors import SlideError
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.slides.backends.base import Pixels, Refused, SourceInfo, over_white
+from napari_cpnn.slides.backends.base import MAX_SIDE_PX, Pixels, Refused, SourceInfo, over_white
+from napari_cpnn.slides.backends.bounds import crop_of, cropped_levels
 from napari_cpnn.slides.pyramid import true_levels
+from napari_cpnn.untrusted import check_in_child, reason_of
 
-_VENDOR_SUFFIXES = frozenset((".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi"))
+VENDOR_SUFFIXES = frozenset((".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi"))
 _TIFF_SUFFIXES = frozenset((".svs", ".tif", ".tiff", ".btf"))
+
+# OpenSlide ends the process when a damaged file makes it ask for too much memory, and may take for ever over others.
+# So a child opens each file first, and reads from the corner and the middle of each level. Errors that OpenSlide
+# reports are no matter here: they come again where they can be told.
+_TRIAL = """
+import openslide
+try:
+    slide = openslide.OpenSlide(sys.argv[1])
+    sizes = slide.level_dimensions
+except openslide.OpenSlideError:
+    raise SystemExit(0)
+for level, (width, height) in enumerate(sizes):
+    for y, x in ((0, 0), (height // 2, width // 2)):
+        down = slide.level_downsamples[level]
+        try:
+            slide.read_region((int(x * down), int(y * down)), level, (min(width, 64), min(height, 64)))
+        except openslide.OpenSlideError:
+            slide = openslide.OpenSlide(sys.argv[1])
+"""
+_TRIAL_SECONDS = 8.0
+_TRIAL_MB = 1536
 
 
 class OpenSlideSource:
@@ -23,6 +50,7 @@ class OpenSlideSource:
     def __init__(self, path: Path) -> None:
         import openslide
 
+        _try_in_child(path)
         self._path = path
         self._error = openslide.OpenSlideError
         self._lock = threading.Lock()
@@ -33,24 +61,39 @@ class OpenSlideSource:
             props = dict(self._handle.properties)
         except openslide.OpenSlideUnsupportedFormatError as error:
             raise Refused("not a format that it knows") from error
-        except openslide.OpenSlideError as error:
-            raise Refused(str(error).rstrip(".")) from error
+        except Exception as error:  # its bindings raise KeyError and UnicodeDecodeError as well
+            raise Refused(reason_of(error).rstrip(".")) from error
+        if not shapes or min(shapes[0]) < 1:
+            raise Refused("it holds no pixels")
+        if max(shapes[0]) > MAX_SIDE_PX:
+            raise SlideError(
+                f"{path} says that it has {shapes[0][1]:,} x {shapes[0][0]:,} px, more than any slide; it is damaged."
+            )
         self._levels = true_levels(shapes)
+        shown = tuple(shapes[i] for i in self._levels)
+        downsamples: tuple[tuple[float, float], ...] = ()
+        crop = crop_of(props, shown[0])
+        self._corner = (0, 0) if crop is None else (crop.y, crop.x)
+        if crop is not None:
+            shown, downsamples = cropped_levels(crop, shown)
         self.info = SourceInfo(
-            level_shapes=tuple(shapes[i] for i in self._levels),
+            level_shapes=shown,
+            downsamples=downsamples,
             pixel_sizes=_pixel_sizes(props),
             properties=_harmless(props),
+            view="" if crop is None else str(crop),
         )
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         number = self._levels[level]
         scale = self._downsamples[number]
+        top, left = self._corner
         handle = self._handle
         if handle is None:
             raise SlideError(f"{self._path} has been closed.")
         try:
             # OpenSlide wants the corner in whole level-0 pixels.
-            rgba = handle.read_region((round(x * scale), round(y * scale)), number, (width, height))
+            rgba = handle.read_region((left + round(x * scale), top + round(y * scale)), number, (width, height))
         except self._error as error:
             self._reopen(handle)
             raise SlideError(
@@ -80,17 +123,36 @@ class OpenSlideSource:
             self._handle = None
 
 
-def _pixel_sizes(props: dict[str, str]) -> tuple[tuple[str, Mpp], ...]:
-    try:
-        mpp = float(props["openslide.mpp-y"]), float(props["openslide.mpp-x"])
-    except (KeyError, ValueError):
-        return ()
-    return ((f"{props.get('openslide.vendor', 'OpenSlide')} metadata", mpp),)
+def _try_in_child(path: Path) -> None:
+    """Refuse a file on which OpenSlide would end or hang the process."""
+    stat = path.stat()
+    _tried(str(path), stat.st_size, stat.st_mtime_ns)
 
 
-def _harmless(props: dict[str, str]) -> dict[str, str]:
-    names = {"openslide.vendor": "vendor", "openslide.objective-power": "objective power"}
-    return {ours: props[theirs] for theirs, ours in names.items() if theirs in props}
+@lru_cache(maxsize=256)
+def _tried(path: str, _size: int, _mtime_ns: int) -> None:
+    check_in_child(_TRIAL, [path], path, SlideError, seconds=_TRIAL_SECONDS, memory_mb=_TRIAL_MB)
+
+
+def _pixel_sizes(props: Mapping[str, str]) -> tuple[tuple[str, Mpp], ...]:
+    """What OpenSlide says, else what the vendor wrote where OpenSlide did not understand it."""
+    vendor = props.get("openslide.vendor", "OpenSlide")
+    mirax = "mirax.LAYER_0_LEVEL_0_SECTION.MICROMETER_PER_PIXEL_"
+    names = (("openslide.mpp-y", "openslide.mpp-x"), ("aperio.MPP", "aperio.MPP"), (f"{mirax}Y", f"{mirax}X"))
+    for name_y, name_x in names:
+        try:
+            mpp = parse_decimal(props[name_y]), parse_decimal(props[name_x])
+        except (KeyError, ValueError):
+            continue
+        return ((f"{vendor} metadata", mpp),)
+    return ()
+
+
+def _harmless(props: Mapping[str, str]) -> dict[str, str]:
+    found = {"vendor": props["openslide.vendor"]} if "openslide.vendor" in props else {}
+    with contextlib.suppress(KeyError, ValueError):  # not there, or not a number: nothing to show
+        found["objective power"] = f"{parse_decimal(props['openslide.objective-power']):g}"
+    return found
 
 
 class OpenSlideBackend:
@@ -100,7 +162,7 @@ class OpenSlideBackend:
 
     def rank(self, path: Path, head: bytes) -> int:
         suffix = path.suffix.lower()
-        if suffix in _VENDOR_SUFFIXES or head[128:132] == b"DICM":
+        if suffix in VENDOR_SUFFIXES or head[128:132] == b"DICM":
             return 30
         return 10 if suffix in _TIFF_SUFFIXES or head[:2] in (b"II", b"MM") else 0
 

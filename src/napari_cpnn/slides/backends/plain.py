@@ -11,11 +11,13 @@ import numpy as np
 from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from napari_cpnn.errors import SlideError
-from napari_cpnn.slides.backends.base import Pixels, Refused, SourceInfo, over_white, require_jpeg_end
+from napari_cpnn.slides.backends.base import Pixels, Refused, SourceInfo, can_hold, over_white
+from napari_cpnn.slides.backends.codestreams import require_jpeg_end
 from napari_cpnn.slides.orientation import as_orientation
+from napari_cpnn.untrusted import reason_of, require_memory
 
 #: A picture is held in memory as a whole; larger ones belong into a pyramid.
-MAX_SIDE_PX = 20_000
+MAX_PLAIN_PX = 20_000
 
 # Called directly: ``Image.open`` warns of "decompression bombs" from 89 Mpx on, which slides easily have. The
 # limit above stands in for it.
@@ -25,8 +27,12 @@ _FORMATS: tuple[tuple[tuple[bytes, ...], str, Any], ...] = (
     ((b"BM",), "BMP", BmpImagePlugin.BmpImageFile),
     ((b"II*\0", b"MM\0*"), "TIFF", TiffImagePlugin.TiffImageFile),
 )
-_GREY_MODES = ("1", "L")
-_GREY16_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+# What Pillow calls pixels, and what becomes of them: grey in these depths, else RGB of 8 bits. Alpha is laid on white.
+_GREY = {
+    "1": np.uint8, "L": np.uint8, "LA": np.uint8, "La": np.uint8, "I": np.int32, "F": np.float32,
+    "I;16": np.uint16, "I;16L": np.uint16, "I;16B": np.uint16, "I;16N": np.uint16,
+}  # fmt: skip
+_COLOURS = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 class PlainSource:
@@ -39,9 +45,9 @@ class PlainSource:
         self._failure: str | None = None
         with self._open() as image:
             width, height = image.size
-            if max(width, height) > MAX_SIDE_PX:
+            if max(width, height) > MAX_PLAIN_PX:
                 raise SlideError(
-                    f"{path} has {width} x {height} px, too many for a plain {kind} picture (at most {MAX_SIDE_PX} a "
+                    f"{path} has {width} x {height} px, too many for a plain {kind} picture (at most {MAX_PLAIN_PX} a "
                     "side); save it as a tiled pyramidal TIFF."
                 )
             if min(width, height) < 1:
@@ -49,24 +55,34 @@ class PlainSource:
             # Asked for EXIF data that do not come first, Pillow's PNG reader would decode the whole picture.
             exif = image.getexif() if kind != "PNG" or "exif" in image.info else {}
             orientation = as_orientation(exif.get(ExifTags.Base.Orientation, 1))
-            mode = image.mode
-        self._mode = mode
-        grey16 = mode in _GREY16_MODES
-        grey = grey16 or mode in _GREY_MODES
+            self._mode = image.mode
+            self._see_through = image.has_transparency_data
+        if self._mode not in _GREY and self._mode not in _COLOURS:
+            raise Refused(f"its pixels are of a kind that is no picture ({self._mode})")
+        grey = _GREY.get(self._mode)
+        channels = 3 if grey is None else 1
+        dtype = np.dtype(np.uint8 if grey is None else grey)
+        self._require_room(height * width * channels * dtype.itemsize)
         self.info = SourceInfo(
             level_shapes=((height, width),),
-            channels=1 if grey else 3,
-            rgb=not grey,
-            dtype=np.dtype(np.uint16 if grey16 else np.uint8),
+            channels=channels,
+            rgb=grey is None,
+            dtype=dtype,
             properties={"format": kind},
             orientation=orientation,
         )
 
+    def _require_room(self, declared_bytes: int) -> None:
+        """Refuse a header that promises more than the file can hold, or than memory can."""
+        if self._mode != "1" and not can_hold(self._path.stat().st_size, declared_bytes):
+            raise SlideError(f"{self._path} is damaged: it says that it holds more than its bytes can.")
+        require_memory(3 * declared_bytes, self._path, SlideError)  # decoded, converted, and the result
+
     def _open(self) -> Image.Image:
         try:
             image: Image.Image = self._factory(str(self._path))
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow's readers raise all three on damaged headers
-            raise Refused(f"cannot read it ({error})") from error
+        except Exception as error:  # Pillow's readers raise whatever they like on damaged headers
+            raise Refused(f"cannot read it ({reason_of(error)})") from error
         return image
 
     def _decode(self) -> Pixels:
@@ -77,17 +93,21 @@ class PlainSource:
                 require_jpeg_end(data)
                 return np.asarray(imagecodecs.jpeg8_decode(data))
             with self._open() as image:
-                if self._mode in _GREY16_MODES:
-                    return np.asarray(image).astype(np.uint16)
-                if self._mode in _GREY_MODES:
-                    return np.asarray(image.convert("L"))
-                if self._mode == "RGB":
-                    return np.asarray(image)
-                if image.has_transparency_data:
-                    return over_white(np.asarray(image.convert("RGBA")))
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, RuntimeError, Refused) as error:
-            raise SlideError(f"{self._path} cannot be decoded ({error}); the file may be damaged.") from error
+                return self._converted(image)
+        except Exception as error:  # of two libraries
+            raise SlideError(
+                f"{self._path} cannot be decoded ({reason_of(error)}); the file may be damaged."
+            ) from error
+
+    def _converted(self, image: Image.Image) -> Pixels:
+        grey = _GREY.get(self._mode)
+        if grey is not None and np.dtype(grey) != np.uint8:
+            return np.asarray(image).astype(grey)
+        if self._see_through:
+            rgb = over_white(np.asarray(image.convert("RGBA")))
+            return rgb if grey is None else rgb[..., 0]
+        mode = "RGB" if grey is None else "L"
+        return np.asarray(image if image.mode == mode else image.convert(mode))
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:  # noqa: ARG002
         with self._lock:

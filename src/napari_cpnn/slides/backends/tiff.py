@@ -9,14 +9,15 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import numpy as np
 import tifffile
 
 from napari_cpnn.errors import CpnnWarning, SlideError
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.slides.backends.base import Pixels, Refused, SourceInfo
+from napari_cpnn.slides.backends.base import MAX_SIDE_PX, Pixels, Refused, SourceInfo
+from napari_cpnn.slides.backends.ome_xml import OmeXml
+from napari_cpnn.slides.backends.tiff_headers import require_sound_chain
 from napari_cpnn.slides.backends.tiff_tiles import JPEG, Plane, PlaneKind, TileReader
 from napari_cpnn.slides.orientation import as_orientation
 from napari_cpnn.slides.pixel_size import aperio_facts, um_per
@@ -29,54 +30,31 @@ _NOT_LEVELS = ("label", "macro", "overview", "thumbnail", "preview", "map")
 _MINISWHITE, _MINISBLACK, _RGB, _YCBCR = 0, 1, 2, 6
 # tifffile logs what it does not like in a file; without a handler that would go to the terminal.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
-_OPEN_ERRORS = (
-    tifffile.TiffFileError,
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    struct.error,
-    RuntimeError,
-)
+# Only OpenSlide may know better what is wrong with a file. Pillow would show its first page without a word.
+_ONLY_OPENSLIDE = ("OpenSlide",)
+_UNSPECIFIED, _PREMULTIPLIED, _STRAIGHT = 0, 1, 2  # values of the tag ExtraSamples
 
 
 class TiffSource:
     """A TIFF file whose tiles we decode ourselves."""
 
     def __init__(self, path: Path) -> None:
+        require_sound_chain(path)
+        size = path.stat().st_size
         try:
             with tifffile.TiffFile(path) as tif:
-                for name in _OPENSLIDE_FORMATS:
-                    if getattr(tif, f"is_{name}"):
-                        raise Refused(f"{name.upper()} files are left to OpenSlide")
-                if not len(tif.pages):
-                    raise SlideError(
-                        f"{path} is cut short: the directory of its pages lies behind its end; copy it again."
-                    )
-                if tif.pages.first.software.startswith("MedScan"):
-                    raise Refused("Trestle's overlapping tiles are left to OpenSlide")
-                series = _level_series(tif)
-                planes = [_planes(tif, s) for s in series]
-                page = series[0].pages[0].keyframe
-                info = _describe(tif, page, planes)
-                whole = _chain_is_whole(tif)
-        except _OPEN_ERRORS as error:
-            raise Refused(f"not a usable TIFF ({_first_sentence(error)})") from error
-        size = path.stat().st_size
-        end = max(plane.end for level in planes for plane in level)
-        if end > size:
-            raise SlideError(
-                f"{path} is incomplete: it has {size:,} bytes and its tiles reach to {end:,}; copy it again."
-            )
+                self.info, planes, whole = _read_headers(tif, path, size)
+        except (Refused, SlideError):
+            raise
+        except Exception as error:  # whatever a damaged file makes of a library
+            raise Refused(f"not a usable TIFF ({_first_sentence(error)})", _ONLY_OPENSLIDE) from error
         if not whole:
             warnings.warn(
                 f"{path} is cut short: its finest level is there, others may be missing; copy it again.",
                 CpnnWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
-        self.info = info
-        self._tiles = TileReader(path, planes, info.channels)
+        self._tiles = TileReader(path, planes, self.info.channels)
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         return self._tiles.read(level, y, x, height, width)
@@ -98,6 +76,33 @@ class TiffBackend:
 
     def open(self, path: Path) -> TiffSource:
         return TiffSource(path)
+
+
+def _read_headers(tif: Any, path: Path, size: int) -> tuple[SourceInfo, list[list[Plane]], bool]:
+    """The description, the planes of each level, and whether the chain of pages is whole."""
+    for name in _OPENSLIDE_FORMATS:
+        if getattr(tif, f"is_{name}"):
+            raise Refused(f"{name.upper()} files are left to OpenSlide", _ONLY_OPENSLIDE)
+    if not len(tif.pages):
+        raise SlideError(f"{path} is cut short: the directory of its pages lies behind its end; copy it again.")
+    first = tif.pages.first
+    if first.software.startswith("MedScan"):
+        raise Refused("Trestle's overlapping tiles are left to OpenSlide", _ONLY_OPENSLIDE)
+    ome = OmeXml(tif.ome_metadata if tif.is_ome else None, path, first.imagelength * first.imagewidth)
+    series = _level_series(tif)
+    page = series[0].pages[0].keyframe
+    if max(page.imagelength, page.imagewidth) > MAX_SIDE_PX:
+        raise SlideError(
+            f"{path} says that it has {page.imagewidth:,} x {page.imagelength:,} px, more than any slide; it is "
+            "damaged."
+        )
+    planes = [_planes(tif, s, size, ome) for s in series]
+    like_first = [level for level in planes if _sort_of(level) == _sort_of(planes[0])]
+    return _describe(tif, page, like_first, ome), like_first, _chain_is_whole(tif)
+
+
+def _sort_of(level: Sequence[Plane]) -> tuple[Any, int]:
+    return level[0].dtype, sum(plane.channels for plane in level)
 
 
 def _first_sentence(error: BaseException) -> str:
@@ -150,7 +155,7 @@ def _halving(base: Any, series: Any) -> bool:
     return bool(scale > 1 and abs(height / scale - h) < 1.5 and abs(width / scale - w) < 1.5)
 
 
-def _planes(tif: Any, series: Any) -> list[Plane]:
+def _planes(tif: Any, series: Any, size: int, ome: OmeXml) -> list[Plane]:
     """The planes to show: all channels, the middle focal plane, the first of anything else."""
     page = series.pages[0].keyframe
     lead = series.axes[: len(series.axes) - len(page.axes)] if series.axes.endswith(page.axes) else ""
@@ -167,16 +172,24 @@ def _planes(tif: Any, series: Any) -> list[Plane]:
         if one is None or one.parent.filehandle.name != tif.filehandle.name:
             raise Refused("its planes are spread over several files")
         kind = _kind_of(one.keyframe)
-        samples = one.keyframe.samplesperpixel if one.keyframe.planarconfig == 2 else 1
-        planes += [Plane(one, sample, kind) for sample in range(samples)]
-    return planes
+        planes += [Plane(one, size, sample, kind) for sample in _separate_samples(one.keyframe, kind)]
+    order = ome.colour_order(page) if len(planes) == 3 and page.samplesperpixel == 1 else None
+    return planes if order is None else [planes[c] for c in order]
+
+
+def _separate_samples(page: Any, kind: PlaneKind) -> list[int]:
+    """Numbers of the samples that are kept apart in the file, and that are shown."""
+    if page.planarconfig != 2:
+        return [0]
+    shown = list(range(page.samplesperpixel if kind.colours is None else kind.colours))
+    return shown if kind.alpha is None else [*shown, kind.alpha]
 
 
 def _kind_of(page: Any) -> PlaneKind:
     """What the samples mean; :class:`Refused` for colour spaces that other backends convert."""
     if page.imagedepth > 1 or page.tiledepth > 1:
         raise Refused("it is a volume")
-    if page.dtype is None or page.dtype.kind not in "ui" or page.bitspersample not in (8, 16):
+    if page.dtype is None or page.dtype.kind not in "uif" or page.bitspersample not in (8, 16, 32, 64):
         raise Refused(f"its samples have {page.bitspersample} bits of a kind that is not an image of light")
     if page.compression != 1 and page.compression not in tifffile.TIFF.DECOMPRESSORS:
         raise Refused(f"its compression {int(page.compression)} is unknown")
@@ -187,38 +200,51 @@ def _kind_of(page: Any) -> PlaneKind:
         raise Refused(f"its colours are {getattr(page.photometric, 'name', photometric)}, not RGB or grey")
     if photometric == _YCBCR and page.compression not in JPEG:
         raise Refused("its YCbCr colours are not in JPEG tiles")
-    alpha = photometric == _RGB and page.samplesperpixel == 4 and page.dtype == np.uint8 and page.planarconfig == 1
-    return PlaneKind(inverted=photometric == _MINISWHITE, alpha=alpha)
+    if photometric in (_RGB, _YCBCR) and page.samplesperpixel < 3:
+        raise Refused(f"its colours have {page.samplesperpixel} samples")
+    colours, alpha, extra = _extra_samples(page, photometric)
+    inverted = photometric == _MINISWHITE and page.dtype.kind == "u"
+    return PlaneKind(inverted, colours, alpha, premultiplied=extra == _PREMULTIPLIED)
 
 
-def _describe(tif: Any, page: Any, planes: Sequence[Sequence[Plane]]) -> SourceInfo:
-    channels = sum(3 if plane.kind.alpha else plane.samples for plane in planes[0])
+def _extra_samples(page: Any, photometric: int) -> tuple[int | None, int | None, int]:
+    """How many samples are colours (``None``: all are shown), which one is alpha, and of which kind.
+
+    By TIFF 6.0 a sample beyond the colours is alpha when ExtraSamples says so only. Grey with others are channels.
+    """
+    n = int(page.samplesperpixel)
+    colours = 3 if photometric in (_RGB, _YCBCR) else 1
+    if n == colours:
+        return None, None, _UNSPECIFIED
+    extras = [int(extra) for extra in page.extrasamples][: n - colours]
+    found = next(((colours + i, e) for i, e in enumerate(extras) if e in (_PREMULTIPLIED, _STRAIGHT)), None)
+    if found is not None and page.dtype == np.uint8 and (colours == 3 or n == 2):
+        return colours, *found
+    return (3 if colours == 3 else None), None, _UNSPECIFIED
+
+
+def _describe(tif: Any, page: Any, planes: Sequence[Sequence[Plane]], ome: OmeXml) -> SourceInfo:
+    kind = planes[0][0].kind
+    channels = sum(plane.channels for plane in planes[0])
+    if kind.alpha is not None and page.planarconfig == 2:
+        channels -= 1
     facts = aperio_facts(page.description) if tif.is_svs else {}
     props = {"format": _format_name(tif), "compression": getattr(page.compression, "name", str(page.compression))}
     if tif.is_svs:
         props["vendor"] = "aperio"
     if "AppMag" in facts:
-        props["objective power"] = facts["AppMag"]
+        props["objective power"] = f"{facts['AppMag']:g}"
     tag = page.tags.get(274)
     return SourceInfo(
         level_shapes=tuple(level[0].shape for level in planes),
         channels=channels,
         dtype=planes[0][0].dtype,
-        rgb=channels == 3 and (page.samplesperpixel >= 3 or _channels_are_rgb(tif)),
-        pixel_sizes=tuple(_pixel_sizes(tif, page, facts)),
+        rgb=channels == 3 and (page.samplesperpixel >= 3 or ome.colour_order(page) is not None),
+        pixel_sizes=tuple(_pixel_sizes(tif, page, facts, ome)),
         properties=props,
         orientation=as_orientation(None if tag is None else tag.value),
+        view="" if kind.colours is None else "without extra samples" if kind.alpha is None else "on white",
     )
-
-
-def _channels_are_rgb(tif: Any) -> bool:
-    """Whether three separate channels are the colours of one picture, as some converters to OME-TIFF write it."""
-    try:
-        root = ET.fromstring(tif.ome_metadata or "")  # noqa: S314  (expat expands no external entities)
-    except ET.ParseError:
-        return False
-    names = [e.get("Name", "").lower() for e in root.iter() if e.tag.rpartition("}")[2] == "Channel"]
-    return names[:3] in (["red", "green", "blue"], ["r", "g", "b"])
 
 
 def _format_name(tif: Any) -> str:
@@ -228,13 +254,12 @@ def _format_name(tif: Any) -> str:
     return "TIFF"
 
 
-def _pixel_sizes(tif: Any, page: Any, facts: dict[str, str]) -> list[tuple[str, Mpp]]:
+def _pixel_sizes(tif: Any, page: Any, facts: dict[str, float], ome: OmeXml) -> list[tuple[str, Mpp]]:
     """All claims about the pixel size, most trustworthy first."""
     claims: list[tuple[str, Mpp]] = []
     if "MPP" in facts:
-        claims.append(("Aperio's MPP", (float(facts["MPP"]), float(facts["MPP"]))))
-    if tif.is_ome:
-        claims += _ome_pixel_sizes(tif.ome_metadata, page)
+        claims.append(("Aperio's MPP", (facts["MPP"], facts["MPP"])))
+    claims += ome.pixel_sizes(page)
     x, y = (_rational(page, code) for code in (282, 283))
     if not x or not y:
         return claims
@@ -259,27 +284,3 @@ def _rational(page: Any, code: int) -> float | None:
         return float(numerator) / float(denominator)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-
-
-def _ome_pixel_sizes(xml: str | None, page: Any) -> list[tuple[str, Mpp]]:
-    """PhysicalSizeX and Y of the image whose size is that of level 0."""
-    try:
-        root = ET.fromstring(xml or "")  # noqa: S314  (expat expands no external entities)
-    except ET.ParseError:
-        return []
-    for pixels in root.iter():
-        if pixels.tag.rpartition("}")[2] != "Pixels":
-            continue
-        if (pixels.get("SizeY"), pixels.get("SizeX")) != (str(page.imagelength), str(page.imagewidth)):
-            continue
-        sizes = []
-        for axis in "YX":
-            um = um_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-            value = pixels.get(f"PhysicalSize{axis}")
-            try:
-                sizes.append(float(value or "nan") * (math.nan if um is None else um))
-            except ValueError:
-                sizes.append(math.nan)
-        if not any(math.isnan(size) for size in sizes):
-            return [("OME PhysicalSize", (sizes[0], sizes[1]))]
-    return []

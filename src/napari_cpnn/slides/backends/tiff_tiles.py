@@ -6,25 +6,27 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
+import numpy.typing as npt
 
 from napari_cpnn.errors import SlideError
-from napari_cpnn.slides.backends.base import ByteLRU, Pixels, Refused, background_value, over_white, require_jpeg_end
+from napari_cpnn.slides.backends.base import ByteLRU, Pixels, background_value, can_hold, over_white
+from napari_cpnn.slides.backends.codestreams import declared_size, require_jpeg_end
+from napari_cpnn.untrusted import reason_of
 
 #: Values of the compression tag.
 JPEG = frozenset((6, 7))
 _CACHE_BYTES = 64 * 2**20
 #: A strip or tile is decoded as a whole, so it has to fit in memory.
-_MAX_TILE_BYTES = 2**31
+MAX_TILE_BYTES = 2**31
+#: Times that the tiles may share the bytes of the file, as blank ones do.
+_MOST_SHARED = 20
 _VIRTUAL_STRIP_BYTES = 2**18
-# imagecodecs raises RuntimeError and ValueError subclasses; tifffile its own error, and the others on odd data.
-_DECODE_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, tifffile.TiffFileError, NotImplementedError)
 
 
 class FileReader:
@@ -54,18 +56,61 @@ class FileReader:
 
 @dataclass(frozen=True)
 class PlaneKind:
-    """What the samples of a plane mean."""
+    """What the samples of a plane mean.
+
+    Parameters
+    ----------
+    inverted
+        Whether zero is white.
+    colours
+        The first so many samples are shown; all when ``None``.
+    alpha
+        Number of the sample that is alpha.
+    premultiplied
+        Whether the colours have been multiplied with alpha.
+    """
 
     inverted: bool = False
-    alpha: bool = False
+    colours: int | None = None
+    alpha: int | None = None
+    premultiplied: bool = False
+
+    @property
+    def joined(self) -> PlaneKind:
+        """The kind of samples that were kept apart, put together as colours and then alpha."""
+        return self if self.alpha is None else replace(self, alpha=self.colours)
+
+    def shown(self, samples: Pixels) -> Pixels:
+        """Colours on white, of all samples of a plane ``(h, w, samples)``."""
+        if self.inverted:
+            first = slice(0, self.colours)
+            samples = samples.copy()
+            samples[..., first] = np.iinfo(samples.dtype).max - samples[..., first]
+        if self.alpha is not None:
+            samples = samples[..., [*range(self.colours or 0), self.alpha]]
+            return over_white(samples, premultiplied=self.premultiplied and not self.inverted)
+        return samples if self.colours is None else np.ascontiguousarray(samples[..., : self.colours])
 
 
 class Plane:
-    """One page of a TIFF, or one separate sample of it, as a grid of tiles (a strip is a wide tile)."""
+    """One page of a TIFF, or one separate sample of it, as a grid of tiles (a strip is a wide tile).
 
-    def __init__(self, page: Any, sample: int = 0, kind: PlaneKind | None = None) -> None:
+    Parameters
+    ----------
+    page
+        Of tifffile.
+    file_bytes
+        Size of the file, which what the page declares has to fit.
+    sample
+        Number of the sample where they are kept apart.
+    kind
+        What the samples mean.
+    """
+
+    def __init__(self, page: Any, file_bytes: int, sample: int = 0, kind: PlaneKind | None = None) -> None:
         frame = page.keyframe
         self.kind = kind or PlaneKind()
+        self._path = page.parent.filehandle.path
         self.shape = (int(frame.imagelength), int(frame.imagewidth))
         self.dtype = np.dtype(frame.dtype)
         self.tile = (
@@ -73,24 +118,51 @@ class Plane:
             if frame.is_tiled
             else (min(int(frame.rowsperstrip), self.shape[0]), self.shape[1])
         )
+        if min(self.tile) < 1:
+            raise SlideError(f"{self._path} is damaged: its tiles have no pixels.")
         self.samples = int(frame.samplesperpixel) if frame.planarconfig == 1 else 1
-        if self.tile[0] * self.tile[1] * self.samples * self.dtype.itemsize > _MAX_TILE_BYTES:
-            raise Refused("a single strip or tile of it is too large to decode")
+        self.separate = frame.planarconfig != 1
         self._grid_to(self.tile)
         count = self.grid[0] * self.grid[1]
         first = sample * count
-        offsets = np.asarray(page.dataoffsets[first : first + count], np.int64)
-        counts = np.asarray(page.databytecounts[first : first + count], np.int64)
+        offsets, counts = page.dataoffsets[first : first + count], page.databytecounts[first : first + count]
         if len(offsets) < count or len(counts) < count:
-            raise Refused("its table of tiles is incomplete")
+            raise SlideError(f"{self._path} is damaged: its table of tiles is incomplete.")
         self._first = first
-        self._offsets, self._counts = offsets, counts
+        self._offsets, self._counts = self._checked(offsets, counts, file_bytes, plain=frame.compression == 1)
         self._jpeg = int(frame.compression) in JPEG
         self._decode: Callable[..., Any] = frame.decode
         self._tables = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader}
         self._raw: np.dtype[Any] | None = None
         self._split_uncompressed(frame)
         self.present = ((self._offsets > 0) & (self._counts > 0)).reshape(self.grid)
+
+    @property
+    def channels(self) -> int:
+        """Samples per pixel of what :meth:`load` gives."""
+        return self.samples if self.separate or self.kind.colours is None else self.kind.colours
+
+    def _checked(
+        self, offsets: Sequence[int], counts: Sequence[int], file_bytes: int, *, plain: bool
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The tables of places and bytes; :class:`SlideError` when the file cannot hold what they promise."""
+        path = self._path
+        # Compared as floats, since damaged tables have numbers that 64 bits do not hold with a sign.
+        places, sizes = np.asarray(offsets, np.float64), np.asarray(counts, np.float64)
+        end = (places + sizes).max(initial=0)
+        if end > file_bytes:
+            raise SlideError(
+                f"{path} is incomplete: it has {file_bytes:,} bytes and its tiles reach to {int(end):,}; copy it again."
+            )
+        tile_bytes = self.tile[0] * self.tile[1] * self.samples * self.dtype.itemsize
+        if tile_bytes > MAX_TILE_BYTES:
+            raise SlideError(f"{path} has tiles of {tile_bytes / 2**30:,.1f} GB, too large to decode.")
+        largest = int(sizes.max(initial=0))
+        if largest and not (can_hold(2 * largest, tile_bytes, 1) if plain else can_hold(largest, tile_bytes)):
+            raise SlideError(f"{path} is damaged: its tiles say that they hold more than their bytes can.")
+        if sizes.sum() > _MOST_SHARED * file_bytes:
+            raise SlideError(f"{path} is damaged: many of its tiles lie in the same place of the file.")
+        return places.astype(np.int64), sizes.astype(np.int64)
 
     def _grid_to(self, tile: tuple[int, int]) -> None:
         self.tile = tile
@@ -122,31 +194,38 @@ class Plane:
         """The decoded tile ``(h, w, samples)``, background where the file has none."""
         index = row * self.grid[1] + col
         if not self.present[row, col]:
-            tail = 3 if self.kind.alpha else self.samples
             white = np.asarray(background_value(self.dtype), self.dtype)
-            return np.broadcast_to(white, (*self.tile, tail))
+            return np.broadcast_to(white, (*self.tile, self.channels))
         count = int(self._counts[index])
         data = file.read(int(self._offsets[index]), count)
         try:
-            if len(data) < count:
-                raise ValueError("the file ends too early")
-            if self._raw is not None:
-                values = np.frombuffer(data, self._raw).astype(self.dtype, copy=False)
-                tile = values.reshape(-1, self.shape[1], self.samples)
-            else:
-                if self._jpeg:
-                    require_jpeg_end(data)
-                segment, _, _ = self._decode(data, self._first + index, **self._tables)
-                tile = segment[0]
-        except _DECODE_ERRORS as error:
+            tile = self._decoded(data, index, count)
+        except Exception as error:  # decoders raise whatever they like over damaged data
             y, x = row * self.tile[0], col * self.tile[1]
             raise SlideError(
                 f"{path} cannot be read at row {y}, column {x} of a level with {self.shape[1]} x {self.shape[0]} px "
-                f"({error}); the file may be damaged."
+                f"({reason_of(error)}); the file may be damaged."
             ) from error
-        if self.kind.inverted:
-            tile = np.iinfo(self.dtype).max - tile
-        return over_white(tile) if self.kind.alpha else tile
+        return tile if self.separate else self.kind.shown(tile)
+
+    def _decoded(self, data: bytes, index: int, count: int) -> Pixels:
+        if len(data) < count:
+            raise ValueError("the file ends too early")
+        if self._raw is not None:
+            values = np.frombuffer(data, self._raw).astype(self.dtype, copy=False)
+            return values.reshape(-1, self.shape[1], self.samples)
+        if self._jpeg:
+            require_jpeg_end(data)
+        self._require_size(data)
+        segment, _, _ = self._decode(data, self._first + index, **self._tables)
+        tile: Pixels = segment[0]
+        return tile
+
+    def _require_size(self, data: bytes) -> None:
+        """A picture inside a tile is as large as the tile; the last strip has fewer rows, and some writers pad it."""
+        size = declared_size(data)
+        if size is not None and size[0] * size[1] > 4 * self.tile[0] * self.tile[1] + 2**20:
+            raise ValueError(f"a tile says that it has {size[1]} x {size[0]} px")
 
 
 class TileReader:
@@ -174,6 +253,9 @@ class TileReader:
             self._read_plane((level, p), plane, y, x, height, width) for p, plane in enumerate(self._levels[level])
         ]
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        first = self._levels[level][0]
+        if first.separate:
+            pixels = first.kind.joined.shown(pixels)
         return pixels[..., 0] if self._channels == 1 else pixels
 
     def _read_plane(self, key: tuple[int, int], plane: Plane, y: int, x: int, height: int, width: int) -> Pixels:

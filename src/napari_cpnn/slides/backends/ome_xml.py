@@ -1,0 +1,156 @@
+"""What the XML of an OME-TIFF says: whether it can be believed, the pixel size, and which channels are colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from napari_cpnn.decimals import parse_decimal
+from napari_cpnn.errors import SlideError
+from napari_cpnn.geometry import Mpp
+from napari_cpnn.slides.backends.base import Refused
+from napari_cpnn.slides.pixel_size import um_per
+
+_MAX_CHARS = 64 * 2**20
+#: Planes of one image; a file of 4 GB cannot hold many more of one byte.
+_MOST_PLANES = 2**20
+_COUNTS = ("SizeC", "SizeZ", "SizeT", "IFD", "PlaneCount", "NumPlanes", "FirstC", "FirstZ", "FirstT")
+# RGBA as a signed number, opaque
+_COLOURS = {-16776961: "red", 16711935: "green", 65535: "blue"}
+_NAMES = {"red": "red", "r": "red", "green": "green", "g": "green", "blue": "blue", "b": "blue"}
+_RGB = ("red", "green", "blue")
+_OF_FLUORESCENCE = ("Fluor", "EmissionWavelength", "ExcitationWavelength")
+
+
+class OmeXml:
+    """The parsed text; empty when it is not XML.
+
+    Parameters
+    ----------
+    text
+        The description of the first page.
+    path
+        Of the file.
+    page_px
+        Pixels of the first page.
+
+    Raises
+    ------
+    SlideError
+        When it declares what no slide has. The libraries that read it next would run out of time or memory over it.
+    """
+
+    def __init__(self, text: str | None, path: Path, page_px: int) -> None:
+        self._path = path
+        self._page_px = max(page_px, 2**16)
+        self._root = ET.Element("OME")
+        if not text:
+            return
+        if len(text) > _MAX_CHARS or "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise SlideError(f"{path} has OME-XML with definitions or of a length that no slide needs; it is damaged.")
+        try:
+            self._root = ET.fromstring(text)  # noqa: S314  (without a DOCTYPE nothing can be expanded)
+        except (ET.ParseError, ValueError):
+            return
+        self._require_sensible()
+
+    def _require_sensible(self) -> None:
+        for element in self._root.iter():
+            tag = _tag(element)
+            if tag in ("Pixels", "TiffData"):
+                counts = [_whole(element.get(name)) for name in _COUNTS]
+                planes = math.prod(max(count, 1) for count in counts[:3])
+                area = max(_whole(element.get("SizeX")), 1) * max(_whole(element.get("SizeY")), 1)
+                planes = max(planes, planes * area // self._page_px)
+                if max(*counts, planes) > _MOST_PLANES:
+                    raise SlideError(f"{self._path} says that it has {max(*counts, planes):,} planes; it is damaged.")
+            elif tag.startswith("ModuloAlong") and element.get("Start") is not None:
+                start, end, step = (_number(element.get(name, default)) for name, default in
+                                    (("Start", "0"), ("End", "0"), ("Step", "1")))  # fmt: skip
+                if not step > 0 or not (end - start) / step <= _MOST_PLANES:
+                    raise SlideError(f"{self._path} has an axis of endless length in its OME-XML; it is damaged.")
+            elif tag == "UUID":
+                self._require_neighbour(element.get("FileName", ""))
+
+    def _require_neighbour(self, name: str) -> None:
+        """A file may be spread over others beside it, but names no file elsewhere, and nothing that is no file."""
+        if not name:
+            return
+        other = self._path.parent / name
+        if Path(name).name != name or "\0" in name or (other.exists() and not other.is_file()):
+            raise Refused("its planes are spread over several files")
+
+    def pixel_sizes(self, page: Any) -> list[tuple[str, Mpp]]:
+        """PhysicalSizeX and Y of the image whose size is that of level 0."""
+        for pixels in self._of(page):
+            try:
+                y, x = (
+                    parse_decimal(pixels.get(f"PhysicalSize{axis}", ""))
+                    * _um(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+                    for axis in "YX"
+                )
+            except ValueError:
+                continue
+            return [("OME PhysicalSize", (y, x))]
+        return []
+
+    def colour_order(self, page: Any) -> tuple[int, int, int] | None:
+        """Numbers of the channels that are red, green and blue; ``None`` when they do not say that they are.
+
+        Names count in any order. Colours are also given to dyes, so they count for channels without a name only, in the
+        order of red, green and blue, where nothing speaks of fluorescence.
+        """
+        for pixels in self._of(page):
+            channels = [element for element in pixels if _tag(element) == "Channel"]
+            if len(channels) != 3:
+                continue
+            names = [(channel.get("Name") or "").strip().lower() for channel in channels]
+            named = [_NAMES.get(name) for name in names]
+            if sorted(filter(None, named)) == sorted(_RGB):
+                red, green, blue = (named.index(colour) for colour in _RGB)
+                return red, green, blue
+            dyed = any(channel.get(sign) for channel in channels for sign in _OF_FLUORESCENCE)
+            dyed |= any("fluorescence" in str(channel.attrib).lower() for channel in channels)
+            colours = tuple(_COLOURS.get(_signed(channel.get("Color"))) for channel in channels)
+            if not any(names) and not dyed and colours == _RGB:
+                return 0, 1, 2
+        return None
+
+    def _of(self, page: Any) -> Iterator[ET.Element]:
+        for pixels in self._root.iter():
+            size = pixels.get("SizeY"), pixels.get("SizeX")
+            if _tag(pixels) == "Pixels" and size == (str(page.imagelength), str(page.imagewidth)):
+                yield pixels
+
+
+def _tag(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def _whole(text: str | None) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0
+
+
+def _signed(text: str | None) -> int:
+    number = _whole(text)
+    return number - 2**32 if number >= 2**31 else number
+
+
+def _number(text: str) -> float:
+    try:
+        return parse_decimal(text)
+    except ValueError:
+        return float("nan")
+
+
+def _um(unit: str) -> float:
+    um = um_per(unit)
+    if um is None:
+        raise ValueError(unit)
+    return um
