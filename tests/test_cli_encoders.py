@@ -73,4 +73,4 @@ def test_open_notes_where_the_encoder_is(model_path, slide_path, tmp_path, monke
     monkeypatch.setattr(launch, "open_viewer", lambda *_, **__: None)
     weights = str(tmp_path / "ciga.pth")
     assert main(["open", str(slide_path), "--model", str(model_path), "--encoder-weights", weights]) == 0
-    assert encoder_files.known_place(read_card(model_path)["encoder"]["fingerprint"]) == weights
+    assert encoder_files.known_place(read_card(model_path)["encoder"]["fingerprint"], "ciga") == weights

@@ -21,9 +21,9 @@ from pathlib import Path
 OLD_SECONDS = 24 * 3600.0
 
 _MARK = r"([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}"
-_TEMPORARY = re.compile(rf"\.napari-cpnn-{_MARK}(?:\.\w{{1,10}}){{0,2}}")
+_TEMPORARY = re.compile(rf"\.napari-cpnn-{_MARK}(?:\.\w{{1,12}}){{0,2}}")
 _OLD = re.compile(rf"\.napari-cpnn-old-([0-9a-f]{{16}})-{_MARK}")
-_ENDING = re.compile(r"(?:\.\w{1,10}){0,2}\Z", re.ASCII)
+_ENDING = re.compile(r"(?:\.\w{1,12}){0,2}\Z", re.ASCII)
 
 #: Two readings of one process's start differ by this much when the clock was set in between.
 _SAME_START_SECONDS = 2

@@ -75,7 +75,7 @@ def test_relative_paths_count_from_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is it a JSON file"),
         ("[]", "describes no training run"),
         ('{"samples": [], "out": "o"}', "'prototypes' is missing"),
         ('{"samples": [{"slide": "a", "spots": "b", "moved": [1, 2]}], "prototypes": "p", "out": "o"}', "no training"),

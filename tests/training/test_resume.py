@@ -17,6 +17,7 @@ from anndata import read_h5ad
 from napari_cpnn import load_model, open_slide, train
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.temporaries import temporary_beside
 from napari_cpnn.training.module import CpnnTraining
 from napari_cpnn.training.resume import RunState
 from napari_cpnn.training.watch import look_at_run
@@ -213,14 +214,20 @@ def test_a_state_of_another_version(samples, world, killed, tmp_path):
         run(samples, world, killed, tmp_path, resume=True)
 
 
-def test_leftovers_of_a_killed_run_are_cleared(samples, world, quick, tmp_path):
-    for folder in (".patches-old", ".run-old"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "targets.f32").write_bytes(b"x" * 1000)
-    (tmp_path / ".resume.safetensors.part").write_bytes(b"x")
-    (tmp_path / ".model.safetensors.abc").write_bytes(b"x")
+def test_leftovers_of_a_killed_run_are_cleared_and_nothing_else(samples, world, quick, tmp_path):
+    """A run folder may be any folder of the user, with hidden files and folders of others in it."""
+    computer = temporary_beside(tmp_path).name.split("-")[2]
+    left = tmp_path / f".napari-cpnn-{computer}-{os.getppid()}-1000-0123abcd"  # of a process that had this number
+    left.mkdir()
+    (left / "targets.f32").write_bytes(b"x" * 1000)
+    (tmp_path / f"{left.name}.safetensors").write_bytes(b"x")
+    mine = [tmp_path / ".run-mine" / "notes", tmp_path / ".patches-mine" / "notes", tmp_path / ".mine.part"]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
     run(samples, world, quick.replace(max_epochs=1), tmp_path)
-    assert not list(tmp_path.glob(".*"))
+    assert all(file.read_text() == "mine" for file in mine)
+    assert not list(tmp_path.glob(".napari-cpnn-*"))
     assert json.loads((tmp_path / "settings.json").read_text())["max_epochs"] == 1
 
 

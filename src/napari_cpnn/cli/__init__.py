@@ -20,6 +20,7 @@ from napari_cpnn.cli.evaluation import add_evaluation_commands
 from napari_cpnn.cli.exporting import add_export_command
 from napari_cpnn.cli.options import Command
 from napari_cpnn.cli.science import add_science_commands
+from napari_cpnn.cli.signals import Ended
 from napari_cpnn.cli.viewing import add_viewing_commands
 from napari_cpnn.errors import CpnnError, CpnnWarning
 
@@ -28,9 +29,9 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    args = _parser().parse_args(argv)
+    args, ended = _parser().parse_args(argv), Ended()
     try:
-        with warnings.catch_warnings(), _notes_on_stderr():
+        with warnings.catch_warnings(), _notes_on_stderr(), ended.like_ctrl_c(has_window=hasattr(args, "screenshot")):
             warnings.simplefilter("always", CpnnWarning)
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             args.run(args)
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("napari-cpnn: interrupted", file=sys.stderr)
-        return 130
+        return 128 + ended.by
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         sys.stderr.close()
         return 1

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import MAX_CELLS, Grid
+from napari_cpnn.models.card import checked_names
 from napari_cpnn.untrusted import read_json, reading
 
 FORMAT = 1
@@ -30,10 +30,6 @@ DECODER_ARRAYS = ("prototypes", "alpha", "beta", "programs")
 _MEMBERS = {"zarr.json", "state", "weights", "programs", "out_of_domain", "decoder"}
 _CODECS = {"bytes", "transpose", "zstd", "gzip", "blosc", "crc32c"}
 _FILL = {"uint8": (0,), "float16": ("NaN", "0x7e00"), "float32": (0, 0.0)}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-#: Names of genes and cell types that are longer than this are no names.
-MAX_NAME = 256
 
 
 @dataclass(frozen=True)
@@ -123,8 +119,8 @@ def _card(path: Path, said: dict[str, Any]) -> Card:
         raise _damaged(path, "its provenance is no table")
     return Card(
         grid=_grid(path, said["grid"]),
-        genes=checked_names(said["genes"], f"The genes of {path}"),
-        cell_types=checked_names(said["cell_types"], f"The cell types of {path}"),
+        genes=_names(path, said["genes"], "its genes"),
+        cell_types=_names(path, said["cell_types"], "its cell types"),
         n_programs=_n_programs(path),
         provenance=provenance,
         sealed=digest is not None,
@@ -149,17 +145,11 @@ def _grid(path: Path, said: Any) -> Grid:
     return Grid.from_dict(said)
 
 
-def checked_names(names: Any, what: str) -> tuple[str, ...]:
-    """Names of genes or cell types: different ones, without control characters, and none of dots alone."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise MappingError(f"{what} are not a list of names; is the file damaged?")
-    for name in names:
-        if not 0 < len(name) <= MAX_NAME or _CONTROL.search(name) or not name.strip(". "):
-            raise MappingError(f"{what} have the name {name[:40]!r}, which is none; is the file damaged?")
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise MappingError(f"{what} have the name {twice!r} twice; is the file damaged?")
-    return tuple(names)
+def _names(path: Path, names: Any, what: str) -> tuple[str, ...]:
+    try:
+        return checked_names(names, what)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
 
 
 def _n_programs(path: Path) -> int:

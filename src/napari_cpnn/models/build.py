@@ -103,7 +103,7 @@ def build_model(
         torch.default_generator.manual_seed(settings.seed)
         model = CPNN(spec, start_backbone(settings)[0], _provenance(settings))
     if encoder_is_elsewhere(spec):
-        remember_place(model.encoder_fingerprint, encoder_place(settings))
+        remember_place(model.encoder_fingerprint, encoder_place(settings), str(args["encoder"]))
     for head in (model.head, *model.view_heads):
         if isinstance(head, LinearHead):
             head.bias.data.copy_(torch.from_numpy(mean))
@@ -187,10 +187,18 @@ def _provenance(settings: TrainingSettings) -> dict[str, Any]:
     if frozen is not None and encoder_weights != "none":
         notes.append(f"weights of the encoder {frozen.name}: {frozen.licence}")
     facts = {} if frozen is None else {"encoder": encoder_facts(frozen)}
-    encoder = settings.encoder if frozen is None else frozen.name
+    encoder = _without_folder(settings.encoder) if frozen is None else frozen.name
     return {
         **facts,
-        "settings": {**settings.to_dict(), "weights": weights, "encoder": encoder, "encoder_weights": encoder_weights},
+        "settings": {
+            **settings.to_dict(),
+            "weights": weights,
+            "encoder": encoder,
+            "encoder_weights": encoder_weights,
+            "target": _without_folder(settings.target),
+            "genes": _without_folder(settings.genes),
+            "patch_cache": settings.patch_cache if settings.patch_cache in ("auto", "none") else "auto",
+        },
         "backbone_weights": encoder_weights if settings.backbone == "frozen" else weights,
         "licence_notes": notes,
         "training_data": [],
@@ -200,4 +208,7 @@ def _provenance(settings: TrainingSettings) -> dict[str, Any]:
 
 def _without_folder(weights: str) -> str:
     """The name of a weights file: its folder says more about the user's computer than about the model."""
+    library, prefix, place = weights.partition(":")
+    if prefix and library in ("timm", "hf"):
+        return f"{library}:{Path(place).name if Path(place).expanduser().is_dir() else place}"
     return weights if weights in (*PRETRAINED, "none") else Path(weights).name

@@ -7,9 +7,12 @@ our own JSON: the card.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
+import re
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from napari_cpnn.errors import CheckpointError, SettingsError
+from napari_cpnn.errors import CheckpointError, CpnnError, SettingsError
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.untrusted import parse_json, to_path
 
 #: Key of the card in the metadata of the safetensors header.
 METADATA_KEY = "napari_cpnn"
@@ -27,8 +31,19 @@ METADATA_KEY = "napari_cpnn"
 #: and one without what tells its domain as version 1, which older readers know.
 FORMAT_VERSION = 3
 
-#: A header longer than this is not one of ours (the safetensors library itself allows 100 MB).
-_MAX_HEADER = 100_000_000
+#: A header longer than this is not one of ours: the names of 60,000 genes take 2 MB.
+_MAX_HEADER = 32 * 2**20
+
+#: Bytes of a number.
+_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4,
+    "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+#: Names of genes and cell types that are longer than this are no names, and more of anything is no model.
+MAX_NAME = 256
+_MAX_SIZE = 100_000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -94,31 +109,60 @@ class ModelSpec:
         program_net = data.get("program_net", "linear")  # the only one of the first models
         if program_net not in ("mlp", "linear"):
             raise SettingsError(f"There is no network of programs {program_net!r}.")
-        return cls(
-            genes=_names(data["genes"]),
-            cell_types=_names(data["cell_types"]),
-            patch=PatchSpec(int(data["patch"]["size_px"]), float(data["patch"]["mpp"])),
+        spec = cls(
+            genes=checked_names(data["genes"], "its genes"),
+            cell_types=checked_names(data["cell_types"], "its cell types"),
+            patch=PatchSpec(_size(data["patch"]["size_px"]), float(data["patch"]["mpp"])),
             backbone=str(data["backbone"]),
             head=data["head"],
-            n_programs=int(data["n_programs"]),
-            hidden=int(data["hidden"]),
+            n_programs=_size(data["n_programs"]),
+            hidden=_size(data["hidden"]),
             mean=_triple(data["mean"]),
             std=_triple(data["std"]),
             program_net=program_net,
-            free_mixture=float(data.get("free_mixture", 0.0)),
-            program_gain=float(data.get("program_gain", 1.0)),
+            free_mixture=_finite(data.get("free_mixture", 0.0)),
+            program_gain=_finite(data.get("program_gain", 1.0)),
             backbone_args=dict(data.get("backbone_args", {})),
         )
+        if min(spec.std) <= 0:
+            raise SettingsError(f"Its normalisation divides by {min(spec.std)}.")
+        return spec
 
 
-def _names(values: Any) -> tuple[str, ...]:
-    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
-        raise TypeError("a list of names was expected")
-    return tuple(values)
+def checked_names(names: Any, what: str) -> tuple[str, ...]:
+    """Names of genes or cell types: different ones, without control characters, and none of dots alone.
+
+    Raises
+    ------
+    ValueError
+        They are something else; one clause.
+    """
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{what} are not a list of names")
+    for name in names:
+        if not 0 < len(name) <= MAX_NAME or _CONTROL.search(name) or not name.strip(". "):
+            raise ValueError(f"{what} have the name {name[:40]!r}, which is none")
+    if len(set(names)) < len(names):
+        twice = next(name for name, n in Counter(names).items() if n > 1)
+        raise ValueError(f"{what} have the name {twice!r} twice")
+    return tuple(names)
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_SIZE:
+        raise ValueError(f"a size of {str(value)[:40]}")
+    return value
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"a number that is {number}")
+    return number
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(v) for v in values)
+    red, green, blue = (_finite(v) for v in values)
     return red, green, blue
 
 
@@ -155,26 +199,44 @@ def read_card(path: str | Path) -> dict[str, Any]:
     CheckpointError
         When the file is missing, truncated, not one of ours or of a newer version.
     """
-    path = Path(path)
-    metadata = _read_metadata(path)
+    path = to_path(path, CheckpointError)
+    metadata = require_whole_file(path)
     text = metadata.get(METADATA_KEY)
     if text is None:
         raise CheckpointError(f"{path} is a safetensors file but not a napari-cpnn model; it has no model card.")
     try:
-        card = json.loads(text)
-        version = int(card["format_version"])
-    except (ValueError, TypeError, KeyError) as error:
+        card = parse_json(text, path, CheckpointError)
+        version = _size(card["format_version"])
+    except (CpnnError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"The model card in {path} is damaged; get the file again.") from error
     if version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has model format {version}, and this napari-cpnn reads up to {FORMAT_VERSION}; "
             "update napari-cpnn (pip install -U napari-cpnn)."
         )
+    if "digest" in card and card.pop("digest") != _digest(card):
+        raise CheckpointError(f"The model card in {path} is damaged: it is not the one that was written.")
     return dict(card)
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
-    """The ``__metadata__`` of a safetensors header, after a check that all tensors are in the file."""
+def card_text(card: Mapping[str, Any]) -> str:
+    """A card as it is stored, with a digest that :func:`read_card` verifies."""
+    plain_card = plain(card)
+    return json.dumps({**plain_card, "digest": _digest(plain_card)}, allow_nan=False)
+
+
+def _digest(card: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+
+
+def require_whole_file(path: Path) -> dict[str, Any]:
+    """The ``__metadata__`` of a safetensors header, after a check that all tensors are in the file as it says.
+
+    Raises
+    ------
+    CheckpointError
+        When the file is missing, truncated or damaged.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -190,11 +252,29 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     if len(raw) < length:
         raise CheckpointError(f"{path} is truncated; get the file again.")
     try:
-        header = json.loads(raw)
-        metadata = header.pop("__metadata__", {})
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        header = parse_json(raw, path, CheckpointError)
+        metadata = dict(header.pop("__metadata__", {}))
+        end = _end_of_tensors(header)
+    except (CpnnError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise CheckpointError(f"The header of {path} is damaged; get the file again.") from error
     if size != 8 + length + end:
         raise CheckpointError(f"{path} is truncated or damaged: it has {size} bytes, not {8 + length + end}.")
-    return dict(metadata)
+    return metadata
+
+
+def _end_of_tensors(header: Mapping[str, Any]) -> int:
+    """Where the last tensor ends; ValueError unless they follow one another, each as long as its shape says."""
+    end = 0
+    for start, stop, n_bytes in sorted(_extent(entry) for entry in header.values()):
+        if start != end or stop - start != n_bytes:
+            raise ValueError("tensors that do not follow one another")
+        end = stop
+    return end
+
+
+def _extent(entry: Mapping[str, Any]) -> tuple[int, int, int]:
+    start, stop = entry["data_offsets"]
+    shape = entry["shape"]
+    if not all(type(n) is int and n >= 0 for n in (start, stop, *shape)):
+        raise ValueError("sizes that are no numbers")
+    return start, stop, math.prod(shape) * _BYTES[entry["dtype"]]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 
 from napari_cpnn.errors import CheckpointError, SettingsError
-from napari_cpnn.models.backbones import BACKBONES, require_backbone
+from napari_cpnn.files import staged
+from napari_cpnn.models.backbones import BACKBONES, PRETRAINED, require_backbone
 from napari_cpnn.models.backbones.build import (
     empty_backbone,
     encoder_facts,
@@ -24,11 +24,13 @@ from napari_cpnn.models.backbones.build import (
     patch_encoder,
     weights_fingerprint,
 )
-from napari_cpnn.models.card import FORMAT_VERSION, METADATA_KEY, ModelSpec, plain, read_card
+from napari_cpnn.models.backbones.consent import downloads
+from napari_cpnn.models.card import FORMAT_VERSION, METADATA_KEY, ModelSpec, card_text, plain, read_card
 from napari_cpnn.models.cpnn import CPNN, fingerprint
 from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.encoder_files import encoder_of
 from napari_cpnn.palette import type_colors
+from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
 
 #: What the names of the frozen encoder's tensors begin with.
 _ENCODER = "backbone.encoder."
@@ -53,7 +55,11 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
     """
     from safetensors.torch import save
 
-    path = Path(path)
+    path = to_path(path, CheckpointError)
+    try:  # what could not be read again is not written
+        ModelSpec.from_dict(model.spec.to_dict())
+    except (ValueError, TypeError, SettingsError) as error:
+        raise CheckpointError(f"The model cannot be written to {path}: {str(error).rstrip('.')}.") from error
     state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     left_out = {name for name in state if name.startswith(_ENCODER)} if encoder_is_elsewhere(model.spec) else set()
     if half:
@@ -71,7 +77,7 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
         "provenance": plain(model.provenance),
     }
     state = {name: t for name, t in state.items() if name not in left_out}
-    _write_atomically(path, save(state, {METADATA_KEY: json.dumps(card, allow_nan=False)}))
+    _write_atomically(path, save(state, {METADATA_KEY: card_text(card)}))
 
 
 def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> CPNN:
@@ -81,7 +87,8 @@ def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> C
     ----------
     encoder_weights
         Of a model whose file does not hold the weights of its frozen encoder: their file or folder, or
-        ``"pretrained"``, which gets them. By default they are taken from where they were last time.
+        ``"pretrained"``, which gets them. By default they are taken from where they were last time, and nothing is
+        downloaded.
 
     Raises
     ------
@@ -91,11 +98,15 @@ def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> C
     WeightsError
         When the encoder's weights are not in the file and cannot be had.
     """
-    from safetensors import SafetensorError
+    path = to_path(path, CheckpointError)
+    # Whoever wrote the file might learn from a download that it is opened here.
+    with reading(path, CheckpointError, "get the file again"), downloads(allowed=str(encoder_weights) in PRETRAINED):
+        return _load(path, read_card(path), encoder_weights)
+
+
+def _load(path: Path, card: dict[str, Any], encoder_weights: str | Path | None) -> CPNN:
     from safetensors.torch import load_file
 
-    path = Path(path)
-    card = read_card(path)
     try:
         spec = ModelSpec.from_dict(card["model"])
         elsewhere = encoder_is_elsewhere(spec)
@@ -104,13 +115,14 @@ def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> C
         provenance = dict(card["provenance"])
         expected = str(card["fingerprint"])
         encoder_card = dict(card["encoder"]) if elsewhere else {}
-    except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, SettingsError) as error:
         reason = str(error).rstrip(".")
         raise CheckpointError(f"The model card in {path} cannot be used: {reason}; get the file again.") from error
+    require_memory(2 * path.stat().st_size, path, CheckpointError)
     try:
         state = _in_memory(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}; get the file again.") from error
+    except Exception as error:  # whatever damaged bytes may raise
+        raise CheckpointError(f"{path} is damaged: {reason_of(error)}; get the file again.") from error
     encoder = encoder_of(path, encoder_card, encoder_weights) if elsewhere else None
     if encoder is not None:
         state.update({f"{_ENCODER}{name}": t for name, t in encoder.state_dict().items()})
@@ -118,9 +130,10 @@ def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> C
         with torch.device("meta"):  # no time for random weights that are replaced at once
             model = CPNN(spec, empty_backbone(spec, encoder), provenance)
             model.domain = None if n_axes is None else Domain(model.n_own_features, n_axes)
-    except (RuntimeError, ValueError) as error:  # sizes that no tensor can have
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"The model card in {path} cannot be used: {reason}; get the file again.") from error
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # sizes that no tensor can have
+        raise CheckpointError(
+            f"The model card in {path} cannot be used: {reason_of(error)}; get the file again."
+        ) from error
     _check_tensors(path, model.state_dict(), state)
     if fingerprint(spec, state) != expected:
         raise CheckpointError(f"{path} is damaged: its tensors are not the ones that were saved; get the file again.")
@@ -194,20 +207,24 @@ def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str,
                 f"{path} does not hold the model that its card describes: {name} has shape "
                 f"{tuple(found[name].shape)}, not {tuple(tensor.shape)}; get the file again."
             )
+        if tensor.dtype != found[name].dtype:
+            raise CheckpointError(
+                f"{path} does not hold the model that its card describes: {name} is of {found[name].dtype}, not of "
+                f"{tensor.dtype}; get the file again."
+            )
+        if not bool(torch.isfinite(found[name]).all()):
+            raise CheckpointError(f"{path} is damaged: {name} has values that are not numbers; get the file again.")
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    temporary: Path | None = None
+    to_path(path, CheckpointError)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with staged(path) as temporary, temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # a temporary file is private; a model is meant to be read
-        temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise CheckpointError(f"The model cannot be written to {path}: {error.strerror or error}.") from error

@@ -6,6 +6,7 @@ Where they are on this computer, and whether these are the ones that a model was
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,20 @@ from torch import nn
 
 from napari_cpnn.caches import cache_folder
 from napari_cpnn.errors import CheckpointError, CpnnError, WeightsError
+from napari_cpnn.files import whole_file
 from napari_cpnn.models.backbones import PRETRAINED, get_encoder
 from napari_cpnn.models.backbones.build import encoder_fingerprint
+from napari_cpnn.models.backbones.consent import downloads
 
 log = logging.getLogger(__name__)
 
 #: Fingerprint of weights -> where this process has found them.
 _FOUND: dict[str, str] = {}
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+#: How a note begins that the user has asked for the weights of an encoder by its name.
+_ASKED = "pretrained "
 
 
 def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) -> nn.Module:
@@ -33,7 +41,9 @@ def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) 
     card
         Its entry ``encoder``.
     weights
-        File or folder of the weights, or ``"pretrained"``; ``None``: where they were found before, else that.
+        File or folder of the weights, or ``"pretrained"``, which may download them; ``None``: where they were found
+        before, else what is on this computer of the encoder's makers. Nothing is downloaded then: whoever wrote the
+        file might learn from it who opens it.
 
     Raises
     ------
@@ -43,15 +53,20 @@ def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) 
         They are others than the model was trained on.
     """
     name, expected = str(card["name"]), str(card["fingerprint"])
-    place = str(weights or known_place(expected) or "pretrained")
+    if not _FINGERPRINT.fullmatch(expected):
+        raise CheckpointError(f"The model card in {path} cannot be used: it names no fingerprint of its encoder.")
+    known = str(weights or known_place(expected, name) or "")
+    place = known or "pretrained"
     try:
-        # A folder of transformers says by itself what is in it, wherever its encoder came from.
-        is_folder = name.startswith("hf:") and Path(place).expanduser().is_dir()
-        network = get_encoder(f"hf:{place}").build("pretrained") if is_folder else get_encoder(name).build(place)
+        with downloads(allowed=known in PRETRAINED):
+            # A folder of transformers says by itself what is in it, wherever its encoder came from.
+            is_folder = name.startswith("hf:") and Path(place).expanduser().is_dir()
+            network = get_encoder(f"hf:{place}").build("pretrained") if is_folder else get_encoder(name).build(place)
     except CpnnError as error:
+        ask = "" if known else "; 'pretrained' downloads them, where their makers offer that"
         raise WeightsError(
-            f"{path.name} needs the weights of encoder {name!r}, which it does not hold: {str(error).rstrip('.')}; "
-            "then give them as encoder_weights."
+            f"{path.name} needs the weights of encoder {name!r}, which it does not hold: {str(error).rstrip('.')}"
+            f"{ask}; then give them as encoder_weights."
         ) from error
     if encoder_fingerprint(network) != expected:
         where = f"the weights in {place}" if place not in PRETRAINED else "the present weights"
@@ -59,24 +74,27 @@ def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) 
             f"{path.name} was trained on other weights of encoder {name!r} than {where}; give the file that it was "
             "trained with as encoder_weights."
         )
-    remember_place(expected, place)
+    if known:
+        remember_place(expected, place, name)
     return network
 
 
-def remember_place(fingerprint: str, place: str) -> None:
-    """Note where weights were found, so that a model that needs them opens without being told."""
-    if place in (*PRETRAINED, "none"):
+def remember_place(fingerprint: str, place: str, name: str) -> None:
+    """Note where weights were found, so that a model that needs them opens without being told.
+
+    Of weights that were asked for by the encoder's ``name``, that is noted: they may be downloaded again.
+    """
+    if place == "none" or not _FINGERPRINT.fullmatch(fingerprint):
         return
-    _FOUND[fingerprint] = str(Path(place).expanduser().absolute())
-    note = _note(fingerprint)
+    _FOUND[fingerprint] = f"{_ASKED}{name}" if place in PRETRAINED else str(Path(place).expanduser().absolute())
     try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(_FOUND[fingerprint], encoding="utf-8")
-    except OSError as error:
-        log.warning("The place of an encoder's weights cannot be noted in %s: %s", note, error)
+        with whole_file(_note(fingerprint)) as note:
+            note.write_text(_FOUND[fingerprint], encoding="utf-8")
+    except CpnnError as error:
+        log.warning("The place of an encoder's weights cannot be noted: %s", error)
 
 
-def known_place(fingerprint: str) -> str | None:
+def known_place(fingerprint: str, name: str) -> str | None:
     """Where :func:`remember_place` has seen weights, if they are still there."""
     place = _FOUND.get(fingerprint)
     if place is None:
@@ -84,7 +102,12 @@ def known_place(fingerprint: str) -> str | None:
             place = _note(fingerprint).read_text(encoding="utf-8")
         except (OSError, ValueError):
             return None
-    return place if Path(place).exists() else None
+    if place.startswith(_ASKED):
+        return "pretrained" if place == f"{_ASKED}{name}" else None
+    try:
+        return place if Path(place).exists() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _note(fingerprint: str) -> Path:

@@ -16,6 +16,7 @@ from napari_cpnn.errors import TrainingError
 from napari_cpnn.training.job import TrainingJob
 from napari_cpnn.training.watch import (
     LOG_FILE,
+    START_FILE,
     STOP_FILE,
     RunStatus,
     ask_to_stop,
@@ -23,9 +24,6 @@ from napari_cpnn.training.watch import (
     look_at_run,
     read_log,
 )
-
-#: The job as it was handed to the process; in the run folder, beside the one that the run itself keeps.
-_HANDED = ".start.json"
 
 #: Niceness of the process: a viewer beside it must stay quick.
 _STAND_BACK = 10
@@ -52,12 +50,20 @@ class ChildRun:
         self._killed = False
         if is_running(self.folder):
             raise TrainingError(f"Another process is training in {self.folder}; wait for it, or stop it.")
-        job.write(self.folder / _HANDED)
+        job.write(self.folder / START_FILE)
         try:
             (self.folder / STOP_FILE).unlink(missing_ok=True)
             with (self.folder / LOG_FILE).open("wb") as log:
                 self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and module
-                    [sys.executable, "-m", "napari_cpnn.cli", "train", "--job", str(self.folder / _HANDED), "--json"],
+                    [
+                        sys.executable,
+                        "-m",
+                        "napari_cpnn.cli",
+                        "train",
+                        "--job",
+                        str(self.folder / START_FILE),
+                        "--json",
+                    ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
@@ -83,7 +89,7 @@ class ChildRun:
         status = look_at_run(self.folder)
         if code is None:
             return status.with_changes(running=True, resumable=False, error="")
-        (self.folder / _HANDED).unlink(missing_ok=True)
+        (self.folder / START_FILE).unlink(missing_ok=True)
         if code == 0 or status.error:
             return status
         return status.with_changes(error=self._why_it_ended(code, status))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,12 @@ from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots.counts import read_h5ad_table
 from napari_cpnn.spots.quality import counts_matrix
+from napari_cpnn.temporaries import sweep
 from napari_cpnn.training.folds import folder_names
 from napari_cpnn.training.resume import FREE
+from napari_cpnn.training.run_folder import RUN_FILES
 from napari_cpnn.training.tables import read_table, write_table
+from napari_cpnn.untrusted import read_json, reading
 
 FORMAT = 1
 
@@ -70,7 +72,7 @@ class FoldFolder:
             facts = _read_json(path)
             try:
                 found.append(cls(path.parent, facts["head"], facts["fold"], list(facts["tested"])))
-            except (KeyError, TypeError) as error:
+            except (KeyError, TypeError, AttributeError) as error:
                 raise TrainingError(f"{path} is damaged ({error}); delete its folder to run the fold again.") from error
         return found
 
@@ -110,7 +112,9 @@ class FoldFolder:
         """Delete a run that was killed before it could be resumed; whether one that can be resumed is left."""
         unfinished = (self.run_path / "resume.safetensors").exists()
         if self.run_path.exists() and not unfinished:
-            shutil.rmtree(self.run_path)
+            sweep(self.run_path)
+            for name in RUN_FILES:
+                (self.run_path / name).unlink(missing_ok=True)
         return unfinished
 
     def finish_training(self) -> bool:
@@ -143,10 +147,11 @@ class FoldFolder:
         if facts.get("settings") != _scoring(settings):
             return {}
         scores = {}
-        for slide, attrs in facts["slides"].items():
-            if slide in self._names:
-                scores[slide] = read_table(self.path / f"{self._names[slide]}.csv").set_index("gene")
-                scores[slide].attrs = attrs
+        with reading(path, TrainingError, "delete its folder to run the fold again"):
+            for slide, attrs in facts["slides"].items():
+                if slide in self._names:
+                    scores[slide] = read_table(self.path / f"{self._names[slide]}.csv").set_index("gene")
+                    scores[slide].attrs = dict(attrs)
         return scores
 
 
@@ -179,8 +184,8 @@ def _scoring(settings: EvaluationSettings) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return dict(read_json(path, TrainingError))
+    except (TrainingError, ValueError, TypeError) as error:
         raise TrainingError(f"{path} is damaged ({error}); delete its folder to run the fold again.") from error
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from napari_cpnn.errors import CpnnError, TrainingError
+from napari_cpnn.errors import TrainingError
 from napari_cpnn.files import whole_file
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.untrusted import read_json, reading, to_path
 
 #: Version of the file.
 FORMAT = 1
@@ -102,8 +103,9 @@ class TrainingJob:
         cells = self.prototypes.path if isinstance(self.prototypes, CellsFile) else self.prototypes
         files = [file for s in self.samples for file in (s.slide, s.spots, s.positions) if file is not None]
         for file in [*files, cells]:
-            if not file.exists():
+            if not to_path(file, TrainingError).exists():
                 raise TrainingError(f"There is no file or folder {file}.")
+        to_path(self.out, TrainingError)
         model = self.out / "model.safetensors"
         if model.exists() and not self.resume:
             raise TrainingError(f"{self.out} already holds a trained model; choose another folder or resume the run.")
@@ -137,16 +139,16 @@ class TrainingJob:
         SettingsError
             A setting that there is not, or with a value that makes no sense.
         """
-        path = Path(path)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise TrainingError(f"The job {path} cannot be read: {error.strerror or error}.") from error
-        except ValueError as error:
-            raise TrainingError(f"{path} is no JSON ({error}); it was cut short, or is something else.") from error
-        try:
+        path = to_path(path, TrainingError)
+        data = read_json(path, TrainingError)
+        with reading(path, TrainingError, "it describes no training run"):
+            if not isinstance(data, dict):
+                raise TrainingError(f"{path} describes no training run.")
             if data.get("format", FORMAT) > FORMAT:
                 raise TrainingError(f"{path} was written by a newer napari-cpnn; update this one.")
+            missing = next((name for name in ("samples", "prototypes", "out") if name not in data), None)
+            if missing is not None:
+                raise TrainingError(f"{path} describes no training run: {missing!r} is missing.")
             home = path.absolute().parent
             return cls(
                 samples=tuple(_sample(item, home) for item in data["samples"]),
@@ -155,12 +157,6 @@ class TrainingJob:
                 out=home / data["out"],
                 resume=bool(data.get("resume", False)),
             )
-        except CpnnError:
-            raise
-        except KeyError as error:
-            raise TrainingError(f"{path} describes no training run: {error} is missing.") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise TrainingError(f"{path} describes no training run ({error}).") from error
 
 
 def _plain(value: Any) -> Any:
@@ -172,15 +168,24 @@ def _plain(value: Any) -> Any:
 
 
 def _sample(data: Mapping[str, Any], home: Path) -> SampleFiles:
-    mpp, moved = data.get("mpp"), data.get("moved")
+    moved = data.get("moved")
     return SampleFiles(
         slide=home / data["slide"],
         spots=home / data["spots"],
         positions=home / data["positions"] if data.get("positions") else None,
-        mpp=(float(mpp[0]), float(mpp[1])) if isinstance(mpp, list) else mpp,
+        mpp=_mpp(data.get("mpp")),
         name=str(data.get("name", "")),
         moved=None if moved is None else _matrix(moved),
     )
+
+
+def _mpp(said: Any) -> float | Mpp | None:
+    if said is None:
+        return None
+    numbers = [float(value) for value in (said if isinstance(said, list) else [said])]
+    if not all(math.isfinite(value) and value > 0 for value in numbers) or len(numbers) > 2:
+        raise ValueError("'mpp' is no pixel size")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
 def _matrix(rows: Any) -> Matrix:

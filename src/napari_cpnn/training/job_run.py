@@ -22,7 +22,7 @@ from napari_cpnn.spots.fit import SpotFix
 from napari_cpnn.training.fit import train
 from napari_cpnn.training.job import JOB_FILE, CellsFile, SampleFiles, TrainingJob
 from napari_cpnn.training.processes import is_first_process
-from napari_cpnn.training.watch import EVENTS_FILE, LOCK_FILE, STOP_FILE
+from napari_cpnn.training.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STOP_FILE, unlock
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -78,6 +78,7 @@ def run_job(job: TrainingJob, report: Callable[[Event], None] | None = None, pro
             say.start_file(job.out / EVENTS_FILE)
             with _failures_said(say):  # before others see that nobody trains here any more
                 job.write(job.out / JOB_FILE)
+                (job.out / START_FILE).unlink(missing_ok=True)
                 model = _run(job, say, progress)
                 is_complete = not (job.out / "resume.safetensors").exists()
                 say({"event": "finished", "path": str(model), "complete": is_complete})
@@ -209,7 +210,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        unlock(lock, folder / LOCK_FILE)
 
 
 @contextlib.contextmanager

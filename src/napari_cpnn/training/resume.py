@@ -8,18 +8,21 @@ stored.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from napari_cpnn.errors import SettingsError, TrainingError
+from napari_cpnn.models.card import require_whole_file
 from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.untrusted import parse_json, reason_of, to_path
 
 FORMAT = 1
 _KEY = "napari_cpnn_run"
@@ -68,22 +71,41 @@ class RunState:
             "data_key": self.data_key,
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        facts["crc32"] = _checksum(tensors)
         return bytes(save(tensors, {_KEY: json.dumps(facts)}))
 
     @classmethod
     def read(cls, path: Path) -> RunState:
         """Read what :meth:`to_bytes` made; a :class:`TrainingError` when it is damaged."""
+        to_path(path, TrainingError)
         try:
+            require_whole_file(path)
             with safe_open(path, framework="pt") as file:
-                facts = json.loads(file.metadata()[_KEY])
+                facts = parse_json(file.metadata()[_KEY], path, TrainingError)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no mapping
-            if facts.pop("format") != FORMAT:
-                raise TrainingError(f"{path} was written by another version of napari-cpnn; start the run again.")
-            return cls(**facts, tensors=tensors)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise TrainingError(
-                f"{path} is damaged ({error}), so the run cannot go on; start it again in another folder."
-            ) from error
+            version, checksum = facts.pop("format"), facts.pop("crc32", None)
+            state = cls(**facts, tensors=tensors).checked() if version == FORMAT else None
+            is_whole = checksum is None or checksum == _checksum(tensors)  # earlier versions have none
+        except Exception as error:  # whatever damaged bytes may raise
+            raise _damaged(path, reason_of(error)) from error
+        if state is None:
+            raise TrainingError(f"{path} was written by another version of napari-cpnn; start the run again.")
+        if not is_whole:
+            raise _damaged(path, "its numbers are not the ones that were written")
+        return state
+
+    def checked(self) -> RunState:
+        """The same, when it can be gone on with; else ValueError or TypeError."""
+        epochs = (self.epoch, self.best_epoch)
+        if any(type(n) is not int for n in epochs) or not 0 <= self.best_epoch <= self.epoch:
+            raise ValueError("its epochs make no sense")
+        if type(self.best) not in (int, float) or not isinstance(self.data_key, str):
+            raise TypeError("its scores make no sense")
+        if not isinstance(self.settings, dict) or not isinstance(self.history, list):
+            raise TypeError("it has no settings or no history")
+        if len(self.history) != self.epoch or not all(isinstance(row, dict) for row in self.history):
+            raise ValueError("it has not a row for each epoch")
+        return self
 
     def require_same(self, settings: TrainingSettings, folder: Path) -> None:
         """Refuse to go on with other settings; the :class:`TrainingError` names what differs."""
@@ -113,6 +135,18 @@ class RunState:
     def is_finished(self, settings: TrainingSettings, held_out: bool) -> bool:
         """Whether there is no epoch left to run."""
         return self.epoch >= settings.max_epochs or (held_out and self.epoch - self.best_epoch >= settings.patience)
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    checksum = 0
+    for name, tensor in sorted(tensors.items()):
+        checksum = zlib.crc32(name.encode(), checksum)
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, checksum)
+    return checksum
+
+
+def _damaged(path: Path, reason: str) -> TrainingError:
+    return TrainingError(f"{path} is damaged ({reason}), so the run cannot go on; start it again in another folder.")
 
 
 def _in_words(value: Any) -> str:

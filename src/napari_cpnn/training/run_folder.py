@@ -26,15 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from napari_cpnn.errors import CheckpointError, TrainingError
+from napari_cpnn.files import staged
 from napari_cpnn.models import CPNN, save_model
 from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.temporaries import sweep, temporary_beside
 from napari_cpnn.training.curves import draw_curves
 from napari_cpnn.training.resume import RunState
+from napari_cpnn.untrusted import to_path
 
-_SCRATCH_PREFIX = ".run-"
-
-#: What a killed run may leave: its scratch folder, and files that were not complete.
-_LEFTOVERS = (f"{_SCRATCH_PREFIX}*", ".patches-*", ".*.part", ".model.safetensors.*")
+#: Files of a run that can be made anew from its settings.
+RUN_FILES = ("settings.json", "metrics.csv", "curves.png", "model.safetensors")
 
 
 class RunFolder:
@@ -55,7 +56,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, resume: bool = False, writes: bool = True) -> None:
-        self.path = Path(path)
+        self.path = to_path(path, TrainingError)
         self.writes = writes
         self._state_path = self.path / "resume.safetensors"
         if not writes:
@@ -79,19 +80,15 @@ class RunFolder:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A temporary folder inside, for what the run needs on disk; also clears what a killed run has left here."""
-        if not self.writes:
-            with tempfile.TemporaryDirectory(prefix="napari-cpnn-", ignore_cleanup_errors=True) as elsewhere:
-                yield Path(elsewhere)
-            return
+        # Several processes that train together have one folder, and each its own scratch.
+        folder = temporary_beside((self.path if self.writes else Path(tempfile.gettempdir())) / "scratch")
         with self._writing():
-            for pattern in _LEFTOVERS:
-                for left in self.path.glob(pattern):
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
-            folder = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX, dir=self.path))
+            sweep(folder.parent)
+            folder.mkdir(mode=0o700)
         try:
             yield folder
         finally:
-            # On Windows a file that is still mapped cannot be deleted; the next run in this folder clears it.
+            # On Windows a file that is still mapped cannot be deleted; the next run in this folder sweeps it.
             shutil.rmtree(folder, ignore_errors=True)
 
     def read_state(self) -> RunState | None:
@@ -121,10 +118,8 @@ class RunFolder:
     def write_curves(self, history: Sequence[Mapping[str, Any]], title: str) -> None:
         if not self.writes:
             return
-        with self._writing():
-            unfinished = self.path / ".curves.png.part"
+        with self._writing(), staged(self.path / "curves.png") as unfinished:
             draw_curves(history, unfinished, title)
-            unfinished.replace(self.path / "curves.png")
 
     def write_model(self, model: CPNN) -> None:
         if self.writes:
@@ -134,16 +129,10 @@ class RunFolder:
     def _write(self, name: str, content: bytes) -> None:
         if not self.writes:
             return
-        unfinished = self.path / f".{name}.part"
-        with self._writing():
-            try:
-                with unfinished.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                unfinished.replace(self.path / name)
-            finally:
-                unfinished.unlink(missing_ok=True)
+        with self._writing(), staged(self.path / name) as unfinished, unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -6,18 +6,20 @@ torch is not loaded here.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
-import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from napari_cpnn.errors import TrainingError
+from napari_cpnn.errors import SettingsError, TrainingError
 from napari_cpnn.training.job import JOB_FILE, TrainingJob
+from napari_cpnn.untrusted import parse_json, read_json, reading, to_path
 
 LOCK_FILE = ".running"
 """Locked by the process that trains; what a lock is, the system knows, so a killed process leaves none."""
@@ -28,11 +30,17 @@ STOP_FILE = ".stop"
 EVENTS_FILE = "events.jsonl"
 """What the run has said of itself, a line of JSON per event."""
 
+START_FILE = ".start.json"
+"""The job as it is handed to a process of its own; deleted when that has begun."""
+
 LOG_FILE = "log.txt"
 """What a child process has written on stderr."""
 
 #: Of a log, at most this much is read.
 _LOG_BYTES = 20_000
+
+#: And of the events, of which the last is looked for.
+_EVENT_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -102,21 +110,21 @@ def look_at_run(folder: str | Path) -> RunStatus:
     TrainingError
         The folder holds no run.
     """
-    folder = Path(folder)
+    folder = to_path(folder, TrainingError)
     if not any((folder / name).exists() for name in ("settings.json", JOB_FILE, EVENTS_FILE, LOG_FILE)):
         raise TrainingError(f"{folder} is no folder of a training run; it has no settings.json.")
     # In this order, a run that ends meanwhile is seen as running once more, and not as one that broke off.
     running = is_running(folder)
     model = folder / "model.safetensors"
     event = _last_event(folder / EVENTS_FILE)
-    history = _history(folder / "metrics.csv")
+    history, damage = _history(folder / "metrics.csv")
     kind = event.get("event", "")
     return RunStatus(
         history=history,
         max_epochs=_max_epochs(folder),
         running=running,
         text=str(event.get("text", "")) if kind == "preparing" and running else "",
-        error=str(event.get("error", "")) if kind == "failed" and not running else "",
+        error=(str(event.get("error", "")) if kind == "failed" else damage) if not running else "",
         model=model if model.exists() else None,
         stamp=model.stat().st_mtime_ns if model.exists() else 0,
         # A run without curves was killed between its first model and the state to resume from.
@@ -136,8 +144,19 @@ def is_running(folder: str | Path) -> bool:
         return True
     except OSError:  # a folder that cannot be written: nobody trains in it
         return False
-    lock.release()
+    unlock(lock, file)  # of a process that was killed
     return False
+
+
+def unlock(lock: FileLock, file: Path) -> None:
+    """Release a lock and delete its file, while it is still held where the system allows that."""
+    with contextlib.suppress(OSError):
+        if os.name != "nt":
+            file.unlink(missing_ok=True)
+    lock.release()
+    with contextlib.suppress(OSError):
+        if os.name == "nt":
+            file.unlink(missing_ok=True)
 
 
 def job_of_run(folder: str | Path) -> TrainingJob:
@@ -148,7 +167,8 @@ def job_of_run(folder: str | Path) -> TrainingJob:
     TrainingError
         The folder holds none, or what it holds cannot be read.
     """
-    return TrainingJob.read(Path(folder) / JOB_FILE).replace(out=Path(folder).absolute(), resume=True)
+    folder = to_path(folder, TrainingError)
+    return TrainingJob.read(folder / JOB_FILE).replace(out=folder.absolute(), resume=True)
 
 
 def ask_to_stop(folder: str | Path) -> None:
@@ -170,16 +190,36 @@ def read_log(folder: str | Path) -> str:
     file = Path(folder) / LOG_FILE
     if not file.is_file():
         return ""
-    with file.open("rb") as log:
-        log.seek(max(0, file.stat().st_size - _LOG_BYTES))
-        return log.read().decode("utf-8", errors="replace")
+    with reading(file, TrainingError):
+        return _end_of(file, _LOG_BYTES)
 
 
-def _history(file: Path) -> tuple[dict[str, float], ...]:
+def _end_of(file: Path, n_bytes: int) -> str:
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - n_bytes))
+        return opened.read(n_bytes).decode("utf-8", errors="replace")
+
+
+def _history(file: Path) -> tuple[tuple[dict[str, float], ...], str]:
+    """The rows, and what is wrong with the file; then there are no rows."""
     if not file.exists():
-        return ()
-    with file.open(encoding="utf-8", newline="") as table:
-        return tuple({name: _number(value) for name, value in row.items()} for row in csv.DictReader(table))
+        return (), ""
+    try:
+        with (
+            reading(file, TrainingError, "its curves are not shown"),
+            file.open(encoding="utf-8", newline="") as table,
+        ):
+            rows = tuple(_row(row) for row in csv.DictReader(table))
+    except TrainingError as error:
+        return (), str(error)
+    return rows, ""
+
+
+def _row(said: dict[str | Any, Any]) -> dict[str, float]:
+    row = {name: _number(value) for name, value in said.items() if isinstance(name, str)}
+    if len(row) < len(said) or not 1 <= row["epoch"] < math.inf or not 0 <= row["seconds"] < math.inf:
+        raise ValueError("a row of it is damaged")
+    return row
 
 
 def _number(text: str | None) -> float:
@@ -193,13 +233,13 @@ def _last_event(file: Path) -> dict[str, Any]:
     """The last complete line; a run may be writing another one."""
     if not file.exists():
         return {}
-    for line in reversed(file.read_text(encoding="utf-8", errors="replace").splitlines()):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            return event
+    with reading(file, TrainingError):
+        lines = _end_of(file, _EVENT_BYTES).splitlines()
+    for line in reversed(lines):
+        with contextlib.suppress(TrainingError):
+            event = parse_json(line, file, TrainingError)
+            if isinstance(event, dict):
+                return event
     return {}
 
 
@@ -207,10 +247,10 @@ def _max_epochs(folder: Path) -> int | None:
     for name in (JOB_FILE, "settings.json"):
         if not (folder / name).exists():
             continue
-        try:
+        with contextlib.suppress(TrainingError, SettingsError):
             if name == JOB_FILE:
                 return TrainingJob.read(folder / name).settings.max_epochs
-            return int(json.loads((folder / name).read_text(encoding="utf-8"))["max_epochs"])
-        except (TrainingError, OSError, ValueError, KeyError, TypeError):
-            continue
+            said = read_json(folder / name, TrainingError)
+            if isinstance(said, dict) and type(said.get("max_epochs")) is int:
+                return int(said["max_epochs"])
     return None

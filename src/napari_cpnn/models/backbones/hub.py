@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from napari_cpnn.errors import WeightsError
+from napari_cpnn.models.backbones.consent import may_download
 from napari_cpnn.models.backbones.encoder import PRETRAINED
+from napari_cpnn.untrusted import read_json
+
+#: One thread at a time changes what the hub's library may do.
+_OFFLINE = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,13 @@ def load_transformers(name: str, weights: str) -> TransformersFeatures:
     library = _library("transformers")
     place = Path(weights).expanduser()
     source = name if weights in (*PRETRAINED, "none") else str(place if place.is_dir() else place.parent)
-    with _sentence(name, source), _quiet(library):
+    with _sentence(name, source), _quiet(library), _network():
+        config = _config(library, name, source)
         if weights == "none":
-            return TransformersFeatures(library.AutoModel.from_config(library.AutoConfig.from_pretrained(source)))
-        model, report = library.AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+            return TransformersFeatures(library.AutoModel.from_config(config, trust_remote_code=False))
+        model, report = library.AutoModel.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, weights_only=True, **_safely()
+        )
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
         raise WeightsError(f"{source} does not hold the weights of {name}: it misses {', '.join(missing[:3])}.")
@@ -131,7 +140,11 @@ def load_timm(name: str, weights: str, arguments: Mapping[str, Any], prefix_toke
         folder = place if place.is_dir() else place.parent
         source = f"local-dir:{folder}" if (folder / "config.json").is_file() else name
     whole = weights in PRETRAINED or (place is not None and place.is_dir())
-    with _sentence(name, source):
+    if place is not None and place.is_dir():
+        _require_tensors(place)
+    with _sentence(name, source), _network():
+        if whole and place is None and not may_download() and not _is_of_hub(library, name):
+            raise WeightsError(f"The weights of {name} are not downloaded unasked; give their file or folder.")
         model = library.create_model(source, pretrained=whole, num_classes=0, **options)
     if place is not None and not whole:
         _fill(model, name, place)
@@ -160,25 +173,98 @@ def describe_transformers(name: str) -> HubFacts:
     library = _library("transformers")
     place = Path(name).expanduser()
     source = str(place) if place.is_dir() else name
-    with _sentence(name, source):
-        config = library.AutoConfig.from_pretrained(source)
-        file = library.utils.cached_file(
-            source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
-        )
-        said = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    with _sentence(name, source), _network():
+        config = _config(library, name, source)
+        said = _json_beside(library, source, "preprocessor_config.json")
     if "image_mean" not in said or "image_std" not in said:
         raise WeightsError(
             f"{name} does not say how images are normalised; put a preprocessor_config.json with image_mean and "
             "image_std beside its config.json."
         )
     patch = getattr(config, "patch_size", 32)
-    return HubFacts(
-        n_features=_n_features(config),
-        min_px=int(patch) if isinstance(patch, int) else 32,
-        trained_px=int(getattr(config, "image_size", 224)),
-        mean=tuple(said["image_mean"]),
-        std=tuple(said["image_std"]),
+    with _sentence(name, source):
+        return HubFacts(
+            n_features=_n_features(config),
+            min_px=int(patch) if isinstance(patch, int) else 32,
+            trained_px=int(getattr(config, "image_size", 224)),
+            mean=_colours(said["image_mean"]),
+            std=_colours(said["image_std"]),
+        )
+
+
+def _colours(said: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in said)
+    if not all(math.isfinite(value) for value in (red, green, blue)):
+        raise ValueError("its normalisation is not of finite numbers")
+    return red, green, blue
+
+
+def _config(library: Any, name: str, source: str) -> Any:
+    """The configuration of a model whose code transformers has itself; code that comes with a model is never run."""
+    said = _json_beside(library, source, "config.json")
+    kernel = next((v for k, v in said.items() if "attn_implementation" in k and "/" in str(v)), None)
+    if kernel is not None or _json_beside(library, source, "adapter_config.json"):
+        raise WeightsError(f"Encoder {name} brings code or weights of others with it, which are never loaded.")
+    try:
+        return library.AutoConfig.from_pretrained(source, **_safely())
+    except ValueError as error:
+        if "auto_map" not in said:
+            raise
+        raise WeightsError(
+            f"Encoder {name} comes with code of its own, which is never run; use one whose code is in transformers."
+        ) from error
+
+
+def _json_beside(library: Any, source: str, file_name: str) -> dict[str, Any]:
+    """A JSON file of a model of the hub or of a folder; empty where there is none."""
+    file = library.utils.cached_file(
+        source,
+        file_name,
+        local_files_only=not may_download(),
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=file_name == "config.json",
     )
+    said = read_json(Path(file), WeightsError) if file else {}
+    if not isinstance(said, dict):
+        raise WeightsError(f"{file} describes no encoder.")
+    return said
+
+
+def _safely() -> dict[str, Any]:
+    """Options of all that transformers opens: no code of others, no question whether to run it, no unasked download."""
+    return {"trust_remote_code": False, "local_files_only": not may_download()}
+
+
+def _require_tensors(folder: Path) -> None:
+    """Refuse a folder with a PyTorch file that holds anything but tensors, before a library opens it its own way."""
+    from napari_cpnn.models.backbones.weights import read_torch
+
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".bin", ".pth", ".pt", ".tar", ".ckpt"):
+            read_torch(file)
+
+
+def _is_of_hub(library: Any, name: str) -> bool:
+    """Whether timm gets the weights of a network from the hub, which can be told to stay off the network."""
+    if name.startswith("hf-hub:"):
+        return True
+    known = library.get_pretrained_cfg(name)
+    return bool(known is not None and known.hf_hub_id)
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    """Keep the hub's library off the network unless downloads are allowed."""
+    if may_download():
+        yield
+        return
+    constants: Any = import_module("huggingface_hub.constants")
+    with _OFFLINE:
+        before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
 
 
 def describe_timm(name: str) -> HubFacts:
@@ -190,7 +276,7 @@ def describe_timm(name: str) -> HubFacts:
         The library or the configuration cannot be had.
     """
     library = _library("timm")
-    with _sentence(name, name), torch.device("meta"):
+    with _sentence(name, name), _network(), torch.device("meta"):
         model = library.create_model(name, pretrained=False, num_classes=0)
     said = model.pretrained_cfg
     return HubFacts(
@@ -228,6 +314,8 @@ def _sentence(name: str, source: str) -> Iterator[None]:
         raise
     except Exception as error:  # what a library raises is its own affair
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if not may_download() and not Path(source).is_dir():
+            raise WeightsError(f"Encoder {name} is not on this computer, and is not downloaded unasked.") from error
         raise WeightsError(
             f"Encoder {name} cannot be loaded from {source}: {reason.rstrip('.')}; go online once, log in where its "
             "makers ask for it, or give the file or folder of its weights."

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -13,7 +12,10 @@ from torch import Tensor, nn
 
 from napari_cpnn.caches import cache_folder
 from napari_cpnn.errors import WeightsError
+from napari_cpnn.hdf5 import check_hdf5
 from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, WeightsSource
+from napari_cpnn.models.backbones.consent import may_download
+from napari_cpnn.untrusted import reason_of, require_memory, to_path
 
 
 class _Renames(Protocol):
@@ -82,6 +84,11 @@ def download(info: EncoderInfo) -> Path:
             f"get {source.url} yourself and give the path of the file as encoder_weights (or weights)."
         )
     folder = cache_folder() / "weights"
+    if not may_download() and not (folder / source.file_name).is_file():
+        raise WeightsError(
+            f"The weights of encoder {info.name!r} are not on this computer and are not downloaded unasked; ask for "
+            f"'pretrained' weights, or {_by_hand(source)}."
+        )
     try:
         return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", source.file_name, folder))
     except ValueError as error:
@@ -102,47 +109,36 @@ def _by_hand(source: WeightsSource) -> str:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file, by name. The kind of file is told by its first bytes, not by its name."""
+    to_path(path, WeightsError)
     try:
         with path.open("rb") as file:
             head = file.read(16)
+        require_memory(path.stat().st_size, path, WeightsError)
     except OSError as error:
         raise WeightsError(f"The weights file {path} cannot be read: {error.strerror or error}.") from error
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return read_keras(path)
     if head[8:9] == b"{":
         return _read_safetensors(path)
-    return _read_torch(path)
+    return read_torch(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"The weights file {path} is damaged: {error}; get it again.") from error
+    except Exception as error:  # whatever damaged bytes may raise
+        raise WeightsError(f"The weights file {path} is damaged: {reason_of(error)}; get it again.") from error
 
 
-#: What torch's restricted unpickler raises on files that are cut, or are something else altogether.
-_UNPICKLING_ERRORS = (
-    pickle.UnpicklingError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def read_torch(path: Path) -> dict[str, Tensor]:
+    """The tensors of a PyTorch state dictionary; a file that holds anything else is refused, and nothing in it runs."""
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNPICKLING_ERRORS as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, on what is in the file
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's restricted unpickler raises nearly anything on files that are something else
         raise WeightsError(
             f"{path} cannot be read as weights; give a .safetensors, .h5 or .pth file that holds tensors only."
         ) from error
@@ -157,6 +153,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     """A Keras HDF5 file as ``<layer>.kernel`` and ``<layer>.bias``, in Keras's own axis order."""
     import h5py
 
+    check_hdf5(path, WeightsError)
     try:
         with h5py.File(path) as file:
             root = file.get("model_weights", file)
@@ -168,8 +165,8 @@ def read_keras(path: Path) -> dict[str, Tensor]:
                 for kind, name in zip(("kernel", "bias"), names, strict=False):
                     state[f"{layer}.{kind}"] = torch.from_numpy(group[name][()])
             return state
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as a Keras weights file: {error}.") from error
+    except Exception as error:  # whatever HDF5 raises on damaged bytes
+        raise WeightsError(f"{path} cannot be read as a Keras weights file: {reason_of(error)}.") from error
 
 
 def _text(value: Any) -> str:
