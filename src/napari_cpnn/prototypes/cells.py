@@ -12,8 +12,9 @@ from napari_cpnn.hdf5 import check_hdf5
 from napari_cpnn.prototypes.rdata_cells import read_rdata
 from napari_cpnn.prototypes.statistics import rows_at_once
 from napari_cpnn.spots.counts import counts_of, csr_of, read_h5ad_table, unique_names, why_not_counts
+from napari_cpnn.spots.matrices import only_matrix
 from napari_cpnn.spots.tables import read_table
-from napari_cpnn.spots.tenx import mtx_file, read_10x_h5, read_10x_mtx
+from napari_cpnn.spots.tenx import is_mtx, read_10x_h5, read_10x_mtx
 from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def read_cells(path: str | Path, annotations: str | Path | None = None, backed: 
     path
         One of: an ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X``; a 10x ``.h5``; a folder with
         ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (prefixes and ``.gz`` allowed), or one that holds such a
-        ``filtered_feature_bc_matrix``; an ``.RData`` with a SingleCellExperiment (needs ``pip install rdata``).
+        ``filtered_feature_bc_matrix``; of several in one folder the ``.mtx`` of one; an ``.RData`` with a
+        SingleCellExperiment (needs ``pip install rdata``).
     annotations
         Table (``.csv``, ``.tsv``, zipped or not) whose first column is the barcode; its columns come into ``obs``.
         By default ``metadata.csv`` beside the matrix of a folder, when there is one.
@@ -68,6 +70,8 @@ def _read(source: Path, annotations: Path | None, backed: bool) -> AnnData:
         cells = counts_of(read_h5ad_table(source, CellsError), str(source), CellsError)
     elif source.suffix.lower() == ".h5":
         cells = read_10x_h5(source, CellsError)
+    elif is_mtx(source):
+        cells = read_10x_mtx(source, CellsError)
     elif source.suffix.lower() in (".rdata", ".rda"):
         cells = read_rdata(source)
     else:
@@ -85,10 +89,12 @@ def open_cells(path: str | Path, annotations: str | Path | None = None) -> AnnDa
 
     It is not when they are stored by genes (CSC): then they are read into memory.
     """
-    if Path(path).suffix.lower() == ".h5ad":
+    source = to_path(path, CellsError)
+    if source.suffix.lower() == ".h5ad" and source.is_file():
+        check_hdf5(source, CellsError)
         with suppress(CellsError):  # what is wrong with it besides is said below
-            return read_cells(path, annotations, backed=True)
-    return read_cells(path, annotations)
+            return read_cells(source, annotations, backed=True)
+    return read_cells(source, annotations)
 
 
 def _on_disk(path: Path) -> AnnData:
@@ -108,6 +114,8 @@ def _on_disk(path: Path) -> AnnData:
         matrix = file[place] if isinstance(file[place], h5py.Dataset) else sparse_dataset(file[place])
         wrong = _why_not_counts(matrix, path)
         if wrong is None:
+            if any(isinstance(file[part], h5py.Dataset) for part in ("obs", genes)):
+                raise CellsError(f"{path} was written by an anndata before 0.7, whose counts cannot stay on disk.")
             obs, var = read_elem(file["obs"]), read_elem(file[genes])
             break
         refusals.append(f"{place}: {wrong}")
@@ -139,13 +147,14 @@ def _why_not_counts(matrix: Any, path: Path) -> str | None:
 
 def _read_folder(folder: Path) -> tuple[AnnData, Path]:
     """The cells and the folder that the matrix is in."""
-    for place in (folder, folder / "filtered_feature_bc_matrix"):
-        if place.is_dir() and mtx_file(place) is not None:
-            return read_10x_mtx(place, CellsError), place
-    files = sorted(folder.glob("*filtered_feature_bc_matrix.h5"))
-    if files:
-        return read_10x_h5(files[0], CellsError), folder
-    raise CellsError(f"The count matrix is missing: {folder} has no matrix.mtx and no filtered_feature_bc_matrix.h5.")
+    found = only_matrix(folder, CellsError)
+    if found is not None and found.kind == "raw":
+        raise CellsError(f"{folder} has no matrix but the raw one, of all barcodes; to read it, open {found.path}.")
+    if found is None:
+        raise CellsError(
+            f"The count matrix is missing: {folder} has no matrix.mtx and no filtered_feature_bc_matrix.h5."
+        )
+    return found.read(CellsError), found.path.parent
 
 
 def _annotate(cells: AnnData, path: Path) -> None:

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
 from napari_cpnn.genes import look_like_ensembl, symbols_beside
 from napari_cpnn.prototypes.batch_codes import ISLANDS, coded_statistics
+from napari_cpnn.prototypes.labels import without_label
 from napari_cpnn.prototypes.left_out import REASONS
 from napari_cpnn.prototypes.progress import Progress, part, silent
 from napari_cpnn.prototypes.prototypes import Prototypes
@@ -61,11 +62,11 @@ def estimate_prototypes(
 ) -> Prototypes | dict[str, Prototypes]:
     """Estimate the mean expression profile of each cell type.
 
-    Cells without a label or batch, with few genes or with many mitochondrial counts are left out, then genes that are
-    seen in few of the remaining cells. ``method="nb"`` fits a negative binomial regression on type and batch
-    (:mod:`napari_cpnn.prototypes.regression`; paper 3.1.2), which takes depth and ambient background of the batches
-    out and draws types with few cells towards the common profile. ``method="mean"`` divides the summed counts of each
-    type by their total, whatever the batches.
+    Cells without a label (or with one that says so, such as ``nan`` or ``Unassigned``) or batch, with few genes or with
+    many mitochondrial counts are left out, then genes that are seen in few of the remaining cells. ``method="nb"`` fits
+    a negative binomial regression on type and batch (:mod:`napari_cpnn.prototypes.regression`; paper 3.1.2), which
+    takes depth and ambient background of the batches out and draws types with few cells towards the common profile.
+    ``method="mean"`` divides the summed counts of each type by their total, whatever the batches.
 
     Parameters
     ----------
@@ -117,7 +118,8 @@ def estimate_all(
     about = {"source": "single cells", "batch": batch, "settings": settings.to_dict(), "n_genes_given": len(genes)}
     prototypes, share = {}, (1 - start) / len(columns)
     for number, (name, stats) in enumerate(zip(columns, found, strict=True)):
-        provenance = {"cell_type": name, **about, "notes": _about_names(genes)}
+        notes = [*_about_names(genes), *_about_labels(name, labels[number])]
+        provenance = {"cell_type": name, **about, "notes": notes}
         its = part(progress, start + number * share, start + (number + 1) * share)
         prototypes[name] = _estimate(stats, genes, gene_ids, settings, provenance, its)
     progress("Done", 1.0)
@@ -170,6 +172,14 @@ def _about_names(genes: list[str]) -> list[str]:
         "for its mitochondrial counts."
     )
     return [text]
+
+
+def _about_labels(name: str, labels: pd.Series[Any]) -> list[str]:
+    none = without_label(labels)
+    if not none:
+        return []
+    named = ", ".join(f"{text[:40]} ({n:,})" for text, n in list(none.items())[:5])
+    return [f"{sum(none.values()):,} cells are left out, for their label in column {name!r} says none: {named}."]
 
 
 def _estimate(

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import CellsError
 from napari_cpnn.genes import is_mitochondrial
+from napari_cpnn.prototypes.labels import texts_of
 from napari_cpnn.prototypes.progress import Progress, silent
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.spots.counts import as_counts, require_sound
@@ -151,7 +152,8 @@ def count_statistics(
     genes
         Symbols, for the mitochondrial share.
     labels
-        For each annotation the type of each cell; a missing or empty one leaves the cell out of that annotation.
+        For each annotation the type of each cell; a missing or empty one, or a text that says there is none (``nan``,
+        ``Unassigned``, ``unknown``), leaves the cell out of that annotation.
     batches
         Batch of each cell; None: all are of one. A cell with a missing one is left out.
     settings
@@ -213,7 +215,7 @@ class _Tally:
     def __init__(self, labels: pd.Series[Any], batches: pd.Series[Any] | None, n_genes: int) -> None:
         self._types, type_of = _codes(labels)
         self._batches, batch_of = (
-            (("all",), np.zeros(len(labels), dtype=np.int64)) if batches is None else _codes(batches)
+            (("all",), np.zeros(len(labels), dtype=np.int64)) if batches is None else _codes(batches, of_batch=True)
         )
         reasons = {"no_label": type_of < 0} | ({} if batches is None else {"no_batch": batch_of < 0})
         self._reasons = reasons
@@ -278,11 +280,9 @@ class _Tally:
         return Histogram(key[order] >> 32, key[order] & 0xFFFFFFFF, cells[order])
 
 
-def _codes(column: pd.Series[Any]) -> tuple[tuple[str, ...], IntArray]:
+def _codes(column: pd.Series[Any], *, of_batch: bool = False) -> tuple[tuple[str, ...], IntArray]:
     """Names in alphabetic order, and the position of each cell's name among them; -1 where it has none."""
     import pandas as pd
 
-    names = column.astype(object).where(column.notna(), None).map(lambda v: None if v is None else str(v))
-    names = names.where(names.str.strip() != "", None)
-    codes, unique = pd.factorize(names, sort=True)
+    codes, unique = pd.factorize(texts_of(column, of_batch=of_batch), sort=True)
     return tuple(str(name) for name in unique), np.asarray(codes, dtype=np.int64)

@@ -123,7 +123,8 @@ def _read_text(path: Path) -> pd.DataFrame:
         n_columns = max(len(head), len(row))
         if n_columns > _MOST_COLUMNS:
             raise SpotsError(f"{path} has {n_columns:,} columns in place of {', '.join(COLUMNS)}.")
-        named = any(not _is_number(field) for field in head[1:])
+        counted = bool(head) and _is_number(head[0])  # a number of the row comes first
+        named = not all(map(_is_number, head[2 if counted else 1 :]))
         if named and len(row) == len(head) + 1:  # as R writes tables, with names of rows that have no name
             head = ["", *head]
         file.seek(0)
@@ -177,7 +178,8 @@ def _chosen(names: list[Any], table: pd.DataFrame, path: Path) -> dict[str, Any]
     found = [column for column in map(column_of, rest) if column is not None and column.name != barcode]
     pixels = pixel_columns([column.name for column in found if column.kind != "grid"])
     if barcode is None or pixels is None:
-        if barcode is not None or len(names) < len(COLUMNS) or not all(_NUMBERED.fullmatch(str(n)) for n in names[1:]):
+        nameless = len(names) >= len(COLUMNS) and all(_NUMBERED.fullmatch(str(name)) for name in names[1:])
+        if not nameless or pixels is not None:
             raise SpotsError(_refusal(names, path))
         return _in_order(names, path)
     chosen |= {"barcode": barcode, "pxl_col_in_fullres": pixels[0], "pxl_row_in_fullres": pixels[1]}

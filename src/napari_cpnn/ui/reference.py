@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.errors import CellsError, PrototypesError
+from napari_cpnn.prototypes.labels import without_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,16 +21,21 @@ _MOST_LABELS = 200
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """A column of single cells that can be the cell type or the batch: its labels with their numbers of cells."""
+    """A column of single cells that can be the cell type or the batch: its labels with their numbers of cells.
+
+    ``unlabelled`` cells have a text in place of a label that says there is none, such as ``Unassigned``.
+    """
 
     name: str
     counts: dict[str, int]
+    unlabelled: int = 0
 
     @property
     def text(self) -> str:
         """Such as ``celltype_minor (29): T-cells 2,431, CAFs 1,876, ...``."""
         first = ", ".join(f"{label} {n:,}" for label, n in list(self.counts.items())[:3])
-        return f"{self.name} ({len(self.counts)}): {first}{', ...' if len(self.counts) > 3 else ''}"
+        none = f"; {self.unlabelled:,} without a label" if self.unlabelled else ""
+        return f"{self.name} ({len(self.counts)}): {first}{', ...' if len(self.counts) > 3 else ''}{none}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,8 @@ def _label_columns(obs: pd.DataFrame) -> list[LabelColumn]:
         values = obs[name]
         if values.dtype.kind == "f" or not 1 <= values.nunique() <= min(_MOST_LABELS, len(values)):
             continue
-        counts = {str(label): int(n) for label, n in values.value_counts().items() if n}
-        columns.append(LabelColumn(str(name), counts))
+        none = without_label(values)
+        counts = {str(label): int(n) for label, n in values.value_counts().items() if n and str(label) not in none}
+        if counts:
+            columns.append(LabelColumn(str(name), counts, sum(none.values())))
     return columns
