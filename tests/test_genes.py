@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cpnn.errors import GenesError
+from napari_cpnn.errors import CpnnWarning, GenesError
 from napari_cpnn.genes import (
     is_mitochondrial,
     look_like_ensembl,
@@ -28,14 +28,51 @@ def test_positions_point_at_the_first_of_each(genes: list[str], wanted: list[str
 
 @given(NAMES, NAMES)
 def test_shared_genes_are_the_intersection_in_the_order_of_the_first(first: list[str], second: list[str]) -> None:
-    if not set(first) & set(second):
+    common, shorter = set(first) & set(second), min(len(set(first)), len(set(second)))
+    if not common or len(common) < min(5, shorter / 2):
         with pytest.raises(GenesError):
             shared_genes(first, second, ("one", "two"))
         return
     shared = shared_genes(first, second, ("one", "two"))
-    assert set(shared) == set(first) & set(second)
+    assert set(shared) == common
     assert len(set(shared)) == len(shared)
     assert shared == sorted(shared, key=first.index)
+
+
+MANY = [f"GENE{i}" for i in range(1000)]
+
+
+def test_hardly_any_shared_gene_is_refused_and_few_are_said() -> None:
+    other = [f"X{i}" for i in range(1000)]
+    for n in (1, 4):
+        with pytest.raises(GenesError, match=rf"share only {n} of 16 gene names: for instance GENE{n}"):
+            shared_genes(MANY[:16], [*MANY[:n], *other], ("the model", "the spots"))
+    with pytest.raises(GenesError, match="share only 9 of 1,000 gene names"):
+        shared_genes(MANY, [*MANY[:9], *other], ("the model", "the spots"))
+    with pytest.warns(CpnnWarning, match=r"only 200 of 1,000 gene names: .* GENE200, .* against X0, X1, X2\."):
+        assert shared_genes(MANY, [*MANY[:200], *other], ("the model", "the spots")) == MANY[:200]
+    assert shared_genes(MANY, [*MANY[:300], *other], ("the model", "the spots")) == MANY[:300]
+    assert shared_genes(MANY, MANY[5:25], ("the model", "the spots")) == MANY[5:25]  # a panel, all of it known
+
+
+def test_upper_and_lower_case_are_offered() -> None:
+    mouse = [gene.capitalize() for gene in MANY]
+    said = (
+        r"with upper and lower case ignored, 1,000 of 1,000 would be shared: set ignore_gene_case \(--ignore-gene-case"
+    )
+    with pytest.raises(GenesError, match=said):
+        shared_genes(MANY, [MANY[0], *mouse[1:]], ("the model", "the spots"))
+    with pytest.warns(CpnnWarning, match=said):
+        shared_genes(MANY, [*MANY[:600], *mouse[600:]], ("the model", "the spots"))
+    assert shared_genes(MANY, [*MANY[:950], *mouse[950:]], ("the model", "the spots")) == MANY[:950]
+
+
+def test_names_in_other_case_are_taken_where_they_mean_one_gene() -> None:
+    assert named_as(["ERBB2", "x"], None, ["Erbb2", "Cd3e"], None, ignore_case=True) == ["Erbb2", "x"]
+    assert named_as(["ERBB2"], None, ["Erbb2"], None) == ["ERBB2"]
+    assert named_as(["ERBB2"], None, ["Erbb2", "erbb2"], None, ignore_case=True) == ["ERBB2"]  # which of the two?
+    assert named_as(["ERBB2", "Erbb2"], None, ["Erbb2"], None, ignore_case=True) == ["ERBB2", "Erbb2"]
+    assert named_as(["ERBB2", "ErbB2"], None, ["Erbb2"], None, ignore_case=True) == ["Erbb2", "ErbB2"]
 
 
 def test_ids_against_symbols_is_said() -> None:
@@ -61,6 +98,12 @@ def test_missing_genes_are_named() -> None:
     assert require_genes(["A", "B", "C"], ["C", "A"], "The model").tolist() == [2, 0]
     with pytest.raises(GenesError, match=r"The model does not know X, Y\.$"):
         require_genes(["A"], ["X", "A", "Y"], "The model")
+    with pytest.raises(GenesError, match=r"does not know ERBB2, Actb; it has Erbb2\.$"):
+        require_genes(["Erbb2"], ["ERBB2", "Actb"], "The model")
+    with pytest.raises(GenesError, match=r"does not know ERBB2; its genes are Ensembl ids\.$"):
+        require_genes([f"ENSG{i:011d}" for i in range(3)], ["ERBB2"], "The model")
+    with pytest.raises(GenesError, match=r"does not know ENSG00000000001; it has ENSG00000000001\.7\.$"):
+        require_genes(["ENSG00000000001.7"], ["ENSG00000000001"], "The model")
     with pytest.raises(GenesError, match=r"does not know 0, 1, 2, 3, 4 and 2 more\.$"):
         require_genes(["A"], list("0123456"), "The model")
 

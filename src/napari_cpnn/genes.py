@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn.errors import GenesError
+from napari_cpnn.errors import CpnnWarning, GenesError
 
 #: Columns that hold symbols beside ids: CELLxGENE, Scanpy and Seurat exports, 10x, Ensembl's BioMart.
 SYMBOL_COLUMNS = (
     "feature_name", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols", "hgnc_symbol",
     "name", "gene_short_name", "features", "gene", "gene_ids",
 )  # fmt: skip
+#: Of two lists of the same genes most are shared. Below these shares of the shorter list, something is wrong.
+_HARDLY, _FEW = 0.01, 0.3
+#: Fewer shared genes than this, and than half of the shorter list, say nothing of cell types.
+_LEAST = 5
+#: So many more of the shorter list must be shared with upper and lower case ignored, for that to be said.
+_MANY_MORE = 0.1
 _NO_SYMBOL = ("", "nan", "none", "na", "<na>")
 
 _ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
@@ -65,7 +73,11 @@ def positions(genes: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.int
 
 
 def named_as(
-    genes: Sequence[str], ids: Sequence[str] | None, reference: Sequence[str], reference_ids: Sequence[str] | None
+    genes: Sequence[str],
+    ids: Sequence[str] | None,
+    reference: Sequence[str],
+    reference_ids: Sequence[str] | None,
+    ignore_case: bool = False,
 ) -> list[str]:
     """Names of genes as another list has them, where the two are the same gene by their Ensembl id.
 
@@ -78,16 +90,22 @@ def named_as(
         Names, and the ids beside them; where there are none, names that are ids count as such.
     reference, reference_ids
         The same of the list whose names are wanted.
+    ignore_case
+        Whether a name that differs from one of the reference, and from no other, in upper and lower case alone is the
+        same gene.
     """
     there = set(reference)
     of_id: dict[str, str] = {}
     for name, gene_id in zip(reference, reference_ids or reference, strict=True):
         if _ENSEMBL.match(gene_id):
             of_id.setdefault(gene_id.split(".")[0], name)
+    folded = Counter(name.casefold() for name in there)
+    of_case = {name.casefold(): name for name in there if ignore_case and folded[name.casefold()] == 1}
     taken = {gene for gene in genes if gene in there}
     named = []
     for gene, gene_id in zip(genes, ids or genes, strict=True):
         other = of_id.get(gene_id.split(".")[0]) if gene not in there and _ENSEMBL.match(gene_id) else None
+        other = of_case.get(gene.casefold()) if other is None else other
         named.append(gene if other is None or other in taken else other)
         taken.add(named[-1])
     return named
@@ -104,26 +122,61 @@ def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, 
     Raises
     ------
     GenesError
-        When none is shared; the message says whether one list holds Ensembl ids and the other symbols.
+        When hardly any is shared (none, less than a hundredth of the shorter list, or of a handful less than half);
+        the message shows how both sides spell their genes, and what would help.
+
+    Warns
+    -----
+    CpnnWarning
+        When few are shared, or many more would be if upper and lower case were ignored.
     """
-    in_second = set(second)
-    shared = [g for g in dict.fromkeys(first) if g in in_second]
-    if not shared:
-        kinds = ["Ensembl ids" if look_like_ensembl(g) else "symbols" for g in (first, second)]
-        why = (
-            f"the former are {kinds[0]}, the latter {kinds[1]}; convert one of them"
-            if kinds[0] != kinds[1]
-            else f"for instance {', '.join(first[:3])} against {', '.join(second[:3])}"
+    one, other = list(dict.fromkeys(first)), set(second)
+    shared = [gene for gene in one if gene in other]
+    n, most = len(shared), min(len(one), len(other))
+    n_folded = len({gene.casefold() for gene in one} & {gene.casefold() for gene in other})
+    by_case = n_folded - n >= max(1.0, _MANY_MORE * most)
+    refused = n < max(1, min(_LEAST, most / 2), _HARDLY * most)
+    if not (refused or by_case or n < _FEW * most):
+        return shared
+    how_many = f"only {n:,} of {most:,} gene names" if n else "no gene names"
+    said = f"{names[0]} and {names[1]} share {how_many}: {_spellings(first, second)}"
+    if by_case:
+        said += (
+            f"; with upper and lower case ignored, {n_folded:,} of {most:,} would be shared: set ignore_gene_case "
+            "(--ignore-gene-case) if that is right"
         )
-        raise GenesError(f"{names[0]} and {names[1]} share no gene names: {why}.")
+    if refused:
+        raise GenesError(f"{said}.")
+    warnings.warn(f"{said}.", CpnnWarning, stacklevel=3)
     return shared
+
+
+def _spellings(first: Sequence[str], second: Sequence[str]) -> str:
+    """How two lists of genes differ, with examples."""
+    kinds = ["Ensembl ids" if look_like_ensembl(genes) else "symbols" for genes in (first, second)]
+    if kinds[0] != kinds[1]:
+        return f"the former are {kinds[0]}, the latter {kinds[1]}; convert one of them"
+    sets = set(first), set(second)
+    alone = [
+        [gene for gene in genes if gene not in there] for genes, there in zip((first, second), sets[::-1], strict=True)
+    ]
+    return "for instance " + " against ".join(", ".join((genes or ["none"])[:3]) for genes in alone)
 
 
 def require_genes(genes: Sequence[str], wanted: Sequence[str], owner: str) -> npt.NDArray[np.intp]:
     """Positions of ``wanted`` in ``genes``; a :class:`GenesError` names up to five that are missing."""
     found = positions(genes, wanted)
     if (found < 0).any():
-        missing = [g for g, i in zip(wanted, found, strict=True) if i < 0]
+        missing = [str(gene) for gene, i in zip(wanted, found, strict=True) if i < 0]
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise GenesError(f"{owner} does not know {', '.join(missing[:5])}{more}.")
+        raise GenesError(f"{owner} does not know {', '.join(missing[:5])}{more}{_meant(genes, missing)}.")
     return found
+
+
+def _meant(genes: Sequence[str], missing: Sequence[str]) -> str:
+    """What of a list looks like the genes that are missing, or what its genes look like."""
+    folded = {gene.split(".")[0].casefold(): gene for gene in genes}
+    like = [folded[key] for gene in missing if (key := gene.split(".")[0].casefold()) in folded]
+    if like:
+        return f"; it has {', '.join(like[:5])}"
+    return "; its genes are Ensembl ids" if look_like_ensembl(genes) and not look_like_ensembl(missing) else ""

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy.optimize import minimize
 
+from cases import case
 from napari_cpnn.errors import CpnnWarning, GenesError, PrototypesError, SettingsError, SpotsError
 from napari_cpnn.prototypes import (
     Prototypes,
@@ -123,7 +124,8 @@ def test_prototypes_that_are_alike_or_more_than_genes(settings) -> None:
     shares, counts = mixtures(prototypes(2), 5, 1e6)
     found = deconvolve(spots_of(counts), protos, settings)
     np.testing.assert_allclose(found["b"], shares[:, 1], atol=0.05)
-    few = deconvolve(spots_of(counts[:, :3], GENES[:3]), prototypes(8), settings)
+    with pytest.warns(CpnnWarning, match="3 genes .* cannot tell 8 cell types apart"):
+        few = deconvolve(spots_of(counts[:, :3], GENES[:3]), prototypes(8), settings)
     np.testing.assert_allclose(few.sum(axis=1), 1)
 
 
@@ -309,3 +311,32 @@ def test_agrees_with_stereoscope_on_her2st(shared_data: Path) -> None:
     assert r["nnls"].mean() > 0.68  # 0.71 over 8 types; unweighted least squares gives 0.27
     assert r["nb"].mean() > r["nnls"].mean() + 0.02
     assert error["nb"] < 0.6 * error["nnls"]
+
+
+def test_hardly_any_shared_gene(settings) -> None:
+    """Prototypes of the mouse against spots of man: one gene of each is spelt alike."""
+    protos = prototypes()
+    counts = mixtures(protos, 20, 1e4)[1]
+    spots = spots_of(counts, (GENES[0], *(gene.lower() for gene in GENES[1:])))
+    with pytest.raises(GenesError, match=r"share only 1 of 300 gene names: .* 300 of 300 would be shared"):
+        deconvolve(spots, protos, settings)
+    found = deconvolve(spots, protos, settings.replace(ignore_gene_case=True))
+    pd.testing.assert_frame_equal(found, deconvolve(spots_of(counts), protos, settings))
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_the_case_of_a_mouse_in_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bulk: bool
+) -> None:
+    from napari_cpnn.cli import main
+
+    folder, protos, out = case("08-hardly-any-shared-gene"), str(tmp_path / "p.h5ad"), str(tmp_path / "s.csv")
+    assert (
+        main(["prototypes", str(folder / "cells.h5ad"), "--out", protos, "--min-genes", "1", "--min-cells", "1"]) == 0
+    )
+    command = ["deconvolve", str(folder / "spots.h5ad"), "--prototypes", protos, "--out", out]
+    for method in ("nb", "nnls"):
+        assert main([*command, "--method", method, *(["--bulk"] if bulk else [])]) == 2
+        assert "share only 1 of 16 gene names: for instance Aars, Actb, Actg1 against AARS" in capsys.readouterr().err
+    assert main([*command, "--ignore-gene-case"]) == 0
+    assert len(pd.read_csv(out)) == 144

@@ -39,3 +39,12 @@ def test_spots_with_symbols_and_ids_take_the_ids_of_prototypes() -> None:
 def test_nothing_to_do() -> None:
     spots = table(["ERBB2", "ACTB", "CD3E"], IDS)
     assert name_genes_as(spots, ["ACTB", "X"]) is spots
+
+
+def test_versions_of_ids_and_upper_and_lower_case() -> None:
+    ids = [f"ENSG{i:011d}" for i in range(3)]
+    spots = table([f"{gene}.{i}" for i, gene in enumerate(ids)])
+    assert list(name_genes_as(spots, ids).var_names) == ids
+    spots.var_names = ["ERBB2", "CD3E", "X"]
+    assert name_genes_as(spots, ["Erbb2", "Cd3e"]) is spots
+    assert list(name_genes_as(spots, ["Erbb2", "Cd3e"], ignore_case=True).var_names) == ["Erbb2", "Cd3e", "X"]

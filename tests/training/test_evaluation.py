@@ -66,6 +66,16 @@ def test_no_shared_gene(world, model):
         evaluate(model, slide, spots)
 
 
+def test_genes_in_other_case(world, model):
+    slide, spots = world.sample(5)
+    expected = evaluate(model, slide, spots, "cpu")
+    spots.var_names = [str(gene).capitalize() for gene in spots.var_names]
+    with pytest.raises(GenesError, match=r"40 of 40 would be shared: set ignore_gene_case"):
+        evaluate(model, slide, spots, "cpu")
+    found = evaluate(model, slide, spots, "cpu", settings=EvaluationSettings(ignore_gene_case=True))
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_no_spots_and_no_pixel_size(world, model):
     slide, spots = world.sample(5)
     with pytest.raises(SpotsError, match="no spots"):

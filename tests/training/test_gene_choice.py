@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -47,6 +49,29 @@ def test_a_difference_between_slides_is_no_variance(world, quick):
     parts = check_samples([first, second], quick.replace(validation="none"))[0]
     settings = quick.replace(genes="variable", n_genes=20, validation="none")
     assert "GENE0" not in choose_genes(parts, world.prototypes, settings)
+
+
+def test_genes_in_other_case(world, quick, tmp_path):
+    slide, spots = world.sample(1)
+    as_they_are = prepare([(slide, spots)], world.prototypes, quick.replace(patch_cache="none"), tmp_path)
+    expected = as_they_are.genes, np.array(as_they_are.targets), as_they_are.shares
+    spots.var_names = ["GENE0", *(gene.capitalize() for gene in spots.var_names[1:])]
+    with pytest.raises(GenesError, match=r"share only 1 of 40 gene names: .* 40 of 40 would be shared"):
+        prepare([(slide, spots)], world.prototypes, quick.replace(patch_cache="none"), tmp_path)
+    settings = quick.replace(patch_cache="none", ignore_gene_case=True)
+    found = prepare([(slide, spots)], world.prototypes, settings, tmp_path)
+    assert found.genes == expected[0]
+    np.testing.assert_array_equal(found.targets, expected[1])
+    np.testing.assert_array_equal(found.shares, expected[2])
+
+
+def test_few_shared_genes_are_said_once(world, quick, tmp_path):
+    slide, spots = world.sample(1)
+    spots.var_names = [gene if i < 10 else f"OTHER{i}" for i, gene in enumerate(spots.var_names)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepare([(slide, spots)], world.prototypes, quick.replace(patch_cache="none"), tmp_path)
+    assert ["share only 10 of 40 gene names" in str(w.message) for w in caught if w.category is CpnnWarning] == [True]
 
 
 def test_a_list_of_genes(world, quick, parts, tmp_path):

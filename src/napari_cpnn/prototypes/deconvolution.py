@@ -72,8 +72,8 @@ def deconvolve(spots: AnnData, protos: Prototypes, settings: DeconvolutionSettin
     spots
         Raw counts in ``layers["counts"]``: spots, or bulk samples with ``DeconvolutionSettings.bulk()``.
     protos
-        Prototypes over genes of which some are in the table. Genes are matched by name, and by Ensembl id where both
-        tables have ids (``var["gene_ids"]``).
+        Prototypes over genes that are in the table for the most part. Genes are matched by name, and by Ensembl id
+        where both tables have ids (``var["gene_ids"]``).
     settings
         Method and priors.
 
@@ -85,7 +85,7 @@ def deconvolve(spots: AnnData, protos: Prototypes, settings: DeconvolutionSettin
     Raises
     ------
     GenesError
-        When no gene is shared.
+        When hardly any gene is shared; a :class:`~napari_cpnn.errors.CpnnWarning` when few are.
     PrototypesError
         When a cell type has no expression in the genes that are used.
     SpotsError
@@ -94,7 +94,7 @@ def deconvolve(spots: AnnData, protos: Prototypes, settings: DeconvolutionSettin
     settings = settings or DeconvolutionSettings()
     if settings.method == "nb":
         return deconvolve_with_uncertainty(spots, protos, settings).shares
-    table = _Table.of(spots, protos)
+    table = _Table.of(spots, protos, settings.ignore_gene_case)
     if not table.counted.size:
         return table.frame(np.zeros((0, len(protos.cell_types))))
     abundances = nnls_abundances(table.counts, table.profiles)
@@ -120,7 +120,7 @@ def deconvolve_with_uncertainty(
     settings = settings or DeconvolutionSettings()
     if settings.method != "nb":
         raise SettingsError(f"The method {settings.method!r} gives no uncertainty; use 'nb'.")
-    table = _Table.of(spots, protos)
+    table = _Table.of(spots, protos, settings.ignore_gene_case)
     if not table.counted.size:
         return _nothing(table, protos)
     mean_counts = np.asarray(table.counts.mean(axis=0), dtype=np.float64).ravel()
@@ -168,14 +168,21 @@ class _Table:
     counted: npt.NDArray[np.intp]
 
     @classmethod
-    def of(cls, spots: AnnData, protos: Prototypes) -> _Table:
+    def of(cls, spots: AnnData, protos: Prototypes, ignore_case: bool) -> _Table:
         if "counts" not in spots.layers:
             raise SpotsError('The spots have no raw counts in layers["counts"]; read them with read_spots.')
         names = [str(name) for name in spots.var_names]
         ids = [str(i) for i in spots.var["gene_ids"]] if "gene_ids" in spots.var else None
-        names = named_as(names, ids, protos.genes, protos.gene_ids)
+        names = named_as(names, ids, protos.genes, protos.gene_ids, ignore_case)
         genes = shared_genes(protos.genes, names, ("The prototypes", "the table of spots"))
         _check_unique(names, genes)
+        if len(genes) < len(protos.cell_types):
+            warnings.warn(
+                f"The {len(genes)} genes that the prototypes and the table of spots share cannot tell "
+                f"{len(protos.cell_types)} cell types apart, so the shares are mostly guesses.",
+                CpnnWarning,
+                stacklevel=4,
+            )
         counts = as_counts(spots.layers["counts"], "The table of spots", SpotsError)[:, positions(names, genes)]
         depth = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
         counted = np.flatnonzero(depth > 0)

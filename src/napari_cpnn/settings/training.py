@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings.base import DeviceName, Settings, check, check_precision, setting
 
+_IGNORE_CASE = "genes whose names differ in upper and lower case alone are the same, such as Erbb2 and ERBB2"
+
 
 @dataclass(frozen=True)
 class PrototypeSettings(Settings):
@@ -53,6 +55,7 @@ class DeconvolutionSettings(Settings):
     max_iterations: int = setting(200, "nb: at most this many rounds of Newton steps")
     tolerance: float = setting(1e-3, "nb: largest change of a share in the last round")
     device: DeviceName = setting("auto", "nb: auto, cpu or cuda")
+    ignore_gene_case: bool = setting(False, _IGNORE_CASE)
 
     def __post_init__(self) -> None:
         check(
@@ -140,6 +143,7 @@ class TrainingSettings(Settings):
         "variance or mean; or a text file with one gene per line",
     )
     n_genes: int = setting(1000, "how many genes 'variable' and 'abundant' keep")
+    ignore_gene_case: bool = setting(False, _IGNORE_CASE)
     gene_weights: Literal["none", "reliability"] = setting(
         "none", "weight of each gene in the loss; reliability: the share of its variance that is not counting noise"
     )
@@ -228,6 +232,7 @@ class EvaluationSettings(Settings):
     bootstraps: int = setting(1000, "resamples for the intervals of paired differences between heads; 0: no intervals")
     interval: float = setting(0.95, "coverage of the intervals")
     precision: Literal["auto", "float32", "bfloat16"] = setting("auto", "arithmetic of the image network, as for maps")
+    ignore_gene_case: bool = setting(False, _IGNORE_CASE)
 
     def __post_init__(self) -> None:
         check_precision(self.precision)

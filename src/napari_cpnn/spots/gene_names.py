@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def name_genes_as(spots: AnnData, genes: Sequence[str], gene_ids: Sequence[str] | None = None) -> AnnData:
+def name_genes_as(
+    spots: AnnData, genes: Sequence[str], gene_ids: Sequence[str] | None = None, ignore_case: bool = False
+) -> AnnData:
     """The spots with their genes named as in ``genes``, where Ensembl ids tell that they are the same.
 
     Parameters
@@ -23,6 +25,8 @@ def name_genes_as(spots: AnnData, genes: Sequence[str], gene_ids: Sequence[str] 
         Genes are named by symbols or ids; ``var["gene_ids"]`` holds the ids beside symbols, where known.
     genes, gene_ids
         Names that are wanted, and the ids beside them, where known.
+    ignore_case
+        Whether names that differ in upper and lower case alone are of the same gene.
 
     Returns
     -------
@@ -33,11 +37,13 @@ def name_genes_as(spots: AnnData, genes: Sequence[str], gene_ids: Sequence[str] 
 
     names = [str(name) for name in spots.var_names]
     ids = [str(i) for i in spots.var["gene_ids"]] if "gene_ids" in spots.var else None
-    named = named_as(names, ids, genes, gene_ids)
+    named = named_as(names, ids, genes, gene_ids, ignore_case)
     changed = sum(old != new for old, new in zip(names, named, strict=True))
     if not changed:
         return spots
-    _log.info("%d genes of the spots are matched by their Ensembl ids", changed)
+    _log.info(
+        "%d genes of the spots are matched by their Ensembl ids%s", changed, " or in other case" if ignore_case else ""
+    )
     return Table(
         X=spots.X,
         obs=spots.obs,

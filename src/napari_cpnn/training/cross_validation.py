@@ -28,6 +28,7 @@ from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
+from napari_cpnn.spots.gene_names import name_genes_as
 from napari_cpnn.training.evaluation import score, summarise
 from napari_cpnn.training.fit import train
 from napari_cpnn.training.fold_folder import FoldFolder, prototypes_key, sample_key
@@ -160,7 +161,7 @@ def _heads(
             samples,
             labels,
             keys,
-            evaluation,
+            evaluation.replace(ignore_gene_case=one.ignore_gene_case or evaluation.ignore_gene_case),
             progress,
         )
         for name, one in settings.items()
@@ -218,6 +219,7 @@ def _run_fold(head: _Head, fold: Fold, folder: FoldFolder) -> dict[str, Outcome]
 def _require_testable(head: _Head, i: int) -> None:
     """Say what is missing before training, not after."""
     slide, spots = head.samples[i]
+    spots = name_genes_as(spots, head.prototypes.genes, ignore_case=head.settings.ignore_gene_case)
     genes = shared_genes(head.prototypes.genes, list(spots.var_names), ("The prototypes", f"the spots of {slide.name}"))
     usable, _ = usable_spots(slide, spots)
     if len(usable) < 2:
@@ -255,7 +257,9 @@ def _test(head: _Head, folder: FoldFolder, i: int) -> pd.DataFrame:
     slide, spots = head.samples[i]
     compared = folder.read_predictions(head.labels[i])
     if compared is None:
-        compared = predict_expression(load_model(folder.model_path), slide, spots, head.settings.device)
+        ignore_case = head.evaluation.ignore_gene_case
+        model = load_model(folder.model_path)
+        compared = predict_expression(model, slide, spots, head.settings.device, ignore_gene_case=ignore_case)
         folder.write_predictions(head.labels[i], compared)
     if compared.n_obs < 2:
         raise TrainingError(f"{slide.name} has one spot that can be compared, and a correlation needs two.")

@@ -28,7 +28,7 @@ from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
 from napari_cpnn.training.array_files import append_to
 from napari_cpnn.training.feature_cache import FeatureCache, Section
-from napari_cpnn.training.gene_choice import choose_genes, gene_weights
+from napari_cpnn.training.gene_choice import choose_genes, gene_weights, name_genes_alike
 from napari_cpnn.training.patch_cache import LaterPatches, PatchArray, PatchCache
 from napari_cpnn.training.shares import deconvolved_shares
 from napari_cpnn.training.spot_samples import SpotSample, check_samples
@@ -121,11 +121,12 @@ def prepare(
     SpotsError
         Spots without raw counts or positions.
     GenesError
-        Prototypes and spots share no gene names.
+        Prototypes and spots share hardly any gene names.
     PixelSizeError, SlideError
         A slide that cannot be mapped.
     """
     parts, held_out_name = check_samples(samples, settings)
+    name_genes_alike(parts, prototypes.genes, settings)
     genes = choose_genes(parts, prototypes, settings)
     cache = PatchCache(settings.patch_cache, folder)
     sections, rows = _sections(parts, settings.patch, cache, known, progress)

@@ -14,6 +14,7 @@ from napari_cpnn.models import CPNN
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import fit_array
+from napari_cpnn.spots.gene_names import name_genes_as
 from napari_cpnn.spots.quality import array_coordinates
 from napari_cpnn.training.metrics import partial_pearson, partial_spearman, pearson, spearman
 from napari_cpnn.training.noise_ceiling import noise_ceiling
@@ -96,14 +97,16 @@ def evaluate(
     Raises
     ------
     GenesError
-        The model and the spots share no gene.
+        The model and the spots share hardly any gene.
     PixelSizeError, SlideError
         The slide cannot be mapped.
     SpotsError
         There are no spots, none with counts and a readable patch, or something else than raw counts.
     """
     settings = settings or EvaluationSettings()
-    compared = predict_expression(model, slide, spots, device, symmetries, settings.precision)
+    compared = predict_expression(
+        model, slide, spots, device, symmetries, settings.precision, ignore_gene_case=settings.ignore_gene_case
+    )
     return score(compared, spots, settings)
 
 
@@ -131,7 +134,7 @@ def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None
         "mean_expression": measured.mean(axis=0, dtype=np.float64),
         "detected": np.asarray((compared.layers["counts"] > 0).mean(axis=0)).ravel(),
     }
-    kept = spots[compared.obs["row"].to_numpy()]
+    kept = name_genes_as(spots, genes, ignore_case=settings.ignore_gene_case)[compared.obs["row"].to_numpy()]
     if settings.ceiling_repeats and compared.n_obs > 1:
         ceilings = noise_ceiling(kept, genes, settings.ceiling_repeats)
         columns |= {str(name): ceilings[name].to_numpy() for name in ceilings}

@@ -15,6 +15,7 @@ from napari_cpnn.genes import positions, shared_genes
 from napari_cpnn.geometry import FloatArray
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.spots.gene_names import name_genes_as
 from napari_cpnn.training.noise_ceiling import split_half_reliability
 from napari_cpnn.training.spot_samples import SpotSample
 
@@ -23,6 +24,12 @@ _LEAST_WEIGHT = 0.05
 
 #: Random splits of the counts for the reliability; over hundreds of genes more of them change no mean.
 _SPLITS = 5
+
+
+def name_genes_alike(parts: Sequence[SpotSample], genes: Sequence[str], settings: TrainingSettings) -> None:
+    """Name the genes of all spots as in ``genes``, where they are the same but for what names do not tell."""
+    for part in parts:
+        part.spots = name_genes_as(part.spots, genes, ignore_case=settings.ignore_gene_case)
 
 
 def choose_genes(parts: Sequence[SpotSample], prototypes: Prototypes, settings: TrainingSettings) -> list[str]:
@@ -35,7 +42,7 @@ def choose_genes(parts: Sequence[SpotSample], prototypes: Prototypes, settings: 
     Raises
     ------
     GenesError
-        No gene is shared, or the file cannot be used.
+        Hardly any gene is shared, or the file cannot be used.
     TrainingError
         None is left after the filters.
     """
@@ -90,7 +97,9 @@ def _listed(path: Path, shared: Sequence[str]) -> list[str]:
     genes = [gene for gene in shared if gene in names]
     if not genes:
         first = ", ".join(sorted(names)[:3]) or "it is empty"
-        raise GenesError(f"None of the genes in {path} ({first}) is shared by the prototypes and all spots.")
+        like = [gene for gene in shared if gene.casefold() in {name.casefold() for name in names}]
+        meant = f", which have {', '.join(like[:3])}" if like else ""
+        raise GenesError(f"None of the genes in {path} ({first}) is shared by the prototypes and all spots{meant}.")
     if len(genes) < len(names):
         warnings.warn(
             f"{len(names) - len(genes)} of {len(names)} genes in {path.name} are not shared by the prototypes and all "

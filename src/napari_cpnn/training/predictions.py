@@ -23,6 +23,7 @@ from napari_cpnn.prototypes.progress import Progress
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
 from napari_cpnn.spots.counts import as_counts
+from napari_cpnn.spots.gene_names import name_genes_as
 from napari_cpnn.spots.quality import counts_matrix
 
 
@@ -77,6 +78,7 @@ def predict_expression(
     symmetries: bool | None = None,
     precision: str = "auto",
     progress: Progress | None = None,
+    ignore_gene_case: bool = False,
 ) -> AnnData:
     """Predicted beside measured expression, over the spots and genes that can be compared.
 
@@ -89,6 +91,8 @@ def predict_expression(
     progress
         Called as ``progress(text, done)`` between batches, with how far it is, such as ``256 of 5,000 spots``, and the
         share that is done. What it raises ends the prediction and reaches the caller: that is how to cancel.
+    ignore_gene_case
+        Whether genes whose names differ in upper and lower case alone are the same.
 
     Returns
     -------
@@ -102,12 +106,13 @@ def predict_expression(
     Raises
     ------
     GenesError
-        The model and the spots share no gene.
+        The model and the spots share hardly any gene.
     PixelSizeError, SlideError
         The slide cannot be mapped.
     SpotsError
         There are no spots, none with counts and a readable patch, or something else than raw counts.
     """
+    spots = name_genes_as(spots, model.genes, ignore_case=ignore_gene_case)
     genes = shared_genes(model.genes, list(spots.var_names), ("The model", f"the spots of {slide.name}"))
     usable, left_out = usable_spots(slide, spots)
     weights, programs = predict_spots(model, slide, spots[usable], device, symmetries, precision, progress)

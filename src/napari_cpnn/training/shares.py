@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn._version import __version__
+from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.geometry import IntArray
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.settings import DeconvolutionSettings, TrainingSettings
@@ -40,7 +42,9 @@ def deconvolved_shares(
         place = folder / _key(part, chosen, prototypes, how)
         shares = find_array(place, 0, (len(chosen), n_types), np.float32, f"shares of {part.slide.name}")
         if shares is None:
-            table = deconvolve(part.spots[chosen], prototypes, how)[list(prototypes.cell_types)]
+            with warnings.catch_warnings():  # which genes are shared was said when they were chosen
+                warnings.filterwarnings("ignore", ".* share only ", CpnnWarning)
+                table = deconvolve(part.spots[chosen], prototypes, how)[list(prototypes.cell_types)]
             shares = write_array(place, 0, table.to_numpy(dtype=np.float32))
         tables.append(shares)
     return np.concatenate(tables)
