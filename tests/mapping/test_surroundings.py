@@ -218,10 +218,18 @@ def test_places_on_glass_and_at_the_border(surrounded: CPNN, image: np.ndarray) 
 def test_the_order_of_places_and_their_company_do_not_matter(slide: Slide, surrounded: CPNN) -> None:
     rng = np.random.default_rng(3)
     centers = rng.uniform((80, 80), (400, 500), (20, 2))
-    expected = at_places(slide, surrounded, centers)
     order = rng.permutation(20)
-    np.testing.assert_array_equal(at_places(slide, surrounded, centers[order]), expected[order])
-    np.testing.assert_array_equal(at_places(slide, surrounded, centers[7:8]), expected[7:8])
+    # Frozen features that are known are taken as they are.
+    predictor = PlacePredictor(slide, surrounded, "cpu", "float32", keep=False)
+    all_of_them, again, shuffled, one = (
+        np.concatenate(predictor.predict(places)[0][:2], axis=1)
+        for places in (centers, centers, centers[order], centers[7:8])
+    )
+    np.testing.assert_array_equal(again, all_of_them)
+    np.testing.assert_allclose(shuffled, all_of_them[order], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(one, all_of_them[7:8], rtol=1e-5, atol=1e-5)
+    # Computed anew in other company they may round to the next float16, and then move a prediction by some 5e-5.
+    np.testing.assert_allclose(at_places(slide, surrounded, centers[7:8]), all_of_them[7:8], rtol=1e-4, atol=1e-4)
 
 
 def test_on_a_cluster_the_map_is_the_same(slide: Slide, surrounded: CPNN) -> None:

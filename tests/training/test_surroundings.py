@@ -52,11 +52,14 @@ def test_they_are_those_that_maps_and_evaluation_see(samples, world, tmp_path):
         rows = np.flatnonzero(data.slide_of == i)
         expected = SlideSurroundings(slide, model, Predictor(model, "cpu", "float32"), keep=False)
         there = expected.at(found.places_um[rows])
-        assert np.array_equal(found.neighbours[rows], there.neighbours.numpy())
         assert np.array_equal(found.present[rows], there.present.numpy())
-        assert torch.equal(found.slides[i].features, expected.tokens.features)
         own = Predictor(model, "cpu", "float32").features(data.images[rows])
-        assert np.array_equal(found.own(rows), own)
+        for got, wanted in (
+            (found.neighbours[rows], there.neighbours),
+            (found.slides[i].features, expected.tokens.features),
+            (found.own(rows), own),
+        ):  # within one step of float16, since they were computed in other company
+            np.testing.assert_allclose(np.float32(got), wanted, rtol=1e-3, atol=1e-6)
         assert found.present[rows, CENTER].all()
 
 

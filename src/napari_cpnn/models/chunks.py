@@ -1,4 +1,10 @@
-"""Batches cut into pieces of one size, so that what is said of a patch does not depend on the others in its batch."""
+"""Batches cut into pieces of one size, so that what is said of a patch hardly depends on the others in its batch.
+
+What is promised, on a processor (CPU) and in float32: the same call gives the same bits, on one machine and with one
+number of threads. In another batch, or at another place in it, a patch gets the same numbers within 1e-5. They are the
+same bits wherever we could measure (``make test-isa``), but that is up to libraries of which each processor runs other
+code, and is no promise.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +25,10 @@ Inputs = Tensor | Surroundings | None
 def in_chunks(function: Callable[..., Sequence[Tensor]], *inputs: Inputs) -> tuple[Tensor, ...]:
     """``function(*inputs)`` in pieces of `CHUNK` rows, of which the last is filled up by repeating its first row.
 
-    Matrix products of other shapes may sum in another order, and then differ in the last bits. Pieces of one shape do
-    not, on a processor, so that two predictions of a patch are equal to the bit whatever comes with it.
+    Matrix products of other shapes may sum in another order, and then differ in the last bits. In pieces of one shape
+    the order is the same, unless a library sums the rows of one product in several ways. Two such places are known and
+    avoided: layers of very few outputs (:mod:`napari_cpnn.models.heads`), and attention of a single query
+    (:mod:`napari_cpnn.models.triplex.attention`).
     """
     n = next(len(values) for values in inputs if values is not None)
     parts: list[tuple[Tensor, ...]] = []

@@ -110,7 +110,7 @@ class _Linear(nn.Linear):
     """A linear layer whose last bits do not depend on where a row stands.
 
     Libraries of matrix products treat results of one to three columns as a special case that depends on it; their few
-    products are summed row by row here.
+    products are summed row by row here, which no processor does differently for one row than for another.
     """
 
     def forward(self, values: Tensor) -> Tensor:
