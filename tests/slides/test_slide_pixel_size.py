@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cases import case
 from napari_cpnn.errors import CpnnWarning, PixelSizeError, SettingsError
 from napari_cpnn.slides import open_slide
 from napari_cpnn.slides.pixel_size import aperio_facts, um_per
@@ -84,6 +85,49 @@ def test_aperio_description(tmp_path: Path):
     bare = write_tiff(tmp_path / "b.svs", picture(64, 64), tile=(64, 64), description="Aperio Image|AppMag = 40")
     with pytest.raises(PixelSizeError, match="scanned at 40x"):
         open_slide(bare).require_mappable()
+
+
+@pytest.mark.parametrize(
+    ("text", "mpp"), [("1,9872", 1.9872), ("0,2520", 0.252), (" .5 ", 0.5), ("2.5e-1", 0.25), ("1,234.5", None)]
+)
+def test_decimal_comma_of_aperio(tmp_path: Path, text: str, mpp: float | None):
+    description = f"Aperio Image Library v11\n64x64|AppMag = 20,0|MPP = {text}|Time = 10:20"
+    slide = open_slide(write_tiff(tmp_path / "a.svs", picture(64, 64), tile=(64, 64), description=description))
+    assert slide.mpp == (None if mpp is None else (mpp, mpp))
+    assert slide.properties["objective power"] == "20"
+
+
+def test_decimal_comma_of_ome(tmp_path: Path):
+    path = tmp_path / "a.ome.tif"
+    sizes = {"PhysicalSizeX": 0.125, "PhysicalSizeY": 0.25}
+    tifffile.imwrite(path, picture(64, 48), tile=(64, 64), photometric="rgb", metadata={"axes": "YXS", **sizes})
+    text = tifffile.TiffFile(path).ome_metadata
+    assert text is not None
+    tifffile.tiffcomment(path, text.replace('"0.125"', '"0,125"').replace('"0.25"', '"0,25"').encode())
+    assert open_slide(path).mpp == (0.25, 0.125)
+
+
+def test_decimal_comma_of_the_case():
+    folder = case("01-svs-mpp-decimal-comma")
+    assert open_slide(folder / "a.svs").mpp == (1.9872, 1.9872)
+    assert open_slide(folder / "b.svs").mpp == (0.252, 0.252)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"openslide.mpp-x": "0,5", "openslide.mpp-y": "0.25"},
+        {
+            "mirax.LAYER_0_LEVEL_0_SECTION.MICROMETER_PER_PIXEL_X": "0,5",
+            "mirax.LAYER_0_LEVEL_0_SECTION.MICROMETER_PER_PIXEL_Y": "0,25",
+        },
+    ],
+)
+def test_numbers_of_openslide(properties: dict[str, str]):
+    from napari_cpnn.slides.backends.openslide import _pixel_sizes
+
+    assert _pixel_sizes(properties) == (("OpenSlide metadata", (0.25, 0.5)),)
+    assert _pixel_sizes({"openslide.mpp-x": "1,234.5", "openslide.mpp-y": "0.5"}) == ()
 
 
 @pytest.mark.parametrize(

@@ -292,8 +292,8 @@ class Slide:
             kind = "grey" if self.shape[2] == 1 else f"an image of {self.shape[2]} channels"
             raise SlideError(f"{self.label} is {kind}; only RGB slides (brightfield) can be mapped.")
         if self.dtype != np.uint8:
-            bits = self.dtype.itemsize * 8
-            raise SlideError(f"{self.label} has {bits} bits per sample; only 8-bit RGB slides can be mapped.")
+            kind = f"{self.dtype.itemsize * 8} bits per sample" + " of another kind" * (self.dtype.itemsize == 1)
+            raise SlideError(f"{self.label} has {kind}; only 8-bit RGB slides can be mapped.")
         if self.mpp is None:
             power = self.properties.get("objective power")
             hint = "0.5 for a 20x objective, 0.25 for 40x" if power is None else f"it was scanned at {power}x"

@@ -35,7 +35,7 @@ def thumbnail(slide: Slide, max_px: int) -> npt.NDArray[np.uint8]:
             y0 = math.floor(start)
             yield top, bottom, start - y0, slide.read_shown(y0, 0, math.ceil(end) - y0, width, level)
 
-    brightest = 255.0 if slide.dtype == np.uint8 else max(float(pixels.max()) for *_, pixels in read()) or 1.0
+    brightest = 255.0 if slide.dtype == np.uint8 else max(_brightest(pixels) for *_, pixels in read()) or 1.0
     out = np.empty((rows, cols, 3), np.uint8)
     for top, bottom, start, pixels in read():
         picture = _as_rgb8(pixels, brightest, slide.is_rgb)
@@ -48,9 +48,15 @@ def thumbnail(slide: Slide, max_px: int) -> npt.NDArray[np.uint8]:
     return out
 
 
+def _brightest(pixels: Pixels) -> float:
+    """The largest finite value, 0 where none is above."""
+    return float(pixels.max(initial=0, where=np.isfinite(pixels)))
+
+
 def _as_rgb8(pixels: Pixels, brightest: float, is_rgb: bool) -> npt.NDArray[np.uint8]:
     if pixels.dtype != np.uint8:
-        pixels = (pixels.astype(np.float32) * (255.0 / brightest)).clip(0, 255).astype(np.uint8)
+        scaled = np.nan_to_num(pixels.astype(np.float32) * np.float32(255.0 / brightest), nan=0.0)
+        pixels = scaled.clip(0, 255).astype(np.uint8)
     if is_rgb:
         return pixels
     if pixels.ndim == 3:

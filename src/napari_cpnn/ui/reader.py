@@ -69,13 +69,14 @@ def _may_be_slide(path: Path) -> bool:
 
 
 def _is_slide_tiff(path: Path) -> bool:
-    """Whether a TIFF holds one RGB picture that is tiled or large, by its first page alone."""
+    """Whether a TIFF holds one RGB picture of 8 bits that is tiled or large, by its first page alone."""
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
             samples, side = page.samplesperpixel, max(page.imagelength, page.imagewidth)
-            return samples in (3, 4) and page.imagedepth == 1 and (page.is_tiled or side >= SMALLEST_SLIDE)
-    except (tifffile.TiffFileError, OSError, IndexError, ValueError):
+            is_picture = samples >= 3 and page.dtype == "uint8" and page.imagedepth == 1
+            return is_picture and (page.is_tiled or side >= SMALLEST_SLIDE)
+    except Exception:  # whatever is wrong with it, napari asks the readers that are left
         return False

@@ -96,7 +96,8 @@ def _read_headers(tif: Any, path: Path, size: int) -> tuple[SourceInfo, list[lis
             f"{path} says that it has {page.imagewidth:,} x {page.imagelength:,} px, more than any slide; it is "
             "damaged."
         )
-    planes = [_planes(tif, s, size, ome) for s in series]
+    colours = ome.colour_order(page)
+    planes = [_planes(tif, s, size, colours) for s in series]
     like_first = [level for level in planes if _sort_of(level) == _sort_of(planes[0])]
     return _describe(tif, page, like_first, ome), like_first, _chain_is_whole(tif)
 
@@ -155,7 +156,7 @@ def _halving(base: Any, series: Any) -> bool:
     return bool(scale > 1 and abs(height / scale - h) < 1.5 and abs(width / scale - w) < 1.5)
 
 
-def _planes(tif: Any, series: Any, size: int, ome: OmeXml) -> list[Plane]:
+def _planes(tif: Any, series: Any, size: int, colours: tuple[int, int, int] | None) -> list[Plane]:
     """The planes to show: all channels, the middle focal plane, the first of anything else."""
     page = series.pages[0].keyframe
     lead = series.axes[: len(series.axes) - len(page.axes)] if series.axes.endswith(page.axes) else ""
@@ -173,8 +174,9 @@ def _planes(tif: Any, series: Any, size: int, ome: OmeXml) -> list[Plane]:
             raise Refused("its planes are spread over several files")
         kind = _kind_of(one.keyframe)
         planes += [Plane(one, size, sample, kind) for sample in _separate_samples(one.keyframe, kind)]
-    order = ome.colour_order(page) if len(planes) == 3 and page.samplesperpixel == 1 else None
-    return planes if order is None else [planes[c] for c in order]
+    if colours is None or len(planes) != 3 or page.samplesperpixel != 1:
+        return planes
+    return [planes[c] for c in colours]
 
 
 def _separate_samples(page: Any, kind: PlaneKind) -> list[int]:

@@ -152,7 +152,8 @@ class Plane:
         end = (places + sizes).max(initial=0)
         if end > file_bytes:
             raise SlideError(
-                f"{path} is incomplete: it has {file_bytes:,} bytes and its tiles reach to {int(end):,}; copy it again."
+                f"{path} is incomplete: it has {file_bytes:,} bytes and its tiles reach to "
+                f"{end:{',.0f' if end < 2**63 else '.3g'}}; copy it again."
             )
         tile_bytes = self.tile[0] * self.tile[1] * self.samples * self.dtype.itemsize
         if tile_bytes > MAX_TILE_BYTES:
