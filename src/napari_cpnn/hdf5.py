@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _CHECK = "from napari_cpnn.hdf5_headers import main; main(sys.argv[1])"
-#: On the clock; what a library that spins may take of the processor is far less (`hdf5_headers.CPU_SECONDS`).
-_SECONDS = 30.0
+#: More for a very large file; once it has started, the child itself allows a library that spins less.
+_SECONDS, _BYTES_PER_SECOND = 5.0, 2 * 2**30
 _MEMORY_MB = 1024
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _REMEMBERED = 64
 
-#: Bytes that the files hold which were found harmless: by path, size, time and inode.
-_harmless: dict[tuple[str, int, int, int], int] = {}
+#: What was found in files, by path, size, time and inode: their bytes in memory, or why they are refused.
+_found: dict[tuple[str, int, int, int], dict[str, Any]] = {}
 
 
 def check_hdf5(path: Path, error: type[CpnnError]) -> int:
     """Refuse an HDF5 file that would hang or end the process, fill the memory, or read other files.
 
-    Its headers are read in a child process; values only of a small file. A file that is unchanged since it was found
-    harmless is not checked again.
+    Its headers are read in a child process; values only of a small file. A file that is unchanged since it was checked
+    is not checked again.
 
     Parameters
     ----------
@@ -53,19 +53,19 @@ def check_hdf5(path: Path, error: type[CpnnError]) -> int:
     with reading(path, error, "is it complete?"):
         about = path.stat()
         key = (str(path.absolute()), about.st_size, about.st_mtime_ns, about.st_ino)
-        if key in _harmless:
-            return _harmless[key]
-        with path.open("rb") as file:
-            if not _has_signature(file, about.st_size):
-                raise error(f"{path} cannot be read (it is no HDF5 file); is it complete?")
-    found = json.loads(
-        check_in_child(_CHECK, [str(path.absolute())], path, error, seconds=_SECONDS, memory_mb=_MEMORY_MB)
-    )
-    if "refused" in found:
-        raise error(f"{path} cannot be read ({found['refused'].rstrip('.')}); get the file again.")
-    if len(_harmless) >= _REMEMBERED:
-        _harmless.pop(next(iter(_harmless)))
-    return _harmless.setdefault(key, int(found["bytes"]))
+        if key not in _found:
+            with path.open("rb") as file:
+                if not _has_signature(file, about.st_size):
+                    raise error(f"{path} cannot be read (it is no HDF5 file); is it complete?")
+            seconds = _SECONDS + about.st_size // _BYTES_PER_SECOND
+            said = check_in_child(_CHECK, [key[0]], path, error, seconds=seconds, memory_mb=_MEMORY_MB)
+            if len(_found) >= _REMEMBERED:
+                _found.pop(next(iter(_found)), None)
+            _found[key] = json.loads(said)
+        found = _found[key]
+        if "refused" in found:
+            raise error(f"{path} cannot be read ({found['refused'].rstrip('.')}); get the file again.")
+        return int(found["bytes"])
 
 
 def _has_signature(file: io.BufferedReader, size: int) -> bool:

@@ -29,13 +29,15 @@ _SMALL_FILE = 32 * 2**20
 _PIECE = 8 * 2**20
 _MAX_OBJECTS = 100_000
 _MAX_DEPTH = 64
-#: A data set below this may be compressed as it likes, and one below the second as far as its filter can.
-_SMALL, _LARGE = 4 * 2**20, 256 * 2**20
-#: How far the filters that come with HDF5 and h5py can compress (deflate 1032:1), and what counts of cells never reach.
+#: A data set below this need not be stored, nor several that together are below the second.
+_SMALL, _SMALL_TOGETHER = 4 * 2**20, 32 * 2**20
+#: Data sets above this are compressed as counts are.
+_LARGE = 256 * 2**20
+#: How far the filters of HDF5 and h5py can compress (deflate 1032:1), and what a large table of counts never reaches.
 _RATIO, _LARGE_RATIO = 1100, 800
 #: Other filters (Zstandard, Blosc) leave next to nothing of zeros.
 _OTHER_RATIO = 100_000
-_KNOWN_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+_KNOWN_FILTERS = {1, 2, 3, 4, 5, 32000}
 #: What a text of variable length takes in memory at least, as a Python object.
 _TEXT_BYTES = 64
 _COMPRESSED = ("data", "indices", "indptr")
@@ -63,7 +65,7 @@ def main(path: str) -> None:
 def _reason(exc: Exception) -> str:
     """What h5py says, without HDF5's own words before it: ``Unable to open file (truncated file: ...)``."""
     text = " ".join(str(exc).strip("'\"").split())
-    inner = re.search(r"\(([^()]+)\)$", text)
+    inner = re.fullmatch(r"(?:Unable to|Can't) .*\((.+)\)", text)
     return (inner[1] if inner else text)[:200] or type(exc).__name__
 
 
@@ -84,8 +86,8 @@ class _Walk:
     def __init__(self, path: str) -> None:
         self._file = h5py.File(path, "r")
         self._file_bytes = int(self._file.id.get_filesize())
-        self._seen: set[Any] = set()
-        self._declared = self._stored = 0
+        self._seen: set[Any] = {h5py.h5o.get_info(self._file["/"].id).addr}
+        self._declared = self._stored = self._unstored = 0
         self._until = time.process_time() + (_VALUES_SECONDS if self._file_bytes <= _SMALL_FILE else 0)
 
     def n_bytes(self) -> int:
@@ -105,8 +107,6 @@ class _Walk:
                 pending += [(child, found, depth + 1) for child, found in self._members(name, item)]
         for name, dataset in datasets:
             self._check_size(name, dataset)
-        if self._declared > _LARGE + _OTHER_RATIO * self._file_bytes:
-            raise Refused("its parts are larger than the file can hold")
         # The small ones first: texts and annotations before the counts, which may not all be reached in time.
         for name, dataset in sorted(datasets, key=lambda entry: entry[1].size or 0):
             self._read(name, dataset)
@@ -152,15 +152,13 @@ class _Walk:
         self._stored += stored
         if stored > self._file_bytes or self._stored > self._file_bytes:
             raise Refused(f"{_short(name)} takes more room than the file has")
-        if size > _SMALL:
-            filters = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())}
-            known = filters <= _KNOWN_FILTERS
-            ratio = (_LARGE_RATIO if size > _LARGE else _RATIO) if known else _OTHER_RATIO
-            if size > ratio * stored:
+        filters = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())}
+        ratio = _OTHER_RATIO if filters - _KNOWN_FILTERS else _LARGE_RATIO if size > _LARGE else _RATIO
+        if size > ratio * stored:
+            self._unstored += size
+            if size > _SMALL or self._unstored > _SMALL_TOGETHER:
                 shape = " x ".join(f"{n:,}" for n in dataset.shape)
-                raise Refused(
-                    f"{_short(name)} says that it holds {shape} values, far more than its {stored:,} bytes can"
-                )
+                raise Refused(f"{_short(name)} says that it holds {shape} values, which {stored:,} bytes cannot")
         self._declared += size + (dataset.size * _TEXT_BYTES if dataset.dtype.hasobject else 0)
 
     def _read(self, name: str, dataset: h5py.Dataset) -> None:

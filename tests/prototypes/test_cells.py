@@ -81,7 +81,7 @@ def test_sentences(tmp_path: Path) -> None:
     with pytest.raises(CellsError, match="of no known kind"):
         read_cells(tmp_path / "cells.xlsx")
     (tmp_path / "cells.RData").write_text("not R")
-    with pytest.raises(CellsError, match=r"cells.RData cannot be read as R data"):
+    with pytest.raises(CellsError, match=r"cells.RData cannot be read"):
         read_cells(tmp_path / "cells.RData")
     folder = geo_folder(tmp_path / "geo")
     (folder / "count_matrix_genes.tsv").unlink()
@@ -118,7 +118,7 @@ def test_rdata_is_what_the_derived_table_holds(shared_data: Path) -> None:
 def test_truncated_rdata(shared_data: Path, tmp_path: Path) -> None:
     whole = (shared_data / "scref-human-breast-wu2021/spacedeconv/single_cell_data_2.RData").read_bytes()
     (tmp_path / "half.RData").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CellsError, match=r"half.RData cannot be read as R data"):
+    with pytest.raises(CellsError, match=r"half.RData cannot be read"):
         read_cells(tmp_path / "half.RData")
 
 

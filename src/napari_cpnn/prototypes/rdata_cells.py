@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import lzma
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +16,20 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import CellsError
 from napari_cpnn.spots.counts import as_counts, count_table
-from napari_cpnn.spots.tables import READ_ERRORS
+from napari_cpnn.untrusted import reading, require_memory
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_PIECE = 4 * 2**20
+#: Counts are zipped to no less than this share, and little may be anything.
+_MOST_UNZIPPED, _SMALL_UNZIPPED = 500, 256 * 2**20
+#: What R's xz files need is 64 MB; a header can ask for 4 GB.
+_XZ_MEMORY = 512 * 2**20
+#: Numbers of a sequence that is stored as its length alone; R writes names of rows so.
+_LONGEST_SEQUENCE = 20_000_000
+#: Memory that parsed R data take, in units of the unzipped file.
+_PARSED = 3
 
 
 def read_rdata(path: Path) -> AnnData:
@@ -24,34 +38,78 @@ def read_rdata(path: Path) -> AnnData:
         import rdata
     except ImportError as exc:
         raise CellsError(f"Reading {path} needs the package rdata: run `pip install rdata`.") from exc
-    try:
-        with warnings.catch_warnings():
-            # rdata warns about each R class that it has no Python class for; we take their slots.
-            warnings.simplefilter("ignore")
-            objects = rdata.read_rda(path)
-    except (*READ_ERRORS, lzma.LZMAError, NotImplementedError) as exc:
-        raise CellsError(f"{path} cannot be read as R data ({exc}).") from exc
+    with reading(path, CellsError, "is it complete?"), warnings.catch_warnings():
+        # rdata warns about each R class that it has no Python class for; we take their slots.
+        warnings.simplefilter("ignore")
+        expand = {name: _bounded(build) for name, build in rdata.parser.DEFAULT_ALTREP_MAP.items()}
+        objects = rdata.read_rda(io.BytesIO(_unzipped(path)), altrep_constructor_dict=expand)
     experiments = [value for value in objects.values() if hasattr(value, "assays") and hasattr(value, "colData")]
     if len(experiments) != 1:
         raise CellsError(f"{path} holds {len(experiments)} SingleCellExperiments in place of one.")
-    try:
+    with reading(f"The SingleCellExperiment in {path}", CellsError, "its layout is not known."):
         return _table(experiments[0], path)
-    except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise CellsError(f"{path} holds a SingleCellExperiment of an unknown layout ({exc}).") from exc
+
+
+def _unzipped(path: Path) -> bytes:
+    """The content of an R file, as long as it is not far larger than counts can be."""
+    limit = max(_SMALL_UNZIPPED, _MOST_UNZIPPED * path.stat().st_size)
+    found = bytearray()
+    for piece in _pieces(path):
+        found += piece
+        if len(found) > limit:
+            raise CellsError(f"{path} unzips to more than {limit / 2**20:,.0f} MB, which no counts do; is it damaged?")
+        require_memory(_PARSED * len(found), path, CellsError)
+    return bytes(found)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        magic = file.read(6)
+        file.seek(0)
+        if magic.startswith(b"\xfd7zXZ\0"):
+            unpacker = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+            while not unpacker.eof:
+                packed = file.read(_PIECE) if unpacker.needs_input else b""
+                if unpacker.needs_input and not packed:
+                    raise EOFError("it ends too early")
+                yield unpacker.decompress(packed, _PIECE)
+            return
+        zipped: Any = file
+        if magic.startswith(b"\x1f\x8b"):
+            zipped = gzip.GzipFile(fileobj=file)
+        elif magic.startswith(b"BZh"):
+            zipped = bz2.BZ2File(file)
+        while piece := zipped.read(_PIECE):
+            yield piece
+
+
+def _bounded(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What expands a value that R stores in short; a sequence is three numbers: its length, start and step."""
+
+    def expand(state: Any) -> Any:
+        value = state.value
+        if isinstance(value, np.ndarray) and value.shape == (3,) and not 0 <= value[0] <= _LONGEST_SEQUENCE:
+            raise ValueError(f"it says that it holds a sequence of {value[0]:,.0f} numbers")
+        return build(state)
+
+    return expand
 
 
 def _table(experiment: Any, path: Path) -> AnnData:
     counts = experiment.assays.data.listData["counts"]
+    columns = experiment.colData
+    names = [str(name) for name in columns.rownames]
+    genes = [str(name) for name in experiment.rowRanges.partitioning.NAMES]
+    n_genes, n_cells = (int(n) for n in counts.Dim)
+    if (n_genes, n_cells) != (len(genes), len(names)):
+        raise CellsError(
+            f"{path} does not fit together: a matrix of {n_genes} x {n_cells} with {len(genes)} genes and {len(names)} "
+            "cells."
+        )
     # dgCMatrix: compressed columns of genes x cells, which are compressed rows of cells x genes.
     parts = (np.asarray(counts.x), np.asarray(counts.i), np.asarray(counts.p))
-    n_genes, n_cells = (int(n) for n in counts.Dim)
     matrix = sp.csr_matrix(parts, shape=(n_cells, n_genes))
-    columns = experiment.colData
-    cells = count_table(
-        as_counts(matrix, f"The matrix of {path}", CellsError),
-        [str(name) for name in columns.rownames],
-        [str(name) for name in experiment.rowRanges.partitioning.NAMES],
-    )
+    cells = count_table(as_counts(matrix, f"The matrix of {path}", CellsError), names, genes)
     for name, values in columns.listData.items():
         if len(values) == cells.n_obs:
             cells.obs[str(name)] = np.asarray(values)

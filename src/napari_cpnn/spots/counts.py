@@ -46,10 +46,10 @@ def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     wrong = why_not_counts(csr.data)
     if wrong:
         raise error(f"{owner} does not hold raw counts ({wrong}); give the counts as they came from the sequencer.")
+    total = csr.data.sum(dtype=np.float64)  # exact: whole numbers
     csr = csr.astype(np.int32)
-    total = csr.data.sum(dtype=np.int64)
     csr.sum_duplicates()
-    if csr.data.sum(dtype=np.int64) != total:  # int32 has run over
+    if csr.data.sum(dtype=np.float64) != total:  # int32 has run over
         raise error(f"{owner} names a value more than once, and the sum is too large for a count; get the file again.")
     csr.eliminate_zeros()
     return csr
