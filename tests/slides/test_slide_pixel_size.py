@@ -101,7 +101,8 @@ def test_decimal_comma_of_ome(tmp_path: Path):
     path = tmp_path / "a.ome.tif"
     sizes = {"PhysicalSizeX": 0.125, "PhysicalSizeY": 0.25}
     tifffile.imwrite(path, picture(64, 48), tile=(64, 64), photometric="rgb", metadata={"axes": "YXS", **sizes})
-    text = tifffile.TiffFile(path).ome_metadata
+    with tifffile.TiffFile(path) as tif:
+        text = tif.ome_metadata
     assert text is not None
     tifffile.tiffcomment(path, text.replace('"0.125"', '"0,125"').replace('"0.25"', '"0,25"').encode())
     assert open_slide(path).mpp == (0.25, 0.125)

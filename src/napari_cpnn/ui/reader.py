@@ -74,9 +74,9 @@ def _is_slide_tiff(path: Path) -> bool:
 
     try:
         with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
+            page = file.pages.first
             samples, side = page.samplesperpixel, max(page.imagelength, page.imagewidth)
             is_picture = samples >= 3 and page.dtype == "uint8" and page.imagedepth == 1
-            return is_picture and (page.is_tiled or side >= SMALLEST_SLIDE)
-    except Exception:  # whatever is wrong with it, napari asks the readers that are left
+            return bool(is_picture and (page.is_tiled or side >= SMALLEST_SLIDE))
+    except Exception:  # noqa: BLE001 -- whatever is wrong with it, napari asks the readers that are left
         return False
