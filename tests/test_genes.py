@@ -140,3 +140,20 @@ def test_two_genes_never_take_one_name():
     assert named_as(["ERBB2", "HER2"], [IDS[0], IDS[0]], ["ERBB2"], [IDS[0]]) == ["ERBB2", "HER2"]
     assert named_as(["HER2", "ERBB2"], [IDS[0], IDS[0]], ["ERBB2"], [IDS[0]]) == ["HER2", "ERBB2"]
     assert named_as([IDS[0], IDS[0] + ".2"], None, ["ERBB2"], [IDS[0]]) == ["ERBB2", IDS[0] + ".2"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["SYMBOL", "Symbol", "gene_name", "gene_symbols", "feature_name", "hgnc_symbol", "GeneSymbol", "Gene.Symbol",
+     "gene symbol", "Gene Name", "GENE-NAME", "HGNC.symbol", "external_gene_name", "names"],
+)  # fmt: skip
+def test_symbols_are_found_under_any_name_in_use(column):
+    ids = [f"ENSG{i:011d}" for i in range(4)]
+    columns = {"Length": [1, 2, 3, 4], "gene_ids": ids, column: ["ERBB2", "nan", "CD3E", "EPCAM"]}
+    assert symbols_beside(ids, columns) == ["ERBB2", ids[1], "CD3E", "EPCAM"]
+
+
+def test_the_likeliest_of_several_columns_counts():
+    ids = [f"ENSG{i:011d}" for i in range(3)]
+    columns = {"Genes": ["x", "y", "z"], "Feature_Name": ["ERBB2", "CD3E", "EPCAM"], "SYMBOL": [""] * 3}
+    assert symbols_beside(ids, columns) == ["ERBB2", "CD3E", "EPCAM"]

@@ -13,11 +13,14 @@ import numpy.typing as npt
 
 from napari_cpnn.errors import CpnnWarning, GenesError
 
-#: Columns that hold symbols beside ids: CELLxGENE, Scanpy and Seurat exports, 10x, Ensembl's BioMart.
+#: Columns that hold symbols beside ids: CELLxGENE, Scanpy and Seurat exports, 10x, Ensembl's BioMart. In any case and
+#: with any separator: ``SYMBOL``, ``GeneSymbol``, ``gene symbol`` and ``Gene.Symbol`` are names in use.
 SYMBOL_COLUMNS = (
     "feature_name", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols", "hgnc_symbol",
-    "name", "gene_short_name", "features", "gene", "gene_ids",
+    "mgi_symbol", "hugo_symbol", "external_gene_name", "external_gene_id", "name", "names", "gene_short_name",
+    "features", "feature", "gene", "genes", "gene_id", "gene_ids",
 )  # fmt: skip
+_SEPARATORS = re.compile(r"[\s_.\-]+")
 #: Of two lists of the same genes most are shared. Below these shares of the shorter list, something is wrong.
 _HARDLY, _FEW = 0.01, 0.3
 #: Fewer shared genes than this, and than half of the shorter list, say nothing of cell types.
@@ -41,7 +44,8 @@ def symbols_beside(genes: Sequence[str], columns: Mapping[str, Sequence[Any]]) -
     Parameters
     ----------
     columns
-        Annotations of the genes by name. `SYMBOL_COLUMNS` are the names under which symbols are kept in the wild.
+        Annotations of the genes by name. `SYMBOL_COLUMNS` are the names under which symbols are kept in the wild, the
+        likeliest first; case and separators do not matter.
 
     Returns
     -------
@@ -50,13 +54,25 @@ def symbols_beside(genes: Sequence[str], columns: Mapping[str, Sequence[Any]]) -
     """
     if not look_like_ensembl(genes):
         return None
-    for name in SYMBOL_COLUMNS:
-        values = list(columns.get(name, ()))
+    named: dict[str, list[str]] = {}
+    for column in columns:
+        named.setdefault(_bare(column), []).append(column)
+    for column in (column for name in SYMBOL_COLUMNS for column in named.get(_bare(name), ())):
+        values = list(columns[column])
         symbols = ["" if str(v).strip().lower() in _NO_SYMBOL else str(v).strip() for v in values]
         known = [s for s in symbols if s]
         if len(known) > len(genes) / 2 and not look_like_ensembl(known):
             return [s or gene for s, gene in zip(symbols, genes, strict=True)]
     return None
+
+
+def _bare(column: str) -> str:
+    """The name of a column without case and separators.
+
+    >>> _bare("Gene.Symbol") == _bare("gene_symbol")
+    True
+    """
+    return _SEPARATORS.sub("", column).casefold()
 
 
 def is_mitochondrial(genes: Sequence[str]) -> npt.NDArray[np.bool_]:
