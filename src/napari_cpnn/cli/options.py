@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_cpnn.slides import Slide
+    from napari_cpnn.training.job import SampleFiles
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -70,7 +71,15 @@ def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Slides with their spots."""
     parser.add_argument("--slide", action="append", required=required, type=Path, help="slide; repeat for more")
     parser.add_argument("--spots", action="append", required=required, type=Path, help="its spots; once per slide")
-    parser.add_argument("--positions", action="append", type=Path, help="spot table of legacy ST; once per slide")
+    parser.add_argument(
+        "--positions",
+        action="append",
+        type=Path,
+        help="spot table of legacy ST; once per slide, - where it is not needed",
+    )
+    parser.add_argument(
+        "--library", action="append", help="which is read of several in the spots; once per slide, - where there is one"
+    )
     parser.add_argument(
         "--mpp", action="append", help="um per pixel, or y,x; once, or once per slide (default: from file or spots)"
     )
@@ -90,21 +99,29 @@ def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
     """The samples that :func:`add_samples` asked for, opened one after the other."""
     from napari_cpnn.spots import open_sample
 
-    for slide, spots, positions, mpp in sample_files(args):
-        yield open_sample(slide, spots, positions=positions, mpp=mpp)
+    for files in sample_files(args):
+        yield open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
 
 
-def sample_files(args: argparse.Namespace) -> list[tuple[Path, Path, Path | None, float | tuple[float, float] | None]]:
-    """Slide, spots, positions and pixel size of the samples that :func:`add_samples` asked for."""
+def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
+    """The files of the samples that :func:`add_samples` asked for."""
+    from napari_cpnn.training.job import SampleFiles
+
     n = len(args.slide)
-    positions = args.positions or [None] * n
+    positions = [None if str(path) == "-" else path for path in args.positions or [None] * n]
+    libraries = [None if name == "-" else name for name in args.library or [None] * n]
     mpps = (args.mpp or [None]) * (n if len(args.mpp or [None]) == 1 else 1)
-    if not len(args.spots) == len(positions) == len(mpps) == n:
+    if not len(args.spots) == len(positions) == len(libraries) == len(mpps) == n:
         raise CpnnError(
-            f"Give --spots (and --positions, --mpp where needed) once per --slide: there are {n} slides, "
-            f"{len(args.spots)} spot tables, {len(args.positions or [])} position tables."
+            f"Give --spots (and --positions, --library, --mpp where needed) once per --slide: there are {n} slides, "
+            f"{len(args.spots)} spot tables, {len(args.positions or [])} position tables, "
+            f"{len(args.library or [])} libraries."
         )
-    return list(zip(args.slide, args.spots, positions, [pixel_size(mpp) for mpp in mpps], strict=True))
+    sizes = [pixel_size(mpp) for mpp in mpps]
+    return [
+        SampleFiles(slide, spots, table, mpp, library=library)
+        for slide, spots, table, mpp, library in zip(args.slide, args.spots, positions, sizes, libraries, strict=True)
+    ]
 
 
 def decimal(text: str) -> float:

@@ -21,7 +21,7 @@ from napari_cpnn.cli.options import (
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.files import write_csv
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
-from napari_cpnn.training.job import SampleFiles, TrainingJob
+from napari_cpnn.training.job import TrainingJob
 
 _N_MARKERS = 10
 
@@ -46,6 +46,7 @@ def add_science_commands(command: AddCommand) -> None:
     sub = command("deconvolve", _deconvolve, "estimate cell-type shares of measured spots or bulk samples")
     sub.add_argument("spots", type=Path, help="spots, or with --bulk an h5ad of bulk samples")
     sub.add_argument("--positions", type=Path, help="spot table of legacy ST")
+    sub.add_argument("--library", help="which is read of several in the spots")
     sub.add_argument("--prototypes", type=Path, required=True)
     sub.add_argument("--out", type=Path, required=True, help="table of shares (.csv)")
     sub.add_argument("--sd", type=Path, help="table of their standard deviations (.csv); nb only")
@@ -108,7 +109,7 @@ def _deconvolve(args: argparse.Namespace) -> None:
 
     start = DeconvolutionSettings.bulk if args.bulk else DeconvolutionSettings
     settings = start(**given_settings(args, DeconvolutionSettings))
-    spots = read_cells(args.spots) if args.bulk else read_spots(args.spots, positions=args.positions)
+    spots = read_cells(args.spots) if args.bulk else read_spots(args.spots, args.positions, library=args.library)
     prototypes = Prototypes.load(args.prototypes)
     if args.sd is None:
         shares = deconvolve(spots, prototypes, settings)
@@ -138,13 +139,22 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
         if missing:
             raise CpnnError(f"Training needs {', '.join(missing)}; or give all of it in a file with --job.")
         return TrainingJob(
-            samples=tuple(SampleFiles(*files) for files in sample_files(args)),
+            samples=tuple(sample_files(args)),
             prototypes=args.prototypes,
             settings=_training_settings(args),
             out=args.out,
             resume=args.resume,
         )
-    given = [option for option, value in {**needed, "--positions": args.positions, "--mpp": args.mpp}.items() if value]
+    given = [
+        option
+        for option, value in {
+            **needed,
+            "--positions": args.positions,
+            "--library": args.library,
+            "--mpp": args.mpp,
+        }.items()
+        if value
+    ]
     given += [f"--{name.replace('_', '-')}" for name in given_settings(args, TrainingSettings)]
     if given or args.preset is not None:
         raise CpnnError(

@@ -31,8 +31,8 @@ def read_cells(path: str | Path, annotations: str | Path | None = None, backed: 
     ----------
     path
         One of: an ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X``; a 10x ``.h5``; a folder with
-        ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (prefixes and ``.gz`` allowed), or one that holds such a
-        ``filtered_feature_bc_matrix``; of several in one folder the ``.mtx`` of one; an ``.RData`` with a
+        ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (prefixes and ``.gz`` allowed; of several such sets one
+        matrix is named), or one that holds such a ``filtered_feature_bc_matrix``; an ``.RData`` with a
         SingleCellExperiment (needs ``pip install rdata``).
     annotations
         Table (``.csv``, ``.tsv``, zipped or not) whose first column is the barcode; its columns come into ``obs``.
@@ -66,12 +66,12 @@ def _read(source: Path, annotations: Path | None, backed: bool) -> AnnData:
         cells, source = _read_folder(source)
     elif backed:
         cells = _on_disk(source)
+    elif is_mtx(source):
+        cells = read_10x_mtx(source, CellsError)
     elif source.suffix.lower() == ".h5ad":
         cells = counts_of(read_h5ad_table(source, CellsError), str(source), CellsError)
     elif source.suffix.lower() == ".h5":
         cells = read_10x_h5(source, CellsError)
-    elif is_mtx(source):
-        cells = read_10x_mtx(source, CellsError)
     elif source.suffix.lower() in (".rdata", ".rda"):
         cells = read_rdata(source)
     else:

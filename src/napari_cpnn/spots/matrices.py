@@ -90,7 +90,7 @@ def matrices_in(folder: Path) -> list[MatrixFile]:
             found.append(MatrixFile(path, folder, *_said(usual)))
         elif _FOLDER.match(path.name) and path.is_dir() and (inside := matrix_at(path)) is not None:
             found.append(inside)
-    found += [MatrixFile(path, folder, prefix_of(MTX, path.name)) for path in _triplets(folder)]
+    found += [_of_triplet(path) for path in _triplets(folder)]
     return sorted(found, key=lambda m: (m.prefix, m.kind == "raw", is_mtx(m.path), str(m.path)))
 
 

@@ -27,12 +27,13 @@ def open_sample(
     spots: str | Path,
     positions: str | Path | None = None,
     mpp: float | Mpp | None = None,
+    library: str | None = None,
 ) -> tuple[Slide, AnnData]:
     """Open a slide and its spots; the pixel size is that given, else the file's, else from the pitch of the spots.
 
     Parameters
     ----------
-    slide, spots, positions
+    slide, spots, positions, library
         As for :func:`open_slide` and :func:`read_spots`.
     mpp
         Micrometres per pixel, one number or ``(y, x)``.
@@ -44,7 +45,7 @@ def open_sample(
         size and that of the array differ by more than a tenth.
     """
     opened = open_slide(slide, mpp=mpp)
-    table = read_spots(spots, positions=positions, slide=opened)
+    table = read_spots(spots, positions=positions, slide=opened, library=library)
     implied = estimate_mpp(table)
     if opened.mpp is None and implied is not None:
         _log.info("%s: pixel size %.3f x %.3f um (y, x) from the pitch of the spots", slide, *implied)

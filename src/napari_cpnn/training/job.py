@@ -36,7 +36,7 @@ class SampleFiles:
 
     Attributes
     ----------
-    slide, spots, positions, mpp
+    slide, spots, positions, mpp, library
         As for :func:`~napari_cpnn.spots.open_sample`.
     name
         What the slide is called in messages and in the model's card; empty: by its file.
@@ -51,6 +51,7 @@ class SampleFiles:
     mpp: float | Mpp | None = None
     name: str = ""
     moved: Matrix | None = None
+    library: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def _sample(data: Mapping[str, Any], home: Path) -> SampleFiles:
         mpp=_mpp(data.get("mpp")),
         name=str(data.get("name", "")),
         moved=None if moved is None else _matrix(moved),
+        library=None if data.get("library") is None else str(data["library"]),
     )
 
 

@@ -106,7 +106,7 @@ def _run(job: TrainingJob, say: Callable[[Event], None], progress: bool) -> Path
 
 
 def _open(files: SampleFiles) -> tuple[Slide, AnnData]:
-    slide, spots = open_sample(files.slide, files.spots, positions=files.positions, mpp=files.mpp)
+    slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
     if files.name:
         slide.name = files.name
     if files.moved is not None:
