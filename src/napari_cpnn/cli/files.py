@@ -6,11 +6,13 @@ import tempfile
 from pathlib import Path
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.temporaries import restored
+from napari_cpnn.untrusted import to_path
 
 
 def refuse_existing(path: str | Path) -> None:
     """Say so when a result is there already."""
-    if Path(path).exists():
+    if restored(to_path(path, CpnnError)).exists():
         raise CpnnError(f"{path} exists already; choose another name or delete it.")
 
 
