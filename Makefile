@@ -2,6 +2,10 @@
 # make test  sets everything up and passes all checks and tests
 # make fuzz  opens changed files of every format for 10 minutes each
 # make test-slow  passes the tests that take long, which `make test` leaves out
+# make test-isa  runs the numeric tests as on other processors: with older instruction sets in oneDNN
+#                (ONEDNN_MAX_CPU_ISA) and torch (ATEN_CPU_CAPABILITY), on one thread and two, with and without bfloat16;
+#                a line for each; some 5 minutes a setting
+# make margins   trains with five seeds under four of these, and says how near values come to the thresholds of tests
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +14,7 @@ STAMP := $(VENV)/.ready
 # A display where there is one, a virtual one elsewhere.
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
-.PHONY: demo test lint unit test-slow fuzz coverage setup clean
+.PHONY: demo test lint unit test-slow test-isa margins fuzz coverage setup clean
 
 demo: setup
 	$(SCREEN) $(BIN)/napari-cpnn demo $(if $(SCREEN),--screenshot demo.png)
@@ -29,6 +33,12 @@ unit: setup
 
 test-slow: setup
 	$(SCREEN) $(BIN)/python -m pytest -m slow
+
+test-isa: setup
+	$(BIN)/python scripts/test_isa.py
+
+margins: setup
+	$(BIN)/python scripts/test_isa.py --margins
 
 # Opens changed files of every format for FUZZ_SECONDS each (600); FUZZ names formats and options, such as "svs --replay 7".
 fuzz: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real data are not at {folder}; set NAPARI_CPNN_DATA")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_if_it_had_bfloat16() -> Iterator[None]:
+    """With ``NAPARI_CPNN_TEST_BFLOAT16``, models choose bfloat16 as they do on processors that have it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("NAPARI_CPNN_TEST_BFLOAT16"):
+            patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+        yield
 
 
 @pytest.fixture(autouse=True)

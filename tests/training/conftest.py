@@ -10,6 +10,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from margins import SEED
 from napari_cpnn import Prototypes, Slide
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings import TrainingSettings
@@ -56,10 +57,11 @@ def world() -> World:
 
 @pytest.fixture(scope="session")
 def quick() -> TrainingSettings:
-    """Settings under which the small world is learned in seconds."""
+    """Settings under which the small world is learned in seconds, alike on every processor but for rounding."""
     return TrainingSettings(
         backbone="squeezenet", weights="none", patch=PATCH, hidden=32, n_programs=2, max_epochs=16, batch_size=36,
         learning_rate=1e-2, backbone_learning_rate=1e-3, composition_weight=1.0, patience=20, device="cpu",
+        precision="float32", seed=SEED,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
+from margins import SEED
 from napari_cpnn import Slide
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models.backbones import ENCODERS
@@ -22,7 +23,7 @@ MARGIN = 2  # patches of glass around the tissue
 SETTINGS = TrainingSettings(
     backbone="triplex", target="tiny", weights="none", encoder="tiny", encoder_weights="none", context_pitch_um=128.0,
     patch=PATCH, hidden=16, n_programs=2, max_epochs=2, batch_size=20, learning_rate=3e-3, backbone_learning_rate=1e-3,
-    composition_weight=1.0, device="cpu", precision="float32",
+    composition_weight=1.0, device="cpu", precision="float32", seed=SEED,
 )  # fmt: skip
 
 
