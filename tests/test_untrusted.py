@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from napari_cpnn import decimals, untrusted
+from napari_cpnn import decimals, errors, untrusted
 from napari_cpnn.errors import SlideError, SpotsError
 from napari_cpnn.untrusted import check_in_child, parse_json, read_json, reading, require_memory, to_path
 
 
-@pytest.mark.parametrize("module", [untrusted, decimals], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [untrusted, decimals, errors], ids=lambda m: m.__name__)
 def test_the_examples_are_true(module):
     assert doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL).failed == 0
 
@@ -107,3 +107,12 @@ def test_what_is_no_decimal_number(text):
 )
 def test_decimal_numbers_of_both_separators(text, value):
     assert decimals.parse_decimal(text) == value
+
+
+def test_what_a_file_puts_into_a_message_stays_one_bearable_line():
+    told = str(SlideError(f"/a/é 1.svs has no\r\n\ttag {'9' * 9000}\u202e\x00; get the file again."))
+    assert told.isprintable()
+    assert len(told) == errors.MAX_LENGTH
+    assert told.startswith("/a/é 1.svs has no tag 999")
+    assert told.endswith("999 ; get the file again.")
+    assert str(SlideError("It  is short.")) == "It  is short."

@@ -6,9 +6,31 @@ line and exits with 2; napari shows it as a notification. Anything else that is 
 
 from __future__ import annotations
 
+#: A message that is longer has a value from a file in it, and is shortened in the middle.
+MAX_LENGTH = 480
+_TAIL = 160
+
 
 class CpnnError(Exception):
-    """Base of every error that napari-cpnn raises on purpose."""
+    r"""Base of every error that napari-cpnn raises on purpose.
+
+    Examples
+    --------
+    Whatever a file has put into it, the message is one line of bearable length.
+
+    >>> str(CpnnError("a.csv has no\ncolumn x."))
+    'a.csv has no column x.'
+    >>> len(str(CpnnError("x" * 5000)))
+    480
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_one_line(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def _one_line(text: str) -> str:
+    line = text if text.isprintable() else " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - _TAIL - 5]} ... {line[-_TAIL:]}"
 
 
 class SettingsError(CpnnError):

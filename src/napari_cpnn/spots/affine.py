@@ -53,7 +53,7 @@ def parse_affine(text: str, what: str = "The text") -> FloatArray:
     """
     try:
         found = _of_json(json.loads(text))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):  # it is read as a text then
         found = None
     if found is None:
         column_by_column = re.search(r"matrix\s*\(([^)]*)\)", text)

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.spots.counts import as_counts, count_table
 from napari_cpnn.spots.tables import READ_ERRORS, WHITE_SPACE, open_text, read_table, separator_of
+from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,7 @@ def _read_counts(path: Path) -> AnnData:
     try:
         header, names, values = _read_matrix(path)
     except READ_ERRORS as exc:
-        raise SpotsError(f"{path} cannot be read as a table of counts ({exc}).") from exc
+        raise SpotsError(f"{path} cannot be read as a table of counts ({reason_of(exc)}).") from exc
     if _are_spot_names(names):
         spots, genes = names, header
     elif _are_spot_names(header):
@@ -130,7 +131,7 @@ def _read_positions(path: Path) -> pd.DataFrame:
     try:
         table[numeric] = table[numeric].apply(pd.to_numeric)
     except (ValueError, TypeError) as exc:
-        raise SpotsError(f"The spot table {path} has a value that is not a number ({exc}).") from exc
+        raise SpotsError(f"The spot table {path} has a value that is not a number ({reason_of(exc)}).") from exc
     if table.empty:
         raise SpotsError(f"The spot table {path} has no rows.")
     return table

@@ -36,6 +36,8 @@ START_FILE = ".start.json"
 LOG_FILE = "log.txt"
 """What a child process has written on stderr."""
 
+_MOST_EPOCHS = 10**9
+
 #: Of a log, at most this much is read.
 _LOG_BYTES = 20_000
 
@@ -249,8 +251,12 @@ def _max_epochs(folder: Path) -> int | None:
             continue
         with contextlib.suppress(TrainingError, SettingsError):
             if name == JOB_FILE:
-                return TrainingJob.read(folder / name).settings.max_epochs
+                return _believable(TrainingJob.read(folder / name).settings.max_epochs)
             said = read_json(folder / name, TrainingError)
             if isinstance(said, dict) and type(said.get("max_epochs")) is int:
-                return int(said["max_epochs"])
+                return _believable(said["max_epochs"])
     return None
+
+
+def _believable(n_epochs: int) -> int | None:
+    return n_epochs if 1 <= n_epochs <= _MOST_EPOCHS else None
