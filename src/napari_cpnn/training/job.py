@@ -154,7 +154,7 @@ class TrainingJob:
             return cls(
                 samples=tuple(_sample(item, home) for item in data["samples"]),
                 prototypes=_prototypes(data["prototypes"], home),
-                settings=TrainingSettings.from_dict(data.get("settings", {})),
+                settings=TrainingSettings.from_dict(_table(data.get("settings", {}))),
                 out=home / data["out"],
                 resume=bool(data.get("resume", False)),
             )
@@ -179,6 +179,12 @@ def _sample(data: Mapping[str, Any], home: Path) -> SampleFiles:
         moved=None if moved is None else _matrix(moved),
         library=None if data.get("library") is None else str(data["library"]),
     )
+
+
+def _table(said: Any) -> dict[str, Any]:
+    if not isinstance(said, dict):
+        raise TypeError("its settings are no table")
+    return said
 
 
 def _mpp(said: Any) -> float | Mpp | None:
