@@ -82,7 +82,8 @@ def test_prototypes_of_several_columns_by_regression_over_batches(prototypes_pat
     printed = capsys.readouterr().out
     assert "2 cell types x" in printed
     assert "  converged after " in printed
-    assert "batch D1: depth " in printed
+    assert "batch 1: depth " in printed
+    assert "D1" not in printed
     assert Prototypes.load(tmp_path / "protos" / "major.h5ad").cell_types == ("A cell", "B cell")
     assert Prototypes.load(tmp_path / "protos" / "celltype.h5ad").dispersion is not None
     assert main(args) == 2

@@ -121,7 +121,7 @@ def test_mistakes_are_one_line(map_path, tmp_path, capsys):
     out = str(tmp_path / "a.csv")
     for args, sentence in (
         ([str(tmp_path / "no.zarr"), "--out", out], "There is no map at"),
-        ([str(tmp_path / "broken.zarr"), "--out", out], "is damaged or is not a map"),
+        ([str(tmp_path / "broken.zarr"), "--out", out], "is it a JSON file?"),
         ([str(map_path), "--out", str(tmp_path / "a.docx")], "no ending that stands for a format"),
         ([str(map_path), "--out", str(tmp_path / "there.csv")], "there.csv exists already"),
         ([str(map_path), "--out", str(map_path), "--overwrite"], "is the map itself"),

@@ -201,7 +201,9 @@ def trouble(path: Path) -> Sequence[Step]:
     from napari_cpnn.errors import CpnnError
 
     def refuse(text: str) -> None:
-        raise CpnnError(text)
+        error = CpnnError()
+        error.args = (text,)  # as it is: the class itself would make one line of it
+        raise error
 
     kinds: dict[str, Step] = {
         "crash": os.abort,

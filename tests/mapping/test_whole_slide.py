@@ -72,7 +72,7 @@ def test_a_cache_that_cannot_be_made_is_one_short_sentence_and_the_map_comes(sli
         on_progress=lambda progress: said.add(progress.message),
     )
     assert (cmap.state[cmap.tissue] == DONE).all()
-    assert said == {f"Maps are not kept on disk: {tmp_path / 'file'}: File exists."}
+    assert said == {f"Maps are not kept on disk: {tmp_path / 'file' / 'napari-cpnn' / 'maps'}: Not a directory."}
 
 
 def test_on_a_cluster_the_map_is_the_same(slide, model):

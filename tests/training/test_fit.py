@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -260,11 +262,12 @@ def test_a_full_disk_is_one_sentence(world, quick, tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_killed_run_are_cleared(world, quick, tmp_path):
-    (tmp_path / ".patches-old").mkdir()
-    (tmp_path / ".patches-old" / "patches.u8").write_bytes(b"x" * 1000)
+    killed = "import sys, pathlib, napari_cpnn.temporaries as t; t.temporary_beside(pathlib.Path(sys.argv[1])).mkdir()"
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "patches")], check=True)
+    assert list(tmp_path.glob(".napari-cpnn-*"))
     samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
     train(samples, world.prototypes, quick.replace(max_epochs=1), tmp_path, progress=False)
-    assert not list(tmp_path.glob(".patches-*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_wrong_weights_show_before_any_patch_is_cut(world, quick, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from napari_cpnn.training.processes import is_first_process, trainer_options
 
 SCRIPT = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import numpy as np
 from conftest import PATCH, TYPES, World
 from napari_cpnn import Prototypes, TrainingSettings, train
@@ -40,7 +40,7 @@ print(os.environ["LOCAL_RANK"], model.fingerprint, len(heard), flush=True)
 
 def test_two_processes_train_one_model(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    script.write_text(SCRIPT.format(tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])]))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "run")], env=environment, capture_output=True, text=True,

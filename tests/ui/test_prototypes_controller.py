@@ -343,10 +343,10 @@ def test_a_full_disk_is_said_and_the_prototypes_stay(done, tmp_path, monkeypatch
     def full(*_args, **_keywords):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("anndata.AnnData.write_h5ad", full)
+    monkeypatch.setattr("napari_cpnn.prototypes.prototypes.write_h5ad", full)
     done.c.save(tmp_path / "p.h5ad")
     done.go()
-    assert "p.h5ad (No space left on device)" in done.c.message
+    assert "p.h5ad could not be written: No space left on device" in done.c.message
     assert done.c.result.path is None
     assert [p.name for p in tmp_path.iterdir()] == ["cells.h5ad"]
     monkeypatch.undo()

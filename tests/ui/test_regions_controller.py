@@ -310,7 +310,7 @@ def test_tables_and_outlines_are_written(setup, tmp_path):
     (tmp_path / "bad.geojson").write_text("no")
     controller.read(tmp_path / "bad.geojson", lambda _regions: pytest.fail("it is no GeoJSON"))
     assert "table.csv could not be written" in str(told[0])
-    assert "is not a GeoJSON file" in str(told[1])
+    assert "is it a JSON file?" in str(told[1])
 
 
 @pytest.mark.parametrize("width", [300, 560])

@@ -130,8 +130,8 @@ def _evaluate_parts(
         table = score_summary({"all spots": scores, **tables})
         path = out.with_name(f"{out.stem}_regions.csv")
         write_table(table, path, index=True)
-        for name, row in table.iloc[1:].iterrows():
-            print(f"{slide.name}, {name}: PCC {row['pcc']:.3f}, SCC {row['scc']:.3f} over {row['n_spots']:.0f} spots")
+        for region, row in table.iloc[1:].iterrows():
+            print(f"{slide.name}, {region}: PCC {row['pcc']:.3f}, SCC {row['scc']:.3f} over {row['n_spots']:.0f} spots")
         print(f"wrote {path}")
     return scores
 

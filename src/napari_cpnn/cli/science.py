@@ -100,7 +100,7 @@ def _fit_report(fit: dict[str, Any]) -> Iterator[str]:
     yield f"{'converged' if fit['converged'] else 'not converged'} after {fit['iterations']} steps"
     if len(fit["batch_scales"]) > 1:
         for name, scale in fit["batch_scales"].items():
-            yield f"batch {name}: depth {scale:.2f}, background {fit['background_shares'][name]:.1%} of the counts"
+            yield f"{name}: depth {scale:.2f}, background {fit['background_shares'][name]:.1%} of the counts"
 
 
 def _deconvolve(args: argparse.Namespace) -> None:

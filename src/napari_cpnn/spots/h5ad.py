@@ -42,10 +42,8 @@ def read_h5ad_spots(
     table = read_h5ad_table(path, SpotsError)
     spatial = _positions_of(table, path) if positions is None else _given_positions(table, positions, path)
     spots = counts_of(table, str(path), SpotsError)
-    for name in [
-        name for name, values in spots.obsm.items() if name == "spatial" or not isinstance(values, np.ndarray)
-    ]:
-        del spots.obsm[name]
+    if "spatial" in spots.obsm:  # a table would stay one
+        del spots.obsm["spatial"]
     spots.obsm["spatial"] = spatial
     spots, dropped = spots_of_library(spots, library, slide, str(path))
     if "in_tissue" in spots.obs:
