@@ -20,6 +20,8 @@ READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 
 
 WHITE_SPACE = r"\s+"
+GZIP = b"\x1f\x8b"
+"""How a file begins that is gzip."""
 
 #: Bytes of a line: a matrix with a million spots in its columns stays below, a file without a line end does not.
 LONGEST_LINE = 64 * 2**20
@@ -27,21 +29,26 @@ LONGEST_LINE = 64 * 2**20
 _LONGEST_ROW, _MOST_COLUMNS = 2**20, 20_000
 #: Text, even a table of nearly nothing but zeros, is zipped to no less than this share; little text may be anything.
 MOST_UNZIPPED = 500
-_SMALL_UNZIPPED = 32 * 2**20
+_SMALL_UNZIPPED = 4 * 2**20
+#: Bytes that are looked at together.
+_PIECE = 2**18
+#: A piece of a file in which lines are so short (bytes) and only so few differ says nothing.
+_LONG_PIECE, _SHORT_LINE, _FEW_LINES = 2**16, 64, 16
 
 
 class _Measured(io.RawIOBase):
     """Bytes of a text file, unzipped when it is gzip; what is no text, or endless, ends in a ``ValueError``."""
 
-    def __init__(self, path: Path, longest_line: int | None) -> None:
+    def __init__(self, path: Path, longest_line: int | None, most_unzipped: int) -> None:
         super().__init__()
         self._file: IO[bytes] = path.open("rb")
         self._n_stored = os.fstat(self._file.fileno()).st_size
-        self._zipped = self._file.read(2) == b"\x1f\x8b"
+        self._zipped = self._file.read(2) == GZIP
         self._file.seek(0)
         self._bytes = cast("IO[bytes]", gzip.GzipFile(fileobj=self._file, mode="rb")) if self._zipped else self._file
-        self._longest = longest_line
+        self._longest, self._most = longest_line, most_unzipped
         self._line = self._at = 0
+        self._piece = memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -50,26 +57,36 @@ class _Measured(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._bytes.tell()
+        return self._bytes.tell() - len(self._piece)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._line = 0
+        self._line, self._piece = 0, memoryview(b"")
         self._at = self._bytes.seek(offset, whence)
         return self._at
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        read = self._bytes.read(len(view))
-        view[: len(read)] = read
-        self._measure(read)
-        return len(read)
+        if not self._piece:  # a piece is measured once, however little of it is asked for
+            piece = self._bytes.read(_PIECE)
+            self._measure(piece)
+            self._piece = memoryview(piece)
+        n = min(len(view), len(self._piece))
+        view[:n] = self._piece[:n]
+        self._piece = self._piece[n:]
+        return n
 
     def _measure(self, read: bytes) -> None:
         self._at += len(read)
         if b"\0" in read:
             raise ValueError("it holds NUL characters, so it is no text in UTF-8")
-        if self._zipped and self._at > max(_SMALL_UNZIPPED, MOST_UNZIPPED * self._n_stored):
-            raise ValueError(f"it unzips to more than {MOST_UNZIPPED} times its size, which no table does")
+        if self._zipped and self._at > max(_SMALL_UNZIPPED, self._most * self._n_stored):
+            raise ValueError(f"it unzips to more than {self._most} times its size, which no table does")
+        if (
+            len(read) >= _LONG_PIECE
+            and read.count(b"\n") > len(read) // _SHORT_LINE
+            and len(set(read.splitlines())) < _FEW_LINES
+        ):
+            raise ValueError("it repeats the same few lines thousands of times")
         if self._longest is None:
             return
         last = read.rfind(b"\n")
@@ -84,18 +101,18 @@ class _Measured(io.RawIOBase):
         super().close()
 
 
-def open_bytes(path: Path, longest_line: int | None = LONGEST_LINE) -> BinaryIO:
+def open_bytes(path: Path, longest_line: int | None = LONGEST_LINE, most_unzipped: int = MOST_UNZIPPED) -> BinaryIO:
     """The bytes of a text file, unzipped when it is gzip whatever its name says.
 
     Reading raises a ``ValueError`` when a line is longer than ``longest_line`` (None: a line may be of any length),
-    at a NUL character, and when far more comes out of a zipped file than text is ever zipped from.
+    at a NUL character, and when ``most_unzipped`` times as much comes out of a zipped file, as text is never zipped.
     """
-    return io.BufferedReader(_Measured(path, longest_line), 2**18)
+    return io.BufferedReader(_Measured(path, longest_line, most_unzipped))
 
 
-def open_text(path: Path, longest_line: int | None = LONGEST_LINE) -> IO[str]:
+def open_text(path: Path, longest_line: int | None = LONGEST_LINE, most_unzipped: int = MOST_UNZIPPED) -> IO[str]:
     """The file as text, without a byte-order mark; otherwise as :func:`open_bytes`."""
-    return io.TextIOWrapper(open_bytes(path, longest_line), encoding="utf-8-sig")
+    return io.TextIOWrapper(open_bytes(path, longest_line, most_unzipped), encoding="utf-8-sig")
 
 
 def separator_of(line: str) -> str:

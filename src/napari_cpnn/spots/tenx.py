@@ -17,11 +17,11 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.hdf5 import check_hdf5, open_hdf5
 from napari_cpnn.spots.counts import as_counts, count_table, csr_of
 from napari_cpnn.spots.prefixes import belonging, prefix_of
-from napari_cpnn.spots.tables import MOST_UNZIPPED, open_bytes, open_text
+from napari_cpnn.spots.tables import GZIP, MOST_UNZIPPED, open_bytes, open_text
 from napari_cpnn.untrusted import reading, require_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from anndata import AnnData
 
@@ -30,6 +30,8 @@ MTX = re.compile(r"(?P<prefix>.*?)(?:matrix)?\.mtx(?:\.gz)?$", re.IGNORECASE)
 """The name of a Matrix Market matrix, with what stands before it where several lie in one folder."""
 #: Bytes of a line in these files, and of the shortest value in a coordinate matrix (``1 1 1`` and a line end).
 _LONGEST_LINE, _VALUE_BYTES = 2**20, 4
+#: Names differ from line to line, so they are not zipped to less than this share.
+_MOST_UNZIPPED_NAMES = 100
 #: Fields of a line that say something: id, name, type.
 _FIELDS = 3
 
@@ -103,13 +105,14 @@ def read_10x_mtx(path: Path, error: type[CpnnError]) -> AnnData:
     barcodes_path = _beside(matrix_path, ("barcodes.tsv",), prefixes, error)
     features_path = _beside(matrix_path, ("features.tsv", "genes.tsv"), prefixes, error)
     with reading(barcodes_path, error):
-        barcodes = [row[0] for row in _rows(barcodes_path)]
+        barcodes = [fields[0] for fields in _lines(barcodes_path)]
+    ids, names, types = [], [], []
     with reading(features_path, error):
-        rows = _rows(features_path)
-    ids = [row[0] for row in rows]
-    names = [row[1] if len(row) > 1 else row[0] for row in rows]
-    types = [row[2] for row in rows] if all(len(row) > 2 for row in rows) else None
-    features = (ids, names, types)
+        for gene_id, *more in _lines(features_path):
+            ids.append(gene_id)
+            names.append(more[0] if more else gene_id)
+            types.append(more[1] if len(more) > 1 else "")
+    features = (ids, names, types if all(types) else None)
     with reading(matrix_path, error):
         matrix = _read_mtx(matrix_path, barcodes, features, error)
     return _table(matrix, barcodes, features, folder, error)
@@ -124,10 +127,11 @@ def _read_mtx(
     """The matrix ``(barcodes, features)``, when what its header says fits to the names and to the size of the file."""
     import scipy.io
 
+    with path.open("rb") as stored:
+        room = path.stat().st_size * (MOST_UNZIPPED if stored.read(2) == GZIP else 1)
     with open_bytes(path, _LONGEST_LINE) as file:
         n_rows, n_columns, n_values, value_bytes = _mtx_header(file)
     _require_fit((n_columns, n_rows), barcodes, features, path, error)
-    room = path.stat().st_size * (MOST_UNZIPPED if path.suffix == ".gz" else 1)
     if n_values > max(1000, room // value_bytes):
         raise error(f"{path} says that it holds {n_values:,} values, more than it has room for; is it complete?")
     require_memory(n_values * 24, path, error)
@@ -190,11 +194,12 @@ def _beside(matrix: Path, names: tuple[str, ...], others: Iterable[str], error: 
     raise error(f"{folder} has a matrix but no {' or '.join(names)} beside it that belongs to {matrix.name}.")
 
 
-def _rows(path: Path) -> list[list[str]]:
+def _lines(path: Path) -> Iterator[list[str]]:
     """The first tab-separated fields of each line, without surrounding quotes."""
-    with open_text(path, _LONGEST_LINE) as file:
-        lines = (line.rstrip("\r\n").split("\t", _FIELDS) for line in file if line.strip())
-        return [[field.strip('"') for field in fields[:_FIELDS]] for fields in lines]
+    with open_text(path, _LONGEST_LINE, _MOST_UNZIPPED_NAMES) as file:
+        for line in file:
+            if line.strip():
+                yield [field.strip('"') for field in line.rstrip("\r\n").split("\t", _FIELDS)[:_FIELDS]]
 
 
 def _table(
