@@ -7,13 +7,15 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 from tests.ui.conftest import tissue_image, write_slide
 
 
-def open_slide_in_napari(*arguments, home):
-    env = os.environ | {"NAPARI_CONFIG": str(home / "napari.yaml"), "HOME": str(home)}
-    command = [sys.executable, "-m", "napari_cpnn.cli", "open", *map(str, arguments)]
+def open_slide_in_napari(*arguments, home, command="open", **more):
+    env = os.environ | {"NAPARI_CONFIG": str(home / "napari.yaml"), "HOME": str(home)} | more
+    env = {name: value for name, value in env.items() if value is not None}
+    command = [sys.executable, "-m", "napari_cpnn.cli", command, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
 
 
@@ -41,3 +43,76 @@ def test_unknown_name_ends_with_one_sentence(tmp_path, model_path, slide_path):
     assert result.returncode == 2
     assert "Martian" in result.stderr.strip().splitlines()[-1]
     assert not shot.exists()
+
+
+NO_DISPLAY = {"DISPLAY": None, "WAYLAND_DISPLAY": None, "QT_QPA_PLATFORM": None}
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the display of other systems is always there")
+
+
+@linux
+@pytest.mark.parametrize(("command", "screenshot"), [("open", False), ("open", True), ("demo", False), ("demo", True)])
+def test_without_a_display_there_is_a_sentence(tmp_path, command, screenshot):
+    slide = [write_slide(tmp_path / "a section.tif", tissue_image())] if command == "open" else []
+    shot = ["--screenshot", tmp_path / "shot.png"] if screenshot else []
+    result = open_slide_in_napari(*slide, *shot, home=tmp_path, command=command, **NO_DISPLAY)
+    assert result.returncode == 2, result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"napari-cpnn: There is no display: run 'xvfb-run -a napari-cpnn {command} ")
+    assert ("a section.tif' --screenshot" in last) == (command == "open")
+
+
+@linux
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"DISPLAY": ":7654"}, "The display :7654 cannot be used"),
+        ({"WAYLAND_DISPLAY": "wayland-7654"}, "The display wayland-7654 cannot be used"),
+        ({"QT_QPA_PLATFORM": "nonsense"}, "Qt's platform nonsense cannot be used"),
+    ],
+)
+def test_a_display_that_does_not_answer_is_a_sentence(slide_path, tmp_path, environment, reason):
+    result = open_slide_in_napari(slide_path, home=tmp_path, **{**NO_DISPLAY, **environment})
+    assert result.returncode == 2, result.stderr
+    assert f"napari-cpnn: {reason}" in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_name_that_is_no_picture_is_refused_at_once(slide_path, tmp_path):
+    for name, reason in (("shot.txt", "not the name of a picture"), (f"{'x' * 300}.png", "File name too long")):
+        result = open_slide_in_napari(slide_path, "--screenshot", tmp_path / name, home=tmp_path)
+        assert result.returncode == 2
+        assert reason in result.stderr.strip().splitlines()[-1]
+
+
+NAMES_ON_CANVAS = """
+import sys
+from pathlib import Path
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui import launch
+from napari_cpnn.ui.explore import legend
+legend.STEP_MS = 60_000  # as on a slow computer, where no name is written in time
+slide, model, shot = sys.argv[1:]
+viewer, dock = launch.start_viewer(slide, model_path=model, settings=MappingSettings(device="cpu", cache=False))
+launch.wait_until_mapped(viewer, dock)
+launch.save_screenshot(viewer, Path(shot))
+overlays = viewer.canvas.overlays
+written = [overlays[name].text for name in overlays if name.startswith("napari_cpnn_") and overlays[name].visible]
+assert written == [row.name for row in dock.controller.legend_rows()], written
+print(*[row.color for row in dock.controller.legend_rows()])
+dock.end(viewer_lives=False)
+viewer.close()
+"""
+
+
+@pytest.mark.parametrize("scale", ["1", "2"])
+def test_a_screenshot_has_every_name_of_the_legend(slide_path, model_path, tmp_path, scale):
+    env = os.environ | {"NAPARI_CONFIG": str(tmp_path / "napari.yaml"), "QT_SCALE_FACTOR": scale}
+    command = [sys.executable, "-c", NAMES_ON_CANVAS, *map(str, (slide_path, model_path, tmp_path / "shot.png"))]
+    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+    colors = [tuple(bytes.fromhex(color[1:])) for color in result.stdout.splitlines()[-1].split()]
+    assert colors
+    picture = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB"))
+    canvas = picture[: picture.shape[0] // 2, picture.shape[1] // 5 : picture.shape[1] * 3 // 5]
+    for color in colors:  # each name stands on its colour, which the map itself only has mixed with the tissue
+        assert (canvas == color).all(axis=-1).sum() > 100, color

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,9 +55,12 @@ def add_viewing_commands(command: AddCommand) -> None:
 
 
 def _open(args: argparse.Namespace) -> None:
-    from napari_cpnn.ui.launch import open_viewer
+    from napari_cpnn.ui.launch import open_viewer, require_picture
     from napari_cpnn.ui.preferences import preferences
 
+    if args.screenshot is not None:
+        require_picture(args.screenshot)
+        require_writable(args.screenshot.parent)
     if args.model is not None and args.encoder_weights is not None:
         _note_encoder(args.model, args.encoder_weights)
     open_viewer(
@@ -88,19 +90,15 @@ def _note_encoder(model: Path, weights: str) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     from napari_cpnn.samples import sample_folder
+    from napari_cpnn.ui.display import require_display
 
     folder = sample_folder()
     args.slide, args.model, args.mpp = folder / "slide.tiff", folder / "model.safetensors", None
     args.gene, args.cell_type, args.encoder_weights = None, None, None
-    if args.screenshot is None and _has_no_display():
-        raise CpnnError("There is no display: run 'xvfb-run -a napari-cpnn demo --screenshot demo.png' for a picture.")
+    require_display("napari-cpnn demo --screenshot demo.png")
     _open(args)
     if args.screenshot:
         print(f"wrote {args.screenshot}")
-
-
-def _has_no_display() -> bool:
-    return sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _fetch(args: argparse.Namespace) -> None:

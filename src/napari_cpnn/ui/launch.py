@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_cpnn.errors import MappingError
+from qtpy.QtCore import QCoreApplication
+
+from napari_cpnn.errors import ExportError, MappingError
+from napari_cpnn.files import whole_file
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import open_slide
+from napari_cpnn.ui.display import require_display
+from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
     import napari
@@ -18,6 +24,8 @@ if TYPE_CHECKING:
 
 _WINDOW = (1500, 940)
 _TIMEOUT_S = 600.0
+_DRAWING_S = 0.25
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def open_viewer(
@@ -39,7 +47,7 @@ def open_viewer(
     model_path
         A ``.safetensors`` model; without it the dock asks for one.
     screenshot
-        Wait until the view is mapped, write this PNG (canvas and docks) and return.
+        Wait until the view is mapped, write this picture (canvas and docks; .png) and return.
     gene, cell_type
         What to show first.
     settings
@@ -48,10 +56,14 @@ def open_viewer(
     Raises
     ------
     CpnnError
-        When the slide or, with ``screenshot``, the model or the gene cannot be used.
+        When there is no display, or the slide or, with ``screenshot``, the model or the gene cannot be used.
+    ExportError
+        When the screenshot cannot be written.
     MappingError
         When the view is not mapped in ten minutes (with ``screenshot``).
     """
+    if screenshot is not None:
+        require_picture(Path(screenshot))
     viewer, dock = start_viewer(slide_path, model_path=model_path, mpp=mpp, settings=settings)
     try:
         dock.controller.show_first(gene=gene, cell_type=cell_type)
@@ -79,6 +91,8 @@ def start_viewer(
     settings: MappingSettings | None = None,
 ) -> tuple[napari.Viewer, Explore]:
     """A window with the slide and the Explore dock, which begins to map when there is a model."""
+    if QCoreApplication.instance() is None:
+        require_display(f"napari-cpnn open {shlex.quote(str(slide_path))} --screenshot picture.png")
     slide = open_slide(slide_path, mpp=mpp)
 
     import napari
@@ -97,7 +111,7 @@ def start_viewer(
 
 
 def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _TIMEOUT_S) -> None:
-    """Let Qt work until all that is in view is mapped, painted and written in the dock.
+    """Let Qt work until all that is in view is mapped, painted and named, on the canvas and in the dock.
 
     Raises
     ------
@@ -107,7 +121,12 @@ def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _
         When mapping stopped, or takes longer than ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
-    while not dock.is_settled():
+    while True:
+        if dock.is_settled():
+            dock.finish_drawing()
+            pump(_DRAWING_S)  # napari lays out what was written as it draws, and that may move the view
+            if dock.is_settled() and dock.is_drawn():
+                return
         mapper = dock.state.mapper
         if dock.controller.problem is not None:
             raise dock.controller.problem
@@ -119,14 +138,25 @@ def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _
                 f"({dock.controller.progress_text() or dock.state.message or 'no model is loaded'})."
             )
         pump(0.05)
-    dock.session.overlays.paint_now()
-    pump(1.0)  # texts and legend follow a little later
 
 
 def save_screenshot(viewer: napari.Viewer, path: Path) -> None:
-    """The whole window, as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    viewer.screenshot(str(path), canvas_only=False, flash=False)
+    """The whole window, as a picture of the kind that the ending says; see :func:`require_picture`."""
+    with whole_file(path, ExportError) as temporary:
+        viewer.screenshot(str(temporary), canvas_only=False, flash=False)
+
+
+def require_picture(path: Path) -> None:
+    """Refuse what cannot be the name of a screenshot, before anything is opened.
+
+    Raises
+    ------
+    ExportError
+        When the ending is none of a picture, or the system takes no such name.
+    """
+    to_path(path, ExportError)
+    if path.suffix.lower() not in _PICTURES:
+        raise ExportError(f"{path} is not the name of a picture; its ending must be {', '.join(_PICTURES)}.")
 
 
 def pump(seconds: float) -> None:

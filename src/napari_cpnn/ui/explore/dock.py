@@ -29,6 +29,7 @@ from napari_cpnn.ui.export.button import ExportButton
 from napari_cpnn.ui.gene_box import GeneBox
 from napari_cpnn.ui.numbers import DecimalBox
 from napari_cpnn.ui.parts import bold_label, line, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.plain_text import plain
 from napari_cpnn.ui.preferences import preferences
 from napari_cpnn.ui.slide_layers import path_of
 from napari_cpnn.ui.words import model_card, model_label, slide_label
@@ -68,6 +69,15 @@ class Explore(Dock):
     def is_settled(self) -> bool:
         """Whether the present view is mapped and painted."""
         return self.session.is_settled()
+
+    def finish_drawing(self) -> None:
+        """Bring map, legend and texts up to date now rather than little by little."""
+        self._news()
+        self.session.finish_drawing()
+
+    def is_drawn(self) -> bool:
+        """Whether map and legend are on the canvas as they are now."""
+        return self.session.is_drawn()
 
     def _mapping_settings(self) -> MappingSettings:
         return preferences(self.notify).mapping if self._settings is None else self._settings
@@ -190,13 +200,13 @@ class Explore(Dock):
         self.slide.clear()
         for layer in self.session.slide_layers():
             self.slide.addItem(self._slide_text(layer), layer)
-            self.slide.setItemData(self.slide.count() - 1, self._slide_text(layer), Qt.ItemDataRole.ToolTipRole)
+            self.slide.setItemData(self.slide.count() - 1, plain(self._slide_text(layer)), Qt.ItemDataRole.ToolTipRole)
             if layer == self.state.layer:
                 self.slide.setCurrentIndex(self.slide.count() - 1)
         if not self.slide.count():
             self.slide.addItem("no slide is open")
         self.slide.setEnabled(bool(self.session.slide_layers()))
-        self.slide.setToolTip(f"the slide to explore\n{self.slide.currentText()}")
+        self.slide.setToolTip(plain(f"the slide to explore\n{self.slide.currentText()}"))
         self._filling = False
 
     def _slide_text(self, layer: Any) -> str:
@@ -229,7 +239,7 @@ class Explore(Dock):
         sample = recent_models.sample_model()
         for path in recent_models.known_models():
             self.model.addItem("sample model (synthetic)" if path == sample else path.stem, path)
-            self.model.setItemData(self.model.count() - 1, str(path), Qt.ItemDataRole.ToolTipRole)
+            self.model.setItemData(self.model.count() - 1, plain(path), Qt.ItemDataRole.ToolTipRole)
             if current is not None and path == current.resolve():
                 self.model.setCurrentIndex(self.model.count() - 1)
                 if self.state.model is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.components.overlays import TextOverlay
 from qtpy.QtCore import QTimer
 
+from napari_cpnn.texts import shown as one_line
 from napari_cpnn.ui.parts import stop_timer
 from napari_cpnn.ui.state import ExploreState, TypeRow
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "napari_cpnn_"
 MAX_TYPES = 12
+#: Letters of a name: each new one takes time, and a longer name covers the slide.
+_MOST = 60
 
 STEP_MS = 40
 """Between two texts; napari draws what has changed in the meantime."""
@@ -78,6 +81,11 @@ class CanvasLegend:
         if self._next() is not None:
             self._timer.start(STEP_MS)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that is wanted is written."""
+        return self._next() is None
+
     def finish(self) -> None:
         """Write all of it at once."""
         while self._write_one():
@@ -96,8 +104,8 @@ class CanvasLegend:
         if shown is None or self._state.map is None or not self._state.look.legend:
             return []
         if shown.has_range:
-            return [(f"{shown.name} · {shown.unit}", "#FFFFFF")]
-        return [(r.name, r.color) for r in rows[:MAX_TYPES]]
+            return [(f"{one_line(shown.name, _MOST)} · {shown.unit}", "#FFFFFF")]
+        return [(one_line(r.name, _MOST), r.color) for r in rows[:MAX_TYPES]]
 
     # -- one at a time -------------------------------------------------------------------------------------
 

@@ -125,6 +125,17 @@ class Overlays(QObject):
             if overlay.layer.visible and overlay.revision != overlay.cmap.revision:
                 self._paint(overlay)
 
+    def paint_anew(self) -> None:
+        """Paint all that is on screen, with the range of colours that a map at rest has."""
+        for overlay in self._overlays.values():
+            overlay.revision = -1
+        self.paint_now()
+
+    @property
+    def is_painted(self) -> bool:
+        """Whether what is on screen is the present state of the map."""
+        return all(o.revision == o.cmap.revision for o in self._overlays.values() if o.layer.visible)
+
     # -- reacting ------------------------------------------------------------------------------------------
 
     def _map_changed(self) -> None:

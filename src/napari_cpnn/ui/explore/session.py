@@ -135,6 +135,17 @@ class ExploreSession:
         """Whether the present view is mapped; the view may have changed a moment ago."""
         return not self.watcher.pending and self.controller.is_settled()
 
+    def finish_drawing(self) -> None:
+        """Paint the map and write the legend now, all of it."""
+        self.overlays.paint_anew()
+        self.update_legend()
+        self.legend.finish()
+
+    def is_drawn(self) -> bool:
+        """Whether map and legend are on the canvas as they are now."""
+        self.update_legend()
+        return self.overlays.is_painted and self.legend.is_complete
+
     def readout(self) -> str:
         """What is under the pointer."""
         layer, slide = self.state.layer, self.state.slide
