@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.temporaries import old_name, remove, restored, sweep, temporary_beside
+from napari_cpnn.texts import csv_text, text_of_csv
 from napari_cpnn.untrusted import to_path
 
 _AT_FDCWD = -100
@@ -77,9 +78,47 @@ def whole_file(path: Path, error: type[CpnnError] = CpnnError) -> Iterator[Path]
 
 
 def write_csv(table: Any, path: str | Path, error: type[CpnnError] = CpnnError, *, index: bool = True) -> None:
-    """Write a pandas table whole, in place of one that is there; ``error`` as for :func:`whole_file`."""
+    """Write a pandas table whole, in place of one that is there; ``error`` as for :func:`whole_file`.
+
+    Texts that a spreadsheet would take for formulas are written as :func:`napari_cpnn.texts.csv_text` says.
+    """
     with whole_file(Path(path), error) as temporary:
-        table.to_csv(temporary, index=index)
+        csv_table(table, index=index).to_csv(temporary, index=index)
+
+
+def csv_table(table: Any, *, index: bool = True) -> Any:
+    """A pandas table with its names and texts as they may stand in a CSV file; numbers are as they were."""
+    return _with_texts(table, csv_text, index=index)
+
+
+def table_of_csv(table: Any, *, index: bool = False) -> Any:
+    """What :func:`csv_table` was given, of a table that was read again."""
+    return _with_texts(table, text_of_csv, index=index)
+
+
+def _with_texts(table: Any, change: Callable[[str], str], *, index: bool) -> Any:
+    """A copy of a table with all of its texts changed."""
+    from pandas.api.types import is_numeric_dtype
+
+    def changed(value: Any) -> Any:
+        return change(value) if isinstance(value, str) else value
+
+    def names(axis: Any) -> Any:
+        if axis.nlevels > 1:
+            axis = axis.set_levels([level.map(changed) for level in axis.levels], verify_integrity=False)
+        elif not is_numeric_dtype(axis.dtype):
+            axis = axis.map(changed)
+        return axis.set_names([changed(name) for name in axis.names])
+
+    table = table.copy(deep=False)
+    for place, dtype in enumerate(table.dtypes):
+        if not (is_numeric_dtype(dtype) or dtype.kind == "M"):
+            column = table.iloc[:, place]
+            table.isetitem(place, column.astype(object).map(changed))
+    table.columns = names(table.columns)
+    if index:
+        table.index = names(table.index)
+    return table
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

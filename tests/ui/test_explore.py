@@ -296,7 +296,7 @@ def test_second_slide_can_be_chosen(explore, wait, slide_path, tmp_path, model):
 
 def test_wrong_model_file_is_a_notification(explore, wait, slide_path, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("napari_cpnn.ui.dock.show_warning", said.append)
+    monkeypatch.setattr("napari_cpnn.ui.dock.warn", said.append)
     dock = explore(slide_path)
     wrong = tmp_path / "wrong.safetensors"
     wrong.write_bytes(b"not a model")
@@ -310,7 +310,7 @@ def test_wrong_model_file_is_a_notification(explore, wait, slide_path, tmp_path,
 
 def test_slide_without_tissue_says_so(explore, wait, tmp_path, model, monkeypatch):
     said = []
-    monkeypatch.setattr("napari_cpnn.ui.dock.show_warning", said.append)
+    monkeypatch.setattr("napari_cpnn.ui.dock.warn", said.append)
     glass = write_slide(tmp_path / "glass.tif", np.full((*SHAPE, 3), 245, np.uint8))
     dock = explore(glass)
     dock.controller.use_model(model)

@@ -35,7 +35,7 @@ def test_an_installation_without_the_guide_says_so(qtbot, monkeypatch, tmp_path:
 
     said = []
     monkeypatch.setattr("napari_cpnn.ui.guide.guide_folder", lambda: tmp_path)
-    monkeypatch.setattr("napari_cpnn.ui.guide.show_warning", said.append)
+    monkeypatch.setattr("napari_cpnn.ui.guide.warn", said.append)
     parent = QWidget()
     qtbot.addWidget(parent)
     assert show_guide("explore", parent) is None

@@ -25,7 +25,7 @@ def open_dock(make_napari_viewer_proxy, monkeypatch):
         viewer = make_napari_viewer_proxy()
         dock = PrototypesDock(viewer)
         dock.told = []
-        monkeypatch.setattr("napari_cpnn.ui.dock.show_warning", dock.told.append)
+        monkeypatch.setattr("napari_cpnn.ui.dock.warn", dock.told.append)
         viewer.window.add_dock_widget(dock, name="Prototypes")
         docks.append(dock)
         return dock

@@ -55,7 +55,7 @@ def test_missing_file_is_declined_and_mixed_lists_too(slide_path, tmp_path):
 
 def test_slide_without_pixel_size_opens_in_pixels_and_says_so(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("napari.utils.notifications.show_warning", said.append)
+    monkeypatch.setattr("napari_cpnn.ui.reader.warn", said.append)
     path = write_slide(tmp_path / "bare.tif", tissue_image(), mpp=None)
     ((_, keywords, _),) = get_reader(str(path))(str(path))
     assert "scale" not in keywords

@@ -31,7 +31,7 @@ def regions(explore, wait, monkeypatch):
         other = explore(*paths)
         dock = Regions(other.session.viewer)
         dock.told = []
-        monkeypatch.setattr("napari_cpnn.ui.dock.show_warning", dock.told.append)
+        monkeypatch.setattr("napari_cpnn.ui.dock.warn", dock.told.append)
         other.session.viewer.window.add_dock_widget(dock, name="Regions")
         docks.append(dock)
         return other, dock

@@ -12,6 +12,7 @@ from napari_cpnn.export.cells import MapCells
 from napari_cpnn.export.files import replacing
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.settings import ExportSettings
+from napari_cpnn.texts import csv_texts
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
@@ -45,7 +46,8 @@ def to_csv(
     Path
         The file. Its columns: ``row``, ``col``; ``x_um``, ``y_um`` (centre, slide micrometres); ``dominant_type``;
         ``out_of_domain``; ``share: TYPE`` of each cell type, which sum to 1; then each gene (log1p of counts per
-        10,000) by its name. Unknown scores are empty.
+        10,000) by its name. Unknown scores are empty. A text that begins like a formula of a spreadsheet has an
+        apostrophe before it.
 
     Raises
     ------
@@ -60,6 +62,7 @@ def to_csv(
     with replacing(path, overwrite=overwrite) as temporary:
         cells = MapCells.of(cmap)
         chosen, types = cells.genes(genes), list(cells.cell_types)
+        written, share_columns = csv_texts(types), csv_texts(f"share: {t}" for t in types)
         centers, dominant = cells.centers_um, cells.dominant
         with temporary.open("w", newline="", encoding="utf-8") as file:
             for part in cells.blocks((*types, *chosen), settings.block_mb):
@@ -67,10 +70,10 @@ def to_csv(
                 table = pd.DataFrame(cells.index[part], columns=["row", "col"])
                 table["x_um"], table["y_um"] = centers[part, 1], centers[part, 0]
                 if types:
-                    table["dominant_type"] = [types[k] for k in dominant[part]]
+                    table["dominant_type"] = [written[k] for k in dominant[part]]
                 table["out_of_domain"] = cells.out_of_domain[part]
-                shares = pd.DataFrame(cells.weights[part].astype(np.float32), columns=[f"share: {t}" for t in types])
-                values = pd.DataFrame(cells.expression(chosen, part), columns=list(chosen))
+                shares = pd.DataFrame(cells.weights[part].astype(np.float32), columns=share_columns)
+                values = pd.DataFrame(cells.expression(chosen, part), columns=csv_texts(chosen))
                 table = pd.concat([table, shares, values], axis=1)
                 table.to_csv(file, index=False, header=part.start == 0, float_format="%.8g")
     return path

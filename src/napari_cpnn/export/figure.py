@@ -35,6 +35,7 @@ from napari_cpnn.painting import (
 )
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import FigureSettings
+from napari_cpnn.texts import shown as one_line
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
@@ -245,7 +246,7 @@ class Scene:
         provenance = self.cmap.provenance
         name = self.slide.name if self.slide is not None else provenance.get("slide")
         model = provenance.get("model_fingerprint")
-        parts = [str(name)] if name else []
+        parts = [one_line(name)] if name else []
         return " · ".join([*parts, f"CPNN model {str(model)[:8]}" if model else "CPNN"])
 
     def notes(self, settings: FigureSettings, quantities: Sequence[Shown]) -> str:

@@ -22,6 +22,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from napari_cpnn.geometry import Rect
 from napari_cpnn.settings import FigureSettings
+from napari_cpnn.texts import allow_any_letter, shortened, shown
 
 MM = 25.4
 """In an inch."""
@@ -32,6 +33,8 @@ _MAX_HEIGHT_MM = 220.0
 _EDGE, _GAP = 3.0, 4.5
 _BAR = 2.2
 _COLUMNS = 3
+#: Letters of a line, and of a title, which may have lines.
+_MOST, _MOST_TITLE = 240, 1000
 #: Of the width of a panel, at most.
 _SCALE_BAR = 0.3
 _INK, _GREY = "#000000", "#555555"
@@ -125,7 +128,8 @@ class Page:
         outline
             Drawn in each panel; slide micrometres ``(x, y)``.
         """
-        head = self._lines(title, self._pt + 1, bold=True)
+        allow_any_letter()
+        head = self._lines(shown(title, _MOST_TITLE), self._pt + 1, bold=True)
         foot = self._lines(notes, self._pt - 1)
         rows = [panels[i : i + self._columns] for i in range(0, len(panels), self._columns)]
         heights = [self._title_height() + self._panel[0] + max(self._key_height(p.key) for p in row) for row in rows]
@@ -146,7 +150,7 @@ class Page:
     def save(self, path: Path, file_format: str, title: str) -> None:
         """Write it as ``png``, ``svg`` or ``pdf``; text stays text, so that it can be edited and searched."""
         dates: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        metadata = {"Title": title, **dates[file_format]}
+        metadata = {"Title": shown(title, _MOST_TITLE), **dates[file_format]}
         with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "napari-cpnn"}):
             self._figure.savefig(path, format=file_format, dpi=self._settings.dpi, metadata=metadata)
 
@@ -235,7 +239,7 @@ class Page:
             axes.text(x + side + 0.8, y + line / 2, text, va="center_baseline", fontsize=self._pt, parse_math=False)
 
     def _legend_columns(self, legend: Legend) -> int:
-        widest = max((self._text_mm(name, self._pt) for name in legend.names), default=1.0)
+        widest = max((self._text_mm(shown(name), self._pt) for name in legend.names), default=1.0)
         fit = int(self._panel[1] / (widest + 0.7 * self._line(self._pt) + 2.4))
         return max(1, min(fit, len(legend.names)))
 
@@ -266,10 +270,11 @@ class Page:
 
     def _fitted(self, text: str, width: float, pt: float, *, bold: bool = False) -> str:
         """Shortened in the middle when it is too long: the ends of names tell them apart."""
+        text = shown(text, _MOST)
         n = len(text)
-        while n > 4 and self._text_mm(_shortened(text, n), pt, bold=bold) > width:
+        while n > 4 and self._text_mm(shortened(text, n), pt, bold=bold) > width:
             n -= 1
-        return _shortened(text, n)
+        return shortened(text, n)
 
     def _text(
         self,
@@ -309,13 +314,6 @@ class Page:
 
     def _mm(self, px: int) -> float:
         return px * MM / self._settings.dpi
-
-
-def _shortened(text: str, n: int) -> str:
-    if n >= len(text):
-        return text
-    front = n // 2
-    return f"{text[:front]}…{text[len(text) - (n - front - 1) :]}"
 
 
 def _path_of(outline: Polygon | MultiPolygon) -> Outline:

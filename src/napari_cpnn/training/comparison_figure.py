@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.figure_page import length_text, scale_bar_um
 from napari_cpnn.files import whole_file
+from napari_cpnn.texts import MAX_NAME, allow_any_letter, chart_text
 from napari_cpnn.training.spot_pair import SpotPair, Values, gene_pair
 
 if TYPE_CHECKING:
@@ -73,13 +74,13 @@ def draw_comparison(
         bar = figure.colorbar(spots, ax=one, location="bottom", shrink=0.75, aspect=24, pad=0.03)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7, length=2)
-        bar.set_label(pair.unit, fontsize=7)
+        bar.set_label(chart_text(pair.unit), fontsize=7)
     _scale_bar(axes[0], box, mpp[1])
     _scatter(axes[3], pair)
     pcc, scc = pair.correlations()
-    figure.suptitle(f"{pair.name}   PCC {pcc:.2f}, SCC {scc:.2f}, {len(xy):,} spots", fontsize=10)
+    figure.suptitle(f"{chart_text(pair.name)}   PCC {pcc:.2f}, SCC {scc:.2f}, {len(xy):,} spots", fontsize=10)
     if note:
-        figure.supxlabel(note, fontsize=7, color=_GREY)
+        figure.supxlabel(chart_text(note, 2 * MAX_NAME), fontsize=7, color=_GREY)
     return figure
 
 
@@ -100,7 +101,9 @@ def save_comparison(
         path = path.with_name(f"{path.name}.png")
     figure = draw_comparison(slide, compared, shown, colormap, note)
     with whole_file(path, ExportError) as temporary:
-        figure.savefig(temporary, format=path.suffix.lower().lstrip("."), bbox_inches="tight", pad_inches=0.06)
+        kind = path.suffix.lower().lstrip(".")
+        allow_any_letter()
+        figure.savefig(temporary, format=kind, bbox_inches="tight", pad_inches=0.06)
     return path
 
 
@@ -137,7 +140,7 @@ def _range(values: Values) -> tuple[float, float]:
 def _scatter(axes: Any, pair: SpotPair) -> None:
     draw_scatter(axes, pair)
     axes.set_box_aspect(1)
-    axes.set_xlabel(f"measured, {pair.unit}", fontsize=8)
+    axes.set_xlabel(f"measured, {chart_text(pair.unit)}", fontsize=8)
     axes.set_ylabel("predicted", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

@@ -21,6 +21,7 @@ from napari_cpnn.errors import TrainingError
 from napari_cpnn.files import whole_file
 from napari_cpnn.palette import type_colors
 from napari_cpnn.slides import Slide
+from napari_cpnn.texts import allow_any_letter, chart_text
 from napari_cpnn.training.metrics import pearson
 
 _INK, _GREY, _LIGHT = "#333333", "#999999", "#E5E5E5"
@@ -126,7 +127,7 @@ def _distribution(axes: Any, scores: pd.DataFrame, colors: Mapping[str, str]) ->
             f"mean noise ceiling {ceiling:.2f}", (ceiling, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
             textcoords="offset points", fontsize=8, color=_INK,
         )  # fmt: skip
-    axes.set_yticks(places, heads)
+    axes.set_yticks(places, [_name(head) for head in heads])
     axes.set(title="All genes of all held-out slides", xlabel="PCC", ylim=(-0.6, len(heads) - 0.3))
     _plain(axes, "x")
 
@@ -145,7 +146,7 @@ def _means(axes: Any, scores: pd.DataFrame, colors: Mapping[str, str]) -> None:
             axes.plot([given, plain], [y, y], color=color, linewidth=1.5, alpha=0.6)
             axes.plot(given, y, "o", color=color, markerfacecolor="white", markersize=5.5)
             axes.plot(plain, y, "o", color=color, markersize=5.5)
-    axes.set_yticks(-np.arange(len(slides)), slides, fontsize=9)
+    axes.set_yticks(-np.arange(len(slides)), [_name(slide) for slide in slides], fontsize=9)
     axes.axvline(0, color=_GREY, linewidth=0.6)
     axes.set(title=f"Mean over genes, per {unit}", xlabel="PCC")
     handles = [
@@ -167,7 +168,7 @@ def _genes(axes: Any, scores: pd.DataFrame, genes: Sequence[str], colors: Mappin
                 axes.plot(means[head, gene], -i, "o", color=color, markersize=5.5)
         if ceilings is not None:
             axes.plot(ceilings[gene], -i, "|", color=_INK, markersize=11, markeredgewidth=1.6)
-    axes.set_yticks(-np.arange(len(genes)), genes, fontsize=9)
+    axes.set_yticks(-np.arange(len(genes)), [_name(gene) for gene in genes], fontsize=9)
     axes.set(
         title="Best genes" + (" ( | noise ceiling)" if ceilings is not None else ""), xlabel="PCC, mean over slides"
     )
@@ -180,7 +181,7 @@ def _maps(figure: Any, mapped: MappedSlide, genes: Sequence[str]) -> None:
     grid = figure.add_gridspec(2, 1 + len(genes), width_ratios=[1.1, *[1.0] * len(genes)])
     panel = figure.add_subplot(grid[:, 0])
     panel.set_axis_off()
-    panel.set_title(mapped.label, fontsize=10)
+    panel.set_title(_name(mapped.label), fontsize=10)
     _frame(panel, box, tissue, alpha=1.0)
     tables = {"measured": mapped.compared.layers["measured"], f"predicted, {mapped.head}": mapped.compared.X}
     for column, gene in enumerate(genes, start=1):
@@ -196,10 +197,10 @@ def _maps(figure: Any, mapped: MappedSlide, genes: Sequence[str]) -> None:
             bar.outline.set_visible(False)
             bar.ax.tick_params(labelsize=7, length=2)
             if column == 1:
-                panel.set_ylabel(what, fontsize=10)
+                panel.set_ylabel(_name(what), fontsize=10)
             if row == 0:
                 (r,) = pearson(both[0][:, None], both[1][:, None])
-                panel.set_title(f"{gene}, PCC {r:.2f}", fontsize=10)
+                panel.set_title(f"{_name(gene)}, PCC {r:.2f}", fontsize=10)
     figure.supxlabel("colours: log1p CP10k, each map with its own range", fontsize=8, color=_INK)
 
 
@@ -257,6 +258,12 @@ def _plain(axes: Any, along: str, grid: bool = True) -> None:
     axes.title.set_fontsize(11)
 
 
+def _name(text: object) -> str:
+    """Of a head, slide or gene, so that it leaves room for the panels."""
+    return chart_text(text, 40)
+
+
 def _save(figure: Figure, path: Path) -> None:
+    allow_any_letter()
     with whole_file(path, TrainingError) as unfinished:
         figure.savefig(unfinished)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.files import whole_file
+from napari_cpnn.files import csv_table, table_of_csv, whole_file
 
 
 def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digits: int | None = None) -> None:
@@ -31,7 +31,8 @@ def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digi
     try:
         with whole_file(path, TrainingError) as unfinished:
             if path.suffix == ".csv":
-                table.to_csv(unfinished, index=index, float_format=f"%.{digits}g" if digits else None)
+                digits_of = f"%.{digits}g" if digits else None
+                csv_table(table, index=index).to_csv(unfinished, index=index, float_format=digits_of)
             else:
                 table.to_parquet(unfinished, index=index, engine="pyarrow")
     except ImportError as error:
@@ -47,6 +48,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path, engine="pyarrow")
         # A gene called NA is a name, and an empty field a number that is not there.
-        return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+        read = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
     except (OSError, ValueError, ImportError) as error:
         raise TrainingError(f"{path} cannot be read as a table ({error}).") from error
+    table: pd.DataFrame = table_of_csv(read)
+    return table

@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 
+from napari_cpnn.ui.plain_text import plain
+
 T = TypeVar("T")
 
 
@@ -78,7 +80,7 @@ def while_screen_lives(work: Callable[[], T], what: str) -> T:
         errors.append(error)
         loop.quit()
 
-    with progress(total=0, desc=what):
+    with progress(total=0, desc=plain(what)):
         background(work, done, failed)
         loop.exec_()
     background.close()

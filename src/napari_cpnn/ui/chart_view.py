@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QSize, QTimer
 from qtpy.QtGui import QImage, QPainter, QPaintEvent, QResizeEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
+from napari_cpnn.texts import allow_any_letter
 from napari_cpnn.ui.background import Background
 from napari_cpnn.ui.paper import DPI, Paper
 
@@ -79,6 +80,7 @@ class ChartView(QWidget):
 
         if self._draw is None:
             return
+        allow_any_letter()
         with _MATPLOTLIB, replacing(path, overwrite=True) as temporary:
             figure = self._draw(Paper(source=source))
             figure.savefig(temporary, dpi=3 * DPI, format=path.suffix.lower().lstrip("."))
@@ -105,6 +107,7 @@ class ChartView(QWidget):
         return super().event(event)
 
     def _render(self) -> None:
+        allow_any_letter()
         draw, ratio, request = self._draw, self.devicePixelRatioF(), self._request
         if draw is None or self._stopped:
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_warning
 from qtpy.QtCore import QEvent, QSize, QTimer
 from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
 
@@ -12,6 +11,7 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui.background import QtBackground
 from napari_cpnn.ui.guide import show_guide
 from napari_cpnn.ui.parts import Column, bold_label, row, stop_timer, text_label, tool_button
+from napari_cpnn.ui.plain_text import plain, warn
 from napari_cpnn.ui.state import state_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Dock(QWidget):
     @staticmethod
     def notify(error: CpnnError) -> None:
         """Show a problem as napari shows them."""
-        show_warning(str(error))
+        warn(error)
 
     def open_explore(self) -> None:
         """Open the Explore dock, where slide and model are chosen, or show the one that is there."""
@@ -127,7 +127,7 @@ class Dock(QWidget):
     def _history_changed(self) -> None:
         text = self.state.history.text
         self.undo.setEnabled(bool(text))
-        self.undo.setToolTip(f"undo: {text}" if text else "nothing to undo")
+        self.undo.setToolTip(plain(f"undo: {text}") if text else "nothing to undo")
 
 
 def _frame_of(widget: QWidget) -> QDockWidget | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from napari.utils.notifications import show_warning
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices, QImage, QTextDocument
 from qtpy.QtWidgets import QDialog, QTextBrowser, QVBoxLayout, QWidget
 
 import napari_cpnn
+from napari_cpnn.ui.plain_text import warn
 
 _SIZE = (820, 760)
 _IMAGE_WIDTH = 740
@@ -56,7 +56,7 @@ class GuidePage(QTextBrowser):
 def show_guide(page: str, parent: QWidget) -> QDialog | None:
     """Open a page of the guide beside the viewer; without the guide, say where it is."""
     if not (guide_folder() / f"{page}.md").is_file():
-        show_warning("This installation carries no user guide; it is in the folder docs/guide of the project.")
+        warn("This installation carries no user guide; it is in the folder docs/guide of the project.")
         return None
     window = QDialog(parent)
     window.setWindowTitle("CPNN user guide")

@@ -19,6 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cpnn.ui.plain_text import PlainLabel
+
 _LONG_WORD = re.compile(r"\S{25,}")
 _BREAK = "\u200b"  # a space of no width
 _PLACE_TO_BREAK = re.compile(r"[/_.,:-]")
@@ -57,7 +59,7 @@ def row(*widgets: QWidget) -> QHBoxLayout:
     return layout
 
 
-class TextLabel(QLabel):
+class TextLabel(PlainLabel):
     """Text that wraps; a long file name breaks too, so that it does not make the dock wider."""
 
     def __init__(self) -> None:
@@ -76,8 +78,13 @@ def text_label() -> QLabel:
     return TextLabel()
 
 
+def label(text: str = "") -> QLabel:
+    """Plain text on one line."""
+    return PlainLabel(text)
+
+
 def bold_label(text: str) -> QLabel:
-    label = QLabel(text)
+    label = PlainLabel(text)
     font = label.font()
     font.setBold(True)
     label.setFont(font)

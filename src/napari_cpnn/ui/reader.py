@@ -8,6 +8,8 @@ from typing import Any
 
 from napari_cpnn.geometry import LayerFrame
 from napari_cpnn.slides import SLIDE_SUFFIXES, Slide, open_slide
+from napari_cpnn.texts import shown
+from napari_cpnn.ui.plain_text import plain, warn
 from napari_cpnn.ui.slide_layers import PATH_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -41,7 +43,7 @@ def slide_layer(slide: Slide, name: str | None = None) -> LayerData:
     In micrometres when the pixel size is known; otherwise in pixels, and the user is told.
     """
     keywords: dict[str, Any] = {
-        "name": name or slide.name,
+        "name": plain(shown(name or slide.name)),
         "rgb": True,
         "multiscale": True,
         "contrast_limits": (0, 255),
@@ -49,9 +51,7 @@ def slide_layer(slide: Slide, name: str | None = None) -> LayerData:
         "metadata": {} if slide.path is None else {PATH_KEY: str(slide.path)},
     }
     if slide.mpp is None:
-        from napari.utils.notifications import show_warning
-
-        show_warning(
+        warn(
             f"{slide.name} has no believable pixel size, so it opens in pixels; the Explore dock asks for the size "
             "before it maps."
         )

@@ -12,6 +12,7 @@ from qtpy.QtCore import QPointF, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 
 from napari_cpnn.geometry import FloatArray, IntArray
+from napari_cpnn.texts import chart_text
 from napari_cpnn.training.comparison_figure import draw_scatter
 from napari_cpnn.training.spot_pair import SpotPair
 from napari_cpnn.ui.background import Background
@@ -113,13 +114,13 @@ def scatter_chart(pair: SpotPair, rows: IntArray, one_scale: bool) -> Callable[[
         axes.set_facecolor("none")
         draw_scatter(axes, pair, (_POINT, paper.ink), one_scale=one_scale)
         axes.scatter(pair.measured[rows], pair.predicted[rows], s=16, c=_CHOSEN, edgecolors="black", linewidths=0.4)
-        axes.set_xlabel(f"measured, {pair.unit}", fontsize=8, color=paper.ink)
+        axes.set_xlabel(f"measured, {chart_text(pair.unit)}", fontsize=8, color=paper.ink)
         axes.set_ylabel("predicted", fontsize=8, color=paper.ink)
         axes.tick_params(labelsize=7, colors=paper.ink)
         axes.spines[:].set_color(paper.ink)
         axes.spines[["top", "right"]].set_visible(False)
         if paper.source:
-            figure.supxlabel(paper.source, fontsize=6, color=paper.ink)
+            figure.supxlabel(chart_text(paper.source), fontsize=6, color=paper.ink)
         return figure
 
     return draw

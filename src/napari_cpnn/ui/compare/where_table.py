@@ -7,6 +7,8 @@ import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
+from napari_cpnn.ui.plain_text import plain
+
 _COLUMNS = (
     ("n_spots", "Spots", "spots with a centre inside"),
     ("pcc", "PCC", "mean Pearson correlation over the genes that vary there"),
@@ -42,7 +44,7 @@ class WhereTable(QTableWidget):
         for row in range(self.rowCount()):
             where = str(scores.index[row])  # type: ignore[union-attr]
             first = QTableWidgetItem(where)
-            first.setToolTip(where)
+            first.setToolTip(plain(where))
             self.setItem(row, 0, first)
             for column, (name, _, _) in enumerate(_COLUMNS, start=1):
                 value = scores.iloc[row].get(name, np.nan)  # type: ignore[union-attr]

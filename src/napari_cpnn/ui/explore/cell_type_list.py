@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cpnn.ui.plain_text import plain
 from napari_cpnn.ui.state import TypeRow
 
 _ROW_PX = 22
@@ -68,7 +69,7 @@ class TypeModel(QAbstractTableModel):
             return row.color
         if index.column() == 0:
             if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
-                return row.name if role == Qt.ItemDataRole.DisplayRole else f"{row.name}\n{_HINT}"
+                return row.name if role == Qt.ItemDataRole.DisplayRole else plain(f"{row.name}\n{_HINT}")
             if role == Qt.ItemDataRole.DecorationRole:
                 return QColor(row.color)
             if role == Qt.ItemDataRole.CheckStateRole:

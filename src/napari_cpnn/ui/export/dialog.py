@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QLabel,
     QLineEdit,
-    QMessageBox,
     QProgressBar,
     QVBoxLayout,
     QWidget,
@@ -25,6 +24,7 @@ from napari_cpnn.ui.export.controller import GENES, KINDS, ExportController, Req
 from napari_cpnn.ui.export.names_edit import NamesEdit
 from napari_cpnn.ui.guide import show_guide
 from napari_cpnn.ui.parts import button, row, slim_combo, spacer, stop_timer, text_label, tool_button
+from napari_cpnn.ui.plain_text import ask
 from napari_cpnn.ui.regions.layer import regions_of
 from napari_cpnn.ui.state import ExploreState, state_of
 from napari_cpnn.ui.viewport import read_viewport
@@ -209,8 +209,7 @@ class ExportDialog(QDialog):
         return None if viewport is None else viewport.rect
 
     def _may_replace(self, path: Path) -> bool:
-        answer = QMessageBox.question(self, "Export", f"{path} exists already. Replace it?")
-        return bool(answer == QMessageBox.StandardButton.Yes)
+        return ask(self, "Export", f"{path} exists already. Replace it?")
 
     def _show_folder(self) -> None:
         if self.controller.written is not None:

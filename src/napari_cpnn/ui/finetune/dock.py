@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_info
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
@@ -38,6 +37,7 @@ from napari_cpnn.ui.parts import (
     stop_timer,
     text_label,
 )
+from napari_cpnn.ui.plain_text import plain, tell
 from napari_cpnn.ui.settings_form import SettingsForm
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class FineTune(Dock):
             self.samples.shut_down()
             if self.controller.run.running:
                 folder = self.controller.run.folder
-                show_info(f"Training goes on; Open run ... in a new Fine-tune dock shows it: {folder}")
+                tell(f"Training goes on; Open run ... in a new Fine-tune dock shows it: {folder}")
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 (Qt's name)
         """Take files."""
@@ -223,7 +223,7 @@ class FineTune(Dock):
             for column in () if found is None else found.columns:
                 combo.addItem(column.text, column.name)
                 labels = "\n".join(f"{label}: {n:,}" for label, n in list(column.counts.items())[:40])
-                combo.setItemData(combo.count() - 1, labels, Qt.ItemDataRole.ToolTipRole)
+                combo.setItemData(combo.count() - 1, plain(labels), Qt.ItemDataRole.ToolTipRole)
             choose_data(combo, chosen)
 
     def _columns_chosen(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_warning
 from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QVBoxLayout, QWidget
 
 from napari_cpnn.training.job import SampleFiles
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.parts import bold_label, button, choose_data, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.plain_text import warn
 from napari_cpnn.ui.slide_layers import is_slide_layer, mpp_of_layer, path_of
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class SamplesBox(QWidget):
         if not spots:
             return
         if chosen is None:
-            show_warning("Choose the slide of these spots first.")
+            warn("Choose the slide of these spots first.")
             return
         slide, mpp = chosen
         self.controller.add_sample(SampleFiles(Path(slide), Path(spots), mpp=mpp))

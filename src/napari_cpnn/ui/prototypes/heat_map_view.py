@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 
 from napari_cpnn.ui.parts import row as row_of
 from napari_cpnn.ui.parts import spacer
+from napari_cpnn.ui.plain_text import plain
 from napari_cpnn.ui.prototypes.marker_chart import COLORMAP, SCALE, HeatMap
 from napari_cpnn.ui.prototypes.words import level_words
 
@@ -68,11 +69,12 @@ class HeatMapModel(QAbstractTableModel):
             return None
         if orientation == Qt.Orientation.Horizontal:
             texts = (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole)
-            return heat.cell_types[section] if role in texts else None
+            name = heat.cell_types[section]
+            return name if role == Qt.ItemDataRole.DisplayRole else plain(name) if role in texts else None
         if role == Qt.ItemDataRole.DisplayRole:
             return heat.genes[section]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"marker of {heat.marked[section]}" if heat.marked[section] else "the gene that you asked for"
+            return plain(f"marker of {heat.marked[section]}") if heat.marked[section] else "the gene that you asked for"
         if role == Qt.ItemDataRole.FontRole:
             return _font(self.parent(), bold=heat.genes[section] == self.gene)
         return None
@@ -81,7 +83,7 @@ class HeatMapModel(QAbstractTableModel):
         if self.heat is None or role not in (Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleTextRole):
             return None
         level = self.heat.cp10k[index.row(), index.column()]
-        return (
+        return plain(
             f"{self.heat.genes[index.row()]} in {self.heat.cell_types[index.column()]}: "
             f"{level_words(float(level))} counts per 10,000"
         )

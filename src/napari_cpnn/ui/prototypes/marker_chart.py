@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from napari_cpnn.texts import MAX_NAME, chart_text
 from napari_cpnn.ui.paper import DPI, Paper
 
 if TYPE_CHECKING:
@@ -70,9 +71,11 @@ def heat_map(prototypes: Prototypes, markers: pd.DataFrame, n: int, gene: str = 
 def marker_figure(heat: HeatMap, paper: Paper) -> Figure:
     """The whole heat map, with every name in full, as wide as it must be."""
     rows, columns = heat.cp10k.shape
-    left = max(map(len, heat.genes), default=1) * _CHAR_PX + 2 * _GAP
-    top = max(map(len, heat.cell_types)) * _CHAR_PX + 2 * _GAP
-    source_px = max(len(paper.source), len(SCALE)) * _CHAR_PX + 2 * _GAP
+    genes, cell_types = ([chart_text(name) for name in names] for names in (heat.genes, heat.cell_types))
+    source = chart_text(paper.source, 2 * MAX_NAME)
+    left = max(map(len, genes), default=1) * _CHAR_PX + 2 * _GAP
+    top = max(map(len, cell_types)) * _CHAR_PX + 2 * _GAP
+    source_px = max(len(source), len(SCALE)) * _CHAR_PX + 2 * _GAP
     width = max(left + columns * _COLUMN_PX + 2 * _GAP, source_px)
     height = top + rows * _ROW_PX + _SCALE_PX + (_ROW_PX if paper.source else 0)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=paper.ground)
@@ -85,8 +88,8 @@ def marker_figure(heat: HeatMap, paper: Paper) -> Figure:
     grid.pcolormesh(heat.shades, cmap=COLORMAP, vmin=0, vmax=1)
     grid.set_ylim(rows, 0)
     style = {"fontsize": _FONT, "color": paper.ink}
-    grid.set_yticks(np.arange(rows) + 0.5, heat.genes, fontstyle="italic", **style)
-    grid.set_xticks(np.arange(columns) + 0.5, heat.cell_types, rotation=90, **style)
+    grid.set_yticks(np.arange(rows) + 0.5, genes, fontstyle="italic", **style)
+    grid.set_xticks(np.arange(columns) + 0.5, cell_types, rotation=90, **style)
     grid.tick_params(length=0, pad=3, labeltop=True, labelbottom=False, top=False, bottom=False)
     for i in range(1, rows):
         if heat.marked[i] != heat.marked[i - 1]:
@@ -101,5 +104,5 @@ def marker_figure(heat: HeatMap, paper: Paper) -> Figure:
     y = 1 - (below + _BAR_PX + 22) / height
     figure.text(_GAP / width, y, SCALE, va="center", **style)
     if paper.source:
-        figure.text(_GAP / width, y - _ROW_PX / height, paper.source, va="center", alpha=0.75, **style)
+        figure.text(_GAP / width, y - _ROW_PX / height, source, va="center", alpha=0.75, **style)
     return figure

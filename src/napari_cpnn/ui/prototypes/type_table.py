@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
+from napari_cpnn.ui.plain_text import plain
 from napari_cpnn.ui.prototypes.words import TypeLine, level_words, number_words
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class _Item(QTableWidgetItem):
     def __init__(self, text: str, value: Any, tip: str = "") -> None:
         super().__init__(text)
         self.value = value
-        self.setToolTip(tip or text)
+        self.setToolTip(plain(tip or text))
         self.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
         if not isinstance(value, str):
             self.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
@@ -76,7 +77,7 @@ class _Table(QTableWidget):
 
     def set_header(self, column: int, text: str, tip: str) -> None:
         item = QTableWidgetItem(text)
-        item.setToolTip(tip)
+        item.setToolTip(plain(tip))
         self.setHorizontalHeaderItem(column, item)
 
     def fill(self, rows: Sequence[Sequence[_Item]]) -> None:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from napari_cpnn.regions.explain import PROGRAMS, SHIFT
+from napari_cpnn.texts import shown
 from napari_cpnn.ui.paper import DPI, Paper
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class _Sheet:
         self.axes.text(
             x,
             self.y + _LINE / 2,
-            text,
+            shown(text, 400),
+            parse_math=False,
             ha=align,
             va="center",
             fontsize=_FONT,
@@ -85,7 +87,7 @@ class _Sheet:
     def done(self) -> Figure:
         if self.paper.source:
             self.down(_GAP)
-            self.text(4, self.paper.source, faint=True)
+            self.text(4, _cut(self.paper.source, self.paper.width_px / _CHAR_PX), faint=True)
             self.down()
         height = self.y + 4
         self.figure.set_size_inches(self.paper.width_px / DPI, height / DPI)
@@ -175,8 +177,8 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
     assert table is not None  # noqa: S101
     parts = explained_parts(table, n_types)
     gene, total = table.attrs["gene"], sum(part.value for part in parts)
-    sheet.text(4, f"{gene}: {total:.2f} log1p CP10k", bold=True)
-    sheet.text(paper.width_px - 4, explanation.where, align="right", faint=True)
+    sheet.text(4, f"{_cut(gene, 40)}: {total:.2f} log1p CP10k", bold=True)
+    sheet.text(paper.width_px - 4, _cut(explanation.where, 40), align="right", faint=True)
     sheet.down(_LINE + 4)
     values = [part.value for part in parts]
     low, high = min(sum(v for v in values if v < 0), 0.0), max(sum(v for v in values if v > 0), 1e-9)
@@ -224,9 +226,9 @@ def explained_parts(table: pd.DataFrame, n_types: int = 8) -> list[Part]:
     n = min(n_types, max(1, int((types["value"] >= _LEAST).sum())))
     if len(types) == n + 1:  # a line for one type more, rather than for "1 other type"
         n += 1
-    shown, others = types.iloc[:n], types.iloc[n:]
-    names = [*map(str, shown.index)]
-    values, weights = [*shown["value"]], [*shown["weight"]]
+    largest, others = types.iloc[:n], types.iloc[n:]
+    names = [*map(str, largest.index)]
+    values, weights = [*largest["value"]], [*largest["weight"]]
     if len(others):
         names.append(_others(len(others)))
         values.append(float(others["value"].sum()))
@@ -319,5 +321,4 @@ def _largest(table: pd.DataFrame | None, kind: str) -> float:
 
 def _cut(text: str, n_chars: float) -> str:
     """Long names differ at their ends as often as at their beginnings."""
-    n = max(int(n_chars), 5)
-    return text if len(text) <= n else f"{text[: n // 2]}…{text[len(text) - (n - n // 2 - 1) :]}"
+    return shown(text, max(int(n_chars), 5))
