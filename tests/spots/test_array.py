@@ -12,8 +12,10 @@ from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cases import case
 from napari_cpnn.samples import her2st_section
 from napari_cpnn.spots import estimate_mpp, fit_array, read_spots
+from napari_cpnn.spots.quality import LEGACY_ST
 
 
 def lay_out(kind: str, pitch_um: float = 0.0, n: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -124,6 +126,48 @@ def test_estimate_mpp_uses_coordinates_when_complete() -> None:
     assert estimate_mpp(complete) == pytest.approx((0.5, 0.5))
     missing = spots_of("hexagonal", array_col=np.where(array[:, 0] == 3, np.nan, array[:, 0]), array_row=array[:, 1])
     assert estimate_mpp(missing) == pytest.approx((0.5, 0.5))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["coordinates", "positions alone"])
+@pytest.mark.parametrize(("n", "pitch_um"), [(50, 20.0), (50, 50.0), (20, 10.0), (33, 200.0), (100, 25.0)])
+def test_a_square_array_is_of_no_known_pitch(n: int, pitch_um: float, known: bool) -> None:
+    """DBiT-seq, bins of Stereo-seq or of cells: no pitch is assumed, so the pixel size has to be asked for."""
+    array, um = lay_out("square", pitch_um, n)
+    obs = pd.DataFrame({"array_col": array[:, 0], "array_row": array[:, 1]} if known else None, index=range(len(um)))
+    spots = AnnData(np.ones((len(um), 1), np.float32), obs=obs.set_axis(obs.index.astype(str)))
+    spots.obsm["spatial"] = um / 0.5
+    assert estimate_mpp(spots) is None
+    assert estimate_mpp(spots, pitch_um) == pytest.approx((0.5, 0.5))
+    fit = fit_array(spots.obsm["spatial"], array if known else None, any_mpp=True)
+    assert fit is None if n == 100 else fit.kind == "square"  # how it is laid out is seen all the same
+
+
+def test_a_square_array_of_st_is_known_by_its_spot_table() -> None:
+    spots = spots_of("square")
+    assert estimate_mpp(spots) is None
+    spots.uns["napari_cpnn"] = {"layout": LEGACY_ST}
+    assert estimate_mpp(spots) == pytest.approx((0.5, 0.5))
+    _, um = lay_out("square", n=50)
+    large = AnnData(np.ones((len(um), 1), np.float32), uns=spots.uns, obsm={"spatial": um / 0.5})
+    assert estimate_mpp(large) is None  # a table like those of ST, but no array of ST
+
+
+@pytest.mark.parametrize(("rows", "columns", "is_known"), [(78, 64, True), (128, 112, True), (200, 60, False)])
+def test_hexagonal_arrays_of_visium(rows: int, columns: int, is_known: bool) -> None:
+    row, col = np.indices((rows, columns)).reshape(2, -1)
+    array = np.stack([2 * col + row % 2, row], 1)
+    um = np.stack([array[:, 0] * 50.0, row * 50.0 * math.sqrt(3)], 1)
+    for obs in ({"array_col": array[:, 0], "array_row": row}, {}):
+        spots = AnnData(
+            np.ones((len(um), 1), np.float32), obs=pd.DataFrame(obs, index=[str(i) for i in range(len(um))])
+        )
+        spots.obsm["spatial"] = on_image(um, (0.5, 0.5), 30)
+        mpp = estimate_mpp(spots)
+        assert mpp == pytest.approx((0.5, 0.5), rel=1e-3) if is_known else mpp is None
+
+
+def test_the_case_of_dbit_seq() -> None:
+    assert estimate_mpp(read_spots(case("12-square-array-that-is-not-st/dbit.h5ad"))) is None
 
 
 def test_visium_hd_bins() -> None:

@@ -2,7 +2,8 @@
 
 An array is printed at a known pitch, so that its spots on the image measure the pixel size. Two printed arrays are
 known: the square one of Spatial Transcriptomics (spots of 100 um, 200 um apart) and the hexagonal one of Visium
-(spots of 55 um, 100 um apart).
+(spots of 55 um, 100 um apart). Of any other, such as the channels of DBiT-seq or bins of any size, the pitch is not
+known, whatever its spots look like.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ PITCH_UM: dict[ArrayKind, float] = {"square": 200.0, "hexagonal": 100.0}
 
 SPOT_UM: dict[ArrayKind, float] = {"square": 100.0, "hexagonal": 55.0}
 """Diameter of a spot, in um."""
+
+#: Rows, columns and spots of the largest array of each kind: that of Spatial Transcriptomics, and Visium of 11 mm, whose
+#: columns are counted in halves of a pitch.
+_FRAME: dict[ArrayKind, tuple[int, int, int]] = {"square": (33, 35, 1007), "hexagonal": (128, 224, 14_336)}
 
 _MIN_SPOTS = 6
 _MAX_ST_SPOTS = 5000  # no Spatial Transcriptomics array has more; a larger square one are bins of unknown size
@@ -55,10 +60,40 @@ class ArrayFit:
         return diameter_um / math.sqrt(self.mpp[0] * self.mpp[1])
 
 
+def is_within_known_array(kind: ArrayKind, spatial: npt.ArrayLike, array: npt.ArrayLike | None) -> bool:
+    """Whether spots are as many, and spread as far, as on the known array of their kind.
+
+    Parameters
+    ----------
+    spatial, array
+        As for :func:`fit_array`.
+    """
+    pixels = np.asarray(spatial, dtype=np.float64)
+    *frame, n_spots = _FRAME[kind]
+    if len(pixels) > n_spots:
+        return False
+    if array is not None:
+        columns, rows = np.ptp(np.asarray(array, dtype=np.float64), axis=0) + 0.5
+        as_it_is, turned = rows <= frame[0] and columns <= frame[1], rows <= frame[1] and columns <= frame[0]
+        return bool(as_it_is or (kind == "square" and turned))
+    steps = (math.sqrt(3) / 2, 0.5) if kind == "hexagonal" else (1.0, 1.0)  # pitches from row to row, column to column
+    diagonal = math.hypot(*(n * step for n, step in zip(frame, steps, strict=True)))
+    turns = np.linspace(0, np.pi, 36, endpoint=False)
+    longest = np.ptp(pixels @ np.stack([np.cos(turns), np.sin(turns)]), axis=0).max()
+    return bool(longest <= diagonal * neighbour_distance(pixels))
+
+
 def fit_array(
-    spatial: npt.ArrayLike, array: npt.ArrayLike | None = None, pitch_um: float | None = None
+    spatial: npt.ArrayLike,
+    array: npt.ArrayLike | None = None,
+    pitch_um: float | None = None,
+    *,
+    any_mpp: bool = False,
 ) -> ArrayFit | None:
     """Fit the printed array to spots on an image.
+
+    The kind is as it looks: whether a square array is that of Spatial Transcriptomics, so that its default pitch and
+    the pixel size are true, is for :func:`~napari_cpnn.spots.estimate_mpp` to say.
 
     Parameters
     ----------
@@ -69,6 +104,8 @@ def fit_array(
         pitch, so that row + column is even.
     pitch_um
         Pitch of the array; by default that of its kind.
+    any_mpp
+        Whether a pixel size that no slide has is an answer, too.
 
     Returns
     -------
@@ -83,6 +120,8 @@ def fit_array(
         fit = _fit_coordinates(pixels, np.asarray(array, dtype=np.float64), pitch_um)
     else:
         fit = _fit_neighbours(pixels, pitch_um)
+    if fit is not None and not (any_mpp or is_plausible_mpp(fit.mpp)):
+        return None
     if fit is not None and fit.kind == "square" and pitch_um is None and len(pixels) > _MAX_ST_SPOTS:
         return None
     return fit
@@ -111,7 +150,7 @@ def _fit_coordinates(pixels: FloatArray, array: FloatArray, pitch_um: float | No
     lengths = np.linalg.norm(solution[:2], axis=0)  # pixels per um along x and y
     if not lengths.all() or np.median(away) > _MAX_SCATTER * pitch * lengths.mean():
         return None
-    return _checked(kind, pitch, (1 / lengths[1], 1 / lengths[0]))
+    return ArrayFit(kind, float(pitch), (float(1 / lengths[1]), float(1 / lengths[0])))
 
 
 def _kind_of_coordinates(array: FloatArray) -> ArrayKind:
@@ -148,7 +187,7 @@ def _fit_neighbours(pixels: FloatArray, pitch_um: float | None) -> ArrayFit | No
     squares = np.linalg.lstsq(vectors**2, np.full(len(vectors), pitch**2), rcond=1e-3)[0]
     if (squares <= 0).any():
         return None
-    return _checked(kind, pitch, (math.sqrt(squares[1]), math.sqrt(squares[0])))
+    return ArrayFit(kind, float(pitch), (math.sqrt(squares[1]), math.sqrt(squares[0])))
 
 
 def neighbour_distance(pixels: FloatArray) -> float:
@@ -157,8 +196,3 @@ def neighbour_distance(pixels: FloatArray) -> float:
         return math.nan
     distances = np.asarray(cKDTree(pixels).query(pixels, k=2)[0])
     return float(np.median(distances[:, 1]))
-
-
-def _checked(kind: ArrayKind, pitch: float, mpp: Mpp) -> ArrayFit | None:
-    mpp = (float(mpp[0]), float(mpp[1]))
-    return ArrayFit(kind, float(pitch), mpp) if is_plausible_mpp(mpp) else None

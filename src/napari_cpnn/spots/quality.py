@@ -12,11 +12,14 @@ import scipy.sparse as sp
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.genes import require_genes
 from napari_cpnn.geometry import FloatArray, Mpp, is_plausible_mpp
-from napari_cpnn.spots.array import fit_array
+from napari_cpnn.spots.array import fit_array, is_within_known_array
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+LEGACY_ST = "legacy ST"
+"""What ``uns["napari_cpnn"]["layout"]`` says of spots that were read from a spot table of Spatial Transcriptomics."""
 
 
 def counts_matrix(spots: AnnData) -> sp.csr_matrix:
@@ -88,22 +91,40 @@ def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     spots
         Table with ``obsm["spatial"]`` in level-0 pixels.
     pitch_um
-        Centre-to-centre distance. By default 200 um for a square array (Spatial Transcriptomics), 100 um for a
-        hexagonal one (Visium), and the bin size for Visium HD.
+        Centre-to-centre distance. By default 200 um for a spot table of Spatial Transcriptomics, 100 um for a
+        hexagonal array no larger than Visium's, and the bin size for Visium HD. Of any other array, such as that of
+        DBiT-seq, the pitch is not known.
 
     Returns
     -------
     (float, float) or None
-        None when the spots lie on no regular array, are fewer than six, or imply no plausible pixel size. Cells of
-        Visium HD lie on none, but Space Ranger writes the pixel size beside them.
+        None when the spots lie on no array whose pitch is known, are fewer than six, or imply no plausible pixel
+        size. Cells of Visium HD lie on none, but Space Ranger writes the pixel size beside them.
     """
+    mpp = implied_mpp(spots, pitch_um)
+    return mpp if mpp is not None and is_plausible_mpp(mpp) else None
+
+
+def implied_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
+    """As :func:`estimate_mpp`; also a pixel size that no slide has, as positions on another image imply it."""
     if pitch_um is None:
         pitch_um = _scale_factor(spots, "bin_size_um")
     stated = _scale_factor(spots, "microns_per_pixel")
-    fit = fit_array(spots.obsm["spatial"], array_coordinates(spots.obs), pitch_um)
+    array = array_coordinates(spots.obs)
+    fit = fit_array(spots.obsm["spatial"], array, pitch_um, any_mpp=True)
+    if fit is not None and pitch_um is None:
+        is_known = fit.kind == "hexagonal" or _is_of_st(spots)
+        fit = fit if is_known and is_within_known_array(fit.kind, spots.obsm["spatial"], array) else None
     if fit is None:
-        return None if stated is None or not is_plausible_mpp((stated, stated)) else (stated, stated)
+        return None if stated is None else (stated, stated)
     return fit.mpp
+
+
+def _is_of_st(spots: AnnData) -> bool:
+    """Whether spots come from a spot table of Spatial Transcriptomics; others have square arrays of any pitch."""
+    noted = spots.uns.get("napari_cpnn")
+    is_legacy = isinstance(noted, dict) and noted.get("layout") == LEGACY_ST
+    return is_legacy or {"new_x", "new_y"} <= set(spots.obs)
 
 
 def array_coordinates(obs: Any) -> FloatArray | None:

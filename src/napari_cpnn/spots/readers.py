@@ -16,7 +16,7 @@ from napari_cpnn.spots.h5ad import read_h5ad_spots
 from napari_cpnn.spots.legacy import is_legacy_table, read_legacy
 from napari_cpnn.spots.libraries import choose, libraries_of_uns
 from napari_cpnn.spots.matrices import MatrixFile, matrix_at, runs_in
-from napari_cpnn.spots.quality import array_coordinates
+from napari_cpnn.spots.quality import LEGACY_ST, array_coordinates
 from napari_cpnn.spots.segmented import cell_matrix, is_segmented, read_segmented
 from napari_cpnn.spots.visium import has_positions, read_visium, visium_matrix
 from napari_cpnn.untrusted import reading, to_path
@@ -92,6 +92,10 @@ def read_spots(
         _report(source, spots, dropped, slide)
         _describe(spots, source)
     spots.uns["napari_cpnn"] = {"dropped": dropped}
+    if positions is not None and is_legacy_table(source):
+        spots.uns["napari_cpnn"]["layout"] = LEGACY_ST
+    if dropped.get("other_library"):
+        spots.uns["napari_cpnn"]["library"] = next(iter(spots.uns["spatial"]))
     return spots
 
 
