@@ -26,8 +26,8 @@ PITCH_UM: dict[ArrayKind, float] = {"square": 200.0, "hexagonal": 100.0}
 SPOT_UM: dict[ArrayKind, float] = {"square": 100.0, "hexagonal": 55.0}
 """Diameter of a spot, in um."""
 
-#: Rows, columns and spots of the largest array of each kind: that of Spatial Transcriptomics, and Visium of 11 mm, whose
-#: columns are counted in halves of a pitch.
+#: Rows, columns and spots of the largest array of each kind: that of Spatial Transcriptomics, and that of Visium with
+#: 11 mm, whose columns are counted in halves of a pitch.
 _FRAME: dict[ArrayKind, tuple[int, int, int]] = {"square": (33, 35, 1007), "hexagonal": (128, 224, 14_336)}
 
 _MIN_SPOTS = 6
