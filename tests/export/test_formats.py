@@ -126,7 +126,10 @@ def test_mistakes_are_one_line(map_path, tmp_path, capsys):
         ([str(map_path), "--out", str(tmp_path / "there.csv")], "there.csv exists already"),
         ([str(map_path), "--out", str(map_path), "--overwrite"], "is the map itself"),
         ([str(map_path), "--out", out, "--genes", "NOPE"], "The model of this map does not know NOPE"),
-        ([str(map_path), "--out", out, "--genes", str(tmp_path / "binary.txt")], "cannot be read as a list of genes"),
+        (
+            [str(map_path), "--out", out, "--genes", str(tmp_path / "binary.txt")],
+            "(its text is not UTF-8",
+        ),
         ([str(map_path), "--out", out, "--slide", str(tmp_path / "no.svs")], "no.svs"),
         ([str(map_path), "--out", out, "--block-mb", "0"], "must be positive"),
         ([str(map_path), "--out", str(tmp_path / "no" / "a.csv")], "does not exist; make it first"),

@@ -73,6 +73,8 @@ def _trial(writer: str, folder: str, delay: float, start: int | None) -> dict[st
         if not there and (n_written or start is not None) and not chosen.begins_anew:
             raise AssertionError(f"nothing is at the name; beside it: {left}")
         version = chosen.read(path) if there else None
+        if chosen.tidied_by_age:
+            _age(place)
         chosen.write(path, 0)
         return {"version": version, "read": chosen.read(path), "litter": _litter(place, chosen.name)}
 
@@ -102,6 +104,13 @@ def _litter(place: Path, name: str) -> list[str]:
         p for p in (place / name).rglob("*") if p.name.startswith(".") or p.suffix in (".part", ".partial", ".lock")
     ]
     return sorted(str(p.relative_to(place)) for p in [*beside, *inside])
+
+
+def _age(place: Path) -> None:
+    """As if two days had passed."""
+    then = time.time() - 2 * 24 * 3600
+    for path in [*place.rglob("*"), place]:
+        os.utime(path, (then, then))
 
 
 def _timed(work: Callable[[], object]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class Writer:
         ``write(path, version)``, over what is there.
     read
         The version that is there, by the package's own reader; it raises when that is not one of them, whole.
+    tidied_by_age
+        Whether what a kill leaves goes when it has lain there for a while: in caches, which others use meanwhile.
     begins_anew
         Whether the test itself takes away what is there, so that nothing may be there at the moment of a kill.
     """
@@ -39,6 +41,7 @@ class Writer:
     write: Callable[[Path, int], object]
     read: Callable[[Path], int]
     begins_anew: bool = False
+    tidied_by_age: bool = False
 
 
 @cache
@@ -229,9 +232,12 @@ def _read_table(path: Path) -> int:
 
 
 def _write_map_cache(path: Path, version: int) -> None:
-    """The disk copy of a live map: opened, half of the other version's cells computed, closed."""
+    """The disk copy of a live map: tidied, opened, half of its cells computed, closed."""
     from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.mapping.cache import prune
     from napari_cpnn.mapping.store import MapStore
+
+    prune(path.parent, 2**40)
 
     whole = _map(0)
     live = CompositionMap(whole.grid, whole.decoder, provenance=whole.provenance)
@@ -259,8 +265,9 @@ def _read_map_cache(path: Path) -> int:
 
 
 def _write_features(path: Path, version: int) -> None:
-    from napari_cpnn.mapping.feature_store import FeatureStore
+    from napari_cpnn.mapping.feature_store import FeatureStore, _prune
 
+    _prune(path.parent, 2**40)
     store = FeatureStore(8, path)
     keys = np.arange(version, 4000, 2) + 10_000 * len(store)
     store.add(keys, np.repeat(keys % 97, 8).reshape(-1, 8).astype(np.float16))
@@ -272,8 +279,6 @@ def _read_features(path: Path) -> int:
     from napari_cpnn.mapping.feature_store import FeatureStore
 
     store = FeatureStore(8, path)
-    for file in path.glob("*.safetensors"):
-        assert file.stat().st_size
     keys = np.fromiter(store._row, dtype=np.int64)
     np.testing.assert_array_equal(store.get(keys)[:, 0], (keys % 97).astype(np.float16))
     return 0
@@ -394,8 +399,8 @@ WRITERS: dict[str, Writer] = {
     "figure": Writer("m.png", _export, _read_figure),
     "regions": Writer("r.geojson", _write_regions, _read_regions),
     "table": Writer("t.csv", _write_table, _read_table),
-    "map-cache": Writer("0123456789abcdef0123456789abcdef.zarr", _write_map_cache, _read_map_cache),
-    "feature-cache": Writer("0123456789abcdef0123456789abcdef", _write_features, _read_features),
+    "map-cache": Writer("0123456789abcdef0123456789abcdef.zarr", _write_map_cache, _read_map_cache, tidied_by_age=True),
+    "feature-cache": Writer("0123456789abcdef0123456789abcdef", _write_features, _read_features, tidied_by_age=True),
     "patch-cache": Writer("patches", _cut_again, _read_patches, begins_anew=True),
     "run": Writer("run", _train, _read_run, begins_anew=True),
 }

@@ -257,20 +257,19 @@ def test_training_learns_a_small_problem(
     name: str, settings: TrainingSettings, profiles: np.ndarray, rng: np.random.Generator
 ) -> None:
     """Patches whose colour tells their composition; expression follows from it and the prototypes."""
-    torch.manual_seed(SEED)
     shares = rng.dirichlet(np.ones(3), size=32)
     images = np.clip(shares[:, None, None, :] * 200 + rng.normal(0, 10, (32, 64, 64, 3)), 0, 255).astype(np.uint8)
     expression = np.log1p(1e3 * shares @ profiles)
     genes, mean = [f"g{i}" for i in range(40)], expression.mean(axis=0)
-    base = settings.replace(composition_weight=5.0)
+    base = settings.replace(composition_weight=5.0, seed=SEED)
     chosen = {
         "ours": base,
         "paper": TrainingSettings.paper(**{**_shape(base), "n_programs": 0}),
-        "plain": TrainingSettings.plain(backbone="squeezenet", weights="none", patch=settings.patch),
+        "plain": TrainingSettings.plain(backbone="squeezenet", weights="none", patch=settings.patch, seed=SEED),
     }[name]
     model = build_model(chosen, genes, ["A", "B", "C"], profiles, mean)
     start = model.prototypes.detach().clone()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)  # at 2e-3 the loss jumps, on some processors at the end
     measured, target = torch.from_numpy(expression).float(), torch.from_numpy(shares).float()
     losses = []
     for _ in range(20):
@@ -288,4 +287,4 @@ def test_training_learns_a_small_problem(
 
 
 def _shape(settings: TrainingSettings) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in ("backbone", "weights", "hidden", "patch")}
+    return {name: getattr(settings, name) for name in ("backbone", "weights", "hidden", "patch", "seed")}

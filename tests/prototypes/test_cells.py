@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from pathlib import Path
 
 import anndata as ad
@@ -171,3 +173,33 @@ def test_sentences_about_cells_on_disk(tmp_path: Path) -> None:
     (tmp_path / "half.h5ad").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CellsError, match=r"half.h5ad cannot be read"):
         read_cells(tmp_path / "half.h5ad", backed=True)
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, lambda data: gzip.compress(data, 9)])
+def test_rdata_bombs(tmp_path, pack, monkeypatch):
+    monkeypatch.setattr("napari_cpnn.prototypes.rdata_cells._SMALL_UNZIPPED", 8 * 2**20)
+    path = tmp_path / "bomb.RData"
+    path.write_bytes(pack(b"RDX3\nX\n" + bytes(12 * 2**20)))
+    with pytest.raises(CellsError, match=r"bomb\.RData unzips to more than 8 MB"):
+        read_cells(path)
+
+
+def test_a_sequence_that_r_data_only_declare(tmp_path):
+    def integer(value: int) -> bytes:
+        return value.to_bytes(4, "big", signed=True)
+
+    def symbol(name: bytes) -> bytes:
+        return integer(1) + integer(9 | 64 << 12) + integer(len(name)) + name
+
+    # A pairlist "x" whose value is ALTREP compact_intseq of 2e9 numbers.
+    info = integer(2) + symbol(b"compact_intseq") + integer(2) + symbol(b"base") + integer(2)
+    info += integer(13) + integer(1) + integer(13) + integer(254)
+    state = integer(14) + integer(3) + np.array([2e9, 1, 1], dtype=">f8").tobytes()
+    altrep = integer(238) + info + state + integer(254)
+    content = b"RDX3\nX\n" + integer(3) + integer(262144) + integer(197888) + integer(5) + b"UTF-8"
+    content += integer(2 | 1 << 10) + symbol(b"x") + altrep + integer(254)
+    (tmp_path / "a.RData").write_bytes(content)
+    with pytest.raises(
+        CellsError, match=r"a\.RData cannot be read \(it says that it holds a sequence of 2,000,000,000"
+    ):
+        read_cells(tmp_path / "a.RData")

@@ -179,12 +179,15 @@ def test_given_scale_factors_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_slide_without_pixel_size_gets_that_of_the_array(tmp_path: Path) -> None:
-    path = write(table(), tmp_path)
+    of_st = table()
+    of_st.obs["new_x"], of_st.obs["new_y"] = np.arange(12) % 4, np.arange(12) // 4  # as in a spot table of ST
+    path = write(of_st, tmp_path)
     Image.new("RGB", (400, 300), "white").save(tmp_path / "slide.png")
     slide, spots = open_sample(tmp_path / "slide.png", path)
     assert slide.mpp == pytest.approx((2.0, 2.0))  # 200 um in 100 px
     assert spots.n_obs == 12
     slide, _ = open_sample(tmp_path / "slide.png", path, mpp=2.1)
     assert slide.mpp == (2.1, 2.1)
-    with pytest.warns(CpnnWarning, match=r"has 1.000 um/px, but the pitch of its spots implies 2.000"):
-        open_sample(tmp_path / "slide.png", path, mpp=1.0)
+    with pytest.warns(CpnnWarning, match=r"has 1.600 um/px, but the pitch of its spots implies 2.000"):
+        open_sample(tmp_path / "slide.png", path, mpp=1.6)
+    assert open_sample(tmp_path / "slide.png", write(table(), tmp_path))[0].mpp is None  # a square array of any make

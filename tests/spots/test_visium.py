@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import h5py
@@ -13,8 +15,8 @@ import scipy.io
 import scipy.sparse as sp
 from PIL import Image
 
-from napari_cpnn.errors import SpotsError
-from napari_cpnn.spots import read_spots
+from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.spots import find_spots, read_spots
 
 BARCODES = ["AAAC-1", "AAAG-1", "AAAT-1", "AACA-1"]
 IDS = ["ENSG01", "ENSG02", "ENSG03", "ENSG04", "AB1"]
@@ -203,3 +205,62 @@ def test_real_subset(shared_data: Path) -> None:
 def test_real_run_whose_matrix_is_missing(shared_data: Path) -> None:
     with pytest.raises(SpotsError, match=r"matrix is missing: .*Visium_BC"):
         read_spots(shared_data / "visium-human-breast-blockA-composition" / "Visium_BC")
+
+
+def test_pictures_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    """A few bytes that say they are a picture of a billion pixels; one that is cut; one that is of another kind."""
+    folder = outs(tmp_path)
+    write_h5(folder / "filtered_feature_bc_matrix.h5")
+    picture = folder / "spatial" / "tissue_hires_image.png"
+    whole = picture.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 15_000, 11_000) + whole[24:29]
+    bomb = whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+    huge = b"IHDR" + struct.pack(">II", 50_000, 50_000) + whole[24:29]
+    for content in (bomb, whole[:12] + huge + struct.pack(">I", zlib.crc32(huge)) + whole[33:], whole[:40], b"GIF89a"):
+        picture.write_bytes(content)
+        with pytest.warns(CpnnWarning, match=r"tissue_hires_image.png is left out: .*; the spots are read without it"):
+            spots = read_spots(folder)
+        assert spots.n_obs == 2
+        assert next(iter(spots.uns["spatial"].values()))["images"] == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a":' * 100_000, "[1, 2]", "3", '"x"', "", "{", "\x00", "null", '{"a": 1' + "0" * 5000 + "}"],
+)
+def test_garbled_scale_factors_are_a_sentence(tmp_path: Path, text: str) -> None:
+    folder = outs(tmp_path)
+    write_h5(folder / "filtered_feature_bc_matrix.h5")
+    (folder / "spatial" / "scalefactors_json.json").write_text(text)
+    with pytest.raises(SpotsError, match="cannot be read as Space Ranger's scale factors"):
+        read_spots(folder)
+
+
+def test_scale_factors_that_are_none_are_left_out(tmp_path: Path) -> None:
+    folder = outs(tmp_path)
+    write_h5(folder / "filtered_feature_bc_matrix.h5")
+    text = '{"tissue_hires_scalef": 0, "spot_diameter_fullres": NaN, "tissue_lowres_scalef": 1e999, "bin_size_um": -2}'
+    (folder / "spatial" / "scalefactors_json.json").write_text(text)
+    (library,) = read_spots(folder).uns["spatial"].values()
+    assert set(library["scalefactors"]) == {"tissue_hires_scalef", "spot_diameter_fullres"}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".h5ad", "a\0b", "\0.zarr"])
+def test_names_that_no_system_takes(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SpotsError):
+        read_spots(tmp_path / name)
+    with pytest.raises(SpotsError):
+        read_spots(tmp_path / name, tmp_path / name)
+    assert find_spots(tmp_path / name) == []
+
+
+def test_the_real_bins_and_cells_of_visium_hd_add_up(shared_data: Path) -> None:
+    """1,439 of 1,487 cells and 32,330 of 33,859 bins: the others have no outline, or not one count."""
+    run = shared_data / "visium-hd-human-colon-p2-subset" / "tests" / "data" / "hdvisium"
+    bins = read_spots(run / "binned_outputs" / "square_002um")
+    assert bins.n_obs == 32_330
+    assert bins.uns["napari_cpnn"]["dropped"]["no_counts"] == 33_859 - 32_330
+    with pytest.warns(CpnnWarning, match=r"are 0.16 um wide .* outlines in pixels of another image"):
+        cells = read_spots(run / "segmented_outputs")
+    assert cells.n_obs == 1_439
+    assert cells.uns["napari_cpnn"]["dropped"] == {"no_position": 47, "no_counts": 1, "outside_slide": 0}

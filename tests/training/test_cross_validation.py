@@ -18,7 +18,7 @@ from napari_cpnn.training import cross_validation
 from napari_cpnn.training.metrics import pearson
 from napari_cpnn.training.report import held_out_slides, write_report
 
-SETTINGS = EvaluationSettings(ceiling_repeats=1)
+SETTINGS = EvaluationSettings(ceiling_repeats=1, precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_finished_folds_are_not_run_again(finished, world, samples, heads, train
     out, table = finished
     again = cross_validate(samples, world.prototypes, heads, out=out, evaluation=SETTINGS, progress=False)
     pd.testing.assert_frame_equal(again, table, check_exact=True)
-    other = EvaluationSettings(ceiling_repeats=0, spatial=True)
+    other = EvaluationSettings(ceiling_repeats=0, spatial=True, precision="float32")
     copy = shutil.copytree(out, tmp_path / "copy")
     more = cross_validate(samples, world.prototypes, heads, out=copy, evaluation=other, progress=False)
     assert "moran_predicted" in more
@@ -178,7 +178,7 @@ def with_counts(spots, values):
 def test_a_fold_that_cannot_be_tested_is_said_and_the_others_go_on(world, samples, heads, change, message, tmp_path):
     changed = replaced(samples, 2, change)
     settings = {"ours": heads["ours"].replace(validation="none", backbone_learning_rate=0.0)}
-    evaluation = EvaluationSettings(ceiling_repeats=0)
+    evaluation = EvaluationSettings(ceiling_repeats=0, precision="float32")
     with pytest.warns(CpnnWarning) as caught:
         table = cross_validate(changed, world.prototypes, settings, "section", tmp_path, evaluation, progress=False)
     assert any(message in str(w.message) and "is not tested with ours" in str(w.message) for w in caught)
@@ -254,9 +254,10 @@ def test_real_sections_from_files_to_report(shared_data, tmp_path):
     cells = read_cells(shared_data / "derived" / "wu2021_CID4465_counts.h5ad")
     prototypes = estimate_prototypes(cells, "celltype_major", settings=PrototypeSettings(method="mean", min_cells=5))
     settings = TrainingSettings(
-        backbone="squeezenet", weights="none", hidden=32, max_epochs=1, validation="none", backbone_learning_rate=0.0
-    )
-    evaluation = EvaluationSettings(ceiling_repeats=2, spatial=True)
+        backbone="squeezenet", weights="none", hidden=32, max_epochs=1, validation="none", backbone_learning_rate=0.0,
+        device="cpu", precision="float32", seed=0,
+    )  # fmt: skip
+    evaluation = EvaluationSettings(ceiling_repeats=2, spatial=True, precision="float32")
     table = cross_validate(samples, prototypes, settings, out=tmp_path, evaluation=evaluation, progress=False)
     assert list(dict.fromkeys(table["fold"])) == ["B", "C"]
     means = table.groupby("fold").mean(numeric_only=True)

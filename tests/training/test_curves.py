@@ -32,3 +32,9 @@ def test_curves_are_those_of_the_history(size_in):
     assert [text.get_text() for text in scores.texts] == ["0.300"]
     assert losses.title.get_color() == "#FFFFFF"
     assert not curves_figure([], size_in, 100).axes[1].texts
+
+
+@pytest.mark.parametrize("title", ["$x_{2$ of a run", "\u5b66\u7fd2", "a\nb\x00", "x" * 100_000])
+def test_any_title_is_drawn(tmp_path, title):
+    draw_curves([{"epoch": 1, "loss": 1.0}], tmp_path / "curves.png", title)
+    Image.open(tmp_path / "curves.png").load()

@@ -67,3 +67,12 @@ def test_a_place_that_cannot_be_written(scores, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="could not be written"):
         draw_cross_validation(scores, None, tmp_path / "file" / "report.png")
+
+
+def test_any_names_are_drawn(scores, compared, tmp_path):
+    head, slide = "$x_{2$ " + "y" * 5000, "\u5b66\u7fd2\n$"
+    scores = scores.replace({"head": {"ours": head}, "slide": {"C2": slide}})
+    scores["gene"] = "$" + scores["gene"] + "^{"
+    compared.var_names = [f"${name}^{{" for name in compared.var_names]
+    draw_cross_validation(scores, MappedSlide(slide, None, head, compared), tmp_path / "a.png")
+    Image.open(tmp_path / "a.png").load()

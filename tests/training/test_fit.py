@@ -46,11 +46,11 @@ def test_learns_composition_and_expression(world, quick, tmp_path, real_curves):
     slide, spots = world.sample(4)  # never seen
     truth = spots.obsm["truth"]
     weights, _ = predict_spots(model, slide, spots)
-    more_than(0.95, pearson(weights.to_numpy(), truth).min(), "correlation of shares with the truth")
+    more_than(0.85, pearson(weights.to_numpy(), truth).min(), "correlation of shares with the truth")
     # What no model can beat: the correlation of the noiseless expression with the counts.
     perfect = pearson(truth @ world.prototypes.profiles, spots.layers["counts"].toarray())
     reached = summarise(evaluate(model, slide, spots))["pcc"]
-    more_than(0.93, reached / perfect.mean(), "PCC over that of the noiseless expression")
+    more_than(0.88, reached / perfect.mean(), "PCC over that of the noiseless expression")
 
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "settings.json", "metrics.csv", "curves.png", "model.safetensors",

@@ -34,7 +34,7 @@ settings = TrainingSettings(
 heard = []
 samples = [world.sample(1, rows=5), world.sample(2, rows=4)]
 model = train(samples, world.prototypes, settings, sys.argv[1], progress=False, on_epoch=heard.append)
-print(os.environ["LOCAL_RANK"], model.fingerprint, len(heard), flush=True)
+os.write(1, f"{{os.environ['LOCAL_RANK']}} {{model.fingerprint}} {{len(heard)}}\\n".encode())  # in one piece
 """
 
 

@@ -121,6 +121,8 @@ def test_the_figure_has_the_values_on_their_places_and_one_scale(pair, tmp_path:
     assert "200 µm" in [text.get_text() for text in figure.axes[0].texts]
     assert save_comparison(tmp_path / "a.svg", slide, compared, "G1").stat().st_size > 10_000
     assert save_comparison(tmp_path / "b", slide, compared, "G1").name == "b.png"
+    named = SpotPair("$x_{2$" + "y" * 5000, "$", compared.layers["measured"][:, 1], compared.X[:, 1])
+    assert save_comparison(tmp_path / "c.png", slide, compared, named, note="$\\frac{").is_file()
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="could not be written"):
         save_comparison(tmp_path / "file" / "a.png", slide, compared, "G1")

@@ -172,6 +172,16 @@ def test_a_state_of_an_earlier_version_has_no_checksum(tmp_path: Path) -> None:
     assert RunState.read(path).best == -math.inf
 
 
+@pytest.mark.parametrize(
+    "settings", [[], {"wings": 1}, {"patch": {"size_px": []}}, {"patch": {"mpp": {}}}, {"seed": {}}]
+)
+def test_a_state_with_settings_that_are_none(tmp_path: Path, settings: Any) -> None:
+    path = tmp_path / "resume.safetensors"
+    path.write_bytes(RunState(0, 0.0, 0, [], settings, "abc", {"a": torch.ones(3)}).to_bytes())
+    with pytest.raises(TrainingError, match=r"resume\.safetensors (is damaged|was written by another version)"):
+        RunState.read(path)
+
+
 def test_the_mark_of_a_killed_run_goes(run: Path) -> None:
     (run / LOCK_FILE).touch()
     assert not is_running(run)

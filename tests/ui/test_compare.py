@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from napari.components import ViewerModel
 from qtpy.QtCore import QPoint, Qt
 from tests.spots.test_folders import hd
+from tests.spots.test_libraries import two
 
 from napari_cpnn import evaluate, load_model, open_slide, read_spots
 from napari_cpnn.errors import CpnnError
@@ -345,6 +346,19 @@ def test_bins_of_visium_hd_are_on_offer(setup, tmp_path: Path) -> None:
     assert [source.name for source in controller.sources] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
     controller.open_spots(controller.sources[1].path)
     assert controller.source.name == "square_008um"
+    assert told == []
+
+
+def test_of_several_libraries_one_is_chosen(setup, tmp_path: Path) -> None:
+    controller, _, _, told = setup
+    two().write_h5ad(tmp_path / "two.h5ad")
+    controller.open_spots(tmp_path / "two.h5ad")
+    assert controller.spots is None
+    assert "several sections; choose one: two, A, two, B" in str(told.pop())
+    assert [source.library for source in controller.sources] == ["A", "B"]
+    controller.open_spots(controller.sources[1].path, library="B")
+    assert list(controller.spots.uns["spatial"]) == ["B"]
+    assert [source.library for source in controller.sources] == ["A", "B"]
     assert told == []
 
 

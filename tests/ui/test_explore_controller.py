@@ -249,16 +249,33 @@ def test_model_that_cannot_be_read_leaves_the_old_one(setup, model, monkeypatch)
     assert "not a model" in setup.state.message
 
 
-def test_bugs_are_not_swallowed(setup, model, monkeypatch):
+def test_what_nobody_thought_of_is_one_sentence_and_in_the_log(setup, model, monkeypatch, caplog):
     def bug(*_args):
-        raise ZeroDivisionError
+        raise ZeroDivisionError("1 / 0")
 
     monkeypatch.setattr("napari_cpnn.mapping.LiveMapper", bug)
     setup.controller.choose_layer(layer())
     setup.controller.use_model(model)
-    with pytest.raises(ZeroDivisionError):
-        setup.background.run()
-    assert setup.notes == []
+    setup.background.run()
+    (note,) = setup.notes
+    assert str(note).startswith("This did not work (ZeroDivisionError: 1 / 0); it is a fault of napari-cpnn")
+    assert isinstance(note.__cause__, ZeroDivisionError)
+    assert setup.state.message == str(note)
+    assert caplog.records[0].exc_info[1] is note.__cause__
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(MemoryError(), "more memory than this computer has"), (OSError(28, "No space"), "No space")]
+)
+def test_what_the_computer_lacks_is_said(setup, model, monkeypatch, error, words):
+    def fail(*_args):
+        raise error
+
+    monkeypatch.setattr("napari_cpnn.mapping.LiveMapper", fail)
+    setup.controller.choose_layer(layer())
+    setup.controller.use_model(model)
+    setup.background.run()
+    assert [words in str(note) and "fault" not in str(note) for note in setup.notes] == [True]
 
 
 def test_unknown_pixel_size_is_asked_for(setup, model):

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from napari.components import ViewerModel
 from napari.layers import Image, Points, Shapes
+from tests.spots.test_libraries import two
 from tests.ui.conftest import GENES, MPP, tissue_image, write_slide
 
 from napari_cpnn import read_spots
@@ -24,7 +25,7 @@ from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.reader import read_slides
 from napari_cpnn.ui.slide_layers import is_slide_layer, slide_of_layer, um_to_world, world_to_um
 from napari_cpnn.ui.spot_tables import has_table, is_ours, spots_of_layer
-from napari_cpnn.ui.spots_reader import get_spots_reader, source_of
+from napari_cpnn.ui.spots_reader import get_spots_reader, read_spot_layers, source_of
 
 STEP = 100 / MPP  # px between the spots of Visium
 
@@ -270,3 +271,10 @@ def test_a_real_folder_is_read(shared_data: Path) -> None:
     index = np.array([picture.world_to_data(point) for point in layer.data])
     np.testing.assert_allclose(index + 0.5, on_picture, atol=0.05)
     assert picture.data[tuple(np.rint(index).astype(int).T)].mean() < picture.data.mean() - 20  # tissue is darker
+
+
+def test_a_layer_for_each_library_of_a_table(tmp_path: Path) -> None:
+    two().write_h5ad(tmp_path / "two.h5ad")
+    layers = read_spot_layers(str(tmp_path / "two.h5ad"))
+    assert [keywords["name"] for _, keywords, _ in layers] == ["two, A", "two, B"]
+    assert [len(data) for data, _, _ in layers] == [30, 30]

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings(), _notes_on_stderr(), ended.like_ctrl_c(has_window=hasattr(args, "screenshot")):
             warnings.simplefilter("always", CpnnWarning)
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            warnings.showwarning = _Warnings().show  # type: ignore[assignment]
             args.run(args)
     except CpnnError as error:
         print(f"napari-cpnn: {error}", file=sys.stderr)
@@ -70,9 +70,16 @@ def _notes_on_stderr() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    if issubclass(category, CpnnWarning):
-        print(f"napari-cpnn: warning: {message}", file=sys.stderr)
+class _Warnings:
+    """Warnings as one line each on stderr; what is said of a slide in every fold is said once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def show(self, message: Warning | str, category: type[Warning], *_: Any) -> None:
+        if issubclass(category, CpnnWarning) and str(message) not in self._said:
+            self._said.add(str(message))
+            print(f"napari-cpnn: warning: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

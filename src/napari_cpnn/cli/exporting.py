@@ -10,6 +10,7 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.palette import choose_colors, read_colors
 from napari_cpnn.settings import ExportSettings, FigureSettings
+from napari_cpnn.untrusted import reading, to_path
 
 #: As in ``napari_cpnn.export.FORMATS``, which needs heavier libraries than the help of the command.
 _FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv", "figure")
@@ -62,7 +63,7 @@ def _export(args: argparse.Namespace) -> None:
 
     kind = args.format or format_of(args.out)
     choose_colors(read_colors(args.colors))
-    if args.out.resolve() == args.map.resolve():
+    if to_path(args.out, CpnnError).resolve() == to_path(args.map, CpnnError).resolve():
         raise CpnnError(f"{args.out} is the map itself; choose another name for --out.")
     cmap = CompositionMap.load(args.map)
     slide = None if args.slide is None else open_slide(args.slide, mpp=pixel_size(args.mpp))
@@ -89,10 +90,8 @@ def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] 
         return words
     if words[0] == "all":
         return list(known)
-    path = Path(words[0])
+    path = to_path(words[0], CpnnError)
     if not path.is_file():
         return words
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise CpnnError(f"{path} cannot be read as a list of genes ({error}).") from error
+    with reading(f"The list of genes {path}", CpnnError, "it is text with a name on each line."):
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

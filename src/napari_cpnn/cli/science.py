@@ -21,6 +21,7 @@ from napari_cpnn.cli.options import (
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.files import write_csv
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
+from napari_cpnn.texts import file_name
 from napari_cpnn.training.job import TrainingJob
 
 _N_MARKERS = 10
@@ -71,7 +72,7 @@ def _prototypes(args: argparse.Namespace) -> None:
     from napari_cpnn.prototypes.cells import open_cells
 
     columns = args.cell_type or ["celltype"]
-    paths = [args.out] if len(columns) == 1 else [args.out / f"{column}.h5ad" for column in columns]
+    paths = [args.out] if len(columns) == 1 else [args.out / f"{file_name(column)}.h5ad" for column in columns]
     for path in (*paths, args.markers):
         if path is not None:
             refuse_existing(path)

@@ -271,9 +271,15 @@ class Page:
     def _fitted(self, text: str, width: float, pt: float, *, bold: bool = False) -> str:
         """Shortened in the middle when it is too long: the ends of names tell them apart."""
         text = shown(text, _MOST)
-        n = len(text)
-        while n > 4 and self._text_mm(shortened(text, n), pt, bold=bold) > width:
-            n -= 1
+        if self._text_mm(text, pt, bold=bold) <= width:
+            return text
+        n, too_long = 4, len(text)
+        while too_long - n > 1:
+            middle = (n + too_long) // 2
+            if self._text_mm(shortened(text, middle), pt, bold=bold) <= width:
+                n = middle
+            else:
+                too_long = middle
         return shortened(text, n)
 
     def _text(

@@ -17,6 +17,7 @@ from napari_cpnn.export.part import Area, part_of, require_area
 from napari_cpnn.export.spatial import write_spatialdata
 from napari_cpnn.export.tables import to_h5ad
 from napari_cpnn.settings import ExportSettings
+from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
@@ -132,7 +133,7 @@ def save_map(cmap: CompositionMap, path: str | Path, *, overwrite: bool = False)
     MappingError
         When the folder cannot be written.
     """
-    path = Path(path)
+    path = to_path(path, ExportError)
     MapCells.of(cmap)  # an empty map is worth no file
     if path.exists() and not (overwrite and is_saved_map(path)):
         what = "exists already" if is_saved_map(path) else "is there and is not a map, so it is not overwritten"

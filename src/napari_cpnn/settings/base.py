@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,27 +32,41 @@ class Settings:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Read what :meth:`to_dict` wrote; an unknown name or a wrong type is a :class:`SettingsError`."""
+        if not isinstance(data, dict):
+            raise SettingsError(f"The settings of {cls.__name__} are no table of names and values.")
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(data) - known)
         if unknown:
             raise SettingsError(f"{cls.__name__} has no setting {', '.join(unknown)}.")
         values = dict(data)
-        if isinstance(values.get("patch"), dict):
-            values["patch"] = PatchSpec(**values["patch"])
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             if isinstance(field.default, Settings) and isinstance(values.get(field.name), dict):
                 values[field.name] = type(field.default).from_dict(values[field.name])
         for name, value in values.items():
             if isinstance(value, list):
                 values[name] = tuple(value)
+        hints = typing.get_type_hints(cls)
+        wrong = [name for name, value in values.items() if not _is_of(value, hints[name])]
+        if wrong:
+            raise SettingsError(f"The setting {wrong[0]} of {cls.__name__} has a value of the wrong type.")
         try:
+            if isinstance(values.get("patch"), dict):
+                values["patch"] = PatchSpec(**values["patch"])
             return cls(**values)
-        except TypeError as exc:  # such as a text where a number belongs
+        except (TypeError, ValueError, ArithmeticError, AttributeError) as exc:  # such as a text for a number
             raise SettingsError(f"A setting of {cls.__name__} has a value of the wrong type ({exc}).") from exc
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some values changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value is of a plain type, or of one of several; other types are checked by those who know them."""
+    kinds = set(typing.get_args(hint) or (hint,))
+    if not kinds <= {bool, int, float, str, type(None)}:
+        return True
+    return type(value) in kinds or (type(value) is int and float in kinds)
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +19,8 @@ import numpy as np
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import FloatArray, spatial_to_um
 from napari_cpnn.spots.affine import inverted
-from napari_cpnn.spots.quality import estimate_mpp
+from napari_cpnn.spots.libraries import libraries_of_uns
+from napari_cpnn.spots.quality import array_coordinates, implied_mpp
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,8 +34,20 @@ _GOOD, _GAIN = 0.8, 0.1
 #: Diameter around a spot that is looked at, in um, and the share of it that must be tissue.
 _SPOT_UM, _COVERED = 100.0, 0.3
 
-#: Pitch and slide agree when the scales differ by less.
-_SAME_SCALE = 0.1
+#: Pitch and slide agree when the scales differ by less; when they differ by more than the second, that alone is said.
+_SAME_SCALE, _OTHER_SCALE = 0.1, 0.5
+#: Where no pitch tells the scale: spots that are spread over this share of the tissue as they should be, and so much
+#: less as they are, are in another scale.
+_SPREAD, _LESS = 0.6, 0.5
+#: With fewer spots than this on tissue, something is wrong even if nothing is known that would help.
+_FEW = 0.5
+#: An array of which so many spots are in the table is there whole, spots beside the tissue and all.
+_WHOLE_ARRAY = 0.9
+_WHOLE_VISIUM = (4992, 14_336)
+#: Shares are of a sample of the spots when there are more.
+_MOST_SPOTS = 50_000
+#: Masks of slides that were looked at last.
+_KEPT = 4
 
 #: A map that changes less than this has been taken back: a millionth of a pixel, where slides have 1e5 of them.
 _SAME_PLACE = 1e-6
@@ -140,14 +155,13 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
     PixelSizeError, NoTissueError, SlideError
         The slide cannot be measured.
     """
-    from napari_cpnn.slides import find_tissue
-
     mpp = slide.require_mappable()
     if "spatial" not in spots.obsm or not spots.n_obs:
         raise SpotsError('There are no spots with positions in obsm["spatial"].')
-    mask = tissue or find_tissue(slide)
+    mask = tissue or tissue_of(slide)
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
     positions = positions[np.isfinite(positions).all(axis=1)]
+    positions = positions[:: math.ceil(len(positions) / _MOST_SPOTS) or 1]
 
     identity = np.eye(2, 3)
     height, width = slide.shape[:2]
@@ -155,18 +169,57 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
     now = _on_tissue(positions, identity, mask, mpp)
     moves = tuple(
         SpotFix(name, matrix, _on_tissue(positions, matrix, mask, mpp))
-        for name, matrix in _candidates(spots, mpp, (width, height))
+        for name, matrix in _candidates(spots, slide, mpp)
     )
     least = max(_GOOD, now + _GAIN)
     fixes = sorted((fix for fix in moves if fix.on_tissue >= least), key=lambda fix: -fix.on_tissue)
     problem = ""
     if inside < 0.5:
         problem = f"{1 - inside:.0%} of the spots lie outside the slide {slide.name}"
+    elif is_other_scale(spots, mpp):
+        implied = _scale_of_pitch(spots, mpp) * math.sqrt(mpp[0] * mpp[1])
+        problem = f"The pitch of the spots implies {implied:.3g} um per pixel, and {slide.name} has {mpp[0]:.3g}"
+        fixes = fixes or [fix for fix in moves if fix.on_tissue >= _GOOD and _PITCH in fix.name]
     elif fixes:
         problem = f"Only {now:.0%} of the spots lie on the tissue of {slide.name}"
+    elif wider := _wider(positions, moves, mask, mpp):
+        problem, fixes = f"The spots lie on a small part of the tissue of {slide.name}", [wider]
+    elif now < _FEW and not _is_whole_array(spots):
+        problem = f"Only {now:.0%} of the spots lie on the tissue of {slide.name}"
     if problem:
-        problem += f"; {fixes[0].name} would put {fixes[0].on_tissue:.0%} on it." if fixes else "; is it their slide?"
+        question = "is that its pixel size?" if problem.startswith("The pitch") else "is it their slide?"
+        problem += f"; {fixes[0].name} would put {fixes[0].on_tissue:.0%} on it." if fixes else f"; {question}"
     return SpotFit(now, inside, problem, tuple(fixes) if problem else (), moves)
+
+
+def is_other_scale(spots: AnnData, mpp: tuple[float, float]) -> bool:
+    """Whether the pitch of an array shows that positions are in pixels of another size than those of the slide."""
+    return abs(math.log(_scale_of_pitch(spots, mpp))) > math.log1p(_OTHER_SCALE)
+
+
+def tissue_of(slide: Slide) -> TissueMask:
+    """The tissue of a slide; those of the last few slides are kept.
+
+    Raises
+    ------
+    NoTissueError, SlideError, PixelSizeError
+        As :func:`~napari_cpnn.slides.find_tissue`.
+    """
+    from napari_cpnn.slides import find_tissue
+
+    key = slide.identity, slide.require_mappable()
+    with _lock:
+        mask = _masks.pop(key, None)
+    mask = mask or find_tissue(slide)
+    with _lock:
+        _masks[key] = mask
+        while len(_masks) > _KEPT:
+            _masks.popitem(last=False)
+    return mask
+
+
+_masks: OrderedDict[tuple[str, tuple[float, float]], TissueMask] = OrderedDict()
+_lock = threading.Lock()
 
 
 def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> SpotFix:
@@ -181,9 +234,7 @@ def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> Sp
     name
         Where it comes from, in words.
     """
-    from napari_cpnn.slides import find_tissue
-
-    mpp, mask = slide.require_mappable(), find_tissue(slide)
+    mpp, mask = slide.require_mappable(), tissue_of(slide)
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
     there, back = (
         SpotFix(label, one, _on_tissue(positions, one, mask, mpp))
@@ -199,20 +250,71 @@ def _on_tissue(positions: FloatArray, matrix: FloatArray, mask: TissueMask, mpp:
     return float((mask.coverage_at(spatial_to_um(_mapped(positions, matrix), mpp), _SPOT_UM) >= _COVERED).mean())
 
 
-def _candidates(spots: AnnData, mpp: tuple[float, float], size: tuple[int, int]) -> Iterator[tuple[str, FloatArray]]:
+def _scale_of_pitch(spots: AnnData, mpp: tuple[float, float]) -> float:
+    """By what positions would have to be scaled for the pitch of their array to be true; 1 when it is not known."""
+    implied = implied_mpp(spots)
+    return 1.0 if implied is None else math.sqrt(implied[0] * implied[1] / (mpp[0] * mpp[1]))
+
+
+def _wider(
+    positions: FloatArray, moves: tuple[SpotFix, ...], mask: TissueMask, mpp: tuple[float, float]
+) -> SpotFix | None:
+    """A scale that spreads spots over most of the tissue, which they lie on a small part of."""
+    now = _spread(positions, mask, mpp)
+    for fix in moves:
+        # Scaled and nothing else: what mirrors or turns them as well is a guess upon a guess.
+        is_scale = fix.matrix[0, 0] == fix.matrix[1, 1] != 0 and not fix.matrix[:, 2].any() and not fix.matrix[0, 1]
+        if is_scale and fix.on_tissue >= _GOOD:
+            spread = _spread(_mapped(positions, fix.matrix), mask, mpp)
+            if spread >= _SPREAD and now <= _LESS * spread:
+                return fix
+    return None
+
+
+def _spread(positions: FloatArray, mask: TissueMask, mpp: tuple[float, float]) -> float:
+    """Share of the tissue that lies within the rectangle around the spots."""
+    if not len(positions):
+        return 0.0
+    low, high = np.quantile(spatial_to_um(positions, mpp), [0.01, 0.99], axis=0) / np.asarray(mask.um_per_px)
+    top, left, bottom, right = np.clip(np.concatenate([low, high]), 0, mask.mask.shape * 2).astype(int).tolist()
+    return float(mask.mask[top : bottom + 1, left : right + 1].sum()) / max(int(mask.mask.sum()), 1)
+
+
+def _is_whole_array(spots: AnnData) -> bool:
+    """Whether nearly all spots of an array are in a table, which then has those beside the tissue, too."""
+    array = array_coordinates(spots.obs)
+    if array is None:
+        return spots.n_obs in _WHOLE_VISIUM
+    rows, columns = np.ptp(np.rint(array), axis=0) + 1
+    is_hexagonal = (np.rint(array).sum(axis=1) % 2 == np.rint(array[0]).sum() % 2).all()
+    return bool(spots.n_obs >= _WHOLE_ARRAY * rows * columns / (2 if is_hexagonal else 1))
+
+
+_PITCH = "(from the pitch of the array)"
+
+
+def _candidates(spots: AnnData, slide: Slide, mpp: tuple[float, float]) -> Iterator[tuple[str, FloatArray]]:
     """Simple mistakes and their undoing: other scales, mirrored, swapped axes, and one of each."""
-    width, height = size
-    scales: list[tuple[str, float]] = [("", 1.0)]
-    implied = estimate_mpp(spots)
+    height, width = slide.shape[:2]
+    scales = [("", 1.0)]
+    implied, ratio = implied_mpp(spots), _scale_of_pitch(spots, mpp)
     if implied is not None:
-        ratio = math.sqrt(implied[0] * implied[1] / (mpp[0] * mpp[1]))
-        if abs(ratio - 1) > _SAME_SCALE:
-            scales.append((f"scaling positions by {ratio:.3g} (from the pitch of the array)", ratio))
-    for library in dict(spots.uns.get("spatial", {})).values():
+        scales.append((f"scaling positions by {ratio:.3g} {_PITCH}", ratio))
+    for library in libraries_of_uns(spots.uns.get("spatial")).values():
+        factors = library.get("scalefactors")
         for name in ("hires", "lowres"):
-            factor = dict(library.get("scalefactors", {})).get(f"tissue_{name}_scalef")
-            if factor and abs(float(factor) - 1) > _SAME_SCALE:
+            factor = factors.get(f"tissue_{name}_scalef") if isinstance(factors, dict) else None
+            if factor:
                 scales.append((f"scaling positions from the {name} image", 1 / float(factor)))
+    plain = [] if implied is not None else [("scaling positions from um", 1 / math.sqrt(mpp[0] * mpp[1]))]
+    plain += (
+        []
+        if implied is not None
+        else [
+            (f"scaling positions from level {level} of the slide", math.sqrt(down[0] * down[1]))
+            for level, down in enumerate(slide.downsamples)
+        ]
+    )
     turns: list[tuple[str, FloatArray]] = [
         ("", np.eye(2, 3)),
         ("mirroring left and right", np.array([[-1.0, 0, width], [0, 1, 0]])),
@@ -222,10 +324,16 @@ def _candidates(spots: AnnData, mpp: tuple[float, float], size: tuple[int, int])
         ("turning by 90 degrees to the right", np.array([[0.0, -1, width], [1, 0, 0]])),
         ("turning by 90 degrees to the left", np.array([[0.0, 1, 0], [-1, 0, height]])),
     ]
-    for (scale_name, scale), (turn_name, turn) in itertools.product(scales, turns):
+    pairs = [*itertools.product(_different(scales), turns), *((scale, turns[0]) for scale in plain)]
+    for (scale_name, scale), (turn_name, turn) in pairs:
         name = " and ".join(part for part in (scale_name, turn_name) if part)
-        if name:
+        if name and not (scale_name and abs(scale - 1) <= _SAME_SCALE):
             yield name, np.column_stack([turn[:, :2] * scale, turn[:, 2]])
+
+
+def _different(scales: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Those that are not another's with another name; the first counts."""
+    return [scale for i, scale in enumerate(scales) if all(abs(scale[1] / o[1] - 1) > _SAME_SCALE for o in scales[:i])]
 
 
 def _mapped(positions: FloatArray, matrix: FloatArray) -> FloatArray:

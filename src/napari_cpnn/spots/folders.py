@@ -121,9 +121,14 @@ def _of_matrix(matrix: MatrixFile) -> list[SpotsSource]:
     return [SpotsSource(matrix.path, name + kind)]
 
 
-def tables_of_run(path: str | Path) -> list[SpotsSource]:
-    """Bin sizes and cells of the Visium HD run of which ``path`` is one table; empty for anything else."""
+def tables_of_run(path: str | Path, library: str | None = None) -> list[SpotsSource]:
+    """The tables among which ``path`` is one: bin sizes and cells of a Visium HD run, or libraries of one file.
+
+    Empty for anything else. ``library`` is the one that was read of several.
+    """
     folder = Path(path)
+    if library is not None:
+        return find_spots(folder)
     of_bins = bool(_bin_um(folder)) and folder.parent.name == "binned_outputs"
     return find_spots(folder.parent) if of_bins or folder.name == CELLS else []
 

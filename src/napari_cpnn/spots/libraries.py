@@ -77,6 +77,13 @@ def choose(names: Iterable[str], wanted: str | None, slide: Slide | None, what: 
     )
 
 
+def library_of(spots: AnnData) -> str | None:
+    """The library that was read of several; None where there was but one."""
+    about = spots.uns.get("napari_cpnn")
+    name = about.get("library") if isinstance(about, dict) else None
+    return None if name is None else str(name)
+
+
 def libraries_of_uns(spatial: Any) -> dict[str, dict[str, Any]]:
     """The libraries in ``uns["spatial"]``; one whose name was left out is called ``""``."""
     if not isinstance(spatial, dict):

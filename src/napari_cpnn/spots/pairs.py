@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.slides import Slide, open_slide
+from napari_cpnn.spots.fit import is_other_scale
+from napari_cpnn.spots.misfit import note_fit, warn_of_misfit
 from napari_cpnn.spots.quality import estimate_mpp
 from napari_cpnn.spots.readers import read_spots
 
@@ -28,12 +30,13 @@ def open_sample(
     positions: str | Path | None = None,
     mpp: float | Mpp | None = None,
     library: str | None = None,
+    check: bool = True,
 ) -> tuple[Slide, AnnData]:
     """Open a slide and its spots; the pixel size is that given, else the file's, else from the pitch of the spots.
 
     Parameters
     ----------
-    slide, spots, positions, library
+    slide, spots, positions, library, check
         As for :func:`open_slide` and :func:`read_spots`.
     mpp
         Micrometres per pixel, one number or ``(y, x)``.
@@ -41,18 +44,21 @@ def open_sample(
     Returns
     -------
     (Slide, AnnData)
-        ``slide.mpp`` is None when nothing tells the pixel size. A :class:`CpnnWarning` says when the file's pixel
-        size and that of the array differ by more than a tenth.
+        ``slide.mpp`` is None when nothing tells the pixel size. A :class:`CpnnWarning` says when the spots do not lie
+        on the tissue, or the file's pixel size and that of the array differ by more than a tenth.
     """
     opened = open_slide(slide, mpp=mpp)
-    table = read_spots(spots, positions=positions, slide=opened, library=library)
+    table = read_spots(spots, positions=positions, slide=opened, library=library, check=check)
     implied = estimate_mpp(table)
     if opened.mpp is None and implied is not None:
         _log.info("%s: pixel size %.3f x %.3f um (y, x) from the pitch of the spots", slide, *implied)
         opened = opened.with_mpp(implied)
+        if check:
+            warn_of_misfit(opened, table)
+            note_fit(opened, table)
     elif opened.mpp is not None and implied is not None:
         off = max(abs(a / b - 1) for a, b in zip(opened.mpp, implied, strict=True))
-        if off > _TOLERANCE:
+        if off > _TOLERANCE and not (check and is_other_scale(table, opened.mpp)):  # which has been said
             warnings.warn(
                 f"{slide} has {opened.mpp[0]:.3f} um/px, but the pitch of its spots implies {implied[0]:.3f}; are the "
                 "positions in pixels of this image?",

@@ -110,11 +110,13 @@ def implied_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     if pitch_um is None:
         pitch_um = _scale_factor(spots, "bin_size_um")
     stated = _scale_factor(spots, "microns_per_pixel")
-    array = array_coordinates(spots.obs)
-    fit = fit_array(spots.obsm["spatial"], array, pitch_um, any_mpp=True)
+    spatial, array = np.asarray(spots.obsm["spatial"], dtype=np.float64), array_coordinates(spots.obs)
+    placed = np.isfinite(spatial).all(axis=1)
+    spatial, array = spatial[placed], None if array is None else array[placed]
+    fit = fit_array(spatial, array, pitch_um, any_mpp=True)
     if fit is not None and pitch_um is None:
         is_known = fit.kind == "hexagonal" or _is_of_st(spots)
-        fit = fit if is_known and is_within_known_array(fit.kind, spots.obsm["spatial"], array) else None
+        fit = fit if is_known and is_within_known_array(fit.kind, spatial, array) else None
     if fit is None:
         return None if stated is None else (stated, stated)
     return fit.mpp

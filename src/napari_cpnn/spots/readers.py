@@ -16,6 +16,7 @@ from napari_cpnn.spots.h5ad import read_h5ad_spots
 from napari_cpnn.spots.legacy import is_legacy_table, read_legacy
 from napari_cpnn.spots.libraries import choose, libraries_of_uns
 from napari_cpnn.spots.matrices import MatrixFile, matrix_at, runs_in
+from napari_cpnn.spots.misfit import note_fit, warn_of_misfit
 from napari_cpnn.spots.quality import LEGACY_ST, array_coordinates
 from napari_cpnn.spots.segmented import cell_matrix, is_segmented, read_segmented
 from napari_cpnn.spots.visium import has_positions, read_visium, visium_matrix
@@ -44,6 +45,7 @@ def read_spots(
     positions: str | Path | None = None,
     slide: Slide | None = None,
     library: str | None = None,
+    check: bool = True,
 ) -> AnnData:
     """Read spots with their raw counts and positions.
 
@@ -66,6 +68,9 @@ def read_spots(
     library
         Which is read of several libraries (sections) in an ``.h5ad`` or SpatialData, or of several runs in a folder.
         By default the only one, or, with a warning, the one that is called as ``slide`` is.
+    check
+        Whether it is looked at how the spots lie on ``slide``, with a warning when they do not fit (see
+        :func:`~napari_cpnn.spots.check_fit`).
 
     Returns
     -------
@@ -85,17 +90,20 @@ def read_spots(
     if not source.exists():
         raise SpotsError(f"There is no file or folder {source}.")
     with reading(source, SpotsError):
-        spots, dropped = _read(source, None if positions is None else to_path(positions, SpotsError), library, slide)
-        spots, more = _usable(spots, slide)
+        whole, dropped = _read(source, None if positions is None else to_path(positions, SpotsError), library, slide)
+        facts = {"layout": LEGACY_ST} if positions is not None and is_legacy_table(source) else {}
+        whole.uns["napari_cpnn"] = facts
+        spots, more = _usable(whole, slide)
         for reason, n in more.items():
             dropped[reason] = dropped.get(reason, 0) + n
-        _report(source, spots, dropped, slide)
+        is_said = check and slide is not None and warn_of_misfit(slide, whole)
+        _report(source, spots, dropped, None if is_said else slide)
         _describe(spots, source)
-    spots.uns["napari_cpnn"] = {"dropped": dropped}
-    if positions is not None and is_legacy_table(source):
-        spots.uns["napari_cpnn"]["layout"] = LEGACY_ST
+    spots.uns["napari_cpnn"] = {"dropped": dropped, **facts}
     if dropped.get("other_library"):
         spots.uns["napari_cpnn"]["library"] = next(iter(spots.uns["spatial"]))
+    if check and slide is not None:
+        note_fit(slide, spots)
     return spots
 
 

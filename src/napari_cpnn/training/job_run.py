@@ -106,7 +106,8 @@ def _run(job: TrainingJob, say: Callable[[Event], None], progress: bool) -> Path
 
 
 def _open(files: SampleFiles) -> tuple[Slide, AnnData]:
-    slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
+    # How the spots fit when they have been moved is looked at when training begins.
+    slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
     if files.name:
         slide.name = files.name
     if files.moved is not None:

@@ -24,6 +24,7 @@ from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
 from napari_cpnn.spots.counts import as_counts
 from napari_cpnn.spots.gene_names import name_genes_as
+from napari_cpnn.spots.misfit import warn_of_misfit
 from napari_cpnn.spots.quality import counts_matrix
 
 
@@ -50,9 +51,23 @@ def predict_spots(
     programs
         ``(spots, R)`` float32, NaN likewise.
     """
-    mpp = slide.require_mappable()
+    slide.require_mappable()
     if spots.n_obs == 0:
         raise SpotsError(f"There are no spots on {slide.name}, so there is nothing to predict.")
+    warn_of_misfit(slide, spots)
+    return _predict(model, slide, spots, device, symmetries, precision, progress)
+
+
+def _predict(
+    model: CPNN,
+    slide: Slide,
+    spots: AnnData,
+    device: str,
+    symmetries: bool | None,
+    precision: str,
+    progress: Progress | None,
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+    mpp = slide.require_mappable()
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
     if symmetries is None:
         symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
@@ -65,7 +80,7 @@ def predict_spots(
         warnings.warn(
             f"{int((~ok).sum())} of {spots.n_obs} patches of {slide.name} cannot be read and have no prediction.",
             CpnnWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return pd.DataFrame(weights, index=spots.obs_names, columns=list(model.cell_types)), programs
 
@@ -115,7 +130,9 @@ def predict_expression(
     spots = name_genes_as(spots, model.genes, ignore_case=ignore_gene_case)
     genes = shared_genes(model.genes, list(spots.var_names), ("The model", f"the spots of {slide.name}"))
     usable, left_out = usable_spots(slide, spots)
-    weights, programs = predict_spots(model, slide, spots[usable], device, symmetries, precision, progress)
+    slide.require_mappable()
+    warn_of_misfit(slide, spots)
+    weights, programs = _predict(model, slide, spots[usable], device, symmetries, precision, progress)
     # A linear head has no weights, so whether a patch was read is told from either.
     read = np.isfinite(np.concatenate([weights.to_numpy(), programs], axis=1)).all(axis=1)
     if not read.any():

@@ -86,6 +86,8 @@ class RunState:
             version, checksum = facts.pop("format"), facts.pop("crc32", None)
             state = cls(**facts, tensors=tensors).checked() if version == FORMAT else None
             is_whole = checksum is None or checksum == _checksum(tensors)  # earlier versions have none
+        except SettingsError as error:
+            raise TrainingError(f"{path} was written by another version of napari-cpnn: {error}") from error
         except Exception as error:  # whatever damaged bytes may raise
             raise _damaged(path, reason_of(error)) from error
         if state is None:
@@ -103,6 +105,7 @@ class RunState:
             raise TypeError("its scores make no sense")
         if not isinstance(self.settings, dict) or not isinstance(self.history, list):
             raise TypeError("it has no settings or no history")
+        TrainingSettings.from_dict(self.settings)
         if len(self.history) != self.epoch or not all(isinstance(row, dict) for row in self.history):
             raise ValueError("it has not a row for each epoch")
         return self

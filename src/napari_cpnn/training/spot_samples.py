@@ -16,6 +16,7 @@ from napari_cpnn.geometry import FloatArray, spatial_to_um
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots.counts import as_counts
+from napari_cpnn.spots.misfit import warn_of_misfit
 from napari_cpnn.spots.quality import counts_matrix
 from napari_cpnn.training.splits import contiguous_quarter, held_out_slide
 
@@ -75,6 +76,7 @@ def _check(slide: Slide, spots: AnnData) -> SpotSample:
         raise TrainingError(
             f"None of the {len(use)} spots of {slide.name} has counts and a position; give others, or leave it out."
         )
+    warn_of_misfit(slide, spots, stacklevel=5)
     if not use.all():
         warnings.warn(
             f"{int((~use).sum())} of {len(use)} spots of {slide.name} have no counts or no position and are left out.",

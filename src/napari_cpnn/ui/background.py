@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 
 from napari_cpnn.ui.plain_text import plain
+from napari_cpnn.ui.tasks import in_a_sentence
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class QtBackground(QObject):
         if error is None:
             done(future.result())
         else:
-            failed(error)
+            failed(in_a_sentence(error) if isinstance(error, Exception) else error)
 
 
 def while_screen_lives(work: Callable[[], T], what: str) -> T:

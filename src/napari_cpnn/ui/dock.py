@@ -72,7 +72,7 @@ class Dock(QWidget):
     @staticmethod
     def notify(error: CpnnError) -> None:
         """Show a problem as napari shows them."""
-        warn(error)
+        warn(str(error))
 
     def open_explore(self) -> None:
         """Open the Explore dock, where slide and model are chosen, or show the one that is there."""

@@ -34,12 +34,12 @@ class PlainLabel(QLabel):
         super().setText(shortened(text, _MOST_LABEL))
 
 
-def warn(text: object) -> None:
+def warn(text: str) -> None:
     """Show a warning as napari shows them."""
     show_warning(plain(text))
 
 
-def tell(text: object) -> None:
+def tell(text: str) -> None:
     """Show a note as napari shows them."""
     show_info(plain(text))
 

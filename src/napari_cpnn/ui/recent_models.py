@@ -9,6 +9,7 @@ from pathlib import Path
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.files import whole_file
 from napari_cpnn.samples import SAMPLE_FILES, cache_folder, sample_folder
+from napari_cpnn.untrusted import read_json, to_path
 
 _N_KEPT = 8
 
@@ -16,7 +17,7 @@ _N_KEPT = 8
 def known_models() -> list[Path]:
     """Recent models that still exist, then the sample's."""
     sample = sample_model()
-    found = [path for path in _read() if path.is_file() and path != sample]
+    found = [path for path in _read() if _is_file(path) and path != sample]
     return [*found, sample] if sample is not None else found
 
 
@@ -42,13 +43,20 @@ def remember(path: Path) -> None:
         temporary.write_text(json.dumps([str(p) for p in paths]), encoding="utf-8")
 
 
+def _is_file(path: Path) -> bool:
+    """Whether it is there now; what may not be looked at is not."""
+    try:
+        return to_path(path, CpnnError).is_file()
+    except CpnnError:
+        return False
+
+
 def _file() -> Path:
     return cache_folder() / "recent_models.json"
 
 
 def _read() -> list[Path]:
-    try:
-        names = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
+    names = []
+    with suppress(CpnnError):  # a list that cannot be read is not worth an error either
+        names = read_json(_file(), CpnnError)
     return [Path(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []

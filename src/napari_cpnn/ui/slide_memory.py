@@ -37,6 +37,8 @@ class Memory:
         Pixel size (y, x) that the user gave, in um.
     spots
         Paths of the spots that were compared, and of their positions where these are another file.
+    library
+        Which of several libraries in the spots it was.
     regions
         Names and outlines (WKT, slide um).
     move
@@ -50,6 +52,7 @@ class Memory:
     spots: tuple[str, ...] = ()
     regions: tuple[tuple[str, str], ...] = ()
     move: Move | None = None
+    library: str = ""
 
     def model_file(self) -> Path | None:
         """The model file, when it is still there."""
@@ -69,6 +72,7 @@ def recall(slide: Slide) -> Memory:
             spots=tuple(str(path) for path in facts.get("spots", ())),
             regions=tuple((str(name), str(outline)) for name, outline in facts.get("regions", ())),
             move=_move(facts.get("move")),
+            library=str(facts.get("library", "")),
         )
     except (OSError, ValueError, TypeError, AttributeError, LookupError):
         return Memory()

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.spots import SpotsSource, estimate_mpp, find_slide, find_spots, read_spots
+from napari_cpnn.spots.folders import sections
 from napari_cpnn.ui.background import while_screen_lives
 from napari_cpnn.ui.reader import LayerData, slide_layer
 from napari_cpnn.ui.slide_layers import SMALL_KEY, is_slide_layer, mpp_of_layer, path_of
@@ -31,20 +32,22 @@ def get_spots_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
 
 
 def read_spot_layers(path: Paths) -> list[LayerData]:
-    """A points layer per table of spots, above its slide when that is at hand and not on screen yet.
+    """A points layer per section, above its slide when that is at hand and not on screen yet.
 
     Without a slide, on screen or on disk, the small picture that Space Ranger left is shown.
 
-    Of a Visium HD run the largest bins are read; the Compare dock offers the others.
+    Of a Visium HD run the largest bins are read; the Compare dock offers the others. Of several libraries in a file, or
+    several runs in a folder, each is a layer.
     """
     paths = [path] if isinstance(path, str) else list(path)
-    sources = [find_spots(p)[0] for p in paths]
-    return [layer for source in sources for layer in _layers(source)]
+    return [layer for p in paths for source in sections(find_spots(p)) for layer in layers_of(source)]
 
 
-def _layers(source: SpotsSource) -> list[LayerData]:
+def layers_of(source: SpotsSource) -> list[LayerData]:
+    """The layers of one table of spots."""
+
     def read() -> tuple[AnnData, Slide | None]:
-        spots = read_spots(source.path)
+        spots = read_spots(source.path, library=source.library)
         return spots, find_slide(source.path, spots)
 
     spots, slide = while_screen_lives(read, f"Reading {source.name}") if _has_screen() else read()

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
     from napari_cpnn.ui.background import Background
+
+
+_LOG = logging.getLogger(__name__)
+
+
+def in_a_sentence(error: BaseException) -> CpnnError:
+    """An exception as the user hears of it; one that nobody has thought of is written to the log, with its traceback.
+
+    A :class:`CpnnError` is such a sentence already.
+    """
+    if isinstance(error, CpnnError):
+        return error
+    _LOG.error("an unexpected exception", exc_info=error)
+    if isinstance(error, (OSError, MemoryError)):
+        problem = CpnnError(f"This did not work: {reason_of(error)}.")
+    else:
+        problem = CpnnError(
+            f"This did not work ({type(error).__name__}: {reason_of(error)}); it is a fault of napari-cpnn: please "
+            "report it, with what you did."
+        )
+    problem.__cause__ = error
+    return problem
 
 
 class Tasks:
@@ -19,7 +43,7 @@ class Tasks:
     background
         How slow work is run.
     notify
-        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+        Called with a :class:`CpnnError` that the user must see.
     changed
         Called when ``message`` may have changed.
     """
@@ -100,12 +124,10 @@ class Tasks:
         self._changed()
 
     def fail(self, error: Exception) -> None:
-        """Say a problem; what is no :class:`CpnnError` is a bug, and raised."""
-        if not isinstance(error, CpnnError):
-            self._changed()
-            raise error
-        self.set_problem(error)
-        self.notify(error)
+        """Say a problem, of whatever kind it is."""
+        problem = in_a_sentence(error)
+        self.set_problem(problem)
+        self.notify(problem)
 
     def close(self) -> None:
         """Take no more answers."""

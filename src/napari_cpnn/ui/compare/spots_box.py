@@ -10,12 +10,14 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.spots import move_back, move_of
+from napari_cpnn.spots import SpotsSource, move_back, move_of
+from napari_cpnn.spots.libraries import library_of
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.parts import button, row, slim_combo, spacer, stop_timer, text_label
+from napari_cpnn.ui.plain_text import plain
 from napari_cpnn.ui.spot_tables import TABLE_KEY, has_table, is_ours, spots_of_layer
-from napari_cpnn.ui.spots_reader import read_spot_layers, source_of
+from napari_cpnn.ui.spots_reader import layers_of, source_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -144,10 +146,10 @@ class SpotsBox(QWidget):
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def open(self, path: str | Path, positions: str | Path | None = None) -> None:
+    def open(self, path: str | Path, positions: str | Path | None = None, library: str | None = None) -> None:
         """Use the spots of a file or folder."""
         self._let_go()
-        self.controller.open_spots(path, positions)
+        self.controller.open_spots(path, positions, library)
 
     def _let_go(self) -> None:
         """Spots that are not of a layer get one of ours."""
@@ -188,7 +190,7 @@ class SpotsBox(QWidget):
         move = None if spots is None else move_of(spots)
         if move is not None:
             parts.append("moved")
-        self.text.setToolTip("" if move is None else f"moved by {move.name}")
+        self.text.setToolTip("" if move is None else plain(f"moved by {move.name}"))
         self.text.setText(" · ".join(parts))
         self.text.setVisible(bool(parts))
         self._fill_fixes()
@@ -204,27 +206,31 @@ class SpotsBox(QWidget):
             self.choices.addItem(self.spots_layer.name_of(layer), layer)
             if layer is self._taken:
                 self.choices.setCurrentIndex(self.choices.count() - 1)
-        there = {source_of(layer) for layer in self._layers()}
+        there = {(source_of(layer), library_of(layer.metadata[TABLE_KEY])) for layer in self._layers()}
+        spots = self.controller.spots
+        now = None if spots is None else (self.controller.source, library_of(spots))
+        if spots is None and self.choices.count() == 0 and len(self.controller.sources) > 1:
+            self.choices.addItem("Choose a section ...")
         for source in self.controller.sources:
-            if source.path not in there:
-                self.choices.addItem(source.name, source.path)
-                if source.path == self.controller.source:
+            if (source.path, source.library) not in there:
+                self.choices.addItem(source.name, source)
+                if (source.path, source.library) == now:
                     self.choices.setCurrentIndex(self.choices.count() - 1)
         self.choices.setVisible(self.choices.count() > 1)
 
     def _chosen(self, index: int) -> None:
         data = self.choices.itemData(index)
-        if isinstance(data, Path):
+        if isinstance(data, SpotsSource):
             if self._taken is None:
-                self.open(data)
+                self.open(data.path, library=data.library)
             else:  # as if it had been dropped as well
                 self._add(data)
         elif data is not None and data is not self._taken:
             self.take(data)
 
-    def _add(self, source: Path) -> None:
+    def _add(self, source: SpotsSource) -> None:
         try:
-            layers = read_spot_layers(str(source))
+            layers = layers_of(source)
         except CpnnError as error:
             Dock.notify(error)
             return

@@ -11,6 +11,7 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.geometry import FloatArray, Mpp, spatial_to_um
+from napari_cpnn.spots.libraries import library_of
 from napari_cpnn.ui.compare.words import message_of
 from napari_cpnn.ui.spot_tables import diameter_um
 from napari_cpnn.ui.state import ExploreState
@@ -68,19 +69,34 @@ class SpotsController:
         self.state.history.forget(self)
         self.state.slide_changed.disconnect(self._slide_changed)
 
-    def open_spots(self, path: str | Path, positions: str | Path | None = None) -> None:
-        """Read spots from whatever :func:`~napari_cpnn.read_spots` reads, or a folder that leads to it."""
+    def open_spots(self, path: str | Path, positions: str | Path | None = None, library: str | None = None) -> None:
+        """Read spots from whatever :func:`~napari_cpnn.read_spots` reads, or a folder that leads to it.
+
+        Of several sections none is read: they become the :attr:`sources`, and a message says that one is to be chosen.
+        """
         from napari_cpnn.spots import find_spots, read_spots
+        from napari_cpnn.spots.folders import sections
 
         path = Path(path)
 
-        def work() -> tuple[AnnData, Path]:
-            found = find_spots(path) if positions is None else []
-            source = found[0].path if found else path
-            return read_spots(source, positions), source
+        def work() -> tuple[AnnData | None, Path, list[SpotsSource]]:
+            found = find_spots(path) if positions is None and library is None else []
+            several = sections(found)
+            if len(several) > 1:
+                return None, path, several
+            source = found[0] if found else None
+            if source is None:
+                return read_spots(path, positions, library=library), path, []
+            return read_spots(source.path, library=source.library), source.path, []
 
-        def ready(found: tuple[AnnData, Path]) -> None:
-            spots, source = found
+        def ready(found: tuple[AnnData | None, Path, list[SpotsSource]]) -> None:
+            spots, source, several = found
+            if spots is None:
+                self.sources = several
+                self.spots_changed.emit()
+                names = ", ".join(one.name for one in several[:8]) + (", ..." if len(several) > 8 else "")
+                self._tasks.fail(SpotsError(f"{path.name} has the spots of several sections; choose one: {names}."))
+                return
             self.use_spots(self.as_before(spots, source), source)
             self.files = tuple(str(file) for file in (source, positions) if file is not None)
             self.remember()
@@ -91,7 +107,8 @@ class SpotsController:
         """Open the spots that were compared when the slide was last open, while there are no others."""
         memory = self.state.memory
         if memory is not None and memory.spots and self.spots is None and all(Path(f).exists() for f in memory.spots):
-            self.open_spots(*memory.spots[:2])
+            positions = memory.spots[1] if len(memory.spots) > 1 else None
+            self.open_spots(memory.spots[0], positions, memory.library or None)
 
     def as_before(self, spots: AnnData, source: Path | None) -> AnnData:
         """Spots, moved as they were when they were last compared on this slide, unless they have been moved since."""
@@ -99,6 +116,8 @@ class SpotsController:
 
         memory = self.state.memory
         if memory is None or memory.move is None or memory.spots[:1] != (str(source),) or move_of(spots) is not None:
+            return spots
+        if memory.library != (library_of(spots) or ""):
             return spots
         name, numbers = memory.move
         return SpotFix(name, np.reshape(numbers, (2, 3)), np.nan).apply(spots)
@@ -110,7 +129,11 @@ class SpotsController:
         if self.spots is not None and self.files:
             move = move_of(self.spots)
             numbers = None if move is None else tuple(float(number) for number in move.matrix.ravel())
-            self.state.remember(spots=self.files, move=None if move is None else (move.name, numbers))
+            self.state.remember(
+                spots=self.files,
+                move=None if move is None else (move.name, numbers),
+                library=library_of(self.spots) or "",
+            )
 
     def take_spots(self, name: str, work: Callable[[], AnnData]) -> None:
         """Use spots that ``work`` makes of something called ``name``."""
@@ -123,7 +146,8 @@ class SpotsController:
         self._tasks.forget("spots")
         self.spots, self.source, self.fit = spots, source, None
         self.files = () if source is None else (str(source),)
-        self.sources = [] if source is None else tables_of_run(source)
+        library = None if spots is None else library_of(spots)
+        self.sources = [] if source is None else tables_of_run(source, library)
         self._forget()
         self._look()
 
@@ -222,6 +246,10 @@ class SpotsController:
         )
 
     def _looked(self, fit: SpotFit) -> None:
+        from napari_cpnn.spots.misfit import note_fit
+
+        if self.state.slide is not None and self.spots is not None:
+            note_fit(self.state.slide, self.spots)  # so that predicting at them does not say it again
         self.fit = fit
         self.spots_changed.emit()
         if not fit.problem:

@@ -40,7 +40,7 @@ class ExploreController:
     background
         How slow work is run.
     notify
-        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+        Called with a :class:`CpnnError` that the user must see.
     settings
         Says how maps are made, whenever one begins.
     """

@@ -14,9 +14,12 @@ from psygnal import Signal
 from napari_cpnn.errors import CpnnError, ExportError
 from napari_cpnn.export import FORMATS, ExportCancelledError, export_map, part_of, reporting, save_map
 from napari_cpnn.settings import ExportSettings, FigureSettings
+from napari_cpnn.texts import file_name
+from napari_cpnn.texts import shown as one_line
 from napari_cpnn.ui.state import ExploreState, Shown
 from napari_cpnn.ui.tasks import Tasks
 from napari_cpnn.ui.words import model_label
+from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
     from napari_cpnn.export import Area
@@ -153,18 +156,29 @@ class ExportController:
         """Beside the slide, or else at home, by the name of the slide."""
         slide = self.state.slide
         folder = slide.path.parent if slide is not None and slide.path is not None else Path.home()
-        name = "map" if slide is None else re.sub(r"[^\w.() -]+", "_", slide.name).strip() or "slide"
+        name = "map" if slide is None else file_name(re.sub(r"[^\w.() -]+", "_", slide.name), "slide")
         return folder / f"{name}{kind.suffix}{kind.endings[0]}"
 
     @staticmethod
     def path_of(text: str, kind: Format) -> Path:
         """A path as typed, with the ending of its kind."""
-        path = Path(text.strip()).expanduser()
+        try:
+            path = Path(text.strip()).expanduser()
+        except RuntimeError:  # such as ~nobody
+            path = Path(text.strip())
         if path.name.lower().endswith(kind.endings):
             return path
         known = sorted((e for of_kind in FORMATS.values() for e in of_kind), key=len, reverse=True)
         found = next((ending for ending in known if path.name.lower().endswith(ending)), "")
         return path.with_name(path.name[: len(path.name) - len(found)] + kind.endings[0]) if path.name else path
+
+    def is_there(self, path: Path) -> bool | None:
+        """Whether there is something at a path already; ``None``, and said, when nothing can be there."""
+        try:
+            return bool(path.name) and to_path(path, ExportError).exists()
+        except ExportError as error:
+            self._tasks.set_problem(error)
+            return None
 
     def export(self, request: Request) -> None:
         """Begin to write; nothing happens while something else is being written."""
@@ -257,7 +271,7 @@ class ExportController:
             fixed = self.state.limits
         memory = self.state.memory
         path = Path(memory.model) if memory is not None and memory.model else None
-        title = "" if slide is None or model is None else f"{slide.name} · {model_label(model, path)}"
+        title = "" if slide is None or model is None else f"{one_line(slide.name)} · {model_label(model, path)}"
         return FigureSettings(
             colormap=look.colormap,
             value_range="full" if look.range_mode == "full" else "auto",

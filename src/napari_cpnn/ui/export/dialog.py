@@ -193,8 +193,8 @@ class ExportDialog(QDialog):
         kind = self.kind.currentData()
         path = self.controller.path_of(self.path.text(), kind)
         self.path.setText(str(path))
-        overwrite = path.name != "" and path.exists()
-        if overwrite and not self._may_replace(path):
+        overwrite = self.controller.is_there(path)
+        if overwrite is None or (overwrite and not self._may_replace(path)):
             return
         area = self._view() if self.area.currentText() == _VIEW else self.area.currentData()
         genes, width, dpi = (box.currentData() for box in (self.genes, self.width, self.dpi))

@@ -17,7 +17,7 @@ from napari_cpnn.training.job import CellsFile, SampleFiles, TrainingJob
 from napari_cpnn.ui.finetune.inputs import SampleRow, look_at_sample, moved_by, start_from
 from napari_cpnn.ui.finetune.run import FollowedRun
 from napari_cpnn.ui.reference import Reference, look_at_reference
-from napari_cpnn.ui.tasks import Tasks
+from napari_cpnn.ui.tasks import Tasks, in_a_sentence
 
 if TYPE_CHECKING:
     from napari_cpnn.ui.background import Background
@@ -37,7 +37,7 @@ class FineTuneController:
     background
         How slow work is run.
     notify
-        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+        Called with a :class:`CpnnError` that the user must see.
 
     Attributes
     ----------
@@ -146,9 +146,7 @@ class FineTuneController:
                 self._say()
 
         def failed(error: Exception) -> None:
-            put(dataclasses.replace(asked, busy=False, problem=str(error)))
-            if not isinstance(error, CpnnError):
-                raise error
+            put(dataclasses.replace(asked, busy=False, problem=str(in_a_sentence(error))))
 
         self._background(lambda: look_at_sample(asked.files), put, failed)
 

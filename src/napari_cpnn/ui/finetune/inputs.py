@@ -75,7 +75,7 @@ def look_at_sample(files: SampleFiles) -> SampleRow:
     from napari_cpnn.spots import check_fit, open_sample
     from napari_cpnn.spots.fit import SpotFix
 
-    slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
+    slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
     with slide:
         if files.moved is not None:
             spots = SpotFix("", np.array(files.moved), np.nan).apply(spots)

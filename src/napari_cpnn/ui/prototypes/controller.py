@@ -49,7 +49,7 @@ class PrototypesController:
     background
         How slow work is run.
     notify
-        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+        Called with a :class:`CpnnError` that the user must see.
 
     Attributes
     ----------

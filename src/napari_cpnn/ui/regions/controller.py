@@ -25,6 +25,7 @@ from napari_cpnn.ui.regions.rows import (
     key_of,
 )
 from napari_cpnn.ui.state import ExploreState, Shown
+from napari_cpnn.ui.tasks import in_a_sentence
 from napari_cpnn.ui.words import model_label
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class RegionsController:
     background
         How slow work is run.
     notify
-        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+        Called with a :class:`CpnnError` that the user must see.
     settings
         How regions are summarised.
 
@@ -243,9 +244,7 @@ class RegionsController:
         getattr(self, f"{kind}_changed").emit()
 
     def _fail(self, error: Exception) -> None:
-        if not isinstance(error, CpnnError):
-            raise error
-        self._notify(error)
+        self._notify(in_a_sentence(error))
 
     # -- files ---------------------------------------------------------------------------------------------
 
