@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.errors import CpnnError, SlideError, SpotsError
+from napari_cpnn.spots.likeness import most_alike, picture_of
 from napari_cpnn.spots.matrices import MatrixFile, is_usual, matrix_at, runs_in
 from napari_cpnn.spots.segmented import outlines_file
 from napari_cpnn.spots.visium import CELLS, has_positions, positions_file
@@ -138,8 +139,9 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
 
     That is the image in a SpatialData ``.zarr`` in whose pixels the spots are. Otherwise looked at are the image that
     Space Ranger was given (``_invocation``, ``_cmdline``), and the slides in the folder, beside it and around it; one
-    is taken when it is as large as the image of which Space Ranger made its small copies, or, where there are none,
-    when it is the only one on which all spots lie.
+    is taken when it is as large as the image of which Space Ranger made its small copies, and looks like them, or,
+    where there are none, when it is the only one on which all spots lie. A warning says when several are that large and
+    it cannot be told which it is, or when none looks like the copies.
 
     Parameters
     ----------
@@ -158,30 +160,33 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
         inside = slide_of_spatialdata(Path(source), named)
         if inside is not None:
             return inside
-    perhaps: list[Slide] = []
-    for path in _pictures(Path(source).resolve()):
+    same_size: list[Slide] = []
+    inside_of: list[Slide] = []
+    for path, is_named in _pictures(Path(source).resolve()):
         try:
             slide = open_slide(path)
         except SlideError:
             continue
         fits = _fits(slide, spots) if slide.is_rgb else "not"
-        if fits == "size":
-            for other in perhaps:
-                other.close()
-            return slide
-        if fits == "inside":
-            perhaps.append(slide)
-        else:
+        if fits == "not":
             slide.close()
-    if len(perhaps) == 1:
-        return perhaps[0]
-    for slide in perhaps:  # slides of one scanner are often of one size: which it is cannot be told
-        slide.close()
-    return None
+            continue
+        (same_size if fits == "size" else inside_of).append(slide)
+        if fits == "size" and is_named:
+            same_size = [slide]
+            break
+    if same_size:
+        found = most_alike(same_size, picture_of(spots), source)
+    else:
+        found = inside_of[0] if len(inside_of) == 1 else None
+    for slide in (*same_size, *inside_of):
+        if slide is not found:
+            slide.close()
+    return found
 
 
-def _pictures(source: Path) -> Iterator[Path]:
-    """Files that may be the slide: those that are named first, then those that lie near."""
+def _pictures(source: Path) -> Iterator[tuple[Path, bool]]:
+    """Files that may be the slide, and whether the run names them: first these, then those that lie near."""
     from napari_cpnn.slides import SLIDE_SUFFIXES
 
     if source.suffix.lower() != ".h5ad" and source.is_file():
@@ -196,7 +201,7 @@ def _pictures(source: Path) -> Iterator[Path]:
         for candidate in (Path(name), *(folder / Path(name).name for folder in near)):
             if candidate.is_file() and candidate not in seen:
                 seen.add(candidate)
-                yield candidate
+                yield candidate, True
     for folder in near:
         try:
             files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SLIDE_SUFFIXES and f.is_file())
@@ -205,7 +210,7 @@ def _pictures(source: Path) -> Iterator[Path]:
         for file in files if len(files) <= _MOST_PICTURES else ():
             if file not in seen:
                 seen.add(file)
-                yield file
+                yield file, False
 
 
 def _named_images(run: Path) -> list[str]:

@@ -1,0 +1,122 @@
+"""How alike a slide and the small picture beside spots are: slides of one scanner are often of one size."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from napari_cpnn.errors import CpnnWarning, SlideError
+from napari_cpnn.geometry import FloatArray
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_cpnn.slides import Slide
+
+#: Longer side of the pictures that are compared, in pixels.
+_SIDE_PX = 256
+#: A picture of the slide has at least this correlation with it; neighbouring sections often have more than that, so the
+#: best of several must be ahead by the second, or be the same picture as the next (the third).
+_ALIKE, _AHEAD, _SAME = 0.5, 0.02, 0.98
+
+
+def likeness(slide: Slide, picture: Any) -> float | None:
+    """Pearson correlation of the brightness of a slide and of a picture of it, both made small.
+
+    Parameters
+    ----------
+    picture
+        ``(rows, cols)`` or ``(rows, cols, channels)``, any number type.
+
+    Returns
+    -------
+    float or None
+        ``None`` when one of the two cannot be read or is of one colour, so that nothing can be said.
+    """
+    try:
+        small = slide.thumbnail(_SIDE_PX)
+    except SlideError:
+        return None
+    return _correlation(_brightness(small, small.shape[:2]), _brightness(picture, small.shape[:2]))
+
+
+def most_alike(slides: Sequence[Slide], picture: Any | None, source: object) -> Slide | None:
+    """The one of several slides of one size that a picture shows; ``None`` and a warning when it cannot be told.
+
+    Parameters
+    ----------
+    slides
+        Those that may be meant, the first is taken where several are the same picture.
+    picture
+        The small copy beside the spots; ``None`` when it cannot be compared.
+    source
+        What the spots were read from, for the warning.
+    """
+    names = ", ".join(slide.name for slide in slides)
+    values = [None if picture is None else likeness(slide, picture) for slide in slides]
+    known = sorted(
+        ((value, slide) for value, slide in zip(values, slides, strict=True) if value is not None),
+        key=lambda item: -item[0],
+    )
+    if not known:
+        if len(slides) == 1:
+            return slides[0]
+        _warn(
+            f"Which of the slides {names} belongs to {source} cannot be told: they are of one size; open it yourself."
+        )
+        return None
+    best, found = known[0]
+    if best < _ALIKE:
+        _warn(f"{names} is as large as the slide of {source}, but does not look like the picture beside the spots.")
+        return None
+    rival = next((slide for value, slide in known[1:] if value > best - _AHEAD and not _are_same(found, slide)), None)
+    if rival is not None:
+        _warn(
+            f"Both {found.name} and {rival.name} look like the picture beside the spots of {source}; open one yourself."
+        )
+        return None
+    alike = [slide for value, slide in known if value > best - _AHEAD]
+    return next(slide for slide in slides if slide in alike)
+
+
+def picture_of(spots: AnnData) -> Any | None:
+    """The largest small copy of the slide that came with spots."""
+    for library in dict(spots.uns.get("spatial", {})).values():
+        images = dict(library.get("images", {}))
+        for name in ("hires", "lowres"):
+            if name in images:
+                return images[name]
+    return None
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, CpnnWarning, stacklevel=4)
+
+
+def _are_same(one: Slide, other: Slide) -> bool:
+    value = likeness(one, other.thumbnail(_SIDE_PX))
+    return value is not None and value >= _SAME
+
+
+def _brightness(picture: Any, shape: tuple[int, int]) -> FloatArray | None:
+    """The mean of the colours of a picture at another size."""
+    values = np.asarray(picture)
+    if values.ndim not in (2, 3) or values.dtype.kind not in "uif" or not values.size:
+        return None
+    grey = (
+        values[..., :3].mean(axis=2) if values.ndim == 3 and values.shape[2] >= 3 else values.reshape(*values.shape[:2])
+    )
+    small = Image.fromarray(grey.astype(np.float32)).resize(shape[::-1], Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float64)
+
+
+def _correlation(one: FloatArray | None, other: FloatArray | None) -> float | None:
+    if one is None or other is None or not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return None
+    if np.ptp(one) < 1e-6 or np.ptp(other) < 1e-6:
+        return None
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
