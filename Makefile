@@ -28,8 +28,9 @@ lint: setup
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/npe2 validate src/napari_cpnn/napari.yaml
 
+# Files of tests run side by side, each process on one thread.
 unit: setup
-	$(SCREEN) $(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(SCREEN) $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup
 	$(SCREEN) $(BIN)/python -m pytest -m slow

@@ -60,7 +60,8 @@ def curves_figure(
         _mark_best(scores, epochs, pcc, font)
     elif history:
         scores.text(0.5, 0.5, "no spots were held out", transform=scores.transAxes, ha="center", color=_GREY)
-    for axes in (losses, scores):
+    # Losses fall and scores rise, so these corners are free; to look for the best place takes long on a busy computer.
+    for axes, corner in ((losses, "upper right"), (scores, "lower right")):
         axes.set_facecolor("none")
         axes.set_xlabel("epoch", fontsize=font, color=ink)
         axes.title.set_color(ink)
@@ -71,7 +72,7 @@ def curves_figure(
         axes.set_axisbelow(True)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
-            axes.legend(frameon=False, fontsize=font, labelcolor=ink)
+            axes.legend(loc=corner, frameon=False, fontsize=font, labelcolor=ink)
     return figure
 
 
