@@ -11,6 +11,15 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 
 
+#: Files that take longest: begun first, so that those who run files side by side end together.
+LONGEST = ("test_stories", "test_compare", "test_finetune", "test_explore", "test_launch", "test_corpus", "test_child")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with the real data sets; the test is skipped where they are absent."""

@@ -237,6 +237,7 @@ def test_model_predicts_genes_of_held_out_spots(model, slide, spots):
     assert scores["pcc"].mean() > 0.1
 
 
+@pytest.mark.slow
 def test_script_gives_the_same_bytes_whatever_the_number_of_processes(tmp_path):
     script = REPO / "scripts" / "make_sample_data.py"
     runs = [

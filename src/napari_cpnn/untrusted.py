@@ -6,6 +6,7 @@ on a wrong, damaged or hostile file ends as one sentence of the :class:`~napari_
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from napari_cpnn.errors import CpnnError
 #: Text files larger than this are not metadata; reading them whole would only fill the memory.
 MAX_JSON_BYTES = 512 * 2**20
 
+_SMALL_UNZIPPED, _MOST_UNZIPPED = 64 * 2**20, 20
 _MEMORY_SHARE = 0.8
 _LIMITED = """
 import resource, sys
@@ -110,13 +112,23 @@ def to_path(path: str | os.PathLike[str], error: type[CpnnError]) -> Path:
 
 
 def read_json(path: Path, error: type[CpnnError], parse_int: Callable[[str], Any] | None = None) -> Any:
-    """The content of a JSON file, as :func:`parse_json` takes it."""
+    """The content of a JSON file, gzip or not, as :func:`parse_json` takes it."""
     with reading(path, error, "is it a JSON file?"):
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise error(f"{path} is too large for a JSON file ({size / 2**20:,.0f} MB).")
-        content = path.read_bytes()
+        content = read_bytes(path, MAX_JSON_BYTES, error)
     return parse_json(content, path, error, parse_int)
+
+
+def read_bytes(path: Path, limit: int, error: type[CpnnError]) -> bytes:
+    """The bytes of a file, unzipped when it is gzip whatever its name says; ``error`` for more than ``limit``."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if zipped:  # little text may be anything, much of it is never zipped to less
+            limit = min(limit, max(_SMALL_UNZIPPED, _MOST_UNZIPPED * os.fstat(file.fileno()).st_size))
+        content = (gzip.GzipFile(fileobj=file) if zipped else file).read(limit + 1)
+    if len(content) > limit:
+        raise error(f"{path} is too large for a file of its kind (more than {limit / 2**20:,.0f} MB).")
+    return content
 
 
 def parse_json(

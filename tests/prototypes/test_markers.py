@@ -11,7 +11,7 @@ import pytest
 from tests.prototypes.test_estimate import LOOSE, NB, cells
 
 from napari_cpnn.cli import main
-from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.errors import CpnnWarning, PrototypesError
 from napari_cpnn.prototypes import Prototypes, estimate_prototypes, read_cells
 from napari_cpnn.prototypes.markers import MARKER_COLUMNS
 from napari_cpnn.settings import PrototypeSettings
@@ -111,6 +111,16 @@ def test_what_was_left_out_adds_up() -> None:
     assert before.left_out()["n"].iloc[-1] == 2
     bare = Prototypes(protos.profiles, protos.cell_types, protos.genes, protos.n_cells)
     assert bare.left_out().empty
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [{"cells_left_out": {"nonsense": 3}}, {"cells_left_out": 7}, {"genes_left_out": {"undetected": "many"}},
+     {"n_genes_given": []}, {"types_left_out": 5}],
+)  # fmt: skip
+def test_what_a_damaged_file_says_of_its_filters_is_a_sentence(provenance) -> None:
+    with pytest.raises(PrototypesError, match=r"What the filters left out .* estimate them again"):
+        Prototypes(np.full((1, 2), 0.5, np.float32), ("T",), ("A", "B"), np.array([3]), provenance).left_out()
 
 
 def test_notes_are_what_was_warned_of() -> None:

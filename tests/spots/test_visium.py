@@ -236,6 +236,23 @@ def test_garbled_scale_factors_are_a_sentence(tmp_path: Path, text: str) -> None
         read_spots(folder)
 
 
+def test_the_files_of_a_public_archive_are_zipped(tmp_path: Path) -> None:
+    folder = outs(tmp_path)
+    write_h5(folder / "GSM1_A_filtered_feature_bc_matrix.h5")
+    for path in (folder / "spatial").iterdir():
+        (folder / f"GSM1_A_{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    (folder / "spatial").rmdir()
+    library = next(iter(read_spots(folder).uns["spatial"].values()))
+    assert library["scalefactors"]["spot_diameter_fullres"] == 65
+    assert library["images"]["hires"].shape == (20, 30, 3)
+    (folder / "GSM1_A_scalefactors_json.json.gz").write_bytes(gzip.compress(b" " * 2**27))
+    with pytest.raises(
+        SpotsError, match=r"scalefactors_json\.json\.gz is too large for a file of its kind .more than 64 MB"
+    ):
+        read_spots(folder)
+
+
 def test_scale_factors_that_are_none_are_left_out(tmp_path: Path) -> None:
     folder = outs(tmp_path)
     write_h5(folder / "filtered_feature_bc_matrix.h5")

@@ -159,6 +159,7 @@ def test_a_child_trains_is_stopped_and_resumed(job):
     assert load_model(again.look().model).provenance["training_data"][0]["slide"] == "section"
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_says_so_and_can_be_resumed(job):
     job = job.replace(settings=job.settings.replace(max_epochs=300))
     run = ChildRun(job)

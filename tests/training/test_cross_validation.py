@@ -239,6 +239,7 @@ def test_a_damaged_folder_is_a_sentence(finished, world, samples, heads, tmp_pat
         write_report(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_real_sections_from_files_to_report(shared_data, tmp_path):
     """A few spots of two patients; numbers mean nothing after one epoch, but all of them are there."""
     folder = shared_data / "her2st" / "data"

@@ -639,6 +639,7 @@ def test_the_bins_of_a_dropped_hd_run_are_a_choice_in_the_dock(make_napari_viewe
         compare.shut_down()
 
 
+@pytest.mark.slow  # test_stories has the same steps in one story
 def test_the_story_of_a_biologist_on_a_real_section(explore, wait, shared_data: Path, tmp_path: Path) -> None:
     """Spots and slide of her2st C4 in one folder, dropped; a gene typed; measured and predicted side by side."""
     from napari_cpnn.ui.compare.dock import Compare

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_cpnn.errors import PrototypesError
 from napari_cpnn.settings import PrototypeSettings
+from napari_cpnn.untrusted import reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,17 @@ def left_out(provenance: dict[str, Any], n_genes: int) -> pd.DataFrame:
         Of the prototypes; not every file has all of it.
     n_genes
         Genes that are left.
+
+    Raises
+    ------
+    PrototypesError
+        The provenance of a damaged file.
     """
+    with reading("What the filters left out of these prototypes", PrototypesError, "estimate them again."):
+        return _table(provenance, n_genes)
+
+
+def _table(provenance: dict[str, Any], n_genes: int) -> pd.DataFrame:
     import pandas as pd
 
     settings = PrototypeSettings.from_dict(provenance.get("settings", {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import warnings
@@ -14,7 +15,7 @@ from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.matrices import MatrixFile, only_matrix, runs_in
 from napari_cpnn.spots.prefixes import belonging, prefix_of
 from napari_cpnn.spots.tissue_positions import read_positions
-from napari_cpnn.untrusted import read_json, reason_of
+from napari_cpnn.untrusted import read_bytes, read_json, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +33,11 @@ _ENDINGS = (
 )  # fmt: skip
 _POSITIONS = [re.compile(rf"(?P<prefix>.*?){re.escape(ending)}$") for ending in _ENDINGS]
 _SPATIAL = re.compile(r"(?P<prefix>.*?)spatial$")
-_FACTORS = re.compile(r"(?P<prefix>.*?)scalefactors_json\.json$")
+_FACTORS = re.compile(r"(?P<prefix>.*?)scalefactors_json\.json(?:\.gz)?$")
 
 #: Space Ranger's own are of a few million pixels; a picture of more is not decoded.
 _MOST_PIXELS = 50_000_000
+_MOST_BYTES = 4 * _MOST_PIXELS
 
 
 def read_visium(matrix: MatrixFile, positions: Path | None = None) -> tuple[AnnData, dict[str, int]]:
@@ -190,6 +192,8 @@ def scale_factors(matrix: MatrixFile) -> dict[str, float]:
         # Newer versions may write more than numbers there.
         given = {name: float(value) for name, value in data.items() if isinstance(value, int | float)}
     except (SpotsError, TypeError, AttributeError, OverflowError) as exc:
+        if isinstance(exc, SpotsError) and exc.__cause__ is None:
+            raise
         reason = reason_of(exc.__cause__ or exc)
         raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors ({reason}).") from exc
     return {name: value for name, value in given.items() if math.isfinite(value) and value > 0}
@@ -199,7 +203,7 @@ def small_images(matrix: MatrixFile) -> dict[str, Any]:
     """The small images that Space Ranger left, uint8 RGB; one that cannot be read is left out with a warning."""
     images = {}
     for name in ("hires", "lowres"):
-        path = _beside_positions(matrix, re.compile(rf"(?P<prefix>.*?)tissue_{name}_image\.png$"))
+        path = _beside_positions(matrix, re.compile(rf"(?P<prefix>.*?)tissue_{name}_image\.png(?:\.gz)?$"))
         if path is not None:
             try:
                 images[name] = _picture(path)
@@ -217,7 +221,8 @@ def _picture(path: Path) -> np.ndarray[Any, Any]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        stored = io.BytesIO(read_bytes(path, _MOST_BYTES, SpotsError))
+        with Image.open(stored, formats=("PNG", "JPEG")) as image:
             width, height = image.size
             if width * height > _MOST_PIXELS:
                 raise ValueError(f"it has {width:,} x {height:,} pixels, far more than a small copy of a slide")
