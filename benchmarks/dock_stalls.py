@@ -55,7 +55,7 @@ def main() -> None:
     from napari_cpnn.ui.compare.dock import Compare
     from napari_cpnn.ui.explore.dock import Explore
     from napari_cpnn.ui.finetune.dock import FineTune
-    from napari_cpnn.ui.reader import slide_layer
+    from napari_cpnn.ui.layers.reader import slide_layer
     from napari_cpnn.ui.regions.dock import Regions
 
     rows = []

@@ -94,7 +94,7 @@ def main() -> None:
 
     from napari_cpnn.slides import open_slide
     from napari_cpnn.ui.explore.dock import Explore
-    from napari_cpnn.ui.reader import slide_layer
+    from napari_cpnn.ui.layers.reader import slide_layer
 
     rows = []
     with scratch() as cache, open_slide(sample_slide()) as slide:

@@ -69,7 +69,7 @@ def test_encoder_weights_are_given_once(model_path, slide_path, tmp_path, capsys
 
 
 def test_open_notes_where_the_encoder_is(model_path, slide_path, tmp_path, monkeypatch):
-    launch = pytest.importorskip("napari_cpnn.ui.launch")
+    launch = pytest.importorskip("napari_cpnn.ui.viewer.launch")
     monkeypatch.setattr(launch, "open_viewer", lambda *_, **__: None)
     weights = str(tmp_path / "ciga.pth")
     assert main(["open", str(slide_path), "--model", str(model_path), "--encoder-weights", weights]) == 0

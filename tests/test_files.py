@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from napari_cpnn import files, temporaries
 from napari_cpnn.errors import CpnnError, SpotsError
-from napari_cpnn.files import exchange, put_in_place, staged, whole_file
-from napari_cpnn.temporaries import old_name, restored, sweep, temporary_beside
+from napari_cpnn.storage import files, temporaries
+from napari_cpnn.storage.files import exchange, put_in_place, staged, whole_file
+from napari_cpnn.storage.temporaries import old_name, restored, sweep, temporary_beside
 
 KILLED = """
 import os, pathlib, signal, sys
-from napari_cpnn.files import staged
-from napari_cpnn.temporaries import old_name
+from napari_cpnn.storage.files import staged
+from napari_cpnn.storage.temporaries import old_name
 path = pathlib.Path(sys.argv[1])
 with staged(path) as temporary:
     if sys.argv[2] == "folder":
@@ -99,7 +99,7 @@ def test_files_of_others_are_never_swept(tmp_path, monkeypatch):
 
 def test_a_temporary_of_a_living_program_stays(tmp_path):
     code = (
-        "import pathlib, sys; from napari_cpnn.temporaries import temporary_beside; "
+        "import pathlib, sys; from napari_cpnn.storage.temporaries import temporary_beside; "
         "temporary_beside(pathlib.Path(sys.argv[1])).touch(); print('there', flush=True); sys.stdin.read()"
     )
     child = subprocess.Popen(

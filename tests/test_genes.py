@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cpnn.errors import CpnnWarning, GenesError
-from napari_cpnn.genes import (
+from napari_cpnn.counts.genes import (
     is_mitochondrial,
     look_like_ensembl,
     named_as,
@@ -16,6 +15,7 @@ from napari_cpnn.genes import (
     shared_genes,
     symbols_beside,
 )
+from napari_cpnn.errors import CpnnWarning, GenesError
 
 NAMES = st.lists(st.sampled_from([f"G{i}" for i in range(12)]), max_size=20)
 

@@ -20,12 +20,12 @@ import scipy.sparse as sp
 
 from cases import CASES, case
 from napari_cpnn import Prototypes, read_cells, read_spots
+from napari_cpnn.counts.raw_counts import as_counts, csr_of
 from napari_cpnn.errors import CellsError, CpnnError, PrototypesError, SpotsError
-from napari_cpnn.hdf5 import check_hdf5, write_h5ad
 from napari_cpnn.prototypes.cells import open_cells
 from napari_cpnn.prototypes.statistics import count_statistics
 from napari_cpnn.settings import PrototypeSettings
-from napari_cpnn.spots.counts import as_counts, csr_of
+from napari_cpnn.storage.hdf5 import check_hdf5, write_h5ad
 
 
 def table(n: int = 12, genes: int = 5) -> ad.AnnData:
@@ -205,7 +205,7 @@ def test_good_files_pass_and_are_not_checked_twice(tmp_path, monkeypatch):
     path = h5ad(tmp_path)
     n_bytes = check_hdf5(path, SpotsError)
     assert 500 < n_bytes < 10_000
-    monkeypatch.setattr("napari_cpnn.hdf5.check_in_child", lambda *_, **__: pytest.fail("checked again"))
+    monkeypatch.setattr("napari_cpnn.storage.hdf5.check_in_child", lambda *_, **__: pytest.fail("checked again"))
     assert check_hdf5(path, SpotsError) == n_bytes
 
 

@@ -31,7 +31,7 @@ from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models import read_card
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.job import CellsFile, SampleFiles, TrainingJob
+from napari_cpnn.training.jobs.job import CellsFile, SampleFiles, TrainingJob
 
 CANARY = "CANARYBIRD"
 LABEL = (3, 251, 7)  # a colour that is nowhere else
@@ -124,7 +124,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         slides = {kind: write_slide(here / f"slide.{kind}", kind) for kind in KINDS}
         files = SampleFiles(slides["svs"], spots, mpp=0.5)
         job = TrainingJob((files,), CellsFile(cells, "celltype", "donor"), settings, out / "run")
-        from napari_cpnn.training.job_run import run_job
+        from napari_cpnn.training.jobs.job_run import run_job
 
         model = nc.load_model(run_job(job))
         for kind, path in slides.items():

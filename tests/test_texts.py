@@ -8,9 +8,9 @@ import warnings
 import pandas as pd
 import pytest
 
-from napari_cpnn.files import csv_table, table_of_csv, write_csv
+from napari_cpnn.evaluation.tables import read_table, write_table
+from napari_cpnn.storage.files import csv_table, table_of_csv, write_csv
 from napari_cpnn.texts import MAX_NAME, allow_any_letter, chart_text, csv_text, file_name, shown, text_of_csv
-from napari_cpnn.training.tables import read_table, write_table
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-A1", "@SUM(A1)", "\tx", "\rx", "'=1", "''-x", "=", "-"]
 HARMLESS = ["CD3E", "5'-UTR", "'quoted'", "T cells, CD8+", "", "'", "NA", "α-SMA", "-0.5", "+3", "1e-5", "-inf"]

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from her2st_study.runs import SECTIONS, Tested
-from napari_cpnn.training.noise_ceiling import noise_ceiling
+from napari_cpnn.evaluation.noise_ceiling import noise_ceiling
 
 COMMAND = "`python scripts/results_her2st.py --only {}`"
 PLACES = {"within": "patient C, unseen section", "C to B": "C to B", "B to C": "B to C"}

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_cpnn.caches import cache_folder
 from napari_cpnn.errors import CpnnError, DownloadError
-from napari_cpnn.files import staged
+from napari_cpnn.storage.caches import cache_folder
+from napari_cpnn.storage.files import staged
 
 #: Files of the packaged sample, by what they are.
 SAMPLE_FILES = {

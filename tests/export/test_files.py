@@ -127,7 +127,7 @@ def test_an_interrupt_leaves_nothing_behind(world, tmp_path, monkeypatch):
 def test_the_old_result_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch, exchanges):
     import pathlib
 
-    from napari_cpnn import files
+    from napari_cpnn.storage import files
 
     old = tmp_path / "map.zarr"
     old.mkdir()

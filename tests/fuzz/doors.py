@@ -161,19 +161,19 @@ def affine(path: Path) -> Sequence[Step]:
 
 def run_folder(path: Path) -> Sequence[Step]:
     def look() -> None:
-        from napari_cpnn.training.watch import look_at_run, read_log
+        from napari_cpnn.training.jobs.watch import look_at_run, read_log
 
         status = look_at_run(path)
         _ = status.epoch, status.seconds_left, status.best, read_log(path)
 
     def job() -> None:
-        from napari_cpnn.training.watch import job_of_run
+        from napari_cpnn.training.jobs.watch import job_of_run
 
         job_of_run(path).check()
 
     def state() -> None:
         from napari_cpnn.settings import TrainingSettings
-        from napari_cpnn.training.run_folder import RunFolder
+        from napari_cpnn.training.fit.run_folder import RunFolder
 
         found = RunFolder(path, resume=True).read_state()
         if found is not None:
@@ -188,7 +188,7 @@ def run_folder(path: Path) -> Sequence[Step]:
 
 
 def job(path: Path) -> Sequence[Step]:
-    from napari_cpnn.training.job import TrainingJob
+    from napari_cpnn.training.jobs.job import TrainingJob
 
     return [partial(TrainingJob.read, path)]
 
@@ -247,7 +247,7 @@ def warm_up() -> None:
     import napari_cpnn.prototypes.cells
     import napari_cpnn.regions
     import napari_cpnn.spots
-    import napari_cpnn.training.run_folder
+    import napari_cpnn.training.fit.run_folder
 
     _ = anndata, dask.array, spatialdata, zarr, napari_cpnn
     _ = spatialdata.SpatialData, spatialdata.read_zarr  # loaded when they are first asked for

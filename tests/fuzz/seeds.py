@@ -289,8 +289,8 @@ def run_folder(folder: Path) -> Seed:
     import torch
 
     from napari_cpnn.models import build_model, save_model
-    from napari_cpnn.training.job import SampleFiles, TrainingJob
-    from napari_cpnn.training.resume import RunState
+    from napari_cpnn.training.fit.resume import RunState
+    from napari_cpnn.training.jobs.job import SampleFiles, TrainingJob
 
     run = folder / "run"
     run.mkdir()

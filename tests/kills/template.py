@@ -39,8 +39,8 @@ def _warm_up() -> None:
 
     import napari_cpnn.export.formats
     import napari_cpnn.mapping.store
-    import napari_cpnn.training.job_run
-    import napari_cpnn.training.patch_cache
+    import napari_cpnn.training.data.patch_cache
+    import napari_cpnn.training.jobs.job_run
 
     torch.set_num_threads(1)
     _ = anndata, spatialdata.read_zarr, napari_cpnn

@@ -16,8 +16,8 @@ import pytest
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.job import SampleFiles, TrainingJob
-from napari_cpnn.training.watch import LOCK_FILE, is_running, look_at_run
+from napari_cpnn.training.jobs.job import SampleFiles, TrainingJob
+from napari_cpnn.training.jobs.watch import LOCK_FILE, is_running, look_at_run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM on Windows")
 

@@ -218,7 +218,7 @@ def _read_regions(path: Path) -> int:
 def _write_table(path: Path, version: int) -> None:
     import pandas as pd
 
-    from napari_cpnn.files import write_csv
+    from napari_cpnn.storage.files import write_csv
 
     write_csv(pd.DataFrame(np.full((500, 20), version)), path)
 
@@ -265,7 +265,7 @@ def _read_map_cache(path: Path) -> int:
 
 
 def _write_features(path: Path, version: int) -> None:
-    from napari_cpnn.mapping.feature_store import FeatureStore, _prune
+    from napari_cpnn.prediction.feature_store import FeatureStore, _prune
 
     _prune(path.parent, 2**40)
     store = FeatureStore(8, path)
@@ -276,7 +276,7 @@ def _write_features(path: Path, version: int) -> None:
 
 
 def _read_features(path: Path) -> int:
-    from napari_cpnn.mapping.feature_store import FeatureStore
+    from napari_cpnn.prediction.feature_store import FeatureStore
 
     store = FeatureStore(8, path)
     keys = np.fromiter(store._row, dtype=np.int64)
@@ -287,7 +287,7 @@ def _read_features(path: Path) -> int:
 def _cut(path: Path, version: int) -> None:
     from napari_cpnn.geometry import PatchSpec
     from napari_cpnn.slides import read_patches
-    from napari_cpnn.training.patch_cache import PatchCache
+    from napari_cpnn.training.data.patch_cache import PatchCache
 
     slide = _slide(version)
     centers = np.stack(np.divmod(np.arange(600), 30), axis=1) * 8.0 + 20
@@ -320,7 +320,7 @@ def _read_patches(path: Path) -> int:
 
 def _train(path: Path, version: int) -> None:
     """A short run on the packaged sample, from where it has come to; a finished one is begun anew."""
-    from napari_cpnn.training.job_run import run_job
+    from napari_cpnn.training.jobs.job_run import run_job
 
     if (path / "curves.png").exists() and not (path / "resume.safetensors").exists():
         shutil.rmtree(path)
@@ -335,7 +335,7 @@ def _job(path: Path) -> Any:
     from napari_cpnn.geometry import PatchSpec
     from napari_cpnn.samples import SAMPLE_FILES, sample_folder
     from napari_cpnn.settings import TrainingSettings
-    from napari_cpnn.training.job import SampleFiles, TrainingJob
+    from napari_cpnn.training.jobs.job import SampleFiles, TrainingJob
 
     inputs, sample = path.with_name("scratch"), sample_folder()
     if not inputs.exists():
@@ -356,9 +356,9 @@ def _job(path: Path) -> Any:
 
 def _read_run(path: Path) -> int:
     """Every file that is there is whole."""
-    from napari_cpnn.training.job import TrainingJob
-    from napari_cpnn.training.run_folder import RunFolder
-    from napari_cpnn.training.watch import is_running, look_at_run
+    from napari_cpnn.training.fit.run_folder import RunFolder
+    from napari_cpnn.training.jobs.job import TrainingJob
+    from napari_cpnn.training.jobs.watch import is_running, look_at_run
 
     if not any(path.iterdir()) or not (path / "job.json").exists():
         return 0

@@ -136,7 +136,7 @@ def test_marks_of_killed_programs_go_though_their_map_has_gone(tmp_path):
 
 
 def test_a_chosen_folder_has_a_folder_of_ours(tmp_path, private_cache):
-    from napari_cpnn.caches import folder_of
+    from napari_cpnn.storage.caches import folder_of
 
     assert folder_of("maps") == private_cache / "maps"
     assert folder_of("maps", tmp_path) == tmp_path / "napari-cpnn" / "maps"

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cpnn.mapping.lattice import Lattice
+from napari_cpnn.lattice import Lattice
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 

@@ -320,7 +320,7 @@ def test_a_map_never_takes_the_place_of_anything_else(cmap, tmp_path):
 
 
 def test_a_map_comes_back_after_a_kill_between_two_renames(cmap, copy, monkeypatch):
-    from napari_cpnn import temporaries
+    from napari_cpnn.storage import temporaries
 
     copy.rename(temporaries.old_name(copy))
     monkeypatch.setattr(temporaries, "_may_live", lambda *_: False)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_cpnn.geometry import Grid, Rect
-from napari_cpnn.mapping.lattice import Lattice
+from napari_cpnn.lattice import Lattice
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport
 from napari_cpnn.settings import MappingSettings
 

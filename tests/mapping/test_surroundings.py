@@ -13,10 +13,10 @@ from fakes import MPP, settings, tissue_image
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping import DONE, FAILED, SKETCH, UNKNOWN, LiveMapper, Viewport, predict_map
-from napari_cpnn.mapping.context import CENTER, ContextPlan, keys_of
-from napari_cpnn.mapping.feature_store import FeatureStore
-from napari_cpnn.mapping.places import PlacePredictor
 from napari_cpnn.models import CPNN, Triplex
+from napari_cpnn.prediction.context import CENTER, ContextPlan, keys_of
+from napari_cpnn.prediction.feature_store import FeatureStore
+from napari_cpnn.prediction.places import PlacePredictor
 from napari_cpnn.slides import PatchReader, Slide
 from tiny_triplex import tiny_triplex
 
@@ -24,7 +24,7 @@ from tiny_triplex import tiny_triplex
 @pytest.fixture(autouse=True)
 def small_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tissue settings of a small slide, as the defaults that the context goes by."""
-    monkeypatch.setattr("napari_cpnn.mapping.context.TissueSettings", lambda: settings().tissue)
+    monkeypatch.setattr("napari_cpnn.prediction.context.TissueSettings", lambda: settings().tissue)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import torch
 
 from napari_cpnn.errors import CheckpointError, CpnnWarning, SettingsError, WeightsError
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.models import CPNN, build_model, encoder_files, get_encoder, load_model, read_card, save_model
 from napari_cpnn.models.backbones import FOUNDATION
+from napari_cpnn.prediction.predictor import Predictor
 from napari_cpnn.settings import TrainingSettings
 
 MEAN, STD = (0.7, 0.5, 0.6), (0.2, 0.25, 0.3)

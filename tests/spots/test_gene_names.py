@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from napari_cpnn.spots.gene_names import name_genes_as
+from napari_cpnn.counts.renaming import name_genes_as
 
 IDS = ["ENSG00000141736", "ENSG00000075624.17", "ENSG00000198851"]
 

@@ -15,11 +15,11 @@ from tests.spots.test_visium import HEADER, POSITIONS, outs, write_h5, write_mtx
 
 from cases import case
 from napari_cpnn import read_spots
+from napari_cpnn.counts.prefixes import belonging
 from napari_cpnn.errors import CellsError, SpotsError
 from napari_cpnn.prototypes import read_cells
 from napari_cpnn.spots import find_spots
 from napari_cpnn.spots.folders import sections
-from napari_cpnn.spots.prefixes import belonging
 
 #: What read_spots gives of the usual matrix.
 TOTAL = 1 + 2 + 5 + 7

@@ -13,13 +13,13 @@ from anndata import AnnData
 
 from napari_cpnn import Slide, load_model, open_slide, read_spots
 from napari_cpnn.errors import CpnnWarning, NoTissueError
+from napari_cpnn.evaluation import evaluate, predict_spots
 from napari_cpnn.samples import sample_folder
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import find_tissue
 from napari_cpnn.spots import check_fit, misfit, open_sample
 from napari_cpnn.spots.misfit import warn_of_misfit
-from napari_cpnn.training import evaluate, predict_spots
-from napari_cpnn.training.spot_samples import check_samples
+from napari_cpnn.training.data.spot_samples import check_samples
 
 
 class EnoughError(Exception):
@@ -100,7 +100,7 @@ def test_every_door_says_it(slide: Slide, right: AnnData, tmp_path: Path, monkey
     def end(*_: object) -> None:
         raise EnoughError
 
-    monkeypatch.setattr("napari_cpnn.training.predictions._predict", end)
+    monkeypatch.setattr("napari_cpnn.evaluation.predictions._predict", end)
     bad = moved(right, lambda p: p * 0.04)
     path = tmp_path / "hires.h5ad"
     bad.write_h5ad(path)

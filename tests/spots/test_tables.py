@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from napari_cpnn import read_cells, read_spots
+from napari_cpnn.counts.text_tables import open_bytes, open_text, read_table
 from napari_cpnn.errors import CellsError, SpotsError
-from napari_cpnn.spots.tables import open_bytes, open_text, read_table
 
 MB = 2**20
 

@@ -74,4 +74,4 @@ def real_curves() -> None:
 def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture takes longer than a run in the small world; only tests that look at it have it drawn."""
     if "real_curves" not in request.fixturenames:
-        monkeypatch.setattr("napari_cpnn.training.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
+        monkeypatch.setattr("napari_cpnn.training.fit.run_folder.draw_curves", lambda _rows, path, _title: path.touch())

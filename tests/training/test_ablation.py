@@ -12,7 +12,7 @@ import pytest
 
 from margins import less_than, more_than
 from napari_cpnn import TrainingSettings, evaluate, train
-from napari_cpnn.training import summarise
+from napari_cpnn.evaluation import summarise
 
 #: Rows of Table 4.
 ROWS = {
@@ -46,7 +46,7 @@ def trained(world, quick, tmp_path_factory):
         )
         out = tmp_path_factory.mktemp("run")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("napari_cpnn.training.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
+            patch.setattr("napari_cpnn.training.fit.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
             patch.setenv("NAPARI_CPNN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
             model = train(samples, world.prototypes, settings, out, progress=False)
             pcc = summarise(evaluate(model, *unseen))["pcc"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from skimage.color import separate_stains
 
-from napari_cpnn.training.augmentation import _stain_matrix, apply_stains, apply_symmetries, draw_stains
-from napari_cpnn.training.batches import SpotDataModule
-from napari_cpnn.training.data import prepare
+from napari_cpnn.training.data.augmentation import _stain_matrix, apply_stains, apply_symmetries, draw_stains
+from napari_cpnn.training.data.batches import SpotDataModule
+from napari_cpnn.training.data.spot_data import prepare
 
 
 def test_symmetries_are_the_eight_of_the_square():

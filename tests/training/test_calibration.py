@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cpnn.training.calibration import MIN_SLOPE, LineFit
-from napari_cpnn.training.metrics import pearson
+from napari_cpnn.evaluation.metrics import pearson
+from napari_cpnn.training.fit.calibration import MIN_SLOPE, LineFit
 
 
 def fit(predicted, measured, batches=3):

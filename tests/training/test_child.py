@@ -20,10 +20,10 @@ from napari_cpnn.errors import GenesError, SettingsError, TrainingError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.child import ChildRun
-from napari_cpnn.training.job import CellsFile, SampleFiles, TrainingJob
-from napari_cpnn.training.job_run import json_line, run_job
-from napari_cpnn.training.watch import ask_to_stop, is_running, job_of_run, look_at_run, read_log
+from napari_cpnn.training.jobs.child import ChildRun
+from napari_cpnn.training.jobs.job import CellsFile, SampleFiles, TrainingJob
+from napari_cpnn.training.jobs.job_run import json_line, run_job
+from napari_cpnn.training.jobs.watch import ask_to_stop, is_running, job_of_run, look_at_run, read_log
 
 
 @pytest.fixture(autouse=True)
@@ -256,5 +256,5 @@ def test_a_run_in_this_process_reports_its_failure(job):
 
 
 def test_looking_at_runs_needs_no_torch():
-    code = "import sys, napari_cpnn.training.child; print('torch' in sys.modules or 'anndata' in sys.modules)"
+    code = "import sys, napari_cpnn.training.jobs.child; print('torch' in sys.modules or 'anndata' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

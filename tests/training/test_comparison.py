@@ -9,10 +9,10 @@ from anndata import AnnData
 from scipy import stats
 
 from napari_cpnn.errors import TrainingError
+from napari_cpnn.evaluation.metrics import partial_pearson, partial_spearman, pearson, spearman
 from napari_cpnn.settings import EvaluationSettings
-from napari_cpnn.training.bootstrap import bootstrap_means, draws
-from napari_cpnn.training.comparison import METRICS, HeldOutSlide, compare_heads
-from napari_cpnn.training.metrics import partial_pearson, partial_spearman, pearson, spearman
+from napari_cpnn.studies.bootstrap import bootstrap_means, draws
+from napari_cpnn.studies.comparison import METRICS, HeldOutSlide, compare_heads
 
 FEW = EvaluationSettings(bootstraps=200)
 

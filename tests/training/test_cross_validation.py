@@ -12,11 +12,11 @@ from scipy import sparse
 
 from napari_cpnn import cross_validate, estimate_prototypes, evaluate, open_slide, read_cells, read_spots, train
 from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
+from napari_cpnn.evaluation.metrics import pearson
 from napari_cpnn.settings import EvaluationSettings, PrototypeSettings, TrainingSettings
 from napari_cpnn.spots import estimate_mpp
-from napari_cpnn.training import cross_validation
-from napari_cpnn.training.metrics import pearson
-from napari_cpnn.training.report import held_out_slides, write_report
+from napari_cpnn.studies import cross_validation
+from napari_cpnn.studies.report import held_out_slides, write_report
 
 SETTINGS = EvaluationSettings(ceiling_repeats=1, precision="float32")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_cpnn.training.curves import curves_figure, draw_curves
+from napari_cpnn.training.fit.curves import curves_figure, draw_curves
 
 
 @pytest.mark.parametrize("held_out", [True, False])

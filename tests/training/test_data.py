@@ -16,9 +16,9 @@ from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideErr
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.models import build_model
 from napari_cpnn.slides import read_patches
-from napari_cpnn.training.batches import SpotDataModule
-from napari_cpnn.training.data import prepare
-from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.data.batches import SpotDataModule
+from napari_cpnn.training.data.spot_data import prepare
+from napari_cpnn.training.fit.module import CpnnTraining
 
 
 def change_counts(spots, where, value):

@@ -9,14 +9,14 @@ from scipy import sparse, stats
 
 from napari_cpnn import Slide, evaluate, load_model, train
 from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideError, SpotsError, TrainingError
+from napari_cpnn.evaluation import predict_spots, summarise
+from napari_cpnn.evaluation.evaluation import score
+from napari_cpnn.evaluation.noise_ceiling import noise_ceiling
+from napari_cpnn.evaluation.predictions import predict_expression
 from napari_cpnn.geometry import spatial_to_um
-from napari_cpnn.mapping.predictor import Predictor
+from napari_cpnn.prediction.predictor import Predictor
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import read_patches
-from napari_cpnn.training import predict_spots, summarise
-from napari_cpnn.training.evaluation import score
-from napari_cpnn.training.noise_ceiling import noise_ceiling
-from napari_cpnn.training.predictions import predict_expression
 
 
 @pytest.fixture(scope="module")

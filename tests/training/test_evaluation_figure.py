@@ -9,7 +9,7 @@ from anndata import AnnData
 from PIL import Image
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.training.evaluation_figure import MappedSlide, best_genes, draw_cross_validation, median_slide
+from napari_cpnn.studies.evaluation_figure import MappedSlide, best_genes, draw_cross_validation, median_slide
 
 
 @pytest.fixture

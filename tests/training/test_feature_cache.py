@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.models import ENCODERS
 from napari_cpnn.slides import PatchReader
-from napari_cpnn.training import fit
-from napari_cpnn.training.feature_cache import FeatureCache
+from napari_cpnn.training.data.feature_cache import FeatureCache
+from napari_cpnn.training.fit.fit import fit
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +155,9 @@ def test_features_of_a_slide_with_unreadable_patches_are_not_kept(run, world, se
 
 
 def test_patches_that_vanish_after_their_features_were_kept(world, settings, tmp_path, monkeypatch):
-    from napari_cpnn.training.data import prepare
-    from napari_cpnn.training.frozen import with_features
-    from napari_cpnn.training.patch_cache import PatchCache
+    from napari_cpnn.training.data.frozen import with_features
+    from napari_cpnn.training.data.patch_cache import PatchCache
+    from napari_cpnn.training.data.spot_data import prepare
 
     slide, spots = world.sample(1, rows=5, cols=6)
     network = ENCODERS["squeezenet"].build(settings.encoder_weights)

@@ -19,11 +19,11 @@ from PIL import Image
 from margins import less_than, more_than
 from napari_cpnn import evaluate, load_model, train
 from napari_cpnn.errors import MappingError, TrainingError, WeightsError
+from napari_cpnn.evaluation import predict_spots, summarise
+from napari_cpnn.evaluation.metrics import pearson
 from napari_cpnn.models import read_card
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training import predict_spots, summarise
-from napari_cpnn.training.metrics import pearson
-from napari_cpnn.training.module import CpnnTraining
+from napari_cpnn.training.fit.module import CpnnTraining
 
 
 @pytest.fixture(autouse=True)
@@ -252,7 +252,7 @@ def test_a_full_disk_is_one_sentence(world, quick, tmp_path, monkeypatch):
     def full(model, path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_cpnn.training.run_folder.save_model", full)
+    monkeypatch.setattr("napari_cpnn.training.fit.run_folder.save_model", full)
     samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
     with pytest.raises(
         TrainingError, match=r"cannot be written \(No space left on device\); free some space"
@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_sentence(world, quick, tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_killed_run_are_cleared(world, quick, tmp_path):
-    killed = "import sys, pathlib, napari_cpnn.temporaries as t; t.temporary_beside(pathlib.Path(sys.argv[1])).mkdir()"
+    killed = "import sys, pathlib, napari_cpnn.storage.temporaries as t; t.temporary_beside(pathlib.Path(sys.argv[1])).mkdir()"
     subprocess.run([sys.executable, "-c", killed, str(tmp_path / "patches")], check=True)
     assert list(tmp_path.glob(".napari-cpnn-*"))
     samples = [world.sample(1, rows=4), world.sample(2, rows=4)]
@@ -274,7 +274,7 @@ def test_wrong_weights_show_before_any_patch_is_cut(world, quick, tmp_path, monk
     def cut(*_args):
         raise AssertionError("patches were cut for a run that cannot start")
 
-    monkeypatch.setattr("napari_cpnn.training.fit.prepare", cut)
+    monkeypatch.setattr("napari_cpnn.training.fit.fit.prepare", cut)
     with pytest.raises(WeightsError, match="nowhere"):
         train([world.sample(1)], world.prototypes, quick.replace(weights="nowhere.pth"), tmp_path, progress=False)
 

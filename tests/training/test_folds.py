@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.training.folds import Fold, distinct, folder_names, make_folds, sample_labels
+from napari_cpnn.studies.folds import Fold, distinct, folder_names, make_folds, sample_labels
 
 
 @pytest.fixture

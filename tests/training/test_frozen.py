@@ -7,7 +7,7 @@ import torch
 
 from napari_cpnn.models import build_model
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.frozen import is_frozen, predict_features, with_features
+from napari_cpnn.training.data.frozen import is_frozen, predict_features, with_features
 
 
 def test_only_a_backbone_that_sees_the_same_in_every_epoch_is_frozen():
@@ -19,7 +19,7 @@ def test_only_a_backbone_that_sees_the_same_in_every_epoch_is_frozen():
 
 
 def test_the_head_learns_the_same_from_features_as_from_patches(world, quick, tmp_path, monkeypatch):
-    from napari_cpnn.training import fit
+    from napari_cpnn.training.fit.fit import fit
 
     settings = quick.replace(backbone_learning_rate=0.0, max_epochs=3, validation="none", precision="float32")
     samples = [world.sample(1, rows=5, cols=6)]
@@ -34,8 +34,8 @@ def test_the_head_learns_the_same_from_features_as_from_patches(world, quick, tm
 
 
 def test_the_mean_over_views_is_the_mean_over_symmetries(world, quick, tmp_path):
-    from napari_cpnn.mapping.predictor import Predictor
-    from napari_cpnn.training.data import prepare
+    from napari_cpnn.prediction.predictor import Predictor
+    from napari_cpnn.training.data.spot_data import prepare
 
     settings = quick.replace(symmetries=True, precision="float32", validation="none")
     data = prepare([world.sample(1, rows=3, cols=4)], world.prototypes, settings, tmp_path)

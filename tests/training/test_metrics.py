@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.training.metrics import mean_correlations, partial_pearson, partial_spearman, pearson, spearman
+from napari_cpnn.evaluation.metrics import mean_correlations, partial_pearson, partial_spearman, pearson, spearman
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 
 from napari_cpnn.models import build_model
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.module import CpnnTraining
-from napari_cpnn.training.optimisation import WARM_UP, parameter_groups, schedule
+from napari_cpnn.training.fit.module import CpnnTraining
+from napari_cpnn.training.fit.optimisation import WARM_UP, parameter_groups, schedule
 
 GENES, TYPES = [f"G{i}" for i in range(12)], ["a", "b", "c"]
 

@@ -9,8 +9,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from napari_cpnn.errors import GenesError, SpotsError
-from napari_cpnn.training.metrics import pearson
-from napari_cpnn.training.noise_ceiling import noise_ceiling, spearman_brown, split_half_reliability
+from napari_cpnn.evaluation.metrics import pearson
+from napari_cpnn.evaluation.noise_ceiling import noise_ceiling, spearman_brown, split_half_reliability
 
 
 class Tissue:

@@ -12,7 +12,7 @@ from torch import nn
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.models import build_model
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.optimisation import WeightAverage, parameter_groups
+from napari_cpnn.training.fit.optimisation import WeightAverage, parameter_groups
 
 
 def model_of(backbone="squeezenet"):

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from napari_cpnn import open_slide, read_spots
+from napari_cpnn.evaluation.predictions import predict_expression
 from napari_cpnn.geometry import PatchSpec, Rect, spatial_to_um, um_to_spatial
 from napari_cpnn.mapping import DONE, predict_map
 from napari_cpnn.models import build_model
 from napari_cpnn.settings import MappingSettings, TrainingSettings
 from napari_cpnn.spots import estimate_mpp
-from napari_cpnn.training.predictions import predict_expression
 
 #: Slide um; some 40 spots, at the border of the tissue.
 REGION = Rect(2000, 2000, 3500, 4000)

@@ -13,9 +13,8 @@ from napari_cpnn import Slide
 from napari_cpnn.errors import CpnnWarning, SlideError, TrainingError
 from napari_cpnn.geometry import PatchSpec, spatial_to_um
 from napari_cpnn.slides import read_patches
-from napari_cpnn.training import patch_cache
-from napari_cpnn.training.data import prepare
-from napari_cpnn.training.patch_cache import PatchArray, PatchCache
+from napari_cpnn.training.data.patch_cache import PatchArray, PatchCache
+from napari_cpnn.training.data.spot_data import patch_cache, prepare
 
 SPEC = PatchSpec(32, 0.5)
 
@@ -215,7 +214,7 @@ def test_a_second_run_or_another_split_decodes_nothing(world, quick, tmp_path, m
     def read(*_args):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("napari_cpnn.training.patch_cache.PatchReader.read", read)
+    monkeypatch.setattr("napari_cpnn.training.data.patch_cache.PatchReader.read", read)
     again = prepare(samples, world.prototypes, quick.replace(validation="slide1"), tmp_path / "b")
     assert (np.asarray(first.images) == np.asarray(again.images)).all()
     assert list(first.train) == list(again.held_out)

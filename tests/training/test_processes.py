@@ -14,9 +14,9 @@ import torch
 from napari_cpnn import load_model, train
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.batches import _TrainingBatches
-from napari_cpnn.training.data import prepare
-from napari_cpnn.training.processes import is_first_process, trainer_options
+from napari_cpnn.training.data.batches import _TrainingBatches
+from napari_cpnn.training.data.spot_data import prepare
+from napari_cpnn.training.fit.processes import is_first_process, trainer_options
 
 SCRIPT = """
 import os, sys
@@ -110,6 +110,6 @@ def test_devices_that_make_no_sense_are_refused_at_once(world, quick, tmp_path, 
 
 
 def test_a_run_on_one_device_writes_whatever_a_cluster_calls_the_process(monkeypatch):
-    monkeypatch.setattr("napari_cpnn.training.processes.rank_zero_only", type("Rank", (), {"rank": 5}))
+    monkeypatch.setattr("napari_cpnn.training.fit.processes.rank_zero_only", type("Rank", (), {"rank": 5}))
     assert is_first_process(TrainingSettings())
     assert not is_first_process(TrainingSettings(devices="2"))

@@ -7,10 +7,10 @@ import pandas as pd
 
 from margins import SEED, less_than, more_than
 from napari_cpnn import estimate_prototypes, evaluate, open_slide, read_cells, read_spots, train
+from napari_cpnn.evaluation import summarise
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings import EvaluationSettings, PrototypeSettings, TrainingSettings
 from napari_cpnn.spots import estimate_mpp
-from napari_cpnn.training import summarise
 
 
 def test_her2st_section_trains(shared_data, tmp_path):

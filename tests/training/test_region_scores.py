@@ -13,14 +13,14 @@ from matplotlib.collections import EllipseCollection
 from scipy.stats import pearsonr, spearmanr
 
 from napari_cpnn.errors import ExportError, GenesError, RegionsError
+from napari_cpnn.evaluation.comparison_figure import draw_comparison, save_comparison
+from napari_cpnn.evaluation.evaluation import score, summarise
+from napari_cpnn.evaluation.region_scores import score_regions, score_summary, spots_inside
+from napari_cpnn.evaluation.spot_pair import SpotPair, gene_pair
 from napari_cpnn.regions import Region
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
-from napari_cpnn.training.comparison_figure import draw_comparison, save_comparison
-from napari_cpnn.training.evaluation import score, summarise
-from napari_cpnn.training.region_scores import score_regions, score_summary, spots_inside
-from napari_cpnn.training.spot_pair import SpotPair, gene_pair
 
 MPP = (0.5, 0.4)
 GENES = [f"G{i}" for i in range(12)]

@@ -17,10 +17,10 @@ from anndata import read_h5ad
 from napari_cpnn import load_model, open_slide, train
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.temporaries import temporary_beside
-from napari_cpnn.training.module import CpnnTraining
-from napari_cpnn.training.resume import RunState
-from napari_cpnn.training.watch import look_at_run
+from napari_cpnn.storage.temporaries import temporary_beside
+from napari_cpnn.training.fit.module import CpnnTraining
+from napari_cpnn.training.fit.resume import RunState
+from napari_cpnn.training.jobs.watch import look_at_run
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,7 @@ def test_a_kill_after_the_last_epoch(samples, world, quick, tmp_path, moment, mo
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"napari_cpnn.training.fit.{moment}", kill)
+        patch.setattr(f"napari_cpnn.training.fit.fit.{moment}", kill)
         with pytest.raises(Killed):
             run(samples, world, settings, tmp_path / "run")
     epochs = []
@@ -239,8 +239,8 @@ def test_a_run_that_was_killed_before_its_first_state_begins_anew(samples, world
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("napari_cpnn.training.run_folder.RunFolder.write_state", killed)
-        patch.setattr("napari_cpnn.training.recorder.Recorder.close", lambda _self: None)  # a kill closes nothing
+        patch.setattr("napari_cpnn.training.fit.run_folder.RunFolder.write_state", killed)
+        patch.setattr("napari_cpnn.training.fit.recorder.Recorder.close", lambda _self: None)  # a kill closes nothing
         with pytest.raises(Killed):
             run(samples, world, settings, tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").exists()

@@ -15,10 +15,10 @@ import torch
 from cases import case
 from napari_cpnn.errors import CpnnError, TrainingError
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.fold_folder import FoldFolder
-from napari_cpnn.training.job import SampleFiles, TrainingJob
-from napari_cpnn.training.resume import RunState
-from napari_cpnn.training.watch import LOCK_FILE, is_running, job_of_run, look_at_run, read_log
+from napari_cpnn.studies.fold_folder import FoldFolder
+from napari_cpnn.training.fit.resume import RunState
+from napari_cpnn.training.jobs.job import SampleFiles, TrainingJob
+from napari_cpnn.training.jobs.watch import LOCK_FILE, is_running, job_of_run, look_at_run, read_log
 
 COLUMNS = "epoch,loss,held_out_pcc,held_out_scc,seconds\n"
 GARBAGE = [b"", b"{", b"null", b"3", b"[]", b'"x"', b"\xff\xfe\x00", b"\x00" * 50, b"[" * 100_000, b'{"a":' * 50_000]

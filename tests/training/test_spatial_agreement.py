@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.training.spatial_agreement import morans_i
+from napari_cpnn.evaluation.spatial_agreement import morans_i
 
 
 def lattice(kind: str, rows: int = 9, cols: int = 11) -> np.ndarray:

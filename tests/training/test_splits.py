@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.training.splits import contiguous_quarter, deal_batches, held_out_slide
+from napari_cpnn.training.data.splits import contiguous_quarter, deal_batches, held_out_slide
 
 
 def test_auto_holds_the_last_of_several_slides_out():

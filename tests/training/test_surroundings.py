@@ -10,14 +10,14 @@ import torch
 
 from napari_cpnn import Slide
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.mapping.context import CENTER
-from napari_cpnn.mapping.places import SlideSurroundings
-from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.models import SlideTokens, Surroundings, build_model
 from napari_cpnn.models.triplex import turned
-from napari_cpnn.training.augmentation import apply_symmetries
-from napari_cpnn.training.data import prepare
-from napari_cpnn.training.surroundings import SpotSurroundings, around, with_context, with_surroundings
+from napari_cpnn.prediction.context import CENTER
+from napari_cpnn.prediction.places import SlideSurroundings
+from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.training.data.augmentation import apply_symmetries
+from napari_cpnn.training.data.spot_data import prepare
+from napari_cpnn.training.data.surroundings import SpotSurroundings, around, with_context, with_surroundings
 from training.triplex_world import MPP, SETTINGS, on_glass, shrink
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.training.tables import read_table, write_table
+from napari_cpnn.evaluation.tables import read_table, write_table
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from anndata import AnnData
 from margins import more_than
 from napari_cpnn import Slide, cross_validate, evaluate, load_model, train
 from napari_cpnn.errors import CpnnWarning, NoTissueError, TrainingError, WeightsError
+from napari_cpnn.evaluation import predict_spots
 from napari_cpnn.geometry import spatial_to_um
-from napari_cpnn.mapping.places import PlacePredictor
+from napari_cpnn.prediction.places import PlacePredictor
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import PatchReader
-from napari_cpnn.training import fit, predict_spots
-from napari_cpnn.training.module import VIEWS, CpnnTraining
+from napari_cpnn.training.fit.fit import fit
+from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
 from training.triplex_world import MPP, SETTINGS, on_glass, shrink
 
 QUICK = EvaluationSettings(ceiling_repeats=0, precision="float32")
@@ -38,7 +39,7 @@ def trained(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
         patch.setenv("NAPARI_CPNN_CACHE", str(folder.parent / "cache"))
-        patch.setattr("napari_cpnn.training.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
+        patch.setattr("napari_cpnn.training.fit.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
         samples = [on_glass(world.sample(i, rows=5, cols=6)) for i in (1, 2, 3)]
         model = train(samples, world.prototypes, SETTINGS.replace(max_epochs=12), folder, progress=False)
     return model, folder, samples
@@ -63,8 +64,8 @@ def test_it_learns_and_says_so(trained, world):
 
 
 def test_predictions_in_training_are_those_of_evaluate(trained, world, tmp_path):
-    from napari_cpnn.training.data import prepare
-    from napari_cpnn.training.surroundings import with_surroundings
+    from napari_cpnn.training.data.spot_data import prepare
+    from napari_cpnn.training.data.surroundings import with_surroundings
 
     model, _, samples = trained
     data = with_surroundings(prepare(samples, world.prototypes, SETTINGS, tmp_path), samples, model, SETTINGS, tmp_path)

@@ -8,8 +8,8 @@ import torch
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.models import SlideTokens, build_model
-from napari_cpnn.training.module import VIEWS, CpnnTraining
-from napari_cpnn.training.optimisation import parameter_groups
+from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
+from napari_cpnn.training.fit.optimisation import parameter_groups
 from training.triplex_world import SETTINGS, shrink
 
 GENES, TYPES = [f"G{i}" for i in range(12)], ["a", "b", "c"]

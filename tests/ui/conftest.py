@@ -78,7 +78,7 @@ def model_path(model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def explore(make_napari_viewer_proxy, qtbot) -> Callable:
     """Opens a viewer with an Explore dock; ``explore(slide_path)`` adds the slide first."""
     from napari_cpnn.ui.explore.dock import Explore
-    from napari_cpnn.ui.reader import read_slides
+    from napari_cpnn.ui.layers.reader import read_slides
 
     docks = []
 

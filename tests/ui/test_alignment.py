@@ -7,7 +7,7 @@ import pytest
 from napari.layers import Image
 
 from napari_cpnn.geometry import Grid
-from napari_cpnn.ui.slide_layers import grid_transform, mpp_of_layer, um_to_world, world_to_um
+from napari_cpnn.ui.layers.slide_layers import grid_transform, mpp_of_layer, um_to_world, world_to_um
 
 MPP = (0.5, 0.5)
 GRID = Grid((7, 9), 56.0, (112.0, 0.0))

@@ -16,17 +16,17 @@ from tests.spots.test_libraries import two
 
 from napari_cpnn import evaluate, load_model, open_slide, read_spots
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.evaluation.predictions import predict_expression
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.regions import Region
 from napari_cpnn.samples import sample_folder
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import estimate_mpp, expression
-from napari_cpnn.training.predictions import predict_expression
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
-from napari_cpnn.ui.spot_tables import has_table
-from napari_cpnn.ui.state import ExploreState, Shown
+from napari_cpnn.ui.layers.spot_tables import has_table
+from napari_cpnn.ui.viewer.state import ExploreState, Shown
 
 
 class AtOnce:
@@ -214,7 +214,7 @@ def compared(setup, sample, prediction):
     controller, state, _, told = setup
     slide, spots, model = sample
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_cpnn.training.predictions.predict_expression", lambda *_, **__: prediction.copy())
+        patch.setattr("napari_cpnn.evaluation.predictions.predict_expression", lambda *_, **__: prediction.copy())
         state.set_slide(object(), slide)
         state.set_model(model)
         controller.use_spots(spots)
@@ -392,7 +392,7 @@ def test_a_prediction_says_how_far_it_is_and_is_cancelled(setup, sample, monkeyp
 
     state.set_slide(object(), slide)
     controller.use_spots(spots)
-    monkeypatch.setattr("napari_cpnn.mapping.places._CPU_BATCH", 10)
+    monkeypatch.setattr("napari_cpnn.prediction.places._CPU_BATCH", 10)
     monkeypatch.setattr(PredictionRun, "report", cancels_when_asked)
     state.set_model(model)
     n = spots.n_obs

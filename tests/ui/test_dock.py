@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 from tests.ui.conftest import tissue_image, write_slide
 
-from napari_cpnn.ui.parts import text_label
+from napari_cpnn.ui.frame.parts import text_label
 from napari_cpnn.ui.regions.dock import Regions
 
 

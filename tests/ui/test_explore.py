@@ -16,7 +16,7 @@ from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import DONE
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.dock import Explore
-from napari_cpnn.ui.state import Shown, TypeRow, state_of
+from napari_cpnn.ui.viewer.state import Shown, TypeRow, state_of
 
 
 def overlay(dock, kind):
@@ -296,7 +296,7 @@ def test_second_slide_can_be_chosen(explore, wait, slide_path, tmp_path, model):
 
 def test_wrong_model_file_is_a_notification(explore, wait, slide_path, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("napari_cpnn.ui.dock.warn", said.append)
+    monkeypatch.setattr("napari_cpnn.ui.frame.dock.warn", said.append)
     dock = explore(slide_path)
     wrong = tmp_path / "wrong.safetensors"
     wrong.write_bytes(b"not a model")
@@ -310,7 +310,7 @@ def test_wrong_model_file_is_a_notification(explore, wait, slide_path, tmp_path,
 
 def test_slide_without_tissue_says_so(explore, wait, tmp_path, model, monkeypatch):
     said = []
-    monkeypatch.setattr("napari_cpnn.ui.dock.warn", said.append)
+    monkeypatch.setattr("napari_cpnn.ui.frame.dock.warn", said.append)
     glass = write_slide(tmp_path / "glass.tif", np.full((*SHAPE, 3), 245, np.uint8))
     dock = explore(glass)
     dock.controller.use_model(model)

@@ -15,8 +15,8 @@ from napari_cpnn.mapping import CompositionMap, MapProgress, Viewport
 from napari_cpnn.slides import Slide
 from napari_cpnn.ui.explore import controller as module
 from napari_cpnn.ui.explore.controller import ExploreController
-from napari_cpnn.ui.state import ExploreState, Shown
-from napari_cpnn.ui.words import model_card, model_label, slide_label
+from napari_cpnn.ui.frame.words import model_card, model_label, slide_label
+from napari_cpnn.ui.viewer.state import ExploreState, Shown
 from tiny_triplex import tiny_triplex
 
 VIEW = Viewport(Rect(0, 0, 500, 500), 1.0)

@@ -12,7 +12,7 @@ from qtpy.QtGui import QDropEvent
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.ui.finetune.dock import FineTune
-from napari_cpnn.ui.reader import read_slides
+from napari_cpnn.ui.layers.reader import read_slides
 
 SAMPLE = {name: sample_folder() / file for name, file in SAMPLE_FILES.items()}
 

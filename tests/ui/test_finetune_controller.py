@@ -16,13 +16,13 @@ from napari_cpnn.errors import CheckpointError, TrainingError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.job import CellsFile, SampleFiles
-from napari_cpnn.training.watch import RunStatus
+from napari_cpnn.training.jobs.job import CellsFile, SampleFiles
+from napari_cpnn.training.jobs.watch import RunStatus
 from napari_cpnn.ui.finetune import run as module
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.finetune.inputs import moved_by, start_from, start_text
-from napari_cpnn.ui.reference import look_at_reference
-from napari_cpnn.ui.state import ExploreState
+from napari_cpnn.ui.viewer.reference import look_at_reference
+from napari_cpnn.ui.viewer.state import ExploreState
 
 SAMPLE = {name: sample_folder() / file for name, file in SAMPLE_FILES.items()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from qtpy.QtCore import QUrl
 
-from napari_cpnn.ui.guide import GuidePage, guide_folder, show_guide
+from napari_cpnn.ui.frame.guide import GuidePage, guide_folder, show_guide
 
 
 @pytest.mark.parametrize("path", sorted(guide_folder().glob("*.md")), ids=lambda path: path.stem)
@@ -34,8 +34,8 @@ def test_an_installation_without_the_guide_says_so(qtbot, monkeypatch, tmp_path:
     from qtpy.QtWidgets import QWidget
 
     said = []
-    monkeypatch.setattr("napari_cpnn.ui.guide.guide_folder", lambda: tmp_path)
-    monkeypatch.setattr("napari_cpnn.ui.guide.warn", said.append)
+    monkeypatch.setattr("napari_cpnn.ui.frame.guide.guide_folder", lambda: tmp_path)
+    monkeypatch.setattr("napari_cpnn.ui.frame.guide.warn", said.append)
     parent = QWidget()
     qtbot.addWidget(parent)
     assert show_guide("explore", parent) is None

@@ -10,7 +10,7 @@ from napari_cpnn.ui.compare.dock import Compare
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.prototypes.dock import PrototypesDock
 from napari_cpnn.ui.regions.dock import Regions
-from napari_cpnn.ui.state import TypeRow
+from napari_cpnn.ui.viewer.state import TypeRow
 
 
 def test_cell_types_are_chosen_and_checked_with_keys(qtbot):

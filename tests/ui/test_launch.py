@@ -88,7 +88,7 @@ NAMES_ON_CANVAS = """
 import sys
 from pathlib import Path
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.ui import launch
+from napari_cpnn.ui.viewer import launch
 from napari_cpnn.ui.explore import legend
 legend.STEP_MS = 60_000  # as on a slow computer, where no name is written in time
 slide, model, shot = sys.argv[1:]

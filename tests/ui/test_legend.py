@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_cpnn.ui.explore.legend import MAX_TYPES, CanvasLegend, ink_on
-from napari_cpnn.ui.state import ExploreState, Shown, TypeRow
+from napari_cpnn.ui.viewer.state import ExploreState, Shown, TypeRow
 
 ROWS = [TypeRow("Epithelial", "#E69F00", 0.6), TypeRow("CAFs", "#0072B2", 0.39), TypeRow("Rare", "#5A000F", 0.001)]
 

@@ -34,7 +34,7 @@ def test_contributions(manifest):
 
 def test_patterns_are_those_that_the_reader_takes(manifest):
     from napari_cpnn.slides import SLIDE_SUFFIXES
-    from napari_cpnn.ui.reader import PLAIN_SUFFIXES
+    from napari_cpnn.ui.layers.reader import PLAIN_SUFFIXES
 
     patterns = {p.removeprefix("*") for p in manifest.contributions.readers[0].filename_patterns}
     assert patterns == set(SLIDE_SUFFIXES) - set(PLAIN_SUFFIXES)

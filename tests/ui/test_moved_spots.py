@@ -9,8 +9,8 @@ from napari_cpnn.samples import SAMPLE_FILES, cache_folder, sample_folder
 from napari_cpnn.slides import open_slide
 from napari_cpnn.spots import move_back, read_spots
 from napari_cpnn.ui.compare.spots_controller import SpotsController
-from napari_cpnn.ui.slide_memory import Memory, keep, recall
-from napari_cpnn.ui.state import ExploreState
+from napari_cpnn.ui.viewer.slide_memory import Memory, keep, recall
+from napari_cpnn.ui.viewer.state import ExploreState
 
 
 def test_moved_spots_are_moved_again_with_their_slide(slide_path):

@@ -11,8 +11,8 @@ from tests.ui.conftest import tissue_image, write_slide
 from napari_cpnn.decimals import parse_whole
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.ui.numbers import DecimalBox, WholeNumberBox
-from napari_cpnn.ui.settings_form import SettingsForm
+from napari_cpnn.ui.frame.numbers import DecimalBox, WholeNumberBox
+from napari_cpnn.ui.frame.settings_form import SettingsForm
 
 LOCALES = ("en_US", "de_DE", "fr_FR", "de_CH", "ar_EG", "fa_IR", "hi_IN", "da_DK")
 

@@ -7,13 +7,13 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QLabel, QWidget
 from tests.ui.conftest import tissue_image, write_slide
 
-from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.explore.legend import CanvasLegend
-from napari_cpnn.ui.parts import bold_label, label, text_label
-from napari_cpnn.ui.plain_text import plain
+from napari_cpnn.ui.frame.dock import Dock
+from napari_cpnn.ui.frame.parts import bold_label, label, text_label
+from napari_cpnn.ui.frame.plain_text import plain
 from napari_cpnn.ui.prototypes.type_table import TypeTable
 from napari_cpnn.ui.prototypes.words import TypeLine
-from napari_cpnn.ui.state import ExploreState, Shown, TypeRow
+from napari_cpnn.ui.viewer.state import ExploreState, Shown, TypeRow
 
 HOSTILE = '<img src="/etc/passwd"><b>x'
 FILE_NAME = "<img src=x><b>x"
@@ -93,7 +93,7 @@ def test_types_of_hostile_names_are_harmless_in_tables(qtbot):
 
 def test_notifications_say_what_is_there(monkeypatch, qtbot):
     said = []
-    monkeypatch.setattr("napari_cpnn.ui.plain_text.show_warning", said.append)
+    monkeypatch.setattr("napari_cpnn.ui.frame.plain_text.show_warning", said.append)
     from napari_cpnn.errors import CpnnError
 
     Dock.notify(CpnnError(f"{HOSTILE} cannot be read."))

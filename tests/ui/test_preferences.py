@@ -13,7 +13,7 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.painting import COLORMAPS
 from napari_cpnn.palette import COLORS, choose_colors, read_colors, type_colors, write_colors
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.ui.preferences import Preferences, keep_color, preferences
+from napari_cpnn.ui.viewer.preferences import Preferences, keep_color, preferences
 
 MANIFEST = Path(napari_cpnn.__file__).parent / "napari.yaml"
 
@@ -125,7 +125,7 @@ def test_a_colour_chosen_in_the_dock_is_on_screen_and_can_be_taken_back(page):
     from types import SimpleNamespace
 
     from napari_cpnn.ui.explore.color_choice import use_color
-    from napari_cpnn.ui.state import ExploreState
+    from napari_cpnn.ui.viewer.state import ExploreState
 
     state, news = ExploreState(), []
     use_color(state, "CAFs", "#112233")  # no model, nothing to colour
@@ -143,7 +143,9 @@ def test_the_terminal_wins(page, monkeypatch, capsys):
     from napari_cpnn.cli import main
 
     given = []
-    monkeypatch.setattr("napari_cpnn.ui.launch.open_viewer", lambda _slide, **more: given.append(more["settings"]))
+    monkeypatch.setattr(
+        "napari_cpnn.ui.viewer.launch.open_viewer", lambda _slide, **more: given.append(more["settings"])
+    )
     page.mapping.device, page.mapping.max_batch, page.colors.cell_types = "cuda", 8, "wrong"
     assert main(["open", "slide.tif", "--device", "cpu"]) == 0
     assert (given[0].device, given[0].max_batch) == ("cpu", 8)

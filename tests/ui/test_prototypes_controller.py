@@ -17,12 +17,12 @@ import scipy.sparse as sp
 import napari_cpnn as nc
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.ui.finetune.controller import FineTuneController
-from napari_cpnn.ui.paper import Paper
+from napari_cpnn.ui.frame.paper import Paper
 from napari_cpnn.ui.prototypes import controller as module
 from napari_cpnn.ui.prototypes.controller import PrototypesController
 from napari_cpnn.ui.prototypes.marker_chart import heat_map, marker_figure
 from napari_cpnn.ui.prototypes.words import Result, left_out_words, level_words, number_words, result_words
-from napari_cpnn.ui.state import ExploreState
+from napari_cpnn.ui.viewer.state import ExploreState
 
 N = 90
 GENES = [f"G{i}" for i in range(39)] + ["MT-CO1"]

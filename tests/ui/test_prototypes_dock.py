@@ -12,7 +12,7 @@ from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QFileDialog
 
 import napari_cpnn as nc
-from napari_cpnn.ui.guide import GuidePage
+from napari_cpnn.ui.frame.guide import GuidePage
 from napari_cpnn.ui.prototypes.dock import PrototypesDock
 
 
@@ -25,7 +25,7 @@ def open_dock(make_napari_viewer_proxy, monkeypatch):
         viewer = make_napari_viewer_proxy()
         dock = PrototypesDock(viewer)
         dock.told = []
-        monkeypatch.setattr("napari_cpnn.ui.dock.warn", dock.told.append)
+        monkeypatch.setattr("napari_cpnn.ui.frame.dock.warn", dock.told.append)
         viewer.window.add_dock_widget(dock, name="Prototypes")
         docks.append(dock)
         return dock

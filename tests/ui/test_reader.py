@@ -8,7 +8,7 @@ import tifffile
 from tests.ui.conftest import MPP, SHAPE, tissue_image, write_slide
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.ui.reader import get_reader
+from napari_cpnn.ui.layers.reader import get_reader
 
 
 def test_slide_opens_in_micrometres(slide_path):
@@ -55,7 +55,7 @@ def test_missing_file_is_declined_and_mixed_lists_too(slide_path, tmp_path):
 
 def test_slide_without_pixel_size_opens_in_pixels_and_says_so(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("napari_cpnn.ui.reader.warn", said.append)
+    monkeypatch.setattr("napari_cpnn.ui.layers.reader.warn", said.append)
     path = write_slide(tmp_path / "bare.tif", tissue_image(), mpp=None)
     ((_, keywords, _),) = get_reader(str(path))(str(path))
     assert "scale" not in keywords

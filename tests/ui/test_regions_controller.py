@@ -13,12 +13,12 @@ from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping import CompositionMap, MapProgress
 from napari_cpnn.regions import Region, compare_regions, explain_gene, read_regions, summarise_regions, write_regions
 from napari_cpnn.slides import Slide
-from napari_cpnn.ui.paper import Paper
+from napari_cpnn.ui.frame.paper import Paper
 from napari_cpnn.ui.regions import controller as module
 from napari_cpnn.ui.regions.charts import comparison_chart, composition_chart, explained_parts, explanation_chart
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.rows import Explanation, RegionMeter
-from napari_cpnn.ui.state import ExploreState, Shown
+from napari_cpnn.ui.viewer.state import ExploreState, Shown
 
 STRIDE = 100.0
 

@@ -14,10 +14,10 @@ from napari_cpnn.mapping import DONE
 from napari_cpnn.models import load_model
 from napari_cpnn.regions import Region, explain_gene, read_regions, summarise_regions
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
-from napari_cpnn.ui import recent_models
 from napari_cpnn.ui.regions.dock import Regions
 from napari_cpnn.ui.regions.layer import add_regions, new_layer, regions_of
-from napari_cpnn.ui.state import Shown
+from napari_cpnn.ui.viewer import recent_models
+from napari_cpnn.ui.viewer.state import Shown
 
 SQUARE = np.array([[200.0, 200], [200, 500], [500, 500], [500, 200]])
 
@@ -31,7 +31,7 @@ def regions(explore, wait, monkeypatch):
         other = explore(*paths)
         dock = Regions(other.session.viewer)
         dock.told = []
-        monkeypatch.setattr("napari_cpnn.ui.dock.warn", dock.told.append)
+        monkeypatch.setattr("napari_cpnn.ui.frame.dock.warn", dock.told.append)
         other.session.viewer.window.add_dock_widget(dock, name="Regions")
         docks.append(dock)
         return other, dock

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from napari_cpnn.errors import CpnnError, DownloadError
-from napari_cpnn.ui import recent_models, sample_data
+from napari_cpnn.ui.layers import sample_data
+from napari_cpnn.ui.viewer import recent_models
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from napari_cpnn import read_spots
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
-from napari_cpnn.ui.reader import read_slides
-from napari_cpnn.ui.slide_layers import is_slide_layer, slide_of_layer, um_to_world, world_to_um
-from napari_cpnn.ui.spot_tables import has_table, is_ours, spots_of_layer
-from napari_cpnn.ui.spots_reader import get_spots_reader, read_spot_layers, source_of
+from napari_cpnn.ui.layers.reader import read_slides
+from napari_cpnn.ui.layers.slide_layers import is_slide_layer, slide_of_layer, um_to_world, world_to_um
+from napari_cpnn.ui.layers.spot_tables import has_table, is_ours, spots_of_layer
+from napari_cpnn.ui.layers.spots_reader import get_spots_reader, read_spot_layers, source_of
 
 STEP = 100 / MPP  # px between the spots of Visium
 

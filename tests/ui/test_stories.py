@@ -15,7 +15,7 @@ import pytest
 from napari_cpnn import PrototypeSettings, estimate_prototypes, export_map, read_cells
 from napari_cpnn.mapping import DONE
 from napari_cpnn.regions import read_regions
-from napari_cpnn.training.job import SampleFiles
+from napari_cpnn.training.jobs.job import SampleFiles
 from napari_cpnn.ui.compare.dock import Compare
 from napari_cpnn.ui.finetune.dock import FineTune
 from napari_cpnn.ui.regions.dock import Regions

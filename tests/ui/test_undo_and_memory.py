@@ -12,10 +12,10 @@ from tests.ui.conftest import TYPES, tissue_image, write_slide
 from napari_cpnn.samples import SAMPLE_FILES, cache_folder, sample_folder
 from napari_cpnn.slides import open_slide
 from napari_cpnn.ui.compare.spots_controller import SpotsController
-from napari_cpnn.ui.history import History
+from napari_cpnn.ui.frame.history import History
 from napari_cpnn.ui.regions.dock import Regions
-from napari_cpnn.ui.slide_memory import Memory, keep, recall
-from napari_cpnn.ui.state import ExploreState, Look, Shown
+from napari_cpnn.ui.viewer.slide_memory import Memory, keep, recall
+from napari_cpnn.ui.viewer.state import ExploreState, Look, Shown
 
 SQUARE = np.array([[200.0, 200], [200, 500], [500, 500], [500, 200]])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cpnn.ui.viewport import ViewportWatcher, pointer_um, read_viewport
+from napari_cpnn.ui.layers.viewport import ViewportWatcher, pointer_um, read_viewport
 
 MPP = (0.5, 0.5)
 IMAGE = np.zeros((1000, 2000, 3), np.uint8)

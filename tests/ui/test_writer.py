@@ -17,8 +17,8 @@ from tests.ui.conftest import GENES, TYPES
 
 from napari_cpnn.errors import ExportError
 from napari_cpnn.mapping import CompositionMap
-from napari_cpnn.ui.state import Shown
-from napari_cpnn.ui.writer import write_map
+from napari_cpnn.ui.layers.writer import write_map
+from napari_cpnn.ui.viewer.state import Shown
 
 
 @pytest.fixture

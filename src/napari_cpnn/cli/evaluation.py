@@ -80,9 +80,9 @@ def add_evaluation_commands(command: AddCommand) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from napari_cpnn.evaluation import evaluate, summarise
+    from napari_cpnn.evaluation.tables import write_table
     from napari_cpnn.models import load_model
-    from napari_cpnn.training import evaluate, summarise
-    from napari_cpnn.training.tables import write_table
 
     more = bool(args.regions or args.figure)
     if more and not args.out:
@@ -111,11 +111,11 @@ def _evaluate_parts(
     sample: tuple[CPNN, Slide, AnnData], settings: EvaluationSettings, out: Path, regions: Path | None, genes: list[str]
 ) -> pd.DataFrame:
     """The same scores, from predictions that also serve for regions and figures, which go beside ``out``."""
+    from napari_cpnn.evaluation import predict_expression, save_comparison, score_regions, score_summary
+    from napari_cpnn.evaluation.evaluation import score
+    from napari_cpnn.evaluation.tables import write_table
     from napari_cpnn.regions import read_regions
-    from napari_cpnn.training import predict_expression, save_comparison, score_regions, score_summary
-    from napari_cpnn.training.evaluation import score
-    from napari_cpnn.training.folds import folder_names
-    from napari_cpnn.training.tables import write_table
+    from napari_cpnn.studies.folds import folder_names
 
     model, slide, spots = sample
     compared = predict_expression(
@@ -137,9 +137,9 @@ def _evaluate_parts(
 
 
 def _cross_validate(args: argparse.Namespace) -> None:
+    from napari_cpnn.evaluation.tables import read_table, write_table
     from napari_cpnn.prototypes import Prototypes
-    from napari_cpnn.training import cross_validate
-    from napari_cpnn.training.tables import read_table, write_table
+    from napari_cpnn.studies import cross_validate
 
     heads = dict(head_to_compare(text, given_settings(args, TrainingSettings)) for text in args.compare or ["ours"])
     if len(heads) < len(args.compare or ["ours"]):

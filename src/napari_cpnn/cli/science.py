@@ -19,10 +19,10 @@ from napari_cpnn.cli.options import (
     sample_files,
 )
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.files import write_csv
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
+from napari_cpnn.storage.files import write_csv
 from napari_cpnn.texts import file_name
-from napari_cpnn.training.job import TrainingJob
+from napari_cpnn.training.jobs.job import TrainingJob
 
 _N_MARKERS = 10
 
@@ -126,7 +126,7 @@ def _deconvolve(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     job = _training_job(args)
 
-    from napari_cpnn.training.job_run import run_job
+    from napari_cpnn.training.jobs.job_run import run_job
 
     path = run_job(job, _print_json if args.json else None, progress=not (args.quiet or args.json))
     if not args.json:
@@ -166,7 +166,7 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
 
 
 def _print_json(event: dict[str, Any]) -> None:
-    from napari_cpnn.training.job_run import json_line
+    from napari_cpnn.training.jobs.job_run import json_line
 
     try:
         print(json_line(event), flush=True)

@@ -55,8 +55,8 @@ def add_viewing_commands(command: AddCommand) -> None:
 
 
 def _open(args: argparse.Namespace) -> None:
-    from napari_cpnn.ui.launch import open_viewer, require_picture
-    from napari_cpnn.ui.preferences import preferences
+    from napari_cpnn.ui.viewer.launch import open_viewer, require_picture
+    from napari_cpnn.ui.viewer.preferences import preferences
 
     if args.screenshot is not None:
         require_picture(args.screenshot)
@@ -90,7 +90,7 @@ def _note_encoder(model: Path, weights: str) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     from napari_cpnn.samples import sample_folder
-    from napari_cpnn.ui.display import require_display
+    from napari_cpnn.ui.viewer.display import require_display
 
     folder = sample_folder()
     args.slide, args.model, args.mpp = folder / "slide.tiff", folder / "model.safetensors", None

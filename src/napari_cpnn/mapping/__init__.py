@@ -2,10 +2,10 @@
 
 from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN, UNLIKE, CompositionMap
 from napari_cpnn.mapping.live import LiveMapper
-from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport
 from napari_cpnn.mapping.whole_slide import predict_map
+from napari_cpnn.prediction.predictor import Predictor
 
 __all__ = [
     "BACKGROUND",

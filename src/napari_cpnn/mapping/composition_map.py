@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
+from napari_cpnn.counts.genes import require_genes
 from napari_cpnn.errors import MappingError
-from napari_cpnn.genes import require_genes
 from napari_cpnn.geometry import FloatArray, Grid, IntArray, Rect
-from napari_cpnn.mapping.lattice import Lattice
+from napari_cpnn.lattice import Lattice
 from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.models.prediction import Prediction
 

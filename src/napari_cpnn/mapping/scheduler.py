@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.geometry import FloatArray, Grid, IntArray, Rect
-from napari_cpnn.mapping.lattice import COARSEST, Lattice
+from napari_cpnn.lattice import COARSEST, Lattice
 from napari_cpnn.settings import MappingSettings
 
 #: Within a lattice, cells are taken in tiles of this many cells a side, so that neighbours share a region read.

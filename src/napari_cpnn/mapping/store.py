@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn._version import __version__
-from napari_cpnn.caches import folder_of, touch_kept
 from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping.cache import MAP_NAME, InUse, prune
@@ -32,7 +31,8 @@ from napari_cpnn.mapping.map_files import (
 )
 from napari_cpnn.mapping.map_layout import checked_card, is_our_map
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.temporaries import remove, restored
+from napari_cpnn.storage.caches import folder_of, touch_kept
+from napari_cpnn.storage.temporaries import remove, restored
 from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:

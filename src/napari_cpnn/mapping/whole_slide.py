@@ -15,19 +15,19 @@ from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import FloatArray, Rect
 from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.live import LiveMapper
-from napari_cpnn.mapping.places import PlacePredictor, SlideSurroundings
-from napari_cpnn.mapping.predictor import Predictor
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import TILE
 from napari_cpnn.models.prediction import Prediction
+from napari_cpnn.prediction.places import PlacePredictor, SlideSurroundings
+from napari_cpnn.prediction.predictor import Predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import Slide
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from napari_cpnn.mapping.places import Context
     from napari_cpnn.models import CPNN
+    from napari_cpnn.prediction.places import Context
 
 Region = Rect | Sequence[float]
 ProgressHook = Callable[[MapProgress], None]

@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.counts.genes import require_genes
 from napari_cpnn.errors import GenesError, PrototypesError
-from napari_cpnn.genes import require_genes
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -5,7 +5,7 @@
 is a combined index of the backbone's features ``h`` (Yue and Qin 2001): the squared Mahalanobis distance along the
 ``K`` principal axes ``U`` of the training patches, and the squared distance from the plane of these axes, each in
 units of its mean over held-out patches. The score is the share of held-out patches that are nearer.
-:mod:`napari_cpnn.training.domain` fits both.
+:mod:`napari_cpnn.training.fit.domain` fits both.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import nn
 
-from napari_cpnn.caches import cache_folder
 from napari_cpnn.errors import CheckpointError, CpnnError, WeightsError
-from napari_cpnn.files import whole_file
 from napari_cpnn.models.backbones import PRETRAINED, get_encoder
 from napari_cpnn.models.backbones.build import encoder_fingerprint
 from napari_cpnn.models.backbones.consent import downloads
+from napari_cpnn.storage.caches import cache_folder
+from napari_cpnn.storage.files import whole_file
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,1 @@
-from .comparison_figure import draw_comparison as draw_comparison
-from .comparison_figure import save_comparison as save_comparison
-from .cross_validation import cross_validate as cross_validate
-from .evaluation import evaluate as evaluate
-from .evaluation import summarise as summarise
-from .fit import train as train
-from .predictions import predict_expression as predict_expression
-from .predictions import predict_spots as predict_spots
-from .region_scores import score_regions as score_regions
-from .region_scores import score_summary as score_summary
+from .fit.fit import train as train

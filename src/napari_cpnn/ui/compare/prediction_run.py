@@ -34,7 +34,7 @@ class PredictionRun:
         self._stop = Event()
 
     def report(self, text: str, done: float) -> None:
-        """The ``progress`` of :func:`~napari_cpnn.training.predictions.predict_expression`."""
+        """The ``progress`` of :func:`~napari_cpnn.evaluation.predictions.predict_expression`."""
         if self._stop.is_set():
             raise EnoughError("The prediction was cancelled.")
         self.text, self.done = text, done

@@ -13,15 +13,15 @@ from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.geometry import FloatArray, Mpp, spatial_to_um
 from napari_cpnn.spots.libraries import library_of
 from napari_cpnn.ui.compare.words import message_of
-from napari_cpnn.ui.spot_tables import diameter_um
-from napari_cpnn.ui.state import ExploreState
-from napari_cpnn.ui.tasks import Tasks
+from napari_cpnn.ui.frame.tasks import Tasks
+from napari_cpnn.ui.layers.spot_tables import diameter_um
+from napari_cpnn.ui.viewer.state import ExploreState
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_cpnn.spots import SpotFit, SpotFix, SpotsSource
-    from napari_cpnn.ui.background import Background
+    from napari_cpnn.ui.frame.background import Background
 
 
 class SpotsController:

@@ -7,7 +7,7 @@ import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_cpnn.ui.plain_text import plain
+from napari_cpnn.ui.frame.plain_text import plain
 
 _COLUMNS = (
     ("n_spots", "Spots", "spots with a centre inside"),
@@ -35,7 +35,7 @@ class WhereTable(QTableWidget):
         header.setMinimumSectionSize(30)
 
     def show_scores(self, scores: pd.DataFrame | None, gene: str) -> None:
-        """Show a table of :func:`~napari_cpnn.training.region_scores.score_summary`, with a gene's own column."""
+        """Show a table of :func:`~napari_cpnn.evaluation.region_scores.score_summary`, with a gene's own column."""
         self.setHorizontalHeaderItem(0, _header("", "the slide, a region, or a slide that was compared before"))
         for column, (name, title, tip) in enumerate(_COLUMNS, start=1):
             self.setHorizontalHeaderItem(column, _header(title or gene, tip))

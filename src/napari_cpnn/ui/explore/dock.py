@@ -19,20 +19,20 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.ui import recent_models
-from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox
 from napari_cpnn.ui.explore.session import ExploreSession
 from napari_cpnn.ui.export.button import ExportButton
-from napari_cpnn.ui.gene_box import GeneBox
-from napari_cpnn.ui.numbers import DecimalBox
-from napari_cpnn.ui.parts import bold_label, line, row, slim_combo, spacer, text_label
-from napari_cpnn.ui.plain_text import plain
-from napari_cpnn.ui.preferences import preferences
-from napari_cpnn.ui.slide_layers import path_of
-from napari_cpnn.ui.words import model_card, model_label, slide_label
+from napari_cpnn.ui.frame.dock import Dock
+from napari_cpnn.ui.frame.gene_box import GeneBox
+from napari_cpnn.ui.frame.numbers import DecimalBox
+from napari_cpnn.ui.frame.parts import bold_label, line, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.frame.plain_text import plain
+from napari_cpnn.ui.frame.words import model_card, model_label, slide_label
+from napari_cpnn.ui.layers.slide_layers import path_of
+from napari_cpnn.ui.viewer import recent_models
+from napari_cpnn.ui.viewer.preferences import preferences
 
 if TYPE_CHECKING:
     import napari

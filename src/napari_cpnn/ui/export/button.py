@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QPushButton
 if TYPE_CHECKING:
     import napari
 
-    from napari_cpnn.ui.background import Background
     from napari_cpnn.ui.export.dialog import ExportDialog
+    from napari_cpnn.ui.frame.background import Background
 
 
 class ExportButton(QPushButton):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from napari_cpnn.training.curves import curves_figure
-from napari_cpnn.ui.background import Background
-from napari_cpnn.ui.chart_view import ChartView
-from napari_cpnn.ui.paper import DPI, Paper
+from napari_cpnn.training.fit.curves import curves_figure
+from napari_cpnn.ui.frame.background import Background
+from napari_cpnn.ui.frame.chart_view import ChartView
+from napari_cpnn.ui.frame.paper import DPI, Paper
 
 _HEIGHT_PX = 175
 

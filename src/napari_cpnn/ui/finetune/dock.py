@@ -20,13 +20,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
-from napari_cpnn.ui import recent_models
-from napari_cpnn.ui.dock import Dock
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.finetune.curves import Curves
 from napari_cpnn.ui.finetune.inputs import start_text
 from napari_cpnn.ui.finetune.samples import SamplesBox
-from napari_cpnn.ui.parts import (
+from napari_cpnn.ui.frame.dock import Dock
+from napari_cpnn.ui.frame.parts import (
     bold_label,
     button,
     choose_data,
@@ -37,8 +36,9 @@ from napari_cpnn.ui.parts import (
     stop_timer,
     text_label,
 )
-from napari_cpnn.ui.plain_text import plain, tell
-from napari_cpnn.ui.settings_form import SettingsForm
+from napari_cpnn.ui.frame.plain_text import plain, tell
+from napari_cpnn.ui.frame.settings_form import SettingsForm
+from napari_cpnn.ui.viewer import recent_models
 
 if TYPE_CHECKING:
     import napari

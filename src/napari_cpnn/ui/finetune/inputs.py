@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.job import Matrix, SampleFiles
+from napari_cpnn.training.jobs.job import Matrix, SampleFiles
 
 if TYPE_CHECKING:
     from napari_cpnn.spots import SpotFit

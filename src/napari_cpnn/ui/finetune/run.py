@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.training.child import ChildRun
-from napari_cpnn.training.job import TrainingJob
-from napari_cpnn.training.watch import RunStatus, ask_to_stop, job_of_run, look_at_run, read_log
+from napari_cpnn.training.jobs.child import ChildRun
+from napari_cpnn.training.jobs.job import TrainingJob
+from napari_cpnn.training.jobs.watch import RunStatus, ask_to_stop, job_of_run, look_at_run, read_log
 
 if TYPE_CHECKING:
-    from napari_cpnn.ui.background import Background
-    from napari_cpnn.ui.tasks import Tasks
+    from napari_cpnn.ui.frame.background import Background
+    from napari_cpnn.ui.frame.tasks import Tasks
 
 
 class FollowedRun:

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_cpnn.errors import CellsError, CpnnError, PrototypesError, SettingsError
-from napari_cpnn.files import write_csv
 from napari_cpnn.settings import PrototypeSettings
-from napari_cpnn.ui.paper import DPI, Paper
+from napari_cpnn.storage.files import write_csv
+from napari_cpnn.ui.frame.paper import DPI, Paper
+from napari_cpnn.ui.frame.tasks import Tasks
 from napari_cpnn.ui.prototypes.marker_chart import HeatMap, heat_map, marker_figure
 from napari_cpnn.ui.prototypes.words import Result, TypeLine, lines_of_labels, lines_of_prototypes
-from napari_cpnn.ui.reference import LabelColumn, Reference, read_reference
-from napari_cpnn.ui.tasks import Tasks
+from napari_cpnn.ui.viewer.reference import LabelColumn, Reference, read_reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_cpnn.ui.background import Background
-    from napari_cpnn.ui.state import ExploreState
+    from napari_cpnn.ui.frame.background import Background
+    from napari_cpnn.ui.viewer.state import ExploreState
 
 #: Markers of each type that are kept, listed and exported.
 N_MARKERS = 50

@@ -12,10 +12,10 @@ from qtpy.QtWidgets import QFileDialog, QLabel, QProgressBar, QTabWidget, QVBoxL
 
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import PrototypeSettings
-from napari_cpnn.ui.dock import Dock
-from napari_cpnn.ui.gene_box import GeneBox
-from napari_cpnn.ui.numbers import WholeNumberBox
-from napari_cpnn.ui.parts import (
+from napari_cpnn.ui.frame.dock import Dock
+from napari_cpnn.ui.frame.gene_box import GeneBox
+from napari_cpnn.ui.frame.numbers import WholeNumberBox
+from napari_cpnn.ui.frame.parts import (
     Column,
     bold_label,
     button,
@@ -27,11 +27,11 @@ from napari_cpnn.ui.parts import (
     stop_timer,
     text_label,
 )
+from napari_cpnn.ui.frame.settings_form import SettingsForm
 from napari_cpnn.ui.prototypes.controller import PrototypesController
 from napari_cpnn.ui.prototypes.heat_map_view import HeatMapView, shade_legend
 from napari_cpnn.ui.prototypes.type_table import MarkerTable, TypeTable
 from napari_cpnn.ui.prototypes.words import left_out_words, result_words
-from napari_cpnn.ui.settings_form import SettingsForm
 
 if TYPE_CHECKING:
     import napari

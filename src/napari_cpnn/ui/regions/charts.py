@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 
 from napari_cpnn.regions.explain import PROGRAMS, SHIFT
 from napari_cpnn.texts import shown
-from napari_cpnn.ui.paper import DPI, Paper
+from napari_cpnn.ui.frame.paper import DPI, Paper
 
 if TYPE_CHECKING:
     from napari_cpnn.ui.regions.rows import Explanation, RegionRow

@@ -14,7 +14,7 @@ from napari_cpnn.errors import RegionsError
 from napari_cpnn.geometry import FloatArray, Mpp
 from napari_cpnn.regions import Region
 from napari_cpnn.regions.outlines import with_own_names
-from napari_cpnn.ui.slide_layers import um_to_world, world_to_um
+from napari_cpnn.ui.layers.slide_layers import um_to_world, world_to_um
 
 if TYPE_CHECKING:
     from napari.layers import Layer

@@ -1,0 +1,173 @@
+"""How well a model predicts the spots of a slide that it has not seen."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from napari_cpnn.counts.renaming import name_genes_as
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.evaluation.metrics import partial_pearson, partial_spearman, pearson, spearman
+from napari_cpnn.evaluation.noise_ceiling import noise_ceiling
+from napari_cpnn.evaluation.predictions import predict_expression
+from napari_cpnn.evaluation.spatial_agreement import morans_i
+from napari_cpnn.geometry import spatial_to_um
+from napari_cpnn.models import CPNN
+from napari_cpnn.settings import EvaluationSettings
+from napari_cpnn.slides import Slide
+from napari_cpnn.spots import fit_array
+from napari_cpnn.spots.quality import array_coordinates
+
+#: What a table of scores says of the slide as a whole, in its ``attrs``.
+COUNTS = (
+    "n_spots", "spots_without_counts", "spots_without_place", "spots_without_patch", "genes_not_measured",
+    "genes_constant_measured", "genes_constant_predicted",
+)  # fmt: skip
+
+
+class ScoreSummary(TypedDict, total=False):
+    """Means over the genes that vary, always with their number, and what was left out.
+
+    ``pcc``, ``scc`` and ``n_genes`` are always there, the rest where the table has it.
+    """
+
+    pcc: float
+    scc: float
+    n_genes: int
+    pcc_given_depth: float
+    scc_given_depth: float
+    pcc_of_depth: float
+    ceiling: float
+    ceiling_given_depth: float
+    moran_measured: float
+    moran_predicted: float
+    n_spots: int
+    spots_without_counts: int
+    spots_without_place: int
+    spots_without_patch: int
+    genes_not_measured: int
+    genes_constant_measured: int
+    genes_constant_predicted: int
+
+
+def evaluate(
+    model: CPNN,
+    slide: Slide,
+    spots: AnnData,
+    device: str = "auto",
+    symmetries: bool | None = None,
+    settings: EvaluationSettings | None = None,
+) -> pd.DataFrame:
+    """Correlation of predicted with measured expression over the spots of one slide, per gene.
+
+    Parameters
+    ----------
+    model
+        A trained model. Its genes that were not measured here are left out.
+    slide, spots
+        As from :func:`~napari_cpnn.open_slide` and :func:`~napari_cpnn.read_spots`.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    symmetries
+        Predict the mean over the eight symmetries of each patch: a little better, eight times slower. By default as
+        in the settings that the model was trained with.
+    settings
+        Which of the costly scores are wanted; default :class:`~napari_cpnn.EvaluationSettings`.
+
+    Returns
+    -------
+    DataFrame
+        Index ``gene``; the columns are
+
+        - ``pcc``, ``scc``: Pearson and Spearman correlation, NaN for a gene that is constant here;
+        - ``n_spots``: the number of spots with counts and a readable patch;
+        - ``pcc_given_depth``, ``scc_given_depth``: the same with log total counts regressed out of both sides
+          (partial correlation; on ranks for ``scc``);
+        - ``pcc_of_depth``: correlation of the measured expression with log total counts, what depth alone says;
+        - ``mean_expression``, log1p CP10k, and ``detected``, the share of spots with a count of the gene;
+        - with ``settings.ceiling_repeats``: ``reliability``, ``ceiling`` and both ``_given_depth`` (see
+          :func:`~napari_cpnn.evaluation.noise_ceiling.noise_ceiling`);
+        - with ``settings.spatial``: ``moran_measured`` and ``moran_predicted``, Moran's I.
+
+        ``attrs`` holds the name of the ``slide`` and what was left out, in numbers (:data:`COUNTS`).
+
+    Raises
+    ------
+    GenesError
+        The model and the spots share hardly any gene.
+    PixelSizeError, SlideError
+        The slide cannot be mapped.
+    SpotsError
+        There are no spots, none with counts and a readable patch, or something else than raw counts.
+    """
+    settings = settings or EvaluationSettings()
+    compared = predict_expression(
+        model, slide, spots, device, symmetries, settings.precision, ignore_gene_case=settings.ignore_gene_case
+    )
+    return score(compared, spots, settings)
+
+
+def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None = None) -> pd.DataFrame:
+    """The table of :func:`evaluate`, from predictions that are there already.
+
+    Parameters
+    ----------
+    compared
+        As from :func:`~napari_cpnn.evaluation.predictions.predict_expression`.
+    spots
+        The table that it was made of: the noise of a gene comes from the counts of all genes.
+    """
+    settings = settings or EvaluationSettings()
+    genes = list(compared.var_names)
+    predicted, measured = np.asarray(compared.X), np.asarray(compared.layers["measured"])
+    depth = np.log(compared.obs["total_counts"].to_numpy(dtype=np.float64))
+    columns: dict[str, Any] = {
+        "pcc": pearson(predicted, measured),
+        "scc": spearman(predicted, measured),
+        "n_spots": compared.n_obs,
+        "pcc_given_depth": partial_pearson(predicted, measured, depth),
+        "scc_given_depth": partial_spearman(predicted, measured, depth),
+        "pcc_of_depth": pearson(measured, np.broadcast_to(depth[:, None], measured.shape)),
+        "mean_expression": measured.mean(axis=0, dtype=np.float64),
+        "detected": np.asarray((compared.layers["counts"] > 0).mean(axis=0)).ravel(),
+    }
+    kept = name_genes_as(spots, genes, ignore_case=settings.ignore_gene_case)[compared.obs["row"].to_numpy()]
+    if settings.ceiling_repeats and compared.n_obs > 1:
+        ceilings = noise_ceiling(kept, genes, settings.ceiling_repeats)
+        columns |= {str(name): ceilings[name].to_numpy() for name in ceilings}
+    if settings.spatial:
+        mpp = compared.uns["comparison"]["mpp"]
+        centers = spatial_to_um(compared.obsm["spatial"], (float(mpp[0]), float(mpp[1])))
+        array = fit_array(compared.obsm["spatial"], array_coordinates(kept.obs))
+        kind = None if array is None else array.kind
+        columns["moran_measured"] = morans_i(measured, centers, kind)
+        columns["moran_predicted"] = morans_i(predicted, centers, kind)
+    scores = pd.DataFrame(columns, index=pd.Index(genes, name="gene"))
+    scores.attrs = {
+        **{key: value for key, value in compared.uns["comparison"].items() if key in ("slide", *COUNTS)},
+        "genes_constant_measured": int((np.ptp(measured, axis=0) == 0).sum()),
+        "genes_constant_predicted": int((np.ptp(predicted, axis=0) == 0).sum()),
+    }
+    return scores
+
+
+def summarise(scores: pd.DataFrame) -> ScoreSummary:
+    """Means over the genes that vary, and what was left out, of a table of :func:`evaluate`.
+
+    ``pcc`` and ``scc`` are means over the ``n_genes`` genes that have both; each other column is averaged over those
+    of them that have it.
+    """
+    if not {"pcc", "scc"} <= set(scores.columns):
+        raise TrainingError("A table of scores needs the columns pcc and scc; make it with evaluate.")
+    varies = scores[np.isfinite(scores["pcc"]) & np.isfinite(scores["scc"])]
+    summary = ScoreSummary(pcc=float(varies["pcc"].mean()), scc=float(varies["scc"].mean()), n_genes=len(varies))
+    for name in ScoreSummary.__annotations__:
+        if name in COUNTS:
+            if name in scores.attrs:
+                summary[name] = int(scores.attrs[name])  # type: ignore[literal-required]
+        elif name in scores and name not in summary:
+            summary[name] = float(varies[name].mean())  # type: ignore[literal-required]
+    return summary

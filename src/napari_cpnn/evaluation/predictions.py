@@ -1,0 +1,197 @@
+"""Predictions at measured spots, beside what was measured there.
+
+Whatever cannot be compared is left out here and nowhere else, and counted: spots without counts, without a place or
+without a readable patch, and genes of the model that were not measured.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from anndata import AnnData
+
+from napari_cpnn.counts.genes import require_genes, shared_genes
+from napari_cpnn.counts.raw_counts import as_counts
+from napari_cpnn.counts.renaming import name_genes_as
+from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.geometry import IntArray, spatial_to_um
+from napari_cpnn.models import CPNN
+from napari_cpnn.prediction import places
+from napari_cpnn.prediction.places import PlacePredictor
+from napari_cpnn.prototypes.progress import Progress
+from napari_cpnn.slides import Slide
+from napari_cpnn.spots import expression
+from napari_cpnn.spots.misfit import warn_of_misfit
+from napari_cpnn.spots.quality import counts_matrix
+
+
+def predict_spots(
+    model: CPNN,
+    slide: Slide,
+    spots: AnnData,
+    device: str = "auto",
+    symmetries: bool | None = None,
+    precision: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+    """Predicted composition and programs at the spots of a slide.
+
+    Parameters
+    ----------
+    model, slide, spots, device, symmetries, precision, progress
+        As for :func:`predict_expression`.
+
+    Returns
+    -------
+    weights
+        DataFrame ``(spots, cell types)``; NaN in the row of a spot whose patch cannot be read.
+    programs
+        ``(spots, R)`` float32, NaN likewise.
+    """
+    slide.require_mappable()
+    if spots.n_obs == 0:
+        raise SpotsError(f"There are no spots on {slide.name}, so there is nothing to predict.")
+    warn_of_misfit(slide, spots)
+    return _predict(model, slide, spots, device, symmetries, precision, progress)
+
+
+def _predict(
+    model: CPNN,
+    slide: Slide,
+    spots: AnnData,
+    device: str,
+    symmetries: bool | None,
+    precision: str,
+    progress: Progress | None,
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+    mpp = slide.require_mappable()
+    centers = spatial_to_um(spots.obsm["spatial"], mpp)
+    if symmetries is None:
+        symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
+    weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
+    programs = np.full((spots.n_obs, model.n_programs), np.nan, dtype=np.float32)
+    predicted, ok = PlacePredictor(slide, model, device, precision, symmetries).predict(centers, _told(progress))
+    if predicted is not None:
+        weights[ok], programs[ok] = predicted.weights, predicted.programs
+    if not ok.all():
+        warnings.warn(
+            f"{int((~ok).sum())} of {spots.n_obs} patches of {slide.name} cannot be read and have no prediction.",
+            CpnnWarning,
+            stacklevel=3,
+        )
+    return pd.DataFrame(weights, index=spots.obs_names, columns=list(model.cell_types)), programs
+
+
+def predict_expression(
+    model: CPNN,
+    slide: Slide,
+    spots: AnnData,
+    device: str = "auto",
+    symmetries: bool | None = None,
+    precision: str = "auto",
+    progress: Progress | None = None,
+    ignore_gene_case: bool = False,
+) -> AnnData:
+    """Predicted beside measured expression, over the spots and genes that can be compared.
+
+    Parameters
+    ----------
+    model, slide, spots, device, symmetries
+        As for :func:`~napari_cpnn.evaluate`.
+    precision
+        Arithmetic of the image network, as in :class:`~napari_cpnn.settings.EvaluationSettings`.
+    progress
+        Called as ``progress(text, done)`` between batches, with how far it is, such as ``256 of 5,000 spots``, and the
+        share that is done. What it raises ends the prediction and reaches the caller: that is how to cancel.
+    ignore_gene_case
+        Whether genes whose names differ in upper and lower case alone are the same.
+
+    Returns
+    -------
+    AnnData
+        ``(n, G)`` spots by genes. ``X`` is predicted and ``layers["measured"]`` measured expression, log1p CP10k, and
+        ``layers["counts"]`` are the counts. ``obs["total_counts"]`` is taken over all genes that were measured, and
+        ``obs["row"]`` is the position in ``spots``. ``obsm["weights"]`` are the cell-type shares,
+        ``obsm["spatial"]`` level-0 pixels. ``uns["comparison"]`` says what was left out: numbers of spots and genes by
+        reason.
+
+    Raises
+    ------
+    GenesError
+        The model and the spots share hardly any gene.
+    PixelSizeError, SlideError
+        The slide cannot be mapped.
+    SpotsError
+        There are no spots, none with counts and a readable patch, or something else than raw counts.
+    """
+    spots = name_genes_as(spots, model.genes, ignore_case=ignore_gene_case)
+    genes = shared_genes(model.genes, list(spots.var_names), ("The model", f"the spots of {slide.name}"))
+    usable, left_out = usable_spots(slide, spots)
+    slide.require_mappable()
+    warn_of_misfit(slide, spots)
+    weights, programs = _predict(model, slide, spots[usable], device, symmetries, precision, progress)
+    # A linear head has no weights, so whether a patch was read is told from either.
+    read = np.isfinite(np.concatenate([weights.to_numpy(), programs], axis=1)).all(axis=1)
+    if not read.any():
+        raise SpotsError(f"No spot of {slide.name} has counts and a readable patch, so nothing can be compared.")
+    kept, weights = spots[usable[read]], weights[read]
+    counts = counts_matrix(kept)
+    table = AnnData(
+        model.decoder().expression(weights.to_numpy(), programs[read], genes),
+        obs=pd.DataFrame(
+            {"row": usable[read], "total_counts": np.asarray(counts.sum(axis=1)).ravel()}, index=kept.obs_names
+        ),
+        var=pd.DataFrame(index=genes),
+        layers={
+            "measured": expression(kept, genes),
+            "counts": counts[:, require_genes(list(kept.var_names), genes, "The table of spots")],
+        },
+        obsm={"spatial": np.asarray(kept.obsm["spatial"], dtype=np.float64), "weights": weights},
+    )
+    table.uns["comparison"] = {
+        "slide": slide.name,
+        "mpp": np.asarray(slide.require_mappable()),
+        "n_spots": table.n_obs,
+        **left_out,
+        "spots_without_patch": int((~read).sum()),
+        "genes_not_measured": len(model.genes) - len(genes),
+    }
+    return table
+
+
+def _told(progress: Progress | None) -> places.Progress:
+    """In the words of whoever waits; the share stands still while surroundings are seen."""
+    if progress is None:
+        return places.silent
+    share = 0.0
+
+    def told(what: str, done: int, of: int) -> None:
+        nonlocal share
+        if what == "places":
+            share = done / max(of, 1)
+            progress(f"{done:,} of {of:,} spots", share)
+        else:
+            progress(f"{done:,} of {of:,} patches around the spots", share)
+
+    return told
+
+
+def usable_spots(slide: Slide, spots: AnnData) -> tuple[IntArray, dict[str, int]]:
+    """Positions of the spots that have counts and a place, and how many have not."""
+    if "spatial" not in spots.obsm:
+        raise SpotsError(f'The spots of {slide.name} have no obsm["spatial"]; read them with read_spots.')
+    if spots.n_obs == 0:
+        raise SpotsError(f"There are no spots on {slide.name}, so there is nothing to compare.")
+    counts = as_counts(counts_matrix(spots), f"The table of spots of {slide.name}", SpotsError)
+    counted = np.asarray(counts.sum(axis=1)).ravel() > 0
+    placed = np.isfinite(np.asarray(spots.obsm["spatial"], dtype=np.float64)).all(axis=1)
+    usable = np.flatnonzero(counted & placed)
+    if not len(usable):
+        raise SpotsError(f"No spot of {slide.name} has counts and a place, so nothing can be compared.")
+    return usable, {
+        "spots_without_counts": int((~counted).sum()),
+        "spots_without_place": int((counted & ~placed).sum()),
+    }

@@ -1,0 +1,80 @@
+"""One quantity, measured and predicted in the same spots: colour ranges and correlations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import GenesError
+from napari_cpnn.evaluation.metrics import pearson, spearman
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Values = npt.NDArray[np.float32]
+
+#: Colours cover this part of the values; a few extreme spots must not decide.
+_RANGE = (0.02, 0.98)
+_LEAST_SPREAD = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class SpotPair:
+    """Something of which there are a measurement and a prediction in each spot.
+
+    Attributes
+    ----------
+    name, unit
+        Such as ``ERBB2`` and ``log1p CP10k``.
+    measured, predicted
+        ``(n,)`` each.
+    """
+
+    name: str
+    unit: str
+    measured: Values
+    predicted: Values
+
+    @property
+    def difference(self) -> Values:
+        """Predicted minus measured."""
+        return self.predicted - self.measured
+
+    def limits(self) -> tuple[float, float]:
+        """The one colour range of both."""
+        return _limits(np.concatenate([self.measured, self.predicted]))
+
+    def own_limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """A colour range for the measured and one for the predicted values, where patterns matter more than amounts."""
+        return _limits(self.measured), _limits(self.predicted)
+
+    def difference_limits(self) -> tuple[float, float]:
+        """The colour range of the difference, even around 0."""
+        reach = max(float(np.nanquantile(np.abs(self.difference), _RANGE[1])), _LEAST_SPREAD)
+        return -reach, reach
+
+    def correlations(self) -> tuple[float, float]:
+        """PCC and SCC over the spots that have both; NaN when one is constant."""
+        both = np.isfinite(self.measured) & np.isfinite(self.predicted)
+        if both.sum() < 2:
+            return float("nan"), float("nan")
+        first, second = self.predicted[both, None], self.measured[both, None]
+        return float(pearson(first, second)[0]), float(spearman(first, second)[0])
+
+
+def _limits(values: Values) -> tuple[float, float]:
+    low, high = (float(v) for v in np.nanquantile(values, _RANGE))
+    return low, max(high, low + _LEAST_SPREAD)
+
+
+def gene_pair(compared: AnnData, gene: str) -> SpotPair:
+    """A gene of a table of :func:`~napari_cpnn.evaluation.predictions.predict_expression`."""
+    if gene not in compared.var_names:
+        raise GenesError(f"{gene} is not among the {compared.n_vars:,} genes that were both measured and predicted.")
+    column = compared.var_names.get_loc(gene)
+    tables = (compared.layers["measured"], compared.X)
+    measured, predicted = (np.asarray(table[:, column], dtype=np.float32) for table in tables)
+    return SpotPair(gene, "log1p CP10k", measured, predicted)

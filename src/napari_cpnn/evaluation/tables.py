@@ -1,0 +1,55 @@
+"""Tables on disk: CSV or Parquet by the ending of the name, complete or not there at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.storage.files import csv_table, table_of_csv, whole_file
+
+
+def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digits: int | None = None) -> None:
+    """Write a table as ``.csv`` or ``.parquet``; a kill leaves the file that was there, or the new one.
+
+    Parameters
+    ----------
+    index
+        Write the index as the first column.
+    digits
+        Significant digits of numbers in a ``.csv``; by default all, so that they come back bit by bit.
+
+    Raises
+    ------
+    TrainingError
+        Another ending, a place that cannot be written, or Parquet without pyarrow.
+    """
+    path = Path(path)
+    if path.suffix not in (".csv", ".parquet"):
+        raise TrainingError(f"Tables are written as .csv or .parquet, not as {path.name}.")
+    try:
+        with whole_file(path, TrainingError) as unfinished:
+            if path.suffix == ".csv":
+                digits_of = f"%.{digits}g" if digits else None
+                csv_table(table, index=index).to_csv(unfinished, index=index, float_format=digits_of)
+            else:
+                table.to_parquet(unfinished, index=index, engine="pyarrow")
+    except ImportError as error:
+        raise TrainingError(
+            f"Parquet needs pyarrow ({error}); run pip install 'napari-cpnn[parquet]' or write .csv."
+        ) from error
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read what :func:`write_table` wrote without an index; numbers come back bit by bit."""
+    path = Path(path)
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path, engine="pyarrow")
+        # A gene called NA is a name, and an empty field a number that is not there.
+        read = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    except (OSError, ValueError, ImportError) as error:
+        raise TrainingError(f"{path} cannot be read as a table ({error}).") from error
+    table: pd.DataFrame = table_of_csv(read)
+    return table

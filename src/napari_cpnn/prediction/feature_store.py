@@ -1,0 +1,187 @@
+"""Features of a frozen encoder by place: computed once per slide, kept in memory and on disk.
+
+On disk a store is a folder of ``.safetensors`` files, each with some places and their features and a checksum. Files
+are only ever added (by a rename), so that a kill does no harm and several processes can share a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+import warnings
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.slides import Slide
+from napari_cpnn.storage.caches import delete_kept, folder_of, kept_in, size_of, sweep_kept, touch_kept
+from napari_cpnn.storage.files import staged
+from napari_cpnn.untrusted import reason_of
+
+if TYPE_CHECKING:
+    from napari_cpnn.models import CPNN
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+CACHE_BYTES = 5 * 1024**3
+"""Features of slides that were used longest ago are deleted beyond this size."""
+_IN_USE_SECONDS = 3600.0
+_NAMES = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.part")
+"""What the files of a store are called; and what earlier versions left when they were killed."""
+
+Features = npt.NDArray[np.float16]
+Keys = npt.NDArray[np.int64]
+
+
+class FeatureStore:
+    """Features ``(F,)`` in float16 of the patches at some places of one slide; safe to use from several threads.
+
+    Parameters
+    ----------
+    n_features
+        F.
+    folder
+        Where they are kept; ``None``: in memory only. A folder that cannot be written ends keeping, not computing.
+
+    Attributes
+    ----------
+    problem
+        One sentence when nothing can be kept on disk, else ``None``.
+    """
+
+    def __init__(self, n_features: int, folder: Path | None = None) -> None:
+        self.n_features = n_features
+        self.folder = folder
+        self.problem: str | None = None
+        self._row: dict[int, int] = {}
+        self._values: Features = np.zeros((64, n_features), dtype=np.float16)
+        self._kept = 0  # rows that are on disk
+        self._lock = threading.Lock()
+        if folder is not None:
+            self._load(folder)
+
+    @classmethod
+    def of(
+        cls, slide: Slide, model: CPNN, precision: str, keep: bool = True, cache_dir: str | None = None
+    ) -> FeatureStore:
+        """The store of what the frozen encoder of ``model`` sees of ``slide``, shared by all models that have it.
+
+        ``keep``: on disk, in the user's cache or below ``cache_dir``.
+        """
+        if not keep:
+            return cls(model.n_own_features)
+        patch = model.patch
+        facts = [FORMAT, slide.identity, slide.mpp, patch.size_px, patch.mpp, model.encoder_fingerprint, precision]
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+        folder = folder_of("features", cache_dir or None)
+        _prune(folder, CACHE_BYTES)
+        return cls(model.n_own_features, folder / key)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def known(self, keys: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which of these places (:func:`~napari_cpnn.prediction.context.keys_of`) have features; shaped as ``keys``."""
+        keys = np.asarray(keys)
+        row = self._row
+        return np.fromiter((k in row for k in keys.ravel().tolist()), dtype=bool, count=keys.size).reshape(keys.shape)
+
+    def get(self, keys: npt.ArrayLike) -> Features:
+        """Features ``(..., F)`` of places ``(...)``; zeros where there are none."""
+        keys = np.asarray(keys)
+        row = self._row
+        rows = np.fromiter((row.get(k, -1) for k in keys.ravel().tolist()), dtype=np.intp, count=keys.size)
+        values = self._values[rows]
+        values[rows < 0] = 0
+        return values.reshape(*keys.shape, self.n_features)
+
+    def add(self, keys: Keys, features: npt.NDArray[np.floating]) -> None:
+        """Remember ``(N, F)`` features of the places ``(N,)``; what is there already stays."""
+        with self._lock:
+            start = len(self._row)
+            while start + len(keys) > len(self._values):
+                # Readers may be at the old array meanwhile, and find there what they look for.
+                self._values = np.concatenate([self._values, np.zeros_like(self._values)])
+            for key, values in zip(keys.tolist(), features, strict=True):
+                if key not in self._row:
+                    self._values[len(self._row)] = values
+                    self._row[key] = len(self._row)
+
+    def flush(self) -> None:
+        """Write what is new to disk."""
+        with self._lock:
+            keys = np.fromiter(self._row, dtype=np.int64, count=len(self._row))[self._kept :]
+            values = self._values[self._kept : len(self._row)]
+            if self.folder is None or self.problem or not len(keys):
+                return
+            try:
+                _write(self.folder, keys, values)
+                self._kept = len(self._row)
+            except Exception as error:  # noqa: BLE001 -- no cache is worth a failure
+                self.problem = f"Features are not kept on disk: {self.folder.parent}: {reason_of(error)}."
+                log.warning(self.problem)
+
+    def _load(self, folder: Path) -> None:
+        for path in sorted(p for p in folder.glob("*.safetensors") if _NAMES.fullmatch(p.name)):
+            try:
+                keys, values = _read(path, self.n_features)
+            except FileNotFoundError:  # deleted by another process
+                continue
+            except Exception as error:  # noqa: BLE001 -- whatever damaged bytes may raise
+                warnings.warn(
+                    f"Cached features in {path.name} were damaged ({type(error).__name__}) and are computed anew.",
+                    CpnnWarning,
+                    stacklevel=4,
+                )
+                with suppress(OSError):
+                    path.unlink()
+                continue
+            self.add(keys, values)
+        self._kept = len(self._row)
+        touch_kept(folder)
+
+
+def _write(folder: Path, keys: Keys, values: Features) -> None:
+    from safetensors.numpy import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    content = save({"keys": keys, "features": np.ascontiguousarray(values)}, {"crc32": str(_checksum(keys, values))})
+    with staged(folder / f"{uuid.uuid4().hex}.safetensors", tidy=False) as part:
+        part.write_bytes(content)
+
+
+def _read(path: Path, n_features: int) -> tuple[Keys, Features]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        keys, values = file.get_tensor("keys"), file.get_tensor("features")
+        expected = (file.metadata() or {}).get("crc32")
+    if values.shape != (len(keys), n_features) or str(_checksum(keys, values)) != expected:
+        raise ValueError(path)
+    return keys, values
+
+
+def _checksum(keys: Keys, values: Features) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).data, zlib.crc32(np.ascontiguousarray(keys).data))
+
+
+def _prune(folder: Path, limit_bytes: int) -> None:
+    """Delete the stores in ``folder`` that were used longest ago, until the rest takes at most ``limit_bytes``."""
+    total = 0
+    for used, store in kept_in(folder):
+        total += size_of(store, "*.safetensors")
+        if total > limit_bytes and time.time() - used > _IN_USE_SECONDS:
+            delete_kept(store, _NAMES)
+        else:
+            sweep_kept(store, used)

@@ -1,0 +1,202 @@
+"""The network on its device: uint8 patches in, compositions out; precision, memory format, out-of-memory halving."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn.errors import MappingError
+from napari_cpnn.models.prediction import Prediction
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_cpnn.models import CPNN, Surroundings
+
+    _Step = Callable[[torch.Tensor, slice], Sequence[torch.Tensor]]
+
+FloatRows = npt.NDArray[np.float32]
+Precision = Literal["float32", "bfloat16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``"auto"``: CUDA, then MPS, then CPU. :class:`MappingError` for one that is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:  # torch lists some twenty kinds of device in its message
+        raise MappingError(f"There is no device {name!r}; use 'auto', 'cpu', 'cuda' or 'mps'.") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise MappingError(f"There is no device {name!r}; use 'auto', 'cpu', 'cuda' or 'mps'.")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise MappingError(f"The device {name!r} cannot be used here ({reason}); choose 'auto' or 'cpu'.") from error
+    return device
+
+
+def choose_precision(device: torch.device, name: str = "auto") -> Precision:
+    """``"auto"``: bfloat16 where the hardware computes it natively, else float32."""
+    import torch
+
+    if name in ("float32", "bfloat16"):
+        return name  # type: ignore[return-value]
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    if device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+        return "bfloat16" if native else "float32"
+    return "float32"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the machine, has no memory left."""
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+class Predictor:
+    """A model on a device, ready for batches.
+
+    Parameters
+    ----------
+    model
+        Is copied; the caller's model stays as it is.
+    device, precision
+        As in :class:`~napari_cpnn.settings.MappingSettings`. Only the backbone is computed in bfloat16; the head
+        and everything after it stay in float32.
+    symmetries
+        Mean over the eight symmetries of each patch.
+
+    Attributes
+    ----------
+    max_batch
+        Largest batch that fitted so far, ``None`` while nothing failed.
+    """
+
+    def __init__(self, model: CPNN, device: str = "auto", precision: str = "auto", symmetries: bool = False) -> None:
+        self.device = choose_device(device)
+        self.precision: Precision = choose_precision(self.device, precision)
+        self.symmetries = symmetries
+        self.max_batch: int | None = None
+        self.model = self._ready(model)
+
+    def _ready(self, model: CPNN) -> CPNN:
+        """A copy of the model on the device, in the form that is fastest there."""
+        import torch
+
+        from napari_cpnn.models import CPNN, fuse_for_inference
+
+        if self.device.type == "cpu" and isinstance(model, CPNN):
+            return fuse_for_inference(model, bfloat16=self.precision == "bfloat16")
+        ready = copy.deepcopy(model).eval().to(self.device).requires_grad_(False)
+        return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def description(self) -> str:
+        """For the screen, such as ``"CPU bfloat16"``."""
+        import torch
+
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
+        return f"{name} {self.precision}"
+
+    def predict(self, images: npt.NDArray[np.uint8], surroundings: Surroundings | None = None) -> Prediction[FloatRows]:
+        """Compositions of patches, and how far they are from the training tissue.
+
+        Parameters
+        ----------
+        images
+            ``(N, S, S, 3)`` uint8.
+        surroundings
+            Of a model that needs them (:class:`~napari_cpnn.prediction.places.SlideSurroundings`); without, each patch
+            counts as the only tissue of a slide.
+
+        Returns
+        -------
+        Weights ``(N, C)``, programs ``(N, R)`` and out-of-domain scores ``(N,)``, float32.
+
+        Raises
+        ------
+        MappingError
+            When not even a single patch fits into the memory of the device.
+        """
+        around = None if surroundings is None else self.model.encode(surroundings.to(self.device))
+        return Prediction(
+            *self._in_batches(images, lambda x, rows: self._forward(x, None if around is None else around[rows]))
+        )
+
+    def look(self, images: npt.NDArray[np.uint8]) -> tuple[FloatRows, FloatRows]:
+        """What :meth:`CPNN.look` and :meth:`CPNN.features` make of patches ``(N, S, S, 3)``, both float32."""
+        seen, features = self._in_batches(images, lambda x, _: (self.model.look(x), self.model.features(x)))
+        return seen, features
+
+    def seen(self, images: npt.NDArray[np.uint8]) -> FloatRows:
+        """:meth:`CPNN.look` of patches ``(N, S, S, 3)``, float32."""
+        (seen,) = self._in_batches(images, lambda x, _: (self.model.look(x),))
+        return seen
+
+    def features(self, images: npt.NDArray[np.uint8]) -> FloatRows:
+        """:meth:`CPNN.features` of patches ``(N, S, S, 3)``: ``(N, F)`` float32; no symmetries."""
+        (features,) = self._in_batches(images, lambda x, _: (self.model.features(x),))
+        return features
+
+    def _in_batches(self, images: npt.NDArray[np.uint8], function: _Step) -> tuple[FloatRows, ...]:
+        parts: list[tuple[FloatRows, ...]] = []
+        start = 0
+        while start < len(images):
+            step = min(len(images) - start, self.max_batch or len(images))
+            try:
+                parts.append(self._run(images, slice(start, start + step), function))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if step == 1:
+                    raise MappingError(
+                        f"{self.description}: not enough memory for one patch; close other programs or use the CPU."
+                    ) from error
+                self.max_batch = step // 2
+                self._free_memory()
+                continue
+            start += step
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def _run(self, images: npt.NDArray[np.uint8], rows: slice, function: _Step) -> tuple[FloatRows, ...]:
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(images[rows]))
+            if self.device.type == "cuda":
+                batch = batch.pin_memory().to(self.device, non_blocking=True)
+            else:
+                batch = batch.to(self.device)
+            x = self.model.normalize(batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                results = function(x, rows)
+            return tuple(values.float().cpu().numpy() for values in results)
+
+    def _forward(self, x: torch.Tensor, surroundings: Surroundings | None) -> Prediction[torch.Tensor]:
+        if not self.symmetries:
+            return self.model.predict(x) if surroundings is None else self.model.predict(x, surroundings)
+        from napari_cpnn.models import predict_symmetric
+
+        return predict_symmetric(self.model, x, surroundings)
+
+    def _free_memory(self) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()

@@ -1,0 +1,93 @@
+"""What comes out of a cross-validation, from its folder: heads compared, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.evaluation.tables import read_table, write_table
+from napari_cpnn.settings import EvaluationSettings
+from napari_cpnn.slides import Slide
+from napari_cpnn.studies.comparison import HeldOutSlide, compare_heads
+from napari_cpnn.studies.evaluation_figure import MappedSlide, draw_cross_validation, median_slide
+from napari_cpnn.studies.fold_folder import FoldFolder
+
+
+def held_out_slides(out: str | Path) -> Iterator[HeldOutSlide]:
+    """The tested slides of a cross-validation with the predictions of all its heads, one at a time.
+
+    Parameters
+    ----------
+    out
+        The folder that :func:`~napari_cpnn.cross_validate` wrote.
+
+    Raises
+    ------
+    TrainingError
+        There is no cross-validation, or a file of it is damaged.
+    """
+    folders = _folders(Path(out))
+    tested = read_table(Path(out) / "folds.csv")
+    for (fold, slide), rows in tested.groupby(["fold", "slide"], sort=False):
+        heads = [str(head) for head in rows.loc[rows["not_tested"].isna(), "head"]]
+        if heads:
+            tables = {head: _predictions(folders, head, str(fold), str(slide)) for head in heads}
+            yield HeldOutSlide(str(fold), str(slide), tables)
+
+
+def _folders(out: Path) -> dict[tuple[str, str], FoldFolder]:
+    return {(folder.head, folder.fold): folder for folder in FoldFolder.all_in(out)}
+
+
+def _predictions(folders: Mapping[tuple[str, str], FoldFolder], head: str, fold: str, slide: str) -> AnnData:
+    folder = folders.get((head, fold))
+    compared = folder.read_predictions(slide) if folder else None
+    if compared is None:
+        raise TrainingError(f"There are no predictions of {head} for {slide}; run the cross-validation again.")
+    return compared
+
+
+def write_report(
+    out: str | Path, slides: Mapping[str, Slide] | None = None, settings: EvaluationSettings | None = None
+) -> pd.DataFrame | None:
+    """Write ``comparison.csv`` and ``report.png`` into the folder of a cross-validation.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    slides
+        By their names in the table of scores, so that the maps show tissue.
+    settings
+        As for :func:`~napari_cpnn.studies.comparison.compare_heads`.
+
+    Returns
+    -------
+    DataFrame or None
+        Of :func:`~napari_cpnn.studies.comparison.compare_heads`, with the first head as the reference; None where a
+        single head leaves nothing to compare, and no ``comparison.csv`` is written.
+    """
+    out = Path(out)
+    scores = read_table(out / "scores.csv")
+    heads = list(dict.fromkeys(scores["head"]))
+    comparison = None
+    if len(heads) > 1 and scores["pcc"].notna().any():
+        comparison = compare_heads(held_out_slides(out), heads[0], settings)
+        write_table(comparison, out / "comparison.csv")
+    draw_cross_validation(scores, _to_draw(out, scores, slides or {}), out / "report.png")
+    return comparison
+
+
+def _to_draw(out: Path, scores: pd.DataFrame, slides: Mapping[str, Slide]) -> MappedSlide | None:
+    """The head with the best mean PCC, on the slide on which it is neither best nor worst."""
+    means = scores.groupby("head", sort=False)["pcc"].mean().dropna()
+    if means.empty:
+        return None
+    head = str(means.idxmax())
+    label = median_slide(scores, head)
+    fold = str(scores.loc[scores["slide"] == label, "fold"].iloc[0])
+    return MappedSlide(label, slides.get(label), head, _predictions(_folders(out), head, fold, label))

@@ -1,0 +1,80 @@
+"""A backbone that does not learn sees the same in every epoch: its features are computed once, and kept.
+
+An epoch then costs no more than the head, seconds on a laptop where the whole network takes minutes, and the next run
+on the same spots does not even read the slides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from napari_cpnn.models import CPNN, Surroundings
+from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.storage.array_files import append_to
+from napari_cpnn.training.data.augmentation import apply_symmetries
+from napari_cpnn.training.data.feature_cache import FeatureCache
+from napari_cpnn.training.data.spot_data import SpotData
+
+
+def is_frozen(settings: TrainingSettings) -> bool:
+    """Whether each patch, in each of its symmetries, has the same features throughout the run."""
+    never_learns = settings.backbone == "frozen" or settings.backbone_learning_rate == 0
+    return never_learns and settings.stain_augment == 0
+
+
+def with_features(
+    data: SpotData, model: CPNN, settings: TrainingSettings, folder: Path, progress: bool = False
+) -> SpotData:
+    """The data with what the image network of ``model`` sees of its patches, written into ``folder``.
+
+    That is ``(V, N, F)`` float32, or of the target network of TRIPLEX its tokens, ``(V, N, T, C)`` float16. ``V`` is
+    8, the symmetries of the square, where a symmetry is asked for in training or at test time, else 1. What an earlier
+    run has computed is taken from the cache (:mod:`napari_cpnn.training.data.feature_cache`).
+
+    Raises
+    ------
+    TrainingError
+        The folder cannot be written.
+    """
+    cache = FeatureCache(settings, folder, model.backbone)
+    path = folder / "features.raw"
+    wanted = sum(cache.missing(section) for section in data.sections)
+    predictors: list[Predictor] = []  # made when something is missing
+    with (
+        path.open("wb") as file,
+        tqdm(total=wanted, desc="computing features", unit="patch", disable=not (progress and wanted)) as bar,
+    ):
+
+        def look(images: npt.NDArray[np.uint8], view: int) -> npt.NDArray[np.float32]:
+            if not predictors:
+                predictors.append(Predictor(model, settings.device, settings.precision))
+            turned = apply_symmetries(images, np.full(len(images), view))
+            bar.update(len(images))
+            return predictors[0].look(turned)[0] if model.needs_surroundings else predictors[0].features(turned)
+
+        for view in range(cache.n_views):
+            for section in data.sections:
+                append_to(file, cache.read(section, view, look)[section.chosen])
+    shape = (cache.n_views, len(data.images), *cache.row_shape)
+    return dataclasses.replace(data, features=np.memmap(path, dtype=cache.dtype, mode="r", shape=shape))
+
+
+def predict_features(
+    model: CPNN, features: npt.NDArray[np.floating], around: Surroundings | None = None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Weights ``(n, C)`` and programs ``(n, R)`` from features ``(V, n, ...)``, the mean over the views."""
+    parts = []
+    with torch.inference_mode():
+        around = None if around is None else model.encode(around)
+        for view, seen in enumerate(features):
+            turned = None if around is None else around.turned(view)
+            parts.append(model.say(model.views(torch.from_numpy(np.array(seen, dtype=np.float32)), turned)[0]))
+    weights, programs = (torch.stack(values).mean(dim=0).numpy() for values in zip(*parts, strict=True))
+    return weights, programs

@@ -1,0 +1,147 @@
+"""Which genes a run learns, and how much each of them counts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from napari_cpnn.counts.genes import positions, shared_genes
+from napari_cpnn.counts.renaming import name_genes_as
+from napari_cpnn.errors import CpnnWarning, GenesError, TrainingError
+from napari_cpnn.evaluation.noise_ceiling import split_half_reliability
+from napari_cpnn.geometry import FloatArray
+from napari_cpnn.prototypes import Prototypes
+from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.training.data.spot_samples import SpotSample
+
+#: The weight of a gene whose measurement is all noise: it still gets a prediction that is worth looking at.
+_LEAST_WEIGHT = 0.05
+
+#: Random splits of the counts for the reliability; over hundreds of genes more of them change no mean.
+_SPLITS = 5
+
+
+def name_genes_alike(parts: Sequence[SpotSample], genes: Sequence[str], settings: TrainingSettings) -> None:
+    """Name the genes of all spots as in ``genes``, where they are the same but for what names do not tell."""
+    for part in parts:
+        part.spots = name_genes_as(part.spots, genes, ignore_case=settings.ignore_gene_case)
+
+
+def choose_genes(parts: Sequence[SpotSample], prototypes: Prototypes, settings: TrainingSettings) -> list[str]:
+    """Genes that the prototypes and all spots share and that enough training spots have, as prototypes order them.
+
+    Of these, ``settings.genes`` asks for all (``"shared"``, the paper's choice), for the ``n_genes`` with the largest
+    variance within slides (``"variable"``) or the largest mean (``"abundant"``, ST-Net's choice) of log1p CP10k, or
+    for those in a file, one name per line.
+
+    Raises
+    ------
+    GenesError
+        Hardly any gene is shared, or the file cannot be used.
+    TrainingError
+        None is left after the filters.
+    """
+    genes = list(prototypes.genes)
+    for part in parts:
+        genes = shared_genes(genes, list(part.spots.var_names), ("The prototypes", f"the spots of {part.slide.name}"))
+    wanted = None if settings.genes in ("shared", "variable", "abundant") else _listed(Path(settings.genes), genes)
+    genes = _detected(parts, genes if wanted is None else wanted, settings.min_spot_fraction)
+    if wanted is not None and len(genes) < len(wanted):
+        rare = f"{len(wanted) - len(genes)} of {len(wanted)} listed genes are in too few training spots"
+        warnings.warn(f"{rare} (min_spot_fraction) and are left out.", CpnnWarning, stacklevel=4)
+    if settings.genes in ("variable", "abundant") and len(genes) > settings.n_genes:
+        mean, variance = _moments(parts, genes)
+        score = variance if settings.genes == "variable" else mean
+        chosen = np.sort(np.argsort(-score, kind="stable")[: settings.n_genes])
+        genes = [genes[i] for i in chosen]
+    return genes
+
+
+def gene_weights(parts: Sequence[SpotSample], genes: Sequence[str], seed: int) -> npt.NDArray[np.float32]:
+    """How much each gene ``(G,)`` counts in the loss: its reliability, at least 0.05.
+
+    The reliability is the share of a gene's variance that a second sequencing of the same tissue would show again
+    (:func:`~napari_cpnn.evaluation.noise_ceiling.split_half_reliability`), here within the training spots of each
+    slide, averaged over slides in proportion to their spots. A gene of few counts has a low ceiling, and what it pulls
+    the network towards is mostly noise.
+    """
+    total, n_spots = np.zeros(len(genes)), 0
+    for part in parts:
+        rows = np.flatnonzero(part.train)
+        if len(rows) < 2:
+            continue
+        columns = positions(list(part.spots.var_names), genes)
+        reliability = split_half_reliability(part.counts[rows], columns, n_repeats=_SPLITS, seed=seed)
+        total += len(rows) * np.nan_to_num(reliability)
+        n_spots += len(rows)
+    weights = total / max(1, n_spots)
+    return np.clip(weights, _LEAST_WEIGHT, 1.0).astype(np.float32)
+
+
+def _listed(path: Path, shared: Sequence[str]) -> list[str]:
+    """The genes of a file that are among the shared ones, in their order."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise GenesError(
+            f"The list of genes {path} cannot be read ({reason}); give 'shared', 'variable', 'abundant' or a text file "
+            "with one gene per line."
+        ) from error
+    names = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
+    genes = [gene for gene in shared if gene in names]
+    if not genes:
+        first = ", ".join(sorted(names)[:3]) or "it is empty"
+        like = [gene for gene in shared if gene.casefold() in {name.casefold() for name in names}]
+        meant = f", which have {', '.join(like[:3])}" if like else ""
+        raise GenesError(f"None of the genes in {path} ({first}) is shared by the prototypes and all spots{meant}.")
+    if len(genes) < len(names):
+        warnings.warn(
+            f"{len(names) - len(genes)} of {len(names)} genes in {path.name} are not shared by the prototypes and all "
+            "spots and are left out.",
+            CpnnWarning,
+            stacklevel=5,
+        )
+    return genes
+
+
+def _training_counts(parts: Sequence[SpotSample], genes: Sequence[str]) -> Iterator[tuple[sp.csr_matrix, FloatArray]]:
+    """Counts ``(n, G)`` of the training spots of each slide, and their totals over all genes of the table."""
+    for part in parts:
+        counts = part.counts[np.flatnonzero(part.train)]
+        totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+        yield counts[:, positions(list(part.spots.var_names), genes)], totals
+
+
+def _detected(parts: Sequence[SpotSample], genes: list[str], min_fraction: float) -> list[str]:
+    detected, n_spots = np.zeros(len(genes)), 0
+    for counts, _ in _training_counts(parts, genes):
+        detected += np.asarray((counts > 0).sum(axis=0)).ravel()
+        n_spots += counts.shape[0]
+    kept = [gene for gene, n in zip(genes, detected, strict=True) if n > 0 and n >= min_fraction * n_spots]
+    if not kept:
+        raise TrainingError(
+            f"None of the {len(genes)} shared genes is detected in {min_fraction:.0%} of the {n_spots} training spots; "
+            "lower min_spot_fraction."
+        )
+    return kept
+
+
+def _moments(parts: Sequence[SpotSample], genes: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """Mean over all training spots, and mean variance within their slides, of log1p CP10k; ``(G,)`` each."""
+    total, spread, n_spots = np.zeros(len(genes)), np.zeros(len(genes)), 0
+    for counts, totals in _training_counts(parts, genes):
+        if not counts.shape[0]:
+            continue
+        values = (sp.diags(1e4 / totals) @ counts).log1p()
+        mean = np.asarray(values.mean(axis=0)).ravel()
+        squares = np.asarray(values.multiply(values).mean(axis=0)).ravel()
+        total += counts.shape[0] * mean
+        spread += counts.shape[0] * (squares - mean**2)
+        n_spots += counts.shape[0]
+    return total / n_spots, spread / n_spots

@@ -1,0 +1,233 @@
+"""Patches on disk: cut once, kept in chunks, and memory-mapped ever after.
+
+A slide's patches lie in a folder whose name is a hash of all that their pixels depend on: the slide's identity and
+pixel size, the :class:`~napari_cpnn.geometry.PatchSpec`, the places, and the version of the code that cuts. Another
+run, another fold or another head on the same spots finds them there, and so does another process meanwhile (see
+:mod:`napari_cpnn.storage.array_files`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn._version import __version__
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.geometry import FloatArray, IntArray, PatchSpec
+from napari_cpnn.slides import PatchReader, Slide
+from napari_cpnn.storage.array_files import NAMES, find_array, keep_array, write_array, writing
+from napari_cpnn.storage.caches import delete_kept, folder_of, kept_in, size_of, sweep_kept, touch_kept
+
+#: Patches per chunk: 39 MB at 224 px, the most that cutting holds in memory.
+CHUNK = 256
+
+#: Slides that were used longest ago lose their patches beyond this size of the cache.
+CACHE_BYTES = 20 * 1024**3
+
+#: What was used more recently than this may be in use by another process and is never deleted.
+_IN_USE_SECONDS = 3600.0
+
+Images = npt.NDArray[np.uint8]
+
+
+class LaterPatches:
+    """Patches of one slide that are cut when the first of them is asked for.
+
+    Parameters
+    ----------
+    n
+        How many.
+    spec
+        What is cut.
+    cut
+        Gives all of them, ``(n, S, S, 3)``.
+    """
+
+    def __init__(self, n: int, spec: PatchSpec, cut: Callable[[], PatchArray]) -> None:
+        self._n, self._cut = n, cut
+        self.shape = (n, spec.size_px, spec.size_px, 3)
+        self._patches: PatchArray | None = None
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, place: int) -> Images:
+        if self._patches is None:
+            self._patches = self._cut()
+        return self._patches[np.array([place])][0]  # type: ignore[no-any-return]
+
+
+class PatchArray:
+    """Patches of one or more slides as one read-only array ``(N, S, S, 3)`` uint8 over memory-mapped chunks.
+
+    Indexing with a slice or an array of positions copies these patches into memory.
+
+    Parameters
+    ----------
+    chunks
+        Arrays ``(n, S, S, 3)``, some of which may be cut later.
+    rows
+        Positions in the chunks laid end to end; by default all.
+    """
+
+    def __init__(self, chunks: Sequence[Images | LaterPatches], rows: IntArray | None = None) -> None:
+        self.chunks = list(chunks)
+        ends = np.cumsum([len(chunk) for chunk in self.chunks], dtype=np.intp)
+        rows = np.arange(ends[-1] if len(ends) else 0) if rows is None else np.asarray(rows, dtype=np.intp)
+        self._chunk_of = np.searchsorted(ends, rows, side="right")
+        self._place = rows - np.concatenate([[0], ends])[self._chunk_of]
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *(self.chunks[0].shape[1:] if self.chunks else (0, 0, 3)))
+
+    def __getitem__(self, rows: IntArray | slice) -> Images:
+        chunk_of, place = self._chunk_of[rows], self._place[rows]
+        images = np.empty((len(place), *self.shape[1:]), dtype=np.uint8)
+        for i, (chunk, at) in enumerate(zip(chunk_of.tolist(), place.tolist(), strict=True)):
+            images[i] = self.chunks[chunk][at]
+        return images
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.generic]:
+        return np.asarray(self[:], dtype=dtype)
+
+
+class PatchCache:
+    """Where patches are kept.
+
+    Parameters
+    ----------
+    where
+        ``"auto"``, the user's cache directory; ``"none"``, nowhere: patches lie in ``scratch`` for the run alone; or
+        a folder.
+    scratch
+        A folder that lives as long as the run; it takes what is not to be kept.
+
+    Raises
+    ------
+    TrainingError
+        From any method, when the folder cannot be written.
+    """
+
+    def __init__(self, where: str, scratch: Path) -> None:
+        self.kept = where != "none"
+        self._scratch = scratch
+        self.folder = folder_of("patches", None if where == "auto" else where) if self.kept else scratch
+
+    def missing(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> int:
+        """How many of the patches have to be cut; those of damaged chunks are found later and not counted."""
+        folder = self._folder_of(slide, centers_um, spec)
+        return sum(
+            len(part) for i, part in enumerate(_parts(len(centers_um))) if not any(folder.glob(f"{i:05d}-*.npy"))
+        )
+
+    def read(
+        self, slide: Slide, centers_um: FloatArray, spec: PatchSpec, on_cut: Callable[[int], object] | None = None
+    ) -> tuple[list[Images], npt.NDArray[np.bool_]]:
+        """Patches of one slide, cut where they are not there yet.
+
+        Parameters
+        ----------
+        centers_um
+            ``(N, 2)``, slide micrometres. Cutting is fastest when neighbours follow each other.
+        on_cut
+            Called with the number of patches that were cut, chunk by chunk.
+
+        Returns
+        -------
+        chunks
+            Memory-mapped ``(n, S, S, 3)`` uint8, in the order of ``centers_um``.
+        ok
+            ``(N,)``, false where the file could not be read. Chunks with such patches are not kept.
+        """
+        folder = self._folder_of(slide, centers_um, spec)
+        reader = PatchReader(slide, spec)
+        ok = np.ones(len(centers_um), dtype=bool)
+        chunks = []
+        for i, part in enumerate(_parts(len(centers_um))):
+            shape = (len(part), spec.size_px, spec.size_px, 3)
+            chunk = find_array(folder, i, shape, np.uint8, f"patches of {slide.name}")
+            if chunk is None:
+                images, ok[part] = reader.read(centers_um[part])
+                if ok[part].all():
+                    chunk = keep_array(folder, self._scratch, i, images)
+                else:
+                    chunk = write_array(self._scratch / folder.name, i, images)
+                if on_cut is not None:
+                    on_cut(len(part))
+            chunks.append(chunk)
+        touch_kept(folder)
+        return chunks, ok
+
+    def later(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> LaterPatches:
+        """The same as :meth:`read` gives, cut only when they are asked for.
+
+        A :class:`TrainingError` comes then, when some cannot be read.
+        """
+
+        def cut() -> PatchArray:
+            chunks, ok = self.read(slide, centers_um, spec)
+            if not ok.all():
+                raise TrainingError(f"{int((~ok).sum())} patches of {slide.name} can no longer be read.")
+            return PatchArray(chunks)
+
+        return LaterPatches(len(centers_um), spec, cut)
+
+    def prune(self, limit_bytes: int | None = None) -> None:
+        """Delete the patches of slides that were used longest ago, until the rest takes at most ``limit_bytes``."""
+        if not self.kept:
+            return
+        total = 0
+        for used, folder in kept_in(self.folder):
+            total += size_of(folder, "*.npy")
+            if total > (CACHE_BYTES if limit_bytes is None else limit_bytes) and _is_old(used):
+                delete_kept(folder, NAMES)
+            else:
+                _clear(folder, used)
+
+    def require_space(self, n_bytes: int) -> None:
+        """Refuse to begin what cannot fit."""
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < 1.05 * n_bytes:
+            raise TrainingError(
+                f"The patches need {n_bytes / 1e6:,.0f} MB in {self.folder} and {free / 1e6:,.0f} MB are free; "
+                "free some space or choose another folder (patch_cache)."
+            )
+
+    def _folder_of(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> Path:
+        facts = [slide.identity, slide.mpp, spec.size_px, spec.mpp, len(centers_um), CHUNK, __version__]
+        key = hashlib.sha256(json.dumps(facts).encode())
+        key.update(np.ascontiguousarray(centers_um, dtype="<f8").data)
+        return self.folder / key.hexdigest()[:32]
+
+
+def _parts(n: int) -> list[IntArray]:
+    return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+
+
+def _clear(folder: Path, used: float) -> None:
+    """Delete what a process that was killed while it wrote has left; that is no use of the folder."""
+    sweep_kept(folder, used)
+    for left in folder.glob(".*.part"):  # of earlier versions
+        with suppress(OSError):
+            if NAMES.fullmatch(left.name) and _is_old(left.stat().st_mtime):
+                left.unlink()
+                os.utime(folder, (used, used))
+
+
+def _is_old(seconds: float) -> bool:
+    return time.time() - seconds > _IN_USE_SECONDS

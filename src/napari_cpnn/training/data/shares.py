@@ -1,0 +1,64 @@
+"""Deconvolved composition of the spots of a run, kept from run to run beside their patches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cpnn._version import __version__
+from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.geometry import IntArray
+from napari_cpnn.prototypes import Prototypes, deconvolve
+from napari_cpnn.settings import DeconvolutionSettings, TrainingSettings
+from napari_cpnn.storage.array_files import find_array, write_array
+from napari_cpnn.training.data.spot_samples import SpotSample
+
+Shares = npt.NDArray[np.float32]
+
+
+def deconvolved_shares(
+    parts: Sequence[SpotSample],
+    rows: Sequence[IntArray],
+    prototypes: Prototypes,
+    settings: TrainingSettings,
+    folder: Path,
+) -> Shares:
+    """Composition ``(N, C)`` float32 of the chosen spots of each slide; NaN for a spot that has none.
+
+    What is found in ``folder`` for the same counts, prototypes and settings is not computed again.
+    """
+    how = DeconvolutionSettings(method=settings.deconvolution, device=settings.device)
+    n_types = len(prototypes.cell_types)
+    tables = [np.zeros((0, n_types), dtype=np.float32)]
+    for part, chosen in zip(parts, rows, strict=True):
+        if not len(chosen):
+            continue
+        place = folder / _key(part, chosen, prototypes, how)
+        shares = find_array(place, 0, (len(chosen), n_types), np.float32, f"shares of {part.slide.name}")
+        if shares is None:
+            with warnings.catch_warnings():  # which genes are shared was said when they were chosen
+                warnings.filterwarnings("ignore", ".* share only ", CpnnWarning)
+                table = deconvolve(part.spots[chosen], prototypes, how)[list(prototypes.cell_types)]
+            shares = write_array(place, 0, table.to_numpy(dtype=np.float32))
+        tables.append(shares)
+    return np.concatenate(tables)
+
+
+def _key(part: SpotSample, chosen: IntArray, prototypes: Prototypes, how: DeconvolutionSettings) -> str:
+    counts = part.counts[chosen]
+    counts.sort_indices()
+    settings = {**how.to_dict(), "device": ""}
+    facts = [__version__, settings, list(part.spots.var_names), prototypes.genes, prototypes.cell_types, counts.shape]
+    key = hashlib.sha256(json.dumps(facts).encode())
+    arrays = [counts.data, counts.indices, counts.indptr, prototypes.profiles]
+    if prototypes.dispersion is not None:
+        arrays.append(prototypes.dispersion)
+    for values in arrays:
+        key.update(np.ascontiguousarray(values).data)
+    return key.hexdigest()[:32]

@@ -1,0 +1,240 @@
+"""From (slide, spots) pairs to what a run learns from: patches, measured expression and deconvolved shares.
+
+Patches are cut by the function that cuts them for prediction, once (:mod:`napari_cpnn.training.data.patch_cache`). They
+and the targets are memory-mapped, so that the memory in use does not grow with the number of slides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from anndata import AnnData
+from tqdm import tqdm
+
+from napari_cpnn.errors import CpnnWarning, TrainingError
+from napari_cpnn.geometry import FloatArray, IntArray, PatchSpec
+from napari_cpnn.prototypes import Prototypes
+from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.slides import Slide
+from napari_cpnn.spots import expression
+from napari_cpnn.storage.array_files import append_to
+from napari_cpnn.training.data.feature_cache import FeatureCache, Section
+from napari_cpnn.training.data.gene_choice import choose_genes, gene_weights, name_genes_alike
+from napari_cpnn.training.data.patch_cache import LaterPatches, PatchArray, PatchCache
+from napari_cpnn.training.data.shares import deconvolved_shares
+from napari_cpnn.training.data.spot_samples import SpotSample, check_samples
+
+if TYPE_CHECKING:
+    from napari_cpnn.training.data.surroundings import SpotSurroundings
+
+#: Spots whose expression is normalised and written at a time.
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class SpotData:
+    """All spots of a run, their patches and targets, in one order.
+
+    Attributes
+    ----------
+    slides
+        Names of the slides.
+    genes
+        The ``G`` genes of the run, in the order of the prototypes.
+    images
+        ``(N, S, S, 3)`` uint8, on disk, or cut when they are asked for where their features are known.
+    targets
+        ``(N, G)`` float32 log1p of counts per 10,000, on disk.
+    shares
+        ``(N, C)`` float32 deconvolved composition, NaN for a spot that has none; None when it is not asked for.
+    slide_of
+        ``(N,)`` position of the slide of each spot.
+    row_of
+        ``(N,)`` position of each spot in the table of its slide.
+    train, held_out
+        Positions of the spots to train on, and of those held out (may be empty).
+    held_out_name
+        What is held out, in words; empty when nothing is.
+    gene_weights
+        ``(G,)`` float32, how much each gene counts in the loss; None when all count the same.
+    key
+        Hash of all of it, patches by what they are cut from.
+    sections
+        Where the patches lie, slide by slide.
+    features
+        ``(V, N, F)`` float32 on disk, what a frozen backbone sees of each patch in each of its symmetries
+        (:mod:`napari_cpnn.training.data.frozen`); of TRIPLEX, whose frozen target network gives tokens, ``(V, N, T, C)``
+        float16. None where the image network learns.
+    surroundings
+        Of a backbone that needs them (:mod:`napari_cpnn.training.data.surroundings`).
+    """
+
+    slides: tuple[str, ...]
+    genes: tuple[str, ...]
+    images: PatchArray
+    targets: npt.NDArray[np.float32]
+    shares: npt.NDArray[np.float32] | None
+    slide_of: IntArray
+    row_of: IntArray
+    train: IntArray
+    held_out: IntArray
+    held_out_name: str
+    gene_weights: npt.NDArray[np.float32] | None
+    key: str
+    sections: tuple[Section, ...] = ()
+    features: npt.NDArray[np.floating] | None = None
+    surroundings: SpotSurroundings | None = None
+
+    def mean_expression(self) -> npt.NDArray[np.float32]:
+        """Mean of each gene ``(G,)`` over the training spots."""
+        total = np.zeros(len(self.genes))
+        for start in range(0, len(self.train), CHUNK):
+            total += self.targets[self.train[start : start + CHUNK]].sum(axis=0, dtype=np.float64)
+        return (total / len(self.train)).astype(np.float32)
+
+
+def prepare(
+    samples: Sequence[tuple[Slide, AnnData]],
+    prototypes: Prototypes,
+    settings: TrainingSettings,
+    folder: Path,
+    progress: bool = False,
+    known: FeatureCache | None = None,
+) -> SpotData:
+    """Check, split and cut the samples; what is not kept from run to run is written into ``folder``.
+
+    Patches of a slide whose features are in ``known`` are not cut until they are asked for.
+
+    Raises
+    ------
+    TrainingError
+        No spots, a single one, no gene that is left after the filters, or no space on disk.
+    SpotsError
+        Spots without raw counts or positions.
+    GenesError
+        Prototypes and spots share hardly any gene names.
+    PixelSizeError, SlideError
+        A slide that cannot be mapped.
+    """
+    parts, held_out_name = check_samples(samples, settings)
+    name_genes_alike(parts, prototypes.genes, settings)
+    genes = choose_genes(parts, prototypes, settings)
+    cache = PatchCache(settings.patch_cache, folder)
+    sections, rows = _sections(parts, settings.patch, cache, known, progress)
+    is_train = np.concatenate([part.train[r] for part, r in zip(parts, rows, strict=True)])
+    if is_train.sum() < 2:
+        raise TrainingError(
+            f"Only {int(is_train.sum())} spot(s) with a readable patch are left to train on, and a correlation needs "
+            "two; give more spots."
+        )
+    shares = None
+    if settings.composition_weight > 0:
+        shares = deconvolved_shares(parts, rows, prototypes, settings, cache.folder)
+    cache.prune()
+    targets = _targets(parts, rows, genes, folder / "targets.f32")
+    return SpotData(
+        slides=tuple(part.slide.name for part in parts),
+        genes=tuple(genes),
+        images=_chosen(sections),
+        targets=targets,
+        shares=shares,
+        slide_of=np.repeat(np.arange(len(parts)), [len(r) for r in rows]),
+        row_of=np.concatenate(rows),
+        train=np.flatnonzero(is_train),
+        held_out=np.flatnonzero(~is_train),
+        held_out_name=held_out_name,
+        gene_weights=gene_weights(parts, genes, settings.seed) if settings.gene_weights == "reliability" else None,
+        key=_key(parts, rows, prototypes.select(genes), targets),
+        sections=tuple(sections),
+    )
+
+
+def _key(
+    parts: Sequence[SpotSample], rows: Sequence[IntArray], prototypes: Prototypes, targets: npt.NDArray[np.float32]
+) -> str:
+    facts = [[p.slide.name, p.slide.identity, p.slide.mpp] for p in parts], prototypes.genes, prototypes.cell_types
+    key = hashlib.sha256(json.dumps(facts).encode())
+    key.update(prototypes.profiles.tobytes())
+    for part, chosen in zip(parts, rows, strict=True):
+        key.update(part.centers_um[chosen].tobytes() + part.train[chosen].tobytes())
+    for start in range(0, len(targets), CHUNK):
+        key.update(targets[start : start + CHUNK].tobytes())
+    return key.hexdigest()
+
+
+def _sections(
+    parts: Sequence[SpotSample], spec: PatchSpec, cache: PatchCache, known: FeatureCache | None, progress: bool
+) -> tuple[list[Section], list[IntArray]]:
+    """The patches of each slide; and, for each, which of its spots are in use and can be read."""
+    places = [_in_strips(part.centers_um, spec) for part in parts]
+    centers = [part.centers_um[place] for part, place in zip(parts, places, strict=True)]
+    later = [known is not None and known.has(part.slide, at) for part, at in zip(parts, centers, strict=True)]
+    wanted = sum(
+        cache.missing(part.slide, at, spec) for part, at, late in zip(parts, centers, later, strict=True) if not late
+    )
+    cache.require_space(wanted * 3 * spec.size_px**2)
+    sections, rows = [], []
+    with tqdm(total=wanted, desc="cutting patches", unit="spot", disable=not (progress and wanted)) as bar:
+        for part, place, at, late in zip(parts, places, centers, later, strict=True):
+            ok = np.ones(len(at), dtype=bool)
+            chunks: Sequence[npt.NDArray[np.uint8] | LaterPatches]
+            if late:
+                chunks = [cache.later(part.slide, at, spec)]
+            else:
+                chunks, ok = cache.read(part.slide, at, spec, bar.update)
+            use = part.use[place]
+            _report_failures(part.slide, use, ok)
+            sections.append(Section(part.slide, at, PatchArray(chunks), ok, np.flatnonzero(use & ok)))
+            rows.append(place[use & ok])
+    return sections, rows
+
+
+def _chosen(sections: Sequence[Section]) -> PatchArray:
+    starts = np.cumsum([0, *(len(section.images) for section in sections)])
+    rows = [start + section.chosen for start, section in zip(starts, sections, strict=False)]
+    return PatchArray([chunk for section in sections for chunk in section.images.chunks], np.concatenate(rows))
+
+
+def _in_strips(centers_um: FloatArray, spec: PatchSpec) -> IntArray:
+    """Spots that have a position, in strips over the slide, so that neighbours are read together."""
+    rows = np.flatnonzero(np.isfinite(centers_um).all(axis=1))
+    y, x = centers_um[rows].T
+    return rows[np.lexsort((x, np.floor(y / (4 * spec.size_um))))]
+
+
+def _report_failures(slide: Slide, use: npt.NDArray[np.bool_], ok: npt.NDArray[np.bool_]) -> None:
+    wanted, failed = int(use.sum()), int((use & ~ok).sum())
+    if failed:
+        warnings.warn(
+            f"{failed} of {wanted} patches of {slide.name} cannot be read and are left out.", CpnnWarning, stacklevel=5
+        )
+
+
+def _targets(
+    parts: Sequence[SpotSample], rows: Sequence[IntArray], genes: Sequence[str], path: Path
+) -> npt.NDArray[np.float32]:
+    n = sum(len(r) for r in rows)
+    _require_space(path.parent, 4 * n * len(genes))
+    with path.open("wb") as file:
+        for part, chosen in zip(parts, rows, strict=True):
+            for start in range(0, len(chosen), CHUNK):
+                append_to(file, expression(part.spots[chosen[start : start + CHUNK]], genes))
+    return np.memmap(path, dtype=np.float32, mode="r", shape=(n, len(genes)))
+
+
+def _require_space(folder: Path, n_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < 1.05 * n_bytes:
+        raise TrainingError(
+            f"The measured expression needs {n_bytes / 1e6:,.0f} MB in {folder} and {free / 1e6:,.0f} MB are free; "
+            "free some space or choose another folder."
+        )

@@ -1,0 +1,148 @@
+"""What tells how far a patch is from the training tissue: fitted to training patches, calibrated on held-out ones."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.geometry import FloatArray, IntArray
+from napari_cpnn.models import CPNN, Domain
+from napari_cpnn.models.domain import BODY, N_KNOTS
+from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.training.data.spot_data import CHUNK, SpotData
+
+#: Principal axes; from 8 to 64 little changes on her2st (docs/methods.md).
+N_AXES = 32
+
+#: An axis needs this many training patches.
+_PATCHES_PER_AXIS = 8
+
+#: A distribution of distances needs this many patches.
+LEAST_PATCHES = 20
+
+#: More patches than this, of training and of held-out tissue each, say nothing new.
+_MOST_PATCHES = 10_000
+
+#: Bands of neighbouring patches for cross-fitting a single slide.
+_BANDS = 4
+
+
+def fit_domain(model: CPNN, data: SpotData, settings: TrainingSettings) -> None:
+    """Give a trained model its ``domain``, and say in its ``provenance["domain"]`` what that rests on.
+
+    Distances are calibrated on the held-out patches. When there are fewer than `LEAST_PATCHES` of them, they are
+    calibrated on the training patches by cross-fitting: each slide (or each of four bands of a single slide) is
+    measured against the others. The network has seen these patches, so that scores of new tissue then come out higher.
+
+    Warns
+    -----
+    CpnnWarning
+        When there are too few training patches for either; the model then has no domain.
+    """
+    train, held_out = (_sample(rows, settings.seed) for rows in (data.train, data.held_out))
+    if len(train) < LEAST_PATCHES:
+        warnings.warn(
+            f"{len(train)} training patches are too few to tell which tissue is unlike them ({LEAST_PATCHES} are "
+            "needed); this model's predictions have no out-of-domain score.",
+            CpnnWarning,
+            stacklevel=3,
+        )
+        return
+    features = _features(model, data, train, settings)
+    if len(held_out) >= LEAST_PATCHES:
+        unseen = Axes.of(features).parts(_features(model, data, held_out, settings))
+        source = data.held_out_name
+    else:
+        unseen = _cross_fitted(features, _folds(data.slide_of[train]))
+        source = "training patches, cross-fitted"
+    model.domain = calibrated(Axes.of(features), unseen)
+    model.provenance["domain"] = {"calibrated_on": source, "n_train": len(train), "n_calibration": len(unseen)}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Principal axes of some features: mean ``(F,)``, orthonormal rows ``(K, F)`` and variances ``(K,)``."""
+
+    center: FloatArray
+    axes: FloatArray
+    variances: FloatArray
+
+    @classmethod
+    def of(cls, features: npt.ArrayLike, most: int = N_AXES) -> Axes:
+        """The axes of ``(N, F)`` features, at most ``most`` and no more than one per eight patches."""
+        values = np.asarray(features, dtype=np.float64)
+        center = values.mean(axis=0)
+        _, singular, axes = np.linalg.svd(values - center, full_matrices=False)
+        n = max(1, min(most, len(values) // _PATCHES_PER_AXIS, values.shape[1] - 1))
+        variances = singular[:n] ** 2 / max(1, len(values) - 1)
+        # A network that sees no differences between patches has no axes; what it sees of others is then far away.
+        return cls(center, axes[:n], np.maximum(variances, 1e-6 * variances[0] + 1e-12))
+
+    def parts(self, features: npt.ArrayLike) -> FloatArray:
+        """Squared distances ``(N, 2)``: Mahalanobis along the axes, Euclidean from their plane."""
+        away = np.asarray(features, dtype=np.float64) - self.center
+        along = away @ self.axes.T
+        rest = away - along @ self.axes
+        return np.stack([(along**2 / self.variances).sum(axis=1), (rest**2).sum(axis=1)], axis=1)
+
+
+def calibrated(axes: Axes, unseen: FloatArray) -> Domain:
+    """The domain of some axes, from the `Axes.parts` ``(N, 2)`` of patches that the axes have not seen.
+
+    Both parts are divided by their means. The distances so found give the quantiles up to `BODY`, at plotting
+    positions i / (N + 1); what lies above is continued by an exponential of the same mean excess (peaks over a
+    threshold), so that the score never stops to grow.
+    """
+    means = np.maximum(unseen.mean(axis=0), 1e-12)
+    distances = np.sort(np.sqrt((unseen / means).sum(axis=1) / 2))
+    positions = np.arange(1, len(distances) + 1) / (len(distances) + 1)
+    knots = np.interp(np.linspace(0, BODY, N_KNOTS), np.r_[0.0, positions], np.r_[0.0, distances])
+    excess = distances[distances > knots[-1]] - knots[-1]
+    domain = Domain(axes.axes.shape[1], len(axes.axes))
+    for name, values in (
+        ("center", axes.center),
+        ("axes", axes.axes),
+        ("variances", axes.variances * means[0]),
+        ("residual", means[1]),
+        ("knots", knots),
+        ("tail", max(float(excess.mean()) if excess.size else 0.0, 1e-3 * float(knots[-1]), 1e-6)),
+    ):
+        getattr(domain, name).copy_(torch.from_numpy(np.asarray(values, dtype=np.float32)))
+    return domain
+
+
+def _cross_fitted(features: npt.NDArray[np.float32], folds: IntArray) -> FloatArray:
+    parts = np.empty((len(features), 2))
+    for fold in np.unique(folds):
+        parts[folds == fold] = Axes.of(features[folds != fold]).parts(features[folds == fold])
+    return parts
+
+
+def _folds(slides: IntArray) -> IntArray:
+    """One fold per slide; bands of patches, which lie in strips, when no slide can be measured against the others."""
+    _, sizes = np.unique(slides, return_counts=True)
+    if len(slides) - sizes.max() >= LEAST_PATCHES:
+        return slides
+    return np.arange(len(slides)) * _BANDS // len(slides)
+
+
+def _sample(rows: IntArray, seed: int) -> IntArray:
+    if len(rows) <= _MOST_PATCHES:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, _MOST_PATCHES, replace=False))
+
+
+def _features(model: CPNN, data: SpotData, rows: IntArray, settings: TrainingSettings) -> npt.NDArray[np.float32]:
+    if data.surroundings is not None:
+        return data.surroundings.own(rows)
+    if data.features is not None:
+        return np.asarray(data.features[0, rows], dtype=np.float32)
+    predictor = Predictor(model, settings.device, settings.precision)
+    chunks = (np.asarray(data.images[rows[i : i + CHUNK]]) for i in range(0, len(rows), CHUNK))
+    return np.concatenate([predictor.features(images) for images in chunks])

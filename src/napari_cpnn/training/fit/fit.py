@@ -1,0 +1,279 @@
+"""Train a CPNN on (slide, spots) pairs."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from anndata import AnnData
+from lightning.pytorch import Trainer
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.evaluation.metrics import pearson, spearman, summarise_values
+from napari_cpnn.geometry import IntArray
+from napari_cpnn.models import CPNN, build_model, load_model
+from napari_cpnn.models.backbones.build import start_backbone
+from napari_cpnn.prediction.predictor import Predictor, choose_device, choose_precision, is_out_of_memory
+from napari_cpnn.prototypes import Prototypes
+from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.slides import Slide
+from napari_cpnn.training.data.batches import SpotDataModule
+from napari_cpnn.training.data.feature_cache import FeatureCache
+from napari_cpnn.training.data.frozen import is_frozen, predict_features, with_features
+from napari_cpnn.training.data.spot_data import CHUNK, SpotData, prepare
+from napari_cpnn.training.data.surroundings import with_context, with_surroundings
+from napari_cpnn.training.data.target_tokens import with_tokens
+from napari_cpnn.training.fit.calibration import LineFit
+from napari_cpnn.training.fit.domain import fit_domain
+from napari_cpnn.training.fit.module import CpnnTraining
+from napari_cpnn.training.fit.processes import is_first_process, trainer_options, wait_for_all
+from napari_cpnn.training.fit.recorder import EpochRow, InterruptedTrainingError, Recorder, scores_for_card
+from napari_cpnn.training.fit.run_folder import RunFolder
+
+
+def train(
+    samples: Sequence[tuple[Slide, AnnData]],
+    prototypes: Prototypes,
+    settings: TrainingSettings | None = None,
+    out: str | Path = "runs/cpnn",
+    progress: bool = True,
+    on_epoch: Callable[[EpochRow], None] | None = None,
+    resume: bool = False,
+) -> CPNN:
+    """Train a model and keep the one that predicts the held-out spots best.
+
+    Parameters
+    ----------
+    samples
+        Slides with their spots, as from :func:`~napari_cpnn.open_slide` and :func:`~napari_cpnn.read_spots`. Genes
+        that the prototypes and all spots share are learned.
+    prototypes
+        As from :func:`~napari_cpnn.estimate_prototypes`. The linear head uses nothing but their genes.
+    settings
+        ``settings.validation`` says what is held out: a slide, or a contiguous quarter of a single one. The default
+        is :class:`~napari_cpnn.TrainingSettings`.
+    out
+        Folder of the run, made here; see :mod:`napari_cpnn.training.fit.run_folder` for what is in it. It must not hold a
+        trained model already. ``model.safetensors`` is replaced whenever the held-out PCC improves, so that a run
+        that is killed leaves its best model; Ctrl-C ends the run after the present batch and returns it. Either can
+        be resumed.
+    progress
+        Show a bar per epoch in the terminal (on stderr).
+    on_epoch
+        Called after each epoch with its row of ``metrics.csv``.
+    resume
+        Go on with the run in ``out`` after its last complete epoch; samples, prototypes and settings must be those
+        that it was started with. A run that has not completed an epoch starts from the beginning.
+
+    Returns
+    -------
+    CPNN
+        The best model, calibrated (see :mod:`napari_cpnn.training.fit.calibration`), in eval mode on the CPU.
+
+    Raises
+    ------
+    TrainingError
+        Data or settings that nothing can be learned from, a folder that cannot be written, a run to be resumed that
+        is finished or was started otherwise, or a loss that is not finite; in the last case the best model so far
+        stays in the folder.
+    GenesError, PixelSizeError, SlideError
+        Samples that cannot be used; for TRIPLEX also a slide without tissue.
+    WeightsError, SettingsError
+        Networks that there are not, or whose weights cannot be had; found before any patch is cut.
+
+    Notes
+    -----
+    With ``settings.devices`` other than 1, each process runs this function; all return the same model, and the first
+    writes. A correlation is taken over the batch of one process.
+
+    On one machine's CPU, with the same seed and number of threads, two runs give bit-equal models, and so do one
+    that was killed and resumed and one that was not.
+    """
+    settings = settings or TrainingSettings()
+    device = choose_device(settings.device)
+    # What is wrong with names, weights or devices must show before minutes of patch cutting, not after.
+    trainer_options(settings, device)
+    folder = RunFolder(out, resume, writes=is_first_process(settings))
+    state = folder.read_state() if resume else None
+    if state is not None:
+        state.require_same(settings, folder.path)
+    complete = with_context(samples, settings)
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(settings.seed)  # as in build_model: where weights are random, they are its
+        network, _ = start_backbone(complete)
+    with folder.scratch() as scratch, _own_random_state(settings.seed), _quiet_lightning():
+        is_cached = is_frozen(settings) and settings.backbone != "triplex"
+        known = FeatureCache(settings, scratch, network) if is_cached else None
+        del network
+        data = prepare(samples, prototypes, settings, scratch, progress and folder.writes, known)
+        if state is not None:
+            state.require_same_data(data.key, folder.path)
+        folder.write_settings(settings)
+        chosen = prototypes.select(data.genes)
+        model = build_model(
+            # A model does not tell about the folders of a computer.
+            complete.replace(patch_cache="auto", genes=Path(settings.genes).name),
+            data.genes,
+            chosen.cell_types,
+            chosen.profiles,
+            data.mean_expression(),
+        )
+        model.provenance.update(_provenance(data, prototypes))
+        if model.needs_surroundings:
+            data = with_surroundings(data, samples, model, settings, scratch, progress and folder.writes)
+        if is_frozen(settings):
+            see = with_tokens if model.needs_surroundings else with_features
+            data = see(data, model, settings, scratch, progress and folder.writes)
+        slides = data.surroundings.slides if data.surroundings else None
+        module = CpnnTraining(model, settings, choose_precision(device, settings.precision), data.gene_weights, slides)
+        recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch, data.key)
+        if state is not None:
+            module.restore(state.tensors, state.epoch)
+            recorder.restore(state)
+            recorder.say(f"Going on after epoch {state.epoch} of the run in {folder.path}.")
+        if state is not None and state.is_finished(settings, len(data.held_out) > 0):
+            is_complete = True  # but for what comes after the last epoch
+            recorder.close()
+        else:
+            is_complete = _run(module, SpotDataModule(data, settings, module.first_epoch), recorder, device)
+        if folder.writes:
+            _finish(folder, data, settings)
+            if is_complete:
+                folder.drop_state()
+        wait_for_all()
+        return load_model(folder.model_path)
+
+
+def _finish(folder: RunFolder, data: SpotData, settings: TrainingSettings) -> None:
+    """Calibrate the best model, and store with it how good it is and what it knows."""
+    best = load_model(folder.model_path)
+    if settings.calibrate:
+        _calibrate(best, data, settings)
+    fit_domain(best, data, settings)
+    if len(data.held_out):
+        best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, settings)}
+    folder.write_model(best)
+
+
+def _run(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> bool:
+    """Train; whether the run has come to its end (and was not interrupted)."""
+    try:
+        return _fit(module, batches, recorder, device)
+    except TrainingError as error:
+        kept = f" The best model so far is in {recorder.folder.model_path}." if recorder.has_model else ""
+        raise TrainingError(f"{error}{kept}") from error
+    finally:
+        recorder.close()
+
+
+def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> bool:
+    trainer = Trainer(
+        max_epochs=module.settings.max_epochs - module.first_epoch,
+        **trainer_options(module.settings, device),
+        callbacks=[recorder],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if batches.has_held_out else 0,
+    )
+    try:
+        with recorder.listening_to_ctrl_c():
+            trainer.fit(module, datamodule=batches)
+    except InterruptedTrainingError:
+        if not recorder.has_model:
+            raise TrainingError("Training was interrupted before the end of its first epoch: no model.") from None
+        recorder.say(
+            f"Interrupted: the best model so far, of epoch {recorder.best_epoch}, is kept; the run can be resumed."
+        )
+        return False
+    except SystemExit as error:  # a second Ctrl-C, which Lightning turns into the end of the process
+        raise KeyboardInterrupt from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"A batch of {module.settings.batch_size} patches does not fit into memory; lower batch_size."
+        ) from error
+    return True
+
+
+def _provenance(data: SpotData, prototypes: Prototypes) -> dict[str, Any]:
+    n_spots = np.bincount(data.slide_of[data.train], minlength=len(data.slides))
+    return {
+        "training_data": [
+            {"slide": name, "n_spots": int(n)} for name, n in zip(data.slides, n_spots, strict=True) if n
+        ],
+        "held_out": data.held_out_name,
+        "prototypes": prototypes.provenance,
+    }
+
+
+def _decoded(
+    model: CPNN, data: SpotData, rows: IntArray, settings: TrainingSettings
+) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
+    """Predicted expression of some spots, a chunk at a time, as the model will be used."""
+    predictor = Predictor(model, settings.device, settings.precision, settings.symmetries)
+    decoder = model.decoder()
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        around = data.surroundings.at(chunk) if data.surroundings else None
+        if data.features is not None:
+            views = data.features[: 8 if settings.symmetries else 1, chunk]
+            weights, programs = predict_features(model, views, around)
+        else:
+            weights, programs, _ = predictor.predict(np.asarray(data.images[chunk]), around)
+        yield chunk, decoder.expression(weights, programs, model.genes)
+
+
+def _calibrate(model: CPNN, data: SpotData, settings: TrainingSettings) -> None:
+    # An interrupted run has been calibrated before; from the same start, so that to resume it changes nothing.
+    model.scale.fill_(1.0)
+    model.shift.zero_()
+    lines = LineFit()
+    for rows, predicted in _decoded(model, data, data.train, settings):
+        lines.add(predicted, data.targets[rows])
+    slope, intercept = (torch.from_numpy(values).to(model.scale) for values in lines.solve())
+    model.scale.mul_(slope)
+    model.shift.mul_(slope).add_(intercept)
+
+
+def _held_out_scores(model: CPNN, data: SpotData, settings: TrainingSettings) -> dict[str, Any]:
+    predicted = np.concatenate([values for _, values in _decoded(model, data, data.held_out, settings)])
+    measured = np.asarray(data.targets[data.held_out])
+    pcc, scc = pearson(predicted, measured), spearman(predicted, measured)
+    per_gene = {gene: round(float(r), 3) for gene, r in zip(data.genes, pcc, strict=True) if np.isfinite(r)}
+    return {**scores_for_card(data.held_out_name, summarise_values(pcc, scc)), "per_gene_pcc": per_gene}
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    """Seed torch for the run and give the caller's random state back."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's notes on its own inner life (devices found, workers, tips) are not for our users."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            warnings.filterwarnings("ignore", message="Grad strides do not match")  # torch's own, of several processes
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,247 @@
+"""The network and its losses as a Lightning module; knows nothing of files or screens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch import LightningModule
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.evaluation.metrics import Summary, mean_correlations
+from napari_cpnn.models import CPNN, SlideTokens, composition_penalty, mse_loss, pcc_loss, prototype_penalty
+from napari_cpnn.models.heads import LinearHead
+from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.training.data.augmentation import apply_stains
+from napari_cpnn.training.data.batches import Batch
+from napari_cpnn.training.data.surroundings import around
+from napari_cpnn.training.fit.optimisation import WeightAverage, image_network, parameter_groups, schedule
+from napari_cpnn.training.fit.resume import load_optimizer, optimizer_tensors
+
+#: The views of TRIPLEX that have a head of their own in training, as the terms of the loss are called.
+VIEWS = ("target", "neighbours", "global")
+
+#: What such a view learns from: the measurement, and what the fused view predicts (Chung et al. 2024, alpha = 0.3).
+FROM_MEASURED, FROM_FUSED = 0.7, 0.3
+
+NO_SUMMARY: Summary = {"pcc": math.nan, "scc": math.nan, "n_genes": 0}
+
+
+class CpnnTraining(LightningModule):
+    """Loss, optimiser and validation of one run.
+
+    ``loss = expression + prototype_weight * ||T - T0||^2 + composition_weight * ||w - W_deconv||^2``, where
+    expression is ``1 -`` the mean PCC over genes (paper, section 3.2), or the mean squared error. The correlation is
+    taken over the spots of each slide in the batch, as it is for evaluation, or over the batch as a whole, where the
+    differences between slides count too. With TRIPLEX each of its three views adds
+    ``0.7 * expression(view, measured) + 0.3 * expression(view, fused)``; the other terms are those of the fused view.
+    Only the backbone may run in bfloat16: after it, the small differences between patches must survive.
+
+    Attributes
+    ----------
+    held_out
+        Mean PCC and SCC over all held-out spots at once: over single batches they would mean something else.
+    average
+        The average of the weights over the steps, which then is the model of the run; None when it is off.
+    first_epoch
+        Epochs that were complete before this process; not 0 in a resumed run.
+    """
+
+    initial_prototypes: torch.Tensor
+    gene_weights: torch.Tensor | None
+
+    def __init__(
+        self,
+        model: CPNN,
+        settings: TrainingSettings,
+        precision: str,
+        gene_weights: npt.NDArray[np.float32] | None = None,
+        slides: Mapping[int, SlideTokens] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("initial_prototypes", model.prototypes.detach().clone(), persistent=False)
+        weights = None if gene_weights is None else torch.from_numpy(gene_weights)
+        self.register_buffer("gene_weights", weights, persistent=False)
+        self.settings = settings
+        self.slides = slides or {}
+        self.average = WeightAverage(model, settings.weight_average) if settings.weight_average > 0 else None
+        self.held_out: Summary = NO_SUMMARY
+        self.first_epoch = 0
+        self._moments: dict[str, torch.Tensor] | None = None
+        self._bfloat16 = precision == "bfloat16"
+        self._sums: dict[str, torch.Tensor] = {}
+        self._n = 0
+        self._predicted: list[np.ndarray[Any, Any]] = []
+        self._measured: list[np.ndarray[Any, Any]] = []
+
+    @property
+    def epoch(self) -> int:
+        """The present epoch of the run, counted from 0."""
+        return int(self.current_epoch) + self.first_epoch
+
+    @property
+    def chosen_model(self) -> CPNN:
+        """What is validated and saved: the model, or the average of its weights."""
+        return self.model if self.average is None else self.average.model
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """Mean over this process's spots of the present epoch: ``loss`` and its weighted terms.
+
+        Raises
+        ------
+        TrainingError
+            The loss is not finite.
+        """
+        return self._means(self._sums, self._n)
+
+    def losses_of_all(self) -> dict[str, float]:
+        """:attr:`losses` over all processes of the run, each of which must call it."""
+        sums = torch.stack([*self._sums.values(), torch.full_like(self._sums["loss"], self._n)])
+        *totals, n = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return self._means(dict(zip(self._sums, totals, strict=True)), float(n))
+
+    def _means(self, sums: Mapping[str, torch.Tensor], n: float) -> dict[str, float]:
+        losses = {name: float(value) / n for name, value in sums.items()}
+        if not math.isfinite(losses["loss"]):
+            raise TrainingError(
+                f"The loss became {losses['loss']} in epoch {self.epoch + 1}; lower the learning rates."
+            )
+        return losses
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights ``(N, C)`` and programs ``(N, R)`` of the patches of a batch."""
+        return self._predict(self.model, batch)
+
+    def _predict(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return model.say(self._views(model, batch)[0])
+
+    def _views(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """What the heads of a model take, float32, the main one first."""
+        if "features" in batch:
+            seen = batch["features"].float()
+        else:
+            images = apply_stains(batch["images"], batch["stains"]) if "stains" in batch else batch["images"]
+            normalised = model.normalize(images).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+                seen = model.look(normalised)
+        return model.views(seen, around(batch, self.slides) if model.needs_surroundings else None)
+
+    def terms(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The weighted terms of the loss on one batch, all float32."""
+        fused, *views = self._views(self.model, batch)
+        weights, programs = self.model.say(fused)
+        predicted = self.model.decode(weights, programs)
+        measured, slides = batch["targets"], batch["slide"]
+        terms = {"expression": self._expression_loss(predicted, measured, slides)}
+        for name, head, features in zip(VIEWS, self.model.view_heads, views, strict=False):  # most backbones: none
+            of_view = self.decode_view(head, features)
+            from_measured = self._expression_loss(of_view, measured, slides)
+            from_fused = self._expression_loss(of_view, predicted.detach(), slides)
+            terms[name] = FROM_MEASURED * from_measured + FROM_FUSED * from_fused
+        if self.settings.prototype_weight > 0 and self.settings.prototype_mode == "learned" and self.model.cell_types:
+            moved = prototype_penalty(self.model.prototypes, self.initial_prototypes)
+            terms["prototypes"] = self.settings.prototype_weight * moved
+        if self.settings.composition_weight > 0 and self.model.cell_types:
+            terms["composition"] = self.settings.composition_weight * composition_penalty(weights, batch["shares"])
+        return terms
+
+    def decode_view(self, head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+        """Expression ``(N, G)`` from a view: by the prototypes of all heads, or by its own linear layer."""
+        if isinstance(head, LinearHead):
+            return features @ head.program_genes + head.bias
+        return self.model.decode(*head(features))
+
+    def _expression_loss(self, predicted: torch.Tensor, measured: torch.Tensor, slides: torch.Tensor) -> torch.Tensor:
+        weights = self.gene_weights
+        if self.settings.loss == "mse":
+            return mse_loss(predicted, measured, weights)
+        if self.settings.correlation == "batch":
+            return pcc_loss(predicted, measured, weights)
+        members = [torch.nonzero(slides == slide).ravel().to(self.device) for slide in torch.unique(slides)]
+        losses = torch.stack([pcc_loss(predicted[m], measured[m], weights) * len(m) for m in members])
+        return losses.sum() / len(slides)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """All but the slides of the spots: to ask the device which there are would wait for all that is under way."""
+        return {name: t if name == "slide" else t.to(device, non_blocking=True) for name, t in batch.items()}
+
+    def on_train_epoch_start(self) -> None:
+        self._sums, self._n = {}, 0
+        # What is drawn in an epoch depends on nothing but its number, so that a resumed run draws the same.
+        entropy = (self.settings.seed, self.epoch, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        self.model.train()  # Lightning leaves a model as it was given
+        if self.settings.backbone_learning_rate == 0:
+            image_network(self.model)[0].eval()  # frozen means its running statistics too
+
+    def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+        terms = self.terms(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        n = len(batch["targets"])
+        # Summed on the device: to read a number there would wait for all that is under way.
+        for name, value in {"loss": loss, **terms}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + n * value.detach()
+        self._n += n
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def on_validation_epoch_start(self) -> None:
+        self._predicted, self._measured = [], []
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        model = self.chosen_model
+        self._predicted.append(model.decode(*self._predict(model, batch)).cpu().numpy())
+        self._measured.append(batch["targets"].cpu().numpy())
+
+    def on_validation_epoch_end(self) -> None:
+        self.held_out = mean_correlations(np.concatenate(self._predicted), np.concatenate(self._measured))
+        self._predicted, self._measured = [], []
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with the rates of :func:`parameter_groups`; a resumed run has its moments and its place back."""
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, self.settings))
+        trainer = self.trainer
+        per_epoch = int(trainer.estimated_stepping_batches) // max(1, trainer.max_epochs or 1)
+        total = max(1, per_epoch * self.settings.max_epochs)
+        if self._moments is not None:
+            load_optimizer(optimizer, self._moments)
+            self._moments = None
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: schedule(step, total), last_epoch=per_epoch * self.first_epoch - 1
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def run_tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors that a run needs to go on: of the model, the optimiser and the average of the weights."""
+        parts: dict[str, Mapping[str, torch.Tensor]] = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors(self.trainer.optimizers[0]),
+        }
+        if self.average is not None:
+            parts["average"] = self.average.model.state_dict()
+            parts["average_updates"] = {"n": torch.tensor(self.average.n_updates)}
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], n_epochs: int) -> None:
+        """Go on after ``n_epochs`` with the :meth:`run_tensors` of that time."""
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in tensors.items():
+            part, name = key.split("/", 1)
+            parts.setdefault(part, {})[name] = tensor
+        self.first_epoch = n_epochs
+        self.model.load_state_dict(parts["model"])
+        self._moments = parts.get("optimizer", {})
+        if self.average is not None:
+            self.average.model.load_state_dict(parts["average"])
+            self.average.n_updates = int(parts["average_updates"]["n"])

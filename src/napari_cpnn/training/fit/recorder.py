@@ -1,0 +1,223 @@
+"""What listens to a run: keeps the best model and the metrics, shows progress, stops early or on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, Trainer
+from tqdm import tqdm
+
+from napari_cpnn.evaluation.metrics import Summary
+from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
+from napari_cpnn.training.fit.resume import RunState
+from napari_cpnn.training.fit.run_folder import RunFolder
+
+EpochRow = dict[str, float]
+
+#: The loss on the bar is brought up to date this often.
+_SHOWN_SECONDS = 0.2
+
+
+class InterruptedTrainingError(Exception):
+    """Ctrl-C, carried through Lightning, which would otherwise end the process."""
+
+
+class Recorder(Callback):
+    """Listens to one run.
+
+    Parameters
+    ----------
+    module
+        What is trained.
+    folder
+        Where the best model and the metrics go.
+    held_out_name
+        What is held out, in words; empty when nothing is. Then the last model counts as the best.
+    progress
+        Show a bar per epoch on stderr.
+    on_epoch
+        Called after each epoch with its row of ``metrics.csv``.
+    data_key
+        Hash of the data, for the state from which the run can be resumed.
+    """
+
+    def __init__(
+        self,
+        module: CpnnTraining,
+        folder: RunFolder,
+        held_out_name: str,
+        progress: bool,
+        on_epoch: Callable[[EpochRow], None] | None,
+        data_key: str,
+    ) -> None:
+        self.best_epoch = 0
+        self._module = module
+        self.folder = folder
+        self._held_out_name = held_out_name
+        self._progress = progress and folder.writes
+        self._on_epoch = on_epoch
+        self._data_key = data_key
+        self._history: list[EpochRow] = []
+        self._best = -np.inf
+        self._interrupted = threading.Event()
+        self._bar: tqdm[Any] | None = None
+        self._started = self._shown = 0.0
+
+    def restore(self, state: RunState) -> None:
+        """Go on after the epochs of ``state``."""
+        self._history, self._best, self.best_epoch = list(state.history), state.best, state.best_epoch
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model has been written."""
+        return self.best_epoch > 0
+
+    def say(self, message: str) -> None:
+        """A line in the terminal, beside the bar."""
+        if self._progress:
+            tqdm.write(message)
+
+    @contextmanager
+    def listening_to_ctrl_c(self) -> Iterator[None]:
+        """The first Ctrl-C ends the run after the present batch, a second one at once.
+
+        The former is raised as :class:`InterruptedTrainingError`. Only Python's main thread can listen; elsewhere,
+        and where the process ignores Ctrl-C, nothing changes.
+        """
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._interrupted.is_set():
+                signal.default_int_handler(number, frame)
+            self._interrupted.set()
+
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN):
+            yield
+            return
+        previous = signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Open the bar."""
+        self._started = time.perf_counter()
+        self._bar = tqdm(
+            total=int(trainer.num_training_batches),
+            desc=self._title(),
+            disable=not self._progress,
+            bar_format="{bar:20} {desc}",
+        )
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update()
+            # The loss is on the device, and to read it there waits for all that is under way: not at each step.
+            if self._progress and time.perf_counter() - self._shown > _SHOWN_SECONDS:
+                self._shown = time.perf_counter()
+                self._bar.set_description_str(f"{self._title()}, loss {self._module.losses['loss']:.3f}")
+        self._check_interrupt()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Listen to Ctrl-C."""
+        self._check_interrupt()
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Write what the epoch has brought. Lightning has validated before."""
+        epoch = self._module.epoch + 1
+        row = self._row(epoch)
+        self._history.append(row)
+        self._keep_if_best(epoch)
+        self.folder.write_metrics(self._history)
+        # The state comes last: a kill before it repeats the epoch, with the same result.
+        state = self._state(epoch)
+        self.folder.write_state(state)
+        if self._bar is not None:
+            self._bar.set_description_str(f"{self._title()}, {_in_words(row)}", refresh=False)
+            self._bar.close()
+        if state.is_finished(self._module.settings, bool(self._held_out_name)):
+            trainer.should_stop = True
+        if self._on_epoch is not None and self.folder.writes:
+            try:
+                self._on_epoch(dict(row))
+            except KeyboardInterrupt:
+                self._interrupted.set()
+        self._check_interrupt()
+
+    def close(self) -> None:
+        """Draw the curves of whatever has been run."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._history:
+            settings = self._module.settings
+            held_out = f", held out: {self._held_out_name}" if self._held_out_name else ""
+            self.folder.write_curves(self._history, f"{settings.backbone}, {settings.head} head{held_out}")
+
+    def _title(self) -> str:
+        return f"epoch {self._module.epoch + 1}/{self._module.settings.max_epochs}"
+
+    def _state(self, epoch: int) -> RunState:
+        return RunState(
+            epoch=epoch,
+            best=float(self._best),
+            best_epoch=self.best_epoch,
+            history=self._history,
+            settings=self._module.settings.to_dict(),
+            data_key=self._data_key,
+            tensors=self._module.run_tensors(),
+        )
+
+    def _row(self, epoch: int) -> EpochRow:
+        losses, held_out = self._module.losses_of_all(), self._module.held_out
+        return {
+            "epoch": epoch,
+            "loss": losses["loss"],
+            "expression_loss": losses["expression"],
+            "prototype_loss": losses.get("prototypes", 0.0),
+            "composition_loss": losses.get("composition", 0.0),
+            **{f"{view}_loss": losses[view] for view in VIEWS if view in losses},
+            "held_out_pcc": held_out["pcc"],
+            "held_out_scc": held_out["scc"],
+            "seconds": time.perf_counter() - self._started,
+        }
+
+    def _keep_if_best(self, epoch: int) -> None:
+        held_out = self._module.held_out
+        score = held_out["pcc"] if self._held_out_name else float(epoch)
+        # A head that predicts constants has no correlation; its first model is kept all the same.
+        if self.has_model and not score > self._best:
+            return
+        model = self._module.chosen_model
+        model.provenance["epoch"] = epoch
+        if self._held_out_name:
+            model.provenance["metrics"] = {"held_out": scores_for_card(self._held_out_name, held_out)}
+        self.folder.write_model(model)
+        self._best, self.best_epoch = (score if np.isfinite(score) else -np.inf), epoch
+
+    def _check_interrupt(self) -> None:
+        if self._interrupted.is_set():
+            raise InterruptedTrainingError
+
+
+def _in_words(row: EpochRow) -> str:
+    held_out = f", held-out PCC {row['held_out_pcc']:.3f}" if np.isfinite(row["held_out_pcc"]) else ""
+    return f"loss {row['loss']:.3f}{held_out}, {row['seconds']:.1f} s"
+
+
+def scores_for_card(slide: str, summary: Summary) -> dict[str, Any]:
+    """Held-out scores as they are stored with a model."""
+    return {
+        "slide": slide,
+        "pcc_mean": round(summary["pcc"], 4),
+        "scc_mean": round(summary["scc"], 4),
+        "n_genes": summary["n_genes"],
+    }

@@ -1,0 +1,209 @@
+"""A training run as one file: what it learns from, how, and where the result goes.
+
+The command line, a dock and a cluster's scheduler all start a run from the same JSON, and a run folder keeps it as
+``job.json``, so that a run can be looked at and resumed by its folder alone. torch is not loaded here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.geometry import Mpp
+from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.storage.files import whole_file
+from napari_cpnn.untrusted import read_json, reading, to_path
+
+#: Version of the file.
+FORMAT = 1
+
+#: Name of the job in its run folder.
+JOB_FILE = "job.json"
+
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""An affine map of positions: rows of a ``(2, 3)`` matrix."""
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """One slide and its spots, as files.
+
+    Attributes
+    ----------
+    slide, spots, positions, mpp, library
+        As for :func:`~napari_cpnn.spots.open_sample`.
+    name
+        What the slide is called in messages and in the model's card; empty: by its file.
+    moved
+        New ``(x, y) = moved @ (x, y, 1)`` in level-0 pixels, for spots whose positions do not fit the slide as they are
+        (see :func:`~napari_cpnn.spots.check_fit`).
+    """
+
+    slide: Path
+    spots: Path
+    positions: Path | None = None
+    mpp: float | Mpp | None = None
+    name: str = ""
+    moved: Matrix | None = None
+    library: str | None = None
+
+
+@dataclass(frozen=True)
+class CellsFile:
+    """Single cells that prototypes are estimated from: a file, its column of the cell type, and that of the batch."""
+
+    path: Path
+    cell_type: str
+    batch: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A run, ready to be started in any process.
+
+    Attributes
+    ----------
+    samples
+        Slides with their spots.
+    prototypes
+        A file of prototypes, or the single cells that they are estimated from.
+    settings
+        How the model is built and trained. To start from a trained model, ``weights`` is its file.
+    out
+        The run folder.
+    resume
+        Go on with the run in that folder.
+    """
+
+    samples: tuple[SampleFiles, ...]
+    prototypes: Path | CellsFile
+    settings: TrainingSettings
+    out: Path
+    resume: bool = False
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some values changed."""
+        return dataclasses.replace(self, **changes)
+
+    def check(self) -> None:
+        """Find what is plainly wrong, without opening a slide.
+
+        Raises
+        ------
+        TrainingError
+            There is no sample, a file is missing, or the run folder holds a trained model.
+        """
+        if not self.samples:
+            raise TrainingError("There is nothing to learn from; add a slide with its spots.")
+        cells = self.prototypes.path if isinstance(self.prototypes, CellsFile) else self.prototypes
+        files = [file for s in self.samples for file in (s.slide, s.spots, s.positions) if file is not None]
+        for file in [*files, cells]:
+            if not to_path(file, TrainingError).exists():
+                raise TrainingError(f"There is no file or folder {file}.")
+        to_path(self.out, TrainingError)
+        model = self.out / "model.safetensors"
+        if model.exists() and not self.resume:
+            raise TrainingError(f"{self.out} already holds a trained model; choose another folder or resume the run.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; paths are absolute."""
+        return {
+            "format": FORMAT,
+            "samples": [_plain(sample) for sample in self.samples],
+            "prototypes": _plain(self.prototypes),
+            "settings": self.settings.to_dict(),
+            "out": str(self.out.absolute()),
+            "resume": self.resume,
+        }
+
+    def write(self, path: str | Path) -> None:
+        """Write the file; a :class:`TrainingError` when it cannot be written."""
+        with whole_file(Path(path), TrainingError) as unfinished:
+            unfinished.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | Path) -> TrainingJob:
+        """Read a job; relative paths in it count from the folder of the file.
+
+        Only ``samples``, ``prototypes`` and ``out`` must be there; settings that are not named have their defaults.
+
+        Raises
+        ------
+        TrainingError
+            The file is missing or says something else.
+        SettingsError
+            A setting that there is not, or with a value that makes no sense.
+        """
+        path = to_path(path, TrainingError)
+        data = read_json(path, TrainingError)
+        with reading(path, TrainingError, "it describes no training run"):
+            if not isinstance(data, dict):
+                raise TrainingError(f"{path} describes no training run.")
+            if data.get("format", FORMAT) > FORMAT:
+                raise TrainingError(f"{path} was written by a newer napari-cpnn; update this one.")
+            missing = next((name for name in ("samples", "prototypes", "out") if name not in data), None)
+            if missing is not None:
+                raise TrainingError(f"{path} describes no training run: {missing!r} is missing.")
+            home = path.absolute().parent
+            return cls(
+                samples=tuple(_sample(item, home) for item in data["samples"]),
+                prototypes=_prototypes(data["prototypes"], home),
+                settings=TrainingSettings.from_dict(_table(data.get("settings", {}))),
+                out=home / data["out"],
+                resume=bool(data.get("resume", False)),
+            )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    found = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    # What is left open is left out.
+    return {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in found.items() if v not in (None, "")}
+
+
+def _sample(data: Mapping[str, Any], home: Path) -> SampleFiles:
+    moved = data.get("moved")
+    return SampleFiles(
+        slide=home / data["slide"],
+        spots=home / data["spots"],
+        positions=home / data["positions"] if data.get("positions") else None,
+        mpp=_mpp(data.get("mpp")),
+        name=str(data.get("name", "")),
+        moved=None if moved is None else _matrix(moved),
+        library=None if data.get("library") is None else str(data["library"]),
+    )
+
+
+def _table(said: Any) -> dict[str, Any]:
+    if not isinstance(said, dict):
+        raise TypeError("its settings are no table")
+    return said
+
+
+def _mpp(said: Any) -> float | Mpp | None:
+    if said is None:
+        return None
+    numbers = [float(value) for value in (said if isinstance(said, list) else [said])]
+    if not all(math.isfinite(value) and value > 0 for value in numbers) or len(numbers) > 2:
+        raise ValueError("'mpp' is no pixel size")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def _matrix(rows: Any) -> Matrix:
+    first, second = ([float(value) for value in row] for row in rows)
+    if len(first) != 3 or len(second) != 3 or not all(map(math.isfinite, [*first, *second])):
+        raise ValueError("'moved' is no matrix of two rows with three numbers each")
+    return (first[0], first[1], first[2]), (second[0], second[1], second[2])
+
+
+def _prototypes(data: Any, home: Path) -> Path | CellsFile:
+    if isinstance(data, str):
+        return home / data
+    return CellsFile(home / data["path"], str(data["cell_type"]), data.get("batch"))

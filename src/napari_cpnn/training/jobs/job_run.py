@@ -1,0 +1,264 @@
+"""Run a :class:`~napari_cpnn.training.jobs.job.TrainingJob` here, saying how it goes, and ending when it is asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from napari_cpnn.errors import CpnnError, TrainingError
+from napari_cpnn.prototypes import Prototypes, estimate_prototypes
+from napari_cpnn.prototypes.cells import open_cells
+from napari_cpnn.spots import open_sample
+from napari_cpnn.spots.fit import SpotFix
+from napari_cpnn.training.fit.fit import train
+from napari_cpnn.training.fit.processes import is_first_process
+from napari_cpnn.training.jobs.job import JOB_FILE, CellsFile, SampleFiles, TrainingJob
+from napari_cpnn.training.jobs.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STOP_FILE, unlock
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_cpnn.slides import Slide
+
+Event = dict[str, Any]
+"""``event``: ``preparing`` (``text``), ``epoch`` (``row`` of ``metrics.csv``, ``epoch``, ``max_epochs``,
+``seconds_left``), ``saved`` (``path``, ``epoch``), ``finished`` (``path``, ``complete``) or ``failed`` (``error``)."""
+
+#: How often a request to stop is looked for.
+_STOP_SECONDS = 0.3
+
+#: Who looks whether a run is going on has the lock for a moment.
+_LOCK_SECONDS = 2.0
+
+#: Name of prototypes that the run has estimated itself.
+PROTOTYPES_FILE = "prototypes.h5ad"
+
+
+def run_job(job: TrainingJob, report: Callable[[Event], None] | None = None, progress: bool = False) -> Path:
+    """Train in this process.
+
+    Beside what :func:`~napari_cpnn.training.train` writes, the run folder gets ``job.json``, ``events.jsonl`` with a
+    line of JSON per event, and ``prototypes.h5ad`` where these are estimated from single cells.
+
+    Parameters
+    ----------
+    job
+        What to do.
+    report
+        Called with each :data:`Event`.
+    progress
+        Show a bar per epoch in the terminal.
+
+    Returns
+    -------
+    Path
+        The model.
+
+    Raises
+    ------
+    TrainingError
+        As :func:`~napari_cpnn.training.train`; also when another process works in the run folder.
+    """
+    # Of several processes that train together, the first one speaks and writes.
+    if not is_first_process(job.settings):
+        return _run(job, _nothing, progress)
+    say = _Reporter(report)
+    with _failures_said(say):
+        job.check()
+        with _alone_in(job.out), _listening_to_stop(job.out / STOP_FILE):
+            say.start_file(job.out / EVENTS_FILE)
+            with _failures_said(say):  # before others see that nobody trains here any more
+                job.write(job.out / JOB_FILE)
+                (job.out / START_FILE).unlink(missing_ok=True)
+                model = _run(job, say, progress)
+                is_complete = not (job.out / "resume.safetensors").exists()
+                say({"event": "finished", "path": str(model), "complete": is_complete})
+    return model
+
+
+def json_line(event: Event) -> str:
+    """An event as one line of JSON; numbers that are not finite are null."""
+    return json.dumps(_finite(event), allow_nan=False)
+
+
+def _run(job: TrainingJob, say: Callable[[Event], None], progress: bool) -> Path:
+    with contextlib.ExitStack() as opened:
+        samples = []
+        for number, files in enumerate(job.samples, 1):
+            say(_preparing(f"Opening {files.slide.name} ({number} of {len(job.samples)})"))
+            slide, spots = _open(files)
+            samples.append((opened.enter_context(slide), spots))
+        prototypes = _prototypes(job, say)
+        model = job.out / "model.safetensors"
+        say(_preparing("Cutting patches around the spots"))
+        listener = _EpochListener(model, job.settings.max_epochs, say)
+        train(samples, prototypes, job.settings, job.out, progress, listener, job.resume)
+    return model
+
+
+def _open(files: SampleFiles) -> tuple[Slide, AnnData]:
+    # How the spots fit when they have been moved is looked at when training begins.
+    slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
+    if files.name:
+        slide.name = files.name
+    if files.moved is not None:
+        spots = SpotFix("", np.array(files.moved), math.nan).apply(spots)
+    return slide, spots
+
+
+def _prototypes(job: TrainingJob, say: Callable[[Event], None]) -> Prototypes:
+    if not isinstance(job.prototypes, CellsFile):
+        say(_preparing(f"Reading {job.prototypes.name}"))
+        return Prototypes.load(job.prototypes)
+    kept = job.out / PROTOTYPES_FILE
+    if job.resume and kept.exists():
+        return Prototypes.load(kept)
+    cells = job.prototypes
+    say(_preparing(f"Estimating prototypes from {cells.path.name}"))
+    table = open_cells(cells.path)
+    prototypes = estimate_prototypes(table, cells.cell_type, cells.batch)
+    prototypes.save(kept)
+    return prototypes
+
+
+class _Reporter:
+    """Says events to whoever listens, and into a file of the run folder."""
+
+    def __init__(self, report: Callable[[Event], None] | None) -> None:
+        self._report = report or _nothing
+        self._file: Path | None = None
+        self.failed = False
+
+    def start_file(self, file: Path) -> None:
+        """From now on into this file, too, which is begun anew."""
+        file.unlink(missing_ok=True)
+        self._file = file
+
+    def __call__(self, event: Event) -> None:
+        if self._file is not None:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json_line(event) + "\n")
+        self._report(event)
+
+
+@contextlib.contextmanager
+def _failures_said(say: _Reporter) -> Iterator[None]:
+    """A run that fails says why, once."""
+    try:
+        yield
+    except BaseException as error:
+        if not say.failed:
+            say.failed = True
+            say({"event": "failed", "error": _why(error)})
+        raise
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, CpnnError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "Training was stopped before the end of its first epoch: no model."
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"Training broke off by an error in the program ({type(error).__name__}: {first_line})."
+
+
+class _EpochListener:
+    """Turns the rows of a run into events."""
+
+    def __init__(self, model: Path, max_epochs: int, say: Callable[[Event], None]) -> None:
+        self._model, self._max_epochs, self._say = model, max_epochs, say
+        self._known = _stamp(model)
+
+    def __call__(self, row: dict[str, float]) -> None:
+        epoch = int(row["epoch"])
+        left = (self._max_epochs - epoch) * row["seconds"]
+        self._say({"event": "epoch", "row": row, "epoch": epoch, "max_epochs": self._max_epochs, "seconds_left": left})
+        now = _stamp(self._model)
+        if now != self._known:
+            self._known = now
+            self._say({"event": "saved", "path": str(self._model), "epoch": epoch})
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes whenever the file is replaced."""
+    if not path.exists():
+        return None
+    facts = path.stat()
+    return facts.st_mtime_ns, facts.st_ino
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would replace each other's results. The lock ends with the process, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE, timeout=_LOCK_SECONDS)
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(f"Another process is training in {folder}; wait for it, or stop it.") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise TrainingError(f"The run folder {folder} cannot be written ({reason}); choose another folder.") from error
+    try:
+        yield
+    finally:
+        unlock(lock, folder / LOCK_FILE)
+
+
+@contextlib.contextmanager
+def _listening_to_stop(file: Path) -> Iterator[None]:
+    """While inside, a file of this name does what Ctrl-C does. It works on every system, and from any process."""
+    done = threading.Event()
+
+    def listen() -> None:
+        while not done.wait(_STOP_SECONDS):
+            if file.exists():
+                file.unlink(missing_ok=True)
+                _press_ctrl_c()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # A shell that starts programs in the background has them ignore Ctrl-C.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=listen, name="napari-cpnn stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        signal.signal(signal.SIGINT, previous)
+        file.unlink(missing_ok=True)
+
+
+def _press_ctrl_c() -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        import _thread
+
+        _thread.interrupt_main()
+
+
+def _preparing(text: str) -> Event:
+    return {"event": "preparing", "text": f"{text} ..."}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _nothing(_event: Event) -> None:
+    """Nobody listens."""

@@ -1,0 +1,144 @@
+"""A chart in a dock: drawn by matplotlib in another thread, so that the window never waits for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtGui import QImage, QPainter, QPaintEvent, QResizeEvent
+from qtpy.QtWidgets import QSizePolicy, QWidget
+
+from napari_cpnn.texts import allow_any_letter
+from napari_cpnn.ui.frame.background import Background
+from napari_cpnn.ui.frame.paper import DPI, Paper
+
+Draw = Callable[[Paper], Figure]
+
+_DELAY_MS = 60
+
+_MATPLOTLIB = threading.Lock()
+"""Matplotlib is not safe for threads, and a dock may have several charts."""
+
+
+class ChartView(QWidget):
+    """Shows what a function draws for the width and the colours of the dock, and draws it into files.
+
+    Parameters
+    ----------
+    background
+        Where it is drawn.
+    """
+
+    def __init__(self, background: Background) -> None:
+        super().__init__()
+        self._background = background
+        self._draw: Draw | None = None
+        self.figure: Figure | None = None  # what is on screen; nobody draws on it any more
+        self._image: QImage | None = None
+        self._request = 0
+        self._busy = self._stopped = False
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_DELAY_MS)
+        self._timer.timeout.connect(self._render)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the picture is that of the last function."""
+        return not self._busy and not self._timer.isActive()
+
+    def show_chart(self, draw: Draw | None) -> None:
+        """Show what ``draw`` makes of a paper; nothing for ``None``."""
+        self._draw = draw
+        self._request += 1
+        if draw is None:
+            self._timer.stop()
+            self.figure = self._image = None
+            self.updateGeometry()
+            self.update()
+        else:
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Take no more pictures: the dock is going, or gone."""
+        self._stopped = True
+
+    def save(self, path: Path, source: str) -> None:
+        """Draw it into a PNG or SVG, on white, with the names of slide and model below.
+
+        Raises
+        ------
+        ExportError
+            When the file cannot be written.
+        """
+        from napari_cpnn.export.files import replacing
+
+        if self._draw is None:
+            return
+        allow_any_letter()
+        with _MATPLOTLIB, replacing(path, overwrite=True) as temporary:
+            figure = self._draw(Paper(source=source))
+            figure.savefig(temporary, dpi=3 * DPI, format=path.suffix.lower().lstrip("."))
+
+    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
+        if self._image is None:
+            return QSize(300, 0)
+        return QSize(300, round(self._image.height() / self._image.devicePixelRatio()))
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
+        return QSize(200, self.sizeHint().height())
+
+    def paintEvent(self, _event: QPaintEvent) -> None:  # noqa: N802 (Qt's name)
+        if self._image is not None:
+            QPainter(self).drawImage(0, 0, self._image)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 (Qt's name)
+        if self._draw is not None and event.oldSize().width() != event.size().width():
+            self._timer.start()
+
+    def event(self, event: QEvent) -> bool:
+        if event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange) and self._draw is not None:
+            self._timer.start()  # the theme has changed, and with it the colour of texts
+        return super().event(event)
+
+    def _render(self) -> None:
+        allow_any_letter()
+        draw, ratio, request = self._draw, self.devicePixelRatioF(), self._request
+        if draw is None or self._stopped:
+            return
+        if self._busy:  # one at a time; the next follows
+            self._timer.start()
+            return
+        ink = self.palette().color(self.foregroundRole()).name()
+        paper = Paper(ink=ink, ground="none", width_px=max(self.width(), 200))
+        self._busy = True
+
+        def work() -> tuple[Figure, QImage]:
+            with _MATPLOTLIB:
+                figure = draw(paper)
+                figure.set_dpi(DPI * ratio)
+                figure.canvas.draw()
+                pixels = np.asarray(figure.canvas.buffer_rgba())
+            height, width = pixels.shape[:2]
+            image = QImage(pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888).copy()
+            image.setDevicePixelRatio(ratio)
+            return figure, image
+
+        def done(drawn: tuple[Figure, QImage]) -> None:
+            self._busy = False
+            if request == self._request and not self._stopped:
+                self.figure, self._image = drawn
+                self.setFixedHeight(self.sizeHint().height())
+                self.updateGeometry()
+                self.update()
+
+        def failed(error: Exception) -> None:
+            self._busy = False
+            raise error
+
+        self._background(work, done, failed)

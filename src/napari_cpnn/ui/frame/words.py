@@ -1,0 +1,169 @@
+"""What the Explore dock says about slides, models and progress. No Qt here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cpnn.geometry import Mpp
+from napari_cpnn.mapping import DONE, FAILED, UNLIKE
+from napari_cpnn.prediction.context import SIDE
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap, LiveMapper, MapProgress
+    from napari_cpnn.models import CPNN
+    from napari_cpnn.ui.viewer.state import Shown
+
+
+#: Names of the registry, as papers write them.
+_BACKBONES = {
+    "stnet": "ST-Net",
+    "squeezenet": "SqueezeNet",
+    "resnet18": "ResNet-18",
+    "ciga": "ResNet-18 (Ciga et al.)",
+    "triplex": "TRIPLEX",
+}
+
+
+def mapping_message(p: MapProgress, *, live: bool, sees: bool) -> str:
+    """What to know or to do while a mapper is there; empty when all is well.
+
+    Parameters
+    ----------
+    p
+        Where the mapper stands.
+    live
+        Whether the user lets it run.
+    sees
+        Whether there is a view at all.
+    """
+    if p.message:
+        return p.message
+    if not live:
+        return "Mapping is paused: press Live to go on."
+    if p.wanted == 0 and sees:
+        return "No tissue in view: move to tissue, or press Home to see the whole slide."
+    return ""
+
+
+def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[float, float]) -> str:
+    """What is known of a point ``(y, x)`` in slide um: the largest shares, the gene on screen, a warning, and where."""
+    where = f"x {um[1]:,.0f}  y {um[0]:,.0f} µm"
+    cell = None if cmap is None else cmap.grid.cell_at(*um)
+    if cmap is None or cell is None:
+        return where
+    if not cmap.tissue[cell]:
+        return f"background · {where}"
+    values = cmap.values_at(*cell)
+    if values is None:
+        state = "unreadable" if cmap.state[cell] == FAILED else "not mapped yet"
+        return f"{state} · {where}"
+    weights, programs, out_of_domain = values
+    parts = []
+    if weights.size:
+        top = np.argsort(-weights)[:3]
+        parts.append(", ".join(f"{cmap.cell_types[i]} {100 * weights[i]:.0f} %" for i in top))
+    if shown is not None and shown.gene:
+        decoder = cmap.decoder
+        value = (
+            decoder.expression(weights[None], programs[None], [shown.gene])[0, 0]
+            if shown.kind == "gene"
+            else decoder.contribution(weights[None], *shown.names)[0]
+        )
+        parts.append(f"{shown.name} {float(value):.2f} {shown.unit}")
+    if out_of_domain > UNLIKE:
+        parts.append("unlike the training tissue")
+    if cmap.state[cell] != DONE:
+        parts.append("first estimate")
+    return " · ".join([*parts, where])
+
+
+def device_text(mapper: LiveMapper) -> str:
+    """Such as ``CPU bfloat16``."""
+    device = str(mapper.device)
+    return f"{device.upper() if device in ('cpu', 'mps') else device.replace('cuda', 'CUDA')} {mapper.precision}"
+
+
+def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
+    """Such as ``C4 · 0.69 µm/px · 9278 x 9916 px``; width by height, as on a microscope."""
+    pixel = "pixel size unknown" if mpp is None else f"{mpp[0]:.3g} µm/px"
+    return f"{name} · {pixel} · {shape[1]} x {shape[0]} px"
+
+
+def backbone_name(model: CPNN) -> str:
+    """As its authors write it; with the encoder, where that is all there is to it."""
+    name, args = model.spec.backbone, model.spec.backbone_args
+    if name == "frozen":
+        encoder = str(args["encoder"])
+        return f"frozen {_BACKBONES.get(encoder, encoder)}"
+    return _BACKBONES.get(name, name)
+
+
+def model_label(model: CPNN, path: Path | None = None) -> str:
+    """Such as ``her2st · ST-Net + CPNN · 22 types``."""
+    name = [] if path is None else [path.stem]
+    head = "CPNN" if model.cell_types else "plain head"
+    types = [f"{len(model.cell_types)} types"] if model.cell_types else []
+    return " · ".join([*name, f"{backbone_name(model)} + {head}", *types])
+
+
+def model_card(model: CPNN) -> list[tuple[str, str]]:
+    """What a model says about itself, as (name, value) for the card in the dock."""
+    patch = model.patch
+    card = [
+        ("Backbone", backbone_name(model)),
+        ("Head", "CPNN" if model.cell_types else "plain linear head: genes only, no cell types"),
+        ("Sees", f"{patch.size_px} px at {patch.mpp:g} µm/px, {patch.size_um:g} µm of tissue"),
+        *_context(model),
+        ("Genes", f"{len(model.genes):,}"),
+        ("Cell types", ", ".join(model.cell_types) or "none"),
+        ("Residual programs", str(model.n_programs)),
+    ]
+    provenance, held_out = model.provenance, _held_out(model)
+    trained = [_entry(item) for item in provenance.get("training_data", [])]
+    if trained:
+        card.append(("Trained on", ", ".join(trained)))
+    if "pcc_mean" in held_out:
+        scores = f"mean PCC {held_out['pcc_mean']:.3f}, SCC {held_out.get('scc_mean', float('nan')):.3f}"
+        card.append(
+            ("Held out", f"{held_out.get('slide', 'spots')}: {scores} over {held_out.get('n_genes', '?')} genes")
+        )
+    domain = provenance.get("domain", {}).get("calibrated_on")
+    if domain:
+        card.append(("Out-of-domain score", f"calibrated on {domain}"))
+    for key, name in (("backbone_weights", "Start weights"), ("licence_notes", "Licence")):
+        if value := provenance.get(key):
+            card.append((name, "; ".join(value) if isinstance(value, list) else str(value)))
+    return card
+
+
+def _context(model: CPNN) -> list[tuple[str, str]]:
+    """What a model sees beside the patch."""
+    if not model.needs_surroundings:
+        return []
+    args = model.spec.backbone_args
+    encoder, size = str(args["encoder"]), SIDE * model.patch.size_um
+    seen = f"{size:g} µm, and the whole slide at up to {args['max_tokens']} places"
+    return [("Around it", f"{seen}, by a frozen {_BACKBONES.get(encoder, encoder)}")]
+
+
+def _entry(item: Any) -> str:
+    """One training slide of a card, such as ``C2 (176 spots)``."""
+    if isinstance(item, dict) and "slide" in item:
+        return f"{item['slide']} ({item.get('n_spots', '?')} spots)"
+    return str(item)
+
+
+def _held_out(model: CPNN) -> dict[str, Any]:
+    """Scores on spots that training did not see; empty when the checkpoint has none."""
+    found = model.provenance.get("metrics", {}).get("held_out", {})
+    return found if isinstance(found, dict) else {}
+
+
+def gene_scores(model: CPNN) -> dict[str, float]:
+    """Held-out PCC per gene, from the checkpoint; empty when it has none."""
+    scores = _held_out(model).get("per_gene_pcc", {})
+    return {gene: float(value) for gene, value in scores.items() if value is not None}

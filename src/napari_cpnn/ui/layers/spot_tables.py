@@ -1,0 +1,166 @@
+"""Layers that carry a table of spots: those of our reader, and those of napari-spatialdata. No Qt here.
+
+Both keep the table in ``layer.metadata["adata"]``. Our reader's layer has a point per row, at positions that the table
+itself knows (``obsm["spatial"]``). napari-spatialdata's has a shape or point per row of a SpatialData element; rows are
+matched by the instance key, and what counts is where the layer draws them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cpnn.errors import SpotsError
+from napari_cpnn.geometry import FloatArray, IntArray, LayerFrame, Mpp, spatial_to_um, um_to_spatial
+from napari_cpnn.ui.layers.slide_layers import um_to_world, world_to_um
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from napari.layers import Layer
+
+TABLE_KEY = "adata"
+"""Where a layer has its table, in the words of napari-spatialdata."""
+
+SOURCE_KEY = "spots_path"
+"""In the metadata of our reader's layers: what was read."""
+
+#: A diameter that nobody states is drawn as that of Visium.
+DEFAULT_UM = 55.0
+
+
+def has_table(layer: Layer) -> bool:
+    """Whether spots can be taken from a layer: points or shapes with a table of their own."""
+    return layer.metadata.get(TABLE_KEY) is not None and type(layer).__name__ in ("Points", "Shapes")
+
+
+def is_ours(layer: Layer) -> bool:
+    """Whether our reader made the layer, so that it may be painted and moved."""
+    return has_table(layer) and SOURCE_KEY in layer.metadata
+
+
+def diameter_um(spots: AnnData, mpp: Mpp) -> float:
+    """True diameter of a spot; 0 when it is not known."""
+    for library in dict(spots.uns.get("spatial", {})).values():
+        diameter = dict(library.get("scalefactors", {})).get("spot_diameter_fullres")
+        if diameter is not None and np.isfinite(diameter):
+            return float(diameter) * float(np.sqrt(mpp[0] * mpp[1]))
+    return 0.0
+
+
+def points_of(spots: AnnData, source: Path, name: str, slide: tuple[Layer | None, Mpp | None]) -> dict[str, Any]:
+    """Keywords of the points layer that shows spots, with ``data``.
+
+    Parameters
+    ----------
+    source
+        What the spots were read from.
+    slide
+        The layer of their slide, if it is on screen, and the pixel size; without one they are drawn in pixels.
+    """
+    layer, mpp = slide
+    spatial = np.asarray(spots.obsm["spatial"], dtype=np.float64)
+    units: Any = ("um", "um")
+    if mpp is None:
+        data, size, units = spatial[:, ::-1] - 0.5, diameter_um(spots, (1.0, 1.0)) or DEFAULT_UM, ("pixel", "pixel")
+    elif layer is None:
+        data = LayerFrame.of_slide(mpp).um_to_world(spatial_to_um(spatial, mpp))
+        size = diameter_um(spots, mpp) or DEFAULT_UM
+    else:
+        data, units = um_to_world(layer, mpp, spatial_to_um(spatial, mpp)), layer.units
+        size = (diameter_um(spots, mpp) or DEFAULT_UM) * world_per_um(layer, mpp)
+    return {
+        "data": data,
+        "name": name,
+        "size": size,
+        "units": units,
+        "border_width": 0.1,
+        "antialiasing": 0,  # it spreads the border by a pixel, which is all of a spot on a whole slide
+        "border_color": "#202020",
+        "face_color": np.array([1.0, 1.0, 1.0, 0.35]),
+        "metadata": {TABLE_KEY: spots, SOURCE_KEY: str(source)},
+    }
+
+
+def spots_of_layer(layer: Layer, slide_layer: Layer | None, mpp: Mpp | None) -> AnnData:
+    """The spots of a layer as :func:`~napari_cpnn.read_spots` gives them, at level-0 pixels of the slide.
+
+    Parameters
+    ----------
+    layer
+        One that :func:`has_table`.
+    slide_layer, mpp
+        The slide and its pixel size. Until both are known, spots of napari-spatialdata are where their own world is.
+
+    Raises
+    ------
+    SpotsError
+        The table has no raw counts, or its rows cannot be told from the layer's shapes.
+    """
+    table: AnnData = layer.metadata[TABLE_KEY]
+    if is_ours(layer):
+        return table
+    from napari_cpnn.counts.raw_counts import counts_of
+
+    rows, shapes = _matched(layer, table)
+    spots = counts_of(table[rows].copy(), f"The table of layer {layer.name!r}", SpotsError)
+    centers, sizes = _places(layer)
+    lead = (0.0,) * (layer.ndim - 2)
+    corners = np.array([layer.data_to_world((*lead, *point))[-2:] for point in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))])
+    to_world = np.stack([corners[1] - corners[0], corners[2] - corners[0], corners[0]])
+    world = np.column_stack([centers[shapes], np.ones(len(shapes))]) @ to_world
+    diameter = float(np.median(sizes[shapes])) * float(np.sqrt(abs(np.linalg.det(to_world[:2]))))
+    if slide_layer is not None and mpp is not None:
+        spots.obsm["spatial"] = um_to_spatial(world_to_um(slide_layer, mpp, world), mpp)
+        diameter /= world_per_um(slide_layer, mpp) * float(np.sqrt(mpp[0] * mpp[1]))
+    else:
+        spots.obsm["spatial"] = world[:, ::-1].copy()
+    factors = {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": diameter}
+    spots.uns["spatial"] = {layer.name: {"images": {}, "scalefactors": factors}}
+    return spots
+
+
+def world_per_um(layer: Any, mpp: Mpp) -> float:
+    """Length in world units of one um of the slide."""
+    corners = um_to_world(layer, mpp, np.array([[0.0, 0.0], [1000.0, 0.0], [0.0, 1000.0]]))
+    sides = np.linalg.norm(corners[1:, -2:] - corners[0, -2:], axis=1)
+    return float(np.sqrt(sides[0] * sides[1]) / 1000)
+
+
+def _matched(layer: Layer, table: AnnData) -> tuple[IntArray, IntArray]:
+    """Rows of the table and places in the layer that belong together."""
+    import pandas as pd
+
+    told = layer.metadata
+    element, region_key, instance_key = told.get("name"), told.get("region_key"), told.get("instance_key")
+    n_shapes = len(layer.data)
+    rows = np.arange(table.n_obs)
+    if region_key in table.obs and element is not None:
+        rows = rows[(table.obs[region_key].astype(str) == str(element)).to_numpy()]
+    indices = told.get("indices")
+    if instance_key in table.obs and indices is not None and len(indices) == n_shapes:
+        at = pd.Index(list(indices)).get_indexer(pd.Index(table.obs[instance_key].to_numpy()[rows]))
+        if (at >= 0).any():
+            return rows[at >= 0], at[at >= 0]
+    elif len(rows) == n_shapes:
+        return rows, np.arange(n_shapes)
+    raise SpotsError(
+        f"The {n_shapes} shapes of layer {layer.name!r} cannot be matched with the {len(rows)} rows of its table: "
+        f"no column {instance_key!r} says which is which."
+    )
+
+
+def _places(layer: Any) -> tuple[FloatArray, FloatArray]:
+    """Centres ``(n, 2)`` and diameters ``(n,)`` of what a layer draws, in its data units."""
+    if type(layer).__name__ == "Points":
+        return np.asarray(layer.data, dtype=np.float64)[:, -2:], np.broadcast_to(layer.size, len(layer.data))
+    import shapely
+
+    rings = [np.asarray(ring, dtype=np.float64)[:, -2:] for ring in layer.data]
+    polygons = np.array([shapely.Polygon(ring) for ring in rings])
+    centers = shapely.get_coordinates(shapely.centroid(polygons))
+    # The disc of the same area; of a square bin its own side. Rings come closed or not.
+    corners = shapely.get_num_coordinates(polygons) - 1
+    round_ones = corners > 4
+    return centers, np.sqrt(shapely.area(polygons)) * np.where(round_ones, np.sqrt(4 / np.pi), 1.0)

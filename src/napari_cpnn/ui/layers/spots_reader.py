@@ -1,0 +1,122 @@
+"""Spots as napari layers: the reader of dropped Space Ranger folders, spots in ``.h5ad`` and SpatialData."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cpnn.geometry import Mpp
+from napari_cpnn.spots import SpotsSource, estimate_mpp, find_slide, find_spots, read_spots
+from napari_cpnn.spots.folders import sections
+from napari_cpnn.ui.frame.background import while_screen_lives
+from napari_cpnn.ui.layers.reader import LayerData, slide_layer
+from napari_cpnn.ui.layers.slide_layers import SMALL_KEY, is_slide_layer, mpp_of_layer, path_of
+from napari_cpnn.ui.layers.spot_tables import points_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from napari.layers import Layer
+
+    from napari_cpnn.slides import Slide
+
+Paths = str | Sequence[str]
+
+
+def get_spots_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
+    """A reader function, or ``None`` quickly for what holds no spots."""
+    paths = [path] if isinstance(path, str) else list(path)
+    return read_spot_layers if paths and all(find_spots(p) for p in paths) else None
+
+
+def read_spot_layers(path: Paths) -> list[LayerData]:
+    """A points layer per section, above its slide when that is at hand and not on screen yet.
+
+    Without a slide, on screen or on disk, the small picture that Space Ranger left is shown.
+
+    Of a Visium HD run the largest bins are read; the Compare dock offers the others. Of several libraries in a file, or
+    several runs in a folder, each is a layer.
+    """
+    paths = [path] if isinstance(path, str) else list(path)
+    return [layer for p in paths for source in sections(find_spots(p)) for layer in layers_of(source)]
+
+
+def layers_of(source: SpotsSource) -> list[LayerData]:
+    """The layers of one table of spots."""
+
+    def read() -> tuple[AnnData, Slide | None]:
+        spots = read_spots(source.path, library=source.library)
+        return spots, find_slide(source.path, spots)
+
+    spots, slide = while_screen_lives(read, f"Reading {source.name}") if _has_screen() else read()
+    implied = estimate_mpp(spots)
+    shown = _slides_on_screen()
+    layers: list[LayerData] = []
+    under = next((layer for layer in shown if slide is not None and path_of(layer) == slide.path), None)
+    if slide is not None and under is None:
+        slide = slide if slide.mpp is not None or implied is None else slide.with_mpp(implied)
+        layers.append(slide_layer(slide))
+        mpp = slide.mpp
+    else:
+        under = under or (shown[0] if len(shown) == 1 else None)
+        mpp = implied if under is None else mpp_of_layer(under)
+    if not layers and under is None and not _has_small_picture():
+        layers += _small_picture(spots, source.name, mpp)
+    if under is not None and mpp is None:  # a slide in pixels: so are the spots
+        under = None
+    keywords = points_of(spots, source.path, source.name, (under, mpp))
+    return [*layers, (keywords.pop("data"), keywords, "points")]
+
+
+def _small_picture(spots: AnnData, name: str, mpp: Mpp | None) -> list[LayerData]:
+    """The small copy that Space Ranger made of the slide, where the spots are: better than spots on nothing."""
+    for library in dict(spots.uns.get("spatial", {})).values():
+        images, factors = dict(library.get("images", {})), dict(library.get("scalefactors", {}))
+        for size in ("hires", "lowres"):
+            factor = factors.get(f"tissue_{size}_scalef")
+            if size not in images or not factor:
+                continue
+            pixel = np.asarray(mpp or (1.0, 1.0)) / float(factor)
+            first = pixel / 2 if mpp is not None else pixel / 2 - 0.5
+            keywords = {
+                "name": f"{name}, small picture",
+                "rgb": True,
+                "scale": pixel,
+                "translate": first,
+                "units": ("pixel", "pixel") if mpp is None else ("um", "um"),
+                "metadata": {SMALL_KEY: True},
+            }
+            return [(images[size], keywords, "image")]
+    return []
+
+
+def _has_screen() -> bool:
+    from qtpy.QtWidgets import QApplication
+
+    return QApplication.instance() is not None
+
+
+def _layers_on_screen() -> list[Layer]:
+    """The topmost first."""
+    import napari
+
+    viewer: Any = napari.current_viewer()
+    return [] if viewer is None else list(reversed(viewer.layers))
+
+
+def _slides_on_screen() -> list[Layer]:
+    return [layer for layer in _layers_on_screen() if is_slide_layer(layer)]
+
+
+def _has_small_picture() -> bool:
+    return any(SMALL_KEY in layer.metadata for layer in _layers_on_screen())
+
+
+def source_of(layer: Layer) -> Path | None:
+    """What our reader read a layer from."""
+    from napari_cpnn.ui.layers.spot_tables import SOURCE_KEY
+
+    found = layer.metadata.get(SOURCE_KEY)
+    return Path(found) if found else None

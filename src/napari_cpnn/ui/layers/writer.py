@@ -1,0 +1,61 @@
+"""File > Save Selected Layers on an overlay: its map, for us again or for another program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari_cpnn.errors import ExportError
+from napari_cpnn.ui.explore.overlays import OVERLAY_KEY
+from napari_cpnn.ui.frame.background import while_screen_lives
+from napari_cpnn.ui.viewer.state import state_of
+
+
+def write_map(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:
+    """Write the map of the viewer to ``path``; the ending says how.
+
+    The colours of the layer are not what is written, but the map behind them: ``.zarr`` is our own format, the others
+    are those of :func:`napari_cpnn.export_map`. AnnData has all genes, the other tables the gene on screen.
+
+    Parameters
+    ----------
+    path
+        Where the user saves; napari has asked before it replaces a file.
+    layers
+        Data, attributes and kind of each selected layer; all must be our overlays, which show one map.
+
+    Returns
+    -------
+    list of str
+        What was written.
+
+    Raises
+    ------
+    ExportError
+        When a layer is not an overlay of ours, or the map cannot be written.
+    """
+    import napari
+
+    viewer = napari.current_viewer()
+    state = None if viewer is None else state_of(viewer)
+    ours = all(OVERLAY_KEY in attributes.get("metadata", {}) for _, attributes, _ in layers)
+    if state is None or state.map is None or not ours:
+        raise ExportError(
+            f"{Path(path).name} was not written, since only the layers of a CPNN map can be saved as a map: select one "
+            "alone, such as 'Dominant cell type', or choose another kind of file."
+        )
+    # What the user changes while the file is written is no part of it.
+    cmap, slide, shown = state.map, state.slide, state.shown
+    genes = [shown.gene] if shown is not None and shown.gene else []
+
+    def write() -> None:
+        from napari_cpnn.export import export_map, format_of, save_map
+
+        kind = format_of(path)
+        if kind == "spatialdata":  # what ends like our own maps is one
+            save_map(cmap, path, overwrite=True)
+        else:
+            export_map(cmap, path, None if kind == "anndata" else genes, slide, kind, overwrite=True)
+
+    while_screen_lives(write, f"Saving {Path(path).name}")
+    return [path]

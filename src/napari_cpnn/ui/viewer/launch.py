@@ -1,0 +1,169 @@
+"""napari with a slide, the Explore dock and a running map: ``napari-cpnn open``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QCoreApplication
+
+from napari_cpnn.errors import ExportError, MappingError
+from napari_cpnn.geometry import Mpp
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.slides import open_slide
+from napari_cpnn.storage.files import whole_file
+from napari_cpnn.ui.viewer.display import require_display
+from napari_cpnn.untrusted import to_path
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_cpnn.ui.explore.dock import Explore
+
+_WINDOW = (1500, 940)
+_TIMEOUT_S = 600.0
+_DRAWING_S = 0.25
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def open_viewer(
+    slide_path: str | Path,
+    *,
+    model_path: str | Path | None = None,
+    mpp: float | Mpp | None = None,
+    screenshot: str | Path | None = None,
+    gene: str | None = None,
+    cell_type: str | None = None,
+    settings: MappingSettings | None = None,
+) -> None:
+    """Open napari on a slide and map what is in view; returns when the window is closed.
+
+    Parameters
+    ----------
+    slide_path, mpp
+        As for :func:`napari_cpnn.open_slide`.
+    model_path
+        A ``.safetensors`` model; without it the dock asks for one.
+    screenshot
+        Wait until the view is mapped, write this picture (canvas and docks; .png) and return.
+    gene, cell_type
+        What to show first.
+    settings
+        How maps are made.
+
+    Raises
+    ------
+    CpnnError
+        When there is no display, or the slide or, with ``screenshot``, the model or the gene cannot be used.
+    ExportError
+        When the screenshot cannot be written.
+    MappingError
+        When the view is not mapped in ten minutes (with ``screenshot``).
+    """
+    if screenshot is not None:
+        require_picture(Path(screenshot))
+    viewer, dock = start_viewer(slide_path, model_path=model_path, mpp=mpp, settings=settings)
+    try:
+        dock.controller.show_first(gene=gene, cell_type=cell_type)
+        if screenshot is None:
+            import napari
+
+            napari.run()
+            return
+        viewer.window.resize(*_WINDOW)
+        pump(0.5)
+        viewer.reset_view()
+        wait_until_mapped(viewer, dock)
+        save_screenshot(viewer, Path(screenshot))
+    finally:
+        dock.end(viewer_lives=False)
+        if screenshot is not None:
+            viewer.close()
+
+
+def start_viewer(
+    slide_path: str | Path,
+    *,
+    model_path: str | Path | None = None,
+    mpp: float | Mpp | None = None,
+    settings: MappingSettings | None = None,
+) -> tuple[napari.Viewer, Explore]:
+    """A window with the slide and the Explore dock, which begins to map when there is a model."""
+    if QCoreApplication.instance() is None:
+        require_display(f"napari-cpnn open {shlex.quote(str(slide_path))} --screenshot picture.png")
+    slide = open_slide(slide_path, mpp=mpp)
+
+    import napari
+
+    from napari_cpnn.ui.explore.dock import Explore
+    from napari_cpnn.ui.layers.reader import slide_layer
+
+    viewer = napari.Viewer(show=True)
+    data, keywords, _ = slide_layer(slide)
+    viewer.add_image(data, **keywords)
+    dock = Explore(viewer, settings)
+    viewer.window.add_dock_widget(dock, name="Explore (napari-cpnn)", area="right")
+    if model_path is not None:
+        dock.open_model(Path(model_path))
+    return viewer, dock
+
+
+def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _TIMEOUT_S) -> None:
+    """Let Qt work until all that is in view is mapped, painted and named, on the canvas and in the dock.
+
+    Raises
+    ------
+    CpnnError
+        The problem that the dock shows.
+    MappingError
+        When mapping stopped, or takes longer than ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if dock.is_settled():
+            dock.finish_drawing()
+            pump(_DRAWING_S)  # napari lays out what was written as it draws, and that may move the view
+            if dock.is_settled() and dock.is_drawn():
+                return
+        mapper = dock.state.mapper
+        if dock.controller.problem is not None:
+            raise dock.controller.problem
+        if mapper is not None and mapper.error is not None:
+            raise MappingError(f"Mapping stopped: {mapper.error}") from mapper.error
+        if time.monotonic() > deadline:
+            raise MappingError(
+                f"{viewer.layers[0].name}: the view was not mapped in {timeout_s:.0f} s "
+                f"({dock.controller.progress_text() or dock.state.message or 'no model is loaded'})."
+            )
+        pump(0.05)
+
+
+def save_screenshot(viewer: napari.Viewer, path: Path) -> None:
+    """The whole window, as a picture of the kind that the ending says; see :func:`require_picture`."""
+    with whole_file(path, ExportError) as temporary:
+        viewer.screenshot(str(temporary), canvas_only=False, flash=False)
+
+
+def require_picture(path: Path) -> None:
+    """Refuse what cannot be the name of a screenshot, before anything is opened.
+
+    Raises
+    ------
+    ExportError
+        When the ending is none of a picture, or the system takes no such name.
+    """
+    to_path(path, ExportError)
+    if path.suffix.lower() not in _PICTURES:
+        raise ExportError(f"{path} is not the name of a picture; its ending must be {', '.join(_PICTURES)}.")
+
+
+def pump(seconds: float) -> None:
+    """Let Qt work for a while."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.01)

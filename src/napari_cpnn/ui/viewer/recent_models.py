@@ -1,0 +1,62 @@
+"""Which model files the user has opened, newest first; kept in the cache folder, not in napari's settings."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.samples import SAMPLE_FILES, cache_folder, sample_folder
+from napari_cpnn.storage.files import whole_file
+from napari_cpnn.untrusted import read_json, to_path
+
+_N_KEPT = 8
+
+
+def known_models() -> list[Path]:
+    """Recent models that still exist, then the sample's."""
+    sample = sample_model()
+    found = [path for path in _read() if _is_file(path) and path != sample]
+    return [*found, sample] if sample is not None else found
+
+
+def sample_model() -> Path | None:
+    """The model of the packaged sample, if this installation carries it."""
+    try:
+        path = sample_folder() / SAMPLE_FILES["model"]
+    except CpnnError:
+        return None
+    return path if path.is_file() else None
+
+
+def belongs_to_sample(path: Path | None) -> bool:
+    """Whether a slide is the packaged sample, which has a model of its own."""
+    sample = sample_model()
+    return path is not None and sample is not None and path.parent == sample.parent
+
+
+def remember(path: Path) -> None:
+    """Put a model first in the list. A list that cannot be written is not worth an error."""
+    paths = [path.resolve(), *(p for p in _read() if p != path.resolve())][:_N_KEPT]
+    with suppress(CpnnError), whole_file(_file()) as temporary:
+        temporary.write_text(json.dumps([str(p) for p in paths]), encoding="utf-8")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there now; what may not be looked at is not."""
+    try:
+        return to_path(path, CpnnError).is_file()
+    except CpnnError:
+        return False
+
+
+def _file() -> Path:
+    return cache_folder() / "recent_models.json"
+
+
+def _read() -> list[Path]:
+    names = []
+    with suppress(CpnnError):  # a list that cannot be read is not worth an error either
+        names = read_json(_file(), CpnnError)
+    return [Path(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []

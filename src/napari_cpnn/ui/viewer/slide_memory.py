@@ -1,0 +1,117 @@
+"""What was on screen when a slide was last open: kept beside the maps, by the identity of the slide. No Qt here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.samples import cache_folder
+from napari_cpnn.storage.files import whole_file
+from napari_cpnn.ui.viewer.state import Look, Shown
+
+if TYPE_CHECKING:
+    from napari_cpnn.slides import Slide
+
+Move = tuple[str, tuple[float, ...]]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is known of a slide from the last time.
+
+    Parameters
+    ----------
+    model
+        Path of the model file; empty when there was none, or it had no file.
+    shown, look
+        The quantity on screen, and how it was coloured.
+    mpp
+        Pixel size (y, x) that the user gave, in um.
+    spots
+        Paths of the spots that were compared, and of their positions where these are another file.
+    library
+        Which of several libraries in the spots it was.
+    regions
+        Names and outlines (WKT, slide um).
+    move
+        How the spots were moved, if they were: in words, and the six numbers of the affine map, row by row.
+    """
+
+    model: str = ""
+    shown: Shown | None = None
+    look: Look | None = None
+    mpp: tuple[float, float] | None = None
+    spots: tuple[str, ...] = ()
+    regions: tuple[tuple[str, str], ...] = ()
+    move: Move | None = None
+    library: str = ""
+
+    def model_file(self) -> Path | None:
+        """The model file, when it is still there."""
+        path = Path(self.model)
+        return path if self.model and path.is_file() else None
+
+
+def recall(slide: Slide) -> Memory:
+    """What is known of a slide; nothing when it is new, or what was kept cannot be understood."""
+    try:
+        facts = json.loads(_file(slide).read_text(encoding="utf-8"))
+        return Memory(
+            model=str(facts.get("model", "")),
+            shown=_shown(facts.get("shown")),
+            look=_look(facts.get("look")),
+            mpp=_mpp(facts.get("mpp")),
+            spots=tuple(str(path) for path in facts.get("spots", ())),
+            regions=tuple((str(name), str(outline)) for name, outline in facts.get("regions", ())),
+            move=_move(facts.get("move")),
+            library=str(facts.get("library", "")),
+        )
+    except (OSError, ValueError, TypeError, AttributeError, LookupError):
+        return Memory()
+
+
+def keep(slide: Slide, memory: Memory) -> None:
+    """Write what is known of a slide. That it cannot be written is logged: nothing of the user's work hangs on it."""
+    try:
+        with whole_file(_file(slide)) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(memory)), encoding="utf-8")
+    except CpnnError as error:
+        log.info("What was on screen is not kept. %s", error)
+
+
+def _file(slide: Slide) -> Path:
+    return cache_folder() / "slides" / f"{slide.identity[:32]}.json"
+
+
+def _shown(facts: Any) -> Shown | None:
+    return None if facts is None else Shown(facts["kind"], tuple(str(name) for name in facts["names"]))
+
+
+def _look(facts: Any) -> Look | None:
+    if facts is None:
+        return None
+    known = {f.name: facts[f.name] for f in dataclasses.fields(Look) if f.name in facts}
+    low, high = known.pop("manual", Look.manual)
+    return Look(**known, manual=(float(low), float(high)))
+
+
+def _mpp(facts: Any) -> tuple[float, float] | None:
+    return None if facts is None else (float(facts[0]), float(facts[1]))
+
+
+def _move(facts: Any) -> Move | None:
+    if facts is None:
+        return None
+    name, numbers = facts
+    found = tuple(float(number) for number in numbers)
+    if len(found) != 6 or not all(math.isfinite(number) for number in found):
+        raise ValueError("A move of spots is six numbers.")
+    return str(name), found
