@@ -18,11 +18,9 @@ import pandas as pd
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_cpnn.evaluation.spot_pair import SpotPair
-from napari_cpnn.ui.compare.gene_table import GeneTable
-from napari_cpnn.ui.compare.scatter import Scatter
-from napari_cpnn.ui.compare.spots_layer import SpotsLayer
-from napari_cpnn.ui.frame.background import QtBackground
+from napari_cpnn.evaluation import SpotPair
+from napari_cpnn.ui.compare import GeneTable, Scatter, SpotsLayer
+from napari_cpnn.ui.frame import QtBackground
 
 TICK_MS = 2
 

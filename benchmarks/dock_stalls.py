@@ -52,11 +52,11 @@ def main() -> None:
 
     from napari_cpnn.models import load_model
     from napari_cpnn.slides import open_slide
-    from napari_cpnn.ui.compare.dock import Compare
-    from napari_cpnn.ui.explore.dock import Explore
-    from napari_cpnn.ui.finetune.dock import FineTune
-    from napari_cpnn.ui.layers.reader import slide_layer
-    from napari_cpnn.ui.regions.dock import Regions
+    from napari_cpnn.ui.compare import Compare
+    from napari_cpnn.ui.explore import Explore
+    from napari_cpnn.ui.finetune import FineTune
+    from napari_cpnn.ui.layers import slide_layer
+    from napari_cpnn.ui.regions import Regions
 
     rows = []
     sample = {name: sample_folder() / file for name, file in SAMPLE_FILES.items()}

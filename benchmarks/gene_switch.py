@@ -15,7 +15,7 @@ import numpy as np
 from common import print_table
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import CompositionMap
-from napari_cpnn.models.decoder import Decoder
+from napari_cpnn.models import Decoder
 
 C, R, G = 49, 16, 10_000
 

@@ -93,8 +93,8 @@ def main() -> None:
     import napari
 
     from napari_cpnn.slides import open_slide
-    from napari_cpnn.ui.explore.dock import Explore
-    from napari_cpnn.ui.layers.reader import slide_layer
+    from napari_cpnn.ui.explore import Explore
+    from napari_cpnn.ui.layers import slide_layer
 
     rows = []
     with scratch() as cache, open_slide(sample_slide()) as slide:

@@ -27,8 +27,7 @@ from common import print_table, random_model, scratch, sparse_slide
 from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping import DONE, LiveMapper, Predictor, Viewport
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.slides import Slide, open_slide
-from napari_cpnn.slides.backends.tiff_tiles import FileReader
+from napari_cpnn.slides import FileReader, Slide, open_slide
 
 SCREEN_PX = 900
 

@@ -34,11 +34,9 @@ class PlainLoop:
     def __init__(self, sample, prototypes: Prototypes, settings: TrainingSettings, folder: Path) -> None:
         import torch
 
-        from napari_cpnn.models import build_model
-        from napari_cpnn.prediction.predictor import choose_device, choose_precision
-        from napari_cpnn.training.data.spot_data import prepare
-        from napari_cpnn.training.fit.module import CpnnTraining
-        from napari_cpnn.training.fit.optimisation import parameter_groups
+        from napari_cpnn.models import build_model, choose_device, choose_precision
+        from napari_cpnn.training.data import prepare
+        from napari_cpnn.training.fit import CpnnTraining, parameter_groups
 
         data = prepare([sample], prototypes, settings, folder)
         chosen = prototypes.select(data.genes)
@@ -85,7 +83,7 @@ def now() -> np.ndarray:
 
 def starts(sample, prototypes: Prototypes, settings: TrainingSettings, folder: Path) -> list[list[object]]:
     """Seconds to prepare a run whose patches are not cached, and one whose are."""
-    from napari_cpnn.training.data.spot_data import prepare
+    from napari_cpnn.training.data import prepare
 
     rows = []
     for name in ("first", "second"):

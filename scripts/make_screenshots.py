@@ -24,13 +24,13 @@ from napari_cpnn.models import load_model
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import FigureSettings, MappingSettings
 from napari_cpnn.slides import open_slide
-from napari_cpnn.training.jobs.job import SampleFiles
-from napari_cpnn.ui.compare.dock import Compare
-from napari_cpnn.ui.explore.dock import Explore
-from napari_cpnn.ui.finetune.dock import FineTune
-from napari_cpnn.ui.prototypes.dock import PrototypesDock
-from napari_cpnn.ui.regions.dock import Regions
-from napari_cpnn.ui.viewer.launch import pump, save_screenshot, start_viewer, wait_until_mapped
+from napari_cpnn.training.jobs import SampleFiles
+from napari_cpnn.ui.compare import Compare
+from napari_cpnn.ui.explore import Explore
+from napari_cpnn.ui.finetune import FineTune
+from napari_cpnn.ui.prototypes import PrototypesDock
+from napari_cpnn.ui.regions import Regions
+from napari_cpnn.ui.viewer import pump, save_screenshot, start_viewer, wait_until_mapped
 
 REPO = Path(__file__).resolve().parents[1]
 WINDOW = (1500, 900)

@@ -30,13 +30,13 @@ from scipy.stats import mannwhitneyu, spearmanr
 
 import napari_cpnn as nc
 from napari_cpnn.errors import CpnnWarning
-from napari_cpnn.evaluation.metrics import pearson
+from napari_cpnn.evaluation import pearson
 from napari_cpnn.geometry import Grid, spatial_to_um
 from napari_cpnn.mapping import Predictor
 from napari_cpnn.models import Prediction
 from napari_cpnn.slides import PatchReader, find_tissue, read_patches
 from napari_cpnn.spots import estimate_mpp, expression
-from napari_cpnn.training.fit.domain import Axes
+from napari_cpnn.training.fit import Axes
 
 REPO = Path(__file__).resolve().parents[1]
 IMAGES = {

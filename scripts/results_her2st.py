@@ -25,7 +25,7 @@ from her2st_study.data import TIERS, published_shares, read_prototypes, read_sec
 from her2st_study.runs import FOLDS, SECTIONS, Study, Tested, side_by_side
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.settings import EvaluationSettings
-from napari_cpnn.studies.comparison import compare_heads
+from napari_cpnn.studies import compare_heads
 
 REPO = Path(__file__).resolve().parents[1]
 PARTS = ("heads", "ablation", "honesty")

@@ -21,7 +21,7 @@ from her2st_study import report
 from her2st_study.data import published_shares, read_prototypes, read_section, start_weights
 from her2st_study.runs import FOLDS, SECTIONS, Study, Tested
 from napari_cpnn.errors import CpnnWarning
-from napari_cpnn.training.fit.module import VIEWS
+from napari_cpnn.training.fit import VIEWS
 from results_her2st import EPOCHS as FROZEN_EPOCHS
 from results_her2st import MINOR, REPO, mean_scores, run_all
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from her2st_study.runs import SECTIONS, Tested
-from napari_cpnn.evaluation.noise_ceiling import noise_ceiling
+from napari_cpnn.evaluation import noise_ceilings
 
 COMMAND = "`python scripts/results_her2st.py --only {}`"
 PLACES = {"within": "patient C, unseen section", "C to B": "C to B", "B to C": "B to C"}
@@ -38,7 +38,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def ceilings(spots: Sequence[AnnData], genes: tuple[str, ...]) -> pd.DataFrame:
     """Mean noise ceiling over the genes, per section, with and without depth."""
-    rows = [noise_ceiling(table, genes, 5)[["ceiling", "ceiling_given_depth"]].mean() for table in spots]
+    rows = [noise_ceilings(table, genes, 5)[["ceiling", "ceiling_given_depth"]].mean() for table in spots]
     return pd.DataFrame(rows, index=list(SECTIONS))
 
 

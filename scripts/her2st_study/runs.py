@@ -21,16 +21,20 @@ from anndata import AnnData
 from lightning.pytorch import Trainer
 
 import napari_cpnn as nc
-from napari_cpnn.evaluation.metrics import partial_pearson, partial_spearman, pearson, spearman
+from napari_cpnn.evaluation import partial_pearson, partial_spearman, pearson, spearman
 from napari_cpnn.models import Surroundings, build_model
-from napari_cpnn.spots.quality import counts_matrix
-from napari_cpnn.studies.comparison import HeldOutSlide
-from napari_cpnn.training.data.batches import SpotDataModule
-from napari_cpnn.training.data.frozen import predict_features, with_features
-from napari_cpnn.training.data.spot_data import SpotData, prepare
-from napari_cpnn.training.data.surroundings import with_surroundings
-from napari_cpnn.training.data.target_tokens import with_tokens
-from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
+from napari_cpnn.spots import counts_matrix
+from napari_cpnn.studies import HeldOutSlide
+from napari_cpnn.training.data import (
+    SpotData,
+    SpotDataModule,
+    predict_features,
+    prepare,
+    with_features,
+    with_surroundings,
+    with_tokens,
+)
+from napari_cpnn.training.fit import VIEWS, CpnnTraining
 
 SECTIONS = ("B4", "C2", "C3", "C4")
 

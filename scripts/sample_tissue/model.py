@@ -15,7 +15,7 @@ from napari_cpnn.geometry import Grid, spatial_to_um
 from napari_cpnn.mapping import Predictor
 from napari_cpnn.models import save_model
 from napari_cpnn.slides import read_patches
-from napari_cpnn.training.fit.domain import Axes, calibrated
+from napari_cpnn.training.fit import Axes, calibrated
 
 #: From scratch, since a script that needs no network has no pre-trained weights: the backbone learns as fast as the
 #: head, and the composition leads, because the deconvolved shares say more per spot than its noisy genes.

@@ -1,5 +1,6 @@
 from ._version import __version__ as __version__
 from .errors import CpnnError as CpnnError
+from .evaluation import evaluate as evaluate
 from .export import export_map as export_map
 from .export import part_of as part_of
 from .export import to_anndata as to_anndata
@@ -33,6 +34,5 @@ from .settings import TrainingSettings as TrainingSettings
 from .slides import Slide as Slide
 from .slides import open_slide as open_slide
 from .spots import read_spots as read_spots
-from .training import cross_validate as cross_validate
-from .training import evaluate as evaluate
+from .studies import cross_validate as cross_validate
 from .training import train as train

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_cpnn.errors import CpnnError, DownloadError
-from napari_cpnn.storage.caches import cache_folder
-from napari_cpnn.storage.files import staged
+from napari_cpnn.storage import cache_folder, staged
 
 #: Files of the packaged sample, by what they are.
 SAMPLE_FILES = {

@@ -6,7 +6,8 @@ import torch
 
 from fakes import ColorModel
 from napari_cpnn.errors import MappingError
-from napari_cpnn.prediction.predictor import Predictor, choose_device, choose_precision, is_out_of_memory
+from napari_cpnn.models.devices import choose_device, choose_precision, is_out_of_memory
+from napari_cpnn.prediction.predictor import Predictor
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (11, 32, 32, 3), dtype=np.uint8)
 

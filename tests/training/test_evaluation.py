@@ -11,7 +11,7 @@ from napari_cpnn import Slide, evaluate, load_model, train
 from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideError, SpotsError, TrainingError
 from napari_cpnn.evaluation import predict_spots, summarise
 from napari_cpnn.evaluation.evaluation import score
-from napari_cpnn.evaluation.noise_ceiling import noise_ceiling
+from napari_cpnn.evaluation.noise_ceiling import noise_ceilings
 from napari_cpnn.evaluation.predictions import predict_expression
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.prediction.predictor import Predictor
@@ -186,7 +186,7 @@ def test_noise_ceiling_and_morans_i_come_on_request(world, model):
     plain = evaluate(model, slide, spots, settings=EvaluationSettings(ceiling_repeats=0))
     assert not {"ceiling", "moran_measured"} & set(plain.columns)
     full = evaluate(model, slide, spots, settings=EvaluationSettings(ceiling_repeats=3, spatial=True))
-    pd.testing.assert_frame_equal(full[noise_ceiling(spots).columns], noise_ceiling(spots, model.genes, n_repeats=3))
+    pd.testing.assert_frame_equal(full[noise_ceilings(spots).columns], noise_ceilings(spots, model.genes, n_repeats=3))
     assert full["moran_measured"].mean() > 0.1
     assert full["moran_predicted"].mean() > full["moran_measured"].mean()  # a prediction has no counting noise
     summary = summarise(full)

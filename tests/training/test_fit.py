@@ -262,7 +262,10 @@ def test_a_full_disk_is_one_sentence(world, quick, tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_killed_run_are_cleared(world, quick, tmp_path):
-    killed = "import sys, pathlib, napari_cpnn.storage.temporaries as t; t.temporary_beside(pathlib.Path(sys.argv[1])).mkdir()"
+    killed = (
+        "import sys, pathlib; from napari_cpnn.storage import temporary_beside; "
+        "temporary_beside(pathlib.Path(sys.argv[1])).mkdir()"
+    )
     subprocess.run([sys.executable, "-c", killed, str(tmp_path / "patches")], check=True)
     assert list(tmp_path.glob(".napari-cpnn-*"))
     samples = [world.sample(1, rows=4), world.sample(2, rows=4)]

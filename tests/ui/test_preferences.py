@@ -13,7 +13,7 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.painting import COLORMAPS
 from napari_cpnn.palette import COLORS, choose_colors, read_colors, type_colors, write_colors
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.ui.viewer.preferences import Preferences, keep_color, preferences
+from napari_cpnn.ui.viewer.preferences import Preferences, keep_color, read_preferences
 
 MANIFEST = Path(napari_cpnn.__file__).parent / "napari.yaml"
 
@@ -37,8 +37,8 @@ def refuse(error: CpnnError) -> None:
 
 
 def test_the_page_begins_with_our_defaults(page):
-    assert preferences(refuse) == Preferences()
-    assert preferences(refuse).mapping == MappingSettings()
+    assert read_preferences(refuse) == Preferences()
+    assert read_preferences(refuse).mapping == MappingSettings()
 
 
 def test_colour_maps_of_the_page_are_those_of_the_dock(page):
@@ -55,7 +55,7 @@ def test_what_is_set_counts_and_is_kept(page, tmp_path):
     page.mapping.cache_dir = str(tmp_path / "maps")
     page.colors.colormap = "cividis"
     page.colors.cell_types = "T-cells = #00ff00, Cancer Epithelial=red"
-    found = preferences(refuse)
+    found = read_preferences(refuse)
     assert found.mapping == MappingSettings(
         device="cpu", max_batch=32, readers=5, cache=False, cache_gb=7.5, cache_dir=str(tmp_path / "maps")
     )
@@ -67,14 +67,14 @@ def test_what_is_set_counts_and_is_kept(page, tmp_path):
 def test_the_environment_wins(page, monkeypatch, tmp_path):
     page.mapping.cache_dir = "/elsewhere"
     monkeypatch.setenv("NAPARI_CPNN_CACHE", str(tmp_path))
-    assert preferences(refuse).mapping.cache_dir is None
+    assert read_preferences(refuse).mapping.cache_dir is None
 
 
 def test_what_cannot_be_used_is_said_and_the_rest_counts(page):
     page.mapping.max_batch = 8
     page.colors.cell_types = "T-cells = blu"
     said = []
-    found = preferences(said.append)
+    found = read_preferences(said.append)
     assert found.mapping.max_batch == 8
     assert found.colors == {}
     (error,) = said
@@ -88,20 +88,20 @@ def test_numbers_out_of_range_do_not_get_in(page):
         page.mapping.max_batch = 0
     with pytest.raises(ValidationError):
         page.mapping.device = "abacus"
-    assert preferences(refuse).mapping == MappingSettings()
+    assert read_preferences(refuse).mapping == MappingSettings()
 
 
 def test_a_chosen_colour_is_kept(page):
     keep_color("CAFs", "#123456")
     keep_color("B-cells", "#abcdef")
-    assert preferences(refuse).colors == {"CAFs": "#123456", "B-cells": "#ABCDEF"}
+    assert read_preferences(refuse).colors == {"CAFs": "#123456", "B-cells": "#ABCDEF"}
     keep_color("CAFs", None)
-    assert preferences(refuse).colors == {"B-cells": "#ABCDEF"}
+    assert read_preferences(refuse).colors == {"B-cells": "#ABCDEF"}
     assert type_colors(["CAFs"])["CAFs"] == COLORS[0]
 
 
 def test_without_our_plugin_in_napari_there_are_the_defaults(plugin_settings):
-    assert preferences(refuse) == Preferences()
+    assert read_preferences(refuse) == Preferences()
     keep_color("CAFs", "#123456")  # for this session
     assert type_colors(["CAFs"]) == {"CAFs": "#123456"}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from napari_cpnn.cli.options import AddCommand
 
 if TYPE_CHECKING:
-    from napari_cpnn.models.backbones import EncoderInfo
+    from napari_cpnn.models import EncoderInfo
 
 
 def add_encoders_command(command: AddCommand) -> None:
@@ -17,7 +17,7 @@ def add_encoders_command(command: AddCommand) -> None:
 
 
 def _encoders(_args: argparse.Namespace) -> None:
-    from napari_cpnn.models.backbones import BACKBONES, ENCODERS, FOUNDATION
+    from napari_cpnn.models import BACKBONES, ENCODERS, FOUNDATION
 
     print("Networks of this package: --backbone NAME learns, --backbone frozen --encoder NAME stays as it is.")
     for info in ENCODERS.values():

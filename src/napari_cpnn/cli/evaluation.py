@@ -80,8 +80,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from napari_cpnn.evaluation import evaluate, summarise
-    from napari_cpnn.evaluation.tables import write_table
+    from napari_cpnn.evaluation import evaluate, summarise, write_table
     from napari_cpnn.models import load_model
 
     more = bool(args.regions or args.figure)
@@ -111,11 +110,16 @@ def _evaluate_parts(
     sample: tuple[CPNN, Slide, AnnData], settings: EvaluationSettings, out: Path, regions: Path | None, genes: list[str]
 ) -> pd.DataFrame:
     """The same scores, from predictions that also serve for regions and figures, which go beside ``out``."""
-    from napari_cpnn.evaluation import predict_expression, save_comparison, score_regions, score_summary
-    from napari_cpnn.evaluation.evaluation import score
-    from napari_cpnn.evaluation.tables import write_table
+    from napari_cpnn.evaluation import (
+        predict_expression,
+        save_comparison,
+        score,
+        score_regions,
+        score_summary,
+        write_table,
+    )
     from napari_cpnn.regions import read_regions
-    from napari_cpnn.studies.folds import folder_names
+    from napari_cpnn.studies import folder_names
 
     model, slide, spots = sample
     compared = predict_expression(
@@ -137,7 +141,7 @@ def _evaluate_parts(
 
 
 def _cross_validate(args: argparse.Namespace) -> None:
-    from napari_cpnn.evaluation.tables import read_table, write_table
+    from napari_cpnn.evaluation import read_table, write_table
     from napari_cpnn.prototypes import Prototypes
     from napari_cpnn.studies import cross_validate
 

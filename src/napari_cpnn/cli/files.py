@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.storage.temporaries import restored
+from napari_cpnn.storage import restored
 from napari_cpnn.untrusted import to_path
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_cpnn.slides import Slide
-    from napari_cpnn.training.jobs.job import SampleFiles
+    from napari_cpnn.training.jobs import SampleFiles
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -105,7 +105,7 @@ def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
 
 def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
     """The files of the samples that :func:`add_samples` asked for."""
-    from napari_cpnn.training.jobs.job import SampleFiles
+    from napari_cpnn.training.jobs import SampleFiles
 
     n = len(args.slide)
     positions = [None if str(path) == "-" else path for path in args.positions or [None] * n]

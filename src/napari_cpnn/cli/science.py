@@ -20,9 +20,9 @@ from napari_cpnn.cli.options import (
 )
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
-from napari_cpnn.storage.files import write_csv
+from napari_cpnn.storage import write_csv
 from napari_cpnn.texts import file_name
-from napari_cpnn.training.jobs.job import TrainingJob
+from napari_cpnn.training.jobs import TrainingJob
 
 _N_MARKERS = 10
 
@@ -68,8 +68,7 @@ def add_science_commands(command: AddCommand) -> None:
 
 
 def _prototypes(args: argparse.Namespace) -> None:
-    from napari_cpnn.prototypes import estimate_prototypes
-    from napari_cpnn.prototypes.cells import open_cells
+    from napari_cpnn.prototypes import estimate_prototypes, open_cells
 
     columns = args.cell_type or ["celltype"]
     paths = [args.out] if len(columns) == 1 else [args.out / f"{file_name(column)}.h5ad" for column in columns]
@@ -126,7 +125,7 @@ def _deconvolve(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     job = _training_job(args)
 
-    from napari_cpnn.training.jobs.job_run import run_job
+    from napari_cpnn.training.jobs import run_job
 
     path = run_job(job, _print_json if args.json else None, progress=not (args.quiet or args.json))
     if not args.json:
@@ -166,7 +165,7 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
 
 
 def _print_json(event: dict[str, Any]) -> None:
-    from napari_cpnn.training.jobs.job_run import json_line
+    from napari_cpnn.training.jobs import json_line
 
     try:
         print(json_line(event), flush=True)

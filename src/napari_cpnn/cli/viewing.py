@@ -55,8 +55,7 @@ def add_viewing_commands(command: AddCommand) -> None:
 
 
 def _open(args: argparse.Namespace) -> None:
-    from napari_cpnn.ui.viewer.launch import open_viewer, require_picture
-    from napari_cpnn.ui.viewer.preferences import preferences
+    from napari_cpnn.ui.viewer import open_viewer, read_preferences, require_picture
 
     if args.screenshot is not None:
         require_picture(args.screenshot)
@@ -70,7 +69,7 @@ def _open(args: argparse.Namespace) -> None:
         screenshot=args.screenshot,
         gene=args.gene,
         cell_type=args.cell_type,
-        settings=preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
+        settings=read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
     )
 
 
@@ -80,8 +79,7 @@ def _warn(error: CpnnError) -> None:
 
 def _note_encoder(model: Path, weights: str) -> None:
     """Remember where the encoder of a model is, for whoever opens the model."""
-    from napari_cpnn.models import read_card
-    from napari_cpnn.models.encoder_files import remember_place
+    from napari_cpnn.models import read_card, remember_place
 
     encoder = read_card(model).get("encoder")
     if encoder is not None:
@@ -90,7 +88,7 @@ def _note_encoder(model: Path, weights: str) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     from napari_cpnn.samples import sample_folder
-    from napari_cpnn.ui.viewer.display import require_display
+    from napari_cpnn.ui.viewer import require_display
 
     folder = sample_folder()
     args.slide, args.model, args.mpp = folder / "slide.tiff", folder / "model.safetensors", None

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.counts.genes import symbols_beside
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.storage.hdf5 import check_hdf5
+from napari_cpnn.storage import check_hdf5
 from napari_cpnn.untrusted import reading, require_memory
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from napari_cpnn.counts.prefixes import belonging, prefix_of
 from napari_cpnn.counts.raw_counts import as_counts, count_table, csr_of
 from napari_cpnn.counts.text_tables import GZIP, MOST_UNZIPPED, open_bytes, open_text
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.storage.hdf5 import check_hdf5, open_hdf5
+from napari_cpnn.storage import check_hdf5, open_hdf5
 from napari_cpnn.untrusted import reading, require_memory
 
 if TYPE_CHECKING:

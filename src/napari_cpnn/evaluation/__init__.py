@@ -1,1 +1,7 @@
-"""TODO"""
+"""How good predictions at measured spots are: correlations, noise ceiling, spatial agreement, regions."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

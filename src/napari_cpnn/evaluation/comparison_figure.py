@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from napari_cpnn.errors import ExportError
 from napari_cpnn.evaluation.spot_pair import SpotPair, Values, gene_pair
-from napari_cpnn.export.figure_page import length_text, scale_bar_um
-from napari_cpnn.storage.files import whole_file
+from napari_cpnn.export import length_text, scale_bar_um
+from napari_cpnn.storage import whole_file
 from napari_cpnn.texts import MAX_NAME, allow_any_letter, chart_text
 
 if TYPE_CHECKING:

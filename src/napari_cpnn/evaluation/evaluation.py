@@ -8,18 +8,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from napari_cpnn.counts.renaming import name_genes_as
+from napari_cpnn.counts import name_genes_as
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation.metrics import partial_pearson, partial_spearman, pearson, spearman
-from napari_cpnn.evaluation.noise_ceiling import noise_ceiling
+from napari_cpnn.evaluation.noise_ceiling import noise_ceilings
 from napari_cpnn.evaluation.predictions import predict_expression
 from napari_cpnn.evaluation.spatial_agreement import morans_i
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.models import CPNN
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots import fit_array
-from napari_cpnn.spots.quality import array_coordinates
+from napari_cpnn.spots import array_coordinates, fit_array
 
 #: What a table of scores says of the slide as a whole, in its ``attrs``.
 COUNTS = (
@@ -89,7 +88,7 @@ def evaluate(
         - ``pcc_of_depth``: correlation of the measured expression with log total counts, what depth alone says;
         - ``mean_expression``, log1p CP10k, and ``detected``, the share of spots with a count of the gene;
         - with ``settings.ceiling_repeats``: ``reliability``, ``ceiling`` and both ``_given_depth`` (see
-          :func:`~napari_cpnn.evaluation.noise_ceiling.noise_ceiling`);
+          :func:`~napari_cpnn.evaluation.noise_ceiling.noise_ceilings`);
         - with ``settings.spatial``: ``moran_measured`` and ``moran_predicted``, Moran's I.
 
         ``attrs`` holds the name of the ``slide`` and what was left out, in numbers (:data:`COUNTS`).
@@ -136,7 +135,7 @@ def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None
     }
     kept = name_genes_as(spots, genes, ignore_case=settings.ignore_gene_case)[compared.obs["row"].to_numpy()]
     if settings.ceiling_repeats and compared.n_obs > 1:
-        ceilings = noise_ceiling(kept, genes, settings.ceiling_repeats)
+        ceilings = noise_ceilings(kept, genes, settings.ceiling_repeats)
         columns |= {str(name): ceilings[name].to_numpy() for name in ceilings}
     if settings.spatial:
         mpp = compared.uns["comparison"]["mpp"]

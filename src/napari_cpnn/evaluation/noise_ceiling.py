@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from napari_cpnn.counts.genes import require_genes
+from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import IntArray
-from napari_cpnn.spots.quality import counts_matrix
+from napari_cpnn.spots import counts_matrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ Values = npt.NDArray[np.float64]
 _BLOCK = 2048
 
 
-def noise_ceiling(
+def noise_ceilings(
     spots: AnnData, genes: Sequence[str] | None = None, n_repeats: int = 10, seed: int = 0
 ) -> pd.DataFrame:
     """Reliability and noise ceiling of each gene over the spots of one slide.

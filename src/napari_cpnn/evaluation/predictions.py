@@ -13,19 +13,14 @@ import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 
-from napari_cpnn.counts.genes import require_genes, shared_genes
-from napari_cpnn.counts.raw_counts import as_counts
-from napari_cpnn.counts.renaming import name_genes_as
+from napari_cpnn.counts import as_counts, name_genes_as, require_genes, shared_genes
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.geometry import IntArray, spatial_to_um
 from napari_cpnn.models import CPNN
-from napari_cpnn.prediction import places
-from napari_cpnn.prediction.places import PlacePredictor
-from napari_cpnn.prototypes.progress import Progress
+from napari_cpnn.prediction import PlacePredictor, places
+from napari_cpnn.prototypes import Progress
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots import expression
-from napari_cpnn.spots.misfit import warn_of_misfit
-from napari_cpnn.spots.quality import counts_matrix
+from napari_cpnn.spots import counts_matrix, expression, warn_of_misfit
 
 
 def predict_spots(

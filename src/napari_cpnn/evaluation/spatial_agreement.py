@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.geometry import FloatArray
-from napari_cpnn.spots.array import ArrayKind
+from napari_cpnn.spots import ArrayKind
 
 Values = npt.NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.storage.files import csv_table, table_of_csv, whole_file
+from napari_cpnn.storage import csv_table, table_of_csv, whole_file
 
 
 def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digits: int | None = None) -> None:

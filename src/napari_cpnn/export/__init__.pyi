@@ -1,5 +1,8 @@
 from .csv import to_csv as to_csv
 from .figure import to_figure as to_figure
+from .figure_page import length_text as length_text
+from .figure_page import scale_bar_um as scale_bar_um
+from .files import replacing as replacing
 from .formats import FORMATS as FORMATS
 from .formats import export_map as export_map
 from .formats import format_of as format_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from napari_cpnn.errors import ExportError
-from napari_cpnn.storage.files import staged
+from napari_cpnn.storage import staged
 from napari_cpnn.untrusted import read_json, to_path
 
 #: What the top of a Zarr group is called, version 3 and 2.

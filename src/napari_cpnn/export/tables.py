@@ -16,7 +16,7 @@ from napari_cpnn.export.progress import reporter, reporting
 from napari_cpnn.geometry import Mpp, um_to_spatial
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import ExportSettings
-from napari_cpnn.storage.hdf5 import creating_hdf5, write_table
+from napari_cpnn.storage import creating_hdf5, write_table
 
 if TYPE_CHECKING:
     from anndata import AnnData

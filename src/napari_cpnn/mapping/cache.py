@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from napari_cpnn.mapping.map_layout import has_only_our_files, is_our_map
-from napari_cpnn.storage.temporaries import sweep
+from napari_cpnn.storage import sweep
 
 #: What a kept map is called.
 MAP_NAME = re.compile(r"[0-9a-f]{32}\.zarr")

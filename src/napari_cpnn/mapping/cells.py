@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.geometry import FloatArray, Grid, IntArray
-from napari_cpnn.models.prediction import Prediction
-from napari_cpnn.prediction.predictor import FloatRows, Predictor
+from napari_cpnn.models import Prediction
+from napari_cpnn.prediction import FloatRows, Predictor
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_cpnn.counts.genes import require_genes
+from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import FloatArray, Grid, IntArray, Rect
 from napari_cpnn.lattice import Lattice
-from napari_cpnn.models.decoder import Decoder
-from napari_cpnn.models.prediction import Prediction
+from napari_cpnn.models import Decoder, Prediction
 
 UNLIKE = 0.95
 """Tissue with a higher out-of-domain score is called unlike the training tissue: so is 5 % of what was held out."""

@@ -26,7 +26,7 @@ from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport, Wish
 from napari_cpnn.mapping.store import describe, open_cache
 from napari_cpnn.mapping.surrounded_cells import cell_predictor
-from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, find_tissue
 

@@ -19,10 +19,8 @@ import numpy.typing as npt
 from napari_cpnn.errors import MappingError
 from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.map_layout import DECODER_ARRAYS, FORMAT, MARK, Card, checked_card, is_our_map, sealed
-from napari_cpnn.models.decoder import Decoder
-from napari_cpnn.models.prediction import Prediction
-from napari_cpnn.storage.files import staged
-from napari_cpnn.storage.temporaries import restored
+from napari_cpnn.models import Decoder, Prediction
+from napari_cpnn.storage import restored, staged
 from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
 
 #: Zarr's own types say that any member may be a group or a number; ours are known by name.

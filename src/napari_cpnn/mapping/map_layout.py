@@ -18,7 +18,7 @@ from typing import Any
 
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import MAX_CELLS, Grid
-from napari_cpnn.models.card import checked_names
+from napari_cpnn.models import checked_names
 from napari_cpnn.untrusted import read_json, reading
 
 FORMAT = 1

@@ -31,8 +31,7 @@ from napari_cpnn.mapping.map_files import (
 )
 from napari_cpnn.mapping.map_layout import checked_card, is_our_map
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.storage.caches import folder_of, touch_kept
-from napari_cpnn.storage.temporaries import remove, restored
+from napari_cpnn.storage import folder_of, remove, restored, touch_kept
 from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:

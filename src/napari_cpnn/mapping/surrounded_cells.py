@@ -18,11 +18,17 @@ from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.mapping.cells import BoolArray, CellPredictor, CellValues, Job, PatchCells
 from napari_cpnn.mapping.composition_map import UNKNOWN, CompositionMap
-from napari_cpnn.models.prediction import Prediction
-from napari_cpnn.prediction.context import SIDE, ContextPlan, keys_of
-from napari_cpnn.prediction.feature_store import FeatureStore
-from napari_cpnn.prediction.places import as_surroundings, slide_tokens
-from napari_cpnn.prediction.predictor import FloatRows, Predictor, is_out_of_memory
+from napari_cpnn.models import Prediction, is_out_of_memory
+from napari_cpnn.prediction import (
+    SIDE,
+    ContextPlan,
+    FeatureStore,
+    FloatRows,
+    Predictor,
+    as_surroundings,
+    keys_of,
+    slide_tokens,
+)
 from napari_cpnn.settings import MappingSettings, TissueSettings
 from napari_cpnn.slides import Slide, TissueMask
 

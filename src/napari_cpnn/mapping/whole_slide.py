@@ -17,9 +17,8 @@ from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.live import LiveMapper
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import TILE
-from napari_cpnn.models.prediction import Prediction
-from napari_cpnn.prediction.places import PlacePredictor, SlideSurroundings
-from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.models import Prediction
+from napari_cpnn.prediction import PlacePredictor, Predictor, SlideSurroundings
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import Slide
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from napari_cpnn.models import CPNN
-    from napari_cpnn.prediction.places import Context
+    from napari_cpnn.prediction import Context
 
 Region = Rect | Sequence[float]
 ProgressHook = Callable[[MapProgress], None]

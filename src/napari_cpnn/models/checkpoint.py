@@ -29,7 +29,7 @@ from napari_cpnn.models.cpnn import CPNN, fingerprint
 from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.encoder_files import encoder_of
 from napari_cpnn.palette import type_colors
-from napari_cpnn.storage.files import staged
+from napari_cpnn.storage import staged
 from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
 
 #: What the names of the frozen encoder's tensors begin with.

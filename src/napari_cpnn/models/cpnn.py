@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from napari_cpnn.counts.genes import require_genes
+from napari_cpnn.counts import require_genes
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models.backbones.build import encoder_fingerprint, n_features_of
 from napari_cpnn.models.card import ModelSpec

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn.counts.genes import require_genes
+from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import GenesError, PrototypesError
 
 FloatArray = npt.NDArray[np.float32]

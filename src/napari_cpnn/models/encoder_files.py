@@ -17,8 +17,7 @@ from napari_cpnn.errors import CheckpointError, CpnnError, WeightsError
 from napari_cpnn.models.backbones import PRETRAINED, get_encoder
 from napari_cpnn.models.backbones.build import encoder_fingerprint
 from napari_cpnn.models.backbones.consent import downloads
-from napari_cpnn.storage.caches import cache_folder
-from napari_cpnn.storage.files import whole_file
+from napari_cpnn.storage import cache_folder, whole_file
 
 log = logging.getLogger(__name__)
 

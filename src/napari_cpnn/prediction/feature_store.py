@@ -24,8 +24,7 @@ import numpy.typing as npt
 
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.slides import Slide
-from napari_cpnn.storage.caches import delete_kept, folder_of, kept_in, size_of, sweep_kept, touch_kept
-from napari_cpnn.storage.files import staged
+from napari_cpnn.storage import delete_kept, folder_of, kept_in, size_of, staged, sweep_kept, touch_kept
 from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import FloatArray
-from napari_cpnn.models.prediction import Prediction
+from napari_cpnn.models import Prediction
 from napari_cpnn.prediction.context import ContextPlan, keys_of
 from napari_cpnn.prediction.feature_store import FeatureStore
 from napari_cpnn.prediction.predictor import FloatRows, Predictor

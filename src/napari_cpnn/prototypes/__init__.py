@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from napari_cpnn.prototypes.cells import read_cells
-from napari_cpnn.prototypes.deconvolution import Deconvolution, deconvolve, deconvolve_with_uncertainty
-from napari_cpnn.prototypes.estimate import estimate_prototypes
-from napari_cpnn.prototypes.prototypes import Prototypes
+import lazy_loader
 
-__all__ = [
-    "Deconvolution", "Prototypes", "deconvolve", "deconvolve_with_uncertainty", "estimate_prototypes", "read_cells",
-]  # fmt: skip
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

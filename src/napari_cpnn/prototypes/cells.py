@@ -6,15 +6,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cpnn.counts.genes import symbols_beside
-from napari_cpnn.counts.matrices import only_matrix
-from napari_cpnn.counts.raw_counts import counts_of, csr_of, read_h5ad_table, unique_names, why_not_counts
-from napari_cpnn.counts.tenx import is_mtx, read_10x_h5, read_10x_mtx
-from napari_cpnn.counts.text_tables import read_table
+from napari_cpnn.counts import (
+    counts_of,
+    csr_of,
+    is_mtx,
+    only_matrix,
+    read_10x_h5,
+    read_10x_mtx,
+    read_h5ad_table,
+    read_table,
+    symbols_beside,
+    unique_names,
+    why_not_counts,
+)
 from napari_cpnn.errors import CellsError
 from napari_cpnn.prototypes.rdata_cells import read_rdata
 from napari_cpnn.prototypes.statistics import rows_at_once
-from napari_cpnn.storage.hdf5 import check_hdf5
+from napari_cpnn.storage import check_hdf5
 from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:

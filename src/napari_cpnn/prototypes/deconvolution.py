@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from napari_cpnn.counts.genes import named_as, positions, shared_genes
-from napari_cpnn.counts.raw_counts import as_counts
+from napari_cpnn.counts import as_counts, named_as, positions, shared_genes
 from napari_cpnn.errors import CpnnWarning, PrototypesError, SettingsError, SpotsError
 from napari_cpnn.prototypes.informative_genes import choose_informative, reference_counts
 from napari_cpnn.prototypes.nnls import nnls_abundances
@@ -219,7 +218,7 @@ def _check_types(profiles: FloatArray, cell_types: tuple[str, ...]) -> None:
 
 def _fit(counts: sp.csr_matrix, profiles: FloatArray, depth: FloatArray, settings: DeconvolutionSettings) -> NbFit:
     """The fit on its device; want of memory is one sentence."""
-    from napari_cpnn.prediction.predictor import choose_device, is_out_of_memory
+    from napari_cpnn.models import choose_device, is_out_of_memory
     from napari_cpnn.prototypes.nb_deconvolution import fit_nb
 
     device = choose_device(settings.device)

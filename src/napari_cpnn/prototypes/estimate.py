@@ -12,8 +12,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from napari_cpnn.counts.genes import look_like_ensembl, symbols_beside
-from napari_cpnn.counts.raw_counts import unique_names
+from napari_cpnn.counts import look_like_ensembl, symbols_beside, unique_names
 from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
 from napari_cpnn.prototypes.batch_codes import ISLANDS, coded_statistics
 from napari_cpnn.prototypes.labels import without_label
@@ -228,7 +227,7 @@ def _regression(
     stats: GroupStatistics, settings: PrototypeSettings, notes: list[str], progress: Progress
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], dict[str, Any]]:
     """Rates of the types, dispersions of the genes, and how good the fit is."""
-    from napari_cpnn.prediction.predictor import choose_device
+    from napari_cpnn.models import choose_device
     from napari_cpnn.prototypes.regression import fit_regression, quality
 
     notes += _islands(stats)

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn.counts.genes import require_genes
-from napari_cpnn.counts.raw_counts import csr_of, read_h5ad_table
+from napari_cpnn.counts import csr_of, read_h5ad_table, require_genes
 from napari_cpnn.errors import PrototypesError
 from napari_cpnn.prototypes.batch_codes import coded_provenance
-from napari_cpnn.storage.files import whole_file
-from napari_cpnn.storage.hdf5 import write_h5ad
+from napari_cpnn.storage import whole_file, write_h5ad
 from napari_cpnn.untrusted import reading, require_memory, to_path
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from napari_cpnn.counts.raw_counts import as_counts, count_table
+from napari_cpnn.counts import as_counts, count_table
 from napari_cpnn.errors import CellsError
 from napari_cpnn.untrusted import reading, require_memory
 

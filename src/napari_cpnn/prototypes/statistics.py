@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from napari_cpnn.counts.genes import is_mitochondrial
-from napari_cpnn.counts.raw_counts import as_counts, require_sound
+from napari_cpnn.counts import as_counts, is_mitochondrial, require_sound
 from napari_cpnn.errors import CellsError
 from napari_cpnn.prototypes.labels import texts_of
 from napari_cpnn.prototypes.progress import Progress, silent

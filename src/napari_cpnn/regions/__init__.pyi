@@ -1,6 +1,10 @@
+from .explain import PROGRAMS as PROGRAMS
+from .explain import SHIFT as SHIFT
 from .explain import explain_gene as explain_gene
 from .geojson import read_regions as read_regions
 from .geojson import write_regions as write_regions
 from .outlines import Region as Region
+from .outlines import with_own_names as with_own_names
 from .summary import compare_regions as compare_regions
 from .summary import summarise_regions as summarise_regions
+from .summary import tissue_mm2 as tissue_mm2

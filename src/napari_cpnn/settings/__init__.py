@@ -6,33 +6,6 @@ what is written into a checkpoint or a run folder. ``to_dict`` and ``from_dict``
 
 from __future__ import annotations
 
-from napari_cpnn.settings.base import DeviceName, Settings
-from napari_cpnn.settings.mapping import (
-    ExportSettings,
-    FigureSettings,
-    MappingSettings,
-    RegionSettings,
-    TissueSettings,
-)
-from napari_cpnn.settings.training import (
-    TRAINING_PRESETS,
-    DeconvolutionSettings,
-    EvaluationSettings,
-    PrototypeSettings,
-    TrainingSettings,
-)
+import lazy_loader
 
-__all__ = [
-    "TRAINING_PRESETS",
-    "DeconvolutionSettings",
-    "DeviceName",
-    "EvaluationSettings",
-    "ExportSettings",
-    "FigureSettings",
-    "MappingSettings",
-    "PrototypeSettings",
-    "RegionSettings",
-    "Settings",
-    "TissueSettings",
-    "TrainingSettings",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.counts.text_tables import READ_ERRORS, open_text
+from napari_cpnn.counts import READ_ERRORS, open_text
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import FloatArray
 from napari_cpnn.spots.tissue_positions import read_positions

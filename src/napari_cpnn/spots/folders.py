@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from napari_cpnn.counts.matrices import MatrixFile, is_usual, matrix_at, runs_in
+from napari_cpnn.counts import MatrixFile, is_usual, matrix_at, runs_in
 from napari_cpnn.errors import CpnnError, SlideError, SpotsError
 from napari_cpnn.spots.likeness import most_alike, picture_of
 from napari_cpnn.spots.segmented import outlines_file
@@ -289,7 +289,7 @@ def _is_spatialdata(path: Path) -> bool:
 def _tables_of_h5ad(path: Path) -> list[SpotsSource]:
     """The libraries of a table of spots; the table itself when it is of one, or nothing says of which."""
     from napari_cpnn.spots.libraries import libraries_in_file
-    from napari_cpnn.storage.hdf5 import open_hdf5
+    from napari_cpnn.storage import open_hdf5
 
     if not _may_have_positions(path):
         return []

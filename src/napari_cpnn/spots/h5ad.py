@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from napari_cpnn.counts.raw_counts import counts_of, read_h5ad_table
+from napari_cpnn.counts import counts_of, read_h5ad_table
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.spots.libraries import spots_of_library
 from napari_cpnn.spots.position_columns import xy_of_table

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from napari_cpnn.counts.raw_counts import as_counts, count_table
-from napari_cpnn.counts.text_tables import READ_ERRORS, WHITE_SPACE, open_text, read_table, separator_of
+from napari_cpnn.counts import READ_ERRORS, WHITE_SPACE, as_counts, count_table, open_text, read_table, separator_of
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.untrusted import reason_of
 

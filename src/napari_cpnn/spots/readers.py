@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.counts.matrices import MatrixFile, matrix_at, runs_in
+from napari_cpnn.counts import MatrixFile, matrix_at, runs_in
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.array import fit_array, neighbour_distance
 from napari_cpnn.spots.h5ad import read_h5ad_spots

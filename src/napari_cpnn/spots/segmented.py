@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.counts.matrices import MatrixFile, runs_in, several_runs
-from napari_cpnn.counts.prefixes import belonging, prefix_of
-from napari_cpnn.counts.text_tables import open_text
+from napari_cpnn.counts import MatrixFile, belonging, open_text, prefix_of, runs_in, several_runs
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.visium import CELLS, library_name, pictures_and_factors
 from napari_cpnn.untrusted import reason_of

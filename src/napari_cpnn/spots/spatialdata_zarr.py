@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.counts.raw_counts import counts_of, require_sound
+from napari_cpnn.counts import counts_of, require_sound
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.libraries import choose
 from napari_cpnn.spots.zarr_metadata import check_zarr

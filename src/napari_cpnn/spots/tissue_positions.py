@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.counts.text_tables import WHITE_SPACE, open_text, separator_of
+from napari_cpnn.counts import WHITE_SPACE, open_text, separator_of
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.position_columns import column_of, numbers, pixel_columns, shown
 from napari_cpnn.untrusted import reason_of, require_memory

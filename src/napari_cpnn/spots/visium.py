@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.counts.matrices import MatrixFile, only_matrix, runs_in
-from napari_cpnn.counts.prefixes import belonging, prefix_of
+from napari_cpnn.counts import MatrixFile, belonging, only_matrix, prefix_of, runs_in
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.tissue_positions import read_positions
 from napari_cpnn.untrusted import read_bytes, read_json, reason_of

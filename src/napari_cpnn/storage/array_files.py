@@ -22,7 +22,7 @@ from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.storage.files import staged
 
 #: What the files of this module are called; and what earlier versions left when they were killed.
-NAMES = re.compile(r"\d{5}-[0-9a-f]{8}\.npy|\.\d{5}-[0-9a-f]{32}\.part")
+ARRAY_FILES = re.compile(r"\d{5}-[0-9a-f]{8}\.npy|\.\d{5}-[0-9a-f]{32}\.part")
 
 #: Folders that could no longer be written, for which the user has been warned.
 _LOST: set[Path] = set()

@@ -1,4 +1,4 @@
-"""What an HDF5 file declares, walked through before it is used: run by :mod:`napari_cpnn.storage.hdf5` in a child process.
+"""Walk through the headers of an HDF5 file before it is used (in a child process of :mod:`napari_cpnn.storage.hdf5`).
 
 A damaged file can keep the HDF5 library busy for ever, or end the process, as soon as a header is read; and a small
 file can declare sizes that fill the memory, or storage in other files. Here nothing but headers is read of a large

@@ -20,7 +20,7 @@ import pandas as pd
 from anndata import AnnData
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.evaluation.metrics import partial_pearson, partial_spearman, pearson, spearman
+from napari_cpnn.evaluation import partial_pearson, partial_spearman, pearson, spearman
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.studies.bootstrap import bootstrap_means, draws
 

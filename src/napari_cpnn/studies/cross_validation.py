@@ -21,12 +21,9 @@ import pandas as pd
 from anndata import AnnData
 from tqdm import tqdm
 
-from napari_cpnn.counts.genes import shared_genes
-from napari_cpnn.counts.renaming import name_genes_as
+from napari_cpnn.counts import name_genes_as, shared_genes
 from napari_cpnn.errors import CpnnError, CpnnWarning, SettingsError, SpotsError, TrainingError
-from napari_cpnn.evaluation.evaluation import score, summarise
-from napari_cpnn.evaluation.predictions import predict_expression, usable_spots
-from napari_cpnn.evaluation.tables import write_table
+from napari_cpnn.evaluation import predict_expression, score, summarise, usable_spots, write_table
 from napari_cpnn.models import load_model
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
@@ -35,7 +32,7 @@ from napari_cpnn.spots import expression
 from napari_cpnn.studies.fold_folder import FoldFolder, prototypes_key, sample_key
 from napari_cpnn.studies.folds import Fold, Groups, folder_names, make_folds, sample_labels
 from napari_cpnn.studies.report import write_report
-from napari_cpnn.training.fit.fit import train
+from napari_cpnn.training.fit import train
 
 Samples = Sequence[tuple[Slide, AnnData]]
 Outcome = pd.DataFrame | CpnnError

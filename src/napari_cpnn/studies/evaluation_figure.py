@@ -18,10 +18,10 @@ from matplotlib.lines import Line2D
 from scipy.spatial import cKDTree
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.evaluation.metrics import pearson
+from napari_cpnn.evaluation import pearson
 from napari_cpnn.palette import type_colors
 from napari_cpnn.slides import Slide
-from napari_cpnn.storage.files import whole_file
+from napari_cpnn.storage import whole_file
 from napari_cpnn.texts import allow_any_letter, chart_text
 
 _INK, _GREY, _LIGHT = "#333333", "#999999", "#E5E5E5"

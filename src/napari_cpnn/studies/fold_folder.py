@@ -24,19 +24,16 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from napari_cpnn.counts.raw_counts import read_h5ad_table
+from napari_cpnn.counts import read_h5ad_table
 from napari_cpnn.errors import SettingsError, TrainingError
-from napari_cpnn.evaluation.tables import read_table, write_table
+from napari_cpnn.evaluation import read_table, write_table
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots.quality import counts_matrix
-from napari_cpnn.storage.files import whole_file
-from napari_cpnn.storage.hdf5 import write_h5ad
-from napari_cpnn.storage.temporaries import sweep
+from napari_cpnn.spots import counts_matrix
+from napari_cpnn.storage import sweep, whole_file, write_h5ad
 from napari_cpnn.studies.folds import folder_names
-from napari_cpnn.training.fit.resume import FREE
-from napari_cpnn.training.fit.run_folder import RUN_FILES
+from napari_cpnn.training.fit import FREE, RUN_FILES
 from napari_cpnn.untrusted import read_json, reading
 
 FORMAT = 1

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.evaluation.tables import read_table, write_table
+from napari_cpnn.evaluation import read_table, write_table
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.studies.comparison import HeldOutSlide, compare_heads

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from napari_cpnn.errors import WeightsError
 from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, WeightsSource
 from napari_cpnn.models.backbones.consent import may_download
-from napari_cpnn.storage.caches import cache_folder
-from napari_cpnn.storage.hdf5 import check_hdf5
+from napari_cpnn.storage import cache_folder, check_hdf5
 from napari_cpnn.untrusted import reason_of, require_memory, to_path
 
 

@@ -1,1 +1,7 @@
-"""TODO"""
+"""What a model learns from: spots of several slides, their patches or features, genes, shares and batches."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

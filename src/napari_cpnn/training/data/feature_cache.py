@@ -1,7 +1,7 @@
 """What a network that does not learn sees of patches: computed once, and kept on disk from run to run.
 
-The features of a slide lie beside its patches (:mod:`napari_cpnn.training.data.patch_cache`), in a folder whose name is a
-hash of all that they depend on: the slide's identity and pixel size, the places, the
+The features of a slide lie beside its patches (:mod:`napari_cpnn.training.data.patch_cache`), in a folder whose name
+is a hash of all that they depend on: the slide's identity and pixel size, the places, the
 :class:`~napari_cpnn.geometry.PatchSpec`, every weight of the network, its normalisation, and the arithmetic. There is
 one array per symmetry of the patch: ``(n, F)`` float32, or of the target network of TRIPLEX its tokens, ``(n, T, C)``
 float16. Features of another version of an encoder are never taken,
@@ -24,13 +24,18 @@ from torch import nn
 
 from napari_cpnn._version import __version__
 from napari_cpnn.geometry import FloatArray, IntArray
-from napari_cpnn.models import Triplex
-from napari_cpnn.models.backbones.build import chosen_names, encoder_fingerprint, n_features_of, patch_encoder
-from napari_cpnn.prediction.predictor import choose_device, choose_precision
+from napari_cpnn.models import (
+    Triplex,
+    choose_device,
+    choose_precision,
+    chosen_names,
+    encoder_fingerprint,
+    n_features_of,
+    patch_encoder,
+)
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.storage.array_files import find_array, keep_array, write_array
-from napari_cpnn.storage.caches import touch_kept
+from napari_cpnn.storage import find_array, keep_array, touch_kept, write_array
 from napari_cpnn.training.data.patch_cache import PatchArray, PatchCache
 
 Features = npt.NDArray[np.floating[Any]]

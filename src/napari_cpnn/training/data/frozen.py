@@ -15,9 +15,9 @@ import torch
 from tqdm import tqdm
 
 from napari_cpnn.models import CPNN, Surroundings
-from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.storage.array_files import append_to
+from napari_cpnn.storage import append_to
 from napari_cpnn.training.data.augmentation import apply_symmetries
 from napari_cpnn.training.data.feature_cache import FeatureCache
 from napari_cpnn.training.data.spot_data import SpotData

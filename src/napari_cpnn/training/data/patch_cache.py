@@ -24,8 +24,19 @@ from napari_cpnn._version import __version__
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.geometry import FloatArray, IntArray, PatchSpec
 from napari_cpnn.slides import PatchReader, Slide
-from napari_cpnn.storage.array_files import NAMES, find_array, keep_array, write_array, writing
-from napari_cpnn.storage.caches import delete_kept, folder_of, kept_in, size_of, sweep_kept, touch_kept
+from napari_cpnn.storage import (
+    ARRAY_FILES,
+    delete_kept,
+    find_array,
+    folder_of,
+    keep_array,
+    kept_in,
+    size_of,
+    sweep_kept,
+    touch_kept,
+    write_array,
+    writing,
+)
 
 #: Patches per chunk: 39 MB at 224 px, the most that cutting holds in memory.
 CHUNK = 256
@@ -193,7 +204,7 @@ class PatchCache:
         for used, folder in kept_in(self.folder):
             total += size_of(folder, "*.npy")
             if total > (CACHE_BYTES if limit_bytes is None else limit_bytes) and _is_old(used):
-                delete_kept(folder, NAMES)
+                delete_kept(folder, ARRAY_FILES)
             else:
                 _clear(folder, used)
 
@@ -224,7 +235,7 @@ def _clear(folder: Path, used: float) -> None:
     sweep_kept(folder, used)
     for left in folder.glob(".*.part"):  # of earlier versions
         with suppress(OSError):
-            if NAMES.fullmatch(left.name) and _is_old(left.stat().st_mtime):
+            if ARRAY_FILES.fullmatch(left.name) and _is_old(left.stat().st_mtime):
                 left.unlink()
                 os.utime(folder, (used, used))
 

@@ -16,7 +16,7 @@ from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.geometry import IntArray
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.settings import DeconvolutionSettings, TrainingSettings
-from napari_cpnn.storage.array_files import find_array, write_array
+from napari_cpnn.storage import find_array, write_array
 from napari_cpnn.training.data.spot_samples import SpotSample
 
 Shares = npt.NDArray[np.float32]

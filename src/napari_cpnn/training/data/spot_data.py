@@ -26,7 +26,7 @@ from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
-from napari_cpnn.storage.array_files import append_to
+from napari_cpnn.storage import append_to
 from napari_cpnn.training.data.feature_cache import FeatureCache, Section
 from napari_cpnn.training.data.gene_choice import choose_genes, gene_weights, name_genes_alike
 from napari_cpnn.training.data.patch_cache import LaterPatches, PatchArray, PatchCache
@@ -72,8 +72,8 @@ class SpotData:
         Where the patches lie, slide by slide.
     features
         ``(V, N, F)`` float32 on disk, what a frozen backbone sees of each patch in each of its symmetries
-        (:mod:`napari_cpnn.training.data.frozen`); of TRIPLEX, whose frozen target network gives tokens, ``(V, N, T, C)``
-        float16. None where the image network learns.
+        (:mod:`napari_cpnn.training.data.frozen`); of TRIPLEX, whose frozen target network gives tokens,
+        ``(V, N, T, C)`` float16. None where the image network learns.
     surroundings
         Of a backbone that needs them (:mod:`napari_cpnn.training.data.surroundings`).
     """

@@ -11,13 +11,12 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from anndata import AnnData
 
-from napari_cpnn.counts.raw_counts import as_counts
+from napari_cpnn.counts import as_counts
 from napari_cpnn.errors import CpnnWarning, SpotsError, TrainingError
 from napari_cpnn.geometry import FloatArray, spatial_to_um
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots.misfit import warn_of_misfit
-from napari_cpnn.spots.quality import counts_matrix
+from napari_cpnn.spots import counts_matrix, warn_of_misfit
 from napari_cpnn.training.data.splits import contiguous_quarter, held_out_slide
 
 

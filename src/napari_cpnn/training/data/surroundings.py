@@ -1,7 +1,7 @@
 """What surrounds the spots of a run, for a backbone that looks there (TRIPLEX).
 
-Features come from where those of maps and evaluation come from (:mod:`napari_cpnn.prediction.places`), so that a spot has
-the same surroundings in all of them, and are computed once per slide and encoder.
+Features come from where those of maps and evaluation come from (:mod:`napari_cpnn.prediction.places`), so that a spot
+has the same surroundings in all of them, and are computed once per slide and encoder.
 """
 
 from __future__ import annotations
@@ -20,16 +20,12 @@ from tqdm import tqdm
 
 from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.geometry import FloatArray, IntArray, spatial_to_um
-from napari_cpnn.models import CPNN, SlideTokens, Surroundings
-from napari_cpnn.models.triplex import block_order
-from napari_cpnn.prediction.context import CENTER, SIDE, keys_of
-from napari_cpnn.prediction.places import SlideSurroundings
-from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.models import CPNN, SlideTokens, Surroundings, block_order
+from napari_cpnn.prediction import CENTER, SIDE, Predictor, SlideSurroundings, keys_of
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots import fit_array
-from napari_cpnn.spots.quality import array_coordinates
-from napari_cpnn.storage.array_files import append_to
+from napari_cpnn.spots import array_coordinates, fit_array
+from napari_cpnn.storage import append_to
 from napari_cpnn.training.data.spot_data import SpotData
 from napari_cpnn.training.data.spot_samples import SpotSample, check_samples
 

@@ -9,9 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from napari_cpnn.models import CPNN
-from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.storage.array_files import append_to
+from napari_cpnn.storage import append_to
 from napari_cpnn.training.data.augmentation import apply_symmetries
 from napari_cpnn.training.data.spot_data import CHUNK, SpotData
 

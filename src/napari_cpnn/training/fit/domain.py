@@ -11,11 +11,10 @@ import torch
 
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.geometry import FloatArray, IntArray
-from napari_cpnn.models import CPNN, Domain
-from napari_cpnn.models.domain import BODY, N_KNOTS
-from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.models import BODY, CPNN, N_KNOTS, Domain
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.data.spot_data import CHUNK, SpotData
+from napari_cpnn.training.data import CHUNK, SpotData
 
 #: Principal axes; from 8 to 64 little changes on her2st (docs/methods.md).
 N_AXES = 32

@@ -16,20 +16,34 @@ from anndata import AnnData
 from lightning.pytorch import Trainer
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.evaluation.metrics import pearson, spearman, summarise_values
+from napari_cpnn.evaluation import pearson, spearman, summarise_values
 from napari_cpnn.geometry import IntArray
-from napari_cpnn.models import CPNN, build_model, load_model
-from napari_cpnn.models.backbones.build import start_backbone
-from napari_cpnn.prediction.predictor import Predictor, choose_device, choose_precision, is_out_of_memory
+from napari_cpnn.models import (
+    CPNN,
+    build_model,
+    choose_device,
+    choose_precision,
+    is_out_of_memory,
+    load_model,
+    start_backbone,
+)
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.training.data.batches import SpotDataModule
-from napari_cpnn.training.data.feature_cache import FeatureCache
-from napari_cpnn.training.data.frozen import is_frozen, predict_features, with_features
-from napari_cpnn.training.data.spot_data import CHUNK, SpotData, prepare
-from napari_cpnn.training.data.surroundings import with_context, with_surroundings
-from napari_cpnn.training.data.target_tokens import with_tokens
+from napari_cpnn.training.data import (
+    CHUNK,
+    FeatureCache,
+    SpotData,
+    SpotDataModule,
+    is_frozen,
+    predict_features,
+    prepare,
+    with_context,
+    with_features,
+    with_surroundings,
+    with_tokens,
+)
 from napari_cpnn.training.fit.calibration import LineFit
 from napari_cpnn.training.fit.domain import fit_domain
 from napari_cpnn.training.fit.module import CpnnTraining
@@ -60,8 +74,8 @@ def train(
         ``settings.validation`` says what is held out: a slide, or a contiguous quarter of a single one. The default
         is :class:`~napari_cpnn.TrainingSettings`.
     out
-        Folder of the run, made here; see :mod:`napari_cpnn.training.fit.run_folder` for what is in it. It must not hold a
-        trained model already. ``model.safetensors`` is replaced whenever the held-out PCC improves, so that a run
+        Folder of the run, made here; see :mod:`napari_cpnn.training.fit.run_folder` for what is in it. It must not hold
+        a trained model already. ``model.safetensors`` is replaced whenever the held-out PCC improves, so that a run
         that is killed leaves its best model; Ctrl-C ends the run after the present batch and returns it. Either can
         be resumed.
     progress

@@ -12,13 +12,10 @@ import torch
 from lightning.pytorch import LightningModule
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.evaluation.metrics import Summary, mean_correlations
-from napari_cpnn.models import CPNN, SlideTokens, composition_penalty, mse_loss, pcc_loss, prototype_penalty
-from napari_cpnn.models.heads import LinearHead
+from napari_cpnn.evaluation import Summary, mean_correlations
+from napari_cpnn.models import CPNN, LinearHead, SlideTokens, composition_penalty, mse_loss, pcc_loss, prototype_penalty
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.data.augmentation import apply_stains
-from napari_cpnn.training.data.batches import Batch
-from napari_cpnn.training.data.surroundings import around
+from napari_cpnn.training.data import Batch, apply_stains, around
 from napari_cpnn.training.fit.optimisation import WeightAverage, image_network, parameter_groups, schedule
 from napari_cpnn.training.fit.resume import load_optimizer, optimizer_tensors
 

@@ -14,7 +14,7 @@ import numpy as np
 from lightning.pytorch import Callback, Trainer
 from tqdm import tqdm
 
-from napari_cpnn.evaluation.metrics import Summary
+from napari_cpnn.evaluation import Summary
 from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
 from napari_cpnn.training.fit.resume import RunState
 from napari_cpnn.training.fit.run_folder import RunFolder

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from napari_cpnn.errors import SettingsError, TrainingError
-from napari_cpnn.models.card import require_whole_file
+from napari_cpnn.models import require_whole_file
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.untrusted import parse_json, reason_of, to_path
 

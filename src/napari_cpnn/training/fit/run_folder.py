@@ -9,7 +9,8 @@
 ``model.safetensors``
     The best model so far; calibrated at the end.
 ``resume.safetensors``
-    What the run needs to go on after its last epoch (see :mod:`napari_cpnn.training.fit.resume`); gone when it is finished.
+    What the run needs to go on after its last epoch (see :mod:`napari_cpnn.training.fit.resume`); gone when it is
+    finished.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ from typing import Any
 from napari_cpnn.errors import CheckpointError, TrainingError
 from napari_cpnn.models import CPNN, save_model
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.storage.files import staged
-from napari_cpnn.storage.temporaries import sweep, temporary_beside
+from napari_cpnn.storage import staged, sweep, temporary_beside
 from napari_cpnn.training.fit.curves import draw_curves
 from napari_cpnn.training.fit.resume import RunState
 from napari_cpnn.untrusted import to_path

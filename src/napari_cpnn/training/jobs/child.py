@@ -40,8 +40,8 @@ class ChildRun:
     Raises
     ------
     TrainingError
-        As :meth:`~napari_cpnn.training.jobs.job.TrainingJob.check`; or another process works in the run folder, the folder
-        cannot be written, or no process can be started.
+        As :meth:`~napari_cpnn.training.jobs.job.TrainingJob.check`; or another process works in the run folder, the
+        folder cannot be written, or no process can be started.
     """
 
     def __init__(self, job: TrainingJob) -> None:

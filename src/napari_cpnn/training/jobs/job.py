@@ -17,7 +17,7 @@ from typing import Any, Self
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.storage.files import whole_file
+from napari_cpnn.storage import whole_file
 from napari_cpnn.untrusted import read_json, reading, to_path
 
 #: Version of the file.

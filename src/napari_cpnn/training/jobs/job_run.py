@@ -1,4 +1,4 @@
-"""Run a :class:`~napari_cpnn.training.jobs.job.TrainingJob` here, saying how it goes, and ending when it is asked to."""
+"""Run a :class:`~napari_cpnn.training.jobs.job.TrainingJob` here, report its progress, and end when asked to."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from napari_cpnn.errors import CpnnError, TrainingError
-from napari_cpnn.prototypes import Prototypes, estimate_prototypes
-from napari_cpnn.prototypes.cells import open_cells
-from napari_cpnn.spots import open_sample
-from napari_cpnn.spots.fit import SpotFix
-from napari_cpnn.training.fit.fit import train
-from napari_cpnn.training.fit.processes import is_first_process
+from napari_cpnn.prototypes import Prototypes, estimate_prototypes, open_cells
+from napari_cpnn.spots import SpotFix, open_sample
+from napari_cpnn.training.fit import is_first_process, train
 from napari_cpnn.training.jobs.job import JOB_FILE, CellsFile, SampleFiles, TrainingJob
 from napari_cpnn.training.jobs.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STOP_FILE, unlock
 

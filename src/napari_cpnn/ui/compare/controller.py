@@ -13,18 +13,18 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.geometry import IntArray
-from napari_cpnn.storage.files import write_csv
+from napari_cpnn.storage import write_csv
 from napari_cpnn.ui.compare.prediction_run import PredictionRun, deconvolved
 from napari_cpnn.ui.compare.spots_controller import SpotsController
 from napari_cpnn.ui.compare.words import PAIRED, Quantity, alone_text, pair_text
-from napari_cpnn.ui.viewer.state import ExploreState, Shown
+from napari_cpnn.ui.viewer import ExploreState, Shown
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_cpnn.evaluation.spot_pair import SpotPair
+    from napari_cpnn.evaluation import SpotPair
     from napari_cpnn.regions import Region
-    from napari_cpnn.ui.frame.background import Background
+    from napari_cpnn.ui.frame import Background
 
 MOST_VALUES = 100_000_000
 """Spots times genes of the model that are compared at once: 400 MB, a few times over while correlations are computed.
@@ -105,8 +105,7 @@ class CompareController(SpotsController):
         run = self.run = PredictionRun()
 
         def work() -> tuple[AnnData, pd.DataFrame]:
-            from napari_cpnn.evaluation.evaluation import score
-            from napari_cpnn.evaluation.predictions import predict_expression
+            from napari_cpnn.evaluation import predict_expression, score
 
             compared = predict_expression(model, slide, spots[rows] if many else spots, progress=run.report)
             compared.obs["row"] = rows[compared.obs["row"].to_numpy()]
@@ -151,7 +150,7 @@ class CompareController(SpotsController):
     @property
     def pair(self) -> SpotPair | None:
         """The gene or cell type on screen at the compared spots; ``None`` while there is nothing to compare."""
-        from napari_cpnn.evaluation.spot_pair import SpotPair, gene_pair
+        from napari_cpnn.evaluation import SpotPair, gene_pair
 
         shown = self.state.shown
         if self.compared is None or shown is None:
@@ -260,7 +259,7 @@ class CompareController(SpotsController):
             return
 
         def work() -> dict[str, pd.DataFrame]:
-            from napari_cpnn.evaluation.region_scores import score_regions
+            from napari_cpnn.evaluation import score_regions
 
             return score_regions(compared, spots, regions)
 
@@ -270,7 +269,7 @@ class CompareController(SpotsController):
         """Scores on all of the slide, in its regions, and on the slides before; see ``score_summary``."""
         if self.scores is None:
             return None
-        from napari_cpnn.evaluation.region_scores import score_summary
+        from napari_cpnn.evaluation import score_summary
 
         name = str(self.scores.attrs.get("slide", "this slide"))
         others = {other: table for other, table in self._slides.items() if other != name}
@@ -296,7 +295,7 @@ class CompareController(SpotsController):
         note = f"{slide.name} · model {model.fingerprint[:8]}"
 
         def work() -> Path:
-            from napari_cpnn.evaluation.comparison_figure import save_comparison
+            from napari_cpnn.evaluation import save_comparison
 
             return save_comparison(path, slide, compared, pair, colormap, note)
 
@@ -385,7 +384,7 @@ class CompareController(SpotsController):
 
     def use_spots(self, spots: AnnData | None, source: Path | None = None) -> None:
         """Compare with spots that are in memory, which came from ``source``; ``None``: with none."""
-        from napari_cpnn.spots.quality import summarise_genes
+        from napari_cpnn.spots import summarise_genes
 
         def ready(table: pd.DataFrame) -> None:
             self.measured = table

@@ -32,10 +32,9 @@ from napari_cpnn.ui.compare.spots_box import SpotsBox
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
 from napari_cpnn.ui.compare.words import PAIRED, Quantity
-from napari_cpnn.ui.frame.dock import Dock
-from napari_cpnn.ui.frame.parts import button, line, row, spacer, stop_timer, text_label
-from napari_cpnn.ui.layers.spot_tables import has_table
-from napari_cpnn.ui.regions.layer import regions_of
+from napari_cpnn.ui.frame import Dock, button, line, row, spacer, stop_timer, text_label
+from napari_cpnn.ui.layers import has_table
+from napari_cpnn.ui.regions import regions_of
 
 if TYPE_CHECKING:
     import napari

@@ -11,13 +11,10 @@ from matplotlib.path import Path as Outline
 from qtpy.QtCore import QPointF, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 
-from napari_cpnn.evaluation.comparison_figure import draw_scatter
-from napari_cpnn.evaluation.spot_pair import SpotPair
+from napari_cpnn.evaluation import SpotPair, draw_scatter
 from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.texts import chart_text
-from napari_cpnn.ui.frame.background import Background
-from napari_cpnn.ui.frame.chart_view import ChartView
-from napari_cpnn.ui.frame.paper import DPI, Paper
+from napari_cpnn.ui.frame import DPI, Background, ChartView, Paper
 
 _POINT, _CHOSEN = "#4c9be8", "#ff4500"
 _HEIGHT_PX = 215

@@ -10,14 +10,10 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QPushButton, QVBoxLayout, QWidget
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.spots import SpotsSource, move_back, move_of
-from napari_cpnn.spots.libraries import library_of
+from napari_cpnn.spots import SpotsSource, library_of, move_back, move_of
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
-from napari_cpnn.ui.frame.dock import Dock
-from napari_cpnn.ui.frame.parts import button, row, slim_combo, spacer, stop_timer, text_label
-from napari_cpnn.ui.frame.plain_text import plain
-from napari_cpnn.ui.layers.spot_tables import TABLE_KEY, has_table, is_ours, spots_of_layer
-from napari_cpnn.ui.layers.spots_reader import layers_of, source_of
+from napari_cpnn.ui.frame import Dock, button, plain, row, slim_combo, spacer, stop_timer, text_label
+from napari_cpnn.ui.layers import TABLE_KEY, has_table, is_ours, layers_of, source_of, spots_of_layer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

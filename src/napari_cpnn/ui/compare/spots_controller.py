@@ -11,17 +11,17 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.geometry import FloatArray, Mpp, spatial_to_um
-from napari_cpnn.spots.libraries import library_of
+from napari_cpnn.spots import library_of
 from napari_cpnn.ui.compare.words import message_of
-from napari_cpnn.ui.frame.tasks import Tasks
-from napari_cpnn.ui.layers.spot_tables import diameter_um
-from napari_cpnn.ui.viewer.state import ExploreState
+from napari_cpnn.ui.frame import Tasks
+from napari_cpnn.ui.layers import diameter_um
+from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_cpnn.spots import SpotFit, SpotFix, SpotsSource
-    from napari_cpnn.ui.frame.background import Background
+    from napari_cpnn.ui.frame import Background
 
 
 class SpotsController:
@@ -74,8 +74,7 @@ class SpotsController:
 
         Of several sections none is read: they become the :attr:`sources`, and a message says that one is to be chosen.
         """
-        from napari_cpnn.spots import find_spots, read_spots
-        from napari_cpnn.spots.folders import sections
+        from napari_cpnn.spots import find_spots, read_spots, sections
 
         path = Path(path)
 
@@ -141,7 +140,7 @@ class SpotsController:
 
     def use_spots(self, spots: AnnData | None, source: Path | None = None) -> None:
         """Compare with spots that are in memory, which came from ``source``; ``None``: with none."""
-        from napari_cpnn.spots.folders import tables_of_run
+        from napari_cpnn.spots import tables_of_run
 
         self._tasks.forget("spots")
         self.spots, self.source, self.fit = spots, source, None
@@ -246,7 +245,7 @@ class SpotsController:
         )
 
     def _looked(self, fit: SpotFit) -> None:
-        from napari_cpnn.spots.misfit import note_fit
+        from napari_cpnn.spots import note_fit
 
         if self.state.slide is not None and self.spots is not None:
             note_fit(self.state.slide, self.spots)  # so that predicting at them does not say it again

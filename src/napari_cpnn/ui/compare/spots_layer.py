@@ -9,8 +9,7 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from napari_cpnn.geometry import FloatArray, IntArray, Mpp
-from napari_cpnn.ui.layers.slide_layers import um_to_world
-from napari_cpnn.ui.layers.spot_tables import DEFAULT_UM, world_per_um
+from napari_cpnn.ui.layers import DEFAULT_UM, um_to_world, world_per_um
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

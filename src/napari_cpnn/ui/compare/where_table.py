@@ -7,7 +7,7 @@ import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_cpnn.ui.frame.plain_text import plain
+from napari_cpnn.ui.frame import plain
 
 _COLUMNS = (
     ("n_spots", "Spots", "spots with a centre inside"),

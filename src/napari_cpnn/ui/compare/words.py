@@ -10,9 +10,9 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pandas as pd
 
-    from napari_cpnn.evaluation.spot_pair import SpotPair
+    from napari_cpnn.evaluation import SpotPair
     from napari_cpnn.spots import SpotFit
-    from napari_cpnn.ui.viewer.state import ExploreState
+    from napari_cpnn.ui.viewer import ExploreState
 
 Quantity = Literal["measured", "predicted", "difference", "counts", "genes"]
 """By what spots are coloured: three of the gene or cell type on screen, total counts, or the number of genes."""

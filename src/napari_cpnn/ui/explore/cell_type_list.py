@@ -19,8 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cpnn.ui.frame.plain_text import plain
-from napari_cpnn.ui.viewer.state import TypeRow
+from napari_cpnn.ui.frame import plain
+from napari_cpnn.ui.viewer import TypeRow
 
 _ROW_PX = 22
 _LEAST_ROWS = 7

@@ -6,8 +6,7 @@ from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QWidget
 
 from napari_cpnn.palette import chosen_color, type_colors
-from napari_cpnn.ui.viewer.preferences import keep_color
-from napari_cpnn.ui.viewer.state import ExploreState
+from napari_cpnn.ui.viewer import ExploreState, keep_color
 
 
 def ask_color(parent: QWidget, state: ExploreState, cell_type: str) -> None:

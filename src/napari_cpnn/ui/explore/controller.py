@@ -11,11 +11,9 @@ from napari_cpnn.errors import CpnnError, GenesError, MappingError
 from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.explore.type_shares import TypeShares
-from napari_cpnn.ui.frame.tasks import Tasks
-from napari_cpnn.ui.frame.words import device_text, gene_scores, mapping_message, readout_text
-from napari_cpnn.ui.layers.slide_layers import slide_of_layer
-from napari_cpnn.ui.viewer.slide_memory import Memory, keep, recall
-from napari_cpnn.ui.viewer.state import ExploreState, Shown, TypeRow
+from napari_cpnn.ui.frame import Tasks, device_text, gene_scores, mapping_message, readout_text
+from napari_cpnn.ui.layers import slide_of_layer
+from napari_cpnn.ui.viewer import ExploreState, Memory, Shown, TypeRow, keep, recall
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import LiveMapper, Viewport
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
-    from napari_cpnn.ui.frame.background import Background
+    from napari_cpnn.ui.frame import Background
 
 
 STAND_BACK = 5

@@ -23,16 +23,24 @@ from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox
 from napari_cpnn.ui.explore.session import ExploreSession
-from napari_cpnn.ui.export.button import ExportButton
-from napari_cpnn.ui.frame.dock import Dock
-from napari_cpnn.ui.frame.gene_box import GeneBox
-from napari_cpnn.ui.frame.numbers import DecimalBox
-from napari_cpnn.ui.frame.parts import bold_label, line, row, slim_combo, spacer, text_label
-from napari_cpnn.ui.frame.plain_text import plain
-from napari_cpnn.ui.frame.words import model_card, model_label, slide_label
-from napari_cpnn.ui.layers.slide_layers import path_of
-from napari_cpnn.ui.viewer import recent_models
-from napari_cpnn.ui.viewer.preferences import preferences
+from napari_cpnn.ui.export import ExportButton
+from napari_cpnn.ui.frame import (
+    DecimalBox,
+    Dock,
+    GeneBox,
+    bold_label,
+    line,
+    model_card,
+    model_label,
+    plain,
+    row,
+    slide_label,
+    slim_combo,
+    spacer,
+    text_label,
+)
+from napari_cpnn.ui.layers import path_of
+from napari_cpnn.ui.viewer import read_preferences, recent_models
 
 if TYPE_CHECKING:
     import napari
@@ -53,7 +61,7 @@ class Explore(Dock):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer, settings: MappingSettings | None = None) -> None:
         super().__init__(napari_viewer, "explore")
-        chosen = preferences(self.notify)
+        chosen = read_preferences(self.notify)
         self._settings = settings
         self.session = ExploreSession(napari_viewer, self.background, self.notify, self._mapping_settings)
         self.state.set_look(colormap=chosen.look.colormap)
@@ -80,7 +88,7 @@ class Explore(Dock):
         return self.session.is_drawn()
 
     def _mapping_settings(self) -> MappingSettings:
-        return preferences(self.notify).mapping if self._settings is None else self._settings
+        return read_preferences(self.notify).mapping if self._settings is None else self._settings
 
     # -- layout --------------------------------------------------------------------------------------------
 

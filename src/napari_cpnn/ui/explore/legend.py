@@ -9,8 +9,8 @@ from napari.components.overlays import TextOverlay
 from qtpy.QtCore import QTimer
 
 from napari_cpnn.texts import shown as one_line
-from napari_cpnn.ui.frame.parts import stop_timer
-from napari_cpnn.ui.viewer.state import ExploreState, TypeRow
+from napari_cpnn.ui.frame import stop_timer
+from napari_cpnn.ui.viewer import ExploreState, TypeRow
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

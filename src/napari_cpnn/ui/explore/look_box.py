@@ -7,8 +7,8 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabe
 
 from napari_cpnn.painting import COLORMAPS
 from napari_cpnn.ui.explore.color_bar import ColorBar
-from napari_cpnn.ui.frame.numbers import DecimalBox
-from napari_cpnn.ui.viewer.state import ExploreState
+from napari_cpnn.ui.frame import DecimalBox
+from napari_cpnn.ui.viewer import ExploreState
 
 _RANGES = {"auto": "auto", "full": "0 to maximum", "manual": "fixed"}
 

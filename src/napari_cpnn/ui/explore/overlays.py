@@ -11,9 +11,9 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_cpnn import painting
 from napari_cpnn.mapping import CompositionMap
-from napari_cpnn.ui.frame.parts import stop_timer
-from napari_cpnn.ui.layers.slide_layers import grid_transform
-from napari_cpnn.ui.viewer.state import ExploreState, Shown
+from napari_cpnn.ui.frame import stop_timer
+from napari_cpnn.ui.layers import grid_transform
+from napari_cpnn.ui.viewer import ExploreState, Shown
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -10,15 +10,13 @@ from qtpy.QtCore import QTimer
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import LayerFrame
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.ui.compare.spots_layer import SPOTS_KEY
+from napari_cpnn.ui.compare import SPOTS_KEY
 from napari_cpnn.ui.explore.controller import ExploreController
 from napari_cpnn.ui.explore.legend import CanvasLegend
 from napari_cpnn.ui.explore.overlays import OVERLAY_KEY, Overlays
-from napari_cpnn.ui.frame.background import QtBackground
-from napari_cpnn.ui.frame.parts import stop_timer
-from napari_cpnn.ui.layers.slide_layers import PATH_KEY, is_slide_layer, mpp_of_layer
-from napari_cpnn.ui.layers.viewport import ViewportWatcher, pointer_um, read_viewport
-from napari_cpnn.ui.viewer.state import ExploreState, state_of
+from napari_cpnn.ui.frame import QtBackground, stop_timer
+from napari_cpnn.ui.layers import PATH_KEY, ViewportWatcher, is_slide_layer, mpp_of_layer, pointer_um, read_viewport
+from napari_cpnn.ui.viewer import ExploreState, state_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_cpnn.painting import dominant_types
 from napari_cpnn.palette import type_colors
-from napari_cpnn.ui.viewer.state import ExploreState, TypeRow
+from napari_cpnn.ui.viewer import ExploreState, TypeRow
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import Viewport

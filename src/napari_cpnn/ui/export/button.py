@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import napari
 
     from napari_cpnn.ui.export.dialog import ExportDialog
-    from napari_cpnn.ui.frame.background import Background
+    from napari_cpnn.ui.frame import Background
 
 
 class ExportButton(QPushButton):

@@ -16,16 +16,15 @@ from napari_cpnn.export import FORMATS, ExportCancelledError, export_map, part_o
 from napari_cpnn.settings import ExportSettings, FigureSettings
 from napari_cpnn.texts import file_name
 from napari_cpnn.texts import shown as one_line
-from napari_cpnn.ui.frame.tasks import Tasks
-from napari_cpnn.ui.frame.words import model_label
-from napari_cpnn.ui.viewer.state import ExploreState, Shown
+from napari_cpnn.ui.frame import Tasks, model_label
+from napari_cpnn.ui.viewer import ExploreState, Shown
 from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
     from napari_cpnn.export import Area
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
-    from napari_cpnn.ui.frame.background import Background
+    from napari_cpnn.ui.frame import Background
 
 
 @dataclass(frozen=True)

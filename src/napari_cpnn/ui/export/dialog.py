@@ -22,18 +22,16 @@ from qtpy.QtWidgets import (
 
 from napari_cpnn.ui.export.controller import GENES, KINDS, ExportController, Request
 from napari_cpnn.ui.export.names_edit import NamesEdit
-from napari_cpnn.ui.frame.guide import show_guide
-from napari_cpnn.ui.frame.parts import button, row, slim_combo, spacer, stop_timer, text_label, tool_button
-from napari_cpnn.ui.frame.plain_text import ask
-from napari_cpnn.ui.layers.viewport import read_viewport
-from napari_cpnn.ui.regions.layer import regions_of
-from napari_cpnn.ui.viewer.state import ExploreState, state_of
+from napari_cpnn.ui.frame import ask, button, row, show_guide, slim_combo, spacer, stop_timer, text_label, tool_button
+from napari_cpnn.ui.layers import read_viewport
+from napari_cpnn.ui.regions import regions_of
+from napari_cpnn.ui.viewer import ExploreState, state_of
 
 if TYPE_CHECKING:
     import napari
 
     from napari_cpnn.export import Area
-    from napari_cpnn.ui.frame.background import Background
+    from napari_cpnn.ui.frame import Background
 
 _NEWS_MS = 150
 _VIEW = "the present view"

@@ -13,15 +13,15 @@ from psygnal import Signal
 from napari_cpnn.errors import CpnnError, SettingsError, TrainingError
 from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
 from napari_cpnn.slides import SLIDE_SUFFIXES
-from napari_cpnn.training.jobs.job import CellsFile, SampleFiles, TrainingJob
+from napari_cpnn.training.jobs import CellsFile, SampleFiles, TrainingJob
 from napari_cpnn.ui.finetune.inputs import SampleRow, look_at_sample, moved_by, start_from
 from napari_cpnn.ui.finetune.run import FollowedRun
-from napari_cpnn.ui.frame.tasks import Tasks, in_a_sentence
-from napari_cpnn.ui.viewer.reference import Reference, look_at_reference
+from napari_cpnn.ui.frame import Tasks, in_a_sentence
+from napari_cpnn.ui.viewer import Reference, look_at_reference
 
 if TYPE_CHECKING:
-    from napari_cpnn.ui.frame.background import Background
-    from napari_cpnn.ui.viewer.state import ExploreState
+    from napari_cpnn.ui.frame import Background
+    from napari_cpnn.ui.viewer import ExploreState
 
 #: What the user chooses, and can take back.
 _CHOICES = ("samples", "reference", "cell_type", "batch", "preset", "changes", "start_model", "out")

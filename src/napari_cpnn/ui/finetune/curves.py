@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from napari_cpnn.training.fit.curves import curves_figure
-from napari_cpnn.ui.frame.background import Background
-from napari_cpnn.ui.frame.chart_view import ChartView
-from napari_cpnn.ui.frame.paper import DPI, Paper
+from napari_cpnn.training.fit import curves_figure
+from napari_cpnn.ui.frame import DPI, Background, ChartView, Paper
 
 _HEIGHT_PX = 175
 

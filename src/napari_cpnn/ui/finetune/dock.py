@@ -24,20 +24,21 @@ from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.finetune.curves import Curves
 from napari_cpnn.ui.finetune.inputs import start_text
 from napari_cpnn.ui.finetune.samples import SamplesBox
-from napari_cpnn.ui.frame.dock import Dock
-from napari_cpnn.ui.frame.parts import (
+from napari_cpnn.ui.frame import (
+    Dock,
+    SettingsForm,
     bold_label,
     button,
     choose_data,
     line,
+    plain,
     row,
     slim_combo,
     spacer,
     stop_timer,
+    tell,
     text_label,
 )
-from napari_cpnn.ui.frame.plain_text import plain, tell
-from napari_cpnn.ui.frame.settings_form import SettingsForm
 from napari_cpnn.ui.viewer import recent_models
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class FineTune(Dock):
         column.addWidget(self.columns)
 
     def _build_settings(self, column: QVBoxLayout) -> None:
-        from napari_cpnn.models.backbones import BACKBONES
+        from napari_cpnn.models import BACKBONES
 
         self.preset = slim_combo("ours; the patch-level CPNN of the paper; or the plain linear head of ST-Net")
         self.preset.addItems(list(TRAINING_PRESETS))

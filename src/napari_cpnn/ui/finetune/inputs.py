@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.jobs.job import Matrix, SampleFiles
+from napari_cpnn.training.jobs import Matrix, SampleFiles
 
 if TYPE_CHECKING:
     from napari_cpnn.spots import SpotFit
@@ -72,8 +72,7 @@ def look_at_sample(files: SampleFiles) -> SampleRow:
     CpnnError
         They cannot be used.
     """
-    from napari_cpnn.spots import check_fit, open_sample
-    from napari_cpnn.spots.fit import SpotFix
+    from napari_cpnn.spots import SpotFix, check_fit, open_sample
 
     slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
     with slide:
@@ -103,7 +102,7 @@ def start_from(path: Path) -> dict[str, Any]:
     TrainingError
         Nothing of the model can be taken.
     """
-    from napari_cpnn.models.card import ModelSpec, read_card
+    from napari_cpnn.models import ModelSpec, read_card
 
     spec = ModelSpec.from_dict(read_card(path)["model"])
     if spec.backbone in ("frozen", "triplex"):

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.training.jobs.child import ChildRun
-from napari_cpnn.training.jobs.job import TrainingJob
-from napari_cpnn.training.jobs.watch import RunStatus, ask_to_stop, job_of_run, look_at_run, read_log
+from napari_cpnn.training.jobs import ChildRun, RunStatus, TrainingJob, ask_to_stop, job_of_run, look_at_run, read_log
 
 if TYPE_CHECKING:
-    from napari_cpnn.ui.frame.background import Background
-    from napari_cpnn.ui.frame.tasks import Tasks
+    from napari_cpnn.ui.frame import Background, Tasks
 
 
 class FollowedRun:

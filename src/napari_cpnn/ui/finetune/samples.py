@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QVBoxLayout, QWidget
 
-from napari_cpnn.training.jobs.job import SampleFiles
+from napari_cpnn.training.jobs import SampleFiles
 from napari_cpnn.ui.finetune.controller import FineTuneController
-from napari_cpnn.ui.frame.parts import bold_label, button, choose_data, row, slim_combo, spacer, text_label
-from napari_cpnn.ui.frame.plain_text import warn
-from napari_cpnn.ui.layers.slide_layers import is_slide_layer, mpp_of_layer, path_of
+from napari_cpnn.ui.frame import bold_label, button, choose_data, row, slim_combo, spacer, text_label, warn
+from napari_cpnn.ui.layers import is_slide_layer, mpp_of_layer, path_of
 
 if TYPE_CHECKING:
     import napari

@@ -1,1 +1,7 @@
-"""TODO"""
+"""The frame of every dock: scrolling, tabs, charts, settings, work in the background, undo, help; and plain text."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -76,7 +76,7 @@ class ChartView(QWidget):
         ExportError
             When the file cannot be written.
         """
-        from napari_cpnn.export.files import replacing
+        from napari_cpnn.export import replacing
 
         if self._draw is None:
             return

@@ -12,7 +12,7 @@ from napari_cpnn.ui.frame.background import QtBackground
 from napari_cpnn.ui.frame.guide import show_guide
 from napari_cpnn.ui.frame.parts import Column, bold_label, row, stop_timer, text_label, tool_button
 from napari_cpnn.ui.frame.plain_text import plain, warn
-from napari_cpnn.ui.viewer.state import state_of
+from napari_cpnn.ui.viewer import state_of
 
 if TYPE_CHECKING:
     import napari

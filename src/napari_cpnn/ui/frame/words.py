@@ -10,12 +10,12 @@ import numpy as np
 
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.mapping import DONE, FAILED, UNLIKE
-from napari_cpnn.prediction.context import SIDE
+from napari_cpnn.prediction import SIDE
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper, MapProgress
     from napari_cpnn.models import CPNN
-    from napari_cpnn.ui.viewer.state import Shown
+    from napari_cpnn.ui.viewer import Shown
 
 
 #: Names of the registry, as papers write them.

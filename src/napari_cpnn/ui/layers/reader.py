@@ -9,7 +9,7 @@ from typing import Any
 from napari_cpnn.geometry import LayerFrame
 from napari_cpnn.slides import SLIDE_SUFFIXES, Slide, open_slide
 from napari_cpnn.texts import shown
-from napari_cpnn.ui.frame.plain_text import plain, warn
+from napari_cpnn.ui.frame import plain, warn
 from napari_cpnn.ui.layers.slide_layers import PATH_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]

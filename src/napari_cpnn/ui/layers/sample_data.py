@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from napari_cpnn.slides import open_slide
-from napari_cpnn.ui.frame.background import while_screen_lives
+from napari_cpnn.ui.frame import while_screen_lives
 from napari_cpnn.ui.layers.reader import LayerData, slide_layer
 
 HER2ST_SECTION = "C4"

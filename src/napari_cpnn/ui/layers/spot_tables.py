@@ -101,7 +101,7 @@ def spots_of_layer(layer: Layer, slide_layer: Layer | None, mpp: Mpp | None) -> 
     table: AnnData = layer.metadata[TABLE_KEY]
     if is_ours(layer):
         return table
-    from napari_cpnn.counts.raw_counts import counts_of
+    from napari_cpnn.counts import counts_of
 
     rows, shapes = _matched(layer, table)
     spots = counts_of(table[rows].copy(), f"The table of layer {layer.name!r}", SpotsError)

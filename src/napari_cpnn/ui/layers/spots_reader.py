@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.spots import SpotsSource, estimate_mpp, find_slide, find_spots, read_spots
-from napari_cpnn.spots.folders import sections
-from napari_cpnn.ui.frame.background import while_screen_lives
+from napari_cpnn.spots import SpotsSource, estimate_mpp, find_slide, find_spots, read_spots, sections
+from napari_cpnn.ui.frame import while_screen_lives
 from napari_cpnn.ui.layers.reader import LayerData, slide_layer
 from napari_cpnn.ui.layers.slide_layers import SMALL_KEY, is_slide_layer, mpp_of_layer, path_of
 from napari_cpnn.ui.layers.spot_tables import points_of

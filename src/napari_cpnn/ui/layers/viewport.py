@@ -10,7 +10,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_cpnn.geometry import FloatArray, Mpp
 from napari_cpnn.mapping import Viewport
-from napari_cpnn.ui.frame.parts import stop_timer
+from napari_cpnn.ui.frame import stop_timer
 from napari_cpnn.ui.layers.slide_layers import world_bounds_um, world_to_um
 
 if TYPE_CHECKING:

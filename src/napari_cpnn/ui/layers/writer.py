@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_cpnn.errors import ExportError
-from napari_cpnn.ui.explore.overlays import OVERLAY_KEY
-from napari_cpnn.ui.frame.background import while_screen_lives
-from napari_cpnn.ui.viewer.state import state_of
+from napari_cpnn.ui.explore import OVERLAY_KEY
+from napari_cpnn.ui.frame import while_screen_lives
+from napari_cpnn.ui.viewer import state_of
 
 
 def write_map(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:

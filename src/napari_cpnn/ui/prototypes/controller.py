@@ -13,18 +13,17 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CellsError, CpnnError, PrototypesError, SettingsError
 from napari_cpnn.settings import PrototypeSettings
-from napari_cpnn.storage.files import write_csv
-from napari_cpnn.ui.frame.paper import DPI, Paper
-from napari_cpnn.ui.frame.tasks import Tasks
+from napari_cpnn.storage import write_csv
+from napari_cpnn.ui.frame import DPI, Paper, Tasks
 from napari_cpnn.ui.prototypes.marker_chart import HeatMap, heat_map, marker_figure
 from napari_cpnn.ui.prototypes.words import Result, TypeLine, lines_of_labels, lines_of_prototypes
-from napari_cpnn.ui.viewer.reference import LabelColumn, Reference, read_reference
+from napari_cpnn.ui.viewer import LabelColumn, Reference, read_reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_cpnn.ui.frame.background import Background
-    from napari_cpnn.ui.viewer.state import ExploreState
+    from napari_cpnn.ui.frame import Background
+    from napari_cpnn.ui.viewer import ExploreState
 
 #: Markers of each type that are kept, listed and exported.
 N_MARKERS = 50
@@ -148,7 +147,7 @@ class PrototypesController:
 
     def better_min_cells(self) -> int | None:
         """What suits so few cells, when the least number of cells with a gene is so large that most genes go."""
-        from napari_cpnn.prototypes.estimate import suggested_min_cells
+        from napari_cpnn.prototypes import suggested_min_cells
 
         if self.reference is None or self.reference.n_cells >= _FEW * self.settings.min_cells:
             return None
@@ -191,7 +190,7 @@ class PrototypesController:
             self._progress = (text, done)
 
         def work() -> Result:
-            from napari_cpnn.prototypes.estimate import estimate_all
+            from napari_cpnn.prototypes import estimate_all
 
             try:
                 cells = opened if opened is not None else read_reference(reference.path, annotations)[1]
@@ -316,7 +315,7 @@ class PrototypesController:
             target = target.with_name(f"{target.name}.png")
 
         def work() -> None:
-            from napari_cpnn.export.files import replacing
+            from napari_cpnn.export import replacing
 
             figure = marker_figure(heat, Paper(source=result.source))
             with replacing(target, overwrite=True) as temporary:

@@ -12,11 +12,12 @@ from qtpy.QtWidgets import QFileDialog, QLabel, QProgressBar, QTabWidget, QVBoxL
 
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import PrototypeSettings
-from napari_cpnn.ui.frame.dock import Dock
-from napari_cpnn.ui.frame.gene_box import GeneBox
-from napari_cpnn.ui.frame.numbers import WholeNumberBox
-from napari_cpnn.ui.frame.parts import (
+from napari_cpnn.ui.frame import (
     Column,
+    Dock,
+    GeneBox,
+    SettingsForm,
+    WholeNumberBox,
     bold_label,
     button,
     choose_data,
@@ -27,7 +28,6 @@ from napari_cpnn.ui.frame.parts import (
     stop_timer,
     text_label,
 )
-from napari_cpnn.ui.frame.settings_form import SettingsForm
 from napari_cpnn.ui.prototypes.controller import PrototypesController
 from napari_cpnn.ui.prototypes.heat_map_view import HeatMapView, shade_legend
 from napari_cpnn.ui.prototypes.type_table import MarkerTable, TypeTable

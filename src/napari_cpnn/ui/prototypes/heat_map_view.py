@@ -19,9 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cpnn.ui.frame.parts import row as row_of
-from napari_cpnn.ui.frame.parts import spacer
-from napari_cpnn.ui.frame.plain_text import plain
+from napari_cpnn.ui.frame import plain, spacer
+from napari_cpnn.ui.frame import row as row_of
 from napari_cpnn.ui.prototypes.marker_chart import COLORMAP, SCALE, HeatMap
 from napari_cpnn.ui.prototypes.words import level_words
 

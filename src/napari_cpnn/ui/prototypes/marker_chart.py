@@ -13,7 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from napari_cpnn.texts import MAX_NAME, chart_text
-from napari_cpnn.ui.frame.paper import DPI, Paper
+from napari_cpnn.ui.frame import DPI, Paper
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_cpnn.ui.frame.plain_text import plain
+from napari_cpnn.ui.frame import plain
 from napari_cpnn.ui.prototypes.words import TypeLine, level_words, number_words
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from napari_cpnn.regions.explain import PROGRAMS, SHIFT
+from napari_cpnn.regions import PROGRAMS, SHIFT
 from napari_cpnn.texts import shown
-from napari_cpnn.ui.frame.paper import DPI, Paper
+from napari_cpnn.ui.frame import DPI, Paper
 
 if TYPE_CHECKING:
     from napari_cpnn.ui.regions.rows import Explanation, RegionRow

@@ -13,9 +13,8 @@ from napari_cpnn.errors import CpnnError, RegionsError
 from napari_cpnn.palette import type_colors
 from napari_cpnn.regions import Region, read_regions, write_regions
 from napari_cpnn.settings import RegionSettings
-from napari_cpnn.storage.files import write_csv
-from napari_cpnn.ui.frame.tasks import in_a_sentence
-from napari_cpnn.ui.frame.words import model_label
+from napari_cpnn.storage import write_csv
+from napari_cpnn.ui.frame import in_a_sentence, model_label
 from napari_cpnn.ui.regions.rows import (
     Explanation,
     RegionMeter,
@@ -26,10 +25,10 @@ from napari_cpnn.ui.regions.rows import (
     full_table,
     key_of,
 )
-from napari_cpnn.ui.viewer.state import ExploreState, Shown
+from napari_cpnn.ui.viewer import ExploreState, Shown
 
 if TYPE_CHECKING:
-    from napari_cpnn.ui.frame.background import Background
+    from napari_cpnn.ui.frame import Background
 
 #: Of the tissue of a region; the rim of one that is drawn by hand is never mapped to the last square micrometre.
 _ALL = 0.999

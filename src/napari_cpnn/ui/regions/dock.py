@@ -13,10 +13,9 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.regions import Region
-from napari_cpnn.ui.explore.overlays import OVERLAY_KEY
-from napari_cpnn.ui.frame.dock import Dock
-from napari_cpnn.ui.frame.parts import row, slim_combo, spacer, stop_timer
-from napari_cpnn.ui.layers.viewport import pointer_um
+from napari_cpnn.ui.explore import OVERLAY_KEY
+from napari_cpnn.ui.frame import Dock, row, slim_combo, spacer, stop_timer
+from napari_cpnn.ui.layers import pointer_um
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.layer import Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
 from napari_cpnn.ui.regions.table import RegionTable

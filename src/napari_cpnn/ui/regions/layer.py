@@ -12,9 +12,8 @@ from napari.layers import Shapes
 
 from napari_cpnn.errors import RegionsError
 from napari_cpnn.geometry import FloatArray, Mpp
-from napari_cpnn.regions import Region
-from napari_cpnn.regions.outlines import with_own_names
-from napari_cpnn.ui.layers.slide_layers import um_to_world, world_to_um
+from napari_cpnn.regions import Region, with_own_names
+from napari_cpnn.ui.layers import um_to_world, world_to_um
 
 if TYPE_CHECKING:
     from napari.layers import Layer

@@ -11,8 +11,7 @@ import pandas as pd
 
 from napari_cpnn.errors import RegionsError
 from napari_cpnn.geometry import Rect
-from napari_cpnn.regions import Region, compare_regions, explain_gene, summarise_regions
-from napari_cpnn.regions.summary import tissue_mm2
+from napari_cpnn.regions import Region, compare_regions, explain_gene, summarise_regions, tissue_mm2
 from napari_cpnn.settings import RegionSettings
 
 if TYPE_CHECKING:

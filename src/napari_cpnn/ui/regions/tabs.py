@@ -9,10 +9,7 @@ from pathlib import Path
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_cpnn.ui.frame.background import Background
-from napari_cpnn.ui.frame.chart_view import ChartView
-from napari_cpnn.ui.frame.gene_box import GeneBox
-from napari_cpnn.ui.frame.parts import bold_label, row, slim_combo, spacer, text_label
+from napari_cpnn.ui.frame import Background, ChartView, GeneBox, bold_label, row, slim_combo, spacer, text_label
 from napari_cpnn.ui.regions.charts import comparison_chart, composition_chart, explanation_chart
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.rows import RegionRow

@@ -13,14 +13,14 @@ from napari_cpnn.errors import ExportError, MappingError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import open_slide
-from napari_cpnn.storage.files import whole_file
+from napari_cpnn.storage import whole_file
 from napari_cpnn.ui.viewer.display import require_display
 from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
     import napari
 
-    from napari_cpnn.ui.explore.dock import Explore
+    from napari_cpnn.ui.explore import Explore
 
 _WINDOW = (1500, 940)
 _TIMEOUT_S = 600.0
@@ -97,8 +97,8 @@ def start_viewer(
 
     import napari
 
-    from napari_cpnn.ui.explore.dock import Explore
-    from napari_cpnn.ui.layers.reader import slide_layer
+    from napari_cpnn.ui.explore import Explore
+    from napari_cpnn.ui.layers import slide_layer
 
     viewer = napari.Viewer(show=True)
     data, keywords, _ = slide_layer(slide)

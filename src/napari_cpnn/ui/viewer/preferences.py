@@ -39,7 +39,7 @@ class Preferences:
     colors: Mapping[str, str] = field(default_factory=dict)
 
 
-def preferences(notify: Callable[[CpnnError], None]) -> Preferences:
+def read_preferences(notify: Callable[[CpnnError], None]) -> Preferences:
     """Read the page, and use the colours from now on.
 
     Parameters

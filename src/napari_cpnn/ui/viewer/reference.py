@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.errors import CellsError, PrototypesError
-from napari_cpnn.prototypes.labels import without_label
+from napari_cpnn.prototypes import without_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,8 +101,7 @@ def read_reference(path: Path, annotations: Path | None = None) -> tuple[Referen
     CpnnError
         It holds neither.
     """
-    from napari_cpnn.prototypes import Prototypes
-    from napari_cpnn.prototypes.cells import open_cells
+    from napari_cpnn.prototypes import Prototypes, open_cells
 
     if path.is_file() and path.suffix.lower() == ".h5ad":
         try:

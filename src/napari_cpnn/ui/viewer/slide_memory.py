@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.samples import cache_folder
-from napari_cpnn.storage.files import whole_file
+from napari_cpnn.storage import whole_file
 from napari_cpnn.ui.viewer.state import Look, Shown
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from psygnal import Signal
 
 from napari_cpnn.painting import Look, Shown
-from napari_cpnn.ui.frame.history import History
+from napari_cpnn.ui.frame import History
 
 if TYPE_CHECKING:
     from napari.layers import Layer

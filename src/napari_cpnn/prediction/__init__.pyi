@@ -1,0 +1,13 @@
+from . import places as places
+from .context import CENTER as CENTER
+from .context import SIDE as SIDE
+from .context import ContextPlan as ContextPlan
+from .context import keys_of as keys_of
+from .feature_store import FeatureStore as FeatureStore
+from .places import Context as Context
+from .places import PlacePredictor as PlacePredictor
+from .places import SlideSurroundings as SlideSurroundings
+from .places import as_surroundings as as_surroundings
+from .places import slide_tokens as slide_tokens
+from .predictor import FloatRows as FloatRows
+from .predictor import Predictor as Predictor

@@ -1,0 +1,11 @@
+from .cells import open_cells as open_cells
+from .cells import read_cells as read_cells
+from .deconvolution import Deconvolution as Deconvolution
+from .deconvolution import deconvolve as deconvolve
+from .deconvolution import deconvolve_with_uncertainty as deconvolve_with_uncertainty
+from .estimate import estimate_all as estimate_all
+from .estimate import estimate_prototypes as estimate_prototypes
+from .estimate import suggested_min_cells as suggested_min_cells
+from .labels import without_label as without_label
+from .progress import Progress as Progress
+from .prototypes import Prototypes as Prototypes

@@ -1,0 +1,12 @@
+from .base import DeviceName as DeviceName
+from .base import Settings as Settings
+from .mapping import ExportSettings as ExportSettings
+from .mapping import FigureSettings as FigureSettings
+from .mapping import MappingSettings as MappingSettings
+from .mapping import RegionSettings as RegionSettings
+from .mapping import TissueSettings as TissueSettings
+from .training import TRAINING_PRESETS as TRAINING_PRESETS
+from .training import DeconvolutionSettings as DeconvolutionSettings
+from .training import EvaluationSettings as EvaluationSettings
+from .training import PrototypeSettings as PrototypeSettings
+from .training import TrainingSettings as TrainingSettings

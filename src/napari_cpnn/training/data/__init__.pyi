@@ -1,0 +1,14 @@
+from .augmentation import apply_stains as apply_stains
+from .batches import Batch as Batch
+from .batches import SpotDataModule as SpotDataModule
+from .feature_cache import FeatureCache as FeatureCache
+from .frozen import is_frozen as is_frozen
+from .frozen import predict_features as predict_features
+from .frozen import with_features as with_features
+from .spot_data import CHUNK as CHUNK
+from .spot_data import SpotData as SpotData
+from .spot_data import prepare as prepare
+from .surroundings import around as around
+from .surroundings import with_context as with_context
+from .surroundings import with_surroundings as with_surroundings
+from .target_tokens import with_tokens as with_tokens

@@ -1,0 +1,12 @@
+from .child import ChildRun as ChildRun
+from .job import CellsFile as CellsFile
+from .job import Matrix as Matrix
+from .job import SampleFiles as SampleFiles
+from .job import TrainingJob as TrainingJob
+from .job_run import json_line as json_line
+from .job_run import run_job as run_job
+from .watch import RunStatus as RunStatus
+from .watch import ask_to_stop as ask_to_stop
+from .watch import job_of_run as job_of_run
+from .watch import look_at_run as look_at_run
+from .watch import read_log as read_log
