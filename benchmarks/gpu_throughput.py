@@ -27,7 +27,8 @@ import numpy as np
 
 from common import print_table, random_model, scratch, sparse_slide
 from napari_cpnn.errors import MappingError
-from napari_cpnn.mapping import DONE, LiveMapper, Predictor
+from napari_cpnn.mapping import DONE, LiveMapper
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, open_slide
 

@@ -25,7 +25,8 @@ import numpy as np
 
 from common import print_table, random_model, scratch, sparse_slide
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping import DONE, LiveMapper, Predictor, Viewport
+from napari_cpnn.mapping import DONE, LiveMapper, Viewport
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import FileReader, Slide, open_slide
 

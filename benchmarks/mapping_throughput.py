@@ -25,8 +25,9 @@ from PIL import Image
 
 from common import print_table, random_model, sample_slide, scratch
 from napari_cpnn.geometry import Grid
-from napari_cpnn.mapping import LiveMapper, Predictor
+from napari_cpnn.mapping import LiveMapper
 from napari_cpnn.models import Surroundings
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import find_tissue, open_slide
 

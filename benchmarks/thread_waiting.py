@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 from common import print_table, random_model
-from napari_cpnn.mapping import Predictor
+from napari_cpnn.prediction import Predictor
 
 BUSY = "while True: pass"
 

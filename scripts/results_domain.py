@@ -32,8 +32,8 @@ import napari_cpnn as nc
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.evaluation import pearson
 from napari_cpnn.geometry import Grid, spatial_to_um
-from napari_cpnn.mapping import Predictor
 from napari_cpnn.models import Prediction
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.slides import PatchReader, find_tissue, read_patches
 from napari_cpnn.spots import estimate_mpp, expression
 from napari_cpnn.training.fit import Axes

@@ -15,7 +15,7 @@ import torch
 
 import napari_cpnn as nc
 from napari_cpnn.geometry import Grid, spatial_to_um
-from napari_cpnn.mapping import Predictor
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.slides import find_tissue, read_patches
 
 REPO = Path(__file__).resolve().parents[1]

@@ -12,8 +12,8 @@ from anndata import AnnData
 
 import napari_cpnn as nc
 from napari_cpnn.geometry import Grid, spatial_to_um
-from napari_cpnn.mapping import Predictor
 from napari_cpnn.models import save_model
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.slides import read_patches
 from napari_cpnn.training.fit import Axes, calibrated
 

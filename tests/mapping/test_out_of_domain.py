@@ -10,8 +10,9 @@ import zarr
 
 from fakes import ColorModel, settings
 from napari_cpnn.geometry import Grid
-from napari_cpnn.mapping import CompositionMap, Predictor, map_files, predict_map
+from napari_cpnn.mapping import CompositionMap, map_files, predict_map
 from napari_cpnn.models.prediction import Prediction
+from napari_cpnn.prediction import Predictor
 
 RNG = np.random.default_rng(2)
 SHAPE = (5, 7)

@@ -13,8 +13,8 @@ from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.models import load_model
 from napari_cpnn.prediction.predictor import Predictor
 from napari_cpnn.training import train
+from napari_cpnn.training.fit import domain as module
 from napari_cpnn.training.fit.domain import LEAST_PATCHES, N_AXES, Axes, calibrated, fit_domain
-from napari_cpnn.training.fit.fit import domain as module
 
 F = 40
 

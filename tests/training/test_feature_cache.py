@@ -11,7 +11,7 @@ from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.models import ENCODERS
 from napari_cpnn.slides import PatchReader
 from napari_cpnn.training.data.feature_cache import FeatureCache
-from napari_cpnn.training.fit.fit import fit
+from napari_cpnn.training.fit import fit
 
 
 @pytest.fixture(scope="module")

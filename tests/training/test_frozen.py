@@ -19,7 +19,7 @@ def test_only_a_backbone_that_sees_the_same_in_every_epoch_is_frozen():
 
 
 def test_the_head_learns_the_same_from_features_as_from_patches(world, quick, tmp_path, monkeypatch):
-    from napari_cpnn.training.fit.fit import fit
+    from napari_cpnn.training.fit import fit
 
     settings = quick.replace(backbone_learning_rate=0.0, max_epochs=3, validation="none", precision="float32")
     samples = [world.sample(1, rows=5, cols=6)]

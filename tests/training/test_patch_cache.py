@@ -13,8 +13,8 @@ from napari_cpnn import Slide
 from napari_cpnn.errors import CpnnWarning, SlideError, TrainingError
 from napari_cpnn.geometry import PatchSpec, spatial_to_um
 from napari_cpnn.slides import read_patches
+from napari_cpnn.training.data import patch_cache, prepare
 from napari_cpnn.training.data.patch_cache import PatchArray, PatchCache
-from napari_cpnn.training.data.spot_data import patch_cache, prepare
 
 SPEC = PatchSpec(32, 0.5)
 

@@ -8,8 +8,8 @@ import pytest
 from napari_cpnn import Prototypes, deconvolve
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.settings import DeconvolutionSettings
+from napari_cpnn.training.data import shares as module
 from napari_cpnn.training.data.shares import deconvolved_shares
-from napari_cpnn.training.data.spot_data import shares as module
 from napari_cpnn.training.data.spot_samples import check_samples
 
 

@@ -16,7 +16,7 @@ from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.prediction.places import PlacePredictor
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import PatchReader
-from napari_cpnn.training.fit.fit import fit
+from napari_cpnn.training.fit import fit
 from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
 from training.triplex_world import MPP, SETTINGS, on_glass, shrink
 

@@ -7,7 +7,7 @@ Evaluation, and tasks on a cluster, predict here; the live mapper does the same,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,8 @@ from napari_cpnn.slides import PatchReader, Slide
 if TYPE_CHECKING:
     from napari_cpnn.models import CPNN, SlideTokens, Surroundings
 
-    Context = tuple[ContextPlan, SlideTokens]
+Context: TypeAlias = "tuple[ContextPlan, SlideTokens]"
+"""What a model that looks around needs to know of a slide: its plan, and its tokens."""
 
 Progress = Callable[[str, int, int], object]
 """Called as ``progress(what, done, of)`` between batches, in the thread that computes; ``what`` is ``"places"``, or

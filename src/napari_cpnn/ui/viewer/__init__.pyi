@@ -7,6 +7,7 @@ from .launch import save_screenshot as save_screenshot
 from .launch import start_viewer as start_viewer
 from .launch import wait_until_mapped as wait_until_mapped
 from .preferences import keep_color as keep_color
+from .preferences import read_preferences as read_preferences
 from .reference import LabelColumn as LabelColumn
 from .reference import Reference as Reference
 from .reference import look_at_reference as look_at_reference
