@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -55,6 +56,23 @@ def test_constant_genes_and_too_few_spots_have_none():
     assert result[1] > 0.5
     assert np.isnan(morans_i(values[:, :1], centers, "square")).all()
     assert np.isnan(morans_i(values[:5], centers[:5], "square")).all()
+
+
+COUNT_THREADS = """
+import numpy as np, torch
+from napari_cpnn.training.spatial_agreement import morans_i
+torch.set_num_threads(1)
+places = np.stack(np.mgrid[:6, :6], axis=-1).reshape(-1, 2) * 100.0
+morans_i(np.random.default_rng(0).normal(size=(36, 3)), places, "square")
+print(torch.get_num_threads())
+"""
+
+
+def test_the_number_of_threads_is_what_it_was():
+    """numba takes all processors when it is first used; a model that is trained afterwards would have other bits."""
+    command = [sys.executable, "-W", "ignore", "-c", COUNT_THREADS]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["1"]
 
 
 def test_without_squidpy_the_sentence_says_what_to_install(monkeypatch):

@@ -71,7 +71,10 @@ def morans_i(values: npt.ArrayLike, centers_um: FloatArray, kind: ArrayKind | No
 
 @contextmanager
 def _squidpy() -> Iterator[Any]:
-    """squidpy, without the notes and warnings about its own inner life."""
+    """squidpy, without the notes and warnings about its own inner life; the number of threads stays as it is."""
+    import torch
+
+    n_threads = torch.get_num_threads()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -87,3 +90,4 @@ def _squidpy() -> Iterator[Any]:
             yield squidpy
         finally:
             logger.setLevel(level)
+            torch.set_num_threads(n_threads)  # numba takes all processors, which changes the bits of later models
