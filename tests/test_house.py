@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -55,6 +56,50 @@ def test_every_public_name_is_there_and_documented(name):
     documented = inspect.getdoc(getattr(nc, name))
     assert documented
     assert len(documented) > 30
+
+
+PACKAGE = REPO / "src" / "napari_cpnn"
+#: Rooms that are used through the face of the room they are in.
+INNER = {"models/backbones": "models", "models/triplex": "models", "slides/backends": "slides"}
+
+
+def rooms() -> list[str]:
+    """Folders of the package that have a face (``__init__.pyi``), the deepest first."""
+    found = [str(face.parent.relative_to(PACKAGE)) for face in PACKAGE.rglob("__init__.pyi") if face.parent != PACKAGE]
+    return sorted([*found, *INNER], key=lambda room: -room.count("/"))
+
+
+def room_of(place: str) -> str | None:
+    """The room that a module (``models/card``) is in."""
+    room = next((room for room in rooms() if place == room or place.startswith(f"{room}/")), None)
+    return INNER.get(room, room) if room else None
+
+
+def deep_imports(path: Path) -> list[str]:
+    """Imports of a file that reach into another room, past its face."""
+    inside = str(path.relative_to(PACKAGE).with_suffix("")) if path.is_relative_to(PACKAGE) else ""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("napari_cpnn."):
+            continue
+        target = (node.module or "").removeprefix("napari_cpnn.").replace(".", "/")
+        room = room_of(target)
+        if room and target != room and not inside.startswith(f"{room}/"):
+            found.append(f"{path.relative_to(REPO)}:{node.lineno}: {node.module}")
+    return found
+
+
+def test_rooms_are_used_through_their_faces():
+    assert len(rooms()) > 20
+    others = [*(REPO / "scripts").rglob("*.py"), *(REPO / "benchmarks").rglob("*.py")]
+    assert [found for path in (*SOURCES, *others) for found in deep_imports(path)] == []
+
+
+def test_a_deep_import_would_be_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "REPO", tmp_path)
+    path = tmp_path / "one.py"
+    path.write_text("from napari_cpnn.models.backbones.hub import x\nfrom napari_cpnn.models import CPNN\n")
+    assert deep_imports(path) == ["one.py:1: napari_cpnn.models.backbones.hub"]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPO / "src")))

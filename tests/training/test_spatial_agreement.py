@@ -60,7 +60,7 @@ def test_constant_genes_and_too_few_spots_have_none():
 
 COUNT_THREADS = """
 import numpy as np, torch
-from napari_cpnn.training.spatial_agreement import morans_i
+from napari_cpnn.evaluation.spatial_agreement import morans_i
 torch.set_num_threads(1)
 places = np.stack(np.mgrid[:6, :6], axis=-1).reshape(-1, 2) * 100.0
 morans_i(np.random.default_rng(0).normal(size=(36, 3)), places, "square")
