@@ -67,7 +67,7 @@ def read_studies(data: Path, folder: Path, tiers: Iterable[str]) -> dict[str, St
     )  # fmt: skip
     studies: dict[str, Study] = {}
     for tier in sorted(tiers, key=lambda name: name != MINOR):  # the features are those of the first one
-        features = studies[MINOR].data.features if studies else None
+        features = studies[MINOR].features if studies else None
         chosen = prototypes[tier], names[tier]
         studies[tier] = Study.of(samples, published, chosen, base, folder / tier, features)
     return studies

@@ -208,11 +208,11 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(slide_path, tmp
 
 
 def test_scores_of_slides_with_one_name_are_all_kept(slide_path, spots_paths, tmp_path, monkeypatch, capsys):
-    from napari_cpnn import models, training
+    from napari_cpnn import evaluation, models
 
     scores = iter(pd.DataFrame({"pcc": [r], "scc": [r], "n_spots": 70}, index=["GENE0"]) for r in (0.1, 0.2))
     monkeypatch.setattr(models, "load_model", lambda *_: None)
-    monkeypatch.setattr(training, "evaluate", lambda *_: next(scores))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_: next(scores))
     pair = ["--slide", str(slide_path), "--spots", str(spots_paths[0]), "--positions", str(spots_paths[1])]
     args = ["evaluate", *pair, *pair, "--mpp", "1.0", "--model", "m", "--out", str(tmp_path / "scores")]
     assert main(args) == 0

@@ -69,8 +69,8 @@ def test_encoder_weights_are_given_once(model_path, slide_path, tmp_path, capsys
 
 
 def test_open_notes_where_the_encoder_is(model_path, slide_path, tmp_path, monkeypatch):
-    launch = pytest.importorskip("napari_cpnn.ui.viewer.launch")
-    monkeypatch.setattr(launch, "open_viewer", lambda *_, **__: None)
+    pytest.importorskip("napari_cpnn.ui.viewer.launch")
+    monkeypatch.setattr("napari_cpnn.ui.viewer.open_viewer", lambda *_, **__: None)
     weights = str(tmp_path / "ciga.pth")
     assert main(["open", str(slide_path), "--model", str(model_path), "--encoder-weights", weights]) == 0
     assert encoder_files.known_place(read_card(model_path)["encoder"]["fingerprint"], "ciga") == weights

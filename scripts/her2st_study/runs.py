@@ -22,18 +22,19 @@ from lightning.pytorch import Trainer
 
 import napari_cpnn as nc
 from napari_cpnn.evaluation import partial_pearson, partial_spearman, pearson, spearman
-from napari_cpnn.models import Surroundings, build_model
+from napari_cpnn.models import build_model
 from napari_cpnn.spots import counts_matrix
 from napari_cpnn.studies import HeldOutSlide
 from napari_cpnn.training.data import (
+    FeatureInputs,
+    Inputs,
     SpotData,
     SpotDataModule,
-    predict_features,
+    SurroundedInputs,
+    check_samples,
+    inputs_for,
     prepare,
-    with_features,
-    with_surroundings,
-    with_tokens,
-)
+)  # fmt: skip
 from napari_cpnn.training.fit import VIEWS, CpnnTraining
 
 SECTIONS = ("B4", "C2", "C3", "C4")
@@ -58,6 +59,7 @@ class Study:
     published: pd.DataFrame
     depth: npt.NDArray[np.float64]
     base: nc.TrainingSettings
+    inputs: Inputs
 
     @classmethod
     def of(
@@ -71,22 +73,26 @@ class Study:
     ) -> Study:
         """Cut, deconvolve, look around, and run the backbone (unless its ``features`` are known from another study)."""
         folder.mkdir(parents=True, exist_ok=True)
-        data = prepare(samples, prototypes[0], base.replace(validation="none", gene_weights="reliability"), folder)
+        everything = base.replace(validation="none", gene_weights="reliability")
+        data = prepare(check_samples(samples, everything), prototypes[0], everything, folder)
         names = [samples[s][1].obs_names[r] for s, r in zip(data.slide_of, data.row_of, strict=True)]
         shares = pd.concat(published, keys=range(len(published)))
         shares = shares.reindex(list(zip(data.slide_of, names, strict=True)))
         totals = [np.asarray(counts_matrix(spots).sum(axis=1), dtype=float).ravel() for _, spots in samples]
         depth = np.log([totals[s][r] for s, r in zip(data.slide_of, data.row_of, strict=True)])
-        study = cls(data, *prototypes, shares, depth, base)
+        study = cls(data, *prototypes, shares, depth, base, inputs_for(base))
         if features is not None:
-            study.data = dataclasses.replace(data, features=features)
-            return study
-        model = study.model(base, np.arange(len(data.images))).eval()
-        if model.needs_surroundings:
-            study.data = with_tokens(with_surroundings(data, samples, model, base, folder), model, base, folder)
+            assert isinstance(study.inputs, FeatureInputs)
+            study.inputs.features = features
         else:
-            study.data = with_features(data, model, base, folder)
+            study.inputs.prepare(data, study.model(base, np.arange(len(data.images))).eval(), folder)
         return study
+
+    @property
+    def features(self) -> npt.NDArray[np.floating]:
+        """What the frozen backbone sees of all patches, in their symmetries."""
+        assert isinstance(self.inputs, FeatureInputs)
+        return self.inputs.features
 
     def model(self, settings: nc.TrainingSettings, rows: npt.NDArray[np.intp]) -> nc.CPNN:
         """An untrained model that starts at the mean expression of some spots."""
@@ -98,10 +104,11 @@ class Study:
         """Train on the fold's sections; one result per tested section."""
         rows = np.flatnonzero(np.isin(self.data.slide_of, [SECTIONS.index(s) for s in FOLDS[fold][0]]))
         settings = settings.replace(seed=seed)
+        patch = self.inputs.patch if isinstance(self.inputs, SurroundedInputs) else self.inputs
+        patch.settings = settings  # whether symmetries are averaged at test time
         weights = self.data.gene_weights if settings.gene_weights == "reliability" else None
         data = dataclasses.replace(self.data, train=rows, held_out=np.zeros(0, dtype=np.intp))
-        slides = data.surroundings.slides if data.surroundings else None
-        module = CpnnTraining(self.model(settings, rows), settings, "float32", weights, slides)
+        module = CpnnTraining(self.model(settings, rows), self.inputs, settings, "float32", weights)
         trainer = Trainer(
             max_epochs=settings.max_epochs, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
@@ -109,34 +116,32 @@ class Study:
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-            trainer.fit(module, datamodule=SpotDataModule(data, settings))
+            trainer.fit(module, datamodule=SpotDataModule(data, self.inputs, settings))
         module.chosen_model.eval()
-        return [self._test(module, fold, s, 8 if settings.symmetries else 1) for s in FOLDS[fold][1]]
+        return [self._test(module, fold, s) for s in FOLDS[fold][1]]
 
-    def _test(self, module: CpnnTraining, fold: str, section: str, n_views: int) -> Tested:
+    def _test(self, module: CpnnTraining, fold: str, section: str) -> Tested:
         model = module.chosen_model
         rows = np.flatnonzero(self.data.slide_of == SECTIONS.index(section))
-        assert self.data.features is not None
-        around = self.data.surroundings.at(rows) if self.data.surroundings else None
-        weights, programs = predict_features(model, self.data.features[:n_views, rows], around)
+        parts = list(self.inputs.predict(model, rows))
+        weights, programs = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
         predicted = model.decoder().expression(weights, programs, self.data.genes)
         measured = np.asarray(self.data.targets[rows])
-        views = {} if around is None else self._views(module, self.data.features[:n_views, rows], around, measured)
+        views = self._views(module, rows, measured) if isinstance(self.inputs, SurroundedInputs) else {}
         shares = pd.DataFrame(weights, columns=list(model.cell_types))
         return Tested(fold, section, predicted, measured, self.depth[rows], rows,
                       self.agreement(shares, rows) if model.cell_types else None, views)  # fmt: skip
 
     def _views(
-        self,
-        module: CpnnTraining,
-        seen: npt.NDArray[np.floating],
-        around: Surroundings,
-        measured: npt.NDArray[np.float32],
+        self, module: CpnnTraining, rows: npt.NDArray[np.intp], measured: npt.NDArray[np.float32]
     ) -> dict[str, float]:
         """Mean PCC of what each view of TRIPLEX predicts by its own head, mean over the symmetries."""
+        assert isinstance(self.inputs, SurroundedInputs)
+        assert isinstance(self.inputs.patch, FeatureInputs)
+        seen = self.inputs.patch.features[: 8 if self.inputs.patch.settings.symmetries else 1, rows]
         model = module.chosen_model
         with torch.inference_mode():
-            around = model.encode(around)
+            around = model.encode(self.inputs.surroundings.at(rows))
             of_symmetry = []
             for symmetry, tokens in enumerate(seen):
                 _, *views = model.views(torch.from_numpy(np.array(tokens, dtype=np.float32)), around.turned(symmetry))

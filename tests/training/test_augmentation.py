@@ -8,8 +8,7 @@ import torch
 from skimage.color import separate_stains
 
 from napari_cpnn.training.data.augmentation import _stain_matrix, apply_stains, apply_symmetries, draw_stains
-from napari_cpnn.training.data.batches import SpotDataModule
-from napari_cpnn.training.data.spot_data import prepare
+from training.prepared import batches_of, prepare
 
 
 def test_symmetries_are_the_eight_of_the_square():
@@ -77,7 +76,7 @@ def test_batches_carry_stains_of_slides_or_of_patches(world, quick, tmp_path, un
     data = prepare(samples, world.prototypes, settings, tmp_path)
 
     def epoch(number):
-        loader = SpotDataModule(data, settings).train_dataloader()
+        loader = batches_of(data, settings).train_dataloader()
         loader.sampler.set_epoch(number)
         return list(loader)
 
@@ -93,10 +92,10 @@ def test_batches_carry_stains_of_slides_or_of_patches(world, quick, tmp_path, un
 def test_without_it_batches_are_as_they_were(world, quick, tmp_path):
     data = prepare([world.sample(1)], world.prototypes, quick.replace(validation="none"), tmp_path)
     batches = {
-        strength: list(SpotDataModule(data, quick.replace(stain_augment=strength)).train_dataloader())
+        strength: list(batches_of(data, quick.replace(stain_augment=strength)).train_dataloader())
         for strength in (0.0, 0.1)
     }
     assert "stains" not in batches[0.0][0]
     assert torch.equal(batches[0.0][0]["images"], batches[0.1][0]["images"])
-    held_out = next(iter(SpotDataModule(data, quick.replace(stain_augment=0.1)).in_order(data.train)))
+    held_out = next(iter(batches_of(data, quick.replace(stain_augment=0.1)).in_order(data.train)))
     assert "stains" not in held_out

@@ -16,9 +16,8 @@ from napari_cpnn.errors import CpnnWarning, GenesError, PixelSizeError, SlideErr
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.models import build_model
 from napari_cpnn.slides import read_patches
-from napari_cpnn.training.data.batches import SpotDataModule
-from napari_cpnn.training.data.spot_data import prepare
 from napari_cpnn.training.fit.module import CpnnTraining
+from training.prepared import batches_of, patches_of, prepare
 
 
 def change_counts(spots, where, value):
@@ -206,8 +205,8 @@ def test_a_training_slide_with_a_single_spot_is_no_trouble(world, quick, tmp_pat
     data = prepare(samples, world.prototypes, settings, tmp_path)
     chosen = world.prototypes.select(data.genes)
     model = build_model(settings, data.genes, chosen.cell_types, chosen.profiles, data.mean_expression())
-    module = CpnnTraining(model, settings, "float32")
-    for batch in SpotDataModule(data, settings).train_dataloader():
+    module = CpnnTraining(model, patches_of(data, settings), settings, "float32")
+    for batch in batches_of(data, settings).train_dataloader():
         assert len(batch["slide"]) >= 2
         loss = sum(module.terms(batch).values())
         loss.backward()
@@ -240,7 +239,7 @@ def test_batches_repeat_with_the_seed_and_change_with_the_epoch(world, quick, tm
     data = prepare([world.sample(1)], world.prototypes, quick.replace(validation="none"), tmp_path)
 
     def epoch(seed, number):
-        loader = SpotDataModule(data, quick.replace(seed=seed, batch_size=30)).train_dataloader()
+        loader = batches_of(data, quick.replace(seed=seed, batch_size=30)).train_dataloader()
         loader.sampler.set_epoch(number)
         return [batch["images"].numpy().copy() for batch in loader]
 
@@ -253,7 +252,7 @@ def test_batches_repeat_with_the_seed_and_change_with_the_epoch(world, quick, tm
 
 def test_held_out_batches_are_in_order_and_unturned(world, quick, tmp_path):
     data = prepare([world.sample(1), world.sample(2)], world.prototypes, quick, tmp_path)
-    images = np.concatenate([b["images"].numpy() for b in SpotDataModule(data, quick).val_dataloader()])
+    images = np.concatenate([b["images"].numpy() for b in batches_of(data, quick).val_dataloader()])
     assert (images == data.images[data.held_out]).all()
 
 

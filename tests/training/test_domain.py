@@ -13,7 +13,6 @@ from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.models import load_model
 from napari_cpnn.prediction.predictor import Predictor
 from napari_cpnn.training import train
-from napari_cpnn.training.fit import domain as module
 from napari_cpnn.training.fit.domain import LEAST_PATCHES, N_AXES, Axes, calibrated, fit_domain
 
 F = 40
@@ -82,21 +81,15 @@ def knots(*domains):
     return [domain.knots.numpy() for domain in domains]
 
 
-class Seen:
-    """In place of a model: the features of patch i are given."""
-
-    def __init__(self, monkeypatch, features):
-        self.domain, self.provenance = None, {}
-        fake = SimpleNamespace(features=lambda images: features[images])
-        monkeypatch.setattr(module, "Predictor", lambda *_: fake)
+def seen(features):
+    """In place of a model and its inputs: the features of patch i are given."""
+    inputs = SimpleNamespace(own_features=lambda _model, rows: features[rows])
+    return SimpleNamespace(domain=None, provenance={}), inputs
 
 
 def spots(n_train, n_held_out, slide_of=None):
     n = n_train + n_held_out
     return SimpleNamespace(
-        features=None,
-        surroundings=None,
-        images=np.arange(n),
         train=np.arange(n_train),
         held_out=np.arange(n_train, n),
         held_out_name="C4",
@@ -107,20 +100,20 @@ def spots(n_train, n_held_out, slide_of=None):
 SETTINGS = SimpleNamespace(device="cpu", precision="float32", seed=0)
 
 
-def test_held_out_patches_calibrate(monkeypatch, rng):
+def test_held_out_patches_calibrate(rng):
     features = tissue(rng, 160)
-    model = Seen(monkeypatch, features)
-    fit_domain(model, spots(100, 60), SETTINGS)
+    model, inputs = seen(features)
+    fit_domain(model, spots(100, 60), inputs, SETTINGS)
     assert model.provenance["domain"] == {"calibrated_on": "C4", "n_train": 100, "n_calibration": 60}
     axes = Axes.of(features[:100])
     np.testing.assert_array_equal(*knots(model.domain, calibrated(axes, axes.parts(features[100:]))))
 
 
 @pytest.mark.parametrize("slides", [None, np.repeat([0, 1, 2], 40)])
-def test_without_them_the_training_patches_are_measured_against_each_other(monkeypatch, rng, slides):
+def test_without_them_the_training_patches_are_measured_against_each_other(rng, slides):
     features = tissue(rng, 120)
-    model = Seen(monkeypatch, features)
-    fit_domain(model, spots(120, 0, slides), SETTINGS)
+    model, inputs = seen(features)
+    fit_domain(model, spots(120, 0, slides), inputs, SETTINGS)
     assert model.provenance["domain"]["calibrated_on"] == "training patches, cross-fitted"
     folds = np.repeat(np.arange(4), 30) if slides is None else slides
     parts = np.concatenate([Axes.of(features[folds != f]).parts(features[folds == f]) for f in np.unique(folds)])
@@ -128,17 +121,17 @@ def test_without_them_the_training_patches_are_measured_against_each_other(monke
     assert (score(model.domain, tissue(rng, 2000)) > 0.95).mean() < 0.12
 
 
-def test_a_slide_that_is_nearly_all_of_it_is_cut_into_bands(monkeypatch, rng):
-    model = Seen(monkeypatch, tissue(rng, 60))
-    fit_domain(model, spots(60, 0, np.r_[np.zeros(55, int), np.ones(5, int)]), SETTINGS)
+def test_a_slide_that_is_nearly_all_of_it_is_cut_into_bands(rng):
+    model, inputs = seen(tissue(rng, 60))
+    fit_domain(model, spots(60, 0, np.r_[np.zeros(55, int), np.ones(5, int)]), inputs, SETTINGS)
     assert model.domain.knots.isfinite().all()
     assert 0.2 < np.median(score(model.domain, tissue(rng, 500))) < 0.8
 
 
-def test_too_few_patches_are_said_and_leave_the_model_as_it_is(monkeypatch, rng):
-    model = Seen(monkeypatch, tissue(rng, 100))
+def test_too_few_patches_are_said_and_leave_the_model_as_it_is(rng):
+    model, inputs = seen(tissue(rng, 100))
     with pytest.warns(CpnnWarning, match="19 training patches are too few to tell which tissue is unlike them"):
-        fit_domain(model, spots(LEAST_PATCHES - 1, 50), SETTINGS)
+        fit_domain(model, spots(LEAST_PATCHES - 1, 50), inputs, SETTINGS)
     assert model.domain is None
     assert model.provenance == {}
 

@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 
 from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.models import ENCODERS
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.slides import PatchReader
 from napari_cpnn.training.data.feature_cache import FeatureCache
+from napari_cpnn.training.data.inputs import FeatureInputs
 from napari_cpnn.training.fit import fit
 
 
@@ -36,18 +38,18 @@ def settings(quick, weights):
 def looked(monkeypatch):
     """Counts of patches: cut, and seen by the network in each of their symmetries."""
     counts = {"cut": 0, "seen": 0}
-    read, features = PatchReader.read, fit.Predictor.features
+    read, look = PatchReader.read, Predictor.seen
 
     def counted_read(self, centers_um):
         counts["cut"] += len(centers_um)
         return read(self, centers_um)
 
-    def counted_features(self, images):
+    def counted_look(self, images):
         counts["seen"] += len(images)
-        return features(self, images)
+        return look(self, images)
 
     monkeypatch.setattr(PatchReader, "read", counted_read)
-    monkeypatch.setattr(fit.Predictor, "features", counted_features)
+    monkeypatch.setattr(Predictor, "seen", counted_look)
     return counts
 
 
@@ -155,9 +157,8 @@ def test_features_of_a_slide_with_unreadable_patches_are_not_kept(run, world, se
 
 
 def test_patches_that_vanish_after_their_features_were_kept(world, settings, tmp_path, monkeypatch):
-    from napari_cpnn.training.data.frozen import with_features
     from napari_cpnn.training.data.patch_cache import PatchCache
-    from napari_cpnn.training.data.spot_data import prepare
+    from training.prepared import prepare
 
     slide, spots = world.sample(1, rows=5, cols=6)
     network = ENCODERS["squeezenet"].build(settings.encoder_weights)
@@ -170,7 +171,7 @@ def test_patches_that_vanish_after_their_features_were_kept(world, settings, tmp
         settings, data.genes, world.prototypes.cell_types, world.prototypes.select(data.genes).profiles,
         data.mean_expression(),
     )  # fmt: skip
-    with_features(data, model, settings, tmp_path)
+    FeatureInputs(settings).prepare(data, model, tmp_path)
     later = prepare([(slide, spots)], world.prototypes, settings, tmp_path, known=known)
     assert np.array_equal(later.images[:], data.images[:])
     later = prepare([(slide, spots)], world.prototypes, settings, tmp_path, known=known)

@@ -7,7 +7,9 @@ import torch
 
 from napari_cpnn.models import build_model
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.data.frozen import is_frozen, predict_features, with_features
+from napari_cpnn.training.data import inputs as kinds
+from napari_cpnn.training.data.frozen import predict_features
+from napari_cpnn.training.data.inputs import FeatureInputs, is_frozen
 
 
 def test_only_a_backbone_that_sees_the_same_in_every_epoch_is_frozen():
@@ -24,7 +26,7 @@ def test_the_head_learns_the_same_from_features_as_from_patches(world, quick, tm
     settings = quick.replace(backbone_learning_rate=0.0, max_epochs=3, validation="none", precision="float32")
     samples = [world.sample(1, rows=5, cols=6)]
     kept = fit.train(samples, world.prototypes, settings, out=tmp_path / "kept", progress=False)
-    monkeypatch.setattr(fit, "is_frozen", lambda _: False)
+    monkeypatch.setattr(kinds, "is_frozen", lambda _: False)
     computed = fit.train(samples, world.prototypes, settings, out=tmp_path / "computed", progress=False)
     for one, other in zip(kept.parameters(), computed.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
@@ -35,7 +37,7 @@ def test_the_head_learns_the_same_from_features_as_from_patches(world, quick, tm
 
 def test_the_mean_over_views_is_the_mean_over_symmetries(world, quick, tmp_path):
     from napari_cpnn.prediction.predictor import Predictor
-    from napari_cpnn.training.data.spot_data import prepare
+    from training.prepared import prepare
 
     settings = quick.replace(symmetries=True, precision="float32", validation="none")
     data = prepare([world.sample(1, rows=3, cols=4)], world.prototypes, settings, tmp_path)
@@ -43,8 +45,8 @@ def test_the_mean_over_views_is_the_mean_over_symmetries(world, quick, tmp_path)
         settings, data.genes, world.prototypes.cell_types, world.prototypes.select(data.genes).profiles,
         data.mean_expression(),
     ).eval()  # fmt: skip
-    seen = with_features(data, model, settings, tmp_path)
-    assert seen.features is not None
+    seen = FeatureInputs(settings)
+    seen.prepare(data, model, tmp_path)
     assert seen.features.shape == (8, 12, 512)
     weights, programs = predict_features(model, seen.features)
     wanted = Predictor(model, "cpu", "float32", symmetries=True).predict(data.images[np.arange(12)])

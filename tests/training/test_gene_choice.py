@@ -12,8 +12,8 @@ from scipy import sparse
 from napari_cpnn.errors import CpnnWarning, GenesError
 from napari_cpnn.spots import expression
 from napari_cpnn.training.data.gene_choice import choose_genes, gene_weights
-from napari_cpnn.training.data.spot_data import prepare
 from napari_cpnn.training.data.spot_samples import check_samples
+from training.prepared import prepare
 
 
 @pytest.fixture

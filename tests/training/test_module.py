@@ -8,6 +8,7 @@ import torch
 
 from napari_cpnn.models import build_model
 from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.training.data.inputs import PatchInputs
 from napari_cpnn.training.fit.module import CpnnTraining
 from napari_cpnn.training.fit.optimisation import WARM_UP, parameter_groups, schedule
 
@@ -32,7 +33,9 @@ def training(**changes):
         backbone="squeezenet", weights="none", hidden=8, n_programs=2, prototype_weight=100.0, composition_weight=3.0
     ).replace(**changes)
     start = np.random.default_rng(1).dirichlet(np.ones(12), 3)
-    return CpnnTraining(build_model(settings, GENES, TYPES, start, np.ones(12)), settings, "float32")
+    return CpnnTraining(
+        build_model(settings, GENES, TYPES, start, np.ones(12)), PatchInputs(settings), settings, "float32"
+    )
 
 
 @pytest.mark.parametrize(("loss", "correlation"), [("pcc", "slide"), ("pcc", "batch"), ("mse", "slide")])
@@ -68,7 +71,9 @@ def test_only_the_terms_that_are_asked_for(batch):
 def test_expression_and_loss_stay_in_float32_under_bfloat16(batch):
     settings = TrainingSettings(backbone="squeezenet", weights="none", hidden=8)
     start = np.random.default_rng(1).dirichlet(np.ones(12), 3)
-    module = CpnnTraining(build_model(settings, GENES, TYPES, start, np.ones(12)), settings, "bfloat16")
+    module = CpnnTraining(
+        build_model(settings, GENES, TYPES, start, np.ones(12)), PatchInputs(settings), settings, "bfloat16"
+    )
     seen = []
     module.model.backbone.register_forward_hook(lambda _m, inputs, _o: seen.append(torch.is_autocast_enabled("cpu")))
     weights, programs = module(batch)

@@ -13,8 +13,9 @@ from napari_cpnn import Slide
 from napari_cpnn.errors import CpnnWarning, SlideError, TrainingError
 from napari_cpnn.geometry import PatchSpec, spatial_to_um
 from napari_cpnn.slides import read_patches
-from napari_cpnn.training.data import patch_cache, prepare
+from napari_cpnn.training.data import patch_cache
 from napari_cpnn.training.data.patch_cache import PatchArray, PatchCache
+from training.prepared import prepare
 
 SPEC = PatchSpec(32, 0.5)
 

@@ -15,8 +15,8 @@ from napari_cpnn import load_model, train
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.batches import _TrainingBatches
-from napari_cpnn.training.data.spot_data import prepare
 from napari_cpnn.training.fit.processes import is_first_process, trainer_options
+from training.prepared import prepare
 
 SCRIPT = """
 import os, sys

@@ -15,9 +15,10 @@ from napari_cpnn.models.triplex import turned
 from napari_cpnn.prediction.context import CENTER
 from napari_cpnn.prediction.places import SlideSurroundings
 from napari_cpnn.prediction.predictor import Predictor
+from napari_cpnn.training.data import check_samples, inputs_for
 from napari_cpnn.training.data.augmentation import apply_symmetries
-from napari_cpnn.training.data.spot_data import prepare
-from napari_cpnn.training.data.surroundings import SpotSurroundings, around, with_context, with_surroundings
+from napari_cpnn.training.data.surroundings import SpotSurroundings, around, spot_surroundings
+from training.prepared import prepare
 from training.triplex_world import MPP, SETTINGS, on_glass, shrink
 
 
@@ -40,12 +41,11 @@ def seen(samples, world, tmp_path, settings=SETTINGS):
     tmp_path.mkdir(exist_ok=True)
     data = prepare(samples, world.prototypes, settings, tmp_path)
     model = model_for(data, world, settings)
-    return with_surroundings(data, samples, model, settings, tmp_path), model
+    return data, spot_surroundings(data, model, settings, tmp_path), model
 
 
 def test_they_are_those_that_maps_and_evaluation_see(samples, world, tmp_path):
-    data, model = seen(samples, world, tmp_path)
-    found = data.surroundings
+    data, found, model = seen(samples, world, tmp_path)
     assert found.neighbours.dtype == np.float16
     assert 0 < found.present.mean() < 1  # some neighbours are on glass
     for i, (slide, _) in enumerate(samples):
@@ -67,27 +67,27 @@ def test_features_are_computed_once_per_slide_and_encoder(samples, world, tmp_pa
     looked_at = []
     original = Predictor.features
     monkeypatch.setattr(Predictor, "features", lambda p, x: looked_at.append(len(x)) or original(p, x))
-    first, _ = seen(samples, world, tmp_path / "a")
+    _, first, _ = seen(samples, world, tmp_path / "a")
     n_places = sum(looked_at)
     looked_at.clear()
-    again, _ = seen(samples, world, tmp_path / "b")
+    _, again, _ = seen(samples, world, tmp_path / "b")
     assert n_places > 0
     assert not looked_at
-    assert np.array_equal(first.surroundings.neighbours, again.surroundings.neighbours)
+    assert np.array_equal(first.neighbours, again.neighbours)
     assert len(list((private_cache / "features").iterdir())) == 2
     # Another seed means other random weights of the encoder, whose features are not these.
-    other, _ = seen(samples, world, tmp_path / "c", SETTINGS.replace(seed=1))
+    _, other, _ = seen(samples, world, tmp_path / "c", SETTINGS.replace(seed=1))
     assert sum(looked_at) == n_places
     assert len(list((private_cache / "features").iterdir())) == 4
-    assert not np.array_equal(first.surroundings.neighbours, other.surroundings.neighbours)
+    assert not np.array_equal(first.neighbours, other.neighbours)
 
 
 def test_nothing_is_kept_when_that_is_asked_for(samples, world, tmp_path, private_cache):
-    kept, _ = seen(samples, world, tmp_path / "a")
+    _, kept, _ = seen(samples, world, tmp_path / "a")
     used = set(private_cache.rglob("*.safetensors"))
-    data, _ = seen(samples, world, tmp_path / "b", SETTINGS.replace(patch_cache="none", patch=SETTINGS.patch))
+    _, found, _ = seen(samples, world, tmp_path / "b", SETTINGS.replace(patch_cache="none", patch=SETTINGS.patch))
     assert set(private_cache.rglob("*.safetensors")) == used
-    assert np.array_equal(data.surroundings.neighbours, kept.surroundings.neighbours)
+    assert np.array_equal(found.neighbours, kept.neighbours)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_sentence(samples, world, tmp_path):
     data = prepare(samples, world.prototypes, SETTINGS, tmp_path)
     (tmp_path / "neighbours.f16").symlink_to("/dev/full")
     with pytest.raises(TrainingError, match=r"neighbours.f16 cannot be written \(No space left on device\); free some"):
-        with_surroundings(data, samples, model_for(data, world), SETTINGS, tmp_path)
+        spot_surroundings(data, model_for(data, world), SETTINGS, tmp_path)
 
 
 def some(n=6, n_features=5):
@@ -154,34 +154,41 @@ def scattered(n=20):
     return np.random.default_rng(3).uniform(0, 150, (n, 2))
 
 
+def completed(samples, settings):
+    return inputs_for(settings).complete(check_samples(samples, settings)[0])
+
+
+@pytest.mark.filterwarnings("ignore::napari_cpnn.errors.CpnnWarning")
 def test_the_pitch_is_that_of_the_training_spots(world):
     sample = world.sample(1, rows=4, cols=5)
     asked = SETTINGS.replace(context_pitch_um=None, validation="none")
     for place, expected in ((square(), 128.0), (hexagonal(), 128.0), (square(step=50.0), 200.0)):
-        found = with_context([arranged(sample, place)], asked).context_pitch_um
+        found = completed([arranged(sample, place)], asked).context_pitch_um
         assert found == pytest.approx(expected, rel=1e-3)
     three = [arranged(sample, p, str(i)) for i, p in enumerate((square(), square(step=40.0), square(step=80.0)))]
-    assert with_context(three, asked).context_pitch_um == pytest.approx(160.0)
+    assert completed(three, asked).context_pitch_um == pytest.approx(160.0)
     # What is held out has no say: the last slide.
-    assert with_context(three, asked.replace(validation="auto")).context_pitch_um == pytest.approx(144.0)
+    assert completed(three, asked.replace(validation="auto")).context_pitch_um == pytest.approx(144.0)
     # Nor has a slide of a few spots, on which no array can be seen.
     few = [arranged(sample, scattered(4), "few"), arranged(sample, square())]
-    assert with_context(few, asked).context_pitch_um == pytest.approx(128.0)
+    assert completed(few, asked).context_pitch_um == pytest.approx(128.0)
 
 
+@pytest.mark.filterwarnings("ignore::napari_cpnn.errors.CpnnWarning")
 def test_a_pitch_that_is_set_and_other_backbones_are_left_alone(world):
     sample = arranged(world.sample(1, rows=4, cols=5), scattered())
-    assert with_context([sample], SETTINGS) is SETTINGS
+    assert completed([sample], SETTINGS) is SETTINGS
     other = SETTINGS.replace(backbone="squeezenet", context_pitch_um=None)
-    assert with_context([sample], other) is other
+    assert completed([sample], other) is other
 
 
+@pytest.mark.filterwarnings("ignore::napari_cpnn.errors.CpnnWarning")
 def test_an_array_that_cannot_be_recognised_is_one_sentence(world):
     sample = arranged(world.sample(1, rows=4, cols=5), scattered(), "odd")
     with pytest.raises(TrainingError, match=r"odd lie on no array .* set context_pitch_um"):
-        with_context([sample], SETTINGS.replace(context_pitch_um=None))
+        completed([sample], SETTINGS.replace(context_pitch_um=None))
 
 
 def test_a_slide_of_tokens_is_bounded(samples, world, tmp_path):
-    data, _ = seen(samples, world, tmp_path, SETTINGS.replace(max_tokens=2))
-    assert all(len(tokens.features) <= 2 for tokens in data.surroundings.slides.values())
+    _, found, _ = seen(samples, world, tmp_path, SETTINGS.replace(max_tokens=2))
+    assert all(len(tokens.features) <= 2 for tokens in found.slides.values())

@@ -16,8 +16,10 @@ from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.prediction.places import PlacePredictor
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import PatchReader
+from napari_cpnn.training.data import inputs as kinds
 from napari_cpnn.training.fit import fit
 from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
+from training.prepared import prepare
 from training.triplex_world import MPP, SETTINGS, on_glass, shrink
 
 QUICK = EvaluationSettings(ceiling_repeats=0, precision="float32")
@@ -64,12 +66,10 @@ def test_it_learns_and_says_so(trained, world):
 
 
 def test_predictions_in_training_are_those_of_evaluate(trained, world, tmp_path):
-    from napari_cpnn.training.data.spot_data import prepare
-    from napari_cpnn.training.data.surroundings import with_surroundings
-
     model, _, samples = trained
-    data = with_surroundings(prepare(samples, world.prototypes, SETTINGS, tmp_path), samples, model, SETTINGS, tmp_path)
-    predicted = np.concatenate([values for _, values in fit._decoded(model, data, data.held_out, SETTINGS)])
+    data, inputs = prepare(samples, world.prototypes, SETTINGS, tmp_path), kinds.inputs_for(SETTINGS)
+    inputs.prepare(data, model, tmp_path)
+    predicted = np.concatenate([values for _, values in fit._decoded(model, inputs, data.held_out)])
     slide, spots = samples[2]
     there = PlacePredictor(slide, model, "cpu", "float32")
     weights, programs, _ = there.predict(spatial_to_um(spots.obsm["spatial"], slide.mpp))[0]
@@ -172,7 +172,7 @@ def test_a_frozen_target_network_learns_the_same_from_kept_tokens(world, tmp_pat
     samples = [on_glass(world.sample(1, rows=5, cols=6))]
     settings = SETTINGS.replace(backbone_learning_rate=0.0, max_epochs=2, validation="none", symmetries=True)
     kept = train(samples, world.prototypes, settings, tmp_path / "kept", progress=False)
-    monkeypatch.setattr(fit, "is_frozen", lambda _: False)
+    monkeypatch.setattr(kinds, "is_frozen", lambda _: False)
     computed = train(samples, world.prototypes, settings, tmp_path / "computed", progress=False)
     got, wanted = (predict_spots(model, *samples[0])[0] for model in (kept, computed))
     np.testing.assert_allclose(got, wanted, atol=5e-3)  # tokens are kept in float16

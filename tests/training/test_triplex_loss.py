@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.models import SlideTokens, build_model
+from napari_cpnn.training.data.inputs import FeatureInputs, SurroundedInputs
 from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
 from napari_cpnn.training.fit.optimisation import parameter_groups
 from training.triplex_world import SETTINGS, shrink
@@ -25,7 +28,9 @@ def training(**changes):
     start = np.random.default_rng(1).dirichlet(np.ones(12), 3)
     slides = {k: SlideTokens(torch.randn(6 + k, 12), torch.rand(6 + k, 2) * 500, 128.0) for k in (0, 1)}
     model = build_model(settings, GENES, TYPES, start, np.ones(12))
-    return CpnnTraining(model, settings, "float32", slides=slides)
+    inputs = SurroundedInputs(settings)
+    inputs.surroundings = SimpleNamespace(slides=slides)
+    return CpnnTraining(model, inputs, settings, "float32")
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ def module_surroundings(module, batch):
     from napari_cpnn.models import Surroundings
 
     parts = batch["neighbours"].float(), batch["present"], batch["places"], batch["slide"]
-    return Surroundings(*parts, [module.slides[0], module.slides[1]])
+    return Surroundings(*parts, [module._inputs.surroundings.slides[0], module._inputs.surroundings.slides[1]])
 
 
 @pytest.mark.parametrize("head", ["cpnn", "linear"])
@@ -178,6 +183,7 @@ def test_features_in_a_batch_take_the_place_of_images(batch):
     with torch.no_grad():
         expected = module(batch)
         tokens = module.model.look(module.model.normalize(batch["images"]))
+        module._inputs.patch = FeatureInputs(module.settings)
         got = module({**{k: v for k, v in batch.items() if k != "images"}, "features": tokens.half()})
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=2e-3)

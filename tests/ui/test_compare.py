@@ -214,7 +214,7 @@ def compared(setup, sample, prediction):
     controller, state, _, told = setup
     slide, spots, model = sample
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_cpnn.evaluation.predictions.predict_expression", lambda *_, **__: prediction.copy())
+        patch.setattr("napari_cpnn.evaluation.predict_expression", lambda *_, **__: prediction.copy())
         state.set_slide(object(), slide)
         state.set_model(model)
         controller.use_spots(spots)

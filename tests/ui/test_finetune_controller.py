@@ -220,7 +220,7 @@ def test_a_model_whose_network_is_frozen_is_no_start(setup, monkeypatch):
 
     known = card.read_card(SAMPLE["model"])
     known["model"]["backbone"] = "triplex"
-    monkeypatch.setattr(card, "read_card", lambda _path: known)
+    monkeypatch.setattr("napari_cpnn.models.read_card", lambda _path: known)
     with pytest.raises(TrainingError, match="cannot be a start model"):
         start_from(SAMPLE["model"])
 

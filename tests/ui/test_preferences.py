@@ -143,9 +143,7 @@ def test_the_terminal_wins(page, monkeypatch, capsys):
     from napari_cpnn.cli import main
 
     given = []
-    monkeypatch.setattr(
-        "napari_cpnn.ui.viewer.launch.open_viewer", lambda _slide, **more: given.append(more["settings"])
-    )
+    monkeypatch.setattr("napari_cpnn.ui.viewer.open_viewer", lambda _slide, **more: given.append(more["settings"]))
     page.mapping.device, page.mapping.max_batch, page.colors.cell_types = "cuda", 8, "wrong"
     assert main(["open", "slide.tif", "--device", "cpu"]) == 0
     assert (given[0].device, given[0].max_batch) == ("cpu", 8)

@@ -186,7 +186,7 @@ def test_cancel_ends_the_work_and_keeps_what_was_there(done, monkeypatch):
             progress("Counting", i / 1000)
             time.sleep(0.01)
 
-    monkeypatch.setattr("napari_cpnn.prototypes.estimate.estimate_all", estimate)
+    monkeypatch.setattr("napari_cpnn.prototypes.estimate_all", estimate)
     c._tasks._background = background
     c.run()
     while len(steps) < 3:
@@ -367,7 +367,7 @@ def test_a_disk_that_goes_away_and_memory_that_runs_out(opened, monkeypatch):
         def broken(*_args, error=error):
             raise error
 
-        monkeypatch.setattr("napari_cpnn.prototypes.estimate.estimate_all", broken)
+        monkeypatch.setattr("napari_cpnn.prototypes.estimate_all", broken)
         opened.c.run()
         opened.go()
         assert words in opened.c.message

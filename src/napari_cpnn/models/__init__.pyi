@@ -3,6 +3,7 @@ from .backbones import ENCODERS as ENCODERS
 from .backbones import FOUNDATION as FOUNDATION
 from .backbones import EncoderInfo as EncoderInfo
 from .backbones import get_encoder as get_encoder
+from .backbones.build import StartBackbone as StartBackbone
 from .backbones.build import chosen_names as chosen_names
 from .backbones.build import encoder_fingerprint as encoder_fingerprint
 from .backbones.build import n_features_of as n_features_of

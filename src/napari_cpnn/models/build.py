@@ -17,6 +17,7 @@ from napari_cpnn.errors import CpnnWarning, GenesError, PrototypesError, Setting
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo
 from napari_cpnn.models.backbones.build import (
+    StartBackbone,
     backbone_args,
     chosen_names,
     encoder_facts,
@@ -54,6 +55,7 @@ def build_model(
     cell_types: Sequence[str],
     prototypes: npt.ArrayLike | None,
     mean_expression: npt.ArrayLike,
+    backbone: StartBackbone | None = None,
 ) -> CPNN:
     """A model that is ready to be trained; the same settings and data give the same model.
 
@@ -67,13 +69,15 @@ def build_model(
         T0, ``(C, G)``, not negative; ``None`` for a linear head.
     mean_expression
         ``(G,)`` mean of the measured expression over the training spots; predictions start near it.
+    backbone
+        As :func:`~napari_cpnn.models.start_backbone` makes it of these settings; None: it is made here.
 
     Raises
     ------
     SettingsError, GenesError, PrototypesError, WeightsError
         When these do not fit together, or the backbone's weights cannot be had.
     """
-    args = backbone_args(settings)
+    args = backbone_args(settings) if backbone is None else backbone.args
     info = patch_encoder(settings.backbone, chosen_names(settings))
     mean = np.asarray(mean_expression, dtype=np.float64)
     _check_genes(genes, mean)
@@ -99,9 +103,10 @@ def build_model(
         backbone_args=args,
     )
     start = None if is_linear else _checked_prototypes(spec, prototypes)
+    backbone = backbone or start_backbone(settings)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)
-        model = CPNN(spec, start_backbone(settings)[0], _provenance(settings))
+        torch.set_rng_state(backbone.random_state)
+        model = CPNN(spec, backbone.network, _provenance(settings))
     if encoder_is_elsewhere(spec):
         remember_place(model.encoder_fingerprint, encoder_place(settings), str(args["encoder"]))
     for head in (model.head, *model.view_heads):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,27 @@ class FrozenEncoder(nn.Module):
         return features
 
 
-def start_backbone(settings: TrainingSettings) -> tuple[nn.Module, dict[str, Any]]:
-    """The image network of a new model, and what a checkpoint has to know to make it again.
+@dataclass(frozen=True)
+class StartBackbone:
+    """The image network of a new model.
 
-    Returns
-    -------
+    Attributes
+    ----------
     network
         With start weights; what of it is frozen has no gradients.
-    backbone_args
-        For :attr:`~napari_cpnn.models.card.ModelSpec.backbone_args`.
+    args
+        What a checkpoint has to know to make it again: :attr:`~napari_cpnn.models.card.ModelSpec.backbone_args`.
+    random_state
+        Of torch after random weights were drawn; the head goes on from there.
+    """
+
+    network: nn.Module
+    args: dict[str, Any]
+    random_state: Tensor
+
+
+def start_backbone(settings: TrainingSettings) -> StartBackbone:
+    """The image network of a new model; the same settings give the same.
 
     Raises
     ------
@@ -64,14 +77,21 @@ def start_backbone(settings: TrainingSettings) -> tuple[nn.Module, dict[str, Any
         Its weights cannot be had, or are of another network.
     """
     args = backbone_args(settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
+        network = _start_network(settings)
+        return StartBackbone(network, args, torch.get_rng_state())
+
+
+def _start_network(settings: TrainingSettings) -> nn.Module:
     seen = patch_encoder(settings.backbone, chosen_names(settings))
     frozen = frozen_encoder(settings.backbone, chosen_names(settings))
     if frozen is None:
-        return seen.build(settings.weights), args
+        return seen.build(settings.weights)
     encoder = frozen.build(settings.encoder_weights)
     if settings.backbone == "frozen":
-        return FrozenEncoder(encoder), args
-    return _triplex(seen, seen.build(settings.weights), frozen, encoder), args
+        return FrozenEncoder(encoder)
+    return _triplex(seen, seen.build(settings.weights), frozen, encoder)
 
 
 def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Module:

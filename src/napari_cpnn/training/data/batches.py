@@ -14,11 +14,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_cpnn.geometry import IntArray
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.data.augmentation import apply_symmetries, draw_stains
+from napari_cpnn.training.data.augmentation import draw_stains
+from napari_cpnn.training.data.inputs import Batch, Inputs
 from napari_cpnn.training.data.splits import deal_batches
 from napari_cpnn.training.data.spot_data import SpotData
-
-Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,34 +42,21 @@ class _Order:
 class _Batches(Dataset[Batch]):
     """A dataset whose index is the order for a whole batch."""
 
-    def __init__(self, data: SpotData) -> None:
-        self._data = data
+    def __init__(self, data: SpotData, inputs: Inputs) -> None:
+        self._data, self._inputs = data, inputs
 
     def __getitem__(self, order: _Order) -> Batch:
         data, rows = self._data, order.rows
         batch = {
-            **self._seen(order),
+            **self._inputs.batch(rows, order.symmetries),
             "targets": torch.from_numpy(np.asarray(data.targets[rows])),
             "slide": torch.from_numpy(data.slide_of[rows]),
         }
         if data.shares is not None:
             batch["shares"] = torch.from_numpy(data.shares[rows])
-        if data.surroundings is not None:
-            batch |= data.surroundings.batch(rows, order.symmetries)
         if order.stains is not None:
             batch["stains"] = torch.from_numpy(order.stains)
         return batch
-
-    def _seen(self, order: _Order) -> Batch:
-        """The patches, turned and flipped, or what a frozen backbone sees of them so."""
-        data, rows = self._data, order.rows
-        if data.features is not None:
-            views = 0 if order.symmetries is None else order.symmetries
-            return {"features": torch.from_numpy(np.asarray(data.features[views, rows]))}
-        images = data.images[rows]
-        if order.symmetries is not None:
-            images = apply_symmetries(images, order.symmetries)
-        return {"images": torch.from_numpy(images)}
 
 
 class _TrainingBatches(Sampler[_Order]):
@@ -134,13 +120,15 @@ class SpotDataModule(LightningDataModule):
 
     Parameters
     ----------
+    inputs
+        What is seen of the spots; prepared.
     first_epoch
         Epochs that were complete before this process.
     """
 
-    def __init__(self, data: SpotData, settings: TrainingSettings, first_epoch: int = 0) -> None:
+    def __init__(self, data: SpotData, inputs: Inputs, settings: TrainingSettings, first_epoch: int = 0) -> None:
         super().__init__()
-        self._data, self._settings, self._first_epoch = data, settings, first_epoch
+        self._data, self._inputs, self._settings, self._first_epoch = data, inputs, settings, first_epoch
 
     @property
     def has_held_out(self) -> bool:
@@ -161,7 +149,7 @@ class SpotDataModule(LightningDataModule):
 
     def _loader(self, sampler: Sampler[_Order]) -> DataLoader[Batch]:
         return DataLoader(
-            _Batches(self._data),
+            _Batches(self._data, self._inputs),
             sampler=sampler,
             batch_size=None,
             # From pinned memory a batch goes to a GPU while that works on the one before.

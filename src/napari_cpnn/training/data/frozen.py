@@ -1,4 +1,4 @@
-"""A backbone that does not learn sees the same in every epoch: its features are computed once, and kept.
+"""Features of an image network that does not learn: computed once for all epochs, and taken from there.
 
 An epoch then costs no more than the head, seconds on a laptop where the whole network takes minutes, and the next run
 on the same spots does not even read the slides.
@@ -6,8 +6,8 @@ on the same spots does not even read the slides.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +20,15 @@ from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.storage import append_to
 from napari_cpnn.training.data.augmentation import apply_symmetries
 from napari_cpnn.training.data.feature_cache import FeatureCache
-from napari_cpnn.training.data.spot_data import SpotData
+
+if TYPE_CHECKING:
+    from napari_cpnn.training.data.spot_data import SpotData
 
 
-def is_frozen(settings: TrainingSettings) -> bool:
-    """Whether each patch, in each of its symmetries, has the same features throughout the run."""
-    never_learns = settings.backbone == "frozen" or settings.backbone_learning_rate == 0
-    return never_learns and settings.stain_augment == 0
-
-
-def with_features(
-    data: SpotData, model: CPNN, settings: TrainingSettings, folder: Path, progress: bool = False
-) -> SpotData:
-    """The data with what the image network of ``model`` sees of its patches, written into ``folder``.
+def kept_features(
+    data: SpotData, model: CPNN, settings: TrainingSettings, cache: FeatureCache, folder: Path, progress: bool = False
+) -> npt.NDArray[np.floating]:
+    """What the image network of ``model`` sees of the patches of ``data``, as a file in ``folder``.
 
     That is ``(V, N, F)`` float32, or of the target network of TRIPLEX its tokens, ``(V, N, T, C)`` float16. ``V`` is
     8, the symmetries of the square, where a symmetry is asked for in training or at test time, else 1. What an earlier
@@ -43,7 +39,6 @@ def with_features(
     TrainingError
         The folder cannot be written.
     """
-    cache = FeatureCache(settings, folder, model.backbone)
     path = folder / "features.raw"
     wanted = sum(cache.missing(section) for section in data.sections)
     predictors: list[Predictor] = []  # made when something is missing
@@ -57,13 +52,13 @@ def with_features(
                 predictors.append(Predictor(model, settings.device, settings.precision))
             turned = apply_symmetries(images, np.full(len(images), view))
             bar.update(len(images))
-            return predictors[0].look(turned)[0] if model.needs_surroundings else predictors[0].features(turned)
+            return predictors[0].seen(turned)
 
         for view in range(cache.n_views):
             for section in data.sections:
                 append_to(file, cache.read(section, view, look)[section.chosen])
     shape = (cache.n_views, len(data.images), *cache.row_shape)
-    return dataclasses.replace(data, features=np.memmap(path, dtype=cache.dtype, mode="r", shape=shape))
+    return np.memmap(path, dtype=cache.dtype, mode="r", shape=shape)
 
 
 def predict_features(

@@ -1,4 +1,4 @@
-"""From (slide, spots) pairs to what a run learns from: patches, measured expression and deconvolved shares.
+"""From checked samples to what a run learns from: patches, measured expression and deconvolved shares.
 
 Patches are cut by the function that cuts them for prediction, once (:mod:`napari_cpnn.training.data.patch_cache`). They
 and the targets are memory-mapped, so that the memory in use does not grow with the number of slides.
@@ -13,11 +13,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from anndata import AnnData
 from tqdm import tqdm
 
 from napari_cpnn.errors import CpnnWarning, TrainingError
@@ -31,10 +29,7 @@ from napari_cpnn.training.data.feature_cache import FeatureCache, Section
 from napari_cpnn.training.data.gene_choice import choose_genes, gene_weights, name_genes_alike
 from napari_cpnn.training.data.patch_cache import LaterPatches, PatchArray, PatchCache
 from napari_cpnn.training.data.shares import deconvolved_shares
-from napari_cpnn.training.data.spot_samples import SpotSample, check_samples
-
-if TYPE_CHECKING:
-    from napari_cpnn.training.data.surroundings import SpotSurroundings
+from napari_cpnn.training.data.spot_samples import Checked, SpotSample
 
 #: Spots whose expression is normalised and written at a time.
 CHUNK = 256
@@ -70,12 +65,6 @@ class SpotData:
         Hash of all of it, patches by what they are cut from.
     sections
         Where the patches lie, slide by slide.
-    features
-        ``(V, N, F)`` float32 on disk, what a frozen backbone sees of each patch in each of its symmetries
-        (:mod:`napari_cpnn.training.data.frozen`); of TRIPLEX, whose frozen target network gives tokens,
-        ``(V, N, T, C)`` float16. None where the image network learns.
-    surroundings
-        Of a backbone that needs them (:mod:`napari_cpnn.training.data.surroundings`).
     """
 
     slides: tuple[str, ...]
@@ -91,8 +80,6 @@ class SpotData:
     gene_weights: npt.NDArray[np.float32] | None
     key: str
     sections: tuple[Section, ...] = ()
-    features: npt.NDArray[np.floating] | None = None
-    surroundings: SpotSurroundings | None = None
 
     def mean_expression(self) -> npt.NDArray[np.float32]:
         """Mean of each gene ``(G,)`` over the training spots."""
@@ -103,29 +90,30 @@ class SpotData:
 
 
 def prepare(
-    samples: Sequence[tuple[Slide, AnnData]],
+    checked: Checked,
     prototypes: Prototypes,
     settings: TrainingSettings,
     folder: Path,
     progress: bool = False,
     known: FeatureCache | None = None,
 ) -> SpotData:
-    """Check, split and cut the samples; what is not kept from run to run is written into ``folder``.
+    """Patches and targets of checked samples; what is not kept from run to run is written into ``folder``.
 
-    Patches of a slide whose features are in ``known`` are not cut until they are asked for.
+    Parameters
+    ----------
+    checked
+        As from :func:`~napari_cpnn.training.data.spot_samples.check_samples`.
+    known
+        Patches of a slide whose features are in it are not cut until they are asked for.
 
     Raises
     ------
     TrainingError
-        No spots, a single one, no gene that is left after the filters, or no space on disk.
-    SpotsError
-        Spots without raw counts or positions.
+        A single spot is left, no gene is left after the filters, or no space on disk.
     GenesError
         Prototypes and spots share hardly any gene names.
-    PixelSizeError, SlideError
-        A slide that cannot be mapped.
     """
-    parts, held_out_name = check_samples(samples, settings)
+    parts, held_out_name = checked
     name_genes_alike(parts, prototypes.genes, settings)
     genes = choose_genes(parts, prototypes, settings)
     cache = PatchCache(settings.patch_cache, folder)

@@ -44,7 +44,11 @@ class SpotSample:
     train: npt.NDArray[np.bool_]
 
 
-def check_samples(samples: Sequence[tuple[Slide, AnnData]], settings: TrainingSettings) -> tuple[list[SpotSample], str]:
+Checked = tuple[list[SpotSample], str]
+"""Samples with their usable spots, and what is held out, in words."""
+
+
+def check_samples(samples: Sequence[tuple[Slide, AnnData]], settings: TrainingSettings) -> Checked:
     """Usable spots of each sample, split as ``settings.validation`` asks; and what is held out, in words.
 
     Raises
@@ -85,7 +89,7 @@ def _check(slide: Slide, spots: AnnData) -> SpotSample:
     return SpotSample(slide, spots, counts, centers, use, use.copy())
 
 
-def _split(parts: list[SpotSample], settings: TrainingSettings) -> tuple[list[SpotSample], str]:
+def _split(parts: list[SpotSample], settings: TrainingSettings) -> Checked:
     held_out = held_out_slide([part.slide.name for part in parts], settings.validation)
     if held_out is not None:
         part = parts[held_out]

@@ -6,33 +6,31 @@ has the same surroundings in all of them, and are computed once per slide and en
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from anndata import AnnData
 from tqdm import tqdm
 
-from napari_cpnn.errors import CpnnWarning, TrainingError
-from napari_cpnn.geometry import FloatArray, IntArray, spatial_to_um
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.models import CPNN, SlideTokens, Surroundings, block_order
 from napari_cpnn.prediction import CENTER, SIDE, Predictor, SlideSurroundings, keys_of
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.slides import Slide
 from napari_cpnn.spots import array_coordinates, fit_array
 from napari_cpnn.storage import append_to
-from napari_cpnn.training.data.spot_data import SpotData
-from napari_cpnn.training.data.spot_samples import SpotSample, check_samples
+from napari_cpnn.training.data.patch_cache import PatchArray
+from napari_cpnn.training.data.spot_samples import SpotSample
+
+if TYPE_CHECKING:
+    from napari_cpnn.training.data.spot_data import SpotData
 
 #: Spots whose surroundings are computed and written at a time.
 _CHUNK = 64
-
-Samples = Sequence[tuple[Slide, AnnData]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +88,8 @@ def around(batch: Mapping[str, torch.Tensor], slides: Mapping[int, SlideTokens])
     return Surroundings(batch["neighbours"].float(), batch["present"], batch["places"], slide_of, tokens)
 
 
-def with_context(samples: Samples, settings: TrainingSettings) -> TrainingSettings:
-    """Settings that say how far apart the tokens of TRIPLEX are: as far as neighbouring training spots.
+def array_pitch_um(parts: Sequence[SpotSample]) -> float:
+    """How far apart neighbouring training spots are, which is how far apart the tokens of TRIPLEX are to be.
 
     The pitch of each slide is that of the array that its training spots lie on, in micrometres of the slide; of
     several, it is their median. A slide whose array cannot be recognised has no say.
@@ -99,13 +97,8 @@ def with_context(samples: Samples, settings: TrainingSettings) -> TrainingSettin
     Raises
     ------
     TrainingError
-        No slide has an array that can be recognised, and ``context_pitch_um`` is not set.
+        No slide has an array that can be recognised.
     """
-    if settings.backbone != "triplex" or settings.context_pitch_um is not None:
-        return settings
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CpnnWarning)  # they come when the samples are prepared
-        parts, _ = check_samples(samples, settings)
     pitches = [pitch for part in parts if part.train.any() and (pitch := _pitch_um(part)) is not None]
     if not pitches:
         raise TrainingError(
@@ -113,7 +106,7 @@ def with_context(samples: Samples, settings: TrainingSettings) -> TrainingSettin
             "array that can be recognised, so the distance of the tokens of TRIPLEX is not known; set "
             "context_pitch_um, in um."
         )
-    return settings.replace(context_pitch_um=round(float(np.median(pitches)), 2))
+    return round(float(np.median(pitches)), 2)
 
 
 def _pitch_um(part: SpotSample) -> float | None:
@@ -129,10 +122,10 @@ def _pitch_um(part: SpotSample) -> float | None:
     return fit.pitch_um * float(np.sqrt(np.prod(mpp) / np.prod(fit.mpp)))
 
 
-def with_surroundings(
-    data: SpotData, samples: Samples, model: CPNN, settings: TrainingSettings, folder: Path, progress: bool = False
-) -> SpotData:
-    """The data with the surroundings of its spots, as ``model`` sees them; written into ``folder``.
+def spot_surroundings(
+    data: SpotData, model: CPNN, settings: TrainingSettings, folder: Path, progress: bool = False
+) -> SpotSurroundings:
+    """The surroundings of the spots of a run, as ``model`` sees them; written into ``folder``.
 
     Features are kept for other runs too, unless ``settings.patch_cache`` is ``"none"``.
 
@@ -154,13 +147,15 @@ def with_surroundings(
         path.open("wb") as file,
         tqdm(total=n, desc="looking around", unit="spot", disable=not progress) as bar,
     ):
-        for slide in np.unique(data.slide_of).tolist():  # spots lie slide by slide
+        for slide, section in enumerate(data.sections):  # spots lie slide by slide
             rows = np.flatnonzero(data.slide_of == slide)
-            centers = _centers_um(*samples[slide])[data.row_of[rows]]
-            seen = SlideSurroundings(samples[slide][0], model, predictor, keep=settings.patch_cache != "none")
+            if not len(rows):
+                continue
+            centers = section.centers_um[section.chosen]
+            seen = SlideSurroundings(section.slide, model, predictor, keep=settings.patch_cache != "none")
             for start in range(0, len(rows), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                _learn_own(seen, centers[part], data.images[rows[part]], predictor)
+                _learn_own(seen, centers[part], data.images, rows[part], predictor)
                 found = seen.at(centers[part])
                 append_to(file, found.neighbours.numpy().astype(np.float16))
                 present[rows[part]], places[rows[part]] = found.present.numpy(), found.places_um.numpy()
@@ -168,17 +163,13 @@ def with_surroundings(
             slides[slide] = seen.tokens
             seen.flush()
     neighbours = np.memmap(path, dtype=np.float16, mode="r", shape=(n, SIDE * SIDE, n_features))
-    return dataclasses.replace(data, surroundings=SpotSurroundings(neighbours, present, places, data.slide_of, slides))
-
-
-def _centers_um(slide: Slide, spots: AnnData) -> FloatArray:
-    return spatial_to_um(spots.obsm["spatial"], slide.require_mappable())
+    return SpotSurroundings(neighbours, present, places, data.slide_of, slides)
 
 
 def _learn_own(
-    seen: SlideSurroundings, centers_um: FloatArray, images: npt.NDArray[np.uint8], predictor: Predictor
+    seen: SlideSurroundings, centers_um: FloatArray, images: PatchArray, rows: IntArray, predictor: Predictor
 ) -> None:
-    """A spot's own patch is cut already; it need not be read again."""
+    """A spot's own patch need not be read again, where it is cut already."""
     new = ~seen.store.known(keys_of(centers_um))
     if new.any():
-        seen.learn(centers_um[new], new[new], predictor.features(images[new]))
+        seen.learn(centers_um[new], new[new], predictor.features(images[rows[new]]))

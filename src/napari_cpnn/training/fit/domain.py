@@ -12,9 +12,8 @@ import torch
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.models import BODY, CPNN, N_KNOTS, Domain
-from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.data import CHUNK, SpotData
+from napari_cpnn.training.data import Inputs, SpotData
 
 #: Principal axes; from 8 to 64 little changes on her2st (docs/methods.md).
 N_AXES = 32
@@ -32,7 +31,7 @@ _MOST_PATCHES = 10_000
 _BANDS = 4
 
 
-def fit_domain(model: CPNN, data: SpotData, settings: TrainingSettings) -> None:
+def fit_domain(model: CPNN, data: SpotData, inputs: Inputs, settings: TrainingSettings) -> None:
     """Give a trained model its ``domain``, and say in its ``provenance["domain"]`` what that rests on.
 
     Distances are calibrated on the held-out patches. When there are fewer than `LEAST_PATCHES` of them, they are
@@ -53,9 +52,9 @@ def fit_domain(model: CPNN, data: SpotData, settings: TrainingSettings) -> None:
             stacklevel=3,
         )
         return
-    features = _features(model, data, train, settings)
+    features = inputs.own_features(model, train)
     if len(held_out) >= LEAST_PATCHES:
-        unseen = Axes.of(features).parts(_features(model, data, held_out, settings))
+        unseen = Axes.of(features).parts(inputs.own_features(model, held_out))
         source = data.held_out_name
     else:
         unseen = _cross_fitted(features, _folds(data.slide_of[train]))
@@ -135,13 +134,3 @@ def _sample(rows: IntArray, seed: int) -> IntArray:
     if len(rows) <= _MOST_PATCHES:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, _MOST_PATCHES, replace=False))
-
-
-def _features(model: CPNN, data: SpotData, rows: IntArray, settings: TrainingSettings) -> npt.NDArray[np.float32]:
-    if data.surroundings is not None:
-        return data.surroundings.own(rows)
-    if data.features is not None:
-        return np.asarray(data.features[0, rows], dtype=np.float32)
-    predictor = Predictor(model, settings.device, settings.precision)
-    chunks = (np.asarray(data.images[rows[i : i + CHUNK]]) for i in range(0, len(rows), CHUNK))
-    return np.concatenate([predictor.features(images) for images in chunks])

@@ -27,23 +27,10 @@ from napari_cpnn.models import (
     load_model,
     start_backbone,
 )
-from napari_cpnn.prediction import Predictor
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.training.data import (
-    CHUNK,
-    FeatureCache,
-    SpotData,
-    SpotDataModule,
-    is_frozen,
-    predict_features,
-    prepare,
-    with_context,
-    with_features,
-    with_surroundings,
-    with_tokens,
-)
+from napari_cpnn.training.data import Inputs, SpotData, SpotDataModule, check_samples, inputs_for, prepare
 from napari_cpnn.training.fit.calibration import LineFit
 from napari_cpnn.training.fit.domain import fit_domain
 from napari_cpnn.training.fit.module import CpnnTraining
@@ -100,7 +87,7 @@ def train(
     GenesError, PixelSizeError, SlideError
         Samples that cannot be used; for TRIPLEX also a slide without tissue.
     WeightsError, SettingsError
-        Networks that there are not, or whose weights cannot be had; found before any patch is cut.
+        Unknown networks, or weights that cannot be had; found before any patch is cut.
 
     Notes
     -----
@@ -118,15 +105,13 @@ def train(
     state = folder.read_state() if resume else None
     if state is not None:
         state.require_same(settings, folder.path)
-    complete = with_context(samples, settings)
-    with torch.random.fork_rng():
-        torch.default_generator.manual_seed(settings.seed)  # as in build_model: where weights are random, they are its
-        network, _ = start_backbone(complete)
+    checked = check_samples(samples, settings)
+    inputs = inputs_for(settings)
+    complete = inputs.complete(checked[0])
+    backbone = start_backbone(complete)
     with folder.scratch() as scratch, _own_random_state(settings.seed), _quiet_lightning():
-        is_cached = is_frozen(settings) and settings.backbone != "triplex"
-        known = FeatureCache(settings, scratch, network) if is_cached else None
-        del network
-        data = prepare(samples, prototypes, settings, scratch, progress and folder.writes, known)
+        known = inputs.cache(backbone.network, scratch)
+        data = prepare(checked, prototypes, settings, scratch, progress and folder.writes, known)
         if state is not None:
             state.require_same_data(data.key, folder.path)
         folder.write_settings(settings)
@@ -138,15 +123,11 @@ def train(
             chosen.cell_types,
             chosen.profiles,
             data.mean_expression(),
+            backbone,
         )
         model.provenance.update(_provenance(data, prototypes))
-        if model.needs_surroundings:
-            data = with_surroundings(data, samples, model, settings, scratch, progress and folder.writes)
-        if is_frozen(settings):
-            see = with_tokens if model.needs_surroundings else with_features
-            data = see(data, model, settings, scratch, progress and folder.writes)
-        slides = data.surroundings.slides if data.surroundings else None
-        module = CpnnTraining(model, settings, choose_precision(device, settings.precision), data.gene_weights, slides)
+        inputs.prepare(data, model, scratch, progress and folder.writes)
+        module = CpnnTraining(model, inputs, settings, choose_precision(device, settings.precision), data.gene_weights)
         recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch, data.key)
         if state is not None:
             module.restore(state.tensors, state.epoch)
@@ -156,23 +137,23 @@ def train(
             is_complete = True  # but for what comes after the last epoch
             recorder.close()
         else:
-            is_complete = _run(module, SpotDataModule(data, settings, module.first_epoch), recorder, device)
+            is_complete = _run(module, SpotDataModule(data, inputs, settings, module.first_epoch), recorder, device)
         if folder.writes:
-            _finish(folder, data, settings)
+            _finish(folder, data, inputs, settings)
             if is_complete:
                 folder.drop_state()
         wait_for_all()
         return load_model(folder.model_path)
 
 
-def _finish(folder: RunFolder, data: SpotData, settings: TrainingSettings) -> None:
+def _finish(folder: RunFolder, data: SpotData, inputs: Inputs, settings: TrainingSettings) -> None:
     """Calibrate the best model, and store with it how good it is and what it knows."""
     best = load_model(folder.model_path)
     if settings.calibrate:
-        _calibrate(best, data, settings)
-    fit_domain(best, data, settings)
+        _calibrate(best, data, inputs)
+    fit_domain(best, data, inputs, settings)
     if len(data.held_out):
-        best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, settings)}
+        best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, inputs)}
     folder.write_model(best)
 
 
@@ -231,37 +212,27 @@ def _provenance(data: SpotData, prototypes: Prototypes) -> dict[str, Any]:
     }
 
 
-def _decoded(
-    model: CPNN, data: SpotData, rows: IntArray, settings: TrainingSettings
-) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
-    """Predicted expression of some spots, a chunk at a time, as the model will be used."""
-    predictor = Predictor(model, settings.device, settings.precision, settings.symmetries)
+def _decoded(model: CPNN, inputs: Inputs, rows: IntArray) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
+    """Predicted expression of some spots, a part at a time, as the model will be used."""
     decoder = model.decoder()
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        around = data.surroundings.at(chunk) if data.surroundings else None
-        if data.features is not None:
-            views = data.features[: 8 if settings.symmetries else 1, chunk]
-            weights, programs = predict_features(model, views, around)
-        else:
-            weights, programs, _ = predictor.predict(np.asarray(data.images[chunk]), around)
-        yield chunk, decoder.expression(weights, programs, model.genes)
+    for part, weights, programs in inputs.predict(model, rows):
+        yield part, decoder.expression(weights, programs, model.genes)
 
 
-def _calibrate(model: CPNN, data: SpotData, settings: TrainingSettings) -> None:
+def _calibrate(model: CPNN, data: SpotData, inputs: Inputs) -> None:
     # An interrupted run has been calibrated before; from the same start, so that to resume it changes nothing.
     model.scale.fill_(1.0)
     model.shift.zero_()
     lines = LineFit()
-    for rows, predicted in _decoded(model, data, data.train, settings):
+    for rows, predicted in _decoded(model, inputs, data.train):
         lines.add(predicted, data.targets[rows])
     slope, intercept = (torch.from_numpy(values).to(model.scale) for values in lines.solve())
     model.scale.mul_(slope)
     model.shift.mul_(slope).add_(intercept)
 
 
-def _held_out_scores(model: CPNN, data: SpotData, settings: TrainingSettings) -> dict[str, Any]:
-    predicted = np.concatenate([values for _, values in _decoded(model, data, data.held_out, settings)])
+def _held_out_scores(model: CPNN, data: SpotData, inputs: Inputs) -> dict[str, Any]:
+    predicted = np.concatenate([values for _, values in _decoded(model, inputs, data.held_out)])
     measured = np.asarray(data.targets[data.held_out])
     pcc, scc = pearson(predicted, measured), spearman(predicted, measured)
     per_gene = {gene: round(float(r), 3) for gene, r in zip(data.genes, pcc, strict=True) if np.isfinite(r)}

@@ -13,9 +13,9 @@ from lightning.pytorch import LightningModule
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import Summary, mean_correlations
-from napari_cpnn.models import CPNN, LinearHead, SlideTokens, composition_penalty, mse_loss, pcc_loss, prototype_penalty
+from napari_cpnn.models import CPNN, LinearHead, composition_penalty, mse_loss, pcc_loss, prototype_penalty
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.training.data import Batch, apply_stains, around
+from napari_cpnn.training.data import Batch, Inputs
 from napari_cpnn.training.fit.optimisation import WeightAverage, image_network, parameter_groups, schedule
 from napari_cpnn.training.fit.resume import load_optimizer, optimizer_tensors
 
@@ -54,10 +54,10 @@ class CpnnTraining(LightningModule):
     def __init__(
         self,
         model: CPNN,
+        inputs: Inputs,
         settings: TrainingSettings,
         precision: str,
         gene_weights: npt.NDArray[np.float32] | None = None,
-        slides: Mapping[int, SlideTokens] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -65,7 +65,7 @@ class CpnnTraining(LightningModule):
         weights = None if gene_weights is None else torch.from_numpy(gene_weights)
         self.register_buffer("gene_weights", weights, persistent=False)
         self.settings = settings
-        self.slides = slides or {}
+        self._inputs = inputs
         self.average = WeightAverage(model, settings.weight_average) if settings.weight_average > 0 else None
         self.held_out: Summary = NO_SUMMARY
         self.first_epoch = 0
@@ -120,14 +120,7 @@ class CpnnTraining(LightningModule):
 
     def _views(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, ...]:
         """What the heads of a model take, float32, the main one first."""
-        if "features" in batch:
-            seen = batch["features"].float()
-        else:
-            images = apply_stains(batch["images"], batch["stains"]) if "stains" in batch else batch["images"]
-            normalised = model.normalize(images).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-                seen = model.look(normalised)
-        return model.views(seen, around(batch, self.slides) if model.needs_surroundings else None)
+        return self._inputs.views(model, batch, self._bfloat16)
 
     def terms(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The weighted terms of the loss on one batch, all float32."""
