@@ -1,5 +1,6 @@
 # make demo  sets everything up and opens the sample slide in napari (without a display: writes demo.png)
 # make test  sets everything up and passes all checks and tests
+# make test-fast  passes the tests of the packages below the docks and training, in under two minutes
 # make fuzz  opens changed files of every format for 10 minutes each
 # make test-slow  passes the tests that take long, which `make test` leaves out
 # make test-isa  runs the numeric tests as on other processors: with older instruction sets in oneDNN
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.ready
 # A display where there is one, a virtual one elsewhere.
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
-.PHONY: demo test lint unit test-slow test-isa margins fuzz coverage setup clean
+.PHONY: demo test test-fast lint unit test-slow test-isa margins fuzz coverage setup clean
 
 demo: setup
 	$(SCREEN) $(BIN)/napari-cpnn demo $(if $(SCREEN),--screenshot demo.png)
@@ -31,6 +32,14 @@ lint: setup
 # Files of tests run side by side, each process on one thread.
 unit: setup
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(SCREEN) $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# What a change of one package needs, in under two minutes: without docks, training, fuzzing and real data.
+FAST := tests/test_house.py tests/test_geometry.py tests/test_lattice.py tests/test_palette.py tests/test_settings.py \
+  tests/test_texts.py tests/test_untrusted.py tests/counts tests/storage tests/slides tests/prototypes tests/regions \
+  tests/painting tests/models tests/prediction
+
+test-fast: setup
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 $(FAST)
 
 test-slow: setup
 	$(SCREEN) $(BIN)/python -m pytest -m slow

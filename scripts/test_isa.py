@@ -48,11 +48,11 @@ NUMERIC = ("tests/models", "tests/mapping", "tests/prototypes", "tests/training"
 #: Tests that train a model and ask how good it is (``tests/margins.py``).
 TRAINED = (
     "tests/models/test_cpnn.py::test_training_learns_a_small_problem",
-    "tests/training/test_ablation.py",
-    "tests/training/test_domain.py::test_a_run_gives_its_model_a_domain_that_knows_other_tissue",
-    "tests/training/test_fit.py::test_learns_composition_and_expression",
-    "tests/training/test_real.py::test_her2st_section_trains",
-    "tests/training/test_triplex.py::test_it_learns_and_says_so",
+    "tests/training/fit/test_ablation.py",
+    "tests/training/fit/test_domain.py::test_a_run_gives_its_model_a_domain_that_knows_other_tissue",
+    "tests/training/fit/test_fit.py::test_learns_composition_and_expression",
+    "tests/training/fit/test_real.py::test_her2st_section_trains",
+    "tests/training/fit/test_triplex.py::test_it_learns_and_says_so",
 )
 
 

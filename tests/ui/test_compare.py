@@ -526,7 +526,7 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
 def test_a_dropped_folder_is_compared_at_once(explore, wait, model_path, tmp_path: Path) -> None:
     """The biologist's story: slide and folder dropped, in a viewer with both docks."""
     from tests.ui.conftest import tissue_image, write_slide
-    from tests.ui.test_spots_reader import write_run
+    from tests.ui.layers.test_spots_reader import write_run
 
     from napari_cpnn.ui.compare.dock import Compare
 
@@ -583,7 +583,7 @@ def test_a_dropped_folder_is_compared_at_once(explore, wait, model_path, tmp_pat
 
 def test_spots_that_are_there_are_found_and_the_pitch_says_the_pixel_size(explore, wait, tmp_path: Path) -> None:
     from tests.ui.conftest import tissue_image, write_slide
-    from tests.ui.test_spots_reader import annotated, write_run
+    from tests.ui.layers.test_spots_reader import annotated, write_run
 
     from napari_cpnn.ui.compare.dock import Compare
 

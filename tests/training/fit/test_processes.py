@@ -22,7 +22,7 @@ SCRIPT = """
 import os, sys
 sys.path[:0] = {tests!r}
 import numpy as np
-from conftest import PATCH, TYPES, World
+from small_world import PATCH, TYPES, World
 from napari_cpnn import Prototypes, TrainingSettings, train
 
 profiles = np.random.default_rng(7).dirichlet(np.full(40, 0.5), 3).astype(np.float32)
@@ -40,7 +40,7 @@ os.write(1, f"{{os.environ['LOCAL_RANK']}} {{model.fingerprint}} {{len(heard)}}\
 
 def test_two_processes_train_one_model(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])]))
+    script.write_text(SCRIPT.format(tests=[str(Path(__file__).parents[2])]))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "run")], env=environment, capture_output=True, text=True,
