@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import SettingsError
 
 Mpp = tuple[float, float]
 """Micrometres per level-0 pixel, ``(y, x)``."""
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 
 #: A pixel size outside this range (um/px) cannot come from a microscope slide: the finest objectives give about
 #: 0.1, and beyond 10 a cell is smaller than a pixel.

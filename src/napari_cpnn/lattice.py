@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn.geometry import IntArray
+from napari_cpnn.arrays import IntArray
 
 COARSEST = 16
 """The largest block of most slides."""

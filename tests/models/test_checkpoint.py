@@ -40,7 +40,8 @@ def test_a_saved_model_comes_back_to_the_bit(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, patches: np.ndarray
 ) -> None:
     model: CPNN = request.getfixturevalue(kind)
-    model.rescale(np.linspace(0, 2, 40), np.linspace(-1, 1, 40))
+    model.scale.copy_(torch.linspace(0, 2, 40))
+    model.shift.copy_(torch.linspace(-1, 1, 40))
     path = tmp_path / "deep" / "er" / "model.safetensors"
     save_model(model, path)
     again = load_model(path)

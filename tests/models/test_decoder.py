@@ -81,21 +81,6 @@ def test_a_head_without_types_decodes_programs_alone(rng: np.random.Generator) -
         plain.contribution(np.zeros((4, 0)), "a", "T-cells")
 
 
-def test_variance_shares_against_sampled_covariances(decoder: Decoder, maps: tuple[np.ndarray, np.ndarray]) -> None:
-    weights, programs = maps
-    known = ~np.isnan(weights[..., 0])
-    w, z = weights[known].astype(float), programs[known].astype(float)
-    composition = float(decoder.alpha[9]) * w @ decoder.prototypes[:, 9]
-    residual = z @ decoder.programs[:, 9]
-    cov = np.cov(composition, residual)
-    total = cov.sum()
-    shares = decoder.variance_shares(weights, programs, "G9")
-    np.testing.assert_allclose(shares, cov.sum(axis=1) / total, rtol=1e-4)
-    assert sum(shares) == pytest.approx(1)
-    flat = np.broadcast_to(w[0], w.shape), np.broadcast_to(z[0], z.shape)
-    assert np.isnan(decoder.variance_shares(*flat, "G9")).all()
-
-
 def test_unknown_names_are_said(decoder: Decoder) -> None:
     weights, programs = np.ones((2, 5)), np.ones((2, 2))
     with pytest.raises(GenesError, match="does not know ERBB2"):

@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
+from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import ExportError
-from napari_cpnn.evaluation.spot_pair import SpotPair, Values, gene_pair
+from napari_cpnn.evaluation.spot_pair import SpotPair, gene_pair
 from napari_cpnn.export import length_text, scale_bar_um
 from napari_cpnn.storage import whole_file
 from napari_cpnn.texts import MAX_NAME, allow_any_letter, chart_text
@@ -56,7 +57,7 @@ def draw_comparison(
     image = slide.thumbnail(_TISSUE_PX)
     shape = slide.shape
     mpp = slide.require_mappable()
-    quantities: tuple[tuple[str, Values, str, tuple[float, float]], ...] = (
+    quantities: tuple[tuple[str, Float32Array, str, tuple[float, float]], ...] = (
         ("measured", pair.measured, colormap, pair.limits()),
         ("predicted", pair.predicted, colormap, pair.limits()),
         ("predicted − measured", pair.difference, "PiYG", pair.difference_limits()),
@@ -129,7 +130,7 @@ def draw_scatter(
     axes.set_ylim(whole if one_scale else ranges[1])
 
 
-def _range(values: Values) -> tuple[float, float]:
+def _range(values: Float32Array) -> tuple[float, float]:
     """Of an axis: all values and a little room."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)

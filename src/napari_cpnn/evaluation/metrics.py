@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import TrainingError
-
-Values = npt.NDArray[np.float64]
-Correlation = Callable[[npt.ArrayLike, npt.ArrayLike], Values]
 
 #: Genes are worked on in blocks, so that the float64 copies stay small beside a whole slide's expression.
 _BLOCK = 2048
@@ -29,7 +27,7 @@ class Summary(TypedDict):
     n_genes: int
 
 
-def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> Values:
+def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     """Pearson correlation of each column of ``a`` with the same column of ``b``.
 
     Parameters
@@ -46,12 +44,12 @@ def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> Values:
     return _by_blocks(a, b, _pearson)
 
 
-def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> Values:
+def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     """Spearman correlation per column: :func:`pearson` of the ranks, ties getting their average rank."""
     return _by_blocks(a, b, lambda x, y: _pearson(_ranks(x), _ranks(y)))
 
 
-def partial_pearson(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike) -> Values:
+def partial_pearson(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike) -> FloatArray:
     """Pearson correlation per column of what a covariate leaves of both tables (partial correlation).
 
     The least squares line on the covariate is taken from either column, and the residuals are correlated. With log
@@ -73,20 +71,20 @@ def partial_pearson(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike
     return _by_blocks(a, b, lambda x, y: _pearson(_residuals(x, z), _residuals(y, z)))
 
 
-def partial_spearman(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike) -> Values:
+def partial_spearman(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike) -> FloatArray:
     """Partial Spearman correlation per column: :func:`partial_pearson` of the ranks, those of the covariate too."""
     z = _ranks(_covariate(a, covariate)[:, None])[:, 0]
     return _by_blocks(a, b, lambda x, y: _pearson(_residuals(_ranks(x), z), _residuals(_ranks(y), z)))
 
 
-def _covariate(table: npt.ArrayLike, covariate: npt.ArrayLike) -> Values:
+def _covariate(table: npt.ArrayLike, covariate: npt.ArrayLike) -> FloatArray:
     z = np.asarray(covariate, dtype=np.float64)
     if z.shape != np.shape(table)[:1] or not np.isfinite(z).all():
         raise TrainingError(f"A covariate needs one number per spot: {np.shape(table)[:1]}, not {z.shape} or NaN.")
     return z
 
 
-def _residuals(columns: Values, z: Values) -> Values:
+def _residuals(columns: FloatArray, z: FloatArray) -> FloatArray:
     """What the least squares line on ``z`` leaves of each column; exactly zero where only rounding would be left."""
     if np.ptp(z) == 0:
         return columns
@@ -94,12 +92,14 @@ def _residuals(columns: Values, z: Values) -> Values:
     direction /= np.linalg.norm(direction)
     with np.errstate(invalid="ignore"):  # a column with infinite values, which has no correlation
         centred = columns - columns.mean(axis=0)
-        left: Values = centred - np.outer(direction, direction @ centred)
+        left: FloatArray = centred - np.outer(direction, direction @ centred)
         left[:, np.linalg.norm(left, axis=0) <= _ROUNDING * np.linalg.norm(centred, axis=0)] = 0.0
     return left
 
 
-def _by_blocks(a: npt.ArrayLike, b: npt.ArrayLike, correlation: Callable[[Values, Values], Values]) -> Values:
+def _by_blocks(
+    a: npt.ArrayLike, b: npt.ArrayLike, correlation: Callable[[FloatArray, FloatArray], FloatArray]
+) -> FloatArray:
     first, second = np.asarray(a), np.asarray(b)
     if first.ndim != 2 or first.shape != second.shape:
         raise TrainingError(f"Two tables of shapes {first.shape} and {second.shape} cannot be correlated by column.")
@@ -112,7 +112,7 @@ def _by_blocks(a: npt.ArrayLike, b: npt.ArrayLike, correlation: Callable[[Values
     return result
 
 
-def _pearson(a: Values, b: Values) -> Values:
+def _pearson(a: FloatArray, b: FloatArray) -> FloatArray:
     # A constant column is told by its range: after centring, rounding can leave a tiny spread that would correlate.
     usable = (np.ptp(a, axis=0) > 0) & (np.ptp(b, axis=0) > 0)
     usable &= np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
@@ -122,15 +122,15 @@ def _pearson(a: Values, b: Values) -> Values:
     return result
 
 
-def _unit(columns: Values) -> Values:
+def _unit(columns: FloatArray) -> FloatArray:
     """Columns centred and scaled to length one; scaled by their range first, so that no square under- or overflows."""
-    centred: Values = columns - columns.mean(axis=0)
+    centred: FloatArray = columns - columns.mean(axis=0)
     centred /= np.abs(centred).max(axis=0, initial=np.finfo(np.float64).tiny)
     centred /= np.linalg.norm(centred, axis=0)
     return centred
 
 
-def _ranks(columns: Values) -> Values:
+def _ranks(columns: FloatArray) -> FloatArray:
     ranks = np.asarray(rankdata(columns, axis=0), dtype=np.float64)
     # rankdata gives NaN and infinity a rank like any other number; such a column has no correlation.
     ranks[:, ~np.isfinite(columns).all(axis=0)] = np.nan

@@ -16,16 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import SpotsError
-from napari_cpnn.geometry import IntArray
 from napari_cpnn.spots import counts_matrix
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-Values = npt.NDArray[np.float64]
 
 #: Genes whose normalised values are in memory at a time.
 _BLOCK = 2048
@@ -85,7 +84,7 @@ def split_half_reliability(
     n_repeats: int = 10,
     seed: int = 0,
     covariate: npt.ArrayLike | None = None,
-) -> Values:
+) -> FloatArray:
     """Reliability of the normalised expression of each gene: the correlation that a second measurement would have.
 
     Parameters
@@ -142,13 +141,13 @@ def split_half_reliability(
     return spearman_brown(r)
 
 
-def spearman_brown(r: npt.ArrayLike) -> Values:
+def spearman_brown(r: npt.ArrayLike) -> FloatArray:
     """Reliability of a whole from the correlation ``r`` of its halves: ``2 r / (1 + r)``, not below -1."""
     half = np.maximum(np.asarray(r, dtype=np.float64), -1 / 3)
     return np.asarray(2 * half / (1 + half))
 
 
-def _basis(n: int, covariate: Values | None) -> Values:
+def _basis(n: int, covariate: FloatArray | None) -> FloatArray:
     """Orthonormal columns ``(n, 1 or 2)`` that span a constant and the covariate: what is regressed out."""
     columns = np.full((n, 1), 1 / np.sqrt(n))
     if covariate is None or np.ptp(covariate) == 0:
@@ -157,12 +156,12 @@ def _basis(n: int, covariate: Values | None) -> Values:
     return np.column_stack([columns, centred / np.linalg.norm(centred)])
 
 
-def _normalised(counts: sp.csr_matrix, totals: Values) -> sp.csr_matrix:
+def _normalised(counts: sp.csr_matrix, totals: FloatArray) -> sp.csr_matrix:
     """log1p CP10k; zeros stay zeros, so it stays sparse."""
     values = sp.diags(1e4 / totals) @ counts
     return values.log1p()
 
 
-def _sums(a: sp.csr_matrix, b: sp.csr_matrix) -> Values:
+def _sums(a: sp.csr_matrix, b: sp.csr_matrix) -> FloatArray:
     """Sum over spots of the products, per gene."""
     return np.asarray(a.multiply(b).sum(axis=0), dtype=np.float64).ravel()

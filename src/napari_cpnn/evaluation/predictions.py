@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 
+from napari_cpnn.arrays import IntArray
 from napari_cpnn.counts import as_counts, name_genes_as, require_genes, shared_genes
 from napari_cpnn.errors import CpnnWarning, SpotsError
-from napari_cpnn.geometry import IntArray, spatial_to_um
+from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.models import CPNN
 from napari_cpnn.prediction import PlacePredictor, places
 from napari_cpnn.prototypes import Progress

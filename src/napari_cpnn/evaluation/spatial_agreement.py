@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.geometry import FloatArray
 from napari_cpnn.spots import ArrayKind
-
-Values = npt.NDArray[np.float64]
 
 #: Nearest neighbours of a spot: those of its ring on an array, and as many for spots that lie on none.
 NEIGHBOURS: dict[ArrayKind | None, int] = {"square": 4, "hexagonal": 6, None: 6}
 
 
-def morans_i(values: npt.ArrayLike, centers_um: FloatArray, kind: ArrayKind | None = None) -> Values:
+def morans_i(values: npt.ArrayLike, centers_um: FloatArray, kind: ArrayKind | None = None) -> FloatArray:
     """Moran's I of each gene: near 1 where neighbouring spots are alike, near 0 where they are not.
 
     Weights are the neighbours on the array, rows scaled to sum 1, as in squidpy.

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import GenesError
 from napari_cpnn.evaluation.metrics import pearson, spearman
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Values = npt.NDArray[np.float32]
 
 #: Colours cover this part of the values; a few extreme spots must not decide.
 _RANGE = (0.02, 0.98)
@@ -35,11 +34,11 @@ class SpotPair:
 
     name: str
     unit: str
-    measured: Values
-    predicted: Values
+    measured: Float32Array
+    predicted: Float32Array
 
     @property
-    def difference(self) -> Values:
+    def difference(self) -> Float32Array:
         """Predicted minus measured."""
         return self.predicted - self.measured
 
@@ -65,7 +64,7 @@ class SpotPair:
         return float(pearson(first, second)[0]), float(spearman(first, second)[0])
 
 
-def _limits(values: Values) -> tuple[float, float]:
+def _limits(values: Float32Array) -> tuple[float, float]:
     low, high = (float(v) for v in np.nanquantile(values, _RANGE))
     return low, max(high, low + _LEAST_SPREAD)
 

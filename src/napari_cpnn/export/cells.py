@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import CpnnWarning, ExportError, PixelSizeError
 from napari_cpnn.export.progress import reporter
-from napari_cpnn.geometry import FloatArray, Grid, IntArray, Mpp, as_mpp
+from napari_cpnn.geometry import Grid, Mpp, as_mpp
 from napari_cpnn.mapping import DONE
 from napari_cpnn.models import Decoder
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import Picture
 from napari_cpnn.errors import ExportError, GenesError
 from napari_cpnn.export.cells import pixel_size
 from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel
@@ -46,8 +47,6 @@ MAX_PANELS = 24
 #: Around the outline of a region, as a share of its size.
 _MARGIN = 0.06
 _WHITE = (1.0, 1.0, 1.0)
-
-Picture = npt.NDArray[np.uint8]
 
 
 def to_figure(

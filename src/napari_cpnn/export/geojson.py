@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import IntArray
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells, pixel_size
 from napari_cpnn.export.files import replacing
 from napari_cpnn.export.progress import reporter
-from napari_cpnn.geometry import Grid, IntArray, Mpp, um_to_spatial
+from napari_cpnn.geometry import Grid, Mpp, um_to_spatial
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import ExportSettings
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import ExportError
-from napari_cpnn.geometry import FloatArray, Grid, Mpp, Rect
+from napari_cpnn.geometry import Grid, Mpp, Rect
 from napari_cpnn.mapping import DONE, FAILED, CompositionMap
 from napari_cpnn.slides import Slide
 

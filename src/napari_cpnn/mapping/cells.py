@@ -8,11 +8,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn.geometry import FloatArray, Grid, IntArray
+from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from napari_cpnn.geometry import Grid
 from napari_cpnn.models import Prediction
-from napari_cpnn.prediction import FloatRows, Predictor
-
-BoolArray = npt.NDArray[np.bool_]
+from napari_cpnn.prediction import Predictor
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class CellValues(NamedTuple):
     """What is known of some cells ``(n,)``; what is not ``final`` is replaced once, by what is."""
 
     cells: IntArray
-    prediction: Prediction[FloatRows]
+    prediction: Prediction[Float32Array]
     final: bool
 
 

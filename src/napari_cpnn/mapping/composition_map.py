@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
+from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import MappingError
-from napari_cpnn.geometry import FloatArray, Grid, IntArray, Rect
+from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
 from napari_cpnn.models import Decoder, Prediction
 
@@ -26,8 +27,6 @@ UNLIKE = 0.95
 UNKNOWN, BACKGROUND, DONE, FAILED, SKETCH = 0, 1, 2, 3, 4
 """States of a cell: not computed yet; no tissue; computed; its patch could not be read or computed; and a first value
 of a model that looks at the surroundings, to be replaced by the final one (drawn, but neither stored nor exported)."""
-
-FloatMap = npt.NDArray[np.float32]
 
 
 class CompositionMap:
@@ -190,7 +189,7 @@ class CompositionMap:
 
     # -- maps ----------------------------------------------------------------------------------------------
 
-    def expression(self, gene: str) -> FloatMap:
+    def expression(self, gene: str) -> Float32Array:
         """Predicted expression of a gene, ``(rows, cols)``, log1p of counts per 10,000; NaN where unknown.
 
         Raises
@@ -203,12 +202,12 @@ class CompositionMap:
         row = np.concatenate([d.alpha[g] * d.prototypes[:, g], d.programs[:, g]]).astype(np.float32)
         return self._known(self._values @ row + np.float32(d.beta[g]))
 
-    def contribution(self, gene: str, cell_type: str) -> FloatMap:
+    def contribution(self, gene: str, cell_type: str) -> Float32Array:
         """Share of a gene that one cell type brings, ``alpha_g w_c T_cg``, ``(rows, cols)``; NaN where unknown."""
         d, g, c = self.decoder, self._gene(gene), self._cell_type(cell_type)
         return self._known(self._values[:, c] * np.float32(d.alpha[g] * d.prototypes[c, g]))
 
-    def weight(self, cell_type: str) -> FloatMap:
+    def weight(self, cell_type: str) -> Float32Array:
         """Share of one cell type, ``(rows, cols)``, 0 to 1; NaN where unknown."""
         return self._known(self._values[:, self._cell_type(cell_type)].copy())
 
@@ -216,7 +215,7 @@ class CompositionMap:
         """Index of the cell type with the largest share, ``(rows, cols)``; -1 where unknown."""
         return self._dominant.reshape(self.grid.shape).copy()
 
-    def values_at(self, row: int, col: int) -> Prediction[FloatMap] | None:
+    def values_at(self, row: int, col: int) -> Prediction[Float32Array] | None:
         """Weights ``(C,)``, programs ``(R,)``, score ``()`` of one cell, or of the coarser one that stands for it."""
         if self.state[row, col] == FAILED:
             return None
@@ -256,7 +255,7 @@ class CompositionMap:
         counts = np.bincount(shown, minlength=self.grid.n_cells).astype(np.float32)
         return np.asarray((counts @ self._values)[: self.n_types] / np.float32(shown.size), dtype=np.float64)
 
-    def _known(self, values: FloatMap) -> FloatMap:
+    def _known(self, values: Float32Array) -> Float32Array:
         """One value per cell as a map, NaN where the cell is not computed."""
         result = values.reshape(self.grid.shape)
         result[~self._shown()] = np.nan

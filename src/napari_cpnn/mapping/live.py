@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import IntArray
 from napari_cpnn.errors import CpnnError, NoTissueError
-from napari_cpnn.geometry import Grid, IntArray, Rect
+from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping.cells import Job
 from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.pace import Pace
@@ -168,10 +169,6 @@ class LiveMapper:
     def n_computed(self) -> int:
         """Patches that went through the network so far."""
         return self._pace.n_patches
-
-    @property
-    def paused(self) -> bool:
-        return self._paused
 
     @property
     def device(self) -> str:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn.geometry import FloatArray, Grid, IntArray, Rect
+from napari_cpnn.arrays import FloatArray, IntArray
+from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import COARSEST, Lattice
 from napari_cpnn.settings import MappingSettings
 

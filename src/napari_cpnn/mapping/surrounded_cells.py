@@ -14,21 +14,12 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import MappingError
-from napari_cpnn.geometry import FloatArray, IntArray
-from napari_cpnn.mapping.cells import BoolArray, CellPredictor, CellValues, Job, PatchCells
+from napari_cpnn.mapping.cells import CellPredictor, CellValues, Job, PatchCells
 from napari_cpnn.mapping.composition_map import UNKNOWN, CompositionMap
 from napari_cpnn.models import Prediction, is_out_of_memory
-from napari_cpnn.prediction import (
-    SIDE,
-    ContextPlan,
-    FeatureStore,
-    FloatRows,
-    Predictor,
-    as_surroundings,
-    keys_of,
-    slide_tokens,
-)
+from napari_cpnn.prediction import SIDE, ContextPlan, FeatureStore, Predictor, as_surroundings, keys_of, slide_tokens
 from napari_cpnn.settings import MappingSettings, TissueSettings
 from napari_cpnn.slides import Slide, TissueMask
 
@@ -91,7 +82,7 @@ class SurroundedCells:
         self._token_cells = self._cells_at(plan.tokens_um)
         self._claimed: set[int] = set()  # keys that a job is under way for
         self._failed: set[int] = set()
-        self._early: dict[int, FloatRows] = {}  # cell -> what the target network saw, until the tokens are frozen
+        self._early: dict[int, Float32Array] = {}  # cell -> what the target network saw, until the tokens are frozen
         self._ready: dict[int, tuple[Tensor, Tensor]] = {}  # cell -> its place, and what that takes from its patch
         self._missing: dict[int, set[int]] = {}  # cell -> keys of neighbours that are not known yet
         self._wanted_by: dict[int, list[int]] = {}  # key -> cells
@@ -194,7 +185,7 @@ class SurroundedCells:
             results += self._sketches(cells[open_cells], None)
         return results
 
-    def _learn(self, keys: npt.NDArray[np.int64], images: npt.NDArray[np.uint8], ok: BoolArray, n: int) -> FloatRows:
+    def _learn(self, keys: npt.NDArray[np.int64], images: npt.NDArray[np.uint8], ok: BoolArray, n: int) -> Float32Array:
         """Run the networks: features of all patches that have none, and what the target network sees of the first."""
         new = ok & ~self._store.known(keys)
         new_cells, new_others = new.copy(), new.copy()
@@ -255,7 +246,7 @@ class SurroundedCells:
             ) from error
         return encoded
 
-    def _prepare(self, cells: IntArray, seen: FloatRows) -> None:
+    def _prepare(self, cells: IntArray, seen: Float32Array) -> None:
         """What follows from the frozen tokens and a cell's own patch."""
         import torch
 
@@ -277,7 +268,7 @@ class SurroundedCells:
         self.held[cells] = False
         return CellValues(cells, values, final=True)
 
-    def _sketches(self, cells: IntArray, seen: FloatRows | None) -> list[CellValues]:
+    def _sketches(self, cells: IntArray, seen: Float32Array | None) -> list[CellValues]:
         """First values: from the tokens that are known so far (``seen`` is given then), or from some neighbours."""
         if not len(cells):
             return []
@@ -302,7 +293,7 @@ class SurroundedCells:
             return Surroundings.alone(as_tensor(features[:, SIDE * SIDE // 2])).to(self._predictor.device)
         return as_surroundings(features, present, centers, tokens).to(self._predictor.device)
 
-    def _predicted(self, cells: IntArray) -> Prediction[FloatRows]:
+    def _predicted(self, cells: IntArray) -> Prediction[Float32Array]:
         """Values of cells that are ready, from the neighbours that are known."""
         import torch
 
@@ -312,7 +303,7 @@ class SurroundedCells:
             fused = self._network.fuse(place, from_patch, around.neighbours, around.present)
             return self._said(fused, around.own)
 
-    def _predicted_early(self, cells: IntArray, seen: FloatRows) -> Prediction[FloatRows]:
+    def _predicted_early(self, cells: IntArray, seen: Float32Array) -> Prediction[Float32Array]:
         import torch
 
         around = self._around(cells, self._sketch)
@@ -320,7 +311,7 @@ class SurroundedCells:
             fused = self._network.views(as_tensor(seen).to(self._predictor.device), around).fused
             return self._said(fused, around.own)
 
-    def _said(self, fused: Tensor, own: Tensor) -> Prediction[FloatRows]:
+    def _said(self, fused: Tensor, own: Tensor) -> Prediction[Float32Array]:
         model = self._predictor.model
         parts = (*model.say(fused), model.score(own))
         return Prediction(*(part.float().cpu().numpy() for part in parts))

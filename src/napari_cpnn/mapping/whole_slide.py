@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, MappingError
-from napari_cpnn.geometry import FloatArray, Rect
+from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.live import LiveMapper
 from napari_cpnn.mapping.progress import MapProgress

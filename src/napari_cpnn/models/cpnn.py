@@ -236,24 +236,6 @@ class CPNN(nn.Module):
         mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
         return images.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
 
-    def rescale(self, slope: npt.ArrayLike, intercept: npt.ArrayLike) -> None:
-        """Calibrate: from now on expression is ``slope * e + intercept`` of what it is now; each ``(G,)``.
-
-        Raises
-        ------
-        ValueError
-            When a slope is negative (it would turn correlations around), or a value is not finite.
-        """
-        a, b = (np.asarray(v, dtype=np.float64) for v in (slope, intercept))
-        if a.shape != (len(self.genes),) or b.shape != a.shape or not (np.isfinite(a) & np.isfinite(b)).all():
-            raise ValueError(f"slope and intercept must be {len(self.genes)} finite numbers each")
-        if (a < 0).any():
-            raise ValueError("a slope must not be negative")
-        # In float64 on the CPU: not every device has it.
-        scale, shift = (t.detach().cpu().double().numpy() for t in (self.scale, self.shift))
-        self.scale.copy_(torch.from_numpy((a * scale).astype(np.float32)))
-        self.shift.copy_(torch.from_numpy((a * shift + b).astype(np.float32)))
-
     def decoder(self) -> Decoder:
         """The linear map to expression as it is now, calibration included, in numpy."""
         with torch.no_grad():

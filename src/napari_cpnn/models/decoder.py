@@ -13,10 +13,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import Float32Array
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import GenesError, PrototypesError
-
-FloatArray = npt.NDArray[np.float32]
 
 #: Patches that are decoded at a time: their float32 copies stay in the processor's cache, which makes a float16 map
 #: four times as fast to decode as one conversion of the whole.
@@ -43,10 +42,10 @@ class Decoder:
 
     genes: tuple[str, ...]
     cell_types: tuple[str, ...]
-    prototypes: FloatArray
-    alpha: FloatArray
-    beta: FloatArray
-    programs: FloatArray
+    prototypes: Float32Array
+    alpha: Float32Array
+    beta: Float32Array
+    programs: Float32Array
 
     def __post_init__(self) -> None:
         n = len(self.genes)
@@ -73,7 +72,7 @@ class Decoder:
     def _type_index(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.cell_types)}
 
-    def expression(self, weights: npt.ArrayLike, programs: npt.ArrayLike, genes: Sequence[str]) -> FloatArray:
+    def expression(self, weights: npt.ArrayLike, programs: npt.ArrayLike, genes: Sequence[str]) -> Float32Array:
         """Expression of some genes.
 
         Parameters
@@ -97,7 +96,7 @@ class Decoder:
         of_types = self.prototypes[:, index] * self.alpha[index]
         return _linear(weights, of_types, programs, self.programs[:, index], self.beta[index])
 
-    def contribution(self, weights: npt.ArrayLike, gene: str, cell_type: str) -> FloatArray:
+    def contribution(self, weights: npt.ArrayLike, gene: str, cell_type: str) -> Float32Array:
         """What one cell type adds to one gene, ``alpha_g * w_c * T_cg``.
 
         The contributions of all cell types, the programs' part and ``beta_g`` sum to the expression.
@@ -124,38 +123,6 @@ class Decoder:
         share = np.asarray(weights)[..., c].astype(np.float32)
         return np.asarray(share * np.float32(self.alpha[g] * self.prototypes[c, g]), dtype=np.float32)
 
-    def variance_shares(self, weights: npt.ArrayLike, programs: npt.ArrayLike, gene: str) -> tuple[float, float]:
-        """How much of a gene's predicted variance comes from the composition and how much from the programs.
-
-        The share of a part is its covariance with the sum over the sum's variance (the covariance decomposition of
-        Fields, 2003), so that the two add up to 1. A share can lie outside [0, 1] when the two parts oppose each
-        other.
-
-        Parameters
-        ----------
-        weights, programs
-            ``(..., C)`` and ``(..., R)``; places with NaN are left out.
-
-        Returns
-        -------
-        tuple of float
-            ``(composition, programs)``; NaN both when the prediction does not vary.
-        """
-        (g,) = self._positions([gene])
-        w = np.asarray(weights, dtype=np.float64).reshape(-1, len(self.cell_types))
-        z = np.asarray(programs, dtype=np.float64).reshape(-1, self.n_programs)
-        known = ~(np.isnan(w).any(axis=1) | np.isnan(z).any(axis=1))
-        composition = w[known] @ (self.prototypes[:, g].astype(np.float64) * float(self.alpha[g]))
-        residual = z[known] @ self.programs[:, g].astype(np.float64)
-        if len(composition) < 2:
-            return float("nan"), float("nan")
-        composition, residual = composition - composition.mean(), residual - residual.mean()
-        total = composition + residual
-        variance = float(total @ total)
-        if variance <= 1e-24 * max(1.0, float(self.alpha[g]) ** 2):
-            return float("nan"), float("nan")
-        return float(composition @ total) / variance, float(residual @ total) / variance
-
     def _positions(self, genes: Sequence[str]) -> npt.NDArray[np.intp]:
         if isinstance(genes, str):
             raise GenesError(f"Genes are given as a list of names; write ['{genes}'].")
@@ -174,8 +141,12 @@ class Decoder:
 
 
 def _linear(
-    weights: npt.ArrayLike, of_types: FloatArray, programs: npt.ArrayLike, of_programs: FloatArray, shift: FloatArray
-) -> FloatArray:
+    weights: npt.ArrayLike,
+    of_types: Float32Array,
+    programs: npt.ArrayLike,
+    of_programs: Float32Array,
+    shift: Float32Array,
+) -> Float32Array:
     """``weights @ of_types + programs @ of_programs + shift`` in float32, by blocks; NaN where an input has NaN."""
     w, z = np.asarray(weights), np.asarray(programs)
     if w.shape[-1] != len(of_types) or z.shape[-1] != len(of_programs) or w.shape[:-1] != z.shape[:-1]:
@@ -201,5 +172,5 @@ def _linear(
     return out.reshape(*lead, len(shift))
 
 
-def _product(values: npt.NDArray[np.floating], matrix: FloatArray) -> FloatArray:
+def _product(values: npt.NDArray[np.floating], matrix: Float32Array) -> Float32Array:
     return np.asarray(values.astype(np.float32, copy=False) @ matrix, dtype=np.float32)

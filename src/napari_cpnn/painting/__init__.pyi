@@ -5,7 +5,6 @@ from .painter import FAILED_COLOR as FAILED_COLOR
 from .painter import FAINTEST as FAINTEST
 from .painter import TISSUE as TISSUE
 from .painter import AutoRange as AutoRange
-from .painter import FloatMap as FloatMap
 from .painter import Painter as Painter
 from .painter import Range as Range
 from .painter import color_table as color_table

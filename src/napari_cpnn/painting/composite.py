@@ -8,11 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from napari_cpnn.geometry import FloatArray, Grid, IntArray, Mpp, Rect
-from napari_cpnn.painting.painter import FloatMap
+from napari_cpnn.arrays import Float32Array, FloatArray, IntArray, Picture
+from napari_cpnn.geometry import Grid, Mpp, Rect
 from napari_cpnn.slides import Slide
-
-Picture = npt.NDArray[np.uint8]
 
 #: Rows of the picture, and pixels of the slide, that are held at a time.
 _BAND_ROWS = 128
@@ -67,7 +65,7 @@ def tissue_picture(slide: Slide, mpp: Mpp, rect: Rect, shape: tuple[int, int]) -
 
 def lay_over(
     picture: Picture,
-    rgba: FloatMap,
+    rgba: Float32Array,
     grid: Grid,
     rect: Rect,
     opacity: float,

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
-from napari_cpnn.geometry import IntArray
+from napari_cpnn.arrays import Float32Array, IntArray
 
-FloatMap = npt.NDArray[np.float32]
 Range = tuple[float, float]
 Number = TypeVar("Number", bound=np.generic)
 
@@ -38,7 +37,7 @@ TISSUE = (236 / 255, 214 / 255, 226 / 255)
 
 
 @lru_cache(maxsize=16)
-def color_table(name: str) -> FloatMap:
+def color_table(name: str) -> Float32Array:
     """``(256, 4)`` RGBA in 0 to 1 of a colour map, with low values fading to transparent."""
     from matplotlib import colormaps
 
@@ -99,7 +98,7 @@ class Painter:
         self.n_done = int(done.sum())
         self._solid = self._certainty(done | failed).reshape(-1)[self._cells]
 
-    def _certainty(self, done: npt.NDArray[np.bool_]) -> FloatMap:
+    def _certainty(self, done: npt.NDArray[np.bool_]) -> Float32Array:
         """How solid each cell is drawn, in `FAINTEST` to 1: the computed share of its surroundings.
 
         The share, rather than a flag per cell, because a half-refined area would otherwise look like a polka-dot
@@ -119,7 +118,7 @@ class Painter:
         """``(rows, cols)`` values of all cells -> those of the visible cells, each its donor's, ``(n,)``."""
         return values.reshape(-1)[self._donors]
 
-    def paint_values(self, shown: FloatMap, table: FloatMap, limits: Range) -> None:
+    def paint_values(self, shown: Float32Array, table: Float32Array, limits: Range) -> None:
         """Scalar values through a colour map.
 
         Parameters
@@ -136,11 +135,11 @@ class Painter:
         scaled = (shown - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-12))
         self._write(table[np.clip(np.rint(scaled), 0, 255).astype(np.uint8)], limits)
 
-    def paint_dominant(self, shown: npt.NDArray[Any], colors: FloatMap) -> None:
+    def paint_dominant(self, shown: npt.NDArray[Any], colors: Float32Array) -> None:
         """Categories: ``(n,)`` positions in ``colors`` ``(C, 3)``."""
         self._write(np.concatenate([colors, np.ones((len(colors), 1), np.float32)], axis=1)[shown], (0.0, 1.0))
 
-    def paint_blend(self, shares: FloatMap, colors: FloatMap) -> None:
+    def paint_blend(self, shares: Float32Array, colors: Float32Array) -> None:
         """The mean colour of some types weighted by share, as opaque as their sum.
 
         Parameters
@@ -156,7 +155,7 @@ class Painter:
         painted[:, 3] = np.clip(total, 0, 1)
         self._write(painted, (0.0, 1.0))
 
-    def _write(self, painted: FloatMap, limits: Range) -> None:
+    def _write(self, painted: Float32Array, limits: Range) -> None:
         low, high = limits
         painted[:, 3] *= self._solid
         failed = np.array(FAILED_COLOR, dtype=np.float32)
@@ -170,7 +169,7 @@ class Painter:
         flat[self._failed] = failed
 
 
-def _around(mask: npt.NDArray[np.bool_]) -> FloatMap:
+def _around(mask: npt.NDArray[np.bool_]) -> Float32Array:
     return np.asarray(uniform_filter(mask.astype(np.float32), size=5, mode="constant"))
 
 
@@ -188,13 +187,13 @@ def _rim(visible: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
     return rim, source.reshape(-1)[rim]
 
 
-def on_tissue(colors: FloatMap, opacity: float = 1.0, tissue: Sequence[float] = TISSUE) -> FloatMap:
+def on_tissue(colors: Float32Array, opacity: float = 1.0, tissue: Sequence[float] = TISSUE) -> Float32Array:
     """RGBA ``(..., 4)`` in 0 to 1, as it looks on stained tissue: RGB ``(..., 3)`` in 0 to 1, for legends."""
     alpha = colors[..., 3:] * np.float32(opacity)
     return np.asarray(colors[..., :3] * alpha + np.array(tissue, np.float32) * (1 - alpha), dtype=np.float32)
 
 
-def hex_colors(colors: Sequence[str]) -> FloatMap:
+def hex_colors(colors: Sequence[str]) -> Float32Array:
     """``#RRGGBB`` strings -> ``(n, 3)`` in 0 to 1."""
     rgb = [[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in colors]
     return np.array(rgb, dtype=np.float32).reshape(len(rgb), 3)
@@ -222,7 +221,7 @@ class AutoRange:
         self._n_known = 0
         self.limits: Range = (0.0, least)
 
-    def update(self, values: FloatMap, n_known: int, at_rest: bool) -> Range:
+    def update(self, values: Float32Array, n_known: int, at_rest: bool) -> Range:
         """The range after seeing these values.
 
         Parameters
@@ -243,7 +242,7 @@ class AutoRange:
             self._n_known = max(n_known, 1)
         return self.limits
 
-    def _measure(self, known: FloatMap) -> Range:
+    def _measure(self, known: Float32Array) -> Range:
         sample = known[:: max(1, known.size // 20_000)]
         low, high = (float(v) for v in np.percentile(sample, (self.LOW, self.HIGH)))
         if self._from_zero:

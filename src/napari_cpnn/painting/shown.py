@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import Float32Array
 from napari_cpnn.mapping import DONE, FAILED
-from napari_cpnn.painting.painter import AutoRange, FloatMap, Painter, Range, color_table, hex_colors
+from napari_cpnn.painting.painter import AutoRange, Painter, Range, color_table, hex_colors
 from napari_cpnn.palette import type_colors
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Look:
         return self.smooth and shown.kind != "dominant"
 
 
-def values_of(cmap: CompositionMap, shown: Shown) -> FloatMap:
+def values_of(cmap: CompositionMap, shown: Shown) -> Float32Array:
     """What is shown in each cell, ``(rows, cols)``; for what has a range of values."""
     if shown.kind == "type":
         return cmap.weight(shown.name)
@@ -140,7 +141,7 @@ def paint(
     return 0.0, 1.0
 
 
-def _limits(shown: Shown, look: Look, values: FloatMap) -> Range | None:
+def _limits(shown: Shown, look: Look, values: Float32Array) -> Range | None:
     """The range that is fixed by the look; ``None`` for one that follows the values."""
     if look.range_mode == "manual":
         low, high = look.manual

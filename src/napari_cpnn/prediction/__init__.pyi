@@ -9,5 +9,4 @@ from .places import PlacePredictor as PlacePredictor
 from .places import SlideSurroundings as SlideSurroundings
 from .places import as_surroundings as as_surroundings
 from .places import slide_tokens as slide_tokens
-from .predictor import FloatRows as FloatRows
 from .predictor import Predictor as Predictor

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import NoTissueError
-from napari_cpnn.geometry import FloatArray, Grid, PatchSpec
+from napari_cpnn.geometry import Grid, PatchSpec
 from napari_cpnn.lattice import Lattice
 from napari_cpnn.settings import TissueSettings
 from napari_cpnn.slides import Slide, TissueMask, find_tissue

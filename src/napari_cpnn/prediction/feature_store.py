@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import Int64Array
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.slides import Slide
 from napari_cpnn.storage import delete_kept, folder_of, kept_in, size_of, staged, sweep_kept, touch_kept
@@ -40,7 +41,6 @@ _NAMES = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.part")
 """What the files of a store are called; and what earlier versions left when they were killed."""
 
 Features = npt.NDArray[np.float16]
-Keys = npt.NDArray[np.int64]
 
 
 class FeatureStore:
@@ -105,7 +105,7 @@ class FeatureStore:
         values[rows < 0] = 0
         return values.reshape(*keys.shape, self.n_features)
 
-    def add(self, keys: Keys, features: npt.NDArray[np.floating]) -> None:
+    def add(self, keys: Int64Array, features: npt.NDArray[np.floating]) -> None:
         """Remember ``(N, F)`` features of the places ``(N,)``; what is there already stays."""
         with self._lock:
             start = len(self._row)
@@ -151,7 +151,7 @@ class FeatureStore:
         touch_kept(folder)
 
 
-def _write(folder: Path, keys: Keys, values: Features) -> None:
+def _write(folder: Path, keys: Int64Array, values: Features) -> None:
     from safetensors.numpy import save
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def _write(folder: Path, keys: Keys, values: Features) -> None:
         part.write_bytes(content)
 
 
-def _read(path: Path, n_features: int) -> tuple[Keys, Features]:
+def _read(path: Path, n_features: int) -> tuple[Int64Array, Features]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -171,7 +171,7 @@ def _read(path: Path, n_features: int) -> tuple[Keys, Features]:
     return keys, values
 
 
-def _checksum(keys: Keys, values: Features) -> int:
+def _checksum(keys: Int64Array, values: Features) -> int:
     return zlib.crc32(np.ascontiguousarray(values).data, zlib.crc32(np.ascontiguousarray(keys).data))
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import Float32Array, FloatArray
 from napari_cpnn.errors import MappingError
-from napari_cpnn.geometry import FloatArray
 from napari_cpnn.models import Prediction
 from napari_cpnn.prediction.context import ContextPlan, keys_of
 from napari_cpnn.prediction.feature_store import FeatureStore
-from napari_cpnn.prediction.predictor import FloatRows, Predictor
+from napari_cpnn.prediction.predictor import Predictor
 from napari_cpnn.slides import PatchReader, Slide
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class SlideSurroundings:
             images, ok = self._reader.read(part)
             self.learn(part, ok, self._predictor.features(images[ok]) if ok.any() else None)
 
-    def learn(self, places_um: FloatArray, ok: npt.NDArray[np.bool_], features: FloatRows | None) -> None:
+    def learn(self, places_um: FloatArray, ok: npt.NDArray[np.bool_], features: Float32Array | None) -> None:
         """Take over the features ``(n, F)`` of those of the places ``(M, 2)`` that could be read."""
         keys = keys_of(places_um)
         if features is not None:
@@ -204,7 +204,7 @@ class PlacePredictor:
 
     def predict(
         self, centers_um: npt.ArrayLike, progress: Progress = silent
-    ) -> tuple[Prediction[FloatRows] | None, npt.NDArray[np.bool_]]:
+    ) -> tuple[Prediction[Float32Array] | None, npt.NDArray[np.bool_]]:
         """Predictions at those of the places ``(N, 2)`` whose patch can be read, and which these are ``(N,)``.
 
         There is no prediction when there are none. A place's own patch is read once; the patches around it are read
@@ -231,7 +231,7 @@ class PlacePredictor:
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return Prediction(*columns) if parts else None, np.concatenate(oks) if oks else np.zeros(0, dtype=bool)
 
-    def _predict(self, images: npt.NDArray[np.uint8], centers_um: FloatArray) -> Prediction[FloatRows]:
+    def _predict(self, images: npt.NDArray[np.uint8], centers_um: FloatArray) -> Prediction[Float32Array]:
         around = self.surroundings
         if around is None:
             return self.predictor.predict(images)

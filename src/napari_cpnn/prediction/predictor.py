@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import MappingError
 from napari_cpnn.models import Precision, Prediction, choose_device, choose_precision, is_out_of_memory
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN, Surroundings
 
     _Step = Callable[[torch.Tensor, slice], Sequence[torch.Tensor]]
-
-FloatRows = npt.NDArray[np.float32]
 
 
 class Predictor:
@@ -67,7 +66,9 @@ class Predictor:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
         return f"{name} {self.precision}"
 
-    def predict(self, images: npt.NDArray[np.uint8], surroundings: Surroundings | None = None) -> Prediction[FloatRows]:
+    def predict(
+        self, images: npt.NDArray[np.uint8], surroundings: Surroundings | None = None
+    ) -> Prediction[Float32Array]:
         """Compositions of patches, and how far they are from the training tissue.
 
         Parameters
@@ -92,23 +93,23 @@ class Predictor:
             *self._in_batches(images, lambda x, rows: self._forward(x, None if around is None else around[rows]))
         )
 
-    def look(self, images: npt.NDArray[np.uint8]) -> tuple[FloatRows, FloatRows]:
+    def look(self, images: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array]:
         """What :meth:`CPNN.look` and :meth:`CPNN.features` make of patches ``(N, S, S, 3)``, both float32."""
         seen, features = self._in_batches(images, lambda x, _: (self.model.look(x), self.model.features(x)))
         return seen, features
 
-    def seen(self, images: npt.NDArray[np.uint8]) -> FloatRows:
+    def seen(self, images: npt.NDArray[np.uint8]) -> Float32Array:
         """:meth:`CPNN.look` of patches ``(N, S, S, 3)``, float32."""
         (seen,) = self._in_batches(images, lambda x, _: (self.model.look(x),))
         return seen
 
-    def features(self, images: npt.NDArray[np.uint8]) -> FloatRows:
+    def features(self, images: npt.NDArray[np.uint8]) -> Float32Array:
         """:meth:`CPNN.features` of patches ``(N, S, S, 3)``: ``(N, F)`` float32; no symmetries."""
         (features,) = self._in_batches(images, lambda x, _: (self.model.features(x),))
         return features
 
-    def _in_batches(self, images: npt.NDArray[np.uint8], function: _Step) -> tuple[FloatRows, ...]:
-        parts: list[tuple[FloatRows, ...]] = []
+    def _in_batches(self, images: npt.NDArray[np.uint8], function: _Step) -> tuple[Float32Array, ...]:
+        parts: list[tuple[Float32Array, ...]] = []
         start = 0
         while start < len(images):
             step = min(len(images) - start, self.max_batch or len(images))
@@ -127,7 +128,7 @@ class Predictor:
             start += step
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
-    def _run(self, images: npt.NDArray[np.uint8], rows: slice, function: _Step) -> tuple[FloatRows, ...]:
+    def _run(self, images: npt.NDArray[np.uint8], rows: slice, function: _Step) -> tuple[Float32Array, ...]:
         import torch
 
         with torch.inference_mode():

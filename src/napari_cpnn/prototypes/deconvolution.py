@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import as_counts, named_as, positions, shared_genes
 from napari_cpnn.errors import CpnnWarning, PrototypesError, SettingsError, SpotsError
 from napari_cpnn.prototypes.informative_genes import choose_informative, reference_counts
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_cpnn.prototypes.nb_deconvolution import NbFit
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.prototypes.prototypes import Prototypes
-
-FloatArray = npt.NDArray[np.float64]
 
 #: Counts behind a cell where the prototypes do not say how many there were.
 _COUNTS_PER_CELL = 1000.0

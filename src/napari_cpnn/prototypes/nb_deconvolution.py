@@ -28,13 +28,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.prototypes.gamma_terms import GammaTerms
 from napari_cpnn.settings import DeconvolutionSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FloatArray = npt.NDArray[np.float64]
 
 #: Elements of one (spots, genes) array of a block: on a processor these fit its cache; a GPU gets larger ones.
 _BLOCK, _BLOCK_GPU = 2**18, 2**24

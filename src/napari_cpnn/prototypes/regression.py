@@ -28,8 +28,8 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.prototypes.gene_block import GeneBlock, Shared, SharedSystem
 from napari_cpnn.prototypes.progress import Progress, part, silent
 from napari_cpnn.prototypes.statistics import GroupStatistics
@@ -37,7 +37,6 @@ from napari_cpnn.prototypes.statistics import GroupStatistics
 if TYPE_CHECKING:
     import torch
 
-FloatArray = npt.NDArray[np.float64]
 
 #: Elements of one (types, batches, genes) array of float64; larger problems are cut along the genes. On a CPU a block
 #: fits into the cache.

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from napari_cpnn.arrays import Int64Array
 from napari_cpnn.counts import as_counts, is_mitochondrial, require_sound
 from napari_cpnn.errors import CellsError
 from napari_cpnn.prototypes.labels import texts_of
@@ -35,8 +36,6 @@ CHUNK_MB = 1024
 #: Count values below this are tallied in a dense table; few counts are larger.
 _DENSE = 32
 
-IntArray = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
@@ -48,11 +47,11 @@ class Histogram:
         ``(M,)``, sorted by gene and then by value: ``cells[i]`` cells have ``value[i]`` counts of ``gene[i]``.
     """
 
-    gene: IntArray
-    value: IntArray
-    cells: IntArray
+    gene: Int64Array
+    value: Int64Array
+    cells: Int64Array
 
-    def detected_in(self, n_genes: int) -> IntArray:
+    def detected_in(self, n_genes: int) -> Int64Array:
         """``(G,)``, the number of cells with at least one count."""
         return np.bincount(self.gene, self.cells, n_genes).astype(np.int64)
 
@@ -65,7 +64,7 @@ class Histogram:
         part = slice(*np.searchsorted(self.gene, [start, stop]))
         return Histogram(self.gene[part] - start, self.value[part], self.cells[part])
 
-    def select(self, genes: IntArray, n_genes: int) -> Histogram:
+    def select(self, genes: Int64Array, n_genes: int) -> Histogram:
         """Over ``genes`` only, renumbered in that order (which must be ascending)."""
         number = np.full(n_genes, -1)
         number[genes] = np.arange(len(genes))
@@ -95,14 +94,14 @@ class GroupStatistics:
 
     cell_types: tuple[str, ...]
     batches: tuple[str, ...]
-    type_of: IntArray
-    batch_of: IntArray
-    n_cells: IntArray
+    type_of: Int64Array
+    batch_of: Int64Array
+    n_cells: Int64Array
     sums: npt.NDArray[np.float64]
     histogram: Histogram
     left_out: dict[str, int]
 
-    def per_type(self) -> tuple[IntArray, npt.NDArray[np.float64]]:
+    def per_type(self) -> tuple[Int64Array, npt.NDArray[np.float64]]:
         """Number of cells ``(C,)`` and summed counts ``(C, G)`` of each type over its batches."""
         n_cells = np.bincount(self.type_of, self.n_cells, len(self.cell_types)).astype(np.int64)
         sums = np.zeros((len(self.cell_types), self.sums.shape[1]))
@@ -114,11 +113,11 @@ class GroupStatistics:
         counted = np.bincount(self.batch_of, self.n_cells, len(self.batches))
         return {name: int(n) for name, n in zip(self.batches, counted, strict=True)}
 
-    def select_genes(self, genes: IntArray) -> GroupStatistics:
+    def select_genes(self, genes: Int64Array) -> GroupStatistics:
         """Over some genes, given by their ascending positions."""
         return replace(self, sums=self.sums[:, genes], histogram=self.histogram.select(genes, self.sums.shape[1]))
 
-    def select_types(self, types: IntArray) -> GroupStatistics:
+    def select_types(self, types: Int64Array) -> GroupStatistics:
         """Without the types whose positions are not given, which must have no counts: the histogram stays."""
         kept = np.isin(self.type_of, types)
         batches, batch_of = np.unique(self.batch_of[kept], return_inverse=True)
@@ -279,7 +278,7 @@ class _Tally:
         return Histogram(key[order] >> 32, key[order] & 0xFFFFFFFF, cells[order])
 
 
-def _codes(column: pd.Series[Any], *, of_batch: bool = False) -> tuple[tuple[str, ...], IntArray]:
+def _codes(column: pd.Series[Any], *, of_batch: bool = False) -> tuple[tuple[str, ...], Int64Array]:
     """Names in alphabetic order, and the position of each cell's name among them; -1 where it has none."""
     import pandas as pd
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from napari_cpnn.arrays import IntArray
 from napari_cpnn.errors import RegionsError
-from napari_cpnn.geometry import IntArray
 from napari_cpnn.regions.outlines import Region
 from napari_cpnn.regions.summary import cells_of
 

@@ -18,8 +18,9 @@ import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon, mapping
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, RegionsError
-from napari_cpnn.geometry import FloatArray, Mpp, spatial_to_um, um_to_spatial
+from napari_cpnn.geometry import Mpp, spatial_to_um, um_to_spatial
 from napari_cpnn.regions.outlines import LEAST_POINTS, Mending, Region, with_own_names
 from napari_cpnn.storage import whole_file
 from napari_cpnn.untrusted import read_json, reading, to_path

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import RegionsError
-from napari_cpnn.geometry import FloatArray, Grid, IntArray
+from napari_cpnn.geometry import Grid
 
 LEAST_POINTS = 3
 

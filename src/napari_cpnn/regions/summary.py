@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.sparse import csr_array
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import RegionsError
-from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.mapping import DONE, UNLIKE
 from napari_cpnn.regions.outlines import Region
 from napari_cpnn.settings import RegionSettings

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from napari_cpnn.arrays import Int64Array, Picture
 from napari_cpnn.errors import SlideError
 from napari_cpnn.geometry import Mpp, PatchSpec
 from napari_cpnn.slides.slide import Slide
@@ -19,9 +20,6 @@ _FINER = 1.05
 #: Patches that are read together cover at most this many pixels, of which at least the share below is theirs.
 _GROUP_PX = 8 * 2**20
 _GROUP_SHARE = 0.6
-
-UInt8Array = npt.NDArray[np.uint8]
-Boxes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class PatchReader:
         """The level that patches are taken from."""
         return self._cut.level
 
-    def read(self, centers_um: npt.ArrayLike) -> tuple[UInt8Array, npt.NDArray[np.bool_]]:
+    def read(self, centers_um: npt.ArrayLike) -> tuple[Picture, npt.NDArray[np.bool_]]:
         """Patches around centres; a patch's pixels do not depend on which others are read with it.
 
         Parameters
@@ -94,7 +92,7 @@ class PatchReader:
             self._read_group(group, corners, boxes, images, ok)
         return images, ok
 
-    def _boxes(self, corners: npt.NDArray[np.float64]) -> Boxes:
+    def _boxes(self, corners: npt.NDArray[np.float64]) -> Int64Array:
         """Whole level pixels ``(N, 4)`` as ``y0, x0, y1, x1`` that each patch is computed from."""
         size = self.spec.size_px
         if self._cut.copied:
@@ -109,8 +107,8 @@ class PatchReader:
         self,
         group: npt.NDArray[np.intp],
         corners: npt.NDArray[np.float64],
-        boxes: Boxes,
-        images: UInt8Array,
+        boxes: Int64Array,
+        images: Picture,
         ok: npt.NDArray[np.bool_],
     ) -> None:
         y0, x0 = (int(v) for v in boxes[group, :2].min(axis=0))
@@ -129,7 +127,7 @@ class PatchReader:
             images[i] = part if self._cut.copied else self._resample(part, corners[i] - boxes[i, :2])
             ok[i] = True
 
-    def _resample(self, part: UInt8Array, corner: npt.NDArray[np.float64]) -> UInt8Array:
+    def _resample(self, part: Picture, corner: npt.NDArray[np.float64]) -> Picture:
         size = self.spec.size_px
         y, x = (float(v) for v in corner)
         box = (x, y, x + self._cut.scale[1] * size, y + self._cut.scale[0] * size)
@@ -137,7 +135,7 @@ class PatchReader:
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-def read_patches(slide: Slide, centers_um: npt.ArrayLike, spec: PatchSpec) -> UInt8Array:
+def read_patches(slide: Slide, centers_um: npt.ArrayLike, spec: PatchSpec) -> Picture:
     """Patches ``(N, size_px, size_px, 3)`` uint8 around ``centers_um`` ``(N, 2)``; see :class:`PatchReader`.
 
     Raises
@@ -163,7 +161,7 @@ def _choose_cut(slide: Slide, spec: PatchSpec, mpp: Mpp) -> _Cut:
     return _Cut(level, um_per_px, (1.0, 1.0) if copied else scale, copied)
 
 
-def _groups(boxes: Boxes, indices: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
+def _groups(boxes: Int64Array, indices: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
     """Neighbours to read in one go: halved along the longer side until a group fills its bounding box."""
     if not len(indices):
         return

@@ -19,15 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import BoolArray, Float32Array
 from napari_cpnn.errors import NoTissueError, PixelSizeError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.settings import TissueSettings
 from napari_cpnn.slides.backends.base import Pixels
 from napari_cpnn.slides.slide import Slide
 from napari_cpnn.slides.tissue_mask import TissueMask
-
-BoolArray = npt.NDArray[np.bool_]
-Float32Array = npt.NDArray[np.float32]
 
 # Bounds of Otsu's threshold of strong colour, in least saturations: below it smears come in, above it pale tissue goes.
 _STRONG = (3.0, 4.0)

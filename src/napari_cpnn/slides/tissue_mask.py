@@ -8,10 +8,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import BoolArray, Float32Array
 from napari_cpnn.geometry import Grid, Mpp
-
-BoolArray = npt.NDArray[np.bool_]
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

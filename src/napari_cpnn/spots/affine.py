@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import READ_ERRORS, open_text
 from napari_cpnn.errors import SpotsError
-from napari_cpnn.geometry import FloatArray
 from napari_cpnn.spots.tissue_positions import read_positions
 
 if TYPE_CHECKING:

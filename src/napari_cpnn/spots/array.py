@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from napari_cpnn.geometry import FloatArray, Mpp, is_plausible_mpp
+from napari_cpnn.arrays import FloatArray
+from napari_cpnn.geometry import Mpp, is_plausible_mpp
 
 ArrayKind = Literal["square", "hexagonal"]
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import SpotsError
-from napari_cpnn.geometry import FloatArray, spatial_to_um
+from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.spots.affine import inverted
 from napari_cpnn.spots.libraries import libraries_of_uns
 from napari_cpnn.spots.quality import array_coordinates, implied_mpp

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import counts_of, read_h5ad_table
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.spots.libraries import spots_of_library
@@ -17,7 +18,6 @@ from napari_cpnn.spots.tissue_positions import read_positions
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_cpnn.geometry import FloatArray
     from napari_cpnn.slides import Slide
 
 _YES = ("1", "1.0", "true", "yes")

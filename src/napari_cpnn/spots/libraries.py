@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.array import neighbour_distance
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from napari_cpnn.geometry import FloatArray
     from napari_cpnn.slides import Slide
 
 #: Columns that say of which library a spot is, whatever else the table holds; the likeliest first.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, SlideError
-from napari_cpnn.geometry import FloatArray
 
 if TYPE_CHECKING:
     from anndata import AnnData

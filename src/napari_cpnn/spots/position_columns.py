@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, SpotsError
-from napari_cpnn.geometry import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import SpotsError
-from napari_cpnn.geometry import FloatArray, Mpp, is_plausible_mpp
+from napari_cpnn.geometry import Mpp, is_plausible_mpp
 from napari_cpnn.spots.array import fit_array, is_within_known_array
 
 if TYPE_CHECKING:

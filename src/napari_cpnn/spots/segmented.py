@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.counts import MatrixFile, belonging, open_text, prefix_of, runs_in, several_runs
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.visium import CELLS, library_name, pictures_and_factors
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from napari_cpnn.geometry import FloatArray, IntArray
 
 _OUTLINES = "cell_segmentations.geojson"
 _OUTLINES_NAME = re.compile(rf"(?P<prefix>.*?){re.escape(_OUTLINES)}(\.gz)?$")

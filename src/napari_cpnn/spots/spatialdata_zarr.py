@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import counts_of, require_sound
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.libraries import choose
@@ -19,7 +20,7 @@ from napari_cpnn.untrusted import read_json, reading, reason_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_cpnn.geometry import FloatArray, Mpp
+    from napari_cpnn.geometry import Mpp
     from napari_cpnn.slides import Slide
 
 _MICROMETRES = re.compile(

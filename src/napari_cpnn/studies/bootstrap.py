@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import rankdata
 
-Values = npt.NDArray[np.float64]
+from napari_cpnn.arrays import FloatArray
 
 #: Genes that are worked on at a time.
 _BLOCK = 512
@@ -22,15 +21,15 @@ _BLOCK = 512
 _CONSTANT = 1e-10
 
 
-def draws(n: int, n_draws: int, seed: int = 0) -> Values:
+def draws(n: int, n_draws: int, seed: int = 0) -> FloatArray:
     """How often each of ``n`` things is drawn: ``(n_draws, n)``, rows sum to ``n``."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n, np.full(n, 1 / n), size=n_draws).astype(np.float64)
 
 
 def bootstrap_means(
-    predicted: Mapping[str, Values], measured: Values, covariate: Values, weights: Values
-) -> dict[str, dict[str, Values]]:
+    predicted: Mapping[str, FloatArray], measured: FloatArray, covariate: FloatArray, weights: FloatArray
+) -> dict[str, dict[str, FloatArray]]:
     """Mean correlation over genes in each draw of spots.
 
     Parameters
@@ -76,7 +75,7 @@ def bootstrap_means(
     return result
 
 
-def _standardised(columns: Values, ranked: bool) -> Values:
+def _standardised(columns: FloatArray, ranked: bool) -> FloatArray:
     """Mean 0 and variance 1 over all spots, so that no sum cancels; a constant column stays 0."""
     values = np.asarray(rankdata(columns, axis=0) if ranked else columns, dtype=np.float64)
     centred = values - values.mean(axis=0)
@@ -88,19 +87,19 @@ def _standardised(columns: Values, ranked: bool) -> Values:
 class _Moments:
     """Of columns ``(N, G)`` in each draw ``(B, G)``: mean, variance, covariance with the covariate."""
 
-    columns: Values
-    mean: Values
-    variance: Values
-    with_covariate: Values
+    columns: FloatArray
+    mean: FloatArray
+    variance: FloatArray
+    with_covariate: FloatArray
 
 
-def _moments(columns: Values, z: Values, w: Values) -> _Moments:
+def _moments(columns: FloatArray, z: FloatArray, w: FloatArray) -> _Moments:
     mean, depth = w @ columns, z[:, None]
     with_covariate = w @ (columns * depth) - mean * (w @ depth)
     return _Moments(columns, mean, w @ (columns * columns) - mean**2, with_covariate)
 
 
-def _correlations(x: _Moments, y: _Moments, z: _Moments, w: Values) -> tuple[Values, Values]:
+def _correlations(x: _Moments, y: _Moments, z: _Moments, w: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Pearson correlation ``(B, G)`` of ``x`` and ``y``, and the partial one given ``z``."""
     xy = w @ (x.columns * y.columns) - x.mean * y.mean
     plain = _ratio(xy, x.variance, y.variance)
@@ -109,7 +108,7 @@ def _correlations(x: _Moments, y: _Moments, z: _Moments, w: Values) -> tuple[Val
     return plain, _ratio(xy - xz * yz * inverse, x.variance - xz * xz * inverse, y.variance - yz * yz * inverse)
 
 
-def _ratio(covariance: Values, first: Values, second: Values) -> Values:
+def _ratio(covariance: FloatArray, first: FloatArray, second: FloatArray) -> FloatArray:
     """Covariance over both standard deviations; NaN where one of them is zero."""
     varies = (first > _CONSTANT) & (second > _CONSTANT)
     result = np.full(covariance.shape, np.nan)

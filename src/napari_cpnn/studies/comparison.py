@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import partial_pearson, partial_spearman, pearson, spearman
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.studies.bootstrap import bootstrap_means, draws
-
-Values = npt.NDArray[np.float64]
 
 METRICS = ("pcc", "scc", "pcc_given_depth", "scc_given_depth")
 
@@ -53,8 +51,8 @@ class _Scores:
     fold: str
     genes: list[str]
     n_spots: int
-    per_gene: dict[str, dict[str, Values]]
-    resampled: dict[str, dict[str, Values]]
+    per_gene: dict[str, dict[str, FloatArray]]
+    resampled: dict[str, dict[str, FloatArray]]
 
 
 def compare_heads(
@@ -174,7 +172,7 @@ def _row(
     return row
 
 
-def _resampled_genes(genes: list[list[str]], differences: list[Values], n: int) -> Values:
+def _resampled_genes(genes: list[list[str]], differences: list[FloatArray], n: int) -> FloatArray:
     """Mean difference ``(n,)`` over draws of genes; a gene is drawn on all slides at once."""
     names = pd.Index(list(dict.fromkeys(gene for one in genes for gene in one)))
     weights = draws(len(names), n)

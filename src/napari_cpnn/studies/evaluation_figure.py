@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.spatial import cKDTree
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import pearson
 from napari_cpnn.palette import type_colors
@@ -34,7 +35,6 @@ MAX_ROWS = 12
 
 _PANEL_INCH = 1.95
 
-Box = npt.NDArray[np.float64]
 Tissue = tuple[npt.NDArray[np.uint8], tuple[float, ...]]
 
 
@@ -219,11 +219,11 @@ def _draw_spots(axes: Any, compared: AnnData, values: npt.NDArray[np.float32]) -
     return spots
 
 
-def _pitch(xy: Box) -> float:
+def _pitch(xy: FloatArray) -> float:
     return float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1])) if len(xy) > 1 else 1.0
 
 
-def _box(compared: AnnData) -> Box:
+def _box(compared: AnnData) -> FloatArray:
     """Corners of what is shown, in level-0 pixels: ``[[left, top], [right, bottom]]``."""
     xy = np.asarray(compared.obsm["spatial"], dtype=np.float64)
     return np.array([xy.min(axis=0) - _pitch(xy), xy.max(axis=0) + _pitch(xy)])
@@ -243,7 +243,7 @@ def _tissue(slide: Slide | None) -> Tissue | None:
     return image, (0.0, float(width), float(height), 0.0)
 
 
-def _frame(axes: Any, box: Box, tissue: Tissue | None, alpha: float) -> None:
+def _frame(axes: Any, box: FloatArray, tissue: Tissue | None, alpha: float) -> None:
     if tissue is not None:
         axes.imshow(tissue[0], extent=tissue[1], alpha=alpha, interpolation="antialiased")
     axes.set(xlim=(box[0, 0], box[1, 0]), ylim=(box[1, 1], box[0, 1]), aspect="equal")

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_cpnn.geometry import IntArray
+from napari_cpnn.arrays import IntArray
 
 #: Optical densities (R, G, B) of haematoxylin and of eosin (Ruifrok & Johnston 2001), to be normalised.
 _HAEMATOXYLIN = (0.65, 0.70, 0.29)

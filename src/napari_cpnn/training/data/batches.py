@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from napari_cpnn.geometry import IntArray
+from napari_cpnn.arrays import IntArray
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.augmentation import draw_stains
 from napari_cpnn.training.data.inputs import Batch, Inputs

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from napari_cpnn._version import __version__
-from napari_cpnn.geometry import FloatArray, IntArray
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.models import (
     Triplex,
     choose_device,

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import name_genes_as, positions, shared_genes
 from napari_cpnn.errors import CpnnWarning, GenesError, TrainingError
 from napari_cpnn.evaluation import split_half_reliability
-from napari_cpnn.geometry import FloatArray
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.spot_samples import SpotSample

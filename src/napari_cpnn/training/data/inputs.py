@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_cpnn.geometry import IntArray
+from napari_cpnn.arrays import Float32Array, IntArray
 from napari_cpnn.models import CPNN, Surroundings
-from napari_cpnn.prediction import FloatRows, Predictor
+from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.augmentation import apply_stains, apply_symmetries
 from napari_cpnn.training.data.feature_cache import FeatureCache
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Batch = dict[str, torch.Tensor]
 
-Predicted = tuple[IntArray, FloatRows, FloatRows]
+Predicted = tuple[IntArray, Float32Array, Float32Array]
 """Positions of some spots ``(n,)``, their weights ``(n, C)`` and programs ``(n, R)``."""
 
 SurroundingsOf = Callable[[IntArray], Surroundings | None]
@@ -85,7 +85,7 @@ class Inputs(ABC):
         """Predictions at some spots as a map would have them, a part at a time."""
 
     @abstractmethod
-    def own_features(self, model: CPNN, rows: IntArray) -> FloatRows:
+    def own_features(self, model: CPNN, rows: IntArray) -> Float32Array:
         """:meth:`~napari_cpnn.models.CPNN.features` of the patches of some spots, ``(n, F)``."""
 
 
@@ -119,7 +119,7 @@ class PatchInputs(Inputs):
             weights, programs, _ = predictor.predict(np.asarray(self._images[part]), around(part))
             yield part, weights, programs
 
-    def own_features(self, model: CPNN, rows: IntArray) -> FloatRows:
+    def own_features(self, model: CPNN, rows: IntArray) -> Float32Array:
         predictor = Predictor(model, self.settings.device, self.settings.precision)
         return np.concatenate([predictor.features(np.asarray(self._images[part])) for part in _parts(rows)])
 
@@ -154,7 +154,7 @@ class FeatureInputs(PatchInputs):
         for part in _parts(rows):
             yield part, *predict_features(model, self.features[:n_views, part], around(part))
 
-    def own_features(self, model: CPNN, rows: IntArray) -> FloatRows:  # noqa: ARG002
+    def own_features(self, model: CPNN, rows: IntArray) -> Float32Array:  # noqa: ARG002
         return np.asarray(self.features[0, rows], dtype=np.float32)
 
 
@@ -203,7 +203,7 @@ class SurroundedInputs(Inputs):
     def predict(self, model: CPNN, rows: IntArray) -> Iterator[Predicted]:
         return self.patch.predict_among(model, rows, self.surroundings.at)
 
-    def own_features(self, model: CPNN, rows: IntArray) -> FloatRows:  # noqa: ARG002
+    def own_features(self, model: CPNN, rows: IntArray) -> Float32Array:  # noqa: ARG002
         return self.surroundings.own(rows)
 
 

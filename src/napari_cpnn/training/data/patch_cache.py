@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn._version import __version__
+from napari_cpnn.arrays import FloatArray, IntArray, Picture
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.geometry import FloatArray, IntArray, PatchSpec
+from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.slides import PatchReader, Slide
 from napari_cpnn.storage import (
     ARRAY_FILES,
@@ -47,8 +48,6 @@ CACHE_BYTES = 20 * 1024**3
 #: What was used more recently than this may be in use by another process and is never deleted.
 _IN_USE_SECONDS = 3600.0
 
-Images = npt.NDArray[np.uint8]
-
 
 class LaterPatches:
     """Patches of one slide that are cut when the first of them is asked for.
@@ -71,7 +70,7 @@ class LaterPatches:
     def __len__(self) -> int:
         return self._n
 
-    def __getitem__(self, place: int) -> Images:
+    def __getitem__(self, place: int) -> Picture:
         if self._patches is None:
             self._patches = self._cut()
         return self._patches[np.array([place])][0]  # type: ignore[no-any-return]
@@ -90,7 +89,7 @@ class PatchArray:
         Positions in the chunks laid end to end; by default all.
     """
 
-    def __init__(self, chunks: Sequence[Images | LaterPatches], rows: IntArray | None = None) -> None:
+    def __init__(self, chunks: Sequence[Picture | LaterPatches], rows: IntArray | None = None) -> None:
         self.chunks = list(chunks)
         ends = np.cumsum([len(chunk) for chunk in self.chunks], dtype=np.intp)
         rows = np.arange(ends[-1] if len(ends) else 0) if rows is None else np.asarray(rows, dtype=np.intp)
@@ -104,7 +103,7 @@ class PatchArray:
     def shape(self) -> tuple[int, ...]:
         return (len(self), *(self.chunks[0].shape[1:] if self.chunks else (0, 0, 3)))
 
-    def __getitem__(self, rows: IntArray | slice) -> Images:
+    def __getitem__(self, rows: IntArray | slice) -> Picture:
         chunk_of, place = self._chunk_of[rows], self._place[rows]
         images = np.empty((len(place), *self.shape[1:]), dtype=np.uint8)
         for i, (chunk, at) in enumerate(zip(chunk_of.tolist(), place.tolist(), strict=True)):
@@ -146,7 +145,7 @@ class PatchCache:
 
     def read(
         self, slide: Slide, centers_um: FloatArray, spec: PatchSpec, on_cut: Callable[[int], object] | None = None
-    ) -> tuple[list[Images], npt.NDArray[np.bool_]]:
+    ) -> tuple[list[Picture], npt.NDArray[np.bool_]]:
         """Patches of one slide, cut where they are not there yet.
 
         Parameters

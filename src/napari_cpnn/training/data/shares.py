@@ -9,17 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_cpnn._version import __version__
+from napari_cpnn.arrays import Float32Array, IntArray
 from napari_cpnn.errors import CpnnWarning
-from napari_cpnn.geometry import IntArray
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.settings import DeconvolutionSettings, TrainingSettings
 from napari_cpnn.storage import find_array, write_array
 from napari_cpnn.training.data.spot_samples import SpotSample
-
-Shares = npt.NDArray[np.float32]
 
 
 def deconvolved_shares(
@@ -28,7 +25,7 @@ def deconvolved_shares(
     prototypes: Prototypes,
     settings: TrainingSettings,
     folder: Path,
-) -> Shares:
+) -> Float32Array:
     """Composition ``(N, C)`` float32 of the chosen spots of each slide; NaN for a spot that has none.
 
     What is found in ``folder`` for the same counts, prototypes and settings is not computed again.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.geometry import FloatArray, IntArray
 
 #: Share of a single slide that is held out.
 HELD_OUT_SHARE = 0.25

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import CpnnWarning, TrainingError
-from napari_cpnn.geometry import FloatArray, IntArray, PatchSpec
+from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from anndata import AnnData
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import as_counts
 from napari_cpnn.errors import CpnnWarning, SpotsError, TrainingError
-from napari_cpnn.geometry import FloatArray, spatial_to_um
+from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import counts_matrix, warn_of_misfit

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.models import CPNN, SlideTokens, Surroundings, block_order
 from napari_cpnn.prediction import CENTER, SIDE, Predictor, SlideSurroundings, keys_of
 from napari_cpnn.settings import TrainingSettings

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Values = npt.NDArray[np.float64]
+from napari_cpnn.arrays import FloatArray
 
 #: A slope below this is raised to it: a gene that the model has learned nothing about (or the reverse) becomes
 #: nearly its own mean, and the sign and size of its correlation stay as they were.
@@ -25,8 +25,8 @@ class LineFit:
 
     def __init__(self) -> None:
         self._n = 0
-        self._shift: tuple[Values, Values] | None = None
-        self._sums: Values = np.zeros((4, 0))
+        self._shift: tuple[FloatArray, FloatArray] | None = None
+        self._sums: FloatArray = np.zeros((4, 0))
 
     def add(self, predicted: npt.ArrayLike, measured: npt.ArrayLike) -> None:
         """Take a batch of spots, both ``(N, G)``."""
@@ -38,7 +38,7 @@ class LineFit:
         self._n += len(x)
         self._sums += np.stack([x.sum(axis=0), y.sum(axis=0), (x * x).sum(axis=0), (x * y).sum(axis=0)])
 
-    def solve(self, min_slope: float = MIN_SLOPE) -> tuple[Values, Values]:
+    def solve(self, min_slope: float = MIN_SLOPE) -> tuple[FloatArray, FloatArray]:
         """``(slope, intercept)``, each ``(G,)``, with slopes of at least ``min_slope``.
 
         Where the prediction is constant the slope is ``min_slope``; the line still passes through the means, which

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from napari_cpnn.geometry import FloatArray
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.texts import allow_any_letter, chart_text
 
 _INK, _BLUE, _ORANGE, _GREEN, _GREY = "#333333", "#2F8FD0", "#D55E00", "#009E73", "#999999"

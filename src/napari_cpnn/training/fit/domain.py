@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import CpnnWarning
-from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.models import BODY, CPNN, N_KNOTS, Domain
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data import Inputs, SpotData

@@ -15,9 +15,9 @@ import torch
 from anndata import AnnData
 from lightning.pytorch import Trainer
 
+from napari_cpnn.arrays import IntArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import pearson, spearman, summarise_values
-from napari_cpnn.geometry import IntArray
 from napari_cpnn.models import (
     CPNN,
     build_model,

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 from psygnal import Signal
 
+from napari_cpnn.arrays import IntArray
 from napari_cpnn.errors import CpnnError, SpotsError
-from napari_cpnn.geometry import IntArray
 from napari_cpnn.storage import write_csv
 from napari_cpnn.ui.compare.prediction_run import PredictionRun, deconvolved
 from napari_cpnn.ui.compare.spots_controller import SpotsController

@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cpnn import painting
-from napari_cpnn.geometry import IntArray
+from napari_cpnn.arrays import IntArray
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.scatter import Scatter

@@ -11,8 +11,8 @@ from matplotlib.path import Path as Outline
 from qtpy.QtCore import QPointF, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.evaluation import SpotPair, draw_scatter
-from napari_cpnn.geometry import FloatArray, IntArray
 from napari_cpnn.texts import chart_text
 from napari_cpnn.ui.frame import DPI, Background, ChartView, Paper
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnError, SpotsError
-from napari_cpnn.geometry import FloatArray, Mpp, spatial_to_um
+from napari_cpnn.geometry import Mpp, spatial_to_um
 from napari_cpnn.spots import library_of
 from napari_cpnn.ui.compare.words import message_of
 from napari_cpnn.ui.frame import Tasks

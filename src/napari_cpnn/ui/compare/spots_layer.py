@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_cpnn.geometry import FloatArray, IntArray, Mpp
+from napari_cpnn.arrays import FloatArray, IntArray
+from napari_cpnn.geometry import Mpp
 from napari_cpnn.ui.layers import DEFAULT_UM, um_to_world, world_per_um
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ _OPEN = "Open a model file ..."
 
 
 class Explore(Dock):
-    """napari widget, see DESIGN: slide, model and progress; cell types; gene; colours; what is under the pointer.
+    """napari widget: slide, model and progress; cell types; gene; colours; what is under the pointer.
 
     Parameters
     ----------
@@ -66,7 +66,6 @@ class Explore(Dock):
         self.session = ExploreSession(napari_viewer, self.background, self.notify, self._mapping_settings)
         self.state.set_look(colormap=chosen.look.colormap)
         self.controller = self.session.controller
-        self._filling = False
         self._build()
         self._connect()
         self._fill_slides()
@@ -204,7 +203,6 @@ class Explore(Dock):
             self.session.choose_newest()
 
     def _fill_slides(self) -> None:
-        self._filling = True
         self.slide.clear()
         for layer in self.session.slide_layers():
             self.slide.addItem(self._slide_text(layer), layer)
@@ -215,7 +213,6 @@ class Explore(Dock):
             self.slide.addItem("no slide is open")
         self.slide.setEnabled(bool(self.session.slide_layers()))
         self.slide.setToolTip(plain(f"the slide to explore\n{self.slide.currentText()}"))
-        self._filling = False
 
     def _slide_text(self, layer: Any) -> str:
         slide = self.state.slide

@@ -309,8 +309,3 @@ class FineTune(Dock):
     def _show(self, show: Callable[[], None]) -> None:
         self.open_explore()
         show()
-
-    def _open_explore(self) -> None:
-        """The Explore dock shows models; open it when it is not there."""
-        if not len(self.state.model_wanted):
-            self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")

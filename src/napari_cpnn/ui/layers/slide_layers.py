@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import SlideError
-from napari_cpnn.geometry import FloatArray, Grid, LayerFrame, Mpp, Rect, is_plausible_mpp
+from napari_cpnn.geometry import Grid, LayerFrame, Mpp, Rect, is_plausible_mpp
 from napari_cpnn.slides import Slide, open_slide
 
 if TYPE_CHECKING:

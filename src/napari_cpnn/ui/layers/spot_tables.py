@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import SpotsError
-from napari_cpnn.geometry import FloatArray, IntArray, LayerFrame, Mpp, spatial_to_um, um_to_spatial
+from napari_cpnn.geometry import LayerFrame, Mpp, spatial_to_um, um_to_spatial
 from napari_cpnn.ui.layers.slide_layers import um_to_world, world_to_um
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
-from napari_cpnn.geometry import FloatArray, Mpp
+from napari_cpnn.arrays import FloatArray
+from napari_cpnn.geometry import Mpp
 from napari_cpnn.mapping import Viewport
 from napari_cpnn.ui.frame import stop_timer
 from napari_cpnn.ui.layers.slide_layers import world_bounds_um, world_to_um

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from napari.layers import Shapes
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import RegionsError
-from napari_cpnn.geometry import FloatArray, Mpp
+from napari_cpnn.geometry import Mpp
 from napari_cpnn.regions import Region, with_own_names
 from napari_cpnn.ui.layers import um_to_world, world_to_um
 
