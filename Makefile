@@ -36,7 +36,7 @@ unit: setup
 # What a change of one package needs, in under two minutes: without docks, training, fuzzing and real data.
 FAST := tests/test_house.py tests/test_geometry.py tests/test_lattice.py tests/test_palette.py tests/test_settings.py \
   tests/test_texts.py tests/test_untrusted.py tests/counts tests/storage tests/slides tests/prototypes tests/regions \
-  tests/painting tests/models tests/prediction
+  tests/painting tests/prediction --ignore tests/storage/test_hdf5.py --ignore tests/slides/test_large_slides.py
 
 test-fast: setup
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 $(FAST)

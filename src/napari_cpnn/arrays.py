@@ -14,5 +14,5 @@ IntArray = npt.NDArray[np.intp]
 #: Counts that must not depend on the platform.
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-#: uint8 pixels, (height, width, 3) or (height, width, 4).
+#: uint8 pixels, (..., height, width, 3), or 4 with alpha.
 Picture = npt.NDArray[np.uint8]
