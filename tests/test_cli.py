@@ -118,6 +118,15 @@ def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_pa
     assert regions.loc["All", "n_spots"] == scores["n_spots"].max()
     assert (tmp_path / "parts_GENE3.png").stat().st_size > 10_000
     assert "All: PCC" in capsys.readouterr().out
+    assert main(["evaluate", *pair, "--model", str(model), *more]) == 2
+    assert "parts.csv exists already; choose another name or delete it" in capsys.readouterr().err
+    (tmp_path / "parts.csv").unlink()
+    assert main(["evaluate", *pair, "--model", str(model), *more]) == 2
+    assert "parts_GENE3.png exists already" in capsys.readouterr().err
+    assert not (tmp_path / "parts.csv").exists()
+    unknown = ["--out", str(tmp_path / "other.csv"), "--figure", "NONE"]
+    assert main(["evaluate", *pair, "--model", str(model), *unknown]) == 2
+    assert "The model does not know NONE" in capsys.readouterr().err
     assert main(["evaluate", *pair, "--model", str(model), *more[2:]]) == 2
     assert "say with --out" in capsys.readouterr().err
     assert main(["evaluate", *pair, "--model", str(model), *more, "--regions", "a", "b"]) == 2
@@ -137,7 +146,12 @@ def test_deconvolve_writes_shares(spots_paths, prototypes_path, tmp_path, capsys
     assert main([*args, "--out", str(out)]) == 0
     shares = pd.read_csv(out, index_col=0)
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
-    assert "%" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"-> {out}" in said
+    assert "%" in said
+    assert main([*args, "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(pd.read_csv(out, index_col=0), shares)
 
 
 def test_deconvolve_takes_settings_and_writes_standard_deviations(spots_paths, prototypes_path, tmp_path, capsys):
@@ -148,7 +162,8 @@ def test_deconvolve_takes_settings_and_writes_standard_deviations(spots_paths, p
     shares, deviations = pd.read_csv(out, index_col=0), pd.read_csv(sd, index_col=0)
     assert list(deviations.columns) == list(shares.columns)
     assert (deviations.to_numpy() > 0).all()
-    assert main([*args, "--out", str(out), "--sd", str(sd), "--method", "nnls"]) == 2
+    others = ["--out", str(tmp_path / "more.csv"), "--sd", str(tmp_path / "more_sd.csv")]
+    assert main([*args, *others, "--method", "nnls"]) == 2
     assert "gives no uncertainty" in capsys.readouterr().err
 
 
@@ -168,11 +183,12 @@ def test_deconvolve_bulk_samples(prototypes_path, tmp_path):
 
 def test_a_table_that_cannot_be_written_leaves_no_litter(spots_paths, prototypes_path, tmp_path, capsys):
     out = tmp_path / "results"
-    (out / "shares.csv").mkdir(parents=True)  # a folder where the table should go
+    out.write_text("a file where the folder should be")
     args = ["deconvolve", str(spots_paths[0]), "--positions", str(spots_paths[1]), "--prototypes", str(prototypes_path)]
     assert main([*args, "--out", str(out / "shares.csv")]) == 2
     assert "could not be written" in capsys.readouterr().err
-    assert [p.name for p in out.iterdir()] == ["shares.csv"]
+    assert out.read_text() == "a file where the folder should be"
+    assert not list(tmp_path.glob(".napari-cpnn-*"))
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
@@ -225,6 +241,11 @@ def test_an_existing_result_is_not_overwritten(slide_path, tmp_path, capsys):
     out.mkdir()
     assert main(["predict", str(slide_path), "--model", "m.safetensors", "--out", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
+    table = str(tmp_path / "map.h5ad")
+    assert main(["predict", str(slide_path), "--model", "m.safetensors", "--out", table]) == 2
+    assert "predict writes a map, whose name ends in .zarr; make map.h5ad from that with export." in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("mpp", ["abc", "1,2,3", "0.0001", "400"])

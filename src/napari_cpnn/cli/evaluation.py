@@ -9,6 +9,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
     add_model,
@@ -96,21 +97,26 @@ def _evaluate(args: argparse.Namespace) -> None:
         name = f"{slide.name}-{number}" if slide.name in written else slide.name
         written.add(name)
         out = Path(args.out) / f"{name}.csv" if args.out and len(args.slide) > 1 else args.out
+        if out:
+            refuse_existing(out)
         with slide:
             if more:
                 regions = args.regions[number - 1] if args.regions else None
                 scores = _evaluate_parts((model, slide, spots), settings, out, regions, args.figure)
             else:
                 scores = evaluate(model, slide, spots, "auto", None, settings)
-        if out:
-            write_table(scores, out, index=True)
+                if out:
+                    write_table(scores, out, index=True)
         print(f"{slide.name}: {_in_words(dict(summarise(scores)))}")
+        if out:
+            print(f"wrote {out}")
 
 
 def _evaluate_parts(
     sample: tuple[CPNN, Slide, AnnData], settings: EvaluationSettings, out: Path, regions: Path | None, genes: list[str]
 ) -> pd.DataFrame:
     """The same scores, from predictions that also serve for regions and figures, which go beside ``out``."""
+    from napari_cpnn.genes import require_genes
     from napari_cpnn.regions import read_regions
     from napari_cpnn.training import predict_expression, save_comparison, score_regions, score_summary
     from napari_cpnn.training.evaluation import score
@@ -118,21 +124,28 @@ def _evaluate_parts(
     from napari_cpnn.training.tables import write_table
 
     model, slide, spots = sample
+    require_genes(model.genes, genes, "The model")
+    names = folder_names(genes)  # a gene may have a slash in its name
+    figures = [out.with_name(f"{out.stem}_{name}.png") for name in names]
+    region_table = out.with_name(f"{out.stem}_regions.csv")
+    for path in (*figures, *([region_table] if regions is not None else [])):
+        refuse_existing(path)
+    outlines = None if regions is None else read_regions(regions, slide.require_mappable())
     compared = predict_expression(
         model, slide, spots, "auto", None, settings.precision, ignore_gene_case=settings.ignore_gene_case
     )
     scores = score(compared, spots, settings)
-    for gene, name in zip(genes, folder_names(genes), strict=True):  # a gene may have a slash in its name
+    write_table(scores, out, index=True)
+    for gene, path in zip(genes, figures, strict=True):
         note = f"{slide.name} · model {model.fingerprint[:8]}"
-        print(f"wrote {save_comparison(out.with_name(f'{out.stem}_{name}.png'), slide, compared, gene, note=note)}")
-    if regions is not None:
-        tables = score_regions(compared, spots, read_regions(regions, slide.require_mappable()), settings)
+        print(f"wrote {save_comparison(path, slide, compared, gene, note=note)}")
+    if outlines is not None:
+        tables = score_regions(compared, spots, outlines, settings)
         table = score_summary({"all spots": scores, **tables})
-        path = out.with_name(f"{out.stem}_regions.csv")
-        write_table(table, path, index=True)
+        write_table(table, region_table, index=True)
         for region, row in table.iloc[1:].iterrows():
             print(f"{slide.name}, {region}: PCC {row['pcc']:.3f}, SCC {row['scc']:.3f} over {row['n_spots']:.0f} spots")
-        print(f"wrote {path}")
+        print(f"wrote {region_table}")
     return scores
 
 
@@ -145,6 +158,8 @@ def _cross_validate(args: argparse.Namespace) -> None:
     if len(heads) < len(args.compare or ["ours"]):
         raise CpnnError("Two heads have one name; name them as in --compare 'ST-Net=plain,loss=mse'.")
     groups: Any = args.groups[0] if len(args.groups) == 1 and len(args.slide) > 1 else args.groups
+    if args.table:
+        refuse_existing(args.table)
     prototypes = Prototypes.load(args.prototypes)
     with contextlib.ExitStack() as opened:
         samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]

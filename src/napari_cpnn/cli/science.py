@@ -108,6 +108,9 @@ def _deconvolve(args: argparse.Namespace) -> None:
     from napari_cpnn.prototypes import Prototypes, deconvolve, deconvolve_with_uncertainty, read_cells
     from napari_cpnn.spots import read_spots
 
+    for path in (args.out, args.sd):
+        if path is not None:
+            refuse_existing(path)
     start = DeconvolutionSettings.bulk if args.bulk else DeconvolutionSettings
     settings = start(**given_settings(args, DeconvolutionSettings))
     spots = read_cells(args.spots) if args.bulk else read_spots(args.spots, args.positions, library=args.library)
@@ -119,6 +122,7 @@ def _deconvolve(args: argparse.Namespace) -> None:
         shares = found.shares
         write_csv(found.share_sd, args.sd)
     write_csv(shares, args.out)
+    print(f"{len(shares)} {'samples' if args.bulk else 'spots'} x {shares.shape[1]} cell types -> {args.out}")
     for name, share in shares.mean().sort_values(ascending=False).items():
         print(f"  {name!s:<32} {share:6.1%}")
 

@@ -204,6 +204,14 @@ def _report(source: Path, spots: AnnData, dropped: dict[str, int], slide: Slide 
             CpnnWarning,
             stacklevel=4,
         )
+    unplaced = dropped.get("no_position", 0)
+    if unplaced > spots.n_obs:
+        warnings.warn(
+            f"{unplaced} spots of {source} have no position and {spots.n_obs} have one; are its counts and positions "
+            "of one section?",
+            CpnnWarning,
+            stacklevel=4,
+        )
     if n_dropped:
         _log.info("%s: %d spots; %d left out (%s)", source, spots.n_obs, n_dropped, reasons)
 
