@@ -17,7 +17,7 @@ from napari_cpnn.spots.likeness import most_alike, picture_of
 from napari_cpnn.spots.matrices import MatrixFile, is_usual, matrix_at, runs_in
 from napari_cpnn.spots.segmented import outlines_file
 from napari_cpnn.spots.visium import CELLS, has_positions, positions_file
-from napari_cpnn.untrusted import to_path
+from napari_cpnn.untrusted import require_no_device, to_path
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -216,8 +216,9 @@ def _pictures(source: Path) -> Iterator[tuple[Path, bool]]:
 def _named_images(run: Path) -> list[str]:
     """What Space Ranger says it was given: ``tissue_image_paths`` in ``_invocation``, ``--image`` in ``_cmdline``."""
     names: list[str] = []
-    for file, pattern in (("_invocation", r'image_paths?\s*=\s*\[?\s*"([^"]+)"'), ("_cmdline", r"--image[= ](\S+)")):
+    for file, pattern in (("_invocation", r'image_paths?\s*=[\s\[]*"([^"]+)"'), ("_cmdline", r"--image[= ](\S+)")):
         try:
+            require_no_device(run / file)
             with (run / file).open(encoding="utf-8", errors="replace") as said:
                 names += re.findall(pattern, said.read(1_000_000))
         except OSError:
@@ -304,6 +305,8 @@ def _tables_of_h5ad(path: Path) -> list[SpotsSource]:
 
 def _may_have_positions(path: Path) -> bool:
     """Names in HDF5 are plain bytes, so that a small file without this one need not be opened."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         start = file.read(_LOOKED_THROUGH)
         return b"spatial" in start or bool(file.read(1))
