@@ -12,7 +12,7 @@ import errno
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.temporaries import old_name, remove, restored, sweep, temporary_beside
 from napari_cpnn.texts import csv_text, text_of_csv
-from napari_cpnn.untrusted import to_path
+from napari_cpnn.untrusted import require_no_device, to_path
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux; RENAME_SWAP of macOS is the same number
@@ -35,11 +35,18 @@ def staged(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     Parameters
     ----------
     path
-        Where the result goes. What is there is replaced, and stays until the new one is complete.
+        Where the result goes. What is there is replaced, and stays until the new one is complete. Of a link, what it
+        points to is replaced, and the link stays.
     tidy
         Sweep what killed programs have left in the folder; false for whoever writes many files into one folder, and
         sweeps that once.
+
+    Raises
+    ------
+    OSError
+        Nothing takes the place of a device, a pipe or a socket.
     """
+    path = target_of(path)
     restored(path)
     if tidy:
         sweep(path.parent)
@@ -49,6 +56,19 @@ def staged(path: Path, *, tidy: bool = True) -> Iterator[Path]:
         put_in_place(temporary, path)
     finally:  # also after Ctrl-C; when all went well, this is what was there before
         remove(temporary)
+
+
+def target_of(path: Path) -> Path:
+    """Where what is written to ``path`` goes: the end of a chain of links, or ``path`` itself.
+
+    Raises
+    ------
+    OSError
+        There is a device, a pipe or a socket, which no file may replace; or links go around in a circle.
+    """
+    with suppress(FileNotFoundError):
+        require_no_device(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.spots.gene_names import name_genes_as
 from napari_cpnn.training.noise_ceiling import split_half_reliability
 from napari_cpnn.training.spot_samples import SpotSample
+from napari_cpnn.untrusted import require_no_device
 
 #: The weight of a gene whose measurement is all noise: it still gets a prediction that is worth looking at.
 _LEAST_WEIGHT = 0.05
@@ -86,6 +87,7 @@ def gene_weights(parts: Sequence[SpotSample], genes: Sequence[str], seed: int) -
 def _listed(path: Path, shared: Sequence[str]) -> list[str]:
     """The genes of a file that are among the shared ones, in their order."""
     try:
+        require_no_device(path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
@@ -21,6 +22,7 @@ from napari_cpnn.untrusted import check_in_child, reason_of
 
 VENDOR_SUFFIXES = frozenset((".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi"))
 _TIFF_SUFFIXES = frozenset((".svs", ".tif", ".tiff", ".btf"))
+_ONE_FILE = _TIFF_SUFFIXES | {".ndpi", ".scn", ".bif", ".svslide", ".czi", ".ndpis", ".vms", ".vmu"}
 
 # OpenSlide ends the process when a damaged file makes it ask for too much memory, and may take for ever over others.
 # So a child opens each file first, and reads from the corner and the middle of each level. Errors that OpenSlide
@@ -125,8 +127,20 @@ class OpenSlideSource:
 
 def _try_in_child(path: Path) -> None:
     """Refuse a file on which OpenSlide would end or hang the process."""
+    _refuse_pipes(path)
     stat = path.stat()
     _tried(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+def _refuse_pipes(path: Path) -> None:
+    """OpenSlide opens all files beside a DICOM file, and those in the folder of an MRXS, and waits at a pipe."""
+    folder = path.with_suffix("") if path.suffix.lower() == ".mrxs" else path.parent
+    if path.suffix.lower() in _ONE_FILE or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_file() and not entry.is_dir() and Path(entry).is_fifo():
+                raise SlideError(f"{path} is not opened, for {entry.name} in {folder} is a pipe; take it away.")
 
 
 @lru_cache(maxsize=256)
