@@ -108,7 +108,7 @@ def inverted(matrix: FloatArray) -> FloatArray:
 
 
 def _numbers_in(text: str, what: str) -> list[float]:
-    """The numbers of a text, in which commas stand between numbers or before decimals; refused when it may be either."""
+    """The numbers of a text; its commas stand between them or before decimals, and are refused if either may be."""
     chunks = [chunk.strip(",") for chunk in _CHUNK.findall(text)]
     pieces = [_NUMBER.findall(chunk) for chunk in chunks]
     apart = [float(number) for piece in pieces for number in piece]

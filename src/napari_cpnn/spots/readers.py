@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from napari_cpnn.spots.libraries import choose, libraries_of_uns
 from napari_cpnn.spots.matrices import MatrixFile, matrix_at, runs_in
 from napari_cpnn.spots.misfit import note_fit, warn_of_misfit
 from napari_cpnn.spots.quality import LEGACY_ST, array_coordinates
+from napari_cpnn.spots.scale_factors import factors_of
 from napari_cpnn.spots.segmented import cell_matrix, is_segmented, read_segmented
 from napari_cpnn.spots.visium import has_positions, read_visium, visium_matrix
 from napari_cpnn.untrusted import reading, to_path
@@ -222,24 +222,11 @@ def _describe(spots: AnnData, source: Path) -> None:
     libraries = libraries_of_uns(spots.uns.get("spatial")) or {own_name: {}}
     filled = {}
     for library, given in libraries.items():
-        scalefactors = {"tissue_hires_scalef": 1.0, **_factors(given.get("scalefactors"))}
+        scalefactors = {"tissue_hires_scalef": 1.0, **factors_of(given.get("scalefactors"), str(source))}
         if "spot_diameter_fullres" not in scalefactors:
             scalefactors["spot_diameter_fullres"] = _spot_diameter_px(spots)
         filled[library or own_name] = {**given, "images": _images(given.get("images")), "scalefactors": scalefactors}
     spots.uns["spatial"] = filled
-
-
-def _factors(given: Any) -> dict[str, Any]:
-    """Scale factors; a number that cannot be one is left out, as if the file had none."""
-    found = {}
-    for name, value in given.items() if isinstance(given, dict) else ():
-        try:
-            number = float(np.asarray(value).item())
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if math.isfinite(number) and number > 0:
-            found[str(name)] = number
-    return found
 
 
 def _images(given: Any) -> dict[str, Any]:

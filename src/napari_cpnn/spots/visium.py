@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.matrices import MatrixFile, only_matrix, runs_in
 from napari_cpnn.spots.prefixes import belonging, prefix_of
+from napari_cpnn.spots.scale_factors import factors_of
 from napari_cpnn.spots.tissue_positions import read_positions
 from napari_cpnn.untrusted import read_bytes, read_json, reason_of
 
@@ -188,15 +188,16 @@ def scale_factors(matrix: MatrixFile) -> dict[str, float]:
     if path is None:
         return {}
     try:
-        data = read_json(path, SpotsError)
-        # Newer versions may write more than numbers there.
-        given = {name: float(value) for name, value in data.items() if isinstance(value, int | float)}
-    except (SpotsError, TypeError, AttributeError, OverflowError) as exc:
-        if isinstance(exc, SpotsError) and exc.__cause__ is None:
+        given = read_json(path, SpotsError)
+    except SpotsError as exc:
+        if exc.__cause__ is None:
             raise
-        reason = reason_of(exc.__cause__ or exc)
-        raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors ({reason}).") from exc
-    return {name: value for name, value in given.items() if math.isfinite(value) and value > 0}
+        raise SpotsError(
+            f"{path} cannot be read as Space Ranger's scale factors ({reason_of(exc.__cause__)})."
+        ) from exc
+    if not isinstance(given, dict):
+        raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors (it holds no names with numbers).")
+    return factors_of(given, str(path))  # newer versions may write more than numbers there
 
 
 def small_images(matrix: MatrixFile) -> dict[str, Any]:
