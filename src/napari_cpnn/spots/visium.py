@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cpnn.errors import CpnnWarning, SpotsError
-from napari_cpnn.spots.matrices import MatrixFile, only_matrix, runs_in
-from napari_cpnn.spots.prefixes import belonging, prefix_of
+from napari_cpnn.spots.matrices import MatrixFile, neighbours, only_matrix, runs_in
+from napari_cpnn.spots.prefixes import SUFFIX, belonging, prefix_of
 from napari_cpnn.spots.scale_factors import factors_of
 from napari_cpnn.spots.tissue_positions import read_positions
 from napari_cpnn.untrusted import read_bytes, read_json, reason_of
@@ -31,9 +31,12 @@ _ENDINGS = (
     "tissue_positions_list.csv.gz", "tissue_positions.tsv", "tissue_positions_list.tsv", "tissue_positions.txt",
     "tissue_positions_list.txt",
 )  # fmt: skip
-_POSITIONS = [re.compile(rf"(?P<prefix>.*?){re.escape(ending)}$") for ending in _ENDINGS]
-_SPATIAL = re.compile(r"(?P<prefix>.*?)spatial$")
-_FACTORS = re.compile(r"(?P<prefix>.*?)scalefactors_json\.json(?:\.gz)?$")
+_POSITIONS = [
+    re.compile(rf"(?P<prefix>.*?){stem}(?!_list){SUFFIX}{re.escape(mark + suffixes)}$")
+    for stem, mark, suffixes in (ending.partition(".") for ending in _ENDINGS)
+]
+_SPATIAL = re.compile(rf"(?P<prefix>.*?)spatial{SUFFIX}$")
+_FACTORS = re.compile(rf"(?P<prefix>.*?)scalefactors_json{SUFFIX}\.json(?:\.gz)?$")
 
 #: Space Ranger's own are of a few million pixels; a picture of more is not decoded.
 _MOST_PIXELS = 50_000_000
@@ -88,7 +91,7 @@ def visium_matrix(folder: Path) -> MatrixFile:
 
 def library_name(matrix: MatrixFile) -> str:
     """The name of the run's folder; what stands before its files where several runs share a folder."""
-    return matrix.name if _others(matrix) else matrix.folder.resolve().name
+    return matrix.name if neighbours(matrix) else matrix.folder.resolve().name
 
 
 def positions_file(folder: Path, matrix: MatrixFile | None = None) -> Path | None:
@@ -104,7 +107,7 @@ def positions_file(folder: Path, matrix: MatrixFile | None = None) -> Path | Non
     files = list(_position_files(folder))
     if matrix is None:
         return files[0][1] if files else None
-    return belonging(matrix.prefix, files, _others(matrix))
+    return belonging(matrix.prefix, files, neighbours(matrix))
 
 
 def has_positions(folder: Path) -> bool:
@@ -131,12 +134,6 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _others(matrix: MatrixFile) -> list[str]:
-    """Prefixes of the other runs in the folder of a matrix."""
-    runs = {**runs_in(matrix.folder), **runs_in(matrix.folder, of_cells=True)}
-    return [prefix for prefix in runs if prefix != matrix.prefix]
-
-
 def _require_positions(matrix: MatrixFile) -> Path:
     found = positions_file(matrix.folder, matrix)
     if found is not None:
@@ -144,9 +141,10 @@ def _require_positions(matrix: MatrixFile) -> Path:
     files = [path for _, path in _position_files(matrix.folder)]
     if files:
         names = ", ".join(path.name for path in files[:5])
+        others = ", ".join(name or "one without a prefix" for name in neighbours(matrix)[:5])
         raise SpotsError(
-            f"No tissue positions beside {matrix.path} are plainly those of this matrix (there are: {names}); give "
-            "them as positions."
+            f"No tissue positions beside {matrix.path} are plainly those of this matrix (there are: {names}"
+            f"{f', and the matrices of other runs: {others}' if others else ''}); give them as positions."
         )
     raise SpotsError(f"{matrix.folder / 'spatial'} has no tissue_positions.csv, tissue_positions_list.csv or .parquet.")
 
@@ -179,7 +177,7 @@ def _beside_positions(matrix: MatrixFile, pattern: re.Pattern[str]) -> Path | No
         for file in _listed(place)
         if pattern.match(file.name)
     ]
-    return belonging(matrix.prefix, files, _others(matrix))
+    return belonging(matrix.prefix, files, neighbours(matrix))
 
 
 def scale_factors(matrix: MatrixFile) -> dict[str, float]:
@@ -204,7 +202,7 @@ def small_images(matrix: MatrixFile) -> dict[str, Any]:
     """The small images that Space Ranger left, uint8 RGB; one that cannot be read is left out with a warning."""
     images = {}
     for name in ("hires", "lowres"):
-        path = _beside_positions(matrix, re.compile(rf"(?P<prefix>.*?)tissue_{name}_image\.png(?:\.gz)?$"))
+        path = _beside_positions(matrix, re.compile(rf"(?P<prefix>.*?)tissue_{name}_image{SUFFIX}\.png(?:\.gz)?$"))
         if path is not None:
             try:
                 images[name] = _picture(path)
