@@ -129,8 +129,8 @@ def deconvolve_with_uncertainty(
     _check_types(profiles, protos.cell_types)
     if len(used) < len(protos.cell_types) <= len(table.genes):
         warnings.warn(
-            f"So few genes as {len(used)} cannot tell {len(protos.cell_types)} cell types apart, so the shares are mostly "
-            "guesses; raise max_genes.",
+            f"So few genes as {len(used)} cannot tell {len(protos.cell_types)} cell types apart, so the shares are "
+            "mostly guesses; raise max_genes.",
             CpnnWarning,
             stacklevel=2,
         )
