@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -246,6 +247,72 @@ def test_an_existing_result_is_not_overwritten(slide_path, tmp_path, capsys):
     assert "predict writes a map, whose name ends in .zarr; make map.h5ad from that with export." in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "deconvolve SPOTS --positions POSITIONS --prototypes PROTOTYPES --out SPOTS",
+        "deconvolve SPOTS --positions POSITIONS --prototypes PROTOTYPES --out new.csv --sd PROTOTYPES",
+        "deconvolve SPOTS --positions POSITIONS --prototypes PROTOTYPES --out new.csv --sd new.csv",
+        "prototypes CELLS --out CELLS",
+        "prototypes CELLS --out new.h5ad --markers new.h5ad",
+        "prototypes CELLS --cell-type celltype --cell-type batch --out new --markers new",
+        "prototypes CELLS --cell-type a/b --cell-type a:b --out new",
+        "evaluate --slide SLIDE --spots SPOTS --positions POSITIONS --model m.safetensors --out POSITIONS.csv",
+        "evaluate --slide SLIDE --spots SPOTS --positions POSITIONS --model m.safetensors --out new.txt",
+        "train --slide SLIDE --spots SPOTS --positions POSITIONS --prototypes PROTOTYPES --out PROTOTYPES",
+        "cross-validate --slide SLIDE --spots SPOTS --prototypes PROTOTYPES --groups a --out new --table new/folds.csv",
+        "cross-validate --slide SLIDE --spots SPOTS --prototypes PROTOTYPES --groups a --out new --table new",
+        "predict SLIDE --model m.safetensors --out SLIDE/map.zarr",
+        "export map.zarr --out map.zarr --overwrite",
+        "export map.zarr --out map.zarr/new.csv --overwrite",
+        "export map.zarr --slide slide.png --out slide.png --overwrite",
+        "export map.zarr --genes list.csv --out ./list.csv --overwrite",
+        "open slide.png --screenshot slide.png",
+    ],
+)
+def test_a_result_never_takes_the_place_of_an_input_or_of_another(
+    slide_path, spots_paths, prototypes_path, tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "map.zarr").mkdir()
+    for name in ("slide.png", "list.csv", "positions.tsv.csv"):
+        (tmp_path / name).write_text("mine")
+    names = {"SPOTS": spots_paths[0], "POSITIONS": spots_paths[1], "PROTOTYPES": prototypes_path, "SLIDE": slide_path}
+    for word, path in {**names, "CELLS": tmp_path / "cells.h5ad"}.items():
+        command = command.replace(word, path.name)
+    command = command.replace("--positions positions.tsv", "--positions positions.tsv.csv")
+
+    def content():
+        return {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    before = content()
+    capsys.readouterr()
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert any(
+        words in said
+        for words in (
+            "by the same task",
+            "two results",
+            "to be a file",
+            "lies in",
+            "written as .csv",
+            "Nothing can be written",
+        )
+    ), said
+    assert content() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_result_never_takes_the_place_of_a_pipe(spots_paths, prototypes_path, tmp_path, capsys):
+    os.mkfifo(tmp_path / "out.csv")
+    spots = [str(spots_paths[0]), "--positions", str(spots_paths[1]), "--prototypes", str(prototypes_path)]
+    assert main(["deconvolve", *spots, "--method", "nnls", "--out", str(tmp_path / "out.csv")]) == 2
+    assert "out.csv is a pipe, not a file; choose a file." in capsys.readouterr().err
+    assert (tmp_path / "out.csv").is_fifo()
 
 
 @pytest.mark.parametrize("mpp", ["abc", "1,2,3", "0.0001", "400"])

@@ -13,7 +13,7 @@ import pytest
 from napari_cpnn import files, temporaries
 from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.export.files import replacing
-from napari_cpnn.files import exchange, put_in_place, staged, whole_file
+from napari_cpnn.files import exchange, put_in_place, require_separate, staged, whole_file
 from napari_cpnn.temporaries import old_name, restored, sweep, temporary_beside
 
 KILLED = """
@@ -164,6 +164,31 @@ def test_two_folders_are_exchanged_in_one_step(tmp_path):
     assert exchange(one, other)
     assert ((one / "part").read_text(), (other / "part").read_text()) == ("b", "a")
     assert not exchange(one, tmp_path / "nothing")
+
+
+def test_nothing_is_written_over_what_is_read(tmp_path):
+    (tmp_path / "a.csv").write_text("mine")
+    (tmp_path / "link.csv").symlink_to("a.csv")
+    os.link(tmp_path / "a.csv", tmp_path / "hard.csv")
+    folder_with(tmp_path / "m.zarr", "mine")
+    folder_with(tmp_path / "run", "mine")
+    inputs = [tmp_path / "a.csv", tmp_path / "m.zarr", tmp_path / "run", None]
+    for name in ("a.csv", "link.csv", "hard.csv", "run/../a.csv", "m.zarr", "run"):
+        with pytest.raises(SpotsError, match="is read by the same task; choose another name"):
+            require_separate([None, tmp_path / name], inputs, SpotsError)
+    with pytest.raises(CpnnError, match=r"lies in .*m\.zarr, which is read"):
+        require_separate([tmp_path / "m.zarr" / "new.csv"], inputs)
+    require_separate([tmp_path / "run" / "new.csv", tmp_path / "b.csv", None], inputs)
+
+
+def test_no_result_is_written_over_another(tmp_path):
+    for one, other in (("a.csv", "a.csv"), ("a.csv", "x/../a.csv")):
+        with pytest.raises(CpnnError, match="is given for two results"):
+            require_separate([tmp_path / one, tmp_path / other], [])
+    for one, other in (("a", "a/b.csv"), ("a/b/c.csv", "a")):
+        with pytest.raises(CpnnError, match="is to be a file"):
+            require_separate([tmp_path / one, tmp_path / other], [])
+    require_separate([tmp_path / "a" / "b.csv", tmp_path / "a" / "c.csv"], [])
 
 
 def test_what_a_link_points_to_is_replaced_and_the_link_stays(tmp_path):

@@ -21,6 +21,7 @@ from napari_cpnn.cli.options import (
 )
 from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.files import require_separate
 from napari_cpnn.settings import TRAINING_PRESETS, EvaluationSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -83,13 +84,19 @@ def add_evaluation_commands(command: AddCommand) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from napari_cpnn.models import load_model
     from napari_cpnn.training import evaluate, summarise
-    from napari_cpnn.training.tables import write_table
+    from napari_cpnn.training.tables import require_table_name, write_table
 
     more = bool(args.regions or args.figure)
     if more and not args.out:
         raise CpnnError("--regions and --figure write beside the table of scores; say with --out where that goes.")
     if args.regions and len(args.regions) != len(args.slide):
         raise CpnnError(f"--regions takes a file for each of the {len(args.slide)} slides, not {len(args.regions)}.")
+    if args.out:
+        if len(args.slide) == 1:
+            require_table_name(args.out)
+        require_separate(
+            [args.out], [args.model, *args.slide, *args.spots, *(args.positions or []), *(args.regions or [])]
+        )
     model, settings = load_model(args.model, args.encoder_weights), chosen_settings(args, EvaluationSettings)
     written: set[str] = set()
     for number, (slide, spots) in enumerate(open_samples(args), start=1):
@@ -152,13 +159,16 @@ def _evaluate_parts(
 def _cross_validate(args: argparse.Namespace) -> None:
     from napari_cpnn.prototypes import Prototypes
     from napari_cpnn.training import cross_validate
-    from napari_cpnn.training.tables import read_table, write_table
+    from napari_cpnn.training.tables import read_table, require_table_name, write_table
 
     heads = dict(head_to_compare(text, given_settings(args, TrainingSettings)) for text in args.compare or ["ours"])
     if len(heads) < len(args.compare or ["ours"]):
         raise CpnnError("Two heads have one name; name them as in --compare 'ST-Net=plain,loss=mse'.")
     groups: Any = args.groups[0] if len(args.groups) == 1 and len(args.slide) > 1 else args.groups
+    own = [args.out / name for name in ("folds.csv", "scores.csv", "comparison.csv", "report.png")]
+    require_separate([*own, args.table], [args.prototypes, *args.slide, *args.spots, *(args.positions or [])])
     if args.table:
+        require_table_name(args.table)
         refuse_existing(args.table)
     prototypes = Prototypes.load(args.prototypes)
     with contextlib.ExitStack() as opened:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from napari_cpnn.cli.options import AddCommand, add_settings, chosen_settings, decimal, pixel_size
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.files import require_separate
 from napari_cpnn.geometry import Rect
 from napari_cpnn.palette import choose_colors, read_colors
 from napari_cpnn.settings import ExportSettings, FigureSettings
@@ -63,8 +64,8 @@ def _export(args: argparse.Namespace) -> None:
 
     kind = args.format or format_of(args.out)
     choose_colors(read_colors(args.colors))
-    if to_path(args.out, CpnnError).resolve() == to_path(args.map, CpnnError).resolve():
-        raise CpnnError(f"{args.out} is the map itself; choose another name for --out.")
+    listed = Path(args.genes[0]) if args.genes and len(args.genes) == 1 else None
+    require_separate([args.out], [args.map, args.slide, listed])
     cmap = CompositionMap.load(args.map)
     slide = None if args.slide is None else open_slide(args.slide, mpp=pixel_size(args.mpp))
     try:

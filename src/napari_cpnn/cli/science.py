@@ -19,7 +19,7 @@ from napari_cpnn.cli.options import (
     sample_files,
 )
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.files import write_csv
+from napari_cpnn.files import require_separate, write_csv
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
 from napari_cpnn.texts import file_name
 from napari_cpnn.training.job import TrainingJob
@@ -73,6 +73,9 @@ def _prototypes(args: argparse.Namespace) -> None:
 
     columns = args.cell_type or ["celltype"]
     paths = [args.out] if len(columns) == 1 else [args.out / f"{file_name(column)}.h5ad" for column in columns]
+    folder = args.out if len(columns) > 1 else None
+    require_separate([*paths, args.markers], [args.cells, args.annotations])
+    require_separate([folder, args.markers], [args.cells, args.annotations])
     for path in (*paths, args.markers):
         if path is not None:
             refuse_existing(path)
@@ -108,6 +111,7 @@ def _deconvolve(args: argparse.Namespace) -> None:
     from napari_cpnn.prototypes import Prototypes, deconvolve, deconvolve_with_uncertainty, read_cells
     from napari_cpnn.spots import read_spots
 
+    require_separate([args.out, args.sd], [args.spots, args.positions, args.prototypes])
     for path in (args.out, args.sd):
         if path is not None:
             refuse_existing(path)

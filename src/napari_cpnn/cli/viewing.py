@@ -18,6 +18,7 @@ from napari_cpnn.cli.options import (
     pixel_size,
 )
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.files import require_separate
 from napari_cpnn.settings import MappingSettings
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _open(args: argparse.Namespace) -> None:
 
     if args.screenshot is not None:
         require_picture(args.screenshot)
+        require_separate([args.screenshot], [args.slide, args.model])
         require_writable(args.screenshot.parent)
     if args.model is not None and args.encoder_weights is not None:
         _note_encoder(args.model, args.encoder_weights)
@@ -119,6 +121,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     if args.out.suffix.lower() in _NOT_MAPS:
         raise CpnnError(f"predict writes a map, whose name ends in .zarr; make {args.out.name} from that with export.")
+    require_separate([args.out], [args.slide, args.model])
     refuse_existing(args.out)
     require_writable(args.out.parent)
     settings = chosen_settings(args, MappingSettings)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.figure_page import length_text, scale_bar_um
-from napari_cpnn.files import whole_file
+from napari_cpnn.files import whole_file, write_figure
 from napari_cpnn.texts import MAX_NAME, allow_any_letter, chart_text
 from napari_cpnn.training.spot_pair import SpotPair, Values, gene_pair
 
@@ -103,7 +103,7 @@ def save_comparison(
     with whole_file(path, ExportError) as temporary:
         kind = path.suffix.lower().lstrip(".")
         allow_any_letter()
-        figure.savefig(temporary, format=kind, bbox_inches="tight", pad_inches=0.06)
+        write_figure(figure, temporary, kind, bbox_inches="tight", pad_inches=0.06)
     return path
 
 

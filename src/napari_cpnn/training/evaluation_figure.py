@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from scipy.spatial import cKDTree
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.files import whole_file
+from napari_cpnn.files import whole_file, write_figure
 from napari_cpnn.palette import type_colors
 from napari_cpnn.slides import Slide
 from napari_cpnn.texts import allow_any_letter, chart_text
@@ -266,4 +266,4 @@ def _name(text: object) -> str:
 def _save(figure: Figure, path: Path) -> None:
     allow_any_letter()
     with whole_file(path, TrainingError) as unfinished:
-        figure.savefig(unfinished)
+        write_figure(figure, unfinished, path.suffix.lower().lstrip(".") or "png")

@@ -20,7 +20,7 @@ from napari_cpnn.prototypes.cells import open_cells
 from napari_cpnn.spots import open_sample
 from napari_cpnn.spots.fit import SpotFix
 from napari_cpnn.training.fit import train
-from napari_cpnn.training.job import JOB_FILE, CellsFile, SampleFiles, TrainingJob
+from napari_cpnn.training.job import JOB_FILE, PROTOTYPES_FILE, CellsFile, SampleFiles, TrainingJob
 from napari_cpnn.training.processes import is_first_process
 from napari_cpnn.training.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STOP_FILE, unlock
 
@@ -38,9 +38,6 @@ _STOP_SECONDS = 0.3
 
 #: Who looks whether a run is going on has the lock for a moment.
 _LOCK_SECONDS = 2.0
-
-#: Name of prototypes that the run has estimated itself.
-PROTOTYPES_FILE = "prototypes.h5ad"
 
 
 def run_job(job: TrainingJob, report: Callable[[Event], None] | None = None, progress: bool = False) -> Path:
