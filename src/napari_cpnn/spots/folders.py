@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.errors import CpnnError, SlideError, SpotsError
+from napari_cpnn.spots.aggregation import libraries_of_folder
 from napari_cpnn.spots.likeness import most_alike, picture_of
 from napari_cpnn.spots.matrices import MatrixFile, is_usual, matrix_at, runs_in
 from napari_cpnn.spots.segmented import outlines_file
@@ -100,8 +101,16 @@ def _tables_of_folder(path: Path) -> list[SpotsSource]:
         if len(runs) > 1:
             return [source for matrix in runs.values() for source in _of_matrix(matrix)]
         if has_positions(run):
-            return [SpotsSource(run, _name(run))]
+            return _of_run(run)
     return []
+
+
+def _of_run(folder: Path) -> list[SpotsSource]:
+    """A run, or each of the libraries that ``spaceranger aggr`` joined in it."""
+    libraries = libraries_of_folder(folder)
+    if len(libraries) < 2:
+        return [SpotsSource(folder, _name(folder))]
+    return [SpotsSource(folder, f"{_name(folder)}, {library}", library) for library in libraries]
 
 
 def _of_matrix(matrix: MatrixFile) -> list[SpotsSource]:
@@ -114,7 +123,7 @@ def _of_matrix(matrix: MatrixFile) -> list[SpotsSource]:
     elif positions_file(folder, matrix) is None:
         return []
     if list(runs) == [matrix.prefix] and runs[matrix.prefix].kind == matrix.kind:
-        return [SpotsSource(folder, _name(folder))]
+        return _of_run(folder)
     kind = (
         f", {matrix.kind}" if matrix.kind and matrix.prefix in runs and runs[matrix.prefix].kind != matrix.kind else ""
     )

@@ -121,7 +121,12 @@ def _read(
         return read_h5ad_spots(source, positions, library, slide)
     matrix = _matrix_of(source, library, slide)
     if matrix is not None:
-        return read_segmented(matrix) if _is_of_cells(matrix, positions) else read_visium(matrix, positions)
+        is_run = library is None or library.casefold() in (matrix.prefix.casefold(), matrix.name.casefold())
+        if not _is_of_cells(matrix, positions):
+            return read_visium(matrix, positions, None if is_run else library, slide)
+        if not is_run:
+            choose([matrix.name], library, None, str(source))
+        return read_segmented(matrix)
     if "tissue_positions" in name or name.removesuffix(".gz") in ("barcodes.tsv", "features.tsv", "genes.tsv"):
         raise SpotsError(f"{source} is a part of a run and holds no counts; open the count matrix that it belongs to.")
     if is_legacy_table(source):
@@ -141,18 +146,10 @@ def _is_zarr(folder: Path) -> bool:
 def _matrix_of(source: Path, library: str | None, slide: Slide | None) -> MatrixFile | None:
     """The matrix that is named, or that a folder leads to; None when it is a file of another kind."""
     if source.is_file():
-        found = matrix_at(source)
-    elif runs_in(source) or runs_in(source, of_cells=True) or has_positions(source) or is_segmented(source):
-        found = _matrix_of_run(source, library, slide)
-    else:  # the folder of a matrix within that of a run
-        found = matrix_at(source) or _matrix_of_run(source, library, slide)
-    if (
-        library is not None
-        and found is not None
-        and library.casefold() not in (found.prefix.casefold(), found.name.casefold())
-    ):
-        choose([found.name], library, None, str(source))
-    return found
+        return matrix_at(source)
+    if runs_in(source) or runs_in(source, of_cells=True) or has_positions(source) or is_segmented(source):
+        return _matrix_of_run(source, library, slide)
+    return matrix_at(source) or _matrix_of_run(source, library, slide)  # the folder of a matrix within that of a run
 
 
 def _matrix_of_run(folder: Path, library: str | None, slide: Slide | None) -> MatrixFile:

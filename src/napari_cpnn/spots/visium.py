@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.spots.aggregation import library_of_each, run_of_library
+from napari_cpnn.spots.libraries import choose, spots_of_library
 from napari_cpnn.spots.matrices import MatrixFile, neighbours, only_matrix, runs_in
 from napari_cpnn.spots.prefixes import SUFFIX, belonging, prefix_of
 from napari_cpnn.spots.scale_factors import factors_of
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anndata import AnnData
+
+    from napari_cpnn.slides import Slide
 
 CELLS = "segmented_outputs"
 """What Space Ranger 4 calls the folder of the cells of Visium HD."""
@@ -43,7 +47,9 @@ _MOST_PIXELS = 50_000_000
 _MOST_BYTES = 4 * _MOST_PIXELS
 
 
-def read_visium(matrix: MatrixFile, positions: Path | None = None) -> tuple[AnnData, dict[str, int]]:
+def read_visium(
+    matrix: MatrixFile, positions: Path | None = None, library: str | None = None, slide: Slide | None = None
+) -> tuple[AnnData, dict[str, int]]:
     """Spots of a matrix of Space Ranger that are in tissue, and how many were left out, by reason.
 
     Parameters
@@ -52,6 +58,10 @@ def read_visium(matrix: MatrixFile, positions: Path | None = None) -> tuple[AnnD
         Of the run.
     positions
         Tissue positions; None: those of the same run in its folder.
+    library
+        Which is read of those that ``spaceranger aggr`` joined.
+    slide
+        That the spots are for.
     """
     spots = matrix.read(SpotsError)
     path = positions or _require_positions(matrix)
@@ -70,11 +80,32 @@ def read_visium(matrix: MatrixFile, positions: Path | None = None) -> tuple[AnnD
         if name in found:
             spots.obs[name] = found[name].to_numpy()
     spots.obsm["spatial"] = found[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
+    spots, others = _of_library(spots, matrix, library, slide)
+    dropped.update(others)
     inside = spots.obs["in_tissue"].to_numpy() == 1
     dropped["not_in_tissue"] = int((~inside).sum())
     spots = spots[inside].copy()
-    spots.uns["spatial"] = {library_name(matrix): pictures_and_factors(matrix)}
+    if "spatial" not in spots.uns:
+        spots.uns["spatial"] = {library_name(matrix): pictures_and_factors(matrix)}
     return spots, dropped
+
+
+def _of_library(
+    spots: AnnData, matrix: MatrixFile, library: str | None, slide: Slide | None
+) -> tuple[AnnData, dict[str, int]]:
+    """The spots of one library of an aggregated run, with what is described of it; all of any other run."""
+    labels = library_of_each(list(spots.obs_names), matrix.folder)
+    if labels is None:
+        if library is not None:
+            choose([matrix.name], library, None, str(matrix.path))
+        return spots, {}
+    spots.obs["library_id"] = labels
+    spots, others = spots_of_library(spots, library, slide, str(matrix.path))
+    name = str(spots.obs["library_id"].iloc[0])
+    of_library = run_of_library(matrix, name)
+    described = {"images": {}, "scalefactors": {}} if of_library is None else pictures_and_factors(of_library)
+    spots.uns["spatial"] = {name: described}
+    return spots, others
 
 
 def visium_matrix(folder: Path) -> MatrixFile:
