@@ -18,6 +18,14 @@ NAME = "tissue_hires_scalef"
 def test_numbers_and_texts(value: Any) -> None:
     assert factors_of({NAME: value, "version": "4.0"}, "a.json") == {NAME: 0.17}
     assert factors_of({"scalefactors": {NAME: value}}, "a.json") == {NAME: 0.17}
+    assert factors_of({"A": {"images": {}, "scalefactors": {NAME.title(): value}}}, "a.json") == {NAME: 0.17}
+
+
+def test_of_several_libraries_and_as_json() -> None:
+    assert factors_of('{"tissue_hires_scalef": 0.17}') == {NAME: 0.17}
+    with pytest.warns(CpnnWarning, match="a.json has several sets of scale factors, and nothing says which"):
+        assert factors_of({"A": {NAME: 0.1}, "B": {NAME: 0.2}}, "a.json") == {}
+    assert factors_of("{" * 100_000) == factors_of("[" * 10) == {}
 
 
 @pytest.mark.parametrize("value", ["x", "1,234.5", 0, -1.0, float("inf"), [1, 2], {"a": 1}, True])

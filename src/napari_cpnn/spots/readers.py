@@ -219,7 +219,7 @@ def _describe(spots: AnnData, source: Path) -> None:
     libraries = libraries_of_uns(spots.uns.get("spatial")) or {own_name: {}}
     filled = {}
     for library, given in libraries.items():
-        scalefactors = {"tissue_hires_scalef": 1.0, **factors_of(given.get("scalefactors"), str(source))}
+        scalefactors = {"tissue_hires_scalef": 1.0, **factors_of(given.get("scalefactors", given), str(source))}
         if "spot_diameter_fullres" not in scalefactors:
             scalefactors["spot_diameter_fullres"] = _spot_diameter_px(spots)
         filled[library or own_name] = {**given, "images": _images(given.get("images")), "scalefactors": scalefactors}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import warnings
@@ -18,6 +19,8 @@ _NEEDED = (
 )  # fmt: skip
 #: What may be text; others, such as a version, are none.
 _FACTOR = re.compile(r"scale_?f|fullres|pixel|_um$", re.IGNORECASE)
+#: Levels of names within which factors are looked for.
+_DEEPEST = 3
 
 
 def factors_of(given: Any, what: str | None = None) -> dict[str, float]:
@@ -26,23 +29,30 @@ def factors_of(given: Any, what: str | None = None) -> dict[str, float]:
     Parameters
     ----------
     given
-        Numbers by name, perhaps within another ``scalefactors``; anything else is no scale factors.
+        Numbers by name, perhaps within another ``scalefactors`` or the only library, or that as JSON; anything else is
+        no scale factors.
     what
         Where they are, for the warning about one that is needed and is none; None: there is no warning.
     """
-    if not isinstance(given, dict):
-        return {}
-    for inner in (value for name, value in given.items() if str(name).lower() == "scalefactors"):
-        if isinstance(inner, dict):
-            given = {**inner, **{name: value for name, value in given.items() if value is not inner}}
-            break
+    given = _with_factors(given)
     found, wrong = {}, []
-    for name, value in given.items():
-        number = None if isinstance(value, str | bytes) and not _FACTOR.search(str(name)) else _number(value)
+    for key, value in given.items():
+        name = str(key).lower() if str(key).lower() in _NEEDED else str(key)
+        number = None if isinstance(value, str | bytes) and not _FACTOR.search(name) else _number(value)
         if number is not None and math.isfinite(number) and number > 0:
-            found[str(name)] = number
+            found[name] = number
         elif name in _NEEDED and not _is_missing(value, number):
             wrong.append(f"{name} = {str(value)[:40]!r}")
+    if (
+        what is not None
+        and not _has_any(given)
+        and sum(_has_any(_with_factors(part, 1)) for part in given.values()) > 1
+    ):
+        warnings.warn(
+            f"{what} has several sets of scale factors, and nothing says which are meant; they are left out.",
+            CpnnWarning,
+            stacklevel=6,
+        )
     if wrong and what is not None:
         warnings.warn(
             f"{what} has scale factors that are not positive numbers ({', '.join(wrong)}); they are left out.",
@@ -50,6 +60,25 @@ def factors_of(given: Any, what: str | None = None) -> dict[str, float]:
             stacklevel=6,
         )
     return found
+
+
+def _with_factors(given: Any, depth: int = 0) -> dict[Any, Any]:
+    """The names and values among which the scale factors are: ``given`` itself, or the only part of it that has any."""
+    if isinstance(given, str) and given.lstrip().startswith("{") and not depth:
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            return {}
+    if not isinstance(given, dict):
+        return {}
+    if _has_any(given) or depth == _DEEPEST:
+        return given
+    inner = [part for part in (_with_factors(value, depth + 1) for value in given.values()) if _has_any(part)]
+    return inner[0] if len(inner) == 1 else given
+
+
+def _has_any(given: dict[Any, Any]) -> bool:
+    return any(str(name).lower() in _NEEDED for name in given)
 
 
 def _number(value: Any) -> float | None:
