@@ -213,7 +213,15 @@ def require_one_library(spots: AnnData, what: str) -> None:
             "takes those of one; give those."
         )
     if labels is None and "napari_cpnn" not in spots.uns:  # read_spots has said it
-        _warn_of_several(spots, places, what)
+        if len(named) > 1:
+            warnings.warn(
+                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), and no column says which spots "
+                "are of which; all are taken for those of one.",
+                CpnnWarning,
+                stacklevel=5,
+            )
+        else:
+            _warn_of_several(spots, places, what)
 
 
 def _labels(

@@ -31,6 +31,7 @@ from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots.counts import read_h5ad_table
+from napari_cpnn.spots.positions import with_positions
 from napari_cpnn.spots.quality import counts_matrix
 from napari_cpnn.temporaries import sweep
 from napari_cpnn.training.folds import folder_names
@@ -161,7 +162,8 @@ def sample_key(slide: Slide, spots: AnnData) -> str:
     counts = counts_matrix(spots)
     for values in (counts.indptr, counts.indices, counts.data):
         key.update(np.asarray(values, dtype=np.float64).tobytes())
-    key.update(np.asarray(spots.obsm.get("spatial", ()), dtype=np.float64).tobytes())
+    placed = with_positions(spots, f"The table of spots of {slide.name}")
+    key.update(np.asarray(placed.obsm.get("spatial", ()), dtype=np.float64).tobytes())
     key.update("\n".join(map(str, spots.var_names)).encode())
     return key.hexdigest()[:16]
 

@@ -17,6 +17,7 @@ from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots.counts import as_counts
 from napari_cpnn.spots.misfit import warn_of_misfit
+from napari_cpnn.spots.positions import on_one_slide
 from napari_cpnn.spots.quality import counts_matrix
 from napari_cpnn.training.splits import contiguous_quarter, held_out_slide
 
@@ -68,6 +69,7 @@ def _check(slide: Slide, spots: AnnData) -> SpotSample:
         raise SpotsError(f'The spots of {slide.name} have no obsm["spatial"]; read them with read_spots.')
     if spots.n_obs == 0:
         raise TrainingError(f"{slide.name} has no spots, so there is nothing to learn from it.")
+    spots = on_one_slide(spots, f"The table of spots of {slide.name}")
     counts = as_counts(counts_matrix(spots), f"The table of spots of {slide.name}", SpotsError)
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
     has_counts = np.asarray(counts.sum(axis=1)).ravel() > 0

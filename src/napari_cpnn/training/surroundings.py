@@ -28,6 +28,7 @@ from napari_cpnn.models.triplex import block_order
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import fit_array
+from napari_cpnn.spots.positions import with_positions
 from napari_cpnn.spots.quality import array_coordinates
 from napari_cpnn.training.array_files import append_to
 from napari_cpnn.training.data import SpotData
@@ -176,7 +177,8 @@ def with_surroundings(
 
 
 def _centers_um(slide: Slide, spots: AnnData) -> FloatArray:
-    return spatial_to_um(spots.obsm["spatial"], slide.require_mappable())
+    placed = with_positions(spots, f"The table of spots of {slide.name}")
+    return spatial_to_um(placed.obsm["spatial"], slide.require_mappable())
 
 
 def _learn_own(
