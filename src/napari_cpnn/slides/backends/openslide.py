@@ -17,6 +17,7 @@ from napari_cpnn.errors import SlideError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.slides.backends.base import MAX_SIDE_PX, Pixels, Refused, SourceInfo, over_white
 from napari_cpnn.slides.backends.bounds import crop_of, cropped_levels
+from napari_cpnn.slides.pixel_size import parse_um
 from napari_cpnn.slides.pyramid import true_levels
 from napari_cpnn.untrusted import check_in_child, reason_of
 
@@ -153,9 +154,11 @@ def _pixel_sizes(props: Mapping[str, str]) -> tuple[tuple[str, Mpp], ...]:
     vendor = props.get("openslide.vendor", "OpenSlide")
     mirax = "mirax.LAYER_0_LEVEL_0_SECTION.MICROMETER_PER_PIXEL_"
     names = (("openslide.mpp-y", "openslide.mpp-x"), ("aperio.MPP", "aperio.MPP"), (f"{mirax}Y", f"{mirax}X"))
+    # Aperio's keys are as the description of the file has them.
+    props = {f"aperio.{key[7:].upper()}" if key.startswith("aperio.") else key: value for key, value in props.items()}
     for name_y, name_x in names:
         try:
-            mpp = parse_decimal(props[name_y]), parse_decimal(props[name_x])
+            mpp = parse_um(props[name_y]), parse_um(props[name_x])
         except (KeyError, ValueError):
             continue
         return ((f"{vendor} metadata", mpp),)
