@@ -150,7 +150,10 @@ class Mending:
         RegionsError
             It has none, or crosses itself too often.
         """
-        polygons = _polygons(self.valid(outline, name))
+        valid = self.valid(outline, name)
+        if valid.geom_type == "Polygon" and valid.area > 0:
+            return valid
+        polygons = _polygons(valid)
         if not polygons:
             raise RegionsError(f"Region {name!r} has no area.")
         return polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
@@ -178,9 +181,11 @@ class Mending:
 
     def together(self, areas: Sequence[Polygon | MultiPolygon], name: str) -> Polygon | MultiPolygon:
         """What is in any of several areas, each of which is valid."""
+        if len(areas) == 1:
+            return areas[0]
         whole = MultiPolygon([polygon for area in areas for polygon in _polygons(area)])
-        if len(areas) == 1 or shapely.is_valid(whole):
-            return areas[0] if len(areas) == 1 else whole
+        if shapely.is_valid(whole):
+            return whole
         self._require_few_crossings(whole, name)
         return self.area_of(shapely.union_all(list(areas)), name)
 
