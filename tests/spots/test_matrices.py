@@ -233,6 +233,17 @@ def test_matrix_market_files_with_something_behind_their_names(tmp_path: Path) -
         assert spots.obsm["spatial"][:, 0].tolist() == [100 + 1000 * number, 200 + 1000 * number]
 
 
+@pytest.mark.parametrize(
+    ("matrix", "of"), [("count_matrix_sparse", "count_matrix_"), ("matrix_sparse", "matrix_"), ("matrix_sparse", "")]
+)
+def test_matrix_market_files_of_other_names(tmp_path: Path, matrix: str, of: str) -> None:
+    write_mtx(tmp_path / "a", zipped=False)
+    for path in (tmp_path / "a").iterdir():
+        path.rename(tmp_path / (f"{matrix}.mtx" if path.suffix == ".mtx" else of + path.name))
+    positions(tmp_path / "spatial" / "tissue_positions.csv")
+    assert total(tmp_path / f"{matrix}.mtx") == TOTAL
+
+
 def test_matrices_of_any_name_do_not_share_positions(tmp_path: Path) -> None:
     folder = outs(tmp_path)
     for name in ("A", "A_raw"):

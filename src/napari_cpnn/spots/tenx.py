@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 GENES = "Gene Expression"
-MTX = re.compile(rf"(?P<prefix>.*?)(?:matrix{SUFFIX})?\.mtx(?:\.gz)?$", re.IGNORECASE)
+MTX = re.compile(rf"(?:matrix{SUFFIX}|(?P<prefix>.*?)(?:matrix)?)\.mtx(?:\.gz)?$", re.IGNORECASE)
 """The name of a Matrix Market matrix, with what stands around it where several lie in one folder."""
 #: Bytes of a line in these files, and of the shortest value in a coordinate matrix (``1 1 1`` and a line end).
 _LONGEST_LINE, _VALUE_BYTES = 2**20, 4
@@ -184,11 +184,15 @@ def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int]:
 
 def _beside(matrix: Path, names: tuple[str, ...], others: Iterable[str], error: type[CpnnError]) -> Path:
     """The ``.tsv`` beside a matrix that belongs to it, by the first name for which there is one."""
-    folder, prefix = matrix.parent, prefix_of(MTX, matrix.name)
+    folder, prefix, others = matrix.parent, prefix_of(MTX, matrix.name), set(others)
+    stem = matrix.name[: matrix.name.lower().rindex(".mtx")]
     for name in names:
         pattern = re.compile(rf"(?P<prefix>.*?){name}{SUFFIX}\.tsv(?:\.gz)?$")
         files = [file for file in sorted(folder.iterdir()) if pattern.match(file.name)]
-        found = belonging(prefix, [(prefix_of(pattern, file.name), file) for file in files], others)
+        named = [(prefix_of(pattern, file.name), file) for file in files]
+        found = belonging(prefix, named, others)
+        if found is None and others <= {prefix}:  # matrix_sparse.mtx with matrix_barcodes.tsv
+            found = belonging(stem, named, ())
         if found is not None:
             return found
     raise error(f"{folder} has a matrix but no {'.tsv or '.join(names)}.tsv beside it that belongs to {matrix.name}.")
