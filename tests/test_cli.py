@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -118,6 +119,15 @@ def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_pa
     assert regions.loc["All", "n_spots"] == scores["n_spots"].max()
     assert (tmp_path / "parts_GENE3.png").stat().st_size > 10_000
     assert "All: PCC" in capsys.readouterr().out
+    assert main(["evaluate", *pair, "--model", str(model), *more]) == 2
+    assert "parts.csv exists already; choose another name or delete it" in capsys.readouterr().err
+    (tmp_path / "parts.csv").unlink()
+    assert main(["evaluate", *pair, "--model", str(model), *more]) == 2
+    assert "parts_GENE3.png exists already" in capsys.readouterr().err
+    assert not (tmp_path / "parts.csv").exists()
+    unknown = ["--out", str(tmp_path / "other.csv"), "--figure", "NONE"]
+    assert main(["evaluate", *pair, "--model", str(model), *unknown]) == 2
+    assert "The model does not know NONE" in capsys.readouterr().err
     assert main(["evaluate", *pair, "--model", str(model), *more[2:]]) == 2
     assert "say with --out" in capsys.readouterr().err
     assert main(["evaluate", *pair, "--model", str(model), *more, "--regions", "a", "b"]) == 2
@@ -137,7 +147,12 @@ def test_deconvolve_writes_shares(spots_paths, prototypes_path, tmp_path, capsys
     assert main([*args, "--out", str(out)]) == 0
     shares = pd.read_csv(out, index_col=0)
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
-    assert "%" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"-> {out}" in said
+    assert "%" in said
+    assert main([*args, "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(pd.read_csv(out, index_col=0), shares)
 
 
 def test_deconvolve_takes_settings_and_writes_standard_deviations(spots_paths, prototypes_path, tmp_path, capsys):
@@ -148,7 +163,8 @@ def test_deconvolve_takes_settings_and_writes_standard_deviations(spots_paths, p
     shares, deviations = pd.read_csv(out, index_col=0), pd.read_csv(sd, index_col=0)
     assert list(deviations.columns) == list(shares.columns)
     assert (deviations.to_numpy() > 0).all()
-    assert main([*args, "--out", str(out), "--sd", str(sd), "--method", "nnls"]) == 2
+    others = ["--out", str(tmp_path / "more.csv"), "--sd", str(tmp_path / "more_sd.csv")]
+    assert main([*args, *others, "--method", "nnls"]) == 2
     assert "gives no uncertainty" in capsys.readouterr().err
 
 
@@ -168,11 +184,12 @@ def test_deconvolve_bulk_samples(prototypes_path, tmp_path):
 
 def test_a_table_that_cannot_be_written_leaves_no_litter(spots_paths, prototypes_path, tmp_path, capsys):
     out = tmp_path / "results"
-    (out / "shares.csv").mkdir(parents=True)  # a folder where the table should go
+    out.write_text("a file where the folder should be")
     args = ["deconvolve", str(spots_paths[0]), "--positions", str(spots_paths[1]), "--prototypes", str(prototypes_path)]
     assert main([*args, "--out", str(out / "shares.csv")]) == 2
     assert "could not be written" in capsys.readouterr().err
-    assert [p.name for p in out.iterdir()] == ["shares.csv"]
+    assert out.read_text() == "a file where the folder should be"
+    assert not list(tmp_path.glob(".napari-cpnn-*"))
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
@@ -225,6 +242,77 @@ def test_an_existing_result_is_not_overwritten(slide_path, tmp_path, capsys):
     out.mkdir()
     assert main(["predict", str(slide_path), "--model", "m.safetensors", "--out", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
+    table = str(tmp_path / "map.h5ad")
+    assert main(["predict", str(slide_path), "--model", "m.safetensors", "--out", table]) == 2
+    assert "predict writes a map, whose name ends in .zarr; make map.h5ad from that with export." in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "deconvolve SPOTS --positions POSITIONS --prototypes PROTOTYPES --out SPOTS",
+        "deconvolve SPOTS --positions POSITIONS --prototypes PROTOTYPES --out new.csv --sd PROTOTYPES",
+        "deconvolve SPOTS --positions POSITIONS --prototypes PROTOTYPES --out new.csv --sd new.csv",
+        "prototypes CELLS --out CELLS",
+        "prototypes CELLS --out new.h5ad --markers new.h5ad",
+        "prototypes CELLS --cell-type celltype --cell-type batch --out new --markers new",
+        "prototypes CELLS --cell-type a/b --cell-type a:b --out new",
+        "evaluate --slide SLIDE --spots SPOTS --positions POSITIONS --model m.safetensors --out POSITIONS.csv",
+        "evaluate --slide SLIDE --spots SPOTS --positions POSITIONS --model m.safetensors --out new.txt",
+        "train --slide SLIDE --spots SPOTS --positions POSITIONS --prototypes PROTOTYPES --out PROTOTYPES",
+        "cross-validate --slide SLIDE --spots SPOTS --prototypes PROTOTYPES --groups a --out new --table new/folds.csv",
+        "cross-validate --slide SLIDE --spots SPOTS --prototypes PROTOTYPES --groups a --out new --table new",
+        "predict SLIDE --model m.safetensors --out SLIDE/map.zarr",
+        "export map.zarr --out map.zarr --overwrite",
+        "export map.zarr --out map.zarr/new.csv --overwrite",
+        "export map.zarr --slide slide.png --out slide.png --overwrite",
+        "export map.zarr --genes list.csv --out ./list.csv --overwrite",
+        "open slide.png --screenshot slide.png",
+    ],
+)
+def test_a_result_never_takes_the_place_of_an_input_or_of_another(
+    slide_path, spots_paths, prototypes_path, tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "map.zarr").mkdir()
+    for name in ("slide.png", "list.csv", "positions.tsv.csv"):
+        (tmp_path / name).write_text("mine")
+    names = {"SPOTS": spots_paths[0], "POSITIONS": spots_paths[1], "PROTOTYPES": prototypes_path, "SLIDE": slide_path}
+    for word, path in {**names, "CELLS": tmp_path / "cells.h5ad"}.items():
+        command = command.replace(word, path.name)
+    command = command.replace("--positions positions.tsv", "--positions positions.tsv.csv")
+
+    def content():
+        return {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    before = content()
+    capsys.readouterr()
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert any(
+        words in said
+        for words in (
+            "by the same task",
+            "two results",
+            "to be a file",
+            "lies in",
+            "written as .csv",
+            "Nothing can be written",
+        )
+    ), said
+    assert content() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_result_never_takes_the_place_of_a_pipe(spots_paths, prototypes_path, tmp_path, capsys):
+    os.mkfifo(tmp_path / "out.csv")
+    spots = [str(spots_paths[0]), "--positions", str(spots_paths[1]), "--prototypes", str(prototypes_path)]
+    assert main(["deconvolve", *spots, "--method", "nnls", "--out", str(tmp_path / "out.csv")]) == 2
+    assert "out.csv is a pipe, not a file; choose a file." in capsys.readouterr().err
+    assert (tmp_path / "out.csv").is_fifo()
 
 
 @pytest.mark.parametrize("mpp", ["abc", "1,2,3", "0.0001", "400"])

@@ -37,7 +37,9 @@ def test_pixels_and_um_are_inverse_and_swap_axes(points: list[tuple[float, float
     np.testing.assert_allclose(um[0], [y * mpp[0], x * mpp[1]])
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 352.8, (0.5, 2.0), (0.5,), (0.5, 0.5, 0.5)])
+@pytest.mark.parametrize(
+    "value", [0, -1, float("nan"), float("inf"), 352.8, (0.5, 2.0), (0.5,), (0.5, 0.5, 0.5), "half", None]
+)
 def test_pixel_sizes_that_no_slide_has(value: float | tuple[float, float]) -> None:
     with pytest.raises(SettingsError, match="not plausible"):
         as_mpp(value)
@@ -46,6 +48,7 @@ def test_pixel_sizes_that_no_slide_has(value: float | tuple[float, float]) -> No
 def test_as_mpp() -> None:
     assert as_mpp(0.5) == (0.5, 0.5)
     assert as_mpp((0.69, 0.686)) == (0.69, 0.686)
+    assert as_mpp("0,69") == (0.69, 0.69)
     assert as_mpp([0.69, 0.686]) == (0.69, 0.686)  # type: ignore[arg-type]
 
 

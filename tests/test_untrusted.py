@@ -6,6 +6,7 @@ import codecs
 import doctest
 import json
 import os
+import socket
 import time
 
 import pytest
@@ -47,6 +48,26 @@ def test_impossible_names_are_refused_in_a_sentence(name):
 
 def test_a_missing_file_is_no_impossible_name(tmp_path):
     assert to_path(tmp_path / "missing", SlideError) == tmp_path / "missing"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_nothing_is_read_from_a_pipe_a_socket_or_a_device(tmp_path):
+    pipe = tmp_path / "a.json"
+    os.mkfifo(pipe)
+    link = tmp_path / "link.json"
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        for read in (to_path, read_json):
+            with pytest.raises(SlideError, match=r"is a pipe, not a file; choose a file\.$"):
+                read(path, SlideError)
+        with pytest.raises(SlideError, match="is a pipe"), reading(path, SlideError):
+            raise AssertionError
+    with pytest.raises(SlideError, match="is a device"):
+        to_path(os.devnull, SlideError)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(tmp_path / "s"))
+        with pytest.raises(SlideError, match="is a socket"):
+            to_path(tmp_path / "s", SlideError)
 
 
 def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):

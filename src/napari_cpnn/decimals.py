@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-_DECIMAL = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
+_DECIMAL = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
+#: As thousands are written; decimals as well, when there happen to be three.
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([.,])\d{3}")
+_PLAIN = re.compile(r"[+-]?\d+")
 
 
 def parse_decimal(text: str) -> float:
@@ -41,3 +45,27 @@ def parse_whole(text: str) -> int:
         message = f"{text!r} is not a whole number"
         raise ValueError(message)
     return int(value)
+
+
+def perhaps_thousands(texts: Iterable[str]) -> str | None:
+    """The first of the numbers of a column that may be thousands as well as decimals, by the others; else None.
+
+    In numbers that are written alike, a mark with exactly three digits behind it, wherever there is one, separates
+    thousands when other numbers have none. All with a comma may be thousands too; all with a point are decimals, as
+    programs write them.
+
+    >>> perhaps_thousands(["300", "1,100", "1,300"]), perhaps_thousands(["300", "1,125", "1,5"])
+    ('1,100', None)
+    >>> perhaps_thousands(["1.100", "1.300"]) is None
+    True
+    """
+    first, mark, n_plain = None, "", 0
+    for text in texts:
+        if _PLAIN.fullmatch(text):
+            n_plain += 1
+            continue
+        found = _GROUPED.fullmatch(text)
+        if found is None or mark not in ("", found[1]):
+            return None
+        first, mark = first or text, found[1]
+    return first if first is not None and (n_plain or mark == ",") else None

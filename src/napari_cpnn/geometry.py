@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import FloatArray
+from napari_cpnn.decimals import parse_decimal
 from napari_cpnn.errors import SettingsError
 
 Mpp = tuple[float, float]
@@ -43,9 +44,13 @@ def is_plausible_mpp(mpp: Mpp) -> bool:
     return all(math.isfinite(m) and low <= m <= high for m in mpp) and 0.5 <= mpp[0] / mpp[1] <= 2.0
 
 
-def as_mpp(value: float | tuple[float, float]) -> Mpp:
-    """``mpp`` as ``(y, x)`` from one number or a pair; :class:`SettingsError` when it is not plausible."""
-    pair = tuple(float(v) for v in value) if isinstance(value, (tuple, list)) else (float(value), float(value))
+def as_mpp(value: float | str | tuple[float, float]) -> Mpp:
+    """``mpp`` as ``(y, x)`` from one number (or text) or a pair; :class:`SettingsError` when it is not plausible."""
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    try:
+        pair = tuple(parse_decimal(v) if isinstance(v, str) else float(v) for v in given)
+    except (TypeError, ValueError):
+        pair = ()
     if len(pair) != 2 or not is_plausible_mpp((pair[0], pair[1])):
         low, high = PLAUSIBLE_MPP
         raise SettingsError(

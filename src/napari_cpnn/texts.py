@@ -11,7 +11,7 @@ MAX_NAME = 120
 """A longer name is shortened in the middle where it is shown; no real gene, cell type or slide has one."""
 
 _MARKS = "=+-@\t\r"
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf", re.ASCII | re.IGNORECASE)
 _RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
 _MAX_FILE_NAME = 100
 

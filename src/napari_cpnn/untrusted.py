@@ -6,15 +6,17 @@ on a wrong, damaged or hostile file ends as one sentence of the :class:`~napari_
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import math
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ def reading(what: object, error: type[CpnnError], advice: str = "is it complete?
     Parameters
     ----------
     what
-        The file, as the sentence names it.
+        The file, as the sentence names it. A path is looked at first: nothing is read from a device, a pipe or a
+        socket, where a parser would wait for ever.
     error
         Class of the error that is raised.
     advice
@@ -64,6 +67,8 @@ def reading(what: object, error: type[CpnnError], advice: str = "is it complete?
     Traceback (most recent call last):
     napari_cpnn.errors.SpotsError: spots.json cannot be read (KeyError: tissue_hires_scalef); is it complete?
     """
+    if isinstance(what, Path):
+        _refuse_device(what, error)
     try:
         yield
     except CpnnError:
@@ -96,19 +101,50 @@ def to_path(path: str | os.PathLike[str], error: type[CpnnError]) -> Path:
     """A path at which the system can at least be asked whether something is there.
 
     Names that no file system takes (a NUL character, hundreds of characters) and folders that may not be looked into
-    otherwise raise from the first ``exists``. A path at which nothing is passes.
+    otherwise raise from the first ``exists``. A path at which nothing is passes; one at which there is neither a file
+    nor a folder is refused, for whoever opened it might wait for ever.
     """
     found = Path(path)
     try:
         os.stat(found)  # noqa: PTH116 -- Path.exists hides some of the errors that are asked for here
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        return found
     except ValueError as exc:
         raise error(f"{str(found)[:80]!r} is not a file name ({exc}).") from exc
     except OSError as exc:
         name = str(found) if len(str(found)) <= 200 else f"{str(found)[:120]}..."
         raise error(f"{name} cannot be opened: {exc.strerror or exc}.") from exc
+    _refuse_device(found, error)
     return found
+
+
+def _refuse_device(path: Path, error: type[CpnnError]) -> None:
+    odd = None
+    with suppress(OSError, ValueError):  # said where it is opened
+        odd = odd_kind(path)
+    if odd is not None:
+        raise error(f"{path} is {odd}, not a file; choose a file.")
+
+
+def odd_kind(path: Path) -> str | None:
+    """What a path is where one may neither read nor write without waiting for somebody; ``None`` for file and folder.
+
+    Raises
+    ------
+    OSError
+        Nothing is there, or the system does not say what.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def require_no_device(path: Path) -> None:
+    """Raise an ``OSError`` for a device, a pipe or a socket, at which whoever opens it might wait for ever."""
+    odd = odd_kind(path)
+    if odd is not None:
+        raise OSError(errno.EINVAL, f"it is {odd}, not a file")
 
 
 def read_json(path: Path, error: type[CpnnError], parse_int: Callable[[str], Any] | None = None) -> Any:
@@ -120,6 +156,7 @@ def read_json(path: Path, error: type[CpnnError], parse_int: Callable[[str], Any
 
 def read_bytes(path: Path, limit: int, error: type[CpnnError]) -> bytes:
     """The bytes of a file, unzipped when it is gzip whatever its name says; ``error`` for more than ``limit``."""
+    _refuse_device(path, error)
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)

@@ -62,6 +62,8 @@ def test_upper_and_lower_case_are_offered() -> None:
     )
     with pytest.raises(GenesError, match=said):
         shared_genes(MANY, [MANY[0], *mouse[1:]], ("the model", "the spots"))
+    with pytest.raises(GenesError, match=said):  # another species' names, of which some are the same by chance
+        shared_genes(MANY, [*MANY[:50], *mouse[50:]], ("the model", "the spots"))
     with pytest.warns(CpnnWarning, match=said):
         shared_genes(MANY, [*MANY[:600], *mouse[600:]], ("the model", "the spots"))
     assert shared_genes(MANY, [*MANY[:950], *mouse[950:]], ("the model", "the spots")) == MANY[:950]

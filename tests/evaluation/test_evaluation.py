@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,8 +16,11 @@ from napari_cpnn.evaluation.noise_ceiling import noise_ceilings
 from napari_cpnn.evaluation.predictions import predict_expression
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.prediction.predictor import Predictor
-from napari_cpnn.settings import EvaluationSettings
+from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import read_patches
+from napari_cpnn.spots import estimate_mpp
+from napari_cpnn.studies.fold_folder import sample_key
+from napari_cpnn.training.data.spot_samples import check_samples
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +239,40 @@ def test_spots_without_places(world, model):
     del spots.obsm["spatial"]
     with pytest.raises(SpotsError, match="read them with read_spots"):
         evaluate(model, slide, spots)
+
+
+def test_names_of_the_columns_of_positions_decide(world, model):
+    """At every door that takes spots from memory."""
+    slide, spots = world.sample(5, rows=4)
+    named = spots.copy()
+    del named.obsm["spatial"]
+    rows_first = spots.obsm["spatial"][:, ::-1]
+    named.obsm["spatial"] = pd.DataFrame(rows_first, columns=["pxl_row", "pxl_col"], index=spots.obs_names)
+    pd.testing.assert_frame_equal(evaluate(model, slide, named), evaluate(model, slide, spots))
+    for one, other in zip(predict_spots(model, slide, named), predict_spots(model, slide, spots), strict=True):
+        np.testing.assert_array_equal(one, other)
+    settings = TrainingSettings(validation="none")
+    found, given = (check_samples([(slide, table)], settings)[0][0] for table in (named, spots))
+    np.testing.assert_array_equal(found.centers_um, given.centers_um)
+    assert sample_key(slide, named) == sample_key(slide, spots)
+    assert estimate_mpp(named) == estimate_mpp(spots)
+    assert isinstance(named.obsm["spatial"], pd.DataFrame)  # the caller's own table stays as it is
+    unnamed = named.copy()
+    unnamed.obsm["spatial"] = named.obsm["spatial"].set_axis(["a", "b"], axis=1)
+    with pytest.raises(SpotsError, match=f"The table of spots of {slide.name} has the columns a, b"):
+        evaluate(model, slide, unnamed)
+
+
+def test_spots_of_two_libraries_are_not_put_on_one_slide(world, model):
+    slide, spots = world.sample(5, rows=4)
+    both = ad.concat({"A": spots, "B": spots}, label="library_id", index_unique="-")
+    message = rf"spots of {slide.name} holds the spots of 2 libraries \(A, B\).*give spots\[spots.obs\['library_id'\]"
+    for door in (lambda: evaluate(model, slide, both), lambda: predict_spots(model, slide, both)):
+        with pytest.raises(SpotsError, match=message):
+            door()
+    with pytest.raises(SpotsError, match=message):
+        check_samples([(slide, both)], TrainingSettings(validation="none"))
+    evaluate(model, slide, both[both.obs["library_id"] == "A"].copy())
 
 
 def test_summary_of_something_else(world):

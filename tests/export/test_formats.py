@@ -124,7 +124,7 @@ def test_mistakes_are_one_line(map_path, tmp_path, capsys):
         ([str(tmp_path / "broken.zarr"), "--out", out], "is it a JSON file?"),
         ([str(map_path), "--out", str(tmp_path / "a.docx")], "no ending that stands for a format"),
         ([str(map_path), "--out", str(tmp_path / "there.csv")], "there.csv exists already"),
-        ([str(map_path), "--out", str(map_path), "--overwrite"], "is the map itself"),
+        ([str(map_path), "--out", str(map_path), "--overwrite"], "is read by the same task"),
         ([str(map_path), "--out", out, "--genes", "NOPE"], "The model of this map does not know NOPE"),
         (
             [str(map_path), "--out", out, "--genes", str(tmp_path / "binary.txt")],

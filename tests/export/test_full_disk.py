@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from map_world import World
 from napari_cpnn.errors import ExportError
-from napari_cpnn.export import to_h5ad
+from napari_cpnn.export import to_figure, to_h5ad
 from napari_cpnn.export.progress import reporting
 from napari_cpnn.settings import ExportSettings
 
@@ -39,6 +41,31 @@ def test_a_limit_of_file_sizes_ends_an_export_in_a_sentence(world: World, tmp_pa
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1] == f"napari-cpnn: {out / 't.h5ad'} could not be written: File too large."
     assert not list(out.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk at hand")
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("limit", [0, 1000, 4000, 12_000])
+def test_a_figure_on_a_full_disk_is_a_sentence(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, limit: int
+) -> None:
+    class Full(io.FileIO):
+        def write(self, data: object) -> int:
+            if self.tell() + len(memoryview(data).cast("B")) > limit:  # type: ignore[arg-type]
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)  # type: ignore[arg-type]
+
+    def opened(file: object, mode: str = "r", *args: object, **options: object) -> object:
+        if Path(str(file)).parent == tmp_path and "w" in mode:
+            return Full(str(file), mode.replace("b", ""))
+        return plain(file, mode, *args, **options)  # type: ignore[call-overload]
+
+    plain = io.open
+    monkeypatch.setattr(io, "open", opened)
+    monkeypatch.setattr("builtins.open", opened)
+    with pytest.raises(ExportError, match="could not be written: No space left on device"):
+        to_figure(world.cmap, tmp_path / f"f.{ending}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_written_is_not_computed(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,8 +152,11 @@ def affine(path: Path) -> Sequence[Step]:
         assert np.isfinite(read_affine(path)).all()
 
     def typed() -> None:
+        from napari_cpnn.errors import SpotsError
         from napari_cpnn.spots import parse_affine
+        from napari_cpnn.untrusted import to_path
 
+        to_path(path, SpotsError)  # nobody types a pipe
         parse_affine(path.read_text(encoding="utf-8", errors="replace"))
 
     return [look, typed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_what_failed_once_does_not_fail_again(name: str, judge: Judge, tmp_path:
         changed = one.changed(number)
         verdict = judge.judge(one.seed.door, changed.path)
         assert not verdict.fault, f"seed {number}, {changed.how}: {verdict}"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_pipe_in_place_of_a_file_is_waited_for_by_nobody(name: str, judge: Judge, tmp_path: Path) -> None:
+    one = made(name, tmp_path / "f")
+    files = sorted(p for p in one.valid.folder.rglob("*") if p.is_file())
+    for file in files[:: max(1, len(files) // 4)]:
+        content = file.read_bytes()
+        file.unlink()
+        os.mkfifo(file)
+        verdict = judge.judge(one.seed.door, one.valid.path)
+        file.unlink()
+        file.write_bytes(content)
+        assert not verdict.fault, f"{file.name}: {verdict}"
+        assert verdict.refused or file != one.valid.path, f"{file.name}: {verdict}"
 
 
 @pytest.mark.parametrize("name", ["svs", "geojson", "legacy-st", "10x-h5", "run-folder"])

@@ -254,6 +254,19 @@ def test_a_type_without_expression_in_the_chosen_genes() -> None:
         deconvolve(spots_of(counts), protos, DeconvolutionSettings("nb", max_genes=2))
 
 
+@pytest.mark.parametrize("max_genes", [1, 2])
+def test_fewer_chosen_genes_than_types_are_said(max_genes: int) -> None:
+    protos = prototypes(8)
+    _, counts = mixtures(protos, 20, 2000.0)
+    given = DeconvolutionSettings("nb", max_genes=max_genes)
+    with pytest.warns(
+        CpnnWarning, match="8 cell types apart, so the shares are mostly guesses; raise max_genes"
+    ) as said:
+        shares = deconvolve(spots_of(counts), protos, given)
+    assert all("guesses" in str(one.message) or "has not settled" in str(one.message) for one in said)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
+
+
 def test_a_fit_that_does_not_settle_warns() -> None:
     _, counts = mixtures(prototypes(), 20, 2000)
     with pytest.warns(CpnnWarning, match="not settled after 2 rounds"):

@@ -14,6 +14,11 @@ from napari_cpnn.settings import PrototypeSettings
 
 NONE = [
     "nan", "NaN", "NA", "N/A", "n.a.", "<NA>", "None", "null", "", "  ", "-", "_", "?", "Unassigned", "UNKNOWN",
+    "unk", "NotAssigned", "un-assigned", "unassigned cells", "(unknown)", "[Unknown]", "unknown?", "no annotation",
+    "No cell type", "not applicable", "not known", "nolabel", "n.d.", "nil", "#REF!", "#VALUE!", "#N/A", "#NAME?",
+    "#DIV/0!", "unspecified", "unresolved", "ambiguous", "low quality", "Low-Quality cells", "lowquality", "doublet",
+    "Doublets", "Doublet_3", "T/B doublets", "doublets: B, T", "Cell type unknown", "UnknownCells", "<unassigned>",
+    "\uff1f", "unassigned\xa0cells",
     "unknown_cell", "Not_Assigned", "not assigned", "undetermined", "Unclassified", "unlabeled", "Unlabelled",
 ]  # fmt: skip
 
@@ -23,7 +28,34 @@ def test_texts_that_say_none(text: str) -> None:
     assert is_no_label(text)
 
 
-@pytest.mark.parametrize("text", ["Natural killer", "NA+ T cells", "Nonexhausted", "B", "0", "Other", "Nan's cells"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Natural killer",
+        "NA+ T cells",
+        "Nonexhausted",
+        "B",
+        "0",
+        "Other",
+        "Nan's cells",
+        "Unknown epithelial",
+        "Unassigned B",
+        "Unassigned B cells",
+        "Unknown 1",
+        "Na+",
+        "Value",
+        "ND",
+        "Cell",
+        "cells",
+        "Low quality T cells",
+        "non-doublet",
+        "Ambiguous T",
+        "Type 2",
+        "Type II cells",
+        "Name",
+        "x" * 1000,
+    ],
+)
 def test_types_that_look_alike_stay(text: str) -> None:
     assert not is_no_label(text)
 
@@ -46,6 +78,12 @@ def test_they_are_left_out_and_counted() -> None:
         found = estimate_prototypes(table, settings=settings)
     assert found.cell_types == ("B", "T")
     assert found.provenance["cells_left_out"]["no_label"] == 10
+
+
+def test_white_space_makes_no_other_type() -> None:
+    table = cells(["T-cells"] * 20 + ["T-cells "] * 20 + ["B  cells", " B cells", "B\xa0cells"] * 5)
+    settings = PrototypeSettings(min_genes=1, min_cells=1, min_cells_per_type=1, method="mean")
+    assert estimate_prototypes(table, settings=settings).cell_types == ("B cells", "T-cells")
 
 
 def test_a_batch_may_be_unknown_but_not_nan() -> None:

@@ -12,6 +12,8 @@ from scipy.optimize import minimize
 from scipy.special import gammaln
 from scipy.stats import gamma, nbinom
 
+from napari_cpnn.errors import SettingsError
+from napari_cpnn.prototypes.linear_systems import solve_definite
 from napari_cpnn.prototypes.nb_deconvolution import NbFit, _Model, fit_nb
 from napari_cpnn.prototypes.nnls import nnls_abundances
 from napari_cpnn.settings import DeconvolutionSettings
@@ -241,3 +243,33 @@ def test_gamma_terms_are_those_of_the_dense_table():
     (curvature,) = torch.autograd.grad(slope.sum(), theta)
     for found, wanted in zip(terms.derivatives(theta.detach()), (slope.detach(), curvature), strict=True):
         np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-8)
+
+
+@pytest.mark.parametrize("settings", [{}, {"abundance_shape": 1e-9}, {"gene_scale_sd": 1e6}, {"background": 0}])
+@pytest.mark.parametrize("n_genes", [1, 2, 3])
+def test_fewer_genes_than_types_give_shares_or_a_sentence(n_genes: int, settings: dict[str, float]) -> None:
+    w = world(S=40, C=5, G=60)
+    few = np.argsort(-w.counts.sum(0))[:n_genes]
+    given = DeconvolutionSettings(max_iterations=20, **settings)
+    try:
+        fit = fit_nb(sp.csr_matrix(w.counts[:, few]), w.profiles[:, few], w.depth, given)
+    except SettingsError as error:
+        assert "use more genes or the defaults" in str(error)  # noqa: PT017 -- either is right
+    else:
+        assert np.isfinite(shares_of(fit)).all()
+        assert np.isfinite(fit.share_sd).all()
+
+
+def test_systems_that_are_sound_are_solved_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    root = torch.as_tensor(rng.normal(size=(3, 4, 6)))
+    sound = root @ root.mT
+    singular = root.mT @ root
+    right = torch.as_tensor(rng.normal(size=(3, 4, 1)))
+    assert torch.equal(solve_definite(sound, right), torch.cholesky_solve(right, torch.linalg.cholesky(sound)))
+    one_of_two = torch.stack([singular[0], torch.eye(6, dtype=torch.float64)])
+    solved = solve_definite(one_of_two, torch.ones(2, 6, 1))
+    assert torch.isfinite(solved).all()
+    assert torch.equal(solved[1], torch.ones(6, 1, dtype=torch.float64))
+    with pytest.raises(SettingsError, match="without a solution"):
+        solve_definite(torch.full((2, 2), torch.nan), torch.ones(2, 1))

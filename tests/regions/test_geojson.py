@@ -106,7 +106,9 @@ def test_bad_files_get_a_sentence(tmp_path: Path, content: str | None, said: str
         (feature("Polygon", [[[5, 5], [9, 5], [5, 5], [5, 5]]], name="bad"), "'bad' has no area"),
         (feature("Polygon", [], name="bad"), "'bad' has no coordinates"),
         (feature("Polygon", [[]], name="bad"), "'bad' has no coordinates"),
-        (feature("MultiPolygon", [[ring()], []], name="bad"), "'bad' has no coordinates"),
+        (feature("MultiPolygon", [[], [ring()[:2]]], name="bad"), "'bad' has no coordinates"),
+        (feature("Polygon", [ring(), ring()], name="bad"), "'bad' has no area, for its holes cover it"),
+        (feature("Polygon", [ring(5, 2), ring(0, 20)], name="bad"), "'bad' has no area, for its holes cover it"),
         ({"type": "Feature", "geometry": {"type": "Polygon"}, "properties": {"name": "bad"}}, "has no coordinates"),
         (feature("Polygon", [[[0, 0], [1, 1]]], name="bad"), "'bad' has 2 points, too few for an outline"),
         (feature("Polygon", [[[0, 0], [float("nan"), 1], [1, 1]]]), "'Region 2' has coordinates that no slide has"),
@@ -127,6 +129,48 @@ def test_one_bad_outline_leaves_the_others(tmp_path: Path, bad: object, said: st
     assert found == {"good": 100, "other": 100}
     assert said in warning
     assert warning.startswith("1 of 3 outlines in r.geojson cannot be used")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [[], [[]], [[[1, 1], [2, 2]]], [[[1, 1], [2, 2], [3, 3]]], [[[0, 0], [None, 1], [1, 1]]], 5, [ring(), ring()]],
+)
+def test_one_bad_part_leaves_the_others(tmp_path: Path, bad: object) -> None:
+    for parts in ([[ring()], bad, [ring(20)]], [bad, [ring(20)], [ring()]]):
+        found, (warning,) = read(tmp_path, feature("MultiPolygon", parts, name="m"))
+        assert found == {"m": 200}
+        assert warning.startswith("Outlines in r.geojson were repaired: 1 of 3 parts of 'm' left out (one ")
+    members = [{"type": "Polygon", "coordinates": bad}, {"type": "Polygon", "coordinates": [ring()]}, {"type": "X"}]
+    geometry = {"type": "GeometryCollection", "geometries": members}
+    found, (warning,) = read(tmp_path, {"type": "Feature", "geometry": geometry, "properties": {"name": "m"}})
+    assert found == {"m": 100}
+    assert "2 of 3 parts of 'm' left out" in warning
+
+
+def test_parts_that_overlap_count_once(tmp_path: Path) -> None:
+    assert read(tmp_path, feature("MultiPolygon", [[ring()], [ring(5)]], name="m")) == ({"m": 150}, [])
+    assert read(tmp_path, feature("MultiPolygon", [[ring()], [ring()]], name="m")) == ({"m": 100}, [])
+
+
+@pytest.mark.parametrize(
+    ("holes", "area", "is_said"),
+    [
+        ([ring(50, 10)], 400, True),  # outside of it
+        ([[[10, -5], [30, -5], [30, 25], [10, 25]]], 200, True),  # across its edge
+        ([[[0, 0], [10, 0], [10, 10], [0, 10]]], 300, False),  # along its edge
+        ([ring(2, 6), ring(5, 6)], 400 - 54, False),  # two that overlap
+        ([[[1, 1], [9, 1], [9, 9], [1, 9]], [[3, 3], [5, 3], [5, 5], [3, 5]]], 400 - 64, False),  # one in another
+        ([[[1, 1], [2, 2], [3, 3]]], 400, False),  # without an area
+        ([ring(2, 6)], 400 - 36, False),
+    ],
+)
+def test_holes_take_away_what_is_inside_and_nothing_else(
+    tmp_path: Path, holes: list[Any], area: float, is_said: bool
+) -> None:
+    found, said = read(tmp_path, feature("Polygon", [ring(0, 20), *holes], name="m"))
+    assert found == {"m": area}
+    expected = "Outlines in r.geojson were repaired: holes of 'm' that reach beyond it cut off at its edge."
+    assert said == ([expected] if is_said else [])
 
 
 def test_numbers_of_thousands_of_digits(tmp_path: Path) -> None:

@@ -78,6 +78,10 @@ def test_aperio_description(tmp_path: Path):
     text = "Aperio Image Library v12\n100x100 [0,0 64x64]|AppMag = 40|User = Jane Doe|MPP = 0.2520|Patient = X"
     assert aperio_facts(text) == {"AppMag": 40.0, "MPP": 0.252}
     assert aperio_facts("Aperio|MPP = 0.2.5|AppMag = ") == {}
+    for said in ("MPP = 0,4990 um", "Mpp = 0,4990", 'mpp = "0,499"', "MPP = '0.499 µm/px'", "MPP = 499nm", "MPP=.499"):
+        assert aperio_facts(f"Aperio|AppMag = 20x|{said}|User = x") == {"AppMag": 20.0, "MPP": pytest.approx(0.499)}
+    for said in ("0.499 px", "0.499 furlongs", "um", '""', "1,234.5", "0.499 0.499"):
+        assert aperio_facts(f"Aperio|MPP = {said}") == {}
     path = write_tiff(tmp_path / "a.svs", picture(64, 64), tile=(64, 64), description=text)
     slide = open_slide(path)
     assert slide.mpp == (0.252, 0.252)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,57 @@ def test_sentences(text: str, says: str, tmp_path: Path) -> None:
         parse_affine(text)
     with pytest.raises(SpotsError, match="cannot be read"):
         read_affine(tmp_path / "missing.txt")
+
+
+HALF = [[0.5, 0.0, 10.0], [0.0, 0.5, 20.0]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0,5 0,0 10,0 0,0 0,5 20,0",
+        "0,5; 0; 10\n0; 0,5; 20,0",
+        "0,5 0 10,0\n0 0,5 20",
+        "[[0,5, 0,0, 10,0],[0,0, 0,5, 20,0]]",
+        "[0,5, 0,0, 10,0, 0,0, 0,5, 20,0]",
+        "[0,500, 0,000, 10,000], [0,000, 0,500, 20,000]",
+        '{"matrix": [["0,5", "0,0", "10,0"], ["0,0", "0,5", "20,0"]]}',
+        "0,5 0 10 0 0,5 20 0 0 1",
+        "matrix(0,5 0,0 0,0 0,5 10,0 20,0)",
+        "0.5,0,10,0,0.5,20",
+        "0.5,0.0,0,10\n0,0.5,0,20\n0,0,1,0",
+    ],
+)
+def test_commas_before_decimals_or_between_numbers(text: str) -> None:
+    np.testing.assert_allclose(parse_affine(text), HALF)
+
+
+@pytest.mark.parametrize("text", ["1,0,0,10\n0,1,0,20\n0,0,1,0", "[1,0,0,10,0,1,0,20,0,0,1,0]", "1,0,10\n0,1,20"])
+def test_whole_numbers_with_commas_between_them(text: str) -> None:
+    np.testing.assert_allclose(parse_affine(text), [[1.0, 0.0, 10.0], [0.0, 1.0, 20.0]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0,5,0,0,10,0,0,0,0,5,20,0",
+        "[[0,5,0,0,10,0],[0,0,0,5,20,0]]",
+        "0,5 0,0 1.000,5 0,0 0,5 2.000,0",
+        "1 0 1,000\n0 1 2,000",
+        "1,0 5 0,1 7 0,0 1",
+    ],
+)
+def test_commas_that_may_mean_either_are_refused(text: str) -> None:
+    with pytest.raises(SpotsError, match="has commas that may stand between numbers, before decimals or"):
+        parse_affine(text)
+
+
+@pytest.mark.parametrize("text", ["matrix(" * 140_000, "1" * 300_000 + "x", "matrix" + " " * 500_000, "1," * 300_000])
+def test_long_texts_are_refused_in_a_moment(text: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(SpotsError):
+        parse_affine(text)
+    assert time.perf_counter() - start < 5
 
 
 def test_inverted_takes_back() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 from napari_cpnn import open_slide, read_spots
@@ -32,6 +33,17 @@ def test_spots_of_the_slide_fit(section) -> None:
     assert fit.inside == 1
     assert fit.on_tissue > 0.9
     assert fit.fixes == ()
+
+
+def test_names_of_the_columns_of_positions_decide(section) -> None:
+    slide, spots, tissue = section
+    named = spots.copy()
+    del named.obsm["spatial"]
+    rows_first = spots.obsm["spatial"][:, ::-1]
+    named.obsm["spatial"] = pd.DataFrame(rows_first, columns=["pxl_row", "pxl_col"], index=spots.obs_names)
+    assert check_fit(slide, named, tissue).on_tissue == check_fit(slide, spots, tissue).on_tissue
+    fix = SpotFix("twice", np.array([[2.0, 0, 0], [0, 2, 0]]), 1.0)
+    np.testing.assert_array_equal(fix.apply(named).obsm["spatial"], 2 * spots.obsm["spatial"])
 
 
 @pytest.mark.parametrize(

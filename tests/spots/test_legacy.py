@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_cpnn.errors import SpotsError
+from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.samples import her2st_section
 from napari_cpnn.spots import read_spots
 
@@ -54,6 +54,30 @@ def test_joins_on_the_array_position_and_counts_what_is_left_out(
     assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
         "2 spots; 4 left out (2 not selected, 1 without a position, 1 without counts)"
     ]
+
+
+def test_decimal_commas_and_words_in_the_spot_table(tmp_path: Path) -> None:
+    expected = read_spots(*write(tmp_path))
+    counts, positions = write(tmp_path)
+    words = POSITIONS.assign(selected=["WAHR", "FALSCH", "WAHR", "WAHR", "FALSCH"])
+    words.to_csv(positions, sep=";", decimal=",", index=False)
+    found = read_spots(counts, positions)
+    np.testing.assert_array_equal(found.obsm["spatial"], expected.obsm["spatial"])
+    assert found.obs.equals(expected.obs)
+
+
+@pytest.mark.parametrize(
+    "texts", [["1.400", "900", "1.200", "700", "1.800"], ["1,400", "2,900", "1,200", "1,700", "2,800"]]
+)
+def test_marks_that_may_be_between_thousands_are_refused(tmp_path: Path, texts: list[str]) -> None:
+    with pytest.raises(SpotsError, match=r"Column pixel_x of the spot table .* or between thousands"):
+        read_spots(*write(tmp_path, positions=POSITIONS.assign(pixel_x=texts)))
+
+
+def test_positions_that_few_of_the_spots_have_are_of_another_section(tmp_path: Path) -> None:
+    more = pd.DataFrame(1, index=[f"{i}x40" for i in range(3)], columns=COUNTS.columns)
+    with pytest.warns(CpnnWarning, match=r"4 spots of .*C9.tsv have no position and 2 have one; .* of one section"):
+        read_spots(*write(tmp_path, pd.concat([COUNTS, more])))
 
 
 @pytest.mark.parametrize("form", ["csv", "spaces", "transposed", "no corner", "gzip", "R names", "plain gzip name"])

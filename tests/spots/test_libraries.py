@@ -106,7 +106,7 @@ def test_what_is_left_of_others_is_no_library(tmp_path: Path) -> None:
     [
         {"images": {}, **FACTORS},
         {"is_single": True, "A": {"images": {}, **FACTORS}},
-        {"A": {"images": {"hires": np.zeros((2, 2, 3), np.uint8)}, "scalefactors": {"tissue_hires_scalef": "x"}}},
+        {"A": {"images": {"hires": np.zeros((2, 2, 3), np.uint8)}, "scalefactors": {"tissue_hires_scalef": ""}}},
         {"A": {"images": np.zeros(3), "scalefactors": np.zeros(3)}},
         {"A": 3, "B": {"images": {}}},
         np.zeros((3, 3)),

@@ -192,3 +192,68 @@ def test_the_case_of_two_runs_with_prefixes() -> None:
     folder = case("06-two-runs-with-prefixes-in-one-folder")
     assert total(folder / "GSM1_A_filtered_feature_bc_matrix.h5") == 6814
     assert total(folder / "GSM2_B_filtered_feature_bc_matrix.h5") == 20442
+
+
+def test_what_stands_behind_the_usual_names_tells_runs_apart_as_well(tmp_path: Path) -> None:
+    for number, name in enumerate("AB", 1):
+        times_one = tmp_path / f"filtered_feature_bc_matrix_{name}.h5"
+        write_h5(times_one)
+        times(times_one, number)
+        positions(tmp_path / "spatial" / f"tissue_positions_list_{name}.csv", 1000 * number)
+        factors = tmp_path / "spatial" / f"scalefactors_json_{name}.json"
+        factors.write_text(f'{{"tissue_hires_scalef": 0.{number}}}')
+    for number, name in enumerate("AB", 1):
+        spots = read_spots(tmp_path / f"filtered_feature_bc_matrix_{name}.h5")
+        assert spots.X.sum() == number * TOTAL
+        assert spots.obsm["spatial"][:, 0].tolist() == [100 + 1000 * number, 200 + 1000 * number]
+        assert spots.uns["spatial"][name]["scalefactors"]["tissue_hires_scalef"] == number / 10
+    with pytest.raises(SpotsError, match=r"count matrices of 2 runs \(A, B\)"):
+        read_spots(tmp_path)
+    (tmp_path / "spatial" / "tissue_positions_list_A.csv").rename(tmp_path / "spatial" / "tissue_positions.csv")
+    spots = read_spots(tmp_path / "filtered_feature_bc_matrix_B.h5")
+    assert spots.obsm["spatial"][:, 0].tolist() == [2100, 2200]
+    with pytest.raises(SpotsError, match=r"plainly those .* the matrices of other runs: B\)"):
+        read_spots(tmp_path / "filtered_feature_bc_matrix_A.h5")
+
+
+def test_a_copy_with_a_number_is_read_with_the_usual_positions(tmp_path: Path) -> None:
+    folder = outs(tmp_path)
+    write_h5(folder / "filtered_feature_bc_matrix (1).h5")
+    assert total(folder) == total(folder / "filtered_feature_bc_matrix (1).h5") == TOTAL
+
+
+def test_matrix_market_files_with_something_behind_their_names(tmp_path: Path) -> None:
+    for number, name in enumerate("AB", 1):
+        write_mtx(tmp_path / name, zipped=False)
+        for path in (tmp_path / name).iterdir():
+            path.rename(tmp_path / f"{path.stem}_{name}{path.suffix}")
+        positions(tmp_path / f"spatial_{name}" / "tissue_positions.csv", 1000 * number)
+    for number, name in enumerate("AB", 1):
+        spots = read_spots(tmp_path / f"matrix_{name}.mtx")
+        assert spots.obsm["spatial"][:, 0].tolist() == [100 + 1000 * number, 200 + 1000 * number]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "of"), [("count_matrix_sparse", "count_matrix_"), ("matrix_sparse", "matrix_"), ("matrix_sparse", "")]
+)
+def test_matrix_market_files_of_other_names(tmp_path: Path, matrix: str, of: str) -> None:
+    write_mtx(tmp_path / "a", zipped=False)
+    for path in (tmp_path / "a").iterdir():
+        path.rename(tmp_path / (f"{matrix}.mtx" if path.suffix == ".mtx" else of + path.name))
+    positions(tmp_path / "spatial" / "tissue_positions.csv")
+    assert total(tmp_path / f"{matrix}.mtx") == TOTAL
+
+
+def test_matrices_of_any_name_do_not_share_positions(tmp_path: Path) -> None:
+    folder = outs(tmp_path)
+    for name in ("A", "A_raw"):
+        write_h5(folder / f"{name}.h5")
+    with h5py.File(folder / "molecule_info.h5", "w") as file:
+        file["barcodes"] = np.zeros(3)
+    (folder / "damaged.h5").write_bytes(b"no HDF5")
+    assert total(folder / "A.h5") == TOTAL  # both are of one run
+    write_h5(folder / "B.h5")
+    for name, other in ("AB", "BA"):
+        with pytest.raises(SpotsError, match=rf"{name}.h5 are plainly those .* matrices of other runs: {other}"):
+            read_spots(folder / f"{name}.h5")
+    assert total(folder / "B.h5", positions=folder / "spatial" / "tissue_positions.csv") == TOTAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.spots.test_readers import table, write
 from cases import case
 from napari_cpnn import read_spots
 from napari_cpnn.errors import CpnnWarning, SpotsError
-from napari_cpnn.spots.position_columns import column_of
+from napari_cpnn.spots.position_columns import column_of, numbers
 
 
 def positions(columns: list[str], x_first: bool, tmp_path: Path, extra: dict[str, Any] | None = None) -> np.ndarray:
@@ -67,6 +68,43 @@ def test_numbers_are_the_order_of_an_array(tmp_path: Path) -> None:
         np.testing.assert_array_equal(positions(columns, True, tmp_path), table().obsm["spatial"])
     with pytest.warns(CpnnWarning, match="do not say which is x; V1 is taken for x"):
         positions(["V1", "V2"], True, tmp_path)
+
+
+@pytest.mark.parametrize("stem", ["centroid-", "centroid_weighted-", "weighted_centroid-", "axis-"])
+def test_scikit_image_and_napari_number_rows_before_columns(stem: str, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(positions([f"{stem}0", f"{stem}1"], False, tmp_path), table().obsm["spatial"])
+    with pytest.warns(CpnnWarning, match="do not say which is x"):  # as of MATLAB, which writes x first
+        positions([f"{stem}1", f"{stem}2"], True, tmp_path)
+
+
+def test_very_long_names_say_nothing_and_take_no_time(tmp_path: Path) -> None:
+    start = time.perf_counter()
+    with pytest.raises(SpotsError, match="do not say which of them is x"):
+        positions(["1" * 30_000 + "x", "1" * 30_000 + "z"], True, tmp_path)
+    assert column_of("x" * 100_000) is None
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["300", "1,1", "1,125"], [300, 1.1, 1.125]),
+        (["300,000", "1100,000", "1,125"], [300, 1100, 1.125]),
+        (["0,125", "1,125"], [0.125, 1.125]),
+        (["1.125", "3.250", ""], [1.125, 3.25, np.nan]),
+        (["300", "1.125", "1.5"], [300, 1.125, 1.5]),
+    ],
+)
+def test_marks_before_decimals(texts: list[str], found: list[float]) -> None:
+    np.testing.assert_array_equal(numbers(np.array(texts, dtype=object), "The column"), found)
+
+
+@pytest.mark.parametrize(
+    "texts", [["300", "1,100", "1,300"], ["1,100", "12,300", ""], ["900", "1.100"], ["-1,100", "0"]]
+)
+def test_marks_that_may_be_between_thousands_are_refused(texts: list[str]) -> None:
+    with pytest.raises(SpotsError, match=r"The column has values such as -?1[.,]100, whose .* or between thousands"):
+        numbers(np.array(texts, dtype=object), "The column")
 
 
 def test_a_sparse_array_and_more_axes(tmp_path: Path) -> None:

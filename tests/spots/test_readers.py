@@ -90,11 +90,18 @@ def test_a_truncated_file(tmp_path: Path) -> None:
         read_spots(path)
 
 
-@pytest.mark.parametrize("words", [["True", "False"], ["1", "0"], [True, False], [1.0, 0.0], ["TRUE", "FALSE"]])
+@pytest.mark.parametrize(
+    "words", [["True", "False"], ["1", "0"], [True, False], [1.0, 0.0], ["T", "F"], ["WAHR", "FALSCH"], ["1,0", "0,0"]]
+)
 def test_in_tissue_may_be_told_in_words(tmp_path: Path, words: list[Any]) -> None:
     adata = table()
     adata.obs["in_tissue"] = pd.Categorical([words[0]] * 8 + [words[1]] * 4)
     assert read_spots(write(adata, tmp_path)).n_obs == 8
+    adata.obs["in_tissue"] = pd.Categorical(["in"] * 8 + ["out"] * 4)
+    with pytest.raises(
+        SpotsError, match=r'"in_tissue" of .*h5ad has values that say neither yes nor no \(\'in\', \'out\'\)'
+    ):
+        read_spots(write(adata, tmp_path))
 
 
 def test_symbols_beside_ensembl_ids_are_used(tmp_path: Path) -> None:

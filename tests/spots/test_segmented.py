@@ -14,7 +14,7 @@ from PIL import Image
 from tests.spots.test_folders import hd
 
 from napari_cpnn import read_spots
-from napari_cpnn.errors import SpotsError
+from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots import estimate_mpp, find_slide, find_spots
 from napari_cpnn.spots.folders import tables_of_run
 
@@ -115,7 +115,8 @@ def test_outlines_in_parts_and_none_at_all(tmp_path: Path) -> None:
     }  # fmt: skip
     content["features"][0]["geometry"] = None
     path.write_text(json.dumps(content))
-    cells = read_spots(folder)
+    with pytest.warns(CpnnWarning, match="2 spots of .* have no position and 1 have one"):
+        cells = read_spots(folder)
     np.testing.assert_allclose(cells.obsm["spatial"], [[20.0, 10.0]], atol=1e-6)
 
 

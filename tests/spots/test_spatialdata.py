@@ -206,3 +206,20 @@ def test_what_would_run_code_or_fill_the_memory_is_refused(tmp_path: Path) -> No
     (tmp_path / "good.zarr" / "link").symlink_to("/etc")
     with pytest.raises(SpotsError, match="link out of the folder"):
         read_spots(tmp_path / "good.zarr")
+
+
+def test_no_file_elsewhere_is_read_through_a_link(tmp_path):
+    sections(tmp_path / "s.zarr", 1)
+    stored = [p for p in sorted((tmp_path / "s.zarr").rglob("*")) if p.is_file()]
+    chunk = next(p for p in stored if "c" in p.relative_to(tmp_path).parts)
+    shapes = next(p for p in stored if p.name == "shapes.parquet")
+    for file in (chunk, shapes, tmp_path / "s.zarr" / "zarr.json"):
+        file.rename(tmp_path / "private")
+        file.symlink_to(tmp_path / "private")
+        with pytest.raises(SpotsError, match=f"{file.name} is a link out of the folder"):
+            read_spots(tmp_path / "s.zarr")
+        file.unlink()
+        (tmp_path / "private").rename(file)
+    chunk.rename(tmp_path / "s.zarr" / "moved")
+    chunk.symlink_to(tmp_path / "s.zarr" / "moved")
+    assert read_spots(tmp_path / "s.zarr").n_obs

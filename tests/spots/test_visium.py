@@ -256,7 +256,10 @@ def test_scale_factors_that_are_none_are_left_out(tmp_path: Path) -> None:
     write_h5(folder / "filtered_feature_bc_matrix.h5")
     text = '{"tissue_hires_scalef": 0, "spot_diameter_fullres": NaN, "tissue_lowres_scalef": 1e999, "bin_size_um": -2}'
     (folder / "spatial" / "scalefactors_json.json").write_text(text)
-    (library,) = read_spots(folder).uns["spatial"].values()
+    with pytest.warns(
+        CpnnWarning, match=r"json has scale factors that are not positive numbers \(tissue_hires_scalef = '0'"
+    ):
+        (library,) = read_spots(folder).uns["spatial"].values()
     assert set(library["scalefactors"]) == {"tissue_hires_scalef", "spot_diameter_fullres"}
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from napari_cpnn.errors import CpnnError, SpotsError
+from napari_cpnn.export.files import replacing
 from napari_cpnn.storage import files, temporaries
-from napari_cpnn.storage.files import exchange, put_in_place, staged, whole_file
+from napari_cpnn.storage.files import exchange, put_in_place, require_separate, staged, whole_file
 from napari_cpnn.storage.temporaries import old_name, restored, sweep, temporary_beside
 
 KILLED = """
@@ -165,16 +166,78 @@ def test_two_folders_are_exchanged_in_one_step(tmp_path):
     assert not exchange(one, tmp_path / "nothing")
 
 
-def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path):
-    target = folder_with(tmp_path / "photos", "cat")
+def test_nothing_is_written_over_what_is_read(tmp_path):
+    (tmp_path / "a.csv").write_text("mine")
+    (tmp_path / "link.csv").symlink_to("a.csv")
+    os.link(tmp_path / "a.csv", tmp_path / "hard.csv")
+    folder_with(tmp_path / "m.zarr", "mine")
+    folder_with(tmp_path / "run", "mine")
+    inputs = [tmp_path / "a.csv", tmp_path / "m.zarr", tmp_path / "run", None]
+    for name in ("a.csv", "link.csv", "hard.csv", "run/../a.csv", "m.zarr", "run"):
+        with pytest.raises(SpotsError, match="is read by the same task; choose another name"):
+            require_separate([None, tmp_path / name], inputs, SpotsError)
+    with pytest.raises(CpnnError, match=r"lies in .*m\.zarr, which is read"):
+        require_separate([tmp_path / "m.zarr" / "new.csv"], inputs)
+    require_separate([tmp_path / "run" / "new.csv", tmp_path / "b.csv", None], inputs)
+
+
+def test_no_result_is_written_over_another(tmp_path):
+    for one, other in (("a.csv", "a.csv"), ("a.csv", "x/../a.csv")):
+        with pytest.raises(CpnnError, match="is given for two results"):
+            require_separate([tmp_path / one, tmp_path / other], [])
+    for one, other in (("a", "a/b.csv"), ("a/b/c.csv", "a")):
+        with pytest.raises(CpnnError, match="is to be a file"):
+            require_separate([tmp_path / one, tmp_path / other], [])
+    require_separate([tmp_path / "a" / "b.csv", tmp_path / "a" / "c.csv"], [])
+
+
+def test_what_a_link_points_to_is_replaced_and_the_link_stays(tmp_path):
+    target = tmp_path / "there" / "map.zarr"
+    target.parent.mkdir()
+    folder_with(target, "old")
     link = tmp_path / "map.zarr"
     link.symlink_to(target)
     with staged(link) as temporary:
+        assert temporary.parent == target.parent
         folder_with(temporary, "new")
-    assert not link.is_symlink()
-    assert (link / "part").read_text() == "new"
-    assert (target / "part").read_text() == "cat"
-    assert names(tmp_path) == ["map.zarr", "photos"]
+    assert link.is_symlink()
+    assert (target / "part").read_text() == "new"
+    assert names(tmp_path) == ["map.zarr", "there"]
+    assert names(target.parent) == ["map.zarr"]
+
+
+def test_a_link_to_nothing_is_written_through(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a.csv").symlink_to("b.csv")
+    (tmp_path / "b.csv").symlink_to(tmp_path / "there" / "c.csv")
+    with whole_file(tmp_path / "a.csv") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "there" / "c.csv").read_text() == "new"
+    assert (tmp_path / "a.csv").is_symlink()
+
+
+def test_links_that_go_around_in_a_circle_are_a_sentence(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(CpnnError, match="symbolic link"), whole_file(tmp_path / "a"):
+        raise AssertionError
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("writer", [whole_file, replacing, staged])
+def test_nothing_takes_the_place_of_a_pipe_or_a_device(tmp_path, writer, linked):
+    path = pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    if linked:
+        path = tmp_path / "link.csv"
+        path.symlink_to(pipe)
+    with pytest.raises((CpnnError, OSError), match=r"is a pipe, not a file"), writer(path):
+        raise AssertionError
+    assert pipe.is_fifo()
+    assert names(tmp_path) == sorted({"pipe.csv", path.name})
+    with pytest.raises((CpnnError, OSError), match=r"is a device, not a file"), writer(Path(os.devnull)):
+        raise AssertionError
 
 
 def test_a_file_never_takes_the_place_of_a_folder(tmp_path):

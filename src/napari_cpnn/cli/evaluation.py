@@ -9,6 +9,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
     add_model,
@@ -21,6 +22,7 @@ from napari_cpnn.cli.options import (
 from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import TRAINING_PRESETS, EvaluationSettings, TrainingSettings
+from napari_cpnn.storage import require_separate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +82,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from napari_cpnn.evaluation import evaluate, summarise, write_table
+    from napari_cpnn.evaluation import evaluate, require_table_name, summarise, write_table
     from napari_cpnn.models import load_model
 
     more = bool(args.regions or args.figure)
@@ -88,6 +90,12 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise CpnnError("--regions and --figure write beside the table of scores; say with --out where that goes.")
     if args.regions and len(args.regions) != len(args.slide):
         raise CpnnError(f"--regions takes a file for each of the {len(args.slide)} slides, not {len(args.regions)}.")
+    if args.out:
+        if len(args.slide) == 1:
+            require_table_name(args.out)
+        require_separate(
+            [args.out], [args.model, *args.slide, *args.spots, *(args.positions or []), *(args.regions or [])]
+        )
     model, settings = load_model(args.model, args.encoder_weights), chosen_settings(args, EvaluationSettings)
     written: set[str] = set()
     for number, (slide, spots) in enumerate(open_samples(args), start=1):
@@ -95,21 +103,26 @@ def _evaluate(args: argparse.Namespace) -> None:
         name = f"{slide.name}-{number}" if slide.name in written else slide.name
         written.add(name)
         out = Path(args.out) / f"{name}.csv" if args.out and len(args.slide) > 1 else args.out
+        if out:
+            refuse_existing(out)
         with slide:
             if more:
                 regions = args.regions[number - 1] if args.regions else None
                 scores = _evaluate_parts((model, slide, spots), settings, out, regions, args.figure)
             else:
                 scores = evaluate(model, slide, spots, "auto", None, settings)
-        if out:
-            write_table(scores, out, index=True)
+                if out:
+                    write_table(scores, out, index=True)
         print(f"{slide.name}: {_in_words(dict(summarise(scores)))}")
+        if out:
+            print(f"wrote {out}")
 
 
 def _evaluate_parts(
     sample: tuple[CPNN, Slide, AnnData], settings: EvaluationSettings, out: Path, regions: Path | None, genes: list[str]
 ) -> pd.DataFrame:
     """The same scores, from predictions that also serve for regions and figures, which go beside ``out``."""
+    from napari_cpnn.counts import require_genes
     from napari_cpnn.evaluation import (
         predict_expression,
         save_comparison,
@@ -122,26 +135,33 @@ def _evaluate_parts(
     from napari_cpnn.studies import folder_names
 
     model, slide, spots = sample
+    require_genes(model.genes, genes, "The model")
+    names = folder_names(genes)  # a gene may have a slash in its name
+    figures = [out.with_name(f"{out.stem}_{name}.png") for name in names]
+    region_table = out.with_name(f"{out.stem}_regions.csv")
+    for path in (*figures, *([region_table] if regions is not None else [])):
+        refuse_existing(path)
+    outlines = None if regions is None else read_regions(regions, slide.require_mappable())
     compared = predict_expression(
         model, slide, spots, "auto", None, settings.precision, ignore_gene_case=settings.ignore_gene_case
     )
     scores = score(compared, spots, settings)
-    for gene, name in zip(genes, folder_names(genes), strict=True):  # a gene may have a slash in its name
+    write_table(scores, out, index=True)
+    for gene, path in zip(genes, figures, strict=True):
         note = f"{slide.name} · model {model.fingerprint[:8]}"
-        print(f"wrote {save_comparison(out.with_name(f'{out.stem}_{name}.png'), slide, compared, gene, note=note)}")
-    if regions is not None:
-        tables = score_regions(compared, spots, read_regions(regions, slide.require_mappable()), settings)
+        print(f"wrote {save_comparison(path, slide, compared, gene, note=note)}")
+    if outlines is not None:
+        tables = score_regions(compared, spots, outlines, settings)
         table = score_summary({"all spots": scores, **tables})
-        path = out.with_name(f"{out.stem}_regions.csv")
-        write_table(table, path, index=True)
+        write_table(table, region_table, index=True)
         for region, row in table.iloc[1:].iterrows():
             print(f"{slide.name}, {region}: PCC {row['pcc']:.3f}, SCC {row['scc']:.3f} over {row['n_spots']:.0f} spots")
-        print(f"wrote {path}")
+        print(f"wrote {region_table}")
     return scores
 
 
 def _cross_validate(args: argparse.Namespace) -> None:
-    from napari_cpnn.evaluation import read_table, write_table
+    from napari_cpnn.evaluation import read_table, require_table_name, write_table
     from napari_cpnn.prototypes import Prototypes
     from napari_cpnn.studies import cross_validate
 
@@ -149,6 +169,11 @@ def _cross_validate(args: argparse.Namespace) -> None:
     if len(heads) < len(args.compare or ["ours"]):
         raise CpnnError("Two heads have one name; name them as in --compare 'ST-Net=plain,loss=mse'.")
     groups: Any = args.groups[0] if len(args.groups) == 1 and len(args.slide) > 1 else args.groups
+    own = [args.out / name for name in ("folds.csv", "scores.csv", "comparison.csv", "report.png")]
+    require_separate([*own, args.table], [args.prototypes, *args.slide, *args.spots, *(args.positions or [])])
+    if args.table:
+        require_table_name(args.table)
+        refuse_existing(args.table)
     prototypes = Prototypes.load(args.prototypes)
     with contextlib.ExitStack() as opened:
         samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]

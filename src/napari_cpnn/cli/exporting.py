@@ -10,6 +10,7 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.palette import choose_colors, read_colors
 from napari_cpnn.settings import ExportSettings, FigureSettings
+from napari_cpnn.storage import require_separate
 from napari_cpnn.untrusted import reading, to_path
 
 #: As in ``napari_cpnn.export.FORMATS``, which needs heavier libraries than the help of the command.
@@ -63,8 +64,8 @@ def _export(args: argparse.Namespace) -> None:
 
     kind = args.format or format_of(args.out)
     choose_colors(read_colors(args.colors))
-    if to_path(args.out, CpnnError).resolve() == to_path(args.map, CpnnError).resolve():
-        raise CpnnError(f"{args.out} is the map itself; choose another name for --out.")
+    listed = Path(args.genes[0]) if args.genes and len(args.genes) == 1 else None
+    require_separate([args.out], [args.map, args.slide, listed])
     cmap = CompositionMap.load(args.map)
     slide = None if args.slide is None else open_slide(args.slide, mpp=pixel_size(args.mpp))
     try:

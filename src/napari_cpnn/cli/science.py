@@ -20,7 +20,7 @@ from napari_cpnn.cli.options import (
 )
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
-from napari_cpnn.storage import write_csv
+from napari_cpnn.storage import require_separate, write_csv
 from napari_cpnn.texts import file_name
 from napari_cpnn.training.jobs import TrainingJob
 
@@ -72,6 +72,9 @@ def _prototypes(args: argparse.Namespace) -> None:
 
     columns = args.cell_type or ["celltype"]
     paths = [args.out] if len(columns) == 1 else [args.out / f"{file_name(column)}.h5ad" for column in columns]
+    folder = args.out if len(columns) > 1 else None
+    require_separate([*paths, args.markers], [args.cells, args.annotations])
+    require_separate([folder, args.markers], [args.cells, args.annotations])
     for path in (*paths, args.markers):
         if path is not None:
             refuse_existing(path)
@@ -107,6 +110,10 @@ def _deconvolve(args: argparse.Namespace) -> None:
     from napari_cpnn.prototypes import Prototypes, deconvolve, deconvolve_with_uncertainty, read_cells
     from napari_cpnn.spots import read_spots
 
+    require_separate([args.out, args.sd], [args.spots, args.positions, args.prototypes])
+    for path in (args.out, args.sd):
+        if path is not None:
+            refuse_existing(path)
     start = DeconvolutionSettings.bulk if args.bulk else DeconvolutionSettings
     settings = start(**given_settings(args, DeconvolutionSettings))
     spots = read_cells(args.spots) if args.bulk else read_spots(args.spots, args.positions, library=args.library)
@@ -118,6 +125,7 @@ def _deconvolve(args: argparse.Namespace) -> None:
         shares = found.shares
         write_csv(found.share_sd, args.sd)
     write_csv(shares, args.out)
+    print(f"{len(shares)} {'samples' if args.bulk else 'spots'} x {shares.shape[1]} cell types -> {args.out}")
     for name, share in shares.mean().sort_values(ascending=False).items():
         print(f"  {name!s:<32} {share:6.1%}")
 

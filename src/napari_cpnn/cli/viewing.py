@@ -19,9 +19,15 @@ from napari_cpnn.cli.options import (
 )
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.storage import require_separate
 
 if TYPE_CHECKING:
-    from napari_cpnn.mapping import MapProgress
+    from napari_cpnn.mapping import CompositionMap, MapProgress
+    from napari_cpnn.models import CPNN
+    from napari_cpnn.slides import Slide
+
+#: Endings of what export writes.
+_NOT_MAPS = (".h5ad", ".h5", ".csv", ".tsv", ".geojson", ".json", ".png", ".svg", ".pdf", ".tif", ".tiff")
 
 
 def add_viewing_commands(command: AddCommand) -> None:
@@ -59,6 +65,7 @@ def _open(args: argparse.Namespace) -> None:
 
     if args.screenshot is not None:
         require_picture(args.screenshot)
+        require_separate([args.screenshot], [args.slide, args.model])
         require_writable(args.screenshot.parent)
     if args.model is not None and args.encoder_weights is not None:
         _note_encoder(args.model, args.encoder_weights)
@@ -71,6 +78,8 @@ def _open(args: argparse.Namespace) -> None:
         cell_type=args.cell_type,
         settings=read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
     )
+    if args.screenshot is not None:
+        print(f"wrote {args.screenshot}")
 
 
 def _warn(error: CpnnError) -> None:
@@ -95,8 +104,6 @@ def _demo(args: argparse.Namespace) -> None:
     args.gene, args.cell_type, args.encoder_weights = None, None, None
     require_display("napari-cpnn demo --screenshot demo.png")
     _open(args)
-    if args.screenshot:
-        print(f"wrote {args.screenshot}")
 
 
 def _fetch(args: argparse.Namespace) -> None:
@@ -106,23 +113,35 @@ def _fetch(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from napari_cpnn.models import choose_device, load_model
+    from napari_cpnn.slides import open_slide
+
+    if args.out.suffix.lower() in _NOT_MAPS:
+        raise CpnnError(f"predict writes a map, whose name ends in .zarr; make {args.out.name} from that with export.")
+    require_separate([args.out], [args.slide, args.model])
+    refuse_existing(args.out)
+    require_writable(args.out.parent)
+    settings = chosen_settings(args, MappingSettings)
+    with open_slide(args.slide, mpp=pixel_size(args.mpp)) as slide:
+        slide.require_mappable()
+        choose_device(settings.device)
+        model = load_model(args.model, args.encoder_weights)
+        cmap = _predicted(slide, model, settings, args)
+    cmap.save(args.out)
+    print(f"{cmap!r} -> {args.out}")
+
+
+def _predicted(slide: Slide, model: CPNN, settings: MappingSettings, args: argparse.Namespace) -> CompositionMap:
+    """The map, with a bar that shows how far it is."""
     from tqdm import tqdm
 
     from napari_cpnn.mapping import predict_map
-    from napari_cpnn.models import load_model
-    from napari_cpnn.slides import open_slide
 
-    refuse_existing(args.out)
-    require_writable(args.out.parent)
-    with open_slide(args.slide, mpp=pixel_size(args.mpp)) as slide, tqdm(unit=" patches", disable=args.quiet) as bar:
-        model = load_model(args.model, args.encoder_weights)
+    region = tuple(args.region) if args.region else None
+    with tqdm(unit=" patches", disable=args.quiet) as bar:
 
         def show(progress: MapProgress) -> None:
             bar.total = progress.wanted
             bar.update(progress.done - bar.n)
 
-        region = tuple(args.region) if args.region else None
-        settings = chosen_settings(args, MappingSettings)
-        cmap = predict_map(slide, model, region=region, settings=settings, on_progress=show)
-    cmap.save(args.out)
-    print(f"{cmap!r} -> {args.out}")
+        return predict_map(slide, model, region=region, settings=settings, on_progress=show)

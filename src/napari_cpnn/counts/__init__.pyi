@@ -8,9 +8,11 @@ from .genes import symbols_beside as symbols_beside
 from .matrices import MatrixFile as MatrixFile
 from .matrices import is_usual as is_usual
 from .matrices import matrix_at as matrix_at
+from .matrices import neighbours as neighbours
 from .matrices import only_matrix as only_matrix
 from .matrices import runs_in as runs_in
 from .matrices import several_runs as several_runs
+from .prefixes import SUFFIX as SUFFIX
 from .prefixes import belonging as belonging
 from .prefixes import prefix_of as prefix_of
 from .raw_counts import as_counts as as_counts

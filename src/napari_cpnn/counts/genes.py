@@ -27,6 +27,8 @@ _HARDLY, _FEW = 0.01, 0.3
 _LEAST = 5
 #: So many more of the shorter list must be shared with upper and lower case ignored, for that to be said.
 _MANY_MORE = 0.1
+#: When few are shared and so many times as many would be, the names are another species', and those shared a chance.
+_FAR_MORE = 5
 _NO_SYMBOL = ("", "nan", "none", "na", "<na>")
 
 _ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
@@ -138,8 +140,9 @@ def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, 
     Raises
     ------
     GenesError
-        When hardly any is shared (none, less than a hundredth of the shorter list, or of a handful less than half);
-        the message shows how both sides spell their genes, and what would help.
+        When hardly any is shared (none, less than a hundredth of the shorter list, or of a handful less than half), or
+        few are and five times as many would be if upper and lower case were ignored; the message shows how both sides
+        spell their genes, and what would help.
 
     Warns
     -----
@@ -151,7 +154,8 @@ def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, 
     n, most = len(shared), min(len(one), len(other))
     n_folded = len({gene.casefold() for gene in one} & {gene.casefold() for gene in other})
     by_case = n_folded - n >= max(1.0, _MANY_MORE * most)
-    refused = n < max(1, min(_LEAST, most / 2), _HARDLY * most)
+    other_case = by_case and n < _FEW * most and n_folded > _FAR_MORE * n
+    refused = other_case or n < max(1, min(_LEAST, most / 2), _HARDLY * most)
     if not (refused or by_case or n < _FEW * most):
         return shared
     how_many = f"only {n:,} of {most:,} gene names" if n else "no gene names"

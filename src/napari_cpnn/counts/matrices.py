@@ -1,8 +1,8 @@
 """The count matrices in a folder, and which other files belong to each.
 
-A public archive leaves the files of several runs in one folder, told apart by what stands before their usual names:
-``GSM1_A_filtered_feature_bc_matrix.h5`` with ``GSM1_A_tissue_positions_list.csv``. Barcodes are the same in every run,
-so nothing but the names tells which positions are those of a matrix.
+A public archive leaves the files of several runs in one folder, told apart by what stands before (or behind) their
+usual names: ``GSM1_A_filtered_feature_bc_matrix.h5`` with ``GSM1_A_tissue_positions_list.csv``. Barcodes are the same
+in every run, so nothing but the names tells which positions are those of a matrix.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_cpnn.counts.prefixes import prefix_of
+from napari_cpnn.counts.prefixes import SUFFIX, around, prefix_of
 from napari_cpnn.counts.tenx import MTX, is_mtx, read_10x_h5, read_10x_mtx
-from napari_cpnn.errors import CpnnError
+from napari_cpnn.errors import CpnnError, SpotsError
+from napari_cpnn.storage import open_hdf5
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _USUAL = r"(?P<kind>filtered|raw)_(?P<of>feature|gene|probe)_(?P<what>bc|cell)_matri(?:x|ces)(?:_h5)?"
-_H5 = re.compile(rf"(?P<prefix>.*?){_USUAL}\.h5$", re.IGNORECASE)
-_FOLDER = re.compile(rf"(?P<prefix>.*?){_USUAL}$", re.IGNORECASE)
+_H5 = re.compile(rf"(?P<prefix>.*?){_USUAL}{SUFFIX}\.h5$", re.IGNORECASE)
+_FOLDER = re.compile(rf"(?P<prefix>.*?){_USUAL}{SUFFIX}$", re.IGNORECASE)
 _MARKS = "_-. "
+#: Words that do not tell runs apart.
+_OF_ANY = {"filtered", "raw", "feature", "gene", "bc", "matrix", "matrices", "count", "counts", "10x", "h5"}
+#: More files of one folder are not looked into.
+_MOST_LOOKED_AT = 8
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class MatrixFile:
     folder
         Of the run, where the positions are.
     prefix
-        What stands before the usual name; empty for most.
+        What stands before or behind the usual name; empty for most.
     kind
         ``filtered`` or ``raw``; empty where the name does not say.
     of_cells
@@ -103,6 +108,33 @@ def runs_in(folder: Path, *, of_cells: bool = False) -> dict[str, MatrixFile]:
     return runs
 
 
+def neighbours(matrix: MatrixFile) -> list[str]:
+    """Prefixes of the other runs in the folder of a matrix, of other names than usual as well."""
+    runs = {**runs_in(matrix.folder), **runs_in(matrix.folder, of_cells=True)}
+    others = [prefix for prefix in runs if prefix != matrix.prefix]
+    if not matrix.prefix:
+        return others
+    unusual = [
+        path
+        for path in _listed(matrix.folder)
+        if path.suffix.lower() == ".h5" and _H5.match(path.name) is None and _words(path.stem) != _words(matrix.prefix)
+    ]
+    return others + [path.stem for path in unusual[:_MOST_LOOKED_AT] if _is_10x(path)]
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[_\-. ]+", name.casefold()) if word and word not in _OF_ANY]
+
+
+def _is_10x(path: Path) -> bool:
+    """Whether an ``.h5`` holds a count matrix; Space Ranger leaves others that do not."""
+    try:
+        with open_hdf5(path, SpotsError) as file:
+            return "barcodes" in (file.get("matrix") or ())
+    except SpotsError:
+        return False
+
+
 def only_matrix(folder: Path, error: type[CpnnError]) -> MatrixFile | None:
     """The matrix to read of a folder; None where there is none.
 
@@ -127,7 +159,7 @@ def several_runs(folder: Path, runs: Mapping[str, MatrixFile]) -> str:
 
 
 def _said(usual: re.Match[str]) -> tuple[str, str, bool]:
-    return usual["prefix"].strip(_MARKS), usual["kind"].lower(), usual["what"].lower() == "cell"
+    return around(usual), usual["kind"].lower(), usual["what"].lower() == "cell"
 
 
 def _triplets(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Which files of a folder belong together, by what stands before their usual names.
+"""Which files of a folder belong together, by what stands before or behind their usual names.
 
 A public archive leaves ``GSM1_A_matrix.mtx.gz``, ``GSM1_A_barcodes.tsv.gz``, ``GSM2_B_matrix.mtx.gz``, ... in a folder.
 """
@@ -9,13 +9,26 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-_MARKS = "_-. "
+_MARKS = "_-. ()"
+
+SUFFIX = r"(?P<suffix>[_\-. (].*?)?"
+"""What may stand between a usual name and its ending, as in ``tissue_positions_B.csv``."""
 
 
 def prefix_of(pattern: re.Pattern[str], name: str) -> str:
-    """What the group ``prefix`` of a pattern finds in a name, without the mark at its end; empty: there is none."""
+    """What a pattern finds before and behind the usual part of a name, by its groups ``prefix`` and ``suffix``.
+
+    Marks at the ends are left out; empty: there is nothing but the usual name.
+    """
     found = pattern.match(name)
-    return "" if found is None else found["prefix"].strip(_MARKS)
+    return "" if found is None else around(found)
+
+
+def around(found: re.Match[str]) -> str:
+    """As :func:`prefix_of`, of a name that was found."""
+    groups = found.groupdict()
+    parts = [(groups.get(group) or "").strip(_MARKS) for group in ("prefix", "suffix")]
+    return "_".join(part for part in parts if part)
 
 
 def belonging(prefix: str, files: Iterable[tuple[str, Path]], others: Iterable[str]) -> Path | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import scipy.sparse as sp
 
-from napari_cpnn.counts.prefixes import belonging, prefix_of
+from napari_cpnn.counts.prefixes import SUFFIX, belonging, prefix_of
 from napari_cpnn.counts.raw_counts import as_counts, count_table, csr_of
 from napari_cpnn.counts.text_tables import GZIP, MOST_UNZIPPED, open_bytes, open_text
 from napari_cpnn.errors import CpnnError
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 GENES = "Gene Expression"
-MTX = re.compile(r"(?P<prefix>.*?)(?:matrix)?\.mtx(?:\.gz)?$", re.IGNORECASE)
-"""The name of a Matrix Market matrix, with what stands before it where several lie in one folder."""
+MTX = re.compile(rf"(?:matrix{SUFFIX}|(?P<prefix>.*?)(?:matrix)?)\.mtx(?:\.gz)?$", re.IGNORECASE)
+"""The name of a Matrix Market matrix, with what stands around it where several lie in one folder."""
 #: Bytes of a line in these files, and of the shortest value in a coordinate matrix (``1 1 1`` and a line end).
 _LONGEST_LINE, _VALUE_BYTES = 2**20, 4
 #: Names differ from line to line, so they are not zipped to less than this share.
@@ -102,8 +102,8 @@ def read_10x_mtx(path: Path, error: type[CpnnError]) -> AnnData:
     matrix_path = mtx_file(folder) if path.is_dir() else path
     if matrix_path is None:
         raise error(f"The count matrix is missing: {folder} has no matrix.mtx or matrix.mtx.gz.")
-    barcodes_path = _beside(matrix_path, ("barcodes.tsv",), prefixes, error)
-    features_path = _beside(matrix_path, ("features.tsv", "genes.tsv"), prefixes, error)
+    barcodes_path = _beside(matrix_path, ("barcodes",), prefixes, error)
+    features_path = _beside(matrix_path, ("features", "genes"), prefixes, error)
     with reading(barcodes_path, error):
         barcodes = [fields[0] for fields in _lines(barcodes_path)]
     ids, names, types = [], [], []
@@ -183,15 +183,19 @@ def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int]:
 
 
 def _beside(matrix: Path, names: tuple[str, ...], others: Iterable[str], error: type[CpnnError]) -> Path:
-    """The file beside a matrix that belongs to it, by the first name for which there is one."""
-    folder, prefix = matrix.parent, prefix_of(MTX, matrix.name)
+    """The ``.tsv`` beside a matrix that belongs to it, by the first name for which there is one."""
+    folder, prefix, others = matrix.parent, prefix_of(MTX, matrix.name), set(others)
+    stem = matrix.name[: matrix.name.lower().rindex(".mtx")]
     for name in names:
-        pattern = re.compile(rf"(?P<prefix>.*?){re.escape(name)}(?:\.gz)?$")
+        pattern = re.compile(rf"(?P<prefix>.*?){name}{SUFFIX}\.tsv(?:\.gz)?$")
         files = [file for file in sorted(folder.iterdir()) if pattern.match(file.name)]
-        found = belonging(prefix, [(prefix_of(pattern, file.name), file) for file in files], others)
+        named = [(prefix_of(pattern, file.name), file) for file in files]
+        found = belonging(prefix, named, others)
+        if found is None and others <= {prefix}:  # matrix_sparse.mtx with matrix_barcodes.tsv
+            found = belonging(stem, named, ())
         if found is not None:
             return found
-    raise error(f"{folder} has a matrix but no {' or '.join(names)} beside it that belongs to {matrix.name}.")
+    raise error(f"{folder} has a matrix but no {'.tsv or '.join(names)}.tsv beside it that belongs to {matrix.name}.")
 
 
 def _lines(path: Path) -> Iterator[list[str]]:

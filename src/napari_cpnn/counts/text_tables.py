@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.untrusted import reading
+from napari_cpnn.untrusted import reading, require_no_device
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,7 @@ class _Measured(io.RawIOBase):
 
     def __init__(self, path: Path, longest_line: int | None, most_unzipped: int) -> None:
         super().__init__()
+        require_no_device(path)
         self._file: IO[bytes] = path.open("rb")
         self._n_stored = os.fstat(self._file.fileno()).st_size
         self._zipped = self._file.read(2) == GZIP

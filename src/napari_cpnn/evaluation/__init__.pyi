@@ -21,4 +21,5 @@ from .region_scores import score_summary as score_summary
 from .spot_pair import SpotPair as SpotPair
 from .spot_pair import gene_pair as gene_pair
 from .tables import read_table as read_table
+from .tables import require_table_name as require_table_name
 from .tables import write_table as write_table

@@ -15,7 +15,7 @@ from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import ExportError
 from napari_cpnn.evaluation.spot_pair import SpotPair, gene_pair
 from napari_cpnn.export import length_text, scale_bar_um
-from napari_cpnn.storage import whole_file
+from napari_cpnn.storage import whole_file, write_figure
 from napari_cpnn.texts import MAX_NAME, allow_any_letter, chart_text
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def save_comparison(
     with whole_file(path, ExportError) as temporary:
         kind = path.suffix.lower().lstrip(".")
         allow_any_letter()
-        figure.savefig(temporary, format=kind, bbox_inches="tight", pad_inches=0.06)
+        write_figure(figure, temporary, kind, bbox_inches="tight", pad_inches=0.06)
     return path
 
 

@@ -100,7 +100,8 @@ def evaluate(
     PixelSizeError, SlideError
         The slide cannot be mapped.
     SpotsError
-        There are no spots, none with counts and a readable patch, or something else than raw counts.
+        There are no spots, none with counts and a readable patch, something else than raw counts, or spots of several
+        libraries.
     """
     settings = settings or EvaluationSettings()
     compared = predict_expression(

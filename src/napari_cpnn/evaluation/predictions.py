@@ -21,7 +21,7 @@ from napari_cpnn.models import CPNN
 from napari_cpnn.prediction import PlacePredictor, places
 from napari_cpnn.prototypes import Progress
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots import counts_matrix, expression, warn_of_misfit
+from napari_cpnn.spots import counts_matrix, expression, on_one_slide, warn_of_misfit, with_positions
 
 
 def predict_spots(
@@ -50,6 +50,7 @@ def predict_spots(
     slide.require_mappable()
     if spots.n_obs == 0:
         raise SpotsError(f"There are no spots on {slide.name}, so there is nothing to predict.")
+    spots = on_one_slide(spots, f"The table of spots of {slide.name}")
     warn_of_misfit(slide, spots)
     return _predict(model, slide, spots, device, symmetries, precision, progress)
 
@@ -121,8 +122,10 @@ def predict_expression(
     PixelSizeError, SlideError
         The slide cannot be mapped.
     SpotsError
-        There are no spots, none with counts and a readable patch, or something else than raw counts.
+        There are no spots, none with counts and a readable patch, something else than raw counts, or spots of several
+        libraries.
     """
+    spots = on_one_slide(spots, f"The table of spots of {slide.name}")
     spots = name_genes_as(spots, model.genes, ignore_case=ignore_gene_case)
     genes = shared_genes(model.genes, list(spots.var_names), ("The model", f"the spots of {slide.name}"))
     usable, left_out = usable_spots(slide, spots)
@@ -181,6 +184,7 @@ def usable_spots(slide: Slide, spots: AnnData) -> tuple[IntArray, dict[str, int]
         raise SpotsError(f'The spots of {slide.name} have no obsm["spatial"]; read them with read_spots.')
     if spots.n_obs == 0:
         raise SpotsError(f"There are no spots on {slide.name}, so there is nothing to compare.")
+    spots = with_positions(spots, f"The table of spots of {slide.name}")
     counts = as_counts(counts_matrix(spots), f"The table of spots of {slide.name}", SpotsError)
     counted = np.asarray(counts.sum(axis=1)).ravel() > 0
     placed = np.isfinite(np.asarray(spots.obsm["spatial"], dtype=np.float64)).all(axis=1)

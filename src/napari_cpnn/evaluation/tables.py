@@ -26,8 +26,7 @@ def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digi
         Another ending, a place that cannot be written, or Parquet without pyarrow.
     """
     path = Path(path)
-    if path.suffix not in (".csv", ".parquet"):
-        raise TrainingError(f"Tables are written as .csv or .parquet, not as {path.name}.")
+    require_table_name(path)
     try:
         with whole_file(path, TrainingError) as unfinished:
             if path.suffix == ".csv":
@@ -39,6 +38,12 @@ def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digi
         raise TrainingError(
             f"Parquet needs pyarrow ({error}); run pip install 'napari-cpnn[parquet]' or write .csv."
         ) from error
+
+
+def require_table_name(path: Path) -> None:
+    """A :class:`TrainingError` for an ending that :func:`write_table` does not know."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise TrainingError(f"Tables are written as .csv or .parquet, not as {path.name}.")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from napari_cpnn.geometry import Rect
 from napari_cpnn.settings import FigureSettings
+from napari_cpnn.storage import write_figure
 from napari_cpnn.texts import allow_any_letter, shortened, shown
 
 MM = 25.4
@@ -152,7 +153,7 @@ class Page:
         dates: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
         metadata = {"Title": shown(title, _MOST_TITLE), **dates[file_format]}
         with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "napari-cpnn"}):
-            self._figure.savefig(path, format=file_format, dpi=self._settings.dpi, metadata=metadata)
+            write_figure(self._figure, path, file_format, dpi=self._settings.dpi, metadata=metadata)
 
     # -- a panel -------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from napari_cpnn.export.part import Area, part_of, require_area
 from napari_cpnn.export.spatial import write_spatialdata
 from napari_cpnn.export.tables import to_h5ad
 from napari_cpnn.settings import ExportSettings
+from napari_cpnn.storage import require_separate
 from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def export_map(
         As the function of the format.
     """
     path, kind = Path(path), file_format or format_of(path)
+    require_separate([path], [None if slide is None else slide.path], ExportError)
     if kind == "figure":
         figure = (settings or ExportSettings()).figure
         return to_figure(cmap, path, genes or "dominant", slide, figure, overwrite=overwrite, area=area)

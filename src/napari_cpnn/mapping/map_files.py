@@ -20,7 +20,7 @@ from napari_cpnn.errors import MappingError
 from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, UNKNOWN, CompositionMap
 from napari_cpnn.mapping.map_layout import DECODER_ARRAYS, FORMAT, MARK, Card, checked_card, is_our_map, sealed
 from napari_cpnn.models import Decoder, Prediction
-from napari_cpnn.storage import restored, staged
+from napari_cpnn.storage import restored, staged, target_of
 from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
 
 #: Zarr's own types say that any member may be a group or a number; ours are known by name.
@@ -45,8 +45,9 @@ def write_store(cmap: CompositionMap, path: Path, *, whole: bool) -> None:
     """As :func:`write_map`; ``whole``: all of the state is written, and nothing of it will change."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path = target_of(path)
         restored(path)
-        if path.exists() and not path.is_symlink() and not is_our_map(path) and not _is_empty(path):
+        if path.exists() and not is_our_map(path) and not _is_empty(path):
             raise MappingError(f"{path} is there and is not a map of napari-cpnn alone; choose another name.")
         with staged(path) as temporary:
             _create(cmap, temporary, whole)

@@ -125,6 +125,13 @@ def deconvolve_with_uncertainty(
     used = choose_informative(table.profiles, reference_counts(protos), mean_counts, settings.max_genes)
     profiles = table.profiles[:, used]
     _check_types(profiles, protos.cell_types)
+    if len(used) < len(protos.cell_types) <= len(table.genes):
+        warnings.warn(
+            f"So few genes as {len(used)} cannot tell {len(protos.cell_types)} cell types apart, so the shares are "
+            "mostly guesses; raise max_genes.",
+            CpnnWarning,
+            stacklevel=2,
+        )
     fit = _fit(table.counts[:, used], profiles, table.depth, settings)
     if not fit.converged:
         warnings.warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,18 +11,39 @@ if TYPE_CHECKING:
 
 #: What missing values become when a table goes through a text file or another language.
 _MISSING = {
-    "", "nan", "na", "n/a", "n.a.", "<na>", "none", "null", "nat", "#n/a", "missing", "?", "not available",
+    "", "nan", "na", "n a", "<na>", "none", "null", "nil", "nat", "missing", "not available", "not applicable",
+    "no value",
 }  # fmt: skip
+#: Errors of spreadsheets, which begin with a mark.
+_ERRORS = {"ref", "value", "name", "div 0", "num", "n a", "null", "error", "spill", "calc"}
 #: What annotators write of a cell whose type they do not know.
 _UNKNOWN = {
-    "unassigned", "not assigned", "unknown", "unknown cell", "unknown cells", "unknown cell type", "unknown celltype",
-    "undetermined", "not determined", "unclassified", "not classified", "undefined", "unlabeled", "unlabelled",
-    "not labeled", "not labelled", "no label", "unannotated", "not annotated", "unidentified", "indeterminate",
+    "unk", "unkn", "ukn", "unknown", "unknowns", "not known", "unassigned", "unasigned", "not assigned", "undetermined",
+    "not determined", "n d", "tbd", "to be determined", "unclassified", "not classified", "undefined", "not defined",
+    "unlabeled", "unlabelled", "not labeled", "not labelled", "no label", "unannotated", "not annotated",
+    "no annotation", "unidentified", "not identified", "unidentifiable", "indeterminate", "unspecified",
+    "not specified", "unresolved", "not resolved", "ambiguous", "uncertain", "unclear", "unsure", "no type",
+    "no cell type", "no celltype", "no match", "no call", "no assignment", "no data", "unmapped", "not mapped",
+    "unmatched", "empty", "blank", "reject", "rejected",
 }  # fmt: skip
+#: The same of one that is no cell, or more than one.
+_NO_CELL = {
+    "doublet", "doublets", "multiplet", "multiplets", "low quality", "lowquality", "low qc", "lq", "poor quality",
+    "bad quality", "debris", "artifact", "artifacts", "artefact", "artefacts", "filtered", "filtered out", "removed",
+    "excluded", "discarded",
+}  # fmt: skip
+_DOUBLETS, _KEPT = {"doublet", "doublets", "multiplet", "multiplets"}, {"no", "non", "not", "like"}
+#: Words that add nothing at either end: ``unassigned cells``, ``cell type unknown``.
+_OF_CELLS = {"cell", "cells", "celltype", "celltypes", "type", "types", "cluster", "clusters", "barcode", "barcodes"}
+_TOGETHER = {word.replace(" ", "") for word in _UNKNOWN | _NO_CELL if len(word) > 4}
+#: Characters; a longer text is something else.
+_LONGEST = 200
 
 
 def is_no_label(text: str, *, of_batch: bool = False) -> bool:
-    """Whether a text says that there is no label: ``nan``, ``NA``, ``Unassigned``, ``unknown``, ...
+    """Whether a text says that there is no label: ``nan``, ``NA``, ``Unassigned``, ``(unknown)``, ``Doublet``, ...
+
+    Case, brackets and punctuation do not matter. What says more, such as ``Unknown epithelial``, is a label.
 
     Parameters
     ----------
@@ -30,17 +52,29 @@ def is_no_label(text: str, *, of_batch: bool = False) -> bool:
 
     Examples
     --------
-    >>> is_no_label("N/A"), is_no_label("Not_Assigned"), is_no_label("Natural killer")
-    (True, True, False)
+    >>> is_no_label("N/A"), is_no_label("Not_Assigned"), is_no_label("unknown?"), is_no_label("Natural killer")
+    (True, True, True, False)
     """
-    plain = re.sub(r"[\s_\-]+", " ", text.strip().casefold()).strip()
-    return plain in _MISSING or (not of_batch and plain in _UNKNOWN)
+    if len(text) > _LONGEST:
+        return False
+    # A plus says something: Na+ is no missing value.
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    words = re.sub(r"[^\w+]|_", " ", folded).split()
+    plain = " ".join(words)
+    if plain in _MISSING or (folded.lstrip().startswith("#") and plain in _ERRORS):
+        return True
+    return not of_batch and (_says_unknown(words) or _says_doublet(words))
+
+
+def clean_label(text: str) -> str:
+    """A label without white space around it, and with single spaces within."""
+    return " ".join(text.split())
 
 
 def texts_of(column: pd.Series[Any], *, of_batch: bool = False) -> pd.Series[Any]:
-    """The label of each cell as text; None where it has none, or one that says so."""
+    """The label of each cell as text, however it is spaced; None where it has none, or one that says so."""
     names = column.astype(object).where(column.notna(), None)
-    kinds = {value: None if value is None else str(value) for value in names.unique()}
+    kinds = {value: None if value is None else clean_label(str(value)) for value in names.unique()}
     none = {value for value, text in kinds.items() if text is None or is_no_label(text, of_batch=of_batch)}
     return names.map(lambda value: None if value in none else kinds[value]).astype(object)
 
@@ -49,3 +83,21 @@ def without_label(column: pd.Series[Any]) -> dict[str, int]:
     """Texts that say there is no label, with their numbers of cells, the most frequent first; empty ones not."""
     counts = column[column.notna()].astype(str).value_counts()
     return {str(text): int(n) for text, n in counts.items() if n and str(text).strip() and is_no_label(str(text))}
+
+
+def _says_unknown(words: list[str]) -> bool:
+    said = {"".join(words)}
+    rest = list(words)
+    while rest and rest[-1] in _OF_CELLS:
+        rest.pop()
+    while rest and rest[0] in _OF_CELLS:
+        rest.pop(0)
+    said.add("".join(rest))
+    together = {one.removesuffix("cells").removesuffix("cell").removesuffix("celltype") for one in said} | said
+    return " ".join(words) in _UNKNOWN or " ".join(rest) in _UNKNOWN | _NO_CELL or bool(together & _TOGETHER)
+
+
+def _says_doublet(words: list[str]) -> bool:
+    """Doublets are also numbered, or called by what they are made of."""
+    words = [word for word in words if not word.isdecimal()]
+    return bool(words) and bool({words[0], words[-1]} & _DOUBLETS) and not _KEPT & set(words)

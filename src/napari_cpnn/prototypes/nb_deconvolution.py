@@ -30,6 +30,7 @@ import scipy.sparse as sp
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.prototypes.gamma_terms import GammaTerms
+from napari_cpnn.prototypes.linear_systems import solve_definite
 from napari_cpnn.settings import DeconvolutionSettings
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class _Model:
             gradient = ((self.X[block] - mean) * weight * y * self.m) @ self.T.T + self.a * (1 / w - 1 / u)
             hessian = self._square((weight * (y * self.m) ** 2) @ self.pairs.T)
             # Of the logarithms, in which all curvatures are of one order; the prior's is a.
-            relative = _solve(self._scaled(hessian, w), (gradient * w)[..., None])[..., 0].float()
+            relative = solve_definite(self._scaled(hessian, w), (gradient * w)[..., None])[..., 0].float()
             step = (_TO_ZERO / (-relative).amax(1, keepdim=True).clamp(min=_TO_ZERO)) * relative
             moved = (w * (1 + step)).clamp(min=_LEAST_ABUNDANCE)
             for _ in range(_HALVINGS):
@@ -223,11 +224,11 @@ class _Model:
         types, genes, mixed, theta_step = self._derivatives()
         # Each gene's system of (log m, log b) is solved by itself, with the factors as a further right-hand side.
         right = torch.cat([mixed, genes.gradient[..., None]], dim=2)
-        solved = _solve(genes.hessian, right)
+        solved = solve_definite(genes.hessian, right)
         left = types.hessian - torch.einsum("gic,gid->cd", mixed, solved[..., :-1])
         gradient = types.gradient - torch.einsum("gic,gi->c", mixed, solved[..., -1])
         left.diagonal().mul_(1 + 1e-6).add_(1e-9)
-        factor = _solve(left, gradient[:, None])[:, 0].clamp(-1, 1)
+        factor = solve_definite(left, gradient[:, None])[:, 0].clamp(-1, 1)
         step = (solved[..., -1] - solved[..., :-1] @ factor).clamp(-1, 1)
         before = self.value()
         start = (self.w, self.m, self.b, self.theta)
@@ -346,10 +347,10 @@ class _Model:
 
         types, genes, mixed, _ = self._derivatives()
         known = types.hessian
-        unknown = known - torch.einsum("gic,gid->cd", mixed, _solve(genes.hessian, mixed))
+        unknown = known - torch.einsum("gic,gid->cd", mixed, solve_definite(genes.hessian, mixed))
         one = torch.eye(len(known), dtype=known.dtype, device=known.device)
         prior = self.a * len(self.X) * one  # the same in both
-        common = _solve(unknown + prior, one) - _solve(known + prior, one)
+        common = solve_definite(unknown + prior, one) - solve_definite(known + prior, one)
         deviations = []
         for block in self.blocks():
             w, y = self.w[block], self.y[block]
@@ -358,7 +359,7 @@ class _Model:
             scaled = self._scaled(self._square((weight * (y * self.m) ** 2) @ self.pairs.T), w)
             shares = (w / w.sum(1, keepdim=True)).double()
             jacobian = torch.diag_embed(shares) - shares[:, :, None] * shares[:, None, :]
-            covariance = _solve(scaled, one.expand_as(scaled)) + common
+            covariance = solve_definite(scaled, one.expand_as(scaled)) + common
             deviations.append((jacobian @ covariance @ jacobian).diagonal(dim1=1, dim2=2).clamp(min=0).sqrt())
         return torch.cat(deviations)
 
@@ -377,11 +378,3 @@ class _Genes:
 
     gradient: Tensor
     hessian: Tensor
-
-
-def _solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve positive definite systems, in float64."""
-    import torch
-
-    factor = torch.linalg.cholesky(matrix.double())
-    return torch.cholesky_solve(right.double(), factor)

@@ -76,6 +76,10 @@ class Prototypes:
         if wrong:
             raise PrototypesError(f"These are no valid prototypes: {wrong}.")
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.cell_types[:4]) + (", ..." if len(self.cell_types) > 4 else "")
+        return f"Prototypes({len(self.cell_types)} cell types x {len(self.genes)} genes: {names})"
+
     def _what_is_wrong(self) -> str | None:
         shape = (len(self.cell_types), len(self.genes))
         if 0 in shape or self.profiles.shape != shape or self.n_cells.shape != shape[:1]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import shapely
-from shapely.geometry import MultiPolygon, Polygon, mapping
+from shapely.geometry import Polygon, mapping
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, RegionsError
@@ -103,6 +103,7 @@ class _Found:
     n_lines: int = 0
     n_empty: int = 0
     mending: Mending = field(default_factory=Mending)
+    repairs: list[str] = field(default_factory=list)
 
     def take(self, feature: Any, number: int, mpp: Mpp) -> None:
         """Read one feature; whatever is wrong with it is noted."""
@@ -120,13 +121,29 @@ class _Found:
         if geometry is None:
             self.n_empty += 1
             return
-        outlines, n_lines = _outlines(geometry, mpp)
-        self.n_lines += n_lines
-        if outlines:
-            whole = [self.mending.area_of(outline, name) for outline in outlines]
-            self.regions.append(
-                Region(name, whole[0] if len(whole) == 1 else self.mending.area_of(shapely.union_all(whole), name))
-            )
+        areas, faults, beyond = [], [], False
+        for kind, content in _members(geometry):
+            if kind in _NO_AREAS:
+                self.n_lines += 1
+                continue
+            try:
+                with reading(f"Region {name!r}", RegionsError, "it is damaged."):
+                    area, reaches = self.mending.without_holes(_polygon(kind, content, mpp), name)
+            except RegionsError as error:
+                faults.append(error)
+            else:
+                areas.append(area)
+                beyond |= reaches
+        if not areas:
+            if faults:
+                raise faults[0]
+            return
+        self.regions.append(Region(name, self.mending.together(areas, name)))
+        if faults:
+            why = str(faults[0]).removeprefix(f"Region {name!r} ").rstrip(".")
+            self.repairs.append(f"{len(faults)} of {len(areas) + len(faults)} parts of {name!r} left out (one {why})")
+        if beyond:
+            self.repairs.append(f"holes of {name!r} that reach beyond it cut off at its edge")
 
     def faults_in_words(self) -> str:
         """Such as ``'A' has no area; 'B' has no coordinates; and 4 more``."""
@@ -142,6 +159,10 @@ class _Found:
         if self.faults:
             n, of = len(self.faults), len(self.faults) + len(self.regions)
             yield f"{n} of {of} outlines in {file_name} cannot be used and are left out: {self.faults_in_words()}."
+        if self.repairs:
+            more = len(self.repairs) - _NAMED
+            named = [*self.repairs[:_NAMED], *([f"and {more} more"] if more > 0 else [])]
+            yield f"Outlines in {file_name} were repaired: {'; '.join(named)}."
 
 
 def _features(content: Any, path: Path) -> Iterator[Any]:
@@ -172,25 +193,19 @@ def _geometry(feature: Any) -> dict[str, Any] | None:
     return geometry
 
 
-def _outlines(geometry: dict[str, Any], mpp: Mpp) -> tuple[list[Polygon | MultiPolygon], int]:
-    """Outlines in slide um of a geometry and of those that it consists of, and how many points and lines there are."""
-    outlines: list[Polygon | MultiPolygon] = []
-    n_lines, waiting = 0, [geometry]
+def _members(geometry: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Type and coordinates of a geometry, or of those that it consists of; each part of a MultiPolygon is a polygon."""
+    waiting: list[Any] = [geometry]
     while waiting:
         item = waiting.pop()
         kind = item.get("type") if isinstance(item, dict) else None
-        if kind == "GeometryCollection":
-            waiting.extend(reversed(_list(item.get("geometries"), "geometries")))
-        elif kind == "Polygon":
-            outlines.append(_polygon(_list(item.get("coordinates"), "coordinates"), mpp))
-        elif kind == "MultiPolygon":
-            parts = [_polygon(_list(p, "coordinates"), mpp) for p in _list(item.get("coordinates"), "coordinates")]
-            outlines.append(MultiPolygon(parts))
-        elif kind in _NO_AREAS:
-            n_lines += 1
+        inside = item.get("geometries" if kind == "GeometryCollection" else "coordinates") if kind else None
+        if kind == "GeometryCollection" and isinstance(inside, list) and inside:
+            waiting.extend(reversed(inside))
+        elif kind == "MultiPolygon" and isinstance(inside, list) and inside:
+            yield from (("Polygon", rings) for rings in inside)
         else:
-            raise _FaultError(f"has a geometry of an unknown type, {str(kind)[:40]!r}")
-    return outlines, n_lines
+            yield str(kind)[:40], inside
 
 
 def _list(content: Any, what: str) -> list[Any]:
@@ -199,7 +214,11 @@ def _list(content: Any, what: str) -> list[Any]:
     return content
 
 
-def _polygon(rings: list[Any], mpp: Mpp) -> Polygon:
+def _polygon(kind: str, content: Any, mpp: Mpp) -> Polygon:
+    """In slide um; a :class:`_FaultError` for what is no polygon."""
+    if kind not in ("GeometryCollection", *_AREAS):
+        raise _FaultError(f"has a geometry of an unknown type, {kind!r}")
+    rings = _list(content, "geometries" if kind == "GeometryCollection" else "coordinates")
     shell, *holes = [_ring(_list(rings[0], "coordinates")), *(_ring(hole) for hole in rings[1:] if hole != [])]
     if len(shell) < LEAST_POINTS:
         raise _FaultError(f"has {len(shell)} points, too few for an outline")

@@ -24,6 +24,8 @@ _MOST_WORK = 4 * _MOST_CROSSINGS**2
 #: Outlines of more edges than this are not looked through for crossings, which takes seconds.
 _MOST_EDGES = 300_000
 _PAIRS_AT_ONCE = 200_000
+#: Of a hole that touches the outline, rounding leaves this share outside.
+_TOUCHING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,23 +154,62 @@ class Mending:
         valid = self.valid(outline, name)
         if valid.geom_type == "Polygon" and valid.area > 0:
             return valid
-        parts = [part for part in getattr(valid, "geoms", [valid]) if part.area > 0]
-        polygons = [p for part in parts for p in getattr(part, "geoms", [part]) if isinstance(p, Polygon)]
+        polygons = _polygons(valid)
         if not polygons:
             raise RegionsError(f"Region {name!r} has no area.")
         return polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
+
+    def without_holes(self, outline: Polygon, name: str) -> tuple[Polygon | MultiPolygon, bool]:
+        """The area of an outline that is in none of its holes, and whether a hole reaches beyond it.
+
+        Raises
+        ------
+        RegionsError
+            Nothing is left, or it crosses itself too often.
+        """
+        if not outline.interiors or shapely.is_valid(outline):
+            return self.area_of(outline, name), False
+        self._require_few_crossings(outline, name)
+        shell = self.area_of(Polygon(outline.exterior), name)
+        holes = shapely.union_all(
+            [p for ring in outline.interiors for p in _polygons(shapely.make_valid(Polygon(ring)))]
+        )
+        left = _polygons(shapely.difference(shell, holes))
+        if not left:
+            raise RegionsError(f"Region {name!r} has no area, for its holes cover it.")
+        beyond = shapely.difference(holes, shell).area > _TOUCHING * holes.area
+        return left[0] if len(left) == 1 else MultiPolygon(left), bool(beyond)
+
+    def together(self, areas: Sequence[Polygon | MultiPolygon], name: str) -> Polygon | MultiPolygon:
+        """What is in any of several areas, each of which is valid."""
+        if len(areas) == 1:
+            return areas[0]
+        whole = MultiPolygon([polygon for area in areas for polygon in _polygons(area)])
+        if shapely.is_valid(whole):
+            return whole
+        self._require_few_crossings(whole, name)
+        return self.area_of(shapely.union_all(list(areas)), name)
 
     def valid(self, outline: Any, name: str) -> Any:
         """A valid geometry of the same area: what is inside an even number of rings is outside."""
         if shapely.is_valid(outline):
             return outline
+        self._require_few_crossings(outline, name)
+        return shapely.make_valid(outline)
+
+    def _require_few_crossings(self, outline: Any, name: str) -> None:
         if not outline.is_empty:
             edges, most = _edges(outline), int(min(_MOST_CROSSINGS, self.left**0.5))
             crossings = _n_crossings(edges, most) if len(edges) <= _MOST_EDGES else most + 1
             if crossings > most:
                 raise RegionsError(f"Region {name!r} crosses itself too often; draw it anew.")
             self.left -= crossings**2
-        return shapely.make_valid(outline)
+
+
+def _polygons(geometry: Any) -> list[Polygon]:
+    """All parts of a valid geometry that have an area."""
+    parts = getattr(geometry, "geoms", [geometry])
+    return [p for part in parts for p in getattr(part, "geoms", [part]) if isinstance(p, Polygon) and p.area > 0]
 
 
 def _edges(outline: Any) -> npt.NDArray[Any]:

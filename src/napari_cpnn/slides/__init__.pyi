@@ -1,4 +1,5 @@
 from .backends import SLIDE_SUFFIXES as SLIDE_SUFFIXES
+from .backends.tiff import TiffBackend as TiffBackend
 from .backends.tiff_tiles import FileReader as FileReader
 from .patches import PatchReader as PatchReader
 from .patches import read_patches as read_patches

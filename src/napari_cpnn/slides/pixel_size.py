@@ -17,6 +17,9 @@ _UM_PER_UNIT = {
     "in": 25_400.0, "inch": 25_400.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
     "millimeter": 1e3, "centimeter": 1e4, "nanometer": 1e-3,
 }  # fmt: skip
+#: A number, and what is behind it.
+_LENGTH = re.compile(r"([+-]?[\d.,]+(?:[eE][+-]?\d+)?)\s*([^\W\d_]*(?:\s*/\s*\w+)?)")
+_PER_PIXEL = re.compile(r"\s*/\s*(?:px|pixels?)\Z", re.IGNORECASE)
 
 
 def um_per(unit: str) -> float | None:
@@ -48,9 +51,39 @@ def aperio_facts(description: str) -> dict[str, float]:
 
     >>> aperio_facts("Aperio Image Library|AppMag = 20|MPP = 0,4990|User = x")
     {'AppMag': 20.0, 'MPP': 0.499}
+    >>> aperio_facts('Aperio Image Library|appmag = 20x|Mpp = "0.4990 um"')
+    {'AppMag': 20.0, 'MPP': 0.499}
     """
     facts = {}
-    for key, text in re.findall(r"\|\s*(MPP|AppMag)\s*=([^|]*)", description):
+    for key, text in re.findall(r"\|\s*(MPP|AppMag)\s*=([^|]*)", description, re.IGNORECASE):
         with contextlib.suppress(ValueError):
-            facts[key] = parse_decimal(text)
+            if key.lower() == "mpp":
+                facts["MPP"] = parse_um(text)
+            else:
+                facts["AppMag"] = parse_decimal(_bare(text).rstrip("xX×"))
     return facts
+
+
+def parse_um(text: str) -> float:
+    """Micrometres per pixel as some programs write them: in quotes, with the unit.
+
+    Raises
+    ------
+    ValueError
+        It is no such length.
+
+    Examples
+    --------
+    >>> parse_um("0,499"), parse_um('"0.499 µm/px"'), parse_um("499 nm")
+    (0.499, 0.499, 0.499)
+    """
+    found = _LENGTH.fullmatch(_bare(text))
+    um = None if found is None else um_per(_PER_PIXEL.sub("", found[2]) or "um")
+    if found is None or um is None:
+        message = f"{text!r} is no length"
+        raise ValueError(message)
+    return parse_decimal(found[1]) * um
+
+
+def _bare(text: str) -> str:
+    return text.strip().strip("\"'").strip()

@@ -15,9 +15,12 @@ from .folders import find_spots as find_spots
 from .folders import sections as sections
 from .folders import tables_of_run as tables_of_run
 from .libraries import library_of as library_of
+from .libraries import require_one_library as require_one_library
 from .misfit import note_fit as note_fit
 from .misfit import warn_of_misfit as warn_of_misfit
 from .pairs import open_sample as open_sample
+from .positions import on_one_slide as on_one_slide
+from .positions import with_positions as with_positions
 from .quality import array_coordinates as array_coordinates
 from .quality import counts_matrix as counts_matrix
 from .quality import estimate_mpp as estimate_mpp

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,17 @@ import numpy as np
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import READ_ERRORS, open_text
+from napari_cpnn.decimals import parse_decimal, perhaps_thousands
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.spots.tissue_positions import read_positions
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
+#: Numbers with nothing but commas between them.
+_CHUNK = re.compile(r"[-+\d.,eE]*\d[-+\d.,eE]*")
+_COLUMN_BY_COLUMN = re.compile(r"matrix\s*\(")
 #: Such as "affine" and "3d", and not the e of 1e-3.
 _WORD = re.compile(r"(?<![\w.])(?:\d*[A-DF-Za-df-z_]|[Ee])\w*")
 #: Where a JSON file keeps its matrix, by the names that programs use.
@@ -42,26 +47,29 @@ def parse_affine(text: str, what: str = "The text") -> FloatArray:
     text
         2 x 3 or 3 x 3 numbers, row by row, with whatever brackets, commas and words between them, such as QuPath and
         Fiji print them; 3 x 4 and 4 x 4 of a map of volumes; ``matrix(a, b, c, d, e, f)`` as SVG and TrakEM2 write,
-        column by column; or JSON with such a matrix.
+        column by column; or JSON with such a matrix. A comma may also stand before the decimals, where numbers have
+        something else between them.
     what
         What the text is, for the message.
 
     Raises
     ------
     SpotsError
-        It is no such matrix, or one that cannot be turned back.
+        It is no such matrix, or one that cannot be turned back, or its commas may mean either.
     """
     try:
         found = _of_json(json.loads(text))
     except (ValueError, TypeError, OverflowError, RecursionError):  # it is read as a text then
         found = None
     if found is None:
-        column_by_column = re.search(r"matrix\s*\(([^)]*)\)", text)
-        inside = column_by_column[1] if column_by_column else _WORD.sub(" ", text)
-        numbers = [float(number) for number in _NUMBER.findall(inside)]
+        begins = _COLUMN_BY_COLUMN.search(text)
+        end = text.find(")", begins.end()) if begins else -1
+        by_columns = begins is not None and end >= 0
+        inside = text[begins.end() : end] if begins is not None and end >= 0 else _WORD.sub(" ", text)
+        numbers = _numbers_in(inside, what)
         if len(numbers) not in _SHAPES:
             raise SpotsError(f"{what} has {len(numbers)} numbers, and an affine map has 2 x 3 or 3 x 3.")
-        order = "F" if column_by_column and len(numbers) == 6 else "C"
+        order = "F" if by_columns and len(numbers) == 6 else "C"
         found = np.array(numbers).reshape(_SHAPES[len(numbers)], order=order)  # type: ignore[call-overload]
     return _checked(found, what)
 
@@ -99,11 +107,63 @@ def inverted(matrix: FloatArray) -> FloatArray:
     return np.asarray(back[:2])
 
 
+def _numbers_in(text: str, what: str) -> list[float]:
+    """The numbers of a text; its commas stand between them or before decimals, and are refused if either may be."""
+    chunks = [chunk.strip(",") for chunk in _CHUNK.findall(text)]
+    pieces = [_NUMBER.findall(chunk) for chunk in chunks]
+    apart = [float(number) for piece in pieces for number in piece]
+    with_comma = [chunk for chunk in chunks if "," in chunk]
+    if not with_comma:
+        return apart
+    ambiguous = SpotsError(
+        f"{what} has commas that may stand between numbers, before decimals or between thousands; write the decimals "
+        "with a point, and spaces between the numbers."
+    )
+    joined = _with_decimal_commas(chunks)
+    if joined is not None and len(joined) in _SHAPES:
+        if perhaps_thousands(chunks):
+            raise ambiguous
+        if len(with_comma) == len(chunks) or not _is_affine(apart):
+            return joined
+        raise ambiguous
+    has_points = any("." in chunk for chunk in chunks)
+    pairs = all(len(piece) == 2 for piece in pieces)
+    rows = has_points or all(len(piece) == 4 for piece in pieces)
+    if len(apart) == 12 and (pairs or not (rows or _is_of_volume(apart))):
+        raise ambiguous
+    return apart
+
+
+def _with_decimal_commas(chunks: list[str]) -> list[float] | None:
+    """What the texts are when each is one number; None when they are not, or points stand before decimals."""
+    try:
+        return None if any("." in chunk for chunk in chunks) else [parse_decimal(chunk) for chunk in chunks]
+    except ValueError:
+        return None
+
+
+def _is_affine(numbers: list[float]) -> bool:
+    if len(numbers) not in _SHAPES:
+        return False
+    try:
+        _checked(np.array(numbers).reshape(_SHAPES[len(numbers)]), "")
+    except SpotsError:
+        return False
+    return True
+
+
+def _is_of_volume(numbers: Sequence[float]) -> bool:
+    """Whether twelve numbers leave the planes of a volume what they are."""
+    return not any(numbers[i] for i in (2, 6, 8, 9)) and numbers[10] != 0
+
+
 def _of_json(content: Any) -> FloatArray | None:
     if isinstance(content, dict):
         inner = next((content[key] for key in _KEYS if key in content), None)
         return None if inner is None else _of_json(inner)
     numbers = np.array(content, dtype=np.float64)
+    if numbers.shape == (12,) and not (numbers % 1).any() and not _is_of_volume(numbers.tolist()):
+        return None  # six numbers with commas before their decimals look the same
     if numbers.ndim == 1 and numbers.size in _SHAPES:
         return numbers.reshape(_SHAPES[numbers.size])
     return numbers if numbers.shape in _SHAPES.values() else None

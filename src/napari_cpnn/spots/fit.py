@@ -21,6 +21,7 @@ from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.spots.affine import inverted
 from napari_cpnn.spots.libraries import libraries_of_uns
+from napari_cpnn.spots.positions import with_positions
 from napari_cpnn.spots.quality import array_coordinates, implied_mpp
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class SpotFix:
 
     def apply(self, spots: AnnData) -> AnnData:
         """A copy of the spots at their new positions; diameters scale along, and :func:`move_of` tells the move."""
+        spots = with_positions(spots, "The table of spots")
         moved = spots.copy()
         _note_move(moved, self)
         moved.obsm["spatial"] = _mapped(np.asarray(spots.obsm["spatial"], dtype=np.float64), self.matrix)
@@ -159,6 +161,7 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
     mpp = slide.require_mappable()
     if "spatial" not in spots.obsm or not spots.n_obs:
         raise SpotsError('There are no spots with positions in obsm["spatial"].')
+    spots = with_positions(spots, "The table of spots")
     mask = tissue or tissue_of(slide)
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
     positions = positions[np.isfinite(positions).all(axis=1)]
@@ -236,6 +239,7 @@ def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> Sp
         Where it comes from, in words.
     """
     mpp, mask = slide.require_mappable(), tissue_of(slide)
+    spots = with_positions(spots, "The table of spots")
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
     there, back = (
         SpotFix(label, one, _on_tissue(positions, one, mask, mpp))

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.counts import MatrixFile, is_usual, matrix_at, runs_in
 from napari_cpnn.errors import CpnnError, SlideError, SpotsError
+from napari_cpnn.spots.aggregation import libraries_of_folder
 from napari_cpnn.spots.likeness import most_alike, picture_of
 from napari_cpnn.spots.segmented import outlines_file
 from napari_cpnn.spots.visium import CELLS, has_positions, positions_file
-from napari_cpnn.untrusted import to_path
+from napari_cpnn.untrusted import require_no_device, to_path
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,8 +101,16 @@ def _tables_of_folder(path: Path) -> list[SpotsSource]:
         if len(runs) > 1:
             return [source for matrix in runs.values() for source in _of_matrix(matrix)]
         if has_positions(run):
-            return [SpotsSource(run, _name(run))]
+            return _of_run(run)
     return []
+
+
+def _of_run(folder: Path) -> list[SpotsSource]:
+    """A run, or each of the libraries that ``spaceranger aggr`` joined in it."""
+    libraries = libraries_of_folder(folder)
+    if len(libraries) < 2:
+        return [SpotsSource(folder, _name(folder))]
+    return [SpotsSource(folder, f"{_name(folder)}, {library}", library) for library in libraries]
 
 
 def _of_matrix(matrix: MatrixFile) -> list[SpotsSource]:
@@ -114,7 +123,7 @@ def _of_matrix(matrix: MatrixFile) -> list[SpotsSource]:
     elif positions_file(folder, matrix) is None:
         return []
     if list(runs) == [matrix.prefix] and runs[matrix.prefix].kind == matrix.kind:
-        return [SpotsSource(folder, _name(folder))]
+        return _of_run(folder)
     kind = (
         f", {matrix.kind}" if matrix.kind and matrix.prefix in runs and runs[matrix.prefix].kind != matrix.kind else ""
     )
@@ -216,8 +225,9 @@ def _pictures(source: Path) -> Iterator[tuple[Path, bool]]:
 def _named_images(run: Path) -> list[str]:
     """What Space Ranger says it was given: ``tissue_image_paths`` in ``_invocation``, ``--image`` in ``_cmdline``."""
     names: list[str] = []
-    for file, pattern in (("_invocation", r'image_paths?\s*=\s*\[?\s*"([^"]+)"'), ("_cmdline", r"--image[= ](\S+)")):
+    for file, pattern in (("_invocation", r'image_paths?\s*=[\s\[]*"([^"]+)"'), ("_cmdline", r"--image[= ](\S+)")):
         try:
+            require_no_device(run / file)
             with (run / file).open(encoding="utf-8", errors="replace") as said:
                 names += re.findall(pattern, said.read(1_000_000))
         except OSError:
@@ -304,6 +314,8 @@ def _tables_of_h5ad(path: Path) -> list[SpotsSource]:
 
 def _may_have_positions(path: Path) -> bool:
     """Names in HDF5 are plain bytes, so that a small file without this one need not be opened."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         start = file.read(_LOOKED_THROUGH)
         return b"spatial" in start or bool(file.read(1))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from napari_cpnn.counts import READ_ERRORS, WHITE_SPACE, as_counts, count_table, open_text, read_table, separator_of
 from napari_cpnn.errors import SpotsError
+from napari_cpnn.spots.position_columns import numbers
+from napari_cpnn.spots.truths import truths
 from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ def _read_positions(path: Path) -> pd.DataFrame:
     """The spot table, its column names in lower case and its numbers as numbers."""
     import pandas as pd
 
-    table = read_table(path, "spot table", SpotsError)
+    table = read_table(path, "spot table", SpotsError, dtype=str)
     table.columns = pd.Index([str(name).strip().lower() for name in table.columns])
     missing = [name for name in ("x", "y", "pixel_x", "pixel_y") if name not in table]
     if missing:
@@ -126,14 +128,24 @@ def _read_positions(path: Path) -> pd.DataFrame:
             f"The spot table {path} has no column {', '.join(missing)}; it needs x, y, pixel_x and pixel_y, and has "
             f"{', '.join(table.columns[:8])}."
         )
-    numeric = [n for n in ("x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected") if n in table]
-    try:
-        table[numeric] = table[numeric].apply(pd.to_numeric)
-    except (ValueError, TypeError) as exc:
-        raise SpotsError(f"The spot table {path} has a value that is not a number ({reason_of(exc)}).") from exc
     if table.empty:
         raise SpotsError(f"The spot table {path} has no rows.")
+    for name in ("x", "y", "new_x", "new_y", "pixel_x", "pixel_y"):
+        if name in table:
+            values = numbers(table[name], f"Column {name} of the spot table {path}")
+            whole = np.isfinite(values).all() and (values == np.round(values)).all()
+            table[name] = values.astype(np.int64) if whole else values
+    if "selected" in table:
+        table["selected"] = _selected(table["selected"], f"Column selected of the spot table {path}")
     return table
+
+
+def _selected(values: pd.Series[Any], what: str) -> Any:
+    """Numbers, of which 0 says no, or words."""
+    try:
+        return numbers(values, what)
+    except SpotsError:
+        return truths(values, what)
 
 
 def _position_of(name: str) -> tuple[float, float]:

@@ -16,6 +16,8 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.array import neighbour_distance
+from napari_cpnn.spots.barcodes import MOST_LIBRARIES
+from napari_cpnn.spots.overlap import Places
 
 if TYPE_CHECKING:
     import h5py
@@ -33,13 +35,18 @@ _PERHAPS = (
     "datasetid", "dataset", "origident", "batchid", "batch", "batchkey", "puck", "puckid", "arrayid", "specimenid",
     "specimen", "replicate", "patient", "patientid", "donor", "donorid",
 )  # fmt: skip
+#: Words that name libraries in names of more words, such as ``tissue_section`` or ``Sample ID (GEO)``.
+_WORDS = {
+    "lib", "libs", "library", "libraries", "sample", "samples", "section", "sections", "slide", "slides", "slice",
+    "slices", "dataset", "batch", "puck", "specimen", "donor", "patient", "gsm", "chip", "run",
+}  # fmt: skip
 #: What stands beside the libraries in ``uns["spatial"]``, or in a library whose name was left out.
 _PARTS = {"images", "scalefactors", "metadata"}
 _NONE = {"", "nan", "na", "none", "<na>", "null"}
 #: Spots of one array lie no nearer to each other than about this share of the pitch; of two arrays most do.
 _NEAR, _SHARE = 0.8, 0.05
-#: Share of spots that are at a place in the array that others have as well.
-_TWICE = 0.1
+#: Spots whose places are looked at for a list of what is in a file.
+_LOOKED_THROUGH = 100_000
 
 
 def choose(names: Iterable[str], wanted: str | None, slide: Slide | None, what: str) -> str:
@@ -99,19 +106,25 @@ def libraries_in_file(file: h5py.File) -> list[str]:
     """The libraries in an open ``.h5ad``, when columns or names of spots say them; empty for one alone, in a moment."""
     import h5py
 
+    from napari_cpnn.spots.positions import positions_of
+
     described = file.get("uns/spatial")
-    groups = [name for name, part in described.items() if isinstance(part, h5py.Group)] if described is not None else []
+    is_group = isinstance(described, h5py.Group)
+    groups = [name for name, part in described.items() if isinstance(part, h5py.Group)] if is_group else []
     obs = file.get("obs")
-    columns = list(obs) if isinstance(obs, h5py.Group) else []
-    if len(groups) < 2 and not any(_rank(name) < len(_LIBRARY) for name in columns):
+    if not isinstance(obs, h5py.Group):
         return []
     from anndata import AnnData as Table
     from anndata.io import read_elem
 
     table = Table(obs=read_elem(obs), uns={"spatial": {name: {key: {} for key in described[name]} for name in groups}})
-    table.obsm["spatial"] = np.zeros((table.n_obs, 2))
+    if table.n_obs <= _LOOKED_THROUGH:
+        table.obsm["spatial"] = read_elem(file["obsm/spatial"])
+        table.obsm["spatial"] = positions_of(table, "It")
+    else:
+        table.obsm["spatial"] = np.full((table.n_obs, 2), np.nan)
     described_ones = [name for name in libraries_of_uns(table.uns["spatial"]) if name]
-    labels = _labels(table, described_ones, None)[1]
+    labels = _labels(table, Places(table), described_ones, None)[1]
     return [] if labels is None else sorted(set(labels) - {""})
 
 
@@ -133,8 +146,14 @@ def spots_of_library(
     """
     described = libraries_of_uns(spots.uns.get("spatial"))
     named = [name for name in described if name]
-    column, labels = _labels(spots, named, wanted)
+    places = Places(spots)
+    column, labels = _labels(spots, places, named, wanted)
     if labels is None:
+        if places.has_barcodes_twice:
+            raise SpotsError(
+                f"{what} has one barcode in several of its names, so it holds the spots of several libraries, and no "
+                'column says which spots are of which; add one, such as obs["library_id"].'
+            )
         if len(named) > 1:
             raise SpotsError(
                 f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), and no column says which spots "
@@ -142,7 +161,7 @@ def spots_of_library(
             )
         if wanted is not None:
             choose(named, wanted, slide, what)
-        _warn_of_several(spots, what)
+        _warn_of_several(spots, places, what)
         return spots, {}
     present = sorted(set(labels[labels != ""]))
     if len(present) < 2 and wanted is None:
@@ -162,19 +181,69 @@ def spots_of_library(
     return spots[mine].copy(), {"other_library": int((~mine).sum())}
 
 
-def _labels(spots: AnnData, named: Sequence[str], wanted: str | None) -> tuple[str, np.ndarray[Any, Any] | None]:
+def require_one_library(spots: AnnData, what: str) -> None:
+    """Refuse a table that a caller has at hand when it holds the spots of several libraries.
+
+    Parameters
+    ----------
+    spots
+        With positions ``obsm["spatial"]``, ``(N, 2)``.
+    what
+        The table, for messages.
+
+    Raises
+    ------
+    SpotsError
+        The message names the libraries.
+    """
+    places = Places(spots)
+    named = [name for name in libraries_of_uns(spots.uns.get("spatial")) if name]
+    column, labels = _labels(spots, places, named, None)
+    present = [] if labels is None else sorted(set(labels) - {""})
+    if len(present) > 1:
+        listed = ", ".join(present[:12]) + (", ..." if len(present) > 12 else "")
+        how = f"spots[spots.obs[{column!r}] == {present[0]!r}]" if column else "those of one"
+        raise SpotsError(
+            f"{what} holds the spots of {len(present)} libraries ({listed}), and a slide takes those of one; give "
+            f"{how}."
+        )
+    if labels is None and places.has_barcodes_twice:
+        raise SpotsError(
+            f"{what} has one barcode in several of its names, so it holds the spots of several libraries, and a slide "
+            "takes those of one; give those."
+        )
+    if labels is None and "napari_cpnn" not in spots.uns:  # read_spots has said it
+        if len(named) > 1:
+            warnings.warn(
+                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), and no column says which spots "
+                "are of which; all are taken for those of one.",
+                CpnnWarning,
+                stacklevel=5,
+            )
+        else:
+            _warn_of_several(spots, places, what)
+
+
+def _labels(
+    spots: AnnData, places: Places, named: Sequence[str], wanted: str | None
+) -> tuple[str, np.ndarray[Any, Any] | None]:
     """The column that says of which library each spot is, and what it says; None when there is none.
 
-    Names of spots that begin or end with that of a described library say so as well; the column is then empty.
+    Names of spots that begin or end with that of a described library, or in which one barcode stands more than once,
+    say so as well; the column is then empty.
     """
     known = len(_LIBRARY) + len(_PERHAPS)
-    texts = {str(name): _texts(spots.obs[name]) for name in spots.obs.columns if named or _rank(str(name)) < known}
+    texts = {
+        str(name): _texts(spots.obs[name])
+        for name in spots.obs.columns
+        if named or _rank(str(name)) <= known or spots.obs[name].dtype.kind != "f"
+    }
     values = {name: set(texts[name]) - {""} for name in sorted(texts, key=lambda n: (_rank(n), n))}
     for name, found in values.items():
         # Nothing but names of described libraries says it, whatever the column is called.
         if found and found <= set(named) and (len(named) > 1 or _rank(name) < len(_LIBRARY)):
             return name, texts[name]
-        if wanted in found and _rank(name) < known:
+        if wanted in found and _rank(name) <= known:
             return name, texts[name]
     if len(named) > 1 and (by_name := _by_names(spots.obs_names, named)) is not None:
         return "", by_name
@@ -184,6 +253,17 @@ def _labels(spots: AnnData, named: Sequence[str], wanted: str | None) -> tuple[s
             continue
         if _rank(name) < len(_LIBRARY) or several or _are_mixed(spots.obsm["spatial"], texts[name]):
             return name, texts[name]
+    return _by_places(places, texts)
+
+
+def _by_places(places: Places, texts: dict[str, np.ndarray[Any, Any]]) -> tuple[str, np.ndarray[Any, Any] | None]:
+    """Any column that tells apart what cannot be of one array, or the names of spots that do, as :func:`_labels`."""
+    n_values = {name: len(set(values) - {""}) for name, values in texts.items()}
+    for name in sorted(texts, key=lambda name: (_rank(name), n_values[name], name)):
+        if 2 <= n_values[name] <= min(len(texts[name]) // 2, MOST_LIBRARIES) and places.are_told_apart(texts[name]):
+            return name, texts[name]
+    if places.has_barcodes_twice and places.barcodes is not None:
+        return "", places.barcodes.libraries
     return "", None
 
 
@@ -194,9 +274,13 @@ def _says_several(spatial: Any) -> bool:
 
 
 def _rank(name: str) -> int:
+    """Place among the names of columns that say it; then come those with a word that does, then all others."""
     plain = re.sub(r"[^a-z0-9]+", "", name.lower())
     order = (*_LIBRARY, *_PERHAPS)
-    return order.index(plain) if plain in order else len(order)
+    if plain in order:
+        return order.index(plain)
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return len(order) if _WORDS & set(words) else len(order) + 1
 
 
 def _texts(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
@@ -239,22 +323,28 @@ def _are_mixed(spatial: FloatArray, labels: np.ndarray[Any, Any]) -> bool:
     return False
 
 
-def _warn_of_several(spots: AnnData, what: str) -> None:
-    """Places of the array that several spots have are of several arrays, though nothing says which."""
-    import pandas as pd
-
-    from napari_cpnn.spots.quality import array_coordinates
-
-    array = array_coordinates(spots.obs)
-    at = spots.obsm["spatial"] if array is None else array
-    at = at[np.isfinite(at).all(axis=1)]
-    if len(at) < 10:
-        return
-    twice = float(pd.DataFrame(at).duplicated(keep=False).mean())
-    if twice > _TWICE:
+def _warn_of_several(spots: AnnData, places: Places, what: str) -> None:
+    """Say what may be of several sections, though nothing is proof of it."""
+    if places.are_of_several:
         warnings.warn(
-            f"{what}: {twice:.0%} of the spots share their place with another; are they of several sections? A column "
-            'such as obs["library_id"] would tell them apart.',
+            f"{what}: {places.shared:.0%} of the spots share their place with another; are they of several sections? A "
+            'column such as obs["library_id"] would tell them apart.',
             CpnnWarning,
             stacklevel=6,
         )
+        return
+    known = len(_LIBRARY) + len(_PERHAPS)
+    for name in sorted((str(name) for name in spots.obs.columns), key=lambda name: (_rank(name), name)):
+        if _rank(name) > known:
+            return
+        labels = _texts(spots.obs[name])
+        found = sorted(set(labels) - {""})
+        if 2 <= len(found) <= min(spots.n_obs // 2, MOST_LIBRARIES) and not places.are_parts_of_one(labels):
+            listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+            warnings.warn(
+                f"{what}: the spots of {listed} (column {name}) lie apart, and all of them are taken for those of one "
+                f"slide; if they are not, choose with library={found[0]!r} in Python, or --library in the terminal.",
+                CpnnWarning,
+                stacklevel=6,
+            )
+            return

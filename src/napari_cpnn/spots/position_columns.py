@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_cpnn.arrays import FloatArray
+from napari_cpnn.decimals import perhaps_thousands
 from napari_cpnn.errors import CpnnWarning, SpotsError
 
 if TYPE_CHECKING:
@@ -42,9 +43,16 @@ _WORD = re.compile(
     "|".join(sorted({*_AXES, *_OTHERS, *(word for words in _KINDS.values() for word in words)}, key=len, reverse=True))
 )
 _SHORT = {"px": "x", "py": "y", "cx": "x", "cy": "y"}
-_NUMBERED = re.compile(r"(.*?)[ _.\-]?(\d+)$")
+_NUMBERED = re.compile(r"(.*?)[ _.\-]?(\d{1,9})")
 #: What is numbered in the order (x, y) by everybody.
 _KNOWN_STEMS = {"", "spatial", "xspatial", "coord", "coords", "sdim", "dim"}
+#: What scikit-image and napari number from 0 in the order of the axes of an image: (row, column), or (plane, row, ...).
+_AXIS_STEMS = {
+    "axis", "centroid", "weightedcentroid", "localcentroid", "weightedlocalcentroid", "centroidweighted",
+    "centroidlocal", "centroidweightedlocal",
+}  # fmt: skip
+#: Characters; a longer name says nothing about a column.
+_LONGEST_NAME = 200
 #: The kinds of columns that hold pixels of the full image, the most certain first.
 _PREFERRED: tuple[Kind, ...] = ("pixel", "plain", "grid")
 
@@ -80,7 +88,9 @@ def column_of(name: Any) -> Column | None:
     >>> column_of("max_counts") is None
     True
     """
-    text = str(name).strip().strip("\"'")
+    text = str(name)[: _LONGEST_NAME + 1].strip().strip("\"'")
+    if len(text) > _LONGEST_NAME:
+        return None
     if text.lower() in _SHORT:
         return Column(name, _SHORT[text.lower()], "pixel" if text.lower().startswith("p") else "plain", 1)
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text).lower()
@@ -140,7 +150,13 @@ def xy_of_table(table: pd.DataFrame, what: str) -> FloatArray:
 
 
 def numbers(values: Any, what: str) -> FloatArray:
-    """A column as numbers, with a point or a comma before the decimals; NaN where it is empty."""
+    """A column as numbers, with a point or a comma before the decimals; NaN where it is empty.
+
+    Raises
+    ------
+    SpotsError
+        A value is no number, or the mark in all that have one may stand between thousands.
+    """
     import pandas as pd
 
     series = pd.Series(np.asarray(values).ravel())
@@ -148,6 +164,12 @@ def numbers(values: Any, what: str) -> FloatArray:
         return series.to_numpy(dtype=np.float64)
     text = series.astype(object).where(series.notna(), "").map(lambda v: str(v).strip())
     text = text.where(~text.str.lower().isin(["", "na", "nan", "none", "null", "<na>"]), "nan")
+    grouped = perhaps_thousands(text[text != "nan"])
+    if grouped is not None:
+        raise SpotsError(
+            f"{what} has values such as {grouped}, whose {'comma' if ',' in grouped else 'point'} may stand before "
+            "decimals or between thousands; write them without marks between thousands."
+        )
     found = pd.to_numeric(text.str.replace(",", ".", regex=False), errors="coerce")
     wrong = found.isna() & (text != "nan")
     if wrong.any():
@@ -174,13 +196,15 @@ def _numbered(names: Sequence[Any], what: str) -> tuple[Any, Any] | None:
     """Two or three columns that are numbered are in the order of an array: x, y, and perhaps z."""
     if not 2 <= len(names) <= 3:
         return None
-    found = [_NUMBERED.match(str(name).strip()) for name in names]
-    if any(one is None for one in found):
+    found = [_NUMBERED.fullmatch(str(name)[: _LONGEST_NAME + 1].strip()) for name in names]
+    if max(len(str(name)) for name in names) > _LONGEST_NAME or any(one is None for one in found):
         return None
-    stems = {one[1].lower().replace("_", "").replace(".", "") for one in found if one is not None}
+    stems = {one[1].lower().replace("_", "").replace(".", "").replace("-", "") for one in found if one is not None}
     order = [int(one[2]) for one in found if one is not None]
     if len(stems) != 1 or order != list(range(order[0], order[0] + len(order))) or order[0] > 1:
         return None
+    if order[0] == 0 and stems <= _AXIS_STEMS:
+        return names[-1], names[-2]
     if not stems <= _KNOWN_STEMS:
         warnings.warn(
             f"{what} has the columns {shown(names)}, which do not say which is x; {names[0]} is taken for x (to the "

@@ -108,6 +108,9 @@ def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
 
 def implied_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     """As :func:`estimate_mpp`; also a pixel size that no slide has, as positions on another image imply it."""
+    from napari_cpnn.spots.positions import with_positions  # which needs the array coordinates of this module
+
+    spots = with_positions(spots, "The table of spots")
     if pitch_um is None:
         pitch_um = _scale_factor(spots, "bin_size_um")
     stated = _scale_factor(spots, "microns_per_pixel")

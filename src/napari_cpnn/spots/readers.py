@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from napari_cpnn.spots.legacy import is_legacy_table, read_legacy
 from napari_cpnn.spots.libraries import choose, libraries_of_uns
 from napari_cpnn.spots.misfit import note_fit, warn_of_misfit
 from napari_cpnn.spots.quality import LEGACY_ST, array_coordinates
+from napari_cpnn.spots.scale_factors import factors_of
 from napari_cpnn.spots.segmented import cell_matrix, is_segmented, read_segmented
 from napari_cpnn.spots.visium import has_positions, read_visium, visium_matrix
 from napari_cpnn.untrusted import reading, to_path
@@ -121,7 +121,12 @@ def _read(
         return read_h5ad_spots(source, positions, library, slide)
     matrix = _matrix_of(source, library, slide)
     if matrix is not None:
-        return read_segmented(matrix) if _is_of_cells(matrix, positions) else read_visium(matrix, positions)
+        is_run = library is None or library.casefold() in (matrix.prefix.casefold(), matrix.name.casefold())
+        if not _is_of_cells(matrix, positions):
+            return read_visium(matrix, positions, None if is_run else library, slide)
+        if not is_run:
+            choose([matrix.name], library, None, str(source))
+        return read_segmented(matrix)
     if "tissue_positions" in name or name.removesuffix(".gz") in ("barcodes.tsv", "features.tsv", "genes.tsv"):
         raise SpotsError(f"{source} is a part of a run and holds no counts; open the count matrix that it belongs to.")
     if is_legacy_table(source):
@@ -141,18 +146,10 @@ def _is_zarr(folder: Path) -> bool:
 def _matrix_of(source: Path, library: str | None, slide: Slide | None) -> MatrixFile | None:
     """The matrix that is named, or that a folder leads to; None when it is a file of another kind."""
     if source.is_file():
-        found = matrix_at(source)
-    elif runs_in(source) or runs_in(source, of_cells=True) or has_positions(source) or is_segmented(source):
-        found = _matrix_of_run(source, library, slide)
-    else:  # the folder of a matrix within that of a run
-        found = matrix_at(source) or _matrix_of_run(source, library, slide)
-    if (
-        library is not None
-        and found is not None
-        and library.casefold() not in (found.prefix.casefold(), found.name.casefold())
-    ):
-        choose([found.name], library, None, str(source))
-    return found
+        return matrix_at(source)
+    if runs_in(source) or runs_in(source, of_cells=True) or has_positions(source) or is_segmented(source):
+        return _matrix_of_run(source, library, slide)
+    return matrix_at(source) or _matrix_of_run(source, library, slide)  # the folder of a matrix within that of a run
 
 
 def _matrix_of_run(folder: Path, library: str | None, slide: Slide | None) -> MatrixFile:
@@ -204,6 +201,14 @@ def _report(source: Path, spots: AnnData, dropped: dict[str, int], slide: Slide 
             CpnnWarning,
             stacklevel=4,
         )
+    unplaced = dropped.get("no_position", 0)
+    if unplaced > spots.n_obs:
+        warnings.warn(
+            f"{unplaced} spots of {source} have no position and {spots.n_obs} have one; are its counts and positions "
+            "of one section?",
+            CpnnWarning,
+            stacklevel=4,
+        )
     if n_dropped:
         _log.info("%s: %d spots; %d left out (%s)", source, spots.n_obs, n_dropped, reasons)
 
@@ -214,24 +219,11 @@ def _describe(spots: AnnData, source: Path) -> None:
     libraries = libraries_of_uns(spots.uns.get("spatial")) or {own_name: {}}
     filled = {}
     for library, given in libraries.items():
-        scalefactors = {"tissue_hires_scalef": 1.0, **_factors(given.get("scalefactors"))}
+        scalefactors = {"tissue_hires_scalef": 1.0, **factors_of(given.get("scalefactors", given), str(source))}
         if "spot_diameter_fullres" not in scalefactors:
             scalefactors["spot_diameter_fullres"] = _spot_diameter_px(spots)
         filled[library or own_name] = {**given, "images": _images(given.get("images")), "scalefactors": scalefactors}
     spots.uns["spatial"] = filled
-
-
-def _factors(given: Any) -> dict[str, Any]:
-    """Scale factors; a number that cannot be one is left out, as if the file had none."""
-    found = {}
-    for name, value in given.items() if isinstance(given, dict) else ():
-        try:
-            number = float(np.asarray(value).item())
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if math.isfinite(number) and number > 0:
-            found[str(name)] = number
-    return found
 
 
 def _images(given: Any) -> dict[str, Any]:

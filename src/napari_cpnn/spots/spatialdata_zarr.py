@@ -13,7 +13,8 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import counts_of, require_sound
 from napari_cpnn.errors import CpnnWarning, SpotsError
-from napari_cpnn.spots.libraries import choose
+from napari_cpnn.spots.libraries import spots_of_library
+from napari_cpnn.spots.spatialdata_choice import Annotated, has_library, image_of, is_named, one_of
 from napari_cpnn.spots.zarr_metadata import check_zarr
 from napari_cpnn.untrusted import read_json, reading, reason_of
 
@@ -31,23 +32,17 @@ _SAME = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class _Annotated:
-    """Rows of a table that annotate one set of shapes."""
-
-    table: AnnData
-    table_name: str
-    region: str
-    shapes: Any
-    rows: np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True, eq=False)
 class _Frame:
-    """Pixels of the full image: what takes shapes there, and that image, where it is at hand."""
+    """Pixels of the full image: what takes shapes there, and that image, where it is at hand.
+
+    ``rivals`` are images that may as well be it; ``is_certain``, whether they are of the same pixels.
+    """
 
     matrix: FloatArray
     image: str | None = None
     mpp: Mpp | None = None
+    rivals: tuple[str, ...] = ()
+    is_certain: bool = True
 
 
 def read_spatialdata(
@@ -65,18 +60,31 @@ def read_spatialdata(
     path
         The folder.
     library
-        A table, or a set of shapes that it annotates, where there are several.
+        A table, or a set of shapes that it annotates, or a value of the column that tells the sections in a table
+        apart, where there are several.
     slide
         That the spots are for.
     """
     with reading(path, SpotsError):
         spatialdata, data = _opened(path)
         found = _annotated(data, path)
-        one = _chosen(found, library, slide, path, spatialdata)
+        inner = library if library is not None and not is_named(found, library) else None
+        if inner is not None and not has_library(found, inner):
+            inner = None
+        one = one_of(found, None if inner is not None else library, slide, path, inner)
+        spots, shapes, dropped = _spots(one, f"Table {one.table_name!r} of {path}", inner, slide)
+        name = next(iter(spots.uns["spatial"])) if spots.uns.get("spatial") else _called(one, found, library, path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            frame = _frame(spatialdata, data, one, path)
-        return _spots(one, frame, f"Table {one.table_name!r} of {path}", _called(one, found, path))
+            frame = _frame(spatialdata, data, one, path, name)
+        if not frame.is_certain:
+            warnings.warn(
+                f"The images {', '.join(frame.rivals)} of {path.name} may each be the slide of its spots, and are not "
+                f"of the same pixels; positions are in those of {frame.rivals[0]}.",
+                CpnnWarning,
+                stacklevel=5,
+            )
+        return _placed(spots, shapes, frame, name), dropped
 
 
 def slide_of_spatialdata(path: Path, library: str | None = None) -> Slide | None:
@@ -87,12 +95,22 @@ def slide_of_spatialdata(path: Path, library: str | None = None) -> Slide | None
     """
     from napari_cpnn.slides import Slide
 
-    with reading(path, SpotsError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with reading(path, SpotsError):
         spatialdata, data = _opened(path)
         found = _annotated(data, path)
         named = [one for one in found if library in (one.region, one.table_name)]
-        frame = _frame(spatialdata, data, (named or found)[0], path)
+        if not named and library is not None:
+            named = [one for one in found if has_library([one], library)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frame = _frame(spatialdata, data, (named or found)[0], path, library)
+        if frame.rivals:
+            warnings.warn(
+                f"Which of the images {', '.join(frame.rivals)} of {path.name} is the slide of its spots cannot be "
+                "told; open it yourself.",
+                CpnnWarning,
+                stacklevel=4,
+            )
         if frame.image is None:
             return None
         levels = [level.transpose("y", "x", "c").data for level in _levels(data.images[frame.image])]
@@ -117,7 +135,7 @@ def _opened(path: Path) -> tuple[Any, Any]:
         raise SpotsError(f"{path} cannot be read as SpatialData ({reason_of(error)}).") from error
 
 
-def _annotated(data: Any, path: Path) -> list[_Annotated]:
+def _annotated(data: Any, path: Path) -> list[Annotated]:
     """Tables with the shapes that they annotate, the smallest first."""
     found = []
     for name, table in data.tables.items():
@@ -139,7 +157,7 @@ def _annotated(data: Any, path: Path) -> list[_Annotated]:
         for one in dict.fromkeys(regions):
             rows = of_row == one
             if one in data.shapes and rows.any():
-                found.append(_Annotated(table, str(name), one, data.shapes[one], rows))
+                found.append(Annotated(table, str(name), one, data.shapes[one], rows))
     if not found:
         raise SpotsError(
             f"{path} has no table of counts that annotates one set of shapes; its elements are "
@@ -148,38 +166,13 @@ def _annotated(data: Any, path: Path) -> list[_Annotated]:
     return sorted(found, key=lambda one: (int(one.rows.sum()), one.table_name, one.region))
 
 
-def _chosen(
-    found: list[_Annotated], library: str | None, slide: Slide | None, path: Path, spatialdata: Any
-) -> _Annotated:
-    """Of several the one that is wanted; of tables of one section the one with the largest spots."""
-    if library is not None:
-        name = choose([name for one in found for name in (one.region, one.table_name)], library, None, str(path))
-        named = [one for one in found if one.region == name] or [one for one in found if one.table_name == name]
-        if len({one.region for one in named}) > 1:
-            choose([one.region for one in named], None, slide, f"Table {name!r} of {path}")
-        return named[0]
-    systems = [set(spatialdata.transformations.get_transformation(one.shapes, get_all=True)) for one in found]
-    tables = {one.table_name for one in found}
-    if len(tables) < len(found) or (len(found) > 1 and not set.intersection(*systems)):
-        name = choose(sorted(one.region for one in found), None, slide, str(path))
-        return next(one for one in found if one.region == name)
-    if len(found) > 1:
-        others = ", ".join(sorted(tables - {found[0].table_name}))
-        warnings.warn(
-            f"{path.name} has several tables; {found[0].table_name} is read, and not {others}.",
-            CpnnWarning,
-            stacklevel=6,
-        )
-    return found[0]
-
-
-def _called(one: _Annotated, found: list[_Annotated], path: Path) -> str:
+def _called(one: Annotated, found: list[Annotated], library: str | None, path: Path) -> str:
     of_table = sum(other.table_name == one.table_name for other in found)
-    return one.region if of_table > 1 else path.name.split(".")[0]
+    return one.region if of_table > 1 or (library is not None and len(found) > 1) else path.name.split(".")[0]
 
 
-def _spots(one: _Annotated, frame: _Frame, what: str, name: str) -> tuple[AnnData, dict[str, int]]:
-    """The spots of a table at the centres of their shapes."""
+def _spots(one: Annotated, what: str, library: str | None, slide: Slide | None) -> tuple[AnnData, Any, dict[str, int]]:
+    """The spots of a table, of one library, at the centres of their shapes; these shapes; and what is left out."""
     instance_key = one.table.uns["spatialdata_attrs"]["instance_key"]
     for place, matrix in (("X", one.table.X), *one.table.layers.items()):
         require_sound(matrix, f"{place} of {what}", SpotsError)
@@ -187,23 +180,39 @@ def _spots(one: _Annotated, frame: _Frame, what: str, name: str) -> tuple[AnnDat
         raise SpotsError(f"The shapes {one.region!r} of {what} have one name twice; get the folder again.")
     at = one.shapes.index.get_indexer(one.table.obs[instance_key].to_numpy())
     known = one.rows & (at >= 0)
-    table, chosen = one.table[known].copy(), one.shapes.iloc[at[known]]
+    table, shapes = one.table[known].copy(), one.shapes.iloc[at[known]]
     spots = counts_of(table, what, SpotsError)
-    centers = chosen.geometry.centroid
-    points = np.column_stack([centers.x, centers.y, np.ones(len(chosen))]).astype(np.float64)
+    centers = shapes.geometry.centroid
+    if "spatial" in spots.obsm:  # a table would stay one
+        del spots.obsm["spatial"]
+    spots.obsm["spatial"] = np.column_stack([centers.x, centers.y]).astype(np.float64)
+    if not one.rows.all():  # what is described may be of any of the others
+        spots.uns.pop("spatial", None)
+    names = spots.obs_names
+    spots, others = spots_of_library(spots, library, slide, what)
+    if not others:
+        spots.uns.pop("spatial", None)
+    dropped = {
+        "no_position": int((one.rows & (at < 0)).sum()),
+        "other_library": int((~one.rows).sum()) + others.get("other_library", 0),
+    }
+    return spots, shapes.iloc[names.get_indexer(spots.obs_names)], dropped
+
+
+def _placed(spots: AnnData, shapes: Any, frame: _Frame, name: str) -> AnnData:
+    """The spots in pixels of the full image."""
+    points = np.column_stack([spots.obsm["spatial"], np.ones(spots.n_obs)])
     spots.obsm["spatial"] = points @ frame.matrix[:2].T
-    scale = _scale(frame.matrix)
-    if len(chosen):
-        diameter = 2 * float(np.median(chosen["radius"])) if "radius" in chosen else _side(chosen)
-        factors = {"spot_diameter_fullres": diameter * scale}
-    else:
-        factors = {}
+    factors = {}
+    if len(shapes):
+        diameter = 2 * float(np.median(shapes["radius"])) if "radius" in shapes else _side(shapes)
+        factors["spot_diameter_fullres"] = diameter * _scale(frame.matrix)
     spots.uns["spatial"] = {name: {"images": {}, "scalefactors": factors}}
-    return spots, {"no_position": int((one.rows & (at < 0)).sum()), "other_library": int((~one.rows).sum())}
+    return spots
 
 
-def _frame(spatialdata: Any, data: Any, one: _Annotated, path: Path) -> _Frame:
-    """The pixels of the full image that the shapes lie on."""
+def _frame(spatialdata: Any, data: Any, one: Annotated, path: Path, library: str | None) -> _Frame:
+    """The pixels of the full image that the shapes of a library lie on."""
     transformations = spatialdata.transformations
     systems = transformations.get_transformation(one.shapes, get_all=True)
     system = _full_resolution(systems, path)
@@ -211,7 +220,7 @@ def _frame(spatialdata: Any, data: Any, one: _Annotated, path: Path) -> _Frame:
     in_um = _is_in_um(path, one.region, system)
     centers = one.shapes.geometry.centroid
     places = np.column_stack([centers.x, centers.y, np.ones(len(centers))]) @ shapes[:2].T
-    best: tuple[tuple[bool, float, int], str, FloatArray] | None = None
+    there_are: list[tuple[tuple[bool, float, int], str, FloatArray]] = []
     for name, image in data.images.items():
         there = transformations.get_transformation(image, get_all=True)
         if system not in there or not _is_picture(image):
@@ -220,12 +229,20 @@ def _frame(spatialdata: Any, data: Any, one: _Annotated, path: Path) -> _Frame:
         height, width = (_levels(image)[0].sizes[axis] for axis in "yx")
         inside = np.column_stack([places, np.ones(len(places))]) @ np.linalg.inv(matrix)[:2].T
         covers = bool(np.mean((inside >= 0).all(axis=1) & (inside < (width, height)).all(axis=1)) > 0.5)
-        key = (not covers, round(_scale(matrix), 9), -height * width)
-        if best is None or key < best[0]:
-            best = key, str(name), matrix
-    if best is not None and _scale(best[2]) <= 1 + _SAME:
-        size = (float(np.hypot(*best[2][:2, 1])), float(np.hypot(*best[2][:2, 0])))
-        return _Frame(np.linalg.inv(best[2]) @ shapes, best[1], size if in_um else None)
+        there_are.append(((not covers, round(_scale(matrix), 9), -height * width), str(name), matrix))
+    there_are.sort(key=lambda one: one[0])
+    if there_are and _scale(there_are[0][2]) <= 1 + _SAME:
+        alike = [one for one in there_are if one[0][:2] == there_are[0][0][:2]]
+        rivals = tuple(name for _, name, _ in alike)
+        own = {name: set(transformations.get_transformation(data.images[name], get_all=True)) for name in rivals}
+        image = image_of(own, set(systems), {one.region, one.table_name, *([library] if library else [])})
+        matrix = next((matrix for _, name, matrix in alike if name == image), alike[0][2])
+        size = (float(np.hypot(*matrix[:2, 1])), float(np.hypot(*matrix[:2, 0])))
+        there = np.linalg.inv(matrix) @ shapes
+        are_same = all(np.allclose(other, matrix, rtol=_SAME, atol=_SAME) for _, _, other in alike)
+        if image is not None:
+            return _Frame(there, image, size if in_um else None)
+        return _Frame(there, None, size if in_um else None, rivals, are_same)
     if in_um:
         raise SpotsError(
             f"The coordinate system {system!r} of {path} is in micrometres, and no image in it says how large a pixel "

@@ -18,7 +18,8 @@ import numpy as np
 from napari_cpnn.counts import WHITE_SPACE, open_text, separator_of
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.position_columns import column_of, numbers, pixel_columns, shown
-from napari_cpnn.untrusted import reason_of, require_memory
+from napari_cpnn.spots.truths import TRUTH_WORDS, truths
+from napari_cpnn.untrusted import reason_of, require_memory, require_no_device
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,6 @@ _BARCODES = (
     "barcode", "barcodes", "spotbarcode", "cellbarcode", "bc", "spotid", "spotname", "cellid", "spot", "spots", "cell",
     "id", "name", "names", "rowname", "rownames", "index", "unnamed0", "",
 )  # fmt: skip
-_WORDS = {"true": "1", "false": "0", "t": "1", "f": "0", "yes": "1", "no": "0"}
 _NUMBERED = re.compile(r"[A-Za-z]*[ _.]?\d+")
 
 
@@ -66,16 +66,16 @@ def read_positions(path: Path) -> pd.DataFrame:
                 found[name] = 1
             continue
         values = table[chosen[name]]
-        if name == "in_tissue" and values.dtype.kind not in "biuf":
-            lower = values.astype(str).str.strip().str.lower()
-            values = lower.map(lambda text: _WORDS.get(text, text))
+        if name == "in_tissue":
+            found[name] = truths(values, f"Column {chosen[name]} of {path}").astype(np.int64)
+            continue
         try:
             found[name] = numbers(values, str(path))
         except SpotsError:
             if not name.startswith("array"):
                 raise
             found[name] = np.nan
-    whole = [name for name in ("in_tissue", "array_row", "array_col") if name in found]
+    whole = [name for name in ("array_row", "array_col") if name in found]
     for name in whole:
         if np.isfinite(found[name]).all() and (found[name] == found[name].round()).all():
             found[name] = found[name].astype(np.int64)
@@ -87,6 +87,7 @@ def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
+        require_no_device(path)
         if path.suffix.lower() == ".parquet":
             _require_room(path)
             table = pd.read_parquet(path)
@@ -150,7 +151,7 @@ def _fields(line: str, separator: str) -> list[str]:
 
 def _is_number(text: str) -> bool:
     text = text.strip().lower()
-    if text in ("", "na", "nan", *_WORDS):
+    if text in ("", "na", "nan", *TRUTH_WORDS):
         return True
     try:
         float(text.replace(",", "."))

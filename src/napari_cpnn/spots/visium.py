@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import warnings
 from pathlib import Path
@@ -11,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.counts import MatrixFile, belonging, only_matrix, prefix_of, runs_in
+from napari_cpnn.counts import SUFFIX, MatrixFile, belonging, neighbours, only_matrix, prefix_of, runs_in
 from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.spots.aggregation import library_of_each, run_of_library
+from napari_cpnn.spots.libraries import choose, spots_of_library
+from napari_cpnn.spots.scale_factors import factors_of
 from napari_cpnn.spots.tissue_positions import read_positions
 from napari_cpnn.untrusted import read_bytes, read_json, reason_of
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anndata import AnnData
+
+    from napari_cpnn.slides import Slide
 
 CELLS = "segmented_outputs"
 """What Space Ranger 4 calls the folder of the cells of Visium HD."""
@@ -30,16 +34,21 @@ _ENDINGS = (
     "tissue_positions_list.csv.gz", "tissue_positions.tsv", "tissue_positions_list.tsv", "tissue_positions.txt",
     "tissue_positions_list.txt",
 )  # fmt: skip
-_POSITIONS = [re.compile(rf"(?P<prefix>.*?){re.escape(ending)}$") for ending in _ENDINGS]
-_SPATIAL = re.compile(r"(?P<prefix>.*?)spatial$")
-_FACTORS = re.compile(r"(?P<prefix>.*?)scalefactors_json\.json(?:\.gz)?$")
+_POSITIONS = [
+    re.compile(rf"(?P<prefix>.*?){stem}(?!_list){SUFFIX}{re.escape(mark + suffixes)}$")
+    for stem, mark, suffixes in (ending.partition(".") for ending in _ENDINGS)
+]
+_SPATIAL = re.compile(rf"(?P<prefix>.*?)spatial{SUFFIX}$")
+_FACTORS = re.compile(rf"(?P<prefix>.*?)scalefactors_json{SUFFIX}\.json(?:\.gz)?$")
 
 #: Space Ranger's own are of a few million pixels; a picture of more is not decoded.
 _MOST_PIXELS = 50_000_000
 _MOST_BYTES = 4 * _MOST_PIXELS
 
 
-def read_visium(matrix: MatrixFile, positions: Path | None = None) -> tuple[AnnData, dict[str, int]]:
+def read_visium(
+    matrix: MatrixFile, positions: Path | None = None, library: str | None = None, slide: Slide | None = None
+) -> tuple[AnnData, dict[str, int]]:
     """Spots of a matrix of Space Ranger that are in tissue, and how many were left out, by reason.
 
     Parameters
@@ -48,6 +57,10 @@ def read_visium(matrix: MatrixFile, positions: Path | None = None) -> tuple[AnnD
         Of the run.
     positions
         Tissue positions; None: those of the same run in its folder.
+    library
+        Which is read of those that ``spaceranger aggr`` joined.
+    slide
+        That the spots are for.
     """
     spots = matrix.read(SpotsError)
     path = positions or _require_positions(matrix)
@@ -66,11 +79,32 @@ def read_visium(matrix: MatrixFile, positions: Path | None = None) -> tuple[AnnD
         if name in found:
             spots.obs[name] = found[name].to_numpy()
     spots.obsm["spatial"] = found[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
+    spots, others = _of_library(spots, matrix, library, slide)
+    dropped.update(others)
     inside = spots.obs["in_tissue"].to_numpy() == 1
     dropped["not_in_tissue"] = int((~inside).sum())
     spots = spots[inside].copy()
-    spots.uns["spatial"] = {library_name(matrix): pictures_and_factors(matrix)}
+    if "spatial" not in spots.uns:
+        spots.uns["spatial"] = {library_name(matrix): pictures_and_factors(matrix)}
     return spots, dropped
+
+
+def _of_library(
+    spots: AnnData, matrix: MatrixFile, library: str | None, slide: Slide | None
+) -> tuple[AnnData, dict[str, int]]:
+    """The spots of one library of an aggregated run, with what is described of it; all of any other run."""
+    labels = library_of_each(list(spots.obs_names), matrix.folder)
+    if labels is None:
+        if library is not None:
+            choose([matrix.name], library, None, str(matrix.path))
+        return spots, {}
+    spots.obs["library_id"] = labels
+    spots, others = spots_of_library(spots, library, slide, str(matrix.path))
+    name = str(spots.obs["library_id"].iloc[0])
+    of_library = run_of_library(matrix, name)
+    described = {"images": {}, "scalefactors": {}} if of_library is None else pictures_and_factors(of_library)
+    spots.uns["spatial"] = {name: described}
+    return spots, others
 
 
 def visium_matrix(folder: Path) -> MatrixFile:
@@ -87,7 +121,7 @@ def visium_matrix(folder: Path) -> MatrixFile:
 
 def library_name(matrix: MatrixFile) -> str:
     """The name of the run's folder; what stands before its files where several runs share a folder."""
-    return matrix.name if _others(matrix) else matrix.folder.resolve().name
+    return matrix.name if neighbours(matrix) else matrix.folder.resolve().name
 
 
 def positions_file(folder: Path, matrix: MatrixFile | None = None) -> Path | None:
@@ -103,7 +137,7 @@ def positions_file(folder: Path, matrix: MatrixFile | None = None) -> Path | Non
     files = list(_position_files(folder))
     if matrix is None:
         return files[0][1] if files else None
-    return belonging(matrix.prefix, files, _others(matrix))
+    return belonging(matrix.prefix, files, neighbours(matrix))
 
 
 def has_positions(folder: Path) -> bool:
@@ -130,12 +164,6 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _others(matrix: MatrixFile) -> list[str]:
-    """Prefixes of the other runs in the folder of a matrix."""
-    runs = {**runs_in(matrix.folder), **runs_in(matrix.folder, of_cells=True)}
-    return [prefix for prefix in runs if prefix != matrix.prefix]
-
-
 def _require_positions(matrix: MatrixFile) -> Path:
     found = positions_file(matrix.folder, matrix)
     if found is not None:
@@ -143,9 +171,10 @@ def _require_positions(matrix: MatrixFile) -> Path:
     files = [path for _, path in _position_files(matrix.folder)]
     if files:
         names = ", ".join(path.name for path in files[:5])
+        others = ", ".join(name or "one without a prefix" for name in neighbours(matrix)[:5])
         raise SpotsError(
-            f"No tissue positions beside {matrix.path} are plainly those of this matrix (there are: {names}); give "
-            "them as positions."
+            f"No tissue positions beside {matrix.path} are plainly those of this matrix (there are: {names}"
+            f"{f', and the matrices of other runs: {others}' if others else ''}); give them as positions."
         )
     raise SpotsError(f"{matrix.folder / 'spatial'} has no tissue_positions.csv, tissue_positions_list.csv or .parquet.")
 
@@ -178,7 +207,7 @@ def _beside_positions(matrix: MatrixFile, pattern: re.Pattern[str]) -> Path | No
         for file in _listed(place)
         if pattern.match(file.name)
     ]
-    return belonging(matrix.prefix, files, _others(matrix))
+    return belonging(matrix.prefix, files, neighbours(matrix))
 
 
 def scale_factors(matrix: MatrixFile) -> dict[str, float]:
@@ -187,22 +216,23 @@ def scale_factors(matrix: MatrixFile) -> dict[str, float]:
     if path is None:
         return {}
     try:
-        data = read_json(path, SpotsError)
-        # Newer versions may write more than numbers there.
-        given = {name: float(value) for name, value in data.items() if isinstance(value, int | float)}
-    except (SpotsError, TypeError, AttributeError, OverflowError) as exc:
-        if isinstance(exc, SpotsError) and exc.__cause__ is None:
+        given = read_json(path, SpotsError)
+    except SpotsError as exc:
+        if exc.__cause__ is None:
             raise
-        reason = reason_of(exc.__cause__ or exc)
-        raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors ({reason}).") from exc
-    return {name: value for name, value in given.items() if math.isfinite(value) and value > 0}
+        raise SpotsError(
+            f"{path} cannot be read as Space Ranger's scale factors ({reason_of(exc.__cause__)})."
+        ) from exc
+    if not isinstance(given, dict):
+        raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors (it holds no names with numbers).")
+    return factors_of(given, str(path))  # newer versions may write more than numbers there
 
 
 def small_images(matrix: MatrixFile) -> dict[str, Any]:
     """The small images that Space Ranger left, uint8 RGB; one that cannot be read is left out with a warning."""
     images = {}
     for name in ("hires", "lowres"):
-        path = _beside_positions(matrix, re.compile(rf"(?P<prefix>.*?)tissue_{name}_image\.png(?:\.gz)?$"))
+        path = _beside_positions(matrix, re.compile(rf"(?P<prefix>.*?)tissue_{name}_image{SUFFIX}\.png(?:\.gz)?$"))
         if path is not None:
             try:
                 images[name] = _picture(path)

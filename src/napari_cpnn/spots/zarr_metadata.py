@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.untrusted import read_json, reading, require_memory
+from napari_cpnn.untrusted import odd_kind, read_json, reading, require_memory
 
 _FILES = ("zarr.json", ".zarray", ".zmetadata")
 _CODECS = {
@@ -53,20 +53,40 @@ def check_zarr(path: Path, error: type[CpnnError], in_memory: tuple[str, ...] = 
 
 
 def _metadata_files(path: Path, error: type[CpnnError]) -> Iterator[tuple[Path, str]]:
-    """Metadata of groups and arrays, without walking through the chunks."""
-    root, seen = path.resolve(), 0
-    for place, folders, files in os.walk(path, followlinks=False):
-        folder = Path(place)
-        seen += len(folders) + len(files)
+    """Metadata of groups and arrays; whatever lies in the folder is looked at by its kind alone."""
+    root, seen, pending = path.resolve(), 0, [(path, False)]
+    while pending:
+        folder, is_chunks = pending.pop()
+        folders, files = _entries(folder, root, error)
+        seen += 0 if is_chunks else len(folders) + len(files)
         if seen > _MOST_ENTRIES:
             raise error(f"{path} has more than {_MOST_ENTRIES:,} files; it is no table of spots.")
-        for name in (*folders, *(file for file in files if file in _FILES)):
-            if (folder / name).is_symlink() and not (folder / name).resolve().is_relative_to(root):
-                raise error(f"{folder / name} is a link out of the folder, and other files are never read through it.")
-        metadata = [name for name in _FILES if name in files]
-        yield from ((folder, name) for name in metadata)
-        if ".zarray" in files or ("zarr.json" in files and not _is_group(folder, error)):
-            folders.clear()
+        if not is_chunks:
+            yield from ((folder, name) for name in _FILES if name in files)
+            is_chunks = ".zarray" in files or ("zarr.json" in files and not _is_group(folder, error))
+        pending += [(folder / name, is_chunks) for name in folders]
+
+
+def _entries(folder: Path, root: Path, error: type[CpnnError]) -> tuple[list[str], set[str]]:
+    """Names of folders and of files; no link out of ``root``, nothing that waits for somebody (a pipe).
+
+    Folders behind links are not among them, as they are elsewhere in ``root``.
+    """
+    folders, files = [], set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                if not Path(entry).resolve().is_relative_to(root):
+                    raise error(f"{entry.path} is a link out of the folder, and other files are never read through it.")
+                if not entry.is_dir():
+                    files.add(entry.name)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif entry.is_file(follow_symlinks=False):
+                files.add(entry.name)
+            else:
+                raise error(f"{entry.path} is {odd_kind(Path(entry))}, not a file; get the folder again.")
+    return folders, files
 
 
 def _is_group(folder: Path, error: type[CpnnError]) -> bool:

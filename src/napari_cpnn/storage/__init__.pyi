@@ -12,10 +12,13 @@ from .caches import size_of as size_of
 from .caches import sweep_kept as sweep_kept
 from .caches import touch_kept as touch_kept
 from .files import csv_table as csv_table
+from .files import require_separate as require_separate
 from .files import staged as staged
 from .files import table_of_csv as table_of_csv
+from .files import target_of as target_of
 from .files import whole_file as whole_file
 from .files import write_csv as write_csv
+from .files import write_figure as write_figure
 from .hdf5 import check_hdf5 as check_hdf5
 from .hdf5 import creating_hdf5 as creating_hdf5
 from .hdf5 import open_hdf5 as open_hdf5

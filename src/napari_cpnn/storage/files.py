@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import io
 import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.storage.temporaries import old_name, remove, restored, sweep, temporary_beside
 from napari_cpnn.texts import csv_text, text_of_csv
-from napari_cpnn.untrusted import to_path
+from napari_cpnn.untrusted import require_no_device, to_path
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux; RENAME_SWAP of macOS is the same number
@@ -35,11 +36,18 @@ def staged(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     Parameters
     ----------
     path
-        Where the result goes. What is there is replaced, and stays until the new one is complete.
+        Where the result goes. What is there is replaced, and stays until the new one is complete. Of a link, what it
+        points to is replaced, and the link stays.
     tidy
         Sweep what killed programs have left in the folder; false for whoever writes many files into one folder, and
         sweeps that once.
+
+    Raises
+    ------
+    OSError
+        Nothing takes the place of a device, a pipe or a socket.
     """
+    path = target_of(path)
     restored(path)
     if tidy:
         sweep(path.parent)
@@ -49,6 +57,65 @@ def staged(path: Path, *, tidy: bool = True) -> Iterator[Path]:
         put_in_place(temporary, path)
     finally:  # also after Ctrl-C; when all went well, this is what was there before
         remove(temporary)
+
+
+def target_of(path: Path) -> Path:
+    """Where what is written to ``path`` goes: the end of a chain of links, or ``path`` itself.
+
+    Raises
+    ------
+    OSError
+        There is a device, a pipe or a socket, which no file may replace; or links go around in a circle.
+    """
+    with suppress(FileNotFoundError):
+        require_no_device(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def require_separate(
+    outputs: Iterable[Path | None], inputs: Iterable[Path | None], error: type[CpnnError] = CpnnError
+) -> None:
+    """Refuse, before the work, what would be written over an input, into one that is Zarr, or over another result.
+
+    Two names of one file are found to be one: links, ``..``, upper and lower case where the disk takes them for the
+    same.
+
+    Parameters
+    ----------
+    outputs
+        Files or folders that will be written; ``None`` stands for what is not wanted.
+    inputs
+        Files or folders that are read.
+    error
+        Class of the error that is raised.
+    """
+    results = [to_path(path, error) for path in outputs if path is not None]
+    sources = [to_path(path, error) for path in inputs if path is not None]
+    for number, path in enumerate(results):
+        if any(_is_same(path, source) for source in sources):
+            raise error(f"{path} is read by the same task; choose another name for what is written.")
+        above = [Path(os.path.realpath(path)), *Path(os.path.realpath(path)).parents][1:]
+        for source in sources:
+            if _is_zarr(source) and any(_is_same(folder, source) for folder in above):
+                raise error(f"{path} lies in {source}, which is read; choose a place outside of it.")
+        for other in results[:number]:
+            if _is_same(path, other):
+                raise error(f"{path} is given for two results; choose a name of its own for each.")
+        for other in results:
+            if other is not path and any(_is_same(folder, other) for folder in above):
+                raise error(f"{path} cannot be written, for {other} is to be a file; choose another name.")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    if os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other)):
+        return True
+    with suppress(OSError):  # one of them is not there
+        return one.samefile(other)
+    return False
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
 
 
 @contextmanager
@@ -84,6 +151,25 @@ def write_csv(table: Any, path: str | Path, error: type[CpnnError] = CpnnError, 
     """
     with whole_file(Path(path), error) as temporary:
         csv_table(table, index=index).to_csv(temporary, index=index)
+
+
+def write_figure(figure: Any, path: Path, file_format: str, **options: Any) -> None:
+    """Draw a Matplotlib figure in memory, and write it: what Matplotlib raises over a full disk is not always of it.
+
+    Parameters
+    ----------
+    figure
+        A ``matplotlib.figure.Figure``.
+    path
+        The temporary name that :func:`staged` and its like give.
+    file_format
+        ``png``, ``svg`` or ``pdf``.
+    options
+        Others of ``savefig``.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=file_format, **options)
+    path.write_bytes(drawn.getbuffer())
 
 
 def csv_table(table: Any, *, index: bool = True) -> Any:

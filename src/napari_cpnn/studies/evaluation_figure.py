@@ -22,7 +22,7 @@ from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import pearson
 from napari_cpnn.palette import type_colors
 from napari_cpnn.slides import Slide
-from napari_cpnn.storage import whole_file
+from napari_cpnn.storage import whole_file, write_figure
 from napari_cpnn.texts import allow_any_letter, chart_text
 
 _INK, _GREY, _LIGHT = "#333333", "#999999", "#E5E5E5"
@@ -266,4 +266,4 @@ def _name(text: object) -> str:
 def _save(figure: Figure, path: Path) -> None:
     allow_any_letter()
     with whole_file(path, TrainingError) as unfinished:
-        figure.savefig(unfinished)
+        write_figure(figure, unfinished, path.suffix.lower().lstrip(".") or "png")

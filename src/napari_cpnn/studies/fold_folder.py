@@ -30,7 +30,7 @@ from napari_cpnn.evaluation import read_table, write_table
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots import counts_matrix
+from napari_cpnn.spots import counts_matrix, with_positions
 from napari_cpnn.storage import sweep, whole_file, write_h5ad
 from napari_cpnn.studies.folds import folder_names
 from napari_cpnn.training.fit import FREE, RUN_FILES
@@ -158,7 +158,8 @@ def sample_key(slide: Slide, spots: AnnData) -> str:
     counts = counts_matrix(spots)
     for values in (counts.indptr, counts.indices, counts.data):
         key.update(np.asarray(values, dtype=np.float64).tobytes())
-    key.update(np.asarray(spots.obsm.get("spatial", ()), dtype=np.float64).tobytes())
+    placed = with_positions(spots, f"The table of spots of {slide.name}")
+    key.update(np.asarray(placed.obsm.get("spatial", ()), dtype=np.float64).tobytes())
     key.update("\n".join(map(str, spots.var_names)).encode())
     return key.hexdigest()[:16]
 

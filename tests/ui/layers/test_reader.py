@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from tests.ui.conftest import MPP, SHAPE, tissue_image, write_slide
 
+from cases import case
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui.layers.reader import get_reader
 
@@ -46,6 +47,23 @@ def test_small_or_grey_tiffs_are_left_to_other_readers(tmp_path):
     start = time.perf_counter()
     assert [get_reader(str(p)) for p in (stack, picture, text)] == [None, None, None]
     assert time.perf_counter() - start < 1.0
+
+
+def test_colours_in_planes_of_their_own_and_small_slides_with_a_pixel_size_are_slides(tmp_path):
+    sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    colours = {"Channel": {"Name": ["Red", "Green", "Blue"]}}
+    for number, (named, more) in enumerate([(colours, sizes), (colours, {}), ({}, sizes)]):
+        planes = tmp_path / f"planes{number}.ome.tif"
+        data = np.full((3, 600, 600), 200, np.uint8)
+        tifffile.imwrite(planes, data, photometric="minisblack", metadata={"axes": "CYX", **named, **more})
+        assert (get_reader(str(planes)) is not None) == (number == 0)
+    small = tmp_path / "small.ome.tif"
+    tifffile.imwrite(small, np.full((90, 80, 3), 200, np.uint8), photometric="rgb", metadata={"axes": "YXS", **sizes})
+    assert get_reader(str(small)) is not None
+
+
+def test_the_case_of_three_planes():
+    assert get_reader(str(case("18-ome-tiff-of-three-planes/slide.ome.tiff"))) is not None
 
 
 def test_missing_file_is_declined_and_mixed_lists_too(slide_path, tmp_path):

@@ -186,6 +186,17 @@ def test_shapes_of_napari_spatialdata_are_matched_by_their_key(shape: str) -> No
     assert "spatial" not in table.obsm  # the user's own table stays as it is
 
 
+def test_a_layer_of_two_sections_is_refused_with_their_names() -> None:
+    at = np.stack(np.meshgrid(np.arange(6), np.arange(6)), axis=-1).reshape(-1, 2) * 100.0
+    xy = np.concatenate([at, at + np.array([37.0, 22.0])])
+    layer, table = annotated(xy, "circles")
+    table.obs["stage"] = ["early" if int(name.strip("idx") or 99) < 36 else "late" for name in table.obs["spot_id"]]
+    with pytest.raises(SpotsError, match=r"layer 'spots' holds the spots of 2 libraries \(early, late\)"):
+        spots_of_layer(layer, None, None)
+    layer.metadata["adata"] = table[table.obs["stage"] == "late"].copy()
+    assert spots_of_layer(layer, None, None).n_obs == 36
+
+
 def test_tables_that_cannot_be_matched_are_a_sentence() -> None:
     layer, table = annotated(np.random.default_rng(0).uniform(0, 9, (30, 2)), "circles")
     layer.metadata["indices"] = [f"other{i}" for i in range(30)]

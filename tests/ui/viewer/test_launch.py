@@ -45,6 +45,15 @@ def test_unknown_name_ends_with_one_sentence(tmp_path, model_path, slide_path):
     assert not shot.exists()
 
 
+def test_a_screenshot_of_a_slide_without_pixel_size_does_not_wait_for_ever(tmp_path, model_path):
+    slide = write_slide(tmp_path / "bare.tif", tissue_image(), mpp=None)
+    shot = tmp_path / "shot.png"
+    result = open_slide_in_napari(slide, "--model", model_path, "--screenshot", shot, home=tmp_path)
+    assert result.returncode == 2
+    assert "bare.tif does not say how large its pixels are" in result.stderr.strip().splitlines()[-1]
+    assert not shot.exists()
+
+
 NO_DISPLAY = {"DISPLAY": None, "WAYLAND_DISPLAY": None, "QT_QPA_PLATFORM": None}
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the display of other systems is always there")

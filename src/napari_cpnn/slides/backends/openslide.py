@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,11 +17,13 @@ from napari_cpnn.errors import SlideError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.slides.backends.base import MAX_SIDE_PX, Pixels, Refused, SourceInfo, over_white
 from napari_cpnn.slides.backends.bounds import crop_of, cropped_levels
+from napari_cpnn.slides.pixel_size import parse_um
 from napari_cpnn.slides.pyramid import true_levels
 from napari_cpnn.untrusted import check_in_child, reason_of
 
 VENDOR_SUFFIXES = frozenset((".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi"))
 _TIFF_SUFFIXES = frozenset((".svs", ".tif", ".tiff", ".btf"))
+_ONE_FILE = _TIFF_SUFFIXES | {".ndpi", ".scn", ".bif", ".svslide", ".czi", ".ndpis", ".vms", ".vmu"}
 
 # OpenSlide ends the process when a damaged file makes it ask for too much memory, and may take for ever over others.
 # So a child opens each file first, and reads from the corner and the middle of each level. Errors that OpenSlide
@@ -125,8 +128,20 @@ class OpenSlideSource:
 
 def _try_in_child(path: Path) -> None:
     """Refuse a file on which OpenSlide would end or hang the process."""
+    _refuse_pipes(path)
     stat = path.stat()
     _tried(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+def _refuse_pipes(path: Path) -> None:
+    """OpenSlide opens all files beside a DICOM file, and those in the folder of an MRXS, and waits at a pipe."""
+    folder = path.with_suffix("") if path.suffix.lower() == ".mrxs" else path.parent
+    if path.suffix.lower() in _ONE_FILE or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_file() and not entry.is_dir() and Path(entry).is_fifo():
+                raise SlideError(f"{path} is not opened, for {entry.name} in {folder} is a pipe; take it away.")
 
 
 @lru_cache(maxsize=256)
@@ -139,9 +154,11 @@ def _pixel_sizes(props: Mapping[str, str]) -> tuple[tuple[str, Mpp], ...]:
     vendor = props.get("openslide.vendor", "OpenSlide")
     mirax = "mirax.LAYER_0_LEVEL_0_SECTION.MICROMETER_PER_PIXEL_"
     names = (("openslide.mpp-y", "openslide.mpp-x"), ("aperio.MPP", "aperio.MPP"), (f"{mirax}Y", f"{mirax}X"))
+    # Aperio's keys are as the description of the file has them.
+    props = {f"aperio.{key[7:].upper()}" if key.startswith("aperio.") else key: value for key, value in props.items()}
     for name_y, name_x in names:
         try:
-            mpp = parse_decimal(props[name_y]), parse_decimal(props[name_x])
+            mpp = parse_um(props[name_y]), parse_um(props[name_x])
         except (KeyError, ValueError):
             continue
         return ((f"{vendor} metadata", mpp),)

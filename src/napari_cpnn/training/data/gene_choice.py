@@ -17,6 +17,7 @@ from napari_cpnn.evaluation import split_half_reliability
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.spot_samples import SpotSample
+from napari_cpnn.untrusted import require_no_device
 
 #: The weight of a gene whose measurement is all noise: it still gets a prediction that is worth looking at.
 _LEAST_WEIGHT = 0.05
@@ -85,6 +86,7 @@ def gene_weights(parts: Sequence[SpotSample], genes: Sequence[str], seed: int) -
 def _listed(path: Path, shared: Sequence[str]) -> list[str]:
     """The genes of a file that are among the shared ones, in their order."""
     try:
+        require_no_device(path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"

@@ -17,7 +17,7 @@ from napari_cpnn.errors import CpnnWarning, SpotsError, TrainingError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots import counts_matrix, warn_of_misfit
+from napari_cpnn.spots import counts_matrix, on_one_slide, warn_of_misfit
 from napari_cpnn.training.data.splits import contiguous_quarter, held_out_slide
 
 
@@ -72,6 +72,7 @@ def _check(slide: Slide, spots: AnnData) -> SpotSample:
         raise SpotsError(f'The spots of {slide.name} have no obsm["spatial"]; read them with read_spots.')
     if spots.n_obs == 0:
         raise TrainingError(f"{slide.name} has no spots, so there is nothing to learn from it.")
+    spots = on_one_slide(spots, f"The table of spots of {slide.name}")
     counts = as_counts(counts_matrix(spots), f"The table of spots of {slide.name}", SpotsError)
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
     has_counts = np.asarray(counts.sum(axis=1)).ravel() > 0

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from napari_cpnn.arrays import FloatArray
+from napari_cpnn.storage import write_figure
 from napari_cpnn.texts import allow_any_letter, chart_text
 
 _INK, _BLUE, _ORANGE, _GREEN, _GREY = "#333333", "#2F8FD0", "#D55E00", "#009E73", "#999999"
@@ -22,7 +23,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path, title: str) 
     figure = curves_figure(history, size_in=(9, 3.6), dpi=120)
     figure.suptitle(chart_text(title), fontsize=11)
     allow_any_letter()
-    figure.savefig(path, format="png")
+    write_figure(figure, path, "png")
 
 
 def curves_figure(

@@ -17,7 +17,7 @@ from typing import Any, Self
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.settings import TrainingSettings
-from napari_cpnn.storage import whole_file
+from napari_cpnn.storage import require_separate, whole_file
 from napari_cpnn.untrusted import read_json, reading, to_path
 
 #: Version of the file.
@@ -25,6 +25,13 @@ FORMAT = 1
 
 #: Name of the job in its run folder.
 JOB_FILE = "job.json"
+
+#: Name of prototypes that the run has estimated itself.
+PROTOTYPES_FILE = "prototypes.h5ad"
+#: What a run writes into its folder beside these two.
+_WRITTEN = (
+    "settings.json", "metrics.csv", "curves.png", "model.safetensors", "resume.safetensors", "events.jsonl", "log.txt",
+)  # fmt: skip
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 """An affine map of positions: rows of a ``(2, 3)`` matrix."""
@@ -97,7 +104,8 @@ class TrainingJob:
         Raises
         ------
         TrainingError
-            There is no sample, a file is missing, or the run folder holds a trained model.
+            There is no sample, a file is missing, the run would write over one of them, or its folder holds a trained
+            model.
         """
         if not self.samples:
             raise TrainingError("There is nothing to learn from; add a slide with its spots.")
@@ -107,6 +115,9 @@ class TrainingJob:
             if not to_path(file, TrainingError).exists():
                 raise TrainingError(f"There is no file or folder {file}.")
         to_path(self.out, TrainingError)
+        require_separate([self.out], [*files, cells], TrainingError)
+        estimated = [self.out / PROTOTYPES_FILE] if isinstance(self.prototypes, CellsFile) else []
+        require_separate([*(self.out / name for name in _WRITTEN), *estimated], [*files, cells], TrainingError)
         model = self.out / "model.safetensors"
         if model.exists() and not self.resume:
             raise TrainingError(f"{self.out} already holds a trained model; choose another folder or resume the run.")

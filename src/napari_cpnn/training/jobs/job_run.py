@@ -18,7 +18,7 @@ from napari_cpnn.errors import CpnnError, TrainingError
 from napari_cpnn.prototypes import Prototypes, estimate_prototypes, open_cells
 from napari_cpnn.spots import SpotFix, open_sample
 from napari_cpnn.training.fit import is_first_process, train
-from napari_cpnn.training.jobs.job import JOB_FILE, CellsFile, SampleFiles, TrainingJob
+from napari_cpnn.training.jobs.job import JOB_FILE, PROTOTYPES_FILE, CellsFile, SampleFiles, TrainingJob
 from napari_cpnn.training.jobs.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STOP_FILE, unlock
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ _STOP_SECONDS = 0.3
 
 #: Who looks whether a run is going on has the lock for a moment.
 _LOCK_SECONDS = 2.0
-
-#: Name of prototypes that the run has estimated itself.
-PROTOTYPES_FILE = "prototypes.h5ad"
 
 
 def run_job(job: TrainingJob, report: Callable[[Event], None] | None = None, progress: bool = False) -> Path:

@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QSize, QTimer
 from qtpy.QtGui import QImage, QPainter, QPaintEvent, QResizeEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
+from napari_cpnn.storage import write_figure
 from napari_cpnn.texts import allow_any_letter
 from napari_cpnn.ui.frame.background import Background
 from napari_cpnn.ui.frame.paper import DPI, Paper
@@ -83,7 +84,7 @@ class ChartView(QWidget):
         allow_any_letter()
         with _MATPLOTLIB, replacing(path, overwrite=True) as temporary:
             figure = self._draw(Paper(source=source))
-            figure.savefig(temporary, dpi=3 * DPI, format=path.suffix.lower().lstrip("."))
+            write_figure(figure, temporary, path.suffix.lower().lstrip("."), dpi=3 * DPI)
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         if self._image is None:

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QAbstractSpinBox, QDoubleSpinBox, QSpinBox
 
 from napari_cpnn.decimals import parse_decimal
 
-_BEGUN = re.compile(r"[+-]?\d*[.,]?\d*(?:[eE][+-]?\d*)?", re.ASCII)
+_BEGUN = re.compile(r"[+-]?\d*(?:[.,]\d*)?(?:[eE][+-]?\d*)?", re.ASCII)
 _WHOLE_BEGUN = re.compile(r"[+-]?\d*", re.ASCII)
 
 Checked = tuple[QValidator.State, str, int]

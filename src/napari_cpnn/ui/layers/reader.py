@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_cpnn.geometry import LayerFrame
+from napari_cpnn.geometry import LayerFrame, is_plausible_mpp
 from napari_cpnn.slides import SLIDE_SUFFIXES, Slide, open_slide
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import plain, warn
@@ -69,14 +70,30 @@ def _may_be_slide(path: Path) -> bool:
 
 
 def _is_slide_tiff(path: Path) -> bool:
-    """Whether a TIFF holds one RGB picture of 8 bits that is tiled or large, by its first page alone."""
+    """Whether a TIFF holds one RGB picture of 8 bits that is tiled or large, by its first page if that is enough.
+
+    A small one is a slide when it has a pixel size, and so is one of OME whose colours lie in planes of their own.
+    """
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
             samples, side = page.samplesperpixel, max(page.imagelength, page.imagewidth)
-            is_picture = samples >= 3 and page.dtype == "uint8" and page.imagedepth == 1
-            return bool(is_picture and (page.is_tiled or side >= SMALLEST_SLIDE))
+            may_be = page.dtype == "uint8" and page.imagedepth == 1
+            if samples >= 3 and may_be and (page.is_tiled or side >= SMALLEST_SLIDE):
+                return True
+            return bool((samples >= 3 or file.is_ome) and may_be and _is_measured_rgb(path))
     except Exception:  # noqa: BLE001 -- whatever is wrong with it, napari asks the readers that are left
         return False
+
+
+def _is_measured_rgb(path: Path) -> bool:
+    """Whether a TIFF shows red, green and blue, and says how large its pixels are."""
+    from napari_cpnn.slides import TiffBackend
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said again when it is opened
+        source = TiffBackend().open(path)
+    source.close()
+    return source.info.rgb and any(is_plausible_mpp(mpp) for _, mpp in source.info.pixel_sizes)

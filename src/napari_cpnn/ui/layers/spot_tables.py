@@ -97,15 +97,20 @@ def spots_of_layer(layer: Layer, slide_layer: Layer | None, mpp: Mpp | None) -> 
     Raises
     ------
     SpotsError
-        The table has no raw counts, or its rows cannot be told from the layer's shapes.
+        The table has no raw counts, its rows cannot be told from the layer's shapes, or they are of several libraries.
     """
     table: AnnData = layer.metadata[TABLE_KEY]
     if is_ours(layer):
         return table
     from napari_cpnn.counts import counts_of
+    from napari_cpnn.spots import require_one_library
 
     rows, shapes = _matched(layer, table)
     spots = counts_of(table[rows].copy(), f"The table of layer {layer.name!r}", SpotsError)
+    if "spatial" in spots.obsm:  # a table would stay one
+        del spots.obsm["spatial"]
+    if len(rows) < table.n_obs:  # what is described may be of any of the others
+        spots.uns.pop("spatial", None)
     centers, sizes = _places(layer)
     lead = (0.0,) * (layer.ndim - 2)
     corners = np.array([layer.data_to_world((*lead, *point))[-2:] for point in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))])
@@ -117,6 +122,7 @@ def spots_of_layer(layer: Layer, slide_layer: Layer | None, mpp: Mpp | None) -> 
         diameter /= world_per_um(slide_layer, mpp) * float(np.sqrt(mpp[0] * mpp[1]))
     else:
         spots.obsm["spatial"] = world[:, ::-1].copy()
+    require_one_library(spots, f"The table of layer {layer.name!r}")
     factors = {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": diameter}
     spots.uns["spatial"] = {layer.name: {"images": {}, "scalefactors": factors}}
     return spots

@@ -13,7 +13,7 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CellsError, CpnnError, PrototypesError, SettingsError
 from napari_cpnn.settings import PrototypeSettings
-from napari_cpnn.storage import write_csv
+from napari_cpnn.storage import write_csv, write_figure
 from napari_cpnn.ui.frame import DPI, Paper, Tasks
 from napari_cpnn.ui.prototypes.marker_chart import HeatMap, heat_map, marker_figure
 from napari_cpnn.ui.prototypes.words import Result, TypeLine, lines_of_labels, lines_of_prototypes
@@ -319,7 +319,7 @@ class PrototypesController:
 
             figure = marker_figure(heat, Paper(source=result.source))
             with replacing(target, overwrite=True) as temporary:
-                figure.savefig(temporary, dpi=3 * DPI, format=target.suffix.lower().lstrip("."))
+                write_figure(figure, temporary, target.suffix.lower().lstrip("."), dpi=3 * DPI)
 
         self._tasks.run("figure", f"Writing {target.name} ...", work, _nothing)
 

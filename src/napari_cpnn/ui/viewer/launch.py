@@ -64,7 +64,8 @@ def open_viewer(
     """
     if screenshot is not None:
         require_picture(Path(screenshot))
-    viewer, dock = start_viewer(slide_path, model_path=model_path, mpp=mpp, settings=settings)
+    needs_map = screenshot is not None and model_path is not None
+    viewer, dock = start_viewer(slide_path, model_path=model_path, mpp=mpp, settings=settings, needs_map=needs_map)
     try:
         dock.controller.show_first(gene=gene, cell_type=cell_type)
         if screenshot is None:
@@ -89,11 +90,17 @@ def start_viewer(
     model_path: str | Path | None = None,
     mpp: float | Mpp | None = None,
     settings: MappingSettings | None = None,
+    needs_map: bool = False,
 ) -> tuple[napari.Viewer, Explore]:
-    """A window with the slide and the Explore dock, which begins to map when there is a model."""
+    """A window with the slide and the Explore dock, which begins to map when there is a model.
+
+    With ``needs_map`` a slide that the dock would first ask about, such as one without pixel size, is an error.
+    """
     if QCoreApplication.instance() is None:
         require_display(f"napari-cpnn open {shlex.quote(str(slide_path))} --screenshot picture.png")
     slide = open_slide(slide_path, mpp=mpp)
+    if needs_map:
+        slide.require_mappable()
 
     import napari
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.errors import CellsError, PrototypesError
-from napari_cpnn.prototypes import without_label
+from napari_cpnn.prototypes import texts_of, without_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,7 @@ def _label_columns(obs: pd.DataFrame) -> list[LabelColumn]:
         if values.dtype.kind == "f" or not 1 <= values.nunique() <= min(_MOST_LABELS, len(values)):
             continue
         none = without_label(values)
-        counts = {str(label): int(n) for label, n in values.value_counts().items() if n and str(label) not in none}
+        counts = {str(label): int(n) for label, n in texts_of(values).value_counts().items()}
         if counts:
             columns.append(LabelColumn(str(name), counts, sum(none.values())))
     return columns

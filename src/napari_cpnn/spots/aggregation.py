@@ -1,0 +1,71 @@
+"""Runs that ``spaceranger aggr`` joined: barcodes end in the number of their library, ``aggregation.csv`` names these.
+
+The small pictures and scale factors of each library are in ``spatial/<library>``.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cpnn.counts import MatrixFile
+from napari_cpnn.errors import SpotsError
+from napari_cpnn.untrusted import read_bytes
+
+_MOST_BYTES = 2**20
+_NUMBERED = re.compile(r"-(\d{1,6})$")
+
+
+def libraries_of_folder(folder: Path) -> list[str]:
+    """The names of the libraries in ``aggregation.csv``, in the order of their numbers; empty where there is none."""
+    path = folder / "aggregation.csv"
+    if not path.is_file():
+        return []
+    text = read_bytes(path, _MOST_BYTES, SpotsError).decode("utf-8-sig", errors="replace")
+    rows = [[field.strip() for field in row] for row in csv.reader(text.splitlines()) if any(row)]
+    header = [name.casefold() for name in rows[0]] if rows else []
+    at = next((header.index(name) for name in ("library_id", "sample_id") if name in header), None)
+    if at is None:
+        raise SpotsError(f"{path} has no column library_id, so the libraries of the run have no names.")
+    names = [row[at] if at < len(row) else "" for row in rows[1:]]
+    if len(set(names)) < len(names) or "" in names:
+        raise SpotsError(f"{path} names a library twice, or one has no name; give each its own library_id.")
+    return names
+
+
+def library_of_each(barcodes: Sequence[str], folder: Path) -> np.ndarray[Any, Any] | None:
+    """The library of each barcode, ``(N,)`` texts; ``None`` when all are of one.
+
+    Parameters
+    ----------
+    barcodes
+        As the matrix of a run has them.
+    folder
+        Of the run.
+    """
+    found = [_NUMBERED.search(barcode) for barcode in barcodes]
+    numbers = np.array([0 if one is None else int(one[1]) for one in found], dtype=int)
+    present = np.unique(numbers)
+    names = libraries_of_folder(folder)
+    if len(present) < 2 and len(names) < 2:
+        return None
+    if names and not (present.min() >= 1 and present.max() <= len(names)):
+        raise SpotsError(
+            f"{folder / 'aggregation.csv'} names {len(names)} libraries, and barcodes of the matrix end in "
+            f"-{present.max()}; are they of one run?"
+        )
+    called = {number: names[number - 1] if names else str(number) for number in present.tolist()}
+    return np.array([called[number] for number in numbers.tolist()], dtype=object)
+
+
+def run_of_library(matrix: MatrixFile, library: str) -> MatrixFile | None:
+    """The matrix, with the folder in which the pictures and scale factors of a library are; None: there is none."""
+    folder = matrix.folder / "spatial" / library
+    is_inside = Path(library).name == library and library not in (".", "..")
+    return replace(matrix, folder=folder, prefix="") if is_inside and folder.is_dir() else None

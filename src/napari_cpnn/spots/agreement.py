@@ -1,0 +1,145 @@
+"""Whether positions without names agree with the columns of ``obs`` that say the same by name.
+
+``obsm["spatial"]`` is mostly a bare array, and nothing says whether it is (x, y) or (row, column), or pixels of a small
+copy of the image. Columns such as ``pxl_row_in_fullres`` beside it do, and places in a printed array nearly so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cpnn.arrays import FloatArray
+from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.spots.libraries import libraries_of_uns
+from napari_cpnn.spots.position_columns import column_of, numbers, pixel_columns
+from napari_cpnn.spots.quality import array_coordinates
+from napari_cpnn.spots.scale_factors import factors_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Shares of the spread within which positions are the same, and beyond which they have nothing to do with each other.
+_SAME, _UNRELATED = 0.005, 0.1
+#: Correlation of the places in a printed array with the pixels along one axis.
+_ALONG = 0.98
+_LEAST_SPOTS = 4
+
+
+def agreeing_positions(spatial: FloatArray, table: AnnData, what: str) -> FloatArray:
+    """Positions ``(N, 2)`` as (x, y) from a bare array, or from named columns of ``obs`` that prove it to be another.
+
+    A warning says when the two contradict each other. Columns from which positions follow by a shift or a turn do not:
+    the spots were moved onto another image.
+
+    Parameters
+    ----------
+    spatial
+        The array.
+    table
+        The columns of ``obs``, and the scale factors in ``uns``.
+    what
+        The array, for messages.
+    """
+    array = array_coordinates(table.obs)
+    pair = _named(table.obs)
+    if pair is not None:
+        return _compared(spatial, pair, array, table, what)
+    if array is not None and _is_transposed(spatial, array):
+        _warn(
+            f"{what} runs down along array_col and to the right along array_row, as (row, column) would in place of "
+            "(x, y); turn it if the spots do not fit their slide."
+        )
+    return spatial
+
+
+def _named(obs: Any) -> tuple[str, str] | None:
+    """The columns of x and y, if there are two that hold pixels of an image."""
+    found = [column for column in map(column_of, obs.columns) if column is not None and column.kind == "pixel"]
+    return pixel_columns([column.name for column in found])
+
+
+def _compared(
+    spatial: FloatArray, pair: tuple[str, str], array: FloatArray | None, table: AnnData, what: str
+) -> FloatArray:
+    try:
+        named = np.column_stack([numbers(table.obs[name], f'obs["{name}"]') for name in pair])
+    except SpotsError:
+        return spatial
+    both = np.isfinite(named).all(axis=1) & np.isfinite(spatial).all(axis=1)
+    here, there = spatial[both], named[both]
+    if len(here) < _LEAST_SPOTS or _is_scaled(here, there, 1.0):
+        return spatial
+    columns = f"the columns {pair[0]} and {pair[1]} of obs"
+    turned = _factor(here[:, ::-1], there)
+    if _is_scaled(here[:, ::-1], there, turned):
+        if not np.isclose(turned, 1.0, rtol=_SAME):
+            _warn(f"{what} and {columns} have x and y in another order; the former are read, as (x, y).")
+            return spatial
+        if array is not None and _is_mirrored(there, array[both]) and not _is_mirrored(here, array[both]):
+            _warn(f"{what} and {columns} have x and y in another order; the former are read, as the array lies so.")
+            return spatial
+        _warn(f"{what} holds (row, column) in place of (x, y) by {columns}, which are read.")
+        return named
+    factor = _factor(here, there)
+    of_full = all("full" in str(name).lower() for name in pair)
+    if of_full and _is_scaled(here, there, factor):
+        if any(np.isclose(factor * small, 1.0, rtol=0.01) for small in _small_factors(table)):
+            _warn(f"{what} holds pixels of a small copy of the image by {columns}, which are read.")
+            return named
+        _warn(
+            f"{what} is {1 / factor:.3g} times {columns}, as pixels of a copy of the image would be; the former are "
+            "read, as pixels of the slide."
+        )
+    elif _is_unrelated(here, there):
+        _warn(f"{what} and {columns} say different places for the same spots; the former are read.")
+    return spatial
+
+
+def _small_factors(table: AnnData) -> list[float]:
+    libraries = libraries_of_uns(table.uns.get("spatial")).values()
+    factors = [factors_of(library.get("scalefactors")) for library in libraries]
+    names = ("tissue_hires_scalef", "tissue_lowres_scalef")
+    return [given[name] for given in factors for name in names if given.get(name, 1.0) != 1.0]
+
+
+def _factor(here: FloatArray, there: FloatArray) -> float:
+    """By which positions are multiplied, by least squares."""
+    return float((here * there).sum() / max(float((here * here).sum()), 1e-300))
+
+
+def _is_scaled(here: FloatArray, there: FloatArray, factor: float) -> bool:
+    """Whether positions are others times a factor, but for a few and for rounding."""
+    if not np.isfinite(factor) or factor <= 0:
+        return False
+    away = np.abs(there - factor * here).max(axis=1)
+    return bool(np.median(away) <= max(1.0, factor, _SAME * float(np.ptp(there, axis=0).max())))
+
+
+def _is_unrelated(here: FloatArray, there: FloatArray) -> bool:
+    """Whether no affine map leads from one to the other, as when rows were sorted."""
+    design = np.column_stack([here, np.ones(len(here))])
+    away = np.linalg.norm(there - design @ np.linalg.lstsq(design, there, rcond=None)[0], axis=1)
+    return bool(np.median(away) > _UNRELATED * float(np.ptp(there, axis=0).max()))
+
+
+def _is_mirrored(spatial: FloatArray, array: FloatArray) -> bool:
+    """Whether the array is seen from behind."""
+    design = np.column_stack([array, np.ones(len(array))])
+    return bool(np.linalg.det(np.linalg.lstsq(design, spatial, rcond=None)[0][:2]) < 0)
+
+
+def _is_transposed(spatial: FloatArray, array: FloatArray) -> bool:
+    """Whether columns of the array run down and its rows to the right, which takes a turned and mirrored image."""
+    placed = np.isfinite(spatial).all(axis=1)
+    spatial, array = spatial[placed], array[placed]
+    if len(spatial) < _LEAST_SPOTS or (np.ptp(spatial, axis=0) == 0).any() or (np.ptp(array, axis=0) == 0).any():
+        return False
+    along = np.corrcoef(spatial.T, array.T)[:2, 2:]  # x, y against column, row
+    return bool(along[0, 1] > _ALONG and along[1, 0] > _ALONG)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, CpnnWarning, stacklevel=7)

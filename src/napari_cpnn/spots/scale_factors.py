@@ -1,0 +1,99 @@
+"""Scale factors of a run of Space Ranger, as its JSON file and the tables of scanpy keep them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+
+from napari_cpnn.decimals import parse_decimal
+from napari_cpnn.errors import CpnnWarning
+
+#: Without these, places and sizes would be wrong; one that is there has to be a number.
+_NEEDED = (
+    "tissue_hires_scalef", "tissue_lowres_scalef", "spot_diameter_fullres", "microns_per_pixel", "bin_size_um",
+)  # fmt: skip
+#: What may be text; others, such as a version, are none.
+_FACTOR = re.compile(r"scale_?f|fullres|pixel|_um$", re.IGNORECASE)
+#: Levels of names within which factors are looked for.
+_DEEPEST = 3
+
+
+def factors_of(given: Any, what: str | None = None) -> dict[str, float]:
+    """The scale factors that are positive numbers, or texts of such.
+
+    Parameters
+    ----------
+    given
+        Numbers by name, perhaps within another ``scalefactors`` or the only library, or that as JSON; anything else is
+        no scale factors.
+    what
+        Where they are, for the warning about one that is needed and is none; None: there is no warning.
+    """
+    given = _with_factors(given)
+    found, wrong = {}, []
+    for key, value in given.items():
+        name = str(key).lower() if str(key).lower() in _NEEDED else str(key)
+        number = None if isinstance(value, str | bytes) and not _FACTOR.search(name) else _number(value)
+        if number is not None and math.isfinite(number) and number > 0:
+            found[name] = number
+        elif name in _NEEDED and not _is_missing(value, number):
+            wrong.append(f"{name} = {str(value)[:40]!r}")
+    if (
+        what is not None
+        and not _has_any(given)
+        and sum(_has_any(_with_factors(part, 1)) for part in given.values()) > 1
+    ):
+        warnings.warn(
+            f"{what} has several sets of scale factors, and nothing says which are meant; they are left out.",
+            CpnnWarning,
+            stacklevel=6,
+        )
+    if wrong and what is not None:
+        warnings.warn(
+            f"{what} has scale factors that are not positive numbers ({', '.join(wrong)}); they are left out.",
+            CpnnWarning,
+            stacklevel=6,
+        )
+    return found
+
+
+def _with_factors(given: Any, depth: int = 0) -> dict[Any, Any]:
+    """The names and values among which the scale factors are: ``given`` itself, or the only part of it that has any."""
+    if isinstance(given, str) and given.lstrip().startswith("{") and not depth:
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            return {}
+    if not isinstance(given, dict):
+        return {}
+    if _has_any(given) or depth == _DEEPEST:
+        return given
+    inner = [part for part in (_with_factors(value, depth + 1) for value in given.values()) if _has_any(part)]
+    return inner[0] if len(inner) == 1 else given
+
+
+def _has_any(given: dict[Any, Any]) -> bool:
+    return any(str(name).lower() in _NEEDED for name in given)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        item = np.asarray(value).item()
+        item = item.decode() if isinstance(item, bytes) else item
+        if isinstance(item, bool):
+            return None
+        return parse_decimal(item) if isinstance(item, str) else float(item)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
+
+
+def _is_missing(value: Any, number: float | None) -> bool:
+    """Whether it is written that there is none, as for the diameter of a lone spot."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (number is not None and math.isnan(number))
