@@ -19,6 +19,7 @@ from napari_cpnn.counts import READ_ERRORS, open_text
 from napari_cpnn.decimals import parse_decimal, perhaps_thousands
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.spots.tissue_positions import read_positions
+from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -97,7 +98,7 @@ def read_affine(path: str | Path, spots: AnnData | None = None) -> FloatArray:
         with open_text(path) as file:
             text = file.read(1_000_000)
     except READ_ERRORS as exc:
-        raise SpotsError(f"{path} cannot be read ({exc}).") from exc
+        raise SpotsError(f"{path} cannot be read ({reason_of(exc)}).") from exc
     return parse_affine(text, str(path))
 
 

@@ -62,9 +62,13 @@ def main(path: str) -> None:
     sys.stdout.flush()
 
 
+#: Letters of a library's message that are looked at.
+_LONGEST_REASON = 2_000
+
+
 def _reason(exc: Exception) -> str:
     """What h5py says, without HDF5's own words before it: ``Unable to open file (truncated file: ...)``."""
-    text = " ".join(str(exc).strip("'\"").split())
+    text = " ".join(str(exc)[:_LONGEST_REASON].strip("'\"").split())
     inner = re.fullmatch(r"(?:Unable to|Can't) .*\((.+)\)", text)
     return (inner[1] if inner else text)[:200] or type(exc).__name__
 
