@@ -7,7 +7,7 @@ import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_cpnn.ui.frame import plain
+from napari_cpnn.ui.frame import given, plain
 
 _COLUMNS = (
     ("n_spots", "Spots", "spots with a centre inside"),
@@ -27,9 +27,9 @@ class WhereTable(QTableWidget):
         self.setTabKeyNavigation(False)  # Tab goes on to the next control
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(20)
-        header = self.horizontalHeader()
+        given(self.verticalHeader()).hide()
+        given(self.verticalHeader()).setDefaultSectionSize(20)
+        header = given(self.horizontalHeader())
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(30)
