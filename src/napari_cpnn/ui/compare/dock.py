@@ -95,7 +95,7 @@ class Compare(Dock):
         self.gene_text = text_label()
         column.addWidget(self.gene_text)
         self.quantity_group = QButtonGroup(self)
-        self.quantities: dict[str, QRadioButton] = {}
+        self.quantities: dict[Quantity, QRadioButton] = {}
         for name, text, tip in _QUANTITIES:
             radio = self.quantities[name] = QRadioButton(text)
             radio.setToolTip(tip)
@@ -276,7 +276,7 @@ class Compare(Dock):
 
     def _quantity_clicked(self, clicked: Any) -> None:
         name = next(name for name, one in self.quantities.items() if one is clicked)
-        self.controller.choose_quantity(name)  # type: ignore[arg-type]
+        self.controller.choose_quantity(name)
 
     # -- regions and slides --------------------------------------------------------------------------------
 
