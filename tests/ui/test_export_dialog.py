@@ -43,7 +43,7 @@ def test_a_figure_of_the_view_and_a_table_of_a_region(dock, dialog, wait, tmp_pa
     assert dialog.isVisible()
     dialog.path.setText(str(tmp_path / "fig.svg"))
     dialog.area.setCurrentText("the present view")
-    dialog.width.setCurrentIndex(1)
+    dialog.figure_width.setCurrentIndex(1)
     dialog.start.click()
     wait(lambda: not dialog.controller.running)
     assert said(dialog).startswith(f"Written: {tmp_path / 'fig.svg'} (1 panel")

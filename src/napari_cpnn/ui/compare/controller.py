@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -218,7 +218,8 @@ class CompareController(SpotsController):
         if pair is None:
             alone = self._alone[1] if self.gene_alone and self._alone and quantity == "measured" else None
             return np.empty(0, dtype=np.float32) if alone is None else alone
-        return getattr(pair, quantity)
+        values: npt.NDArray[np.float32] = getattr(pair, quantity)
+        return values
 
     def values_of_all(self, quantity: Quantity) -> npt.NDArray[np.float32]:
         """``(N,)`` at all spots, NaN where nothing was compared; empty when there is nothing at all."""
@@ -243,7 +244,7 @@ class CompareController(SpotsController):
 
     def gene_text(self) -> str:
         """Such as ``ERBB2: PCC 0.41, SCC 0.38, ceiling 0.62, over 184 spots``."""
-        row = self.scores.loc[self.gene] if self.scores is not None and self.gene else None
+        row = cast("pd.Series", self.scores.loc[self.gene]) if self.scores is not None and self.gene else None
         if self.gene_alone:
             return alone_text(self.gene_alone, self.values("measured"))
         return pair_text(self.pair, row)

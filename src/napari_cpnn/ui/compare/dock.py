@@ -32,7 +32,7 @@ from napari_cpnn.ui.compare.spots_box import SpotsBox
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
 from napari_cpnn.ui.compare.words import PAIRED, Quantity
-from napari_cpnn.ui.frame import Dock, button, line, row, spacer, stop_timer, text_label
+from napari_cpnn.ui.frame import Dock, button, given, line, row, spacer, stop_timer, text_label
 from napari_cpnn.ui.layers import has_table
 from napari_cpnn.ui.regions import regions_of
 
@@ -95,7 +95,7 @@ class Compare(Dock):
         self.gene_text = text_label()
         column.addWidget(self.gene_text)
         self.quantity_group = QButtonGroup(self)
-        self.quantities: dict[str, QRadioButton] = {}
+        self.quantities: dict[Quantity, QRadioButton] = {}
         for name, text, tip in _QUANTITIES:
             radio = self.quantities[name] = QRadioButton(text)
             radio.setToolTip(tip)
@@ -126,7 +126,7 @@ class Compare(Dock):
             ("Scores of regions and slides (CSV) ...", self._save_where),
             ("Figure: measured, predicted, difference, chart ...", self._save_figure),
         ):
-            menu.addAction(text).triggered.connect(lambda _=False, act=act: act())
+            given(menu.addAction(text)).triggered.connect(lambda _=False, act=act: act())
         column.addLayout(row(self.save, spacer()))
 
     def _where_tab(self) -> QWidget:
@@ -276,7 +276,7 @@ class Compare(Dock):
 
     def _quantity_clicked(self, clicked: Any) -> None:
         name = next(name for name, one in self.quantities.items() if one is clicked)
-        self.controller.choose_quantity(name)  # type: ignore[arg-type]
+        self.controller.choose_quantity(name)
 
     # -- regions and slides --------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ import pandas as pd
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLineEdit, QTableView, QVBoxLayout, QWidget
 
+from napari_cpnn.ui.frame import given
+
 _COLUMNS = (
     ("gene", "Gene", "name of the gene"),
     ("pcc", "PCC", "Pearson correlation of predicted and measured expression over the spots"),
@@ -126,9 +128,9 @@ class GeneTable(QWidget):
         self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.view.setMinimumHeight(_LEAST_ROWS_PX)
-        self.view.verticalHeader().hide()
-        self.view.verticalHeader().setDefaultSectionSize(20)
-        self.view.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        given(self.view.verticalHeader()).hide()
+        given(self.view.verticalHeader()).setDefaultSectionSize(20)
+        given(self.view.horizontalHeader()).setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
@@ -136,7 +138,7 @@ class GeneTable(QWidget):
         layout.addWidget(self.view)
         self._setting = False
         self.search.textChanged.connect(self.model.set_filter)
-        self.view.selectionModel().currentRowChanged.connect(self._row_changed)
+        given(self.view.selectionModel()).currentRowChanged.connect(self._row_changed)
 
     def set_scores(self, scores: pd.DataFrame | None) -> None:
         """Take another table, the best correlation first."""

@@ -68,26 +68,26 @@ class Scatter(ChartView):
         self.select(rows)
         self.selected.emit(rows)
 
-    def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802 (Qt's name)
-        if event.button() == Qt.MouseButton.LeftButton:
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 (Qt's name)
+        if event is not None and event.button() == Qt.MouseButton.LeftButton:
             self._stroke = [event.position()]
 
-    def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802 (Qt's name)
-        if self._stroke:
+    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 (Qt's name)
+        if self._stroke and event is not None:
             self._stroke.append(event.position())
             self.update()
 
-    def mouseReleaseEvent(self, event: QMouseEvent) -> None:  # noqa: N802 (Qt's name)
+    def mouseReleaseEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 (Qt's name)
         stroke, self._stroke = self._stroke, []
         self.update()
-        if self.figure is None or not stroke or event.button() != Qt.MouseButton.LeftButton:
+        if self.figure is None or not stroke or event is None or event.button() != Qt.MouseButton.LeftButton:
             return
         ratio = self.figure.dpi / DPI
         height = self.figure.get_figheight() * self.figure.dpi
         pixels = np.array([(point.x() * ratio, height - point.y() * ratio) for point in stroke])
         self.lasso(self.figure.axes[0].transData.inverted().transform(pixels))
 
-    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 (Qt's name)
+    def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)
         super().paintEvent(event)
         if len(self._stroke) > 1:
             painter = QPainter(self)

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QPushButton, QVBoxL
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.spots import SpotsSource, library_of, move_back, move_of
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
-from napari_cpnn.ui.frame import Dock, button, plain, row, slim_combo, spacer, stop_timer, text_label
+from napari_cpnn.ui.frame import Dock, button, given, plain, row, slim_combo, spacer, stop_timer, text_label
 from napari_cpnn.ui.layers import TABLE_KEY, has_table, is_ours, layers_of, source_of, spots_of_layer
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class SpotsBox(QWidget):
             return
         back = None if self.controller.spots is None else move_back(self.controller.spots)
         if back is not None:
-            menu.addAction("Back to the positions in the file").triggered.connect(
+            given(menu.addAction("Back to the positions in the file")).triggered.connect(
                 lambda _=False: self.controller.apply_fix(back)
             )
         helpful = fit.fixes[:_N_FIXES]
@@ -249,14 +249,14 @@ class SpotsBox(QWidget):
             self._add_fix(menu, fix)
         if helpful:
             menu.addSeparator()
-        menu.addAction("By an affine map from a file ...").triggered.connect(self._choose_affine)
-        menu.addAction("By an affine map that you type ...").triggered.connect(self._type_affine)
-        others = menu.addMenu("Otherwise")
+        given(menu.addAction("By an affine map from a file ...")).triggered.connect(self._choose_affine)
+        given(menu.addAction("By an affine map that you type ...")).triggered.connect(self._type_affine)
+        others = given(menu.addMenu("Otherwise"))
         for fix in fit.others:
             self._add_fix(others, fix)
 
     def _add_fix(self, menu: QMenu, fix: SpotFix) -> None:
-        action = menu.addAction(f"{fix.name} ({fix.on_tissue:.0%} on tissue)")
+        action = given(menu.addAction(f"{fix.name} ({fix.on_tissue:.0%} on tissue)"))
         action.triggered.connect(lambda _=False: self.controller.apply_fix(fix))
 
     def _choose_affine(self) -> None:

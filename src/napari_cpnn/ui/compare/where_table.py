@@ -7,7 +7,7 @@ import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_cpnn.ui.frame import plain
+from napari_cpnn.ui.frame import given, plain
 
 _COLUMNS = (
     ("n_spots", "Spots", "spots with a centre inside"),
@@ -27,9 +27,9 @@ class WhereTable(QTableWidget):
         self.setTabKeyNavigation(False)  # Tab goes on to the next control
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(20)
-        header = self.horizontalHeader()
+        given(self.verticalHeader()).hide()
+        given(self.verticalHeader()).setDefaultSectionSize(20)
+        header = given(self.horizontalHeader())
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(30)
@@ -41,13 +41,15 @@ class WhereTable(QTableWidget):
             self.setHorizontalHeaderItem(column, _header(title or gene, tip))
             self.setColumnHidden(column, name == "gene_pcc" and not gene)
         self.setRowCount(0 if scores is None else len(scores))
+        if scores is None:
+            return
         for row in range(self.rowCount()):
-            where = str(scores.index[row])  # type: ignore[union-attr]
+            where = str(scores.index[row])
             first = QTableWidgetItem(where)
             first.setToolTip(plain(where))
             self.setItem(row, 0, first)
             for column, (name, _, _) in enumerate(_COLUMNS, start=1):
-                value = scores.iloc[row].get(name, np.nan)  # type: ignore[union-attr]
+                value = scores.iloc[row].get(name, np.nan)
                 whole = name in ("n_spots", "n_genes")
                 item = QTableWidgetItem("–" if np.isnan(value) else f"{value:,.0f}" if whole else f"{value:.2f}")
                 item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)

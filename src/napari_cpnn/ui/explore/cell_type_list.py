@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cpnn.ui.frame import plain
+from napari_cpnn.ui.frame import given, plain
 from napari_cpnn.ui.viewer import TypeRow
 
 _ROW_PX = 22
@@ -114,10 +114,10 @@ def share_text(share: float) -> str:
 class ShareDelegate(QStyledItemDelegate):
     """The share as text and as a bar in the colour of the type."""
 
-    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+    def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         super().paint(painter, option, index)
         share = index.data(_SHARE)
-        if share is None or math.isnan(share):
+        if painter is None or share is None or math.isnan(share):
             return
         room = option.rect.adjusted(48, 6, -6, -6)
         painter.save()
@@ -136,7 +136,7 @@ class _Rows(QTableView):
         super().__init__()
         self.setTabKeyNavigation(False)
 
-    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 (Qt's name)
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 (Qt's name)
         before = self.currentIndex().row()
         super().keyPressEvent(event)
         if self.currentIndex().row() != before:
@@ -181,12 +181,12 @@ class CellTypeList(QWidget):
         # Long names differ at their ends as often as at their beginnings.
         self.view.setWordWrap(False)
         self.view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.view.horizontalHeader().hide()
-        self.view.verticalHeader().hide()
-        self.view.verticalHeader().setDefaultSectionSize(_ROW_PX)
-        self.view.verticalHeader().setMinimumSectionSize(_ROW_PX)
+        given(self.view.horizontalHeader()).hide()
+        given(self.view.verticalHeader()).hide()
+        given(self.view.verticalHeader()).setDefaultSectionSize(_ROW_PX)
+        given(self.view.verticalHeader()).setMinimumSectionSize(_ROW_PX)
         self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        header = self.view.horizontalHeader()
+        header = given(self.view.horizontalHeader())
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
         header.resizeSection(1, 118)
@@ -215,7 +215,7 @@ class CellTypeList(QWidget):
         n_rows = max(len(rows), 3)
         self.view.setMinimumHeight(_ROW_PX * min(n_rows, _LEAST_ROWS) + 4)
         # It takes the height that the dock has to spare, but no more than it has rows.
-        self.setMaximumHeight(self.search.sizeHint().height() + self.layout().spacing() + _ROW_PX * n_rows + 4)
+        self.setMaximumHeight(self.search.sizeHint().height() + given(self.layout()).spacing() + _ROW_PX * n_rows + 4)
 
     def checked(self) -> list[str]:
         """Checked types in the order of the list."""
@@ -228,7 +228,7 @@ class CellTypeList(QWidget):
 
     def selected(self) -> str:
         """The highlighted type, or an empty string."""
-        rows = self.view.selectionModel().selectedRows()
+        rows = given(self.view.selectionModel()).selectedRows()
         return rows[0].data() if rows else ""
 
     def select(self, name: str) -> None:

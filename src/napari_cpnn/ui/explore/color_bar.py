@@ -31,7 +31,7 @@ class ColorBar(QWidget):
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         return QSize(200, _BAR_PX + self.fontMetrics().height() + 6)
 
-    def paintEvent(self, _event: QPaintEvent) -> None:  # noqa: N802 (Qt's name)
+    def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)
         painter = QPainter(self)
         painter.drawImage(QRect(0, 2, self.width(), _BAR_PX), _gradient(self._colormap))
         text = self.palette().color(self.foregroundRole())

@@ -303,7 +303,7 @@ class ExploreController:
     def _keep(self) -> None:
         """Write down what is to be remembered of the slide, if anything is new."""
         slide, memory = self.state.slide, self.state.memory
-        if slide is not None and self.state.take_news():
+        if slide is not None and self.state.take_news() and memory is not None:
             self._background(lambda: keep(slide, memory), _nothing, _raise)
 
     def _start_mapper(self) -> None:

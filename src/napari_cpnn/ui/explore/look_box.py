@@ -86,8 +86,8 @@ class LookBox(QWidget):
         self.range.setCurrentIndex(list(_RANGES).index(look.range_mode))
         for widget in (self.colormap, self.range):
             widget.setEnabled(has_range)
-        for widget in (self.low, self.high, self._between):
-            widget.setVisible(has_range and look.range_mode == "manual")
+        for part in (self.low, self.high, self._between):
+            part.setVisible(has_range and look.range_mode == "manual")
         for spin, value in zip((self.low, self.high), look.manual, strict=True):
             if not spin.hasFocus():
                 spin.setValue(value)

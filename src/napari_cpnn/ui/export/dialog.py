@@ -73,10 +73,10 @@ class ExportDialog(QDialog):
         self.names = NamesEdit()
         self.names.setToolTip("names, apart by commas; a list of genes can be pasted")
         self.area = slim_combo("only patches whose centre lies in this part; what is not mapped yet is not written")
-        self.width = QComboBox()
+        self.figure_width = QComboBox()
         for text, width in _WIDTHS.items():
-            self.width.addItem(text, width)
-        self.width.setToolTip("width of the figure; its text keeps its size of 7 pt")
+            self.figure_width.addItem(text, width)
+        self.figure_width.setToolTip("width of the figure; its text keeps its size of 7 pt")
         self.dpi = QComboBox()
         for dpi in _DPI:
             self.dpi.addItem(f"{dpi} dpi", dpi)
@@ -87,7 +87,7 @@ class ExportDialog(QDialog):
         self.browse = button("...", "choose folder and name")
         self.browse.setFixedWidth(36)
         self._size = QWidget()
-        self._size.setLayout(row(self.width, self.dpi))
+        self._size.setLayout(row(self.figure_width, self.dpi))
         self._size_label = QLabel("Size")
         self._choices = (self.kind, self.genes, self.names, self.area, self._size, self.path, self.browse)
 
@@ -195,7 +195,7 @@ class ExportDialog(QDialog):
         if overwrite is None or (overwrite and not self._may_replace(path)):
             return
         area = self._view() if self.area.currentText() == _VIEW else self.area.currentData()
-        genes, width, dpi = (box.currentData() for box in (self.genes, self.width, self.dpi))
+        genes, width, dpi = (box.currentData() for box in (self.genes, self.figure_width, self.dpi))
         self.controller.export(Request(kind, path, genes, self.names.text(), area, overwrite, width, dpi))
         self._update()
 

@@ -11,11 +11,12 @@ from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 class _LastName(QCompleter):
     """Completes what comes after the last comma."""
 
-    def splitPath(self, path: str) -> list[str]:  # noqa: N802 (Qt's name)
-        return [path.rsplit(",", 1)[-1].strip()]
+    def splitPath(self, path: str | None) -> list[str]:  # noqa: N802 (Qt's name)
+        return [(path or "").rsplit(",", 1)[-1].strip()]
 
     def pathFromIndex(self, index: QModelIndex) -> str:  # noqa: N802 (Qt's name)
-        before, comma, _ = self.widget().text().rpartition(",")
+        line = self.widget()
+        before, comma, _ = line.text().rpartition(",") if isinstance(line, QLineEdit) else ("", "", "")
         return f"{before}{comma} {super().pathFromIndex(index)}, ".lstrip()
 
 

@@ -30,6 +30,7 @@ from napari_cpnn.ui.frame import (
     bold_label,
     button,
     choose_data,
+    given,
     line,
     plain,
     row,
@@ -196,14 +197,16 @@ class FineTune(Dock):
                 folder = self.controller.run.folder
                 tell(f"Training goes on; Open run ... in a new Fine-tune dock shows it: {folder}")
 
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 (Qt's name)
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802 (Qt's name)
         """Take files."""
-        if event.mimeData().hasUrls():
+        event = given(event)
+        if given(event.mimeData()).hasUrls():
             event.acceptProposedAction()
 
-    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 (Qt's name)
+    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802 (Qt's name)
         """Spots for the chosen slide, or a slide together with its spots."""
-        self.samples.drop([Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()])
+        event = given(event)
+        self.samples.drop([Path(url.toLocalFile()) for url in given(event.mimeData()).urls() if url.isLocalFile()])
         event.acceptProposedAction()
 
     # -- cell types and settings ---------------------------------------------------------------------------
@@ -299,7 +302,8 @@ class FineTune(Dock):
         self.log.setVisible(on)
         if on:
             self.log.setPlainText(self.controller.run.log() or "nothing yet")
-            self.log.verticalScrollBar().setValue(self.log.verticalScrollBar().maximum())
+            bar = given(self.log.verticalScrollBar())
+            bar.setValue(bar.maximum())
 
     def _renew_toggled(self, on: bool) -> None:
         self.controller.renew = on

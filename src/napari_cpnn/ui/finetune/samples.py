@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QVBoxLayout, QWidget
 
 from napari_cpnn.training.jobs import SampleFiles
 from napari_cpnn.ui.finetune.controller import FineTuneController
-from napari_cpnn.ui.frame import bold_label, button, choose_data, row, slim_combo, spacer, text_label, warn
+from napari_cpnn.ui.frame import bold_label, button, choose_data, given, row, slim_combo, spacer, text_label, warn
 from napari_cpnn.ui.layers import is_slide_layer, mpp_of_layer, path_of
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class SamplesBox(QWidget):
         self.fix_menu.clear()
         if sample is not None:
             for place, fix in enumerate(sample.fit.fixes if sample.fit is not None else ()):
-                action = self.fix_menu.addAction(f"{fix.name}: {fix.on_tissue:.0%} on tissue")
+                action = given(self.fix_menu.addAction(f"{fix.name}: {fix.on_tissue:.0%} on tissue"))
                 action.triggered.connect(lambda _=False, place=place: self.controller.apply_fix(number, place))
             if sample.files.moved is not None:
                 self.fix_menu.addAction("positions as in the file", lambda: self.controller.undo_fix(number))

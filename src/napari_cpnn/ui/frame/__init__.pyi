@@ -14,6 +14,7 @@ from .parts import Column as Column
 from .parts import bold_label as bold_label
 from .parts import button as button
 from .parts import choose_data as choose_data
+from .parts import given as given
 from .parts import line as line
 from .parts import row as row
 from .parts import slim_combo as slim_combo

@@ -83,7 +83,7 @@ def while_screen_lives(work: Callable[[], T], what: str) -> T:
 
     with progress(total=0, desc=plain(what)):
         background(work, done, failed)
-        loop.exec_()
+        loop.exec()
     background.close()
     if errors:
         raise errors[0]

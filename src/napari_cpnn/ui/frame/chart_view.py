@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from napari_cpnn.storage import write_figure
 from napari_cpnn.texts import allow_any_letter
 from napari_cpnn.ui.frame.background import Background
 from napari_cpnn.ui.frame.paper import DPI, Paper
+from napari_cpnn.ui.frame.parts import given
 
 Draw = Callable[[Paper], Figure]
 
@@ -23,6 +25,12 @@ _DELAY_MS = 60
 
 _MATPLOTLIB = threading.Lock()
 """Matplotlib is not safe for threads, and a dock may have several charts."""
+
+
+class _Canvas(Protocol):
+    """Matplotlib's Agg canvas, which every figure here has."""
+
+    def buffer_rgba(self) -> memoryview: ...
 
 
 class ChartView(QWidget):
@@ -94,16 +102,16 @@ class ChartView(QWidget):
     def minimumSizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         return QSize(200, self.sizeHint().height())
 
-    def paintEvent(self, _event: QPaintEvent) -> None:  # noqa: N802 (Qt's name)
+    def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)
         if self._image is not None:
             QPainter(self).drawImage(0, 0, self._image)
 
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 (Qt's name)
-        if self._draw is not None and event.oldSize().width() != event.size().width():
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 (Qt's name)
+        if self._draw is not None and event is not None and event.oldSize().width() != event.size().width():
             self._timer.start()
 
-    def event(self, event: QEvent) -> bool:
-        if event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange) and self._draw is not None:
+    def event(self, event: QEvent | None) -> bool:
+        if given(event).type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange) and self._draw is not None:
             self._timer.start()  # the theme has changed, and with it the colour of texts
         return super().event(event)
 
@@ -124,7 +132,7 @@ class ChartView(QWidget):
                 figure = draw(paper)
                 figure.set_dpi(DPI * ratio)
                 figure.canvas.draw()
-                pixels = np.asarray(figure.canvas.buffer_rgba())
+                pixels = np.asarray(cast(_Canvas, figure.canvas).buffer_rgba())
             height, width = pixels.shape[:2]
             image = QImage(pixels.tobytes(), width, height, 4 * width, QImage.Format.Format_RGBA8888).copy()
             image.setDevicePixelRatio(ratio)

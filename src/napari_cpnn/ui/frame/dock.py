@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QVBoxLayout, Q
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui.frame.background import QtBackground
 from napari_cpnn.ui.frame.guide import show_guide
-from napari_cpnn.ui.frame.parts import Column, bold_label, row, stop_timer, text_label, tool_button
+from napari_cpnn.ui.frame.parts import Column, bold_label, given, row, stop_timer, text_label, tool_button
 from napari_cpnn.ui.frame.plain_text import plain, warn
 from napari_cpnn.ui.viewer import state_of
 
@@ -79,9 +79,9 @@ class Dock(QWidget):
         frame, _ = self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
         frame.raise_()
 
-    def event(self, event: QEvent) -> bool:
+    def event(self, event: QEvent | None) -> bool:
         """Notice that the dock is closed: napari then takes this widget out of it."""
-        if event.type() == QEvent.Type.ParentChange:
+        if given(event).type() == QEvent.Type.ParentChange:
             if self.parentWidget() is not None:
                 if not self._docked:
                     self._joining.start(0)  # the window knows of the dock only after this

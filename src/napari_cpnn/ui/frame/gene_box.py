@@ -35,7 +35,8 @@ class GeneBox(QLineEdit):
 
     def set_genes(self, genes: Sequence[str]) -> None:
         """Offer these names, sorted."""
-        self._names.setStringList(sorted(genes, key=str.upper))
+        names: list[str] = sorted(genes, key=str.upper)
+        self._names.setStringList(names)
         self.setEnabled(bool(genes))
         self.setPlaceholderText(f"type one of {len(genes):,} genes" if genes else "no model yet")
 

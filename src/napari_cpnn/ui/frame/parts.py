@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
@@ -21,9 +21,18 @@ from qtpy.QtWidgets import (
 
 from napari_cpnn.ui.frame.plain_text import PlainLabel
 
+T = TypeVar("T")
+
 _LONG_WORD = re.compile(r"\S{25,}")
 _BREAK = "\u200b"  # a space of no width
 _PLACE_TO_BREAK = re.compile(r"[/_.,:-]")
+
+
+def given(thing: T | None) -> T:
+    """What is always there, such as the header of a table, although its type says that it may be missing."""
+    if thing is None:
+        raise RuntimeError("A part is missing that is always there.")
+    return thing
 
 
 class Column(QScrollArea):
@@ -35,11 +44,11 @@ class Column(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
+        width = given(self.widget()).minimumSizeHint().width() + given(self.verticalScrollBar()).sizeHint().width()
         return QSize(max(width, 340), 200)
 
-    def event(self, event: QEvent) -> bool:
-        if event.type() in (QEvent.Type.StyleChange, QEvent.Type.Show):
+    def event(self, event: QEvent | None) -> bool:
+        if given(event).type() in (QEvent.Type.StyleChange, QEvent.Type.Show):
             self.updateGeometry()
         return super().event(event)
 
@@ -66,8 +75,8 @@ class TextLabel(PlainLabel):
         super().__init__()
         self.setWordWrap(True)
 
-    def setText(self, text: str) -> None:  # noqa: N802 (Qt's name)
-        super().setText(_LONG_WORD.sub(lambda word: _PLACE_TO_BREAK.sub(f"\\g<0>{_BREAK}", word[0]), text))
+    def setText(self, text: str | None) -> None:  # noqa: N802 (Qt's name)
+        super().setText(_LONG_WORD.sub(lambda word: _PLACE_TO_BREAK.sub(f"\\g<0>{_BREAK}", word[0]), text or ""))
 
     def text(self) -> str:
         """What was set, without the places to break."""

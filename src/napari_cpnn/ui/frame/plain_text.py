@@ -30,8 +30,8 @@ class PlainLabel(QLabel):
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setText(text)
 
-    def setText(self, text: str) -> None:  # noqa: N802 (Qt's name)
-        super().setText(shortened(text, _MOST_LABEL))
+    def setText(self, text: str | None) -> None:  # noqa: N802 (Qt's name)
+        super().setText(shortened(text or "", _MOST_LABEL))
 
 
 def warn(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLineEdit, QWidget
@@ -37,7 +37,7 @@ class SettingsForm(QWidget):
         names: Sequence[str],
         change: Callable[[str, Any], Any],
         refuse: Callable[[SettingsError], Any],
-        choices: dict[str, Sequence[str]] | None = None,
+        choices: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         self._change, self._refuse = change, refuse

@@ -21,6 +21,7 @@ from napari_cpnn.ui.frame import (
     bold_label,
     button,
     choose_data,
+    given,
     line,
     row,
     slim_combo,
@@ -214,14 +215,16 @@ class PrototypesDock(Dock):
         stop_timer(self.timer)
         self.controller.close()
 
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 (Qt's name)
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802 (Qt's name)
         """Take files."""
-        if event.mimeData().hasUrls():
+        event = given(event)
+        if given(event.mimeData()).hasUrls():
             event.acceptProposedAction()
 
-    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 (Qt's name)
+    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802 (Qt's name)
         """Single cells, a table of their labels, or prototypes."""
-        self.controller.open(*(url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()))
+        event = given(event)
+        self.controller.open(*(url.toLocalFile() for url in given(event.mimeData()).urls() if url.isLocalFile()))
         event.acceptProposedAction()
 
     # -- single cells and settings -------------------------------------------------------------------------
@@ -319,7 +322,7 @@ class PrototypesDock(Dock):
         """What is new must be seen, also where the dock is lower than what it holds."""
         area = self.findChild(Column)
         area.updateGeometry()
-        area.verticalScrollBar().setValue(self.result.y())
+        given(area.verticalScrollBar()).setValue(self.result.y())
 
     def _shown_changed(self) -> None:
         controller, result = self.controller, self.controller.result

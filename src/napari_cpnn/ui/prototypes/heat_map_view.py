@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cpnn.ui.frame import plain, spacer
+from napari_cpnn.ui.frame import given, plain, spacer
 from napari_cpnn.ui.frame import row as row_of
 from napari_cpnn.ui.prototypes.marker_chart import COLORMAP, SCALE, HeatMap
 from napari_cpnn.ui.prototypes.words import level_words
@@ -50,7 +50,7 @@ class HeatMapModel(QAbstractTableModel):
         self.endResetModel()
 
     def color(self, index: QModelIndex) -> QColor:
-        return self._colors[self._shades[index.row(), index.column()]]
+        return self._colors[int(self._shades[index.row(), index.column()])]
 
     def starts_group(self, row: int) -> bool:
         """Whether the row begins the markers of another type."""
@@ -74,8 +74,9 @@ class HeatMapModel(QAbstractTableModel):
             return heat.genes[section]
         if role == Qt.ItemDataRole.ToolTipRole:
             return plain(f"marker of {heat.marked[section]}") if heat.marked[section] else "the gene that you asked for"
-        if role == Qt.ItemDataRole.FontRole:
-            return _font(self.parent(), bold=heat.genes[section] == self.gene)
+        parent = self.parent()
+        if role == Qt.ItemDataRole.FontRole and isinstance(parent, QWidget):
+            return _font(parent, bold=heat.genes[section] == self.gene)
         return None
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -91,11 +92,13 @@ class HeatMapModel(QAbstractTableModel):
 class _Shade(QStyledItemDelegate):
     """Fills a cell, whatever the style sheet says, and sets groups of rows apart."""
 
-    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+    def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         model, rect = index.model(), QRect(option.rect)
+        if not isinstance(model, HeatMapModel):
+            return
         if model.starts_group(index.row()):
             rect.setTop(rect.top() + 2)
-        painter.fillRect(rect, model.color(index))
+        given(painter).fillRect(rect, model.color(index))
 
 
 class _TypeNames(QHeaderView):
@@ -115,8 +118,9 @@ class _TypeNames(QHeaderView):
         width = max((metrics.horizontalAdvance(name) for name in names), default=20)
         return QSize(super().sizeHint().width(), min(width + 12, _MOST_NAME_PX))
 
-    def paintSection(self, painter: QPainter, rect: QRect, section: int) -> None:  # noqa: N802 (Qt's name)
-        name = str(self.model().headerData(section, Qt.Orientation.Horizontal))
+    def paintSection(self, painter: QPainter | None, rect: QRect, section: int) -> None:  # noqa: N802 (Qt's name)
+        painter, model = given(painter), given(self.model())
+        name = str(model.headerData(section, Qt.Orientation.Horizontal))
         painter.save()
         pixels = min(max(rect.width(), _LEAST_FONT_PX), _FONT_PX)
         painter.setFont(_font(self, bold=name == self.selected, pixels=pixels))
@@ -154,18 +158,20 @@ class HeatMapView(QTableView):
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        rows = self.verticalHeader()
+        rows = given(self.verticalHeader())
         rows.setStyleSheet("QHeaderView::section { padding: 0px 3px; border: none; }")
         rows.setMinimumSectionSize(_ROW_PX)
         rows.setDefaultSectionSize(_ROW_PX)
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        rows.sectionClicked.connect(lambda row: self.gene_chosen.emit(self.heat_model.heat.genes[row]))
-        self.names.sectionClicked.connect(lambda column: self.type_chosen.emit(self.heat_model.heat.cell_types[column]))
+        rows.sectionClicked.connect(lambda row: self.gene_chosen.emit(given(self.heat_model.heat).genes[row]))
+        self.names.sectionClicked.connect(
+            lambda column: self.type_chosen.emit(given(self.heat_model.heat).cell_types[column])
+        )
         self.clicked.connect(self._clicked)
 
     def show_heat_map(self, heat: HeatMap | None, gene: str, selected: str) -> None:
         """Show another. The names of the gene and of the selected type are bold, and in sight when they are new."""
-        model, at = self.heat_model, self.verticalScrollBar().value()
+        model, at = self.heat_model, given(self.verticalScrollBar()).value()
         before, new_gene, new_type = model.heat, gene != model.gene, selected != self.names.selected
         self.names.selected = selected
         model.set_heat_map(heat, gene)
@@ -173,7 +179,7 @@ class HeatMapView(QTableView):
         if heat is None:
             return
         if before is not None and _markers(before) == _markers(heat):  # only the row of the gene came or went
-            self.verticalScrollBar().setValue(at + (len(heat.genes) - len(before.genes)) * _ROW_PX)
+            given(self.verticalScrollBar()).setValue(at + (len(heat.genes) - len(before.genes)) * _ROW_PX)
         if new_type and not self._in_place and selected in heat.marked:
             row, column = heat.marked.index(selected), heat.cell_types.index(selected)
             self.scrollTo(model.index(row, 0), QAbstractItemView.ScrollHint.PositionAtTop)
@@ -181,7 +187,7 @@ class HeatMapView(QTableView):
         if new_gene and gene:
             self.scrollTo(model.index(heat.genes.index(gene), 0))
 
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 (Qt's name)
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 (Qt's name)
         super().resizeEvent(event)
         self._fit_columns()
 
@@ -197,14 +203,14 @@ class HeatMapView(QTableView):
         self.updateGeometries()
         self._fit_columns()
         height = self.names.sizeHint().height() + self.heat_model.rowCount() * _ROW_PX + 2 * self.frameWidth() + 2
-        if self.horizontalScrollBar().isVisible():
-            height += self.horizontalScrollBar().sizeHint().height()
+        if given(self.horizontalScrollBar()).isVisible():
+            height += given(self.horizontalScrollBar()).sizeHint().height()
         self.setFixedHeight(min(height, _MOST_HEIGHT))
 
     def _fit_columns(self) -> None:
         n = self.heat_model.columnCount()
         if n:
-            width = (self.viewport().width() - 1) // n
+            width = (given(self.viewport()).width() - 1) // n
             self.names.setDefaultSectionSize(min(max(width, _LEAST_COLUMN_PX), _MOST_COLUMN_PX))
 
 

@@ -87,7 +87,7 @@ def marker_figure(heat: HeatMap, paper: Paper) -> Figure:
     grid = axes(left, top, columns * _COLUMN_PX, rows * _ROW_PX)
     grid.pcolormesh(heat.shades, cmap=COLORMAP, vmin=0, vmax=1)
     grid.set_ylim(rows, 0)
-    style = {"fontsize": _FONT, "color": paper.ink}
+    style: dict[str, Any] = {"fontsize": _FONT, "color": paper.ink}
     grid.set_yticks(np.arange(rows) + 0.5, genes, fontstyle="italic", **style)
     grid.set_xticks(np.arange(columns) + 0.5, cell_types, rotation=90, **style)
     grid.tick_params(length=0, pad=3, labeltop=True, labelbottom=False, top=False, bottom=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_cpnn.ui.frame import plain
+from napari_cpnn.ui.frame import given, plain
 from napari_cpnn.ui.prototypes.words import TypeLine, level_words, number_words
 
 if TYPE_CHECKING:
@@ -20,10 +20,21 @@ _LEAST_ROWS = 3
 _FEW = "⚠"
 
 
+class _Marker(Protocol):
+    """A row of :meth:`napari_cpnn.Prototypes.markers`."""
+
+    gene: str
+    cp10k: float
+    log2_fold_change: float
+    next_type: str
+    next_cp10k: float
+    counts: float
+
+
 class _Item(QTableWidgetItem):
     """Sorted by its value, whatever it says."""
 
-    def __init__(self, text: str, value: Any, tip: str = "") -> None:
+    def __init__(self, text: str, value: str | float, tip: str = "") -> None:
         super().__init__(text)
         self.value = value
         self.setToolTip(plain(tip or text))
@@ -32,8 +43,11 @@ class _Item(QTableWidgetItem):
             self.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
     def __lt__(self, other: QTableWidgetItem) -> bool:
-        mine, theirs = ((item.value.lower() if isinstance(item.value, str) else item.value) for item in (self, other))
-        return bool(mine < theirs)
+        if not isinstance(other, _Item):
+            return super().__lt__(other)
+        if isinstance(self.value, str) or isinstance(other.value, str):
+            return str(self.value).lower() < str(other.value).lower()
+        return bool(self.value < other.value)
 
 
 class _Table(QTableWidget):
@@ -60,10 +74,10 @@ class _Table(QTableWidget):
         self.setWordWrap(False)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.verticalHeader().hide()
-        self.verticalHeader().setMinimumSectionSize(_ROW_PX)
-        self.verticalHeader().setDefaultSectionSize(_ROW_PX)
-        header = self.horizontalHeader()
+        given(self.verticalHeader()).hide()
+        given(self.verticalHeader()).setMinimumSectionSize(_ROW_PX)
+        given(self.verticalHeader()).setDefaultSectionSize(_ROW_PX)
+        header = given(self.horizontalHeader())
         header.setStyleSheet(
             "QHeaderView::section { padding: 2px; } QHeaderView::up-arrow, QHeaderView::down-arrow { width: 8px; }"
         )
@@ -97,19 +111,23 @@ class _Table(QTableWidget):
         self.blockSignals(True)
         self.clearSelection()
         for i in range(self.rowCount()):
-            if self.item(i, 0).value == name:
+            if self._name(i) == name:
                 self.selectRow(i)
         self.blockSignals(False)
 
     def fit(self) -> None:
         """As high as what it shows, within bounds."""
         n = min(max(self.rowCount(), _LEAST_ROWS), self._most_rows)
-        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + n * _ROW_PX + 4)
+        self.setFixedHeight(given(self.horizontalHeader()).sizeHint().height() + n * _ROW_PX + 4)
 
     def _selected(self) -> None:
-        rows = self.selectionModel().selectedRows()
+        rows = given(self.selectionModel()).selectedRows()
         if rows:
-            self.chosen.emit(self.item(rows[0].row(), 0).value)
+            self.chosen.emit(self._name(rows[0].row()))
+
+    def _name(self, row: int) -> str:
+        item = self.item(row, 0)
+        return str(item.value) if isinstance(item, _Item) else ""
 
 
 class TypeTable(_Table):
@@ -176,7 +194,7 @@ class MarkerTable(_Table):
             ("next highest", "the other type that has most of it, with its counts per 10,000"),
         )
         super().__init__(columns, most_rows=7)
-        header = self.horizontalHeader()
+        header = given(self.horizontalHeader())
         header.setSortIndicator(2, Qt.SortOrder.DescendingOrder)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(3, QHeaderView.ResizeMode.Stretch)
@@ -184,7 +202,8 @@ class MarkerTable(_Table):
     def show_markers(self, markers: pd.DataFrame) -> None:
         """Show rows of :meth:`napari_cpnn.Prototypes.markers`."""
         rows = []
-        for line in markers.itertuples():
+        lines = cast("Iterable[_Marker]", markers.itertuples())
+        for line in lines:
             times, level = 2.0**line.log2_fold_change, level_words(line.next_cp10k)
             other = _Item(f"{_short(line.next_type)} {level}", float(line.next_cp10k), f"{line.next_type}: {level}")
             known = "" if line.counts != line.counts else f"{line.counts:,.0f} counts"  # NaN is not equal to itself

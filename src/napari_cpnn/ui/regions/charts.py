@@ -6,9 +6,9 @@ quick enough to be drawn anew while a map fills, and every number is there as te
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,25 @@ N_TYPES = 10
 _CHAR_PX = 6.3
 #: A contribution below this is 0.00 on screen.
 _LEAST = 0.005
+
+
+class _Value(Protocol):
+    """A row of a table of a region."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+class _Difference(Protocol):
+    """A row of a comparison of two regions."""
+
+    kind: str
+    name: str
+    difference: float
+    low: float
+    high: float
 
 
 class _Sheet:
@@ -96,6 +115,10 @@ class _Sheet:
         return self.figure
 
 
+def _values(table: pd.DataFrame) -> Iterable[_Value]:
+    return cast("Iterable[_Value]", table.itertuples())
+
+
 def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], paper: Paper) -> Figure:
     """Shares of the largest cell types, and genes, of each region, with intervals."""
     sheet = _Sheet(paper)
@@ -109,7 +132,7 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
         sheet.text(paper.width_px - 4, region_words(row), align="right", faint=True)
         sheet.down()
         shares = _of(row.table, "share").sort_values("value", ascending=False, kind="stable")
-        for line in shares.head(N_TYPES).itertuples():
+        for line in _values(shares.head(N_TYPES)):
             sheet.text(4, _cut(line.name, name_px / _CHAR_PX))
             scale = room / top
             sheet.bar(name_px, name_px + line.value * scale, colors.get(line.name, _NEUTRAL))
@@ -125,7 +148,7 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
         if len(genes):
             sheet.text(4, "Expression, log1p CP10k", faint=True)
             sheet.down()
-        for line in genes.itertuples():
+        for line in _values(genes):
             scale = room / of_gene
             sheet.text(4, _cut(line.name, name_px / _CHAR_PX))
             sheet.bar(name_px, name_px + max(line.value, 0.0) * scale, _NEUTRAL)
@@ -155,7 +178,7 @@ def comparison_chart(
         middle = name_px + room
         reach = np.nanmax(np.abs(part[["difference", "low", "high"]].to_numpy(dtype=float)), initial=1e-9)
         first = sheet.y
-        for line in part.itertuples():
+        for line in cast("Iterable[_Difference]", part.itertuples()):
             marked = excludes_zero(line.low, line.high)
             label = "unlike the training" if line.kind == "unlike" else line.name
             sheet.text(4, _cut(label, name_px / _CHAR_PX), bold=marked, faint=not marked)

@@ -204,7 +204,8 @@ class Regions(Dock):
 
     def _read_layer(self) -> None:
         slide_layer, slide = self.state.layer, self.state.slide
-        self._places, regions = [], []
+        self._places = []
+        regions: list[Region] = []
         if self.layer is not None and slide_layer is not None and slide is not None and slide.mpp is not None:
             name_all(self.layer)
             self._places, regions = regions_of(self.layer, slide_layer, slide.mpp)

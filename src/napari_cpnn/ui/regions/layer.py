@@ -182,7 +182,7 @@ def _transformed(points: FloatArray, affine: FloatArray) -> FloatArray:
 
 def _lead(layer: Layer) -> tuple[float, ...]:
     """Where the further axes of a layer stand; regions are on the last two."""
-    return (0.0,) * (layer.ndim - 2)
+    return (0.0,) * (int(layer.ndim) - 2)
 
 
 def _units_of(layer: Any, slide_layer: Any) -> float:

@@ -141,6 +141,7 @@ def compared(
 
 def explained(cmap: CompositionMap, gene: str, where: Region | tuple[float, float]) -> Explanation:
     """The parts of a gene at a point (slide um) or in a region."""
+    place: Region | tuple[int, int]
     if isinstance(where, Region):
         name, place = f"mean of {where.name}", where
     else:

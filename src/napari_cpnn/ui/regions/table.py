@@ -9,6 +9,7 @@ from qtpy.QtCore import QItemSelectionModel, Qt, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
+from napari_cpnn.ui.frame import given
 from napari_cpnn.ui.regions.charts import share_words
 from napari_cpnn.ui.regions.rows import RegionRow
 
@@ -53,10 +54,10 @@ class RegionTable(QTableWidget):
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setToolTip("select one or more regions; Delete removes them, a double click renames")
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(_ROW_PX)
-        self.verticalHeader().setMinimumSectionSize(_ROW_PX)
-        header = self.horizontalHeader()
+        given(self.verticalHeader()).hide()
+        given(self.verticalHeader()).setDefaultSectionSize(_ROW_PX)
+        given(self.verticalHeader()).setMinimumSectionSize(_ROW_PX)
+        header = given(self.horizontalHeader())
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
@@ -80,18 +81,18 @@ class RegionTable(QTableWidget):
 
     def selected(self) -> list[int]:
         """The selected lines."""
-        return sorted({index.row() for index in self.selectionModel().selectedRows()})
+        return sorted({index.row() for index in given(self.selectionModel()).selectedRows()})
 
     def select(self, lines: Sequence[int]) -> None:
         """Select these lines and no others."""
-        model, flag = self.selectionModel(), QItemSelectionModel.SelectionFlag
+        model, flag = given(self.selectionModel()), QItemSelectionModel.SelectionFlag
         model.clearSelection()
         for line in lines:
             if line < self.rowCount():
-                model.select(self.model().index(line, 0), flag.Select | flag.Rows)
+                model.select(given(self.model()).index(line, 0), flag.Select | flag.Rows)
 
-    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 (Qt's name)
-        if event.key() in (Qt.Key.Key_Delete, Qt.Key.Key_Backspace) and self.selected():
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 (Qt's name)
+        if given(event).key() in (Qt.Key.Key_Delete, Qt.Key.Key_Backspace) and self.selected():
             self.removed.emit()
         else:
             super().keyPressEvent(event)
@@ -113,7 +114,7 @@ class RegionTable(QTableWidget):
 
     def _fit(self) -> None:
         n = min(max(self.rowCount(), _LEAST_ROWS), _MOST_ROWS)
-        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + n * _ROW_PX + 4)
+        self.setFixedHeight(given(self.horizontalHeader()).sizeHint().height() + n * _ROW_PX + 4)
 
 
 def _text(share: float) -> str:

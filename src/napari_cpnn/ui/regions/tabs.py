@@ -212,9 +212,9 @@ class ExplanationTab(_Tab):
         """Draw the explanation, or say why there is none."""
         explanation, colors, place = self.controller.explanation, self.controller.colors(), self.controller.place
         self.where.setCurrentText(place if isinstance(place, str) else self._CLICK)
-        drawn = explanation is not None and explanation.table is not None
-        self.chart.show_chart((lambda paper: explanation_chart(explanation, colors, paper)) if drawn else None)
-        self.save_figure.setEnabled(drawn)
+        drawn = explanation if explanation is not None and explanation.table is not None else None
+        self.chart.show_chart(None if drawn is None else lambda paper: explanation_chart(drawn, colors, paper))
+        self.save_figure.setEnabled(drawn is not None)
         if explanation is not None:
             self.say(explanation.problem)
         elif not self.controller.gene:

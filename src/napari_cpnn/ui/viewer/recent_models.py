@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.samples import SAMPLE_FILES, cache_folder, sample_folder
-from napari_cpnn.storage import whole_file
+from napari_cpnn.samples import SAMPLE_FILES, sample_folder
+from napari_cpnn.storage import cache_folder, whole_file
 from napari_cpnn.untrusted import read_json, to_path
 
 _N_KEPT = 8

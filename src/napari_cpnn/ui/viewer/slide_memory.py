@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.samples import cache_folder
-from napari_cpnn.storage import whole_file
+from napari_cpnn.storage import cache_folder, whole_file
 from napari_cpnn.ui.viewer.state import Look, Shown
 
 if TYPE_CHECKING:
