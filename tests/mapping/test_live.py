@@ -170,16 +170,21 @@ def test_pause_and_resume(slide, model):
 
 
 def test_stop_ends_all_threads_also_before_a_start_and_twice(slide, model):
+    before = set(threading.enumerate())
+
+    def ours():
+        return [t for t in threading.enumerate() if t.name.startswith("napari-cpnn") and t not in before]
+
     mapper = LiveMapper(slide, model, settings())
     mapper.stop()  # a cancelled start
     mapper.set_viewport(EVERYTHING)
     assert not mapper.wait_until_mapped(0.1)
-    assert not [t for t in threading.enumerate() if t.name.startswith("napari-cpnn")]
+    assert not ours()
     mapper = LiveMapper(slide, model, settings())
     mapper.set_viewport(EVERYTHING)
     mapper.stop()
     mapper.stop()
-    assert not [t for t in threading.enumerate() if t.name.startswith("napari-cpnn")]
+    assert not ours()
 
 
 def test_a_patch_that_cannot_be_read_fails_and_the_rest_goes_on(slide, model, monkeypatch):
