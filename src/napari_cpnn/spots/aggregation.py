@@ -1,6 +1,6 @@
-"""Runs that ``spaceranger aggr`` joined: barcodes end in the number of their library, ``aggregation.csv`` names these.
+"""Runs joined by ``spaceranger aggr``, whose barcodes end in the number of the library in ``aggregation.csv``.
 
-The small pictures and scale factors of each library are in ``spatial/<library>``.
+The images and scale factors of each library are in ``spatial/<library>``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NUMBERED = re.compile(r"-(\d{1,6})$")
 
 
 def libraries_of_folder(folder: Path) -> list[str]:
-    """The names of the libraries in ``aggregation.csv``, in the order of their numbers; empty where there is none."""
+    """Return the names of the libraries in ``aggregation.csv``, in numerical order; empty without such a file."""
     path = folder / "aggregation.csv"
     if not path.is_file():
         return []
@@ -40,14 +40,14 @@ def libraries_of_folder(folder: Path) -> list[str]:
 
 
 def library_of_each(barcodes: Sequence[str], folder: Path) -> np.ndarray[Any, Any] | None:
-    """The library of each barcode, ``(N,)`` texts; ``None`` when all are of one.
+    """Return the library of each barcode as text ``(N,)``; ``None`` if all belong to one.
 
     Parameters
     ----------
     barcodes
-        As the matrix of a run has them.
+        Barcodes from the matrix of the run.
     folder
-        Of the run.
+        Folder of the run.
     """
     found = [_NUMBERED.search(barcode) for barcode in barcodes]
     numbers = np.array([0 if one is None else int(one[1]) for one in found], dtype=int)
@@ -65,7 +65,7 @@ def library_of_each(barcodes: Sequence[str], folder: Path) -> np.ndarray[Any, An
 
 
 def run_of_library(matrix: MatrixFile, library: str) -> MatrixFile | None:
-    """The matrix, with the folder in which the pictures and scale factors of a library are; None: there is none."""
+    """Return the matrix with the folder of a library's images and scale factors; None if there is no such folder."""
     folder = matrix.folder / "spatial" / library
     is_inside = Path(library).name == library and library not in (".", "..")
     return replace(matrix, folder=folder, prefix="") if is_inside and folder.is_dir() else None
