@@ -1,4 +1,4 @@
-"""The ``outs`` folder of Space Ranger, versions 1 to 4: matrix, tissue positions, scale factors, images."""
+"""Read the ``outs`` folder of Space Ranger 1 to 4: matrix, tissue positions, scale factors, images."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
 
 CELLS = "segmented_outputs"
-"""What Space Ranger 4 calls the folder of the cells of Visium HD."""
+"""Space Ranger 4's folder of segmented Visium HD cells."""
 
-#: Space Ranger >= 2, Space Ranger 1, Visium HD. Files of a public archive carry a prefix or are zipped.
+#: Space Ranger >= 2, Space Ranger 1, Visium HD. Files in public archives may have a prefix or be gzipped.
 _ENDINGS = (
     "tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet", "tissue_positions.csv.gz",
     "tissue_positions_list.csv.gz", "tissue_positions.tsv", "tissue_positions_list.tsv", "tissue_positions.txt",
@@ -41,7 +41,7 @@ _POSITIONS = [
 _SPATIAL = re.compile(rf"(?P<prefix>.*?)spatial{SUFFIX}$")
 _FACTORS = re.compile(rf"(?P<prefix>.*?)scalefactors_json{SUFFIX}\.json(?:\.gz)?$")
 
-#: Space Ranger's own are of a few million pixels; a picture of more is not decoded.
+#: Space Ranger's images have a few million pixels; larger images are not decoded.
 _MOST_PIXELS = 50_000_000
 _MOST_BYTES = 4 * _MOST_PIXELS
 
@@ -49,18 +49,18 @@ _MOST_BYTES = 4 * _MOST_PIXELS
 def read_visium(
     matrix: MatrixFile, positions: Path | None = None, library: str | None = None, slide: Slide | None = None
 ) -> tuple[AnnData, dict[str, int]]:
-    """Spots of a matrix of Space Ranger that are in tissue, and how many were left out, by reason.
+    """Return the in-tissue spots of a Space Ranger matrix, and the number left out by reason.
 
     Parameters
     ----------
     matrix
-        Of the run.
+        Matrix of the run.
     positions
-        Tissue positions; None: those of the same run in its folder.
+        Tissue positions; None for those in the folder of the run.
     library
-        Which is read of those that ``spaceranger aggr`` joined.
+        Library to read of those joined by ``spaceranger aggr``.
     slide
-        That the spots are for.
+        Slide on which the spots were measured.
     """
     spots = matrix.read(SpotsError)
     path = positions or _require_positions(matrix)
@@ -92,7 +92,7 @@ def read_visium(
 def _of_library(
     spots: AnnData, matrix: MatrixFile, library: str | None, slide: Slide | None
 ) -> tuple[AnnData, dict[str, int]]:
-    """The spots of one library of an aggregated run, with what is described of it; all of any other run."""
+    """Return the spots and description of one library of an aggregated run; all spots of any other run."""
     labels = library_of_each(list(spots.obs_names), matrix.folder)
     if labels is None:
         if library is not None:
@@ -108,7 +108,7 @@ def _of_library(
 
 
 def visium_matrix(folder: Path) -> MatrixFile:
-    """The filtered matrix of a run folder, else the raw one (whose spots outside the tissue are then dropped)."""
+    """Return the filtered matrix of a run folder, else the raw one (whose spots outside tissue are dropped later)."""
     _refuse_parents(folder)
     found = only_matrix(folder, SpotsError)
     if found is None:
@@ -120,19 +120,19 @@ def visium_matrix(folder: Path) -> MatrixFile:
 
 
 def library_name(matrix: MatrixFile) -> str:
-    """The name of the run's folder; what stands before its files where several runs share a folder."""
+    """Return the name of the run's folder, or the file prefix where several runs share a folder."""
     return matrix.name if neighbours(matrix) else matrix.folder.resolve().name
 
 
 def positions_file(folder: Path, matrix: MatrixFile | None = None) -> Path | None:
-    """The tissue positions of a run, by any name that they have had; None: there are none, or another run's.
+    """Return the tissue positions file of a run, by any known name; None if missing or of another run.
 
     Parameters
     ----------
     folder
-        Of the run.
+        Folder of the run.
     matrix
-        Of the run; None: the first positions of the folder.
+        Matrix of the run; None for the first positions in the folder.
     """
     files = list(_position_files(folder))
     if matrix is None:
@@ -141,12 +141,12 @@ def positions_file(folder: Path, matrix: MatrixFile | None = None) -> Path | Non
 
 
 def has_positions(folder: Path) -> bool:
-    """Whether there are tissue positions of any run."""
+    """Return whether the folder holds tissue positions of any run."""
     return positions_file(folder) is not None
 
 
 def _position_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Tissue positions with their prefixes, which may also be that of the folder they are in."""
+    """Yield tissue positions with their prefix, which may also be that of the folder."""
     places = [("", folder / "spatial")]
     places += [(prefix_of(_SPATIAL, path.name), path) for path in _listed(folder) if _SPATIAL.match(path.name)]
     listed = [(prefix, _listed(place)) for prefix, place in (*dict.fromkeys(places), ("", folder))]
@@ -180,7 +180,7 @@ def _require_positions(matrix: MatrixFile) -> Path:
 
 
 def _refuse_parents(folder: Path) -> None:
-    """A folder above or within the one that is meant is refused with the way to it."""
+    """Raise an error for a folder above or inside the run folder, naming the correct path."""
     binned = sorted((folder / "binned_outputs").glob("square_*"))
     if binned:
         raise SpotsError(f"{folder} is a Visium HD run; open one of its bin sizes, for instance {binned[-1]}.")
@@ -193,12 +193,12 @@ def _refuse_parents(folder: Path) -> None:
 
 
 def pictures_and_factors(matrix: MatrixFile) -> dict[str, Any]:
-    """The small pictures of the run of a matrix, and its scale factors, as scanpy keeps them."""
+    """Return the images and scale factors of a matrix's run, in scanpy's layout."""
     return {"images": small_images(matrix), "scalefactors": scale_factors(matrix)}
 
 
 def _beside_positions(matrix: MatrixFile, pattern: re.Pattern[str]) -> Path | None:
-    """A file of the same run where positions are: ``spatial``, one with a prefix, or the folder of the run."""
+    """Return a file of the run, in ``spatial``, in a prefixed folder or in the run folder."""
     places = [("", matrix.folder / "spatial")]
     places += [(prefix_of(_SPATIAL, p.name), p) for p in _listed(matrix.folder) if _SPATIAL.match(p.name)]
     files = [
@@ -211,7 +211,7 @@ def _beside_positions(matrix: MatrixFile, pattern: re.Pattern[str]) -> Path | No
 
 
 def scale_factors(matrix: MatrixFile) -> dict[str, float]:
-    """The numbers in ``scalefactors_json.json``; none where there is no such file."""
+    """Return the numbers in ``scalefactors_json.json``; empty if there is no such file."""
     path = _beside_positions(matrix, _FACTORS)
     if path is None:
         return {}
@@ -225,11 +225,11 @@ def scale_factors(matrix: MatrixFile) -> dict[str, float]:
         ) from exc
     if not isinstance(given, dict):
         raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors (it holds no names with numbers).")
-    return factors_of(given, str(path))  # newer versions may write more than numbers there
+    return factors_of(given, str(path))  # newer versions may contain values that are not numbers
 
 
 def small_images(matrix: MatrixFile) -> dict[str, Any]:
-    """The small images that Space Ranger left, uint8 RGB; one that cannot be read is left out with a warning."""
+    """Return the downscaled images of Space Ranger as uint8 RGB; unreadable ones are skipped with a warning."""
     images = {}
     for name in ("hires", "lowres"):
         path = _beside_positions(matrix, re.compile(rf"(?P<prefix>.*?)tissue_{name}_image{SUFFIX}\.png(?:\.gz)?$"))
