@@ -1,8 +1,8 @@
-"""The rule of orientation: pixels count as they are stored.
+"""Image orientation: pixels are used as stored.
 
-TIFF and EXIF have a tag that says how a picture should be turned or mirrored for the eye. OpenSlide, Bio-Formats and
-so QuPath, tifffile and napari do not apply it. Neither do we, whatever reads the file, since positions of spots and
-outlines from those programs count in pixels as they are stored. Who opens such a file is told.
+A TIFF or EXIF tag says how an image should be rotated or mirrored for display. OpenSlide, Bio-Formats and therefore
+QuPath, tifffile and napari ignore it. So does this package, for every backend, since positions of spots and outlines
+from those programs refer to pixels as stored. The user is notified.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HOW = {
 
 
 def as_orientation(value: object) -> int:
-    """A tag's value as 1 to 8; anything else (0 is met in the wild) counts as upright."""
+    """Return the value of the tag as 1 to 8; anything else (0 occurs in practice) means upright."""
     try:
         number = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
@@ -28,7 +28,7 @@ def as_orientation(value: object) -> int:
 
 
 def orientation_notice(orientation: int, what: object) -> str | None:
-    """What the user is told of a file that is not stored upright; ``None`` for one that is."""
+    """Return a notice for files that are not stored upright, else ``None``."""
     how = _HOW.get(orientation)
     if how is None:
         return None
