@@ -1,4 +1,4 @@
-"""The command that lists image encoders and what may be done with their weights."""
+"""Command ``encoders``: list image encoders and the licences of their weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_encoders_command(command: AddCommand) -> None:
-    """Register encoders."""
+    """Register the command ``encoders``."""
     command("encoders", _encoders, "list image encoders, their licences and whether these allow commercial use")
 
 

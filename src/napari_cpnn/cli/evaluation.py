@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate and cross-validate."""
+"""Commands ``evaluate`` and ``cross-validate``."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ LEFT_OUT = {
     "genes_not_measured": "genes not measured",
     "genes_constant_measured": "genes that are constant",
 }
-"""What could not be compared, by its name in a summary of scores."""
+"""Descriptions of the quantities that could not be scored, by their key in a summary of scores."""
 
 
 def add_evaluation_commands(command: AddCommand) -> None:
-    """Register evaluate and cross-validate."""
+    """Register the commands ``evaluate`` and ``cross-validate``."""
     sub = command("evaluate", _evaluate, "compare predicted with measured expression")
     add_samples(sub)
     add_model(sub)
@@ -99,7 +99,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     model, settings = load_model(args.model, args.encoder_weights), chosen_settings(args, EvaluationSettings)
     written: set[str] = set()
     for number, (slide, spots) in enumerate(open_samples(args), start=1):
-        # Slides of several folders may have one name.
+        # Slides in different folders may have the same name.
         name = f"{slide.name}-{number}" if slide.name in written else slide.name
         written.add(name)
         out = Path(args.out) / f"{name}.csv" if args.out and len(args.slide) > 1 else args.out
@@ -121,7 +121,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _evaluate_parts(
     sample: tuple[CPNN, Slide, AnnData], settings: EvaluationSettings, out: Path, regions: Path | None, genes: list[str]
 ) -> pd.DataFrame:
-    """The same scores, from predictions that also serve for regions and figures, which go beside ``out``."""
+    """Score predictions at spots, and use them for regions and figures, written next to ``out``."""
     from napari_cpnn.counts import require_genes
     from napari_cpnn.evaluation import (
         predict_expression,
@@ -136,7 +136,7 @@ def _evaluate_parts(
 
     model, slide, spots = sample
     require_genes(model.genes, genes, "The model")
-    names = folder_names(genes)  # a gene may have a slash in its name
+    names = folder_names(genes)  # gene names may contain slashes
     figures = [out.with_name(f"{out.stem}_{name}.png") for name in names]
     region_table = out.with_name(f"{out.stem}_regions.csv")
     for path in (*figures, *([region_table] if regions is not None else [])):
@@ -217,7 +217,7 @@ def _in_words(summary: dict[str, Any]) -> str:
 
 
 def head_to_compare(text: str, common: dict[str, Any]) -> tuple[str, TrainingSettings]:
-    """``PRESET``, or ``NAME=PRESET,SETTING=VALUE,...``, on top of the settings that all heads have."""
+    """Parse ``PRESET`` or ``NAME=PRESET,SETTING=VALUE,...``, based on the common settings of all heads."""
     first, *changes = text.split(",")
     name, _, preset = first.rpartition("=")
     if preset not in TRAINING_PRESETS:

@@ -1,4 +1,4 @@
-"""The command that writes maps for other programs, and as figures: export."""
+"""Command ``export``: write maps for other programs, or as figures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from napari_cpnn.settings import ExportSettings, FigureSettings
 from napari_cpnn.storage import require_separate
 from napari_cpnn.untrusted import reading, to_path
 
-#: As in ``napari_cpnn.export.FORMATS``, which needs heavier libraries than the help of the command.
+#: Same as ``napari_cpnn.export.FORMATS``, whose import would slow down ``--help``.
 _FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv", "figure")
 
 
 def add_export_command(command: AddCommand) -> None:
-    """Register export."""
+    """Register the command ``export``."""
     sub = command("export", _export, "write a map for squidpy, napari-spatialdata, QuPath and others, or as a figure")
     sub.add_argument("map", type=Path, help="map (.zarr), as predict writes it")
     sub.add_argument(
@@ -84,7 +84,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] | None:
-    """Names as they are; all for the word ``all``; the lines of a file where the one word is its path."""
+    """Return gene names as given, all genes for the word ``all``, or the lines of a file if its path is given."""
     if words is None:
         return None
     if len(words) > 1 or words[0] in known:

@@ -1,4 +1,4 @@
-"""Options that several commands share: settings, samples, pixel sizes."""
+"""Options shared by several commands: settings, samples, pixel sizes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 Command = Callable[[argparse.Namespace], None]
 
 AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
-"""Name, what runs, help -> the parser of the command, for its options."""
+"""Takes name, function and help of a command, and returns its parser."""
 
 
 def add_settings(
     parser: argparse.ArgumentParser, settings: type[Any], shared: Sequence[str] = (), title: str = "settings"
 ) -> None:
-    """One option per field of a settings dataclass, with its help and default.
+    """Add one option per field of a settings dataclass, with its help and default.
 
-    Fields that are ``shared`` with other settings of the command have their option there.
+    Fields in ``shared`` are skipped, since other settings of the command define their options.
     """
     hints = typing.get_type_hints(settings)
     group = parser.add_argument_group(title)
@@ -51,7 +51,7 @@ def add_settings(
 
 
 def given_settings(args: argparse.Namespace, settings: type[Any]) -> dict[str, Any]:
-    """The settings that were given on the command line."""
+    """Return the settings given on the command line."""
     names = [f.name for f in dataclasses.fields(settings)]
     given = {n: getattr(args, f"settings_{n}") for n in names if getattr(args, f"settings_{n}", None) is not None}
     if "patch" in names and getattr(args, "patch", None):
@@ -63,12 +63,12 @@ def given_settings(args: argparse.Namespace, settings: type[Any]) -> dict[str, A
 
 
 def chosen_settings(args: argparse.Namespace, settings: type[Any]) -> Any:
-    """The settings, defaults but for what was given on the command line."""
+    """Return the settings with defaults for those not given on the command line."""
     return settings(**given_settings(args, settings))
 
 
 def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Slides with their spots."""
+    """Add options for slides with their spots."""
     parser.add_argument("--slide", action="append", required=required, type=Path, help="slide; repeat for more")
     parser.add_argument("--spots", action="append", required=required, type=Path, help="its spots; once per slide")
     parser.add_argument(
@@ -86,7 +86,7 @@ def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """A trained model, and the part of it that may not be in its file."""
+    """Add options for a trained model and its separate encoder weights."""
     parser.add_argument("--model", type=Path, required=required, help="trained model (.safetensors)")
     parser.add_argument(
         "--encoder-weights",
@@ -96,7 +96,7 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
-    """The samples that :func:`add_samples` asked for, opened one after the other."""
+    """Open the samples selected with the options of :func:`add_samples`, one after the other."""
     from napari_cpnn.spots import open_sample
 
     for files in sample_files(args):
@@ -104,7 +104,7 @@ def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
 
 
 def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
-    """The files of the samples that :func:`add_samples` asked for."""
+    """Return the files of the samples selected with the options of :func:`add_samples`."""
     from napari_cpnn.training.jobs import SampleFiles
 
     n = len(args.slide)
@@ -125,7 +125,7 @@ def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
 
 
 def decimal(text: str) -> float:
-    """A number of the command line, with a point or a comma before the decimals; never ``nan`` or ``inf``."""
+    """Parse a finite number with a decimal point or comma."""
     try:
         return parse_decimal(text)
     except ValueError as error:
@@ -133,7 +133,7 @@ def decimal(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """A whole number of the command line."""
+    """Parse a whole number."""
     try:
         return parse_whole(text)
     except ValueError as error:
@@ -141,9 +141,9 @@ def whole(text: str) -> int:
 
 
 def pixel_size(text: str | None) -> float | tuple[float, float] | None:
-    """``0.5`` or ``0,5``; or ``0.690,0.686`` as y,x.
+    """Parse a pixel size: ``0.5`` or ``0,5``; or ``0.690,0.686`` as y,x.
 
-    ``1,2`` could be both, and is refused; ``0,5`` is one number, since no pixel is 0 um high.
+    ``1,2`` is ambiguous and rejected; ``0,5`` is one number, since no pixel has a height of 0 um.
     """
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""Commands of the science: prototypes, deconvolve, train."""
+"""Commands ``prototypes``, ``deconvolve`` and ``train``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _N_MARKERS = 10
 
 
 def add_science_commands(command: AddCommand) -> None:
-    """Register prototypes, deconvolve and train."""
+    """Register the commands ``prototypes``, ``deconvolve`` and ``train``."""
     sub = command("prototypes", _prototypes, "estimate cell-type prototypes from single cells")
     sub.add_argument("cells", type=Path, help="h5ad or 10x folder")
     sub.add_argument(
@@ -97,7 +97,7 @@ def _prototypes(args: argparse.Namespace) -> None:
 
 
 def _fit_report(fit: dict[str, Any]) -> Iterator[str]:
-    """What the regression says of itself; nothing for mean profiles."""
+    """Yield lines describing the quality of the regression; none for mean profiles."""
     if not fit:
         return
     yield f"{'converged' if fit['converged'] else 'not converged'} after {fit['iterations']} steps"
@@ -177,7 +177,7 @@ def _print_json(event: dict[str, Any]) -> None:
 
     try:
         print(json_line(event), flush=True)
-    except BrokenPipeError:  # nobody listens any more, which is no reason to end a run
+    except BrokenPipeError:  # a closed output is no reason to stop a run
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""Commands that look at slides: open, demo, fetch, predict."""
+"""Commands ``open``, ``demo``, ``fetch`` and ``predict``."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
 
-#: Endings of what export writes.
+#: File extensions of exports, which cannot be saved maps.
 _NOT_MAPS = (".h5ad", ".h5", ".csv", ".tsv", ".geojson", ".json", ".png", ".svg", ".pdf", ".tif", ".tiff")
 
 
 def add_viewing_commands(command: AddCommand) -> None:
-    """Register open, demo, fetch and predict."""
+    """Register the commands ``open``, ``demo``, ``fetch`` and ``predict``."""
     sub = command("open", _open, "open a slide in napari and map what is in view")
     sub.add_argument("slide", type=Path)
     add_model(sub, required=False)
@@ -87,7 +87,7 @@ def _warn(error: CpnnError) -> None:
 
 
 def _note_encoder(model: Path, weights: str) -> None:
-    """Remember where the encoder of a model is, for whoever opens the model."""
+    """Remember the path of a model's encoder weights for later use of the model."""
     from napari_cpnn.models import read_card, remember_place
 
     encoder = read_card(model).get("encoder")
@@ -132,7 +132,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _predicted(slide: Slide, model: CPNN, settings: MappingSettings, args: argparse.Namespace) -> CompositionMap:
-    """The map, with a bar that shows how far it is."""
+    """Return the map of a slide, showing a progress bar."""
     from tqdm import tqdm
 
     from napari_cpnn.mapping import predict_map
