@@ -1,4 +1,4 @@
-"""A SingleCellExperiment saved by R (``.RData``) as AnnData, through the optional package ``rdata``."""
+"""Read a SingleCellExperiment saved by R (``.RData``) as AnnData, with the optional package ``rdata``."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _PIECE = 4 * 2**20
-#: Counts are zipped to no less than this share, and little may be anything.
+#: Maximum compression ratio of counts, and size below which it is not checked.
 _MOST_UNZIPPED, _SMALL_UNZIPPED = 500, 256 * 2**20
-#: What R's xz files need is 64 MB; a header can ask for 4 GB.
+#: R's xz files need 64 MB; a header can request 4 GB.
 _XZ_MEMORY = 512 * 2**20
-#: Numbers of a sequence that is stored as its length alone; R writes names of rows so.
+#: Maximum length of a compactly stored sequence, as used by R for row names.
 _LONGEST_SEQUENCE = 20_000_000
-#: Memory that parsed R data take, in units of the unzipped file.
+#: Memory of parsed R data, as a multiple of the decompressed file.
 _PARSED = 3
 
 
 def read_rdata(path: Path) -> AnnData:
-    """Counts and column data of the one SingleCellExperiment (or SummarizedExperiment) in ``path``."""
+    """Read counts and column data of the only SingleCellExperiment (or SummarizedExperiment) in ``path``."""
     try:
         import rdata
     except ImportError as exc:
         raise CellsError(f"Reading {path} needs the package rdata: run `pip install rdata`.") from exc
     with reading(path, CellsError, "is it complete?"), warnings.catch_warnings():
-        # rdata warns about each R class that it has no Python class for; we take their slots.
+        # rdata warns about each R class without a Python counterpart; their slots are used directly.
         warnings.simplefilter("ignore")
         expand = {name: _bounded(build) for name, build in rdata.parser.DEFAULT_ALTREP_MAP.items()}
         objects = rdata.read_rda(io.BytesIO(_unzipped(path)), altrep_constructor_dict=expand)
@@ -51,7 +51,7 @@ def read_rdata(path: Path) -> AnnData:
 
 
 def _unzipped(path: Path) -> bytes:
-    """The content of an R file, as long as it is not far larger than counts can be."""
+    """Return the decompressed content of an R file, unless it is far larger than counts can be."""
     limit = max(_SMALL_UNZIPPED, _MOST_UNZIPPED * path.stat().st_size)
     found = bytearray()
     for piece in _pieces(path):
@@ -84,7 +84,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _bounded(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """What expands a value that R stores in short; a sequence is three numbers: its length, start and step."""
+    """Limit the expansion of R's compact sequences, which are stored as length, start and step."""
 
     def expand(state: Any) -> Any:
         value = state.value
@@ -106,7 +106,7 @@ def _table(experiment: Any, path: Path) -> AnnData:
             f"{path} does not fit together: a matrix of {n_genes} x {n_cells} with {len(genes)} genes and {len(names)} "
             "cells."
         )
-    # dgCMatrix: compressed columns of genes x cells, which are compressed rows of cells x genes.
+    # dgCMatrix: CSC of genes x cells, which equals CSR of cells x genes.
     parts = (np.asarray(counts.x), np.asarray(counts.i), np.asarray(counts.p))
     matrix = sp.csr_matrix(parts, shape=(n_cells, n_genes))
     cells = count_table(as_counts(matrix, f"The matrix of {path}", CellsError), names, genes)
