@@ -161,7 +161,7 @@ class Grid:
             low, high = (region.y0, region.x0), (region.y1, region.x1)
             if not all(map(math.isfinite, (*low, *high))) or high[0] <= low[0] or high[1] <= low[1]:
                 raise SettingsError(
-                    f"A region is given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1, not as "
+                    f"A region must be given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1, not as "
                     f"{low[0]:g} {low[1]:g} {high[0]:g} {high[1]:g}."
                 )
             first = [max(0, math.floor(v / stride_um)) for v in low]
@@ -174,7 +174,7 @@ class Grid:
         if n_cells > MAX_CELLS:
             least = math.ceil(stride_um * math.sqrt(n_cells / MAX_CELLS))
             raise SettingsError(
-                f"A stride of {stride_um:g} um makes a map of {n_cells:,} patches, more than memory holds; use at "
+                f"A stride of {stride_um:g} um gives a map of {n_cells:,} patches, too many for the memory; use at "
                 f"least {least} um, or map a smaller region."
             )
         return cls((last[0] - first[0], last[1] - first[1]), stride_um, (first[0] * stride_um, first[1] * stride_um))

@@ -88,7 +88,7 @@ def sample_folder() -> Path:
         if (folder / SAMPLE_FILES["slide"]).is_file():
             return folder
     raise CpnnError(
-        f"This installation in {here.parent} carries no sample data; install napari-cpnn from its wheel, or run "
+        f"This installation in {here.parent} has no sample data; install napari-cpnn from its wheel, or run "
         "scripts/make_sample_data.py in a checkout."
     )
 
@@ -132,7 +132,7 @@ def fetch_her2st(
 def her2st_section(folder: str | Path, section: str) -> tuple[Path, Path, Path]:
     """Return the paths of the slide, counts and spot table of a section (``B4``, ``C2``, ``C3`` or ``C4``)."""
     if section not in _SECTIONS:
-        raise CpnnError(f"The real sample has no section {section!r}; there are {', '.join(HER2ST_SECTIONS)}.")
+        raise CpnnError(f"The real sample has no section {section!r}; choose one of {', '.join(HER2ST_SECTIONS)}.")
     root = Path(folder) / _HER2ST.folder
     paths = (
         root / _SECTIONS[section],
@@ -176,7 +176,7 @@ def _copy(origin: Path, target: Path, sha256: str) -> None:
     with staged(target) as temporary:
         shutil.copyfile(origin, temporary)
         if _sha256(temporary) != sha256:
-            raise DownloadError(f"{origin} is damaged: its SHA-256 is not the expected one; replace it.")
+            raise DownloadError(f"{origin} is damaged: its SHA-256 does not match; replace it.")
 
 
 def _download(url: str, target: Path, sha256: str) -> None:
@@ -186,7 +186,7 @@ def _download(url: str, target: Path, sha256: str) -> None:
     try:
         pooch.retrieve(url, f"sha256:{sha256}", fname=target.name, path=target.parent)
     except ValueError as exc:  # pooch raises ValueError on a hash mismatch
-        raise DownloadError(f"{url} arrived damaged: its SHA-256 is not the expected one; try again.") from exc
+        raise DownloadError(f"{url} was damaged in transfer: its SHA-256 does not match; try again.") from exc
 
 
 def _sha256(path: Path) -> str:

@@ -188,7 +188,7 @@ def test_whatever_is_opened_by_mistake_is_one_sentence(setup, sample, tmp_path: 
         ("empty", "The count matrix is missing"),
         ("empty.zarr", "cannot be read as SpatialData"),
         ("matrix.h5", "is no HDF5 file"),
-        ("picture.png", "is of no known kind"),
+        ("picture.png", "has an unknown format"),
         ("nowhere.h5ad", "has no positions"),
         ("logged.h5ad", "log-transformed"),
         ("gone", "There is no file or folder"),

@@ -23,4 +23,4 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise CpnnError(f"Nothing can be written to the folder {folder}: {error.strerror or error}.") from error
+        raise CpnnError(f"The folder {folder} is not writable: {error.strerror or error}.") from error

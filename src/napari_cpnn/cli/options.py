@@ -70,15 +70,19 @@ def chosen_settings(args: argparse.Namespace, settings: type[Any]) -> Any:
 def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add options for slides with their spots."""
     parser.add_argument("--slide", action="append", required=required, type=Path, help="slide; repeat for more")
-    parser.add_argument("--spots", action="append", required=required, type=Path, help="its spots; once per slide")
+    parser.add_argument(
+        "--spots", action="append", required=required, type=Path, help="spots of the slide; once per slide"
+    )
     parser.add_argument(
         "--positions",
         action="append",
         type=Path,
-        help="spot table of legacy ST; once per slide, - where it is not needed",
+        help="spot table of legacy ST; once per slide, - where not needed",
     )
     parser.add_argument(
-        "--library", action="append", help="which is read of several in the spots; once per slide, - where there is one"
+        "--library",
+        action="append",
+        help="library to read if the spots hold several; once per slide, - where there is only one",
     )
     parser.add_argument(
         "--mpp", action="append", help="um per pixel, or y,x; once, or once per slide (default: from file or spots)"
@@ -90,8 +94,8 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--model", type=Path, required=required, help="trained model (.safetensors)")
     parser.add_argument(
         "--encoder-weights",
-        help="of a model whose file does not hold its encoder: the encoder's weights, a file or folder, or pretrained "
-        "(default: where they were last time)",
+        help="encoder weights (file, folder, or pretrained) for a model whose file does not contain them "
+        "(default: the last location used)",
     )
 
 
@@ -150,7 +154,9 @@ def pixel_size(text: str | None) -> float | tuple[float, float] | None:
     number, pair = _number(text), _pair(text)
     if number is not None and pair is not None and is_plausible_mpp(pair):
         y, x = pair
-        raise CpnnError(f"--mpp {text} is either {number:g} or {y:g} by {x:g}: write {number:g}, or {y:.1f},{x:.1f}.")
+        raise CpnnError(
+            f"--mpp {text} is ambiguous: {number:g}, or {y:g} by {x:g}? Write {number:g}, or {y:.1f},{x:.1f}."
+        )
     found = pair if number is None else number
     if found is None:
         raise CpnnError(f"--mpp takes one number or two as y,x (um per pixel), not {text!r}.")

@@ -162,7 +162,7 @@ def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, 
     if by_case:
         said += (
             f"; with upper and lower case ignored, {n_folded:,} of {most:,} would be shared: set ignore_gene_case "
-            "(--ignore-gene-case) if that is right"
+            "(--ignore-gene-case) if this is intended"
         )
     if refused:
         raise GenesError(f"{said}.")
@@ -174,7 +174,7 @@ def _spellings(first: Sequence[str], second: Sequence[str]) -> str:
     """Describe how two lists of genes differ, with examples."""
     kinds = ["Ensembl ids" if look_like_ensembl(genes) else "symbols" for genes in (first, second)]
     if kinds[0] != kinds[1]:
-        return f"the former are {kinds[0]}, the latter {kinds[1]}; convert one of them"
+        return f"the former has {kinds[0]}, the latter {kinds[1]}; convert one of them"
     sets = set(first), set(second)
     alone = [
         [gene for gene in genes if gene not in there] for genes, there in zip((first, second), sets[::-1], strict=True)
@@ -188,7 +188,7 @@ def require_genes(genes: Sequence[str], wanted: Sequence[str], owner: str) -> np
     if (found < 0).any():
         missing = [str(gene) for gene, i in zip(wanted, found, strict=True) if i < 0]
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise GenesError(f"{owner} does not know {', '.join(missing[:5])}{more}{_meant(genes, missing)}.")
+        raise GenesError(f"{owner} does not have {', '.join(missing[:5])}{more}{_meant(genes, missing)}.")
     return found
 
 

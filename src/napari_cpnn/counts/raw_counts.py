@@ -45,19 +45,19 @@ def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     csr = csr_of(matrix, owner, error)
     wrong = why_not_counts(csr.data)
     if wrong:
-        raise error(f"{owner} does not hold raw counts ({wrong}); give the counts as they came from the sequencer.")
+        raise error(f"{owner} does not hold raw counts ({wrong}); provide unnormalised counts.")
     total = csr.data.sum(dtype=np.float64)  # exact for whole numbers
     csr = csr.astype(np.int32)
     csr.sum_duplicates()
     if csr.data.sum(dtype=np.float64) != total:  # int32 overflow
-        raise error(f"{owner} names a value more than once, and the sum is too large for a count; get the file again.")
+        raise error(f"{owner} has duplicate entries whose sum is too large for a count; get the file again.")
     csr.eliminate_zeros()
     return csr
 
 
 def csr_of(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
     """Convert to CSR after validating the indices, which scipy trusts: an invalid one crashes the process."""
-    with reading(owner, error, "it is damaged or holds no numbers, get the file again."):
+    with reading(owner, error, "it is damaged or not numeric; get the file again."):
         require_sound(matrix, owner, error)
         return sp.csr_matrix(matrix)
 
@@ -78,9 +78,9 @@ def require_sound(matrix: Any, owner: str, error: type[CpnnError]) -> None:
         or indices.size != np.size(matrix.data)
         or (pointers[1:] < pointers[:-1]).any()
     ):
-        raise error(f"{owner} is damaged (its pointers do not fit its values); get the file again.")
+        raise error(f"{owner} is damaged (its index pointers do not match its values); get the file again.")
     if indices.size and (indices.min() < 0 or indices.max() >= across):
-        raise error(f"{owner} is damaged (an index lies outside its {across:,} places); get the file again.")
+        raise error(f"{owner} is damaged (an index is outside its range of {across:,}); get the file again.")
 
 
 def why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
@@ -98,7 +98,7 @@ def why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
         if fractional.size:
             # log1p of counts per 10,000 is at most 9.2, of counts per million 13.8; scaled counts are much larger.
             kind = "log-transformed" if 1 < values.max() < _LOG_LIMIT else "normalised"
-            return f"it has fractional values such as {fractional[0]:.4g} up to {values.max():.4g}, so it was {kind}"
+            return f"it has fractional values, such as {fractional[0]:.4g}, up to {values.max():.4g}, so it is {kind}"
     return f"the largest value is {values.max()}" if values.max() > np.iinfo(np.int32).max else None
 
 
@@ -119,7 +119,7 @@ def counts_of(adata: AnnData, owner: str, error: type[CpnnError]) -> AnnData:
             found.var = var.set_axis(found.var_names, axis=0)
             if symbols:
                 found.var["gene_ids"] = ids
-                _log.info("%s: genes are named by Ensembl ids, so their symbols beside are used", owner)
+                _log.info("%s: genes are named by Ensembl ids; the symbols stored with them are used", owner)
             found.obs = adata.obs.set_axis(found.obs_names, axis=0)
             found.uns = dict(adata.uns)
             for name, values in adata.obsm.items():
@@ -189,7 +189,7 @@ def read_h5ad_table(path: Path, error: type[CpnnError]) -> AnnData:
             warnings.filterwarnings("ignore", category=OldFormatWarning)
             table = read_h5ad(path)
         if not isinstance(table, Table):
-            raise error(f"{path} is no table of AnnData but a {type(table).__name__}; is it a complete .h5ad?")
+            raise error(f"{path} does not hold an AnnData but a {type(table).__name__}; is it a complete .h5ad?")
         parts = {"X": table.X, "raw": None if table.raw is None else table.raw.X}
         for name, matrix in parts.items():
             require_sound(matrix, f"{name} of {path}", error)

@@ -41,9 +41,7 @@ def name_genes_as(
     changed = sum(old != new for old, new in zip(names, named, strict=True))
     if not changed:
         return spots
-    _log.info(
-        "%d genes of the spots are matched by their Ensembl ids%s", changed, " or in other case" if ignore_case else ""
-    )
+    _log.info("%d genes of the spots were matched by Ensembl id%s", changed, " or ignoring case" if ignore_case else "")
     return Table(
         X=spots.X,
         obs=spots.obs,

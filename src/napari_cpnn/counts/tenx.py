@@ -133,7 +133,7 @@ def _read_mtx(
         n_rows, n_columns, n_values, value_bytes = _mtx_header(file)
     _require_fit((n_columns, n_rows), barcodes, features, path, error)
     if n_values > max(1000, room // value_bytes):
-        raise error(f"{path} says that it holds {n_values:,} values, more than it has room for; is it complete?")
+        raise error(f"{path} declares {n_values:,} values, more than its size allows; is it complete?")
     require_memory(n_values * 24, path, error)
     with open_bytes(path, _LONGEST_LINE) as file:
         source = _QuietFile(file)
@@ -170,7 +170,7 @@ def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int]:
     """Return rows, columns and number of values declared by a Matrix Market file, and the minimum bytes per value."""
     kind = file.readline().decode("latin-1").lower().split()
     if kind[:2] != ["%%matrixmarket", "matrix"] or len(kind) < 3:
-        raise ValueError("it does not begin as a Matrix Market file")
+        raise ValueError("it does not start like a Matrix Market file")
     line = b"%"
     while line.startswith(b"%") or (line and not line.strip()):
         line = file.readline()
@@ -178,7 +178,7 @@ def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int]:
     if kind[2] == "array" and len(sizes) == 2:
         return sizes[0], sizes[1], sizes[0] * sizes[1], 2
     if kind[2] != "coordinate" or len(sizes) != 3 or min(sizes) < 0:
-        raise ValueError("its sizes cannot be made out")
+        raise ValueError("its dimensions cannot be read")
     return sizes[0], sizes[1], sizes[2], _VALUE_BYTES
 
 
@@ -195,7 +195,7 @@ def _beside(matrix: Path, names: tuple[str, ...], others: Iterable[str], error: 
             found = belonging(stem, named, ())
         if found is not None:
             return found
-    raise error(f"{folder} has a matrix but no {'.tsv or '.join(names)}.tsv beside it that belongs to {matrix.name}.")
+    raise error(f"{folder} has a matrix but no {'.tsv or '.join(names)}.tsv next to it that belongs to {matrix.name}.")
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
@@ -234,11 +234,11 @@ def _require_fit(
     ids, names, types = features
     if len(names) != len(ids) or (types is not None and len(types) != len(ids)):
         raise error(
-            f"{path} does not fit together: {len(ids)} feature ids with {len(names)} names"
+            f"{path} is inconsistent: {len(ids)} feature ids with {len(names)} names"
             f"{'' if types is None else f' and {len(types)} types'}; is it complete?"
         )
     if shape != (len(barcodes), len(ids)):
         raise error(
-            f"{path} does not fit together: a matrix of {shape[0]} x {shape[1]} with "
+            f"{path} is inconsistent: a matrix of {shape[0]} x {shape[1]} with "
             f"{len(barcodes)} barcodes and {len(ids)} features."
         )

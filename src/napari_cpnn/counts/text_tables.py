@@ -79,9 +79,11 @@ class _Measured(io.RawIOBase):
     def _measure(self, read: bytes) -> None:
         self._at += len(read)
         if b"\0" in read:
-            raise ValueError("it holds NUL characters, so it is no text in UTF-8")
+            raise ValueError("it holds NUL characters, so it is not UTF-8 text")
         if self._zipped and self._at > max(_SMALL_UNZIPPED, self._most * self._n_stored):
-            raise ValueError(f"it unzips to more than {self._most} times its size, which no table does")
+            raise ValueError(
+                f"it decompresses to more than {self._most} times its size, which is implausible for a table"
+            )
         if (
             len(read) >= _LONG_PIECE
             and read.count(b"\n") > len(read) // _SHORT_LINE
@@ -140,7 +142,7 @@ def read_table(path: Path, what: str, error: type[CpnnError], **options: Any) ->
         for line in (header, file.readline()):
             n_columns = len(line.split(None if separator == WHITE_SPACE else separator))
             if n_columns > _MOST_COLUMNS:
-                raise error(f"The {what} {path} has {n_columns:,} columns; is it another table?")
+                raise error(f"The {what} {path} has {n_columns:,} columns; is it the right table?")
         file.seek(0)
         table: pd.DataFrame = pd.read_csv(file, sep=separator, **options)
     return table

@@ -66,7 +66,7 @@ class MapCells:
             parts.append((index, block.weights[row, col], block.programs[row, col], block.out_of_domain[row, col]))
         index, weights, programs, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
         if not len(index):
-            raise ExportError("Nothing of the map has been computed yet, so there is nothing to export.")
+            raise ExportError("No patch of the map has been computed yet, so there is nothing to export.")
         return cls(cmap.grid, cmap.decoder, cmap.provenance, index, weights, programs, scores.astype(np.float32))
 
     def __len__(self) -> int:
@@ -165,7 +165,7 @@ def pixel_size(cmap: CompositionMap, slide: Slide | None = None) -> Mpp:
     mpp = None if own is None else as_mpp(own)
     if slide is None:
         if mpp is None:
-            raise PixelSizeError("The map does not say how large the pixels of its slide are; give the slide as well.")
+            raise PixelSizeError("The map has no pixel size of its slide; give the slide as well.")
         return mpp
     same_file = slide.identity == cmap.provenance.get("slide_identity")
     if mpp is None:
@@ -176,13 +176,11 @@ def pixel_size(cmap: CompositionMap, slide: Slide | None = None) -> Mpp:
             f"with {mpp[1]:.4g} x {mpp[0]:.4g} um; give the slide of the map."
         )
     if mpp is None:
-        raise PixelSizeError(
-            f"Neither the map nor {slide.label} says how large the pixels are; give mpp for the slide."
-        )
+        raise PixelSizeError(f"Neither the map nor {slide.label} has a pixel size; give mpp for the slide.")
     _require_fit(cmap.grid, slide, mpp)
     name = cmap.provenance.get("slide")
     if name is not None and not same_file and slide.name != name:
-        warnings.warn(f"The map was made on the slide {name}, not on {slide.name}.", CpnnWarning, stacklevel=3)
+        warnings.warn(f"The map was made from the slide {name}, not from {slide.name}.", CpnnWarning, stacklevel=3)
     return mpp
 
 
@@ -192,6 +190,6 @@ def _require_fit(grid: Grid, slide: Slide, mpp: Mpp) -> None:
         if origin + (n - 1) * grid.stride_um >= size_px * um:
             extent = [o + k * grid.stride_um for k, o in zip(grid.shape, grid.origin_um, strict=True)]
             raise ExportError(
-                f"The map reaches to {extent[0]:.0f} x {extent[1]:.0f} um (y, x), but {slide.label} has only "
+                f"The map extends to {extent[0]:.0f} x {extent[1]:.0f} um (y, x), but {slide.label} has only "
                 f"{slide.shape[0] * mpp[0]:.0f} x {slide.shape[1] * mpp[1]:.0f} um; give the slide of the map."
             )

@@ -96,9 +96,9 @@ def to_figure(
     """
     settings, path = settings or FigureSettings(), Path(path)
     if path.suffix.lower() not in ENDINGS:
-        raise ExportError(f"{path} is not the name of a figure; its ending must be {', '.join(ENDINGS)}.")
+        raise ExportError(f"{path} is not the name of a figure; its extension must be {', '.join(ENDINGS)}.")
     if settings.colormap not in COLORMAPS:
-        raise ExportError(f"There is no colour map {settings.colormap!r}; use {', '.join(COLORMAPS)}.")
+        raise ExportError(f"Unknown colour map {settings.colormap!r}; use {', '.join(COLORMAPS)}.")
     wanted = [shown] if isinstance(shown, (str, Shown)) else list(shown)
     with replacing(path, overwrite=overwrite) as temporary:
         scene = Scene(cmap, slide, area)
@@ -180,7 +180,7 @@ class Scene:
         self._seen = cells_seen(cmap.grid, self.rect if self.outline is None else self.outline)
         if not (cmap.donors()[self._seen] >= 0).any():
             where = "this area" if area is not None else "the map"
-            raise ExportError(f"Nothing of {where} has been computed yet, so there is nothing to draw.")
+            raise ExportError(f"No patch of {where} has been computed yet, so there is nothing to draw.")
         if self.outline is not None:
             self.rect = self.rect.grown(_MARGIN * max(self.rect.height, self.rect.width))
         self._ground: tuple[float, ...] = _WHITE
@@ -260,7 +260,7 @@ class Scene:
             notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
         fixed = settings.low is not None and settings.high is not None
         if settings.value_range == "auto" and not fixed and any(one.has_range for one in quantities):
-            notes.append("The last colours stand for all values beyond them.")
+            notes.append("Values outside the colour range have the first or last colour.")
         return " ".join(notes)
 
 

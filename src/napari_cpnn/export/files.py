@@ -37,7 +37,7 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     to_path(path, ExportError)
     if not path.parent.is_dir():
-        raise ExportError(f"The folder {path.parent} does not exist; make it first or choose another.")
+        raise ExportError(f"The folder {path.parent} does not exist; create it or choose another.")
     _refuse(path, overwrite)
     try:
         with staged(path) as temporary:
@@ -59,8 +59,8 @@ def require_space(path: Path, size_mb: float) -> None:
     free_mb = shutil.disk_usage(path.parent).free / 2**20
     if size_mb > free_mb:
         raise ExportError(
-            f"{path} takes {size_mb:,.0f} MB, but the disk has only {free_mb:,.0f} MB left; choose genes or another "
-            "place."
+            f"{path} needs {size_mb:,.0f} MB, but the disk has only {free_mb:,.0f} MB left; choose fewer genes or "
+            "another place."
         )
 
 
@@ -76,7 +76,7 @@ def _refuse(path: Path, overwrite: bool) -> None:
             f"{path} is a folder that is not a Zarr group, so it is not overwritten; choose another name."
         )
     if is_saved_map(path):
-        raise ExportError(f"{path} holds a map of napari-cpnn, which an export never replaces; choose another name.")
+        raise ExportError(f"{path} is a saved map of napari-cpnn, which an export never replaces; choose another name.")
 
 
 def _is_zarr_group(path: Path) -> bool:

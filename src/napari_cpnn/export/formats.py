@@ -42,7 +42,7 @@ def format_of(path: str | Path) -> str:
     for ending in sorted(endings, key=len, reverse=True):
         if name.endswith(ending):
             return endings[ending]
-    raise ExportError(f"{path} has no ending that stands for a format; use {', '.join(endings)}, or give the format.")
+    raise ExportError(f"{path} has no known file extension; use {', '.join(endings)}, or give the format.")
 
 
 def export_map(
@@ -107,7 +107,7 @@ def export_map(
     elif kind == "csv":
         to_csv(cmap, path, some, settings, overwrite=overwrite)
     else:
-        raise ExportError(f"There is no format {kind!r}; use {', '.join(FORMATS)}.")
+        raise ExportError(f"Unknown format {kind!r}; use {', '.join(FORMATS)}.")
     return path
 
 
@@ -138,7 +138,7 @@ def save_map(cmap: CompositionMap, path: str | Path, *, overwrite: bool = False)
     path = to_path(path, ExportError)
     MapCells.of(cmap)  # raises an error for an empty map
     if path.exists() and not (overwrite and is_saved_map(path)):
-        what = "exists already" if is_saved_map(path) else "is there and is not a map, so it is not overwritten"
+        what = "exists already" if is_saved_map(path) else "exists and is not a map, so it is not overwritten"
         raise ExportError(f"{path} {what}; choose another name.")
     cmap.save(path)
     return path

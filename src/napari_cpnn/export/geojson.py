@@ -111,7 +111,7 @@ def _regions(cells: MapCells, settings: ExportSettings) -> _Regions:
     if settings.units == "patches":
         return _Regions(everyone, everyone, "detection")
     if not cells.cell_types:
-        raise ExportError("The model has no cell types to make regions of; export with units 'patches'.")
+        raise ExportError("The model has no cell types to define regions; export with units 'patches'.")
     from skimage.measure import label
 
     kinds = np.zeros(cells.grid.shape, dtype=np.int32)

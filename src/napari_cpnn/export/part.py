@@ -46,7 +46,7 @@ def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
     inside = contains(area, small.centers_um()).reshape(small.shape)
     state = cmap.state[rows, cols].copy()
     if not (inside & (state == DONE)).any():
-        raise ExportError("Nothing of this area has been mapped yet; map it first, or choose another area.")
+        raise ExportError("No patch of this area has been mapped yet; map it first, or choose another area.")
     part = CompositionMap(small, cmap.decoder, inside & cmap.tissue[rows, cols], cmap.provenance)
     part.restore(cmap.block((rows, cols)), state)
     part.fail(np.flatnonzero(inside & (state == FAILED)))
@@ -120,4 +120,4 @@ def require_area(area: Area) -> None:
     """
     rect = rect_of(area)
     if not (all(map(math.isfinite, (rect.y0, rect.x0, rect.y1, rect.x1))) and rect.height > 0 and rect.width > 0):
-        raise ExportError("An area is given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1.")
+        raise ExportError("An area must be given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1.")

@@ -145,8 +145,8 @@ def require_memory(cells: MapCells, genes: Sequence[str], settings: ExportSettin
     size_mb = table_mb(cells, genes)
     if size_mb > settings.memory_mb:
         raise ExportError(
-            f"Expression of {len(genes):,} genes in {len(cells):,} patches takes {size_mb:,.0f} MB, more than "
-            f"memory_mb ({settings.memory_mb:,.0f}); choose genes, or write it to a file."
+            f"Expression of {len(genes):,} genes in {len(cells):,} patches needs {size_mb:,.0f} MB, more than "
+            f"memory_mb ({settings.memory_mb:,.0f}); choose fewer genes, or write it to a file."
         )
 
 

@@ -82,7 +82,7 @@ def _read(source: Path, annotations: Path | None, backed: bool) -> AnnData:
     elif source.suffix.lower() in (".rdata", ".rda"):
         cells = read_rdata(source)
     else:
-        raise CellsError(f"{source} is of no known kind; give a .h5ad, a 10x .h5, a 10x matrix folder or an .RData.")
+        raise CellsError(f"{source} has an unknown format; give a .h5ad, a 10x .h5, a 10x matrix folder or an .RData.")
     beside = source / "metadata.csv"
     if annotations is None and source.is_dir() and beside.is_file():
         annotations = beside
@@ -122,7 +122,7 @@ def _on_disk(path: Path) -> AnnData:
         wrong = _why_not_counts(matrix, path)
         if wrong is None:
             if any(isinstance(file[part], h5py.Dataset) for part in ("obs", genes)):
-                raise CellsError(f"{path} was written by an anndata before 0.7, whose counts cannot stay on disk.")
+                raise CellsError(f"{path} was written by anndata before 0.7; its counts cannot stay on disk.")
             obs, var = read_elem(file["obs"]), read_elem(file[genes])
             break
         refusals.append(f"{place}: {wrong}")
@@ -131,7 +131,7 @@ def _on_disk(path: Path) -> AnnData:
         raise CellsError(f'{path} holds no raw counts ({why}); put them into layers["counts"].')
     if (len(obs), len(var)) != tuple(matrix.shape):
         raise CellsError(
-            f"{path} does not fit together: {place} of {matrix.shape[0]} x {matrix.shape[1]} with {len(obs)} cells and "
+            f"{path} is inconsistent: {place} of {matrix.shape[0]} x {matrix.shape[1]} with {len(obs)} cells and "
             f"{len(var)} genes; is it complete?"
         )
     ids = [str(name) for name in var.index]
@@ -145,7 +145,7 @@ def _on_disk(path: Path) -> AnnData:
 def _why_not_counts(matrix: Any, path: Path) -> str | None:
     """Check the first rows of a matrix on disk; matrices stored by genes are not read."""
     if len(matrix.shape) != 2:
-        return f"it has {len(matrix.shape)} axes in place of two"
+        return f"it has {len(matrix.shape)} axes instead of two"
     if getattr(matrix, "format", "csr") != "csr":
         return "it is stored by genes (CSC), which cannot be read by cells"
     rows = rows_at_once(matrix, _LOOKED_AT)
@@ -156,7 +156,7 @@ def _read_folder(folder: Path) -> tuple[AnnData, Path]:
     """Return the cells, and the folder of the matrix."""
     found = only_matrix(folder, CellsError)
     if found is not None and found.kind == "raw":
-        raise CellsError(f"{folder} has no matrix but the raw one, of all barcodes; to read it, open {found.path}.")
+        raise CellsError(f"{folder} has only the raw matrix with all barcodes; to read it, open {found.path}.")
     if found is None:
         raise CellsError(
             f"The count matrix is missing: {folder} has no matrix.mtx and no filtered_feature_bc_matrix.h5."
@@ -169,10 +169,10 @@ def _annotate(cells: AnnData, path: Path) -> None:
     table = read_table(path, "table of annotations", CellsError, index_col=0)
     table.index = table.index.astype(str)
     if table.index.has_duplicates:
-        raise CellsError(f"{path} names a cell twice; its first column must be the barcode.")
+        raise CellsError(f"{path} has duplicate cells; its first column must be the barcode.")
     if not cells.obs_names.isin(table.index).any():
         raise CellsError(
-            f"{path} names none of the cells: for instance {', '.join(table.index[:1])} against {cells.obs_names[0]}; "
-            "its first column must be the barcode."
+            f"{path} contains none of the cells: for instance {', '.join(table.index[:1])} versus "
+            f"{cells.obs_names[0]}; its first column must be the barcode."
         )
     cells.obs = cells.obs.drop(columns=table.columns, errors="ignore").join(table)

@@ -126,15 +126,15 @@ def deconvolve_with_uncertainty(
     _check_types(profiles, protos.cell_types)
     if len(used) < len(protos.cell_types) <= len(table.genes):
         warnings.warn(
-            f"So few genes as {len(used)} cannot tell {len(protos.cell_types)} cell types apart, so the shares are "
-            "mostly guesses; raise max_genes.",
+            f"Only {len(used)} genes cannot tell {len(protos.cell_types)} cell types apart, so the shares are "
+            "unreliable; raise max_genes.",
             CpnnWarning,
             stacklevel=2,
         )
     fit = _fit(table.counts[:, used], profiles, table.depth, settings)
     if not fit.converged:
         warnings.warn(
-            f"Deconvolution has not settled after {fit.iterations} rounds, so its shares are not final; "
+            f"Deconvolution has not converged after {fit.iterations} rounds, so its shares are preliminary; "
             "raise max_iterations.",
             CpnnWarning,
             stacklevel=2,
@@ -183,7 +183,7 @@ class _Table:
         if len(genes) < len(protos.cell_types):
             warnings.warn(
                 f"The {len(genes)} genes that the prototypes and the table of spots share cannot tell "
-                f"{len(protos.cell_types)} cell types apart, so the shares are mostly guesses.",
+                f"{len(protos.cell_types)} cell types apart, so the shares are unreliable.",
                 CpnnWarning,
                 stacklevel=4,
             )
@@ -208,7 +208,7 @@ def _check_unique(names: list[str], shared: list[str]) -> None:
     if len(present) > len(wanted):
         twice = next(name for i, name in enumerate(present) if name in present[:i])
         raise SpotsError(
-            f"The table of spots names genes more than once, such as {twice}; call var_names_make_unique() on it, or "
+            f"The table of spots has duplicate gene names, such as {twice}; call var_names_make_unique() on it, or "
             "read it with read_spots."
         )
 
@@ -217,7 +217,7 @@ def _check_types(profiles: FloatArray, cell_types: tuple[str, ...]) -> None:
     silent = [name for name, row in zip(cell_types, profiles, strict=True) if not row.any()]
     if silent:
         raise PrototypesError(
-            f"{', '.join(silent)} has no expression in the {profiles.shape[1]} genes that are used; raise max_genes."
+            f"{', '.join(silent)} has no expression in the {profiles.shape[1]} selected genes; raise max_genes."
         )
 
 

@@ -132,7 +132,7 @@ def suggested_min_cells(n_cells: int) -> int:
 def _column(cells: AnnData, name: str) -> pd.Series[Any]:
     if name not in cells.obs:
         there = ", ".join(map(str, cells.obs.columns)) or "none"
-        raise CellsError(f"The cells have no column {name!r}; the columns there are: {there}.")
+        raise CellsError(f"The cells have no column {name!r}; available columns: {there}.")
     column: pd.Series[Any] = cells.obs[name]
     return column
 
@@ -154,7 +154,7 @@ def _genes(cells: AnnData) -> tuple[list[str], list[str] | None]:
     unique, times = np.unique(names, return_counts=True)
     if (times > 1).any():
         raise CellsError(
-            f"The cells name {int((times > 1).sum())} genes more than once, such as {unique[times > 1][0]}; call "
+            f"The cells have {int((times > 1).sum())} duplicate gene names, such as {unique[times > 1][0]}; call "
             "var_names_make_unique() on them, or read them with read_cells."
         )
     if look_like_ensembl(names):
@@ -166,7 +166,7 @@ def _about_names(genes: list[str]) -> list[str]:
     if not look_like_ensembl(genes):
         return []
     text = (
-        "The genes are named by Ensembl ids, by which mitochondrial ones are not recognised, so no cell is left out "
+        "The genes are named by Ensembl ids, from which mitochondrial genes are not recognised, so no cell is left out "
         "for its mitochondrial counts."
     )
     return [text]
@@ -177,7 +177,7 @@ def _about_labels(name: str, labels: pd.Series[Any]) -> list[str]:
     if not none:
         return []
     named = ", ".join(f"{text[:40]} ({n:,})" for text, n in list(none.items())[:5])
-    return [f"{sum(none.values()):,} cells are left out, for their label in column {name!r} says none: {named}."]
+    return [f"{sum(none.values()):,} cells without a label in column {name!r} are left out: {named}."]
 
 
 def _estimate(
@@ -199,7 +199,7 @@ def _estimate(
     thin = {t: int(n) for t, n in zip(stats.cell_types, n_cells, strict=True) if n < settings.min_cells_per_type}
     if thin:
         names = ", ".join(f"{name} ({n})" for name, n in thin.items())
-        notes.append(f"Few cells stand behind these prototypes, so they are uncertain: {names}.")
+        notes.append(f"These prototypes are based on few cells and are uncertain: {names}.")
     mean = settings.method == "mean"
     rates, dispersion, fit = (sums, None, {}) if mean else _regression(stats, settings, notes, progress)
     provenance |= {
@@ -249,7 +249,7 @@ def _islands(stats: GroupStatistics) -> list[str]:
         return []
     sets = [[b for b, i in zip(stats.batches, island[n_types:], strict=True) if i == j] for j in range(n_islands)]
     texts = [", ".join(names[:3]) + (" and more" if len(names) > 3 else "") for names in sorted(sets)]
-    text = f"{ISLANDS} ({'; '.join(texts)}), so what sets them apart cannot be told from what sets their types apart."
+    text = f"{ISLANDS} ({'; '.join(texts)}), so batch effects cannot be separated from differences between their types."
     return [text]
 
 
@@ -286,5 +286,5 @@ def _without_silent(stats: GroupStatistics, notes: list[str]) -> GroupStatistics
     if loud.all():
         return stats
     names = [name for name, ok in zip(stats.cell_types, loud, strict=True) if not ok]
-    notes.append(f"No counts in the genes that are left, so no prototype: {', '.join(names)}.")
+    notes.append(f"No prototype, since there are no counts in the remaining genes: {', '.join(names)}.")
     return stats.select_types(np.flatnonzero(loud))

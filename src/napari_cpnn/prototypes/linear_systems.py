@@ -34,4 +34,4 @@ def solve_definite(matrix: Tensor, right: Tensor) -> Tensor:
         diagonal = matrix.diagonal(dim1=-2, dim2=-1)
         ridge = 10.0**power * diagonal.abs().amax(-1, keepdim=True) * (failed != 0)[..., None]
         factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(ridge.expand_as(diagonal)))
-    raise SettingsError("These settings leave the deconvolution without a solution; use more genes or the defaults.")
+    raise SettingsError("The deconvolution has no solution with these settings; use more genes or the defaults.")

@@ -74,7 +74,7 @@ class Prototypes:
             object.__setattr__(self, "gene_ids", tuple(str(name) for name in self.gene_ids))
         wrong = self._what_is_wrong()
         if wrong:
-            raise PrototypesError(f"These are no valid prototypes: {wrong}.")
+            raise PrototypesError(f"Invalid prototypes: {wrong}.")
 
     def __repr__(self) -> str:
         names = ", ".join(self.cell_types[:4]) + (", ..." if len(self.cell_types) > 4 else "")
@@ -86,7 +86,7 @@ class Prototypes:
             return f"{shape[0]} cell types and {shape[1]} genes, with profiles of shape {self.profiles.shape}"
         for names, what in ((self.cell_types, "cell type"), (self.genes, "gene")):
             if len(set(names)) < len(names):
-                return f"a {what} is named twice"
+                return f"a {what} occurs twice"
         if not (np.isfinite(self.profiles).all() and (self.profiles >= 0).all()):
             return "a value is negative or missing"
         if self.dispersion is not None:
@@ -124,9 +124,7 @@ class Prototypes:
         totals = part.sum(axis=1, keepdims=True)
         if not (totals > 0).all():
             silent = [name for name, total in zip(self.cell_types, totals, strict=True) if not total > 0]
-            raise PrototypesError(
-                f"{', '.join(silent)} has no expression in the {len(genes)} genes that are asked for."
-            )
+            raise PrototypesError(f"{', '.join(silent)} has no expression in the {len(genes)} requested genes.")
         return replace(
             self,
             profiles=(part / totals).astype(np.float32),
@@ -211,15 +209,15 @@ class Prototypes:
         """
         source = to_path(path, PrototypesError)
         if not source.is_file():
-            raise PrototypesError(f"There is no file of prototypes {source}.")
+            raise PrototypesError(f"The prototypes file {source} does not exist.")
         table = read_h5ad_table(source, PrototypesError)
         if _KEY not in table.uns or "n_cells" not in table.obs:
-            raise PrototypesError(f"{source} holds no prototypes; make them with `napari-cpnn prototypes`.")
-        with reading(source, PrototypesError, "it is damaged, make it anew."):
+            raise PrototypesError(f"{source} holds no prototypes; create them with `napari-cpnn prototypes`.")
+        with reading(source, PrototypesError, "it is damaged; create it again."):
             version = int(table.uns[_KEY]["format"])
             provenance = json.loads(str(table.uns[_KEY]["provenance"]))
             if not isinstance(provenance, dict):
-                raise PrototypesError(f"{source} is damaged (its provenance is no table); make it anew.")
+                raise PrototypesError(f"{source} is damaged (its provenance is not a mapping); create it again.")
             provenance = coded_provenance(provenance)
             X = table.X
             if not isinstance(X, np.ndarray):
@@ -229,9 +227,9 @@ class Prototypes:
             dispersion = table.var["dispersion"].to_numpy(dtype=np.float32) if "dispersion" in table.var else None
             gene_ids = tuple(table.var["gene_ids"].astype(str)) if "gene_ids" in table.var else None
         if version > _FORMAT:
-            raise PrototypesError(f"{source} was written by a newer napari-cpnn; update this one.")
-        with reading(source, PrototypesError, "it is damaged, make it anew."):
+            raise PrototypesError(f"{source} was written by a newer version of napari-cpnn; update napari-cpnn.")
+        with reading(source, PrototypesError, "it is damaged; create it again."):
             try:
                 return cls(X, tuple(table.obs_names), tuple(table.var_names), n_cells, provenance, dispersion, gene_ids)
             except PrototypesError as exc:
-                raise PrototypesError(f"{source} is damaged ({str(exc).rstrip('.')}); make it anew.") from exc
+                raise PrototypesError(f"{source} is damaged ({str(exc).rstrip('.')}); create it again.") from exc

@@ -45,8 +45,8 @@ def read_rdata(path: Path) -> AnnData:
         objects = rdata.read_rda(io.BytesIO(_unzipped(path)), altrep_constructor_dict=expand)
     experiments = [value for value in objects.values() if hasattr(value, "assays") and hasattr(value, "colData")]
     if len(experiments) != 1:
-        raise CellsError(f"{path} holds {len(experiments)} SingleCellExperiments in place of one.")
-    with reading(f"The SingleCellExperiment in {path}", CellsError, "its layout is not known."):
+        raise CellsError(f"{path} holds {len(experiments)} SingleCellExperiments instead of one.")
+    with reading(f"The SingleCellExperiment in {path}", CellsError, "its layout is not supported."):
         return _table(experiments[0], path)
 
 
@@ -57,7 +57,9 @@ def _unzipped(path: Path) -> bytes:
     for piece in _pieces(path):
         found += piece
         if len(found) > limit:
-            raise CellsError(f"{path} unzips to more than {limit / 2**20:,.0f} MB, which no counts do; is it damaged?")
+            raise CellsError(
+                f"{path} decompresses to more than {limit / 2**20:,.0f} MB, too much for counts; is it damaged?"
+            )
         require_memory(_PARSED * len(found), path, CellsError)
     return bytes(found)
 
@@ -71,7 +73,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
             while not unpacker.eof:
                 packed = file.read(_PIECE) if unpacker.needs_input else b""
                 if unpacker.needs_input and not packed:
-                    raise EOFError("it ends too early")
+                    raise EOFError("it is truncated")
                 yield unpacker.decompress(packed, _PIECE)
             return
         zipped: Any = file
@@ -89,7 +91,7 @@ def _bounded(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def expand(state: Any) -> Any:
         value = state.value
         if isinstance(value, np.ndarray) and value.shape == (3,) and not 0 <= value[0] <= _LONGEST_SEQUENCE:
-            raise ValueError(f"it says that it holds a sequence of {value[0]:,.0f} numbers")
+            raise ValueError(f"it declares a sequence of {value[0]:,.0f} numbers")
         return build(state)
 
     return expand
@@ -103,8 +105,7 @@ def _table(experiment: Any, path: Path) -> AnnData:
     n_genes, n_cells = (int(n) for n in counts.Dim)
     if (n_genes, n_cells) != (len(genes), len(names)):
         raise CellsError(
-            f"{path} does not fit together: a matrix of {n_genes} x {n_cells} with {len(genes)} genes and {len(names)} "
-            "cells."
+            f"{path} is inconsistent: a matrix of {n_genes} x {n_cells} with {len(genes)} genes and {len(names)} cells."
         )
     # dgCMatrix: CSC of genes x cells, which equals CSR of cells x genes.
     parts = (np.asarray(counts.x), np.asarray(counts.i), np.asarray(counts.p))

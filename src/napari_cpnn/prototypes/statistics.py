@@ -202,7 +202,7 @@ def _by_rows(matrix: Any) -> Any:
     if getattr(matrix, "format", "csr") != "csr":
         raise CellsError(
             "The matrix of cells is stored by genes (CSC) on disk, which cannot be read by cells; read it into memory, "
-            "or write it anew as CSR."
+            "or save it as CSR."
         )
     return matrix
 

@@ -33,7 +33,7 @@ class Settings:
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Create settings from :meth:`to_dict` output; raise :class:`SettingsError` on unknown names or wrong types."""
         if not isinstance(data, dict):
-            raise SettingsError(f"The settings of {cls.__name__} are no table of names and values.")
+            raise SettingsError(f"The settings of {cls.__name__} must be a mapping of names to values.")
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(data) - known)
         if unknown:
@@ -88,4 +88,4 @@ def check(ok: bool, message: str) -> None:
 def check_precision(precision: str) -> None:
     """Raise :class:`SettingsError` for an unknown precision."""
     known = ("auto", "float32", "bfloat16")
-    check(precision in known, f"There is no precision {precision!r}; use one of {', '.join(known)}.")
+    check(precision in known, f"Unknown precision {precision!r}; use one of {', '.join(known)}.")

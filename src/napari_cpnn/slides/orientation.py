@@ -11,10 +11,10 @@ _HOW = {
     2: "mirrored",
     3: "upside down",
     4: "mirrored, upside down",
-    5: "mirrored and turned",
-    6: "turned by 90 degrees",
-    7: "mirrored and turned",
-    8: "turned by 90 degrees",
+    5: "mirrored and rotated",
+    6: "rotated by 90 degrees",
+    7: "mirrored and rotated",
+    8: "rotated by 90 degrees",
 }
 
 
@@ -33,6 +33,6 @@ def orientation_notice(orientation: int, what: object) -> str | None:
     if how is None:
         return None
     return (
-        f"{what} says that it is stored {how} (orientation {orientation}); it is shown as it is stored, as OpenSlide "
-        "and QuPath show it, so that positions mean the same everywhere."
+        f"{what} is stored {how} (orientation {orientation}); it is shown as stored, like in OpenSlide "
+        "and QuPath, so that positions are the same everywhere."
     )

@@ -82,7 +82,7 @@ class PatchReader:
         """
         centers = np.asarray(centers_um, np.float64).reshape(-1, 2)
         if not np.isfinite(centers).all():
-            raise SlideError("The centres of patches have to be finite numbers.")
+            raise SlideError("The centres of patches must be finite numbers.")
         size = self.spec.size_px
         images = np.full((len(centers), size, size, 3), 255, np.uint8)
         ok = np.zeros(len(centers), bool)

@@ -38,8 +38,8 @@ def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: Path | None) -> tuple[st
     if claims:
         where, mpp = claims[0]
         warnings.warn(
-            f"The pixel size of {mpp[1]:.4g} um/px in {path} ({where}) cannot be a microscope's, so it counts as "
-            "unknown; give the true one as mpp.",
+            f"The pixel size of {mpp[1]:.4g} um/px in {path} ({where}) is implausible for a microscope and is "
+            "ignored; give the true one as mpp.",
             CpnnWarning,
             stacklevel=3,
         )
@@ -80,7 +80,7 @@ def parse_um(text: str) -> float:
     found = _LENGTH.fullmatch(_bare(text))
     um = None if found is None else um_per(_PER_PIXEL.sub("", found[2]) or "um")
     if found is None or um is None:
-        message = f"{text!r} is no length"
+        message = f"{text!r} is not a length"
         raise ValueError(message)
     return parse_decimal(found[1]) * um
 

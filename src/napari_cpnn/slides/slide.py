@@ -45,7 +45,7 @@ class _Handles:
                 raise SlideError(f"The slide {self.path} has been closed; open it again.")
             if self._pyramid is None:
                 if self.path is None:
-                    raise SlideError("A slide made from arrays has lost them; make it again.")
+                    raise SlideError("A slide made from arrays has lost them; create it again.")
                 self._pyramid = Pyramid(open_source(self.path, self.backend)[1], self.path)
             return self._pyramid
 
@@ -230,15 +230,13 @@ class Slide:
         """
         pixels = self._read((y, x, height, width), level, shown=True)
         if self._handles.first_damage():
-            warnings.warn(
-                f"{self.label} is damaged: the parts that cannot be read are shown grey.", CpnnWarning, stacklevel=2
-            )
+            warnings.warn(f"{self.label} is damaged: unreadable parts are shown in grey.", CpnnWarning, stacklevel=2)
         return pixels
 
     def _read(self, box: tuple[int, int, int, int], level: int, *, shown: bool) -> Pixels:
         y, x, height, width = box
         if not 0 <= level < len(self.level_shapes):
-            raise SlideError(f"{self.label} has {len(self.level_shapes)} levels, so none with the number {level}.")
+            raise SlideError(f"{self.label} has {len(self.level_shapes)} levels, so there is no level {level}.")
         if height < 0 or width < 0:
             raise SlideError(f"A region of {width} x {height} px cannot be read.")
         rows, cols = self.level_shapes[level]
@@ -298,9 +296,7 @@ class Slide:
         if self.mpp is None:
             power = self.properties.get("objective power")
             hint = "0.5 for a 20x objective, 0.25 for 40x" if power is None else f"it was scanned at {power}x"
-            raise PixelSizeError(
-                f"{self.label} does not say how large its pixels are; give mpp in micrometres per pixel ({hint})."
-            )
+            raise PixelSizeError(f"{self.label} has no pixel size; give mpp in micrometres per pixel ({hint}).")
         return self.mpp
 
     @property

@@ -75,8 +75,8 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
     mask = tissue_of(picture, um_per_px, settings)
     if not mask.any():
         raise NoTissueError(
-            f"No stained tissue was found on {slide.label}; if there is some, lower the least saturation of tissue "
-            f"(now {settings.min_saturation}) or the smallest area ({settings.min_area_um2:,.0f} um2)."
+            f"No stained tissue was found on {slide.label}; if there is some, lower the minimum saturation of tissue "
+            f"(now {settings.min_saturation}) or the minimum area ({settings.min_area_um2:,.0f} um2)."
         )
     return TissueMask(mask, um_per_px)
 
@@ -92,7 +92,7 @@ def _overview(slide: Slide, target_mpp: float) -> tuple[Pixels, Mpp]:
     """Return the slide as block means of its best level, near ``target_mpp``; read in bands."""
     mpp = slide.mpp
     if mpp is None:
-        raise PixelSizeError(f"The pixel size of {slide.label} is not known, so tissue cannot be measured.")
+        raise PixelSizeError(f"The pixel size of {slide.label} is unknown, so tissue cannot be detected.")
     fits = [i for i, d in enumerate(slide.downsamples) if max(mpp[0] * d[0], mpp[1] * d[1]) <= target_mpp * 1.05]
     level = fits[-1] if fits else 0
     down = slide.downsamples[level]

@@ -69,7 +69,7 @@ def parse_affine(text: str, what: str = "The text") -> FloatArray:
         inside = text[begins.end() : end] if begins is not None and end >= 0 else _WORD.sub(" ", text)
         numbers = _numbers_in(inside, what)
         if len(numbers) not in _SHAPES:
-            raise SpotsError(f"{what} has {len(numbers)} numbers, and an affine map has 2 x 3 or 3 x 3.")
+            raise SpotsError(f"{what} has {len(numbers)} numbers, but an affine map has 2 x 3 or 3 x 3.")
         order = "F" if by_columns and len(numbers) == 6 else "C"
         found = np.array(numbers).reshape(_SHAPES[len(numbers)], order=order)  # type: ignore[call-overload]
     return _checked(found, what)
@@ -118,7 +118,7 @@ def _numbers_in(text: str, what: str) -> list[float]:
     if not with_comma:
         return apart
     ambiguous = SpotsError(
-        f"{what} has commas that may stand between numbers, before decimals or between thousands; write the decimals "
+        f"{what} has commas that may separate numbers, decimals or thousands; write the decimals "
         "with a point, and spaces between the numbers."
     )
     joined = _with_decimal_commas(chunks)
@@ -178,10 +178,10 @@ def _checked(matrix: FloatArray, what: str) -> FloatArray:
     if square and not np.allclose(matrix[-1], last) and np.allclose(matrix[:, -1], last):
         matrix = matrix.T
     if square and not np.allclose(matrix[-1], last):
-        raise SpotsError(f"{what} is not an affine map: its last row is {matrix[-1].tolist()} in place of 0, 0, 1.")
+        raise SpotsError(f"{what} is not an affine map: its last row is {matrix[-1].tolist()} instead of 0, 0, 1.")
     plane = matrix[:2][:, [0, 1, -1]]
     if not np.isfinite(plane).all() or abs(np.linalg.det(plane[:, :2])) < 1e-12:
-        raise SpotsError(f"{what} maps all positions onto a line or a point, so it moves no spots; check its numbers.")
+        raise SpotsError(f"{what} maps all positions onto a line or a point, so it cannot be used; check its numbers.")
     return np.asarray(plane, dtype=np.float64)
 
 
@@ -190,7 +190,7 @@ def _between(spots: AnnData, path: Path) -> FloatArray:
     table = read_positions(path)
     shared = spots.obs_names.intersection(table.index)
     if len(shared) < _LEAST_SPOTS:
-        raise SpotsError(f"{path} has {len(shared)} of the {spots.n_obs} spots, so it is of another run.")
+        raise SpotsError(f"{path} has {len(shared)} of the {spots.n_obs} spots, so it belongs to another run.")
     rows = spots.obs_names.get_indexer(shared)
     here = np.asarray(spots.obsm["spatial"], dtype=np.float64)[rows]
     there = table.loc[shared, ["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
@@ -198,5 +198,5 @@ def _between(spots: AnnData, path: Path) -> FloatArray:
     solution = np.linalg.lstsq(design, there, rcond=None)[0]
     away = np.linalg.norm(there - design @ solution, axis=1)
     if np.median(away) > _RESIDUE * max(float(np.ptp(there, axis=0).max()), 1.0):
-        raise SpotsError(f"The positions in {path} do not follow from the present ones by an affine map.")
+        raise SpotsError(f"The positions in {path} are not related to the current ones by an affine map.")
     return _checked(solution.T, str(path))

@@ -35,7 +35,7 @@ def libraries_of_folder(folder: Path) -> list[str]:
         raise SpotsError(f"{path} has no column library_id, so the libraries of the run have no names.")
     names = [row[at] if at < len(row) else "" for row in rows[1:]]
     if len(set(names)) < len(names) or "" in names:
-        raise SpotsError(f"{path} names a library twice, or one has no name; give each its own library_id.")
+        raise SpotsError(f"{path} has a duplicate or missing library name; give each library its own library_id.")
     return names
 
 
@@ -58,7 +58,7 @@ def library_of_each(barcodes: Sequence[str], folder: Path) -> np.ndarray[Any, An
     if names and not (present.min() >= 1 and present.max() <= len(names)):
         raise SpotsError(
             f"{folder / 'aggregation.csv'} names {len(names)} libraries, and barcodes of the matrix end in "
-            f"-{present.max()}; are they of one run?"
+            f"-{present.max()}; are they from the same run?"
         )
     called = {number: names[number - 1] if names else str(number) for number in present.tolist()}
     return np.array([called[number] for number in numbers.tolist()], dtype=object)

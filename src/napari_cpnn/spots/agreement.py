@@ -50,7 +50,7 @@ def agreeing_positions(spatial: FloatArray, table: AnnData, what: str) -> FloatA
     if array is not None and _is_transposed(spatial, array):
         _warn(
             f"{what} runs down along array_col and to the right along array_row, as (row, column) would in place of "
-            "(x, y); turn it if the spots do not fit their slide."
+            "(x, y); rotate or mirror the spots if they do not fit their slide."
         )
     return spatial
 
@@ -76,25 +76,25 @@ def _compared(
     turned = _factor(here[:, ::-1], there)
     if _is_scaled(here[:, ::-1], there, turned):
         if not np.isclose(turned, 1.0, rtol=_SAME):
-            _warn(f"{what} and {columns} have x and y in another order; the former are read, as (x, y).")
+            _warn(f"{what} and {columns} disagree on the order of x and y; the former is used, as (x, y).")
             return spatial
         if array is not None and _is_mirrored(there, array[both]) and not _is_mirrored(here, array[both]):
-            _warn(f"{what} and {columns} have x and y in another order; the former are read, as the array lies so.")
+            _warn(f"{what} and {columns} disagree on the order of x and y; the former is used, as it fits the array.")
             return spatial
-        _warn(f"{what} holds (row, column) in place of (x, y) by {columns}, which are read.")
+        _warn(f"{what} holds (row, column) instead of (x, y) according to {columns}, which are used.")
         return named
     factor = _factor(here, there)
     of_full = all("full" in str(name).lower() for name in pair)
     if of_full and _is_scaled(here, there, factor):
         if any(np.isclose(factor * small, 1.0, rtol=0.01) for small in _small_factors(table)):
-            _warn(f"{what} holds pixels of a small copy of the image by {columns}, which are read.")
+            _warn(f"{what} holds pixels of a downscaled image according to {columns}, which are used.")
             return named
         _warn(
-            f"{what} is {1 / factor:.3g} times {columns}, as pixels of a copy of the image would be; the former are "
-            "read, as pixels of the slide."
+            f"{what} is {1 / factor:.3g} times {columns}, as if one were in pixels of a rescaled image; the former is "
+            "used, as pixels of the slide."
         )
     elif _is_unrelated(here, there):
-        _warn(f"{what} and {columns} say different places for the same spots; the former are read.")
+        _warn(f"{what} and {columns} give different positions for the same spots; the former is used.")
     return spatial
 
 

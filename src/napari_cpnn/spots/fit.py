@@ -160,7 +160,7 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
     """
     mpp = slide.require_mappable()
     if "spatial" not in spots.obsm or not spots.n_obs:
-        raise SpotsError('There are no spots with positions in obsm["spatial"].')
+        raise SpotsError('No spots with positions in obsm["spatial"].')
     spots = with_positions(spots, "The table of spots")
     mask = tissue or tissue_of(slide)
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
@@ -182,7 +182,7 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
         problem = f"{1 - inside:.0%} of the spots lie outside the slide {slide.name}"
     elif is_other_scale(spots, mpp):
         implied = _scale_of_pitch(spots, mpp) * math.sqrt(mpp[0] * mpp[1])
-        problem = f"The pitch of the spots implies {implied:.3g} um per pixel, and {slide.name} has {mpp[0]:.3g}"
+        problem = f"The pitch of the spots implies {implied:.3g} um per pixel, but {slide.name} has {mpp[0]:.3g}"
         fixes = fixes or [fix for fix in moves if fix.on_tissue >= _GOOD and _PITCH in fix.name]
     elif fixes:
         problem = f"Only {now:.0%} of the spots lie on the tissue of {slide.name}"
@@ -191,7 +191,7 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
     elif now < _FEW and not _is_whole_array(spots):
         problem = f"Only {now:.0%} of the spots lie on the tissue of {slide.name}"
     if problem:
-        question = "is that its pixel size?" if problem.startswith("The pitch") else "is it their slide?"
+        question = "is the pixel size right?" if problem.startswith("The pitch") else "is it the right slide?"
         problem += f"; {fixes[0].name} would put {fixes[0].on_tissue:.0%} on it." if fixes else f"; {question}"
     return SpotFit(now, inside, problem, tuple(fixes) if problem else (), moves)
 
@@ -243,7 +243,7 @@ def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> Sp
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
     there, back = (
         SpotFix(label, one, _on_tissue(positions, one, mask, mpp))
-        for label, one in ((name, matrix), (f"{name}, turned back", inverted(matrix)))
+        for label, one in ((name, matrix), (f"{name}, inverted", inverted(matrix)))
     )
     return back if back.on_tissue >= there.on_tissue + _GAIN else there
 
@@ -324,10 +324,10 @@ def _candidates(spots: AnnData, slide: Slide, mpp: tuple[float, float]) -> Itera
         ("", np.eye(2, 3)),
         ("mirroring left and right", np.array([[-1.0, 0, width], [0, 1, 0]])),
         ("mirroring top and bottom", np.array([[1.0, 0, 0], [0, -1, height]])),
-        ("turning by 180 degrees", np.array([[-1.0, 0, width], [0, -1, height]])),
+        ("rotating by 180 degrees", np.array([[-1.0, 0, width], [0, -1, height]])),
         ("swapping x and y", np.array([[0.0, 1, 0], [1, 0, 0]])),
-        ("turning by 90 degrees to the right", np.array([[0.0, -1, width], [1, 0, 0]])),
-        ("turning by 90 degrees to the left", np.array([[0.0, 1, 0], [-1, 0, height]])),
+        ("rotating by 90 degrees to the right", np.array([[0.0, -1, width], [1, 0, 0]])),
+        ("rotating by 90 degrees to the left", np.array([[0.0, 1, 0], [-1, 0, height]])),
     ]
     pairs = [*itertools.product(_different(scales), turns), *((scale, turns[0]) for scale in plain)]
     for (scale_name, scale), (turn_name, turn) in pairs:

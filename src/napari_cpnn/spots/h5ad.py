@@ -56,6 +56,6 @@ def _given_positions(table: AnnData, positions: Path, path: Path) -> FloatArray:
     given = read_positions(positions)
     at = given.index.get_indexer(table.obs_names.astype(str))
     if not (at >= 0).any():
-        raise SpotsError(f"No spot of {path} is among the positions in {positions}; are they of one run?")
+        raise SpotsError(f"No spot of {path} is in the positions table {positions}; are they from the same run?")
     pixels = given[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
     return np.where((at >= 0)[:, None], pixels[at], np.nan)

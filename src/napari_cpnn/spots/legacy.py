@@ -44,7 +44,7 @@ def read_legacy(counts_path: Path, positions_path: Path) -> tuple[AnnData, dict[
     placed = np.array([key in selected.index for key in keys])
     if not placed.any():
         raise SpotsError(
-            f"No spot of {counts_path} is selected in {positions_path}: for instance {keys[0]} against "
+            f"No spot of {counts_path} is selected in {positions_path}: for instance {keys[0]} versus "
             f"{table.index[0]}; do they belong to the same section?"
         )
     unknown = sum(key not in table.index for key in keys)
@@ -77,10 +77,10 @@ def _read_counts(path: Path) -> AnnData:
     else:
         raise SpotsError(
             f"{path} is not a table of legacy ST counts: neither its rows ({', '.join(names[:2])}, ...) nor its "
-            f"columns ({', '.join(header[:2])}, ...) are named like 10x14."
+            f"columns ({', '.join(header[:2])}, ...) have names like 10x14."
         )
     if len(set(spots)) < len(spots):
-        raise SpotsError(f"{path} names a spot twice; each spot may have one row of counts.")
+        raise SpotsError(f"{path} has a duplicate spot; each spot must have one row of counts.")
     return count_table(as_counts(values, f"The table {path}", SpotsError), spots, genes)
 
 

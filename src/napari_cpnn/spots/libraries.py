@@ -63,7 +63,7 @@ def choose(names: Iterable[str], wanted: str | None, slide: Slide | None, what: 
         found = [name for name in there if name == wanted] or [n for n in there if n.casefold() == wanted.casefold()]
         if len(found) == 1:
             return found[0]
-        raise SpotsError(f"{what} has no library {wanted!r}; it has: {listed or 'none that is named'}.")
+        raise SpotsError(f"{what} has no library {wanted!r}; it has: {listed or 'no named libraries'}.")
     if len(there) == 1:
         return there[0]
     called = (
@@ -72,15 +72,15 @@ def choose(names: Iterable[str], wanted: str | None, slide: Slide | None, what: 
     found = [name for name in there if name.casefold() in called]
     if len(found) == 1 and slide is not None:
         warnings.warn(
-            f"{what} holds the spots of {len(there)} libraries ({listed}); those of {found[0]} are read, since the "
-            "slide is called so.",
+            f"{what} holds the spots of {len(there)} libraries ({listed}); those of {found[0]} are read, since this is "
+            "the name of the slide.",
             CpnnWarning,
             stacklevel=6,
         )
         return found[0]
     raise SpotsError(
-        f"{what} holds the spots of {len(there)} libraries ({listed}), and a slide takes those of one; choose it by "
-        f"library={there[0]!r} in Python, or --library in the terminal."
+        f"{what} holds the spots of {len(there)} libraries ({listed}), but only one can be placed on a slide; choose "
+        f"it with library={there[0]!r} in Python, or --library in the terminal."
     )
 
 
@@ -151,13 +151,13 @@ def spots_of_library(
     if labels is None:
         if places.has_barcodes_twice:
             raise SpotsError(
-                f"{what} has one barcode in several of its names, so it holds the spots of several libraries, and no "
-                'column says which spots are of which; add one, such as obs["library_id"].'
+                f"{what} has spots with the same barcode, so it holds several libraries, but no "
+                'column assigns spots to libraries; add one, such as obs["library_id"].'
             )
         if len(named) > 1:
             raise SpotsError(
-                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), and no column says which spots "
-                'are of which; add one, such as obs["library_id"].'
+                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), but no column assigns "
+                'spots to them; add one, such as obs["library_id"].'
             )
         if wanted is not None:
             choose(named, wanted, slide, what)
@@ -204,19 +204,19 @@ def require_one_library(spots: AnnData, what: str) -> None:
         listed = ", ".join(present[:12]) + (", ..." if len(present) > 12 else "")
         how = f"spots[spots.obs[{column!r}] == {present[0]!r}]" if column else "those of one"
         raise SpotsError(
-            f"{what} holds the spots of {len(present)} libraries ({listed}), and a slide takes those of one; give "
-            f"{how}."
+            f"{what} holds the spots of {len(present)} libraries ({listed}), but only one can be placed on a slide; "
+            f"give {how}."
         )
     if labels is None and places.has_barcodes_twice:
         raise SpotsError(
-            f"{what} has one barcode in several of its names, so it holds the spots of several libraries, and a slide "
-            "takes those of one; give those."
+            f"{what} has spots with the same barcode, so it holds several libraries, but only one can be "
+            "placed on a slide; give the spots of one library."
         )
     if labels is None and "napari_cpnn" not in spots.uns:  # otherwise read_spots has issued the warning
         if len(named) > 1:
             warnings.warn(
-                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), and no column says which spots "
-                "are of which; all are taken for those of one.",
+                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), but no column assigns "
+                "spots to them; all are treated as one library.",
                 CpnnWarning,
                 stacklevel=5,
             )
@@ -327,8 +327,8 @@ def _warn_of_several(spots: AnnData, places: Places, what: str) -> None:
     """Warn about signs of several sections that are not conclusive."""
     if places.are_of_several:
         warnings.warn(
-            f"{what}: {places.shared:.0%} of the spots share their place with another; are they of several sections? A "
-            'column such as obs["library_id"] would tell them apart.',
+            f"{what}: {places.shared:.0%} of the spots share their position; are they from several sections? A "
+            'column such as obs["library_id"] would distinguish them.',
             CpnnWarning,
             stacklevel=6,
         )
@@ -342,7 +342,8 @@ def _warn_of_several(spots: AnnData, places: Places, what: str) -> None:
         if 2 <= len(found) <= min(spots.n_obs // 2, MOST_LIBRARIES) and not places.are_parts_of_one(labels):
             listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
             warnings.warn(
-                f"{what}: the spots of {listed} (column {name}) lie apart, and all of them are taken for those of one "
+                f"{what}: the spots of {listed} (column {name}) do not overlap, and all of them are treated as spots "
+                "of one "
                 f"slide; if they are not, choose with library={found[0]!r} in Python, or --library in the terminal.",
                 CpnnWarning,
                 stacklevel=6,

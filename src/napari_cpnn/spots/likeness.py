@@ -65,18 +65,16 @@ def most_alike(slides: Sequence[Slide], picture: Any | None, source: object) -> 
     if not known:
         if len(slides) == 1:
             return slides[0]
-        _warn(
-            f"Which of the slides {names} belongs to {source} cannot be told: they are of one size; open it yourself."
-        )
+        _warn(f"Cannot tell which of the slides {names} of equal size belongs to {source}; open it manually.")
         return None
     best, found = known[0]
     if best < _ALIKE:
-        _warn(f"{names} is as large as the slide of {source}, but does not look like the picture beside the spots.")
+        _warn(f"{names} is as large as the slide of {source}, but does not resemble the image stored with the spots.")
         return None
     rival = next((slide for value, slide in known[1:] if value > best - _AHEAD and not _are_same(found, slide)), None)
     if rival is not None:
         _warn(
-            f"Both {found.name} and {rival.name} look like the picture beside the spots of {source}; open one yourself."
+            f"Both {found.name} and {rival.name} resemble the image stored with the spots {source}; open one manually."
         )
         return None
     alike = [slide for value, slide in known if value > best - _AHEAD]

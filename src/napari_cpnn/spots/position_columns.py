@@ -167,8 +167,8 @@ def numbers(values: Any, what: str) -> FloatArray:
     grouped = perhaps_thousands(text[text != "nan"])
     if grouped is not None:
         raise SpotsError(
-            f"{what} has values such as {grouped}, whose {'comma' if ',' in grouped else 'point'} may stand before "
-            "decimals or between thousands; write them without marks between thousands."
+            f"{what} has values such as {grouped}, whose {'comma' if ',' in grouped else 'point'} may separate "
+            "decimals or thousands; write them without thousands separators."
         )
     found = pd.to_numeric(text.str.replace(",", ".", regex=False), errors="coerce")
     wrong = found.isna() & (text != "nan")
@@ -207,7 +207,7 @@ def _numbered(names: Sequence[Any], what: str) -> tuple[Any, Any] | None:
         return names[-1], names[-2]
     if not stems <= _KNOWN_STEMS:
         warnings.warn(
-            f"{what} has the columns {shown(names)}, which do not say which is x; {names[0]} is taken for x (to the "
+            f"{what} has the columns {shown(names)}, which do not tell which is x; {names[0]} is used as x (to the "
             f"right) and {names[1]} for y (down).",
             CpnnWarning,
             stacklevel=5,
@@ -219,9 +219,9 @@ def _why_not(names: Sequence[Any]) -> str:
     columns = [column for column in map(column_of, names) if column is not None]
     kinds = {column.kind for column in columns}
     if "array" in kinds:
-        return "which are places in the array and no pixels of the full image"
+        return "which are array coordinates, not pixels of the full-resolution image"
     if "length" in kinds:
-        return "which are lengths and no pixels of the full image"
+        return "which are lengths, not pixels of the full-resolution image"
     if "small" in kinds:
-        return "which are pixels of a small copy and not of the full image"
-    return "which do not say which of them is x and which is y"
+        return "which are pixels of a downscaled image, not of the full-resolution image"
+    return "which do not tell which is x and which is y"

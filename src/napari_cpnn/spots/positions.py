@@ -48,7 +48,7 @@ def positions_of(table: AnnData, owner: str) -> FloatArray:
     except (TypeError, ValueError) as exc:
         raise SpotsError(f"{what} does not hold numbers ({exc}).") from exc
     if spatial.ndim != 2 or spatial.shape[1] < 2:
-        raise SpotsError(f"{what} has the shape {spatial.shape} in place of (spots, 2).")
+        raise SpotsError(f"{what} has the shape {spatial.shape} instead of (spots, 2).")
     return agreeing_positions(spatial[:, :2], table, what)
 
 

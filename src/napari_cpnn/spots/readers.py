@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 #: Phrases for the reasons why spots are left out.
 _REASONS = {
-    "other_library": "of other libraries",
+    "other_library": "in other libraries",
     "not_selected": "not selected",
     "not_in_tissue": "not in tissue",
     "no_position": "without a position",
@@ -114,7 +114,7 @@ def _read(
         from napari_cpnn.spots.spatialdata_zarr import read_spatialdata  # slow import
 
         if positions is not None:
-            raise SpotsError(f"{source} has positions of its own; leave out {positions}.")
+            raise SpotsError(f"{source} contains positions; do not give {positions}.")
         return read_spatialdata(source, library, slide)
     name = source.name.lower()
     if name.endswith(".h5ad"):
@@ -128,13 +128,13 @@ def _read(
             choose([matrix.name], library, None, str(source))
         return read_segmented(matrix)
     if "tissue_positions" in name or name.removesuffix(".gz") in ("barcodes.tsv", "features.tsv", "genes.tsv"):
-        raise SpotsError(f"{source} is a part of a run and holds no counts; open the count matrix that it belongs to.")
+        raise SpotsError(f"{source} belongs to a run but holds no counts; open the count matrix of the run.")
     if is_legacy_table(source):
         if positions is None:
             raise SpotsError(f"{source} is a table of counts without positions; give its spot table as positions.")
         return read_legacy(source, positions)
     raise SpotsError(
-        f"{source} is of no known kind; give a .h5ad, a SpatialData .zarr, a Space Ranger outs folder, or a table of "
+        f"{source} has an unknown format; give a .h5ad, a SpatialData .zarr, a Space Ranger outs folder, or a table of "
         "legacy ST counts with its spot table."
     )
 
@@ -204,8 +204,8 @@ def _report(source: Path, spots: AnnData, dropped: dict[str, int], slide: Slide 
     unplaced = dropped.get("no_position", 0)
     if unplaced > spots.n_obs:
         warnings.warn(
-            f"{unplaced} spots of {source} have no position and {spots.n_obs} have one; are its counts and positions "
-            "of one section?",
+            f"{unplaced} spots of {source} have no position and {spots.n_obs} have one; do its counts and positions "
+            "belong to the same section?",
             CpnnWarning,
             stacklevel=4,
         )

@@ -49,13 +49,13 @@ def factors_of(given: Any, what: str | None = None) -> dict[str, float]:
         and sum(_has_any(_with_factors(part, 1)) for part in given.values()) > 1
     ):
         warnings.warn(
-            f"{what} has several sets of scale factors, and nothing says which are meant; they are left out.",
+            f"{what} has several sets of scale factors and does not tell which apply; they are ignored.",
             CpnnWarning,
             stacklevel=6,
         )
     if wrong and what is not None:
         warnings.warn(
-            f"{what} has scale factors that are not positive numbers ({', '.join(wrong)}); they are left out.",
+            f"{what} has scale factors that are not positive numbers ({', '.join(wrong)}); they are ignored.",
             CpnnWarning,
             stacklevel=6,
         )

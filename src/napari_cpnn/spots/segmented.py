@@ -67,7 +67,7 @@ def cell_matrix(folder: Path) -> MatrixFile:
         raise SpotsError(several_runs(folder, runs))
     if not runs:
         if outlines_file(folder) is None:
-            raise SpotsError(f"{folder} has no {_OUTLINES}, which says where its cells are.")
+            raise SpotsError(f"{folder} has no {_OUTLINES} with the positions of its cells.")
         raise SpotsError(f"The count matrix is missing: {folder} has neither {_MATRIX}.h5 nor a {_MATRIX} folder.")
     return next(iter(runs.values()))
 
@@ -88,7 +88,7 @@ def read_segmented(matrix: MatrixFile) -> tuple[AnnData, dict[str, int]]:
     folder = matrix.folder
     path = outlines_file(folder, matrix)
     if path is None:
-        raise SpotsError(f"{folder} has no {_OUTLINES}, which says where its cells are.")
+        raise SpotsError(f"{folder} has no {_OUTLINES} with the positions of its cells.")
     cells = matrix.read(SpotsError)
     numbers, centers, areas = _read_outlines(path)
     # Space Ranger's cell names in the matrix; the outlines only have the number.
@@ -96,7 +96,7 @@ def read_segmented(matrix: MatrixFile) -> tuple[AnnData, dict[str, int]]:
     known = at >= 0
     if not known.any():
         raise SpotsError(
-            f"No cell of the matrix in {folder} is among the outlines in {path.name}; are they of one run?"
+            f"No cell of the matrix in {folder} is in the outlines file {path.name}; are they from the same run?"
         )
     kept, at = cells[known].copy(), at[known]
     kept.obsm["spatial"] = centers[at]
@@ -117,7 +117,7 @@ def _check_size(factors: dict[str, float], path: Path) -> None:
     um = um_per_px * factors["spot_diameter_fullres"]
     if not _CELL_UM[0] <= um <= _CELL_UM[1]:
         warnings.warn(
-            f"The cells that {path} outlines are {um:.2g} um wide at the {um_per_px:.3g} um/px beside them; are the "
+            f"The cells that {path} outlines are {um:.2g} um wide at the stated {um_per_px:.3g} um/px; are the "
             "outlines in pixels of another image?",
             CpnnWarning,
             stacklevel=5,
@@ -151,7 +151,7 @@ def _read_outlines(path: Path) -> tuple[IntArray, FloatArray, FloatArray]:
     except Exception as exc:  # any error of JSON, numpy and shapely on damaged outlines
         raise SpotsError(f"{path} cannot be read as Space Ranger's outlines of cells ({reason_of(exc)}).") from exc
     if len(set(numbers)) < len(numbers):
-        raise SpotsError(f"{path} outlines a cell twice; get the file again.")
+        raise SpotsError(f"{path} has duplicate cells; get the file again.")
     area, x, y = (np.bincount(cell_of_ring, part, len(numbers)).astype(np.float64) for part in (areas, *moments.T))
     usable = np.isfinite(area) & (area > 0)
     return ids[usable], np.column_stack([x, y])[usable] / area[usable, None], area[usable]

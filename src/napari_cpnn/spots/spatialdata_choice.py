@@ -92,7 +92,7 @@ def one_of(
     if len(found) > 1:
         others = ", ".join(sorted(tables - {found[0].table_name}))
         warnings.warn(
-            f"{path.name} has several tables; {found[0].table_name} is read, and not {others}.",
+            f"{path.name} has several tables; {found[0].table_name} is read rather than {others}.",
             CpnnWarning,
             stacklevel=6,
         )

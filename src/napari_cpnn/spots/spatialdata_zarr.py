@@ -79,8 +79,8 @@ def read_spatialdata(
             frame = _frame(spatialdata, data, one, path, name)
         if not frame.is_certain:
             warnings.warn(
-                f"The images {', '.join(frame.rivals)} of {path.name} may each be the slide of its spots, and are not "
-                f"of the same pixels; positions are in those of {frame.rivals[0]}.",
+                f"The images {', '.join(frame.rivals)} of {path.name} may each be the slide of its spots, but do not "
+                f"have the same pixels; positions are in those of {frame.rivals[0]}.",
                 CpnnWarning,
                 stacklevel=5,
             )
@@ -107,7 +107,7 @@ def slide_of_spatialdata(path: Path, library: str | None = None) -> Slide | None
         if frame.rivals:
             warnings.warn(
                 f"Which of the images {', '.join(frame.rivals)} of {path.name} is the slide of its spots cannot be "
-                "told; open it yourself.",
+                "determined; open it manually.",
                 CpnnWarning,
                 stacklevel=4,
             )
@@ -177,7 +177,7 @@ def _spots(one: Annotated, what: str, library: str | None, slide: Slide | None) 
     for place, matrix in (("X", one.table.X), *one.table.layers.items()):
         require_sound(matrix, f"{place} of {what}", SpotsError)
     if not one.shapes.index.is_unique:
-        raise SpotsError(f"The shapes {one.region!r} of {what} have one name twice; get the folder again.")
+        raise SpotsError(f"The shapes {one.region!r} of {what} have duplicate names; get the folder again.")
     at = one.shapes.index.get_indexer(one.table.obs[instance_key].to_numpy())
     known = one.rows & (at >= 0)
     table, shapes = one.table[known].copy(), one.shapes.iloc[at[known]]
@@ -245,13 +245,13 @@ def _frame(spatialdata: Any, data: Any, one: Annotated, path: Path, library: str
         return _Frame(there, None, size if in_um else None, rivals, are_same)
     if in_um:
         raise SpotsError(
-            f"The coordinate system {system!r} of {path} is in micrometres, and no image in it says how large a pixel "
-            "of the slide is; write the shapes with a transformation to pixels of the full image."
+            f"The coordinate system {system!r} of {path} is in micrometres, and no image in it gives the pixel size "
+            "of the slide; write the shapes with a transformation to pixels of the full-resolution image."
         )
     if _scale(shapes) < 1 - _SAME:
         raise SpotsError(
-            f"The coordinate system {system!r} of {path} makes its shapes smaller ({_scale(shapes):.3g} times), so it "
-            "is none of pixels of the full image, and no image in it says what it is."
+            f"The coordinate system {system!r} of {path} scales its shapes down ({_scale(shapes):.3g} times), so it "
+            "is not in pixels of the full-resolution image, and no image in it defines it."
         )
     return _Frame(shapes)
 
@@ -264,7 +264,7 @@ def _full_resolution(systems: dict[str, Any], path: Path) -> str:
     for name in sorted(names, key=lambda name: bool(_MICROMETRES.search(name))):
         return str(name)
     raise SpotsError(
-        f"{path} has no coordinate system of the full image; it has {', '.join(map(str, systems)) or 'none'}."
+        f"{path} has no coordinate system of the full-resolution image; found {', '.join(map(str, systems)) or 'none'}."
     )
 
 
@@ -286,7 +286,7 @@ def _matrix(transformation: Any) -> FloatArray:
     """Return the transform matrix ``(3, 3)`` for positions ``(x, y, 1)``."""
     matrix = np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
-        raise SpotsError("A transformation of the SpatialData takes all positions to one; get the folder again.")
+        raise SpotsError("A transformation of the SpatialData is singular; get the folder again.")
     return matrix
 
 

@@ -59,7 +59,7 @@ def read_positions(path: Path) -> pd.DataFrame:
     barcodes = table[chosen["barcode"]].astype(str).str.strip()
     found = pd.DataFrame(index=pd.Index(barcodes, name="barcode", dtype=object))
     if found.index.has_duplicates:
-        raise SpotsError(f"{path} names the barcode {found.index[found.index.duplicated()][0]} twice.")
+        raise SpotsError(f"{path} has the barcode {found.index[found.index.duplicated()][0]} twice.")
     for name in COLUMNS[1:]:
         if name not in chosen:
             if name == "in_tissue":
@@ -123,7 +123,7 @@ def _read_text(path: Path) -> pd.DataFrame:
         head, row = (_fields(line, separator) for line in (first, second))
         n_columns = max(len(head), len(row))
         if n_columns > _MOST_COLUMNS:
-            raise SpotsError(f"{path} has {n_columns:,} columns in place of {', '.join(COLUMNS)}.")
+            raise SpotsError(f"{path} has {n_columns:,} columns instead of {', '.join(COLUMNS)}.")
         counted = bool(head) and _is_number(head[0])  # row numbers come first
         named = not all(map(_is_number, head[2 if counted else 1 :]))
         if named and len(row) == len(head) + 1:  # as in R's output, where the column of row names has no header
@@ -139,7 +139,7 @@ def _read_text(path: Path) -> pd.DataFrame:
     if n_columns == len(COLUMNS) + 1 and _are_row_numbers(table[0]):
         table = table.iloc[:, 1:]
     if table.shape[1] != len(COLUMNS):
-        raise SpotsError(f"{path} has {table.shape[1]} columns in place of {', '.join(COLUMNS)}.")
+        raise SpotsError(f"{path} has {table.shape[1]} columns instead of {', '.join(COLUMNS)}.")
     return table.set_axis(COLUMNS, axis=1)
 
 
@@ -169,7 +169,7 @@ def _chosen(names: list[Any], table: pd.DataFrame, path: Path) -> dict[str, Any]
     """Return the column of the table for each of Space Ranger's columns that is present."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise SpotsError(f"{path} has two columns {twice!r}; get the file again.")
+        raise SpotsError(f"{path} has the column {twice!r} twice; get the file again.")
     if set(COLUMNS) <= set(names):
         return dict(zip(COLUMNS, COLUMNS, strict=True))
     in_tissue = next((name for name in names if _plain(name) in _IN_TISSUE), None)
@@ -207,7 +207,7 @@ def _in_order(names: list[Any], path: Path) -> dict[str, Any]:
     """Assign Space Ranger's columns by order to R's default names such as V1 and V2."""
     names = names[-len(COLUMNS) :]
     warnings.warn(
-        f"{path} names its columns {shown(names)}, which says nothing; they are taken for {', '.join(COLUMNS)}.",
+        f"{path} names its columns {shown(names)}, which have no meaning; they are read as {', '.join(COLUMNS)}.",
         CpnnWarning,
         stacklevel=5,
     )
@@ -217,8 +217,8 @@ def _in_order(names: list[Any], path: Path) -> dict[str, Any]:
 def _refusal(names: list[Any], path: Path) -> str:
     needed = ", ".join(COLUMNS)
     if len(names) < 3:
-        return f"{path} has {len(names)} columns in place of {needed}."
-    return f"The columns of {path} ({shown(names)}) do not say where the spots are; name them {needed}."
+        return f"{path} has {len(names)} columns instead of {needed}."
+    return f"The columns of {path} ({shown(names)}) do not identify the positions of spots; name them {needed}."
 
 
 def _plain(name: Any) -> str:

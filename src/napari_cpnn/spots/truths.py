@@ -39,7 +39,7 @@ def truths(values: Any, what: str) -> npt.NDArray[np.bool_]:
     unknown = [str(value)[:30] for value, truth in zip(unique, said, strict=True) if truth is None]
     if unknown:
         shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        raise SpotsError(f"{what} has values that say neither yes nor no ({shown}); write 1 and 0.")
+        raise SpotsError(f"{what} has values that mean neither yes nor no ({shown}); write 1 and 0.")
     return np.array([*map(bool, said), False])[codes]
 
 

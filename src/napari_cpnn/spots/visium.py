@@ -69,7 +69,7 @@ def read_visium(
     dropped = {"no_position": int((~known).sum())}
     if not known.any():
         raise SpotsError(
-            f"No barcode of the matrix {matrix.path} is among its tissue positions in {path}; are they of one run?"
+            f"No barcode of the matrix {matrix.path} is in the tissue positions {path}; are they from the same run?"
         )
     in_tissue = table.index[table["in_tissue"] == 1]
     dropped["no_counts"] = int((~in_tissue.isin(spots.obs_names)).sum())
@@ -173,7 +173,7 @@ def _require_positions(matrix: MatrixFile) -> Path:
         names = ", ".join(path.name for path in files[:5])
         others = ", ".join(name or "one without a prefix" for name in neighbours(matrix)[:5])
         raise SpotsError(
-            f"No tissue positions beside {matrix.path} are plainly those of this matrix (there are: {names}"
+            f"No tissue positions next to {matrix.path} clearly belong to this matrix (found: {names}"
             f"{f', and the matrices of other runs: {others}' if others else ''}); give them as positions."
         )
     raise SpotsError(f"{matrix.folder / 'spatial'} has no tissue_positions.csv, tissue_positions_list.csv or .parquet.")
@@ -224,7 +224,9 @@ def scale_factors(matrix: MatrixFile) -> dict[str, float]:
             f"{path} cannot be read as Space Ranger's scale factors ({reason_of(exc.__cause__)})."
         ) from exc
     if not isinstance(given, dict):
-        raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors (it holds no names with numbers).")
+        raise SpotsError(
+            f"{path} cannot be read as Space Ranger's scale factors (it is not a mapping of names to numbers)."
+        )
     return factors_of(given, str(path))  # newer versions may contain values that are not numbers
 
 
@@ -238,7 +240,7 @@ def small_images(matrix: MatrixFile) -> dict[str, Any]:
                 images[name] = _picture(path)
             except Exception as exc:  # noqa: BLE001 -- whatever Pillow raises; spots are read without it as well
                 warnings.warn(
-                    f"The picture {path} is left out: {reason_of(exc)}; the spots are read without it.",
+                    f"The image {path} is skipped: {reason_of(exc)}; the spots are read without it.",
                     CpnnWarning,
                     stacklevel=6,
                 )
@@ -254,5 +256,5 @@ def _picture(path: Path) -> np.ndarray[Any, Any]:
         with Image.open(stored, formats=("PNG", "JPEG")) as image:
             width, height = image.size
             if width * height > _MOST_PIXELS:
-                raise ValueError(f"it has {width:,} x {height:,} pixels, far more than a small copy of a slide")
+                raise ValueError(f"it has {width:,} x {height:,} pixels, far more than a downscaled image of a slide")
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -60,7 +60,7 @@ def _metadata_files(path: Path, error: type[CpnnError]) -> Iterator[tuple[Path, 
         folders, files = _entries(folder, root, error)
         seen += 0 if is_chunks else len(folders) + len(files)
         if seen > _MOST_ENTRIES:
-            raise error(f"{path} has more than {_MOST_ENTRIES:,} files; it is no table of spots.")
+            raise error(f"{path} has more than {_MOST_ENTRIES:,} files; it is not a table of spots.")
         if not is_chunks:
             yield from ((folder, name) for name in _FILES if name in files)
             is_chunks = ".zarray" in files or ("zarr.json" in files and not _is_group(folder, error))
@@ -77,7 +77,7 @@ def _entries(folder: Path, root: Path, error: type[CpnnError]) -> tuple[list[str
         for entry in entries:
             if entry.is_symlink():
                 if not Path(entry).resolve().is_relative_to(root):
-                    raise error(f"{entry.path} is a link out of the folder, and other files are never read through it.")
+                    raise error(f"{entry.path} is a link out of the folder, which is not followed for security.")
                 if not entry.is_dir():
                     files.add(entry.name)
             elif entry.is_dir(follow_symlinks=False):
@@ -118,17 +118,17 @@ def _check_array(array: dict[str, Any], folder: Path, error: type[CpnnError]) ->
         and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in sides)
         for sides in (shape, chunks)
     ):
-        raise error(f"{folder} has no proper shape; get the folder again.")
+        raise error(f"{folder} has an invalid shape; get the folder again.")
     used = set(_codecs(array))
     unknown = used - _CODECS
     if unknown:
-        raise error(f"{folder} is packed with {min(unknown)[:40]!r}, which is not opened, for it may run code.")
+        raise error(f"{folder} uses the codec {min(unknown)[:40]!r}, which is not allowed since it may run code.")
     size = _item_size(array.get("data_type", array.get("dtype")))
     if size is None and not used & {"vlen-utf8", "vlen-bytes"}:
-        raise error(f"{folder} holds Python objects, which are not opened, for they may run code.")
+        raise error(f"{folder} holds Python objects, which are not loaded since they may run code.")
     item = size or 8
     if math.prod(chunks) * item > _LARGEST_CHUNK:
-        raise error(f"{folder} says that each of its chunks holds {math.prod(chunks):,} values; it is damaged.")
+        raise error(f"{folder} declares {math.prod(chunks):,} values per chunk; it is damaged.")
     return int(math.prod(shape)) * item
 
 
@@ -169,4 +169,4 @@ def _check_stored(declared: int, folder: Path, error: type[CpnnError]) -> None:
         return
     stored = sum((Path(place) / name).stat().st_size for place, _, files in os.walk(folder) for name in files)
     if declared > _RATIO * stored:
-        raise error(f"{folder} says that it holds {declared / 2**30:,.1f} GB, far more than its {stored:,} bytes can.")
+        raise error(f"{folder} declares {declared / 2**30:,.1f} GB, far more than its {stored:,} bytes can hold.")

@@ -60,7 +60,7 @@ def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
         said.append(f"{backend.name}: {answer}")
         may_try = answer.then or may_try
     if not said:
-        raise SlideError(f"{path} is not a slide or image of a known kind.")
+        raise SlideError(f"{path} is not a slide or image of a known format.")
     raise SlideError(f"{path} cannot be opened as a slide ({'; '.join(said)}).")
 
 

@@ -31,9 +31,9 @@ class ArraySource:
         if len(shape) == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4):
             raise SlideError(f"An array of shape {shape} has its channels first; move them last, (Y, X, channels).")
         if len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[2] not in (3, 4)):
-            raise SlideError(f"An array of shape {shape} is not a slide; it has to be (Y, X, 3), (Y, X, 4) or (Y, X).")
+            raise SlideError(f"An array of shape {shape} is not a slide; it must be (Y, X, 3), (Y, X, 4) or (Y, X).")
         if any(len(level.shape) != len(shape) or level.shape[2:] != first.shape[2:] for level in levels):
-            raise SlideError("The levels of a slide need the same number of channels.")
+            raise SlideError("The levels of a slide must have the same number of channels.")
         shapes = [(int(level.shape[0]), int(level.shape[1])) for level in levels]
         kept = true_levels(shapes)
         self._levels = [levels[i] for i in kept]

@@ -42,7 +42,7 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
 def require_jpeg_end(data: bytes) -> None:
     """Raise :class:`ValueError` for a truncated JPEG, whose missing part decoders silently fill with grey."""
     if data.startswith(_JPEG) and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
-        raise ValueError("the JPEG data end too early")
+        raise ValueError("the JPEG data are truncated")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -37,24 +37,24 @@ def resolve_path(path: Path) -> Path:
         raise SlideError(f"There is no file {path}.")
     if not path.is_dir():
         raise SlideError(f"{path} is neither a file nor a folder.")
-    with reading(path, SlideError, "may its folder be looked into?"):
+    with reading(path, SlideError, "is its folder readable?"):
         if (path / "Slidedat.ini").is_file() and path.with_name(path.name + ".mrxs").is_file():
             return path.with_name(path.name + ".mrxs")
         if any((path / name).is_file() for name in _ZARR_FILES):
             raise SlideError(
-                f"{path} is a Zarr folder, and OME-Zarr slides are not read yet; convert it with raw2ometiff --rgb, or "
-                "open it in napari with napari-ome-zarr and choose its layer in the Explore dock."
+                f"{path} is a Zarr folder, but OME-Zarr slides are not supported yet; convert it with raw2ometiff "
+                "--rgb, or open it in napari with napari-ome-zarr and choose its layer in the Explore dock."
             )
         found = _dicom_files(path)
     if not found:
-        raise SlideError(f"{path} is a folder without DICOM files; choose the slide's file itself.")
+        raise SlideError(f"{path} is a folder without DICOM files; choose the file of the slide.")
     # The file with the most pixels, or else the largest, holds the finest level; its series is shown.
     found.sort(key=lambda file: (-file.matrix_px, -file.n_bytes, file.path.name))
     n_series = len({file.series for file in found if file.matrix_px})
     if n_series > 1:
         warnings.warn(
-            f"{path} holds {n_series} DICOM series; the largest is opened, that of {found[0].path.name}. Give a file "
-            "of another to open that one.",
+            f"{path} holds {n_series} DICOM series; the largest is opened, that of {found[0].path.name}. To open "
+            "another, give one of its files.",
             CpnnWarning,
             stacklevel=3,
         )

@@ -51,7 +51,7 @@ class OmeXml:
         if not text:
             return
         if len(text) > _MAX_CHARS or "<!DOCTYPE" in text or "<!ENTITY" in text:
-            raise SlideError(f"{path} has OME-XML with definitions or of a length that no slide needs; it is damaged.")
+            raise SlideError(f"{path} has OME-XML with entity definitions or of excessive length; it is damaged.")
         try:
             self._root = ET.fromstring(text)  # noqa: S314  (without a DOCTYPE nothing can be expanded)
         except (ET.ParseError, ValueError):
@@ -67,12 +67,12 @@ class OmeXml:
                 area = max(_whole(element.get("SizeX")), 1) * max(_whole(element.get("SizeY")), 1)
                 planes = max(planes, planes * area // self._page_px)
                 if max(*counts, planes) > _MOST_PLANES:
-                    raise SlideError(f"{self._path} says that it has {max(*counts, planes):,} planes; it is damaged.")
+                    raise SlideError(f"{self._path} declares {max(*counts, planes):,} planes; it is damaged.")
             elif tag.startswith("ModuloAlong") and element.get("Start") is not None:
                 start, end, step = (_number(element.get(name, default)) for name, default in
                                     (("Start", "0"), ("End", "0"), ("Step", "1")))  # fmt: skip
                 if not step > 0 or not (end - start) / step <= _MOST_PLANES:
-                    raise SlideError(f"{self._path} has an axis of endless length in its OME-XML; it is damaged.")
+                    raise SlideError(f"{self._path} has an axis of unlimited length in its OME-XML; it is damaged.")
             elif tag == "UUID":
                 self._require_neighbour(element.get("FileName", ""))
 
@@ -82,7 +82,7 @@ class OmeXml:
             return
         other = self._path.parent / name
         if Path(name).name != name or "\0" in name or (other.exists() and not other.is_file()):
-            raise Refused("its planes are spread over several files")
+            raise Refused("its planes are stored in several files")
 
     def pixel_sizes(self, page: Any) -> list[tuple[str, Mpp]]:
         """Return PhysicalSizeX and Y of the image with the size of level 0."""

@@ -63,14 +63,14 @@ class OpenSlideSource:
             self._downsamples = tuple(self._handle.level_downsamples)
             props = dict(self._handle.properties)
         except openslide.OpenSlideUnsupportedFormatError as error:
-            raise Refused("not a format that it knows") from error
+            raise Refused("unknown format") from error
         except Exception as error:  # the bindings raise KeyError and UnicodeDecodeError, too
             raise Refused(reason_of(error).rstrip(".")) from error
         if not shapes or min(shapes[0]) < 1:
             raise Refused("it holds no pixels")
         if max(shapes[0]) > MAX_SIDE_PX:
             raise SlideError(
-                f"{path} says that it has {shapes[0][1]:,} x {shapes[0][0]:,} px, more than any slide; it is damaged."
+                f"{path} declares {shapes[0][1]:,} x {shapes[0][0]:,} px, more than any slide; it is damaged."
             )
         self._levels = true_levels(shapes)
         shown = tuple(shapes[i] for i in self._levels)
@@ -141,7 +141,7 @@ def _refuse_pipes(path: Path) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.is_file() and not entry.is_dir() and Path(entry).is_fifo():
-                raise SlideError(f"{path} is not opened, for {entry.name} in {folder} is a pipe; take it away.")
+                raise SlideError(f"{path} is not opened, since {entry.name} in {folder} is a pipe; remove it.")
 
 
 @lru_cache(maxsize=256)

@@ -47,7 +47,7 @@ class PlainSource:
             width, height = image.size
             if max(width, height) > MAX_PLAIN_PX:
                 raise SlideError(
-                    f"{path} has {width} x {height} px, too many for a plain {kind} picture (at most {MAX_PLAIN_PX} a "
+                    f"{path} has {width} x {height} px, too many for a plain {kind} image (at most {MAX_PLAIN_PX} per "
                     "side); save it as a tiled pyramidal TIFF."
                 )
             if min(width, height) < 1:
@@ -58,7 +58,7 @@ class PlainSource:
             self._mode = image.mode
             self._see_through = image.has_transparency_data
         if self._mode not in _GREY and self._mode not in _COLOURS:
-            raise Refused(f"its pixels are of a kind that is no picture ({self._mode})")
+            raise Refused(f"its pixel type is not supported ({self._mode})")
         grey = _GREY.get(self._mode)
         channels = 3 if grey is None else 1
         dtype = np.dtype(np.uint8 if grey is None else grey)
@@ -75,7 +75,7 @@ class PlainSource:
     def _require_room(self, declared_bytes: int) -> None:
         """Raise an error if a header declares more than the file or the memory can hold."""
         if self._mode != "1" and not can_hold(self._path.stat().st_size, declared_bytes):
-            raise SlideError(f"{self._path} is damaged: it says that it holds more than its bytes can.")
+            raise SlideError(f"{self._path} is damaged: its declared size exceeds what the file can hold.")
         require_memory(3 * declared_bytes, self._path, SlideError)  # decoded, converted and result
 
     def _open(self) -> Image.Image:
@@ -147,4 +147,4 @@ class PlainBackend:
         for magic, kind, factory in _FORMATS:
             if head.startswith(magic):
                 return PlainSource(path, kind, factory)
-        raise Refused("not a JPEG, PNG, BMP or TIFF picture")
+        raise Refused("not a JPEG, PNG, BMP or TIFF image")

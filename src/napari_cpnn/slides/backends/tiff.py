@@ -50,7 +50,7 @@ class TiffSource:
             raise Refused(f"not a usable TIFF ({_first_sentence(error)})", _ONLY_OPENSLIDE) from error
         if not whole:
             warnings.warn(
-                f"{path} is cut short: its finest level is there, others may be missing; copy it again.",
+                f"{path} is truncated: its finest level is complete, but others may be missing; copy it again.",
                 CpnnWarning,
                 stacklevel=6,
             )
@@ -84,7 +84,7 @@ def _read_headers(tif: Any, path: Path, size: int) -> tuple[SourceInfo, list[lis
         if getattr(tif, f"is_{name}"):
             raise Refused(f"{name.upper()} files are left to OpenSlide", _ONLY_OPENSLIDE)
     if not len(tif.pages):
-        raise SlideError(f"{path} is cut short: the directory of its pages lies behind its end; copy it again.")
+        raise SlideError(f"{path} is truncated: its page directory lies beyond the end of the file; copy it again.")
     first = tif.pages.first
     if first.software.startswith("MedScan"):
         raise Refused("Trestle's overlapping tiles are left to OpenSlide", _ONLY_OPENSLIDE)
@@ -93,8 +93,7 @@ def _read_headers(tif: Any, path: Path, size: int) -> tuple[SourceInfo, list[lis
     page = series[0].pages[0].keyframe
     if max(page.imagelength, page.imagewidth) > MAX_SIDE_PX:
         raise SlideError(
-            f"{path} says that it has {page.imagewidth:,} x {page.imagelength:,} px, more than any slide; it is "
-            "damaged."
+            f"{path} declares {page.imagewidth:,} x {page.imagelength:,} px, more than any slide; it is damaged."
         )
     colours = ome.colour_order(page)
     planes = [_planes(tif, s, size, colours) for s in series]
@@ -162,7 +161,7 @@ def _planes(tif: Any, series: Any, size: int, colours: tuple[int, int, int] | No
     lead = series.axes[: len(series.axes) - len(page.axes)] if series.axes.endswith(page.axes) else ""
     sizes = series.shape[: len(lead)]
     if math.prod(sizes) > len(series.pages):
-        raise Refused("its pages are not laid out in a way that we know")
+        raise Refused("the layout of its pages is not supported")
     fixed = [size // 2 if axis == "Z" and not tif.is_svs else 0 for axis, size in zip(lead, sizes, strict=True)]
     channel = lead.find("C")
     planes: list[Plane] = []
@@ -171,7 +170,7 @@ def _planes(tif: Any, series: Any, size: int, colours: tuple[int, int, int] | No
         index = int(np.ravel_multi_index(where, sizes)) if lead else 0
         one = series.pages[index]
         if one is None or one.parent.filehandle.name != tif.filehandle.name:
-            raise Refused("its planes are spread over several files")
+            raise Refused("its planes are stored in several files")
         kind = _kind_of(one.keyframe)
         planes += [Plane(one, size, sample, kind) for sample in _separate_samples(one.keyframe, kind)]
     if colours is None or len(planes) != 3 or page.samplesperpixel != 1:
@@ -192,7 +191,7 @@ def _kind_of(page: Any) -> PlaneKind:
     if page.imagedepth > 1 or page.tiledepth > 1:
         raise Refused("it is a volume")
     if page.dtype is None or page.dtype.kind not in "uif" or page.bitspersample not in (8, 16, 32, 64):
-        raise Refused(f"its samples have {page.bitspersample} bits of a kind that is not an image of light")
+        raise Refused(f"its samples have {page.bitspersample} bits of an unsupported type")
     if page.compression != 1 and page.compression not in tifffile.TIFF.DECOMPRESSORS:
         raise Refused(f"its compression {int(page.compression)} is unknown")
     if page.compression == _APERIO_JPEG2000_YCBCR:

@@ -26,7 +26,7 @@ def require_sound_chain(path: Path) -> None:
             (offset,) = struct.unpack_from(offset_format, head, 8 if big else 4)
             while offset:
                 if offset in seen:
-                    raise SlideError(f"{path} is damaged: its pages lead back to an earlier one.")
+                    raise SlideError(f"{path} is damaged: its chain of pages has a loop.")
                 if len(seen) == _MOST_PAGES:
                     raise SlideError(f"{path} has more than {_MOST_PAGES:,} pages, which no slide has; it is damaged.")
                 seen.add(offset)

@@ -152,7 +152,7 @@ class Plane:
         end = (places + sizes).max(initial=0)
         if end > file_bytes:
             raise SlideError(
-                f"{path} is incomplete: it has {file_bytes:,} bytes and its tiles reach to "
+                f"{path} is incomplete: it has {file_bytes:,} bytes but its tiles extend to "
                 f"{end:{',.0f' if end < 2**63 else '.3g'}}; copy it again."
             )
         tile_bytes = self.tile[0] * self.tile[1] * self.samples * self.dtype.itemsize
@@ -160,9 +160,9 @@ class Plane:
             raise SlideError(f"{path} has tiles of {tile_bytes / 2**30:,.1f} GB, too large to decode.")
         largest = int(sizes.max(initial=0))
         if largest and not (can_hold(2 * largest, tile_bytes, 1) if plain else can_hold(largest, tile_bytes)):
-            raise SlideError(f"{path} is damaged: its tiles say that they hold more than their bytes can.")
+            raise SlideError(f"{path} is damaged: the declared size of its tiles exceeds what they can hold.")
         if sizes.sum() > _MOST_SHARED * file_bytes:
-            raise SlideError(f"{path} is damaged: many of its tiles lie in the same place of the file.")
+            raise SlideError(f"{path} is damaged: many of its tiles share the same place in the file.")
         return places.astype(np.int64), sizes.astype(np.int64)
 
     def _grid_to(self, tile: tuple[int, int]) -> None:
@@ -211,7 +211,7 @@ class Plane:
 
     def _decoded(self, data: bytes, index: int, count: int) -> Pixels:
         if len(data) < count:
-            raise ValueError("the file ends too early")
+            raise ValueError("the file is truncated")
         if self._raw is not None:
             values = np.frombuffer(data, self._raw).astype(self.dtype, copy=False)
             return values.reshape(-1, self.shape[1], self.samples)
@@ -226,7 +226,7 @@ class Plane:
         """Check the declared size of a compressed tile; the last strip may be shorter or padded."""
         size = declared_size(data)
         if size is not None and size[0] * size[1] > 4 * self.tile[0] * self.tile[1] + 2**20:
-            raise ValueError(f"a tile says that it has {size[1]} x {size[0]} px")
+            raise ValueError(f"a tile declares {size[1]} x {size[0]} px")
 
 
 class TileReader:
@@ -272,7 +272,7 @@ class TileReader:
                     out = np.empty((height, width, tile.shape[-1]), tile.dtype)
                 out[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
         if out is None:
-            raise ValueError("an empty region was asked for")
+            raise ValueError("an empty region was requested")
         return out
 
     def _tile(self, key: tuple[int, int], plane: Plane, row: int, col: int) -> Pixels:
