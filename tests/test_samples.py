@@ -133,7 +133,7 @@ def test_the_catalogue_is_that_of_the_data_folder(shared_data: Path, tmp_path: P
 
 
 def test_paths_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CpnnError, match="no section 'D9'; there are B4, C2, C3, C4"):
+    with pytest.raises(CpnnError, match="no section 'D9'; choose one of B4, C2, C3, C4"):
         samples.her2st_section(tmp_path, "D9")
     with pytest.raises(CpnnError, match=r"is missing; run `napari-cpnn fetch her2st`"):
         samples.her2st_section(tmp_path, "C4")

@@ -186,7 +186,7 @@ def _download(url: str, target: Path, sha256: str) -> None:
     try:
         pooch.retrieve(url, f"sha256:{sha256}", fname=target.name, path=target.parent)
     except ValueError as exc:  # pooch raises ValueError on a hash mismatch
-        raise DownloadError(f"{url} was damaged in transfer: its SHA-256 does not match; try again.") from exc
+        raise DownloadError(f"{url} arrived damaged: its SHA-256 does not match; try again.") from exc
 
 
 def _sha256(path: Path) -> str:

@@ -86,7 +86,7 @@ def test_zipped_10x_files_without_an_end(tmp_path, name, byte):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"%%MatrixMarket matrix coordinate integer general\n1000000000 1000000000 1\n1 1 1\n", "does not fit"),
+        (b"%%MatrixMarket matrix coordinate integer general\n1000000000 1000000000 1\n1 1 1\n", "is inconsistent"),
         (b"%%MatrixMarket matrix coordinate integer general\n3 2 1000000000\n1 1 1\n", "more than its size allows"),
         (b"%%MatrixMarket matrix array integer general\n100000 100000\n1\n", "is inconsistent"),
         (b"%%MatrixMarket matrix coordinate integer general\n3 2 2\n1 1 1\n", "cannot be read"),

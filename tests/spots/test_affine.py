@@ -146,5 +146,5 @@ def test_the_direction_that_meets_the_tissue_is_taken() -> None:
     assert (fix.name, fix.on_tissue) == ("the affine map of a.txt", 1.0)
     np.testing.assert_allclose(fix.apply(spots).obsm["spatial"], on)
     back = given_fix(slide, spots, inverted(matrix), "it")
-    assert back.name == "it, turned back"
+    assert back.name == "it, inverted"
     np.testing.assert_allclose(back.apply(spots).obsm["spatial"], on)

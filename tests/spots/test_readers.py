@@ -65,7 +65,7 @@ def test_counts_are_found_where_they_are(tmp_path: Path, place: str) -> None:
 def test_log_transformed_values_are_no_counts(tmp_path: Path) -> None:
     adata = table()
     adata.X = np.log1p(adata.X.toarray())
-    with pytest.raises(SpotsError, match=r"holds no raw counts \(X: it has fractional values .* log-transformed\)"):
+    with pytest.raises(SpotsError, match=r"holds no raw counts \(X: it has fractional values, .* log-transformed\)"):
         read_spots(write(adata, tmp_path))
 
 
