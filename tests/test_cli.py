@@ -127,9 +127,9 @@ def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_pa
     assert not (tmp_path / "parts.csv").exists()
     unknown = ["--out", str(tmp_path / "other.csv"), "--figure", "NONE"]
     assert main(["evaluate", *pair, "--model", str(model), *unknown]) == 2
-    assert "The model does not know NONE" in capsys.readouterr().err
+    assert "The model does not have NONE" in capsys.readouterr().err
     assert main(["evaluate", *pair, "--model", str(model), *more[2:]]) == 2
-    assert "say with --out" in capsys.readouterr().err
+    assert "give its path with --out" in capsys.readouterr().err
     assert main(["evaluate", *pair, "--model", str(model), *more, "--regions", "a", "b"]) == 2
     assert "a file for each of the 1 slides, not 2" in capsys.readouterr().err
     out = tmp_path / "map.zarr"
@@ -221,7 +221,7 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(slide_path, tmp
     out = tmp_path / "file" / "map.zarr"
     assert main(["predict", str(slide_path), "--model", "none.safetensors", "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "Nothing can be written to the folder" in line
+    assert "is not writable" in line
 
 
 def test_scores_of_slides_with_one_name_are_all_kept(slide_path, spots_paths, tmp_path, monkeypatch, capsys):
@@ -244,7 +244,7 @@ def test_an_existing_result_is_not_overwritten(slide_path, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
     table = str(tmp_path / "map.h5ad")
     assert main(["predict", str(slide_path), "--model", "m.safetensors", "--out", table]) == 2
-    assert "predict writes a map, whose name ends in .zarr; make map.h5ad from that with export." in (
+    assert "predict writes a map with the extension .zarr; convert it to map.h5ad with export." in (
         capsys.readouterr().err
     )
 
@@ -300,7 +300,7 @@ def test_a_result_never_takes_the_place_of_an_input_or_of_another(
             "to be a file",
             "lies in",
             "written as .csv",
-            "Nothing can be written",
+            "is not writable",
         )
     ), said
     assert content() == before
@@ -402,10 +402,10 @@ def test_heads_to_compare(text, name, changes):
     ("heads", "message"),
     [
         (["triplex"], "--compare takes ours, paper or plain"),
-        (["x=ours,wings=2"], "There is no setting 'wings'"),
+        (["x=ours,wings=2"], "Unknown setting 'wings'"),
         (["x=ours,n_programs=many"], "'many' is not a number"),
         (["x=ours,calibrate=perhaps"], "'perhaps' is neither true nor false"),
-        (["ours", "ours"], "Two heads have one name"),
+        (["ours", "ours"], "Two heads have the same name"),
     ],
 )
 def test_heads_that_cannot_be_compared(heads, message, tmp_path, capsys):

@@ -51,7 +51,7 @@ def test_encoders_are_listed_with_their_terms(capsys):
     for name in (*ENCODERS, "uni", "uni2-h", "virchow2", "phikon-v2", "h-optimus-0", "frozen", "triplex"):
         assert f"\n  {name} " in printed
     assert printed.count("commercial use: yes") == 4
-    assert printed.count("model files do not hold its weights") == 6
+    assert printed.count("its weights are not stored in model files") == 6
 
 
 def test_encoder_weights_are_given_once(model_path, slide_path, tmp_path, capsys):

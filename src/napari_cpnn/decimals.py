@@ -1,4 +1,4 @@
-"""Decimal numbers as people and scanners write them, whatever the locale."""
+"""Parse decimal numbers as people and scanners write them, independent of the locale."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterable
 
 _DECIMAL = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
-#: As thousands are written; decimals as well, when there happen to be three.
+#: Matches numbers with a thousands separator, but also decimals that happen to have three digits.
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([.,])\d{3}")
 _PLAIN = re.compile(r"[+-]?\d+")
 
 
 def parse_decimal(text: str) -> float:
-    """The number that ``text`` is, with a point or a comma before the decimals, never one between thousands.
+    """Parse a number with a decimal point or comma, rejecting thousands separators.
 
     Raises
     ------
     ValueError
-        When it is no such number; ``nan``, ``inf``, ``1_000`` and ``1,234.5`` are none.
+        If ``text`` is not such a number; ``nan``, ``inf``, ``1_000`` and ``1,234.5`` are rejected.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def parse_decimal(text: str) -> float:
 
 
 def parse_whole(text: str) -> int:
-    """The whole number that ``text`` is; a :class:`ValueError` for ``1_000``, ``1.5`` and what else is none.
+    """Parse a whole number; raise :class:`ValueError` for ``1_000``, ``1.5`` and anything else.
 
     >>> parse_whole(" 224 "), parse_whole("1e3")
     (224, 1000)
@@ -48,11 +48,11 @@ def parse_whole(text: str) -> int:
 
 
 def perhaps_thousands(texts: Iterable[str]) -> str | None:
-    """The first of the numbers of a column that may be thousands as well as decimals, by the others; else None.
+    """Return the first number of a column that may contain a thousands separator; None if there is none.
 
-    In numbers that are written alike, a mark with exactly three digits behind it, wherever there is one, separates
-    thousands when other numbers have none. All with a comma may be thousands too; all with a point are decimals, as
-    programs write them.
+    The numbers of a column are assumed to be written alike. A mark that is always followed by exactly three digits
+    separates thousands if other numbers have no mark at all. A column in which every number has a comma is ambiguous,
+    too; one in which every number has a point holds decimals, as programs write them.
 
     >>> perhaps_thousands(["300", "1,100", "1,300"]), perhaps_thousands(["300", "1,125", "1,5"])
     ('1,100', None)

@@ -1,14 +1,14 @@
-"""The one place for micrometres, pixels, axis order and grids.
+"""Conversions between micrometres and pixels, axis order, and grids.
 
-Two coordinate systems are in use, and only this module converts between them.
+Two coordinate systems are used, and only this module converts between them.
 
 Slide micrometres, ``(y, x)``
     Continuous, origin at the outer corner of the slide's first pixel: level-0 pixel ``i`` covers
-    ``[i * mpp, (i + 1) * mpp)``. Patches, grids, viewports and every napari layer of ours live here. A napari
-    layer puts the *centre* of its first pixel at ``translate``, so a layer with pixel size ``s`` gets
-    ``scale = s, translate = s / 2``.
+    ``[i * mpp, (i + 1) * mpp)``. Patches, grids, viewports and all napari layers created by this package use it. A
+    napari layer puts the *centre* of its first pixel at ``translate``, so a layer with pixel size ``s`` gets ``scale =
+    s, translate = s / 2``.
 Level-0 pixels, ``(x, y)``
-    Continuous, same origin, as scverse keeps them in ``obsm["spatial"]``.
+    Continuous, same origin; the convention of scverse for ``obsm["spatial"]``.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ Mpp = tuple[float, float]
 """Micrometres per level-0 pixel, ``(y, x)``."""
 
 
-#: A pixel size outside this range (um/px) cannot come from a microscope slide: the finest objectives give about
-#: 0.1, and beyond 10 a cell is smaller than a pixel.
+#: A pixel size outside this range (um/px) is implausible for a microscope slide: the finest objectives give about 0.1,
+#: and beyond 10 a biological cell is smaller than a pixel.
 PLAUSIBLE_MPP = (0.05, 10.0)
 
 
-#: A map keeps some 65 numbers per cell, so this many take 2.6 GB (25 x 25 mm of tissue at 8 um). A smaller stride is
-#: more often a slip of the finger than meant, and would end in the system killing the viewer for its memory.
+#: A map stores about 65 numbers per patch, so this many patches take 2.6 GB (25 x 25 mm of tissue at 8 um). A smaller
+#: stride is usually a typing error, and would exhaust the memory.
 MAX_CELLS = 10_000_000
 
 
 def is_plausible_mpp(mpp: Mpp) -> bool:
-    """Whether both pixel sizes are such as a microscope slide can have, and alike (within a factor of two)."""
+    """Return whether both pixel sizes are plausible for a microscope slide and within a factor of two of each other."""
     low, high = PLAUSIBLE_MPP
     return all(math.isfinite(m) and low <= m <= high for m in mpp) and 0.5 <= mpp[0] / mpp[1] <= 2.0
 
 
 def as_mpp(value: float | str | tuple[float, float]) -> Mpp:
-    """``mpp`` as ``(y, x)`` from one number (or text) or a pair; :class:`SettingsError` when it is not plausible."""
+    """Return ``mpp`` as ``(y, x)`` from a number, text or pair; raise :class:`SettingsError` if it is implausible."""
     given = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     try:
         pair = tuple(parse_decimal(v) if isinstance(v, str) else float(v) for v in given)
@@ -60,13 +60,13 @@ def as_mpp(value: float | str | tuple[float, float]) -> Mpp:
 
 
 def spatial_to_um(spatial_px: npt.ArrayLike, mpp: Mpp) -> FloatArray:
-    """Level-0 pixels ``(N, 2)`` as ``(x, y)`` -> slide micrometres ``(N, 2)`` as ``(y, x)``."""
+    """Convert level-0 pixels ``(N, 2)`` as ``(x, y)`` to slide micrometres ``(N, 2)`` as ``(y, x)``."""
     um: FloatArray = np.asarray(spatial_px, dtype=np.float64)[..., ::-1] * np.asarray(mpp)
     return um
 
 
 def um_to_spatial(um: npt.ArrayLike, mpp: Mpp) -> FloatArray:
-    """Slide micrometres ``(N, 2)`` as ``(y, x)`` -> level-0 pixels ``(N, 2)`` as ``(x, y)``."""
+    """Convert slide micrometres ``(N, 2)`` as ``(y, x)`` to level-0 pixels ``(N, 2)`` as ``(x, y)``."""
     spatial_px: FloatArray = (np.asarray(um, dtype=np.float64) / np.asarray(mpp))[..., ::-1]
     return spatial_px
 
@@ -78,9 +78,9 @@ class PatchSpec:
     Parameters
     ----------
     size_px
-        Side in pixels, as the network takes it.
+        Side in pixels of the network's input.
     mpp
-        Pixel size in micrometres at which the network sees it. 224 px at 0.5 um/px is 112 um of tissue.
+        Pixel size of the network's input in micrometres. 224 px at 0.5 um/px is 112 um of tissue.
     """
 
     size_px: int = 224
@@ -98,7 +98,7 @@ class PatchSpec:
 
 @dataclass(frozen=True)
 class Rect:
-    """An axis-parallel rectangle in slide micrometres; ``y1, x1`` are exclusive."""
+    """An axis-aligned rectangle in slide micrometres; ``y1, x1`` are exclusive."""
 
     y0: float
     x0: float
@@ -118,22 +118,22 @@ class Rect:
         return (self.y0 + self.y1) / 2, (self.x0 + self.x1) / 2
 
     def grown(self, margin_um: float) -> Rect:
-        """The rectangle with ``margin_um`` added on each side."""
+        """Return the rectangle enlarged by ``margin_um`` on each side."""
         return Rect(self.y0 - margin_um, self.x0 - margin_um, self.y1 + margin_um, self.x1 + margin_um)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular lattice of square cells over a slide, one patch per cell, centred on the cell.
+    """A regular grid of square patches over a slide.
 
     Parameters
     ----------
     shape
         ``(rows, cols)``.
     stride_um
-        Side of a cell in micrometres.
+        Side of a patch of the grid, and distance between neighbours, in micrometres.
     origin_um
-        Slide micrometres ``(y, x)`` of the outer corner of cell ``(0, 0)``.
+        Slide micrometres ``(y, x)`` of the outer corner of patch ``(0, 0)``.
     """
 
     shape: tuple[int, int]
@@ -142,16 +142,16 @@ class Grid:
 
     @classmethod
     def over(cls, shape_px: tuple[int, int], mpp: Mpp, stride_um: float, region: Rect | None = None) -> Grid:
-        """The grid that covers a slide of ``shape_px`` (height, width), or the part of it in ``region``.
+        """Return the grid covering a slide of ``shape_px`` (height, width), or the part of it in ``region``.
 
-        A region's grid is a window of the slide's own grid, so that both have the same cells. The last row and
-        column may reach over the edge of the slide.
+        The grid of a region is a window of the grid of the whole slide, so both have the same patches. The last row and
+        column may extend beyond the edge of the slide.
 
         Raises
         ------
         SettingsError
-            When the stride is not a positive number or makes more than `MAX_CELLS` cells, or the region is none or
-            lies outside the slide.
+            If the stride is not a positive number or results in more than `MAX_CELLS` patches, or the region is empty
+            or lies outside the slide.
         """
         if not (math.isfinite(stride_um) and stride_um > 0):
             raise SettingsError(f"The stride of a map must be a positive number of um, not {stride_um}.")
@@ -161,7 +161,7 @@ class Grid:
             low, high = (region.y0, region.x0), (region.y1, region.x1)
             if not all(map(math.isfinite, (*low, *high))) or high[0] <= low[0] or high[1] <= low[1]:
                 raise SettingsError(
-                    f"A region is given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1, not as "
+                    f"A region must be given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1, not as "
                     f"{low[0]:g} {low[1]:g} {high[0]:g} {high[1]:g}."
                 )
             first = [max(0, math.floor(v / stride_um)) for v in low]
@@ -174,7 +174,7 @@ class Grid:
         if n_cells > MAX_CELLS:
             least = math.ceil(stride_um * math.sqrt(n_cells / MAX_CELLS))
             raise SettingsError(
-                f"A stride of {stride_um:g} um makes a map of {n_cells:,} patches, more than memory holds; use at "
+                f"A stride of {stride_um:g} um gives a map of {n_cells:,} patches, too many for the memory; use at "
                 f"least {least} um, or map a smaller region."
             )
         return cls((last[0] - first[0], last[1] - first[1]), stride_um, (first[0] * stride_um, first[1] * stride_um))
@@ -184,7 +184,10 @@ class Grid:
         return self.shape[0] * self.shape[1]
 
     def centers_um(self, cells: npt.ArrayLike | None = None) -> FloatArray:
-        """Slide micrometres ``(N, 2)`` of the centres of ``cells`` ``(N, 2)`` (row, col); of all, row by row."""
+        """Return the centres of patches as slide micrometres ``(N, 2)``.
+
+        ``cells`` are the (row, col) of the patches, ``(N, 2)``; by default all, row by row.
+        """
         if cells is None:
             rows, cols = np.indices(self.shape)
             cells = np.stack([rows.ravel(), cols.ravel()], axis=1)
@@ -192,13 +195,13 @@ class Grid:
         return centers
 
     def cell_at(self, y_um: float, x_um: float) -> tuple[int, int] | None:
-        """The cell under a point, ``None`` outside the grid."""
+        """Return (row, col) of the patch that contains a point; ``None`` outside the grid."""
         row = math.floor((y_um - self.origin_um[0]) / self.stride_um)
         col = math.floor((x_um - self.origin_um[1]) / self.stride_um)
         return (row, col) if 0 <= row < self.shape[0] and 0 <= col < self.shape[1] else None
 
     def window(self, rect: Rect) -> tuple[slice, slice]:
-        """The (row, col) slices of all cells that touch ``rect`` (empty slices when none does)."""
+        """Return (row, col) slices of the patches that intersect ``rect``; empty slices if there are none."""
         slices = []
         for low, high, origin, n in zip(
             (rect.y0, rect.x0), (rect.y1, rect.x1), self.origin_um, self.shape, strict=True
@@ -209,7 +212,7 @@ class Grid:
         return slices[0], slices[1]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready description; :meth:`from_dict` reads it."""
+        """Return a JSON-serialisable description for :meth:`from_dict`."""
         return {"shape": list(self.shape), "stride_um": self.stride_um, "origin_um": list(self.origin_um)}
 
     @classmethod
@@ -221,10 +224,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class LayerFrame:
-    """How a napari layer places level-0 pixels in its world: ``world = index * scale + translate``, per axis.
+    """The transform from level-0 pixels to napari's world: ``world = index * scale + translate``, per axis.
 
-    Our own slide layers have ``scale = mpp, translate = mpp / 2``, so that world *is* slide micrometres. A layer
-    that another plugin opened may be in pixels, or shifted; the frame carries overlays and viewports across.
+    Slide layers of this package have ``scale = mpp, translate = mpp / 2``, so that world coordinates are slide
+    micrometres. A layer opened by another plugin may be in pixels, or shifted; the frame converts overlays and
+    viewports accordingly.
     """
 
     scale: tuple[float, float]
@@ -236,19 +240,19 @@ class LayerFrame:
         return cls(mpp, (mpp[0] / 2, mpp[1] / 2), mpp)
 
     def um_to_world(self, um: npt.ArrayLike) -> FloatArray:
-        """Slide micrometres ``(..., 2)`` -> world ``(..., 2)``, both (y, x)."""
+        """Convert slide micrometres ``(..., 2)`` to world coordinates ``(..., 2)``, both (y, x)."""
         index = np.asarray(um, dtype=np.float64) / np.asarray(self.mpp) - 0.5
         world: FloatArray = index * np.asarray(self.scale) + np.asarray(self.translate)
         return world
 
     def world_to_um(self, world: npt.ArrayLike) -> FloatArray:
-        """World ``(..., 2)`` -> slide micrometres ``(..., 2)``, both (y, x)."""
+        """Convert world coordinates ``(..., 2)`` to slide micrometres ``(..., 2)``, both (y, x)."""
         index = (np.asarray(world, dtype=np.float64) - np.asarray(self.translate)) / np.asarray(self.scale)
         um: FloatArray = (index + 0.5) * np.asarray(self.mpp)
         return um
 
     def grid_transform(self, grid: Grid) -> tuple[tuple[float, float], tuple[float, float]]:
-        """``(scale, translate)`` of an image layer that shows one pixel per cell of ``grid``."""
+        """Return ``(scale, translate)`` of an image layer with one pixel per patch of ``grid``."""
         first = self.um_to_world(grid.centers_um([(0, 0)])[0])
         world_per_um = np.asarray(self.scale) / np.asarray(self.mpp)
         scale = world_per_um * grid.stride_um

@@ -1,8 +1,8 @@
-"""Sample data: the synthetic sample inside the package, and a real one that is downloaded.
+"""Sample data: the synthetic sample shipped with the package, and a real one that is downloaded.
 
-The real sample are four sections of HER2-positive breast cancer (Andersson et al., Nat Commun 2021; legacy Spatial
-Transcriptomics) and single cells of a breast tumour (Wu et al., Nat Genet 2021), from public repositories at pinned
-commits, each file checked by its SHA-256.
+The real sample consists of four sections of HER2-positive breast cancer (Andersson et al., Nat Commun 2021; legacy
+Spatial Transcriptomics) and single cells of a breast tumour (Wu et al., Nat Genet 2021). Both come from public
+repositories at pinned commits, and each file is checked by its SHA-256.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from napari_cpnn.errors import CpnnError, DownloadError
 from napari_cpnn.storage import cache_folder, staged
 
-#: Files of the packaged sample, by what they are.
+#: File names in the packaged sample, by role.
 SAMPLE_FILES = {
     "slide": "slide.tiff",
     "spots": "spots.h5ad",
@@ -35,13 +35,13 @@ _SECTIONS = {
 }
 _CELLS = "spacedeconv/single_cell_data_2.RData"
 
-#: Sections of the real sample.
+#: Names of the sections in the real sample.
 HER2ST_SECTIONS = tuple(_SECTIONS)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A public repository at one commit, and the folder that its files get."""
+    """A public repository at a fixed commit, and the folder its files are saved in."""
 
     folder: str
     base: str
@@ -66,7 +66,7 @@ _HER2ST = _Source(
         "data/ST-spotfiles/C4_selection.tsv": "47e79f3b9dbfa3a8c18af9e948ba7ba4bf0a75ea1b4c292bc714ced7d0917d4c",
     },
 )
-# The package keeps the file in its own data/; here it lies where the project's data folder has it.
+# The package keeps this file in its own data/; here it is placed where the project expects its data folder.
 _WU2021 = _Source(
     "scref-human-breast-wu2021",
     "https://raw.githubusercontent.com/omnideconv/spacedeconv/3c3317a5fd861ed4d42bb096f58a5634b0a16899/",
@@ -76,19 +76,19 @@ _REMOTE_NAMES = {_CELLS: "data/single_cell_data_2.RData"}
 
 
 def sample_folder() -> Path:
-    """The folder of the packaged sample, with the files of ``SAMPLE_FILES``.
+    """Return the folder of the packaged sample, which holds the files of ``SAMPLE_FILES``.
 
     Raises
     ------
     CpnnError
-        When this installation carries no sample.
+        If this installation does not include the sample.
     """
     here = Path(__file__).resolve()
     for folder in (here.parent / "sample_data", here.parents[2] / "sample_data"):
         if (folder / SAMPLE_FILES["slide"]).is_file():
             return folder
     raise CpnnError(
-        f"This installation in {here.parent} carries no sample data; install napari-cpnn from its wheel, or run "
+        f"This installation in {here.parent} has no sample data; install napari-cpnn from its wheel, or run "
         "scripts/make_sample_data.py in a checkout."
     )
 
@@ -98,26 +98,26 @@ def fetch_her2st(
     mirror: str | Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Path:
-    """Download the real sample (about 30 MB) once; files that are there and whole are kept.
+    """Download the real sample (about 30 MB), keeping files that are already present and intact.
 
     Parameters
     ----------
     folder
-        Where to; by default ``samples`` in :func:`cache_folder`.
+        Destination; by default ``samples`` in :func:`cache_folder`.
     mirror
-        A local folder that serves the same files in place of the network, by default ``$NAPARI_CPNN_MIRROR``.
+        A local folder with the same files, used instead of the network; by default ``$NAPARI_CPNN_MIRROR``.
     progress
-        Called before each file with its name, its number from 0, and how many there are.
+        Called before each file with its name, its index (from 0) and the number of files.
 
     Returns
     -------
     Path
-        The folder, for :func:`her2st_section` and :func:`her2st_cells`.
+        The destination folder, to be passed to :func:`her2st_section` and :func:`her2st_cells`.
 
     Raises
     ------
     DownloadError
-        When a file cannot be had or arrives damaged. What was fetched before stays.
+        If a file cannot be downloaded or arrives damaged. Files fetched earlier are kept.
     """
     target = Path(folder) if folder is not None else cache_folder() / "samples"
     mirror = mirror or os.environ.get("NAPARI_CPNN_MIRROR") or None
@@ -130,9 +130,9 @@ def fetch_her2st(
 
 
 def her2st_section(folder: str | Path, section: str) -> tuple[Path, Path, Path]:
-    """Paths of the slide, the counts and the spot table of one section (``B4``, ``C2``, ``C3`` or ``C4``)."""
+    """Return the paths of the slide, counts and spot table of a section (``B4``, ``C2``, ``C3`` or ``C4``)."""
     if section not in _SECTIONS:
-        raise CpnnError(f"The real sample has no section {section!r}; there are {', '.join(HER2ST_SECTIONS)}.")
+        raise CpnnError(f"The real sample has no section {section!r}; choose one of {', '.join(HER2ST_SECTIONS)}.")
     root = Path(folder) / _HER2ST.folder
     paths = (
         root / _SECTIONS[section],
@@ -145,7 +145,7 @@ def her2st_section(folder: str | Path, section: str) -> tuple[Path, Path, Path]:
 
 
 def her2st_cells(folder: str | Path) -> Path:
-    """Path of the single cells that belong to the real sample; ``read_cells`` reads it."""
+    """Return the path of the single cells of the real sample, for use with ``read_cells``."""
     return _there(Path(folder) / _WU2021.folder / _CELLS)
 
 
@@ -156,7 +156,7 @@ def _there(path: Path) -> Path:
 
 
 def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> None:
-    """One file, through a temporary name in the same folder, so that a kill leaves no half file."""
+    """Fetch one file through a temporary name in the same folder, so that an interruption leaves no partial file."""
     if target.is_file() and _sha256(target) == source.sha256[name]:
         return
     try:
@@ -165,7 +165,7 @@ def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> Non
             _copy(mirror / source.folder / name, target, source.sha256[name])
         else:
             _download(source.base + _REMOTE_NAMES.get(name, name), target, source.sha256[name])
-    except OSError as exc:  # also every error of requests
+    except OSError as exc:  # includes every error of requests
         raise DownloadError(
             f"{name} could not be fetched from {mirror or source.base} ({type(exc).__name__}); check the "
             "network and the disk and try again, or give a folder with the files as mirror."
@@ -176,17 +176,17 @@ def _copy(origin: Path, target: Path, sha256: str) -> None:
     with staged(target) as temporary:
         shutil.copyfile(origin, temporary)
         if _sha256(temporary) != sha256:
-            raise DownloadError(f"{origin} is damaged: its SHA-256 is not the expected one; replace it.")
+            raise DownloadError(f"{origin} is damaged: its SHA-256 does not match; replace it.")
 
 
 def _download(url: str, target: Path, sha256: str) -> None:
-    """Pooch downloads to a temporary name, checks, and renames."""
+    """Download with pooch, which writes to a temporary name, verifies the hash and renames."""
     import pooch
 
     try:
         pooch.retrieve(url, f"sha256:{sha256}", fname=target.name, path=target.parent)
-    except ValueError as exc:  # how pooch says that the hash differs
-        raise DownloadError(f"{url} arrived damaged: its SHA-256 is not the expected one; try again.") from exc
+    except ValueError as exc:  # pooch raises ValueError on a hash mismatch
+        raise DownloadError(f"{url} arrived damaged: its SHA-256 does not match; try again.") from exc
 
 
 def _sha256(path: Path) -> str:

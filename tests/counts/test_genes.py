@@ -79,7 +79,7 @@ def test_names_in_other_case_are_taken_where_they_mean_one_gene() -> None:
 
 def test_ids_against_symbols_is_said() -> None:
     ids = ["ENSG00000141736", "ENSG00000075624.17"]
-    with pytest.raises(GenesError, match=r"the former are symbols, the latter Ensembl ids; convert one"):
+    with pytest.raises(GenesError, match=r"the former has symbols, the latter Ensembl ids; convert one"):
         shared_genes(["ERBB2", "ACTB"], ids, ("the model", "the spots"))
     with pytest.raises(GenesError, match="for instance ERBB2 against Erbb2"):
         shared_genes(["ERBB2"], ["Erbb2"], ("the model", "the spots"))
@@ -98,15 +98,15 @@ def test_mitochondrial() -> None:
 
 def test_missing_genes_are_named() -> None:
     assert require_genes(["A", "B", "C"], ["C", "A"], "The model").tolist() == [2, 0]
-    with pytest.raises(GenesError, match=r"The model does not know X, Y\.$"):
+    with pytest.raises(GenesError, match=r"The model does not have X, Y\.$"):
         require_genes(["A"], ["X", "A", "Y"], "The model")
-    with pytest.raises(GenesError, match=r"does not know ERBB2, Actb; it has Erbb2\.$"):
+    with pytest.raises(GenesError, match=r"does not have ERBB2, Actb; it has Erbb2\.$"):
         require_genes(["Erbb2"], ["ERBB2", "Actb"], "The model")
-    with pytest.raises(GenesError, match=r"does not know ERBB2; its genes are Ensembl ids\.$"):
+    with pytest.raises(GenesError, match=r"does not have ERBB2; its genes are Ensembl ids\.$"):
         require_genes([f"ENSG{i:011d}" for i in range(3)], ["ERBB2"], "The model")
-    with pytest.raises(GenesError, match=r"does not know ENSG00000000001; it has ENSG00000000001\.7\.$"):
+    with pytest.raises(GenesError, match=r"does not have ENSG00000000001; it has ENSG00000000001\.7\.$"):
         require_genes(["ENSG00000000001.7"], ["ENSG00000000001"], "The model")
-    with pytest.raises(GenesError, match=r"does not know 0, 1, 2, 3, 4 and 2 more\.$"):
+    with pytest.raises(GenesError, match=r"does not have 0, 1, 2, 3, 4 and 2 more\.$"):
         require_genes(["A"], list("0123456"), "The model")
 
 

@@ -69,7 +69,7 @@ def test_zipped_text_without_an_end(tmp_path, byte, says):
 
 def test_text_that_is_zipped_to_next_to_nothing(tmp_path):
     path = zipped_zeros(tmp_path / "a.tsv.gz", 300 * MB, b"0\t" * 50_000 + b"\n")
-    with open_text(path) as file, pytest.raises(ValueError, match="unzips to more than 500 times its size"):
+    with open_text(path) as file, pytest.raises(ValueError, match="decompresses to more than 500 times its size"):
         for _ in file:
             pass
 
@@ -86,16 +86,16 @@ def test_zipped_10x_files_without_an_end(tmp_path, name, byte):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"%%MatrixMarket matrix coordinate integer general\n1000000000 1000000000 1\n1 1 1\n", "does not fit"),
-        (b"%%MatrixMarket matrix coordinate integer general\n3 2 1000000000\n1 1 1\n", "more than it has room for"),
-        (b"%%MatrixMarket matrix array integer general\n100000 100000\n1\n", "does not fit together"),
+        (b"%%MatrixMarket matrix coordinate integer general\n1000000000 1000000000 1\n1 1 1\n", "is inconsistent"),
+        (b"%%MatrixMarket matrix coordinate integer general\n3 2 1000000000\n1 1 1\n", "more than its size allows"),
+        (b"%%MatrixMarket matrix array integer general\n100000 100000\n1\n", "is inconsistent"),
         (b"%%MatrixMarket matrix coordinate integer general\n3 2 2\n1 1 1\n", "cannot be read"),
         (b"%%MatrixMarket matrix coordinate integer general\n3 2 1\n4 1 1\n", "cannot be read"),
         (b"%%MatrixMarket matrix coordinate integer general\n3 2 1\n-1 1 1\n", "cannot be read"),
         (b"%%MatrixMarket matrix coordinate integer general\n3 2 1\n1 1 99999999999999999999999\n", "cannot be read"),
-        (b"%%MatrixMarket matrix coordinate integer general\n-3 2 1\n1 1 1\n", "sizes cannot be made out"),
+        (b"%%MatrixMarket matrix coordinate integer general\n-3 2 1\n1 1 1\n", "dimensions cannot be read"),
         (b"%%MatrixMarket matrix coordinate complex general\n3 2 1\n1 1 1 2\n", "does not hold raw counts"),
-        (b"%%MatrixMarket vector coordinate integer general\n3 2 1\n1 1 1\n", "does not begin as"),
+        (b"%%MatrixMarket vector coordinate integer general\n3 2 1\n1 1 1\n", "does not start like"),
         (b"%%MatrixMarket matrix coordinate integer general\n" + b"%" * 3 * MB, "a line of more than 1 MB"),
         (b"%%MatrixMarket matrix coordinate integer general\n3 2 1\n1 \x00 1\n", "NUL characters"),
         (b"", "cannot be read"),
@@ -121,7 +121,7 @@ def test_a_damaged_zipped_matrix_does_not_end_the_process(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [(b"AA-1\nC\0-1\n", "NUL characters"), (b"A" * 2 * MB, "a line of more than 1 MB"), (b"\xff\xfeA\0\n\0", "NUL"),
-     (b"A\n\xe4\n", "cannot be read"), (b'"' * 1000, "does not fit together")],
+     (b"A\n\xe4\n", "cannot be read"), (b'"' * 1000, "is inconsistent")],
 )  # fmt: skip
 def test_hostile_barcodes(tmp_path, content, says):
     refused_quickly(lambda: read_cells(folder(tmp_path, barcodes_tsv=content)), CellsError, says)

@@ -66,7 +66,7 @@ def test_genes_that_were_not_measured_are_left_out_and_constant_ones_have_no_sco
 def test_no_shared_gene(world, model):
     slide, spots = world.sample(5)
     spots.var_names = [f"ENSG0000000{i:04d}" for i in range(spots.n_vars)]
-    with pytest.raises(GenesError, match="the former are symbols, the latter Ensembl ids"):
+    with pytest.raises(GenesError, match="the former has symbols, the latter Ensembl ids"):
         evaluate(model, slide, spots)
 
 

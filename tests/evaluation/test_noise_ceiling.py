@@ -141,5 +141,5 @@ def test_bad_input_is_one_sentence():
     counts[0] = 5
     with pytest.raises(SpotsError, match="1 of 4 spots have counts, and a noise ceiling needs two"):
         noise_ceilings(table(counts))
-    with pytest.raises(GenesError, match="does not know ERBB2"):
+    with pytest.raises(GenesError, match="does not have ERBB2"):
         noise_ceilings(table(counts), ["ERBB2"])

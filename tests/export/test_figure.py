@@ -320,11 +320,11 @@ def test_tables_of_a_part(world, tmp_path):
 
 
 def test_nothing_mapped(world, tmp_path):
-    with pytest.raises(ExportError, match="Nothing of the map has been computed"):
+    with pytest.raises(ExportError, match="No patch of the map has been computed"):
         to_figure(empty_map(), tmp_path / "a.png")
-    with pytest.raises(ExportError, match="Nothing of this area"):
+    with pytest.raises(ExportError, match="No patch of this area"):
         to_figure(world.cmap, tmp_path / "a.png", area=Rect(0.0, 0.0, 10.0, 10.0))
-    with pytest.raises(ExportError, match="Nothing of this area"):
+    with pytest.raises(ExportError, match="No patch of this area"):
         part_of(world.cmap, Rect(0.0, 0.0, 10.0, 10.0))
     with pytest.raises(ExportError, match="y0 < y1"):
         to_figure(world.cmap, tmp_path / "a.png", area=Rect(10.0, 0.0, 10.0, 10.0))
@@ -341,7 +341,7 @@ def test_names_that_the_model_does_not_know(world, tmp_path):
 def test_other_names_and_settings(world, tmp_path):
     with pytest.raises(ExportError, match=r"must be \.png, \.svg, \.pdf"):
         to_figure(world.cmap, tmp_path / "a.jpg")
-    with pytest.raises(ExportError, match="no colour map 'jet'"):
+    with pytest.raises(ExportError, match="Unknown colour map 'jet'"):
         to_figure(world.cmap, tmp_path / "a.png", settings=FigureSettings(colormap="jet"))
     with pytest.raises(ExportError, match="1 to 24 panels, not 0"):
         to_figure(world.cmap, tmp_path / "a.png", [])
@@ -358,7 +358,7 @@ def test_other_names_and_settings(world, tmp_path):
 
 def test_a_slide_of_unknown_pixel_size(world, tmp_path):
     world.cmap.provenance["mpp"] = None
-    with pytest.raises(PixelSizeError, match="how large the pixels are"):
+    with pytest.raises(PixelSizeError, match="has a pixel size"):
         to_figure(world.cmap, tmp_path / "a.png", slide=world.slide.with_mpp(None))
 
 

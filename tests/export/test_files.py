@@ -35,7 +35,7 @@ def test_what_goes_wrong_leaves_what_was_there(empty, world, tmp_path, name):
     folder.mkdir()
     nc.export_map(world.cmap, folder / name, ["GENE0"])
     files = sorted(p.relative_to(folder) for p in folder.rglob("*"))
-    with pytest.raises(ExportError, match="Nothing of the map has been computed"):
+    with pytest.raises(ExportError, match="No patch of the map has been computed"):
         nc.export_map(empty, folder / name, overwrite=True)
     assert sorted(p.relative_to(folder) for p in folder.rglob("*")) == files
 
@@ -62,7 +62,7 @@ def test_a_disk_that_is_too_small_is_found_before_the_work(world, tmp_path, name
     from napari_cpnn.export import files
 
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(ExportError, match="but the disk has only 0 MB left; choose genes or another place"):
+    with pytest.raises(ExportError, match="but the disk has only 0 MB left; choose fewer genes or another place"):
         nc.export_map(world.cmap, tmp_path / name)
 
 
@@ -78,7 +78,7 @@ def test_hdf5_says_it_in_its_own_words(tmp_path):
 
 
 def test_folders_that_are_missing_or_read_only(world, tmp_path, monkeypatch):
-    with pytest.raises(ExportError, match=r"The folder .*nowhere does not exist; make it first"):
+    with pytest.raises(ExportError, match=r"The folder .*nowhere does not exist; create it"):
         nc.export_map(world.cmap, tmp_path / "nowhere" / "map.csv")
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(ExportError, match="Read-only file system"), replacing(tmp_path / "map.csv"):
@@ -106,7 +106,7 @@ def test_only_zarr_folders_are_ever_replaced(world, tmp_path):
 def test_a_saved_map_is_not_replaced_by_another_format(world, tmp_path):
     """Both are Zarr folders, but a map cannot be made again from its export."""
     world.cmap.save(tmp_path / "map.zarr")
-    with pytest.raises(ExportError, match="holds a map of napari-cpnn, which an export never replaces"):
+    with pytest.raises(ExportError, match="is a saved map of napari-cpnn, which an export never replaces"):
         nc.export_map(world.cmap, tmp_path / "map.zarr", overwrite=True)
     assert nc.CompositionMap.load(tmp_path / "map.zarr").grid == world.cmap.grid
 

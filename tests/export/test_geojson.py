@@ -153,7 +153,7 @@ def test_corners_are_only_where_the_outline_turns(world, tmp_path):
 def test_a_model_without_cell_types_has_cells_but_no_regions(tmp_path):
     cmap = CompositionMap(Grid((2, 3), 10.0), make_decoder(()), provenance={"mpp": (1.0, 1.0)})
     cmap.fill(np.arange(6), np.zeros((6, 0)), np.ones((6, 2)))
-    with pytest.raises(ExportError, match="no cell types to make regions of; export with units 'patches'"):
+    with pytest.raises(ExportError, match="no cell types to define regions; export with units 'patches'"):
         nc.to_geojson(cmap, tmp_path / "m.geojson")
     found = features(nc.to_geojson(cmap, tmp_path / "m.geojson", ["GENE1"], settings=ExportSettings(units="patches")))
     assert len(found) == 6

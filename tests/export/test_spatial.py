@@ -75,9 +75,9 @@ def test_without_a_slide_there_is_no_picture(world):
 
 
 def test_what_goes_wrong(empty, world, tmp_path):
-    with pytest.raises(ExportError, match="Nothing of the map has been computed"):
+    with pytest.raises(ExportError, match="No patch of the map has been computed"):
         nc.to_spatialdata(empty)
-    with pytest.raises(GenesError, match="does not know NOPE"):
+    with pytest.raises(GenesError, match="does not have NOPE"):
         nc.to_spatialdata(world.cmap, tmp_path / "a.zarr", ["NOPE"])
     with pytest.raises(ExportError, match="more than memory_mb"):
         nc.to_spatialdata(world.cmap, settings=ExportSettings(memory_mb=1e-4))

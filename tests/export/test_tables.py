@@ -227,12 +227,12 @@ def test_squidpy_draws_the_map_and_tests_neighbourhoods(world, squidpy, tmp_path
 
 
 def test_an_empty_map(empty):
-    with pytest.raises(ExportError, match="Nothing of the map has been computed yet"):
+    with pytest.raises(ExportError, match="No patch of the map has been computed yet"):
         nc.to_anndata(empty)
 
 
 def test_unknown_genes(world):
-    with pytest.raises(GenesError, match="The model of this map does not know NOPE, NIX"):
+    with pytest.raises(GenesError, match="The model of this map does not have NOPE, NIX"):
         nc.to_anndata(world.cmap, ["GENE1", "NOPE", "NIX"])
 
 
@@ -253,10 +253,10 @@ def test_the_pixel_size_of_the_map_counts_for_its_own_slide(world):
 
 def test_the_slide_of_another_map(world):
     pixels = np.zeros((100, 120, 3), np.uint8)
-    with pytest.raises(ExportError, match=r"The map reaches to 160 x 288 um \(y, x\), but small has only 50 x 60 um"):
+    with pytest.raises(ExportError, match=r"The map extends to 160 x 288 um \(y, x\), but small has only 50 x 60 um"):
         nc.to_anndata(world.cmap, slide=Slide.from_arrays([pixels], 0.5, name="small"))
     with pytest.raises(ExportError, match=r"coarse has pixels of 2 x 2 um, but the map was made on a slide with 0.5"):
         nc.to_anndata(world.cmap, slide=Slide.from_arrays([pixels], 2.0, name="coarse"))
     other = Slide.from_arrays([np.zeros((400, 600, 3), np.uint8)], 0.5, name="other")
-    with pytest.warns(CpnnWarning, match="made on the slide section 1, not on other"):
+    with pytest.warns(CpnnWarning, match="made from the slide section 1, not from other"):
         nc.to_anndata(world.cmap, slide=other)

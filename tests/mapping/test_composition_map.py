@@ -115,7 +115,7 @@ def test_a_coarse_cell_speaks_for_its_block(decoder):
 
 def test_unknown_names_are_one_sentence(decoder, tissue):
     cmap, _ = filled(decoder, tissue)
-    with pytest.raises(GenesError, match="does not know NOPE"):
+    with pytest.raises(GenesError, match="does not have NOPE"):
         cmap.expression("NOPE")
     with pytest.raises(MappingError, match="no cell type 'Neuron'; it knows: T0, T1"):
         cmap.weight("Neuron")

@@ -79,7 +79,7 @@ def test_decode_equals_the_numpy_decoder(model: CPNN, patches: np.ndarray, rng: 
     np.testing.assert_allclose(
         model.decode(weights, programs, some).detach().numpy(), expected[:, [30, 2]], rtol=1e-5, atol=1e-6
     )
-    with pytest.raises(GenesError, match="does not know ERBB2"):
+    with pytest.raises(GenesError, match="does not have ERBB2"):
         model.decode(weights, programs, ["GENE1", "ERBB2"])
 
 

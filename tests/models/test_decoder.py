@@ -83,7 +83,7 @@ def test_a_head_without_types_decodes_programs_alone(rng: np.random.Generator) -
 
 def test_unknown_names_are_said(decoder: Decoder) -> None:
     weights, programs = np.ones((2, 5)), np.ones((2, 2))
-    with pytest.raises(GenesError, match="does not know ERBB2"):
+    with pytest.raises(GenesError, match="does not have ERBB2"):
         decoder.expression(weights, programs, ["G1", "ERBB2"])
     with pytest.raises(GenesError, match=r"write \['G1'\]"):
         decoder.expression(weights, programs, "G1")

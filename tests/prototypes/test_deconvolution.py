@@ -189,7 +189,7 @@ def test_bulk_samples() -> None:
 
 def test_no_shared_genes(settings) -> None:
     ids = ("ENSG00000141736", "ENSG00000075624")
-    with pytest.raises(GenesError, match="share no gene names: the former are symbols, the latter Ensembl ids"):
+    with pytest.raises(GenesError, match="share no gene names: the former has symbols, the latter Ensembl ids"):
         deconvolve(spots_of(np.ones((1, 2), dtype=int), ids), prototypes(), settings)
 
 
@@ -250,7 +250,7 @@ def test_a_type_without_expression_in_the_chosen_genes() -> None:
     profiles[2, 299] = 3
     protos = Prototypes(profiles / profiles.sum(axis=1, keepdims=True), ("a", "b", "c"), GENES, np.full(3, 50))
     _, counts = mixtures(protos, 20, 2000)
-    with pytest.raises(PrototypesError, match=r"has no expression in the \d+ genes that are used; raise max_genes"):
+    with pytest.raises(PrototypesError, match=r"has no expression in the \d+ selected genes; raise max_genes"):
         deconvolve(spots_of(counts), protos, DeconvolutionSettings("nb", max_genes=2))
 
 
@@ -259,17 +259,15 @@ def test_fewer_chosen_genes_than_types_are_said(max_genes: int) -> None:
     protos = prototypes(8)
     _, counts = mixtures(protos, 20, 2000.0)
     given = DeconvolutionSettings("nb", max_genes=max_genes)
-    with pytest.warns(
-        CpnnWarning, match="8 cell types apart, so the shares are mostly guesses; raise max_genes"
-    ) as said:
+    with pytest.warns(CpnnWarning, match="8 cell types apart, so the shares are unreliable; raise max_genes") as said:
         shares = deconvolve(spots_of(counts), protos, given)
-    assert all("guesses" in str(one.message) or "has not settled" in str(one.message) for one in said)
+    assert all("guesses" in str(one.message) or "has not converged" in str(one.message) for one in said)
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
 
 
 def test_a_fit_that_does_not_settle_warns() -> None:
     _, counts = mixtures(prototypes(), 20, 2000)
-    with pytest.warns(CpnnWarning, match="not settled after 2 rounds"):
+    with pytest.warns(CpnnWarning, match="not converged after 2 rounds"):
         deconvolve(spots_of(counts), prototypes(), DeconvolutionSettings("nb", max_iterations=2))
 
 

@@ -72,7 +72,7 @@ def test_filters_and_what_they_left_out() -> None:
 
 
 def test_sentences() -> None:
-    with pytest.raises(CellsError, match=r"no column 'kind'; the columns there are: celltype, patient"):
+    with pytest.raises(CellsError, match=r"no column 'kind'; available columns: celltype, patient"):
         estimate_prototypes(cells(), "kind")
     with pytest.raises(CellsError, match="no column 'donor'"):
         estimate_prototypes(cells(), batch="donor", settings=LOOSE)
@@ -175,7 +175,7 @@ def test_symbols_beside_ensembl_ids_are_used_and_the_ids_kept() -> None:
     table = cells()
     symbols = list(table.var_names)
     table.var_names = [f"ENSG{i:011d}" for i in range(table.n_vars)]
-    with pytest.warns(CpnnWarning, match="mitochondrial ones are not recognised"):
+    with pytest.warns(CpnnWarning, match="mitochondrial genes are not recognised"):
         bare = estimate_prototypes(table, settings=LOOSE)
     assert bare.genes == bare.gene_ids == tuple(table.var_names)
     table.var["feature_name"] = symbols
@@ -189,7 +189,7 @@ def test_symbols_beside_ensembl_ids_are_used_and_the_ids_kept() -> None:
 def test_bad_cells_are_said() -> None:
     twice = cells()
     twice.var_names = ["G1", "G1", *twice.var_names[2:]]
-    with pytest.raises(CellsError, match=r"name 1 genes more than once, such as G1; call var_names_make_unique\(\)"):
+    with pytest.raises(CellsError, match=r"have 1 duplicate gene names, such as G1; call var_names_make_unique\(\)"):
         estimate_prototypes(twice, settings=LOOSE)
     logs = cells()
     logs.layers["counts"] = logs.X.astype(float).log1p()

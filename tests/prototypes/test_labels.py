@@ -74,7 +74,7 @@ def cells(labels: list[object]) -> ad.AnnData:
 def test_they_are_left_out_and_counted() -> None:
     table = cells(["T"] * 20 + ["B"] * 20 + ["Unassigned"] * 5 + ["nan"] * 3 + [None] * 2)
     settings = PrototypeSettings(min_genes=1, min_cells=1, min_cells_per_type=1, method="mean")
-    with pytest.warns(CpnnWarning, match=r"8 cells are left out, .* says none: Unassigned \(5\), nan \(3\)"):
+    with pytest.warns(CpnnWarning, match=r"8 cells without a label .* are left out: Unassigned \(5\), nan \(3\)"):
         found = estimate_prototypes(table, settings=settings)
     assert found.cell_types == ("B", "T")
     assert found.provenance["cells_left_out"]["no_label"] == 10

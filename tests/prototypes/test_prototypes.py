@@ -76,7 +76,7 @@ def test_frame_and_selection() -> None:
     np.testing.assert_allclose(frame.sum(axis=1), 1, rtol=1e-6)
     some = prototypes().select(["D", "B"])
     np.testing.assert_allclose(some.profiles, [[0, 1], [2 / 3, 1 / 3]], rtol=1e-6)
-    with pytest.raises(GenesError, match="The table of prototypes does not know X"):
+    with pytest.raises(GenesError, match="The table of prototypes does not have X"):
         prototypes().select(["A", "X"])
     with pytest.raises(PrototypesError, match="T-cells has no expression in the 1 genes"):
         prototypes().select(["D"])
@@ -89,8 +89,8 @@ def test_frame_and_selection() -> None:
         ({"profiles": np.array([[1.5, -0.5, 0, 0], [1, 0, 0, 0]])}, "a value is negative or missing"),
         ({"profiles": np.full((2, 4), np.nan)}, "a value is negative or missing"),
         ({"profiles": PROFILES[:, :3]}, "2 cell types and 4 genes, with profiles of shape"),
-        ({"genes": ("A", "B", "A", "D")}, "a gene is named twice"),
-        ({"cell_types": ("CAFs", "CAFs")}, "a cell type is named twice"),
+        ({"genes": ("A", "B", "A", "D")}, "a gene occurs twice"),
+        ({"cell_types": ("CAFs", "CAFs")}, "a cell type occurs twice"),
         ({"n_cells": np.array([1])}, "2 cell types"),
         ({"dispersion": np.ones(3)}, r"4 genes, with dispersions of shape \(3,\)"),
         ({"dispersion": np.array([1, 2, 0, 3])}, "a dispersion is not a positive number"),
@@ -122,7 +122,7 @@ def test_bad_files(tmp_path: Path) -> None:
         Prototypes.load(path)
     table.uns["napari_cpnn_prototypes"] = {"format": 99, "provenance": json.dumps({})}
     table.write_h5ad(path)
-    with pytest.raises(PrototypesError, match="written by a newer napari-cpnn"):
+    with pytest.raises(PrototypesError, match="written by a newer version of napari-cpnn"):
         Prototypes.load(path)
     table.uns["napari_cpnn_prototypes"] = {"format": 1, "provenance": "{"}
     table.write_h5ad(path)

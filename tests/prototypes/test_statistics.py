@@ -130,7 +130,7 @@ def test_numbers_as_labels() -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        (0.5, r"fractional values such as 0.5 up to 1e\+05, so it was normalised"),
+        (0.5, r"fractional values such as 0.5, up to 1e\+05, so it is normalised"),
         (np.nan, "there are missing or infinite values"),
         (-1, "the smallest value is -1"),
     ],
@@ -154,5 +154,5 @@ def test_logarithms_are_recognised() -> None:
 def test_a_file_that_is_stored_by_genes(tmp_path: Path) -> None:
     ad.AnnData(sp.csc_matrix(counts())).write_h5ad(tmp_path / "cells.h5ad")
     matrix = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r").X
-    with pytest.raises(CellsError, match=r"stored by genes \(CSC\) on disk, .* write it anew as CSR"):
+    with pytest.raises(CellsError, match=r"stored by genes \(CSC\) on disk, .* save it as CSR"):
         count_statistics(matrix, GENES, [labels()[0]], None, LOOSE)

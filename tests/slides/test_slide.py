@@ -76,7 +76,7 @@ def test_outside_the_slide_is_white(tiff: Path):
     np.testing.assert_array_equal(around[10:-10, 20:-20], picture(700, 900))
     assert (slide.read_region(5000, -5000, 7, 8) == 255).all()
     assert slide.read_region(0, 0, 0, 5).shape == (0, 5, 3)
-    with pytest.raises(SlideError, match="has 1 levels, so none with the number 1"):
+    with pytest.raises(SlideError, match="has 1 levels, so there is no level 1"):
         slide.read_region(0, 0, 1, 1, level=1)
 
 
@@ -332,7 +332,7 @@ def test_damage_is_told_once(tmp_path: Path):
     Image.fromarray(picture(500, 500)).save(path)
     path.write_bytes(path.read_bytes()[:-2])
     slide = open_slide(path)
-    with pytest.warns(CpnnWarning, match=r"a.jpg is damaged: the parts that cannot be read are shown grey"):
+    with pytest.warns(CpnnWarning, match=r"a.jpg is damaged: unreadable parts are shown in grey"):
         assert (slide.thumbnail(100) == 128).all()
     assert (slide.thumbnail(100) == 128).all()
 
@@ -340,9 +340,9 @@ def test_damage_is_told_once(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("notes.txt", b"hello", "is not a slide or image of a known kind"),
+        ("notes.txt", b"hello", "is not a slide or image of a known format"),
         ("empty.svs", b"", "is empty"),
-        ("text.svs", b"hello", r"cannot be opened as a slide \(OpenSlide: not a format that it knows\)"),
+        ("text.svs", b"hello", r"cannot be opened as a slide \(OpenSlide: unknown format\)"),
     ],
 )
 def test_not_a_slide(tmp_path: Path, name: str, content: bytes, sentence: str):

@@ -147,7 +147,7 @@ def test_refusals(shared_data: Path):
     slide, _ = slide_of((0.5, 0.5))
     with pytest.raises(PixelSizeError, match="give mpp"):
         PatchReader(slide.with_mpp(None), PatchSpec())
-    with pytest.raises(SlideError, match="have to be finite"):
+    with pytest.raises(SlideError, match="must be finite"):
         read_patches(slide, [[float("nan"), 1.0]], PatchSpec())
     broken = open_slide(shared_data / "wsi-samples/openslide-python-fixtures/unreadable.svs")
     with pytest.raises(SlideError, match=r"2 of 3 patches of .*unreadable.svs cannot be read"):

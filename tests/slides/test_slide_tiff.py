@@ -148,7 +148,7 @@ def test_pixels_count_as_they_are_stored(tmp_path: Path, orientation: int):
     write_tiff(path, stored, tile=(64, 64), extratags=[(274, "H", 1, orientation, True)], **resolution)
     if orientation > 1:
         with pytest.warns(
-            CpnnWarning, match=rf"\(orientation {orientation}\); it is shown as it is stored, as OpenSlide"
+            CpnnWarning, match=rf"\(orientation {orientation}\); it is shown as stored, like in OpenSlide"
         ):
             slide = open_slide(path)
     else:
@@ -279,7 +279,7 @@ def test_a_damaged_tile(shared_data: Path, tmp_path: Path, how: str):
     np.testing.assert_array_equal(ok, [True, False, True, False])
     np.testing.assert_array_equal(images[ok], PatchReader(intact, PatchSpec(100, 0.5)).read(centers)[0][ok])
 
-    with pytest.warns(CpnnWarning, match="the parts that cannot be read are shown grey"):
+    with pytest.warns(CpnnWarning, match="unreadable parts are shown in grey"):
         shown = np.asarray(slide.levels[0])
     assert (shown[480:720, :240] == 128).all()
     away = np.ones(shown.shape[:2], bool)
@@ -295,7 +295,7 @@ def test_tiles_behind_the_end_of_the_file(tmp_path: Path):
         tag = tif.pages[0].tags[324]
     struct.pack_into("<I", data, tag.valueoffset + 4 * 15, len(data) + 1000)
     path.write_bytes(data)
-    with pytest.raises(SlideError, match=r"a.tif is incomplete: it has .* bytes and its tiles reach to"):
+    with pytest.raises(SlideError, match=r"a.tif is incomplete: it has .* bytes but its tiles extend to"):
         open_slide(path)
 
 

@@ -92,7 +92,7 @@ def test_without_their_names_libraries_are_numbers(tmp_path: Path) -> None:
     [
         ("library_id,molecule_h5\nA,a.h5\n", "names 1 libraries, and barcodes of the matrix end in -2"),
         ("molecule_h5\na.h5\n", "has no column library_id"),
-        ("library_id\nA\nA\n", "names a library twice"),
+        ("library_id\nA\nA\n", "has a duplicate or missing library name"),
         ("", "has no column library_id"),
     ],
 )

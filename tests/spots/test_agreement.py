@@ -31,13 +31,15 @@ def read(spatial: np.ndarray, of: AnnData) -> np.ndarray:
 
 @pytest.mark.parametrize("array", [False, True])
 def test_rows_before_columns_are_turned_by_the_names(array: bool) -> None:
-    with pytest.warns(CpnnWarning, match=r"obsm holds \(row, column\) in place of \(x, y\) by the columns pxl_col_in"):
+    with pytest.warns(
+        CpnnWarning, match=r"obsm holds \(row, column\) instead of \(x, y\) according to the columns pxl_col_in"
+    ):
         np.testing.assert_array_equal(read(XY[:, ::-1], table(array=array)), XY)
 
 
 def test_names_in_the_wrong_order_are_known_by_the_array() -> None:
     """As code copied from scanpy has them, which calls the row a column and takes it for x."""
-    with pytest.warns(CpnnWarning, match="the former are read, as the array lies so"):
+    with pytest.warns(CpnnWarning, match="the former is used, as it fits the array"):
         np.testing.assert_array_equal(read(XY, table(XY[:, ::-1], array=True)), XY)
 
 
@@ -46,13 +48,13 @@ def test_pixels_of_a_small_copy() -> None:
         np.testing.assert_array_equal(read(XY / 10, table()), XY / 10)
     described = table()
     described.uns["spatial"] = {"A": {"scalefactors": {"tissue_hires_scalef": 0.1}}}
-    with pytest.warns(CpnnWarning, match="obsm holds pixels of a small copy of the image by the columns"):
+    with pytest.warns(CpnnWarning, match="obsm holds pixels of a downscaled image according to the columns"):
         np.testing.assert_array_equal(read(XY / 10, described), XY)
 
 
 def test_rows_in_another_order() -> None:
     shuffled = np.random.default_rng(0).permutation(XY)
-    with pytest.warns(CpnnWarning, match="say different places for the same spots"):
+    with pytest.warns(CpnnWarning, match="give different positions for the same spots"):
         read(shuffled, table())
 
 

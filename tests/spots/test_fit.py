@@ -76,8 +76,8 @@ def test_spots_of_another_slide(section) -> None:
     wrong = spots.copy()
     wrong.obsm["spatial"] = spots.obsm["spatial"] + 50_000
     fit = check_fit(slide, wrong, tissue)
-    assert fit.problem == f"100% of the spots lie outside the slide {slide.name}; is it their slide?"
-    with pytest.raises(SpotsError, match="no spots with positions"):
+    assert fit.problem == f"100% of the spots lie outside the slide {slide.name}; is it the right slide?"
+    with pytest.raises(SpotsError, match="No spots with positions"):
         check_fit(slide, spots[:0].copy(), tissue)
 
 

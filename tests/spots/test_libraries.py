@@ -54,7 +54,7 @@ def test_one_of_several_must_be_chosen(column: str, described: tuple[str, ...], 
 
 
 def test_without_a_column_several_descriptions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpotsError, match=r"describes 2 libraries \(A, B\), and no column says which"):
+    with pytest.raises(SpotsError, match=r"describes 2 libraries \(A, B\), but no column assigns"):
         read_spots(write(two(None), tmp_path))
 
 
@@ -70,7 +70,7 @@ def test_names_of_spots_may_say_it(tmp_path: Path) -> None:
 def test_a_slide_that_is_called_as_one_of_them(tmp_path: Path) -> None:
     path = write(two(), tmp_path)
     slide = Slide.from_arrays([np.full((1000, 1000, 3), 255, np.uint8)], mpp=(2.0, 2.0), name="b")
-    with pytest.warns(CpnnWarning, match="those of B are read, since the slide is called so"):
+    with pytest.warns(CpnnWarning, match="those of B are read, since this is the name of the slide"):
         assert list(read_spots(path, slide=slide).uns["spatial"]) == ["B"]
     other = Slide.from_arrays([np.full((1000, 1000, 3), 255, np.uint8)], mpp=(2.0, 2.0), name="AB")
     with pytest.raises(SpotsError, match="holds the spots of 2 libraries"):
@@ -79,7 +79,7 @@ def test_a_slide_that_is_called_as_one_of_them(tmp_path: Path) -> None:
 
 def test_sections_that_share_places_are_told(tmp_path: Path) -> None:
     both = two(None, (), shift=0.0)
-    with pytest.warns(CpnnWarning, match="100% of the spots share their place with another"):
+    with pytest.warns(CpnnWarning, match="100% of the spots share their position"):
         assert read_spots(write(both, tmp_path)).n_obs == 60
 
 

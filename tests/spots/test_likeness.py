@@ -52,9 +52,9 @@ def test_the_one_that_is_shown_is_found(slides):
 
 def test_when_it_cannot_be_told_there_is_none_and_a_warning(slides):
     assert most_alike(slides[:1], None, "run") is slides[0]
-    with pytest.warns(CpnnWarning, match="Which of the slides a, b, c belongs to run cannot be told"):
+    with pytest.warns(CpnnWarning, match="Cannot tell which of the slides a, b, c of equal size belongs to run"):
         assert most_alike(slides, None, "run") is None
-    with pytest.warns(CpnnWarning, match="a is as large as the slide of run, but does not look like the picture"):
+    with pytest.warns(CpnnWarning, match="a is as large as the slide of run, but does not resemble the image"):
         assert most_alike(slides[:1], small(2), "run") is None
 
 

@@ -70,12 +70,12 @@ def test_of_two_runs_in_a_folder_the_named_one_is_read(two_runs: Path) -> None:
 
 def test_positions_are_never_those_of_the_other_run(two_runs: Path) -> None:
     (two_runs / "spatial" / "GSM2_B_tissue_positions.csv").unlink()
-    with pytest.raises(SpotsError, match=r"No tissue positions beside .*GSM2_B.* are plainly those of this matrix"):
+    with pytest.raises(SpotsError, match=r"No tissue positions next to .*GSM2_B.* clearly belong to this matrix"):
         read_spots(two_runs / "GSM2_B_filtered_feature_bc_matrix.h5")
     assert find_spots(two_runs / "GSM2_B_filtered_feature_bc_matrix.h5") == []
     assert total(two_runs / "GSM1_A_filtered_feature_bc_matrix.h5") == TOTAL
     (two_runs / "GSM1_A_filtered_feature_bc_matrix.h5").unlink()
-    with pytest.raises(SpotsError, match="plainly those of this matrix"):
+    with pytest.raises(SpotsError, match="clearly belong to this matrix"):
         read_spots(two_runs / "GSM2_B_filtered_feature_bc_matrix.h5")
     (two_runs / "spatial" / "GSM1_A_tissue_positions.csv").rename(two_runs / "spatial" / "tissue_positions.csv")
     assert total(two_runs / "GSM2_B_filtered_feature_bc_matrix.h5") == 2 * TOTAL
@@ -104,7 +104,7 @@ def test_other_files_of_a_run_are_no_matrix(tmp_path: Path) -> None:
         read_spots(folder / "molecule_info.h5")
     with pytest.raises(SpotsError, match=r"spatial holds the positions of a run and no counts; open its folder .*outs"):
         read_spots(folder / "spatial")
-    with pytest.raises(SpotsError, match=r"tissue_positions.csv is a part of a run and holds no counts"):
+    with pytest.raises(SpotsError, match=r"tissue_positions.csv belongs to a run but holds no counts"):
         read_spots(folder / "spatial" / "tissue_positions.csv")
 
 
@@ -143,7 +143,7 @@ def test_single_cells_of_several_samples_are_asked_for(tmp_path: Path) -> None:
         read_cells(tmp_path)
     assert read_cells(tmp_path / "GSM2_matrix.mtx.gz").X.sum() == 2 * one
     (tmp_path / "GSM2_barcodes.tsv.gz").unlink()
-    with pytest.raises(CellsError, match=r"no barcodes.tsv beside it that belongs to GSM2_matrix.mtx.gz"):
+    with pytest.raises(CellsError, match=r"no barcodes.tsv next to it that belongs to GSM2_matrix.mtx.gz"):
         read_cells(tmp_path / "GSM2_matrix.mtx.gz")
     for file in tmp_path.iterdir():
         file.unlink()
@@ -212,7 +212,7 @@ def test_what_stands_behind_the_usual_names_tells_runs_apart_as_well(tmp_path: P
     (tmp_path / "spatial" / "tissue_positions_list_A.csv").rename(tmp_path / "spatial" / "tissue_positions.csv")
     spots = read_spots(tmp_path / "filtered_feature_bc_matrix_B.h5")
     assert spots.obsm["spatial"][:, 0].tolist() == [2100, 2200]
-    with pytest.raises(SpotsError, match=r"plainly those .* the matrices of other runs: B\)"):
+    with pytest.raises(SpotsError, match=r"clearly belong .* the matrices of other runs: B\)"):
         read_spots(tmp_path / "filtered_feature_bc_matrix_A.h5")
 
 
@@ -254,6 +254,6 @@ def test_matrices_of_any_name_do_not_share_positions(tmp_path: Path) -> None:
     assert total(folder / "A.h5") == TOTAL  # both are of one run
     write_h5(folder / "B.h5")
     for name, other in ("AB", "BA"):
-        with pytest.raises(SpotsError, match=rf"{name}.h5 are plainly those .* matrices of other runs: {other}"):
+        with pytest.raises(SpotsError, match=rf"{name}.h5 clearly belong .* matrices of other runs: {other}"):
             read_spots(folder / f"{name}.h5")
     assert total(folder / "B.h5", positions=folder / "spatial" / "tissue_positions.csv") == TOTAL

@@ -61,14 +61,18 @@ def said_by(work: Callable[[], object]) -> list[str]:
 
 
 WRONG = {
-    "hires": (lambda p: p * 0.04, True, "implies 12.5 um per pixel, and slide has 0.5; scaling positions by 25 "),
-    "um": (lambda p: p * 0.5, True, "implies 1 um per pixel, and slide has 0.5; scaling positions by 2 "),
+    "hires": (lambda p: p * 0.04, True, "implies 12.5 um per pixel, but slide has 0.5; scaling positions by 25 "),
+    "um": (lambda p: p * 0.5, True, "implies 1 um per pixel, but slide has 0.5; scaling positions by 2 "),
     "cells in um": (lambda p: p * 0.5, False, "on the tissue of slide; scaling positions from um would put 100% on it"),
     "cells of the hires image": (lambda p: p * 0.04, False, "Only 0% of the spots lie on the tissue of slide; is it"),
     "cells of a level": (lambda p: p / 4, False, "scaling positions from level 1 of the slide would put 100% on it"),
     "swapped": (lambda p: p[:, ::-1], True, "swapping x and y would put 100% on it"),
     "mirrored": (lambda p: [12_000, 0] - p * [1, -1], True, "mirroring left and right would put 100% on it"),
-    "other slide": (lambda p: p + 50_000, False, "100% of the spots lie outside the slide slide; is it their slide?"),
+    "other slide": (
+        lambda p: p + 50_000,
+        False,
+        "100% of the spots lie outside the slide slide; is it the right slide?",
+    ),
     "too large": (lambda p: p * 4, True, "of the spots lie outside the slide slide; scaling positions by 0.25 "),
 }
 

@@ -63,7 +63,7 @@ def test_names_that_were_numbered_do_not_tell_the_sections_apart(tmp_path: Path)
         warnings.filterwarnings("ignore", message=".*names are not unique")
         both = two(names="same")[[*range(100), *range(N, N + 144)]].copy()
     both.obs_names_make_unique()
-    with pytest.raises(SpotsError, match=r"one barcode in several of its names.*no column says"):
+    with pytest.raises(SpotsError, match=r"spots with the same barcode.*no column assigns"):
         read_spots(write(both, tmp_path))
     both.obs["anything"] = ["s1"] * 100 + ["s2"] * 144
     assert read_spots(write(both, tmp_path), library="s2").n_obs == 144
@@ -88,7 +88,7 @@ def test_any_column_whose_groups_share_places_of_the_array(tmp_path: Path) -> No
 @pytest.mark.parametrize("column", ["sample", "sampleID", "orig.ident", "section", "slide_id", "batch", "my_library"])
 def test_sections_side_by_side(column: str, tmp_path: Path) -> None:
     path = write(two((4000, 300), column), tmp_path)
-    with pytest.warns(CpnnWarning, match=rf"s1, s2 \(column {column}\) lie apart.*library='s1'") as said:
+    with pytest.warns(CpnnWarning, match=rf"s1, s2 \(column {column}\) do not overlap.*library='s1'") as said:
         assert read_spots(path).n_obs == 2 * N
     assert len(said) == 1
     assert read_spots(path, library="s2").n_obs == N

@@ -51,11 +51,11 @@ def test_pixels_come_before_places_in_the_array(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        (["a", "b"], "do not say which of them is x"),
-        (["array_row", "array_col"], "places in the array"),
-        (["x_um", "y_um"], "lengths and no pixels"),
-        (["x_hires", "y_hires"], "pixels of a small copy"),
-        (["umap_x2d", "umap_y2d"], "do not say which"),
+        (["a", "b"], "do not tell which is x"),
+        (["array_row", "array_col"], "array coordinates"),
+        (["x_um", "y_um"], "lengths, not pixels"),
+        (["x_hires", "y_hires"], "pixels of a downscaled image"),
+        (["umap_x2d", "umap_y2d"], "do not tell which"),
     ],
 )
 def test_names_that_say_nothing_or_something_else_are_refused(columns: list[str], says: str, tmp_path: Path) -> None:
@@ -66,20 +66,20 @@ def test_names_that_say_nothing_or_something_else_are_refused(columns: list[str]
 def test_numbers_are_the_order_of_an_array(tmp_path: Path) -> None:
     for columns in (["0", "1"], ["spatial1", "spatial2"]):
         np.testing.assert_array_equal(positions(columns, True, tmp_path), table().obsm["spatial"])
-    with pytest.warns(CpnnWarning, match="do not say which is x; V1 is taken for x"):
+    with pytest.warns(CpnnWarning, match="do not tell which is x; V1 is used as x"):
         positions(["V1", "V2"], True, tmp_path)
 
 
 @pytest.mark.parametrize("stem", ["centroid-", "centroid_weighted-", "weighted_centroid-", "axis-"])
 def test_scikit_image_and_napari_number_rows_before_columns(stem: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(positions([f"{stem}0", f"{stem}1"], False, tmp_path), table().obsm["spatial"])
-    with pytest.warns(CpnnWarning, match="do not say which is x"):  # as of MATLAB, which writes x first
+    with pytest.warns(CpnnWarning, match="do not tell which is x"):  # as of MATLAB, which writes x first
         positions([f"{stem}1", f"{stem}2"], True, tmp_path)
 
 
 def test_very_long_names_say_nothing_and_take_no_time(tmp_path: Path) -> None:
     start = time.perf_counter()
-    with pytest.raises(SpotsError, match="do not say which of them is x"):
+    with pytest.raises(SpotsError, match="do not tell which is x"):
         positions(["1" * 30_000 + "x", "1" * 30_000 + "z"], True, tmp_path)
     assert column_of("x" * 100_000) is None
     assert time.perf_counter() - start < 5
@@ -103,7 +103,7 @@ def test_marks_before_decimals(texts: list[str], found: list[float]) -> None:
     "texts", [["300", "1,100", "1,300"], ["1,100", "12,300", ""], ["900", "1.100"], ["-1,100", "0"]]
 )
 def test_marks_that_may_be_between_thousands_are_refused(texts: list[str]) -> None:
-    with pytest.raises(SpotsError, match=r"The column has values such as -?1[.,]100, whose .* or between thousands"):
+    with pytest.raises(SpotsError, match=r"The column has values such as -?1[.,]100, whose .* or thousands"):
         numbers(np.array(texts, dtype=object), "The column")
 
 

@@ -42,7 +42,7 @@ def test_a_dense_layer_is_as_good() -> None:
 
 
 def test_sentences() -> None:
-    with pytest.raises(GenesError, match="The table of spots does not know X"):
+    with pytest.raises(GenesError, match="The table of spots does not have X"):
         expression(spots(), ["A", "X"])
     bare = spots()
     del bare.layers["counts"]

@@ -65,7 +65,7 @@ def test_counts_are_found_where_they_are(tmp_path: Path, place: str) -> None:
 def test_log_transformed_values_are_no_counts(tmp_path: Path) -> None:
     adata = table()
     adata.X = np.log1p(adata.X.toarray())
-    with pytest.raises(SpotsError, match=r"holds no raw counts \(X: it has fractional values .* log-transformed\)"):
+    with pytest.raises(SpotsError, match=r"holds no raw counts \(X: it has fractional values, .* log-transformed\)"):
         read_spots(write(adata, tmp_path))
 
 
@@ -99,7 +99,7 @@ def test_in_tissue_may_be_told_in_words(tmp_path: Path, words: list[Any]) -> Non
     assert read_spots(write(adata, tmp_path)).n_obs == 8
     adata.obs["in_tissue"] = pd.Categorical(["in"] * 8 + ["out"] * 4)
     with pytest.raises(
-        SpotsError, match=r'"in_tissue" of .*h5ad has values that say neither yes nor no \(\'in\', \'out\'\)'
+        SpotsError, match=r'"in_tissue" of .*h5ad has values that mean neither yes nor no \(\'in\', \'out\'\)'
     ):
         read_spots(write(adata, tmp_path))
 

@@ -23,7 +23,7 @@ def test_numbers_and_texts(value: Any) -> None:
 
 def test_of_several_libraries_and_as_json() -> None:
     assert factors_of('{"tissue_hires_scalef": 0.17}') == {NAME: 0.17}
-    with pytest.warns(CpnnWarning, match="a.json has several sets of scale factors, and nothing says which"):
+    with pytest.warns(CpnnWarning, match="a.json has several sets of scale factors and does not tell which"):
         assert factors_of({"A": {NAME: 0.1}, "B": {NAME: 0.2}}, "a.json") == {}
     assert factors_of("{" * 100_000) == factors_of("[" * 10) == {}
 

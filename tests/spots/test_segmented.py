@@ -126,7 +126,7 @@ def test_outlines_in_parts_and_none_at_all(tmp_path: Path) -> None:
         ("{", "cannot be read as Space Ranger's outlines of cells"),
         ('{"type": "FeatureCollection"}', "cannot be read as Space Ranger's outlines of cells"),
         ('{"features": [{"properties": {}, "geometry": {"type": "Point"}}]}', "cannot be read as Space Ranger's"),
-        ('{"features": []}', "No cell of the matrix .* are they of one run"),
+        ('{"features": []}', "No cell of the matrix .* are they from the same run"),
     ],
 )
 def test_damaged_outlines_are_one_sentence(tmp_path: Path, text: str, says: str) -> None:
@@ -141,14 +141,14 @@ def test_what_is_missing_or_there_twice_is_one_sentence(tmp_path: Path) -> None:
     path = folder / "cell_segmentations.geojson"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"features": content["features"] * 2}))
-    with pytest.raises(SpotsError, match="outlines a cell twice"):
+    with pytest.raises(SpotsError, match="has duplicate cells"):
         read_spots(folder)
     (folder / "filtered_feature_cell_matrix.h5").unlink()
     with pytest.raises(SpotsError, match=r"has neither filtered_feature_cell_matrix\.h5 nor"):
         read_spots(folder)
     for outlines in folder.glob("*.geojson"):
         outlines.unlink()
-    with pytest.raises(SpotsError, match=r"has no cell_segmentations\.geojson, which says where its cells are"):
+    with pytest.raises(SpotsError, match=r"has no cell_segmentations\.geojson with the positions of its cells"):
         read_spots(folder)
     shutil.rmtree(folder / "spatial")
     assert find_spots(folder) == []

@@ -55,7 +55,7 @@ def test_spots_lie_where_the_shapes_are(tmp_path: Path, system: str, scale: floa
 
 def test_of_several_tables_the_one_with_the_largest_spots_is_read(tmp_path: Path) -> None:
     write(tmp_path / "hd.zarr", n_tables=3)
-    with pytest.warns(CpnnWarning, match="bins0 is read, and not bins1, bins2"):
+    with pytest.warns(CpnnWarning, match="bins0 is read rather than bins1, bins2"):
         spots = read_spots(tmp_path / "hd.zarr")
     assert spots.n_obs == 20
 
@@ -174,7 +174,7 @@ def test_a_system_in_um_without_an_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpotsError, match=r"'global' of .*named.zarr is in micrometres, and no image"):
         read_spots(tmp_path / "named.zarr")
     sections(tmp_path / "smaller.zarr", 1, of_shapes=0.25)
-    with pytest.raises(SpotsError, match="makes its shapes smaller"):
+    with pytest.raises(SpotsError, match="scales its shapes down"):
         read_spots(tmp_path / "smaller.zarr")
     sections(tmp_path / "known.zarr", 1, unit="micrometer", of_image=0.25)
     spots = read_spots(tmp_path / "known.zarr")
@@ -199,9 +199,9 @@ def test_what_would_run_code_or_fill_the_memory_is_refused(tmp_path: Path) -> No
 
     data, obs = "tables/table/X", "tables/table/obs/spot_id"
     refused(data, "'numcodecs.pickle'|'pickle'.*may run code", codecs=[{"name": "numcodecs.pickle"}])
-    refused(obs, "says that it holds .* GB, far more than", shape=[10**12])
-    refused(obs, "each of its chunks", chunk_grid={"name": "regular", "configuration": {"chunk_shape": [10**10]}})
-    refused(obs, "no proper shape", shape=[-1])
+    refused(obs, "declares .* GB, far more than", shape=[10**12])
+    refused(obs, "values per chunk", chunk_grid={"name": "regular", "configuration": {"chunk_shape": [10**10]}})
+    refused(obs, "an invalid shape", shape=[-1])
     refused(obs, "cannot be read", codecs="x" * 100, chunk_grid={"name": "regular"})
     (tmp_path / "good.zarr" / "link").symlink_to("/etc")
     with pytest.raises(SpotsError, match="link out of the folder"):

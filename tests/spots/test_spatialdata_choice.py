@@ -96,13 +96,13 @@ def test_two_tables_of_two_sections(radius: float, tmp_path: Path) -> None:
 def test_images_that_cannot_be_told_apart_are_no_slide(tmp_path: Path) -> None:
     path = two_tables(tmp_path / "two.zarr", {"one": image(1), "other": image(2, 3100)})
     spots = read_spots(path, library="B")
-    with pytest.warns(CpnnWarning, match=r"Which of the images other, one of two\.zarr .* cannot be told"):
+    with pytest.warns(CpnnWarning, match=r"Which of the images other, one of two\.zarr .* cannot be determined"):
         assert find_slide(path, spots) is None
 
 
 def test_images_of_different_pixels_are_said(tmp_path: Path) -> None:
     path = two_tables(tmp_path / "two.zarr", {"one": image(1), "other": image(2, shift=-50)})
-    with pytest.warns(CpnnWarning, match="not of the same pixels; positions are in those of one"):
+    with pytest.warns(CpnnWarning, match="do not have the same pixels; positions are in those of one"):
         spots = read_spots(path, library="A")
     np.testing.assert_allclose(spots.obsm["spatial"], section().obsm["spatial"])
 
@@ -113,5 +113,5 @@ def test_two_tables_of_one_section(tmp_path: Path) -> None:
     for name in ("all", "chosen"):
         shapes[name], tables[f"t_{name}"] = annotate(section(), name)
     path = write(tmp_path / "one.zarr", shapes=shapes, tables=tables)
-    with pytest.warns(CpnnWarning, match="t_all is read, and not t_chosen"):
+    with pytest.warns(CpnnWarning, match="t_all is read rather than t_chosen"):
         assert read_spots(path).n_obs == N

@@ -82,17 +82,17 @@ def test_texts_in_the_array_are_no_array(tmp_path: Path) -> None:
 
 def test_names_that_say_nothing(tmp_path: Path) -> None:
     path = write(tmp_path, frame().set_axis([f"V{i}" for i in range(1, 7)], axis=1).to_csv(index=False))
-    with pytest.warns(CpnnWarning, match="names its columns V1, V2, .* which says nothing"):
+    with pytest.warns(CpnnWarning, match="names its columns V1, V2, .* which have no meaning"):
         check(path)
     path = write(tmp_path, frame().set_axis(list("abcdef"), axis=1).to_csv(index=False))
-    with pytest.raises(SpotsError, match=r"columns of .*tissue_positions.csv \(a, b, .*\) do not say where"):
+    with pytest.raises(SpotsError, match=r"columns of .*tissue_positions.csv \(a, b, .*\) do not identify"):
         read_positions(path)
     path = write(tmp_path, frame()[["barcode", "array_row", "array_col"]].to_csv(index=False))
-    with pytest.raises(SpotsError, match="do not say where the spots are"):
+    with pytest.raises(SpotsError, match="do not identify the positions"):
         read_positions(path)
-    with pytest.raises(SpotsError, match="has 7 columns in place of barcode"):
+    with pytest.raises(SpotsError, match="has 7 columns instead of barcode"):
         read_positions(write(tmp_path, "AAAC-1,1,0,0,11,100,7\nAAAG-1,1,0,0,11,100,7\n"))
-    with pytest.raises(SpotsError, match="has two columns 'x'"):
+    with pytest.raises(SpotsError, match="has the column 'x' twice"):
         read_positions(write(tmp_path, "barcode,x,x,y\nAAAC-1,1,2,3\n"))
 
 

@@ -32,5 +32,5 @@ def test_usual_ones(values: Any, found: list[bool]) -> None:
 
 @pytest.mark.parametrize("values", [["in", "out"], [1, 2], ["tissue", "1"]])
 def test_others_are_shown(values: list[Any]) -> None:
-    with pytest.raises(SpotsError, match=r"The column has values that say neither yes nor no \(.*(in|2|tissue)'"):
+    with pytest.raises(SpotsError, match=r"The column has values that mean neither yes nor no \(.*(in|2|tissue)'"):
         truths(values, "The column")

@@ -129,7 +129,7 @@ def test_sentences(tmp_path: Path) -> None:
     with pytest.raises(SpotsError, match="cannot be read as Space Ranger's scale factors"):
         read_spots(folder)
     (folder / "spatial" / "tissue_positions.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(SpotsError, match="has 2 columns in place of barcode, in_tissue"):
+    with pytest.raises(SpotsError, match="has 2 columns instead of barcode, in_tissue"):
         read_spots(folder)
     (folder / "spatial" / "tissue_positions.csv").write_text(HEADER + "GGGG-1,1,0,0,1,1\n")
     with pytest.raises(SpotsError, match="No barcode of the matrix"):
@@ -151,7 +151,7 @@ def test_an_index_that_points_nowhere_is_a_sentence_not_a_crash(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("AACA-1,1,0,2,10,200", "names the barcode AACA-1 twice"),
+        ("AACA-1,1,0,2,10,200", "has the barcode AACA-1 twice"),
         ("GGGG-1,1,0,2,ten,200", "a value that is not a number"),
     ],
 )
@@ -186,7 +186,7 @@ def test_matrix_and_features_of_different_runs(tmp_path: Path) -> None:
     folder = outs(tmp_path)
     write_mtx(folder / "filtered_feature_bc_matrix", zipped=False)
     (folder / "filtered_feature_bc_matrix" / "barcodes.tsv").write_text("AAAC-1\n")
-    with pytest.raises(SpotsError, match="does not fit together: a matrix of 4 x 5 with 1 barcodes and 5 features"):
+    with pytest.raises(SpotsError, match="is inconsistent: a matrix of 4 x 5 with 1 barcodes and 5 features"):
         read_spots(folder)
 
 
@@ -218,7 +218,7 @@ def test_pictures_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     huge = b"IHDR" + struct.pack(">II", 50_000, 50_000) + whole[24:29]
     for content in (bomb, whole[:12] + huge + struct.pack(">I", zlib.crc32(huge)) + whole[33:], whole[:40], b"GIF89a"):
         picture.write_bytes(content)
-        with pytest.warns(CpnnWarning, match=r"tissue_hires_image.png is left out: .*; the spots are read without it"):
+        with pytest.warns(CpnnWarning, match=r"tissue_hires_image.png is skipped: .*; the spots are read without it"):
             spots = read_spots(folder)
         assert spots.n_obs == 2
         assert next(iter(spots.uns["spatial"].values()))["images"] == {}

@@ -169,7 +169,7 @@ def test_an_index_that_points_nowhere(tmp_path, value, by):
     with h5py.File(path, "r+") as file:
         file["X/indices"][2] = value if by == "csr" or value != 5 else 12
     for read in (read_spots, read_cells):
-        with pytest.raises(CpnnError, match=r"X of .*a\.h5ad is damaged \(an index lies outside its \d+ places\)"):
+        with pytest.raises(CpnnError, match=r"X of .*a\.h5ad is damaged \(an index is outside its range of \d+\)"):
             read(path)
 
 
@@ -184,7 +184,7 @@ def test_an_index_that_points_nowhere_in_a_table_on_disk(tmp_path):
     found = sp.csr_matrix(cells.layers["counts"][:])
     found.indices[0] = 77
     labels = [pd.Series(["a"] * 12)]
-    with pytest.raises(CellsError, match="an index lies outside its 5 places"):
+    with pytest.raises(CellsError, match="an index is outside its range of 5"):
         count_statistics(found, list(cells.var_names), labels, None, PrototypeSettings(min_genes=1))
 
 
@@ -197,7 +197,7 @@ def test_matrices_that_scipy_lets_pass(parts):
     matrix.data, matrix.indices, matrix.indptr = (
         np.array(parts[0], dtype=float), np.array(parts[1], dtype=np.int32), np.array(parts[2], dtype=np.int32),
     )  # fmt: skip
-    with pytest.raises(SpotsError, match=r"^m is damaged \(its pointers"):
+    with pytest.raises(SpotsError, match=r"^m is damaged \(its index pointers"):
         csr_of(matrix, "m", SpotsError)
 
 

@@ -163,7 +163,7 @@ def test_a_given_affine_map_moves_the_spots(setup, sample, tmp_path: Path) -> No
     (tmp_path / "back.json").write_text("[[0.5, 0, -99], [0, 0.5, -99], [0, 0, 1]]")  # from slide to spots
     controller.fix_by(tmp_path / "back.json")
     np.testing.assert_allclose(controller.spots.obsm["spatial"], spots.obsm["spatial"])
-    assert state.history.text == "the affine map of back.json, turned back"
+    assert state.history.text == "the affine map of back.json, inverted"
     controller.fix_by("one two")
     assert "has 0 numbers" in controller.message
     np.testing.assert_allclose(controller.spots.obsm["spatial"], spots.obsm["spatial"])
@@ -188,7 +188,7 @@ def test_whatever_is_opened_by_mistake_is_one_sentence(setup, sample, tmp_path: 
         ("empty", "The count matrix is missing"),
         ("empty.zarr", "cannot be read as SpatialData"),
         ("matrix.h5", "is no HDF5 file"),
-        ("picture.png", "is of no known kind"),
+        ("picture.png", "has an unknown format"),
         ("nowhere.h5ad", "has no positions"),
         ("logged.h5ad", "log-transformed"),
         ("gone", "There is no file or folder"),

@@ -119,16 +119,16 @@ def test_what_the_user_changes_meanwhile_is_no_part_of_it(controller, state, lat
         (
             {"mapper": SimpleNamespace(map=empty_map())},
             Request(BY_KEY["csv"], Path("a.csv"), "shown"),
-            "Nothing of the map has been computed",
+            "No patch of the map has been computed",
         ),
         ({}, Request(BY_KEY["csv"], Path(), "shown"), "Say where to write"),
         ({}, Request(BY_KEY["csv"], Path("a.csv"), "some", " , "), "Type the names"),
-        ({}, Request(BY_KEY["csv"], Path("a.csv"), "some", "NOPE"), "does not know NOPE"),
+        ({}, Request(BY_KEY["csv"], Path("a.csv"), "some", "NOPE"), "does not have NOPE"),
         ({}, Request(BY_KEY["figure"], Path("a.png"), "some", "NOPE"), "has no 'NOPE'"),
-        ({}, Request(BY_KEY["csv"], Path("no/a.csv"), "shown"), "does not exist; make it first"),
+        ({}, Request(BY_KEY["csv"], Path("no/a.csv"), "shown"), "does not exist; create it"),
         ({}, Request(BY_KEY["csv"], Path("there.csv"), "shown"), "exists already"),
-        ({}, Request(BY_KEY["map"], Path("there.csv"), "none", overwrite=True), "is there and is not a map"),
-        ({}, Request(BY_KEY["csv"], Path("a.csv"), "shown", area=Rect(0, 0, 9, 9)), "Nothing of this area"),
+        ({}, Request(BY_KEY["map"], Path("there.csv"), "none", overwrite=True), "exists and is not a map"),
+        ({}, Request(BY_KEY["csv"], Path("a.csv"), "shown", area=Rect(0, 0, 9, 9)), "No patch of this area"),
     ],
 )
 def test_mistakes_are_a_sentence_and_nothing_is_written(

@@ -266,9 +266,9 @@ def no_labels_table(tmp_path):
         (with_nan, "bad.h5ad", "there are missing or infinite values"),
         (half, "bad.h5ad", "cannot be read"),
         (empty, "bad.h5ad", "cannot be read"),
-        (picture, "bad.png", "is of no known kind"),
+        (picture, "bad.png", "has an unknown format"),
         (folder, "bad", "has no matrix.mtx"),
-        (no_labels_table, "bad.csv", "names none of the cells"),
+        (no_labels_table, "bad.csv", "contains none of the cells"),
         (None, "nowhere.h5ad", "There is no file"),
     ],
 )
@@ -332,7 +332,7 @@ def test_filters_that_leave_nothing_are_said(opened):
 def test_settings_that_make_no_sense_are_refused(opened):
     c = opened.c
     assert not c.change("max_mito", 2.0)
-    assert c.message == "The largest mitochondrial share must be in (0, 1]."
+    assert c.message == "The maximum mitochondrial share must be in (0, 1]."
     assert not c.change("min_cells", "many")
     assert c.settings.min_cells == 1
     assert c.change("max_mito", 0.5)
@@ -503,7 +503,7 @@ def test_no_warning_is_raised_in_the_thread(opened):
     opened.c.change("min_cells_per_type", 31)
     opened.c.run()
     opened.go()
-    assert "Few cells stand behind" in opened.c.result.prototypes.provenance["notes"][0]
-    with pytest.warns(CpnnWarning, match="Few cells"):
+    assert "These prototypes are based on few cells" in opened.c.result.prototypes.provenance["notes"][0]
+    with pytest.warns(CpnnWarning, match="few cells"):
         nc.estimate_prototypes(table(), "cell_type", settings=opened.c.settings)
     assert isinstance(opened.c.result, Result)

@@ -1,7 +1,7 @@
-"""The terminal: the same tasks as in Python and in the docks, without a screen.
+"""Command-line interface to the tasks that are also available in Python and in the docks.
 
-A user's mistake is one line on stderr and exit code 2, never a traceback. Heavy libraries are imported by the task
-that needs them, so that ``--help`` answers at once.
+User errors give one line on stderr and exit code 2, never a traceback. Heavy libraries are imported only by the
+commands that need them, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command and return the exit code."""
     args, ended = _parser().parse_args(argv), Ended()
     try:
         with warnings.catch_warnings(), _notes_on_stderr(), ended.like_ctrl_c(has_window=hasattr(args, "screenshot")):
@@ -41,17 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("napari-cpnn: interrupted", file=sys.stderr)
         return 128 + ended.by
-    except BrokenPipeError:  # the reader of our output, such as head, has gone
+    except BrokenPipeError:  # the reader of the output, such as head, has exited
         sys.stderr.close()
         return 1
     return 0
 
 
 class _Notes(logging.Handler):
-    """What the package logs, each note one line on stderr: spots left out, a pixel size that was estimated, ..."""
+    """Print log messages of the package on stderr, one per line, such as the number of spots left out."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.exc_info:  # what comes with a traceback is raised as well, and said then
+        if not record.exc_info:  # records with a traceback are raised as well, and reported then
             print(f"napari-cpnn: {record.getMessage()}", file=sys.stderr)
 
 
@@ -71,7 +71,7 @@ def _notes_on_stderr() -> Iterator[None]:
 
 
 class _Warnings:
-    """Warnings as one line each on stderr; what is said of a slide in every fold is said once."""
+    """Print warnings on stderr, one per line; repeated warnings about a slide are printed once."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()

@@ -1,4 +1,4 @@
-"""``python -m napari_cpnn.cli``."""
+"""Entry point of ``python -m napari_cpnn.cli``."""
 
 from __future__ import annotations
 

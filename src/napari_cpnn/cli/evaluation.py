@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate and cross-validate."""
+"""Commands ``evaluate`` and ``cross-validate``."""
 
 from __future__ import annotations
 
@@ -33,48 +33,58 @@ if TYPE_CHECKING:
 
 LEFT_OUT = {
     "spots_without_counts": "spots without counts",
-    "spots_without_place": "spots without a place",
+    "spots_without_place": "spots without a position",
     "spots_without_patch": "spots without a patch",
     "genes_not_measured": "genes not measured",
     "genes_constant_measured": "genes that are constant",
 }
-"""What could not be compared, by its name in a summary of scores."""
+"""Descriptions of the quantities that could not be scored, by their key in a summary of scores."""
 
 
 def add_evaluation_commands(command: AddCommand) -> None:
-    """Register evaluate and cross-validate."""
+    """Register the commands ``evaluate`` and ``cross-validate``."""
     sub = command("evaluate", _evaluate, "compare predicted with measured expression")
     add_samples(sub)
     add_model(sub)
     sub.add_argument("--out", type=Path, help="table per gene (.csv or .parquet), or a folder for several slides")
     sub.add_argument(
-        "--regions", type=Path, nargs="+", metavar="GEOJSON", help="outlines on each slide: also scores in each of them"
+        "--regions",
+        type=Path,
+        nargs="+",
+        metavar="GEOJSON",
+        help="outlines on each slide, to compute scores in each region as well",
     )
     sub.add_argument(
-        "--figure", nargs="+", default=[], metavar="GENE", help="also draw these genes, measured and predicted, as PNG"
+        "--figure",
+        nargs="+",
+        default=[],
+        metavar="GENE",
+        help="also draw measured and predicted maps of these genes as PNG",
     )
     add_settings(sub, EvaluationSettings)
 
-    sub = command("cross-validate", _cross_validate, "train on all groups of slides but one, test on that, for each")
+    sub = command(
+        "cross-validate", _cross_validate, "train on all groups of slides but one, and test on that one, in turn"
+    )
     add_samples(sub)
     sub.add_argument("--prototypes", type=Path, required=True)
     sub.add_argument(
-        "--out", type=Path, required=True, help="folder; a cross-validation that was stopped goes on in it"
+        "--out", type=Path, required=True, help="output folder; an interrupted cross-validation in it is resumed"
     )
     sub.add_argument(
         "--groups",
         nargs="+",
         required=True,
-        help="what is tested together: one name per slide, such as the patient; or 'section'; or a column of the spots",
+        help="test groups: one name per slide, such as the patient; or 'section'; or a column of the spots",
     )
     sub.add_argument(
         "--compare",
         action="append",
         metavar="HEAD",
-        help="ours, paper or plain; or with a name and settings of its own: 'ST-Net=plain,loss=mse'. Repeat for more "
-        "(default: ours); the first is what the others are compared with",
+        help="ours, paper or plain; or a name with its own settings: 'ST-Net=plain,loss=mse'. Repeat for more "
+        "(default: ours); the others are compared with the first",
     )
-    sub.add_argument("--table", type=Path, help="also write all scores here (.csv or .parquet)")
+    sub.add_argument("--table", type=Path, help="file for all scores (.csv or .parquet)")
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     add_settings(sub, EvaluationSettings, shared=("precision", "ignore_gene_case"))
@@ -87,7 +97,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     more = bool(args.regions or args.figure)
     if more and not args.out:
-        raise CpnnError("--regions and --figure write beside the table of scores; say with --out where that goes.")
+        raise CpnnError("--regions and --figure write files next to the table of scores; give its path with --out.")
     if args.regions and len(args.regions) != len(args.slide):
         raise CpnnError(f"--regions takes a file for each of the {len(args.slide)} slides, not {len(args.regions)}.")
     if args.out:
@@ -99,7 +109,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     model, settings = load_model(args.model, args.encoder_weights), chosen_settings(args, EvaluationSettings)
     written: set[str] = set()
     for number, (slide, spots) in enumerate(open_samples(args), start=1):
-        # Slides of several folders may have one name.
+        # Slides in different folders may have the same name.
         name = f"{slide.name}-{number}" if slide.name in written else slide.name
         written.add(name)
         out = Path(args.out) / f"{name}.csv" if args.out and len(args.slide) > 1 else args.out
@@ -121,7 +131,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _evaluate_parts(
     sample: tuple[CPNN, Slide, AnnData], settings: EvaluationSettings, out: Path, regions: Path | None, genes: list[str]
 ) -> pd.DataFrame:
-    """The same scores, from predictions that also serve for regions and figures, which go beside ``out``."""
+    """Score predictions at spots, and use them for regions and figures, written next to ``out``."""
     from napari_cpnn.counts import require_genes
     from napari_cpnn.evaluation import (
         predict_expression,
@@ -136,7 +146,7 @@ def _evaluate_parts(
 
     model, slide, spots = sample
     require_genes(model.genes, genes, "The model")
-    names = folder_names(genes)  # a gene may have a slash in its name
+    names = folder_names(genes)  # gene names may contain slashes
     figures = [out.with_name(f"{out.stem}_{name}.png") for name in names]
     region_table = out.with_name(f"{out.stem}_regions.csv")
     for path in (*figures, *([region_table] if regions is not None else [])):
@@ -167,7 +177,7 @@ def _cross_validate(args: argparse.Namespace) -> None:
 
     heads = dict(head_to_compare(text, given_settings(args, TrainingSettings)) for text in args.compare or ["ours"])
     if len(heads) < len(args.compare or ["ours"]):
-        raise CpnnError("Two heads have one name; name them as in --compare 'ST-Net=plain,loss=mse'.")
+        raise CpnnError("Two heads have the same name; name them as in --compare 'ST-Net=plain,loss=mse'.")
     groups: Any = args.groups[0] if len(args.groups) == 1 and len(args.slide) > 1 else args.groups
     own = [args.out / name for name in ("folds.csv", "scores.csv", "comparison.csv", "report.png")]
     require_separate([*own, args.table], [args.prototypes, *args.slide, *args.spots, *(args.positions or [])])
@@ -190,7 +200,7 @@ def _cross_validate(args: argparse.Namespace) -> None:
         print(f"{head}, {fold}: {_in_words(summary)}")
     if len(heads) > 1:
         _print_differences(read_table(args.out / "comparison.csv"))
-    print(f"wrote {args.out / 'report.png'} and the tables beside it")
+    print(f"wrote {args.out / 'report.png'} and tables next to it")
 
 
 def _print_differences(comparison: pd.DataFrame) -> None:
@@ -217,7 +227,7 @@ def _in_words(summary: dict[str, Any]) -> str:
 
 
 def head_to_compare(text: str, common: dict[str, Any]) -> tuple[str, TrainingSettings]:
-    """``PRESET``, or ``NAME=PRESET,SETTING=VALUE,...``, on top of the settings that all heads have."""
+    """Parse ``PRESET`` or ``NAME=PRESET,SETTING=VALUE,...``, based on the common settings of all heads."""
     first, *changes = text.split(",")
     name, _, preset = first.rpartition("=")
     if preset not in TRAINING_PRESETS:
@@ -229,7 +239,7 @@ def head_to_compare(text: str, common: dict[str, Any]) -> tuple[str, TrainingSet
         key, _, value = change.partition("=")
         key = key.strip().replace("-", "_")
         if key not in known or key == "patch":
-            raise CpnnError(f"There is no setting {key!r}, in --compare {text!r}.")
+            raise CpnnError(f"Unknown setting {key!r} in --compare {text!r}.")
         settings[key] = _converted(value.strip(), known[key], text)
     return name.strip() or preset, TRAINING_PRESETS[preset](**settings)
 
@@ -237,9 +247,9 @@ def head_to_compare(text: str, common: dict[str, Any]) -> tuple[str, TrainingSet
 def _converted(value: str, kind: Any, text: str) -> Any:
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise CpnnError(f"{value!r} is neither true nor false, in --compare {text!r}.")
+            raise CpnnError(f"{value!r} is neither true nor false in --compare {text!r}.")
         return value.lower() == "true"
     try:
         return {int: parse_whole, float: parse_decimal}.get(kind, str)(value)
     except ValueError:
-        raise CpnnError(f"{value!r} is not a number, in --compare {text!r}.") from None
+        raise CpnnError(f"{value!r} is not a number in --compare {text!r}.") from None

@@ -1,4 +1,4 @@
-"""The command that writes maps for other programs, and as figures: export."""
+"""Command ``export``: write maps for other programs, or as figures."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from napari_cpnn.settings import ExportSettings, FigureSettings
 from napari_cpnn.storage import require_separate
 from napari_cpnn.untrusted import reading, to_path
 
-#: As in ``napari_cpnn.export.FORMATS``, which needs heavier libraries than the help of the command.
+#: Same as ``napari_cpnn.export.FORMATS``, whose import would slow down ``--help``.
 _FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv", "figure")
 
 
 def add_export_command(command: AddCommand) -> None:
-    """Register export."""
+    """Register the command ``export``."""
     sub = command("export", _export, "write a map for squidpy, napari-spatialdata, QuPath and others, or as a figure")
-    sub.add_argument("map", type=Path, help="map (.zarr), as predict writes it")
+    sub.add_argument("map", type=Path, help="map (.zarr) written by predict")
     sub.add_argument(
         "--out",
         type=Path,
         required=True,
         help=".h5ad (AnnData), .zarr (SpatialData), .ome.zarr, .geojson, .csv; or a figure: .png, .svg, .pdf",
     )
-    sub.add_argument("--format", choices=_FORMATS, help="whatever the ending says")
+    sub.add_argument("--format", choices=_FORMATS, help="output format (default: by the file extension)")
     sub.add_argument(
         "--genes",
         nargs="+",
         metavar="GENE",
-        help="names; 'all'; or a text file with one per line (default: all in AnnData and SpatialData, else none)",
+        help="gene names; 'all'; or a text file with one per line (default: all in AnnData and SpatialData, else none)",
     )
     sub.add_argument(
         "--cell-types",
         nargs="+",
         metavar="TYPE",
-        help="figure: panels of their shares, before those of the genes; 'dominant': the type with the largest "
+        help="figure: cell types to show, in panels before those of the genes; 'dominant': the type with the largest "
         "share (default: dominant, where no genes are given)",
     )
     sub.add_argument(
-        "--region", nargs=4, type=decimal, metavar=("Y0", "X0", "Y1", "X1"), help="only this part of the map, in um"
+        "--region",
+        nargs=4,
+        type=decimal,
+        metavar=("Y0", "X0", "Y1", "X1"),
+        help="export only this part of the map, in um",
     )
     sub.add_argument(
         "--colors",
@@ -51,8 +55,8 @@ def add_export_command(command: AddCommand) -> None:
         help="colours of cell types, such as 'T-cells = #0072B2, CAFs = orange'",
     )
     sub.add_argument("--slide", type=Path, help="the slide of the map, for its picture")
-    sub.add_argument("--mpp", help="um per pixel of the slide, or y,x (default: as the map was made)")
-    sub.add_argument("--overwrite", action="store_true", help="replace a result that is there")
+    sub.add_argument("--mpp", help="um per pixel of the slide, or y,x (default: as stored in the map)")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing result")
     add_settings(sub, ExportSettings)
     add_settings(sub, FigureSettings, title="figures")
 
@@ -72,7 +76,9 @@ def _export(args: argparse.Namespace) -> None:
         genes = _chosen_genes(args.genes, cmap.genes)
         if args.cell_types:
             if kind != "figure":
-                raise CpnnError(f"--cell-types is for figures; {args.out} has the shares of all cell types anyway.")
+                raise CpnnError(
+                    f"--cell-types is for figures; {args.out} contains the shares of all cell types anyway."
+                )
             genes = [*args.cell_types, *(genes or [])]
         settings = chosen_settings(args, ExportSettings).replace(figure=chosen_settings(args, FigureSettings))
         area = None if args.region is None else Rect(*args.region)
@@ -84,7 +90,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] | None:
-    """Names as they are; all for the word ``all``; the lines of a file where the one word is its path."""
+    """Return gene names as given, all genes for the word ``all``, or the lines of a file if its path is given."""
     if words is None:
         return None
     if len(words) > 1 or words[0] in known:
@@ -94,5 +100,5 @@ def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] 
     path = to_path(words[0], CpnnError)
     if not path.is_file():
         return words
-    with reading(f"The list of genes {path}", CpnnError, "it is text with a name on each line."):
+    with reading(f"The list of genes {path}", CpnnError, "it must be text with one name per line."):
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Files that commands write: never over another's, and never in halves."""
+"""Checks before commands write files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from napari_cpnn.untrusted import to_path
 
 
 def refuse_existing(path: str | Path) -> None:
-    """Say so when a result is there already."""
+    """Raise an error if a result exists already."""
     if restored(to_path(path, CpnnError)).exists():
         raise CpnnError(f"{path} exists already; choose another name or delete it.")
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder and write into it, before hours of work are spent on what could not be kept."""
+    """Create the folder and test that it is writable, before time is spent on the computation."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise CpnnError(f"Nothing can be written to the folder {folder}: {error.strerror or error}.") from error
+        raise CpnnError(f"The folder {folder} is not writable: {error.strerror or error}.") from error

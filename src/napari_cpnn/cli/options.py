@@ -1,4 +1,4 @@
-"""Options that several commands share: settings, samples, pixel sizes."""
+"""Options shared by several commands: settings, samples, pixel sizes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 Command = Callable[[argparse.Namespace], None]
 
 AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
-"""Name, what runs, help -> the parser of the command, for its options."""
+"""Takes name, function and help of a command, and returns its parser."""
 
 
 def add_settings(
     parser: argparse.ArgumentParser, settings: type[Any], shared: Sequence[str] = (), title: str = "settings"
 ) -> None:
-    """One option per field of a settings dataclass, with its help and default.
+    """Add one option per field of a settings dataclass, with its help and default.
 
-    Fields that are ``shared`` with other settings of the command have their option there.
+    Fields in ``shared`` are skipped, since other settings of the command define their options.
     """
     hints = typing.get_type_hints(settings)
     group = parser.add_argument_group(title)
@@ -51,7 +51,7 @@ def add_settings(
 
 
 def given_settings(args: argparse.Namespace, settings: type[Any]) -> dict[str, Any]:
-    """The settings that were given on the command line."""
+    """Return the settings given on the command line."""
     names = [f.name for f in dataclasses.fields(settings)]
     given = {n: getattr(args, f"settings_{n}") for n in names if getattr(args, f"settings_{n}", None) is not None}
     if "patch" in names and getattr(args, "patch", None):
@@ -63,22 +63,26 @@ def given_settings(args: argparse.Namespace, settings: type[Any]) -> dict[str, A
 
 
 def chosen_settings(args: argparse.Namespace, settings: type[Any]) -> Any:
-    """The settings, defaults but for what was given on the command line."""
+    """Return the settings with defaults for those not given on the command line."""
     return settings(**given_settings(args, settings))
 
 
 def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Slides with their spots."""
+    """Add options for slides with their spots."""
     parser.add_argument("--slide", action="append", required=required, type=Path, help="slide; repeat for more")
-    parser.add_argument("--spots", action="append", required=required, type=Path, help="its spots; once per slide")
+    parser.add_argument(
+        "--spots", action="append", required=required, type=Path, help="spots of the slide; once per slide"
+    )
     parser.add_argument(
         "--positions",
         action="append",
         type=Path,
-        help="spot table of legacy ST; once per slide, - where it is not needed",
+        help="spot table of legacy ST; once per slide, - where not needed",
     )
     parser.add_argument(
-        "--library", action="append", help="which is read of several in the spots; once per slide, - where there is one"
+        "--library",
+        action="append",
+        help="library to read if the spots hold several; once per slide, - where there is only one",
     )
     parser.add_argument(
         "--mpp", action="append", help="um per pixel, or y,x; once, or once per slide (default: from file or spots)"
@@ -86,17 +90,17 @@ def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """A trained model, and the part of it that may not be in its file."""
+    """Add options for a trained model and its separate encoder weights."""
     parser.add_argument("--model", type=Path, required=required, help="trained model (.safetensors)")
     parser.add_argument(
         "--encoder-weights",
-        help="of a model whose file does not hold its encoder: the encoder's weights, a file or folder, or pretrained "
-        "(default: where they were last time)",
+        help="encoder weights (file, folder, or pretrained) for a model whose file does not contain them "
+        "(default: the last location used)",
     )
 
 
 def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
-    """The samples that :func:`add_samples` asked for, opened one after the other."""
+    """Open the samples selected with the options of :func:`add_samples`, one after the other."""
     from napari_cpnn.spots import open_sample
 
     for files in sample_files(args):
@@ -104,7 +108,7 @@ def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
 
 
 def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
-    """The files of the samples that :func:`add_samples` asked for."""
+    """Return the files of the samples selected with the options of :func:`add_samples`."""
     from napari_cpnn.training.jobs import SampleFiles
 
     n = len(args.slide)
@@ -125,7 +129,7 @@ def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
 
 
 def decimal(text: str) -> float:
-    """A number of the command line, with a point or a comma before the decimals; never ``nan`` or ``inf``."""
+    """Parse a finite number with a decimal point or comma."""
     try:
         return parse_decimal(text)
     except ValueError as error:
@@ -133,7 +137,7 @@ def decimal(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """A whole number of the command line."""
+    """Parse a whole number."""
     try:
         return parse_whole(text)
     except ValueError as error:
@@ -141,16 +145,18 @@ def whole(text: str) -> int:
 
 
 def pixel_size(text: str | None) -> float | tuple[float, float] | None:
-    """``0.5`` or ``0,5``; or ``0.690,0.686`` as y,x.
+    """Parse a pixel size: ``0.5`` or ``0,5``; or ``0.690,0.686`` as y,x.
 
-    ``1,2`` could be both, and is refused; ``0,5`` is one number, since no pixel is 0 um high.
+    ``1,2`` is ambiguous and rejected; ``0,5`` is one number, since no pixel has a height of 0 um.
     """
     if text is None:
         return None
     number, pair = _number(text), _pair(text)
     if number is not None and pair is not None and is_plausible_mpp(pair):
         y, x = pair
-        raise CpnnError(f"--mpp {text} is either {number:g} or {y:g} by {x:g}: write {number:g}, or {y:.1f},{x:.1f}.")
+        raise CpnnError(
+            f"--mpp {text} is ambiguous: {number:g}, or {y:g} by {x:g}? Write {number:g}, or {y:.1f},{x:.1f}."
+        )
     found = pair if number is None else number
     if found is None:
         raise CpnnError(f"--mpp takes one number or two as y,x (um per pixel), not {text!r}.")

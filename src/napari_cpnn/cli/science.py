@@ -1,4 +1,4 @@
-"""Commands of the science: prototypes, deconvolve, train."""
+"""Commands ``prototypes``, ``deconvolve`` and ``train``."""
 
 from __future__ import annotations
 
@@ -28,42 +28,46 @@ _N_MARKERS = 10
 
 
 def add_science_commands(command: AddCommand) -> None:
-    """Register prototypes, deconvolve and train."""
+    """Register the commands ``prototypes``, ``deconvolve`` and ``train``."""
     sub = command("prototypes", _prototypes, "estimate cell-type prototypes from single cells")
     sub.add_argument("cells", type=Path, help="h5ad or 10x folder")
     sub.add_argument(
         "--cell-type",
         action="append",
-        help="column of the cell type; repeat for more, in one go (default: celltype)",
+        help="column with the cell type; repeat for several columns (default: celltype)",
     )
-    sub.add_argument("--batch", help="column of the batch, such as the patient")
-    sub.add_argument("--annotations", type=Path, help="table of the cells (.csv, .tsv), the barcode first")
+    sub.add_argument("--batch", help="column with the batch, such as the patient")
     sub.add_argument(
-        "--out", type=Path, required=True, help="prototypes (.h5ad); a folder for those of several columns"
+        "--annotations", type=Path, help="table of cell annotations (.csv, .tsv) with the barcode in the first column"
     )
-    sub.add_argument("--markers", type=Path, help=f"table of {_N_MARKERS} marker genes of each cell type (.csv)")
+    sub.add_argument("--out", type=Path, required=True, help="output file (.h5ad); a folder for several columns")
+    sub.add_argument("--markers", type=Path, help=f"output table of {_N_MARKERS} marker genes per cell type (.csv)")
     add_settings(sub, PrototypeSettings)
 
     sub = command("deconvolve", _deconvolve, "estimate cell-type shares of measured spots or bulk samples")
     sub.add_argument("spots", type=Path, help="spots, or with --bulk an h5ad of bulk samples")
     sub.add_argument("--positions", type=Path, help="spot table of legacy ST")
-    sub.add_argument("--library", help="which is read of several in the spots")
+    sub.add_argument("--library", help="library to read if the spots hold several")
     sub.add_argument("--prototypes", type=Path, required=True)
-    sub.add_argument("--out", type=Path, required=True, help="table of shares (.csv)")
-    sub.add_argument("--sd", type=Path, help="table of their standard deviations (.csv); nb only")
-    sub.add_argument("--bulk", action="store_true", help="bulk samples: other priors, all genes")
+    sub.add_argument("--out", type=Path, required=True, help="output table of shares (.csv)")
+    sub.add_argument("--sd", type=Path, help="output table of standard deviations of the shares (.csv); nb only")
+    sub.add_argument("--bulk", action="store_true", help="bulk samples: priors for bulk, all genes")
     add_settings(sub, DeconvolutionSettings)
 
     sub = command("train", _train, "train a model on slides with measured spots")
     add_samples(sub, required=False)
     sub.add_argument("--prototypes", type=Path)
     sub.add_argument("--out", type=Path, help="run folder")
-    sub.add_argument("--job", type=Path, help="all of this in a JSON file, such as the job.json of a run folder")
-    sub.add_argument("--preset", choices=list(TRAINING_PRESETS), help="what the settings start from (default: ours)")
+    sub.add_argument("--job", type=Path, help="JSON file with all options, such as the job.json of a run folder")
+    sub.add_argument(
+        "--preset", choices=list(TRAINING_PRESETS), help="preset that the settings are based on (default: ours)"
+    )
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
-    sub.add_argument("--json", action="store_true", help="say how it goes in lines of JSON on stdout; no progress bar")
-    sub.add_argument("--resume", action="store_true", help="go on with the run in the folder, after its last epoch")
+    sub.add_argument(
+        "--json", action="store_true", help="report progress as JSON lines on stdout, without a progress bar"
+    )
+    sub.add_argument("--resume", action="store_true", help="resume the run in the folder after its last epoch")
     add_settings(sub, TrainingSettings)
 
 
@@ -97,7 +101,7 @@ def _prototypes(args: argparse.Namespace) -> None:
 
 
 def _fit_report(fit: dict[str, Any]) -> Iterator[str]:
-    """What the regression says of itself; nothing for mean profiles."""
+    """Yield lines describing the quality of the regression; none for mean profiles."""
     if not fit:
         return
     yield f"{'converged' if fit['converged'] else 'not converged'} after {fit['iterations']} steps"
@@ -145,7 +149,7 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
     if args.job is None:
         missing = [option for option, value in needed.items() if value is None]
         if missing:
-            raise CpnnError(f"Training needs {', '.join(missing)}; or give all of it in a file with --job.")
+            raise CpnnError(f"Training needs {', '.join(missing)}; or give everything in a file with --job.")
         return TrainingJob(
             samples=tuple(sample_files(args)),
             prototypes=args.prototypes,
@@ -166,7 +170,7 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
     given += [f"--{name.replace('_', '-')}" for name in given_settings(args, TrainingSettings)]
     if given or args.preset is not None:
         raise CpnnError(
-            f"With --job, everything is in {args.job}; write it there, not as {(given or ['--preset'])[0]}."
+            f"With --job, all options are read from {args.job}; set them there, not as {(given or ['--preset'])[0]}."
         )
     job = TrainingJob.read(args.job)
     return job.replace(resume=job.resume or args.resume)
@@ -177,7 +181,7 @@ def _print_json(event: dict[str, Any]) -> None:
 
     try:
         print(json_line(event), flush=True)
-    except BrokenPipeError:  # nobody listens any more, which is no reason to end a run
+    except BrokenPipeError:  # a closed output is no reason to stop a run
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""How a command is ended from outside: whoever asks it to end, it cleans up as after Ctrl-C."""
+"""Handle termination signals like Ctrl-C, so that commands clean up."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Of a scheduler or a shutdown, and of a terminal that is closed; Windows has neither.
+#: Sent by schedulers, at shutdown, or when a terminal is closed; Windows has neither.
 _ENDINGS = ("SIGTERM", "SIGHUP")
 
 
 class Ended:
-    """Which signal has ended a command.
+    """The signal that ended a command.
 
     Attributes
     ----------
     by
-        Its number; Ctrl-C until another one comes.
+        Signal number; that of Ctrl-C by default.
     """
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class Ended:
 
     @contextmanager
     def like_ctrl_c(self, has_window: bool = False) -> Iterator[None]:
-        """While inside, what asks the program to end does what Ctrl-C does.
+        """Context manager in which termination signals act like Ctrl-C.
 
-        A signal that the program was started to ignore (``nohup``) stays ignored. A command that ``has_window`` is
-        left as it is: the loop of a window does not listen to Python.
+        Signals that the process was started to ignore (``nohup``) stay ignored. Commands with a window (``has_window``)
+        are unchanged, since the GUI's event loop does not run Python's signal handlers.
         """
         if has_window or threading.current_thread() is not threading.main_thread():
             yield
@@ -47,7 +47,7 @@ class Ended:
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.by = number
-        handler = signal.getsignal(signal.SIGINT)  # a run in training ends after the present batch
-        if not callable(handler):  # a shell starts programs in the background with Ctrl-C ignored
+        handler = signal.getsignal(signal.SIGINT)  # a training run stops after the current batch
+        if not callable(handler):  # background processes of a shell ignore Ctrl-C
             raise KeyboardInterrupt
         handler(signal.SIGINT, frame)

@@ -1,4 +1,4 @@
-"""Commands that look at slides: open, demo, fetch, predict."""
+"""Commands ``open``, ``demo``, ``fetch`` and ``predict``."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
 
-#: Endings of what export writes.
+#: File extensions of exports, which cannot be saved maps.
 _NOT_MAPS = (".h5ad", ".h5", ".csv", ".tsv", ".geojson", ".json", ".png", ".svg", ".pdf", ".tif", ".tiff")
 
 
 def add_viewing_commands(command: AddCommand) -> None:
-    """Register open, demo, fetch and predict."""
-    sub = command("open", _open, "open a slide in napari and map what is in view")
+    """Register the commands ``open``, ``demo``, ``fetch`` and ``predict``."""
+    sub = command("open", _open, "open a slide in napari and map the visible area")
     sub.add_argument("slide", type=Path)
     add_model(sub, required=False)
     sub.add_argument("--mpp", help="um per pixel, or y,x (default: from the file)")
     sub.add_argument("--gene", help="gene to show")
     sub.add_argument("--cell-type", help="cell type to show")
-    sub.add_argument("--screenshot", type=Path, help="wait until the view is mapped, save the window, end")
+    sub.add_argument("--screenshot", type=Path, help="save a picture of the window when the view is mapped, and exit")
     add_settings(sub, MappingSettings)
 
     sub = command("demo", _demo, "open the sample slide with its model")
-    sub.add_argument("--screenshot", type=Path, help="save the window and end")
+    sub.add_argument("--screenshot", type=Path, help="save a picture of the window, and exit")
     add_settings(sub, MappingSettings)
 
     sub = command("fetch", _fetch, "download the real sample data set (HER2+ breast cancer ST)")
@@ -50,11 +50,13 @@ def add_viewing_commands(command: AddCommand) -> None:
     sub.add_argument("--out", type=Path, help="folder (default: the user's cache)")
     sub.add_argument("--mirror", type=Path, help="take the files from this folder instead of the network")
 
-    sub = command("predict", _predict, "map a whole slide, without a screen")
+    sub = command("predict", _predict, "map a whole slide without opening a window")
     sub.add_argument("slide", type=Path)
     add_model(sub)
     sub.add_argument("--mpp", help="um per pixel, or y,x (default: from the file)")
-    sub.add_argument("--region", nargs=4, type=decimal, metavar=("Y0", "X0", "Y1", "X1"), help="part of it, in um")
+    sub.add_argument(
+        "--region", nargs=4, type=decimal, metavar=("Y0", "X0", "Y1", "X1"), help="map only this part, in um"
+    )
     sub.add_argument("--out", type=Path, required=True, help="map (.zarr)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     add_settings(sub, MappingSettings)
@@ -87,7 +89,7 @@ def _warn(error: CpnnError) -> None:
 
 
 def _note_encoder(model: Path, weights: str) -> None:
-    """Remember where the encoder of a model is, for whoever opens the model."""
+    """Remember the path of a model's encoder weights for later use of the model."""
     from napari_cpnn.models import read_card, remember_place
 
     encoder = read_card(model).get("encoder")
@@ -117,7 +119,7 @@ def _predict(args: argparse.Namespace) -> None:
     from napari_cpnn.slides import open_slide
 
     if args.out.suffix.lower() in _NOT_MAPS:
-        raise CpnnError(f"predict writes a map, whose name ends in .zarr; make {args.out.name} from that with export.")
+        raise CpnnError(f"predict writes a map with the extension .zarr; convert it to {args.out.name} with export.")
     require_separate([args.out], [args.slide, args.model])
     refuse_existing(args.out)
     require_writable(args.out.parent)
@@ -132,7 +134,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _predicted(slide: Slide, model: CPNN, settings: MappingSettings, args: argparse.Namespace) -> CompositionMap:
-    """The map, with a bar that shows how far it is."""
+    """Return the map of a slide, showing a progress bar."""
     from tqdm import tqdm
 
     from napari_cpnn.mapping import predict_map

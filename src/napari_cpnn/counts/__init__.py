@@ -1,7 +1,7 @@
-"""Tables of raw counts and the names of their genes, of spots and single cells alike.
+"""Count tables and gene names, for spots and single cells.
 
-``raw_counts`` verifies that counts are counts, ``tenx`` and ``matrices`` read those of 10x Genomics, ``text_tables``
-read everything that is text, and ``genes`` compares names.
+``raw_counts`` validates counts, ``tenx`` and ``matrices`` read the formats of 10x Genomics, ``text_tables`` reads text
+tables, and ``genes`` compares gene names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gene names: what they look like, and how two lists of them are brought together."""
+"""Recognise gene names, and match the genes of two lists."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy.typing as npt
 
 from napari_cpnn.errors import CpnnWarning, GenesError
 
-#: Columns that hold symbols beside ids: CELLxGENE, Scanpy and Seurat exports, 10x, Ensembl's BioMart. In any case and
-#: with any separator: ``SYMBOL``, ``GeneSymbol``, ``gene symbol`` and ``Gene.Symbol`` are names in use.
+#: Names of columns with gene symbols: CELLxGENE, Scanpy and Seurat exports, 10x, Ensembl's BioMart. Case and separators
+#: are ignored: ``SYMBOL``, ``GeneSymbol``, ``gene symbol`` and ``Gene.Symbol`` all occur.
 SYMBOL_COLUMNS = (
     "feature_name", "gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols", "hgnc_symbol",
     "mgi_symbol", "hugo_symbol", "external_gene_name", "external_gene_id", "name", "names", "gene_short_name",
     "features", "feature", "gene", "genes", "gene_id", "gene_ids",
 )  # fmt: skip
 _SEPARATORS = re.compile(r"[\s_.\-]+")
-#: Of two lists of the same genes most are shared. Below these shares of the shorter list, something is wrong.
+#: Shares of the shorter list that indicate an error or deserve a warning when fewer genes are shared.
 _HARDLY, _FEW = 0.01, 0.3
-#: Fewer shared genes than this, and than half of the shorter list, say nothing of cell types.
+#: Fewer shared genes than this, and than half of the shorter list, are not enough to tell cell types apart.
 _LEAST = 5
-#: So many more of the shorter list must be shared with upper and lower case ignored, for that to be said.
+#: Additional share of the shorter list that must match when case is ignored for a warning to be issued.
 _MANY_MORE = 0.1
-#: When few are shared and so many times as many would be, the names are another species', and those shared a chance.
+#: If ignoring case multiplies few shared genes by this factor, the lists are of different species.
 _FAR_MORE = 5
 _NO_SYMBOL = ("", "nan", "none", "na", "<na>")
 
@@ -35,24 +35,24 @@ _ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
 
 
 def look_like_ensembl(genes: Sequence[str]) -> bool:
-    """Whether most names are Ensembl gene ids such as ``ENSG00000141736``."""
+    """Return whether most names are Ensembl gene ids such as ``ENSG00000141736``."""
     sample = list(genes[:200])
     return bool(sample) and sum(bool(_ENSEMBL.match(g)) for g in sample) > len(sample) / 2
 
 
 def symbols_beside(genes: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> list[str] | None:
-    """Symbols for genes that are named by Ensembl ids; None when they are not, or no column holds any.
+    """Return symbols for genes named by Ensembl ids; None if they are not, or if no column holds symbols.
 
     Parameters
     ----------
     columns
-        Annotations of the genes by name. `SYMBOL_COLUMNS` are the names under which symbols are kept in the wild, the
-        likeliest first; case and separators do not matter.
+        Annotations of the genes by column name. `SYMBOL_COLUMNS` lists the known names of symbol columns, the most
+        likely first; case and separators are ignored.
 
     Returns
     -------
     list of str or None
-        A gene without a symbol keeps its id.
+        One name per gene; a gene without a symbol keeps its id.
     """
     if not look_like_ensembl(genes):
         return None
@@ -69,7 +69,7 @@ def symbols_beside(genes: Sequence[str], columns: Mapping[str, Sequence[Any]]) -
 
 
 def _bare(column: str) -> str:
-    """The name of a column without case and separators.
+    """Normalise a column name by removing case and separators.
 
     >>> _bare("Gene.Symbol") == _bare("gene_symbol")
     True
@@ -78,12 +78,12 @@ def _bare(column: str) -> str:
 
 
 def is_mitochondrial(genes: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which genes are mitochondrial, by their symbol (``MT-`` in man, ``mt-`` in mouse)."""
+    """Return which genes are mitochondrial, by symbol (``MT-`` in human, ``mt-`` in mouse)."""
     return np.array([g.upper().startswith("MT-") for g in genes], dtype=bool)
 
 
 def positions(genes: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.intp]:
-    """Where each of ``wanted`` stands in ``genes``; -1 where it does not. Of duplicates, the first counts."""
+    """Return the position of each of ``wanted`` in ``genes``; -1 if missing. The first of duplicates is used."""
     index: dict[str, int] = {}
     for i, gene in enumerate(genes):
         index.setdefault(gene, i)
@@ -97,20 +97,19 @@ def named_as(
     reference_ids: Sequence[str] | None,
     ignore_case: bool = False,
 ) -> list[str]:
-    """Names of genes as another list has them, where the two are the same gene by their Ensembl id.
+    """Rename genes as in a reference list, where Ensembl ids show that they are the same gene.
 
-    A gene whose name is in the reference keeps it. Another takes the name of the reference's gene of the same id, when
-    no gene bears it yet; versions of ids (``.17``) do not matter. The rest keep their names.
+    A gene whose name is in the reference keeps it. Otherwise it takes the name of the reference gene with the same id,
+    unless another gene has that name already; versions of ids (``.17``) are ignored. Other genes keep their names.
 
     Parameters
     ----------
     genes, ids
-        Names, and the ids beside them; where there are none, names that are ids count as such.
+        Names, and the corresponding ids; if ids are not given, names that are Ensembl ids are used.
     reference, reference_ids
-        The same of the list whose names are wanted.
+        The same for the reference list.
     ignore_case
-        Whether a name that differs from one of the reference, and from no other, in upper and lower case alone is the
-        same gene.
+        Whether a name that differs only in case from exactly one name of the reference denotes the same gene.
     """
     there = set(reference)
     of_id: dict[str, str] = {}
@@ -130,24 +129,24 @@ def named_as(
 
 
 def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> list[str]:
-    """Genes in both lists, in the order of the first, each once.
+    """Return the genes in both lists, in the order of the first, without duplicates.
 
     Parameters
     ----------
     names
-        What the two lists belong to, for the message.
+        What the two lists belong to, for error messages.
 
     Raises
     ------
     GenesError
-        When hardly any is shared (none, less than a hundredth of the shorter list, or of a handful less than half), or
-        few are and five times as many would be if upper and lower case were ignored; the message shows how both sides
-        spell their genes, and what would help.
+        If hardly any genes are shared (none, less than a hundredth of the shorter list, or less than half of a
+        handful), or few are and five times as many would be if case were ignored; the message shows how the lists spell
+        their genes, and suggests a remedy.
 
     Warns
     -----
     CpnnWarning
-        When few are shared, or many more would be if upper and lower case were ignored.
+        If few genes are shared, or many more would be if case were ignored.
     """
     one, other = list(dict.fromkeys(first)), set(second)
     shared = [gene for gene in one if gene in other]
@@ -163,7 +162,7 @@ def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, 
     if by_case:
         said += (
             f"; with upper and lower case ignored, {n_folded:,} of {most:,} would be shared: set ignore_gene_case "
-            "(--ignore-gene-case) if that is right"
+            "(--ignore-gene-case) if this is intended"
         )
     if refused:
         raise GenesError(f"{said}.")
@@ -172,10 +171,10 @@ def shared_genes(first: Sequence[str], second: Sequence[str], names: tuple[str, 
 
 
 def _spellings(first: Sequence[str], second: Sequence[str]) -> str:
-    """How two lists of genes differ, with examples."""
+    """Describe how two lists of genes differ, with examples."""
     kinds = ["Ensembl ids" if look_like_ensembl(genes) else "symbols" for genes in (first, second)]
     if kinds[0] != kinds[1]:
-        return f"the former are {kinds[0]}, the latter {kinds[1]}; convert one of them"
+        return f"the former has {kinds[0]}, the latter {kinds[1]}; convert one of them"
     sets = set(first), set(second)
     alone = [
         [gene for gene in genes if gene not in there] for genes, there in zip((first, second), sets[::-1], strict=True)
@@ -184,17 +183,17 @@ def _spellings(first: Sequence[str], second: Sequence[str]) -> str:
 
 
 def require_genes(genes: Sequence[str], wanted: Sequence[str], owner: str) -> npt.NDArray[np.intp]:
-    """Positions of ``wanted`` in ``genes``; a :class:`GenesError` names up to five that are missing."""
+    """Return the positions of ``wanted`` in ``genes``; raise :class:`GenesError` naming up to five missing genes."""
     found = positions(genes, wanted)
     if (found < 0).any():
         missing = [str(gene) for gene, i in zip(wanted, found, strict=True) if i < 0]
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise GenesError(f"{owner} does not know {', '.join(missing[:5])}{more}{_meant(genes, missing)}.")
+        raise GenesError(f"{owner} does not have {', '.join(missing[:5])}{more}{_meant(genes, missing)}.")
     return found
 
 
 def _meant(genes: Sequence[str], missing: Sequence[str]) -> str:
-    """What of a list looks like the genes that are missing, or what its genes look like."""
+    """Return genes of the list that resemble the missing ones, or else examples of its genes."""
     folded = {gene.split(".")[0].casefold(): gene for gene in genes}
     like = [folded[key] for gene in missing if (key := gene.split(".")[0].casefold()) in folded]
     if like:

@@ -1,8 +1,8 @@
-"""The count matrices in a folder, and which other files belong to each.
+"""Find the count matrices in a folder, and assign the other files to them.
 
-A public archive leaves the files of several runs in one folder, told apart by what stands before (or behind) their
-usual names: ``GSM1_A_filtered_feature_bc_matrix.h5`` with ``GSM1_A_tissue_positions_list.csv``. Barcodes are the same
-in every run, so nothing but the names tells which positions are those of a matrix.
+Public archives often store the files of several runs in one folder, distinguished by a prefix (or suffix) of the
+standard names: ``GSM1_A_filtered_feature_bc_matrix.h5`` with ``GSM1_A_tissue_positions_list.csv``. Barcodes are the
+same in every run, so only the names tell which positions belong to which matrix.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _USUAL = r"(?P<kind>filtered|raw)_(?P<of>feature|gene|probe)_(?P<what>bc|cell)_m
 _H5 = re.compile(rf"(?P<prefix>.*?){_USUAL}{SUFFIX}\.h5$", re.IGNORECASE)
 _FOLDER = re.compile(rf"(?P<prefix>.*?){_USUAL}{SUFFIX}$", re.IGNORECASE)
 _MARKS = "_-. "
-#: Words that do not tell runs apart.
+#: Words in file names that do not distinguish runs.
 _OF_ANY = {"filtered", "raw", "feature", "gene", "bc", "matrix", "matrices", "count", "counts", "10x", "h5"}
-#: More files of one folder are not looked into.
+#: Maximum number of files of a folder whose content is inspected.
 _MOST_LOOKED_AT = 8
 
 
@@ -38,15 +38,15 @@ class MatrixFile:
     Attributes
     ----------
     path
-        The ``.h5``, or the ``.mtx`` of the three files of a Matrix Market matrix.
+        The ``.h5`` file, or the ``.mtx`` file of a Matrix Market matrix.
     folder
-        Of the run, where the positions are.
+        Folder of the run, which holds the positions.
     prefix
-        What stands before or behind the usual name; empty for most.
+        Text before or after the standard file name; usually empty.
     kind
-        ``filtered`` or ``raw``; empty where the name does not say.
+        ``filtered`` or ``raw``; empty if the name does not say.
     of_cells
-        Whether its rows are cells of Visium HD.
+        Whether the rows are segmented cells of Visium HD.
     """
 
     path: Path
@@ -57,16 +57,16 @@ class MatrixFile:
 
     @property
     def name(self) -> str:
-        """What to call its run."""
+        """Display name of the run."""
         return self.prefix or self.folder.resolve().name
 
     def read(self, error: type[CpnnError]) -> AnnData:
-        """Its counts."""
+        """Read the counts."""
         return read_10x_mtx(self.path, error) if is_mtx(self.path) else read_10x_h5(self.path, error)
 
 
 def matrix_at(path: Path) -> MatrixFile | None:
-    """The matrix that a file is, or that alone is in a folder of a Matrix Market matrix; None for anything else."""
+    """Return the matrix stored in a file, or the only one in a Matrix Market folder; None for anything else."""
     if path.is_dir():
         found = _triplets(path)
         return _of_triplet(found[0]) if len({prefix_of(MTX, file.name) for file in found}) == 1 else None
@@ -81,13 +81,13 @@ def matrix_at(path: Path) -> MatrixFile | None:
 
 
 def is_usual(path: Path) -> bool:
-    """Whether a file is named as Space Ranger names its ``.h5`` of genes, with a prefix or without."""
+    """Return whether a file has Space Ranger's standard name for an ``.h5`` gene matrix, with or without a prefix."""
     usual = _H5.match(path.name)
     return usual is not None and usual["of"].lower() != "probe"
 
 
 def matrices_in(folder: Path) -> list[MatrixFile]:
-    """The matrices of the runs of a folder: of each run the filtered before the raw one, ``.h5`` before ``.mtx``."""
+    """Return the matrices of all runs in a folder, preferring filtered to raw and ``.h5`` to ``.mtx``."""
     found = []
     for path in _listed(folder):
         usual = _H5.match(path.name)
@@ -100,7 +100,7 @@ def matrices_in(folder: Path) -> list[MatrixFile]:
 
 
 def runs_in(folder: Path, *, of_cells: bool = False) -> dict[str, MatrixFile]:
-    """For each run of a folder, by its prefix, the matrix to read."""
+    """Return the matrix to read for each run in a folder, by prefix."""
     runs: dict[str, MatrixFile] = {}
     for matrix in matrices_in(folder):
         if matrix.of_cells == of_cells:
@@ -109,7 +109,7 @@ def runs_in(folder: Path, *, of_cells: bool = False) -> dict[str, MatrixFile]:
 
 
 def neighbours(matrix: MatrixFile) -> list[str]:
-    """Prefixes of the other runs in the folder of a matrix, of other names than usual as well."""
+    """Return the prefixes of the other runs in a matrix's folder, including files with non-standard names."""
     runs = {**runs_in(matrix.folder), **runs_in(matrix.folder, of_cells=True)}
     others = [prefix for prefix in runs if prefix != matrix.prefix]
     if not matrix.prefix:
@@ -127,7 +127,7 @@ def _words(name: str) -> list[str]:
 
 
 def _is_10x(path: Path) -> bool:
-    """Whether an ``.h5`` holds a count matrix; Space Ranger leaves others that do not."""
+    """Return whether an ``.h5`` file holds a count matrix; some files of Space Ranger do not."""
     try:
         with open_hdf5(path, SpotsError) as file:
             return "barcodes" in (file.get("matrix") or ())
@@ -136,12 +136,12 @@ def _is_10x(path: Path) -> bool:
 
 
 def only_matrix(folder: Path, error: type[CpnnError]) -> MatrixFile | None:
-    """The matrix to read of a folder; None where there is none.
+    """Return the matrix to read from a folder; None if it has none.
 
     Raises
     ------
     CpnnError
-        As ``error``, when there are those of several runs.
+        Raised as ``error`` if the folder holds matrices of several runs.
     """
     runs = {**runs_in(folder, of_cells=True), **runs_in(folder)}
     if len(runs) > 1:
@@ -150,7 +150,7 @@ def only_matrix(folder: Path, error: type[CpnnError]) -> MatrixFile | None:
 
 
 def several_runs(folder: Path, runs: Mapping[str, MatrixFile]) -> str:
-    """What to do with a folder of several runs."""
+    """Return a message that explains how to choose among the runs in a folder."""
     names = ", ".join(run.name for run in list(runs.values())[:8]) + (", ..." if len(runs) > 8 else "")
     return (
         f"{folder} holds the count matrices of {len(runs)} runs ({names}); open one of them, such as "
@@ -163,7 +163,7 @@ def _said(usual: re.Match[str]) -> tuple[str, str, bool]:
 
 
 def _triplets(folder: Path) -> list[Path]:
-    """Matrix Market files, one of each prefix, the unzipped first."""
+    """Return one Matrix Market file per prefix, preferring uncompressed files."""
     found: dict[str, Path] = {}
     for path in _listed(folder):
         if is_mtx(path) and path.is_file():

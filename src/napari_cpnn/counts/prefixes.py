@@ -1,6 +1,6 @@
-"""Which files of a folder belong together, by what stands before or behind their usual names.
+"""Group the files of a folder by the prefix or suffix around their standard names.
 
-A public archive leaves ``GSM1_A_matrix.mtx.gz``, ``GSM1_A_barcodes.tsv.gz``, ``GSM2_B_matrix.mtx.gz``, ... in a folder.
+Public archives store ``GSM1_A_matrix.mtx.gz``, ``GSM1_A_barcodes.tsv.gz``, ``GSM2_B_matrix.mtx.gz``, ... in one folder.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from pathlib import Path
 _MARKS = "_-. ()"
 
 SUFFIX = r"(?P<suffix>[_\-. (].*?)?"
-"""What may stand between a usual name and its ending, as in ``tissue_positions_B.csv``."""
+"""Optional text between a standard name and its extension, as in ``tissue_positions_B.csv``."""
 
 
 def prefix_of(pattern: re.Pattern[str], name: str) -> str:
-    """What a pattern finds before and behind the usual part of a name, by its groups ``prefix`` and ``suffix``.
+    """Return the text before and after the standard part of a name, from the groups ``prefix`` and ``suffix``.
 
-    Marks at the ends are left out; empty: there is nothing but the usual name.
+    Separators at the ends are removed; the result is empty for a standard name.
     """
     found = pattern.match(name)
     return "" if found is None else around(found)
 
 
 def around(found: re.Match[str]) -> str:
-    """As :func:`prefix_of`, of a name that was found."""
+    """Return the prefix as :func:`prefix_of`, from an existing match."""
     groups = found.groupdict()
     parts = [(groups.get(group) or "").strip(_MARKS) for group in ("prefix", "suffix")]
     return "_".join(part for part in parts if part)
 
 
 def belonging(prefix: str, files: Iterable[tuple[str, Path]], others: Iterable[str]) -> Path | None:
-    """Of files with their prefixes the one that belongs to the run of a prefix; None when it may be another's.
+    """Return the file that belongs to a run, by prefix; None if it may belong to another run.
 
     Parameters
     ----------
     prefix
-        Of the run; empty for the usual names.
+        Prefix of the run; empty for standard names.
     files
-        In the order in which they are preferred.
+        Prefixes and paths of candidates, in order of preference.
     others
         Prefixes of the other runs in the folder.
     """
@@ -60,7 +60,7 @@ def belonging(prefix: str, files: Iterable[tuple[str, Path]], others: Iterable[s
 
 
 def _related(one: str, other: str) -> bool:
-    """Whether one prefix is the first or the last words of the other: ``GSM1`` and ``GSM1_A``, ``GSE5_A`` and ``A``."""
+    """Return whether one prefix starts or ends the other: ``GSM1`` and ``GSM1_A``, ``GSE5_A`` and ``A``."""
     words = [[word for word in re.split(r"[_\-. ]+", name.casefold()) if word] for name in (one, other)]
     short, long = sorted(words, key=len)
     return bool(short) and short in (long[: len(short)], long[-len(short) :])

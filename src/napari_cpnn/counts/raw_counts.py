@@ -1,6 +1,6 @@
-"""Raw counts: verified to be whole numbers, found in an AnnData, and read from the 10x formats.
+"""Raw counts: validation, lookup in an AnnData, and conversion to count tables.
 
-Spots and single cells share this module; ``error`` is the class of error that suits the caller.
+Used for both spots and single cells; ``error`` is the exception class to raise.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Fractional values that end below this are taken for logarithms.
+#: Non-integer data with a maximum below this is assumed to be log-transformed.
 _LOG_LIMIT = 20.0
 
 
 def as_counts(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
-    """A matrix of raw counts as int32 CSR without stored zeros.
+    """Convert a matrix of raw counts to int32 CSR without explicit zeros.
 
     Parameters
     ----------
     matrix
         Dense or sparse, any number type, ``(observations, genes)``.
     owner
-        What the matrix is, for the message: ``"The matrix of C4.h5ad"``.
+        Description of the matrix for error messages, such as ``"The matrix of C4.h5ad"``.
     error
-        Class of the error that is raised when a value is NaN, negative or not a whole number.
+        Exception class raised if a value is NaN, negative or not a whole number.
     """
     csr = csr_of(matrix, owner, error)
     wrong = why_not_counts(csr.data)
     if wrong:
-        raise error(f"{owner} does not hold raw counts ({wrong}); give the counts as they came from the sequencer.")
-    total = csr.data.sum(dtype=np.float64)  # exact: whole numbers
+        raise error(f"{owner} does not hold raw counts ({wrong}); provide unnormalised counts.")
+    total = csr.data.sum(dtype=np.float64)  # exact for whole numbers
     csr = csr.astype(np.int32)
     csr.sum_duplicates()
-    if csr.data.sum(dtype=np.float64) != total:  # int32 has run over
-        raise error(f"{owner} names a value more than once, and the sum is too large for a count; get the file again.")
+    if csr.data.sum(dtype=np.float64) != total:  # int32 overflow
+        raise error(f"{owner} has duplicate entries whose sum is too large for a count; get the file again.")
     csr.eliminate_zeros()
     return csr
 
 
 def csr_of(matrix: Any, owner: str, error: type[CpnnError]) -> sp.csr_matrix:
-    """As CSR, after a check of the indices: scipy trusts them, and a wrong one ends the process."""
-    with reading(owner, error, "it is damaged or holds no numbers, get the file again."):
+    """Convert to CSR after validating the indices, which scipy trusts: an invalid one crashes the process."""
+    with reading(owner, error, "it is damaged or not numeric; get the file again."):
         require_sound(matrix, owner, error)
         return sp.csr_matrix(matrix)
 
 
 def require_sound(matrix: Any, owner: str, error: type[CpnnError]) -> None:
-    """Refuse a compressed sparse matrix whose indices do not fit; anything else passes.
+    """Raise ``error`` if the indices of a compressed sparse matrix are invalid; other matrices pass.
 
-    scipy's own ``check_format`` lets a matrix pass whose last pointer is 0.
+    scipy's own ``check_format`` accepts a matrix whose last pointer is 0.
     """
     if not sp.issparse(matrix) or matrix.format not in ("csr", "csc"):
         return
@@ -78,13 +78,13 @@ def require_sound(matrix: Any, owner: str, error: type[CpnnError]) -> None:
         or indices.size != np.size(matrix.data)
         or (pointers[1:] < pointers[:-1]).any()
     ):
-        raise error(f"{owner} is damaged (its pointers do not fit its values); get the file again.")
+        raise error(f"{owner} is damaged (its index pointers do not match its values); get the file again.")
     if indices.size and (indices.min() < 0 or indices.max() >= across):
-        raise error(f"{owner} is damaged (an index lies outside its {across:,} places); get the file again.")
+        raise error(f"{owner} is damaged (an index is outside its range of {across:,}); get the file again.")
 
 
 def why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
-    """What keeps ``values`` from being counts, in words that end a sentence; None when they are counts."""
+    """Describe why ``values`` are not counts, as the end of a sentence; None if they are counts."""
     if values.dtype.kind == "b" or values.size == 0:
         return None
     if values.dtype.kind not in "iuf":
@@ -96,18 +96,18 @@ def why_not_counts(values: np.ndarray[Any, Any]) -> str | None:
     if values.dtype.kind == "f":
         fractional = values[values != np.rint(values)]
         if fractional.size:
-            # log1p of counts per 10,000 ends at 9.2, of counts per million at 13.8; scaled counts end far higher.
+            # log1p of counts per 10,000 is at most 9.2, of counts per million 13.8; scaled counts are much larger.
             kind = "log-transformed" if 1 < values.max() < _LOG_LIMIT else "normalised"
-            return f"it has fractional values such as {fractional[0]:.4g} up to {values.max():.4g}, so it was {kind}"
+            return f"it has fractional values, such as {fractional[0]:.4g}, up to {values.max():.4g}, so it is {kind}"
     return f"the largest value is {values.max()}" if values.max() > np.iinfo(np.int32).max else None
 
 
 def counts_of(adata: AnnData, owner: str, error: type[CpnnError]) -> AnnData:
-    """A new AnnData with raw counts in ``layers["counts"]`` and ``X``, from wherever ``adata`` keeps them.
+    """Return a new AnnData with the raw counts of ``adata`` in ``layers["counts"]`` and ``X``.
 
-    ``layers["counts"]`` is taken when it is there (and must then hold counts); else ``raw``, else ``X``, whichever
-    first holds whole numbers. ``obs``, ``obsm`` and ``uns`` come along, ``var`` belongs to the matrix that was taken.
-    Genes that are named by Ensembl ids get the symbols beside them, where there are, and ``var["gene_ids"]``.
+    ``layers["counts"]`` is used if present (and must then hold counts); otherwise the first of ``raw`` and ``X`` that
+    holds whole numbers. ``obs``, ``obsm`` and ``uns`` are kept, and ``var`` is that of the chosen matrix. Genes named
+    by Ensembl ids are renamed to their symbols where available, with the ids in ``var["gene_ids"]``.
     """
     refusals = []
     for place, matrix, var in _candidates(adata):
@@ -119,7 +119,7 @@ def counts_of(adata: AnnData, owner: str, error: type[CpnnError]) -> AnnData:
             found.var = var.set_axis(found.var_names, axis=0)
             if symbols:
                 found.var["gene_ids"] = ids
-                _log.info("%s: genes are named by Ensembl ids, so their symbols beside are used", owner)
+                _log.info("%s: genes are named by Ensembl ids; the symbols stored with them are used", owner)
             found.obs = adata.obs.set_axis(found.obs_names, axis=0)
             found.uns = dict(adata.uns)
             for name, values in adata.obsm.items():
@@ -144,7 +144,7 @@ def _candidates(adata: AnnData) -> Iterator[tuple[str, Any, Any]]:
 def count_table(
     counts: sp.csr_matrix, names: Sequence[str], genes: Sequence[str], gene_ids: Sequence[str] | None = None
 ) -> AnnData:
-    """An AnnData of raw counts, as the house keeps them: in ``X`` and ``layers["counts"]``, with unique names."""
+    """Return an AnnData of raw counts in ``X`` and ``layers["counts"]``, with unique names."""
     import pandas as pd
     from anndata import AnnData as Table
 
@@ -156,10 +156,10 @@ def count_table(
 
 
 def unique_names(names: Sequence[str]) -> pd.Index[str]:
-    """Names as an index without duplicates.
+    """Return names as an index without duplicates.
 
-    Of equal names the first keeps it and the others get ``-1``, ``-2``, ... as scanpy does: two gene ids may share a
-    symbol (ten do in every 10x human reference), and to sum them would hide that.
+    The first of equal names is kept and the others get ``-1``, ``-2``, ... as in scanpy. Two gene ids may share a
+    symbol (ten do in every 10x human reference); summing their counts would hide that.
     """
     import pandas as pd
     from anndata.utils import make_index_unique
@@ -172,13 +172,13 @@ def unique_names(names: Sequence[str]) -> pd.Index[str]:
         "%d names occur more than once, such as %s; the later ones got -1, -2, ...", twice, index[index.duplicated()][0]
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning)  # names that already look like a suffixed one
+        warnings.filterwarnings("ignore", category=UserWarning)  # about names that already end in such a suffix
         unique: pd.Index[str] = make_index_unique(index)
     return unique
 
 
 def read_h5ad_table(path: Path, error: type[CpnnError]) -> AnnData:
-    """An ``.h5ad`` as it is, its sparse matrices sound; names may occur twice in it."""
+    """Read an ``.h5ad`` unchanged after validating its sparse matrices; names may not be unique."""
     require_memory(check_hdf5(path, error), path, error)
     with reading(path, error, "is it a complete .h5ad?"):
         from anndata import AnnData as Table
@@ -189,7 +189,7 @@ def read_h5ad_table(path: Path, error: type[CpnnError]) -> AnnData:
             warnings.filterwarnings("ignore", category=OldFormatWarning)
             table = read_h5ad(path)
         if not isinstance(table, Table):
-            raise error(f"{path} is no table of AnnData but a {type(table).__name__}; is it a complete .h5ad?")
+            raise error(f"{path} does not hold an AnnData but a {type(table).__name__}; is it a complete .h5ad?")
         parts = {"X": table.X, "raw": None if table.raw is None else table.raw.X}
         for name, matrix in parts.items():
             require_sound(matrix, f"{name} of {path}", error)

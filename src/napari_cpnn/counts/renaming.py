@@ -1,4 +1,4 @@
-"""Spots whose genes are named as those of prototypes or of a model."""
+"""Rename the genes of spots to match those of prototypes or a model."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _log = logging.getLogger(__name__)
 def name_genes_as(
     spots: AnnData, genes: Sequence[str], gene_ids: Sequence[str] | None = None, ignore_case: bool = False
 ) -> AnnData:
-    """The spots with their genes named as in ``genes``, where Ensembl ids tell that they are the same.
+    """Return the spots with their genes renamed as in ``genes``, matched by Ensembl id.
 
     Parameters
     ----------
     spots
-        Genes are named by symbols or ids; ``var["gene_ids"]`` holds the ids beside symbols, where known.
+        Table whose genes are named by symbols or ids; ``var["gene_ids"]`` holds the ids, where known.
     genes, gene_ids
-        Names that are wanted, and the ids beside them, where known.
+        Target names, and their ids, where known.
     ignore_case
-        Whether names that differ in upper and lower case alone are of the same gene.
+        Whether names that differ only in case denote the same gene.
 
     Returns
     -------
     AnnData
-        The same table when no name changes, else a copy that shares its matrices.
+        The same table if no name changes, else a copy that shares its matrices.
     """
     from anndata import AnnData as Table
 
@@ -41,9 +41,7 @@ def name_genes_as(
     changed = sum(old != new for old, new in zip(names, named, strict=True))
     if not changed:
         return spots
-    _log.info(
-        "%d genes of the spots are matched by their Ensembl ids%s", changed, " or in other case" if ignore_case else ""
-    )
+    _log.info("%d genes of the spots were matched by Ensembl id%s", changed, " or ignoring case" if ignore_case else "")
     return Table(
         X=spots.X,
         obs=spots.obs,

@@ -1,7 +1,7 @@
 """The 10x Genomics count formats: feature-barcode matrices as HDF5 and as a Matrix Market folder.
 
 Formats: https://www.10xgenomics.com/support/software/space-ranger/latest/analysis/outputs (version 3 of the matrix,
-Cell Ranger >= 3 and all Space Ranger) and the older one of Cell Ranger 2 (``genes`` in place of ``features``).
+Cell Ranger >= 3 and all Space Ranger) and the older one of Cell Ranger 2 (``genes`` instead of ``features``).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 GENES = "Gene Expression"
 MTX = re.compile(rf"(?:matrix{SUFFIX}|(?P<prefix>.*?)(?:matrix)?)\.mtx(?:\.gz)?$", re.IGNORECASE)
-"""The name of a Matrix Market matrix, with what stands around it where several lie in one folder."""
-#: Bytes of a line in these files, and of the shortest value in a coordinate matrix (``1 1 1`` and a line end).
+"""Name of a Matrix Market matrix, with the optional prefix or suffix used where a folder holds several."""
+#: Maximum bytes per line in these files, and minimum bytes per value in a coordinate matrix (``1 1 1`` and a line end).
 _LONGEST_LINE, _VALUE_BYTES = 2**20, 4
-#: Names differ from line to line, so they are not zipped to less than this share.
+#: Maximum compression ratio of lists of names, which differ from line to line.
 _MOST_UNZIPPED_NAMES = 100
-#: Fields of a line that say something: id, name, type.
+#: Relevant fields of a line: id, name, type.
 _FIELDS = 3
 
 
 def read_10x_h5(path: Path, error: type[CpnnError]) -> AnnData:
-    """Counts of a ``*_feature_bc_matrix.h5``, ``(barcodes, genes)``; features other than genes are left out."""
+    """Read the gene counts ``(barcodes, genes)`` of a ``*_feature_bc_matrix.h5``, ignoring other features."""
     require_memory(check_hdf5(path, error), path, error)
     with open_hdf5(path, error) as file:
         group = _matrix_group(file, path, error)
@@ -51,7 +51,7 @@ def read_10x_h5(path: Path, error: type[CpnnError]) -> AnnData:
         n_features, n_barcodes = (int(n) for n in group["shape"][:])
         _require_fit((n_barcodes, n_features), barcodes, (ids, names, types), path, error)
         parts = (group["data"][:], group["indices"][:], group["indptr"][:])
-        # CSC of genes x barcodes is CSR of barcodes x genes.
+        # CSC of genes x barcodes equals CSR of barcodes x genes.
         matrix = sp.csr_matrix(parts, shape=(n_barcodes, n_features))
         return _table(matrix, barcodes, (ids, names, types), path, error)
 
@@ -73,26 +73,26 @@ def _texts(dataset: Any) -> list[str]:
 
 
 def mtx_file(folder: Path) -> Path | None:
-    """The one Matrix Market file of a folder, or None."""
+    """Return the only Matrix Market file of a folder, or None."""
     found = sorted([*folder.glob("*.mtx"), *folder.glob("*.mtx.gz")])
     return found[0] if found else None
 
 
 def is_mtx(path: Path) -> bool:
-    """Whether the name is that of a Matrix Market matrix."""
+    """Return whether a file has the name of a Matrix Market matrix."""
     return path.name.lower().endswith((".mtx", ".mtx.gz"))
 
 
 def read_10x_mtx(path: Path, error: type[CpnnError]) -> AnnData:
-    """Counts of ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), zipped or not.
+    """Read the counts of ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), gzipped or not.
 
     Parameters
     ----------
     path
-        The folder that they are in, or the matrix itself. File names may carry a prefix, as those of GEO do; of several
-        matrices in a folder one must be named.
+        The folder, or the matrix file itself. File names may have a prefix, as in GEO; if a folder holds several
+        matrices, the matrix must be named.
     error
-        Class of the error that is raised.
+        Exception class to raise.
     """
     folder = path if path.is_dir() else path.parent
     prefixes = {prefix_of(MTX, file.name): file.name for file in sorted(folder.iterdir()) if is_mtx(file)}
@@ -124,7 +124,7 @@ def _read_mtx(
     features: tuple[list[str], list[str], list[str] | None],
     error: type[CpnnError],
 ) -> sp.csr_matrix:
-    """The matrix ``(barcodes, features)``, when what its header says fits to the names and to the size of the file."""
+    """Read the matrix ``(barcodes, features)`` after checking its header against the names and the file size."""
     import scipy.io
 
     with path.open("rb") as stored:
@@ -133,7 +133,7 @@ def _read_mtx(
         n_rows, n_columns, n_values, value_bytes = _mtx_header(file)
     _require_fit((n_columns, n_rows), barcodes, features, path, error)
     if n_values > max(1000, room // value_bytes):
-        raise error(f"{path} says that it holds {n_values:,} values, more than it has room for; is it complete?")
+        raise error(f"{path} declares {n_values:,} values, more than its size allows; is it complete?")
     require_memory(n_values * 24, path, error)
     with open_bytes(path, _LONGEST_LINE) as file:
         source = _QuietFile(file)
@@ -147,9 +147,9 @@ def _read_mtx(
 
 
 class _QuietFile:
-    """What :func:`scipy.io.mmread` reads from: an exception inside its C++ code would end the process.
+    """File object for :func:`scipy.io.mmread`, where an exception inside its C++ code would abort the process.
 
-    After a failure the file ends.
+    After a failed read, it reports the end of the file.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -167,10 +167,10 @@ class _QuietFile:
 
 
 def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int]:
-    """Rows, columns and values that a Matrix Market file says it has, and the bytes of the shortest value."""
+    """Return rows, columns and number of values declared by a Matrix Market file, and the minimum bytes per value."""
     kind = file.readline().decode("latin-1").lower().split()
     if kind[:2] != ["%%matrixmarket", "matrix"] or len(kind) < 3:
-        raise ValueError("it does not begin as a Matrix Market file")
+        raise ValueError("it does not start like a Matrix Market file")
     line = b"%"
     while line.startswith(b"%") or (line and not line.strip()):
         line = file.readline()
@@ -178,12 +178,12 @@ def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int]:
     if kind[2] == "array" and len(sizes) == 2:
         return sizes[0], sizes[1], sizes[0] * sizes[1], 2
     if kind[2] != "coordinate" or len(sizes) != 3 or min(sizes) < 0:
-        raise ValueError("its sizes cannot be made out")
+        raise ValueError("its dimensions cannot be read")
     return sizes[0], sizes[1], sizes[2], _VALUE_BYTES
 
 
 def _beside(matrix: Path, names: tuple[str, ...], others: Iterable[str], error: type[CpnnError]) -> Path:
-    """The ``.tsv`` beside a matrix that belongs to it, by the first name for which there is one."""
+    """Return the ``.tsv`` file that belongs to a matrix, by the first of ``names`` that exists."""
     folder, prefix, others = matrix.parent, prefix_of(MTX, matrix.name), set(others)
     stem = matrix.name[: matrix.name.lower().rindex(".mtx")]
     for name in names:
@@ -191,15 +191,15 @@ def _beside(matrix: Path, names: tuple[str, ...], others: Iterable[str], error: 
         files = [file for file in sorted(folder.iterdir()) if pattern.match(file.name)]
         named = [(prefix_of(pattern, file.name), file) for file in files]
         found = belonging(prefix, named, others)
-        if found is None and others <= {prefix}:  # matrix_sparse.mtx with matrix_barcodes.tsv
+        if found is None and others <= {prefix}:  # e.g. matrix_sparse.mtx with matrix_barcodes.tsv
             found = belonging(stem, named, ())
         if found is not None:
             return found
-    raise error(f"{folder} has a matrix but no {'.tsv or '.join(names)}.tsv beside it that belongs to {matrix.name}.")
+    raise error(f"{folder} has a matrix but no {'.tsv or '.join(names)}.tsv next to it that belongs to {matrix.name}.")
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
-    """The first tab-separated fields of each line, without surrounding quotes."""
+    """Yield the first tab-separated fields of each line, without surrounding quotes."""
     with open_text(path, _LONGEST_LINE, _MOST_UNZIPPED_NAMES) as file:
         for line in file:
             if line.strip():
@@ -230,15 +230,15 @@ def _require_fit(
     path: Path,
     error: type[CpnnError],
 ) -> None:
-    """Before the matrix is made: one of a billion empty rows would fill the memory."""
+    """Check the dimensions before allocating the matrix: a billion empty rows would fill the memory."""
     ids, names, types = features
     if len(names) != len(ids) or (types is not None and len(types) != len(ids)):
         raise error(
-            f"{path} does not fit together: {len(ids)} feature ids with {len(names)} names"
+            f"{path} is inconsistent: {len(ids)} feature ids with {len(names)} names"
             f"{'' if types is None else f' and {len(types)} types'}; is it complete?"
         )
     if shape != (len(barcodes), len(ids)):
         raise error(
-            f"{path} does not fit together: a matrix of {shape[0]} x {shape[1]} with "
+            f"{path} is inconsistent: a matrix of {shape[0]} x {shape[1]} with "
             f"{len(barcodes)} barcodes and {len(ids)} features."
         )

@@ -1,4 +1,4 @@
-"""Text tables whose separator and compression are found out."""
+"""Read text tables with automatic detection of separator and compression."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from napari_cpnn.untrusted import reading, require_no_device
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What a truncated or damaged text or gzip file raises. (Bad unicode and pandas' parser errors are ValueErrors.)
+#: Exceptions raised for truncated or damaged text or gzip files. (Unicode errors and parser errors are ValueErrors.)
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 
 
 WHITE_SPACE = r"\s+"
 GZIP = b"\x1f\x8b"
-"""How a file begins that is gzip."""
+"""Magic bytes of gzip files."""
 
-#: Bytes of a line: a matrix with a million spots in its columns stays below, a file without a line end does not.
+#: Maximum bytes per line: a matrix with a million spots in its columns is below, a file without line ends above.
 LONGEST_LINE = 64 * 2**20
-#: The same for a table of annotations, and its columns.
+#: Maximum bytes per row and maximum number of columns of a table of annotations.
 _LONGEST_ROW, _MOST_COLUMNS = 2**20, 20_000
-#: Text, even a table of nearly nothing but zeros, is zipped to no less than this share; little text may be anything.
+#: Maximum compression ratio of text, even of a table consisting almost only of zeros; short texts are exempt.
 MOST_UNZIPPED = 500
 _SMALL_UNZIPPED = 4 * 2**20
-#: Bytes that are looked at together.
+#: Bytes processed at once.
 _PIECE = 2**18
-#: A piece of a file in which lines are so short (bytes) and only so few differ says nothing.
+#: Pieces whose lines are this short (bytes) with so few different ones are considered to hold no information.
 _LONG_PIECE, _SHORT_LINE, _FEW_LINES = 2**16, 64, 16
 
 
 class _Measured(io.RawIOBase):
-    """Bytes of a text file, unzipped when it is gzip; what is no text, or endless, ends in a ``ValueError``."""
+    """Byte stream of a text file, decompressed if gzipped; raises ``ValueError`` for binary or endless content."""
 
     def __init__(self, path: Path, longest_line: int | None, most_unzipped: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _Measured(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        if not self._piece:  # a piece is measured once, however little of it is asked for
+        if not self._piece:  # each piece is checked once, even if it is read in parts
             piece = self._bytes.read(_PIECE)
             self._measure(piece)
             self._piece = memoryview(piece)
@@ -79,9 +79,11 @@ class _Measured(io.RawIOBase):
     def _measure(self, read: bytes) -> None:
         self._at += len(read)
         if b"\0" in read:
-            raise ValueError("it holds NUL characters, so it is no text in UTF-8")
+            raise ValueError("it holds NUL characters, so it is not UTF-8 text")
         if self._zipped and self._at > max(_SMALL_UNZIPPED, self._most * self._n_stored):
-            raise ValueError(f"it unzips to more than {self._most} times its size, which no table does")
+            raise ValueError(
+                f"it decompresses to more than {self._most} times its size, which is implausible for a table"
+            )
         if (
             len(read) >= _LONG_PIECE
             and read.count(b"\n") > len(read) // _SHORT_LINE
@@ -103,31 +105,31 @@ class _Measured(io.RawIOBase):
 
 
 def open_bytes(path: Path, longest_line: int | None = LONGEST_LINE, most_unzipped: int = MOST_UNZIPPED) -> BinaryIO:
-    """The bytes of a text file, unzipped when it is gzip whatever its name says.
+    """Open a text file as bytes, decompressing gzip regardless of the file name.
 
-    Reading raises a ``ValueError`` when a line is longer than ``longest_line`` (None: a line may be of any length),
-    at a NUL character, and when ``most_unzipped`` times as much comes out of a zipped file, as text is never zipped.
+    Reading raises a ``ValueError`` if a line is longer than ``longest_line`` (None: unlimited), if there is a NUL
+    character, or if the compression ratio exceeds ``most_unzipped``, which text never reaches.
     """
     return io.BufferedReader(_Measured(path, longest_line, most_unzipped))
 
 
 def open_text(path: Path, longest_line: int | None = LONGEST_LINE, most_unzipped: int = MOST_UNZIPPED) -> IO[str]:
-    """The file as text, without a byte-order mark; otherwise as :func:`open_bytes`."""
+    """Open a file as text without a byte-order mark; otherwise as :func:`open_bytes`."""
     return io.TextIOWrapper(open_bytes(path, longest_line, most_unzipped), encoding="utf-8-sig")
 
 
 def separator_of(line: str) -> str:
-    """Tab, comma or semicolon, whichever is in ``line``; else white space (as a regular expression)."""
+    """Return the separator found in ``line`` (tab, comma or semicolon), else a regular expression for white space."""
     return next((mark for mark in ("\t", ",", ";") if mark in line), WHITE_SPACE)
 
 
 def read_table(path: Path, what: str, error: type[CpnnError], **options: Any) -> pd.DataFrame:
-    """A text table with a header; ``options`` go to :func:`pandas.read_csv`.
+    """Read a text table with a header; ``options`` are passed to :func:`pandas.read_csv`.
 
     Raises
     ------
     CpnnError
-        As ``error``, in one sentence that calls the file ``what``.
+        Raised as ``error``, with a one-sentence message that calls the file ``what``.
     """
     import pandas as pd
 
@@ -136,10 +138,11 @@ def read_table(path: Path, what: str, error: type[CpnnError], **options: Any) ->
     with reading(f"The {what} {path}", error, "is it complete?"), open_text(path, _LONGEST_ROW) as file:
         header = file.readline()
         separator = separator_of(header)
-        for line in (header, file.readline()):  # pandas takes minutes, and much memory, for each of very many columns
+        # pandas is very slow, and needs much memory, for tables with very many columns.
+        for line in (header, file.readline()):
             n_columns = len(line.split(None if separator == WHITE_SPACE else separator))
             if n_columns > _MOST_COLUMNS:
-                raise error(f"The {what} {path} has {n_columns:,} columns; is it another table?")
+                raise error(f"The {what} {path} has {n_columns:,} columns; is it the right table?")
         file.seek(0)
         table: pd.DataFrame = pd.read_csv(file, sep=separator, **options)
     return table

@@ -1,6 +1,6 @@
-"""Maps for other programs: AnnData for squidpy, SpatialData, GeoJSON for QuPath, OME-Zarr, CSV.
+"""Export maps: AnnData for squidpy, SpatialData, GeoJSON for QuPath, OME-Zarr, CSV.
 
-The public API of this floor is what ``__init__.pyi`` lists; each name is imported when it is first used.
+The public API is listed in ``__init__.pyi``; each name is imported when first used.
 """
 
 from __future__ import annotations

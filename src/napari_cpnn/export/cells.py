@@ -1,4 +1,4 @@
-"""What every export starts from: the computed tissue cells of a map, and where they lie on the slide."""
+"""Computed patches of a map and their positions on the slide, the basis of every export."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 #: Rows of the map that are copied at a time.
 _ROWS = 64
-#: Pixel sizes that differ by less are the same: files round them.
+#: Relative difference below which pixel sizes are equal, since files round them.
 _SAME_MPP = 0.005
 
 
 @dataclass(frozen=True, eq=False)
 class MapCells:
-    """The N computed tissue cells of a map at one moment; the map may go on being filled.
+    """Snapshot of the N computed patches of a map, which may still be in progress.
 
     Parameters
     ----------
     grid, decoder, provenance
-        The map's.
+        Grid, decoder and provenance of the map.
     index
-        ``(N, 2)`` row and column of each cell, row by row.
+        ``(N, 2)`` row and column of each patch, row by row.
     weights, programs
         ``(N, C)`` and ``(N, R)`` float16.
     out_of_domain
-        ``(N,)`` float32; NaN where the model cannot tell.
+        ``(N,)`` float32; NaN where the model gives no score.
     """
 
     grid: Grid
@@ -55,18 +55,18 @@ class MapCells:
 
     @classmethod
     def of(cls, cmap: CompositionMap) -> MapCells:
-        """A copy of what is known now; :class:`ExportError` when that is nothing."""
+        """Copy the patches computed so far; raise :class:`ExportError` if there are none."""
         parts = []
         for top in range(0, cmap.grid.shape[0], _ROWS):
             window = (slice(top, top + _ROWS), slice(None))
-            # The state is read before the values: what it calls done has its values in the block.
+            # The state is read first: patches marked as done have their values in the block.
             row, col = np.nonzero(cmap.state[window] == DONE)
             block = cmap.block(window)
             index = np.stack([row + top, col], axis=1)
             parts.append((index, block.weights[row, col], block.programs[row, col], block.out_of_domain[row, col]))
         index, weights, programs, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
         if not len(index):
-            raise ExportError("Nothing of the map has been computed yet, so there is nothing to export.")
+            raise ExportError("No patch of the map has been computed yet, so there is nothing to export.")
         return cls(cmap.grid, cmap.decoder, cmap.provenance, index, weights, programs, scores.astype(np.float32))
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class MapCells:
         return np.asarray(self.weights.argmax(axis=1), dtype=np.intp)
 
     def genes(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
-        """The genes that are meant: all for ``None``, else those that are named, each once."""
+        """Return the requested genes without duplicates, or all for ``None``."""
         if wanted is None:
             return self.decoder.genes
         if isinstance(wanted, str):
@@ -99,19 +99,19 @@ class MapCells:
         return unique
 
     def expression(self, genes: Sequence[str], part: slice = slice(None)) -> npt.NDArray[np.float32]:
-        """Predicted expression ``(n, genes)`` of a part of the cells, log1p of counts per 10,000."""
+        """Return predicted expression ``(n, genes)`` of a slice of the patches, as log1p of counts per 10,000."""
         return self.decoder.expression(self.weights[part], self.programs[part], genes)
 
     def blocks(self, genes: Sequence[str], block_mb: float) -> list[slice]:
-        """The cells in parts of which the expression takes about ``block_mb``."""
+        """Return slices of the patches whose expression takes about ``block_mb`` each."""
         step = max(1, int(block_mb * 2**20 / (4 * max(1, len(genes)))))
         return [slice(start, min(start + step, len(self))) for start in range(0, len(self), step)]
 
     def lazy_expression(self, genes: Sequence[str], block_mb: float, chunks: tuple[int, int] | None = None) -> Any:
-        """:meth:`expression` as a dask array, decoded block by block when it is written.
+        """Return :meth:`expression` as a dask array, decoded block by block when written.
 
-        Blocks take about ``block_mb``. They are rows of all genes, or whole ``chunks`` of the array that they are
-        written to, so that no block has to read what another wrote.
+        Blocks take about ``block_mb``. They are rows of all genes, or whole ``chunks`` of the target array, so that no
+        block has to be read back while writing another.
         """
         import dask.array as da
 
@@ -145,27 +145,27 @@ class _LazyExpression:
 
 
 def pixel_size(cmap: CompositionMap, slide: Slide | None = None) -> Mpp:
-    """Micrometres per level-0 pixel ``(y, x)`` of the slide that the map lies on.
+    """Return micrometres per level-0 pixel ``(y, x)`` of the slide of a map.
 
-    The pixel size with which the map was computed counts before the one that the slide's file states.
+    The pixel size with which the map was computed takes precedence over that of the slide's file.
 
     Raises
     ------
     PixelSizeError
-        When neither the map nor the slide knows it.
+        If neither the map nor the slide has a pixel size.
     ExportError
-        When the slide cannot be the map's: its pixel size is another, or the map reaches over its edge.
+        If the slide cannot be the map's: the pixel sizes differ, or the map extends beyond its edge.
 
     Warns
     -----
     CpnnWarning
-        When the slide has another name and another content than the one that was mapped.
+        If the slide differs from the mapped one in both name and content.
     """
     own = cmap.provenance.get("mpp")
     mpp = None if own is None else as_mpp(own)
     if slide is None:
         if mpp is None:
-            raise PixelSizeError("The map does not say how large the pixels of its slide are; give the slide as well.")
+            raise PixelSizeError("The map has no pixel size of its slide; give the slide as well.")
         return mpp
     same_file = slide.identity == cmap.provenance.get("slide_identity")
     if mpp is None:
@@ -176,22 +176,20 @@ def pixel_size(cmap: CompositionMap, slide: Slide | None = None) -> Mpp:
             f"with {mpp[1]:.4g} x {mpp[0]:.4g} um; give the slide of the map."
         )
     if mpp is None:
-        raise PixelSizeError(
-            f"Neither the map nor {slide.label} says how large the pixels are; give mpp for the slide."
-        )
+        raise PixelSizeError(f"Neither the map nor {slide.label} has a pixel size; give mpp for the slide.")
     _require_fit(cmap.grid, slide, mpp)
     name = cmap.provenance.get("slide")
     if name is not None and not same_file and slide.name != name:
-        warnings.warn(f"The map was made on the slide {name}, not on {slide.name}.", CpnnWarning, stacklevel=3)
+        warnings.warn(f"The map was made from the slide {name}, not from {slide.name}.", CpnnWarning, stacklevel=3)
     return mpp
 
 
 def _require_fit(grid: Grid, slide: Slide, mpp: Mpp) -> None:
-    """The last row and column may reach over the edge by less than a cell, the rest must lie on the slide."""
+    """Raise an error unless the grid lies on the slide; the last row and column may extend less than a patch beyond."""
     for n, origin, size_px, um in zip(grid.shape, grid.origin_um, slide.shape[:2], mpp, strict=True):
         if origin + (n - 1) * grid.stride_um >= size_px * um:
             extent = [o + k * grid.stride_um for k, o in zip(grid.shape, grid.origin_um, strict=True)]
             raise ExportError(
-                f"The map reaches to {extent[0]:.0f} x {extent[1]:.0f} um (y, x), but {slide.label} has only "
+                f"The map extends to {extent[0]:.0f} x {extent[1]:.0f} um (y, x), but {slide.label} has only "
                 f"{slide.shape[0] * mpp[0]:.0f} x {slide.shape[1] * mpp[1]:.0f} um; give the slide of the map."
             )

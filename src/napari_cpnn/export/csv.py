@@ -1,4 +1,4 @@
-"""Maps as CSV: one line per computed patch, written block by block."""
+"""Export maps as CSV: one line per computed patch, written block by block."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ def to_csv(
     cmap
         The map.
     path
-        The file; it appears when it is complete.
+        Path of the file, which appears when it is complete.
     genes
-        Names; ``None`` for all, by default none.
+        Names of genes; ``None`` for all, by default none.
     settings
-        Size of the blocks.
+        Settings, of which the block size is used.
     overwrite
-        Whether a file that is there is replaced.
+        Whether to replace an existing file.
 
     Returns
     -------
     Path
-        The file. Its columns: ``row``, ``col``; ``x_um``, ``y_um`` (centre, slide micrometres); ``dominant_type``;
-        ``out_of_domain``; ``share: TYPE`` of each cell type, which sum to 1; then each gene (log1p of counts per
-        10,000) by its name. Unknown scores are empty. A text that begins like a formula of a spreadsheet has an
-        apostrophe before it.
+        The file. Columns: ``row``, ``col``; ``x_um``, ``y_um`` (centre, slide micrometres); ``dominant_type``;
+        ``out_of_domain``; ``share: TYPE`` for each cell type, summing to 1; then one column per gene (log1p of counts
+        per 10,000). Unknown scores are empty. Texts that a spreadsheet would interpret as a formula are prefixed with
+        an apostrophe.
 
     Raises
     ------
     ExportError
-        When nothing is computed, or the file exists or cannot be written.
+        If nothing is computed, or the file exists or cannot be written.
     GenesError
-        When the model does not predict a gene.
+        If the model does not predict a gene.
     """
     import pandas as pd
 

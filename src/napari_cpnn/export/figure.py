@@ -1,4 +1,4 @@
-"""A map as a figure for a paper: panels over the tissue, with scale bar, colour bar or legend, and where it is from."""
+"""Draw maps as publication figures: panels over the tissue with scale bar, colour bar or legend, and provenance."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".png", ".svg", ".pdf")
 MAX_PANELS = 24
-#: Around the outline of a region, as a share of its size.
+#: Margin around the outline of a region, as a share of its size.
 _MARGIN = 0.06
 _WHITE = (1.0, 1.0, 1.0)
 
@@ -59,26 +59,26 @@ def to_figure(
     overwrite: bool = False,
     area: Area | None = None,
 ) -> Path:
-    """Draw a map over its tissue, as on the screen, with all that a reader needs to understand it.
+    """Draw a map over its tissue, as on screen, with scale bar, legends and notes.
 
     Parameters
     ----------
     cmap
         The map.
     path
-        ``.png``, ``.svg`` or ``.pdf``; text and bars are vectors in the last two. It appears when it is complete.
+        ``.png``, ``.svg`` or ``.pdf``; text and bars are vectors in the last two. The file appears when it is complete.
     shown
-        One panel each: the name of a gene or of a cell type, ``"ERBB2 from B-cells"`` (what a type contributes to a
+        One panel each: the name of a gene or cell type, ``"ERBB2 from B-cells"`` (the contribution of a type to a
         gene), or ``"dominant"`` (the type with the largest share).
     slide
-        The slide of the map; without it the map lies on white.
+        The slide of the map; without it, the background is white.
     settings
-        Colours, range, opacity, size.
+        Colours, range, opacity and size.
     overwrite
-        Whether a file that is there is replaced.
+        Whether to replace an existing file.
     area
-        The part of the slide to draw, in slide micrometres: a rectangle, or a region's outline, which is then drawn
-        and outside of which the map is not. By default all the tissue of the map.
+        The part of the slide to draw, in slide micrometres: a rectangle, or the outline of a region, which is drawn and
+        to which the map is clipped. By default all mapped tissue.
 
     Returns
     -------
@@ -88,17 +88,17 @@ def to_figure(
     Raises
     ------
     ExportError
-        When nothing is computed there, the slide is not the map's, or the file exists or cannot be written.
+        If nothing is computed there, the slide is not the map's, or the file exists or cannot be written.
     GenesError
-        When the model knows no gene or cell type of a name.
+        If the model has no gene or cell type of a given name.
     PixelSizeError
-        When there is a slide, and neither it nor the map knows the pixel size.
+        If a slide is given, and neither it nor the map has a pixel size.
     """
     settings, path = settings or FigureSettings(), Path(path)
     if path.suffix.lower() not in ENDINGS:
-        raise ExportError(f"{path} is not the name of a figure; its ending must be {', '.join(ENDINGS)}.")
+        raise ExportError(f"{path} is not the name of a figure; its extension must be {', '.join(ENDINGS)}.")
     if settings.colormap not in COLORMAPS:
-        raise ExportError(f"There is no colour map {settings.colormap!r}; use {', '.join(COLORMAPS)}.")
+        raise ExportError(f"Unknown colour map {settings.colormap!r}; use {', '.join(COLORMAPS)}.")
     wanted = [shown] if isinstance(shown, (str, Shown)) else list(shown)
     with replacing(path, overwrite=overwrite) as temporary:
         scene = Scene(cmap, slide, area)
@@ -120,12 +120,12 @@ def to_figure(
 
 
 def as_shown(cmap: CompositionMap, name: str | Shown) -> Shown:
-    """What a name means to a map: see :func:`to_figure`.
+    """Resolve a name to a quantity of a map; see :func:`to_figure`.
 
     Raises
     ------
     GenesError
-        When the model knows nothing of that name.
+        If the model has no quantity of that name.
     """
     shown = name if isinstance(name, Shown) else _meaning(cmap, name)
     types = shown.names[1:] if shown.kind == "contribution" else () if shown.gene else shown.names
@@ -153,7 +153,7 @@ def _meaning(cmap: CompositionMap, name: str) -> Shown:
 
 
 class Scene:
-    """A part of a map over its tissue; each panel of a figure is one picture of it.
+    """A part of a map over its tissue, from which each panel of a figure is drawn.
 
     Parameters
     ----------
@@ -163,9 +163,9 @@ class Scene:
     Attributes
     ----------
     rect
-        What is seen, slide micrometres.
+        Visible rectangle, slide micrometres.
     outline
-        Of the region, ``None`` when there is none.
+        Outline of the region, ``None`` if there is none.
     """
 
     def __init__(self, cmap: CompositionMap, slide: Slide | None, area: Area | None) -> None:
@@ -180,7 +180,7 @@ class Scene:
         self._seen = cells_seen(cmap.grid, self.rect if self.outline is None else self.outline)
         if not (cmap.donors()[self._seen] >= 0).any():
             where = "this area" if area is not None else "the map"
-            raise ExportError(f"Nothing of {where} has been computed yet, so there is nothing to draw.")
+            raise ExportError(f"No patch of {where} has been computed yet, so there is nothing to draw.")
         if self.outline is not None:
             self.rect = self.rect.grown(_MARGIN * max(self.rect.height, self.rect.width))
         self._ground: tuple[float, ...] = _WHITE
@@ -188,7 +188,7 @@ class Scene:
         catch_up(self._painter, cmap)
 
     def tissue(self, shape: tuple[int, int]) -> Picture:
-        """The tissue without the map, ``shape`` ``(rows, cols)`` in px."""
+        """Return the tissue without the map as a picture of ``shape`` ``(rows, cols)`` in px."""
         if self.slide is None or self.mpp is None:
             return np.full((*shape, 3), 255, dtype=np.uint8)
         picture = tissue_picture(self.slide, self.mpp, self.rect, shape)
@@ -196,7 +196,7 @@ class Scene:
         return picture
 
     def _mean_color(self, picture: Picture) -> tuple[float, ...]:
-        """Of the tissue under the map, 0 to 1."""
+        """Return the mean colour of the tissue under the map, 0 to 1."""
         cells = np.argwhere(self._seen & (self.cmap.donors() >= 0))
         um = self.cmap.grid.centers_um(cells) - (self.rect.y0, self.rect.x0)
         place = (um / (self.rect.height, self.rect.width) * picture.shape[:2]).astype(np.intp)
@@ -204,7 +204,7 @@ class Scene:
         return tuple(picture[row, col].mean(axis=0) / 255) if row.size else _WHITE
 
     def panel(self, shown: Shown, tissue: Picture, settings: FigureSettings) -> Panel:
-        """One quantity over the tissue, with its key."""
+        """Return a panel with one quantity over the tissue, and its key."""
         look = Look(settings.colormap, settings.value_range, opacity=settings.opacity, smooth=settings.smooth)
         limits = paint(self._painter, self.cmap, shown, look, auto_range(shown))
         if shown.has_range and (settings.low is not None or settings.high is not None):
@@ -212,7 +212,7 @@ class Scene:
             high = limits[1] if settings.high is None else settings.high
             look = Look(look.colormap, "manual", (low, high), look.opacity, look.smooth)
             limits = paint(self._painter, self.cmap, shown, look, auto_range(shown))
-        # The painter puts colours between the limits, as the screen needs it.
+        # The painter also colours patches outside the limits, as needed on screen.
         rgba = self._painter.rgba.copy()
         rgba[..., :3] = (rgba[..., :3] - limits[0]) / (limits[1] - limits[0])
         picture = tissue.copy()
@@ -231,7 +231,7 @@ class Scene:
         return Bar(on_tissue(color_table(look.colormap), look.opacity, self._ground), limits, shown.unit)
 
     def _legend(self, shown: Shown, look: Look) -> Legend:
-        """The types that are in the picture, and what could not be read."""
+        """Return the legend of the cell types in the picture, and of unreadable patches."""
         names = list(shown.names) if shown.kind == "blend" else dominant_types(self.cmap, self._seen)
         colors = type_colors(self.cmap.cell_types)
         rgba = np.concatenate([hex_colors([colors[n] for n in names]), np.ones((len(names), 1), np.float32)], axis=1)
@@ -241,7 +241,7 @@ class Scene:
         return Legend(tuple(names), on_tissue(rgba, look.opacity, self._ground))
 
     def title(self) -> str:
-        """Slide and model."""
+        """Return the title, with slide and model."""
         provenance = self.cmap.provenance
         name = self.slide.name if self.slide is not None else provenance.get("slide")
         model = provenance.get("model_fingerprint")
@@ -249,7 +249,7 @@ class Scene:
         return " · ".join([*parts, f"CPNN model {str(model)[:8]}" if model else "CPNN"])
 
     def notes(self, settings: FigureSettings, quantities: Sequence[Shown]) -> str:
-        """What a reader must know."""
+        """Return the notes printed below the panels."""
         notes = [
             "Predicted from the H&E image by CPNN; research use only.",
             f"One value per {self.cmap.grid.stride_um:g} µm.",
@@ -260,7 +260,7 @@ class Scene:
             notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
         fixed = settings.low is not None and settings.high is not None
         if settings.value_range == "auto" and not fixed and any(one.has_range for one in quantities):
-            notes.append("The last colours stand for all values beyond them.")
+            notes.append("Values outside the colour range have the first or last colour.")
         return " ".join(notes)
 
 

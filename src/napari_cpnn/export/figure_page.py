@@ -1,4 +1,4 @@
-"""Where things stand on the page of a figure. All lengths are in mm, from the top left."""
+"""Layout of a figure page. All lengths are in mm from the top left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from napari_cpnn.storage import write_figure
 from napari_cpnn.texts import allow_any_letter, shortened, shown
 
 MM = 25.4
-"""In an inch."""
+"""Millimetres per inch."""
 
 _PT = MM / 72
 _PAGE_MM, _SINGLE_MM = 180.0, 120.0
@@ -34,9 +34,9 @@ _MAX_HEIGHT_MM = 220.0
 _EDGE, _GAP = 3.0, 4.5
 _BAR = 2.2
 _COLUMNS = 3
-#: Letters of a line, and of a title, which may have lines.
+#: Maximum characters of a line, and of a title, which may have several lines.
 _MOST, _MOST_TITLE = 240, 1000
-#: Of the width of a panel, at most.
+#: Maximum share of the panel's width.
 _SCALE_BAR = 0.3
 _INK, _GREY = "#000000", "#555555"
 
@@ -52,7 +52,7 @@ class Bar:
 
 @dataclass(frozen=True, eq=False)
 class Legend:
-    """Names with their colours ``(n, 3)``."""
+    """A legend: names with their colours ``(n, 3)``."""
 
     names: tuple[str, ...]
     colors: npt.NDArray[np.float32]
@@ -60,7 +60,7 @@ class Legend:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture with its title and its key."""
+    """A picture with its title and key."""
 
     title: str
     picture: npt.NDArray[np.uint8]
@@ -69,33 +69,33 @@ class Panel:
 
 
 def scale_bar_um(width_um: float) -> float:
-    """The largest of 1, 2, 5, 10, ... um that is not too long for a picture of this width."""
+    """Return the largest of 1, 2, 5, 10, ... um that fits as a scale bar into a picture of this width."""
     most = _SCALE_BAR * width_um
     power = 10.0 ** math.floor(math.log10(most))
     return max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
 
 
 def length_text(um: float) -> str:
-    """Such as ``500 µm`` or ``2 mm``."""
+    """Return a length as text, such as ``500 µm`` or ``2 mm``."""
     return f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
 
 
 class Page:
-    """A page with panels of one size, a title above them and notes below.
+    """A page with panels of one size, a title above and notes below.
 
     Parameters
     ----------
     settings
-        Width, columns, resolution, text.
+        Width, columns, resolution and text size.
     rect
-        What each panel shows, slide micrometres.
+        Rectangle shown in each panel, slide micrometres.
     n_panels
-        How many there are.
+        Number of panels.
 
     Attributes
     ----------
     shape_px
-        ``(rows, cols)`` of the picture of a panel, so that its pixels are those of the page.
+        ``(rows, cols)`` of a panel's picture, so that its pixels coincide with those of the page.
     """
 
     def __init__(self, settings: FigureSettings, rect: Rect, n_panels: int) -> None:
@@ -109,7 +109,7 @@ class Page:
         self._panel = (self._mm(self.shape_px[0]), self._mm(cols))
         self._width = 2 * _EDGE + self._columns * self._panel[1] + (self._columns - 1) * _GAP
         self._pt = settings.text_pt
-        # Only for the sizes of texts.
+        # Used only to measure text.
         self._pen = FigureCanvasAgg(Figure(dpi=MM * 20)).get_renderer()  # type: ignore[no-untyped-call]
         self._figure = Figure()
 
@@ -118,16 +118,16 @@ class Page:
     def draw(
         self, panels: Sequence[Panel], title: str, notes: str, outline: Polygon | MultiPolygon | None = None
     ) -> Figure:
-        """Draw everything.
+        """Draw the panels, the title and the notes.
 
         Parameters
         ----------
         panels
-            From the top left, row by row.
+            Panels from the top left, row by row.
         title, notes
-            Above and below; long ones are broken into lines.
+            Text above and below the panels; long text is wrapped.
         outline
-            Drawn in each panel; slide micrometres ``(x, y)``.
+            Outline drawn in each panel; slide micrometres ``(x, y)``.
         """
         allow_any_letter()
         head = self._lines(shown(title, _MOST_TITLE), self._pt + 1, bold=True)
@@ -149,7 +149,7 @@ class Page:
         return self._figure
 
     def save(self, path: Path, file_format: str, title: str) -> None:
-        """Write it as ``png``, ``svg`` or ``pdf``; text stays text, so that it can be edited and searched."""
+        """Save the page as ``png``, ``svg`` or ``pdf``, keeping text editable and searchable."""
         dates: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
         metadata = {"Title": shown(title, _MOST_TITLE), **dates[file_format]}
         with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "napari-cpnn"}):
@@ -259,7 +259,7 @@ class Page:
         return float(width) / 20
 
     def _lines(self, text: str, pt: float, *, bold: bool = False) -> list[str]:
-        """Broken between words so that it fits the page."""
+        """Wrap text between words to the width of the page."""
         room, lines = self._width - 2 * _EDGE, [""]
         for word in text.split():
             longer = f"{lines[-1]} {word}".strip()
@@ -270,7 +270,7 @@ class Page:
         return [self._fitted(line, room, pt, bold=bold) for line in lines]
 
     def _fitted(self, text: str, width: float, pt: float, *, bold: bool = False) -> str:
-        """Shortened in the middle when it is too long: the ends of names tell them apart."""
+        """Shorten text in the middle to a width: the ends of names are distinctive."""
         text = shown(text, _MOST)
         if self._text_mm(text, pt, bold=bold) <= width:
             return text
@@ -311,7 +311,7 @@ class Page:
             )
 
     def _axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes on whole pixels, so that a picture is not resampled."""
+        """Return axes aligned to whole pixels, so that pictures are not resampled."""
         x, y, w, h = (self._px(v) for v in (left, top, width, height))
         rows, cols = self._size
         return self._figure.add_axes((x / cols, 1 - (y + h) / rows, w / cols, h / rows))

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Write files and folders atomically."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from napari_cpnn.errors import ExportError
 from napari_cpnn.storage import staged
 from napari_cpnn.untrusted import read_json, to_path
 
-#: What the top of a Zarr group is called, version 3 and 2.
+#: Names of the metadata file at the root of a Zarr group, versions 3 and 2.
 _ZARR_MARKS = ("zarr.json", ".zgroup")
-#: What else lies there: of version 2, and of file managers.
+#: Other files allowed at the root: those of version 2, and of file managers.
 _ZARR_FILES = {*_ZARR_MARKS, ".zattrs", ".zmetadata", ".DS_Store", "Thumbs.db"}
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write a file or a folder to; it gets its name when all went well.
+    """Yield a temporary path next to ``path``, which is renamed to it on success.
 
-    What stood there stays until then, and after a failure nothing new is left.
+    An existing result is kept until then, and nothing new is left after a failure.
 
     Parameters
     ----------
     path
-        Where the result goes; its folder must be there.
+        Destination; its parent folder must exist.
     overwrite
-        Whether a result that is there is replaced: a file, or a Zarr folder, never another folder.
+        Whether to replace an existing file or Zarr folder; other folders are never replaced.
 
     Raises
     ------
     ExportError
-        When something is there that may not be replaced, or the disk cannot be written (missing, read-only, full).
+        If the destination exists and may not be replaced, or the disk cannot be written (missing, read-only, full).
     """
     to_path(path, ExportError)
     if not path.parent.is_dir():
-        raise ExportError(f"The folder {path.parent} does not exist; make it first or choose another.")
+        raise ExportError(f"The folder {path.parent} does not exist; create it or choose another.")
     _refuse(path, overwrite)
     try:
         with staged(path) as temporary:
@@ -49,18 +49,18 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def require_space(path: Path, size_mb: float) -> None:
-    """Say so when a disk has no room for a table, before the time is spent on writing what fits.
+    """Check that the disk has space for a table before it is written.
 
     Raises
     ------
     ExportError
-        When less than ``size_mb`` is free where ``path`` will be.
+        If less than ``size_mb`` is free at the destination.
     """
     free_mb = shutil.disk_usage(path.parent).free / 2**20
     if size_mb > free_mb:
         raise ExportError(
-            f"{path} takes {size_mb:,.0f} MB, but the disk has only {free_mb:,.0f} MB left; choose genes or another "
-            "place."
+            f"{path} needs {size_mb:,.0f} MB, but the disk has only {free_mb:,.0f} MB left; choose fewer genes or "
+            "another place."
         )
 
 
@@ -76,11 +76,11 @@ def _refuse(path: Path, overwrite: bool) -> None:
             f"{path} is a folder that is not a Zarr group, so it is not overwritten; choose another name."
         )
     if is_saved_map(path):
-        raise ExportError(f"{path} holds a map of napari-cpnn, which an export never replaces; choose another name.")
+        raise ExportError(f"{path} is a saved map of napari-cpnn, which an export never replaces; choose another name.")
 
 
 def _is_zarr_group(path: Path) -> bool:
-    """Whether a folder is a Zarr group and nothing else: files of the user beside it are not for us to delete."""
+    """Return whether a folder is a Zarr group without other files, which must not be deleted."""
     if not any((path / mark).is_file() for mark in _ZARR_MARKS):
         return False
     return all(
@@ -90,8 +90,8 @@ def _is_zarr_group(path: Path) -> bool:
 
 
 def is_saved_map(path: Path) -> bool:
-    """Whether a folder is a map in our own format."""
-    if not (path / "zarr.json").is_file():  # Zarr 2, or nothing that could be read as a map
+    """Return whether a folder is a map in this package's own format."""
+    if not (path / "zarr.json").is_file():  # Zarr 2, or not a readable map
         return False
     try:
         return "napari_cpnn" in read_json(path / "zarr.json", ExportError).get("attributes", {})
@@ -100,7 +100,7 @@ def is_saved_map(path: Path) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    """The system's words; HDF5 wraps them in its own, over several lines."""
+    """Return the system's message without the multi-line text that HDF5 adds."""
     text = error.strerror or str(error)
     if "error message = '" in text:
         text = text.split("error message = '", 1)[1].split("'", 1)[0]

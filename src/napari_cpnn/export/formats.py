@@ -1,4 +1,4 @@
-"""One door to all formats: the ending of the file says which."""
+"""Export to the format given by the file extension."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
 
-#: Endings of each format; the longest that fits counts.
+#: File extensions of each format; the longest match is used.
 FORMATS = {
     "anndata": (".h5ad",),
     "spatialdata": (".zarr",),
@@ -36,13 +36,13 @@ FORMATS = {
 
 
 def format_of(path: str | Path) -> str:
-    """The format that the ending of ``path`` stands for; :class:`ExportError` for another ending."""
+    """Return the format for the extension of ``path``; raise :class:`ExportError` for unknown extensions."""
     name = Path(path).name.lower()
     endings = {ending: kind for kind, of_kind in FORMATS.items() for ending in of_kind}
     for ending in sorted(endings, key=len, reverse=True):
         if name.endswith(ending):
             return endings[ending]
-    raise ExportError(f"{path} has no ending that stands for a format; use {', '.join(endings)}, or give the format.")
+    raise ExportError(f"{path} has no known file extension; use {', '.join(endings)}, or give the format.")
 
 
 def export_map(
@@ -56,36 +56,36 @@ def export_map(
     overwrite: bool = False,
     area: Area | None = None,
 ) -> Path:
-    """Write a map for another program, or as a figure.
+    """Export a map for another program, or as a figure.
 
     Parameters
     ----------
     cmap
         The map.
     path
-        File or folder; its ending (`FORMATS`) is the format.
+        File or folder, whose extension (`FORMATS`) selects the format.
     genes
-        Names. ``None``: all in AnnData and SpatialData, none elsewhere. In a figure, what the panels show, also cell
-        types; ``None``: the dominant type.
+        Names of genes. ``None`` means all in AnnData and SpatialData, and none elsewhere. For a figure, the quantities
+        to show, including cell types; ``None`` for the dominant type.
     slide
         The slide of the map, for its picture and pixel size.
     file_format
-        One of `FORMATS`, whatever the ending says.
+        One of `FORMATS`, overriding the extension.
     settings, overwrite
-        As for the function of the format: :func:`to_h5ad`, :func:`to_spatialdata`, :func:`to_ome_zarr`,
+        As in the function of the format: :func:`to_h5ad`, :func:`to_spatialdata`, :func:`to_ome_zarr`,
         :func:`to_geojson`, :func:`to_csv`, :func:`to_figure` (``settings.figure``).
     area
-        Only this part of the map, slide micrometres: a rectangle, or the outline of a region.
+        Part of the map to export, slide micrometres: a rectangle, or the outline of a region.
 
     Returns
     -------
     Path
-        What was written.
+        The written file or folder.
 
     Raises
     ------
     ExportError, GenesError, PixelSizeError
-        As the function of the format.
+        As raised by the function of the format.
     """
     path, kind = Path(path), file_format or format_of(path)
     require_separate([path], [None if slide is None else slide.path], ExportError)
@@ -107,12 +107,12 @@ def export_map(
     elif kind == "csv":
         to_csv(cmap, path, some, settings, overwrite=overwrite)
     else:
-        raise ExportError(f"There is no format {kind!r}; use {', '.join(FORMATS)}.")
+        raise ExportError(f"Unknown format {kind!r}; use {', '.join(FORMATS)}.")
     return path
 
 
 def save_map(cmap: CompositionMap, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a map in our own format, as :meth:`CompositionMap.save`, but never over anything that is not a map.
+    """Save a map in this package's own format, as :meth:`CompositionMap.save`, without replacing anything but a map.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def save_map(cmap: CompositionMap, path: str | Path, *, overwrite: bool = False)
     path
         The ``.zarr`` folder.
     overwrite
-        Whether a saved map that is there is replaced.
+        Whether to replace an existing map.
 
     Returns
     -------
@@ -131,14 +131,14 @@ def save_map(cmap: CompositionMap, path: str | Path, *, overwrite: bool = False)
     Raises
     ------
     ExportError
-        When nothing is computed, or something else is there.
+        If nothing is computed, or something else exists at ``path``.
     MappingError
-        When the folder cannot be written.
+        If the folder cannot be written.
     """
     path = to_path(path, ExportError)
-    MapCells.of(cmap)  # an empty map is worth no file
+    MapCells.of(cmap)  # raises an error for an empty map
     if path.exists() and not (overwrite and is_saved_map(path)):
-        what = "exists already" if is_saved_map(path) else "is there and is not a map, so it is not overwritten"
+        what = "exists already" if is_saved_map(path) else "exists and is not a map, so it is not overwritten"
         raise ExportError(f"{path} {what}; choose another name.")
     cmap.save(path)
     return path

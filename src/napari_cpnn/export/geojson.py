@@ -1,4 +1,4 @@
-"""Maps as GeoJSON for QuPath: regions of one dominant cell type, or its single patches, as polygons."""
+"""Export maps as GeoJSON for QuPath: polygons of regions of one dominant cell type, or of single patches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
 
-#: A thousandth of a level-0 pixel is far below what anyone sees, and halves the file.
+#: Decimals of coordinates: a thousandth of a level-0 pixel is sufficient, and halves the file size.
 _DECIMALS = 3
 _REPORT_EVERY = 100
 _NAMESPACE = uuid.UUID("a3d2b1f0-6c7e-5d3a-9b41-6e61706172c0")
@@ -47,16 +47,16 @@ def to_geojson(
     cmap
         The map.
     path
-        The file; it appears when it is complete.
+        Path of the file, which appears when it is complete.
     genes
-        Genes whose mean expression becomes a measurement; ``None`` for all, by default none.
+        Genes whose mean expression is written as a measurement; ``None`` for all, by default none.
     slide
-        Tells the pixel size where the map does not, and is checked against the map.
+        Provides the pixel size if the map does not, and is checked against the map.
     settings
-        ``units``: one annotation per region of touching patches (sides, not corners) with one dominant cell type,
-        or one detection per patch; ``min_region_patches`` leaves out small regions.
+        ``units``: one annotation per region of edge-connected patches with one dominant cell type, or one detection per
+        patch; ``min_region_patches`` excludes small regions.
     overwrite
-        Whether a file that is there is replaced.
+        Whether to replace an existing file.
 
     Returns
     -------
@@ -68,10 +68,10 @@ def to_geojson(
     Raises
     ------
     ExportError
-        When nothing is computed, no region is large enough, the model has no cell types to make regions of, the
-        slide is not the map's, or the file exists or cannot be written.
+        If nothing is computed, no region is large enough, the model has no cell types to define regions, the slide is
+        not the map's, or the file exists or cannot be written.
     GenesError, PixelSizeError
-        As for :func:`~napari_cpnn.export.to_anndata`.
+        As in :func:`~napari_cpnn.export.to_anndata`.
     """
     settings, path, report = settings or ExportSettings(), Path(path), reporter()
     with replacing(path, overwrite=overwrite) as temporary:
@@ -90,7 +90,7 @@ def to_geojson(
 
 @dataclass(frozen=True, eq=False)
 class _Regions:
-    """Which cells belong together: ``members`` (indices into the cells) in a row per region, cut at ``starts``."""
+    """Groups of patches: ``members`` (patch indices), ordered by region and split at ``starts``."""
 
     members: IntArray
     starts: IntArray
@@ -100,7 +100,7 @@ class _Regions:
         yield from np.split(self.members, self.starts[1:])
 
     def means(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Mean of ``values`` ``(N, n)`` over each region."""
+        """Return the mean of ``values`` ``(N, n)`` over each region."""
         sizes = np.diff(np.append(self.starts, len(self.members)))
         sums = np.add.reduceat(values[self.members].astype(np.float64), self.starts, axis=0)
         return np.asarray(sums / sizes[:, None])
@@ -111,7 +111,7 @@ def _regions(cells: MapCells, settings: ExportSettings) -> _Regions:
     if settings.units == "patches":
         return _Regions(everyone, everyone, "detection")
     if not cells.cell_types:
-        raise ExportError("The model has no cell types to make regions of; export with units 'patches'.")
+        raise ExportError("The model has no cell types to define regions; export with units 'patches'.")
     from skimage.measure import label
 
     kinds = np.zeros(cells.grid.shape, dtype=np.int32)
@@ -135,7 +135,7 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
     colors = [tuple(bytes.fromhex(c[1:])) for c in type_colors(cells.cell_types).values()]
     origin = f"{cells.provenance.get('slide_identity')} {cells.provenance.get('model_fingerprint')} {cells.grid}"
     for number, members in enumerate(regions):
-        # Expression is linear in the composition, so that the mean follows from the mean composition.
+        # Expression is linear in the composition, so its mean follows from the mean composition.
         expression = cells.decoder.expression(shares[number], programs[number], genes)
         measurements = {
             "Area um^2": len(members) * cells.grid.stride_um**2,
@@ -146,7 +146,7 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
         }
         properties: dict[str, Any] = {
             "objectType": regions.object_type,
-            "isLocked": True,  # so that nobody drags it by accident
+            "isLocked": True,  # prevents accidental dragging
             "measurements": {k: round(float(v), 6) for k, v in measurements.items() if np.isfinite(v)},
         }
         kind = int(dominant[members[0]])
@@ -161,21 +161,21 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
 
 
 def _polygon(grid: Grid, index: IntArray, mpp: Mpp) -> dict[str, Any]:
-    """The outline of connected cells ``(n, 2)`` in level-0 pixels, as a GeoJSON Polygon."""
+    """Return the outline of connected patches ``(n, 2)`` in level-0 pixels as a GeoJSON Polygon."""
     import shapely
 
-    # Runs of cells in a row, so that few boxes are to be joined; on the grid, where corners are whole numbers.
+    # Merge runs of patches in a row to reduce the number of boxes, in grid units, where corners are integers.
     row, col = index[np.lexsort((index[:, 1], index[:, 0]))].T
     first = np.flatnonzero((np.diff(row, prepend=-2) != 0) | (np.diff(col, prepend=-2) != 1))
     last = np.append(first[1:], len(row)) - 1
     boxes = shapely.box(col[first], row[first], col[last] + 1, row[first] + 1)
-    outline = shapely.simplify(shapely.union_all(boxes), 0)  # without the corners that lie on a straight line
+    outline = shapely.simplify(shapely.union_all(boxes), 0)  # removes corners on straight lines
     corners = shapely.transform(outline, lambda xy: _to_pixels(grid, xy, mpp))
     shape: dict[str, Any] = shapely.geometry.mapping(shapely.geometry.polygon.orient(corners))
     return shape
 
 
 def _to_pixels(grid: Grid, xy: npt.NDArray[np.float64], mpp: Mpp) -> npt.NDArray[np.float64]:
-    """Corners in cells (x, y) -> level-0 pixels (x, y)."""
+    """Convert corners in grid units (x, y) to level-0 pixels (x, y)."""
     um = xy[:, ::-1] * grid.stride_um + np.asarray(grid.origin_um)
     return np.asarray(um_to_spatial(um, mpp).round(_DECIMALS))

@@ -1,4 +1,4 @@
-"""Maps as OME-Zarr: an image on the map's own grid with a channel per cell type and gene."""
+"""Export maps as OME-Zarr: an image on the map's grid with a channel per cell type and gene."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Channel(NamedTuple):
-    """Name, colour as RRGGBB, and what gives the values of the N cells; one channel is in memory at a time."""
+    """Name, colour as RRGGBB, and function that returns the values of the N patches, called one channel at a time."""
 
     name: str
     color: str
@@ -32,7 +32,7 @@ class Channel(NamedTuple):
 
 
 _CHUNK = 256
-#: Viewers show every active channel at once; more than a few cannot be told apart.
+#: Number of initially active channels; viewers overlay them, and more cannot be distinguished.
 _ACTIVE = 3
 
 
@@ -44,39 +44,38 @@ def to_ome_zarr(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write the shares of all cell types, and chosen genes, as a multi-channel image.
+    """Write the shares of all cell types, and selected genes, as a multi-channel image.
 
     Parameters
     ----------
     cmap
         The map.
     path
-        The ``.ome.zarr`` folder; it appears when it is complete.
+        Path of the ``.ome.zarr`` folder, which appears when it is complete.
     genes
-        Names; ``None`` for all, by default none.
+        Names of genes; ``None`` for all, by default none.
     settings
-        Version of the format: 0.5 (Zarr 3, as napari-ome-zarr and ngff-zarr read it) or 0.4 (Zarr 2) for older
-        readers.
+        Version of the format: 0.5 (Zarr 3, for napari-ome-zarr and ngff-zarr) or 0.4 (Zarr 2) for older readers.
     overwrite
-        Whether a Zarr folder that is there is replaced.
+        Whether to replace an existing Zarr folder.
 
     Returns
     -------
     Path
-        The folder: one array ``0`` of ``(channel, y, x)`` float32, one pixel per patch, NaN where nothing is known.
-        Scale and translation are in slide micrometres; the translation is the centre of the first pixel, as napari
-        places images, so that the map lies on a slide layer of ours. The image of a map of a region begins at the
-        slide's corner all the same, since readers such as napari-ome-zarr 0.10 and QuPath ignore translations (then
-        it lies half a cell off; what is not in the region takes no space on disk). Channel names, colours and ranges
-        are in ``omero``, where the map comes from in ``napari_cpnn_export``.
+        The folder: one array ``0`` of ``(channel, y, x)`` float32, one pixel per patch, NaN where unknown. Scale and
+        translation are in slide micrometres; the translation is the centre of the first pixel, as in napari, so that
+        the map aligns with a slide layer of this package. The image of a map of a region nevertheless starts at the
+        slide's corner, since readers such as napari-ome-zarr 0.10 and QuPath ignore translations (the map is then off
+        by half a patch; pixels outside the region take no space on disk). Channel names, colours and ranges are in
+        ``omero``, the provenance in ``napari_cpnn_export``.
 
     Raises
     ------
     ExportError
-        When nothing is computed, there is nothing to show (a model without cell types, and no genes), or the folder
+        If nothing is computed, there is nothing to show (a model without cell types, and no genes), or the folder
         exists or cannot be written.
     GenesError
-        When the model does not predict a gene.
+        If the model does not predict a gene.
     """
     import zarr
 
@@ -106,13 +105,13 @@ def to_ome_zarr(
             described.append(_omero_channel(channel, values))
         for number in _most_common(cells):
             described[number]["active"] = True
-        # The attributes come last: without them the group is not an image.
+        # The attributes are written last: without them the group is not an image.
         group.attrs.update(_attributes(cells, path.name, described, settings.ome_zarr_version))
     return path
 
 
 def _corner(grid: Grid) -> tuple[int, int]:
-    """Rows and columns of cells between the slide's corner and the map's."""
+    """Return the rows and columns of patches between the slide's corner and the map's."""
     return int(grid.origin_um[0] / grid.stride_um + 1e-6), int(grid.origin_um[1] / grid.stride_um + 1e-6)
 
 
@@ -136,7 +135,7 @@ def _channels(cells: MapCells, genes: Sequence[str]) -> list[Channel]:
 
 
 def _most_common(cells: MapCells) -> list[int]:
-    """The cell types with the largest mean shares; without cell types the first channel."""
+    """Return the cell types with the largest mean shares, or the first channel without cell types."""
     if not cells.cell_types:
         return [0]
     means = cells.weights.mean(axis=0, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""A part of a map, as a map of its own, and where a map lies."""
+"""Extract a part of a map, and determine the extent of a map."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from napari_cpnn.mapping import DONE, FAILED, CompositionMap
 from napari_cpnn.slides import Slide
 
 Area: TypeAlias = Rect | Polygon | MultiPolygon
-"""A part of a slide in slide micrometres; shapely's outlines are ``(x, y)``, as in :class:`Region`."""
+"""A part of a slide in slide micrometres; shapely geometries are ``(x, y)``, as in :class:`Region`."""
 
-#: Glass around the tissue, as a share of its size.
+#: Margin of glass around the tissue, as a share of its size.
 _MARGIN = 0.04
 
 
 def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
-    """The cells of a map whose centres lie in an area, as a map of its own on the same grid lines.
+    """Return the patches of a map whose centres lie in an area, as a map on the same grid lines.
 
     Parameters
     ----------
     cmap
-        The map; it may go on being filled.
+        The map, which may still be in progress.
     area
         A rectangle, or the outline of a region.
 
     Raises
     ------
     ExportError
-        When nothing of the area is computed.
+        If nothing in the area is computed.
     """
     grid = cmap.grid
     rows, cols = grid.window(rect_of(area))
@@ -46,7 +46,7 @@ def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
     inside = contains(area, small.centers_um()).reshape(small.shape)
     state = cmap.state[rows, cols].copy()
     if not (inside & (state == DONE)).any():
-        raise ExportError("Nothing of this area has been mapped yet; map it first, or choose another area.")
+        raise ExportError("No patch of this area has been mapped yet; map it first, or choose another area.")
     part = CompositionMap(small, cmap.decoder, inside & cmap.tissue[rows, cols], cmap.provenance)
     part.restore(cmap.block((rows, cols)), state)
     part.fail(np.flatnonzero(inside & (state == FAILED)))
@@ -54,7 +54,7 @@ def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
 
 
 def rect_of(area: Area) -> Rect:
-    """The smallest rectangle around an area."""
+    """Return the bounding rectangle of an area."""
     if isinstance(area, Rect):
         return area
     x0, y0, x1, y1 = area.bounds
@@ -62,7 +62,7 @@ def rect_of(area: Area) -> Rect:
 
 
 def contains(area: Area, points_um: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which of the points ``(N, 2)``, slide micrometres ``(y, x)``, lie in an area."""
+    """Return which points ``(N, 2)``, slide micrometres ``(y, x)``, lie in an area."""
     y, x = points_um[:, 0], points_um[:, 1]
     if isinstance(area, Rect):
         return np.asarray((y >= area.y0) & (y < area.y1) & (x >= area.x0) & (x < area.x1))
@@ -70,7 +70,7 @@ def contains(area: Area, points_um: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def cells_seen(grid: Grid, area: Area) -> npt.NDArray[np.bool_]:
-    """``(rows, cols)``: the cells of a grid of which something lies in an area."""
+    """Return which patches of a grid intersect an area, ``(rows, cols)``."""
     seen = np.zeros(grid.shape, dtype=bool)
     window = grid.window(rect_of(area))
     if isinstance(area, Rect):
@@ -85,14 +85,14 @@ def cells_seen(grid: Grid, area: Area) -> npt.NDArray[np.bool_]:
 
 
 def _prepared(area: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """A copy, prepared for many questions: preparing one that another thread uses crashes GEOS."""
+    """Return a prepared copy for repeated queries; preparing a geometry used by another thread crashes GEOS."""
     copy: Polygon | MultiPolygon = shapely.from_wkb(area.wkb)
     shapely.prepare(copy)
     return copy
 
 
 def extent_of(cmap: CompositionMap, slide: Slide | None, mpp: Mpp | None) -> Rect:
-    """The tissue of a map with some of the glass around it, as far as map and slide go."""
+    """Return the extent of a map's tissue with a margin, clipped to map and slide."""
     grid = cmap.grid
     ends = [o + n * grid.stride_um for o, n in zip(grid.origin_um, grid.shape, strict=True)]
     if slide is not None and mpp is not None:
@@ -111,13 +111,13 @@ def extent_of(cmap: CompositionMap, slide: Slide | None, mpp: Mpp | None) -> Rec
 
 
 def require_area(area: Area) -> None:
-    """Refuse an area that is none.
+    """Validate an area.
 
     Raises
     ------
     ExportError
-        When it has no size.
+        If it is empty.
     """
     rect = rect_of(area)
     if not (all(map(math.isfinite, (rect.y0, rect.x0, rect.y1, rect.x1))) and rect.height > 0 and rect.width > 0):
-        raise ExportError("An area is given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1.")
+        raise ExportError("An area must be given as y0 x0 y1 x1 in um, with y0 < y1 and x0 < x1.")

@@ -1,4 +1,4 @@
-"""How far an export is, for whoever waits for it, and the way to end it early."""
+"""Progress reports and cancellation of exports."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextvars import ContextVar
 from napari_cpnn.errors import ExportError
 
 Report = Callable[[float], None]
-"""Called with the finished share, 0 to 1; what it raises ends the export, and nothing is left of it."""
+"""Called with the finished share, 0 to 1; exceptions that it raises cancel the export, leaving no files."""
 
 _REPORT: ContextVar[Report | None] = ContextVar("napari_cpnn_export_report", default=None)
 
 
 class ExportCancelledError(ExportError):
-    """The user has ended an export; nothing was written."""
+    """Raised when the user cancels an export; nothing was written."""
 
 
 @contextlib.contextmanager
 def reporting(report: Report) -> Iterator[None]:
-    """Exports of this thread tell ``report`` how far they are."""
+    """Send the progress of exports in this thread to ``report``."""
     token = _REPORT.set(report)
     try:
         yield
@@ -29,9 +29,9 @@ def reporting(report: Report) -> Iterator[None]:
 
 
 def reporter() -> Report:
-    """Who is to be told by an export that starts now; for work that goes on in other threads, too."""
+    """Return the current thread's progress callback, to be passed to other threads."""
     return _REPORT.get() or _nobody
 
 
 def _nobody(_share: float) -> None:
-    """Nobody waits."""
+    """Ignore progress reports."""

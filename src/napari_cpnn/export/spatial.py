@@ -1,4 +1,4 @@
-"""Maps as SpatialData: a picture of the slide, the patches as squares, and a table that annotates them."""
+"""Export maps as SpatialData: slide image, patches as squares, and a table that annotates them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
 
-#: Zarr packs tables of expression a little: to 93 % in a trial.
+#: Estimated size of a compressed expression table relative to its size in memory; 93 % was measured.
 _LEAST_PACKED = 0.8
 
 Picture = tuple[npt.NDArray[np.uint8], tuple[float, float]]
@@ -39,41 +39,41 @@ def to_spatialdata(
     *,
     overwrite: bool = False,
 ) -> SpatialData:
-    """A map as SpatialData, as napari-spatialdata and spatialdata-plot read it.
+    """Convert a map to SpatialData, as read by napari-spatialdata and spatialdata-plot.
 
     Parameters
     ----------
     cmap
         The map.
     path
-        A ``.zarr`` folder to write; it appears when it is complete, and expression is never in memory as a whole.
-        ``None``: nothing is written.
+        A ``.zarr`` folder to write, which appears when it is complete; expression is never held in memory as a whole.
+        With ``None``, nothing is written.
     genes
-        Names; ``None`` for all that the model predicts.
+        Names of genes; ``None`` for all that the model predicts.
     slide
         A picture of it, at most ``settings.reference_px`` wide, becomes the image; the slide is not copied.
     settings
-        How large a table may be in memory, and the picture.
+        Maximum table size in memory, and size of the picture.
     overwrite
-        Whether a Zarr folder that is there is replaced.
+        Whether to replace an existing Zarr folder.
 
     Returns
     -------
     SpatialData
-        For a slide called ``S``: image ``S_image`` (multiscale RGB; only with a slide), shapes ``S_patches`` (one
-        square per computed patch), and ``table`` as of :func:`~napari_cpnn.export.to_anndata`, which annotates the
-        squares (``region``, ``patch_id``). Coordinate systems: ``S`` in level-0 pixels, as
-        ``spatialdata_io.visium`` names and scales it, so that measured spots of the same slide lie on the map; and
-        ``S_um`` in micrometres. Where a ``path`` is given it is read back from there, but for a table larger than
-        ``settings.memory_mb``, of which expression is then computed where it is asked for (dask).
+        For a slide named ``S``: image ``S_image`` (multiscale RGB; only with a slide), shapes ``S_patches`` (one square
+        per computed patch), and ``table`` as in :func:`~napari_cpnn.export.to_anndata`, which annotates the squares
+        (``region``, ``patch_id``). Coordinate systems: ``S`` in level-0 pixels, with the name and scale used by
+        ``spatialdata_io.visium``, so that measured spots of the same slide align with the map; and ``S_um`` in
+        micrometres. With a ``path``, the result is read back from it, except for a table larger than
+        ``settings.memory_mb``, whose expression is computed lazily (dask).
 
     Raises
     ------
     ExportError
-        When nothing is computed, the slide is not the map's, the table is too large for memory and there is no
-        ``path``, spatialdata is not installed, or the folder exists or cannot be written.
+        If nothing is computed, the slide is not the map's, the table is too large for memory and no ``path`` is given,
+        spatialdata is not installed, or the folder exists or cannot be written.
     GenesError, PixelSizeError
-        As for :func:`~napari_cpnn.export.to_anndata`.
+        As in :func:`~napari_cpnn.export.to_anndata`.
     """
     settings = settings or ExportSettings()
     if path is None:
@@ -83,7 +83,7 @@ def to_spatialdata(
         with _spatialdata():
             return _build(cells, cells.expression(chosen), chosen, mpp, _picture(slide, settings))
     written = write_spatialdata(cmap, Path(path), genes, slide, settings, overwrite=overwrite)
-    if written["table"].X.nbytes > settings.memory_mb * 2**20:  # reading would hold all of it in memory
+    if written["table"].X.nbytes > settings.memory_mb * 2**20:  # reading it back would load it into memory
         return written
     with _spatialdata() as library:
         return library.read_zarr(path)
@@ -98,7 +98,7 @@ def write_spatialdata(
     *,
     overwrite: bool,
 ) -> SpatialData:
-    """Write as :func:`to_spatialdata`; what is returned has not been read back, and computes expression again."""
+    """Write as :func:`to_spatialdata`, and return the data without reading it back; expression stays lazy."""
     with replacing(path, overwrite=overwrite) as temporary:
         cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
         chosen = cells.genes(genes)
@@ -112,7 +112,7 @@ def write_spatialdata(
 
 
 def _zarr_chunks(n_cells: int, n_genes: int) -> tuple[int, int]:
-    """The chunks that Zarr itself chooses for a table, which anndata leaves to it."""
+    """Return Zarr's default chunks for a table, which anndata uses as well."""
     import zarr
 
     rows, cols = zarr.create_array(zarr.storage.MemoryStore(), shape=(n_cells, n_genes), dtype=np.float32).chunks
@@ -121,7 +121,7 @@ def _zarr_chunks(n_cells: int, n_genes: int) -> tuple[int, int]:
 
 @contextmanager
 def _spatialdata() -> Iterator[Any]:
-    """spatialdata, without the notes and warnings about its own inner life."""
+    """Yield the spatialdata module with its internal notes and warnings suppressed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -134,7 +134,7 @@ def _spatialdata() -> Iterator[Any]:
 
 
 def _picture(slide: Slide | None, settings: ExportSettings) -> Picture | None:
-    """Pixels ``(y, x, 3)`` of the slide, and the level-0 pixels (y, x) that each stands for."""
+    """Return pixels ``(y, x, 3)`` of the slide, and level-0 pixels (y, x) per pixel."""
     if slide is None:
         return None
     pixels = slide.thumbnail(settings.reference_px)
@@ -147,7 +147,7 @@ def _build(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp, pic
 
     name = sanitize_name(str(cells.provenance.get("slide") or "map"))
     table = build_table(cells, expression, genes, mpp, {})
-    del table.uns["spatial"]  # the picture is an element of its own here
+    del table.uns["spatial"]  # the picture is a separate element here
     table.obs["region"], table.obs["patch_id"] = f"{name}_patches", np.arange(len(cells))
     table.obs["region"] = table.obs["region"].astype("category")
     table = TableModel.parse(table, region=f"{name}_patches", region_key="region", instance_key="patch_id")
@@ -156,7 +156,7 @@ def _build(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp, pic
 
 
 def _systems(name: str, per_unit: tuple[float, float], mpp: Mpp) -> dict[str, Any]:
-    """From units of ``per_unit`` level-0 pixels (y, x) to both coordinate systems."""
+    """Return transforms from units of ``per_unit`` level-0 pixels (y, x) to both coordinate systems."""
     from spatialdata.transformations import Identity, Scale
 
     to_px = Identity() if per_unit == (1.0, 1.0) else Scale(np.array(per_unit), axes=("y", "x"))

@@ -1,4 +1,4 @@
-"""Maps as AnnData, ready for squidpy: in memory, or written to an h5ad file block by block."""
+"""Export maps as AnnData for squidpy, in memory or written to an h5ad file block by block."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
 
-#: Side of the small picture, as Space Ranger makes it.
+#: Side of the low-resolution image, as in Space Ranger.
 _LOWRES_PX = 600
 
 
@@ -34,45 +34,45 @@ def to_anndata(
     slide: Slide | None = None,
     settings: ExportSettings | None = None,
 ) -> AnnData:
-    """A map as a table of its computed patches, as squidpy, scanpy and napari-spatialdata read it.
+    """Convert a map to a table of its computed patches, as read by squidpy, scanpy and napari-spatialdata.
 
     Parameters
     ----------
     cmap
-        The map; what is not computed yet is not in the table.
+        The map; patches that are not computed yet are omitted.
     genes
-        Names; ``None`` for all that the model predicts.
+        Names of genes; ``None`` for all that the model predicts.
     slide
-        Its picture goes into the table. Without it, the table has places but no image.
+        Slide whose picture is stored in the table; without it, the table has positions but no image.
     settings
-        How large a table may be, and the picture.
+        Maximum table size, and size of the picture.
 
     Returns
     -------
     AnnData
-        One row per patch (a cell of the map's grid), with
+        One row per patch, with
 
         - ``X``: predicted expression, log1p of counts per 10,000, float32;
         - ``obs``: ``array_row`` and ``array_col`` on the map's grid, ``in_tissue``, ``dominant_type`` (colours in
           ``uns["dominant_type_colors"]``), ``dominant_share``, ``out_of_domain``;
         - ``obsm["spatial"]``: centres in level-0 pixels (x, y);
         - ``obsm["cell_type_weights"]``: shares as a DataFrame; ``obsm["programs"]``: the residual programs;
-        - ``varm["cell_type_expression"]``: ``alpha_g T_cg``, what a gene has where the share of a type is 1,
+        - ``varm["cell_type_expression"]``: ``alpha_g T_cg``, the expression where the share of a type is 1,
           ``varm["program_loadings"]`` and ``var["shift"]``, so that
           ``X = weights @ cell_type_expression.T + programs @ program_loadings.T + shift``;
-        - ``uns["spatial"][name]``: images and scale factors; the diameter of a spot is the side of a patch;
-        - ``uns["napari_cpnn"]``: where the map comes from.
+        - ``uns["spatial"][name]``: images and scale factors; the spot diameter is the side of a patch;
+        - ``uns["napari_cpnn"]``: provenance of the map.
 
         Patches lie on a square grid: ``squidpy.gr.spatial_neighbors_grid(adata, n_neighs=4)``.
 
     Raises
     ------
     ExportError
-        When nothing is computed, the slide is not the map's, or the table is larger than ``settings.memory_mb``.
+        If nothing is computed, the slide is not the map's, or the table is larger than ``settings.memory_mb``.
     GenesError
-        When the model does not predict a gene.
+        If the model does not predict a gene.
     PixelSizeError
-        When neither the map nor the slide knows the pixel size.
+        If neither the map nor the slide has a pixel size.
     """
     settings = settings or ExportSettings()
     cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
@@ -90,18 +90,18 @@ def to_h5ad(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write what :func:`to_anndata` gives to an ``.h5ad`` file, with expression never in memory as a whole.
+    """Write the result of :func:`to_anndata` to an ``.h5ad`` file without holding all expression in memory.
 
     Parameters
     ----------
     cmap, genes, slide
-        As for :func:`to_anndata`.
+        As in :func:`to_anndata`.
     path
-        The file; it appears when it is complete.
+        Path of the file, which appears when it is complete.
     settings
-        Size of the blocks, compression, picture.
+        Block size, compression and size of the picture.
     overwrite
-        Whether a file that is there is replaced.
+        Whether to replace an existing file.
 
     Returns
     -------
@@ -111,9 +111,9 @@ def to_h5ad(
     Raises
     ------
     ExportError
-        Also when the file exists or cannot be written.
+        As in :func:`to_anndata`, and if the file exists or cannot be written.
     GenesError, PixelSizeError
-        As for :func:`to_anndata`.
+        As in :func:`to_anndata`.
     """
     settings, path = settings or ExportSettings(), Path(path)
     with replacing(path, overwrite=overwrite) as temporary:
@@ -126,7 +126,7 @@ def to_h5ad(
             told = reporter()
 
             def report(share: float) -> None:
-                raise_failure()  # the rest is not computed when the disk is full
+                raise_failure()  # stops computing when the disk is full
                 told(share)
 
             with reporting(report):
@@ -136,22 +136,22 @@ def to_h5ad(
 
 
 def table_mb(cells: MapCells, genes: Sequence[str]) -> float:
-    """Size of the table of expression."""
+    """Return the size of the expression table in MB."""
     return 4 * len(cells) * len(genes) / 2**20
 
 
 def require_memory(cells: MapCells, genes: Sequence[str], settings: ExportSettings) -> None:
-    """Say so when the table of expression is larger than what may be held in memory."""
+    """Raise an error if the expression table exceeds the permitted memory."""
     size_mb = table_mb(cells, genes)
     if size_mb > settings.memory_mb:
         raise ExportError(
-            f"Expression of {len(genes):,} genes in {len(cells):,} patches takes {size_mb:,.0f} MB, more than "
-            f"memory_mb ({settings.memory_mb:,.0f}); choose genes, or write it to a file."
+            f"Expression of {len(genes):,} genes in {len(cells):,} patches needs {size_mb:,.0f} MB, more than "
+            f"memory_mb ({settings.memory_mb:,.0f}); choose fewer genes, or write it to a file."
         )
 
 
 def picture(slide: Slide | None, settings: ExportSettings) -> dict[str, Any]:
-    """The entry of ``uns["spatial"]`` but for the spot diameter: images of a slide and their scale factors."""
+    """Return the entry of ``uns["spatial"]`` without the spot diameter: slide images and scale factors."""
     if slide is None:
         return {}
     hires, lowres = slide.thumbnail(settings.image_px), slide.thumbnail(min(_LOWRES_PX, settings.image_px))
@@ -166,7 +166,7 @@ def picture(slide: Slide | None, settings: ExportSettings) -> dict[str, Any]:
 
 
 def build_table(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp, spatial: dict[str, Any]) -> AnnData:
-    """The AnnData of some cells; ``expression`` is a numpy or a dask array ``(N, genes)``."""
+    """Return the AnnData of patches; ``expression`` is a numpy or dask array ``(N, genes)``."""
     from anndata import AnnData
 
     obs, var = _cells_frame(cells), _genes_frame(cells, genes)
@@ -175,7 +175,7 @@ def build_table(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp
     _add_composition(table, cells, genes)
     name = str(cells.provenance.get("slide") or "map")
     side_px = float(np.mean([cells.grid.stride_um / m for m in mpp]))
-    # Without a picture, squidpy draws at the scale of level 0 (with img=False).
+    # Without a picture, squidpy draws at level-0 scale (with img=False).
     factors = {**spatial.get("scalefactors", {"tissue_hires_scalef": 1.0}), "spot_diameter_fullres": side_px}
     table.uns["spatial"] = {name: {"images": spatial.get("images", {}), "scalefactors": factors}}
     table.uns["napari_cpnn"] = provenance(cells, mpp)
@@ -183,12 +183,12 @@ def build_table(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp
 
 
 def column_names(cell_types: Sequence[str]) -> list[str]:
-    """Names of cell types as keys in files: a slash would mean a folder there."""
+    """Return names of cell types as keys in files, where a slash would create a group."""
     return [name.replace("/", "|") for name in cell_types]
 
 
 def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
-    """Where the values come from and what they mean, in types that every format can hold."""
+    """Return the provenance and meaning of the values, in types that every format supports."""
     facts: dict[str, Any] = {
         "values": "predicted expression, log1p of counts per 10,000",
         "grid": json.dumps(cells.grid.to_dict()),
@@ -213,7 +213,7 @@ def _cells_frame(cells: MapCells) -> Any:
     )
     if cells.cell_types:
         dominant = cells.dominant
-        # Only what occurs: squidpy's tests of neighbours divide by the number of cells of each category.
+        # Only categories that occur: squidpy's neighbourhood tests divide by the number of patches in each.
         present = np.unique(dominant)
         names = column_names(cells.cell_types)
         obs["dominant_type"] = pd.Categorical.from_codes(

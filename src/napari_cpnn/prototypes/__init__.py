@@ -1,4 +1,4 @@
-"""Single cells -> prototypes of cell types, and the composition of spots in terms of them."""
+"""Estimate prototypes of cell types from single cells, and deconvolve spots with them."""
 
 from __future__ import annotations
 

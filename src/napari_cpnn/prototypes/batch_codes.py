@@ -1,4 +1,4 @@
-"""Neutral codes for batches: their names may be those of donors, which have no place in files that are passed on."""
+"""Replace batch names, which may identify donors, by neutral codes before they are saved."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: How the note begins that names batches which cannot be compared.
+#: Start of the note that lists batches which cannot be compared.
 ISLANDS = "The batches fall into sets without a common cell type"
 
 
 def codes_of(names: Iterable[str]) -> dict[str, str]:
-    """A code for each name, by its place in the alphabet.
+    """Return a code for each name, in alphabetical order.
 
     >>> codes_of(["patient B", "patient A"])
     {'patient A': 'batch 1', 'patient B': 'batch 2'}
@@ -26,14 +26,14 @@ def codes_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def coded_statistics(stats: GroupStatistics) -> GroupStatistics:
-    """The same statistics with codes in place of the names of batches, which are written to the log alone."""
+    """Return statistics with batch names replaced by codes; the mapping is written only to the log."""
     codes = codes_of(stats.batches)
     _log.info("batches: %s", ", ".join(f"{code} is {name}" for name, code in codes.items()))
     return replace(stats, batches=tuple(codes[name] for name in stats.batches))
 
 
 def coded_provenance(provenance: dict[str, Any]) -> dict[str, Any]:
-    """The provenance of prototypes with codes in place of the names of batches, which earlier versions stored."""
+    """Return provenance with batch names, as stored by earlier versions, replaced by codes."""
     batches, fit = provenance.get("batches"), provenance.get("fit")
     tables = [fit.get(key) for key in ("batch_scales", "background_shares")] if isinstance(fit, dict) else []
     names = {str(name) for table in (batches, *tables) if isinstance(table, dict) for name in table}
@@ -62,6 +62,6 @@ def _coded_note(note: str, codes: dict[str, str]) -> str:
 
 
 def _coded_name(name: str, codes: dict[str, str]) -> str:
-    """A name in the note, whose last may carry the words ``and more``; one that is not known is not repeated."""
+    """Return the code of a name in the note, which may end in ``and more``; unknown names are not repeated."""
     bare = name.removesuffix(" and more")
     return codes.get(bare, "another batch") + name[len(bare) :]

@@ -1,4 +1,4 @@
-"""Single cells from files: :func:`read_cells`."""
+"""Read single cells from files with :func:`read_cells`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from napari_cpnn.untrusted import reading, to_path
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Cells by which a matrix on disk is told to hold counts.
+#: Number of cells examined to decide whether a matrix on disk holds counts.
 _LOOKED_AT = 1000
 
 
@@ -39,28 +39,27 @@ def read_cells(path: str | Path, annotations: str | Path | None = None, backed: 
     ----------
     path
         One of: an ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X``; a 10x ``.h5``; a folder with
-        ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (prefixes and ``.gz`` allowed; of several such sets one
-        matrix is named), or one that holds such a ``filtered_feature_bc_matrix``; an ``.RData`` with a
-        SingleCellExperiment (needs ``pip install rdata``).
+        ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (prefixes and ``.gz`` allowed; if there are several sets,
+        name one matrix), or with a ``filtered_feature_bc_matrix`` folder of these; an ``.RData`` with a
+        SingleCellExperiment (requires ``pip install rdata``).
     annotations
-        Table (``.csv``, ``.tsv``, zipped or not) whose first column is the barcode; its columns come into ``obs``.
-        By default ``metadata.csv`` beside the matrix of a folder, when there is one.
+        Table (``.csv``, ``.tsv``, gzipped or not) with barcodes in the first column; the other columns are added to
+        ``obs``. By default ``metadata.csv`` next to the matrix in a folder, if present.
     backed
         Leave the counts of an ``.h5ad`` on disk, for references that do not fit into memory. The file stays open as
-        long as the table lives.
+        long as the table exists.
 
     Returns
     -------
     AnnData
-        ``layers["counts"]`` and ``X`` CSR int32, names of cells and genes unique; when ``backed``, ``layers["counts"]``
-        only, as it is in the file: its first rows are checked now, the others when they are read. Genes that an
-        ``.h5ad`` names by Ensembl ids are named by the symbols beside them, where there are; the ids are then in
-        ``var["gene_ids"]``.
+        ``layers["counts"]`` and ``X`` CSR int32, unique cell and gene names. If ``backed``, only ``layers["counts"]``,
+        as stored in the file: the first rows are checked now, the others when they are read. If an ``.h5ad`` names
+        genes by Ensembl ids, they are renamed to their symbols where available, and the ids are in ``var["gene_ids"]``.
 
     Raises
     ------
     CellsError
-        When the file is missing or of no known kind, holds no raw counts, or the annotations fit no cell.
+        If the file is missing or of unknown kind, holds no raw counts, or the annotations match no cell.
     """
     source = to_path(path, CellsError)
     if not source.exists():
@@ -83,7 +82,7 @@ def _read(source: Path, annotations: Path | None, backed: bool) -> AnnData:
     elif source.suffix.lower() in (".rdata", ".rda"):
         cells = read_rdata(source)
     else:
-        raise CellsError(f"{source} is of no known kind; give a .h5ad, a 10x .h5, a 10x matrix folder or an .RData.")
+        raise CellsError(f"{source} has an unknown format; give a .h5ad, a 10x .h5, a 10x matrix folder or an .RData.")
     beside = source / "metadata.csv"
     if annotations is None and source.is_dir() and beside.is_file():
         annotations = beside
@@ -93,20 +92,20 @@ def _read(source: Path, annotations: Path | None, backed: bool) -> AnnData:
 
 
 def open_cells(path: str | Path, annotations: str | Path | None = None) -> AnnData:
-    """Single cells as :func:`read_cells` gives them, the counts of an ``.h5ad`` left on disk where that is possible.
+    """Read single cells as :func:`read_cells`, leaving the counts of an ``.h5ad`` on disk if possible.
 
-    It is not when they are stored by genes (CSC): then they are read into memory.
+    Counts stored by genes (CSC) are read into memory instead.
     """
     source = to_path(path, CellsError)
     if source.suffix.lower() == ".h5ad" and source.is_file():
         check_hdf5(source, CellsError)
-        with suppress(CellsError):  # what is wrong with it besides is said below
+        with suppress(CellsError):  # other errors in the file are raised below
             return read_cells(source, annotations, backed=True)
     return read_cells(source, annotations)
 
 
 def _on_disk(path: Path) -> AnnData:
-    """Obs and var of an ``.h5ad``, with the first matrix in it that holds counts left on disk."""
+    """Return obs and var of an ``.h5ad``, with the first matrix that holds counts left on disk."""
     import h5py
     from anndata import AnnData as Table
     from anndata.io import read_elem, sparse_dataset
@@ -123,7 +122,7 @@ def _on_disk(path: Path) -> AnnData:
         wrong = _why_not_counts(matrix, path)
         if wrong is None:
             if any(isinstance(file[part], h5py.Dataset) for part in ("obs", genes)):
-                raise CellsError(f"{path} was written by an anndata before 0.7, whose counts cannot stay on disk.")
+                raise CellsError(f"{path} was written by anndata before 0.7; its counts cannot stay on disk.")
             obs, var = read_elem(file["obs"]), read_elem(file[genes])
             break
         refusals.append(f"{place}: {wrong}")
@@ -132,7 +131,7 @@ def _on_disk(path: Path) -> AnnData:
         raise CellsError(f'{path} holds no raw counts ({why}); put them into layers["counts"].')
     if (len(obs), len(var)) != tuple(matrix.shape):
         raise CellsError(
-            f"{path} does not fit together: {place} of {matrix.shape[0]} x {matrix.shape[1]} with {len(obs)} cells and "
+            f"{path} is inconsistent: {place} of {matrix.shape[0]} x {matrix.shape[1]} with {len(obs)} cells and "
             f"{len(var)} genes; is it complete?"
         )
     ids = [str(name) for name in var.index]
@@ -144,9 +143,9 @@ def _on_disk(path: Path) -> AnnData:
 
 
 def _why_not_counts(matrix: Any, path: Path) -> str | None:
-    """By the first rows of a matrix on disk; nothing is read of one that is stored by genes."""
+    """Check the first rows of a matrix on disk; matrices stored by genes are not read."""
     if len(matrix.shape) != 2:
-        return f"it has {len(matrix.shape)} axes in place of two"
+        return f"it has {len(matrix.shape)} axes instead of two"
     if getattr(matrix, "format", "csr") != "csr":
         return "it is stored by genes (CSC), which cannot be read by cells"
     rows = rows_at_once(matrix, _LOOKED_AT)
@@ -154,10 +153,10 @@ def _why_not_counts(matrix: Any, path: Path) -> str | None:
 
 
 def _read_folder(folder: Path) -> tuple[AnnData, Path]:
-    """The cells and the folder that the matrix is in."""
+    """Return the cells, and the folder of the matrix."""
     found = only_matrix(folder, CellsError)
     if found is not None and found.kind == "raw":
-        raise CellsError(f"{folder} has no matrix but the raw one, of all barcodes; to read it, open {found.path}.")
+        raise CellsError(f"{folder} has only the raw matrix with all barcodes; to read it, open {found.path}.")
     if found is None:
         raise CellsError(
             f"The count matrix is missing: {folder} has no matrix.mtx and no filtered_feature_bc_matrix.h5."
@@ -166,14 +165,14 @@ def _read_folder(folder: Path) -> tuple[AnnData, Path]:
 
 
 def _annotate(cells: AnnData, path: Path) -> None:
-    """Join the columns of a table to ``obs``; cells that it does not name get missing values."""
+    """Join the columns of a table to ``obs``; cells missing from the table get missing values."""
     table = read_table(path, "table of annotations", CellsError, index_col=0)
     table.index = table.index.astype(str)
     if table.index.has_duplicates:
-        raise CellsError(f"{path} names a cell twice; its first column must be the barcode.")
+        raise CellsError(f"{path} has duplicate cells; its first column must be the barcode.")
     if not cells.obs_names.isin(table.index).any():
         raise CellsError(
-            f"{path} names none of the cells: for instance {', '.join(table.index[:1])} against {cells.obs_names[0]}; "
-            "its first column must be the barcode."
+            f"{path} contains none of the cells: for instance {', '.join(table.index[:1])} versus "
+            f"{cells.obs_names[0]}; its first column must be the barcode."
         )
     cells.obs = cells.obs.drop(columns=table.columns, errors="ignore").join(table)

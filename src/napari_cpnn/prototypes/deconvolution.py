@@ -1,4 +1,4 @@
-"""Composition of measured spots and bulk samples, in terms of prototypes."""
+"""Deconvolve measured spots and bulk samples into cell types."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Deconvolution:
-    """Shares of cell types with their uncertainty, and what else the negative binomial model found.
+    """Shares of cell types with their uncertainty, and other estimates of the negative binomial model.
 
     Parameters
     ----------
     shares, share_sd
-        ``(spots, cell types)``, the shares (rows sum to 1) and the posterior standard deviation of each. It answers for
-        counting, for the spread of the spots and for the unknown detection of genes, not for prototypes that are
-        wrong or types that are missing.
+        ``(spots, cell types)``, shares (rows sum to 1) and their posterior standard deviations. These cover counting
+        noise, variation between spots and the unknown detection of genes, but not wrong prototypes or missing types.
     depth
-        ``(spots,)``, counts that the cells of the spot would have in the shared genes if each gene were detected as
-        well as in the single cells. Shares times depth are abundances.
+        ``(spots,)``, expected counts of the spot's cells in the shared genes if each gene were detected as well as in
+        the single cells. Shares times depth are abundances.
     gene_scale, background, dispersion
-        By gene, over the genes that were used: detection against the single cells (around 1), ambient share of the
-        counts, and theta of the negative binomial.
+        Per used gene: detection relative to the single cells (around 1), ambient share of the counts, and theta of the
+        negative binomial.
     log_posterior
-        Of the fit, up to a constant.
+        Logarithm of the posterior of the fit, up to a constant.
     iterations, converged
-        Rounds, and whether the last one changed no share by more than the tolerance and gained next to nothing.
+        Number of rounds, and whether the last one changed no share by more than the tolerance and hardly increased the
+        posterior.
     """
 
     shares: pd.DataFrame
@@ -59,35 +59,35 @@ class Deconvolution:
 
 
 def deconvolve(spots: AnnData, protos: Prototypes, settings: DeconvolutionSettings | None = None) -> pd.DataFrame:
-    """Shares of cell types in each spot, or in each bulk sample.
+    """Estimate the shares of cell types in each spot or bulk sample.
 
-    They are shares of RNA: prototypes are distributions over genes, so a type with large cells counts for more than
-    its share of cells. Gene scales, background and mean composition are learned from the table as a whole: a table
-    that is deconvolved in parts gives slightly other shares, and one of a few spots leans on the priors.
+    These are shares of RNA: prototypes are distributions over genes, so a type with large cells has a larger share than
+    its share of cells. Gene scales, background and mean composition are estimated from the whole table: deconvolving it
+    in parts gives slightly different shares, and with few spots the priors dominate.
 
     Parameters
     ----------
     spots
         Raw counts in ``layers["counts"]``: spots, or bulk samples with ``DeconvolutionSettings.bulk()``.
     protos
-        Prototypes over genes that are in the table for the most part. Genes are matched by name, and by Ensembl id
-        where both tables have ids (``var["gene_ids"]``).
+        Prototypes, most of whose genes are in the table. Genes are matched by name, and by Ensembl id if both have ids
+        (``var["gene_ids"]``).
     settings
         Method and priors.
 
     Returns
     -------
     DataFrame
-        ``(spots, cell types)``, rows sum to 1; a row is NaN where a spot has no counts in genes of the prototypes.
+        ``(spots, cell types)``, rows sum to 1; NaN where a spot has no counts in genes of the prototypes.
 
     Raises
     ------
     GenesError
-        When hardly any gene is shared; a :class:`~napari_cpnn.errors.CpnnWarning` when few are.
+        If hardly any gene is shared; if few are, a :class:`~napari_cpnn.errors.CpnnWarning` is issued.
     PrototypesError
-        When a cell type has no expression in the genes that are used.
+        If a cell type has no expression in the used genes.
     SpotsError
-        When the table holds no raw counts or names a gene twice, or the memory does not suffice.
+        If the table holds no raw counts or duplicate genes, or the memory is insufficient.
     """
     settings = settings or DeconvolutionSettings()
     if settings.method == "nb":
@@ -103,15 +103,14 @@ def deconvolve(spots: AnnData, protos: Prototypes, settings: DeconvolutionSettin
 def deconvolve_with_uncertainty(
     spots: AnnData, protos: Prototypes, settings: DeconvolutionSettings | None = None
 ) -> Deconvolution:
-    """Shares with their standard deviations, by the negative binomial model; see :func:`deconvolve`.
+    """Estimate shares and their standard deviations with the negative binomial model; see :func:`deconvolve`.
 
-    The method is described in :mod:`napari_cpnn.prototypes.nb_deconvolution`. Gives the same again for the same table
-    and settings.
+    The method is described in :mod:`napari_cpnn.prototypes.nb_deconvolution`. The result is deterministic.
 
     Raises
     ------
     SettingsError
-        When the settings ask for another method, which has no uncertainty.
+        If the settings select another method, which gives no uncertainty.
     """
     import pandas as pd
 
@@ -127,15 +126,15 @@ def deconvolve_with_uncertainty(
     _check_types(profiles, protos.cell_types)
     if len(used) < len(protos.cell_types) <= len(table.genes):
         warnings.warn(
-            f"So few genes as {len(used)} cannot tell {len(protos.cell_types)} cell types apart, so the shares are "
-            "mostly guesses; raise max_genes.",
+            f"Only {len(used)} genes cannot tell {len(protos.cell_types)} cell types apart, so the shares are "
+            "unreliable; raise max_genes.",
             CpnnWarning,
             stacklevel=2,
         )
     fit = _fit(table.counts[:, used], profiles, table.depth, settings)
     if not fit.converged:
         warnings.warn(
-            f"Deconvolution has not settled after {fit.iterations} rounds, so its shares are not final; "
+            f"Deconvolution has not converged after {fit.iterations} rounds, so its shares are preliminary; "
             "raise max_iterations.",
             CpnnWarning,
             stacklevel=2,
@@ -161,7 +160,7 @@ def deconvolve_with_uncertainty(
 class _Table:
     """Counts and profiles over the shared genes.
 
-    ``counted`` are the spots that have a count there; ``counts`` and ``depth`` are of these only.
+    ``counted`` marks the spots with counts in these genes; ``counts`` and ``depth`` are restricted to them.
     """
 
     names: pd.Index[str]
@@ -184,7 +183,7 @@ class _Table:
         if len(genes) < len(protos.cell_types):
             warnings.warn(
                 f"The {len(genes)} genes that the prototypes and the table of spots share cannot tell "
-                f"{len(protos.cell_types)} cell types apart, so the shares are mostly guesses.",
+                f"{len(protos.cell_types)} cell types apart, so the shares are unreliable.",
                 CpnnWarning,
                 stacklevel=4,
             )
@@ -195,7 +194,7 @@ class _Table:
         return cls(spots.obs_names.copy(), protos.cell_types, genes, counts[counted], depth[counted], profiles, counted)
 
     def frame(self, values: FloatArray) -> pd.DataFrame:
-        """``(all spots, cell types)`` from the values of the spots with counts; NaN for the others."""
+        """Return ``(all spots, cell types)`` from the values of spots with counts; NaN for the others."""
         import pandas as pd
 
         full = np.full((len(self.names), len(self.cell_types)), np.nan)
@@ -209,7 +208,7 @@ def _check_unique(names: list[str], shared: list[str]) -> None:
     if len(present) > len(wanted):
         twice = next(name for i, name in enumerate(present) if name in present[:i])
         raise SpotsError(
-            f"The table of spots names genes more than once, such as {twice}; call var_names_make_unique() on it, or "
+            f"The table of spots has duplicate gene names, such as {twice}; call var_names_make_unique() on it, or "
             "read it with read_spots."
         )
 
@@ -218,18 +217,18 @@ def _check_types(profiles: FloatArray, cell_types: tuple[str, ...]) -> None:
     silent = [name for name, row in zip(cell_types, profiles, strict=True) if not row.any()]
     if silent:
         raise PrototypesError(
-            f"{', '.join(silent)} has no expression in the {profiles.shape[1]} genes that are used; raise max_genes."
+            f"{', '.join(silent)} has no expression in the {profiles.shape[1]} selected genes; raise max_genes."
         )
 
 
 def _fit(counts: sp.csr_matrix, profiles: FloatArray, depth: FloatArray, settings: DeconvolutionSettings) -> NbFit:
-    """The fit on its device; want of memory is one sentence."""
+    """Fit the model on the selected device; report insufficient memory in one sentence."""
     from napari_cpnn.models import choose_device, is_out_of_memory
     from napari_cpnn.prototypes.nb_deconvolution import fit_nb
 
     device = choose_device(settings.device)
     try:
-        # Apple's GPUs have no float64.
+        # Apple's GPUs do not support float64.
         return fit_nb(counts, profiles, depth, settings, "cpu" if device.type == "mps" else str(device))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -241,7 +240,7 @@ def _fit(counts: sp.csr_matrix, profiles: FloatArray, depth: FloatArray, setting
 
 
 def _nothing(table: _Table, protos: Prototypes) -> Deconvolution:
-    """No spot has a count: nothing is known."""
+    """Return the result for a table in which no spot has counts: all values are NaN."""
     import pandas as pd
 
     empty = table.frame(np.zeros((0, len(protos.cell_types))))

@@ -1,4 +1,4 @@
-"""Prototypes from single cells."""
+"""Estimate prototypes from single cells."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: How much of the time the pass over the counts takes when a regression follows, about.
+#: Approximate share of the time needed for counting if a regression follows.
 _COUNTING = 0.1
 
 
@@ -61,11 +61,11 @@ def estimate_prototypes(
 ) -> Prototypes | dict[str, Prototypes]:
     """Estimate the mean expression profile of each cell type.
 
-    Cells without a label (or with one that says so, such as ``nan`` or ``Unassigned``) or batch, with few genes or with
-    many mitochondrial counts are left out, then genes that are seen in few of the remaining cells. ``method="nb"`` fits
-    a negative binomial regression on type and batch (:mod:`napari_cpnn.prototypes.regression`; paper 3.1.2), which
-    takes depth and ambient background of the batches out and draws types with few cells towards the common profile.
-    ``method="mean"`` divides the summed counts of each type by their total, whatever the batches.
+    Cells without a label (including labels such as ``nan`` or ``Unassigned``) or batch, with few genes or with many
+    mitochondrial counts are left out, then genes detected in few of the remaining cells. ``method="nb"`` fits a
+    negative binomial regression on type and batch (:mod:`napari_cpnn.prototypes.regression`; paper 3.1.2), which
+    corrects for the depth and ambient background of the batches and shrinks types with few cells towards the common
+    profile. ``method="mean"`` divides the summed counts of each type by their total, ignoring batches.
 
     Parameters
     ----------
@@ -73,28 +73,27 @@ def estimate_prototypes(
         Raw counts in ``layers["counts"]`` or else ``X``, ``(cells, genes)``, in memory or on disk (``backed``, CSR).
         They are read once, in chunks.
     cell_type
-        Column of ``obs``; or several, for prototypes at several granularities from one pass over the counts.
+        Column of ``obs``, or several columns for prototypes at several granularities in one pass over the counts.
     batch
-        Column of ``obs`` such as the patient; None: all cells are of one batch.
+        Column of ``obs`` such as the patient; None if all cells belong to one batch.
     settings
         Filters and method.
     progress
-        Called as ``progress(text, done)`` at each chunk of cells and each block of genes, with what is being done and
-        the share that is done, 0 to 1. What it raises ends the estimate at once and reaches the caller: raise to
-        cancel.
+        Called as ``progress(text, done)`` for each chunk of cells and each block of genes, with a description and the
+        finished share, 0 to 1. Exceptions that it raises cancel the estimate and propagate to the caller.
 
     Returns
     -------
     Prototypes, or dict of them by column
-        Cell types in alphabetic order. :meth:`Prototypes.left_out` says what was left out, ``provenance`` how good the
-        fit is; its ``notes`` are the texts of the warnings.
+        Cell types in alphabetical order. :meth:`Prototypes.left_out` lists what was left out; ``provenance`` describes
+        the quality of the fit, and its ``notes`` hold the texts of the warnings.
 
     Raises
     ------
     CellsError
-        When a column is missing, the values are no counts or a gene is named twice.
+        If a column is missing, the values are not counts, or gene names are not unique.
     PrototypesError
-        When no cell, gene or type is left.
+        If no cell, gene or type is left.
     """
     columns = [cell_type] if isinstance(cell_type, str) else list(cell_type)
     prototypes = estimate_all(cells, columns, batch, settings or PrototypeSettings(), progress or silent)
@@ -106,7 +105,7 @@ def estimate_prototypes(
 def estimate_all(
     cells: AnnData, columns: Sequence[str], batch: str | None, settings: PrototypeSettings, progress: Progress = silent
 ) -> dict[str, Prototypes]:
-    """As :func:`estimate_prototypes`, by column and without a warning: what it would say is in the provenance."""
+    """Estimate prototypes by column as :func:`estimate_prototypes`, but store warnings only in the provenance."""
     labels = [_column(cells, name) for name in columns]
     batches = None if batch is None else _column(cells, batch)
     genes, gene_ids = _genes(cells)
@@ -126,20 +125,20 @@ def estimate_all(
 
 
 def suggested_min_cells(n_cells: int) -> int:
-    """The least number of cells with a gene that suits a reference of so few cells."""
+    """Return a minimum number of cells per gene that suits a small reference."""
     return max(3, n_cells // 300)
 
 
 def _column(cells: AnnData, name: str) -> pd.Series[Any]:
     if name not in cells.obs:
         there = ", ".join(map(str, cells.obs.columns)) or "none"
-        raise CellsError(f"The cells have no column {name!r}; the columns there are: {there}.")
+        raise CellsError(f"The cells have no column {name!r}; available columns: {there}.")
     column: pd.Series[Any] = cells.obs[name]
     return column
 
 
 def _counts(cells: AnnData) -> Any:
-    """The matrix that should hold raw counts; each chunk of it is checked as it is read."""
+    """Return the matrix that should hold raw counts; its chunks are validated when read."""
     matrix = cells.layers.get("counts", cells.X)
     if matrix is None:
         raise CellsError('The cells have no raw counts in layers["counts"] or X; read them with read_cells.')
@@ -147,7 +146,7 @@ def _counts(cells: AnnData) -> Any:
 
 
 def _genes(cells: AnnData) -> tuple[list[str], list[str] | None]:
-    """Names of the genes, symbols where there are any, and their ids where those are known beside."""
+    """Return the gene names (symbols if available), and their ids if known."""
     names = [str(name) for name in cells.var_names]
     symbols = symbols_beside(names, {str(column): cells.var[column] for column in cells.var.columns})
     if symbols:
@@ -155,7 +154,7 @@ def _genes(cells: AnnData) -> tuple[list[str], list[str] | None]:
     unique, times = np.unique(names, return_counts=True)
     if (times > 1).any():
         raise CellsError(
-            f"The cells name {int((times > 1).sum())} genes more than once, such as {unique[times > 1][0]}; call "
+            f"The cells have {int((times > 1).sum())} duplicate gene names, such as {unique[times > 1][0]}; call "
             "var_names_make_unique() on them, or read them with read_cells."
         )
     if look_like_ensembl(names):
@@ -167,7 +166,7 @@ def _about_names(genes: list[str]) -> list[str]:
     if not look_like_ensembl(genes):
         return []
     text = (
-        "The genes are named by Ensembl ids, by which mitochondrial ones are not recognised, so no cell is left out "
+        "The genes are named by Ensembl ids, from which mitochondrial genes are not recognised, so no cell is left out "
         "for its mitochondrial counts."
     )
     return [text]
@@ -178,7 +177,7 @@ def _about_labels(name: str, labels: pd.Series[Any]) -> list[str]:
     if not none:
         return []
     named = ", ".join(f"{text[:40]} ({n:,})" for text, n in list(none.items())[:5])
-    return [f"{sum(none.values()):,} cells are left out, for their label in column {name!r} says none: {named}."]
+    return [f"{sum(none.values()):,} cells without a label in column {name!r} are left out: {named}."]
 
 
 def _estimate(
@@ -189,7 +188,7 @@ def _estimate(
     provenance: dict[str, Any],
     progress: Progress,
 ) -> Prototypes:
-    """Prototypes of one annotation; what the user should know is added to the notes of the provenance."""
+    """Estimate prototypes for one annotation, adding notes for the user to the provenance."""
     notes: list[str] = provenance["notes"]
     _check_cells(stats, settings)
     kept = _kept_genes(stats, settings, notes)
@@ -200,7 +199,7 @@ def _estimate(
     thin = {t: int(n) for t, n in zip(stats.cell_types, n_cells, strict=True) if n < settings.min_cells_per_type}
     if thin:
         names = ", ".join(f"{name} ({n})" for name, n in thin.items())
-        notes.append(f"Few cells stand behind these prototypes, so they are uncertain: {names}.")
+        notes.append(f"These prototypes are based on few cells and are uncertain: {names}.")
     mean = settings.method == "mean"
     rates, dispersion, fit = (sums, None, {}) if mean else _regression(stats, settings, notes, progress)
     provenance |= {
@@ -226,13 +225,13 @@ def _estimate(
 def _regression(
     stats: GroupStatistics, settings: PrototypeSettings, notes: list[str], progress: Progress
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], dict[str, Any]]:
-    """Rates of the types, dispersions of the genes, and how good the fit is."""
+    """Return the rates of the types, the dispersions of the genes, and the quality of the fit."""
     from napari_cpnn.models import choose_device
     from napari_cpnn.prototypes.regression import fit_regression, quality
 
     notes += _islands(stats)
     device = choose_device(settings.device)
-    # Apple's GPUs have no float64.
+    # Apple's GPUs do not support float64.
     name = "cpu" if device.type == "mps" else str(device)
     fit = fit_regression(stats, settings.prior_counts, name, settings.max_iterations, progress=progress)
     if not fit.converged:
@@ -241,7 +240,7 @@ def _regression(
 
 
 def _islands(stats: GroupStatistics) -> list[str]:
-    """Batches that share no cell type, not even through others, can't be compared."""
+    """Return a note if sets of batches are not connected by common cell types, so that they cannot be compared."""
     n_types = len(stats.cell_types)
     size = n_types + len(stats.batches)
     links = coo_matrix((np.ones(len(stats.type_of)), (stats.type_of, n_types + stats.batch_of)), shape=(size, size))
@@ -250,12 +249,12 @@ def _islands(stats: GroupStatistics) -> list[str]:
         return []
     sets = [[b for b, i in zip(stats.batches, island[n_types:], strict=True) if i == j] for j in range(n_islands)]
     texts = [", ".join(names[:3]) + (" and more" if len(names) > 3 else "") for names in sorted(sets)]
-    text = f"{ISLANDS} ({'; '.join(texts)}), so what sets them apart cannot be told from what sets their types apart."
+    text = f"{ISLANDS} ({'; '.join(texts)}), so batch effects cannot be separated from differences between their types."
     return [text]
 
 
 def _check_cells(stats: GroupStatistics, settings: PrototypeSettings) -> None:
-    """Some cell must be left; say what became of the others."""
+    """Raise an error with the reasons if no cell is left."""
     n_cells, dropped = int(stats.n_cells.sum()), stats.left_out
     texts = [f"{n} {REASONS[reason].format(settings)}" for reason, n in dropped.items()]
     if not n_cells:
@@ -266,7 +265,7 @@ def _check_cells(stats: GroupStatistics, settings: PrototypeSettings) -> None:
 
 
 def _kept_genes(stats: GroupStatistics, settings: PrototypeSettings, notes: list[str]) -> npt.NDArray[np.int64]:
-    """Genes in enough cells; a note when a small reference loses most of its genes by that."""
+    """Return the genes detected in enough cells, adding a note if a small reference loses most of its genes."""
     n_cells, seen_in = int(stats.n_cells.sum()), stats.histogram.detected_in(stats.sums.shape[1])
     kept = seen_in >= max(settings.min_cells, 1)
     detected = int((seen_in > 0).sum())
@@ -282,10 +281,10 @@ def _kept_genes(stats: GroupStatistics, settings: PrototypeSettings, notes: list
 
 
 def _without_silent(stats: GroupStatistics, notes: list[str]) -> GroupStatistics:
-    """Types without a single count in the kept genes have no profile."""
+    """Remove types without any count in the kept genes."""
     loud = stats.per_type()[1].sum(axis=1) > 0
     if loud.all():
         return stats
     names = [name for name, ok in zip(stats.cell_types, loud, strict=True) if not ok]
-    notes.append(f"No counts in the genes that are left, so no prototype: {', '.join(names)}.")
+    notes.append(f"No prototype, since there are no counts in the remaining genes: {', '.join(names)}.")
     return stats.select_types(np.flatnonzero(loud))

@@ -1,6 +1,6 @@
-"""The terms of a negative binomial likelihood that hold gamma functions.
+"""Terms of the negative binomial likelihood with gamma functions.
 
-They need only to know how often each gene has each count, not in which spot: far fewer numbers than counts.
+They depend only on how often each gene has each count, which is far fewer numbers than the counts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class GammaTerms:
     """Sums over spots of ``lgamma(k + theta) - lgamma(theta)`` for each gene, and their derivatives.
 
-    They are computed on the processor in float64, in an order that does not depend on the device.
+    Computed on the CPU in float64, in an order independent of the device.
 
     Parameters
     ----------
     counts
-        ``(S, G)``, k: positive whole numbers, and zeros that are not stored.
+        ``(S, G)``, k: non-negative integers without stored zeros.
     """
 
     def __init__(self, counts: sp.csr_matrix) -> None:
@@ -42,12 +42,12 @@ class GammaTerms:
         return total.to(like.device)
 
     def value(self, theta: Tensor) -> Tensor:
-        """``(G,)``, the sum over spots of ``lgamma(k + theta) - lgamma(theta)``."""
+        """Return the sum over spots of ``lgamma(k + theta) - lgamma(theta)``, ``(G,)``."""
         each = theta.cpu()[self._gene]
         return self._sum((self._count + each).lgamma() - each.lgamma(), theta)
 
     def derivatives(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """``(G,)`` each, first and second derivative of :meth:`value` by theta."""
+        """Return the first and second derivative of :meth:`value` with respect to theta, ``(G,)`` each."""
         each = theta.cpu()[self._gene]
         first = (self._count + each).digamma() - each.digamma()
         second = (self._count + each).polygamma(1) - each.polygamma(1)

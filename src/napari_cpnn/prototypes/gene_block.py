@@ -1,7 +1,7 @@
-"""Newton steps of the regression for a block of genes, given what all genes share (see ``regression``).
+"""Newton steps of the regression for a block of genes, given the parameters shared by all genes (see ``regression``).
 
-Everything is in logarithms: ``u = log t``, ``e = log(b / (rho a))``, ``h = log(theta / phi^2)``. In these, a Gamma
-prior of shape k is ``k (x - exp(x))`` up to a constant, and the mode is close to the mean of the posterior.
+All parameters are logarithms: ``u = log t``, ``e = log(b / (rho a))``, ``h = log(theta / phi^2)``. In these, a Gamma
+prior of shape k is ``k (x - exp(x))`` up to a constant, and the mode is close to the posterior mean.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from napari_cpnn.prototypes.statistics import Histogram
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Shapes of the prior of b around rho a: while rho is found, and then (see ``regression``).
+#: Shape of the prior of b around rho a while rho is fitted, and afterwards (see ``regression``).
 HELD_SHAPE, FREE_SHAPE = 1000.0, 9.0
-#: The largest change of a logarithm in one step.
+#: Maximum change of a logarithm per step.
 _MAX_STEP = 2.0
 
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """What all genes share: scales s and ambient shares rho of the batches ``(D,)``, and phi."""
+    """Parameters shared by all genes: scales s and ambient shares rho of the batches ``(D,)``, and phi."""
 
     scale: Tensor
     ambient: Tensor
@@ -30,11 +30,11 @@ class Shared:
 
 
 class Derivatives(NamedTuple):
-    """Of the log posterior of each gene: gradients, and negative second derivatives.
+    """Derivatives of the log posterior of each gene: gradients and negative second derivatives.
 
     ``uu (C, g)``, ``ee (D, g)`` and ``ue (C, D, g)`` are blocks of one matrix per gene: observed, and with ``_fisher``
     expected, which is always positive definite. ``weight`` and ``share`` are the Fisher weight of a group's log mean
-    and the share of background in it, ``residual`` the derivative by its log mean, all ``(C, D, g)``.
+    and the background's share of the mean, ``residual`` the derivative with respect to the log mean, all ``(C, D, g)``.
     """
 
     u: Tensor
@@ -49,17 +49,17 @@ class Derivatives(NamedTuple):
     share: Tensor
     residual: Tensor
     theta: Tensor
-    """``(g,)``, derivative of the likelihood by log theta."""
+    """``(g,)``, derivative of the likelihood with respect to log theta."""
     theta_likelihood: Tensor
-    """``(g,)``, negative second derivative of the likelihood by log theta, where that is positive."""
+    """``(g,)``, negative second derivative of the likelihood with respect to log theta, where positive."""
     theta_prior: Tensor
 
 
 class SharedSystem(NamedTuple):
-    """Gradient and negative expected second derivatives of the likelihood by what is shared, the genes eliminated.
+    """Gradient and negative expected Hessian of the likelihood in the shared parameters, with the genes eliminated.
 
-    ``gradient (2 D,)`` and ``matrix (2 D, 2 D)`` are by the logarithms of the scales and then of the ambient shares.
-    ``curved (D,)`` is what the ambient shares' observed second derivatives have beyond the expected ones.
+    ``gradient (2 D,)`` and ``matrix (2 D, 2 D)`` refer to the logarithms of the scales, followed by the ambient shares.
+    ``curved (D,)`` is the difference of observed and expected second derivatives for the ambient shares.
     """
 
     gradient: Tensor
@@ -69,27 +69,27 @@ class SharedSystem(NamedTuple):
     phi_curvature: Tensor
 
     def plus(self, other: SharedSystem) -> SharedSystem:
-        """Of both blocks of genes."""
+        """Return the sum over two blocks of genes."""
         return SharedSystem(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class GeneBlock:
-    """Counts and parameters of some genes.
+    """Counts and parameters of a block of genes.
 
     Parameters
     ----------
     sums
         ``(C, D, g)``, summed counts of each type in each batch.
     n_cells
-        ``(C, D, 1)``, number of cells; 0 where there are none.
+        ``(C, D, 1)``, number of cells; 0 for missing groups.
     histogram
-        Count values of these genes, numbered from 0.
+        Count values of these genes, which are numbered from 0.
     mean, ambient
         ``(C, g)`` and ``(D, g)``, prior means of t and of ``b / rho``.
     shape
-        Of the prior of t.
+        Shape of the prior of t.
     shared
-        Where these values start.
+        Initial values of the shared parameters.
     """
 
     def __init__(
@@ -121,26 +121,26 @@ class GeneBlock:
         self._last: tuple[Shared, Tensor] | None = None
 
     def free_background(self) -> None:
-        """From now on each gene's background may deviate from the batch's profile."""
+        """Allow each gene's background to deviate from the batch's profile from now on."""
         self._background_shape, self._last = FREE_SHAPE, None
 
     def _moment_dispersion(self, shared: Shared) -> Tensor:
-        """``(g,)``, theta from the variance around the means, within sensible bounds."""
+        """Return a moment estimate of theta from the variance around the means, ``(g,)``, within bounds."""
         mean = shared.scale[:, None] * (self.u.exp()[:, None] + self.background(shared))
         squares = self._over_cells(self._value**2) + (mean * (self.n_cells * mean - 2 * self.sums)).sum((0, 1))
         excess = squares - (self.n_cells * mean).sum((0, 1))
         return ((self.n_cells * mean**2).sum((0, 1)) / excess.clamp(min=1e-9)).clamp(0.1, 10)
 
     def background(self, shared: Shared, e: Tensor | None = None) -> Tensor:
-        """``(D, g)``, b."""
+        """Return the background b, ``(D, g)``."""
         return shared.ambient[:, None] * self.ambient * (self.e if e is None else e).exp()
 
     def dispersion(self, shared: Shared) -> Tensor:
-        """``(g,)``, theta."""
+        """Return the dispersion theta, ``(g,)``."""
         return shared.phi**2 * self.h.exp()
 
     def log_likelihood(self, shared: Shared, u: Tensor, e: Tensor, h: Tensor) -> Tensor:
-        """``(g,)``, over all cells, without ``sum log(count!)``."""
+        """Return the log likelihood over all cells without ``sum log(count!)``, ``(g,)``."""
         theta = shared.phi**2 * h.exp()
         mean = shared.scale[:, None] * (u.exp()[:, None] + self.background(shared, e))
         means = (self.sums * (mean / (theta + mean)).log() - self.n_cells * theta * (mean / theta).log1p()).sum((0, 1))
@@ -148,12 +148,12 @@ class GeneBlock:
         return means + self._over_cells((self._value + each).lgamma() - each.lgamma())
 
     def log_prior(self, u: Tensor, e: Tensor, h: Tensor) -> Tensor:
-        """``(g,)``, up to a constant."""
+        """Return the log prior up to a constant, ``(g,)``."""
         prior = self._shape * (u - u.exp() / self.mean).sum(0) - h / 2 - (-h / 2).exp()
         return prior + self._background_shape * (e - e.exp()).sum(0) if self.has_background else prior
 
     def step(self, shared: Shared) -> tuple[Tensor, Tensor]:
-        """One damped Newton step in each gene; the log posteriors after it, and the gains that were predicted."""
+        """Take one damped Newton step per gene; return the log posteriors after it and the predicted gains."""
         import torch
 
         d = self.derivatives(shared)
@@ -163,7 +163,7 @@ class GeneBlock:
             du, de = torch.where(ok, du, fu), torch.where(ok, de, fe)
         gradient = d.theta - (1 - (-self.h / 2).exp()) / 2
         dh = gradient / (d.theta_likelihood + d.theta_prior) / (1 + 10 * self._damping)
-        # Damping shortens the step, but what could still be gained stays what it is.
+        # Damping shortens the step, but does not change the remaining gain.
         gain = ((d.u * du).sum(0) + (d.e * de).sum(0) + gradient * dh) / 2 * (1 + 10 * self._damping)
         last = self._last if self._last is not None and self._last[0] is shared else None
         old = self.value(shared, self.u, self.e, self.h) if last is None else last[1]
@@ -179,11 +179,11 @@ class GeneBlock:
         return self._last[1], gain
 
     def value(self, shared: Shared, u: Tensor, e: Tensor, h: Tensor) -> Tensor:
-        """``(g,)``, log posterior."""
+        """Return the log posterior, ``(g,)``."""
         return self.log_likelihood(shared, u, e, h) + self.log_prior(u, e, h)
 
     def derivatives(self, shared: Shared) -> Derivatives:
-        """At the present parameters."""
+        """Return the derivatives at the current parameters."""
         import torch
 
         t, b, theta = self.u.exp(), self.background(shared), self.dispersion(shared)
@@ -200,7 +200,7 @@ class GeneBlock:
         prior_u, prior_e = self._shape * t / self.mean, self._background_shape * self.e.exp()
         theta_1, theta_2 = self._theta_derivatives(theta, mean, spread)
         if not self.has_background:
-            prior_e = torch.full_like(prior_e, self._background_shape)  # e stays at 0
+            prior_e = torch.full_like(prior_e, self._background_shape)  # keeps e at 0
         return Derivatives(
             u=(residual * p).sum(1) + self._shape - prior_u,
             e=(residual * q).sum(0) + self._background_shape - prior_e,
@@ -219,7 +219,7 @@ class GeneBlock:
         )
 
     def _theta_derivatives(self, theta: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-        """``(g,)`` each, first and second derivative of the likelihood by log theta."""
+        """Return first and second derivative of the likelihood with respect to log theta, ``(g,)`` each."""
         n, both = self.n_cells, self.sums + self.n_cells * theta
         each = theta[self._gene]
         first = self._over_cells((self._value + each).digamma() - each.digamma())
@@ -229,13 +229,13 @@ class GeneBlock:
         return theta * first, theta * (first + theta * second)
 
     def _over_cells(self, values: Tensor) -> Tensor:
-        """Sum over cells of a function of their counts, given at the values of the histogram."""
+        """Sum a function of the counts over cells, given its values for the counts in the histogram."""
         import torch
 
         return torch.zeros_like(self.h).index_add_(0, self._gene, self._cells * values)
 
     def _factor(self, d: Derivatives, uu: Tensor, ee: Tensor, ue: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cholesky factor of what is left for e when u is eliminated; u is diagonal."""
+        """Return the Cholesky factor of the Schur complement for e after eliminating u, which is diagonal."""
         import torch
 
         diagonal = uu + self._damping * d.uu_fisher
@@ -246,7 +246,7 @@ class GeneBlock:
         return diagonal, scaled, factor, (info == 0) & (diagonal > 0).all(0)
 
     def _solve(self, d: Derivatives, uu: Tensor, ee: Tensor, ue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Newton steps of u and e, and for which genes the matrix is positive definite."""
+        """Return Newton steps of u and e, and for which genes the matrix is positive definite."""
         import torch
 
         diagonal, scaled, factor, ok = self._factor(d, uu, ee, ue)
@@ -255,11 +255,11 @@ class GeneBlock:
         return (d.u - torch.einsum("cdg,dg->cg", ue, de)) / diagonal, de, ok
 
     def shared_system(self, shared: Shared) -> SharedSystem:
-        """How the likelihood of these genes changes with what is shared."""
+        """Return the derivatives of these genes' likelihood with respect to the shared parameters."""
         import torch
 
         d = self.derivatives(shared)
-        # By log s every group's log mean moves by 1, by log rho by its share q of background.
+        # A change of log s shifts every group's log mean by 1, of log rho by the background's share q.
         wp, wq = d.weight * (1 - d.share), d.weight * d.share
         wqq = wq * d.share
         by_u = torch.cat([wp, wp * d.share], dim=1)  # (C, 2D, g)

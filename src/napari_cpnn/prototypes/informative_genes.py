@@ -1,4 +1,4 @@
-"""Which genes tell cell types apart in spots, given how well the prototypes are known."""
+"""Select the genes that best distinguish cell types in spots, given the uncertainty of the prototypes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy.typing as npt
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.prototypes.prototypes import Prototypes
 
-#: Counts behind a cell where the prototypes do not say how many there were.
+#: Assumed counts per cell if the prototypes do not store the number.
 _COUNTS_PER_CELL = 1000.0
 #: Bounds on the squared coefficient of variation of a gene between types.
 _LEAST_CV2, _MOST_CV2 = 0.05, 20.0
-#: Dispersion of a typical gene in spots, for the choice of genes only.
+#: Dispersion of a typical gene in spots, used only for the selection.
 _THETA = 2.0
 
 
 def reference_counts(protos: Prototypes) -> FloatArray:
-    """``(C,)``, the number of counts that each prototype was estimated from; infinite where it came from no cells."""
+    """Return the number of counts behind each prototype, ``(C,)``; infinite if it does not come from cells."""
     known = protos.provenance.get("counts_per_type")
     per_type: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
     guesses = np.where(protos.n_cells > 0, protos.n_cells * _COUNTS_PER_CELL, np.inf)
@@ -28,18 +28,18 @@ def reference_counts(protos: Prototypes) -> FloatArray:
 
 
 def shrunk_profiles(profiles: FloatArray, n_counts: FloatArray) -> FloatArray:
-    """Profiles pulled to their mean as far as they are uncertain: the mean of a Gamma-Poisson posterior, gene by gene.
+    """Shrink profiles to their mean according to their uncertainty: the mean of a Gamma-Poisson posterior per gene.
 
-    ``T_cg`` is seen through ``N_c T_cg`` counts. With the prior ``Gamma(shape a_g, mean m_g)``, where ``1 / a_g`` is
-    the squared coefficient of variation between types beyond that of counting, the posterior mean is
-    ``(N_c T_cg + a_g) / (N_c + a_g / m_g)``.
+    ``T_cg`` is estimated from ``N_c T_cg`` counts. With the prior ``Gamma(shape a_g, mean m_g)``, where ``1 / a_g`` is
+    the squared coefficient of variation between types in excess of counting noise, the posterior mean is ``(N_c T_cg +
+    a_g) / (N_c + a_g / m_g)``.
 
     Parameters
     ----------
     profiles
         ``(C, G)``.
     n_counts
-        ``(C,)``, N; infinite: the profile is exact.
+        ``(C,)``, N; infinite for an exact profile.
     """
     counted = np.minimum(n_counts, 1e9)
     trust = counted / (counted + np.median(counted))
@@ -54,11 +54,11 @@ def shrunk_profiles(profiles: FloatArray, n_counts: FloatArray) -> FloatArray:
 def choose_informative(
     profiles: FloatArray, n_counts: FloatArray, mean_counts: FloatArray, max_genes: int | None
 ) -> npt.NDArray[np.intp]:
-    """The genes from whose counts in a spot most can be learned about its composition.
+    """Return the genes whose counts are most informative about the composition of a spot.
 
-    The information of a gene is its squared coefficient of variation between the types times what a negative
-    binomial count tells of its mean, ``k / (1 + k / theta)`` at the mean count ``k`` of the spots. The profiles are
-    shrunk first: of a type with a few cells most genes look either absent or strong, by chance.
+    The information of a gene is its squared coefficient of variation between the types times the Fisher information of
+    a negative binomial count about its log mean, ``k / (1 + k / theta)``, at the mean count ``k`` of the spots. The
+    profiles are shrunk first: in a type with few cells most genes appear absent or strong by chance.
 
     Parameters
     ----------
@@ -69,12 +69,12 @@ def choose_informative(
     mean_counts
         ``(G,)``, mean count per spot.
     max_genes
-        How many; None: all that are seen in the spots and in a prototype.
+        Number of genes; None for all genes detected in the spots and in a prototype.
 
     Returns
     -------
     ndarray
-        Positions, ascending. Ties are decided by the order of the genes.
+        Positions in ascending order. Ties are resolved by gene order.
     """
     shrunk = shrunk_profiles(profiles, n_counts)
     mean = shrunk.mean(axis=0)

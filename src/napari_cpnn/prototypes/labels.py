@@ -1,4 +1,4 @@
-"""Labels of cells, and texts in their place that say there is none."""
+"""Clean cell labels, and recognise texts that stand for a missing label."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What missing values become when a table goes through a text file or another language.
+#: Representations of missing values in text files and other languages.
 _MISSING = {
     "", "nan", "na", "n a", "<na>", "none", "null", "nil", "nat", "missing", "not available", "not applicable",
     "no value",
 }  # fmt: skip
-#: Errors of spreadsheets, which begin with a mark.
+#: Error values of spreadsheets, which follow a # mark.
 _ERRORS = {"ref", "value", "name", "div 0", "num", "n a", "null", "error", "spill", "calc"}
-#: What annotators write of a cell whose type they do not know.
+#: Labels used by annotators for cells of unknown type.
 _UNKNOWN = {
     "unk", "unkn", "ukn", "unknown", "unknowns", "not known", "unassigned", "unasigned", "not assigned", "undetermined",
     "not determined", "n d", "tbd", "to be determined", "unclassified", "not classified", "undefined", "not defined",
@@ -26,29 +26,29 @@ _UNKNOWN = {
     "no cell type", "no celltype", "no match", "no call", "no assignment", "no data", "unmapped", "not mapped",
     "unmatched", "empty", "blank", "reject", "rejected",
 }  # fmt: skip
-#: The same of one that is no cell, or more than one.
+#: Labels used by annotators for debris and multiplets.
 _NO_CELL = {
     "doublet", "doublets", "multiplet", "multiplets", "low quality", "lowquality", "low qc", "lq", "poor quality",
     "bad quality", "debris", "artifact", "artifacts", "artefact", "artefacts", "filtered", "filtered out", "removed",
     "excluded", "discarded",
 }  # fmt: skip
 _DOUBLETS, _KEPT = {"doublet", "doublets", "multiplet", "multiplets"}, {"no", "non", "not", "like"}
-#: Words that add nothing at either end: ``unassigned cells``, ``cell type unknown``.
+#: Words ignored at either end: ``unassigned cells``, ``cell type unknown``.
 _OF_CELLS = {"cell", "cells", "celltype", "celltypes", "type", "types", "cluster", "clusters", "barcode", "barcodes"}
 _TOGETHER = {word.replace(" ", "") for word in _UNKNOWN | _NO_CELL if len(word) > 4}
-#: Characters; a longer text is something else.
+#: Maximum number of characters of a text that is examined.
 _LONGEST = 200
 
 
 def is_no_label(text: str, *, of_batch: bool = False) -> bool:
-    """Whether a text says that there is no label: ``nan``, ``NA``, ``Unassigned``, ``(unknown)``, ``Doublet``, ...
+    """Return whether a text means a missing label: ``nan``, ``NA``, ``Unassigned``, ``(unknown)``, ``Doublet``, ...
 
-    Case, brackets and punctuation do not matter. What says more, such as ``Unknown epithelial``, is a label.
+    Case, brackets and punctuation are ignored. More specific texts, such as ``Unknown epithelial``, are labels.
 
     Parameters
     ----------
     of_batch
-        A batch may be called ``unknown``; only what stands for a missing value is none.
+        Whether the text is a batch; then ``unknown`` is a valid name, and only missing values are not.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def is_no_label(text: str, *, of_batch: bool = False) -> bool:
     """
     if len(text) > _LONGEST:
         return False
-    # A plus says something: Na+ is no missing value.
+    # A plus is significant: Na+ is not a missing value.
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = re.sub(r"[^\w+]|_", " ", folded).split()
     plain = " ".join(words)
@@ -67,12 +67,12 @@ def is_no_label(text: str, *, of_batch: bool = False) -> bool:
 
 
 def clean_label(text: str) -> str:
-    """A label without white space around it, and with single spaces within."""
+    """Return a label with normalised white space."""
     return " ".join(text.split())
 
 
 def texts_of(column: pd.Series[Any], *, of_batch: bool = False) -> pd.Series[Any]:
-    """The label of each cell as text, however it is spaced; None where it has none, or one that says so."""
+    """Return the cleaned label of each cell; None if it is missing or means a missing label."""
     names = column.astype(object).where(column.notna(), None)
     kinds = {value: None if value is None else clean_label(str(value)) for value in names.unique()}
     none = {value for value, text in kinds.items() if text is None or is_no_label(text, of_batch=of_batch)}
@@ -80,7 +80,7 @@ def texts_of(column: pd.Series[Any], *, of_batch: bool = False) -> pd.Series[Any
 
 
 def without_label(column: pd.Series[Any]) -> dict[str, int]:
-    """Texts that say there is no label, with their numbers of cells, the most frequent first; empty ones not."""
+    """Return the non-empty texts that mean a missing label and their numbers of cells, most frequent first."""
     counts = column[column.notna()].astype(str).value_counts()
     return {str(text): int(n) for text, n in counts.items() if n and str(text).strip() and is_no_label(str(text))}
 
@@ -98,6 +98,6 @@ def _says_unknown(words: list[str]) -> bool:
 
 
 def _says_doublet(words: list[str]) -> bool:
-    """Doublets are also numbered, or called by what they are made of."""
+    """Return whether the words denote a doublet, possibly numbered or named by its components."""
     words = [word for word in words if not word.isdecimal()]
     return bool(words) and bool({words[0], words[-1]} & _DOUBLETS) and not _KEPT & set(words)

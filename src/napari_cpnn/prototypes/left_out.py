@@ -1,4 +1,4 @@
-"""What the filters of an estimate have left out, in numbers."""
+"""Summarise what the filters of an estimate left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napari_cpnn.untrusted import reading
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What is said for each reason for which cells and genes are left out.
+#: Descriptions of the reasons for leaving out cells and genes.
 REASONS = {
     "no_label": "without a label",
     "no_batch": "without a batch",
@@ -23,19 +23,19 @@ REASONS = {
 
 
 def left_out(provenance: dict[str, Any], n_genes: int) -> pd.DataFrame:
-    """As :meth:`napari_cpnn.Prototypes.left_out`.
+    """Return the table of :meth:`napari_cpnn.Prototypes.left_out`.
 
     Parameters
     ----------
     provenance
-        Of the prototypes; not every file has all of it.
+        Provenance of the prototypes, which may be incomplete.
     n_genes
-        Genes that are left.
+        Number of genes that are left.
 
     Raises
     ------
     PrototypesError
-        The provenance of a damaged file.
+        If the provenance is damaged.
     """
     with reading("What the filters left out of these prototypes", PrototypesError, "estimate them again."):
         return _table(provenance, n_genes)
@@ -49,7 +49,7 @@ def _table(provenance: dict[str, Any], n_genes: int) -> pd.DataFrame:
     genes = provenance.get("genes_left_out")
     if genes is not None:
         rows += [("genes", REASONS[name].format(settings), n) for name, n in genes.items()]
-    elif "n_genes_given" in provenance:  # written before the reasons were kept apart
+    elif "n_genes_given" in provenance:  # files of versions that did not store the reasons separately
         reason = f"without a count, or {REASONS['few_cells'].format(settings)}"
         rows.append(("genes", reason, provenance["n_genes_given"] - n_genes))
     if "types_left_out" in provenance:

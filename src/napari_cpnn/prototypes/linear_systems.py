@@ -1,4 +1,4 @@
-"""Small systems of linear equations that are positive definite but for rounding."""
+"""Solve small linear systems that are positive definite up to rounding."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from napari_cpnn.errors import SettingsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: The least that is added to the diagonal of a system that is singular, relative, as a power of ten.
+#: Smallest relative addition to the diagonal of a singular system, as a power of ten.
 _LEAST_RIDGE = -13
 
 
 def solve_definite(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve positive definite systems, in float64.
+    """Solve positive definite systems in float64.
 
-    With fewer genes than types a system may be singular, and rounding makes it worse: as little as is needed is added
-    to its diagonal, so that the step is short where nothing is known.
+    With fewer genes than types a system may be singular, which rounding makes worse. The smallest sufficient value is
+    added to the diagonal, so that the step is short in undetermined directions.
 
     Raises
     ------
     SettingsError
-        It has values that are not finite, or none of this helps.
+        If the system has values that are not finite, or remains singular.
     """
     import torch
 
@@ -34,4 +34,4 @@ def solve_definite(matrix: Tensor, right: Tensor) -> Tensor:
         diagonal = matrix.diagonal(dim1=-2, dim2=-1)
         ridge = 10.0**power * diagonal.abs().amax(-1, keepdim=True) * (failed != 0)[..., None]
         factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(ridge.expand_as(diagonal)))
-    raise SettingsError("These settings leave the deconvolution without a solution; use more genes or the defaults.")
+    raise SettingsError("The deconvolution has no solution with these settings; use more genes or the defaults.")

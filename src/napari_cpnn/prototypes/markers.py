@@ -1,4 +1,4 @@
-"""Marker genes of cell types: expressed in one type, and much less in the others."""
+"""Find marker genes of cell types: expressed in one type, and much less in the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from napari_cpnn.prototypes.prototypes import Prototypes
 
-#: Added to both sides of a ratio, in counts per 10,000: without it genes that are hardly seen would lead every list.
+#: Added to both sides of a ratio, in counts per 10,000; otherwise rarely detected genes would rank first.
 PSEUDOCOUNT = 1.0
 MARKER_COLUMNS = ("cell_type", "rank", "gene", "cp10k", "log2_fold_change", "next_type", "next_cp10k", "counts")
 
@@ -24,13 +24,13 @@ def marker_genes(
     min_cp10k: float = 1.0,
     min_counts: float = 10.0,
 ) -> pd.DataFrame:
-    """As :meth:`napari_cpnn.Prototypes.markers`."""
+    """Return the table of :meth:`napari_cpnn.Prototypes.markers`."""
     import pandas as pd
 
     if len(prototypes.cell_types) < 2:
         return pd.DataFrame(columns=list(MARKER_COLUMNS))
     level = 1e4 * prototypes.profiles.astype(np.float64)
-    # A marker is one of the type that has most of a gene, so each gene is looked at once.
+    # A gene can be a marker only of the type in which it is highest, so each gene is considered once.
     first, genes = level.argmax(axis=0), np.arange(level.shape[1])
     highest, total = level[first, genes], level.sum(axis=0)
     level[first, genes] = -1
@@ -39,7 +39,7 @@ def marker_genes(
     mean = (total - highest).clip(min=0) / (len(level) - 1)
     fold = np.log2((highest + PSEUDOCOUNT) / (mean + PSEUDOCOUNT))
     counts = highest / 1e4 * _counts(prototypes.provenance, prototypes.cell_types)[first]
-    # Where the counts behind a value are not known, nothing can be asked of them.
+    # If the number of counts is unknown, the criterion is skipped.
     good = (highest > next_level) & (highest >= min_cp10k) & ~(counts < min_counts) & (fold >= np.log2(min_fold_change))
     order = np.flatnonzero(good)[np.argsort(-fold[good], kind="stable")]
     of_type = [order[first[order] == c][:n] for c in range(len(level))]
@@ -58,6 +58,6 @@ def marker_genes(
 
 
 def _counts(provenance: dict[str, Any], cell_types: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    """``(C,)``, summed counts that each profile rests on; NaN where they are not known."""
+    """Return the number of counts behind each profile, ``(C,)``; NaN if unknown."""
     known = provenance.get("counts_per_type", {})
     return np.array([float(known.get(name, np.nan)) for name in cell_types])

@@ -4,18 +4,18 @@ Counts of gene g in spot s, whose counts over all shared genes sum to ``y_s`` (K
 
     k_sg ~ NB(mean = y_s (m_g sum_c w_sc T_cg + b_g), dispersion theta_g),     variance = mean + mean^2 / theta_g
 
-    m_g  ~ Gamma(mean 1, sd sigma)                what the technology detects of gene g, against the single cells
+    m_g  ~ Gamma(mean 1, sd sigma)                detection of gene g relative to the single cells
     b_g  ~ Gamma(1, mean beta p_g)                ambient RNA; p_g is the share of gene g in all counts of the table
-    w_sc ~ Gamma(a, mean u_c)                     abundance of type c, pulled to its mean u_c over the spots, learned
+    w_sc ~ Gamma(a, mean u_c)                     abundance of type c, shrunk to its estimated mean u_c over the spots
     theta_g^(-1/2) ~ Exponential(3)
 
-and the fit is the mode of the posterior of the logarithms of all parameters (near the posterior mean: the mode of a
-Gamma(a) in its logarithm is its mean). Shares are ``w_sc / sum_c w_sc``. What cell2location splits into the number of
-cells and the detection of a spot cannot be told apart by its counts alone: here the detection is ``y_s``.
+The fit is the posterior mode in the logarithms of all parameters (near the posterior mean: the mode of a Gamma(a) in
+its logarithm is its mean). Shares are ``w_sc / sum_c w_sc``. cell2location separates the number of cells from the
+detection efficiency of a spot, which its counts alone do not identify; here the efficiency is ``y_s``.
 
 One Newton step for all spots, given the genes, alternates with one for all genes, given the spots. That alone would
-take thousands of rounds: a type can become rarer in all spots while the scales of its genes grow. So the second step
-also moves, together with the genes and coupled to them, one factor per type that is common to all spots.
+take thousands of rounds, since a type can become rarer in all spots while the scales of its genes grow. Therefore, the
+second step also moves one factor per type, common to all spots, jointly with the genes.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-#: Elements of one (spots, genes) array of a block: on a processor these fit its cache; a GPU gets larger ones.
+#: Elements of one (spots, genes) array of a block, chosen to fit a CPU cache; GPUs use larger blocks.
 _BLOCK, _BLOCK_GPU = 2**18, 2**24
-#: Rate of the prior of ``theta^(-1/2)``: where cell2location's prior of it is centred.
+#: Rate of the prior of ``theta^(-1/2)``, the centre of cell2location's hyperprior.
 _PHI = 3.0
-#: Shape of the prior of the background: each gene may have none, and few times the expected level.
+#: Shape of the prior of the background: a gene may have none, but not many times the expected level.
 _BACKGROUND_SHAPE = 1.0
-#: No mean, abundance or dispersion leaves these bounds: beyond them nothing changes but rounding.
+#: Lower bounds of means and abundances, beyond which only rounding errors change.
 _LEAST_RATE, _LEAST_ABUNDANCE = 1e-12, 1e-9
 _DISPERSION = (1e-3, 1e5)
-#: Share of the way to zero that an abundance may go in one step.
+#: Maximum relative decrease of an abundance in one step.
 _TO_ZERO = 0.9
 _HALVINGS = 6
-#: Gain of the log posterior in a round, per spot, below which it is at its top.
+#: Gain of the log posterior per round and spot below which the fit has converged.
 _GAIN = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class NbFit:
-    """The mode of the posterior.
+    """The posterior mode.
 
     Parameters
     ----------
@@ -66,9 +66,10 @@ class NbFit:
     gene_scale, background, dispersion
         ``(G,)``, m, b and theta.
     log_posterior
-        Natural logarithm, up to a constant.
+        Natural logarithm of the posterior, up to a constant.
     iterations, converged
-        Rounds, and whether the last one moved no share by more than the tolerance and gained next to nothing.
+        Number of rounds, and whether the last one changed no share by more than the tolerance and hardly increased the
+        posterior.
     """
 
     abundances: FloatArray
@@ -93,13 +94,13 @@ def fit_nb(
     Parameters
     ----------
     counts
-        ``(S, G)``, S at least 1; every spot has a positive depth, every gene a count and a profile.
+        ``(S, G)``, S at least 1; every spot has a positive depth, and every gene a count and a nonzero profile.
     profiles
         ``(C, G)``, T.
     depth
         ``(S,)``, y.
     device
-        A torch device. Sums over spots and genes are in float32, small systems in float64.
+        A torch device. Sums over spots and genes use float32, small systems float64.
     """
     model = _Model(counts, profiles, depth, settings, device)
     shares, value = model.shares(), -np.inf
@@ -107,7 +108,7 @@ def fit_nb(
         model.spot_step()
         last, value = value, model.gene_step()
         before, shares = shares, model.shares()
-        # On a long slope the shares move slowly for many rounds, while the posterior still grows.
+        # On long slopes the shares change slowly for many rounds, while the posterior still grows.
         settled = value - last <= max(_GAIN * len(shares), 1e-6 * abs(value))
         if settled and float((shares - before).abs().max()) <= settings.tolerance:
             return model.result(iteration, converged=True)
@@ -115,7 +116,7 @@ def fit_nb(
 
 
 class _Model:
-    """Counts, parameters and the steps that move them."""
+    """Counts, parameters and their update steps."""
 
     def __init__(
         self,
@@ -148,7 +149,7 @@ class _Model:
 
     @property
     def u(self) -> Tensor:
-        """``(C,)``, the mean abundance of each type: where the prior of u is flat, this is its mode."""
+        """Mean abundance of each type, ``(C,)``, which is the mode of u under a flat prior."""
         return self.w.mean(0)
 
     def blocks(self) -> Iterator[slice]:
@@ -157,7 +158,7 @@ class _Model:
     # spots, given the genes
 
     def spot_step(self) -> None:
-        """One damped Newton step of the abundances of each spot."""
+        """Take one damped Newton step in the abundances of each spot."""
         import torch
 
         u = self.u
@@ -168,7 +169,7 @@ class _Model:
             weight = 1 / (mean * (1 + mean / self.theta))
             gradient = ((self.X[block] - mean) * weight * y * self.m) @ self.T.T + self.a * (1 / w - 1 / u)
             hessian = self._square((weight * (y * self.m) ** 2) @ self.pairs.T)
-            # Of the logarithms, in which all curvatures are of one order; the prior's is a.
+            # In the logarithms, in which all curvatures have the same order of magnitude; that of the prior is a.
             relative = solve_definite(self._scaled(hessian, w), (gradient * w)[..., None])[..., 0].float()
             step = (_TO_ZERO / (-relative).amax(1, keepdim=True).clamp(min=_TO_ZERO)) * relative
             moved = (w * (1 + step)).clamp(min=_LEAST_ABUNDANCE)
@@ -186,43 +187,43 @@ class _Model:
         return y * ((w @ self.T) * self.m + self.b).clamp(min=_LEAST_RATE)
 
     def _square(self, upper: Tensor) -> Tensor:
-        """``(S, C, C)`` from the upper triangles ``(S, pairs)``."""
+        """Return symmetric matrices ``(S, C, C)`` from upper triangles ``(S, pairs)``."""
         C = len(self.T)
         full = upper.new_empty(len(upper), C, C)
         full[:, self.rows, self.columns] = full[:, self.columns, self.rows] = upper
         return full
 
     def _scaled(self, hessian: Tensor, w: Tensor) -> Tensor:
-        """Second derivatives by the logarithms of w, at the mode: those of the likelihood, and a of the prior."""
+        """Return the negative Hessian in log w at the mode: that of the likelihood, plus a for the prior."""
         scaled = (hessian * w[:, :, None] * w[:, None, :]).double()
         scaled.diagonal(dim1=1, dim2=2).add_(self.a)
         return scaled
 
     def _spot_value(self, block: slice, w: Tensor, u: Tensor) -> Tensor:
-        """``(S,)``, log posterior of each spot given the genes, up to a constant."""
+        """Return the log posterior of each spot given the genes, up to a constant, ``(S,)``."""
         likelihood = self._likelihood(self.X[block], self._mean(w, self.y[block]), self.theta).sum(1)
         return likelihood + self.a * ((w / u).log() - w / u).sum(1)
 
     @staticmethod
     def _likelihood(X: Tensor, mean: Tensor, theta: Tensor) -> Tensor:
-        """Log likelihood without the terms that are in :class:`GammaTerms`."""
+        """Return the log likelihood without the terms in :class:`GammaTerms`."""
         ratio = mean / theta
         return X * (ratio / (1 + ratio)).log() - theta * ratio.log1p()
 
     # genes, and one factor per type common to all spots, given the spots
 
     def gene_step(self) -> float:
-        """One Newton step of m, b, theta and of the factors of the types, halved until the posterior grows.
+        """Take one Newton step in m, b, theta and the type factors, halving it until the posterior increases.
 
         Returns
         -------
         float
-            :meth:`value` after it.
+            :meth:`value` after the step.
         """
         import torch
 
         types, genes, mixed, theta_step = self._derivatives()
-        # Each gene's system of (log m, log b) is solved by itself, with the factors as a further right-hand side.
+        # Each gene's (log m, log b) system is solved separately, with the factors as additional right-hand sides.
         right = torch.cat([mixed, genes.gradient[..., None]], dim=2)
         solved = solve_definite(genes.hessian, right)
         left = types.hessian - torch.einsum("gic,gid->cd", mixed, solved[..., :-1])
@@ -245,7 +246,7 @@ class _Model:
         return before
 
     def value(self) -> float:
-        """Log posterior up to a constant."""
+        """Return the log posterior up to a constant."""
         u = self.u
         total = sum(self._spot_value(block, self.w[block], u).double().sum() for block in self.blocks())
         theta = self.theta.double()
@@ -261,7 +262,7 @@ class _Model:
         return bool((self.ambient > 0).all())
 
     def _derivatives(self) -> tuple[_Types, _Genes, Tensor, Tensor]:
-        """Of the log posterior: by the factors of types, by (log m, log b) of genes, mixed; and the step of theta."""
+        """Return log posterior derivatives by type factors, by genes' (log m, log b), and mixed; and the theta step."""
         import torch
 
         C, G = self.T.shape
@@ -294,21 +295,21 @@ class _Model:
         return types, genes, mixed, self._theta_step(sums["t"], sums["tt"])
 
     def _with_priors(self, sums: dict[str, Tensor]) -> _Genes:
-        """Gradient and negative expected second derivatives by log m and log b."""
+        """Return gradient and negative expected second derivatives with respect to log m and log b."""
         import torch
 
         m = self.alpha * self.m.double()
         if self.has_background:
             b = _BACKGROUND_SHAPE * (self.b / self.ambient).double()
             gradient_b, prior_b = sums["b"] + _BACKGROUND_SHAPE - b, b
-        else:  # log b stays where it is
+        else:  # log b is fixed
             gradient_b, prior_b = torch.zeros_like(m), torch.ones_like(m)
         gradient = torch.stack([sums["m"] + self.alpha - m, gradient_b], dim=1)
         rows = [sums["mm"] + m, sums["mb"], sums["mb"], sums["bb"] + prior_b]
         return _Genes(gradient, torch.stack(rows, dim=1).reshape(-1, 2, 2))
 
     def _theta_step(self, first: Tensor, second: Tensor) -> Tensor:
-        """``(G,)``, Newton step of log theta."""
+        """Return the Newton step of log theta, ``(G,)``."""
         import torch
 
         theta = self.theta.double()
@@ -338,10 +339,10 @@ class _Model:
         )
 
     def _share_sd(self) -> Tensor:
-        """``(S, C)`` by the delta method from the covariance of log w (Laplace's approximation).
+        """Return standard deviations ``(S, C)`` by the delta method from the Laplace covariance of log w.
 
-        That is the covariance of each spot given the genes, plus what the genes' uncertainty adds in common: the
-        covariance of the factors of the types with the genes unknown, less that with the genes known.
+        This is the covariance of each spot given the genes, plus the common contribution of the genes' uncertainty: the
+        covariance of the type factors with unknown genes, minus that with known genes.
         """
         import torch
 
@@ -349,7 +350,7 @@ class _Model:
         known = types.hessian
         unknown = known - torch.einsum("gic,gid->cd", mixed, solve_definite(genes.hessian, mixed))
         one = torch.eye(len(known), dtype=known.dtype, device=known.device)
-        prior = self.a * len(self.X) * one  # the same in both
+        prior = self.a * len(self.X) * one  # the same in both cases
         common = solve_definite(unknown + prior, one) - solve_definite(known + prior, one)
         deviations = []
         for block in self.blocks():
@@ -366,7 +367,7 @@ class _Model:
 
 @dataclass(frozen=True, eq=False)
 class _Types:
-    """Gradient ``(C,)`` and negative second derivatives ``(C, C)`` by the logarithms of the factors of types."""
+    """Gradient ``(C,)`` and negative Hessian ``(C, C)`` with respect to the logarithms of the type factors."""
 
     gradient: Tensor
     hessian: Tensor
@@ -374,7 +375,7 @@ class _Types:
 
 @dataclass(frozen=True, eq=False)
 class _Genes:
-    """Gradient ``(G, 2)`` and negative second derivatives ``(G, 2, 2)`` by log m and log b."""
+    """Gradient ``(G, 2)`` and negative Hessians ``(G, 2, 2)`` with respect to log m and log b."""
 
     gradient: Tensor
     hessian: Tensor

@@ -35,19 +35,19 @@ class Prototypes:
     cell_types, genes
         Names of the C rows and G columns, each unique.
     n_cells
-        ``(C,)``, how many cells each profile was estimated from; 0 where it did not come from cells.
+        ``(C,)``, number of cells behind each profile; 0 if it does not come from cells.
     provenance
-        Where the profiles come from and how they were estimated; JSON types.
+        Origin of the profiles and method of estimation; JSON types.
     dispersion
-        ``(G,)`` float32, positive: the ``theta`` of each gene's negative binomial between cells of one type and
-        batch, ``variance = mean + mean^2 / theta``. None where the method estimates none.
+        ``(G,)`` float32, positive: ``theta`` of each gene's negative binomial for cells of one type and batch,
+        ``variance = mean + mean^2 / theta``. None if the method does not estimate it.
     gene_ids
-        Ensembl ids beside the symbols, one per gene; None where they are not known.
+        Ensembl id of each gene; None if unknown.
 
     Raises
     ------
     PrototypesError
-        When the parts do not fit together or a row is not a distribution.
+        If the parts are inconsistent or a row is not a distribution.
     """
 
     profiles: npt.NDArray[np.float32]
@@ -74,7 +74,7 @@ class Prototypes:
             object.__setattr__(self, "gene_ids", tuple(str(name) for name in self.gene_ids))
         wrong = self._what_is_wrong()
         if wrong:
-            raise PrototypesError(f"These are no valid prototypes: {wrong}.")
+            raise PrototypesError(f"Invalid prototypes: {wrong}.")
 
     def __repr__(self) -> str:
         names = ", ".join(self.cell_types[:4]) + (", ..." if len(self.cell_types) > 4 else "")
@@ -86,7 +86,7 @@ class Prototypes:
             return f"{shape[0]} cell types and {shape[1]} genes, with profiles of shape {self.profiles.shape}"
         for names, what in ((self.cell_types, "cell type"), (self.genes, "gene")):
             if len(set(names)) < len(names):
-                return f"a {what} is named twice"
+                return f"a {what} occurs twice"
         if not (np.isfinite(self.profiles).all() and (self.profiles >= 0).all()):
             return "a value is negative or missing"
         if self.dispersion is not None:
@@ -102,7 +102,7 @@ class Prototypes:
         return None
 
     def to_frame(self) -> pd.DataFrame:
-        """``(cell types, genes)``; rows sum to 1."""
+        """Return the profiles as ``(cell types, genes)``; rows sum to 1."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -110,23 +110,21 @@ class Prototypes:
         )
 
     def select(self, genes: Sequence[str]) -> Prototypes:
-        """The prototypes over ``genes`` only, in that order, each row scaled to sum to 1 again.
+        """Return the prototypes restricted to ``genes``, in that order, with rows rescaled to sum to 1.
 
         Raises
         ------
         GenesError
-            When a gene is not among the prototypes' genes.
+            If a gene is not among the prototypes' genes.
         PrototypesError
-            When a cell type expresses none of them.
+            If a cell type expresses none of the genes.
         """
         index = require_genes(self.genes, genes, "The table of prototypes")
         part = self.profiles[:, index].astype(np.float64)
         totals = part.sum(axis=1, keepdims=True)
         if not (totals > 0).all():
             silent = [name for name, total in zip(self.cell_types, totals, strict=True) if not total > 0]
-            raise PrototypesError(
-                f"{', '.join(silent)} has no expression in the {len(genes)} genes that are asked for."
-            )
+            raise PrototypesError(f"{', '.join(silent)} has no expression in the {len(genes)} requested genes.")
         return replace(
             self,
             profiles=(part / totals).astype(np.float32),
@@ -138,50 +136,50 @@ class Prototypes:
     def markers(
         self, n: int = 5, min_fold_change: float = 2.0, min_cp10k: float = 1.0, min_counts: float = 10.0
     ) -> pd.DataFrame:
-        """Marker genes of each cell type.
+        """Find marker genes of each cell type.
 
-        A marker of a type is higher in it than in every other type, and at least ``min_fold_change`` times as high as
-        in the mean of the other types. Genes are in the order of that ratio: ``log2((x + 1) / (mean of others + 1))``
-        with ``x`` in counts per 10,000; the 1 keeps genes that are hardly seen from leading.
+        A marker is higher in its type than in every other type, and at least ``min_fold_change`` times the mean of the
+        other types. Genes are sorted by that ratio: ``log2((x + 1) / (mean of others + 1))`` with ``x`` in counts per
+        10,000; the 1 prevents rarely detected genes from ranking first.
 
         Parameters
         ----------
         n
-            At most so many of each type; a type that differs little from the others has fewer, or none.
+            Maximum number per type; a type that differs little from the others has fewer, or none.
         min_fold_change
-            Least ratio to the mean of the other types.
+            Minimum ratio to the mean of the other types.
         min_cp10k
-            Least expression, in counts per 10,000.
+            Minimum expression, in counts per 10,000.
         min_counts
-            Least number of counts of the gene behind the value (``x`` times the counts of all cells of the type):
-            profiles of few cells are full of chance. Of prototypes that do not come from counts, nothing is asked.
+            Minimum number of counts of the gene behind the value (``x`` times the counts of all cells of the type),
+            since profiles of few cells are noisy. Ignored for prototypes that do not come from counts.
 
         Returns
         -------
         DataFrame
-            A row per marker, types in the order of ``cell_types``: ``cell_type``, ``rank`` from 1, ``gene``,
-            ``cp10k``, ``log2_fold_change``, ``next_type`` with ``next_cp10k`` (the highest of the others), and
-            ``counts`` behind it, NaN where not known. Empty when there is one type only.
+            One row per marker, types in the order of ``cell_types``: ``cell_type``, ``rank`` from 1, ``gene``,
+            ``cp10k``, ``log2_fold_change``, ``next_type`` with ``next_cp10k`` (the highest of the others), and the
+            number of ``counts``, NaN if unknown. Empty if there is only one type.
         """
         from napari_cpnn.prototypes.markers import marker_genes
 
         return marker_genes(self, n, min_fold_change, min_cp10k, min_counts)
 
     def left_out(self) -> pd.DataFrame:
-        """What the filters of the estimate have left out.
+        """Summarise what the filters of the estimate left out.
 
         Returns
         -------
         DataFrame
             ``what`` (cells, genes or cell types), ``reason`` in words, and ``n``. A cell counts for the first reason
-            that holds. Empty when the prototypes do not come from single cells.
+            that applies. Empty if the prototypes do not come from single cells.
         """
         from napari_cpnn.prototypes.left_out import left_out
 
         return left_out(self.provenance, len(self.genes))
 
     def save(self, path: str | Path) -> None:
-        """Write an ``.h5ad`` (cell types x genes); a kill at any moment leaves the old file or the new one."""
+        """Write an ``.h5ad`` (cell types x genes) atomically: an interruption leaves either the old or the new file."""
         import pandas as pd
         from anndata import AnnData
 
@@ -202,24 +200,24 @@ class Prototypes:
 
     @classmethod
     def load(cls, path: str | Path) -> Prototypes:
-        """Read what :meth:`save` wrote.
+        """Load prototypes written by :meth:`save`.
 
         Raises
         ------
         PrototypesError
-            When the file is missing, damaged, of another kind or of a newer format.
+            If the file is missing, damaged, of another kind or of a newer format.
         """
         source = to_path(path, PrototypesError)
         if not source.is_file():
-            raise PrototypesError(f"There is no file of prototypes {source}.")
+            raise PrototypesError(f"The prototypes file {source} does not exist.")
         table = read_h5ad_table(source, PrototypesError)
         if _KEY not in table.uns or "n_cells" not in table.obs:
-            raise PrototypesError(f"{source} holds no prototypes; make them with `napari-cpnn prototypes`.")
-        with reading(source, PrototypesError, "it is damaged, make it anew."):
+            raise PrototypesError(f"{source} holds no prototypes; create them with `napari-cpnn prototypes`.")
+        with reading(source, PrototypesError, "it is damaged; create it again."):
             version = int(table.uns[_KEY]["format"])
             provenance = json.loads(str(table.uns[_KEY]["provenance"]))
             if not isinstance(provenance, dict):
-                raise PrototypesError(f"{source} is damaged (its provenance is no table); make it anew.")
+                raise PrototypesError(f"{source} is damaged (its provenance is not a mapping); create it again.")
             provenance = coded_provenance(provenance)
             X = table.X
             if not isinstance(X, np.ndarray):
@@ -229,9 +227,9 @@ class Prototypes:
             dispersion = table.var["dispersion"].to_numpy(dtype=np.float32) if "dispersion" in table.var else None
             gene_ids = tuple(table.var["gene_ids"].astype(str)) if "gene_ids" in table.var else None
         if version > _FORMAT:
-            raise PrototypesError(f"{source} was written by a newer napari-cpnn; update this one.")
-        with reading(source, PrototypesError, "it is damaged, make it anew."):
+            raise PrototypesError(f"{source} was written by a newer version of napari-cpnn; update napari-cpnn.")
+        with reading(source, PrototypesError, "it is damaged; create it again."):
             try:
                 return cls(X, tuple(table.obs_names), tuple(table.var_names), n_cells, provenance, dispersion, gene_ids)
             except PrototypesError as exc:
-                raise PrototypesError(f"{source} is damaged ({str(exc).rstrip('.')}); make it anew.") from exc
+                raise PrototypesError(f"{source} is damaged ({str(exc).rstrip('.')}); create it again.") from exc

@@ -1,4 +1,4 @@
-"""A SingleCellExperiment saved by R (``.RData``) as AnnData, through the optional package ``rdata``."""
+"""Read a SingleCellExperiment saved by R (``.RData``) as AnnData, with the optional package ``rdata``."""
 
 from __future__ import annotations
 
@@ -22,42 +22,44 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _PIECE = 4 * 2**20
-#: Counts are zipped to no less than this share, and little may be anything.
+#: Maximum compression ratio of counts, and size below which it is not checked.
 _MOST_UNZIPPED, _SMALL_UNZIPPED = 500, 256 * 2**20
-#: What R's xz files need is 64 MB; a header can ask for 4 GB.
+#: R's xz files need 64 MB; a header can request 4 GB.
 _XZ_MEMORY = 512 * 2**20
-#: Numbers of a sequence that is stored as its length alone; R writes names of rows so.
+#: Maximum length of a compactly stored sequence, as used by R for row names.
 _LONGEST_SEQUENCE = 20_000_000
-#: Memory that parsed R data take, in units of the unzipped file.
+#: Memory of parsed R data, as a multiple of the decompressed file.
 _PARSED = 3
 
 
 def read_rdata(path: Path) -> AnnData:
-    """Counts and column data of the one SingleCellExperiment (or SummarizedExperiment) in ``path``."""
+    """Read counts and column data of the only SingleCellExperiment (or SummarizedExperiment) in ``path``."""
     try:
         import rdata
     except ImportError as exc:
         raise CellsError(f"Reading {path} needs the package rdata: run `pip install rdata`.") from exc
     with reading(path, CellsError, "is it complete?"), warnings.catch_warnings():
-        # rdata warns about each R class that it has no Python class for; we take their slots.
+        # rdata warns about each R class without a Python counterpart; their slots are used directly.
         warnings.simplefilter("ignore")
         expand = {name: _bounded(build) for name, build in rdata.parser.DEFAULT_ALTREP_MAP.items()}
         objects = rdata.read_rda(io.BytesIO(_unzipped(path)), altrep_constructor_dict=expand)
     experiments = [value for value in objects.values() if hasattr(value, "assays") and hasattr(value, "colData")]
     if len(experiments) != 1:
-        raise CellsError(f"{path} holds {len(experiments)} SingleCellExperiments in place of one.")
-    with reading(f"The SingleCellExperiment in {path}", CellsError, "its layout is not known."):
+        raise CellsError(f"{path} holds {len(experiments)} SingleCellExperiments instead of one.")
+    with reading(f"The SingleCellExperiment in {path}", CellsError, "its layout is not supported."):
         return _table(experiments[0], path)
 
 
 def _unzipped(path: Path) -> bytes:
-    """The content of an R file, as long as it is not far larger than counts can be."""
+    """Return the decompressed content of an R file, unless it is far larger than counts can be."""
     limit = max(_SMALL_UNZIPPED, _MOST_UNZIPPED * path.stat().st_size)
     found = bytearray()
     for piece in _pieces(path):
         found += piece
         if len(found) > limit:
-            raise CellsError(f"{path} unzips to more than {limit / 2**20:,.0f} MB, which no counts do; is it damaged?")
+            raise CellsError(
+                f"{path} decompresses to more than {limit / 2**20:,.0f} MB, too much for counts; is it damaged?"
+            )
         require_memory(_PARSED * len(found), path, CellsError)
     return bytes(found)
 
@@ -71,7 +73,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
             while not unpacker.eof:
                 packed = file.read(_PIECE) if unpacker.needs_input else b""
                 if unpacker.needs_input and not packed:
-                    raise EOFError("it ends too early")
+                    raise EOFError("it is truncated")
                 yield unpacker.decompress(packed, _PIECE)
             return
         zipped: Any = file
@@ -84,12 +86,12 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 
 def _bounded(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """What expands a value that R stores in short; a sequence is three numbers: its length, start and step."""
+    """Limit the expansion of R's compact sequences, which are stored as length, start and step."""
 
     def expand(state: Any) -> Any:
         value = state.value
         if isinstance(value, np.ndarray) and value.shape == (3,) and not 0 <= value[0] <= _LONGEST_SEQUENCE:
-            raise ValueError(f"it says that it holds a sequence of {value[0]:,.0f} numbers")
+            raise ValueError(f"it declares a sequence of {value[0]:,.0f} numbers")
         return build(state)
 
     return expand
@@ -103,10 +105,9 @@ def _table(experiment: Any, path: Path) -> AnnData:
     n_genes, n_cells = (int(n) for n in counts.Dim)
     if (n_genes, n_cells) != (len(genes), len(names)):
         raise CellsError(
-            f"{path} does not fit together: a matrix of {n_genes} x {n_cells} with {len(genes)} genes and {len(names)} "
-            "cells."
+            f"{path} is inconsistent: a matrix of {n_genes} x {n_cells} with {len(genes)} genes and {len(names)} cells."
         )
-    # dgCMatrix: compressed columns of genes x cells, which are compressed rows of cells x genes.
+    # dgCMatrix: CSC of genes x cells, which equals CSR of cells x genes.
     parts = (np.asarray(counts.x), np.asarray(counts.i), np.asarray(counts.p))
     matrix = sp.csr_matrix(parts, shape=(n_cells, n_genes))
     cells = count_table(as_counts(matrix, f"The matrix of {path}", CellsError), names, genes)

@@ -10,14 +10,14 @@ k of type c in batch d
     rho_d ~ Gamma(1, mean 0.01),   s_d ~ Gamma(1, 1)
     theta_g^(-1/2) ~ Exponential(phi),   phi ~ Gamma(9, 3),   k = 1 unless set
 
-and the fit is the mode of the posterior of the logarithms of the parameters, given rho, which is found before with b
-held to rho_d a_dg. The background is ambient RNA: each batch adds a share rho_d of its own average profile, gene by
-gene up to a factor. Priors are cell2location's, with two
-differences. Its Gamma(1, 1) for t and its one background level per batch are in units of the gene's own level here: the
-counts of genes differ by four orders of magnitude. And the shape of the prior of b is fixed at 9, the value that
-cell2location's prior of it is centred on, since the mode of a hierarchy with a free shape lies at infinity.
+The fit is the posterior mode in the logarithms of the parameters, given rho, which is fitted first with b fixed to
+rho_d a_dg. The background is ambient RNA: each batch adds a share rho_d of its own average profile, up to a factor per
+gene. The priors are cell2location's, with two differences. Its Gamma(1, 1) for t and its background level per batch are
+here in units of the gene's own level, since the counts of genes differ by four orders of magnitude. And the shape of
+the prior of b is fixed at 9, the centre of cell2location's hyperprior, since the mode of a hierarchy with a free shape
+lies at infinity.
 
-One batch cannot tell background from expression, nor its scale from theirs: then b = 0 and s = 1.
+With a single batch, neither background nor scale are identifiable: then b = 0 and s = 1.
 """
 
 from __future__ import annotations
@@ -38,39 +38,40 @@ if TYPE_CHECKING:
     import torch
 
 
-#: Elements of one (types, batches, genes) array of float64; larger problems are cut along the genes. On a CPU a block
-#: fits into the cache.
+#: Elements of one (types, batches, genes) array of float64; larger problems are split along the genes. On a CPU, a
+#: block fits into the cache.
 _CPU_BLOCK, _GPU_BLOCK = 2**16, 2**22
-#: Priors of what is shared, as in cell2location, and where its values start.
+#: Priors of the shared parameters, as in cell2location, and their initial values.
 _AMBIENT_MEAN = 0.01
 _PHI_SHAPE, _PHI_RATE = 9.0, 3.0
 _START, _PHI = 0.05, 1.0
-#: The largest change of a logarithm that is shared by all genes, in one step.
+#: Maximum change of the logarithm of a shared parameter per step.
 _MAX_STEP = 1.5
-#: How much of the time the first of the two fits takes, about; and by how much each step counts, however it went.
+#: Approximate share of the time needed by the first of the two fits, and minimum progress per step.
 _FIRST_FIT, _PER_STEP = 0.85, 0.03
 
 
 @dataclass(frozen=True, eq=False)
 class RegressionFit:
-    """The mode of the posterior.
+    """The posterior mode.
 
     Parameters
     ----------
     rates
         ``(C, G)``, t: expected counts of a cell of each type in a batch of scale 1, without background.
     background
-        ``(D, G)``, b; 0 where there is one batch only.
+        ``(D, G)``, b; 0 for a single batch.
     scales, ambient
-        ``(D,)``, s and rho; 1 and 0 where there is one batch only.
+        ``(D,)``, s and rho; 1 and 0 for a single batch.
     dispersion
         ``(G,)``, theta.
     phi
         Rate of the prior of ``theta^(-1/2)``.
     log_likelihood, log_posterior
-        Natural logarithms over all cells and genes; without ``sum log(count!)``, and up to a constant.
+        Natural logarithms over all cells and genes, the likelihood without ``sum log(count!)``, the posterior up to a
+        constant.
     iterations, converged
-        Newton steps, and whether the last one left every parameter within about 1e-2 posterior standard deviations.
+        Newton steps, and whether every parameter is within about 1e-2 posterior standard deviations of the mode.
     """
 
     rates: FloatArray
@@ -85,7 +86,7 @@ class RegressionFit:
     converged: bool
 
     def means(self, stats: GroupStatistics) -> FloatArray:
-        """``(K, G)``, expected counts of a cell of each group."""
+        """Return expected counts of a cell of each group, ``(K, G)``."""
         d = stats.batch_of
         mean: FloatArray = self.scales[d, None] * (self.rates[stats.type_of] + self.background[d])
         return mean
@@ -99,30 +100,31 @@ def fit_regression(
     tolerance: float = 1e-4,
     progress: Progress = silent,
 ) -> RegressionFit:
-    """Fit the regression to the statistics of groups.
+    """Fit the regression to group statistics.
 
-    First with background in proportion to the batch's profile, which gives the ambient shares rho; then, rho held, with
-    background that is free gene by gene. In one go, background would follow the noise of each gene and rho grow with
-    it: on cells without any ambient RNA a share of 7 % was found.
+    The first fit has background proportional to the batch's profile, which gives the ambient shares rho; the second has
+    rho fixed and background free per gene. In a single fit, the background would follow the noise of each gene and
+    inflate rho: a share of 7 % was found for cells without any ambient RNA.
 
-    Genes are independent given what they share: the batch scales s, the ambient shares rho and phi. Each iteration
-    takes one damped Newton step in every gene; once the genes have settled, one in what they share, with the genes
-    eliminated from the second derivatives (a Schur complement). A shared step that lowers the posterior is halved.
+    Genes are independent given the shared parameters: the batch scales s, the ambient shares rho and phi. Each
+    iteration takes one damped Newton step per gene and, once the genes have settled, one in the shared parameters, with
+    the genes eliminated from the Hessian (Schur complement). A shared step that lowers the posterior is halved.
 
     Parameters
     ----------
     stats
-        Every type and every gene has a count.
+        Group statistics; every type and every gene has a count.
     prior_counts
-        Shape of the prior of t: how many counts of each gene the common profile is worth beside those of a type.
+        Shape of the prior of t: weight of the common profile, in counts of each gene.
     device
-        A torch device. Arithmetic is in float64.
+        A torch device. Arithmetic uses float64.
     max_iterations
-        Bound on the number of Newton steps.
+        Maximum number of Newton steps.
     tolerance
-        Largest Newton decrement (predicted gain of the log posterior) of a gene or of what is shared at the end.
+        Maximum Newton decrement (predicted gain of the log posterior) of a gene or of the shared parameters at
+        convergence.
     progress
-        Hears of each block of genes in each step. How far the fit is, is guessed from the decrement.
+        Called for each block of genes in each step. The finished share is estimated from the decrement.
     """
     problem = _Problem(stats, prior_counts, device)
     first = _FIRST_FIT if len(stats.batches) > 1 else 1.0
@@ -135,7 +137,7 @@ def fit_regression(
 
 
 class _Problem:
-    """Blocks of genes, and what they share."""
+    """Blocks of genes, and the parameters they share."""
 
     def __init__(self, stats: GroupStatistics, prior_counts: float, device: str) -> None:
         import torch
@@ -156,7 +158,7 @@ class _Problem:
             return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float64, device=device)
 
         self._n_batches = D
-        #: Scales, then ambient shares: how many of them are fitted.
+        #: Number of fitted scales and ambient shares.
         self._n_free = 2 * D if D > 1 else 0
         self._log_shared = tensor(np.concatenate([np.log(scales), np.full(D, math.log(_START)), [math.log(_PHI)]]))
         self.move(torch.zeros_like(self._log_shared))
@@ -172,13 +174,13 @@ class _Problem:
             self._blocks.append(GeneBlock(tensor(sums), cells, histogram, *priors, self._shared))
 
     def free_background(self) -> None:
-        """Hold the ambient shares, and let each gene's background deviate from them."""
+        """Fix the ambient shares, and allow each gene's background to deviate from them."""
         self._n_free = self._n_batches
         for block in self._blocks:
             block.free_background()
 
     def climb(self, max_iterations: int, tolerance: float, progress: Progress = silent) -> tuple[int, bool]:
-        """To the mode; the number of steps in the genes, and whether they got there."""
+        """Iterate to the mode; return the number of steps and whether they converged."""
         best, step, gain = -math.inf, None, math.inf
         way = _Way(tolerance)
         for iteration in range(1, max_iterations + 1):
@@ -198,7 +200,7 @@ class _Problem:
         return max_iterations, False
 
     def sweep(self, progress: Progress = silent) -> tuple[float, float]:
-        """A Newton step in every gene: the log posterior after it, and the largest gain that was predicted."""
+        """Take a Newton step in every gene; return the log posterior after it and the largest predicted gain."""
         shared, value, worst = self._shared, 0.0, 0.0
         for number, block in enumerate(self._blocks):
             progress("Negative binomial regression", number / len(self._blocks))
@@ -216,14 +218,14 @@ class _Problem:
         return prior
 
     def shared_step(self) -> tuple[torch.Tensor, float]:
-        """The Newton step of the logarithms of what is shared, and the gain that it predicts."""
+        """Return the Newton step of the logarithms of the shared parameters, and its predicted gain."""
         import torch
 
         shared, D = self._shared, self._n_batches
         system = reduce(SharedSystem.plus, (block.shared_system(shared) for block in self._blocks))
         slopes = torch.cat([shared.scale, shared.ambient / _AMBIENT_MEAN])
         gradient = system.gradient + 1 - slopes
-        # Where the data want less background than there is, log rho is far from quadratic: its step must be short.
+        # Where the data favour a lower background, log rho is far from quadratic, and its step must be short.
         curved = torch.cat([torch.zeros_like(system.curved), system.curved.clamp(min=0)])
         phi_gradient = system.phi_gradient + _PHI_SHAPE - _PHI_RATE * shared.phi
         step, free = torch.zeros_like(self._log_shared), slice(0, self._n_free)
@@ -233,13 +235,13 @@ class _Problem:
         return step * min(1.0, _MAX_STEP / float(step.abs().max())), gain
 
     def move(self, step: torch.Tensor) -> None:
-        """Change the logarithms of what is shared."""
+        """Change the logarithms of the shared parameters."""
         self._log_shared = self._log_shared + step
         D, values = self._n_batches, self._log_shared.exp()
         self._shared = Shared(values[:D], values[D : 2 * D] if D > 1 else values[D : 2 * D] * 0, values[-1])
 
     def result(self, iterations: int, converged: bool) -> RegressionFit:
-        """The fit as it stands."""
+        """Return the fit at the current parameters."""
         import torch
 
         shared = self._shared
@@ -266,12 +268,12 @@ class _Problem:
 
 
 class _Way:
-    """How far a climb is: by the logarithm of what could still be gained, and a little by each step.
+    """Progress of an iteration, from the logarithm of the remaining gain, with a minimum per step.
 
     Parameters
     ----------
     tolerance
-        Of the gain, at which the climb ends.
+        Gain at which the iteration ends.
     """
 
     def __init__(self, tolerance: float) -> None:
@@ -280,11 +282,11 @@ class _Way:
 
     @property
     def next_done(self) -> float:
-        """Share that is done when the next step gains nothing."""
+        """Return the finished share if the next step gains nothing."""
         return self.done + _PER_STEP * (1 - self.done)
 
     def go(self, gain: float) -> None:
-        """A step has been made, after which there was at most so much to gain; infinite: nobody knows."""
+        """Record a step after which at most ``gain`` remains; infinite if unknown."""
         known = 0.0
         if math.isfinite(gain):
             self._start = max(gain, self._start) if math.isfinite(self._start) else max(gain, 10 * self._tolerance)
@@ -293,7 +295,7 @@ class _Way:
 
 
 def _start_scales(stats: GroupStatistics, n_cells: FloatArray) -> FloatArray:
-    """``(D,)``, depth of each batch relative to what its types have elsewhere; geometric mean 1."""
+    """Return the depth of each batch relative to its types in other batches, ``(D,)``; geometric mean 1."""
     depth = np.zeros_like(n_cells)
     depth[stats.type_of, stats.batch_of] = stats.sums.sum(axis=1)
     scales = np.ones(n_cells.shape[1])
@@ -305,11 +307,11 @@ def _start_scales(stats: GroupStatistics, n_cells: FloatArray) -> FloatArray:
 
 
 def quality(fit: RegressionFit, stats: GroupStatistics) -> dict[str, Any]:
-    """How the fit came out, in JSON types.
+    """Summarise the quality of the fit in JSON types.
 
-    ``mean_correlation`` is Pearson's over groups and genes, between logarithms of observed and modelled mean counts of
-    a cell where there are counts; ``variance_correlation`` over genes, between logarithms of the variance around the
-    modelled means and what the model says it is.
+    ``mean_correlation`` is Pearson's correlation over groups and genes with counts between the logarithms of observed
+    and modelled mean counts of a cell; ``variance_correlation`` is that over genes between the logarithms of the
+    variance around the modelled means and the modelled variance.
     """
     n, means, sums = stats.n_cells[:, None], fit.means(stats), stats.sums
     seen = sums > 0
@@ -335,5 +337,5 @@ def _by_name(names: tuple[str, ...], values: FloatArray) -> dict[str, float]:
 
 
 def _correlation(x: FloatArray, y: FloatArray) -> float | None:
-    """None where one of them does not vary."""
+    """Return Pearson's correlation, None if an input is constant."""
     return float(np.corrcoef(x, y)[0, 1]) if len(x) > 1 and x.std() > 0 and y.std() > 0 else None

@@ -1,8 +1,8 @@
-"""What prototypes need of single cells, from one pass over the count matrix in chunks of rows.
+"""Sufficient statistics for estimating prototypes, from one pass over the count matrix in chunks of rows.
 
-All cells of one type and batch share one mean in the model, so their negative binomial likelihood depends on the
-counts only through three things: the number of cells and the summed counts of each group (type, batch), and, for each
-gene, how many cells have each count value. After the pass nothing depends on the number of cells any more.
+All cells of one type and batch share one mean in the model, so their negative binomial likelihood depends on the counts
+only through the number of cells and the summed counts of each group (type, batch), and the number of cells per count
+value of each gene. After the pass, the cost no longer depends on the number of cells.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Rows that are in memory at once; with 20,000 genes at most 0.7 GB, even when every count is positive.
+#: Maximum rows in memory; with 20,000 genes at most 0.7 GB, even if every count is positive.
 CHUNK_ROWS = 4096
-#: The same for a dense matrix, in MB: rows may be far longer than genes are many.
+#: Maximum size of a chunk of a dense matrix in MB, since rows may be very long.
 CHUNK_MB = 1024
 #: Count values below this are tallied in a dense table; few counts are larger.
 _DENSE = 32
@@ -39,7 +39,7 @@ _DENSE = 32
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How many cells have each positive count value, gene by gene; cells without a count are implied.
+    """Number of cells with each positive count value per gene; cells without counts are implied.
 
     Parameters
     ----------
@@ -52,20 +52,20 @@ class Histogram:
     cells: Int64Array
 
     def detected_in(self, n_genes: int) -> Int64Array:
-        """``(G,)``, the number of cells with at least one count."""
+        """Return the number of cells with at least one count, ``(G,)``."""
         return np.bincount(self.gene, self.cells, n_genes).astype(np.int64)
 
     def squares(self, n_genes: int) -> npt.NDArray[np.float64]:
-        """``(G,)``, the sum of squared counts."""
+        """Return the sum of squared counts, ``(G,)``."""
         return np.bincount(self.gene, self.cells * self.value.astype(np.float64) ** 2, n_genes).astype(np.float64)
 
     def between(self, start: int, stop: int) -> Histogram:
-        """Over the genes ``start`` to ``stop`` (exclusive), numbered from 0."""
+        """Return the histogram of the genes ``start`` to ``stop`` (exclusive), renumbered from 0."""
         part = slice(*np.searchsorted(self.gene, [start, stop]))
         return Histogram(self.gene[part] - start, self.value[part], self.cells[part])
 
     def select(self, genes: Int64Array, n_genes: int) -> Histogram:
-        """Over ``genes`` only, renumbered in that order (which must be ascending)."""
+        """Return the histogram of ``genes`` (ascending), renumbered from 0."""
         number = np.full(n_genes, -1)
         number[genes] = np.arange(len(genes))
         kept = number[self.gene] >= 0
@@ -79,7 +79,7 @@ class GroupStatistics:
     Parameters
     ----------
     cell_types, batches
-        Names, in alphabetic order.
+        Names in alphabetical order.
     type_of, batch_of
         ``(K,)``, the type and batch of each group.
     n_cells
@@ -89,7 +89,7 @@ class GroupStatistics:
     histogram
         Count values over all cells of all groups.
     left_out
-        Number of cells left out, by the first reason that holds.
+        Number of cells left out, by the first reason that applies.
     """
 
     cell_types: tuple[str, ...]
@@ -102,23 +102,23 @@ class GroupStatistics:
     left_out: dict[str, int]
 
     def per_type(self) -> tuple[Int64Array, npt.NDArray[np.float64]]:
-        """Number of cells ``(C,)`` and summed counts ``(C, G)`` of each type over its batches."""
+        """Return number of cells ``(C,)`` and summed counts ``(C, G)`` of each type over its batches."""
         n_cells = np.bincount(self.type_of, self.n_cells, len(self.cell_types)).astype(np.int64)
         sums = np.zeros((len(self.cell_types), self.sums.shape[1]))
         np.add.at(sums, self.type_of, self.sums)
         return n_cells, sums
 
     def per_batch(self) -> dict[str, int]:
-        """Number of cells by batch."""
+        """Return the number of cells per batch."""
         counted = np.bincount(self.batch_of, self.n_cells, len(self.batches))
         return {name: int(n) for name, n in zip(self.batches, counted, strict=True)}
 
     def select_genes(self, genes: Int64Array) -> GroupStatistics:
-        """Over some genes, given by their ascending positions."""
+        """Return the statistics restricted to genes, given by ascending positions."""
         return replace(self, sums=self.sums[:, genes], histogram=self.histogram.select(genes, self.sums.shape[1]))
 
     def select_types(self, types: Int64Array) -> GroupStatistics:
-        """Without the types whose positions are not given, which must have no counts: the histogram stays."""
+        """Return the statistics without types that have no counts, given the positions of those to keep."""
         kept = np.isin(self.type_of, types)
         batches, batch_of = np.unique(self.batch_of[kept], return_inverse=True)
         return replace(
@@ -140,29 +140,29 @@ def count_statistics(
     settings: PrototypeSettings,
     progress: Progress = silent,
 ) -> list[GroupStatistics]:
-    """Statistics for each of several annotations of the same cells, in one pass over their counts.
+    """Compute statistics for several annotations of the same cells in one pass over the counts.
 
     Parameters
     ----------
     matrix
-        ``(cells, genes)`` raw counts: sparse or dense, in memory or on disk. What is read by rows can be on disk:
-        ``anndata``'s sparse data sets in CSR, and dense HDF5 data sets.
+        ``(cells, genes)`` raw counts: sparse or dense, in memory or on disk. On disk, ``anndata``'s CSR data sets and
+        dense HDF5 data sets are supported.
     genes
-        Symbols, for the mitochondrial share.
+        Symbols, to identify mitochondrial genes.
     labels
-        For each annotation the type of each cell; a missing or empty one, or a text that says there is none (``nan``,
-        ``Unassigned``, ``unknown``), leaves the cell out of that annotation.
+        Type of each cell for each annotation; cells with a missing or empty label, or one that means so (``nan``,
+        ``Unassigned``, ``unknown``), are left out of that annotation.
     batches
-        Batch of each cell; None: all are of one. A cell with a missing one is left out.
+        Batch of each cell; None if there is only one. Cells with a missing batch are left out.
     settings
-        Filters of cells.
+        Settings with the filters of cells.
     progress
-        Hears of each chunk.
+        Called for each chunk.
 
     Raises
     ------
     CellsError
-        When a value is no count, or the matrix on disk is stored by genes.
+        If a value is not a count, or the matrix on disk is stored by genes.
     """
     with reading("The matrix of cells", CellsError, "is its file complete?"):
         matrix = _by_rows(matrix)
@@ -188,27 +188,27 @@ def count_statistics(
 
 
 def rows_at_once(matrix: Any, most: int) -> int:
-    """How many rows of a matrix fit into `CHUNK_MB`, at most ``most``; a dense row is as long as it is declared."""
+    """Return how many rows fit into `CHUNK_MB`, at most ``most``; dense rows count with their declared length."""
     if sp.issparse(matrix) or hasattr(matrix, "format"):
         return most
     return int(min(most, max(1, CHUNK_MB * 2**20 // max(1, matrix.shape[1] * np.dtype(matrix.dtype).itemsize))))
 
 
 def _by_rows(matrix: Any) -> Any:
-    """Something that gives rows quickly when it is sliced."""
+    """Return the matrix in a form whose rows can be sliced efficiently."""
     if sp.issparse(matrix):
         require_sound(matrix, "The matrix of cells", CellsError)
         return matrix.tocsr()
     if getattr(matrix, "format", "csr") != "csr":
         raise CellsError(
             "The matrix of cells is stored by genes (CSC) on disk, which cannot be read by cells; read it into memory, "
-            "or write it anew as CSR."
+            "or save it as CSR."
         )
     return matrix
 
 
 class _Tally:
-    """Collects the statistics of one annotation, chunk by chunk."""
+    """Accumulate the statistics of one annotation, chunk by chunk."""
 
     def __init__(self, labels: pd.Series[Any], batches: pd.Series[Any] | None, n_genes: int) -> None:
         self._types, type_of = _codes(labels)
@@ -254,7 +254,7 @@ class _Tally:
             self._large[key] = self._large.get(key, 0) + cells
 
     def statistics(self) -> GroupStatistics:
-        """Groups, types and batches that have a cell left."""
+        """Return the statistics of the groups, types and batches that have cells left."""
         kept = self._n_cells > 0
         type_of, batch_of = np.divmod(self._pairs[kept], len(self._batches))
         types, type_of = np.unique(type_of, return_inverse=True)
@@ -279,7 +279,7 @@ class _Tally:
 
 
 def _codes(column: pd.Series[Any], *, of_batch: bool = False) -> tuple[tuple[str, ...], Int64Array]:
-    """Names in alphabetic order, and the position of each cell's name among them; -1 where it has none."""
+    """Return the names in alphabetical order, and each cell's position among them; -1 if it has none."""
     import pandas as pd
 
     codes, unique = pd.factorize(texts_of(column, of_batch=of_batch), sort=True)

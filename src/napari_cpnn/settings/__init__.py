@@ -1,7 +1,7 @@
 """Frozen settings, one dataclass per task.
 
-They are the one source of truth for GUI defaults, command-line options (``help`` is in the field's metadata) and
-what is written into a checkpoint or a run folder. ``to_dict`` and ``from_dict`` go through plain JSON types.
+They are the single source for GUI defaults, command-line options (``help`` is in the field's metadata) and the settings
+saved in checkpoints and run folders. ``to_dict`` and ``from_dict`` use plain JSON types.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all settings have: JSON in and out, help, and checks."""
+"""Base class of all settings: JSON conversion, help texts and validation."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ DeviceName = str
 
 
 def setting(default: Any, help_: str) -> Any:
-    """A field with its help."""
+    """Return a dataclass field with a default and a help text."""
     return dataclasses.field(default=default, metadata={"help": help_})
 
 
 class Settings:
-    """JSON in and out for frozen dataclasses."""
+    """Base class of frozen dataclasses with JSON conversion."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Convert to plain JSON types."""
         return {
             f.name: _plain(getattr(self, f.name))
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -31,9 +31,9 @@ class Settings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Read what :meth:`to_dict` wrote; an unknown name or a wrong type is a :class:`SettingsError`."""
+        """Create settings from :meth:`to_dict` output; raise :class:`SettingsError` on unknown names or wrong types."""
         if not isinstance(data, dict):
-            raise SettingsError(f"The settings of {cls.__name__} are no table of names and values.")
+            raise SettingsError(f"The settings of {cls.__name__} must be a mapping of names to values.")
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(data) - known)
         if unknown:
@@ -53,16 +53,16 @@ class Settings:
             if isinstance(values.get("patch"), dict):
                 values["patch"] = PatchSpec(**values["patch"])
             return cls(**values)
-        except (TypeError, ValueError, ArithmeticError, AttributeError) as exc:  # such as a text for a number
+        except (TypeError, ValueError, ArithmeticError, AttributeError) as exc:  # e.g. text instead of a number
             raise SettingsError(f"A setting of {cls.__name__} has a value of the wrong type ({exc}).") from exc
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some values changed."""
+        """Return a copy with some values changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
 def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value is of a plain type, or of one of several; other types are checked by those who know them."""
+    """Return whether a value has a plain type or one of a union; other types are validated elsewhere."""
     kinds = set(typing.get_args(hint) or (hint,))
     if not kinds <= {bool, int, float, str, type(None)}:
         return True
@@ -80,12 +80,12 @@ def _plain(value: Any) -> Any:
 
 
 def check(ok: bool, message: str) -> None:
-    """:class:`SettingsError` with a message when something is not so."""
+    """Raise :class:`SettingsError` with a message unless a condition holds."""
     if not ok:
         raise SettingsError(message)
 
 
 def check_precision(precision: str) -> None:
-    """Refuse what is no precision."""
+    """Raise :class:`SettingsError` for an unknown precision."""
     known = ("auto", "float32", "bfloat16")
-    check(precision in known, f"There is no precision {precision!r}; use one of {', '.join(known)}.")
+    check(precision in known, f"Unknown precision {precision!r}; use one of {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""Settings of what is done with a model: maps, figures, exports, regions."""
+"""Settings for applying a model: maps, figures, exports and regions."""
 
 from __future__ import annotations
 
@@ -10,41 +10,44 @@ from napari_cpnn.settings.base import DeviceName, Settings, check, check_precisi
 
 @dataclass(frozen=True)
 class TissueSettings(Settings):
-    """How tissue is told from background, at low resolution."""
+    """Tissue detection at low resolution."""
 
-    mpp: float = setting(16.0, "pixel size in um at which tissue is looked for")
-    min_saturation: float = setting(0.05, "least colour saturation of tissue, 0 to 1")
-    min_area_um2: float = setting(20_000.0, "smaller pieces are dust")
+    mpp: float = setting(16.0, "pixel size in um at which tissue is detected")
+    min_saturation: float = setting(0.05, "minimum colour saturation of tissue, 0 to 1")
+    min_area_um2: float = setting(20_000.0, "smaller pieces of tissue are ignored")
     max_hole_um2: float = setting(20_000.0, "smaller holes are filled")
-    min_coverage: float = setting(0.3, "least share of a patch that must be tissue for it to be mapped")
+    min_coverage: float = setting(0.3, "minimum share of tissue for a patch to be mapped")
 
     def __post_init__(self) -> None:
         check(self.mpp > 0, "The tissue mask needs a positive pixel size.")
-        check(0 < self.min_coverage <= 1, "The least tissue share of a patch must be in (0, 1].")
+        check(0 < self.min_coverage <= 1, "The minimum tissue share of a patch must be in (0, 1].")
 
 
 @dataclass(frozen=True)
 class MappingSettings(Settings):
-    """How a slide is mapped, live or as a whole."""
+    """Settings for mapping a slide, live or as a whole."""
 
     device: DeviceName = setting("auto", "auto, cpu, cuda or mps")
     precision: Literal["auto", "float32", "bfloat16"] = setting("auto", "arithmetic of the backbone")
-    stride_um: float | None = setting(None, "distance of neighbouring patches in um; none: the patch size")
+    stride_um: float | None = setting(None, "distance between neighbouring patches in um; none: the patch size")
     max_batch: int = setting(256, "largest batch")
-    batch_seconds: float = setting(0.2, "a batch is kept near this duration, so that a new view is served at once")
-    readers: int = setting(2, "threads that cut patches")
-    coarsest: int = setting(16, "first lattice: every 16th patch (coarser where these are many), or fewer")
-    min_screen_px: float = setting(4.0, "no finer than this many screen pixels per patch")
-    margin: float = setting(0.25, "margin around the view that is mapped next, in view sizes")
-    cache: bool = setting(True, "keep maps on disk, so that a slide re-opens with its map")
-    cache_dir: str | None = setting(None, "where maps are kept; none: the user's cache directory")
-    cache_gb: float = setting(
-        2.0, "size of the maps that are kept, in GB; those used longest ago are deleted beyond it"
+    batch_seconds: float = setting(
+        0.2, "target duration of a batch in seconds; short batches make the map follow the view"
     )
+    readers: int = setting(2, "threads that read patches")
+    coarsest: int = setting(16, "first lattice: every 16th patch (coarser where these are many), or fewer")
+    min_screen_px: float = setting(4.0, "refine the map down to this many screen pixels per patch")
+    margin: float = setting(0.25, "margin around the view that is mapped as well, in view sizes")
+    cache: bool = setting(True, "keep maps on disk, so that a slide re-opens with its map")
+    cache_dir: str | None = setting(None, "folder for cached maps; none: the user's cache directory")
+    cache_gb: float = setting(2.0, "maximum size of cached maps in GB; the least recently used ones are deleted")
     tissue: TissueSettings = TissueSettings()
 
     def __post_init__(self) -> None:
-        check(self.max_batch >= 1 and self.readers >= 1, "Mapping needs a batch and a reader of at least one.")
+        check(
+            self.max_batch >= 1 and self.readers >= 1,
+            "The maximum batch size and the number of readers must be at least one.",
+        )
         check(
             self.coarsest in (1, 2, 4, 8, 16),
             f"The first lattice must be a power of two up to 16, not {self.coarsest}.",
@@ -52,21 +55,21 @@ class MappingSettings(Settings):
         check(self.stride_um is None or self.stride_um > 0, "The stride must be positive.")
         check(self.batch_seconds > 0 and self.min_screen_px > 0, "Batch duration and patch size must be positive.")
         check(self.margin >= 0, "The margin around the view cannot be negative.")
-        check(self.cache_gb > 0, "The size of the kept maps must be a positive number of GB.")
+        check(self.cache_gb > 0, "The size of the cache must be a positive number of GB.")
         check_precision(self.precision)
 
 
 @dataclass(frozen=True)
 class FigureSettings(Settings):
-    """How figures of a map look: colours, size, text and resolution."""
+    """Appearance of figures of a map: colours, size, text and resolution."""
 
     colormap: str = setting("viridis", "colour map: viridis, magma, inferno, cividis, turbo, Reds or Blues")
     value_range: Literal["auto", "full"] = setting(
         "auto", "auto: 2nd to 99th percentile (shares from 0); full: shares 0 to 1, genes 0 to the largest value"
     )
-    low: float | None = setting(None, "value of the first colour in all panels; none: by the range")
-    high: float | None = setting(None, "value of the last colour in all panels; none: by the range")
-    opacity: float = setting(0.65, "how strongly the map covers the tissue, 0 to 1")
+    low: float | None = setting(None, "value of the first colour in all panels; none: from the value range")
+    high: float | None = setting(None, "value of the last colour in all panels; none: from the value range")
+    opacity: float = setting(0.65, "opacity of the map over the tissue, 0 to 1")
     smooth: bool = setting(True, "interpolate between patches; else one square per patch")
     width_mm: float | None = setting(None, "width of the figure in mm; none: 180, or 120 for a single panel")
     columns: int | None = setting(None, "panels side by side; none: up to 3")
@@ -75,9 +78,13 @@ class FigureSettings(Settings):
     title: str = setting("", "title; empty: slide and model")
 
     def __post_init__(self) -> None:
-        check(self.value_range in ("auto", "full"), f"A range is 'auto' or 'full', not {self.value_range!r}.")
+        check(
+            self.value_range in ("auto", "full"), f"The value range must be 'auto' or 'full', not {self.value_range!r}."
+        )
         ends = [value for value in (self.low, self.high) if value is not None]
-        check(all(abs(value) < 1e6 for value in ends), "The ends of the colour range must be plain numbers.")
+        check(
+            all(abs(value) < 1e6 for value in ends), "The limits of the colour range must be finite numbers below 1e6."
+        )
         check(len(ends) < 2 or ends[0] < ends[1], "The first value of the colour range must be below the last.")
         check(0 <= self.opacity <= 1, "The opacity of a map must be between 0 and 1.")
         check(self.width_mm is None or 40 <= self.width_mm <= 1000, "A figure must be 40 to 1,000 mm wide.")
@@ -88,11 +95,13 @@ class FigureSettings(Settings):
 
 @dataclass(frozen=True)
 class ExportSettings(Settings):
-    """How maps are written for other programs."""
+    """Settings for exporting maps to the formats of other programs."""
 
     memory_mb: float = setting(1024.0, "largest table of expression that is held in memory; files may be larger")
     block_mb: float = setting(16.0, "expression is computed and written in blocks of about this size")
-    compression: Literal["none", "gzip"] = setting("none", "h5ad: how expression is packed; gzip is small and slow")
+    compression: Literal["none", "gzip"] = setting(
+        "none", "h5ad: compression of expression; gzip is smaller but slower"
+    )
     image_px: int = setting(2000, "longer side of the slide's picture in AnnData, in px")
     reference_px: int = setting(4096, "longer side of the slide's picture in SpatialData, in px")
     units: Literal["regions", "patches"] = setting(
@@ -104,9 +113,14 @@ class ExportSettings(Settings):
 
     def __post_init__(self) -> None:
         check(self.memory_mb > 0 and self.block_mb > 0, "The sizes of tables and blocks in MB must be positive.")
-        check(self.compression in ("none", "gzip"), f"Tables are packed by 'none' or 'gzip', not {self.compression!r}.")
+        check(
+            self.compression in ("none", "gzip"), f"The compression must be 'none' or 'gzip', not {self.compression!r}."
+        )
         check(self.image_px >= 16 and self.reference_px >= 16, "Pictures of a slide need a side of 16 px or more.")
-        check(self.units in ("regions", "patches"), f"Polygons are of 'regions' or 'patches', not of {self.units!r}.")
+        check(
+            self.units in ("regions", "patches"),
+            f"The units of polygons must be 'regions' or 'patches', not {self.units!r}.",
+        )
         check(self.min_region_patches >= 1, "The smallest region must be at least one patch.")
         check(
             self.ome_zarr_version in ("0.4", "0.5"),
@@ -116,12 +130,15 @@ class ExportSettings(Settings):
 
 @dataclass(frozen=True)
 class RegionSettings(Settings):
-    """How regions of a map are summarised and compared."""
+    """Settings for summarising and comparing regions of a map."""
 
-    block_um: float = setting(500.0, "side of the blocks of tissue that are drawn for intervals, in um")
-    bootstraps: int = setting(1000, "draws for intervals")
+    block_um: float = setting(500.0, "side in um of the tissue blocks that are resampled for intervals")
+    bootstraps: int = setting(1000, "bootstrap resamples for intervals")
     interval: float = setting(0.95, "coverage of the intervals")
 
     def __post_init__(self) -> None:
-        check(self.block_um > 0 and self.bootstraps >= 1, "Intervals need blocks of a positive side, and a draw.")
+        check(
+            self.block_um > 0 and self.bootstraps >= 1,
+            "The block size must be positive, and the number of bootstrap resamples at least one.",
+        )
         check(0 < self.interval < 1, "The coverage of an interval must be in (0, 1).")

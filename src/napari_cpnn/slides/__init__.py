@@ -1,6 +1,6 @@
-"""Files -> :class:`Slide`: pyramid, region reads, patches and the tissue mask.
+"""Read slide files: :class:`Slide` with pyramid, region reads, patches and tissue mask.
 
-The public API of this floor is what ``__init__.pyi`` lists; each name is imported when it is first used.
+The public API is listed in ``__init__.pyi``; each name is imported when first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keys that tell whether a slide is the one that was seen before, for caches of maps."""
+"""Keys that identify slides, for caches of maps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _ENDS_BYTES = 64 * 1024
 
 
 def file_identity(path: Path, shape: tuple[int, ...], view: str = "") -> str:
-    """Hash of a file's size, time, first and last bytes and shape: cheap, and different after any rewrite.
+    """Hash the size, time, first and last bytes and shape of a file: cheap, and changed by any rewrite.
 
     Parameters
     ----------
     path, shape
-        The file, and the shape of its slide.
+        Path of the file, and shape of its slide.
     view
-        What is shown of the file, where that is not all of it as it is stored.
+        Shown part of the file, if not all of it as stored.
     """
     stat = path.stat()
     key = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns} {shape}{view and f' {view}'}".encode())
@@ -29,7 +29,7 @@ def file_identity(path: Path, shape: tuple[int, ...], view: str = "") -> str:
 
 
 def content_identity(facts: tuple[Any, ...], thumbnail: bytes) -> str:
-    """Hash of the facts about a slide without a file, and of what it looks like from afar."""
+    """Hash the metadata and the thumbnail of a slide without a file."""
     key = hashlib.sha256(repr(facts).encode())
     key.update(thumbnail)
     return key.hexdigest()

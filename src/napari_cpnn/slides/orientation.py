@@ -1,8 +1,8 @@
-"""The rule of orientation: pixels count as they are stored.
+"""Image orientation: pixels are used as stored.
 
-TIFF and EXIF have a tag that says how a picture should be turned or mirrored for the eye. OpenSlide, Bio-Formats and
-so QuPath, tifffile and napari do not apply it. Neither do we, whatever reads the file, since positions of spots and
-outlines from those programs count in pixels as they are stored. Who opens such a file is told.
+A TIFF or EXIF tag says how an image should be rotated or mirrored for display. OpenSlide, Bio-Formats and therefore
+QuPath, tifffile and napari ignore it. So does this package, for every backend, since positions of spots and outlines
+from those programs refer to pixels as stored. The user is notified.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ _HOW = {
     2: "mirrored",
     3: "upside down",
     4: "mirrored, upside down",
-    5: "mirrored and turned",
-    6: "turned by 90 degrees",
-    7: "mirrored and turned",
-    8: "turned by 90 degrees",
+    5: "mirrored and rotated",
+    6: "rotated by 90 degrees",
+    7: "mirrored and rotated",
+    8: "rotated by 90 degrees",
 }
 
 
 def as_orientation(value: object) -> int:
-    """A tag's value as 1 to 8; anything else (0 is met in the wild) counts as upright."""
+    """Return the value of the tag as 1 to 8; anything else (0 occurs in practice) means upright."""
     try:
         number = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
@@ -28,11 +28,11 @@ def as_orientation(value: object) -> int:
 
 
 def orientation_notice(orientation: int, what: object) -> str | None:
-    """What the user is told of a file that is not stored upright; ``None`` for one that is."""
+    """Return a notice for files that are not stored upright, else ``None``."""
     how = _HOW.get(orientation)
     if how is None:
         return None
     return (
-        f"{what} says that it is stored {how} (orientation {orientation}); it is shown as it is stored, as OpenSlide "
-        "and QuPath show it, so that positions mean the same everywhere."
+        f"{what} is stored {how} (orientation {orientation}); it is shown as stored, like in OpenSlide "
+        "and QuPath, so that positions are the same everywhere."
     )

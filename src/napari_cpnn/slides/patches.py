@@ -1,4 +1,4 @@
-"""Cutting patches: the one function that training, evaluation and maps share."""
+"""Read patches from slides, for training, evaluation and maps."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from napari_cpnn.errors import SlideError
 from napari_cpnn.geometry import Mpp, PatchSpec
 from napari_cpnn.slides.slide import Slide
 
-#: A level counts as fine enough when its pixels are at most this much larger than asked for.
+#: A level is fine enough if its pixels are at most this much larger than requested.
 _FINER = 1.05
-#: Patches that are read together cover at most this many pixels, of which at least the share below is theirs.
+#: Maximum number of pixels of patches that are read together, and minimum share of them that patches must cover.
 _GROUP_PX = 8 * 2**20
 _GROUP_SHARE = 0.6
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """How patches are cut from one level: scale is level pixels per patch pixel, ``(y, x)``."""
+    """Parameters for reading patches from one level; scale is level pixels per patch pixel, ``(y, x)``."""
 
     level: int
     um_per_px: Mpp
@@ -33,23 +33,23 @@ class _Cut:
 
 
 class PatchReader:
-    """Cuts patches of one size from one slide; safe to use from several threads.
+    """Read patches of one size from one slide; thread-safe.
 
-    A patch is taken from the coarsest level that is at least as fine as asked for, and resampled with an
-    anti-aliased triangle filter whose sampling points depend on its centre only. Where the level has the wanted
-    pixel size already (off by less than a pixel over the patch), pixels are copied, from the nearest whole pixel.
+    A patch is read from the coarsest level that is at least as fine as requested, and resampled with an antialiasing
+    triangle filter whose sampling points depend only on the patch's centre. If the level already has the requested
+    pixel size (deviating by less than a pixel over the patch), pixels are copied, aligned to the nearest whole pixel.
 
     Parameters
     ----------
     slide
-        RGB, 8 bit, with a pixel size.
+        RGB slide, 8 bit, with a pixel size.
     spec
-        Side in pixels and pixel size.
+        Side in pixels, and pixel size.
 
     Raises
     ------
     SlideError, PixelSizeError
-        When the slide cannot be mapped, see :meth:`Slide.require_mappable`.
+        If the slide cannot be mapped, see :meth:`Slide.require_mappable`.
     """
 
     def __init__(self, slide: Slide, spec: PatchSpec) -> None:
@@ -57,32 +57,32 @@ class PatchReader:
         self.slide = slide
         self.spec = spec
         self._cut = _choose_cut(slide, spec, mpp)
-        # The triangle filter reaches one output pixel to each side, at least one level pixel.
+        # The triangle filter extends by one output pixel on each side, and at least one level pixel.
         self._margin = tuple(math.ceil(max(1.0, s)) + 1 for s in self._cut.scale)
 
     @property
     def level(self) -> int:
-        """The level that patches are taken from."""
+        """Index of the level from which patches are read."""
         return self._cut.level
 
     def read(self, centers_um: npt.ArrayLike) -> tuple[Picture, npt.NDArray[np.bool_]]:
-        """Patches around centres; a patch's pixels do not depend on which others are read with it.
+        """Read patches around centres; the pixels of a patch do not depend on the other patches.
 
         Parameters
         ----------
         centers_um
-            ``(N, 2)``, slide micrometres ``(y, x)``. What lies outside the slide is white.
+            ``(N, 2)``, slide micrometres ``(y, x)``. Pixels outside the slide are white.
 
         Returns
         -------
         images
             ``(N, size_px, size_px, 3)`` uint8; white where reading failed.
         ok
-            ``(N,)``, false where the file could not be read.
+            ``(N,)``, False where the file could not be read.
         """
         centers = np.asarray(centers_um, np.float64).reshape(-1, 2)
         if not np.isfinite(centers).all():
-            raise SlideError("The centres of patches have to be finite numbers.")
+            raise SlideError("The centres of patches must be finite numbers.")
         size = self.spec.size_px
         images = np.full((len(centers), size, size, 3), 255, np.uint8)
         ok = np.zeros(len(centers), bool)
@@ -93,7 +93,7 @@ class PatchReader:
         return images, ok
 
     def _boxes(self, corners: npt.NDArray[np.float64]) -> Int64Array:
-        """Whole level pixels ``(N, 4)`` as ``y0, x0, y1, x1`` that each patch is computed from."""
+        """Return the level pixels ``(N, 4)`` as ``y0, x0, y1, x1`` from which each patch is computed."""
         size = self.spec.size_px
         if self._cut.copied:
             start = np.floor(corners + 0.5).astype(np.int64)
@@ -116,7 +116,7 @@ class PatchReader:
         try:
             region = self.slide.read_region(y0, x0, y1 - y0, x1 - x0, self._cut.level)
         except SlideError:
-            # One bad tile must not cost its neighbours: each patch is tried by itself.
+            # Retry patches one by one, so that a damaged tile does not affect its neighbours.
             if len(group) > 1:
                 for one in group:
                     self._read_group(np.asarray([one]), corners, boxes, images, ok)
@@ -136,12 +136,12 @@ class PatchReader:
 
 
 def read_patches(slide: Slide, centers_um: npt.ArrayLike, spec: PatchSpec) -> Picture:
-    """Patches ``(N, size_px, size_px, 3)`` uint8 around ``centers_um`` ``(N, 2)``; see :class:`PatchReader`.
+    """Read patches ``(N, size_px, size_px, 3)`` uint8 around ``centers_um`` ``(N, 2)``; see :class:`PatchReader`.
 
     Raises
     ------
     SlideError
-        When one of them cannot be read.
+        If a patch cannot be read.
     """
     images, ok = PatchReader(slide, spec).read(centers_um)
     if not ok.all():
@@ -162,7 +162,7 @@ def _choose_cut(slide: Slide, spec: PatchSpec, mpp: Mpp) -> _Cut:
 
 
 def _groups(boxes: Int64Array, indices: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
-    """Neighbours to read in one go: halved along the longer side until a group fills its bounding box."""
+    """Group neighbouring patches to read together, splitting along the longer side until a group is compact."""
     if not len(indices):
         return
     mine = boxes[indices]

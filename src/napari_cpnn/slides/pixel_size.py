@@ -1,4 +1,4 @@
-"""Where a pixel size is written in a file, and whether it can be believed."""
+"""Parse and validate pixel sizes stored in files."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _UM_PER_UNIT = {
     "in": 25_400.0, "inch": 25_400.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
     "millimeter": 1e3, "centimeter": 1e4, "nanometer": 1e-3,
 }  # fmt: skip
-#: A number, and what is behind it.
+#: A number and the text after it.
 _LENGTH = re.compile(r"([+-]?[\d.,]+(?:[eE][+-]?\d+)?)\s*([^\W\d_]*(?:\s*/\s*\w+)?)")
 _PER_PIXEL = re.compile(r"\s*/\s*(?:px|pixels?)\Z", re.IGNORECASE)
 
 
 def um_per(unit: str) -> float | None:
-    """Micrometres in a unit of length as OME and ImageJ spell it; ``None`` for pixels and other non-lengths."""
-    # ImageJ escapes the micro sign; Unicode has two of them.
+    """Return micrometres per unit of length as spelled by OME and ImageJ; ``None`` for pixels and other units."""
+    # ImageJ escapes the micro sign, and Unicode has two of them.
     name = unit.strip().replace("\\u00B5", "µ").replace("\\u00b5", "µ").replace("\u03bc", "µ")
     return _UM_PER_UNIT.get(name, _UM_PER_UNIT.get(name.lower()))
 
 
 def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: Path | None) -> tuple[str, Mpp] | None:
-    """The first believable claim; a :class:`CpnnWarning` when there are claims but none can be believed."""
+    """Return the first plausible candidate; issue a :class:`CpnnWarning` if there are only implausible ones."""
     claims = list(claims)
     for where, mpp in claims:
         if is_plausible_mpp(mpp):
@@ -38,8 +38,8 @@ def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: Path | None) -> tuple[st
     if claims:
         where, mpp = claims[0]
         warnings.warn(
-            f"The pixel size of {mpp[1]:.4g} um/px in {path} ({where}) cannot be a microscope's, so it counts as "
-            "unknown; give the true one as mpp.",
+            f"The pixel size of {mpp[1]:.4g} um/px in {path} ({where}) is implausible for a microscope and is "
+            "ignored; give the true one as mpp.",
             CpnnWarning,
             stacklevel=3,
         )
@@ -47,7 +47,7 @@ def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: Path | None) -> tuple[st
 
 
 def aperio_facts(description: str) -> dict[str, float]:
-    """``MPP`` and ``AppMag`` of an Aperio description; everything else in it stays unread, names may be there.
+    """Parse ``MPP`` and ``AppMag`` from an Aperio description; the rest, which may contain names, is ignored.
 
     >>> aperio_facts("Aperio Image Library|AppMag = 20|MPP = 0,4990|User = x")
     {'AppMag': 20.0, 'MPP': 0.499}
@@ -65,12 +65,12 @@ def aperio_facts(description: str) -> dict[str, float]:
 
 
 def parse_um(text: str) -> float:
-    """Micrometres per pixel as some programs write them: in quotes, with the unit.
+    """Parse micrometres per pixel, optionally quoted or with a unit.
 
     Raises
     ------
     ValueError
-        It is no such length.
+        If the text is not such a length.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def parse_um(text: str) -> float:
     found = _LENGTH.fullmatch(_bare(text))
     um = None if found is None else um_per(_PER_PIXEL.sub("", found[2]) or "um")
     if found is None or um is None:
-        message = f"{text!r} is no length"
+        message = f"{text!r} is not a length"
         raise ValueError(message)
     return parse_decimal(found[1]) * um
 

@@ -1,4 +1,4 @@
-"""Levels of a slide: those of its file that are true, and overviews made on demand where the file has none."""
+"""Levels of a slide: valid levels of its file, and overviews computed on demand if the file has none."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from napari_cpnn.untrusted import reading
 
 #: Overviews are added until the longer side of the coarsest level is at most this.
 COARSEST_SIDE_PX = 2048
-#: Side of the chunks of every level.
+#: Chunk side of all levels.
 CHUNK_PX = 512
 _OVERVIEW_CACHE_BYTES = 32 * 2**20
-# Around a place that cannot be read, everything is read that lies in readable boxes of this side.
+# Around unreadable places, the readable parts are read in boxes of this side.
 _DAMAGE_PX = 128
 _DAMAGE_GREY = 128
-# Each place that cannot be read costs time. After so many, boxes are not searched for readable parts any more; and when
-# nothing could be read until then, nothing will.
+# Every unreadable place costs time. After this many failures, boxes are no longer searched for readable parts, and if
+# nothing was readable so far, the slide is considered unreadable.
 _MOST_FAILURES = 64
 
 
 def true_levels(shapes: Sequence[tuple[int, int]]) -> list[int]:
-    """Indices of the levels that are smaller copies of level 0, finest first.
+    """Return the indices of the levels that are smaller copies of level 0, finest first.
 
-    A level of another aspect (a label, a macro image, a cropped thumbnail) is left out; rounding of its sides, as
-    writers do it in all ways, is not held against it.
+    Levels with another aspect ratio (a label, a macro image, a cropped thumbnail) are excluded; any rounding of the
+    sides is tolerated.
     """
     kept = [0]
     height, width = shapes[0]
@@ -44,7 +44,7 @@ def true_levels(shapes: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def downsample_of(base: tuple[int, int], shape: tuple[int, int]) -> tuple[float, float]:
-    """Level-0 pixels per level pixel, ``(y, x)``: the whole number that explains both sides, else their ratios."""
+    """Return level-0 pixels per level pixel ``(y, x)``: the integer that explains both sides, else their ratios."""
     ratios = base[0] / shape[0], base[1] / shape[1]
     whole = max(1, round(math.sqrt(ratios[0] * ratios[1])))
     if all(math.floor(b / whole) <= s <= math.ceil(b / whole) for b, s in zip(base, shape, strict=True)):
@@ -53,10 +53,10 @@ def downsample_of(base: tuple[int, int], shape: tuple[int, int]) -> tuple[float,
 
 
 class Pyramid:
-    """The levels of a source, followed by overviews, each the mean of 2 x 2 pixels of the level before.
+    """Levels of a source, followed by overviews, each the mean of 2 x 2 pixels of the previous level.
 
-    Overviews are computed chunk by chunk, so that memory stays bounded however large the slide is, and each level
-    keeps its latest chunks. What the file cannot give is grey in them: one bad tile must not cost the overview.
+    Overviews are computed chunk by chunk with bounded memory, and each level caches its latest chunks. Unreadable
+    places are grey in overviews, so that a damaged tile does not make the overview fail.
     """
 
     def __init__(self, source: Source, label: object = "the slide") -> None:
@@ -72,13 +72,13 @@ class Pyramid:
             self.downsamples = [*known, *((known[-1][0] * step, known[-1][1] * step) for step in steps)]
         n_overviews = len(self.shapes) - self.n_file_levels
         self._caches = [ByteLRU(_OVERVIEW_CACHE_BYTES) for _ in range(n_overviews)]
-        # A chunk is computed by one thread only. Locks are taken from coarse to fine, so they cannot block each other.
+        # Each chunk is computed by one thread. Locks are acquired from coarse to fine, which prevents deadlocks.
         self._locks = [[threading.Lock() for _ in range(16)] for _ in range(n_overviews)]
         self.is_damaged = False
         self._n_read = self._n_failed = 0
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        """Pixels of a box inside the level; :class:`SlideError` when the file cannot give them."""
+        """Read a box of pixels inside a level; raise :class:`SlideError` if it cannot be read."""
         if level < self.n_file_levels:
             with reading(self._label, SlideError, "the file may be damaged."):
                 pixels = self.source.read(level, y, x, height, width)
@@ -97,7 +97,7 @@ class Pyramid:
         return out
 
     def read_shown(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        """As :meth:`read`, but what cannot be read is grey, and :attr:`is_damaged` is set."""
+        """Read as :meth:`read`, but return grey for unreadable pixels and set :attr:`is_damaged`."""
         try:
             return self.read(level, y, x, height, width)
         except SlideError:
@@ -134,7 +134,7 @@ class Pyramid:
         return chunk
 
     def _is_blank(self, level: int, y: int, x: int, height: int, width: int) -> bool:
-        """Whether the box is background in the finest file level that it is made of."""
+        """Return whether a box is background in the finest file level from which it is computed."""
         last = self.n_file_levels - 1
         times = 2 ** max(0, level - last)
         rows, cols = self.shapes[min(level, last)]
@@ -155,7 +155,7 @@ class Pyramid:
 
 
 def overview_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """``shapes`` and those of the overviews to add, each half the one before, rounded up."""
+    """Return ``shapes`` and those of the overviews to add, each half the previous one, rounded up."""
     out = list(shapes)
     while max(out[-1]) > COARSEST_SIDE_PX and min(out[-1]) > 1:
         out.append((math.ceil(out[-1][0] / 2), math.ceil(out[-1][1] / 2)))
@@ -163,7 +163,7 @@ def overview_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def halve(pixels: Pixels) -> Pixels:
-    """Mean of 2 x 2 pixels, rounded to nearest in integers; a last odd row or column counts twice."""
+    """Return the mean of 2 x 2 pixels, rounded to nearest; a last odd row or column counts twice."""
     odd = (pixels.shape[0] % 2, pixels.shape[1] % 2)
     if any(odd):
         pixels = np.pad(pixels, [(0, odd[0]), (0, odd[1])] + [(0, 0)] * (pixels.ndim - 2), mode="edge")

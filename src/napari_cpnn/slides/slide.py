@@ -1,4 +1,4 @@
-"""A slide: its levels as dask arrays, region reads from any thread, its pixel size and its identity."""
+"""Slides: levels as dask arrays, thread-safe region reads, pixel size and identity."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from napari_cpnn.untrusted import reading
 
 
 class _Handles:
-    """The open pyramid that a slide and its copies share; opened when first needed, also after unpickling."""
+    """Open pyramid shared by a slide and its copies; opened when first needed, also after unpickling."""
 
     def __init__(self, path: Path | None, backend: str, pyramid: Pyramid) -> None:
         self.path = path
@@ -45,12 +45,12 @@ class _Handles:
                 raise SlideError(f"The slide {self.path} has been closed; open it again.")
             if self._pyramid is None:
                 if self.path is None:
-                    raise SlideError("A slide made from arrays has lost them; make it again.")
+                    raise SlideError("A slide made from arrays has lost them; create it again.")
                 self._pyramid = Pyramid(open_source(self.path, self.backend)[1], self.path)
             return self._pyramid
 
     def first_damage(self) -> bool:
-        """True once: when a place has turned out to be unreadable."""
+        """Return True once, after a place was found to be unreadable."""
         if self._warned or self._pyramid is None or not self._pyramid.is_damaged:
             return False
         with self._lock:
@@ -97,34 +97,35 @@ class _LevelArray:
 
 
 class Slide:
-    """One whole-slide image, opened with :func:`open_slide` or :meth:`from_arrays`.
+    """A whole-slide image, opened with :func:`open_slide` or :meth:`from_arrays`.
 
-    Reads may come from any thread. A slide can be pickled; the copy opens its file again when it is first read.
+    Reads are thread-safe. Slides can be pickled; the copy re-opens its file when first read.
 
     Attributes
     ----------
     path : pathlib.Path or None
         The file, ``None`` for arrays without one.
     name : str
-        To show: the file's name without its ending.
+        Display name: the file name without its extension.
     backend : str
-        What reads the file: ``"tifffile"``, ``"OpenSlide"``, ``"Pillow"`` or ``"arrays"``.
+        Library that reads the file: ``"tifffile"``, ``"OpenSlide"``, ``"Pillow"`` or ``"arrays"``.
     level_shapes : list of (int, int)
-        ``(height, width)``, finest first. Where the file has no small level, overviews follow that are made on demand.
+        ``(height, width)``, finest first. If the file has no small level, it is followed by overviews computed on
+        demand.
     downsamples : list of (float, float)
         Level-0 pixels per level pixel, ``(y, x)``.
     shape : (int, int, int)
         ``(Y, X, channels)`` of level 0.
     dtype : numpy.dtype
-        Of the pixels; ``uint8`` for what can be mapped.
+        Type of the pixels; ``uint8`` for slides that can be mapped.
     is_rgb : bool
         Whether the channels are red, green and blue.
     mpp : (float, float) or None
         Micrometres per level-0 pixel, ``(y, x)``; ``None`` when unknown.
     properties : dict of str
-        Harmless facts about the file. No label, macro image or name is ever among them.
+        Facts about the file for display; never labels, macro images or names.
     identity : str
-        Key of the file's content: it changes when the file does.
+        Key of the file's content, which changes with the file.
     """
 
     def __init__(self, handles: _Handles, info: SourceInfo, *, name: str, mpp: Mpp | None, identity: str) -> None:
@@ -151,7 +152,7 @@ class Slide:
         name: str = "slide",
         path: str | Path | None = None,
     ) -> Slide:
-        """A pyramid that somebody else opened.
+        """Create a slide from a pyramid of arrays that are already open.
 
         Parameters
         ----------
@@ -160,9 +161,9 @@ class Slide:
         mpp
             Micrometres per pixel of the first, one number or ``(y, x)``; ``None`` when unknown.
         name
-            To show.
+            Display name.
         path
-            The file behind the arrays, when there is one; it gives the slide its identity.
+            The file behind the arrays, if any; it determines the slide's identity.
         """
         source = ArraySource(levels)
         file = None if path is None else Path(path)
@@ -180,7 +181,7 @@ class Slide:
     def levels(self) -> list[Any]:
         """The pyramid as dask arrays, ``(Y, X, 3)`` uint8 in square chunks of 512, finest first.
 
-        Slides that cannot be mapped have what they have: ``(Y, X)`` for grey, ``(Y, X, channels)`` otherwise.
+        Slides that cannot be mapped keep their layout: ``(Y, X)`` for grey, ``(Y, X, channels)`` otherwise.
         """
         if self._levels is None:
             import dask.array as da
@@ -198,14 +199,14 @@ class Slide:
         return list(self._levels)
 
     def read_region(self, y: int, x: int, height: int, width: int, level: int = 0) -> Pixels:
-        """A box of pixels, white where it reaches over the edge of the slide.
+        """Read a box of pixels; pixels outside the slide are white.
 
         Parameters
         ----------
         y, x
             Upper left corner in pixels of ``level``; may be negative.
         height, width
-            In pixels of ``level``.
+            Size in pixels of ``level``.
         level
             Index into :attr:`level_shapes`.
 
@@ -217,27 +218,25 @@ class Slide:
         Raises
         ------
         SlideError
-            When the file cannot be read there.
+            If the file cannot be read there.
         """
         return self._read((y, x, height, width), level, shown=False)
 
     def read_shown(self, y: int, x: int, height: int, width: int, level: int = 0) -> Pixels:
-        """As :meth:`read_region`, for the eye: what cannot be read is grey, and a :class:`CpnnWarning` says so once.
+        """Read as :meth:`read_region` for display: unreadable pixels are grey, with one :class:`CpnnWarning`.
 
-        :attr:`levels`, :meth:`thumbnail` and the tissue mask read like this, so that one damaged tile does not cost the
-        whole picture. A slide that has gone is still a :class:`SlideError`.
+        :attr:`levels`, :meth:`thumbnail` and the tissue mask use this, so that a damaged tile does not make the whole
+        image fail. A missing slide file still raises :class:`SlideError`.
         """
         pixels = self._read((y, x, height, width), level, shown=True)
         if self._handles.first_damage():
-            warnings.warn(
-                f"{self.label} is damaged: the parts that cannot be read are shown grey.", CpnnWarning, stacklevel=2
-            )
+            warnings.warn(f"{self.label} is damaged: unreadable parts are shown in grey.", CpnnWarning, stacklevel=2)
         return pixels
 
     def _read(self, box: tuple[int, int, int, int], level: int, *, shown: bool) -> Pixels:
         y, x, height, width = box
         if not 0 <= level < len(self.level_shapes):
-            raise SlideError(f"{self.label} has {len(self.level_shapes)} levels, so none with the number {level}.")
+            raise SlideError(f"{self.label} has {len(self.level_shapes)} levels, so there is no level {level}.")
         if height < 0 or width < 0:
             raise SlideError(f"A region of {width} x {height} px cannot be read.")
         rows, cols = self.level_shapes[level]
@@ -250,7 +249,7 @@ class Slide:
             read = pyramid.read_shown if shown else pyramid.read
             pixels = read(level, y0, x0, y1 - y0, x1 - x0)
             if pixels.shape[:2] == (height, width):
-                # A view may show pixels that the source keeps; the caller gets an array of its own.
+                # Pixels may be a view of the source's cache; the caller gets its own array.
                 return pixels if pixels.flags.owndata and pixels.flags.c_contiguous else np.array(pixels, order="C")
         tail = (self.shape[2],) if self.shape[2] > 1 else ()
         out = np.full((height, width, *tail), background_value(self.dtype), self.dtype)
@@ -259,12 +258,12 @@ class Slide:
         return out
 
     def _check_present(self) -> None:
-        """An open handle outlives its file on some systems, and shows other pixels or fails late on others."""
+        """Raise an error if the file was removed; depending on the system, an open handle would return wrong pixels."""
         if self.path is not None and self.backend != ArraySource.backend and not self.path.exists():
             raise SlideError(f"{self.path} has been moved or deleted since it was opened.")
 
     def thumbnail(self, max_px: int = 1024) -> npt.NDArray[np.uint8]:
-        """The whole slide as ``(h, w, 3)`` uint8 with at most ``max_px`` a side.
+        """Return the whole slide as ``(h, w, 3)`` uint8 with at most ``max_px`` per side.
 
         Grey is shown as grey; other depths and channels are scaled to the brightest value.
         """
@@ -273,20 +272,20 @@ class Slide:
         return thumbnail(self, max_px)
 
     def with_mpp(self, mpp: float | tuple[float, float] | None) -> Slide:
-        """The same slide, sharing its open file, with another pixel size."""
+        """Return the same slide with another pixel size, sharing the open file."""
         other = copy.copy(self)
         other.mpp = None if mpp is None else as_mpp(mpp)
         return other
 
     def require_mappable(self) -> Mpp:
-        """The pixel size of a slide that can be mapped.
+        """Return the pixel size, raising an error if the slide cannot be mapped.
 
         Raises
         ------
         SlideError
-            When it is not RGB, or not 8 bit.
+            If the slide is not RGB, or not 8 bit.
         PixelSizeError
-            When its pixel size is not known.
+            If its pixel size is unknown.
         """
         if not self.is_rgb:
             kind = "grey" if self.shape[2] == 1 else f"an image of {self.shape[2]} channels"
@@ -297,18 +296,16 @@ class Slide:
         if self.mpp is None:
             power = self.properties.get("objective power")
             hint = "0.5 for a 20x objective, 0.25 for 40x" if power is None else f"it was scanned at {power}x"
-            raise PixelSizeError(
-                f"{self.label} does not say how large its pixels are; give mpp in micrometres per pixel ({hint})."
-            )
+            raise PixelSizeError(f"{self.label} has no pixel size; give mpp in micrometres per pixel ({hint}).")
         return self.mpp
 
     @property
     def label(self) -> str:
-        """How messages call the slide: its path, or its name."""
+        """Name of the slide in messages: its path, or its name."""
         return str(self.path) if self.path is not None else self.name
 
     def close(self) -> None:
-        """Release the file; this slide and its copies cannot be read afterwards."""
+        """Close the file; this slide and its copies cannot be read afterwards."""
         self._handles.close()
 
     def __enter__(self) -> Self:
@@ -329,31 +326,30 @@ class Slide:
 
 
 def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None) -> Slide:
-    """Open a whole-slide image, or a plain picture of one.
+    """Open a whole-slide image, or a plain image of one.
 
     Parameters
     ----------
     path
         SVS, (OME-)TIFF, NDPI, MRXS, SCN, VMS, BIF, DICOM (one file of the slide, or its folder), JPEG, PNG.
     mpp
-        Micrometres per pixel of the finest level, one number or ``(y, x)``, when the file does not say it, or
-        is wrong.
+        Micrometres per pixel of the finest level, one number or ``(y, x)``, if missing or wrong in the file.
 
     Returns
     -------
     Slide
-        Nothing but metadata has been read.
+        The slide, with only its metadata read.
 
     Raises
     ------
     SlideError
-        When no backend opens the file, with what each of them says; or when it is incomplete.
+        If no backend opens the file, with the reason of each; or if the file is incomplete.
 
     Warns
     -----
     CpnnWarning
-        When the file states a pixel size that no microscope has, which then counts as unknown; when it is not stored
-        upright; when it is a folder of several DICOM series.
+        If the file states a pixel size that no microscope has, which is ignored; if the image is not stored upright; if
+        a folder holds several DICOM series.
     """
     given = None if mpp is None else as_mpp(mpp)
     with reading(path, SlideError, "the file may be damaged."):
@@ -378,6 +374,6 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
 
 
 def _display_name(asked: Path, file: Path) -> str:
-    """The folder's name where a folder was opened: the files of a DICOM series have numbers for names."""
+    """Return the display name: that of a DICOM folder if opened, since its files have numbers as names."""
     name = asked.name if asked.name and asked.is_dir() else file.stem
     return name.removesuffix(".ome")

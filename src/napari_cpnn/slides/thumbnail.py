@@ -1,4 +1,4 @@
-"""A whole slide as a small picture, read band by band, so that memory stays bounded whatever levels it has."""
+"""Thumbnails of whole slides, read in bands to bound the memory whatever the levels are."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from napari_cpnn.slides.backends.base import Pixels
 if TYPE_CHECKING:
     from napari_cpnn.slides.slide import Slide
 
-#: Pixels of the level that are held at a time; a scanner's coarsest level usually fits.
+#: Maximum number of level pixels in memory; a scanner's coarsest level usually fits.
 _BAND_PX = 2**24
 
 
 def thumbnail(slide: Slide, max_px: int) -> npt.NDArray[np.uint8]:
-    """See :meth:`Slide.thumbnail`."""
+    """Return a thumbnail; see :meth:`Slide.thumbnail`."""
     longest = max(slide.level_shapes[0])
     level = [i for i, shape in enumerate(slide.level_shapes) if max(shape) >= min(max_px, longest)][-1]
     height, width = slide.level_shapes[level]
@@ -49,7 +49,7 @@ def thumbnail(slide: Slide, max_px: int) -> npt.NDArray[np.uint8]:
 
 
 def _brightest(pixels: Pixels) -> float:
-    """The largest finite value, 0 where none is above."""
+    """Return the largest finite value, at least 0."""
     return float(pixels.max(initial=0, where=np.isfinite(pixels)))
 
 

@@ -1,11 +1,11 @@
-"""Where the tissue is: a mask at low resolution, and the share of tissue in each cell of a grid.
+"""Detect tissue: a mask at low resolution, and the share of tissue in each patch of a grid.
 
-Stained tissue is coloured and, at 16 um per pixel, rough: nuclei, fibres, membranes. Glass, shadows, black
-backgrounds and black ink are neutral, whatever their brightness; smears of eosin around a section are coloured but
-smooth; other inks have colours that haematoxylin and eosin do not have. So a pixel is tissue when it is rough and at
-least faintly coloured (which keeps pale fat), or strongly coloured. The threshold of roughness adapts to the noise of
-the glass, that of strong colour is Otsu's (IEEE Trans. SMC 9, 62-66, 1979); both are held within bounds, so that a
-slide without tissue gets none.
+Stained tissue is coloured and, at 16 um per pixel, rough (nuclei, fibres, membranes). Glass, shadows, black backgrounds
+and black ink are neutral at any brightness; smears of eosin around a section are coloured but smooth; other inks have
+colours that haematoxylin and eosin do not have. A pixel is therefore tissue if it is rough and at least faintly
+coloured (which includes pale fat), or strongly coloured. The threshold of roughness adapts to the noise of the glass,
+and that of strong colour is Otsu's (IEEE Trans. SMC 9, 62-66, 1979); both are bounded, so that no tissue is found on an
+empty slide.
 """
 
 from __future__ import annotations
@@ -27,46 +27,47 @@ from napari_cpnn.slides.backends.base import Pixels
 from napari_cpnn.slides.slide import Slide
 from napari_cpnn.slides.tissue_mask import TissueMask
 
-# Bounds of Otsu's threshold of strong colour, in least saturations: below it smears come in, above it pale tissue goes.
+# Bounds of Otsu's colour threshold in multiples of the least saturation: lower includes smears, higher loses pale
+# tissue.
 _STRONG = (3.0, 4.0)
-# Roughness: deviation of green from its surroundings, 0..1. So many times that of the glass, within these bounds.
+# Roughness (deviation of green from its surroundings, 0..1): multiple of the roughness of glass, and bounds.
 _ROUGH_OVER_GLASS, _ROUGH = 3.0, (0.012, 0.04)
-# How much of a structure's darkness is magenta: eosin about one half, haematoxylin a quarter, dust none.
+# Minimum share of magenta in the darkness of a structure: eosin has about 1/2, haematoxylin 1/4, dust none.
 _MIN_MAGENTA = 0.3
 _FINE_UM, _COARSE_UM = 24.0, 32.0
-# Membranes of fat cells this far apart still belong together.
+# Membranes of fat cells within this distance are connected.
 _CLOSE_UM, _SHRINK_UM = 64.0, 24.0
-# Neutral and darker than this (0 to 1) is black: background, ink or dirt.
+# Neutral pixels darker than this (0 to 1) are black: background, ink or dirt.
 _BLACK = 0.25
 _MIN_INK_UM2 = 10_000.0
 _INK_RIM_UM = 48.0
-# Rows that a thread works on at a time: small enough for the processor's cache, and for memory to stay bounded.
+# Rows processed at once by a thread: small enough for the CPU cache, and to bound the memory.
 _BAND_ROWS = 128
 _READ_ROWS = 512
-# Filters are cut off at this many standard deviations.
+# Filters are truncated at this many standard deviations.
 _TRUNCATE = 4.0
 _THREADS = min(4, os.cpu_count() or 1)
-# More pixels than this take seconds. At 24 um instead of 16 the mapped patches of the slides at hand are 95 to 99.6 %
+# Larger pictures take seconds. At 24 um instead of 16, 95 to 99.6 % of the mapped patches of the available slides stay
 # the same; at 32 um still 85 (a region of 1 mm) to 99 %.
 _MANY_PX = 4_500_000
 
 
 def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueMask:
-    """The tissue of a slide.
+    """Detect the tissue of a slide.
 
     Parameters
     ----------
     slide
-        RGB, 8 bit, with a pixel size.
+        RGB slide, 8 bit, with a pixel size.
     settings
-        Resolution (on slides over some 34 mm a side up to twice as coarse), thresholds and areas.
+        Resolution (up to twice as coarse on slides longer than about 34 mm), thresholds and areas.
 
     Raises
     ------
     NoTissueError
-        When there is none.
+        If no tissue is found.
     SlideError, PixelSizeError
-        When the slide cannot be mapped, or read.
+        If the slide cannot be mapped, or read.
     """
     settings = settings or TissueSettings()
     slide.require_mappable()
@@ -74,24 +75,24 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
     mask = tissue_of(picture, um_per_px, settings)
     if not mask.any():
         raise NoTissueError(
-            f"No stained tissue was found on {slide.label}; if there is some, lower the least saturation of tissue "
-            f"(now {settings.min_saturation}) or the smallest area ({settings.min_area_um2:,.0f} um2)."
+            f"No stained tissue was found on {slide.label}; if there is some, lower the minimum saturation of tissue "
+            f"(now {settings.min_saturation}) or the minimum area ({settings.min_area_um2:,.0f} um2)."
         )
     return TissueMask(mask, um_per_px)
 
 
 def _target_mpp(slide: Slide, settings: TissueSettings) -> float:
-    """The pixel size asked for; on the largest slides up to twice that, since the first picture waits for the mask."""
+    """Return the pixel size to use: as requested, or up to twice that on very large slides to save time."""
     mpp = slide.require_mappable()
     area_um2 = slide.shape[0] * mpp[0] * slide.shape[1] * mpp[1]
     return min(max(settings.mpp, math.sqrt(area_um2 / _MANY_PX)), 2 * settings.mpp)
 
 
 def _overview(slide: Slide, target_mpp: float) -> tuple[Pixels, Mpp]:
-    """The slide as means over whole pixels of its best level, near ``target_mpp``; read in bands."""
+    """Return the slide as block means of its best level, near ``target_mpp``; read in bands."""
     mpp = slide.mpp
     if mpp is None:
-        raise PixelSizeError(f"The pixel size of {slide.label} is not known, so tissue cannot be measured.")
+        raise PixelSizeError(f"The pixel size of {slide.label} is unknown, so tissue cannot be detected.")
     fits = [i for i, d in enumerate(slide.downsamples) if max(mpp[0] * d[0], mpp[1] * d[1]) <= target_mpp * 1.05]
     level = fits[-1] if fits else 0
     down = slide.downsamples[level]
@@ -104,7 +105,7 @@ def _overview(slide: Slide, target_mpp: float) -> tuple[Pixels, Mpp]:
     def fill(top: int, bottom: int) -> None:
         y0, y1 = top * factors[0], min(bottom * factors[0], height)
         band = slide.read_shown(y0, 0, y1 - y0, width, level)
-        # The last row and column of blocks may be cut short: they repeat their edge.
+        # Partial blocks in the last row and column are padded by repeating the edge.
         missing = (bottom - top) * factors[0] - (y1 - y0), cols * factors[1] - width
         band = np.pad(band, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
         by_row = band.reshape(bottom - top, factors[0], cols * factors[1], 3).sum(axis=1, dtype=np.uint32)
@@ -118,7 +119,7 @@ def _overview(slide: Slide, target_mpp: float) -> tuple[Pixels, Mpp]:
 
 
 def _in_bands(work: Callable[[int, int], None], rows: int, step: int) -> None:
-    """``work(top, bottom)`` for bands of ``step`` rows, in some threads; decoding and filters do not hold up Python."""
+    """Call ``work(top, bottom)`` for bands of ``step`` rows in several threads (filters release the GIL)."""
     tops = range(0, rows, step)
     with ThreadPoolExecutor(min(_THREADS, len(tops)), "napari-cpnn tissue") as pool:
         for done in [pool.submit(work, top, min(rows, top + step)) for top in tops]:
@@ -126,10 +127,10 @@ def _in_bands(work: Callable[[int, int], None], rows: int, step: int) -> None:
 
 
 def tissue_of(picture: Pixels, um_per_px: Mpp, settings: TissueSettings) -> BoolArray:
-    """The mask of a low-resolution RGB picture ``(rows, cols, 3)`` uint8; see the module's description."""
+    """Return the tissue mask of a low-resolution RGB picture ``(rows, cols, 3)`` uint8; see the module docstring."""
     signs = _signs_of(picture, um_per_px, settings.min_saturation)
     px_um2 = um_per_px[0] * um_per_px[1]
-    # The rim of a stroke is pale ink over white, which looks like tissue.
+    # The rim of a stroke is pale ink over white, which resembles tissue.
     ink = _grown(_drop_small(signs.ink, _MIN_INK_UM2 / px_um2), um_per_px, _INK_RIM_UM)
     bare = ink | signs.black
     mask = _coloured(signs, settings.min_saturation) & ~bare
@@ -141,13 +142,13 @@ def tissue_of(picture: Pixels, um_per_px: Mpp, settings: TissueSettings) -> Bool
 
 @dataclass(frozen=True)
 class _Signs:
-    """What the neighbourhood of each pixel looks like; all ``(rows, cols)``."""
+    """Local features of each pixel; all ``(rows, cols)``."""
 
     saturation: Float32Array
     rough: Float32Array
-    magenta: BoolArray  # whether what is dark here is magenta
+    magenta: BoolArray  # whether dark structures are magenta
     glass: BoolArray
-    ink: BoolArray  # colours of ink, in pieces of any size
+    ink: BoolArray  # ink-coloured pixels, in pieces of any size
     black: BoolArray
 
 
@@ -163,7 +164,7 @@ def _signs_of(picture: Pixels, um_per_px: Mpp, floor: float) -> _Signs:
         ink=np.empty(shape, bool),
         black=np.empty(shape, bool),
     )
-    # As far as two filters in a row see.
+    # Reach of two filters in sequence.
     halo = _reach(_FINE_UM / um_per_px[0]) + _reach(_COARSE_UM / um_per_px[0])
 
     def fill(top: int, bottom: int) -> None:
@@ -178,7 +179,7 @@ def _signs_of(picture: Pixels, um_per_px: Mpp, floor: float) -> _Signs:
 
 
 def _band_signs(light: Float32Array, um_per_px: Mpp, floor: float) -> dict[str, npt.NDArray[np.generic]]:
-    """The fields of :class:`_Signs` for ``light`` ``(3, rows, cols)``, 0..1."""
+    """Compute the fields of :class:`_Signs` for ``light`` ``(3, rows, cols)``, 0..1."""
     calm = _blurred(light, um_per_px, _FINE_UM / 2)
     saturation = _saturation(_blurred(light, um_per_px, _COARSE_UM))
     red, green, blue = light
@@ -201,7 +202,7 @@ def _band_signs(light: Float32Array, um_per_px: Mpp, floor: float) -> dict[str, 
 
 
 def _coloured(signs: _Signs, floor: float) -> BoolArray:
-    """Rough and faintly coloured, or strongly coloured."""
+    """Return rough and faintly coloured, or strongly coloured pixels."""
     glass = signs.rough[signs.glass]
     noise = float(np.median(glass)) if glass.size else 0.0
     is_rough = signs.rough > np.clip(_ROUGH_OVER_GLASS * noise, *_ROUGH)
@@ -213,7 +214,7 @@ def _coloured(signs: _Signs, floor: float) -> BoolArray:
 
 
 def _reach(sigma: float) -> int:
-    """Half the width of a Gaussian filter in pixels."""
+    """Return half the width of a Gaussian filter in pixels."""
     return int(_TRUNCATE * sigma + 0.5)
 
 
@@ -244,10 +245,10 @@ def _saturation(light: Float32Array) -> Float32Array:
 
 
 def _grown(mask: BoolArray, um_per_px: Mpp, radius_um: float) -> BoolArray:
-    """All pixels within a radius of the mask, by the distance of pixel centres: the mask shifted over a disc."""
+    """Dilate a mask by a radius, measured between pixel centres."""
     reach = int(radius_um / um_per_px[0] + 1e-9)
     grown, wide, width = mask.copy(), mask.copy(), 0
-    # From the disc's upper and lower end inwards, where it gets wider.
+    # From the disc's upper and lower ends inwards, where it widens.
     for dy in range(reach, -1, -1):
         half = int(math.sqrt(max(0.0, radius_um**2 - (dy * um_per_px[0]) ** 2)) / um_per_px[1] + 1e-9)
         for dx in range(width + 1, half + 1):
@@ -263,16 +264,16 @@ def _grown(mask: BoolArray, um_per_px: Mpp, radius_um: float) -> BoolArray:
 
 
 def _white_balance(planes: Pixels) -> Float32Array:
-    """For each channel of ``planes`` ``(3, rows, cols)`` uint8 the light 0..1 of its 256 values, ``(3, 256)``.
+    """Return the white-balanced light 0..1 of the 256 values of each channel of ``planes`` (uint8), ``(3, 256)``.
 
-    The colour of bare glass is made white; nothing is changed when the picture shows no glass.
+    The colour of bare glass becomes white; nothing changes if the picture shows no glass.
     """
     light = np.tile(np.arange(256, dtype=np.float32) / np.float32(255.0), (3, 1))
     bright = _darkest(planes)
     glass = planes[:, (bright > 0.7 * 255) & (_lightest(planes) - bright < 0.12 * 255)]
     if glass.shape[1] < 0.005 * bright.size:
         return light
-    # The brightest half is surely glass; pale tissue is darker.
+    # The brightest half is certainly glass; pale tissue is darker.
     brightness = glass.sum(axis=0, dtype=np.uint16)
     surely = glass[:, brightness >= np.median(brightness)]
     white = np.asarray([np.median(channel) for channel in surely], np.float32) / np.float32(255.0)
@@ -281,10 +282,10 @@ def _white_balance(planes: Pixels) -> Float32Array:
 
 
 def _is_inky(light: Float32Array) -> BoolArray:
-    """Colours that haematoxylin and eosin do not give, but markers do."""
+    """Return pixels with colours of markers that haematoxylin and eosin do not have."""
     red, green, blue = light
     saturation = _saturation(light)
-    cold = (green > red + 0.08) & (saturation > 0.15)  # green, cyan, blue: tissue lets about as much red through
+    cold = (green > red + 0.08) & (saturation > 0.15)  # green, cyan, blue: tissue is about equally transparent to red
     violet = (saturation > 0.65) & (blue > red * 1.3)
     warm = (saturation > 0.6) & (blue - green < 0.15 * _chroma(light)) & (red > 0.55)
     inky: BoolArray = cold | violet | warm
@@ -292,7 +293,7 @@ def _is_inky(light: Float32Array) -> BoolArray:
 
 
 def _drop_small(mask: BoolArray, min_px: float) -> BoolArray:
-    """Without the connected pieces (8 neighbours) of fewer than ``min_px`` pixels."""
+    """Remove connected components (8 neighbours) of fewer than ``min_px`` pixels."""
     from scipy import ndimage
 
     labels, n = ndimage.label(mask, structure=np.ones((3, 3), bool))
@@ -305,7 +306,7 @@ def _drop_small(mask: BoolArray, min_px: float) -> BoolArray:
 
 
 def _otsu(values: Float32Array) -> float:
-    """Otsu's threshold: the split of the histogram with the largest variance between its parts."""
+    """Return Otsu's threshold: the split of the histogram with the largest between-class variance."""
     from skimage.filters import threshold_otsu
 
     if not values.size or float(np.ptp(values)) == 0:

@@ -1,4 +1,4 @@
-"""What is known of the tissue of a slide: a mask, and the share of tissue in any square of the slide."""
+"""Tissue mask of a slide, and the share of tissue in any square."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class TissueMask:
         return not bool(self.mask.any())
 
     def coverage(self, grid: Grid) -> Float32Array:
-        """Share of each cell of ``grid`` that is tissue, ``(rows, cols)`` float32 in 0..1.
+        """Return the share of tissue in each patch of ``grid``, ``(rows, cols)`` float32 in 0..1.
 
-        Exact for the mask's pixels: fractions of pixels count by their area; what lies outside the slide is none.
+        Exact at the mask's resolution: partially covered pixels count by area; outside the slide there is no tissue.
         """
         rows, cols = (
             _overlaps(
@@ -54,7 +54,7 @@ class TissueMask:
         return share.clip(0, 1).astype(np.float32)
 
     def coverage_at(self, centers_um: npt.ArrayLike, size_um: float) -> Float32Array:
-        """As :meth:`coverage`, of squares of ``size_um`` around centres ``(N, 2)`` in slide um: ``(N,)``."""
+        """Return the share of tissue ``(N,)`` in squares of ``size_um`` around centres ``(N, 2)`` in slide um."""
         centers = np.asarray(centers_um, dtype=np.float64).reshape(-1, 2)
         low, high = (((centers + side * size_um / 2) / self.um_per_px).clip(0, self.mask.shape) for side in (-1, 1))
         area_px = sum(
@@ -69,14 +69,14 @@ class TissueMask:
 
     @cached_property
     def _cumulative(self) -> npt.NDArray[np.float64]:
-        """Area of the mask left of and above each of its grid lines."""
+        """Cumulative tissue area left of and above each grid line of the mask."""
         cumulative = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
         cumulative[1:, 1:] = self.mask.cumsum(0, dtype=np.float64).cumsum(1)
         return cumulative
 
 
 def _overlaps(n: int, origin: float, stride: float, um_per_px: float, size: int) -> npt.NDArray[np.float64]:
-    """Grid lines in mask pixels, held inside the mask."""
+    """Return the grid lines in mask pixels, clipped to the mask."""
     return ((origin + np.arange(n + 1) * stride) / um_per_px).clip(0, size)
 
 

@@ -1,4 +1,4 @@
-"""Spots of Visium and Spatial Transcriptomics: files -> AnnData, expression, pixel size from the array's pitch."""
+"""Spots of Visium and Spatial Transcriptomics: reading, normalised expression, pixel size from the array's pitch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Affine maps that somebody else found: in a file of Fiji, QuPath, BigWarp or Space Ranger, or typed.
+"""Read affine transforms from files of Fiji, QuPath, BigWarp or Space Ranger, or from typed text.
 
-What they have in common is six numbers. Programs differ in their order, and nobody says in the file whether it maps
-spots to the slide or back, so the caller looks which of the two puts the spots on the tissue.
+All of these contain six numbers, but programs order them differently, and the files do not say whether the transform
+maps spots to the slide or back. The caller therefore checks which direction puts the spots on the tissue.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
-#: Numbers with nothing but commas between them.
+#: Numbers separated only by commas.
 _CHUNK = re.compile(r"[-+\d.,eE]*\d[-+\d.,eE]*")
 _COLUMN_BY_COLUMN = re.compile(r"matrix\s*\(")
-#: Such as "affine" and "3d", and not the e of 1e-3.
+#: Words such as "affine" and "3d", but not the exponent of 1e-3.
 _WORD = re.compile(r"(?<![\w.])(?:\d*[A-DF-Za-df-z_]|[Ee])\w*")
-#: Where a JSON file keeps its matrix, by the names that programs use.
+#: Keys under which programs store the matrix in JSON files.
 _KEYS = ("matrix", "affine", "transform", "transformation", "affineTransform")
-#: Rows and columns by the number of numbers; the larger ones are maps of a volume, of which the plane is taken.
+#: Matrix shapes by number of values; the larger ones are 3D transforms, of which the xy part is used.
 _SHAPES = {6: (2, 3), 9: (3, 3), 12: (3, 4), 16: (4, 4)}
 
-#: Spots may lie this far from where an affine map puts them, as a share of the spread of all.
+#: Maximum residual of an affine fit, as a share of the spread of the spots.
 _RESIDUE = 0.02
 _LEAST_SPOTS = 3
 
 
 def parse_affine(text: str, what: str = "The text") -> FloatArray:
-    """The affine map ``(2, 3)`` of positions ``(x, y)`` that a text says: new ``(x, y) = matrix @ (x, y, 1)``.
+    """Parse the affine transform ``(2, 3)`` of positions ``(x, y)`` from a text: new ``(x, y) = matrix @ (x, y, 1)``.
 
     Parameters
     ----------
     text
-        2 x 3 or 3 x 3 numbers, row by row, with whatever brackets, commas and words between them, such as QuPath and
-        Fiji print them; 3 x 4 and 4 x 4 of a map of volumes; ``matrix(a, b, c, d, e, f)`` as SVG and TrakEM2 write,
-        column by column; or JSON with such a matrix. A comma may also stand before the decimals, where numbers have
-        something else between them.
+        2 x 3 or 3 x 3 numbers, row by row, with any brackets, commas and words between them, as printed by QuPath and
+        Fiji; 3 x 4 or 4 x 4 numbers of a 3D transform; ``matrix(a, b, c, d, e, f)`` in column-major order as in SVG and
+        TrakEM2; or JSON containing such a matrix. Decimal commas are accepted if another separator stands between the
+        numbers.
     what
-        What the text is, for the message.
+        Name of the text in error messages.
 
     Raises
     ------
     SpotsError
-        It is no such matrix, or one that cannot be turned back, or its commas may mean either.
+        If the text is not such a matrix, the matrix is singular, or its commas are ambiguous.
     """
     try:
         found = _of_json(json.loads(text))
-    except (ValueError, TypeError, OverflowError, RecursionError):  # it is read as a text then
+    except (ValueError, TypeError, OverflowError, RecursionError):  # not JSON: parsed as text below
         found = None
     if found is None:
         begins = _COLUMN_BY_COLUMN.search(text)
@@ -69,27 +69,28 @@ def parse_affine(text: str, what: str = "The text") -> FloatArray:
         inside = text[begins.end() : end] if begins is not None and end >= 0 else _WORD.sub(" ", text)
         numbers = _numbers_in(inside, what)
         if len(numbers) not in _SHAPES:
-            raise SpotsError(f"{what} has {len(numbers)} numbers, and an affine map has 2 x 3 or 3 x 3.")
+            raise SpotsError(f"{what} has {len(numbers)} numbers, but an affine map has 2 x 3 or 3 x 3.")
         order = "F" if by_columns and len(numbers) == 6 else "C"
         found = np.array(numbers).reshape(_SHAPES[len(numbers)], order=order)  # type: ignore[call-overload]
     return _checked(found, what)
 
 
 def read_affine(path: str | Path, spots: AnnData | None = None) -> FloatArray:
-    """The affine map ``(2, 3)`` in a file.
+    """Read an affine transform ``(2, 3)`` from a file.
 
     Parameters
     ----------
     path
-        As :func:`parse_affine` reads it; or ``tissue_positions`` of Space Ranger for the same spots on another image,
-        from which the map follows by least squares.
+        A text for :func:`parse_affine`; or ``tissue_positions`` of Space Ranger for the same spots on another image,
+        from which the transform is fitted by least squares.
     spots
-        Whose positions are mapped; needed for tissue positions alone.
+        Spots to be transformed; only needed for tissue positions.
 
     Raises
     ------
     SpotsError
-        The file holds no affine map, or other spots, or their positions differ by more than an affine map.
+        If the file holds no affine transform or different spots, or the positions are not related by an affine
+        transform.
     """
     path = Path(path)
     if spots is not None and "tissue_positions" in path.name:
@@ -103,13 +104,13 @@ def read_affine(path: str | Path, spots: AnnData | None = None) -> FloatArray:
 
 
 def inverted(matrix: FloatArray) -> FloatArray:
-    """The affine map ``(2, 3)`` that takes ``matrix`` back."""
+    """Return the inverse ``(2, 3)`` of an affine transform."""
     back = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
     return np.asarray(back[:2])
 
 
 def _numbers_in(text: str, what: str) -> list[float]:
-    """The numbers of a text; its commas stand between them or before decimals, and are refused if either may be."""
+    """Return the numbers in a text; raise an error if its commas may be separators or decimal commas."""
     chunks = [chunk.strip(",") for chunk in _CHUNK.findall(text)]
     pieces = [_NUMBER.findall(chunk) for chunk in chunks]
     apart = [float(number) for piece in pieces for number in piece]
@@ -117,7 +118,7 @@ def _numbers_in(text: str, what: str) -> list[float]:
     if not with_comma:
         return apart
     ambiguous = SpotsError(
-        f"{what} has commas that may stand between numbers, before decimals or between thousands; write the decimals "
+        f"{what} has commas that may separate numbers, decimals or thousands; write the decimals "
         "with a point, and spaces between the numbers."
     )
     joined = _with_decimal_commas(chunks)
@@ -136,7 +137,7 @@ def _numbers_in(text: str, what: str) -> list[float]:
 
 
 def _with_decimal_commas(chunks: list[str]) -> list[float] | None:
-    """What the texts are when each is one number; None when they are not, or points stand before decimals."""
+    """Parse each text as one number with a decimal comma; None if one is not a number or has a decimal point."""
     try:
         return None if any("." in chunk for chunk in chunks) else [parse_decimal(chunk) for chunk in chunks]
     except ValueError:
@@ -154,7 +155,7 @@ def _is_affine(numbers: list[float]) -> bool:
 
 
 def _is_of_volume(numbers: Sequence[float]) -> bool:
-    """Whether twelve numbers leave the planes of a volume what they are."""
+    """Return whether twelve numbers are a 3D transform that keeps xy planes in place."""
     return not any(numbers[i] for i in (2, 6, 8, 9)) and numbers[10] != 0
 
 
@@ -164,32 +165,32 @@ def _of_json(content: Any) -> FloatArray | None:
         return None if inner is None else _of_json(inner)
     numbers = np.array(content, dtype=np.float64)
     if numbers.shape == (12,) and not (numbers % 1).any() and not _is_of_volume(numbers.tolist()):
-        return None  # six numbers with commas before their decimals look the same
+        return None  # indistinguishable from six numbers with decimal commas
     if numbers.ndim == 1 and numbers.size in _SHAPES:
         return numbers.reshape(_SHAPES[numbers.size])
     return numbers if numbers.shape in _SHAPES.values() else None
 
 
 def _checked(matrix: FloatArray, what: str) -> FloatArray:
-    """As ``(2, 3)``; a matrix that is written for row vectors is turned, and the plane of a volume taken."""
+    """Return a matrix as ``(2, 3)``, transposing matrices for row vectors and dropping the z axis."""
     last = [0.0] * (matrix.shape[1] - 1) + [1.0]
     square = matrix.shape[0] == matrix.shape[1]
     if square and not np.allclose(matrix[-1], last) and np.allclose(matrix[:, -1], last):
         matrix = matrix.T
     if square and not np.allclose(matrix[-1], last):
-        raise SpotsError(f"{what} is not an affine map: its last row is {matrix[-1].tolist()} in place of 0, 0, 1.")
+        raise SpotsError(f"{what} is not an affine map: its last row is {matrix[-1].tolist()} instead of 0, 0, 1.")
     plane = matrix[:2][:, [0, 1, -1]]
     if not np.isfinite(plane).all() or abs(np.linalg.det(plane[:, :2])) < 1e-12:
-        raise SpotsError(f"{what} maps all positions onto a line or a point, so it moves no spots; check its numbers.")
+        raise SpotsError(f"{what} maps all positions onto a line or a point, so it cannot be used; check its numbers.")
     return np.asarray(plane, dtype=np.float64)
 
 
 def _between(spots: AnnData, path: Path) -> FloatArray:
-    """From the positions in use to those in a file, by least squares over the spots that are in both."""
+    """Fit the transform from the current positions to those in a file, by least squares over the common spots."""
     table = read_positions(path)
     shared = spots.obs_names.intersection(table.index)
     if len(shared) < _LEAST_SPOTS:
-        raise SpotsError(f"{path} has {len(shared)} of the {spots.n_obs} spots, so it is of another run.")
+        raise SpotsError(f"{path} has {len(shared)} of the {spots.n_obs} spots, so it belongs to another run.")
     rows = spots.obs_names.get_indexer(shared)
     here = np.asarray(spots.obsm["spatial"], dtype=np.float64)[rows]
     there = table.loc[shared, ["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
@@ -197,5 +198,5 @@ def _between(spots: AnnData, path: Path) -> FloatArray:
     solution = np.linalg.lstsq(design, there, rcond=None)[0]
     away = np.linalg.norm(there - design @ solution, axis=1)
     if np.median(away) > _RESIDUE * max(float(np.ptp(there, axis=0).max()), 1.0):
-        raise SpotsError(f"The positions in {path} do not follow from the present ones by an affine map.")
+        raise SpotsError(f"The positions in {path} are not related to the current ones by an affine map.")
     return _checked(solution.T, str(path))

@@ -1,6 +1,6 @@
-"""Runs that ``spaceranger aggr`` joined: barcodes end in the number of their library, ``aggregation.csv`` names these.
+"""Runs joined by ``spaceranger aggr``, whose barcodes end in the number of the library in ``aggregation.csv``.
 
-The small pictures and scale factors of each library are in ``spatial/<library>``.
+The images and scale factors of each library are in ``spatial/<library>``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NUMBERED = re.compile(r"-(\d{1,6})$")
 
 
 def libraries_of_folder(folder: Path) -> list[str]:
-    """The names of the libraries in ``aggregation.csv``, in the order of their numbers; empty where there is none."""
+    """Return the names of the libraries in ``aggregation.csv``, in numerical order; empty without such a file."""
     path = folder / "aggregation.csv"
     if not path.is_file():
         return []
@@ -35,19 +35,19 @@ def libraries_of_folder(folder: Path) -> list[str]:
         raise SpotsError(f"{path} has no column library_id, so the libraries of the run have no names.")
     names = [row[at] if at < len(row) else "" for row in rows[1:]]
     if len(set(names)) < len(names) or "" in names:
-        raise SpotsError(f"{path} names a library twice, or one has no name; give each its own library_id.")
+        raise SpotsError(f"{path} has a duplicate or missing library name; give each library its own library_id.")
     return names
 
 
 def library_of_each(barcodes: Sequence[str], folder: Path) -> np.ndarray[Any, Any] | None:
-    """The library of each barcode, ``(N,)`` texts; ``None`` when all are of one.
+    """Return the library of each barcode as text ``(N,)``; ``None`` if all belong to one.
 
     Parameters
     ----------
     barcodes
-        As the matrix of a run has them.
+        Barcodes from the matrix of the run.
     folder
-        Of the run.
+        Folder of the run.
     """
     found = [_NUMBERED.search(barcode) for barcode in barcodes]
     numbers = np.array([0 if one is None else int(one[1]) for one in found], dtype=int)
@@ -58,14 +58,14 @@ def library_of_each(barcodes: Sequence[str], folder: Path) -> np.ndarray[Any, An
     if names and not (present.min() >= 1 and present.max() <= len(names)):
         raise SpotsError(
             f"{folder / 'aggregation.csv'} names {len(names)} libraries, and barcodes of the matrix end in "
-            f"-{present.max()}; are they of one run?"
+            f"-{present.max()}; are they from the same run?"
         )
     called = {number: names[number - 1] if names else str(number) for number in present.tolist()}
     return np.array([called[number] for number in numbers.tolist()], dtype=object)
 
 
 def run_of_library(matrix: MatrixFile, library: str) -> MatrixFile | None:
-    """The matrix, with the folder in which the pictures and scale factors of a library are; None: there is none."""
+    """Return the matrix with the folder of a library's images and scale factors; None if there is no such folder."""
     folder = matrix.folder / "spatial" / library
     is_inside = Path(library).name == library and library not in (".", "..")
     return replace(matrix, folder=folder, prefix="") if is_inside and folder.is_dir() else None

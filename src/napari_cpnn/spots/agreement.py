@@ -1,7 +1,7 @@
-"""Whether positions without names agree with the columns of ``obs`` that say the same by name.
+"""Check positions without column names against named columns of ``obs``.
 
-``obsm["spatial"]`` is mostly a bare array, and nothing says whether it is (x, y) or (row, column), or pixels of a small
-copy of the image. Columns such as ``pxl_row_in_fullres`` beside it do, and places in a printed array nearly so.
+``obsm["spatial"]`` is usually a bare array that may hold (x, y) or (row, column), or pixels of a downscaled image.
+Named columns such as ``pxl_row_in_fullres`` resolve this, and array coordinates nearly do.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from napari_cpnn.spots.scale_factors import factors_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Shares of the spread within which positions are the same, and beyond which they have nothing to do with each other.
+#: Shares of the spread below which positions count as equal, and above which they count as unrelated.
 _SAME, _UNRELATED = 0.005, 0.1
-#: Correlation of the places in a printed array with the pixels along one axis.
+#: Minimum correlation of array coordinates with the pixels along one axis.
 _ALONG = 0.98
 _LEAST_SPOTS = 4
 
 
 def agreeing_positions(spatial: FloatArray, table: AnnData, what: str) -> FloatArray:
-    """Positions ``(N, 2)`` as (x, y) from a bare array, or from named columns of ``obs`` that prove it to be another.
+    """Return positions ``(N, 2)`` as (x, y), correcting a bare array by named columns that prove it wrong.
 
-    A warning says when the two contradict each other. Columns from which positions follow by a shift or a turn do not:
-    the spots were moved onto another image.
+    A warning is issued if the two contradict each other. If they differ only by a translation or rotation, the spots
+    were moved onto another image, and the array is used without a warning.
 
     Parameters
     ----------
     spatial
-        The array.
+        Positions from ``obsm["spatial"]``.
     table
-        The columns of ``obs``, and the scale factors in ``uns``.
+        Table with the columns of ``obs`` and the scale factors in ``uns``.
     what
-        The array, for messages.
+        Name of the array in messages.
     """
     array = array_coordinates(table.obs)
     pair = _named(table.obs)
@@ -50,13 +50,13 @@ def agreeing_positions(spatial: FloatArray, table: AnnData, what: str) -> FloatA
     if array is not None and _is_transposed(spatial, array):
         _warn(
             f"{what} runs down along array_col and to the right along array_row, as (row, column) would in place of "
-            "(x, y); turn it if the spots do not fit their slide."
+            "(x, y); rotate or mirror the spots if they do not fit their slide."
         )
     return spatial
 
 
 def _named(obs: Any) -> tuple[str, str] | None:
-    """The columns of x and y, if there are two that hold pixels of an image."""
+    """Return the names of the x and y columns, if two columns hold image pixels."""
     found = [column for column in map(column_of, obs.columns) if column is not None and column.kind == "pixel"]
     return pixel_columns([column.name for column in found])
 
@@ -76,25 +76,25 @@ def _compared(
     turned = _factor(here[:, ::-1], there)
     if _is_scaled(here[:, ::-1], there, turned):
         if not np.isclose(turned, 1.0, rtol=_SAME):
-            _warn(f"{what} and {columns} have x and y in another order; the former are read, as (x, y).")
+            _warn(f"{what} and {columns} disagree on the order of x and y; the former is used, as (x, y).")
             return spatial
         if array is not None and _is_mirrored(there, array[both]) and not _is_mirrored(here, array[both]):
-            _warn(f"{what} and {columns} have x and y in another order; the former are read, as the array lies so.")
+            _warn(f"{what} and {columns} disagree on the order of x and y; the former is used, as it fits the array.")
             return spatial
-        _warn(f"{what} holds (row, column) in place of (x, y) by {columns}, which are read.")
+        _warn(f"{what} holds (row, column) instead of (x, y) according to {columns}, which are used.")
         return named
     factor = _factor(here, there)
     of_full = all("full" in str(name).lower() for name in pair)
     if of_full and _is_scaled(here, there, factor):
         if any(np.isclose(factor * small, 1.0, rtol=0.01) for small in _small_factors(table)):
-            _warn(f"{what} holds pixels of a small copy of the image by {columns}, which are read.")
+            _warn(f"{what} holds pixels of a downscaled image according to {columns}, which are used.")
             return named
         _warn(
-            f"{what} is {1 / factor:.3g} times {columns}, as pixels of a copy of the image would be; the former are "
-            "read, as pixels of the slide."
+            f"{what} is {1 / factor:.3g} times {columns}, as if one were in pixels of a rescaled image; the former is "
+            "used, as pixels of the slide."
         )
     elif _is_unrelated(here, there):
-        _warn(f"{what} and {columns} say different places for the same spots; the former are read.")
+        _warn(f"{what} and {columns} give different positions for the same spots; the former is used.")
     return spatial
 
 
@@ -106,12 +106,12 @@ def _small_factors(table: AnnData) -> list[float]:
 
 
 def _factor(here: FloatArray, there: FloatArray) -> float:
-    """By which positions are multiplied, by least squares."""
+    """Return the factor between two sets of positions, by least squares."""
     return float((here * there).sum() / max(float((here * here).sum()), 1e-300))
 
 
 def _is_scaled(here: FloatArray, there: FloatArray, factor: float) -> bool:
-    """Whether positions are others times a factor, but for a few and for rounding."""
+    """Return whether positions equal others times a factor, except for rounding and a few outliers."""
     if not np.isfinite(factor) or factor <= 0:
         return False
     away = np.abs(there - factor * here).max(axis=1)
@@ -119,20 +119,20 @@ def _is_scaled(here: FloatArray, there: FloatArray, factor: float) -> bool:
 
 
 def _is_unrelated(here: FloatArray, there: FloatArray) -> bool:
-    """Whether no affine map leads from one to the other, as when rows were sorted."""
+    """Return whether no affine transform relates the two, as when rows were reordered."""
     design = np.column_stack([here, np.ones(len(here))])
     away = np.linalg.norm(there - design @ np.linalg.lstsq(design, there, rcond=None)[0], axis=1)
     return bool(np.median(away) > _UNRELATED * float(np.ptp(there, axis=0).max()))
 
 
 def _is_mirrored(spatial: FloatArray, array: FloatArray) -> bool:
-    """Whether the array is seen from behind."""
+    """Return whether the array is seen from behind (mirrored)."""
     design = np.column_stack([array, np.ones(len(array))])
     return bool(np.linalg.det(np.linalg.lstsq(design, spatial, rcond=None)[0][:2]) < 0)
 
 
 def _is_transposed(spatial: FloatArray, array: FloatArray) -> bool:
-    """Whether columns of the array run down and its rows to the right, which takes a turned and mirrored image."""
+    """Return whether array columns run down and rows to the right, which implies a rotated and mirrored image."""
     placed = np.isfinite(spatial).all(axis=1)
     spatial, array = spatial[placed], array[placed]
     if len(spatial) < _LEAST_SPOTS or (np.ptp(spatial, axis=0) == 0).any() or (np.ptp(array, axis=0) == 0).any():

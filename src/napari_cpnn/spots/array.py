@@ -1,9 +1,9 @@
-"""The array under the spots: its kind, its pitch, and the pixel size that follows from them.
+"""Array of spots: its kind, its pitch, and the pixel size that follows from the pitch.
 
-An array is printed at a known pitch, so that its spots on the image measure the pixel size. Two printed arrays are
-known: the square one of Spatial Transcriptomics (spots of 100 um, 200 um apart) and the hexagonal one of Visium
-(spots of 55 um, 100 um apart). Of any other, such as the channels of DBiT-seq or bins of any size, the pitch is not
-known, whatever its spots look like.
+An array is printed at a known pitch, so its spots on the image determine the pixel size. Two printed arrays are known:
+the square array of Spatial Transcriptomics (100 um spots, 200 um apart) and the hexagonal one of Visium (55 um spots,
+100 um apart). The pitch of any other array, such as the channels of DBiT-seq or bins of arbitrary size, cannot be
+inferred.
 """
 
 from __future__ import annotations
@@ -22,32 +22,33 @@ from napari_cpnn.geometry import Mpp, is_plausible_mpp
 ArrayKind = Literal["square", "hexagonal"]
 
 PITCH_UM: dict[ArrayKind, float] = {"square": 200.0, "hexagonal": 100.0}
-"""Centre to centre, in um: Spatial Transcriptomics and Visium."""
+"""Centre-to-centre distance in um of Spatial Transcriptomics and Visium."""
 
 SPOT_UM: dict[ArrayKind, float] = {"square": 100.0, "hexagonal": 55.0}
-"""Diameter of a spot, in um."""
+"""Diameter of a spot in um."""
 
-#: Rows, columns and spots of the largest array of each kind: that of Spatial Transcriptomics, and that of Visium with
-#: 11 mm, whose columns are counted in halves of a pitch.
+#: Rows, columns and spots of the largest array of each kind: Spatial Transcriptomics, and Visium with an 11 mm capture
+#: area, whose columns are counted in half pitches.
 _FRAME: dict[ArrayKind, tuple[int, int, int]] = {"square": (33, 35, 1007), "hexagonal": (128, 224, 14_336)}
 
 _MIN_SPOTS = 6
-_MAX_ST_SPOTS = 5000  # no Spatial Transcriptomics array has more; a larger square one are bins of unknown size
-_MAX_SCATTER = 0.15  # of the pitch: spots that are farther from any lattice are beads or cells, not an array
+# no Spatial Transcriptomics array has more; a larger square array consists of bins of unknown size
+_MAX_ST_SPOTS = 5000
+_MAX_SCATTER = 0.15  # share of the pitch; positions that are farther from any lattice are beads or cells
 
 
 @dataclass(frozen=True)
 class ArrayFit:
-    """What the positions of spots say about their array.
+    """Array fitted to the positions of spots.
 
     Parameters
     ----------
     kind
         Square (four neighbours) or hexagonal (six).
     pitch_um
-        Distance of neighbouring spots, centre to centre.
+        Centre-to-centre distance of neighbouring spots.
     mpp
-        Micrometres per pixel that this pitch implies, ``(y, x)``.
+        Micrometres per pixel implied by this pitch, ``(y, x)``.
     """
 
     kind: ArrayKind
@@ -56,13 +57,13 @@ class ArrayFit:
 
     @property
     def spot_diameter_px(self) -> float:
-        """Diameter of a spot in level-0 pixels; the diameter scales with the pitch."""
+        """Diameter of a spot in level-0 pixels, in proportion to the pitch."""
         diameter_um = SPOT_UM[self.kind] * self.pitch_um / PITCH_UM[self.kind]
         return diameter_um / math.sqrt(self.mpp[0] * self.mpp[1])
 
 
 def is_within_known_array(kind: ArrayKind, spatial: npt.ArrayLike, array: npt.ArrayLike | None) -> bool:
-    """Whether spots are as many, and spread as far, as on the known array of their kind.
+    """Return whether the number and extent of the spots fit the known array of their kind.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def is_within_known_array(kind: ArrayKind, spatial: npt.ArrayLike, array: npt.Ar
         columns, rows = np.ptp(np.asarray(array, dtype=np.float64), axis=0) + 0.5
         as_it_is, turned = rows <= frame[0] and columns <= frame[1], rows <= frame[1] and columns <= frame[0]
         return bool(as_it_is or (kind == "square" and turned))
-    steps = (math.sqrt(3) / 2, 0.5) if kind == "hexagonal" else (1.0, 1.0)  # pitches from row to row, column to column
+    steps = (math.sqrt(3) / 2, 0.5) if kind == "hexagonal" else (1.0, 1.0)  # pitches per row and column
     diagonal = math.hypot(*(n * step for n, step in zip(frame, steps, strict=True)))
     turns = np.linspace(0, np.pi, 36, endpoint=False)
     longest = np.ptp(pixels @ np.stack([np.cos(turns), np.sin(turns)]), axis=0).max()
@@ -91,28 +92,28 @@ def fit_array(
     *,
     any_mpp: bool = False,
 ) -> ArrayFit | None:
-    """Fit the printed array to spots on an image.
+    """Fit an array to the positions of spots on an image.
 
-    The kind is as it looks: whether a square array is that of Spatial Transcriptomics, so that its default pitch and
-    the pixel size are true, is for :func:`~napari_cpnn.spots.estimate_mpp` to say.
+    The kind is determined from the positions alone. Whether a square array is really that of Spatial Transcriptomics,
+    so that its default pitch applies, is decided by :func:`~napari_cpnn.spots.estimate_mpp`.
 
     Parameters
     ----------
     spatial
         Level-0 pixels ``(N, 2)`` as ``(x, y)``.
     array
-        Array coordinates ``(N, 2)`` as ``(column, row)``, where known. Visium's are doubled: a column is half a
-        pitch, so that row + column is even.
+        Array coordinates ``(N, 2)`` as ``(column, row)``, where known. Those of Visium are doubled: a column is half a
+        pitch, so row + column is even.
     pitch_um
-        Pitch of the array; by default that of its kind.
+        Pitch of the array; by default the known pitch of its kind.
     any_mpp
-        Whether a pixel size that no slide has is an answer, too.
+        Whether to accept pixel sizes that are implausible for a slide.
 
     Returns
     -------
     ArrayFit or None
-        None when there are too few spots, or they lie on no lattice, or the pixel size is not plausible, or the
-        pitch was not given and the array is neither of the two.
+        None if there are too few spots, they do not lie on a lattice, the pixel size is implausible, or no pitch is
+        given and the array is not one of the two known ones.
     """
     pixels = np.asarray(spatial, dtype=np.float64)
     if len(pixels) < _MIN_SPOTS:
@@ -129,10 +130,10 @@ def fit_array(
 
 
 def _fit_coordinates(pixels: FloatArray, array: FloatArray, pitch_um: float | None) -> ArrayFit | None:
-    """Affine least squares from array um to pixels.
+    """Fit an affine transform from array um to pixels by least squares.
 
-    The map is ``pixels = diag(1 / mpp) R um + shift`` with a rotation (or mirror) ``R``, whose rows have length one;
-    so each row of the fitted matrix has length ``1 / mpp`` of its axis, however the array lies on the image.
+    The transform is ``pixels = diag(1 / mpp) R um + shift`` with a rotation (or reflection) ``R``, whose rows have unit
+    length. So each row of the fitted matrix has length ``1 / mpp`` of its axis, whatever the orientation of the array.
     """
     kind = _kind_of_coordinates(array)
     pitch = PITCH_UM[kind] if pitch_um is None else pitch_um
@@ -155,7 +156,7 @@ def _fit_coordinates(pixels: FloatArray, array: FloatArray, pitch_um: float | No
 
 
 def _kind_of_coordinates(array: FloatArray) -> ArrayKind:
-    """Hexagonal when row + column has one parity throughout, as Visium numbers its array."""
+    """Return hexagonal if row + column has the same parity everywhere, as in Visium's coordinates."""
     whole = np.rint(array)
     if np.abs(array - whole).max() > 1e-6:
         return "square"
@@ -164,11 +165,11 @@ def _kind_of_coordinates(array: FloatArray) -> ArrayKind:
 
 
 def _fit_neighbours(pixels: FloatArray, pitch_um: float | None) -> ArrayFit | None:
-    """Least squares on the vectors between neighbours, without array coordinates.
+    """Fit the vectors between neighbours by least squares, without array coordinates.
 
-    Each vector ``(dx, dy)`` has the length of one pitch, ``mpp_x^2 dx^2 + mpp_y^2 dy^2 = pitch^2``, which is linear
-    in the squared pixel sizes whatever the rotation. Where the vectors cannot tell the axes apart (a square array at
-    45 degrees), the solution of least norm has both alike.
+    Each vector ``(dx, dy)`` is one pitch long, ``mpp_x^2 dx^2 + mpp_y^2 dy^2 = pitch^2``, which is linear in the
+    squared pixel sizes for any rotation. If the vectors cannot distinguish the axes (a square array at 45 degrees), the
+    minimum-norm solution makes both equal.
     """
     tree = cKDTree(pixels)
     reach = 1.25 * neighbour_distance(pixels)
@@ -180,7 +181,7 @@ def _fit_neighbours(pixels: FloatArray, pitch_um: float | None) -> ArrayFit | No
     if len(pairs) < _MIN_SPOTS or lengths.std() > _MAX_SCATTER * lengths.mean():
         return None
     neighbours = np.bincount(pairs.ravel(), minlength=len(pixels))
-    # An inner spot has four or six neighbours, spots at the edge fewer, so the upper end decides.
+    # An inner spot has four or six neighbours and spots at the edge fewer, so an upper quantile is used.
     kind: ArrayKind = "hexagonal" if np.quantile(neighbours, 0.9) > 4.5 else "square"
     if np.quantile(neighbours, 0.9) > 6:
         return None
@@ -192,7 +193,7 @@ def _fit_neighbours(pixels: FloatArray, pitch_um: float | None) -> ArrayFit | No
 
 
 def neighbour_distance(pixels: FloatArray) -> float:
-    """Median distance of the ``(N, 2)`` positions to their nearest neighbour; NaN for fewer than two."""
+    """Return the median nearest-neighbour distance of ``(N, 2)`` positions; NaN for fewer than two."""
     if len(pixels) < 2:
         return math.nan
     distances = np.asarray(cKDTree(pixels).query(pixels, k=2)[0])

@@ -1,7 +1,7 @@
-"""What stands around the barcode in the name of a spot: programs tell libraries apart by it when they join tables.
+"""Split the names of spots into barcodes and the prefixes or suffixes added when tables are joined.
 
-``AAACAAGTATCTCCCA-1`` becomes ``AAACAAGTATCTCCCA-1-A``, ``A_AAACAAGTATCTCCCA-1`` or ``AAACAAGTATCTCCCA-2``. Two arrays
-of one kind have the same barcodes, so one that occurs twice is proof of two libraries.
+``AAACAAGTATCTCCCA-1`` becomes ``AAACAAGTATCTCCCA-1-A``, ``A_AAACAAGTATCTCCCA-1`` or ``AAACAAGTATCTCCCA-2``. Arrays of
+one kind have the same barcodes, so a barcode that occurs twice proves that there are two libraries.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import numpy as np
 
 #: A sequence, a bin of Visium HD, or a spot of Spatial Transcriptomics.
 _BARCODE = re.compile(r"[ACGTN]{8,}|s_\d{3}um_\d{5}_\d{5}|(?<![\d.x])\d+(?:\.\d+)?x\d+(?:\.\d+)?(?![\d.x])")
-#: Of no name; pandas takes texts to end at a NUL.
+#: Separator that occurs in no name (pandas truncates texts at NUL).
 _BETWEEN = "\x1f"
 _MARKS = "-_:. #/|"
-#: Share of the names that must have a barcode, for all of them to be looked at.
+#: Minimum share of names with a barcode.
 _MOST = 0.9
 _LOOKED_AT, _VERY_MANY = 200, 50_000
 
 MOST_LIBRARIES = 200
-"""What names more libraries than this names something else."""
+"""Maximum number of libraries; prefixes with more distinct values mean something else."""
 
 
 @dataclass(frozen=True, eq=False)
 class Barcodes:
-    """The names of spots, taken apart.
+    """Barcodes and library labels parsed from the names of spots.
 
     Attributes
     ----------
     cores
-        ``(N,)`` numbers of the barcodes, the same for the same one.
+        ``(N,)`` integer codes of the barcodes; equal barcodes have equal codes.
     libraries
-        ``(N,)`` what stands around each, without what is the same for all; ``None`` when that does not tell the
-        libraries apart.
+        ``(N,)`` texts around each barcode, without the parts common to all; ``None`` if they do not distinguish the
+        libraries.
     """
 
     cores: np.ndarray[Any, Any]
@@ -44,7 +44,7 @@ class Barcodes:
 
 
 def barcodes_of(names: Sequence[str]) -> Barcodes | None:
-    """The barcodes in the names of spots; None where names are of another kind.
+    """Parse the barcodes in the names of spots; return None if the names have another form.
 
     >>> list(barcodes_of(["ACGTACGT-1-A", "ACGTACGT-1-B", "TTGTACGT-1-A"]).libraries)
     ['A', 'B', 'A']
@@ -56,7 +56,7 @@ def barcodes_of(names: Sequence[str]) -> Barcodes | None:
     if sum(_BARCODE.search(name) is not None for name in some) < _MOST * len(some):
         return None
     if len(texts) > _VERY_MANY and len({_BARCODE.sub("", name, count=1) for name in some}) == 1:
-        return None  # bins of one array: all that stands around is the same
+        return None  # bins of one array: the text around the barcode is always the same
     found = [_BARCODE.search(name) for name in texts]
     if not found or sum(one is not None for one in found) < _MOST * len(found):
         return None
@@ -68,7 +68,7 @@ def barcodes_of(names: Sequence[str]) -> Barcodes | None:
     codes, each = pd.factorize(np.asarray(around, dtype=object))
     numbers, known = pd.factorize(np.asarray(cores, dtype=object))
     if len(each) > MOST_LIBRARIES or len(cores) > MOST_LIBRARIES * len(known):
-        return None  # the names of samples are sequences here, and those of spots are not
+        return None  # here sequences identify samples rather than spots
     sides = [(before, after) for before, _, after in (text.partition(_BETWEEN) for text in each)]
     if len(sides) < 2 or _are_numbered(sides, codes, numbers):
         return Barcodes(numbers, None)
@@ -77,18 +77,18 @@ def barcodes_of(names: Sequence[str]) -> Barcodes | None:
 
 
 def _are_numbered(sides: Sequence[tuple[str, str]], codes: np.ndarray[Any, Any], cores: np.ndarray[Any, Any]) -> bool:
-    """Whether names that occurred twice were given numbers, as anndata does: ``-1`` is then the second of whichever."""
+    """Return whether duplicate names were numbered, as by anndata; ``-1`` then marks the second of any pair."""
     of = {side: set(cores[codes == i]) for i, side in enumerate(sides)} if len(sides) <= _LOOKED_AT else {}
     for (before, after), there in of.items():
         base = re.sub(r"-\d+$", "", after)
-        # All of them and no more: two sections of the same barcodes, whose second ones are all of the second.
+        # Exactly all duplicates: with two sections of equal barcodes, all second names belong to the second section.
         if base != after and (before, base) in of and there < of[before, base]:
             return True
     return False
 
 
 def _called(sides: Sequence[tuple[str, str]]) -> list[str] | None:
-    """Names of libraries from what stands before and after their barcodes; None when two would be called the same."""
+    """Return library names from the texts before and after the barcodes; None if two would be equal."""
     parts = [
         _without_common([side[place] for side in sides]) for place in (0, 1) if len({side[place] for side in sides}) > 1
     ]
@@ -98,7 +98,7 @@ def _called(sides: Sequence[tuple[str, str]]) -> list[str] | None:
 
 
 def _without_common(texts: Sequence[str]) -> list[str]:
-    """Without the words at the start and at the end that all of them have."""
+    """Remove the leading and trailing words that all texts have in common."""
     for turn in (1, -1):
         turned = [text[::turn] for text in texts]
         first, last = min(turned), max(turned)

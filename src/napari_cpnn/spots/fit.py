@@ -1,7 +1,7 @@
-"""Whether spots and slide fit together, and what would make them fit.
+"""Check whether spots fit a slide, and find corrections if they do not.
 
-Positions in pixels of another image (the small "hires" picture, another pyramid level), mirrored or with swapped axes
-are common. Each such mistake is an affine map that can be undone; the right one puts the spots on the tissue.
+Positions in pixels of another image (the "hires" image, another pyramid level), mirrored positions and swapped axes are
+common. Each such error is an invertible affine transform; the right correction puts the spots on the tissue.
 """
 
 from __future__ import annotations
@@ -29,44 +29,44 @@ if TYPE_CHECKING:
 
     from napari_cpnn.slides import Slide, TissueMask
 
-#: Spots of a section lie on tissue, but for a rim and for holes. A fix is worth offering when it puts this share of
-#: them there, and so many more than lie there now.
+#: Most spots of a section lie on tissue, except for a rim and holes. A fix is suggested if it puts this share of them
+#: on tissue, and improves the share by at least the second value.
 _GOOD, _GAIN = 0.8, 0.1
 
-#: Diameter around a spot that is looked at, in um, and the share of it that must be tissue.
+#: Diameter in um of the area examined around a spot, and the share of it that must be tissue.
 _SPOT_UM, _COVERED = 100.0, 0.3
 
-#: Pitch and slide agree when the scales differ by less; when they differ by more than the second, that alone is said.
+#: Relative difference in scale up to which pitch and slide agree, and above which only the scale is reported.
 _SAME_SCALE, _OTHER_SCALE = 0.1, 0.5
-#: Where no pitch tells the scale: spots that are spread over this share of the tissue as they should be, and so much
-#: less as they are, are in another scale.
+#: Without a known pitch: spots that cover this share of the tissue when rescaled, and less than the second share of
+#: that as they are, have a wrong scale.
 _SPREAD, _LESS = 0.6, 0.5
-#: With fewer spots than this on tissue, something is wrong even if nothing is known that would help.
+#: Below this share of spots on tissue a problem is reported even if no fix is known.
 _FEW = 0.5
-#: An array of which so many spots are in the table is there whole, spots beside the tissue and all.
+#: Share of an array's spots above which a table is considered unfiltered, including spots beside the tissue.
 _WHOLE_ARRAY = 0.9
 _WHOLE_VISIUM = (4992, 14_336)
-#: Shares are of a sample of the spots when there are more.
+#: Maximum number of spots examined; larger tables are sampled.
 _MOST_SPOTS = 50_000
-#: Masks of slides that were looked at last.
+#: Number of tissue masks that are cached.
 _KEPT = 4
 
-#: A map that changes less than this has been taken back: a millionth of a pixel, where slides have 1e5 of them.
+#: Transforms closer to the identity than this count as undone: 1e-6 px on slides of 1e5 px.
 _SAME_PLACE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class SpotFix:
-    """An affine map of positions that may make spots fit a slide.
+    """An affine transform of positions that may make spots fit a slide.
 
     Attributes
     ----------
     name
-        What it does, in words; empty for the positions as they are.
+        Description; empty for the identity.
     matrix
         ``(2, 3)``: new ``(x, y) = matrix @ (x, y, 1)``, level-0 pixels.
     on_tissue
-        Share of the spots that then lie on tissue.
+        Share of the spots that lie on tissue after the transform.
     """
 
     name: str
@@ -74,7 +74,7 @@ class SpotFix:
     on_tissue: float
 
     def apply(self, spots: AnnData) -> AnnData:
-        """A copy of the spots at their new positions; diameters scale along, and :func:`move_of` tells the move."""
+        """Return a copy of the spots with transformed positions and diameters; :func:`move_of` gives the move."""
         spots = with_positions(spots, "The table of spots")
         moved = spots.copy()
         _note_move(moved, self)
@@ -92,19 +92,19 @@ class SpotFix:
 
 @dataclass(frozen=True, eq=False)
 class SpotFit:
-    """How spots lie on a slide.
+    """How well spots fit a slide.
 
     Attributes
     ----------
     on_tissue, inside
-        Shares of the spots that lie on tissue, and on the slide at all.
+        Shares of the spots on tissue, and within the slide.
     problem
-        One sentence; empty when they fit.
+        One-sentence description; empty if the spots fit.
     fixes
-        What would help, the best first; empty when they fit.
+        Suggested fixes, the best first; empty if the spots fit.
     others
-        Every simple move and what it would do, for eyes that see better than the share of spots on tissue does: a
-        mirrored section of even tissue looks as good by that number.
+        All simple transforms with their effect, for manual selection: the share of spots on tissue cannot detect that a
+        homogeneous section is mirrored.
     """
 
     on_tissue: float
@@ -115,19 +115,19 @@ class SpotFit:
 
 
 def move_of(spots: AnnData) -> SpotFix | None:
-    """How spots were moved by fixes since they were read, all in one; ``None``: they are where their file says."""
+    """Return the combined transform applied to spots since they were read; ``None`` if they were not moved."""
     noted = dict(spots.uns.get("napari_cpnn", {})).get("moved")
     return None if noted is None else SpotFix(str(noted["name"]), np.asarray(noted["matrix"]), math.nan)
 
 
 def move_back(spots: AnnData) -> SpotFix | None:
-    """What puts moved spots back to where their file says."""
+    """Return the transform that restores the positions read from the file; ``None`` if the spots were not moved."""
     move = move_of(spots)
     return None if move is None else SpotFix("the positions in the file", inverted(move.matrix), math.nan)
 
 
 def _note_move(spots: AnnData, fix: SpotFix) -> None:
-    """Keep in a table of spots how it was moved in all."""
+    """Record the combined transform in the table of spots."""
     before = move_of(spots)
     name, matrix = fix.name, fix.matrix
     if before is not None:
@@ -140,27 +140,27 @@ def _note_move(spots: AnnData, fix: SpotFix) -> None:
 
 
 def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) -> SpotFit:
-    """Look whether the spots lie on the tissue of the slide, and if not, which simple mistake explains it.
+    """Check whether the spots lie on the tissue of a slide; if not, suggest which simple error explains it.
 
     Parameters
     ----------
     slide
-        With a pixel size.
+        Slide with a pixel size.
     spots
-        With ``obsm["spatial"]``, level-0 pixels ``(x, y)``.
+        Table with ``obsm["spatial"]``, level-0 pixels ``(x, y)``.
     tissue
-        The slide's tissue, when it is known.
+        Tissue mask of the slide, if already computed.
 
     Raises
     ------
     SpotsError
-        The spots have no positions.
+        If the spots have no positions.
     PixelSizeError, NoTissueError, SlideError
-        The slide cannot be measured.
+        If the slide cannot be read or has no tissue or pixel size.
     """
     mpp = slide.require_mappable()
     if "spatial" not in spots.obsm or not spots.n_obs:
-        raise SpotsError('There are no spots with positions in obsm["spatial"].')
+        raise SpotsError('No spots with positions in obsm["spatial"].')
     spots = with_positions(spots, "The table of spots")
     mask = tissue or tissue_of(slide)
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
@@ -182,7 +182,7 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
         problem = f"{1 - inside:.0%} of the spots lie outside the slide {slide.name}"
     elif is_other_scale(spots, mpp):
         implied = _scale_of_pitch(spots, mpp) * math.sqrt(mpp[0] * mpp[1])
-        problem = f"The pitch of the spots implies {implied:.3g} um per pixel, and {slide.name} has {mpp[0]:.3g}"
+        problem = f"The pitch of the spots implies {implied:.3g} um per pixel, but {slide.name} has {mpp[0]:.3g}"
         fixes = fixes or [fix for fix in moves if fix.on_tissue >= _GOOD and _PITCH in fix.name]
     elif fixes:
         problem = f"Only {now:.0%} of the spots lie on the tissue of {slide.name}"
@@ -191,18 +191,18 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
     elif now < _FEW and not _is_whole_array(spots):
         problem = f"Only {now:.0%} of the spots lie on the tissue of {slide.name}"
     if problem:
-        question = "is that its pixel size?" if problem.startswith("The pitch") else "is it their slide?"
+        question = "is the pixel size right?" if problem.startswith("The pitch") else "is it the right slide?"
         problem += f"; {fixes[0].name} would put {fixes[0].on_tissue:.0%} on it." if fixes else f"; {question}"
     return SpotFit(now, inside, problem, tuple(fixes) if problem else (), moves)
 
 
 def is_other_scale(spots: AnnData, mpp: tuple[float, float]) -> bool:
-    """Whether the pitch of an array shows that positions are in pixels of another size than those of the slide."""
+    """Return whether the pitch of the array shows that positions have another pixel size than the slide."""
     return abs(math.log(_scale_of_pitch(spots, mpp))) > math.log1p(_OTHER_SCALE)
 
 
 def tissue_of(slide: Slide) -> TissueMask:
-    """The tissue of a slide; those of the last few slides are kept.
+    """Return the tissue mask of a slide, cached for the last few slides.
 
     Raises
     ------
@@ -227,7 +227,7 @@ _lock = threading.Lock()
 
 
 def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> SpotFix:
-    """A fix from an affine map that the user gives; turned back when that puts clearly more spots on the tissue.
+    """Return a fix from a user-supplied transform, inverted if that puts clearly more spots on the tissue.
 
     Parameters
     ----------
@@ -236,27 +236,27 @@ def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> Sp
     matrix
         ``(2, 3)``, from spots to slide or from slide to spots, as :func:`~napari_cpnn.spots.affine.read_affine` gives.
     name
-        Where it comes from, in words.
+        Origin of the transform, as a description.
     """
     mpp, mask = slide.require_mappable(), tissue_of(slide)
     spots = with_positions(spots, "The table of spots")
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
     there, back = (
         SpotFix(label, one, _on_tissue(positions, one, mask, mpp))
-        for label, one in ((name, matrix), (f"{name}, turned back", inverted(matrix)))
+        for label, one in ((name, matrix), (f"{name}, inverted", inverted(matrix)))
     )
     return back if back.on_tissue >= there.on_tissue + _GAIN else there
 
 
 def _on_tissue(positions: FloatArray, matrix: FloatArray, mask: TissueMask, mpp: tuple[float, float]) -> float:
-    """Share of spots on tissue when they are moved."""
+    """Return the share of spots on tissue after a transform."""
     if not len(positions):
         return 0.0
     return float((mask.coverage_at(spatial_to_um(_mapped(positions, matrix), mpp), _SPOT_UM) >= _COVERED).mean())
 
 
 def _scale_of_pitch(spots: AnnData, mpp: tuple[float, float]) -> float:
-    """By what positions would have to be scaled for the pitch of their array to be true; 1 when it is not known."""
+    """Return the factor by which positions must be scaled to match the array's pitch; 1 if the pitch is unknown."""
     implied = implied_mpp(spots)
     return 1.0 if implied is None else math.sqrt(implied[0] * implied[1] / (mpp[0] * mpp[1]))
 
@@ -264,10 +264,10 @@ def _scale_of_pitch(spots: AnnData, mpp: tuple[float, float]) -> float:
 def _wider(
     positions: FloatArray, moves: tuple[SpotFix, ...], mask: TissueMask, mpp: tuple[float, float]
 ) -> SpotFix | None:
-    """A scale that spreads spots over most of the tissue, which they lie on a small part of."""
+    """Return a scaling that spreads spots from a small part of the tissue over most of it."""
     now = _spread(positions, mask, mpp)
     for fix in moves:
-        # Scaled and nothing else: what mirrors or turns them as well is a guess upon a guess.
+        # Scaling only: combining it with reflections or rotations would be too speculative.
         is_scale = fix.matrix[0, 0] == fix.matrix[1, 1] != 0 and not fix.matrix[:, 2].any() and not fix.matrix[0, 1]
         if is_scale and fix.on_tissue >= _GOOD:
             spread = _spread(_mapped(positions, fix.matrix), mask, mpp)
@@ -277,7 +277,7 @@ def _wider(
 
 
 def _spread(positions: FloatArray, mask: TissueMask, mpp: tuple[float, float]) -> float:
-    """Share of the tissue that lies within the rectangle around the spots."""
+    """Return the share of the tissue inside the bounding box of the spots."""
     if not len(positions):
         return 0.0
     low, high = np.quantile(spatial_to_um(positions, mpp), [0.01, 0.99], axis=0) / np.asarray(mask.um_per_px)
@@ -286,7 +286,7 @@ def _spread(positions: FloatArray, mask: TissueMask, mpp: tuple[float, float]) -
 
 
 def _is_whole_array(spots: AnnData) -> bool:
-    """Whether nearly all spots of an array are in a table, which then has those beside the tissue, too."""
+    """Return whether the table holds nearly all spots of an array, including those beside the tissue."""
     array = array_coordinates(spots.obs)
     if array is None:
         return spots.n_obs in _WHOLE_VISIUM
@@ -299,7 +299,7 @@ _PITCH = "(from the pitch of the array)"
 
 
 def _candidates(spots: AnnData, slide: Slide, mpp: tuple[float, float]) -> Iterator[tuple[str, FloatArray]]:
-    """Simple mistakes and their undoing: other scales, mirrored, swapped axes, and one of each."""
+    """Yield corrections of simple errors: other scales, mirrored or swapped axes, and combinations of two."""
     height, width = slide.shape[:2]
     scales = [("", 1.0)]
     implied, ratio = implied_mpp(spots), _scale_of_pitch(spots, mpp)
@@ -324,10 +324,10 @@ def _candidates(spots: AnnData, slide: Slide, mpp: tuple[float, float]) -> Itera
         ("", np.eye(2, 3)),
         ("mirroring left and right", np.array([[-1.0, 0, width], [0, 1, 0]])),
         ("mirroring top and bottom", np.array([[1.0, 0, 0], [0, -1, height]])),
-        ("turning by 180 degrees", np.array([[-1.0, 0, width], [0, -1, height]])),
+        ("rotating by 180 degrees", np.array([[-1.0, 0, width], [0, -1, height]])),
         ("swapping x and y", np.array([[0.0, 1, 0], [1, 0, 0]])),
-        ("turning by 90 degrees to the right", np.array([[0.0, -1, width], [1, 0, 0]])),
-        ("turning by 90 degrees to the left", np.array([[0.0, 1, 0], [-1, 0, height]])),
+        ("rotating by 90 degrees to the right", np.array([[0.0, -1, width], [1, 0, 0]])),
+        ("rotating by 90 degrees to the left", np.array([[0.0, 1, 0], [-1, 0, height]])),
     ]
     pairs = [*itertools.product(_different(scales), turns), *((scale, turns[0]) for scale in plain)]
     for (scale_name, scale), (turn_name, turn) in pairs:
@@ -337,7 +337,7 @@ def _candidates(spots: AnnData, slide: Slide, mpp: tuple[float, float]) -> Itera
 
 
 def _different(scales: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Those that are not another's with another name; the first counts."""
+    """Return scales without duplicate values, keeping the first name."""
     return [scale for i, scale in enumerate(scales) if all(abs(scale[1] / o[1] - 1) > _SAME_SCALE for o in scales[:i])]
 
 

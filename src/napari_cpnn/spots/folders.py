@@ -1,7 +1,7 @@
-"""Which tables of spots a dropped file or folder holds, and which slide belongs to them.
+"""Find the tables of spots in a dropped file or folder, and the slide that belongs to them.
 
-A user drops what is on the disk: the ``outs`` folder of Space Ranger, the run around it, its ``spatial`` folder, a
-Visium HD run with several bin sizes, the matrix file. All lead to what :func:`~napari_cpnn.read_spots` reads.
+Users drop the ``outs`` folder of Space Ranger, the run around it, its ``spatial`` folder, a Visium HD run with several
+bin sizes, or a matrix file. Each is resolved to a path for :func:`~napari_cpnn.read_spots`.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 
     from napari_cpnn.slides import Slide
 
-#: Bins of Visium HD that are offered, in um, the first one is opened: 2 um bins are millions, each nearly empty.
+#: Offered bin sizes of Visium HD in um; the first is opened. 2 um bins are too many, and nearly empty.
 HD_BINS_UM = (16, 8)
 
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
-#: How far sizes of a slide and of the image that Space Ranger saw may differ.
+#: Relative tolerance between the size of a slide and of Space Ranger's input image.
 _SAME_SIZE = 0.01
-#: Bytes of an ``.h5ad`` in which the name of its positions is looked for.
+#: Bytes of an ``.h5ad`` searched for the name of its positions.
 _LOOKED_THROUGH = 16 * 2**20
-#: More pictures beside the spots than this are a collection, not their slide.
+#: Folders with more images than this are collections, and are not searched for the slide.
 _MOST_PICTURES = 24
 
 
 @dataclass(frozen=True)
 class SpotsSource:
-    """Something that :func:`~napari_cpnn.read_spots` reads.
+    """A table that :func:`~napari_cpnn.read_spots` can read.
 
     Attributes
     ----------
     path
-        What to give to it.
+        Argument ``path`` of ``read_spots``.
     name
-        What to call it on screen.
+        Display name.
     library
-        Which is meant of several in one file.
+        Library to read if the file holds several.
     """
 
     path: Path
@@ -58,9 +58,9 @@ class SpotsSource:
 
 
 def find_spots(path: str | Path) -> list[SpotsSource]:
-    """The tables of spots behind a file or folder, the one to open first; empty, and quickly, for anything else.
+    """Return the tables of spots in a file or folder, the one to open first; empty for anything else.
 
-    Nothing but names is looked at, and in an ``.h5ad`` whether there are positions, and of which libraries.
+    Only file names are inspected, and in an ``.h5ad`` whether it holds positions, and the libraries.
 
     Parameters
     ----------
@@ -79,12 +79,12 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
         if path.suffix.lower() == ".zarr":
             return [SpotsSource(path, path.stem)] if _is_spatialdata(path) else []
         return _tables_of_folder(path)
-    except (CpnnError, OSError):  # whoever opens it will say why it cannot be
+    except (CpnnError, OSError):  # the error is reported when the path is opened
         return []
 
 
 def sections(sources: list[SpotsSource]) -> list[SpotsSource]:
-    """The first table of each section: bins and cells of a Visium HD run are tables of one."""
+    """Return the first table of each section: bins and cells of a Visium HD run belong to one section."""
     return sources[:1] if any(_bin_um(s.path) or s.path.name == CELLS for s in sources) else sources
 
 
@@ -106,7 +106,7 @@ def _tables_of_folder(path: Path) -> list[SpotsSource]:
 
 
 def _of_run(folder: Path) -> list[SpotsSource]:
-    """A run, or each of the libraries that ``spaceranger aggr`` joined in it."""
+    """Return a run, or each library that ``spaceranger aggr`` joined in it."""
     libraries = libraries_of_folder(folder)
     if len(libraries) < 2:
         return [SpotsSource(folder, _name(folder))]
@@ -114,7 +114,7 @@ def _of_run(folder: Path) -> list[SpotsSource]:
 
 
 def _of_matrix(matrix: MatrixFile) -> list[SpotsSource]:
-    """The run folder when it leads to the same matrix, else its file; nothing without its positions."""
+    """Return the run folder if it leads to the same matrix, else the matrix file; empty if there are no positions."""
     folder = matrix.folder
     runs = runs_in(folder, of_cells=matrix.of_cells)
     if matrix.of_cells:
@@ -132,9 +132,9 @@ def _of_matrix(matrix: MatrixFile) -> list[SpotsSource]:
 
 
 def tables_of_run(path: str | Path, library: str | None = None) -> list[SpotsSource]:
-    """The tables among which ``path`` is one: bin sizes and cells of a Visium HD run, or libraries of one file.
+    """Return all tables related to ``path``: bin sizes and cells of a Visium HD run, or libraries of one file.
 
-    Empty for anything else. ``library`` is the one that was read of several.
+    Empty for anything else. ``library`` is the one that was read.
     """
     folder = Path(path)
     if library is not None:
@@ -144,25 +144,25 @@ def tables_of_run(path: str | Path, library: str | None = None) -> list[SpotsSou
 
 
 def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
-    """The slide on which spots were measured, if their folder holds or names it.
+    """Return the slide on which spots were measured, if their folder contains or names it.
 
-    That is the image in a SpatialData ``.zarr`` in whose pixels the spots are. Otherwise looked at are the image that
-    Space Ranger was given (``_invocation``, ``_cmdline``), and the slides in the folder, beside it and around it; one
-    is taken when it is as large as the image of which Space Ranger made its small copies, and looks like them, or,
-    where there are none, when it is the only one on which all spots lie. A warning says when several are that large and
-    it cannot be told which it is, or when none looks like the copies.
+    For SpatialData this is the image in whose pixels the spots are. Otherwise the candidates are the input image of
+    Space Ranger (``_invocation``, ``_cmdline``) and the slides in, beside and around the folder. A candidate is
+    accepted if it has the size of the image from which Space Ranger made its downscaled copies and resembles them;
+    without copies, if it is the only one that contains all spots. A warning is issued if several candidates of that
+    size cannot be told apart, or if none resembles the copies.
 
     Parameters
     ----------
     source
-        What the spots were read from.
+        Path from which the spots were read.
     spots
-        As from :func:`~napari_cpnn.read_spots`, without a slide.
+        Spots from :func:`~napari_cpnn.read_spots`, read without a slide.
     """
     from napari_cpnn.slides import open_slide
 
     if Path(source).suffix.lower() == ".zarr":
-        from napari_cpnn.spots.spatialdata_zarr import slide_of_spatialdata  # seconds
+        from napari_cpnn.spots.spatialdata_zarr import slide_of_spatialdata  # slow import
 
         libraries = spots.uns.get("spatial")
         named = next(iter(libraries), None) if isinstance(libraries, dict) else None
@@ -195,7 +195,7 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
 
 
 def _pictures(source: Path) -> Iterator[tuple[Path, bool]]:
-    """Files that may be the slide, and whether the run names them: first these, then those that lie near."""
+    """Yield candidate images and whether the run names them: named ones first, then nearby files."""
     from napari_cpnn.slides import SLIDE_SUFFIXES
 
     if source.suffix.lower() != ".h5ad" and source.is_file():
@@ -214,7 +214,7 @@ def _pictures(source: Path) -> Iterator[tuple[Path, bool]]:
     for folder in near:
         try:
             files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SLIDE_SUFFIXES and f.is_file())
-        except OSError:  # a folder that one may not look into
+        except OSError:  # unreadable folder
             continue
         for file in files if len(files) <= _MOST_PICTURES else ():
             if file not in seen:
@@ -223,7 +223,7 @@ def _pictures(source: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def _named_images(run: Path) -> list[str]:
-    """What Space Ranger says it was given: ``tissue_image_paths`` in ``_invocation``, ``--image`` in ``_cmdline``."""
+    """Return Space Ranger's input images: ``tissue_image_paths`` in ``_invocation``, ``--image`` in ``_cmdline``."""
     names: list[str] = []
     for file, pattern in (("_invocation", r'image_paths?\s*=[\s\[]*"([^"]+)"'), ("_cmdline", r"--image[= ](\S+)")):
         try:
@@ -236,7 +236,7 @@ def _named_images(run: Path) -> list[str]:
 
 
 def _fits(slide: Slide, spots: AnnData) -> Literal["size", "inside", "not"]:
-    """Whether a slide has the size that the small copies say, or, when there are none, all spots inside."""
+    """Return whether a slide has the size implied by the downscaled copies or, without copies, contains all spots."""
     height, width = slide.shape[:2]
     spatial = spots.obsm["spatial"]
     if not ((spatial >= 0).all() and (spatial < (width, height)).all()):
@@ -247,7 +247,7 @@ def _fits(slide: Slide, spots: AnnData) -> Literal["size", "inside", "not"]:
             factor = factors.get(f"tissue_{name}_scalef")
             if name in images and factor:
                 full = [side / float(factor) for side in images[name].shape[:2]]
-                # Rounded to whole pixels of the small image, so two of them are allowed in any case.
+                # Sizes are rounded to whole pixels of the small image, so a deviation of two of them is always allowed.
                 allowed = [max(_SAME_SIZE * side, 2 / float(factor)) for side in full]
                 same = all(abs(a - b) <= c for a, b, c in zip((height, width), full, allowed, strict=True))
                 return "size" if same else "not"
@@ -255,7 +255,7 @@ def _fits(slide: Slide, spots: AnnData) -> Literal["size", "inside", "not"]:
 
 
 def _bin_folder(path: Path, size_um: int) -> Path | None:
-    """``square_008um`` and the like in or below ``path``."""
+    """Return the folder of a bin size, such as ``square_008um``, in or below ``path``."""
     name = f"square_{size_um:03d}um"
     for folder in (path / "binned_outputs" / name, path / "outs" / "binned_outputs" / name, path / name):
         if folder.is_dir():
@@ -264,7 +264,7 @@ def _bin_folder(path: Path, size_um: int) -> Path | None:
 
 
 def _cell_folders(path: Path) -> list[Path]:
-    """The ``segmented_outputs`` of a run, or of the folder of its bins, or the one that ``path`` is or is within."""
+    """Return the ``segmented_outputs`` folders of a run or bin folder, or the one that contains ``path``."""
     places = [path, path / CELLS, path / "outs" / CELLS]
     if path.name == "binned_outputs":
         places.append(path.parent / CELLS)
@@ -274,13 +274,13 @@ def _cell_folders(path: Path) -> list[Path]:
 
 
 def _bin_um(folder: Path) -> int:
-    """The size that the name of a folder says; 0: none."""
+    """Return the bin size in a folder name; 0 if there is none."""
     found = re.fullmatch(r"square_(\d{3})um", folder.name)
     return int(found[1]) if found else 0
 
 
 def _name(folder: Path) -> str:
-    """The first folder upwards whose name Space Ranger did not choose, and the size of bins, or that it is cells."""
+    """Return the nearest folder name not chosen by Space Ranger, with the bin size or a mark for cells."""
     folder = folder.resolve()
     what = f", {_bin_um(folder)} µm bins" if _bin_um(folder) else ", cells" if folder.name == CELLS else ""
     for one in (folder, *folder.parents):
@@ -290,14 +290,14 @@ def _name(folder: Path) -> str:
 
 
 def _is_spatialdata(path: Path) -> bool:
-    """Whether a Zarr folder has tables; maps and images that are Zarr have none."""
+    """Return whether a Zarr folder has tables, unlike maps and OME-Zarr images."""
     return any((path / name).is_file() for name in _ZARR_FILES) and any(
         (path / name).is_dir() for name in ("tables", "table")
     )
 
 
 def _tables_of_h5ad(path: Path) -> list[SpotsSource]:
-    """The libraries of a table of spots; the table itself when it is of one, or nothing says of which."""
+    """Return the libraries of a table of spots; the table itself if it has only one or does not name them."""
     from napari_cpnn.spots.libraries import libraries_in_file
     from napari_cpnn.storage import open_hdf5
 
@@ -313,7 +313,7 @@ def _tables_of_h5ad(path: Path) -> list[SpotsSource]:
 
 
 def _may_have_positions(path: Path) -> bool:
-    """Names in HDF5 are plain bytes, so that a small file without this one need not be opened."""
+    """Return whether the bytes of a small file contain the name of the positions, to avoid opening it."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

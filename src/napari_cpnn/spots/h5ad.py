@@ -1,4 +1,4 @@
-"""Spots in an ``.h5ad``: positions in ``obsm``, and which of them are in tissue."""
+"""Read spots from an ``.h5ad`` with positions in ``obsm``."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 def read_h5ad_spots(
     path: Path, positions: Path | None = None, library: str | None = None, slide: Slide | None = None
 ) -> tuple[AnnData, dict[str, int]]:
-    """Spots of one library that are in tissue, and how many were left out, by reason.
+    """Return the in-tissue spots of one library, and the number of spots left out by reason.
 
     Parameters
     ----------
     path
         The file.
     positions
-        Tissue positions in place of those in the file, by the names of the spots.
+        Tissue positions that replace those in the file, matched by spot name.
     library
-        Which is read, of several.
+        Library to read if there are several.
     slide
-        That the spots are for.
+        Slide on which the spots were measured.
     """
     table = read_h5ad_table(path, SpotsError)
     spatial = positions_of(table, str(path)) if positions is None else _given_positions(table, positions, path)
     spots = counts_of(table, str(path), SpotsError)
-    if "spatial" in spots.obsm:  # a table would stay one
+    if "spatial" in spots.obsm:  # assigning over a DataFrame would keep a DataFrame
         del spots.obsm["spatial"]
     spots.obsm["spatial"] = spatial
     spots, dropped = spots_of_library(spots, library, slide, str(path))
@@ -52,10 +52,10 @@ def read_h5ad_spots(
 
 
 def _given_positions(table: AnnData, positions: Path, path: Path) -> FloatArray:
-    """Of the spots that the table of positions names; the others have none."""
+    """Return the positions of the spots in a positions table; NaN for other spots."""
     given = read_positions(positions)
     at = given.index.get_indexer(table.obs_names.astype(str))
     if not (at >= 0).any():
-        raise SpotsError(f"No spot of {path} is among the positions in {positions}; are they of one run?")
+        raise SpotsError(f"No spot of {path} is in the positions table {positions}; are they from the same run?")
     pixels = given[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
     return np.where((at >= 0)[:, None], pixels[at], np.nan)

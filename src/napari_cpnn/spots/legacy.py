@@ -1,4 +1,4 @@
-"""Legacy Spatial Transcriptomics: a counts table and a spot selection table, joined on the array position ``XxY``."""
+"""Read legacy Spatial Transcriptomics: a counts table and a spot table, joined on the array position ``XxY``."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SUFFIXES = (".tsv", ".csv", ".txt")
 
 
 def is_legacy_table(path: Path) -> bool:
-    """Whether the name is that of a text table, zipped or not."""
+    """Return whether a file is named like a text table, gzipped or not."""
     return path.name.lower().removesuffix(".gz").endswith(_SUFFIXES)
 
 
 def read_legacy(counts_path: Path, positions_path: Path) -> tuple[AnnData, dict[str, int]]:
-    """Spots that are in both tables and selected, and how many were left out, by reason."""
+    """Return the selected spots present in both tables, and the number of spots left out by reason."""
     spots = _read_counts(counts_path)
     table = _read_positions(positions_path)
     keys = [_key(*_position_of(name)) for name in spots.obs_names]
@@ -44,7 +44,7 @@ def read_legacy(counts_path: Path, positions_path: Path) -> tuple[AnnData, dict[
     placed = np.array([key in selected.index for key in keys])
     if not placed.any():
         raise SpotsError(
-            f"No spot of {counts_path} is selected in {positions_path}: for instance {keys[0]} against "
+            f"No spot of {counts_path} is selected in {positions_path}: for instance {keys[0]} versus "
             f"{table.index[0]}; do they belong to the same section?"
         )
     unknown = sum(key not in table.index for key in keys)
@@ -65,7 +65,7 @@ def read_legacy(counts_path: Path, positions_path: Path) -> tuple[AnnData, dict[
 
 
 def _read_counts(path: Path) -> AnnData:
-    """The counts table, spots in rows or in columns."""
+    """Read the counts table, with spots in rows or in columns."""
     try:
         header, names, values = _read_matrix(path)
     except READ_ERRORS as exc:
@@ -77,17 +77,17 @@ def _read_counts(path: Path) -> AnnData:
     else:
         raise SpotsError(
             f"{path} is not a table of legacy ST counts: neither its rows ({', '.join(names[:2])}, ...) nor its "
-            f"columns ({', '.join(header[:2])}, ...) are named like 10x14."
+            f"columns ({', '.join(header[:2])}, ...) have names like 10x14."
         )
     if len(set(spots)) < len(spots):
-        raise SpotsError(f"{path} names a spot twice; each spot may have one row of counts.")
+        raise SpotsError(f"{path} has a duplicate spot; each spot must have one row of counts.")
     return count_table(as_counts(values, f"The table {path}", SpotsError), spots, genes)
 
 
 def _read_matrix(path: Path) -> tuple[list[str], list[str], sp.csr_matrix]:
-    """Column names, row names and values. The corner cell may be absent, as R writes tables.
+    """Return column names, row names and values of a table. The corner cell may be missing, as in R's output.
 
-    Line by line with numpy: a wide table is what general table readers are slow at.
+    Parses line by line with numpy, since general table readers are slow for wide tables.
     """
     names: list[str] = []
     blocks: list[sp.csr_matrix] = []
@@ -95,13 +95,13 @@ def _read_matrix(path: Path) -> tuple[list[str], list[str], sp.csr_matrix]:
         first = file.readline().rstrip("\r\n")
         separator: str | None = separator_of(first)
         if separator == WHITE_SPACE:
-            separator = None  # what str.split takes for it
+            separator = None  # str.split's own white space
         header = [name.strip('" ') for name in first.split(separator)]
         for number, line in enumerate(file, start=2):
             name, *fields = line.rstrip("\r\n").split(separator) or [""]
             if not name and not any(fields):
                 continue
-            if not names and len(fields) == len(header) - 1:  # a corner cell heads the names
+            if not names and len(fields) == len(header) - 1:  # the header has a corner cell
                 header = header[1:]
             if len(fields) != len(header):
                 raise ValueError(f"line {number} has {len(fields)} values for {len(header)} columns")
@@ -117,7 +117,7 @@ def _are_spot_names(names: Sequence[str]) -> bool:
 
 
 def _read_positions(path: Path) -> pd.DataFrame:
-    """The spot table, its column names in lower case and its numbers as numbers."""
+    """Read the spot table, with lower-case column names and numeric values."""
     import pandas as pd
 
     table = read_table(path, "spot table", SpotsError, dtype=str)
@@ -141,7 +141,7 @@ def _read_positions(path: Path) -> pd.DataFrame:
 
 
 def _selected(values: pd.Series[Any], what: str) -> Any:
-    """Numbers, of which 0 says no, or words."""
+    """Return which spots are selected, from numbers (0 means no) or words."""
     try:
         return numbers(values, what)
     except SpotsError:
@@ -150,18 +150,18 @@ def _selected(values: pd.Series[Any], what: str) -> Any:
 
 def _position_of(name: str) -> tuple[float, float]:
     match = _SPOT_NAME.match(name)
-    if match is None:  # all names were checked when the counts were read
+    if match is None:  # cannot happen: names were validated when the counts were read
         raise AssertionError(name)
     return float(match[1]), float(match[2])
 
 
 def _key(x: float, y: float) -> str:
-    """``10x14``; at most two decimals, as some tables are named by adjusted positions."""
+    """Return a key such as ``10x14`` with at most two decimals, since some tables use adjusted positions."""
     return f"{round(x, 2):g}x{round(y, 2):g}"
 
 
 def _keyed_as(keys: Sequence[str], table: pd.DataFrame) -> pd.Index[str]:
-    """Keys of the spot table: by ``x, y``, or by ``new_x, new_y`` where the counts are named by those."""
+    """Return the keys of the spot table: ``x, y``, or ``new_x, new_y`` if the counts use those."""
     import pandas as pd
 
     wanted = set(keys)

@@ -1,7 +1,7 @@
-"""Which library (section) each spot of a table is of: a slide takes the spots of one.
+"""Assign the spots of a table to libraries (sections); a slide takes the spots of one.
 
 scanpy, squidpy and R packages concatenate sections into one table. Their positions are pixels of different images, so
-all of them on one slide would be wrong, and nothing would tell.
+placing all of them on one slide would be silently wrong.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ if TYPE_CHECKING:
 
     from napari_cpnn.slides import Slide
 
-#: Columns that say of which library a spot is, whatever else the table holds; the likeliest first.
+#: Names of columns that always denote the library, the most likely first.
 _LIBRARY = ("libraryid", "library", "librarykey", "libraryname", "spatiallibraryid")
-#: Columns that do so when spots of different values lie among each other; one slide may have several of the others.
+#: Names of columns that denote the library only if spots of different values overlap in space.
 _PERHAPS = (
     "sampleid", "sample", "samplename", "samples", "sectionid", "section", "sectionname", "slideid", "slide",
     "slidename", "sliceid", "slice", "slicename", "capturearea", "captureareaid", "imageid", "image", "imagename",
     "datasetid", "dataset", "origident", "batchid", "batch", "batchkey", "puck", "puckid", "arrayid", "specimenid",
     "specimen", "replicate", "patient", "patientid", "donor", "donorid",
 )  # fmt: skip
-#: Words that name libraries in names of more words, such as ``tissue_section`` or ``Sample ID (GEO)``.
+#: Words that denote libraries within longer names, such as ``tissue_section`` or ``Sample ID (GEO)``.
 _WORDS = {
     "lib", "libs", "library", "libraries", "sample", "samples", "section", "sections", "slide", "slides", "slice",
     "slices", "dataset", "batch", "puck", "specimen", "donor", "patient", "gsm", "chip", "run",
 }  # fmt: skip
-#: What stands beside the libraries in ``uns["spatial"]``, or in a library whose name was left out.
+#: Keys of one library's entry, which occur directly in ``uns["spatial"]`` if the library's name was omitted.
 _PARTS = {"images", "scalefactors", "metadata"}
 _NONE = {"", "nan", "na", "none", "<na>", "null"}
-#: Spots of one array lie no nearer to each other than about this share of the pitch; of two arrays most do.
+#: Minimum distance of spots on one array, as a share of the pitch, and the share of closer spots that indicates two.
 _NEAR, _SHARE = 0.8, 0.05
-#: Spots whose places are looked at for a list of what is in a file.
+#: Number of spots examined when listing the content of a file.
 _LOOKED_THROUGH = 100_000
 
 
 def choose(names: Iterable[str], wanted: str | None, slide: Slide | None, what: str) -> str:
-    """The library to read of several: the one that is wanted, else the one that is called as the slide is.
+    """Return the library to read: the requested one, else the one with the name of the slide.
 
     Raises
     ------
     SpotsError
-        None is wanted, or one that is not there; the message names those that are.
+        If none is requested or the requested one is missing; the message lists the available libraries.
     """
     there = list(dict.fromkeys(names))
     listed = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
@@ -63,7 +63,7 @@ def choose(names: Iterable[str], wanted: str | None, slide: Slide | None, what: 
         found = [name for name in there if name == wanted] or [n for n in there if n.casefold() == wanted.casefold()]
         if len(found) == 1:
             return found[0]
-        raise SpotsError(f"{what} has no library {wanted!r}; it has: {listed or 'none that is named'}.")
+        raise SpotsError(f"{what} has no library {wanted!r}; it has: {listed or 'no named libraries'}.")
     if len(there) == 1:
         return there[0]
     called = (
@@ -72,27 +72,27 @@ def choose(names: Iterable[str], wanted: str | None, slide: Slide | None, what: 
     found = [name for name in there if name.casefold() in called]
     if len(found) == 1 and slide is not None:
         warnings.warn(
-            f"{what} holds the spots of {len(there)} libraries ({listed}); those of {found[0]} are read, since the "
-            "slide is called so.",
+            f"{what} holds the spots of {len(there)} libraries ({listed}); those of {found[0]} are read, since this is "
+            "the name of the slide.",
             CpnnWarning,
             stacklevel=6,
         )
         return found[0]
     raise SpotsError(
-        f"{what} holds the spots of {len(there)} libraries ({listed}), and a slide takes those of one; choose it by "
-        f"library={there[0]!r} in Python, or --library in the terminal."
+        f"{what} holds the spots of {len(there)} libraries ({listed}), but only one can be placed on a slide; choose "
+        f"it with library={there[0]!r} in Python, or --library in the terminal."
     )
 
 
 def library_of(spots: AnnData) -> str | None:
-    """The library that was read of several; None where there was but one."""
+    """Return the library that was read if the source had several, else None."""
     about = spots.uns.get("napari_cpnn")
     name = about.get("library") if isinstance(about, dict) else None
     return None if name is None else str(name)
 
 
 def libraries_of_uns(spatial: Any) -> dict[str, dict[str, Any]]:
-    """The libraries in ``uns["spatial"]``; one whose name was left out is called ``""``."""
+    """Return the libraries in ``uns["spatial"]``; a library without a name gets the key ``""``."""
     if not isinstance(spatial, dict):
         return {}
     if any(isinstance(spatial.get(part), dict) for part in ("images", "scalefactors")) and not any(
@@ -103,7 +103,7 @@ def libraries_of_uns(spatial: Any) -> dict[str, dict[str, Any]]:
 
 
 def libraries_in_file(file: h5py.File) -> list[str]:
-    """The libraries in an open ``.h5ad``, when columns or names of spots say them; empty for one alone, in a moment."""
+    """Return the libraries named by columns or spot names of an open ``.h5ad``; empty if there is only one."""
     import h5py
 
     from napari_cpnn.spots.positions import positions_of
@@ -131,18 +131,18 @@ def libraries_in_file(file: h5py.File) -> list[str]:
 def spots_of_library(
     spots: AnnData, wanted: str | None, slide: Slide | None, what: str
 ) -> tuple[AnnData, dict[str, int]]:
-    """The spots of one library of a table, and how many are of others.
+    """Return the spots of one library of a table, and the number of spots of others.
 
     Parameters
     ----------
     spots
-        With positions ``obsm["spatial"]``.
+        Table with positions ``obsm["spatial"]``.
     wanted
-        Name of the library; None when there is but one, or the slide is called as one of several.
+        Name of the library; None if there is only one, or if the slide has the name of one of them.
     slide
-        That the spots are for.
+        Slide on which the spots were measured.
     what
-        The table, for messages.
+        Name of the table in messages.
     """
     described = libraries_of_uns(spots.uns.get("spatial"))
     named = [name for name in described if name]
@@ -151,13 +151,13 @@ def spots_of_library(
     if labels is None:
         if places.has_barcodes_twice:
             raise SpotsError(
-                f"{what} has one barcode in several of its names, so it holds the spots of several libraries, and no "
-                'column says which spots are of which; add one, such as obs["library_id"].'
+                f"{what} has spots with the same barcode, so it holds several libraries, but no "
+                'column assigns spots to libraries; add one, such as obs["library_id"].'
             )
         if len(named) > 1:
             raise SpotsError(
-                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), and no column says which spots "
-                'are of which; add one, such as obs["library_id"].'
+                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), but no column assigns "
+                'spots to them; add one, such as obs["library_id"].'
             )
         if wanted is not None:
             choose(named, wanted, slide, what)
@@ -173,7 +173,7 @@ def spots_of_library(
     if chosen in described:
         spots.uns["spatial"] = {chosen: described[chosen]}
     elif len(present) > 1:
-        # What is described is of another library, or of one that cannot be told.
+        # The existing description belongs to another library, or may do so.
         spots.uns["spatial"] = {chosen: {}}
     mine = labels == chosen if len(present) > 1 else np.ones(spots.n_obs, dtype=bool)
     if mine.all():
@@ -182,19 +182,19 @@ def spots_of_library(
 
 
 def require_one_library(spots: AnnData, what: str) -> None:
-    """Refuse a table that a caller has at hand when it holds the spots of several libraries.
+    """Raise an error if a table passed by the caller holds spots of several libraries.
 
     Parameters
     ----------
     spots
-        With positions ``obsm["spatial"]``, ``(N, 2)``.
+        Table with positions ``obsm["spatial"]``, ``(N, 2)``.
     what
-        The table, for messages.
+        Name of the table in messages.
 
     Raises
     ------
     SpotsError
-        The message names the libraries.
+        If there are several libraries, which the message lists.
     """
     places = Places(spots)
     named = [name for name in libraries_of_uns(spots.uns.get("spatial")) if name]
@@ -204,19 +204,19 @@ def require_one_library(spots: AnnData, what: str) -> None:
         listed = ", ".join(present[:12]) + (", ..." if len(present) > 12 else "")
         how = f"spots[spots.obs[{column!r}] == {present[0]!r}]" if column else "those of one"
         raise SpotsError(
-            f"{what} holds the spots of {len(present)} libraries ({listed}), and a slide takes those of one; give "
-            f"{how}."
+            f"{what} holds the spots of {len(present)} libraries ({listed}), but only one can be placed on a slide; "
+            f"give {how}."
         )
     if labels is None and places.has_barcodes_twice:
         raise SpotsError(
-            f"{what} has one barcode in several of its names, so it holds the spots of several libraries, and a slide "
-            "takes those of one; give those."
+            f"{what} has spots with the same barcode, so it holds several libraries, but only one can be "
+            "placed on a slide; give the spots of one library."
         )
-    if labels is None and "napari_cpnn" not in spots.uns:  # read_spots has said it
+    if labels is None and "napari_cpnn" not in spots.uns:  # otherwise read_spots has issued the warning
         if len(named) > 1:
             warnings.warn(
-                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), and no column says which spots "
-                "are of which; all are taken for those of one.",
+                f"{what} describes {len(named)} libraries ({', '.join(named[:12])}), but no column assigns "
+                "spots to them; all are treated as one library.",
                 CpnnWarning,
                 stacklevel=5,
             )
@@ -227,10 +227,10 @@ def require_one_library(spots: AnnData, what: str) -> None:
 def _labels(
     spots: AnnData, places: Places, named: Sequence[str], wanted: str | None
 ) -> tuple[str, np.ndarray[Any, Any] | None]:
-    """The column that says of which library each spot is, and what it says; None when there is none.
+    """Return the name and values of the column that assigns spots to libraries; None if there is none.
 
-    Names of spots that begin or end with that of a described library, or in which one barcode stands more than once,
-    say so as well; the column is then empty.
+    The names of spots serve as well if they start or end with the name of a described library, or if a barcode occurs
+    in several of them; the column name is then empty.
     """
     known = len(_LIBRARY) + len(_PERHAPS)
     texts = {
@@ -240,7 +240,7 @@ def _labels(
     }
     values = {name: set(texts[name]) - {""} for name in sorted(texts, key=lambda n: (_rank(n), n))}
     for name, found in values.items():
-        # Nothing but names of described libraries says it, whatever the column is called.
+        # Accept any column whose values are exactly names of described libraries.
         if found and found <= set(named) and (len(named) > 1 or _rank(name) < len(_LIBRARY)):
             return name, texts[name]
         if wanted in found and _rank(name) <= known:
@@ -257,7 +257,7 @@ def _labels(
 
 
 def _by_places(places: Places, texts: dict[str, np.ndarray[Any, Any]]) -> tuple[str, np.ndarray[Any, Any] | None]:
-    """Any column that tells apart what cannot be of one array, or the names of spots that do, as :func:`_labels`."""
+    """Find any column, or part of the spot names, that separates spots which cannot belong to one array."""
     n_values = {name: len(set(values) - {""}) for name, values in texts.items()}
     for name in sorted(texts, key=lambda name: (_rank(name), n_values[name], name)):
         if 2 <= n_values[name] <= min(len(texts[name]) // 2, MOST_LIBRARIES) and places.are_told_apart(texts[name]):
@@ -268,13 +268,13 @@ def _by_places(places: Places, texts: dict[str, np.ndarray[Any, Any]]) -> tuple[
 
 
 def _says_several(spatial: Any) -> bool:
-    """CELLxGENE's mark of a table that is not of one section."""
+    """Return whether CELLxGENE's metadata marks the table as not a single section."""
     marked = spatial.get("is_single") if isinstance(spatial, dict) else None
     return marked is not None and np.size(marked) == 1 and not bool(np.asarray(marked).item())
 
 
 def _rank(name: str) -> int:
-    """Place among the names of columns that say it; then come those with a word that does, then all others."""
+    """Return the priority of a column name: known names, then names with a known word, then all others."""
     plain = re.sub(r"[^a-z0-9]+", "", name.lower())
     order = (*_LIBRARY, *_PERHAPS)
     if plain in order:
@@ -284,7 +284,7 @@ def _rank(name: str) -> int:
 
 
 def _texts(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
-    """A column as texts, empty where it says nothing; a column of very many values names spots and not libraries."""
+    """Return a column as texts, empty where missing; columns with very many values are ignored."""
     import pandas as pd
 
     codes, unique = pd.factorize(values, use_na_sentinel=True)
@@ -295,7 +295,7 @@ def _texts(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
 
 
 def _by_names(names: pd.Index[str], libraries: Sequence[str]) -> np.ndarray[Any, Any] | None:
-    """From names such as ``AAAC-1-A`` and ``A_AAAC-1``, when each has a library and no two fit."""
+    """Return libraries from names such as ``AAAC-1-A`` and ``A_AAAC-1``, if the match is complete and unambiguous."""
     found = np.full(len(names), "", dtype=object)
     texts = names.astype(str).str
     for library in sorted(libraries, key=len):
@@ -306,7 +306,7 @@ def _by_names(names: pd.Index[str], libraries: Sequence[str]) -> np.ndarray[Any,
 
 
 def _are_mixed(spatial: FloatArray, labels: np.ndarray[Any, Any]) -> bool:
-    """Whether spots of different labels lie so near to each other as those of one array do not."""
+    """Return whether spots with different labels are closer together than spots of one array."""
     from scipy.spatial import cKDTree
 
     placed = np.isfinite(spatial).all(axis=1) & (labels != "")
@@ -324,11 +324,11 @@ def _are_mixed(spatial: FloatArray, labels: np.ndarray[Any, Any]) -> bool:
 
 
 def _warn_of_several(spots: AnnData, places: Places, what: str) -> None:
-    """Say what may be of several sections, though nothing is proof of it."""
+    """Warn about signs of several sections that are not conclusive."""
     if places.are_of_several:
         warnings.warn(
-            f"{what}: {places.shared:.0%} of the spots share their place with another; are they of several sections? A "
-            'column such as obs["library_id"] would tell them apart.',
+            f"{what}: {places.shared:.0%} of the spots share their position; are they from several sections? A "
+            'column such as obs["library_id"] would distinguish them.',
             CpnnWarning,
             stacklevel=6,
         )
@@ -342,7 +342,8 @@ def _warn_of_several(spots: AnnData, places: Places, what: str) -> None:
         if 2 <= len(found) <= min(spots.n_obs // 2, MOST_LIBRARIES) and not places.are_parts_of_one(labels):
             listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
             warnings.warn(
-                f"{what}: the spots of {listed} (column {name}) lie apart, and all of them are taken for those of one "
+                f"{what}: the spots of {listed} (column {name}) do not overlap, and all of them are treated as spots "
+                "of one "
                 f"slide; if they are not, choose with library={found[0]!r} in Python, or --library in the terminal.",
                 CpnnWarning,
                 stacklevel=6,

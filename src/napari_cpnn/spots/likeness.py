@@ -1,4 +1,4 @@
-"""How alike a slide and the small picture beside spots are: slides of one scanner are often of one size."""
+"""Compare a slide with the image stored with the spots, since slides of one scanner often have the same size."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from napari_cpnn.slides import Slide
 
-#: Longer side of the pictures that are compared, in pixels.
+#: Longer side of the compared images in pixels.
 _SIDE_PX = 256
-#: A picture of the slide has at least this correlation with it; neighbouring sections often have more than that, so the
-#: best of several must be ahead by the second, or be the same picture as the next (the third).
+#: Minimum correlation between a slide and an image of it. Neighbouring sections often exceed it too, so the best of
+#: several slides must lead by the second value, or be the same image as the next (third value).
 _ALIKE, _AHEAD, _SAME = 0.5, 0.02, 0.98
 
 
 def likeness(slide: Slide, picture: Any) -> float | None:
-    """Pearson correlation of the brightness of a slide and of a picture of it, both made small.
+    """Return the Pearson correlation between the brightness of a slide and of an image, both downscaled.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def likeness(slide: Slide, picture: Any) -> float | None:
     Returns
     -------
     float or None
-        ``None`` when one of the two cannot be read or is of one colour, so that nothing can be said.
+        ``None`` if one of the two cannot be read or is uniform.
     """
     try:
         small = slide.thumbnail(_SIDE_PX)
@@ -45,16 +45,16 @@ def likeness(slide: Slide, picture: Any) -> float | None:
 
 
 def most_alike(slides: Sequence[Slide], picture: Any | None, source: object) -> Slide | None:
-    """The one of several slides of one size that a picture shows; ``None`` and a warning when it cannot be told.
+    """Return the slide shown in an image, among slides of equal size; ``None`` with a warning if undecidable.
 
     Parameters
     ----------
     slides
-        Those that may be meant, the first is taken where several are the same picture.
+        Candidate slides; the first is returned if several are the same image.
     picture
-        The small copy beside the spots; ``None`` when it cannot be compared.
+        The downscaled copy stored with the spots; ``None`` if it cannot be compared.
     source
-        What the spots were read from, for the warning.
+        Path from which the spots were read, for the warning.
     """
     names = ", ".join(slide.name for slide in slides)
     values = [None if picture is None else likeness(slide, picture) for slide in slides]
@@ -65,18 +65,16 @@ def most_alike(slides: Sequence[Slide], picture: Any | None, source: object) -> 
     if not known:
         if len(slides) == 1:
             return slides[0]
-        _warn(
-            f"Which of the slides {names} belongs to {source} cannot be told: they are of one size; open it yourself."
-        )
+        _warn(f"Cannot tell which of the slides {names} of equal size belongs to {source}; open it manually.")
         return None
     best, found = known[0]
     if best < _ALIKE:
-        _warn(f"{names} is as large as the slide of {source}, but does not look like the picture beside the spots.")
+        _warn(f"{names} is as large as the slide of {source}, but does not resemble the image stored with the spots.")
         return None
     rival = next((slide for value, slide in known[1:] if value > best - _AHEAD and not _are_same(found, slide)), None)
     if rival is not None:
         _warn(
-            f"Both {found.name} and {rival.name} look like the picture beside the spots of {source}; open one yourself."
+            f"Both {found.name} and {rival.name} resemble the image stored with the spots {source}; open one manually."
         )
         return None
     alike = [slide for value, slide in known if value > best - _AHEAD]
@@ -84,7 +82,7 @@ def most_alike(slides: Sequence[Slide], picture: Any | None, source: object) -> 
 
 
 def picture_of(spots: AnnData) -> Any | None:
-    """The largest small copy of the slide that came with spots."""
+    """Return the largest downscaled copy of the slide stored with the spots."""
     for library in dict(spots.uns.get("spatial", {})).values():
         images = dict(library.get("images", {}))
         for name in ("hires", "lowres"):
@@ -103,7 +101,7 @@ def _are_same(one: Slide, other: Slide) -> bool:
 
 
 def _brightness(picture: Any, shape: tuple[int, int]) -> FloatArray | None:
-    """The mean of the colours of a picture at another size."""
+    """Return the mean of an image's channels, resized to ``shape``."""
     values = np.asarray(picture)
     if values.ndim not in (2, 3) or values.dtype.kind not in "uif" or not values.size:
         return None

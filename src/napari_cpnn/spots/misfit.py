@@ -1,6 +1,6 @@
-"""A warning where spots do not lie on the tissue of their slide, in the words of :func:`~napari_cpnn.spots.check_fit`.
+"""Warn if spots do not lie on the tissue of their slide, using :func:`~napari_cpnn.spots.check_fit`.
 
-It comes once for a slide and its spots: what was looked at when the spots were read, or in a dock, is noted in them.
+The warning is issued once per slide and spots; a check made while reading or in a dock is recorded in the spots.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_cpnn.slides import Slide
 
-#: What is known of slides and spots that were looked at last, such as those of all folds of a cross-validation.
+#: Number of slide-and-spots pairs that are remembered, enough for all folds of a cross-validation.
 _KEPT = 256
 
 _problems: OrderedDict[str, str] = OrderedDict()
@@ -29,10 +29,10 @@ _lock = threading.Lock()
 
 
 def warn_of_misfit(slide: Slide, spots: AnnData, stacklevel: int = 2) -> bool:
-    """Warn when spots do not fit their slide; whether there was a warning.
+    """Warn if spots do not fit their slide, and return whether a warning was issued.
 
-    Nothing is said of spots whose fit is noted in them, nor where it cannot be looked at, such as on a slide without a
-    pixel size or without tissue: whoever needs these will say so.
+    Nothing is done if the fit was checked before, or cannot be checked because the slide has no pixel size or tissue;
+    functions that need these raise their own errors.
 
     Parameters
     ----------
@@ -54,14 +54,14 @@ def warn_of_misfit(slide: Slide, spots: AnnData, stacklevel: int = 2) -> bool:
 
 
 def note_fit(slide: Slide, spots: AnnData) -> None:
-    """Note in a table of spots that its fit to the slide has been looked at and shown."""
+    """Record in the spots that their fit to the slide has been checked and reported."""
     if slide.mpp is not None and "spatial" in spots.obsm:
         noted = spots.uns.get("napari_cpnn")
         spots.uns["napari_cpnn"] = {**(noted if isinstance(noted, dict) else {}), "looked_at": _key(slide, spots)}
 
 
 def _key(slide: Slide, spots: AnnData) -> str:
-    """Changes with the slide, its pixel size and the positions."""
+    """Return a key that depends on the slide, its pixel size and the positions."""
     positions = np.ascontiguousarray(spots.obsm["spatial"], dtype=np.float64)
     facts = f"{slide.identity} {slide.mpp} {positions.shape}"
     return hashlib.sha256(facts.encode() + positions.tobytes()).hexdigest()[:32]

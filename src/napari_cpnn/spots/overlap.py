@@ -1,7 +1,7 @@
-"""Whether a table of spots is of several arrays, and which column tells them apart, from where its spots are.
+"""Detect spatially whether a table of spots holds several arrays, and which column distinguishes them.
 
-On one array every place is taken once, and no two spots are nearer to each other than the pitch. A column whose groups
-keep to that, while the table as a whole does not, says of which array each spot is, whatever it is called.
+On one array each place occurs once, and no two spots are closer than the pitch. If the groups of a column satisfy this
+while the whole table does not, the column identifies the arrays, whatever its name.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
     Texts = np.ndarray[Any, Any]
 
-#: Share of the spots whose barcode, or whose place, others have as well.
+#: Shares of spots with a repeated barcode, or a repeated place.
 _REPEATED, _TWICE = 0.01, 0.1
-#: Shares of the pitch: spots of one array lie no nearer, and neighbours no farther, than that.
+#: Shares of the pitch: minimum distance on one array, maximum distance of touching parts, and search radius.
 _NEAR, _TOUCHING, _REACH = 0.8, 1.5, 1.25
-#: Share of the spots that lie nearer to one of another group.
+#: Share of the spots that are closer to a spot of another group.
 _SHARE = 0.05
-#: Spots that are looked at, of those nearest to the middle, and neighbours of each.
+#: Number of spots examined around the centre, and of neighbours of each.
 _WINDOW, _FEW, _MANY = 10_000, 24, 128
-#: Distance of spots from where their array would be, in pitches, for them to be of one.
+#: Tolerated deviation from one array, in pitches.
 _OFF = 0.5
 
 
 class Places:
-    """Where the spots of a table are, by barcode, place in the array and position.
+    """Barcodes, array places and positions of the spots of a table.
 
     Parameters
     ----------
     spots
-        With ``obsm["spatial"]``.
+        Table with ``obsm["spatial"]``.
     """
 
     def __init__(self, spots: AnnData) -> None:
@@ -52,27 +52,27 @@ class Places:
 
     @cached_property
     def barcodes(self) -> Barcodes | None:
-        """Of names that have barcodes."""
+        """Barcodes parsed from the names of the spots, if they have any."""
         return barcodes_of(self._names)
 
     @cached_property
     def has_barcodes_twice(self) -> bool:
-        """Whether one barcode stands in several names."""
+        """Whether a barcode occurs in several names."""
         return self.barcodes is not None and _repeated(self.barcodes.cores) > _REPEATED
 
     @cached_property
     def shared(self) -> float:
-        """Share of the spots that have their place with another: that in the array, where it is known."""
+        """Share of the spots at the same place as another: the array place if known, else the position."""
         key = self._place
         return 0.0 if key is None or len(key) < 10 else _repeated(key[key >= 0])
 
     @property
     def are_of_several(self) -> bool:
-        """Whether barcodes or places occur so often that they cannot be of one array."""
+        """Whether barcodes or places repeat so often that the spots must belong to several arrays."""
         return self.has_barcodes_twice or self.shared > _TWICE
 
     def are_told_apart(self, labels: Texts) -> bool:
-        """Whether each group of spots can be of one array, and all of them together cannot."""
+        """Return whether each group of spots can be one array, but all of them together cannot."""
         named = labels != ""
         if not 2 <= len(set(labels[named])) <= MOST_LIBRARIES or named.mean() < 1 - _REPEATED:
             return False
@@ -84,7 +84,7 @@ class Places:
         return self._lie_among_each_other(labels)
 
     def are_parts_of_one(self, labels: Texts) -> bool:
-        """Whether groups of spots that lie side by side are parts of one array: they touch, or one map fits all."""
+        """Return whether adjacent groups of spots are parts of one array: they touch, or one transform fits all."""
         if self.array is not None and not self.shared:
             fits = self._fits_one_array
             if fits is not None:
@@ -100,7 +100,7 @@ class Places:
 
     @cached_property
     def _place(self) -> np.ndarray[Any, Any] | None:
-        """Numbers of the places, -1 for a spot without one."""
+        """Integer codes of the places, -1 for a spot without one."""
         import pandas as pd
 
         at = self.spatial if self.array is None else self.array
@@ -110,7 +110,7 @@ class Places:
 
     @cached_property
     def _fits_one_array(self) -> bool | None:
-        """Whether one map takes all places of the array to the positions; None when that cannot be said."""
+        """Whether one affine transform maps all array places to the positions; None if undecidable."""
         if self.array is None or self._placed.sum() < 6:
             return None
         array, pixels = self.array[self._placed], self.spatial[self._placed]
@@ -122,7 +122,7 @@ class Places:
 
     @cached_property
     def _window(self) -> np.ndarray[Any, Any]:
-        """Rows of the spots that are looked at."""
+        """Rows of the spots that are examined."""
         rows = np.flatnonzero(self._placed)
         if len(rows) <= _WINDOW:
             return rows
@@ -130,7 +130,7 @@ class Places:
         return rows[np.argpartition(away, _WINDOW)[:_WINDOW]]
 
     def _neighbours(self, n: int) -> tuple[FloatArray, np.ndarray[Any, Any]]:
-        """Distances of the nearest spots, and which they are."""
+        """Return distances and indices of the nearest spots."""
         from scipy.spatial import cKDTree
 
         if n not in self._found:
@@ -145,7 +145,7 @@ class Places:
         return {}
 
     def _lie_among_each_other(self, labels: Texts) -> bool:
-        """Whether spots keep the pitch within their group, and not with those of others."""
+        """Return whether spots keep the pitch within their group, but not between groups."""
         rows = self._window
         if len(rows) < 10:
             return False
@@ -154,7 +154,7 @@ class Places:
         same = codes[which] == codes[:, None]
         within = np.where(same, away, np.inf).min(axis=1)
         across = np.where(same, np.inf, away).min(axis=1)
-        # Rows and columns of one array keep a pitch as well, but are no arrays; and then all together are one.
+        # Single rows or columns of one array keep a pitch too, but are not arrays themselves.
         are_arrays = _is_array(np.where(same, away, np.inf))
         near = across < _NEAR * float(np.median(within))
         if not are_arrays or float(near.mean()) <= _SHARE:
@@ -164,7 +164,7 @@ class Places:
 
 
 def _is_array(away: FloatArray) -> bool:
-    """Whether most spots have four neighbours or more at one distance, from the distances of those nearest to each."""
+    """Return whether most spots have at least four equidistant neighbours, from their neighbour distances."""
     nearest = away.min(axis=1)
     pitch = float(np.median(nearest))
     if not 0 < pitch < np.inf or float(np.quantile(nearest, 0.05)) < _NEAR * pitch:
@@ -173,7 +173,7 @@ def _is_array(away: FloatArray) -> bool:
 
 
 def _is_symmetric(steps: FloatArray, away: FloatArray) -> bool:
-    """Whether most spots have their nearest neighbours on both sides, as on an array of other rows than columns."""
+    """Return whether most spots have nearest neighbours on both sides, as on an array with anisotropic pitch."""
     pitch = float(np.median(away.min(axis=1)))
     near = away <= _REACH * pitch
     off = np.linalg.norm((steps * near[..., None]).sum(axis=1), axis=1)
@@ -181,7 +181,7 @@ def _is_symmetric(steps: FloatArray, away: FloatArray) -> bool:
 
 
 def _touch(groups: Sequence[FloatArray], reach: float) -> bool:
-    """Whether one comes from each group to all others by steps between near spots."""
+    """Return whether all groups are connected by steps between nearby spots."""
     from scipy.spatial import cKDTree
 
     if not reach > 0:
@@ -212,7 +212,7 @@ def _codes_of_pairs(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> n
 
 
 def _repeated(keys: np.ndarray[Any, Any]) -> float:
-    """Share of the keys that occur more than once."""
+    """Return the share of keys that occur more than once."""
     import pandas as pd
 
     return float(pd.Series(keys).duplicated(keep=False).mean()) if len(keys) else 0.0

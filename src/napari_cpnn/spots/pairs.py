@@ -1,4 +1,4 @@
-"""A slide together with the spots that were measured on it."""
+"""Open a slide together with the spots measured on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: The pixel size of a scanner and the one that the printed array implies agree better than this.
+#: Maximum relative difference between the scanner's pixel size and the one implied by the array.
 _TOLERANCE = 0.1
 
 
@@ -32,7 +32,7 @@ def open_sample(
     library: str | None = None,
     check: bool = True,
 ) -> tuple[Slide, AnnData]:
-    """Open a slide and its spots; the pixel size is that given, else the file's, else from the pitch of the spots.
+    """Open a slide and its spots; the pixel size is the given one, the file's, or derived from the pitch of the spots.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def open_sample(
     Returns
     -------
     (Slide, AnnData)
-        ``slide.mpp`` is None when nothing tells the pixel size. A :class:`CpnnWarning` says when the spots do not lie
-        on the tissue, or the file's pixel size and that of the array differ by more than a tenth.
+        ``slide.mpp`` is None if the pixel size is unknown. A :class:`CpnnWarning` is issued if the spots do not lie on
+        the tissue, or the pixel sizes of file and array differ by more than a tenth.
     """
     opened = open_slide(slide, mpp=mpp)
     table = read_spots(spots, positions=positions, slide=opened, library=library, check=check)
@@ -58,7 +58,7 @@ def open_sample(
             note_fit(opened, table)
     elif opened.mpp is not None and implied is not None:
         off = max(abs(a / b - 1) for a, b in zip(opened.mpp, implied, strict=True))
-        if off > _TOLERANCE and not (check and is_other_scale(table, opened.mpp)):  # which has been said
+        if off > _TOLERANCE and not (check and is_other_scale(table, opened.mpp)):  # already reported otherwise
             warnings.warn(
                 f"{slide} has {opened.mpp[0]:.3f} um/px, but the pitch of its spots implies {implied[0]:.3f}; are the "
                 "positions in pixels of this image?",

@@ -1,7 +1,7 @@
-"""Which columns of a table are x and y: their names decide, never their order.
+"""Find the x and y columns of a table by name, never by order.
 
 Programs name the same two numbers ``x, y``, ``pxl_col_in_fullres, pxl_row_in_fullres``, ``imagecol, imagerow``,
-``X_centroid, Y_centroid``, ... and write them in either order. A column counts along x, a row along y.
+``X_centroid, Y_centroid``, ... and write them in either order. A column index counts along x, a row index along y.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KINDS: dict[Kind, set[str]] = {
     "small": {"hires", "lowres", "downscaled", "thumbnail"},
     "pixel": {"pxl", "pixel", "pixels", "px", "image", "img", "full", "fullres", "fullresolution"},
 }  # fmt: skip
-#: Words that say nothing about the axis.
+#: Words without information about the axis.
 _OTHERS = {
     "in", "of", "the", "at", "spatial", "centroid", "centroids", "center", "centers", "centre", "coord", "coords",
     "coordinate", "coordinates", "pos", "position", "positions", "loc", "location", "locations", "dim", "sdim", "spot",
@@ -44,34 +44,34 @@ _WORD = re.compile(
 )
 _SHORT = {"px": "x", "py": "y", "cx": "x", "cy": "y"}
 _NUMBERED = re.compile(r"(.*?)[ _.\-]?(\d{1,9})")
-#: What is numbered in the order (x, y) by everybody.
+#: Stems of names that are always numbered in the order (x, y).
 _KNOWN_STEMS = {"", "spatial", "xspatial", "coord", "coords", "sdim", "dim"}
-#: What scikit-image and napari number from 0 in the order of the axes of an image: (row, column), or (plane, row, ...).
+#: Stems that scikit-image and napari number from 0 in the order of image axes: (row, column), or (plane, row, ...).
 _AXIS_STEMS = {
     "axis", "centroid", "weightedcentroid", "localcentroid", "weightedlocalcentroid", "centroidweighted",
     "centroidlocal", "centroidweightedlocal",
 }  # fmt: skip
-#: Characters; a longer name says nothing about a column.
+#: Maximum length of a name that is parsed.
 _LONGEST_NAME = 200
-#: The kinds of columns that hold pixels of the full image, the most certain first.
+#: Kinds of columns that hold pixels of the full-resolution image, the most certain first.
 _PREFERRED: tuple[Kind, ...] = ("pixel", "plain", "grid")
 
 
 @dataclass(frozen=True)
 class Column:
-    """What the name of a column says.
+    """Meaning of a column's name.
 
     Attributes
     ----------
     name
-        As the table has it.
+        Name in the table.
     axis
-        ``x`` to the right, ``y`` down.
+        ``x`` (rightwards) or ``y`` (downwards).
     kind
-        ``pixel`` of the image; ``plain`` x or y; ``grid``, a row or column of whatever; a place in the printed
+        ``pixel`` of the image; ``plain`` x or y; ``grid``, an unspecified row or column; a place in the printed
         ``array``; a ``length`` such as micrometres; a pixel of a ``small`` copy of the image.
     n_words
-        Words of the name: the plainer of two is the likelier.
+        Number of words in the name; of two names, the one with fewer words is preferred.
     """
 
     name: Any
@@ -81,7 +81,7 @@ class Column:
 
 
 def column_of(name: Any) -> Column | None:
-    """What a name says; None when it names no axis, or says something else besides.
+    """Parse the name of a column; return None if it names no axis, or has another meaning.
 
     >>> column_of("pxl_row_in_fullres").axis, column_of("X_centroid").axis, column_of("imagecol").kind
     ('y', 'x', 'pixel')
@@ -112,9 +112,9 @@ def column_of(name: Any) -> Column | None:
 
 
 def pixel_columns(names: Sequence[Any]) -> tuple[Any, Any] | None:
-    """The columns of x and y, in pixels of the full image; None when the names do not say.
+    """Return the x and y columns in pixels of the full-resolution image; None if the names do not tell.
 
-    A row and a column alone are taken for pixels; beside others that say more, they are places in the array.
+    A row and a column alone are taken as pixels; next to more specific columns they are places in the array.
     """
     columns = [column for column in map(column_of, names) if column is not None]
     for kind in _PREFERRED:
@@ -130,17 +130,17 @@ def pixel_columns(names: Sequence[Any]) -> tuple[Any, Any] | None:
 
 
 def xy_of_table(table: pd.DataFrame, what: str) -> FloatArray:
-    """Positions ``(N, 2)`` as (x, y) from a table whose columns are named, and hold nothing but positions.
+    """Return positions ``(N, 2)`` as (x, y) from a table that holds only named position columns.
 
     Parameters
     ----------
     what
-        The table, for messages.
+        Name of the table in messages.
 
     Raises
     ------
     SpotsError
-        The names do not say which column is x and which is y, or these do not hold pixels of the full image.
+        If the names do not identify x and y, or the columns do not hold pixels of the full-resolution image.
     """
     names = list(table.columns)
     pair = pixel_columns(names) or _numbered(names, what)
@@ -150,12 +150,12 @@ def xy_of_table(table: pd.DataFrame, what: str) -> FloatArray:
 
 
 def numbers(values: Any, what: str) -> FloatArray:
-    """A column as numbers, with a point or a comma before the decimals; NaN where it is empty.
+    """Convert a column to numbers, accepting decimal points and commas; empty values become NaN.
 
     Raises
     ------
     SpotsError
-        A value is no number, or the mark in all that have one may stand between thousands.
+        If a value is not a number, or all commas in the column may be thousands separators.
     """
     import pandas as pd
 
@@ -167,8 +167,8 @@ def numbers(values: Any, what: str) -> FloatArray:
     grouped = perhaps_thousands(text[text != "nan"])
     if grouped is not None:
         raise SpotsError(
-            f"{what} has values such as {grouped}, whose {'comma' if ',' in grouped else 'point'} may stand before "
-            "decimals or between thousands; write them without marks between thousands."
+            f"{what} has values such as {grouped}, whose {'comma' if ',' in grouped else 'point'} may separate "
+            "decimals or thousands; write them without thousands separators."
         )
     found = pd.to_numeric(text.str.replace(",", ".", regex=False), errors="coerce")
     wrong = found.isna() & (text != "nan")
@@ -178,13 +178,13 @@ def numbers(values: Any, what: str) -> FloatArray:
 
 
 def shown(names: Sequence[Any]) -> str:
-    """The first names of columns, for a message."""
+    """List the first column names for a message."""
     texts = [str(name)[:40] or "''" for name in names[:8]]
     return ", ".join(texts) + (", ..." if len(names) > len(texts) else "")
 
 
 def _plainest(columns: list[Column]) -> Column | None:
-    """The one of the fewest words, when there is one."""
+    """Return the column whose name has the fewest words, if unique."""
     if not columns:
         return None
     least = min(column.n_words for column in columns)
@@ -193,7 +193,7 @@ def _plainest(columns: list[Column]) -> Column | None:
 
 
 def _numbered(names: Sequence[Any], what: str) -> tuple[Any, Any] | None:
-    """Two or three columns that are numbered are in the order of an array: x, y, and perhaps z."""
+    """Return numbered columns in array order: x, y and optionally z."""
     if not 2 <= len(names) <= 3:
         return None
     found = [_NUMBERED.fullmatch(str(name)[: _LONGEST_NAME + 1].strip()) for name in names]
@@ -207,7 +207,7 @@ def _numbered(names: Sequence[Any], what: str) -> tuple[Any, Any] | None:
         return names[-1], names[-2]
     if not stems <= _KNOWN_STEMS:
         warnings.warn(
-            f"{what} has the columns {shown(names)}, which do not say which is x; {names[0]} is taken for x (to the "
+            f"{what} has the columns {shown(names)}, which do not tell which is x; {names[0]} is used as x (to the "
             f"right) and {names[1]} for y (down).",
             CpnnWarning,
             stacklevel=5,
@@ -219,9 +219,9 @@ def _why_not(names: Sequence[Any]) -> str:
     columns = [column for column in map(column_of, names) if column is not None]
     kinds = {column.kind for column in columns}
     if "array" in kinds:
-        return "which are places in the array and no pixels of the full image"
+        return "which are array coordinates, not pixels of the full-resolution image"
     if "length" in kinds:
-        return "which are lengths and no pixels of the full image"
+        return "which are lengths, not pixels of the full-resolution image"
     if "small" in kinds:
-        return "which are pixels of a small copy and not of the full image"
-    return "which do not say which of them is x and which is y"
+        return "which are pixels of a downscaled image, not of the full-resolution image"
+    return "which do not tell which is x and which is y"

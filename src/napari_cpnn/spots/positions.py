@@ -1,4 +1,4 @@
-"""Where the spots of a table are: ``obsm["spatial"]``, an array or a table with named columns."""
+"""Read the positions of spots from ``obsm["spatial"]``, an array or a table with named columns."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def positions_of(table: AnnData, owner: str) -> FloatArray:
-    """``obsm["spatial"]`` as ``(N, 2)``: of a table the names of its columns decide, of an array the order (x, y).
+    """Return ``obsm["spatial"]`` as ``(N, 2)`` (x, y), by column names for a table and by column order for an array.
 
     Parameters
     ----------
     owner
-        The table, for messages.
+        Name of the table in messages.
 
     Raises
     ------
     SpotsError
-        There are none, they are no numbers, or the names of their columns do not say which is x.
+        If there are no positions, they are not numeric, or the column names do not identify x.
     """
     import pandas as pd
 
@@ -48,17 +48,17 @@ def positions_of(table: AnnData, owner: str) -> FloatArray:
     except (TypeError, ValueError) as exc:
         raise SpotsError(f"{what} does not hold numbers ({exc}).") from exc
     if spatial.ndim != 2 or spatial.shape[1] < 2:
-        raise SpotsError(f"{what} has the shape {spatial.shape} in place of (spots, 2).")
+        raise SpotsError(f"{what} has the shape {spatial.shape} instead of (spots, 2).")
     return agreeing_positions(spatial[:, :2], table, what)
 
 
 def with_positions(table: AnnData, owner: str) -> AnnData:
-    """The table itself when ``obsm["spatial"]`` is an array ``(N, 2)``; else a copy where it is one.
+    """Return the table with ``obsm["spatial"]`` as an array ``(N, 2)``; a copy if it had to be converted.
 
     Parameters
     ----------
     owner
-        The table, for messages.
+        Name of the table in messages.
     """
     import pandas as pd
 
@@ -69,18 +69,18 @@ def with_positions(table: AnnData, owner: str) -> AnnData:
     at = positions_of(table, owner)
     changed = table.copy()
     if isinstance(found, pd.DataFrame):
-        del changed.obsm["spatial"]  # a table would stay one
+        del changed.obsm["spatial"]  # assigning over a DataFrame would keep a DataFrame
     changed.obsm["spatial"] = at
     return changed
 
 
 def on_one_slide(spots: AnnData, owner: str) -> AnnData:
-    """Spots that a caller has at hand, with their positions as an array, when they are of one library.
+    """Return a table of spots with its positions as an array, checking that they belong to one library.
 
     Raises
     ------
     SpotsError
-        Positions that cannot be read, or spots of several libraries; the message names these.
+        If positions cannot be read, or spots belong to several libraries, which the message lists.
     """
     spots = with_positions(spots, owner)
     if "spatial" in spots.obsm:

@@ -1,4 +1,4 @@
-"""What spots measure: normalised expression, and the pixel size of their image."""
+"""Normalised expression of spots, and the pixel size of their image."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 LEGACY_ST = "legacy ST"
-"""What ``uns["napari_cpnn"]["layout"]`` says of spots that were read from a spot table of Spatial Transcriptomics."""
+"""Value of ``uns["napari_cpnn"]["layout"]`` for spots read from a spot table of Spatial Transcriptomics."""
 
 
 def counts_matrix(spots: AnnData) -> sp.csr_matrix:
-    """``layers["counts"]`` as CSR ``(N, all genes)``; a :class:`SpotsError` when the table has none."""
+    """Return ``layers["counts"]`` as CSR ``(N, all genes)``; raise :class:`SpotsError` if it is missing."""
     if "counts" not in spots.layers:
         raise SpotsError('The spots have no raw counts in layers["counts"]; read them with read_spots.')
     return sp.csr_matrix(spots.layers["counts"])
 
 
 def expression(spots: AnnData, genes: Sequence[str] | None = None) -> npt.NDArray[np.float32]:
-    """Measured expression, log1p of counts per 10,000.
+    """Return measured expression as log1p of counts per 10,000.
 
-    The total of a spot is taken over *all* genes of the table, so that values do not depend on which genes are
-    asked for.
+    The total of a spot is taken over *all* genes of the table, so values do not depend on the requested genes.
 
     Parameters
     ----------
     spots
         Table with raw counts in ``layers["counts"]``.
     genes
-        Names, default all. A :class:`GenesError` names those that the table does not have.
+        Names of genes, by default all. Missing genes raise a :class:`GenesError` that lists them.
 
     Returns
     -------
@@ -58,7 +57,7 @@ def expression(spots: AnnData, genes: Sequence[str] | None = None) -> npt.NDArra
 
 
 def summarise_genes(spots: AnnData) -> pd.DataFrame:
-    """How much of each gene was measured, without making the table dense.
+    """Summarise the expression of each gene, without making the table dense.
 
     Returns
     -------
@@ -81,10 +80,10 @@ def summarise_genes(spots: AnnData) -> pd.DataFrame:
 
 
 def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
-    """Pixel size in um ``(y, x)`` from the pitch of the array that the spots were printed in.
+    """Estimate the pixel size in um ``(y, x)`` from the pitch of the printed array.
 
-    Array coordinates in ``obs`` are used where known (``new_x, new_y`` of a legacy ST spot table, else ``array_col,
-    array_row``), and the distances of neighbours otherwise. The kind of array, square or hexagonal, follows from
+    Array coordinates in ``obs`` are used where available (``new_x, new_y`` of a legacy ST spot table, else ``array_col,
+    array_row``), otherwise the distances between neighbours. The kind of array, square or hexagonal, is inferred from
     them.
 
     Parameters
@@ -92,23 +91,24 @@ def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     spots
         Table with ``obsm["spatial"]`` in level-0 pixels.
     pitch_um
-        Centre-to-centre distance. By default 200 um for a spot table of Spatial Transcriptomics, 100 um for a
-        hexagonal array no larger than Visium's, and the bin size for Visium HD. Of any other array, such as that of
-        DBiT-seq, the pitch is not known.
+        Centre-to-centre distance. By default 200 um for a spot table of Spatial Transcriptomics, 100 um for a hexagonal
+        array no larger than Visium's, and the bin size for Visium HD. For any other array, such as DBiT-seq, the pitch
+        must be given.
 
     Returns
     -------
     (float, float) or None
-        None when the spots lie on no array whose pitch is known, are fewer than six, or imply no plausible pixel
-        size. Cells of Visium HD lie on none, but Space Ranger writes the pixel size beside them.
+        None if the spots do not lie on an array of known pitch, are fewer than six, or imply an implausible pixel size.
+        Segmented cells of Visium HD lie on no array, but Space Ranger stores the pixel size with them.
     """
     mpp = implied_mpp(spots, pitch_um)
     return mpp if mpp is not None and is_plausible_mpp(mpp) else None
 
 
 def implied_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
-    """As :func:`estimate_mpp`; also a pixel size that no slide has, as positions on another image imply it."""
-    from napari_cpnn.spots.positions import with_positions  # which needs the array coordinates of this module
+    """Estimate the pixel size as :func:`estimate_mpp`, including implausible values from positions on another image."""
+    # imported late: it needs the array coordinates of this module
+    from napari_cpnn.spots.positions import with_positions
 
     spots = with_positions(spots, "The table of spots")
     if pitch_um is None:
@@ -127,14 +127,14 @@ def implied_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
 
 
 def _is_of_st(spots: AnnData) -> bool:
-    """Whether spots come from a spot table of Spatial Transcriptomics; others have square arrays of any pitch."""
+    """Return whether spots come from a spot table of Spatial Transcriptomics, whose square array has a known pitch."""
     noted = spots.uns.get("napari_cpnn")
     is_legacy = isinstance(noted, dict) and noted.get("layout") == LEGACY_ST
     return is_legacy or {"new_x", "new_y"} <= set(spots.obs)
 
 
 def array_coordinates(obs: Any) -> FloatArray | None:
-    """``(N, 2)`` as (column, row) from the columns of ``obs``; None where they are absent, incomplete or no numbers."""
+    """Return ``(N, 2)`` array coordinates (column, row) from ``obs``; None if absent, incomplete or not numeric."""
     import pandas as pd
 
     for column, row in (("new_x", "new_y"), ("array_col", "array_row")):
@@ -147,7 +147,7 @@ def array_coordinates(obs: Any) -> FloatArray | None:
 
 
 def _scale_factor(spots: AnnData, name: str) -> float | None:
-    """What Space Ranger writes of Visium HD among the scale factors, such as the side of a bin."""
+    """Return a scale factor that Space Ranger writes for Visium HD, such as the side of a bin."""
     libraries = spots.uns.get("spatial")
     for library in libraries.values() if isinstance(libraries, dict) else ():
         factors = library.get("scalefactors") if isinstance(library, dict) else None

@@ -1,4 +1,4 @@
-"""One function for every kind of spot file: :func:`read_spots`."""
+"""Read any supported spot file with :func:`read_spots`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: What the message says for each reason for which spots are left out.
+#: Phrases for the reasons why spots are left out.
 _REASONS = {
-    "other_library": "of other libraries",
+    "other_library": "in other libraries",
     "not_selected": "not selected",
     "not_in_tissue": "not in tissue",
     "no_position": "without a position",
@@ -49,42 +49,42 @@ def read_spots(
 ) -> AnnData:
     """Read spots with their raw counts and positions.
 
-    Spots that are not selected or not in tissue, have no position or no counts, or lie outside ``slide``, are left
-    out; one log message says how many, and ``uns["napari_cpnn"]["dropped"]`` keeps the numbers.
+    Spots are left out if they are not selected or not in tissue, have no position or no counts, or lie outside
+    ``slide``. One log message gives the number, and ``uns["napari_cpnn"]["dropped"]`` the numbers by reason.
 
     Parameters
     ----------
     path
-        One of: a table of legacy ST counts (``.tsv``, ``.csv``, zipped or not; spots ``XxY`` in rows or columns); an
+        One of: a table of legacy ST counts (``.tsv``, ``.csv``, gzipped or not; spots ``XxY`` in rows or columns); an
         ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X`` and positions in ``obsm["spatial"]``, an
-        array of (x, y) or a table whose names say which column is which; an ``outs`` folder of Space Ranger, whose
-        filtered matrix is read, or one of its matrices (``.h5``, ``.mtx``, the folder of one), which is then read; its
-        ``segmented_outputs``, whose cells are then the spots, at their centroids; a SpatialData ``.zarr``.
+        array of (x, y) or a table with named columns; an ``outs`` folder of Space Ranger, of which the filtered matrix
+        is read, or one of its matrices (``.h5``, ``.mtx`` or its folder); its ``segmented_outputs``, whose cells then
+        serve as spots, located at their centroids; a SpatialData ``.zarr``.
     positions
         Spot table of legacy ST, with columns ``x, y, pixel_x, pixel_y`` and, where known, ``new_x, new_y, selected``.
-        For an ``.h5ad`` or a matrix of Space Ranger: tissue positions that are read in place of its own.
+        For an ``.h5ad`` or a matrix of Space Ranger: tissue positions that replace its own.
     slide
-        The slide the spots were measured on, in whose level-0 pixels the positions are.
+        The slide on which the spots were measured; the positions are in its level-0 pixels.
     library
-        Which is read of several libraries (sections) in an ``.h5ad`` or SpatialData, or of several runs in a folder.
-        By default the only one, or, with a warning, the one that is called as ``slide`` is.
+        Library (section) to read from an ``.h5ad`` or SpatialData with several, or run to read from a folder with
+        several. By default the only one or, with a warning, the one with the name of ``slide``.
     check
-        Whether it is looked at how the spots lie on ``slide``, with a warning when they do not fit (see
+        Whether to check how the spots lie on ``slide`` and warn if they do not fit (see
         :func:`~napari_cpnn.spots.check_fit`).
 
     Returns
     -------
     AnnData
         ``layers["counts"]`` and ``X`` CSR int32; ``obsm["spatial"]`` float64 level-0 pixels ``(x, y)``;
-        ``uns["spatial"][library]`` with ``images`` and ``scalefactors`` as scanpy and squidpy expect them; names of
-        spots and genes unique. Genes that an ``.h5ad`` names by Ensembl ids are named by the symbols beside them, where
-        there are; the ids are then in ``var["gene_ids"]``.
+        ``uns["spatial"][library]`` with ``images`` and ``scalefactors`` as expected by scanpy and squidpy; unique spot
+        and gene names. If an ``.h5ad`` names genes by Ensembl ids, they are renamed to their symbols where available,
+        and the ids are in ``var["gene_ids"]``.
 
     Raises
     ------
     SpotsError
-        When the file is missing or of no known kind, has no raw counts or no positions, no spot is left, or it has the
-        spots of several libraries and none is chosen; the message names them.
+        If the file is missing or of unknown kind, has no raw counts or no positions, no spot is left, or it holds
+        several libraries and none is chosen; the message lists them.
     """
     source = to_path(path, SpotsError)
     if not source.exists():
@@ -111,10 +111,10 @@ def _read(
     source: Path, positions: Path | None, library: str | None, slide: Slide | None
 ) -> tuple[AnnData, dict[str, int]]:
     if source.is_dir() and (source.suffix.lower() == ".zarr" or _is_zarr(source)):
-        from napari_cpnn.spots.spatialdata_zarr import read_spatialdata  # seconds
+        from napari_cpnn.spots.spatialdata_zarr import read_spatialdata  # slow import
 
         if positions is not None:
-            raise SpotsError(f"{source} has positions of its own; leave out {positions}.")
+            raise SpotsError(f"{source} contains positions; do not give {positions}.")
         return read_spatialdata(source, library, slide)
     name = source.name.lower()
     if name.endswith(".h5ad"):
@@ -128,13 +128,13 @@ def _read(
             choose([matrix.name], library, None, str(source))
         return read_segmented(matrix)
     if "tissue_positions" in name or name.removesuffix(".gz") in ("barcodes.tsv", "features.tsv", "genes.tsv"):
-        raise SpotsError(f"{source} is a part of a run and holds no counts; open the count matrix that it belongs to.")
+        raise SpotsError(f"{source} belongs to a run but holds no counts; open the count matrix of the run.")
     if is_legacy_table(source):
         if positions is None:
             raise SpotsError(f"{source} is a table of counts without positions; give its spot table as positions.")
         return read_legacy(source, positions)
     raise SpotsError(
-        f"{source} is of no known kind; give a .h5ad, a SpatialData .zarr, a Space Ranger outs folder, or a table of "
+        f"{source} has an unknown format; give a .h5ad, a SpatialData .zarr, a Space Ranger outs folder, or a table of "
         "legacy ST counts with its spot table."
     )
 
@@ -144,12 +144,12 @@ def _is_zarr(folder: Path) -> bool:
 
 
 def _matrix_of(source: Path, library: str | None, slide: Slide | None) -> MatrixFile | None:
-    """The matrix that is named, or that a folder leads to; None when it is a file of another kind."""
+    """Return the matrix at or below a path; None for files of another kind."""
     if source.is_file():
         return matrix_at(source)
     if runs_in(source) or runs_in(source, of_cells=True) or has_positions(source) or is_segmented(source):
         return _matrix_of_run(source, library, slide)
-    return matrix_at(source) or _matrix_of_run(source, library, slide)  # the folder of a matrix within that of a run
+    return matrix_at(source) or _matrix_of_run(source, library, slide)  # the matrix folder within a run folder
 
 
 def _matrix_of_run(folder: Path, library: str | None, slide: Slide | None) -> MatrixFile:
@@ -170,7 +170,7 @@ def _is_of_cells(matrix: MatrixFile, positions: Path | None) -> bool:
 
 
 def _usable(spots: AnnData, slide: Slide | None) -> tuple[AnnData, dict[str, int]]:
-    """The spots with counts and a finite position on the slide; and how many have not, by the first reason."""
+    """Return spots with counts and a finite position on the slide, and the number of others by first reason."""
     spatial = spots.obsm["spatial"]
     placed = np.isfinite(spatial).all(axis=1)
     counted = np.asarray(spots.layers["counts"].sum(axis=1)).ravel() > 0
@@ -204,8 +204,8 @@ def _report(source: Path, spots: AnnData, dropped: dict[str, int], slide: Slide 
     unplaced = dropped.get("no_position", 0)
     if unplaced > spots.n_obs:
         warnings.warn(
-            f"{unplaced} spots of {source} have no position and {spots.n_obs} have one; are its counts and positions "
-            "of one section?",
+            f"{unplaced} spots of {source} have no position and {spots.n_obs} have one; do its counts and positions "
+            "belong to the same section?",
             CpnnWarning,
             stacklevel=4,
         )
@@ -214,7 +214,7 @@ def _report(source: Path, spots: AnnData, dropped: dict[str, int], slide: Slide 
 
 
 def _describe(spots: AnnData, source: Path) -> None:
-    """Fill what is missing of ``uns["spatial"]``, and leave out what is of another kind than it should be."""
+    """Complete ``uns["spatial"]``, and remove entries of unexpected types."""
     own_name = source.name.split(".")[0]
     libraries = libraries_of_uns(spots.uns.get("spatial")) or {own_name: {}}
     filled = {}
@@ -227,13 +227,13 @@ def _describe(spots: AnnData, source: Path) -> None:
 
 
 def _images(given: Any) -> dict[str, Any]:
-    """Pictures, grey or of colours."""
+    """Return the valid greyscale and colour images."""
     pictures = given.items() if isinstance(given, dict) else ()
     return {str(name): image for name, image in pictures if getattr(image, "ndim", 0) in (2, 3) and image.size}
 
 
 def _spot_diameter_px(spots: AnnData) -> float:
-    """From the fitted array; half the distance of neighbours where there is none; NaN for a lone spot."""
+    """Return the spot diameter from the fitted array, else half the neighbour distance; NaN for a single spot."""
     spatial = spots.obsm["spatial"]
     fit = fit_array(spatial, array_coordinates(spots.obs)) or fit_array(spatial)
     return neighbour_distance(spatial) / 2 if fit is None else fit.spot_diameter_px

@@ -1,4 +1,4 @@
-"""Scale factors of a run of Space Ranger, as its JSON file and the tables of scanpy keep them."""
+"""Scale factors of Space Ranger, from its JSON file or from scanpy's tables."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import numpy as np
 from napari_cpnn.decimals import parse_decimal
 from napari_cpnn.errors import CpnnWarning
 
-#: Without these, places and sizes would be wrong; one that is there has to be a number.
+#: Factors required for correct positions and sizes; if present, they must be numbers.
 _NEEDED = (
     "tissue_hires_scalef", "tissue_lowres_scalef", "spot_diameter_fullres", "microns_per_pixel", "bin_size_um",
 )  # fmt: skip
-#: What may be text; others, such as a version, are none.
+#: Names of factors that may be stored as text; other texts, such as a version, are not factors.
 _FACTOR = re.compile(r"scale_?f|fullres|pixel|_um$", re.IGNORECASE)
-#: Levels of names within which factors are looked for.
+#: Maximum nesting depth searched for factors.
 _DEEPEST = 3
 
 
 def factors_of(given: Any, what: str | None = None) -> dict[str, float]:
-    """The scale factors that are positive numbers, or texts of such.
+    """Return the scale factors that are positive numbers, or texts of such numbers.
 
     Parameters
     ----------
     given
-        Numbers by name, perhaps within another ``scalefactors`` or the only library, or that as JSON; anything else is
-        no scale factors.
+        Mapping of names to numbers, possibly nested under ``scalefactors`` or the only library, or the same as JSON;
+        anything else yields no scale factors.
     what
-        Where they are, for the warning about one that is needed and is none; None: there is no warning.
+        Location of the factors for the warning about an invalid required one; None for no warning.
     """
     given = _with_factors(given)
     found, wrong = {}, []
@@ -49,13 +49,13 @@ def factors_of(given: Any, what: str | None = None) -> dict[str, float]:
         and sum(_has_any(_with_factors(part, 1)) for part in given.values()) > 1
     ):
         warnings.warn(
-            f"{what} has several sets of scale factors, and nothing says which are meant; they are left out.",
+            f"{what} has several sets of scale factors and does not tell which apply; they are ignored.",
             CpnnWarning,
             stacklevel=6,
         )
     if wrong and what is not None:
         warnings.warn(
-            f"{what} has scale factors that are not positive numbers ({', '.join(wrong)}); they are left out.",
+            f"{what} has scale factors that are not positive numbers ({', '.join(wrong)}); they are ignored.",
             CpnnWarning,
             stacklevel=6,
         )
@@ -63,7 +63,7 @@ def factors_of(given: Any, what: str | None = None) -> dict[str, float]:
 
 
 def _with_factors(given: Any, depth: int = 0) -> dict[Any, Any]:
-    """The names and values among which the scale factors are: ``given`` itself, or the only part of it that has any."""
+    """Return the mapping that holds the scale factors: ``given``, or its only part that has any."""
     if isinstance(given, str) and given.lstrip().startswith("{") and not depth:
         try:
             given = json.loads(given)
@@ -93,7 +93,7 @@ def _number(value: Any) -> float | None:
 
 
 def _is_missing(value: Any, number: float | None) -> bool:
-    """Whether it is written that there is none, as for the diameter of a lone spot."""
+    """Return whether a value marks a missing factor, such as the diameter of a single spot."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (number is not None and math.isnan(number))

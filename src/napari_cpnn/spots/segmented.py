@@ -1,7 +1,7 @@
-"""Cells of Visium HD: the ``segmented_outputs`` folder that Space Ranger leaves since version 4.
+"""Read cells of Visium HD from the ``segmented_outputs`` folder of Space Ranger 4.
 
-Space Ranger outlines nuclei in the image, widens them to cells and adds up the 2 um bins in each. Of a cell we keep
-what we keep of a spot: where it is, and its counts. The format is read as spatialdata-io (``visium_hd``) reads it.
+Space Ranger segments nuclei in the image, expands them to cells and sums the 2 um bins in each. A cell is kept like a
+spot: its position and its counts. The format is read as in spatialdata-io (``visium_hd``).
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _OUTLINES = "cell_segmentations.geojson"
 _OUTLINES_NAME = re.compile(rf"(?P<prefix>.*?){re.escape(_OUTLINES)}(\.gz)?$")
 _MATRIX = "filtered_feature_cell_matrix"
 _BETWEEN = re.compile(r"[\s,]*")
-#: Cells are between these in um; outlines that say otherwise are no pixels of the full image.
+#: Plausible cell diameters in um; other values show that outlines are not in pixels of the full-resolution image.
 _CELL_UM = (1.0, 200.0)
 
 
 def is_segmented(folder: Path) -> bool:
-    """Whether a folder is one of cells; one whose outlines are missing is told by its name."""
+    """Return whether a folder holds segmented cells, by its outlines or its name."""
     return folder.name == CELLS or outlines_file(folder) is not None
 
 
 def outlines_file(folder: Path, matrix: MatrixFile | None = None) -> Path | None:
-    """The outlines of the cells; also zipped or with a prefix, such as the copy with clusters has.
+    """Return the outlines file of the cells, which may be gzipped or have a prefix, as the copy with clusters has.
 
     Parameters
     ----------
     folder
-        Of the cells.
+        Folder of the cells.
     matrix
-        Of the same run; None: the first outlines of the folder.
+        Matrix of the same run; None for the first outlines in the folder.
     """
     plain = folder / _OUTLINES
     if matrix is None:
@@ -55,54 +55,54 @@ def outlines_file(folder: Path, matrix: MatrixFile | None = None) -> Path | None
     files = [file for file in sorted(folder.glob(f"*{_OUTLINES}*")) if _OUTLINES_NAME.match(file.name)]
     others = [prefix for prefix in runs_in(folder, of_cells=True) if prefix != matrix.prefix]
     return belonging(matrix.prefix, [(prefix_of(_OUTLINES_NAME, file.name), file) for file in files], others) or (
-        # a run whose only outlines are the copy with clusters
+        # the only outlines may be the copy with clusters
         files[0] if files and not others and not matrix.prefix else None
     )
 
 
 def cell_matrix(folder: Path) -> MatrixFile:
-    """The matrix of a folder of cells, the filtered one."""
+    """Return the filtered matrix of a folder of cells."""
     runs = runs_in(folder, of_cells=True)
     if len(runs) > 1:
         raise SpotsError(several_runs(folder, runs))
     if not runs:
         if outlines_file(folder) is None:
-            raise SpotsError(f"{folder} has no {_OUTLINES}, which says where its cells are.")
+            raise SpotsError(f"{folder} has no {_OUTLINES} with the positions of its cells.")
         raise SpotsError(f"The count matrix is missing: {folder} has neither {_MATRIX}.h5 nor a {_MATRIX} folder.")
     return next(iter(runs.values()))
 
 
 def read_segmented(matrix: MatrixFile) -> tuple[AnnData, dict[str, int]]:
-    """Cells of a matrix of ``segmented_outputs`` that have an outline, and how many were left out, by reason.
+    """Return the cells of ``segmented_outputs`` that have an outline, and the number left out by reason.
 
     Returns
     -------
     spots
-        A row per cell; ``obsm["spatial"]`` are the centroids of the outlines, level-0 pixels ``(x, y)``, and
-        ``spot_diameter_fullres`` is the median diameter of the cells, each a disc of the area of its outline.
+        One row per cell; ``obsm["spatial"]`` are the centroids of the outlines, level-0 pixels ``(x, y)``, and
+        ``spot_diameter_fullres`` is the median diameter of discs with the areas of the outlines.
     dropped
-        Numbers of cells by reason.
+        Number of cells left out, by reason.
     """
     import pandas as pd
 
     folder = matrix.folder
     path = outlines_file(folder, matrix)
     if path is None:
-        raise SpotsError(f"{folder} has no {_OUTLINES}, which says where its cells are.")
+        raise SpotsError(f"{folder} has no {_OUTLINES} with the positions of its cells.")
     cells = matrix.read(SpotsError)
     numbers, centers, areas = _read_outlines(path)
-    # As Space Ranger names the cells in its matrix; the outlines say the number alone.
+    # Space Ranger's cell names in the matrix; the outlines only have the number.
     at = pd.Index([f"cellid_{number:09d}-1" for number in numbers]).get_indexer(cells.obs_names)
     known = at >= 0
     if not known.any():
         raise SpotsError(
-            f"No cell of the matrix in {folder} is among the outlines in {path.name}; are they of one run?"
+            f"No cell of the matrix in {folder} is in the outlines file {path.name}; are they from the same run?"
         )
     kept, at = cells[known].copy(), at[known]
     kept.obsm["spatial"] = centers[at]
     library = pictures_and_factors(matrix)
     factors = library["scalefactors"]
-    factors.pop("bin_size_um", None)  # cells are no bins
+    factors.pop("bin_size_um", None)  # cells are not bins
     factors["spot_diameter_fullres"] = float(np.median(2 * np.sqrt(areas[at] / np.pi)))
     kept.uns["spatial"] = {library_name(matrix): library}
     _check_size(factors, path)
@@ -110,14 +110,14 @@ def read_segmented(matrix: MatrixFile) -> tuple[AnnData, dict[str, int]]:
 
 
 def _check_size(factors: dict[str, float], path: Path) -> None:
-    """Outlines of another image give themselves away by the size of the cells."""
+    """Detect outlines of another image by the implied size of the cells."""
     um_per_px = factors.get("microns_per_pixel")
     if um_per_px is None:
         return
     um = um_per_px * factors["spot_diameter_fullres"]
     if not _CELL_UM[0] <= um <= _CELL_UM[1]:
         warnings.warn(
-            f"The cells that {path} outlines are {um:.2g} um wide at the {um_per_px:.3g} um/px beside them; are the "
+            f"The cells that {path} outlines are {um:.2g} um wide at the stated {um_per_px:.3g} um/px; are the "
             "outlines in pixels of another image?",
             CpnnWarning,
             stacklevel=5,
@@ -125,7 +125,7 @@ def _check_size(factors: dict[str, float], path: Path) -> None:
 
 
 def _read_outlines(path: Path) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Of the outlined cells: numbers ``(n,)``, centroids ``(n, 2)`` and areas ``(n,)``, pixels of the full image."""
+    """Return numbers ``(n,)``, centroids ``(n, 2)`` and areas ``(n,)`` of the outlines, in full-resolution pixels."""
     import shapely
 
     numbers: list[int] = []
@@ -148,17 +148,17 @@ def _read_outlines(path: Path) -> tuple[IntArray, FloatArray, FloatArray]:
         ids = np.array(numbers, dtype=np.intp)
         areas = shapely.area(polygons)
         moments = np.nan_to_num(shapely.get_coordinates(shapely.centroid(polygons))) * areas[:, None]
-    except Exception as exc:  # whatever JSON, numpy and shapely raise on damaged outlines
+    except Exception as exc:  # any error of JSON, numpy and shapely on damaged outlines
         raise SpotsError(f"{path} cannot be read as Space Ranger's outlines of cells ({reason_of(exc)}).") from exc
     if len(set(numbers)) < len(numbers):
-        raise SpotsError(f"{path} outlines a cell twice; get the file again.")
+        raise SpotsError(f"{path} has duplicate cells; get the file again.")
     area, x, y = (np.bincount(cell_of_ring, part, len(numbers)).astype(np.float64) for part in (areas, *moments.T))
     usable = np.isfinite(area) & (area > 0)
     return ids[usable], np.column_stack([x, y])[usable] / area[usable, None], area[usable]
 
 
 def _features(text: str) -> Iterator[Any]:
-    """The features of a collection one by one: parsed at once, half a million cells would hold up the screen."""
+    """Yield the features of a collection one at a time; parsing half a million cells at once would block the GUI."""
     decoder = json.JSONDecoder()
     at = text.index("[", text.index('"features"')) + 1
     while True:

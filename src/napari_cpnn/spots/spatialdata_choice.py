@@ -1,4 +1,4 @@
-"""Which table, which shapes and which image of a SpatialData are meant, where it holds several."""
+"""Choose the table, shapes and image of a SpatialData that holds several."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from napari_cpnn.arrays import FloatArray
     from napari_cpnn.slides import Slide
 
-#: Sizes and pitches of spots of one kind differ by less, in shares of them.
+#: Relative difference below which sizes and pitches of spots are equal.
 _ALIKE = 0.02
-#: Spots of one section lie nearer to each other than this share of the pitch.
+#: Distance between spots of one section, as a share of the pitch.
 _SAME_PLACE = 0.05
-#: Two sections have more of their barcodes in common.
+#: Minimum share of common barcodes of two sections.
 _SHARED = 0.1
 _LOOKED_AT = 5000
 
@@ -44,13 +44,13 @@ class Annotated:
 
 
 def is_named(found: Sequence[Annotated], library: str) -> bool:
-    """Whether a library is one of the tables, or one of the sets of shapes."""
+    """Return whether a library is the name of a table or of a set of shapes."""
     names = {name.casefold() for one in found for name in (one.region, one.table_name)}
     return library.casefold() in names
 
 
 def has_library(found: Sequence[Annotated], library: str) -> bool:
-    """Whether a column of a table has a library among its values."""
+    """Return whether a library is a value of a column of a table."""
     for one in found:
         for column in one.table.obs.columns:
             values = one.table.obs[column][one.rows]
@@ -62,20 +62,20 @@ def has_library(found: Sequence[Annotated], library: str) -> bool:
 def one_of(
     found: list[Annotated], library: str | None, slide: Slide | None, path: Path, inner: str | None = None
 ) -> Annotated:
-    """Of several the one that is wanted; of tables of one section the one with the largest spots.
+    """Return the requested table; of several tables of one section, the one with the largest spots.
 
     Parameters
     ----------
     found
-        The smallest first.
+        Candidates, the smallest first.
     library
         Name of shapes or of a table.
     slide
-        That the spots are for.
+        Slide on which the spots were measured.
     path
-        For messages.
+        Path for messages.
     inner
-        A library in a column of those that are meant.
+        Library in a column of the chosen tables.
     """
     if library is not None:
         name = choose([name for one in found for name in (one.region, one.table_name)], library, None, str(path))
@@ -92,7 +92,7 @@ def one_of(
     if len(found) > 1:
         others = ", ".join(sorted(tables - {found[0].table_name}))
         warnings.warn(
-            f"{path.name} has several tables; {found[0].table_name} is read, and not {others}.",
+            f"{path.name} has several tables; {found[0].table_name} is read rather than {others}.",
             CpnnWarning,
             stacklevel=6,
         )
@@ -100,16 +100,16 @@ def one_of(
 
 
 def image_of(images: Mapping[str, set[str]], systems: set[str], names: set[str]) -> str | None:
-    """The image of one section among several that cover its spots alike; None when it cannot be told.
+    """Return the image of one section among several that cover its spots equally; None if undecidable.
 
     Parameters
     ----------
     images
-        Their coordinate systems.
+        Coordinate systems of each image.
     systems
-        Those of the shapes.
+        Coordinate systems of the shapes.
     names
-        What the section is called.
+        Names of the section.
     """
     if len(images) == 1:
         return next(iter(images))
@@ -125,14 +125,14 @@ def image_of(images: Mapping[str, set[str]], systems: set[str], names: set[str])
 
 
 def _common_words(one: str, other: str) -> int:
-    """Words that two names have in common, from the first or from the last on."""
+    """Return the number of leading or trailing words that two names have in common."""
     words = [[word for word in re.split(r"[^0-9a-z]+", name.casefold()) if word] for name in (one, other)]
     ways = [list(zip(*words, strict=False)), list(zip(*(named[::-1] for named in words), strict=False))]
     return max(len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], way))) for way in ways)
 
 
 def _are_of_several_sections(found: Sequence[Annotated]) -> bool:
-    """Whether tables are of different sections, and not of one with spots of different sizes, as of Visium HD."""
+    """Return whether tables belong to different sections rather than to one with several spot sizes (Visium HD)."""
     return any(_are_two_sections(one, other) for one, other in itertools.combinations(found, 2))
 
 
@@ -181,7 +181,7 @@ def _centers(one: Annotated, transformation: Any) -> FloatArray:
 
 
 def _away(one: FloatArray, other: FloatArray) -> float:
-    """Median distance of some spots of the smaller table to the nearest of the other."""
+    """Return the median distance from spots of the smaller table to the nearest spot of the other."""
     from scipy.spatial import cKDTree
 
     small, large = sorted((one, other), key=len)

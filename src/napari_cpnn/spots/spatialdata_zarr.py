@@ -1,4 +1,4 @@
-"""Spots in a SpatialData ``.zarr``: a table of counts that annotates shapes, as spatialdata-io writes Visium runs."""
+"""Read spots from a SpatialData ``.zarr``: a counts table that annotates shapes, as written by spatialdata-io."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 _MICROMETRES = re.compile(
     r"(^|[_ ])(um|µm|micron|microns|micrometer|micrometre|micrometers|micrometres)$", re.IGNORECASE
 )
-#: Pixels of an image are as large as the units of a coordinate system when they differ by less than this.
+#: Tolerance for image pixels to equal the units of a coordinate system.
 _SAME = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """Pixels of the full image: what takes shapes there, and that image, where it is at hand.
+    """Pixel frame of the full-resolution image: the transform from shapes, and the image, if available.
 
-    ``rivals`` are images that may as well be it; ``is_certain``, whether they are of the same pixels.
+    ``rivals`` are images that match equally well; ``is_certain`` tells whether they share the same pixels.
     """
 
     matrix: FloatArray
@@ -48,22 +48,22 @@ class _Frame:
 def read_spatialdata(
     path: Path, library: str | None = None, slide: Slide | None = None
 ) -> tuple[AnnData, dict[str, int]]:
-    """Spots of a SpatialData folder, at the centres of the shapes that its table annotates, in level-0 pixels.
+    """Read spots from a SpatialData folder, at the centres of the annotated shapes, in level-0 pixels.
 
-    Of several tables (the bin sizes of Visium HD) the one with the largest, that is the fewest, spots is read, and a
-    :class:`CpnnWarning` names the others. Positions are in pixels of the finest image that shares a coordinate system
-    with the shapes. Where there is none but small copies they are in that system: ``global``, else the first that is
+    Of several tables (bin sizes of Visium HD), the one with the largest and thus fewest spots is read, and a
+    :class:`CpnnWarning` lists the others. Positions are in pixels of the finest image that shares a coordinate system
+    with the shapes. If there are only downscaled copies, the system itself is used: ``global``, else the first that is
     neither downscaled nor in micrometres.
 
     Parameters
     ----------
     path
-        The folder.
+        Path of the SpatialData.
     library
-        A table, or a set of shapes that it annotates, or a value of the column that tells the sections in a table
-        apart, where there are several.
+        A table, a set of shapes that it annotates, or a value of the column that distinguishes the sections of a table,
+        if there are several.
     slide
-        That the spots are for.
+        Slide on which the spots were measured.
     """
     with reading(path, SpotsError):
         spatialdata, data = _opened(path)
@@ -79,8 +79,8 @@ def read_spatialdata(
             frame = _frame(spatialdata, data, one, path, name)
         if not frame.is_certain:
             warnings.warn(
-                f"The images {', '.join(frame.rivals)} of {path.name} may each be the slide of its spots, and are not "
-                f"of the same pixels; positions are in those of {frame.rivals[0]}.",
+                f"The images {', '.join(frame.rivals)} of {path.name} may each be the slide of its spots, but do not "
+                f"have the same pixels; positions are in those of {frame.rivals[0]}.",
                 CpnnWarning,
                 stacklevel=5,
             )
@@ -88,10 +88,10 @@ def read_spatialdata(
 
 
 def slide_of_spatialdata(path: Path, library: str | None = None) -> Slide | None:
-    """The image in whose pixels the spots of :func:`read_spatialdata` are; None: there is none.
+    """Return the image in whose pixels :func:`read_spatialdata` gives the spots; None if there is none.
 
-    It stays on the disk and is read piece by piece. Its pixel size is known when the coordinate system that it shares
-    with the spots is in micrometres.
+    The image stays on disk and is read in parts. Its pixel size is known if it shares a coordinate system in
+    micrometres with the spots.
     """
     from napari_cpnn.slides import Slide
 
@@ -107,7 +107,7 @@ def slide_of_spatialdata(path: Path, library: str | None = None) -> Slide | None
         if frame.rivals:
             warnings.warn(
                 f"Which of the images {', '.join(frame.rivals)} of {path.name} is the slide of its spots cannot be "
-                "told; open it yourself.",
+                "determined; open it manually.",
                 CpnnWarning,
                 stacklevel=4,
             )
@@ -119,7 +119,7 @@ def slide_of_spatialdata(path: Path, library: str | None = None) -> Slide | None
 
 
 def _opened(path: Path) -> tuple[Any, Any]:
-    """The module, and the data."""
+    """Return the spatialdata module and the opened data."""
     try:
         import spatialdata
     except ImportError as error:
@@ -129,14 +129,14 @@ def _opened(path: Path) -> tuple[Any, Any]:
     check_zarr(path, SpotsError, in_memory=("tables", "table"))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # notes of spatialdata on its own inner life
+            warnings.simplefilter("ignore")  # spatialdata's internal notes
             return spatialdata, spatialdata.read_zarr(path, selection=("tables", "shapes", "images"))
-    except Exception as error:  # whatever Zarr, parquet or spatialdata raise on damaged folders
+    except Exception as error:  # any error of Zarr, parquet or spatialdata on damaged folders
         raise SpotsError(f"{path} cannot be read as SpatialData ({reason_of(error)}).") from error
 
 
 def _annotated(data: Any, path: Path) -> list[Annotated]:
-    """Tables with the shapes that they annotate, the smallest first."""
+    """Return the tables with the shapes they annotate, the smallest first."""
     found = []
     for name, table in data.tables.items():
         attributes = table.uns.get("spatialdata_attrs")
@@ -172,21 +172,21 @@ def _called(one: Annotated, found: list[Annotated], library: str | None, path: P
 
 
 def _spots(one: Annotated, what: str, library: str | None, slide: Slide | None) -> tuple[AnnData, Any, dict[str, int]]:
-    """The spots of a table, of one library, at the centres of their shapes; these shapes; and what is left out."""
+    """Return the spots of one library at the centres of their shapes, those shapes, and the numbers left out."""
     instance_key = one.table.uns["spatialdata_attrs"]["instance_key"]
     for place, matrix in (("X", one.table.X), *one.table.layers.items()):
         require_sound(matrix, f"{place} of {what}", SpotsError)
     if not one.shapes.index.is_unique:
-        raise SpotsError(f"The shapes {one.region!r} of {what} have one name twice; get the folder again.")
+        raise SpotsError(f"The shapes {one.region!r} of {what} have duplicate names; get the folder again.")
     at = one.shapes.index.get_indexer(one.table.obs[instance_key].to_numpy())
     known = one.rows & (at >= 0)
     table, shapes = one.table[known].copy(), one.shapes.iloc[at[known]]
     spots = counts_of(table, what, SpotsError)
     centers = shapes.geometry.centroid
-    if "spatial" in spots.obsm:  # a table would stay one
+    if "spatial" in spots.obsm:  # assigning over a DataFrame would keep a DataFrame
         del spots.obsm["spatial"]
     spots.obsm["spatial"] = np.column_stack([centers.x, centers.y]).astype(np.float64)
-    if not one.rows.all():  # what is described may be of any of the others
+    if not one.rows.all():  # the description may belong to any other set of shapes
         spots.uns.pop("spatial", None)
     names = spots.obs_names
     spots, others = spots_of_library(spots, library, slide, what)
@@ -200,7 +200,7 @@ def _spots(one: Annotated, what: str, library: str | None, slide: Slide | None) 
 
 
 def _placed(spots: AnnData, shapes: Any, frame: _Frame, name: str) -> AnnData:
-    """The spots in pixels of the full image."""
+    """Transform spots to pixels of the full-resolution image."""
     points = np.column_stack([spots.obsm["spatial"], np.ones(spots.n_obs)])
     spots.obsm["spatial"] = points @ frame.matrix[:2].T
     factors = {}
@@ -212,7 +212,7 @@ def _placed(spots: AnnData, shapes: Any, frame: _Frame, name: str) -> AnnData:
 
 
 def _frame(spatialdata: Any, data: Any, one: Annotated, path: Path, library: str | None) -> _Frame:
-    """The pixels of the full image that the shapes of a library lie on."""
+    """Return the full-resolution pixel frame for the shapes of a library."""
     transformations = spatialdata.transformations
     systems = transformations.get_transformation(one.shapes, get_all=True)
     system = _full_resolution(systems, path)
@@ -245,31 +245,31 @@ def _frame(spatialdata: Any, data: Any, one: Annotated, path: Path, library: str
         return _Frame(there, None, size if in_um else None, rivals, are_same)
     if in_um:
         raise SpotsError(
-            f"The coordinate system {system!r} of {path} is in micrometres, and no image in it says how large a pixel "
-            "of the slide is; write the shapes with a transformation to pixels of the full image."
+            f"The coordinate system {system!r} of {path} is in micrometres, and no image in it gives the pixel size "
+            "of the slide; write the shapes with a transformation to pixels of the full-resolution image."
         )
     if _scale(shapes) < 1 - _SAME:
         raise SpotsError(
-            f"The coordinate system {system!r} of {path} makes its shapes smaller ({_scale(shapes):.3g} times), so it "
-            "is none of pixels of the full image, and no image in it says what it is."
+            f"The coordinate system {system!r} of {path} scales its shapes down ({_scale(shapes):.3g} times), so it "
+            "is not in pixels of the full-resolution image, and no image in it defines it."
         )
     return _Frame(shapes)
 
 
 def _full_resolution(systems: dict[str, Any], path: Path) -> str:
-    """The coordinate system of the full image; one in micrometres where there is no other."""
+    """Return the coordinate system of the full-resolution image, or one in micrometres if there is no other."""
     if "global" in systems:
         return "global"
     names = [name for name in systems if "downscaled" not in name]
     for name in sorted(names, key=lambda name: bool(_MICROMETRES.search(name))):
         return str(name)
     raise SpotsError(
-        f"{path} has no coordinate system of the full image; it has {', '.join(map(str, systems)) or 'none'}."
+        f"{path} has no coordinate system of the full-resolution image; found {', '.join(map(str, systems)) or 'none'}."
     )
 
 
 def _is_in_um(path: Path, region: str, system: str) -> bool:
-    """Whether a coordinate system is called so, or the shapes say so of its axes."""
+    """Return whether a coordinate system is in micrometres, by its name or the axis units of the shapes."""
     if _MICROMETRES.search(system):
         return True
     folder = path / "shapes" / region
@@ -283,10 +283,10 @@ def _is_in_um(path: Path, region: str, system: str) -> bool:
 
 
 def _matrix(transformation: Any) -> FloatArray:
-    """``(3, 3)`` for positions ``(x, y, 1)``."""
+    """Return the transform matrix ``(3, 3)`` for positions ``(x, y, 1)``."""
     matrix = np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
-        raise SpotsError("A transformation of the SpatialData takes all positions to one; get the folder again.")
+        raise SpotsError("A transformation of the SpatialData is singular; get the folder again.")
     return matrix
 
 
@@ -300,7 +300,7 @@ def _is_picture(image: Any) -> bool:
 
 
 def _levels(image: Any) -> list[Any]:
-    """Arrays of an image element, finest first; a single one is a pyramid of one."""
+    """Return the arrays of an image element, finest first."""
     children = getattr(image, "children", None)
     if children is None:
         return [image]
@@ -308,5 +308,5 @@ def _levels(image: Any) -> list[Any]:
 
 
 def _side(shapes: Any) -> float:
-    """Side of square bins in units of the shapes."""
+    """Return the side of square bins in units of the shapes."""
     return float(np.sqrt(np.median(shapes.geometry.area)))

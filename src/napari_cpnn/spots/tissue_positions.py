@@ -1,8 +1,8 @@
-"""Tissue positions of Space Ranger, and what other programs make of them: barcodes with their pixels.
+"""Read tissue positions of Space Ranger, and versions of them written by other programs.
 
-Space Ranger wrote ``tissue_positions_list.csv`` without a header until version 1, ``tissue_positions.csv`` with one
-since version 2, and ``.parquet`` for Visium HD. R, pandas and spreadsheets quote names, rename them, put them into
-another order, add the numbers of rows, and write semicolons and decimal commas.
+Space Ranger writes ``tissue_positions_list.csv`` without a header up to version 1, ``tissue_positions.csv`` with one
+since version 2, and ``.parquet`` for Visium HD. R, pandas and spreadsheets quote, rename and reorder the columns, add
+row numbers, and use semicolons and decimal commas.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
-"""Of Space Ranger, in its order."""
+"""Column names of Space Ranger, in order."""
 
 _LONGEST_ROW, _MOST_COLUMNS = 2**16, 1000
 _IN_TISSUE = {"intissue", "tissue", "istissue", "isintissue", "undertissue", "ontissue"}
-#: What a column of barcodes is called, the likeliest first.
+#: Names of barcode columns, the most likely first.
 _BARCODES = (
     "barcode", "barcodes", "spotbarcode", "cellbarcode", "bc", "spotid", "spotname", "cellid", "spot", "spots", "cell",
     "id", "name", "names", "rowname", "rownames", "index", "unnamed0", "",
@@ -38,19 +38,19 @@ _NUMBERED = re.compile(r"[A-Za-z]*[ _.]?\d+")
 
 
 def read_positions(path: Path) -> pd.DataFrame:
-    """Tissue positions by barcode.
+    """Read tissue positions by barcode.
 
     Returns
     -------
     DataFrame
-        Index: barcodes; columns ``in_tissue`` (1 where the file does not say) and the pixel of the full image,
-        ``pxl_row_in_fullres``, ``pxl_col_in_fullres``; ``array_row`` and ``array_col`` where the file has them, NaN
-        where they are no numbers.
+        Index: barcodes; columns ``in_tissue`` (1 if not in the file), ``pxl_row_in_fullres`` and ``pxl_col_in_fullres``
+        in pixels of the full-resolution image, and, if in the file, ``array_row`` and ``array_col``, NaN where not
+        numeric.
 
     Raises
     ------
     SpotsError
-        The file cannot be read, or its columns are not named so that it is plain which they are.
+        If the file cannot be read, or its columns cannot be identified by name.
     """
     import pandas as pd
 
@@ -59,7 +59,7 @@ def read_positions(path: Path) -> pd.DataFrame:
     barcodes = table[chosen["barcode"]].astype(str).str.strip()
     found = pd.DataFrame(index=pd.Index(barcodes, name="barcode", dtype=object))
     if found.index.has_duplicates:
-        raise SpotsError(f"{path} names the barcode {found.index[found.index.duplicated()][0]} twice.")
+        raise SpotsError(f"{path} has the barcode {found.index[found.index.duplicated()][0]} twice.")
     for name in COLUMNS[1:]:
         if name not in chosen:
             if name == "in_tissue":
@@ -83,7 +83,7 @@ def read_positions(path: Path) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """The table with the names that it has; columns of a text without a header are named as Space Ranger's."""
+    """Read the table with its own column names; text without a header gets Space Ranger's."""
     import pandas as pd
 
     try:
@@ -102,7 +102,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _require_room(path: Path) -> None:
-    """A parquet file says how much it holds; what is none, pandas will say."""
+    """Check the size that a parquet file declares; other files are left to pandas."""
     with path.open("rb") as file:
         if file.read(4) != b"PAR1":
             return
@@ -123,10 +123,10 @@ def _read_text(path: Path) -> pd.DataFrame:
         head, row = (_fields(line, separator) for line in (first, second))
         n_columns = max(len(head), len(row))
         if n_columns > _MOST_COLUMNS:
-            raise SpotsError(f"{path} has {n_columns:,} columns in place of {', '.join(COLUMNS)}.")
-        counted = bool(head) and _is_number(head[0])  # a number of the row comes first
+            raise SpotsError(f"{path} has {n_columns:,} columns instead of {', '.join(COLUMNS)}.")
+        counted = bool(head) and _is_number(head[0])  # row numbers come first
         named = not all(map(_is_number, head[2 if counted else 1 :]))
-        if named and len(row) == len(head) + 1:  # as R writes tables, with names of rows that have no name
+        if named and len(row) == len(head) + 1:  # as in R's output, where the column of row names has no header
             head = ["", *head]
         file.seek(0)
         table = pd.read_csv(
@@ -139,7 +139,7 @@ def _read_text(path: Path) -> pd.DataFrame:
     if n_columns == len(COLUMNS) + 1 and _are_row_numbers(table[0]):
         table = table.iloc[:, 1:]
     if table.shape[1] != len(COLUMNS):
-        raise SpotsError(f"{path} has {table.shape[1]} columns in place of {', '.join(COLUMNS)}.")
+        raise SpotsError(f"{path} has {table.shape[1]} columns instead of {', '.join(COLUMNS)}.")
     return table.set_axis(COLUMNS, axis=1)
 
 
@@ -166,10 +166,10 @@ def _are_row_numbers(values: pd.Series[Any]) -> bool:
 
 
 def _chosen(names: list[Any], table: pd.DataFrame, path: Path) -> dict[str, Any]:
-    """The column of the table for each of Space Ranger's that is there."""
+    """Return the column of the table for each of Space Ranger's columns that is present."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise SpotsError(f"{path} has two columns {twice!r}; get the file again.")
+        raise SpotsError(f"{path} has the column {twice!r} twice; get the file again.")
     if set(COLUMNS) <= set(names):
         return dict(zip(COLUMNS, COLUMNS, strict=True))
     in_tissue = next((name for name in names if _plain(name) in _IN_TISSUE), None)
@@ -193,7 +193,7 @@ def _chosen(names: list[Any], table: pd.DataFrame, path: Path) -> dict[str, Any]
 
 
 def _barcodes(names: list[Any], table: pd.DataFrame) -> Any:
-    """The column of the barcodes: by its name, else the only one of texts; None where it is not plain."""
+    """Return the barcode column: by name, else the only text column; None if ambiguous."""
     plain = {_plain(name): name for name in reversed(names)}
     texts = [name for name in names if not all(map(_is_number, map(str, table[name][:20])))]
     called = [plain[name] for name in _BARCODES if name in plain]
@@ -204,10 +204,10 @@ def _barcodes(names: list[Any], table: pd.DataFrame) -> Any:
 
 
 def _in_order(names: list[Any], path: Path) -> dict[str, Any]:
-    """Names such as V1, V2, ... that R gives to columns without a name."""
+    """Assign Space Ranger's columns by order to R's default names such as V1 and V2."""
     names = names[-len(COLUMNS) :]
     warnings.warn(
-        f"{path} names its columns {shown(names)}, which says nothing; they are taken for {', '.join(COLUMNS)}.",
+        f"{path} names its columns {shown(names)}, which have no meaning; they are read as {', '.join(COLUMNS)}.",
         CpnnWarning,
         stacklevel=5,
     )
@@ -217,8 +217,8 @@ def _in_order(names: list[Any], path: Path) -> dict[str, Any]:
 def _refusal(names: list[Any], path: Path) -> str:
     needed = ", ".join(COLUMNS)
     if len(names) < 3:
-        return f"{path} has {len(names)} columns in place of {needed}."
-    return f"The columns of {path} ({shown(names)}) do not say where the spots are; name them {needed}."
+        return f"{path} has {len(names)} columns instead of {needed}."
+    return f"The columns of {path} ({shown(names)}) do not identify the positions of spots; name them {needed}."
 
 
 def _plain(name: Any) -> str:

@@ -1,4 +1,4 @@
-"""Columns of yes and no, such as ``in_tissue``, as programs and spreadsheets write them."""
+"""Parse yes/no columns such as ``in_tissue``, as written by programs and spreadsheets."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _YES = {"true", "t", "yes", "y", "wahr", "ja", "vrai", "oui", "verdadero", "vero
 _NO = {"false", "f", "no", "n", "falsch", "nein", "faux", "non", "falso", "onwaar", "nee"}
 _EMPTY = {"", "nan", "na", "none", "null", "<na>"}
 TRUTH_WORDS = frozenset(_YES | _NO)
-"""Words for yes and no, in lower case."""
+"""Words for yes and no in lower case."""
 
 
 def truths(values: Any, what: str) -> npt.NDArray[np.bool_]:
-    """Which values of a column say yes; an empty one says no.
+    """Return which values of a column mean yes; empty values mean no.
 
     Parameters
     ----------
     values
-        Booleans, 1 and 0, or texts for them in usual languages.
+        Booleans, 1 and 0, or yes/no words in common languages.
     what
-        The column, for the message.
+        Name of the column in the message.
 
     Raises
     ------
     SpotsError
-        Values say neither; the message shows them.
+        If values mean neither; the message shows them.
     """
     import pandas as pd
 
@@ -39,7 +39,7 @@ def truths(values: Any, what: str) -> npt.NDArray[np.bool_]:
     unknown = [str(value)[:30] for value, truth in zip(unique, said, strict=True) if truth is None]
     if unknown:
         shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        raise SpotsError(f"{what} has values that say neither yes nor no ({shown}); write 1 and 0.")
+        raise SpotsError(f"{what} has values that mean neither yes nor no ({shown}); write 1 and 0.")
     return np.array([*map(bool, said), False])[codes]
 
 

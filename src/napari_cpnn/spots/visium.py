@@ -1,4 +1,4 @@
-"""The ``outs`` folder of Space Ranger, versions 1 to 4: matrix, tissue positions, scale factors, images."""
+"""Read the ``outs`` folder of Space Ranger 1 to 4: matrix, tissue positions, scale factors, images."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
 
 CELLS = "segmented_outputs"
-"""What Space Ranger 4 calls the folder of the cells of Visium HD."""
+"""Space Ranger 4's folder of segmented Visium HD cells."""
 
-#: Space Ranger >= 2, Space Ranger 1, Visium HD. Files of a public archive carry a prefix or are zipped.
+#: Space Ranger >= 2, Space Ranger 1, Visium HD. Files in public archives may have a prefix or be gzipped.
 _ENDINGS = (
     "tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet", "tissue_positions.csv.gz",
     "tissue_positions_list.csv.gz", "tissue_positions.tsv", "tissue_positions_list.tsv", "tissue_positions.txt",
@@ -41,7 +41,7 @@ _POSITIONS = [
 _SPATIAL = re.compile(rf"(?P<prefix>.*?)spatial{SUFFIX}$")
 _FACTORS = re.compile(rf"(?P<prefix>.*?)scalefactors_json{SUFFIX}\.json(?:\.gz)?$")
 
-#: Space Ranger's own are of a few million pixels; a picture of more is not decoded.
+#: Space Ranger's images have a few million pixels; larger images are not decoded.
 _MOST_PIXELS = 50_000_000
 _MOST_BYTES = 4 * _MOST_PIXELS
 
@@ -49,18 +49,18 @@ _MOST_BYTES = 4 * _MOST_PIXELS
 def read_visium(
     matrix: MatrixFile, positions: Path | None = None, library: str | None = None, slide: Slide | None = None
 ) -> tuple[AnnData, dict[str, int]]:
-    """Spots of a matrix of Space Ranger that are in tissue, and how many were left out, by reason.
+    """Return the in-tissue spots of a Space Ranger matrix, and the number left out by reason.
 
     Parameters
     ----------
     matrix
-        Of the run.
+        Matrix of the run.
     positions
-        Tissue positions; None: those of the same run in its folder.
+        Tissue positions; None for those in the folder of the run.
     library
-        Which is read of those that ``spaceranger aggr`` joined.
+        Library to read of those joined by ``spaceranger aggr``.
     slide
-        That the spots are for.
+        Slide on which the spots were measured.
     """
     spots = matrix.read(SpotsError)
     path = positions or _require_positions(matrix)
@@ -69,7 +69,7 @@ def read_visium(
     dropped = {"no_position": int((~known).sum())}
     if not known.any():
         raise SpotsError(
-            f"No barcode of the matrix {matrix.path} is among its tissue positions in {path}; are they of one run?"
+            f"No barcode of the matrix {matrix.path} is in the tissue positions {path}; are they from the same run?"
         )
     in_tissue = table.index[table["in_tissue"] == 1]
     dropped["no_counts"] = int((~in_tissue.isin(spots.obs_names)).sum())
@@ -92,7 +92,7 @@ def read_visium(
 def _of_library(
     spots: AnnData, matrix: MatrixFile, library: str | None, slide: Slide | None
 ) -> tuple[AnnData, dict[str, int]]:
-    """The spots of one library of an aggregated run, with what is described of it; all of any other run."""
+    """Return the spots and description of one library of an aggregated run; all spots of any other run."""
     labels = library_of_each(list(spots.obs_names), matrix.folder)
     if labels is None:
         if library is not None:
@@ -108,7 +108,7 @@ def _of_library(
 
 
 def visium_matrix(folder: Path) -> MatrixFile:
-    """The filtered matrix of a run folder, else the raw one (whose spots outside the tissue are then dropped)."""
+    """Return the filtered matrix of a run folder, else the raw one (whose spots outside tissue are dropped later)."""
     _refuse_parents(folder)
     found = only_matrix(folder, SpotsError)
     if found is None:
@@ -120,19 +120,19 @@ def visium_matrix(folder: Path) -> MatrixFile:
 
 
 def library_name(matrix: MatrixFile) -> str:
-    """The name of the run's folder; what stands before its files where several runs share a folder."""
+    """Return the name of the run's folder, or the file prefix where several runs share a folder."""
     return matrix.name if neighbours(matrix) else matrix.folder.resolve().name
 
 
 def positions_file(folder: Path, matrix: MatrixFile | None = None) -> Path | None:
-    """The tissue positions of a run, by any name that they have had; None: there are none, or another run's.
+    """Return the tissue positions file of a run, by any known name; None if missing or of another run.
 
     Parameters
     ----------
     folder
-        Of the run.
+        Folder of the run.
     matrix
-        Of the run; None: the first positions of the folder.
+        Matrix of the run; None for the first positions in the folder.
     """
     files = list(_position_files(folder))
     if matrix is None:
@@ -141,12 +141,12 @@ def positions_file(folder: Path, matrix: MatrixFile | None = None) -> Path | Non
 
 
 def has_positions(folder: Path) -> bool:
-    """Whether there are tissue positions of any run."""
+    """Return whether the folder holds tissue positions of any run."""
     return positions_file(folder) is not None
 
 
 def _position_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Tissue positions with their prefixes, which may also be that of the folder they are in."""
+    """Yield tissue positions with their prefix, which may also be that of the folder."""
     places = [("", folder / "spatial")]
     places += [(prefix_of(_SPATIAL, path.name), path) for path in _listed(folder) if _SPATIAL.match(path.name)]
     listed = [(prefix, _listed(place)) for prefix, place in (*dict.fromkeys(places), ("", folder))]
@@ -173,14 +173,14 @@ def _require_positions(matrix: MatrixFile) -> Path:
         names = ", ".join(path.name for path in files[:5])
         others = ", ".join(name or "one without a prefix" for name in neighbours(matrix)[:5])
         raise SpotsError(
-            f"No tissue positions beside {matrix.path} are plainly those of this matrix (there are: {names}"
+            f"No tissue positions next to {matrix.path} clearly belong to this matrix (found: {names}"
             f"{f', and the matrices of other runs: {others}' if others else ''}); give them as positions."
         )
     raise SpotsError(f"{matrix.folder / 'spatial'} has no tissue_positions.csv, tissue_positions_list.csv or .parquet.")
 
 
 def _refuse_parents(folder: Path) -> None:
-    """A folder above or within the one that is meant is refused with the way to it."""
+    """Raise an error for a folder above or inside the run folder, naming the correct path."""
     binned = sorted((folder / "binned_outputs").glob("square_*"))
     if binned:
         raise SpotsError(f"{folder} is a Visium HD run; open one of its bin sizes, for instance {binned[-1]}.")
@@ -193,12 +193,12 @@ def _refuse_parents(folder: Path) -> None:
 
 
 def pictures_and_factors(matrix: MatrixFile) -> dict[str, Any]:
-    """The small pictures of the run of a matrix, and its scale factors, as scanpy keeps them."""
+    """Return the images and scale factors of a matrix's run, in scanpy's layout."""
     return {"images": small_images(matrix), "scalefactors": scale_factors(matrix)}
 
 
 def _beside_positions(matrix: MatrixFile, pattern: re.Pattern[str]) -> Path | None:
-    """A file of the same run where positions are: ``spatial``, one with a prefix, or the folder of the run."""
+    """Return a file of the run, in ``spatial``, in a prefixed folder or in the run folder."""
     places = [("", matrix.folder / "spatial")]
     places += [(prefix_of(_SPATIAL, p.name), p) for p in _listed(matrix.folder) if _SPATIAL.match(p.name)]
     files = [
@@ -211,7 +211,7 @@ def _beside_positions(matrix: MatrixFile, pattern: re.Pattern[str]) -> Path | No
 
 
 def scale_factors(matrix: MatrixFile) -> dict[str, float]:
-    """The numbers in ``scalefactors_json.json``; none where there is no such file."""
+    """Return the numbers in ``scalefactors_json.json``; empty if there is no such file."""
     path = _beside_positions(matrix, _FACTORS)
     if path is None:
         return {}
@@ -224,12 +224,14 @@ def scale_factors(matrix: MatrixFile) -> dict[str, float]:
             f"{path} cannot be read as Space Ranger's scale factors ({reason_of(exc.__cause__)})."
         ) from exc
     if not isinstance(given, dict):
-        raise SpotsError(f"{path} cannot be read as Space Ranger's scale factors (it holds no names with numbers).")
-    return factors_of(given, str(path))  # newer versions may write more than numbers there
+        raise SpotsError(
+            f"{path} cannot be read as Space Ranger's scale factors (it is not a mapping of names to numbers)."
+        )
+    return factors_of(given, str(path))  # newer versions may contain values that are not numbers
 
 
 def small_images(matrix: MatrixFile) -> dict[str, Any]:
-    """The small images that Space Ranger left, uint8 RGB; one that cannot be read is left out with a warning."""
+    """Return the downscaled images of Space Ranger as uint8 RGB; unreadable ones are skipped with a warning."""
     images = {}
     for name in ("hires", "lowres"):
         path = _beside_positions(matrix, re.compile(rf"(?P<prefix>.*?)tissue_{name}_image{SUFFIX}\.png(?:\.gz)?$"))
@@ -238,7 +240,7 @@ def small_images(matrix: MatrixFile) -> dict[str, Any]:
                 images[name] = _picture(path)
             except Exception as exc:  # noqa: BLE001 -- whatever Pillow raises; spots are read without it as well
                 warnings.warn(
-                    f"The picture {path} is left out: {reason_of(exc)}; the spots are read without it.",
+                    f"The image {path} is skipped: {reason_of(exc)}; the spots are read without it.",
                     CpnnWarning,
                     stacklevel=6,
                 )
@@ -254,5 +256,5 @@ def _picture(path: Path) -> np.ndarray[Any, Any]:
         with Image.open(stored, formats=("PNG", "JPEG")) as image:
             width, height = image.size
             if width * height > _MOST_PIXELS:
-                raise ValueError(f"it has {width:,} x {height:,} pixels, far more than a small copy of a slide")
+                raise ValueError(f"it has {width:,} x {height:,} pixels, far more than a downscaled image of a slide")
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -1,7 +1,7 @@
-"""What a Zarr folder from elsewhere declares, read as JSON before any codec sees a byte of it.
+"""Validate the metadata of an untrusted Zarr folder as JSON before any codec is used.
 
-A SpatialData may come from anybody: a codec may run code (pickle), a small folder declare sizes that fill the memory, a
-link lead out of the folder.
+In an untrusted SpatialData, a codec may execute code (pickle), a small folder may declare sizes that exhaust the
+memory, and a link may point outside the folder.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ _CODECS = {
     "bz2", "delta", "shuffle", "fixedscaleoffset", "sharding_indexed", "imagecodecs_jpeg2k", "imagecodecs_jpegxl",
 }  # fmt: skip
 _MOST_NODES, _MOST_AXES, _MOST_ENTRIES = 20_000, 32, 2_000_000
-#: A chunk is in memory as a whole; a table as a whole.
+#: Maximum size of a chunk, and of a table that is read as a whole.
 _LARGEST_CHUNK = 2**30
 _SMALL, _RATIO = 256 * 2**20, 20_000
 
 
 def check_zarr(path: Path, error: type[CpnnError], in_memory: tuple[str, ...] = ()) -> None:
-    """Refuse a Zarr folder that would run code, read other files, or fill the memory.
+    """Raise an error for a Zarr folder that would run code, read other files, or exhaust the memory.
 
     Parameters
     ----------
     path
         The folder.
     error
-        Class of the error that is raised.
+        Exception class to raise.
     in_memory
-        Folders in it whose arrays are read as a whole.
+        Subfolders whose arrays are read as a whole.
     """
     with reading(path, error):
         n_bytes = 0
@@ -53,14 +53,14 @@ def check_zarr(path: Path, error: type[CpnnError], in_memory: tuple[str, ...] = 
 
 
 def _metadata_files(path: Path, error: type[CpnnError]) -> Iterator[tuple[Path, str]]:
-    """Metadata of groups and arrays; whatever lies in the folder is looked at by its kind alone."""
+    """Yield the metadata files of groups and arrays, after checking the kinds of all entries."""
     root, seen, pending = path.resolve(), 0, [(path, False)]
     while pending:
         folder, is_chunks = pending.pop()
         folders, files = _entries(folder, root, error)
         seen += 0 if is_chunks else len(folders) + len(files)
         if seen > _MOST_ENTRIES:
-            raise error(f"{path} has more than {_MOST_ENTRIES:,} files; it is no table of spots.")
+            raise error(f"{path} has more than {_MOST_ENTRIES:,} files; it is not a table of spots.")
         if not is_chunks:
             yield from ((folder, name) for name in _FILES if name in files)
             is_chunks = ".zarray" in files or ("zarr.json" in files and not _is_group(folder, error))
@@ -68,16 +68,16 @@ def _metadata_files(path: Path, error: type[CpnnError]) -> Iterator[tuple[Path, 
 
 
 def _entries(folder: Path, root: Path, error: type[CpnnError]) -> tuple[list[str], set[str]]:
-    """Names of folders and of files; no link out of ``root``, nothing that waits for somebody (a pipe).
+    """Return the names of folders and files, rejecting links out of ``root`` and special files such as pipes.
 
-    Folders behind links are not among them, as they are elsewhere in ``root``.
+    Folders behind links are omitted, since they are elsewhere in ``root``.
     """
     folders, files = [], set()
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_symlink():
                 if not Path(entry).resolve().is_relative_to(root):
-                    raise error(f"{entry.path} is a link out of the folder, and other files are never read through it.")
+                    raise error(f"{entry.path} is a link out of the folder, which is not followed for security.")
                 if not entry.is_dir():
                     files.add(entry.name)
             elif entry.is_dir(follow_symlinks=False):
@@ -95,7 +95,7 @@ def _is_group(folder: Path, error: type[CpnnError]) -> bool:
 
 
 def _arrays(content: Any, is_array: bool) -> Iterator[dict[str, Any]]:
-    """What describes arrays in a piece of metadata, those of the whole folder that a group may hold included."""
+    """Yield the array descriptions in a metadata file, including consolidated metadata of a group."""
     if not isinstance(content, dict):
         return
     if is_array or content.get("node_type") == "array" or ("shape" in content and "chunks" in content):
@@ -108,7 +108,7 @@ def _arrays(content: Any, is_array: bool) -> Iterator[dict[str, Any]]:
 
 
 def _check_array(array: dict[str, Any], folder: Path, error: type[CpnnError]) -> int:
-    """Bytes that an array says it has."""
+    """Return the size in bytes that an array declares."""
     grid = array.get("chunk_grid")
     chunks = grid["configuration"]["chunk_shape"] if isinstance(grid, dict) else array.get("chunks", [])
     shape = array["shape"]
@@ -118,22 +118,22 @@ def _check_array(array: dict[str, Any], folder: Path, error: type[CpnnError]) ->
         and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in sides)
         for sides in (shape, chunks)
     ):
-        raise error(f"{folder} has no proper shape; get the folder again.")
+        raise error(f"{folder} has an invalid shape; get the folder again.")
     used = set(_codecs(array))
     unknown = used - _CODECS
     if unknown:
-        raise error(f"{folder} is packed with {min(unknown)[:40]!r}, which is not opened, for it may run code.")
+        raise error(f"{folder} uses the codec {min(unknown)[:40]!r}, which is not allowed since it may run code.")
     size = _item_size(array.get("data_type", array.get("dtype")))
     if size is None and not used & {"vlen-utf8", "vlen-bytes"}:
-        raise error(f"{folder} holds Python objects, which are not opened, for they may run code.")
+        raise error(f"{folder} holds Python objects, which are not loaded since they may run code.")
     item = size or 8
     if math.prod(chunks) * item > _LARGEST_CHUNK:
-        raise error(f"{folder} says that each of its chunks holds {math.prod(chunks):,} values; it is damaged.")
+        raise error(f"{folder} declares {math.prod(chunks):,} values per chunk; it is damaged.")
     return int(math.prod(shape)) * item
 
 
 def _codecs(array: dict[str, Any]) -> Iterator[str]:
-    """Names of codecs of both versions of Zarr, those inside of shards included."""
+    """Yield the names of an array's codecs in Zarr 2 and 3, including those inside shards."""
     pending = [array.get("codecs"), array.get("compressor"), array.get("filters"), array.get("storage_transformers")]
     while pending:
         part = pending.pop()
@@ -147,7 +147,7 @@ def _codecs(array: dict[str, Any]) -> Iterator[str]:
 
 
 def _item_size(kind: Any) -> int | None:
-    """Bytes of a value; None: texts or objects of any length."""
+    """Return the bytes per value; None for texts or objects of variable length."""
     if isinstance(kind, dict):
         length = (kind.get("configuration") or {}).get("length_bytes")
         return int(length) if isinstance(length, int) else 8
@@ -164,9 +164,9 @@ def _item_size(kind: Any) -> int | None:
 
 
 def _check_stored(declared: int, folder: Path, error: type[CpnnError]) -> None:
-    """What is declared far beyond what the files of the array can hold."""
+    """Raise an error if the declared size far exceeds what the array's files can hold."""
     if declared <= _SMALL:
         return
     stored = sum((Path(place) / name).stat().st_size for place, _, files in os.walk(folder) for name in files)
     if declared > _RATIO * stored:
-        raise error(f"{folder} says that it holds {declared / 2**30:,.1f} GB, far more than its {stored:,} bytes can.")
+        raise error(f"{folder} declares {declared / 2**30:,.1f} GB, far more than its {stored:,} bytes can hold.")

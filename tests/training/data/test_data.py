@@ -123,7 +123,7 @@ def without_positions(slide, spots):
         (lambda slide, spots: (slide, spots[:0].copy()), TrainingError, "has no spots"),
         (lambda slide, spots: (slide, spots[:1].copy()), TrainingError, "Only 1 spot"),
         (renamed, GenesError, "share no gene names: .*Ensembl ids"),
-        (without_pixel_size, PixelSizeError, "bare does not say how large its pixels are"),
+        (without_pixel_size, PixelSizeError, "bare has no pixel size"),
         (without_positions, SpotsError, "spatial"),
         (lambda slide, spots: (slide, AnnData(spots.X, var=spots.var, obsm=spots.obsm)), SpotsError, "counts"),
     ],

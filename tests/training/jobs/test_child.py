@@ -80,7 +80,7 @@ def test_relative_paths_count_from_the_file(tmp_path):
         ('{"samples": [], "out": "o"}', "'prototypes' is missing"),
         ('{"samples": [{"slide": "a", "spots": "b", "moved": [1, 2]}], "prototypes": "p", "out": "o"}', "no training"),
         ('{"samples": [{"slide": 3, "spots": "b"}], "prototypes": "p", "out": "o"}', "describes no training run"),
-        ('{"format": 2}', "newer napari-cpnn"),
+        ('{"format": 2}', "newer version of napari-cpnn"),
     ],
 )
 def test_a_file_that_is_no_job_is_a_sentence(tmp_path, text, message):
@@ -234,7 +234,7 @@ def test_jobs_from_the_terminal(job, tmp_path, capsys):
 def test_options_and_a_job_do_not_mix(job, tmp_path, capsys):
     job.write(tmp_path / "job.json")
     assert main(["train", "--job", str(tmp_path / "job.json"), "--max-epochs", "3"]) == 2
-    assert "With --job, everything is in" in capsys.readouterr().err
+    assert "With --job, all options are read from" in capsys.readouterr().err
     assert main(["train", "--slide", "a.svs"]) == 2
     assert "Training needs --spots, --prototypes, --out" in capsys.readouterr().err
 

@@ -33,7 +33,7 @@ def test_sample_slide_brings_its_model(sample, explore, wait):
 
 def test_no_sample_is_said(monkeypatch):
     def missing():
-        raise CpnnError("This installation carries no sample data.")
+        raise CpnnError("This installation has no sample data.")
 
     monkeypatch.setattr("napari_cpnn.samples.sample_folder", missing)
     monkeypatch.setattr(recent_models, "sample_folder", missing)

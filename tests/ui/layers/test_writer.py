@@ -75,7 +75,7 @@ def test_saving_again_replaces(dock, save, tmp_path):
         save(tmp_path / name)
         save(tmp_path / name)
     (tmp_path / "photos.zarr").mkdir()
-    with pytest.raises(ExportError, match="is there and is not a map, so it is not overwritten"):
+    with pytest.raises(ExportError, match="exists and is not a map, so it is not overwritten"):
         save(tmp_path / "photos.zarr")
 
 

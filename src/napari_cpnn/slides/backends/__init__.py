@@ -1,4 +1,4 @@
-"""The registry of backends: who opens which file, and what is said when nobody does."""
+"""Registry of backends: choose one for a file, and report why none can open it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from napari_cpnn.errors import SlideError
 from napari_cpnn.slides.backends.base import Backend, Refused, Source
 from napari_cpnn.untrusted import reading
 
-#: File name endings that :func:`napari_cpnn.open_slide` is asked for (a reader plugin may list them).
+#: File extensions supported by :func:`napari_cpnn.open_slide`, for a reader plugin.
 SLIDE_SUFFIXES = (
     ".svs", ".tif", ".tiff", ".btf", ".tf8", ".qptiff", ".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif",
     ".svslide", ".dcm", ".czi", ".jpg", ".jpeg", ".png", ".bmp",
@@ -18,7 +18,7 @@ _HEAD_BYTES = 256
 
 
 def backends() -> tuple[Backend, ...]:
-    """All backends; their libraries are imported here, not with the package."""
+    """Return all backends; their libraries are imported here rather than with the package."""
     from napari_cpnn.slides.backends.openslide import OpenSlideBackend
     from napari_cpnn.slides.backends.plain import PlainBackend
     from napari_cpnn.slides.backends.tiff import TiffBackend
@@ -27,19 +27,19 @@ def backends() -> tuple[Backend, ...]:
 
 
 def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
-    """The name of the backend and the open file.
+    """Open a file, and return the name of the backend and the source.
 
     Parameters
     ----------
     path
-        A file.
+        File to open.
     name
-        Take this backend only (a slide that is re-opened stays with the backend that it had).
+        Name of the only backend to try; a slide that is re-opened keeps its backend.
 
     Raises
     ------
     SlideError
-        When every backend refuses, with what each said, or one finds the file damaged.
+        If every backend refuses the file, with the reason of each, or one finds it damaged.
     """
     try:
         with path.open("rb") as file:
@@ -60,12 +60,12 @@ def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
         said.append(f"{backend.name}: {answer}")
         may_try = answer.then or may_try
     if not said:
-        raise SlideError(f"{path} is not a slide or image of a known kind.")
+        raise SlideError(f"{path} is not a slide or image of a known format.")
     raise SlideError(f"{path} cannot be opened as a slide ({'; '.join(said)}).")
 
 
 def _ask(backend: Backend, path: Path) -> Source | Refused:
-    """The open file, or why the backend does not open it; whatever else a library raises is a :class:`SlideError`."""
+    """Open a file with one backend, or return its refusal; other exceptions become :class:`SlideError`."""
     with reading(path, SlideError, "the file may be damaged."):
         try:
             return backend.open(path)

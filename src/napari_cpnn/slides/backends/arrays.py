@@ -1,4 +1,4 @@
-"""A pyramid of arrays that somebody else opened, as a napari layer holds them."""
+"""Source for pyramids of arrays that are already open, such as those of a napari layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ArraySource:
     Raises
     ------
     SlideError
-        When the arrays are not ``(Y, X)``, ``(Y, X, 3)`` or ``(Y, X, 4)``.
+        If the arrays are not ``(Y, X)``, ``(Y, X, 3)`` or ``(Y, X, 4)``.
     """
 
     backend = "arrays"
@@ -31,9 +31,9 @@ class ArraySource:
         if len(shape) == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4):
             raise SlideError(f"An array of shape {shape} has its channels first; move them last, (Y, X, channels).")
         if len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[2] not in (3, 4)):
-            raise SlideError(f"An array of shape {shape} is not a slide; it has to be (Y, X, 3), (Y, X, 4) or (Y, X).")
+            raise SlideError(f"An array of shape {shape} is not a slide; it must be (Y, X, 3), (Y, X, 4) or (Y, X).")
         if any(len(level.shape) != len(shape) or level.shape[2:] != first.shape[2:] for level in levels):
-            raise SlideError("The levels of a slide need the same number of channels.")
+            raise SlideError("The levels of a slide must have the same number of channels.")
         shapes = [(int(level.shape[0]), int(level.shape[1])) for level in levels]
         kept = true_levels(shapes)
         self._levels = [levels[i] for i in kept]
@@ -49,9 +49,9 @@ class ArraySource:
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         try:
             box = self._levels[level][y : y + height, x : x + width]
-            # A dask array is computed here: we may be inside a dask task, or beside somebody's cluster.
+            # Compute dask arrays here, since this may run inside a dask task or next to a cluster of the caller.
             pixels = np.asarray(box.compute(scheduler="synchronous") if hasattr(box, "dask") else box)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:  # whatever is behind the array
+        except (OSError, RuntimeError, ValueError, KeyError) as error:  # any error of the array's storage
             raise SlideError(f"The array behind the slide cannot be read at row {y}, column {x} ({error}).") from error
         return over_white(pixels) if self._alpha else pixels
 
@@ -59,4 +59,4 @@ class ArraySource:
         return False
 
     def close(self) -> None:
-        """Nothing to release: the arrays belong to somebody else."""
+        """Do nothing: the arrays belong to the caller."""

@@ -1,4 +1,4 @@
-"""What a backend gives to a slide: a :class:`Source` of pixels, or the reason why it refuses the file."""
+"""Interface of backends: a :class:`Source` of pixels, or the reason why a file is refused."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from napari_cpnn.geometry import Mpp
 Pixels = npt.NDArray[Any]
 
 
-#: Longer sides than this are declared by damaged files only: 75 mm of glass have 750,000 px of 0.1 um.
+#: Only damaged files declare longer sides: 75 mm of glass at 0.1 um are 750,000 px.
 MAX_SIDE_PX = 2**21
 
-#: Times that compressed data may grow. Deflate reaches 1,032, JPEG about 500.
+#: Maximum plausible compression ratio. Deflate reaches 1,032, JPEG about 500.
 MAX_GROWTH = 2000
-#: Smaller pictures and tiles may declare what they like: decoding them costs little.
+#: Images and tiles below this size are not checked, since decoding them is cheap.
 SMALL_BYTES = 2**26
 
 
 class Refused(Exception):  # noqa: N818  (not an error: the next backend is asked)
-    """A backend does not open this file.
+    """Raised when a backend does not open a file.
 
     Parameters
     ----------
     reason
-        A short clause.
+        Short clause for the error message.
     then
-        Names of the backends that may still try; all when ``None``.
+        Names of the backends that may still try; ``None`` for all.
     """
 
     def __init__(self, reason: str, then: tuple[str, ...] | None = None) -> None:
@@ -44,28 +44,28 @@ class Refused(Exception):  # noqa: N818  (not an error: the next backend is aske
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What is known about a file without reading pixels.
+    """Facts about a file that are known without reading pixels.
 
     Parameters
     ----------
     level_shapes
-        ``(height, width)`` of each resolution, finest first; only true downsamples of the first.
+        ``(height, width)`` of each level, finest first; only downsampled copies of the first.
     channels
         Samples per pixel. With one, the arrays are ``(Y, X)``, otherwise ``(Y, X, channels)``.
     dtype
-        Of the pixels.
+        Type of the pixels.
     rgb
         Whether the channels are red, green and blue.
     pixel_sizes
-        Claims about the pixel size at level 0, best first: where it is written, and um per pixel ``(y, x)``.
+        Candidates for the pixel size at level 0, best first: origin in the file, and um per pixel ``(y, x)``.
     properties
-        Harmless facts to show. Never anything that may name a patient (labels, bar codes, file names at the scanner).
+        Facts for display. Never anything that may identify a patient (labels, bar codes, file names at the scanner).
     orientation
-        TIFF / EXIF orientation, 1 to 8. It is not applied, see :mod:`napari_cpnn.slides.orientation`.
+        TIFF / EXIF orientation, 1 to 8, which is not applied; see :mod:`napari_cpnn.slides.orientation`.
     downsamples
-        Level-0 pixels per pixel ``(y, x)`` of each level, where they are known better than by the ratio of the sides.
+        Level-0 pixels per pixel ``(y, x)`` of each level, if known more precisely than the ratio of the sides.
     view
-        What is shown of the file, where that is not all of it as it is stored; part of the slide's identity.
+        Shown part of the file, if not all of it as stored; part of the slide's identity.
     """
 
     level_shapes: tuple[tuple[int, int], ...]
@@ -81,46 +81,46 @@ class SourceInfo:
 
 @runtime_checkable
 class Source(Protocol):
-    """An open file. Implementations are thread-safe and apply alpha over white themselves."""
+    """An open file. Implementations are thread-safe and composite alpha over white themselves."""
 
     info: SourceInfo
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        """Pixels of a box that lies inside the level; :class:`SlideError` when they cannot be read."""
+        """Read a box of pixels inside a level; raise :class:`SlideError` if it cannot be read."""
 
     def is_blank(self, level: int, y: int, x: int, height: int, width: int) -> bool:
-        """Whether the box is known to be background without decoding it."""
+        """Return whether a box is known to be background without decoding it."""
 
     def close(self) -> None:
         """Release the file handles."""
 
 
 class Backend(Protocol):
-    """A way to open files; see :mod:`napari_cpnn.slides.backends`."""
+    """Backend that opens slide files; see :mod:`napari_cpnn.slides.backends`."""
 
     name: str
 
     def rank(self, path: Path, head: bytes) -> int:
-        """How well the file suits, by its name and first bytes: 0 not at all, the highest is asked first."""
+        """Rate the suitability by file name and first bytes: 0 for unsuitable, the highest is tried first."""
 
     def open(self, path: Path) -> Source:
-        """The open file; :class:`Refused` lets the next backend try, :class:`SlideError` ends the search."""
+        """Open a file; :class:`Refused` lets the next backend try, :class:`SlideError` ends the search."""
 
 
 def background_value(dtype: np.dtype[Any]) -> int:
-    """What stands for "nothing here": white in 8 bit, zero in fluorescence and other depths."""
+    """Return the value of empty pixels: white in 8 bit, zero in fluorescence and other depths."""
     return 255 if dtype == np.uint8 else 0
 
 
 def over_white(pixels: Pixels, *, premultiplied: bool = False) -> Pixels:
-    """``(h, w, n + 1)`` uint8, alpha last, -> ``(h, w, n)`` uint8 on white.
+    """Composite ``(h, w, n + 1)`` uint8 with alpha last over white, giving ``(h, w, n)`` uint8.
 
     Parameters
     ----------
     pixels
-        RGB or grey, and alpha.
+        RGB or grey, with alpha.
     premultiplied
-        Whether the colours have been multiplied with alpha already ("associated alpha").
+        Whether the colours are already multiplied by alpha ("associated alpha").
     """
     alpha = pixels[..., -1:]
     if alpha.size == 0 or alpha.min() == 255:
@@ -133,12 +133,12 @@ def over_white(pixels: Pixels, *, premultiplied: bool = False) -> Pixels:
 
 
 def can_hold(n_bytes: int, declared_bytes: float, growth: float = MAX_GROWTH) -> bool:
-    """Whether so many stored bytes can become what a header declares."""
+    """Return whether the stored bytes can plausibly decompress to the declared size."""
     return declared_bytes <= SMALL_BYTES or declared_bytes <= n_bytes * growth
 
 
 class ByteLRU:
-    """A thread-safe cache of arrays, bounded in bytes; the newest array is kept even when it alone is larger."""
+    """A thread-safe LRU cache of arrays, bounded in bytes; the newest array is always kept, whatever its size."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max = max_bytes

@@ -1,7 +1,7 @@
-"""The part of a slide that was scanned, where the rest is empty: MRXS, SCN and others have ``openslide.bounds-*``.
+"""Crop slides to their scanned part, which MRXS, SCN and others declare in ``openslide.bounds-*``.
 
-QuPath shows that part only, and what it exports counts from its corner. So do we, everywhere: a slide of ours begins at
-the corner of the bounds. As QuPath does, levels keep the downsamples of the whole, and their sides are rounded down.
+QuPath shows only that part, and its exported coordinates start at its corner. Slides here do the same throughout. As in
+QuPath, levels keep the downsamples of the full slide, and their sides are rounded down.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NAMES = tuple(f"openslide.bounds-{name}" for name in ("y", "x", "height", "widt
 
 @dataclass(frozen=True)
 class Crop:
-    """A box in pixels of level 0."""
+    """A box in level-0 pixels."""
 
     y: int
     x: int
@@ -29,7 +29,7 @@ class Crop:
 
 
 def crop_of(properties: Mapping[str, str], shape: tuple[int, int]) -> Crop | None:
-    """The bounds that OpenSlide gives for a slide of ``shape`` (height, width); ``None`` when that is all of it.
+    """Return OpenSlide's bounds of a slide of ``shape`` (height, width); ``None`` if they cover all of it.
 
     >>> names = ("y", "x", "height", "width")
     >>> crop_of({f"openslide.bounds-{n}": v for n, v in zip(names, ("30", "20", "500", "700"))}, (5000, 4000))
@@ -49,12 +49,12 @@ def crop_of(properties: Mapping[str, str], shape: tuple[int, int]) -> Crop | Non
 def cropped_levels(
     crop: Crop, shapes: Sequence[tuple[int, int]]
 ) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[float, float], ...]]:
-    """Shapes and downsamples of the levels of a cropped slide, finest first, without those that are less than a pixel.
+    """Return shapes and downsamples of a cropped slide's levels, finest first, omitting levels below one pixel.
 
     Parameters
     ----------
     shapes
-        ``(height, width)`` of the levels of the whole.
+        ``(height, width)`` of the levels of the full slide.
     """
     kept_shapes, kept_downsamples = [], []
     for shape in shapes:

@@ -1,6 +1,7 @@
-"""What compressed pictures say of themselves, read from their first bytes.
+"""Read the declared size of compressed images from their first bytes.
 
-A decoder believes them, not the file around them: a tile of 256 x 256 px may hold a JPEG that claims 60,000 x 60,000.
+A decoder uses this size, not that of the file around it: a tile of 256 x 256 px may hold a JPEG that declares 60,000 x
+60,000.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
-    """``(height, width)`` of a JPEG, JPEG 2000, PNG or WebP; ``None`` for everything else.
+    """Return ``(height, width)`` of a JPEG, JPEG 2000, PNG or WebP; ``None`` for other formats.
 
     >>> declared_size(bytes.fromhex("ffd8 ffe0 0004 4a46 ffc0 0011 08 0010 0020"))
     (16, 32)
@@ -34,14 +35,14 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return _webp_size(data)
     except (struct.error, ValueError):
-        pass  # too short for a header: the decoder says what is wrong with it
+        pass  # truncated header: the decoder reports it
     return None
 
 
 def require_jpeg_end(data: bytes) -> None:
-    """Decoders fill what is missing of a JPEG with grey and say nothing; :class:`ValueError` says it instead."""
+    """Raise :class:`ValueError` for a truncated JPEG, whose missing part decoders silently fill with grey."""
     if data.startswith(_JPEG) and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
-        raise ValueError("the JPEG data end too early")
+        raise ValueError("the JPEG data are truncated")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -50,7 +51,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         if data[at] != 0xFF:
             return None
         marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
+        if marker == 0xFF:  # fill byte
             at += 1
         elif marker in _JPEG_ALONE:
             at += 2

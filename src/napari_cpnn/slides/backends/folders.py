@@ -1,4 +1,4 @@
-"""Which file of a folder is the slide: MRXS data, DICOM series; and what is said of folders that are none."""
+"""Find the slide file in a folder (MRXS data, DICOM series), or report why there is none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from napari_cpnn.errors import CpnnWarning, SlideError
 from napari_cpnn.untrusted import reading, to_path
 
-#: No slide has more files than this in one folder.
+#: Maximum number of files in the folder of a slide.
 _MOST_FILES = 20_000
-# The elements that are looked for stand before the pixels and the descriptions of frames.
+# The needed elements precede the pixels and the descriptions of frames.
 _HEADER_BYTES = 2**18
 _MEDIA_STORAGE_DIRECTORY = b"1.2.840.10008.1.3.10"
 _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup")
@@ -23,13 +23,13 @@ _ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup")
 @dataclass(frozen=True)
 class _DicomFile:
     path: Path
-    matrix_px: int  # of the level that the file belongs to; 0 when it does not say
+    matrix_px: int  # size of the level in the file; 0 if unknown
     n_bytes: int
     series: bytes
 
 
 def resolve_path(path: Path) -> Path:
-    """The file to open for ``path``: itself, or the file that stands for a folder (DICOM series, MRXS data)."""
+    """Return the file to open for ``path``: the path itself, or the main file of a folder (DICOM series, MRXS data)."""
     path = to_path(path, SlideError)
     if path.is_file():
         return path
@@ -37,24 +37,24 @@ def resolve_path(path: Path) -> Path:
         raise SlideError(f"There is no file {path}.")
     if not path.is_dir():
         raise SlideError(f"{path} is neither a file nor a folder.")
-    with reading(path, SlideError, "may its folder be looked into?"):
+    with reading(path, SlideError, "is its folder readable?"):
         if (path / "Slidedat.ini").is_file() and path.with_name(path.name + ".mrxs").is_file():
             return path.with_name(path.name + ".mrxs")
         if any((path / name).is_file() for name in _ZARR_FILES):
             raise SlideError(
-                f"{path} is a Zarr folder, and OME-Zarr slides are not read yet; convert it with raw2ometiff --rgb, or "
-                "open it in napari with napari-ome-zarr and choose its layer in the Explore dock."
+                f"{path} is a Zarr folder, but OME-Zarr slides are not supported yet; convert it with raw2ometiff "
+                "--rgb, or open it in napari with napari-ome-zarr and choose its layer in the Explore dock."
             )
         found = _dicom_files(path)
     if not found:
-        raise SlideError(f"{path} is a folder without DICOM files; choose the slide's file itself.")
-    # The file with the most pixels, and of these the largest, holds the finest level: its series is the one to show.
+        raise SlideError(f"{path} is a folder without DICOM files; choose the file of the slide.")
+    # The file with the most pixels, or else the largest, holds the finest level; its series is shown.
     found.sort(key=lambda file: (-file.matrix_px, -file.n_bytes, file.path.name))
     n_series = len({file.series for file in found if file.matrix_px})
     if n_series > 1:
         warnings.warn(
-            f"{path} holds {n_series} DICOM series; the largest is opened, that of {found[0].path.name}. Give a file "
-            "of another to open that one.",
+            f"{path} holds {n_series} DICOM series; the largest is opened, that of {found[0].path.name}. To open "
+            "another, give one of its files.",
             CpnnWarning,
             stacklevel=3,
         )
@@ -62,7 +62,7 @@ def resolve_path(path: Path) -> Path:
 
 
 def _dicom_files(folder: Path) -> list[_DicomFile]:
-    """The DICOM files of a folder by their content, since many have no ending; its directory file is none of them."""
+    """Return the DICOM files in a folder by content, since many have no extension; DICOMDIR files are ignored."""
     found = []
     for path in itertools.islice(sorted(folder.iterdir()), _MOST_FILES):
         if not path.is_file():
@@ -81,6 +81,6 @@ def _dicom_files(folder: Path) -> list[_DicomFile]:
 
 
 def _number(header: bytes, element: int) -> int:
-    """Total pixel matrix columns (6) or rows (7), group 0048, of an explicit little-endian header; 0 without them."""
+    """Return the total pixel matrix columns (6) or rows (7) of an explicit little-endian header, 0 if missing."""
     at = header.find(struct.pack("<HH", 0x48, element) + b"UL\x04\x00")
     return int(struct.unpack_from("<I", header, at + 8)[0]) if 0 <= at <= len(header) - 12 else 0

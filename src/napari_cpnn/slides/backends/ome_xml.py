@@ -1,4 +1,4 @@
-"""What the XML of an OME-TIFF says: whether it can be believed, the pixel size, and which channels are colours."""
+"""Validate the XML of an OME-TIFF, and extract the pixel size and the colours of channels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from napari_cpnn.slides.backends.base import Refused
 from napari_cpnn.slides.pixel_size import um_per
 
 _MAX_CHARS = 64 * 2**20
-#: Planes of one image; a file of 4 GB cannot hold many more of one byte.
+#: Maximum number of planes of one image; a 4 GB file can hardly hold more, even of one byte.
 _MOST_PLANES = 2**20
 _COUNTS = ("SizeC", "SizeZ", "SizeT", "IFD", "PlaneCount", "NumPlanes", "FirstC", "FirstZ", "FirstT")
-# RGBA as a signed number, opaque
+# RGBA as signed integers, opaque
 _COLOURS = {-16776961: "red", 16711935: "green", 65535: "blue"}
 _NAMES = {"red": "red", "r": "red", "green": "green", "g": "green", "blue": "blue", "b": "blue"}
 _RGB = ("red", "green", "blue")
@@ -26,21 +26,22 @@ _OF_FLUORESCENCE = ("Fluor", "EmissionWavelength", "ExcitationWavelength")
 
 
 class OmeXml:
-    """The parsed text; empty when it is not XML.
+    """Parsed OME-XML; empty if the text is not XML.
 
     Parameters
     ----------
     text
-        The description of the first page.
+        ImageDescription of the first page.
     path
-        Of the file.
+        Path of the file.
     page_px
-        Pixels of the first page.
+        Number of pixels of the first page.
 
     Raises
     ------
     SlideError
-        When it declares what no slide has. The libraries that read it next would run out of time or memory over it.
+        If the XML declares sizes that no slide has, with which the libraries that read it next would exhaust time or
+        memory.
     """
 
     def __init__(self, text: str | None, path: Path, page_px: int) -> None:
@@ -50,7 +51,7 @@ class OmeXml:
         if not text:
             return
         if len(text) > _MAX_CHARS or "<!DOCTYPE" in text or "<!ENTITY" in text:
-            raise SlideError(f"{path} has OME-XML with definitions or of a length that no slide needs; it is damaged.")
+            raise SlideError(f"{path} has OME-XML with entity definitions or of excessive length; it is damaged.")
         try:
             self._root = ET.fromstring(text)  # noqa: S314  (without a DOCTYPE nothing can be expanded)
         except (ET.ParseError, ValueError):
@@ -66,25 +67,25 @@ class OmeXml:
                 area = max(_whole(element.get("SizeX")), 1) * max(_whole(element.get("SizeY")), 1)
                 planes = max(planes, planes * area // self._page_px)
                 if max(*counts, planes) > _MOST_PLANES:
-                    raise SlideError(f"{self._path} says that it has {max(*counts, planes):,} planes; it is damaged.")
+                    raise SlideError(f"{self._path} declares {max(*counts, planes):,} planes; it is damaged.")
             elif tag.startswith("ModuloAlong") and element.get("Start") is not None:
                 start, end, step = (_number(element.get(name, default)) for name, default in
                                     (("Start", "0"), ("End", "0"), ("Step", "1")))  # fmt: skip
                 if not step > 0 or not (end - start) / step <= _MOST_PLANES:
-                    raise SlideError(f"{self._path} has an axis of endless length in its OME-XML; it is damaged.")
+                    raise SlideError(f"{self._path} has an axis of unlimited length in its OME-XML; it is damaged.")
             elif tag == "UUID":
                 self._require_neighbour(element.get("FileName", ""))
 
     def _require_neighbour(self, name: str) -> None:
-        """A file may be spread over others beside it, but names no file elsewhere, and nothing that is no file."""
+        """Require that a file name refers to a regular file in the same folder; multi-file OME-TIFF is allowed."""
         if not name:
             return
         other = self._path.parent / name
         if Path(name).name != name or "\0" in name or (other.exists() and not other.is_file()):
-            raise Refused("its planes are spread over several files")
+            raise Refused("its planes are stored in several files")
 
     def pixel_sizes(self, page: Any) -> list[tuple[str, Mpp]]:
-        """PhysicalSizeX and Y of the image whose size is that of level 0."""
+        """Return PhysicalSizeX and Y of the image with the size of level 0."""
         for pixels in self._of(page):
             try:
                 y, x = (
@@ -98,10 +99,10 @@ class OmeXml:
         return []
 
     def colour_order(self, page: Any) -> tuple[int, int, int] | None:
-        """Numbers of the channels that are red, green and blue; ``None`` when they do not say that they are.
+        """Return the indices of the red, green and blue channels; ``None`` if they are not marked as such.
 
-        Names count in any order. Colours are also given to dyes, so they count for channels without a name only, in the
-        order of red, green and blue, where nothing speaks of fluorescence.
+        Channel names may be in any order. Since fluorescent dyes have colours too, colours are used only for unnamed
+        channels in the order red, green, blue without any sign of fluorescence.
         """
         for pixels in self._of(page):
             channels = [element for element in pixels if _tag(element) == "Channel"]

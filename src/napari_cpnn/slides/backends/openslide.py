@@ -1,4 +1,4 @@
-"""Vendor formats (NDPI, MRXS, SCN, VMS, BIF, DICOM, ...) by OpenSlide, which is also the fallback for TIFF and SVS."""
+"""Backend for vendor formats (NDPI, MRXS, SCN, VMS, BIF, DICOM, ...) by OpenSlide, and fallback for TIFF and SVS."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ VENDOR_SUFFIXES = frozenset((".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu",
 _TIFF_SUFFIXES = frozenset((".svs", ".tif", ".tiff", ".btf"))
 _ONE_FILE = _TIFF_SUFFIXES | {".ndpi", ".scn", ".bif", ".svslide", ".czi", ".ndpis", ".vms", ".vmu"}
 
-# OpenSlide ends the process when a damaged file makes it ask for too much memory, and may take for ever over others.
-# So a child opens each file first, and reads from the corner and the middle of each level. Errors that OpenSlide
-# reports are no matter here: they come again where they can be told.
+# OpenSlide aborts the process if a damaged file makes it allocate too much memory, and may hang on others. So a child
+# process opens each file first, and reads the corner and the middle of each level. Errors that OpenSlide reports are
+# ignored here, since they recur in the main process.
 _TRIAL = """
 import openslide
 try:
@@ -48,7 +48,7 @@ _TRIAL_MB = 1536
 
 
 class OpenSlideSource:
-    """One file opened by OpenSlide; level ``i`` of :attr:`info` is level ``_levels[i]`` of the file."""
+    """A file opened by OpenSlide; level ``i`` of :attr:`info` is level ``_levels[i]`` of the file."""
 
     def __init__(self, path: Path) -> None:
         import openslide
@@ -63,14 +63,14 @@ class OpenSlideSource:
             self._downsamples = tuple(self._handle.level_downsamples)
             props = dict(self._handle.properties)
         except openslide.OpenSlideUnsupportedFormatError as error:
-            raise Refused("not a format that it knows") from error
-        except Exception as error:  # its bindings raise KeyError and UnicodeDecodeError as well
+            raise Refused("unknown format") from error
+        except Exception as error:  # the bindings raise KeyError and UnicodeDecodeError, too
             raise Refused(reason_of(error).rstrip(".")) from error
         if not shapes or min(shapes[0]) < 1:
             raise Refused("it holds no pixels")
         if max(shapes[0]) > MAX_SIDE_PX:
             raise SlideError(
-                f"{path} says that it has {shapes[0][1]:,} x {shapes[0][0]:,} px, more than any slide; it is damaged."
+                f"{path} declares {shapes[0][1]:,} x {shapes[0][0]:,} px, more than any slide; it is damaged."
             )
         self._levels = true_levels(shapes)
         shown = tuple(shapes[i] for i in self._levels)
@@ -95,7 +95,7 @@ class OpenSlideSource:
         if handle is None:
             raise SlideError(f"{self._path} has been closed.")
         try:
-            # OpenSlide wants the corner in whole level-0 pixels.
+            # OpenSlide expects the corner in whole level-0 pixels.
             rgba = handle.read_region((left + round(x * scale), top + round(y * scale)), number, (width, height))
         except self._error as error:
             self._reopen(handle)
@@ -105,14 +105,14 @@ class OpenSlideSource:
         return over_white(np.asarray(rgba))
 
     def _reopen(self, broken: Any) -> None:
-        """After an error OpenSlide refuses everything on that handle, readable places too."""
+        """Re-open the file after an error, since OpenSlide then fails all further reads on the handle."""
         import openslide
 
         with self._lock:
             if self._handle is not broken:
                 return
             try:
-                # The broken handle is left to the garbage collector: other threads may be inside it.
+                # The broken handle is left to garbage collection, since other threads may be using it.
                 self._handle = openslide.OpenSlide(self._path)
             except (openslide.OpenSlideError, OSError) as error:
                 raise SlideError(f"{self._path} can no longer be read: {error}.") from error
@@ -122,26 +122,26 @@ class OpenSlideSource:
 
     def close(self) -> None:
         with self._lock:
-            # Not closed by force, since another thread may be reading: the last reference closes it.
+            # Another thread may be reading; the file is closed with the last reference.
             self._handle = None
 
 
 def _try_in_child(path: Path) -> None:
-    """Refuse a file on which OpenSlide would end or hang the process."""
+    """Raise an error for a file that makes OpenSlide abort or hang."""
     _refuse_pipes(path)
     stat = path.stat()
     _tried(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 def _refuse_pipes(path: Path) -> None:
-    """OpenSlide opens all files beside a DICOM file, and those in the folder of an MRXS, and waits at a pipe."""
+    """Raise an error if the folder has pipes: OpenSlide opens all files next to a DICOM or in an MRXS folder."""
     folder = path.with_suffix("") if path.suffix.lower() == ".mrxs" else path.parent
     if path.suffix.lower() in _ONE_FILE or not folder.is_dir():
         return
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.is_file() and not entry.is_dir() and Path(entry).is_fifo():
-                raise SlideError(f"{path} is not opened, for {entry.name} in {folder} is a pipe; take it away.")
+                raise SlideError(f"{path} is not opened, since {entry.name} in {folder} is a pipe; remove it.")
 
 
 @lru_cache(maxsize=256)
@@ -150,11 +150,11 @@ def _tried(path: str, _size: int, _mtime_ns: int) -> None:
 
 
 def _pixel_sizes(props: Mapping[str, str]) -> tuple[tuple[str, Mpp], ...]:
-    """What OpenSlide says, else what the vendor wrote where OpenSlide did not understand it."""
+    """Return OpenSlide's pixel sizes, else the vendor's properties that OpenSlide did not interpret."""
     vendor = props.get("openslide.vendor", "OpenSlide")
     mirax = "mirax.LAYER_0_LEVEL_0_SECTION.MICROMETER_PER_PIXEL_"
     names = (("openslide.mpp-y", "openslide.mpp-x"), ("aperio.MPP", "aperio.MPP"), (f"{mirax}Y", f"{mirax}X"))
-    # Aperio's keys are as the description of the file has them.
+    # Restore Aperio's keys as in the file's description.
     props = {f"aperio.{key[7:].upper()}" if key.startswith("aperio.") else key: value for key, value in props.items()}
     for name_y, name_x in names:
         try:
@@ -167,13 +167,13 @@ def _pixel_sizes(props: Mapping[str, str]) -> tuple[tuple[str, Mpp], ...]:
 
 def _harmless(props: Mapping[str, str]) -> dict[str, str]:
     found = {"vendor": props["openslide.vendor"]} if "openslide.vendor" in props else {}
-    with contextlib.suppress(KeyError, ValueError):  # not there, or not a number: nothing to show
+    with contextlib.suppress(KeyError, ValueError):  # missing or not a number
         found["objective power"] = f"{parse_decimal(props['openslide.objective-power']):g}"
     return found
 
 
 class OpenSlideBackend:
-    """First for vendor formats, second for TIFF."""
+    """Preferred for vendor formats, second choice for TIFF."""
 
     name = "OpenSlide"
 

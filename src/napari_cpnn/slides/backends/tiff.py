@@ -1,4 +1,4 @@
-"""Tiled TIFF, SVS and OME-TIFF by tifffile and imagecodecs: which pages are levels, what their samples mean."""
+"""Backend for tiled TIFF, SVS and OME-TIFF by tifffile and imagecodecs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _OPENSLIDE_FORMATS = ("ndpi", "scn", "bif", "philips")
 _APERIO_JPEG2000_YCBCR = 33003
 _NOT_LEVELS = ("label", "macro", "overview", "thumbnail", "preview", "map")
 _MINISWHITE, _MINISBLACK, _RGB, _YCBCR = 0, 1, 2, 6
-# tifffile logs what it does not like in a file; without a handler that would go to the terminal.
+# tifffile logs problems in files; without a handler they would be printed to the terminal.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
-# Only OpenSlide may know better what is wrong with a file. Pillow would show its first page without a word.
+# Only OpenSlide may try next: Pillow would silently show the first page.
 _ONLY_OPENSLIDE = ("OpenSlide",)
-_UNSPECIFIED, _PREMULTIPLIED, _STRAIGHT = 0, 1, 2  # values of the tag ExtraSamples
+_UNSPECIFIED, _PREMULTIPLIED, _STRAIGHT = 0, 1, 2  # values of the ExtraSamples tag
 
 
 class TiffSource:
-    """A TIFF file whose tiles we decode ourselves."""
+    """A TIFF file whose tiles are decoded by this package."""
 
     def __init__(self, path: Path) -> None:
         require_sound_chain(path)
@@ -46,11 +46,11 @@ class TiffSource:
                 self.info, planes, whole = _read_headers(tif, path, size)
         except (Refused, SlideError):
             raise
-        except Exception as error:  # whatever a damaged file makes of a library
+        except Exception as error:  # any exception of the library on a damaged file
             raise Refused(f"not a usable TIFF ({_first_sentence(error)})", _ONLY_OPENSLIDE) from error
         if not whole:
             warnings.warn(
-                f"{path} is cut short: its finest level is there, others may be missing; copy it again.",
+                f"{path} is truncated: its finest level is complete, but others may be missing; copy it again.",
                 CpnnWarning,
                 stacklevel=6,
             )
@@ -67,7 +67,7 @@ class TiffSource:
 
 
 class TiffBackend:
-    """First for everything that starts like a TIFF, unless its name says that OpenSlide knows it better."""
+    """Preferred for TIFF, except for file names of vendor formats that OpenSlide reads better."""
 
     name = "tifffile"
 
@@ -79,12 +79,12 @@ class TiffBackend:
 
 
 def _read_headers(tif: Any, path: Path, size: int) -> tuple[SourceInfo, list[list[Plane]], bool]:
-    """The description, the planes of each level, and whether the chain of pages is whole."""
+    """Return the description, the planes of each level, and whether the chain of pages is complete."""
     for name in _OPENSLIDE_FORMATS:
         if getattr(tif, f"is_{name}"):
             raise Refused(f"{name.upper()} files are left to OpenSlide", _ONLY_OPENSLIDE)
     if not len(tif.pages):
-        raise SlideError(f"{path} is cut short: the directory of its pages lies behind its end; copy it again.")
+        raise SlideError(f"{path} is truncated: its page directory lies beyond the end of the file; copy it again.")
     first = tif.pages.first
     if first.software.startswith("MedScan"):
         raise Refused("Trestle's overlapping tiles are left to OpenSlide", _ONLY_OPENSLIDE)
@@ -93,8 +93,7 @@ def _read_headers(tif: Any, path: Path, size: int) -> tuple[SourceInfo, list[lis
     page = series[0].pages[0].keyframe
     if max(page.imagelength, page.imagewidth) > MAX_SIDE_PX:
         raise SlideError(
-            f"{path} says that it has {page.imagewidth:,} x {page.imagelength:,} px, more than any slide; it is "
-            "damaged."
+            f"{path} declares {page.imagewidth:,} x {page.imagelength:,} px, more than any slide; it is damaged."
         )
     colours = ome.colour_order(page)
     planes = [_planes(tif, s, size, colours) for s in series]
@@ -111,7 +110,7 @@ def _first_sentence(error: BaseException) -> str:
 
 
 def _chain_is_whole(tif: Any) -> bool:
-    """Whether the last page that could be read is the last that the file announces."""
+    """Return whether the last readable page is the last one the file declares."""
     form, file = tif.tiff, tif.filehandle
     file.seek(tif.pages[-1].offset)
     (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
@@ -121,12 +120,12 @@ def _chain_is_whole(tif: Any) -> bool:
 
 
 def _level_series(tif: Any) -> list[Any]:
-    """The series of one image, finest first: its own levels, or others that are smaller copies of it."""
+    """Return the series of the slide's levels, finest first: its own levels, or separate downsampled copies."""
     every = [s for s in tif.series if len(s.pages) and s.pages[0] is not None and _height_width(s) != (0, 0)]
     if not every:
         raise Refused("it holds no pixels")
     named = [s for s in every if not any(word in (s.name or "").lower() for word in _NOT_LEVELS)] or every[:1]
-    # Bio-Formats may put a macro image first: the slide is the largest one.
+    # Bio-Formats may put a macro image first, so the largest series is the slide.
     base = named[0] if tif.is_svs else max(named, key=lambda s: math.prod(_height_width(s)))
     levels = list(base.levels)
     if len(levels) == 1 and not tif.is_svs:
@@ -150,19 +149,19 @@ def _same_kind(page: Any, other: Any) -> bool:
 
 
 def _halving(base: Any, series: Any) -> bool:
-    """Whether a separate image has a power of two fewer pixels a side, as pyramids have and other scans do not."""
+    """Return whether a separate image is smaller by a power of two, as pyramid levels are, unlike other scans."""
     (height, width), (h, w) = _height_width(base), _height_width(series)
     scale = 2 ** round(math.log2(height / h))
     return bool(scale > 1 and abs(height / scale - h) < 1.5 and abs(width / scale - w) < 1.5)
 
 
 def _planes(tif: Any, series: Any, size: int, colours: tuple[int, int, int] | None) -> list[Plane]:
-    """The planes to show: all channels, the middle focal plane, the first of anything else."""
+    """Return the planes to show: all channels, the middle focal plane, the first of any other axis."""
     page = series.pages[0].keyframe
     lead = series.axes[: len(series.axes) - len(page.axes)] if series.axes.endswith(page.axes) else ""
     sizes = series.shape[: len(lead)]
     if math.prod(sizes) > len(series.pages):
-        raise Refused("its pages are not laid out in a way that we know")
+        raise Refused("the layout of its pages is not supported")
     fixed = [size // 2 if axis == "Z" and not tif.is_svs else 0 for axis, size in zip(lead, sizes, strict=True)]
     channel = lead.find("C")
     planes: list[Plane] = []
@@ -171,7 +170,7 @@ def _planes(tif: Any, series: Any, size: int, colours: tuple[int, int, int] | No
         index = int(np.ravel_multi_index(where, sizes)) if lead else 0
         one = series.pages[index]
         if one is None or one.parent.filehandle.name != tif.filehandle.name:
-            raise Refused("its planes are spread over several files")
+            raise Refused("its planes are stored in several files")
         kind = _kind_of(one.keyframe)
         planes += [Plane(one, size, sample, kind) for sample in _separate_samples(one.keyframe, kind)]
     if colours is None or len(planes) != 3 or page.samplesperpixel != 1:
@@ -180,7 +179,7 @@ def _planes(tif: Any, series: Any, size: int, colours: tuple[int, int, int] | No
 
 
 def _separate_samples(page: Any, kind: PlaneKind) -> list[int]:
-    """Numbers of the samples that are kept apart in the file, and that are shown."""
+    """Return the indices of the shown samples that are stored in separate planes."""
     if page.planarconfig != 2:
         return [0]
     shown = list(range(page.samplesperpixel if kind.colours is None else kind.colours))
@@ -188,11 +187,11 @@ def _separate_samples(page: Any, kind: PlaneKind) -> list[int]:
 
 
 def _kind_of(page: Any) -> PlaneKind:
-    """What the samples mean; :class:`Refused` for colour spaces that other backends convert."""
+    """Return the meaning of the samples; raise :class:`Refused` for colour spaces that other backends convert."""
     if page.imagedepth > 1 or page.tiledepth > 1:
         raise Refused("it is a volume")
     if page.dtype is None or page.dtype.kind not in "uif" or page.bitspersample not in (8, 16, 32, 64):
-        raise Refused(f"its samples have {page.bitspersample} bits of a kind that is not an image of light")
+        raise Refused(f"its samples have {page.bitspersample} bits of an unsupported type")
     if page.compression != 1 and page.compression not in tifffile.TIFF.DECOMPRESSORS:
         raise Refused(f"its compression {int(page.compression)} is unknown")
     if page.compression == _APERIO_JPEG2000_YCBCR:
@@ -210,9 +209,9 @@ def _kind_of(page: Any) -> PlaneKind:
 
 
 def _extra_samples(page: Any, photometric: int) -> tuple[int | None, int | None, int]:
-    """How many samples are colours (``None``: all are shown), which one is alpha, and of which kind.
+    """Return the number of colour samples (``None`` for all), and index and type of the alpha sample.
 
-    By TIFF 6.0 a sample beyond the colours is alpha when ExtraSamples says so only. Grey with others are channels.
+    In TIFF 6.0 an additional sample is alpha only if ExtraSamples says so; grey with further samples is multichannel.
     """
     n = int(page.samplesperpixel)
     colours = 3 if photometric in (_RGB, _YCBCR) else 1
@@ -257,7 +256,7 @@ def _format_name(tif: Any) -> str:
 
 
 def _pixel_sizes(tif: Any, page: Any, facts: dict[str, float], ome: OmeXml) -> list[tuple[str, Mpp]]:
-    """All claims about the pixel size, most trustworthy first."""
+    """Return all candidates for the pixel size, the most trustworthy first."""
     claims: list[tuple[str, Mpp]] = []
     if "MPP" in facts:
         claims.append(("Aperio's MPP", (facts["MPP"], facts["MPP"])))
@@ -271,7 +270,7 @@ def _pixel_sizes(tif: Any, page: Any, facts: dict[str, float], ome: OmeXml) -> l
             claims.append(("ImageJ's unit", (um / y, um / x)))
     unit = page.tags.get(296)
     um = {2: 25_400.0, 3: 10_000.0}.get(2 if unit is None else int(unit.value))
-    # 1 pixel per inch or centimetre is what writers put when they know nothing.
+    # 1 pixel per inch or centimetre is a placeholder for an unknown size.
     if um is not None and (x, y) != (1, 1):
         claims.append(("TIFF resolution tags", (um / y, um / x)))
     return claims

@@ -1,4 +1,4 @@
-"""The chain of pages of a TIFF, walked before a library does it: libraries follow loops for a long time."""
+"""Validate the chain of pages of a TIFF before a library follows it, possibly in an endless loop."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from napari_cpnn.errors import SlideError
 
-#: Pages and planes of one file; walking so many takes a second.
+#: Maximum number of pages and planes of a file; traversing them takes a second.
 _MOST_PAGES = 200_000
 
 
 def require_sound_chain(path: Path) -> None:
-    """Refuse a TIFF whose pages lead back to an earlier one, or are more than any slide has.
+    """Raise an error for a TIFF whose page chain has a loop or an implausible number of pages.
 
-    A chain that ends too early is no matter here, nor is anything else that libraries notice at once.
+    Chains that end early, and other problems that libraries detect at once, are ignored here.
     """
     with path.open("rb") as file:
         head = file.read(16)
@@ -26,7 +26,7 @@ def require_sound_chain(path: Path) -> None:
             (offset,) = struct.unpack_from(offset_format, head, 8 if big else 4)
             while offset:
                 if offset in seen:
-                    raise SlideError(f"{path} is damaged: its pages lead back to an earlier one.")
+                    raise SlideError(f"{path} is damaged: its chain of pages has a loop.")
                 if len(seen) == _MOST_PAGES:
                     raise SlideError(f"{path} has more than {_MOST_PAGES:,} pages, which no slide has; it is damaged.")
                 seen.add(offset)

@@ -1,4 +1,4 @@
-"""The own tiles or strips of a TIFF file, read by offset, decoded by imagecodecs, kept in a small cache."""
+"""Read tiles or strips of a TIFF by file offset, decode them with imagecodecs, and cache them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from napari_cpnn.untrusted import reason_of
 #: Values of the compression tag.
 JPEG = frozenset((6, 7))
 _CACHE_BYTES = 64 * 2**20
-#: A strip or tile is decoded as a whole, so it has to fit in memory.
+#: Strips and tiles are decoded as a whole, so they must fit in memory.
 MAX_TILE_BYTES = 2**31
-#: Times that the tiles may share the bytes of the file, as blank ones do.
+#: How often tiles may share the same bytes of the file, as blank tiles do.
 _MOST_SHARED = 20
 _VIRTUAL_STRIP_BYTES = 2**18
 
 
 class FileReader:
-    """Bytes at an offset of one open file, from any thread."""
+    """Thread-safe reads at an offset of one open file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("rb", buffering=0)
-        # A viewer drops a layer without closing the slide behind it.
+        # A viewer may discard a layer without closing the slide.
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
-        self._parallel = hasattr(os, "pread")  # not on Windows, where one seek and read at a time has to do
+        self._parallel = hasattr(os, "pread")  # not available on Windows, where reads are serialised
 
     def read(self, offset: int, count: int) -> bytes:
         try:
@@ -47,7 +47,7 @@ class FileReader:
             with self._lock:
                 self._file.seek(offset)
                 return self._file.read(count)
-        except (OSError, ValueError) as error:  # ValueError: the file was closed meanwhile
+        except (OSError, ValueError) as error:  # ValueError: the file was closed in the meantime
             raise SlideError(f"{self._path} can no longer be read ({error}).") from error
 
     def close(self) -> None:
@@ -56,18 +56,18 @@ class FileReader:
 
 @dataclass(frozen=True)
 class PlaneKind:
-    """What the samples of a plane mean.
+    """Meaning of the samples of a plane.
 
     Parameters
     ----------
     inverted
         Whether zero is white.
     colours
-        The first so many samples are shown; all when ``None``.
+        Number of leading samples to show; ``None`` for all.
     alpha
-        Number of the sample that is alpha.
+        Index of the alpha sample.
     premultiplied
-        Whether the colours have been multiplied with alpha.
+        Whether the colours are multiplied by alpha.
     """
 
     inverted: bool = False
@@ -77,11 +77,11 @@ class PlaneKind:
 
     @property
     def joined(self) -> PlaneKind:
-        """The kind of samples that were kept apart, put together as colours and then alpha."""
+        """Return the kind after separate samples are joined as colours followed by alpha."""
         return self if self.alpha is None else replace(self, alpha=self.colours)
 
     def shown(self, samples: Pixels) -> Pixels:
-        """Colours on white, of all samples of a plane ``(h, w, samples)``."""
+        """Return the displayed colours over white from all samples of a plane ``(h, w, samples)``."""
         if self.inverted:
             first = slice(0, self.colours)
             samples = samples.copy()
@@ -98,13 +98,13 @@ class Plane:
     Parameters
     ----------
     page
-        Of tifffile.
+        Page of tifffile.
     file_bytes
-        Size of the file, which what the page declares has to fit.
+        Size of the file, against which the declared sizes are checked.
     sample
-        Number of the sample where they are kept apart.
+        Index of the sample if samples are stored in separate planes.
     kind
-        What the samples mean.
+        Meaning of the samples.
     """
 
     def __init__(self, page: Any, file_bytes: int, sample: int = 0, kind: PlaneKind | None = None) -> None:
@@ -139,20 +139,20 @@ class Plane:
 
     @property
     def channels(self) -> int:
-        """Samples per pixel of what :meth:`load` gives."""
+        """Samples per pixel of the result of :meth:`load`."""
         return self.samples if self.separate or self.kind.colours is None else self.kind.colours
 
     def _checked(
         self, offsets: Sequence[int], counts: Sequence[int], file_bytes: int, *, plain: bool
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The tables of places and bytes; :class:`SlideError` when the file cannot hold what they promise."""
+        """Return tile offsets and byte counts; raise :class:`SlideError` if they exceed the size of the file."""
         path = self._path
-        # Compared as floats, since damaged tables have numbers that 64 bits do not hold with a sign.
+        # Compared as floats, since values in damaged tables may overflow int64.
         places, sizes = np.asarray(offsets, np.float64), np.asarray(counts, np.float64)
         end = (places + sizes).max(initial=0)
         if end > file_bytes:
             raise SlideError(
-                f"{path} is incomplete: it has {file_bytes:,} bytes and its tiles reach to "
+                f"{path} is incomplete: it has {file_bytes:,} bytes but its tiles extend to "
                 f"{end:{',.0f' if end < 2**63 else '.3g'}}; copy it again."
             )
         tile_bytes = self.tile[0] * self.tile[1] * self.samples * self.dtype.itemsize
@@ -160,9 +160,9 @@ class Plane:
             raise SlideError(f"{path} has tiles of {tile_bytes / 2**30:,.1f} GB, too large to decode.")
         largest = int(sizes.max(initial=0))
         if largest and not (can_hold(2 * largest, tile_bytes, 1) if plain else can_hold(largest, tile_bytes)):
-            raise SlideError(f"{path} is damaged: its tiles say that they hold more than their bytes can.")
+            raise SlideError(f"{path} is damaged: the declared size of its tiles exceeds what they can hold.")
         if sizes.sum() > _MOST_SHARED * file_bytes:
-            raise SlideError(f"{path} is damaged: many of its tiles lie in the same place of the file.")
+            raise SlideError(f"{path} is damaged: many of its tiles share the same place in the file.")
         return places.astype(np.int64), sizes.astype(np.int64)
 
     def _grid_to(self, tile: tuple[int, int]) -> None:
@@ -170,13 +170,13 @@ class Plane:
         self.grid = (math.ceil(self.shape[0] / tile[0]), math.ceil(self.shape[1] / tile[1]))
 
     def _split_uncompressed(self, frame: Any) -> None:
-        """Uncompressed strips are often as large as the image; bands of rows within them can be read one by one."""
+        """Split uncompressed strips into bands of rows: a strip may be as large as the image."""
         row_bytes = self.shape[1] * self.samples * self.dtype.itemsize
         strip_rows, rows = self.tile[0], max(1, _VIRTUAL_STRIP_BYTES // row_bytes)
         plain = frame.compression == 1 and frame.predictor == 1 and frame.fillorder == 1
         if frame.is_tiled or not plain or strip_rows <= rows:
             return
-        if len(self._offsets) > 1:  # no band may cross from one strip into the next
+        if len(self._offsets) > 1:  # no band may cross strips
             rows = next(r for r in range(rows, 0, -1) if strip_rows % r == 0)
         starts = np.arange(0, self.shape[0], rows)
         strip = starts // strip_rows
@@ -188,11 +188,11 @@ class Plane:
 
     @property
     def end(self) -> int:
-        """Offset after the last byte of pixel data."""
+        """File offset after the last byte of pixel data."""
         return int((self._offsets + self._counts).max(initial=0))
 
     def load(self, file: FileReader, row: int, col: int, path: Path) -> Pixels:
-        """The decoded tile ``(h, w, samples)``, background where the file has none."""
+        """Return the decoded tile ``(h, w, samples)``, or background where the file has none."""
         index = row * self.grid[1] + col
         if not self.present[row, col]:
             white = np.asarray(background_value(self.dtype), self.dtype)
@@ -201,7 +201,7 @@ class Plane:
         data = file.read(int(self._offsets[index]), count)
         try:
             tile = self._decoded(data, index, count)
-        except Exception as error:  # decoders raise whatever they like over damaged data
+        except Exception as error:  # decoders raise various exceptions on damaged data
             y, x = row * self.tile[0], col * self.tile[1]
             raise SlideError(
                 f"{path} cannot be read at row {y}, column {x} of a level with {self.shape[1]} x {self.shape[0]} px "
@@ -211,7 +211,7 @@ class Plane:
 
     def _decoded(self, data: bytes, index: int, count: int) -> Pixels:
         if len(data) < count:
-            raise ValueError("the file ends too early")
+            raise ValueError("the file is truncated")
         if self._raw is not None:
             values = np.frombuffer(data, self._raw).astype(self.dtype, copy=False)
             return values.reshape(-1, self.shape[1], self.samples)
@@ -223,23 +223,23 @@ class Plane:
         return tile
 
     def _require_size(self, data: bytes) -> None:
-        """A picture inside a tile is as large as the tile; the last strip has fewer rows, and some writers pad it."""
+        """Check the declared size of a compressed tile; the last strip may be shorter or padded."""
         size = declared_size(data)
         if size is not None and size[0] * size[1] > 4 * self.tile[0] * self.tile[1] + 2**20:
-            raise ValueError(f"a tile says that it has {size[1]} x {size[0]} px")
+            raise ValueError(f"a tile declares {size[1]} x {size[0]} px")
 
 
 class TileReader:
-    """Regions of all levels of one file, put together from cached tiles.
+    """Read regions of all levels of a file, assembled from cached tiles.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     levels
-        For each level its planes; their samples are put one after the other along the last axis.
+        Planes of each level; their samples are concatenated along the last axis.
     channels
-        Samples per pixel of what is returned.
+        Samples per pixel of the result.
     """
 
     def __init__(self, path: Path, levels: list[list[Plane]], channels: int) -> None:
@@ -272,7 +272,7 @@ class TileReader:
                     out = np.empty((height, width, tile.shape[-1]), tile.dtype)
                 out[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
         if out is None:
-            raise ValueError("an empty region was asked for")
+            raise ValueError("an empty region was requested")
         return out
 
     def _tile(self, key: tuple[int, int], plane: Plane, row: int, col: int) -> Pixels:
