@@ -51,7 +51,7 @@ class CellPredictor(Protocol):
         How many patches a cell costs about.
     held
         ``(n_cells,)``: cells whose own patch has been computed, and whose final value waits for others.
-    owes
+    pending
         Whether patches are to be computed that no cell of an order stands for.
     """
 
@@ -60,7 +60,7 @@ class CellPredictor(Protocol):
     held: BoolArray
 
     @property
-    def owes(self) -> bool: ...
+    def pending(self) -> bool: ...
 
     def first(self, order: IntArray, pending: BoolArray) -> IntArray:
         """The ``order`` of cells, with those of the ``pending (n_cells,)`` ones before it that others depend on."""
@@ -88,7 +88,7 @@ class PatchCells:
 
     halo_um = 0.0
     patches_per_cell = 1
-    owes = False
+    pending = False
 
     def __init__(self, predictor: Predictor, grid: Grid) -> None:
         self.held: BoolArray = np.zeros(grid.n_cells, dtype=bool)

@@ -257,7 +257,7 @@ class LiveMapper:
         self._order = self._cells.first(cells[pending[cells]], pending)
 
     def _idle(self) -> bool:
-        under_way = self._order.size or self._ready or self._reading or self._computing or self._cells.owes
+        under_way = self._order.size or self._ready or self._reading or self._computing or self._cells.pending
         return self._planned and not under_way
 
     def _message(self) -> str:
@@ -336,7 +336,7 @@ class LiveMapper:
         room = waiting <= self.settings.readers
         # The model waits for the first batch of a new order, so a queue that is full of older ones must not stop it.
         leads = self._lead == self._claimed
-        wanted = bool(self._order.size) or (self._cells.owes and not self._reading)
+        wanted = bool(self._order.size) or (self._cells.pending and not self._reading)
         return self._planned and not self._paused and wanted and (room or leads)
 
     def _may_compute(self) -> bool:

@@ -96,7 +96,7 @@ class SurroundedCells:
     # -- which patches -------------------------------------------------------------------------------------
 
     @property
-    def owes(self) -> bool:
+    def pending(self) -> bool:
         """Whether tokens that no cell stands for are to be computed, for cells that wait."""
         return self.frozen is None and bool(self.held.any()) and bool(self._loose_tokens().any())
 
@@ -192,10 +192,10 @@ class SurroundedCells:
         new_cells[n:], new_others[:n] = False, False
         seen = np.empty((0,), dtype=np.float32)
         if new_cells.any():
-            seen, features = self._predictor.look(images[:n][ok[:n]])
+            seen, features = self._predictor.patch_and_own_features(images[:n][ok[:n]])
             self._store.add(keys[new_cells], features[new[:n][ok[:n]]])
         elif ok[:n].any():
-            seen = self._predictor.seen(images[:n][ok[:n]])
+            seen = self._predictor.patch_features(images[:n][ok[:n]])
         if new_others.any():
             self._store.add(keys[new_others], self._predictor.features(images[new_others]))
         with self._lock:
@@ -313,7 +313,7 @@ class SurroundedCells:
 
     def _said(self, fused: Tensor, own: Tensor) -> Prediction[Float32Array]:
         model = self._predictor.model
-        parts = (*model.say(fused), model.score(own))
+        parts = (*model.head_outputs(fused), model.score(own))
         return Prediction(*(part.float().cpu().numpy() for part in parts))
 
 

@@ -92,7 +92,7 @@ class SlideSurroundings:
         """
         if self._tokens is None:
             places = self.plan.tokens_um
-            self.see(places)
+            self.compute(places)
             self._tokens = slide_tokens(self.plan, self.store, self._usable(keys_of(places)), self._name)
             self.store.flush()
         return self._tokens
@@ -101,11 +101,11 @@ class SlideSurroundings:
         """The surroundings of places ``(N, 2)``, slide micrometres, on the processor."""
         places, present = self.plan.blocks(centers_um)
         keys = keys_of(places)
-        self.see(places[present])
+        self.compute(places[present])
         present = self._present(keys, present)
         return as_surroundings(self.store.get(keys), present, np.asarray(centers_um), self.tokens)
 
-    def see(self, places_um: FloatArray) -> None:
+    def compute(self, places_um: FloatArray) -> None:
         """Compute the features at places ``(M, 2)`` where they are not known yet."""
         keys, first = np.unique(keys_of(places_um), return_index=True)
         new = ~(self.store.known(keys) | np.isin(keys, list(self.failed)))
@@ -114,9 +114,9 @@ class SlideSurroundings:
             self.progress("surroundings", start, len(places))
             part = places[start : start + _CHUNK]
             images, ok = self._reader.read(part)
-            self.learn(part, ok, self._predictor.features(images[ok]) if ok.any() else None)
+            self.add(part, ok, self._predictor.features(images[ok]) if ok.any() else None)
 
-    def learn(self, places_um: FloatArray, ok: npt.NDArray[np.bool_], features: Float32Array | None) -> None:
+    def add(self, places_um: FloatArray, ok: npt.NDArray[np.bool_], features: Float32Array | None) -> None:
         """Take over the features ``(n, F)`` of those of the places ``(M, 2)`` that could be read."""
         keys = keys_of(places_um)
         if features is not None:
@@ -237,5 +237,5 @@ class PlacePredictor:
             return self.predictor.predict(images)
         new = ~around.store.known(keys_of(centers_um))
         if new.any():
-            around.learn(centers_um[new], new[new], self.predictor.features(images[new]))
+            around.add(centers_um[new], new[new], self.predictor.features(images[new]))
         return self.predictor.predict(images, around.at(centers_um))

@@ -93,15 +93,17 @@ class Predictor:
             *self._in_batches(images, lambda x, rows: self._forward(x, None if around is None else around[rows]))
         )
 
-    def look(self, images: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array]:
-        """What :meth:`CPNN.look` and :meth:`CPNN.features` make of patches ``(N, S, S, 3)``, both float32."""
-        seen, features = self._in_batches(images, lambda x, _: (self.model.look(x), self.model.features(x)))
-        return seen, features
+    def patch_and_own_features(self, images: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array]:
+        """What :meth:`CPNN.patch_features` and :meth:`CPNN.features` make of patches ``(N, S, S, 3)``, both float32."""
+        patch_features, features = self._in_batches(
+            images, lambda x, _: (self.model.patch_features(x), self.model.features(x))
+        )
+        return patch_features, features
 
-    def seen(self, images: npt.NDArray[np.uint8]) -> Float32Array:
-        """:meth:`CPNN.look` of patches ``(N, S, S, 3)``, float32."""
-        (seen,) = self._in_batches(images, lambda x, _: (self.model.look(x),))
-        return seen
+    def patch_features(self, images: npt.NDArray[np.uint8]) -> Float32Array:
+        """:meth:`CPNN.patch_features` of patches ``(N, S, S, 3)``, float32."""
+        (patch_features,) = self._in_batches(images, lambda x, _: (self.model.patch_features(x),))
+        return patch_features
 
     def features(self, images: npt.NDArray[np.uint8]) -> Float32Array:
         """:meth:`CPNN.features` of patches ``(N, S, S, 3)``: ``(N, F)`` float32; no symmetries."""

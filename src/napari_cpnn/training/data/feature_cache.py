@@ -153,6 +153,6 @@ def _row(network: nn.Module, size_px: int) -> tuple[tuple[int, ...], type[np.flo
     learns = network.training
     network.eval()  # no batch statistics of a blank patch
     with torch.inference_mode():
-        tokens = network.look(torch.zeros(1, 3, size_px, size_px))
+        tokens = network.patch_tokens(torch.zeros(1, 3, size_px, size_px))
     network.train(learns)
     return tuple(tokens.shape[1:]), np.float16

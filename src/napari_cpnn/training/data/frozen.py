@@ -52,7 +52,7 @@ def kept_features(
                 predictors.append(Predictor(model, settings.device, settings.precision))
             turned = apply_symmetries(images, np.full(len(images), view))
             bar.update(len(images))
-            return predictors[0].seen(turned)
+            return predictors[0].patch_features(turned)
 
         for view in range(cache.n_views):
             for section in data.sections:
@@ -70,6 +70,6 @@ def predict_features(
         around = None if around is None else model.encode(around)
         for view, seen in enumerate(features):
             turned = None if around is None else around.turned(view)
-            parts.append(model.say(model.views(torch.from_numpy(np.array(seen, dtype=np.float32)), turned)[0]))
+            parts.append(model.head_outputs(model.views(torch.from_numpy(np.array(seen, dtype=np.float32)), turned)[0]))
     weights, programs = (torch.stack(values).mean(dim=0).numpy() for values in zip(*parts, strict=True))
     return weights, programs

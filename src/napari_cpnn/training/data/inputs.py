@@ -99,15 +99,15 @@ class PatchInputs(Inputs):
         images = self._images[rows]
         return {"images": torch.from_numpy(images if symmetries is None else apply_symmetries(images, symmetries))}
 
-    def seen(self, model: CPNN, batch: Batch, bfloat16: bool) -> torch.Tensor:
+    def patch_features(self, model: CPNN, batch: Batch, bfloat16: bool) -> torch.Tensor:
         """What the part of the backbone that sees pixels makes of a batch."""
         images = apply_stains(batch["images"], batch["stains"]) if "stains" in batch else batch["images"]
         normalised = model.normalize(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-            return model.look(normalised)
+            return model.patch_features(normalised)
 
     def views(self, model: CPNN, batch: Batch, bfloat16: bool) -> tuple[torch.Tensor, ...]:
-        return model.views(self.seen(model, batch, bfloat16))
+        return model.views(self.patch_features(model, batch, bfloat16))
 
     def predict(self, model: CPNN, rows: IntArray) -> Iterator[Predicted]:
         return self.predict_among(model, rows, lambda _: None)
@@ -146,7 +146,7 @@ class FeatureInputs(PatchInputs):
         views = 0 if symmetries is None else symmetries
         return {"features": torch.from_numpy(np.asarray(self.features[views, rows]))}
 
-    def seen(self, model: CPNN, batch: Batch, bfloat16: bool) -> torch.Tensor:  # noqa: ARG002
+    def patch_features(self, model: CPNN, batch: Batch, bfloat16: bool) -> torch.Tensor:  # noqa: ARG002
         return batch["features"].float()
 
     def predict_among(self, model: CPNN, rows: IntArray, around: SurroundingsOf) -> Iterator[Predicted]:
@@ -198,7 +198,7 @@ class SurroundedInputs(Inputs):
         return self.patch.batch(rows, symmetries) | self.surroundings.batch(rows, symmetries)
 
     def views(self, model: CPNN, batch: Batch, bfloat16: bool) -> tuple[torch.Tensor, ...]:
-        return model.views(self.patch.seen(model, batch, bfloat16), around(batch, self.surroundings.slides))
+        return model.views(self.patch.patch_features(model, batch, bfloat16), around(batch, self.surroundings.slides))
 
     def predict(self, model: CPNN, rows: IntArray) -> Iterator[Predicted]:
         return self.patch.predict_among(model, rows, self.surroundings.at)

@@ -152,24 +152,24 @@ def spot_surroundings(
             if not len(rows):
                 continue
             centers = section.centers_um[section.chosen]
-            seen = SlideSurroundings(section.slide, model, predictor, keep=settings.patch_cache != "none")
+            around = SlideSurroundings(section.slide, model, predictor, keep=settings.patch_cache != "none")
             for start in range(0, len(rows), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                _learn_own(seen, centers[part], data.images, rows[part], predictor)
-                found = seen.at(centers[part])
+                _learn_own(around, centers[part], data.images, rows[part], predictor)
+                found = around.at(centers[part])
                 append_to(file, found.neighbours.numpy().astype(np.float16))
                 present[rows[part]], places[rows[part]] = found.present.numpy(), found.places_um.numpy()
                 bar.update(len(found))
-            slides[slide] = seen.tokens
-            seen.flush()
+            slides[slide] = around.tokens
+            around.flush()
     neighbours = np.memmap(path, dtype=np.float16, mode="r", shape=(n, SIDE * SIDE, n_features))
     return SpotSurroundings(neighbours, present, places, data.slide_of, slides)
 
 
 def _learn_own(
-    seen: SlideSurroundings, centers_um: FloatArray, images: PatchArray, rows: IntArray, predictor: Predictor
+    around: SlideSurroundings, centers_um: FloatArray, images: PatchArray, rows: IntArray, predictor: Predictor
 ) -> None:
     """A spot's own patch need not be read again, where it is cut already."""
-    new = ~seen.store.known(keys_of(centers_um))
+    new = ~around.store.known(keys_of(centers_um))
     if new.any():
-        seen.learn(centers_um[new], new[new], predictor.features(images[rows[new]]))
+        around.add(centers_um[new], new[new], predictor.features(images[rows[new]]))

@@ -116,7 +116,7 @@ class CpnnTraining(LightningModule):
         return self._predict(self.model, batch)
 
     def _predict(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return model.say(self._views(model, batch)[0])
+        return model.head_outputs(self._views(model, batch)[0])
 
     def _views(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, ...]:
         """What the heads of a model take, float32, the main one first."""
@@ -125,7 +125,7 @@ class CpnnTraining(LightningModule):
     def terms(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The weighted terms of the loss on one batch, all float32."""
         fused, *views = self._views(self.model, batch)
-        weights, programs = self.model.say(fused)
+        weights, programs = self.model.head_outputs(fused)
         predicted = self.model.decode(weights, programs)
         measured, slides = batch["targets"], batch["slide"]
         terms = {"expression": self._expression_loss(predicted, measured, slides)}
