@@ -68,7 +68,7 @@ class Domain(nn.Module):
         return (0.5 * ((along.square() / self.variances).sum(dim=1) + rest / self.residual)).sqrt()
 
     def score(self, distance: Tensor) -> Tensor:
-        """Fraction of held-out patches at a smaller distance ``(N,)``; interpolated, extrapolated beyond the largest."""
+        """Fraction ``(N,)`` of held-out patches with smaller distance; interpolated, extrapolated beyond the last."""
         last = self.knots[-1]
         i = torch.searchsorted(self.knots, distance).clamp(1, N_KNOTS - 1)
         low, high = self.knots[i - 1], self.knots[i]

@@ -151,17 +151,17 @@ def require_backbone(name: str) -> str:
 def get_encoder(name: str) -> EncoderInfo:
     """Look up the metadata of an encoder.
 
-        Parameters
-        ----------
-        name
-            A name in `ENCODERS` or `FOUNDATION`, ``"timm:<name>"``, or ``"hf:<repository or folder>"``.
+    Parameters
+    ----------
+    name
+        A name in `ENCODERS` or `FOUNDATION`, ``"timm:<name>"``, or ``"hf:<repository or folder>"``.
 
-        Raises
-        ------
-        SettingsError
-    If the name is unknown; the message lists the known names.
-        WeightsError
-    If an encoder from timm or transformers is unavailable.
+    Raises
+    ------
+    SettingsError
+        If the name is unknown; the message lists the known names.
+    WeightsError
+        If an encoder from timm or transformers is unavailable.
     """
     known = {**ENCODERS, **FOUNDATION}
     if name in known:

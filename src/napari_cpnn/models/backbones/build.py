@@ -51,14 +51,14 @@ class FrozenEncoder(nn.Module):
 class StartBackbone:
     """The image network of a new model.
 
-        Attributes
-        ----------
-        network
-    The initialised network; frozen parameters have no gradients.
-        args
-    What a checkpoint must store to rebuild it: :attr:`~napari_cpnn.models.card.ModelSpec.backbone_args`.
-        random_state
-    State of torch's random generator after the weights were drawn; the head is initialised from it.
+    Attributes
+    ----------
+    network
+        The initialised network; frozen parameters have no gradients.
+    args
+        What a checkpoint must store to rebuild it: :attr:`~napari_cpnn.models.card.ModelSpec.backbone_args`.
+    random_state
+        State of torch's random generator after the weights were drawn; the head is initialised from it.
     """
 
     network: nn.Module
@@ -69,12 +69,12 @@ class StartBackbone:
 def start_backbone(settings: TrainingSettings) -> StartBackbone:
     """Build the image network of a new model; deterministic for given settings.
 
-        Raises
-        ------
-        SettingsError
-    If the backbone or encoder is unknown.
-        WeightsError
-            If its weights are unavailable or belong to another network.
+    Raises
+    ------
+    SettingsError
+        If the backbone or encoder is unknown.
+    WeightsError
+        If its weights are unavailable or belong to another network.
     """
     args = backbone_args(settings)
     with torch.random.fork_rng(devices=[]):
@@ -97,15 +97,15 @@ def _start_network(settings: TrainingSettings) -> nn.Module:
 def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Module:
     """Build an image network to load a checkpoint into; works under ``torch.device("meta")``.
 
-        Parameters
-        ----------
-        encoder
-    The frozen encoder, if the file does not contain it.
+    Parameters
+    ----------
+    encoder
+        The frozen encoder, if the file does not contain it.
 
-        Raises
-        ------
-        SettingsError
-            If the backbone or encoder is unknown.
+    Raises
+    ------
+    SettingsError
+        If the backbone or encoder is unknown.
     """
     if require_backbone(spec.backbone) not in ("frozen", "triplex"):
         return get_encoder(spec.backbone).network()

@@ -68,7 +68,7 @@ class PositionEncoding(nn.Module):
         self.register_buffer("taps", torch.cartesian_prod(steps, steps))
 
     def forward(self, queries: Tensor, at: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Add the convolution of tokens ``(T, width)`` at ``positions (T, 2)`` to ``queries (Q, width)`` at ``(Q, 2)``."""
+        """Add the convolution of tokens ``(T, width)`` at ``positions (T, 2)`` to queries ``(Q, width)`` at ``at``."""
         apart = positions[None] - at[:, None]
         query, token = torch.nonzero((apart.abs() < 2).all(dim=-1), as_tuple=True)
         # (pairs, taps): the overlap of a token with each tap, the product of two triangles.
@@ -119,7 +119,7 @@ class GlobalEncoder(nn.Module):
         return states
 
     def forward(self, features: Tensor, at: Tensor, states: Sequence[Tensor], positions: Tensor) -> Tensor:
-        """Encode positions ``at (Q, 2)`` with frozen features ``(Q, F)`` to ``(Q, width)``, given the encoded tokens."""
+        """Encode places ``at (Q, 2)`` with frozen features ``(Q, F)`` to ``(Q, width)``, given the encoded tokens."""
         first, before_position, *rest = states
         queries: Tensor = self.embed(features)
         queries = self.layers[0](queries[None], first[None])[0]
