@@ -216,7 +216,7 @@ class CompositionMap:
         return self._dominant.reshape(self.grid.shape).copy()
 
     def values_at(self, row: int, col: int) -> Prediction[Float32Array] | None:
-        """Weights ``(C,)``, programs ``(R,)`` and score ``()`` displayed at a patch: its own, or those of a coarser one."""
+        """Weights ``(C,)``, programs ``(R,)`` and score ``()`` displayed at a patch: its own or a coarser one's."""
         if self.state[row, col] == FAILED:
             return None
         donor = self.lattice.donor(row, col, self._shown())

@@ -91,7 +91,7 @@ class FeatureStore:
         return len(self._row)
 
     def known(self, keys: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Return which ``keys`` (:func:`~napari_cpnn.prediction.context.keys_of`) have features; same shape as ``keys``."""
+        """Return which ``keys`` (:func:`~napari_cpnn.prediction.context.keys_of`) have features; shape as ``keys``."""
         keys = np.asarray(keys)
         row = self._row
         return np.fromiter((k in row for k in keys.ravel().tolist()), dtype=bool, count=keys.size).reshape(keys.shape)
