@@ -51,8 +51,8 @@ def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, 
             rate = settings.backbone_learning_rate
             if settings.layer_decay != 1:
                 rate *= settings.layer_decay ** _stages_above(model, name.removeprefix(prefix))
-        # Biases, normalisations and the per-gene parameters are no weights of a layer: decay would only
-        # pull them to values that mean nothing (prototypes, for one, to the uniform profile).
+        # No decay of biases, normalisations and per-gene parameters: it would pull them to arbitrary values
+        # (prototypes, for example, to the uniform profile).
         decays = parameter.ndim >= 2 and "prototypes" not in name
         groups.setdefault((rate, settings.weight_decay if decays else 0.0), []).append(parameter)
     return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]

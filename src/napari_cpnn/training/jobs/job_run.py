@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
 
 Event = dict[str, Any]
-"""``event``: ``preparing`` (``text``), ``epoch`` (``row`` of ``metrics.csv``, ``epoch``, ``max_epochs``,
-``seconds_left``), ``saved`` (``path``, ``epoch``), ``finished`` (``path``, ``complete``) or ``failed`` (``error``)."""
+"""Event of a run by ``event``: ``preparing`` (``text``), ``epoch`` (``row`` of ``metrics.csv``, ``epoch``,
+``max_epochs``, ``seconds_left``), ``saved`` (``path``, ``epoch``), ``finished`` (``path``, ``complete``) or ``failed`` (``error``)."""
 
 #: Interval in seconds of checking for a stop request.
 _STOP_SECONDS = 0.3
@@ -66,11 +66,11 @@ def run_job(job: TrainingJob, report: Callable[[Event], None] | None = None, pro
     if not is_first_process(job.settings):
         return _run(job, _nothing, progress)
     say = _Reporter(report)
-    with _failures_said(say):
+    with _failures_reported(say):
         job.check()
-        with _alone_in(job.out), _listening_to_stop(job.out / STOP_FILE):
+        with _locked(job.out), _stop_on_file(job.out / STOP_FILE):
             say.start_file(job.out / EVENTS_FILE)
-            with _failures_said(say):  # before the lock is released
+            with _failures_reported(say):  # before the lock is released
                 job.write(job.out / JOB_FILE)
                 (job.out / START_FILE).unlink(missing_ok=True)
                 model = _run(job, say, progress)
@@ -145,7 +145,7 @@ class _Reporter:
 
 
 @contextlib.contextmanager
-def _failures_said(say: _Reporter) -> Iterator[None]:
+def _failures_reported(say: _Reporter) -> Iterator[None]:
     """Report an exception of the run as one ``failed`` event."""
     try:
         yield
@@ -191,7 +191,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Lock the run folder against other runs; the lock is released when the process ends, even if killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening_to_stop(file: Path) -> Iterator[None]:
+def _stop_on_file(file: Path) -> Iterator[None]:
     """Treat the appearance of a file as Ctrl-C within the context; works on all systems and from any process."""
     done = threading.Event()
 
