@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 """Event of a run by ``event``: ``preparing`` (``text``), ``epoch`` (``row`` of ``metrics.csv``, ``epoch``,
-``max_epochs``, ``seconds_left``), ``saved`` (``path``, ``epoch``), ``finished`` (``path``, ``complete``) or ``failed`` (``error``)."""
+``max_epochs``, ``seconds_left``), ``saved`` (``path``, ``epoch``),
+``finished`` (``path``, ``complete``) or ``failed`` (``error``)."""
 
 #: Interval in seconds of checking for a stop request.
 _STOP_SECONDS = 0.3
