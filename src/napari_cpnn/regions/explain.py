@@ -28,8 +28,8 @@ def explain_gene(cmap: CompositionMap, gene: str, where: Region | tuple[int, int
     Parameters
     ----------
     where
-        A region, or the ``(row, col)`` of a patch; for a patch that is not computed yet, the coarser one displayed there
-        is used.
+        A region, or the ``(row, col)`` of a patch; for a patch that is not computed yet, the coarser one displayed
+        there is used.
 
     Returns
     -------
