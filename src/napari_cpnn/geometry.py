@@ -1,4 +1,4 @@
-"""The one place for micrometres, pixels, axis order and grids.
+"""Coordinate systems and grids: micrometres, pixels and axis order.
 
 Two coordinate systems are in use, and only this module converts between them.
 
@@ -33,19 +33,19 @@ Mpp = tuple[float, float]
 PLAUSIBLE_MPP = (0.05, 10.0)
 
 
-#: A map keeps some 65 numbers per cell, so this many take 2.6 GB (25 x 25 mm of tissue at 8 um). A smaller stride is
-#: more often a slip of the finger than meant, and would end in the system killing the viewer for its memory.
+#: Maximum number of patches of a map: at about 65 numbers per patch, 2.6 GB (25 x 25 mm of tissue at 8 um). A smaller
+#: stride is usually a typing error, and would exhaust the memory.
 MAX_CELLS = 10_000_000
 
 
 def is_plausible_mpp(mpp: Mpp) -> bool:
-    """Whether both pixel sizes are such as a microscope slide can have, and alike (within a factor of two)."""
+    """Return whether both pixel sizes are plausible for a microscope slide, and within a factor of two."""
     low, high = PLAUSIBLE_MPP
     return all(math.isfinite(m) and low <= m <= high for m in mpp) and 0.5 <= mpp[0] / mpp[1] <= 2.0
 
 
 def as_mpp(value: float | str | tuple[float, float]) -> Mpp:
-    """``mpp`` as ``(y, x)`` from one number (or text) or a pair; :class:`SettingsError` when it is not plausible."""
+    """Convert one number (or text) or a pair to ``mpp (y, x)``; :class:`SettingsError` if it is not plausible."""
     given = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     try:
         pair = tuple(parse_decimal(v) if isinstance(v, str) else float(v) for v in given)
@@ -60,27 +60,27 @@ def as_mpp(value: float | str | tuple[float, float]) -> Mpp:
 
 
 def spatial_to_um(spatial_px: npt.ArrayLike, mpp: Mpp) -> FloatArray:
-    """Level-0 pixels ``(N, 2)`` as ``(x, y)`` -> slide micrometres ``(N, 2)`` as ``(y, x)``."""
+    """Convert level-0 pixels ``(N, 2)`` as ``(x, y)`` to slide micrometres ``(N, 2)`` as ``(y, x)``."""
     um: FloatArray = np.asarray(spatial_px, dtype=np.float64)[..., ::-1] * np.asarray(mpp)
     return um
 
 
 def um_to_spatial(um: npt.ArrayLike, mpp: Mpp) -> FloatArray:
-    """Slide micrometres ``(N, 2)`` as ``(y, x)`` -> level-0 pixels ``(N, 2)`` as ``(x, y)``."""
+    """Convert slide micrometres ``(N, 2)`` as ``(y, x)`` to level-0 pixels ``(N, 2)`` as ``(x, y)``."""
     spatial_px: FloatArray = (np.asarray(um, dtype=np.float64) / np.asarray(mpp))[..., ::-1]
     return spatial_px
 
 
 @dataclass(frozen=True)
 class PatchSpec:
-    """The square of tissue that a network sees.
+    """Input patch of a network: a square of tissue of given size and resolution.
 
     Parameters
     ----------
     size_px
-        Side in pixels, as the network takes it.
+        Side in pixels, as input of the network.
     mpp
-        Pixel size in micrometres at which the network sees it. 224 px at 0.5 um/px is 112 um of tissue.
+        Pixel size in micrometres of the network's input. 224 px at 0.5 um/px is 112 um of tissue.
     """
 
     size_px: int = 224
@@ -124,16 +124,16 @@ class Rect:
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular lattice of square cells over a slide, one patch per cell, centred on the cell.
+    """Regular grid of square patches over a slide.
 
     Parameters
     ----------
     shape
         ``(rows, cols)``.
     stride_um
-        Side of a cell in micrometres.
+        Distance between neighbouring patches in micrometres.
     origin_um
-        Slide micrometres ``(y, x)`` of the outer corner of cell ``(0, 0)``.
+        Slide micrometres ``(y, x)`` of the outer corner of patch ``(0, 0)``.
     """
 
     shape: tuple[int, int]
@@ -142,16 +142,16 @@ class Grid:
 
     @classmethod
     def over(cls, shape_px: tuple[int, int], mpp: Mpp, stride_um: float, region: Rect | None = None) -> Grid:
-        """The grid that covers a slide of ``shape_px`` (height, width), or the part of it in ``region``.
+        """Create the grid that covers a slide of ``shape_px`` (height, width), or the part of it in ``region``.
 
-        A region's grid is a window of the slide's own grid, so that both have the same cells. The last row and
-        column may reach over the edge of the slide.
+        A region's grid is a window of the slide's own grid, so that their patches coincide. The last row and column
+        may extend over the edge of the slide.
 
         Raises
         ------
         SettingsError
-            When the stride is not a positive number or makes more than `MAX_CELLS` cells, or the region is none or
-            lies outside the slide.
+            If the stride is not a positive number or gives more than `MAX_CELLS` patches, or the region is invalid or
+            outside the slide.
         """
         if not (math.isfinite(stride_um) and stride_um > 0):
             raise SettingsError(f"The stride of a map must be a positive number of um, not {stride_um}.")
@@ -184,7 +184,7 @@ class Grid:
         return self.shape[0] * self.shape[1]
 
     def centers_um(self, cells: npt.ArrayLike | None = None) -> FloatArray:
-        """Slide micrometres ``(N, 2)`` of the centres of ``cells`` ``(N, 2)`` (row, col); of all, row by row."""
+        """Centres ``(N, 2)`` in slide micrometres of patches ``cells (N, 2)`` (row, col); by default of all patches."""
         if cells is None:
             rows, cols = np.indices(self.shape)
             cells = np.stack([rows.ravel(), cols.ravel()], axis=1)
@@ -192,13 +192,13 @@ class Grid:
         return centers
 
     def cell_at(self, y_um: float, x_um: float) -> tuple[int, int] | None:
-        """The cell under a point, ``None`` outside the grid."""
+        """The (row, col) of the patch at a point, ``None`` outside the grid."""
         row = math.floor((y_um - self.origin_um[0]) / self.stride_um)
         col = math.floor((x_um - self.origin_um[1]) / self.stride_um)
         return (row, col) if 0 <= row < self.shape[0] and 0 <= col < self.shape[1] else None
 
     def window(self, rect: Rect) -> tuple[slice, slice]:
-        """The (row, col) slices of all cells that touch ``rect`` (empty slices when none does)."""
+        """The (row, col) slices of all patches that intersect ``rect`` (empty slices if there are none)."""
         slices = []
         for low, high, origin, n in zip(
             (rect.y0, rect.x0), (rect.y1, rect.x1), self.origin_um, self.shape, strict=True
@@ -221,7 +221,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class LayerFrame:
-    """How a napari layer places level-0 pixels in its world: ``world = index * scale + translate``, per axis.
+    """Transform of a napari layer from level-0 pixels to world: ``world = index * scale + translate``, per axis.
 
     Our own slide layers have ``scale = mpp, translate = mpp / 2``, so that world *is* slide micrometres. A layer
     that another plugin opened may be in pixels, or shifted; the frame carries overlays and viewports across.
@@ -248,7 +248,7 @@ class LayerFrame:
         return um
 
     def grid_transform(self, grid: Grid) -> tuple[tuple[float, float], tuple[float, float]]:
-        """``(scale, translate)`` of an image layer that shows one pixel per cell of ``grid``."""
+        """``(scale, translate)`` of an image layer that shows one pixel per patch of ``grid``."""
         first = self.um_to_world(grid.centers_um([(0, 0)])[0])
         world_per_um = np.asarray(self.scale) / np.asarray(self.mpp)
         scale = world_per_um * grid.stride_um

@@ -1,8 +1,8 @@
 """Convert map values to the colours of an overlay, with NumPy only.
 
 Overlays are painted as RGBA rather than as scalar fields in napari, for two reasons. A linear texture filter turns
-every patch next to a NaN into NaN, so a smoothed scalar map loses half a patch along its border. And patches that are not
-computed yet are fainter than their neighbours, which needs an alpha value per patch.
+every patch next to a NaN into NaN, so a smoothed scalar map loses half a patch along its border. And patches that are
+not computed yet are fainter than their neighbours, which needs an alpha value per patch.
 """
 
 from __future__ import annotations
