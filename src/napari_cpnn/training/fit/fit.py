@@ -130,7 +130,7 @@ def train(
         if state is not None:
             module.restore(state.tensors, state.epoch)
             recorder.restore(state)
-            recorder.log(f"Resuming after epoch {state.epoch} of the run in {folder.path}.")
+            recorder.print_line(f"Resuming after epoch {state.epoch} of the run in {folder.path}.")
         if state is not None and state.is_finished(settings, len(data.held_out) > 0):
             is_complete = True  # except for the steps after the last epoch
             recorder.close()
@@ -184,7 +184,7 @@ def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
     except InterruptedTrainingError:
         if not recorder.has_model:
             raise TrainingError("Training was interrupted before the end of its first epoch: no model.") from None
-        recorder.log(
+        recorder.print_line(
             f"Interrupted: the best model so far, of epoch {recorder.best_epoch}, is kept; the run can be resumed."
         )
         return False

@@ -79,7 +79,7 @@ class Recorder(Callback):
         """True once a model has been written."""
         return self.best_epoch > 0
 
-    def log(self, message: str) -> None:
+    def print_line(self, message: str) -> None:
         """Print a line in the terminal without disturbing the progress bar."""
         if self._progress:
             tqdm.write(message)
