@@ -1,4 +1,4 @@
-"""Text that comes from files, made fit for a chart, a window, a spreadsheet or the name of a file."""
+"""Sanitise text from files for charts, windows, spreadsheets and file names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 
 MAX_NAME = 120
-"""A longer name is shortened in the middle where it is shown; no real gene, cell type or slide has one."""
+"""Maximum length of displayed names; longer ones, which do not occur in practice, are shortened in the middle."""
 
 _MARKS = "=+-@\t\r"
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf", re.ASCII | re.IGNORECASE)
@@ -17,9 +17,9 @@ _MAX_FILE_NAME = 100
 
 
 def shown(text: object, most: int = MAX_NAME) -> str:
-    r"""One line of bounded length, without what moves, hides or breaks other text.
+    r"""Convert to one line of bounded length, without characters that move, hide or break other text.
 
-    Controls, line ends and lone surrogates become spaces; marks that turn the direction of what follows are left out.
+    Control characters, line ends and lone surrogates become spaces; text direction marks are removed.
 
     >>> shown("T cells\n\x00(CD4)"), shown("x" * 50, 9)
     ('T cells (CD4)', 'xxxx…xxxx')
@@ -32,7 +32,7 @@ def shown(text: object, most: int = MAX_NAME) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """The beginning and the end of a text that is too long: names differ at either.
+    """Shorten a text in the middle, since names differ at either end.
 
     >>> shortened("Cancer LumA SC", 9)
     'Canc…A SC'
@@ -44,7 +44,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def chart_text(text: object, most: int = MAX_NAME) -> str:
-    r"""As :func:`shown`, for matplotlib where it looks for formulas between dollar signs.
+    r"""Convert as :func:`shown`, and escape dollar signs, which Matplotlib would interpret as formulas.
 
     >>> print(chart_text("$x_2$"))
     \$x_2\$
@@ -60,9 +60,9 @@ def _fit(character: str) -> str:
 
 
 def csv_text(text: object) -> str:
-    """A text as a cell that no spreadsheet takes for a formula: what begins like one gets an apostrophe before it.
+    """Escape text that a spreadsheet would interpret as a formula, by a leading apostrophe.
 
-    A text that is a number stays one. :func:`text_of_csv` takes the apostrophe away again.
+    Text that is a number is unchanged. :func:`text_of_csv` removes the apostrophe.
 
     >>> csv_text("=1+1"), csv_text("-2.5"), csv_text("CD3E"), csv_text("'=1")
     ("'=1+1", '-2.5', 'CD3E', "''=1")
@@ -75,7 +75,7 @@ def csv_text(text: object) -> str:
 
 
 def text_of_csv(cell: str) -> str:
-    """What :func:`csv_text` was given.
+    """Invert :func:`csv_text`.
 
     >>> text_of_csv("'=1+1"), text_of_csv("5'-UTR"), text_of_csv("''=1")
     ('=1+1', "5'-UTR", "'=1")
@@ -85,12 +85,12 @@ def text_of_csv(cell: str) -> str:
 
 
 def csv_texts(texts: Iterable[object]) -> list[str]:
-    """:func:`csv_text` of each."""
+    """Apply :func:`csv_text` to each text."""
     return [csv_text(text) for text in texts]
 
 
 def file_name(text: object, instead: str = "unnamed") -> str:
-    r"""A name that is one part of a path on every system: no separators, no controls, bounded.
+    r"""Convert to a file name that is valid on all systems: no separators, no control characters, bounded length.
 
     >>> file_name("HLA-DRA"), file_name("a/b:c"), file_name("../.."), file_name("con"), file_name("\x00")
     ('HLA-DRA', 'a_b_c', 'unnamed', '_con', 'unnamed')
@@ -104,8 +104,8 @@ def file_name(text: object, instead: str = "unnamed") -> str:
 
 
 def allow_any_letter() -> None:
-    """Let matplotlib draw what its font lacks as boxes without a warning for each letter, from now on.
+    """Permanently disable Matplotlib's warnings about characters missing in its font.
 
-    A filter that is set for a while only would be taken from under other threads, which draw too.
+    A temporary warnings filter would interfere with other threads that draw.
     """
     warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from")

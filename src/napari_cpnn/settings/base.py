@@ -1,4 +1,4 @@
-"""What all settings have: JSON in and out, help, and checks."""
+"""Base class of settings: JSON serialisation, help and validation."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ DeviceName = str
 
 
 def setting(default: Any, help_: str) -> Any:
-    """A field with its help."""
+    """Define a field with its help text."""
     return dataclasses.field(default=default, metadata={"help": help_})
 
 
 class Settings:
-    """JSON in and out for frozen dataclasses."""
+    """Base class of frozen settings with JSON serialisation."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types only."""
+        """Convert to plain JSON types."""
         return {
             f.name: _plain(getattr(self, f.name))
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -31,7 +31,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Read what :meth:`to_dict` wrote; an unknown name or a wrong type is a :class:`SettingsError`."""
+        """Create from the output of :meth:`to_dict`; :class:`SettingsError` for unknown names or wrong types."""
         if not isinstance(data, dict):
             raise SettingsError(f"The settings of {cls.__name__} are no table of names and values.")
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -57,12 +57,12 @@ class Settings:
             raise SettingsError(f"A setting of {cls.__name__} has a value of the wrong type ({exc}).") from exc
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some values changed."""
+        """Return a copy with changed values."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
 def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value is of a plain type, or of one of several; other types are checked by those who know them."""
+    """Return whether a value has a plain type, or one of several; other types are validated elsewhere."""
     kinds = set(typing.get_args(hint) or (hint,))
     if not kinds <= {bool, int, float, str, type(None)}:
         return True
@@ -80,12 +80,12 @@ def _plain(value: Any) -> Any:
 
 
 def check(ok: bool, message: str) -> None:
-    """:class:`SettingsError` with a message when something is not so."""
+    """Raise a :class:`SettingsError` with a message unless ``ok``."""
     if not ok:
         raise SettingsError(message)
 
 
 def check_precision(precision: str) -> None:
-    """Refuse what is no precision."""
+    """Raise a :class:`SettingsError` for an unknown precision."""
     known = ("auto", "float32", "bfloat16")
     check(precision in known, f"There is no precision {precision!r}; use one of {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""Settings of what is done with a model: maps, figures, exports, regions."""
+"""Settings of applying a model: maps, figures, exports, regions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from napari_cpnn.settings.base import DeviceName, Settings, check, check_precisi
 
 @dataclass(frozen=True)
 class TissueSettings(Settings):
-    """How tissue is told from background, at low resolution."""
+    """Settings of tissue detection at low resolution."""
 
     mpp: float = setting(16.0, "pixel size in um at which tissue is looked for")
     min_saturation: float = setting(0.05, "least colour saturation of tissue, 0 to 1")
@@ -25,7 +25,7 @@ class TissueSettings(Settings):
 
 @dataclass(frozen=True)
 class MappingSettings(Settings):
-    """How a slide is mapped, live or as a whole."""
+    """Settings of mapping a slide, live or as a whole."""
 
     device: DeviceName = setting("auto", "auto, cpu, cuda or mps")
     precision: Literal["auto", "float32", "bfloat16"] = setting("auto", "arithmetic of the backbone")
@@ -58,7 +58,7 @@ class MappingSettings(Settings):
 
 @dataclass(frozen=True)
 class FigureSettings(Settings):
-    """How figures of a map look: colours, size, text and resolution."""
+    """Settings of map figures: colours, size, text and resolution."""
 
     colormap: str = setting("viridis", "colour map: viridis, magma, inferno, cividis, turbo, Reds or Blues")
     value_range: Literal["auto", "full"] = setting(
@@ -88,7 +88,7 @@ class FigureSettings(Settings):
 
 @dataclass(frozen=True)
 class ExportSettings(Settings):
-    """How maps are written for other programs."""
+    """Settings of exporting maps to other programs."""
 
     memory_mb: float = setting(1024.0, "largest table of expression that is held in memory; files may be larger")
     block_mb: float = setting(16.0, "expression is computed and written in blocks of about this size")
@@ -116,7 +116,7 @@ class ExportSettings(Settings):
 
 @dataclass(frozen=True)
 class RegionSettings(Settings):
-    """How regions of a map are summarised and compared."""
+    """Settings of summarising and comparing regions of a map."""
 
     block_um: float = setting(500.0, "side of the blocks of tissue that are drawn for intervals, in um")
     bootstraps: int = setting(1000, "draws for intervals")

@@ -1,4 +1,4 @@
-"""Settings of what makes a model: prototypes, deconvolution, training, evaluation."""
+"""Settings of creating a model: prototypes, deconvolution, training, evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _IGNORE_CASE = "genes whose names differ in upper and lower case alone are the s
 
 @dataclass(frozen=True)
 class PrototypeSettings(Settings):
-    """How prototypes are estimated from single cells."""
+    """Settings of estimating prototypes from single cells."""
 
     method: Literal["nb", "mean"] = setting(
         "mean", "estimator: nb (negative binomial regression on type and batch) or mean (normalised mean profile)"
@@ -43,7 +43,7 @@ class PrototypeSettings(Settings):
 
 @dataclass(frozen=True)
 class DeconvolutionSettings(Settings):
-    """How measured spots are taken apart into cell types. :meth:`bulk` suits samples of dissolved tissue."""
+    """Settings of deconvolving measured spots into cell types; see :meth:`bulk` for samples of dissolved tissue."""
 
     method: Literal["nb", "nnls"] = setting(
         "nb", "nb (negative binomial model of cell2location) or nnls (weighted non-negative least squares)"
@@ -69,13 +69,13 @@ class DeconvolutionSettings(Settings):
 
     @classmethod
     def bulk(cls, **changes: Any) -> Self:
-        """For bulk samples: deep, each a tissue of its own, and dissolved, so that nothing is ambient."""
+        """Settings for bulk samples: deep, from different tissues, and dissolved, hence without ambient RNA."""
         return cls(**{"background": 0.0, "abundance_shape": 0.05, "max_genes": None, **changes})
 
 
 @dataclass(frozen=True)
 class TrainingSettings(Settings):
-    """How a model is built and trained. The defaults are our model; :meth:`paper` is the paper's."""
+    """Settings of building and training a model; :meth:`paper` gives those of the paper."""
 
     backbone: str = setting(
         "stnet",
@@ -206,12 +206,12 @@ class TrainingSettings(Settings):
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
-        """The paper's patch-level CPNN: no free mixture, programs or composition term (sections 3.1.1 and 3.2)."""
+        """Settings of the paper's patch CPNN: no free mixture, programs or composition term (sections 3.1.1 and 3.2)."""
         return cls(**{"free_mixture": 0.0, "n_programs": 0, "composition_weight": 0.0, **changes})
 
     @classmethod
     def plain(cls, **changes: Any) -> Self:
-        """The plain linear head of ST-Net on the same backbone; ``loss="mse"`` is ST-Net's own."""
+        """Settings of the linear head of ST-Net on the same backbone; ``loss="mse"`` is ST-Net's own."""
         return cls(**{"head": "linear", "free_mixture": 0.0, "n_programs": 0, "composition_weight": 0.0, **changes})
 
 
@@ -225,7 +225,7 @@ TRAINING_PRESETS: dict[str, Callable[..., TrainingSettings]] = {
 
 @dataclass(frozen=True)
 class EvaluationSettings(Settings):
-    """What is measured of a model beside the correlations."""
+    """Settings of evaluating a model: scores beyond the correlations."""
 
     ceiling_repeats: int = setting(5, "random halves of the counts for the noise ceiling of each gene; 0: no ceiling")
     spatial: bool = setting(False, "Moran's I of measured and predicted expression (needs squidpy)")
