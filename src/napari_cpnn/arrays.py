@@ -1,4 +1,4 @@
-"""Names for the kinds of arrays in use; each means one thing everywhere."""
+"""Type aliases of arrays."""
 
 from __future__ import annotations
 

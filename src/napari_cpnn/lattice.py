@@ -1,4 +1,4 @@
-"""Coarse-to-fine lattices over a tissue mask, nested, with one representative cell per block."""
+"""Nested coarse-to-fine lattices over a tissue mask, with one representative patch per block."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy.typing as npt
 from napari_cpnn.arrays import IntArray
 
 COARSEST = 16
-"""The largest block of most slides."""
+"""Side of the largest blocks on most slides, in patches."""
 
 _FIRST = 64
-"""More blocks than this are no quick first picture: a very large slide has coarser lattices too."""
+"""Maximum number of blocks of the coarsest lattice; very large slides have additional coarser lattices."""
 
 
 class Lattice:
-    """For each block size 1, 2, 4, ... the tissue cell that stands for the block.
+    """Representative tissue patches of blocks of 1, 2, 4, ... patches a side.
 
-    The representative is the tissue cell nearest to the block's centre among the representatives of its four
-    quarters. So lattices are nested (nothing is computed twice on the way from coarse to fine), and each block that
-    holds any tissue has one, also at the tissue's edge, where a fixed every-16th-cell lattice would miss it.
+    The representative is the tissue patch nearest to the block's centre among the representatives of its four
+    quarters. Lattices are therefore nested (nothing is computed twice from coarse to fine), and each block with tissue
+    has a representative, including at the tissue's edge, where a regular lattice of every 16th patch would miss it.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Lattice:
             self._representatives[size] = self._merge(self._representatives[size // 2], size)
 
     def representatives(self, size: int) -> IntArray:
-        """Flat cell index per block of ``size`` x ``size`` cells, -1 for a block without tissue."""
+        """Flat patch index per block of ``size`` x ``size`` patches, -1 for a block without tissue."""
         return self._representatives[size]
 
     @property
@@ -65,7 +65,7 @@ class Lattice:
         return np.take_along_axis(quarters, best[..., None], axis=2)[..., 0]
 
     def donors(self, done: npt.NDArray[np.bool_]) -> IntArray:
-        """Per cell the done cell that stands for it: itself, or the representative of the smallest block around it.
+        """Computed patch that represents each patch: itself, or the representative of the smallest block around it.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Lattice:
 
         Returns
         -------
-        ``(rows, cols)`` flat indices, -1 where there is none.
+        ``(rows, cols)`` flat indices, -1 if there is none.
         """
         cells = np.flatnonzero(self._tissue)
         found = np.where(done.reshape(-1)[cells], cells, -1)
@@ -84,7 +84,7 @@ class Lattice:
             if not missing.size:
                 break
             representative = self._representatives[size][row // size, col // size]
-            hit = done.reshape(-1)[representative]  # a tissue cell's block always has one
+            hit = done.reshape(-1)[representative]  # the block of a tissue patch always has one
             found[missing[hit]] = representative[hit]
             missing, row, col = missing[~hit], row[~hit], col[~hit]
         result = np.full(self.shape[0] * self.shape[1], -1, dtype=np.intp)
@@ -92,7 +92,7 @@ class Lattice:
         return result.reshape(self.shape)
 
     def donor(self, row: int, col: int, done: npt.NDArray[np.bool_]) -> int:
-        """:meth:`donors` of one cell."""
+        """:meth:`donors` of one patch."""
         if self._tissue[row, col]:
             for size in sorted(self._representatives):
                 cell = int(self._representatives[size][row // size, col // size])

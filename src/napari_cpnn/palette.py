@@ -1,4 +1,4 @@
-"""One colour per cell type, everywhere: list, map, legend, charts, exports."""
+"""Colours of cell types, common to lists, maps, legends, charts and exports."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _chosen: dict[str, str] = {}
 
 
 def type_colors(cell_types: Sequence[str]) -> dict[str, str]:
-    """``#RRGGBB`` per cell type: the user's own, or else by position.
+    """Colours ``#RRGGBB`` of cell types: chosen by the user, or else by position in the palette.
 
-    Beyond the palette the colours repeat, each time darker.
+    Beyond the end of the palette, colours are repeated in darker shades.
     """
     colors = {}
     for i, name in enumerate(cell_types):
@@ -35,26 +35,26 @@ def type_colors(cell_types: Sequence[str]) -> dict[str, str]:
 
 
 def choose_colors(colors: Mapping[str, str]) -> None:
-    """Take the user's own colours, ``#RRGGBB`` by name of the cell type, for all that this program draws.
+    """Set the user's colours, ``#RRGGBB`` by name of cell type, for this process.
 
-    Types that are not named have the palette's. What was chosen before is forgotten.
+    Other types have palette colours. Earlier choices are discarded.
     """
     _chosen.clear()
     _chosen.update(colors)
 
 
 def chosen_color(cell_type: str) -> str | None:
-    """The user's own colour of a cell type, if there is one."""
+    """Colour of a cell type chosen by the user, or None."""
     return _chosen.get(cell_type)
 
 
 def read_colors(text: str) -> dict[str, str]:
-    """Colours as people write them, such as ``T-cells = #0072B2, CAFs = orange``.
+    """Parse colours such as ``T-cells = #0072B2, CAFs = orange``.
 
     Raises
     ------
     SettingsError
-        When a part is not a name and a colour.
+        If a part is not a name and a colour.
     """
     from matplotlib.colors import is_color_like, to_hex
 
@@ -72,5 +72,5 @@ def read_colors(text: str) -> dict[str, str]:
 
 
 def write_colors(colors: Mapping[str, str]) -> str:
-    """What :func:`read_colors` reads."""
+    """Format colours for :func:`read_colors`."""
     return ", ".join(f"{name} = {color}" for name, color in colors.items())

@@ -1,7 +1,7 @@
-"""Files that come from elsewhere: checks and guards between a parser and the user.
+"""Checks and error handling for files from untrusted sources.
 
-Every door of the package (a function that opens a file somebody gives) uses these, so that whatever a library raises
-on a wrong, damaged or hostile file ends as one sentence of the :class:`~napari_cpnn.errors.CpnnError` family.
+All functions that open user-provided files use these, so that any exception of a library on a wrong, damaged or
+malicious file is converted to a :class:`~napari_cpnn.errors.CpnnError` with a message of one sentence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from napari_cpnn.errors import CpnnError
 
-#: Text files larger than this are not metadata; reading them whole would only fill the memory.
+#: Maximum size of text files with metadata; larger files are not read.
 MAX_JSON_BYTES = 512 * 2**20
 
 _SMALL_UNZIPPED, _MOST_UNZIPPED = 64 * 2**20, 20
@@ -39,25 +39,25 @@ limit(resource.RLIMIT_CORE, 0)
 limit(resource.RLIMIT_AS, {memory})
 limit(resource.RLIMIT_CPU, {seconds})
 """
-#: How much longer than its processor time a child may take by the clock, since other programs run beside it.
+#: Ratio of wall time limit to CPU time limit of a child, since other programs run concurrently.
 _CLOCK_FACTOR = 6
 
 
 @contextmanager
 def reading(what: object, error: type[CpnnError], advice: str = "is it complete?") -> Iterator[None]:
-    """Turn whatever a parser raises into one sentence.
+    """Convert exceptions of a parser to ``error``, with a message of one sentence.
 
     Errors of the :class:`CpnnError` family pass unchanged, as do ``KeyboardInterrupt`` and ``SystemExit``.
 
     Parameters
     ----------
     what
-        The file, as the sentence names it. A path is looked at first: nothing is read from a device, a pipe or a
-        socket, where a parser would wait for ever.
+        Name of the file in the message. A path is checked first: devices, pipes and sockets are refused, since a parser
+        might block forever.
     error
-        Class of the error that is raised.
+        Exception class to raise.
     advice
-        How the sentence ends.
+        End of the message.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def reading(what: object, error: type[CpnnError], advice: str = "is it complete?
 
 
 def reason_of(exc: BaseException) -> str:
-    """What an exception says, as a short clause on one line.
+    """Describe an exception as a short clause on one line.
 
     >>> reason_of(MemoryError())
     'it needs more memory than this computer has'
@@ -98,11 +98,11 @@ def reason_of(exc: BaseException) -> str:
 
 
 def to_path(path: str | os.PathLike[str], error: type[CpnnError]) -> Path:
-    """A path at which the system can at least be asked whether something is there.
+    """Convert to a path whose existence can be checked without errors.
 
-    Names that no file system takes (a NUL character, hundreds of characters) and folders that may not be looked into
-    otherwise raise from the first ``exists``. A path at which nothing is passes; one at which there is neither a file
-    nor a folder is refused, for whoever opened it might wait for ever.
+    Names that no file system accepts (a NUL character, hundreds of characters) and folders without read permission
+    would otherwise raise from ``exists``. A nonexistent path is accepted; one that is neither a file nor a folder is
+    refused, since opening it might block forever.
     """
     found = Path(path)
     try:
@@ -120,19 +120,19 @@ def to_path(path: str | os.PathLike[str], error: type[CpnnError]) -> Path:
 
 def _refuse_device(path: Path, error: type[CpnnError]) -> None:
     odd = None
-    with suppress(OSError, ValueError):  # said where it is opened
+    with suppress(OSError, ValueError):  # reported when it is opened
         odd = odd_kind(path)
     if odd is not None:
         raise error(f"{path} is {odd}, not a file; choose a file.")
 
 
 def odd_kind(path: Path) -> str | None:
-    """What a path is where one may neither read nor write without waiting for somebody; ``None`` for file and folder.
+    """Kind of a path that may block on reading or writing (device, pipe, socket); ``None`` for file and folder.
 
     Raises
     ------
     OSError
-        Nothing is there, or the system does not say what.
+        If nothing is there, or it cannot be determined.
     """
     mode = path.stat().st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -141,26 +141,26 @@ def odd_kind(path: Path) -> str | None:
 
 
 def require_no_device(path: Path) -> None:
-    """Raise an ``OSError`` for a device, a pipe or a socket, at which whoever opens it might wait for ever."""
+    """Raise an ``OSError`` for a device, a pipe or a socket, since opening it might block forever."""
     odd = odd_kind(path)
     if odd is not None:
         raise OSError(errno.EINVAL, f"it is {odd}, not a file")
 
 
 def read_json(path: Path, error: type[CpnnError], parse_int: Callable[[str], Any] | None = None) -> Any:
-    """The content of a JSON file, gzip or not, as :func:`parse_json` takes it."""
+    """Read a JSON file, gzip-compressed or not; arguments as for :func:`parse_json`."""
     with reading(path, error, "is it a JSON file?"):
         content = read_bytes(path, MAX_JSON_BYTES, error)
     return parse_json(content, path, error, parse_int)
 
 
 def read_bytes(path: Path, limit: int, error: type[CpnnError]) -> bytes:
-    """The bytes of a file, unzipped when it is gzip whatever its name says; ``error`` for more than ``limit``."""
+    """Read the bytes of a file, decompressed if it is gzip by content; ``error`` if longer than ``limit``."""
     _refuse_device(path, error)
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        if zipped:  # little text may be anything, much of it is never zipped to less
+        if zipped:  # small text may compress to any ratio, large text never beyond this
             limit = min(limit, max(_SMALL_UNZIPPED, _MOST_UNZIPPED * os.fstat(file.fileno()).st_size))
         content = (gzip.GzipFile(fileobj=file) if zipped else file).read(limit + 1)
     if len(content) > limit:
@@ -171,16 +171,16 @@ def read_bytes(path: Path, limit: int, error: type[CpnnError]) -> bytes:
 def parse_json(
     content: bytes | str, what: object, error: type[CpnnError], parse_int: Callable[[str], Any] | None = None
 ) -> Any:
-    """Parsed JSON; damaged, oddly encoded or endlessly nested text ends in one sentence.
+    """Parse JSON; raise ``error`` for damaged, wrongly encoded or too deeply nested text.
 
     Parameters
     ----------
     content
         UTF-8, UTF-16 or UTF-32, with or without byte-order mark.
     what
-        The file, as the sentence names it.
+        Name of the file in the message.
     parse_int
-        What makes a number of digits; by default ``int``, which refuses more than some thousand of them.
+        Converter of integers; by default ``int``, which refuses more than some thousand digits.
 
     Examples
     --------
@@ -196,7 +196,7 @@ def parse_json(
 
 
 def available_memory() -> int:
-    """Bytes that this process may still use: free memory, bounded by what limits are set for it."""
+    """Memory in bytes that this process may still use: free memory, bounded by resource limits."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
@@ -211,14 +211,14 @@ def available_memory() -> int:
 
 
 def require_memory(n_bytes: float, what: object, error: type[CpnnError]) -> None:
-    """Refuse what does not fit into memory before it is allocated.
+    """Raise ``error`` before allocating data that does not fit into memory.
 
     Parameters
     ----------
     n_bytes
-        What the file declares that it holds, uncompressed.
+        Uncompressed size declared by the file.
     what
-        The file, as the sentence names it.
+        Name of the file in the message.
     """
     if n_bytes > _MEMORY_SHARE * available_memory():
         raise error(
@@ -236,22 +236,22 @@ def check_in_child(
     seconds: float = 5,
     memory_mb: int = 2048,
 ) -> str:
-    """Run ``code`` in a Python process of its own, where a C library may hang or crash without harm; what it prints.
+    """Run ``code`` in a child process, where a C library may safely hang or crash; return its output.
 
     Parameters
     ----------
     code
-        Python source. It finds ``arguments`` in ``sys.argv[1:]``. What it writes to stderr when it fails ends the
-        sentence, so it should raise ``SystemExit("reason")``.
+        Python source; ``arguments`` are in ``sys.argv[1:]``. Its stderr output on failure becomes part of the message,
+        so it should raise ``SystemExit("reason")``.
     seconds
-        Processor time it may take, where the system knows such a limit; several times as much by the clock, so that a
-        good file is not refused on a busy computer.
+        Limit of CPU time, if supported by the system; the limit of wall time is several times larger, so that valid
+        files are not refused on a busy computer.
     memory_mb
-        Address space that it may use, where the system knows such a limit.
+        Limit of address space, if supported by the system.
     """
     limits = "" if os.name == "nt" else _LIMITED.format(memory=memory_mb * 2**20, seconds=math.ceil(seconds))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    # Packages are found where they are found here, but never in the folder that happens to be the current one.
+    # Use the import path of this process, but never the current directory.
     places = f"import sys\nsys.path[:] = {[place for place in sys.path if place]!r}\n"
     too_slow = f"{what} cannot be read: its headers could not be made out in {seconds:g} s; it is damaged."
     try:

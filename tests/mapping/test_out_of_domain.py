@@ -49,7 +49,7 @@ def test_a_map_says_how_much_of_it_is_unlike_the_training_tissue(model):
     cmap = CompositionMap(Grid((1, 8), 32.0), model.decoder())
     assert "unlike" not in repr(cmap)
     cmap.fill(np.arange(8), np.full((8, 3), 1 / 3), np.zeros((8, 1)), np.r_[np.full(6, 0.95), 0.96, 1.0])
-    assert "8 of 8 tissue cells done, 25% of them unlike the training tissue, 3 cell types" in repr(cmap)
+    assert "8 of 8 tissue patches done, 25% of them unlike the training tissue, 3 cell types" in repr(cmap)
 
 
 def test_a_coarser_cell_lends_its_score_too(model):

@@ -168,7 +168,7 @@ def test_what_is_not_present_has_no_influence(triplex: Triplex) -> None:
 def test_a_patch_without_neighbours_on_a_slide_of_one_token(triplex: Triplex) -> None:
     images = torch.randn(3, 3, 64, 64)
     around = Surroundings.alone(triplex.frozen(images))
-    views = triplex.views(triplex.look(images), around)
+    views = triplex.views(triplex.patch_tokens(images), around)
     assert all(view.shape == (3, WIDTH) and view.isfinite().all() for view in views)
     torch.testing.assert_close(views.fused[1:2], triplex(images[1:2], Surroundings.alone(triplex.frozen(images[1:2]))))
 
@@ -190,7 +190,7 @@ def test_patches_of_several_slides_see_their_own_only(triplex: Triplex) -> None:
 def test_gradients_reach_every_parameter_that_learns(triplex: Triplex) -> None:
     triplex.train()
     assert not triplex.encoder.training
-    views = triplex.views(triplex.look(torch.randn(5, 3, 64, 64)), surroundings(5))
+    views = triplex.views(triplex.patch_tokens(torch.randn(5, 3, 64, 64)), surroundings(5))
     sum((view * torch.randn_like(view)).sum() for view in views).backward()
     for name, parameter in triplex.named_parameters():
         if name.startswith("encoder."):
@@ -224,7 +224,7 @@ def test_the_block_turns_with_the_patch(symmetry: int) -> None:
 def test_tokens_of_a_patch(size: int, n_tokens: int) -> None:
     """SqueezeNet has 13 x 13 maps at 224 px; TRIPLEX takes at most 7 x 7 tokens."""
     network = Triplex(SqueezeNetFeatures(), TinyNet(), ((1.0,) * 3, (0.0,) * 3))
-    assert network.look(torch.randn(2, 3, size, size)).shape == (2, n_tokens, 512)
+    assert network.patch_tokens(torch.randn(2, 3, size, size)).shape == (2, n_tokens, 512)
 
 
 def make_model(profiles: np.ndarray, mean_expression: np.ndarray, **changes: object) -> CPNN:
@@ -302,7 +302,7 @@ def test_a_head_says_the_same_wherever_a_patch_stands(n_out: int, hidden: int) -
 def test_every_view_has_a_head(head: str, profiles: np.ndarray, mean_expression: np.ndarray) -> None:
     model = make_model(profiles, mean_expression, head=head, n_programs=3 if head == "cpnn" else 0)
     images = torch.randn(2, 3, 64, 64)
-    views = model.views(model.look(images), Surroundings.alone(model.features(images)))
+    views = model.views(model.patch_features(images), Surroundings.alone(model.features(images)))
     assert len(views) == 1 + len(model.view_heads) == 4
     for view, view_head in zip(views[1:], model.view_heads, strict=True):
         assert [len(part) for part in view_head(view)] == [2, 2]

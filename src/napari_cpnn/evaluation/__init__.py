@@ -1,4 +1,4 @@
-"""How good predictions at measured spots are: correlations, noise ceiling, spatial agreement, regions."""
+"""Evaluate predictions at measured spots: correlations, noise ceiling, spatial agreement, regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gene, or a cell type, measured and predicted in the spots of a slide: the figure for a paper or a talk."""
+"""Publication figure of a gene or cell type, measured and predicted, at the spots of a slide."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _POINT, _GREY = "#2C6FB0", "#888888"
 def draw_comparison(
     slide: Slide, compared: AnnData, shown: SpotPair | str, colormap: str = "viridis", note: str = ""
 ) -> Figure:
-    """Measured, predicted and their difference on the tissue, with a scale bar, and a point per spot beside them.
+    """Plot measured and predicted values and their difference on the tissue, with a scale bar and a scatter plot.
 
     Parameters
     ----------
     slide, compared
-        As for :func:`~napari_cpnn.evaluation.predictions.predict_expression`, and what it gave.
+        The slide, and the result of :func:`~napari_cpnn.evaluation.predictions.predict_expression`.
     shown
-        The name of a gene, or what else is known of each spot of ``compared``.
+        Name of a gene, or another quantity of each spot of ``compared``.
     colormap
-        Matplotlib's name, of measured and predicted alike.
+        Matplotlib colormap of measured and predicted values.
     note
-        A line below, such as the names of slide and model.
+        Footnote, such as the names of slide and model.
     """
     pair = gene_pair(compared, shown) if isinstance(shown, str) else shown
     xy = np.asarray(compared.obsm["spatial"], dtype=np.float64)
@@ -88,14 +88,14 @@ def draw_comparison(
 def save_comparison(
     path: str | Path, slide: Slide, compared: AnnData, shown: SpotPair | str, colormap: str = "viridis", note: str = ""
 ) -> Path:
-    """Draw :func:`draw_comparison` into a PNG, SVG or PDF, by the ending; others become PNG.
+    """Save :func:`draw_comparison` as PNG, SVG or PDF, by file extension; PNG for any other.
 
     Raises
     ------
     ExportError
-        The file cannot be written.
+        If the file cannot be written.
     GenesError
-        The gene was not measured or is not predicted.
+        If the gene was not measured or is not predicted.
     """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
@@ -111,14 +111,14 @@ def save_comparison(
 def draw_scatter(
     axes: Axes, pair: SpotPair, colors: tuple[str, str] = (_POINT, _GREY), *, one_scale: bool = True
 ) -> None:
-    """Predicted against measured, a point per spot, and the line on which they would be alike.
+    """Scatter plot of predicted against measured values, with the identity line.
 
     Parameters
     ----------
     colors
-        Of points and line.
+        Colours of points and line.
     one_scale
-        Whether both axes have one range.
+        Whether both axes have the same range.
     """
     n = max(len(pair.measured), 1)
     size = float(np.clip(9 * np.sqrt(400 / n), 1.5, 9))
@@ -131,7 +131,7 @@ def draw_scatter(
 
 
 def _range(values: Float32Array) -> tuple[float, float]:
-    """Of an axis: all values and a little room."""
+    """Axis limits: range of the values with a margin."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     pad = 0.04 * max(high - low, 0.02)
@@ -148,7 +148,7 @@ def _scatter(axes: Any, pair: SpotPair) -> None:
 
 
 def _scale_bar(axes: Axes, box: npt.NDArray[np.float64], mpp_x: float) -> None:
-    """At the lower left of a panel, in its data pixels."""
+    """Draw a scale bar at the lower left of a panel, in data pixels."""
     width, height = box[1] - box[0]
     um = scale_bar_um(width * mpp_x)
     x, y = box[0, 0] + 0.03 * width, box[1, 1] - 0.04 * height
@@ -157,7 +157,7 @@ def _scale_bar(axes: Axes, box: npt.NDArray[np.float64], mpp_x: float) -> None:
 
 
 def _diameter_px(xy: npt.NDArray[np.float64]) -> float:
-    """Discs of most of the pitch, so that they are seen at any size."""
+    """Diameter of discs that fill most of the pitch, so that spots are visible at any size."""
     from scipy.spatial import cKDTree
 
     if len(xy) < 2:

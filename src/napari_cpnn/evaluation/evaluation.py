@@ -1,4 +1,4 @@
-"""How well a model predicts the spots of a slide that it has not seen."""
+"""Evaluate the predictions of a model on the spots of a slide."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import array_coordinates, fit_array
 
-#: What a table of scores says of the slide as a whole, in its ``attrs``.
+#: Counts for the whole slide in ``attrs`` of a table of scores.
 COUNTS = (
     "n_spots", "spots_without_counts", "spots_without_place", "spots_without_patch", "genes_not_measured",
     "genes_constant_measured", "genes_constant_predicted",
@@ -28,9 +28,9 @@ COUNTS = (
 
 
 class ScoreSummary(TypedDict, total=False):
-    """Means over the genes that vary, always with their number, and what was left out.
+    """Means over the genes that vary, with their number, and counts of what was left out.
 
-    ``pcc``, ``scc`` and ``n_genes`` are always there, the rest where the table has it.
+    ``pcc``, ``scc`` and ``n_genes`` are always present, the others if the table has them.
     """
 
     pcc: float
@@ -71,10 +71,10 @@ def evaluate(
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     symmetries
-        Predict the mean over the eight symmetries of each patch: a little better, eight times slower. By default as
-        in the settings that the model was trained with.
+        Average predictions over the eight symmetries of each patch: slightly better, eight times slower. By default as
+        in the settings of the training.
     settings
-        Which of the costly scores are wanted; default :class:`~napari_cpnn.EvaluationSettings`.
+        Selects the expensive scores; default :class:`~napari_cpnn.EvaluationSettings`.
 
     Returns
     -------
@@ -85,23 +85,22 @@ def evaluate(
         - ``n_spots``: the number of spots with counts and a readable patch;
         - ``pcc_given_depth``, ``scc_given_depth``: the same with log total counts regressed out of both sides
           (partial correlation; on ranks for ``scc``);
-        - ``pcc_of_depth``: correlation of the measured expression with log total counts, what depth alone says;
-        - ``mean_expression``, log1p CP10k, and ``detected``, the share of spots with a count of the gene;
+        - ``pcc_of_depth``: correlation of the measured expression with log total counts, as a baseline;
+        - ``mean_expression``, log1p CP10k, and ``detected``, the fraction of spots with a count of the gene;
         - with ``settings.ceiling_repeats``: ``reliability``, ``ceiling`` and both ``_given_depth`` (see
           :func:`~napari_cpnn.evaluation.noise_ceiling.noise_ceilings`);
         - with ``settings.spatial``: ``moran_measured`` and ``moran_predicted``, Moran's I.
 
-        ``attrs`` holds the name of the ``slide`` and what was left out, in numbers (:data:`COUNTS`).
+        ``attrs`` contains the name of the ``slide`` and the numbers of what was left out (:data:`COUNTS`).
 
     Raises
     ------
     GenesError
-        The model and the spots share hardly any gene.
+        If model and spots share too few genes.
     PixelSizeError, SlideError
-        The slide cannot be mapped.
+        If the slide cannot be mapped.
     SpotsError
-        There are no spots, none with counts and a readable patch, something else than raw counts, or spots of several
-        libraries.
+        If there are no spots, none with counts and a readable patch, no raw counts, or spots of several libraries.
     """
     settings = settings or EvaluationSettings()
     compared = predict_expression(
@@ -111,14 +110,14 @@ def evaluate(
 
 
 def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None = None) -> pd.DataFrame:
-    """The table of :func:`evaluate`, from predictions that are there already.
+    """Compute the table of :func:`evaluate` from existing predictions.
 
     Parameters
     ----------
     compared
         As from :func:`~napari_cpnn.evaluation.predictions.predict_expression`.
     spots
-        The table that it was made of: the noise of a gene comes from the counts of all genes.
+        Table of the spots that were predicted: the noise of a gene depends on the counts of all genes.
     """
     settings = settings or EvaluationSettings()
     genes = list(compared.var_names)
@@ -155,7 +154,7 @@ def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None
 
 
 def summarise(scores: pd.DataFrame) -> ScoreSummary:
-    """Means over the genes that vary, and what was left out, of a table of :func:`evaluate`.
+    """Summarise a table of :func:`evaluate`: means over the genes that vary, and counts of what was left out.
 
     ``pcc`` and ``scc`` are means over the ``n_genes`` genes that have both; each other column is averaged over those
     of them that have it.

@@ -1,4 +1,4 @@
-"""Correlation of predicted with measured expression, gene by gene, all genes at once."""
+"""Correlation of predicted with measured expression per gene, vectorised over genes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from scipy.stats import rankdata
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import TrainingError
 
-#: Genes are worked on in blocks, so that the float64 copies stay small beside a whole slide's expression.
+#: Genes per block; blocks keep the float64 copies small compared to the expression of a whole slide.
 _BLOCK = 2048
 
-#: A column of which the covariate leaves less than this share is explained by it: values come from float32.
+#: A column with a smaller residual fraction is fully explained by the covariate, given float32 input.
 _ROUNDING = 1e-5
 
 
 class Summary(TypedDict):
-    """Means over the genes that vary on the slide, always with their number."""
+    """Means over the genes that vary on the slide, with their number."""
 
     pcc: float
     scc: float
@@ -28,7 +28,7 @@ class Summary(TypedDict):
 
 
 def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
-    """Pearson correlation of each column of ``a`` with the same column of ``b``.
+    """Pearson correlation per column of ``a`` and ``b``.
 
     Parameters
     ----------
@@ -38,21 +38,20 @@ def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     Returns
     -------
     ndarray
-        ``(G,)`` in [-1, 1]; NaN where one of the two columns is constant, holds a value that is not finite, or
-        there are fewer than two spots.
+        ``(G,)`` in [-1, 1]; NaN if a column is constant or has non-finite values, or there are fewer than two spots.
     """
     return _by_blocks(a, b, _pearson)
 
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
-    """Spearman correlation per column: :func:`pearson` of the ranks, ties getting their average rank."""
+    """Spearman correlation per column: :func:`pearson` of the ranks, with average ranks for ties."""
     return _by_blocks(a, b, lambda x, y: _pearson(_ranks(x), _ranks(y)))
 
 
 def partial_pearson(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike) -> FloatArray:
-    """Pearson correlation per column of what a covariate leaves of both tables (partial correlation).
+    """Partial Pearson correlation per column, given a covariate.
 
-    The least squares line on the covariate is taken from either column, and the residuals are correlated. With log
+    The least squares line on the covariate is subtracted from both columns, and the residuals are correlated. With log
     total counts as the covariate, this is the correlation of expression *given* sequencing depth.
 
     Parameters
@@ -60,19 +59,19 @@ def partial_pearson(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike
     a, b
         ``(N, G)``.
     covariate
-        ``(N,)``. A constant one takes nothing away.
+        ``(N,)``. A constant covariate has no effect.
 
     Returns
     -------
     ndarray
-        ``(G,)``; NaN as for :func:`pearson`, where the covariate leaves nothing, and with fewer than three spots.
+        ``(G,)``; NaN as for :func:`pearson`, if the covariate explains a column fully, and with fewer than three spots.
     """
     z = _covariate(a, covariate)
     return _by_blocks(a, b, lambda x, y: _pearson(_residuals(x, z), _residuals(y, z)))
 
 
 def partial_spearman(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike) -> FloatArray:
-    """Partial Spearman correlation per column: :func:`partial_pearson` of the ranks, those of the covariate too."""
+    """Partial Spearman correlation per column: :func:`partial_pearson` of the ranks, including the covariate's."""
     z = _ranks(_covariate(a, covariate)[:, None])[:, 0]
     return _by_blocks(a, b, lambda x, y: _pearson(_residuals(_ranks(x), z), _residuals(_ranks(y), z)))
 
@@ -85,12 +84,12 @@ def _covariate(table: npt.ArrayLike, covariate: npt.ArrayLike) -> FloatArray:
 
 
 def _residuals(columns: FloatArray, z: FloatArray) -> FloatArray:
-    """What the least squares line on ``z`` leaves of each column; exactly zero where only rounding would be left."""
+    """Residuals of each column after regression on ``z``; exactly zero if only rounding errors are left."""
     if np.ptp(z) == 0:
         return columns
     direction = z - z.mean()
     direction /= np.linalg.norm(direction)
-    with np.errstate(invalid="ignore"):  # a column with infinite values, which has no correlation
+    with np.errstate(invalid="ignore"):  # columns with infinite values have no correlation
         centred = columns - columns.mean(axis=0)
         left: FloatArray = centred - np.outer(direction, direction @ centred)
         left[:, np.linalg.norm(left, axis=0) <= _ROUNDING * np.linalg.norm(centred, axis=0)] = 0.0
@@ -113,7 +112,7 @@ def _by_blocks(
 
 
 def _pearson(a: FloatArray, b: FloatArray) -> FloatArray:
-    # A constant column is told by its range: after centring, rounding can leave a tiny spread that would correlate.
+    # Constant columns are recognised by their range: after centring, rounding can leave a small spread.
     usable = (np.ptp(a, axis=0) > 0) & (np.ptp(b, axis=0) > 0)
     usable &= np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
     result = np.full(a.shape[1], np.nan)
@@ -123,7 +122,7 @@ def _pearson(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def _unit(columns: FloatArray) -> FloatArray:
-    """Columns centred and scaled to length one; scaled by their range first, so that no square under- or overflows."""
+    """Centre columns and scale them to unit length; scaled by range first, to avoid under- and overflow of squares."""
     centred: FloatArray = columns - columns.mean(axis=0)
     centred /= np.abs(centred).max(axis=0, initial=np.finfo(np.float64).tiny)
     centred /= np.linalg.norm(centred, axis=0)
@@ -132,18 +131,18 @@ def _unit(columns: FloatArray) -> FloatArray:
 
 def _ranks(columns: FloatArray) -> FloatArray:
     ranks = np.asarray(rankdata(columns, axis=0), dtype=np.float64)
-    # rankdata gives NaN and infinity a rank like any other number; such a column has no correlation.
+    # rankdata ranks NaN and infinity like other numbers; such columns have no correlation.
     ranks[:, ~np.isfinite(columns).all(axis=0)] = np.nan
     return ranks
 
 
 def mean_correlations(predicted: npt.ArrayLike, measured: npt.ArrayLike) -> Summary:
-    """Mean PCC and SCC over the genes ``(N, G)`` that vary in both tables; NaN when there is none."""
+    """Mean PCC and SCC over the genes ``(N, G)`` that vary in both tables; NaN if there are none."""
     return summarise_values(pearson(predicted, measured), spearman(predicted, measured))
 
 
 def summarise_values(pcc: npt.ArrayLike, scc: npt.ArrayLike) -> Summary:
-    """Mean of per-gene correlations ``(G,)``, genes without one left out."""
+    """Mean of per-gene correlations ``(G,)``, omitting genes without one."""
     first, second = np.asarray(pcc, dtype=np.float64), np.asarray(scc, dtype=np.float64)
     known = np.isfinite(first) & np.isfinite(second)
     if not known.any():

@@ -1,10 +1,10 @@
-"""How well the expression of a gene can be predicted at all, given how noisily it was measured.
+"""Noise ceiling: the best possible correlation with the measured expression of a gene, given its noise.
 
 The counts of a slide are split at random into two halves, as if the tissue had been sequenced twice at half the depth:
-each count goes to either half with probability 1/2 (binomial thinning). Of Poisson counts the two halves are
-independent given the tissue, so what they share is signal. Their correlation ``r`` is the reliability of half the
-depth, and that of the whole follows by Spearman and Brown, ``r' = 2 r / (1 + r)``. No prediction correlates better
-with the measurement than ``sqrt(r')`` (attenuation; Spearman 1904), the noise ceiling.
+each count is assigned to either half with probability 1/2 (binomial thinning). For Poisson counts the two halves are
+independent given the tissue, so that they share only signal. Their correlation ``r`` is the reliability at half depth,
+and the reliability at full depth follows from the Spearman-Brown formula, ``r' = 2 r / (1 + r)``. No prediction
+correlates better with the measurement than the noise ceiling ``sqrt(r')`` (attenuation; Spearman 1904).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-#: Genes whose normalised values are in memory at a time.
+#: Number of genes whose normalised values are in memory at a time.
 _BLOCK = 2048
 
 
 def noise_ceilings(
     spots: AnnData, genes: Sequence[str] | None = None, n_repeats: int = 10, seed: int = 0
 ) -> pd.DataFrame:
-    """Reliability and noise ceiling of each gene over the spots of one slide.
+    """Compute reliability and noise ceiling of each gene over the spots of one slide.
 
     Parameters
     ----------
@@ -48,15 +48,14 @@ def noise_ceilings(
     -------
     DataFrame
         Index ``gene``; ``reliability`` and ``ceiling`` of log1p CP10k, and ``reliability_given_depth`` and
-        ``ceiling_given_depth`` of what is left of it after the regression on log total counts. NaN for a gene that is
-        never counted.
+        ``ceiling_given_depth`` of its residuals after regression on log total counts. NaN for a gene without counts.
 
     Raises
     ------
     GenesError
-        A gene that the table does not have.
+        If a gene is not in the table.
     SpotsError
-        The table has no raw counts, or fewer than two spots with counts.
+        If the table has no raw counts, or fewer than two spots with counts.
     """
     import pandas as pd
 
@@ -85,30 +84,30 @@ def split_half_reliability(
     seed: int = 0,
     covariate: npt.ArrayLike | None = None,
 ) -> FloatArray:
-    """Reliability of the normalised expression of each gene: the correlation that a second measurement would have.
+    """Reliability of the normalised expression of each gene: its expected correlation with a repeated measurement.
 
     Parameters
     ----------
     counts
         ``(N, all genes)`` raw counts, sparse or dense.
     genes
-        Positions of the ``G`` genes that are asked for, default all. All genes are thinned in any case: the total of
-        a half is that of its own counts, since a total that both halves share would be a noise that they share.
+        Indices of the ``G`` requested genes, default all. All genes are thinned in any case: each half is normalised by
+        its own total, since a common total would be shared noise.
     n_repeats
-        Random splits that are averaged. Covariances and variances are averaged, not correlations, so that a gene with
-        so few counts that a half has none still counts.
+        Number of random splits. Covariances and variances are averaged, not correlations, so that genes with so few
+        counts that a half has none are included.
     seed
-        Of the splits.
+        Seed of the splits.
     covariate
-        ``(N,)`` what is regressed out of both halves, such as log total counts. Both halves of a spot are shallow or
-        deep together, and normalised values depend on depth. Without a covariate that counts as signal, as it does in
-        the correlation of a prediction with the normalised values of the same spots.
+        ``(N,)`` covariate that is regressed out of both halves, such as log total counts. Both halves of a spot have
+        similar depth, and normalised values depend on depth. Without a covariate this counts as signal, as it does in
+        the correlation of predictions with the normalised values of the same spots.
 
     Returns
     -------
     ndarray
-        ``(G,)`` in [-1, 1], 1 for a perfect measurement; NaN for a gene that is never counted. Negative values are
-        chance around 0; they stay, so that means over genes are not too high.
+        ``(G,)`` in [-1, 1], 1 for a perfect measurement; NaN for a gene without counts. Negative values are
+        random deviations from 0, and are kept so that means over genes are unbiased.
     """
     whole = sp.csc_matrix(counts, dtype=np.int64)
     wanted = np.arange(whole.shape[1]) if genes is None else np.asarray(genes, dtype=np.intp)
@@ -120,7 +119,7 @@ def split_half_reliability(
             sp.csc_matrix((part, whole.indices, whole.indptr), whole.shape) for part in (data, whole.data - data)
         )
         totals = [np.asarray(half.sum(axis=1), dtype=np.float64).ravel() for half in (first, second)]
-        # A spot of a few counts may leave a half empty, which then measures nothing.
+        # A half of a spot with few counts may be empty, and is then not a measurement.
         use = np.flatnonzero((totals[0] > 0) & (totals[1] > 0))
         if len(use) < 2:
             continue
@@ -142,13 +141,13 @@ def split_half_reliability(
 
 
 def spearman_brown(r: npt.ArrayLike) -> FloatArray:
-    """Reliability of a whole from the correlation ``r`` of its halves: ``2 r / (1 + r)``, not below -1."""
+    """Spearman-Brown formula: reliability from the correlation ``r`` of halves, ``2 r / (1 + r)``, at least -1."""
     half = np.maximum(np.asarray(r, dtype=np.float64), -1 / 3)
     return np.asarray(2 * half / (1 + half))
 
 
 def _basis(n: int, covariate: FloatArray | None) -> FloatArray:
-    """Orthonormal columns ``(n, 1 or 2)`` that span a constant and the covariate: what is regressed out."""
+    """Orthonormal columns ``(n, 1 or 2)`` spanning a constant and the covariate, to be regressed out."""
     columns = np.full((n, 1), 1 / np.sqrt(n))
     if covariate is None or np.ptp(covariate) == 0:
         return columns
@@ -157,11 +156,11 @@ def _basis(n: int, covariate: FloatArray | None) -> FloatArray:
 
 
 def _normalised(counts: sp.csr_matrix, totals: FloatArray) -> sp.csr_matrix:
-    """log1p CP10k; zeros stay zeros, so it stays sparse."""
+    """Normalise to log1p CP10k; preserves sparsity."""
     values = sp.diags(1e4 / totals) @ counts
     return values.log1p()
 
 
 def _sums(a: sp.csr_matrix, b: sp.csr_matrix) -> FloatArray:
-    """Sum over spots of the products, per gene."""
+    """Sum of products over spots, per gene."""
     return np.asarray(a.multiply(b).sum(axis=0), dtype=np.float64).ravel()

@@ -1,7 +1,7 @@
-"""Predictions at measured spots, beside what was measured there.
+"""Predictions at measured spots, together with the measurements.
 
-Whatever cannot be compared is left out here and nowhere else, and counted: spots without counts, without a place or
-without a readable patch, and genes of the model that were not measured.
+All that cannot be compared is excluded and counted here: spots without counts, without a position or without a readable
+patch, and genes of the model that were not measured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def predict_spots(
     precision: str = "auto",
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
-    """Predicted composition and programs at the spots of a slide.
+    """Predict composition and programs at the spots of a slide.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def predict_spots(
     Returns
     -------
     weights
-        DataFrame ``(spots, cell types)``; NaN in the row of a spot whose patch cannot be read.
+        DataFrame ``(spots, cell types)``; NaN for spots with unreadable patches.
     programs
         ``(spots, R)`` float32, NaN likewise.
     """
@@ -92,38 +92,37 @@ def predict_expression(
     progress: Progress | None = None,
     ignore_gene_case: bool = False,
 ) -> AnnData:
-    """Predicted beside measured expression, over the spots and genes that can be compared.
+    """Predict expression at spots, together with the measured expression, for comparable spots and genes.
 
     Parameters
     ----------
     model, slide, spots, device, symmetries
         As for :func:`~napari_cpnn.evaluate`.
     precision
-        Arithmetic of the image network, as in :class:`~napari_cpnn.settings.EvaluationSettings`.
+        Precision of the image network, as in :class:`~napari_cpnn.settings.EvaluationSettings`.
     progress
-        Called as ``progress(text, done)`` between batches, with how far it is, such as ``256 of 5,000 spots``, and the
-        share that is done. What it raises ends the prediction and reaches the caller: that is how to cancel.
+        Called as ``progress(text, done)`` between batches, with a text such as ``256 of 5,000 spots``, and the fraction
+        done. Exceptions raised by it are propagated, which cancels the prediction.
     ignore_gene_case
-        Whether genes whose names differ in upper and lower case alone are the same.
+        Whether gene names are compared without regard to case.
 
     Returns
     -------
     AnnData
         ``(n, G)`` spots by genes. ``X`` is predicted and ``layers["measured"]`` measured expression, log1p CP10k, and
-        ``layers["counts"]`` are the counts. ``obs["total_counts"]`` is taken over all genes that were measured, and
-        ``obs["row"]`` is the position in ``spots``. ``obsm["weights"]`` are the cell-type shares,
-        ``obsm["spatial"]`` level-0 pixels. ``uns["comparison"]`` says what was left out: numbers of spots and genes by
+        ``layers["counts"]`` are the counts. ``obs["total_counts"]`` is the sum over all measured genes, and
+        ``obs["row"]`` is the row in ``spots``. ``obsm["weights"]`` are the cell-type shares,
+        ``obsm["spatial"]`` level-0 pixels. ``uns["comparison"]`` contains the numbers of excluded spots and genes by
         reason.
 
     Raises
     ------
     GenesError
-        The model and the spots share hardly any gene.
+        If model and spots share too few genes.
     PixelSizeError, SlideError
-        The slide cannot be mapped.
+        If the slide cannot be mapped.
     SpotsError
-        There are no spots, none with counts and a readable patch, something else than raw counts, or spots of several
-        libraries.
+        If there are no spots, none with counts and a readable patch, no raw counts, or spots of several libraries.
     """
     spots = on_one_slide(spots, f"The table of spots of {slide.name}")
     spots = name_genes_as(spots, model.genes, ignore_case=ignore_gene_case)
@@ -132,7 +131,7 @@ def predict_expression(
     slide.require_mappable()
     warn_of_misfit(slide, spots)
     weights, programs = _predict(model, slide, spots[usable], device, symmetries, precision, progress)
-    # A linear head has no weights, so whether a patch was read is told from either.
+    # A linear head has no weights, so check both for unreadable patches.
     read = np.isfinite(np.concatenate([weights.to_numpy(), programs], axis=1)).all(axis=1)
     if not read.any():
         raise SpotsError(f"No spot of {slide.name} has counts and a readable patch, so nothing can be compared.")
@@ -162,7 +161,7 @@ def predict_expression(
 
 
 def _told(progress: Progress | None) -> places.Progress:
-    """In the words of whoever waits; the share stands still while surroundings are seen."""
+    """Convert progress reports to text and fraction; the fraction is constant while surroundings are computed."""
     if progress is None:
         return places.silent
     share = 0.0
@@ -179,7 +178,7 @@ def _told(progress: Progress | None) -> places.Progress:
 
 
 def usable_spots(slide: Slide, spots: AnnData) -> tuple[IntArray, dict[str, int]]:
-    """Positions of the spots that have counts and a place, and how many have not."""
+    """Indices of spots with counts and a position, and the numbers of others."""
     if "spatial" not in spots.obsm:
         raise SpotsError(f'The spots of {slide.name} have no obsm["spatial"]; read them with read_spots.')
     if spots.n_obs == 0:

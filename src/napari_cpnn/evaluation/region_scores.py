@@ -1,4 +1,4 @@
-"""How well a model predicts in parts of a slide, and on each of several slides."""
+"""Scores of predictions in regions of a slide, and per slide."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from napari_cpnn.regions import Region
 from napari_cpnn.settings import EvaluationSettings
 
 LEAST_SPOTS = 5
-"""A correlation over fewer spots says nothing, so a region with fewer has no scores."""
+"""Minimum number of spots for scores of a region; correlations over fewer are not informative."""
 
 
 def spots_inside(region: Region, centers_um: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which spots have their centre inside the outline of a region.
+    """Return which spots have their centre inside the outline of a region.
 
     Parameters
     ----------
@@ -36,30 +36,30 @@ def spots_inside(region: Region, centers_um: npt.ArrayLike) -> npt.NDArray[np.bo
 def score_regions(
     compared: AnnData, spots: AnnData, regions: Sequence[Region], settings: EvaluationSettings | None = None
 ) -> dict[str, pd.DataFrame]:
-    """The table of :func:`~napari_cpnn.evaluate` over the spots of each region alone.
+    """Compute the table of :func:`~napari_cpnn.evaluate` over the spots of each region.
 
-    Correlations within a region are lower than those of the whole slide as a rule: much of what a slide shows is the
-    difference between its tissues. The noise ceiling is that of the same spots, so the two can be compared.
+    Correlations within a region are usually lower than those of the whole slide, since much of the variation on a slide
+    is between tissues. The noise ceiling is computed over the same spots, so the two can be compared.
 
     Parameters
     ----------
     compared, spots
         As for :func:`~napari_cpnn.evaluation.evaluation.score`.
     regions
-        With names of their own.
+        Regions with unique names.
     settings
         As for :func:`~napari_cpnn.evaluate`.
 
     Returns
     -------
     dict
-        A table per name of a region, in their order; one without rows for a region with fewer than
-        :data:`LEAST_SPOTS` spots. ``attrs["n_spots"]`` is how many it has.
+        A table by name of region, in the given order; empty for a region with fewer than :data:`LEAST_SPOTS` spots.
+        ``attrs["n_spots"]`` is its number of spots.
 
     Raises
     ------
     RegionsError
-        There are no regions.
+        If there are no regions.
     """
     if not regions:
         raise RegionsError("There are no regions: draw some, or read a GeoJSON file.")
@@ -76,20 +76,20 @@ def score_regions(
 
 
 def score_summary(tables: Mapping[str, pd.DataFrame], gene: str = "") -> pd.DataFrame:
-    """One row per region or slide: means over the genes that vary there, and one gene's own correlation.
+    """Summarise scores per region or slide: means over the genes that vary there, and the correlation of one gene.
 
     Parameters
     ----------
     tables
         Tables of :func:`~napari_cpnn.evaluate` or :func:`score_regions`, by name.
     gene
-        Whose correlation is wanted too.
+        Gene whose correlation is included.
 
     Returns
     -------
     DataFrame
         Index ``where``; ``n_spots``, ``n_genes``, ``pcc``, ``scc`` and ``ceiling`` (means over genes), and for ``gene``
-        ``gene_pcc`` and ``gene_ceiling``. NaN where there are too few spots, or the gene is constant.
+        ``gene_pcc`` and ``gene_ceiling``. NaN if there are too few spots, or the gene is constant.
     """
     rows = [_summary_row(table, gene) for table in tables.values()]
     return pd.DataFrame(rows, index=pd.Index(list(tables), name="where"))

@@ -1,4 +1,4 @@
-"""Whether a gene is as patchy over the tissue in the prediction as it is in the measurement: Moran's I, by squidpy."""
+"""Spatial autocorrelation (Moran's I, by squidpy) of measured and predicted expression."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.spots import ArrayKind
 
-#: Nearest neighbours of a spot: those of its ring on an array, and as many for spots that lie on none.
+#: Number of neighbours of a spot: its ring on an array, and the same number without an array.
 NEIGHBOURS: dict[ArrayKind | None, int] = {"square": 4, "hexagonal": 6, None: 6}
 
 
 def morans_i(values: npt.ArrayLike, centers_um: FloatArray, kind: ArrayKind | None = None) -> FloatArray:
-    """Moran's I of each gene: near 1 where neighbouring spots are alike, near 0 where they are not.
+    """Moran's I of each gene: near 1 if neighbouring spots are similar, near 0 if they are independent.
 
-    Weights are the neighbours on the array, rows scaled to sum 1, as in squidpy.
+    Weights are array neighbours, with rows normalised to sum 1, as in squidpy.
 
     Parameters
     ----------
     values
         ``(N, G)`` expression.
     centers_um
-        ``(N, 2)`` places of the spots.
+        ``(N, 2)`` positions of the spots.
     kind
-        Array that the spots lie on (see :func:`~napari_cpnn.spots.fit_array`): four neighbours or six, at about the
-        pitch, so that a gap in the array stays a gap. None for spots on no array: the six that are nearest.
+        Array of the spots (see :func:`~napari_cpnn.spots.fit_array`): four or six neighbours at about the pitch, so
+        that gaps are not bridged. None for spots without array: the six nearest neighbours.
 
     Returns
     -------
     ndarray
-        ``(G,)``; NaN for a gene that is constant or not finite, and where there are too few spots for a neighbourhood.
+        ``(G,)``; NaN for a gene that is constant or not finite, and if there are too few spots.
 
     Raises
     ------
     TrainingError
-        squidpy is not installed.
+        If squidpy is not installed.
     """
     table = np.asarray(values, dtype=np.float32)
     result = np.full(table.shape[1], np.nan)
@@ -69,7 +69,7 @@ def morans_i(values: npt.ArrayLike, centers_um: FloatArray, kind: ArrayKind | No
 
 @contextmanager
 def _squidpy() -> Iterator[Any]:
-    """squidpy, without the notes and warnings about its own inner life; the number of threads stays as it is."""
+    """Import squidpy without its internal warnings, preserving the number of threads."""
     import torch
 
     n_threads = torch.get_num_threads()
@@ -88,4 +88,4 @@ def _squidpy() -> Iterator[Any]:
             yield squidpy
         finally:
             logger.setLevel(level)
-            torch.set_num_threads(n_threads)  # numba takes all processors, which changes the bits of later models
+            torch.set_num_threads(n_threads)  # numba uses all processors, which changes the last bits of later models

@@ -1,4 +1,4 @@
-"""One quantity, measured and predicted in the same spots: colour ranges and correlations."""
+"""A quantity measured and predicted at the same spots: colour ranges and correlations."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-#: Colours cover this part of the values; a few extreme spots must not decide.
+#: Percentile range covered by colours, so that outliers do not determine it.
 _RANGE = (0.02, 0.98)
 _LEAST_SPREAD = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class SpotPair:
-    """Something of which there are a measurement and a prediction in each spot.
+    """Measured and predicted values of a quantity at each spot.
 
     Attributes
     ----------
     name, unit
-        Such as ``ERBB2`` and ``log1p CP10k``.
+        Name and unit, such as ``ERBB2`` and ``log1p CP10k``.
     measured, predicted
         ``(n,)`` each.
     """
@@ -43,20 +43,20 @@ class SpotPair:
         return self.predicted - self.measured
 
     def limits(self) -> tuple[float, float]:
-        """The one colour range of both."""
+        """Common colour range of both."""
         return _limits(np.concatenate([self.measured, self.predicted]))
 
     def own_limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """A colour range for the measured and one for the predicted values, where patterns matter more than amounts."""
+        """Separate colour ranges of measured and predicted values, to compare patterns rather than amounts."""
         return _limits(self.measured), _limits(self.predicted)
 
     def difference_limits(self) -> tuple[float, float]:
-        """The colour range of the difference, even around 0."""
+        """Colour range of the difference, symmetric around 0."""
         reach = max(float(np.nanquantile(np.abs(self.difference), _RANGE[1])), _LEAST_SPREAD)
         return -reach, reach
 
     def correlations(self) -> tuple[float, float]:
-        """PCC and SCC over the spots that have both; NaN when one is constant."""
+        """PCC and SCC over spots with both values; NaN if one is constant."""
         both = np.isfinite(self.measured) & np.isfinite(self.predicted)
         if both.sum() < 2:
             return float("nan"), float("nan")
@@ -70,7 +70,7 @@ def _limits(values: Float32Array) -> tuple[float, float]:
 
 
 def gene_pair(compared: AnnData, gene: str) -> SpotPair:
-    """A gene of a table of :func:`~napari_cpnn.evaluation.predictions.predict_expression`."""
+    """Extract a gene from a table of :func:`~napari_cpnn.evaluation.predictions.predict_expression`."""
     if gene not in compared.var_names:
         raise GenesError(f"{gene} is not among the {compared.n_vars:,} genes that were both measured and predicted.")
     column = compared.var_names.get_loc(gene)

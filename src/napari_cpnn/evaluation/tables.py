@@ -1,4 +1,4 @@
-"""Tables on disk: CSV or Parquet by the ending of the name, complete or not there at all."""
+"""Write and read tables as CSV or Parquet, by file extension, atomically."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from napari_cpnn.storage import csv_table, table_of_csv, whole_file
 
 
 def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digits: int | None = None) -> None:
-    """Write a table as ``.csv`` or ``.parquet``; a kill leaves the file that was there, or the new one.
+    """Write a table as ``.csv`` or ``.parquet``, atomically.
 
     Parameters
     ----------
     index
         Write the index as the first column.
     digits
-        Significant digits of numbers in a ``.csv``; by default all, so that they come back bit by bit.
+        Significant digits of numbers in a ``.csv``; by default all, so that reading is lossless.
 
     Raises
     ------
     TrainingError
-        Another ending, a place that cannot be written, or Parquet without pyarrow.
+        If the extension is another, the file cannot be written, or pyarrow is missing for Parquet.
     """
     path = Path(path)
     require_table_name(path)
@@ -41,18 +41,18 @@ def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digi
 
 
 def require_table_name(path: Path) -> None:
-    """A :class:`TrainingError` for an ending that :func:`write_table` does not know."""
+    """Raise a :class:`TrainingError` for a file extension that :func:`write_table` does not support."""
     if path.suffix not in (".csv", ".parquet"):
         raise TrainingError(f"Tables are written as .csv or .parquet, not as {path.name}.")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read what :func:`write_table` wrote without an index; numbers come back bit by bit."""
+    """Read a table written by :func:`write_table` without index; numbers are read losslessly."""
     path = Path(path)
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path, engine="pyarrow")
-        # A gene called NA is a name, and an empty field a number that is not there.
+        # A gene may be called NA; only empty fields are missing values.
         read = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
     except (OSError, ValueError, ImportError) as error:
         raise TrainingError(f"{path} cannot be read as a table ({error}).") from error

@@ -1,4 +1,4 @@
-"""Composition maps: filled live around what is in view, or for a whole slide at once."""
+"""Composition maps, computed live for the current view or for a whole slide."""
 
 from __future__ import annotations
 

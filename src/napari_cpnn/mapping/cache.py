@@ -1,6 +1,6 @@
-"""The folder of kept maps: at most so large, the map that was used longest ago goes first, never one in use.
+"""Cache folder of maps with a size limit: the least recently used maps are deleted first, never one in use.
 
-What is deleted has our naming, our mark and nothing of anybody else's in it; whatever lies beside it stays.
+Only folders that are recognised as maps by name and content, and contain no other files, are deleted.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from filelock import FileLock, Timeout
 from napari_cpnn.mapping.map_layout import has_only_our_files, is_our_map
 from napari_cpnn.storage import sweep
 
-#: What a kept map is called.
+#: Name pattern of a cached map.
 MAP_NAME = re.compile(r"[0-9a-f]{32}\.zarr")
 _LOCK = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{8}\.lock")
-#: What earlier versions left when they were killed while they made a map, and when it goes.
+#: Name pattern of temporary folders that earlier versions left when killed, and the age at which they are deleted.
 _LEFT = re.compile(r"\.[0-9a-f]{32}\.zarr\.[0-9a-f]{8}")
 _LEFT_AFTER_SECONDS = 24 * 3600
 
-#: A mark that is younger may be about to be locked.
+#: A younger mark may not be locked yet.
 _NEW_MARK_SECONDS = 60
 
 
 class InUse:
-    """Marks a map as being in use by this program, until :meth:`release` or the end of the program.
+    """Mark a map as in use by this process, until :meth:`release` or the end of the process.
 
-    The mark is a locked file beside the map, one for each user of it, since several viewers may show one slide. The
-    system takes the lock from a program that is killed.
+    The mark is a locked file next to the map, one per user, since several viewers may show one slide. The operating
+    system releases the lock of a process that is killed.
 
     Parameters
     ----------
@@ -46,21 +46,21 @@ class InUse:
         self._lock.acquire(timeout=0)
 
     def release(self) -> None:
-        """The map is no longer needed."""
+        """Release the mark."""
         self._lock.release()
         with suppress(OSError):
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether any program has a map open; marks of programs that were killed are taken away."""
+    """Return whether any process has a map open; deletes marks of killed processes."""
     return any(_is_held(mark) for mark in path.parent.glob(f"{path.stem}.*.lock"))
 
 
 def prune(folder: Path, limit_bytes: float) -> None:
-    """Delete the maps in ``folder`` that were used longest ago, until the rest takes at most ``limit_bytes``.
+    """Delete the least recently used maps in ``folder`` until at most ``limit_bytes`` remain.
 
-    Maps in use stay, whatever their size; so does all that is not a map of ours with a name of ours.
+    Maps in use are kept, whatever their size, and so is everything that is not a cached map.
     """
     sweep(folder)
     found = []
@@ -82,13 +82,13 @@ def prune(folder: Path, limit_bytes: float) -> None:
 
 
 def _is_held(mark: Path) -> bool:
-    """Whether a program holds a mark; one that nobody holds is deleted."""
+    """Return whether a process holds a mark; deletes a stale mark."""
     lock = FileLock(mark)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # not ours to lock
+    except OSError:  # no permission to lock it
         return True
     lock.release()
     with suppress(OSError):
@@ -97,14 +97,14 @@ def _is_held(mark: Path) -> bool:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a map, without what kills have left in it, which is deleted."""
+    """Size of a map in bytes; deletes temporary files of killed processes."""
     total = 0
     for folder, _, files in os.walk(path):
         for name in files:
             with suppress(OSError):
                 facts = (Path(folder) / name).lstat()
                 if name.endswith(".partial") and time.time() - facts.st_mtime > _LEFT_AFTER_SECONDS:
-                    (Path(folder) / name).unlink()  # of a chunk that was being written in a kill
+                    (Path(folder) / name).unlink()  # temporary file of a chunk that was being written
                 else:
                     total += facts.st_size
     return total

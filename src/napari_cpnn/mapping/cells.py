@@ -1,4 +1,7 @@
-"""What a live mapper asks of a model: which patches to cut for some cells, and what they say."""
+"""Interface between a live mapper and a model: which patches to read, and their predictions.
+
+In names of this package, a *cell* is a patch of the map's grid, given by its flat index.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from napari_cpnn.prediction import Predictor
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Patches to be cut and computed together.
+    """Patches to be read and computed together.
 
     Attributes
     ----------
     cells
-        ``(N,)`` flat indices of the cells that it is for.
+        ``(N,)`` flat indices of the requested patches of the map.
     centers_um
-        ``(M, 2)`` centres of the patches; the first ``N`` are the cells' own, others are what those depend on.
+        ``(M, 2)`` centres of the patches to read; the first ``N`` are the requested ones, the others dependencies.
     """
 
     cells: IntArray
@@ -31,7 +34,7 @@ class Job:
 
 
 class CellValues(NamedTuple):
-    """What is known of some cells ``(n,)``; what is not ``final`` is replaced once, by what is."""
+    """Predictions of patches ``(n,)`` of the map; values that are not ``final`` are replaced once, by final ones."""
 
     cells: IntArray
     prediction: Prediction[Float32Array]
@@ -39,20 +42,20 @@ class CellValues(NamedTuple):
 
 
 class CellPredictor(Protocol):
-    """A model at work on the grid of one slide.
+    """Model applied to the grid of one slide.
 
-    Jobs are made by reader threads, and computed by the model thread one after the other.
+    Jobs are created by reader threads, and computed sequentially by the model thread.
 
     Attributes
     ----------
     halo_um
-        Cells this far around a view are computed with it, since its values depend on them.
+        Margin around a view within which patches are computed too, since values in the view depend on them.
     patches_per_cell
-        How many patches a cell costs about.
+        Approximate number of patches to read per patch of the map.
     held
-        ``(n_cells,)``: cells whose own patch has been computed, and whose final value waits for others.
-    owes
-        Whether patches are to be computed that no cell of an order stands for.
+        ``(n_cells,)`` bool: patches whose own features are computed, and whose final value depends on others.
+    pending
+        True while patches outside the requested ones are still needed.
     """
 
     halo_um: float
@@ -60,35 +63,35 @@ class CellPredictor(Protocol):
     held: BoolArray
 
     @property
-    def owes(self) -> bool: ...
+    def pending(self) -> bool: ...
 
     def first(self, order: IntArray, pending: BoolArray) -> IntArray:
-        """The ``order`` of cells, with those of the ``pending (n_cells,)`` ones before it that others depend on."""
+        """Return ``order``, preceded by those of the ``pending (n_cells,)`` patches that others depend on."""
         ...
 
     def job(self, cells: IntArray, most: int) -> Job:
-        """The patches to cut for some cells; with others that are needed, up to about ``most``."""
+        """Create a job for patches of the map, with other patches that are needed, up to about ``most``."""
         ...
 
     def drop(self, job: Job) -> None:
-        """A job is not going to be computed."""
+        """Discard a job that will not be computed."""
         ...
 
     def predict(self, job: Job, images: npt.NDArray[np.uint8], ok: BoolArray) -> list[CellValues]:
-        """What follows from the images ``(M, S, S, 3)`` of a job, of which those that are ``ok (M,)`` could be read."""
+        """Compute a job from its images ``(M, S, S, 3)``, of which ``ok (M,)`` were readable."""
         ...
 
     def flush(self) -> None:
-        """Keep on disk what other runs can use."""
+        """Write reusable results to disk."""
         ...
 
 
 class PatchCells:
-    """A model whose value of a cell depends on the cell's patch alone."""
+    """Predictor of a model whose predictions depend on the patch alone."""
 
     halo_um = 0.0
     patches_per_cell = 1
-    owes = False
+    pending = False
 
     def __init__(self, predictor: Predictor, grid: Grid) -> None:
         self.held: BoolArray = np.zeros(grid.n_cells, dtype=bool)
@@ -101,7 +104,7 @@ class PatchCells:
         return Job(cells, self._grid.centers_um(np.stack(np.unravel_index(cells, self._grid.shape), axis=1)))
 
     def drop(self, job: Job) -> None:
-        """There is nothing to give back."""
+        """Do nothing: a job reserves no patches."""
 
     def predict(self, job: Job, images: npt.NDArray[np.uint8], ok: BoolArray) -> list[CellValues]:
         if not ok.any():
@@ -110,4 +113,4 @@ class PatchCells:
         return [CellValues(job.cells[ok], prediction, final=True)]
 
     def flush(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: there are no reusable results."""

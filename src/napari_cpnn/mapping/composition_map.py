@@ -1,7 +1,7 @@
-"""The map itself: for each cell of a grid the composition of its patch, and every gene that follows from it.
+"""Composition map: the composition of each patch of a grid, and expression maps derived from it.
 
-Expression is linear in what is stored (``Decoder``), so a gene map is one matrix-vector product over C + R numbers
-per patch; the network never runs again.
+Expression is linear in the stored values (``Decoder``), so a gene map is one matrix-vector product over C + R numbers
+per patch, without running the network again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from napari_cpnn.lattice import Lattice
 from napari_cpnn.models import Decoder, Prediction
 
 UNLIKE = 0.95
-"""Tissue with a higher out-of-domain score is called unlike the training tissue: so is 5 % of what was held out."""
+"""Tissue with a higher out-of-domain score is reported as unlike the training tissue; 5 % of held-out tissue is."""
 
 UNKNOWN, BACKGROUND, DONE, FAILED, SKETCH = 0, 1, 2, 3, 4
-"""States of a cell: not computed yet; no tissue; computed; its patch could not be read or computed; and a first value
-of a model that looks at the surroundings, to be replaced by the final one (drawn, but neither stored nor exported)."""
+"""States of a patch: not computed yet; no tissue; computed; failed to be read or computed; and a preliminary value of a
+model that needs surroundings, to be replaced by the final one (displayed, but neither stored nor exported)."""
 
 
 class CompositionMap:
@@ -35,22 +35,22 @@ class CompositionMap:
     Parameters
     ----------
     grid
-        Where the patches are.
+        Grid of the patches.
     decoder
-        How compositions become expression; carries gene and cell-type names.
+        Decoder from compositions to expression, with gene and cell type names.
     tissue
-        ``(rows, cols)`` bool: the cells worth computing; ``None`` for all.
+        ``(rows, cols)`` bool: the patches to compute; ``None`` for all.
     provenance
-        What made the map (slide, model, versions); goes into files and exports.
+        Origin of the map (slide, model, versions); stored in files and exports.
 
     Attributes
     ----------
     state
         ``(rows, cols)`` uint8 of `UNKNOWN`, `BACKGROUND`, `DONE`, `FAILED`, `SKETCH`.
     revision
-        Grows with every change; a screen compares it to know whether to repaint.
+        Counter of changes; viewers compare it to decide whether to repaint.
     changed
-        Emitted with the ``(N, 2)`` cells (row, col) that changed, from the thread that computed them.
+        Emitted with the ``(N, 2)`` patches (row, col) that changed, from the computing thread.
     """
 
     changed = Signal(np.ndarray)
@@ -71,17 +71,17 @@ class CompositionMap:
         self.lattice = Lattice(self.tissue)
         self.state = np.where(self.tissue, UNKNOWN, BACKGROUND).astype(np.uint8)
         self.revision = 0
-        # One float32 row per cell, weights then programs. Values are rounded to float16, the precision of the
+        # One float32 row per patch, weights then programs. Values are rounded to float16, the precision of the
         # files, so that a map reads the same before and after saving; float32 in memory keeps a gene change to
-        # a single matrix-vector product without conversion. Rows of unknown cells are zero: NaN would spoil the
-        # products that means are, and an untouched page of zeros takes no memory.
+        # a single matrix-vector product without conversion. Rows of unknown patches are zero: NaN would
+        # propagate into means, which are products, and untouched pages of zeros take no memory.
         self._values = np.zeros((grid.n_cells, self.n_types + self.n_programs), dtype=np.float32)
         self._out_of_domain = np.full(grid.n_cells, np.nan, dtype=np.float16)
         self._dominant = np.full(grid.n_cells, -1, dtype=np.int16)
         self._donors: tuple[int, IntArray] = (-1, np.empty(0, dtype=np.intp))
         self._lock = threading.Lock()
 
-    # -- what it holds -------------------------------------------------------------------------------------
+    # -- content --------------------------------------------------------------------------------------------
 
     @property
     def cell_types(self) -> tuple[str, ...]:
@@ -101,28 +101,28 @@ class CompositionMap:
 
     @property
     def weights(self) -> npt.NDArray[np.float16]:
-        """``(rows, cols, C)`` float16 copy, rows of shares that sum to 1; NaN where unknown."""
+        """Shares of cell types, ``(rows, cols, C)`` float16 copy, summing to 1 per patch; NaN where unknown."""
         return self.block((slice(None), slice(None)))[0]
 
     @property
     def programs(self) -> npt.NDArray[np.float16]:
-        """``(rows, cols, R)`` float16 copy; NaN where unknown."""
+        """Programs, ``(rows, cols, R)`` float16 copy; NaN where unknown."""
         return self.block((slice(None), slice(None)))[1]
 
     @property
     def out_of_domain(self) -> npt.NDArray[np.float16]:
-        """``(rows, cols)`` float16 copy, how unlike the training tissue each patch is; NaN where unknown.
+        """Out-of-domain scores, ``(rows, cols)`` float16 copy; NaN where unknown.
 
-        From 0 to 1: the share of held-out training tissue that is nearer, so that 0.5 is typical and more than 0.95
-        is a warning (:class:`~napari_cpnn.models.domain.Domain`). All NaN when the model cannot tell.
+        From 0 to 1: the fraction of held-out training tissue that is nearer, so that 0.5 is typical and values above
+        0.95 are a warning (:class:`~napari_cpnn.models.domain.Domain`). All NaN for a model without a domain.
         """
         return self.block((slice(None), slice(None)))[2]
 
     def __repr__(self) -> str:
         done = int((self.state == DONE).sum())
         return (
-            f"CompositionMap({self.grid.shape[0]} x {self.grid.shape[1]} cells of {self.grid.stride_um:g} um, "
-            f"{done} of {int(self.tissue.sum())} tissue cells done{self._unlike()}, {self.n_types} cell types, "
+            f"CompositionMap({self.grid.shape[0]} x {self.grid.shape[1]} patches of {self.grid.stride_um:g} um, "
+            f"{done} of {int(self.tissue.sum())} tissue patches done{self._unlike()}, {self.n_types} cell types, "
             f"{len(self.genes)} genes)"
         )
 
@@ -141,10 +141,10 @@ class CompositionMap:
         out_of_domain: npt.NDArray[Any] | None = None,
         final: bool = True,
     ) -> None:
-        """Store what the network gave for ``cells`` (flat indices, ``(N,)``): ``(N, C)``, ``(N, R)`` and ``(N,)``.
+        """Store predictions ``(N, C)``, ``(N, R)`` and ``(N,)`` of patches ``cells`` (flat indices, ``(N,)``).
 
-        A weight or program that is not finite marks its cell as failed. Scores may be unknown (NaN, or none at all).
-        Values that are not ``final`` are a sketch.
+        Patches with non-finite weights or programs are marked as failed. Scores may be unknown (NaN, or None). Values
+        that are not ``final`` are preliminary (`SKETCH`).
         """
         rows = np.concatenate([weights, programs], axis=1).astype(np.float16).astype(np.float32)
         good = np.isfinite(rows).all(axis=1)
@@ -158,14 +158,14 @@ class CompositionMap:
         self.changed.emit(self.unravel(cells))
 
     def fail(self, cells: IntArray) -> None:
-        """Mark ``cells`` (flat indices) as failed."""
+        """Mark patches ``cells`` (flat indices) as failed."""
         with self._lock:
             self.state.reshape(-1)[cells] = FAILED
             self.revision += 1
         self.changed.emit(self.unravel(cells))
 
     def restore(self, values: Prediction[npt.NDArray[Any]], state: npt.NDArray[np.uint8]) -> None:
-        """Take over the done cells of arrays shaped as `weights`, `programs`, `out_of_domain` and `state`."""
+        """Restore computed patches from arrays shaped as `weights`, `programs`, `out_of_domain` and `state`."""
         done = np.flatnonzero((state == DONE) & self.tissue)
         w = values.weights.reshape(self.grid.n_cells, self.n_types)[done]
         z = values.programs.reshape(self.grid.n_cells, self.n_programs)[done]
@@ -175,7 +175,7 @@ class CompositionMap:
             self.fill(done[complete], w[complete], z[complete], scores[complete])
 
     def block(self, window: tuple[slice, slice]) -> Prediction[npt.NDArray[np.float16]]:
-        """Weights, programs and scores of a window (row slice, col slice), shaped as the whole map's."""
+        """Weights, programs and scores of a window (row slice, col slice), laid out as those of the whole map."""
         values = self._values.reshape(*self.grid.shape, self._values.shape[1])[window].astype(np.float16)
         scores = self._out_of_domain.reshape(self.grid.shape)[window].copy()
         unknown = self.state[window] != DONE
@@ -184,7 +184,7 @@ class CompositionMap:
         return Prediction(values[..., : self.n_types], values[..., self.n_types :], scores)
 
     def unravel(self, cells: IntArray) -> IntArray:
-        """Flat indices ``(N,)`` -> (row, col) ``(N, 2)``."""
+        """Convert flat indices ``(N,)`` to (row, col) ``(N, 2)``."""
         return np.stack(np.unravel_index(cells, self.grid.shape), axis=1)
 
     # -- maps ----------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class CompositionMap:
         Raises
         ------
         GenesError
-            When the model does not predict the gene.
+            If the model does not predict the gene.
         """
         d = self.decoder
         g = self._gene(gene)
@@ -203,7 +203,7 @@ class CompositionMap:
         return self._known(self._values @ row + np.float32(d.beta[g]))
 
     def contribution(self, gene: str, cell_type: str) -> Float32Array:
-        """Share of a gene that one cell type brings, ``alpha_g w_c T_cg``, ``(rows, cols)``; NaN where unknown."""
+        """Contribution of a cell type to a gene, ``alpha_g w_c T_cg``, ``(rows, cols)``; NaN where unknown."""
         d, g, c = self.decoder, self._gene(gene), self._cell_type(cell_type)
         return self._known(self._values[:, c] * np.float32(d.alpha[g] * d.prototypes[c, g]))
 
@@ -216,7 +216,7 @@ class CompositionMap:
         return self._dominant.reshape(self.grid.shape).copy()
 
     def values_at(self, row: int, col: int) -> Prediction[Float32Array] | None:
-        """Weights ``(C,)``, programs ``(R,)``, score ``()`` of one cell, or of the coarser one that stands for it."""
+        """Weights ``(C,)``, programs ``(R,)`` and score ``()`` displayed at a patch: its own or a coarser one's."""
         if self.state[row, col] == FAILED:
             return None
         donor = self.lattice.donor(row, col, self._shown())
@@ -227,10 +227,10 @@ class CompositionMap:
         return Prediction(values[: self.n_types], values[self.n_types :], score)
 
     def donors(self) -> IntArray:
-        """Which cell's value to show in each cell, ``(rows, cols)`` flat indices.
+        """Patch whose value is displayed at each patch, ``(rows, cols)`` flat indices.
 
-        The cell itself where it is done or sketched; else the representative of the smallest lattice block around it;
-        -1 where there is none, on background, and where a patch failed. Read-only.
+        The patch itself if it has a final or preliminary value; else the representative of the smallest lattice block
+        around it; -1 if there is none, on background, and for failed patches. Read-only.
         """
         revision, donors = self._donors
         if revision != self.revision:
@@ -242,10 +242,10 @@ class CompositionMap:
         return donors
 
     def mean_weights(self, rect: Rect | None = None) -> FloatArray:
-        """Mean shares ``(C,)`` over the tissue in ``rect`` (slide um); NaN when nothing of it is known.
+        """Mean shares ``(C,)`` over the tissue in ``rect`` (slide um); NaN if nothing is known there.
 
-        A cell that is not computed yet counts with the value that is shown for it, so that the refined middle of
-        a view does not outweigh its coarse rim.
+        A patch that is not computed yet contributes the value displayed for it, so that the refined centre of a view
+        is not overrepresented.
         """
         window = (slice(None), slice(None)) if rect is None else self.grid.window(rect)
         donors = self.donors()[window]
@@ -256,7 +256,7 @@ class CompositionMap:
         return np.asarray((counts @ self._values)[: self.n_types] / np.float32(shown.size), dtype=np.float64)
 
     def _known(self, values: Float32Array) -> Float32Array:
-        """One value per cell as a map, NaN where the cell is not computed."""
+        """Reshape one value per patch to a map, NaN where not computed."""
         result = values.reshape(self.grid.shape)
         result[~self._shown()] = np.nan
         return result
@@ -278,12 +278,12 @@ class CompositionMap:
     # -- files ---------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write the map and its decoder as a Zarr group, replacing a map that is there (atomically).
+        """Write the map and its decoder as a Zarr group, atomically replacing an existing map.
 
         Raises
         ------
         MappingError
-            Something else is there, or the disk cannot be written.
+            If ``path`` is something else, or the disk cannot be written.
         """
         from napari_cpnn.mapping.map_files import write_map
 
@@ -291,7 +291,7 @@ class CompositionMap:
 
     @classmethod
     def load(cls, path: str | Path) -> CompositionMap:
-        """Read what :meth:`save` wrote; :class:`MappingError` for anything else."""
+        """Load a map written by :meth:`save`; :class:`MappingError` for anything else."""
         from napari_cpnn.mapping.map_files import read_map
 
         return read_map(Path(path))

@@ -1,6 +1,6 @@
-"""Mapping what is in view: a planner orders patches, readers cut them, one model thread predicts, a map fills.
+"""Live mapping of the current view: a planner orders patches, readers read them, one thread runs the model.
 
-Nothing here knows napari or Qt. A viewer calls :meth:`LiveMapper.set_viewport` and looks at ``map.revision``.
+Independent of napari and Qt. A viewer calls :meth:`LiveMapper.set_viewport` and polls ``map.revision``.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ class _Batch:
 
 
 class LiveMapper:
-    """Fills a :class:`CompositionMap` with what a viewer looks at, coarse to fine.
+    """Fill a :class:`CompositionMap` in the current view of a viewer, coarse to fine.
 
-    Threads start with the first viewport and end with :meth:`stop` (or the ``with`` block). Building a mapper finds
-    the tissue and opens the disk cache, which can take a second: do it outside a GUI thread.
+    Threads start with the first viewport and end with :meth:`stop` (or the ``with`` block). The constructor finds the
+    tissue and opens the disk cache, which can take a second: do not call it in a GUI thread.
 
     Parameters
     ----------
     slide
         RGB, 8 bit, with a pixel size.
     model
-        Is copied to the device.
+        The model; a copy is placed on the device.
     settings
         See :class:`~napari_cpnn.settings.MappingSettings`.
     region
-        Map this part only (slide um).
+        Restrict the map to this rectangle (slide um).
 
     Attributes
     ----------
     map
-        The map that is being filled.
+        The map being filled.
     tissue
         Tissue mask of the slide.
     error
@@ -81,7 +81,7 @@ class LiveMapper:
     Raises
     ------
     PixelSizeError, SlideError, NoTissueError
-        When the slide cannot be mapped; one sentence says why.
+        If the slide cannot be mapped; the message is one sentence.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class LiveMapper:
         self.map = CompositionMap(self.grid, model.decoder(), cells, describe(slide, model, self.grid))
         self.store = open_cache(self.map, slide, model, settings) if settings.cache else None
         self.error: Exception | None = None
-        #: How far the threads stand back for other work, on Linux; a viewer sets it before its first view.
+        #: Niceness of the threads on Linux; a viewer sets it before its first view.
         self.nice = 0
         self._reader = PatchReader(slide, model.patch)
         self._cells = cell_predictor(slide, model, self.predictor, self.map, self.tissue, settings)
@@ -111,15 +111,15 @@ class LiveMapper:
         self._wish = Wish()
         self._condition = threading.Condition()
         self._order: IntArray = np.empty(0, dtype=np.intp)
-        self._planned = True  # whether the order is that of the present view
+        self._planned = True  # whether the order matches the current view
         self._generation = 0
         self._wanted = np.zeros(self.grid.n_cells, dtype=bool)
         self._in_view = self._wanted
-        self._busy = np.zeros(self.grid.n_cells, dtype=bool)  # being read, waiting or being computed
+        self._busy = np.zeros(self.grid.n_cells, dtype=bool)  # patches being read, queued or computed
         self._ready: list[_Batch] = []
         self._reading = 0
-        self._claimed = 0  # batches handed to readers so far
-        self._lead: int | None = None  # number of the first batch of the present order, until it is read
+        self._claimed = 0  # number of batches handed to readers
+        self._lead: int | None = None  # number of the first batch of the current order, until it is read
         self._computing = False
         self._paused = False
         self._stopped = False
@@ -128,18 +128,18 @@ class LiveMapper:
         self._read_problem = ""
         self._threads: list[threading.Thread] = []
 
-    # -- what a viewer calls -------------------------------------------------------------------------------
+    # -- public interface --------------------------------------------------------------------------------
 
     def set_viewport(self, viewport: Viewport | None) -> None:
-        """Map what is in view, at once; ``None`` when nothing is (what is under way is finished)."""
+        """Map a new view immediately; ``None`` for no view (batches in progress are completed)."""
         self._ask(viewport=viewport)
 
     def map_areas(self, areas: Sequence[Rect]) -> None:
-        """Go on with all patches of these parts of the slide (um) after the view."""
+        """Map all patches in these rectangles (slide um) after the view."""
         self._ask(areas=tuple(areas))
 
     def map_whole_slide(self, on: bool = True) -> None:
-        """Go on with the rest of the slide's tissue after the view."""
+        """Map the remaining tissue of the slide after the view."""
         self._ask(whole_slide=on)
 
     def _ask(self, **changes: Any) -> None:
@@ -150,38 +150,38 @@ class LiveMapper:
         self._start()
 
     def pause(self) -> None:
-        """Start no further batch."""
+        """Pause mapping after the batches in progress."""
         with self._condition:
             self._paused = True
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Resume mapping after :meth:`pause`."""
         with self._condition:
             self._paused = False
             self._condition.notify_all()
 
     @property
     def batch_size(self) -> int:
-        """Patches of the next batch; follows the speed of the device."""
+        """Number of patches of the next batch; adapts to the speed of the device."""
         return self._pace.batch_size
 
     @property
     def n_computed(self) -> int:
-        """Patches that went through the network so far."""
+        """Number of patches computed so far."""
         return self._pace.n_patches
 
     @property
     def device(self) -> str:
-        """Where the network runs: ``cpu``, ``cuda:0``, ``mps``."""
+        """Device of the network: ``cpu``, ``cuda:0``, ``mps``."""
         return str(self.predictor.device)
 
     @property
     def precision(self) -> str:
-        """``float32`` or ``bfloat16``."""
+        """Precision of the network: ``float32`` or ``bfloat16``."""
         return self.predictor.precision
 
     def stop(self) -> None:
-        """End the threads after the batch under way, and write the cache. Nothing starts again."""
+        """End the threads after the current batch and write the cache; the mapper cannot be restarted."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
@@ -199,7 +199,7 @@ class LiveMapper:
         self.stop()
 
     def progress(self) -> MapProgress:
-        """Where the mapper stands; cheap, from any thread."""
+        """Report the progress; cheap, callable from any thread."""
         with self._condition:
             done = (self.map.state.reshape(-1)[self._wanted] != UNKNOWN) | self._cells.held[self._wanted]
             return MapProgress(
@@ -213,7 +213,7 @@ class LiveMapper:
             )
 
     def wait_until_mapped(self, timeout_s: float | None = None) -> bool:
-        """Wait until nothing is left to do for the present view; ``False`` when the time is over or it failed."""
+        """Wait until the current view is mapped; return ``False`` on timeout or failure."""
         with self._condition:
             self._condition.wait_for(lambda: self._idle() or self._stopped, timeout_s)
             return self._idle() and self.error is None
@@ -221,7 +221,7 @@ class LiveMapper:
     # -- planning ------------------------------------------------------------------------------------------
 
     def _plan_loop(self) -> None:
-        """Turn the newest view into an order; on a large slide that takes too long for the thread of a screen."""
+        """Convert the latest view to an order of patches; on a large slide this is too slow for the GUI thread."""
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._stopped or not self._planned)
@@ -239,7 +239,7 @@ class LiveMapper:
                     self._condition.notify_all()
 
     def _take(self, targets: IntArray, in_view: npt.NDArray[np.bool_]) -> None:
-        """Replace the order, with the lock held. What waits but is not in view goes back into it."""
+        """Replace the order (lock held); queued patches outside the view are returned to the order."""
         self._wanted[:] = False
         self._wanted[targets] = True
         self._in_view = in_view & self._wanted
@@ -252,12 +252,12 @@ class LiveMapper:
         self._lead = self._claimed if self._order.size else None
 
     def _put_in_order(self, cells: IntArray) -> None:
-        """What of ``cells`` is still to be computed, with what that depends on; with the lock held."""
+        """Set the order to the uncomputed patches of ``cells`` and their dependencies (lock held)."""
         pending = (self.map.state.reshape(-1) == UNKNOWN) & ~self._busy & ~self._cells.held
         self._order = self._cells.first(cells[pending[cells]], pending)
 
     def _idle(self) -> bool:
-        under_way = self._order.size or self._ready or self._reading or self._computing or self._cells.owes
+        under_way = self._order.size or self._ready or self._reading or self._computing or self._cells.pending
         return self._planned and not under_way
 
     def _message(self) -> str:
@@ -286,9 +286,9 @@ class LiveMapper:
             thread.start()
 
     def _guard(self, loop: Callable[[], None]) -> None:
-        """Nobody can catch an error in a thread of ours: it ends mapping, and a screen hears of it."""
-        if self.nice and sys.platform == "linux":  # elsewhere a process is nice, not a thread
-            thread = threading.get_native_id()  # threads of torch inherit it
+        """Run a thread's loop; an exception stops mapping and is reported through :attr:`error`."""
+        if self.nice and sys.platform == "linux":  # niceness is per thread on Linux only
+            thread = threading.get_native_id()  # inherited by threads of torch
             os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + self.nice))
         try:
             loop()
@@ -316,31 +316,31 @@ class LiveMapper:
             except Exception:
                 with self._condition:
                     self._reading -= 1
-                raise  # ends mapping, see _guard
+                raise  # stops mapping, see _guard
             with self._condition:
                 self._reading -= 1
                 if self._lead == number:
                     self._lead = None
                 if generation == self._generation or self._in_view[cells].any() or not cells.size:
                     self._ready.append(_Batch(number, job, images, ok))
-                else:  # the view has moved on meanwhile; what is still wanted comes again, later
+                else:  # the view has changed in the meantime; patches that are still wanted are ordered again
                     self._busy[cells] = False
                     self._cells.drop(job)
                     self._put_in_order(np.concatenate([self._order, cells[self._wanted[cells]]]))
                 self._condition.notify_all()
 
     def _may_read(self) -> bool:
-        # One batch more than there are readers: enough that the model never waits, little enough that a new view is
-        # served at once.
+        # One batch more than readers: enough to keep the model busy, but few enough that a new view is served
+        # immediately.
         waiting = len(self._ready) + self._reading
         room = waiting <= self.settings.readers
-        # The model waits for the first batch of a new order, so a queue that is full of older ones must not stop it.
+        # The model waits for the first batch of a new order, so a queue full of older batches must not block it.
         leads = self._lead == self._claimed
-        wanted = bool(self._order.size) or (self._cells.owes and not self._reading)
+        wanted = bool(self._order.size) or (self._cells.pending and not self._reading)
         return self._planned and not self._paused and wanted and (room or leads)
 
     def _may_compute(self) -> bool:
-        # The first batch of an order is the coarse picture of the view: nothing overtakes it.
+        # The first batch of an order is the coarse overview of the view: it is always computed first.
         return self._planned and bool(self._ready) and self._lead is None and not self._paused
 
     def _read(self, job: Job) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:

@@ -1,10 +1,10 @@
-"""Maps on disk: one Zarr layout for saved maps and for the cache of live ones.
+"""Maps on disk: a common Zarr layout for saved maps and the cache of live maps.
 
-A group holds ``state``, ``weights``, ``programs`` and ``out_of_domain`` over the grid, ``decoder/*`` (what turns them
-into expression) and, in its attributes, grid, names and provenance. Anyone with a Zarr reader can use it. All chunks
-and the attributes carry a checksum. Each chunk is replaced atomically (Zarr writes a temporary file and renames it),
-and ``state`` is written after the values it speaks of, so a kill at any moment leaves a map that is merely less
-complete.
+A group contains ``state``, ``weights``, ``programs`` and ``out_of_domain`` over the grid, ``decoder/*`` (the decoder to
+expression) and, in its attributes, grid, names and provenance. Any Zarr reader can open it. All chunks and the
+attributes have checksums. Each chunk is replaced atomically (Zarr writes a temporary file and renames it), and
+``state`` is written after the values it refers to, so an interruption at any moment leaves a valid but less complete
+map.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from napari_cpnn.models import Decoder, Prediction
 from napari_cpnn.storage import restored, staged, target_of
 from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
 
-#: Zarr's own types say that any member may be a group or a number; ours are known by name.
+#: Zarr's type hints allow any member to be a group or a scalar; ours are known by name.
 Group = Any
 
 CHUNK = 64
 
 
 def write_map(cmap: CompositionMap, path: Path) -> None:
-    """Write ``cmap`` to ``path``; a map that stood there stays until the new one is complete.
+    """Write ``cmap`` to ``path``; an existing map is replaced once the new one is complete.
 
     Raises
     ------
     MappingError
-        Something else is there, or the disk cannot be written.
+        If ``path`` is something else, or the disk cannot be written.
     """
     to_path(path, MappingError)
     write_store(cmap, path, whole=True)
 
 
 def write_store(cmap: CompositionMap, path: Path, *, whole: bool) -> None:
-    """As :func:`write_map`; ``whole``: all of the state is written, and nothing of it will change."""
+    """Write as :func:`write_map`; ``whole``: the complete state is written and will not change."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path = target_of(path)
@@ -56,7 +56,7 @@ def write_store(cmap: CompositionMap, path: Path, *, whole: bool) -> None:
 
 
 def read_map(path: Path) -> CompositionMap:
-    """Read a map; :class:`MappingError` in one sentence when it is missing, damaged or something else."""
+    """Read a map; raise a :class:`MappingError` if it is missing, damaged or not a map."""
     path = restored(to_path(path, MappingError))
     if not path.exists():
         raise MappingError(f"There is no map at {path}.")
@@ -81,37 +81,37 @@ def read_map(path: Path) -> CompositionMap:
 
 
 def open_group(path: Path, mode: Literal["r", "r+"]) -> Group:
-    """A map that :func:`~napari_cpnn.mapping.map_layout.checked_card` has found to be one."""
+    """Open the Zarr group of a map that was validated by :func:`~napari_cpnn.mapping.map_layout.checked_card`."""
     import zarr
 
-    # What consolidated metadata say was not checked.
+    # Consolidated metadata have not been validated.
     return zarr.open_group(str(path), mode=mode, zarr_format=3, use_consolidated=False)
 
 
 def arrays_of(
     cmap: CompositionMap, window: tuple[slice, slice], state: npt.NDArray[np.uint8]
 ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """What is stored of a window, in the order in which it is written."""
+    """Yield the stored arrays of a window by name, in writing order."""
     yield from cmap.block(window)._asdict().items()
     yield "state", state[window]
 
 
 def create_array(group: Group, name: str, array: npt.NDArray[Any], *, every_chunk: bool = False) -> None:
-    """An array over the grid; ``every_chunk``: also those in which nothing is known."""
+    """Create an array over the grid; ``every_chunk``: also write chunks without known values."""
     sides = (min(CHUNK, array.shape[0]), min(CHUNK, array.shape[1]), *(max(1, n) for n in array.shape[2:]))
     fill = UNKNOWN if name == "state" else np.float16(np.nan)
     _create_array(group, name, array, sides, fill, every_chunk, ("y", "x", "channel")[: array.ndim])
 
 
 def stored_values(group: Group) -> Prediction[npt.NDArray[np.float16]]:
-    """Maps of earlier versions have no scores."""
+    """Read weights, programs and scores; scores are NaN in maps of earlier versions."""
     unknown = np.full(group["state"].shape, np.nan, dtype=np.float16)
     scores = group["out_of_domain"][...] if "out_of_domain" in group else unknown
     return Prediction(group["weights"][...], group["programs"][...], scores)
 
 
 def stored_state(cmap: CompositionMap) -> npt.NDArray[np.uint8]:
-    """Failed cells are stored as unknown, so that they are tried again when the slide is opened next time."""
+    """State as stored: failed patches become unknown, so that they are retried when the slide is next opened."""
     state = cmap.state.copy()
     state[cmap.tissue & (state != DONE)] = UNKNOWN
     return state
@@ -127,7 +127,7 @@ def _create(cmap: CompositionMap, path: Path, whole: bool) -> None:
     for name in DECODER_ARRAYS:
         values = np.asarray(getattr(cmap.decoder, name), dtype=np.float32)
         _create_array(decoder, name, values, tuple(max(1, n) for n in values.shape), np.float32(0), True)
-    # The attributes come last: without them the group is not a map.
+    # Attributes are written last: without them the group is not a map.
     group.attrs[MARK] = sealed(
         {
             "format": FORMAT,
@@ -167,7 +167,7 @@ def _create_array(
 def _decoder(path: Path, card: Card, group: Group) -> Decoder:
     if card.sealed:
         _require_chunks(path, group, [f"decoder/{name}" for name in DECODER_ARRAYS])
-    elif card.cell_types:  # earlier versions wrote no chunk of zeros, but these two are never zero
+    elif card.cell_types:  # earlier versions did not write chunks of zeros, but these two are never zero
         _require_chunks(path, group, ["decoder/prototypes", "decoder/alpha"])
     values = {name: np.asarray(group["decoder"][name][...], dtype=np.float32) for name in DECODER_ARRAYS}
     for name, array in values.items():
@@ -177,7 +177,7 @@ def _decoder(path: Path, card: Card, group: Group) -> Decoder:
 
 
 def _require_chunks(path: Path, group: Group, names: list[str]) -> None:
-    """Zarr reads a chunk that is not there as zeros."""
+    """Require all chunks of arrays to be present, since Zarr reads missing chunks as the fill value."""
     for name in names:
         array = group[name]
         if array.size and array.nchunks_initialized < array.nchunks:

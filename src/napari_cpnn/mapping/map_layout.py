@@ -1,7 +1,7 @@
-"""What the folder of a map must be like, checked before Zarr or any codec sees a byte of it.
+"""Validation of a map's folder before Zarr or any codec reads it.
 
-A map may come from anybody. So its names, sizes, types and codecs are read here, as JSON and nothing else, and only
-what this module knows is opened: no other array, no codec that runs code (pickle), no link out of the folder.
+Maps may come from untrusted sources. Names, sizes, types and codecs are therefore read here as plain JSON, and only
+known content is opened: no other array, no codec that runs code (pickle), no link out of the folder.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _FILL = {"uint8": (0,), "float16": ("NaN", "0x7e00"), "float32": (0, 0.0)}
 
 @dataclass(frozen=True)
 class Card:
-    """What the attributes of a map say, checked.
+    """Validated attributes of a map.
 
     Attributes
     ----------
     sealed
-        Whether the map has checksums on all that it holds, and itself; maps of earlier versions have not.
+        Whether all content and the card have checksums; maps of earlier versions do not.
     whole
-        Whether all of ``state`` is written, also where nothing is known: so it is in saved maps, not in the cache.
+        Whether ``state`` is written completely, including unknown chunks: true for saved maps, not for the cache.
     """
 
     grid: Grid
@@ -54,19 +54,19 @@ class Card:
 
     @property
     def n_bytes(self) -> int:
-        """What the map takes in memory, and what is read to make it."""
+        """Memory of the map in bytes, and of the arrays read to create it."""
         values = self.grid.n_cells * (len(self.cell_types) + self.n_programs)
         return 6 * values + 16 * self.grid.n_cells
 
 
 def sealed(card: Mapping[str, Any]) -> dict[str, Any]:
-    """A card with the digest that :func:`checked_card` verifies."""
+    """Add the digest that :func:`checked_card` verifies to a card."""
     plain = json.loads(json.dumps(card))
     return {**plain, "digest": _digest(plain)}
 
 
 def is_our_map(path: Path) -> bool:
-    """Whether a folder holds a map of ours, and nothing else: then it may be replaced or deleted."""
+    """Return whether a folder contains a map and nothing else, so that it may be replaced or deleted."""
     try:
         return has_only_our_files(path) and f'"{MARK}"'.encode() in (path / "zarr.json").read_bytes()
     except OSError:
@@ -74,7 +74,7 @@ def is_our_map(path: Path) -> bool:
 
 
 def has_only_our_files(path: Path) -> bool:
-    """Whether a folder, which is no link, has nothing in it but what a map has."""
+    """Return whether a folder (not a link) contains only files of a map."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode) and {item.name for item in path.iterdir()} <= _MEMBERS
     except OSError:
@@ -82,12 +82,12 @@ def has_only_our_files(path: Path) -> bool:
 
 
 def checked_card(path: Path) -> Card:
-    """What the map in a folder says of itself, after all of its metadata were found to be as ours are.
+    """Read and validate the metadata of the map in a folder.
 
     Raises
     ------
     MappingError
-        It is no map of ours, is damaged, or holds what no map of ours does; one sentence.
+        If it is not a map of napari-cpnn, is damaged, or has unknown content; the message is one sentence.
     """
     with reading(path, MappingError, "is it a map of napari-cpnn?"):
         if not path.is_dir() or not (path / "zarr.json").is_file():
@@ -160,7 +160,7 @@ def _n_programs(path: Path) -> int:
 
 
 def _arrays(card: Card) -> Iterator[tuple[str, str, list[int]]]:
-    """Names, types and shapes of all that a map holds."""
+    """Names, types and shapes of all arrays of a map."""
     cells, n_genes, n_types, n_programs = list(card.grid.shape), len(card.genes), len(card.cell_types), card.n_programs
     yield "state", "uint8", cells
     yield "weights", "float16", [*cells, n_types]
@@ -203,7 +203,7 @@ def _metadata(path: Path, name: str, kind: str) -> dict[str, Any]:
 
 
 def _require_plain_files(path: Path) -> None:
-    """No link out of the folder, nothing that waits for somebody (a pipe): a map is files in folders."""
+    """Require plain files and folders: no links out of the folder, no pipes."""
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             mode = (Path(folder) / name).lstat().st_mode

@@ -1,4 +1,4 @@
-"""How large the next batch should be, and how fast the last ones were."""
+"""Adaptive batch size, and throughput."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections import deque
 
 import numpy as np
 
-#: The speed that is shown is that of this last while.
+#: Duration in seconds over which the displayed throughput is averaged.
 _SECONDS = 3.0
 _LEAST = 8
 
 
 class Pace:
-    """Batch sizes that keep a batch near ``seconds``, from how long the batches so far took.
+    """Adapt the batch size so that a batch takes about ``seconds``.
 
-    Sizes are powers of two, so that few shapes are ever compiled.
+    Sizes are powers of two, so that few shapes are compiled.
 
     Parameters
     ----------
     batch_size
-        The first.
+        Initial batch size.
     seconds
-        How long a batch should take.
+        Target duration of a batch.
 
     Attributes
     ----------
     batch_size
-        Patches of the next batch.
+        Number of patches of the next batch.
     n_patches
-        How many have been computed.
+        Number of patches computed so far.
     """
 
     def __init__(self, batch_size: int, seconds: float) -> None:
@@ -40,14 +40,14 @@ class Pace:
         self._finished: deque[tuple[float, int]] = deque()
 
     def note(self, n: int, seconds: float, limit: int) -> None:
-        """A batch of ``n`` patches took ``seconds``; the next has at most ``limit``."""
+        """Record that a batch of ``n`` patches took ``seconds``; the next has at most ``limit`` patches."""
         self._n_batches += 1
         self.n_patches += n
         now = time.monotonic()
         self._finished.append((now, n))
         while now - self._finished[0][0] > _SECONDS:
             self._finished.popleft()
-        if self._n_batches == 1:  # the first batch pays for start-up
+        if self._n_batches == 1:  # the first batch includes start-up time
             return
         rate = n / max(seconds, 1e-6)
         self._rate = rate if not self._rate else 0.7 * self._rate + 0.3 * rate
@@ -55,7 +55,7 @@ class Pace:
         self.batch_size = max(1, min(limit, max(_LEAST, 2 ** int(np.log2(wanted)))))
 
     def patches_per_second(self) -> float:
-        """Over the last few seconds; 0 when nothing was computed in them."""
+        """Throughput over the last few seconds; 0 if nothing was computed."""
         now = time.monotonic()
         recent = [(t, n) for t, n in self._finished if now - t < _SECONDS]
         span = max(now - recent[0][0], 0.2) if len(recent) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""What a live mapper says of itself."""
+"""Progress of a live mapper."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MapProgress:
-    """Where a mapper stands.
+    """Progress of a mapper.
 
     Attributes
     ----------
     done, wanted
-        Patches of the present view (or slide) that are computed, and all of them.
+        Computed and total number of patches of the current view (or slide).
     failed
-        Patches of the whole map that could not be read or computed.
+        Number of patches of the whole map that could not be read or computed.
     patches_per_second
-        Over the last three seconds.
+        Throughput over the last three seconds.
     running
-        Neither paused nor stopped by an error.
+        True unless paused or stopped by an error.
     idle
-        Nothing is left to do for the present view.
+        True if the current view is complete.
     message
-        What the user should know, or an empty string.
+        Message for the user, or an empty string.
     """
 
     done: int

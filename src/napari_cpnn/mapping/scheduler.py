@@ -1,4 +1,4 @@
-"""Which patch next: a viewport becomes an order of cells. No threads, no pixels, no network here."""
+"""Order of computation: convert a viewport to an ordered list of patches. Pure functions without threads or I/O."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import COARSEST, Lattice
 from napari_cpnn.settings import MappingSettings
 
-#: Within a lattice, cells are taken in tiles of this many cells a side, so that neighbours share a region read.
+#: Within a lattice, patches are ordered by square blocks of this side, so that neighbours share one region read.
 TILE = 4
 
-#: A lattice of more patches than this in view is no first picture: on very large slides coarser ones come before.
+#: Maximum number of patches in view of the first lattice; on very large slides, coarser lattices precede it.
 _FIRST = 64
 
 
 @dataclass(frozen=True)
 class Viewport:
-    """What a viewer shows.
+    """Visible part of a slide in a viewer.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Viewport:
     px_per_um
         Screen pixels per micrometre.
     pointer
-        Slide micrometres ``(y, x)`` under the mouse, where the viewer looks first; ``None``: the centre.
+        Position ``(y, x)`` of the mouse in slide micrometres, which is mapped first; ``None``: the centre.
     """
 
     rect: Rect
@@ -43,7 +43,7 @@ class Viewport:
 
     @property
     def focus(self) -> tuple[float, float]:
-        """The pointer where it is in view, else the centre."""
+        """Pointer position if in view, else the centre."""
         r = self.rect
         if self.pointer and r.y0 <= self.pointer[0] < r.y1 and r.x0 <= self.pointer[1] < r.x1:
             return self.pointer
@@ -51,7 +51,7 @@ class Viewport:
 
 
 class Wish(NamedTuple):
-    """What is to be mapped: what is in view, then areas of the slide, then all of it."""
+    """Requested parts of a slide: the view, then areas, then the whole slide."""
 
     viewport: Viewport | None = None
     areas: tuple[Rect, ...] = ()
@@ -59,16 +59,16 @@ class Wish(NamedTuple):
 
 
 class Scheduler:
-    """Orders the cells of a grid for a view: coarse to fine, near to far, then a margin, then the rest.
+    """Order the patches of a grid for a view: coarse to fine, near to far, then a margin, then the rest.
 
     Parameters
     ----------
     grid, lattice
-        Where the patches are, and the nested lattices over the tissue.
+        Grid of the patches, and nested lattices over the tissue.
     settings
         `coarsest`, `min_screen_px` and `margin` are used.
     halo_um
-        The margin is at least this wide.
+        Minimum width of the margin.
     """
 
     def __init__(self, grid: Grid, lattice: Lattice, settings: MappingSettings, halo_um: float = 0.0) -> None:
@@ -78,7 +78,7 @@ class Scheduler:
         self.settings = settings
 
     def finest(self, px_per_um: float) -> int:
-        """The smallest lattice spacing, in cells, that is at least `min_screen_px` screen pixels."""
+        """Smallest lattice spacing, in patches, of at least `min_screen_px` screen pixels."""
         wanted = self.settings.min_screen_px / max(px_per_um * self.grid.stride_um, 1e-12)
         return min(self.settings.coarsest, 1 << math.ceil(math.log2(max(wanted, 1.0))))
 
@@ -89,18 +89,18 @@ class Scheduler:
         whole_slide: bool = False,
         areas: Sequence[Rect] = (),
     ) -> IntArray:
-        """Flat indices of the cells to compute, first to last, each once.
+        """Flat indices of the patches to compute, in order, without duplicates.
 
         Parameters
         ----------
         viewport
-            What is in view; ``None`` when nothing is.
+            The current view; ``None`` for none.
         pending
-            ``(rows, cols)`` bool: the cells that are not computed yet.
+            ``(rows, cols)`` bool: patches that are not computed yet.
         whole_slide
-            Go on with all other tissue after the view and its margin.
+            Append all other tissue after the view and its margin.
         areas
-            Before that, go on with all patches of these parts of the slide.
+            Append all patches of these parts of the slide before that.
         """
         parts: list[IntArray] = []
         if viewport is not None:
@@ -113,7 +113,7 @@ class Scheduler:
             parts += self._coarse_to_fine(self.grid.window(area), 1, np.asarray(area.center))
         if whole_slide:
             parts += self._whole_slide
-        # The same cell represents blocks of several sizes; its first place counts.
+        # A patch may represent blocks of several sizes; its first occurrence counts.
         open_cells = pending.reshape(-1).copy()
         order = []
         for cells in parts:
@@ -123,7 +123,7 @@ class Scheduler:
 
     @cached_property
     def _whole_slide(self) -> list[IntArray]:
-        """All tissue, coarse to fine, from the middle of the grid outwards; the same for every view."""
+        """Order of all tissue, coarse to fine, from the centre of the grid outwards; independent of the view."""
         middle = (np.asarray(self.grid.shape) / 2) * self.grid.stride_um + self.grid.origin_um
         return self._coarse_to_fine((slice(0, self.grid.shape[0]), slice(0, self.grid.shape[1])), 1, middle)
 
@@ -144,11 +144,11 @@ class Scheduler:
         return parts[::-1]
 
     def _near_to_far(self, cells: IntArray, focus: FloatArray) -> IntArray:
-        """Sort by distance of the tile to the focus, then by tile, so that tiles stay together."""
+        """Sort by distance of the block to the focus, then by block, so that blocks stay together."""
         row, col = np.divmod(cells, self.grid.shape[1])
         tile_row, tile_col = row // TILE, col // TILE
         at = (np.stack([tile_row, tile_col], axis=1) + 0.5) * (TILE * self.grid.stride_um) + self.grid.origin_um
         distance = ((at - focus) ** 2).sum(axis=1)
-        # Tiles at the same distance are told apart by a thousandth of a tile; inside a tile, cells stay in row order.
+        # Ties between blocks are broken by a thousandth of a stride; within a block, patches stay in row order.
         tile = tile_row * self.grid.shape[1] + tile_col
         return cells[np.argsort(distance + tile * (1e-3 * self.grid.stride_um / self.grid.n_cells), kind="stable")]

@@ -1,4 +1,4 @@
-"""The disk copy of a map that is being computed (see :mod:`napari_cpnn.mapping.map_files` for its layout)."""
+"""Disk cache of a map that is being computed (layout: :mod:`napari_cpnn.mapping.map_files`)."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
 
-#: What reading raises when the bytes of a store are wrong: checksums, JSON, names, shapes, missing files.
+#: Exceptions of reading a damaged store: checksums, JSON, names, shapes, missing files.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, EOFError, FileNotFoundError, MappingError)
 
 log = logging.getLogger(__name__)
 
 
 class MapStore:
-    """The disk copy of a map that is being computed.
+    """Disk cache of a map that is being computed.
 
-    Opening it puts what is known into the map. After that, :meth:`flush` writes the chunks that changed. A store that
-    is damaged is put aside with a warning and begun anew; a disk that is full or read-only ends caching, not mapping.
+    Opening it restores stored values into the map; :meth:`flush` then writes changed chunks. A damaged store is moved
+    aside with a warning and replaced; if the disk is full or read-only, mapping continues without caching.
 
     Parameters
     ----------
     cmap
-        The map to restore and to follow.
+        The map to restore and observe.
     path
         Folder of the Zarr group.
 
     Attributes
     ----------
     problem
-        One sentence when nothing can be stored any more, else ``None``.
+        One sentence if nothing can be stored any more, else ``None``.
     """
 
     def __init__(self, cmap: CompositionMap, path: Path) -> None:
@@ -94,7 +94,7 @@ class MapStore:
                     raise
                 self._set_aside(error)
             else:
-                touch_kept(self.path)  # the last to be pruned
+                touch_kept(self.path)  # mark as most recently used
                 return group
         write_store(self.map, self.path, whole=False)
         return open_group(self.path, "r+")
@@ -111,13 +111,13 @@ class MapStore:
             self._dirty.update(map(tuple, np.unique(cells // CHUNK, axis=0).tolist()))
 
     def flush(self) -> None:
-        """Write the chunks that changed since the last call."""
+        """Write chunks that changed since the last call."""
         with self._flushing:
             with self._lock:
                 dirty, self._dirty = self._dirty, set()
             if not dirty or self.problem:
                 return
-            # The state is read before the values: what it calls done has its values in what is written.
+            # Read the state before the values, so that values of all patches marked as done are written.
             state = stored_state(self.map)
             try:
                 for row, col in sorted(dirty):
@@ -135,7 +135,7 @@ class MapStore:
         log.warning(self.problem)
 
     def close(self) -> None:
-        """Write what is left and stop following the map."""
+        """Write remaining changes and stop observing the map."""
         with contextlib.suppress(ValueError):  # closed twice
             self.map.changed.disconnect(self._mark)
         self.flush()
@@ -145,12 +145,12 @@ class MapStore:
 
 
 def _is_no_damage(cause: BaseException | None) -> bool:
-    """Whether the fault is of the computer, at this moment, and not of what is on the disk."""
+    """Return whether an error is a temporary fault of the computer rather than damage on disk."""
     return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError))
 
 
 def describe(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
-    """Where a map comes from, as JSON-ready provenance."""
+    """Provenance of a map, as JSON-ready dictionary."""
     return {
         "software": f"napari-cpnn {__version__}",
         "slide": slide.name,
@@ -163,7 +163,7 @@ def describe(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
 
 
 def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: MappingSettings) -> MapStore:
-    """The disk copy of a live map in the user's cache, keyed by all that its values depend on."""
+    """Open the disk cache of a live map, keyed by everything that its values depend on."""
     folder = folder_of("maps", settings.cache_dir or None)
     parts = {**describe(slide, model, cmap.grid), "grid": cmap.grid.to_dict(), "tissue": settings.tissue.to_dict()}
     del parts["slide"], parts["software"]  # a renamed file and a newer program give the same values

@@ -1,9 +1,9 @@
-"""The cells of a live map whose values depend on their surroundings (TRIPLEX).
+"""Live prediction for models whose predictions depend on surroundings (TRIPLEX).
 
-Each patch is cut and goes through the networks once; what follows costs little. A cell's value is final when the tokens
-of the slide are encoded, which happens once (they are *frozen* then), and the features of all its neighbours are known.
-Until then it may have a sketch: from the tokens and neighbours that are known. A sketch is replaced once, by the final
-value, and a final value never changes, so that nothing flickers while the context is refined.
+Each patch is read and passes through the image networks once; the remaining steps are cheap. The value of a patch is
+final when the tokens of the slide are encoded, which happens once (they are *frozen* then), and the features of all its
+neighbours are known. Until then it may have a *sketch*, a preliminary value from the known tokens and neighbours. A
+sketch is replaced once, by the final value, and final values never change, which avoids flicker.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from napari_cpnn.models import CPNN, SlideTokens, Surroundings, Triplex
 
-#: Cells of the view that are computed before the tokens of the slide: the first coarse picture.
+#: Patches of the view that are computed before the tokens of the slide, as a first coarse overview.
 _LEAD = 16
 
-#: Cells that are finished together.
+#: Patches that are completed together.
 _CHUNK = 64
 
 
@@ -43,7 +43,7 @@ def cell_predictor(
     tissue: TissueMask,
     settings: MappingSettings,
 ) -> CellPredictor:
-    """What fills a map with a model, given the model on its device and the slide's tissue by the map's settings."""
+    """Create the predictor that fills a map, given the model on its device and the tissue for the map's settings."""
     if not model.needs_surroundings:
         return PatchCells(predictor, cmap.grid)
     plan = ContextPlan.of(slide, model, tissue if settings.tissue == TissueSettings() else None)
@@ -52,19 +52,19 @@ def cell_predictor(
 
 
 class SurroundedCells:
-    """A model that needs surroundings, at work on the grid of one slide; see :class:`CellPredictor`.
+    """Model that needs surroundings, applied to the grid of one slide; see :class:`CellPredictor`.
 
     Parameters
     ----------
     predictor
         The model on its device.
     cmap
-        The map; its grid need not be the one that neighbours and tokens lie on.
+        The map; its grid may differ from that of neighbours and tokens.
     plan, store
-        Where the model looks, and what is known there. Patches that a cell of the map stands for come with that cell;
-        others are added to the jobs of the cells that need them.
+        Positions of neighbours and tokens, and their known features. Those that coincide with a patch of the map are
+        computed with it; others are added to the jobs that need them.
     name
-        Of the slide, for messages.
+        Name of the slide, for messages.
     """
 
     def __init__(
@@ -76,28 +76,28 @@ class SurroundedCells:
         self._predictor, self._map, self._plan, self._store, self._name = predictor, cmap, plan, store, name
         self._network = cast("Triplex", predictor.model.backbone)
         strides = plan.size_um / cmap.grid.stride_um
-        # Neighbours of cells are cells, when the patch is so many strides wide; else a tile of cells shares some.
+        # Neighbours coincide with patches of the map if the patch size is a multiple of the stride.
         self.patches_per_cell = 1 if abs(strides - round(strides)) < 1e-6 else SIDE * SIDE // 2
         self._token_keys = keys_of(plan.tokens_um)
         self._token_cells = self._cells_at(plan.tokens_um)
-        self._claimed: set[int] = set()  # keys that a job is under way for
+        self._claimed: set[int] = set()  # keys of patches in unfinished jobs
         self._failed: set[int] = set()
-        self._early: dict[int, Float32Array] = {}  # cell -> what the target network saw, until the tokens are frozen
-        self._ready: dict[int, tuple[Tensor, Tensor]] = {}  # cell -> its place, and what that takes from its patch
-        self._missing: dict[int, set[int]] = {}  # cell -> keys of neighbours that are not known yet
-        self._wanted_by: dict[int, list[int]] = {}  # key -> cells
-        self._complete: set[int] = set()  # cells that are ready and miss nothing
+        self._early: dict[int, Float32Array] = {}  # cell -> tokens of its patch, until the slide's tokens are frozen
+        self._ready: dict[int, tuple[Tensor, Tensor]] = {}  # cell -> outputs of Triplex.place and Triplex.from_patch
+        self._missing: dict[int, set[int]] = {}  # cell -> keys of neighbours with unknown features
+        self._wanted_by: dict[int, list[int]] = {}  # key -> cells that need it
+        self._complete: set[int] = set()  # cells with all inputs known
         self._sketch: SlideTokens | None = None
         self._coarse = np.zeros(cmap.grid.n_cells, dtype=bool)
         representatives = cmap.lattice.representatives(2)
         self._coarse[representatives[representatives >= 0]] = True
         self._lock = threading.Lock()
 
-    # -- which patches -------------------------------------------------------------------------------------
+    # -- jobs ----------------------------------------------------------------------------------------------
 
     @property
-    def owes(self) -> bool:
-        """Whether tokens that no cell stands for are to be computed, for cells that wait."""
+    def pending(self) -> bool:
+        """True while tokens outside the map's patches are still needed by waiting patches."""
         return self.frozen is None and bool(self.held.any()) and bool(self._loose_tokens().any())
 
     def first(self, order: IntArray, pending: BoolArray) -> IntArray:
@@ -135,7 +135,7 @@ class SurroundedCells:
         return self._map.grid.centers_um(self._map.unravel(cells))
 
     def _cells_at(self, places_um: FloatArray) -> IntArray:
-        """Flat index of the tissue cell whose centre a place ``(n, 2)`` is; -1 where there is none."""
+        """Flat indices of tissue patches of the map centred at places ``(n, 2)``; -1 if there is none."""
         grid = self._map.grid
         at = np.rint((places_um - np.asarray(grid.origin_um)) / grid.stride_um - 0.5).astype(np.intp)
         inside = ((at >= 0) & (at < grid.shape)).all(axis=1)
@@ -145,7 +145,7 @@ class SurroundedCells:
         return np.where(inside, at[:, 0] * grid.shape[1] + at[:, 1], -1)
 
     def _needs(self, keys: npt.NDArray[np.int64], places_um: FloatArray) -> BoolArray:
-        """Which places have to be read for their own sake: nothing is known of them, and no cell brings them."""
+        """Return which places must be read separately: unknown, and not covered by a patch of the map to come."""
         cells = self._cells_at(places_um)
         comes = (cells >= 0) & (self._map.state.reshape(-1)[cells] == UNKNOWN)
         needs: BoolArray = ~comes & self._unknown(keys)
@@ -160,14 +160,14 @@ class SurroundedCells:
     def _loose_tokens(self) -> BoolArray:
         return self._needs(self._token_keys, self._plan.tokens_um)
 
-    # -- what they say -------------------------------------------------------------------------------------
+    # -- predictions ---------------------------------------------------------------------------------------
 
     def predict(self, job: Job, images: npt.NDArray[np.uint8], ok: BoolArray) -> list[CellValues]:
         n = len(job.cells)
         keys = keys_of(job.centers_um)
-        seen = self._learn(keys, images, ok, n)
+        seen = self._compute_features(keys, images, ok, n)
         cells = job.cells[ok[:n]]
-        self._expect(cells)
+        self._record_missing(cells)
         new: list[int] = cells.tolist()
         if self.frozen is None:
             self._early.update(zip(new, seen, strict=True))
@@ -185,17 +185,19 @@ class SurroundedCells:
             results += self._sketches(cells[open_cells], None)
         return results
 
-    def _learn(self, keys: npt.NDArray[np.int64], images: npt.NDArray[np.uint8], ok: BoolArray, n: int) -> Float32Array:
-        """Run the networks: features of all patches that have none, and what the target network sees of the first."""
+    def _compute_features(
+        self, keys: npt.NDArray[np.int64], images: npt.NDArray[np.uint8], ok: BoolArray, n: int
+    ) -> Float32Array:
+        """Compute missing frozen features of all patches, and patch tokens of the first ``n``, which are returned."""
         new = ok & ~self._store.known(keys)
         new_cells, new_others = new.copy(), new.copy()
         new_cells[n:], new_others[:n] = False, False
         seen = np.empty((0,), dtype=np.float32)
         if new_cells.any():
-            seen, features = self._predictor.look(images[:n][ok[:n]])
+            seen, features = self._predictor.patch_and_own_features(images[:n][ok[:n]])
             self._store.add(keys[new_cells], features[new[:n][ok[:n]]])
         elif ok[:n].any():
-            seen = self._predictor.seen(images[:n][ok[:n]])
+            seen = self._predictor.patch_features(images[:n][ok[:n]])
         if new_others.any():
             self._store.add(keys[new_others], self._predictor.features(images[new_others]))
         with self._lock:
@@ -208,8 +210,8 @@ class SurroundedCells:
                     self._complete.add(cell)
         return seen
 
-    def _expect(self, cells: IntArray) -> None:
-        """Note which neighbours of new cells are not known yet."""
+    def _record_missing(self, cells: IntArray) -> None:
+        """Record which neighbours of new patches have unknown features."""
         places, present = self._plan.blocks(self._centers(cells))
         keys = keys_of(places)
         unknown = present & ~self._store.known(keys)
@@ -221,7 +223,7 @@ class SurroundedCells:
         self.held[cells] = True
 
     def _freeze(self) -> bool:
-        """Encode the tokens of the slide, once all are known; from then on they stay as they are."""
+        """Encode the tokens of the slide once all are known; return whether this was done."""
         known = self._store.known(self._token_keys)
         failed = np.fromiter((k in self._failed for k in self._token_keys.tolist()), dtype=bool, count=len(known))
         if not (known | failed).all():
@@ -247,7 +249,7 @@ class SurroundedCells:
         return encoded
 
     def _prepare(self, cells: IntArray, seen: Float32Array) -> None:
-        """What follows from the frozen tokens and a cell's own patch."""
+        """Precompute the parts of a prediction that depend on the frozen tokens and the patch itself."""
         import torch
 
         for start in range(0, len(cells), _CHUNK):
@@ -269,19 +271,19 @@ class SurroundedCells:
         return CellValues(cells, values, final=True)
 
     def _sketches(self, cells: IntArray, seen: Float32Array | None) -> list[CellValues]:
-        """First values: from the tokens that are known so far (``seen`` is given then), or from some neighbours."""
+        """Preliminary values: from the tokens known so far (if ``seen`` is given), or from the known neighbours."""
         if not len(cells):
             return []
         if seen is not None:
             known = self._store.known(self._token_keys)
-            # Encoding costs with the number of tokens, so it is done again when there are twice as many.
+            # The cost of encoding grows with the number of tokens, so it is repeated only when that has doubled.
             if known.any() and (self._sketch is None or known.sum() >= 2 * len(self._sketch.features)):
                 self._sketch = self._encoded(known)
             return [CellValues(cells, self._predicted_early(cells, seen), final=False)]
         return [CellValues(cells, self._predicted(cells), final=False)]
 
     def _around(self, cells: IntArray, tokens: SlideTokens | None) -> Surroundings:
-        """Surroundings of cells on the device, as far as they are known."""
+        """Known surroundings of patches, on the device."""
         from napari_cpnn.models import Surroundings
 
         centers = self._centers(cells)
@@ -294,14 +296,14 @@ class SurroundedCells:
         return as_surroundings(features, present, centers, tokens).to(self._predictor.device)
 
     def _predicted(self, cells: IntArray) -> Prediction[Float32Array]:
-        """Values of cells that are ready, from the neighbours that are known."""
+        """Predictions of prepared patches from their known neighbours."""
         import torch
 
         around = self._around(cells, self.frozen)
         place, from_patch = (torch.stack(part) for part in zip(*(self._ready[c] for c in cells.tolist()), strict=True))
         with torch.inference_mode():
             fused = self._network.fuse(place, from_patch, around.neighbours, around.present)
-            return self._said(fused, around.own)
+            return self._predict_from(fused, around.own)
 
     def _predicted_early(self, cells: IntArray, seen: Float32Array) -> Prediction[Float32Array]:
         import torch
@@ -309,16 +311,16 @@ class SurroundedCells:
         around = self._around(cells, self._sketch)
         with torch.inference_mode():
             fused = self._network.views(as_tensor(seen).to(self._predictor.device), around).fused
-            return self._said(fused, around.own)
+            return self._predict_from(fused, around.own)
 
-    def _said(self, fused: Tensor, own: Tensor) -> Prediction[Float32Array]:
+    def _predict_from(self, fused: Tensor, own: Tensor) -> Prediction[Float32Array]:
         model = self._predictor.model
-        parts = (*model.say(fused), model.score(own))
+        parts = (*model.head_outputs(fused), model.score(own))
         return Prediction(*(part.float().cpu().numpy() for part in parts))
 
 
 def as_tensor(values: npt.NDArray[np.floating]) -> Tensor:
-    """A float32 tensor on the processor."""
+    """Convert to a float32 tensor on the CPU."""
     import torch
 
     return torch.from_numpy(np.asarray(values, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""A whole slide, or a region of it, at once: on this machine, or as tasks on a dask.distributed cluster."""
+"""Map a whole slide or a region of it, locally or on a dask.distributed cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Region = Rect | Sequence[float]
 ProgressHook = Callable[[MapProgress], None]
 
-#: Cells per task on a cluster: some tens of seconds on a CPU, and still only 1 MB of results.
+#: Patches per task on a cluster: some tens of seconds on a CPU, and at most 1 MB of results.
 _TASK_CELLS = 1024
 
 
@@ -53,7 +53,7 @@ def predict_map(
     slide, model
         As for live mapping.
     stride_um
-        Distance of neighbouring patches in um; ``None``: the patch size, so that patches touch.
+        Distance between neighbouring patches in um; ``None``: the patch size, so that patches touch.
     region
         ``(y0, x0, y1, x1)`` in slide um; ``None``: the whole slide.
     client
@@ -62,7 +62,7 @@ def predict_map(
     settings
         Device, precision, cache.
     on_progress
-        Called about twice a second.
+        Called about twice per second.
 
     Returns
     -------
@@ -71,9 +71,9 @@ def predict_map(
     Raises
     ------
     PixelSizeError, SlideError, NoTissueError
-        When the slide cannot be mapped.
+        If the slide cannot be mapped.
     MappingError
-        When computing failed, or no patch could be read.
+        If the computation failed, or no patch could be read.
     """
     settings = settings or MappingSettings()
     if stride_um is not None:
@@ -111,7 +111,7 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
     cmap, settings = mapper.map, mapper.settings
     cells = np.flatnonzero(cmap.state == UNKNOWN)
     row, col = np.divmod(cells, cmap.grid.shape[1])
-    cells = cells[np.lexsort((col, row, col // (TILE * 8), row // (TILE * 8)))]  # a task's patches are neighbours
+    cells = cells[np.lexsort((col, row, col // (TILE * 8), row // (TILE * 8)))]  # patches of a task are neighbours
     blocks = [cells[i : i + _TASK_CELLS] for i in range(0, len(cells), _TASK_CELLS)]
     shared = client.scatter((model, _context(mapper, model)), broadcast=True)
     futures = {
@@ -136,7 +136,7 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
 
 
 def _context(mapper: LiveMapper, model: CPNN) -> Context | None:
-    """What all tasks need to know of the slide; its tokens are computed here, once."""
+    """Slide-level context for all tasks; the tokens are computed here, once."""
     if not model.needs_surroundings:
         return None
     around = SlideSurroundings(mapper.slide, model, mapper.predictor, mapper.settings.cache)
@@ -146,7 +146,7 @@ def _context(mapper: LiveMapper, model: CPNN) -> Context | None:
 def _map_block(
     slide: Slide, shared: tuple[CPNN, Context | None], settings: MappingSettings, centers_um: FloatArray
 ) -> tuple[Prediction[npt.NDArray[np.float16]] | None, npt.NDArray[np.bool_]]:
-    """One task: the patches at ``centers_um`` ``(N, 2)`` that can be read, and which these are. Runs on a worker."""
+    """Predict patches at ``centers_um (N, 2)`` on a worker; return predictions and which patches are readable."""
     model, context = shared
     predictor = _worker_predictor(_Keyed(model, settings.device, settings.precision))
     prediction, ok = PlacePredictor.on(slide, model, predictor, context).predict(centers_um)
@@ -156,7 +156,7 @@ def _map_block(
 
 
 class _Keyed:
-    """A model as a key of the worker's cache: equal when fingerprint and device settings are."""
+    """Hashable model for the worker's cache: equal if fingerprint and device settings are."""
 
     def __init__(self, model: CPNN, device: str, precision: str) -> None:
         self.model = model
@@ -171,5 +171,5 @@ class _Keyed:
 
 @lru_cache(maxsize=1)
 def _worker_predictor(keyed: _Keyed) -> Predictor:
-    """Each worker sets the model up once, not once per task."""
+    """Predictor of a model, created once per worker and reused by its tasks."""
     return Predictor(keyed.model, *keyed.key[1:])

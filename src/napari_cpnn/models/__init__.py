@@ -1,7 +1,7 @@
-"""Torch modules, losses and the checkpoint format: tensors in, tensors out.
+"""Torch modules, losses and the checkpoint format.
 
-The names of ``__init__.pyi`` are imported when they are first used: the decoder, the card of a checkpoint and the list
-of backbones need no torch, and importing them must not load it.
+The names in ``__init__.pyi`` are imported lazily: the decoder, the checkpoint card and the list of backbones work
+without torch, and importing them must not load it.
 """
 
 from __future__ import annotations

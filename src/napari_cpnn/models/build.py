@@ -1,4 +1,4 @@
-"""A new model: its networks, and where prototypes, scale and shift start."""
+"""Build new models and initialise their prototypes, scale and shift."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from napari_cpnn.models.encoder_files import remember_place
 from napari_cpnn.models.heads import LinearHead, PrototypeHead
 from napari_cpnn.settings import TrainingSettings
 
-#: Prototypes start no lower than this share of a uniform profile, 1 / G: the logarithm of a zero is not a start.
+#: Lower bound of the initial prototypes, as a fraction of a uniform profile (1 / G), so that the logarithm is finite.
 _FLOOR = 1e-3
 
-#: The part of a gene's mean that the shift explains at the start; the composition explains the rest.
+#: Fraction of a gene's mean that the initial shift explains; the composition explains the rest.
 _SHIFT_SHARE = 0.1
 
-#: Mean expression below this is taken as this, for a logarithm.
+#: Lower bound of the mean expression, so that the logarithm is finite.
 _LEAST_MEAN = 1e-3
 
-#: Pixel sizes that differ by more than this factor are worth a word.
+#: Pixel sizes that differ by more than this factor give a warning.
 _SCALE = 1.5
 
-#: Logarithm of the shift of a model without one.
+#: Logarithm of the (negligible) shift of a model without shift.
 _NO_SHIFT = -30.0
 
 
@@ -57,25 +57,25 @@ def build_model(
     mean_expression: npt.ArrayLike,
     backbone: StartBackbone | None = None,
 ) -> CPNN:
-    """A model that is ready to be trained; the same settings and data give the same model.
+    """Build a model to be trained; deterministic for given settings and data.
 
     Parameters
     ----------
     settings
-        Backbone and its weights, head, programs, what becomes of the prototypes, seed.
+        Backbone and its weights, head, programs, prototype mode, seed.
     genes, cell_types
-        Names of the G genes and C types; ``settings.head == "linear"`` passes over the types.
+        Names of the G genes and C types; ``settings.head == "linear"`` ignores the types.
     prototypes
         T0, ``(C, G)``, not negative; ``None`` for a linear head.
     mean_expression
         ``(G,)`` mean of the measured expression over the training spots; predictions start near it.
     backbone
-        As :func:`~napari_cpnn.models.start_backbone` makes it of these settings; None: it is made here.
+        Result of :func:`~napari_cpnn.models.start_backbone` for these settings; built here if None.
 
     Raises
     ------
     SettingsError, GenesError, PrototypesError, WeightsError
-        When these do not fit together, or the backbone's weights cannot be had.
+        If the arguments are inconsistent, or the backbone's weights are unavailable.
     """
     args = backbone_args(settings) if backbone is None else backbone.args
     info = patch_encoder(settings.backbone, chosen_names(settings))
@@ -156,11 +156,11 @@ def _checked_prototypes(spec: ModelSpec, prototypes: npt.ArrayLike | None) -> np
 def _start(
     head: PrototypeHead, settings: TrainingSettings, prototypes: npt.NDArray[np.float64] | None, mean: Tensor
 ) -> None:
-    """Put prototypes, scale and shift where they start.
+    """Initialise prototypes, scale and shift.
 
-    At even weights the prediction is the mean expression: ``alpha_g * mean_c T_cg + beta_g = m_g``. A change of the
-    weights then moves each gene by an amount of the order of its own mean, so that gradients are alike over genes
-    although T is of the order of 1 / G.
+    At uniform weights the prediction equals the mean expression: ``alpha_g * mean_c T_cg + beta_g = m_g``. A change
+    of the weights then moves each gene by an amount of the order of its own mean, so that gradients are similar across
+    genes although T is of the order of 1 / G.
     """
     if settings.prototype_mode != "random" and prototypes is not None:
         profile = torch.from_numpy(prototypes / prototypes.sum(axis=1, keepdims=True))
@@ -174,7 +174,7 @@ def _start(
         head.log_alpha.data.copy_(((1 - _SHIFT_SHARE) * mean / average).log())
         head.log_beta.data.copy_((_SHIFT_SHARE * mean).log())
     else:
-        # No correction per gene: one scale for all, such that the sum over genes is right, and no shift to speak of.
+        # No correction per gene: one common scale that matches the sum over genes, and a negligible shift.
         head.log_alpha.data.fill_(float(mean.sum().log()))
         head.log_beta.data.fill_(_NO_SHIFT)
     head.log_alpha.requires_grad_(settings.scale_shift)
@@ -212,7 +212,7 @@ def _provenance(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def _without_folder(weights: str) -> str:
-    """The name of a weights file: its folder says more about the user's computer than about the model."""
+    """Name of a weights file without its folder, which would reveal details of the user's computer."""
     library, prefix, place = weights.partition(":")
     if prefix and library in ("timm", "hf"):
         return f"{library}:{Path(place).name if Path(place).expanduser().is_dir() else place}"

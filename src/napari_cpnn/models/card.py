@@ -1,7 +1,7 @@
-"""The card of a checkpoint: what a model file says about itself, readable without torch.
+"""The card of a checkpoint: metadata stored in a model file, readable without torch.
 
-A model file is one ``.safetensors``. Its header is a JSON text with the place of every tensor, and in its metadata
-our own JSON: the card.
+A model is a single ``.safetensors`` file. Its header is JSON with the offset of every tensor; the header's metadata
+contain the card, itself JSON.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from napari_cpnn.untrusted import parse_json, to_path
 #: Key of the card in the metadata of the safetensors header.
 METADATA_KEY = "napari_cpnn"
 
-#: Version of the file format; a reader refuses newer ones. A model without a frozen encoder is written as version 2,
-#: and one without what tells its domain as version 1, which older readers know.
+#: Version of the file format; readers refuse newer ones. For older readers, a model without a frozen encoder is written
+#: as version 2, and one without a domain as version 1.
 FORMAT_VERSION = 3
 
-#: A header longer than this is not one of ours: the names of 60,000 genes take 2 MB.
+#: Longer headers are rejected; the names of 60,000 genes take 2 MB.
 _MAX_HEADER = 32 * 2**20
 
-#: Bytes of a number.
+#: Bytes per element of the safetensors data types.
 _BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4,
     "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 
-#: Names of genes and cell types that are longer than this are no names, and more of anything is no model.
+#: Limits on the length of gene and cell type names, and on the number of either.
 MAX_NAME = 256
 _MAX_SIZE = 100_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -48,14 +48,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything that fixes the shape of a model and the meaning of its inputs and outputs.
+    """Specification of a model: the shapes of its tensors and the meaning of its inputs and outputs.
 
     Parameters
     ----------
     genes, cell_types
         Names of the G genes and C cell types (none for a linear head).
     patch
-        What the network sees.
+        Input patch of the network.
     backbone
         A name in ``BACKBONES``.
     head
@@ -71,10 +71,10 @@ class ModelSpec:
     free_mixture
         Share of the free mixture in ``alpha``, see :class:`~napari_cpnn.models.heads.PrototypeHead`; 0: there is none.
     program_gain
-        How much the residual programs count outside of training.
+        Factor on the residual programs outside of training.
     backbone_args
-        What the name of the backbone leaves open: ``encoder``, the frozen encoder's name; ``embedded``, whether its
-        weights are in the file; and what TRIPLEX needs.
+        Arguments that the backbone's name does not determine: ``encoder``, the frozen encoder's name; ``embedded``,
+        whether its weights are in the file; and the arguments of TRIPLEX.
     """
 
     genes: tuple[str, ...]
@@ -92,21 +92,21 @@ class ModelSpec:
     backbone_args: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Convert to plain JSON types."""
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
-        """Read what :meth:`to_dict` wrote; names it does not know are passed over.
+        """Create from the output of :meth:`to_dict`; unknown keys are ignored.
 
         Raises
         ------
         KeyError, TypeError, ValueError, SettingsError
-            When something is missing or of the wrong kind.
+            If a value is missing or of the wrong type.
         """
         if data["head"] not in ("cpnn", "linear"):
             raise SettingsError(f"There is no head {data['head']!r}.")
-        program_net = data.get("program_net", "linear")  # the only one of the first models
+        program_net = data.get("program_net", "linear")  # absent in the first version
         if program_net not in ("mlp", "linear"):
             raise SettingsError(f"There is no network of programs {program_net!r}.")
         spec = cls(
@@ -130,12 +130,12 @@ class ModelSpec:
 
 
 def checked_names(names: Any, what: str) -> tuple[str, ...]:
-    """Names of genes or cell types: different ones, without control characters, and none of dots alone.
+    """Validate names of genes or cell types: unique, without control characters, not only dots.
 
     Raises
     ------
     ValueError
-        They are something else; one clause.
+        If they are not; the message is a clause.
     """
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{what} are not a list of names")
@@ -167,7 +167,7 @@ def _triple(values: Any) -> tuple[float, float, float]:
 
 
 def plain(value: Any) -> Any:
-    """``value`` in plain JSON types; a number that JSON does not have (NaN, infinity) becomes ``None``."""
+    """Convert ``value`` to plain JSON types; non-finite numbers become ``None``."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -184,7 +184,7 @@ def plain(value: Any) -> Any:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """The card of a model file; reads its header only.
+    """Read the card of a model file; only the header is read.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        When the file is missing, truncated, not one of ours or of a newer version.
+        If the file is missing, truncated, not a napari-cpnn model or of a newer version.
     """
     path = to_path(path, CheckpointError)
     metadata = require_whole_file(path)
@@ -220,7 +220,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 
 def card_text(card: Mapping[str, Any]) -> str:
-    """A card as it is stored, with a digest that :func:`read_card` verifies."""
+    """Serialise a card, with a digest that :func:`read_card` verifies."""
     plain_card = plain(card)
     return json.dumps({**plain_card, "digest": _digest(plain_card)}, allow_nan=False)
 
@@ -230,12 +230,12 @@ def _digest(card: Mapping[str, Any]) -> str:
 
 
 def require_whole_file(path: Path) -> dict[str, Any]:
-    """The ``__metadata__`` of a safetensors header, after a check that all tensors are in the file as it says.
+    """Return the ``__metadata__`` of a safetensors header after checking that the file contains all its tensors.
 
     Raises
     ------
     CheckpointError
-        When the file is missing, truncated or damaged.
+        If the file is missing, truncated or damaged.
     """
     try:
         size = path.stat().st_size
@@ -263,7 +263,7 @@ def require_whole_file(path: Path) -> dict[str, Any]:
 
 
 def _end_of_tensors(header: Mapping[str, Any]) -> int:
-    """Where the last tensor ends; ValueError unless they follow one another, each as long as its shape says."""
+    """End offset of the last tensor; ValueError unless tensors are contiguous and match their shapes."""
     end = 0
     for start, stop, n_bytes in sorted(_extent(entry) for entry in header.values()):
         if start != end or stop - start != n_bytes:

@@ -1,4 +1,4 @@
-"""Models on disk: one ``.safetensors`` file with a JSON card (see :mod:`napari_cpnn.models.card`). Never pickle."""
+"""Save and load models: one ``.safetensors`` file with a JSON card (:mod:`napari_cpnn.models.card`), never pickle."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ from napari_cpnn.palette import type_colors
 from napari_cpnn.storage import staged
 from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
 
-#: What the names of the frozen encoder's tensors begin with.
+#: Name prefix of the frozen encoder's tensors.
 _ENCODER = "backbone.encoder."
 
 
 def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
-    """Write a model to ``path``, all or nothing: a kill at any moment leaves the old file or the new one.
+    """Write a model to ``path`` atomically: if interrupted, either the old or the new file remains.
 
-    The weights of a frozen encoder that must not be passed on, or is huge, stay out of the file; its card says which
-    they are.
+    The weights of a frozen encoder that must not be redistributed, or is very large, are not stored; the card
+    identifies them.
 
     Parameters
     ----------
     half
-        Store the convolution and linear weights of the network, and the axes of its domain, in float16, for a file of
-        half the size; scales, biases, prototypes and all that decodes stay in float32. It is read back as float32.
+        Store the convolution and linear weights of the network, and the axes of its domain, in float16, which halves
+        the file size; scales, biases, prototypes and decoder stay in float32. Loading converts to float32.
 
     Raises
     ------
     CheckpointError
-        When the file cannot be written.
+        If the file cannot be written.
     """
     from safetensors.torch import save
 
     path = to_path(path, CheckpointError)
-    try:  # what could not be read again is not written
+    try:  # do not write a card that could not be read again
         ModelSpec.from_dict(model.spec.to_dict())
     except (ValueError, TypeError, SettingsError) as error:
         raise CheckpointError(f"The model cannot be written to {path}: {str(error).rstrip('.')}.") from error
@@ -81,25 +81,24 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
 
 
 def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> CPNN:
-    """Read a model that :func:`save_model` wrote; it comes on the CPU, in float32 and in eval mode.
+    """Load a model written by :func:`save_model`, on the CPU, in float32 and in eval mode.
 
     Parameters
     ----------
     encoder_weights
-        Of a model whose file does not hold the weights of its frozen encoder: their file or folder, or
-        ``"pretrained"``, which gets them. By default they are taken from where they were last time, and nothing is
-        downloaded.
+        For a model file without the weights of its frozen encoder: their file or folder, or ``"pretrained"`` to
+        download them. By default they are read from their last known location, and nothing is downloaded.
 
     Raises
     ------
     CheckpointError
-        When the file is missing, truncated, damaged, not one of ours or of a newer version; or when the encoder's
-        weights are others than it was trained on.
+        If the file is missing, truncated, damaged, not a napari-cpnn model or of a newer version; or if the encoder's
+        weights differ from those of the training.
     WeightsError
-        When the encoder's weights are not in the file and cannot be had.
+        If the encoder's weights are not in the file and are unavailable.
     """
     path = to_path(path, CheckpointError)
-    # Whoever wrote the file might learn from a download that it is opened here.
+    # A download would reveal to the author of the file that it is opened here.
     with reading(path, CheckpointError, "get the file again"), downloads(allowed=str(encoder_weights) in PRETRAINED):
         return _load(path, read_card(path), encoder_weights)
 
@@ -121,16 +120,16 @@ def _load(path: Path, card: dict[str, Any], encoder_weights: str | Path | None) 
     require_memory(2 * path.stat().st_size, path, CheckpointError)
     try:
         state = _in_memory(load_file(path))
-    except Exception as error:  # whatever damaged bytes may raise
+    except Exception as error:  # damaged files may raise anything
         raise CheckpointError(f"{path} is damaged: {reason_of(error)}; get the file again.") from error
     encoder = encoder_of(path, encoder_card, encoder_weights) if elsewhere else None
     if encoder is not None:
         state.update({f"{_ENCODER}{name}": t for name, t in encoder.state_dict().items()})
     try:
-        with torch.device("meta"):  # no time for random weights that are replaced at once
+        with torch.device("meta"):  # skip the initialisation of weights that are replaced anyway
             model = CPNN(spec, empty_backbone(spec, encoder), provenance)
             model.domain = None if n_axes is None else Domain(model.n_own_features, n_axes)
-    except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # sizes that no tensor can have
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # impossible tensor sizes
         raise CheckpointError(
             f"The model card in {path} cannot be used: {reason_of(error)}; get the file again."
         ) from error
@@ -142,7 +141,7 @@ def _load(path: Path, card: dict[str, Any], encoder_weights: str | Path | None) 
 
 
 def _check_names(spec: ModelSpec) -> None:
-    """A :class:`SettingsError` when the file is of a backbone or encoder that is not known."""
+    """Raise a :class:`SettingsError` if the backbone or encoder of the file is unknown."""
     require_backbone(spec.backbone)
     if not encoder_is_elsewhere(spec):
         frozen_encoder(spec.backbone, spec.backbone_args)
@@ -156,7 +155,7 @@ def _format_version(model: CPNN) -> int:
 
 
 def _encoder_card(model: CPNN, memory: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """What the file says of the frozen encoder: its facts, and the fingerprint of its weights as they are read."""
+    """Card entry of the frozen encoder: its metadata and the fingerprint of its weights as loaded from the file."""
     if not model.spec.backbone_args:
         return None
     weights = {name.removeprefix(_ENCODER): t for name, t in memory.items() if name.startswith(_ENCODER)}
@@ -181,7 +180,7 @@ def _backbone_card(model: CPNN) -> dict[str, Any]:
 
 
 def _halved(name: str, tensor: Tensor) -> Tensor:
-    """The float16 copy of a matrix of the network; itself where half precision would change what a value means."""
+    """Convert a weight matrix of the network to float16; tensors that need full precision are returned unchanged."""
     is_network = name.startswith(("backbone.", "head.composition.", "head.mixture.", "head.programs.", "domain."))
     if not is_network or tensor.ndim < 2 or tensor.dtype != torch.float32:
         return tensor
@@ -190,7 +189,7 @@ def _halved(name: str, tensor: Tensor) -> Tensor:
 
 
 def _in_memory(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as a loaded model holds them: float32, and copies, so that the file may be replaced meanwhile."""
+    """Copy tensors to float32 memory, so that the file may be replaced while the model is in use."""
     return {
         name: t.to(torch.float32, copy=True) if t.dtype == torch.float16 else t.clone() for name, t in state.items()
     }

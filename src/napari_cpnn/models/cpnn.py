@@ -32,7 +32,7 @@ from napari_cpnn.models.triplex import Surroundings, Triplex, turned
 
 
 class CPNN(nn.Module):
-    """An image network with a head that says what a patch is made of and which genes that means.
+    """Cell-type prototype network: an image network with a head that predicts composition and gene expression.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ class CPNN(nn.Module):
     backbone
         ``(N, 3, S, S)`` -> ``(N, n_features)``.
     provenance
-        Where the model comes from: ``settings``, ``training_data``, ``metrics``, ``licence_notes``,
+        Origin of the model: ``settings``, ``training_data``, ``metrics``, ``licence_notes``,
         ``backbone_weights``. JSON types; stored with the model.
 
     Notes
     -----
-    In eval mode, on a CPU and in float32, a patch gets the same numbers within 1e-5 whatever the batch around it, and
-    the same bits from the same batch; see :mod:`napari_cpnn.models.chunks`.
+    In eval mode, on a CPU and in float32, predictions of a patch are equal within 1e-5 in any batch, and bit-identical
+    in the same batch; see :mod:`napari_cpnn.models.chunks`.
     """
 
     scale: Tensor
@@ -62,29 +62,29 @@ class CPNN(nn.Module):
         self.head: PrototypeHead | LinearHead = (
             LinearHead(n_features, spec) if spec.head == "linear" else PrototypeHead(n_features, spec)
         )
-        # Each view of TRIPLEX has a head of its own in training, over the prototypes of the main one.
+        # In training, each view of TRIPLEX has its own head, which shares the prototypes of the main head.
         self.view_heads = nn.ModuleList()
         if isinstance(backbone, Triplex):
             kind = LinearHead if spec.head == "linear" else ViewHead
             self.view_heads.extend(kind(n_features, spec) for _ in range(3))
         self.domain: Domain | None = None
-        # Calibration after training: e -> scale * e + shift, which leaves every correlation as it is.
+        # Calibration after training: e -> scale * e + shift, which does not change correlations.
         self.register_buffer("scale", torch.ones(len(spec.genes)))
         self.register_buffer("shift", torch.zeros(len(spec.genes)))
 
     @property
     def genes(self) -> tuple[str, ...]:
-        """G names."""
+        """Names of the G genes."""
         return self.spec.genes
 
     @property
     def cell_types(self) -> tuple[str, ...]:
-        """C names; none for a linear head."""
+        """Names of the C cell types; none for a linear head."""
         return self.spec.cell_types
 
     @property
     def patch(self) -> PatchSpec:
-        """What the network sees."""
+        """Size and resolution of input patches."""
         return self.spec.patch
 
     @property
@@ -99,70 +99,73 @@ class CPNN(nn.Module):
 
     @property
     def n_programs(self) -> int:
-        """R: free mixture and residual programs; for a linear head, the features."""
+        """Number of programs R: free mixture and residual programs; for a linear head, the number of features."""
         return self.head.n_programs
 
     @property
     def prototypes(self) -> Tensor:
-        """T as it is now, ``(C, G)``, rows sum to 1; with gradients."""
+        """Current prototypes T, ``(C, G)``, rows sum to 1; with gradients."""
         return self.head.coefficients()[0]
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all parameters, buffers and what gives them meaning; equal models have equal fingerprints."""
+        """Hash of all parameters, buffers and their specification; equal models have equal fingerprints."""
         return fingerprint(self.spec, self.state_dict())
 
     @property
     def needs_surroundings(self) -> bool:
-        """Whether a prediction depends on more than the patch: on its neighbours and its slide (TRIPLEX)."""
+        """True if predictions also depend on the patch's neighbours and slide (TRIPLEX)."""
         return isinstance(self.backbone, Triplex)
 
     @property
     def n_own_features(self) -> int:
-        """F of :meth:`features`."""
+        """Number of features F returned by :meth:`features`."""
         return n_features_of(self.backbone.encoder if isinstance(self.backbone, Triplex) else self.backbone)
 
     @property
     def encoder_fingerprint(self) -> str:
-        """Hash of the weights of the frozen encoder, which features on disk belong to."""
+        """Hash of the frozen encoder's weights; identifies cached features."""
         return encoder_fingerprint(self.backbone.encoder)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, Tensor]:
-        """Weights ``(N, C)`` and programs ``(N, R)`` of normalised images ``(N, 3, S, S)``, in float32.
+        """Predict weights ``(N, C)`` and programs ``(N, R)`` of normalised images ``(N, 3, S, S)``, in float32.
 
         The backbone runs in its own precision, or in that of an enclosing autocast; the head always in float32.
-        A patch of which nothing is known beside its pixels is taken as the only tissue of a slide.
+        Without surroundings, each patch is treated as the only tissue of its slide.
         """
         weights, programs, _ = self._run(self._predict, images, surroundings)
         return weights, programs
 
     def predict(self, images: Tensor, surroundings: Surroundings | None = None) -> Prediction[Tensor]:
-        """As :meth:`forward`, with the out-of-domain score ``(N,)``: NaN for a model that has no `domain`."""
+        """Predict as :meth:`forward`, with out-of-domain scores ``(N,)``; NaN for a model without `domain`."""
         return Prediction(*self._run(self._predict, images, surroundings))
 
     def features(self, images: Tensor) -> Tensor:
-        """What tells one patch from another by its pixels alone: ``(N, F)`` in float32.
+        """Features ``(N, F)`` of patches from their own pixels alone, in float32.
 
-        Features of the backbone; where that sees more than the patch, of its frozen encoder.
+        Features of the backbone or, for TRIPLEX, of its frozen encoder.
         """
         network = self.backbone.frozen if isinstance(self.backbone, Triplex) else self.backbone
-        seen: Tensor = self._run(lambda part: (_precise(network(part)),), images)[0]
-        return seen
+        features: Tensor = self._run(lambda part: (_precise(network(part)),), images)[0]
+        return features
 
-    def look(self, images: Tensor) -> Tensor:
-        """What the part of the backbone that sees pixels makes of them; the same for as long as it does not learn."""
-        network = self.backbone.look if isinstance(self.backbone, Triplex) else self.backbone
-        seen: Tensor = self._run(lambda part: (_precise(network(part)),), images)[0]
-        return seen
+    def patch_features(self, images: Tensor) -> Tensor:
+        """Features of patches from the trainable image network: ``(N, F)``, or tokens ``(N, T, C)`` for TRIPLEX.
 
-    def views(self, seen: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, ...]:
-        """What the heads take, the main one first, each ``(N, F)``, from :meth:`look`; in training."""
+        They can be cached while that network is frozen.
+        """
+        network = self.backbone.patch_tokens if isinstance(self.backbone, Triplex) else self.backbone
+        features: Tensor = self._run(lambda part: (_precise(network(part)),), images)[0]
+        return features
+
+    def views(self, patch_features: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, ...]:
+        """Inputs of the heads in training, main head first, each ``(N, F)``, from :meth:`patch_features`."""
         if isinstance(self.backbone, Triplex) and surroundings is not None:
-            return self.backbone.views(seen, surroundings)
-        return (seen,)
+            return self.backbone.views(patch_features, surroundings)
+        return (patch_features,)
 
     def encode(self, surroundings: Surroundings) -> Surroundings:
-        """Surroundings whose slides are encoded once and for all, for many predictions on them."""
+        """Encode the slides of surroundings once, for repeated predictions."""
         if not isinstance(self.backbone, Triplex):
             return surroundings
         with torch.autocast(surroundings.own.device.type, enabled=False):
@@ -172,28 +175,28 @@ class CPNN(nn.Module):
     def _predict(self, images: Tensor, surroundings: Surroundings | None) -> tuple[Tensor, Tensor, Tensor]:
         network = self.backbone
         if isinstance(network, Triplex):
-            seen = network.look(images)
+            tokens = network.patch_tokens(images)
             own = network.frozen(images) if surroundings is None else surroundings.own
             around = Surroundings.alone(own) if surroundings is None else surroundings
             with torch.autocast(images.device.type, enabled=False):
-                features = network.views(seen, around).fused
+                features = network.views(tokens, around).fused
         else:
             features = own = _precise(network(images))
-        return (*self.say(features), self.score(own))
+        return (*self.head_outputs(features), self.score(own))
 
-    def say(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The main head: weights ``(N, C)`` and programs ``(N, R)`` from what :meth:`views` gives first."""
+    def head_outputs(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights ``(N, C)`` and programs ``(N, R)`` of the main head, from the first output of :meth:`views`."""
         with torch.autocast(features.device.type, enabled=False):
             weights, programs = self.head(features)
         return weights, programs
 
     def score(self, features: Tensor) -> Tensor:
-        """Out-of-domain score ``(N,)`` from :meth:`features`; NaN without a `domain`."""
+        """Out-of-domain scores ``(N,)`` of the output of :meth:`features`; NaN without `domain`."""
         with torch.autocast(features.device.type, enabled=False):
             return features.new_full((len(features),), torch.nan) if self.domain is None else self.domain(features)
 
     def _run(self, function: Callable[..., Sequence[Tensor]], *inputs: Tensor | Surroundings | None) -> Any:
-        """Out of training and on a processor, in pieces of one size, so that a patch does not feel its batch."""
+        """Run ``function``; in eval mode on a CPU in chunks of constant size (see :mod:`napari_cpnn.models.chunks`)."""
         images = inputs[0]
         if self.training or not isinstance(images, Tensor) or images.device.type != "cpu":
             return function(*inputs)
@@ -203,12 +206,12 @@ class CPNN(nn.Module):
         return in_chunks(function, *inputs)
 
     def decode(self, weights: Tensor, programs: Tensor, genes: Sequence[str] | None = None) -> Tensor:
-        """Expression ``(N, G)`` in float32, of all genes or of some.
+        """Decode weights and programs to expression ``(N, G)`` in float32, for all or selected genes.
 
         Raises
         ------
         GenesError
-            When the model does not know a gene.
+            If a gene is unknown to the model.
         """
         with torch.autocast(weights.device.type, enabled=False):
             prototypes, alpha, beta, program_genes = self.head.coefficients()
@@ -221,9 +224,9 @@ class CPNN(nn.Module):
             return scale * expression + shift
 
     def normalize(self, images: Tensor | npt.NDArray[np.uint8]) -> Tensor:
-        """What the backbone takes, ``(N, 3, S, S)`` float32, from uint8 ``(N, S, S, 3)`` or ``(N, 3, S, S)``.
+        """Normalise uint8 images ``(N, S, S, 3)`` or ``(N, 3, S, S)`` to backbone input ``(N, 3, S, S)``, float32.
 
-        The result is on the device of the input. From ``(N, S, S, 3)`` it comes channels-last in memory, at no cost.
+        The result is on the device of the input. From ``(N, S, S, 3)`` it is channels-last in memory, without a copy.
         """
         if isinstance(images, np.ndarray):
             images = torch.from_numpy(images if images.flags.writeable else images.copy())
@@ -237,7 +240,7 @@ class CPNN(nn.Module):
         return images.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
 
     def decoder(self) -> Decoder:
-        """The linear map to expression as it is now, calibration included, in numpy."""
+        """Current linear decoder to expression, including calibration, as numpy arrays."""
         with torch.no_grad():
             prototypes, alpha, beta, program_genes = (_precise(t) for t in self.head.coefficients())
             parts = (prototypes, self.scale * alpha, self.scale * beta + self.shift, self.scale * program_genes)
@@ -246,14 +249,14 @@ class CPNN(nn.Module):
 
 
 def predict_symmetric(model: CPNN, images: Tensor, surroundings: Surroundings | None = None) -> Prediction[Tensor]:
-    """Mean of the model's prediction over the eight symmetries of the square (ST-Net's way at test time).
+    """Average predictions over the eight symmetries of the square (test-time augmentation of ST-Net).
 
     Parameters
     ----------
     images
         ``(N, 3, S, S)``, normalised.
     surroundings
-        Of a model that needs them; the block of neighbours turns with the patch.
+        For a model that needs them; the block of neighbours is rotated with the patch.
     """
     predictions = []
     for symmetry in range(8):
@@ -263,9 +266,9 @@ def predict_symmetric(model: CPNN, images: Tensor, surroundings: Surroundings | 
 
 
 def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
-    """Hash of a model's tensors as held in memory, and of the names and normalisation that give them meaning."""
+    """Hash a model's tensors as held in memory, together with its specification."""
     facts = spec.to_dict()
-    # The first models did not say these, and keep the fingerprint that they have.
+    # Absent in the first models, whose fingerprints must not change.
     for name, before in (
         ("program_net", "linear"),
         ("free_mixture", 0.0),

@@ -1,7 +1,7 @@
-"""From compositions and programs to gene expression, in numpy.
+"""Decode compositions and programs to gene expression, in numpy.
 
-Expression is linear in what the network says about a patch, so that a map of any gene is one small matrix product
-over the stored compositions; the network does not run again.
+Expression is linear in the network's outputs, so that a map of any gene is one small matrix product over the stored
+compositions, without running the network again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from napari_cpnn.arrays import Float32Array
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import GenesError, PrototypesError
 
-#: Patches that are decoded at a time: their float32 copies stay in the processor's cache, which makes a float16 map
-#: four times as fast to decode as one conversion of the whole.
+#: Patches decoded per block: their float32 copies fit the processor's cache, which decodes a float16 map four times as
+#: fast as converting it at once.
 _BLOCK = 4096
 
 
@@ -29,9 +29,9 @@ class Decoder:
     Parameters
     ----------
     genes
-        G names.
+        Names of the G genes.
     cell_types
-        C names; none for a linear head.
+        Names of the C cell types; none for a linear head.
     prototypes
         T, ``(C, G)`` float32, rows sum to 1.
     alpha, beta
@@ -61,7 +61,7 @@ class Decoder:
 
     @property
     def n_programs(self) -> int:
-        """R."""
+        """Number of programs R."""
         return int(self.programs.shape[0])
 
     @cached_property
@@ -73,38 +73,38 @@ class Decoder:
         return {name: i for i, name in enumerate(self.cell_types)}
 
     def expression(self, weights: npt.ArrayLike, programs: npt.ArrayLike, genes: Sequence[str]) -> Float32Array:
-        """Expression of some genes.
+        """Compute the expression of selected genes.
 
         Parameters
         ----------
         weights, programs
-            ``(..., C)`` and ``(..., R)``, of any float type; NaN where nothing is known.
+            ``(..., C)`` and ``(..., R)``, of any float type; NaN where unknown.
         genes
             Names of n genes.
 
         Returns
         -------
         numpy.ndarray
-            ``(..., n)`` float32 in log1p of counts per 10,000; NaN where nothing is known.
+            ``(..., n)`` float32 in log1p of counts per 10,000; NaN where unknown.
 
         Raises
         ------
         GenesError
-            When the model does not know a gene.
+            If a gene is unknown to the model.
         """
         index = self._positions(genes)
         of_types = self.prototypes[:, index] * self.alpha[index]
         return _linear(weights, of_types, programs, self.programs[:, index], self.beta[index])
 
     def contribution(self, weights: npt.ArrayLike, gene: str, cell_type: str) -> Float32Array:
-        """What one cell type adds to one gene, ``alpha_g * w_c * T_cg``.
+        """Compute the contribution of one cell type to one gene, ``alpha_g * w_c * T_cg``.
 
-        The contributions of all cell types, the programs' part and ``beta_g`` sum to the expression.
+        The contributions of all cell types, the programs' term and ``beta_g`` sum to the expression.
 
         Parameters
         ----------
         weights
-            ``(..., C)``; NaN where nothing is known.
+            ``(..., C)``; NaN where unknown.
 
         Returns
         -------
@@ -114,9 +114,9 @@ class Decoder:
         Raises
         ------
         GenesError
-            When the model does not know the gene.
+            If the gene is unknown to the model.
         PrototypesError
-            When the model does not know the cell type.
+            If the cell type is unknown to the model.
         """
         (g,) = self._positions([gene])
         c = self._type_position(cell_type)
@@ -156,7 +156,7 @@ def _linear(
     lead = w.shape[:-1]
     n = int(np.prod(lead))
     w, z = w.reshape(n, w.shape[-1]), z.reshape(n, z.shape[-1])
-    # Any one channel tells whether a patch is known, and the matrix product carries a NaN of the others along.
+    # One channel shows whether a patch is known; the matrix product propagates NaN of the others.
     first = w if w.shape[1] else z
     out = np.empty((n, len(shift)), dtype=np.float32)
     for start in range(0, n, _BLOCK):

@@ -1,4 +1,4 @@
-"""The device a model is computed on, its precision, and when its memory is exhausted."""
+"""Choose device and precision, and recognise out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """``"auto"``: CUDA, then MPS, then CPU. :class:`MappingError` for one that is not there."""
+    """Select a device; ``"auto"``: CUDA, then MPS, then CPU. :class:`MappingError` if it is unavailable."""
     import torch
 
     if name == "auto":
@@ -33,7 +33,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(device: torch.device, name: str = "auto") -> Precision:
-    """``"auto"``: bfloat16 where the hardware computes it natively, else float32."""
+    """Select a precision; ``"auto"``: bfloat16 if the hardware supports it natively, else float32."""
     import torch
 
     if name in ("float32", "bfloat16"):
@@ -47,7 +47,7 @@ def choose_precision(device: torch.device, name: str = "auto") -> Precision:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or the machine, has no memory left."""
+    """Return whether an exception reports exhausted memory of a device or of the machine."""
     import torch
 
     text = str(error).lower()

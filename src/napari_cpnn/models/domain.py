@@ -1,4 +1,4 @@
-"""How far a patch is from the tissue that a model was trained on.
+"""Out-of-domain score: distance of a patch from the tissue that a model was trained on.
 
     d(h)^2 = 1/2 ( sum_k t_k^2 / v_k  +  |h - m - U' t|^2 / q ),    t = U (h - m)
 
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 #: Above this share of the held-out patches, their few largest distances are replaced by an exponential tail.
 BODY = 0.9
 
-#: Quantiles of the held-out distances that are kept, from 0 to `BODY`.
+#: Number of stored quantiles of the held-out distances, from 0 to `BODY`.
 N_KNOTS = 91
 
 
 class Domain(nn.Module):
     """Features ``(N, F)`` -> out-of-domain scores ``(N,)`` in [0, 1].
 
-    0.5 is as typical as can be; above 0.95 lie 5 % of held-out training tissue. The score grows with the distance
-    everywhere.
+    0.5 is the median of held-out training tissue, and 5 % of it is above 0.95. The score is strictly increasing with
+    distance.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Domain(nn.Module):
     center, axes, variances, residual
         ``(F,)`` mean m, ``(K, F)`` orthonormal rows U, ``(K,)`` v and ``()`` q.
     knots
-        ``(N_KNOTS,)`` distances that even shares of the held-out patches, from 0 to `BODY`, do not exceed.
+        ``(N_KNOTS,)`` quantiles of the held-out distances at evenly spaced probabilities from 0 to `BODY`.
     tail
         ``()``, mean excess of a distance over the last knot.
     """
@@ -61,14 +61,14 @@ class Domain(nn.Module):
         return self.score(self.distance(features))
 
     def distance(self, features: Tensor) -> Tensor:
-        """Distances ``(N,)``; their squares are 1 on average for held-out tissue like that of the training."""
+        """Distances ``(N,)``; their mean square is 1 on held-out tissue of the training domain."""
         away = features - self.center
         along = away @ self.axes.T
         rest = (away.square().sum(dim=1) - along.square().sum(dim=1)).clamp(min=0)
         return (0.5 * ((along.square() / self.variances).sum(dim=1) + rest / self.residual)).sqrt()
 
     def score(self, distance: Tensor) -> Tensor:
-        """Share of held-out patches with a smaller distance ``(N,)``, smoothed and continued beyond the largest."""
+        """Fraction ``(N,)`` of held-out patches with smaller distance; interpolated, extrapolated beyond the last."""
         last = self.knots[-1]
         i = torch.searchsorted(self.knots, distance).clamp(1, N_KNOTS - 1)
         low, high = self.knots[i - 1], self.knots[i]

@@ -1,7 +1,4 @@
-"""Frozen encoders whose weights do not travel in our model files.
-
-Where they are on this computer, and whether these are the ones that a model was trained on.
-"""
+"""Locate and verify frozen encoders whose weights are not stored in model files."""
 
 from __future__ import annotations
 
@@ -21,35 +18,35 @@ from napari_cpnn.storage import cache_folder, whole_file
 
 log = logging.getLogger(__name__)
 
-#: Fingerprint of weights -> where this process has found them.
+#: Fingerprint of weights -> location where this process found them.
 _FOUND: dict[str, str] = {}
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
-#: How a note begins that the user has asked for the weights of an encoder by its name.
+#: Prefix of a stored location for weights that the user requested by encoder name.
 _ASKED = "pretrained "
 
 
 def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) -> nn.Module:
-    """The encoder of a model file that does not hold it.
+    """Load the frozen encoder of a model file that does not contain its weights.
 
     Parameters
     ----------
     path
         The model file, for messages.
     card
-        Its entry ``encoder``.
+        Entry ``encoder`` of its card.
     weights
-        File or folder of the weights, or ``"pretrained"``, which may download them; ``None``: where they were found
-        before, else what is on this computer of the encoder's makers. Nothing is downloaded then: whoever wrote the
-        file might learn from it who opens it.
+        File or folder of the weights, or ``"pretrained"``, which may download them; ``None``: their last known
+        location, else a local copy from the encoder's authors. Nothing is downloaded then, since this could reveal to
+        the author of the model file who opens it.
 
     Raises
     ------
     WeightsError
-        They cannot be had.
+        If they are unavailable.
     CheckpointError
-        They are others than the model was trained on.
+        If they differ from those that the model was trained with.
     """
     name, expected = str(card["name"]), str(card["fingerprint"])
     if not _FINGERPRINT.fullmatch(expected):
@@ -58,7 +55,7 @@ def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) 
     place = known or "pretrained"
     try:
         with downloads(allowed=known in PRETRAINED):
-            # A folder of transformers says by itself what is in it, wherever its encoder came from.
+            # A transformers folder is self-describing, whatever the origin of its encoder.
             is_folder = name.startswith("hf:") and Path(place).expanduser().is_dir()
             network = get_encoder(f"hf:{place}").build("pretrained") if is_folder else get_encoder(name).build(place)
     except CpnnError as error:
@@ -79,9 +76,9 @@ def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) 
 
 
 def remember_place(fingerprint: str, place: str, name: str) -> None:
-    """Note where weights were found, so that a model that needs them opens without being told.
+    """Record where weights were found, so that models that need them can be opened without specifying it.
 
-    Of weights that were asked for by the encoder's ``name``, that is noted: they may be downloaded again.
+    For weights requested by the encoder's ``name`` this is recorded too: they may be downloaded again.
     """
     if place == "none" or not _FINGERPRINT.fullmatch(fingerprint):
         return
@@ -94,7 +91,7 @@ def remember_place(fingerprint: str, place: str, name: str) -> None:
 
 
 def known_place(fingerprint: str, name: str) -> str | None:
-    """Where :func:`remember_place` has seen weights, if they are still there."""
+    """Location recorded by :func:`remember_place`, if the weights are still there."""
     place = _FOUND.get(fingerprint)
     if place is None:
         try:

@@ -1,6 +1,6 @@
-"""Blocks of the image networks, computed in fewer passes over their maps, for prediction on a processor (CPU).
+"""Fused blocks of the image networks with fewer passes over feature maps, for prediction on a CPU.
 
-All take and give channels-last maps of one floating type. Biases stay in float32 where oneDNN takes them so.
+All expect and return channels-last feature maps of one floating-point type. Biases stay in float32 if oneDNN permits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from napari_cpnn.models.backbones.squeezenet import Fire
 
 
 class FusedConv(nn.Module):
-    """A convolution and its rectifier in one pass (oneDNN).
+    """Convolution fused with its ReLU (oneDNN).
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class FusedConv(nn.Module):
     dtype
         Of weights and maps.
     rectify
-        Whether a rectifier follows.
+        Whether a ReLU follows.
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, *, rectify: bool = True) -> None:
@@ -52,7 +52,7 @@ class FusedConv(nn.Module):
         return fused
 
     def onto(self, maps: Tensor, sums: Tensor) -> Tensor:
-        """The rectified sum with ``sums``, which is overwritten."""
+        """Add the convolution to ``sums`` in place and apply the ReLU."""
         if not has_fused_convolution(maps.dtype):
             return self._plain(maps).add_(sums).relu_()
         result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
@@ -70,7 +70,7 @@ class FusedConv(nn.Module):
 
 
 class FusedFire(nn.Module):
-    """SqueezeNet's fire module."""
+    """Fused fire module of SqueezeNet."""
 
     def __init__(self, fire: Fire, dtype: torch.dtype) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class FusedFire(nn.Module):
 
 
 class FusedResidual(nn.Module):
-    """ResNet's block of two convolutions and a short cut (MONAI's ``ResNetBlock``), normalisations folded."""
+    """Fused ResNet block of two convolutions and a shortcut (MONAI's ``ResNetBlock``), normalisations folded."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
         super().__init__()
@@ -99,11 +99,11 @@ class FusedResidual(nn.Module):
 
 
 class _Clipped(nn.Module):
-    """A normalisation, a rectifier and a convolution of 1 x 1, where the first two are one clipping.
+    """Batch normalisation, ReLU and 1 x 1 convolution; the first two are computed as one clipping.
 
     With the scale s and shift b of a channel and t = -b / s, the rectified s x + b is s (max(x, t) - t) for s > 0, and
-    s (min(x, t) - t) for s < 0. The factor s and the constant s t go into the convolution, and what is left to be done
-    with the maps is to clip them.
+    s (min(x, t) - t) for s < 0. The factor s and the constant s t are folded into the convolution, so that the
+    feature maps are only clipped.
     """
 
     low: Tensor
@@ -119,7 +119,7 @@ class _Clipped(nn.Module):
         scale = torch.where(scale.abs() < 1e-12, 1e-12, scale)
         weight = (conv.weight.double() * scale[:, None, None]).to(dtype)
         threshold = (-shift / scale).to(dtype)
-        # Of the rounded weights and thresholds, so that what is clipped gives exactly nothing.
+        # Computed from the rounded weights and thresholds, so that clipped values contribute exactly zero.
         bias = -(weight.double() * threshold.double()[:, None, None]).sum(dim=(1, 2, 3))
         if conv.bias is not None:
             bias += conv.bias.double()
@@ -135,7 +135,7 @@ class _Clipped(nn.Module):
 
 
 class FusedDenseLayer(_Clipped):
-    """DenseNet's layer: the maps that it adds."""
+    """Fused DenseNet layer; returns the feature maps that it adds."""
 
     def __init__(self, layers: Any, dtype: torch.dtype) -> None:
         super().__init__(layers.norm1, fuse_conv_bn_eval(layers.conv1, layers.norm2), dtype, rectify=True)
@@ -147,7 +147,7 @@ class FusedDenseLayer(_Clipped):
 
 
 class FusedDenseBlock(nn.Module):
-    """DenseNet's block: layers write their maps beside each other, so that none are copied to put them together."""
+    """Fused DenseNet block; layers write into one buffer, which avoids copies for concatenation."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class FusedDenseBlock(nn.Module):
 
 
 class FusedTransition(_Clipped):
-    """DenseNet's transition; the mean over 2 x 2 pixels is taken before the convolution, which is the same for less."""
+    """Fused DenseNet transition; 2 x 2 mean pooling precedes the convolution, which is equivalent and cheaper."""
 
     def __init__(self, transition: Any, dtype: torch.dtype) -> None:
         super().__init__(transition.norm, transition.conv, dtype, rectify=False)
@@ -181,10 +181,9 @@ class FusedTransition(_Clipped):
 
 @cache
 def has_fused_convolution(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has oneDNN's fused convolutions, and they do what they should.
+    """Return whether this build of torch has working fused convolutions of oneDNN.
 
-    They are what ``torch.compile`` itself emits, but not public operators, so that they are tried before they are
-    trusted.
+    ``torch.compile`` emits them, but they are not public operators, so they are tested before use.
     """
     numbers = torch.linspace(-1, 1, 72)
     weight, bias = numbers[:64].reshape(8, 8, 1, 1).to(dtype), numbers[64:].clone()

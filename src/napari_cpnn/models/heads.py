@@ -1,4 +1,4 @@
-"""The heads of a model: features of the image network -> weights of cell types and programs."""
+"""Prediction heads: features of the image network -> weights of cell types, and programs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from napari_cpnn.models.card import ModelSpec
 
-#: Standard deviation of the programs' genes at the start: small, so that the composition speaks first.
+#: Initial standard deviation of the programs' gene loadings: small, so that the composition is fitted first.
 _PROGRAM_SCALE = 0.01
 
-#: Layers of so few outputs are summed row by row.
+#: Layers with at most this many outputs are summed row by row.
 _FEW = 3
 
 #: ``T (C, G), alpha (G,), beta (G,), V (R, G)``
@@ -23,12 +23,11 @@ class PrototypeHead(nn.Module):
     ``w = softmax(MLP(features))`` with two hidden layers and GELU; ``T`` is the softmax over genes of
     ``log_prototypes``; ``alpha = exp(log_alpha)`` and ``beta = exp(log_beta)`` are positive (eq. 1 of the paper).
 
-    Programs are of two kinds, both ours, and both linear for the decoder. The *free mixture*: a second set of C softmax
-    weights, of profiles that start at the prototypes and then go where the genes want them, for a share
-    ``spec.free_mixture`` of ``alpha``; it is as bounded as a composition, which is what carries over to other patients,
-    and leaves ``w`` free to be a composition. The *residual programs*: numbers without bounds, from a network of the
-    same form or a linear layer; outside of training they count ``spec.program_gain``, since they are what fits the
-    training tissue too closely.
+    There are two kinds of programs, both beyond the paper and linear in the decoder. The *free mixture* is a second set
+    of C softmax weights over profiles that are initialised at the prototypes and then fitted freely, with a fraction
+    ``spec.free_mixture`` of ``alpha``; it is bounded like a composition, which generalises across patients, and lets
+    ``w`` remain a composition. The *residual programs* are unbounded outputs of a network of the same form or of a
+    linear layer; outside of training they are multiplied by ``spec.program_gain``, since they tend to overfit.
     """
 
     def __init__(self, n_features: int, spec: ModelSpec) -> None:
@@ -48,7 +47,7 @@ class PrototypeHead(nn.Module):
 
     @property
     def n_programs(self) -> int:
-        """Free mixture and residual programs together."""
+        """Number of programs, free mixture included."""
         free = 0 if self.mixture is None else len(self.log_free)
         return free + len(self.program_genes)
 
@@ -66,7 +65,7 @@ class PrototypeHead(nn.Module):
 
 
 class ViewHead(nn.Module):
-    """The networks of a :class:`PrototypeHead` for another view of the patch (of TRIPLEX), over the same prototypes."""
+    """Networks of a :class:`PrototypeHead` for another view of the patch (TRIPLEX), sharing its prototypes."""
 
     def __init__(self, n_features: int, spec: ModelSpec) -> None:
         super().__init__()
@@ -107,10 +106,10 @@ def _mlp(n_in: int, hidden: int, n_out: int) -> nn.Sequential:
 
 
 class _Linear(nn.Linear):
-    """A linear layer whose last bits do not depend on where a row stands.
+    """Linear layer whose results are bit-identical wherever a row is in the batch.
 
-    Libraries of matrix products treat results of one to three columns as a special case that depends on it; their few
-    products are summed row by row here, which no processor does differently for one row than for another.
+    Matrix product libraries treat results of one to three columns as special cases that depend on the row's position;
+    here these few products are summed row by row, which is the same for every row on any processor.
     """
 
     def forward(self, values: Tensor) -> Tensor:
@@ -120,7 +119,7 @@ class _Linear(nn.Linear):
 
 
 class LinearHead(nn.Module):
-    """The plain head of ST-Net: features are the programs, ``V`` is the linear layer, there are no cell types."""
+    """Linear head of ST-Net: the features are the programs, ``V`` is the linear layer; no cell types."""
 
     def __init__(self, n_features: int, spec: ModelSpec) -> None:
         super().__init__()
@@ -129,7 +128,7 @@ class LinearHead(nn.Module):
 
     @property
     def n_programs(self) -> int:
-        """The features."""
+        """Number of features."""
         return len(self.program_genes)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

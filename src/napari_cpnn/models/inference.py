@@ -1,8 +1,8 @@
-"""A model made ready to predict fast on a processor (CPU).
+"""Optimise a model for prediction on a CPU.
 
-There the networks of the registry are bound by memory, not by arithmetic: every layer reads and writes its maps. So
-layers that can share a pass over them do, see :mod:`napari_cpnn.models.fused` (and a model takes its batch in pieces,
-:mod:`napari_cpnn.models.chunks`, whose maps fit into the processor's cache).
+On a CPU the networks are limited by memory bandwidth, since every layer reads and writes its feature maps. Layers are
+therefore fused (:mod:`napari_cpnn.models.fused`), and batches are split into chunks whose feature maps fit into the
+processor's cache (:mod:`napari_cpnn.models.chunks`).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from napari_cpnn.models.triplex import Triplex
 
 
 def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
-    """A copy of ``model`` that gives the same predictions, up to rounding, in less time on a CPU.
+    """Copy ``model`` into a faster form for a CPU; predictions are equal up to rounding.
 
-    Batch normalisations are folded into the convolutions before or after them, rectifiers run inside the convolutions
-    (oneDNN), and the memory format is channels-last.
+    Batch normalisations are folded into adjacent convolutions, ReLUs are fused with convolutions (oneDNN), and the
+    memory format is channels-last.
 
     Parameters
     ----------
     model
-        Stays as it is.
+        The model; not modified.
     bfloat16
         Whether convolutions are computed in bfloat16, with biases in float32. The head runs in float32 in any case.
-        No autocast is needed around the copy.
+        Do not wrap the copy in autocast.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
     """
     fused = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    if isinstance(fused.backbone, Triplex):  # its transformers stay as they are
+    if isinstance(fused.backbone, Triplex):  # its transformers are not changed
         fused.backbone.target = _ready(fused.backbone.target, dtype)
         fused.backbone.encoder = _ready(fused.backbone.encoder, dtype)
     else:
@@ -61,7 +61,7 @@ def _ready(network: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 class _Ready(nn.Module):
-    """An image network that is given what it computes fastest."""
+    """Image network that converts its input to the fastest type and memory format."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _Ready(nn.Module):
         return features
 
     def maps(self, images: Tensor) -> Tensor:
-        """As the network's own."""
+        """Feature maps of the wrapped network."""
         maps: Tensor = self.network.maps(self._given(images))  # type: ignore[operator]
         return maps
 
@@ -82,7 +82,7 @@ class _Ready(nn.Module):
 
 
 def _fuse(network: nn.Module, dtype: torch.dtype) -> None:
-    """Put fused blocks in the place of those that we know, and of layers that follow each other."""
+    """Replace known blocks and consecutive layers by fused ones, in place."""
     for module in list(network.modules()):
         if isinstance(module, (DenseNetFeatures, ResNetFeatures)):
             _fuse_blocks(module.features, dtype)
@@ -102,7 +102,7 @@ def _fuse_blocks(features: nn.Sequential, dtype: torch.dtype) -> None:
 
 
 def _fuse_sequence(sequence: nn.Sequential, dtype: torch.dtype) -> None:
-    """Fold ``conv, norm`` and then ``conv, relu`` that follow each other; fires are fused."""
+    """Fuse consecutive ``conv, norm`` and then ``conv, relu``, and fire modules, in place."""
     for (first, conv), (second, norm) in pairwise(list(sequence.named_children())):
         if _is_plain(conv) and type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
             sequence.register_module(first, nn.Identity())
@@ -117,5 +117,5 @@ def _fuse_sequence(sequence: nn.Sequential, dtype: torch.dtype) -> None:
 
 
 def _is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Encoders from elsewhere have convolutions and normalisations of their own kinds, which do more than torch's."""
+    """Return whether a convolution is torch's own, not a subclass of a third-party encoder that may do more."""
     return type(conv) is nn.Conv2d and isinstance(conv.padding, tuple) and conv.padding_mode == "zeros"

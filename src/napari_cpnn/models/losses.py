@@ -1,6 +1,6 @@
-"""What training minimises. All of it is computed in float32 (or better) whatever the backbone's arithmetic.
+"""Training losses and penalties, computed in float32 (or float64) whatever the backbone's precision.
 
-Under bfloat16 the small differences between patches are rounded away and a correlation cannot be learned.
+In bfloat16, small differences between patches are rounded away and correlations cannot be learned.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def mse_loss(predicted: Tensor, measured: Tensor, weights: Tensor | None = None)
 
 
 def prototype_penalty(prototypes: Tensor, initial: Tensor) -> Tensor:
-    """How far the prototypes have moved, ``||T - T0||^2`` summed over all entries (eq. 8 of the paper).
+    """Squared distance of the prototypes from their initial values, ``||T - T0||^2`` (eq. 8 of the paper).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a model says of patches; torch tensors inside the models, numpy arrays outside."""
+"""Container for the predictions of a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ArrayT = TypeVar("ArrayT")
 
 
 class Prediction(NamedTuple, Generic[ArrayT]):
-    """Composition, programs and trust of ``N`` patches.
+    """Predictions for ``N`` patches; torch tensors inside models, numpy arrays outside.
 
     Attributes
     ----------
@@ -18,7 +18,7 @@ class Prediction(NamedTuple, Generic[ArrayT]):
         ``(N, R)`` residual programs.
     out_of_domain
         ``(N,)`` from 0 to 1: the share of held-out training tissue that is nearer to what the model was trained on
-        (see :class:`~napari_cpnn.models.domain.Domain`); NaN when the model cannot tell.
+        (see :class:`~napari_cpnn.models.domain.Domain`); NaN for a model without a domain.
     """
 
     weights: ArrayT

@@ -1,6 +1,6 @@
-"""How maps become colours, on the screen and in figures: one code for both.
+"""Convert maps to colours, identically on screen and in figures.
 
-The public API of this floor is what ``__init__.pyi`` lists; each name is imported when it is first used.
+The public API is listed in ``__init__.pyi``; names are imported lazily.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A painted map laid over the tissue, pixel by pixel, as napari's canvas does it."""
+"""Blend a painted map with the tissue image, as napari's canvas does."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from napari_cpnn.arrays import Float32Array, FloatArray, IntArray, Picture
 from napari_cpnn.geometry import Grid, Mpp, Rect
 from napari_cpnn.slides import Slide
 
-#: Rows of the picture, and pixels of the slide, that are held at a time.
+#: Rows of the picture, and pixels of the slide, in memory at a time.
 _BAND_ROWS = 128
 _BAND_PX = 2**24
 
 
 def tissue_picture(slide: Slide, mpp: Mpp, rect: Rect, shape: tuple[int, int]) -> Picture:
-    """A rectangle of a slide as a picture of any size, white where it reaches over the edge.
+    """Resample a rectangle of a slide to a picture of any size, white outside the slide.
 
-    It is read from the coarsest level that still has a pixel for each of the picture, band by band, so that memory
-    is bounded whatever the size of the slide.
+    It is read from the coarsest level with at least the resolution of the picture, band by band, so that memory is
+    bounded whatever the size of the slide.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def tissue_picture(slide: Slide, mpp: Mpp, rect: Rect, shape: tuple[int, int]) -
         ``(rows, cols, 3)`` uint8; pixel ``i`` covers its part of ``rect``, edge to edge.
     """
     rows, cols = shape
-    # Level-0 pixels per pixel of the picture.
+    # Level-0 pixels per picture pixel.
     steps = rect.height / rows / mpp[0], rect.width / cols / mpp[1]
     fits = [i for i, down in enumerate(slide.downsamples) if max(down) <= 1.01 * min(steps)]
     level = max(fits, default=0)
@@ -49,7 +49,7 @@ def tissue_picture(slide: Slide, mpp: Mpp, rect: Rect, shape: tuple[int, int]) -
     step = steps[0] / down[0]
     top = rect.y0 / mpp[0] / down[0]
     band = max(1, min(rows, int(_BAND_PX / max(width, 1) / step)))
-    # What the filter looks at beyond the edge of a band.
+    # Support of the filter beyond the edge of a band.
     margin = math.ceil(max(step, steps[1] / down[1])) + 1
     out = np.empty((rows, cols, 3), dtype=np.uint8)
     x0, x1 = math.floor(left) - margin, math.ceil(left + width) + margin
@@ -80,15 +80,15 @@ def lay_over(
     picture
         ``(rows, cols, 3)`` of ``rect``.
     rgba
-        ``(rows, cols, 4)`` in 0 to 1, one pixel per cell of ``grid``.
+        ``(rows, cols, 4)`` in 0 to 1, one pixel per patch of ``grid``.
     grid, rect
-        Where the map and the picture lie, slide micrometres.
+        Positions of map and picture, in slide micrometres.
     opacity
-        Of the map as a whole.
+        Overall opacity of the map.
     smooth
-        Whether colours are interpolated between the centres of cells, as a linear texture filter does.
+        Whether colours are interpolated between the centres of patches, as a linear texture filter does.
     mask
-        ``(rows, cols)``: where the map may be seen.
+        ``(rows, cols)`` bool: where the map is visible.
     """
     n_rows, n_cols = picture.shape[:2]
     y = rect.y0 + (np.arange(n_rows) + 0.5) * rect.height / n_rows
@@ -109,7 +109,7 @@ def lay_over(
 
 
 def _places(um: FloatArray, grid: Grid, axis: int, smooth: bool) -> list[tuple[IntArray, FloatArray]]:
-    """Cells along an axis from which points take their colour, and with what weight."""
+    """Indices of patches along an axis that determine the colour at points, and their weights."""
     cell, last = (um - grid.origin_um[axis]) / grid.stride_um, grid.shape[axis] - 1
     if not smooth:
         return [(np.clip(np.floor(cell), 0, last).astype(np.intp), np.ones(len(um)))]

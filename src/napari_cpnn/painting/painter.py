@@ -1,8 +1,8 @@
-"""From map values to the colours of an overlay; NumPy only.
+"""Convert map values to the colours of an overlay, with NumPy only.
 
-Overlays are painted as RGBA, not left to napari as scalar fields, for two reasons. A linear texture filter turns
-every cell that touches a NaN into NaN, so a smoothed scalar map loses half a cell all along its border. And a cell
-that is not computed yet must be fainter than its neighbours, which needs an alpha per cell.
+Overlays are painted as RGBA rather than as scalar fields in napari, for two reasons. A linear texture filter turns
+every patch next to a NaN into NaN, so a smoothed scalar map loses half a patch along its border. And patches that are
+not computed yet are fainter than their neighbours, which needs an alpha value per patch.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ Range = tuple[float, float]
 Number = TypeVar("Number", bound=np.generic)
 
 COLORMAPS = ("viridis", "magma", "inferno", "cividis", "turbo", "Reds", "Blues")
-"""Names of colour maps on offer, in matplotlib's spelling; all but turbo are safe with a colour-vision deficiency."""
+"""Names of available Matplotlib colour maps; all but turbo are safe for colour vision deficiency."""
 
 FULL_ALPHA_AT = 0.5
-"""Where in the colour range the overlay reaches its full opacity; below, it fades to nothing."""
+"""Position in the colour range at which the overlay reaches full opacity; below, it fades out."""
 
 FAINTEST = 0.4
-"""Opacity of an area of which almost nothing is computed yet, relative to a finished one."""
+"""Relative opacity of an area that is hardly computed yet."""
 
 FAILED_COLOR = (0.35, 0.35, 0.35, 0.9)
-"""A patch that could not be read or computed: dark grey, which no colour map and no cell type has."""
+"""Colour of failed patches: dark grey, which no colour map or cell type uses."""
 
 TISSUE = (236 / 255, 214 / 255, 226 / 255)
-"""Between eosin pink and white: what a faint overlay lies on."""
+"""Typical tissue colour below a faint overlay, between eosin pink and white."""
 
 
 @lru_cache(maxsize=16)
 def color_table(name: str) -> Float32Array:
-    """``(256, 4)`` RGBA in 0 to 1 of a colour map, with low values fading to transparent."""
+    """Colour map as ``(256, 4)`` RGBA in 0 to 1, with low values fading to transparent."""
     from matplotlib import colormaps
 
     table = colormaps[name](np.linspace(0.0, 1.0, 256)).astype(np.float32)
@@ -49,10 +49,10 @@ def color_table(name: str) -> Float32Array:
 
 
 class Painter:
-    """Paints one map: which cells are visible, whose value each shows, and how solid it is.
+    """Paint one map: visible patches, the values they display, and their opacity.
 
-    All of that is worked out once per state of the map, so that another gene or colour map costs a table look-up per
-    visible cell.
+    These are computed once per state of the map, so that changing the gene or colour map costs only one table look-up
+    per visible patch.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Painter:
     rgba
         ``(rows, cols, 4)`` float32, painted in place.
     n_done
-        How many cells are computed.
+        Number of computed patches.
     """
 
     def __init__(self, tissue: npt.NDArray[np.bool_]) -> None:
@@ -79,14 +79,14 @@ class Painter:
         self.rgba = np.zeros((*tissue.shape, 4), dtype=np.float32)
 
     def update(self, donors: IntArray, done: npt.NDArray[np.bool_], failed: npt.NDArray[np.bool_]) -> None:
-        """Take a new state of the map.
+        """Update to a new state of the map.
 
         Parameters
         ----------
         donors
-            ``(rows, cols)`` flat index of the cell whose value is shown, -1 for none.
+            ``(rows, cols)`` flat index of the patch whose value is displayed, -1 for none.
         done, failed
-            ``(rows, cols)``.
+            ``(rows, cols)`` bool.
         """
         visible = donors >= 0
         if not np.array_equal(visible, self._visible):
@@ -99,10 +99,10 @@ class Painter:
         self._solid = self._certainty(done | failed).reshape(-1)[self._cells]
 
     def _certainty(self, done: npt.NDArray[np.bool_]) -> Float32Array:
-        """How solid each cell is drawn, in `FAINTEST` to 1: the computed share of its surroundings.
+        """Relative opacity of each patch, from `FAINTEST` to 1: the computed fraction of its neighbourhood.
 
-        The share, rather than a flag per cell, because a half-refined area would otherwise look like a polka-dot
-        pattern of solid cells among faint ones.
+        A fraction rather than a flag per patch avoids a pattern of opaque patches among faint ones in areas that are
+        partially refined.
         """
         done = done & self._tissue
         if int(done.sum()) == self._n_tissue:
@@ -115,11 +115,11 @@ class Painter:
         return len(self._cells)
 
     def shown(self, values: npt.NDArray[Number]) -> npt.NDArray[Number]:
-        """``(rows, cols)`` values of all cells -> those of the visible cells, each its donor's, ``(n,)``."""
+        """Select the displayed values ``(n,)`` of visible patches from values of all patches ``(rows, cols)``."""
         return values.reshape(-1)[self._donors]
 
     def paint_values(self, shown: Float32Array, table: Float32Array, limits: Range) -> None:
-        """Scalar values through a colour map.
+        """Paint scalar values with a colour map.
 
         Parameters
         ----------
@@ -136,18 +136,18 @@ class Painter:
         self._write(table[np.clip(np.rint(scaled), 0, 255).astype(np.uint8)], limits)
 
     def paint_dominant(self, shown: npt.NDArray[Any], colors: Float32Array) -> None:
-        """Categories: ``(n,)`` positions in ``colors`` ``(C, 3)``."""
+        """Paint categories: ``(n,)`` indices into ``colors (C, 3)``."""
         self._write(np.concatenate([colors, np.ones((len(colors), 1), np.float32)], axis=1)[shown], (0.0, 1.0))
 
     def paint_blend(self, shares: Float32Array, colors: Float32Array) -> None:
-        """The mean colour of some types weighted by share, as opaque as their sum.
+        """Paint the mean colour of types weighted by share, with their total share as opacity.
 
         Parameters
         ----------
         shares
-            ``(n, k)`` of the types to mix.
+            ``(n, k)`` shares of the types to blend.
         colors
-            ``(k, 3)``.
+            ``(k, 3)`` colours of the types.
         """
         total = shares.sum(axis=1)
         painted = np.empty((len(shares), 4), dtype=np.float32)
@@ -174,7 +174,7 @@ def _around(mask: npt.NDArray[np.bool_]) -> Float32Array:
 
 
 def _rim(visible: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """Invisible cells beside visible ones, and for each a visible neighbour (flat indices)."""
+    """Invisible patches next to visible ones, and a visible neighbour of each (flat indices)."""
     source = np.full(visible.shape, -1, dtype=np.intp)
     flat = np.arange(visible.size, dtype=np.intp).reshape(visible.shape)
     rows, cols = visible.shape
@@ -188,29 +188,29 @@ def _rim(visible: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
 
 
 def on_tissue(colors: Float32Array, opacity: float = 1.0, tissue: Sequence[float] = TISSUE) -> Float32Array:
-    """RGBA ``(..., 4)`` in 0 to 1, as it looks on stained tissue: RGB ``(..., 3)`` in 0 to 1, for legends."""
+    """Blend RGBA ``(..., 4)`` in 0 to 1 with a typical tissue colour to RGB ``(..., 3)`` in 0 to 1, for legends."""
     alpha = colors[..., 3:] * np.float32(opacity)
     return np.asarray(colors[..., :3] * alpha + np.array(tissue, np.float32) * (1 - alpha), dtype=np.float32)
 
 
 def hex_colors(colors: Sequence[str]) -> Float32Array:
-    """``#RRGGBB`` strings -> ``(n, 3)`` in 0 to 1."""
+    """Convert ``#RRGGBB`` strings to ``(n, 3)`` in 0 to 1."""
     rgb = [[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in colors]
     return np.array(rgb, dtype=np.float32).reshape(len(rgb), 3)
 
 
 class AutoRange:
-    """The colour range of a map that is still being filled: robust percentiles that hold still.
+    """Automatic colour range of a map being filled: robust percentiles, updated rarely.
 
-    The range is taken again only when twice as many cells are known as at the last time, or when the map is at rest
-    and the range is off by more than a tenth, so that colours do not flicker at each repaint.
+    The range is updated only when twice as many patches are known as at the last update, or when the map is complete
+    and the range has changed by more than a tenth, so that colours do not flicker.
 
     Parameters
     ----------
     from_zero
         Whether the lower end is always 0 (shares), or the low percentile (expression).
     least
-        Smallest width of the range; noise in a flat map is not blown up to full colour.
+        Minimum width of the range, so that noise in a flat map is not amplified.
     """
 
     LOW, HIGH = 2.0, 99.0
@@ -222,16 +222,16 @@ class AutoRange:
         self.limits: Range = (0.0, least)
 
     def update(self, values: Float32Array, n_known: int, at_rest: bool) -> Range:
-        """The range after seeing these values.
+        """Update with the displayed values and return the range.
 
         Parameters
         ----------
         values
-            What is on screen; a value that stands for a coarse block is there as often as it is drawn.
+            Displayed values; the value of a coarse block is repeated for each patch it covers.
         n_known
-            How many of them are computed.
+            Number of computed patches.
         at_rest
-            Whether nothing more is being computed.
+            Whether the computation has finished.
         """
         if values.size and (n_known >= 2 * self._n_known or (at_rest and n_known != self._n_known)):
             wanted = self._measure(values)

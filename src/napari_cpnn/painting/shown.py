@@ -1,4 +1,4 @@
-"""What a map shows of itself, how that is coloured, and how it is painted."""
+"""Displayed quantities of a map, their appearance, and painting."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RangeMode = Literal["auto", "full", "manual"]
 
 @dataclass(frozen=True)
 class Shown:
-    """The quantity on screen, or in a panel of a figure.
+    """Displayed quantity of a map, on screen or in a panel of a figure.
 
     Parameters
     ----------
     kind
-        One cell type, the dominant type, a blend of types, a gene, or what one cell type contributes to a gene.
+        One cell type, the dominant type, a blend of types, a gene, or the contribution of a cell type to a gene.
     names
-        The cell type, the types that are blended, the gene, or gene and cell type; empty for the dominant type.
+        The cell type, the blended types, the gene, or gene and cell type; empty for the dominant type.
     """
 
     kind: Kind
@@ -37,19 +37,19 @@ class Shown:
 
     @property
     def name(self) -> str:
-        """The one name of a ``type`` or a ``gene``; for a contribution such as ``ERBB2 from B-cells``."""
+        """Name of a ``type`` or ``gene``; for a contribution, text such as ``ERBB2 from B-cells``."""
         if self.kind == "contribution":
             return " from ".join(self.names)
         return self.names[0] if self.names else ""
 
     @property
     def gene(self) -> str:
-        """The gene that is on screen, whole or in part."""
+        """Gene that is displayed, entirely or as a contribution."""
         return self.names[0] if self.kind in ("gene", "contribution") else ""
 
     @property
     def title(self) -> str:
-        """What the layer and the legend say."""
+        """Title for layer and legend."""
         if self.kind == "type":
             return f"Cell type: {self.name}"
         if self.kind == "gene":
@@ -70,7 +70,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Look:
-    """How overlays are coloured, and whether the canvas carries a legend."""
+    """Appearance of overlays, and whether the canvas has a legend."""
 
     colormap: str = "viridis"  # H&E is pink and purple, on which magma spends half of its colours
     range_mode: RangeMode = "auto"
@@ -80,26 +80,26 @@ class Look:
     legend: bool = True
 
     def is_smooth(self, shown: Shown) -> bool:
-        """Whether values are interpolated between patches; between two categories there is no colour in the middle."""
+        """Return whether values are interpolated between patches; categories cannot be."""
         return self.smooth and shown.kind != "dominant"
 
 
 def values_of(cmap: CompositionMap, shown: Shown) -> Float32Array:
-    """What is shown in each cell, ``(rows, cols)``; for what has a range of values."""
+    """Values ``(rows, cols)`` of a scalar quantity of a map."""
     if shown.kind == "type":
         return cmap.weight(shown.name)
     return cmap.expression(shown.gene) if shown.kind == "gene" else cmap.contribution(*shown.names)
 
 
 def auto_range(shown: Shown) -> AutoRange:
-    """The colour range that follows the values, with its least width."""
+    """Create the automatic colour range of a quantity, with its minimum width."""
     # 5 % of a patch is a handful of nuclei; 0.1 in log1p CP10k is a tenth of the expression.
-    # A contribution is a part of the whole, so it starts from nothing.
+    # A contribution is part of a total, so its range starts at 0.
     return AutoRange(from_zero=shown.kind != "gene", least=0.05 if shown.kind == "type" else 0.1)
 
 
 def catch_up(painter: Painter, cmap: CompositionMap) -> None:
-    """Give a painter the present state of its map."""
+    """Update a painter to the current state of its map."""
     state = cmap.state.copy()
     painter.update(cmap.donors(), state == DONE, state == FAILED)
 
@@ -112,13 +112,13 @@ def paint(
     Parameters
     ----------
     painter
-        Of the map, after :func:`catch_up`.
+        Painter of the map, after :func:`catch_up`.
     cmap, shown, look
-        What is painted, and how.
+        Map, quantity and appearance.
     auto
-        Of :func:`auto_range`; it remembers the range of the last picture.
+        Automatic range from :func:`auto_range`, which keeps the last range.
     at_rest
-        Whether nothing more is being computed.
+        Whether the computation has finished.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def paint(
 
 
 def _limits(shown: Shown, look: Look, values: Float32Array) -> Range | None:
-    """The range that is fixed by the look; ``None`` for one that follows the values."""
+    """Colour range fixed by the appearance; ``None`` for an automatic one."""
     if look.range_mode == "manual":
         low, high = look.manual
         return low, max(high, low + 1e-6)
@@ -152,12 +152,12 @@ def _limits(shown: Shown, look: Look, values: Float32Array) -> Range | None:
 
 
 def dominant_types(cmap: CompositionMap, where: tuple[slice, slice] | npt.NDArray[np.bool_]) -> list[str]:
-    """The cell types that dominate somewhere in a part of the grid, the most frequent first."""
+    """Cell types that are dominant somewhere in part of the grid, most frequent first."""
     donors = cmap.donors()[where]
     counts = np.bincount(cmap.dominant().reshape(-1)[donors[donors >= 0]], minlength=len(cmap.cell_types))
     return [cmap.cell_types[k] for k in np.argsort(-counts, kind="stable") if counts[k]]
 
 
 def format_value(value: float, unit: str) -> str:
-    """Shares in per cent, expression with two decimals."""
+    """Format shares in per cent and expression with two decimals."""
     return f"{100 * value:.0f} %" if unit.startswith("share") else f"{value:.2f}"

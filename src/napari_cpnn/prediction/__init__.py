@@ -1,4 +1,4 @@
-"""What maps, evaluation and training predict through: the model on its device, at places of a slide."""
+"""Prediction at places on a slide, on a device; shared by maps, evaluation and training."""
 
 from __future__ import annotations
 

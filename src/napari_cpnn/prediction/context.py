@@ -1,7 +1,7 @@
-"""Where TRIPLEX looks on a slide: its tokens, and the block of patches around a place.
+"""Spatial context of TRIPLEX on a slide: positions of its tokens, and the block of patches around a place.
 
-Both follow from the slide and the model alone, and not from measured spots or from what is in view. So training,
-evaluation and maps see the same surroundings of a place, and a slide without spots has them too.
+Both depend only on the slide and the model, not on measured spots or the current view. Training, evaluation and maps
+therefore use the same surroundings of a place, and a slide without spots has them too.
 """
 
 from __future__ import annotations
@@ -22,48 +22,48 @@ from napari_cpnn.slides import Slide, TissueMask, find_tissue
 if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
 
-#: Patches along a side of the block around a place, as in :mod:`napari_cpnn.models.triplex`.
+#: Side of the block around a place, in patches, as in :mod:`napari_cpnn.models.triplex`.
 SIDE = 5
 CENTER = SIDE * SIDE // 2
 
-#: Places nearer than this are one and the same.
+#: Places closer than this are considered equal.
 _SAME_UM = 1 / 64
 
 _STEPS = np.stack(np.meshgrid(*2 * [np.arange(SIDE) - SIDE // 2], indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 class ContextPlan:
-    """Places on one slide that predictions of one model depend on.
+    """Places on a slide that the predictions of a model depend on.
 
     Parameters
     ----------
     slide
         RGB, 8 bit, with a pixel size.
     patch
-        What the network sees; neighbours touch, so they are ``patch.size_um`` apart.
+        Input patch of the network; neighbours touch, so their distance is ``patch.size_um``.
     pitch_um
-        Wanted distance of the tokens: the pitch of the arrays that the model was trained on.
+        Desired distance between tokens: the pitch of the training arrays.
     max_tokens
-        At most this many; the lattice is made coarser until they are no more. This bounds the memory of the attention
-        over them, whatever the size of the slide.
+        Maximum number of tokens; the lattice is coarsened until it is met. This bounds the memory of the attention,
+        whatever the size of the slide.
     tissue
-        The slide's tissue by the default :class:`~napari_cpnn.settings.TissueSettings`, when it is known.
+        Tissue of the slide for the default :class:`~napari_cpnn.settings.TissueSettings`, if already known.
 
     Attributes
     ----------
     tokens_um
         ``(T, 2)`` centres of the tokens' patches, slide micrometres. Tokens represent the blocks of ``step`` x
-        ``step`` patches of the slide's own grid that hold tissue, as in :class:`Lattice`: the patches that a coarse
-        first picture is made of.
+        ``step`` patches of the slide's own grid that contain tissue, as in :class:`Lattice`: the patches of a coarse
+        overview.
     step
         A power of two.
     spacing_um
-        Distance of neighbouring tokens.
+        Distance between neighbouring tokens.
 
     Raises
     ------
     NoTissueError
-        When there is no tissue, or none that fills a patch.
+        If there is no tissue, or none that fills a patch.
     """
 
     def __init__(
@@ -87,20 +87,20 @@ class ContextPlan:
 
     @classmethod
     def of(cls, slide: Slide, model: CPNN, tissue: TissueMask | None = None) -> ContextPlan:
-        """The plan of a model on a slide."""
+        """Create the plan of a model on a slide."""
         args = model.spec.backbone_args
         return cls(slide, model.patch, float(args["pitch_um"]), int(args["max_tokens"]), tissue)
 
     def blocks(self, centers_um: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """The 5 x 5 touching patches around places ``(N, 2)``.
+        """Centres of the 5 x 5 touching patches around places ``(N, 2)``.
 
         Returns
         -------
         centers_um
             ``(N, 25, 2)``, row by row.
         present
-            ``(N, 25)``: which are on the slide and hold tissue, by the rule for the patches of a map; the patch at the
-            place itself always.
+            ``(N, 25)`` bool: which are on the slide and contain tissue, by the criterion for patches of a map; always
+            true for the patch at the place itself.
         """
         centers = np.asarray(centers_um, dtype=np.float64).reshape(-1, 1, 2) + _STEPS * self.size_um
         inside = ((centers >= 0) & (centers < self._extent)).all(axis=-1)
@@ -110,7 +110,7 @@ class ContextPlan:
 
 
 def _step(cells: npt.NDArray[np.bool_], pitch: float, max_tokens: int) -> int:
-    """Blocks of how many cells have one token, given the wanted pitch in cells."""
+    """Side of the blocks that share one token, in patches, given the desired pitch in patches."""
     step = 1 << max(0, round(math.log2(pitch)))
     while True:
         rows, cols = np.nonzero(cells)
@@ -121,7 +121,7 @@ def _step(cells: npt.NDArray[np.bool_], pitch: float, max_tokens: int) -> int:
 
 
 def keys_of(places_um: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """One whole number per place ``(..., 2)``, equal for places that are the same but for rounding."""
+    """Integer keys of places ``(..., 2)``, equal for places that are equal up to rounding."""
     y, x = np.moveaxis(np.floor(np.asarray(places_um, dtype=np.float64) / _SAME_UM + 0.5).astype(np.int64), -1, 0)
     key: npt.NDArray[np.int64] = (y << 32) + x
     return key

@@ -1,7 +1,7 @@
-"""Features of a frozen encoder by place: computed once per slide, kept in memory and on disk.
+"""Store of frozen encoder features by place: computed once per slide, kept in memory and on disk.
 
-On disk a store is a folder of ``.safetensors`` files, each with some places and their features and a checksum. Files
-are only ever added (by a rename), so that a kill does no harm and several processes can share a folder.
+On disk, a store is a folder of ``.safetensors`` files, each with places, their features and a checksum. Files are only
+added, by renaming, so that interruption is harmless and several processes can share a folder.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 CACHE_BYTES = 5 * 1024**3
-"""Features of slides that were used longest ago are deleted beyond this size."""
+"""Size limit of all stores; the least recently used are deleted beyond it."""
 _IN_USE_SECONDS = 3600.0
 _NAMES = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.part")
-"""What the files of a store are called; and what earlier versions left when they were killed."""
+"""File names of a store, and of temporary files that earlier versions left when killed."""
 
 Features = npt.NDArray[np.float16]
 
 
 class FeatureStore:
-    """Features ``(F,)`` in float16 of the patches at some places of one slide; safe to use from several threads.
+    """Thread-safe store of float16 features ``(F,)`` of patches at places on one slide.
 
     Parameters
     ----------
     n_features
-        F.
+        Number of features F.
     folder
-        Where they are kept; ``None``: in memory only. A folder that cannot be written ends keeping, not computing.
+        Folder of the files; ``None``: in memory only. If it is not writable, features are still computed but not kept.
 
     Attributes
     ----------
     problem
-        One sentence when nothing can be kept on disk, else ``None``.
+        One sentence if features cannot be written to disk, else ``None``.
     """
 
     def __init__(self, n_features: int, folder: Path | None = None) -> None:
@@ -65,7 +65,7 @@ class FeatureStore:
         self.problem: str | None = None
         self._row: dict[int, int] = {}
         self._values: Features = np.zeros((64, n_features), dtype=np.float16)
-        self._kept = 0  # rows that are on disk
+        self._kept = 0  # number of rows on disk
         self._lock = threading.Lock()
         if folder is not None:
             self._load(folder)
@@ -74,9 +74,9 @@ class FeatureStore:
     def of(
         cls, slide: Slide, model: CPNN, precision: str, keep: bool = True, cache_dir: str | None = None
     ) -> FeatureStore:
-        """The store of what the frozen encoder of ``model`` sees of ``slide``, shared by all models that have it.
+        """Open the feature store of ``slide`` for the frozen encoder of ``model``, shared by models with that encoder.
 
-        ``keep``: on disk, in the user's cache or below ``cache_dir``.
+        ``keep``: store on disk, in the user's cache or below ``cache_dir``.
         """
         if not keep:
             return cls(model.n_own_features)
@@ -91,13 +91,13 @@ class FeatureStore:
         return len(self._row)
 
     def known(self, keys: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Which of these places (:func:`~napari_cpnn.prediction.context.keys_of`) have features; shaped as ``keys``."""
+        """Return which ``keys`` (:func:`~napari_cpnn.prediction.context.keys_of`) have features; shape as ``keys``."""
         keys = np.asarray(keys)
         row = self._row
         return np.fromiter((k in row for k in keys.ravel().tolist()), dtype=bool, count=keys.size).reshape(keys.shape)
 
     def get(self, keys: npt.ArrayLike) -> Features:
-        """Features ``(..., F)`` of places ``(...)``; zeros where there are none."""
+        """Features ``(..., F)`` of places ``(...)``; zeros if unknown."""
         keys = np.asarray(keys)
         row = self._row
         rows = np.fromiter((row.get(k, -1) for k in keys.ravel().tolist()), dtype=np.intp, count=keys.size)
@@ -106,11 +106,11 @@ class FeatureStore:
         return values.reshape(*keys.shape, self.n_features)
 
     def add(self, keys: Int64Array, features: npt.NDArray[np.floating]) -> None:
-        """Remember ``(N, F)`` features of the places ``(N,)``; what is there already stays."""
+        """Add features ``(N, F)`` of places ``(N,)``; existing ones are not replaced."""
         with self._lock:
             start = len(self._row)
             while start + len(keys) > len(self._values):
-                # Readers may be at the old array meanwhile, and find there what they look for.
+                # Concurrent readers may still use the old array, which remains valid.
                 self._values = np.concatenate([self._values, np.zeros_like(self._values)])
             for key, values in zip(keys.tolist(), features, strict=True):
                 if key not in self._row:
@@ -118,7 +118,7 @@ class FeatureStore:
                     self._row[key] = len(self._row)
 
     def flush(self) -> None:
-        """Write what is new to disk."""
+        """Write new features to disk."""
         with self._lock:
             keys = np.fromiter(self._row, dtype=np.int64, count=len(self._row))[self._kept :]
             values = self._values[self._kept : len(self._row)]
@@ -176,7 +176,7 @@ def _checksum(keys: Int64Array, values: Features) -> int:
 
 
 def _prune(folder: Path, limit_bytes: int) -> None:
-    """Delete the stores in ``folder`` that were used longest ago, until the rest takes at most ``limit_bytes``."""
+    """Delete the least recently used stores in ``folder`` until at most ``limit_bytes`` remain."""
     total = 0
     for used, store in kept_in(folder):
         total += size_of(store, "*.safetensors")

@@ -1,6 +1,6 @@
-"""Predictions at any places of a slide, with what a model needs to know around them.
+"""Predict at arbitrary places on a slide, including their surroundings.
 
-Evaluation, and tasks on a cluster, predict here; the live mapper does the same, in the order of a view
+Used by evaluation and by tasks on a cluster; the live mapper does the same in the order that a view requires
 (:mod:`napari_cpnn.mapping.cells`).
 """
 
@@ -24,44 +24,44 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN, SlideTokens, Surroundings
 
 Context: TypeAlias = "tuple[ContextPlan, SlideTokens]"
-"""What a model that looks around needs to know of a slide: its plan, and its tokens."""
+"""Slide-level context of a model that needs surroundings: its plan and tokens."""
 
 Progress = Callable[[str, int, int], object]
-"""Called as ``progress(what, done, of)`` between batches, in the thread that computes; ``what`` is ``"places"``, or
-``"surroundings"`` while patches around them are seen. What it raises ends the work: that is how to cancel."""
+"""Called as ``progress(what, done, of)`` between batches, in the computing thread; ``what`` is ``"places"``, or
+``"surroundings"`` while features of surrounding patches are computed. Raising an exception cancels the work."""
 
-#: Patches cut at a time, and predicted at a time where there are few cores: there, 256 would be a long wait.
+#: Patches read at a time, and patches per batch on a CPU, where a batch of 256 would delay progress reports.
 _CHUNK, _CPU_BATCH = 256, 64
 
 
 def silent(_what: str, _done: int, _of: int) -> None:
-    """Nobody waits."""
+    """Ignore progress reports."""
 
 
 class SlideSurroundings:
-    """The surroundings of places on one slide, as a model that needs them sees them.
+    """Surroundings of places on one slide, for a model that needs them.
 
     Parameters
     ----------
     slide, model
-        The model's frozen encoder is what sees.
+        The slide, and the model whose frozen encoder is used.
     predictor
         The model on its device.
     keep
-        Keep features on disk, for other runs and models with the same encoder.
+        Store features on disk, for other runs and models with the same encoder.
     context
-        Where the model looks and what the slide's tokens are, when that is known already.
+        Plan and tokens of the slide, if already known.
 
     Attributes
     ----------
     plan
-        Where the model looks.
+        Positions of tokens and neighbours.
     store
         Frozen features by place.
     failed
-        Keys of patches that cannot be read; they count as absent.
+        Keys of patches that cannot be read; they are treated as absent.
     progress
-        Who waits while features are computed.
+        Callback while features are computed.
     """
 
     def __init__(
@@ -78,53 +78,53 @@ class SlideSurroundings:
 
     @property
     def context(self) -> Context:
-        """All that another process needs to predict on this slide."""
+        """Context that another process needs to predict on this slide."""
         return self.plan, self.tokens
 
     @property
     def tokens(self) -> SlideTokens:
-        """The tokens of the slide; computed when they are first asked for.
+        """Tokens of the slide; computed on first access.
 
         Raises
         ------
         MappingError
-            When none of their patches can be read.
+            If none of their patches can be read.
         """
         if self._tokens is None:
             places = self.plan.tokens_um
-            self.see(places)
+            self.compute(places)
             self._tokens = slide_tokens(self.plan, self.store, self._usable(keys_of(places)), self._name)
             self.store.flush()
         return self._tokens
 
     def at(self, centers_um: npt.ArrayLike) -> Surroundings:
-        """The surroundings of places ``(N, 2)``, slide micrometres, on the processor."""
+        """Surroundings of places ``(N, 2)`` in slide micrometres, on the CPU."""
         places, present = self.plan.blocks(centers_um)
         keys = keys_of(places)
-        self.see(places[present])
+        self.compute(places[present])
         present = self._present(keys, present)
         return as_surroundings(self.store.get(keys), present, np.asarray(centers_um), self.tokens)
 
-    def see(self, places_um: FloatArray) -> None:
-        """Compute the features at places ``(M, 2)`` where they are not known yet."""
+    def compute(self, places_um: FloatArray) -> None:
+        """Compute missing features at places ``(M, 2)``."""
         keys, first = np.unique(keys_of(places_um), return_index=True)
         new = ~(self.store.known(keys) | np.isin(keys, list(self.failed)))
-        places = places_um[np.sort(first[new])]  # in the order given, in which neighbours follow each other
+        places = places_um[np.sort(first[new])]  # in the given order, in which neighbours are adjacent
         for start in range(0, len(places), _CHUNK):
             self.progress("surroundings", start, len(places))
             part = places[start : start + _CHUNK]
             images, ok = self._reader.read(part)
-            self.learn(part, ok, self._predictor.features(images[ok]) if ok.any() else None)
+            self.add(part, ok, self._predictor.features(images[ok]) if ok.any() else None)
 
-    def learn(self, places_um: FloatArray, ok: npt.NDArray[np.bool_], features: Float32Array | None) -> None:
-        """Take over the features ``(n, F)`` of those of the places ``(M, 2)`` that could be read."""
+    def add(self, places_um: FloatArray, ok: npt.NDArray[np.bool_], features: Float32Array | None) -> None:
+        """Add features ``(n, F)`` of those places ``(M, 2)`` that are ``ok (M,)``; record the others as failed."""
         keys = keys_of(places_um)
         if features is not None:
             self.store.add(keys[ok], features)
         self.failed.update(keys[~ok].tolist())
 
     def flush(self) -> None:
-        """Keep what is new."""
+        """Write new features to disk."""
         self.store.flush()
 
     def _usable(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -135,7 +135,7 @@ class SlideSurroundings:
 
 
 def slide_tokens(plan: ContextPlan, store: FeatureStore, usable: npt.NDArray[np.bool_], name: str) -> SlideTokens:
-    """The tokens of a plan that are ``usable (T,)``, with the features of the store."""
+    """Assemble the ``usable (T,)`` tokens of a plan from the features of a store."""
     import torch
 
     from napari_cpnn.models import SlideTokens
@@ -150,7 +150,7 @@ def slide_tokens(plan: ContextPlan, store: FeatureStore, usable: npt.NDArray[np.
 def as_surroundings(
     neighbours: npt.NDArray[np.float16], present: npt.NDArray[np.bool_], centers_um: FloatArray, tokens: SlideTokens
 ) -> Surroundings:
-    """Surroundings on one slide, from arrays."""
+    """Convert arrays to `Surroundings` on one slide."""
     import torch
 
     from napari_cpnn.models import Surroundings
@@ -165,16 +165,16 @@ def as_surroundings(
 
 
 class PlacePredictor:
-    """A model at work on one slide.
+    """Predict with a model at places on one slide.
 
     Parameters
     ----------
     slide, model
-        As for a map.
+        Slide and model, as for a map.
     device, precision, symmetries
         As for :class:`~napari_cpnn.prediction.predictor.Predictor`.
     keep
-        Keep frozen features on disk.
+        Store frozen features on disk.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class PlacePredictor:
 
     @classmethod
     def on(cls, slide: Slide, model: CPNN, predictor: Predictor, context: Context | None) -> Self:
-        """With a model that is on its device, and what is known of the slide (``None`` where nothing is needed)."""
+        """Create from a model on its device and the slide's context (``None`` for a model without surroundings)."""
         new = cls.__new__(cls)
         around = None if context is None else SlideSurroundings(slide, model, predictor, False, context)
         new._set_up(slide, predictor, around)  # noqa: SLF001
@@ -205,10 +205,10 @@ class PlacePredictor:
     def predict(
         self, centers_um: npt.ArrayLike, progress: Progress = silent
     ) -> tuple[Prediction[Float32Array] | None, npt.NDArray[np.bool_]]:
-        """Predictions at those of the places ``(N, 2)`` whose patch can be read, and which these are ``(N,)``.
+        """Predict at places ``(N, 2)``; return predictions of readable patches, and which are readable ``(N,)``.
 
-        There is no prediction when there are none. A place's own patch is read once; the patches around it are read
-        where their features are not known yet.
+        The prediction is None if no patch is readable. Each place's own patch is read once; surrounding patches are
+        read only if their features are unknown.
         """
         centers = np.asarray(centers_um, dtype=np.float64).reshape(-1, 2)
         oks, parts = [], []
@@ -237,5 +237,5 @@ class PlacePredictor:
             return self.predictor.predict(images)
         new = ~around.store.known(keys_of(centers_um))
         if new.any():
-            around.learn(centers_um[new], new[new], self.predictor.features(images[new]))
+            around.add(centers_um[new], new[new], self.predictor.features(images[new]))
         return self.predictor.predict(images, around.at(centers_um))

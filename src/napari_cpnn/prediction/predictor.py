@@ -1,4 +1,4 @@
-"""The network on its device: uint8 patches in, compositions out; precision, memory format, out-of-memory halving."""
+"""Run a model on a device in batches: precision, memory format, and halving of batches that exceed the memory."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 
 class Predictor:
-    """A model on a device, ready for batches.
+    """Model on a device, for batch prediction.
 
     Parameters
     ----------
     model
-        Is copied; the caller's model stays as it is.
+        The model; it is copied and not modified.
     device, precision
         As in :class:`~napari_cpnn.settings.MappingSettings`. Only the backbone is computed in bfloat16; the head
         and everything after it stay in float32.
     symmetries
-        Mean over the eight symmetries of each patch.
+        Average over the eight symmetries of each patch.
 
     Attributes
     ----------
     max_batch
-        Largest batch that fitted so far, ``None`` while nothing failed.
+        Largest batch that fits into memory, ``None`` as long as no batch has failed.
     """
 
     def __init__(self, model: CPNN, device: str = "auto", precision: str = "auto", symmetries: bool = False) -> None:
@@ -48,7 +48,7 @@ class Predictor:
         self.model = self._ready(model)
 
     def _ready(self, model: CPNN) -> CPNN:
-        """A copy of the model on the device, in the form that is fastest there."""
+        """Copy the model to the device and optimise it for prediction."""
         import torch
 
         from napari_cpnn.models import CPNN, fuse_for_inference
@@ -60,7 +60,7 @@ class Predictor:
 
     @property
     def description(self) -> str:
-        """For the screen, such as ``"CPU bfloat16"``."""
+        """Device and precision for display, such as ``"CPU bfloat16"``."""
         import torch
 
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
@@ -69,15 +69,15 @@ class Predictor:
     def predict(
         self, images: npt.NDArray[np.uint8], surroundings: Surroundings | None = None
     ) -> Prediction[Float32Array]:
-        """Compositions of patches, and how far they are from the training tissue.
+        """Predict compositions, programs and out-of-domain scores of patches.
 
         Parameters
         ----------
         images
             ``(N, S, S, 3)`` uint8.
         surroundings
-            Of a model that needs them (:class:`~napari_cpnn.prediction.places.SlideSurroundings`); without, each patch
-            counts as the only tissue of a slide.
+            For a model that needs them (:class:`~napari_cpnn.prediction.places.SlideSurroundings`); without, each patch
+            is treated as the only tissue of its slide.
 
         Returns
         -------
@@ -86,22 +86,24 @@ class Predictor:
         Raises
         ------
         MappingError
-            When not even a single patch fits into the memory of the device.
+            If not even a single patch fits into the memory of the device.
         """
         around = None if surroundings is None else self.model.encode(surroundings.to(self.device))
         return Prediction(
             *self._in_batches(images, lambda x, rows: self._forward(x, None if around is None else around[rows]))
         )
 
-    def look(self, images: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array]:
-        """What :meth:`CPNN.look` and :meth:`CPNN.features` make of patches ``(N, S, S, 3)``, both float32."""
-        seen, features = self._in_batches(images, lambda x, _: (self.model.look(x), self.model.features(x)))
-        return seen, features
+    def patch_and_own_features(self, images: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array]:
+        """:meth:`CPNN.patch_features` and :meth:`CPNN.features` of patches ``(N, S, S, 3)``, both float32."""
+        patch_features, features = self._in_batches(
+            images, lambda x, _: (self.model.patch_features(x), self.model.features(x))
+        )
+        return patch_features, features
 
-    def seen(self, images: npt.NDArray[np.uint8]) -> Float32Array:
-        """:meth:`CPNN.look` of patches ``(N, S, S, 3)``, float32."""
-        (seen,) = self._in_batches(images, lambda x, _: (self.model.look(x),))
-        return seen
+    def patch_features(self, images: npt.NDArray[np.uint8]) -> Float32Array:
+        """:meth:`CPNN.patch_features` of patches ``(N, S, S, 3)``, float32."""
+        (patch_features,) = self._in_batches(images, lambda x, _: (self.model.patch_features(x),))
+        return patch_features
 
     def features(self, images: npt.NDArray[np.uint8]) -> Float32Array:
         """:meth:`CPNN.features` of patches ``(N, S, S, 3)``: ``(N, F)`` float32; no symmetries."""

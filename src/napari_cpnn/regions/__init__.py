@@ -1,6 +1,6 @@
-"""Regions of a slide: drawn or imported outlines, and what a map says inside them.
+"""Regions of a slide: drawn or imported outlines, and summaries of a map inside them.
 
-The public API of this floor is what ``__init__.pyi`` lists; each name is imported when it is first used.
+The public API is listed in ``__init__.pyi``; names are imported lazily.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why a gene is high somewhere: the parts of its prediction, which sum to it."""
+"""Explain predicted expression as a sum of contributions."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SHIFT = "shift (the same everywhere)"
 
 
 def explain_gene(cmap: CompositionMap, gene: str, where: Region | tuple[int, int]) -> pd.DataFrame:
-    """The parts of a gene's prediction in one cell of the map, or on average over a region.
+    """Decompose the predicted expression of a gene in one patch of the map, or averaged over a region.
 
-    Expression is linear in what the network says (eq. 1 of the paper, and the programs of ours):
+    Expression is linear in the network's outputs (eq. 1 of the paper, extended by programs):
     ``e_g = sum_c alpha_g w_c T_cg + sum_r z_r V_rg + beta_g``.
 
     Parameters
     ----------
     where
-        A region, or the ``(row, col)`` of a cell; a cell that is not computed yet stands for the coarser one that is
-        shown there.
+        A region, or the ``(row, col)`` of a patch; for a patch that is not computed yet, the coarser one displayed
+        there is used.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def explain_gene(cmap: CompositionMap, gene: str, where: Region | tuple[int, int
     Raises
     ------
     GenesError
-        The model does not predict the gene.
+        If the model does not predict the gene.
     RegionsError
-        Nothing is known there yet.
+        If nothing is computed there yet.
     """
     weights, programs = _values(cmap, where)
     decoder = cmap.decoder

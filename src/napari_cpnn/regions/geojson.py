@@ -1,7 +1,6 @@
-"""Regions from GeoJSON and to it, as QuPath reads and writes them.
+"""Read and write regions as GeoJSON, compatible with QuPath.
 
-A file from elsewhere is read feature by feature: what is no outline, or a damaged one, is left out and named, and the
-rest is read.
+Files are read feature by feature: features that are not outlines, or damaged, are skipped and reported.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from napari_cpnn.untrusted import read_json, reading, to_path
 _AREAS = ("Polygon", "MultiPolygon")
 _NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString")
 
-#: Level-0 pixels; the largest slides have a few hundred thousand on a side.
+#: Maximum coordinate in level-0 pixels; the largest slides have a few hundred thousand per side.
 _FARTHEST_PX = 1e8
-#: So many damaged outlines are named.
+#: Number of damaged outlines named in a warning.
 _NAMED = 3
 _LONGEST_NAME = 200
 
 
 def read_regions(path: str | Path, mpp: Mpp) -> list[Region]:
-    """Regions of a GeoJSON file, in level-0 pixels as QuPath writes them.
+    """Read regions from a GeoJSON file with level-0 pixel coordinates, as written by QuPath.
 
     Parameters
     ----------
@@ -46,15 +45,15 @@ def read_regions(path: str | Path, mpp: Mpp) -> list[Region]:
     Warns
     -----
     CpnnWarning
-        When points, lines and features without geometry are left out, or outlines that are damaged.
+        If points, lines, features without geometry or damaged outlines are skipped.
 
     Raises
     ------
     RegionsError
-        When the file cannot be read, is something else, or has no outline that can be used.
+        If the file cannot be read, is not GeoJSON, or has no usable outline.
     """
     file = to_path(path, RegionsError)
-    content = read_json(file, RegionsError, parse_int=float)  # any number of digits is a number, perhaps infinity
+    content = read_json(file, RegionsError, parse_int=float)  # accept any number of digits, possibly as infinity
     found = _Found()
     with reading(file, RegionsError, "export annotations as GeoJSON in QuPath."):
         for number, feature in enumerate(_features(content, file), 1):
@@ -68,12 +67,12 @@ def read_regions(path: str | Path, mpp: Mpp) -> list[Region]:
 
 
 def write_regions(regions: Sequence[Region], path: str | Path, mpp: Mpp) -> Path:
-    """Write regions as QuPath annotations, in level-0 pixels; the file appears when it is complete.
+    """Write regions as QuPath annotations in level-0 pixels, atomically.
 
     Raises
     ------
     RegionsError
-        When it cannot be written.
+        If the file cannot be written.
     """
     path = Path(path)
     features = [
@@ -91,12 +90,12 @@ def write_regions(regions: Sequence[Region], path: str | Path, mpp: Mpp) -> Path
 
 
 class _FaultError(RegionsError):
-    """What is wrong with one outline, as the end of a sentence about it."""
+    """Raised with the fault of one outline, as the end of a sentence."""
 
 
 @dataclass
 class _Found:
-    """Regions of a file so far, and what is left out of it."""
+    """Regions read from a file so far, and what was skipped."""
 
     regions: list[Region] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -106,7 +105,7 @@ class _Found:
     repairs: list[str] = field(default_factory=list)
 
     def take(self, feature: Any, number: int, mpp: Mpp) -> None:
-        """Read one feature; whatever is wrong with it is noted."""
+        """Read one feature; faults are recorded."""
         name = _name(feature) or f"Region {number}"
         try:
             with reading(f"Region {name!r}", RegionsError, "it is damaged."):
@@ -146,12 +145,12 @@ class _Found:
             self.repairs.append(f"holes of {name!r} that reach beyond it cut off at its edge")
 
     def faults_in_words(self) -> str:
-        """Such as ``'A' has no area; 'B' has no coordinates; and 4 more``."""
+        """Faults as text, such as ``'A' has no area; 'B' has no coordinates; and 4 more``."""
         more = len(self.faults) - _NAMED
         return "; ".join([*self.faults[:_NAMED], *([f"and {more} more"] if more > 0 else [])])
 
     def left_out(self, file_name: str) -> Iterator[str]:
-        """What a user must know of it, in sentences."""
+        """Messages about skipped features, in sentences."""
         parts = [f"{self.n_lines} points or lines"] if self.n_lines else []
         parts += [f"{self.n_empty} features without a geometry"] if self.n_empty else []
         if parts:
@@ -166,7 +165,7 @@ class _Found:
 
 
 def _features(content: Any, path: Path) -> Iterator[Any]:
-    """The features of collections and lists, or a single one, in their order; bare geometries count as features."""
+    """Features of collections and lists, or a single one, in order; bare geometries are treated as features."""
     waiting = [content]
     while waiting:
         item = waiting.pop()
@@ -194,7 +193,7 @@ def _geometry(feature: Any) -> dict[str, Any] | None:
 
 
 def _members(geometry: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Type and coordinates of a geometry, or of those that it consists of; each part of a MultiPolygon is a polygon."""
+    """Type and coordinates of a geometry or its members; parts of a MultiPolygon become polygons."""
     waiting: list[Any] = [geometry]
     while waiting:
         item = waiting.pop()
@@ -215,22 +214,22 @@ def _list(content: Any, what: str) -> list[Any]:
 
 
 def _polygon(kind: str, content: Any, mpp: Mpp) -> Polygon:
-    """In slide um; a :class:`_FaultError` for what is no polygon."""
+    """Convert a polygon to slide um; raise a :class:`_FaultError` if it is not one."""
     if kind not in ("GeometryCollection", *_AREAS):
         raise _FaultError(f"has a geometry of an unknown type, {kind!r}")
     rings = _list(content, "geometries" if kind == "GeometryCollection" else "coordinates")
     shell, *holes = [_ring(_list(rings[0], "coordinates")), *(_ring(hole) for hole in rings[1:] if hole != [])]
     if len(shell) < LEAST_POINTS:
         raise _FaultError(f"has {len(shell)} points, too few for an outline")
-    # A hole of one or two points takes nothing away.
+    # A hole of one or two points has no area.
     return Polygon(_to_um(shell, mpp), [_to_um(hole, mpp) for hole in holes if len(hole) >= LEAST_POINTS])
 
 
 def _ring(points: Any) -> FloatArray:
-    """Points ``(N, 2)`` as ``(x, y)``, without a height and without the last where it repeats the first."""
+    """Points ``(N, 2)`` of a ring as ``(x, y)``, without z coordinates and without the repeated last point."""
     try:
         ring = np.array(points)
-        if ring.ndim != 2:  # some points may have a height
+        if ring.ndim != 2:  # some points may have a z coordinate
             ring = np.array([point[:2] for point in points])
     except (ValueError, TypeError, IndexError):
         try:
@@ -246,7 +245,7 @@ def _ring(points: Any) -> FloatArray:
 
 
 def _name(feature: Any) -> str:
-    """What the feature is called, or its class; ``Tumor: Positive`` for QuPath's derived classes."""
+    """Name of a feature, or its class; ``Tumor: Positive`` for QuPath's derived classes."""
     properties = feature.get("properties") if isinstance(feature, dict) else None
     if not isinstance(properties, dict):
         return ""
@@ -260,7 +259,7 @@ def _name(feature: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A name that is a text or a number, on one line and of a length that can be shown; empty for anything else."""
+    """Convert a text or number to a name on one line of limited length; empty for anything else."""
     if isinstance(value, float):
         text = str(int(value)) if value.is_integer() else str(value)
     elif isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Outlines of regions, in slide micrometres."""
+"""Outlines of regions in slide micrometres."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from napari_cpnn.geometry import Grid
 
 LEAST_POINTS = 3
 
-#: No hand draws an outline that crosses itself more often; GEOS takes a second to take this one apart.
+#: Maximum number of self-intersections of an outline, far above hand-drawn ones; GEOS resolves them in a second.
 _MOST_CROSSINGS = 1000
 _MOST_WORK = 4 * _MOST_CROSSINGS**2
-#: Outlines of more edges than this are not looked through for crossings, which takes seconds.
+#: Outlines with more edges are not searched for intersections, which would take seconds.
 _MOST_EDGES = 300_000
 _PAIRS_AT_ONCE = 200_000
-#: Of a hole that touches the outline, rounding leaves this share outside.
+#: Fraction of a hole that may be outside an outline it touches, by rounding.
 _TOUCHING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A named part of a slide.
+    """Named region of a slide.
 
     Parameters
     ----------
     name
-        For tables and labels.
+        Name in tables and labels.
     outline
-        In slide micrometres, as ``(x, y)`` since that is shapely's order; may have holes and several parts.
+        Outline in slide micrometres, in shapely's order ``(x, y)``; may have holes and several parts.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Region:
 
     @classmethod
     def from_vertices(cls, name: str, vertices_um: npt.ArrayLike) -> Region:
-        """From a ring of points ``(N, 2)``, slide micrometres ``(y, x)``, as napari's shapes have them.
+        """Create from a ring of points ``(N, 2)``, slide micrometres ``(y, x)``, as in napari's shapes.
 
-        A ring that comes back to a point where it has been is several rings, and a ring inside another is a hole; so
-        it is drawn, too.
+        A ring that revisits one of its points is split into several rings, and a ring inside another is a hole, as
+        in the display.
 
         Raises
         ------
         RegionsError
-            When it has no area.
+            If it has no area.
         """
         points = np.asarray(vertices_um, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) < LEAST_POINTS or not np.isfinite(points).all():
@@ -68,10 +68,9 @@ class Region:
         return float(self.outline.area) / 1e6
 
     def vertices_um(self) -> FloatArray:
-        """One closed path ``(N, 2)`` around it all, slide micrometres ``(y, x)``, from which it can be made again.
+        """Convert to one closed path ``(N, 2)``, slide micrometres ``(y, x)``, for :meth:`from_vertices`.
 
-        Where there are holes or several parts, the path goes there and back along the same cut, which so encloses
-        nothing.
+        Holes and parts are connected by going back and forth along the same cut, which encloses no area.
         """
         parts = getattr(self.outline, "geoms", [self.outline])
         first, *others = [np.asarray(ring.coords)[:, :2] for p in parts for ring in (p.exterior, *p.interiors)]
@@ -79,13 +78,13 @@ class Region:
         return np.concatenate(path)[:, ::-1]
 
     def prepared(self) -> Polygon | MultiPolygon:
-        """A copy of the outline, prepared for many questions: preparing one that another thread uses crashes GEOS."""
+        """Copy of the outline, prepared for repeated queries; preparing one that another thread uses crashes GEOS."""
         outline: Polygon | MultiPolygon = shapely.from_wkb(self.outline.wkb)
         shapely.prepare(outline)
         return outline
 
     def cells(self, grid: Grid) -> tuple[IntArray, FloatArray]:
-        """Cells of a grid that the region touches: ``(n, 2)`` row and column, and the area inside, ``(n,)`` um^2."""
+        """Patches of a grid that intersect the region: ``(n, 2)`` row and column, and area inside, ``(n,)`` um^2."""
         x0, y0, x1, y1 = self.outline.bounds
         origin_y, origin_x = grid.origin_um
         rows, cols = (
@@ -105,7 +104,7 @@ class Region:
 
 
 def _loops(points: FloatArray) -> list[FloatArray]:
-    """The closed paths of which a path ``(N, 2)`` consists, without those of fewer than three points."""
+    """Split a path ``(N, 2)`` into closed paths, omitting those of fewer than three points."""
     loops: list[FloatArray] = []
     path: list[tuple[float, float]] = []
     place: dict[tuple[float, float], int] = {}
@@ -124,7 +123,7 @@ def _loops(points: FloatArray) -> list[FloatArray]:
 
 
 def _symmetric_difference(outlines: list[Any]) -> Any:
-    """Of many outlines, pairwise, so that each takes part in few unions."""
+    """Symmetric difference of many outlines, computed pairwise so that each takes part in few operations."""
     while len(outlines) > 1:
         pairs = [outlines[i : i + 2] for i in range(0, len(outlines), 2)]
         outlines = [shapely.symmetric_difference(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
@@ -132,24 +131,24 @@ def _symmetric_difference(outlines: list[Any]) -> Any:
 
 
 class Mending:
-    """Takes rings that cross themselves apart, with a limit on the time that this takes for one file.
+    """Repair self-intersecting rings, with a limit on the total cost for one file.
 
     Attributes
     ----------
     left
-        What may still be spent: GEOS needs time in proportion to the square of the crossings of an outline.
+        Remaining cost: GEOS needs time proportional to the square of the intersections of an outline.
     """
 
     def __init__(self) -> None:
         self.left = _MOST_WORK
 
     def area_of(self, outline: Any, name: str) -> Polygon | MultiPolygon:
-        """A valid outline with an area.
+        """Convert to a valid outline with an area.
 
         Raises
         ------
         RegionsError
-            It has none, or crosses itself too often.
+            If it has none, or too many self-intersections.
         """
         valid = self.valid(outline, name)
         if valid.geom_type == "Polygon" and valid.area > 0:
@@ -160,12 +159,12 @@ class Mending:
         return polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
 
     def without_holes(self, outline: Polygon, name: str) -> tuple[Polygon | MultiPolygon, bool]:
-        """The area of an outline that is in none of its holes, and whether a hole reaches beyond it.
+        """Subtract holes from an outline; also return whether a hole extends beyond it.
 
         Raises
         ------
         RegionsError
-            Nothing is left, or it crosses itself too often.
+            If nothing is left, or there are too many self-intersections.
         """
         if not outline.interiors or shapely.is_valid(outline):
             return self.area_of(outline, name), False
@@ -181,7 +180,7 @@ class Mending:
         return left[0] if len(left) == 1 else MultiPolygon(left), bool(beyond)
 
     def together(self, areas: Sequence[Polygon | MultiPolygon], name: str) -> Polygon | MultiPolygon:
-        """What is in any of several areas, each of which is valid."""
+        """Union of several valid areas."""
         if len(areas) == 1:
             return areas[0]
         whole = MultiPolygon([polygon for area in areas for polygon in _polygons(area)])
@@ -191,7 +190,7 @@ class Mending:
         return self.area_of(shapely.union_all(list(areas)), name)
 
     def valid(self, outline: Any, name: str) -> Any:
-        """A valid geometry of the same area: what is inside an even number of rings is outside."""
+        """Convert to a valid geometry by the even-odd rule."""
         if shapely.is_valid(outline):
             return outline
         self._require_few_crossings(outline, name)
@@ -207,7 +206,7 @@ class Mending:
 
 
 def _polygons(geometry: Any) -> list[Polygon]:
-    """All parts of a valid geometry that have an area."""
+    """All polygons of a valid geometry."""
     parts = getattr(geometry, "geoms", [geometry])
     return [p for part in parts for p in getattr(part, "geoms", [part]) if isinstance(p, Polygon) and p.area > 0]
 
@@ -219,19 +218,19 @@ def _edges(outline: Any) -> npt.NDArray[Any]:
 
 
 def _n_crossings(edges: npt.NDArray[Any], at_most: int) -> int:
-    """Pairs of edges that meet, without those that follow each other; some number above ``at_most`` when it is more."""
+    """Number of intersecting pairs of non-adjacent edges; any number above ``at_most`` if there are more."""
     tree, met = shapely.STRtree(edges), 0
     step = int(np.clip(_PAIRS_AT_ONCE // len(edges), 4, 1024))
     for first in range(0, len(edges), step):
         met += tree.query(edges[first : first + step], predicate="intersects").shape[1]
-        # Each edge meets itself and its two neighbours, and each pair is seen from both sides.
+        # Each edge intersects itself and its two neighbours, and each pair is counted twice.
         if met > 3 * len(edges) + 2 * at_most:
             return at_most + 1
     return max(0, (met - 3 * len(edges)) // 2)
 
 
 def with_own_names(regions: Sequence[Region]) -> list[Region]:
-    """Regions of one name (such as a class of annotations) get numbers."""
+    """Make names of regions unique by numbering those of one name (such as a class of annotations)."""
     total = Counter(region.name for region in regions)
     taken, seen = set(total), Counter[str]()
     named = []

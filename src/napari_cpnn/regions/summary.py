@@ -1,9 +1,9 @@
-"""What a map says of regions: shares, genes, trust, areas, with intervals.
+"""Summaries of a map over regions: shares, genes, out-of-domain tissue and areas, with intervals.
 
-A mean over a region is over the area of it that has been computed, each patch counting with its part inside. Intervals
-are percentiles of a spatial block bootstrap (Politis and Romano 1994; Lahiri 2003): neighbouring patches are alike, so
-whole blocks of tissue are drawn with replacement. They tell how much the answer hangs on which part of the region was
-looked at, and nothing of the model's own error.
+Means over a region are taken over its computed area, each patch weighted by its area inside. Intervals are percentiles
+of a spatial block bootstrap (Politis and Romano 1994; Lahiri 2003): since neighbouring patches are correlated, whole
+blocks of tissue are drawn with replacement. They quantify sampling variation within the region, not the error of the
+model.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ _LEAST_BLOCKS = 3
 def summarise_regions(
     cmap: CompositionMap, regions: Sequence[Region], genes: Sequence[str] = (), settings: RegionSettings | None = None
 ) -> pd.DataFrame:
-    """What is in some regions.
+    """Summarise a map over regions.
 
     Parameters
     ----------
     genes
-        Genes whose mean predicted expression is wanted.
+        Genes whose mean predicted expression is included.
 
     Returns
     -------
     DataFrame
         One row per region and quantity: ``region``, ``kind``, ``name``, ``value``, ``low``, ``high``, ``unit``. Kinds
-        are ``area`` (the outline), ``tissue`` in it, ``mapped`` (the tissue that is computed), ``patches``, ``unlike``
+        are ``area`` (the outline), ``tissue`` in it, ``mapped`` (the computed tissue), ``patches``, ``unlike``
         (share of tissue unlike that of the training), ``share`` (of each cell type) and ``expression``. ``low`` and
-        ``high`` are NaN for areas, and where the region has fewer than three blocks.
+        ``high`` are NaN for areas, and if the region has fewer than three blocks.
 
     Raises
     ------
     GenesError
-        The model does not predict a gene.
+        If the model does not predict a gene.
     RegionsError
-        There are no regions, or nothing is computed in one of them.
+        If there are no regions, or nothing is computed in one of them.
     """
     settings = settings or RegionSettings()
     if not regions:
@@ -83,7 +83,7 @@ def compare_regions(
     genes: Sequence[str] = (),
     settings: RegionSettings | None = None,
 ) -> pd.DataFrame:
-    """Difference of two regions, first minus second, with an interval; the blocks of each are drawn independently.
+    """Compare two regions, first minus second, with intervals; blocks of each are drawn independently.
 
     Returns
     -------
@@ -107,25 +107,25 @@ def compare_regions(
 
 
 def cells_of(cmap: CompositionMap, region: Region) -> tuple[IntArray, FloatArray]:
-    """Computed cells of a region: ``(n, 2)`` row and column, and the area inside, ``(n,)`` um^2.
+    """Computed patches of a region: ``(n, 2)`` row and column, and area inside, ``(n,)`` um^2.
 
     Raises
     ------
     RegionsError
-        There are none.
+        If there are none.
     """
     cells, areas, _ = _tissue(cmap, region)
     return cells, areas
 
 
 def tissue_mm2(cmap: CompositionMap, region: Region) -> float:
-    """Area of the tissue in a region, whether it is computed or not."""
+    """Area of the tissue in a region in mm^2, computed or not."""
     cells, areas = region.cells(cmap.grid)
     return float(areas[cmap.tissue[cells[:, 0], cells[:, 1]]].sum()) / 1e6
 
 
 def _tissue(cmap: CompositionMap, region: Region) -> tuple[IntArray, FloatArray, float]:
-    """Computed cells of a region, the area in each, and the area of all its tissue."""
+    """Computed patches of a region, their areas inside, and the area of all its tissue."""
     cells, areas = region.cells(cmap.grid)
     tissue = cmap.tissue[cells[:, 0], cells[:, 1]]
     if not tissue.any():
@@ -140,7 +140,7 @@ def _tissue(cmap: CompositionMap, region: Region) -> tuple[IntArray, FloatArray,
 
 @dataclass(frozen=True, eq=False)
 class _Content:
-    """Quantities of the cells of a region: ``values (n, q)``, NaN where unknown, and how the cells form blocks."""
+    """Quantities of the patches of a region: ``values (n, q)``, NaN where unknown, and their assignment to blocks."""
 
     names: pd.DataFrame
     values: FloatArray
@@ -171,15 +171,15 @@ class _Content:
         return cls(names, np.concatenate(columns, axis=1), areas, np.asarray(block_of).ravel(), tissue_um2)
 
     def means(self) -> FloatArray:
-        """Means ``(q,)`` over the area."""
+        """Area-weighted means ``(q,)``."""
         return np.asarray((self.areas @ self.values) / self.areas.sum())
 
     def draws(self, settings: RegionSettings, seed: int = 0) -> FloatArray:
-        """Means ``(B, q)`` of regions made of blocks of this one, drawn with replacement; NaN for too few blocks."""
+        """Bootstrap means ``(B, q)`` over blocks drawn with replacement; NaN for too few blocks."""
         n_blocks = int(self.block_of.max()) + 1
         if n_blocks < _LEAST_BLOCKS:
             return np.full((settings.bootstraps, len(self.names)), np.nan)
-        # Sparse: a region as large as a slide has 10,000 blocks of 200,000 cells.
+        # Sparse: a region as large as a slide has 10,000 blocks of 200,000 patches.
         member = csr_array((self.areas, (self.block_of, np.arange(len(self.areas)))), (n_blocks, len(self.areas)))
         counts = np.random.default_rng(seed).multinomial(
             n_blocks, np.full(n_blocks, 1 / n_blocks), size=settings.bootstraps

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole, the user's cache, and HDF5 that is checked before it is read."""
+"""Atomic writing of files and folders, the user's cache, and validation of HDF5 files before reading."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Arrays on disk whose names carry their checksum: whole, or not there.
+"""Arrays on disk with their checksum in the file name, written atomically.
 
-Each is one ``.npy`` that appears by a rename, so that a kill, or a second process that writes the same, does no harm.
-A file whose bytes are not the ones that its name promises is deleted.
+Each array is one ``.npy`` file that is created by renaming, so that interruption and concurrent writers are harmless.
+Files that do not match their checksum are deleted.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import numpy.typing as npt
 from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.storage.files import staged
 
-#: What the files of this module are called; and what earlier versions left when they were killed.
+#: File names of this module, and of temporary files that earlier versions left when killed.
 ARRAY_FILES = re.compile(r"\d{5}-[0-9a-f]{8}\.npy|\.\d{5}-[0-9a-f]{32}\.part")
 
-#: Folders that could no longer be written, for which the user has been warned.
+#: Folders that could not be written and for which a warning was issued.
 _LOST: set[Path] = set()
 
 
 def write_array(folder: Path, number: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Write an array into ``folder``, made here; it comes back memory-mapped.
+    """Write an array into ``folder``, which is created if needed; return it memory-mapped.
 
     Raises
     ------
     TrainingError
-        The folder cannot be written.
+        If the folder cannot be written.
     """
     values = np.ascontiguousarray(values)
     path = folder / _name(number, values)
@@ -42,24 +42,24 @@ def write_array(folder: Path, number: int, values: npt.NDArray[Any]) -> npt.NDAr
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with staged(path, tidy=False) as part, part.open("wb") as file:
-                # Written, not mapped: on a full disk a write says so, while a memory map would kill the process.
+                # Write instead of memory-mapping: on a full disk, a write raises, while a memory map kills the process.
                 np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
                 file.write(values.data)
                 file.flush()
                 os.fsync(file.fileno())
-        except PermissionError:  # Windows: another process has it, the same, and has it open
+        except PermissionError:  # Windows: another process has the same file open
             if not path.exists():
                 raise
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
 
 def keep_array(folder: Path, scratch: Path, number: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Write an array into ``folder``, or where that has become impossible into the run's ``scratch``, with a warning.
+    """Write an array into ``folder``, or with a warning into ``scratch`` if that is no longer possible.
 
     Raises
     ------
     TrainingError
-        Neither can be written.
+        If neither can be written.
     """
     try:
         return write_array(folder, number, values)
@@ -74,8 +74,8 @@ def keep_array(folder: Path, scratch: Path, number: int, values: npt.NDArray[Any
 
 
 def append_to(file: BinaryIO, values: npt.NDArray[Any]) -> None:
-    """Write an array's values at the end of an open file; :class:`TrainingError` when that is not possible."""
-    # Written, not mapped: on a full disk a write says so, while a memory map would kill the process.
+    """Append the values of an array to an open file; raise a :class:`TrainingError` on failure."""
+    # Write instead of memory-mapping: on a full disk, a write raises, while a memory map kills the process.
     try:
         file.write(np.ascontiguousarray(values).data)
     except OSError as error:
@@ -87,14 +87,14 @@ def append_to(file: BinaryIO, values: npt.NDArray[Any]) -> None:
 def find_array(
     folder: Path, number: int, shape: tuple[int, ...], dtype: type[np.generic], what: str
 ) -> npt.NDArray[Any] | None:
-    """The array with this number, memory-mapped, when it is there and whole; ``what`` it is, for the warning."""
+    """Memory-map the array with this number, or return None if missing or damaged; ``what`` is for the warning."""
     for path in sorted(folder.glob(f"{number:05d}-*.npy")):
         try:
             values: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
             if values.shape == shape and values.dtype == dtype and path.name == _name(number, values):
                 return values
-            del values  # a file that is mapped cannot be deleted on Windows
-        except FileNotFoundError:  # another process has found it damaged
+            del values  # a memory-mapped file cannot be deleted on Windows
+        except FileNotFoundError:  # already deleted by another process
             continue
         except (OSError, ValueError, EOFError):
             pass
@@ -106,7 +106,7 @@ def find_array(
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what the disk says into a sentence."""
+    """Convert an ``OSError`` to a :class:`TrainingError`."""
     try:
         yield
     except OSError as error:

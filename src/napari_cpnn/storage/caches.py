@@ -1,7 +1,7 @@
-"""The user's cache: where it is, and deleting from it nothing but what the package has made.
+"""The user's cache: its location, and deletion of files of this package only.
 
-What is kept there has the name of a hash, in a folder of its own, also where the user chooses the place. Nothing else
-is ever deleted, whatever lies beside it.
+Entries are named by a hash, in a separate folder, even in a location chosen by the user. Nothing else in these folders
+is ever deleted.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from napari_cpnn.storage.temporaries import sweep
 
-#: The name of what is kept: the first half of a SHA-256.
+#: Name of an entry: the first half of a SHA-256.
 KEY = re.compile(r"[0-9a-f]{32}")
 
 
 def cache_folder() -> Path:
-    """Where downloads and maps are kept: ``$NAPARI_CPNN_CACHE``, or the user's cache directory."""
+    """Folder of downloads and maps: ``$NAPARI_CPNN_CACHE``, or the user's cache directory."""
     chosen = os.environ.get("NAPARI_CPNN_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -28,12 +28,12 @@ def cache_folder() -> Path:
 
 
 def folder_of(kind: str, chosen: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of one kind of kept things, in the user's cache or in a folder of ours inside a chosen one."""
+    """Folder of one kind of entries, in the user's cache or in a subfolder of a chosen folder."""
     return (cache_folder() if chosen is None else Path(chosen).expanduser() / "napari-cpnn") / kind
 
 
 def kept_in(folder: Path) -> list[tuple[float, Path]]:
-    """When each of the kept folders in ``folder`` was used last, and which it is; the latest comes first."""
+    """Time of last use and path of each entry in ``folder``, most recent first."""
     found = []
     with suppress(OSError):
         for path in folder.iterdir():
@@ -44,7 +44,7 @@ def kept_in(folder: Path) -> list[tuple[float, Path]]:
 
 
 def size_of(folder: Path, files: str) -> int:
-    """Bytes that the files of a pattern take."""
+    """Total size in bytes of the files that match a pattern."""
     total = 0
     for file in folder.glob(files):
         with suppress(OSError):
@@ -53,7 +53,7 @@ def size_of(folder: Path, files: str) -> int:
 
 
 def delete_kept(folder: Path, files: re.Pattern[str]) -> None:
-    """Delete the files of ours in a kept folder, and the folder, unless there is something else in it."""
+    """Delete our files in an entry, and its folder unless it contains other files."""
     sweep(folder)
     with suppress(OSError):
         for file in folder.iterdir():
@@ -64,13 +64,13 @@ def delete_kept(folder: Path, files: re.Pattern[str]) -> None:
 
 
 def sweep_kept(folder: Path, used: float) -> None:
-    """Delete what killed programs have left in a kept folder, which is no use of it."""
+    """Delete temporary files of killed processes in an entry; this does not count as use of it."""
     if sweep(folder):
         with suppress(OSError):
             os.utime(folder, (used, used))
 
 
 def touch_kept(folder: Path) -> None:
-    """Note that a kept folder is in use: the last to be deleted. Unlike ``touch``, this makes no file in its place."""
+    """Mark an entry as most recently used. Unlike ``touch``, this does not create it."""
     with suppress(OSError):
         os.utime(folder)

@@ -1,8 +1,8 @@
-"""Files and folders that are written whole or not at all.
+"""Atomic writing of files and folders.
 
-Every writer of the package goes through :func:`staged`: what it writes has a temporary name until it is complete, a
-kill at any moment leaves the old or the new, and what a killed program has left is swept by the next one that writes
-in that folder (:mod:`napari_cpnn.storage.temporaries`).
+All writers of the package use :func:`staged`: output has a temporary name until it is complete, interruption at any
+moment leaves the old or the new version, and temporaries of killed processes are deleted by the next process that
+writes into that folder (:mod:`napari_cpnn.storage.temporaries`).
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from napari_cpnn.texts import csv_text, text_of_csv
 from napari_cpnn.untrusted import require_no_device, to_path
 
 _AT_FDCWD = -100
-_RENAME_EXCHANGE = 2  # Linux; RENAME_SWAP of macOS is the same number
+_RENAME_EXCHANGE = 2  # Linux; RENAME_SWAP of macOS has the same value
 
 
 @contextmanager
 def staged(path: Path, *, tidy: bool = True) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write a file or a folder to; it gets its name when all went well.
+    """Context of a temporary path to write a file or folder to; it is renamed to ``path`` on success.
 
-    Errors pass as they are; :func:`whole_file` makes sentences of them.
+    Exceptions are propagated unchanged; :func:`whole_file` converts them.
 
     Parameters
     ----------
     path
-        Where the result goes. What is there is replaced, and stays until the new one is complete. Of a link, what it
-        points to is replaced, and the link stays.
+        Destination. An existing file or folder is replaced once the new one is complete. For a symbolic link, its
+        target is replaced and the link is kept.
     tidy
-        Sweep what killed programs have left in the folder; false for whoever writes many files into one folder, and
-        sweeps that once.
+        Delete temporaries of killed processes in the folder; false for callers that write many files into one folder
+        and do this once.
 
     Raises
     ------
     OSError
-        Nothing takes the place of a device, a pipe or a socket.
+        If ``path`` is a device, a pipe or a socket.
     """
     path = target_of(path)
     restored(path)
@@ -55,17 +55,17 @@ def staged(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         put_in_place(temporary, path)
-    finally:  # also after Ctrl-C; when all went well, this is what was there before
+    finally:  # also after Ctrl-C; on success, this is the replaced version
         remove(temporary)
 
 
 def target_of(path: Path) -> Path:
-    """Where what is written to ``path`` goes: the end of a chain of links, or ``path`` itself.
+    """Resolve the destination of writing to ``path``: the end of a chain of links, or ``path`` itself.
 
     Raises
     ------
     OSError
-        There is a device, a pipe or a socket, which no file may replace; or links go around in a circle.
+        If it is a device, a pipe or a socket, or links are circular.
     """
     with suppress(FileNotFoundError):
         require_no_device(path)
@@ -75,19 +75,18 @@ def target_of(path: Path) -> Path:
 def require_separate(
     outputs: Iterable[Path | None], inputs: Iterable[Path | None], error: type[CpnnError] = CpnnError
 ) -> None:
-    """Refuse, before the work, what would be written over an input, into one that is Zarr, or over another result.
+    """Refuse outputs that would overwrite an input, lie inside a Zarr input, or overwrite another output.
 
-    Two names of one file are found to be one: links, ``..``, upper and lower case where the disk takes them for the
-    same.
+    Different names of one file are recognised: links, ``..``, and case if the file system ignores it.
 
     Parameters
     ----------
     outputs
-        Files or folders that will be written; ``None`` stands for what is not wanted.
+        Files or folders to be written; ``None`` is ignored.
     inputs
-        Files or folders that are read.
+        Files or folders to be read.
     error
-        Class of the error that is raised.
+        Exception class to raise.
     """
     results = [to_path(path, error) for path in outputs if path is not None]
     sources = [to_path(path, error) for path in inputs if path is not None]
@@ -109,7 +108,7 @@ def require_separate(
 def _is_same(one: Path, other: Path) -> bool:
     if os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(other)):
         return True
-    with suppress(OSError):  # one of them is not there
+    with suppress(OSError):  # one of them does not exist
         return one.samefile(other)
     return False
 
@@ -120,16 +119,16 @@ def _is_zarr(path: Path) -> bool:
 
 @contextmanager
 def whole_file(path: Path, error: type[CpnnError] = CpnnError) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it gets its name when all went well.
+    """Context of a temporary path to write a file to; it is renamed to ``path`` on success.
 
-    A kill at any moment leaves the old file or the new one. The folder is made where there is none.
+    Interruption at any moment leaves the old or the new file. The folder is created if it does not exist.
 
     Parameters
     ----------
     path
-        Where the file goes. Its ending is that of the temporary name too: some writers look at it.
+        Destination. The temporary name has the same extension, which some writers depend on.
     error
-        Raised, in one sentence, when the disk cannot be written (missing, read-only, full) or memory is short.
+        Exception class raised if the disk cannot be written (missing, read-only, full) or memory is exhausted.
     """
     to_path(path, error)
     try:
@@ -145,27 +144,27 @@ def whole_file(path: Path, error: type[CpnnError] = CpnnError) -> Iterator[Path]
 
 
 def write_csv(table: Any, path: str | Path, error: type[CpnnError] = CpnnError, *, index: bool = True) -> None:
-    """Write a pandas table whole, in place of one that is there; ``error`` as for :func:`whole_file`.
+    """Write a pandas table atomically as CSV; ``error`` as for :func:`whole_file`.
 
-    Texts that a spreadsheet would take for formulas are written as :func:`napari_cpnn.texts.csv_text` says.
+    Text that a spreadsheet would interpret as formulas is escaped by :func:`napari_cpnn.texts.csv_text`.
     """
     with whole_file(Path(path), error) as temporary:
         csv_table(table, index=index).to_csv(temporary, index=index)
 
 
 def write_figure(figure: Any, path: Path, file_format: str, **options: Any) -> None:
-    """Draw a Matplotlib figure in memory, and write it: what Matplotlib raises over a full disk is not always of it.
+    """Save a Matplotlib figure through memory, since Matplotlib's errors on a full disk are misleading.
 
     Parameters
     ----------
     figure
         A ``matplotlib.figure.Figure``.
     path
-        The temporary name that :func:`staged` and its like give.
+        Temporary path from :func:`staged` or similar.
     file_format
         ``png``, ``svg`` or ``pdf``.
     options
-        Others of ``savefig``.
+        Other arguments of ``savefig``.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format=file_format, **options)
@@ -173,17 +172,17 @@ def write_figure(figure: Any, path: Path, file_format: str, **options: Any) -> N
 
 
 def csv_table(table: Any, *, index: bool = True) -> Any:
-    """A pandas table with its names and texts as they may stand in a CSV file; numbers are as they were."""
+    """Escape the names and text of a pandas table for CSV; numbers are unchanged."""
     return _with_texts(table, csv_text, index=index)
 
 
 def table_of_csv(table: Any, *, index: bool = False) -> Any:
-    """What :func:`csv_table` was given, of a table that was read again."""
+    """Invert :func:`csv_table` for a table that was read from CSV."""
     return _with_texts(table, text_of_csv, index=index)
 
 
 def _with_texts(table: Any, change: Callable[[str], str], *, index: bool) -> Any:
-    """A copy of a table with all of its texts changed."""
+    """Copy a table with a function applied to all text."""
     from pandas.api.types import is_numeric_dtype
 
     def changed(value: Any) -> Any:
@@ -208,11 +207,11 @@ def _with_texts(table: Any, change: Callable[[str], str], *, index: bool) -> Any
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Give ``temporary`` the name ``path``; of two folders, what was there has the temporary name afterwards.
+    """Rename ``temporary`` to ``path``; a replaced folder has the temporary name afterwards.
 
-    A file over a file is one rename. A folder cannot be renamed over another, so the two are exchanged in one step
-    where the system can do that. Where it cannot, the old folder has for a moment a name from which
-    :func:`~napari_cpnn.storage.temporaries.restored` brings it back.
+    A file is replaced by one rename. A folder cannot be renamed over another, so the two are exchanged atomically if
+    the system supports it. Otherwise the old folder temporarily has a name from which
+    :func:`~napari_cpnn.storage.temporaries.restored` recovers it.
     """
     is_folder = temporary.is_dir() or (path.is_dir() and not path.is_symlink())
     if not is_folder or not os.path.lexists(path):
@@ -230,7 +229,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; false where the system or the disk cannot do that."""
+    """Exchange two paths atomically; return False if the system or the file system does not support it."""
     swap = _system_exchange()
     if swap is None:
         return False
@@ -239,7 +238,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _system_exchange() -> Any:
-    """The function of the C library, taking two names; none on Windows and old systems."""
+    """Exchange function of the C library, taking two paths; None on Windows and old systems."""
     try:
         library = ctypes.CDLL(None, use_errno=True)
         if platform.system() == "Linux":

@@ -1,4 +1,4 @@
-"""HDF5 files from elsewhere, and HDF5 files that are written without harm when the disk is full.
+"""Validate HDF5 files from untrusted sources, and write HDF5 files safely even if the disk is full.
 
 Reading: :func:`check_hdf5` before a file is opened. Writing: :func:`write_h5ad`.
 """
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _CHECK = "from napari_cpnn.storage.hdf5_headers import main; main(sys.argv[1])"
-#: More for a very large file; once it has started, the child itself allows a library that spins less.
+#: Minimum time limit; larger for very large files. Once started, the child sets a stricter limit itself.
 _SECONDS, _BYTES_PER_SECOND = 5.0, 2 * 2**30
 _MEMORY_MB = 1024
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _REMEMBERED = 64
 
-#: What was found in files, by path, size, time and inode: their bytes in memory, or why they are refused.
+#: Results by path, size, time and inode of a file: bytes in memory, or reason for refusal.
 _found: dict[tuple[str, int, int, int], dict[str, Any]] = {}
 
 
 def check_hdf5(path: Path, error: type[CpnnError]) -> int:
-    """Refuse an HDF5 file that would hang or end the process, fill the memory, or read other files.
+    """Refuse an HDF5 file that would hang or crash the process, exhaust memory, or read other files.
 
-    Its headers are read in a child process; values only of a small file. A file that is unchanged since it was checked
-    is not checked again.
+    Headers are read in a child process, and values only of small files. Results are cached as long as the file is
+    unchanged.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def check_hdf5(path: Path, error: type[CpnnError]) -> int:
     Returns
     -------
     int
-        Bytes that everything in the file takes in memory.
+        Bytes of the whole content in memory.
     """
     with reading(path, error, "is it complete?"):
         about = path.stat()
@@ -69,7 +69,7 @@ def check_hdf5(path: Path, error: type[CpnnError]) -> int:
 
 
 def _has_signature(file: io.BufferedReader, size: int) -> bool:
-    """HDF5 looks for its mark at the start, and after a user's block of 512, 1024, 2048, ... bytes."""
+    """Return whether the HDF5 signature is at the start, or after a user block of 512, 1024, 2048, ... bytes."""
     at = 0
     while at < size:
         file.seek(at)
@@ -81,7 +81,7 @@ def _has_signature(file: io.BufferedReader, size: int) -> bool:
 
 @contextmanager
 def open_hdf5(path: Path, error: type[CpnnError]) -> Iterator[h5py.File]:
-    """A file for reading that has passed :func:`check_hdf5`; whatever is raised inside ends as one sentence."""
+    """Open a file for reading after :func:`check_hdf5`; exceptions in the context are converted to ``error``."""
     import h5py
 
     check_hdf5(path, error)
@@ -90,10 +90,10 @@ def open_hdf5(path: Path, error: type[CpnnError]) -> Iterator[h5py.File]:
 
 
 class _Recording(io.RawIOBase):
-    """A file that HDF5 writes to, whose failures are kept for later.
+    """File object for HDF5 that records write failures instead of raising them.
 
-    HDF5 cannot close a file that it can no longer write: it ends the process when it is told to. So it is told that
-    all is well, and whoever has the file asks :meth:`raise_failure`.
+    HDF5 cannot close a file after a failed write: it crashes the process. Failures are therefore hidden from it, and
+    the caller checks :meth:`raise_failure`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +103,7 @@ class _Recording(io.RawIOBase):
         self._size = 0
 
     def raise_failure(self) -> None:
-        """Raise what went wrong so far."""
+        """Raise the first recorded failure."""
         if self._failure is not None:
             raise self._failure
 
@@ -125,7 +125,7 @@ class _Recording(io.RawIOBase):
         return self._file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        # What could not be written is read as zeros.
+        # Data that could not be written is read as zeros.
         view = memoryview(buffer).cast("B")
         n = self._file.readinto(view) or 0
         view[n:] = bytes(len(view) - n)
@@ -157,7 +157,7 @@ class _Recording(io.RawIOBase):
             return self._size
 
     def flush(self) -> None:
-        """Nothing is buffered."""
+        """Do nothing: there is no buffer."""
 
     def close(self) -> None:
         if not self.closed:
@@ -170,12 +170,12 @@ class _Recording(io.RawIOBase):
 
 @contextmanager
 def creating_hdf5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """A new HDF5 file, with a function that raises as soon as the disk cannot take what was written.
+    """Create an HDF5 file; yields it with a function that raises any write failure so far.
 
     Raises
     ------
     OSError
-        At the end, when something could not be written. The process goes on, which it does not with HDF5's own files.
+        At the end, if a write failed. Unlike with HDF5's own file access, the process does not crash.
     """
     import h5py
 
@@ -187,12 +187,12 @@ def creating_hdf5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
 
 
 def write_h5ad(table: AnnData, path: Path, **packing: Any) -> None:
-    """Write an AnnData as :meth:`anndata.AnnData.write_h5ad` does; a full disk is an ``OSError`` and nothing worse.
+    """Write an AnnData like :meth:`anndata.AnnData.write_h5ad`, but raise an ``OSError`` on a full disk.
 
     Parameters
     ----------
     table
-        The table, whose names are unique.
+        Table with unique names.
     path
         The file.
     packing
@@ -203,12 +203,12 @@ def write_h5ad(table: AnnData, path: Path, **packing: Any) -> None:
 
 
 def write_table(table: AnnData, file: h5py.File, **packing: Any) -> None:
-    """The same into a file that is open."""
+    """Write an AnnData into an open file."""
     from anndata.io import write_elem
 
     table.strings_to_categoricals()
     if table.raw is not None:
         table.strings_to_categoricals(table.raw.var)
     write_elem(file, "/", table, dataset_kwargs=packing)
-    if table.raw is None and "raw" in file:  # older versions of anndata do not know what stands for nothing
+    if table.raw is None and "raw" in file:  # older versions of anndata cannot read null values
         del file["raw"]

@@ -1,8 +1,7 @@
-"""Walk through the headers of an HDF5 file before it is used (in a child process of :mod:`napari_cpnn.storage.hdf5`).
+"""Validate the headers of an HDF5 file before use, in a child process of :mod:`napari_cpnn.storage.hdf5`.
 
-A damaged file can keep the HDF5 library busy for ever, or end the process, as soon as a header is read; and a small
-file can declare sizes that fill the memory, or storage in other files. Here nothing but headers is read of a large
-file, and a small one is read as a whole.
+Reading a header of a damaged file can hang or crash the HDF5 library, and a small file can declare sizes that exceed
+the memory, or storage in other files. Only headers are read of large files; small ones are read completely.
 """
 
 from __future__ import annotations
@@ -18,37 +17,37 @@ from typing import Any
 import h5py
 import numpy as np
 
-#: Seconds of computing after which a child is ended by the system, for the library spins; more for a very large file.
+#: CPU time in seconds after which the system ends a child whose library hangs; larger for very large files.
 CPU_SECONDS = 2
 _BYTES_PER_SECOND = 2 * 2**30
-#: Seconds after which the values of a file, not its headers, are read no further.
+#: Seconds after which reading values (not headers) stops.
 _VALUES_SECONDS = 0.5
-#: Values are read of files up to this size.
+#: Maximum size of files whose values are read.
 _SMALL_FILE = 32 * 2**20
-#: Bytes that are in memory at once.
+#: Bytes in memory at a time.
 _PIECE = 8 * 2**20
 _MAX_OBJECTS = 100_000
 _MAX_DEPTH = 64
-#: A data set below this need not be stored, nor several that together are below the second.
+#: Data sets below the first size, and together below the second, need not be stored.
 _SMALL, _SMALL_TOGETHER = 4 * 2**20, 32 * 2**20
-#: Data sets above this are compressed as counts are.
+#: Larger data sets are checked against the stricter compression ratio of counts.
 _LARGE = 256 * 2**20
-#: How far the filters of HDF5 and h5py can compress (deflate 1032:1), and what a large table of counts never reaches.
+#: Maximum compression of the filters of HDF5 and h5py (deflate 1032:1), and a ratio that no large count table reaches.
 _RATIO, _LARGE_RATIO = 1100, 800
-#: Other filters (Zstandard, Blosc) leave next to nothing of zeros.
+#: Other filters (Zstandard, Blosc) can compress zeros to almost nothing.
 _OTHER_RATIO = 100_000
 _KNOWN_FILTERS = {1, 2, 3, 4, 5, 32000}
-#: What a text of variable length takes in memory at least, as a Python object.
+#: Minimum memory of a variable-length string as a Python object.
 _TEXT_BYTES = 64
 _COMPRESSED = ("data", "indices", "indptr")
 
 
 class Refused(Exception):  # noqa: N818 -- a finding, not a fault
-    """What is wrong with a file, as a clause."""
+    """Raised with the reason for refusing a file, as a clause."""
 
 
 def main(path: str) -> None:
-    """Write as JSON to stdout what is found: ``{"bytes": ...}`` or ``{"refused": reason}``."""
+    """Print the result as JSON: ``{"bytes": ...}`` or ``{"refused": reason}``."""
     _limit_cpu(Path(path).stat().st_size // _BYTES_PER_SECOND)
     try:
         found: dict[str, Any] = {"bytes": _Walk(path).n_bytes()}
@@ -76,7 +75,7 @@ def _reason(exc: Exception) -> str:
 def _limit_cpu(more: int) -> None:
     try:
         import resource
-    except ImportError:  # Windows; the time on the clock is limited in any case
+    except ImportError:  # Windows; wall time is limited in any case
         return
     used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
@@ -85,7 +84,7 @@ def _limit_cpu(more: int) -> None:
 
 
 class _Walk:
-    """All groups and data sets of a file, each once."""
+    """Walk over all groups and data sets of a file, each once."""
 
     def __init__(self, path: str) -> None:
         self._file = h5py.File(path, "r")
@@ -95,7 +94,7 @@ class _Walk:
         self._until = time.process_time() + (_VALUES_SECONDS if self._file_bytes <= _SMALL_FILE else 0)
 
     def n_bytes(self) -> int:
-        """Bytes that all data sets take in memory."""
+        """Bytes of all data sets in memory."""
         pending: list[tuple[str, Any, int]] = [("/", self._file, 0)]
         datasets: list[tuple[str, h5py.Dataset]] = []
         while pending:
@@ -111,7 +110,7 @@ class _Walk:
                 pending += [(child, found, depth + 1) for child, found in self._members(name, item)]
         for name, dataset in datasets:
             self._check_size(name, dataset)
-        # The small ones first: texts and annotations before the counts, which may not all be reached in time.
+        # Small data sets first: text and annotations before counts, which may not all be read in time.
         for name, dataset in sorted(datasets, key=lambda entry: entry[1].size or 0):
             self._read(name, dataset)
         for group in {name.rpartition("/")[0] for name, _ in datasets if name.endswith("/indptr")}:
@@ -166,7 +165,7 @@ class _Walk:
         self._declared += size + (dataset.size * _TEXT_BYTES if dataset.dtype.hasobject else 0)
 
     def _read(self, name: str, dataset: h5py.Dataset) -> None:
-        """As much as there is time for; texts together cannot be larger than the file."""
+        """Read as much as time allows; all text together cannot exceed the size of the file."""
         if dataset.shape is None:
             return
         texts = 0
@@ -181,7 +180,7 @@ class _Walk:
 
 
 def _pieces(dataset: h5py.Dataset) -> Iterator[Any]:
-    """Slices of rows that fit into the memory one at a time; none when not even one row does."""
+    """Slices of rows that fit into memory one at a time; none if not even one row fits."""
     if not dataset.shape:
         yield ()
         return
@@ -198,7 +197,7 @@ def _pieces(dataset: h5py.Dataset) -> Iterator[Any]:
 
 
 def _check_pointers(group: str, parts: dict[str, h5py.Dataset]) -> None:
-    """Row or column pointers of a compressed sparse matrix: ascending, from 0 to the number of values."""
+    """Check the pointers of a compressed sparse matrix: ascending, from 0 to the number of values."""
     if not all(isinstance(parts.get(key), h5py.Dataset) for key in _COMPRESSED):
         return
     data, indices, indptr = (parts[key] for key in _COMPRESSED)
@@ -221,7 +220,7 @@ def _check_pointers(group: str, parts: dict[str, h5py.Dataset]) -> None:
 
 
 def _short(name: str) -> str:
-    """A name inside the file that fits into a sentence."""
+    """Shorten a name in the file for messages."""
     text = name.strip("/") or "/"
     text = text if text.isprintable() else ascii(text)
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

@@ -1,7 +1,7 @@
-"""Names of what is not complete yet: they tell whose it is, so that what a killed program has left can be swept.
+"""Temporary names that identify their process, so that temporaries of killed processes can be deleted.
 
-A temporary lies beside what it will become, so that a rename makes it so, and is called
-``.napari-cpnn-<computer>-<process>-<its start>-<random><ending>``. As long as that process lives it is never touched.
+A temporary is in the folder of its destination, so that it can be renamed, and is called
+``.napari-cpnn-<computer>-<process>-<its start>-<random><ending>``. It is never touched while that process is running.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-#: What a program on another computer has left (a shared disk) is swept when it is older.
+#: Age at which temporaries of another computer (on a shared disk) are deleted.
 OLD_SECONDS = 24 * 3600.0
 
 _MARK = r"([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}"
@@ -25,13 +25,13 @@ _TEMPORARY = re.compile(rf"\.napari-cpnn-{_MARK}(?:\.\w{{1,12}}){{0,2}}")
 _OLD = re.compile(rf"\.napari-cpnn-old-([0-9a-f]{{16}})-{_MARK}")
 _ENDING = re.compile(r"(?:\.\w{1,12}){0,2}\Z", re.ASCII)
 
-#: Two readings of one process's start differ by this much when the clock was set in between.
+#: Tolerance of a process's start time, in case the clock was adjusted.
 _SAME_START_SECONDS = 2
 _REMOVALS = 10
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name in the folder of ``path``; the ending is the same, since some writers look at it.
+    """Create a temporary name in the folder of ``path``, with the same extension, which some writers depend on.
 
     >>> temporary_beside(Path("map.ome.zarr")).name.endswith(".ome.zarr")
     True
@@ -41,12 +41,12 @@ def temporary_beside(path: Path) -> Path:
 
 
 def old_name(path: Path) -> Path:
-    """Where a folder waits while another takes its name; :func:`restored` finds it there."""
+    """Name of a folder while it is being replaced; :func:`restored` recovers it from there."""
     return path.with_name(f".napari-cpnn-old-{_hash(path.name)}-{_mark()}")
 
 
 def sweep(folder: Path) -> int:
-    """Delete the temporaries in ``folder`` whose program has ended, and count them; others' files are never touched."""
+    """Delete temporaries of ended processes in ``folder`` and return their number; other files are never touched."""
     n_swept = 0
     with suppress(OSError):
         names = os.listdir(folder)  # noqa: PTH208 -- much quicker, and names are all that is needed
@@ -56,7 +56,7 @@ def sweep(folder: Path) -> int:
             if left := _TEMPORARY.fullmatch(name):
                 mark, may_go = left.groups(), True
             elif left := _OLD.fullmatch(name):
-                # Without what has replaced it, it is the only one there is.
+                # If its replacement is missing, it is the only copy.
                 mark, may_go = left.groups()[1:], left.group(1) in map(_hash, names)
             else:
                 continue
@@ -67,9 +67,9 @@ def sweep(folder: Path) -> int:
 
 
 def restored(path: Path) -> Path:
-    """``path``, after what stood there has its name again, in case a program was killed while it replaced it.
+    """Return ``path`` after recovering its content, in case a process was killed while replacing it.
 
-    Only systems that cannot exchange two folders (see :func:`napari_cpnn.storage.files.put_in_place`) ever need this.
+    Needed only on systems that cannot exchange two folders (see :func:`napari_cpnn.storage.files.put_in_place`).
     """
     with suppress(OSError, ValueError):
         if os.path.lexists(path):
@@ -78,7 +78,7 @@ def restored(path: Path) -> Path:
             left = _OLD.fullmatch(old.name)
             if left is None or left.group(1) != _hash(path.name):
                 continue
-            for _ in range(20):  # its program may be about to put the new one there
+            for _ in range(20):  # its process may be about to put the new one in place
                 if os.path.lexists(path) or not _may_live(old, *left.groups()[1:]):
                     break
                 time.sleep(0.05)
@@ -88,9 +88,9 @@ def restored(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link or a folder of ours; nothing is raised.
+    """Delete a file, link or folder of ours; never raises.
 
-    Chunks that are still on their way to a folder make it anew, for a moment.
+    Chunks that are still being written may briefly recreate a folder.
     """
     for _ in range(_REMOVALS):
         if not os.path.lexists(path):
@@ -109,7 +109,7 @@ def _mark() -> str:
 
 
 def _may_live(path: Path, computer: str, process: str, start: str) -> bool:
-    """Whether the program that made a temporary may still be at it."""
+    """Return whether the process of a temporary may still be running."""
     if computer != _computer():
         with suppress(OSError):
             return time.time() - path.lstat().st_mtime < OLD_SECONDS
@@ -128,7 +128,7 @@ def _may_live(path: Path, computer: str, process: str, start: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _computer() -> str:
-    """Eight letters for where process numbers mean the same: this computer, and in it this container."""
+    """Eight characters that identify the process ID namespace: this computer and container."""
     namespace = ""
     with suppress(OSError):
         namespace = str(os.stat("/proc/self/ns/pid").st_ino)  # noqa: PTH116 -- not a file of anybody

@@ -1,4 +1,4 @@
-"""Comparisons of models over sections and patients: cross-validation, paired differences, reports and their figures."""
+"""Compare models across sections and patients: cross-validation, paired differences, reports and figures."""
 
 from __future__ import annotations
 

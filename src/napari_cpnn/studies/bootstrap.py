@@ -1,7 +1,7 @@
-"""Correlations over spots that are drawn with replacement, all draws and genes at once.
+"""Bootstrap correlations over spots, vectorised over draws and genes.
 
-A draw is a count per spot. With counts ``W`` (draws x spots) every mean over a draw is a row of ``W X / N``, so that
-sums, squares and products of all draws come from a few matrix products instead of a loop.
+A bootstrap draw is a count per spot. With counts ``W`` (draws x spots), means over draws are rows of ``W X / N``, so
+that moments of all draws are computed by a few matrix products instead of a loop.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from scipy.stats import rankdata
 
 from napari_cpnn.arrays import FloatArray
 
-#: Genes that are worked on at a time.
+#: Genes per block.
 _BLOCK = 512
 
-#: Variance, as a share of that over all spots, below which a gene is constant in a draw.
+#: Variance, as a fraction of that over all spots, below which a gene is constant in a draw.
 _CONSTANT = 1e-10
 
 
 def draws(n: int, n_draws: int, seed: int = 0) -> FloatArray:
-    """How often each of ``n`` things is drawn: ``(n_draws, n)``, rows sum to ``n``."""
+    """Bootstrap counts ``(n_draws, n)`` of ``n`` items drawn with replacement; rows sum to ``n``."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n, np.full(n, 1 / n), size=n_draws).astype(np.float64)
 
@@ -39,16 +39,16 @@ def bootstrap_means(
     measured
         ``(N, G)`` likewise.
     covariate
-        ``(N,)`` what is regressed out for ``pcc_given_depth`` and ``scc_given_depth``.
+        ``(N,)`` covariate of ``pcc_given_depth`` and ``scc_given_depth``.
     weights
         ``(B, N)`` as from :func:`draws`.
 
     Returns
     -------
     dict
-        ``[metric][head]`` ``(B,)`` for ``pcc``, ``scc``, ``pcc_given_depth``, ``scc_given_depth``. In a draw, a gene
-        counts where it varies in the measurement and in every prediction. Ranks are those over all spots of the slide:
-        a draw is not ranked anew.
+        ``[metric][head]`` ``(B,)`` for ``pcc``, ``scc``, ``pcc_given_depth``, ``scc_given_depth``. In a draw, genes are
+        included that vary in the measurement and in every prediction. Ranks are those over all spots of the slide, and
+        are not recomputed per draw.
     """
     result = {}
     w = weights / len(measured)
@@ -76,7 +76,7 @@ def bootstrap_means(
 
 
 def _standardised(columns: FloatArray, ranked: bool) -> FloatArray:
-    """Mean 0 and variance 1 over all spots, so that no sum cancels; a constant column stays 0."""
+    """Standardise columns over all spots, to avoid cancellation in sums; constant columns become 0."""
     values = np.asarray(rankdata(columns, axis=0) if ranked else columns, dtype=np.float64)
     centred = values - values.mean(axis=0)
     spread = centred.std(axis=0)
@@ -85,7 +85,7 @@ def _standardised(columns: FloatArray, ranked: bool) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Moments:
-    """Of columns ``(N, G)`` in each draw ``(B, G)``: mean, variance, covariance with the covariate."""
+    """Moments ``(B, G)`` of columns ``(N, G)`` in each draw: mean, variance, covariance with the covariate."""
 
     columns: FloatArray
     mean: FloatArray
@@ -109,7 +109,7 @@ def _correlations(x: _Moments, y: _Moments, z: _Moments, w: FloatArray) -> tuple
 
 
 def _ratio(covariance: FloatArray, first: FloatArray, second: FloatArray) -> FloatArray:
-    """Covariance over both standard deviations; NaN where one of them is zero."""
+    """Covariance divided by both standard deviations; NaN if one of them is zero."""
     varies = (first > _CONSTANT) & (second > _CONSTANT)
     result = np.full(covariance.shape, np.nan)
     np.divide(covariance, np.sqrt(np.where(varies, first * second, 1.0)), out=result, where=varies)

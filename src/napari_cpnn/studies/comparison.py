@@ -1,11 +1,11 @@
-"""Paired differences between heads, with what chance makes of them.
+"""Paired differences between heads, with bootstrap intervals.
 
-Heads are compared on the same spots and the same genes: those that all of them predict on a slide, and that vary there
-in the measurement and in every prediction. Two intervals answer two questions. Over *spots*: would the difference stay
-on other spots of this tissue? Spots of a slide are drawn with replacement, the same for all heads, and all correlations
-are computed again. Over *genes*: does it rest on few genes? Genes are drawn, with their correlations as they are. Genes
-go together and so do neighbouring spots, so both intervals are rather too narrow; neither speaks for other patients,
-for which the single folds stand.
+Heads are compared on the same spots and genes: those that all of them predict on a slide, and that vary there in the
+measurement and in every prediction. There are two intervals. Over *spots*: would the difference hold for other spots of
+this tissue? Spots of a slide are drawn with replacement, the same for all heads, and correlations are recomputed. Over
+*genes*: does the difference depend on few genes? Genes are drawn, with fixed correlations. Since genes are correlated,
+as are neighbouring spots, both intervals are too narrow; neither generalises to other patients, for which the
+individual folds should be inspected.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ METRICS = ("pcc", "scc", "pcc_given_depth", "scc_given_depth")
 
 @dataclass(frozen=True)
 class HeldOutSlide:
-    """Predictions of all heads for one slide.
+    """Predictions of all heads on one tested slide.
 
     Attributes
     ----------
     fold, slide
-        Names.
+        Names of fold and slide.
     heads
         Tables as from :func:`~napari_cpnn.evaluation.predictions.predict_expression`, by name of the head.
     """
@@ -46,7 +46,7 @@ class HeldOutSlide:
 
 @dataclass(frozen=True)
 class _Scores:
-    """Of all heads on one slide: ``per_gene[metric][head]`` ``(G,)``, ``resampled[metric][head]`` ``(B,)``."""
+    """Scores of all heads on one slide: ``per_gene[metric][head] (G,)``, ``resampled[metric][head] (B,)``."""
 
     fold: str
     genes: list[str]
@@ -58,14 +58,14 @@ class _Scores:
 def compare_heads(
     slides: Iterable[HeldOutSlide], reference: str | None = None, settings: EvaluationSettings | None = None
 ) -> pd.DataFrame:
-    """Mean scores of each head over the genes that all heads share, and their differences from a reference.
+    """Compare mean scores of heads over shared genes, as differences from a reference head.
 
     Parameters
     ----------
     slides
-        One at a time, so that they need not be in memory together.
+        Iterable of slides, which need not be in memory together.
     reference
-        The head that the others are compared with, default the first.
+        Reference head; default the first.
     settings
         Number of resamples and coverage of the intervals.
 
@@ -73,15 +73,15 @@ def compare_heads(
     -------
     DataFrame
         One row per ``metric`` (:data:`METRICS`), ``fold`` (and ``"all"``, the mean over all slides) and ``head``.
-        ``mean`` is the mean over genes, then over slides; ``difference`` is that of the reference subtracted, with its
-        intervals ``spots_low`` to ``spots_high`` and ``genes_low`` to ``genes_high``; ``better`` is the share of genes
-        in which the head is better; ``n_slides``, ``n_spots`` and ``n_genes`` (mean over slides) say what it rests on.
-        Differences are NaN in the rows of the reference.
+        ``mean`` is the mean over genes, then over slides; ``difference`` is the mean minus the reference's, with
+        intervals ``spots_low`` to ``spots_high`` and ``genes_low`` to ``genes_high``; ``better`` is the fraction of
+        genes for which the head is better; ``n_slides``, ``n_spots`` and ``n_genes`` (mean over slides) are sample
+        sizes. Differences are NaN in rows of the reference.
 
     Raises
     ------
     TrainingError
-        There is nothing to compare, or no such reference.
+        If there is nothing to compare, or the reference is unknown.
     """
     settings = settings or EvaluationSettings()
     scored = [_score(slide, settings.bootstraps, seed) for seed, slide in enumerate(slides)]
@@ -129,7 +129,7 @@ def _score(slide: HeldOutSlide, n_bootstraps: int, seed: int) -> _Scores:
 
 
 def _paired(heads: Mapping[str, AnnData]) -> dict[str, AnnData]:
-    """The tables on the spots and genes that all have, in one order."""
+    """Restrict tables to common spots and genes, in the same order."""
     tables = list(heads.values())
     rows, genes = tables[0].obs["row"].to_numpy(), tables[0].var_names
     for table in tables[1:]:
@@ -173,7 +173,7 @@ def _row(
 
 
 def _resampled_genes(genes: list[list[str]], differences: list[FloatArray], n: int) -> FloatArray:
-    """Mean difference ``(n,)`` over draws of genes; a gene is drawn on all slides at once."""
+    """Mean differences ``(n,)`` over draws of genes; a gene is drawn on all slides jointly."""
     names = pd.Index(list(dict.fromkeys(gene for one in genes for gene in one)))
     weights = draws(len(names), n)
     means = []

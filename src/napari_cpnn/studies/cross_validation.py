@@ -1,12 +1,12 @@
-"""Train on all groups but one, test on that one, for every group and for one or more heads.
+"""Leave-one-group-out cross-validation of one or more heads.
 
 The folder of a cross-validation::
 
     <out>/<head>/<fold>/     see napari_cpnn.studies.fold_folder
     <out>/scores.csv         all scores, one row per head, fold, slide and gene
-    <out>/folds.csv          one row per head, fold and slide: means, spots, what was left out, or why it is not tested
+    <out>/folds.csv          one row per head, fold and slide: means, spots, exclusions, or why it is not tested
     <out>/comparison.csv     paired differences between heads (see napari_cpnn.studies.comparison), of two or more
-    <out>/report.png         the same as a picture, with maps of the best genes
+    <out>/report.png         figure of the results, with maps of the best genes
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Outcome = pd.DataFrame | CpnnError
 
 @dataclass(frozen=True)
 class _Head:
-    """One way to train, with what all heads and folds share."""
+    """Training configuration of one head, with the data shared by all heads and folds."""
 
     name: str
     settings: TrainingSettings
@@ -61,7 +61,7 @@ def cross_validate(
     evaluation: EvaluationSettings | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Scores on tissue that the model has not seen: each group of samples is tested by a model trained on the others.
+    """Cross-validate by group: test each group of samples with a model trained on the others.
 
     Parameters
     ----------
@@ -70,18 +70,18 @@ def cross_validate(
     prototypes
         As for :func:`~napari_cpnn.train`; or one for each head.
     settings
-        How to train; or a mapping of names to settings, to compare several heads on the same folds. Patches are cut
-        once for all of them. No tested spot ever decides when training ends: with ``validation="auto"`` that does the
-        last section of the group before the tested one, in a circle (other sections of that group are trained on), or
-        a quarter of the only section there is; with ``"none"`` every fold is trained for ``max_epochs`` on all that is
-        not tested.
+        Training settings; or a mapping of names to settings, to compare several heads on the same folds. Patches are
+        read once for all of them. Tested spots never determine when training ends: with ``validation="auto"`` this is
+        decided by the last section of the group before the tested one, cyclically (other sections of that group are
+        trained on), or by a quarter of the only section; with ``"none"`` every fold is trained for ``max_epochs`` on
+        everything that is not tested.
     groups
-        What belongs together and is tested together: see :func:`~napari_cpnn.studies.folds.make_folds`.
+        Groups that are tested together: see :func:`~napari_cpnn.studies.folds.make_folds`.
     out
-        Folder, see :mod:`napari_cpnn.studies.cross_validation`. Folds that are finished there, with the same samples,
-        prototypes and settings, are not run again, and a fold that was stopped goes on after its last epoch.
+        Output folder, see :mod:`napari_cpnn.studies.cross_validation`. Finished folds with the same samples,
+        prototypes and settings are not repeated, and an interrupted fold is resumed after its last epoch.
     evaluation
-        What is measured beside the correlations. A change of it never trains again.
+        Evaluation settings. Changing them does not repeat training.
     progress
         Show progress in the terminal (on stderr).
 
@@ -89,16 +89,16 @@ def cross_validate(
     -------
     DataFrame
         One row per ``head``, ``fold``, ``slide`` and ``gene``, with the columns of :func:`~napari_cpnn.evaluate`.
-        A slide that cannot be tested (fewer than two usable spots, no gene that varies), and a fold that cannot be
-        trained, has no rows; a :class:`~napari_cpnn.errors.CpnnWarning` and ``folds.csv`` say why, and the others go
-        on, without a slide that has no usable spot at all.
+        A slide that cannot be tested (fewer than two usable spots, no gene that varies), or a fold that cannot be
+        trained, has no rows; a :class:`~napari_cpnn.errors.CpnnWarning` and ``folds.csv`` give the reason. The other
+        folds are run, without slides that have no usable spots.
 
     Raises
     ------
     TrainingError
-        A single group, groups that cannot be found, a folder with other settings, or no fold that could be tested.
+        If there is a single group, groups are not found, the folder has other settings, or no fold could be tested.
     SettingsError
-        ``validation`` names a slide, or prototypes and settings are not for the same heads.
+        If ``validation`` names a slide, or prototypes and settings are for different heads.
     """
     folds, heads = make_folds(samples, groups), _heads(samples, prototypes, settings, evaluation, progress)
     tables: list[pd.DataFrame] = []
@@ -166,7 +166,7 @@ def _heads(
 
 
 def _plan(folds: Sequence[Fold], heads: Sequence[_Head], out: Path) -> Iterator[tuple[Fold, _Head, FoldFolder]]:
-    """Every fold with every head; all folders are checked before the first hour of work."""
+    """Pair every fold with every head; all folders are checked before training starts."""
     plan = []
     for fold, fold_name in zip(folds, folder_names([fold.name for fold in folds]), strict=True):
         for head, head_name in zip(heads, folder_names([head.name for head in heads]), strict=True):
@@ -191,7 +191,7 @@ def _plan(folds: Sequence[Fold], heads: Sequence[_Head], out: Path) -> Iterator[
 
 
 def _run_fold(head: _Head, fold: Fold, folder: FoldFolder) -> dict[str, Outcome]:
-    """Scores of each tested slide, or why it has none."""
+    """Train and test a fold; return the scores of each tested slide, or the reason why it has none."""
     outcomes: dict[str, Outcome] = {}
     done = folder.read_scores(head.evaluation)
     untrainable: CpnnError | None = None
@@ -214,7 +214,7 @@ def _run_fold(head: _Head, fold: Fold, folder: FoldFolder) -> dict[str, Outcome]
 
 
 def _require_testable(head: _Head, i: int) -> None:
-    """Say what is missing before training, not after."""
+    """Report missing requirements of the evaluation before training."""
     slide, spots = head.samples[i]
     spots = name_genes_as(spots, head.prototypes.genes, ignore_case=head.settings.ignore_gene_case)
     genes = shared_genes(head.prototypes.genes, list(spots.var_names), ("The prototypes", f"the spots of {slide.name}"))
@@ -227,10 +227,10 @@ def _require_testable(head: _Head, i: int) -> None:
 
 
 def _train(head: _Head, fold: Fold, folder: FoldFolder) -> CpnnError | None:
-    """Train, unless that is done; why it cannot be done, if so."""
+    """Train unless already done; return the reason if training is not possible."""
     if folder.is_trained:
         return None
-    # A slide without a usable spot has nothing to teach; one with a single spot cannot be the last.
+    # Slides without usable spots are not trained on; one with a single spot cannot be the last, which is held out.
     n_usable = {i: _n_usable(*head.samples[i]) for i in fold.train}
     samples = [head.samples[i] for i in sorted(fold.train, key=lambda i: n_usable[i] > 1) if n_usable[i]]
     resume = folder.clear_unusable_run()
@@ -239,7 +239,7 @@ def _train(head: _Head, fold: Fold, folder: FoldFolder) -> CpnnError | None:
     except CpnnError as error:
         return error
     if not folder.finish_training():
-        raise KeyboardInterrupt  # train has returned its best model, but the other folds are not wanted either
+        raise KeyboardInterrupt  # train returned its best model, but the remaining folds must be cancelled too
     return None
 
 

@@ -1,4 +1,4 @@
-"""The picture of a cross-validation: how well which head does, on which genes, and where on the tissue."""
+"""Figure of a cross-validation: scores by head and gene, and maps of the best genes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from napari_cpnn.texts import allow_any_letter, chart_text
 
 _INK, _GREY, _LIGHT = "#333333", "#999999", "#E5E5E5"
 
-#: Genes in the list and on the maps.
+#: Number of genes in the list and on the maps.
 N_LISTED, N_MAPS = 12, 4
 
-#: With more slides than this, means are drawn per fold.
+#: With more slides than this, means are plotted per fold.
 MAX_ROWS = 12
 
 _PANEL_INCH = 1.95
@@ -40,16 +40,16 @@ Tissue = tuple[npt.NDArray[np.uint8], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class MappedSlide:
-    """The slide whose genes are drawn.
+    """Slide shown on the maps.
 
     Attributes
     ----------
     label
-        Its name in the table of scores.
+        Name in the table of scores.
     slide
-        For the tissue; None where it is not at hand.
+        Slide, for its thumbnail; None if unavailable.
     head
-        Whose predictions are drawn.
+        Head whose predictions are shown.
     compared
         As from :func:`~napari_cpnn.evaluation.predictions.predict_expression`.
     """
@@ -61,17 +61,17 @@ class MappedSlide:
 
 
 def draw_cross_validation(scores: pd.DataFrame, mapped: MappedSlide | None, path: str | Path) -> None:
-    """Draw the scores of a cross-validation into a PNG (or what else the ending says).
+    """Save a figure of the scores of a cross-validation, as PNG or by file extension.
 
-    Above: the distribution of the PCC over genes for each head; means per slide, with and without what depth explains;
-    the best genes beside their noise ceiling. Below: tissue, measured and predicted expression of the best genes.
+    Top: distribution of the PCC over genes for each head; means per slide, with and without adjustment for depth; best
+    genes with their noise ceiling. Bottom: tissue, measured and predicted expression of the best genes.
 
     Parameters
     ----------
     scores
         As from :func:`~napari_cpnn.cross_validate`.
     mapped
-        What the maps show; without it they are left out. Its head also chooses the best genes.
+        Slide on the maps, which are omitted if None. Its head also determines the best genes.
     """
     heads = list(dict.fromkeys(scores["head"]))
     colors = type_colors(heads)
@@ -98,7 +98,7 @@ def best_genes(scores: pd.DataFrame, head: str) -> list[str]:
 
 
 def median_slide(scores: pd.DataFrame, head: str) -> str:
-    """The slide whose mean PCC is the median: neither the best nor the worst to look at."""
+    """Slide with the median of the mean PCCs, as a representative example."""
     means = scores[scores["head"] == head].groupby("slide", sort=False)["pcc"].mean().dropna().sort_values()
     if means.empty:
         raise TrainingError(f"{head} has no correlation on any slide, so there is nothing to draw.")
@@ -205,7 +205,7 @@ def _maps(figure: Any, mapped: MappedSlide, genes: Sequence[str]) -> None:
 
 
 def _draw_spots(axes: Any, compared: AnnData, values: npt.NDArray[np.float32]) -> EllipseCollection:
-    """Discs of most of the pitch, coloured from the 2nd to the 98th percentile."""
+    """Plot spots as discs that fill most of the pitch, coloured from the 2nd to the 98th percentile."""
     xy = np.asarray(compared.obsm["spatial"], dtype=np.float64)
     low, high = np.quantile(values, [0.02, 0.98])
     if low == high:
@@ -224,7 +224,7 @@ def _pitch(xy: FloatArray) -> float:
 
 
 def _box(compared: AnnData) -> FloatArray:
-    """Corners of what is shown, in level-0 pixels: ``[[left, top], [right, bottom]]``."""
+    """Corners of the displayed area in level-0 pixels: ``[[left, top], [right, bottom]]``."""
     xy = np.asarray(compared.obsm["spatial"], dtype=np.float64)
     return np.array([xy.min(axis=0) - _pitch(xy), xy.max(axis=0) + _pitch(xy)])
 
@@ -259,7 +259,7 @@ def _plain(axes: Any, along: str, grid: bool = True) -> None:
 
 
 def _name(text: object) -> str:
-    """Of a head, slide or gene, so that it leaves room for the panels."""
+    """Shorten the name of a head, slide or gene to leave room for the panels."""
     return chart_text(text, 40)
 
 

@@ -1,15 +1,15 @@
-"""The folder of one head and one fold: what is done already is found again after a kill.
+"""Folder of one head and fold, from which an interrupted cross-validation is resumed.
 
 ``fold.json``
-    What is trained on and tested, and how; written first. A folder never mixes two.
+    Training and test data and settings; written first. A folder belongs to exactly one fold.
 ``run/``
     The training run (see :mod:`napari_cpnn.training.fit.run_folder`).
 ``trained.json``
-    Written when the run has come to its end.
+    Written when the run is complete.
 ``<slide>.h5ad``
-    Predicted beside measured expression of the tested spots (see :mod:`napari_cpnn.evaluation.predictions`).
+    Predicted and measured expression of the tested spots (see :mod:`napari_cpnn.evaluation.predictions`).
 ``<slide>.csv``, ``scores.json``
-    Scores per gene, and for the slides as a whole with the evaluation settings that they were made with.
+    Scores per gene, and scores of whole slides with the evaluation settings used.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _SCORING = ("ceiling_repeats", "spatial")
 
 
 class FoldFolder:
-    """Reads and writes the folder; nothing is made before :meth:`start`.
+    """Read and write the folder; nothing is created before :meth:`start`.
 
     Parameters
     ----------
     path
         The folder.
     head, fold
-        Names.
+        Names of head and fold.
     slides
         Labels of the tested slides.
     """
@@ -63,7 +63,7 @@ class FoldFolder:
 
     @classmethod
     def all_in(cls, out: Path) -> list[FoldFolder]:
-        """Those of a cross-validation."""
+        """All fold folders of a cross-validation."""
         found = []
         for path in sorted(out.glob("*/*/fold.json")):
             facts = _read_json(path)
@@ -74,12 +74,12 @@ class FoldFolder:
         return found
 
     def start(self, settings: TrainingSettings, facts: Mapping[str, Any]) -> None:
-        """Make the folder, or check that it is the one of these settings and facts.
+        """Create the folder, or check that it was created with these settings and facts.
 
         Raises
         ------
         TrainingError
-            The folder has another fold in it; the message names what differs.
+            If the folder contains another fold; the message names the differences.
         """
         facts = {"format": FORMAT, "head": self.head, "fold": self.fold, **facts}
         path = self.path / "fold.json"
@@ -89,7 +89,7 @@ class FoldFolder:
         there = _read_json(path)
         changed = [name for name, value in facts.items() if there.get(name) != value]
         try:
-            # Settings that this version has beside those of an older one are at their defaults there.
+            # Settings that did not exist in an older version had their defaults there.
             before = _what_counts(TrainingSettings.from_dict(there.get("settings", {})))
         except SettingsError as error:
             raise TrainingError(f"{path} was written by another version of napari-cpnn: {error}") from error
@@ -106,7 +106,7 @@ class FoldFolder:
         return (self.path / "trained.json").exists()
 
     def clear_unusable_run(self) -> bool:
-        """Delete a run that was killed before it could be resumed; whether one that can be resumed is left."""
+        """Delete a run that cannot be resumed; return whether there is one that can."""
         unfinished = (self.run_path / "resume.safetensors").exists()
         if self.run_path.exists() and not unfinished:
             sweep(self.run_path)
@@ -115,7 +115,7 @@ class FoldFolder:
         return unfinished
 
     def finish_training(self) -> bool:
-        """Note that the run has come to its end; false when it has not, since it was interrupted."""
+        """Mark the run as complete; return False if it was interrupted."""
         if (self.run_path / "resume.safetensors").exists():
             return False
         _write_json(self.path / "trained.json", {"model": "run/model.safetensors"})
@@ -127,7 +127,7 @@ class FoldFolder:
             write_h5ad(compared, unfinished, compression="gzip")
 
     def read_predictions(self, slide: str) -> AnnData | None:
-        """None when there are none yet."""
+        """Read the predictions for a slide; None if there are none yet."""
         path = self.path / f"{self._names[slide]}.h5ad"
         return read_h5ad_table(path, TrainingError) if path.exists() else None
 
@@ -138,7 +138,7 @@ class FoldFolder:
         _write_json(self.path / "scores.json", {"settings": _scoring(settings), "slides": slides})
 
     def read_scores(self, settings: EvaluationSettings) -> dict[str, pd.DataFrame]:
-        """Scores by slide; of none that were made with other settings."""
+        """Read the scores by slide, omitting those made with other evaluation settings."""
         path = self.path / "scores.json"
         facts = _read_json(path) if path.exists() else {}
         if facts.get("settings") != _scoring(settings):
@@ -153,7 +153,7 @@ class FoldFolder:
 
 
 def sample_key(slide: Slide, spots: AnnData) -> str:
-    """Hash of a slide's name, shape and pixel size, and of its spots: their counts, places and genes."""
+    """Hash of a slide's name, shape and pixel size, and of its spots' counts, positions and genes."""
     key = hashlib.sha256(repr((slide.name, slide.shape, slide.mpp)).encode())
     counts = counts_matrix(spots)
     for values in (counts.indptr, counts.indices, counts.data):
@@ -172,7 +172,7 @@ def prototypes_key(prototypes: Prototypes) -> str:
 
 
 def _what_counts(settings: TrainingSettings) -> dict[str, Any]:
-    """Settings that change what comes out of training."""
+    """Settings that affect the result of training."""
     return {name: value for name, value in settings.to_dict().items() if name not in FREE}
 
 

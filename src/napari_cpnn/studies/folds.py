@@ -1,4 +1,4 @@
-"""Which samples are tested together and which are trained on: cross-validation by patient, never by spot."""
+"""Folds of a cross-validation: samples are split by group, such as patient, never by spot."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Groups = str | Sequence[str] | Mapping[str, str]
 
 @dataclass(frozen=True)
 class Fold:
-    """One group of samples that is tested, and the others.
+    """Split of samples into one tested group and training samples.
 
     Attributes
     ----------
     name
-        The group.
+        Name of the tested group.
     test, train
-        Positions of the samples. Training ends with the last sample of the group before this one, in a circle: the
-        one that :func:`~napari_cpnn.train` holds out, by default, to choose the number of epochs.
+        Indices of the samples. The last training sample is the last one of the group before this one, cyclically: by
+        default, :func:`~napari_cpnn.train` holds it out to choose the number of epochs.
     """
 
     name: str
@@ -33,19 +33,19 @@ class Fold:
 
 
 def make_folds(samples: Sequence[tuple[Slide, AnnData]], groups: Groups = "patient") -> list[Fold]:
-    """One fold per group of samples.
+    """Create one fold per group of samples.
 
     Parameters
     ----------
     groups
-        What belongs together, such as the sections of a patient: a column of the spots' ``obs`` (or an entry of their
-        ``uns``) with one value per sample; ``"section"``, every sample by itself; one name per sample; or a group for
-        each name of a slide.
+        Grouping of samples, such as sections of a patient: a column of the spots' ``obs`` (or an entry of their
+        ``uns``) with one value per sample; ``"section"``, each sample separately; one name per sample; or a mapping of
+        slide names to groups.
 
     Raises
     ------
     TrainingError
-        Groups that cannot be found, or a single one.
+        If groups are not found, or there is a single one.
     """
     if not samples:
         raise TrainingError("There is nothing to cross-validate: give slides with their spots.")
@@ -65,12 +65,12 @@ def make_folds(samples: Sequence[tuple[Slide, AnnData]], groups: Groups = "patie
 
 
 def sample_labels(samples: Sequence[tuple[Slide, AnnData]]) -> list[str]:
-    """Names of the slides, numbered where several have one name."""
+    """Names of the slides, numbered if not unique."""
     return distinct([slide.name for slide, _ in samples])
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Names, the second of a kind with ``-2``, and so on."""
+    """Make names unique by appending ``-2`` to the second occurrence, and so on."""
     result: list[str] = []
     for name in names:
         unique, number = name, 1
@@ -82,7 +82,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
-    """Names as folders: letters, digits, dots and dashes alone; distinct, whatever the case."""
+    """Convert names to folder names: only letters, digits, dots and dashes; unique regardless of case."""
     safe = [re.sub(r"[^\w-]+", "_", name).strip("_") or "group" for name in names]
     lower = distinct([name.lower() for name in safe])
     return [name + unique[len(name) :] for name, unique in zip(safe, lower, strict=True)]

@@ -1,4 +1,4 @@
-"""What comes out of a cross-validation, from its folder: heads compared, and a picture."""
+"""Report of a cross-validation from its folder: comparison of heads, and a figure."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from napari_cpnn.studies.fold_folder import FoldFolder
 
 
 def held_out_slides(out: str | Path) -> Iterator[HeldOutSlide]:
-    """The tested slides of a cross-validation with the predictions of all its heads, one at a time.
+    """Yield the tested slides of a cross-validation with the predictions of all heads.
 
     Parameters
     ----------
     out
-        The folder that :func:`~napari_cpnn.cross_validate` wrote.
+        Output folder of :func:`~napari_cpnn.cross_validate`.
 
     Raises
     ------
     TrainingError
-        There is no cross-validation, or a file of it is damaged.
+        If there is no cross-validation, or one of its files is damaged.
     """
     folders = _folders(Path(out))
     tested = read_table(Path(out) / "folds.csv")
@@ -59,17 +59,17 @@ def write_report(
     Parameters
     ----------
     out
-        The folder.
+        Output folder of the cross-validation.
     slides
-        By their names in the table of scores, so that the maps show tissue.
+        Slides by name in the table of scores, to show tissue on the maps.
     settings
         As for :func:`~napari_cpnn.studies.comparison.compare_heads`.
 
     Returns
     -------
     DataFrame or None
-        Of :func:`~napari_cpnn.studies.comparison.compare_heads`, with the first head as the reference; None where a
-        single head leaves nothing to compare, and no ``comparison.csv`` is written.
+        Result of :func:`~napari_cpnn.studies.comparison.compare_heads`, with the first head as reference; None for a
+        single head, for which no ``comparison.csv`` is written.
     """
     out = Path(out)
     scores = read_table(out / "scores.csv")
@@ -83,7 +83,7 @@ def write_report(
 
 
 def _to_draw(out: Path, scores: pd.DataFrame, slides: Mapping[str, Slide]) -> MappedSlide | None:
-    """The head with the best mean PCC, on the slide on which it is neither best nor worst."""
+    """Slide to show on the maps: the best head by mean PCC, on its median slide."""
     means = scores.groupby("head", sort=False)["pcc"].mean().dropna()
     if means.empty:
         return None

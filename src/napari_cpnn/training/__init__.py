@@ -1,6 +1,6 @@
-"""Train a model on spots, and measure it on others.
+"""Train models on spots, in this process or in a separate one.
 
-The names of ``__init__.pyi`` are imported when they are first used, because they load torch and Lightning.
+The names in ``__init__.pyi`` are imported lazily, because they load torch and Lightning.
 """
 
 from __future__ import annotations

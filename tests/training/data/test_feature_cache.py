@@ -38,7 +38,7 @@ def settings(quick, weights):
 def looked(monkeypatch):
     """Counts of patches: cut, and seen by the network in each of their symmetries."""
     counts = {"cut": 0, "seen": 0}
-    read, look = PatchReader.read, Predictor.seen
+    read, look = PatchReader.read, Predictor.patch_features
 
     def counted_read(self, centers_um):
         counts["cut"] += len(centers_um)
@@ -49,7 +49,7 @@ def looked(monkeypatch):
         return look(self, images)
 
     monkeypatch.setattr(PatchReader, "read", counted_read)
-    monkeypatch.setattr(Predictor, "seen", counted_look)
+    monkeypatch.setattr(Predictor, "patch_features", counted_look)
     return counts
 
 

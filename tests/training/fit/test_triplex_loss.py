@@ -64,7 +64,7 @@ def by_hand(module, batch):
     model = module.model
     head = model.head
     surroundings = module_surroundings(module, batch)
-    views = model.backbone.views(model.backbone.look(model.normalize(batch["images"])), surroundings)
+    views = model.backbone.views(model.backbone.patch_tokens(model.normalize(batch["images"])), surroundings)
     predicted = []
     for features, own in zip(views, (head, *model.view_heads), strict=True):
         if module.settings.head == "linear":
@@ -182,7 +182,7 @@ def test_features_in_a_batch_take_the_place_of_images(batch):
     module = training().eval()
     with torch.no_grad():
         expected = module(batch)
-        tokens = module.model.look(module.model.normalize(batch["images"]))
+        tokens = module.model.patch_features(module.model.normalize(batch["images"]))
         module._inputs.patch = FeatureInputs(module.settings)
         got = module({**{k: v for k, v in batch.items() if k != "images"}, "features": tokens.half()})
     for one, other in zip(got, expected, strict=True):

@@ -1,6 +1,6 @@
-"""The registry of image networks, patch -> features, and of the backbones that are made of them.
+"""Registry of image networks (patch -> features) and of the backbones built from them.
 
-This module knows their names, sizes and licences without torch; the networks are imported when one is built.
+Names, sizes and licences are available without torch; a network is imported only when it is built.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _resnet18() -> nn.Module:
 
 _TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet, whose images have terms of their own"
 
-#: Every image network that comes with the package, by name.
+#: All image networks bundled with the package, by name.
 ENCODERS: dict[str, EncoderInfo] = {
     info.name: info
     for info in (
@@ -133,7 +133,7 @@ ENCODERS: dict[str, EncoderInfo] = {
     )
 }
 
-#: What ``TrainingSettings.backbone`` takes, with a description.
+#: Valid values of ``TrainingSettings.backbone``, with a description.
 BACKBONES: dict[str, str] = {
     **{info.name: info.description for info in ENCODERS.values()},
     "frozen": "an encoder whose weights never change (encoder, encoder_weights); its features are computed once",
@@ -142,14 +142,14 @@ BACKBONES: dict[str, str] = {
 
 
 def require_backbone(name: str) -> str:
-    """``name``, when there is such a backbone; else a :class:`SettingsError` lists them."""
+    """Return ``name`` if it is a known backbone; raise a :class:`SettingsError` that lists them otherwise."""
     if name not in BACKBONES:
         raise SettingsError(f"There is no backbone {name!r}; use one of {', '.join(BACKBONES)}.")
     return name
 
 
 def get_encoder(name: str) -> EncoderInfo:
-    """What is known of an encoder.
+    """Look up the metadata of an encoder.
 
     Parameters
     ----------
@@ -159,9 +159,9 @@ def get_encoder(name: str) -> EncoderInfo:
     Raises
     ------
     SettingsError
-        There is none; the names are listed.
+        If the name is unknown; the message lists the known names.
     WeightsError
-        An encoder of a library, which cannot be had.
+        If an encoder from timm or transformers is unavailable.
     """
     known = {**ENCODERS, **FOUNDATION}
     if name in known:

@@ -1,4 +1,4 @@
-"""The image network of a model: with its start weights, or empty, to be filled by a checkpoint."""
+"""Build the image network of a model, either initialised or empty for loading a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_cpnn.settings import TrainingSettings
 
 
 class FrozenEncoder(nn.Module):
-    """An encoder whose weights never change: no gradients, and batch statistics as they came, in training too.
+    """Encoder with frozen weights: no gradients, and fixed batch statistics even in training mode.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ class FrozenEncoder(nn.Module):
         self.n_features = n_features_of(encoder)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
-        """As usual, but the encoder always evaluates."""
+        """Set the training mode; the encoder always stays in eval mode."""
         super().train(mode)
         self.encoder.eval()
         return self
 
     def maps(self, images: Tensor) -> Tensor:
-        """What the encoder's own ``maps`` says, for one that has it."""
+        """Feature maps of the wrapped encoder, if it has a ``maps`` method."""
         maps: Tensor = self.encoder.maps(images)  # type: ignore[operator]
         return maps
 
@@ -54,11 +54,11 @@ class StartBackbone:
     Attributes
     ----------
     network
-        With start weights; what of it is frozen has no gradients.
+        The initialised network; frozen parameters have no gradients.
     args
-        What a checkpoint has to know to make it again: :attr:`~napari_cpnn.models.card.ModelSpec.backbone_args`.
+        What a checkpoint must store to rebuild it: :attr:`~napari_cpnn.models.card.ModelSpec.backbone_args`.
     random_state
-        Of torch after random weights were drawn; the head goes on from there.
+        State of torch's random generator after the weights were drawn; the head is initialised from it.
     """
 
     network: nn.Module
@@ -67,14 +67,14 @@ class StartBackbone:
 
 
 def start_backbone(settings: TrainingSettings) -> StartBackbone:
-    """The image network of a new model; the same settings give the same.
+    """Build the image network of a new model; deterministic for given settings.
 
     Raises
     ------
     SettingsError
-        There is no such backbone or encoder.
+        If the backbone or encoder is unknown.
     WeightsError
-        Its weights cannot be had, or are of another network.
+        If its weights are unavailable or belong to another network.
     """
     args = backbone_args(settings)
     with torch.random.fork_rng(devices=[]):
@@ -95,17 +95,17 @@ def _start_network(settings: TrainingSettings) -> nn.Module:
 
 
 def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Module:
-    """The image network of a model in a file, to be filled; works under ``torch.device("meta")``.
+    """Build an image network to load a checkpoint into; works under ``torch.device("meta")``.
 
     Parameters
     ----------
     encoder
-        The frozen encoder, where the file does not hold it.
+        The frozen encoder, if the file does not contain it.
 
     Raises
     ------
     SettingsError
-        There is no such backbone or encoder.
+        If the backbone or encoder is unknown.
     """
     if require_backbone(spec.backbone) not in ("frozen", "triplex"):
         return get_encoder(spec.backbone).network()
@@ -118,7 +118,7 @@ def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Modu
 
 
 def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
-    """What the name of the backbone leaves open."""
+    """Backbone arguments that its name does not determine."""
     backbone = require_backbone(settings.backbone)
     if backbone == "triplex":
         if settings.context_pitch_um is None:
@@ -133,12 +133,12 @@ def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def chosen_names(settings: TrainingSettings) -> dict[str, Any]:
-    """Encoders as the user names them, whole folders included, for :func:`patch_encoder` and :func:`frozen_encoder`."""
+    """Encoder names as given in the settings (full paths included), for `patch_encoder` and `frozen_encoder`."""
     return {"encoder": settings.encoder, "target": settings.target}
 
 
 def encoder_place(settings: TrainingSettings) -> str:
-    """Where the weights of the frozen encoder come from: a file or folder, ``"pretrained"`` or ``"none"``."""
+    """Source of the frozen encoder's weights: a file or folder, ``"pretrained"`` or ``"none"``."""
     folder = Path(settings.encoder.removeprefix("hf:")).expanduser()
     is_folder = settings.encoder.startswith("hf:") and folder.is_dir()
     return str(folder) if is_folder and settings.encoder_weights in PRETRAINED else settings.encoder_weights
@@ -146,19 +146,19 @@ def encoder_place(settings: TrainingSettings) -> str:
 
 def _encoder_args(settings: TrainingSettings) -> dict[str, Any]:
     info = get_encoder(settings.encoder)
-    # Random weights are nobody's, and nobody could get them again.
+    # Random weights have no licence and cannot be obtained again, so they are always embedded.
     return {"encoder": info.name, "embedded": info.embed or settings.encoder_weights == "none"}
 
 
 def patch_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo:
-    """The encoder that sees the patch, whose normalisation and least size are the model's."""
+    """Encoder applied to the patch; it determines the normalisation and minimum patch size of the model."""
     if require_backbone(backbone) == "triplex":
         return _named(args, "target")
     return _frozen(args) if backbone == "frozen" else get_encoder(backbone)
 
 
 def frozen_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo | None:
-    """The encoder of a backbone whose weights never change, if there is one; it is ``network.encoder``."""
+    """Frozen encoder of a backbone (``network.encoder``), or None if there is none."""
     return _frozen(args) if require_backbone(backbone) in ("frozen", "triplex") else None
 
 
@@ -182,17 +182,17 @@ def _triplex(seen: EncoderInfo, target: nn.Module, frozen: EncoderInfo, encoder:
 
 
 def n_features_of(network: nn.Module) -> int:
-    """Numbers per patch that an image network gives."""
+    """Number of features per patch of an image network."""
     return int(network.n_features)  # type: ignore[arg-type]
 
 
 def encoder_is_elsewhere(spec: ModelSpec) -> bool:
-    """Whether the weights of the frozen encoder stay out of the model's file."""
+    """Return whether the frozen encoder's weights are stored outside the model file."""
     return not spec.backbone_args.get("embedded", True)
 
 
 def encoder_facts(info: EncoderInfo | None) -> dict[str, Any]:
-    """What a model's card says about an encoder."""
+    """Metadata of an encoder for the model card."""
     if info is None:
         raise SettingsError("The backbone has no frozen encoder.")
     return {
@@ -205,12 +205,12 @@ def encoder_facts(info: EncoderInfo | None) -> dict[str, Any]:
 
 
 def encoder_fingerprint(network: nn.Module) -> str:
-    """Hash of the weights of an encoder; what was computed with other weights has another one."""
+    """Hash of an encoder's weights; identifies features that were computed with it."""
     return weights_fingerprint(network.state_dict())
 
 
 def weights_fingerprint(state: Mapping[str, Tensor]) -> str:
-    """Hash of names, shapes and values."""
+    """Hash of the names, shapes and values of tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         if name.endswith("num_batches_tracked"):  # counts, and is not used

@@ -1,7 +1,7 @@
-"""Whether weights may be downloaded at this moment.
+"""Permission to download weights, per thread.
 
-Who names an encoder in settings asks for it. A model file from elsewhere may name any server's, and opening it must
-not tell that server so: there, only what is on this computer is used unless the user says otherwise.
+Naming an encoder in the settings permits its download. A model file from elsewhere may name an encoder on any server,
+and opening the file must not contact it: only local files are used then, unless the user permits the download.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _ALLOWED = ContextVar("napari_cpnn_downloads", default=True)
 
 
 def may_download() -> bool:
-    """Whether what is not on this computer may be downloaded."""
+    """Return whether missing files may be downloaded."""
     return _ALLOWED.get()
 
 
 @contextmanager
 def downloads(*, allowed: bool) -> Iterator[None]:
-    """While inside, and in this thread, downloads are allowed or not."""
+    """Allow or forbid downloads in the current thread within the context."""
     before = _ALLOWED.set(allowed)
     try:
         yield

@@ -1,4 +1,4 @@
-"""DenseNet-121 (Huang et al. 2017), the image network of ST-Net (He et al. 2020), by MONAI."""
+"""DenseNet-121 (Huang et al. 2017), the image network of ST-Net (He et al. 2020), from MONAI."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class DenseNetFeatures(nn.Module):
-    """DenseNet-121 up to the global average pool: ``(N, 3, S, S)`` -> ``(N, 1024)`` float32."""
+    """DenseNet-121 without classifier, up to the global average pool: ``(N, 3, S, S)`` -> ``(N, 1024)`` float32."""
 
-    #: What :func:`load_weights` says when a file does not fit.
+    #: Name used in messages of :func:`load_weights` when a file does not match.
     architecture = "DenseNet-121"
 
     n_features = 1024
 
-    #: Names of the layers of ``features`` that have parameters, by resolution, from the image on.
+    #: Names of the layers of ``features`` with parameters, grouped by resolution, from input to output.
     stages = (
         ("conv0", "norm0"),
         ("denseblock1", "transition1"),
@@ -33,16 +33,16 @@ class DenseNetFeatures(nn.Module):
         self.features: nn.Sequential = DenseNet121(spatial_dims=2, in_channels=3, out_channels=1).features
 
     def maps(self, images: Tensor) -> Tensor:
-        """What comes before the pool, ``(N, 1024, S / 32, S / 32)``."""
+        """Feature maps before pooling, ``(N, 1024, S / 32, S / 32)``."""
         return nn.functional.relu(self.features(images), inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        # The mean is taken in float32: in bfloat16 it would lose what tells one patch from another.
+        # The mean is taken in float32: bfloat16 would round away the differences between patches.
         return self.maps(images).mean(dim=(2, 3), dtype=torch.float32)
 
     @staticmethod
     def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights under our names, from MONAI's or torchvision's (old and new); the classifier is dropped."""
+        """Rename the weights of MONAI or torchvision (old and new) to ours; the classifier is dropped."""
         return {_rename(name): t for name, t in state.items() if not name.startswith(("classifier.", "class_layers."))}
 
 

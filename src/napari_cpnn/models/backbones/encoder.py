@@ -1,4 +1,4 @@
-"""What is known of an image network without torch: names, sizes, normalisation, weights and their terms."""
+"""Metadata of image networks, without torch: names, sizes, normalisation, weights and their licences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-#: Names of the weights that come with an encoder, in ``weights`` and ``encoder_weights`` of the settings.
+#: Names of an encoder's own pre-trained weights in the settings ``weights`` and ``encoder_weights``.
 PRETRAINED = ("imagenet", "pretrained")
 
 
@@ -24,9 +24,9 @@ class WeightsSource:
     Parameters
     ----------
     url
-        Where it is.
+        Download address.
     sha256
-        Its checksum, whole; without one nothing is downloaded, and the user has to bring the file.
+        Its full checksum; without one nothing is downloaded, and the user must provide the file.
     """
 
     url: str
@@ -34,42 +34,41 @@ class WeightsSource:
 
     @property
     def file_name(self) -> str:
-        """The last part of the address."""
+        """Last component of the URL path."""
         return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What is known of an image network.
+    """Metadata of an image network.
 
     Parameters
     ----------
     name
-        Its name in the registry.
+        Name in the registry.
     description
-        One line for people who choose.
+        One-line description for users.
     n_features
         Features per patch.
     min_px
-        The smallest patch it can take.
+        Smallest supported patch side, in pixels.
     trained_px, trained_mpp
-        Side and pixel size (um) of the patches that it was trained on; ``None`` where these were photographs, or
-        slides at several magnifications.
+        Side (px) and pixel size (um) of the training patches; ``None`` if these were photographs or slides at several
+        magnifications.
     mean, std
         Normalisation of its input, RGB on a scale of 0 to 1.
     licence
-        Terms of the pre-trained weights, in words.
+        Licence of the pre-trained weights, as text.
     commercial_use
-        Whether these terms allow commercial use.
+        Whether the licence allows commercial use.
     embed
-        Whether the weights, frozen, may travel inside our model files; not where their terms are against it, or where
-        they are huge.
+        Whether the frozen weights are stored in model files: False if the licence forbids it or they are very large.
     source
-        Where its pre-trained weights are.
+        File of the pre-trained weights.
     network
-        Makes it, with random weights; :meth:`build` is what others call.
+        Factory of the network with random weights; callers use :meth:`build`.
     load
-        Makes it with the weights of a library, ``"pretrained"``, ``"none"`` or a path; for networks of such a library.
+        Factory for networks of a library (timm, transformers), given ``"pretrained"``, ``"none"`` or a path.
     """
 
     name: str
@@ -88,18 +87,18 @@ class EncoderInfo:
     load: Callable[[str], nn.Module] | None = None
 
     def build(self, weights: str = "none") -> nn.Module:
-        """The network, which takes ``(N, 3, S, S)`` normalised images and gives ``(N, n_features)`` float32.
+        """Build the network: normalised images ``(N, 3, S, S)`` -> ``(N, n_features)`` float32.
 
         Parameters
         ----------
         weights
-            ``"pretrained"`` (downloaded once, checked; ``"imagenet"`` says the same), ``"none"`` (random), or the path
-            of a file.
+            ``"pretrained"`` (downloaded once and verified; ``"imagenet"`` is a synonym), ``"none"`` (random), or the
+            path of a file.
 
         Raises
         ------
         WeightsError
-            When the weights cannot be had, or are of another network.
+            If the weights are unavailable or belong to another network.
         """
         if self.load is not None:
             return self.load(weights)

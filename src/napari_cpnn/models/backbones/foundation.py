@@ -1,7 +1,7 @@
-"""Foundation encoders of pathology, by timm or by transformers (the extra ``foundation``).
+"""Pathology foundation encoders from timm or transformers (extra ``foundation``).
 
-Facts are those of the public model cards, in words of our own. None of their weights travel in our model files: most
-licences forbid it, and all are huge. Whoever uses one gets it from its makers, who may ask for an account and consent.
+The metadata follow the public model cards. Weights are never stored in model files: most licences forbid it, and all
+are very large. Users obtain them from the authors, who may require an account and consent.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from napari_cpnn.models.backbones.encoder import IMAGENET_MEAN, IMAGENET_STD, En
 if TYPE_CHECKING:
     from torch import nn
 
-#: What the name of an encoder that is not in the registry begins with.
+#: Name prefixes of encoders outside the registry.
 PREFIXES = ("timm:", "hf:")
 
 _MAHMOOD = "CC-BY-NC-ND 4.0, with terms of its own against passing it on (Mahmood Lab)"
 
-#: Position encodings are interpolated, and an incomplete last row or column of patches is filled up.
+#: Position encodings are interpolated, and an incomplete last row or column of patches is padded.
 _ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True}
 
-#: Arguments of timm for the networks whose configuration does not say all.
+#: Arguments of ``timm.create_model`` that the configuration of a network does not specify.
 _UNI2_H = {
     "img_size": 224, "patch_size": 14, "depth": 24, "num_heads": 24, "init_values": 1e-5, "embed_dim": 1536,
     "mlp_ratio": 2.66667 * 2, "no_embed_class": True, "mlp_layer": "SwiGLUPacked", "act_layer": "SiLU", "reg_tokens": 8,
@@ -118,22 +118,22 @@ FOUNDATION: dict[str, EncoderInfo] = {
 
 @lru_cache(maxsize=16)
 def by_library(name: str) -> EncoderInfo:
-    """An encoder by its name in timm (``timm:<name>``) or transformers (``hf:<repository or folder>``).
+    """Metadata of an encoder from timm (``timm:<name>``) or transformers (``hf:<repository or folder>``).
 
-    What is said of its size and normalisation is read from its configuration, which is downloaded where it is not on
-    this computer. Its licence is not known to us.
+    Size and normalisation are read from its configuration, which is downloaded unless it is available locally. Its
+    licence is unknown.
 
     Raises
     ------
     WeightsError
-        The library or the configuration cannot be had.
+        If the library or the configuration is unavailable.
     """
     from napari_cpnn.models.backbones.hub import describe_timm, describe_transformers
 
     library, _, place = name.partition(":")
     facts = describe_timm(place) if library == "timm" else describe_transformers(place)
     load = _by_timm(place) if library == "timm" else _by_transformers(place)
-    # A folder says more about the user's computer than about the encoder.
+    # Only the folder's name: its path would reveal details of the user's computer.
     shown = Path(place).expanduser().name if Path(place).expanduser().is_dir() else place
     return _info(
         f"{library}:{shown}",

@@ -1,4 +1,4 @@
-"""Encoders of timm and transformers as our image networks."""
+"""Adapters for encoders of timm and transformers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from napari_cpnn.models.backbones.consent import may_download
 from napari_cpnn.models.backbones.encoder import PRETRAINED
 from napari_cpnn.untrusted import read_json
 
-#: One thread at a time changes what the hub's library may do.
+#: Serialises changes to the offline mode of the hub's library.
 _OFFLINE = threading.RLock()
 
 
 @dataclass(frozen=True)
 class HubFacts:
-    """What the configuration of an encoder says; the names are those of :class:`EncoderInfo`."""
+    """Metadata from an encoder's configuration; fields as in :class:`EncoderInfo`."""
 
     n_features: int
     min_px: int
@@ -36,9 +36,9 @@ class HubFacts:
 
 
 class TransformersFeatures(nn.Module):
-    """A vision model of transformers: ``(N, 3, S, S)`` -> ``(N, F)`` float32, its class token or pooled output.
+    """Vision model of transformers: ``(N, 3, S, S)`` -> ``(N, F)`` float32, its class token or pooled output.
 
-    Position encodings are interpolated to patches of other sizes than the model's own, where it can do that.
+    Position encodings are interpolated for other patch sizes, if the model supports that.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -52,20 +52,20 @@ class TransformersFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         result = self.model(images, **self._options)
-        # The pooler of a ViT is a layer for classification on top, and untrained where a model has none.
+        # The pooler of a ViT belongs to the classifier, and is untrained if the checkpoint has none.
         states: Tensor = result.last_hidden_state
         features = states[:, 0] if states.ndim == 3 else result.pooler_output.flatten(1)
         return features.float()
 
 
 class TimmFeatures(nn.Module):
-    """A model of timm without its classifier: ``(N, 3, S, S)`` -> ``(N, F)`` float32.
+    """Model of timm without its classifier: ``(N, 3, S, S)`` -> ``(N, F)`` float32.
 
     Parameters
     ----------
     prefix_tokens
-        Where it gives tokens: how many come before those of the image. The features are the first (class) token and
-        the mean of the image's. 0: it gives features.
+        Number of tokens before the image tokens, for a model that returns tokens: the features are then the first
+        (class) token and the mean image token. 0: the model returns features.
     """
 
     def __init__(self, model: nn.Module, prefix_tokens: int = 0) -> None:
@@ -82,17 +82,17 @@ class TimmFeatures(nn.Module):
 
 
 def load_transformers(name: str, weights: str) -> TransformersFeatures:
-    """A model of the hub or of a folder.
+    """Load a model of transformers from the hub or a folder.
 
     Parameters
     ----------
     weights
-        ``"pretrained"``, ``"none"`` (random), or a folder that :meth:`save_pretrained` has written, or a file in it.
+        ``"pretrained"``, ``"none"`` (random), or a folder written by :meth:`save_pretrained`, or a file in it.
 
     Raises
     ------
     WeightsError
-        The library, the configuration or the weights cannot be had.
+        If the library, the configuration or the weights are unavailable.
     """
     library = _library("transformers")
     place = Path(weights).expanduser()
@@ -111,22 +111,22 @@ def load_transformers(name: str, weights: str) -> TransformersFeatures:
 
 
 def load_timm(name: str, weights: str, arguments: Mapping[str, Any], prefix_tokens: int) -> TimmFeatures:
-    """A model of timm, with the weights of a hub or of a file.
+    """Load a model of timm, with weights from the hub or a file.
 
     Parameters
     ----------
     weights
-        ``"pretrained"``, ``"none"`` (random), a folder as the hub has it, or a file: safetensors, or a PyTorch state
-        dictionary. What is in the hub needs its ``config.json`` beside the file, or the hub.
+        ``"pretrained"``, ``"none"`` (random), a folder laid out as on the hub, or a file: safetensors, or a PyTorch
+        state dictionary. Models of the hub need their ``config.json`` next to the file, or access to the hub.
     arguments
-        Of ``timm.create_model``; ``mlp_layer`` and ``act_layer`` by the names of their classes.
+        Arguments of ``timm.create_model``; ``mlp_layer`` and ``act_layer`` as class names.
     prefix_tokens
         As in :class:`TimmFeatures`.
 
     Raises
     ------
     WeightsError
-        The library, the configuration or the weights cannot be had.
+        If the library, the configuration or the weights are unavailable.
     """
     library = _library("timm")
     options = dict(arguments)
@@ -163,12 +163,12 @@ def _fill(model: nn.Module, name: str, path: Path) -> None:
 
 
 def describe_transformers(name: str) -> HubFacts:
-    """What the configuration of a model of the hub or of a folder says.
+    """Read the metadata in the configuration of a model on the hub or in a folder.
 
     Raises
     ------
     WeightsError
-        It cannot be had, or does not say how images are normalised.
+        If it is unavailable or does not specify the image normalisation.
     """
     library = _library("transformers")
     place = Path(name).expanduser()
@@ -200,7 +200,7 @@ def _colours(said: Any) -> tuple[float, float, float]:
 
 
 def _config(library: Any, name: str, source: str) -> Any:
-    """The configuration of a model whose code transformers has itself; code that comes with a model is never run."""
+    """Configuration of a model implemented in transformers itself; code that comes with a model is never run."""
     said = _json_beside(library, source, "config.json")
     kernel = next((v for k, v in said.items() if "attn_implementation" in k and "/" in str(v)), None)
     if kernel is not None or _json_beside(library, source, "adapter_config.json"):
@@ -216,7 +216,7 @@ def _config(library: Any, name: str, source: str) -> Any:
 
 
 def _json_beside(library: Any, source: str, file_name: str) -> dict[str, Any]:
-    """A JSON file of a model of the hub or of a folder; empty where there is none."""
+    """Content of a JSON file of a model on the hub or in a folder; empty if missing."""
     file = library.utils.cached_file(
         source,
         file_name,
@@ -231,12 +231,12 @@ def _json_beside(library: Any, source: str, file_name: str) -> dict[str, Any]:
 
 
 def _safely() -> dict[str, Any]:
-    """Options of all that transformers opens: no code of others, no question whether to run it, no unasked download."""
+    """Options for every call to transformers: no remote code, no prompt to run it, no download without permission."""
     return {"trust_remote_code": False, "local_files_only": not may_download()}
 
 
 def _require_tensors(folder: Path) -> None:
-    """Refuse a folder with a PyTorch file that holds anything but tensors, before a library opens it its own way."""
+    """Refuse a folder with a PyTorch file of anything but tensors, before the library loads it."""
     from napari_cpnn.models.backbones.weights import read_torch
 
     for file in sorted(folder.iterdir()):
@@ -245,7 +245,7 @@ def _require_tensors(folder: Path) -> None:
 
 
 def _is_of_hub(library: Any, name: str) -> bool:
-    """Whether timm gets the weights of a network from the hub, which can be told to stay off the network."""
+    """Return whether timm takes a model's weights from the hub, which supports an offline mode."""
     if name.startswith("hf-hub:"):
         return True
     known = library.get_pretrained_cfg(name)
@@ -268,12 +268,12 @@ def _network() -> Iterator[None]:
 
 
 def describe_timm(name: str) -> HubFacts:
-    """What timm knows of a model without its weights.
+    """Read the metadata of a timm model, without its weights.
 
     Raises
     ------
     WeightsError
-        The library or the configuration cannot be had.
+        If the library or the configuration is unavailable.
     """
     library = _library("timm")
     with _sentence(name, name), _network(), torch.device("meta"):
@@ -307,12 +307,12 @@ def _library(name: str) -> Any:
 
 @contextmanager
 def _sentence(name: str, source: str) -> Iterator[None]:
-    """Turn what the libraries say of a model that is not there into a sentence."""
+    """Translate a library's errors about an unavailable model into a :class:`WeightsError`."""
     try:
         yield
     except WeightsError:
         raise
-    except Exception as error:  # what a library raises is its own affair
+    except Exception as error:  # libraries may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if not may_download() and not Path(source).is_dir():
             raise WeightsError(f"Encoder {name} is not on this computer, and is not downloaded unasked.") from error
@@ -324,7 +324,7 @@ def _sentence(name: str, source: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Without the library's own progress bars and notes."""
+    """Silence the library's progress bars and log messages."""
     logs = library.utils.logging
     level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2016), by MONAI: the target network of TRIPLEX, and with other weights Ciga's encoder."""
+"""ResNet-18 (He et al. 2016), from MONAI: the target network of TRIPLEX and, with other weights, Ciga's encoder."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor, nn
 
 
 class ResNetFeatures(nn.Module):
-    """ResNet-18 up to the global average pool: ``(N, 3, S, S)`` -> ``(N, 512)`` float32.
+    """ResNet-18 without classifier, up to the global average pool: ``(N, 3, S, S)`` -> ``(N, 512)`` float32.
 
-    Below ``features``, parameters have the names that torchvision gives them.
+    Parameters below ``features`` are named as in torchvision.
     """
 
-    #: What :func:`load_weights` says when a file does not fit.
+    #: Name used in messages of :func:`load_weights` when a file does not match.
     architecture = "ResNet-18"
 
     n_features = 512
 
-    #: Names of the layers of ``features`` that have parameters, by resolution, from the image on.
+    #: Names of the layers of ``features`` with parameters, grouped by resolution, from input to output.
     stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 
     def __init__(self) -> None:
         super().__init__()
         from monai.networks.nets.resnet import resnet18
 
-        # In MONAI's own defaults the first convolution has no stride and the short cuts have a bias.
+        # In MONAI's own defaults the first convolution has no stride and the shortcuts have a bias.
         network = resnet18(
             spatial_dims=2,
             n_input_channels=3,
@@ -41,19 +41,19 @@ class ResNetFeatures(nn.Module):
             self.features.add_module(part, getattr(network, part))
 
     def maps(self, images: Tensor) -> Tensor:
-        """What comes before the pool, ``(N, 512, S / 32, S / 32)``."""
+        """Feature maps before pooling, ``(N, 512, S / 32, S / 32)``."""
         maps: Tensor = self.features(images)
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
-        # The mean is taken in float32: in bfloat16 it would lose what tells one patch from another.
+        # The mean is taken in float32: bfloat16 would round away the differences between patches.
         return self.maps(images).mean(dim=(2, 3), dtype=torch.float32)
 
     @staticmethod
     def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights under our names, from torchvision's, MONAI's or Ciga's (``model.resnet.``); no classifier.
+        """Rename the weights of torchvision, MONAI or Ciga (``model.resnet.``) to ours; the classifier is dropped.
 
-        MONAI's files of ImageNet weights have a bias in the short cuts, always zero, which is dropped when it is.
+        MONAI's ImageNet weights have an all-zero bias in the shortcuts, which is dropped if it is indeed zero.
         """
         renamed = {}
         for name, tensor in state.items():

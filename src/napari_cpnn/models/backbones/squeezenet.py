@@ -22,12 +22,12 @@ _FIRES = {
     12: (512, 64, 256),
 }
 
-#: What the Keras weights take off the blue, green and red of a 0 to 255 image.
+#: Mean (blue, green, red) that the Keras network subtracts from images in 0 to 255.
 _KERAS_BGR_MEAN = (103.939, 116.779, 123.68)
 
 
 class Fire(nn.Module):
-    """Squeeze to few channels, then expand by 1 x 1 and 3 x 3 kernels side by side."""
+    """Fire module: squeeze to few channels, then expand by parallel 1 x 1 and 3 x 3 kernels."""
 
     def __init__(self, channels: int, squeezed: int, expanded: int) -> None:
         super().__init__()
@@ -37,22 +37,22 @@ class Fire(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         squeezed = nn.functional.relu(self.squeeze(maps), inplace=True)
-        # One rectifier after the concatenation does what two before it would.
+        # One ReLU after the concatenation is equivalent to two before it.
         return nn.functional.relu(torch.cat([self.expand1x1(squeezed), self.expand3x3(squeezed)], dim=1), inplace=True)
 
 
 class SqueezeNetFeatures(nn.Module):
-    """SqueezeNet 1.1 up to the global average pool: ``(N, 3, S, S)`` -> ``(N, 512)`` float32.
+    """SqueezeNet 1.1 without classifier, up to the global average pool: ``(N, 3, S, S)`` -> ``(N, 512)`` float32.
 
-    Parameters have the names and places that torchvision gives them.
+    Parameters are named and ordered as in torchvision.
     """
 
-    #: What :func:`load_weights` says when a file does not fit.
+    #: Name used in messages of :func:`load_weights` when a file does not match.
     architecture = "SqueezeNet 1.1"
 
     n_features = 512
 
-    #: Positions of the layers of ``features`` that have parameters, by resolution, from the image on.
+    #: Positions of the layers of ``features`` with parameters, grouped by resolution, from input to output.
     stages = (("0",), ("3", "4"), ("6", "7"), ("9", "10", "11", "12"))
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class SqueezeNetFeatures(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def maps(self, images: Tensor) -> Tensor:
-        """What comes before the pool, ``(N, 512, S / 16, S / 16)`` or so."""
+        """Feature maps before pooling, about ``(N, 512, S / 16, S / 16)``."""
         maps: Tensor = self.features(images)
         return maps
 
@@ -78,14 +78,14 @@ class SqueezeNetFeatures(nn.Module):
 
     @staticmethod
     def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights under our names, from torchvision's or from the Keras file's; the classifier is dropped."""
+        """Rename the weights of torchvision or Keras to ours; the classifier is dropped."""
         if any(name.startswith("fire") for name in state):
             return _from_keras(state)
         return {name: t for name, t in state.items() if not name.startswith("classifier.")}
 
 
 def _from_keras(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keras's names, axis order and input convention -> ours.
+    """Convert Keras's names, axis order and input convention to ours.
 
     ``state`` has one entry per array, named ``<layer>.kernel`` and ``<layer>.bias``, as
     :func:`~napari_cpnn.models.backbones.weights.read_keras` gives them. Kernels are (height, width, in, out) there.
@@ -105,7 +105,7 @@ def _from_keras(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif layer == "conv10":
             continue  # the classifier
         else:
-            target = layer  # unknown: load_weights names it
+            target = layer  # unknown: load_weights reports it
         is_kernel = kind == "kernel" and array.ndim == 4
         renamed[f"{target}.{'weight' if kind == 'kernel' else 'bias'}"] = (
             array.permute(3, 2, 0, 1).contiguous() if is_kernel else array
@@ -117,7 +117,7 @@ def _from_keras(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fold_keras_input(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Make the first convolution take images normalised as torchvision does, instead of as Keras did.
+    """Adapt the first convolution to torchvision's normalisation instead of Keras's.
 
     With ``x = (v - mean) / std`` the normalised value of a channel ``v`` in [0, 1], Keras's input is
     ``255 v - m = 255 std x + (255 mean - m)``: a scale per channel that goes into the kernel, and a constant that goes

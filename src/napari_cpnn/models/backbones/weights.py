@@ -1,4 +1,4 @@
-"""Pre-trained weights: find the file, read it without running anything in it, fit it to a network."""
+"""Pre-trained weights: locate the file, read it without executing its content, load it into a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_cpnn.untrusted import reason_of, require_memory, to_path
 
 
 class _Renames(Protocol):
-    """A network that knows its parameters under the names of other libraries."""
+    """Network that can rename the parameters of other libraries to its own."""
 
     architecture: str
 
@@ -27,7 +27,7 @@ class _Renames(Protocol):
 
 
 def load_weights(network: nn.Module, info: EncoderInfo, weights: str) -> None:
-    """Fill ``network`` with the encoder's pre-trained weights or those of a file.
+    """Load the encoder's pre-trained weights, or those of a file, into ``network``.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def load_weights(network: nn.Module, info: EncoderInfo, weights: str) -> None:
     Raises
     ------
     WeightsError
-        When the file is missing, unreadable or of another network; nothing is loaded then.
+        If the file is missing, unreadable or of another network; nothing is loaded then.
     """
     path = download(info) if weights in PRETRAINED else Path(weights).expanduser()
     named = cast(_Renames, network)
@@ -71,7 +71,7 @@ def _some(names: set[str]) -> str:
 
 
 def download(info: EncoderInfo) -> Path:
-    """The pre-trained weights of an encoder in the user's cache, downloaded on first use and checked each time."""
+    """Path of an encoder's pre-trained weights in the user's cache; downloaded on first use, verified each time."""
     import pooch
 
     source = info.source
@@ -95,7 +95,7 @@ def download(info: EncoderInfo) -> Path:
             f"{source.file_name} from {source.url} arrived damaged (its checksum is wrong); try again, or "
             f"{_by_hand(source)}."
         ) from error
-    except OSError as error:  # what requests raises without a network is one, too
+    except OSError as error:  # includes the errors of requests without a network connection
         raise WeightsError(
             f"The weights of encoder {info.name!r} could not be downloaded from {source.url}; go online once, or "
             f"{_by_hand(source)}, or choose weights 'none' to start from random ones."
@@ -107,7 +107,7 @@ def _by_hand(source: WeightsSource) -> str:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file, by name. The kind of file is told by its first bytes, not by its name."""
+    """Read the tensors of a weights file, by name; the format is detected from its first bytes."""
     to_path(path, WeightsError)
     try:
         with path.open("rb") as file:
@@ -127,17 +127,17 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return dict(load_file(path))
-    except Exception as error:  # whatever damaged bytes may raise
+    except Exception as error:  # damaged files may raise anything
         raise WeightsError(f"The weights file {path} is damaged: {reason_of(error)}; get it again.") from error
 
 
 def read_torch(path: Path) -> dict[str, Tensor]:
-    """The tensors of a PyTorch state dictionary; a file that holds anything else is refused, and nothing in it runs."""
+    """Read a PyTorch state dictionary; a file with anything but tensors is refused, and none of it is executed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, on what is in the file
+            warnings.simplefilter("ignore")  # warnings of torch about the content of the file
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's restricted unpickler raises nearly anything on files that are something else
+    except Exception as error:  # torch's restricted unpickler may raise almost any exception on other files
         raise WeightsError(
             f"{path} cannot be read as weights; give a .safetensors, .h5 or .pth file that holds tensors only."
         ) from error
@@ -149,7 +149,7 @@ def read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:
-    """A Keras HDF5 file as ``<layer>.kernel`` and ``<layer>.bias``, in Keras's own axis order."""
+    """Read a Keras HDF5 file as ``<layer>.kernel`` and ``<layer>.bias``, in Keras's axis order."""
     import h5py
 
     check_hdf5(path, WeightsError)
@@ -159,12 +159,12 @@ def read_keras(path: Path) -> dict[str, Tensor]:
             state = {}
             for layer in (_text(v) for v in root.attrs["layer_names"]):
                 group = root[layer]
-                # By Keras's rule, the kernel comes first and the bias second, whatever they are called.
+                # Keras stores the kernel first and the bias second, whatever their names.
                 names = [_text(v) for v in group.attrs["weight_names"]]
                 for kind, name in zip(("kernel", "bias"), names, strict=False):
                     state[f"{layer}.{kind}"] = torch.from_numpy(group[name][()])
             return state
-    except Exception as error:  # whatever HDF5 raises on damaged bytes
+    except Exception as error:  # HDF5 may raise anything on damaged files
         raise WeightsError(f"{path} cannot be read as a Keras weights file: {reason_of(error)}.") from error
 
 
@@ -173,9 +173,9 @@ def _text(value: Any) -> str:
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop what wrappers put before every name; of one of our own models, keep the image network.
+    """Strip prefixes that wrappers add to all names; of a napari-cpnn model, keep the image network.
 
-    TRIPLEX has two of them, and which one is meant nobody can say: its names stay, and do not fit.
+    TRIPLEX has two image networks, which is ambiguous: its names are left unchanged, and do not match.
     """
     for prefix in ("module.", "model.", "backbone.", "encoder."):
         is_triplex = prefix == "encoder." and any(name.startswith("target.") for name in state)

@@ -1,4 +1,4 @@
-"""Transformer layers, on torch's own ``scaled_dot_product_attention`` wherever there are several queries."""
+"""Transformer layers, using ``scaled_dot_product_attention`` of torch except for single queries."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head attention of some tokens to others, or to themselves.
+    """Multi-head self- or cross-attention.
 
     Parameters
     ----------
     width
-        Numbers per token; a multiple of ``heads``.
+        Features per token; a multiple of ``heads``.
     heads
-        Attention heads.
+        Number of attention heads.
     dropout
-        Of the attention and of what comes out, in training.
+        Dropout of attention weights and output, in training.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -27,7 +27,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-        """What ``queries (B, Q, width)`` take from ``tokens (B, T, width)``: ``(B, Q, width)``.
+        """Attend from ``queries (B, Q, width)`` to ``tokens (B, T, width)``; returns ``(B, Q, width)``.
 
         ``bias`` is added to the logits and broadcasts to ``(B, heads, Q, T)``; minus infinity masks a token.
         """
@@ -48,8 +48,8 @@ class Attention(nn.Module):
 def _attend_with_one(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Attention of a single query, ``(B, heads, 1, D)``, summed row by row.
 
-    The function of torch gives each thread a buffer that begins anywhere in memory. Products of a matrix with a single
-    row round by where their numbers begin, so that a patch would feel which of the threads takes it.
+    torch's implementation gives each thread a buffer at an arbitrary address, and the rounding of products with a
+    single row depends on memory alignment, so that results would depend on the thread.
     """
     logits = (query * keys).sum(dim=-1) * query.shape[-1] ** -0.5
     if bias is not None:
@@ -59,12 +59,12 @@ def _attend_with_one(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor |
 
 
 class Block(nn.Module):
-    """A pre-norm transformer layer: attention, then an MLP with one hidden layer and GELU, each added to its input.
+    """Pre-norm transformer layer: attention, then an MLP with one hidden layer and GELU, both residual.
 
     Parameters
     ----------
     mlp_ratio
-        Width of the hidden layer, in widths.
+        Width of the hidden layer relative to ``width``.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float) -> None:
@@ -82,7 +82,7 @@ class Block(nn.Module):
         )
 
     def forward(self, queries: Tensor, tokens: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """New ``queries (B, Q, width)``, which attend to ``tokens (B, T, width)``; without these, to each other."""
+        """Update ``queries (B, Q, width)`` by attention to ``tokens (B, T, width)``, or to each other if None."""
         normed = self.norm(queries)
         seen = normed if tokens is None else self.norm(tokens)
         queries = queries + self.attention(normed, seen, bias)
@@ -91,5 +91,5 @@ class Block(nn.Module):
 
 
 def masking_bias(present: Tensor) -> Tensor:
-    """Bias ``(B, 1, 1, T)`` that hides the tokens that are not ``present (B, T)``."""
+    """Attention bias ``(B, 1, 1, T)`` that masks tokens that are not ``present (B, T)``."""
     return torch.zeros(present.shape, device=present.device).masked_fill(~present, -torch.inf)[:, None, None]

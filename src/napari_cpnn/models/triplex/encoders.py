@@ -1,4 +1,4 @@
-"""The encoders of TRIPLEX: surroundings of a patch, the slide as a whole, and their fusion.
+"""Encoders of TRIPLEX: neighbours of a patch, whole slide, and their fusion.
 
 Chung et al., Accurate spatial gene expression prediction by integrating multi-resolution features, CVPR 2024.
 """
@@ -14,14 +14,14 @@ from napari_cpnn.models.triplex.attention import Block, masking_bias
 
 
 class NeighbourEncoder(nn.Module):
-    """A transformer over the block of patches around a patch, with a bias for each relative position.
+    """Transformer over the block of patches around a patch, with relative position bias.
 
     Parameters
     ----------
     n_features
-        F of the frozen features.
+        Number F of frozen features.
     side
-        Patches along a side of the block.
+        Side of the block, in patches.
     """
 
     offsets: Tensor
@@ -38,9 +38,9 @@ class NeighbourEncoder(nn.Module):
         self.register_buffer("offsets", apart[0] * (2 * side - 1) + apart[1])
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
-        """Tokens ``(N, side^2, width)`` from frozen features ``(N, side^2, F)`` of which some are ``present``.
+        """Encode frozen features ``(N, side^2, F)``, of which some are ``present``, to tokens ``(N, side^2, width)``.
 
-        What stands at the places that are not present has no influence on the others.
+        Features at absent positions do not influence the others.
         """
         bias = self.position_bias[:, self.offsets] + masking_bias(present)
         tokens: Tensor = self.embed(features.masked_fill(~present[..., None], 0.0))
@@ -51,11 +51,11 @@ class NeighbourEncoder(nn.Module):
 
 
 class PositionEncoding(nn.Module):
-    """A depth-wise 3 x 3 convolution over tokens that may lie anywhere.
+    """Depth-wise 3 x 3 convolution over tokens at arbitrary positions.
 
-    Each of the nine taps takes the tokens near ``position + tap`` by bilinear weights. On a full square lattice of
-    spacing 1 that is the usual convolution (of which TRIPLEX has one, over its array of spots); on a hexagonal array,
-    at irregular places or between tokens it is its continuous form, and no array has to be recognised.
+    Each of the nine taps sums the tokens near ``position + tap`` with bilinear weights. On a full square lattice of
+    spacing 1 this is the usual convolution (as in TRIPLEX, over its array of spots); on a hexagonal array, at irregular
+    positions or between tokens it is its continuous form, so that no array layout needs to be detected.
     """
 
     taps: Tensor
@@ -68,18 +68,18 @@ class PositionEncoding(nn.Module):
         self.register_buffer("taps", torch.cartesian_prod(steps, steps))
 
     def forward(self, queries: Tensor, at: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
-        """``queries (Q, width)`` at ``at (Q, 2)`` with what tokens ``(T, width)`` at ``positions (T, 2)`` add."""
+        """Add the convolution of tokens ``(T, width)`` at ``positions (T, 2)`` to queries ``(Q, width)`` at ``at``."""
         apart = positions[None] - at[:, None]
         query, token = torch.nonzero((apart.abs() < 2).all(dim=-1), as_tuple=True)
         # (pairs, taps): the overlap of a token with each tap, the product of two triangles.
         overlap = (1 - (apart[query, token][:, None] - self.taps).abs()).clamp(min=0).prod(dim=-1)
         brought = self._weighted(overlap) * tokens[token]
-        # Under an enclosing autocast the product may be in another precision than the sum.
+        # Under autocast, the product may have another precision than the sum.
         added = torch.zeros_like(queries).index_add(0, query, brought.to(queries.dtype))
         return queries + added + self.bias
 
     def _weighted(self, overlap: Tensor) -> Tensor:
-        """``overlap (pairs, taps) @ weight``: how many pairs there are must not show in the rounding of any of them."""
+        """Compute ``overlap (pairs, taps) @ weight`` with rounding independent of the number of pairs."""
         if self.training:
             return overlap @ self.weight
         total = overlap[:, :1] * self.weight[0]
@@ -89,11 +89,11 @@ class PositionEncoding(nn.Module):
 
 
 class GlobalEncoder(nn.Module):
-    """A transformer over the tokens of a slide, and what it says of any place of that slide.
+    """Transformer over the tokens of a slide, evaluated at any position on that slide.
 
-    A place is a query: its own frozen feature goes through the layers beside the tokens and attends to them. A query at
-    a token's place with the token's feature becomes what the token becomes, up to rounding, so that tokens need
-    encoding only once.
+    A position is a query: its own frozen feature passes through the layers alongside the tokens and attends to them. A
+    query with the position and feature of a token gives that token's output, up to rounding, so that tokens are encoded
+    only once.
     """
 
     def __init__(self, n_features: int, width: int, heads: int) -> None:
@@ -104,9 +104,9 @@ class GlobalEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def encode(self, features: Tensor, positions: Tensor) -> list[Tensor]:
-        """What queries attend to, from frozen features ``(T, F)`` at ``positions (T, 2)``, in units of their spacing.
+        """Encode tokens with frozen features ``(T, F)`` at ``positions (T, 2)``, in units of their spacing.
 
-        Returns the tokens ``(T, width)`` before each layer, and before the position encoding.
+        Returns the tokens ``(T, width)`` before each layer, and before the position encoding, as keys for queries.
         """
         tokens: Tensor = self.embed(features)
         states = [tokens]
@@ -119,7 +119,7 @@ class GlobalEncoder(nn.Module):
         return states
 
     def forward(self, features: Tensor, at: Tensor, states: Sequence[Tensor], positions: Tensor) -> Tensor:
-        """Tokens ``(Q, width)`` of the places ``at (Q, 2)`` with frozen features ``(Q, F)``, given :meth:`encode`'s."""
+        """Encode places ``at (Q, 2)`` with frozen features ``(Q, F)`` to ``(Q, width)``, given the encoded tokens."""
         first, before_position, *rest = states
         queries: Tensor = self.embed(features)
         queries = self.layers[0](queries[None], first[None])[0]
@@ -131,7 +131,7 @@ class GlobalEncoder(nn.Module):
 
 
 class Fusion(nn.Module):
-    """The token of a place attends to the tokens of its patch and to those of its neighbours, by the same layer."""
+    """Attention of the slide token to the tokens of the patch and of its neighbours, with one shared layer."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -139,12 +139,12 @@ class Fusion(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def attend(self, place: Tensor, tokens: Tensor, present: Tensor | None = None) -> Tensor:
-        """``(N, width)``: what ``place (N, width)`` makes of ``tokens (N, T, width)``."""
+        """Attend from ``place (N, width)`` to ``tokens (N, T, width)``; returns ``(N, width)``."""
         bias = None if present is None else masking_bias(present)
         seen: Tensor = self.layer(place[:, None], tokens, bias)
         return seen[:, 0]
 
     def forward(self, from_patch: Tensor, from_neighbours: Tensor) -> Tensor:
-        """The two, summed and normalised: ``(N, width)``."""
+        """Sum and normalise both results of :meth:`attend`: ``(N, width)``."""
         fused: Tensor = self.norm(from_patch + from_neighbours)
         return fused

@@ -1,4 +1,4 @@
-"""What TRIPLEX is told of a patch beside its pixels: frozen features of its neighbours and of the whole slide."""
+"""Inputs of TRIPLEX other than the patch: frozen features of its neighbours and of the whole slide."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Self
 import torch
 from torch import Tensor
 
-#: Patches along a side of the block around a patch.
+#: Side of the block around a patch, in patches.
 SIDE = 5
 
-#: Place of the patch itself in its block.
+#: Index of the patch itself in its block.
 CENTER = SIDE * SIDE // 2
 
 
 def turned(images: Tensor, symmetry: int) -> Tensor:
-    """``(N, C, S, S)`` in one of the symmetries of the square: ``symmetry % 4`` quarter turns, mirrored from 4."""
+    """Apply a symmetry of the square to ``(N, C, S, S)``: ``symmetry % 4`` quarter turns, mirrored from 4."""
     images = images.rot90(symmetry % 4, (2, 3))
     return images.flip(3) if symmetry >= 4 else images
 
 
 def block_order(symmetry: int) -> Tensor:
-    """``(25,)``: which neighbour stands where in the block of a :func:`turned` patch."""
+    """Permutation ``(25,)`` of the neighbours in the block of a :func:`turned` patch."""
     return turned(torch.arange(SIDE * SIDE).view(1, 1, SIDE, SIDE), symmetry).flatten()
 
 
 @dataclass(frozen=True, eq=False)
 class SlideTokens:
-    """Frozen features of a lattice over the tissue of a slide.
+    """Frozen features on a lattice over the tissue of a slide.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class SlideTokens:
     spacing_um
         Distance of neighbouring tokens, the unit of the position encoding.
     states
-        What :meth:`~napari_cpnn.models.triplex.Triplex.encode` has made of them, once and for all; None before.
+        Result of :meth:`~napari_cpnn.models.triplex.Triplex.encode`; None before encoding.
     """
 
     features: Tensor
@@ -51,18 +51,18 @@ class SlideTokens:
 
     @property
     def positions(self) -> Tensor:
-        """``(T, 2)``, in units of the spacing."""
+        """Positions ``(T, 2)`` in units of the spacing."""
         return self.places_um / self.spacing_um
 
     def to(self, device: torch.device) -> SlideTokens:
-        """On another device."""
+        """Copy to a device."""
         states = None if self.states is None else tuple(state.to(device) for state in self.states)
         return SlideTokens(self.features.to(device), self.places_um.to(device), self.spacing_um, states)
 
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """The surroundings of ``N`` patches.
+    """Surroundings of ``N`` patches.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Surroundings:
         ``(N, 25, F)`` frozen features of the 5 x 5 block of touching patches around each, row by row; the patch itself
         is in the middle.
     present
-        ``(N, 25)`` bool: which of them are tissue on the slide. The patch itself always counts.
+        ``(N, 25)`` bool: which of them are tissue on the slide; always true for the patch itself.
     places_um
         ``(N, 2)`` float32, slide micrometres ``(y, x)``.
     slide_of
@@ -99,19 +99,19 @@ class Surroundings:
         return type(self)(*parts, self.slide_of[rows.cpu() if isinstance(rows, Tensor) else rows], self.slides)
 
     def to(self, device: torch.device) -> Self:
-        """On another device, but for ``slide_of``, which is read on the processor."""
+        """Copy to a device, except ``slide_of``, which stays on the CPU."""
         slides = [slide.to(device) for slide in self.slides]
         neighbours, present = self.neighbours.to(device), self.present.to(device)
         return type(self)(neighbours, present, self.places_um.to(device), self.slide_of, slides)
 
     def turned(self, symmetry: int) -> Self:
-        """As seen when the patch is :func:`turned`: the block of neighbours turns with it."""
+        """Surroundings of the :func:`turned` patches, with rotated blocks of neighbours."""
         order = block_order(symmetry)
         return dataclasses.replace(self, neighbours=self.neighbours[:, order], present=self.present[:, order])
 
     @classmethod
     def alone(cls, features: Tensor) -> Self:
-        """Each of ``N`` patches with features ``(N, F)`` as the only tissue of a slide of its own."""
+        """Surroundings for patches with features ``(N, F)`` that are each the only tissue of their slide."""
         n, n_features = features.shape
         neighbours = features.new_zeros((n, SIDE * SIDE, n_features))
         neighbours[:, CENTER] = features

@@ -1,4 +1,4 @@
-"""TRIPLEX: a patch, its neighbours and its slide, each seen by an encoder of its own, and fused.
+"""TRIPLEX backbone: separate encoders for a patch, its neighbours and its slide, and their fusion.
 
 Chung et al., CVPR 2024; docs/methods.md has the equations as built here and every difference.
 """
@@ -16,12 +16,12 @@ from napari_cpnn.models.triplex.surroundings import SIDE, SlideTokens, Surroundi
 
 WIDTH = 512
 
-#: The maps of a patch become at most this many tokens a side.
+#: Feature maps are pooled to at most this many tokens per side.
 TOKENS = 7
 
 
 class Views(NamedTuple):
-    """What TRIPLEX makes of ``N`` patches, each ``(N, 512)``: all views fused, and each view for itself."""
+    """Features ``(N, 512)`` of ``N`` patches: all views fused, and each view separately."""
 
     fused: Tensor
     target: Tensor
@@ -30,7 +30,7 @@ class Views(NamedTuple):
 
 
 class Triplex(nn.Module):
-    """The backbone. Its ``target`` network learns; its ``encoder`` is frozen.
+    """TRIPLEX backbone with a trainable ``target`` network and a frozen ``encoder``.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Triplex(nn.Module):
         self.register_buffer("shift", shift)
 
     def train(self, mode: bool = True) -> Triplex:
-        """As usual, but the frozen encoder always evaluates."""
+        """Set the training mode; the frozen encoder always stays in eval mode."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -73,8 +73,8 @@ class Triplex(nn.Module):
             features: Tensor = self.encoder(images * self.scale + self.shift)
         return features.half().float()
 
-    def look(self, images: Tensor) -> Tensor:
-        """What the target network sees of images ``(N, 3, S, S)``: tokens ``(N, T, C)``, float32; T is 49 at 224 px."""
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """Tokens ``(N, T, C)`` of the target network for images ``(N, 3, S, S)``, float32; T is 49 at 224 px."""
         maps: Tensor = self.target.maps(images)  # type: ignore[operator]
         step = max(-(-side // TOKENS) for side in maps.shape[-2:])
         if step > 1:
@@ -83,33 +83,33 @@ class Triplex(nn.Module):
 
     def forward(self, images: Tensor, surroundings: Surroundings) -> Tensor:
         """Fused features ``(N, 512)`` of images ``(N, 3, S, S)``."""
-        return self.views(self.look(images), surroundings).fused
+        return self.views(self.patch_tokens(images), surroundings).fused
 
-    def views(self, seen: Tensor, surroundings: Surroundings) -> Views:
-        """All views of patches: ``seen`` as from :meth:`look`, and where the patches lie."""
+    def views(self, patch_tokens: Tensor, surroundings: Surroundings) -> Views:
+        """All views of patches, given their :meth:`patch_tokens` and surroundings."""
         place = self.place(surroundings)
-        tokens = self.embed(seen)
+        tokens = self.embed(patch_tokens)
         near = self.neighbours(surroundings.neighbours, surroundings.present)
         fused = self.fusion(self.fusion.attend(place, tokens), self.fusion.attend(place, near, surroundings.present))
         share = surroundings.present[..., None].float()
         return Views(fused, tokens.mean(dim=1), (near * share).sum(dim=1) / share.sum(dim=1), place)
 
-    def from_patch(self, place: Tensor, seen: Tensor) -> Tensor:
-        """``(N, 512)``: what :meth:`place` takes from :meth:`look`; once a slide is encoded, it never changes."""
-        return self.fusion.attend(place, self.embed(seen))
+    def from_patch(self, place: Tensor, patch_tokens: Tensor) -> Tensor:
+        """Attend from :meth:`place` to :meth:`patch_tokens`: ``(N, 512)``; constant once the slide is encoded."""
+        return self.fusion.attend(place, self.embed(patch_tokens))
 
     def fuse(self, place: Tensor, from_patch: Tensor, neighbours: Tensor, present: Tensor) -> Tensor:
-        """Fused features ``(N, 512)`` from the two above, and from the block of neighbours."""
+        """Fuse :meth:`place`, :meth:`from_patch` and the block of neighbours to features ``(N, 512)``."""
         near = self.neighbours(neighbours, present)
         fused: Tensor = self.fusion(from_patch, self.fusion.attend(place, near, present))
         return fused
 
     def encode(self, tokens: SlideTokens) -> SlideTokens:
-        """The tokens of a slide with what places attend to, for any number of :meth:`place` on it."""
+        """Encode the tokens of a slide once, for any number of calls of :meth:`place`."""
         return dataclasses.replace(tokens, states=tuple(self.overall.encode(tokens.features, tokens.positions)))
 
     def place(self, surroundings: Surroundings) -> Tensor:
-        """What the slide says of the places of some patches: ``(N, 512)``."""
+        """Slide-level features of patches at their positions: ``(N, 512)``."""
         parts, order = [], []
         for slide in torch.unique(surroundings.slide_of).tolist():
             rows = torch.nonzero(surroundings.slide_of == slide).ravel()

@@ -1,4 +1,4 @@
-"""What a model learns from: spots of several slides, their patches or features, genes, shares and batches."""
+"""Training data: spots of several slides, their patches or features, genes, shares and batches."""
 
 from __future__ import annotations
 

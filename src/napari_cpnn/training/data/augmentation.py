@@ -1,4 +1,4 @@
-"""Changes of training patches that leave their meaning as it is: the symmetries of the square, and staining."""
+"""Augmentation of training patches: symmetries of the square, and stain variation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from napari_cpnn.arrays import IntArray
 _HAEMATOXYLIN = (0.65, 0.70, 0.29)
 _EOSIN = (0.07, 0.99, 0.11)
 
-#: Patches stained at a time: their densities then fit into the cache of a processor, which halves the time.
+#: Patches augmented at a time, so that their densities fit into the processor's cache, which halves the time.
 _CHUNK = 8
 
-#: A shift of one standard deviation, in optical density (natural logarithm), for a ``strength`` of 1.
+#: Standard deviation of the shift, in optical density (natural logarithm), for a ``strength`` of 1.
 _SHIFT = 0.2
 
 
 def apply_symmetries(images: npt.NDArray[np.uint8], codes: IntArray) -> npt.NDArray[np.uint8]:
-    """Turn and flip patches ``(N, S, S, 3)``: code ``k`` is ``k % 4`` quarter turns, then a flip where ``k >= 4``.
+    """Rotate and flip patches ``(N, S, S, 3)``: code ``k`` is ``k % 4`` quarter turns, then a flip if ``k >= 4``.
 
-    The eight codes are the symmetries of the square (the dihedral group); 0 leaves a patch as it is.
+    The eight codes are the symmetries of the square (the dihedral group); 0 is the identity.
     """
     result = np.empty_like(images)
     for code in np.unique(codes):
@@ -34,7 +34,7 @@ def apply_symmetries(images: npt.NDArray[np.uint8], codes: IntArray) -> npt.NDAr
 
 
 def draw_stains(n: int, strength: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Random changes of staining for :func:`apply_stains`, ``(n, 2, 2)``: scale, shift by haematoxylin, eosin.
+    """Draw random stain changes for :func:`apply_stains`, ``(n, 2, 2)``: (scale, shift) by (haematoxylin, eosin).
 
     Scales are normal around 1 with a standard deviation of ``strength`` (not below 0), shifts normal around 0 with
     0.2 times that, in optical density.
@@ -44,20 +44,20 @@ def draw_stains(n: int, strength: float, rng: np.random.Generator) -> npt.NDArra
 
 
 def apply_stains(images: Tensor, changes: Tensor) -> Tensor:
-    """Stain patches more or less, as laboratories and days differ (Tellez et al. 2018).
+    """Vary the stain intensity of patches, as between laboratories and days (Tellez et al. 2018).
 
     In optical density, ``D = -ln((I + 1) / 256)``, stains add up: ``D = c M`` with the concentrations ``c`` of
     haematoxylin, eosin and a residual, and the stains' own colours ``M`` (Ruifrok & Johnston 2001; the residual is
-    orthogonal to both). Each concentration becomes ``scale * c + shift``, the residual stays. No stain matrix is
-    estimated from the slide: on a slide with little of one stain that estimate is unstable, and a change that is
-    random anyway needs none.
+    orthogonal to both). Each concentration becomes ``scale * c + shift``; the residual is unchanged. No stain matrix
+    is estimated from the slide: on a slide with little of one stain the estimate is unstable, and random changes do
+    not require it.
 
     Parameters
     ----------
     images
         ``(N, S, S, 3)`` uint8, on any device.
     changes
-        ``(N, 2, 2)`` as :func:`draw_stains` gives them.
+        ``(N, 2, 2)`` from :func:`draw_stains`.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def _restained(images: Tensor, matrices: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _stain_matrix() -> Tensor:
-    """``M (3, 3)``: rows haematoxylin, eosin, residual, each of length 1."""
+    """Stain matrix ``M (3, 3)`` with unit rows haematoxylin, eosin, residual."""
     stains = torch.tensor([_HAEMATOXYLIN, _EOSIN], dtype=torch.float64)
     stains = stains / stains.norm(dim=1, keepdim=True)
     residual = torch.linalg.cross(stains[0], stains[1])

@@ -1,4 +1,4 @@
-"""Batches for Lightning from the spots of a run."""
+"""Batches of spots for Lightning."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from napari_cpnn.training.data.spot_data import SpotData
 
 @dataclass(frozen=True)
 class _Order:
-    """What a batch is made of.
+    """Specification of a batch.
 
     Attributes
     ----------
     rows
-        ``(n,)`` positions of its spots.
+        ``(n,)`` indices of its spots.
     symmetries
-        ``(n,)`` in 0..7, how its patches are turned and flipped; None: not at all.
+        ``(n,)`` in 0..7, symmetries applied to its patches; None: none.
     stains
-        ``(n, 2, 2)`` for :func:`~napari_cpnn.training.data.augmentation.apply_stains`; None: no change.
+        ``(n, 2, 2)`` for :func:`~napari_cpnn.training.data.augmentation.apply_stains`; None: unchanged.
     """
 
     rows: IntArray
@@ -40,7 +40,7 @@ class _Order:
 
 
 class _Batches(Dataset[Batch]):
-    """A dataset whose index is the order for a whole batch."""
+    """Dataset indexed by the specification of a whole batch."""
 
     def __init__(self, data: SpotData, inputs: Inputs) -> None:
         self._data, self._inputs = data, inputs
@@ -60,10 +60,10 @@ class _Batches(Dataset[Batch]):
 
 
 class _TrainingBatches(Sampler[_Order]):
-    """Batches of an epoch and how their patches are changed; the same for the same seed and epoch.
+    """Sampler of batches and their augmentation in an epoch; deterministic for given seed and epoch.
 
-    Of several processes each gets every so many-th batch, and all equally many: where they do not come out even, the
-    first ones of the epoch come twice.
+    Batches are distributed over processes in turn, equally many each: if they cannot be divided evenly, the first ones
+    of the epoch are repeated.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class _TrainingBatches(Sampler[_Order]):
         self._rank, self._n_processes = process
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch, and counts from 0 in a resumed run too."""
+        """Set the epoch; called by Lightning, which counts from 0 even in a resumed run."""
         self._epoch = self._first + epoch
 
     def __len__(self) -> int:
@@ -116,14 +116,14 @@ class _InOrder(Sampler[_Order]):
 
 
 class SpotDataModule(LightningDataModule):
-    """Batches for Lightning; a memory-mapped batch is a plain copy, so no worker processes are needed.
+    """Data module of training batches; batches are copied from memory-mapped arrays, without worker processes.
 
     Parameters
     ----------
     inputs
-        What is seen of the spots; prepared.
+        Prepared inputs of the model at the spots.
     first_epoch
-        Epochs that were complete before this process.
+        Number of epochs completed before this process.
     """
 
     def __init__(self, data: SpotData, inputs: Inputs, settings: TrainingSettings, first_epoch: int = 0) -> None:
@@ -143,7 +143,7 @@ class SpotDataModule(LightningDataModule):
         return self.in_order(self._data.held_out)
 
     def in_order(self, rows: IntArray) -> DataLoader[Batch]:
-        """Some spots, unturned and in the order given."""
+        """Batches of selected spots, without augmentation and in the given order."""
         sampler = _InOrder(rows, self._settings.batch_size)
         return self._loader(sampler)
 
@@ -152,7 +152,7 @@ class SpotDataModule(LightningDataModule):
             _Batches(self._data, self._inputs),
             sampler=sampler,
             batch_size=None,
-            # From pinned memory a batch goes to a GPU while that works on the one before.
+            # Pinned memory allows copying to a GPU while it computes the previous batch.
             pin_memory=torch.cuda.is_available() and self._settings.device != "cpu",
-            generator=torch.Generator(),  # its own: to begin an epoch must not draw from the numbers of the run
+            generator=torch.Generator(),  # own generator: starting an epoch must not change the random state of the run
         )

@@ -1,11 +1,10 @@
-"""What a network that does not learn sees of patches: computed once, and kept on disk from run to run.
+"""Disk cache of the features of frozen networks, shared by training runs.
 
-The features of a slide lie beside its patches (:mod:`napari_cpnn.training.data.patch_cache`), in a folder whose name
-is a hash of all that they depend on: the slide's identity and pixel size, the places, the
-:class:`~napari_cpnn.geometry.PatchSpec`, every weight of the network, its normalisation, and the arithmetic. There is
-one array per symmetry of the patch: ``(n, F)`` float32, or of the target network of TRIPLEX its tokens, ``(n, T, C)``
-float16. Features of another version of an encoder are never taken,
-since its weights have another hash.
+The features of a slide are stored next to its patches (:mod:`napari_cpnn.training.data.patch_cache`), in a folder whose
+name is a hash of everything that they depend on: the slide's identity and pixel size, the places, the
+:class:`~napari_cpnn.geometry.PatchSpec`, all weights of the network, its normalisation, and the precision. There is
+one array per symmetry of the patch: ``(n, F)`` float32, or the tokens of the target network of TRIPLEX, ``(n, T, C)``
+float16. Features of another version of an encoder are never used, since the hash of its weights differs.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ from napari_cpnn.training.data.patch_cache import PatchArray, PatchCache
 
 Features = npt.NDArray[np.floating[Any]]
 
-#: From patches ``(n, S, S, 3)`` and a symmetry to features ``(n, ...)``.
+#: Function of patches ``(n, S, S, 3)`` and a symmetry that returns features ``(n, ...)``.
 Look = Callable[[npt.NDArray[np.uint8], int], Features]
 
-#: Patches that are looked at together.
+#: Patches per batch.
 CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Section:
-    """The places on one slide that patches are cut at.
+    """Patches of one slide, and where they are.
 
     Attributes
     ----------
@@ -58,11 +57,11 @@ class Section:
     centers_um
         ``(n, 2)``, slide micrometres.
     images
-        ``(n, S, S, 3)``, the patches there.
+        ``(n, S, S, 3)`` patches at these places.
     ok
-        ``(n,)``, false where a patch cannot be read.
+        ``(n,)`` bool, false where a patch cannot be read.
     chosen
-        Positions of those that the run uses, in its order.
+        Indices of the patches used in the run, in its order.
     """
 
     slide: Slide
@@ -73,29 +72,29 @@ class Section:
 
 
 class FeatureCache:
-    """Where features are kept.
+    """Cache of the features of a frozen network.
 
     Attributes
     ----------
     n_views
-        Symmetries of the patch that are asked for.
+        Number of required symmetries of the patch.
     row_shape, dtype
-        Of what is known of one patch.
+        Shape and type of the features of one patch.
 
     Parameters
     ----------
     settings
-        Patch, backbone, arithmetic, and which symmetries are asked for: in training or at test time all eight, else
+        Patch, backbone, precision, and the required symmetries: all eight if used in training or at test time, else
         one.
     scratch
-        A folder that lives as long as the run; it takes what is not to be kept.
+        Temporary folder of the run, for features that are not kept.
     network
-        The image network with its weights.
+        Image network with its weights.
 
     Raises
     ------
     TrainingError
-        From :meth:`read`, when the folder cannot be written.
+        By :meth:`read`, if the folder cannot be written.
     """
 
     def __init__(self, settings: TrainingSettings, scratch: Path, network: nn.Module) -> None:
@@ -111,20 +110,20 @@ class FeatureCache:
         self._facts = [encoder_fingerprint(learned), info.mean, info.std, *arithmetic, __version__]
 
     def has(self, slide: Slide, centers_um: FloatArray) -> bool:
-        """Whether all features of some places are there; damaged ones are found later."""
+        """Return whether all features of places are cached; damaged files are detected later, on reading."""
         folder = self._folder / self._key(slide, centers_um)
         return all(any(folder.glob(f"{view:05d}-*.npy")) for view in range(self.n_views))
 
     def missing(self, section: Section) -> int:
-        """How many patches have to be looked at, each symmetry counted."""
+        """Number of features to compute: missing patches times symmetries."""
         folder = self._folder / self._key(section.slide, section.centers_um)
         absent = sum(not any(folder.glob(f"{view:05d}-*.npy")) for view in range(self.n_views))
         return absent * len(section.centers_um)
 
     def read(self, section: Section, view: int, look: Look) -> Features:
-        """Features ``(n, ...)`` of all places of a section in one symmetry; computed where they are not there yet.
+        """Features ``(n, ...)`` of all places of a section in one symmetry; missing ones are computed.
 
-        Those of a section with patches that cannot be read are not kept.
+        Features of a section with unreadable patches are not kept.
         """
         name = self._key(section.slide, section.centers_um)
         folder, shape = self._folder / name, (len(section.centers_um), *self.row_shape)
@@ -147,12 +146,12 @@ class FeatureCache:
 
 
 def _row(network: nn.Module, size_px: int) -> tuple[tuple[int, ...], type[np.floating[Any]]]:
-    """Shape and kind of what is kept of one patch."""
+    """Shape and type of the features of one patch."""
     if not isinstance(network, Triplex):
         return (n_features_of(network),), np.float32
     learns = network.training
-    network.eval()  # no batch statistics of a blank patch
+    network.eval()  # do not update batch statistics with a blank patch
     with torch.inference_mode():
-        tokens = network.look(torch.zeros(1, 3, size_px, size_px))
+        tokens = network.patch_tokens(torch.zeros(1, 3, size_px, size_px))
     network.train(learns)
     return tuple(tokens.shape[1:]), np.float16

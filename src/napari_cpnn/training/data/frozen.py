@@ -1,7 +1,7 @@
-"""Features of an image network that does not learn: computed once for all epochs, and taken from there.
+"""Features of frozen image networks, computed once for all epochs.
 
-An epoch then costs no more than the head, seconds on a laptop where the whole network takes minutes, and the next run
-on the same spots does not even read the slides.
+An epoch then costs only the head: seconds on a laptop, where the whole network takes minutes. Later runs on the same
+spots need not even read the slides.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 def kept_features(
     data: SpotData, model: CPNN, settings: TrainingSettings, cache: FeatureCache, folder: Path, progress: bool = False
 ) -> npt.NDArray[np.floating]:
-    """What the image network of ``model`` sees of the patches of ``data``, as a file in ``folder``.
+    """Compute the image network's features of the patches of ``data``, as a memory-mapped file in ``folder``.
 
-    That is ``(V, N, F)`` float32, or of the target network of TRIPLEX its tokens, ``(V, N, T, C)`` float16. ``V`` is
-    8, the symmetries of the square, where a symmetry is asked for in training or at test time, else 1. What an earlier
-    run has computed is taken from the cache (:mod:`napari_cpnn.training.data.feature_cache`).
+    The shape is ``(V, N, F)``, float32, or for the tokens of TRIPLEX's target network ``(V, N, T, C)``, float16. ``V``
+    is 8, the symmetries of the square, if symmetries are used in training or at test time, else 1. Features of earlier
+    runs are taken from the cache (:mod:`napari_cpnn.training.data.feature_cache`).
 
     Raises
     ------
     TrainingError
-        The folder cannot be written.
+        If the folder cannot be written.
     """
     path = folder / "features.raw"
     wanted = sum(cache.missing(section) for section in data.sections)
-    predictors: list[Predictor] = []  # made when something is missing
+    predictors: list[Predictor] = []  # created only if something is missing
     with (
         path.open("wb") as file,
         tqdm(total=wanted, desc="computing features", unit="patch", disable=not (progress and wanted)) as bar,
@@ -52,7 +52,7 @@ def kept_features(
                 predictors.append(Predictor(model, settings.device, settings.precision))
             turned = apply_symmetries(images, np.full(len(images), view))
             bar.update(len(images))
-            return predictors[0].seen(turned)
+            return predictors[0].patch_features(turned)
 
         for view in range(cache.n_views):
             for section in data.sections:
@@ -64,12 +64,12 @@ def kept_features(
 def predict_features(
     model: CPNN, features: npt.NDArray[np.floating], around: Surroundings | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Weights ``(n, C)`` and programs ``(n, R)`` from features ``(V, n, ...)``, the mean over the views."""
+    """Predict weights ``(n, C)`` and programs ``(n, R)`` from features ``(V, n, ...)``, averaged over symmetries."""
     parts = []
     with torch.inference_mode():
         around = None if around is None else model.encode(around)
         for view, seen in enumerate(features):
             turned = None if around is None else around.turned(view)
-            parts.append(model.say(model.views(torch.from_numpy(np.array(seen, dtype=np.float32)), turned)[0]))
+            parts.append(model.head_outputs(model.views(torch.from_numpy(np.array(seen, dtype=np.float32)), turned)[0]))
     weights, programs = (torch.stack(values).mean(dim=0).numpy() for values in zip(*parts, strict=True))
     return weights, programs

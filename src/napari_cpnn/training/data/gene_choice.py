@@ -1,4 +1,4 @@
-"""Which genes a run learns, and how much each of them counts."""
+"""Selection of the genes to learn, and their weights in the loss."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.spot_samples import SpotSample
 from napari_cpnn.untrusted import require_no_device
 
-#: The weight of a gene whose measurement is all noise: it still gets a prediction that is worth looking at.
+#: Minimum weight, of a gene whose measurement is pure noise, so that its prediction remains meaningful.
 _LEAST_WEIGHT = 0.05
 
-#: Random splits of the counts for the reliability; over hundreds of genes more of them change no mean.
+#: Random splits of the counts for the reliability; more do not change means over hundreds of genes.
 _SPLITS = 5
 
 
 def name_genes_alike(parts: Sequence[SpotSample], genes: Sequence[str], settings: TrainingSettings) -> None:
-    """Name the genes of all spots as in ``genes``, where they are the same but for what names do not tell."""
+    """Rename the genes of all spots to matching names in ``genes``."""
     for part in parts:
         part.spots = name_genes_as(part.spots, genes, ignore_case=settings.ignore_gene_case)
 
 
 def choose_genes(parts: Sequence[SpotSample], prototypes: Prototypes, settings: TrainingSettings) -> list[str]:
-    """Genes that the prototypes and all spots share and that enough training spots have, as prototypes order them.
+    """Select genes shared by the prototypes and all spots and detected in enough training spots, in prototype order.
 
-    Of these, ``settings.genes`` asks for all (``"shared"``, the paper's choice), for the ``n_genes`` with the largest
-    variance within slides (``"variable"``) or the largest mean (``"abundant"``, ST-Net's choice) of log1p CP10k, or
-    for those in a file, one name per line.
+    Of these, ``settings.genes`` selects all (``"shared"``, as in the paper), the ``n_genes`` with the largest variance
+    within slides (``"variable"``) or the largest mean (``"abundant"``, as in ST-Net) of log1p CP10k, or those listed in
+    a file, one name per line.
 
     Raises
     ------
     GenesError
-        Hardly any gene is shared, or the file cannot be used.
+        If too few genes are shared, or the file cannot be used.
     TrainingError
-        None is left after the filters.
+        If no gene is left after the filters.
     """
     genes = list(prototypes.genes)
     for part in parts:
@@ -63,12 +63,12 @@ def choose_genes(parts: Sequence[SpotSample], prototypes: Prototypes, settings: 
 
 
 def gene_weights(parts: Sequence[SpotSample], genes: Sequence[str], seed: int) -> npt.NDArray[np.float32]:
-    """How much each gene ``(G,)`` counts in the loss: its reliability, at least 0.05.
+    """Weights ``(G,)`` of genes in the loss: their reliability, at least 0.05.
 
-    The reliability is the share of a gene's variance that a second sequencing of the same tissue would show again
+    The reliability is the fraction of a gene's variance that a second sequencing of the same tissue would reproduce
     (:func:`~napari_cpnn.evaluation.noise_ceiling.split_half_reliability`), here within the training spots of each
-    slide, averaged over slides in proportion to their spots. A gene of few counts has a low ceiling, and what it pulls
-    the network towards is mostly noise.
+    slide, averaged over slides in proportion to their spots. A gene with few counts has a low noise ceiling and
+    contributes mostly noise to the gradients.
     """
     total, n_spots = np.zeros(len(genes)), 0
     for part in parts:
@@ -84,7 +84,7 @@ def gene_weights(parts: Sequence[SpotSample], genes: Sequence[str], seed: int) -
 
 
 def _listed(path: Path, shared: Sequence[str]) -> list[str]:
-    """The genes of a file that are among the shared ones, in their order."""
+    """Genes listed in a file that are shared, in the order of ``shared``."""
     try:
         require_no_device(path)
         lines = path.read_text(encoding="utf-8").splitlines()

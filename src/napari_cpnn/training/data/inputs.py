@@ -1,7 +1,7 @@
-"""What a model sees of the spots of a run, and how that is prepared, put into batches and predicted from.
+"""Model inputs at the spots of a run: preparation, batches and predictions.
 
-There is one class per kind of input. :func:`inputs_for` chooses one from the settings, once; the data module, the loss,
-calibration and the out-of-domain score ask it, and never ask for the backbone's name.
+There is one class per kind of input, chosen once by :func:`inputs_for` from the settings. The data module, loss,
+calibration and out-of-domain score use it without reference to the backbone's name.
 """
 
 from __future__ import annotations
@@ -33,64 +33,64 @@ if TYPE_CHECKING:
 Batch = dict[str, torch.Tensor]
 
 Predicted = tuple[IntArray, Float32Array, Float32Array]
-"""Positions of some spots ``(n,)``, their weights ``(n, C)`` and programs ``(n, R)``."""
+"""Indices ``(n,)`` of spots, their weights ``(n, C)`` and programs ``(n, R)``."""
 
 SurroundingsOf = Callable[[IntArray], Surroundings | None]
-"""From positions of spots to what is around them; None for a model that does not look there."""
+"""Function of spot indices that returns their surroundings; None for a model without surroundings."""
 
-#: Patches that are looked at together.
+#: Patches per batch in predictions.
 _CHUNK = 256
 
 
 class Inputs(ABC):
-    """What the model of a run sees of its spots.
+    """Inputs of a model at the spots of a run.
 
     Parameters
     ----------
     settings
-        Of the run.
+        Settings of the run.
     """
 
     def __init__(self, settings: TrainingSettings) -> None:
         self.settings = settings
 
     def complete(self, parts: Sequence[SpotSample]) -> TrainingSettings:  # noqa: ARG002
-        """The settings, with what they leave open taken from the samples."""
+        """Complete the settings with values that depend on the samples."""
         return self.settings
 
     def cache(self, network: nn.Module, scratch: Path) -> FeatureCache | None:  # noqa: ARG002
-        """Where features of an image network that does not learn are kept from run to run; None for one that does."""
+        """Cache of the features of a frozen image network; None if it is trained."""
         return None
 
     @abstractmethod
     def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: bool = False) -> None:
-        """Compute what stays the same throughout the run, written into ``scratch``; called once, before all below.
+        """Precompute what is constant during the run, in ``scratch``; called once, before the methods below.
 
         Raises
         ------
         TrainingError
-            The folder cannot be written.
+            If the folder cannot be written.
         """
 
     @abstractmethod
     def batch(self, rows: IntArray, symmetries: IntArray | None = None) -> Batch:
-        """What is seen of some spots ``(n,)``, turned and flipped by ``symmetries (n,)`` in 0..7."""
+        """Inputs of spots ``(n,)``, rotated and flipped by ``symmetries (n,)`` in 0..7."""
 
     @abstractmethod
     def views(self, model: CPNN, batch: Batch, bfloat16: bool) -> tuple[torch.Tensor, ...]:
-        """What the heads of the model take of a batch, ``(n, F)`` float32 each, the main one first; with gradients."""
+        """Inputs of the model's heads for a batch, main head first, each ``(n, F)`` float32, with gradients."""
 
     @abstractmethod
     def predict(self, model: CPNN, rows: IntArray) -> Iterator[Predicted]:
-        """Predictions at some spots as a map would have them, a part at a time."""
+        """Yield predictions at spots, as in a map, in parts."""
 
     @abstractmethod
     def own_features(self, model: CPNN, rows: IntArray) -> Float32Array:
-        """:meth:`~napari_cpnn.models.CPNN.features` of the patches of some spots, ``(n, F)``."""
+        """:meth:`~napari_cpnn.models.CPNN.features` of the patches of spots, ``(n, F)``."""
 
 
 class PatchInputs(Inputs):
-    """The patch alone, for an image network that learns."""
+    """Patches alone, for a trainable image network."""
 
     def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: bool = False) -> None:  # noqa: ARG002
         self._images = data.images
@@ -99,21 +99,21 @@ class PatchInputs(Inputs):
         images = self._images[rows]
         return {"images": torch.from_numpy(images if symmetries is None else apply_symmetries(images, symmetries))}
 
-    def seen(self, model: CPNN, batch: Batch, bfloat16: bool) -> torch.Tensor:
-        """What the part of the backbone that sees pixels makes of a batch."""
+    def patch_features(self, model: CPNN, batch: Batch, bfloat16: bool) -> torch.Tensor:
+        """:meth:`~napari_cpnn.models.CPNN.patch_features` of a batch."""
         images = apply_stains(batch["images"], batch["stains"]) if "stains" in batch else batch["images"]
         normalised = model.normalize(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-            return model.look(normalised)
+            return model.patch_features(normalised)
 
     def views(self, model: CPNN, batch: Batch, bfloat16: bool) -> tuple[torch.Tensor, ...]:
-        return model.views(self.seen(model, batch, bfloat16))
+        return model.views(self.patch_features(model, batch, bfloat16))
 
     def predict(self, model: CPNN, rows: IntArray) -> Iterator[Predicted]:
         return self.predict_among(model, rows, lambda _: None)
 
     def predict_among(self, model: CPNN, rows: IntArray, around: SurroundingsOf) -> Iterator[Predicted]:
-        """As :meth:`predict`, with what is around the patches where the model looks there."""
+        """Predict as :meth:`predict`, with the surroundings of the patches if the model needs them."""
         predictor = Predictor(model, self.settings.device, self.settings.precision, self.settings.symmetries)
         for part in _parts(rows):
             weights, programs, _ = predictor.predict(np.asarray(self._images[part]), around(part))
@@ -125,12 +125,12 @@ class PatchInputs(Inputs):
 
 
 class FeatureInputs(PatchInputs):
-    """What an image network that does not learn sees of the patch: computed once, in each symmetry, and kept.
+    """Features of patches from a frozen image network, computed once for each symmetry.
 
     Attributes
     ----------
     features
-        ``(V, N, F)`` float32 on disk; of the target network of TRIPLEX its tokens, ``(V, N, T, C)`` float16.
+        ``(V, N, F)`` float32 on disk; for TRIPLEX the tokens of its target network, ``(V, N, T, C)`` float16.
     """
 
     features: npt.NDArray[np.floating]
@@ -146,7 +146,7 @@ class FeatureInputs(PatchInputs):
         views = 0 if symmetries is None else symmetries
         return {"features": torch.from_numpy(np.asarray(self.features[views, rows]))}
 
-    def seen(self, model: CPNN, batch: Batch, bfloat16: bool) -> torch.Tensor:  # noqa: ARG002
+    def patch_features(self, model: CPNN, batch: Batch, bfloat16: bool) -> torch.Tensor:  # noqa: ARG002
         return batch["features"].float()
 
     def predict_among(self, model: CPNN, rows: IntArray, around: SurroundingsOf) -> Iterator[Predicted]:
@@ -159,14 +159,14 @@ class FeatureInputs(PatchInputs):
 
 
 class SurroundedInputs(Inputs):
-    """The patch with its neighbours and the tokens of its slide (TRIPLEX).
+    """Patches with their neighbours and the tokens of their slides (TRIPLEX).
 
     Attributes
     ----------
     patch
-        What is seen of the patch itself.
+        Inputs of the patch itself.
     surroundings
-        What is around it.
+        Surroundings of all spots.
     """
 
     surroundings: SpotSurroundings
@@ -176,12 +176,12 @@ class SurroundedInputs(Inputs):
         self.patch = _patch_inputs(settings)
 
     def complete(self, parts: Sequence[SpotSample]) -> TrainingSettings:
-        """With the distance of the tokens: as far apart as neighbouring training spots.
+        """Set the distance between tokens to that between neighbouring training spots.
 
         Raises
         ------
         TrainingError
-            No slide has an array that can be recognised, and ``context_pitch_um`` is not set.
+            If no slide has a recognisable array, and ``context_pitch_um`` is not set.
         """
         if self.settings.context_pitch_um is not None:
             return self.settings
@@ -198,7 +198,7 @@ class SurroundedInputs(Inputs):
         return self.patch.batch(rows, symmetries) | self.surroundings.batch(rows, symmetries)
 
     def views(self, model: CPNN, batch: Batch, bfloat16: bool) -> tuple[torch.Tensor, ...]:
-        return model.views(self.patch.seen(model, batch, bfloat16), around(batch, self.surroundings.slides))
+        return model.views(self.patch.patch_features(model, batch, bfloat16), around(batch, self.surroundings.slides))
 
     def predict(self, model: CPNN, rows: IntArray) -> Iterator[Predicted]:
         return self.patch.predict_among(model, rows, self.surroundings.at)
@@ -208,7 +208,7 @@ class SurroundedInputs(Inputs):
 
 
 def is_frozen(settings: TrainingSettings) -> bool:
-    """Whether each patch, in each of its symmetries, has the same features throughout the run."""
+    """Return whether the image network is frozen, so that features are constant during the run."""
     never_learns = settings.backbone == "frozen" or settings.backbone_learning_rate == 0
     return never_learns and settings.stain_augment == 0
 
@@ -221,11 +221,11 @@ def _patch_inputs(settings: TrainingSettings) -> PatchInputs:
     return FeatureInputs(settings) if is_frozen(settings) else PatchInputs(settings)
 
 
-#: Backbones that see more than the patch. A new kind of input is a class above, and its backbone's name here.
+#: Backbones that need more than the patch. To add a kind of input, define a class above and register its backbone here.
 INPUTS: dict[str, type[Inputs]] = {"triplex": SurroundedInputs}
 
 
 def inputs_for(settings: TrainingSettings) -> Inputs:
-    """What the backbone of a run sees, by the settings."""
+    """Create the inputs of a run's backbone from its settings."""
     kind = INPUTS.get(settings.backbone)
     return _patch_inputs(settings) if kind is None else kind(settings)

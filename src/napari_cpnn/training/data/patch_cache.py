@@ -1,8 +1,8 @@
-"""Patches on disk: cut once, kept in chunks, and memory-mapped ever after.
+"""Disk cache of patches: read once from the slide, stored in chunks, and memory-mapped.
 
-A slide's patches lie in a folder whose name is a hash of all that their pixels depend on: the slide's identity and
-pixel size, the :class:`~napari_cpnn.geometry.PatchSpec`, the places, and the version of the code that cuts. Another
-run, another fold or another head on the same spots finds them there, and so does another process meanwhile (see
+The patches of a slide are stored in a folder whose name is a hash of everything that their pixels depend on: the
+slide's identity and pixel size, the :class:`~napari_cpnn.geometry.PatchSpec`, the places, and the version of the
+code that reads them. Other runs, folds or heads on the same spots reuse them, as do concurrent processes (see
 :mod:`napari_cpnn.storage.array_files`).
 """
 
@@ -39,27 +39,27 @@ from napari_cpnn.storage import (
     writing,
 )
 
-#: Patches per chunk: 39 MB at 224 px, the most that cutting holds in memory.
+#: Patches per chunk: 39 MB at 224 px, the peak memory of reading.
 CHUNK = 256
 
-#: Slides that were used longest ago lose their patches beyond this size of the cache.
+#: Size limit of the cache; patches of the least recently used slides are deleted beyond it.
 CACHE_BYTES = 20 * 1024**3
 
-#: What was used more recently than this may be in use by another process and is never deleted.
+#: Patches used more recently than this may be in use by another process and are never deleted.
 _IN_USE_SECONDS = 3600.0
 
 
 class LaterPatches:
-    """Patches of one slide that are cut when the first of them is asked for.
+    """Patches of one slide that are read on first access.
 
     Parameters
     ----------
     n
-        How many.
+        Number of patches.
     spec
-        What is cut.
+        Size and resolution of the patches.
     cut
-        Gives all of them, ``(n, S, S, 3)``.
+        Function that returns all patches, ``(n, S, S, 3)``.
     """
 
     def __init__(self, n: int, spec: PatchSpec, cut: Callable[[], PatchArray]) -> None:
@@ -79,14 +79,14 @@ class LaterPatches:
 class PatchArray:
     """Patches of one or more slides as one read-only array ``(N, S, S, 3)`` uint8 over memory-mapped chunks.
 
-    Indexing with a slice or an array of positions copies these patches into memory.
+    Indexing with a slice or an array of indices copies these patches into memory.
 
     Parameters
     ----------
     chunks
-        Arrays ``(n, S, S, 3)``, some of which may be cut later.
+        Arrays ``(n, S, S, 3)``, some of which may be read later.
     rows
-        Positions in the chunks laid end to end; by default all.
+        Indices into the concatenated chunks; by default all.
     """
 
     def __init__(self, chunks: Sequence[Picture | LaterPatches], rows: IntArray | None = None) -> None:
@@ -115,20 +115,20 @@ class PatchArray:
 
 
 class PatchCache:
-    """Where patches are kept.
+    """Disk cache of patches.
 
     Parameters
     ----------
     where
-        ``"auto"``, the user's cache directory; ``"none"``, nowhere: patches lie in ``scratch`` for the run alone; or
+        ``"auto"``, the user's cache directory; ``"none"``, no cache: patches are stored in ``scratch`` for the run; or
         a folder.
     scratch
-        A folder that lives as long as the run; it takes what is not to be kept.
+        Temporary folder of the run, for patches that are not kept.
 
     Raises
     ------
     TrainingError
-        From any method, when the folder cannot be written.
+        By any method, if the folder cannot be written.
     """
 
     def __init__(self, where: str, scratch: Path) -> None:
@@ -137,7 +137,7 @@ class PatchCache:
         self.folder = folder_of("patches", None if where == "auto" else where) if self.kept else scratch
 
     def missing(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> int:
-        """How many of the patches have to be cut; those of damaged chunks are found later and not counted."""
+        """Number of patches that are not cached; damaged chunks are detected later and not counted."""
         folder = self._folder_of(slide, centers_um, spec)
         return sum(
             len(part) for i, part in enumerate(_parts(len(centers_um))) if not any(folder.glob(f"{i:05d}-*.npy"))
@@ -146,21 +146,21 @@ class PatchCache:
     def read(
         self, slide: Slide, centers_um: FloatArray, spec: PatchSpec, on_cut: Callable[[int], object] | None = None
     ) -> tuple[list[Picture], npt.NDArray[np.bool_]]:
-        """Patches of one slide, cut where they are not there yet.
+        """Patches of one slide; missing ones are read from the slide and cached.
 
         Parameters
         ----------
         centers_um
-            ``(N, 2)``, slide micrometres. Cutting is fastest when neighbours follow each other.
+            ``(N, 2)``, slide micrometres. Reading is fastest if neighbours are adjacent in this order.
         on_cut
-            Called with the number of patches that were cut, chunk by chunk.
+            Called after each chunk with the number of patches read.
 
         Returns
         -------
         chunks
             Memory-mapped ``(n, S, S, 3)`` uint8, in the order of ``centers_um``.
         ok
-            ``(N,)``, false where the file could not be read. Chunks with such patches are not kept.
+            ``(N,)`` bool, false where the slide could not be read. Chunks with such patches are not kept.
         """
         folder = self._folder_of(slide, centers_um, spec)
         reader = PatchReader(slide, spec)
@@ -182,9 +182,9 @@ class PatchCache:
         return chunks, ok
 
     def later(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> LaterPatches:
-        """The same as :meth:`read` gives, cut only when they are asked for.
+        """Patches as from :meth:`read`, but read on first access.
 
-        A :class:`TrainingError` comes then, when some cannot be read.
+        That access raises a :class:`TrainingError` if patches cannot be read.
         """
 
         def cut() -> PatchArray:
@@ -196,7 +196,7 @@ class PatchCache:
         return LaterPatches(len(centers_um), spec, cut)
 
     def prune(self, limit_bytes: int | None = None) -> None:
-        """Delete the patches of slides that were used longest ago, until the rest takes at most ``limit_bytes``."""
+        """Delete the patches of the least recently used slides until at most ``limit_bytes`` remain."""
         if not self.kept:
             return
         total = 0
@@ -208,7 +208,7 @@ class PatchCache:
                 _clear(folder, used)
 
     def require_space(self, n_bytes: int) -> None:
-        """Refuse to begin what cannot fit."""
+        """Raise a :class:`TrainingError` if there is less free disk space than ``n_bytes``."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
@@ -230,7 +230,7 @@ def _parts(n: int) -> list[IntArray]:
 
 
 def _clear(folder: Path, used: float) -> None:
-    """Delete what a process that was killed while it wrote has left; that is no use of the folder."""
+    """Delete temporary files of killed processes; this does not count as use of the folder."""
     sweep_kept(folder, used)
     for left in folder.glob(".*.part"):  # of earlier versions
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Deconvolved composition of the spots of a run, kept from run to run beside their patches."""
+"""Deconvolved composition of the spots of a run, cached next to their patches."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def deconvolved_shares(
     settings: TrainingSettings,
     folder: Path,
 ) -> Float32Array:
-    """Composition ``(N, C)`` float32 of the chosen spots of each slide; NaN for a spot that has none.
+    """Deconvolve the selected spots of each slide to compositions ``(N, C)`` float32; NaN if undefined.
 
-    What is found in ``folder`` for the same counts, prototypes and settings is not computed again.
+    Results in ``folder`` for the same counts, prototypes and settings are reused.
     """
     how = DeconvolutionSettings(method=settings.deconvolution, device=settings.device)
     n_types = len(prototypes.cell_types)
@@ -39,7 +39,7 @@ def deconvolved_shares(
         place = folder / _key(part, chosen, prototypes, how)
         shares = find_array(place, 0, (len(chosen), n_types), np.float32, f"shares of {part.slide.name}")
         if shares is None:
-            with warnings.catch_warnings():  # which genes are shared was said when they were chosen
+            with warnings.catch_warnings():  # shared genes were already reported when they were selected
                 warnings.filterwarnings("ignore", ".* share only ", CpnnWarning)
                 table = deconvolve(part.spots[chosen], prototypes, how)[list(prototypes.cell_types)]
             shares = write_array(place, 0, table.to_numpy(dtype=np.float32))

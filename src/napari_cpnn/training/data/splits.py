@@ -1,4 +1,4 @@
-"""Which spots are held out for validation, and how spots are dealt into batches."""
+"""Split spots into training and held-out spots, and into batches."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy.typing as npt
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import TrainingError
 
-#: Share of a single slide that is held out.
+#: Fraction of a single slide that is held out.
 HELD_OUT_SHARE = 0.25
 
 
 def held_out_slide(names: Sequence[str], validation: str) -> int | None:
-    """Position of the slide that is held out as a whole; None when there is none.
+    """Index of the slide that is held out as a whole, or None.
 
     ``"auto"`` is the last of several slides, ``"none"`` none; anything else is the name of a slide (with or without
-    the ending of its file).
+    file extension).
     """
     if validation == "none":
         return None
@@ -36,11 +36,11 @@ def held_out_slide(names: Sequence[str], validation: str) -> int | None:
 
 
 def contiguous_quarter(centers_um: FloatArray, patch_um: float) -> tuple[IntArray, IntArray]:
-    """Split one slide's spots in space: ``(train, held_out)`` positions.
+    """Split the spots of one slide spatially; return ``(train, held_out)`` indices.
 
-    Random spots would be next to training spots, nearly the same tissue, and would promise too much. Held out is the
-    quarter at the far end of the longer side of the cloud of spots; whole rows of the array stay together. Training
-    spots whose patch overlaps one that is held out are in neither part.
+    Random held-out spots would be adjacent to training spots, hence similar tissue, and give overoptimistic scores. The
+    held-out spots are the quarter at the far end along the longer side of all spots, in whole rows of the array.
+    Training spots whose patch overlaps a held-out one are in neither part.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def contiguous_quarter(centers_um: FloatArray, patch_um: float) -> tuple[IntArra
     """
     axis = int(np.argmax(np.ptp(centers_um, axis=0)))
     along = centers_um[:, axis]
-    # Rows of a rotated array jitter by a few um: a patch's tenth keeps them together without joining two rows.
+    # Rows of a rotated array vary by a few um: a tolerance of a tenth of a patch keeps rows together but separate.
     rows = np.round(along / (0.1 * patch_um))
     threshold = np.quantile(rows, 1 - HELD_OUT_SHARE, method="higher")
     if not (rows < threshold).any():
@@ -68,24 +68,24 @@ def contiguous_quarter(centers_um: FloatArray, patch_um: float) -> tuple[IntArra
 def deal_batches(
     slide_of: npt.ArrayLike, batch_size: int, rng: np.random.Generator, per_slide: bool = False
 ) -> list[IntArray]:
-    """Deal spots into batches of even size, in random order.
+    """Distribute spots randomly over batches of nearly equal size.
 
     Parameters
     ----------
     slide_of
-        ``(N,)`` the slide of each spot.
+        ``(N,)`` index of the slide of each spot.
     batch_size
-        Largest batch. None has fewer than two spots, since a correlation needs two (for which a batch may exceed
+        Maximum batch size. Batches have at least two spots, since a correlation needs two (for which a batch may exceed
         ``batch_size`` by one).
     per_slide
-        Where the correlation is taken over the spots of each slide in a batch: a batch has spots of two slides at
-        most, half a batch of each (or twice the same slide), so that there are enough of each however many slides
-        there are. Otherwise each batch is mixed over all slides in their proportion.
+        For correlations within slides: each batch has spots of at most two slides, half a batch of each (or twice the
+        same slide), so that there are enough of each, however many slides there are. Otherwise each batch contains all
+        slides in proportion.
 
     Returns
     -------
     list of ndarray
-        Positions ``0 .. N - 1``, each exactly once.
+        Indices ``0 .. N - 1``, each exactly once.
     """
     slides = np.asarray(slide_of)
     parts = _halves(slides, batch_size, rng) if per_slide else _mixed(slides, batch_size, rng)
@@ -93,7 +93,7 @@ def deal_batches(
 
 
 def _mixed(slides: npt.NDArray[np.intp], batch_size: int, rng: np.random.Generator) -> list[IntArray]:
-    # Shuffled within its slide, each spot gets an evenly spread place in (0, 1); sorting by place interleaves them.
+    # Spots are shuffled within slides and get evenly spaced keys in (0, 1); sorting by key interleaves slides.
     place = np.empty(len(slides))
     for slide in np.unique(slides):
         members = np.flatnonzero(slides == slide)
@@ -111,7 +111,7 @@ def _halves(slides: npt.NDArray[np.intp], batch_size: int, rng: np.random.Genera
     order = rng.permutation(len(pieces))
     pairs = np.array_split(order, max(1, -(-len(pieces) // 2)))
     batches = [np.concatenate([pieces[i] for i in pair]) for pair in pairs]
-    # A slide with a single spot may have come alone.
+    # A slide with a single spot may be alone in a batch.
     single = [b for b in batches if len(b) < 2]
     rest = [b for b in batches if len(b) >= 2]
     if single and rest:

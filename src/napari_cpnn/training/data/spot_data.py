@@ -1,7 +1,7 @@
-"""From checked samples to what a run learns from: patches, measured expression and deconvolved shares.
+"""Prepare training data from checked samples: patches, measured expression and deconvolved shares.
 
-Patches are cut by the function that cuts them for prediction, once (:mod:`napari_cpnn.training.data.patch_cache`). They
-and the targets are memory-mapped, so that the memory in use does not grow with the number of slides.
+Patches are read once, by the same code as for prediction (:mod:`napari_cpnn.training.data.patch_cache`). Patches and
+targets are memory-mapped, so that memory use does not grow with the number of slides.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from napari_cpnn.training.data.patch_cache import LaterPatches, PatchArray, Patc
 from napari_cpnn.training.data.shares import deconvolved_shares
 from napari_cpnn.training.data.spot_samples import Checked, SpotSample
 
-#: Spots whose expression is normalised and written at a time.
+#: Number of spots whose expression is normalised and written at a time.
 CHUNK = 256
 
 
 @dataclass(frozen=True)
 class SpotData:
-    """All spots of a run, their patches and targets, in one order.
+    """All spots of a run with their patches and targets, in a common order.
 
     Attributes
     ----------
@@ -47,25 +47,25 @@ class SpotData:
     genes
         The ``G`` genes of the run, in the order of the prototypes.
     images
-        ``(N, S, S, 3)`` uint8, on disk, or cut when they are asked for where their features are known.
+        ``(N, S, S, 3)`` uint8, on disk, or read on access if their features are cached.
     targets
         ``(N, G)`` float32 log1p of counts per 10,000, on disk.
     shares
-        ``(N, C)`` float32 deconvolved composition, NaN for a spot that has none; None when it is not asked for.
+        ``(N, C)`` float32 deconvolved composition, NaN for a spot without; None if not requested.
     slide_of
-        ``(N,)`` position of the slide of each spot.
+        ``(N,)`` index of the slide of each spot.
     row_of
-        ``(N,)`` position of each spot in the table of its slide.
+        ``(N,)`` row of each spot in the table of its slide.
     train, held_out
-        Positions of the spots to train on, and of those held out (may be empty).
+        Indices of training spots and of held-out spots (may be empty).
     held_out_name
-        What is held out, in words; empty when nothing is.
+        Description of what is held out; empty if nothing is.
     gene_weights
-        ``(G,)`` float32, how much each gene counts in the loss; None when all count the same.
+        ``(G,)`` float32 weights of genes in the loss; None if equal.
     key
-        Hash of all of it, patches by what they are cut from.
+        Hash of the data; patches are represented by their source.
     sections
-        Where the patches lie, slide by slide.
+        Patches of each slide and their places.
     """
 
     slides: tuple[str, ...]
@@ -98,21 +98,21 @@ def prepare(
     progress: bool = False,
     known: FeatureCache | None = None,
 ) -> SpotData:
-    """Patches and targets of checked samples; what is not kept from run to run is written into ``folder``.
+    """Prepare patches and targets of checked samples; temporary files are written into ``folder``.
 
     Parameters
     ----------
     checked
-        As from :func:`~napari_cpnn.training.data.spot_samples.check_samples`.
+        Result of :func:`~napari_cpnn.training.data.spot_samples.check_samples`.
     known
-        Patches of a slide whose features are in it are not cut until they are asked for.
+        Cache of features; patches of slides with cached features are read only on access.
 
     Raises
     ------
     TrainingError
-        A single spot is left, no gene is left after the filters, or no space on disk.
+        If fewer than two spots or no genes are left after the filters, or the disk is full.
     GenesError
-        Prototypes and spots share hardly any gene names.
+        If prototypes and spots share too few gene names.
     """
     parts, held_out_name = checked
     name_genes_alike(parts, prototypes.genes, settings)
@@ -163,7 +163,7 @@ def _key(
 def _sections(
     parts: Sequence[SpotSample], spec: PatchSpec, cache: PatchCache, known: FeatureCache | None, progress: bool
 ) -> tuple[list[Section], list[IntArray]]:
-    """The patches of each slide; and, for each, which of its spots are in use and can be read."""
+    """Patches of each slide, and for each slide the indices of used spots with readable patches."""
     places = [_in_strips(part.centers_um, spec) for part in parts]
     centers = [part.centers_um[place] for part, place in zip(parts, places, strict=True)]
     later = [known is not None and known.has(part.slide, at) for part, at in zip(parts, centers, strict=True)]
@@ -194,7 +194,7 @@ def _chosen(sections: Sequence[Section]) -> PatchArray:
 
 
 def _in_strips(centers_um: FloatArray, spec: PatchSpec) -> IntArray:
-    """Spots that have a position, in strips over the slide, so that neighbours are read together."""
+    """Order spots with a position in strips across the slide, so that neighbours are read together."""
     rows = np.flatnonzero(np.isfinite(centers_um).all(axis=1))
     y, x = centers_um[rows].T
     return rows[np.lexsort((x, np.floor(y / (4 * spec.size_um))))]

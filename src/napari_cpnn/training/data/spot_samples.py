@@ -1,4 +1,4 @@
-"""Samples before their patches are cut: which spots can be used, and which of them are held out."""
+"""Check samples before reading patches: usable spots, and the split into training and held-out spots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from napari_cpnn.training.data.splits import contiguous_quarter, held_out_slide
 
 @dataclass
 class SpotSample:
-    """One slide with its spots, and which of them are for what.
+    """One slide with its spots and their use in the run.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class SpotSample:
     centers_um
         ``(N, 2)`` slide micrometres; NaN for a spot without a position.
     use
-        ``(N,)`` spots to train on or to hold out.
+        ``(N,)`` bool, spots to train on or hold out.
     train
-        ``(N,)`` spots to train on.
+        ``(N,)`` bool, spots to train on.
     """
 
     slide: Slide
@@ -46,20 +46,20 @@ class SpotSample:
 
 
 Checked = tuple[list[SpotSample], str]
-"""Samples with their usable spots, and what is held out, in words."""
+"""Samples with their usable spots, and a description of what is held out."""
 
 
 def check_samples(samples: Sequence[tuple[Slide, AnnData]], settings: TrainingSettings) -> Checked:
-    """Usable spots of each sample, split as ``settings.validation`` asks; and what is held out, in words.
+    """Find the usable spots of samples, split by ``settings.validation``, and describe what is held out.
 
     Raises
     ------
     TrainingError
-        No samples, no spots, or too few for the split.
+        If there are no samples, no spots, or too few for the split.
     SpotsError
-        Spots without positions, or without raw counts.
+        If spots have no positions or no raw counts.
     PixelSizeError, SlideError
-        A slide that cannot be mapped.
+        If a slide cannot be mapped.
     """
     if not samples:
         raise TrainingError("There is nothing to train on: give at least one slide with its spots.")

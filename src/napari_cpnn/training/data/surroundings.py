@@ -1,7 +1,7 @@
-"""What surrounds the spots of a run, for a backbone that looks there (TRIPLEX).
+"""Surroundings of the spots of a run, for backbones that need them (TRIPLEX).
 
-Features come from where those of maps and evaluation come from (:mod:`napari_cpnn.prediction.places`), so that a spot
-has the same surroundings in all of them, and are computed once per slide and encoder.
+Features are computed as for maps and evaluation (:mod:`napari_cpnn.prediction.places`), so that a spot has the same
+surroundings in all of them, and only once per slide and encoder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from napari_cpnn.training.data.spot_samples import SpotSample
 if TYPE_CHECKING:
     from napari_cpnn.training.data.spot_data import SpotData
 
-#: Spots whose surroundings are computed and written at a time.
+#: Number of spots whose surroundings are computed and written at a time.
 _CHUNK = 64
 
 
@@ -46,9 +46,9 @@ class SpotSurroundings:
     places_um
         ``(N, 2)`` float32.
     slide_of
-        ``(N,)`` position of the slide of each spot.
+        ``(N,)`` index of the slide of each spot.
     slides
-        Tokens by the position of their slide.
+        Tokens by slide index.
     """
 
     neighbours: npt.NDArray[np.float16]
@@ -58,12 +58,12 @@ class SpotSurroundings:
     slides: Mapping[int, SlideTokens]
 
     def own(self, rows: IntArray) -> npt.NDArray[np.float32]:
-        """Frozen features ``(n, F)`` of the patches of some spots."""
+        """Frozen features ``(n, F)`` of the patches of spots."""
         own: npt.NDArray[np.float32] = self.neighbours[rows, CENTER].astype(np.float32)
         return own
 
     def batch(self, rows: IntArray, symmetries: IntArray | None = None) -> dict[str, torch.Tensor]:
-        """Part of a batch: surroundings of some spots, turned with their patches; see :func:`around`."""
+        """Surroundings of spots as part of a batch, rotated with their patches; see :func:`around`."""
         neighbours, present = self.neighbours[rows], self.present[rows]
         if symmetries is not None:
             order = np.stack([block_order(symmetry).numpy() for symmetry in range(8)])[symmetries]
@@ -76,12 +76,12 @@ class SpotSurroundings:
         }
 
     def at(self, rows: IntArray) -> Surroundings:
-        """Surroundings of some spots, on the processor."""
+        """Surroundings of spots, on the CPU."""
         return around({**self.batch(rows), "slide": torch.from_numpy(self.slide_of[rows])}, self.slides)
 
 
 def around(batch: Mapping[str, torch.Tensor], slides: Mapping[int, SlideTokens]) -> Surroundings:
-    """The surroundings in a batch, on its device; its ``slide`` says which of ``slides`` each spot is on."""
+    """Assemble the surroundings in a batch, on its device; its ``slide`` indexes ``slides``."""
     which, slide_of = torch.unique(batch["slide"], return_inverse=True)
     device = batch["neighbours"].device
     tokens = [slides[slide].to(device) for slide in which.tolist()]
@@ -89,15 +89,15 @@ def around(batch: Mapping[str, torch.Tensor], slides: Mapping[int, SlideTokens])
 
 
 def array_pitch_um(parts: Sequence[SpotSample]) -> float:
-    """How far apart neighbouring training spots are, which is how far apart the tokens of TRIPLEX are to be.
+    """Distance between neighbouring training spots in um, used as distance between the tokens of TRIPLEX.
 
-    The pitch of each slide is that of the array that its training spots lie on, in micrometres of the slide; of
-    several, it is their median. A slide whose array cannot be recognised has no say.
+    The pitch of a slide is that of the array of its training spots, in micrometres of the slide; the result is the
+    median over slides. Slides without a recognisable array are ignored.
 
     Raises
     ------
     TrainingError
-        No slide has an array that can be recognised.
+        If no slide has a recognisable array.
     """
     pitches = [pitch for part in parts if part.train.any() and (pitch := _pitch_um(part)) is not None]
     if not pitches:
@@ -117,7 +117,7 @@ def _pitch_um(part: SpotSample) -> float | None:
     )
     if fit is None:
         return None
-    # The array says how many of its um a pixel has, the slide how many of its own.
+    # The array and the slide may differ in um per pixel; convert to those of the slide.
     mpp = part.slide.require_mappable()
     return fit.pitch_um * float(np.sqrt(np.prod(mpp) / np.prod(fit.mpp)))
 
@@ -125,18 +125,18 @@ def _pitch_um(part: SpotSample) -> float | None:
 def spot_surroundings(
     data: SpotData, model: CPNN, settings: TrainingSettings, folder: Path, progress: bool = False
 ) -> SpotSurroundings:
-    """The surroundings of the spots of a run, as ``model`` sees them; written into ``folder``.
+    """Compute the surroundings of the spots of a run for ``model``, in files in ``folder``.
 
-    Features are kept for other runs too, unless ``settings.patch_cache`` is ``"none"``.
+    Features are cached for other runs, unless ``settings.patch_cache`` is ``"none"``.
 
     Raises
     ------
     TrainingError
-        The folder cannot be written.
+        If the folder cannot be written.
     NoTissueError
-        A slide has no tissue that fills a patch.
+        If a slide has no tissue that fills a patch.
     MappingError
-        No patch of a slide can be read.
+        If no patch of a slide can be read.
     """
     predictor = Predictor(model, settings.device, settings.precision)
     n, n_features = len(data.images), model.n_own_features
@@ -147,29 +147,29 @@ def spot_surroundings(
         path.open("wb") as file,
         tqdm(total=n, desc="looking around", unit="spot", disable=not progress) as bar,
     ):
-        for slide, section in enumerate(data.sections):  # spots lie slide by slide
+        for slide, section in enumerate(data.sections):  # spots are grouped by slide
             rows = np.flatnonzero(data.slide_of == slide)
             if not len(rows):
                 continue
             centers = section.centers_um[section.chosen]
-            seen = SlideSurroundings(section.slide, model, predictor, keep=settings.patch_cache != "none")
+            around = SlideSurroundings(section.slide, model, predictor, keep=settings.patch_cache != "none")
             for start in range(0, len(rows), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                _learn_own(seen, centers[part], data.images, rows[part], predictor)
-                found = seen.at(centers[part])
+                _add_own(around, centers[part], data.images, rows[part], predictor)
+                found = around.at(centers[part])
                 append_to(file, found.neighbours.numpy().astype(np.float16))
                 present[rows[part]], places[rows[part]] = found.present.numpy(), found.places_um.numpy()
                 bar.update(len(found))
-            slides[slide] = seen.tokens
-            seen.flush()
+            slides[slide] = around.tokens
+            around.flush()
     neighbours = np.memmap(path, dtype=np.float16, mode="r", shape=(n, SIDE * SIDE, n_features))
     return SpotSurroundings(neighbours, present, places, data.slide_of, slides)
 
 
-def _learn_own(
-    seen: SlideSurroundings, centers_um: FloatArray, images: PatchArray, rows: IntArray, predictor: Predictor
+def _add_own(
+    around: SlideSurroundings, centers_um: FloatArray, images: PatchArray, rows: IntArray, predictor: Predictor
 ) -> None:
-    """A spot's own patch need not be read again, where it is cut already."""
-    new = ~seen.store.known(keys_of(centers_um))
+    """Add features of the spots' own patches, which are already in memory."""
+    new = ~around.store.known(keys_of(centers_um))
     if new.any():
-        seen.learn(centers_um[new], new[new], predictor.features(images[rows[new]]))
+        around.add(centers_um[new], new[new], predictor.features(images[rows[new]]))

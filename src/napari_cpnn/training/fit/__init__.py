@@ -1,4 +1,4 @@
-"""One run of training: losses and optimiser, the run folder and resuming, calibration and the out-of-domain score."""
+"""Training runs: losses and optimiser, run folder and resuming, calibration and out-of-domain score."""
 
 from __future__ import annotations
 

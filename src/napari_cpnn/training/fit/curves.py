@@ -1,4 +1,4 @@
-"""The picture of a training run."""
+"""Plot the learning curves of a training run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SMALL_IN = 6.0
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
-    """Draw :func:`curves_figure` into a PNG, under a title."""
+    """Save :func:`curves_figure` with a title as PNG."""
     figure = curves_figure(history, size_in=(9, 3.6), dpi=120)
     figure.suptitle(chart_text(title), fontsize=11)
     allow_any_letter()
@@ -33,16 +33,16 @@ def curves_figure(
     ink: str = _INK,
     ground: str = "white",
 ) -> Figure:
-    """Losses and held-out correlations over epochs, side by side; the best epoch is marked.
+    """Plot losses and held-out correlations over epochs, side by side, with the best epoch marked.
 
     Parameters
     ----------
     history
         One row per epoch, as in ``metrics.csv``: ``epoch, loss, expression_loss, held_out_pcc, held_out_scc``.
     size_in
-        Width and height in inches; less than 6 across makes small letters and short titles.
+        Width and height in inches; below a width of 6, fonts are smaller and titles shorter.
     ink, ground
-        Colours of texts and background.
+        Colours of text and background.
     """
     small = size_in[0] < _SMALL_IN
     font = 7 if small else 9
@@ -61,7 +61,7 @@ def curves_figure(
         _mark_best(scores, epochs, pcc, font)
     elif history:
         scores.text(0.5, 0.5, "no spots were held out", transform=scores.transAxes, ha="center", color=_GREY)
-    # Losses fall and scores rise, so these corners are free; to look for the best place takes long on a busy computer.
+    # Losses fall and scores rise, so these corners are free; automatic legend placement is slow.
     for axes, corner in ((losses, "upper right"), (scores, "lower right")):
         axes.set_facecolor("none")
         axes.set_xlabel("epoch", fontsize=font, color=ink)
@@ -78,7 +78,7 @@ def curves_figure(
 
 
 def _column(history: Sequence[Mapping[str, float]], name: str) -> FloatArray:
-    """A column of a history; runs of other versions may lack it."""
+    """Values of a column of a history; it may be missing in runs of other versions."""
     return np.array([row.get(name, np.nan) for row in history], dtype=float)
 
 

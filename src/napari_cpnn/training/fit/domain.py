@@ -1,4 +1,4 @@
-"""What tells how far a patch is from the training tissue: fitted to training patches, calibrated on held-out ones."""
+"""Fit the out-of-domain score: axes from training patches, calibrated on held-out ones."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from napari_cpnn.models import BODY, CPNN, N_KNOTS, Domain
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data import Inputs, SpotData
 
-#: Principal axes; from 8 to 64 little changes on her2st (docs/methods.md).
+#: Number of principal axes; results on her2st hardly differ from 8 to 64 (docs/methods.md).
 N_AXES = 32
 
-#: An axis needs this many training patches.
+#: Minimum number of training patches per axis.
 _PATCHES_PER_AXIS = 8
 
-#: A distribution of distances needs this many patches.
+#: Minimum number of patches for a distribution of distances.
 LEAST_PATCHES = 20
 
-#: More patches than this, of training and of held-out tissue each, say nothing new.
+#: Maximum number of patches used, of training and held-out tissue each.
 _MOST_PATCHES = 10_000
 
-#: Bands of neighbouring patches for cross-fitting a single slide.
+#: Number of bands of neighbouring patches for cross-fitting a single slide.
 _BANDS = 4
 
 
 def fit_domain(model: CPNN, data: SpotData, inputs: Inputs, settings: TrainingSettings) -> None:
-    """Give a trained model its ``domain``, and say in its ``provenance["domain"]`` what that rests on.
+    """Fit the ``domain`` of a trained model, and record in ``provenance["domain"]`` what it is based on.
 
-    Distances are calibrated on the held-out patches. When there are fewer than `LEAST_PATCHES` of them, they are
-    calibrated on the training patches by cross-fitting: each slide (or each of four bands of a single slide) is
-    measured against the others. The network has seen these patches, so that scores of new tissue then come out higher.
+    Distances are calibrated on the held-out patches or, if these are fewer than `LEAST_PATCHES`, on the training
+    patches by cross-fitting: each slide (or each of four bands of a single slide) is measured against the others. Since
+    the network was trained on these patches, scores of new tissue are then higher.
 
     Warns
     -----
     CpnnWarning
-        When there are too few training patches for either; the model then has no domain.
+        If there are too few training patches for either; the model then has no domain.
     """
     train, held_out = (_sample(rows, settings.seed) for rows in (data.train, data.held_out))
     if len(train) < LEAST_PATCHES:
@@ -65,7 +65,7 @@ def fit_domain(model: CPNN, data: SpotData, inputs: Inputs, settings: TrainingSe
 
 @dataclass(frozen=True)
 class Axes:
-    """Principal axes of some features: mean ``(F,)``, orthonormal rows ``(K, F)`` and variances ``(K,)``."""
+    """Principal axes of features: mean ``(F,)``, orthonormal rows ``(K, F)`` and variances ``(K,)``."""
 
     center: FloatArray
     axes: FloatArray
@@ -73,17 +73,17 @@ class Axes:
 
     @classmethod
     def of(cls, features: npt.ArrayLike, most: int = N_AXES) -> Axes:
-        """The axes of ``(N, F)`` features, at most ``most`` and no more than one per eight patches."""
+        """Compute the axes of features ``(N, F)``, at most ``most`` and at most one per eight patches."""
         values = np.asarray(features, dtype=np.float64)
         center = values.mean(axis=0)
         _, singular, axes = np.linalg.svd(values - center, full_matrices=False)
         n = max(1, min(most, len(values) // _PATCHES_PER_AXIS, values.shape[1] - 1))
         variances = singular[:n] ** 2 / max(1, len(values) - 1)
-        # A network that sees no differences between patches has no axes; what it sees of others is then far away.
+        # Constant features have no principal axes; any other features are then far away.
         return cls(center, axes[:n], np.maximum(variances, 1e-6 * variances[0] + 1e-12))
 
     def parts(self, features: npt.ArrayLike) -> FloatArray:
-        """Squared distances ``(N, 2)``: Mahalanobis along the axes, Euclidean from their plane."""
+        """Squared distances ``(N, 2)`` of features: Mahalanobis along the axes, Euclidean from their plane."""
         away = np.asarray(features, dtype=np.float64) - self.center
         along = away @ self.axes.T
         rest = away - along @ self.axes
@@ -91,11 +91,11 @@ class Axes:
 
 
 def calibrated(axes: Axes, unseen: FloatArray) -> Domain:
-    """The domain of some axes, from the `Axes.parts` ``(N, 2)`` of patches that the axes have not seen.
+    """Create a calibrated domain from axes and the `Axes.parts` ``(N, 2)`` of patches not used to fit them.
 
-    Both parts are divided by their means. The distances so found give the quantiles up to `BODY`, at plotting
-    positions i / (N + 1); what lies above is continued by an exponential of the same mean excess (peaks over a
-    threshold), so that the score never stops to grow.
+    Both parts are divided by their means. The resulting distances give the quantiles up to `BODY`, at plotting
+    positions i / (N + 1); above, the distribution is extrapolated by an exponential with the same mean excess (peaks
+    over threshold), so that the score is strictly increasing.
     """
     means = np.maximum(unseen.mean(axis=0), 1e-12)
     distances = np.sort(np.sqrt((unseen / means).sum(axis=1) / 2))
@@ -123,7 +123,7 @@ def _cross_fitted(features: npt.NDArray[np.float32], folds: IntArray) -> FloatAr
 
 
 def _folds(slides: IntArray) -> IntArray:
-    """One fold per slide; bands of patches, which lie in strips, when no slide can be measured against the others."""
+    """Folds for cross-fitting: one per slide, or bands of patches if there are not enough slides."""
     _, sizes = np.unique(slides, return_counts=True)
     if len(slides) - sizes.max() >= LEAST_PATCHES:
         return slides

@@ -48,30 +48,29 @@ def train(
     on_epoch: Callable[[EpochRow], None] | None = None,
     resume: bool = False,
 ) -> CPNN:
-    """Train a model and keep the one that predicts the held-out spots best.
+    """Train a model and return the epoch that predicts held-out spots best.
 
     Parameters
     ----------
     samples
         Slides with their spots, as from :func:`~napari_cpnn.open_slide` and :func:`~napari_cpnn.read_spots`. Genes
-        that the prototypes and all spots share are learned.
+        shared by the prototypes and all spots are learned.
     prototypes
-        As from :func:`~napari_cpnn.estimate_prototypes`. The linear head uses nothing but their genes.
+        As from :func:`~napari_cpnn.estimate_prototypes`. The linear head uses only their genes.
     settings
-        ``settings.validation`` says what is held out: a slide, or a contiguous quarter of a single one. The default
+        ``settings.validation`` selects what is held out: a slide, or a contiguous quarter of a single one. The default
         is :class:`~napari_cpnn.TrainingSettings`.
     out
-        Folder of the run, made here; see :mod:`napari_cpnn.training.fit.run_folder` for what is in it. It must not hold
-        a trained model already. ``model.safetensors`` is replaced whenever the held-out PCC improves, so that a run
-        that is killed leaves its best model; Ctrl-C ends the run after the present batch and returns it. Either can
-        be resumed.
+        Folder of the run, which is created; for its content see :mod:`napari_cpnn.training.fit.run_folder`. It must not
+        contain a trained model. ``model.safetensors`` is replaced whenever the held-out PCC improves, so that a killed
+        run leaves its best model; Ctrl-C ends the run after the current batch and returns it. Both can be resumed.
     progress
-        Show a bar per epoch in the terminal (on stderr).
+        Show a progress bar per epoch on stderr.
     on_epoch
         Called after each epoch with its row of ``metrics.csv``.
     resume
-        Go on with the run in ``out`` after its last complete epoch; samples, prototypes and settings must be those
-        that it was started with. A run that has not completed an epoch starts from the beginning.
+        Resume the run in ``out`` after its last complete epoch; samples, prototypes and settings must be those that it
+        was started with. A run without a complete epoch is restarted.
 
     Returns
     -------
@@ -81,25 +80,24 @@ def train(
     Raises
     ------
     TrainingError
-        Data or settings that nothing can be learned from, a folder that cannot be written, a run to be resumed that
-        is finished or was started otherwise, or a loss that is not finite; in the last case the best model so far
-        stays in the folder.
+        If data or settings do not allow training, the folder cannot be written, the run to be resumed is finished or
+        was started with other inputs, or the loss is not finite; in the last case the best model so far is kept.
     GenesError, PixelSizeError, SlideError
-        Samples that cannot be used; for TRIPLEX also a slide without tissue.
+        If samples cannot be used; for TRIPLEX also if a slide has no tissue.
     WeightsError, SettingsError
-        Unknown networks, or weights that cannot be had; found before any patch is cut.
+        If networks are unknown or weights unavailable; raised before any patch is read.
 
     Notes
     -----
-    With ``settings.devices`` other than 1, each process runs this function; all return the same model, and the first
-    writes. A correlation is taken over the batch of one process.
+    With ``settings.devices`` other than 1, each process runs this function; all return the same model, and only the
+    first writes files. Correlations are computed over the batch of one process.
 
-    On one machine's CPU, with the same seed and number of threads, two runs give bit-equal models, and so do one
-    that was killed and resumed and one that was not.
+    On the CPU of one machine, with the same seed and number of threads, runs are bit-identical, whether or not they
+    were killed and resumed.
     """
     settings = settings or TrainingSettings()
     device = choose_device(settings.device)
-    # What is wrong with names, weights or devices must show before minutes of patch cutting, not after.
+    # Report invalid names, weights or devices before minutes of reading patches.
     trainer_options(settings, device)
     folder = RunFolder(out, resume, writes=is_first_process(settings))
     state = folder.read_state() if resume else None
@@ -117,7 +115,7 @@ def train(
         folder.write_settings(settings)
         chosen = prototypes.select(data.genes)
         model = build_model(
-            # A model does not tell about the folders of a computer.
+            # Models must not contain paths of the user's computer.
             complete.replace(patch_cache="auto", genes=Path(settings.genes).name),
             data.genes,
             chosen.cell_types,
@@ -132,9 +130,9 @@ def train(
         if state is not None:
             module.restore(state.tensors, state.epoch)
             recorder.restore(state)
-            recorder.say(f"Going on after epoch {state.epoch} of the run in {folder.path}.")
+            recorder.print_line(f"Resuming after epoch {state.epoch} of the run in {folder.path}.")
         if state is not None and state.is_finished(settings, len(data.held_out) > 0):
-            is_complete = True  # but for what comes after the last epoch
+            is_complete = True  # except for the steps after the last epoch
             recorder.close()
         else:
             is_complete = _run(module, SpotDataModule(data, inputs, settings, module.first_epoch), recorder, device)
@@ -147,7 +145,7 @@ def train(
 
 
 def _finish(folder: RunFolder, data: SpotData, inputs: Inputs, settings: TrainingSettings) -> None:
-    """Calibrate the best model, and store with it how good it is and what it knows."""
+    """Calibrate the best model and store its scores and domain with it."""
     best = load_model(folder.model_path)
     if settings.calibrate:
         _calibrate(best, data, inputs)
@@ -158,7 +156,7 @@ def _finish(folder: RunFolder, data: SpotData, inputs: Inputs, settings: Trainin
 
 
 def _run(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> bool:
-    """Train; whether the run has come to its end (and was not interrupted)."""
+    """Train; return whether the run is complete (not interrupted)."""
     try:
         return _fit(module, batches, recorder, device)
     except TrainingError as error:
@@ -186,11 +184,11 @@ def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
     except InterruptedTrainingError:
         if not recorder.has_model:
             raise TrainingError("Training was interrupted before the end of its first epoch: no model.") from None
-        recorder.say(
+        recorder.print_line(
             f"Interrupted: the best model so far, of epoch {recorder.best_epoch}, is kept; the run can be resumed."
         )
         return False
-    except SystemExit as error:  # a second Ctrl-C, which Lightning turns into the end of the process
+    except SystemExit as error:  # a second Ctrl-C, which Lightning converts to SystemExit
         raise KeyboardInterrupt from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -213,14 +211,14 @@ def _provenance(data: SpotData, prototypes: Prototypes) -> dict[str, Any]:
 
 
 def _decoded(model: CPNN, inputs: Inputs, rows: IntArray) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
-    """Predicted expression of some spots, a part at a time, as the model will be used."""
+    """Yield predicted expression of spots in parts, computed as in use of the model."""
     decoder = model.decoder()
     for part, weights, programs in inputs.predict(model, rows):
         yield part, decoder.expression(weights, programs, model.genes)
 
 
 def _calibrate(model: CPNN, data: SpotData, inputs: Inputs) -> None:
-    # An interrupted run has been calibrated before; from the same start, so that to resume it changes nothing.
+    # An interrupted run was already calibrated; start from the identity, so that resuming changes nothing.
     model.scale.fill_(1.0)
     model.shift.zero_()
     lines = LineFit()
@@ -241,7 +239,7 @@ def _held_out_scores(model: CPNN, data: SpotData, inputs: Inputs) -> dict[str, A
 
 @contextmanager
 def _own_random_state(seed: int) -> Iterator[None]:
-    """Seed torch for the run and give the caller's random state back."""
+    """Seed torch for the run and restore the caller's random state afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
@@ -249,7 +247,7 @@ def _own_random_state(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Lightning's notes on its own inner life (devices found, workers, tips) are not for our users."""
+    """Suppress Lightning's messages about devices, workers and tips."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -257,7 +255,9 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\.")
-            warnings.filterwarnings("ignore", message="Grad strides do not match")  # torch's own, of several processes
+            warnings.filterwarnings(
+                "ignore", message="Grad strides do not match"
+            )  # warnings of torch with several processes
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

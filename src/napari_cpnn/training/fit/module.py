@@ -1,4 +1,4 @@
-"""The network and its losses as a Lightning module; knows nothing of files or screens."""
+"""Lightning module of a training run: network, losses and optimiser, without file or terminal output."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from napari_cpnn.training.data import Batch, Inputs
 from napari_cpnn.training.fit.optimisation import WeightAverage, image_network, parameter_groups, schedule
 from napari_cpnn.training.fit.resume import load_optimizer, optimizer_tensors
 
-#: The views of TRIPLEX that have a head of their own in training, as the terms of the loss are called.
+#: Views of TRIPLEX with their own head in training, named as terms of the loss.
 VIEWS = ("target", "neighbours", "global")
 
-#: What such a view learns from: the measurement, and what the fused view predicts (Chung et al. 2024, alpha = 0.3).
+#: Weights of such a view's targets: measurement, and prediction of the fused view (Chung et al. 2024, alpha = 0.3).
 FROM_MEASURED, FROM_FUSED = 0.7, 0.3
 
 NO_SUMMARY: Summary = {"pcc": math.nan, "scc": math.nan, "n_genes": 0}
@@ -33,19 +33,19 @@ class CpnnTraining(LightningModule):
 
     ``loss = expression + prototype_weight * ||T - T0||^2 + composition_weight * ||w - W_deconv||^2``, where
     expression is ``1 -`` the mean PCC over genes (paper, section 3.2), or the mean squared error. The correlation is
-    taken over the spots of each slide in the batch, as it is for evaluation, or over the batch as a whole, where the
-    differences between slides count too. With TRIPLEX each of its three views adds
+    computed over the spots of each slide in the batch, as in evaluation, or over the whole batch, which includes
+    differences between slides. With TRIPLEX each of its three views adds
     ``0.7 * expression(view, measured) + 0.3 * expression(view, fused)``; the other terms are those of the fused view.
-    Only the backbone may run in bfloat16: after it, the small differences between patches must survive.
+    Only the backbone may run in bfloat16, since the head must preserve small differences between patches.
 
     Attributes
     ----------
     held_out
-        Mean PCC and SCC over all held-out spots at once: over single batches they would mean something else.
+        Mean PCC and SCC over all held-out spots together, not averaged over batches.
     average
-        The average of the weights over the steps, which then is the model of the run; None when it is off.
+        Moving average of the weights, which becomes the model of the run; None if disabled.
     first_epoch
-        Epochs that were complete before this process; not 0 in a resumed run.
+        Number of epochs completed before this process; nonzero in a resumed run.
     """
 
     initial_prototypes: torch.Tensor
@@ -78,27 +78,27 @@ class CpnnTraining(LightningModule):
 
     @property
     def epoch(self) -> int:
-        """The present epoch of the run, counted from 0."""
+        """Current epoch of the run, counted from 0."""
         return int(self.current_epoch) + self.first_epoch
 
     @property
     def chosen_model(self) -> CPNN:
-        """What is validated and saved: the model, or the average of its weights."""
+        """Model that is validated and saved: the trained model, or its weight average."""
         return self.model if self.average is None else self.average.model
 
     @property
     def losses(self) -> dict[str, float]:
-        """Mean over this process's spots of the present epoch: ``loss`` and its weighted terms.
+        """Mean ``loss`` and its weighted terms over the spots of this process in the current epoch.
 
         Raises
         ------
         TrainingError
-            The loss is not finite.
+            If the loss is not finite.
         """
         return self._means(self._sums, self._n)
 
     def losses_of_all(self) -> dict[str, float]:
-        """:attr:`losses` over all processes of the run, each of which must call it."""
+        """Mean :attr:`losses` over all processes of the run; each process must call it."""
         sums = torch.stack([*self._sums.values(), torch.full_like(self._sums["loss"], self._n)])
         *totals, n = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return self._means(dict(zip(self._sums, totals, strict=True)), float(n))
@@ -116,20 +116,20 @@ class CpnnTraining(LightningModule):
         return self._predict(self.model, batch)
 
     def _predict(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return model.say(self._views(model, batch)[0])
+        return model.head_outputs(self._views(model, batch)[0])
 
     def _views(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """What the heads of a model take, float32, the main one first."""
+        """Inputs of the heads of a model, float32, main head first."""
         return self._inputs.views(model, batch, self._bfloat16)
 
     def terms(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The weighted terms of the loss on one batch, all float32."""
         fused, *views = self._views(self.model, batch)
-        weights, programs = self.model.say(fused)
+        weights, programs = self.model.head_outputs(fused)
         predicted = self.model.decode(weights, programs)
         measured, slides = batch["targets"], batch["slide"]
         terms = {"expression": self._expression_loss(predicted, measured, slides)}
-        for name, head, features in zip(VIEWS, self.model.view_heads, views, strict=False):  # most backbones: none
+        for name, head, features in zip(VIEWS, self.model.view_heads, views, strict=False):  # empty for most backbones
             of_view = self.decode_view(head, features)
             from_measured = self._expression_loss(of_view, measured, slides)
             from_fused = self._expression_loss(of_view, predicted.detach(), slides)
@@ -142,7 +142,7 @@ class CpnnTraining(LightningModule):
         return terms
 
     def decode_view(self, head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
-        """Expression ``(N, G)`` from a view: by the prototypes of all heads, or by its own linear layer."""
+        """Decode a view to expression ``(N, G)``: by the shared prototypes, or by its own linear layer."""
         if isinstance(head, LinearHead):
             return features @ head.program_genes + head.bias
         return self.model.decode(*head(features))
@@ -158,23 +158,23 @@ class CpnnTraining(LightningModule):
         return losses.sum() / len(slides)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
-        """All but the slides of the spots: to ask the device which there are would wait for all that is under way."""
+        """Move a batch to the device, except slide indices: reading them back would synchronise with the device."""
         return {name: t if name == "slide" else t.to(device, non_blocking=True) for name, t in batch.items()}
 
     def on_train_epoch_start(self) -> None:
         self._sums, self._n = {}, 0
-        # What is drawn in an epoch depends on nothing but its number, so that a resumed run draws the same.
+        # Random numbers of an epoch depend only on its number, so that a resumed run draws the same.
         entropy = (self.settings.seed, self.epoch, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-        self.model.train()  # Lightning leaves a model as it was given
+        self.model.train()  # Lightning does not change the mode of the model
         if self.settings.backbone_learning_rate == 0:
-            image_network(self.model)[0].eval()  # frozen means its running statistics too
+            image_network(self.model)[0].eval()  # running statistics of a frozen network are frozen too
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         terms = self.terms(batch)
         loss = torch.stack(list(terms.values())).sum()
         n = len(batch["targets"])
-        # Summed on the device: to read a number there would wait for all that is under way.
+        # Summed on the device: reading a value would synchronise with it.
         for name, value in {"loss": loss, **terms}.items():
             self._sums[name] = self._sums.get(name, 0.0) + n * value.detach()
         self._n += n
@@ -197,7 +197,7 @@ class CpnnTraining(LightningModule):
         self._predicted, self._measured = [], []
 
     def configure_optimizers(self) -> Any:
-        """AdamW with the rates of :func:`parameter_groups`; a resumed run has its moments and its place back."""
+        """AdamW with the rates of :func:`parameter_groups`; restores moments and step of a resumed run."""
         optimizer = torch.optim.AdamW(parameter_groups(self.model, self.settings))
         trainer = self.trainer
         per_epoch = int(trainer.estimated_stepping_batches) // max(1, trainer.max_epochs or 1)
@@ -213,7 +213,7 @@ class CpnnTraining(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def run_tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors that a run needs to go on: of the model, the optimiser and the average of the weights."""
+        """Tensors required to resume: of the model, the optimiser and the weight average."""
         parts: dict[str, Mapping[str, torch.Tensor]] = {
             "model": self.model.state_dict(),
             "optimizer": optimizer_tensors(self.trainer.optimizers[0]),
@@ -224,7 +224,7 @@ class CpnnTraining(LightningModule):
         return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor], n_epochs: int) -> None:
-        """Go on after ``n_epochs`` with the :meth:`run_tensors` of that time."""
+        """Resume after ``n_epochs`` with the :meth:`run_tensors` of that epoch."""
         parts: dict[str, dict[str, torch.Tensor]] = {}
         for key, tensor in tensors.items():
             part, name = key.split("/", 1)

@@ -1,4 +1,4 @@
-"""Learning rates and their course over a run, and the average of the weights over its steps."""
+"""Learning rates, their schedule, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from napari_cpnn.errors import SettingsError
 from napari_cpnn.models import CPNN, Triplex
 from napari_cpnn.settings import TrainingSettings
 
-#: The learning rates rise over this share of all steps, then fall to zero along a cosine.
+#: Fraction of all steps used for warm-up; learning rates then decay to zero along a cosine.
 WARM_UP = 0.05
 
 
 def image_network(model: CPNN) -> tuple[nn.Module, str]:
-    """What ``backbone_learning_rate`` is for, and where its parameters are: the backbone, or TRIPLEX's target network.
+    """Network trained with ``backbone_learning_rate``, and its parameter prefix: the backbone, or TRIPLEX's target.
 
-    The transformers of TRIPLEX start at random, as a head does, and its other image network never learns.
+    The transformers of TRIPLEX are initialised randomly, like a head, and its other image network is frozen.
     """
     if isinstance(model.backbone, Triplex):
         return model.backbone.target, "backbone.target."
@@ -28,17 +28,16 @@ def image_network(model: CPNN) -> tuple[nn.Module, str]:
 
 
 def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """Parameters by learning rate and weight decay, for an optimiser.
+    """Parameter groups with learning rates and weight decay, for an optimiser.
 
-    The pre-trained :func:`image_network` learns more slowly than what is new. Of its stages (runs of layers at one
-    resolution), the last has the rate ``backbone_learning_rate`` and each one before it ``layer_decay`` times that of
-    the next: what the first layers know of edges and colours serves any image (layer-wise decay, as in Clark et al.
-    2020).
+    The pre-trained :func:`image_network` has a lower rate than new layers. Of its stages (consecutive layers at one
+    resolution), the last has the rate ``backbone_learning_rate`` and each earlier one ``layer_decay`` times that of the
+    next, since early layers are generic (layer-wise decay, as in Clark et al. 2020).
 
     Raises
     ------
     SettingsError
-        ``layer_decay`` is not 1 for a backbone whose stages are not known.
+        If ``layer_decay`` is not 1 for a backbone with unknown stages.
     """
     network, prefix = image_network(model)
     if settings.backbone_learning_rate == 0:
@@ -52,15 +51,15 @@ def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, 
             rate = settings.backbone_learning_rate
             if settings.layer_decay != 1:
                 rate *= settings.layer_decay ** _stages_above(model, name.removeprefix(prefix))
-        # Biases, normalisations and the per-gene parameters are no weights of a layer: decay would only
-        # pull them to values that mean nothing (prototypes, for one, to the uniform profile).
+        # No decay of biases, normalisations and per-gene parameters: it would pull them to arbitrary values
+        # (prototypes, for example, to the uniform profile).
         decays = parameter.ndim >= 2 and "prototypes" not in name
         groups.setdefault((rate, settings.weight_decay if decays else 0.0), []).append(parameter)
     return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
 
 
 def _stages_above(model: CPNN, name: str) -> int:
-    """How many stages of the image network come after the one of its parameter ``[features.]<layer>...``."""
+    """Number of stages of the image network after that of the parameter ``[features.]<layer>...``."""
     stages: tuple[tuple[str, ...], ...] = getattr(image_network(model)[0], "stages", ())
     layer = name.removeprefix("features.").split(".")[0]
     for above, layers in enumerate(reversed(stages)):
@@ -73,7 +72,7 @@ def _stages_above(model: CPNN, name: str) -> int:
 
 
 def schedule(step: int, total: int) -> float:
-    """Factor of the learning rates at a step: linear warm-up, then half a cosine down to zero."""
+    """Learning rate factor at a step: linear warm-up, then cosine decay to zero."""
     warm_up = max(1, round(WARM_UP * total))
     if step < warm_up:
         return (step + 1) / warm_up
@@ -83,16 +82,16 @@ def schedule(step: int, total: int) -> float:
 class WeightAverage(nn.Module):
     """Exponential moving average of a model's parameters and buffers over the steps of a run.
 
-    ``average = d * average + (1 - d) * model`` with ``d = min(decay, (1 + n) / (10 + n))`` at step ``n``, so that a
-    short run does not remember its random start (the usual correction, as in TensorFlow's
+    ``average = d * average + (1 - d) * model`` with ``d = min(decay, (1 + n) / (10 + n))`` at step ``n``, which
+    removes the influence of the random initialisation in short runs (as in TensorFlow's
     ``ExponentialMovingAverage``). Counters are copied.
 
     Parameters
     ----------
     model
-        Is copied.
+        The model; it is copied.
     decay
-        In (0, 1).
+        Decay d in (0, 1).
     """
 
     def __init__(self, model: CPNN, decay: float) -> None:
@@ -103,7 +102,7 @@ class WeightAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, model: CPNN) -> None:
-        """Take the weights after another step."""
+        """Update the average after a step."""
         d = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
             if mine.is_floating_point():

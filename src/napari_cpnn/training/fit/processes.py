@@ -1,7 +1,7 @@
-"""One run on several devices: a process each, of which the first alone writes.
+"""Training on several devices: one process each, of which only the first writes files.
 
-Lightning starts the other processes (the same program again, or what a cluster's scheduler has started), and keeps
-their weights equal by averaging gradients (distributed data parallel).
+Lightning starts the other processes (by running the program again, unless a cluster's scheduler has started them), and
+keeps their weights equal by averaging gradients (distributed data parallel).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from napari_cpnn.settings import TrainingSettings
 
 
 def is_first_process(settings: TrainingSettings) -> bool:
-    """Whether this process writes the results; a run on one device has no other."""
+    """Return whether this process writes the results; always true on a single device."""
     return settings.devices == "1" or int(getattr(rank_zero_only, "rank", None) or 0) == 0
 
 
@@ -26,11 +26,11 @@ def trainer_options(settings: TrainingSettings, device: torch.device) -> dict[st
     Raises
     ------
     SettingsError
-        ``devices`` cannot be understood, or contradicts ``device``.
+        If ``devices`` is invalid or contradicts ``device``.
     """
     options: dict[str, Any] = {
         "accelerator": "gpu" if device.type == "cuda" else device.type,
-        # Batches are dealt to the processes by our own sampler: whole ones, since a correlation cannot be halved.
+        # Our sampler distributes whole batches over processes, since a correlation cannot be split.
         "use_distributed_sampler": False,
     }
     if settings.devices == "1":
@@ -60,6 +60,6 @@ def _devices(text: str, device: torch.device) -> int | str | list[int]:
 
 
 def wait_for_all() -> None:
-    """Until all processes of the run have come here."""
+    """Wait until all processes of the run have reached this point."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -1,4 +1,4 @@
-"""What listens to a run: keeps the best model and the metrics, shows progress, stops early or on Ctrl-C."""
+"""Lightning callback of a run: saves the best model and metrics, shows progress, stops early or on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from napari_cpnn.training.fit.run_folder import RunFolder
 
 EpochRow = dict[str, float]
 
-#: The loss on the bar is brought up to date this often.
+#: Interval in seconds of updating the loss on the progress bar.
 _SHOWN_SECONDS = 0.2
 
 
 class InterruptedTrainingError(Exception):
-    """Ctrl-C, carried through Lightning, which would otherwise end the process."""
+    """Raised on Ctrl-C to pass through Lightning, which would otherwise end the process."""
 
 
 class Recorder(Callback):
-    """Listens to one run.
+    """Callback that records a run.
 
     Parameters
     ----------
     module
-        What is trained.
+        The Lightning module of the run.
     folder
-        Where the best model and the metrics go.
+        Folder for the best model and the metrics.
     held_out_name
-        What is held out, in words; empty when nothing is. Then the last model counts as the best.
+        Description of what is held out; if empty, nothing is, and the last model is the best.
     progress
-        Show a bar per epoch on stderr.
+        Show a progress bar per epoch on stderr.
     on_epoch
         Called after each epoch with its row of ``metrics.csv``.
     data_key
-        Hash of the data, for the state from which the run can be resumed.
+        Hash of the data, for the state to resume from.
     """
 
     def __init__(
@@ -71,25 +71,25 @@ class Recorder(Callback):
         self._started = self._shown = 0.0
 
     def restore(self, state: RunState) -> None:
-        """Go on after the epochs of ``state``."""
+        """Resume after the epochs of ``state``."""
         self._history, self._best, self.best_epoch = list(state.history), state.best, state.best_epoch
 
     @property
     def has_model(self) -> bool:
-        """Whether a model has been written."""
+        """True once a model has been written."""
         return self.best_epoch > 0
 
-    def say(self, message: str) -> None:
-        """A line in the terminal, beside the bar."""
+    def print_line(self, message: str) -> None:
+        """Print a line in the terminal without disturbing the progress bar."""
         if self._progress:
             tqdm.write(message)
 
     @contextmanager
     def listening_to_ctrl_c(self) -> Iterator[None]:
-        """The first Ctrl-C ends the run after the present batch, a second one at once.
+        """Handle Ctrl-C: the first one ends the run after the current batch, a second one immediately.
 
-        The former is raised as :class:`InterruptedTrainingError`. Only Python's main thread can listen; elsewhere,
-        and where the process ignores Ctrl-C, nothing changes.
+        The former is raised as :class:`InterruptedTrainingError`. Only Python's main thread can handle signals; in
+        other threads, and if the process ignores Ctrl-C, nothing changes.
         """
 
         def handle(number: int, frame: FrameType | None) -> None:
@@ -108,7 +108,7 @@ class Recorder(Callback):
             signal.signal(signal.SIGINT, previous)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Open the bar."""
+        """Open the progress bar."""
         self._started = time.perf_counter()
         self._bar = tqdm(
             total=int(trainer.num_training_batches),
@@ -118,27 +118,27 @@ class Recorder(Callback):
         )
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Move the bar."""
+        """Advance the progress bar."""
         if self._bar is not None:
             self._bar.update()
-            # The loss is on the device, and to read it there waits for all that is under way: not at each step.
+            # Reading the loss synchronises with the device, so it is not done at each step.
             if self._progress and time.perf_counter() - self._shown > _SHOWN_SECONDS:
                 self._shown = time.perf_counter()
                 self._bar.set_description_str(f"{self._title()}, loss {self._module.losses['loss']:.3f}")
         self._check_interrupt()
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        """Listen to Ctrl-C."""
+        """Check for Ctrl-C."""
         self._check_interrupt()
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Write what the epoch has brought. Lightning has validated before."""
+        """Write the results of the epoch; Lightning has already run the validation."""
         epoch = self._module.epoch + 1
         row = self._row(epoch)
         self._history.append(row)
         self._keep_if_best(epoch)
         self.folder.write_metrics(self._history)
-        # The state comes last: a kill before it repeats the epoch, with the same result.
+        # The state is written last: if killed before, the epoch is repeated with the same result.
         state = self._state(epoch)
         self.folder.write_state(state)
         if self._bar is not None:
@@ -154,7 +154,7 @@ class Recorder(Callback):
         self._check_interrupt()
 
     def close(self) -> None:
-        """Draw the curves of whatever has been run."""
+        """Plot the curves of all completed epochs."""
         if self._bar is not None:
             self._bar.close()
         if self._history:
@@ -193,7 +193,7 @@ class Recorder(Callback):
     def _keep_if_best(self, epoch: int) -> None:
         held_out = self._module.held_out
         score = held_out["pcc"] if self._held_out_name else float(epoch)
-        # A head that predicts constants has no correlation; its first model is kept all the same.
+        # Constant predictions have no correlation; the first model is kept nevertheless.
         if self.has_model and not score > self._best:
             return
         model = self._module.chosen_model
@@ -214,7 +214,7 @@ def _in_words(row: EpochRow) -> str:
 
 
 def scores_for_card(slide: str, summary: Summary) -> dict[str, Any]:
-    """Held-out scores as they are stored with a model."""
+    """Held-out scores in the format stored with a model."""
     return {
         "slide": slide,
         "pcc_mean": round(summary["pcc"], 4),

@@ -1,8 +1,7 @@
-"""The state of a run after an epoch: all that it needs to go on as if it had never stopped.
+"""State of a run after an epoch, from which it can be resumed without any difference in the result.
 
-One ``.safetensors`` with the model, the optimiser's moments and the average of the weights, and JSON for the rest.
-Learning rates follow from the number of steps, and every random choice from the seed and the epoch, so neither is
-stored.
+Stored as one ``.safetensors`` file with the model, the optimiser's moments and the weight average, and JSON for the
+rest. Learning rates follow from the number of steps, and random numbers from seed and epoch, so neither is stored.
 """
 
 from __future__ import annotations
@@ -27,28 +26,28 @@ from napari_cpnn.untrusted import parse_json, reason_of, to_path
 FORMAT = 1
 _KEY = "napari_cpnn_run"
 
-#: Settings that change where a run takes place, but not what comes out of it (up to the arithmetic of a device).
+#: Settings that change where a run is computed but not its result (up to the device's arithmetic).
 FREE = ("device", "patch_cache")
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A run after some epochs.
+    """State of a run after an epoch.
 
     Attributes
     ----------
     epoch
-        Number of epochs that are complete.
+        Number of complete epochs.
     best, best_epoch
         The best held-out score so far and its epoch, counted from 1.
     history
         Rows of ``metrics.csv``.
     settings
-        What the run was started with, as plain JSON.
+        Settings of the run, as plain JSON.
     data_key
-        Hash of the data that the run learns from.
+        Hash of the training data.
     tensors
-        Everything else, by name.
+        Tensors of model, optimiser and weight average, by name.
     """
 
     epoch: int
@@ -60,7 +59,7 @@ class RunState:
     tensors: Mapping[str, Tensor]
 
     def to_bytes(self) -> bytes:
-        """The content of a file."""
+        """Serialise to the content of a file."""
         facts = {
             "format": FORMAT,
             "epoch": self.epoch,
@@ -76,7 +75,7 @@ class RunState:
 
     @classmethod
     def read(cls, path: Path) -> RunState:
-        """Read what :meth:`to_bytes` made; a :class:`TrainingError` when it is damaged."""
+        """Read a file written from :meth:`to_bytes`; raise a :class:`TrainingError` if it is damaged."""
         to_path(path, TrainingError)
         try:
             require_whole_file(path)
@@ -85,10 +84,10 @@ class RunState:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no mapping
             version, checksum = facts.pop("format"), facts.pop("crc32", None)
             state = cls(**facts, tensors=tensors).checked() if version == FORMAT else None
-            is_whole = checksum is None or checksum == _checksum(tensors)  # earlier versions have none
+            is_whole = checksum is None or checksum == _checksum(tensors)  # missing in earlier versions
         except SettingsError as error:
             raise TrainingError(f"{path} was written by another version of napari-cpnn: {error}") from error
-        except Exception as error:  # whatever damaged bytes may raise
+        except Exception as error:  # damaged files may raise anything
             raise _damaged(path, reason_of(error)) from error
         if state is None:
             raise TrainingError(f"{path} was written by another version of napari-cpnn; start the run again.")
@@ -97,7 +96,7 @@ class RunState:
         return state
 
     def checked(self) -> RunState:
-        """The same, when it can be gone on with; else ValueError or TypeError."""
+        """Return the state if it is consistent; raise ValueError or TypeError otherwise."""
         epochs = (self.epoch, self.best_epoch)
         if any(type(n) is not int for n in epochs) or not 0 <= self.best_epoch <= self.epoch:
             raise ValueError("its epochs make no sense")
@@ -111,7 +110,7 @@ class RunState:
         return self
 
     def require_same(self, settings: TrainingSettings, folder: Path) -> None:
-        """Refuse to go on with other settings; the :class:`TrainingError` names what differs."""
+        """Refuse to resume with other settings; the :class:`TrainingError` names the differences."""
         try:
             before = TrainingSettings.from_dict(self.settings).to_dict()
         except SettingsError as error:
@@ -128,7 +127,7 @@ class RunState:
             )
 
     def require_same_data(self, data_key: str, folder: Path) -> None:
-        """Refuse to go on with other slides, spots, genes or prototypes."""
+        """Refuse to resume with other slides, spots, genes or prototypes."""
         if data_key != self.data_key:
             raise TrainingError(
                 f"The run in {folder} was started on other slides, spots or prototypes; resume it with those, "
@@ -136,7 +135,7 @@ class RunState:
             )
 
     def is_finished(self, settings: TrainingSettings, held_out: bool) -> bool:
-        """Whether there is no epoch left to run."""
+        """Return whether no epoch is left to run."""
         return self.epoch >= settings.max_epochs or (held_out and self.epoch - self.best_epoch >= settings.patience)
 
 
@@ -157,13 +156,13 @@ def _in_words(value: Any) -> str:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments of an optimiser by ``<number of the parameter>.<name>``."""
+    """Moments of an optimiser by ``<parameter index>.<name>``."""
     state = optimizer.state_dict()["state"]
     return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser over the same parameters the moments that :func:`optimizer_tensors` took."""
+    """Restore the moments from :func:`optimizer_tensors` in an optimiser over the same parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".", 1)

@@ -1,15 +1,15 @@
-"""The folder of a training run, always readable, whenever the run ends.
+"""Folder of a training run; its files are valid at any time, even if the run is killed.
 
 ``settings.json``
-    What was asked for.
+    Settings of the run.
 ``metrics.csv``
     One row per epoch.
 ``curves.png``
-    The same as a picture.
+    Plot of the metrics.
 ``model.safetensors``
     The best model so far; calibrated at the end.
 ``resume.safetensors``
-    What the run needs to go on after its last epoch (see :mod:`napari_cpnn.training.fit.resume`); gone when it is
+    State after the last epoch, to resume from (see :mod:`napari_cpnn.training.fit.resume`); deleted when the run is
     finished.
 """
 
@@ -34,25 +34,25 @@ from napari_cpnn.training.fit.curves import draw_curves
 from napari_cpnn.training.fit.resume import RunState
 from napari_cpnn.untrusted import to_path
 
-#: Files of a run that can be made anew from its settings.
+#: Files of a run that can be recreated from its settings.
 RUN_FILES = ("settings.json", "metrics.csv", "curves.png", "model.safetensors")
 
 
 class RunFolder:
-    """Creates the folder and writes its files, each atomically.
+    """Create the folder of a run and write its files, each atomically.
 
     Parameters
     ----------
     resume
-        Whether the folder may hold a run that is not finished.
+        Whether the folder may contain an unfinished run.
     writes
-        Whether this process writes; of several that train together, only one does.
+        Whether this process writes files; of several processes of a run, only one does.
 
     Raises
     ------
     TrainingError
-        When the folder cannot be written, or already holds a model: a run never replaces another one's result. With
-        ``resume``, when the run in it is finished.
+        If the folder cannot be written, or already contains a model, since a run never replaces another one's result.
+        With ``resume``, if the run in it is finished.
     """
 
     def __init__(self, path: str | Path, resume: bool = False, writes: bool = True) -> None:
@@ -62,7 +62,7 @@ class RunFolder:
         if not writes:
             return
         if self.model_path.exists():
-            # The curves come after the last epoch: a run without was killed between its first model and its state.
+            # Curves are plotted at the end of a run; without them, it was killed between its first model and its state.
             if resume and not self._state_path.exists() and (self.path / "curves.png").exists():
                 raise TrainingError(f"The run in {self.path} is finished; its model is {self.model_path}.")
             if not resume:
@@ -79,8 +79,8 @@ class RunFolder:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A temporary folder inside, for what the run needs on disk; also clears what a killed run has left here."""
-        # Several processes that train together have one folder, and each its own scratch.
+        """Create a temporary folder for the run, and delete those of killed runs."""
+        # Processes of one run share the folder, but each has its own scratch.
         folder = temporary_beside((self.path if self.writes else Path(tempfile.gettempdir())) / "scratch")
         with self._writing():
             sweep(folder.parent)
@@ -88,11 +88,11 @@ class RunFolder:
         try:
             yield folder
         finally:
-            # On Windows a file that is still mapped cannot be deleted; the next run in this folder sweeps it.
+            # On Windows, a memory-mapped file cannot be deleted; the next run in this folder deletes it.
             shutil.rmtree(folder, ignore_errors=True)
 
     def read_state(self) -> RunState | None:
-        """The state of the run that is to be resumed; None when it has not completed an epoch."""
+        """Read the state of the run to be resumed; None if it has not completed an epoch."""
         return RunState.read(self._state_path) if self._state_path.exists() else None
 
     def write_state(self, state: RunState) -> None:
@@ -100,7 +100,7 @@ class RunFolder:
             self._write(self._state_path.name, state.to_bytes())
 
     def drop_state(self) -> None:
-        """The run is finished."""
+        """Delete the state of a finished run."""
         if self.writes:
             with self._writing():
                 self._state_path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A training run in a process of its own: what to train, starting and ending it, and looking at it."""
+"""Training runs in separate processes: job description, start and stop, and monitoring."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A training run in a process of its own: a crash, or a kill for want of memory, costs the run and not the caller.
+"""Training in a child process, so that a crash or running out of memory does not affect the caller.
 
-The process is the ``napari-cpnn train --job`` of the terminal in the same interpreter. It goes on when the program that
-has started it ends; :func:`~napari_cpnn.training.jobs.watch.look_at_run` finds it again by its folder.
+The process runs ``napari-cpnn train --job`` with the same interpreter. It continues when the program that started it
+ends; :func:`~napari_cpnn.training.jobs.watch.look_at_run` reports on it, given its folder.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from napari_cpnn.training.jobs.watch import (
     read_log,
 )
 
-#: Niceness of the process: a viewer beside it must stay quick.
+#: Niceness of the process, so that a viewer remains responsive.
 _STAND_BACK = 10
 
 
 class ChildRun:
-    """Trains in a child process.
+    """Training run in a child process.
 
     Parameters
     ----------
     job
-        What to do; it is checked, and then started at once.
+        The job; it is validated and started immediately.
 
     Raises
     ------
     TrainingError
-        As :meth:`~napari_cpnn.training.jobs.job.TrainingJob.check`; or another process works in the run folder, the
+        As :meth:`~napari_cpnn.training.jobs.job.TrainingJob.check`; or if another process uses the run folder, the
         folder cannot be written, or no process can be started.
     """
 
@@ -75,17 +75,17 @@ class ChildRun:
 
     @property
     def pid(self) -> int:
-        """Number of the process."""
+        """Process ID."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def look(self) -> RunStatus:
-        """How the run stands; ``error`` also tells of a process that crashed or was killed."""
-        code = self._process.poll()  # first, so that all that it wrote is seen
+        """Status of the run; ``error`` also reports a process that crashed or was killed."""
+        code = self._process.poll()  # first, so that all its output is included
         status = look_at_run(self.folder)
         if code is None:
             return status.with_changes(running=True, resumable=False, error="")
@@ -95,29 +95,29 @@ class ChildRun:
         return status.with_changes(error=self._why_it_ended(code, status))
 
     def stop(self) -> None:
-        """Ask it to end after the present batch; its best model is kept."""
+        """Ask the run to end after the current batch; its best model is kept."""
         if self.running:
             ask_to_stop(self.folder)
 
     def kill(self) -> None:
-        """End it at once; what it has kept of its last epoch stays, and it can be resumed."""
+        """Kill the process; the state of the last complete epoch is kept, and the run can be resumed."""
         self._killed = True
         self._process.kill()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Until it has ended; the exit code. :class:`subprocess.TimeoutExpired` after ``timeout`` seconds."""
+        """Wait for the end and return the exit code; :class:`subprocess.TimeoutExpired` after ``timeout`` seconds."""
         return self._process.wait(timeout)
 
     def _why_it_ended(self, code: int, status: RunStatus) -> str:
         resume = " The run can be resumed after its last complete epoch." if status.epoch else ""
         if self._killed:
             return f"Training was killed.{resume}"
-        if code == -9:  # SIGKILL; no name of Windows
+        if code == -9:  # SIGKILL, which Windows does not define
             return (
                 "The system has killed the training process, most often because memory ran out; lower batch_size, or "
                 f"close other programs.{resume}"
             )
-        if code == 2:  # our own sentence, where there was no folder yet to say it in
+        if code == 2:  # message of a run that failed before its folder existed
             lines = [line for line in read_log(self.folder).splitlines() if line.startswith("napari-cpnn: ")]
             if lines:
                 return lines[-1].removeprefix("napari-cpnn: ")
@@ -126,7 +126,7 @@ class ChildRun:
 
 
 def _apart() -> dict[str, Any]:
-    """Ctrl-C in the caller's terminal, and the end of that terminal, are not for the child."""
+    """Process options that detach the child from Ctrl-C in, and the end of, the caller's terminal."""
     if sys.platform == "win32":
         kinds = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW", "BELOW_NORMAL_PRIORITY_CLASS")
         return {"creationflags": sum(getattr(subprocess, kind) for kind in kinds)}

@@ -1,7 +1,7 @@
-"""A training run as one file: what it learns from, how, and where the result goes.
+"""Description of a training run as one file: data, settings and output folder.
 
-The command line, a dock and a cluster's scheduler all start a run from the same JSON, and a run folder keeps it as
-``job.json``, so that a run can be looked at and resumed by its folder alone. torch is not loaded here.
+The command line, the dock and cluster schedulers start runs from the same JSON. The run folder stores it as
+``job.json``, so that a run can be monitored and resumed given only its folder. torch is not imported here.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.storage import require_separate, whole_file
 from napari_cpnn.untrusted import read_json, reading, to_path
 
-#: Version of the file.
+#: Version of the file format.
 FORMAT = 1
 
-#: Name of the job in its run folder.
+#: File name of the job in its run folder.
 JOB_FILE = "job.json"
 
-#: Name of prototypes that the run has estimated itself.
+#: File name of prototypes estimated by the run.
 PROTOTYPES_FILE = "prototypes.h5ad"
-#: What a run writes into its folder beside these two.
+#: Other files that a run writes into its folder.
 _WRITTEN = (
     "settings.json", "metrics.csv", "curves.png", "model.safetensors", "resume.safetensors", "events.jsonl", "log.txt",
 )  # fmt: skip
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
-"""An affine map of positions: rows of a ``(2, 3)`` matrix."""
+"""Affine transformation of positions: rows of a ``(2, 3)`` matrix."""
 
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """One slide and its spots, as files.
+    """Files of one slide and its spots.
 
     Attributes
     ----------
     slide, spots, positions, mpp, library
         As for :func:`~napari_cpnn.spots.open_sample`.
     name
-        What the slide is called in messages and in the model's card; empty: by its file.
+        Name of the slide in messages and in the model's card; empty: the file name.
     moved
-        New ``(x, y) = moved @ (x, y, 1)`` in level-0 pixels, for spots whose positions do not fit the slide as they are
+        New ``(x, y) = moved @ (x, y, 1)`` in level-0 pixels, for spots whose positions do not match the slide
         (see :func:`~napari_cpnn.spots.check_fit`).
     """
 
@@ -63,7 +63,7 @@ class SampleFiles:
 
 @dataclass(frozen=True)
 class CellsFile:
-    """Single cells that prototypes are estimated from: a file, its column of the cell type, and that of the batch."""
+    """Single-cell file to estimate prototypes from, with the names of its cell type and batch columns."""
 
     path: Path
     cell_type: str
@@ -72,20 +72,20 @@ class CellsFile:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A run, ready to be started in any process.
+    """Training run that can be started in any process.
 
     Attributes
     ----------
     samples
         Slides with their spots.
     prototypes
-        A file of prototypes, or the single cells that they are estimated from.
+        File of prototypes, or of the single cells to estimate them from.
     settings
-        How the model is built and trained. To start from a trained model, ``weights`` is its file.
+        Settings of model and training. To start from a trained model, set ``weights`` to its file.
     out
         The run folder.
     resume
-        Go on with the run in that folder.
+        Resume the run in that folder.
     """
 
     samples: tuple[SampleFiles, ...]
@@ -95,17 +95,17 @@ class TrainingJob:
     resume: bool = False
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some values changed."""
+        """Return a copy with changed values."""
         return dataclasses.replace(self, **changes)
 
     def check(self) -> None:
-        """Find what is plainly wrong, without opening a slide.
+        """Validate the job without opening slides.
 
         Raises
         ------
         TrainingError
-            There is no sample, a file is missing, the run would write over one of them, or its folder holds a trained
-            model.
+            If there are no samples, a file is missing, the run would overwrite an input file, or its folder contains a
+            trained model.
         """
         if not self.samples:
             raise TrainingError("There is nothing to learn from; add a slide with its spots.")
@@ -123,7 +123,7 @@ class TrainingJob:
             raise TrainingError(f"{self.out} already holds a trained model; choose another folder or resume the run.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; paths are absolute."""
+        """Convert to plain JSON types, with absolute paths."""
         return {
             "format": FORMAT,
             "samples": [_plain(sample) for sample in self.samples],
@@ -134,22 +134,22 @@ class TrainingJob:
         }
 
     def write(self, path: str | Path) -> None:
-        """Write the file; a :class:`TrainingError` when it cannot be written."""
+        """Write to a file; raise a :class:`TrainingError` if it cannot be written."""
         with whole_file(Path(path), TrainingError) as unfinished:
             unfinished.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | Path) -> TrainingJob:
-        """Read a job; relative paths in it count from the folder of the file.
+        """Read a job; relative paths in it are relative to the file's folder.
 
-        Only ``samples``, ``prototypes`` and ``out`` must be there; settings that are not named have their defaults.
+        Only ``samples``, ``prototypes`` and ``out`` are required; missing settings have their defaults.
 
         Raises
         ------
         TrainingError
-            The file is missing or says something else.
+            If the file is missing or invalid.
         SettingsError
-            A setting that there is not, or with a value that makes no sense.
+            If a setting is unknown or has an invalid value.
         """
         path = to_path(path, TrainingError)
         data = read_json(path, TrainingError)
@@ -175,7 +175,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.absolute())
     found = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    # What is left open is left out.
+    # Defaults are omitted.
     return {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in found.items() if v not in (None, "")}
 
 

@@ -1,4 +1,4 @@
-"""Run a :class:`~napari_cpnn.training.jobs.job.TrainingJob` here, report its progress, and end when asked to."""
+"""Run a :class:`~napari_cpnn.training.jobs.job.TrainingJob` in this process, with events and stop requests."""
 
 from __future__ import annotations
 
@@ -27,50 +27,51 @@ if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
 
 Event = dict[str, Any]
-"""``event``: ``preparing`` (``text``), ``epoch`` (``row`` of ``metrics.csv``, ``epoch``, ``max_epochs``,
-``seconds_left``), ``saved`` (``path``, ``epoch``), ``finished`` (``path``, ``complete``) or ``failed`` (``error``)."""
+"""Event of a run by ``event``: ``preparing`` (``text``), ``epoch`` (``row`` of ``metrics.csv``, ``epoch``,
+``max_epochs``, ``seconds_left``), ``saved`` (``path``, ``epoch``),
+``finished`` (``path``, ``complete``) or ``failed`` (``error``)."""
 
-#: How often a request to stop is looked for.
+#: Interval in seconds of checking for a stop request.
 _STOP_SECONDS = 0.3
 
-#: Who looks whether a run is going on has the lock for a moment.
+#: Time in seconds to wait for the lock, which is held briefly by processes that check whether a run is active.
 _LOCK_SECONDS = 2.0
 
 
 def run_job(job: TrainingJob, report: Callable[[Event], None] | None = None, progress: bool = False) -> Path:
-    """Train in this process.
+    """Run a training job in this process.
 
-    Beside what :func:`~napari_cpnn.training.train` writes, the run folder gets ``job.json``, ``events.jsonl`` with a
-    line of JSON per event, and ``prototypes.h5ad`` where these are estimated from single cells.
+    In addition to the files of :func:`~napari_cpnn.training.train`, the run folder contains ``job.json``,
+    ``events.jsonl`` with one JSON line per event, and ``prototypes.h5ad`` if estimated from single cells.
 
     Parameters
     ----------
     job
-        What to do.
+        The job.
     report
         Called with each :data:`Event`.
     progress
-        Show a bar per epoch in the terminal.
+        Show a progress bar per epoch in the terminal.
 
     Returns
     -------
     Path
-        The model.
+        Path of the model.
 
     Raises
     ------
     TrainingError
-        As :func:`~napari_cpnn.training.train`; also when another process works in the run folder.
+        As :func:`~napari_cpnn.training.train`; also if another process uses the run folder.
     """
-    # Of several processes that train together, the first one speaks and writes.
+    # Of several processes of one run, only the first reports events and writes files.
     if not is_first_process(job.settings):
         return _run(job, _nothing, progress)
     say = _Reporter(report)
-    with _failures_said(say):
+    with _failures_reported(say):
         job.check()
-        with _alone_in(job.out), _listening_to_stop(job.out / STOP_FILE):
+        with _locked(job.out), _stop_on_file(job.out / STOP_FILE):
             say.start_file(job.out / EVENTS_FILE)
-            with _failures_said(say):  # before others see that nobody trains here any more
+            with _failures_reported(say):  # before the lock is released
                 job.write(job.out / JOB_FILE)
                 (job.out / START_FILE).unlink(missing_ok=True)
                 model = _run(job, say, progress)
@@ -80,7 +81,7 @@ def run_job(job: TrainingJob, report: Callable[[Event], None] | None = None, pro
 
 
 def json_line(event: Event) -> str:
-    """An event as one line of JSON; numbers that are not finite are null."""
+    """Serialise an event to one line of JSON; non-finite numbers become null."""
     return json.dumps(_finite(event), allow_nan=False)
 
 
@@ -100,7 +101,7 @@ def _run(job: TrainingJob, say: Callable[[Event], None], progress: bool) -> Path
 
 
 def _open(files: SampleFiles) -> tuple[Slide, AnnData]:
-    # How the spots fit when they have been moved is looked at when training begins.
+    # The fit of moved spots is checked when training begins.
     slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
     if files.name:
         slide.name = files.name
@@ -125,7 +126,7 @@ def _prototypes(job: TrainingJob, say: Callable[[Event], None]) -> Prototypes:
 
 
 class _Reporter:
-    """Says events to whoever listens, and into a file of the run folder."""
+    """Report events to a callback and to a file in the run folder."""
 
     def __init__(self, report: Callable[[Event], None] | None) -> None:
         self._report = report or _nothing
@@ -133,7 +134,7 @@ class _Reporter:
         self.failed = False
 
     def start_file(self, file: Path) -> None:
-        """From now on into this file, too, which is begun anew."""
+        """Also write subsequent events to this file, which is truncated."""
         file.unlink(missing_ok=True)
         self._file = file
 
@@ -145,8 +146,8 @@ class _Reporter:
 
 
 @contextlib.contextmanager
-def _failures_said(say: _Reporter) -> Iterator[None]:
-    """A run that fails says why, once."""
+def _failures_reported(say: _Reporter) -> Iterator[None]:
+    """Report an exception of the run as one ``failed`` event."""
     try:
         yield
     except BaseException as error:
@@ -166,7 +167,7 @@ def _why(error: BaseException) -> str:
 
 
 class _EpochListener:
-    """Turns the rows of a run into events."""
+    """Convert the rows of ``metrics.csv`` to events."""
 
     def __init__(self, model: Path, max_epochs: int, say: Callable[[Event], None]) -> None:
         self._model, self._max_epochs, self._say = model, max_epochs, say
@@ -183,7 +184,7 @@ class _EpochListener:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Changes whenever the file is replaced."""
+    """Stamp of a file that changes whenever it is replaced."""
     if not path.exists():
         return None
     facts = path.stat()
@@ -191,8 +192,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Two runs in one folder would replace each other's results. The lock ends with the process, however it ends."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the run folder against other runs; the lock is released when the process ends, even if killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE, timeout=_LOCK_SECONDS)
@@ -209,8 +210,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening_to_stop(file: Path) -> Iterator[None]:
-    """While inside, a file of this name does what Ctrl-C does. It works on every system, and from any process."""
+def _stop_on_file(file: Path) -> Iterator[None]:
+    """Treat the appearance of a file as Ctrl-C within the context; works on all systems and from any process."""
     done = threading.Event()
 
     def listen() -> None:
@@ -222,7 +223,7 @@ def _listening_to_stop(file: Path) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # A shell that starts programs in the background has them ignore Ctrl-C.
+    # Shells let background programs ignore Ctrl-C.
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=listen, name="napari-cpnn stop", daemon=True)
     thread.start()
@@ -255,4 +256,4 @@ def _finite(value: Any) -> Any:
 
 
 def _nothing(_event: Event) -> None:
-    """Nobody listens."""
+    """Ignore events."""

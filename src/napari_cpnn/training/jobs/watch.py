@@ -1,7 +1,7 @@
-"""Look at a run from outside, by its folder: how far it is, whether it still runs, what went wrong.
+"""Monitor a run through its folder: progress, whether it is running, and errors.
 
-It does not matter who started the run, and when: the command line, a dock that has been closed since, or this process.
-torch is not loaded here.
+This works for any run, whether started from the command line, by a dock that has been closed since, or by this process.
+torch is not imported here.
 """
 
 from __future__ import annotations
@@ -22,51 +22,51 @@ from napari_cpnn.training.jobs.job import JOB_FILE, TrainingJob
 from napari_cpnn.untrusted import parse_json, read_json, reading, to_path
 
 LOCK_FILE = ".running"
-"""Locked by the process that trains; what a lock is, the system knows, so a killed process leaves none."""
+"""File locked by the training process; the operating system releases the lock if the process is killed."""
 
 STOP_FILE = ".stop"
-"""Its presence asks the run to end after the present batch."""
+"""File whose presence requests the run to end after the current batch."""
 
 EVENTS_FILE = "events.jsonl"
-"""What the run has said of itself, a line of JSON per event."""
+"""Events of the run, one line of JSON each."""
 
 START_FILE = ".start.json"
-"""The job as it is handed to a process of its own; deleted when that has begun."""
+"""Job file passed to a child process; deleted once that has started."""
 
 LOG_FILE = "log.txt"
-"""What a child process has written on stderr."""
+"""Standard error of a child process."""
 
 _MOST_EPOCHS = 10**9
 
-#: Of a log, at most this much is read.
+#: Maximum number of bytes read from the end of a log.
 _LOG_BYTES = 20_000
 
-#: And of the events, of which the last is looked for.
+#: Maximum number of bytes read from the end of the events, to find the last one.
 _EVENT_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run as its folder shows it.
+    """Status of a run according to its folder.
 
     Attributes
     ----------
     history
-        Rows of ``metrics.csv``; what was not a number is NaN.
+        Rows of ``metrics.csv``; invalid numbers are NaN.
     max_epochs
-        At most this many epochs; None when the folder does not tell.
+        Maximum number of epochs; None if unknown.
     running
-        Whether a process trains in the folder.
+        Whether a process is training in the folder.
     text
-        What the run is busy with before its first epoch; else empty.
+        Current preparation step before the first epoch; else empty.
     error
-        Why it failed, one sentence; empty when it did not.
+        Reason of failure, one sentence; empty if it has not failed.
     model
-        The best model so far.
+        Path of the best model so far.
     stamp
         Changes whenever the model is replaced.
     resumable
-        Whether there is something left to do.
+        Whether the run is unfinished and can be resumed.
     """
 
     history: tuple[dict[str, float], ...] = ()
@@ -79,7 +79,7 @@ class RunStatus:
     resumable: bool = False
 
     def with_changes(self, **changes: Any) -> RunStatus:
-        """A copy with some values changed."""
+        """Return a copy with changed values."""
         return dataclasses.replace(self, **changes)
 
     @property
@@ -89,7 +89,7 @@ class RunStatus:
 
     @property
     def seconds_left(self) -> float:
-        """At most this long, at the pace of the last epochs; NaN while nothing is known. Stopping early ends sooner."""
+        """Upper bound of the remaining time at the pace of the last epochs (early stopping aside); NaN if unknown."""
         if not self.history or self.max_epochs is None:
             return math.nan
         last = [row["seconds"] for row in self.history[-3:]]
@@ -97,7 +97,7 @@ class RunStatus:
 
     @property
     def best(self) -> dict[str, float] | None:
-        """The row of the model that is kept: the best held-out PCC, or the last row where nothing was held out."""
+        """Row of the saved model: the best held-out PCC, or the last row if nothing is held out."""
         scored = [row for row in self.history if math.isfinite(row.get("held_out_pcc", math.nan))]
         if scored:
             return max(scored, key=lambda row: row["held_out_pcc"])
@@ -105,17 +105,17 @@ class RunStatus:
 
 
 def look_at_run(folder: str | Path) -> RunStatus:
-    """How the run in a folder stands.
+    """Return the status of the run in a folder.
 
     Raises
     ------
     TrainingError
-        The folder holds no run.
+        If the folder does not contain a run.
     """
     folder = to_path(folder, TrainingError)
     if not any((folder / name).exists() for name in ("settings.json", JOB_FILE, EVENTS_FILE, LOG_FILE)):
         raise TrainingError(f"{folder} is no folder of a training run; it has no settings.json.")
-    # In this order, a run that ends meanwhile is seen as running once more, and not as one that broke off.
+    # In this order, a run that ends meanwhile is reported as running once more, not as aborted.
     running = is_running(folder)
     model = folder / "model.safetensors"
     event = _last_event(folder / EVENTS_FILE)
@@ -129,13 +129,13 @@ def look_at_run(folder: str | Path) -> RunStatus:
         error=(str(event.get("error", "")) if kind == "failed" else damage) if not running else "",
         model=model if model.exists() else None,
         stamp=model.stat().st_mtime_ns if model.exists() else 0,
-        # A run without curves was killed between its first model and the state to resume from.
+        # A run without curves was killed between its first model and its state.
         resumable=not running and (not (folder / "curves.png").exists() or (folder / "resume.safetensors").exists()),
     )
 
 
 def is_running(folder: str | Path) -> bool:
-    """Whether a process trains in the folder."""
+    """Return whether a process is training in the folder."""
     file = Path(folder) / LOCK_FILE
     if not file.exists():
         return False
@@ -144,14 +144,14 @@ def is_running(folder: str | Path) -> bool:
         lock.acquire()
     except Timeout:
         return True
-    except OSError:  # a folder that cannot be written: nobody trains in it
+    except OSError:  # a read-only folder cannot contain an active run
         return False
-    unlock(lock, file)  # of a process that was killed
+    unlock(lock, file)  # lock file of a killed process
     return False
 
 
 def unlock(lock: FileLock, file: Path) -> None:
-    """Release a lock and delete its file, while it is still held where the system allows that."""
+    """Release a lock and delete its file, if possible while it is still held."""
     with contextlib.suppress(OSError):
         if os.name != "nt":
             file.unlink(missing_ok=True)
@@ -162,24 +162,24 @@ def unlock(lock: FileLock, file: Path) -> None:
 
 
 def job_of_run(folder: str | Path) -> TrainingJob:
-    """The job of a run folder, to resume it there, wherever the folder has been moved to.
+    """Read the job of a run folder, to resume the run there even if the folder has been moved.
 
     Raises
     ------
     TrainingError
-        The folder holds none, or what it holds cannot be read.
+        If the folder has no job, or it cannot be read.
     """
     folder = to_path(folder, TrainingError)
     return TrainingJob.read(folder / JOB_FILE).replace(out=folder.absolute(), resume=True)
 
 
 def ask_to_stop(folder: str | Path) -> None:
-    """Ask the run in a folder to end after the present batch; its best model is kept.
+    """Ask the run in a folder to end after the current batch; its best model is kept.
 
     Raises
     ------
     TrainingError
-        The folder cannot be written.
+        If the folder cannot be written.
     """
     try:
         (Path(folder) / STOP_FILE).touch()
@@ -188,7 +188,7 @@ def ask_to_stop(folder: str | Path) -> None:
 
 
 def read_log(folder: str | Path) -> str:
-    """The end of what the run has written; empty when there is nothing."""
+    """Read the end of the run's log; empty if there is none."""
     file = Path(folder) / LOG_FILE
     if not file.is_file():
         return ""
@@ -203,7 +203,7 @@ def _end_of(file: Path, n_bytes: int) -> str:
 
 
 def _history(file: Path) -> tuple[tuple[dict[str, float], ...], str]:
-    """The rows, and what is wrong with the file; then there are no rows."""
+    """Read the rows of ``metrics.csv``, and a problem of the file; with a problem there are no rows."""
     if not file.exists():
         return (), ""
     try:
@@ -232,7 +232,7 @@ def _number(text: str | None) -> float:
 
 
 def _last_event(file: Path) -> dict[str, Any]:
-    """The last complete line; a run may be writing another one."""
+    """Read the last complete event; the run may be writing another one."""
     if not file.exists():
         return {}
     with reading(file, TrainingError):
