@@ -206,7 +206,7 @@ class TrainingSettings(Settings):
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
-        """Settings of the paper's patch CPNN: no free mixture, programs or composition term (sections 3.1.1 and 3.2)."""
+        """Settings of the paper's patch CPNN: no free mixture, programs or composition term (sections 3.1.1, 3.2)."""
         return cls(**{"free_mixture": 0.0, "n_programs": 0, "composition_weight": 0.0, **changes})
 
     @classmethod
