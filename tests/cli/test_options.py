@@ -31,7 +31,7 @@ def test_pixel_sizes_with_either_separator(text, mpp):
 
 @pytest.mark.parametrize("text", ["1,1", "1,2"])
 def test_one_number_or_two_is_asked(text):
-    with pytest.raises(CpnnError, match=r"--mpp 1,. is either 1\.\d or 1 by \d: write"):
+    with pytest.raises(CpnnError, match=r"--mpp 1,. is ambiguous: 1\.\d, or 1 by \d\? Write"):
         pixel_size(text)
 
 

@@ -86,7 +86,7 @@ def test_what_goes_wrong(empty, world, tmp_path):
 
 def test_our_own_warnings_are_heard(world):
     other = Slide.from_arrays([np.zeros((400, 600, 3), np.uint8)], 0.5, name="other")
-    with pytest.warns(CpnnWarning, match="not on other"):
+    with pytest.warns(CpnnWarning, match="not from other"):
         nc.to_spatialdata(world.cmap, None, ["GENE0"], other)
 
 

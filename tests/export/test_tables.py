@@ -137,7 +137,7 @@ def test_a_large_table_is_not_held_in_memory(tmp_path):
     grid = Grid((200, 200), 50.0)
     cmap = CompositionMap(grid, make_decoder(genes=genes), provenance={"mpp": [0.5, 0.5]})
     cmap.fill(np.arange(grid.n_cells), rng.dirichlet(np.ones(4), grid.n_cells), rng.normal(size=(grid.n_cells, 2)))
-    with pytest.raises(ExportError, match=r"3,000 genes in 40,000 patches takes 458 MB, more than memory_mb \(400\)"):
+    with pytest.raises(ExportError, match=r"3,000 genes in 40,000 patches needs 458 MB, more than memory_mb \(400\)"):
         nc.to_anndata(cmap, settings=ExportSettings(memory_mb=400))
     tracemalloc.start()
     try:
@@ -241,7 +241,7 @@ def test_no_pixel_size(world):
     with pytest.raises(PixelSizeError, match="give the slide as well"):
         nc.to_anndata(world.cmap)
     assert nc.to_anndata(world.cmap, slide=world.slide).obsm["spatial"][0, 0] == 1.5 * STRIDE / 0.5
-    with pytest.raises(PixelSizeError, match="Neither the map nor section 1 says"):
+    with pytest.raises(PixelSizeError, match="Neither the map nor section 1 has a pixel size"):
         nc.to_anndata(world.cmap, slide=world.slide.with_mpp(None))
 
 

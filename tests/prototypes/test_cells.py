@@ -87,7 +87,7 @@ def test_sentences(tmp_path: Path) -> None:
         read_cells(tmp_path / "cells.RData")
     folder = geo_folder(tmp_path / "geo")
     (folder / "count_matrix_genes.tsv").unlink()
-    with pytest.raises(CellsError, match=r"no features.tsv or genes.tsv beside it"):
+    with pytest.raises(CellsError, match=r"no features.tsv or genes.tsv next to it"):
         read_cells(folder)
 
 

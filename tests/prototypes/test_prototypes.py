@@ -78,7 +78,7 @@ def test_frame_and_selection() -> None:
     np.testing.assert_allclose(some.profiles, [[0, 1], [2 / 3, 1 / 3]], rtol=1e-6)
     with pytest.raises(GenesError, match="The table of prototypes does not have X"):
         prototypes().select(["A", "X"])
-    with pytest.raises(PrototypesError, match="T-cells has no expression in the 1 genes"):
+    with pytest.raises(PrototypesError, match="T-cells has no expression in the 1 requested genes"):
         prototypes().select(["D"])
 
 
@@ -104,7 +104,7 @@ def test_only_distributions_are_prototypes(changes: dict[str, object], why: str)
 
 def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "p.h5ad"
-    with pytest.raises(PrototypesError, match="There is no file"):
+    with pytest.raises(PrototypesError, match="does not exist"):
         Prototypes.load(path)
     prototypes().save(path)
     whole = path.read_bytes()

@@ -130,7 +130,7 @@ def test_numbers_as_labels() -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        (0.5, r"fractional values such as 0.5, up to 1e\+05, so it is normalised"),
+        (0.5, r"fractional values, such as 0.5, up to 1e\+05, so it is normalised"),
         (np.nan, "there are missing or infinite values"),
         (-1, "the smallest value is -1"),
     ],
@@ -147,7 +147,7 @@ def test_what_is_no_count_is_said_wherever_it_is(wrong: float, why: str, monkeyp
 def test_logarithms_are_recognised() -> None:
     values = counts().astype(float)
     values *= 1e4 / np.maximum(values.sum(axis=1, keepdims=True), 1)
-    with pytest.raises(CellsError, match=r"does not hold raw counts \(.* so it was log-transformed\)"):
+    with pytest.raises(CellsError, match=r"does not hold raw counts \(.* so it is log-transformed\)"):
         count_statistics(np.log1p(values), GENES, [labels()[0]], None, LOOSE)
 
 

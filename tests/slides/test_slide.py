@@ -293,7 +293,7 @@ def test_pictures_are_shown_as_they_are_stored(tmp_path: Path, orientation: int)
             slide = open_slide(tmp_path / name)
         else:
             with pytest.warns(
-                CpnnWarning, match=rf"(turned|upside down).* \(orientation {orientation}\); it is shown as"
+                CpnnWarning, match=rf"(rotated|upside down).* \(orientation {orientation}\); it is shown as"
             ):
                 slide = open_slide(tmp_path / name)
         assert slide.shape == (90, 70, 3)
@@ -313,7 +313,7 @@ def test_pictures_of_many_pixels_open_without_a_warning(tmp_path: Path):
 def test_too_many_pixels_for_a_picture(tmp_path: Path):
     path = tmp_path / "a.png"
     Image.new("1", (20_001, 10)).save(path)
-    with pytest.raises(SlideError, match=r"a.png has 20001 x 10 px, too many for a plain PNG picture"):
+    with pytest.raises(SlideError, match=r"a.png has 20001 x 10 px, too many for a plain PNG image"):
         open_slide(path)
 
 

@@ -157,7 +157,7 @@ class TrainingJob:
             if not isinstance(data, dict):
                 raise TrainingError(f"{path} describes no training run.")
             if data.get("format", FORMAT) > FORMAT:
-                raise TrainingError(f"{path} was written by a newer napari-cpnn; update this one.")
+                raise TrainingError(f"{path} was written by a newer version of napari-cpnn; update napari-cpnn.")
             missing = next((name for name in ("samples", "prototypes", "out") if name not in data), None)
             if missing is not None:
                 raise TrainingError(f"{path} describes no training run: {missing!r} is missing.")
