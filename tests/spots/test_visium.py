@@ -236,6 +236,17 @@ def test_garbled_scale_factors_are_a_sentence(tmp_path: Path, text: str) -> None
         read_spots(folder)
 
 
+@pytest.mark.parametrize("end", [b"\xff", b"1 1 \xff\n", b"1 1 1_0\n", b"% a comment among the values\n"])
+def test_characters_of_no_number_do_not_reach_the_parser(tmp_path: Path, end: bytes) -> None:
+    """At some of them the parser ends the process."""
+    folder = outs(tmp_path)
+    write_mtx(folder / "filtered_feature_bc_matrix", zipped=False)
+    path = folder / "filtered_feature_bc_matrix" / "matrix.mtx"
+    path.write_bytes(path.read_bytes().rstrip(b"\n") + end)
+    with pytest.raises(SpotsError, match="it holds characters that belong to no number"):
+        read_spots(folder)
+
+
 def test_the_files_of_a_public_archive_are_zipped(tmp_path: Path) -> None:
     folder = outs(tmp_path)
     write_h5(folder / "GSM1_A_filtered_feature_bc_matrix.h5")

@@ -32,6 +32,8 @@ MTX = re.compile(rf"(?:matrix{SUFFIX}|(?P<prefix>.*?)(?:matrix)?)\.mtx(?:\.gz)?$
 _LONGEST_LINE, _VALUE_BYTES = 2**20, 4
 #: Maximum compression ratio of lists of names, which differ from line to line.
 _MOST_UNZIPPED_NAMES = 100
+#: What the values of a Matrix Market file are written with.
+_NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 #: Relevant fields of a line: id, name, type.
 _FIELDS = 3
 
@@ -130,13 +132,13 @@ def _read_mtx(
     with path.open("rb") as stored:
         room = path.stat().st_size * (MOST_UNZIPPED if stored.read(2) == GZIP else 1)
     with open_bytes(path, _LONGEST_LINE) as file:
-        n_rows, n_columns, n_values, value_bytes = _mtx_header(file)
+        n_rows, n_columns, n_values, value_bytes, header_bytes = _mtx_header(file)
     _require_fit((n_columns, n_rows), barcodes, features, path, error)
     if n_values > max(1000, room // value_bytes):
         raise error(f"{path} declares {n_values:,} values, more than its size allows; is it complete?")
     require_memory(n_values * 24, path, error)
     with open_bytes(path, _LONGEST_LINE) as file:
-        source = _QuietFile(file)
+        source = _QuietFile(file, header_bytes)
         try:
             matrix = scipy.io.mmread(source)
         except Exception as exc:
@@ -149,37 +151,54 @@ def _read_mtx(
 class _QuietFile:
     """File object for :func:`scipy.io.mmread`, where an exception inside its C++ code would abort the process.
 
-    After a failed read, it reports the end of the file.
+    After a failed read, it reports the end of the file. Only the characters of numbers are passed on behind the header:
+    others can make that code read beyond its buffer.
+
+    Parameters
+    ----------
+    file
+        The matrix, unzipped.
+    header_bytes
+        Number of bytes before the first value, which may be any text.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, header_bytes: int) -> None:
+        self._file, self._header_bytes = file, header_bytes
         self.failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
         if self.failure is not None:
             return b""
         try:
-            return self._file.read(size)
+            piece = self._file.read(size)
         except Exception as exc:  # noqa: BLE001 -- kept, and raised by whoever called mmread
             self.failure = exc
             return b""
+        values = piece[self._header_bytes :]
+        self._header_bytes = max(0, self._header_bytes - len(piece))
+        if values.translate(None, _NUMBER_CHARACTERS):
+            self.failure = ValueError("it holds characters that belong to no number")
+            return b""
+        return piece
 
 
-def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int]:
-    """Return rows, columns and number of values declared by a Matrix Market file, and the minimum bytes per value."""
-    kind = file.readline().decode("latin-1").lower().split()
+def _mtx_header(file: BinaryIO) -> tuple[int, int, int, int, int]:
+    """Return rows, columns, values, minimum bytes per value and bytes of the header of a Matrix Market file."""
+    line = file.readline()
+    n_bytes = len(line)
+    kind = line.decode("latin-1").lower().split()
     if kind[:2] != ["%%matrixmarket", "matrix"] or len(kind) < 3:
         raise ValueError("it does not start like a Matrix Market file")
     line = b"%"
     while line.startswith(b"%") or (line and not line.strip()):
         line = file.readline()
+        n_bytes += len(line)
     sizes = [int(field) for field in line.split()]
     if kind[2] == "array" and len(sizes) == 2:
-        return sizes[0], sizes[1], sizes[0] * sizes[1], 2
+        return sizes[0], sizes[1], sizes[0] * sizes[1], 2, n_bytes
     if kind[2] != "coordinate" or len(sizes) != 3 or min(sizes) < 0:
         raise ValueError("its dimensions cannot be read")
-    return sizes[0], sizes[1], sizes[2], _VALUE_BYTES
+    return sizes[0], sizes[1], sizes[2], _VALUE_BYTES, n_bytes
 
 
 def _beside(matrix: Path, names: tuple[str, ...], others: Iterable[str], error: type[CpnnError]) -> Path:
