@@ -43,7 +43,10 @@ MEASURED = (SETTINGS[0], SETTINGS[2], SETTINGS[3], SETTINGS[4])
 SEEDS = range(5)
 
 #: Tests whose numbers go through matrix products, convolutions or training.
-NUMERIC = ("tests/models", "tests/mapping", "tests/prototypes", "tests/training")
+NUMERIC = (
+    "tests/models", "tests/prediction", "tests/mapping", "tests/prototypes", "tests/training", "tests/evaluation",
+    "tests/studies",
+)  # fmt: skip
 
 #: Tests that train a model and ask how good it is (``tests/margins.py``).
 TRAINED = (
