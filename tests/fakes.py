@@ -23,7 +23,7 @@ class ColorModel(torch.nn.Module):
     """Fulfils the interface of ``CPNN`` that mapping uses."""
 
     genes, cell_types, patch, n_programs = GENES, TYPES, PATCH, 1
-    needs_surroundings = False
+    needs_surroundings, trained_on = False, "coloured squares, 1 slide"
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class ColorModel(torch.nn.Module):
 
     def predict(self, x: torch.Tensor) -> Prediction[torch.Tensor]:
         weights, programs = self(x)
-        return Prediction(weights, programs, x.mean(dim=(1, 2, 3)) / 255)
+        return Prediction(weights, programs, x.mean(dim=(1, 2, 3)) / 300)  # at most 0.85: all tissue is familiar
 
     def decoder(self) -> Decoder:
         rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from napari_cpnn.export.files import replacing
 from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, rect_of, require_area
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping import DONE, FAILED
+from napari_cpnn.mapping import DONE, FAILED, DomainReport, domain_report, is_unlike
 from napari_cpnn.painting import (
     COLORMAPS,
     FAILED_COLOR,
@@ -28,6 +28,7 @@ from napari_cpnn.painting import (
     catch_up,
     color_table,
     dominant_types,
+    hatch,
     hex_colors,
     lay_over,
     on_tissue,
@@ -215,9 +216,14 @@ class Scene:
         # The painter also colours patches outside the limits, as needed on screen.
         rgba = self._painter.rgba.copy()
         rgba[..., :3] = (rgba[..., :3] - limits[0]) / (limits[1] - limits[0])
+        if settings.unlike == "hidden":
+            rgba[is_unlike(self.cmap.out_of_domain)] = 0
         picture = tissue.copy()
         mask = None if self.outline is None else self._mask(picture.shape[:2])
         lay_over(picture, rgba, self.cmap.grid, self.rect, look.opacity, smooth=look.is_smooth(shown), mask=mask)
+        unlike = is_unlike(self.cmap.out_of_domain)
+        if settings.unlike == "hatched" and unlike.any():
+            hatch(picture, unlike, self.cmap.grid, self.rect, settings.dpi, mask)
         key = self._bar(shown, look, limits) if shown.has_range else self._legend(shown, look)
         return Panel(_panel_title(shown), picture, key, italic=shown.kind == "gene")
 
@@ -240,6 +246,12 @@ class Scene:
             rgba = np.concatenate([rgba, np.array([FAILED_COLOR], np.float32)])
         return Legend(tuple(names), on_tissue(rgba, look.opacity, self._ground))
 
+    def _domain_report(self) -> DomainReport:
+        """Return how much of the visible part of the map is unlike the training tissue."""
+        donors = self.cmap.donors()[self._seen]
+        scores = self.cmap.out_of_domain.ravel()[donors[donors >= 0]]
+        return domain_report(scores, str(self.cmap.provenance.get("trained_on", "")))
+
     def title(self) -> str:
         """Return the title, with slide and model."""
         provenance = self.cmap.provenance
@@ -258,6 +270,8 @@ class Scene:
         done = (state == DONE)[tissue].mean()
         if done < 1:
             notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
+        if warning := self._domain_report().warning:
+            notes.append(warning)
         fixed = settings.low is not None and settings.high is not None
         if settings.value_range == "auto" and not fixed and any(one.has_range for one in quantities):
             notes.append("Values outside the colour range have the first or last colour.")

@@ -14,6 +14,7 @@ from napari_cpnn.export.cells import MapCells, pixel_size
 from napari_cpnn.export.files import replacing, require_space
 from napari_cpnn.export.progress import reporter, reporting
 from napari_cpnn.geometry import Mpp, um_to_spatial
+from napari_cpnn.mapping import domain_report
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import ExportSettings
 from napari_cpnn.storage import creating_hdf5, write_table
@@ -197,6 +198,11 @@ def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
     }
     if mpp is not None:
         facts["mpp"] = [float(m) for m in mpp]
+    report = domain_report(cells.out_of_domain, str(cells.provenance.get("trained_on", "")))
+    if report.n_patches:
+        facts["share_unlike_training_tissue"] = report.unlike
+    if report.warning:
+        facts["warning"] = report.warning
     for key, value in cells.provenance.items():
         if value is not None and key not in facts:
             facts[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)

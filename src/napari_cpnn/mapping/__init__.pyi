@@ -3,10 +3,15 @@ from .composition_map import DONE as DONE
 from .composition_map import FAILED as FAILED
 from .composition_map import SKETCH as SKETCH
 from .composition_map import UNKNOWN as UNKNOWN
-from .composition_map import UNLIKE as UNLIKE
 from .composition_map import CompositionMap as CompositionMap
 from .live import LiveMapper as LiveMapper
 from .progress import MapProgress as MapProgress
 from .scheduler import Scheduler as Scheduler
 from .scheduler import Viewport as Viewport
+from .trust import CAUTION as CAUTION
+from .trust import FOREIGN as FOREIGN
+from .trust import UNLIKE as UNLIKE
+from .trust import DomainReport as DomainReport
+from .trust import domain_report as domain_report
+from .trust import is_unlike as is_unlike
 from .whole_slide import predict_map as predict_map

@@ -19,10 +19,8 @@ from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
+from napari_cpnn.mapping.trust import DomainReport, domain_report
 from napari_cpnn.models import Decoder, Prediction
-
-UNLIKE = 0.95
-"""Tissue with a higher out-of-domain score is reported as unlike the training tissue; 5 % of held-out tissue is."""
 
 UNKNOWN, BACKGROUND, DONE, FAILED, SKETCH = 0, 1, 2, 3, 4
 """States of a patch: not computed yet; no tissue; computed; failed to be read or computed; and a preliminary value of a
@@ -127,9 +125,8 @@ class CompositionMap:
         )
 
     def _unlike(self) -> str:
-        score = self.out_of_domain
-        known = score[np.isfinite(score)]
-        return f", {(known > UNLIKE).mean():.0%} of them unlike the training tissue" if known.size else ""
+        report = self.domain_report()
+        return "" if not report.n_patches else f", {report.unlike:.0%} of them unlike the training tissue"
 
     # -- filling -------------------------------------------------------------------------------------------
 
@@ -254,6 +251,16 @@ class CompositionMap:
             return np.full(self.n_types, np.nan)
         counts = np.bincount(shown, minlength=self.grid.n_cells).astype(np.float32)
         return np.asarray((counts @ self._values)[: self.n_types] / np.float32(shown.size), dtype=np.float64)
+
+    def domain_report(self, rect: Rect | None = None) -> DomainReport:
+        """Report how much of the mapped tissue in ``rect`` (slide um; None: all) is unlike the training tissue.
+
+        As in :meth:`mean_weights`, a patch that is not computed yet counts with the value displayed for it.
+        """
+        window = (slice(None), slice(None)) if rect is None else self.grid.window(rect)
+        donors = self.donors()[window]
+        copies = np.bincount(donors[donors >= 0], minlength=self.grid.n_cells)
+        return domain_report(self._out_of_domain, str(self.provenance.get("trained_on", "")), copies)
 
     def _known(self, values: Float32Array) -> Float32Array:
         """Reshape one value per patch to a map, NaN where not computed."""

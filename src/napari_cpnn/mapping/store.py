@@ -157,6 +157,7 @@ def describe(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
         "slide_identity": slide.identity,
         "mpp": slide.mpp,
         "model_fingerprint": model.fingerprint,
+        "trained_on": model.trained_on,
         "patch": {"size_px": model.patch.size_px, "mpp": model.patch.mpp},
         "stride_um": grid.stride_um,
     }
@@ -166,7 +167,8 @@ def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: Mappin
     """Open the disk cache of a live map, keyed by everything that its values depend on."""
     folder = folder_of("maps", settings.cache_dir or None)
     parts = {**describe(slide, model, cmap.grid), "grid": cmap.grid.to_dict(), "tissue": settings.tissue.to_dict()}
-    del parts["slide"], parts["software"]  # a renamed file and a newer program give the same values
+    # A renamed file, a newer program and another description of the training tissue give the same values.
+    del parts["slide"], parts["software"], parts["trained_on"]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
     store = MapStore(cmap, folder / f"{key}.zarr")
     if not store.problem:

@@ -67,6 +67,7 @@ def predict_map(
     Returns
     -------
     The map. Patches that could not be read are `FAILED` in its state, and counted in a :class:`CpnnWarning`.
+    Another says if the tissue is unlike that of the training (:meth:`CompositionMap.domain_report`).
 
     Raises
     ------
@@ -91,6 +92,8 @@ def predict_map(
         raise MappingError(f"No patch of {slide.name} could be read: {mapper.progress().message}")
     if n_failed:
         warnings.warn(f"{n_failed} patches of {slide.name} could not be read.", CpnnWarning, stacklevel=2)
+    if foreign := cmap.domain_report().warning:
+        warnings.warn(f"{slide.name}: {foreign}", CpnnWarning, stacklevel=2)
     return cmap
 
 

@@ -183,6 +183,17 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
 
+def trained_on(provenance: dict[str, Any]) -> str:
+    """Describe the training tissue of a model by its provenance: tissue, patients and slides, as far as recorded."""
+    settings, slides = provenance.get("settings"), provenance.get("training_data")
+    parts = [str(settings.get("tissue") or "")] if isinstance(settings, dict) else []
+    entries = [item for item in slides if isinstance(item, dict)] if isinstance(slides, list) else []
+    patients = {str(item["patient"]) for item in entries if item.get("patient")}
+    for number, name in ((len(patients), "patient"), (len(entries), "slide")):
+        parts.append(f"{number} {name}{'s' * (number != 1)}" if number else "")
+    return ", ".join(part for part in parts if part)
+
+
 def read_card(path: str | Path) -> dict[str, Any]:
     """Read the card of a model file; only the header is read.
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from napari_cpnn.counts import require_genes
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models.backbones.build import encoder_fingerprint, n_features_of
-from napari_cpnn.models.card import ModelSpec
+from napari_cpnn.models.card import ModelSpec, trained_on
 from napari_cpnn.models.chunks import in_chunks
 from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.models.domain import Domain
@@ -111,6 +111,11 @@ class CPNN(nn.Module):
     def fingerprint(self) -> str:
         """Hash of all parameters, buffers and their specification; equal models have equal fingerprints."""
         return fingerprint(self.spec, self.state_dict())
+
+    @property
+    def trained_on(self) -> str:
+        """Description of the training tissue, such as ``"breast, 2 patients, 4 slides"``; empty if not recorded."""
+        return trained_on(self.provenance)
 
     @property
     def needs_surroundings(self) -> bool:

@@ -1,3 +1,4 @@
+from .composite import hatch as hatch
 from .composite import lay_over as lay_over
 from .composite import tissue_picture as tissue_picture
 from .painter import COLORMAPS as COLORMAPS

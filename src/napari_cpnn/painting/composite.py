@@ -16,6 +16,10 @@ from napari_cpnn.slides import Slide
 _BAND_ROWS = 128
 _BAND_PX = 2**24
 
+#: Distance of hatching lines on paper, and their colour: dark grey, which no colour map and no stain uses.
+_HATCH_MM = 0.8
+_HATCH_COLOR = (70, 70, 70)
+
 
 def tissue_picture(slide: Slide, mpp: Mpp, rect: Rect, shape: tuple[int, int]) -> Picture:
     """Resample a rectangle of a slide to a picture of any size, white outside the slide.
@@ -106,6 +110,40 @@ def lay_over(
         alpha *= (inside if mask is None else inside & mask[part])[..., None]
         mixed = picture[part] * (1 - alpha) + 255 * np.clip(painted[..., :3], 0, 1) * alpha
         picture[part] = np.rint(mixed).astype(np.uint8)
+
+
+def hatch(
+    picture: Picture,
+    marked: npt.NDArray[np.bool_],
+    grid: Grid,
+    rect: Rect,
+    dpi: int,
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> None:
+    """Draw diagonal lines over the marked patches of a picture, in place.
+
+    Parameters
+    ----------
+    picture, grid, rect, mask
+        As for :func:`lay_over`.
+    marked
+        ``(rows, cols)`` bool, patches of ``grid``.
+    dpi
+        Pixels per inch of the picture; lines are 0.8 mm apart.
+    """
+    n_rows, n_cols = picture.shape[:2]
+    y = rect.y0 + (np.arange(n_rows) + 0.5) * rect.height / n_rows
+    x = rect.x0 + (np.arange(n_cols) + 0.5) * rect.width / n_cols
+    ((rows, _),), ((cols, _),) = _places(y, grid, 0, False), _places(x, grid, 1, False)
+    period = max(4, round(_HATCH_MM / 25.4 * dpi))
+    for start in range(0, n_rows, _BAND_ROWS):
+        part = slice(start, min(start + _BAND_ROWS, n_rows))
+        line = (np.arange(n_rows)[part, None] + np.arange(n_cols)) % period < max(1, period // 4)
+        drawn = line & marked[rows[part, None], cols[None]]
+        drawn &= _inside(y[part], grid, 0)[:, None] & _inside(x, grid, 1)[None]
+        if mask is not None:
+            drawn &= mask[part]
+        picture[part][drawn] = _HATCH_COLOR
 
 
 def _places(um: FloatArray, grid: Grid, axis: int, smooth: bool) -> list[tuple[IntArray, FloatArray]]:

@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import RegionsError
-from napari_cpnn.mapping import DONE, UNLIKE
+from napari_cpnn.mapping import DONE, is_unlike
 from napari_cpnn.regions.outlines import Region
 from napari_cpnn.settings import RegionSettings
 
@@ -156,7 +156,7 @@ class _Content:
         row, col = (cells - low).T
         weights, programs = block.weights[row, col].astype(np.float32), block.programs[row, col].astype(np.float32)
         score = block.out_of_domain[row, col].astype(np.float64)
-        unlike = np.where(np.isnan(score), np.nan, score > UNLIKE)
+        unlike = np.where(np.isnan(score), np.nan, is_unlike(score))
         columns = [unlike[:, None], weights.astype(np.float64)]
         if genes:
             columns.append(cmap.decoder.expression(weights, programs, genes).astype(np.float64))

@@ -71,6 +71,9 @@ class FigureSettings(Settings):
     high: float | None = setting(None, "value of the last colour in all panels; none: from the value range")
     opacity: float = setting(0.65, "opacity of the map over the tissue, 0 to 1")
     smooth: bool = setting(True, "interpolate between patches; else one square per patch")
+    unlike: Literal["hatched", "hidden", "shown"] = setting(
+        "hatched", "patches unlike the training tissue of the model: hatched, hidden, or shown like the others"
+    )
     width_mm: float | None = setting(None, "width of the figure in mm; none: 180, or 120 for a single panel")
     columns: int | None = setting(None, "panels side by side; none: up to 3")
     dpi: int = setting(300, "pixels per inch of the pictures in the figure")
@@ -86,6 +89,10 @@ class FigureSettings(Settings):
             all(abs(value) < 1e6 for value in ends), "The limits of the colour range must be finite numbers below 1e6."
         )
         check(len(ends) < 2 or ends[0] < ends[1], "The first value of the colour range must be below the last.")
+        check(
+            self.unlike in ("hatched", "hidden", "shown"),
+            f"Patches unlike the training tissue can be 'hatched', 'hidden' or 'shown', not {self.unlike!r}.",
+        )
         check(0 <= self.opacity <= 1, "The opacity of a map must be between 0 and 1.")
         check(self.width_mm is None or 40 <= self.width_mm <= 1000, "A figure must be 40 to 1,000 mm wide.")
         check(self.columns is None or 1 <= self.columns <= 12, "A figure has 1 to 12 panels side by side.")

@@ -164,6 +164,9 @@ class TrainingSettings(Settings):
         "folder that caches patches, features of a frozen network and deconvolved shares for later runs; auto: "
         "the user's cache directory; none: no cache",
     )
+    tissue: str = setting(
+        "", "tissue that the model is for, such as breast; only recorded, and named where a map is not to be trusted"
+    )
     seed: int = setting(0, "random seed")
     device: DeviceName = setting("auto", "auto, cpu, cuda or mps")
     devices: str = setting("1", "devices, one process each: a number, a list such as 0,2, or auto for all")

@@ -52,6 +52,18 @@ def _resnet18() -> nn.Module:
     return ResNetFeatures()
 
 
+def _he_small() -> nn.Module:
+    from napari_cpnn.models.backbones.he_small import HeSmallFeatures
+
+    return HeSmallFeatures()
+
+
+def _nic() -> nn.Module:
+    from napari_cpnn.models.backbones.nic import NicFeatures
+
+    return NicFeatures()
+
+
 _TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet, whose images have terms of their own"
 
 #: All image networks bundled with the package, by name.
@@ -129,6 +141,40 @@ ENCODERS: dict[str, EncoderInfo] = {
                 "tenpercent_resnet18.ckpt"
             ),
             network=_resnet18,
+        ),
+        EncoderInfo(
+            name="he-small",
+            description="the project's own, 0.8 M parameters, distilled on H&E; comes with the package",
+            n_features=512,
+            min_px=32,
+            trained_px=160,
+            trained_mpp=1.0,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            licence="BSD-3-Clause (napari-cpnn)",
+            commercial_use=True,
+            embed=True,
+            source=WeightsSource("he_small.safetensors"),
+            network=_he_small,
+        ),
+        EncoderInfo(
+            name="nic",
+            description="neural image compression, 0.6 M parameters, trained on four tasks of H&E (Tellez et al. 2020)",
+            n_features=512,
+            min_px=64,
+            trained_px=64,
+            trained_mpp=1.0,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            licence="MIT (github.com/davidtellez/neural-image-compression)",
+            commercial_use=True,
+            embed=True,
+            source=WeightsSource(
+                "https://raw.githubusercontent.com/davidtellez/neural-image-compression/"
+                "117e5e6e32dc10c51e6870a4426f445839ad1364/models/encoders_patches_pathology/encoder_multitask-4.h5",
+                "714684a5aacbc4b2dc3718db5e91f4222ffbcdaa7df81d6daa31a006a9a1da0b",
+            ),
+            network=_nic,
         ),
     )
 }

@@ -24,13 +24,18 @@ class WeightsSource:
     Parameters
     ----------
     url
-        Download address.
+        Download address; a bare file name is a file of this package, in ``models/backbones``.
     sha256
         Its full checksum; without one nothing is downloaded, and the user must provide the file.
     """
 
     url: str
     sha256: str | None = None
+
+    @property
+    def is_packaged(self) -> bool:
+        """Whether the file comes with the package."""
+        return "://" not in self.url
 
     @property
     def file_name(self) -> str:

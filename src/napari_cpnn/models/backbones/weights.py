@@ -71,17 +71,22 @@ def _some(names: set[str]) -> str:
 
 
 def download(info: EncoderInfo) -> Path:
-    """Path of an encoder's pre-trained weights in the user's cache; downloaded on first use, verified each time."""
-    import pooch
+    """Path of an encoder's pre-trained weights, in the package or in the user's cache.
 
+    Those in the cache are downloaded on first use and verified each time.
+    """
     source = info.source
     if source is None:
         raise WeightsError(f"Encoder {info.name!r} has no pre-trained weights; give the path of a file.")
+    if source.is_packaged:
+        return Path(__file__).with_name(source.file_name)
     if source.sha256 is None:
         raise WeightsError(
             f"The weights of encoder {info.name!r} are not downloaded, since no checksum of them is published; "
             f"get {source.url} yourself and give the path of the file as encoder_weights (or weights)."
         )
+    import pooch
+
     folder = cache_folder() / "weights"
     if not may_download() and not (folder / source.file_name).is_file():
         raise WeightsError(
@@ -148,8 +153,13 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in content.items()}
 
 
+#: Arrays of a layer in Keras's order: of convolutions and dense layers, and of batch normalisations.
+_KERAS_LAYER = ("kernel", "bias")
+_KERAS_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
 def read_keras(path: Path) -> dict[str, Tensor]:
-    """Read a Keras HDF5 file as ``<layer>.kernel`` and ``<layer>.bias``, in Keras's axis order."""
+    """Read a Keras HDF5 file as ``<layer>.kernel``, ``<layer>.bias`` and so on, in Keras's axis order."""
     import h5py
 
     check_hdf5(path, WeightsError)
@@ -159,9 +169,9 @@ def read_keras(path: Path) -> dict[str, Tensor]:
             state = {}
             for layer in (_text(v) for v in root.attrs["layer_names"]):
                 group = root[layer]
-                # Keras stores the kernel first and the bias second, whatever their names.
+                # Keras stores the arrays of a layer in a fixed order, whatever their names.
                 names = [_text(v) for v in group.attrs["weight_names"]]
-                for kind, name in zip(("kernel", "bias"), names, strict=False):
+                for kind, name in zip(_KERAS_NORM if len(names) == 4 else _KERAS_LAYER, names, strict=False):
                     state[f"{layer}.{kind}"] = torch.from_numpy(group[name][()])
             return state
     except Exception as error:  # HDF5 may raise anything on damaged files

@@ -1,4 +1,5 @@
 from .augmentation import apply_stains as apply_stains
+from .augmentation import draw_stains as draw_stains
 from .batches import SpotDataModule as SpotDataModule
 from .inputs import Batch as Batch
 from .inputs import FeatureInputs as FeatureInputs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.mapping import DONE, FAILED, UNLIKE
+from napari_cpnn.mapping import DONE, FAILED, is_unlike
 from napari_cpnn.prediction import SIDE
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[flo
             else decoder.contribution(weights[None], *shown.names)[0]
         )
         parts.append(f"{shown.name} {float(value):.2f} {shown.unit}")
-    if out_of_domain > UNLIKE:
+    if is_unlike(out_of_domain):
         parts.append("unlike the training tissue")
     if cmap.state[cell] != DONE:
         parts.append("first estimate")
