@@ -38,3 +38,9 @@ from .triplex import SlideTokens as SlideTokens
 from .triplex import Surroundings as Surroundings
 from .triplex import Triplex as Triplex
 from .triplex import block_order as block_order
+from .trust import N_LEVELS as N_LEVELS
+from .trust import NO_SCALE as NO_SCALE
+from .trust import NOT_TESTED as NOT_TESTED
+from .trust import TAIL as TAIL
+from .trust import Trust as Trust
+from .trust import expected_error as expected_error

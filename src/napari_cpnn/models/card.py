@@ -27,9 +27,9 @@ from napari_cpnn.untrusted import parse_json, to_path
 #: Key of the card in the metadata of the safetensors header.
 METADATA_KEY = "napari_cpnn"
 
-#: Version of the file format; readers refuse newer ones. For older readers, a model without a frozen encoder is written
-#: as version 2, and one without a domain as version 1.
-FORMAT_VERSION = 3
+#: Version of the file format; readers refuse newer ones. For older readers, a model without calibrated intervals is
+#: written as version 3, one without a frozen encoder as version 2, and one without a domain as version 1.
+FORMAT_VERSION = 4
 
 #: Longer headers are rejected; the names of 60,000 genes take 2 MB.
 _MAX_HEADER = 32 * 2**20
@@ -202,8 +202,8 @@ def read_card(path: str | Path) -> dict[str, Any]:
     dict
         ``format_version``, ``written_by``, ``fingerprint``, ``model`` (see :class:`ModelSpec`), ``backbone`` (name,
         description, licence, ...), ``encoder`` (the frozen one, or none: name, licence, source, ``fingerprint`` of its
-        weights), ``domain`` (its sizes, or none), ``colors`` (``#RRGGBB`` per cell type) and ``provenance`` (settings,
-        training data, metrics, licence notes).
+        weights), ``domain`` (its sizes, or none), ``trust`` (``fingerprint`` of the calibration, or none), ``colors``
+        (``#RRGGBB`` per cell type) and ``provenance`` (settings, training data, metrics, licence notes).
 
     Raises
     ------

@@ -28,12 +28,16 @@ from napari_cpnn.models.card import FORMAT_VERSION, METADATA_KEY, ModelSpec, car
 from napari_cpnn.models.cpnn import CPNN, fingerprint
 from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.encoder_files import encoder_of
+from napari_cpnn.models.trust import Trust
 from napari_cpnn.palette import type_colors
 from napari_cpnn.storage import staged
 from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
 
 #: Name prefix of the frozen encoder's tensors.
 _ENCODER = "backbone.encoder."
+
+#: Name prefix of the tensors of the calibration.
+_TRUST = "trust."
 
 
 def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
@@ -45,8 +49,8 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
     Parameters
     ----------
     half
-        Store the convolution and linear weights of the network, and the axes of its domain, in float16, which halves
-        the file size; scales, biases, prototypes and decoder stay in float32. Loading converts to float32.
+        Store the convolution and linear weights of the network, the axes of its domain and its calibration in float16,
+        which halves the file size; scales, biases, prototypes and decoder stay in float32. Loading converts to float32.
 
     Raises
     ------
@@ -73,6 +77,7 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
         "backbone": _backbone_card(model),
         "encoder": _encoder_card(model, memory),
         "domain": None if model.domain is None else {"n_axes": len(model.domain.axes)},
+        "trust": _trust_card(memory),
         "colors": type_colors(model.cell_types),
         "provenance": plain(model.provenance),
     }
@@ -111,6 +116,7 @@ def _load(path: Path, card: dict[str, Any], encoder_weights: str | Path | None) 
         elsewhere = encoder_is_elsewhere(spec)
         _check_names(spec)
         n_axes = None if card.get("domain") is None else int(card["domain"]["n_axes"])
+        trust = None if card.get("trust") is None else str(card["trust"]["fingerprint"])
         provenance = dict(card["provenance"])
         expected = str(card["fingerprint"])
         encoder_card = dict(card["encoder"]) if elsewhere else {}
@@ -129,12 +135,14 @@ def _load(path: Path, card: dict[str, Any], encoder_weights: str | Path | None) 
         with torch.device("meta"):  # skip the initialisation of weights that are replaced anyway
             model = CPNN(spec, empty_backbone(spec, encoder), provenance)
             model.domain = None if n_axes is None else Domain(model.n_own_features, n_axes)
+            model.trust = None if trust is None else Trust(len(spec.genes) + len(spec.cell_types))
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # impossible tensor sizes
         raise CheckpointError(
             f"The model card in {path} cannot be used: {reason_of(error)}; get the file again."
         ) from error
     _check_tensors(path, model.state_dict(), state)
-    if fingerprint(spec, state) != expected:
+    calibration = {name: t for name, t in state.items() if name.startswith(_TRUST)}
+    if fingerprint(spec, state) != expected or (trust is not None and weights_fingerprint(calibration) != trust):
         raise CheckpointError(f"{path} is damaged: its tensors are not the ones that were saved; get the file again.")
     model.load_state_dict(state, assign=True)
     return model.eval()
@@ -149,8 +157,10 @@ def _check_names(spec: ModelSpec) -> None:
 
 
 def _format_version(model: CPNN) -> int:
-    if model.spec.backbone_args:
+    if model.trust is not None:
         return FORMAT_VERSION
+    if model.spec.backbone_args:
+        return 3
     return 1 if model.domain is None else 2
 
 
@@ -163,6 +173,12 @@ def _encoder_card(model: CPNN, memory: Mapping[str, Tensor]) -> dict[str, Any] |
         frozen_encoder(model.spec.backbone, model.spec.backbone_args)
     )
     return {**facts, "fingerprint": weights_fingerprint(weights)}
+
+
+def _trust_card(memory: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Card entry of the calibration, which the model's own fingerprint leaves out."""
+    tensors = {name: t for name, t in memory.items() if name.startswith(_TRUST)}
+    return {"fingerprint": weights_fingerprint(tensors)} if tensors else None
 
 
 def _backbone_card(model: CPNN) -> dict[str, Any]:
@@ -181,7 +197,9 @@ def _backbone_card(model: CPNN) -> dict[str, Any]:
 
 def _halved(name: str, tensor: Tensor) -> Tensor:
     """Convert a weight matrix of the network to float16; tensors that need full precision are returned unchanged."""
-    is_network = name.startswith(("backbone.", "head.composition.", "head.mixture.", "head.programs.", "domain."))
+    is_network = name.startswith(
+        ("backbone.", "head.composition.", "head.mixture.", "head.programs.", "domain.", _TRUST)
+    )
     if not is_network or tensor.ndim < 2 or tensor.dtype != torch.float32:
         return tensor
     halved = tensor.half()

@@ -29,6 +29,7 @@ from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.heads import LinearHead, PrototypeHead, ViewHead
 from napari_cpnn.models.prediction import Prediction
 from napari_cpnn.models.triplex import Surroundings, Triplex, turned
+from napari_cpnn.models.trust import Trust
 
 
 class CPNN(nn.Module):
@@ -68,6 +69,7 @@ class CPNN(nn.Module):
             kind = LinearHead if spec.head == "linear" else ViewHead
             self.view_heads.extend(kind(n_features, spec) for _ in range(3))
         self.domain: Domain | None = None
+        self.trust: Trust | None = None
         # Calibration after training: e -> scale * e + shift, which does not change correlations.
         self.register_buffer("scale", torch.ones(len(spec.genes)))
         self.register_buffer("shift", torch.zeros(len(spec.genes)))
@@ -271,7 +273,11 @@ def predict_symmetric(model: CPNN, images: Tensor, surroundings: Surroundings | 
 
 
 def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
-    """Hash a model's tensors as held in memory, together with its specification."""
+    """Hash a model's tensors as held in memory, together with its specification.
+
+    What predictions do not depend on (:class:`~napari_cpnn.models.Trust`) is left out, so that maps stay valid when a
+    model is calibrated.
+    """
     facts = spec.to_dict()
     # Absent in the first models, whose fingerprints must not change.
     for name, before in (
@@ -283,7 +289,7 @@ def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
         if facts[name] == before:
             del facts[name]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name in sorted(state):
+    for name in sorted(name for name in state if not name.startswith("trust.")):
         values = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,54 @@
+"""The calibration of a model in its file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cpnn.errors import CheckpointError
+from napari_cpnn.models import Trust, load_model, read_card, save_model
+
+
+@pytest.fixture
+def calibrated(model):
+    n = len(model.genes) + len(model.cell_types)
+    model.trust = Trust(n)
+    generator = torch.Generator().manual_seed(0)
+    for buffer in model.trust.buffers():
+        buffer.copy_(torch.rand(buffer.shape, generator=generator))
+    return model
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_saved_and_loaded(calibrated, tmp_path, half):
+    save_model(calibrated, tmp_path / "model.safetensors", half=half)
+    again = load_model(tmp_path / "model.safetensors").trust
+    for name, buffer in calibrated.trust.named_buffers():
+        np.testing.assert_allclose(again.get_buffer(name), buffer, rtol=1e-3 if half else 0)
+    assert read_card(tmp_path / "model.safetensors")["format_version"] == 4
+
+
+def test_calibration_does_not_change_which_maps_belong_to_a_model(model, tmp_path):
+    before = model.fingerprint
+    model.trust = Trust(len(model.genes) + len(model.cell_types))
+    assert model.fingerprint == before
+    save_model(model, tmp_path / "model.safetensors")
+    assert load_model(tmp_path / "model.safetensors").fingerprint == before
+
+
+def test_a_model_without_calibration_is_readable_by_earlier_versions(model, tmp_path):
+    save_model(model, tmp_path / "model.safetensors")
+    assert read_card(tmp_path / "model.safetensors")["format_version"] <= 3
+    assert load_model(tmp_path / "model.safetensors").trust is None
+
+
+def test_a_changed_calibration_is_noticed(calibrated, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(calibrated, path)
+    content = bytearray(path.read_bytes())
+    values = calibrated.trust.lower.numpy().tobytes()
+    content[content.index(values)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="its tensors are not the ones that were saved"):
+        load_model(path)

@@ -1,0 +1,177 @@
+"""Intervals, p-values and scales, on simulated spots whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.models import NO_SCALE, Trust
+from napari_cpnn.studies import HeldOutPredictions, fit_trust
+from napari_cpnn.studies.trust import neighbourhoods
+
+SIDE = 20
+
+
+def spots(
+    predicted: np.ndarray, measured: np.ndarray, patient: str = "A", shares=None, weights=None
+) -> HeldOutPredictions:
+    n, n_genes = predicted.shape
+    at = np.stack(np.divmod(np.arange(n), SIDE), axis=1) * 200.0
+    table = AnnData(
+        predicted.astype(np.float32),
+        obs=pd.DataFrame(index=[str(i) for i in range(n)]),
+        var=pd.DataFrame(index=[f"G{g}" for g in range(n_genes)]),
+        layers={"measured": measured.astype(np.float32)},
+        obsm={"spatial": at[:, ::-1] / 0.5, "weights": np.zeros((n, 0)) if weights is None else weights},
+    )
+    table.uns["comparison"] = {"mpp": np.array([0.5, 0.5])}
+    return HeldOutPredictions(table, patient, shares)
+
+
+def drawn(rng: np.random.Generator, n: int, n_genes: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and measurements, with errors that grow with the level; half of the genes are mostly 0."""
+    predicted = rng.gamma(2.0, 0.5, (n, n_genes))
+    measured = predicted + rng.normal(0, 0.2 + 0.3 * predicted)
+    counts = rng.poisson(0.4 * predicted[:, n_genes // 2 :])
+    return predicted, np.concatenate([np.maximum(measured[:, : n_genes // 2], 0), np.log1p(counts)], axis=1)
+
+
+def test_intervals_cover_nine_of_ten_new_spots_at_every_level():
+    rng = np.random.default_rng(0)
+    trust = fit_trust([spots(*drawn(rng, 400)) for _ in range(3)])
+    predicted, measured = drawn(rng, 4000)
+    covered, high_level = [], []
+    for g in range(predicted.shape[1]):
+        low, high = trust.interval(g, predicted[:, g])
+        inside = (low <= measured[:, g] + 1e-6) & (measured[:, g] <= high + 1e-6)
+        covered.append(inside.mean())
+        high_level.append(inside[predicted[:, g] > 2].mean())
+        assert (low >= 0).all()
+        assert (low <= high).all()
+    continuous, sparse = np.split(np.array(covered), 2)
+    assert 0.88 < continuous.mean() < 0.92
+    assert 0.89 < sparse.mean() < 0.96  # most measurements are 0: an interval cannot cover part of them
+    assert np.mean(high_level) > 0.86  # one width for all levels would cover .78 here
+
+
+def test_an_offset_is_the_order_statistic_of_the_residuals():
+    rng = np.random.default_rng(1)
+    n = 99
+    residuals = rng.normal(size=n)
+    predicted = np.full((n, 1), 50.0)
+    trust = fit_trust([spots(predicted, predicted + residuals[:, None])])
+    low, high = trust.interval(0, [50.0])
+    # Of n + 1 spots, 5 % are 5: the new one is below the 5th smallest of 99 with a probability of at most 5 %.
+    ranked = np.sort(residuals)
+    assert float(low[0]) == pytest.approx(50 + ranked[4], abs=1e-4)
+    assert float(high[0]) == pytest.approx(50 + ranked[94], abs=0.35)
+    assert np.isnan(trust.interval(0, [np.nan])[0]).all()
+
+
+def test_each_patient_has_the_same_weight():
+    """300 spots of one patient with errors of 1 and 100 of another with errors of 3: half of new spots are of each."""
+    rng = np.random.default_rng(2)
+    many, few = np.full((300, 1), 50.0), np.full((100, 1), 50.0)
+    trust = fit_trust(
+        [spots(many, many + rng.normal(0, 1, many.shape), "A"), spots(few, few + rng.normal(0, 3, few.shape), "B")]
+    )
+    low, high = (float(v[0]) for v in trust.interval(0, [50.0]))
+    new = 50 + np.concatenate([rng.normal(0, 1, 50000), rng.normal(0, 3, 50000)])
+    assert 0.87 < ((new > low) & (new < high)).mean() < 0.93
+
+
+@pytest.mark.parametrize("side", ["high", "low"])
+def test_false_discoveries_stay_below_the_chosen_rate(side):
+    rng = np.random.default_rng(3)
+    wrong, found = [], []
+    for _ in range(30):
+        signal = rng.normal(5, 1, (900, 8))
+        measured = signal + rng.normal(0, 0.6, signal.shape)
+        trust = fit_trust([spots(signal[:600], measured[:600])])
+        for g in range(8):
+            threshold = float(trust.threshold[0 if side == "high" else 1, g])
+            is_so = measured[600:, g] > threshold if side == "high" else measured[600:, g] < threshold
+            chosen = trust.selected(g, signal[600:, g], side, fdr=0.1)
+            wrong.append((chosen & ~is_so).sum() / max(chosen.sum(), 1))
+            found.append((chosen & is_so).sum() / max(is_so.sum(), 1))
+    assert np.mean(wrong) < 0.12
+    assert np.mean(found) > 0.3
+
+
+def test_p_values_are_counts_of_calibration_spots():
+    rng = np.random.default_rng(4)
+    predicted, measured = rng.normal(5, 1, (500, 1)), rng.normal(5, 1, (500, 1))
+    trust = fit_trust([spots(predicted, measured)])
+    not_high = predicted[measured[:, 0] <= float(trust.threshold[0, 0]), 0].astype(np.float32)
+    new = np.linspace(1, 9, 81)
+    exact = np.array([(1 + (not_high >= v).sum()) / 501 for v in new])
+    p = trust.p_values(0, new)
+    assert (p >= exact - 0.006).all()  # rounded up
+    assert (p <= 1.6 * exact + 0.006).all()
+    assert np.isnan(trust.p_values(0, [np.nan])[0])
+
+
+def test_a_gene_without_signal_is_selected_nowhere():
+    rng = np.random.default_rng(5)
+    predicted, measured = rng.normal(5, 1, (500, 4)), rng.normal(5, 1, (500, 4))
+    trust = fit_trust([spots(predicted, measured)])
+    assert np.mean([trust.selected(g, rng.normal(5, 1, 400)).mean() for g in range(4)]) < 0.01
+
+
+def test_scales():
+    """Signal at every spot, signal that only neighbourhoods show, and none."""
+    rng = np.random.default_rng(6)
+    n = SIDE * SIDE
+    row, column = np.divmod(np.arange(n), SIDE)
+    smooth = np.sin(row / 3) + np.cos(column / 4)
+
+    def genes(noise):
+        return np.stack([smooth + rng.normal(0, 0.3, n), smooth + rng.normal(0, noise, n), rng.normal(0, 1, n)], 1)
+
+    tested = [
+        spots(genes(5.0) + 20, np.stack([smooth, smooth, smooth], 1) + rng.normal(0, 0.3, (n, 3)) + 20)
+        for _ in range(3)
+    ]
+    trust = fit_trust(tested)
+    assert float(trust.scale_um[0]) == 200
+    assert 200 < float(trust.scale_um[1]) <= 900
+    assert float(trust.scale_um[2]) == NO_SCALE
+    expected = np.mean([np.corrcoef(t.predicted[:, 1], t.measured[:, 1])[0, 1] for t in tested])
+    assert float(trust.pcc[1]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_neighbourhoods_are_means_over_a_disc():
+    at = np.random.default_rng(7).uniform(0, 1000, (60, 2))
+    near = np.linalg.norm(at[:, None] - at[None], axis=2) <= 210
+    np.testing.assert_allclose(neighbourhoods(at, 210.0).toarray(), near / near.sum(axis=1, keepdims=True))
+
+
+def test_cell_types_come_after_the_genes():
+    rng = np.random.default_rng(8)
+    predicted, measured = drawn(rng, 100, 4)
+    weights, shares = rng.dirichlet(np.ones(3), 100), rng.dirichlet(np.ones(3), 100)
+    one = spots(predicted, measured, shares=shares, weights=weights)
+    trust = fit_trust([one])
+    assert trust.pcc.shape == (7,)
+    assert float(trust.pcc[5]) == pytest.approx(np.corrcoef(weights[:, 1], shares[:, 1])[0, 1], abs=1e-5)
+
+
+def test_few_spots_constant_genes_and_other_genes():
+    rng = np.random.default_rng(9)
+    with pytest.raises(TrainingError, match="19 tested spots are too few to calibrate intervals; 20 are needed"):
+        fit_trust([spots(*drawn(rng, 19))])
+    with pytest.raises(TrainingError, match="different genes"):
+        fit_trust([spots(*drawn(rng, 30, 4)), spots(*drawn(rng, 30, 6))])
+    trust = fit_trust([spots(np.zeros((40, 1)), np.zeros((40, 1)))])
+    assert [float(v[0]) for v in trust.interval(0, [0.0])] == [0.0, 0.0]
+    assert not trust.selected(0, np.zeros(10)).any()
+    predicted, measured = drawn(rng, 40, 2)
+    predicted[3] = np.nan
+    assert float(fit_trust([spots(predicted, measured)]).n_spots) == 39
+
+
+def test_trust_of_a_constant_prediction_is_defined():
+    assert isinstance(fit_trust([spots(np.ones((40, 1)), np.random.default_rng(1).random((40, 1)))]), Trust)
