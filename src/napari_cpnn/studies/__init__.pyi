@@ -2,5 +2,3 @@ from .comparison import HeldOutSlide as HeldOutSlide
 from .comparison import compare_heads as compare_heads
 from .cross_validation import cross_validate as cross_validate
 from .folds import folder_names as folder_names
-from .trust import HeldOutPredictions as HeldOutPredictions
-from .trust import fit_trust as fit_trust

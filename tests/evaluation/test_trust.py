@@ -8,16 +8,16 @@ import pytest
 from anndata import AnnData
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.models import NO_SCALE, Trust
-from napari_cpnn.studies import HeldOutPredictions, fit_trust
-from napari_cpnn.studies.trust import neighbourhoods
+from napari_cpnn.evaluation import HeldOutSpots, fit_trust
+from napari_cpnn.evaluation.trust import neighbourhoods
+from napari_cpnn.models import NO_SCALE, NOT_TESTED, Trust
 
 SIDE = 20
 
 
 def spots(
-    predicted: np.ndarray, measured: np.ndarray, patient: str = "A", shares=None, weights=None
-) -> HeldOutPredictions:
+    predicted: np.ndarray, measured: np.ndarray, patient: str = "A", shares=None, weights=None, genes=None
+) -> HeldOutSpots:
     n, n_genes = predicted.shape
     at = np.stack(np.divmod(np.arange(n), SIDE), axis=1) * 200.0
     table = AnnData(
@@ -28,7 +28,7 @@ def spots(
         obsm={"spatial": at[:, ::-1] / 0.5, "weights": np.zeros((n, 0)) if weights is None else weights},
     )
     table.uns["comparison"] = {"mpp": np.array([0.5, 0.5])}
-    return HeldOutPredictions(table, patient, shares)
+    return HeldOutSpots.of_table(table, list(table.var_names) if genes is None else genes, patient, shares)
 
 
 def drawn(rng: np.random.Generator, n: int, n_genes: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -161,16 +161,26 @@ def test_cell_types_come_after_the_genes():
 
 def test_few_spots_constant_genes_and_other_genes():
     rng = np.random.default_rng(9)
-    with pytest.raises(TrainingError, match="19 tested spots are too few to calibrate intervals; 20 are needed"):
+    with pytest.raises(
+        TrainingError, match="19 spots that the model has not seen are too few to calibrate intervals; 20 are needed"
+    ):
         fit_trust([spots(*drawn(rng, 19))])
-    with pytest.raises(TrainingError, match="different genes"):
-        fit_trust([spots(*drawn(rng, 30, 4)), spots(*drawn(rng, 30, 6))])
     trust = fit_trust([spots(np.zeros((40, 1)), np.zeros((40, 1)))])
     assert [float(v[0]) for v in trust.interval(0, [0.0])] == [0.0, 0.0]
     assert not trust.selected(0, np.zeros(10)).any()
     predicted, measured = drawn(rng, 40, 2)
     predicted[3] = np.nan
-    assert float(fit_trust([spots(predicted, measured)]).n_spots) == 39
+    assert np.isfinite(fit_trust([spots(predicted, measured)]).interval(0, [1.0])).all()
+
+
+def test_a_gene_that_no_slide_measures_is_left_open():
+    predicted, measured = drawn(np.random.default_rng(10), 100, 2)
+    trust = fit_trust([spots(predicted, measured, genes=["G1", "unmeasured", "G0"])])
+    assert float(trust.scale_um[1]) == NOT_TESTED
+    assert trust.interval(1, [1.0])[1] > 1000
+    assert not trust.selected(1, np.linspace(0, 9, 50)).any()
+    alone = fit_trust([spots(predicted, measured)])
+    assert trust.interval(0, [1.0]) == alone.interval(1, [1.0])
 
 
 def test_trust_of_a_constant_prediction_is_defined():

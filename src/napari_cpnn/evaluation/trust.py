@@ -1,0 +1,246 @@
+"""Calibrate how far to trust a model, from spots that it has not seen.
+
+*Intervals* are split conformal: quantiles of residuals, divided by the error that is expected at a prediction, in three
+groups by predicted level (Mondrian); each patient has the same weight. Where most measurements are 0, the lower end is
+0 and never missed, and the upper end takes the whole error.
+
+*Where is it high?* follows Jin and Candès (2023), Selection by prediction with conformal p-values.
+
+*Scales*: predictions and measurements are averaged over growing neighbourhoods of spots and correlated; the finest
+scale is trusted whose correlation has a lower 95 % bound above 0.3, by a bootstrap over blocks of tissue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from scipy.spatial import cKDTree
+
+from napari_cpnn.arrays import FloatArray, IntArray
+from napari_cpnn.errors import TrainingError
+from napari_cpnn.evaluation.metrics import pearson
+from napari_cpnn.models import N_LEVELS, NO_SCALE, NOT_TESTED, TAIL, Trust, expected_error
+
+#: Coverage of the intervals.
+COVERAGE = 0.9
+
+#: A spot is high above this quantile of the measurements, and low below the opposite one.
+HIGH = 0.75
+
+#: Radii of neighbourhoods in pitches of the array; 0 is the spot itself.
+RADII = (0.0, 1.1, 1.6, 2.3, 3.2, 4.5)
+
+#: Least lower bound of the correlation at a trusted scale, and its one-sided confidence.
+LEAST_PCC, CONFIDENCE = 0.3, 0.95
+
+#: Least number of calibration spots.
+LEAST_SPOTS = 20
+
+#: Resamples of blocks, and least number of blocks on a slide.
+_BOOTSTRAPS, _LEAST_BLOCKS = 200, 6
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutSpots:
+    """Spots of a slide with the predictions of a model that had not seen them.
+
+    Parameters
+    ----------
+    patient
+        Whose slide it is.
+    predicted, measured
+        ``(n, Q)``, the genes of the model and then its cell types; NaN where a gene was not measured.
+    places_um
+        ``(n, 2)`` slide micrometres.
+    """
+
+    patient: str
+    predicted: FloatArray
+    measured: FloatArray
+    places_um: FloatArray
+
+    @classmethod
+    def of_table(
+        cls, table: AnnData, genes: Sequence[str], patient: str, shares: FloatArray | None = None
+    ) -> HeldOutSpots:
+        """Take the values of a table as :func:`~napari_cpnn.evaluation.predict_expression` returns it.
+
+        Parameters
+        ----------
+        genes
+            All genes of the model, in its order.
+        shares
+            ``(n, C)``, composition of the same spots by deconvolution, beside the predicted ``obsm["weights"]``; None:
+            cell types are not calibrated.
+        """
+        column = {gene: i for i, gene in enumerate(table.var_names)}
+        known = np.array([column.get(gene, -1) for gene in genes])
+        predicted, measured = (
+            np.where(known >= 0, np.asarray(values, dtype=np.float64)[:, known], np.nan)
+            for values in (table.X, table.layers["measured"])
+        )
+        weights = np.asarray(table.obsm["weights"], dtype=np.float64)
+        truth = np.full_like(weights, np.nan) if shares is None else np.asarray(shares, dtype=np.float64)
+        mpp = np.asarray(table.uns["comparison"]["mpp"], dtype=np.float64)
+        places = np.asarray(table.obsm["spatial"], dtype=np.float64)[:, ::-1] * mpp
+        return cls(patient, np.hstack([predicted, weights]), np.hstack([measured, truth]), places)
+
+
+def fit_trust(slides: Sequence[HeldOutSpots]) -> Trust:
+    """Fit intervals, p-values and scales of a model.
+
+    Quantities with fewer than 20 measured spots are not calibrated: their interval is as wide as the measurements.
+
+    Raises
+    ------
+    TrainingError
+        If there are fewer than 20 spots.
+    """
+    n_spots = sum(len(slide.places_um) for slide in slides)
+    if n_spots < LEAST_SPOTS:
+        raise TrainingError(
+            f"{n_spots} spots that the model has not seen are too few to calibrate intervals; {LEAST_SPOTS} are needed."
+        )
+    predicted = np.concatenate([slide.predicted for slide in slides])
+    measured = np.concatenate([slide.measured for slide in slides])
+    patients = [slide.patient for slide in slides]
+    weights = np.concatenate(
+        [np.full(len(s.places_um), 1 / max(len(s.places_um), 1) / patients.count(s.patient)) for s in slides]
+    )
+    trust = Trust(predicted.shape[1])
+    for q in range(predicted.shape[1]):
+        good = np.isfinite(predicted[:, q]) & np.isfinite(measured[:, q])
+        if good.sum() >= LEAST_SPOTS:
+            p, m = predicted[good, q], measured[good, q]
+            for name, values in {**_interval(p, m, weights[good]), **_selection(p, m)}.items():
+                trust.get_buffer(name)[..., q] = torch.from_numpy(np.asarray(values, dtype=np.float32))
+        else:
+            _leave_open(trust, q)
+    pcc, scale = _scales(slides)
+    trust.pcc.copy_(torch.from_numpy(pcc))
+    trust.scale_um.copy_(torch.from_numpy(scale))
+    trust.n_spots.fill_(n_spots)
+    return trust
+
+
+def _leave_open(trust: Trust, q: int) -> None:
+    """Give a quantity without measurements an unlimited interval, and select it nowhere."""
+    trust.floor[q] = 1.0
+    trust.lower[:, q], trust.upper[:, q] = -1e4, 1e4
+    trust.null_share[:, q] = 1.0
+    trust.tails[:, :, q] = 1e4
+
+
+def _interval(predicted: FloatArray, measured: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+    edges = np.quantile(predicted, np.arange(1, N_LEVELS) / N_LEVELS)
+    errors = np.abs(measured - predicted)
+    spread, floor = _spread(predicted, errors, weights / weights.sum()), errors.mean() / 4 + 1e-6
+    expected = expected_error(predicted, spread, floor)
+    level = np.searchsorted(edges, predicted, side="right")
+    ends = np.empty((2, N_LEVELS))
+    for k in range(N_LEVELS):
+        # A constant prediction has one level.
+        rows = level == k if (level == k).any() else np.ones(len(level), dtype=bool)
+        ends[:, k] = _ends(predicted[rows], measured[rows], expected[rows], weights[rows])
+    return {"edges": edges, "spread": spread, "floor": np.asarray(floor), "lower": ends[0], "upper": ends[1]}
+
+
+def _spread(predicted: FloatArray, errors: FloatArray, share: FloatArray) -> FloatArray:
+    """Intercept and slope ``(2,)`` of the weighted regression of absolute errors on predictions."""
+    mean_p, mean_e = share @ predicted, share @ errors
+    away = predicted - mean_p
+    variance = share @ away**2
+    slope = (share @ (away * errors)) / variance if variance > 1e-12 else 0.0
+    return np.array([mean_e - slope * mean_p, slope])
+
+
+def _ends(
+    predicted: FloatArray, measured: FloatArray, expected: FloatArray, weights: FloatArray
+) -> tuple[float, float]:
+    """Ends of the central 90 % of normalised residuals, the upper one with the error that the lower one leaves."""
+    residuals, miss = (measured - predicted) / expected, 1 - COVERAGE
+    total = weights.sum() * (1 + 1 / len(weights))  # the new spot counts as one of them
+    low = -_upper_quantile(-residuals, weights, total, 1 - miss / 2)
+    missed = weights[measured < np.maximum(predicted + low * expected, 0) - 1e-9].sum() / total
+    return low, _upper_quantile(residuals, weights, total, 1 - (miss - missed))
+
+
+def _upper_quantile(values: FloatArray, weights: FloatArray, total: float, share: float) -> float:
+    """Smallest value with at least ``share`` of ``total`` weight at or below it; the largest if there is none."""
+    order = np.argsort(values)
+    place = int(np.searchsorted(np.cumsum(weights[order]), share * total - 1e-12))
+    return float(values[order[min(place, len(values) - 1)]])
+
+
+def _selection(predicted: FloatArray, measured: FloatArray) -> dict[str, FloatArray]:
+    """Thresholds, and predictions of the spots that are not high (not low)."""
+    threshold, share, tails = np.empty(2), np.empty(2), np.empty((2, len(TAIL)))
+    for row, (sign, quantile) in enumerate(((1, HIGH), (-1, 1 - HIGH))):
+        threshold[row] = np.quantile(measured, quantile)
+        null = sign * measured <= sign * threshold[row]
+        share[row] = null.mean()
+        tails[row] = np.quantile(sign * predicted[null], 1 - TAIL, method="higher")
+    return {"threshold": threshold, "null_share": share, "tails": tails}
+
+
+def _scales(slides: Sequence[HeldOutSpots]) -> tuple[FloatArray, FloatArray]:
+    """Mean correlation over spots, and finest trusted scale in um, of each quantity."""
+    slides = [slide for slide in slides if len(slide.places_um) >= 2]
+    pitch = float(np.median([_pitch(slide.places_um) for slide in slides]))
+    tested = np.any([np.isfinite(slide.measured).all(axis=0) for slide in slides], axis=0)
+    scale = np.where(tested, NO_SCALE, NOT_TESTED)
+    for radius in RADII:
+        correlations = []
+        for slide in slides:
+            blocks = _blocks(slide.places_um, max(2 * radius, 3) * pitch)
+            if blocks.max() + 1 >= _LEAST_BLOCKS:
+                mean = neighbourhoods(slide.places_um, radius * pitch)
+                correlations.append(_resampled(mean @ slide.predicted, mean @ slide.measured, blocks))
+        if correlations:
+            # A slide on which a gene was not measured does not count; one on which it is constant counts as 0.
+            known = np.isfinite(correlations)
+            mean_r = np.where(known, correlations, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+            low = np.quantile(mean_r, 1 - CONFIDENCE, axis=0)
+            scale[(scale == NO_SCALE) & (low > LEAST_PCC)] = max(2 * radius, 1) * pitch
+    pcc = np.nan_to_num([pearson(slide.predicted, slide.measured) for slide in slides])
+    return pcc.mean(axis=0), scale
+
+
+def neighbourhoods(places_um: FloatArray, radius_um: float) -> sp.csr_matrix:
+    """Matrix ``(n, n)`` that averages values of spots over their neighbours within a radius, themselves included."""
+    pairs = cKDTree(places_um).query_pairs(radius_um, output_type="ndarray")
+    n = len(places_um)
+    rows = np.r_[pairs[:, 0], pairs[:, 1], np.arange(n)]
+    columns = np.r_[pairs[:, 1], pairs[:, 0], np.arange(n)]
+    matrix = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(n, n))
+    return sp.diags(1 / np.asarray(matrix.sum(axis=1)).ravel()) @ matrix
+
+
+def _pitch(places_um: FloatArray) -> float:
+    return float(np.median(cKDTree(places_um).query(places_um, k=2)[0][:, 1]))
+
+
+def _blocks(places_um: FloatArray, side_um: float) -> IntArray:
+    """Number of the square block of tissue of each spot."""
+    square = np.floor((places_um - places_um.min(axis=0)) / max(side_um, 1e-9)).astype(np.intp)
+    return np.unique(square, axis=0, return_inverse=True)[1].ravel()
+
+
+def _resampled(predicted: FloatArray, measured: FloatArray, blocks: IntArray) -> FloatArray:
+    """Correlations ``(bootstraps, Q)`` over spots, with blocks drawn with replacement; 0 for a constant."""
+    rng = np.random.default_rng(0)
+    n_blocks = int(blocks.max()) + 1
+    drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), _BOOTSTRAPS)
+    weights = drawn[:, blocks].astype(np.float64)
+    weights /= weights.sum(axis=1, keepdims=True)
+    p, m = predicted - predicted.mean(axis=0), measured - measured.mean(axis=0)
+    mean_p, mean_m = weights @ p, weights @ m
+    covariance = weights @ (p * m) - mean_p * mean_m
+    variance = (weights @ p**2 - mean_p**2) * (weights @ m**2 - mean_m**2)
+    # NaN stays NaN.
+    return np.asarray(np.where(variance <= 1e-20, 0.0, covariance / np.sqrt(np.maximum(variance, 1e-20))))
