@@ -152,7 +152,10 @@ def train(out: Path, epochs: int, leave_out: str) -> None:
     rng = np.random.default_rng(0)
     tiles, features = np.load(out / "tiles.npy", mmap_mode="r"), np.load(out / "features.npy")
     sources = (out / "sources.txt").read_text(encoding="utf-8").splitlines()
-    rows = np.array([i for i, s in enumerate(sources) if not leave_out or leave_out not in s])
+    # One in four of the pictures coarser than the tiles, which show little of a nucleus.
+    coarse = {name for name, mpp in PICTURES.items() if mpp is not None and mpp > MPP[1]}
+    rows = [i for i, source in enumerate(sources) if not leave_out or leave_out not in source]
+    rows = np.array([i for i in rows if sources[i] not in coarse or i % 4 == 0])
     held_out = rng.choice(rows, len(rows) // 20, replace=False)
     rows = np.setdiff1d(rows, held_out)
     targets = targets_of(features)

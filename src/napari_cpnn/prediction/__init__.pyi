@@ -1,4 +1,7 @@
 from . import places as places
+from .appearance import appearance as appearance
+from .appearance import ordinary_range as ordinary_range
+from .appearance import reasons_unlike as reasons_unlike
 from .context import CENTER as CENTER
 from .context import SIDE as SIDE
 from .context import ContextPlan as ContextPlan
