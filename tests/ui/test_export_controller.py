@@ -121,7 +121,7 @@ def test_what_the_user_changes_meanwhile_is_no_part_of_it(controller, state, lat
             Request(BY_KEY["csv"], Path("a.csv"), "shown"),
             "No patch of the map has been computed",
         ),
-        ({}, Request(BY_KEY["csv"], Path(), "shown"), "Say where to write"),
+        ({}, Request(BY_KEY["csv"], Path(), "shown"), "Enter the folder and name"),
         ({}, Request(BY_KEY["csv"], Path("a.csv"), "some", " , "), "Type the names"),
         ({}, Request(BY_KEY["csv"], Path("a.csv"), "some", "NOPE"), "does not have NOPE"),
         ({}, Request(BY_KEY["figure"], Path("a.png"), "some", "NOPE"), "has no 'NOPE'"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QDockWidget, QMainWindow
 from tests.ui.conftest import tissue_image, write_slide
 
-from napari_cpnn.ui.frame.parts import text_label
+from napari_cpnn.ui.frame.parts import TextLabel
 from napari_cpnn.ui.regions.dock import Regions
 
 
@@ -66,7 +66,7 @@ def test_a_viewer_that_is_closed_ends_its_docks(explore, wait, tmp_path):
 
 
 def test_a_long_file_name_does_not_make_the_dock_wider(qtbot):
-    label = text_label()
+    label = TextLabel()
     qtbot.addWidget(label)
     label.setText("starts from " + "weights_of_a_network_with_a_long_name" * 3 + ".h5")
     assert label.minimumSizeHint().width() < 300

@@ -1,15 +1,26 @@
-"""What the Fine-tune dock learns from: a list of slides with their spots, and how these fit."""
+"""List of slides with their spots in the Fine-tune dock, and how these fit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QWidget
 
 from napari_cpnn.training.jobs import SampleFiles
 from napari_cpnn.ui.finetune.controller import FineTuneController
-from napari_cpnn.ui.frame import bold_label, button, choose_data, given, row, slim_combo, spacer, text_label, warn
+from napari_cpnn.ui.frame import (
+    TextLabel,
+    bold_label,
+    button,
+    choose_data,
+    given,
+    row,
+    slim_combo,
+    spacer,
+    stack,
+    warn,
+)
 from napari_cpnn.ui.layers import is_slide_layer, mpp_of_layer, path_of
 
 if TYPE_CHECKING:
@@ -20,15 +31,7 @@ _SPOTS = "Spots (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz);;All files (*)"
 
 
 class SamplesBox(QWidget):
-    """Choose a slide, add its spots, and mend their positions.
-
-    Parameters
-    ----------
-    viewer
-        Its slide layers can be chosen.
-    controller
-        Has the list.
-    """
+    """Widget to choose a slide, add its spots, and correct their positions."""
 
     def __init__(self, viewer: napari.viewer.Viewer, controller: FineTuneController) -> None:
         super().__init__()
@@ -50,32 +53,32 @@ class SamplesBox(QWidget):
         self._samples_changed()
 
     def shut_down(self) -> None:
-        """Let go of the viewer."""
+        """Release the viewer."""
         for source in self._layer_events:
             source.disconnect(self._fill_slides)
         self._layer_events = []
 
     def _build(self) -> None:
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(6)
         self.slide = slim_combo("the slide that the spots were measured on: a layer of the viewer, or a file")
         self.spots_file = button("Spots file ...", "spots of this slide: .h5ad, a matrix .h5, or a table of legacy ST")
         self.spots_folder = button("Folder ...", "spots of this slide: the outs folder of Space Ranger, or a .zarr")
         self.samples = QListWidget()
         self.samples.setMaximumHeight(76)
-        self.samples.setToolTip("what is learned from; slides and spots can also be dropped here together")
-        self.positions = button("Positions ...", "the spot table of legacy ST, where the counts have no positions")
-        self.remove = button("Remove", "do not learn from the chosen slide")
+        self.samples.setToolTip("the training data; slides and spots can also be dropped here together")
+        self.positions = button("Positions ...", "the table of spot positions of legacy ST")
+        self.remove = button("Remove", "do not train on the chosen slide")
         self.fix = button("Move ...", "move the spots so that they lie on the tissue")
         self.fix_menu = QMenu(self)
         self.fix.setMenu(self.fix_menu)
-        self.sample_problem = text_label()
-        column.addLayout(row(bold_label("Slide"), self.slide))
-        column.addLayout(row(bold_label("Add its spots"), self.spots_file, self.spots_folder))
-        column.addWidget(self.samples)
-        column.addWidget(self.sample_problem)
-        column.addLayout(row(self.fix, self.positions, self.remove, spacer()))
+        self.sample_problem = TextLabel()
+        stack(
+            row(bold_label("Slide"), self.slide),
+            row(bold_label("Add its spots"), self.spots_file, self.spots_folder),
+            self.samples,
+            self.sample_problem,
+            row(self.fix, self.positions, self.remove, spacer()),
+            inside=self,
+        )
 
     def _fill_slides(self, _event: Any = None) -> None:
         chosen = self.slide.currentData()
@@ -122,7 +125,7 @@ class SamplesBox(QWidget):
             self.controller.set_positions(number, Path(name))
 
     def drop(self, paths: list[Path]) -> None:
-        """Add samples from files: slides are told by their endings, and go with spots in their order."""
+        """Add samples from dropped files; see :meth:`FineTuneController.add_files`."""
         chosen = self.slide.currentData()
         self.controller.add_files(paths, None if chosen is None else SampleFiles(chosen[0], Path(), mpp=chosen[1]))
 
@@ -142,8 +145,7 @@ class SamplesBox(QWidget):
         self.samples.setVisible(bool(rows))
         self.remove.setVisible(sample is not None)
         self.positions.setVisible(sample is not None and sample.fit is None and not sample.busy)
-        self.sample_problem.setText("" if sample is None else sample.problem)
-        self.sample_problem.setVisible(bool(sample is not None and sample.problem))
+        self.sample_problem.show_text("" if sample is None else sample.problem)
         self.fix_menu.clear()
         if sample is not None:
             for place, fix in enumerate(sample.fit.fixes if sample.fit is not None else ()):

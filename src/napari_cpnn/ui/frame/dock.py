@@ -1,16 +1,17 @@
-"""What every dock has: a column that scrolls, undo and help in its first row, and an end."""
+"""Base class of the docks: a scrolling column, undo and help in its first row, and an orderly end."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QSize, QTimer
-from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSize
+from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QWidget
+from superqt.utils import qdebounced
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui.frame.background import QtBackground
 from napari_cpnn.ui.frame.guide import show_guide
-from napari_cpnn.ui.frame.parts import Column, bold_label, given, row, stop_timer, text_label, tool_button
+from napari_cpnn.ui.frame.parts import ScrollColumn, TextLabel, bold_label, given, row, stack, tool_button
 from napari_cpnn.ui.frame.plain_text import plain, warn
 from napari_cpnn.ui.viewer import state_of
 
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Dock(QWidget):
-    """A dock on the state of its viewer; a subclass fills ``column``, and says in ``_end`` what it lets go of.
+    """Base class of a dock; a subclass fills ``column`` and releases in ``_end`` what it holds.
 
     Parameters
     ----------
     viewer
         napari's viewer, or the proxy that plugins get.
     page
-        Its page in the user guide, such as ``"explore"``.
+        Name of its page in the user guide, such as ``"explore"``.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer, page: str) -> None:
@@ -34,21 +35,15 @@ class Dock(QWidget):
         self.viewer = viewer
         self.state = state_of(viewer)
         self.background = QtBackground()
-        self.message = text_label()
+        self.message = TextLabel()
         self._docked = self._ended = False
-        self._joining = QTimer(self)
-        self._joining.setSingleShot(True)
-        self._joining.timeout.connect(self._join_tabs)
+        self._join_tabs_later = qdebounced(self._join_tabs, timeout=0, parent=self)
         inside = QWidget()
-        self.column = QVBoxLayout(inside)
-        self.column.setContentsMargins(8, 6, 8, 6)
-        self.column.setSpacing(6)
-        area = Column()
-        area.setWidget(inside)
-        area.setWidgetResizable(True)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
+        self.column = stack(inside=inside, margins=(8, 6, 8, 6))
+        self.area = ScrollColumn()
+        self.area.setWidget(inside)
+        self.area.setWidgetResizable(True)
+        stack(self.area, inside=self)
         self.undo = tool_button("↶", "")
         self.undo.clicked.connect(lambda: self.state.history.undo())  # noqa: PLW0108 -- clicked says whether checked
         self.help = tool_button("?", "what this dock does: its page of the user guide")
@@ -61,55 +56,50 @@ class Dock(QWidget):
         return QSize(380, 720)
 
     def first_row(self, title: str, *widgets: QWidget) -> QHBoxLayout:
-        """The first row of the dock: a title, what belongs to it, and at the right undo and help."""
+        """Create the first row of the dock: a title, some widgets, and at the right undo and help."""
         return row(bold_label(title), *widgets, self.undo, self.help)
-
-    def say(self, text: str) -> None:
-        """The one line that says what is going on, or what to do next."""
-        self.message.setText(text)
-        self.message.setVisible(bool(text))
 
     @staticmethod
     def notify(error: CpnnError) -> None:
-        """Show a problem as napari shows them."""
+        """Show a problem as a notification of napari."""
         warn(str(error))
 
     def open_explore(self) -> None:
-        """Open the Explore dock, where slide and model are chosen, or show the one that is there."""
+        """Show the Explore dock, where slide and model are chosen; open it if there is none."""
         frame, _ = self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
         frame.raise_()
 
     def event(self, event: QEvent | None) -> bool:
-        """Notice that the dock is closed: napari then takes this widget out of it."""
+        """Notice when the dock is closed: napari then takes this widget out of it."""
         if given(event).type() == QEvent.Type.ParentChange:
             if self.parentWidget() is not None:
                 if not self._docked:
-                    self._joining.start(0)  # the window knows of the dock only after this
+                    self._join_tabs_later()  # the window knows of the dock only after this
                 self._docked = True
             elif self._docked:
                 self.shut_down()
         return super().event(event)
 
     def shut_down(self) -> None:
-        """The dock is closed, and the viewer lives on."""
+        """End the dock while its viewer stays open."""
         self.end(viewer_lives=True)
 
     def end(self, *, viewer_lives: bool) -> None:
-        """Stop everything; with the viewer itself gone, touch neither its layers nor any widget."""
+        """Stop everything; when the viewer itself is gone, touch neither its layers nor any widget."""
         if self._ended:
             return
         self._ended = True
         self.state.history.changed.disconnect(self._history_changed)
-        stop_timer(self._joining)
+        self._join_tabs_later.cancel()
         self._end(viewer_lives=viewer_lives)
-        # When the program is about to end, what is under way must end before the interpreter goes.
+        # When the program is about to end, running tasks must finish before the interpreter exits.
         self.background.close(wait=not viewer_lives)
 
     def _end(self, *, viewer_lives: bool) -> None:
-        """What a dock lets go of; called once."""
+        """Release what the dock holds; called once."""
 
     def _join_tabs(self) -> None:
-        """Lie over our other docks as a tab: one below the other, none would have room on a small screen."""
+        """Share the place of our other docks as a tab: stacked, they would not fit on a small screen."""
         mine = _frame_of(self)
         window = None if mine is None else mine.parentWidget()
         if mine is None or mine.isFloating() or not isinstance(window, QMainWindow):
@@ -131,7 +121,7 @@ class Dock(QWidget):
 
 
 def _frame_of(widget: QWidget) -> QDockWidget | None:
-    """The dock that a widget is in."""
+    """Return the dock widget that contains a widget."""
     parent = widget.parentWidget()
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parentWidget()

@@ -1,4 +1,4 @@
-"""Editors for the fields of a settings dataclass, explained by the help of each field."""
+"""Forms that edit the fields of a settings dataclass, with the help of each field as its tooltip."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLineEdit, QWidget
 from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.ui.frame.choices import SettingsEditor
+from napari_cpnn.ui.frame.parts import button, row, spacer, stack
 
 
 class SettingsForm(QWidget):
-    """One editor per field.
+    """Form with one editor per field.
 
     Parameters
     ----------
@@ -24,11 +26,11 @@ class SettingsForm(QWidget):
     names
         Its fields, in the order on screen.
     change
-        Called with the name of a field and its new value, which it may refuse.
+        Called with the name of a field and its new value.
     refuse
-        Called with a :class:`SettingsError` when a text is no value.
+        Called with a :class:`SettingsError` when a text is not a valid value.
     choices
-        Values to choose from, for fields that are texts.
+        Values to choose from, for text fields.
     """
 
     def __init__(
@@ -104,6 +106,52 @@ class SettingsForm(QWidget):
             self._change(name, value)
 
 
+class SettingsBox(QWidget):
+    """Form of the most common settings, and a button that unfolds a form of the others.
+
+    Parameters
+    ----------
+    settings
+        The dataclass.
+    names
+        The most common fields.
+    editor
+        Changes the settings.
+    choices
+        Values to choose from, for text fields.
+    hidden
+        Fields in neither form.
+    above, beside
+        Widgets between the two forms: above the row with the button, and in it.
+    """
+
+    def __init__(
+        self,
+        settings: type[Any],
+        names: Sequence[str],
+        editor: SettingsEditor,
+        *,
+        choices: Mapping[str, Sequence[str]] | None = None,
+        hidden: Sequence[str] = (),
+        above: Sequence[QWidget] = (),
+        beside: Sequence[QWidget] = (),
+    ) -> None:
+        super().__init__()
+        others = [f.name for f in dataclasses.fields(settings) if f.name not in (*names, *hidden)]
+        self.form, self.more_form = (
+            SettingsForm(settings, part, editor.change, editor.refuse, choices) for part in (names, others)
+        )
+        self.more = button("More ...", "all other settings", checkable=True)
+        self.more.toggled.connect(self.more_form.setVisible)
+        self.more_form.setVisible(False)
+        stack(self.form, *above, row(*beside, self.more, spacer()), self.more_form, inside=self)
+
+    def show_values(self, settings: Any) -> None:
+        """Show these settings."""
+        self.form.show_values(settings)
+        self.more_form.show_values(settings)
+
+
 def _text(value: Any) -> str:
     if isinstance(value, PatchSpec):
         return f"{value.size_px} px at {value.mpp:g} µm/px"
@@ -111,7 +159,7 @@ def _text(value: Any) -> str:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """A text as a value of a field's type; a :class:`ValueError` when it is none."""
+    """Convert a text to the type of a field; raise :class:`ValueError` when that is not possible."""
     if kind is PatchSpec:
         size, mpp = (part for part in text.replace("µm/px", "").replace("px", "").replace("at", " ").split())
         return PatchSpec(parse_whole(size), parse_decimal(mpp))
