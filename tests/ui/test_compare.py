@@ -235,7 +235,7 @@ def test_a_cell_type_is_compared_with_its_deconvolved_share(compared, sample) ->
         controller.comparison.values("predicted"), controller.comparison.compared.obsm["weights"].iloc[:, 0]
     )
     assert controller.comparison.gene == ""
-    assert "deconvolved from the counts" in controller.comparison.text()
+    assert "deconvolved from counts" in controller.comparison.text()
     assert state.look.manual == controller.comparison.limits("measured") == controller.comparison.limits("predicted")
     shares = controller.comparison.shares
     state.set_shown(Shown("type", (model.cell_types[1],)))

@@ -122,7 +122,7 @@ def test_what_the_user_changes_meanwhile_is_no_part_of_it(controller, state, lat
             "No patch of the map has been computed",
         ),
         ({}, Request(BY_KEY["csv"], Path(), "shown"), "Enter the folder and name"),
-        ({}, Request(BY_KEY["csv"], Path("a.csv"), "some", " , "), "Type the names"),
+        ({}, Request(BY_KEY["csv"], Path("a.csv"), "some", " , "), "Enter the names"),
         ({}, Request(BY_KEY["csv"], Path("a.csv"), "some", "NOPE"), "does not have NOPE"),
         ({}, Request(BY_KEY["figure"], Path("a.png"), "some", "NOPE"), "has no 'NOPE'"),
         ({}, Request(BY_KEY["csv"], Path("no/a.csv"), "shown"), "does not exist; create it"),

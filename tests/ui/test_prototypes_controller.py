@@ -198,7 +198,7 @@ def test_cancel_ends_the_work_and_keeps_what_was_there(done, monkeypatch):
     c.cancel()
     assert not c.running
     start = time.perf_counter()
-    assert isinstance(futures[0].exception(timeout=5), module._EnoughError)
+    assert isinstance(futures[0].exception(timeout=5), module._CancelledError)
     assert time.perf_counter() - start < 1
     assert len(steps) < 900
     assert c.result is before

@@ -58,10 +58,12 @@ class ExploreController:
         self._whole_slide = False
         self._first: tuple[str | None, str | None] = (None, None)
         self._shares = TypeShares(state)
+        self._mapper: LiveMapper | None = None
         self._recalled: Memory | None = None  # what to show when its model is loaded
         self.model_path: Path | None = None
         for changed in (state.shown_changed, state.look_changed):
             changed.connect(self._remember_view)
+        state.mapper_changed.connect(self._stop_replaced_mapper)
         self._tasks.update()
 
     @property
@@ -179,6 +181,7 @@ class ExploreController:
         self._save_memory()
         self._tasks.close()
         self._drop_mapper()
+        self.state.mapper_changed.disconnect(self._stop_replaced_mapper, missing_ok=True)
 
     # -- what is shown -------------------------------------------------------------------------------------
 
@@ -313,9 +316,9 @@ class ExploreController:
         self._tasks.run("mapper", f"Finding tissue on {slide.name} ...", build, self._mapper_ready, lambda m: m.stop())
 
     def _mapper_ready(self, mapper: LiveMapper) -> None:
-        self._drop_mapper()  # a second Explore dock of the same viewer may have set one meanwhile
         if not self._live:
             mapper.pause()
+        self._mapper = mapper
         self.state.set_mapper(mapper)
         mapper.set_viewport(self._viewport)
         if self._whole_slide:
@@ -323,9 +326,15 @@ class ExploreController:
 
     def _drop_mapper(self) -> None:
         self._tasks.forget("mapper")
-        mapper = self.state.mapper
-        if mapper is not None:
+        if self.state.mapper is not None:
             self.state.set_mapper(None)
+        self._stop_replaced_mapper()
+
+    def _stop_replaced_mapper(self) -> None:
+        """Stop the mapper of this controller when the state has another one, perhaps of a second Explore dock."""
+        mapper = self._mapper
+        if mapper is not None and self.state.mapper is not mapper:
+            self._mapper = None
             # Stopping waits for the current batch and writes the cache.
             self._background(mapper.stop, lambda _: None, _raise)
 

@@ -33,6 +33,7 @@ class Dock(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer, page: str) -> None:
         super().__init__()
         self.viewer = viewer
+        self.page = page
         self.state = state_of(viewer)
         self.background = QtBackground()
         self.message = TextLabel()
@@ -66,7 +67,11 @@ class Dock(QWidget):
 
     def open_explore(self) -> None:
         """Show the Explore dock, where slide and model are chosen; open it if there is none."""
-        frame, _ = self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
+        explore = next((dock for dock in self._docks_of_viewer() if dock.page == "explore"), None)
+        frame = None if explore is None else _frame_of(explore)
+        if frame is None:
+            frame, _ = self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
+        frame.show()
         frame.raise_()
 
     def event(self, event: QEvent | None) -> bool:
@@ -106,13 +111,19 @@ class Dock(QWidget):
             return
         mine.setWindowTitle(mine.windowTitle().removesuffix(" (napari-cpnn)"))  # five tabs side by side
         area = window.dockWidgetArea(mine)
-        for other in window.findChildren(Dock):
+        for other in self._docks_of_viewer():
             frame = _frame_of(other)
             if frame is None or frame is mine or frame.isFloating() or window.dockWidgetArea(frame) != area:
                 continue
             window.tabifyDockWidget(frame, mine)
             mine.raise_()
             return
+
+    def _docks_of_viewer(self) -> list[Dock]:
+        """Return our docks in the window of this one."""
+        frame = _frame_of(self)
+        window = None if frame is None else frame.parentWidget()
+        return [] if window is None else window.findChildren(Dock)
 
     def _history_changed(self) -> None:
         text = self.state.history.text

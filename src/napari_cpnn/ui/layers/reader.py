@@ -53,7 +53,7 @@ def slide_layer(slide: Slide, name: str | None = None) -> LayerData:
     }
     if slide.mpp is None:
         warn(
-            f"{slide.name} has no plausible pixel size, so it opens in pixels; enter the size in the Explore dock to map it."
+            f"{slide.name} has no plausible pixel size and opens in pixels; enter the size in the Explore dock to map it."
         )
     else:
         frame = LayerFrame.of_slide(slide.mpp)
