@@ -23,39 +23,21 @@ _RANGE = (0.02, 0.98)
 
 
 class Comparison:
-    """Predictions beside measurements, and the values by which spots are coloured.
-
-    Attributes
-    ----------
-    spots
-        The table of all spots.
-    compared
-        Result of :func:`~napari_cpnn.evaluation.predictions.predict_expression`; ``None`` before a prediction.
-    scores
-        Table of :func:`~napari_cpnn.evaluate`, a row per gene.
-    shares
-        Cell types deconvolved from the compared spots; ``None`` until a cell type is on screen.
-    measured_gene
-        Name and values of a gene that is shown as measured while nothing is predicted.
-    quantity
-        By what the spots are coloured.
-    one_scale
-        True to colour measured and predicted values by the same range; predictions often vary less.
-    """
+    """Predictions beside measurements, and the values by which spots are coloured."""
 
     def __init__(self, state: ExploreState) -> None:
         self._state = state
-        self.spots: AnnData | None = None
-        self.measured_gene: tuple[str, _Values] | None = None
+        self.spots: AnnData | None = None  # the table of all spots
+        self.measured_gene: tuple[str, _Values] | None = None  # shown as measured while nothing is predicted
         self.quantity: Quantity = "measured"
-        self.one_scale = True
+        self.one_scale = True  # same colour range of measured and predicted values; predictions often vary less
         self.clear()
 
     def clear(self) -> None:
         """Drop everything that belongs to another slide, model or table."""
-        self.compared: AnnData | None = None
-        self.scores: pd.DataFrame | None = None
-        self.shares: pd.DataFrame | None = None
+        self.compared: AnnData | None = None  # result of predict_expression
+        self.scores: pd.DataFrame | None = None  # result of evaluate, a row per gene
+        self.shares: pd.DataFrame | None = None  # deconvolved from the compared spots when a cell type is on screen
         self._pair: tuple[Shown, SpotPair] | None = None
         self._depth: dict[Quantity, _Values] = {}
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Shapes
 from napari.utils.colormaps import ensure_colormap
-from qtpy.QtWidgets import QButtonGroup, QCheckBox, QFileDialog, QMenu, QProgressBar, QRadioButton, QTabWidget, QWidget
+from qtpy.QtWidgets import QButtonGroup, QCheckBox, QMenu, QProgressBar, QRadioButton, QTabWidget, QWidget
 
 from napari_cpnn import painting
 from napari_cpnn.arrays import IntArray
@@ -20,7 +20,20 @@ from napari_cpnn.ui.compare.spots_box import SpotsBox
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
 from napari_cpnn.ui.compare.words import PAIRED, Quantity
-from napari_cpnn.ui.frame import Dock, TextLabel, add, button, every, given, line, row, spacer, stack, stop_timer
+from napari_cpnn.ui.frame import (
+    Dock,
+    TextLabel,
+    add,
+    button,
+    every,
+    given,
+    line,
+    row,
+    save_file,
+    spacer,
+    stack,
+    stop_timer,
+)
 from napari_cpnn.ui.layers import has_table
 from napari_cpnn.ui.regions import regions_of
 
@@ -88,25 +101,19 @@ class Compare(Dock):
         menu = QMenu(self)
         self.save.setMenu(menu)
         for text, act in (
-            ("Scores of all genes (CSV) ...", self._save_table),
-            ("Scores of regions and slides (CSV) ...", self._save_where),
+            ("Scores of all genes (CSV) ...", lambda: self._save_csv("scores.csv", self.controller.save_table)),
+            (
+                "Scores of regions and slides (CSV) ...",
+                lambda: self._save_csv("regions.csv", self.controller.save_region_scores),
+            ),
             ("Figure: measured, predicted, difference, chart ...", self._save_figure),
         ):
             given(menu.addAction(text)).triggered.connect(lambda _=False, act=act: act())
-        add(
-            self.column,
-            self.first_row("Spots", self.spots.open_file, self.spots.open_folder),
-            self.spots,
-            self.message,
-            row(self.explore, spacer()),
-            row(self.predict, self.cancel, self.bar),
-            line(),
-            self.gene_text,
-            row(*self.quantities.values(), spacer()),
-            self.range_text,
-            self.scatter,
-            row(self.pick, spacer(), self.one_scale),
-        )
+        first = self.first_row("Spots", self.spots.open_file, self.spots.open_folder)
+        add(self.column, first, self.spots, self.message, row(self.explore, spacer()))
+        add(self.column, row(self.predict, self.cancel, self.bar), line(), self.gene_text)
+        add(self.column, row(*self.quantities.values(), spacer()), self.range_text, self.scatter)
+        add(self.column, row(self.pick, spacer(), self.one_scale))
         self.column.addWidget(self.tabs, 1)
         self.column.addLayout(row(self.save, spacer()))
 
@@ -115,14 +122,8 @@ class Compare(Dock):
         self.where = WhereTable()
         self.where_text = TextLabel()
         self.score_regions = button("Score regions", "score all genes over the spots in each region that is drawn")
-        stack(
-            self.where_text,
-            self.where,
-            row(self.score_regions, spacer()),
-            inside=tab,
-            margins=(0, 4, 0, 0),
-            spacing=4,
-        )
+        buttons = row(self.score_regions, spacer())
+        stack(self.where_text, self.where, buttons, inside=tab, margins=(0, 4, 0, 0), spacing=4)
         return tab
 
     def _connect(self) -> None:
@@ -144,11 +145,10 @@ class Compare(Dock):
         controller.quantity_changed.connect(self._gene_changed)
         controller.region_scores.changed.connect(self._show_where)
         controller.message_changed.connect(self.message.show_text)
-        self.state.look_changed.connect(self._paint_spots)
+        self.listen(self._paint_spots, self.state.look_changed)
 
     def _end(self, *, viewer_lives: bool) -> None:
         """Remove our layer and restore the colours of the map."""
-        self.state.look_changed.disconnect(self._paint_spots)
         stop_timer(self._progress_timer)
         self.scatter.stop()
         self.spots.end(viewer_lives=viewer_lives)
@@ -286,19 +286,13 @@ class Compare(Dock):
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def _save_table(self) -> None:
-        if name := QFileDialog.getSaveFileName(self, "Save the scores of all genes", "scores.csv", "CSV (*.csv)")[0]:
-            self.controller.save_table(name)
-
-    def _save_where(self) -> None:
-        if name := QFileDialog.getSaveFileName(self, "Save the scores", "regions.csv", "CSV (*.csv)")[0]:
-            self.controller.save_region_scores(name)
+    def _save_csv(self, file_name: str, write: Callable[[str], None]) -> None:
+        save_file(self, "Save the scores", file_name, "CSV (*.csv)", write)
 
     def _save_figure(self) -> None:
         pair = self.controller.comparison.pair
         start = f"{'comparison' if pair is None else pair.name}.png"
-        if name := QFileDialog.getSaveFileName(self, "Save the figure", start, _FIGURES)[0]:
-            self.controller.save_figure(Path(name))
+        save_file(self, "Save the figure", start, _FIGURES, self.controller.save_figure)
 
 
 def _colors(values: npt.NDArray[np.float32], limits: tuple[float, float], colormap: str) -> npt.NDArray[np.float32]:

@@ -12,7 +12,19 @@ from superqt.utils import qdebounced
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.spots import SpotsSource, library_of, move_back, move_of
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
-from napari_cpnn.ui.frame import Dock, TextLabel, button, given, plain, row, slim_combo, spacer, stack
+from napari_cpnn.ui.frame import (
+    Dock,
+    TextLabel,
+    button,
+    given,
+    open_file,
+    open_folder,
+    plain,
+    row,
+    slim_combo,
+    spacer,
+    stack,
+)
 from napari_cpnn.ui.layers import TABLE_KEY, has_table, is_ours, layers_of, source_of, spots_of_layer
 
 if TYPE_CHECKING:
@@ -52,7 +64,8 @@ class SpotsBox(QWidget):
         # Later: our layer must not be removed while napari is still removing others.
         self._taken_removed_later = qdebounced(self._taken_removed, timeout=0, parent=self)
         self.open_file.clicked.connect(self._choose_file)
-        self.open_folder.clicked.connect(self._choose_folder)
+        title = "Open a folder of Space Ranger, or SpatialData"
+        self.open_folder.clicked.connect(lambda: open_folder(self, title, self.open))
         self.choices.activated.connect(self._chosen)
         self.take_mpp.clicked.connect(self._take_mpp)
         controller.spots_changed.connect(self._spots_changed)
@@ -148,10 +161,6 @@ class SpotsBox(QWidget):
             positions, _ = QFileDialog.getOpenFileName(self, title, str(Path(name).parent))
         self.open(name, positions or None)
 
-    def _choose_folder(self) -> None:
-        if name := QFileDialog.getExistingDirectory(self, "Open a folder of Space Ranger, or SpatialData"):
-            self.open(name)
-
     # -- what is shown -------------------------------------------------------------------------------------
 
     def _spots_changed(self) -> None:
@@ -227,7 +236,9 @@ class SpotsBox(QWidget):
             self._add_fix(menu, fix)
         if helpful:
             menu.addSeparator()
-        given(menu.addAction("By an affine map from a file ...")).triggered.connect(self._choose_affine)
+        given(menu.addAction("By an affine map from a file ...")).triggered.connect(
+            lambda: open_file(self, "An affine map", _AFFINES, lambda name: self.controller.fix_by(Path(name)))
+        )
         given(menu.addAction("By an affine map that you type ...")).triggered.connect(self._type_affine)
         others = given(menu.addMenu("Otherwise"))
         for fix in fit.others:
@@ -236,10 +247,6 @@ class SpotsBox(QWidget):
     def _add_fix(self, menu: QMenu, fix: SpotFix) -> None:
         action = given(menu.addAction(f"{fix.name} ({fix.on_tissue:.0%} on tissue)"))
         action.triggered.connect(lambda _=False: self.controller.apply_fix(fix))
-
-    def _choose_affine(self) -> None:
-        if name := QFileDialog.getOpenFileName(self, "An affine map", "", _AFFINES)[0]:
-            self.controller.fix_by(Path(name))
 
     def _type_affine(self) -> None:
         text, ok = QInputDialog.getMultiLineText(self, "An affine map", _TYPED, "1, 0, 0\n0, 1, 0")

@@ -52,12 +52,7 @@ _OPEN = "Open a model file ..."
 class Explore(Dock):
     """napari widget with slide, model and progress, cell types, gene, colours, and a readout under the pointer.
 
-    Parameters
-    ----------
-    napari_viewer
-        Passed by napari.
-    settings
-        Settings of live maps; by default the user's preferences when a map starts.
+    Live maps have the given settings, or by default the user's preferences when a map starts.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer, settings: MappingSettings | None = None) -> None:
@@ -124,15 +119,9 @@ class Explore(Dock):
         self.whole = button("Whole slide", "after the view, map the rest of the slide", checkable=True)
         self.progress = TextLabel()
         self.export = ExportButton(self.viewer, self.background)
-        add(
-            self.column,
-            self.first_row("Slide", self.slide),
-            self.mpp_row,
-            row(bold_label("Model"), self.model, self.info),
-            row(self.live, self.whole, spacer(), self.export),
-            self.progress,
-            self.message,
-        )
+        model = row(bold_label("Model"), self.model, self.info)
+        mapping = row(self.live, self.whole, spacer(), self.export)
+        add(self.column, self.first_row("Slide", self.slide), self.mpp_row, model, mapping, self.progress, self.message)
 
     def _build_types(self) -> None:
         self.types = CellTypeList()
@@ -155,9 +144,7 @@ class Explore(Dock):
     def _connect(self) -> None:
         state, session = self.state, self.session
         layers = session.viewer.layers.events
-        self._layer_events = [layers.inserted, layers.removed, layers.renamed]
-        for source in self._layer_events:
-            source.connect(self._layers_changed)
+        self.listen(self._layers_changed, layers.inserted, layers.removed, layers.renamed)
         self.slide.activated.connect(self._slide_chosen)
         self.model.activated.connect(self._model_chosen)
         self.mpp_set.clicked.connect(lambda: session.set_mpp(self.mpp.value()))
@@ -178,8 +165,6 @@ class Explore(Dock):
 
     def _end(self, *, viewer_lives: bool) -> None:
         """Stop mapping and remove our layers."""
-        for source in self._layer_events:
-            source.disconnect(self._layers_changed)
         self.export.end(viewer_lives=viewer_lives)
         self.session.close(viewer_lives=viewer_lives)
         self.state.history.forget()  # no dock is left that could undo

@@ -40,16 +40,7 @@ POINTER_MS = 60
 class ExploreSession:
     """Connects a viewer to a controller.
 
-    Parameters
-    ----------
-    viewer
-        napari's viewer, or the proxy that plugins get.
-    background, notify, settings
-        As for :class:`ExploreController`.
-    update
-        Called every `UPDATE_MS`.
-    pointer_moved
-        Called while the pointer moves, at most every `POINTER_MS`.
+    ``update`` is called every `UPDATE_MS`, ``pointer_moved`` while the pointer moves, at most every `POINTER_MS`.
     """
 
     def __init__(

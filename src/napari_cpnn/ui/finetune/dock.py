@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
     QCheckBox,
-    QFileDialog,
     QLineEdit,
     QPlainTextEdit,
 )
@@ -31,6 +29,8 @@ from napari_cpnn.ui.frame import (
     every,
     given,
     line,
+    open_file,
+    open_folder,
     row,
     slim_combo,
     spacer,
@@ -58,9 +58,9 @@ class FineTune(Dock):
         super().__init__(napari_viewer, "finetune")
         self.controller = FineTuneController(self.state, self.background, self.notify)
         self.timer = every(_CHECK_MS, self.controller.run.check)
-        self.setAcceptDrops(True)
         self._build()
         self._connect()
+        self.accept_drops(self.samples.drop)
         self._reference_changed()
         self._settings_changed()
         self._run_changed()
@@ -74,16 +74,9 @@ class FineTune(Dock):
         self.reference = button("Choose ...", "a file of prototypes, or single cells with their cell types")
         self.reference_text = TextLabel()
         self.columns = LabelColumns()
-        add(
-            self.column,
-            self.first_row("Slides and their spots", spacer()),
-            self.samples,
-            line(),
-            row(bold_label("Cell types"), spacer(), self.reference),
-            self.reference_text,
-            self.columns,
-            line(),
-        )
+        cell_types = row(bold_label("Cell types"), spacer(), self.reference)
+        add(self.column, self.first_row("Slides and their spots", spacer()), self.samples, line())
+        add(self.column, cell_types, self.reference_text, self.columns, line())
         self._build_settings()
         self._build_run()
         self.column.addStretch(1)
@@ -102,15 +95,9 @@ class FineTune(Dock):
         self.out = QLineEdit()
         self.out.setToolTip("folder of the run, as of napari-cpnn train")
         self.out_choose = button("...", "choose the folder of the run")
-        add(
-            self.column,
-            row(bold_label("Preset"), self.preset),
-            row(bold_label("Start from"), self.start),
-            self.start_text,
-            self.settings,
-            row(bold_label("Run folder"), self.out, self.out_choose),
-            line(),
-        )
+        add(self.column, row(bold_label("Preset"), self.preset), row(bold_label("Start from"), self.start))
+        folder = row(bold_label("Run folder"), self.out, self.out_choose)
+        add(self.column, self.start_text, self.settings, folder, line())
 
     def _build_run(self) -> None:
         self.train = button("Train", "start a run in a process of its own")
@@ -128,31 +115,25 @@ class FineTune(Dock):
         self.log.setReadOnly(True)
         self.log.setMinimumHeight(120)
         self.log.setVisible(False)
-        add(
-            self.column,
-            row(self.train, self.stop, self.resume, self.open_run),
-            self.message,
-            self.run_text,
-            self.curves,
-            row(bold_label("Show it"), self.before, self.after, spacer(), self.log_shown),
-            self.renew,
-            self.log,
-        )
+        models = row(bold_label("Show it"), self.before, self.after, spacer(), self.log_shown)
+        add(self.column, row(self.train, self.stop, self.resume, self.open_run), self.message, self.run_text)
+        add(self.column, self.curves, models, self.renew, self.log)
 
     # -- signals -------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
         controller = self.controller
-        self.reference.clicked.connect(self._choose_reference)
+        title = "Prototypes, or single cells"
+        self.reference.clicked.connect(lambda: open_file(self, title, _CELLS, controller.choose_reference))
         self.columns.chosen.connect(controller.choose_columns)
         self.preset.textActivated.connect(controller.choose_preset)
         self.start.activated.connect(self._start_chosen)
         self.out.editingFinished.connect(self._out_edited)
-        self.out_choose.clicked.connect(self._choose_out)
+        self.out_choose.clicked.connect(lambda: open_folder(self, "Folder of the run", controller.choose_out))
         self.train.clicked.connect(controller.train)
         self.stop.clicked.connect(controller.run.stop)
         self.resume.clicked.connect(controller.run.resume)
-        self.open_run.clicked.connect(self._choose_run)
+        self.open_run.clicked.connect(lambda: open_folder(self, "Open the folder of a run", controller.open_run))
         self.before.clicked.connect(lambda: self._show(controller.show_before))
         self.after.clicked.connect(lambda: self._show(controller.show_after))
         self.renew.toggled.connect(self._renew_toggled)
@@ -174,23 +155,7 @@ class FineTune(Dock):
                 folder = self.controller.run.folder
                 tell(f"Training continues; Open run ... in a new Fine-tune dock shows it: {folder}")
 
-    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Accept files."""
-        event = given(event)
-        if given(event.mimeData()).hasUrls():
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Add dropped spots of the chosen slide, or a slide together with its spots."""
-        event = given(event)
-        self.samples.drop([Path(url.toLocalFile()) for url in given(event.mimeData()).urls() if url.isLocalFile()])
-        event.acceptProposedAction()
-
     # -- cell types and settings ---------------------------------------------------------------------------
-
-    def _choose_reference(self) -> None:
-        if name := QFileDialog.getOpenFileName(self, "Prototypes, or single cells", "", _CELLS)[0]:
-            self.controller.choose_reference(name)
 
     def _reference_changed(self) -> None:
         found = self.controller.reference
@@ -205,8 +170,7 @@ class FineTune(Dock):
             self.controller.choose_start(None)
             self.controller.change("weights", value)
         else:
-            if name := QFileDialog.getOpenFileName(self, "Open a model", "", "CPNN models (*.safetensors)")[0]:
-                self.controller.choose_start(name)
+            open_file(self, "Open a model", "CPNN models (*.safetensors)", self.controller.choose_start)
             self._settings_changed()
 
     def _settings_changed(self) -> None:
@@ -234,15 +198,7 @@ class FineTune(Dock):
             self.out.setModified(False)
             self.controller.choose_out(self.out.text().strip() or None)
 
-    def _choose_out(self) -> None:
-        if name := QFileDialog.getExistingDirectory(self, "Folder of the run"):
-            self.controller.choose_out(name)
-
     # -- the run -------------------------------------------------------------------------------------------
-
-    def _choose_run(self) -> None:
-        if name := QFileDialog.getExistingDirectory(self, "Open the folder of a run"):
-            self.controller.open_run(name)
 
     def _run_changed(self) -> None:
         run = self.controller.run

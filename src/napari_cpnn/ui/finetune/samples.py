@@ -15,6 +15,8 @@ from napari_cpnn.ui.frame import (
     button,
     choose_data,
     given,
+    open_file,
+    open_folder,
     row,
     slim_combo,
     spacer,
@@ -43,10 +45,14 @@ class SamplesBox(QWidget):
         for source in self._layer_events:
             source.connect(self._fill_slides)
         self.slide.activated.connect(self._slide_chosen)
-        self.spots_file.clicked.connect(self._choose_spots_file)
-        self.spots_folder.clicked.connect(self._choose_spots_folder)
+        self.spots_file.clicked.connect(lambda: open_file(self, "Open spots", _SPOTS, self._add_spots))
+        self.spots_folder.clicked.connect(
+            lambda: open_folder(self, "Open a folder of Space Ranger, or SpatialData", self._add_spots)
+        )
         self.samples.currentRowChanged.connect(self._sample_chosen)
-        self.positions.clicked.connect(self._choose_positions)
+        self.positions.clicked.connect(
+            lambda: open_file(self, "The spot table with the positions", "", self._set_positions)
+        )
         self.remove.clicked.connect(lambda: controller.remove_sample(self.samples.currentRow()))
         controller.samples_changed.connect(self._samples_changed)
         self._fill_slides()
@@ -71,14 +77,10 @@ class SamplesBox(QWidget):
         self.fix_menu = QMenu(self)
         self.fix.setMenu(self.fix_menu)
         self.sample_problem = TextLabel()
-        stack(
-            row(bold_label("Slide"), self.slide),
-            row(bold_label("Add its spots"), self.spots_file, self.spots_folder),
-            self.samples,
-            self.sample_problem,
-            row(self.fix, self.positions, self.remove, spacer()),
-            inside=self,
-        )
+        slide = row(bold_label("Slide"), self.slide)
+        spots = row(bold_label("Add its spots"), self.spots_file, self.spots_folder)
+        buttons = row(self.fix, self.positions, self.remove, spacer())
+        stack(slide, spots, self.samples, self.sample_problem, buttons, inside=self)
 
     def _fill_slides(self, _event: Any = None) -> None:
         chosen = self.slide.currentData()
@@ -104,24 +106,15 @@ class SamplesBox(QWidget):
 
     def _add_spots(self, spots: str) -> None:
         chosen = self.slide.currentData()
-        if not spots:
-            return
         if chosen is None:
             warn("Choose the slide of these spots first.")
             return
         slide, mpp = chosen
         self.controller.add_sample(SampleFiles(Path(slide), Path(spots), mpp=mpp))
 
-    def _choose_spots_file(self) -> None:
-        self._add_spots(QFileDialog.getOpenFileName(self, "Open spots", "", _SPOTS)[0])
-
-    def _choose_spots_folder(self) -> None:
-        self._add_spots(QFileDialog.getExistingDirectory(self, "Open a folder of Space Ranger, or SpatialData"))
-
-    def _choose_positions(self) -> None:
+    def _set_positions(self, name: str) -> None:
         number = self.samples.currentRow()
-        name, _ = QFileDialog.getOpenFileName(self, "The spot table with the positions", "")
-        if name and 0 <= number < len(self.controller.samples):
+        if 0 <= number < len(self.controller.samples):
             self.controller.set_positions(number, Path(name))
 
     def drop(self, paths: list[Path]) -> None:

@@ -1,7 +1,5 @@
 """What all docks are made of: frame, layouts, charts, settings forms, background tasks, undo, help and plain text."""
 
-from __future__ import annotations
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,6 +4,9 @@ from .chart_view import ChartView as ChartView
 from .choices import Choices as Choices
 from .choices import SettingsEditor as SettingsEditor
 from .dock import Dock as Dock
+from .files import open_file as open_file
+from .files import open_folder as open_folder
+from .files import save_file as save_file
 from .gene_box import GeneBox as GeneBox
 from .genes import find_gene as find_gene
 from .genes import unknown_gene_text as unknown_gene_text

@@ -17,19 +17,7 @@ if TYPE_CHECKING:
 
 
 class Choices:
-    """The attributes of a controller that the user chooses.
-
-    Parameters
-    ----------
-    owner
-        The controller.
-    names
-        Its attributes.
-    history
-        Where each choice is recorded.
-    restored
-        Called after an undo with the values that it replaced, by name.
-    """
+    """Attributes of a controller that the user chooses; ``restored`` is called with the values replaced by an undo."""
 
     def __init__(
         self, owner: object, names: Sequence[str], history: History, restored: Callable[[dict[str, Any]], None]
@@ -54,19 +42,7 @@ class Choices:
 
 
 class SettingsEditor:
-    """Settings that are edited field by field; a value that is refused changes nothing.
-
-    Parameters
-    ----------
-    tasks
-        Shows why a value is refused.
-    choices
-        Records each change.
-    read
-        Returns the present settings.
-    write
-        Called with the name of a field and the changed settings.
-    """
+    """Editor of settings by field; ``write`` is called with the name of a field and the changed settings."""
 
     changed = Signal()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QWidget
 from superqt.utils import qdebounced
 
@@ -20,15 +23,7 @@ if TYPE_CHECKING:
 
 
 class Dock(QWidget):
-    """Base class of a dock; a subclass fills ``column`` and releases in ``_end`` what it holds.
-
-    Parameters
-    ----------
-    viewer
-        napari's viewer, or the proxy that plugins get.
-    page
-        Name of its page in the user guide, such as ``"explore"``.
-    """
+    """Base class of a dock with a ``page`` in the user guide; a subclass fills ``column`` and defines ``_end``."""
 
     def __init__(self, viewer: napari.viewer.Viewer, page: str) -> None:
         super().__init__()
@@ -38,6 +33,8 @@ class Dock(QWidget):
         self.background = QtBackground()
         self.message = TextLabel()
         self._docked = self._ended = False
+        self._connections: list[tuple[Any, Callable[..., Any]]] = []
+        self._take_files: Callable[[list[Path]], None] | None = None
         self._join_tabs_later = qdebounced(self._join_tabs, timeout=0, parent=self)
         inside = QWidget()
         self.column = stack(inside=inside, margins=(8, 6, 8, 6))
@@ -59,6 +56,27 @@ class Dock(QWidget):
     def first_row(self, title: str, *widgets: QWidget) -> QHBoxLayout:
         """Create the first row of the dock: a title, some widgets, and at the right undo and help."""
         return row(bold_label(title), *widgets, self.undo, self.help)
+
+    def listen(self, react: Callable[..., Any], *signals: Any) -> None:
+        """Connect to signals of the viewer or its state until the dock is closed."""
+        for signal in signals:
+            signal.connect(react)
+            self._connections.append((signal, react))
+
+    def accept_drops(self, take_files: Callable[[list[Path]], None]) -> None:
+        """Call ``take_files`` with files that are dropped on the dock."""
+        self._take_files = take_files
+        self.setAcceptDrops(True)
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802 (Qt's name)
+        if given(given(event).mimeData()).hasUrls():
+            given(event).acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802 (Qt's name)
+        urls = given(given(event).mimeData()).urls()
+        if self._take_files is not None:
+            self._take_files([Path(url.toLocalFile()) for url in urls if url.isLocalFile()])
+        given(event).acceptProposedAction()
 
     @staticmethod
     def notify(error: CpnnError) -> None:
@@ -96,6 +114,9 @@ class Dock(QWidget):
         self._ended = True
         self.state.history.changed.disconnect(self._history_changed)
         self._join_tabs_later.cancel()
+        if viewer_lives:
+            for signal, react in self._connections:
+                signal.disconnect(react)
         self._end(viewer_lives=viewer_lives)
         # When the program is about to end, running tasks must finish before the interpreter exits.
         self.background.close(wait=not viewer_lives)

@@ -17,20 +17,10 @@ from napari_cpnn.ui.frame.parts import button, row, spacer, stack
 
 
 class SettingsForm(QWidget):
-    """Form with one editor per field.
+    """Form with one editor for each of the fields ``names`` of a dataclass.
 
-    Parameters
-    ----------
-    settings
-        The dataclass.
-    names
-        Its fields, in the order on screen.
-    change
-        Called with the name of a field and its new value.
-    refuse
-        Called with a :class:`SettingsError` when a text is not a valid value.
-    choices
-        Values to choose from, for text fields.
+    ``change`` is called with the name of a field and its new value, ``refuse`` when a text is not a valid value;
+    ``choices`` are the values of text fields to choose from.
     """
 
     def __init__(
@@ -107,22 +97,9 @@ class SettingsForm(QWidget):
 
 
 class SettingsBox(QWidget):
-    """Form of the most common settings, and a button that unfolds a form of the others.
+    """Form of some fields, and a button that unfolds a form of the others, except those that are ``hidden``.
 
-    Parameters
-    ----------
-    settings
-        The dataclass.
-    names
-        The most common fields.
-    editor
-        Changes the settings.
-    choices
-        Values to choose from, for text fields.
-    hidden
-        Fields in neither form.
-    above, beside
-        Widgets between the two forms: above the row with the button, and in it.
+    Widgets can be placed between the forms: ``above`` the button and ``beside`` it.
     """
 
     def __init__(

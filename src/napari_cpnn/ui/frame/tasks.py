@@ -49,16 +49,10 @@ class Tasks:
         Called with a :class:`CpnnError` that the user must see.
     hint
         Returns what the user can do next; shown while nothing is running and nothing is wrong.
-
-    Attributes
-    ----------
-    changed
-        Emitted whenever a task starts or ends.
-    message_changed
-        Emitted when ``message`` has changed.
     """
 
     changed = Signal()
+    """Emitted whenever a task starts or ends."""
     message_changed = Signal(str)
 
     def __init__(

@@ -52,9 +52,7 @@ def slide_layer(slide: Slide, name: str | None = None) -> LayerData:
         "metadata": {} if slide.path is None else {PATH_KEY: str(slide.path)},
     }
     if slide.mpp is None:
-        warn(
-            f"{slide.name} has no plausible pixel size and opens in pixels; enter the size in the Explore dock to map it."
-        )
+        warn(f"{slide.name} has no plausible pixel size and opens in pixels; enter the size in the Explore dock.")
     else:
         frame = LayerFrame.of_slide(slide.mpp)
         keywords |= {"scale": frame.scale, "translate": frame.translate, "units": ("um", "um")}

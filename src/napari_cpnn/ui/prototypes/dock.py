@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QFileDialog, QLabel, QProgressBar, QTabWidget, QWidget
+from qtpy.QtWidgets import QLabel, QProgressBar, QTabWidget, QWidget
 from superqt.utils import qdebounced
 
 from napari_cpnn.palette import type_colors
@@ -25,7 +25,10 @@ from napari_cpnn.ui.frame import (
     every,
     given,
     line,
+    open_file,
+    open_folder,
     row,
+    save_file,
     spacer,
     stack,
     stop_timer,
@@ -59,7 +62,7 @@ class PrototypesDock(Dock):
         self.timer = every(_PROGRESS_MS, self._show_progress)
         self._shown: Prototypes | None = None
         self._scroll_later = qdebounced(self._scroll_to_result, timeout=0, parent=self)
-        self.setAcceptDrops(True)
+        self.accept_drops(lambda paths: self.controller.open(*paths))
         self._build()
         self._connect()
         self._source_changed()
@@ -126,23 +129,16 @@ class PrototypesDock(Dock):
         self.save = button("Save ...", "write the prototypes to an .h5ad")
         self.fine_tune = button("Use for fine-tuning", "pass the saved prototypes to the Fine-tune dock")
         self.result, self.result_line = QWidget(), line()
-        stack(
-            self.summary,
-            self.notes,
-            row(self.save, self.fine_tune, spacer()),
-            row(bold_label("Gene"), self.gene),
-            self.gene_note,
-            self.tabs,
-            inside=self.result,
-        )
+        save, gene = row(self.save, self.fine_tune, spacer()), row(bold_label("Gene"), self.gene)
+        stack(self.summary, self.notes, save, gene, self.gene_note, self.tabs, inside=self.result)
         add(self.column, self.result_line, self.result)
 
     # -- signals -------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
         controller = self.controller
-        self.file.clicked.connect(self._choose_file)
-        self.folder.clicked.connect(self._choose_folder)
+        self.file.clicked.connect(lambda: open_file(self, "Open single cells or prototypes", _CELLS, controller.open))
+        self.folder.clicked.connect(lambda: open_folder(self, "Open a 10x folder of single cells", controller.open))
         self.columns.chosen.connect(controller.choose_columns)
         self.use_hint.clicked.connect(self._take_hint)
         self.run.clicked.connect(controller.run)
@@ -156,8 +152,12 @@ class PrototypesDock(Dock):
         self.heat_map.type_chosen.connect(controller.select_type)
         self.heat_map.gene_chosen.connect(controller.show_gene)
         self.n_shown.valueChanged.connect(controller.show_markers)
-        self.save_markers.clicked.connect(self._choose_table)
-        self.save_figure.clicked.connect(self._choose_figure)
+        self.save_markers.clicked.connect(
+            lambda: self._save_file("markers", "markers.csv", "Table (*.csv)", controller.write_markers)
+        )
+        self.save_figure.clicked.connect(
+            lambda: self._save_file("heat map", "markers.png", _PICTURES, controller.write_figure)
+        )
         controller.source_changed.connect(self._source_changed)
         controller.settings_changed.connect(self._settings_changed)
         controller.run_changed.connect(self._run_changed)
@@ -171,27 +171,7 @@ class PrototypesDock(Dock):
         self._scroll_later.cancel()
         self.controller.close()
 
-    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Accept files."""
-        event = given(event)
-        if given(event.mimeData()).hasUrls():
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Open dropped single cells, a table of their labels, or prototypes."""
-        event = given(event)
-        self.controller.open(*(url.toLocalFile() for url in given(event.mimeData()).urls() if url.isLocalFile()))
-        event.acceptProposedAction()
-
     # -- single cells and settings -------------------------------------------------------------------------
-
-    def _choose_file(self) -> None:
-        if name := QFileDialog.getOpenFileName(self, "Open single cells or prototypes", "", _CELLS)[0]:
-            self.controller.open(name)
-
-    def _choose_folder(self) -> None:
-        if name := QFileDialog.getExistingDirectory(self, "Open a 10x folder of single cells"):
-            self.controller.open(name)
 
     def _source_changed(self) -> None:
         controller, found = self.controller, self.controller.reference
@@ -292,15 +272,15 @@ class PrototypesDock(Dock):
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def _choose_target(self, title: str, file_name: str, filters: str) -> str:
-        """Ask for the file to write, by default beside the single cells."""
+    def _save_file(self, what: str, file_name: str, filters: str, write: Callable[[str], None]) -> None:
+        """Ask for a file, by default beside the single cells."""
         result = self.controller.result
         start = Path() if result is None or result.made_from is None else result.made_from[0].parent
-        return str(QFileDialog.getSaveFileName(self, title, str(start / file_name), filters)[0])
+        save_file(self, f"Save {what}", str(start / file_name), filters, write)
 
     def _save(self, then: Callable[[], None] | None = None) -> None:
-        if name := self._choose_target("Save prototypes", "prototypes.h5ad", _PROTOTYPES):
-            self.controller.save(name, then)
+        write = partial(self.controller.save, then=then)
+        self._save_file("prototypes", "prototypes.h5ad", _PROTOTYPES, write)
 
     def _use_for_finetuning(self) -> None:
         result = self.controller.result
@@ -316,11 +296,3 @@ class PrototypesDock(Dock):
     def _hand_over(self) -> None:
         self.open_fine_tune()
         self.controller.use_for_finetuning()
-
-    def _choose_table(self) -> None:
-        if name := self._choose_target("Save markers", "markers.csv", "Table (*.csv)"):
-            self.controller.write_markers(name)
-
-    def _choose_figure(self) -> None:
-        if name := self._choose_target("Save heat map", "markers.png", _PICTURES):
-            self.controller.write_figure(name)

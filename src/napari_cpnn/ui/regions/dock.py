@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import shapely
 from napari.layers import Shapes
-from qtpy.QtWidgets import QFileDialog, QTabWidget
+from qtpy.QtWidgets import QTabWidget
 from superqt.utils import qdebounced
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.regions import Region
-from napari_cpnn.ui.frame import Dock, add, button, every, row, slim_combo, spacer, stop_timer
+from napari_cpnn.ui.frame import Dock, add, button, every, open_file, row, save_file, slim_combo, spacer, stop_timer
 from napari_cpnn.ui.layers import OVERLAY_KEY, pointer_um
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.layer import Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
@@ -88,39 +88,26 @@ class Regions(Dock):
         ):
             self.tabs.addTab(tab, text)
             self.tabs.setTabToolTip(self.tabs.count() - 1, tip)
-        add(
-            self.column,
-            self.first_row("Regions", self.layers, self.draw),
-            row(self.read, self.write, spacer()),
-            self.message,
-            row(self.map, self.explore, spacer()),
-            self.table,
-            self.tabs,
-        )
+        add(self.column, self.first_row("Regions", self.layers, self.draw), row(self.read, self.write, spacer()))
+        add(self.column, self.message, row(self.map, self.explore, spacer()), self.table, self.tabs)
         self.column.addStretch(1)
 
     def _connect(self) -> None:
         controller, state = self.controller, self.state
-        self._viewer_events = [
-            (self.viewer.layers.events.inserted, self._layer_added),
-            (self.viewer.layers.events.removed, self._fill_layers),
-            (self.viewer.layers.events.renamed, self._fill_layers),
-        ]
-        for source, react in self._viewer_events:
-            source.connect(react)
+        layers = self.viewer.layers.events
+        self.listen(self._layer_added, layers.inserted)
+        self.listen(self._fill_layers, layers.removed, layers.renamed)
         self.viewer.mouse_drag_callbacks.append(self._pressed)
-        self._state_events = [
-            (state.slide_changed, self._slide_changed),
-            (state.model_changed, self._model_changed),
-            (state.mapper_changed, self._update),
-            (state.shown_changed, self._shown_changed),
-        ]
-        for source, react in self._state_events:
-            source.connect(react)
+        self.listen(self._slide_changed, state.slide_changed)
+        self.listen(self._model_changed, state.model_changed)
+        self.listen(self._update, state.mapper_changed)
+        self.listen(self._shown_changed, state.shown_changed)
         self.layers.activated.connect(lambda i: self.choose_layer(self.layers.itemData(i)))
         self.draw.clicked.connect(self._draw_clicked)
-        self.read.clicked.connect(self._choose_file)
-        self.write.clicked.connect(self._choose_target)
+        self.read.clicked.connect(lambda: open_file(self, "Import regions", _GEOJSON, self.import_regions))
+        self.write.clicked.connect(
+            lambda: save_file(self, "Export regions", "regions.geojson", _GEOJSON, controller.write)
+        )
         self.map.clicked.connect(controller.map_regions)
         self.explore.clicked.connect(self.open_explore)
         self.table.chosen.connect(self._line_chosen)
@@ -141,8 +128,6 @@ class Regions(Dock):
         if not viewer_lives:
             return
         self.choose_layer(None)
-        for source, react in [*self._viewer_events, *self._state_events]:
-            source.disconnect(react)
         with suppress(ValueError):
             self.viewer.mouse_drag_callbacks.remove(self._pressed)
 
@@ -257,10 +242,6 @@ class Regions(Dock):
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def _choose_file(self) -> None:
-        if name := QFileDialog.getOpenFileName(self, "Import regions", "", _GEOJSON)[0]:
-            self.import_regions(name)
-
     def import_regions(self, path: str) -> None:
         """Add the regions of a GeoJSON file to the layer."""
         self.controller.read(path, self._add)
@@ -269,10 +250,6 @@ class Regions(Dock):
         layer, slide_layer, slide = self._own_layer(), self.state.layer, self.state.slide
         if layer is not None and slide_layer is not None and slide is not None and slide.mpp is not None:
             add_regions(layer, slide_layer, regions, slide.mpp)
-
-    def _choose_target(self) -> None:
-        if name := QFileDialog.getSaveFileName(self, "Export regions", "regions.geojson", _GEOJSON)[0]:
-            self.controller.write(name)
 
     # -- the table -----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QLabel, QWidget
+from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_cpnn.ui.frame import (
     Background,
@@ -18,6 +18,7 @@ from napari_cpnn.ui.frame import (
     bold_label,
     button,
     row,
+    save_file,
     slim_combo,
     spacer,
     stack,
@@ -26,6 +27,7 @@ from napari_cpnn.ui.regions.charts import comparison_chart, composition_chart, e
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.rows import RegionRow
 
+_TABLE = "Table (*.csv)"
 _PICTURES = "Picture (*.png);;Vector graphics (*.svg)"
 
 #: Share of unlike tissue from which a region gets a warning; 5 % of held-out training tissue is unlike, too.
@@ -42,18 +44,15 @@ class _Tab(QWidget):
         self.note = TextLabel()
         tip = "the chart as PNG or SVG, on white, with the names of slide and model"
         self.save_figure = button("Save figure ...", tip)
-        self.save_figure.clicked.connect(self._save_figure)
+        self.save_figure.clicked.connect(lambda: save_file(self, "Save figure", "", _PICTURES, self.write_figure))
         self.column = stack(inside=self, margins=(4, 6, 4, 4))
 
-    def write_figure(self, path: Path) -> None:
+    def write_figure(self, name: str | Path) -> None:
         """Draw the chart into a file in the background."""
+        path = Path(name)
         source = " · ".join(text for text in self.controller.source().values() if text)
         path = path if path.suffix.lower() in (".png", ".svg") else path.with_name(f"{path.name}.png")
         self.controller.work(lambda: self.chart.save(path, source))
-
-    def _save_figure(self) -> None:
-        if name := QFileDialog.getSaveFileName(self, "Save figure", "", _PICTURES)[0]:
-            self.write_figure(Path(name))
 
 
 class CompositionTab(_Tab):
@@ -74,7 +73,9 @@ class CompositionTab(_Tab):
         self.column.addStretch(1)
         self.gene.chosen.connect(self._add)
         self.genes.linkActivated.connect(self._remove)
-        self.save_table.clicked.connect(self._save_table)
+        self.save_table.clicked.connect(
+            lambda: save_file(self, "Save table", "regions.csv", _TABLE, controller.write_table)
+        )
         self.show_genes()
 
     def show_rows(self, rows: Sequence[RegionRow]) -> None:
@@ -111,10 +112,6 @@ class CompositionTab(_Tab):
         self.controller.set_genes([g for g in self.controller.genes if g != gene])
         self.show_genes()
 
-    def _save_table(self) -> None:
-        if name := QFileDialog.getSaveFileName(self, "Save table", "regions.csv", "Table (*.csv)")[0]:
-            self.controller.write_table(name)
-
 
 class ComparisonTab(_Tab):
     """Difference of two regions."""
@@ -131,7 +128,9 @@ class ComparisonTab(_Tab):
         self.column.addStretch(1)
         self.first.activated.connect(self._chosen)
         self.second.activated.connect(self._chosen)
-        self.save_table.clicked.connect(self._save_table)
+        self.save_table.clicked.connect(
+            lambda: save_file(self, "Save table", "comparison.csv", _TABLE, controller.write_comparison)
+        )
 
     def show_names(self) -> None:
         """Offer the names of all regions."""
@@ -166,10 +165,6 @@ class ComparisonTab(_Tab):
     def _chosen(self) -> None:
         self.controller.compare(self.first.currentText(), self.second.currentText())
 
-    def _save_table(self) -> None:
-        if name := QFileDialog.getSaveFileName(self, "Save table", "comparison.csv", "Table (*.csv)")[0]:
-            self.controller.write_comparison(name)
-
 
 class ExplanationTab(_Tab):
     """Contributions to the gene on screen, at a clicked place or in a region."""
@@ -181,15 +176,8 @@ class ExplanationTab(_Tab):
         self.gene = GeneBox()
         self.where = slim_combo("the place to explain: where you click on the slide, or a region")
         self.part = slim_combo("show the whole gene over the slide, or the contribution of one cell type")
-        add(
-            self.column,
-            row(bold_label("Gene"), self.gene),
-            row(bold_label("Where"), self.where),
-            self.note,
-            self.chart,
-            row(bold_label("On the slide"), self.part),
-            row(self.save_figure, spacer()),
-        )
+        add(self.column, row(bold_label("Gene"), self.gene), row(bold_label("Where"), self.where), self.note)
+        add(self.column, self.chart, row(bold_label("On the slide"), self.part), row(self.save_figure, spacer()))
         self.column.addStretch(1)
         self.gene.chosen.connect(self._gene_chosen)
         self.where.activated.connect(self._where_chosen)
