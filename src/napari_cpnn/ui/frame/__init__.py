@@ -1,4 +1,4 @@
-"""What all docks are made of: frame, layouts, charts, settings forms, background tasks, undo, help and plain text."""
+"""Common parts of all docks: frame, layouts, charts, settings forms, background tasks, undo, help and plain text."""
 
 import lazy_loader
 

@@ -43,7 +43,7 @@ class Dock(QWidget):
         self.area.setWidgetResizable(True)
         stack(self.area, inside=self)
         self.undo = tool_button("↶", "")
-        self.undo.clicked.connect(lambda: self.state.history.undo())  # noqa: PLW0108 -- clicked says whether checked
+        self.undo.clicked.connect(lambda: self.state.history.undo())  # noqa: PLW0108 -- clicked passes whether it is checked
         self.help = tool_button("?", "what this dock does: its page of the user guide")
         self.help.clicked.connect(lambda: show_guide(page, self))
         self.state.history.changed.connect(self._history_changed)
@@ -97,7 +97,7 @@ class Dock(QWidget):
         if given(event).type() == QEvent.Type.ParentChange:
             if self.parentWidget() is not None:
                 if not self._docked:
-                    self._join_tabs_later()  # the window knows of the dock only after this
+                    self._join_tabs_later()  # the window lists the dock only after this
                 self._docked = True
             elif self._docked:
                 self.shut_down()

@@ -142,13 +142,13 @@ def _matched(layer: Layer, table: AnnData) -> tuple[IntArray, IntArray]:
     """Return matching rows of the table and indices of the layer's shapes."""
     import pandas as pd
 
-    told = layer.metadata
-    element, region_key, instance_key = told.get("name"), told.get("region_key"), told.get("instance_key")
+    metadata = layer.metadata
+    element, region_key, instance_key = metadata.get("name"), metadata.get("region_key"), metadata.get("instance_key")
     n_shapes = len(layer.data)
     rows = np.arange(table.n_obs)
     if region_key in table.obs and element is not None:
         rows = rows[(table.obs[region_key].astype(str) == str(element)).to_numpy()]
-    indices = told.get("indices")
+    indices = metadata.get("indices")
     if instance_key in table.obs and indices is not None and len(indices) == n_shapes:
         at = pd.Index(list(indices)).get_indexer(pd.Index(table.obs[instance_key].to_numpy()[rows]))
         if (at >= 0).any():
@@ -157,7 +157,7 @@ def _matched(layer: Layer, table: AnnData) -> tuple[IntArray, IntArray]:
         return rows, np.arange(n_shapes)
     raise SpotsError(
         f"The {n_shapes} shapes of layer {layer.name!r} cannot be matched with the {len(rows)} rows of its table: "
-        f"no column {instance_key!r} says which is which."
+        f"there is no column {instance_key!r} that identifies them."
     )
 
 

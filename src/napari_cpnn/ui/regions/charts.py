@@ -131,7 +131,7 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
         sheet.text(4, _cut(row.region.name, (paper.width_px - 150) / _CHAR_PX), bold=True)
         sheet.text(paper.width_px - 4, region_words(row), align="right", faint=True)
         sheet.down()
-        shares = _of(row.table, "share").sort_values("value", ascending=False, kind="stable")
+        shares = _rows_of(row.table, "share").sort_values("value", ascending=False, kind="stable")
         for line in _values(shares.head(N_TYPES)):
             sheet.text(4, _cut(line.name, name_px / _CHAR_PX))
             scale = room / top
@@ -144,7 +144,7 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
             sheet.text(4, _others(len(others)), faint=True)
             sheet.text(paper.width_px - 4, share_words(float(others["value"].sum())), align="right", faint=True)
             sheet.down()
-        genes = _of(row.table, "expression")
+        genes = _rows_of(row.table, "expression")
         if len(genes):
             sheet.text(4, "Expression, log1p CP10k", faint=True)
             sheet.down()
@@ -209,7 +209,7 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
     zero = 6 - low * scale
     right, left = zero, zero
     for part in parts:
-        color, hatch = _looks(part.name, colors)
+        color, hatch = _style_of(part.name, colors)
         start = right if part.value >= 0 else left
         end = start + part.value * scale
         if abs(end - start) > 0.3:
@@ -220,7 +220,7 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
     sheet.rule(zero, sheet.y - 2, sheet.y + _LINE + 2)
     sheet.down(_LINE + _GAP)
     for part in parts:
-        color, hatch = _looks(part.name, colors)
+        color, hatch = _style_of(part.name, colors)
         sheet.bar(6, 17, color, hatch=hatch)
         sheet.text(24, _cut(part.name, (paper.width_px - 150) / _CHAR_PX))
         if np.isfinite(part.weight):
@@ -318,7 +318,7 @@ def _others(n: int) -> str:
     return "1 other type" if n == 1 else f"{n} other types"
 
 
-def _looks(name: str, colors: Mapping[str, str]) -> tuple[str, str]:
+def _style_of(name: str, colors: Mapping[str, str]) -> tuple[str, str]:
     """Return colour and hatch of a contribution; those other than cell types are grey."""
     if name == SHIFT:
         return _SHIFT_COLOR, ""
@@ -332,13 +332,13 @@ def _columns(paper: Paper) -> tuple[float, float]:
     return 0.33 * paper.width_px, 122.0
 
 
-def _of(table: pd.DataFrame | None, kind: str) -> pd.DataFrame:
+def _rows_of(table: pd.DataFrame | None, kind: str) -> pd.DataFrame:
     assert table is not None  # noqa: S101
     return table[table["kind"] == kind]
 
 
 def _largest(table: pd.DataFrame | None, kind: str) -> float:
-    values = _of(table, kind)[["value", "high"]].to_numpy(dtype=float)
+    values = _rows_of(table, kind)[["value", "high"]].to_numpy(dtype=float)
     return float(np.nanmax(values, initial=1e-9)) if values.size else 1e-9
 
 

@@ -160,7 +160,7 @@ class Regions(Dock):
                 source.disconnect(self._layer_edited)
             self.layer.events.mode.disconnect(self._mode_changed)
         self.layer = layer
-        self._drawn = None if layer is None else Drawn.of(layer)
+        self._drawn = None if layer is None else Drawn.copy_of(layer)
         if layer is not None:
             for source in (layer.events.data, layer.events.features):
                 source.connect(self._layer_edited)
@@ -191,7 +191,7 @@ class Regions(Dock):
 
     def _note_change(self, layer: Shapes, regions: list[Region]) -> None:
         """Record a change of the regions for undo, and for the next time that the slide is opened."""
-        before, self._drawn = self._drawn, Drawn.of(layer)
+        before, self._drawn = self._drawn, Drawn.copy_of(layer)
         if before is None or before == self._drawn:
             return
 

@@ -91,7 +91,7 @@ class Drawn:
     features: pd.DataFrame
 
     @classmethod
-    def of(cls, layer: Shapes) -> Drawn:
+    def copy_of(cls, layer: Shapes) -> Drawn:
         kinds = [str(kind) for kind in layer.shape_type]
         copies = [np.array(data, dtype=np.float64) for data in layer.data]
         return cls(tuple(zip(kinds, copies, strict=True)), layer.features.copy())

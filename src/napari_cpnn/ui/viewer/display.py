@@ -63,5 +63,5 @@ def _problem() -> str | None:
         return f"it does not respond in {_SECONDS:g} s"
     if done.returncode == 0:
         return None
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    return _PREFIX.sub("", said[0].strip())[:200].rstrip(".") if said else "Qt ended without a message"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return _PREFIX.sub("", lines[0].strip())[:200].rstrip(".") if lines else "Qt ended without a message"
