@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari_cpnn.ui.viewer import ExploreState
 
 Quantity = Literal["measured", "predicted", "difference", "counts", "genes"]
-"""Quantity by which spots are coloured: three of the gene or cell type on screen, total counts, or the number of genes."""
+"""What colours spots: three values of the gene or cell type on screen, total counts, or the number of genes."""
 
 PAIRED: tuple[Quantity, ...] = ("measured", "predicted", "difference")
 

@@ -58,7 +58,7 @@ class Dock(QWidget):
         return row(bold_label(title), *widgets, self.undo, self.help)
 
     def listen(self, react: Callable[..., Any], *signals: Any) -> None:
-        """Connect to signals of the viewer or its state until the dock is closed."""
+        """Connect to signals of the viewer or its state until the dock ends."""
         for signal in signals:
             signal.connect(react)
             self._connections.append((signal, react))
@@ -114,9 +114,8 @@ class Dock(QWidget):
         self._ended = True
         self.state.history.changed.disconnect(self._history_changed)
         self._join_tabs_later.cancel()
-        if viewer_lives:
-            for signal, react in self._connections:
-                signal.disconnect(react)
+        for signal, react in self._connections:
+            signal.disconnect(react)
         self._end(viewer_lives=viewer_lives)
         # When the program is about to end, running tasks must finish before the interpreter exits.
         self.background.close(wait=not viewer_lives)
