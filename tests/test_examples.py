@@ -63,5 +63,4 @@ def test_the_interfaces_are_found():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_has_an_example_that_runs(name, opened, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("napari_cpnn.studies.report.draw_cross_validation", lambda *_: None)  # takes longest
     run(inspect.getdoc(PUBLIC[name]), name, opened)
