@@ -14,6 +14,7 @@ Examples of the public functions go on from these lines, which open the sample o
 >>> protos = nc.Prototypes.load(folder / "prototypes.h5ad")
 >>> model = nc.load_model(folder / "model.safetensors")
 >>> cmap = nc.predict_map(slide, model, region=(1000, 1000, 1400, 1400))
+>>> scores = nc.evaluate(model, slide, spots[:5])
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def summarise(scores: pd.DataFrame) -> ScoreSummary:
     Examples
     --------
     >>> from napari_cpnn.evaluation import summarise
-    >>> summary = summarise(nc.evaluate(model, slide, spots[:5]))
+    >>> summary = summarise(scores)
     >>> summary["n_genes"] <= len(model.genes)
     True
     """

@@ -104,7 +104,7 @@ def score_summary(tables: Mapping[str, pd.DataFrame], gene: str = "") -> pd.Data
     Examples
     --------
     >>> from napari_cpnn.evaluation import score_summary
-    >>> table = score_summary({"slide": nc.evaluate(model, slide, spots[:5])}, gene="ERBB2")
+    >>> table = score_summary({"slide": scores}, gene="ERBB2")
     >>> list(table.index), int(table.loc["slide", "n_spots"])
     (['slide'], 5)
     """
