@@ -46,6 +46,13 @@ def predict_spots(
         DataFrame ``(spots, cell types)``; NaN for spots with unreadable patches.
     programs
         ``(spots, R)`` float32, NaN likewise.
+
+    Examples
+    --------
+    >>> from napari_cpnn.evaluation import predict_spots
+    >>> weights, programs = predict_spots(model, slide, spots[:5])
+    >>> weights.shape, programs.shape
+    ((5, 8), (5, 8))
     """
     slide.require_mappable()
     if spots.n_obs == 0:

@@ -55,6 +55,12 @@ def to_csv(
         If nothing is computed, or the file exists or cannot be written.
     GenesError
         If the model does not predict a gene.
+
+    Examples
+    --------
+    >>> path = nc.to_csv(cmap, "patches.csv", genes=["ERBB2"])
+    >>> path.read_text().splitlines()[0].split(",")[:4]
+    ['row', 'col', 'x_um', 'y_um']
     """
     import pandas as pd
 

@@ -94,6 +94,11 @@ def to_figure(
         If the model has no gene or cell type of a given name.
     PixelSizeError
         If a slide is given, and neither it nor the map has a pixel size.
+
+    Examples
+    --------
+    >>> nc.to_figure(cmap, "figure.png", ["dominant", "ERBB2"], slide=slide).name
+    'figure.png'
     """
     settings, path = settings or FigureSettings(), Path(path)
     if path.suffix.lower() not in ENDINGS:

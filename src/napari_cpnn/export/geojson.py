@@ -72,6 +72,11 @@ def to_geojson(
         not the map's, or the file exists or cannot be written.
     GenesError, PixelSizeError
         As in :func:`~napari_cpnn.export.to_anndata`.
+
+    Examples
+    --------
+    >>> nc.to_geojson(cmap, "regions.geojson", genes=["ERBB2"], slide=slide).name
+    'regions.geojson'
     """
     settings, path, report = settings or ExportSettings(), Path(path), reporter()
     with replacing(path, overwrite=overwrite) as temporary:

@@ -76,6 +76,11 @@ def to_ome_zarr(
         exists or cannot be written.
     GenesError
         If the model does not predict a gene.
+
+    Examples
+    --------
+    >>> nc.to_ome_zarr(cmap, "map.ome.zarr", genes=["ERBB2"]).name
+    'map.ome.zarr'
     """
     import zarr
 

@@ -74,6 +74,12 @@ def to_anndata(
         If the model does not predict a gene.
     PixelSizeError
         If neither the map nor the slide has a pixel size.
+
+    Examples
+    --------
+    >>> table = nc.to_anndata(cmap, genes=["ERBB2", "CD3E"], slide=slide)
+    >>> list(table.var_names), table.obsm["spatial"].shape == (table.n_obs, 2)
+    (['ERBB2', 'CD3E'], True)
     """
     settings = settings or ExportSettings()
     cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
@@ -115,6 +121,11 @@ def to_h5ad(
         As in :func:`to_anndata`, and if the file exists or cannot be written.
     GenesError, PixelSizeError
         As in :func:`to_anndata`.
+
+    Examples
+    --------
+    >>> nc.to_h5ad(cmap, "map.h5ad", genes=["ERBB2"], slide=slide).name
+    'map.h5ad'
     """
     settings, path = settings or ExportSettings(), Path(path)
     with replacing(path, overwrite=overwrite) as temporary:

@@ -49,6 +49,14 @@ class CompositionMap:
         Counter of changes; viewers compare it to decide whether to repaint.
     changed
         Emitted with the ``(N, 2)`` patches (row, col) that changed, from the computing thread.
+
+    Examples
+    --------
+    >>> cmap.weight("B-cells").shape == cmap.expression("ERBB2").shape == cmap.state.shape
+    True
+    >>> path = cmap.save("map.zarr")
+    >>> nc.CompositionMap.load("map.zarr").cell_types == cmap.cell_types
+    True
     """
 
     changed = Signal(np.ndarray)

@@ -82,14 +82,16 @@ class LiveMapper:
     ------
     PixelSizeError, SlideError, NoTissueError
         If the slide cannot be mapped; the message is one sentence.
+
+    Examples
+    --------
+    >>> with nc.mapping.LiveMapper(slide, model) as mapper:
+    ...     mapper.map.grid.stride_um
+    112.0
     """
 
     def __init__(
-        self,
-        slide: Slide,
-        model: CPNN,
-        settings: MappingSettings | None = None,
-        region: Rect | None = None,
+        self, slide: Slide, model: CPNN, settings: MappingSettings | None = None, region: Rect | None = None
     ) -> None:
         self.settings = settings = settings or MappingSettings()
         self.slide = slide

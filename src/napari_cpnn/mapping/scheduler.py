@@ -35,6 +35,15 @@ class Viewport:
         Screen pixels per micrometre.
     pointer
         Position ``(y, x)`` of the mouse in slide micrometres, which is mapped first; ``None``: the centre.
+
+    Examples
+    --------
+    >>> from napari_cpnn.geometry import Rect
+    >>> from napari_cpnn.mapping import LiveMapper, Viewport
+    >>> with LiveMapper(slide, model) as mapper:
+    ...     mapper.set_viewport(Viewport(Rect(1000, 1000, 1100, 1100), px_per_um=2.0))
+    ...     mapper.wait_until_mapped(60)
+    True
     """
 
     rect: Rect

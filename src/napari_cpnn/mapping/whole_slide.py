@@ -75,6 +75,12 @@ def predict_map(
         If the slide cannot be mapped.
     MappingError
         If the computation failed, or no patch could be read.
+
+    Examples
+    --------
+    >>> cmap = nc.predict_map(slide, model, region=(1000, 1000, 1200, 1200))
+    >>> cmap.weights.shape == (*cmap.grid.shape, len(model.cell_types))
+    True
     """
     settings = settings or MappingSettings()
     if stride_um is not None:

@@ -76,6 +76,15 @@ def build_model(
     ------
     SettingsError, GenesError, PrototypesError, WeightsError
         If the arguments are inconsistent, or the backbone's weights are unavailable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_cpnn.models import build_model
+    >>> settings = nc.TrainingSettings(backbone="squeezenet", weights="none")
+    >>> built = build_model(settings, protos.genes, protos.cell_types, protos.profiles, np.ones(len(protos.genes)))
+    >>> built.patch.size_um
+    112.0
     """
     args = backbone_args(settings) if backbone is None else backbone.args
     info = patch_encoder(settings.backbone, chosen_names(settings))

@@ -56,6 +56,13 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
     ------
     CheckpointError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> from napari_cpnn.models import save_model
+    >>> save_model(model, "copy.safetensors", half=True)
+    >>> nc.load_model("copy.safetensors").genes == model.genes
+    True
     """
     from safetensors.torch import save
 
@@ -101,6 +108,12 @@ def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> C
         weights differ from those of the training.
     WeightsError
         If the encoder's weights are not in the file and are unavailable.
+
+    Examples
+    --------
+    >>> model = nc.load_model(folder / "model.safetensors")
+    >>> model.cell_types[:2], len(model.genes), model.patch
+    (('B-cells', 'CAFs'), 1707, PatchSpec(size_px=224, mpp=0.5))
     """
     path = to_path(path, CheckpointError)
     # A download would reveal to the author of the file that it is opened here.

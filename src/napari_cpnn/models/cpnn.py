@@ -49,6 +49,13 @@ class CPNN(nn.Module):
     -----
     In eval mode, on a CPU and in float32, predictions of a patch are equal within 1e-5 in any batch, and bit-identical
     in the same batch; see :mod:`napari_cpnn.models.chunks`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weights, programs = model(torch.zeros(2, 3, 224, 224))
+    >>> weights.shape, model.decode(weights, programs, genes=["ERBB2", "CD3E"]).shape
+    (torch.Size([2, 8]), torch.Size([2, 2]))
     """
 
     scale: Tensor

@@ -57,6 +57,15 @@ class FeatureStore:
     ----------
     problem
         One sentence if features cannot be written to disk, else ``None``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_cpnn.prediction import FeatureStore
+    >>> store = FeatureStore(n_features=4)
+    >>> store.add(np.array([7, 9]), np.ones((2, 4)))
+    >>> store.known([7, 8]).tolist(), len(store)
+    ([True, False], 2)
     """
 
     def __init__(self, n_features: int, folder: Path | None = None) -> None:

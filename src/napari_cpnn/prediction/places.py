@@ -62,6 +62,19 @@ class SlideSurroundings:
         Keys of patches that cannot be read; they are treated as absent.
     progress
         Callback while features are computed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_cpnn.models import build_model
+    >>> from napari_cpnn.prediction import Predictor, SlideSurroundings
+    >>> settings = nc.TrainingSettings(
+    ...     backbone="triplex", target="squeezenet", weights="none", encoder="squeezenet", encoder_weights="none",
+    ...     context_pitch_um=200.0,
+    ... )
+    >>> triplex = build_model(settings, protos.genes, protos.cell_types, protos.profiles, np.ones(len(protos.genes)))
+    >>> SlideSurroundings(slide, triplex, Predictor(triplex), keep=False).plan.spacing_um
+    224.0
     """
 
     def __init__(
@@ -175,6 +188,13 @@ class PlacePredictor:
         As for :class:`~napari_cpnn.prediction.predictor.Predictor`.
     keep
         Store frozen features on disk.
+
+    Examples
+    --------
+    >>> from napari_cpnn.prediction import PlacePredictor
+    >>> prediction, ok = PlacePredictor(slide, model).predict([[1200.0, 1200.0]])
+    >>> prediction.weights.shape, ok.tolist()
+    ((1, 8), [True])
     """
 
     def __init__(

@@ -94,6 +94,12 @@ def estimate_prototypes(
         If a column is missing, the values are not counts, or gene names are not unique.
     PrototypesError
         If no cell, gene or type is left.
+
+    Examples
+    --------
+    >>> cells = nc.read_cells(folder / "cells.h5ad")
+    >>> nc.estimate_prototypes(cells, cell_type="celltype", batch="patient").cell_types[:2]
+    ('B-cells', 'CAFs')
     """
     columns = [cell_type] if isinstance(cell_type, str) else list(cell_type)
     prototypes = estimate_all(cells, columns, batch, settings or PrototypeSettings(), progress or silent)

@@ -48,6 +48,14 @@ class Prototypes:
     ------
     PrototypesError
         If the parts are inconsistent or a row is not a distribution.
+
+    Examples
+    --------
+    >>> protos.to_frame().shape
+    (8, 1707)
+    >>> protos.select(["ERBB2", "CD3E"]).genes
+    ('ERBB2', 'CD3E')
+    >>> path = protos.save("prototypes.h5ad")
     """
 
     profiles: npt.NDArray[np.float32]

@@ -114,6 +114,12 @@ def fit_array(
     ArrayFit or None
         None if there are too few spots, they do not lie on a lattice, the pixel size is implausible, or no pitch is
         given and the array is not one of the two known ones.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import fit_array
+    >>> fit_array(spots.obsm["spatial"]).kind
+    'hexagonal'
     """
     pixels = np.asarray(spatial, dtype=np.float64)
     if len(pixels) < _MIN_SPOTS:

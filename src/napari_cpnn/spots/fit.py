@@ -157,6 +157,12 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
         If the spots have no positions.
     PixelSizeError, NoTissueError, SlideError
         If the slide cannot be read or has no tissue or pixel size.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import check_fit
+    >>> check_fit(slide, spots).problem
+    ''
     """
     mpp = slide.require_mappable()
     if "spatial" not in spots.obsm or not spots.n_obs:
@@ -237,6 +243,13 @@ def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> Sp
         ``(2, 3)``, from spots to slide or from slide to spots, as :func:`~napari_cpnn.spots.affine.read_affine` gives.
     name
         Origin of the transform, as a description.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_cpnn.spots import given_fix
+    >>> fix = given_fix(slide, spots, np.array([[1.0, 0.0, 20.0], [0.0, 1.0, 0.0]]), "moved to the right")
+    >>> moved = fix.apply(spots)
     """
     mpp, mask = slide.require_mappable(), tissue_of(slide)
     spots = with_positions(spots, "The table of spots")

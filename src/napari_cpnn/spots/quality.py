@@ -46,6 +46,12 @@ def expression(spots: AnnData, genes: Sequence[str] | None = None) -> npt.NDArra
     -------
     ndarray
         ``(N, G)`` float32; 0 for a spot without counts.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import expression
+    >>> expression(spots, ["ERBB2", "CD3E"]).shape
+    (387, 2)
     """
     counts = counts_matrix(spots)
     totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
@@ -100,6 +106,12 @@ def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     (float, float) or None
         None if the spots do not lie on an array of known pitch, are fewer than six, or imply an implausible pixel size.
         Segmented cells of Visium HD lie on no array, but Space Ranger stores the pixel size with them.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import estimate_mpp
+    >>> [round(size, 2) for size in estimate_mpp(spots)]
+    [0.5, 0.5]
     """
     mpp = implied_mpp(spots, pitch_um)
     return mpp if mpp is not None and is_plausible_mpp(mpp) else None

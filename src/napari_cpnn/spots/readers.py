@@ -85,6 +85,12 @@ def read_spots(
     SpotsError
         If the file is missing or of unknown kind, has no raw counts or no positions, no spot is left, or it holds
         several libraries and none is chosen; the message lists them.
+
+    Examples
+    --------
+    >>> spots = nc.read_spots(folder / "spots.h5ad", slide=slide)
+    >>> spots.shape, spots.obsm["spatial"].shape
+    ((387, 2000), (387, 2))
     """
     source = to_path(path, SpotsError)
     if not source.exists():

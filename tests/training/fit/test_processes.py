@@ -24,6 +24,8 @@ sys.path[:0] = {tests!r}
 import numpy as np
 from small_world import PATCH, TYPES, World
 from napari_cpnn import Prototypes, TrainingSettings, train
+from napari_cpnn.training.fit import run_folder
+run_folder.draw_curves = lambda _rows, path, _title: path.touch()  # takes longer than the run
 
 profiles = np.random.default_rng(7).dirichlet(np.full(40, 0.5), 3).astype(np.float32)
 world = World(Prototypes(profiles, TYPES, tuple(f"GENE{{i}}" for i in range(40)), np.full(3, 100), {{}}))

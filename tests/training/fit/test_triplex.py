@@ -19,6 +19,7 @@ from napari_cpnn.slides import PatchReader
 from napari_cpnn.training.data import inputs as kinds
 from napari_cpnn.training.fit import fit
 from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
+from small_world import draw_nothing
 from training.prepared import prepare
 from training.triplex_world import MPP, SETTINGS, on_glass, shrink
 
@@ -41,7 +42,7 @@ def trained(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
         patch.setenv("NAPARI_CPNN_CACHE", str(folder.parent / "cache"))
-        patch.setattr("napari_cpnn.training.fit.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
+        draw_nothing(patch)
         samples = [on_glass(world.sample(i, rows=5, cols=6)) for i in (1, 2, 3)]
         model = train(samples, world.prototypes, SETTINGS.replace(max_epochs=12), folder, progress=False)
     return model, folder, samples

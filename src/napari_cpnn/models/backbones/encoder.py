@@ -74,6 +74,12 @@ class EncoderInfo:
         Factory of the network with random weights; callers use :meth:`build`.
     load
         Factory for networks of a library (timm, transformers), given ``"pretrained"``, ``"none"`` or a path.
+
+    Examples
+    --------
+    >>> from napari_cpnn.models import ENCODERS
+    >>> ENCODERS["stnet"].n_features, ENCODERS["stnet"].commercial_use
+    (1024, True)
     """
 
     name: str

@@ -94,6 +94,15 @@ def train(
 
     On the CPU of one machine, with the same seed and number of threads, runs are bit-identical, whether or not they
     were killed and resumed.
+
+    Examples
+    --------
+    >>> settings = nc.TrainingSettings(
+    ...     backbone="squeezenet", weights="none", patch=nc.PatchSpec(32, 2.0), max_epochs=1, validation="none"
+    ... )
+    >>> trained = nc.train([(slide, spots[::4].copy())], protos, settings, out="runs/first", progress=False)
+    >>> trained.cell_types == protos.cell_types
+    True
     """
     settings = settings or TrainingSettings()
     device = choose_device(settings.device)
