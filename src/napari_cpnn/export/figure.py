@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from napari_cpnn.export.files import replacing
 from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, rect_of, require_area
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping import DONE, FAILED, DomainReport, domain_report, is_unlike
+from napari_cpnn.mapping import DONE, FAILED, DomainReport, domain_report
 from napari_cpnn.painting import (
     COLORMAPS,
     FAILED_COLOR,
@@ -34,6 +35,7 @@ from napari_cpnn.painting import (
     on_tissue,
     paint,
     tissue_picture,
+    unlike_patches,
 )
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import FigureSettings
@@ -211,22 +213,26 @@ class Scene:
 
     def panel(self, shown: Shown, tissue: Picture, settings: FigureSettings) -> Panel:
         """Return a panel with one quantity over the tissue, and its key."""
-        look = Look(settings.colormap, settings.value_range, opacity=settings.opacity, smooth=settings.smooth)
+        look = Look(
+            settings.colormap,
+            settings.value_range,
+            opacity=settings.opacity,
+            smooth=settings.smooth,
+            unlike=settings.unlike,
+        )
         limits = paint(self._painter, self.cmap, shown, look, auto_range(shown))
         if shown.has_range and (settings.low is not None or settings.high is not None):
             low = limits[0] if settings.low is None else settings.low
             high = limits[1] if settings.high is None else settings.high
-            look = Look(look.colormap, "manual", (low, high), look.opacity, look.smooth)
+            look = dataclasses.replace(look, range_mode="manual", manual=(low, high))
             limits = paint(self._painter, self.cmap, shown, look, auto_range(shown))
         # The painter also colours patches outside the limits, as needed on screen.
         rgba = self._painter.rgba.copy()
         rgba[..., :3] = (rgba[..., :3] - limits[0]) / (limits[1] - limits[0])
-        if settings.unlike == "hidden":
-            rgba[is_unlike(self.cmap.out_of_domain)] = 0
         picture = tissue.copy()
         mask = None if self.outline is None else self._mask(picture.shape[:2])
         lay_over(picture, rgba, self.cmap.grid, self.rect, look.opacity, smooth=look.is_smooth(shown), mask=mask)
-        unlike = is_unlike(self.cmap.out_of_domain)
+        unlike = unlike_patches(self.cmap)
         if settings.unlike == "hatched" and unlike.any():
             hatch(picture, unlike, self.cmap.grid, self.rect, settings.dpi, mask)
         key = self._bar(shown, look, limits) if shown.has_range else self._legend(shown, look)

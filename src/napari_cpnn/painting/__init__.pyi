@@ -20,4 +20,5 @@ from .shown import catch_up as catch_up
 from .shown import dominant_types as dominant_types
 from .shown import format_value as format_value
 from .shown import paint as paint
+from .shown import unlike_patches as unlike_patches
 from .shown import values_of as values_of

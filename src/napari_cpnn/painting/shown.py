@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import Float32Array
-from napari_cpnn.mapping import DONE, FAILED
+from napari_cpnn.mapping import DONE, FAILED, is_unlike
 from napari_cpnn.painting.painter import AutoRange, Painter, Range, color_table, hex_colors
 from napari_cpnn.palette import type_colors
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["type", "dominant", "blend", "gene", "contribution"]
 RangeMode = Literal["auto", "full", "manual"]
+Unlike = Literal["hatched", "hidden", "shown"]
+"""Treatment of patches that are unlike the training tissue of the model."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Look:
     opacity: float = 0.65
     smooth: bool = True
     legend: bool = True
+    unlike: Unlike = "hatched"
 
     def is_smooth(self, shown: Shown) -> bool:
         """Return whether values are interpolated between patches; categories cannot be."""
@@ -129,6 +132,7 @@ def paint(
         values = painter.shown(values_of(cmap, shown))
         limits = _limits(shown, look, values) or auto.update(values, painter.n_done, at_rest)
         painter.paint_values(values, color_table(look.colormap), limits)
+        _hide(painter, cmap, look)
         return limits
     colors = type_colors(cmap.cell_types)
     if shown.kind == "dominant":
@@ -138,7 +142,21 @@ def paint(
         empty = np.zeros((painter.n_visible, 0), dtype=np.float32)
         chosen = hex_colors([colors[name] for name in shown.names])
         painter.paint_blend(np.stack(shares, axis=1) if shares else empty, chosen)
+    _hide(painter, cmap, look)
     return 0.0, 1.0
+
+
+def _hide(painter: Painter, cmap: CompositionMap, look: Look) -> None:
+    """Leave patches unlike the training tissue out, if the appearance says so."""
+    if look.unlike == "hidden":
+        painter.rgba[unlike_patches(cmap)] = 0
+
+
+def unlike_patches(cmap: CompositionMap) -> npt.NDArray[np.bool_]:
+    """Return which patches ``(rows, cols)`` show a value of tissue unlike that of the training."""
+    donors = cmap.donors()
+    scores = cmap.out_of_domain.reshape(-1)
+    return (donors >= 0) & is_unlike(scores)[np.maximum(donors, 0)]
 
 
 def _limits(shown: Shown, look: Look, values: Float32Array) -> Range | None:

@@ -24,6 +24,8 @@ _ROW_PX = 22
 _LEAST_ROWS = 7
 #: napari's themes leave an empty check box as dark as the list.
 _STYLE = "QTableView::indicator:unchecked { width: 11px; height: 11px; border: 1px solid #8c8f96; }"
+#: Colour of shares that are not to be believed.
+_GREY = "#8c8f96"
 _HINT = "click twice for another colour"
 _SHARE = Qt.ItemDataRole.UserRole
 _COLOR = Qt.ItemDataRole.UserRole + 1
@@ -38,6 +40,7 @@ class TypeModel(QAbstractTableModel):
         super().__init__(parent)
         self._rows: list[TypeRow] = []
         self.checked: set[str] = set()
+        self.faded = False
 
     def set_rows(self, rows: list[TypeRow]) -> None:
         """Set the rows; when only shares have changed, selection and scroll position stay."""
@@ -50,6 +53,11 @@ class TypeModel(QAbstractTableModel):
             self.checked &= {r.name for r in rows}
             self.endResetModel()
 
+    @property
+    def rows(self) -> list[TypeRow]:
+        """Rows in their order."""
+        return self._rows
+
     def row_of(self, name: str) -> int:
         return next((i for i, r in enumerate(self._rows) if r.name == name), -1)
 
@@ -61,21 +69,26 @@ class TypeModel(QAbstractTableModel):
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         row = self._rows[index.row()]
-        if role == _SHARE:
-            return row.share
-        if role == _COLOR:
-            return row.color
-        if index.column() == 0:
-            if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
-                return row.name if role == Qt.ItemDataRole.DisplayRole else plain(f"{row.name}\n{_HINT}")
-            if role == Qt.ItemDataRole.DecorationRole:
-                return QColor(row.color)
-            if role == Qt.ItemDataRole.CheckStateRole:
-                return Qt.CheckState.Checked if row.name in self.checked else Qt.CheckState.Unchecked
-        elif role == Qt.ItemDataRole.DisplayRole:
+        if role == Qt.ItemDataRole.ForegroundRole and self.faded:
+            return QColor(_GREY)
+        if role in (_SHARE, _COLOR):
+            return row.share if role == _SHARE else _GREY if self.faded else row.color
+        return self._name_data(row, role) if index.column() == 0 else self._share_data(row, role)
+
+    def _name_data(self, row: TypeRow, role: int) -> Any:
+        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
+            return row.name if role == Qt.ItemDataRole.DisplayRole else plain(f"{row.name}\n{_HINT}")
+        if role == Qt.ItemDataRole.DecorationRole:
+            return QColor(row.color)
+        if role == Qt.ItemDataRole.CheckStateRole:
+            return Qt.CheckState.Checked if row.name in self.checked else Qt.CheckState.Unchecked
+        return None
+
+    def _share_data(self, row: TypeRow, role: int) -> Any:
+        if role == Qt.ItemDataRole.DisplayRole:
             return share_text(row.share)
-        elif role == Qt.ItemDataRole.ToolTipRole:
-            return "mean share of the mapped tissue in view"
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return "not to be believed on this tissue" if self.faded else "mean share of the mapped tissue in view"
         return None
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:  # noqa: N802
@@ -199,6 +212,12 @@ class CellTypeList(QWidget):
         self.view.setMinimumHeight(_ROW_PX * min(n_rows, _LEAST_ROWS) + 4)
         # The list fills spare height of the dock, but is not higher than its rows.
         self.setMaximumHeight(self.search.sizeHint().height() + given(self.layout()).spacing() + _ROW_PX * n_rows + 4)
+
+    def set_faded(self, faded: bool) -> None:
+        """Show shares in grey, because they are not to be believed."""
+        if faded != self.model.faded:
+            self.model.faded = faded
+            self.set_rows(self.model.rows)
 
     def checked(self) -> list[str]:
         """Return the checked types in the order of the list."""

@@ -11,6 +11,7 @@ from napari_cpnn.errors import CpnnError, GenesError, MappingError
 from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.explore.type_shares import TypeShares
+from napari_cpnn.ui.explore.verdict import Verdict
 from napari_cpnn.ui.frame import Tasks, device_text, find_gene, gene_scores, mapping_message, readout_text
 from napari_cpnn.ui.layers import slide_of_layer
 from napari_cpnn.ui.viewer import ExploreState, Memory, Shown, TypeRow, keep, recall
@@ -18,7 +19,7 @@ from napari_cpnn.ui.viewer import ExploreState, Memory, Shown, TypeRow, keep, re
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-    from napari_cpnn.mapping import LiveMapper, Viewport
+    from napari_cpnn.mapping import DomainReport, LiveMapper, Viewport
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.frame import Background
@@ -58,6 +59,7 @@ class ExploreController:
         self._whole_slide = False
         self._first: tuple[str | None, str | None] = (None, None)
         self._shares = TypeShares(state)
+        self._verdict = Verdict(state, background)
         self._mapper: LiveMapper | None = None
         self._recalled: Memory | None = None  # what to show when its model is loaded
         self.model_path: Path | None = None
@@ -240,6 +242,14 @@ class ExploreController:
     def type_rows(self) -> list[TypeRow]:
         """Return all cell types, the largest mean share in view first."""
         return self._shares.rows(self._viewport)
+
+    def domain_report(self) -> DomainReport:
+        """Return how much of the tissue in view is unlike that of the training."""
+        return self._verdict.report(self._viewport)
+
+    def domain_warning(self) -> str:
+        """Return the warning that the tissue in view is unlike that of the training, and why; empty if it is not."""
+        return self._verdict.text(self._viewport)
 
     def legend_rows(self) -> list[TypeRow]:
         """Return the cell types to name in the legend."""

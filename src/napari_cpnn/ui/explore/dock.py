@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.explore.banner import COLORS
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox
@@ -118,10 +119,13 @@ class Explore(Dock):
         self.live.setChecked(True)
         self.whole = button("Whole slide", "after the view, map the rest of the slide", checkable=True)
         self.progress = TextLabel()
+        self.warning = TextLabel()
+        self.warning.hide()
         self.export = ExportButton(self.viewer, self.background)
         model = row(bold_label("Model"), self.model, self.info)
         mapping = row(self.live, self.whole, spacer(), self.export)
         add(self.column, self.first_row("Slide", self.slide), self.mpp_row, model, mapping, self.progress, self.message)
+        add(self.column, self.warning)
 
     def _build_types(self) -> None:
         self.types = CellTypeList()
@@ -326,7 +330,22 @@ class Explore(Dock):
         self.progress.setText(self.controller.progress_text())
         self.types.set_rows(self.controller.type_rows())
         self.session.update_legend()
+        self._update_warning()
         self._read_pointer()
+
+    def _update_warning(self) -> None:
+        """Say when the tissue in view is unlike that of the training; its numbers are then grey and struck out."""
+        text, level = self.controller.domain_warning(), self.controller.domain_report().level
+        if text != self.warning.text():
+            self.warning.show_text(text)
+        if level in COLORS:
+            ink, box = COLORS[level]
+            self.warning.setStyleSheet(f"color: {ink}; background: {box}; padding: 4px; border-radius: 3px;")
+        self.types.set_faded(level == "foreign")
+        font = self.gene_note.font()
+        if font.strikeOut() != (level == "foreign"):
+            font.setStrikeOut(level == "foreign")
+            self.gene_note.setFont(font)
 
     def _read_pointer(self) -> None:
         self.readout.setText(self.session.readout() or "move the mouse over the slide")

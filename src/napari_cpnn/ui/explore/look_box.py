@@ -11,6 +11,7 @@ from napari_cpnn.ui.frame import DecimalBox
 from napari_cpnn.ui.viewer import ExploreState
 
 _RANGES = {"auto": "auto", "full": "0 to maximum", "manual": "fixed"}
+_UNLIKE = {"hatched": "hatched", "hidden": "hidden", "shown": "as the rest"}
 
 
 class LookBox(QWidget):
@@ -39,6 +40,7 @@ class LookBox(QWidget):
         self.smooth.setToolTip("interpolate between patches; off: one square per patch")
         self.legend = QCheckBox("legend")
         self.legend.setToolTip("colour bar and names on the canvas, for screenshots")
+        self.unlike = _unlike_combo()
         self.bar = ColorBar()
         self._between = QLabel("to")
         grid = QGridLayout(self)
@@ -57,7 +59,9 @@ class LookBox(QWidget):
         ticks.addWidget(self.smooth)
         ticks.addWidget(self.legend)
         grid.addLayout(ticks, 2, 2, 1, 2)
-        grid.addWidget(self.bar, 3, 0, 1, 4)
+        grid.addWidget(QLabel("Unlike the training tissue"), 3, 0, 1, 2)
+        grid.addWidget(self.unlike, 3, 2, 1, 2)
+        grid.addWidget(self.bar, 4, 0, 1, 4)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(3, 1)
         self.colormap.textActivated.connect(lambda name: state.choose_look(colormap=name))
@@ -67,6 +71,7 @@ class LookBox(QWidget):
         self.opacity.valueChanged.connect(lambda value: state.choose_look(opacity=value / 100))
         self.smooth.toggled.connect(lambda on: state.choose_look(smooth=on))
         self.legend.toggled.connect(lambda on: state.choose_look(legend=on))
+        self.unlike.activated.connect(lambda i: state.choose_look(unlike=self.unlike.itemData(i)))
         for changed in (state.look_changed, state.limits_changed, state.shown_changed):
             changed.connect(self.update_look)
         self.update_look()
@@ -89,6 +94,7 @@ class LookBox(QWidget):
         self.opacity.blockSignals(False)
         self.smooth.setChecked(look.smooth)
         self.legend.setChecked(look.legend)
+        self.unlike.setCurrentIndex(list(_UNLIKE).index(look.unlike))
         self.smooth.setEnabled(shown is None or shown.kind != "dominant")
         self.bar.setVisible(has_range)
         if shown is not None and has_range:
@@ -104,6 +110,16 @@ class LookBox(QWidget):
         low, high = self.low.value(), self.high.value()
         if high > low:
             self._state.choose_look(manual=(low, high))
+
+
+def _unlike_combo() -> QComboBox:
+    combo = QComboBox()
+    for treatment, text in _UNLIKE.items():
+        combo.addItem(text, treatment)
+    combo.setToolTip(
+        "patches that the model finds unlike the tissue of its training:\ntheir shares and genes are guesses"
+    )
+    return combo
 
 
 def _spin(end: str) -> DecimalBox:

@@ -10,6 +10,7 @@ from napari.utils.colormaps import Colormap
 
 from napari_cpnn import painting
 from napari_cpnn.mapping import CompositionMap
+from napari_cpnn.ui.explore.hatching import Hatching
 from napari_cpnn.ui.frame import every, stop_timer
 from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform
 from napari_cpnn.ui.viewer import ExploreState, Shown
@@ -83,6 +84,7 @@ class Overlays:
         self._placing: Layer | None = None
         self._setting = False
         self._next_paint = 0.0
+        self._hatching = Hatching(viewer, state)
         self._timer = every(TICK_MS, self._tick)
         state.mapper_changed.connect(self._map_changed)
         state.shown_changed.connect(self._shown_changed)
@@ -110,17 +112,20 @@ class Overlays:
         for overlay in self._overlays.values():
             if overlay.layer.visible and overlay.revision != overlay.cmap.revision:
                 self._paint(overlay)
+        self._hatch()
 
     def repaint(self) -> None:
         """Repaint everything on screen, with the colour range of a complete map."""
         for overlay in self._overlays.values():
             overlay.revision = -1
         self.paint_now()
+        self._hatch(at_once=True)
 
     @property
     def is_painted(self) -> bool:
         """True when the present state of the map is on screen."""
-        return all(o.revision == o.cmap.revision for o in self._overlays.values() if o.layer.visible)
+        painted = all(o.revision == o.cmap.revision for o in self._overlays.values() if o.layer.visible)
+        return painted and self._hatching.is_current()
 
     # -- reacting ------------------------------------------------------------------------------------------
 
@@ -151,6 +156,7 @@ class Overlays:
         for other in self._overlays.values():
             if other.layer.visible != (other is overlay):
                 other.layer.visible = other is overlay
+        self._hatching.keep_on_top()
 
     def _look_changed(self) -> None:
         for overlay in self._overlays.values():
@@ -162,6 +168,7 @@ class Overlays:
         for slot, overlay in list(self._overlays.items()):
             if overlay.layer == event.value:
                 del self._overlays[slot]
+        self._hatching.forget(event.value)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -190,6 +197,7 @@ class Overlays:
             if overlay.layer in self._viewer.layers:
                 self._viewer.layers.remove(overlay.layer)
         self._overlays.clear()
+        self._hatching.remove()
         self._unfollow()
 
     def _style(self, overlay: Overlay) -> None:
@@ -227,10 +235,14 @@ class Overlays:
         slide, slide_layer = self._state.slide, self._placing
         if slide is None or slide.mpp is None or slide_layer is None:
             return
-        for overlay in self._overlays.values():
-            overlay.layer.units = slide_layer.units
-            for name, value in grid_transform(slide_layer, slide.mpp, overlay.cmap.grid).items():
-                setattr(overlay.layer, name, value)
+        placed = [(overlay.layer, overlay.cmap.grid) for overlay in self._overlays.values()]
+        hatching, pixels = self._hatching.layer, self._hatching.grid
+        if hatching is not None and pixels is not None:
+            placed.append((hatching, pixels))
+        for layer, grid in placed:
+            layer.units = slide_layer.units
+            for name, value in grid_transform(slide_layer, slide.mpp, grid).items():
+                setattr(layer, name, value)
 
     # -- napari's own controls -----------------------------------------------------------------------------
 
@@ -252,6 +264,11 @@ class Overlays:
         )
         self._set_limits(overlay, limits)
         overlay.layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def _hatch(self, *, at_once: bool = False) -> None:
+        if self._hatching.update(at_once=at_once):
+            self._place()
+            self._hatching.add()
 
     def _at_rest(self) -> bool:
         mapper = self._state.mapper

@@ -10,6 +10,7 @@ from superqt.utils import qdebounced, qthrottled
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import LayerFrame
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.explore.banner import Banner
 from napari_cpnn.ui.explore.controller import ExploreController
 from napari_cpnn.ui.explore.legend import CanvasLegend
 from napari_cpnn.ui.explore.overlays import Overlays
@@ -58,6 +59,7 @@ class ExploreSession:
         self.overlays = Overlays(viewer, self.state)
         self.legend = CanvasLegend(viewer, self.state)
         self.legend.warm_up()
+        self.banner = Banner(viewer)
         self.watcher = ViewportWatcher(viewer, self.read_view)
         self._updates = every(UPDATE_MS, update)
         self._updates.start()
@@ -152,8 +154,9 @@ class ExploreSession:
         return self.controller.readout(pointer_um(self.viewer, layer, slide.mpp))
 
     def update_legend(self) -> None:
-        """Write the legend of what is on screen."""
+        """Write the legend of what is on screen, and the banner that it is not to be believed."""
         self.legend.update(self.controller.legend_rows())
+        self.banner.show(self.controller.domain_report())
 
     def close(self, *, viewer_lives: bool) -> None:
         """Stop mapping and all timers; remove our layers and texts unless the viewer itself is closing."""
@@ -174,6 +177,7 @@ class ExploreSession:
         self.controller.close()
         self.overlays.stop(viewer_lives=viewer_lives)
         self.legend.stop(viewer_lives=viewer_lives)
+        self.banner.stop(viewer_lives=viewer_lives)
         self.state.set_slide(None, None)
         self.state.set_model(None)
         self.state.set_shown(None)

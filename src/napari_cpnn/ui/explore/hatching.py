@@ -1,0 +1,135 @@
+"""Layer that hatches the patches of a map that are unlike the training tissue of the model."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image
+from napari.utils.colormaps import Colormap
+
+from napari_cpnn.geometry import Grid
+from napari_cpnn.painting import unlike_patches
+from napari_cpnn.ui.layers import OVERLAY_KEY
+from napari_cpnn.ui.viewer import ExploreState
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from napari_cpnn.mapping import CompositionMap
+
+#: Pixels of a patch along each side; fewer on large maps, so that the picture stays below 64 MB.
+_PIXELS = (32, 16, 8, 4, 2, 1)
+_MOST_BYTES = 64_000_000
+
+#: Least interval in s between two pictures while the map fills.
+_INTERVAL = 0.5
+
+_NAME = "Unlike the training tissue"
+_COLORS = Colormap([[0.0, 0.0, 0.0, 0.0], [0.15, 0.15, 0.15, 0.9]], name="cpnn hatching")
+
+
+class Hatching:
+    """The hatching of a viewer, kept up to date with its state; the layer is added when something is hatched."""
+
+    def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
+        self._viewer, self._state = viewer, state
+        self._drawn: tuple[CompositionMap, int] | None = None
+        self._marked: npt.NDArray[np.bool_] | None = None
+        self._next = 0.0
+        self.layer: Image | None = None
+
+    @property
+    def grid(self) -> Grid | None:
+        """Grid of the layer's pixels."""
+        cmap = self._state.map
+        if cmap is None:
+            return None
+        n = _pixels(cmap)
+        rows, cols = cmap.grid.shape
+        return Grid((rows * n, cols * n), cmap.grid.stride_um / n, cmap.grid.origin_um)
+
+    def is_current(self) -> bool:
+        """Return whether the present state of the map is hatched."""
+        cmap = self._state.map
+        return cmap is None or not self._is_wanted() or self._drawn == (cmap, cmap.revision)
+
+    def update(self, *, at_once: bool = False) -> bool:
+        """Draw what has changed; return whether there is a new layer, to be placed and added."""
+        cmap = self._state.map
+        if cmap is None or not self._is_wanted():
+            if self.layer is not None:
+                self.layer.visible = False
+            self._drawn = None
+            return False
+        now = time.monotonic()
+        if self._drawn == (cmap, cmap.revision) or (now < self._next and not at_once):
+            return False
+        self._next = now + _INTERVAL
+        self._drawn = (cmap, cmap.revision)
+        marked = unlike_patches(cmap)
+        if self.layer is None and not marked.any():
+            return False
+        if self.layer is not None and self._marked is not None and np.array_equal(marked, self._marked):
+            self.layer.visible = True
+            return False
+        self._marked = marked
+        picture = _hatched(marked, _pixels(cmap))
+        if self.layer is not None and self.layer.data.shape == picture.shape:
+            self.layer.data, self.layer.visible = picture, True
+            return False
+        self.remove()
+        self._drawn, self._marked = (cmap, cmap.revision), marked
+        self.layer = Image(
+            picture,
+            rgb=False,
+            multiscale=False,
+            contrast_limits=(0, 1),
+            colormap=_COLORS,
+            interpolation2d="nearest",
+            blending="translucent_no_depth",
+            cache=False,
+            name=_NAME,
+            metadata={OVERLAY_KEY: True},
+        )
+        return True
+
+    def add(self) -> None:
+        """Add the new layer to the viewer; the selected layers stay selected."""
+        selected = set(self._viewer.layers.selection)
+        self._viewer.add_layer(self.layer)
+        self._viewer.layers.selection = selected
+
+    def keep_on_top(self) -> None:
+        """Move the layer above the overlays."""
+        layers = self._viewer.layers
+        if self.layer is not None and self.layer in layers and layers[-1] is not self.layer:
+            layers.move(layers.index(self.layer), len(layers))
+
+    def remove(self) -> None:
+        """Remove the layer."""
+        layer, self.layer, self._drawn, self._marked = self.layer, None, None, None
+        if layer is not None and layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
+
+    def forget(self, layer: Layer | Any) -> None:
+        """Forget the layer if the user has removed it; it comes back with the next map."""
+        if layer is self.layer:
+            self.layer = None
+
+    def _is_wanted(self) -> bool:
+        return self._state.look.unlike == "hatched" and self._state.shown is not None
+
+
+def _pixels(cmap: CompositionMap) -> int:
+    return next((n for n in _PIXELS if cmap.grid.n_cells * n * n <= _MOST_BYTES), 1)
+
+
+def _hatched(marked: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.uint8]:
+    """Picture of ``n x n`` pixels per patch with diagonal lines, continuous from patch to patch, over marked ones."""
+    period, width = max(n // 2, min(n, 4)), max(1, n // 16)
+    across = np.arange(n)[:, None] + np.arange(n)
+    return np.asarray(np.kron(marked.astype(np.uint8), (across % period < width).astype(np.uint8)))
