@@ -135,13 +135,13 @@ class CompositionMap:
 
     def fill(
         self,
-        cells: IntArray,
+        patches: IntArray,
         weights: npt.NDArray[Any],
         programs: npt.NDArray[Any],
         out_of_domain: npt.NDArray[Any] | None = None,
         final: bool = True,
     ) -> None:
-        """Store predictions ``(N, C)``, ``(N, R)`` and ``(N,)`` of patches ``cells`` (flat indices, ``(N,)``).
+        """Store predictions ``(N, C)``, ``(N, R)`` and ``(N,)`` of ``patches`` (flat indices, ``(N,)``).
 
         Patches with non-finite weights or programs are marked as failed. Scores may be unknown (NaN, or None). Values
         that are not ``final`` are preliminary (`SKETCH`).
@@ -149,20 +149,20 @@ class CompositionMap:
         rows = np.concatenate([weights, programs], axis=1).astype(np.float16).astype(np.float32)
         good = np.isfinite(rows).all(axis=1)
         with self._lock:
-            self._values[cells[good]] = rows[good]
-            self._out_of_domain[cells] = np.nan if out_of_domain is None else out_of_domain
+            self._values[patches[good]] = rows[good]
+            self._out_of_domain[patches] = np.nan if out_of_domain is None else out_of_domain
             if self.n_types:
-                self._dominant[cells[good]] = rows[good, : self.n_types].argmax(axis=1)
-            self.state.reshape(-1)[cells] = np.where(good, DONE if final else SKETCH, FAILED)
+                self._dominant[patches[good]] = rows[good, : self.n_types].argmax(axis=1)
+            self.state.reshape(-1)[patches] = np.where(good, DONE if final else SKETCH, FAILED)
             self.revision += 1
-        self.changed.emit(self.unravel(cells))
+        self.changed.emit(self.unravel(patches))
 
-    def fail(self, cells: IntArray) -> None:
-        """Mark patches ``cells`` (flat indices) as failed."""
+    def fail(self, patches: IntArray) -> None:
+        """Mark ``patches`` (flat indices) as failed."""
         with self._lock:
-            self.state.reshape(-1)[cells] = FAILED
+            self.state.reshape(-1)[patches] = FAILED
             self.revision += 1
-        self.changed.emit(self.unravel(cells))
+        self.changed.emit(self.unravel(patches))
 
     def restore(self, values: Prediction[npt.NDArray[Any]], state: npt.NDArray[np.uint8]) -> None:
         """Restore computed patches from arrays shaped as `weights`, `programs`, `out_of_domain` and `state`."""
@@ -183,9 +183,9 @@ class CompositionMap:
         scores[unknown] = np.nan
         return Prediction(values[..., : self.n_types], values[..., self.n_types :], scores)
 
-    def unravel(self, cells: IntArray) -> IntArray:
+    def unravel(self, patches: IntArray) -> IntArray:
         """Convert flat indices ``(N,)`` to (row, col) ``(N, 2)``."""
-        return np.stack(np.unravel_index(cells, self.grid.shape), axis=1)
+        return np.stack(np.unravel_index(patches, self.grid.shape), axis=1)
 
     # -- maps ----------------------------------------------------------------------------------------------
 

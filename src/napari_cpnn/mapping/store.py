@@ -106,9 +106,9 @@ class MapStore:
         message = f"The cached map {self.path.name} was damaged ({reason_of(error)}) and is computed anew."
         warnings.warn(message, CpnnWarning, stacklevel=4)
 
-    def _mark(self, cells: npt.NDArray[np.intp]) -> None:
+    def _mark(self, patches: npt.NDArray[np.intp]) -> None:
         with self._lock:
-            self._dirty.update(map(tuple, np.unique(cells // CHUNK, axis=0).tolist()))
+            self._dirty.update(map(tuple, np.unique(patches // CHUNK, axis=0).tolist()))
 
     def flush(self) -> None:
         """Write chunks that changed since the last call."""
