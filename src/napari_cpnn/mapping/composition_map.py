@@ -19,14 +19,13 @@ from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
+from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
+from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
 from napari_cpnn.models import Decoder, Prediction
+from napari_cpnn.untrusted import reading
 
 UNLIKE = 0.95
 """Tissue with a higher out-of-domain score is reported as unlike the training tissue; 5 % of held-out tissue is."""
-
-UNKNOWN, BACKGROUND, DONE, FAILED, SKETCH = 0, 1, 2, 3, 4
-"""States of a patch: not computed yet; no tissue; computed; failed to be read or computed; and a preliminary value of a
-model that needs surroundings, to be replaced by the final one (displayed, but neither stored nor exported)."""
 
 
 class CompositionMap:
@@ -285,13 +284,24 @@ class CompositionMap:
         MappingError
             If ``path`` is something else, or the disk cannot be written.
         """
-        from napari_cpnn.mapping.map_files import write_map
-
-        write_map(self, Path(path))
+        write_map(self.content, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> CompositionMap:
         """Load a map written by :meth:`save`; :class:`MappingError` for anything else."""
-        from napari_cpnn.mapping.map_files import read_map
+        content = read_map(Path(path))
+        with reading(path, MappingError, "it is damaged, or is no map of napari-cpnn"):
+            cmap = cls(content.grid, content.decoder, content.state != BACKGROUND, content.provenance)
+            cmap.restore(content.values, content.state)
+        return cmap
 
-        return read_map(Path(path))
+    def content(self) -> MapContent:
+        """Return what is stored of the map."""
+        state = self.stored_state()  # before the values, so that values of all patches marked as done are included
+        return MapContent(self.grid, self.decoder, state, self.block((slice(None), slice(None))), self.provenance)
+
+    def stored_state(self) -> npt.NDArray[np.uint8]:
+        """State as stored: failed patches become unknown, so that they are retried when the slide is next opened."""
+        state = self.state.copy()
+        state[self.tissue & (state != DONE)] = UNKNOWN
+        return state

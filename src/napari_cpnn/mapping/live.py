@@ -20,11 +20,12 @@ import numpy.typing as npt
 from napari_cpnn.arrays import IntArray
 from napari_cpnn.errors import CpnnError, NoTissueError
 from napari_cpnn.geometry import Grid, Rect
-from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
+from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.pace import Pace
 from napari_cpnn.mapping.patch_predictor import Job
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport, Wish
+from napari_cpnn.mapping.states import FAILED, UNKNOWN
 from napari_cpnn.mapping.store import describe, open_cache
 from napari_cpnn.mapping.surrounded_patches import patch_predictor
 from napari_cpnn.prediction import Predictor

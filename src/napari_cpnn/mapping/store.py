@@ -22,10 +22,8 @@ from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.map_files import (
     CHUNK,
     Group,
-    arrays_of,
     create_array,
     open_group,
-    stored_state,
     stored_values,
     write_store,
 )
@@ -96,7 +94,7 @@ class MapStore:
             else:
                 touch_kept(self.path)  # mark as most recently used
                 return group
-        write_store(self.map, self.path, whole=False)
+        write_store(self.map.content, self.path, whole=False)
         return open_group(self.path, "r+")
 
     def _set_aside(self, error: Exception) -> None:
@@ -118,11 +116,11 @@ class MapStore:
             if not dirty or self.problem:
                 return
             # Read the state before the values, so that values of all patches marked as done are written.
-            state = stored_state(self.map)
+            state = self.map.stored_state()
             try:
                 for row, col in sorted(dirty):
                     window = (slice(row * CHUNK, (row + 1) * CHUNK), slice(col * CHUNK, (col + 1) * CHUNK))
-                    for name, array in arrays_of(self.map, window, state):
+                    for name, array in (*self.map.block(window)._asdict().items(), ("state", state[window])):
                         self._group[name][window] = array
             except Exception as error:  # noqa: BLE001 -- deleted or garbled under our hands: mapping goes on in memory
                 self._stop_storing(error)

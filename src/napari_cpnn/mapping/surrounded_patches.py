@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import MappingError
-from napari_cpnn.mapping.composition_map import UNKNOWN, CompositionMap
+from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.patch_predictor import IndependentPatches, Job, PatchPredictor, PatchValues
+from napari_cpnn.mapping.states import UNKNOWN
 from napari_cpnn.models import Prediction, is_out_of_memory
 from napari_cpnn.prediction import SIDE, ContextPlan, FeatureStore, Predictor, as_surroundings, keys_of, slide_tokens
 from napari_cpnn.settings import MappingSettings, TissueSettings

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
+from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.live import LiveMapper
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import TILE
+from napari_cpnn.mapping.states import FAILED, UNKNOWN
 from napari_cpnn.models import Prediction
 from napari_cpnn.prediction import PlacePredictor, Predictor, inputs_at
 from napari_cpnn.settings import MappingSettings
