@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import threading
 import warnings
@@ -29,7 +27,7 @@ from napari_cpnn.mapping.map_files import (
 )
 from napari_cpnn.mapping.map_layout import checked_card, is_our_map
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.storage import folder_of, remove, restored, touch_kept
+from napari_cpnn.storage import folder_of, key_of, remove, restored, touch_kept
 from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
@@ -165,8 +163,7 @@ def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: Mappin
     folder = folder_of("maps", settings.cache_dir or None)
     parts = {**describe(slide, model, cmap.grid), "grid": cmap.grid.to_dict(), "tissue": settings.tissue.to_dict()}
     del parts["slide"], parts["software"]  # a renamed file and a newer program give the same values
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-    store = MapStore(cmap, folder / f"{key}.zarr")
+    store = MapStore(cmap, folder / f"{key_of(parts)}.zarr")
     if not store.problem:
         prune(folder, settings.cache_gb * 2**30)
     return store

@@ -6,15 +6,49 @@ is ever deleted.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from napari_cpnn.storage.temporaries import sweep
 
 #: Name of an entry: the first half of a SHA-256.
 KEY = re.compile(r"[0-9a-f]{32}")
+
+#: Entries used more recently than this may be in use by another process and are never deleted.
+_IN_USE_SECONDS = 3600.0
+
+
+def key_of(facts: dict[str, Any] | Sequence[Any], *arrays: npt.ArrayLike, length: int = 32) -> str:
+    """Name of a cache entry: a hash of everything that its content depends on, so that equal content is found again.
+
+    The recipe must not change, or the caches of all users are computed anew.
+
+    Parameters
+    ----------
+    facts
+        What can be written as JSON. The order of a dictionary's items is irrelevant, that of a sequence's is not.
+    arrays
+        Arrays, of which type and shape must be among the facts if they may vary.
+    length
+        Number of hexadecimal digits, at most 64.
+
+    >>> key_of({"slide": "a", "mpp": 0.5}) == key_of({"mpp": 0.5, "slide": "a"})
+    True
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=isinstance(facts, dict)).encode())
+    for values in arrays:
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()[:length]
 
 
 def cache_folder() -> Path:
@@ -43,31 +77,78 @@ def kept_in(folder: Path) -> list[tuple[float, Path]]:
     return sorted(found, reverse=True)
 
 
-def size_of(folder: Path, files: str) -> int:
-    """Total size in bytes of the files that match a pattern."""
+def prune_entries(
+    entries: Iterable[tuple[float, Path]],
+    limit_bytes: float,
+    size: Callable[[Path], int],
+    is_in_use: Callable[[Path], bool],
+    delete: Callable[[Path], object],
+) -> None:
+    """Delete the least recently used entries until at most ``limit_bytes`` remain; entries in use are always kept.
+
+    Parameters
+    ----------
+    entries
+        Time of last use and path of each entry.
+    limit_bytes
+        Maximum total size.
+    size, is_in_use, delete
+        Functions of the path of an entry; ``size`` may also delete temporary files of killed processes in it.
+    """
     total = 0
-    for file in folder.glob(files):
+    for _, path in sorted(entries, reverse=True):
+        total += size(path)
+        if total > limit_bytes and not is_in_use(path):
+            delete(path)
+
+
+def prune_kept(folder: Path, limit_bytes: float, files: re.Pattern[str]) -> None:
+    """Prune the entries in ``folder``, whose files have names that match ``files``.
+
+    Entries that were used within the last hour may be in use by another process and are kept.
+    """
+    used = {path: when for when, path in kept_in(folder)}
+
+    def is_recent(entry: Path) -> bool:
+        return time.time() - used[entry] <= _IN_USE_SECONDS
+
+    def size(entry: Path) -> int:
+        return _tidied_size(entry, files, used[entry])
+
+    def delete(entry: Path) -> None:
+        for file in _ours(entry, files):
+            with suppress(OSError):
+                file.unlink()
         with suppress(OSError):
-            total += file.stat().st_size
+            entry.rmdir()  # unless it contains other files
+
+    prune_entries(((when, path) for path, when in used.items()), limit_bytes, size, is_recent, delete)
+
+
+def _tidied_size(entry: Path, files: re.Pattern[str], used: float) -> int:
+    """Size of our files in an entry, after deletion of temporary files of killed processes.
+
+    The deletion does not count as use of the entry.
+    """
+    total, n_deleted = 0, sweep(entry)
+    for file in _ours(entry, files):
+        with suppress(OSError):
+            facts = file.stat()
+            if file.name.startswith(".") and time.time() - facts.st_mtime > _IN_USE_SECONDS:  # of an earlier version
+                file.unlink()
+                n_deleted += 1
+            else:
+                total += facts.st_size
+    if n_deleted:
+        with suppress(OSError):
+            os.utime(entry, (used, used))
     return total
 
 
-def delete_kept(folder: Path, files: re.Pattern[str]) -> None:
-    """Delete our files in an entry, and its folder unless it contains other files."""
-    sweep(folder)
+def _ours(entry: Path, files: re.Pattern[str]) -> list[Path]:
     with suppress(OSError):
-        for file in folder.iterdir():
-            if files.fullmatch(file.name):
-                with suppress(OSError):
-                    file.unlink()
-        folder.rmdir()
-
-
-def sweep_kept(folder: Path, used: float) -> None:
-    """Delete temporary files of killed processes in an entry; this does not count as use of it."""
-    if sweep(folder):
-        with suppress(OSError):
-            os.utime(folder, (used, used))
+        return [file for file in entry.iterdir() if files.fullmatch(file.name)]
+    return []
 
 
 def touch_kept(folder: Path) -> None:
