@@ -64,19 +64,19 @@ def prune(folder: Path, limit_bytes: float) -> None:
     Maps in use are kept, whatever their size, and so is everything that is not a cached map.
     """
     sweep(folder)
-    found = []
+    used: dict[Path, float] = {}
     with suppress(OSError):
         for path in folder.iterdir():
             with suppress(OSError):
-                used = path.lstat().st_mtime
-                age = time.time() - used
+                changed = path.lstat().st_mtime
+                age = time.time() - changed
                 if _LOCK.fullmatch(path.name) and age > _NEW_MARK_SECONDS:
                     _is_held(path)
                 elif _LEFT.fullmatch(path.name) and age > _LEFT_AFTER_SECONDS and has_only_our_files(path):
                     shutil.rmtree(path, ignore_errors=True)
                 elif MAP_NAME.fullmatch(path.name) and is_our_map(path):
-                    found.append((used, path))
-    prune_entries(found, limit_bytes, _size, is_in_use, partial(shutil.rmtree, ignore_errors=True))
+                    used[path] = changed
+    prune_entries(used, limit_bytes, _size, is_in_use, partial(shutil.rmtree, ignore_errors=True))
 
 
 def _is_held(mark: Path) -> bool:

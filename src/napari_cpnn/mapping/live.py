@@ -22,12 +22,12 @@ from napari_cpnn.errors import CpnnError, NoTissueError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.pace import Pace
-from napari_cpnn.mapping.patch_predictor import Job
+from napari_cpnn.mapping.patch_predictor import IndependentPatches, Job
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport, Wish
 from napari_cpnn.mapping.states import FAILED, UNKNOWN
 from napari_cpnn.mapping.store import describe, open_cache
-from napari_cpnn.mapping.surrounded_patches import patch_predictor
+from napari_cpnn.mapping.surrounded_patches import PREDICTORS
 from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, find_tissue
@@ -107,7 +107,8 @@ class LiveMapper:
         #: Niceness of the threads on Linux; a viewer sets it before its first view.
         self.nice = 0
         self._reader = PatchReader(slide, model.patch)
-        self._model = patch_predictor(slide, model, self.predictor, self.map, self.tissue, settings)
+        kind = PREDICTORS.get(model.input_kind, IndependentPatches)
+        self._model = kind(slide, model, self.predictor, self.map, self.tissue, settings)
         self._scheduler = Scheduler(self.grid, self.map.lattice, settings, self._model.halo_um)
         self._wish = Wish()
         self._condition = threading.Condition()

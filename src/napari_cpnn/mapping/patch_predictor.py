@@ -93,6 +93,15 @@ class IndependentPatches:
 
     What a prediction depends on besides the patch is read by the inputs of the model
     (:mod:`napari_cpnn.prediction.inputs`).
+
+    Parameters
+    ----------
+    slide, model, predictor
+        The slide, the model, and the model on its device.
+    cmap
+        The map to fill.
+    tissue, settings
+        Settings of the map, and the tissue for them.
     """
 
     halo_um = 0.0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import MappingError
 from napari_cpnn.mapping.composition_map import CompositionMap
-from napari_cpnn.mapping.patch_predictor import IndependentPatches, Job, PatchPredictor, PatchValues
+from napari_cpnn.mapping.patch_predictor import Job, PatchPredictor, PatchValues
 from napari_cpnn.mapping.states import UNKNOWN
 from napari_cpnn.models import Prediction, is_out_of_memory
 from napari_cpnn.prediction import SIDE, ContextPlan, FeatureStore, Predictor, as_surroundings, keys_of, slide_tokens
@@ -41,12 +41,7 @@ class SurroundedPatches:
     """Model that needs surroundings, applied to the grid of one slide; see :class:`PatchPredictor`.
 
     Neighbours and tokens that coincide with a patch of the map are computed with it; others, as the grid of the map may
-    differ from theirs, are added to the jobs that need them.
-
-    Parameters
-    ----------
-    slide, model, predictor, cmap, tissue, settings
-        As for :func:`patch_predictor`.
+    differ from theirs, are added to the jobs that need them. Parameters are those of :class:`IndependentPatches`.
     """
 
     def __init__(
@@ -318,17 +313,5 @@ def as_tensor(values: npt.NDArray[np.floating]) -> Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
-#: Kinds of input that patches of a map share, so that each patch is read once; others use :class:`IndependentPatches`.
+#: Predictors of models whose patches share inputs, by kind of input; others are :class:`IndependentPatches`.
 PREDICTORS: dict[str, Callable[..., PatchPredictor]] = {"surroundings": SurroundedPatches}
-
-
-def patch_predictor(
-    slide: Slide,
-    model: CPNN,
-    predictor: Predictor,
-    cmap: CompositionMap,
-    tissue: TissueMask,
-    settings: MappingSettings,
-) -> PatchPredictor:
-    """Create the predictor that fills a map, given the model on its device and the tissue for the map's settings."""
-    return PREDICTORS.get(model.input_kind, IndependentPatches)(slide, model, predictor, cmap, tissue, settings)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,19 +66,8 @@ def folder_of(kind: str, chosen: str | os.PathLike[str] | None = None) -> Path:
     return (cache_folder() if chosen is None else Path(chosen).expanduser() / "napari-cpnn") / kind
 
 
-def kept_in(folder: Path) -> list[tuple[float, Path]]:
-    """Time of last use and path of each entry in ``folder``, most recent first."""
-    found = []
-    with suppress(OSError):
-        for path in folder.iterdir():
-            with suppress(OSError):
-                if KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-                    found.append((path.stat().st_mtime, path))
-    return sorted(found, reverse=True)
-
-
 def prune_entries(
-    entries: Iterable[tuple[float, Path]],
+    used: Mapping[Path, float],
     limit_bytes: float,
     size: Callable[[Path], int],
     is_in_use: Callable[[Path], bool],
@@ -88,15 +77,15 @@ def prune_entries(
 
     Parameters
     ----------
-    entries
-        Time of last use and path of each entry.
+    used
+        Time of last use of each entry.
     limit_bytes
         Maximum total size.
     size, is_in_use, delete
         Functions of the path of an entry; ``size`` may also delete temporary files of killed processes in it.
     """
     total = 0
-    for _, path in sorted(entries, reverse=True):
+    for path in sorted(used, key=lambda entry: -used[entry]):
         total += size(path)
         if total > limit_bytes and not is_in_use(path):
             delete(path)
@@ -107,34 +96,31 @@ def prune_kept(folder: Path, limit_bytes: float, files: re.Pattern[str]) -> None
 
     Entries that were used within the last hour may be in use by another process and are kept.
     """
-    used = {path: when for when, path in kept_in(folder)}
-
-    def is_recent(entry: Path) -> bool:
-        return time.time() - used[entry] <= _IN_USE_SECONDS
-
-    def size(entry: Path) -> int:
-        return _tidied_size(entry, files, used[entry])
-
-    def delete(entry: Path) -> None:
-        for file in _ours(entry, files):
-            with suppress(OSError):
-                file.unlink()
+    used: dict[Path, float] = {}
+    for path in _files(folder, KEY):
         with suppress(OSError):
-            entry.rmdir()  # unless it contains other files
+            if path.is_dir() and not path.is_symlink():
+                used[path] = path.stat().st_mtime
+    prune_entries(
+        used,
+        limit_bytes,
+        lambda entry: _tidied_size(entry, files, used[entry]),
+        lambda entry: _is_recent(used[entry]),
+        lambda entry: _delete(entry, files),
+    )
 
-    prune_entries(((when, path) for path, when in used.items()), limit_bytes, size, is_recent, delete)
+
+def _is_recent(used: float) -> bool:
+    return time.time() - used <= _IN_USE_SECONDS
 
 
 def _tidied_size(entry: Path, files: re.Pattern[str], used: float) -> int:
-    """Size of our files in an entry, after deletion of temporary files of killed processes.
-
-    The deletion does not count as use of the entry.
-    """
+    """Size of our files in an entry; deletes temporary files of killed processes, which does not count as use."""
     total, n_deleted = 0, sweep(entry)
-    for file in _ours(entry, files):
+    for file in _files(entry, files):
         with suppress(OSError):
             facts = file.stat()
-            if file.name.startswith(".") and time.time() - facts.st_mtime > _IN_USE_SECONDS:  # of an earlier version
+            if file.name.startswith(".") and not _is_recent(facts.st_mtime):  # of an earlier version
                 file.unlink()
                 n_deleted += 1
             else:
@@ -145,9 +131,18 @@ def _tidied_size(entry: Path, files: re.Pattern[str], used: float) -> int:
     return total
 
 
-def _ours(entry: Path, files: re.Pattern[str]) -> list[Path]:
+def _delete(entry: Path, files: re.Pattern[str]) -> None:
+    """Delete our files in an entry, and its folder unless it contains other files."""
+    for file in _files(entry, files):
+        with suppress(OSError):
+            file.unlink()
     with suppress(OSError):
-        return [file for file in entry.iterdir() if files.fullmatch(file.name)]
+        entry.rmdir()
+
+
+def _files(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    with suppress(OSError):
+        return [path for path in folder.iterdir() if names.fullmatch(path.name)]
     return []
 
 
