@@ -129,7 +129,7 @@ class SlideSurroundings(PlaceInputs):
         if self._tokens is None:
             places = self.plan.tokens_um
             self.compute(places)
-            self._tokens = slide_tokens(self.plan, self.store, self._usable(keys_of(places)), self._name)
+            self._tokens = slide_tokens(self.plan, self.store, self.store.known(keys_of(places)), self._name)
             self.store.flush()
         return self._tokens
 
@@ -167,9 +167,6 @@ class SlideSurroundings(PlaceInputs):
 
     def flush(self) -> None:
         self.store.flush()
-
-    def _usable(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        return self.store.known(keys)
 
     def _present(self, keys: npt.NDArray[np.int64], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         return present & self.store.known(keys) if self.failed else present
