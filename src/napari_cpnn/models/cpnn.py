@@ -122,7 +122,12 @@ class CPNN(nn.Module):
     @property
     def needs_surroundings(self) -> bool:
         """True if predictions also depend on the patch's neighbours and slide (TRIPLEX)."""
-        return isinstance(self.backbone, Triplex)
+        return self.input_kind == "surroundings"
+
+    @property
+    def input_kind(self) -> str:
+        """Kind of input: ``"patch"``, unless the backbone declares another one (:mod:`napari_cpnn.prediction`)."""
+        return str(getattr(self.backbone, "input_kind", "patch"))
 
     @property
     def n_own_features(self) -> int:

@@ -46,6 +46,7 @@ class Triplex(nn.Module):
     scale: Tensor
     shift: Tensor
     n_features = WIDTH
+    input_kind = "surroundings"
 
     def __init__(
         self, target: nn.Module, encoder: nn.Module, renormalise: tuple[tuple[float, ...], tuple[float, ...]]

@@ -9,8 +9,6 @@ float16. Features of another version of an encoder are never used, since the has
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +32,7 @@ from napari_cpnn.models import (
 )
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.storage import find_array, keep_array, touch_kept, write_array
+from napari_cpnn.storage import find_array, keep_array, key_of, touch_kept, write_array
 from napari_cpnn.training.data.patch_cache import PatchArray, PatchCache
 
 Features = npt.NDArray[np.floating[Any]]
@@ -140,9 +138,7 @@ class FeatureCache:
 
     def _key(self, slide: Slide, centers_um: FloatArray) -> str:
         facts = [slide.identity, slide.mpp, self._patch.size_px, self._patch.mpp, len(centers_um), *self._facts]
-        key = hashlib.sha256(json.dumps(facts).encode())
-        key.update(np.ascontiguousarray(centers_um, dtype="<f8").data)
-        return key.hexdigest()[:32]
+        return key_of(facts, np.asarray(centers_um, dtype="<f8"))
 
 
 def _row(network: nn.Module, size_px: int) -> tuple[tuple[int, ...], type[np.floating[Any]]]:

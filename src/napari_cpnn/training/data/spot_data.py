@@ -6,8 +6,6 @@ targets are memory-mapped, so that memory use does not grow with the number of s
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -25,7 +23,7 @@ from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
-from napari_cpnn.storage import append_to
+from napari_cpnn.storage import append_to, key_of
 from napari_cpnn.training.data.feature_cache import FeatureCache, Section
 from napari_cpnn.training.data.gene_choice import choose_genes, gene_weights, name_genes_alike
 from napari_cpnn.training.data.patch_cache import LaterPatches, PatchArray, PatchCache
@@ -151,13 +149,10 @@ def _key(
     parts: Sequence[SpotSample], rows: Sequence[IntArray], prototypes: Prototypes, targets: npt.NDArray[np.float32]
 ) -> str:
     facts = [[p.slide.name, p.slide.identity, p.slide.mpp] for p in parts], prototypes.genes, prototypes.cell_types
-    key = hashlib.sha256(json.dumps(facts).encode())
-    key.update(prototypes.profiles.tobytes())
-    for part, chosen in zip(parts, rows, strict=True):
-        key.update(part.centers_um[chosen].tobytes() + part.train[chosen].tobytes())
-    for start in range(0, len(targets), CHUNK):
-        key.update(targets[start : start + CHUNK].tobytes())
-    return key.hexdigest()
+    used = [
+        values[chosen] for part, chosen in zip(parts, rows, strict=True) for values in (part.centers_um, part.train)
+    ]
+    return key_of(facts, prototypes.profiles, *used, targets, length=64)
 
 
 def _sections(

@@ -1,6 +1,6 @@
 """Surroundings of the spots of a run, for backbones that need them (TRIPLEX).
 
-Features are computed as for maps and evaluation (:mod:`napari_cpnn.prediction.places`), so that a spot has the same
+Features are computed as for maps and evaluation (:mod:`napari_cpnn.prediction.inputs`), so that a spot has the same
 surroundings in all of them, and only once per slide and encoder.
 """
 

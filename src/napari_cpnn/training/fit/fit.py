@@ -27,6 +27,7 @@ from napari_cpnn.models import (
     load_model,
     start_backbone,
 )
+from napari_cpnn.progress import CancelledError
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
@@ -35,7 +36,7 @@ from napari_cpnn.training.fit.calibration import LineFit
 from napari_cpnn.training.fit.domain import fit_domain
 from napari_cpnn.training.fit.module import CpnnTraining
 from napari_cpnn.training.fit.processes import is_first_process, trainer_options, wait_for_all
-from napari_cpnn.training.fit.recorder import EpochRow, InterruptedTrainingError, Recorder, scores_for_card
+from napari_cpnn.training.fit.recorder import EpochRow, Recorder, scores_for_card
 from napari_cpnn.training.fit.run_folder import RunFolder
 
 
@@ -190,7 +191,7 @@ def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
     try:
         with recorder.listening_to_ctrl_c():
             trainer.fit(module, datamodule=batches)
-    except InterruptedTrainingError:
+    except CancelledError:
         if not recorder.has_model:
             raise TrainingError("Training was interrupted before the end of its first epoch: no model.") from None
         recorder.print_line(

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from tqdm import tqdm
 
 from napari_cpnn.evaluation import Summary
+from napari_cpnn.progress import CancelledError
 from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
 from napari_cpnn.training.fit.resume import RunState
 from napari_cpnn.training.fit.run_folder import RunFolder
@@ -23,10 +24,6 @@ EpochRow = dict[str, float]
 
 #: Interval in seconds of updating the loss on the progress bar.
 _SHOWN_SECONDS = 0.2
-
-
-class InterruptedTrainingError(Exception):
-    """Raised on Ctrl-C to pass through Lightning, which would otherwise end the process."""
 
 
 class Recorder(Callback):
@@ -88,8 +85,9 @@ class Recorder(Callback):
     def listening_to_ctrl_c(self) -> Iterator[None]:
         """Handle Ctrl-C: the first one ends the run after the current batch, a second one immediately.
 
-        The former is raised as :class:`InterruptedTrainingError`. Only Python's main thread can handle signals; in
-        other threads, and if the process ignores Ctrl-C, nothing changes.
+        The former is raised as :class:`CancelledError`, since Lightning would end the process on a
+        :class:`KeyboardInterrupt`. Only Python's main thread can handle signals; in other threads, and if the process
+        ignores Ctrl-C, nothing changes.
         """
 
         def handle(number: int, frame: FrameType | None) -> None:
@@ -205,7 +203,7 @@ class Recorder(Callback):
 
     def _check_interrupt(self) -> None:
         if self._interrupted.is_set():
-            raise InterruptedTrainingError
+            raise CancelledError
 
 
 def _in_words(row: EpochRow) -> str:

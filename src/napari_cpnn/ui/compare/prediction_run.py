@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cpnn.errors import CpnnError
+from napari_cpnn.progress import CancelledError
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
     from napari_cpnn.models import CPNN
-
-
-class EnoughError(CpnnError):
-    """Nobody waits for the prediction any more."""
 
 
 class PredictionRun:
@@ -36,7 +32,7 @@ class PredictionRun:
     def report(self, text: str, done: float) -> None:
         """The ``progress`` of :func:`~napari_cpnn.evaluation.predictions.predict_expression`."""
         if self._stop.is_set():
-            raise EnoughError("The prediction was cancelled.")
+            raise CancelledError("The prediction was cancelled.")
         self.text, self.done = text, done
 
     def cancel(self) -> None:
