@@ -93,13 +93,14 @@ def section(results: dict[str, list[Tested]], args: argparse.Namespace) -> str:
             "## TRIPLEX on her2st",
             "",
             (
-                f"`python scripts/results_triplex.py --only {' '.join(args.only)} --seeds {args.seeds} --epochs {args.epochs}"
-                f" --learning-rate {args.learning_rate:g}`: folds,"
+                f"`python scripts/results_triplex.py --only {' '.join(args.only)} --seeds {args.seeds}"
+                f" --epochs {args.epochs} --learning-rate {args.learning_rate:g}`: folds,"
                 " patches, prototypes and scores of *Heads on her2st, image network frozen*; PCC loss. SqueezeNet 1.1"
                 " with ImageNet weights"
                 " is target network and encoder, both frozen; at most 256 tokens a slide;"
                 " the same epochs and rate for every head. `frozen` is the backbone of"
-                f" that name with the same encoder and the epochs of that section. Mean over {report.gene_range(results)}."
+                " that name with the same encoder and the epochs of that section. Mean over"
+                f" {report.gene_range(results)}."
             ),
             "",
             report.scores_table(means),

@@ -20,7 +20,6 @@ from napari_cpnn.models.backbones.resnet import ResNetFeatures
 from napari_cpnn.models.backbones.squeezenet import Fire
 from napari_cpnn.models.cpnn import CPNN
 from napari_cpnn.models.fused import FusedConv, FusedDenseBlock, FusedFire, FusedResidual, FusedTransition
-from napari_cpnn.models.triplex import Triplex
 
 
 def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
@@ -44,10 +43,9 @@ def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
     """
     fused = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    if isinstance(fused.backbone, Triplex):  # its transformers are not changed
-        fused.backbone.target = _ready(fused.backbone.target, dtype)
-        fused.backbone.encoder = _ready(fused.backbone.encoder, dtype)
-    else:
+    for name in fused.backbone_interface.image_networks:  # transformers are not changed
+        setattr(fused.backbone, name, _ready(getattr(fused.backbone, name), dtype))
+    if not fused.backbone_interface.image_networks:
         fused.backbone = _ready(fused.backbone, dtype)
     return fused
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, get_encoder, require_backbone
+from napari_cpnn.models.backbones.backbone import n_features_of
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.settings import TrainingSettings
 
@@ -79,19 +80,95 @@ def start_backbone(settings: TrainingSettings) -> StartBackbone:
     args = backbone_args(settings)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
-        network = _start_network(settings)
+        network = _kind(settings.backbone).start(settings)
         return StartBackbone(network, args, torch.get_rng_state())
 
 
-def _start_network(settings: TrainingSettings) -> nn.Module:
-    seen = patch_encoder(settings.backbone, chosen_names(settings))
-    frozen = frozen_encoder(settings.backbone, chosen_names(settings))
-    if frozen is None:
-        return seen.build(settings.weights)
-    encoder = frozen.build(settings.encoder_weights)
-    if settings.backbone == "frozen":
-        return FrozenEncoder(encoder)
-    return _triplex(seen, seen.build(settings.weights), frozen, encoder)
+class _Kind:
+    """How a backbone is built: by default the encoder of its name, which is trained."""
+
+    is_trained = True
+
+    def args(self, settings: TrainingSettings) -> dict[str, Any]:  # noqa: ARG002
+        return {}
+
+    def patch_encoder(self, backbone: str, args: dict[str, Any]) -> EncoderInfo:  # noqa: ARG002
+        return get_encoder(backbone)
+
+    def frozen_encoder(self, args: dict[str, Any]) -> EncoderInfo | None:  # noqa: ARG002
+        return None
+
+    def start(self, settings: TrainingSettings) -> nn.Module:
+        return get_encoder(settings.backbone).build(settings.weights)
+
+    def empty(self, spec: ModelSpec, encoder: nn.Module | None) -> nn.Module:  # noqa: ARG002
+        return get_encoder(spec.backbone).network()
+
+
+class _Frozen(_Kind):
+    """An encoder that is not trained."""
+
+    is_trained = False
+
+    def args(self, settings: TrainingSettings) -> dict[str, Any]:
+        info = get_encoder(settings.encoder)
+        # Random weights have no licence and cannot be obtained again, so they are always embedded.
+        return {"encoder": info.name, "embedded": info.embed or settings.encoder_weights == "none"}
+
+    def patch_encoder(self, backbone: str, args: dict[str, Any]) -> EncoderInfo:  # noqa: ARG002
+        return self.frozen_encoder(args)
+
+    def frozen_encoder(self, args: dict[str, Any]) -> EncoderInfo:
+        return _named(args, "encoder")
+
+    def start(self, settings: TrainingSettings) -> nn.Module:
+        return FrozenEncoder(get_encoder(settings.encoder).build(settings.encoder_weights))
+
+    def empty(self, spec: ModelSpec, encoder: nn.Module | None) -> nn.Module:
+        return FrozenEncoder(encoder or self.frozen_encoder(spec.backbone_args).network())
+
+
+class _Triplex(_Frozen):
+    """TRIPLEX: a trained network on the patch, and a frozen encoder on its surroundings."""
+
+    is_trained = True
+
+    def args(self, settings: TrainingSettings) -> dict[str, Any]:
+        if settings.context_pitch_um is None:
+            raise SettingsError("TRIPLEX needs the pitch of the spots' array: set context_pitch_um.")
+        return {
+            **super().args(settings),
+            "target": get_encoder(settings.target).name,
+            "pitch_um": settings.context_pitch_um,
+            "max_tokens": settings.max_tokens,
+        }
+
+    def patch_encoder(self, backbone: str, args: dict[str, Any]) -> EncoderInfo:  # noqa: ARG002
+        return _named(args, "target")
+
+    def start(self, settings: TrainingSettings) -> nn.Module:
+        from napari_cpnn.models.triplex import Triplex
+
+        seen, frozen = get_encoder(settings.target), get_encoder(settings.encoder)
+        encoder = frozen.build(settings.encoder_weights)  # first: the order of random weights
+        # (v - mean') / std' of v = std x + mean
+        scale = tuple(s / f for s, f in zip(seen.std, frozen.std, strict=True))
+        shift = tuple((m - f) / s for m, f, s in zip(seen.mean, frozen.mean, frozen.std, strict=True))
+        return Triplex(seen.build(settings.weights), encoder, (scale, shift))
+
+    def empty(self, spec: ModelSpec, encoder: nn.Module | None) -> nn.Module:
+        from napari_cpnn.models.triplex import Triplex
+
+        encoder = encoder or self.frozen_encoder(spec.backbone_args).network()
+        return Triplex(_named(spec.backbone_args, "target").network(), encoder, ((1.0,) * 3, (0.0,) * 3))
+
+
+#: Backbones that are more than the encoder of their name.
+_KINDS: dict[str, _Kind] = {"frozen": _Frozen(), "triplex": _Triplex()}
+
+
+def _kind(backbone: str) -> _Kind:
+    return _KINDS.get(require_backbone(backbone)) or _Kind()
 
 
 def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Module:
@@ -107,29 +184,17 @@ def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Modu
     SettingsError
         If the backbone or encoder is unknown.
     """
-    if require_backbone(spec.backbone) not in ("frozen", "triplex"):
-        return get_encoder(spec.backbone).network()
-    encoder = encoder or _frozen(spec.backbone_args).network()
-    if spec.backbone == "frozen":
-        return FrozenEncoder(encoder)
-    from napari_cpnn.models.triplex import Triplex
-
-    return Triplex(_named(spec.backbone_args, "target").network(), encoder, ((1.0,) * 3, (0.0,) * 3))
+    return _kind(spec.backbone).empty(spec, encoder)
 
 
 def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
     """Backbone arguments that its name does not determine."""
-    backbone = require_backbone(settings.backbone)
-    if backbone == "triplex":
-        if settings.context_pitch_um is None:
-            raise SettingsError("TRIPLEX needs the pitch of the spots' array: set context_pitch_um.")
-        return {
-            **_encoder_args(settings),
-            "target": get_encoder(settings.target).name,
-            "pitch_um": settings.context_pitch_um,
-            "max_tokens": settings.max_tokens,
-        }
-    return _encoder_args(settings) if backbone == "frozen" else {}
+    return _kind(settings.backbone).args(settings)
+
+
+def is_trained(backbone: str) -> bool:
+    """Return whether the network of the patch is trained, from its initial weights ``settings.weights``."""
+    return _kind(backbone).is_trained
 
 
 def chosen_names(settings: TrainingSettings) -> dict[str, Any]:
@@ -144,46 +209,20 @@ def encoder_place(settings: TrainingSettings) -> str:
     return str(folder) if is_folder and settings.encoder_weights in PRETRAINED else settings.encoder_weights
 
 
-def _encoder_args(settings: TrainingSettings) -> dict[str, Any]:
-    info = get_encoder(settings.encoder)
-    # Random weights have no licence and cannot be obtained again, so they are always embedded.
-    return {"encoder": info.name, "embedded": info.embed or settings.encoder_weights == "none"}
-
-
 def patch_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo:
     """Encoder applied to the patch; it determines the normalisation and minimum patch size of the model."""
-    if require_backbone(backbone) == "triplex":
-        return _named(args, "target")
-    return _frozen(args) if backbone == "frozen" else get_encoder(backbone)
+    return _kind(backbone).patch_encoder(backbone, args)
 
 
 def frozen_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo | None:
     """Frozen encoder of a backbone (``network.encoder``), or None if there is none."""
-    return _frozen(args) if require_backbone(backbone) in ("frozen", "triplex") else None
-
-
-def _frozen(args: dict[str, Any]) -> EncoderInfo:
-    return _named(args, "encoder")
+    return _kind(backbone).frozen_encoder(args)
 
 
 def _named(args: dict[str, Any], role: str) -> EncoderInfo:
     if not isinstance(args.get(role), str):
         raise SettingsError(f"The {role} network is not named.")
     return get_encoder(args[role])
-
-
-def _triplex(seen: EncoderInfo, target: nn.Module, frozen: EncoderInfo, encoder: nn.Module) -> nn.Module:
-    from napari_cpnn.models.triplex import Triplex
-
-    # (v - mean') / std' of v = std x + mean
-    scale = tuple(s / f for s, f in zip(seen.std, frozen.std, strict=True))
-    shift = tuple((m - f) / s for m, f, s in zip(seen.mean, frozen.mean, frozen.std, strict=True))
-    return Triplex(target, encoder, (scale, shift))
-
-
-def n_features_of(network: nn.Module) -> int:
-    """Number of features per patch of an image network."""
-    return int(network.n_features)  # type: ignore[arg-type]
 
 
 def encoder_is_elsewhere(spec: ModelSpec) -> bool:

@@ -18,18 +18,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from napari_cpnn._version import __version__
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.models import (
-    Triplex,
+    backbone_of,
     choose_device,
     choose_precision,
     chosen_names,
     encoder_fingerprint,
-    n_features_of,
     patch_encoder,
 )
 from napari_cpnn.settings import TrainingSettings
@@ -99,15 +97,15 @@ class FeatureCache:
 
     def __init__(self, settings: TrainingSettings, scratch: Path, network: nn.Module) -> None:
         self.n_views = 8 if settings.augment or settings.symmetries else 1
-        self.row_shape, self.dtype = _row(network, settings.patch.size_px)
+        backbone = backbone_of(network)
+        self.row_shape, self.dtype = backbone.patch_row(settings.patch.size_px)
         self._scratch = scratch
         self._folder = PatchCache(settings.patch_cache, scratch).folder
         self._patch = settings.patch
         device = choose_device(settings.device)
         info = patch_encoder(settings.backbone, chosen_names(settings))
         arithmetic = [device.type, choose_precision(device, settings.precision)]
-        learned = network.target if isinstance(network, Triplex) else network
-        self._facts = [encoder_fingerprint(learned), info.mean, info.std, *arithmetic, __version__]
+        self._facts = [encoder_fingerprint(backbone.image_network()), info.mean, info.std, *arithmetic, __version__]
 
     def has(self, slide: Slide, centers_um: FloatArray) -> bool:
         """Return whether all features of places are cached; damaged files are detected later, on reading."""
@@ -143,15 +141,3 @@ class FeatureCache:
         key = hashlib.sha256(json.dumps(facts).encode())
         key.update(np.ascontiguousarray(centers_um, dtype="<f8").data)
         return key.hexdigest()[:32]
-
-
-def _row(network: nn.Module, size_px: int) -> tuple[tuple[int, ...], type[np.floating[Any]]]:
-    """Shape and type of the features of one patch."""
-    if not isinstance(network, Triplex):
-        return (n_features_of(network),), np.float32
-    learns = network.training
-    network.eval()  # do not update batch statistics with a blank patch
-    with torch.inference_mode():
-        tokens = network.patch_tokens(torch.zeros(1, 3, size_px, size_px))
-    network.train(learns)
-    return tuple(tokens.shape[1:]), np.float16

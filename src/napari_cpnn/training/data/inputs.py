@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from napari_cpnn.arrays import Float32Array, IntArray
-from napari_cpnn.models import CPNN, Surroundings
+from napari_cpnn.models import CPNN, Surroundings, is_trained
 from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.augmentation import apply_stains, apply_symmetries
@@ -209,8 +209,8 @@ class SurroundedInputs(Inputs):
 
 def is_frozen(settings: TrainingSettings) -> bool:
     """Return whether the image network is frozen, so that features are constant during the run."""
-    never_learns = settings.backbone == "frozen" or settings.backbone_learning_rate == 0
-    return never_learns and settings.stain_augment == 0
+    learns = is_trained(settings.backbone) and settings.backbone_learning_rate > 0
+    return not learns and settings.stain_augment == 0
 
 
 def _parts(rows: IntArray) -> list[IntArray]:

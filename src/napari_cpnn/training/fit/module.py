@@ -16,7 +16,7 @@ from napari_cpnn.evaluation import Summary, mean_correlations
 from napari_cpnn.models import CPNN, LinearHead, composition_penalty, mse_loss, pcc_loss, prototype_penalty
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data import Batch, Inputs
-from napari_cpnn.training.fit.optimisation import WeightAverage, image_network, parameter_groups, schedule
+from napari_cpnn.training.fit.optimisation import WeightAverage, parameter_groups, schedule
 from napari_cpnn.training.fit.resume import load_optimizer, optimizer_tensors
 
 #: Views of TRIPLEX with their own head in training, named as terms of the loss.
@@ -168,7 +168,8 @@ class CpnnTraining(LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.model.train()  # Lightning does not change the mode of the model
         if self.settings.backbone_learning_rate == 0:
-            image_network(self.model)[0].eval()  # running statistics of a frozen network are frozen too
+            # Running statistics of a frozen network are frozen too.
+            self.model.backbone_interface.image_network().eval()
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         terms = self.terms(batch)
