@@ -123,7 +123,7 @@ class CPNN(nn.Module):
     @property
     def n_own_features(self) -> int:
         """Number of features F returned by :meth:`features`."""
-        return n_features_of(self.backbone_interface.own_network())
+        return n_features_of(self.backbone_interface.own_network)
 
     @property
     def encoder_fingerprint(self) -> str:

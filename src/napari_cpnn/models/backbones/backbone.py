@@ -12,44 +12,40 @@ if TYPE_CHECKING:
 
 
 class Backbone:
-    """Interface of a backbone; the defaults are those of a network that sees the patch alone.
-
-    A network with other inputs inherits from this class. Any other module is wrapped by :func:`backbone_of`.
+    """Interface of a backbone; the defaults are those of an image network that sees the patch alone.
 
     Attributes
     ----------
+    network
+        Network of the patch, which is trained with ``backbone_learning_rate``.
+    own_network
+        Network of :meth:`own_features`.
     image_networks
-        Names of the submodules that are image networks; empty if the network itself is one.
+        Names of the submodules that are image networks; empty if the backbone itself is one.
     n_views
         Number of views with heads of their own in training, besides the main one.
     needs_surroundings
         True if predictions also depend on the patch's neighbours and slide.
     """
 
+    network: nn.Module
+    own_network: nn.Module
     image_networks: tuple[str, ...] = ()
     n_views = 0
     needs_surroundings = False
 
-    def image_network(self) -> nn.Module:
-        """Network of the patch, which is trained with ``backbone_learning_rate``."""
-        raise NotImplementedError
-
-    def own_network(self) -> nn.Module:
-        """Network of :meth:`own_features`."""
-        return self.image_network()
-
     def own_features(self, images: Tensor) -> Tensor:
         """Features ``(N, F)`` of patches from their own pixels, on which out-of-domain scores are based."""
-        features: Tensor = self.image_network()(images)
+        features: Tensor = self.network(images)
         return features
 
     def patch_features(self, images: Tensor) -> Tensor:
-        """Output ``(N, ...)`` of the image network, which can be cached while that is frozen."""
+        """Output ``(N, ...)`` of the network of the patch, which can be cached while that is frozen."""
         return self.own_features(images)
 
     def patch_row(self, size_px: int) -> tuple[tuple[int, ...], type[np.floating]]:  # noqa: ARG002
         """Shape and type in which :meth:`patch_features` of one patch are cached."""
-        return (n_features_of(self.image_network()),), np.float32
+        return (n_features_of(self.network),), np.float32
 
     def views(self, patch_features: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, ...]:  # noqa: ARG002
         """Inputs of the heads, main head first, each ``(N, F)``."""
@@ -65,17 +61,13 @@ class Backbone:
         return features, features
 
 
-class _PatchBackbone(Backbone):
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
-
-    def image_network(self) -> nn.Module:
-        return self._network
-
-
 def backbone_of(network: nn.Module) -> Backbone:
-    """Interface of a network: its own, or that of one that sees the patch alone."""
-    return network if isinstance(network, Backbone) else _PatchBackbone(network)
+    """Interface of a network: its own, or that of an image network that sees the patch alone."""
+    if isinstance(network, Backbone):
+        return network
+    alone = Backbone()
+    alone.network = alone.own_network = network
+    return alone
 
 
 def n_features_of(network: nn.Module) -> int:

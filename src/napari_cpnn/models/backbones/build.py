@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,95 +80,71 @@ def start_backbone(settings: TrainingSettings) -> StartBackbone:
     args = backbone_args(settings)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
-        network = _kind(settings.backbone).start(settings)
+        network = _network(
+            settings.backbone,
+            chosen_names(settings),
+            lambda info: info.build(settings.weights),
+            lambda info: info.build(settings.encoder_weights),
+        )
         return StartBackbone(network, args, torch.get_rng_state())
 
 
+@dataclass(frozen=True)
 class _Kind:
-    """How a backbone is built: by default the encoder of its name, which is trained."""
+    """A backbone with a frozen encoder.
 
-    is_trained = True
+    Attributes
+    ----------
+    patch
+        Argument of the backbone that names the encoder of the patch: ``"encoder"``, the frozen one, or one that is
+        trained.
+    assemble
+        Function of the network of the patch, the frozen encoder, and ``(scale, shift)`` from the normalised images of
+        the former to those of the latter.
+    args
+        Function of the settings that returns further arguments of the backbone.
+    """
 
-    def args(self, settings: TrainingSettings) -> dict[str, Any]:  # noqa: ARG002
-        return {}
-
-    def patch_encoder(self, backbone: str, args: dict[str, Any]) -> EncoderInfo:  # noqa: ARG002
-        return get_encoder(backbone)
-
-    def frozen_encoder(self, args: dict[str, Any]) -> EncoderInfo | None:  # noqa: ARG002
-        return None
-
-    def start(self, settings: TrainingSettings) -> nn.Module:
-        return get_encoder(settings.backbone).build(settings.weights)
-
-    def empty(self, spec: ModelSpec, encoder: nn.Module | None) -> nn.Module:  # noqa: ARG002
-        return get_encoder(spec.backbone).network()
-
-
-class _Frozen(_Kind):
-    """An encoder that is not trained."""
-
-    is_trained = False
-
-    def args(self, settings: TrainingSettings) -> dict[str, Any]:
-        info = get_encoder(settings.encoder)
-        # Random weights have no licence and cannot be obtained again, so they are always embedded.
-        return {"encoder": info.name, "embedded": info.embed or settings.encoder_weights == "none"}
-
-    def patch_encoder(self, backbone: str, args: dict[str, Any]) -> EncoderInfo:  # noqa: ARG002
-        return self.frozen_encoder(args)
-
-    def frozen_encoder(self, args: dict[str, Any]) -> EncoderInfo:
-        return _named(args, "encoder")
-
-    def start(self, settings: TrainingSettings) -> nn.Module:
-        return FrozenEncoder(get_encoder(settings.encoder).build(settings.encoder_weights))
-
-    def empty(self, spec: ModelSpec, encoder: nn.Module | None) -> nn.Module:
-        return FrozenEncoder(encoder or self.frozen_encoder(spec.backbone_args).network())
+    patch: str
+    assemble: Callable[[nn.Module, nn.Module, Any], nn.Module]
+    args: Callable[[TrainingSettings], dict[str, Any]] = lambda _: {}
 
 
-class _Triplex(_Frozen):
-    """TRIPLEX: a trained network on the patch, and a frozen encoder on its surroundings."""
+def _triplex(target: nn.Module, encoder: nn.Module, renormalise: Any) -> nn.Module:
+    from napari_cpnn.models.triplex import Triplex
 
-    is_trained = True
+    return Triplex(target, encoder, renormalise)
 
-    def args(self, settings: TrainingSettings) -> dict[str, Any]:
-        if settings.context_pitch_um is None:
-            raise SettingsError("TRIPLEX needs the pitch of the spots' array: set context_pitch_um.")
-        return {
-            **super().args(settings),
-            "target": get_encoder(settings.target).name,
-            "pitch_um": settings.context_pitch_um,
-            "max_tokens": settings.max_tokens,
-        }
 
-    def patch_encoder(self, backbone: str, args: dict[str, Any]) -> EncoderInfo:  # noqa: ARG002
-        return _named(args, "target")
-
-    def start(self, settings: TrainingSettings) -> nn.Module:
-        from napari_cpnn.models.triplex import Triplex
-
-        seen, frozen = get_encoder(settings.target), get_encoder(settings.encoder)
-        encoder = frozen.build(settings.encoder_weights)  # first: the order of random weights
-        # (v - mean') / std' of v = std x + mean
-        scale = tuple(s / f for s, f in zip(seen.std, frozen.std, strict=True))
-        shift = tuple((m - f) / s for m, f, s in zip(seen.mean, frozen.mean, frozen.std, strict=True))
-        return Triplex(seen.build(settings.weights), encoder, (scale, shift))
-
-    def empty(self, spec: ModelSpec, encoder: nn.Module | None) -> nn.Module:
-        from napari_cpnn.models.triplex import Triplex
-
-        encoder = encoder or self.frozen_encoder(spec.backbone_args).network()
-        return Triplex(_named(spec.backbone_args, "target").network(), encoder, ((1.0,) * 3, (0.0,) * 3))
+def _triplex_args(settings: TrainingSettings) -> dict[str, Any]:
+    if settings.context_pitch_um is None:
+        raise SettingsError("TRIPLEX needs the pitch of the spots' array: set context_pitch_um.")
+    target = get_encoder(settings.target).name
+    return {"target": target, "pitch_um": settings.context_pitch_um, "max_tokens": settings.max_tokens}
 
 
 #: Backbones that are more than the encoder of their name.
-_KINDS: dict[str, _Kind] = {"frozen": _Frozen(), "triplex": _Triplex()}
+_KINDS = {
+    "frozen": _Kind("encoder", lambda network, *_: FrozenEncoder(network)),
+    "triplex": _Kind("target", _triplex, _triplex_args),
+}
 
 
-def _kind(backbone: str) -> _Kind:
-    return _KINDS.get(require_backbone(backbone)) or _Kind()
+def _network(
+    backbone: str,
+    args: dict[str, Any],
+    build: Callable[[EncoderInfo], nn.Module],
+    build_frozen: Callable[[EncoderInfo], nn.Module],
+) -> nn.Module:
+    seen, frozen = patch_encoder(backbone, args), frozen_encoder(backbone, args)
+    if frozen is None:
+        return build(seen)
+    encoder = build_frozen(frozen)  # first: the order in which random weights are drawn
+    # (v - mean') / std' of v = std x + mean
+    scale = tuple(s / f for s, f in zip(seen.std, frozen.std, strict=True))
+    shift = tuple((m - f) / s for m, f, s in zip(seen.mean, frozen.mean, frozen.std, strict=True))
+    network = build(seen) if is_trained(backbone) else encoder
+    return _KINDS[backbone].assemble(network, encoder, (scale, shift))
 
 
 def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Module:
@@ -184,17 +160,25 @@ def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Modu
     SettingsError
         If the backbone or encoder is unknown.
     """
-    return _kind(spec.backbone).empty(spec, encoder)
+    return _network(
+        spec.backbone, spec.backbone_args, lambda info: info.network(), lambda info: encoder or info.network()
+    )
 
 
 def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
     """Backbone arguments that its name does not determine."""
-    return _kind(settings.backbone).args(settings)
+    kind = _KINDS.get(require_backbone(settings.backbone))
+    if kind is None:
+        return {}
+    info = get_encoder(settings.encoder)
+    # Random weights have no licence and cannot be obtained again, so they are always embedded.
+    embedded = info.embed or settings.encoder_weights == "none"
+    return {"encoder": info.name, "embedded": embedded, **kind.args(settings)}
 
 
 def is_trained(backbone: str) -> bool:
     """Return whether the network of the patch is trained, from its initial weights ``settings.weights``."""
-    return _kind(backbone).is_trained
+    return backbone not in _KINDS or _KINDS[backbone].patch != "encoder"
 
 
 def chosen_names(settings: TrainingSettings) -> dict[str, Any]:
@@ -211,12 +195,13 @@ def encoder_place(settings: TrainingSettings) -> str:
 
 def patch_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo:
     """Encoder applied to the patch; it determines the normalisation and minimum patch size of the model."""
-    return _kind(backbone).patch_encoder(backbone, args)
+    kind = _KINDS.get(require_backbone(backbone))
+    return get_encoder(backbone) if kind is None else _named(args, kind.patch)
 
 
 def frozen_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo | None:
     """Frozen encoder of a backbone (``network.encoder``), or None if there is none."""
-    return _kind(backbone).frozen_encoder(args)
+    return _named(args, "encoder") if require_backbone(backbone) in _KINDS else None
 
 
 def _named(args: dict[str, Any], role: str) -> EncoderInfo:

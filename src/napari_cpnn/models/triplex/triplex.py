@@ -72,11 +72,13 @@ class Triplex(nn.Module, Backbone):
         self.encoder.eval()
         return self
 
-    def image_network(self) -> nn.Module:
+    @property
+    def network(self) -> nn.Module:  # type: ignore[override]
         """The target network; transformers are initialised randomly, like a head, and the encoder is frozen."""
         return self.target
 
-    def own_network(self) -> nn.Module:
+    @property
+    def own_network(self) -> nn.Module:  # type: ignore[override]
         return self.encoder
 
     def own_features(self, images: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class FeatureCache:
         device = choose_device(settings.device)
         info = patch_encoder(settings.backbone, chosen_names(settings))
         arithmetic = [device.type, choose_precision(device, settings.precision)]
-        self._facts = [encoder_fingerprint(backbone.image_network()), info.mean, info.std, *arithmetic, __version__]
+        self._facts = [encoder_fingerprint(backbone.network), info.mean, info.std, *arithmetic, __version__]
 
     def has(self, slide: Slide, centers_um: FloatArray) -> bool:
         """Return whether all features of places are cached; damaged files are detected later, on reading."""

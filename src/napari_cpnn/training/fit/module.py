@@ -169,7 +169,7 @@ class CpnnTraining(LightningModule):
         self.model.train()  # Lightning does not change the mode of the model
         if self.settings.backbone_learning_rate == 0:
             # Running statistics of a frozen network are frozen too.
-            self.model.backbone_interface.image_network().eval()
+            self.model.backbone_interface.network.eval()
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         terms = self.terms(batch)

@@ -32,7 +32,7 @@ def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, 
     SettingsError
         If ``layer_decay`` is not 1 for a backbone with unknown stages.
     """
-    network = model.backbone_interface.image_network()
+    network = model.backbone_interface.network
     if settings.backbone_learning_rate == 0:
         network.requires_grad_(False)
     stages: Stages = getattr(network, "stages", ())
