@@ -75,6 +75,11 @@ class Recorder(Callback):
         self._history, self._best, self.best_epoch = list(state.history), state.best, state.best_epoch
 
     @property
+    def n_epochs(self) -> int:
+        """Number of complete epochs, including those before the run was resumed."""
+        return len(self._history)
+
+    @property
     def has_model(self) -> bool:
         """True once a model has been written."""
         return self.best_epoch > 0
@@ -133,7 +138,7 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Write the results of the epoch; Lightning has already run the validation."""
-        epoch = self._module.epoch + 1
+        epoch = self._module.current_epoch + 1
         row = self._row(epoch)
         self._history.append(row)
         self._keep_if_best(epoch)
@@ -163,7 +168,7 @@ class Recorder(Callback):
             self.folder.write_curves(self._history, f"{settings.backbone}, {settings.head} head{held_out}")
 
     def _title(self) -> str:
-        return f"epoch {self._module.epoch + 1}/{self._module.settings.max_epochs}"
+        return f"epoch {self._module.current_epoch + 1}/{self._module.settings.max_epochs}"
 
     def _state(self, epoch: int) -> RunState:
         return RunState(
