@@ -1,4 +1,7 @@
-"""Disk cache of the features of frozen networks, shared by training runs.
+"""Features of frozen networks, computed once for all epochs and shared by training runs through a disk cache.
+
+An epoch then costs only the head: seconds on a laptop, where the whole network takes minutes. Later runs on the same
+spots need not even read the slides.
 
 The features of a slide are stored next to its patches (:mod:`napari_cpnn.training.data.patch_cache`), in a folder whose
 name is a hash of everything that they depend on: the slide's identity and pixel size, the places, the
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import nn
+from tqdm import tqdm
 
 from napari_cpnn._version import __version__
 from napari_cpnn.arrays import FloatArray, IntArray
@@ -32,13 +36,14 @@ from napari_cpnn.models import (
 )
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.storage import find_array, keep_array, touch_kept, write_array
+from napari_cpnn.storage import append_to, find_array, keep_array, touch_kept, write_array
+from napari_cpnn.training.data.augmentation import apply_symmetries
 from napari_cpnn.training.data.patch_cache import PatchArray, PatchCache
 
 Features = npt.NDArray[np.floating[Any]]
 
-#: Function of patches ``(n, S, S, 3)`` and a symmetry that returns features ``(n, ...)``.
-Look = Callable[[npt.NDArray[np.uint8], int], Features]
+#: Function of patches ``(n, S, S, 3)`` that returns features ``(n, ...)``.
+Look = Callable[[npt.NDArray[np.uint8]], Features]
 
 #: Patches per batch.
 CHUNK = 256
@@ -88,11 +93,6 @@ class FeatureCache:
         Temporary folder of the run, for features that are not kept.
     network
         Image network with its weights.
-
-    Raises
-    ------
-    TrainingError
-        By :meth:`read`, if the folder cannot be written.
     """
 
     def __init__(self, settings: TrainingSettings, scratch: Path, network: nn.Module) -> None:
@@ -131,10 +131,29 @@ class FeatureCache:
             return found
         values = np.empty(shape, dtype=self.dtype)
         for start in range(0, len(values), CHUNK):
-            values[start : start + CHUNK] = look(section.images[start : start + CHUNK], view)
+            values[start : start + CHUNK] = look(apply_symmetries(section.images[start : start + CHUNK], view))
         if section.ok.all():
             return keep_array(folder, self._scratch, view, values)
         return write_array(self._scratch / name, view, values)
+
+    def collect(self, sections: Sequence[Section], look: Look, progress: bool = False) -> Features:
+        """Features of the chosen patches of all sections, memory-mapped: ``(n_views, N, ...)``; see :meth:`read`."""
+        path = self._scratch / "features.raw"
+        wanted = sum(map(self.missing, sections))
+        with (
+            path.open("wb") as file,
+            tqdm(total=wanted, desc="computing features", unit="patch", disable=not (progress and wanted)) as bar,
+        ):
+
+            def look_and_tell(images: npt.NDArray[np.uint8]) -> Features:
+                bar.update(len(images))
+                return look(images)
+
+            for view in range(self.n_views):
+                for section in sections:
+                    append_to(file, self.read(section, view, look_and_tell)[section.chosen])
+        shape = (self.n_views, sum(len(section.chosen) for section in sections), *self.row_shape)
+        return np.memmap(path, dtype=self.dtype, mode="r", shape=shape)
 
     def _key(self, slide: Slide, centers_um: FloatArray) -> str:
         facts = [slide.identity, slide.mpp, self._patch.size_px, self._patch.mpp, len(centers_um), *self._facts]

@@ -106,13 +106,6 @@ def prepare(
         Result of :func:`~napari_cpnn.training.data.spot_samples.check_samples`.
     known
         Cache of features; patches of slides with cached features are read only on access.
-
-    Raises
-    ------
-    TrainingError
-        If fewer than two spots or no genes are left after the filters, or the disk is full.
-    GenesError
-        If prototypes and spots share too few gene names.
     """
     parts, held_out_name = checked
     name_genes_alike(parts, prototypes.genes, settings)

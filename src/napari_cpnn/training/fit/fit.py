@@ -168,8 +168,8 @@ def _run(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if batches.has_held_out else 0,
     )
-    epochs = trainer.fit_loop.epoch_progress.current
-    epochs.ready = epochs.started = epochs.processed = epochs.completed = recorder.n_epochs
+    done = dict.fromkeys(("ready", "started", "processed", "completed"), recorder.n_epochs)
+    trainer.fit_loop.epoch_progress.current.load_state_dict(done)
     try:
         with recorder.listening_to_ctrl_c():
             trainer.fit(module, datamodule=batches)
