@@ -157,7 +157,9 @@ class FeatureInputs(PatchInputs):
                 outputs = []
                 for view, features in enumerate(self.features[:n_views, part]):
                     tokens = torch.from_numpy(np.array(features, dtype=np.float32))
-                    outputs.append(model.head_outputs(model.views(tokens, near and near.turned(view))[0]))
+                    outputs.append(
+                        model.head_outputs(model.views(tokens, None if near is None else near.turned(view))[0])
+                    )
             weights, programs = (torch.stack(values).mean(dim=0).numpy() for values in zip(*outputs, strict=True))
             yield part, weights, programs
 
