@@ -101,17 +101,6 @@ class _TrainingBatches(Sampler[_Order]):
         return deal_batches(slides, settings.batch_size, rng, per_slide)
 
 
-class _InOrder(Sampler[_Order]):
-    def __init__(self, rows: IntArray, batch_size: int) -> None:
-        self._parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __iter__(self) -> Iterator[_Order]:
-        return (_Order(part) for part in self._parts)
-
-
 class SpotDataModule(LightningDataModule):
     """Data module of training batches; batches are copied from memory-mapped arrays, without worker processes.
 
@@ -138,9 +127,10 @@ class SpotDataModule(LightningDataModule):
 
     def in_order(self, rows: IntArray) -> DataLoader[Batch]:
         """Batches of selected spots, without augmentation and in the given order."""
-        return self._loader(_InOrder(rows, self._settings.batch_size))
+        n = self._settings.batch_size
+        return self._loader([_Order(rows[i : i + n]) for i in range(0, len(rows), n)])
 
-    def _loader(self, sampler: Sampler[_Order]) -> DataLoader[Batch]:
+    def _loader(self, sampler: Sampler[_Order] | list[_Order]) -> DataLoader[Batch]:
         return DataLoader(
             _Batches(self._data, self._inputs),
             sampler=sampler,

@@ -107,16 +107,10 @@ class FeatureCache:
         arithmetic = [device.type, choose_precision(device, settings.precision)]
         self._facts = [encoder_fingerprint(backbone.network), info.mean, info.std, *arithmetic, __version__]
 
-    def has(self, slide: Slide, centers_um: FloatArray) -> bool:
-        """Return whether all features of places are cached; damaged files are detected later, on reading."""
+    def n_missing(self, slide: Slide, centers_um: FloatArray) -> int:
+        """Number of symmetries of which features are not cached; damaged files are detected later, on reading."""
         folder = self._folder / self._key(slide, centers_um)
-        return all(any(folder.glob(f"{view:05d}-*.npy")) for view in range(self.n_views))
-
-    def missing(self, section: Section) -> int:
-        """Number of features to compute: missing patches times symmetries."""
-        folder = self._folder / self._key(section.slide, section.centers_um)
-        absent = sum(not any(folder.glob(f"{view:05d}-*.npy")) for view in range(self.n_views))
-        return absent * len(section.centers_um)
+        return sum(not any(folder.glob(f"{view:05d}-*.npy")) for view in range(self.n_views))
 
     def read(self, section: Section, view: int, look: Look) -> Features:
         """Features ``(n, ...)`` of all places of a section in one symmetry; missing ones are computed.
@@ -139,7 +133,7 @@ class FeatureCache:
     def collect(self, sections: Sequence[Section], look: Look, progress: bool = False) -> Features:
         """Features of the chosen patches of all sections, memory-mapped: ``(n_views, N, ...)``; see :meth:`read`."""
         path = self._scratch / "features.raw"
-        wanted = sum(map(self.missing, sections))
+        wanted = sum(self.n_missing(s.slide, s.centers_um) * len(s.centers_um) for s in sections)
         with (
             path.open("wb") as file,
             tqdm(total=wanted, desc="computing features", unit="patch", disable=not (progress and wanted)) as bar,

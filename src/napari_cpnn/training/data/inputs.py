@@ -155,10 +155,10 @@ class FeatureInputs(PatchInputs):
             with torch.inference_mode():
                 near = None if surroundings is None else model.encode(surroundings)
                 outputs = []
-                for view, features in enumerate(self.features[:n_views, part]):
-                    tokens = torch.from_numpy(np.array(features, dtype=np.float32))
+                for view, kept in enumerate(self.features[:n_views, part]):
+                    features = torch.from_numpy(np.array(kept, dtype=np.float32))
                     outputs.append(
-                        model.head_outputs(model.views(tokens, None if near is None else near.turned(view))[0])
+                        model.head_outputs(model.views(features, None if near is None else near.turned(view))[0])
                     )
             weights, programs = (torch.stack(values).mean(dim=0).numpy() for values in zip(*outputs, strict=True))
             yield part, weights, programs

@@ -105,10 +105,7 @@ class CpnnTraining(LightningModule):
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights ``(N, C)`` and programs ``(N, R)`` of the patches of a batch."""
-        return self._predict(self.model, batch)
-
-    def _predict(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return model.head_outputs(self._views(model, batch)[0])
+        return self.model.head_outputs(self._views(self.model, batch)[0])
 
     def _views(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Inputs of the heads of a model, float32, main head first."""
@@ -182,7 +179,8 @@ class CpnnTraining(LightningModule):
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         model = self.chosen_model
-        self._predicted.append(model.decode(*self._predict(model, batch)).cpu().numpy())
+        outputs = model.head_outputs(self._views(model, batch)[0])
+        self._predicted.append(model.decode(*outputs).cpu().numpy())
         self._measured.append(batch["targets"].cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:

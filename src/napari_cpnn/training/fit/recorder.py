@@ -30,23 +30,7 @@ class InterruptedTrainingError(Exception):
 
 
 class Recorder(Callback):
-    """Callback that records a run.
-
-    Parameters
-    ----------
-    module
-        The Lightning module of the run.
-    folder
-        Folder for the best model and the metrics.
-    held_out_name
-        Description of what is held out; if empty, nothing is, and the last model is the best.
-    progress
-        Show a progress bar per epoch on stderr.
-    on_epoch
-        Called after each epoch with its row of ``metrics.csv``.
-    data_key
-        Hash of the data, for the state to resume from.
-    """
+    """Callback that records a run; if nothing is held out (an empty name), the last model is the best."""
 
     def __init__(
         self,
