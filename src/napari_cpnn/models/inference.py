@@ -43,10 +43,11 @@ def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
     """
     fused = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    for name in fused.backbone_interface.image_networks:  # transformers are not changed
-        setattr(fused.backbone, name, _ready(getattr(fused.backbone, name), dtype))
-    if not fused.backbone_interface.image_networks:
-        fused.backbone = _ready(fused.backbone, dtype)
+    backbone = fused.backbone_interface
+    for name in backbone.image_networks:  # the transformers of TRIPLEX are not changed
+        setattr(backbone, name, _ready(getattr(backbone, name), dtype))
+    if not isinstance(backbone, nn.Module):
+        fused.backbone = backbone.network
     return fused
 
 

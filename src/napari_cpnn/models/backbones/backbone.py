@@ -16,23 +16,30 @@ class Backbone:
 
     Attributes
     ----------
-    network
-        Network of the patch, which is trained with ``backbone_learning_rate``.
-    own_network
-        Network of :meth:`own_features`.
     image_networks
-        Names of the submodules that are image networks; empty if the backbone itself is one.
+        Names of the attributes that are image networks: first that of the patch, which is trained with
+        ``backbone_learning_rate``, last that of :meth:`own_features`.
     n_views
         Number of views with heads of their own in training, besides the main one.
     needs_surroundings
         True if predictions also depend on the patch's neighbours and slide.
     """
 
-    network: nn.Module
-    own_network: nn.Module
-    image_networks: tuple[str, ...] = ()
+    image_networks: tuple[str, ...] = ("alone",)
     n_views = 0
     needs_surroundings = False
+
+    @property
+    def network(self) -> nn.Module:
+        """Image network of the patch."""
+        network: nn.Module = getattr(self, self.image_networks[0])
+        return network
+
+    @property
+    def own_network(self) -> nn.Module:
+        """Image network of :meth:`own_features`."""
+        network: nn.Module = getattr(self, self.image_networks[-1])
+        return network
 
     def own_features(self, images: Tensor) -> Tensor:
         """Features ``(N, F)`` of patches from their own pixels, on which out-of-domain scores are based."""
@@ -61,13 +68,14 @@ class Backbone:
         return features, features
 
 
+class _ImageNetwork(Backbone):
+    def __init__(self, network: nn.Module) -> None:
+        self.alone = network
+
+
 def backbone_of(network: nn.Module) -> Backbone:
     """Interface of a network: its own, or that of an image network that sees the patch alone."""
-    if isinstance(network, Backbone):
-        return network
-    alone = Backbone()
-    alone.network = alone.own_network = network
-    return alone
+    return network if isinstance(network, Backbone) else _ImageNetwork(network)
 
 
 def n_features_of(network: nn.Module) -> int:

@@ -72,15 +72,6 @@ class Triplex(nn.Module, Backbone):
         self.encoder.eval()
         return self
 
-    @property
-    def network(self) -> nn.Module:  # type: ignore[override]
-        """The target network; transformers are initialised randomly, like a head, and the encoder is frozen."""
-        return self.target
-
-    @property
-    def own_network(self) -> nn.Module:  # type: ignore[override]
-        return self.encoder
-
     def own_features(self, images: Tensor) -> Tensor:
         """Features ``(N, F)`` of the frozen encoder for images ``(N, 3, S, S)``, rounded to float16 as on disk."""
         with torch.no_grad():
