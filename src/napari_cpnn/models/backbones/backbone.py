@@ -43,12 +43,13 @@ class Backbone:
 
     def own_features(self, images: Tensor) -> Tensor:
         """Features ``(N, F)`` of patches from their own pixels, on which out-of-domain scores are based."""
-        features: Tensor = self.network(images)
+        features: Tensor = self.own_network(images)
         return features
 
     def patch_features(self, images: Tensor) -> Tensor:
         """Output ``(N, ...)`` of the network of the patch, which can be cached while that is frozen."""
-        return self.own_features(images)
+        features: Tensor = self.network(images)
+        return features
 
     def patch_row(self, size_px: int) -> tuple[tuple[int, ...], type[np.floating]]:  # noqa: ARG002
         """Shape and type in which :meth:`patch_features` of one patch are cached."""
