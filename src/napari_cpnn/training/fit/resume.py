@@ -61,7 +61,7 @@ class RunState:
     def to_bytes(self) -> bytes:
         """Serialise to the content of a file."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        facts = {**vars(self), "format": FORMAT, "crc32": _checksum(tensors)}
+        facts = {"format": FORMAT, **vars(self), "crc32": _checksum(tensors)}
         del facts["tensors"]
         return bytes(save(tensors, {_KEY: json.dumps(facts)}))
 
