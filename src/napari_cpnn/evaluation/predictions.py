@@ -125,12 +125,8 @@ def predict_expression(
 
     Raises
     ------
-    GenesError
-        If model and spots share too few genes.
-    PixelSizeError, SlideError
-        If the slide cannot be mapped.
-    SpotsError
-        If there are no spots, none with counts and a readable patch, no raw counts, or spots of several libraries.
+    GenesError, PixelSizeError, SlideError, SpotsError
+        As :func:`~napari_cpnn.evaluate`.
     """
     spots = on_one_slide(spots, f"The table of spots of {slide.name}")
     spots = name_genes_as(spots, model.genes, ignore_case=ignore_gene_case)

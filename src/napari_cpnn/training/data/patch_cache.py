@@ -194,16 +194,21 @@ class PatchCache:
         """Raise a :class:`TrainingError` if there is less free disk space than ``n_bytes``."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.folder).free
-        if free < 1.05 * n_bytes:
-            raise TrainingError(
-                f"The patches need {n_bytes / 1e6:,.0f} MB in {self.folder} and {free / 1e6:,.0f} MB are free; "
-                "free some space or choose another folder (patch_cache)."
-            )
+        require_space(self.folder, n_bytes, "patches need", " (patch_cache)")
 
     def _folder_of(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> Path:
         facts = [slide.identity, slide.mpp, spec.size_px, spec.mpp, len(centers_um), CHUNK, __version__]
         return self.folder / key_of(facts, np.asarray(centers_um, dtype="<f8"))
+
+
+def require_space(folder: Path, n_bytes: int, needed_for: str, setting: str = "") -> None:
+    """Raise a :class:`TrainingError` if there is less free disk space in a folder than ``n_bytes``."""
+    free = shutil.disk_usage(folder).free
+    if free < 1.05 * n_bytes:
+        raise TrainingError(
+            f"The {needed_for} {n_bytes / 1e6:,.0f} MB in {folder} and {free / 1e6:,.0f} MB are free; "
+            f"free some space or choose another folder{setting}."
+        )
 
 
 def _parts(n: int) -> list[IntArray]:

@@ -128,15 +128,6 @@ def spot_surroundings(
     """Compute the surroundings of the spots of a run for ``model``, in files in ``folder``.
 
     Features are cached for other runs, unless ``settings.patch_cache`` is ``"none"``.
-
-    Raises
-    ------
-    TrainingError
-        If the folder cannot be written.
-    NoTissueError
-        If a slide has no tissue that fills a patch.
-    MappingError
-        If no patch of a slide can be read.
     """
     predictor = Predictor(model, settings.device, settings.precision)
     n, n_features = len(data.images), model.n_own_features

@@ -27,23 +27,7 @@ _SHOWN_SECONDS = 0.2
 
 
 class Recorder(Callback):
-    """Callback that records a run.
-
-    Parameters
-    ----------
-    module
-        The Lightning module of the run.
-    folder
-        Folder for the best model and the metrics.
-    held_out_name
-        Description of what is held out; if empty, nothing is, and the last model is the best.
-    progress
-        Show a progress bar per epoch on stderr.
-    on_epoch
-        Called after each epoch with its row of ``metrics.csv``.
-    data_key
-        Hash of the data, for the state to resume from.
-    """
+    """Callback that records a run; if nothing is held out (an empty name), the last model is the best."""
 
     def __init__(
         self,
@@ -70,6 +54,11 @@ class Recorder(Callback):
     def restore(self, state: RunState) -> None:
         """Resume after the epochs of ``state``."""
         self._history, self._best, self.best_epoch = list(state.history), state.best, state.best_epoch
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of complete epochs, including those before the run was resumed."""
+        return len(self._history)
 
     @property
     def has_model(self) -> bool:
@@ -131,7 +120,7 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Write the results of the epoch; Lightning has already run the validation."""
-        epoch = self._module.epoch + 1
+        epoch = self._module.current_epoch + 1
         row = self._row(epoch)
         self._history.append(row)
         self._keep_if_best(epoch)
@@ -161,7 +150,7 @@ class Recorder(Callback):
             self.folder.write_curves(self._history, f"{settings.backbone}, {settings.head} head{held_out}")
 
     def _title(self) -> str:
-        return f"epoch {self._module.epoch + 1}/{self._module.settings.max_epochs}"
+        return f"epoch {self._module.current_epoch + 1}/{self._module.settings.max_epochs}"
 
     def _state(self, epoch: int) -> RunState:
         return RunState(
