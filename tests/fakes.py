@@ -23,7 +23,9 @@ class ColorModel(torch.nn.Module):
     """Fulfils the interface of ``CPNN`` that mapping uses."""
 
     genes, cell_types, patch, n_programs = GENES, TYPES, PATCH, 1
-    needs_surroundings, trained_on = False, "coloured squares, 1 slide"
+    needs_surroundings = False
+    input_kind = "patch"
+    trained_on = "coloured squares, 1 slide"
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 import napari_cpnn as nc
 from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.progress import CancelledError
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.frame.paper import Paper
 from napari_cpnn.ui.prototypes import controller as module
@@ -198,7 +199,7 @@ def test_cancel_ends_the_work_and_keeps_what_was_there(done, monkeypatch):
     c.cancel()
     assert not c.running
     start = time.perf_counter()
-    assert isinstance(futures[0].exception(timeout=5), module._CancelledError)
+    assert isinstance(futures[0].exception(timeout=5), CancelledError)
     assert time.perf_counter() - start < 1
     assert len(steps) < 900
     assert c.result is before

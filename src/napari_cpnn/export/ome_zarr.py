@@ -102,7 +102,7 @@ def to_ome_zarr(
         )
         described = []
         for number, channel in enumerate(channels):
-            report(number / len(channels))
+            report(f"Writing {path.name}", number / len(channels))
             values = channel.values()
             plane = np.full(cells.grid.shape, np.nan, dtype=np.float32)
             plane[tuple(cells.index.T)] = values

@@ -137,9 +137,9 @@ def to_h5ad(
         with creating_hdf5(temporary) as (file, raise_failure):
             told = reporter()
 
-            def report(share: float) -> None:
+            def report(text: str, done: float) -> None:
                 raise_failure()  # stops computing when the disk is full
-                told(share)
+                told(text, done)
 
             with reporting(report):
                 lazy = cells.lazy_expression(chosen, settings.block_mb)

@@ -24,6 +24,7 @@ from napari_cpnn.models.backbones.build import (
     encoder_is_elsewhere,
     encoder_place,
     frozen_encoder,
+    is_trained,
     patch_encoder,
     start_backbone,
 )
@@ -195,7 +196,7 @@ def _provenance(settings: TrainingSettings) -> dict[str, Any]:
     frozen = frozen_encoder(settings.backbone, names)
     weights, encoder_weights = (_without_folder(v) for v in (settings.weights, settings.encoder_weights))
     notes = []
-    if settings.backbone != "frozen" and weights != "none":
+    if is_trained(settings.backbone) and weights != "none":
         info = patch_encoder(settings.backbone, names)
         notes.append(f"start weights of the image network: {info.licence}")
     if frozen is not None and encoder_weights != "none":
@@ -213,7 +214,7 @@ def _provenance(settings: TrainingSettings) -> dict[str, Any]:
             "genes": _without_folder(settings.genes),
             "patch_cache": settings.patch_cache if settings.patch_cache in ("auto", "none") else "auto",
         },
-        "backbone_weights": encoder_weights if settings.backbone == "frozen" else weights,
+        "backbone_weights": weights if is_trained(settings.backbone) else encoder_weights,
         "licence_notes": notes,
         "training_data": [],
         "metrics": {},

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from napari_cpnn.errors import CheckpointError, SettingsError
 from napari_cpnn.models.backbones import BACKBONES, PRETRAINED, require_backbone
+from napari_cpnn.models.backbones.backbone import n_features_of
 from napari_cpnn.models.backbones.build import (
     empty_backbone,
     encoder_facts,
     encoder_is_elsewhere,
     frozen_encoder,
-    n_features_of,
+    is_trained,
     patch_encoder,
     weights_fingerprint,
 )
@@ -196,7 +197,7 @@ def _trust_card(memory: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 def _backbone_card(model: CPNN) -> dict[str, Any]:
     spec = model.spec
-    facts = [] if spec.backbone == "frozen" else [encoder_facts(patch_encoder(spec.backbone, spec.backbone_args))]
+    facts = [encoder_facts(patch_encoder(spec.backbone, spec.backbone_args))] if is_trained(spec.backbone) else []
     if (frozen := _encoder_card(model, {})) is not None:
         facts.append(frozen)
     return {

@@ -1,4 +1,3 @@
-from . import places as places
 from .appearance import appearance as appearance
 from .appearance import ordinary_range as ordinary_range
 from .appearance import reasons_unlike as reasons_unlike
@@ -7,9 +6,12 @@ from .context import SIDE as SIDE
 from .context import ContextPlan as ContextPlan
 from .context import keys_of as keys_of
 from .feature_store import FeatureStore as FeatureStore
-from .places import Context as Context
+from .inputs import INPUTS as INPUTS
+from .inputs import Context as Context
+from .inputs import PlaceInputs as PlaceInputs
+from .inputs import SlideSurroundings as SlideSurroundings
+from .inputs import as_surroundings as as_surroundings
+from .inputs import inputs_at as inputs_at
+from .inputs import slide_tokens as slide_tokens
 from .places import PlacePredictor as PlacePredictor
-from .places import SlideSurroundings as SlideSurroundings
-from .places import as_surroundings as as_surroundings
-from .places import slide_tokens as slide_tokens
 from .predictor import Predictor as Predictor

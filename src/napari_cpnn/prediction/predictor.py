@@ -84,7 +84,7 @@ class Predictor:
         images
             ``(N, S, S, 3)`` uint8.
         surroundings
-            For a model that needs them (:class:`~napari_cpnn.prediction.places.SlideSurroundings`); without, each patch
+            For a model that needs them (:class:`~napari_cpnn.prediction.inputs.SlideSurroundings`); without, each patch
             is treated as the only tissue of its slide.
 
         Returns

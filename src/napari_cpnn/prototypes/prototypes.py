@@ -171,7 +171,16 @@ class Prototypes:
         """
         from napari_cpnn.prototypes.markers import marker_genes
 
-        return marker_genes(self, n, min_fold_change, min_cp10k, min_counts)
+        return marker_genes(
+            self.profiles,
+            self.cell_types,
+            self.genes,
+            self.provenance.get("counts_per_type", {}),
+            n=n,
+            min_fold_change=min_fold_change,
+            min_cp10k=min_cp10k,
+            min_counts=min_counts,
+        )
 
     def left_out(self) -> pd.DataFrame:
         """Summarise what the filters of the estimate left out.

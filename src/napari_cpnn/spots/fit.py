@@ -20,9 +20,10 @@ from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.spots.affine import inverted
-from napari_cpnn.spots.libraries import libraries_of_uns
+from napari_cpnn.spots.array import array_coordinates
 from napari_cpnn.spots.positions import with_positions
-from napari_cpnn.spots.quality import array_coordinates, implied_mpp
+from napari_cpnn.spots.quality import implied_mpp
+from napari_cpnn.spots.scale_factors import libraries_of_uns
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -63,7 +63,7 @@ def test_batches_are_dealt_whole_and_in_equal_numbers(world, quick, tmp_path, n_
     data = prepare([world.sample(1), world.sample(2)], world.prototypes, settings, tmp_path)
 
     def orders(process):
-        sampler = _TrainingBatches(data, settings, 0, process)
+        sampler = _TrainingBatches(data, settings, process)
         sampler.set_epoch(3)
         found = list(sampler)
         assert len(found) == len(sampler)

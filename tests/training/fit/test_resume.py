@@ -45,7 +45,7 @@ def run(samples, world, settings, out, killed_in=None, **options):
     original = CpnnTraining.training_step
 
     def step(self, batch, index):
-        if self.epoch + 1 == killed_in and index == 1:
+        if self.current_epoch + 1 == killed_in and index == 1:
             raise Killed
         return original(self, batch, index)
 

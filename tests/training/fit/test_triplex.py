@@ -13,7 +13,7 @@ from napari_cpnn import Slide, cross_validate, evaluate, load_model, train
 from napari_cpnn.errors import CpnnWarning, NoTissueError, TrainingError, WeightsError
 from napari_cpnn.evaluation import predict_spots
 from napari_cpnn.geometry import spatial_to_um
-from napari_cpnn.prediction.places import PlacePredictor
+from napari_cpnn.prediction import PlacePredictor, Predictor
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import PatchReader
 from napari_cpnn.training.data import inputs as kinds
@@ -72,7 +72,7 @@ def test_predictions_in_training_are_those_of_evaluate(trained, world, tmp_path)
     inputs.prepare(data, model, tmp_path)
     predicted = np.concatenate([values for _, values in fit._decoded(model, inputs, data.held_out)])
     slide, spots = samples[2]
-    there = PlacePredictor(slide, model, "cpu", "float32")
+    there = PlacePredictor(slide, model, Predictor(model, "cpu", "float32"))
     weights, programs, _ = there.predict(spatial_to_um(spots.obsm["spatial"], slide.mpp))[0]
     expected = model.decoder().expression(weights, programs, model.genes)[data.row_of[data.held_out]]
     np.testing.assert_allclose(predicted, expected, atol=1e-5)

@@ -64,7 +64,7 @@ def by_hand(module, batch):
     model = module.model
     head = model.head
     surroundings = module_surroundings(module, batch)
-    views = model.backbone.views(model.backbone.patch_tokens(model.normalize(batch["images"])), surroundings)
+    views = model.backbone.views(model.backbone.patch_features(model.normalize(batch["images"])), surroundings)
     predicted = []
     for features, own in zip(views, (head, *model.view_heads), strict=True):
         if module.settings.head == "linear":

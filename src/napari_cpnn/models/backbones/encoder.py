@@ -6,41 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_cpnn.models.backbones.sources import WeightsSource
+
 if TYPE_CHECKING:
     from torch import nn
 
 #: Normalisation of networks trained on ImageNet by torchvision's recipe; RGB on a scale of 0 to 1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-#: Names of an encoder's own pre-trained weights in the settings ``weights`` and ``encoder_weights``.
-PRETRAINED = ("imagenet", "pretrained")
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """A file of pre-trained weights.
-
-    Parameters
-    ----------
-    url
-        Download address; a bare file name is a file of this package, in ``models/backbones``.
-    sha256
-        Its full checksum; without one nothing is downloaded, and the user must provide the file.
-    """
-
-    url: str
-    sha256: str | None = None
-
-    @property
-    def is_packaged(self) -> bool:
-        """Whether the file comes with the package."""
-        return "://" not in self.url
-
-    @property
-    def file_name(self) -> str:
-        """Last component of the URL path."""
-        return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)

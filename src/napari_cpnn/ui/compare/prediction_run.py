@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cpnn.errors import CpnnError
+from napari_cpnn.progress import CancelledError
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
     from napari_cpnn.models import CPNN
-
-
-class CancelledError(CpnnError):
-    """The prediction was cancelled."""
 
 
 class PredictionRun:

@@ -80,8 +80,10 @@ class CanvasLegend:
         """Remove the legend from the canvas, unless the viewer is closing anyway."""
         stop_timer(self._timer)
         if viewer_lives:
-            for i in range(len(self._written)):
-                del self._viewer.canvas.overlays[f"{_PREFIX}{i}"]
+            overlays = self._viewer.canvas.overlays
+            for name in [f"{_PREFIX}{i}" for i in range(len(self._written))]:
+                if name in overlays:  # else another Explore dock of the viewer has removed it
+                    del overlays[name]
         self._written, self._wanted = [], []
 
     def _lines(self, rows: list[TypeRow]) -> list[Line]:
@@ -132,9 +134,10 @@ class CanvasLegend:
 
     def _write(self, i: int, line: Line, text: str = "") -> None:
         overlays = self._viewer.canvas.overlays
-        while len(self._written) <= i:
-            overlays[f"{_PREFIX}{len(self._written)}"] = TextOverlay(position="top_left", box=True, font_size=9)
-            self._written.append(_HIDDEN)
+        for k in range(i + 1):
+            if f"{_PREFIX}{k}" not in overlays:
+                overlays[f"{_PREFIX}{k}"] = TextOverlay(position="top_left", box=True, font_size=9)
+        self._written += [_HIDDEN] * (i + 1 - len(self._written))
         overlay: Any = overlays[f"{_PREFIX}{i}"]
         self._written[i] = line
         if line == _WARMING:

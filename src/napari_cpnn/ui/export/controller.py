@@ -187,13 +187,13 @@ class ExportController:
             return
         self._end = end = threading.Event()
 
-        def report(share: float) -> None:
-            self.share = share
+        def report(_text: str, done: float) -> None:
+            self.share = done
             if end.is_set():
                 raise ExportCancelledError("Cancelled; nothing was written.")
 
         def work() -> str:
-            report(0.0)
+            report("", 0.0)
             with reporting(report):
                 return job()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_cpnn.errors import CellsError, CpnnError, PrototypesError
+from napari_cpnn.progress import CancelledError
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.storage import write_csv, write_figure
 from napari_cpnn.ui.frame import DPI, Choices, Paper, SettingsEditor, Tasks, find_gene
@@ -32,10 +33,6 @@ _TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _CHOICES = ("reference", "annotations", "cell_type", "batch", "settings", "result", "gene", "selected", "n_shown")
 #: A reference with fewer cells than this multiple of ``min_cells`` loses many genes by that filter.
 _FEW = 75
-
-
-class _CancelledError(CpnnError):
-    """The user has cancelled the estimate."""
 
 
 class PrototypesController:
@@ -180,7 +177,7 @@ class PrototypesController:
 
         def report(text: str, done: float) -> None:
             if stop.is_set():
-                raise _CancelledError
+                raise CancelledError
             self._progress = (text, done)
 
         def work() -> Result:
