@@ -29,7 +29,9 @@ def interfaces() -> dict[str, object]:
         listed = {name for block in blocks[::2] for pair in re.findall(r"class (\w+)|(\w+)\(", block) for name in pair}
         for package in re.findall(r"`(\w+)`", title.splitlines()[0]):
             face = importlib.import_module(f"napari_cpnn.{package}")
-            found |= {f"{package}.{name}": getattr(face, name) for name in listed & set(getattr(face, "__all__", ()))}
+            found |= {
+                f"{package}.{name}": getattr(face, name) for name in sorted(listed & {*getattr(face, "__all__", ())})
+            }
     return found
 
 

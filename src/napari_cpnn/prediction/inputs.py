@@ -50,6 +50,12 @@ class PlaceInputs(ABC):
     ----------
     progress
         Callback while inputs besides the patches are computed.
+
+    Examples
+    --------
+    >>> from napari_cpnn.prediction import INPUTS, PlaceInputs
+    >>> all(issubclass(kind, PlaceInputs) for kind in INPUTS.values())
+    True
     """
 
     def __init__(
