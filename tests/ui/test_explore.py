@@ -92,7 +92,7 @@ def test_a_gene_is_typed_and_shown(explore, wait, slide_path, model):
     assert layer.visible
     assert not overlay(dock, "dominant").visible
     assert layer.name == "Gene: ERBB2 (log1p CP10k)"
-    assert dock.gene_note.text() == "held-out PCC 0.41"
+    assert dock.gene_note.text() == "held-out PCC 0.41 on C4"
     values = cmap.expression("ERBB2")[cmap.tissue]
     low, high = dock.state.limits
     assert np.percentile(values, 1) <= low < high <= values.max() + 0.1

@@ -12,6 +12,7 @@ from tests.ui.conftest import GENES, TYPES, tissue_image
 from napari_cpnn.errors import CheckpointError, CpnnError, GenesError, NoTissueError, PixelSizeError
 from napari_cpnn.geometry import Grid, PatchSpec, Rect
 from napari_cpnn.mapping import CompositionMap, MapProgress, Viewport
+from napari_cpnn.models import NO_SCALE, NOT_TESTED, Trust
 from napari_cpnn.slides import Slide
 from napari_cpnn.ui.explore import controller as module
 from napari_cpnn.ui.explore.controller import ExploreController
@@ -301,7 +302,7 @@ def test_what_is_shown(setup, model):
     assert s.shown.title == "Cell type: Immune"
     assert c.show_gene(" erbb2 ")
     assert s.shown == Shown("gene", ("ERBB2",))
-    assert c.gene_note() == "held-out PCC 0.41"
+    assert c.gene_note() == "held-out PCC 0.41 on C4"
     assert not c.show_gene("NOTAGENE")
     assert s.shown.name == "ERBB2"
     assert c.show_gene("EPCAM")
@@ -354,6 +355,22 @@ def test_readout_and_shares(setup, model):
     assert "first estimate" not in c.readout((350.0, 450.0))
     cmap.fill(np.array([19]), weights, np.zeros((1, cmap.n_programs)), final=False)
     assert "first estimate" in c.readout((350.0, 450.0))
+    trust = Trust(len(GENES) + len(TYPES))
+    trust.lower.fill_(-1.0)
+    trust.upper.fill_(2.0)
+    trust.floor.fill_(0.125)
+    trust.scale_um.fill_(400.0)
+    model.trust = trust
+    assert f"ERBB2 {value:.2f} ({max(value - 0.125, 0):.2f} to {value + 0.25:.2f})" in c.readout((350.0, 450.0))
+    assert c.gene_note() == "held-out PCC 0.41 on C4 · to be trusted from 400 µm on"
+    c.show_type("Stroma")
+    assert "Stroma (62 % to 100 %)" in c.readout((350.0, 450.0))
+    trust.scale_um.fill_(NOT_TESTED)
+    assert "(" not in c.readout((350.0, 450.0))
+    trust.scale_um.fill_(NO_SCALE)
+    c.show_gene("CD3E")
+    assert c.gene_note() == "not to be trusted at any scale"
+    model.trust = None
     rows = c.type_rows()
     assert rows[0].name == "Stroma"
     assert rows[0].share == pytest.approx(0.75)

@@ -23,5 +23,6 @@ from .spot_pair import gene_pair as gene_pair
 from .tables import read_table as read_table
 from .tables import require_table_name as require_table_name
 from .tables import write_table as write_table
+from .trust import LEAST_SPOTS as LEAST_SPOTS
 from .trust import HeldOutSpots as HeldOutSpots
 from .trust import fit_trust as fit_trust

@@ -12,7 +12,7 @@ scale is trusted whose correlation has a lower 95 % bound above 0.3, by a bootst
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
-from napari_cpnn.arrays import FloatArray, IntArray
+from napari_cpnn.arrays import BoolArray, FloatArray, IntArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation.metrics import pearson
 from napari_cpnn.models import N_LEVELS, NO_SCALE, NOT_TESTED, TAIL, Trust, expected_error
@@ -40,6 +40,9 @@ LEAST_PCC, CONFIDENCE = 0.3, 0.95
 
 #: Least number of calibration spots.
 LEAST_SPOTS = 20
+
+#: Quantities in memory at a time.
+_BLOCK = 2048
 
 #: Resamples of blocks, and least number of blocks on a slide.
 _BOOTSTRAPS, _LEAST_BLOCKS = 200, 6
@@ -113,14 +116,15 @@ def fit_trust(slides: Sequence[HeldOutSpots]) -> Trust:
         [np.full(len(s.places_um), 1 / max(len(s.places_um), 1) / patients.count(s.patient)) for s in slides]
     )
     trust = Trust(predicted.shape[1])
-    for q in range(predicted.shape[1]):
-        good = np.isfinite(predicted[:, q]) & np.isfinite(measured[:, q])
-        if good.sum() >= LEAST_SPOTS:
-            p, m = predicted[good, q], measured[good, q]
-            for name, values in {**_interval(p, m, weights[good]), **_selection(p, m)}.items():
-                trust.get_buffer(name)[..., q] = torch.from_numpy(np.asarray(values, dtype=np.float32))
-        else:
-            _leave_open(trust, q)
+    good = np.isfinite(predicted) & np.isfinite(measured)
+    for columns in _alike(good):
+        rows = good[:, columns[0]]
+        if rows.sum() < LEAST_SPOTS:
+            _leave_open(trust, columns)
+            continue
+        p, m = predicted[np.ix_(rows, columns)], measured[np.ix_(rows, columns)]
+        for name, values in {**_interval(p, m, weights[rows]), **_selection(p, m)}.items():
+            trust.get_buffer(name)[..., columns] = torch.from_numpy(np.asarray(values, dtype=np.float32))
     pcc, scale = _scales(slides)
     trust.pcc.copy_(torch.from_numpy(pcc))
     trust.scale_um.copy_(torch.from_numpy(scale))
@@ -128,63 +132,84 @@ def fit_trust(slides: Sequence[HeldOutSpots]) -> Trust:
     return trust
 
 
-def _leave_open(trust: Trust, q: int) -> None:
-    """Give a quantity without measurements an unlimited interval, and select it nowhere."""
-    trust.floor[q] = 1.0
-    trust.lower[:, q], trust.upper[:, q] = -1e4, 1e4
-    trust.null_share[:, q] = 1.0
-    trust.tails[:, :, q] = 1e4
+def _alike(good: BoolArray) -> Iterator[IntArray]:
+    """Yield indices of columns of ``good (n, Q)`` that are equal, at most `_BLOCK` at a time."""
+    _, group = np.unique(np.packbits(good, axis=0), axis=1, return_inverse=True)
+    for number in range(int(group.max()) + 1):
+        columns = np.flatnonzero(group.ravel() == number)
+        yield from (columns[i : i + _BLOCK] for i in range(0, len(columns), _BLOCK))
+
+
+def _leave_open(trust: Trust, columns: IntArray) -> None:
+    """Give quantities without measurements an unlimited interval, and select them nowhere."""
+    trust.floor[columns] = 1.0
+    trust.lower[:, columns], trust.upper[:, columns] = -1e4, 1e4
+    trust.null_share[:, columns] = 1.0
+    trust.tails[:, :, columns] = 1e4
+
+
+# The functions below take ``predicted`` and ``measured``, (n, q), and return one value or column for each quantity.
 
 
 def _interval(predicted: FloatArray, measured: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
-    edges = np.quantile(predicted, np.arange(1, N_LEVELS) / N_LEVELS)
+    edges = np.quantile(predicted, np.arange(1, N_LEVELS) / N_LEVELS, axis=0)
     errors = np.abs(measured - predicted)
-    spread, floor = _spread(predicted, errors, weights / weights.sum()), errors.mean() / 4 + 1e-6
+    spread, floor = _spread(predicted, errors, weights / weights.sum()), errors.mean(axis=0) / 4 + 1e-6
     expected = expected_error(predicted, spread, floor)
-    level = np.searchsorted(edges, predicted, side="right")
-    ends = np.empty((2, N_LEVELS))
+    level = (predicted[None] >= edges[:, None]).sum(axis=0)
+    ends = np.empty((2, N_LEVELS, predicted.shape[1]))
     for k in range(N_LEVELS):
-        # A constant prediction has one level.
-        rows = level == k if (level == k).any() else np.ones(len(level), dtype=bool)
-        ends[:, k] = _ends(predicted[rows], measured[rows], expected[rows], weights[rows])
-    return {"edges": edges, "spread": spread, "floor": np.asarray(floor), "lower": ends[0], "upper": ends[1]}
+        inside = level == k
+        inside |= ~inside.any(axis=0)  # a constant prediction has one level
+        ends[:, k] = _ends(predicted, measured, expected, weights[:, None] * inside)
+    return {"edges": edges, "spread": spread, "floor": floor, "lower": ends[0], "upper": ends[1]}
 
 
 def _spread(predicted: FloatArray, errors: FloatArray, share: FloatArray) -> FloatArray:
-    """Intercept and slope ``(2,)`` of the weighted regression of absolute errors on predictions."""
+    """Intercept and slope ``(2, q)`` of the weighted regression of absolute errors on predictions."""
     mean_p, mean_e = share @ predicted, share @ errors
     away = predicted - mean_p
     variance = share @ away**2
-    slope = (share @ (away * errors)) / variance if variance > 1e-12 else 0.0
-    return np.array([mean_e - slope * mean_p, slope])
+    slope = np.where(variance > 1e-12, (share @ (away * errors)) / np.maximum(variance, 1e-12), 0.0)
+    return np.stack([mean_e - slope * mean_p, slope])
 
 
 def _ends(
     predicted: FloatArray, measured: FloatArray, expected: FloatArray, weights: FloatArray
-) -> tuple[float, float]:
-    """Ends of the central 90 % of normalised residuals, the upper one with the error that the lower one leaves."""
+) -> tuple[FloatArray, FloatArray]:
+    """Ends of the central 90 % of normalised residuals, the upper one with the error that the lower one leaves.
+
+    Spots without ``weights (n, q)`` do not count.
+    """
     residuals, miss = (measured - predicted) / expected, 1 - COVERAGE
-    total = weights.sum() * (1 + 1 / len(weights))  # the new spot counts as one of them
-    low = -_upper_quantile(-residuals, weights, total, 1 - miss / 2)
-    missed = weights[measured < np.maximum(predicted + low * expected, 0) - 1e-9].sum() / total
-    return low, _upper_quantile(residuals, weights, total, 1 - (miss - missed))
+    total = weights.sum(axis=0) * (1 + 1 / (weights > 0).sum(axis=0))  # the new spot counts as one of them
+    low = -_upper_quantile(-residuals, weights, total * (1 - miss / 2))
+    outside = measured < np.maximum(predicted + low * expected, 0) - 1e-9
+    missed = (weights * outside).sum(axis=0) / total
+    return low, _upper_quantile(residuals, weights, total * (1 - (miss - missed)))
 
 
-def _upper_quantile(values: FloatArray, weights: FloatArray, total: float, share: float) -> float:
-    """Smallest value with at least ``share`` of ``total`` weight at or below it; the largest if there is none."""
-    order = np.argsort(values)
-    place = int(np.searchsorted(np.cumsum(weights[order]), share * total - 1e-12))
-    return float(values[order[min(place, len(values) - 1)]])
+def _upper_quantile(values: FloatArray, weights: FloatArray, wanted: FloatArray) -> FloatArray:
+    """Smallest value of each column with ``wanted`` weight at or below it; the largest if there is none."""
+    order = np.argsort(np.where(weights > 0, values, np.inf), axis=0)
+    sums = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
+    place = np.minimum((sums < wanted - 1e-12).sum(axis=0), (weights > 0).sum(axis=0) - 1)
+    return np.asarray(np.take_along_axis(values, np.take_along_axis(order, place[None], axis=0), axis=0)[0])
 
 
 def _selection(predicted: FloatArray, measured: FloatArray) -> dict[str, FloatArray]:
     """Thresholds, and predictions of the spots that are not high (not low)."""
-    threshold, share, tails = np.empty(2), np.empty(2), np.empty((2, len(TAIL)))
+    n_quantities = predicted.shape[1]
+    threshold, share = np.empty((2, n_quantities)), np.empty((2, n_quantities))
+    tails = np.empty((2, len(TAIL), n_quantities))
     for row, (sign, quantile) in enumerate(((1, HIGH), (-1, 1 - HIGH))):
-        threshold[row] = np.quantile(measured, quantile)
+        threshold[row] = np.quantile(measured, quantile, axis=0)
         null = sign * measured <= sign * threshold[row]
-        share[row] = null.mean()
-        tails[row] = np.quantile(sign * predicted[null], 1 - TAIL, method="higher")
+        share[row] = null.mean(axis=0)
+        ranked = np.sort(np.where(null, sign * predicted, np.inf), axis=0)
+        # Rounded up, as a quantile of the method "higher".
+        place = np.ceil(np.round((1 - TAIL)[:, None] * (null.sum(axis=0) - 1), 9)).astype(np.intp)
+        tails[row] = np.take_along_axis(ranked, place, axis=0)
     return {"threshold": threshold, "null_share": share, "tails": tails}
 
 

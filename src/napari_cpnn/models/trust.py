@@ -6,6 +6,7 @@ All numbers come from spots that the models of a cross-validation had not seen
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -85,10 +86,15 @@ class Trust(nn.Module):
         ):  # fmt: skip
             self.register_buffer(name, torch.zeros(shape))
 
+    def scale(self, quantity: int) -> float:
+        """Return the finest trusted scale in um; infinity if there is none, NaN if it was not tested."""
+        scale = float(self.scale_um[quantity])
+        return {NO_SCALE: math.inf, NOT_TESTED: math.nan}.get(scale, scale)
+
     def interval(self, quantity: int, predicted: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the ends of the prediction intervals for a measured spot, of the shape of ``predicted``.
 
-        Ends are at least 0, and at most 1 for shares; NaN stays NaN.
+        Ends are at least 0; NaN stays NaN.
         """
         values = np.asarray(predicted, dtype=np.float64)
         level = np.searchsorted(self._of("edges", quantity), values, side="right").clip(0, N_LEVELS - 1)
@@ -136,6 +142,6 @@ class Trust(nn.Module):
         return np.asarray(values[:, quantity].double().numpy())
 
 
-def expected_error(predicted: FloatArray, spread: FloatArray, floor: float) -> FloatArray:
-    """Expected absolute error of predictions: linear in the prediction, ``spread (2,)``, and at least ``floor``."""
+def expected_error(predicted: FloatArray, spread: FloatArray, floor: FloatArray | float) -> FloatArray:
+    """Expected absolute error of predictions ``(..., q)``: linear, ``spread (2, q)``, and at least ``floor (q,)``."""
     return np.asarray(np.maximum(spread[0] + spread[1] * predicted, floor))

@@ -49,6 +49,10 @@ class SpotData:
         ``(N, G)`` float32 log1p of counts per 10,000, on disk.
     shares
         ``(N, C)`` float32 deconvolved composition, NaN for a spot without; None if not requested.
+    patients
+        Patient of each slide by its table of spots (``obs["patient"]``); empty if unknown.
+    places_um
+        ``(N, 2)`` slide micrometres.
     slide_of
         ``(N,)`` index of the slide of each spot.
     row_of
@@ -70,6 +74,8 @@ class SpotData:
     images: PatchArray
     targets: npt.NDArray[np.float32]
     shares: npt.NDArray[np.float32] | None
+    patients: tuple[str, ...]
+    places_um: FloatArray
     slide_of: IntArray
     row_of: IntArray
     train: IntArray
@@ -126,6 +132,8 @@ def prepare(
         images=_chosen(sections),
         targets=targets,
         shares=shares,
+        patients=tuple(part.patient for part in parts),
+        places_um=np.concatenate([part.centers_um[r] for part, r in zip(parts, rows, strict=True)]),
         slide_of=np.repeat(np.arange(len(parts)), [len(r) for r in rows]),
         row_of=np.concatenate(rows),
         train=np.flatnonzero(is_train),

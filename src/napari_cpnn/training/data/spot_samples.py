@@ -44,6 +44,12 @@ class SpotSample:
     use: npt.NDArray[np.bool_]
     train: npt.NDArray[np.bool_]
 
+    @property
+    def patient(self) -> str:
+        """Patient named in ``obs["patient"]``; empty if there is none, or several."""
+        named = set(self.spots.obs["patient"].dropna()) if "patient" in self.spots.obs else set()
+        return str(named.pop()) if len(named) == 1 else ""
+
 
 Checked = tuple[list[SpotSample], str]
 """Samples with their usable spots, and a description of what is held out."""

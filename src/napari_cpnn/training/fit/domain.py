@@ -12,6 +12,7 @@ import torch
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.models import BODY, CPNN, N_KNOTS, Domain
+from napari_cpnn.prediction import ordinary_range
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data import Inputs, SpotData
 
@@ -29,6 +30,9 @@ _MOST_PATCHES = 10_000
 
 #: Number of bands of neighbouring patches for cross-fitting a single slide.
 _BANDS = 4
+
+#: Maximum number of training patches whose stain and sharpness are measured.
+_MOST_SHOWN = 128
 
 
 def fit_domain(model: CPNN, data: SpotData, inputs: Inputs, settings: TrainingSettings) -> None:
@@ -60,7 +64,13 @@ def fit_domain(model: CPNN, data: SpotData, inputs: Inputs, settings: TrainingSe
         unseen = _cross_fitted(features, _folds(data.slide_of[train]))
         source = "training patches, cross-fitted"
     model.domain = calibrated(Axes.of(features), unseen)
-    model.provenance["domain"] = {"calibrated_on": source, "n_train": len(train), "n_calibration": len(unseen)}
+    shown = train[np.unique(np.linspace(0, len(train) - 1, _MOST_SHOWN).astype(np.intp))]
+    model.provenance["domain"] = {
+        "calibrated_on": source,
+        "n_train": len(train),
+        "n_calibration": len(unseen),
+        "appearance": ordinary_range(np.asarray(data.images[shown])),
+    }
 
 
 @dataclass(frozen=True)

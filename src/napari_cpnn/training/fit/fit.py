@@ -38,6 +38,7 @@ from napari_cpnn.training.fit.module import CpnnTraining
 from napari_cpnn.training.fit.processes import is_first_process, trainer_options, wait_for_all
 from napari_cpnn.training.fit.recorder import EpochRow, Recorder, scores_for_card
 from napari_cpnn.training.fit.run_folder import RunFolder
+from napari_cpnn.training.fit.trust import fit_run_trust
 
 
 def train(
@@ -160,6 +161,7 @@ def _finish(folder: RunFolder, data: SpotData, inputs: Inputs, settings: Trainin
     if settings.calibrate:
         _calibrate(best, data, inputs)
     fit_domain(best, data, inputs, settings)
+    fit_run_trust(best, data, inputs)
     if len(data.held_out):
         best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, inputs)}
     folder.write_model(best)
@@ -208,9 +210,14 @@ def _run(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
 
 def _provenance(data: SpotData, prototypes: Prototypes) -> dict[str, Any]:
     n_spots = np.bincount(data.slide_of[data.train], minlength=len(data.slides))
+    # Numbers for patients: their names are not passed on with a model.
+    known = [name for name in dict.fromkeys(data.patients) if name]
+    patients = [{"patient": f"patient {known.index(name) + 1}"} if name else {} for name in data.patients]
     return {
         "training_data": [
-            {"slide": name, "n_spots": int(n)} for name, n in zip(data.slides, n_spots, strict=True) if n
+            {"slide": slide, **patient, "n_spots": int(n)}
+            for slide, patient, n in zip(data.slides, patients, n_spots, strict=True)
+            if n
         ],
         "held_out": data.held_out_name,
         "prototypes": prototypes.provenance,

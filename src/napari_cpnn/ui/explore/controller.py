@@ -12,7 +12,7 @@ from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.explore.type_shares import TypeShares
 from napari_cpnn.ui.explore.verdict import Verdict
-from napari_cpnn.ui.frame import Tasks, device_text, find_gene, gene_scores, mapping_message, readout_text
+from napari_cpnn.ui.frame import Tasks, device_text, find_gene, gene_note, mapping_message, readout_text
 from napari_cpnn.ui.layers import slide_of_layer
 from napari_cpnn.ui.viewer import ExploreState, Memory, Shown, TypeRow, keep, recall
 
@@ -277,15 +277,17 @@ class ExploreController:
 
     def readout(self, um: tuple[float, float] | None) -> str:
         """Describe a point (y, x): the three largest shares, the gene, and the position."""
-        return "" if um is None or self.state.slide is None else readout_text(self.state.map, self.state.shown, um)
+        if um is None or self.state.slide is None:
+            return ""
+        trust = None if self.state.model is None else self.state.model.trust
+        return readout_text(self.state.map, self.state.shown, um, trust)
 
     def gene_note(self) -> str:
-        """Return the held-out correlation of the gene on screen, if the checkpoint has it."""
+        """Return how well the gene on screen was predicted, as far as the checkpoint says it."""
         shown, model = self.state.shown, self.state.model
         if model is None or shown is None or not shown.gene:
             return ""
-        pcc = gene_scores(model).get(shown.gene)
-        return "" if pcc is None else f"held-out PCC {pcc:.2f}"
+        return gene_note(model, shown.gene)
 
     # -- inside --------------------------------------------------------------------------------------------
 

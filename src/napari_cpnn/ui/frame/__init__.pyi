@@ -41,6 +41,7 @@ from .tasks import Background as Background
 from .tasks import Tasks as Tasks
 from .tasks import as_cpnn_error as as_cpnn_error
 from .words import device_text as device_text
+from .words import gene_note as gene_note
 from .words import gene_scores as gene_scores
 from .words import mapping_message as mapping_message
 from .words import model_card as model_card

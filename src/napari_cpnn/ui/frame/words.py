@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from napari_cpnn.prediction import SIDE
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper, MapProgress
-    from napari_cpnn.models import CPNN
+    from napari_cpnn.models import CPNN, Trust
     from napari_cpnn.ui.viewer import Shown
 
 
@@ -49,8 +50,13 @@ def mapping_message(p: MapProgress, *, live: bool, has_view: bool) -> str:
     return ""
 
 
-def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[float, float]) -> str:
-    """Describe a point ``(y, x)`` in slide um: the largest shares, the gene on screen, a warning, and the position."""
+def readout_text(
+    cmap: CompositionMap | None, shown: Shown | None, um: tuple[float, float], trust: Trust | None = None
+) -> str:
+    """Describe a point ``(y, x)`` in slide um: the largest shares, the gene on screen, a warning, and the position.
+
+    With the ``trust`` of the model, the interval of what is on screen is added: nine of ten measured spots lie in it.
+    """
     where = f"x {um[1]:,.0f}  y {um[0]:,.0f} µm"
     patch = None if cmap is None else cmap.grid.cell_at(*um)
     if cmap is None or patch is None:
@@ -73,12 +79,27 @@ def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[flo
             if shown.kind == "gene"
             else decoder.contribution(weights[None], *shown.names)[0]
         )
-        parts.append(f"{shown.name} {float(value):.2f} {shown.unit}")
+        interval = _interval_text(trust, shown.kind == "gene", cmap.genes.index(shown.gene), float(value), "{:.2f}", 1)
+        parts.append(f"{shown.name} {float(value):.2f}{interval} {shown.unit}")
+    elif shown is not None and shown.kind == "type" and shown.name in cmap.cell_types:
+        i = cmap.cell_types.index(shown.name)
+        interval = _interval_text(trust, True, len(cmap.genes) + i, float(weights[i]), "{:.0f} %", 100)
+        if interval:
+            parts.append(f"{shown.name}{interval}")
     if is_unlike(out_of_domain):
         parts.append("unlike the training tissue")
     if cmap.state[patch] != DONE:
         parts.append("first estimate")
     return " · ".join([*parts, where])
+
+
+def _interval_text(trust: Trust | None, known: bool, quantity: int, value: float, number: str, scale: float) -> str:
+    """Format an interval, such as `` (1.10 to 3.52)``; empty if it is not known."""
+    if trust is None or not known or math.isnan(trust.scale(quantity)):
+        return ""
+    low, high = (scale * float(end) for end in trust.interval(quantity, value))
+    high = min(high, 100.0) if scale == 100 else high
+    return f" ({number.format(low)} to {number.format(high)})"
 
 
 def device_text(mapper: LiveMapper) -> str:
@@ -161,6 +182,20 @@ def _held_out(model: CPNN) -> dict[str, Any]:
     """Return the scores on held-out spots; empty when the checkpoint has none."""
     found = model.provenance.get("metrics", {}).get("held_out", {})
     return found if isinstance(found, dict) else {}
+
+
+def gene_note(model: CPNN, gene: str) -> str:
+    """Describe how well a gene was predicted: its score, where it was measured, and the finest scale with signal."""
+    pcc, parts = gene_scores(model).get(gene), []
+    if pcc is not None:
+        parts.append(f"held-out PCC {pcc:.2f} on {_held_out(model).get('slide', 'spots')}")
+    if model.trust is not None and gene in model.genes:
+        scale = model.trust.scale(model.genes.index(gene))
+        if math.isfinite(scale):
+            parts.append(f"to be trusted from {scale:.0f} µm on")
+        elif math.isinf(scale):
+            parts.append("not to be trusted at any scale")
+    return " · ".join(parts)
 
 
 def gene_scores(model: CPNN) -> dict[str, float]:
