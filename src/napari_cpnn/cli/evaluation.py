@@ -90,6 +90,32 @@ def add_evaluation_commands(command: AddCommand) -> None:
     add_settings(sub, EvaluationSettings, shared=("precision", "ignore_gene_case"))
     add_settings(sub, TrainingSettings)
 
+    sub = command("calibrate", _calibrate, "give a model intervals and trusted scales, by a cross-validation")
+    add_model(sub)
+    sub.add_argument("--folds", type=Path, required=True, help="output folder of cross-validate")
+    sub.add_argument("--head", help="name of the model's head in it (default: the first)")
+    sub.add_argument("--prototypes", type=Path, help="calibrate the cell types too, by deconvolution with these")
+    sub.add_argument("--out", type=Path, required=True, help="calibrated model (.safetensors)")
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    from napari_cpnn.models import load_model, save_model
+    from napari_cpnn.prototypes import Prototypes
+    from napari_cpnn.studies import calibrate
+
+    require_separate([args.out], [args.model, args.prototypes])
+    refuse_existing(args.out)
+    model = load_model(args.model, args.encoder_weights)
+    prototypes = None if args.prototypes is None else Prototypes.load(args.prototypes)
+    calibrate(model, args.folds, prototypes, args.head)
+    save_model(model, args.out)
+    found = model.provenance["trust"]
+    trusted = int((model.trust.scale_um > 0).sum()) if model.trust is not None else 0
+    print(
+        f"{args.out}: intervals by {found['n_spots']:,} spots of {found['n_slides']} slides; "
+        f"{trusted:,} of {len(model.genes) + len(model.cell_types):,} genes and cell types have a trusted scale"
+    )
+
 
 def _evaluate(args: argparse.Namespace) -> None:
     from napari_cpnn.evaluation import evaluate, require_table_name, summarise, write_table

@@ -1,3 +1,4 @@
+from .calibration import calibrate as calibrate
 from .comparison import HeldOutSlide as HeldOutSlide
 from .comparison import compare_heads as compare_heads
 from .cross_validation import cross_validate as cross_validate
