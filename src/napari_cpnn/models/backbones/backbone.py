@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from napari_cpnn.models.triplex import Surroundings
+    from napari_cpnn.models.triplex.surroundings import Surroundings
 
 
 class Backbone:

@@ -77,14 +77,16 @@ def start_backbone(settings: TrainingSettings) -> StartBackbone:
     WeightsError
         If its weights are unavailable or belong to another network.
     """
-    args = backbone_args(settings)
+    args, names = backbone_args(settings), chosen_names(settings)
+    frozen = frozen_encoder(settings.backbone, names)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
         network = _network(
             settings.backbone,
-            chosen_names(settings),
+            names,
             lambda info: info.build(settings.weights),
-            lambda info: info.build(settings.encoder_weights),
+            lambda: _named(names, "encoder").build(settings.encoder_weights),
+            frozen,
         )
         return StartBackbone(network, args, torch.get_rng_state())
 
@@ -134,17 +136,21 @@ def _network(
     backbone: str,
     args: dict[str, Any],
     build: Callable[[EncoderInfo], nn.Module],
-    build_frozen: Callable[[EncoderInfo], nn.Module],
+    build_frozen: Callable[[], nn.Module],
+    frozen: EncoderInfo | None = None,
 ) -> nn.Module:
-    seen, frozen = patch_encoder(backbone, args), frozen_encoder(backbone, args)
-    if frozen is None:
-        return build(seen)
-    encoder = build_frozen(frozen)  # first: the order in which random weights are drawn
+    """Assemble a network; without the metadata of the ``frozen`` encoder, its normalisation is left to a checkpoint."""
+    if backbone not in _KINDS:
+        return build(patch_encoder(backbone, args))
+    encoder = build_frozen()  # first: the order in which random weights are drawn
+    if not is_trained(backbone):
+        return _KINDS[backbone].assemble(encoder, encoder, None)
+    seen = patch_encoder(backbone, args)
+    frozen = frozen or seen
     # (v - mean') / std' of v = std x + mean
     scale = tuple(s / f for s, f in zip(seen.std, frozen.std, strict=True))
     shift = tuple((m - f) / s for m, f, s in zip(seen.mean, frozen.mean, frozen.std, strict=True))
-    network = build(seen) if is_trained(backbone) else encoder
-    return _KINDS[backbone].assemble(network, encoder, (scale, shift))
+    return _KINDS[backbone].assemble(build(seen), encoder, (scale, shift))
 
 
 def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Module:
@@ -160,9 +166,11 @@ def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Modu
     SettingsError
         If the backbone or encoder is unknown.
     """
-    return _network(
-        spec.backbone, spec.backbone_args, lambda info: info.network(), lambda info: encoder or info.network()
-    )
+
+    def frozen() -> nn.Module:
+        return encoder or _named(spec.backbone_args, "encoder").network()
+
+    return _network(require_backbone(spec.backbone), spec.backbone_args, lambda info: info.network(), frozen)
 
 
 def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
