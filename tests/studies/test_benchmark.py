@@ -14,6 +14,7 @@ import napari_cpnn as nc
 from benchmark_world import GENES, QUICK, known_section
 from napari_cpnn.errors import CpnnError, CpnnWarning, TrainingError
 from napari_cpnn.evaluation import morans_i
+from napari_cpnn.studies.benchmarking.page import html_page
 from napari_cpnn.studies.bootstrap import draws
 
 
@@ -199,12 +200,13 @@ def test_a_constant_gene_and_nan_are_no_score_and_count_for_no_model(world):
     for table in tables:
         table.X[:, 4] = 1.0
         table.X[5, 9] = np.nan
+        table.X[5:9, 20] = np.inf
     found = run(world[:2], {"holes": tables, "whole": [one.truth for one in world[:2]]})
     scores = score_of(found, "model", "holes", "section0", "pcc")
-    assert scores.index[scores.isna()].tolist() == [GENES[4], GENES[9]]
+    assert scores.index[scores.isna()].tolist() == [GENES[4], GENES[9], GENES[20]]
     assert found.mean("holes") == found.mean("whole")
-    assert (found.summary.query("kind == 'model' and metric == 'pcc'")["n_genes"] == len(GENES) - 2).all()
-    assert any("holes has no correlation for up to 2 genes" in note for note in found.notes)
+    assert (found.summary.query("kind == 'model' and metric == 'pcc'")["n_genes"] == len(GENES) - 3).all()
+    assert any("holes has no correlation for up to 3 genes" in note for note in found.notes)
 
 
 def test_counts_are_normalised_and_sparse_tables_read(world):
@@ -265,6 +267,8 @@ def twice(table):
         (lambda t: {"m": [AnnData(obs=t.obs, var=t.var), t]}, "have no numbers in X"),
         (lambda t: {"m": [AnnData(t.X * np.nan, obs=t.obs, var=t.var), t]}, "0 spots of section0"),
         (lambda t: {"m": ["nowhere.h5ad", t]}, "nowhere.h5ad is not the prediction of m for section0"),
+        (lambda t: {"m": [t.X, t]}, "predictions of m are of type ndarray; give models, AnnData or paths"),
+        (lambda t: {"m": None}, "predictions of m are of type NoneType"),
         (lambda t: {"m": "predictions.csv"}, "m has one table for 2 sections"),
     ],
 )  # fmt: skip
@@ -272,6 +276,47 @@ def twice(table):
 def test_one_sentence_for_each_bad_input(world, make, message):
     with pytest.raises(CpnnError, match=message):
         run(world[:2], make(world[0].truth))
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_of_genes_with_one_name_the_first_counts_and_ensembl_ids_are_matched(world):
+    one = world[0]
+    table = one.truth
+    doubled = AnnData(
+        np.c_[table.X, -table.X[:, :5]],
+        obs=table.obs,
+        var=pd.DataFrame(index=[f"ENSG{i:011d}.2" for i in (*range(50), *range(5))]),
+    )
+    spots = one.spots.copy()
+    spots.var["gene_ids"] = [f"ENSG{i:011d}" for i in range(50)]
+    options = {"settings": QUICK.replace(shifts=0), "progress": False}
+    found = nc.benchmark({"m": doubled}, [(one.slide, spots)], **options)
+    assert found.mean("m") == pytest.approx(run(world[:1], {"m": table}).mean("m"))
+    assert list(found.sections["genes"]) == [50]
+
+
+@pytest.mark.parametrize("spatial", [False, True])
+def test_hardly_any_spots_genes_or_variation_give_a_page_and_no_fault(world, spatial):
+    pair = world[:2]
+    settings = QUICK.replace(spatial=spatial, bootstraps=0)
+    constant = pair[0].spots.copy()
+    constant.layers["counts"] = sparse.csr_matrix(np.ones(constant.shape, dtype=np.int32))
+    found = nc.benchmark({"m": pair[0].truth}, [(pair[0].slide, constant)], settings=QUICK, progress=False)
+    assert np.isnan(found.mean("m"))
+    assert html_page(found).endswith("</html>\n")
+    for tables in ([one.truth[:4, :2].copy() for one in pair], [one.table(np.ones(one.truth.shape)) for one in pair]):
+        found = nc.benchmark({"m": tables}, samples_of(pair), settings=settings, progress=False)
+        assert html_page(found).endswith("</html>\n")
+        assert found.summary["low"].isna().all()
+
+
+@pytest.mark.filterwarnings("ignore:Some predictions are neither")
+def test_a_model_without_any_score_is_listed_all_the_same(world):
+    found = run(world[:2], {"nothing": [one.table(np.zeros(one.truth.shape)) for one in world[:2]]})
+    row = found.summary.query("name == 'nothing' and kind == 'model'")
+    assert row["metric"].tolist() == ["pcc"]
+    assert row["mean"].isna().all()
+    assert "<td>nothing</td><td>–</td>" in html_page(found)
 
 
 def test_bad_sections_and_groups(world):

@@ -89,7 +89,8 @@ def plot_genes(result: BenchmarkResult) -> bytes:
     share.axvline(0, color=_GREY, linewidth=0.7)
     share.set(title="How many genes are predicted how well", xlabel="PCC of a gene exceeds", ylabel="% of the genes")
     share.set_ylim(0, 103)
-    share.legend(frameon=False, fontsize=8)
+    if share.lines[1:]:
+        share.legend(frameon=False, fontsize=8)
     _plain(share, "both")
     _scatter(scatter, result.by_section, next(row for row in colors if row[0] == MODEL), colors)
     return _png(figure)

@@ -136,6 +136,7 @@ def benchmark(
         raise TrainingError(f"{taken[0]} is the name of a row that is always there; give the model another name.")
     if out is not None:
         require_new(out)
+    predictions = {str(name): given for name, given in predictions.items()}
     settings = without_squidpy(settings or BenchmarkSettings())
     opened = open_sections(samples, groups, sections)
     found = {name: find_predictions(name, given, opened) for name, given in predictions.items()}

@@ -225,7 +225,8 @@ def _values(table: AnnData, names: pd.Index[str], genes: Sequence[str], owner: s
     columns = positions([str(g) for g in table.var_names], genes)
     matrix: Any = table.X
     part = matrix.tocsr()[rows][:, columns].toarray() if sp.issparse(matrix) else np.asarray(matrix)[rows][:, columns]
-    values = np.asarray(part, dtype=np.float32)
+    values = np.array(part, dtype=np.float32)
+    values[~np.isfinite(values)] = np.nan
     if not np.isfinite(values).any():
         raise SpotsError(f"{owner} hold no finite number; write predictions into X.")
     return values

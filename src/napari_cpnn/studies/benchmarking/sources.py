@@ -55,7 +55,7 @@ def find_predictions(name: str, given: Predictions, sections: Sequence[Section])
     if isinstance(given, CPNN):
         return [given] * len(sections)
     if not isinstance(given, AnnData):
-        path = to_path(given, TrainingError)
+        path = _path(name, given)
         if path.is_dir():
             return [_one(name, _in_folder(name, path, section), section) for section in sections]
         if path.suffix == MODEL_SUFFIX:
@@ -89,7 +89,8 @@ def read_prediction(name: str, found: CPNN | AnnData | Path, section: Section, s
             "by genes."
         )
     values = matrix if sp.issparse(matrix) else np.asarray(matrix)
-    return AnnData(values, obs=found.obs[[]], var=found.var)
+    first = ~found.var_names.duplicated()  # of genes with one name, as elsewhere
+    return AnnData(values[:, first], obs=found.obs[[]], var=found.var[first])
 
 
 def training_slides(found: Sequence[CPNN | AnnData | Path]) -> set[str]:
@@ -138,10 +139,18 @@ def _names_of(section: Section) -> list[str]:
 def _one(name: str, value: Prediction, section: Section) -> CPNN | AnnData | Path:
     if isinstance(value, CPNN | AnnData):
         return value
-    path = to_path(value, TrainingError)
+    path = _path(name, value)
     if path.suffix not in (TABLE_SUFFIX, MODEL_SUFFIX) or not path.is_file():
         raise TrainingError(
             f"{path} is not the prediction of {name} for {section.name}: it must be a table (.h5ad) or a model "
             "(.safetensors)."
         )
     return path
+
+
+def _path(name: str, value: Any) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise TrainingError(
+            f"The predictions of {name} are of type {type(value).__name__}; give models, AnnData or paths."
+        )
+    return to_path(value, TrainingError)

@@ -29,8 +29,8 @@ LABELS = {
 }
 """Names of the metrics in tables and sentences."""
 
-ABOVE_CEILING = 0.1
-"""A score that exceeds its noise ceiling by more than this is flagged; estimates of the ceiling are not exact."""
+ABOVE_CEILING, MIN_GENES = 0.1, 20
+"""A mean over this many genes that exceeds its noise ceiling by more than this is flagged: ceilings are estimates."""
 
 #: What it means that a score survives a control; another section is of another patient, or of the only one.
 _SHIFTED = "this part of the score does not say where in the section anything is"
@@ -144,14 +144,15 @@ def summarise_benchmark(scores: Sequence[SectionScores], settings: BenchmarkSett
         for metric in METRICS:
             per_section = [one.mean(row, metric) for one in scores]
             values = units.means(per_section)
-            if not np.isfinite(values).any():
+            if not np.isfinite(values).any() and (row[0], metric) != (MODEL, "pcc"):  # a model is always listed
                 continue
             low, high = interval(values, settings)
             mean = _mean(values)
             n_genes = [int(one.common_genes(metric).sum()) for one in scores]
             entry: dict[str, Any] = {"kind": row[0], "name": row[1], "metric": metric, "mean": mean}
             entry |= {"low": low, "high": high}
-            entry["of_ceiling"] = mean / ceilings[metric] if row[0] != CEILING else float("nan")
+            share = mean / ceilings[metric] if ceilings[metric] > 0 and row[0] != CEILING else float("nan")
+            entry["of_ceiling"] = share
             chance = N_SD * units.deviation([one.chance.get(row, {}).get(metric, 0.0) for one in scores])
             entry["survives"] = row[0] in CONTROLS and survives(mean, low, chance)
             entry |= {"unit": units.kind, "n_units": int(np.isfinite(values).sum()), "n_sections": len(scores)}
@@ -202,7 +203,7 @@ def survives(mean: float, low: float, chance: float = 0.0) -> bool:
 def flags_of(summary: pd.DataFrame) -> list[str]:
     """Sentences about scores that survived a negative control, or exceed their noise ceiling."""
     sentences = []
-    models = summary[(summary["kind"] == MODEL) & (summary["of_ceiling"] > 1)]
+    models = summary[(summary["kind"] == MODEL) & (summary["of_ceiling"] > 1) & (summary["n_genes"] >= MIN_GENES)]
     for name, metric, mean, share in zip(*(models[c] for c in ("name", "metric", "mean", "of_ceiling")), strict=True):
         if mean - mean / share > ABOVE_CEILING:
             sentences.append(
