@@ -100,8 +100,8 @@ def main() -> None:
         compare = docks["compare"]
         act(
             "open spots, compare all genes",
-            lambda: compare.controller.open_spots(sample["spots"]),
-            lambda: compare.controller.scores is not None,
+            lambda: compare.controller.spots.open(sample["spots"]),
+            lambda: compare.controller.comparison.scores is not None,
         )
         act("choose a gene of the table", lambda: compare.controller.choose_gene("ERBB2"))
         act("difference of measured and predicted", lambda: compare.controller.choose_quantity("difference"))

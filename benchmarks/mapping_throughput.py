@@ -26,7 +26,6 @@ from PIL import Image
 from common import print_table, random_model, sample_slide, scratch
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import LiveMapper
-from napari_cpnn.models import Surroundings
 from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import find_tissue, open_slide
@@ -42,9 +41,7 @@ class Whole(torch.nn.Module):
         self.model = model
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        network = self.model.backbone
-        features = network(x, Surroundings.alone(network.frozen(x))) if self.model.needs_surroundings else network(x)
-        return self.model.head(features)
+        return self.model.head(self.model.backbone_interface.predict(x)[0])
 
 
 def bare(model, predictor: Predictor, batch: int, seconds: float) -> float:

@@ -188,9 +188,9 @@ def compare_picture(viewer, explore: Explore, folder: Path) -> None:
     look_at(viewer, SPOTS_VIEW)
     explore.controller.show_gene("ERBB2")
     dock.spots.open(sample_folder() / SAMPLE_FILES["spots"])
-    while dock.controller.message or dock.controller.scores is None:
+    while dock.controller.message or dock.controller.comparison.scores is None:
         pump(0.1)
-    pair = dock.controller.pair
+    pair = dock.controller.comparison.pair
     top = float(np.quantile(pair.measured, 0.9))
     dock.scatter.lasso(np.array([(top, -1.0), (9.0, -1.0), (9.0, 9.0), (top, 9.0)]))
     wait_until_mapped(viewer, explore)

@@ -17,7 +17,7 @@ import pandas as pd
 import napari_cpnn as nc
 from her2st_study.data import read_prototypes, read_section, start_weights
 from her2st_study.report import markdown, write_section
-from her2st_study.runs import SECTIONS
+from her2st_study.runs import PROTOCOLS, SECTIONS
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.settings import EvaluationSettings
 
@@ -30,16 +30,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default, help="folder with her2st, derived, pretrained-imagenet")
     parser.add_argument("--runs", type=Path, default=REPO / "runs" / "her2st", help="finished folds are found again")
     parser.add_argument("--docs", type=Path, default=REPO / "docs")
-    parser.add_argument("--only", nargs="+", choices=["within", "across"], default=["within", "across"])
+    parser.add_argument("--only", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))
     args = parser.parse_args()
     warnings.simplefilter("ignore", CpnnWarning)
     prototypes = read_prototypes(args.data)[0]["celltype_minor"]
     samples = {name: read_section(args.data, name) for name in SECTIONS}
-    of_c = [samples[s] for s in SECTIONS if s != "B4"]
-    protocols = {"within": (of_c, "section"), "across": (list(samples.values()), "patient")}
     tables = []
     for protocol in args.only:
-        chosen, groups = protocols[protocol]
+        sections, groups = PROTOCOLS[protocol]
+        chosen = [samples[name] for name in sections]
         table = nc.cross_validate(
             chosen, prototypes, heads(args.data), groups, args.runs / protocol, EvaluationSettings(ceiling_repeats=0)
         )

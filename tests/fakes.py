@@ -24,6 +24,7 @@ class ColorModel(torch.nn.Module):
 
     genes, cell_types, patch, n_programs = GENES, TYPES, PATCH, 1
     needs_surroundings = False
+    input_kind = "patch"
 
     def __init__(self) -> None:
         super().__init__()

@@ -67,11 +67,17 @@ def quick() -> TrainingSettings:
 
 @pytest.fixture
 def real_curves() -> None:
-    """Ask for the picture of a run as it is drawn."""
+    """Ask for the pictures of runs and of cross-validations as they are drawn."""
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Leave the pictures of runs and of cross-validations empty; they take longer than a run in the small world."""
+    patch.setattr("napari_cpnn.training.fit.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
+    patch.setattr("napari_cpnn.studies.report.draw_cross_validation", lambda _scores, _slide, path: path.touch())
 
 
 @pytest.fixture(autouse=True)
 def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The picture takes longer than a run in the small world; only tests that look at it have it drawn."""
+    """Only tests that look at a picture have it drawn."""
     if "real_curves" not in request.fixturenames:
-        monkeypatch.setattr("napari_cpnn.training.fit.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
+        draw_nothing(monkeypatch)

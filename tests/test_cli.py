@@ -12,6 +12,9 @@ import pytest
 
 from fakes import tissue_image
 from napari_cpnn.cli import main
+from small_world import no_curves
+
+__all__ = ["no_curves"]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import inspect
 import re
 import subprocess
@@ -100,6 +101,60 @@ def test_a_deep_import_would_be_found(tmp_path, monkeypatch):
     path = tmp_path / "one.py"
     path.write_text("from napari_cpnn.models.backbones.hub import x\nfrom napari_cpnn.models import CPNN\n")
     assert deep_imports(path) == ["one.py:1: napari_cpnn.models.backbones.hub"]
+
+
+def file_of(package: Path, module: str, name: str = "") -> str | None:
+    """The file behind ``from module import name``, through the face of a room if that has the name."""
+    place = package.joinpath(*module.split(".")[1:])
+    if name and (found := file_of(package, f"{module}.{name}")):
+        return found
+    face = place / "__init__.pyi"
+    listed = re.search(rf"^from \.([\w.]+) import {name} as", face.read_text() if face.is_file() else "", re.MULTILINE)
+    if name and listed:
+        return file_of(package, f"{module}.{listed[1]}")
+    found = next((f for f in (place.with_suffix(".py"), place / "__init__.py") if f.is_file()), None)
+    return str(found.relative_to(package)) if found else None
+
+
+def circle_of_imports(package: Path) -> list[str]:
+    """Files that import each other in a circle, counting imports for types and inside functions; empty if none do."""
+    graph = {}
+    for path in package.rglob("*.py"):
+        file = str(path.relative_to(package))
+        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module]
+        pairs = [(node.module, alias.name) for node in nodes for alias in node.names]
+        found = {file_of(package, m, name) for m, name in pairs if m.split(".")[0] == package.name}
+        graph[file] = found - {file, None}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circle_of_imports(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pack.room.b import y",
+        "def f():\n    from pack.room import b",
+        "def f():\n    from pack.room import y",
+    ],
+    ids=["types", "function", "face"],
+)
+def test_a_circle_would_be_found(tmp_path, code):
+    room = tmp_path / "pack" / "room"
+    room.mkdir(parents=True)
+    (room / "__init__.pyi").write_text("from .b import y as y\n")
+    (room / "__init__.py").touch()
+    (room / "b.py").write_text("from pack.room.a import x\n")
+    (room / "a.py").write_text("import re\n")
+    assert circle_of_imports(tmp_path / "pack") == []
+    (room / "a.py").write_text(code)
+    assert set(circle_of_imports(tmp_path / "pack")) == {"room/a.py", "room/b.py"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPO / "src")))

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from her2st_study.runs import SECTIONS, Tested
-from napari_cpnn.evaluation import noise_ceilings
+from her2st_study.runs import Tested
 
 COMMAND = "`python scripts/results_her2st.py --only {}`"
 PLACES = {"within": "patient C, unseen section", "C to B": "C to B", "B to C": "B to C"}
@@ -36,17 +34,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def ceilings(spots: Sequence[AnnData], genes: tuple[str, ...]) -> pd.DataFrame:
-    """Mean noise ceiling over the genes, per section, with and without depth."""
-    rows = [noise_ceilings(table, genes, 5)[["ceiling", "ceiling_given_depth"]].mean() for table in spots]
-    return pd.DataFrame(rows, index=list(SECTIONS))
-
-
 def heads_section(
     means: dict[str, pd.DataFrame],
     results: dict[str, list[Tested]],
     compared: pd.DataFrame,
-    ceiling: pd.DataFrame,
     seeds: int,
 ) -> str:
     return "\n".join(
@@ -57,7 +48,7 @@ def heads_section(
                 f"{COMMAND.format('heads')}: SqueezeNet 1.1 with ImageNet weights, frozen; patches of 224 px at 1.0"
                 " um/px;"
                 " mean over the eight symmetries; prototypes of the 25 minor types of tumour CID4465; mean over"
-                f" {results['CPNN, ours'][0].predicted.shape[1]} genes, over sections and over {seeds} seeds."
+                f" {gene_range(results)}, over sections and over {seeds} seeds."
             ),
             "",
             scores_table(means),
@@ -66,7 +57,7 @@ def heads_section(
             scores_table(means, "_given_depth", composition=False),
             "Per section, PCC of the heads beside the noise ceiling (mean over genes; split halves of the counts):",
             "",
-            _sections_table(results, ceiling),
+            _sections_table(results),
             (
                 "Difference in PCC from the plain head under the same loss, first seed, genes that vary in every"
                 " prediction; in brackets the 95 % interval over spots:"
@@ -94,17 +85,20 @@ def scores_table(means: dict[str, pd.DataFrame], suffix: str = "", composition: 
     return markdown(header, rows)
 
 
-def _sections_table(results: dict[str, list[Tested]], ceiling: pd.DataFrame) -> str:
-    first = [(t.fold, t.section) for t in next(iter(results.values()))]
-    places = list(dict.fromkeys(first))
+def gene_range(results: dict[str, list[Tested]]) -> str:
+    """Numbers of genes of the folds; each fold chooses them from its training spots."""
+    numbers = [tested.table.n_vars for values in results.values() for tested in values]
+    return f"the {min(numbers)} to {max(numbers)} genes detected in 10 % of a fold's training spots"
+
+
+def _sections_table(results: dict[str, list[Tested]]) -> str:
+    first = {(t.fold, t.section): t.means for t in next(iter(results.values()))}
     rows = []
-    for fold, section in places:
+    for (fold, section), means in first.items():
         trained = {"C to B": "C2, C3, C4", "B to C": "B4"}.get(fold, "the other two of C")
         row = [section, trained]
         row += [f"{_mean_pcc(tested, fold, section):.3f}" for tested in results.values()]
-        rows.append(
-            [*row, f"{ceiling.loc[section, 'ceiling']:.3f}", f"{ceiling.loc[section, 'ceiling_given_depth']:.3f}"]
-        )
+        rows.append([*row, f"{means['ceiling']:.3f}", f"{means['ceiling_given_depth']:.3f}"])
     return markdown(["section", "trained on", *results, "ceiling", "ceiling given depth"], rows)
 
 

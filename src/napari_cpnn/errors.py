@@ -18,6 +18,7 @@ class CpnnError(Exception):
     --------
     Whatever a file has put into it, the message is one line of bearable length.
 
+    >>> from napari_cpnn import CpnnError
     >>> str(CpnnError("a.csv has no\ncolumn x."))
     'a.csv has no column x.'
     >>> len(str(CpnnError("x" * 5000)))

@@ -81,6 +81,11 @@ class PatchSpec:
         Side in pixels of the network's input.
     mpp
         Pixel size of the network's input in micrometres. 224 px at 0.5 um/px is 112 um of tissue.
+
+    Examples
+    --------
+    >>> nc.PatchSpec(size_px=224, mpp=0.5).size_um
+    112.0
     """
 
     size_px: int = 224

@@ -82,6 +82,11 @@ def sample_folder() -> Path:
     ------
     CpnnError
         If this installation does not include the sample.
+
+    Examples
+    --------
+    >>> sorted(path.name for path in nc.sample_folder().glob("*.h5ad"))
+    ['cells.h5ad', 'prototypes.h5ad', 'spots.h5ad']
     """
     here = Path(__file__).resolve()
     for folder in (here.parent / "sample_data", here.parents[2] / "sample_data"):
@@ -118,6 +123,14 @@ def fetch_her2st(
     ------
     DownloadError
         If a file cannot be downloaded or arrives damaged. Files fetched earlier are kept.
+
+    Examples
+    --------
+    >>> data = nc.fetch_her2st("samples")  # doctest: +SKIP
+    >>> nc.fetch_her2st("samples", mirror="a folder without it")
+    Traceback (most recent call last):
+        ...
+    napari_cpnn.errors.DownloadError: data/ST-cnts/B4.tsv.gz could not be fetched from a folder without it ...
     """
     target = Path(folder) if folder is not None else cache_folder() / "samples"
     mirror = mirror or os.environ.get("NAPARI_CPNN_MIRROR") or None

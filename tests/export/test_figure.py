@@ -365,12 +365,12 @@ def test_a_slide_of_unknown_pixel_size(world, tmp_path):
 @pytest.mark.parametrize("name", ["a.png", "a.csv", "a.geojson", "a.ome.zarr", "a.h5ad", "a.zarr"])
 def test_an_export_tells_how_far_it_is_and_can_be_ended(world, tmp_path, name):
     shares = []
-    with reporting(shares.append):
+    with reporting(lambda _text, done: shares.append(done)):
         export_map(world.cmap, tmp_path / name, GENES[:2], world.slide, settings=ExportSettings(figure=QUICK))
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] <= 1
 
-    def stop(_share):
+    def stop(_text, _done):
         raise ExportCancelledError("Enough.")
 
     with pytest.raises(ExportCancelledError, match="Enough"), reporting(stop):

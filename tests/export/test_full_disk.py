@@ -78,7 +78,7 @@ def test_what_cannot_be_written_is_not_computed(world: World, tmp_path: Path, mo
         pytest.skip("no full disk at hand")
     monkeypatch.setattr(Path, "open", on_a_full_disk)
     shares: list[float] = []
-    with reporting(shares.append), pytest.raises(ExportError, match="No space left on device"):
+    with reporting(lambda _, done: shares.append(done)), pytest.raises(ExportError, match="No space left on device"):
         to_h5ad(world.cmap, tmp_path / "t.h5ad", settings=ExportSettings(block_mb=0.001, compression="none"))
     assert max(shares, default=0) < 1
     assert not list(tmp_path.iterdir())

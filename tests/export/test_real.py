@@ -37,10 +37,10 @@ def test_the_packaged_sample(squidpy, tmp_path):
     with nc.open_slide(folder / "slide.tiff") as slide:
         model = nc.load_model(folder / "model.safetensors")
         settings = MappingSettings(device="cpu", cache=False)
-        cmap = nc.predict_map(slide, model, region=(2000, 1000, 2780, 1780), settings=settings)
+        cmap = nc.predict_map(slide, model, region=(2000, 1000, 2560, 1560), settings=settings)
         path = nc.to_h5ad(cmap, tmp_path / "sample.h5ad", slide=slide)
     table = ad.read_h5ad(path)
-    assert table.n_obs == (cmap.state == 2).sum() > 40
+    assert table.n_obs == (cmap.state == 2).sum() > 20
     assert table.n_vars == len(model.genes)
     assert np.median(under_the_cells(table)) > 0.1
     squidpy.gr.spatial_neighbors(table, coord_type="grid", n_neighs=4)

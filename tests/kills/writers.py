@@ -265,9 +265,10 @@ def _read_map_cache(path: Path) -> int:
 
 
 def _write_features(path: Path, version: int) -> None:
-    from napari_cpnn.prediction.feature_store import FeatureStore, _prune
+    from napari_cpnn.prediction.feature_store import _NAMES, FeatureStore
+    from napari_cpnn.storage import prune_kept
 
-    _prune(path.parent, 2**40)
+    prune_kept(path.parent, 2**40, _NAMES)
     store = FeatureStore(8, path)
     keys = np.arange(version, 4000, 2) + 10_000 * len(store)
     store.add(keys, np.repeat(keys % 97, 8).reshape(-1, 8).astype(np.float16))

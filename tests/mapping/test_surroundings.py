@@ -14,9 +14,9 @@ from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping import DONE, FAILED, SKETCH, UNKNOWN, LiveMapper, Viewport, predict_map
 from napari_cpnn.models import CPNN, Triplex
+from napari_cpnn.prediction import PlacePredictor, Predictor
 from napari_cpnn.prediction.context import CENTER, ContextPlan, keys_of
 from napari_cpnn.prediction.feature_store import FeatureStore
-from napari_cpnn.prediction.places import PlacePredictor
 from napari_cpnn.slides import PatchReader, Slide
 from tiny_triplex import tiny_triplex
 
@@ -39,7 +39,7 @@ def surrounded() -> CPNN:
 
 def at_places(slide: Slide, model: CPNN, centers: np.ndarray) -> np.ndarray:
     """What evaluation says there: weights and programs side by side."""
-    prediction, ok = PlacePredictor(slide, model, "cpu", "float32", keep=False).predict(centers)
+    prediction, ok = PlacePredictor(slide, model, Predictor(model, "cpu", "float32"), keep=False).predict(centers)
     assert ok.all()
     assert prediction is not None
     return np.concatenate(prediction[:2], axis=1)
@@ -220,7 +220,7 @@ def test_the_order_of_places_and_their_company_do_not_matter(slide: Slide, surro
     centers = rng.uniform((80, 80), (400, 500), (20, 2))
     order = rng.permutation(20)
     # Frozen features that are known are taken as they are.
-    predictor = PlacePredictor(slide, surrounded, "cpu", "float32", keep=False)
+    predictor = PlacePredictor(slide, surrounded, Predictor(surrounded, "cpu", "float32"), keep=False)
     all_of_them, again, shuffled, one = (
         np.concatenate(predictor.predict(places)[0][:2], axis=1)
         for places in (centers, centers, centers[order], centers[7:8])

@@ -167,10 +167,12 @@ def test_what_is_not_present_has_no_influence(triplex: Triplex) -> None:
 
 def test_a_patch_without_neighbours_on_a_slide_of_one_token(triplex: Triplex) -> None:
     images = torch.randn(3, 3, 64, 64)
-    around = Surroundings.alone(triplex.frozen(images))
-    views = triplex.views(triplex.patch_tokens(images), around)
+    around = Surroundings.alone(triplex.own_features(images))
+    views = triplex.views(triplex.patch_features(images), around)
     assert all(view.shape == (3, WIDTH) and view.isfinite().all() for view in views)
-    torch.testing.assert_close(views.fused[1:2], triplex(images[1:2], Surroundings.alone(triplex.frozen(images[1:2]))))
+    torch.testing.assert_close(
+        views.fused[1:2], triplex(images[1:2], Surroundings.alone(triplex.own_features(images[1:2])))
+    )
 
 
 def test_patches_of_several_slides_see_their_own_only(triplex: Triplex) -> None:
@@ -190,7 +192,7 @@ def test_patches_of_several_slides_see_their_own_only(triplex: Triplex) -> None:
 def test_gradients_reach_every_parameter_that_learns(triplex: Triplex) -> None:
     triplex.train()
     assert not triplex.encoder.training
-    views = triplex.views(triplex.patch_tokens(torch.randn(5, 3, 64, 64)), surroundings(5))
+    views = triplex.views(triplex.patch_features(torch.randn(5, 3, 64, 64)), surroundings(5))
     sum((view * torch.randn_like(view)).sum() for view in views).backward()
     for name, parameter in triplex.named_parameters():
         if name.startswith("encoder."):
@@ -224,7 +226,7 @@ def test_the_block_turns_with_the_patch(symmetry: int) -> None:
 def test_tokens_of_a_patch(size: int, n_tokens: int) -> None:
     """SqueezeNet has 13 x 13 maps at 224 px; TRIPLEX takes at most 7 x 7 tokens."""
     network = Triplex(SqueezeNetFeatures(), TinyNet(), ((1.0,) * 3, (0.0,) * 3))
-    assert network.patch_tokens(torch.randn(2, 3, size, size)).shape == (2, n_tokens, 512)
+    assert network.patch_features(torch.randn(2, 3, size, size)).shape == (2, n_tokens, 512)
 
 
 def make_model(profiles: np.ndarray, mean_expression: np.ndarray, **changes: object) -> CPNN:

@@ -15,6 +15,7 @@ from benchmark_world import GENES, QUICK, known_section
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.evaluation import pearson, read_table
 from napari_cpnn.spots import open_sample
+from napari_cpnn.studies import write_benchmark
 
 HOSTILE = '<script>alert("x")</script> & $x_2$'
 
@@ -117,7 +118,10 @@ def test_the_page_stands_alone(folder):
 def test_an_existing_folder_is_refused_before_anything_is_computed(folder, world):
     out, result = folder
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    for again in (lambda: result.write(out), lambda: nc.benchmark({"m": "nowhere"}, [world[0].sample], out=out)):
+    for again in (
+        lambda: write_benchmark(result, out),
+        lambda: nc.benchmark({"m": "nowhere"}, [world[0].sample], out=out),
+    ):
         with pytest.raises(CpnnError, match="result exists already; choose another name or delete it"):
             again()
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -127,7 +131,7 @@ def test_without_pyarrow_scores_are_csv(folder, tmp_path, monkeypatch):
     _, result = folder
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "pyarrow" else find(name, *a))
-    out = result.write(tmp_path / "csv")
+    out = write_benchmark(result, tmp_path / "csv")
     scores = read_table(out / "scores.csv")
     assert len(scores) == len(result.scores)
     np.testing.assert_allclose(scores["value"], result.scores["value"])
@@ -137,7 +141,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_and_leaves_nothing(fold
     _, result = folder
     (tmp_path / "file").write_text("")
     with pytest.raises(CpnnError, match=r"could not be written|cannot be opened"):
-        result.write(tmp_path / "file" / "out")
+        write_benchmark(result, tmp_path / "file" / "out")
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["file"]
 
 

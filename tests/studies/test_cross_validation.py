@@ -17,6 +17,7 @@ from napari_cpnn.settings import EvaluationSettings, PrototypeSettings, Training
 from napari_cpnn.spots import estimate_mpp
 from napari_cpnn.studies import cross_validation
 from napari_cpnn.studies.report import held_out_slides, write_report
+from small_world import draw_nothing
 
 SETTINGS = EvaluationSettings(ceiling_repeats=1, precision="float32")
 
@@ -40,7 +41,9 @@ def heads(quick):
 def finished(world, samples, heads, tmp_path_factory):
     """A cross-validation that ran in one go."""
     out = tmp_path_factory.mktemp("cv")
-    return out, cross_validate(samples, world.prototypes, heads, out=out, evaluation=SETTINGS, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        return out, cross_validate(samples, world.prototypes, heads, out=out, evaluation=SETTINGS, progress=False)
 
 
 @pytest.fixture
@@ -208,7 +211,7 @@ def test_settings_that_no_fold_can_have(world, samples, heads, tmp_path):
         cross_validate(samples, world.prototypes, {}, out=tmp_path)
 
 
-def test_the_report_is_made_from_the_folder(finished, samples, tmp_path):
+def test_the_report_is_made_from_the_folder(finished, samples, tmp_path, real_curves):
     out, table = finished
     both = list(held_out_slides(out))
     assert [(one.fold, one.slide, list(one.heads)) for one in both] == [
@@ -240,7 +243,7 @@ def test_a_damaged_folder_is_a_sentence(finished, world, samples, heads, tmp_pat
 
 
 @pytest.mark.slow
-def test_real_sections_from_files_to_report(shared_data, tmp_path):
+def test_real_sections_from_files_to_report(shared_data, tmp_path, real_curves):
     """A few spots of two patients; numbers mean nothing after one epoch, but all of them are there."""
     folder = shared_data / "her2st" / "data"
     images = {"B4": "B/B4/BT10737_D2_HE.jpg", "C4": "C/C4/5714_HE_BT_D2.jpg"}

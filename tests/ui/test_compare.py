@@ -90,11 +90,11 @@ def test_it_says_what_to_do_next(setup, sample) -> None:
     assert "No slide yet" in controller.message
     state.set_slide(object(), slide)
     assert "No spots yet" in controller.message
-    controller.use_spots(spots)
+    controller.spots.use(spots)
     assert "No model yet" in controller.message
-    assert controller.fit.problem == ""
-    assert controller.diameter_um() == pytest.approx(55, rel=0.2)
-    assert len(controller.centers_um()) == spots.n_obs
+    assert controller.spots.fit.problem == ""
+    assert controller.spots.diameter_um() == pytest.approx(55, rel=0.2)
+    assert len(controller.spots.centers_um()) == spots.n_obs
 
 
 def test_scores_are_those_of_evaluate(setup, sample, tmp_path: Path) -> None:
@@ -102,30 +102,30 @@ def test_scores_are_those_of_evaluate(setup, sample, tmp_path: Path) -> None:
     slide, spots, model = sample
     state.set_slide(object(), slide)
     state.set_model(model)
-    controller.use_spots(spots)
+    controller.spots.use(spots)
     assert controller.message == ""
     expected = evaluate(model, slide, spots)
-    pd.testing.assert_series_equal(controller.scores["pcc"], expected["pcc"], atol=1e-4)
+    pd.testing.assert_series_equal(controller.comparison.scores["pcc"], expected["pcc"], atol=1e-4)
     best = expected["pcc"].idxmax()
     assert state.shown == Shown("gene", (best,))
-    measured, predicted = controller.values("measured"), controller.values("predicted")
+    measured, predicted = controller.comparison.values("measured"), controller.comparison.values("predicted")
     assert np.corrcoef(measured, predicted)[0, 1] == pytest.approx(expected.loc[best, "pcc"], abs=1e-4)
-    np.testing.assert_allclose(controller.values("difference"), predicted - measured)
-    assert f"PCC {expected.loc[best, 'pcc']:.2f}" in controller.gene_text()
+    np.testing.assert_allclose(controller.comparison.values("difference"), predicted - measured)
+    assert f"PCC {expected.loc[best, 'pcc']:.2f}" in controller.comparison.text()
     controller.save_table(tmp_path / "scores.csv")
     assert pd.read_csv(tmp_path / "scores.csv", index_col=0).shape == expected.shape
 
 
 def test_map_and_spots_have_one_scale_and_give_it_back(compared) -> None:
     controller, state, _ = compared
-    low, high = controller.limits("measured")
-    assert controller.limits("predicted") == (low, high)
+    low, high = controller.comparison.limits("measured")
+    assert controller.comparison.limits("predicted") == (low, high)
     assert (state.look.range_mode, state.look.manual) == ("manual", (low, high))
-    assert controller.limits("difference")[0] == -controller.limits("difference")[1]
+    assert controller.comparison.limits("difference")[0] == -controller.comparison.limits("difference")[1]
     state.set_shown(Shown("dominant"))
     assert state.look.range_mode == "auto"
-    assert controller.gene == ""
-    assert not len(controller.values("measured"))
+    assert controller.comparison.gene == ""
+    assert not len(controller.comparison.values("measured"))
 
 
 def test_spots_that_do_not_fit_are_not_compared_before_they_are_fixed(setup, sample) -> None:
@@ -135,15 +135,15 @@ def test_spots_that_do_not_fit_are_not_compared_before_they_are_fixed(setup, sam
     wrong.obsm["spatial"] = spots.obsm["spatial"] * 0.1
     state.set_slide(object(), slide)
     state.set_model(model)
-    controller.use_spots(wrong)
-    assert controller.scores is None
+    controller.spots.use(wrong)
+    assert controller.comparison.scores is None
     assert "would put" in controller.message
-    controller.apply_fix(controller.fit.fixes[0])
-    assert controller.scores is not None
+    controller.spots.apply_fix(controller.spots.fit.fixes[0])
+    assert controller.comparison.scores is not None
     assert controller.message == ""
     assert "scaling" in state.history.text
     state.history.undo()
-    assert controller.spots is wrong
+    assert controller.spots.table is wrong
     assert "would put" in controller.message
 
 
@@ -152,21 +152,21 @@ def test_a_given_affine_map_moves_the_spots(setup, sample, tmp_path: Path) -> No
     slide, spots, _ = sample
     wrong = spots.copy()
     wrong.obsm["spatial"] = spots.obsm["spatial"] * 0.5 - 99
-    controller.fix_by("1 0 0 0 1 0")
+    controller.spots.fix_by("1 0 0 0 1 0")
     assert "open a slide and its spots first" in str(told[-1])
     state.set_slide(object(), slide)
-    controller.use_spots(wrong)
-    controller.fix_by("2, 0, 198\n0, 2, 198")
-    np.testing.assert_allclose(controller.spots.obsm["spatial"], spots.obsm["spatial"])
+    controller.spots.use(wrong)
+    controller.spots.fix_by("2, 0, 198\n0, 2, 198")
+    np.testing.assert_allclose(controller.spots.table.obsm["spatial"], spots.obsm["spatial"])
     assert state.history.text == "the given affine map"
     state.history.undo()
     (tmp_path / "back.json").write_text("[[0.5, 0, -99], [0, 0.5, -99], [0, 0, 1]]")  # from slide to spots
-    controller.fix_by(tmp_path / "back.json")
-    np.testing.assert_allclose(controller.spots.obsm["spatial"], spots.obsm["spatial"])
+    controller.spots.fix_by(tmp_path / "back.json")
+    np.testing.assert_allclose(controller.spots.table.obsm["spatial"], spots.obsm["spatial"])
     assert state.history.text == "the affine map of back.json, inverted"
-    controller.fix_by("one two")
+    controller.spots.fix_by("one two")
     assert "has 0 numbers" in controller.message
-    np.testing.assert_allclose(controller.spots.obsm["spatial"], spots.obsm["spatial"])
+    np.testing.assert_allclose(controller.spots.table.obsm["spatial"], spots.obsm["spatial"])
 
 
 def test_whatever_is_opened_by_mistake_is_one_sentence(setup, sample, tmp_path: Path) -> None:
@@ -193,12 +193,12 @@ def test_whatever_is_opened_by_mistake_is_one_sentence(setup, sample, tmp_path: 
         ("logged.h5ad", "log-transformed"),
         ("gone", "There is no file or folder"),
     ):
-        controller.open_spots(tmp_path / name)
+        controller.spots.open(tmp_path / name)
         assert says in controller.message
         assert "\n" not in controller.message
         assert str(told[-1]) == controller.message
-        assert controller.spots is None
-    controller.use_spots(spots)
+        assert controller.spots.table is None
+    controller.spots.use(spots)
     assert controller.message == "No model yet: choose one in the Explore dock."
 
 
@@ -217,109 +217,115 @@ def compared(setup, sample, prediction):
         patch.setattr("napari_cpnn.evaluation.predict_expression", lambda *_, **__: prediction.copy())
         state.set_slide(object(), slide)
         state.set_model(model)
-        controller.use_spots(spots)
+        controller.spots.use(spots)
     return controller, state, told
 
 
 def test_a_cell_type_is_compared_with_its_deconvolved_share(compared, sample) -> None:
     controller, state, _ = compared
     _, spots, model = sample
-    gene = controller.gene
+    gene = controller.comparison.gene
     state.set_shown(Shown("type", (model.cell_types[0],)))
     decoder = model.decoder()
     profiles = decoder.prototypes / decoder.prototypes.sum(axis=1, keepdims=True)
     protos = Prototypes(profiles, decoder.cell_types, decoder.genes, np.zeros(len(profiles)))
     expected = deconvolve(spots, protos)[model.cell_types[0]]
-    np.testing.assert_allclose(controller.values("measured"), expected, atol=1e-5)
-    np.testing.assert_allclose(controller.values("predicted"), controller.compared.obsm["weights"].iloc[:, 0])
-    assert controller.gene == ""
-    assert "deconvolved from the counts" in controller.gene_text()
-    assert state.look.manual == controller.limits("measured") == controller.limits("predicted")
-    shares = controller.shares
+    np.testing.assert_allclose(controller.comparison.values("measured"), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        controller.comparison.values("predicted"), controller.comparison.compared.obsm["weights"].iloc[:, 0]
+    )
+    assert controller.comparison.gene == ""
+    assert "deconvolved from counts" in controller.comparison.text()
+    assert state.look.manual == controller.comparison.limits("measured") == controller.comparison.limits("predicted")
+    shares = controller.comparison.shares
     state.set_shown(Shown("type", (model.cell_types[1],)))
-    assert controller.shares is shares  # once is enough
-    assert controller.pair.name == model.cell_types[1]
+    assert controller.comparison.shares is shares  # once is enough
+    assert controller.comparison.pair.name == model.cell_types[1]
     state.set_shown(Shown("gene", (gene,)))
-    assert controller.pair.name == gene
+    assert controller.comparison.pair.name == gene
 
 
 def test_counts_and_genes_need_no_model(setup, sample) -> None:
     controller, state, _, _ = setup
     slide, spots, _ = sample
-    assert not len(controller.values_of_all("counts"))
+    assert not len(controller.comparison.values_of_all("counts"))
     state.set_slide(object(), slide)
-    controller.use_spots(spots)
-    np.testing.assert_array_equal(controller.values_of_all("counts"), spots.layers["counts"].toarray().sum(axis=1))
-    np.testing.assert_array_equal(controller.values_of_all("genes"), (spots.layers["counts"].toarray() > 0).sum(axis=1))
-    assert controller.limits("counts")[1] > controller.limits("counts")[0]
-    assert not len(controller.values_of_all("measured"))
+    controller.spots.use(spots)
+    np.testing.assert_array_equal(
+        controller.comparison.values_of_all("counts"), spots.layers["counts"].toarray().sum(axis=1)
+    )
+    np.testing.assert_array_equal(
+        controller.comparison.values_of_all("genes"), (spots.layers["counts"].toarray() > 0).sum(axis=1)
+    )
+    assert controller.comparison.limits("counts")[1] > controller.comparison.limits("counts")[0]
+    assert not len(controller.comparison.values_of_all("measured"))
 
 
 def test_genes_can_be_looked_at_before_there_is_a_model(setup, sample) -> None:
     controller, state, _, _ = setup
     slide, spots, model = sample
-    controller.use_spots(spots)  # nor a slide
+    controller.spots.use(spots)  # nor a slide
     assert list(controller.measured.index) == list(spots.var_names)
     gene = spots.var_names[7]
     controller.choose_gene(gene)
-    assert (controller.gene_alone, controller.gene) == (gene, "")
-    np.testing.assert_allclose(controller.values_of_all("measured"), expression(spots, [gene])[:, 0])
-    assert not len(controller.values("predicted"))
-    low, high = controller.limits("measured")
+    assert (controller.comparison.gene_alone, controller.comparison.gene) == (gene, "")
+    np.testing.assert_allclose(controller.comparison.values_of_all("measured"), expression(spots, [gene])[:, 0])
+    assert not len(controller.comparison.values("predicted"))
+    low, high = controller.comparison.limits("measured")
     assert low < high
-    assert "there is no prediction yet" in controller.gene_text()
+    assert "there is no prediction yet" in controller.comparison.text()
     assert state.shown is None
     state.set_slide(object(), slide)
     state.set_model(model)
-    assert (controller.gene_alone, controller.gene) == ("", gene)  # now with its prediction
-    assert controller.pair.name == gene
+    assert (controller.comparison.gene_alone, controller.comparison.gene) == ("", gene)  # now with its prediction
+    assert controller.comparison.pair.name == gene
     state.set_model(None)
-    assert controller.gene_alone == gene
+    assert controller.comparison.gene_alone == gene
 
 
 def test_spots_that_were_not_compared_have_no_value(compared) -> None:
     controller, _, _ = compared
-    controller.compared = controller.compared[3:].copy()
-    controller._pair = None
-    values = controller.values_of_all("measured")
+    controller.comparison.compared = controller.comparison.compared[3:].copy()
+    controller.comparison._pair = None
+    values = controller.comparison.values_of_all("measured")
     assert np.isnan(values[:3]).all()
-    np.testing.assert_array_equal(values[3:], controller.values("measured"))
+    np.testing.assert_array_equal(values[3:], controller.comparison.values("measured"))
 
 
 def test_each_may_have_its_own_scale(compared) -> None:
     controller, state, _ = compared
     controller.set_one_scale(False)
-    assert controller.limits("measured") != controller.limits("predicted")
-    assert state.look.manual == controller.limits("predicted")
+    assert controller.comparison.limits("measured") != controller.comparison.limits("predicted")
+    assert state.look.manual == controller.comparison.limits("predicted")
     controller.set_one_scale(True)
-    assert controller.limits("measured") == controller.limits("predicted") == state.look.manual
+    assert controller.comparison.limits("measured") == controller.comparison.limits("predicted") == state.look.manual
 
 
 def test_regions_and_slides(compared, sample, tmp_path: Path) -> None:
     controller, state, told = compared
     slide, _, _ = sample
-    y = np.median(controller.centers_um()[:, 0])
+    y = np.median(controller.spots.centers_um()[:, 0])
     upper = Region.from_vertices("Upper", [(-9, -9), (-9, 9e4), (y, 9e4), (y, -9)])
-    controller.score_regions([upper])
-    where = controller.where()
+    controller.region_scores.score([upper])
+    where = controller.region_scores.table()
     assert list(where.index) == [f"All spots of {slide.name}", "Upper"]
-    assert where.loc["Upper", "n_spots"] == (controller.centers_um()[:, 0] < y).sum()
-    assert where["gene_pcc"].iloc[0] == controller.scores.loc[controller.gene, "pcc"]
-    controller.save_where(tmp_path / "where.csv")
+    assert where.loc["Upper", "n_spots"] == (controller.spots.centers_um()[:, 0] < y).sum()
+    assert where["gene_pcc"].iloc[0] == controller.comparison.scores.loc[controller.comparison.gene, "pcc"]
+    controller.save_region_scores(tmp_path / "where.csv")
     assert pd.read_csv(tmp_path / "where.csv", index_col=0).shape == where.shape
     controller.save_figure(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     (tmp_path / "file").write_text("")
     controller.save_figure(tmp_path / "file" / "figure.png")
     assert "could not be written" in str(told[-1])
-    controller.score_regions([])
-    assert len(controller.where()) == 1
+    controller.region_scores.score([])
+    assert len(controller.region_scores.table()) == 1
     # Another slide: the first one stays in the table, until the model is another.
     other = Slide.from_arrays(slide.levels, slide.mpp, name="second")
     state.set_slide(object(), other)
-    assert list(controller.where().index) == ["All spots of second", slide.name]
+    assert list(controller.region_scores.table().index) == ["All spots of second", slide.name]
     state.set_model(None)
-    assert controller.where() is None
+    assert controller.region_scores.table() is None
 
 
 def test_more_spots_than_can_be_waited_for_are_thinned(setup, sample, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,34 +337,36 @@ def test_more_spots_than_can_be_waited_for_are_thinned(setup, sample, monkeypatc
     controller.message_changed.connect(said.append)
     state.set_slide(object(), slide)
     state.set_model(model)
-    controller.use_spots(spots)
+    controller.spots.use(spots)
     assert f"Predicting at 20 of {spots.n_obs} spots ..." in said
-    assert len(controller.rows()) == 20
-    np.testing.assert_array_equal(controller.compared.obs_names, spots.obs_names[controller.rows()])
-    assert np.isfinite(controller.values_of_all("measured")).sum() == 20
+    assert len(controller.comparison.rows()) == 20
+    np.testing.assert_array_equal(
+        controller.comparison.compared.obs_names, spots.obs_names[controller.comparison.rows()]
+    )
+    assert np.isfinite(controller.comparison.values_of_all("measured")).sum() == 20
 
 
 def test_bins_of_visium_hd_are_on_offer(setup, tmp_path: Path) -> None:
     controller, _, _, told = setup
     hd(tmp_path / "Colon")
-    controller.open_spots(tmp_path / "Colon")
-    assert controller.source.name == "square_016um"
-    assert [source.name for source in controller.sources] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
-    controller.open_spots(controller.sources[1].path)
-    assert controller.source.name == "square_008um"
+    controller.spots.open(tmp_path / "Colon")
+    assert controller.spots.source.name == "square_016um"
+    assert [source.name for source in controller.spots.sources] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
+    controller.spots.open(controller.spots.sources[1].path)
+    assert controller.spots.source.name == "square_008um"
     assert told == []
 
 
 def test_of_several_libraries_one_is_chosen(setup, tmp_path: Path) -> None:
     controller, _, _, told = setup
     two().write_h5ad(tmp_path / "two.h5ad")
-    controller.open_spots(tmp_path / "two.h5ad")
-    assert controller.spots is None
+    controller.spots.open(tmp_path / "two.h5ad")
+    assert controller.spots.table is None
     assert "several sections; choose one: two, A, two, B" in str(told.pop())
-    assert [source.library for source in controller.sources] == ["A", "B"]
-    controller.open_spots(controller.sources[1].path, library="B")
-    assert list(controller.spots.uns["spatial"]) == ["B"]
-    assert [source.library for source in controller.sources] == ["A", "B"]
+    assert [source.library for source in controller.spots.sources] == ["A", "B"]
+    controller.spots.open(controller.spots.sources[1].path, library="B")
+    assert list(controller.spots.table.uns["spatial"]) == ["B"]
+    assert [source.library for source in controller.spots.sources] == ["A", "B"]
     assert told == []
 
 
@@ -366,13 +374,13 @@ def test_answers_that_nobody_waits_for_are_dropped(setup, sample) -> None:
     controller, state, background, _ = setup
     slide, spots, model = sample
     state.set_slide(object(), slide)
-    controller.use_spots(spots)
+    controller.spots.use(spots)
     background.held = []
     state.set_model(model)
     assert controller.message.startswith("Predicting at")
     state.set_slide(None, None)
     background.go()
-    assert controller.scores is None
+    assert controller.comparison.scores is None
     assert "No slide yet" in controller.message
 
 
@@ -391,19 +399,19 @@ def test_a_prediction_says_how_far_it_is_and_is_cancelled(setup, sample, monkeyp
         report(run, text, done)
 
     state.set_slide(object(), slide)
-    controller.use_spots(spots)
+    controller.spots.use(spots)
     monkeypatch.setattr("napari_cpnn.prediction.places._CPU_BATCH", 10)
     monkeypatch.setattr(PredictionRun, "report", cancels_when_asked)
     state.set_model(model)
     n = spots.n_obs
     assert heard == [(f"0 of {n} spots", 0), (f"10 of {n} spots", 10 / n)]  # and no batch more
     assert told == []
-    assert controller.compared is None
+    assert controller.comparison.compared is None
     assert not controller.comparing
-    assert (controller.can_compare, controller.message) == (True, "Not predicted: Predict does it.")
+    assert (controller.can_compare, controller.message) == (True, "Press Predict to predict at the spots.")
     controller.compare()
     assert (controller.run.text, controller.run.done) == (f"{n} of {n} spots", 1)
-    assert controller.compared.n_obs == n
+    assert controller.comparison.compared.n_obs == n
     assert (controller.can_compare, controller.message) == (False, "")
     # What nobody waits for is ended too, so that it does not stand in the way of what is wanted.
     background.held = []
@@ -419,16 +427,16 @@ def test_bad_files_are_told_and_the_dock_goes_on(setup, sample, tmp_path: Path) 
     slide, spots, _ = sample
     state.set_slide(object(), slide)
     (tmp_path / "a.txt").write_text("x")
-    controller.open_spots(tmp_path / "a.txt")
+    controller.spots.open(tmp_path / "a.txt")
     assert isinstance(told[-1], CpnnError)
     assert controller.message == str(told[-1])
     stranger = ad.AnnData(sp.csr_matrix(np.ones((9, 2))), var=pd.DataFrame(index=["X1", "X2"]))
     stranger.layers["counts"] = stranger.X
     stranger.obsm["spatial"] = spots.obsm["spatial"][:9]
     state.set_model(sample[2])
-    controller.use_spots(stranger)
+    controller.spots.use(stranger)
     assert "share no gene" in controller.message
-    controller.use_spots(spots)
+    controller.spots.use(spots)
     assert controller.message == ""
     controller.save_table(tmp_path / "a.txt" / "scores.csv")
     assert "could not be written" in str(told[-1])
@@ -467,33 +475,33 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
     dock.session.viewer.window.add_dock_widget(compare, name="Compare")
     try:
         wait(lambda: dock.state.slide is not None and dock.state.model is not None)
-        compare.controller.open_spots(tmp_path / "spots.h5ad")
+        compare.controller.spots.open(tmp_path / "spots.h5ad")
         wait(lambda: compare.controller.comparing)
         assert (compare.cancel.isHidden(), compare.bar.isHidden(), compare.predict.isHidden()) == (False, False, True)
         compare.cancel.click()
         assert (compare.cancel.isHidden(), compare.bar.isHidden(), compare.predict.isHidden()) == (True, True, False)
         compare.predict.click()
         wait(lambda: f"of {spots.n_obs} spots" in compare.bar.text())
-        wait(lambda: compare.controller.scores is not None)
+        wait(lambda: compare.controller.comparison.scores is not None)
         assert (compare.cancel.isHidden(), compare.bar.isHidden(), compare.predict.isHidden()) == (True, True, True)
         layer = compare.spots_layer.layer
         assert len(layer.data) == spots.n_obs
-        um = compare.controller.centers_um()
+        um = compare.controller.spots.centers_um()
         np.testing.assert_allclose(layer.data, um, atol=1.0)
-        assert layer.size[0] == pytest.approx(compare.controller.diameter_um(), rel=1e-3)
-        gene = compare.controller.gene
+        assert layer.size[0] == pytest.approx(compare.controller.spots.diameter_um(), rel=1e-3)
+        gene = compare.controller.comparison.gene
         assert layer.name == f"Spots: {gene} measured"
         wait(lambda: dock.session.overlays.layer_of("gene") is not None)
         assert dock.session.viewer.layers[-1] == layer  # the map does not hide the spots
         # Spots with more of the gene have another colour.
-        values = compare.controller.values("measured")
+        values = compare.controller.comparison.values("measured")
         assert len(np.unique(np.round(layer.face_color, 3), axis=0)) > 3
         compare.quantities["difference"].click()
         assert layer.name == f"Spots: {gene} difference"
         compare.scatter.lasso(np.array([(-1, -1), (-1, 99), (np.median(values), 99), (np.median(values), -1)]))
         assert (layer.border_color[:, 0] > 0.9).sum() == (values < np.median(values)).sum()
         compare.table.view.setCurrentIndex(compare.table.model.index(3, 0))
-        assert dock.state.shown.name == compare.table.model.gene_at(3) == compare.controller.gene
+        assert dock.state.shown.name == compare.table.model.gene_at(3) == compare.controller.comparison.gene
         wait(lambda: compare.scatter.is_settled)
         # A stroke with the mouse in the picture selects what is drawn there, whatever the screen's scale.
         figure = compare.scatter.figure
@@ -516,7 +524,7 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         compare.score_regions.click()
         wait(lambda: compare.where.rowCount() == 2)
         assert compare.where.item(1, 1).text() == str((um[:, 0] < 3000).sum())
-        assert compare.where.horizontalHeaderItem(6).text() == compare.controller.gene
+        assert compare.where.horizontalHeaderItem(6).text() == compare.controller.comparison.gene
     finally:
         compare.shut_down()
     assert compare.spots_layer.layer is None
@@ -539,9 +547,9 @@ def test_a_dropped_folder_is_compared_at_once(explore, wait, model_path, tmp_pat
     viewer.window.add_dock_widget(compare, name="Compare")
     try:
         viewer.open(str(tmp_path / "Breast"), plugin="napari-cpnn")
-        wait(lambda: compare.controller.scores is not None)
+        wait(lambda: compare.controller.comparison.scores is not None)
         layer = compare.spots_layer.layer
-        assert layer.name == f"Breast: {compare.controller.gene} measured"
+        assert layer.name == f"Breast: {compare.controller.comparison.gene} measured"
         assert not compare.spots.choices.isVisibleTo(compare)  # there is nothing to choose
         # Points that are selected on the slide light up in the chart.
         layer.selected_data = {3, 4}
@@ -552,29 +560,29 @@ def test_a_dropped_folder_is_compared_at_once(explore, wait, model_path, tmp_pat
         assert viewer.layers.selection.active == dock.state.layer
         # A move is drawn, can be taken back, and goes with the layer.
         before = layer.data.copy()
-        compare.controller.fix_by("1 0 10 0 1 0")
+        compare.controller.spots.fix_by("1 0 10 0 1 0")
         wait(lambda: not np.allclose(layer.data, before))
         np.testing.assert_allclose(layer.data - before, [[0.0, 5.0]] * 40, atol=1e-3)
-        wait(lambda: compare.controller.scores is not None)
-        assert layer.metadata["adata"] is compare.controller.spots
+        wait(lambda: compare.controller.comparison.scores is not None)
+        assert layer.metadata["adata"] is compare.controller.spots.table
         compare.undo.click()
         np.testing.assert_allclose(layer.data, before, atol=1e-3)
         # More of them: the newest is taken, and the others are there to choose.
         write_run(tmp_path / "Other" / "outs", shift=(500.0, 400.0))
         viewer.open(str(tmp_path / "Other"), plugin="napari-cpnn")
-        wait(lambda: compare.controller.source == tmp_path / "Other" / "outs")
+        wait(lambda: compare.controller.spots.source == tmp_path / "Other" / "outs")
         assert [compare.spots.choices.itemText(i) for i in range(2)] == ["Breast", "Other"]
         assert compare.spots.choices.currentIndex() == 1
         assert layer.name == "Breast"
         compare.spots._chosen(0)
-        wait(lambda: compare.controller.source == tmp_path / "Breast" / "outs")
+        wait(lambda: compare.controller.spots.source == tmp_path / "Breast" / "outs")
         assert compare.spots_layer.layer is layer
-        wait(lambda: compare.controller.scores is not None)
+        wait(lambda: compare.controller.comparison.scores is not None)
         compare.tabs.setCurrentIndex(1)
         compare.score_regions.click()
         assert "draw some in the Regions dock" in compare.where_text.text()
         viewer.layers.remove(layer)
-        wait(lambda: compare.controller.spots is None)
+        wait(lambda: compare.controller.spots.table is None)
         assert "No spots yet" in compare.message.text()
     finally:
         compare.shut_down()
@@ -596,10 +604,10 @@ def test_spots_that_are_there_are_found_and_the_pitch_says_the_pixel_size(explor
     compare = Compare(viewer)
     viewer.window.add_dock_widget(compare, name="Compare")
     try:
-        wait(lambda: compare.controller.spots is not None)
-        assert compare.spots.take_mpp.text() == "Use 0.5 µm/px, as the spots say"
+        wait(lambda: compare.controller.spots.table is not None)
+        assert compare.spots.take_mpp.text() == "Use 0.5 µm/px, by the spots"
         compare.spots.take_mpp.click()
-        wait(lambda: compare.controller.fit is not None)
+        wait(lambda: compare.controller.spots.fit is not None)
         assert dock.state.slide.mpp == pytest.approx((0.5, 0.5), rel=1e-3)
         wait(lambda: compare.spots_layer.layer is not None)
         assert compare.spots_layer.layer is not layer  # the other plugin's stays as it is
@@ -615,7 +623,7 @@ def test_the_bins_of_a_dropped_hd_run_are_a_choice_in_the_dock(make_napari_viewe
     viewer.window.add_dock_widget(compare, name="Compare")
     try:
         viewer.open(str(hd(tmp_path / "Colon")), plugin="napari-cpnn")
-        wait(lambda: compare.controller.spots is not None)
+        wait(lambda: compare.controller.spots.table is not None)
         borrowed = compare.spots_layer.layer
         assert [compare.spots.choices.itemText(i) for i in range(2)] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
         wait(compare.table.isEnabled)
@@ -623,15 +631,15 @@ def test_the_bins_of_a_dropped_hd_run_are_a_choice_in_the_dock(make_napari_viewe
         wait(lambda: "there is no prediction yet" in compare.gene_text.text())
         assert compare.quantities["measured"].isEnabled()
         assert not compare.quantities["predicted"].isEnabled()
-        assert borrowed.name == f"Colon, 16 µm bins: {compare.controller.gene_alone} measured"
+        assert borrowed.name == f"Colon, 16 µm bins: {compare.controller.comparison.gene_alone} measured"
         compare.spots._chosen(1)
-        wait(lambda: compare.controller.source.name == "square_008um")
+        wait(lambda: compare.controller.spots.source.name == "square_008um")
         assert not borrowed.visible
         assert compare.spots_layer.layer.name.startswith("Colon, 8 µm bins")
         assert [compare.spots.choices.itemText(i) for i in range(2)] == ["Colon, 16 µm bins", "Colon, 8 µm bins"]
         assert compare.spots.choices.currentIndex() == 1
         compare.spots._chosen(compare.spots.choices.findText("Colon, 16 µm bins"))
-        wait(lambda: compare.controller.source.name == "square_016um")
+        wait(lambda: compare.controller.spots.source.name == "square_016um")
         assert [layer.visible for layer in viewer.layers if has_table(layer) and layer is not borrowed] == [False]
         assert borrowed.visible
         assert len([layer for layer in viewer.layers if has_table(layer)]) == 2
@@ -660,11 +668,11 @@ def test_the_story_of_a_biologist_on_a_real_section(explore, wait, shared_data: 
     try:
         slide, spots = viewer.open(str(folder / "spots.h5ad"), plugin="napari-cpnn")
         assert slide.scale == pytest.approx(estimate_mpp(real))  # a JPEG says nothing; the array does
-        wait(lambda: controller.scores is not None)
-        assert controller.fit.on_tissue > 0.9
+        wait(lambda: controller.comparison.scores is not None)
+        assert controller.spots.fit.on_tissue > 0.9
         dock.controller.show_gene("ERBB2")
-        pair = controller.pair
-        assert controller.scores.loc["ERBB2", "pcc"] == pytest.approx(
+        pair = controller.comparison.pair
+        assert controller.comparison.scores.loc["ERBB2", "pcc"] == pytest.approx(
             np.corrcoef(pair.predicted, pair.measured)[0, 1], abs=1e-4
         )
         np.testing.assert_allclose(pair.measured, expression(real, ["ERBB2"])[:, 0], atol=1e-5)

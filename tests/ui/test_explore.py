@@ -62,7 +62,7 @@ def test_maps_appear_and_follow_the_view(explore, wait, slide_path, model_path):
     mapped(dock, wait)
     assert (cmap.state == DONE).sum() == cmap.tissue.sum()
     assert np.allclose(layer.data[..., 3][cmap.tissue], 1.0)
-    dock._news()
+    dock._update()
     total = int(cmap.tissue.sum())
     assert dock.progress.text() == f"{total} of {total} patches · CPU float32"
     assert viewer.layers.selection.active == dock.state.layer
@@ -123,7 +123,7 @@ def test_types_by_click_blend_by_check(explore, wait, qtbot, slide_path, model):
     dock.controller.use_model(model)
     wait(lambda: dock.state.map is not None)
     cmap = mapped(dock, wait)
-    dock._news()
+    dock._update()
     view = dock.types.view
     index = view.model().index(1, 0)
     name = index.data()
@@ -150,7 +150,7 @@ def test_list_shows_shares_of_the_view(explore, wait, slide_path, model):
     dock.controller.use_model(model)
     wait(lambda: dock.state.map is not None)
     cmap = mapped(dock, wait)
-    dock._news()
+    dock._update()
     model_ = dock.types.model
     shares = [float(model_.index(i, 1).data().rstrip(" %").replace("<", "")) for i in range(len(TYPES))]
     assert shares == sorted(shares, reverse=True)
@@ -329,7 +329,7 @@ def test_slide_deleted_while_open_marks_its_patches(explore, wait, slide_path, m
         file.truncate(2000)
     dock.live.setChecked(True)
     mapped(dock, wait)
-    dock._news()
+    dock._update()
     assert "unreadable" in dock.progress.text()
     assert "section" in dock.message.text()
 

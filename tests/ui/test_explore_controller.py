@@ -108,7 +108,7 @@ def test_messages_say_what_to_do_next(setup):
     c.choose_model("model.safetensors")
     assert s.message == "Loading model.safetensors ..."
     setup.background.run(0)
-    assert s.message == "Looking for tissue on section ..."
+    assert s.message == "Finding tissue on section ..."
     setup.background.run()
     assert s.message == ""
     c.set_live(False)

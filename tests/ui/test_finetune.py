@@ -78,8 +78,8 @@ def test_train_watch_stop_and_open_again(open_dock, qtbot, spots, tmp_path):
         "min_spot_fraction": 0.0,
     }.items():  # fmt: skip
         assert controller.change(name, value)
-    assert dock.form.editors["max_epochs"].text() == "300"
-    assert dock.more_form.editors["patch"].text() == "32 px at 2 µm/px"
+    assert dock.settings.form.editors["max_epochs"].text() == "300"
+    assert dock.settings.more_form.editors["patch"].text() == "32 px at 2 µm/px"
     assert dock.start.currentText() == "random weights"
     dock.out.setText(str(tmp_path / "run"))
     dock.out.setModified(True)
@@ -113,7 +113,7 @@ def test_train_watch_stop_and_open_again(open_dock, qtbot, spots, tmp_path):
     assert again.controller.settings == controller.settings
     assert again.out.text() == str(spots.parent / "cpnn-runs" / "run-1")
     # Bad input there, and the dock is as it was.
-    field = again.form.editors["max_epochs"]
+    field = again.settings.form.editors["max_epochs"]
     field.setText("many")
     field.setModified(True)
     field.editingFinished.emit()
@@ -127,7 +127,7 @@ def test_single_cells_show_their_columns(open_dock, qtbot):
     dock.controller.choose_reference(SAMPLE["cells"])
     until(qtbot, lambda: dock.controller.reference is not None)
     assert not dock.columns.isHidden()
-    assert dock.cell_type.currentData() == dock.controller.cell_type
-    dock.batch.setCurrentIndex(dock.batch.count() - 1)
-    dock.batch.activated.emit(dock.batch.currentIndex())
-    assert dock.controller.batch == dock.batch.currentData()
+    assert dock.columns.cell_type.currentData() == dock.controller.cell_type
+    dock.columns.batch.setCurrentIndex(dock.columns.batch.count() - 1)
+    dock.columns.batch.activated.emit(dock.columns.batch.currentIndex())
+    assert dock.controller.batch == dock.columns.batch.currentData()

@@ -21,7 +21,7 @@ from napari_cpnn.training.jobs.watch import RunStatus
 from napari_cpnn.ui.finetune import run as module
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.finetune.inputs import moved_by, start_from, start_text
-from napari_cpnn.ui.viewer.reference import look_at_reference
+from napari_cpnn.ui.viewer.reference import inspect_reference
 from napari_cpnn.ui.viewer.state import ExploreState
 
 SAMPLE = {name: sample_folder() / file for name, file in SAMPLE_FILES.items()}
@@ -93,7 +93,7 @@ def test_says_what_is_missing_one_after_the_other(setup, tmp_path):
     c.train()
     assert not FakeChild.started
     c.add_sample(SampleFiles(SAMPLE["slide"], SAMPLE["spots"]))
-    assert c.samples[0].text == "slide: looking at slide and spots ..."
+    assert c.samples[0].text == "slide: reading slide and spots ..."
     setup.go()
     assert "spots, 1" in c.samples[0].text or "on tissue" in c.samples[0].text
     assert c.message == "Choose prototypes, or single cells to make them from."
@@ -183,7 +183,7 @@ def test_a_sample_removed_while_it_is_looked_at_stays_away(setup):
 
 def test_single_cells_offer_their_columns_with_counts(setup, tmp_path):
     cells = anndata.read_h5ad(SAMPLE["cells"])
-    found = look_at_reference(SAMPLE["cells"])
+    found = inspect_reference(SAMPLE["cells"])
     assert (found.kind, found.n_cells) == ("cells", cells.n_obs)
     name = found.likely_column()
     column = next(column for column in found.columns if column.name == name)

@@ -31,37 +31,37 @@ def test_moved_spots_are_moved_again_with_their_slide(slide_path):
         keep(controller.state.slide, controller.state.memory)
 
     first = opened()
-    first.open_spots(path)
+    first.open(path)
     first.fix_by("0.5 0 10 0 0.5 0")
     first.fix_by("1 0 -4 0 1 3")
     expected = there * 0.5 + (6, 3)
-    np.testing.assert_allclose(first.spots.obsm["spatial"], expected)
+    np.testing.assert_allclose(first.table.obsm["spatial"], expected)
     closed(first)
 
     again = opened()
     again.recall()
-    np.testing.assert_allclose(again.spots.obsm["spatial"], expected)
+    np.testing.assert_allclose(again.table.obsm["spatial"], expected)
     dropped = opened()
-    dropped.use_spots(dropped.as_before(read_spots(path), path), path)
-    np.testing.assert_allclose(dropped.spots.obsm["spatial"], expected)
+    dropped.use(dropped.moved_as_before(read_spots(path), path), path)
+    np.testing.assert_allclose(dropped.table.obsm["spatial"], expected)
     before_the_slide = SpotsController(ExploreState(), at_once, lambda error: pytest.fail(str(error)))
-    before_the_slide.use_spots(read_spots(path), path)
+    before_the_slide.use(read_spots(path), path)
     before_the_slide.state.set_slide(None, first.state.slide, recall(first.state.slide))
-    np.testing.assert_allclose(before_the_slide.spots.obsm["spatial"], expected)
+    np.testing.assert_allclose(before_the_slide.table.obsm["spatial"], expected)
     before_the_slide.state.history.undo()  # nothing was done yet, so nothing is taken back
-    np.testing.assert_allclose(before_the_slide.spots.obsm["spatial"], expected)
+    np.testing.assert_allclose(before_the_slide.table.obsm["spatial"], expected)
 
-    again.apply_fix(move_back(again.spots))
-    np.testing.assert_allclose(again.spots.obsm["spatial"], there)
+    again.apply_fix(move_back(again.table))
+    np.testing.assert_allclose(again.table.obsm["spatial"], there)
     assert again.state.memory.move is None
     again.state.history.undo()
-    np.testing.assert_allclose(again.spots.obsm["spatial"], expected)
+    np.testing.assert_allclose(again.table.obsm["spatial"], expected)
     assert again.state.memory.move is not None
-    again.apply_fix(move_back(again.spots))
+    again.apply_fix(move_back(again.table))
     closed(again)
     third = opened()
     third.recall()
-    np.testing.assert_array_equal(third.spots.obsm["spatial"], there)
+    np.testing.assert_array_equal(third.table.obsm["spatial"], there)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 import napari_cpnn as nc
 from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.progress import CancelledError
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.frame.paper import Paper
 from napari_cpnn.ui.prototypes import controller as module
@@ -157,7 +158,7 @@ def test_the_saved_file_is_what_python_estimates(opened, path, tmp_path, method)
 def test_fine_tune_takes_the_saved_file(done, tmp_path):
     fine_tune = FineTuneController(done.state, done.background, done.notes.append)
     done.c.use_for_finetuning()
-    assert done.c.message == "Save the prototypes first: a run needs their file."
+    assert done.c.message == "Save the prototypes first: training needs their file."
     done.c.save(tmp_path / "p.h5ad", then=done.c.use_for_finetuning)
     done.go()
     assert fine_tune.reference.kind == "prototypes"
@@ -198,7 +199,7 @@ def test_cancel_ends_the_work_and_keeps_what_was_there(done, monkeypatch):
     c.cancel()
     assert not c.running
     start = time.perf_counter()
-    assert isinstance(futures[0].exception(timeout=5), module._EnoughError)
+    assert isinstance(futures[0].exception(timeout=5), CancelledError)
     assert time.perf_counter() - start < 1
     assert len(steps) < 900
     assert c.result is before
@@ -351,7 +352,7 @@ def test_a_full_disk_is_said_and_the_prototypes_stay(done, tmp_path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["cells.h5ad"]
     monkeypatch.undo()
     done.c.save(tmp_path / "cells.h5ad")
-    assert done.c.message == "cells.h5ad holds the single cells; choose another name."
+    assert done.c.message == "cells.h5ad is the file of the single cells; choose another name."
     done.c.write_markers(tmp_path / "cells.h5ad" / "m.csv")
     done.go()
     assert "m.csv could not be written" in done.c.message
@@ -381,10 +382,10 @@ def test_labels_in_a_table_of_their_own(setup, path, tmp_path):
     cells.write_h5ad(tmp_path / "bare.h5ad")
     c = setup.c
     c.open(tmp_path / "labels.csv")
-    assert c.message == "Choose the single cells first that labels.csv has the labels of."
+    assert c.message == "Open the single cells first: labels.csv has only their labels."
     c.open(tmp_path / "bare.h5ad")
     setup.go()
-    assert c.message == "bare.h5ad has no labels: choose a table (.csv, .tsv) of them, the barcode first."
+    assert c.message == "bare.h5ad has no labels: open a table of them (.csv, .tsv) with barcodes in its first column."
     c.open(tmp_path / "labels.csv")
     setup.go()
     assert c.cell_type == "cell_type"

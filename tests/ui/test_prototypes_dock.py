@@ -76,17 +76,17 @@ def test_from_cells_to_markers_to_a_file_for_fine_tuning(open_dock, breast, wait
     drop(dock, breast)
     wait(lambda: controller.reference is not None)
     assert plain(dock.source_text) == "wu2021_CID4465_counts.h5ad: 1,564 cells, 29,733 genes"
-    assert dock.cell_type.currentData() == "celltype_major"
-    assert dock.cell_type.currentText().startswith("celltype_major (9): CAFs 379, PVL 317")
+    assert dock.columns.cell_type.currentData() == "celltype_major"
+    assert dock.columns.cell_type.currentText().startswith("celltype_major (9): CAFs 379, PVL 317")
     assert ["B-cells", "33"] in rows(dock.preview)
-    choose(dock.cell_type, "celltype_minor")
+    choose(dock.columns.cell_type, "celltype_minor")
     assert ["NK cells", "⚠ 2"] in rows(dock.preview)
-    choose(dock.cell_type, "celltype_major")
-    choose(dock.batch, "Sample")
+    choose(dock.columns.cell_type, "celltype_major")
+    choose(dock.columns.batch, "Sample")
     assert dock.use_hint.text() == "Use 5"
     dock.use_hint.click()
     assert dock.use_hint.isHidden()
-    assert dock.form.editors["min_cells"].text() == "5"
+    assert dock.settings.form.editors["min_cells"].text() == "5"
     dock.undo.click()
     assert controller.settings.min_cells == 200
     dock.use_hint.click()
@@ -162,12 +162,12 @@ def test_cancel_and_bad_files_leave_a_dock_that_works(open_dock, breast, wait, t
     controller = dock.controller
     controller.open(breast)
     wait(lambda: controller.reference is not None)
-    choose(dock.cell_type, "celltype_minor")
+    choose(dock.columns.cell_type, "celltype_minor")
     for name, value in {"method": "nb", "min_cells": 5, "device": "cpu"}.items():
         assert controller.change(name, value)
     dock.run.click()
     wait(lambda: controller.progress()[1] > 0.3)  # in the regression
-    dock._look()
+    dock._show_progress()
     assert "Negative binomial regression" in dock.run_text.text()
     assert dock.bar.value() > 300
     dock.cancel.click()
@@ -182,7 +182,7 @@ def test_cancel_and_bad_files_leave_a_dock_that_works(open_dock, breast, wait, t
     wait(lambda: len(again.told) == 1)
     assert plain(again.message) == again.told[0]
     assert "cannot be read" in again.told[0]
-    field = again.form.editors["min_cells"]
+    field = again.settings.form.editors["min_cells"]
     field.setText("few")
     field.setModified(True)
     field.editingFinished.emit()

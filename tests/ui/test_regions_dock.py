@@ -52,13 +52,13 @@ def mapped(regions, wait, slide_path, model):
 
 def settled(dock, wait):
     wait(lambda: dock.is_settled)
-    dock._look()
+    dock._update()
     wait(lambda: dock.is_settled)
 
 
 def test_empty_dock_says_what_to_do(regions, wait, slide_path):
     _, dock = regions()
-    dock._look()
+    dock._update()
     assert "No slide yet" in dock.message.text()
     assert not dock.explore.isHidden()
     dock.draw.click()

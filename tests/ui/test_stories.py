@@ -53,13 +53,13 @@ def test_train_compare_and_look_into_regions(explore, qtbot, monkeypatch, sectio
     assert "pixel size" in main.message.text() or "No model" in main.message.text()
     compare = Compare(viewer)
     viewer.window.add_dock_widget(compare, name="Compare")
-    compare.controller.open_spots(section["spots"], section["positions"])
-    until(lambda: compare.controller.implied_mpp() is not None)
-    state.want_mpp(compare.controller.implied_mpp())
-    until(lambda: compare.controller.fit is not None)
+    compare.controller.spots.open(section["spots"], section["positions"])
+    until(lambda: compare.controller.spots.implied_mpp() is not None)
+    state.want_mpp(compare.controller.spots.implied_mpp())
+    until(lambda: compare.controller.spots.fit is not None)
     assert state.slide.mpp == pytest.approx((0.688, 0.688), abs=0.002)
     assert viewer.canvas.overlays.scale_bar.visible
-    assert compare.controller.fit.problem == ""
+    assert compare.controller.spots.fit.problem == ""
 
     # The fine-tuner trains on it and watches the map.
     prototypes = estimate_prototypes(
@@ -94,12 +94,12 @@ def test_train_compare_and_look_into_regions(explore, qtbot, monkeypatch, sectio
     assert (cmap.state == DONE).sum() > 500
 
     # The biologist sees ERBB2 measured and predicted in one scale, and all genes in a table.
-    until(lambda: compare.controller.scores is not None)
+    until(lambda: compare.controller.comparison.scores is not None)
     compare.controller.choose_gene("ERBB2")
     assert state.shown.gene == "ERBB2"
-    assert state.look.manual == compare.controller.limits("measured")
+    assert state.look.manual == compare.controller.comparison.limits("measured")
     assert compare.spots_layer.layer.name == "Spots: ERBB2 measured"
-    table = compare.controller.scores
+    table = compare.controller.comparison.scores
     assert set(table.index) == set(GENES)
     assert table.loc["ERBB2", "pcc"] > 0.1  # most of these spots were trained on
     assert table.loc["ERBB2", "pcc"] < table.loc["ERBB2", "ceiling"] <= 1
@@ -120,9 +120,9 @@ def test_train_compare_and_look_into_regions(explore, qtbot, monkeypatch, sectio
     until(lambda: not regions.controller.needs_mapping() and regions.is_settled)
     assert [region.name for region in regions.controller.regions] == ["Region 1", "Region 2"]
     assert regions.controller.regions[0].area_mm2 == pytest.approx(0.9, abs=0.01)
-    until(lambda: (regions._look() or regions.controller.comparison is not None) and regions.is_settled)
+    until(lambda: (regions._update() or regions.controller.comparison is not None) and regions.is_settled)
     regions.controller.explain("Region 1")
-    until(lambda: (regions._look() or regions.controller.explanation is not None) and regions.is_settled)
+    until(lambda: (regions._update() or regions.controller.explanation is not None) and regions.is_settled)
     parts = regions.controller.explanation.table
     shown = cmap.expression("ERBB2")
     assert np.nanmin(shown) < parts["value"].sum() < np.nanmax(shown)

@@ -101,6 +101,12 @@ def evaluate(
         If the slide cannot be mapped.
     SpotsError
         If there are no spots, none with counts and a readable patch, no raw counts, or spots of several libraries.
+
+    Examples
+    --------
+    >>> scores = nc.evaluate(model, slide, spots[:5])
+    >>> int(scores.loc["ERBB2", "n_spots"]), list(scores.columns[:3])
+    (5, ['pcc', 'scc', 'n_spots'])
     """
     settings = settings or EvaluationSettings()
     compared = predict_expression(
@@ -158,6 +164,13 @@ def summarise(scores: pd.DataFrame) -> ScoreSummary:
 
     ``pcc`` and ``scc`` are means over the ``n_genes`` genes that have both; each other column is averaged over those
     of them that have it.
+
+    Examples
+    --------
+    >>> from napari_cpnn.evaluation import summarise
+    >>> summary = summarise(scores)
+    >>> summary["n_genes"] <= len(model.genes)
+    True
     """
     if not {"pcc", "scc"} <= set(scores.columns):
         raise TrainingError("A table of scores needs the columns pcc and scc; make it with evaluate.")

@@ -18,8 +18,8 @@ from napari_cpnn.counts import as_counts, name_genes_as, require_genes, shared_g
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.models import CPNN
-from napari_cpnn.prediction import PlacePredictor, places
-from napari_cpnn.prototypes import Progress
+from napari_cpnn.prediction import PlacePredictor, Predictor
+from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import counts_matrix, expression, on_one_slide, warn_of_misfit, with_positions
 
@@ -46,6 +46,13 @@ def predict_spots(
         DataFrame ``(spots, cell types)``; NaN for spots with unreadable patches.
     programs
         ``(spots, R)`` float32, NaN likewise.
+
+    Examples
+    --------
+    >>> from napari_cpnn.evaluation import predict_spots
+    >>> weights, programs = predict_spots(model, slide, spots[:5])
+    >>> weights.shape, programs.shape
+    ((5, 8), (5, 8))
     """
     slide.require_mappable()
     if spots.n_obs == 0:
@@ -70,7 +77,8 @@ def _predict(
         symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
     weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
     programs = np.full((spots.n_obs, model.n_programs), np.nan, dtype=np.float32)
-    predicted, ok = PlacePredictor(slide, model, device, precision, symmetries).predict(centers, _told(progress))
+    there = PlacePredictor(slide, model, Predictor(model, device, precision, symmetries))
+    predicted, ok = there.predict(centers, progress or no_progress, "spots")
     if predicted is not None:
         weights[ok], programs[ok] = predicted.weights, predicted.programs
     if not ok.all():
@@ -117,12 +125,8 @@ def predict_expression(
 
     Raises
     ------
-    GenesError
-        If model and spots share too few genes.
-    PixelSizeError, SlideError
-        If the slide cannot be mapped.
-    SpotsError
-        If there are no spots, none with counts and a readable patch, no raw counts, or spots of several libraries.
+    GenesError, PixelSizeError, SlideError, SpotsError
+        As :func:`~napari_cpnn.evaluate`.
     """
     spots = on_one_slide(spots, f"The table of spots of {slide.name}")
     spots = name_genes_as(spots, model.genes, ignore_case=ignore_gene_case)
@@ -158,23 +162,6 @@ def predict_expression(
         "genes_not_measured": len(model.genes) - len(genes),
     }
     return table
-
-
-def _told(progress: Progress | None) -> places.Progress:
-    """Convert progress reports to text and fraction; the fraction is constant while surroundings are computed."""
-    if progress is None:
-        return places.silent
-    share = 0.0
-
-    def told(what: str, done: int, of: int) -> None:
-        nonlocal share
-        if what == "places":
-            share = done / max(of, 1)
-            progress(f"{done:,} of {of:,} spots", share)
-        else:
-            progress(f"{done:,} of {of:,} patches around the spots", share)
-
-    return told
 
 
 def usable_spots(slide: Slide, spots: AnnData) -> tuple[IntArray, dict[str, int]]:

@@ -60,6 +60,16 @@ def score_regions(
     ------
     RegionsError
         If there are no regions.
+
+    Examples
+    --------
+    >>> from napari_cpnn.evaluation import predict_expression, score_regions
+    >>> from napari_cpnn.regions import Region
+    >>> compared = predict_expression(model, slide, spots[:5])
+    >>> section = Region.from_vertices("section", [(0, 0), (0, 6000), (6000, 6000), (6000, 0)])
+    >>> tables = score_regions(compared, spots, [section])
+    >>> list(tables), tables["section"].attrs["n_spots"]
+    (['section'], 5)
     """
     if not regions:
         raise RegionsError("There are no regions: draw some, or read a GeoJSON file.")
@@ -90,6 +100,13 @@ def score_summary(tables: Mapping[str, pd.DataFrame], gene: str = "") -> pd.Data
     DataFrame
         Index ``where``; ``n_spots``, ``n_genes``, ``pcc``, ``scc`` and ``ceiling`` (means over genes), and for ``gene``
         ``gene_pcc`` and ``gene_ceiling``. NaN if there are too few spots, or the gene is constant.
+
+    Examples
+    --------
+    >>> from napari_cpnn.evaluation import score_summary
+    >>> table = score_summary({"slide": scores}, gene="ERBB2")
+    >>> list(table.index), int(table.loc["slide", "n_spots"])
+    (['slide'], 5)
     """
     rows = [_summary_row(table, gene) for table in tables.values()]
     return pd.DataFrame(rows, index=pd.Index(list(tables), name="where"))

@@ -138,7 +138,7 @@ class _LazyExpression:
         self._report, self._n_done = reporter(), 0
 
     def __getitem__(self, index: tuple[slice, slice]) -> npt.NDArray[np.float32]:
-        self._report(min(1.0, self._n_done / max(1, len(self._cells) * len(self._genes))))
+        self._report("Writing expression", min(1.0, self._n_done / max(1, len(self._cells) * len(self._genes))))
         block = self._cells.expression(self._genes[index[1]], index[0])
         self._n_done += block.size
         return block

@@ -55,6 +55,12 @@ def to_csv(
         If nothing is computed, or the file exists or cannot be written.
     GenesError
         If the model does not predict a gene.
+
+    Examples
+    --------
+    >>> path = nc.to_csv(cmap, "patches.csv", genes=["ERBB2"])
+    >>> path.read_text().splitlines()[0].split(",")[:4]
+    ['row', 'col', 'x_um', 'y_um']
     """
     import pandas as pd
 
@@ -66,7 +72,7 @@ def to_csv(
         centers, dominant = cells.centers_um, cells.dominant
         with temporary.open("w", newline="", encoding="utf-8") as file:
             for part in cells.blocks((*types, *chosen), settings.block_mb):
-                report(part.start / len(cells))
+                report(f"Writing {path.name}", part.start / len(cells))
                 table = pd.DataFrame(cells.index[part], columns=["row", "col"])
                 table["x_um"], table["y_um"] = centers[part, 1], centers[part, 0]
                 if types:

@@ -93,6 +93,11 @@ def to_figure(
         If the model has no gene or cell type of a given name.
     PixelSizeError
         If a slide is given, and neither it nor the map has a pixel size.
+
+    Examples
+    --------
+    >>> nc.to_figure(cmap, "figure.png", ["dominant", "ERBB2"], slide=slide).name
+    'figure.png'
     """
     settings, path = settings or FigureSettings(), Path(path)
     if path.suffix.lower() not in ENDINGS:
@@ -107,12 +112,12 @@ def to_figure(
             raise ExportError(f"A figure has 1 to {MAX_PANELS} panels, not {len(quantities):,}; choose fewer.")
         page = Page(settings, scene.rect, len(quantities))
         report = reporter()
-        report(0.0)
+        report(f"Drawing {path.name}", 0.0)
         tissue = scene.tissue(page.shape_px)
         panels = []
         for number, one in enumerate(quantities):
             panels.append(scene.panel(one, tissue, settings))
-            report((number + 0.5) / len(quantities))
+            report(f"Drawing {path.name}", (number + 0.5) / len(quantities))
         title = settings.title or scene.title()
         page.draw(panels, title, scene.notes(settings, quantities), scene.outline)
         page.save(temporary, path.suffix.lower()[1:], title)

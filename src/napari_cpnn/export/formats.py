@@ -86,6 +86,11 @@ def export_map(
     ------
     ExportError, GenesError, PixelSizeError
         As raised by the function of the format.
+
+    Examples
+    --------
+    >>> nc.export_map(cmap, "map.csv", genes=["ERBB2"]).name
+    'map.csv'
     """
     path, kind = Path(path), file_format or format_of(path)
     require_separate([path], [None if slide is None else slide.path], ExportError)

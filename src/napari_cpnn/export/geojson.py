@@ -72,6 +72,11 @@ def to_geojson(
         not the map's, or the file exists or cannot be written.
     GenesError, PixelSizeError
         As in :func:`~napari_cpnn.export.to_anndata`.
+
+    Examples
+    --------
+    >>> nc.to_geojson(cmap, "regions.geojson", genes=["ERBB2"], slide=slide).name
+    'regions.geojson'
     """
     settings, path, report = settings or ExportSettings(), Path(path), reporter()
     with replacing(path, overwrite=overwrite) as temporary:
@@ -82,7 +87,7 @@ def to_geojson(
             file.write('{"type": "FeatureCollection", "features": [')
             for number, feature in enumerate(_features(cells, regions, chosen, mpp)):
                 if number % _REPORT_EVERY == 0:
-                    report(number / len(regions.starts))
+                    report(f"Writing {path.name}", number / len(regions.starts))
                 file.write(("\n" if number == 0 else ",\n") + json.dumps(feature, ensure_ascii=False, allow_nan=False))
             file.write("\n]}\n")
     return path

@@ -76,6 +76,11 @@ def to_ome_zarr(
         exists or cannot be written.
     GenesError
         If the model does not predict a gene.
+
+    Examples
+    --------
+    >>> nc.to_ome_zarr(cmap, "map.ome.zarr", genes=["ERBB2"]).name
+    'map.ome.zarr'
     """
     import zarr
 
@@ -97,7 +102,7 @@ def to_ome_zarr(
         )
         described = []
         for number, channel in enumerate(channels):
-            report(number / len(channels))
+            report(f"Writing {path.name}", number / len(channels))
             values = channel.values()
             plane = np.full(cells.grid.shape, np.nan, dtype=np.float32)
             plane[tuple(cells.index.T)] = values

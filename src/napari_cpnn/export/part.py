@@ -37,6 +37,14 @@ def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
     ------
     ExportError
         If nothing in the area is computed.
+
+    Examples
+    --------
+    >>> from napari_cpnn.geometry import Rect
+    >>> from napari_cpnn.mapping import DONE
+    >>> part = nc.part_of(cmap, Rect(1100, 1100, 1300, 1300))
+    >>> int((part.state == DONE).sum())
+    4
     """
     grid = cmap.grid
     rows, cols = grid.window(rect_of(area))

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 
 from napari_cpnn.errors import ExportError
+from napari_cpnn.progress import CancelledError, Progress, no_progress
 
-Report = Callable[[float], None]
-"""Called with the finished share, 0 to 1; exceptions that it raises cancel the export, leaving no files."""
-
-_REPORT: ContextVar[Report | None] = ContextVar("napari_cpnn_export_report", default=None)
+_PROGRESS: ContextVar[Progress] = ContextVar("napari_cpnn_export_progress", default=no_progress)
 
 
-class ExportCancelledError(ExportError):
+class ExportCancelledError(ExportError, CancelledError):
     """Raised when the user cancels an export; nothing was written."""
 
 
 @contextlib.contextmanager
-def reporting(report: Report) -> Iterator[None]:
-    """Send the progress of exports in this thread to ``report``."""
-    token = _REPORT.set(report)
+def reporting(progress: Progress) -> Iterator[None]:
+    """Send the progress of exports in this thread to ``progress``; what it raises cancels them, leaving no files.
+
+    Examples
+    --------
+    >>> from napari_cpnn.export import reporting
+    >>> shares = []
+    >>> with reporting(lambda text, share: shares.append(share)):
+    ...     path = nc.to_csv(cmap, "reported.csv")
+    >>> shares[0]
+    0.0
+    """
+    token = _PROGRESS.set(progress)
     try:
         yield
     finally:
-        _REPORT.reset(token)
+        _PROGRESS.reset(token)
 
 
-def reporter() -> Report:
-    """Return the current thread's progress callback, to be passed to other threads."""
-    return _REPORT.get() or _nobody
-
-
-def _nobody(_share: float) -> None:
-    """Ignore progress reports."""
+#: Return the current thread's progress callback, to be passed to other threads.
+reporter = _PROGRESS.get

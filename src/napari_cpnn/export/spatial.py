@@ -74,6 +74,12 @@ def to_spatialdata(
         spatialdata is not installed, or the folder exists or cannot be written.
     GenesError, PixelSizeError
         As in :func:`~napari_cpnn.export.to_anndata`.
+
+    Examples
+    --------
+    >>> data = nc.to_spatialdata(cmap, genes=["ERBB2"], slide=slide)
+    >>> sorted(data.images), sorted(data.shapes), sorted(data.tables)
+    (['slide_image'], ['slide_patches'], ['table'])
     """
     settings = settings or ExportSettings()
     if path is None:

@@ -73,6 +73,12 @@ def to_anndata(
         If the model does not predict a gene.
     PixelSizeError
         If neither the map nor the slide has a pixel size.
+
+    Examples
+    --------
+    >>> table = nc.to_anndata(cmap, genes=["ERBB2", "CD3E"], slide=slide)
+    >>> list(table.var_names), table.obsm["spatial"].shape == (table.n_obs, 2)
+    (['ERBB2', 'CD3E'], True)
     """
     settings = settings or ExportSettings()
     cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
@@ -114,6 +120,11 @@ def to_h5ad(
         As in :func:`to_anndata`, and if the file exists or cannot be written.
     GenesError, PixelSizeError
         As in :func:`to_anndata`.
+
+    Examples
+    --------
+    >>> nc.to_h5ad(cmap, "map.h5ad", genes=["ERBB2"], slide=slide).name
+    'map.h5ad'
     """
     settings, path = settings or ExportSettings(), Path(path)
     with replacing(path, overwrite=overwrite) as temporary:
@@ -125,9 +136,9 @@ def to_h5ad(
         with creating_hdf5(temporary) as (file, raise_failure):
             told = reporter()
 
-            def report(share: float) -> None:
+            def report(text: str, done: float) -> None:
                 raise_failure()  # stops computing when the disk is full
-                told(share)
+                told(text, done)
 
             with reporting(report):
                 lazy = cells.lazy_expression(chosen, settings.block_mb)

@@ -1,12 +1,12 @@
-from .composition_map import BACKGROUND as BACKGROUND
-from .composition_map import DONE as DONE
-from .composition_map import FAILED as FAILED
-from .composition_map import SKETCH as SKETCH
-from .composition_map import UNKNOWN as UNKNOWN
 from .composition_map import UNLIKE as UNLIKE
 from .composition_map import CompositionMap as CompositionMap
 from .live import LiveMapper as LiveMapper
 from .progress import MapProgress as MapProgress
 from .scheduler import Scheduler as Scheduler
 from .scheduler import Viewport as Viewport
+from .states import BACKGROUND as BACKGROUND
+from .states import DONE as DONE
+from .states import FAILED as FAILED
+from .states import SKETCH as SKETCH
+from .states import UNKNOWN as UNKNOWN
 from .whole_slide import predict_map as predict_map

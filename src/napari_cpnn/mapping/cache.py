@@ -11,12 +11,13 @@ import shutil
 import time
 import uuid
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from napari_cpnn.mapping.map_layout import has_only_our_files, is_our_map
-from napari_cpnn.storage import sweep
+from napari_cpnn.storage import prune_entries, sweep
 
 #: Name pattern of a cached map.
 MAP_NAME = re.compile(r"[0-9a-f]{32}\.zarr")
@@ -63,22 +64,19 @@ def prune(folder: Path, limit_bytes: float) -> None:
     Maps in use are kept, whatever their size, and so is everything that is not a cached map.
     """
     sweep(folder)
-    found = []
+    used: dict[Path, float] = {}
     with suppress(OSError):
         for path in folder.iterdir():
             with suppress(OSError):
-                age = time.time() - path.lstat().st_mtime
+                changed = path.lstat().st_mtime
+                age = time.time() - changed
                 if _LOCK.fullmatch(path.name) and age > _NEW_MARK_SECONDS:
                     _is_held(path)
                 elif _LEFT.fullmatch(path.name) and age > _LEFT_AFTER_SECONDS and has_only_our_files(path):
                     shutil.rmtree(path, ignore_errors=True)
                 elif MAP_NAME.fullmatch(path.name) and is_our_map(path):
-                    found.append((age, path))
-    total = 0
-    for _, path in sorted(found):
-        total += _size(path)
-        if total > limit_bytes and not is_in_use(path):
-            shutil.rmtree(path, ignore_errors=True)
+                    used[path] = changed
+    prune_entries(used, limit_bytes, _size, is_in_use, partial(shutil.rmtree, ignore_errors=True))
 
 
 def _is_held(mark: Path) -> bool:

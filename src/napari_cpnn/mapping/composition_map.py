@@ -19,14 +19,13 @@ from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
+from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
+from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
 from napari_cpnn.models import Decoder, Prediction
+from napari_cpnn.untrusted import reading
 
 UNLIKE = 0.95
 """Tissue with a higher out-of-domain score is reported as unlike the training tissue; 5 % of held-out tissue is."""
-
-UNKNOWN, BACKGROUND, DONE, FAILED, SKETCH = 0, 1, 2, 3, 4
-"""States of a patch: not computed yet; no tissue; computed; failed to be read or computed; and a preliminary value of a
-model that needs surroundings, to be replaced by the final one (displayed, but neither stored nor exported)."""
 
 
 class CompositionMap:
@@ -51,6 +50,14 @@ class CompositionMap:
         Counter of changes; viewers compare it to decide whether to repaint.
     changed
         Emitted with the ``(N, 2)`` patches (row, col) that changed, from the computing thread.
+
+    Examples
+    --------
+    >>> cmap.weight("B-cells").shape == cmap.expression("ERBB2").shape == cmap.state.shape
+    True
+    >>> path = cmap.save("map.zarr")
+    >>> nc.CompositionMap.load("map.zarr").cell_types == cmap.cell_types
+    True
     """
 
     changed = Signal(np.ndarray)
@@ -135,13 +142,13 @@ class CompositionMap:
 
     def fill(
         self,
-        cells: IntArray,
+        patches: IntArray,
         weights: npt.NDArray[Any],
         programs: npt.NDArray[Any],
         out_of_domain: npt.NDArray[Any] | None = None,
         final: bool = True,
     ) -> None:
-        """Store predictions ``(N, C)``, ``(N, R)`` and ``(N,)`` of patches ``cells`` (flat indices, ``(N,)``).
+        """Store predictions ``(N, C)``, ``(N, R)`` and ``(N,)`` of ``patches`` (flat indices, ``(N,)``).
 
         Patches with non-finite weights or programs are marked as failed. Scores may be unknown (NaN, or None). Values
         that are not ``final`` are preliminary (`SKETCH`).
@@ -149,20 +156,20 @@ class CompositionMap:
         rows = np.concatenate([weights, programs], axis=1).astype(np.float16).astype(np.float32)
         good = np.isfinite(rows).all(axis=1)
         with self._lock:
-            self._values[cells[good]] = rows[good]
-            self._out_of_domain[cells] = np.nan if out_of_domain is None else out_of_domain
+            self._values[patches[good]] = rows[good]
+            self._out_of_domain[patches] = np.nan if out_of_domain is None else out_of_domain
             if self.n_types:
-                self._dominant[cells[good]] = rows[good, : self.n_types].argmax(axis=1)
-            self.state.reshape(-1)[cells] = np.where(good, DONE if final else SKETCH, FAILED)
+                self._dominant[patches[good]] = rows[good, : self.n_types].argmax(axis=1)
+            self.state.reshape(-1)[patches] = np.where(good, DONE if final else SKETCH, FAILED)
             self.revision += 1
-        self.changed.emit(self.unravel(cells))
+        self.changed.emit(self.unravel(patches))
 
-    def fail(self, cells: IntArray) -> None:
-        """Mark patches ``cells`` (flat indices) as failed."""
+    def fail(self, patches: IntArray) -> None:
+        """Mark ``patches`` (flat indices) as failed."""
         with self._lock:
-            self.state.reshape(-1)[cells] = FAILED
+            self.state.reshape(-1)[patches] = FAILED
             self.revision += 1
-        self.changed.emit(self.unravel(cells))
+        self.changed.emit(self.unravel(patches))
 
     def restore(self, values: Prediction[npt.NDArray[Any]], state: npt.NDArray[np.uint8]) -> None:
         """Restore computed patches from arrays shaped as `weights`, `programs`, `out_of_domain` and `state`."""
@@ -183,9 +190,9 @@ class CompositionMap:
         scores[unknown] = np.nan
         return Prediction(values[..., : self.n_types], values[..., self.n_types :], scores)
 
-    def unravel(self, cells: IntArray) -> IntArray:
+    def unravel(self, patches: IntArray) -> IntArray:
         """Convert flat indices ``(N,)`` to (row, col) ``(N, 2)``."""
-        return np.stack(np.unravel_index(cells, self.grid.shape), axis=1)
+        return np.stack(np.unravel_index(patches, self.grid.shape), axis=1)
 
     # -- maps ----------------------------------------------------------------------------------------------
 
@@ -285,13 +292,24 @@ class CompositionMap:
         MappingError
             If ``path`` is something else, or the disk cannot be written.
         """
-        from napari_cpnn.mapping.map_files import write_map
-
-        write_map(self, Path(path))
+        write_map(self.content, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> CompositionMap:
         """Load a map written by :meth:`save`; :class:`MappingError` for anything else."""
-        from napari_cpnn.mapping.map_files import read_map
+        content = read_map(Path(path))
+        with reading(path, MappingError, "it is damaged, or is no map of napari-cpnn"):
+            cmap = cls(content.grid, content.decoder, content.state != BACKGROUND, content.provenance)
+            cmap.restore(content.values, content.state)
+        return cmap
 
-        return read_map(Path(path))
+    def content(self) -> MapContent:
+        """Return what is stored of the map."""
+        state = self.stored_state()  # before the values, so that values of all patches marked as done are included
+        return MapContent(self.grid, self.decoder, state, self.block((slice(None), slice(None))), self.provenance)
+
+    def stored_state(self) -> npt.NDArray[np.uint8]:
+        """State as stored: failed patches become unknown, so that they are retried when the slide is next opened."""
+        state = self.state.copy()
+        state[self.tissue & (state != DONE)] = UNKNOWN
+        return state

@@ -20,13 +20,14 @@ import numpy.typing as npt
 from napari_cpnn.arrays import IntArray
 from napari_cpnn.errors import CpnnError, NoTissueError
 from napari_cpnn.geometry import Grid, Rect
-from napari_cpnn.mapping.cells import Job
-from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
+from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.pace import Pace
+from napari_cpnn.mapping.patch_predictor import IndependentPatches, Job
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport, Wish
+from napari_cpnn.mapping.states import FAILED, UNKNOWN
 from napari_cpnn.mapping.store import describe, open_cache
-from napari_cpnn.mapping.surrounded_cells import cell_predictor
+from napari_cpnn.mapping.surrounded_patches import PREDICTORS
 from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, find_tissue
@@ -48,8 +49,8 @@ class _Batch:
     ok: npt.NDArray[np.bool_]
 
     @property
-    def cells(self) -> IntArray:
-        return self.job.cells
+    def patches(self) -> IntArray:
+        return self.job.patches
 
 
 class LiveMapper:
@@ -82,32 +83,35 @@ class LiveMapper:
     ------
     PixelSizeError, SlideError, NoTissueError
         If the slide cannot be mapped; the message is one sentence.
+
+    Examples
+    --------
+    >>> with nc.mapping.LiveMapper(slide, model) as mapper:
+    ...     mapper.map.grid.stride_um
+    112.0
     """
 
     def __init__(
-        self,
-        slide: Slide,
-        model: CPNN,
-        settings: MappingSettings | None = None,
-        region: Rect | None = None,
+        self, slide: Slide, model: CPNN, settings: MappingSettings | None = None, region: Rect | None = None
     ) -> None:
         self.settings = settings = settings or MappingSettings()
         self.slide = slide
         mpp = slide.require_mappable()
         self.grid = Grid.over(slide.shape[:2], mpp, settings.stride_um or model.patch.size_um, region)
         self.tissue = find_tissue(slide, settings.tissue)
-        cells = self.tissue.coverage(self.grid) >= settings.tissue.min_coverage
-        if not cells.any():
+        covered = self.tissue.coverage(self.grid) >= settings.tissue.min_coverage
+        if not covered.any():
             raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
         self.predictor = Predictor(model, settings.device, settings.precision)
-        self.map = CompositionMap(self.grid, model.decoder(), cells, describe(slide, model, self.grid))
+        self.map = CompositionMap(self.grid, model.decoder(), covered, describe(slide, model, self.grid))
         self.store = open_cache(self.map, slide, model, settings) if settings.cache else None
         self.error: Exception | None = None
         #: Niceness of the threads on Linux; a viewer sets it before its first view.
         self.nice = 0
         self._reader = PatchReader(slide, model.patch)
-        self._cells = cell_predictor(slide, model, self.predictor, self.map, self.tissue, settings)
-        self._scheduler = Scheduler(self.grid, self.map.lattice, settings, self._cells.halo_um)
+        kind = PREDICTORS.get(model.input_kind, IndependentPatches)
+        self._model = kind(slide, model, self.predictor, self.map, self.tissue, settings)
+        self._scheduler = Scheduler(self.grid, self.map.lattice, settings, self._model.halo_um)
         self._wish = Wish()
         self._condition = threading.Condition()
         self._order: IntArray = np.empty(0, dtype=np.intp)
@@ -188,7 +192,7 @@ class LiveMapper:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
-        self._cells.flush()
+        self._model.flush()
         if self.store is not None:
             self.store.close()
 
@@ -201,7 +205,7 @@ class LiveMapper:
     def progress(self) -> MapProgress:
         """Report the progress; cheap, callable from any thread."""
         with self._condition:
-            done = (self.map.state.reshape(-1)[self._wanted] != UNKNOWN) | self._cells.held[self._wanted]
+            done = (self.map.state.reshape(-1)[self._wanted] != UNKNOWN) | self._model.held[self._wanted]
             return MapProgress(
                 done=int(done.sum()),
                 wanted=int(self._wanted.sum()),
@@ -243,21 +247,21 @@ class LiveMapper:
         self._wanted[:] = False
         self._wanted[targets] = True
         self._in_view = in_view & self._wanted
-        for batch in [b for b in self._ready if not self._in_view[b.cells].any()]:
+        for batch in [b for b in self._ready if not self._in_view[b.patches].any()]:
             self._ready.remove(batch)
-            self._busy[batch.cells] = False
-            self._cells.drop(batch.job)
+            self._busy[batch.patches] = False
+            self._model.drop(batch.job)
         self._put_in_order(targets)
         self._generation += 1
         self._lead = self._claimed if self._order.size else None
 
-    def _put_in_order(self, cells: IntArray) -> None:
-        """Set the order to the uncomputed patches of ``cells`` and their dependencies (lock held)."""
-        pending = (self.map.state.reshape(-1) == UNKNOWN) & ~self._busy & ~self._cells.held
-        self._order = self._cells.first(cells[pending[cells]], pending)
+    def _put_in_order(self, patches: IntArray) -> None:
+        """Set the order to the uncomputed ones of ``patches`` and their dependencies (lock held)."""
+        pending = (self.map.state.reshape(-1) == UNKNOWN) & ~self._busy & ~self._model.held
+        self._order = self._model.first(patches[pending[patches]], pending)
 
     def _idle(self) -> bool:
-        under_way = self._order.size or self._ready or self._reading or self._computing or self._cells.pending
+        under_way = self._order.size or self._ready or self._reading or self._computing or self._model.pending
         return self._planned and not under_way
 
     def _message(self) -> str:
@@ -304,14 +308,14 @@ class LiveMapper:
                 self._condition.wait_for(lambda: self._stopped or self._may_read())
                 if self._stopped:
                     return
-                n = max(1, self.batch_size // self._cells.patches_per_cell)
-                cells, self._order = self._order[:n], self._order[n:]
-                self._busy[cells] = True
+                n = max(1, self.batch_size // self._model.reads_per_patch)
+                patches, self._order = self._order[:n], self._order[n:]
+                self._busy[patches] = True
                 self._reading += 1
                 number, generation, most = self._claimed, self._generation, self.batch_size
                 self._claimed += 1
             try:
-                job = self._cells.job(cells, most)
+                job = self._model.job(patches, most)
                 images, ok = self._read(job)
             except Exception:
                 with self._condition:
@@ -321,12 +325,12 @@ class LiveMapper:
                 self._reading -= 1
                 if self._lead == number:
                     self._lead = None
-                if generation == self._generation or self._in_view[cells].any() or not cells.size:
+                if generation == self._generation or self._in_view[patches].any() or not patches.size:
                     self._ready.append(_Batch(number, job, images, ok))
                 else:  # the view has changed in the meantime; patches that are still wanted are ordered again
-                    self._busy[cells] = False
-                    self._cells.drop(job)
-                    self._put_in_order(np.concatenate([self._order, cells[self._wanted[cells]]]))
+                    self._busy[patches] = False
+                    self._model.drop(job)
+                    self._put_in_order(np.concatenate([self._order, patches[self._wanted[patches]]]))
                 self._condition.notify_all()
 
     def _may_read(self) -> bool:
@@ -336,7 +340,7 @@ class LiveMapper:
         room = waiting <= self.settings.readers
         # The model waits for the first batch of a new order, so a queue full of older batches must not block it.
         leads = self._lead == self._claimed
-        wanted = bool(self._order.size) or (self._cells.pending and not self._reading)
+        wanted = bool(self._order.size) or (self._model.pending and not self._reading)
         return self._planned and not self._paused and wanted and (room or leads)
 
     def _may_compute(self) -> bool:
@@ -366,20 +370,20 @@ class LiveMapper:
             self._compute(batch)
             with self._condition:
                 self._computing = False
-                self._busy[batch.cells] = False
+                self._busy[batch.patches] = False
                 self._condition.notify_all()
 
     def _compute(self, batch: _Batch) -> None:
-        own = batch.ok[: len(batch.cells)]
+        own = batch.ok[: len(batch.patches)]
         if not own.all():
-            self.map.fail(batch.cells[~own])
+            self.map.fail(batch.patches[~own])
             n = int((self.map.state == FAILED).sum())
             self._read_problem = self._read_problem or f"{n} patches could not be read from {self.slide.name}."
         start = time.monotonic()
-        results = self._cells.predict(batch.job, batch.images, batch.ok)
+        results = self._model.predict(batch.job, batch.images, batch.ok)
         seconds = time.monotonic() - start
-        for cells, prediction, final in results:
-            self.map.fill(cells, *prediction, final=final)
+        for patches, prediction, final in results:
+            self.map.fill(patches, *prediction, final=final)
         if batch.ok.any():
             limit = min(self.settings.max_batch, self.predictor.max_batch or self.settings.max_batch)
             with self._condition:
@@ -392,5 +396,5 @@ class LiveMapper:
                 self._condition.wait_for(lambda: self._stopped, _FLUSH_SECONDS)
                 if self._stopped:
                     return
-            self._cells.flush()
+            self._model.flush()
             self.store.flush()

@@ -9,16 +9,17 @@ map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.errors import MappingError
-from napari_cpnn.mapping.composition_map import BACKGROUND, DONE, UNKNOWN, CompositionMap
+from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping.map_layout import DECODER_ARRAYS, FORMAT, MARK, Card, checked_card, is_our_map, sealed
+from napari_cpnn.mapping.states import BACKGROUND, DONE, UNKNOWN
 from napari_cpnn.models import Decoder, Prediction
 from napari_cpnn.storage import restored, staged, target_of
 from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
@@ -29,8 +30,18 @@ Group = Any
 CHUNK = 64
 
 
-def write_map(cmap: CompositionMap, path: Path) -> None:
-    """Write ``cmap`` to ``path``; an existing map is replaced once the new one is complete.
+class MapContent(NamedTuple):
+    """A map as it is stored: arrays shaped as those of :class:`~napari_cpnn.CompositionMap`."""
+
+    grid: Grid
+    decoder: Decoder
+    state: npt.NDArray[np.uint8]
+    values: Prediction[npt.NDArray[np.float16]]
+    provenance: dict[str, Any]
+
+
+def write_map(content: Callable[[], MapContent], path: Path) -> None:
+    """Write a map to ``path``; an existing map is replaced once the new one is complete.
 
     Raises
     ------
@@ -38,10 +49,10 @@ def write_map(cmap: CompositionMap, path: Path) -> None:
         If ``path`` is something else, or the disk cannot be written.
     """
     to_path(path, MappingError)
-    write_store(cmap, path, whole=True)
+    write_store(content, path, whole=True)
 
 
-def write_store(cmap: CompositionMap, path: Path, *, whole: bool) -> None:
+def write_store(content: Callable[[], MapContent], path: Path, *, whole: bool) -> None:
     """Write as :func:`write_map`; ``whole``: the complete state is written and will not change."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,12 +61,12 @@ def write_store(cmap: CompositionMap, path: Path, *, whole: bool) -> None:
         if path.exists() and not is_our_map(path) and not _is_empty(path):
             raise MappingError(f"{path} is there and is not a map of napari-cpnn alone; choose another name.")
         with staged(path) as temporary:
-            _create(cmap, temporary, whole)
+            _create(content(), temporary, whole)
     except (OSError, MemoryError) as error:
         raise MappingError(f"The map could not be written to {path}: {reason_of(error)}.") from error
 
 
-def read_map(path: Path) -> CompositionMap:
+def read_map(path: Path) -> MapContent:
     """Read a map; raise a :class:`MappingError` if it is missing, damaged or not a map."""
     path = restored(to_path(path, MappingError))
     if not path.exists():
@@ -75,9 +86,7 @@ def read_map(path: Path) -> CompositionMap:
         lost = int((done & ~(_finite(values.weights) & _finite(values.programs))).sum())
         if lost:
             raise MappingError(f"{path} is damaged: it lacks the values of {lost} patches; copy or predict it anew.")
-        cmap = CompositionMap(card.grid, decoder, state != BACKGROUND, card.provenance)
-        cmap.restore(values, state)
-    return cmap
+    return MapContent(card.grid, decoder, state, values, card.provenance)
 
 
 def open_group(path: Path, mode: Literal["r", "r+"]) -> Group:
@@ -86,14 +95,6 @@ def open_group(path: Path, mode: Literal["r", "r+"]) -> Group:
 
     # Consolidated metadata have not been validated.
     return zarr.open_group(str(path), mode=mode, zarr_format=3, use_consolidated=False)
-
-
-def arrays_of(
-    cmap: CompositionMap, window: tuple[slice, slice], state: npt.NDArray[np.uint8]
-) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """Yield the stored arrays of a window by name, in writing order."""
-    yield from cmap.block(window)._asdict().items()
-    yield "state", state[window]
 
 
 def create_array(group: Group, name: str, array: npt.NDArray[Any], *, every_chunk: bool = False) -> None:
@@ -110,32 +111,25 @@ def stored_values(group: Group) -> Prediction[npt.NDArray[np.float16]]:
     return Prediction(group["weights"][...], group["programs"][...], scores)
 
 
-def stored_state(cmap: CompositionMap) -> npt.NDArray[np.uint8]:
-    """State as stored: failed patches become unknown, so that they are retried when the slide is next opened."""
-    state = cmap.state.copy()
-    state[cmap.tissue & (state != DONE)] = UNKNOWN
-    return state
-
-
-def _create(cmap: CompositionMap, path: Path, whole: bool) -> None:
+def _create(content: MapContent, path: Path, whole: bool) -> None:
     import zarr
 
     group: Group = zarr.open_group(str(path), mode="w", zarr_format=3)
-    for name, array in arrays_of(cmap, (slice(None), slice(None)), stored_state(cmap)):
+    for name, array in (*content.values._asdict().items(), ("state", content.state)):
         create_array(group, name, array, every_chunk=whole and name == "state")
     decoder = group.create_group("decoder")
     for name in DECODER_ARRAYS:
-        values = np.asarray(getattr(cmap.decoder, name), dtype=np.float32)
+        values = np.asarray(getattr(content.decoder, name), dtype=np.float32)
         _create_array(decoder, name, values, tuple(max(1, n) for n in values.shape), np.float32(0), True)
     # Attributes are written last: without them the group is not a map.
     group.attrs[MARK] = sealed(
         {
             "format": FORMAT,
-            "grid": cmap.grid.to_dict(),
-            "cell_types": list(cmap.cell_types),
-            "genes": list(cmap.genes),
+            "grid": content.grid.to_dict(),
+            "cell_types": list(content.decoder.cell_types),
+            "genes": list(content.decoder.genes),
             "states": {"unknown": UNKNOWN, "background": BACKGROUND, "done": DONE},
-            "provenance": cmap.provenance,
+            "provenance": content.provenance,
             "whole": whole,
         }
     )

@@ -161,11 +161,11 @@ def _n_programs(path: Path) -> int:
 
 def _arrays(card: Card) -> Iterator[tuple[str, str, list[int]]]:
     """Names, types and shapes of all arrays of a map."""
-    cells, n_genes, n_types, n_programs = list(card.grid.shape), len(card.genes), len(card.cell_types), card.n_programs
-    yield "state", "uint8", cells
-    yield "weights", "float16", [*cells, n_types]
-    yield "programs", "float16", [*cells, n_programs]
-    yield "out_of_domain", "float16", cells
+    shape, n_genes, n_types, n_programs = list(card.grid.shape), len(card.genes), len(card.cell_types), card.n_programs
+    yield "state", "uint8", shape
+    yield "weights", "float16", [*shape, n_types]
+    yield "programs", "float16", [*shape, n_programs]
+    yield "out_of_domain", "float16", shape
     yield "decoder/prototypes", "float32", [n_types, n_genes]
     yield "decoder/alpha", "float32", [n_genes]
     yield "decoder/beta", "float32", [n_genes]

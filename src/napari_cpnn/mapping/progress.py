@@ -23,6 +23,13 @@ class MapProgress:
         True if the current view is complete.
     message
         Message for the user, or an empty string.
+
+    Examples
+    --------
+    >>> from napari_cpnn.mapping import LiveMapper
+    >>> with LiveMapper(slide, model) as mapper:
+    ...     mapper.progress().failed
+    0
     """
 
     done: int

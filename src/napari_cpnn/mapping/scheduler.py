@@ -35,6 +35,15 @@ class Viewport:
         Screen pixels per micrometre.
     pointer
         Position ``(y, x)`` of the mouse in slide micrometres, which is mapped first; ``None``: the centre.
+
+    Examples
+    --------
+    >>> from napari_cpnn.geometry import Rect
+    >>> from napari_cpnn.mapping import LiveMapper, Viewport
+    >>> with LiveMapper(slide, model) as mapper:
+    ...     mapper.set_viewport(Viewport(Rect(1000, 1000, 1100, 1100), px_per_um=2.0))
+    ...     mapper.wait_until_mapped(60)
+    True
     """
 
     rect: Rect
@@ -114,11 +123,11 @@ class Scheduler:
         if whole_slide:
             parts += self._whole_slide
         # A patch may represent blocks of several sizes; its first occurrence counts.
-        open_cells = pending.reshape(-1).copy()
+        open_patches = pending.reshape(-1).copy()
         order = []
-        for cells in parts:
-            order.append(cells[open_cells[cells]])
-            open_cells[cells] = False
+        for patches in parts:
+            order.append(patches[open_patches[patches]])
+            open_patches[patches] = False
         return np.concatenate(order) if order else np.empty(0, dtype=np.intp)
 
     @cached_property
@@ -136,19 +145,19 @@ class Scheduler:
             blocks = self.lattice.representatives(size)[
                 rows.start // size : -(-rows.stop // size), cols.start // size : -(-cols.stop // size)
             ]
-            cells = blocks[blocks >= 0]
+            patches = blocks[blocks >= 0]
             if size >= finest:
-                parts.append(self._near_to_far(cells, focus))
-            if size >= self.settings.coarsest and (size < COARSEST or len(cells) <= _FIRST):
+                parts.append(self._near_to_far(patches, focus))
+            if size >= self.settings.coarsest and (size < COARSEST or len(patches) <= _FIRST):
                 break
         return parts[::-1]
 
-    def _near_to_far(self, cells: IntArray, focus: FloatArray) -> IntArray:
+    def _near_to_far(self, patches: IntArray, focus: FloatArray) -> IntArray:
         """Sort by distance of the block to the focus, then by block, so that blocks stay together."""
-        row, col = np.divmod(cells, self.grid.shape[1])
+        row, col = np.divmod(patches, self.grid.shape[1])
         tile_row, tile_col = row // TILE, col // TILE
         at = (np.stack([tile_row, tile_col], axis=1) + 0.5) * (TILE * self.grid.stride_um) + self.grid.origin_um
         distance = ((at - focus) ** 2).sum(axis=1)
         # Ties between blocks are broken by a thousandth of a stride; within a block, patches stay in row order.
         tile = tile_row * self.grid.shape[1] + tile_col
-        return cells[np.argsort(distance + tile * (1e-3 * self.grid.stride_um / self.grid.n_cells), kind="stable")]
+        return patches[np.argsort(distance + tile * (1e-3 * self.grid.stride_um / self.grid.n_cells), kind="stable")]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import threading
 import warnings
@@ -22,16 +20,14 @@ from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.map_files import (
     CHUNK,
     Group,
-    arrays_of,
     create_array,
     open_group,
-    stored_state,
     stored_values,
     write_store,
 )
 from napari_cpnn.mapping.map_layout import checked_card, is_our_map
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.storage import folder_of, remove, restored, touch_kept
+from napari_cpnn.storage import folder_of, key_of, remove, restored, touch_kept
 from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
@@ -96,7 +92,7 @@ class MapStore:
             else:
                 touch_kept(self.path)  # mark as most recently used
                 return group
-        write_store(self.map, self.path, whole=False)
+        write_store(self.map.content, self.path, whole=False)
         return open_group(self.path, "r+")
 
     def _set_aside(self, error: Exception) -> None:
@@ -106,9 +102,9 @@ class MapStore:
         message = f"The cached map {self.path.name} was damaged ({reason_of(error)}) and is computed anew."
         warnings.warn(message, CpnnWarning, stacklevel=4)
 
-    def _mark(self, cells: npt.NDArray[np.intp]) -> None:
+    def _mark(self, patches: npt.NDArray[np.intp]) -> None:
         with self._lock:
-            self._dirty.update(map(tuple, np.unique(cells // CHUNK, axis=0).tolist()))
+            self._dirty.update(map(tuple, np.unique(patches // CHUNK, axis=0).tolist()))
 
     def flush(self) -> None:
         """Write chunks that changed since the last call."""
@@ -118,11 +114,11 @@ class MapStore:
             if not dirty or self.problem:
                 return
             # Read the state before the values, so that values of all patches marked as done are written.
-            state = stored_state(self.map)
+            state = self.map.stored_state()
             try:
                 for row, col in sorted(dirty):
                     window = (slice(row * CHUNK, (row + 1) * CHUNK), slice(col * CHUNK, (col + 1) * CHUNK))
-                    for name, array in arrays_of(self.map, window, state):
+                    for name, array in (*self.map.block(window)._asdict().items(), ("state", state[window])):
                         self._group[name][window] = array
             except Exception as error:  # noqa: BLE001 -- deleted or garbled under our hands: mapping goes on in memory
                 self._stop_storing(error)
@@ -167,8 +163,7 @@ def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: Mappin
     folder = folder_of("maps", settings.cache_dir or None)
     parts = {**describe(slide, model, cmap.grid), "grid": cmap.grid.to_dict(), "tissue": settings.tissue.to_dict()}
     del parts["slide"], parts["software"]  # a renamed file and a newer program give the same values
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-    store = MapStore(cmap, folder / f"{key}.zarr")
+    store = MapStore(cmap, folder / f"{key_of(parts)}.zarr")
     if not store.problem:
         prune(folder, settings.cache_gb * 2**30)
     return store

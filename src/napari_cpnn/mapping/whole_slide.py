@@ -14,12 +14,13 @@ import numpy.typing as npt
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping.composition_map import FAILED, UNKNOWN, CompositionMap
+from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.live import LiveMapper
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import TILE
+from napari_cpnn.mapping.states import FAILED, UNKNOWN
 from napari_cpnn.models import Prediction
-from napari_cpnn.prediction import PlacePredictor, Predictor, SlideSurroundings
+from napari_cpnn.prediction import PlacePredictor, Predictor, inputs_at
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import Slide
 
@@ -27,13 +28,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from napari_cpnn.models import CPNN
-    from napari_cpnn.prediction import Context
 
 Region = Rect | Sequence[float]
 ProgressHook = Callable[[MapProgress], None]
 
 #: Patches per task on a cluster: some tens of seconds on a CPU, and at most 1 MB of results.
-_TASK_CELLS = 1024
+_TASK_PATCHES = 1024
 
 
 def predict_map(
@@ -74,6 +74,12 @@ def predict_map(
         If the slide cannot be mapped.
     MappingError
         If the computation failed, or no patch could be read.
+
+    Examples
+    --------
+    >>> cmap = nc.predict_map(slide, model, region=(1000, 1000, 1200, 1200))
+    >>> cmap.weights.shape == (*cmap.grid.shape, len(model.cell_types))
+    True
     """
     settings = settings or MappingSettings()
     if stride_um is not None:
@@ -109,11 +115,12 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
     from distributed import as_completed  # untyped
 
     cmap, settings = mapper.map, mapper.settings
-    cells = np.flatnonzero(cmap.state == UNKNOWN)
-    row, col = np.divmod(cells, cmap.grid.shape[1])
-    cells = cells[np.lexsort((col, row, col // (TILE * 8), row // (TILE * 8)))]  # patches of a task are neighbours
-    blocks = [cells[i : i + _TASK_CELLS] for i in range(0, len(cells), _TASK_CELLS)]
-    shared = client.scatter((model, _context(mapper, model)), broadcast=True)
+    patches = np.flatnonzero(cmap.state == UNKNOWN)
+    row, col = np.divmod(patches, cmap.grid.shape[1])
+    patches = patches[np.lexsort((col, row, col // (TILE * 8), row // (TILE * 8)))]  # patches of a task are neighbours
+    blocks = [patches[i : i + _TASK_PATCHES] for i in range(0, len(patches), _TASK_PATCHES)]
+    inputs = inputs_at(mapper.slide, model, mapper.predictor, settings.cache)
+    shared = client.scatter((model, inputs.context), broadcast=True)
     futures = {
         client.submit(
             _map_block, mapper.slide, shared, settings, cmap.grid.centers_um(cmap.unravel(block)), pure=False
@@ -132,24 +139,16 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
         if on_progress:
             rate = done / (time.monotonic() - started)
             failed = int((cmap.state == FAILED).sum())
-            on_progress(MapProgress(done, len(cells), failed, rate, True, done == len(cells), ""))
-
-
-def _context(mapper: LiveMapper, model: CPNN) -> Context | None:
-    """Slide-level context for all tasks; the tokens are computed here, once."""
-    if not model.needs_surroundings:
-        return None
-    around = SlideSurroundings(mapper.slide, model, mapper.predictor, mapper.settings.cache)
-    return around.context
+            on_progress(MapProgress(done, len(patches), failed, rate, True, done == len(patches), ""))
 
 
 def _map_block(
-    slide: Slide, shared: tuple[CPNN, Context | None], settings: MappingSettings, centers_um: FloatArray
+    slide: Slide, shared: tuple[CPNN, Any], settings: MappingSettings, centers_um: FloatArray
 ) -> tuple[Prediction[npt.NDArray[np.float16]] | None, npt.NDArray[np.bool_]]:
     """Predict patches at ``centers_um (N, 2)`` on a worker; return predictions and which patches are readable."""
     model, context = shared
     predictor = _worker_predictor(_Keyed(model, settings.device, settings.precision))
-    prediction, ok = PlacePredictor.on(slide, model, predictor, context).predict(centers_um)
+    prediction, ok = PlacePredictor(slide, model, predictor, False, context).predict(centers_um)
     if prediction is None:
         return None, ok
     return Prediction(*(part.astype(np.float16) for part in prediction)), ok

@@ -3,10 +3,12 @@ from .backbones import ENCODERS as ENCODERS
 from .backbones import FOUNDATION as FOUNDATION
 from .backbones import EncoderInfo as EncoderInfo
 from .backbones import get_encoder as get_encoder
+from .backbones.backbone import backbone_of as backbone_of
+from .backbones.backbone import n_features_of as n_features_of
 from .backbones.build import StartBackbone as StartBackbone
 from .backbones.build import chosen_names as chosen_names
 from .backbones.build import encoder_fingerprint as encoder_fingerprint
-from .backbones.build import n_features_of as n_features_of
+from .backbones.build import is_trained as is_trained
 from .backbones.build import patch_encoder as patch_encoder
 from .backbones.build import start_backbone as start_backbone
 from .build import build_model as build_model

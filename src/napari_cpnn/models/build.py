@@ -24,6 +24,7 @@ from napari_cpnn.models.backbones.build import (
     encoder_is_elsewhere,
     encoder_place,
     frozen_encoder,
+    is_trained,
     patch_encoder,
     start_backbone,
 )
@@ -76,6 +77,15 @@ def build_model(
     ------
     SettingsError, GenesError, PrototypesError, WeightsError
         If the arguments are inconsistent, or the backbone's weights are unavailable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_cpnn.models import build_model
+    >>> settings = nc.TrainingSettings(backbone="squeezenet", weights="none")
+    >>> built = build_model(settings, protos.genes, protos.cell_types, protos.profiles, np.ones(len(protos.genes)))
+    >>> built.patch.size_um
+    112.0
     """
     args = backbone_args(settings) if backbone is None else backbone.args
     info = patch_encoder(settings.backbone, chosen_names(settings))
@@ -186,7 +196,7 @@ def _provenance(settings: TrainingSettings) -> dict[str, Any]:
     frozen = frozen_encoder(settings.backbone, names)
     weights, encoder_weights = (_without_folder(v) for v in (settings.weights, settings.encoder_weights))
     notes = []
-    if settings.backbone != "frozen" and weights != "none":
+    if is_trained(settings.backbone) and weights != "none":
         info = patch_encoder(settings.backbone, names)
         notes.append(f"start weights of the image network: {info.licence}")
     if frozen is not None and encoder_weights != "none":
@@ -204,7 +214,7 @@ def _provenance(settings: TrainingSettings) -> dict[str, Any]:
             "genes": _without_folder(settings.genes),
             "patch_cache": settings.patch_cache if settings.patch_cache in ("auto", "none") else "auto",
         },
-        "backbone_weights": encoder_weights if settings.backbone == "frozen" else weights,
+        "backbone_weights": weights if is_trained(settings.backbone) else encoder_weights,
         "licence_notes": notes,
         "training_data": [],
         "metrics": {},

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from napari_cpnn.errors import CheckpointError, SettingsError
 from napari_cpnn.models.backbones import BACKBONES, PRETRAINED, require_backbone
+from napari_cpnn.models.backbones.backbone import n_features_of
 from napari_cpnn.models.backbones.build import (
     empty_backbone,
     encoder_facts,
     encoder_is_elsewhere,
     frozen_encoder,
-    n_features_of,
+    is_trained,
     patch_encoder,
     weights_fingerprint,
 )
@@ -52,6 +53,13 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
     ------
     CheckpointError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> from napari_cpnn.models import save_model
+    >>> save_model(model, "copy.safetensors", half=True)
+    >>> nc.load_model("copy.safetensors").genes == model.genes
+    True
     """
     from safetensors.torch import save
 
@@ -96,6 +104,12 @@ def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> C
         weights differ from those of the training.
     WeightsError
         If the encoder's weights are not in the file and are unavailable.
+
+    Examples
+    --------
+    >>> model = nc.load_model(folder / "model.safetensors")
+    >>> model.cell_types[:2], len(model.genes), model.patch
+    (('B-cells', 'CAFs'), 1707, PatchSpec(size_px=224, mpp=0.5))
     """
     path = to_path(path, CheckpointError)
     # A download would reveal to the author of the file that it is opened here.
@@ -167,7 +181,7 @@ def _encoder_card(model: CPNN, memory: Mapping[str, Tensor]) -> dict[str, Any] |
 
 def _backbone_card(model: CPNN) -> dict[str, Any]:
     spec = model.spec
-    facts = [] if spec.backbone == "frozen" else [encoder_facts(patch_encoder(spec.backbone, spec.backbone_args))]
+    facts = [encoder_facts(patch_encoder(spec.backbone, spec.backbone_args))] if is_trained(spec.backbone) else []
     if (frozen := _encoder_card(model, {})) is not None:
         facts.append(frozen)
     return {

@@ -8,7 +8,6 @@ Nishimura et al. 2026 (arXiv 2603.18461), section 3; the programs ``z V`` are ou
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +20,15 @@ from torch import Tensor, nn
 
 from napari_cpnn.counts import require_genes
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.models.backbones.build import encoder_fingerprint, n_features_of
+from napari_cpnn.models.backbones.backbone import Backbone, backbone_of, n_features_of
+from napari_cpnn.models.backbones.build import encoder_fingerprint
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.models.chunks import in_chunks
 from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.heads import LinearHead, PrototypeHead, ViewHead
 from napari_cpnn.models.prediction import Prediction
-from napari_cpnn.models.triplex import Surroundings, Triplex, turned
+from napari_cpnn.models.triplex import Surroundings, turned
 
 
 class CPNN(nn.Module):
@@ -48,6 +48,13 @@ class CPNN(nn.Module):
     -----
     In eval mode, on a CPU and in float32, predictions of a patch are equal within 1e-5 in any batch, and bit-identical
     in the same batch; see :mod:`napari_cpnn.models.chunks`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weights, programs = model(torch.zeros(2, 3, 224, 224))
+    >>> weights.shape, model.decode(weights, programs, genes=["ERBB2", "CD3E"]).shape
+    (torch.Size([2, 8]), torch.Size([2, 2]))
     """
 
     scale: Tensor
@@ -62,11 +69,9 @@ class CPNN(nn.Module):
         self.head: PrototypeHead | LinearHead = (
             LinearHead(n_features, spec) if spec.head == "linear" else PrototypeHead(n_features, spec)
         )
-        # In training, each view of TRIPLEX has its own head, which shares the prototypes of the main head.
-        self.view_heads = nn.ModuleList()
-        if isinstance(backbone, Triplex):
-            kind = LinearHead if spec.head == "linear" else ViewHead
-            self.view_heads.extend(kind(n_features, spec) for _ in range(3))
+        # In training, each view (of TRIPLEX) has its own head, which shares the prototypes of the main head.
+        kind = LinearHead if spec.head == "linear" else ViewHead
+        self.view_heads = nn.ModuleList(kind(n_features, spec) for _ in range(self.backbone_interface.n_views))
         self.domain: Domain | None = None
         # Calibration after training: e -> scale * e + shift, which does not change correlations.
         self.register_buffer("scale", torch.ones(len(spec.genes)))
@@ -113,14 +118,24 @@ class CPNN(nn.Module):
         return fingerprint(self.spec, self.state_dict())
 
     @property
+    def backbone_interface(self) -> Backbone:
+        """Interface of the backbone."""
+        return backbone_of(self.backbone)
+
+    @property
     def needs_surroundings(self) -> bool:
         """True if predictions also depend on the patch's neighbours and slide (TRIPLEX)."""
-        return isinstance(self.backbone, Triplex)
+        return self.input_kind == "surroundings"
+
+    @property
+    def input_kind(self) -> str:
+        """Kind of input that the backbone needs (:mod:`napari_cpnn.prediction`), such as ``"patch"``."""
+        return self.backbone_interface.input_kind
 
     @property
     def n_own_features(self) -> int:
         """Number of features F returned by :meth:`features`."""
-        return n_features_of(self.backbone.encoder if isinstance(self.backbone, Triplex) else self.backbone)
+        return n_features_of(self.backbone_interface.own_network)
 
     @property
     def encoder_fingerprint(self) -> str:
@@ -145,8 +160,7 @@ class CPNN(nn.Module):
 
         Features of the backbone or, for TRIPLEX, of its frozen encoder.
         """
-        network = self.backbone.frozen if isinstance(self.backbone, Triplex) else self.backbone
-        features: Tensor = self._run(lambda part: (_precise(network(part)),), images)[0]
+        features: Tensor = self._run(lambda part: (_precise(self.backbone_interface.own_features(part)),), images)[0]
         return features
 
     def patch_features(self, images: Tensor) -> Tensor:
@@ -154,34 +168,19 @@ class CPNN(nn.Module):
 
         They can be cached while that network is frozen.
         """
-        network = self.backbone.patch_tokens if isinstance(self.backbone, Triplex) else self.backbone
-        features: Tensor = self._run(lambda part: (_precise(network(part)),), images)[0]
+        features: Tensor = self._run(lambda part: (_precise(self.backbone_interface.patch_features(part)),), images)[0]
         return features
 
     def views(self, patch_features: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, ...]:
         """Inputs of the heads in training, main head first, each ``(N, F)``, from :meth:`patch_features`."""
-        if isinstance(self.backbone, Triplex) and surroundings is not None:
-            return self.backbone.views(patch_features, surroundings)
-        return (patch_features,)
+        return self.backbone_interface.views(patch_features, surroundings)
 
     def encode(self, surroundings: Surroundings) -> Surroundings:
         """Encode the slides of surroundings once, for repeated predictions."""
-        if not isinstance(self.backbone, Triplex):
-            return surroundings
-        with torch.autocast(surroundings.own.device.type, enabled=False):
-            slides = [slide if slide.states else self.backbone.encode(slide) for slide in surroundings.slides]
-        return dataclasses.replace(surroundings, slides=slides)
+        return self.backbone_interface.encode_surroundings(surroundings)
 
     def _predict(self, images: Tensor, surroundings: Surroundings | None) -> tuple[Tensor, Tensor, Tensor]:
-        network = self.backbone
-        if isinstance(network, Triplex):
-            tokens = network.patch_tokens(images)
-            own = network.frozen(images) if surroundings is None else surroundings.own
-            around = Surroundings.alone(own) if surroundings is None else surroundings
-            with torch.autocast(images.device.type, enabled=False):
-                features = network.views(tokens, around).fused
-        else:
-            features = own = _precise(network(images))
+        features, own = map(_precise, self.backbone_interface.predict(images, surroundings))
         return (*self.head_outputs(features), self.score(own))
 
     def head_outputs(self, features: Tensor) -> tuple[Tensor, Tensor]:

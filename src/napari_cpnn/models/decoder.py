@@ -38,6 +38,12 @@ class Decoder:
         Scale and shift per gene, ``(G,)`` float32, in units of the measurement.
     programs
         V, ``(R, G)`` float32.
+
+    Examples
+    --------
+    >>> decoder = model.decoder()
+    >>> decoder.contribution(cmap.weights, "ERBB2", "Cancer Epithelial").shape == cmap.state.shape
+    True
     """
 
     genes: tuple[str, ...]

@@ -20,7 +20,6 @@ from napari_cpnn.models.backbones.resnet import ResNetFeatures
 from napari_cpnn.models.backbones.squeezenet import Fire
 from napari_cpnn.models.cpnn import CPNN
 from napari_cpnn.models.fused import FusedConv, FusedDenseBlock, FusedFire, FusedResidual, FusedTransition
-from napari_cpnn.models.triplex import Triplex
 
 
 def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
@@ -44,11 +43,11 @@ def fuse_for_inference(model: CPNN, bfloat16: bool = False) -> CPNN:
     """
     fused = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    if isinstance(fused.backbone, Triplex):  # its transformers are not changed
-        fused.backbone.target = _ready(fused.backbone.target, dtype)
-        fused.backbone.encoder = _ready(fused.backbone.encoder, dtype)
-    else:
-        fused.backbone = _ready(fused.backbone, dtype)
+    backbone = fused.backbone_interface
+    for name in backbone.image_networks:  # the transformers of TRIPLEX are not changed
+        setattr(backbone, name, _ready(getattr(backbone, name), dtype))
+    if not isinstance(backbone, nn.Module):
+        fused.backbone = backbone.network
     return fused
 
 

@@ -31,6 +31,14 @@ def pcc_loss(predicted: Tensor, measured: Tensor, weights: Tensor | None = None)
     -------
     torch.Tensor
         Scalar in [0, 2], float32 (float64 for float64 input), never NaN for finite input, nor are its gradients.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from napari_cpnn.models import pcc_loss
+    >>> measured = torch.tensor([[0.0], [1.0], [2.0]])
+    >>> [round(float(pcc_loss(slope * measured, measured))) for slope in (3, -1)]
+    [0, 2]
     """
     with torch.autocast(predicted.device.type, enabled=False):
         p, m = _precise(predicted), _precise(measured)
@@ -70,6 +78,13 @@ def prototype_penalty(prototypes: Tensor, initial: Tensor) -> Tensor:
     ----------
     prototypes, initial
         ``(C, G)``, rows sum to 1; the first from :attr:`CPNN.prototypes`, with gradients.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from napari_cpnn.models import prototype_penalty
+    >>> float(prototype_penalty(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])))
+    0.5
     """
     with torch.autocast(prototypes.device.type, enabled=False):
         return (_precise(prototypes) - _precise(initial)).square().sum()
@@ -84,6 +99,13 @@ def composition_penalty(weights: Tensor, deconvolved: Tensor) -> Tensor:
         ``(N, C)`` predicted.
     deconvolved
         ``(N, C)``; a spot with a NaN has no deconvolution and is left out. With no spot left the penalty is 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from napari_cpnn.models import composition_penalty
+    >>> float(composition_penalty(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])))
+    0.5
     """
     with torch.autocast(weights.device.type, enabled=False):
         w, target = _precise(weights), _precise(deconvolved)

@@ -19,6 +19,12 @@ class Prediction(NamedTuple, Generic[ArrayT]):
     out_of_domain
         ``(N,)`` from 0 to 1: the share of held-out training tissue that is nearer to what the model was trained on
         (see :class:`~napari_cpnn.models.domain.Domain`); NaN for a model without a domain.
+
+    Examples
+    --------
+    >>> weights, programs, out_of_domain = cmap.values_at(2, 2)
+    >>> weights.shape, programs.shape
+    ((8,), (8,))
     """
 
     weights: ArrayT

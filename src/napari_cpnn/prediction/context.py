@@ -64,6 +64,13 @@ class ContextPlan:
     ------
     NoTissueError
         If there is no tissue, or none that fills a patch.
+
+    Examples
+    --------
+    >>> from napari_cpnn.prediction import ContextPlan
+    >>> plan = ContextPlan(slide, model.patch, pitch_um=100.0, max_tokens=500)
+    >>> plan.spacing_um, len(plan.tokens_um) <= 500
+    (224.0, True)
     """
 
     def __init__(

@@ -6,12 +6,9 @@ added, by renaming, so that interruption is harmless and several processes can s
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import re
 import threading
-import time
 import uuid
 import warnings
 import zlib
@@ -25,7 +22,7 @@ import numpy.typing as npt
 from napari_cpnn.arrays import Int64Array
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.slides import Slide
-from napari_cpnn.storage import delete_kept, folder_of, kept_in, size_of, staged, sweep_kept, touch_kept
+from napari_cpnn.storage import folder_of, key_of, prune_kept, staged, touch_kept
 from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
@@ -36,7 +33,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 CACHE_BYTES = 5 * 1024**3
 """Size limit of all stores; the least recently used are deleted beyond it."""
-_IN_USE_SECONDS = 3600.0
 _NAMES = re.compile(r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.part")
 """File names of a store, and of temporary files that earlier versions left when killed."""
 
@@ -57,6 +53,15 @@ class FeatureStore:
     ----------
     problem
         One sentence if features cannot be written to disk, else ``None``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_cpnn.prediction import FeatureStore
+    >>> store = FeatureStore(n_features=4)
+    >>> store.add(np.array([7, 9]), np.ones((2, 4)))
+    >>> store.known([7, 8]).tolist(), len(store)
+    ([True, False], 2)
     """
 
     def __init__(self, n_features: int, folder: Path | None = None) -> None:
@@ -82,10 +87,9 @@ class FeatureStore:
             return cls(model.n_own_features)
         patch = model.patch
         facts = [FORMAT, slide.identity, slide.mpp, patch.size_px, patch.mpp, model.encoder_fingerprint, precision]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
         folder = folder_of("features", cache_dir or None)
-        _prune(folder, CACHE_BYTES)
-        return cls(model.n_own_features, folder / key)
+        prune_kept(folder, CACHE_BYTES, _NAMES)
+        return cls(model.n_own_features, folder / key_of(facts))
 
     def __len__(self) -> int:
         return len(self._row)
@@ -173,14 +177,3 @@ def _read(path: Path, n_features: int) -> tuple[Int64Array, Features]:
 
 def _checksum(keys: Int64Array, values: Features) -> int:
     return zlib.crc32(np.ascontiguousarray(values).data, zlib.crc32(np.ascontiguousarray(keys).data))
-
-
-def _prune(folder: Path, limit_bytes: int) -> None:
-    """Delete the least recently used stores in ``folder`` until at most ``limit_bytes`` remain."""
-    total = 0
-    for used, store in kept_in(folder):
-        total += size_of(store, "*.safetensors")
-        if total > limit_bytes and time.time() - used > _IN_USE_SECONDS:
-            delete_kept(store, _NAMES)
-        else:
-            sweep_kept(store, used)

@@ -38,6 +38,14 @@ class Predictor:
     ----------
     max_batch
         Largest batch that fits into memory, ``None`` as long as no batch has failed.
+
+    Examples
+    --------
+    >>> from napari_cpnn.prediction import Predictor
+    >>> from napari_cpnn.slides import read_patches
+    >>> images = read_patches(slide, [[1200.0, 1200.0]], model.patch)
+    >>> Predictor(model).predict(images).weights.shape
+    (1, 8)
     """
 
     def __init__(self, model: CPNN, device: str = "auto", precision: str = "auto", symmetries: bool = False) -> None:
@@ -76,7 +84,7 @@ class Predictor:
         images
             ``(N, S, S, 3)`` uint8.
         surroundings
-            For a model that needs them (:class:`~napari_cpnn.prediction.places.SlideSurroundings`); without, each patch
+            For a model that needs them (:class:`~napari_cpnn.prediction.inputs.SlideSurroundings`); without, each patch
             is treated as the only tissue of its slide.
 
         Returns

@@ -8,5 +8,4 @@ from .estimate import estimate_prototypes as estimate_prototypes
 from .estimate import suggested_min_cells as suggested_min_cells
 from .labels import texts_of as texts_of
 from .labels import without_label as without_label
-from .progress import Progress as Progress
 from .prototypes import Prototypes as Prototypes

@@ -60,6 +60,12 @@ def read_cells(path: str | Path, annotations: str | Path | None = None, backed: 
     ------
     CellsError
         If the file is missing or of unknown kind, holds no raw counts, or the annotations match no cell.
+
+    Examples
+    --------
+    >>> cells = nc.read_cells(folder / "cells.h5ad")
+    >>> cells.shape, sorted(cells.layers)
+    ((3029, 2000), ['counts'])
     """
     source = to_path(path, CellsError)
     if not source.exists():

@@ -45,6 +45,12 @@ class Deconvolution:
     iterations, converged
         Number of rounds, and whether the last one changed no share by more than the tolerance and hardly increased the
         posterior.
+
+    Examples
+    --------
+    >>> found = nc.deconvolve_with_uncertainty(spots[:50], protos, nc.DeconvolutionSettings(max_genes=100))
+    >>> found.shares.shape, found.share_sd.shape, found.depth.shape
+    ((50, 8), (50, 8), (50,))
     """
 
     shares: pd.DataFrame
@@ -88,6 +94,12 @@ def deconvolve(spots: AnnData, protos: Prototypes, settings: DeconvolutionSettin
         If a cell type has no expression in the used genes.
     SpotsError
         If the table holds no raw counts or duplicate genes, or the memory is insufficient.
+
+    Examples
+    --------
+    >>> shares = nc.deconvolve(spots, protos, nc.DeconvolutionSettings(method="nnls"))
+    >>> shares.shape, list(shares.columns[:2])
+    ((387, 8), ['B-cells', 'CAFs'])
     """
     settings = settings or DeconvolutionSettings()
     if settings.method == "nb":
@@ -111,6 +123,12 @@ def deconvolve_with_uncertainty(
     ------
     SettingsError
         If the settings select another method, which gives no uncertainty.
+
+    Examples
+    --------
+    >>> found = nc.deconvolve_with_uncertainty(spots[:50], protos, nc.DeconvolutionSettings(max_genes=100))
+    >>> bool((found.share_sd > 0).all(axis=None))
+    True
     """
     import pandas as pd
 

@@ -14,10 +14,10 @@ from scipy.sparse.csgraph import connected_components
 
 from napari_cpnn.counts import look_like_ensembl, symbols_beside, unique_names
 from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
+from napari_cpnn.progress import Progress, no_progress, part
 from napari_cpnn.prototypes.batch_codes import ISLANDS, coded_statistics
 from napari_cpnn.prototypes.labels import without_label
 from napari_cpnn.prototypes.left_out import REASONS
-from napari_cpnn.prototypes.progress import Progress, part, silent
 from napari_cpnn.prototypes.prototypes import Prototypes
 from napari_cpnn.prototypes.statistics import GroupStatistics, count_statistics
 from napari_cpnn.settings import PrototypeSettings
@@ -94,16 +94,26 @@ def estimate_prototypes(
         If a column is missing, the values are not counts, or gene names are not unique.
     PrototypesError
         If no cell, gene or type is left.
+
+    Examples
+    --------
+    >>> cells = nc.read_cells(folder / "cells.h5ad")
+    >>> nc.estimate_prototypes(cells, cell_type="celltype", batch="patient").cell_types[:2]
+    ('B-cells', 'CAFs')
     """
     columns = [cell_type] if isinstance(cell_type, str) else list(cell_type)
-    prototypes = estimate_all(cells, columns, batch, settings or PrototypeSettings(), progress or silent)
+    prototypes = estimate_all(cells, columns, batch, settings or PrototypeSettings(), progress or no_progress)
     for text in dict.fromkeys(text for one in prototypes.values() for text in one.provenance["notes"]):
         warnings.warn(text, CpnnWarning, stacklevel=2)
     return prototypes[cell_type] if isinstance(cell_type, str) else prototypes
 
 
 def estimate_all(
-    cells: AnnData, columns: Sequence[str], batch: str | None, settings: PrototypeSettings, progress: Progress = silent
+    cells: AnnData,
+    columns: Sequence[str],
+    batch: str | None,
+    settings: PrototypeSettings,
+    progress: Progress = no_progress,
 ) -> dict[str, Prototypes]:
     """Estimate prototypes by column as :func:`estimate_prototypes`, but store warnings only in the provenance."""
     labels = [_column(cells, name) for name in columns]

@@ -48,6 +48,14 @@ class Prototypes:
     ------
     PrototypesError
         If the parts are inconsistent or a row is not a distribution.
+
+    Examples
+    --------
+    >>> protos.to_frame().shape
+    (8, 1707)
+    >>> protos.select(["ERBB2", "CD3E"]).genes
+    ('ERBB2', 'CD3E')
+    >>> path = protos.save("prototypes.h5ad")
     """
 
     profiles: npt.NDArray[np.float32]
@@ -163,7 +171,16 @@ class Prototypes:
         """
         from napari_cpnn.prototypes.markers import marker_genes
 
-        return marker_genes(self, n, min_fold_change, min_cp10k, min_counts)
+        return marker_genes(
+            self.profiles,
+            self.cell_types,
+            self.genes,
+            self.provenance.get("counts_per_type", {}),
+            n=n,
+            min_fold_change=min_fold_change,
+            min_cp10k=min_cp10k,
+            min_counts=min_counts,
+        )
 
     def left_out(self) -> pd.DataFrame:
         """Summarise what the filters of the estimate left out.

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cpnn.arrays import FloatArray
+from napari_cpnn.progress import Progress, no_progress, part
 from napari_cpnn.prototypes.gene_block import GeneBlock, Shared, SharedSystem
-from napari_cpnn.prototypes.progress import Progress, part, silent
 from napari_cpnn.prototypes.statistics import GroupStatistics
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def fit_regression(
     device: str = "cpu",
     max_iterations: int = 200,
     tolerance: float = 1e-4,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> RegressionFit:
     """Fit the regression to group statistics.
 
@@ -179,7 +179,7 @@ class _Problem:
         for block in self._blocks:
             block.free_background()
 
-    def climb(self, max_iterations: int, tolerance: float, progress: Progress = silent) -> tuple[int, bool]:
+    def climb(self, max_iterations: int, tolerance: float, progress: Progress = no_progress) -> tuple[int, bool]:
         """Iterate to the mode; return the number of steps and whether they converged."""
         best, step, gain = -math.inf, None, math.inf
         way = _Way(tolerance)
@@ -199,7 +199,7 @@ class _Problem:
             self.move(step)
         return max_iterations, False
 
-    def sweep(self, progress: Progress = silent) -> tuple[float, float]:
+    def sweep(self, progress: Progress = no_progress) -> tuple[float, float]:
         """Take a Newton step in every gene; return the log posterior after it and the largest predicted gain."""
         shared, value, worst = self._shared, 0.0, 0.0
         for number, block in enumerate(self._blocks):

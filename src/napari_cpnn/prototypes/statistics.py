@@ -19,8 +19,8 @@ import scipy.sparse as sp
 from napari_cpnn.arrays import Int64Array
 from napari_cpnn.counts import as_counts, is_mitochondrial, require_sound
 from napari_cpnn.errors import CellsError
+from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.prototypes.labels import texts_of
-from napari_cpnn.prototypes.progress import Progress, silent
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.untrusted import reading, require_memory
 
@@ -138,7 +138,7 @@ def count_statistics(
     labels: Sequence[pd.Series[Any]],
     batches: pd.Series[Any] | None,
     settings: PrototypeSettings,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> list[GroupStatistics]:
     """Compute statistics for several annotations of the same cells in one pass over the counts.
 

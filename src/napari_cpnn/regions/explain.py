@@ -44,6 +44,14 @@ def explain_gene(cmap: CompositionMap, gene: str, where: Region | tuple[int, int
         If the model does not predict the gene.
     RegionsError
         If nothing is computed there yet.
+
+    Examples
+    --------
+    >>> from napari_cpnn.regions import Region, explain_gene
+    >>> region = Region.from_vertices("margin", [(1000, 1000), (1000, 1400), (1400, 1400), (1400, 1000)])
+    >>> parts = explain_gene(cmap, "ERBB2", region)
+    >>> bool(abs(parts["value"].sum() - parts.attrs["expression"]) < 1e-5)
+    True
     """
     weights, programs = _values(cmap, where)
     decoder = cmap.decoder

@@ -51,6 +51,14 @@ def read_regions(path: str | Path, mpp: Mpp) -> list[Region]:
     ------
     RegionsError
         If the file cannot be read, is not GeoJSON, or has no usable outline.
+
+    Examples
+    --------
+    >>> from napari_cpnn.regions import Region, read_regions, write_regions
+    >>> region = Region.from_vertices("margin", [(1000, 1000), (1000, 1400), (1400, 1400), (1400, 1000)])
+    >>> path = write_regions([region], "margin.geojson", slide.mpp)
+    >>> [region.name for region in read_regions(path, slide.mpp)]
+    ['margin']
     """
     file = to_path(path, RegionsError)
     content = read_json(file, RegionsError, parse_int=float)  # accept any number of digits, possibly as infinity
@@ -73,6 +81,13 @@ def write_regions(regions: Sequence[Region], path: str | Path, mpp: Mpp) -> Path
     ------
     RegionsError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> from napari_cpnn.regions import Region, write_regions
+    >>> region = Region.from_vertices("margin", [(1000, 1000), (1000, 1400), (1400, 1400), (1400, 1000)])
+    >>> write_regions([region], "regions.geojson", slide.mpp).name
+    'regions.geojson'
     """
     path = Path(path)
     features = [

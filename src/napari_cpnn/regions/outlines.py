@@ -38,6 +38,13 @@ class Region:
         Name in tables and labels.
     outline
         Outline in slide micrometres, in shapely's order ``(x, y)``; may have holes and several parts.
+
+    Examples
+    --------
+    >>> from napari_cpnn.regions import Region
+    >>> region = Region.from_vertices("margin", [(1000, 1000), (1000, 1400), (1400, 1400), (1400, 1000)])
+    >>> round(region.area_mm2, 2)
+    0.16
     """
 
     name: str

@@ -53,6 +53,14 @@ def summarise_regions(
         If the model does not predict a gene.
     RegionsError
         If there are no regions, or nothing is computed in one of them.
+
+    Examples
+    --------
+    >>> from napari_cpnn.regions import Region, summarise_regions
+    >>> region = Region.from_vertices("margin", [(1000, 1000), (1000, 1400), (1400, 1400), (1400, 1000)])
+    >>> table = summarise_regions(cmap, [region], genes=["ERBB2"])
+    >>> list(table["kind"].unique())
+    ['area', 'tissue', 'mapped', 'patches', 'unlike', 'share', 'expression']
     """
     settings = settings or RegionSettings()
     if not regions:
@@ -94,6 +102,15 @@ def compare_regions(
     ------
     GenesError, RegionsError
         As :func:`summarise_regions`.
+
+    Examples
+    --------
+    >>> from napari_cpnn.regions import Region, compare_regions
+    >>> upper = Region.from_vertices("upper", [(1000, 1000), (1000, 1400), (1200, 1400), (1200, 1000)])
+    >>> lower = Region.from_vertices("lower", [(1200, 1000), (1200, 1400), (1400, 1400), (1400, 1000)])
+    >>> table = compare_regions(cmap, upper, lower, genes=["ERBB2"])
+    >>> bool((table["difference"] == table["first"] - table["second"]).all())
+    True
     """
     settings = settings or RegionSettings()
     contents = [_Content.of(cmap, region, genes, settings.block_um) for region in (first, second)]

@@ -15,8 +15,9 @@ class BenchmarkSettings(Settings):
 
     Examples
     --------
-    >>> BenchmarkSettings(shifts=4).shifts
-    4
+    >>> settings = nc.BenchmarkSettings(shifts=4, patch=nc.PatchSpec(64, 1.0))
+    >>> settings.shifts, settings.patch.size_um
+    (4, 64.0)
     """
 
     ceiling_repeats: int = setting(5, "number of random halvings of the counts for the noise ceiling; 0: no ceiling")

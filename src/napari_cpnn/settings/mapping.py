@@ -10,7 +10,15 @@ from napari_cpnn.settings.base import DeviceName, Settings, check, check_precisi
 
 @dataclass(frozen=True)
 class TissueSettings(Settings):
-    """Tissue detection at low resolution."""
+    """Tissue detection at low resolution.
+
+    Examples
+    --------
+    >>> from napari_cpnn.slides import find_tissue
+    >>> large = find_tissue(slide, nc.TissueSettings(min_area_um2=500_000))
+    >>> large.area_um2 <= find_tissue(slide).area_um2
+    True
+    """
 
     mpp: float = setting(16.0, "pixel size in um at which tissue is detected")
     min_saturation: float = setting(0.05, "minimum colour saturation of tissue, 0 to 1")
@@ -25,7 +33,14 @@ class TissueSettings(Settings):
 
 @dataclass(frozen=True)
 class MappingSettings(Settings):
-    """Settings for mapping a slide, live or as a whole."""
+    """Settings for mapping a slide, live or as a whole.
+
+    Examples
+    --------
+    >>> settings = nc.MappingSettings(stride_um=56.0, tissue=nc.TissueSettings(min_coverage=0.5))
+    >>> settings.replace(precision="float32").stride_um
+    56.0
+    """
 
     device: DeviceName = setting("auto", "auto, cpu, cuda or mps")
     precision: Literal["auto", "float32", "bfloat16"] = setting("auto", "arithmetic of the backbone")
@@ -61,7 +76,14 @@ class MappingSettings(Settings):
 
 @dataclass(frozen=True)
 class FigureSettings(Settings):
-    """Appearance of figures of a map: colours, size, text and resolution."""
+    """Appearance of figures of a map: colours, size, text and resolution.
+
+    Examples
+    --------
+    >>> settings = nc.FigureSettings(colormap="magma", width_mm=85, dpi=100)
+    >>> nc.to_figure(cmap, "erbb2.png", "ERBB2", settings=settings).name
+    'erbb2.png'
+    """
 
     colormap: str = setting("viridis", "colour map: viridis, magma, inferno, cividis, turbo, Reds or Blues")
     value_range: Literal["auto", "full"] = setting(
@@ -95,7 +117,13 @@ class FigureSettings(Settings):
 
 @dataclass(frozen=True)
 class ExportSettings(Settings):
-    """Settings for exporting maps to the formats of other programs."""
+    """Settings for exporting maps to the formats of other programs.
+
+    Examples
+    --------
+    >>> nc.to_geojson(cmap, "patches.geojson", settings=nc.ExportSettings(units="patches")).name
+    'patches.geojson'
+    """
 
     memory_mb: float = setting(1024.0, "largest table of expression that is held in memory; files may be larger")
     block_mb: float = setting(16.0, "expression is computed and written in blocks of about this size")

@@ -14,7 +14,15 @@ _IGNORE_CASE = "treat gene names that differ only in upper and lower case as the
 
 @dataclass(frozen=True)
 class PrototypeSettings(Settings):
-    """Settings for estimating prototypes from single cells."""
+    """Settings for estimating prototypes from single cells.
+
+    Examples
+    --------
+    >>> cells = nc.read_cells(folder / "cells.h5ad")
+    >>> settings = nc.PrototypeSettings(min_cells=100)
+    >>> len(nc.estimate_prototypes(cells, settings=settings).cell_types)
+    8
+    """
 
     method: Literal["nb", "mean"] = setting(
         "mean", "estimator: nb (negative binomial regression on type and batch) or mean (normalised mean profile)"
@@ -45,7 +53,14 @@ class PrototypeSettings(Settings):
 
 @dataclass(frozen=True)
 class DeconvolutionSettings(Settings):
-    """Settings for deconvolving measured spots into cell types. Use :meth:`bulk` for bulk samples."""
+    """Settings for deconvolving measured spots into cell types. Use :meth:`bulk` for bulk samples.
+
+    Examples
+    --------
+    >>> settings = nc.DeconvolutionSettings(method="nnls", max_genes=500)
+    >>> nc.deconvolve(spots, protos, settings).shape
+    (387, 8)
+    """
 
     method: Literal["nb", "nnls"] = setting(
         "nb", "nb (negative binomial model of cell2location) or nnls (weighted non-negative least squares)"
@@ -82,7 +97,16 @@ class DeconvolutionSettings(Settings):
 
 @dataclass(frozen=True)
 class TrainingSettings(Settings):
-    """Architecture and training of a model. The defaults are this project's model; :meth:`paper` is the paper's."""
+    """Architecture and training of a model. The defaults are this project's model; :meth:`paper` is the paper's.
+
+    Examples
+    --------
+    >>> settings = nc.TrainingSettings.paper(backbone="squeezenet", max_epochs=10)
+    >>> settings.head, settings.free_mixture
+    ('cpnn', 0.0)
+    >>> settings.replace(head="linear").head
+    'linear'
+    """
 
     backbone: str = setting(
         "stnet",
@@ -240,7 +264,14 @@ TRAINING_PRESETS: dict[str, Callable[..., TrainingSettings]] = {
 
 @dataclass(frozen=True)
 class EvaluationSettings(Settings):
-    """What is measured of a model beside the correlations."""
+    """What is measured of a model beside the correlations.
+
+    Examples
+    --------
+    >>> settings = nc.EvaluationSettings(ceiling_repeats=1)
+    >>> "ceiling" in nc.evaluate(model, slide, spots[:5], settings=settings)
+    True
+    """
 
     ceiling_repeats: int = setting(
         5, "number of random halvings of the counts for the noise ceiling of each gene; 0: no ceiling"

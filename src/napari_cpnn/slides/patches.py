@@ -50,6 +50,13 @@ class PatchReader:
     ------
     SlideError, PixelSizeError
         If the slide cannot be mapped, see :meth:`Slide.require_mappable`.
+
+    Examples
+    --------
+    >>> from napari_cpnn.slides import PatchReader
+    >>> images, ok = PatchReader(slide, model.patch).read([[1200.0, 1200.0], [1300.0, 1200.0]])
+    >>> images.shape, ok.tolist()
+    ((2, 224, 224, 3), [True, True])
     """
 
     def __init__(self, slide: Slide, spec: PatchSpec) -> None:
@@ -142,6 +149,12 @@ def read_patches(slide: Slide, centers_um: npt.ArrayLike, spec: PatchSpec) -> Pi
     ------
     SlideError
         If a patch cannot be read.
+
+    Examples
+    --------
+    >>> from napari_cpnn.slides import read_patches
+    >>> read_patches(slide, [[1200.0, 1200.0]], nc.PatchSpec(64, 1.0)).shape
+    (1, 64, 64, 3)
     """
     images, ok = PatchReader(slide, spec).read(centers_um)
     if not ok.all():

@@ -126,6 +126,13 @@ class Slide:
         Facts about the file for display; never labels, macro images or names.
     identity : str
         Key of the file's content, which changes with the file.
+
+    Examples
+    --------
+    >>> slide.shape, slide.mpp, len(slide.levels)
+    ((12000, 12000, 3), (0.5, 0.5), 3)
+    >>> slide.read_region(y=4000, x=3000, height=100, width=200).shape
+    (100, 200, 3)
     """
 
     def __init__(self, handles: _Handles, info: SourceInfo, *, name: str, mpp: Mpp | None, identity: str) -> None:
@@ -350,6 +357,13 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
     CpnnWarning
         If the file states a pixel size that no microscope has, which is ignored; if the image is not stored upright; if
         a folder holds several DICOM series.
+
+    Examples
+    --------
+    >>> nc.open_slide(folder / "slide.tiff")
+    <Slide 'slide', 12000 x 12000 px, 3 channels, 0.5 x 0.5 um/px, tifffile>
+    >>> nc.open_slide(folder / "slide.tiff", mpp=0.25).mpp
+    (0.25, 0.25)
     """
     given = None if mpp is None else as_mpp(mpp)
     with reading(path, SlideError, "the file may be damaged."):

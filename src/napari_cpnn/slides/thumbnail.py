@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +12,21 @@ from PIL import Image
 
 from napari_cpnn.slides.backends.base import Pixels
 
-if TYPE_CHECKING:
-    from napari_cpnn.slides.slide import Slide
-
 #: Maximum number of level pixels in memory; a scanner's coarsest level usually fits.
 _BAND_PX = 2**24
 
 
-def thumbnail(slide: Slide, max_px: int) -> npt.NDArray[np.uint8]:
+class Levels(Protocol):
+    """What is read of a :class:`~napari_cpnn.slides.slide.Slide`."""
+
+    level_shapes: list[tuple[int, int]]
+    dtype: np.dtype[np.generic]
+    is_rgb: bool
+
+    def read_shown(self, y: int, x: int, height: int, width: int, level: int = 0) -> Pixels: ...
+
+
+def thumbnail(slide: Levels, max_px: int) -> npt.NDArray[np.uint8]:
     """Return a thumbnail; see :meth:`Slide.thumbnail`."""
     longest = max(slide.level_shapes[0])
     level = [i for i, shape in enumerate(slide.level_shapes) if max(shape) >= min(max_px, longest)][-1]

@@ -68,6 +68,13 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
         If no tissue is found.
     SlideError, PixelSizeError
         If the slide cannot be mapped, or read.
+
+    Examples
+    --------
+    >>> from napari_cpnn.slides import find_tissue
+    >>> tissue = find_tissue(slide)
+    >>> tissue.mask.shape, tissue.um_per_px
+    ((375, 375), (16.0, 16.0))
     """
     settings = settings or TissueSettings()
     slide.require_mappable()

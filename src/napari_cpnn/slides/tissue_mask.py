@@ -22,6 +22,13 @@ class TissueMask:
         ``(rows, cols)`` bool; pixel ``(0, 0)`` starts at the outer corner of the slide.
     um_per_px
         Size of its pixels in micrometres, ``(y, x)``.
+
+    Examples
+    --------
+    >>> from napari_cpnn.slides import find_tissue
+    >>> tissue = find_tissue(slide)
+    >>> tissue.is_empty, tissue.coverage(cmap.grid).shape == cmap.state.shape
+    (False, True)
     """
 
     mask: BoolArray

@@ -2,6 +2,7 @@ from .affine import parse_affine as parse_affine
 from .affine import read_affine as read_affine
 from .array import ArrayFit as ArrayFit
 from .array import ArrayKind as ArrayKind
+from .array import array_coordinates as array_coordinates
 from .array import fit_array as fit_array
 from .fit import SpotFit as SpotFit
 from .fit import SpotFix as SpotFix
@@ -15,13 +16,12 @@ from .folders import find_spots as find_spots
 from .folders import sections as sections
 from .folders import tables_of_run as tables_of_run
 from .libraries import library_of as library_of
+from .libraries import on_one_slide as on_one_slide
 from .libraries import require_one_library as require_one_library
 from .misfit import note_fit as note_fit
 from .misfit import warn_of_misfit as warn_of_misfit
 from .pairs import open_sample as open_sample
-from .positions import on_one_slide as on_one_slide
 from .positions import with_positions as with_positions
-from .quality import array_coordinates as array_coordinates
 from .quality import counts_matrix as counts_matrix
 from .quality import estimate_mpp as estimate_mpp
 from .quality import expression as expression

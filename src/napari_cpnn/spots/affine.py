@@ -91,6 +91,14 @@ def read_affine(path: str | Path, spots: AnnData | None = None) -> FloatArray:
     SpotsError
         If the file holds no affine transform or different spots, or the positions are not related by an affine
         transform.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from napari_cpnn.spots import read_affine
+    >>> size = Path("affine.txt").write_text("1 0 20 0 1 0")
+    >>> read_affine("affine.txt").tolist()
+    [[1.0, 0.0, 20.0], [0.0, 1.0, 0.0]]
     """
     path = Path(path)
     if spots is not None and "tissue_positions" in path.name:

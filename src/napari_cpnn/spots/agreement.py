@@ -13,10 +13,9 @@ import numpy as np
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, SpotsError
-from napari_cpnn.spots.libraries import libraries_of_uns
+from napari_cpnn.spots.array import array_coordinates
 from napari_cpnn.spots.position_columns import column_of, numbers, pixel_columns
-from napari_cpnn.spots.quality import array_coordinates
-from napari_cpnn.spots.scale_factors import factors_of
+from napari_cpnn.spots.scale_factors import factors_of, libraries_of_uns
 
 if TYPE_CHECKING:
     from anndata import AnnData

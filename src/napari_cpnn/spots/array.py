@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,12 @@ def fit_array(
     ArrayFit or None
         None if there are too few spots, they do not lie on a lattice, the pixel size is implausible, or no pitch is
         given and the array is not one of the two known ones.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import fit_array
+    >>> fit_array(spots.obsm["spatial"]).kind
+    'hexagonal'
     """
     pixels = np.asarray(spatial, dtype=np.float64)
     if len(pixels) < _MIN_SPOTS:
@@ -198,3 +204,16 @@ def neighbour_distance(pixels: FloatArray) -> float:
         return math.nan
     distances = np.asarray(cKDTree(pixels).query(pixels, k=2)[0])
     return float(np.median(distances[:, 1]))
+
+
+def array_coordinates(obs: Any) -> FloatArray | None:
+    """Return ``(N, 2)`` array coordinates (column, row) from ``obs``; None if absent, incomplete or not numeric."""
+    import pandas as pd
+
+    for column, row in (("new_x", "new_y"), ("array_col", "array_row")):
+        if column in obs and row in obs:
+            numbers = [pd.to_numeric(obs[name].astype(object), errors="coerce") for name in (column, row)]
+            array = np.column_stack([np.asarray(values, dtype=np.float64) for values in numbers])
+            if np.isfinite(array).all():
+                return array
+    return None

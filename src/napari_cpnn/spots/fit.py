@@ -20,9 +20,10 @@ from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.spots.affine import inverted
-from napari_cpnn.spots.libraries import libraries_of_uns
+from napari_cpnn.spots.array import array_coordinates
 from napari_cpnn.spots.positions import with_positions
-from napari_cpnn.spots.quality import array_coordinates, implied_mpp
+from napari_cpnn.spots.quality import implied_mpp
+from napari_cpnn.spots.scale_factors import libraries_of_uns
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -157,6 +158,12 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
         If the spots have no positions.
     PixelSizeError, NoTissueError, SlideError
         If the slide cannot be read or has no tissue or pixel size.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import check_fit
+    >>> check_fit(slide, spots).problem
+    ''
     """
     mpp = slide.require_mappable()
     if "spatial" not in spots.obsm or not spots.n_obs:
@@ -237,6 +244,13 @@ def given_fix(slide: Slide, spots: AnnData, matrix: FloatArray, name: str) -> Sp
         ``(2, 3)``, from spots to slide or from slide to spots, as :func:`~napari_cpnn.spots.affine.read_affine` gives.
     name
         Origin of the transform, as a description.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_cpnn.spots import given_fix
+    >>> fix = given_fix(slide, spots, np.array([[1.0, 0.0, 20.0], [0.0, 1.0, 0.0]]), "moved to the right")
+    >>> moved = fix.apply(spots)
     """
     mpp, mask = slide.require_mappable(), tissue_of(slide)
     spots = with_positions(spots, "The table of spots")

@@ -68,6 +68,12 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
         A Space Ranger run, its ``outs`` or ``spatial`` folder, one of its matrices, a Visium HD run, one of its bin
         sizes or its ``segmented_outputs``, a folder of several runs, a SpatialData ``.zarr``, or an ``.h5ad`` with
         positions.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import find_spots
+    >>> [source.path.name for source in find_spots(folder / "spots.h5ad")]
+    ['spots.h5ad']
     """
     try:
         path = to_path(path, SpotsError)
@@ -158,6 +164,12 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
         Path from which the spots were read.
     spots
         Spots from :func:`~napari_cpnn.read_spots`, read without a slide.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import find_slide
+    >>> find_slide(folder / "spots.h5ad", spots)
+    <Slide 'slide', 12000 x 12000 px, 3 channels, 0.5 x 0.5 um/px, tifffile>
     """
     from napari_cpnn.slides import open_slide
 

@@ -18,6 +18,8 @@ from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.array import neighbour_distance
 from napari_cpnn.spots.barcodes import MOST_LIBRARIES
 from napari_cpnn.spots.overlap import Places
+from napari_cpnn.spots.positions import positions_of, with_positions
+from napari_cpnn.spots.scale_factors import libraries_of_uns
 
 if TYPE_CHECKING:
     import h5py
@@ -40,8 +42,6 @@ _WORDS = {
     "lib", "libs", "library", "libraries", "sample", "samples", "section", "sections", "slide", "slides", "slice",
     "slices", "dataset", "batch", "puck", "specimen", "donor", "patient", "gsm", "chip", "run",
 }  # fmt: skip
-#: Keys of one library's entry, which occur directly in ``uns["spatial"]`` if the library's name was omitted.
-_PARTS = {"images", "scalefactors", "metadata"}
 _NONE = {"", "nan", "na", "none", "<na>", "null"}
 #: Minimum distance of spots on one array, as a share of the pitch, and the share of closer spots that indicates two.
 _NEAR, _SHARE = 0.8, 0.05
@@ -91,22 +91,9 @@ def library_of(spots: AnnData) -> str | None:
     return None if name is None else str(name)
 
 
-def libraries_of_uns(spatial: Any) -> dict[str, dict[str, Any]]:
-    """Return the libraries in ``uns["spatial"]``; a library without a name gets the key ``""``."""
-    if not isinstance(spatial, dict):
-        return {}
-    if any(isinstance(spatial.get(part), dict) for part in ("images", "scalefactors")) and not any(
-        isinstance(content, dict) and _PARTS & set(content) for name, content in spatial.items() if name not in _PARTS
-    ):
-        return {"": spatial}
-    return {str(name): content for name, content in spatial.items() if isinstance(content, dict)}
-
-
 def libraries_in_file(file: h5py.File) -> list[str]:
     """Return the libraries named by columns or spot names of an open ``.h5ad``; empty if there is only one."""
     import h5py
-
-    from napari_cpnn.spots.positions import positions_of
 
     described = file.get("uns/spatial")
     is_group = isinstance(described, h5py.Group)
@@ -179,6 +166,20 @@ def spots_of_library(
     if mine.all():
         return spots, {}
     return spots[mine].copy(), {"other_library": int((~mine).sum())}
+
+
+def on_one_slide(spots: AnnData, owner: str) -> AnnData:
+    """Return a table of spots with its positions as an array, checking that they belong to one library.
+
+    Raises
+    ------
+    SpotsError
+        If positions cannot be read, or spots belong to several libraries, which the message lists.
+    """
+    spots = with_positions(spots, owner)
+    if "spatial" in spots.obsm:
+        require_one_library(spots, owner)
+    return spots
 
 
 def require_one_library(spots: AnnData, what: str) -> None:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.spots.array import neighbour_distance
+from napari_cpnn.spots.array import array_coordinates, neighbour_distance
 from napari_cpnn.spots.barcodes import MOST_LIBRARIES, Barcodes, barcodes_of
-from napari_cpnn.spots.quality import array_coordinates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -46,6 +46,13 @@ def open_sample(
     (Slide, AnnData)
         ``slide.mpp`` is None if the pixel size is unknown. A :class:`CpnnWarning` is issued if the spots do not lie on
         the tissue, or the pixel sizes of file and array differ by more than a tenth.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import open_sample
+    >>> slide, spots = open_sample(folder / "slide.tiff", folder / "spots.h5ad")
+    >>> slide.mpp, spots.n_obs
+    ((0.5, 0.5), 387)
     """
     opened = open_slide(slide, mpp=mpp)
     table = read_spots(spots, positions=positions, slide=opened, library=library, check=check)

@@ -9,7 +9,6 @@ import scipy.sparse as sp
 
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.spots.agreement import agreeing_positions
-from napari_cpnn.spots.libraries import require_one_library
 from napari_cpnn.spots.position_columns import xy_of_table
 
 if TYPE_CHECKING:
@@ -72,17 +71,3 @@ def with_positions(table: AnnData, owner: str) -> AnnData:
         del changed.obsm["spatial"]  # assigning over a DataFrame would keep a DataFrame
     changed.obsm["spatial"] = at
     return changed
-
-
-def on_one_slide(spots: AnnData, owner: str) -> AnnData:
-    """Return a table of spots with its positions as an array, checking that they belong to one library.
-
-    Raises
-    ------
-    SpotsError
-        If positions cannot be read, or spots belong to several libraries, which the message lists.
-    """
-    spots = with_positions(spots, owner)
-    if "spatial" in spots.obsm:
-        require_one_library(spots, owner)
-    return spots

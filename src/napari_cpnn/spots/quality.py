@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import Mpp, is_plausible_mpp
-from napari_cpnn.spots.array import fit_array, is_within_known_array
+from napari_cpnn.spots.array import array_coordinates, fit_array, is_within_known_array
+from napari_cpnn.spots.positions import with_positions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +46,12 @@ def expression(spots: AnnData, genes: Sequence[str] | None = None) -> npt.NDArra
     -------
     ndarray
         ``(N, G)`` float32; 0 for a spot without counts.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import expression
+    >>> expression(spots, ["ERBB2", "CD3E"]).shape
+    (387, 2)
     """
     counts = counts_matrix(spots)
     totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
@@ -100,6 +106,12 @@ def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     (float, float) or None
         None if the spots do not lie on an array of known pitch, are fewer than six, or imply an implausible pixel size.
         Segmented cells of Visium HD lie on no array, but Space Ranger stores the pixel size with them.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import estimate_mpp
+    >>> [round(size, 2) for size in estimate_mpp(spots)]
+    [0.5, 0.5]
     """
     mpp = implied_mpp(spots, pitch_um)
     return mpp if mpp is not None and is_plausible_mpp(mpp) else None
@@ -107,9 +119,6 @@ def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
 
 def implied_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     """Estimate the pixel size as :func:`estimate_mpp`, including implausible values from positions on another image."""
-    # imported late: it needs the array coordinates of this module
-    from napari_cpnn.spots.positions import with_positions
-
     spots = with_positions(spots, "The table of spots")
     if pitch_um is None:
         pitch_um = _scale_factor(spots, "bin_size_um")
@@ -131,19 +140,6 @@ def _is_of_st(spots: AnnData) -> bool:
     noted = spots.uns.get("napari_cpnn")
     is_legacy = isinstance(noted, dict) and noted.get("layout") == LEGACY_ST
     return is_legacy or {"new_x", "new_y"} <= set(spots.obs)
-
-
-def array_coordinates(obs: Any) -> FloatArray | None:
-    """Return ``(N, 2)`` array coordinates (column, row) from ``obs``; None if absent, incomplete or not numeric."""
-    import pandas as pd
-
-    for column, row in (("new_x", "new_y"), ("array_col", "array_row")):
-        if column in obs and row in obs:
-            numbers = [pd.to_numeric(obs[name].astype(object), errors="coerce") for name in (column, row)]
-            array = np.column_stack([np.asarray(values, dtype=np.float64) for values in numbers])
-            if np.isfinite(array).all():
-                return array
-    return None
 
 
 def _scale_factor(spots: AnnData, name: str) -> float | None:

@@ -11,13 +11,13 @@ import numpy as np
 
 from napari_cpnn.counts import MatrixFile, matrix_at, runs_in
 from napari_cpnn.errors import CpnnWarning, SpotsError
-from napari_cpnn.spots.array import fit_array, neighbour_distance
+from napari_cpnn.spots.array import array_coordinates, fit_array, neighbour_distance
 from napari_cpnn.spots.h5ad import read_h5ad_spots
 from napari_cpnn.spots.legacy import is_legacy_table, read_legacy
-from napari_cpnn.spots.libraries import choose, libraries_of_uns
+from napari_cpnn.spots.libraries import choose
 from napari_cpnn.spots.misfit import note_fit, warn_of_misfit
-from napari_cpnn.spots.quality import LEGACY_ST, array_coordinates
-from napari_cpnn.spots.scale_factors import factors_of
+from napari_cpnn.spots.quality import LEGACY_ST
+from napari_cpnn.spots.scale_factors import factors_of, libraries_of_uns
 from napari_cpnn.spots.segmented import cell_matrix, is_segmented, read_segmented
 from napari_cpnn.spots.visium import has_positions, read_visium, visium_matrix
 from napari_cpnn.untrusted import reading, to_path
@@ -85,6 +85,12 @@ def read_spots(
     SpotsError
         If the file is missing or of unknown kind, has no raw counts or no positions, no spot is left, or it holds
         several libraries and none is chosen; the message lists them.
+
+    Examples
+    --------
+    >>> spots = nc.read_spots(folder / "spots.h5ad", slide=slide)
+    >>> spots.shape, spots.obsm["spatial"].shape
+    ((387, 2000), (387, 2))
     """
     source = to_path(path, SpotsError)
     if not source.exists():

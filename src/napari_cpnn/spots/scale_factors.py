@@ -19,6 +19,8 @@ _NEEDED = (
 )  # fmt: skip
 #: Names of factors that may be stored as text; other texts, such as a version, are not factors.
 _FACTOR = re.compile(r"scale_?f|fullres|pixel|_um$", re.IGNORECASE)
+#: Keys of one library's entry, which occur directly in ``uns["spatial"]`` if the library's name was omitted.
+_PARTS = {"images", "scalefactors", "metadata"}
 #: Maximum nesting depth searched for factors.
 _DEEPEST = 3
 
@@ -97,3 +99,14 @@ def _is_missing(value: Any, number: float | None) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or (number is not None and math.isnan(number))
+
+
+def libraries_of_uns(spatial: Any) -> dict[str, dict[str, Any]]:
+    """Return the libraries in ``uns["spatial"]``; a library without a name gets the key ``""``."""
+    if not isinstance(spatial, dict):
+        return {}
+    if any(isinstance(spatial.get(part), dict) for part in ("images", "scalefactors")) and not any(
+        isinstance(content, dict) and _PARTS & set(content) for name, content in spatial.items() if name not in _PARTS
+    ):
+        return {"": spatial}
+    return {str(name): content for name, content in spatial.items() if isinstance(content, dict)}

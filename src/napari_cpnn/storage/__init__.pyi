@@ -5,11 +5,10 @@ from .array_files import keep_array as keep_array
 from .array_files import write_array as write_array
 from .array_files import writing as writing
 from .caches import cache_folder as cache_folder
-from .caches import delete_kept as delete_kept
 from .caches import folder_of as folder_of
-from .caches import kept_in as kept_in
-from .caches import size_of as size_of
-from .caches import sweep_kept as sweep_kept
+from .caches import key_of as key_of
+from .caches import prune_entries as prune_entries
+from .caches import prune_kept as prune_kept
 from .caches import touch_kept as touch_kept
 from .files import csv_table as csv_table
 from .files import require_separate as require_separate

@@ -82,6 +82,16 @@ def compare_heads(
     ------
     TrainingError
         If there is nothing to compare, or the reference is unknown.
+
+    Examples
+    --------
+    >>> from napari_cpnn.evaluation import predict_expression
+    >>> from napari_cpnn.studies import HeldOutSlide, compare_heads
+    >>> compared = predict_expression(model, slide, spots[:5])
+    >>> held_out = HeldOutSlide("1", "slide", {"ours": compared, "the same": compared})
+    >>> table = compare_heads([held_out], settings=nc.EvaluationSettings(bootstraps=10))
+    >>> float(table.loc[table["head"] == "the same", "difference"].abs().max())
+    0.0
     """
     settings = settings or EvaluationSettings()
     scored = [_score(slide, settings.bootstraps, seed) for seed, slide in enumerate(slides)]

@@ -99,6 +99,17 @@ def cross_validate(
         If there is a single group, groups are not found, the folder has other settings, or no fold could be tested.
     SettingsError
         If ``validation`` names a slide, or prototypes and settings are for different heads.
+
+    Examples
+    --------
+    >>> settings = nc.TrainingSettings(
+    ...     backbone="squeezenet", weights="none", patch=nc.PatchSpec(32, 2.0), max_epochs=1, validation="none"
+    ... )
+    >>> other = nc.Slide.from_arrays(slide.levels, slide.mpp, name="other")
+    >>> samples = [(slide, spots[::8].copy()), (other, spots[4::8].copy())]
+    >>> scores = nc.cross_validate(samples, protos, settings, groups=["1", "2"], out="runs/folds", progress=False)
+    >>> sorted(scores["slide"].unique())
+    ['other', 'slide']
     """
     folds, heads = make_folds(samples, groups), _heads(samples, prototypes, settings, evaluation, progress)
     tables: list[pd.DataFrame] = []

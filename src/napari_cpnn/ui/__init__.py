@@ -1,1 +1,1 @@
-"""napari: reader, layers and docks. The only folder that imports napari, qtpy, magicgui or superqt."""
+"""napari plugin: readers, layers and docks. The only package that imports napari, qtpy or superqt."""

@@ -165,7 +165,7 @@ def test_patches_that_vanish_after_their_features_were_kept(world, settings, tmp
     from napari_cpnn.models.backbones.build import FrozenEncoder
 
     known = FeatureCache(settings, tmp_path, FrozenEncoder(network))
-    assert not known.has(slide, slide_centers(slide, spots))
+    assert known.n_missing(slide, slide_centers(slide, spots))
     data = prepare([(slide, spots)], world.prototypes, settings, tmp_path, known=known)
     model = fit.build_model(
         settings, data.genes, world.prototypes.cell_types, world.prototypes.select(data.genes).profiles,

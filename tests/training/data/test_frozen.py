@@ -8,7 +8,6 @@ import torch
 from napari_cpnn.models import build_model
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data import inputs as kinds
-from napari_cpnn.training.data.frozen import predict_features
 from napari_cpnn.training.data.inputs import FeatureInputs, is_frozen
 
 
@@ -48,7 +47,7 @@ def test_the_mean_over_views_is_the_mean_over_symmetries(world, quick, tmp_path)
     seen = FeatureInputs(settings)
     seen.prepare(data, model, tmp_path)
     assert seen.features.shape == (8, 12, 512)
-    weights, programs = predict_features(model, seen.features)
+    ((_, weights, programs),) = seen.predict(model, np.arange(12))
     wanted = Predictor(model, "cpu", "float32", symmetries=True).predict(data.images[np.arange(12)])
     np.testing.assert_allclose(weights, wanted.weights, atol=1e-5)
     np.testing.assert_allclose(programs, wanted.programs, atol=1e-4)

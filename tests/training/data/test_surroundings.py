@@ -12,8 +12,8 @@ from napari_cpnn import Slide
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.models import SlideTokens, Surroundings, build_model
 from napari_cpnn.models.triplex import turned
+from napari_cpnn.prediction import SlideSurroundings
 from napari_cpnn.prediction.context import CENTER
-from napari_cpnn.prediction.places import SlideSurroundings
 from napari_cpnn.prediction.predictor import Predictor
 from napari_cpnn.training.data import check_samples, inputs_for
 from napari_cpnn.training.data.augmentation import apply_symmetries

@@ -24,6 +24,8 @@ sys.path[:0] = {tests!r}
 import numpy as np
 from small_world import PATCH, TYPES, World
 from napari_cpnn import Prototypes, TrainingSettings, train
+from napari_cpnn.training.fit import run_folder
+run_folder.draw_curves = lambda _rows, path, _title: path.touch()  # takes longer than the run
 
 profiles = np.random.default_rng(7).dirichlet(np.full(40, 0.5), 3).astype(np.float32)
 world = World(Prototypes(profiles, TYPES, tuple(f"GENE{{i}}" for i in range(40)), np.full(3, 100), {{}}))
@@ -61,7 +63,7 @@ def test_batches_are_dealt_whole_and_in_equal_numbers(world, quick, tmp_path, n_
     data = prepare([world.sample(1), world.sample(2)], world.prototypes, settings, tmp_path)
 
     def orders(process):
-        sampler = _TrainingBatches(data, settings, 0, process)
+        sampler = _TrainingBatches(data, settings, process)
         sampler.set_epoch(3)
         found = list(sampler)
         assert len(found) == len(sampler)

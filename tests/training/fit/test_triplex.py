@@ -13,12 +13,13 @@ from napari_cpnn import Slide, cross_validate, evaluate, load_model, train
 from napari_cpnn.errors import CpnnWarning, NoTissueError, TrainingError, WeightsError
 from napari_cpnn.evaluation import predict_spots
 from napari_cpnn.geometry import spatial_to_um
-from napari_cpnn.prediction.places import PlacePredictor
+from napari_cpnn.prediction import PlacePredictor, Predictor
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import PatchReader
 from napari_cpnn.training.data import inputs as kinds
 from napari_cpnn.training.fit import fit
 from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
+from small_world import draw_nothing
 from training.prepared import prepare
 from training.triplex_world import MPP, SETTINGS, on_glass, shrink
 
@@ -41,7 +42,7 @@ def trained(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
         patch.setenv("NAPARI_CPNN_CACHE", str(folder.parent / "cache"))
-        patch.setattr("napari_cpnn.training.fit.run_folder.draw_curves", lambda _rows, path, _title: path.touch())
+        draw_nothing(patch)
         samples = [on_glass(world.sample(i, rows=5, cols=6)) for i in (1, 2, 3)]
         model = train(samples, world.prototypes, SETTINGS.replace(max_epochs=12), folder, progress=False)
     return model, folder, samples
@@ -71,7 +72,7 @@ def test_predictions_in_training_are_those_of_evaluate(trained, world, tmp_path)
     inputs.prepare(data, model, tmp_path)
     predicted = np.concatenate([values for _, values in fit._decoded(model, inputs, data.held_out)])
     slide, spots = samples[2]
-    there = PlacePredictor(slide, model, "cpu", "float32")
+    there = PlacePredictor(slide, model, Predictor(model, "cpu", "float32"))
     weights, programs, _ = there.predict(spatial_to_um(spots.obsm["spatial"], slide.mpp))[0]
     expected = model.decoder().expression(weights, programs, model.genes)[data.row_of[data.held_out]]
     np.testing.assert_allclose(predicted, expected, atol=1e-5)

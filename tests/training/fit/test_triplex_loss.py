@@ -64,7 +64,7 @@ def by_hand(module, batch):
     model = module.model
     head = model.head
     surroundings = module_surroundings(module, batch)
-    views = model.backbone.views(model.backbone.patch_tokens(model.normalize(batch["images"])), surroundings)
+    views = model.backbone.views(model.backbone.patch_features(model.normalize(batch["images"])), surroundings)
     predicted = []
     for features, own in zip(views, (head, *model.view_heads), strict=True):
         if module.settings.head == "linear":
@@ -163,7 +163,7 @@ def test_a_rate_of_zero_freezes_the_target_network_alone(batch):
         assert (id(parameter) in learns) != frozen, name
     module.train()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CpnnTraining, "epoch", 0)
+        patch.setattr(CpnnTraining, "current_epoch", 0)
         patch.setattr(CpnnTraining, "global_rank", 0)
         module.on_train_epoch_start()
     assert not module.model.backbone.target.training

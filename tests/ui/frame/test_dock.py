@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QDockWidget, QMainWindow
-from tests.ui.conftest import tissue_image, write_slide
+import threading
 
-from napari_cpnn.ui.frame.parts import text_label
+from qtpy.QtWidgets import QDockWidget, QMainWindow
+from tests.ui.conftest import SETTINGS, tissue_image, write_slide
+
+from napari_cpnn.ui.frame.parts import TextLabel
 from napari_cpnn.ui.regions.dock import Regions
 
 
@@ -65,8 +67,37 @@ def test_a_viewer_that_is_closed_ends_its_docks(explore, wait, tmp_path):
     dock.end(viewer_lives=True)  # a second end is none
 
 
+def test_the_explore_dock_that_is_there_is_shown_whoever_opened_it(explore, wait, slide_path):
+    first = explore(slide_path)
+    second = Regions(first.viewer)
+    first.viewer.window.add_dock_widget(second, name="Regions")
+    second.open_explore()
+    assert frame_of(first).parentWidget().findChildren(type(first)) == [first]
+    second.shut_down()
+
+
+def test_two_explore_docks_of_one_viewer_leave_one_mapper(explore, wait, slide_path, model_path):
+    """A mapper that another one replaces must stop, and none runs when the docks are closed."""
+    before = set(threading.enumerate())
+
+    def mapper_threads():
+        names = [t.name for t in threading.enumerate() if t not in before and t.name.startswith("napari-cpnn")]
+        return [name for name in names if not name.startswith("napari-cpnn ui")]
+
+    first = explore(slide_path)
+    wait(lambda: first.state.slide is not None)
+    second = type(first)(first.viewer, SETTINGS)
+    first.viewer.window.add_dock_widget(second, name="Explore too")
+    first.state.want_model(model_path)  # both hear of it
+    wait(lambda: first.state.mapper is not None and first.state.mapper.progress().done > 0)
+    wait(lambda: len(mapper_threads()) == 3)  # of one mapper: plan, read and model
+    for dock in (second, first):
+        dock.shut_down()
+    wait(lambda: not mapper_threads())
+
+
 def test_a_long_file_name_does_not_make_the_dock_wider(qtbot):
-    label = text_label()
+    label = TextLabel()
     qtbot.addWidget(label)
     label.setText("starts from " + "weights_of_a_network_with_a_long_name" * 3 + ".h5")
     assert label.minimumSizeHint().width() < 300

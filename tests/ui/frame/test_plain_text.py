@@ -9,7 +9,7 @@ from tests.ui.conftest import tissue_image, write_slide
 
 from napari_cpnn.ui.explore.legend import CanvasLegend
 from napari_cpnn.ui.frame.dock import Dock
-from napari_cpnn.ui.frame.parts import bold_label, label, text_label
+from napari_cpnn.ui.frame.parts import TextLabel, bold_label
 from napari_cpnn.ui.frame.plain_text import plain
 from napari_cpnn.ui.prototypes.type_table import TypeTable
 from napari_cpnn.ui.prototypes.words import TypeLine
@@ -62,7 +62,7 @@ def test_ordinary_text_is_untouched():
     assert len(plain("x" * 10_000)) == 1000
 
 
-@pytest.mark.parametrize("make", [text_label, label, lambda: bold_label("")])
+@pytest.mark.parametrize("make", [TextLabel, lambda: bold_label("")])
 def test_labels_are_plain_and_bounded(make, qtbot):
     made = make()
     qtbot.addWidget(made)
@@ -77,7 +77,7 @@ def test_a_slide_of_a_hostile_name_is_harmless_in_the_docks(explore, wait, tmp_p
     dock = explore(write_slide(tmp_path / f"{FILE_NAME}.tif", tissue_image()))
     wait(lambda: dock.state.slide is not None)
     dock.state.history.add(f"slide {HOSTILE}", lambda: None)
-    dock.say(HOSTILE)
+    dock.message.show_text(HOSTILE)
     dock.gene_note.setText(HOSTILE)
     dock.types.set_rows([TypeRow(HOSTILE, "#E69F00", 0.5), TypeRow("y" * 10_000, "#0072B2", 0.5)])
     assert "img src" in dock.slide.toolTip()

@@ -222,14 +222,14 @@ def test_spots_are_opened_again_with_their_slide(slide_path):
     state.set_slide(None, open_slide(slide_path), Memory())
     first = SpotsController(state, at_once, told.append)
     first.recall()
-    assert first.spots is None
-    first.open_spots(spots)
+    assert first.table is None
+    first.open(spots)
     assert state.memory.spots == (str(spots),)
     again = SpotsController(state, at_once, told.append)
     again.recall()
-    assert again.spots.n_obs == first.spots.n_obs
+    assert again.table.n_obs == first.table.n_obs
     state.set_slide(None, open_slide(slide_path), Memory(spots=("gone.h5ad",)))
     third = SpotsController(state, at_once, told.append)
     third.recall()
-    assert third.spots is None
+    assert third.table is None
     assert not told

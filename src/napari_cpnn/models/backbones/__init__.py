@@ -8,14 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_cpnn.errors import SettingsError
-from napari_cpnn.models.backbones.encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PRETRAINED,
-    EncoderInfo,
-    WeightsSource,
-)
+from napari_cpnn.models.backbones.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo
 from napari_cpnn.models.backbones.foundation import FOUNDATION, PREFIXES, by_library
+from napari_cpnn.models.backbones.sources import PRETRAINED, WeightsSource
 
 if TYPE_CHECKING:
     from torch import nn

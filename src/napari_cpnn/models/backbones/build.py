@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, get_encoder, require_backbone
+from napari_cpnn.models.backbones.backbone import n_features_of
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.settings import TrainingSettings
 
@@ -76,22 +77,80 @@ def start_backbone(settings: TrainingSettings) -> StartBackbone:
     WeightsError
         If its weights are unavailable or belong to another network.
     """
-    args = backbone_args(settings)
+    args, names = backbone_args(settings), chosen_names(settings)
+    frozen = frozen_encoder(settings.backbone, names)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
-        network = _start_network(settings)
+        network = _network(
+            settings.backbone,
+            names,
+            lambda info: info.build(settings.weights),
+            lambda: _named(names, "encoder").build(settings.encoder_weights),
+            frozen,
+        )
         return StartBackbone(network, args, torch.get_rng_state())
 
 
-def _start_network(settings: TrainingSettings) -> nn.Module:
-    seen = patch_encoder(settings.backbone, chosen_names(settings))
-    frozen = frozen_encoder(settings.backbone, chosen_names(settings))
-    if frozen is None:
-        return seen.build(settings.weights)
-    encoder = frozen.build(settings.encoder_weights)
-    if settings.backbone == "frozen":
-        return FrozenEncoder(encoder)
-    return _triplex(seen, seen.build(settings.weights), frozen, encoder)
+@dataclass(frozen=True)
+class _Kind:
+    """A backbone with a frozen encoder.
+
+    Attributes
+    ----------
+    patch
+        Argument of the backbone that names the encoder of the patch: ``"encoder"``, the frozen one, or one that is
+        trained.
+    assemble
+        Function of the network of the patch, the frozen encoder, and ``(scale, shift)`` from the normalised images of
+        the former to those of the latter.
+    args
+        Function of the settings that returns further arguments of the backbone.
+    """
+
+    patch: str
+    assemble: Callable[[nn.Module, nn.Module, Any], nn.Module]
+    args: Callable[[TrainingSettings], dict[str, Any]] = lambda _: {}
+
+
+def _triplex(target: nn.Module, encoder: nn.Module, renormalise: Any) -> nn.Module:
+    from napari_cpnn.models.triplex import Triplex
+
+    return Triplex(target, encoder, renormalise)
+
+
+def _triplex_args(settings: TrainingSettings) -> dict[str, Any]:
+    if settings.context_pitch_um is None:
+        raise SettingsError("TRIPLEX needs the pitch of the spots' array: set context_pitch_um.")
+    target = get_encoder(settings.target).name
+    return {"target": target, "pitch_um": settings.context_pitch_um, "max_tokens": settings.max_tokens}
+
+
+#: Backbones that are more than the encoder of their name.
+_KINDS = {
+    "frozen": _Kind("encoder", lambda network, *_: FrozenEncoder(network)),
+    "triplex": _Kind("target", _triplex, _triplex_args),
+}
+
+
+def _network(
+    backbone: str,
+    args: dict[str, Any],
+    build: Callable[[EncoderInfo], nn.Module],
+    build_frozen: Callable[[], nn.Module],
+    frozen: EncoderInfo | None = None,
+) -> nn.Module:
+    """Assemble a network; without the metadata of the ``frozen`` encoder, its normalisation is left to a checkpoint."""
+    if backbone not in _KINDS:
+        return build(patch_encoder(backbone, args))
+    encoder = build_frozen()  # first: the order in which random weights are drawn
+    if not is_trained(backbone):
+        return _KINDS[backbone].assemble(encoder, encoder, None)
+    seen = patch_encoder(backbone, args)
+    frozen = frozen or seen
+    # (v - mean') / std' of v = std x + mean
+    scale = tuple(s / f for s, f in zip(seen.std, frozen.std, strict=True))
+    shift = tuple((m - f) / s for m, f, s in zip(seen.mean, frozen.mean, frozen.std, strict=True))
+    return _KINDS[backbone].assemble(build(seen), encoder, (scale, shift))
 
 
 def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Module:
@@ -107,29 +166,27 @@ def empty_backbone(spec: ModelSpec, encoder: nn.Module | None = None) -> nn.Modu
     SettingsError
         If the backbone or encoder is unknown.
     """
-    if require_backbone(spec.backbone) not in ("frozen", "triplex"):
-        return get_encoder(spec.backbone).network()
-    encoder = encoder or _frozen(spec.backbone_args).network()
-    if spec.backbone == "frozen":
-        return FrozenEncoder(encoder)
-    from napari_cpnn.models.triplex import Triplex
 
-    return Triplex(_named(spec.backbone_args, "target").network(), encoder, ((1.0,) * 3, (0.0,) * 3))
+    def frozen() -> nn.Module:
+        return encoder or _named(spec.backbone_args, "encoder").network()
+
+    return _network(require_backbone(spec.backbone), spec.backbone_args, lambda info: info.network(), frozen)
 
 
 def backbone_args(settings: TrainingSettings) -> dict[str, Any]:
     """Backbone arguments that its name does not determine."""
-    backbone = require_backbone(settings.backbone)
-    if backbone == "triplex":
-        if settings.context_pitch_um is None:
-            raise SettingsError("TRIPLEX needs the pitch of the spots' array: set context_pitch_um.")
-        return {
-            **_encoder_args(settings),
-            "target": get_encoder(settings.target).name,
-            "pitch_um": settings.context_pitch_um,
-            "max_tokens": settings.max_tokens,
-        }
-    return _encoder_args(settings) if backbone == "frozen" else {}
+    kind = _KINDS.get(require_backbone(settings.backbone))
+    if kind is None:
+        return {}
+    info = get_encoder(settings.encoder)
+    # Random weights have no licence and cannot be obtained again, so they are always embedded.
+    embedded = info.embed or settings.encoder_weights == "none"
+    return {"encoder": info.name, "embedded": embedded, **kind.args(settings)}
+
+
+def is_trained(backbone: str) -> bool:
+    """Return whether the network of the patch is trained, from its initial weights ``settings.weights``."""
+    return backbone not in _KINDS or _KINDS[backbone].patch != "encoder"
 
 
 def chosen_names(settings: TrainingSettings) -> dict[str, Any]:
@@ -144,46 +201,21 @@ def encoder_place(settings: TrainingSettings) -> str:
     return str(folder) if is_folder and settings.encoder_weights in PRETRAINED else settings.encoder_weights
 
 
-def _encoder_args(settings: TrainingSettings) -> dict[str, Any]:
-    info = get_encoder(settings.encoder)
-    # Random weights have no licence and cannot be obtained again, so they are always embedded.
-    return {"encoder": info.name, "embedded": info.embed or settings.encoder_weights == "none"}
-
-
 def patch_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo:
     """Encoder applied to the patch; it determines the normalisation and minimum patch size of the model."""
-    if require_backbone(backbone) == "triplex":
-        return _named(args, "target")
-    return _frozen(args) if backbone == "frozen" else get_encoder(backbone)
+    kind = _KINDS.get(require_backbone(backbone))
+    return get_encoder(backbone) if kind is None else _named(args, kind.patch)
 
 
 def frozen_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo | None:
     """Frozen encoder of a backbone (``network.encoder``), or None if there is none."""
-    return _frozen(args) if require_backbone(backbone) in ("frozen", "triplex") else None
-
-
-def _frozen(args: dict[str, Any]) -> EncoderInfo:
-    return _named(args, "encoder")
+    return _named(args, "encoder") if require_backbone(backbone) in _KINDS else None
 
 
 def _named(args: dict[str, Any], role: str) -> EncoderInfo:
     if not isinstance(args.get(role), str):
         raise SettingsError(f"The {role} network is not named.")
     return get_encoder(args[role])
-
-
-def _triplex(seen: EncoderInfo, target: nn.Module, frozen: EncoderInfo, encoder: nn.Module) -> nn.Module:
-    from napari_cpnn.models.triplex import Triplex
-
-    # (v - mean') / std' of v = std x + mean
-    scale = tuple(s / f for s, f in zip(seen.std, frozen.std, strict=True))
-    shift = tuple((m - f) / s for m, f, s in zip(seen.mean, frozen.mean, frozen.std, strict=True))
-    return Triplex(target, encoder, (scale, shift))
-
-
-def n_features_of(network: nn.Module) -> int:
-    """Number of features per patch of an image network."""
-    return int(network.n_features)  # type: ignore[arg-type]
 
 
 def encoder_is_elsewhere(spec: ModelSpec) -> bool:

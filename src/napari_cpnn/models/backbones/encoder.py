@@ -6,36 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_cpnn.models.backbones.sources import WeightsSource
+
 if TYPE_CHECKING:
     from torch import nn
 
 #: Normalisation of networks trained on ImageNet by torchvision's recipe; RGB on a scale of 0 to 1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-#: Names of an encoder's own pre-trained weights in the settings ``weights`` and ``encoder_weights``.
-PRETRAINED = ("imagenet", "pretrained")
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """A file of pre-trained weights.
-
-    Parameters
-    ----------
-    url
-        Download address.
-    sha256
-        Its full checksum; without one nothing is downloaded, and the user must provide the file.
-    """
-
-    url: str
-    sha256: str | None = None
-
-    @property
-    def file_name(self) -> str:
-        """Last component of the URL path."""
-        return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -69,6 +47,12 @@ class EncoderInfo:
         Factory of the network with random weights; callers use :meth:`build`.
     load
         Factory for networks of a library (timm, transformers), given ``"pretrained"``, ``"none"`` or a path.
+
+    Examples
+    --------
+    >>> from napari_cpnn.models import ENCODERS
+    >>> ENCODERS["stnet"].n_features, ENCODERS["stnet"].commercial_use
+    (1024, True)
     """
 
     name: str

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from napari_cpnn.errors import WeightsError
 from napari_cpnn.models.backbones.consent import may_download
-from napari_cpnn.models.backbones.encoder import PRETRAINED
+from napari_cpnn.models.backbones.sources import PRETRAINED
 from napari_cpnn.untrusted import read_json
 
 #: Serialises changes to the offline mode of the hub's library.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from napari_cpnn.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from napari_cpnn.models.backbones.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 #: Fire module -> (channels in, squeezed, expanded by each of the two kernels), by position in ``features``.
 _FIRES = {

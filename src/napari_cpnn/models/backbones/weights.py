@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from napari_cpnn.errors import WeightsError
-from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, WeightsSource
 from napari_cpnn.models.backbones.consent import may_download
+from napari_cpnn.models.backbones.sources import PRETRAINED, Weighted, WeightsSource
 from napari_cpnn.storage import cache_folder, check_hdf5
 from napari_cpnn.untrusted import reason_of, require_memory, to_path
 
@@ -26,7 +26,7 @@ class _Renames(Protocol):
     def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
 
-def load_weights(network: nn.Module, info: EncoderInfo, weights: str) -> None:
+def load_weights(network: nn.Module, info: Weighted, weights: str) -> None:
     """Load the encoder's pre-trained weights, or those of a file, into ``network``.
 
     Parameters
@@ -70,7 +70,7 @@ def _some(names: set[str]) -> str:
     return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def download(info: EncoderInfo) -> Path:
+def download(info: Weighted) -> Path:
     """Path of an encoder's pre-trained weights in the user's cache; downloaded on first use, verified each time."""
     import pooch
 

@@ -77,6 +77,16 @@ class Surroundings:
         ``(N,)`` position in ``slides``, on the processor.
     slides
         One entry per slide.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from napari_cpnn.models import SlideTokens, Surroundings
+    >>> tokens = SlideTokens(torch.zeros(3, 4), torch.zeros(3, 2), spacing_um=100.0)
+    >>> present = torch.ones(2, 25, dtype=torch.bool)
+    >>> around = Surroundings(torch.zeros(2, 25, 4), present, torch.zeros(2, 2), torch.zeros(2).long(), [tokens])
+    >>> around.slides[0].positions.shape
+    torch.Size([3, 2])
     """
 
     neighbours: Tensor

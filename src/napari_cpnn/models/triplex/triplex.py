@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_cpnn.models.backbones.backbone import Backbone
 from napari_cpnn.models.triplex.encoders import Fusion, GlobalEncoder, NeighbourEncoder
 from napari_cpnn.models.triplex.surroundings import SIDE, SlideTokens, Surroundings
 
@@ -29,7 +31,7 @@ class Views(NamedTuple):
     overall: Tensor
 
 
-class Triplex(nn.Module):
+class Triplex(nn.Module, Backbone):
     """TRIPLEX backbone with a trainable ``target`` network and a frozen ``encoder``.
 
     Parameters
@@ -46,6 +48,9 @@ class Triplex(nn.Module):
     scale: Tensor
     shift: Tensor
     n_features = WIDTH
+    input_kind = "surroundings"
+    image_networks = ("target", "encoder")
+    n_views = 3
 
     def __init__(
         self, target: nn.Module, encoder: nn.Module, renormalise: tuple[tuple[float, ...], tuple[float, ...]]
@@ -67,13 +72,22 @@ class Triplex(nn.Module):
         self.encoder.eval()
         return self
 
-    def frozen(self, images: Tensor) -> Tensor:
+    def own_features(self, images: Tensor) -> Tensor:
         """Features ``(N, F)`` of the frozen encoder for images ``(N, 3, S, S)``, rounded to float16 as on disk."""
         with torch.no_grad():
             features: Tensor = self.encoder(images * self.scale + self.shift)
         return features.half().float()
 
-    def patch_tokens(self, images: Tensor) -> Tensor:
+    def patch_row(self, size_px: int) -> tuple[tuple[int, ...], type[np.floating]]:
+        """Shape and type in which :meth:`patch_features` of one patch are cached."""
+        learns = self.training
+        self.eval()  # do not update batch statistics with a blank patch
+        with torch.inference_mode():
+            tokens = self.patch_features(torch.zeros(1, 3, size_px, size_px))
+        self.train(learns)
+        return tuple(tokens.shape[1:]), np.float16
+
+    def patch_features(self, images: Tensor) -> Tensor:
         """Tokens ``(N, T, C)`` of the target network for images ``(N, 3, S, S)``, float32; T is 49 at 224 px."""
         maps: Tensor = self.target.maps(images)  # type: ignore[operator]
         step = max(-(-side // TOKENS) for side in maps.shape[-2:])
@@ -83,10 +97,18 @@ class Triplex(nn.Module):
 
     def forward(self, images: Tensor, surroundings: Surroundings) -> Tensor:
         """Fused features ``(N, 512)`` of images ``(N, 3, S, S)``."""
-        return self.views(self.patch_tokens(images), surroundings).fused
+        return self.views(self.patch_features(images), surroundings).fused
 
-    def views(self, patch_tokens: Tensor, surroundings: Surroundings) -> Views:
-        """All views of patches, given their :meth:`patch_tokens` and surroundings."""
+    def predict(self, images: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, Tensor]:
+        """Fused features ``(N, 512)`` in float32, and :meth:`own_features`; without surroundings, of a patch alone."""
+        tokens = self.patch_features(images)
+        own = self.own_features(images) if surroundings is None else surroundings.own
+        around = Surroundings.alone(own) if surroundings is None else surroundings
+        with torch.autocast(images.device.type, enabled=False):
+            return self.views(tokens, around).fused, own
+
+    def views(self, patch_tokens: Tensor, surroundings: Surroundings) -> Views:  # type: ignore[override]
+        """All views of patches, given their :meth:`patch_features` and surroundings."""
         place = self.place(surroundings)
         tokens = self.embed(patch_tokens)
         near = self.neighbours(surroundings.neighbours, surroundings.present)
@@ -95,7 +117,7 @@ class Triplex(nn.Module):
         return Views(fused, tokens.mean(dim=1), (near * share).sum(dim=1) / share.sum(dim=1), place)
 
     def from_patch(self, place: Tensor, patch_tokens: Tensor) -> Tensor:
-        """Attend from :meth:`place` to :meth:`patch_tokens`: ``(N, 512)``; constant once the slide is encoded."""
+        """Attend from :meth:`place` to :meth:`patch_features`: ``(N, 512)``; constant once the slide is encoded."""
         return self.fusion.attend(place, self.embed(patch_tokens))
 
     def fuse(self, place: Tensor, from_patch: Tensor, neighbours: Tensor, present: Tensor) -> Tensor:
@@ -103,6 +125,11 @@ class Triplex(nn.Module):
         near = self.neighbours(neighbours, present)
         fused: Tensor = self.fusion(from_patch, self.fusion.attend(place, near, present))
         return fused
+
+    def encode_surroundings(self, surroundings: Surroundings) -> Surroundings:
+        with torch.autocast(surroundings.own.device.type, enabled=False):
+            slides = [slide if slide.states else self.encode(slide) for slide in surroundings.slides]
+        return dataclasses.replace(surroundings, slides=slides)
 
     def encode(self, tokens: SlideTokens) -> SlideTokens:
         """Encode the tokens of a slide once, for any number of calls of :meth:`place`."""

@@ -1,21 +1,16 @@
-"""Result of a benchmark: tables, sentences, and the folder they are written to."""
+"""Result of a benchmark: tables and sentences."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from napari_cpnn.arrays import Float32Array, FloatArray
-from napari_cpnn.errors import TrainingError
-from napari_cpnn.evaluation import pearson, write_table
-from napari_cpnn.storage import restored, staged
+from napari_cpnn.evaluation import pearson
 from napari_cpnn.studies.benchmarking.summary import SectionScores
-from napari_cpnn.untrusted import to_path
 
 #: Genes among which those on the maps are chosen, and the correlation at which two show the same.
 _CANDIDATES, _ALIKE = 100, 0.5
@@ -91,40 +86,6 @@ class BenchmarkResult:
         rows = self.summary[(self.summary["name"] == name) & (self.summary["metric"] == metric)]
         rows = rows[rows["kind"].isin([kind] if kind else ["model", "baseline", "ceiling"])]
         return float(rows["mean"].iloc[0]) if len(rows) else float("nan")
-
-    def write(self, out: str | Path) -> Path:
-        """Write ``scores.parquet`` (``.csv`` without pyarrow), ``summary.csv``, ``differences.csv``, ``sections.csv``
-        and ``benchmark.html`` into a new folder, which appears when it is complete.
-
-        Raises
-        ------
-        TrainingError
-            If the folder exists already or cannot be written.
-        """  # noqa: D205
-        from napari_cpnn.studies.benchmarking.page import html_page
-
-        folder = require_new(out)
-        page = html_page(self)
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with staged(folder) as unfinished:
-                unfinished.mkdir()
-                ending = "parquet" if importlib.util.find_spec("pyarrow") else "csv"
-                write_table(self.scores, unfinished / f"scores.{ending}")
-                for name in ("summary", "differences", "sections"):
-                    write_table(getattr(self, name), unfinished / f"{name}.csv", digits=7)
-                (unfinished / "benchmark.html").write_text(page, encoding="utf-8")
-        except OSError as error:
-            raise TrainingError(f"{folder} could not be written: {error.strerror or error}.") from error
-        return folder
-
-
-def require_new(out: str | Path) -> Path:
-    """Path of an output folder that does not exist yet."""
-    folder = restored(to_path(out, TrainingError))
-    if folder.exists():
-        raise TrainingError(f"{folder} exists already; choose another name or delete it.")
-    return folder
 
 
 def top_genes(measured: Float32Array, ceilings: FloatArray, n: int) -> list[int]:

@@ -28,7 +28,8 @@ from napari_cpnn.studies.benchmarking.controls import (
 )
 from napari_cpnn.studies.benchmarking.image_statistics import image_statistics
 from napari_cpnn.studies.benchmarking.notes import notes_of
-from napari_cpnn.studies.benchmarking.result import BenchmarkResult, ExampleMaps, require_new, top_genes
+from napari_cpnn.studies.benchmarking.output import require_new, write_benchmark
+from napari_cpnn.studies.benchmarking.result import BenchmarkResult, ExampleMaps, top_genes
 from napari_cpnn.studies.benchmarking.scores import (
     Measured,
     ceilings_of,
@@ -95,7 +96,7 @@ def benchmark(
     sections
         Names of the sections; default those of the slides.
     out
-        New folder for :meth:`BenchmarkResult.write`.
+        New folder for ``benchmark.html`` and tables.
     settings
         Scores, controls and intervals.
     progress
@@ -120,14 +121,15 @@ def benchmark(
 
     Examples
     --------
-    >>> import napari_cpnn as nc
-    >>> folder = nc.sample_folder()
-    >>> slide = nc.open_slide(folder / "slide.tiff")
-    >>> spots = nc.read_spots(folder / "spots.h5ad", slide=slide)
-    >>> predictions = {"built-in": folder / "model.safetensors"}
-    >>> result = nc.benchmark(predictions, [(slide, spots)], progress=False)
-    >>> bool(result.mean("built-in") < result.mean("noise ceiling"))
-    True
+    Predictions that know the counts are found out: here the measured table itself.
+
+    >>> few = spots[::8].copy()
+    >>> settings = nc.BenchmarkSettings(spatial=False, shifts=0, ceiling_repeats=1)
+    >>> result = nc.benchmark({"copy": few}, [(slide, few)], settings=settings, out="bench", progress=False)
+    >>> round(result.mean("copy"), 3)
+    1.0
+    >>> result.flags[0]
+    'copy: PCC 1.000 exceeds the noise ceiling, 0...; only predictions that know the measured counts can do that.'
     """
     if not isinstance(predictions, Mapping) or not predictions:
         raise TrainingError("There are no predictions; give a mapping from the name of a model to its predictions.")
@@ -161,7 +163,7 @@ def benchmark(
         examples[_median_section(scores)],
     )
     if out is not None:
-        result.write(out)
+        write_benchmark(result, out)
     return result
 
 

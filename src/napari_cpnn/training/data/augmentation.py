@@ -20,12 +20,12 @@ _CHUNK = 8
 _SHIFT = 0.2
 
 
-def apply_symmetries(images: npt.NDArray[np.uint8], codes: IntArray) -> npt.NDArray[np.uint8]:
+def apply_symmetries(images: npt.NDArray[np.uint8], codes: IntArray | int) -> npt.NDArray[np.uint8]:
     """Rotate and flip patches ``(N, S, S, 3)``: code ``k`` is ``k % 4`` quarter turns, then a flip if ``k >= 4``.
 
     The eight codes are the symmetries of the square (the dihedral group); 0 is the identity.
     """
-    result = np.empty_like(images)
+    result, codes = np.empty_like(images), np.broadcast_to(codes, len(images))
     for code in np.unique(codes):
         chosen = codes == code
         turned = np.rot90(images[chosen], k=int(code) % 4, axes=(1, 2))

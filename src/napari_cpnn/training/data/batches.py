@@ -66,16 +66,13 @@ class _TrainingBatches(Sampler[_Order]):
     of the epoch are repeated.
     """
 
-    def __init__(
-        self, data: SpotData, settings: TrainingSettings, first_epoch: int, process: tuple[int, int] = (0, 1)
-    ) -> None:
-        self._data, self._settings, self._first = data, settings, first_epoch
-        self._epoch = first_epoch
+    def __init__(self, data: SpotData, settings: TrainingSettings, process: tuple[int, int] = (0, 1)) -> None:
+        self._data, self._settings, self._epoch = data, settings, 0
         self._rank, self._n_processes = process
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; called by Lightning, which counts from 0 even in a resumed run."""
-        self._epoch = self._first + epoch
+        """Set the epoch; called by Lightning."""
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return math.ceil(len(self._deal(np.random.default_rng(0))) / self._n_processes)
@@ -104,17 +101,6 @@ class _TrainingBatches(Sampler[_Order]):
         return deal_batches(slides, settings.batch_size, rng, per_slide)
 
 
-class _InOrder(Sampler[_Order]):
-    def __init__(self, rows: IntArray, batch_size: int) -> None:
-        self._parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __iter__(self) -> Iterator[_Order]:
-        return (_Order(part) for part in self._parts)
-
-
 class SpotDataModule(LightningDataModule):
     """Data module of training batches; batches are copied from memory-mapped arrays, without worker processes.
 
@@ -122,13 +108,11 @@ class SpotDataModule(LightningDataModule):
     ----------
     inputs
         Prepared inputs of the model at the spots.
-    first_epoch
-        Number of epochs completed before this process.
     """
 
-    def __init__(self, data: SpotData, inputs: Inputs, settings: TrainingSettings, first_epoch: int = 0) -> None:
+    def __init__(self, data: SpotData, inputs: Inputs, settings: TrainingSettings) -> None:
         super().__init__()
-        self._data, self._inputs, self._settings, self._first_epoch = data, inputs, settings, first_epoch
+        self._data, self._inputs, self._settings = data, inputs, settings
 
     @property
     def has_held_out(self) -> bool:
@@ -136,18 +120,17 @@ class SpotDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         process = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        sampler = _TrainingBatches(self._data, self._settings, self._first_epoch, process)
-        return self._loader(sampler)
+        return self._loader(_TrainingBatches(self._data, self._settings, process))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.in_order(self._data.held_out)
 
     def in_order(self, rows: IntArray) -> DataLoader[Batch]:
         """Batches of selected spots, without augmentation and in the given order."""
-        sampler = _InOrder(rows, self._settings.batch_size)
-        return self._loader(sampler)
+        n = self._settings.batch_size
+        return self._loader([_Order(rows[i : i + n]) for i in range(0, len(rows), n)])
 
-    def _loader(self, sampler: Sampler[_Order]) -> DataLoader[Batch]:
+    def _loader(self, sampler: Sampler[_Order] | list[_Order]) -> DataLoader[Batch]:
         return DataLoader(
             _Batches(self._data, self._inputs),
             sampler=sampler,

@@ -1,4 +1,7 @@
-"""Disk cache of the features of frozen networks, shared by training runs.
+"""Features of frozen networks, computed once for all epochs and shared by training runs through a disk cache.
+
+An epoch then costs only the head: seconds on a laptop, where the whole network takes minutes. Later runs on the same
+spots need not even read the slides.
 
 The features of a slide are stored next to its patches (:mod:`napari_cpnn.training.data.patch_cache`), in a folder whose
 name is a hash of everything that they depend on: the slide's identity and pixel size, the places, the
@@ -9,38 +12,36 @@ float16. Features of another version of an encoder are never used, since the has
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
+from tqdm import tqdm
 
 from napari_cpnn._version import __version__
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.models import (
-    Triplex,
+    backbone_of,
     choose_device,
     choose_precision,
     chosen_names,
     encoder_fingerprint,
-    n_features_of,
     patch_encoder,
 )
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.storage import find_array, keep_array, touch_kept, write_array
+from napari_cpnn.storage import append_to, find_array, keep_array, key_of, touch_kept, write_array
+from napari_cpnn.training.data.augmentation import apply_symmetries
 from napari_cpnn.training.data.patch_cache import PatchArray, PatchCache
 
 Features = npt.NDArray[np.floating[Any]]
 
-#: Function of patches ``(n, S, S, 3)`` and a symmetry that returns features ``(n, ...)``.
-Look = Callable[[npt.NDArray[np.uint8], int], Features]
+#: Function of patches ``(n, S, S, 3)`` that returns features ``(n, ...)``.
+Look = Callable[[npt.NDArray[np.uint8]], Features]
 
 #: Patches per batch.
 CHUNK = 256
@@ -90,35 +91,24 @@ class FeatureCache:
         Temporary folder of the run, for features that are not kept.
     network
         Image network with its weights.
-
-    Raises
-    ------
-    TrainingError
-        By :meth:`read`, if the folder cannot be written.
     """
 
     def __init__(self, settings: TrainingSettings, scratch: Path, network: nn.Module) -> None:
         self.n_views = 8 if settings.augment or settings.symmetries else 1
-        self.row_shape, self.dtype = _row(network, settings.patch.size_px)
+        backbone = backbone_of(network)
+        self.row_shape, self.dtype = backbone.patch_row(settings.patch.size_px)
         self._scratch = scratch
         self._folder = PatchCache(settings.patch_cache, scratch).folder
         self._patch = settings.patch
         device = choose_device(settings.device)
         info = patch_encoder(settings.backbone, chosen_names(settings))
         arithmetic = [device.type, choose_precision(device, settings.precision)]
-        learned = network.target if isinstance(network, Triplex) else network
-        self._facts = [encoder_fingerprint(learned), info.mean, info.std, *arithmetic, __version__]
+        self._facts = [encoder_fingerprint(backbone.network), info.mean, info.std, *arithmetic, __version__]
 
-    def has(self, slide: Slide, centers_um: FloatArray) -> bool:
-        """Return whether all features of places are cached; damaged files are detected later, on reading."""
+    def n_missing(self, slide: Slide, centers_um: FloatArray) -> int:
+        """Number of symmetries of which features are not cached; damaged files are detected later, on reading."""
         folder = self._folder / self._key(slide, centers_um)
-        return all(any(folder.glob(f"{view:05d}-*.npy")) for view in range(self.n_views))
-
-    def missing(self, section: Section) -> int:
-        """Number of features to compute: missing patches times symmetries."""
-        folder = self._folder / self._key(section.slide, section.centers_um)
-        absent = sum(not any(folder.glob(f"{view:05d}-*.npy")) for view in range(self.n_views))
-        return absent * len(section.centers_um)
+        return sum(not any(folder.glob(f"{view:05d}-*.npy")) for view in range(self.n_views))
 
     def read(self, section: Section, view: int, look: Look) -> Features:
         """Features ``(n, ...)`` of all places of a section in one symmetry; missing ones are computed.
@@ -133,25 +123,30 @@ class FeatureCache:
             return found
         values = np.empty(shape, dtype=self.dtype)
         for start in range(0, len(values), CHUNK):
-            values[start : start + CHUNK] = look(section.images[start : start + CHUNK], view)
+            values[start : start + CHUNK] = look(apply_symmetries(section.images[start : start + CHUNK], view))
         if section.ok.all():
             return keep_array(folder, self._scratch, view, values)
         return write_array(self._scratch / name, view, values)
 
+    def collect(self, sections: Sequence[Section], look: Look, progress: bool = False) -> Features:
+        """Features of the chosen patches of all sections, memory-mapped: ``(n_views, N, ...)``; see :meth:`read`."""
+        path = self._scratch / "features.raw"
+        wanted = sum(self.n_missing(s.slide, s.centers_um) * len(s.centers_um) for s in sections)
+        with (
+            path.open("wb") as file,
+            tqdm(total=wanted, desc="computing features", unit="patch", disable=not (progress and wanted)) as bar,
+        ):
+
+            def look_and_tell(images: npt.NDArray[np.uint8]) -> Features:
+                bar.update(len(images))
+                return look(images)
+
+            for view in range(self.n_views):
+                for section in sections:
+                    append_to(file, self.read(section, view, look_and_tell)[section.chosen])
+        shape = (self.n_views, sum(len(section.chosen) for section in sections), *self.row_shape)
+        return np.memmap(path, dtype=self.dtype, mode="r", shape=shape)
+
     def _key(self, slide: Slide, centers_um: FloatArray) -> str:
         facts = [slide.identity, slide.mpp, self._patch.size_px, self._patch.mpp, len(centers_um), *self._facts]
-        key = hashlib.sha256(json.dumps(facts).encode())
-        key.update(np.ascontiguousarray(centers_um, dtype="<f8").data)
-        return key.hexdigest()[:32]
-
-
-def _row(network: nn.Module, size_px: int) -> tuple[tuple[int, ...], type[np.floating[Any]]]:
-    """Shape and type of the features of one patch."""
-    if not isinstance(network, Triplex):
-        return (n_features_of(network),), np.float32
-    learns = network.training
-    network.eval()  # do not update batch statistics with a blank patch
-    with torch.inference_mode():
-        tokens = network.patch_tokens(torch.zeros(1, 3, size_px, size_px))
-    network.train(learns)
-    return tuple(tokens.shape[1:]), np.float16
+        return key_of(facts, np.asarray(centers_um, dtype="<f8"))

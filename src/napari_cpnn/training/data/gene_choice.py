@@ -38,13 +38,6 @@ def choose_genes(parts: Sequence[SpotSample], prototypes: Prototypes, settings: 
     Of these, ``settings.genes`` selects all (``"shared"``, as in the paper), the ``n_genes`` with the largest variance
     within slides (``"variable"``) or the largest mean (``"abundant"``, as in ST-Net) of log1p CP10k, or those listed in
     a file, one name per line.
-
-    Raises
-    ------
-    GenesError
-        If too few genes are shared, or the file cannot be used.
-    TrainingError
-        If no gene is left after the filters.
     """
     genes = list(prototypes.genes)
     for part in parts:

@@ -16,12 +16,11 @@ import numpy.typing as npt
 import torch
 
 from napari_cpnn.arrays import Float32Array, IntArray
-from napari_cpnn.models import CPNN, Surroundings
+from napari_cpnn.models import CPNN, Surroundings, is_trained
 from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.augmentation import apply_stains, apply_symmetries
 from napari_cpnn.training.data.feature_cache import FeatureCache
-from napari_cpnn.training.data.frozen import kept_features, predict_features
 from napari_cpnn.training.data.spot_samples import SpotSample
 from napari_cpnn.training.data.surroundings import SpotSurroundings, around, array_pitch_um, spot_surroundings
 
@@ -64,13 +63,7 @@ class Inputs(ABC):
 
     @abstractmethod
     def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: bool = False) -> None:
-        """Precompute what is constant during the run, in ``scratch``; called once, before the methods below.
-
-        Raises
-        ------
-        TrainingError
-            If the folder cannot be written.
-        """
+        """Precompute what is constant during the run, in ``scratch``; called once, before the methods below."""
 
     @abstractmethod
     def batch(self, rows: IntArray, symmetries: IntArray | None = None) -> Batch:
@@ -139,8 +132,14 @@ class FeatureInputs(PatchInputs):
         return FeatureCache(self.settings, scratch, network)
 
     def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: bool = False) -> None:
-        cache = self.cache(model.backbone, scratch)
-        self.features = kept_features(data, model, self.settings, cache, scratch, progress)
+        predictor: list[Predictor] = []  # created only if something is missing
+
+        def look(images: npt.NDArray[np.uint8]) -> Float32Array:
+            if not predictor:
+                predictor.append(Predictor(model, self.settings.device, self.settings.precision))
+            return predictor[0].patch_features(images)
+
+        self.features = self.cache(model.backbone, scratch).collect(data.sections, look, progress)
 
     def batch(self, rows: IntArray, symmetries: IntArray | None = None) -> Batch:
         views = 0 if symmetries is None else symmetries
@@ -152,7 +151,17 @@ class FeatureInputs(PatchInputs):
     def predict_among(self, model: CPNN, rows: IntArray, around: SurroundingsOf) -> Iterator[Predicted]:
         n_views = 8 if self.settings.symmetries else 1
         for part in _parts(rows):
-            yield part, *predict_features(model, self.features[:n_views, part], around(part))
+            surroundings = around(part)
+            with torch.inference_mode():
+                near = None if surroundings is None else model.encode(surroundings)
+                outputs = []
+                for view, kept in enumerate(self.features[:n_views, part]):
+                    features = torch.from_numpy(np.array(kept, dtype=np.float32))
+                    outputs.append(
+                        model.head_outputs(model.views(features, None if near is None else near.turned(view))[0])
+                    )
+            weights, programs = (torch.stack(values).mean(dim=0).numpy() for values in zip(*outputs, strict=True))
+            yield part, weights, programs
 
     def own_features(self, model: CPNN, rows: IntArray) -> Float32Array:  # noqa: ARG002
         return np.asarray(self.features[0, rows], dtype=np.float32)
@@ -176,13 +185,7 @@ class SurroundedInputs(Inputs):
         self.patch = _patch_inputs(settings)
 
     def complete(self, parts: Sequence[SpotSample]) -> TrainingSettings:
-        """Set the distance between tokens to that between neighbouring training spots.
-
-        Raises
-        ------
-        TrainingError
-            If no slide has a recognisable array, and ``context_pitch_um`` is not set.
-        """
+        """Set the distance between tokens to that between neighbouring training spots."""
         if self.settings.context_pitch_um is not None:
             return self.settings
         return self.settings.replace(context_pitch_um=array_pitch_um(parts))
@@ -209,8 +212,8 @@ class SurroundedInputs(Inputs):
 
 def is_frozen(settings: TrainingSettings) -> bool:
     """Return whether the image network is frozen, so that features are constant during the run."""
-    never_learns = settings.backbone == "frozen" or settings.backbone_learning_rate == 0
-    return never_learns and settings.stain_augment == 0
+    learns = is_trained(settings.backbone) and settings.backbone_learning_rate > 0
+    return not learns and settings.stain_augment == 0
 
 
 def _parts(rows: IntArray) -> list[IntArray]:

@@ -8,13 +8,8 @@ code that reads them. Other runs, folds or heads on the same spots reuse them, a
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +22,11 @@ from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.slides import PatchReader, Slide
 from napari_cpnn.storage import (
     ARRAY_FILES,
-    delete_kept,
     find_array,
     folder_of,
     keep_array,
-    kept_in,
-    size_of,
-    sweep_kept,
+    key_of,
+    prune_kept,
     touch_kept,
     write_array,
     writing,
@@ -44,9 +37,6 @@ CHUNK = 256
 
 #: Size limit of the cache; patches of the least recently used slides are deleted beyond it.
 CACHE_BYTES = 20 * 1024**3
-
-#: Patches used more recently than this may be in use by another process and are never deleted.
-_IN_USE_SECONDS = 3600.0
 
 
 class LaterPatches:
@@ -197,47 +187,29 @@ class PatchCache:
 
     def prune(self, limit_bytes: int | None = None) -> None:
         """Delete the patches of the least recently used slides until at most ``limit_bytes`` remain."""
-        if not self.kept:
-            return
-        total = 0
-        for used, folder in kept_in(self.folder):
-            total += size_of(folder, "*.npy")
-            if total > (CACHE_BYTES if limit_bytes is None else limit_bytes) and _is_old(used):
-                delete_kept(folder, ARRAY_FILES)
-            else:
-                _clear(folder, used)
+        if self.kept:
+            prune_kept(self.folder, CACHE_BYTES if limit_bytes is None else limit_bytes, ARRAY_FILES)
 
     def require_space(self, n_bytes: int) -> None:
         """Raise a :class:`TrainingError` if there is less free disk space than ``n_bytes``."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.folder).free
-        if free < 1.05 * n_bytes:
-            raise TrainingError(
-                f"The patches need {n_bytes / 1e6:,.0f} MB in {self.folder} and {free / 1e6:,.0f} MB are free; "
-                "free some space or choose another folder (patch_cache)."
-            )
+        require_space(self.folder, n_bytes, "patches need", " (patch_cache)")
 
     def _folder_of(self, slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> Path:
         facts = [slide.identity, slide.mpp, spec.size_px, spec.mpp, len(centers_um), CHUNK, __version__]
-        key = hashlib.sha256(json.dumps(facts).encode())
-        key.update(np.ascontiguousarray(centers_um, dtype="<f8").data)
-        return self.folder / key.hexdigest()[:32]
+        return self.folder / key_of(facts, np.asarray(centers_um, dtype="<f8"))
+
+
+def require_space(folder: Path, n_bytes: int, needed_for: str, setting: str = "") -> None:
+    """Raise a :class:`TrainingError` if there is less free disk space in a folder than ``n_bytes``."""
+    free = shutil.disk_usage(folder).free
+    if free < 1.05 * n_bytes:
+        raise TrainingError(
+            f"The {needed_for} {n_bytes / 1e6:,.0f} MB in {folder} and {free / 1e6:,.0f} MB are free; "
+            f"free some space or choose another folder{setting}."
+        )
 
 
 def _parts(n: int) -> list[IntArray]:
     return [np.arange(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
-
-
-def _clear(folder: Path, used: float) -> None:
-    """Delete temporary files of killed processes; this does not count as use of the folder."""
-    sweep_kept(folder, used)
-    for left in folder.glob(".*.part"):  # of earlier versions
-        with suppress(OSError):
-            if ARRAY_FILES.fullmatch(left.name) and _is_old(left.stat().st_mtime):
-                left.unlink()
-                os.utime(folder, (used, used))
-
-
-def _is_old(seconds: float) -> bool:
-    return time.time() - seconds > _IN_USE_SECONDS

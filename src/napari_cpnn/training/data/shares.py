@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from napari_cpnn.arrays import Float32Array, IntArray
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.settings import DeconvolutionSettings, TrainingSettings
-from napari_cpnn.storage import find_array, write_array
+from napari_cpnn.storage import find_array, key_of, write_array
 from napari_cpnn.training.data.spot_samples import SpotSample
 
 
@@ -52,10 +50,7 @@ def _key(part: SpotSample, chosen: IntArray, prototypes: Prototypes, how: Deconv
     counts.sort_indices()
     settings = {**how.to_dict(), "device": ""}
     facts = [__version__, settings, list(part.spots.var_names), prototypes.genes, prototypes.cell_types, counts.shape]
-    key = hashlib.sha256(json.dumps(facts).encode())
     arrays = [counts.data, counts.indices, counts.indptr, prototypes.profiles]
     if prototypes.dispersion is not None:
         arrays.append(prototypes.dispersion)
-    for values in arrays:
-        key.update(np.ascontiguousarray(values).data)
-    return key.hexdigest()[:32]
+    return key_of(facts, *arrays)

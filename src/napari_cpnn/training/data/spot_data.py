@@ -6,9 +6,6 @@ targets are memory-mapped, so that memory use does not grow with the number of s
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +22,10 @@ from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import expression
-from napari_cpnn.storage import append_to
+from napari_cpnn.storage import append_to, key_of
 from napari_cpnn.training.data.feature_cache import FeatureCache, Section
 from napari_cpnn.training.data.gene_choice import choose_genes, gene_weights, name_genes_alike
-from napari_cpnn.training.data.patch_cache import LaterPatches, PatchArray, PatchCache
+from napari_cpnn.training.data.patch_cache import LaterPatches, PatchArray, PatchCache, require_space
 from napari_cpnn.training.data.shares import deconvolved_shares
 from napari_cpnn.training.data.spot_samples import Checked, SpotSample
 
@@ -106,13 +103,6 @@ def prepare(
         Result of :func:`~napari_cpnn.training.data.spot_samples.check_samples`.
     known
         Cache of features; patches of slides with cached features are read only on access.
-
-    Raises
-    ------
-    TrainingError
-        If fewer than two spots or no genes are left after the filters, or the disk is full.
-    GenesError
-        If prototypes and spots share too few gene names.
     """
     parts, held_out_name = checked
     name_genes_alike(parts, prototypes.genes, settings)
@@ -151,13 +141,10 @@ def _key(
     parts: Sequence[SpotSample], rows: Sequence[IntArray], prototypes: Prototypes, targets: npt.NDArray[np.float32]
 ) -> str:
     facts = [[p.slide.name, p.slide.identity, p.slide.mpp] for p in parts], prototypes.genes, prototypes.cell_types
-    key = hashlib.sha256(json.dumps(facts).encode())
-    key.update(prototypes.profiles.tobytes())
-    for part, chosen in zip(parts, rows, strict=True):
-        key.update(part.centers_um[chosen].tobytes() + part.train[chosen].tobytes())
-    for start in range(0, len(targets), CHUNK):
-        key.update(targets[start : start + CHUNK].tobytes())
-    return key.hexdigest()
+    used = [
+        values[chosen] for part, chosen in zip(parts, rows, strict=True) for values in (part.centers_um, part.train)
+    ]
+    return key_of(facts, prototypes.profiles, *used, targets, length=64)
 
 
 def _sections(
@@ -166,7 +153,7 @@ def _sections(
     """Patches of each slide, and for each slide the indices of used spots with readable patches."""
     places = [_in_strips(part.centers_um, spec) for part in parts]
     centers = [part.centers_um[place] for part, place in zip(parts, places, strict=True)]
-    later = [known is not None and known.has(part.slide, at) for part, at in zip(parts, centers, strict=True)]
+    later = [known is not None and not known.n_missing(part.slide, at) for part, at in zip(parts, centers, strict=True)]
     wanted = sum(
         cache.missing(part.slide, at, spec) for part, at, late in zip(parts, centers, later, strict=True) if not late
     )
@@ -212,18 +199,9 @@ def _targets(
     parts: Sequence[SpotSample], rows: Sequence[IntArray], genes: Sequence[str], path: Path
 ) -> npt.NDArray[np.float32]:
     n = sum(len(r) for r in rows)
-    _require_space(path.parent, 4 * n * len(genes))
+    require_space(path.parent, 4 * n * len(genes), "measured expression needs")
     with path.open("wb") as file:
         for part, chosen in zip(parts, rows, strict=True):
             for start in range(0, len(chosen), CHUNK):
                 append_to(file, expression(part.spots[chosen[start : start + CHUNK]], genes))
     return np.memmap(path, dtype=np.float32, mode="r", shape=(n, len(genes)))
-
-
-def _require_space(folder: Path, n_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < 1.05 * n_bytes:
-        raise TrainingError(
-            f"The measured expression needs {n_bytes / 1e6:,.0f} MB in {folder} and {free / 1e6:,.0f} MB are free; "
-            "free some space or choose another folder."
-        )

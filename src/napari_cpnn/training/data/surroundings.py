@@ -1,6 +1,6 @@
 """Surroundings of the spots of a run, for backbones that need them (TRIPLEX).
 
-Features are computed as for maps and evaluation (:mod:`napari_cpnn.prediction.places`), so that a spot has the same
+Features are computed as for maps and evaluation (:mod:`napari_cpnn.prediction.inputs`), so that a spot has the same
 surroundings in all of them, and only once per slide and encoder.
 """
 
@@ -128,15 +128,6 @@ def spot_surroundings(
     """Compute the surroundings of the spots of a run for ``model``, in files in ``folder``.
 
     Features are cached for other runs, unless ``settings.patch_cache`` is ``"none"``.
-
-    Raises
-    ------
-    TrainingError
-        If the folder cannot be written.
-    NoTissueError
-        If a slide has no tissue that fills a patch.
-    MappingError
-        If no patch of a slide can be read.
     """
     predictor = Predictor(model, settings.device, settings.precision)
     n, n_features = len(data.images), model.n_own_features

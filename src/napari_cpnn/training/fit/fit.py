@@ -27,6 +27,7 @@ from napari_cpnn.models import (
     load_model,
     start_backbone,
 )
+from napari_cpnn.progress import CancelledError
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
@@ -35,7 +36,7 @@ from napari_cpnn.training.fit.calibration import LineFit
 from napari_cpnn.training.fit.domain import fit_domain
 from napari_cpnn.training.fit.module import CpnnTraining
 from napari_cpnn.training.fit.processes import is_first_process, trainer_options, wait_for_all
-from napari_cpnn.training.fit.recorder import EpochRow, InterruptedTrainingError, Recorder, scores_for_card
+from napari_cpnn.training.fit.recorder import EpochRow, Recorder, scores_for_card
 from napari_cpnn.training.fit.run_folder import RunFolder
 
 
@@ -94,6 +95,15 @@ def train(
 
     On the CPU of one machine, with the same seed and number of threads, runs are bit-identical, whether or not they
     were killed and resumed.
+
+    Examples
+    --------
+    >>> settings = nc.TrainingSettings(
+    ...     backbone="squeezenet", weights="none", patch=nc.PatchSpec(32, 2.0), max_epochs=1, validation="none"
+    ... )
+    >>> trained = nc.train([(slide, spots[::4].copy())], protos, settings, out="runs/first", progress=False)
+    >>> trained.cell_types == protos.cell_types
+    True
     """
     settings = settings or TrainingSettings()
     device = choose_device(settings.device)
@@ -128,14 +138,14 @@ def train(
         module = CpnnTraining(model, inputs, settings, choose_precision(device, settings.precision), data.gene_weights)
         recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch, data.key)
         if state is not None:
-            module.restore(state.tensors, state.epoch)
+            module.restore(state.tensors)
             recorder.restore(state)
             recorder.print_line(f"Resuming after epoch {state.epoch} of the run in {folder.path}.")
         if state is not None and state.is_finished(settings, len(data.held_out) > 0):
             is_complete = True  # except for the steps after the last epoch
             recorder.close()
         else:
-            is_complete = _run(module, SpotDataModule(data, inputs, settings, module.first_epoch), recorder, device)
+            is_complete = _run(module, SpotDataModule(data, inputs, settings), recorder, device)
         if folder.writes:
             _finish(folder, data, inputs, settings)
             if is_complete:
@@ -157,18 +167,8 @@ def _finish(folder: RunFolder, data: SpotData, inputs: Inputs, settings: Trainin
 
 def _run(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> bool:
     """Train; return whether the run is complete (not interrupted)."""
-    try:
-        return _fit(module, batches, recorder, device)
-    except TrainingError as error:
-        kept = f" The best model so far is in {recorder.folder.model_path}." if recorder.has_model else ""
-        raise TrainingError(f"{error}{kept}") from error
-    finally:
-        recorder.close()
-
-
-def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, device: torch.device) -> bool:
     trainer = Trainer(
-        max_epochs=module.settings.max_epochs - module.first_epoch,
+        max_epochs=module.settings.max_epochs,
         **trainer_options(module.settings, device),
         callbacks=[recorder],
         logger=False,
@@ -178,10 +178,12 @@ def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if batches.has_held_out else 0,
     )
+    done = dict.fromkeys(("ready", "started", "processed", "completed"), recorder.n_epochs)
+    trainer.fit_loop.epoch_progress.current.load_state_dict(done)
     try:
         with recorder.listening_to_ctrl_c():
             trainer.fit(module, datamodule=batches)
-    except InterruptedTrainingError:
+    except CancelledError:
         if not recorder.has_model:
             raise TrainingError("Training was interrupted before the end of its first epoch: no model.") from None
         recorder.print_line(
@@ -190,12 +192,17 @@ def _fit(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
         return False
     except SystemExit as error:  # a second Ctrl-C, which Lightning converts to SystemExit
         raise KeyboardInterrupt from error
-    except (RuntimeError, MemoryError) as error:
+    except (TrainingError, RuntimeError, MemoryError) as error:
+        kept = f" The best model so far is in {recorder.folder.model_path}." if recorder.has_model else ""
+        if isinstance(error, TrainingError):
+            raise TrainingError(f"{error}{kept}") from error
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"A batch of {module.settings.batch_size} patches does not fit into memory; lower batch_size."
+            f"A batch of {module.settings.batch_size} patches does not fit into memory; lower batch_size.{kept}"
         ) from error
+    finally:
+        recorder.close()
     return True
 
 

@@ -16,7 +16,7 @@ from napari_cpnn.evaluation import Summary, mean_correlations
 from napari_cpnn.models import CPNN, LinearHead, composition_penalty, mse_loss, pcc_loss, prototype_penalty
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data import Batch, Inputs
-from napari_cpnn.training.fit.optimisation import WeightAverage, image_network, parameter_groups, schedule
+from napari_cpnn.training.fit.optimisation import WeightAverage, parameter_groups, schedule
 from napari_cpnn.training.fit.resume import load_optimizer, optimizer_tensors
 
 #: Views of TRIPLEX with their own head in training, named as terms of the loss.
@@ -44,8 +44,6 @@ class CpnnTraining(LightningModule):
         Mean PCC and SCC over all held-out spots together, not averaged over batches.
     average
         Moving average of the weights, which becomes the model of the run; None if disabled.
-    first_epoch
-        Number of epochs completed before this process; nonzero in a resumed run.
     """
 
     initial_prototypes: torch.Tensor
@@ -68,18 +66,12 @@ class CpnnTraining(LightningModule):
         self._inputs = inputs
         self.average = WeightAverage(model, settings.weight_average) if settings.weight_average > 0 else None
         self.held_out: Summary = NO_SUMMARY
-        self.first_epoch = 0
         self._moments: dict[str, torch.Tensor] | None = None
         self._bfloat16 = precision == "bfloat16"
         self._sums: dict[str, torch.Tensor] = {}
         self._n = 0
         self._predicted: list[np.ndarray[Any, Any]] = []
         self._measured: list[np.ndarray[Any, Any]] = []
-
-    @property
-    def epoch(self) -> int:
-        """Current epoch of the run, counted from 0."""
-        return int(self.current_epoch) + self.first_epoch
 
     @property
     def chosen_model(self) -> CPNN:
@@ -107,16 +99,13 @@ class CpnnTraining(LightningModule):
         losses = {name: float(value) / n for name, value in sums.items()}
         if not math.isfinite(losses["loss"]):
             raise TrainingError(
-                f"The loss became {losses['loss']} in epoch {self.epoch + 1}; lower the learning rates."
+                f"The loss became {losses['loss']} in epoch {self.current_epoch + 1}; lower the learning rates."
             )
         return losses
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights ``(N, C)`` and programs ``(N, R)`` of the patches of a batch."""
-        return self._predict(self.model, batch)
-
-    def _predict(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return model.head_outputs(self._views(model, batch)[0])
+        return self.model.head_outputs(self._views(self.model, batch)[0])
 
     def _views(self, model: CPNN, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Inputs of the heads of a model, float32, main head first."""
@@ -164,11 +153,12 @@ class CpnnTraining(LightningModule):
     def on_train_epoch_start(self) -> None:
         self._sums, self._n = {}, 0
         # Random numbers of an epoch depend only on its number, so that a resumed run draws the same.
-        entropy = (self.settings.seed, self.epoch, self.global_rank)
+        entropy = (self.settings.seed, self.current_epoch, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.model.train()  # Lightning does not change the mode of the model
         if self.settings.backbone_learning_rate == 0:
-            image_network(self.model)[0].eval()  # running statistics of a frozen network are frozen too
+            # Running statistics of a frozen network are frozen too.
+            self.model.backbone_interface.network.eval()
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         terms = self.terms(batch)
@@ -189,7 +179,8 @@ class CpnnTraining(LightningModule):
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         model = self.chosen_model
-        self._predicted.append(model.decode(*self._predict(model, batch)).cpu().numpy())
+        outputs = model.head_outputs(self._views(model, batch)[0])
+        self._predicted.append(model.decode(*outputs).cpu().numpy())
         self._measured.append(batch["targets"].cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:
@@ -199,16 +190,15 @@ class CpnnTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with the rates of :func:`parameter_groups`; restores moments and step of a resumed run."""
         optimizer = torch.optim.AdamW(parameter_groups(self.model, self.settings))
-        trainer = self.trainer
-        per_epoch = int(trainer.estimated_stepping_batches) // max(1, trainer.max_epochs or 1)
-        total = max(1, per_epoch * self.settings.max_epochs)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        done = total // self.settings.max_epochs * self.current_epoch
         if self._moments is not None:
             load_optimizer(optimizer, self._moments)
             self._moments = None
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: schedule(step, total), last_epoch=per_epoch * self.first_epoch - 1
+            optimizer, lambda step: schedule(step, total), last_epoch=done - 1
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -223,13 +213,12 @@ class CpnnTraining(LightningModule):
             parts["average_updates"] = {"n": torch.tensor(self.average.n_updates)}
         return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
-    def restore(self, tensors: Mapping[str, torch.Tensor], n_epochs: int) -> None:
-        """Resume after ``n_epochs`` with the :meth:`run_tensors` of that epoch."""
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Resume from the :meth:`run_tensors` of an epoch."""
         parts: dict[str, dict[str, torch.Tensor]] = {}
         for key, tensor in tensors.items():
             part, name = key.split("/", 1)
             parts.setdefault(part, {})[name] = tensor
-        self.first_epoch = n_epochs
         self.model.load_state_dict(parts["model"])
         self._moments = parts.get("optimizer", {})
         if self.average is not None:

@@ -10,27 +10,20 @@ import torch
 from torch import nn
 
 from napari_cpnn.errors import SettingsError
-from napari_cpnn.models import CPNN, Triplex
+from napari_cpnn.models import CPNN
 from napari_cpnn.settings import TrainingSettings
+
+Stages = tuple[tuple[str, ...], ...]
+"""Names of the layers of each stage of an image network."""
 
 #: Fraction of all steps used for warm-up; learning rates then decay to zero along a cosine.
 WARM_UP = 0.05
 
 
-def image_network(model: CPNN) -> tuple[nn.Module, str]:
-    """Network trained with ``backbone_learning_rate``, and its parameter prefix: the backbone, or TRIPLEX's target.
-
-    The transformers of TRIPLEX are initialised randomly, like a head, and its other image network is frozen.
-    """
-    if isinstance(model.backbone, Triplex):
-        return model.backbone.target, "backbone.target."
-    return model.backbone, "backbone."
-
-
 def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, Any]]:
     """Parameter groups with learning rates and weight decay, for an optimiser.
 
-    The pre-trained :func:`image_network` has a lower rate than new layers. Of its stages (consecutive layers at one
+    The pre-trained image network has a lower rate than new layers. Of its stages (consecutive layers at one
     resolution), the last has the rate ``backbone_learning_rate`` and each earlier one ``layer_decay`` times that of the
     next, since early layers are generic (layer-wise decay, as in Clark et al. 2020).
 
@@ -39,18 +32,20 @@ def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, 
     SettingsError
         If ``layer_decay`` is not 1 for a backbone with unknown stages.
     """
-    network, prefix = image_network(model)
+    network = model.backbone_interface.network
     if settings.backbone_learning_rate == 0:
         network.requires_grad_(False)
+    stages: Stages = getattr(network, "stages", ())
+    pretrained = {id(parameter): name for name, parameter in network.named_parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = settings.learning_rate
-        if name.startswith(prefix):
+        if id(parameter) in pretrained:
             rate = settings.backbone_learning_rate
             if settings.layer_decay != 1:
-                rate *= settings.layer_decay ** _stages_above(model, name.removeprefix(prefix))
+                rate *= settings.layer_decay ** _stages_above(stages, pretrained[id(parameter)], model.spec.backbone)
         # No decay of biases, normalisations and per-gene parameters: it would pull them to arbitrary values
         # (prototypes, for example, to the uniform profile).
         decays = parameter.ndim >= 2 and "prototypes" not in name
@@ -58,15 +53,14 @@ def parameter_groups(model: CPNN, settings: TrainingSettings) -> list[dict[str, 
     return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
 
 
-def _stages_above(model: CPNN, name: str) -> int:
+def _stages_above(stages: Stages, name: str, backbone: str) -> int:
     """Number of stages of the image network after that of the parameter ``[features.]<layer>...``."""
-    stages: tuple[tuple[str, ...], ...] = getattr(image_network(model)[0], "stages", ())
     layer = name.removeprefix("features.").split(".")[0]
     for above, layers in enumerate(reversed(stages)):
         if layer in layers:
             return above
     raise SettingsError(
-        f"The stages of backbone {model.spec.backbone!r} are not known, so its layers have one learning rate; "
+        f"The stages of backbone {backbone!r} are not known, so its layers have one learning rate; "
         "set layer_decay to 1."
     )
 

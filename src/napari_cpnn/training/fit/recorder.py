@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from tqdm import tqdm
 
 from napari_cpnn.evaluation import Summary
+from napari_cpnn.progress import CancelledError
 from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
 from napari_cpnn.training.fit.resume import RunState
 from napari_cpnn.training.fit.run_folder import RunFolder
@@ -25,28 +26,8 @@ EpochRow = dict[str, float]
 _SHOWN_SECONDS = 0.2
 
 
-class InterruptedTrainingError(Exception):
-    """Raised on Ctrl-C to pass through Lightning, which would otherwise end the process."""
-
-
 class Recorder(Callback):
-    """Callback that records a run.
-
-    Parameters
-    ----------
-    module
-        The Lightning module of the run.
-    folder
-        Folder for the best model and the metrics.
-    held_out_name
-        Description of what is held out; if empty, nothing is, and the last model is the best.
-    progress
-        Show a progress bar per epoch on stderr.
-    on_epoch
-        Called after each epoch with its row of ``metrics.csv``.
-    data_key
-        Hash of the data, for the state to resume from.
-    """
+    """Callback that records a run; if nothing is held out (an empty name), the last model is the best."""
 
     def __init__(
         self,
@@ -75,6 +56,11 @@ class Recorder(Callback):
         self._history, self._best, self.best_epoch = list(state.history), state.best, state.best_epoch
 
     @property
+    def n_epochs(self) -> int:
+        """Number of complete epochs, including those before the run was resumed."""
+        return len(self._history)
+
+    @property
     def has_model(self) -> bool:
         """True once a model has been written."""
         return self.best_epoch > 0
@@ -88,8 +74,9 @@ class Recorder(Callback):
     def listening_to_ctrl_c(self) -> Iterator[None]:
         """Handle Ctrl-C: the first one ends the run after the current batch, a second one immediately.
 
-        The former is raised as :class:`InterruptedTrainingError`. Only Python's main thread can handle signals; in
-        other threads, and if the process ignores Ctrl-C, nothing changes.
+        The former is raised as :class:`CancelledError`, since Lightning would end the process on a
+        :class:`KeyboardInterrupt`. Only Python's main thread can handle signals; in other threads, and if the process
+        ignores Ctrl-C, nothing changes.
         """
 
         def handle(number: int, frame: FrameType | None) -> None:
@@ -133,7 +120,7 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         """Write the results of the epoch; Lightning has already run the validation."""
-        epoch = self._module.epoch + 1
+        epoch = self._module.current_epoch + 1
         row = self._row(epoch)
         self._history.append(row)
         self._keep_if_best(epoch)
@@ -163,7 +150,7 @@ class Recorder(Callback):
             self.folder.write_curves(self._history, f"{settings.backbone}, {settings.head} head{held_out}")
 
     def _title(self) -> str:
-        return f"epoch {self._module.epoch + 1}/{self._module.settings.max_epochs}"
+        return f"epoch {self._module.current_epoch + 1}/{self._module.settings.max_epochs}"
 
     def _state(self, epoch: int) -> RunState:
         return RunState(
@@ -205,7 +192,7 @@ class Recorder(Callback):
 
     def _check_interrupt(self) -> None:
         if self._interrupted.is_set():
-            raise InterruptedTrainingError
+            raise CancelledError
 
 
 def _in_words(row: EpochRow) -> str:

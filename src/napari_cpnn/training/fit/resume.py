@@ -60,17 +60,9 @@ class RunState:
 
     def to_bytes(self) -> bytes:
         """Serialise to the content of a file."""
-        facts = {
-            "format": FORMAT,
-            "epoch": self.epoch,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-            "settings": self.settings,
-            "data_key": self.data_key,
-        }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-        facts["crc32"] = _checksum(tensors)
+        facts = {"format": FORMAT, **vars(self), "crc32": _checksum(tensors)}
+        del facts["tensors"]
         return bytes(save(tensors, {_KEY: json.dumps(facts)}))
 
     @classmethod

@@ -53,17 +53,10 @@ class ChildRun:
         job.write(self.folder / START_FILE)
         try:
             (self.folder / STOP_FILE).unlink(missing_ok=True)
+            train = [sys.executable, "-m", "napari_cpnn.cli", "train", "--json", "--job"]
             with (self.folder / LOG_FILE).open("wb") as log:
                 self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and module
-                    [
-                        sys.executable,
-                        "-m",
-                        "napari_cpnn.cli",
-                        "train",
-                        "--job",
-                        str(self.folder / START_FILE),
-                        "--json",
-                    ],
+                    [*train, str(self.folder / START_FILE)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,

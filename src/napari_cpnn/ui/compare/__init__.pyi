@@ -1,5 +1,4 @@
 from .dock import Compare as Compare
 from .gene_table import GeneTable as GeneTable
 from .scatter import Scatter as Scatter
-from .spots_layer import SPOTS_KEY as SPOTS_KEY
 from .spots_layer import SpotsLayer as SpotsLayer

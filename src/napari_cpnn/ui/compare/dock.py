@@ -1,27 +1,15 @@
-"""The Compare dock: measured spots over the slide, beside what the model predicts there."""
+"""The Compare dock: measured spots over the slide, compared with predictions there."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Shapes
 from napari.utils.colormaps import ensure_colormap
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import (
-    QButtonGroup,
-    QCheckBox,
-    QFileDialog,
-    QMenu,
-    QProgressBar,
-    QPushButton,
-    QRadioButton,
-    QTabWidget,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QButtonGroup, QCheckBox, QMenu, QProgressBar, QRadioButton, QTabWidget, QWidget
 
 from napari_cpnn import painting
 from napari_cpnn.arrays import IntArray
@@ -32,7 +20,20 @@ from napari_cpnn.ui.compare.spots_box import SpotsBox
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
 from napari_cpnn.ui.compare.words import PAIRED, Quantity
-from napari_cpnn.ui.frame import Dock, button, given, line, row, spacer, stop_timer, text_label
+from napari_cpnn.ui.frame import (
+    Dock,
+    TextLabel,
+    add,
+    button,
+    every,
+    given,
+    line,
+    row,
+    save_file,
+    spacer,
+    stack,
+    stop_timer,
+)
 from napari_cpnn.ui.layers import has_table
 from napari_cpnn.ui.regions import regions_of
 
@@ -40,60 +41,45 @@ if TYPE_CHECKING:
     import napari
 
 _DIFFERENCE = "PiYG"
-#: Low values fade as they do on the map, but a spot stays to be seen.
+#: Low values fade as on the map, but spots stay visible.
 _FAINTEST = 0.2
 _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
-    ("measured", "measured", "what was measured in each spot; of a cell type, its share deconvolved from the counts"),
-    ("predicted", "predicted", "what the model predicts for each spot, in the same colours"),
-    ("difference", "difference", "predicted minus measured: green is too much, pink is too little"),
+    ("measured", "measured", "measured value of each spot; for a cell type, its share deconvolved from the counts"),
+    ("predicted", "predicted", "prediction of the model for each spot, in the same colours"),
+    ("difference", "difference", "predicted minus measured: green is too high, pink is too low"),
     ("counts", "counts", "total counts of each spot"),
     ("genes", "genes", "number of genes with a count in each spot"),
 )
 _UNITS = {"counts": "counts per spot", "genes": "genes per spot"}
-_STEPS, _LOOK_MS = 1000, 100
+_STEPS, _PROGRESS_MS = 1000, 100
 _FIGURES = "Figure (*.png *.svg *.pdf)"
 
 
 class Compare(Dock):
-    """napari widget: spots, their fit to the slide, the gene on screen, and a table of all genes.
-
-    Parameters
-    ----------
-    napari_viewer
-        Handed over by napari.
-    """
+    """napari widget with spots, their fit to the slide, the gene on screen, and a table of all genes."""
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer, "compare")
         self.controller = CompareController(self.state, self.background, self.notify)
         self.spots_layer = SpotsLayer(napari_viewer)
-        self.spots = SpotsBox(napari_viewer, self.controller, self.spots_layer)
+        self.spots = SpotsBox(napari_viewer, self.controller.spots, self.spots_layer)
         self._build()
         self._connect()
         self._compared_changed()
         self._run_changed()
-        self.say(self.controller.message)
-        self.controller.recall()
+        self.message.show_text(self.controller.message)
+        self.controller.spots.recall()
 
     # -- layout --------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        column = self.column
         self.explore = button("Open Explore", "choose slide and model in the Explore dock")
-        column.addLayout(self.first_row("Spots", self.spots.open_file, self.spots.open_folder))
-        column.addWidget(self.spots)
-        column.addWidget(self.message)
-        column.addLayout(row(self.explore, spacer()))
         self.predict = button("Predict", "predict at the spots and compare")
         self.cancel = button("Cancel", "end the prediction")
         self.bar = QProgressBar()
         self.bar.setRange(0, _STEPS)
-        column.addLayout(row(self.predict, self.cancel, self.bar))
-        self._watching = QTimer(self)
-        self._watching.setInterval(_LOOK_MS)
-        column.addWidget(line())
-        self.gene_text = text_label()
-        column.addWidget(self.gene_text)
+        self._progress_timer = every(_PROGRESS_MS, self._show_progress, self)
+        self.gene_text, self.range_text = TextLabel(), TextLabel()
         self.quantity_group = QButtonGroup(self)
         self.quantities: dict[Quantity, QRadioButton] = {}
         for name, text, tip in _QUANTITIES:
@@ -101,45 +87,43 @@ class Compare(Dock):
             radio.setToolTip(tip)
             self.quantity_group.addButton(radio)
         self.quantities["measured"].setChecked(True)
-        column.addLayout(row(*self.quantities.values(), spacer()))
-        self.range_text = text_label()
-        column.addWidget(self.range_text)
         self.scatter = Scatter(self.background)
-        column.addWidget(self.scatter)
-        self.pick = QPushButton("Select spots on the slide")
-        self.pick.setCheckable(True)
-        self.pick.setToolTip("drag a box around spots on the slide, and they light up in the chart")
+        tip = "drag a box around spots on the slide to highlight them in the chart"
+        self.pick = button("Select spots on the slide", tip, checkable=True)
         self.one_scale = QCheckBox("one scale")
         self.one_scale.setChecked(True)
         self.one_scale.setToolTip("the same colours and axes for measured and predicted; off: each has its own range")
-        column.addLayout(row(self.pick, spacer(), self.one_scale))
         self.tabs = QTabWidget()
         self.table = GeneTable()
         self.tabs.addTab(self.table, "Genes")
         self.tabs.addTab(self._where_tab(), "Regions and slides")
-        column.addWidget(self.tabs, 1)
-        self.save = QPushButton("Save ...")
+        self.save = button("Save ...", "scores and figure of the comparison")
         menu = QMenu(self)
         self.save.setMenu(menu)
         for text, act in (
-            ("Scores of all genes (CSV) ...", self._save_table),
-            ("Scores of regions and slides (CSV) ...", self._save_where),
+            ("Scores of all genes (CSV) ...", lambda: self._save_csv("scores.csv", self.controller.save_table)),
+            (
+                "Scores of regions and slides (CSV) ...",
+                lambda: self._save_csv("regions.csv", self.controller.save_region_scores),
+            ),
             ("Figure: measured, predicted, difference, chart ...", self._save_figure),
         ):
             given(menu.addAction(text)).triggered.connect(lambda _=False, act=act: act())
-        column.addLayout(row(self.save, spacer()))
+        first = self.first_row("Spots", self.spots.open_file, self.spots.open_folder)
+        add(self.column, first, self.spots, self.message, row(self.explore, spacer()))
+        add(self.column, row(self.predict, self.cancel, self.bar), line(), self.gene_text)
+        add(self.column, row(*self.quantities.values(), spacer()), self.range_text, self.scatter)
+        add(self.column, row(self.pick, spacer(), self.one_scale))
+        self.column.addWidget(self.tabs, 1)
+        self.column.addLayout(row(self.save, spacer()))
 
     def _where_tab(self) -> QWidget:
         tab = QWidget()
-        column = QVBoxLayout(tab)
-        column.setContentsMargins(0, 4, 0, 0)
-        column.setSpacing(4)
         self.where = WhereTable()
-        self.where_text = text_label()
+        self.where_text = TextLabel()
         self.score_regions = button("Score regions", "score all genes over the spots in each region that is drawn")
-        column.addWidget(self.where_text)
-        column.addWidget(self.where)
-        column.addLayout(row(self.score_regions, spacer()))
+        buttons = row(self.score_regions, spacer())
+        stack(self.where_text, self.where, buttons, inside=tab, margins=(0, 4, 0, 0), spacing=4)
         return tab
 
     def _connect(self) -> None:
@@ -155,19 +139,17 @@ class Compare(Dock):
         self.tabs.currentChanged.connect(self._show_where)
         self.predict.clicked.connect(controller.compare)
         self.cancel.clicked.connect(controller.cancel)
-        self._watching.timeout.connect(self._show_progress)
         controller.run_changed.connect(self._run_changed)
-        controller.spots_changed.connect(self._place_spots)
+        controller.spots.spots_changed.connect(self._place_spots)
         controller.compared_changed.connect(self._compared_changed)
         controller.quantity_changed.connect(self._gene_changed)
-        controller.where_changed.connect(self._show_where)
-        controller.message_changed.connect(self.say)
-        self.state.look_changed.connect(self._paint_spots)
+        controller.region_scores.changed.connect(self._show_where)
+        controller.message_changed.connect(self.message.show_text)
+        self.listen(self._paint_spots, self.state.look_changed)
 
     def _end(self, *, viewer_lives: bool) -> None:
-        """Take our layer away and give the colours back."""
-        self.state.look_changed.disconnect(self._paint_spots)
-        stop_timer(self._watching)
+        """Remove our layer and restore the colours of the map."""
+        stop_timer(self._progress_timer)
         self.scatter.stop()
         self.spots.end(viewer_lives=viewer_lives)
         self.controller.close()
@@ -178,16 +160,16 @@ class Compare(Dock):
     # -- spots ---------------------------------------------------------------------------------------------
 
     def _place_spots(self) -> None:
-        controller = self.controller
+        spots = self.controller.spots
         self.explore.setVisible(self.state.slide is None or self.state.model is None)
-        self.spots_layer.place(self.state.layer, controller.mpp(), controller.centers_um(), controller.diameter_um())
+        self.spots_layer.place(self.state.layer, spots.mpp(), spots.centers_um(), spots.diameter_um())
         self._paint_spots()
 
     def _selected_in_chart(self, points: IntArray) -> None:
-        self.spots_layer.mark(self.controller.rows()[points])
+        self.spots_layer.mark(self.controller.comparison.rows()[points])
 
     def _selected_on_slide(self, spots: IntArray) -> None:
-        self.scatter.select(np.flatnonzero(np.isin(self.controller.rows(), spots)))
+        self.scatter.select(np.flatnonzero(np.isin(self.controller.comparison.rows(), spots)))
 
     def _pick_toggled(self, on: bool) -> None:
         layer = self.spots_layer.layer
@@ -204,13 +186,13 @@ class Compare(Dock):
         self.predict.setVisible(self.controller.can_compare)
         self.cancel.setVisible(running)
         self.bar.setVisible(running)
-        if running == self._watching.isActive():
+        if running == self._progress_timer.isActive():
             return
         if running:
             self._show_progress()
-            self._watching.start()
+            self._progress_timer.start()
         else:
-            self._watching.stop()
+            self._progress_timer.stop()
 
     def _show_progress(self) -> None:
         run = self.controller.run
@@ -220,7 +202,7 @@ class Compare(Dock):
     # -- genes ---------------------------------------------------------------------------------------------
 
     def _compared_changed(self) -> None:
-        scores, measured = self.controller.scores, self.controller.measured
+        scores, measured = self.controller.comparison.scores, self.controller.measured
         table = measured if scores is None else scores
         self.table.set_scores(table)
         self.table.setEnabled(table is not None)
@@ -231,46 +213,43 @@ class Compare(Dock):
         self._gene_changed()
 
     def _gene_changed(self) -> None:
-        controller, quantity = self.controller, self.controller.quantity
-        self.table.select(controller.gene or controller.gene_alone)
-        self.gene_text.setText(controller.gene_text() or self._gene_hint())
-        self.gene_text.setVisible(bool(self.gene_text.text()))
+        comparison = self.controller.comparison
+        self.table.select(comparison.gene or comparison.gene_alone)
+        self.gene_text.show_text(comparison.text() or self._gene_hint())
         for name in PAIRED:
-            self.quantities[name].setEnabled(len(controller.values(name)) > 0)
+            self.quantities[name].setEnabled(len(comparison.values(name)) > 0)
         for name in ("counts", "genes"):
-            self.quantities[name].setEnabled(controller.spots is not None)
-        self.quantities[quantity].setChecked(True)
-        self.scatter.set_pair(controller.pair, one_scale=controller.one_scale)
+            self.quantities[name].setEnabled(comparison.spots is not None)
+        self.quantities[comparison.quantity].setChecked(True)
+        self.scatter.set_pair(comparison.pair, one_scale=comparison.one_scale)
         self._show_where()
         self._paint_spots()
 
     def _gene_hint(self) -> str:
         shown = self.state.shown
-        if self.controller.compared is None:
-            return (
-                "" if self.controller.measured is None else "Choose a gene of the table to see where it was measured."
-            )
+        if self.controller.comparison.compared is None:
+            return "" if self.controller.measured is None else "Choose a gene in the table to show its measurement."
         if shown is not None and shown.kind == "gene":
-            return f"{shown.name} was not measured here; choose a gene of the table."
-        return "Choose a gene of the table, or a gene or cell type in the Explore dock."
+            return f"{shown.name} was not measured here; choose a gene in the table."
+        return "Choose a gene in the table, or a gene or cell type in the Explore dock."
 
     def _paint_spots(self) -> None:
-        controller, quantity = self.controller, self.controller.quantity
-        values = controller.values_of_all(quantity)
+        comparison, quantity = self.controller.comparison, self.controller.comparison.quantity
+        values = comparison.values_of_all(quantity)
         if not len(values):
             self.range_text.setText("")
             self.spots_layer.forget_colors()
             return
-        limits = controller.limits(quantity)
-        look, pair = self.state.look, controller.pair
-        like_map = quantity == "predicted" or (quantity == "measured" and controller.one_scale)
+        limits = comparison.limits(quantity)
+        look, pair = self.state.look, comparison.pair
+        like_map = quantity == "predicted" or (quantity == "measured" and comparison.one_scale)
         if pair is not None and like_map and look.range_mode == "manual":
             limits = look.manual
         colors = _colors(values, limits, _DIFFERENCE if quantity == "difference" else look.colormap)
         unit = _UNITS.get(quantity) or ("log1p CP10k" if pair is None else pair.unit)
         low, high = (f"{v:,.0f}" if quantity in _UNITS else painting.format_value(v, unit) for v in limits)
         self.range_text.setText(f"spots: {low} to {high} {unit}")
-        name = controller.gene_alone if pair is None else pair.name
+        name = comparison.gene_alone if pair is None else pair.name
         title = f"{name} {quantity}" if quantity in PAIRED else quantity
         self.spots_layer.paint(colors, f"Spots: {title}")
 
@@ -281,50 +260,43 @@ class Compare(Dock):
     # -- regions and slides --------------------------------------------------------------------------------
 
     def _score_regions(self) -> None:
-        layer, slide_layer, mpp = self._regions_layer(), self.state.layer, self.controller.mpp()
+        layer, slide_layer, mpp = self._regions_layer(), self.state.layer, self.controller.spots.mpp()
         if layer is None or slide_layer is None or mpp is None:
             self.where_text.setText("No regions yet: draw some in the Regions dock.")
             return
         regions = regions_of(layer, slide_layer, mpp)[1]
-        self.controller.score_regions(regions)
+        self.controller.region_scores.score(regions)
         if not regions:
             self.where_text.setText(f"Layer {layer.name} has no closed outline: draw some regions in the Regions dock.")
 
     def _regions_layer(self) -> Shapes | None:
-        """The selected Shapes layer, or the topmost."""
+        """Return the selected Shapes layer, or the topmost."""
         layers = [layer for layer in reversed(self.viewer.layers) if type(layer) is Shapes and len(layer.data)]
-        layers = [layer for layer in layers if not has_table(layer)]  # those are spots, or cells
+        layers = [layer for layer in layers if not has_table(layer)]  # those are spots or cells
         active = self.viewer.layers.selection.active
         return next((layer for layer in layers if layer == active), layers[0] if layers else None)
 
     def _show_where(self, _tab: int = 1) -> None:
-        if self.tabs.currentIndex() != 1:  # means of many tables for every gene that is clicked
+        if self.tabs.currentIndex() != 1:  # do not average many tables for every gene that is clicked
             return
-        self.where_text.setText("Means over the genes that vary there; a region has lower ones than all of its slide.")
-        self.where.show_scores(self.controller.where(), self.controller.gene)
+        self.where_text.setText(
+            "Means over the genes that vary there; they are lower in a region than on its whole slide."
+        )
+        self.where.show_scores(self.controller.region_scores.table(), self.controller.comparison.gene)
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def _save_table(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Save the scores of all genes", "scores.csv", "CSV (*.csv)")
-        if name:
-            self.controller.save_table(name)
-
-    def _save_where(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Save the scores", "regions.csv", "CSV (*.csv)")
-        if name:
-            self.controller.save_where(name)
+    def _save_csv(self, file_name: str, write: Callable[[str], None]) -> None:
+        save_file(self, "Save the scores", file_name, "CSV (*.csv)", write)
 
     def _save_figure(self) -> None:
-        pair = self.controller.pair
+        pair = self.controller.comparison.pair
         start = f"{'comparison' if pair is None else pair.name}.png"
-        name, _ = QFileDialog.getSaveFileName(self, "Save the figure", start, _FIGURES)
-        if name:
-            self.controller.save_figure(Path(name))
+        save_file(self, "Save the figure", start, _FIGURES, self.controller.save_figure)
 
 
 def _colors(values: npt.NDArray[np.float32], limits: tuple[float, float], colormap: str) -> npt.NDArray[np.float32]:
-    """``(N, 4)``: as the map has them; nothing where there is no value."""
+    """Return colours ``(N, 4)`` like those of the map, transparent where there is no value."""
     at = np.clip((values - limits[0]) / max(limits[1] - limits[0], 1e-6), 0, 1)
     known = np.isfinite(at)
     if colormap == _DIFFERENCE:

@@ -1,4 +1,4 @@
-"""A table of scores with thousands of rows: sort by any column, filter by name, click through."""
+"""Table of the scores of thousands of genes, which can be sorted and filtered."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLineEdit, QTableView, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHeaderView, QLineEdit, QTableView, QWidget
 
-from napari_cpnn.ui.frame import given
+from napari_cpnn.ui.frame import given, prepare_table, stack
 
 _COLUMNS = (
     ("gene", "Gene", "name of the gene"),
@@ -23,21 +23,21 @@ _LEAST_ROWS_PX = 180
 
 
 class ScoreModel(QAbstractTableModel):
-    """Rows of a table of scores, in the order of one column; sorting and filtering are done on arrays, at once."""
+    """Rows of a table of scores, sorted and filtered as arrays, which is fast."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._columns: list[tuple[str, str, str]] = [_COLUMNS[0]]
         self._genes: np.ndarray = np.empty(0, dtype=object)
         self._upper: list[str] = []
-        self._rank: np.ndarray = np.empty(0, dtype=np.intp)  # of the names, so that texts are compared only once
+        self._rank: np.ndarray = np.empty(0, dtype=np.intp)  # of the names, so that they are compared only once
         self._values: dict[str, np.ndarray] = {}
         self._order = np.empty(0, dtype=np.intp)
         self._text = ""
         self._sorted = ("pcc", True)
 
     def set_scores(self, scores: pd.DataFrame | None) -> None:
-        """Take another table of :func:`~napari_cpnn.evaluate`, or none."""
+        """Set a table of :func:`~napari_cpnn.evaluate`, or none."""
         self.beginResetModel()
         self._columns = [c for c in _COLUMNS if c[0] == "gene" or (scores is not None and c[0] in scores)]
         self._genes = np.empty(0, dtype=object) if scores is None else scores.index.to_numpy(dtype=object)
@@ -49,7 +49,7 @@ class ScoreModel(QAbstractTableModel):
         self.endResetModel()
 
     def set_filter(self, text: str) -> None:
-        """Show only genes whose name has this in it."""
+        """Show only genes whose name contains a text."""
         self.beginResetModel()
         self._text = text.strip().upper()
         self._arrange()
@@ -59,7 +59,7 @@ class ScoreModel(QAbstractTableModel):
         return str(self._genes[self._order[row]])
 
     def row_of(self, gene: str) -> int:
-        """-1 for one that is not shown."""
+        """Return the row of a gene; -1 if it is not shown."""
         rows = np.flatnonzero(self._genes[self._order] == gene)
         return int(rows[0]) if rows.size else -1
 
@@ -76,7 +76,7 @@ class ScoreModel(QAbstractTableModel):
         name, descending = self._sorted
         if name in self._values:
             values = self._values[name][shown]
-            keys = np.where(np.isnan(values), np.inf, -values if descending else values)  # unknown ones come last
+            keys = np.where(np.isnan(values), np.inf, -values if descending else values)  # unknown values last
             self._order = shown[np.argsort(keys, kind="stable")]
         else:
             self._order = shown[np.argsort(-self._rank[shown] if descending else self._rank[shown])]
@@ -110,7 +110,7 @@ class ScoreModel(QAbstractTableModel):
 
 
 class GeneTable(QWidget):
-    """The table with its search box."""
+    """Table with a search box."""
 
     chosen = Signal(str)
 
@@ -124,31 +124,23 @@ class GeneTable(QWidget):
         self.view = QTableView()
         self.view.setModel(self.model)
         self.view.setSortingEnabled(True)
-        self.view.setTabKeyNavigation(False)  # Tab goes on to the next control
-        self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        prepare_table(self.view, 20)
         self.view.setMinimumHeight(_LEAST_ROWS_PX)
-        given(self.view.verticalHeader()).hide()
-        given(self.view.verticalHeader()).setDefaultSectionSize(20)
         given(self.view.horizontalHeader()).setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self.search)
-        layout.addWidget(self.view)
+        stack(self.search, self.view, inside=self, spacing=4)
         self._setting = False
         self.search.textChanged.connect(self.model.set_filter)
         given(self.view.selectionModel()).currentRowChanged.connect(self._row_changed)
 
     def set_scores(self, scores: pd.DataFrame | None) -> None:
-        """Take another table, the best correlation first."""
+        """Set a table, the best correlation first."""
         self._setting = True
         self.model.set_scores(scores)
         self.view.sortByColumn(min(1, self.model.columnCount() - 1), Qt.SortOrder.DescendingOrder)
         self._setting = False
 
     def select(self, gene: str) -> None:
-        """Mark the row of a gene, without telling that it was chosen."""
+        """Select the row of a gene without emitting ``chosen``."""
         row = self.model.row_of(gene)
         self._setting = True
         if row < 0:

@@ -1,4 +1,4 @@
-"""A prediction that is under way: how far it is, and how it is ended; and what deconvolves beside it. No Qt here."""
+"""Progress and cancellation of a prediction, and deconvolution of spots for comparison. No Qt here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cpnn.errors import CpnnError
+from napari_cpnn.progress import CancelledError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,12 +16,8 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
 
 
-class EnoughError(CpnnError):
-    """Nobody waits for the prediction any more."""
-
-
 class PredictionRun:
-    """Carries how far a prediction is from the thread that computes to the screen, and the wish to end it back.
+    """Passes the progress of a prediction from its thread to the screen, and a cancellation to the thread.
 
     Attributes
     ----------
@@ -34,18 +30,18 @@ class PredictionRun:
         self._stop = Event()
 
     def report(self, text: str, done: float) -> None:
-        """The ``progress`` of :func:`~napari_cpnn.evaluation.predictions.predict_expression`."""
+        """Store the progress; the callback of :func:`~napari_cpnn.evaluation.predictions.predict_expression`."""
         if self._stop.is_set():
-            raise EnoughError("The prediction was cancelled.")
+            raise CancelledError("The prediction was cancelled.")
         self.text, self.done = text, done
 
     def cancel(self) -> None:
-        """End it at its next batch."""
+        """End the prediction at its next batch."""
         self._stop.set()
 
 
 def deconvolved(spots: AnnData, model: CPNN) -> pd.DataFrame:
-    """Shares ``(spots, cell types)`` that the counts say, by the prototypes that the model has learned."""
+    """Deconvolve spots with the prototypes of a model into shares ``(spots, cell types)``."""
     from napari_cpnn.prototypes import Prototypes, deconvolve
 
     decoder = model.decoder()

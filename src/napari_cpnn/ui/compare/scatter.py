@@ -1,4 +1,4 @@
-"""Predicted against measured in a point per spot; a lasso selects spots."""
+"""Scatter plot of predicted against measured values of the spots, with a lasso to select some."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from napari_cpnn.ui.frame import DPI, Background, ChartView, Paper
 _POINT, _CHOSEN = "#4c9be8", "#ff4500"
 _HEIGHT_PX = 215
 _NONE: IntArray = np.empty(0, dtype=np.intp)
-#: A stroke with fewer points is a click.
+#: A lasso with fewer points is a click.
 _LEAST_STROKE = 3
 
 
 class Scatter(ChartView):
-    """The chart; empty until it is given values. It is drawn in another thread, however many spots there are.
+    """Scatter plot, drawn in another thread; empty without values.
 
     Signals
     -------
     selected
-        Positions ``(k,)`` of the spots inside the lasso; none to give the selection up.
+        Indices ``(k,)`` of the spots inside the lasso; empty when the selection is cleared.
     """
 
     selected = Signal(object)
 
     def __init__(self, background: Background) -> None:
         super().__init__(background)
-        self.setToolTip("draw around points to light up their spots on the slide; click beside them to let go")
+        self.setToolTip(
+            "draw around points to highlight their spots on the slide; click beside them to clear the selection"
+        )
         self.setCursor(Qt.CursorShape.CrossCursor)
         self.pair: SpotPair | None = None
         self.rows = _NONE
@@ -44,14 +46,14 @@ class Scatter(ChartView):
         self._stroke: list[QPointF] = []
 
     def set_pair(self, pair: SpotPair | None, *, one_scale: bool = True) -> None:
-        """Show another gene or type, with one range of both axes or two; a selection of the same spots stays."""
+        """Show another gene or cell type, with the same range on both axes or not; a selection of spots is kept."""
         if pair is None or self.pair is None or len(pair.measured) != len(self.pair.measured):
             self.rows = _NONE
         self.pair, self._one_scale = pair, one_scale
         self._show()
 
     def select(self, rows: IntArray) -> None:
-        """Mark some of the points."""
+        """Highlight some of the points."""
         self.rows = rows
         self._show()
 
@@ -100,7 +102,7 @@ class Scatter(ChartView):
 
 
 def scatter_chart(pair: SpotPair, rows: IntArray, one_scale: bool) -> Callable[[Paper], Figure]:
-    """What draws the chart, with some points marked."""
+    """Return a function that draws the chart with some points highlighted."""
 
     def draw(paper: Paper) -> Figure:
         figure = Figure(

@@ -1,4 +1,4 @@
-"""The upper part of the Compare dock: which spots, from where, and how they lie on the slide."""
+"""Upper part of the Compare dock: the choice of spots and their fit to the slide."""
 
 from __future__ import annotations
 
@@ -6,20 +6,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QWidget
+from superqt.utils import qdebounced
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.spots import SpotsSource, library_of, move_back, move_of
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
-from napari_cpnn.ui.frame import Dock, button, given, plain, row, slim_combo, spacer, stop_timer, text_label
+from napari_cpnn.ui.frame import (
+    Dock,
+    TextLabel,
+    button,
+    given,
+    open_file,
+    open_folder,
+    plain,
+    row,
+    slim_combo,
+    spacer,
+    stack,
+)
 from napari_cpnn.ui.layers import TABLE_KEY, has_table, is_ours, layers_of, source_of, spots_of_layer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cpnn.spots import SpotFix
-    from napari_cpnn.ui.compare.controller import CompareController
+    from napari_cpnn.ui.compare.spots_controller import SpotsController
 
 _FILES = "Spots (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz);;All files (*)"
 _TEXT_TABLES = (".tsv", ".tsv.gz", ".csv", ".csv.gz")
@@ -29,50 +41,31 @@ _TYPED = "2 x 3 or 3 x 3 numbers, row by row: new (x, y) = matrix · (x, y, 1), 
 
 
 class SpotsBox(QWidget):
-    """Takes spots from layers, files and folders; moves them when they do not fit.
+    """Widget that takes spots from layers, files and folders, and moves them if they do not fit."""
 
-    Parameters
-    ----------
-    viewer
-        napari's viewer, or the proxy that plugins get.
-    controller
-        What it is for.
-    spots_layer
-        Where the spots are drawn.
-    """
-
-    def __init__(self, viewer: ViewerModel, controller: CompareController, spots_layer: SpotsLayer) -> None:
+    def __init__(self, viewer: ViewerModel, controller: SpotsController, spots_layer: SpotsLayer) -> None:
         super().__init__()
         self.viewer, self.controller, self.spots_layer = viewer, controller, spots_layer
-        self._taken: Layer | None = None  # the layer that the spots in use are of
+        self._taken: Layer | None = None  # the layer of the spots in use
         self._wanted: Layer | None = None
         self.open_file = button("Open file ...", "a table of legacy ST, .h5ad, or a matrix .h5 of Space Ranger")
         self.open_folder = button("Open folder ...", "a Space Ranger run, Visium HD included, or a SpatialData .zarr")
-        self.choices = slim_combo("the spots in use: of a layer, or bins of another size")
-        self.text = text_label()
-        self.fix = QPushButton("Move ...")
-        self.fix.setToolTip("move the spots so that they lie on the tissue")
+        self.choices = slim_combo("the spots in use: those of a layer, or bins of another size")
+        self.text = TextLabel()
+        self.fix = button("Move ...", "move the spots so that they lie on the tissue")
         self.fix_menu = QMenu(self)
         self.fix.setMenu(self.fix_menu)
         self.take_mpp = button("", "the pixel size of the slide, from the distance of neighbouring spots")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(6)
-        column.addWidget(self.choices)
-        first = row(self.text, self.fix)
-        first.setStretch(0, 1)
-        column.addLayout(first)
-        column.addLayout(row(self.take_mpp, spacer()))
-        self._later = QTimer(self)  # a dropped slide and its spots come one after the other
-        self._later.setSingleShot(True)
-        self._later.setInterval(0)
-        self._later.timeout.connect(self._take_newest)
-        self._removed = QTimer(self)  # our layer must not go while napari still removes its own list of layers
-        self._removed.setSingleShot(True)
-        self._removed.setInterval(0)
-        self._removed.timeout.connect(self._taken_removed)
+        text = row(self.text, self.fix)
+        text.setStretch(0, 1)
+        stack(self.choices, text, row(self.take_mpp, spacer()), inside=self)
+        # Later: a dropped slide and its spots arrive one after the other.
+        self._take_newest_later = qdebounced(self._take_newest, timeout=0, parent=self)
+        # Later: our layer must not be removed while napari is still removing others.
+        self._taken_removed_later = qdebounced(self._taken_removed, timeout=0, parent=self)
         self.open_file.clicked.connect(self._choose_file)
-        self.open_folder.clicked.connect(self._choose_folder)
+        title = "Open a folder of Space Ranger, or SpatialData"
+        self.open_folder.clicked.connect(lambda: open_folder(self, title, self.open))
         self.choices.activated.connect(self._chosen)
         self.take_mpp.clicked.connect(self._take_mpp)
         controller.spots_changed.connect(self._spots_changed)
@@ -80,12 +73,12 @@ class SpotsBox(QWidget):
         viewer.layers.events.inserted.connect(self._layer_added)
         viewer.layers.events.removed.connect(self._layer_removed)
         self._spots_changed()
-        self._later.start()
+        self._take_newest_later()
 
     def end(self, *, viewer_lives: bool) -> None:
-        """Listen no more."""
-        stop_timer(self._later)
-        stop_timer(self._removed)
+        """Disconnect."""
+        self._take_newest_later.cancel()
+        self._taken_removed_later.cancel()
         self.controller.state.slide_changed.disconnect(self._slide_changed)
         if viewer_lives:
             self.viewer.layers.events.inserted.disconnect(self._layer_added)
@@ -102,40 +95,40 @@ class SpotsBox(QWidget):
         self.spots_layer.borrow(layer if is_ours(layer) and type(layer).__name__ == "Points" else None)
         if is_ours(layer):
             source = source_of(layer)
-            controller.use_spots(controller.as_before(spots_of_layer(layer, slide_layer, mpp), source), source)
+            controller.use(controller.moved_as_before(spots_of_layer(layer, slide_layer, mpp), source), source)
             controller.remember()
         else:
-            controller.take_spots(layer.name, lambda: spots_of_layer(layer, slide_layer, mpp))
+            controller.take(layer.name, lambda: spots_of_layer(layer, slide_layer, mpp))
 
     def _layers(self) -> list[Layer]:
         return [layer for layer in reversed(self.viewer.layers) if has_table(layer)]
 
     def _layer_added(self, event: Any) -> None:
         if has_table(event.value):
-            self._wanted = event.value  # what was dropped last
-            self._later.start()
+            self._wanted = event.value  # the last one of several
+            self._take_newest_later()
 
     def _layer_removed(self, event: Any) -> None:
         if event.value is self._taken:
-            self._removed.start()
+            self._taken_removed_later()
         self._fill_choices()
 
     def _taken_removed(self) -> None:
         if self._taken is not None and self._taken not in self.viewer.layers:
             self._taken = None
             self.spots_layer.borrow(None)
-            self.controller.use_spots(None)
+            self.controller.use(None)
 
     def _take_newest(self) -> None:
         layers, wanted, self._wanted = self._layers(), self._wanted, None
         if wanted is not None and wanted in self.viewer.layers:
             self.take(wanted)
-        elif layers and self._taken is None and self.controller.spots is None:
+        elif layers and self._taken is None and self.controller.table is None:
             self.take(layers[0])
 
     def _slide_changed(self) -> None:
-        """Where the shapes of another plugin lie on the slide depends on the slide."""
-        if self._taken is not None:  # spots that were dropped come back with their slide
+        """Read the spots of another plugin again: their positions depend on the slide."""
+        if self._taken is not None:  # dropped spots are restored with their slide
             self.controller.remember()
         if self._taken is not None and not is_ours(self._taken) and self._taken in self.viewer.layers:
             self.take(self._taken)
@@ -144,22 +137,22 @@ class SpotsBox(QWidget):
 
     def open(self, path: str | Path, positions: str | Path | None = None, library: str | None = None) -> None:
         """Use the spots of a file or folder."""
-        self._let_go()
-        self.controller.open_spots(path, positions, library)
+        self._release_layer()
+        self.controller.open(path, positions, library)
 
-    def _let_go(self) -> None:
-        """Spots that are not of a layer get one of ours."""
+    def _release_layer(self) -> None:
+        """Draw the spots on a layer of our own."""
         self._hide_taken()
         self._taken = None
         self.spots_layer.borrow(None)
 
     def _hide_taken(self) -> None:
-        """Spots that were in use would shine through, or are of another slide."""
+        """Hide the layer of the previous spots, which would show through."""
         if self._taken is not None and is_ours(self._taken):
             self._taken.visible = False
 
     def _choose_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Open spots", "", _FILES)
+        name = QFileDialog.getOpenFileName(self, "Open spots", "", _FILES)[0]
         if not name:
             return
         positions = ""
@@ -168,18 +161,13 @@ class SpotsBox(QWidget):
             positions, _ = QFileDialog.getOpenFileName(self, title, str(Path(name).parent))
         self.open(name, positions or None)
 
-    def _choose_folder(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, "Open a folder of Space Ranger, or SpatialData")
-        if name:
-            self.open(name)
-
     # -- what is shown -------------------------------------------------------------------------------------
 
     def _spots_changed(self) -> None:
         controller = self.controller
-        spots, fit = controller.spots, controller.fit
+        spots, fit = controller.table, controller.fit
         if spots is not None and self._taken is not None and is_ours(self._taken):
-            self._taken.metadata[TABLE_KEY] = spots  # at their new places, should they have been moved
+            self._taken.metadata[TABLE_KEY] = spots  # at their present positions
         parts = [] if spots is None else [f"{spots.n_obs:,} spots, {spots.n_vars:,} genes"]
         if fit is not None:
             parts.append(f"{fit.on_tissue:.0%} on tissue")
@@ -187,14 +175,13 @@ class SpotsBox(QWidget):
         if move is not None:
             parts.append("moved")
         self.text.setToolTip("" if move is None else plain(f"moved by {move.name}"))
-        self.text.setText(" · ".join(parts))
-        self.text.setVisible(bool(parts))
+        self.text.show_text(" · ".join(parts))
         self._fill_fixes()
         self._fill_choices()
         mpp = controller.implied_mpp()
         self.take_mpp.setVisible(mpp is not None)
         if mpp is not None:
-            self.take_mpp.setText(f"Use {mpp:.3g} µm/px, as the spots say")
+            self.take_mpp.setText(f"Use {mpp:.3g} µm/px, by the spots")
 
     def _fill_choices(self) -> None:
         self.choices.clear()
@@ -203,7 +190,7 @@ class SpotsBox(QWidget):
             if layer is self._taken:
                 self.choices.setCurrentIndex(self.choices.count() - 1)
         there = {(source_of(layer), library_of(layer.metadata[TABLE_KEY])) for layer in self._layers()}
-        spots = self.controller.spots
+        spots = self.controller.table
         now = None if spots is None else (self.controller.source, library_of(spots))
         if spots is None and self.choices.count() == 0 and len(self.controller.sources) > 1:
             self.choices.addItem("Choose a section ...")
@@ -219,7 +206,7 @@ class SpotsBox(QWidget):
         if isinstance(data, SpotsSource):
             if self._taken is None:
                 self.open(data.path, library=data.library)
-            else:  # as if it had been dropped as well
+            else:  # add it as a layer, as if it had been dropped
                 self._add(data)
         elif data is not None and data is not self._taken:
             self.take(data)
@@ -239,7 +226,7 @@ class SpotsBox(QWidget):
         self.fix.setVisible(fit is not None)
         if fit is None:
             return
-        back = None if self.controller.spots is None else move_back(self.controller.spots)
+        back = None if self.controller.table is None else move_back(self.controller.table)
         if back is not None:
             given(menu.addAction("Back to the positions in the file")).triggered.connect(
                 lambda _=False: self.controller.apply_fix(back)
@@ -249,7 +236,9 @@ class SpotsBox(QWidget):
             self._add_fix(menu, fix)
         if helpful:
             menu.addSeparator()
-        given(menu.addAction("By an affine map from a file ...")).triggered.connect(self._choose_affine)
+        given(menu.addAction("By an affine map from a file ...")).triggered.connect(
+            lambda: open_file(self, "An affine map", _AFFINES, lambda name: self.controller.fix_by(Path(name)))
+        )
         given(menu.addAction("By an affine map that you type ...")).triggered.connect(self._type_affine)
         others = given(menu.addMenu("Otherwise"))
         for fix in fit.others:
@@ -258,11 +247,6 @@ class SpotsBox(QWidget):
     def _add_fix(self, menu: QMenu, fix: SpotFix) -> None:
         action = given(menu.addAction(f"{fix.name} ({fix.on_tissue:.0%} on tissue)"))
         action.triggered.connect(lambda _=False: self.controller.apply_fix(fix))
-
-    def _choose_affine(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "An affine map", "", _AFFINES)
-        if name:
-            self.controller.fix_by(Path(name))
 
     def _type_affine(self) -> None:
         text, ok = QInputDialog.getMultiLineText(self, "An affine map", _TYPED, "1, 0, 0\n0, 1, 0")

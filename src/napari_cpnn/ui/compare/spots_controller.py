@@ -1,4 +1,4 @@
-"""Spots and how they lie on the slide, without Qt: read, looked at, moved."""
+"""Spots on the slide of a viewer: read, moved, and checked for their fit. No Qt here."""
 
 from __future__ import annotations
 
@@ -31,49 +31,68 @@ class SpotsController:
     Parameters
     ----------
     state
-        Slide, model and gene of the viewer.
-    background
-        How slow work is run.
-    notify
-        Called with a :class:`CpnnError` that the user must see. Other exceptions are raised where they happen.
+        State of the viewer.
+    background, notify
+        As for :class:`~napari_cpnn.ui.frame.tasks.Tasks`.
+    hint
+        Returns what to do next when the spots fit.
 
     Attributes
     ----------
-    spots
-        As read, at the positions in use; ``None`` before.
+    table
+        The spots at their present positions; ``None`` before they are read.
     source, sources
-        What they were read from, if that is known, and the other tables of the Visium HD run that they are of.
+        Their file, if it is known, and the other tables of the same Visium HD run.
     files
-        What opens them again: ``source``, and their positions where these are another file.
+        Files to open them again: ``source``, and that of their positions if it is another one.
     fit
-        How they lie on the slide; ``None`` while that is not known.
+        Their fit to the slide; ``None`` while unknown.
+    reset
+        Emitted when slide, model or spots have been replaced.
+    spots_changed
+        Emitted after ``reset``, and when the fit is known.
+    fitted
+        Emitted when the spots fit the slide.
     """
 
+    reset = Signal()
     spots_changed = Signal()
-    message_changed = Signal(str)
+    fitted = Signal()
 
-    def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
+    def __init__(
+        self,
+        state: ExploreState,
+        background: Background,
+        notify: Callable[[CpnnError], None],
+        hint: Callable[[], str] = lambda: "",
+    ) -> None:
         self.state = state
-        self.spots: AnnData | None = None
+        self.table: AnnData | None = None
         self.source: Path | None = None
         self.sources: list[SpotsSource] = []
         self.files: tuple[str, ...] = ()
         self.fit: SpotFit | None = None
-        self.message = ""
-        self._tasks = Tasks(background, notify, self._say)
+        self.tasks = Tasks(
+            background, notify, lambda: message_of(self.state, self.table is not None, self.fit) or hint()
+        )
         state.slide_changed.connect(self._slide_changed)
-        self._say()
+        self.tasks.update()
+
+    @property
+    def message(self) -> str:
+        """The last problem, what is running, or what to do next."""
+        return self.tasks.message
 
     def close(self) -> None:
-        """Take no more answers."""
-        self._tasks.close()
+        """Ignore results from now on."""
+        self.tasks.close()
         self.state.history.forget(self)
         self.state.slide_changed.disconnect(self._slide_changed)
 
-    def open_spots(self, path: str | Path, positions: str | Path | None = None, library: str | None = None) -> None:
-        """Read spots from whatever :func:`~napari_cpnn.read_spots` reads, or a folder that leads to it.
+    def open(self, path: str | Path, positions: str | Path | None = None, library: str | None = None) -> None:
+        """Read spots from a file or folder of :func:`~napari_cpnn.read_spots`.
 
-        Of several sections none is read: they become the :attr:`sources`, and a message says that one is to be chosen.
+        Of several sections none is read: they become the :attr:`sources`, and the user is asked to choose one.
         """
         from napari_cpnn.spots import find_spots, read_spots, sections
 
@@ -95,23 +114,23 @@ class SpotsController:
                 self.sources = several
                 self.spots_changed.emit()
                 names = ", ".join(one.name for one in several[:8]) + (", ..." if len(several) > 8 else "")
-                self._tasks.fail(SpotsError(f"{path.name} has the spots of several sections; choose one: {names}."))
+                self.tasks.fail(SpotsError(f"{path.name} has the spots of several sections; choose one: {names}."))
                 return
-            self.use_spots(self.as_before(spots, source), source)
+            self.use(self.moved_as_before(spots, source), source)
             self.files = tuple(str(file) for file in (source, positions) if file is not None)
             self.remember()
 
-        self._tasks.run("spots", f"Reading {path.name} ...", work, ready)
+        self.tasks.run("spots", f"Reading {path.name} ...", work, ready)
 
     def recall(self) -> None:
-        """Open the spots that were compared when the slide was last open, while there are no others."""
+        """Open the spots of the slide when it was last open, unless there are others."""
         memory = self.state.memory
-        if memory is not None and memory.spots and self.spots is None and all(Path(f).exists() for f in memory.spots):
+        if memory is not None and memory.spots and self.table is None and all(Path(f).exists() for f in memory.spots):
             positions = memory.spots[1] if len(memory.spots) > 1 else None
-            self.open_spots(memory.spots[0], positions, memory.library or None)
+            self.open(memory.spots[0], positions, memory.library or None)
 
-    def as_before(self, spots: AnnData, source: Path | None) -> AnnData:
-        """Spots, moved as they were when they were last compared on this slide, unless they have been moved since."""
+    def moved_as_before(self, spots: AnnData, source: Path | None) -> AnnData:
+        """Move spots as when they were last compared on this slide, unless they have been moved since."""
         from napari_cpnn.spots import SpotFix, move_of
 
         memory = self.state.memory
@@ -123,62 +142,61 @@ class SpotsController:
         return SpotFix(name, np.reshape(numbers, (2, 3)), np.nan).apply(spots)
 
     def remember(self) -> None:
-        """Spots of a file come back with their slide, where they are now."""
+        """Remember files and positions of the spots for the next time that the slide is opened."""
         from napari_cpnn.spots import move_of
 
-        if self.spots is not None and self.files:
-            move = move_of(self.spots)
+        if self.table is not None and self.files:
+            move = move_of(self.table)
             numbers = None if move is None else tuple(float(number) for number in move.matrix.ravel())
             self.state.remember(
                 spots=self.files,
                 move=None if move is None else (move.name, numbers),
-                library=library_of(self.spots) or "",
+                library=library_of(self.table) or "",
             )
 
-    def take_spots(self, name: str, work: Callable[[], AnnData]) -> None:
-        """Use spots that ``work`` makes of something called ``name``."""
-        self._tasks.run("spots", f"Taking the spots of {name} ...", work, self.use_spots)
+    def take(self, name: str, work: Callable[[], AnnData]) -> None:
+        """Use the spots that ``work`` returns, from something called ``name``."""
+        self.tasks.run("spots", f"Reading the spots of {name} ...", work, self.use)
 
-    def use_spots(self, spots: AnnData | None, source: Path | None = None) -> None:
-        """Compare with spots that are in memory, which came from ``source``; ``None``: with none."""
+    def use(self, spots: AnnData | None, source: Path | None = None) -> None:
+        """Use spots in memory, which were read from ``source``; ``None``: no spots."""
         from napari_cpnn.spots import tables_of_run
 
-        self._tasks.forget("spots")
-        self.spots, self.source, self.fit = spots, source, None
+        self.tasks.forget("spots")
+        self.table, self.source, self.fit = spots, source, None
         self.files = () if source is None else (str(source),)
         library = None if spots is None else library_of(spots)
         self.sources = [] if source is None else tables_of_run(source, library)
-        self._forget()
-        self._look()
+        self.check_again()
 
     def apply_fix(self, fix: SpotFix) -> None:
-        """Move the spots as a fix says, which can be taken back."""
-        before = self.spots
+        """Move the spots by a fix, as a choice that the user can undo."""
+        before = self.table
         if before is None:
             return
         moved = fix.apply(before)
 
         def undo() -> None:
-            if self.spots is moved:  # and not of another slide meanwhile
+            if self.table is moved:  # no other spots were opened meanwhile
                 self._replace(before)
 
         self._replace(moved)
         self.state.history.add(fix.name, undo, owner=self)
 
     def _replace(self, spots: AnnData) -> None:
-        """The same spots at other places."""
+        """Use the same spots at other positions."""
         files = self.files
-        self.use_spots(spots, self.source)
+        self.use(spots, self.source)
         self.files = files
         self.remember()
 
     def fix_by(self, given: str | Path) -> None:
-        """Move the spots by an affine map that the user gives: a file (a path), or its numbers (a text)."""
+        """Move the spots by an affine map: a file (path) or its numbers (text)."""
         from napari_cpnn.spots import given_fix, parse_affine, read_affine
 
-        slide, spots = self.state.slide, self.spots
+        slide, spots = self.state.slide, self.table
         if slide is None or spots is None:
-            self._tasks.fail(SpotsError("There is nothing to move yet: open a slide and its spots first."))
+            self.tasks.fail(SpotsError("There is nothing to move yet: open a slide and its spots first."))
             return
 
         def work() -> SpotFix:
@@ -186,82 +204,64 @@ class SpotsController:
                 return given_fix(slide, spots, read_affine(given, spots), f"the affine map of {given.name}")
             return given_fix(slide, spots, parse_affine(given), "the given affine map")
 
-        self._tasks.run("fit", "Looking what the affine map does ...", work, self.apply_fix)
+        self.tasks.run("fit", "Applying the affine map ...", work, self.apply_fix)
 
     def implied_mpp(self) -> float | None:
-        """What the pitch of the spots says of the pixel size, while the slide itself says nothing."""
+        """Return the pixel size by the pitch of the spots, if the slide itself has none."""
         from napari_cpnn.spots import estimate_mpp
 
         slide = self.state.slide
-        if self.spots is None or slide is None or slide.mpp is not None:
+        if self.table is None or slide is None or slide.mpp is not None:
             return None
-        mpp = estimate_mpp(self.spots)
+        mpp = estimate_mpp(self.table)
         return None if mpp is None else float(np.sqrt(mpp[0] * mpp[1]))
 
     def mpp(self) -> Mpp | None:
-        """Pixel size of the slide."""
+        """Return the pixel size of the slide."""
         return None if self.state.slide is None else self.state.slide.mpp
 
     def centers_um(self) -> FloatArray:
-        """``(N, 2)`` slide micrometres of all spots."""
+        """Return the positions ``(N, 2)`` of all spots in slide um."""
         mpp = self.mpp()
-        return np.empty((0, 2)) if self.spots is None or mpp is None else spatial_to_um(self.spots.obsm["spatial"], mpp)
+        return np.empty((0, 2)) if self.table is None or mpp is None else spatial_to_um(self.table.obsm["spatial"], mpp)
 
     def diameter_um(self) -> float:
-        """True diameter of a spot; 0 when it is not known."""
+        """Return the diameter of a spot; 0 if it is unknown."""
         mpp = self.mpp()
-        return 0.0 if self.spots is None or mpp is None else diameter_um(self.spots, mpp)
-
-    def compare(self) -> None:
-        """The spots fit the slide: what to do with them."""
+        return 0.0 if self.table is None or mpp is None else diameter_um(self.table, mpp)
 
     def _slide_changed(self) -> None:
-        spots = self.spots
-        if spots is not None and (moved := self.as_before(spots, self.source)) is not spots:
+        spots = self.table
+        if spots is not None and (moved := self.moved_as_before(spots, self.source)) is not spots:
             self._replace(moved)
             return
         self.fit = None
-        self._forget()
-        self._look()
+        self.check_again()
         self.recall()
 
-    def _forget(self) -> None:
-        """Slide, model or spots are others."""
-        self._tasks.forget("fit")
-        self._tasks.set_problem(None)
+    def check_again(self) -> None:
+        """Drop results for another slide, model or table, and check the fit if it is unknown."""
+        self.reset.emit()
+        self.tasks.forget("fit")
+        self.tasks.set_problem(None)
         self.spots_changed.emit()
-        self._say()
-
-    def _look(self) -> None:
-        """See how the spots lie on the slide, then compare if they fit."""
-        slide, spots = self.state.slide, self.spots
+        slide, spots = self.state.slide, self.table
         if slide is None or spots is None or slide.mpp is None or self.fit is not None:
             if self.fit is not None and not self.fit.problem:
-                self.compare()
+                self.fitted.emit()
             return
         from napari_cpnn.spots import check_fit
 
-        self._tasks.run(
-            "fit", "Looking whether the spots fit the slide ...", lambda: check_fit(slide, spots), self._looked
+        self.tasks.run(
+            "fit", "Checking how the spots fit the slide ...", lambda: check_fit(slide, spots), self._fit_checked
         )
 
-    def _looked(self, fit: SpotFit) -> None:
+    def _fit_checked(self, fit: SpotFit) -> None:
         from napari_cpnn.spots import note_fit
 
-        if self.state.slide is not None and self.spots is not None:
-            note_fit(self.state.slide, self.spots)  # so that predicting at them does not say it again
+        if self.state.slide is not None and self.table is not None:
+            note_fit(self.state.slide, self.table)  # so that predicting does not repeat the warning
         self.fit = fit
         self.spots_changed.emit()
         if not fit.problem:
-            self.compare()
-
-    def _hint(self) -> str:
-        """What to do next when all is there."""
-        return ""
-
-    def _say(self) -> None:
-        next_step = message_of(self.state, self.spots is not None, self.fit) or self._hint()
-        message = self._tasks.message or next_step
-        if message != self.message:
-            self.message = message
-            self.message_changed.emit(message)
+            self.fitted.emit()

@@ -1,4 +1,4 @@
-"""Measured spots as a points layer, at their true diameter, over the slide."""
+"""Points layer of measured spots, at their true diameter, over the slide."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from psygnal import Signal
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.ui.layers import DEFAULT_UM, um_to_world, world_per_um
+from napari_cpnn.ui.layers import DEFAULT_UM, SPOTS_KEY, um_to_world, world_per_um
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer, Points
-
-SPOTS_KEY = "napari_cpnn_spots"
-"""In the metadata of the layer of spots that a dock made."""
 
 _BORDER, _CHOSEN = (0.125, 0.125, 0.125, 1.0), (1.0, 0.27, 0.0, 1.0)
 _THIN, _THICK = 0.1, 0.22
@@ -25,36 +22,30 @@ _PLAIN = np.array([1.0, 1.0, 1.0, 0.35])
 
 
 class SpotsLayer:
-    """The layer of one dock's spots in one viewer: made when there is something to draw, or one that is there.
-
-    Parameters
-    ----------
-    viewer
-        napari's viewer, or the proxy that plugins get.
-    """
+    """Layer of a dock's spots: created when there are spots, or borrowed from our reader."""
 
     chosen = Signal(object)
-    """Rows ``(k,)`` of the spots that the user has selected in the layer."""
+    """Emitted with the rows ``(k,)`` of the spots that the user has selected in the layer."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self.layer: Points | None = None
         self._n_spots = 0
-        self._name_before = ""  # of a layer that is not ours
+        self._name_before = ""  # of a borrowed layer
         self._setting = False
         viewer.layers.events.inserted.connect(self._stay_on_top)
 
     @property
     def is_borrowed(self) -> bool:
-        """Whether the layer was there before and stays."""
+        """True when the layer was created by our reader and stays."""
         return bool(self._name_before)
 
     def name_of(self, layer: Layer) -> str:
-        """The name of a layer, without what it is painted by."""
+        """Return the name of a layer without the quantity that it shows."""
         return self._name_before if layer is self.layer and self.is_borrowed else str(layer.name)
 
     def borrow(self, layer: Points | None) -> None:
-        """Draw on a layer that our reader made, in place of one of our own; ``None``: on our own again."""
+        """Draw on a layer of our reader; ``None``: on a layer of our own again."""
         if layer is self.layer and layer is not None:
             return
         self.remove()
@@ -63,7 +54,7 @@ class SpotsLayer:
             self._use(layer)
 
     def place(self, slide_layer: Layer | None, mpp: Mpp | None, centers_um: FloatArray, diameter_um: float) -> None:
-        """Draw spots at ``centers_um (N, 2)``; none of them takes a layer of ours away."""
+        """Draw spots at ``centers_um (N, 2)``; without any, remove a layer of our own."""
         if slide_layer is None or mpp is None or not len(centers_um):
             if not self.is_borrowed:
                 self.remove()
@@ -84,13 +75,13 @@ class SpotsLayer:
                 border_width=_THIN,
                 border_color=np.array(_BORDER),
                 face_color=_PLAIN,
-                antialiasing=0,  # it spreads the border by a pixel, which is all of a spot on a whole slide
+                antialiasing=0,  # it widens the border by a pixel, which hides a spot on a whole slide
                 units=slide_layer.units,
                 metadata={SPOTS_KEY: True},
             )
             self._use(layer)
             self._viewer.add_layer(layer)
-            self._viewer.layers.selection = selected  # the slide stays the layer that the user works with
+            self._viewer.layers.selection = selected  # the slide stays the active layer
         else:
             layer = self.layer
             layer.scale, layer.translate, layer.affine = (1.0, 1.0), (0.0, 0.0), np.eye(3)
@@ -100,38 +91,38 @@ class SpotsLayer:
             self._stay_on_top()
 
     def paint(self, rgba: npt.NDArray[np.float32], name: str) -> None:
-        """Colour the spots ``(N, 4)`` and say by what."""
+        """Colour the spots by ``rgba (N, 4)``, with the quantity in the layer's name."""
         if self.layer is not None and len(rgba) == len(self.layer.data):
             self.layer.face_color = rgba
             self.layer.name = name if not self.is_borrowed else f"{self._name_before}: {name.removeprefix('Spots: ')}"
 
     def forget_colors(self) -> None:
-        """Nothing is known of the spots but where they are."""
+        """Show only the positions of the spots."""
         if self.layer is not None:
             self.layer.face_color = _PLAIN
             self.layer.name = self._name_before or "Spots"
 
     def mark(self, rows: IntArray) -> None:
-        """Let some spots stand out, all others be as they are."""
+        """Highlight exactly these spots."""
         if self.layer is None or not self._is_whole():
             return
         chosen = np.zeros(len(self.layer.data), dtype=bool)
         chosen[rows] = True
-        with self.layer.events.blocker_all():  # one upload to the screen, with the colours
+        with self.layer.events.blocker_all():  # a single upload to the GPU, together with the colours
             self.layer.border_width = np.where(chosen, _THICK, _THIN)
         self.layer.border_color = np.where(chosen[:, None], _CHOSEN, _BORDER).astype(np.float32)
-        if not self._setting and self.layer.selected_data:  # napari's own marks would be of other spots
+        if not self._setting and self.layer.selected_data:  # napari's own selection would mark other spots
             self._setting = True
             self.layer.selected_data = set()
             self._setting = False
 
     def close(self) -> None:
-        """Take our layer away for good; a borrowed one is given back."""
+        """Remove our layer for good, or give a borrowed one back."""
         self._viewer.layers.events.inserted.disconnect(self._stay_on_top)
         self.remove()
 
     def remove(self) -> None:
-        """Take our layer away, or give a borrowed one back as it was, but where it is now."""
+        """Remove our layer, or give a borrowed one back as it was, at its present position."""
         layer, self.layer = self.layer, None
         name, self._name_before = self._name_before, ""
         if layer is None:
@@ -148,11 +139,11 @@ class SpotsLayer:
         layer.selected_data.events.items_changed.connect(self._selected)
 
     def _is_whole(self) -> bool:
-        """Whether a point is a spot: the user can delete some, and then rows mean others."""
+        """Return whether points and spots still correspond: the user can delete points."""
         return self.layer is not None and len(self.layer.data) == self._n_spots
 
     def _selected(self, *_: Any) -> None:
-        """The user has selected points with napari's own tools."""
+        """Highlight the spots that the user has selected with napari's tools."""
         if self.layer is not None and not self._setting and self._is_whole():
             self._setting = True
             try:
@@ -163,7 +154,7 @@ class SpotsLayer:
                 self._setting = False
 
     def _stay_on_top(self, _event: Any = None) -> None:
-        """Overlays are added when they are first asked for, and would hide the spots."""
+        """Move the spots above overlays, which are added later."""
         layers = self._viewer.layers
         if self.layer is not None and self.layer in layers and layers[-1] != self.layer:
             layers.move(layers.index(self.layer), len(layers))

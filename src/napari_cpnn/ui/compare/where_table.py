@@ -1,4 +1,4 @@
-"""Scores on the whole slide, in its regions, and on the slides before."""
+"""Table of scores on the whole slide, in its regions, and on other slides."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_cpnn.ui.frame import given, plain
+from napari_cpnn.ui.frame import given, plain, prepare_table
 
 _COLUMNS = (
-    ("n_spots", "Spots", "spots with a centre inside"),
+    ("n_spots", "Spots", "spots whose centre is inside"),
     ("pcc", "PCC", "mean Pearson correlation over the genes that vary there"),
     ("scc", "SCC", "mean Spearman correlation over the same genes"),
     ("ceiling", "Ceiling", "mean of the largest correlations that the noise of these spots' counts allows"),
@@ -20,22 +20,20 @@ _COLUMNS = (
 
 
 class WhereTable(QTableWidget):
-    """A row per region or slide."""
+    """Table with one row per region or slide."""
 
     def __init__(self) -> None:
         super().__init__(0, 1 + len(_COLUMNS))
-        self.setTabKeyNavigation(False)  # Tab goes on to the next control
+        prepare_table(self, 20)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        given(self.verticalHeader()).hide()
-        given(self.verticalHeader()).setDefaultSectionSize(20)
         header = given(self.horizontalHeader())
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(30)
 
     def show_scores(self, scores: pd.DataFrame | None, gene: str) -> None:
-        """Show a table of :func:`~napari_cpnn.evaluation.region_scores.score_summary`, with a gene's own column."""
+        """Show a table of :func:`~napari_cpnn.evaluation.region_scores.score_summary`, with a column of one gene."""
         self.setHorizontalHeaderItem(0, _header("", "the slide, a region, or a slide that was compared before"))
         for column, (name, title, tip) in enumerate(_COLUMNS, start=1):
             self.setHorizontalHeaderItem(column, _header(title or gene, tip))

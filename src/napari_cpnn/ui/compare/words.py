@@ -1,4 +1,4 @@
-"""What the Compare dock says. No Qt here."""
+"""Texts of the Compare dock. No Qt here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari_cpnn.ui.viewer import ExploreState
 
 Quantity = Literal["measured", "predicted", "difference", "counts", "genes"]
-"""By what spots are coloured: three of the gene or cell type on screen, total counts, or the number of genes."""
+"""What colours spots: three values of the gene or cell type on screen, total counts, or the number of genes."""
 
 PAIRED: tuple[Quantity, ...] = ("measured", "predicted", "difference")
 
@@ -24,7 +24,7 @@ _CONSTANT = "constant in one of the two, so there is no correlation"
 
 
 def message_of(state: ExploreState, has_spots: bool, fit: SpotFit | None) -> str:
-    """What to do next; empty when all is there."""
+    """Tell the user what to do next; empty when spots and model can be compared."""
     if state.slide is None:
         return "No slide yet: open one, and choose it in the Explore dock."
     if state.slide.mpp is None:
@@ -38,19 +38,13 @@ def message_of(state: ExploreState, has_spots: bool, fit: SpotFit | None) -> str
     return ""
 
 
-def alone_text(gene: str, values: npt.NDArray[np.float32]) -> str:
-    """A gene of which there is no prediction to compare with."""
+def measured_text(gene: str, values: npt.NDArray[np.float32]) -> str:
+    """Describe a gene that is measured but not predicted."""
     return f"{gene}: measured in {np.mean(values > 0):.0%} of {len(values):,} spots; there is no prediction yet"
 
 
 def pair_text(pair: SpotPair | None, row: pd.Series | None) -> str:
-    """How well the gene or cell type on screen is predicted.
-
-    Parameters
-    ----------
-    row
-        That of the gene in the table of scores; a cell type has none.
-    """
+    """Describe how well a gene or cell type is predicted; ``row`` has the scores of a gene."""
     if pair is None:
         return ""
     n = len(pair.measured)
@@ -59,4 +53,4 @@ def pair_text(pair: SpotPair | None, row: pd.Series | None) -> str:
         return f"{pair.name}: {', '.join(parts) or _CONSTANT}, over {n:,} spots"
     pcc, scc = pair.correlations()
     scores = f"PCC {pcc:.2f}, SCC {scc:.2f}" if np.isfinite(pcc) else _CONSTANT
-    return f"{pair.name}: {scores}, of shares deconvolved from the counts and shares seen in the image, {n:,} spots"
+    return f"{pair.name}: {scores}, of shares deconvolved from counts and shares predicted from the image, {n:,} spots"

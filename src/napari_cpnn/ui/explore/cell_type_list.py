@@ -1,4 +1,4 @@
-"""The list of cell types: colour, name and share in view; it is the legend of the maps too."""
+"""List of cell types with colour, name and share in view, which is also the legend of the maps."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QRect, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtGui import QColor, QKeyEvent, QPainter
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QHeaderView,
     QLineEdit,
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QTableView,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_cpnn.ui.frame import given, plain
+from napari_cpnn.ui.frame import given, plain, prepare_table, stack
 from napari_cpnn.ui.viewer import TypeRow
 
 _ROW_PX = 22
@@ -32,7 +30,7 @@ _COLOR = Qt.ItemDataRole.UserRole + 1
 
 
 class TypeModel(QAbstractTableModel):
-    """Rows of :class:`TypeRow`: a check box with swatch and name, and the share."""
+    """Table of :class:`TypeRow`: check box with colour and name, and share."""
 
     checked_changed = Signal()
 
@@ -42,7 +40,7 @@ class TypeModel(QAbstractTableModel):
         self.checked: set[str] = set()
 
     def set_rows(self, rows: list[TypeRow]) -> None:
-        """Take new rows; when only shares have changed, selection and scroll position stay."""
+        """Set the rows; when only shares have changed, selection and scroll position stay."""
         if [r.name for r in rows] == [r.name for r in self._rows]:
             self._rows = rows
             self.dataChanged.emit(self.index(0, 0), self.index(len(rows) - 1, 1))
@@ -93,7 +91,7 @@ class TypeModel(QAbstractTableModel):
         return True
 
     def set_checked(self, names: set[str]) -> None:
-        """Check these types and no others."""
+        """Check exactly these types."""
         self.checked = names & {row.name for row in self._rows}
         if self._rows:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self._rows) - 1, 0))
@@ -105,14 +103,14 @@ class TypeModel(QAbstractTableModel):
 
 
 def share_text(share: float) -> str:
-    """Such as ``46 %``; ``<1 %`` rather than a zero that is none."""
+    """Format a share, such as ``46 %``, or ``<1 %`` rather than zero."""
     if math.isnan(share):
         return "–"
     return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 class ShareDelegate(QStyledItemDelegate):
-    """The share as text and as a bar in the colour of the type."""
+    """Draws the share as text and as a bar in the colour of the type."""
 
     def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         super().paint(painter, option, index)
@@ -128,13 +126,9 @@ class ShareDelegate(QStyledItemDelegate):
 
 
 class _Rows(QTableView):
-    """The list; arrow keys choose, the space bar checks, and Tab goes on to the next control."""
+    """List in which arrow keys choose, and the space bar checks."""
 
     moved = Signal(QModelIndex)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setTabKeyNavigation(False)
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 (Qt's name)
         before = self.currentIndex().row()
@@ -149,11 +143,11 @@ class CellTypeList(QWidget):
     Signals
     -------
     chosen
-        A cell type was clicked, or reached with the arrow keys (its name).
+        Name of the cell type that was clicked or reached with the arrow keys.
     checked_changed
         The set of checked types has changed.
     color_wanted
-        A cell type was clicked twice: the user wants another colour for it.
+        Name of the cell type that was double-clicked for another colour.
     """
 
     chosen = Signal(str)
@@ -174,17 +168,10 @@ class CellTypeList(QWidget):
         self.view = _Rows()
         self.view.setModel(self._filter)
         self.view.setItemDelegateForColumn(1, ShareDelegate(self.view))
-        self.view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        prepare_table(self.view, _ROW_PX)
         self.view.setStyleSheet(_STYLE)
         self.view.setShowGrid(False)
-        # Long names differ at their ends as often as at their beginnings.
-        self.view.setWordWrap(False)
-        self.view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         given(self.view.horizontalHeader()).hide()
-        given(self.view.verticalHeader()).hide()
-        given(self.view.verticalHeader()).setDefaultSectionSize(_ROW_PX)
-        given(self.view.verticalHeader()).setMinimumSectionSize(_ROW_PX)
         self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         header = given(self.view.horizontalHeader())
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -193,17 +180,13 @@ class CellTypeList(QWidget):
         self.view.clicked.connect(self._clicked)
         self.view.moved.connect(self._clicked)
         self.search.returnPressed.connect(self._first)
-        self.view.doubleClicked.connect(self._clicked_twice)
+        self.view.doubleClicked.connect(lambda index: self.color_wanted.emit(self._name_at(index.row())))
         self.model.checked_changed.connect(self.checked_changed)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self.search)
-        layout.addWidget(self.view)
+        stack(self.search, self.view, inside=self, spacing=4)
         self.set_rows([])
 
     def set_rows(self, rows: list[TypeRow]) -> None:
-        """Show ``rows`` in their order; it is kept as it is while the mouse is over the list."""
+        """Show rows in their order; while the mouse is over the list, the order on screen is kept."""
         if self.view.underMouse() and len(rows) == self.model.rowCount():
             shares = {r.name: r for r in rows}
             order = [self.model.index(i, 0).data() for i in range(len(rows))]
@@ -214,25 +197,25 @@ class CellTypeList(QWidget):
         self.select(selected)
         n_rows = max(len(rows), 3)
         self.view.setMinimumHeight(_ROW_PX * min(n_rows, _LEAST_ROWS) + 4)
-        # It takes the height that the dock has to spare, but no more than it has rows.
+        # The list fills spare height of the dock, but is not higher than its rows.
         self.setMaximumHeight(self.search.sizeHint().height() + given(self.layout()).spacing() + _ROW_PX * n_rows + 4)
 
     def checked(self) -> list[str]:
-        """Checked types in the order of the list."""
+        """Return the checked types in the order of the list."""
         names = [self.model.index(i, 0).data() for i in range(self.model.rowCount())]
         return [name for name in names if name in self.model.checked]
 
     def check(self, names: Iterable[str]) -> None:
-        """Check these types and no others, as if each had been clicked."""
+        """Check exactly these types, as if the user had clicked them."""
         self.model.set_checked(set(names))
 
     def selected(self) -> str:
-        """The highlighted type, or an empty string."""
+        """Return the highlighted type, or an empty string."""
         rows = given(self.view.selectionModel()).selectedRows()
         return rows[0].data() if rows else ""
 
     def select(self, name: str) -> None:
-        """Highlight a type, without telling anybody."""
+        """Highlight a type without emitting ``chosen``."""
         row = self.model.row_of(name)
         if row < 0:
             self.view.clearSelection()
@@ -243,14 +226,14 @@ class CellTypeList(QWidget):
             self.view.scrollTo(index)
 
     def _clicked(self, index: QModelIndex) -> None:
-        self.chosen.emit(self._filter.index(index.row(), 0).data())
+        self.chosen.emit(self._name_at(index.row()))
+
+    def _name_at(self, row: int) -> str:
+        return str(self._filter.index(row, 0).data())
 
     def _first(self) -> None:
-        """Enter in the search box takes the first that was found."""
+        """Choose the first match when Enter is pressed in the search box."""
         if self.search.text() and self._filter.rowCount():
             self.view.setFocus()
             self.view.selectRow(0)
             self._clicked(self._filter.index(0, 0))
-
-    def _clicked_twice(self, index: QModelIndex) -> None:
-        self.color_wanted.emit(self._filter.index(index.row(), 0).data())

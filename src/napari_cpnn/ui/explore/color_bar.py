@@ -1,4 +1,4 @@
-"""A colour bar with numbers and unit, as the map is drawn: low values fade to the slide."""
+"""Colour bar with limits and unit, drawn like the map: low values fade to the slide."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ColorBar(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     def show_range(self, colormap: str, limits: tuple[float, float], unit: str) -> None:
-        """Draw this colour map between these values."""
+        """Show a colour map between two values."""
         self._colormap, self._limits, self._unit = colormap, limits, unit
         self.setToolTip(f"{limits[0]:.3g} to {limits[1]:.3g} {unit}")
         self.update()

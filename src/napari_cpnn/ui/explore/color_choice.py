@@ -1,4 +1,4 @@
-"""Another colour for a cell type, kept in the preferences."""
+"""Choice of the colour of a cell type, saved in the preferences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from napari_cpnn.ui.viewer import ExploreState, keep_color
 
 
 def ask_color(parent: QWidget, state: ExploreState, cell_type: str) -> None:
-    """Ask for the colour of a cell type, and use it everywhere from now on."""
+    """Ask the user for the colour of a cell type and use it everywhere."""
     if state.model is None:
         return
     now = type_colors(state.model.cell_types)[cell_type]
@@ -20,7 +20,7 @@ def ask_color(parent: QWidget, state: ExploreState, cell_type: str) -> None:
 
 
 def use_color(state: ExploreState, cell_type: str, color: str | None) -> None:
-    """Use ``#RRGGBB`` for a cell type, or the palette's again; it can be taken back."""
+    """Use ``#RRGGBB`` for a cell type, or the colour of the palette (None); the choice can be undone."""
     if state.model is None:
         return
     before = chosen_color(cell_type)

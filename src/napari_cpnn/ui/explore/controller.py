@@ -1,17 +1,17 @@
-"""What the Explore dock does, without Qt: choose, open, map, show, and say in words how things stand."""
+"""Controller of the Explore dock: slide, model, live map and what is shown. No Qt here."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_cpnn.errors import CpnnError, GenesError, MappingError
 from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.explore.type_shares import TypeShares
-from napari_cpnn.ui.frame import Tasks, device_text, gene_scores, mapping_message, readout_text
+from napari_cpnn.ui.frame import Tasks, device_text, find_gene, gene_scores, mapping_message, readout_text
 from napari_cpnn.ui.layers import slide_of_layer
 from napari_cpnn.ui.viewer import ExploreState, Memory, Shown, TypeRow, keep, recall
 
@@ -24,23 +24,21 @@ if TYPE_CHECKING:
     from napari_cpnn.ui.frame import Background
 
 
-STAND_BACK = 5
-"""Niceness of mapping: on a CPU it would take every core, and the window would stutter when panned."""
+MAPPING_NICENESS = 5
+"""Niceness of mapping threads, so that panning stays smooth on a CPU whose cores are all used for mapping."""
 
 
 class ExploreController:
-    """The tasks of the Explore dock.
+    """Opens slides and models, maps, and chooses what is shown.
 
     Parameters
     ----------
     state
-        Where the results go.
-    background
-        How slow work is run.
-    notify
-        Called with a :class:`CpnnError` that the user must see.
+        State of the viewer, where the results go.
+    background, notify
+        As for :class:`~napari_cpnn.ui.frame.tasks.Tasks`.
     settings
-        Says how maps are made, whenever one begins.
+        Returns the settings of each new map.
     """
 
     def __init__(
@@ -53,27 +51,30 @@ class ExploreController:
         self.state = state
         self._settings = settings
         self._background = background
-        self._tasks = Tasks(background, notify, self._update_message)
+        self._tasks = Tasks(background, notify, self._hint)
+        self._tasks.message_changed.connect(state.set_message)
         self._viewport: Viewport | None = None
         self._live = True
         self._whole_slide = False
         self._first: tuple[str | None, str | None] = (None, None)
         self._shares = TypeShares(state)
-        self._recalled: Memory | None = None  # what waits for its model
+        self._mapper: LiveMapper | None = None
+        self._recalled: Memory | None = None  # what to show when its model is loaded
         self.model_path: Path | None = None
         for changed in (state.shown_changed, state.look_changed):
             changed.connect(self._remember_view)
-        self._update_message()
+        state.mapper_changed.connect(self._stop_replaced_mapper)
+        self._tasks.update()
 
     @property
     def problem(self) -> CpnnError | None:
-        """What went wrong last."""
+        """The last problem."""
         return self._tasks.problem
 
     # -- choosing ------------------------------------------------------------------------------------------
 
     def choose_layer(self, layer: Layer | None, mpp: Mpp | None = None) -> None:
-        """Explore another slide layer; ``mpp`` overrides what the file and the layer say."""
+        """Explore another slide layer; ``mpp`` overrides the pixel size of file and layer."""
         before = self.state.layer
         if before is not None and layer is not None and before is not layer:
             self.state.history.add(f"slide {layer.name}", lambda: self.choose_layer(before), owner=before)
@@ -82,14 +83,14 @@ class ExploreController:
         self.state.set_slide(layer, None)
         if layer is None:
             self._tasks.forget("slide")
-            self._update_message()
+            self._tasks.update()
             return
 
-        def look() -> tuple[Slide, Memory]:
+        def open_slide() -> tuple[Slide, Memory]:
             slide = slide_of_layer(layer, mpp)
             return slide, recall(slide)
 
-        self._tasks.run("slide", f"Opening {layer.name} ...", look, self._slide_ready)
+        self._tasks.run("slide", f"Opening {layer.name} ...", open_slide, self._slide_ready)
 
     def choose_model(self, path: str | Path) -> None:
         """Load a model file and map with it."""
@@ -103,9 +104,11 @@ class ExploreController:
         self._tasks.run("model", f"Loading {path.name} ...", load, lambda model: self.use_model(model, path))
 
     def use_model(self, model: CPNN, path: Path | None = None) -> None:
-        """Map with a model that is in memory (from ``path``); one that is still being loaded is no longer wanted."""
+        """Map with a model in memory (from ``path``); one that is still being loaded is dropped."""
         before, path_before = self.state.model, self.model_path
-        if before is not None and (path is None or path != path_before):  # a file that was trained on is no choice
+        if before is not None and (
+            path is None or path != path_before
+        ):  # a better model of a training run is not a choice
             self.state.history.add(
                 "model" if path is None else f"model {path.stem}", lambda: self.use_model(before, path_before)
             )
@@ -119,7 +122,7 @@ class ExploreController:
         self.state.remember(model="" if path is None else str(path.resolve()))
 
     def set_mpp(self, value: float) -> None:
-        """The user says what the pixel size of the slide is."""
+        """Set the pixel size of the slide."""
         if self.state.slide is None:
             return
         try:
@@ -131,7 +134,7 @@ class ExploreController:
         self.state.remember(mpp=mpp)
 
     def use_slide(self, slide: Slide) -> None:
-        """Map the slide of the layer as another :class:`Slide`, such as one with another pixel size."""
+        """Replace the slide of the layer by another :class:`Slide`, such as one with another pixel size."""
         self._drop_mapper()
         self._tasks.set_problem(None)
         self.state.set_slide(self.state.layer, slide, self.state.memory)
@@ -145,39 +148,40 @@ class ExploreController:
         return self._live
 
     def set_live(self, on: bool) -> None:
-        """Go on, or pause."""
+        """Resume or pause mapping."""
         self._live = on
         if self.state.mapper is not None:
             if on:
                 self.state.mapper.resume()
             else:
                 self.state.mapper.pause()
-        self._update_message()
+        self._tasks.update()
 
     def map_whole_slide(self, on: bool) -> None:
-        """After the view, map the rest of the slide."""
+        """Set whether the rest of the slide is mapped after the view."""
         self._whole_slide = on
         if self.state.mapper is not None:
             self.state.mapper.map_whole_slide(on)
 
     def set_viewport(self, viewport: Viewport | None) -> None:
-        """The view has changed."""
+        """Map what is in view."""
         self._viewport = viewport
         if self.state.mapper is not None:
             self.state.mapper.set_viewport(viewport)
 
     def is_settled(self) -> bool:
-        """Whether all that is in view is mapped."""
+        """Return whether the whole view is mapped."""
         mapper = self.state.mapper
         return mapper is not None and self._viewport is not None and mapper.progress().idle
 
     def close(self) -> None:
-        """Stop mapping and forget the slide; answers that are still under way are dropped."""
+        """Stop mapping and ignore the results of running tasks."""
         for changed in (self.state.shown_changed, self.state.look_changed):
             changed.disconnect(self._remember_view)
-        self._keep()
+        self._save_memory()
         self._tasks.close()
         self._drop_mapper()
+        self.state.mapper_changed.disconnect(self._stop_replaced_mapper, missing_ok=True)
 
     # -- what is shown -------------------------------------------------------------------------------------
 
@@ -191,25 +195,15 @@ class ExploreController:
         self.state.choose_shown(Shown("blend", tuple(names)))
 
     def show_gene(self, text: str) -> bool:
-        """Show a gene by its name, whatever its case; ``False`` when the model does not predict it."""
-        gene = self.find_gene(text)
+        """Show a gene, ignoring the case of its name; return ``False`` if the model does not predict it."""
+        gene = None if self.state.model is None else find_gene(text, self.state.model.genes)
         if gene is None:
             return False
         self.state.choose_shown(Shown("gene", (gene,)))
         return True
 
-    def find_gene(self, text: str) -> str | None:
-        """The model's spelling of a gene name."""
-        model = self.state.model
-        if model is None:
-            return None
-        wanted = text.strip()
-        if wanted in model.genes:
-            return wanted
-        return next((gene for gene in model.genes if gene.upper() == wanted.upper()), None)
-
     def show_first(self, gene: str | None = None, cell_type: str | None = None) -> None:
-        """Show this once a model is there; a name that the model does not know is a problem of its own."""
+        """Show a gene or a cell type as soon as a model is loaded; an unknown name is reported as a problem."""
         self._first = (gene, cell_type)
         if self.state.model is not None:
             self._show_first(self.state.model)
@@ -227,7 +221,7 @@ class ExploreController:
                 self._tasks.fail(MappingError(f"The model has no cell type {cell_type}; it knows: {known}."))
 
     def _still_shown(self, model: CPNN) -> Shown | None:
-        """What is on screen now, or was when the slide was last open, if the new model knows it; else a first one."""
+        """Return what is on screen, or was when the slide was last open, if the model has it; else a default."""
         recalled, self._recalled = self._recalled, None
         shown = self.state.shown
         if shown is None and recalled is not None:
@@ -238,21 +232,21 @@ class ExploreController:
             known = {shown.gene: model.genes} if shown.gene else {}
             if model.cell_types and all(name in known.get(name, model.cell_types) for name in shown.names):
                 return shown
-        # The dominant types are the picture of the whole; a plain head has genes only.
+        # The dominant types give the best overview; a plain head has genes only.
         return Shown("dominant") if model.cell_types else Shown("gene", (model.genes[0],))
 
-    # -- saying how things stand ---------------------------------------------------------------------------
+    # -- texts ---------------------------------------------------------------------------------------------
 
     def type_rows(self) -> list[TypeRow]:
-        """All cell types, the largest mean share in view first."""
+        """Return all cell types, the largest mean share in view first."""
         return self._shares.rows(self._viewport)
 
     def legend_rows(self) -> list[TypeRow]:
-        """The cell types that the map on screen has colours of."""
+        """Return the cell types to name in the legend."""
         return self._shares.legend(self._viewport)
 
     def progress_text(self) -> str:
-        """Such as ``412 of 1,930 patches · 84/s · CPU bfloat16``."""
+        """Describe the progress, such as ``412 of 1,930 patches · 84/s · CPU bfloat16``."""
         mapper = self.state.mapper
         if mapper is None:
             return ""
@@ -267,16 +261,16 @@ class ExploreController:
         return " · ".join(parts)
 
     def check(self) -> None:
-        """Look at the mapper and say what it has to say; called a few times a second."""
-        self._update_message()
-        self._keep()
+        """Update the message from the mapper and save the memory; called a few times a second."""
+        self._tasks.update()
+        self._save_memory()
 
     def readout(self, um: tuple[float, float] | None) -> str:
-        """What is under a point (y, x): the three largest shares, the gene, and where it is."""
+        """Describe a point (y, x): the three largest shares, the gene, and the position."""
         return "" if um is None or self.state.slide is None else readout_text(self.state.map, self.state.shown, um)
 
     def gene_note(self) -> str:
-        """What the checkpoint says about the gene on screen, such as its held-out correlation."""
+        """Return the held-out correlation of the gene on screen, if the checkpoint has it."""
         shown, model = self.state.shown, self.state.model
         if model is None or shown is None or not shown.gene:
             return ""
@@ -292,7 +286,7 @@ class ExploreController:
         self.state.set_slide(self.state.layer, slide, memory)
         self._start_mapper()
         model = memory.model_file()
-        if model is not None and self.state.model is None and not self._tasks.is_busy("model"):
+        if model is not None and self.state.model is None and not self._tasks.is_running("model"):
             self._recalled = memory
             self.choose_model(model)
 
@@ -300,15 +294,14 @@ class ExploreController:
         if self.state.shown is not None:
             self.state.remember(shown=self.state.shown, look=self.state.look)
 
-    def _keep(self) -> None:
-        """Write down what is to be remembered of the slide, if anything is new."""
-        slide, memory = self.state.slide, self.state.memory
-        if slide is not None and self.state.take_news() and memory is not None:
-            self._background(lambda: keep(slide, memory), _nothing, _raise)
+    def _save_memory(self) -> None:
+        slide, memory = self.state.slide, self.state.take_changed_memory()
+        if slide is not None and memory is not None:
+            self._background(lambda: keep(slide, memory), lambda _: None, _raise)
 
     def _start_mapper(self) -> None:
         slide, model = self.state.slide, self.state.model
-        self._update_message()
+        self._tasks.update()
         if slide is None or model is None or slide.mpp is None:
             return
         settings = self._settings()
@@ -317,35 +310,36 @@ class ExploreController:
             from napari_cpnn.mapping import LiveMapper  # torch
 
             mapper = LiveMapper(slide, model, settings)
-            mapper.nice = STAND_BACK
+            mapper.nice = MAPPING_NICENESS
             return mapper
 
-        self._tasks.run("mapper", f"Looking for tissue on {slide.name} ...", build, self._mapper_ready, _stop)
+        self._tasks.run("mapper", f"Finding tissue on {slide.name} ...", build, self._mapper_ready, lambda m: m.stop())
 
     def _mapper_ready(self, mapper: LiveMapper) -> None:
         if not self._live:
             mapper.pause()
+        self._mapper = mapper
         self.state.set_mapper(mapper)
         mapper.set_viewport(self._viewport)
         if self._whole_slide:
             mapper.map_whole_slide(True)
-        self._update_message()
 
     def _drop_mapper(self) -> None:
         self._tasks.forget("mapper")
-        mapper = self.state.mapper
-        if mapper is not None:
+        if self.state.mapper is not None:
             self.state.set_mapper(None)
-            # Stopping waits for the batch under way and writes the cache.
-            self._background(mapper.stop, _nothing, _raise)
+        self._stop_replaced_mapper()
 
-    def _update_message(self) -> None:
-        self.state.set_message(self._message())
+    def _stop_replaced_mapper(self) -> None:
+        """Stop the mapper of this controller when the state has another one, perhaps of a second Explore dock."""
+        mapper = self._mapper
+        if mapper is not None and self.state.mapper is not mapper:
+            self._mapper = None
+            # Stopping waits for the current batch and writes the cache.
+            self._background(mapper.stop, lambda _: None, _raise)
 
-    def _message(self) -> str:
+    def _hint(self) -> str:
         state = self.state
-        if self._tasks.message:
-            return self._tasks.message
         if state.layer is None:
             return "No slide yet: open one with File > Open, or drop it on the window."
         if state.model is None:
@@ -354,15 +348,7 @@ class ExploreController:
             return "The pixel size of this slide is not known: enter it above, in µm per pixel."
         if state.mapper is None:
             return ""
-        return mapping_message(state.mapper.progress(), live=self._live, sees=self._viewport is not None)
-
-
-def _stop(mapper: LiveMapper) -> None:
-    mapper.stop()  # it has not started, so this does not wait
-
-
-def _nothing(_result: Any) -> None:
-    """The result does not matter."""
+        return mapping_message(state.mapper.progress(), live=self._live, has_view=self._viewport is not None)
 
 
 def _raise(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The Explore dock: choose a slide and a model, see cell types and genes over the tissue in view."""
+"""The Explore dock: live maps of cell types and genes over the tissue in view."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QLabel,
     QMessageBox,
-    QPushButton,
     QRadioButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -28,7 +26,10 @@ from napari_cpnn.ui.frame import (
     DecimalBox,
     Dock,
     GeneBox,
+    TextLabel,
+    add,
     bold_label,
+    button,
     line,
     model_card,
     model_label,
@@ -37,7 +38,7 @@ from napari_cpnn.ui.frame import (
     slide_label,
     slim_combo,
     spacer,
-    text_label,
+    unknown_gene_text,
 )
 from napari_cpnn.ui.layers import path_of
 from napari_cpnn.ui.viewer import read_preferences, recent_models
@@ -49,21 +50,18 @@ _OPEN = "Open a model file ..."
 
 
 class Explore(Dock):
-    """napari widget: slide, model and progress; cell types; gene; colours; what is under the pointer.
+    """napari widget with slide, model and progress, cell types, gene, colours, and a readout under the pointer.
 
-    Parameters
-    ----------
-    napari_viewer
-        Handed over by napari.
-    settings
-        How live maps are made; by default as the user's preferences say when a map begins.
+    Live maps have the given settings, or by default the user's preferences when a map starts.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer, settings: MappingSettings | None = None) -> None:
         super().__init__(napari_viewer, "explore")
         chosen = read_preferences(self.notify)
         self._settings = settings
-        self.session = ExploreSession(napari_viewer, self.background, self.notify, self._mapping_settings)
+        self.session = ExploreSession(
+            napari_viewer, self.background, self.notify, self._mapping_settings, self._update, self._read_pointer
+        )
         self.state.set_look(colormap=chosen.look.colormap)
         self.controller = self.session.controller
         self._build()
@@ -74,16 +72,16 @@ class Explore(Dock):
         self._refresh_all()
 
     def is_settled(self) -> bool:
-        """Whether the present view is mapped and painted."""
+        """Return whether the present view is mapped."""
         return self.session.is_settled()
 
     def finish_drawing(self) -> None:
-        """Bring map, legend and texts up to date now rather than little by little."""
-        self._news()
+        """Update map, legend and texts now, all at once."""
+        self._update()
         self.session.finish_drawing()
 
     def is_drawn(self) -> bool:
-        """Whether map and legend are on the canvas as they are now."""
+        """Return whether the canvas shows the present map and legend."""
         return self.session.is_drawn()
 
     def _mapping_settings(self) -> MappingSettings:
@@ -92,81 +90,61 @@ class Explore(Dock):
     # -- layout --------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        column = self.column
-        self._build_top(column)
-        column.addWidget(line())
-        self._build_types(column)
-        column.addWidget(line())
-        self.gene = GeneBox()
-        self.gene_note = text_label()
-        column.addLayout(row(bold_label("Gene"), self.gene))
-        column.addWidget(self.gene_note)
-        self.look = LookBox(self.state)
-        column.addWidget(self.look)
-        column.addWidget(line())
-        column.addWidget(bold_label("Under the pointer"))
-        self.readout = text_label()
+        self._build_top()
+        self._build_types()
+        self.gene, self.gene_note, self.look = GeneBox(), TextLabel(), LookBox(self.state)
+        self.readout = TextLabel()
         self.readout.setMinimumHeight(2 * self.fontMetrics().height() + 4)
         self.readout.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
-        column.addWidget(self.readout)
-        column.addStretch(0)
+        add(self.column, line(), row(bold_label("Gene"), self.gene), self.gene_note, self.look)
+        add(self.column, line(), bold_label("Under the pointer"), self.readout)
+        self.column.addStretch(0)
 
-    def _build_top(self, column: QVBoxLayout) -> None:
+    def _build_top(self) -> None:
         self.slide = slim_combo("the slide to explore")
         self.mpp = DecimalBox()
-        self.mpp.setRange(0.0, 1000.0)  # what is typed is what is used, or is refused with a sentence
+        self.mpp.setRange(0.0, 1000.0)  # an implausible value is refused with an explanation
         self.mpp.setDecimals(6)
         self.mpp.setSingleStep(0.01)
         self.mpp.setValue(0.5)
         self.mpp.setSuffix(" µm/px")
         self.mpp.setToolTip("width of a pixel in µm at full resolution: about 0.25 for a 40x scan, 0.5 for 20x")
-        self.mpp_set = QPushButton("Use")
-        self.mpp_set.setToolTip("map with this pixel size")
+        self.mpp_set = button("Use", "map with this pixel size")
         self.mpp_row = QWidget()
         self.mpp_row.setLayout(row(QLabel("Pixel size"), self.mpp, self.mpp_set))
         self.model = slim_combo("the model that predicts")
-        self.info = QPushButton("info")
-        self.info.setToolTip("what the model was trained on, its genes and scores")
-        self.live = QPushButton("Live")
-        self.live.setCheckable(True)
+        self.info = button("info", "training data, genes and scores of the model")
+        self.live = button("Live", "map what is in view; click to pause", checkable=True)
         self.live.setChecked(True)
-        self.live.setToolTip("map what is in view; click to pause")
-        self.whole = QPushButton("Whole slide")
-        self.whole.setCheckable(True)
-        self.whole.setToolTip("after the view, map the rest of the slide")
-        self.progress = text_label()
-        column.addLayout(self.first_row("Slide", self.slide))
-        column.addWidget(self.mpp_row)
-        column.addLayout(row(bold_label("Model"), self.model, self.info))
+        self.whole = button("Whole slide", "after the view, map the rest of the slide", checkable=True)
+        self.progress = TextLabel()
         self.export = ExportButton(self.viewer, self.background)
-        column.addLayout(row(self.live, self.whole, spacer(), self.export))
-        column.addWidget(self.progress)
-        column.addWidget(self.message)
+        model = row(bold_label("Model"), self.model, self.info)
+        mapping = row(self.live, self.whole, spacer(), self.export)
+        add(self.column, self.first_row("Slide", self.slide), self.mpp_row, model, mapping, self.progress, self.message)
 
-    def _build_types(self, column: QVBoxLayout) -> None:
+    def _build_types(self) -> None:
         self.types = CellTypeList()
         self.one = QRadioButton("one type")
         self.dominant = QRadioButton("dominant type")
         self.blend = QRadioButton("blend of checked")
         self.show_group = QButtonGroup(self)
-        for button in (self.one, self.dominant, self.blend):
-            self.show_group.addButton(button)
+        for radio in (self.one, self.dominant, self.blend):
+            self.show_group.addButton(radio)
         self.one.setToolTip("the share of one cell type: click it in the list")
         self.dominant.setToolTip("for each patch the type with the largest share, in its colour")
         self.blend.setToolTip("the colours of the checked types, mixed by their shares")
         self.types_title = bold_label("Cell types, share of the tissue in view")
-        column.addWidget(self.types_title)
-        column.addWidget(self.types, 1)
-        column.addLayout(row(self.one, self.dominant, self.blend, spacer()))
+        add(self.column, line(), self.types_title)
+        self.column.addWidget(self.types, 1)
+        self.column.addLayout(row(self.one, self.dominant, self.blend, spacer()))
 
     # -- signals -------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
         state, session = self.state, self.session
         layers = session.viewer.layers.events
-        self._layer_events = [layers.inserted, layers.removed, layers.renamed]
-        for source in self._layer_events:
-            source.connect(self._layers_changed)
+        self.listen(self._layers_changed, layers.inserted, layers.removed, layers.renamed)
         self.slide.activated.connect(self._slide_chosen)
         self.model.activated.connect(self._model_chosen)
         self.mpp_set.clicked.connect(lambda: session.set_mpp(self.mpp.value()))
@@ -180,20 +158,16 @@ class Explore(Dock):
         self.gene.chosen.connect(self._gene_chosen)
         state.slide_changed.connect(self._slide_changed)
         state.model_changed.connect(self._model_changed)
-        state.mapper_changed.connect(self._news)
+        state.mapper_changed.connect(self._update)
         state.shown_changed.connect(self._shown_changed)
         state.look_changed.connect(session.update_legend)
         state.message_changed.connect(self._message_changed)
-        session.news.timeout.connect(self._news)
-        session.pointer.timeout.connect(self._read_pointer)
 
     def _end(self, *, viewer_lives: bool) -> None:
-        """Stop mapping and take our layers away."""
-        for source in self._layer_events:
-            source.disconnect(self._layers_changed)
+        """Stop mapping and remove our layers."""
         self.export.end(viewer_lives=viewer_lives)
         self.session.close(viewer_lives=viewer_lives)
-        self.state.history.forget()  # of choices that nobody is there to take back
+        self.state.history.forget()  # no dock is left that could undo
 
     # -- slide and model -----------------------------------------------------------------------------------
 
@@ -256,8 +230,7 @@ class Explore(Dock):
         if path is not None:
             self.open_model(path)
         elif self.model.itemText(index) == _OPEN:
-            name, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "CPNN models (*.safetensors)")
-            if name:
+            if name := QFileDialog.getOpenFileName(self, "Open a model", "", "CPNN models (*.safetensors)")[0]:
                 self.open_model(Path(name))
             else:
                 self._fill_models()
@@ -294,10 +267,10 @@ class Explore(Dock):
 
     # -- what is shown -------------------------------------------------------------------------------------
 
-    def _show_clicked(self, button: Any) -> None:
-        if button is self.dominant:
+    def _show_clicked(self, radio: Any) -> None:
+        if radio is self.dominant:
             self.controller.show_dominant()
-        elif button is self.blend:
+        elif radio is self.blend:
             self.controller.show_blend(self.types.checked())
         else:
             rows = self.controller.type_rows()
@@ -310,26 +283,22 @@ class Explore(Dock):
 
     def _gene_chosen(self, text: str) -> None:
         if not self.controller.show_gene(text):
-            self._note_gene(f"The model does not predict {text}; choose one from the list.")
+            self.gene_note.show_text(unknown_gene_text(text))
 
     def _shown_changed(self) -> None:
         shown = self.state.shown
         kind = "" if shown is None else shown.kind
         self.show_group.setExclusive(False)
-        for button, name in ((self.one, "type"), (self.dominant, "dominant"), (self.blend, "blend")):
-            button.setChecked(kind == name)
+        for radio, name in ((self.one, "type"), (self.dominant, "dominant"), (self.blend, "blend")):
+            radio.setChecked(kind == name)
         self.show_group.setExclusive(kind not in ("gene", "contribution"))
         self.types.select(shown.name if shown is not None and kind == "type" else "")
         if shown is not None and shown.gene:
             self.gene.setText(shown.gene)
-        self._note_gene(self.controller.gene_note())
-        self._news()
+        self.gene_note.show_text(self.controller.gene_note())
+        self._update()
 
-    def _note_gene(self, text: str) -> None:
-        self.gene_note.setText(text)
-        self.gene_note.setVisible(bool(text))
-
-    # -- news ----------------------------------------------------------------------------------------------
+    # -- updates -------------------------------------------------------------------------------------------
 
     def _refresh_all(self) -> None:
         model = self.state.model
@@ -350,13 +319,12 @@ class Explore(Dock):
     def _message_changed(self, message: str) -> None:
         if self.controller.problem is not None:
             self._fill_models()  # a file that could not be loaded is not the model
-        self.say(message)
+        self.message.show_text(message)
 
-    def _news(self) -> None:
+    def _update(self) -> None:
         self.controller.check()
         self.progress.setText(self.controller.progress_text())
-        rows = self.controller.type_rows()
-        self.types.set_rows(rows)
+        self.types.set_rows(self.controller.type_rows())
         self.session.update_legend()
         self._read_pointer()
 

@@ -1,4 +1,4 @@
-"""What is written on the canvas beside a map: the title of the colour bar, or the types with their colours."""
+"""Legend on the canvas: the title of the colour bar, or the cell types with their colours."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from napari.components.overlays import TextOverlay
-from qtpy.QtCore import QTimer
 
 from napari_cpnn.texts import shown as one_line
-from napari_cpnn.ui.frame import stop_timer
+from napari_cpnn.ui.frame import every, stop_timer
 from napari_cpnn.ui.viewer import ExploreState, TypeRow
 
 if TYPE_CHECKING:
@@ -17,41 +16,34 @@ if TYPE_CHECKING:
 
 _PREFIX = "napari_cpnn_"
 MAX_TYPES = 12
-#: Letters of a name: each new one takes time, and a longer name covers the slide.
+#: Maximum letters of a name: rendering letters takes time, and long names cover the slide.
 _MOST = 60
 
 STEP_MS = 40
-"""Between two texts; napari draws what has changed in the meantime."""
+"""Interval between two texts, in which napari draws the last one."""
 
 WARM_STEP_MS = 150
-"""The same while warming up, which nobody waits for."""
+"""The same interval during the warm-up, for which nobody waits."""
 
 _N_WARM = 8
-#: napari draws a box without any opacity in black.
+#: Not fully transparent: napari would draw the box in black.
 _CLEAR = (1.0, 1.0, 1.0, 0.001)
 _GLYPHS = string.ascii_letters + string.digits + " -+/.,()%·&"
 _GLYPHS_PER_STEP = 3
 
 Line = tuple[str, str]
-"""A text and the colour behind it."""
+"""A text and its background colour."""
 
 _HIDDEN: Line = ("", "")
 _WARMING: Line = ("", "warming")
 
 
 class CanvasLegend:
-    """Text overlays of ours on the canvas, under names of their own, so that a screenshot explains itself.
+    """Text overlays on the canvas, so that a screenshot is self-explanatory.
 
-    The first time that napari draws a text it compiles shaders, and it renders each new letter in Python: seconds
-    for a dozen names, during which the window hangs. So one text is written at a time, and :meth:`warm_up` has some
-    texts drawn unseen before there is anything to write.
-
-    Parameters
-    ----------
-    viewer
-        Whose canvas is written on.
-    state
-        What is shown.
+    When napari draws its first text it compiles shaders, and it renders each new letter in Python: a dozen names take
+    seconds, during which the window hangs. So one text is written at a time, and :meth:`warm_up` has some invisible
+    texts drawn before the legend is needed.
     """
 
     def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
@@ -59,44 +51,39 @@ class CanvasLegend:
         self._state = state
         self._wanted: list[Line] = []
         self._written: list[Line] = []
-        self._cold = ""
+        self._cold_letters = ""
         self._n_warmed = 0
-        self._timer = QTimer()
-        self._timer.timeout.connect(self._step)
+        self._timer = every(STEP_MS, self._step)
 
     def warm_up(self) -> None:
-        """Have letters and texts drawn unseen, little by little."""
-        self._cold = _GLYPHS
+        """Have letters and texts drawn invisibly, a few at a time."""
+        self._cold_letters = _GLYPHS
         self._timer.start(WARM_STEP_MS)
 
     def update(self, rows: list[TypeRow]) -> None:
-        """Write what fits what is shown now.
-
-        Parameters
-        ----------
-        rows
-            The cell types to name, in their order, when the map shows more than one.
-        """
+        """Write the legend of what is shown; ``rows`` are the cell types to name if the map shows several."""
         self._wanted = self._lines(rows)
         if self._next() is not None:
             self._timer.start(STEP_MS)
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that is wanted is written."""
+        """True when the whole legend is written."""
         return self._next() is None
 
     def finish(self) -> None:
-        """Write all of it at once."""
+        """Write the whole legend at once."""
         while self._write_one():
             pass
 
     def stop(self, *, viewer_lives: bool) -> None:
-        """Take everything off the canvas, unless the viewer is going anyway."""
+        """Remove the legend from the canvas, unless the viewer is closing anyway."""
         stop_timer(self._timer)
         if viewer_lives:
-            for i in range(len(self._written)):
-                del self._viewer.canvas.overlays[f"{_PREFIX}{i}"]
+            overlays = self._viewer.canvas.overlays
+            for name in [f"{_PREFIX}{i}" for i in range(len(self._written))]:
+                if name in overlays:  # else another Explore dock of the viewer has removed it
+                    del overlays[name]
         self._written, self._wanted = [], []
 
     def _lines(self, rows: list[TypeRow]) -> list[Line]:
@@ -118,11 +105,11 @@ class CanvasLegend:
             stop_timer(self._timer)
 
     def _next(self) -> int | None:
-        """The first text that is not yet what it should be."""
+        """Return the index of the first text that differs from the wanted one."""
         for i in range(max(len(self._wanted), len(self._written))):
             wanted = self._wanted[i] if i < len(self._wanted) else _HIDDEN
             written = self._written[i] if i < len(self._written) else _HIDDEN
-            if wanted != written and not (wanted == _HIDDEN and written == _WARMING and self._cold):
+            if wanted != written and not (wanted == _HIDDEN and written == _WARMING and self._cold_letters):
                 return i
         return None
 
@@ -134,22 +121,23 @@ class CanvasLegend:
         return True
 
     def _warm_one(self) -> bool:
-        if self._state.mapper is not None:  # from here on only what is wanted
-            self._cold = ""
-        if not self._cold:
+        if self._state.mapper is not None:  # from now on write the legend only
+            self._cold_letters = ""
+        if not self._cold_letters:
             return False
         i = self._n_warmed % _N_WARM
         self._n_warmed += 1
-        letters, self._cold = self._cold[:_GLYPHS_PER_STEP], self._cold[_GLYPHS_PER_STEP:]
+        letters, self._cold_letters = self._cold_letters[:_GLYPHS_PER_STEP], self._cold_letters[_GLYPHS_PER_STEP:]
         if i >= len(self._wanted):
             self._write(i, _WARMING, letters)
         return True
 
     def _write(self, i: int, line: Line, text: str = "") -> None:
         overlays = self._viewer.canvas.overlays
-        while len(self._written) <= i:
-            overlays[f"{_PREFIX}{len(self._written)}"] = TextOverlay(position="top_left", box=True, font_size=9)
-            self._written.append(_HIDDEN)
+        for k in range(i + 1):
+            if f"{_PREFIX}{k}" not in overlays:
+                overlays[f"{_PREFIX}{k}"] = TextOverlay(position="top_left", box=True, font_size=9)
+        self._written += [_HIDDEN] * (i + 1 - len(self._written))
         overlay: Any = overlays[f"{_PREFIX}{i}"]
         self._written[i] = line
         if line == _WARMING:
@@ -160,7 +148,7 @@ class CanvasLegend:
 
 
 def ink_on(color: str) -> str:
-    """Black or white, whichever reads better on ``#RRGGBB`` (relative luminance of WCAG 2)."""
+    """Return black or white, whichever is more readable on ``#RRGGBB`` (relative luminance of WCAG 2)."""
     linear = [
         (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4)
         for v in (int(color[k : k + 2], 16) / 255 for k in (1, 3, 5))

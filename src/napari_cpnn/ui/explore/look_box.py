@@ -1,4 +1,4 @@
-"""Colour map, range, opacity and smoothing, with the colour bar."""
+"""Controls of colour map, range, opacity and smoothing, with the colour bar."""
 
 from __future__ import annotations
 
@@ -14,13 +14,7 @@ _RANGES = {"auto": "auto", "full": "0 to maximum", "manual": "fixed"}
 
 
 class LookBox(QWidget):
-    """Edits ``state.look``.
-
-    Parameters
-    ----------
-    state
-        Of the viewer.
-    """
+    """Form that edits ``state.look``."""
 
     def __init__(self, state: ExploreState, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -68,18 +62,17 @@ class LookBox(QWidget):
         grid.setColumnStretch(3, 1)
         self.colormap.textActivated.connect(lambda name: state.choose_look(colormap=name))
         self.range.activated.connect(self._range_chosen)
-        self.low.editingFinished.connect(self._typed)
-        self.high.editingFinished.connect(self._typed)
+        for spin in (self.low, self.high):
+            spin.editingFinished.connect(self._limits_edited)
         self.opacity.valueChanged.connect(lambda value: state.choose_look(opacity=value / 100))
         self.smooth.toggled.connect(lambda on: state.choose_look(smooth=on))
         self.legend.toggled.connect(lambda on: state.choose_look(legend=on))
-        state.look_changed.connect(self.update_look)
-        state.limits_changed.connect(self.update_look)
-        state.shown_changed.connect(self.update_look)
+        for changed in (state.look_changed, state.limits_changed, state.shown_changed):
+            changed.connect(self.update_look)
         self.update_look()
 
     def update_look(self) -> None:
-        """Show what the state says."""
+        """Show the look of the state."""
         look, shown = self._state.look, self._state.shown
         has_range = shown is not None and shown.has_range
         self.colormap.setCurrentText(look.colormap)
@@ -107,7 +100,7 @@ class LookBox(QWidget):
         changes = {"manual": self._state.limits} if mode == "manual" else {}
         self._state.choose_look(range_mode=mode, **changes)
 
-    def _typed(self) -> None:
+    def _limits_edited(self) -> None:
         low, high = self.low.value(), self.high.value()
         if high > low:
             self._state.choose_look(manual=(low, high))

@@ -1,4 +1,4 @@
-"""The layers that show a map over its slide, repainted in place while the map fills."""
+"""Overlays: layers that show a map over its slide and are repainted while the map fills."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from napari.utils.colormaps import Colormap
-from qtpy.QtCore import QObject, QTimer
 
 from napari_cpnn import painting
 from napari_cpnn.mapping import CompositionMap
-from napari_cpnn.ui.frame import stop_timer
-from napari_cpnn.ui.layers import grid_transform
+from napari_cpnn.ui.frame import every, stop_timer
+from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform
 from napari_cpnn.ui.viewer import ExploreState, Shown
 
 if TYPE_CHECKING:
@@ -20,22 +19,19 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 TICK_MS = 66
-"""Looks at the map about 15 times a second."""
+"""Interval between repaints."""
 
 BUSY_SHARE = 0.25
-"""At most this share of the GUI thread's time goes into repainting; a large map is repainted less often."""
-
-OVERLAY_KEY = "napari_cpnn_overlay"
-"""Marks our layers in ``layer.metadata``, so that the writer knows them."""
+"""Maximum share of the GUI thread's time for repainting; a large map is repainted less often."""
 
 _SLOTS = {"type": "type", "gene": "gene", "contribution": "contribution", "dominant": "mix", "blend": "mix"}
 
 
 class Overlay:
-    """One layer: an RGBA image with one pixel per cell of the map.
+    """Layer with an RGBA image of one pixel per patch of the map.
 
-    The colours are stored between the layer's contrast limits, which are the range of the values shown. So napari's
-    own colour bar and contrast slider are right for it, although the pixels are colours already.
+    The layer's contrast limits are the range of the values shown, so that napari's own colour bar and contrast slider
+    are right, although the pixels are colours already.
     """
 
     def __init__(self, shown: Shown, cmap: CompositionMap) -> None:
@@ -57,7 +53,7 @@ class Overlay:
         )
 
     def catch_up(self) -> None:
-        """Give the painter the present state of the map."""
+        """Pass the present state of the map to the painter."""
         revision = self.cmap.revision
         if revision != self._painter_revision:
             painting.catch_up(self.painter, self.cmap)
@@ -65,7 +61,7 @@ class Overlay:
         self.revision = revision
 
     def show(self, shown: Shown) -> None:
-        """Take another quantity of the same slot."""
+        """Show another quantity of the same slot."""
         if shown != self.shown:
             self.shown = shown
             self.auto = painting.auto_range(shown)
@@ -73,38 +69,28 @@ class Overlay:
         self.revision = -1
 
 
-class Overlays(QObject):
-    """Keeps the overlay layers of a viewer in step with the state.
+class Overlays:
+    """Overlay layers of a viewer, kept up to date with its state.
 
-    There is one layer per kind of quantity, not one per gene: a cell type's share, a gene, what a cell type contributes
-    to a gene, and the dominant type or blend. Each is added when it is first shown and removed with the map.
-
-    Parameters
-    ----------
-    viewer
-        Where layers are added.
-    state
-        What to show.
+    There is one layer per slot: share of a cell type, gene, contribution of a cell type to a gene, and dominant type or
+    blend. Each is added when it is first shown and removed with the map.
     """
 
-    def __init__(self, viewer: ViewerModel, state: ExploreState, parent: QObject | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
         self._viewer = viewer
         self._state = state
         self._overlays: dict[str, Overlay] = {}
         self._placing: Layer | None = None
         self._setting = False
         self._next_paint = 0.0
-        self._timer = QTimer(self)
-        self._timer.setInterval(TICK_MS)
-        self._timer.timeout.connect(self._tick)
+        self._timer = every(TICK_MS, self._tick)
         state.mapper_changed.connect(self._map_changed)
         state.shown_changed.connect(self._shown_changed)
         state.look_changed.connect(self._look_changed)
         viewer.layers.events.removed.connect(self._layer_removed)
 
     def stop(self, *, viewer_lives: bool = True) -> None:
-        """Disconnect, and remove the layers unless the viewer is going anyway."""
+        """Disconnect, and remove the layers unless the viewer is closing anyway."""
         stop_timer(self._timer)
         if viewer_lives:
             self._remove_all()
@@ -115,25 +101,25 @@ class Overlays(QObject):
         self._viewer.layers.events.removed.disconnect(self._layer_removed)
 
     def layer_of(self, kind: str) -> Layer | None:
-        """The layer that shows a kind of quantity, if there is one."""
+        """Return the layer that shows a kind of quantity, if there is one."""
         overlay = self._overlays.get(_SLOTS[kind])
         return None if overlay is None else overlay.layer
 
     def paint_now(self) -> None:
-        """Paint what has changed without waiting for the next tick."""
+        """Repaint what has changed without waiting for the next tick."""
         for overlay in self._overlays.values():
             if overlay.layer.visible and overlay.revision != overlay.cmap.revision:
                 self._paint(overlay)
 
-    def paint_anew(self) -> None:
-        """Paint all that is on screen, with the range of colours that a map at rest has."""
+    def repaint(self) -> None:
+        """Repaint everything on screen, with the colour range of a complete map."""
         for overlay in self._overlays.values():
             overlay.revision = -1
         self.paint_now()
 
     @property
     def is_painted(self) -> bool:
-        """Whether what is on screen is the present state of the map."""
+        """True when the present state of the map is on screen."""
         return all(o.revision == o.cmap.revision for o in self._overlays.values() if o.layer.visible)
 
     # -- reacting ------------------------------------------------------------------------------------------
@@ -189,7 +175,7 @@ class Overlays(QObject):
     def _add(self, overlay: Overlay) -> None:
         selected = set(self._viewer.layers.selection)
         self._viewer.add_layer(overlay.layer)
-        # The slide stays the layer that the user works with.
+        # The slide stays the active layer.
         self._viewer.layers.selection = selected
         overlay.layer.events.contrast_limits.connect(self._limits_dragged)
         overlay.layer.events.opacity.connect(self._opacity_dragged)
@@ -224,7 +210,7 @@ class Overlays(QObject):
             self._setting = False
 
     def _follow(self, slide_layer: Layer) -> None:
-        """Lie where the slide layer lies, also when it is moved later."""
+        """Place overlays on a slide layer, also when it is moved later."""
         if self._placing is None:
             self._placing = slide_layer
             for source in _transform_events(slide_layer):

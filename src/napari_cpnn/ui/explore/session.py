@@ -1,43 +1,46 @@
-"""Everything of an open Explore dock that is not a widget: controller, layers, legend and timers of one viewer."""
+"""Connection of the Explore dock to its viewer: controller, overlays, legend and timers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
+from superqt.utils import qdebounced, qthrottled
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import LayerFrame
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.ui.compare import SPOTS_KEY
 from napari_cpnn.ui.explore.controller import ExploreController
 from napari_cpnn.ui.explore.legend import CanvasLegend
-from napari_cpnn.ui.explore.overlays import OVERLAY_KEY, Overlays
-from napari_cpnn.ui.frame import QtBackground, stop_timer
-from napari_cpnn.ui.layers import PATH_KEY, ViewportWatcher, is_slide_layer, mpp_of_layer, pointer_um, read_viewport
+from napari_cpnn.ui.explore.overlays import Overlays
+from napari_cpnn.ui.frame import QtBackground, every, stop_timer
+from napari_cpnn.ui.layers import (
+    OVERLAY_KEY,
+    PATH_KEY,
+    SPOTS_KEY,
+    ViewportWatcher,
+    is_slide_layer,
+    mpp_of_layer,
+    pointer_um,
+    read_viewport,
+)
 from napari_cpnn.ui.viewer import ExploreState, state_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-NEWS_MS = 300
-"""How often texts, shares and legend are brought up to date."""
+UPDATE_MS = 300
+"""Interval between updates of texts, shares and legend."""
 
 POINTER_MS = 60
-"""How soon the readout follows the pointer."""
+"""Interval between updates of the readout while the pointer moves."""
 
 
 class ExploreSession:
-    """Ties a viewer to a controller.
+    """Connects a viewer to a controller.
 
-    Parameters
-    ----------
-    viewer
-        napari's viewer, or the proxy that plugins get.
-    background, notify, settings
-        As for :class:`ExploreController`.
+    ``update`` is called every `UPDATE_MS`, ``pointer_moved`` while the pointer moves, at most every `POINTER_MS`.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class ExploreSession:
         background: QtBackground,
         notify: Callable[[CpnnError], None],
         settings: Callable[[], MappingSettings],
+        update: Callable[[], None],
+        pointer_moved: Callable[[], None],
     ) -> None:
         self.viewer = viewer
         self.state: ExploreState = state_of(viewer)
@@ -54,16 +59,11 @@ class ExploreSession:
         self.legend = CanvasLegend(viewer, self.state)
         self.legend.warm_up()
         self.watcher = ViewportWatcher(viewer, self.read_view)
-        self.news = QTimer()
-        self.news.setInterval(NEWS_MS)
-        self.news.start()
-        self.pointer = QTimer()
-        self.pointer.setSingleShot(True)
-        self.pointer.setInterval(POINTER_MS)
-        self._removed = QTimer()  # our layers must not go while napari still removes its own list of layers
-        self._removed.setSingleShot(True)
-        self._removed.setInterval(0)
-        self._removed.timeout.connect(self._slide_removed)
+        self._updates = every(UPDATE_MS, update)
+        self._updates.start()
+        self._read_pointer = qthrottled(pointer_moved, timeout=POINTER_MS, leading=False)
+        # Later: our layers must not be removed while napari is still removing others.
+        self._slide_removed_later = qdebounced(self._slide_removed, timeout=0)
         self._closed = False
         viewer.cursor.events.position.connect(self._pointer_moved)
         self.state.slide_changed.connect(self._slide_changed)
@@ -72,11 +72,11 @@ class ExploreSession:
         viewer.layers.events.removed.connect(self._layer_removed)
 
     def slide_layers(self) -> list[Layer]:
-        """Layers that can be explored, the topmost first."""
+        """Return the layers that can be explored, the topmost first."""
         return [layer for layer in reversed(self.viewer.layers) if is_slide_layer(layer)]
 
     def choose_newest(self) -> None:
-        """Explore the selected slide layer, or the topmost, or say that there is none."""
+        """Explore the selected slide layer, or else the topmost."""
         layers = self.slide_layers()
         active = self.viewer.layers.selection.active
         chosen = next((layer for layer in layers if layer == active), layers[0] if layers else None)
@@ -89,7 +89,7 @@ class ExploreSession:
             self._show_scale_bar()
 
     def set_mpp(self, value: float) -> None:
-        """The user gives the pixel size, and can take it back."""
+        """Set the pixel size, as a choice that the user can undo."""
         layer, slide = self.state.layer, self.state.slide
         if layer is None or slide is None:
             return
@@ -105,9 +105,9 @@ class ExploreSession:
             self.state.history.add(f"pixel size {value:g} µm", undo, owner=layer)
 
     def _fit_layer(self) -> None:
-        """A layer that is in pixels gets micrometres when the pixel size is given or recalled.
+        """Scale a layer in pixels to micrometres when the pixel size becomes known.
 
-        One that another reader has opened only when it is alone: what else is there would lie elsewhere on it.
+        A layer of another reader is scaled only if it is alone: other layers would no longer match it.
         """
         layer, slide = self.state.layer, self.state.slide
         if layer is None or slide is None or slide.mpp is None:
@@ -124,47 +124,47 @@ class ExploreSession:
         self.read_view()
 
     def read_view(self) -> None:
-        """Tell the controller what is in view."""
+        """Pass the present view to the controller."""
         layer, slide = self.state.layer, self.state.slide
         if layer is not None and slide is not None and slide.mpp is not None:
             self.controller.set_viewport(read_viewport(self.viewer, layer, slide.mpp))
 
     def is_settled(self) -> bool:
-        """Whether the present view is mapped; the view may have changed a moment ago."""
+        """Return whether the present view is mapped, even if it changed a moment ago."""
         return not self.watcher.pending and self.controller.is_settled()
 
     def finish_drawing(self) -> None:
-        """Paint the map and write the legend now, all of it."""
-        self.overlays.paint_anew()
+        """Paint the whole map and write the whole legend now."""
+        self.overlays.repaint()
         self.update_legend()
         self.legend.finish()
 
     def is_drawn(self) -> bool:
-        """Whether map and legend are on the canvas as they are now."""
+        """Return whether the canvas shows the present map and legend."""
         self.update_legend()
         return self.overlays.is_painted and self.legend.is_complete
 
     def readout(self) -> str:
-        """What is under the pointer."""
+        """Describe the place under the pointer."""
         layer, slide = self.state.layer, self.state.slide
         if layer is None or slide is None or slide.mpp is None or not self.viewer.mouse_over_canvas:
             return ""
         return self.controller.readout(pointer_um(self.viewer, layer, slide.mpp))
 
     def update_legend(self) -> None:
-        """Name on the canvas what is on screen now."""
+        """Write the legend of what is on screen."""
         self.legend.update(self.controller.legend_rows())
 
     def close(self, *, viewer_lives: bool) -> None:
-        """Stop mapping and every timer; take our layers and texts away unless the viewer itself is going."""
+        """Stop mapping and all timers; remove our layers and texts unless the viewer itself is closing."""
         if self._closed:
             return
         self._closed = True
         if not viewer_lives:
-            self.state.go_silent()
-        stop_timer(self.news)
-        stop_timer(self.pointer)
-        stop_timer(self._removed)
+            self.state.disconnect_all()
+        stop_timer(self._updates)
+        self._read_pointer.cancel()
+        self._slide_removed_later.cancel()
         self.viewer.cursor.events.position.disconnect(self._pointer_moved)
         self.watcher.stop()
         self.state.slide_changed.disconnect(self._slide_changed)
@@ -179,12 +179,11 @@ class ExploreSession:
         self.state.set_shown(None)
 
     def _pointer_moved(self, _event: Any = None) -> None:
-        if not self.pointer.isActive():
-            self.pointer.start()
+        self._read_pointer()
 
     def _layer_removed(self, event: Any) -> None:
         if self.state.layer is not None and self.state.layer == event.value:
-            self._removed.start()
+            self._slide_removed_later()
         else:
             self.state.history.forget(event.value)
 

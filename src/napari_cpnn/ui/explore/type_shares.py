@@ -1,4 +1,4 @@
-"""Shares of the cell types in view, for the list and the legend. No Qt here."""
+"""Shares of cell types in view, for the list and the legend. No Qt here."""
 
 from __future__ import annotations
 
@@ -15,20 +15,14 @@ if TYPE_CHECKING:
 
 
 class TypeShares:
-    """Measures the map of a state, anew only when it has changed.
-
-    Parameters
-    ----------
-    state
-        With the model and the map.
-    """
+    """Mean shares of the map in view, computed again only when something has changed."""
 
     def __init__(self, state: ExploreState) -> None:
         self._state = state
         self._known: tuple[Any, list[TypeRow]] = (None, [])
 
     def rows(self, viewport: Viewport | None) -> list[TypeRow]:
-        """All cell types, the largest mean share in view first."""
+        """Return all cell types, the largest mean share in view first."""
         model, cmap = self._state.model, self._state.map
         if model is None:
             return []
@@ -43,7 +37,7 @@ class TypeShares:
         return self._known[1]
 
     def legend(self, viewport: Viewport | None) -> list[TypeRow]:
-        """The cell types that the map on screen has colours of: those that dominate somewhere in view, or the blend."""
+        """Return the cell types to name in the legend: those that dominate somewhere in view, or those of the blend."""
         cmap, shown, rows = self._state.map, self._state.shown, self.rows(viewport)
         if cmap is None or shown is None or shown.has_range:
             return []

@@ -1,4 +1,4 @@
-"""The button *Export ...* of a dock."""
+"""Button *Export ...* of a dock."""
 
 from __future__ import annotations
 
@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
 
 class ExportButton(QPushButton):
-    """*Export ...*: opens the dialog, and ends it with its dock.
-
-    Parameters
-    ----------
-    viewer, background
-        Of the dock.
-    """
+    """Button that opens the export dialog of a dock."""
 
     def __init__(self, viewer: napari.viewer.Viewer, background: Background) -> None:
         super().__init__("Export ...")
@@ -40,7 +34,7 @@ class ExportButton(QPushButton):
         self.dialog.raise_()
 
     def end(self, *, viewer_lives: bool = True) -> None:
-        """The dock is closed: what is being written is ended; without a viewer no widget is touched."""
+        """Cancel an export, since the dock is closed; if the viewer is gone, touch no widget."""
         if self.dialog is None:
             return
         if viewer_lives:

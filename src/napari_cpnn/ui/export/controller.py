@@ -1,4 +1,4 @@
-"""What the export dialog does, without Qt: what is written of the map on screen, where to, and how far it is."""
+"""Controller of the export dialog: writes the map on screen in the background. No Qt here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of file.
+    """File format that can be chosen.
 
     Parameters
     ----------
     key
-        As in ``napari_cpnn.export.FORMATS``, or ``map``.
+        Key of ``napari_cpnn.export.FORMATS``, or ``map``.
     name
-        To choose by.
+        Name in the dialog.
     suffix
-        What the default name of a file has after that of the slide.
+        Part of the default file name after the name of the slide.
     genes
-        Which choices of genes make sense: ``shown``, ``all``, ``some``, ``none``; the first is the default.
+        Available choices of genes: ``shown``, ``all``, ``some``, ``none``; the first is the default.
     """
 
     key: str
@@ -50,7 +50,7 @@ class Format:
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """Of its files; the first is the default."""
+        """Suffixes of its files; the first is the default."""
         return FORMATS.get(self.key, (".zarr",))
 
 
@@ -61,7 +61,7 @@ KINDS = (
     Format("geojson", "Outlines for QuPath (.geojson)", "_map", ("shown", "some", "all")),
     Format("ome-zarr", "OME-Zarr image (.ome.zarr)", "_map", ("shown", "some", "all")),
     Format("csv", "Table (.csv)", "_map", ("shown", "some", "all")),
-    Format("map", "Map, to go on with later (.zarr)", "_map", ("none",)),
+    Format("map", "Map, to continue later (.zarr)", "_map", ("none",)),
 )
 
 GENES = {
@@ -74,24 +74,24 @@ GENES = {
 
 @dataclass(frozen=True)
 class Request:
-    """What the user wants.
+    """Export that the user asks for.
 
     Parameters
     ----------
     kind
         One of `KINDS`.
     path
-        Where to; its ending fits the kind.
+        Target, with a suffix of the format.
     genes
         One of ``kind.genes``.
     typed
-        Names for ``genes="some"``, apart by commas, spaces or lines.
+        Names for ``genes="some"``, separated by commas, spaces or lines.
     area
-        Only this part, slide micrometres.
+        Part of the map, slide um; None: all of it.
     overwrite
-        Whether a file that is there may be replaced.
+        Replace an existing file.
     width_mm, dpi
-        Of a figure, as in :class:`FigureSettings`.
+        Size of a figure, as in :class:`FigureSettings`.
     """
 
     kind: Format
@@ -105,21 +105,14 @@ class Request:
 
 
 class ExportController:
-    """Writes the map of a viewer, in the background.
-
-    Parameters
-    ----------
-    state
-        Slide, map and what is shown.
-    background
-        How slow work is run.
+    """Writes the map of a viewer in the background.
 
     Attributes
     ----------
     share
-        How much is done, 0 to 1, while something is written.
+        Share that is done, 0 to 1, while a file is written.
     written
-        What was written last.
+        The last file that was written.
     """
 
     changed = Signal()
@@ -128,31 +121,34 @@ class ExportController:
         self.state = state
         self.share = 0.0
         self.written: Path | None = None
-        self._said = ""
-        self._tasks = Tasks(background, _nothing, self.changed.emit)
+        self._result = ""
+        self._tasks = Tasks(background, lambda _: None, self._hint)
+        self._tasks.changed.connect(self.changed.emit)
         self._end = threading.Event()
 
     @property
     def running(self) -> bool:
-        """Whether a file is being written."""
-        return self._tasks.is_busy("export")
+        """True while a file is being written."""
+        return self._tasks.is_running("export")
 
     @property
     def message(self) -> str:
-        """What went wrong, what goes on, or what was done."""
-        if self.state.map is None and not self._tasks.message:
-            return "There is no map yet: choose a slide and a model in Explore."
-        return self._tasks.message or self._said
+        """The last problem, what is being written, or the last result."""
+        return self._tasks.message
+
+    def _hint(self) -> str:
+        no_map = "There is no map yet: choose a slide and a model in Explore."
+        return no_map if self.state.map is None else self._result
 
     def names(self, kind: Format) -> list[str]:
-        """What may be typed for a kind: genes, and for the panels of a figure cell types."""
+        """Return the names that can be typed for a format: genes, and cell types for the panels of a figure."""
         cmap = self.state.map
         if cmap is None:
             return []
         return [*(cmap.cell_types if kind.key == "figure" else ()), *sorted(cmap.genes, key=str.upper)]
 
     def default_path(self, kind: Format) -> Path:
-        """Beside the slide, or else at home, by the name of the slide."""
+        """Return a path with the name of the slide, in its folder or else the home folder."""
         slide = self.state.slide
         folder = slide.path.parent if slide is not None and slide.path is not None else Path.home()
         name = "map" if slide is None else file_name(re.sub(r"[^\w.() -]+", "_", slide.name), "slide")
@@ -160,7 +156,7 @@ class ExportController:
 
     @staticmethod
     def path_of(text: str, kind: Format) -> Path:
-        """A path as typed, with the ending of its kind."""
+        """Return a typed path with a suffix of the format."""
         try:
             path = Path(text.strip()).expanduser()
         except RuntimeError:  # such as ~nobody
@@ -172,7 +168,7 @@ class ExportController:
         return path.with_name(path.name[: len(path.name) - len(found)] + kind.endings[0]) if path.name else path
 
     def is_there(self, path: Path) -> bool | None:
-        """Whether there is something at a path already; ``None``, and said, when nothing can be there."""
+        """Return whether a path exists; ``None``, with a message, if it is not valid."""
         try:
             return bool(path.name) and to_path(path, ExportError).exists()
         except ExportError as error:
@@ -180,10 +176,10 @@ class ExportController:
             return None
 
     def export(self, request: Request) -> None:
-        """Begin to write; nothing happens while something else is being written."""
+        """Start writing, unless another file is being written."""
         if self.running:
             return
-        self.written, self._said, self.share = None, "", 0.0
+        self.written, self._result, self.share = None, "", 0.0
         try:
             job = self._job(request)
         except CpnnError as error:
@@ -191,43 +187,43 @@ class ExportController:
             return
         self._end = end = threading.Event()
 
-        def report(share: float) -> None:
-            self.share = share
+        def report(_text: str, done: float) -> None:
+            self.share = done
             if end.is_set():
                 raise ExportCancelledError("Cancelled; nothing was written.")
 
         def work() -> str:
-            report(0.0)
+            report("", 0.0)
             with reporting(report):
                 return job()
 
         def ready(text: str) -> None:
-            self.written, self._said = request.path, text
+            self.written, self._result = request.path, text
 
         self._tasks.run("export", f"Writing {request.path.name} ...", work, ready)
 
     def cancel(self) -> None:
-        """End what is being written; nothing of it stays."""
+        """Cancel the export; no file is left."""
         self._end.set()
 
     def forget(self) -> None:
-        """Say no more about the last file."""
-        self._said, self.written = "", None
+        """Clear the message about the last file."""
+        self._result, self.written = "", None
         self._tasks.set_problem(None)
 
     def close(self) -> None:
-        """End, and take no more answers."""
+        """Cancel the export and ignore results from now on."""
         self.cancel()
         self._tasks.close()
 
     def _job(self, request: Request) -> Callable[[], str]:
-        """What is to be done, with all that the user may change meanwhile taken from the state."""
+        """Return the function that writes the file, with a copy of everything that the user may change meanwhile."""
         cmap, slide = self.state.map, self.state.slide
         kind, path, area, overwrite = request.kind, request.path, request.area, request.overwrite
         if cmap is None:
             raise ExportError("There is no map to export yet.")
         if not path.name:
-            raise ExportError("Say where to write: a folder and a name.")
+            raise ExportError("Enter the folder and name of the file.")
         if kind.key == "map":
             return lambda: _write_map(cmap, request)
         names = self._names_of(request, cmap)
@@ -248,7 +244,7 @@ class ExportController:
         if request.genes == "some":
             names = split_names(request.typed, self.names(request.kind))
             if not names:
-                raise ExportError("Type the names that you want, apart by commas.")
+                raise ExportError("Enter the names, separated by commas.")
             return list(names)
         return self._shown_names(request.kind, self.state.shown)
 
@@ -261,7 +257,7 @@ class ExportController:
         return [shown.gene] if shown.gene else []
 
     def _figure_settings(self, request: Request) -> FigureSettings:
-        """As on screen: its range for what is on screen, a fixed one for everything."""
+        """Return the settings of the look on screen; a fixed range applies to all panels."""
         look, shown, slide, model = self.state.look, self.state.shown, self.state.slide, self.state.model
         fixed = None
         if look.range_mode == "manual":
@@ -285,9 +281,9 @@ class ExportController:
 
 
 def split_names(typed: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Names as typed or pasted; names that have spaces themselves, such as those of cell types, stay whole.
+    """Split typed or pasted names; known names that contain spaces, such as those of cell types, are kept whole.
 
-    A name counts in any case of its letters; one that is not known stays as it is.
+    Known names are found in any case; unknown names are returned unchanged.
     """
     spelling = {name.upper(): name for name in reversed(known)}
     found: list[str] = []
@@ -323,7 +319,3 @@ def _done(path: Path, what: str) -> str:
     size = sum(f.stat().st_size for f in files)
     text = f"{size / 2**20:,.1f} MB" if size >= 2**20 else f"{size / 2**10:,.0f} kB"
     return f"Written: {path} ({what}, {text})."
-
-
-def _nothing(_error: Any) -> None:
-    """The dialog says it itself."""

@@ -1,4 +1,4 @@
-"""The dialog of *Export ...*: what, of which part, and where to."""
+"""Dialog of *Export ...*: format, content, area and file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.layers import Shapes
-from qtpy.QtCore import QTimer, QUrl
+from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QComboBox,
@@ -16,13 +16,24 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QProgressBar,
-    QVBoxLayout,
     QWidget,
 )
 
 from napari_cpnn.ui.export.controller import GENES, KINDS, ExportController, Request
 from napari_cpnn.ui.export.names_edit import NamesEdit
-from napari_cpnn.ui.frame import ask, button, row, show_guide, slim_combo, spacer, stop_timer, text_label, tool_button
+from napari_cpnn.ui.frame import (
+    TextLabel,
+    ask,
+    button,
+    every,
+    row,
+    show_guide,
+    slim_combo,
+    spacer,
+    stack,
+    stop_timer,
+    tool_button,
+)
 from napari_cpnn.ui.layers import read_viewport
 from napari_cpnn.ui.regions import regions_of
 from napari_cpnn.ui.viewer import ExploreState, state_of
@@ -33,22 +44,14 @@ if TYPE_CHECKING:
     from napari_cpnn.export import Area
     from napari_cpnn.ui.frame import Background
 
-_NEWS_MS = 150
+_PROGRESS_MS = 150
 _VIEW = "the present view"
 _WIDTHS = {"by the number of panels": None, "88 mm, one column": 88.0, "180 mm, two columns": 180.0}
 _DPI = (150, 300, 600)
 
 
 class ExportDialog(QDialog):
-    """Asks what to write, shows how far it is, and says where it went. The window stays usable meanwhile.
-
-    Parameters
-    ----------
-    viewer
-        napari's viewer, or the proxy that plugins get.
-    background
-        How slow work is run.
-    """
+    """Dialog that writes the map and shows the progress, while the window stays usable."""
 
     def __init__(self, viewer: napari.viewer.Viewer, background: Background, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -56,9 +59,7 @@ class ExportDialog(QDialog):
         self.viewer = viewer
         self.state: ExploreState = state_of(viewer)
         self.controller = ExportController(self.state, background)
-        self._news = QTimer(self)
-        self._news.setInterval(_NEWS_MS)
-        self._news.timeout.connect(self._update)
+        self._progress_timer = every(_PROGRESS_MS, self._update, self)
         self._build()
         self.controller.changed.connect(self._update)
         self.refresh()
@@ -67,23 +68,23 @@ class ExportDialog(QDialog):
         self.kind = QComboBox()
         for kind in KINDS:
             self.kind.addItem(kind.name, kind)
-        self.kind.setToolTip("what is written; the guide (?) says which program opens it")
+        self.kind.setToolTip("the format; the guide (?) lists the programs that open it")
         self.genes = QComboBox()
         self.genes.setToolTip("the genes in the table, or the panels of the figure")
         self.names = NamesEdit()
-        self.names.setToolTip("names, apart by commas; a list of genes can be pasted")
-        self.area = slim_combo("only patches whose centre lies in this part; what is not mapped yet is not written")
+        self.names.setToolTip("names, separated by commas; a list of genes can be pasted")
+        self.area = slim_combo("only mapped patches whose centre lies in this part are written")
         self.figure_width = QComboBox()
         for text, width in _WIDTHS.items():
             self.figure_width.addItem(text, width)
-        self.figure_width.setToolTip("width of the figure; its text keeps its size of 7 pt")
+        self.figure_width.setToolTip("width of the figure; its text is always 7 pt")
         self.dpi = QComboBox()
         for dpi in _DPI:
             self.dpi.addItem(f"{dpi} dpi", dpi)
         self.dpi.setCurrentIndex(_DPI.index(300))
         self.dpi.setToolTip("pixels per inch: 150 for slides, 300 for print, 600 for posters")
         self.path = QLineEdit()
-        self.path.setToolTip("the file or folder that is written; it appears when it is complete")
+        self.path.setToolTip("the file or folder to write; it appears when it is complete")
         self.browse = button("...", "choose folder and name")
         self.browse.setFixedWidth(36)
         self._size = QWidget()
@@ -96,12 +97,12 @@ class ExportDialog(QDialog):
         self.progress = QProgressBar()
         self.progress.setRange(0, 1000)
         self.progress.setTextVisible(False)
-        self.message = text_label()
-        self.start = button("Export", "write it")
+        self.message = TextLabel()
+        self.start = button("Export", "write the file")
         self.start.setDefault(True)
-        self.cancel = button("Cancel", "end it; nothing of it stays")
-        self.folder = button("Show folder", "open the folder where it is")
-        self.help = tool_button("?", "formats, and what is in the files: the page of the user guide")
+        self.cancel = button("Cancel", "stop writing; no file is left")
+        self.folder = button("Show folder", "open the folder of the file")
+        self.help = tool_button("?", "formats and their content: the page of the user guide")
         for widget in (self.browse, self.cancel, self.folder):
             widget.setAutoDefault(False)
         form = QFormLayout()
@@ -111,11 +112,8 @@ class ExportDialog(QDialog):
         form.addRow(self._size_label, self._size)
         form.addRow("File", row(self.path, self.browse))
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        column = QVBoxLayout(self)
-        column.addLayout(form)
-        column.addWidget(self.progress)
-        column.addWidget(self.message)
-        column.addLayout(row(self.help, spacer(), self.folder, self.cancel, self.start))
+        buttons = row(self.help, spacer(), self.folder, self.cancel, self.start)
+        stack(form, self.progress, self.message, buttons, inside=self, margins=(9, 9, 9, 9))
         self.setMinimumWidth(520)
         self.kind.currentIndexChanged.connect(self._kind_changed)
         self.genes.currentIndexChanged.connect(self._genes_changed)
@@ -125,10 +123,10 @@ class ExportDialog(QDialog):
         self.folder.clicked.connect(self._show_folder)
         self.help.clicked.connect(lambda: show_guide("export", self))
 
-    # -- what can be chosen --------------------------------------------------------------------------------
+    # -- choices -------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Offer what there is now: the genes of the model, the regions that are drawn."""
+        """Update the choices: genes of the model, and regions."""
         chosen = self.area.currentText()
         self.area.clear()
         self.area.addItem("all that is mapped", None)
@@ -169,7 +167,7 @@ class ExportDialog(QDialog):
         self._genes_changed()
 
     def _is_own(self, text: str) -> bool:
-        """Whether the user has typed or chosen this path."""
+        """Return whether the user has typed or chosen this path."""
         return bool(text.strip()) and all(text != str(self.controller.default_path(kind)) for kind in KINDS)
 
     def _genes_changed(self) -> None:
@@ -226,19 +224,19 @@ class ExportDialog(QDialog):
             widget.setEnabled(not running)
         if len(self.kind.currentData().genes) < 2:
             self.genes.setEnabled(False)
-        if running and not self._news.isActive():
-            self._news.start()
+        if running and not self._progress_timer.isActive():
+            self._progress_timer.start()
         elif not running:
-            stop_timer(self._news)
+            stop_timer(self._progress_timer)
 
     def reject(self) -> None:
-        """The dialog is closed: what is being written is ended, since nobody would hear of it."""
+        """Close the dialog and cancel the export, whose result nobody would see."""
         self.controller.cancel()
         super().reject()
 
     def end(self) -> None:
-        """The dock is closed."""
+        """Release everything, since the dock is closed."""
         self.controller.changed.disconnect(self._update)
-        stop_timer(self._news)
+        stop_timer(self._progress_timer)
         self.controller.close()
         self.close()

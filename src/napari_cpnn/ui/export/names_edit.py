@@ -1,4 +1,4 @@
-"""A line that takes several names, each with completion among ten thousand."""
+"""Input of several names, each with completion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 
 
 class _LastName(QCompleter):
-    """Completes what comes after the last comma."""
+    """Completes the name after the last comma."""
 
     def splitPath(self, path: str | None) -> list[str]:  # noqa: N802 (Qt's name)
         return [(path or "").rsplit(",", 1)[-1].strip()]
@@ -21,7 +21,7 @@ class _LastName(QCompleter):
 
 
 class NamesEdit(QLineEdit):
-    """Names, apart by commas; completion anywhere in a name, whatever the case."""
+    """Line edit for names separated by commas, which completes any part of a name, ignoring case."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -34,7 +34,7 @@ class NamesEdit(QLineEdit):
         self.setCompleter(completer)
 
     def set_names(self, names: Sequence[str]) -> None:
-        """Offer these."""
+        """Offer these names."""
         if self._names.stringList() != list(names):
             self._names.setStringList(list(names))
         self.setPlaceholderText(f"such as {', '.join(names[:3])}" if names else "")

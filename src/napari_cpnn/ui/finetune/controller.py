@@ -1,66 +1,63 @@
-"""What the Fine-tune dock does, without Qt: collect samples and settings, train in a child process, show the model."""
+"""Controller of the Fine-tune dock: samples, settings, and training in a child process. No Qt here."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_cpnn.errors import CpnnError, SettingsError, TrainingError
+from napari_cpnn.errors import CpnnError, TrainingError
 from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
 from napari_cpnn.slides import SLIDE_SUFFIXES
 from napari_cpnn.training.jobs import CellsFile, SampleFiles, TrainingJob
-from napari_cpnn.ui.finetune.inputs import SampleRow, look_at_sample, moved_by, start_from
+from napari_cpnn.ui.finetune.inputs import SampleRow, inspect_sample, moved_by, start_from
 from napari_cpnn.ui.finetune.run import FollowedRun
-from napari_cpnn.ui.frame import Tasks, in_a_sentence
-from napari_cpnn.ui.viewer import Reference, look_at_reference
+from napari_cpnn.ui.frame import Choices, SettingsEditor, Tasks, as_cpnn_error
+from napari_cpnn.ui.viewer import Reference, inspect_reference
 
 if TYPE_CHECKING:
     from napari_cpnn.ui.frame import Background
     from napari_cpnn.ui.viewer import ExploreState
 
-#: What the user chooses, and can take back.
+#: What the user chooses, and can undo.
 _CHOICES = ("samples", "reference", "cell_type", "batch", "preset", "changes", "start_model", "out")
 
 
 class FineTuneController:
-    """The tasks of the Fine-tune dock.
+    """Collects samples, reference and settings of a run, and trains.
 
     Parameters
     ----------
     state
-        Of the viewer: the Explore dock that listens to it shows the models.
-    background
-        How slow work is run.
-    notify
-        Called with a :class:`CpnnError` that the user must see.
+        State of the viewer, through which the Explore dock shows the models.
+    background, notify
+        As for :class:`~napari_cpnn.ui.frame.tasks.Tasks`.
 
     Attributes
     ----------
     samples, reference
-        What is learned from.
+        The training data.
     cell_type, batch
         Columns of the single cells.
     preset, changes
-        The settings: a preset, and what differs from it.
+        The settings: a preset, and the values that differ from it.
+    editor
+        Changes single settings.
     start_model
-        The model that the run starts from.
+        Model that the run starts from.
     out
-        The run folder; None: a new one beside the first spots is proposed.
+        The run folder; None: a new one beside the first spots.
     run
         The run that is shown.
     renew
-        Whether each better model is shown at once.
+        True to show each better model at once.
     """
 
     samples_changed = Signal()
     reference_changed = Signal()
-    settings_changed = Signal()
-    message_changed = Signal(str)
 
     def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
         self.state = state
@@ -73,29 +70,36 @@ class FineTuneController:
         self.start_model: Path | None = None
         self.out: Path | None = None
         self.renew = False
-        self.message = ""
         self._background = background
-        self._tasks = Tasks(background, notify, self._say)
+        self._tasks = Tasks(background, notify, lambda: "" if self.run.running else self.why_not())
+        self._choices = Choices(self, _CHOICES, state.history, self._restored)
+        self.editor = SettingsEditor(self._tasks, self._choices, lambda: self.settings, self._set_setting)
+        self.settings_changed, self.message_changed = self.editor.changed, self._tasks.message_changed
         self.run = FollowedRun(background, self._tasks)
         self.run.improved.connect(self._improved)
         state.reference_wanted.connect(self.choose_reference)
-        self._say()
+        self._tasks.update()
+
+    @property
+    def message(self) -> str:
+        """The last problem, what is running, or what to do next."""
+        return self._tasks.message
 
     # -- samples -------------------------------------------------------------------------------------------
 
     def add_sample(self, files: SampleFiles) -> None:
-        """Learn from a slide with its spots, too; how they fit is looked at in the background."""
-        self._can_undo(f"add {files.spots.name}")
+        """Add a slide with its spots; they are read in the background."""
+        self._choices.record(f"add {files.spots.name}")
         self._add(files)
 
     def _add(self, files: SampleFiles) -> None:
         self.samples.append(SampleRow(files))
-        self._look_at(len(self.samples) - 1)
+        self._inspect(len(self.samples) - 1)
 
     def add_files(self, paths: Sequence[Path], slide: SampleFiles | None = None) -> None:
-        """Add samples from files that came together: slides, told by their endings, go with spots in their order.
+        """Add samples from dropped files: slides (known by their suffixes) are paired with spots in order.
 
-        Spots without a slide among them belong to ``slide``.
+        Spots without a slide among the files belong to ``slide``.
         """
         slides = [path for path in paths if path.is_file() and path.name.lower().endswith(tuple(SLIDE_SUFFIXES))]
         spots = [path for path in paths if path not in slides]
@@ -109,57 +113,57 @@ class FineTuneController:
             self._tasks.fail(TrainingError("Drop one slide and its spots together, or spots when a slide is chosen."))
 
     def set_positions(self, number: int, path: Path) -> None:
-        """The table of positions of legacy ST."""
-        self._can_undo(f"positions {path.name}")
+        """Set the table of positions of a sample of legacy ST."""
+        self._choices.record(f"positions {path.name}")
         self.samples[number] = SampleRow(dataclasses.replace(self.samples[number].files, positions=path))
-        self._look_at(number)
+        self._inspect(number)
 
     def remove_sample(self, number: int) -> None:
-        self._can_undo(f"remove {self.samples[number].files.spots.name}")
+        self._choices.record(f"remove {self.samples[number].files.spots.name}")
         del self.samples[number]
         self.samples_changed.emit()
         self._tasks.set_problem(None)
 
     def apply_fix(self, number: int, fix: int = 0) -> None:
-        """Move the positions of a sample by one of the fixes that are offered."""
+        """Move the positions of a sample by one of the proposed fixes."""
         row = self.samples[number]
         if row.fit is not None and fix < len(row.fit.fixes):
-            self._can_undo("move the spots")
+            self._choices.record("move the spots")
             self.samples[number] = SampleRow(moved_by(row.files, row.fit.fixes[fix].matrix))
-            self._look_at(number)
+            self._inspect(number)
 
     def undo_fix(self, number: int) -> None:
-        """Positions as they are in the file."""
-        self._can_undo("spots as in the file")
+        """Use the positions of the file again."""
+        self._choices.record("spots as in the file")
         self.samples[number] = SampleRow(dataclasses.replace(self.samples[number].files, moved=None))
-        self._look_at(number)
+        self._inspect(number)
 
-    def _look_at(self, number: int) -> None:
+    def _inspect(self, number: int) -> None:
         asked = self.samples[number]
         self.samples_changed.emit()
         self._tasks.set_problem(None)
 
         def put(row: SampleRow) -> None:
-            if asked in self.samples:  # rows are compared by identity: one that was removed or moved is gone
+            if asked in self.samples:  # rows are compared by identity: it may have been removed or moved
                 self.samples[self.samples.index(asked)] = row
                 self.samples_changed.emit()
-                self._say()
+                self._tasks.update()
 
         def failed(error: Exception) -> None:
-            put(dataclasses.replace(asked, busy=False, problem=str(in_a_sentence(error))))
+            put(dataclasses.replace(asked, busy=False, problem=str(as_cpnn_error(error))))
 
-        self._background(lambda: look_at_sample(asked.files), put, failed)
+        self._background(lambda: inspect_sample(asked.files), put, failed)
 
     # -- prototypes ----------------------------------------------------------------------------------------
 
     def choose_reference(self, path: str | Path) -> None:
-        """Take cell types from a file of prototypes, or from single cells."""
-        self._can_undo(f"cell types {Path(path).name}")
+        """Choose a file of prototypes, or of single cells."""
+        self._choices.record(f"cell types {Path(path).name}")
         self._read_reference(Path(path), None)
 
     def choose_columns(self, cell_type: str, batch: str | None = None) -> None:
-        """Columns of the cell type and of the batch."""
-        self._can_undo("columns of the single cells")
+        """Choose the columns of the cell type and of the batch."""
+        self._choices.record("columns of the single cells")
         self.cell_type, self.batch = cell_type, batch
         self.reference_changed.emit()
         self._tasks.set_problem(None)
@@ -168,41 +172,30 @@ class FineTuneController:
 
     @property
     def settings(self) -> TrainingSettings:
-        """What the run gets."""
+        """The settings of the run."""
         return TRAINING_PRESETS[self.preset](**self.changes)
 
     def choose_preset(self, name: str) -> None:
-        """Ours, the paper's or the plain head; what was changed by hand stays."""
-        self._can_undo(f"preset {name}")
+        """Choose a preset; settings that the user changed are kept."""
+        self._choices.record(f"preset {name}")
         self.preset = name
         self.settings_changed.emit()
         self._tasks.set_problem(None)
 
     def change(self, name: str, value: Any) -> bool:
-        """Change one setting; one that makes no sense is a problem of its own, and changes nothing."""
-        try:
-            changed = self.settings.replace(**{name: value})
-        except (SettingsError, TypeError) as error:
-            self.refuse(error if isinstance(error, SettingsError) else SettingsError(f"{name} cannot be {value!r}."))
-            return False
-        self._can_undo(f"setting {name}", f"setting {name}")
+        """Change one setting; return whether its value was accepted."""
+        return self.editor.change(name, value)
+
+    def _set_setting(self, name: str, changed: TrainingSettings) -> None:
         self.changes[name] = getattr(changed, name)
         if name in ("weights", "backbone") and self.start_model is not None:
-            self.start_model = None  # its weights fit no other network
+            self.start_model = None  # its weights do not fit another network
             if name == "backbone":
                 self.changes.pop("weights", None)
-        self.settings_changed.emit()
-        self._tasks.set_problem(None)
-        return True
-
-    def refuse(self, error: SettingsError) -> None:
-        """A text that is no value: say so, and show the old value again."""
-        self._tasks.fail(error)
-        self.settings_changed.emit()
 
     def choose_start(self, path: str | Path | None) -> None:
-        """Start from the image network of a trained model; None: from the weights that the settings name."""
-        self._can_undo("start from")
+        """Start from the image network of a trained model; None: from the weights in the settings."""
+        self._choices.record("start from")
         if path is None:
             self.start_model = None
             for name in ("weights", "backbone", "patch"):
@@ -220,14 +213,14 @@ class FineTuneController:
         self._tasks.run("start", f"Reading {path.name} ...", lambda: start_from(path), ready)
 
     def choose_out(self, path: str | Path | None) -> None:
-        """The run folder of the next run."""
-        self._can_undo("run folder")
+        """Choose the folder of the next run."""
+        self._choices.record("run folder")
         self.out = None if path is None else Path(path).expanduser().absolute()
         self.settings_changed.emit()
         self._tasks.set_problem(None)
 
     def run_folder(self) -> Path | None:
-        """Where the next run goes: the chosen folder, or the first free one beside the spots."""
+        """Return the folder of the next run: the chosen one, or the first free one beside the spots."""
         if self.out is not None or not self.samples:
             return self.out
         parent = self.samples[0].files.spots.absolute().parent / "cpnn-runs"
@@ -239,11 +232,11 @@ class FineTuneController:
     # -- the run -------------------------------------------------------------------------------------------
 
     def why_not(self) -> str:
-        """What is missing for a run, and what to do; empty when it can start."""
+        """Tell what is missing for a run; empty when it can start."""
         if not self.samples:
             return "Add a slide with its spots."
         if any(row.busy for row in self.samples):
-            return "Slides and spots are being looked at ..."
+            return "Reading slides and spots ..."
         bad = [row for row in self.samples if not row.usable]
         if bad:
             return bad[0].problem
@@ -254,7 +247,7 @@ class FineTuneController:
         return ""
 
     def job(self) -> TrainingJob:
-        """The run as it would be started now."""
+        """Return the run that would be started now."""
         reason, out = self.why_not(), self.run_folder()
         if reason or self.reference is None or out is None:
             raise TrainingError(reason or "Choose a run folder.")
@@ -273,13 +266,13 @@ class FineTuneController:
             self.run.start(job)
 
     def open_run(self, folder: str | Path) -> None:
-        """Show a run by its folder, whoever started it, and take over what it was made from."""
+        """Show the run of a folder, whoever started it, and take over its samples and settings."""
         self.run.open(Path(folder), self._take_over)
 
     # -- the models ----------------------------------------------------------------------------------------
 
     def show_after(self) -> None:
-        """Map with the best model so far."""
+        """Map with the best model of the run."""
         if self.run.model is not None:
             self.state.want_model(self.run.model)
 
@@ -289,38 +282,30 @@ class FineTuneController:
             self.state.want_model(self.start_model)
 
     def close(self) -> None:
-        """Take no more answers. A run goes on, and can be opened again by its folder."""
+        """Ignore results from now on; a run continues, and can be opened again by its folder."""
         self.state.reference_wanted.disconnect(self.choose_reference, missing_ok=True)
         self._tasks.close()
         self.run.close()
-        self.samples = []  # what is found out about them comes too late
+        self.samples = []  # results about them come too late
         self.state.history.forget(self)
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _can_undo(self, text: str, merge: str = "") -> None:
-        """What is about to be chosen can be taken back."""
-        before = {name: copy(getattr(self, name)) for name in _CHOICES}
-
-        def undo() -> None:
-            for name, value in before.items():
-                setattr(self, name, value)
-            self.reference_changed.emit()
-            self.settings_changed.emit()
-            self.samples_changed.emit()
-            self._tasks.set_problem(None)
-            for number, row in enumerate(self.samples):
-                if row.busy:  # the answer came when it was not in the list
-                    self._look_at(number)
-
-        self.state.history.add(text, undo, merge, self)
+    def _restored(self, _replaced: dict[str, Any]) -> None:
+        self.reference_changed.emit()
+        self.settings_changed.emit()
+        self.samples_changed.emit()
+        self._tasks.set_problem(None)
+        for number, row in enumerate(self.samples):
+            if row.busy:  # its result arrived while it was not in the list
+                self._inspect(number)
 
     def _improved(self, model: Path) -> None:
         if self.renew:
             self.state.want_model(model)
 
     def _take_over(self, job: TrainingJob) -> None:
-        self._can_undo(f"settings of {job.out.name}")
+        self._choices.record(f"settings of {job.out.name}")
         self.preset, self.changes = _as_changes(job.settings)
         start = Path(job.settings.weights)
         self.start_model = start if start.suffix == ".safetensors" and start.exists() else None
@@ -341,13 +326,7 @@ class FineTuneController:
             self.cell_type, self.batch = columns or (reference.likely_column(), None)
             self.reference_changed.emit()
 
-        self._tasks.run("reference", f"Reading {path.name} ...", lambda: look_at_reference(path), ready)
-
-    def _say(self) -> None:
-        message = self._tasks.message or ("" if self.run.running else self.why_not())
-        if message != self.message:
-            self.message = message
-            self.message_changed.emit(message)
+        self._tasks.run("reference", f"Reading {path.name} ...", lambda: inspect_reference(path), ready)
 
 
 def _as_changes(settings: TrainingSettings) -> tuple[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Loss and held-out correlation over the epochs of a run, as it goes on."""
+"""Chart of loss and held-out correlation over the epochs of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HEIGHT_PX = 175
 
 
 class Curves(ChartView):
-    """The chart; empty until a first epoch is complete."""
+    """Chart of a run; empty until the first epoch is complete."""
 
     def __init__(self, background: Background) -> None:
         super().__init__(background)
@@ -21,7 +21,7 @@ class Curves(ChartView):
         self._history: tuple[dict[str, float], ...] = ()
 
     def set_history(self, history: Sequence[dict[str, float]]) -> None:
-        """Show a run: rows of its ``metrics.csv``."""
+        """Show the rows of a run's ``metrics.csv``."""
         rows = tuple(history)
         if rows == self._history:
             return

@@ -1,4 +1,4 @@
-"""What the Fine-tune dock is given: slides with spots, and a start model. No Qt here."""
+"""Inputs of a training run: slides with spots, and a start model. No Qt here."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SampleRow:
-    """One slide with its spots in the list of the dock.
+    """Slide with its spots in the list of the dock.
 
     Attributes
     ----------
     files
-        As the run gets them; a fix of the positions is in ``files.moved``.
+        Files of the run; a fix of the positions is in ``files.moved``.
     busy
-        Whether it is being looked at.
+        True while the files are being read.
     fit
-        How the spots lie on the slide; None while that is not known.
+        Fit between spots and slide; None while unknown.
     problem
-        Why it cannot be used as it is, one sentence, or how spots and slide do not fit.
+        Why the sample cannot be used, or how spots and slide do not fit; one sentence.
     n_spots, mpp
-        What was found.
+        Number of spots, and pixel size.
     """
 
     files: SampleFiles
@@ -44,7 +44,7 @@ class SampleRow:
 
     @property
     def usable(self) -> bool:
-        """Whether the run can have it; a misfit is said, but the user decides."""
+        """True when the sample can be trained on; a poor fit is only a warning."""
         return self.fit is not None
 
     @property
@@ -53,9 +53,9 @@ class SampleRow:
 
     @property
     def text(self) -> str:
-        """Such as ``C4: 176 spots, 97 % on tissue, 0.69 µm/px``."""
+        """Description, such as ``C4: 176 spots, 97 % on tissue, 0.69 µm/px``."""
         if self.busy:
-            return f"{self.title}: looking at slide and spots ..."
+            return f"{self.title}: reading slide and spots ..."
         if self.fit is None or self.mpp is None:
             return f"{self.title}: cannot be used"
         moved = " when moved" if self.files.moved is not None else ""
@@ -64,13 +64,13 @@ class SampleRow:
         )
 
 
-def look_at_sample(files: SampleFiles) -> SampleRow:
-    """Open slide and spots and see how they fit.
+def inspect_sample(files: SampleFiles) -> SampleRow:
+    """Read slide and spots and check their fit.
 
     Raises
     ------
     CpnnError
-        They cannot be used.
+        The files cannot be used.
     """
     from napari_cpnn.spots import SpotFix, check_fit, open_sample
 
@@ -83,7 +83,7 @@ def look_at_sample(files: SampleFiles) -> SampleRow:
 
 
 def moved_by(files: SampleFiles, matrix: Any) -> SampleFiles:
-    """The same files with their positions moved once more."""
+    """Return the files with their positions transformed once more."""
     whole = np.vstack([np.asarray(matrix, dtype=float), (0, 0, 1)])
     if files.moved is not None:
         whole = whole @ np.vstack([np.array(files.moved), (0, 0, 1)])
@@ -93,28 +93,28 @@ def moved_by(files: SampleFiles, matrix: Any) -> SampleFiles:
 
 
 def start_from(path: Path) -> dict[str, Any]:
-    """The settings of a run whose image network starts as that of a trained model.
+    """Return the settings of a run whose image network starts as that of a trained model.
 
     Raises
     ------
     CheckpointError
-        The file is no model.
+        The file is not a model.
     TrainingError
-        Nothing of the model can be taken.
+        The image network of the model cannot be trained further.
     """
     from napari_cpnn.models import ModelSpec, read_card
 
     spec = ModelSpec.from_dict(read_card(path)["model"])
     if spec.backbone in ("frozen", "triplex"):
         raise TrainingError(
-            f"{path.name} cannot be a start model: its image network is {spec.backbone!r}, which a run does not go on "
-            "with; choose a model with one network that learns."
+            f"{path.name} cannot be a start model: its image network {spec.backbone!r} cannot be trained further; "
+            "choose a model with one trained network."
         )
     return {"weights": str(path), "backbone": spec.backbone, "patch": spec.patch}
 
 
 def start_text(settings: TrainingSettings) -> str:
-    """What a run starts from, in one sentence."""
+    """Describe what a run starts from."""
     start = Path(settings.weights)
     if start.suffix == ".safetensors":
         patch = settings.patch

@@ -1,4 +1,4 @@
-"""A training run as the Fine-tune dock follows it: started here or elsewhere, by its folder. No Qt here."""
+"""Training run that the Fine-tune dock follows by its folder, wherever it was started. No Qt here."""
 
 from __future__ import annotations
 
@@ -17,33 +17,26 @@ if TYPE_CHECKING:
 
 
 class FollowedRun:
-    """One run at a time.
-
-    Parameters
-    ----------
-    background
-        How the folder is looked at.
-    tasks
-        Of the dock: what is under way, and problems.
+    """The run that is shown.
 
     Attributes
     ----------
     folder
         The run folder; None before there is a run.
     status
-        How it stood when it was looked at last.
+        Its latest status.
     """
 
     changed = Signal()
     improved = Signal(Path)
-    """There is a better model, in this file."""
+    """Emitted with the file of a better model."""
 
     def __init__(self, background: Background, tasks: Tasks) -> None:
         self.folder: Path | None = None
         self.status: RunStatus | None = None
         self._child: ChildRun | None = None
         self._background, self._tasks = background, tasks
-        self._looking = self._closed = False
+        self._reading = self._closed = False
 
     @property
     def running(self) -> bool:
@@ -59,7 +52,7 @@ class FollowedRun:
         self._tasks.run("run", "Starting ...", lambda: ChildRun(job), self._started)
 
     def resume(self) -> None:
-        """Go on with the run that is shown."""
+        """Resume the run."""
         folder = self.folder
         if folder is not None:
             self._tasks.run("run", "Starting ...", lambda: ChildRun(job_of_run(folder)), self._started)
@@ -73,21 +66,21 @@ class FollowedRun:
         except TrainingError as error:
             self._tasks.fail(error)
         else:
-            self._tasks.say("stop", "Stopping after the present batch; the best model is kept ...")
+            self._tasks.show("stop", "Stopping after the present batch; the best model is kept ...")
 
     def kill(self) -> None:
-        """End a run of this session at once."""
+        """Kill a run of this session."""
         if self._child is not None:
             self._child.kill()
 
     def open(self, folder: Path, take_over: Callable[[TrainingJob], None]) -> None:
-        """Show a run by its folder, whoever started it; ``take_over`` gets its job, where that is kept."""
+        """Show the run of a folder, whoever started it; ``take_over`` is called with its job, if that is kept."""
 
-        def look() -> tuple[RunStatus, TrainingJob | None]:
+        def read() -> tuple[RunStatus, TrainingJob | None]:
             status = look_at_run(folder)
             try:
                 return status, job_of_run(folder)
-            except TrainingError:  # a run from Python has none: it can be looked at
+            except TrainingError:  # a run from Python has none
                 return status, None
 
         def ready(found: tuple[RunStatus, TrainingJob | None]) -> None:
@@ -97,26 +90,26 @@ class FollowedRun:
                 take_over(job)
             self._set(status)
 
-        self._tasks.run("run", f"Opening {folder.name} ...", look, ready)
+        self._tasks.run("run", f"Opening {folder.name} ...", read, ready)
 
     def close(self) -> None:
-        """Say no more: whoever listened is gone."""
+        """Ignore further status updates."""
         self._closed = True
 
     def check(self) -> None:
-        """Look at the run, in the background; called a few times a second."""
+        """Update the status in the background; called a few times a second."""
         folder, child = self.folder, self._child
-        if folder is None or self._looking or not self.running:
+        if folder is None or self._reading or not self.running:
             return
-        self._looking = True
+        self._reading = True
 
         def ready(status: RunStatus) -> None:
-            self._looking = False
+            self._reading = False
             if folder == self.folder and not self._closed:
                 self._set(status)
 
         def failed(error: Exception) -> None:
-            self._looking = False
+            self._reading = False
             if self._closed:
                 return
             self.status = None
@@ -126,11 +119,11 @@ class FollowedRun:
         self._background(child.look if child is not None else lambda: look_at_run(folder), ready, failed)
 
     def log(self) -> str:
-        """The end of what the run has written."""
+        """Return the end of the run's log."""
         return "" if self.folder is None else read_log(self.folder)
 
     def text(self) -> str:
-        """Such as ``epoch 3 of 30 · held-out PCC 0.213, best 0.220 at epoch 2 · at most 4 min left``."""
+        """Describe the run: ``epoch 3 of 30 · held-out PCC 0.213, best 0.220 at epoch 2 · at most 4 min left``."""
         status = self.status
         if status is None:
             return ""
@@ -153,7 +146,7 @@ class FollowedRun:
     def _set(self, status: RunStatus) -> None:
         before, self.status = self.status, status
         if not status.running:
-            self._tasks.say("stop", "")
+            self._tasks.show("stop", "")
             self._tasks.set_problem(TrainingError(status.error) if status.error else None)
         self.changed.emit()
         if before is not None and status.model is not None and status.stamp != before.stamp:

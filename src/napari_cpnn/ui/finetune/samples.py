@@ -1,15 +1,28 @@
-"""What the Fine-tune dock learns from: a list of slides with their spots, and how these fit."""
+"""List of slides with their spots in the Fine-tune dock, and how these fit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QWidget
 
 from napari_cpnn.training.jobs import SampleFiles
 from napari_cpnn.ui.finetune.controller import FineTuneController
-from napari_cpnn.ui.frame import bold_label, button, choose_data, given, row, slim_combo, spacer, text_label, warn
+from napari_cpnn.ui.frame import (
+    TextLabel,
+    bold_label,
+    button,
+    choose_data,
+    given,
+    open_file,
+    open_folder,
+    row,
+    slim_combo,
+    spacer,
+    stack,
+    warn,
+)
 from napari_cpnn.ui.layers import is_slide_layer, mpp_of_layer, path_of
 
 if TYPE_CHECKING:
@@ -20,15 +33,7 @@ _SPOTS = "Spots (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz);;All files (*)"
 
 
 class SamplesBox(QWidget):
-    """Choose a slide, add its spots, and mend their positions.
-
-    Parameters
-    ----------
-    viewer
-        Its slide layers can be chosen.
-    controller
-        Has the list.
-    """
+    """Widget to choose a slide, add its spots, and correct their positions."""
 
     def __init__(self, viewer: napari.viewer.Viewer, controller: FineTuneController) -> None:
         super().__init__()
@@ -40,42 +45,42 @@ class SamplesBox(QWidget):
         for source in self._layer_events:
             source.connect(self._fill_slides)
         self.slide.activated.connect(self._slide_chosen)
-        self.spots_file.clicked.connect(self._choose_spots_file)
-        self.spots_folder.clicked.connect(self._choose_spots_folder)
+        self.spots_file.clicked.connect(lambda: open_file(self, "Open spots", _SPOTS, self._add_spots))
+        self.spots_folder.clicked.connect(
+            lambda: open_folder(self, "Open a folder of Space Ranger, or SpatialData", self._add_spots)
+        )
         self.samples.currentRowChanged.connect(self._sample_chosen)
-        self.positions.clicked.connect(self._choose_positions)
+        self.positions.clicked.connect(
+            lambda: open_file(self, "The spot table with the positions", "", self._set_positions)
+        )
         self.remove.clicked.connect(lambda: controller.remove_sample(self.samples.currentRow()))
         controller.samples_changed.connect(self._samples_changed)
         self._fill_slides()
         self._samples_changed()
 
     def shut_down(self) -> None:
-        """Let go of the viewer."""
+        """Release the viewer."""
         for source in self._layer_events:
             source.disconnect(self._fill_slides)
         self._layer_events = []
 
     def _build(self) -> None:
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(6)
         self.slide = slim_combo("the slide that the spots were measured on: a layer of the viewer, or a file")
         self.spots_file = button("Spots file ...", "spots of this slide: .h5ad, a matrix .h5, or a table of legacy ST")
         self.spots_folder = button("Folder ...", "spots of this slide: the outs folder of Space Ranger, or a .zarr")
         self.samples = QListWidget()
         self.samples.setMaximumHeight(76)
-        self.samples.setToolTip("what is learned from; slides and spots can also be dropped here together")
-        self.positions = button("Positions ...", "the spot table of legacy ST, where the counts have no positions")
-        self.remove = button("Remove", "do not learn from the chosen slide")
+        self.samples.setToolTip("the training data; slides and spots can also be dropped here together")
+        self.positions = button("Positions ...", "the table of spot positions of legacy ST")
+        self.remove = button("Remove", "do not train on the chosen slide")
         self.fix = button("Move ...", "move the spots so that they lie on the tissue")
         self.fix_menu = QMenu(self)
         self.fix.setMenu(self.fix_menu)
-        self.sample_problem = text_label()
-        column.addLayout(row(bold_label("Slide"), self.slide))
-        column.addLayout(row(bold_label("Add its spots"), self.spots_file, self.spots_folder))
-        column.addWidget(self.samples)
-        column.addWidget(self.sample_problem)
-        column.addLayout(row(self.fix, self.positions, self.remove, spacer()))
+        self.sample_problem = TextLabel()
+        slide = row(bold_label("Slide"), self.slide)
+        spots = row(bold_label("Add its spots"), self.spots_file, self.spots_folder)
+        buttons = row(self.fix, self.positions, self.remove, spacer())
+        stack(slide, spots, self.samples, self.sample_problem, buttons, inside=self)
 
     def _fill_slides(self, _event: Any = None) -> None:
         chosen = self.slide.currentData()
@@ -101,28 +106,19 @@ class SamplesBox(QWidget):
 
     def _add_spots(self, spots: str) -> None:
         chosen = self.slide.currentData()
-        if not spots:
-            return
         if chosen is None:
             warn("Choose the slide of these spots first.")
             return
         slide, mpp = chosen
         self.controller.add_sample(SampleFiles(Path(slide), Path(spots), mpp=mpp))
 
-    def _choose_spots_file(self) -> None:
-        self._add_spots(QFileDialog.getOpenFileName(self, "Open spots", "", _SPOTS)[0])
-
-    def _choose_spots_folder(self) -> None:
-        self._add_spots(QFileDialog.getExistingDirectory(self, "Open a folder of Space Ranger, or SpatialData"))
-
-    def _choose_positions(self) -> None:
+    def _set_positions(self, name: str) -> None:
         number = self.samples.currentRow()
-        name, _ = QFileDialog.getOpenFileName(self, "The spot table with the positions", "")
-        if name and 0 <= number < len(self.controller.samples):
+        if 0 <= number < len(self.controller.samples):
             self.controller.set_positions(number, Path(name))
 
     def drop(self, paths: list[Path]) -> None:
-        """Add samples from files: slides are told by their endings, and go with spots in their order."""
+        """Add samples from dropped files; see :meth:`FineTuneController.add_files`."""
         chosen = self.slide.currentData()
         self.controller.add_files(paths, None if chosen is None else SampleFiles(chosen[0], Path(), mpp=chosen[1]))
 
@@ -142,8 +138,7 @@ class SamplesBox(QWidget):
         self.samples.setVisible(bool(rows))
         self.remove.setVisible(sample is not None)
         self.positions.setVisible(sample is not None and sample.fit is None and not sample.busy)
-        self.sample_problem.setText("" if sample is None else sample.problem)
-        self.sample_problem.setVisible(bool(sample is not None and sample.problem))
+        self.sample_problem.show_text("" if sample is None else sample.problem)
         self.fix_menu.clear()
         if sample is not None:
             for place, fix in enumerate(sample.fit.fixes if sample.fit is not None else ()):

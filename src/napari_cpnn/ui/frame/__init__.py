@@ -1,6 +1,4 @@
-"""The frame of every dock: scrolling, tabs, charts, settings, work in the background, undo, help; and plain text."""
-
-from __future__ import annotations
+"""Common parts of all docks: frame, layouts, charts, settings forms, background tasks, undo, help and plain text."""
 
 import lazy_loader
 

@@ -1,31 +1,23 @@
-"""Slow work outside the GUI thread, with the answer delivered in it."""
+"""Slow work outside the GUI thread, with its result delivered in that thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from qtpy.QtCore import QEventLoop, QObject, Qt, Signal
 
 from napari_cpnn.ui.frame.plain_text import plain
-from napari_cpnn.ui.frame.tasks import in_a_sentence
+from napari_cpnn.ui.frame.tasks import as_cpnn_error
 
 T = TypeVar("T")
 
 
-class Background(Protocol):
-    """Runs a function outside the GUI thread and calls back in it."""
-
-    def __call__(
-        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
-    ) -> None: ...
-
-
 class QtBackground(QObject):
-    """Runs functions in a few threads; made in the GUI thread, it calls back there.
+    """Thread pool that calls back in the GUI thread, where it must be created.
 
-    It has no parent on purpose: an answer may arrive after the dock is gone.
+    It has no parent on purpose: a result may arrive after the dock is gone.
     """
 
     _finished = Signal(object, object, object)
@@ -33,7 +25,7 @@ class QtBackground(QObject):
     def __init__(self) -> None:
         super().__init__()
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="napari-cpnn ui")
-        # Always queued: an answer that is there at once must not come before the asker is ready for it.
+        # Always queued: an immediate result must not arrive before the caller is ready for it.
         self._finished.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
 
     def __call__(
@@ -41,13 +33,13 @@ class QtBackground(QObject):
     ) -> None:
         try:
             future = self._pool.submit(work)
-        except RuntimeError:  # the program is ending: no thread can be begun, and nobody waits for an answer
+        except RuntimeError:  # the program is ending: no thread can be started, and nobody waits for a result
             work()
             return
         future.add_done_callback(lambda f: self._finished.emit(f, done, failed))
 
     def close(self, *, wait: bool = False) -> None:
-        """Take no more work; what is under way ends by itself, or is waited for."""
+        """Accept no more work; running work ends by itself, or is waited for."""
         self._pool.shutdown(wait=wait)
 
     def _deliver(
@@ -57,14 +49,14 @@ class QtBackground(QObject):
         if error is None:
             done(future.result())
         else:
-            failed(in_a_sentence(error) if isinstance(error, Exception) else error)
+            failed(as_cpnn_error(error) if isinstance(error, Exception) else error)
 
 
-def while_screen_lives(work: Callable[[], T], what: str) -> T:
-    """Run ``work`` in a thread and wait for it here, with the window still answering.
+def run_with_live_window(work: Callable[[], T], text: str) -> T:
+    """Run ``work`` in a thread and return its result, while the window keeps responding and shows ``text``.
 
-    napari wants the layers of a sample, and the files of a writer, as a return value, so this must wait; a download or
-    a large file must not freeze the window.
+    napari expects the layers of a sample, and the files of a writer, as a return value, so this must wait; a download
+    or a large file must not freeze the window.
     """
     from napari.utils import progress
 
@@ -81,7 +73,7 @@ def while_screen_lives(work: Callable[[], T], what: str) -> T:
         errors.append(error)
         loop.quit()
 
-    with progress(total=0, desc=plain(what)):
+    with progress(total=0, desc=plain(text)):
         background(work, done, failed)
         loop.exec()
     background.close()

@@ -1,4 +1,4 @@
-"""A chart in a dock: drawn by matplotlib in another thread, so that the window never waits for it."""
+"""Charts in a dock, drawn by matplotlib in another thread so that the window never waits for them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Protocol, cast
 
 import numpy as np
 from matplotlib.figure import Figure
-from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtCore import QEvent, QSize
 from qtpy.QtGui import QImage, QPainter, QPaintEvent, QResizeEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
+from superqt.utils import qdebounced
 
 from napari_cpnn.storage import write_figure
 from napari_cpnn.texts import allow_any_letter
-from napari_cpnn.ui.frame.background import Background
 from napari_cpnn.ui.frame.paper import DPI, Paper
 from napari_cpnn.ui.frame.parts import given
+from napari_cpnn.ui.frame.tasks import Background
 
 Draw = Callable[[Paper], Figure]
 
@@ -28,57 +29,48 @@ _MATPLOTLIB = threading.Lock()
 
 
 class _Canvas(Protocol):
-    """Matplotlib's Agg canvas, which every figure here has."""
+    """Matplotlib's Agg canvas, the canvas of every figure here."""
 
     def buffer_rgba(self) -> memoryview: ...
 
 
 class ChartView(QWidget):
-    """Shows what a function draws for the width and the colours of the dock, and draws it into files.
-
-    Parameters
-    ----------
-    background
-        Where it is drawn.
-    """
+    """Chart that a function draws for the width and the colours of the dock, or into a file."""
 
     def __init__(self, background: Background) -> None:
         super().__init__()
         self._background = background
         self._draw: Draw | None = None
-        self.figure: Figure | None = None  # what is on screen; nobody draws on it any more
+        self.figure: Figure | None = None  # the one on screen; it is complete
         self._image: QImage | None = None
         self._request = 0
-        self._busy = self._stopped = False
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_DELAY_MS)
-        self._timer.timeout.connect(self._render)
+        self._busy = self._pending = self._stopped = False
+        self._render_later = qdebounced(self._render, timeout=_DELAY_MS, parent=self)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     @property
     def is_settled(self) -> bool:
-        """Whether the picture is that of the last function."""
-        return not self._busy and not self._timer.isActive()
+        """True when the chart on screen is the latest one."""
+        return not self._busy and not self._pending
 
     def show_chart(self, draw: Draw | None) -> None:
-        """Show what ``draw`` makes of a paper; nothing for ``None``."""
+        """Show the figure that ``draw`` returns for a paper; ``None`` clears the chart."""
         self._draw = draw
         self._request += 1
         if draw is None:
-            self._timer.stop()
+            self._pending = False
             self.figure = self._image = None
             self.updateGeometry()
             self.update()
         else:
-            self._timer.start()
+            self._redraw()
 
     def stop(self) -> None:
-        """Take no more pictures: the dock is going, or gone."""
+        """Accept no more figures, since the dock ends."""
         self._stopped = True
 
     def save(self, path: Path, source: str) -> None:
-        """Draw it into a PNG or SVG, on white, with the names of slide and model below.
+        """Draw the chart into a PNG or SVG file, on white, with ``source`` (slide and model) below it.
 
         Raises
         ------
@@ -108,20 +100,25 @@ class ChartView(QWidget):
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 (Qt's name)
         if self._draw is not None and event is not None and event.oldSize().width() != event.size().width():
-            self._timer.start()
+            self._redraw()
 
     def event(self, event: QEvent | None) -> bool:
         if given(event).type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange) and self._draw is not None:
-            self._timer.start()  # the theme has changed, and with it the colour of texts
+            self._redraw()  # the theme has changed, and with it the colour of texts
         return super().event(event)
+
+    def _redraw(self) -> None:
+        self._pending = True
+        self._render_later()
 
     def _render(self) -> None:
         allow_any_letter()
         draw, ratio, request = self._draw, self.devicePixelRatioF(), self._request
-        if draw is None or self._stopped:
+        if self._busy and not self._stopped:  # one figure at a time; the next follows
+            self._render_later()
             return
-        if self._busy:  # one at a time; the next follows
-            self._timer.start()
+        self._pending = False
+        if draw is None or self._stopped:
             return
         ink = self.palette().color(self.foregroundRole()).name()
         paper = Paper(ink=ink, ground="none", width_px=max(self.width(), 200))

@@ -1,16 +1,20 @@
-"""What every dock has: a column that scrolls, undo and help in its first row, and an end."""
+"""Base class of the docks: a scrolling column, undo and help in its first row, and an orderly end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize, QTimer
-from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSize
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QWidget
+from superqt.utils import qdebounced
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui.frame.background import QtBackground
 from napari_cpnn.ui.frame.guide import show_guide
-from napari_cpnn.ui.frame.parts import Column, bold_label, given, row, stop_timer, text_label, tool_button
+from napari_cpnn.ui.frame.parts import ScrollColumn, TextLabel, bold_label, given, row, stack, tool_button
 from napari_cpnn.ui.frame.plain_text import plain, warn
 from napari_cpnn.ui.viewer import state_of
 
@@ -19,38 +23,27 @@ if TYPE_CHECKING:
 
 
 class Dock(QWidget):
-    """A dock on the state of its viewer; a subclass fills ``column``, and says in ``_end`` what it lets go of.
-
-    Parameters
-    ----------
-    viewer
-        napari's viewer, or the proxy that plugins get.
-    page
-        Its page in the user guide, such as ``"explore"``.
-    """
+    """Base class of a dock with a ``page`` in the user guide; a subclass fills ``column`` and defines ``_end``."""
 
     def __init__(self, viewer: napari.viewer.Viewer, page: str) -> None:
         super().__init__()
         self.viewer = viewer
+        self.page = page
         self.state = state_of(viewer)
         self.background = QtBackground()
-        self.message = text_label()
+        self.message = TextLabel()
         self._docked = self._ended = False
-        self._joining = QTimer(self)
-        self._joining.setSingleShot(True)
-        self._joining.timeout.connect(self._join_tabs)
+        self._connections: list[tuple[Any, Callable[..., Any]]] = []
+        self._take_files: Callable[[list[Path]], None] | None = None
+        self._join_tabs_later = qdebounced(self._join_tabs, timeout=0, parent=self)
         inside = QWidget()
-        self.column = QVBoxLayout(inside)
-        self.column.setContentsMargins(8, 6, 8, 6)
-        self.column.setSpacing(6)
-        area = Column()
-        area.setWidget(inside)
-        area.setWidgetResizable(True)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
+        self.column = stack(inside=inside, margins=(8, 6, 8, 6))
+        self.area = ScrollColumn()
+        self.area.setWidget(inside)
+        self.area.setWidgetResizable(True)
+        stack(self.area, inside=self)
         self.undo = tool_button("↶", "")
-        self.undo.clicked.connect(lambda: self.state.history.undo())  # noqa: PLW0108 -- clicked says whether checked
+        self.undo.clicked.connect(lambda: self.state.history.undo())  # noqa: PLW0108 -- clicked passes whether it is checked
         self.help = tool_button("?", "what this dock does: its page of the user guide")
         self.help.clicked.connect(lambda: show_guide(page, self))
         self.state.history.changed.connect(self._history_changed)
@@ -61,68 +54,96 @@ class Dock(QWidget):
         return QSize(380, 720)
 
     def first_row(self, title: str, *widgets: QWidget) -> QHBoxLayout:
-        """The first row of the dock: a title, what belongs to it, and at the right undo and help."""
+        """Create the first row of the dock: a title, some widgets, and at the right undo and help."""
         return row(bold_label(title), *widgets, self.undo, self.help)
 
-    def say(self, text: str) -> None:
-        """The one line that says what is going on, or what to do next."""
-        self.message.setText(text)
-        self.message.setVisible(bool(text))
+    def listen(self, react: Callable[..., Any], *signals: Any) -> None:
+        """Connect to signals of the viewer or its state until the dock ends."""
+        for signal in signals:
+            signal.connect(react)
+            self._connections.append((signal, react))
+
+    def accept_drops(self, take_files: Callable[[list[Path]], None]) -> None:
+        """Call ``take_files`` with files that are dropped on the dock."""
+        self._take_files = take_files
+        self.setAcceptDrops(True)
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802 (Qt's name)
+        if given(given(event).mimeData()).hasUrls():
+            given(event).acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802 (Qt's name)
+        urls = given(given(event).mimeData()).urls()
+        if self._take_files is not None:
+            self._take_files([Path(url.toLocalFile()) for url in urls if url.isLocalFile()])
+        given(event).acceptProposedAction()
 
     @staticmethod
     def notify(error: CpnnError) -> None:
-        """Show a problem as napari shows them."""
+        """Show a problem as a notification of napari."""
         warn(str(error))
 
     def open_explore(self) -> None:
-        """Open the Explore dock, where slide and model are chosen, or show the one that is there."""
-        frame, _ = self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
+        """Show the Explore dock, where slide and model are chosen; open it if there is none."""
+        explore = next((dock for dock in self._docks_of_viewer() if dock.page == "explore"), None)
+        frame = None if explore is None else _frame_of(explore)
+        if frame is None:
+            frame, _ = self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
+        frame.show()
         frame.raise_()
 
     def event(self, event: QEvent | None) -> bool:
-        """Notice that the dock is closed: napari then takes this widget out of it."""
+        """Notice when the dock is closed: napari then takes this widget out of it."""
         if given(event).type() == QEvent.Type.ParentChange:
             if self.parentWidget() is not None:
                 if not self._docked:
-                    self._joining.start(0)  # the window knows of the dock only after this
+                    self._join_tabs_later()  # the window lists the dock only after this
                 self._docked = True
             elif self._docked:
                 self.shut_down()
         return super().event(event)
 
     def shut_down(self) -> None:
-        """The dock is closed, and the viewer lives on."""
+        """End the dock while its viewer stays open."""
         self.end(viewer_lives=True)
 
     def end(self, *, viewer_lives: bool) -> None:
-        """Stop everything; with the viewer itself gone, touch neither its layers nor any widget."""
+        """Stop everything; when the viewer itself is gone, touch neither its layers nor any widget."""
         if self._ended:
             return
         self._ended = True
         self.state.history.changed.disconnect(self._history_changed)
-        stop_timer(self._joining)
+        self._join_tabs_later.cancel()
+        for signal, react in self._connections:
+            signal.disconnect(react)
         self._end(viewer_lives=viewer_lives)
-        # When the program is about to end, what is under way must end before the interpreter goes.
+        # When the program is about to end, running tasks must finish before the interpreter exits.
         self.background.close(wait=not viewer_lives)
 
     def _end(self, *, viewer_lives: bool) -> None:
-        """What a dock lets go of; called once."""
+        """Release what the dock holds; called once."""
 
     def _join_tabs(self) -> None:
-        """Lie over our other docks as a tab: one below the other, none would have room on a small screen."""
+        """Share the place of our other docks as a tab: stacked, they would not fit on a small screen."""
         mine = _frame_of(self)
         window = None if mine is None else mine.parentWidget()
         if mine is None or mine.isFloating() or not isinstance(window, QMainWindow):
             return
         mine.setWindowTitle(mine.windowTitle().removesuffix(" (napari-cpnn)"))  # five tabs side by side
         area = window.dockWidgetArea(mine)
-        for other in window.findChildren(Dock):
+        for other in self._docks_of_viewer():
             frame = _frame_of(other)
             if frame is None or frame is mine or frame.isFloating() or window.dockWidgetArea(frame) != area:
                 continue
             window.tabifyDockWidget(frame, mine)
             mine.raise_()
             return
+
+    def _docks_of_viewer(self) -> list[Dock]:
+        """Return our docks in the window of this one."""
+        frame = _frame_of(self)
+        window = None if frame is None else frame.parentWidget()
+        return [] if window is None else window.findChildren(Dock)
 
     def _history_changed(self) -> None:
         text = self.state.history.text
@@ -131,7 +152,7 @@ class Dock(QWidget):
 
 
 def _frame_of(widget: QWidget) -> QDockWidget | None:
-    """The dock that a widget is in."""
+    """Return the dock widget that contains a widget."""
     parent = widget.parentWidget()
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parentWidget()

@@ -1,4 +1,4 @@
-"""A box that takes any of ten thousand gene names."""
+"""Input of one gene name, with completion."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 
 
 class GeneBox(QLineEdit):
-    """Line edit with completion anywhere in the name, whatever the case.
+    """Line edit that completes any part of a gene name, ignoring case.
 
     Signals
     -------
     chosen
-        A name was picked or entered.
+        A name was chosen from the list or entered.
     """
 
     chosen = Signal(str)
@@ -34,7 +34,7 @@ class GeneBox(QLineEdit):
         self.set_genes([])
 
     def set_genes(self, genes: Sequence[str]) -> None:
-        """Offer these names, sorted."""
+        """Offer these names in alphabetical order."""
         names: list[str] = sorted(genes, key=str.upper)
         self._names.setStringList(names)
         self.setEnabled(bool(genes))

@@ -1,4 +1,4 @@
-"""The user guide in a window of its own: it travels with the package and needs no network."""
+"""Window with the user guide, which is part of the package and needs no network."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices, QImage, QTextDocument
-from qtpy.QtWidgets import QDialog, QTextBrowser, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDialog, QTextBrowser, QWidget
 
 import napari_cpnn
+from napari_cpnn.ui.frame.parts import stack
 from napari_cpnn.ui.frame.plain_text import warn
 
 _SIZE = (820, 760)
@@ -17,13 +18,13 @@ _IMAGE_WIDTH = 740
 
 
 def guide_folder() -> Path:
-    """Where the pages are: in the package, or in the checkout that it is installed from."""
+    """Return the folder of the pages: in the package, or in the checkout that it is installed from."""
     package = Path(napari_cpnn.__file__).parent
     return next((p for p in (package / "docs" / "guide", package.parents[1] / "docs" / "guide") if p.is_dir()), package)
 
 
 class GuidePage(QTextBrowser):
-    """Pages of the guide with their pictures made to fit; links to other places open in the browser."""
+    """Page of the guide, with pictures scaled to fit; external links open in the browser."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class GuidePage(QTextBrowser):
         self.setSource(QUrl.fromLocalFile(str(path)), QTextDocument.ResourceType.MarkdownResource)
 
     def loadResource(self, kind: int, name: QUrl) -> Any:  # noqa: N802 (Qt's name)
-        """Pictures are no wider than the page."""
+        """Load a picture no wider than the page."""
         if kind != QTextDocument.ResourceType.ImageResource.value:
             return super().loadResource(kind, name)
         image = QImage(self.source().resolved(name).toLocalFile())
@@ -54,18 +55,16 @@ class GuidePage(QTextBrowser):
 
 
 def show_guide(page: str, parent: QWidget) -> QDialog | None:
-    """Open a page of the guide beside the viewer; without the guide, say where it is."""
+    """Open a page of the guide in a window; if the guide is missing, tell the user where it is."""
     if not (guide_folder() / f"{page}.md").is_file():
-        warn("This installation carries no user guide; it is in the folder docs/guide of the project.")
+        warn("The user guide is not part of this installation; see the folder docs/guide of the project.")
         return None
     window = QDialog(parent)
     window.setWindowTitle("CPNN user guide")
     window.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     window.resize(*_SIZE)
-    layout = QVBoxLayout(window)
-    layout.setContentsMargins(0, 0, 0, 0)
     text = GuidePage()
-    layout.addWidget(text)
+    stack(text, inside=window)
     text.show_page(page)
     window.show()
     return window

@@ -1,4 +1,4 @@
-"""Choices that can be taken back, of all docks of one viewer in one order. No Qt here."""
+"""Undo history of all docks of one viewer. No Qt here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Choice:
 
 
 class History:
-    """The last choices of the user, each with what takes it back."""
+    """The last choices of the user, each with a function that undoes it."""
 
     changed = Signal()
 
@@ -29,22 +29,22 @@ class History:
 
     @property
     def text(self) -> str:
-        """What would be taken back next; empty: nothing."""
+        """The choice that would be undone next; empty when there is none."""
         return self._entries[-1].text if self._entries else ""
 
     def add(self, text: str, undo: Callable[[], None], merge: str = "", owner: object = None) -> None:
-        """A choice has been made.
+        """Record a choice.
 
         Parameters
         ----------
         text
-            What it was, such as ``gene ERBB2``.
+            Short description, such as ``gene ERBB2``.
         undo
-            Takes it back. What is chosen meanwhile is no new choice.
+            Restores the state before the choice. Changes that it makes are not recorded.
         merge
-            Choices in a row with the same word count as one, as of a slider that is dragged.
+            Successive choices with the same word are undone together, such as those of a slider that is dragged.
         owner
-            A dock or a layer without which the choice means nothing, see :meth:`forget`.
+            A dock or a layer without which the choice cannot be undone, see :meth:`forget`.
         """
         if self._undoing:
             return
@@ -56,7 +56,7 @@ class History:
         self.changed.emit()
 
     def undo(self) -> None:
-        """Take the last choice back."""
+        """Undo the last choice."""
         if not self._entries:
             return
         choice = self._entries.pop()
@@ -68,6 +68,6 @@ class History:
             self.changed.emit()
 
     def forget(self, owner: object = None) -> None:
-        """What was chosen, in a dock that is closed or on a layer that is gone, cannot be taken back any more."""
+        """Remove the choices of an owner, such as a closed dock or a removed layer; without an owner, all."""
         self._entries = [] if owner is None else [choice for choice in self._entries if choice.owner is not owner]
         self.changed.emit()

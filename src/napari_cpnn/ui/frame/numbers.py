@@ -1,7 +1,7 @@
-"""Boxes that numbers are typed into, read alike whatever the locale of the computer.
+"""Number boxes that ignore the locale of the computer.
 
 Qt's own boxes follow the locale: in a German one, a point stands between thousands and 0.5 becomes 5. Here a point and
-a comma both come before the decimals, nothing comes between thousands, and what is no such number cannot be typed.
+a comma are both decimal separators, there are no thousands separators, and anything else cannot be typed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Checked = tuple[QValidator.State, str, int]
 
 
 class DecimalBox(QDoubleSpinBox):
-    """A decimal number, with a point or a comma; shown with a point and without zeros at its end."""
+    """Box for a decimal number, typed with a point or a comma; shown with a point and without trailing zeros."""
 
     def __init__(self) -> None:
         super().__init__()
         _use_no_locale(self)
 
     def validate(self, text: str | None, position: int) -> Checked:
-        """Say whether a text is a number of the range, could become one, or is none."""
+        """Return whether a text is a number within the range, the beginning of one, or neither."""
         written = _bare(self, text)
         try:
             value = parse_decimal(written)
@@ -45,14 +45,14 @@ class DecimalBox(QDoubleSpinBox):
 
 
 class WholeNumberBox(QSpinBox):
-    """A whole number."""
+    """Box for a whole number."""
 
     def __init__(self) -> None:
         super().__init__()
         _use_no_locale(self)
 
     def validate(self, text: str | None, position: int) -> Checked:
-        """Say whether a text is a number of the range, could become one, or is none."""
+        """Return whether a text is a number within the range, the beginning of one, or neither."""
         written = _bare(self, text)
         begun = _WHOLE_BEGUN.fullmatch(written) is not None
         if not begun or not written.strip("+-"):
@@ -67,14 +67,14 @@ class WholeNumberBox(QSpinBox):
 
 
 def _use_no_locale(box: QAbstractSpinBox) -> None:
-    """Also for what Qt itself writes, such as the minus sign and the digits of Arabic."""
+    """Use the C locale, also for what Qt itself writes, such as minus signs and Arabic digits."""
     locale = QLocale.c()
     locale.setNumberOptions(QLocale.NumberOption.OmitGroupSeparator | QLocale.NumberOption.RejectGroupSeparator)
     box.setLocale(locale)
 
 
 def _bare(box: QDoubleSpinBox | QSpinBox, text: str | None) -> str:
-    """What is written between prefix and suffix."""
+    """Return the text between prefix and suffix."""
     return (text or "").removeprefix(box.prefix()).removesuffix(box.suffix()).strip()
 
 
@@ -83,7 +83,7 @@ def _state(*, begun: bool) -> QValidator.State:
 
 
 def _in_range(value: float, low: float, high: float) -> QValidator.State:
-    """More digits make a number larger, so one that is too small may become right, and one too large never."""
+    """Judge a number against its range: typing more digits can mend one that is too small, not one too large."""
     if low <= value <= high:
         return QValidator.State.Acceptable
     too_far = value > max(high, 0) or value < min(low, 0)

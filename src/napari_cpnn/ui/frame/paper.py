@@ -1,4 +1,4 @@
-"""What charts are drawn on: in a dock, or for a file. No Qt here."""
+"""Size and colours of a chart: in a dock, or for a file. No Qt here."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ DPI = 100
 
 @dataclass(frozen=True)
 class Paper:
-    """What a chart is drawn on.
+    """Size and colours of a chart.
 
     Parameters
     ----------
     ink
         Colour of texts and lines.
     ground
-        Behind it all; ``none`` lets the dock show.
+        Background colour; ``none`` is transparent.
     width_px
-        How wide, at `DPI`.
+        Width at `DPI`.
     source
-        Names of slide and model, written below a chart that goes into a file.
+        Names of slide and model, written below a chart in a file.
     """
 
     ink: str = "#000000"

@@ -1,21 +1,27 @@
-"""Small pieces that docks are built of."""
+"""Small widgets and layouts that docks are built from."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QBoxLayout,
     QComboBox,
     QFrame,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QTableView,
     QToolButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -29,14 +35,14 @@ _PLACE_TO_BREAK = re.compile(r"[/_.,:-]")
 
 
 def given(thing: T | None) -> T:
-    """What is always there, such as the header of a table, although its type says that it may be missing."""
+    """Return what always exists, such as the header of a table, although its type allows ``None``."""
     if thing is None:
         raise RuntimeError("A part is missing that is always there.")
     return thing
 
 
-class Column(QScrollArea):
-    """Scrolls up and down only, so it is as wide as what it holds (which a change of style sheet can change)."""
+class ScrollColumn(QScrollArea):
+    """Area that scrolls vertically only and is as wide as its content, also after a change of style sheet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,23 +59,76 @@ class Column(QScrollArea):
         return super().event(event)
 
 
+# -- timers ------------------------------------------------------------------------------------------------
+
+
+def every(interval_ms: int, call: Callable[[], Any], parent: QObject | None = None) -> QTimer:
+    """Create a repeating timer, which is not started yet."""
+    timer = QTimer(parent)
+    timer.setInterval(interval_ms)
+    timer.timeout.connect(call)
+    return timer
+
+
 def stop_timer(timer: QTimer) -> None:
-    """Stop a timer, also while the program ends, when Qt may have deleted it before us."""
+    """Stop a timer, also while the program ends, when Qt may have deleted it already."""
     with suppress(RuntimeError):
         timer.stop()
 
 
-def row(*widgets: QWidget) -> QHBoxLayout:
+# -- layouts -----------------------------------------------------------------------------------------------
+
+
+def add(layout: QBoxLayout, *parts: QWidget | QLayout) -> None:
+    """Append widgets and layouts to a layout."""
+    for part in parts:
+        if isinstance(part, QWidget):
+            layout.addWidget(part)
+        else:
+            layout.addLayout(part)
+
+
+def row(*parts: QWidget | QLayout) -> QHBoxLayout:
+    """Lay parts out side by side."""
     layout = QHBoxLayout()
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(6)
-    for widget in widgets:
-        layout.addWidget(widget)
+    add(layout, *parts)
     return layout
 
 
+def stack(
+    *parts: QWidget | QLayout,
+    inside: QWidget | None = None,
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0),
+    spacing: int = 6,
+) -> QVBoxLayout:
+    """Lay parts out one below the other, in the widget ``inside`` if one is given."""
+    layout = QVBoxLayout(inside)
+    layout.setContentsMargins(*margins)
+    layout.setSpacing(spacing)
+    add(layout, *parts)
+    return layout
+
+
+def spacer() -> QWidget:
+    widget = QWidget()
+    widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+    return widget
+
+
+def line() -> QFrame:
+    frame = QFrame()
+    frame.setFrameShape(QFrame.Shape.HLine)
+    frame.setFrameShadow(QFrame.Shadow.Sunken)
+    return frame
+
+
+# -- widgets -----------------------------------------------------------------------------------------------
+
+
 class TextLabel(PlainLabel):
-    """Text that wraps; a long file name breaks too, so that it does not make the dock wider."""
+    """Label that wraps its text and also breaks long file names, so that they do not make the dock wider."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,17 +138,13 @@ class TextLabel(PlainLabel):
         super().setText(_LONG_WORD.sub(lambda word: _PLACE_TO_BREAK.sub(f"\\g<0>{_BREAK}", word[0]), text or ""))
 
     def text(self) -> str:
-        """What was set, without the places to break."""
+        """Return the text without the break opportunities."""
         return str(super().text()).replace(_BREAK, "")
 
-
-def text_label() -> QLabel:
-    return TextLabel()
-
-
-def label(text: str = "") -> QLabel:
-    """Plain text on one line."""
-    return PlainLabel(text)
+    def show_text(self, text: str) -> None:
+        """Show a text; without one, hide the label."""
+        self.setText(text)
+        self.setVisible(bool(text))
 
 
 def bold_label(text: str) -> QLabel:
@@ -100,14 +155,15 @@ def bold_label(text: str) -> QLabel:
     return label
 
 
-def button(text: str, tooltip: str) -> QPushButton:
+def button(text: str, tooltip: str, *, checkable: bool = False) -> QPushButton:
     found = QPushButton(text)
     found.setToolTip(tooltip)
+    found.setCheckable(checkable)
     return found
 
 
 def tool_button(text: str, tooltip: str) -> QToolButton:
-    """A small one, with a sign in place of a word."""
+    """Create a small flat button that shows a symbol."""
     found = QToolButton()
     found.setText(text)
     found.setToolTip(tooltip)
@@ -115,14 +171,8 @@ def tool_button(text: str, tooltip: str) -> QToolButton:
     return found
 
 
-def spacer() -> QWidget:
-    widget = QWidget()
-    widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
-    return widget
-
-
 def slim_combo(tooltip: str) -> QComboBox:
-    """A combo box that does not make the dock wider than it is."""
+    """Create a combo box whose entries do not make the dock wider."""
     combo = QComboBox()
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(18)
@@ -132,13 +182,18 @@ def slim_combo(tooltip: str) -> QComboBox:
 
 
 def choose_data(combo: QComboBox, value: Any) -> None:
-    """Choose the entry with this data, or the first; ``findData`` knows Python's objects by identity only."""
+    """Choose the entry with this data, or the first; ``findData`` compares Python objects by identity only."""
     found = (i for i in range(combo.count()) if combo.itemData(i) == value)
     combo.setCurrentIndex(next(found, 0))
 
 
-def line() -> QFrame:
-    frame = QFrame()
-    frame.setFrameShape(QFrame.Shape.HLine)
-    frame.setFrameShadow(QFrame.Shadow.Sunken)
-    return frame
+def prepare_table(table: QTableView, row_px: int) -> None:
+    """Style a table of rows: no row headers, rows of one height, one row selected at a time, Tab leaves the table."""
+    table.setTabKeyNavigation(False)
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+    table.setWordWrap(False)
+    table.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # long names differ at their ends as often as at their starts
+    given(table.verticalHeader()).hide()
+    given(table.verticalHeader()).setMinimumSectionSize(row_px)
+    given(table.verticalHeader()).setDefaultSectionSize(row_px)

@@ -1,4 +1,4 @@
-"""Text from files in the window: shown as it is, never taken for HTML, which Qt would let open files."""
+"""Plain text in the window: text from files is never interpreted as HTML, which could open files."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from qtpy.QtWidgets import QLabel, QMessageBox, QWidget
 
 from napari_cpnn.texts import shortened
 
-_NO_BREAK = "\u2060"  # a word joiner: it has no width, and a tag cannot begin with it
+_NO_BREAK = "\u2060"  # a word joiner: it has no width, and no tag starts with it
 _MOST_TIP = 1000
 _MOST_LABEL = 2000
 
 
 def plain(text: object) -> str:
-    """Text for a tool tip, a notification or another place of Qt that guesses whether a text is HTML.
+    """Protect a text for a tooltip, a notification or another place where Qt guesses whether a text is HTML.
 
-    What could begin a tag or a character of HTML is followed by a sign without width, so that the text looks as it is.
+    A character without width follows whatever could start a tag or an entity, so that the text looks unchanged.
     """
     text = shortened(str(text), _MOST_TIP)
     return text.replace("<", f"<{_NO_BREAK}").replace("&lt;", f"&{_NO_BREAK}lt;")
 
 
 class PlainLabel(QLabel):
-    """A label whose text is what is read in it."""
+    """Label that shows its text literally."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
@@ -35,17 +35,17 @@ class PlainLabel(QLabel):
 
 
 def warn(text: str) -> None:
-    """Show a warning as napari shows them."""
+    """Show a warning as a notification of napari."""
     show_warning(plain(text))
 
 
 def tell(text: str) -> None:
-    """Show a note as napari shows them."""
+    """Show a message as a notification of napari."""
     show_info(plain(text))
 
 
 def ask(parent: QWidget, title: str, text: str) -> bool:
-    """Ask a question that is answered with yes or no."""
+    """Ask a question and return whether the answer is yes."""
     box = QMessageBox(QMessageBox.Icon.Question, title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setText(text)

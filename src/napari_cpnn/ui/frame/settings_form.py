@@ -1,4 +1,4 @@
-"""Editors for the fields of a settings dataclass, explained by the help of each field."""
+"""Forms that edit the fields of a settings dataclass, with the help of each field as its tooltip."""
 
 from __future__ import annotations
 
@@ -12,23 +12,15 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLineEdit, QWidget
 from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.ui.frame.choices import SettingsEditor
+from napari_cpnn.ui.frame.parts import button, row, spacer, stack
 
 
 class SettingsForm(QWidget):
-    """One editor per field.
+    """Form with one editor for each of the fields ``names`` of a dataclass.
 
-    Parameters
-    ----------
-    settings
-        The dataclass.
-    names
-        Its fields, in the order on screen.
-    change
-        Called with the name of a field and its new value, which it may refuse.
-    refuse
-        Called with a :class:`SettingsError` when a text is no value.
-    choices
-        Values to choose from, for fields that are texts.
+    ``change`` is called with the name of a field and its new value, ``refuse`` when a text is not a valid value;
+    ``choices`` are the values of text fields to choose from.
     """
 
     def __init__(
@@ -104,6 +96,39 @@ class SettingsForm(QWidget):
             self._change(name, value)
 
 
+class SettingsBox(QWidget):
+    """Form of some fields, and a button that unfolds a form of the others, except those that are ``hidden``.
+
+    Widgets can be placed between the forms: ``above`` the button and ``beside`` it.
+    """
+
+    def __init__(
+        self,
+        settings: type[Any],
+        names: Sequence[str],
+        editor: SettingsEditor,
+        *,
+        choices: Mapping[str, Sequence[str]] | None = None,
+        hidden: Sequence[str] = (),
+        above: Sequence[QWidget] = (),
+        beside: Sequence[QWidget] = (),
+    ) -> None:
+        super().__init__()
+        others = [f.name for f in dataclasses.fields(settings) if f.name not in (*names, *hidden)]
+        self.form, self.more_form = (
+            SettingsForm(settings, part, editor.change, editor.refuse, choices) for part in (names, others)
+        )
+        self.more = button("More ...", "all other settings", checkable=True)
+        self.more.toggled.connect(self.more_form.setVisible)
+        self.more_form.setVisible(False)
+        stack(self.form, *above, row(*beside, self.more, spacer()), self.more_form, inside=self)
+
+    def show_values(self, settings: Any) -> None:
+        """Show these settings."""
+        self.form.show_values(settings)
+        self.more_form.show_values(settings)
+
+
 def _text(value: Any) -> str:
     if isinstance(value, PatchSpec):
         return f"{value.size_px} px at {value.mpp:g} µm/px"
@@ -111,7 +136,7 @@ def _text(value: Any) -> str:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """A text as a value of a field's type; a :class:`ValueError` when it is none."""
+    """Convert a text to the type of a field; raise :class:`ValueError` when that is not possible."""
     if kind is PatchSpec:
         size, mpp = (part for part in text.replace("µm/px", "").replace("px", "").replace("at", " ").split())
         return PatchSpec(parse_whole(size), parse_decimal(mpp))

@@ -1,26 +1,29 @@
-"""What a dock is busy with, and what went wrong last. No Qt here."""
+"""Slow work of a dock, and the line that says what it is doing or what went wrong. No Qt here."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.untrusted import reason_of
 
-if TYPE_CHECKING:
-    from napari_cpnn.ui.frame.background import Background
-
-
 _LOG = logging.getLogger(__name__)
 
 
-def in_a_sentence(error: BaseException) -> CpnnError:
-    """An exception as the user hears of it; one that nobody has thought of is written to the log, with its traceback.
+class Background(Protocol):
+    """Runs a function outside the GUI thread and calls back in it."""
 
-    A :class:`CpnnError` is such a sentence already.
-    """
+    def __call__(
+        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
+    ) -> None: ...
+
+
+def as_cpnn_error(error: BaseException) -> CpnnError:
+    """Turn an exception into a sentence for the user; an unexpected one is logged with its traceback."""
     if isinstance(error, CpnnError):
         return error
     _LOG.error("an unexpected exception", exc_info=error)
@@ -36,100 +39,114 @@ def in_a_sentence(error: BaseException) -> CpnnError:
 
 
 class Tasks:
-    """Runs slow work of several kinds; a new request makes the answer to an earlier one of its kind worthless.
+    """Slow work of several kinds; a new request supersedes earlier requests of the same kind.
 
     Parameters
     ----------
     background
-        How slow work is run.
+        Runs the work outside the GUI thread.
     notify
         Called with a :class:`CpnnError` that the user must see.
-    changed
-        Called when ``message`` may have changed.
+    hint
+        Returns what the user can do next; shown while nothing is running and nothing is wrong.
     """
 
+    changed = Signal()
+    """Emitted whenever a task starts or ends."""
+    message_changed = Signal(str)
+
     def __init__(
-        self, background: Background, notify: Callable[[CpnnError], None], changed: Callable[[], None]
+        self, background: Background, notify: Callable[[CpnnError], None], hint: Callable[[], str] = lambda: ""
     ) -> None:
         self.notify = notify
-        self._background, self._changed = background, changed
+        self._background, self._hint = background, hint
         self.problem: CpnnError | None = None
-        self._busy: dict[str, tuple[int, str]] = {}
+        self._running: dict[Hashable, tuple[int, str]] = {}
         self._number = 0
         self._closed = False
+        self._last_message = ""
 
     @property
     def message(self) -> str:
-        """What went wrong last, or else what is under way."""
+        """The last problem, or else what is running, or else the hint."""
         if self.problem is not None:
             return str(self.problem)
-        return next((text for _, text in reversed(self._busy.values()) if text), "")
+        return next((text for _, text in reversed(self._running.values()) if text), "") or self._hint()
 
-    def is_busy(self, kind: str) -> bool:
-        """Whether something of a kind is under way."""
-        return kind in self._busy
+    def update(self) -> None:
+        """Emit ``changed``, and ``message_changed`` when the message is another."""
+        self.changed.emit()
+        message = self.message
+        if message != self._last_message:
+            self._last_message = message
+            self.message_changed.emit(message)
+
+    def is_running(self, kind: Hashable) -> bool:
+        """Return whether a task of this kind is running."""
+        return kind in self._running
 
     def run(
         self,
-        kind: str,
+        kind: Hashable,
         text: str,
         work: Callable[[], Any],
         ready: Callable[[Any], None],
         unwanted: Callable[[Any], None] | None = None,
     ) -> None:
-        """Run ``work`` elsewhere and give its result to ``ready``; meanwhile ``text``, if any, says what goes on.
+        """Run ``work`` in the background and pass its result to ``ready``; meanwhile the message is ``text``, if any.
 
-        A result that nobody waits for any more goes to ``unwanted``.
+        The result of a superseded request goes to ``unwanted``.
         """
         self._number += 1
         request = (self._number, text)
         self.problem = None
-        self._busy.pop(kind, None)  # the newest comes last
-        self._busy[kind] = request
-        self._changed()
+        self._running.pop(kind, None)  # the newest comes last
+        self._running[kind] = request
+        self.update()
 
         def is_wanted() -> bool:
-            return not self._closed and self._busy.get(kind) == request
+            return not self._closed and self._running.get(kind) == request
 
         def done(result: Any) -> None:
             if is_wanted():
-                del self._busy[kind]
+                del self._running[kind]
                 ready(result)
-                self._changed()
+                self.update()
             elif unwanted is not None:
                 unwanted(result)
 
         def failed(error: Exception) -> None:
             if is_wanted():
-                del self._busy[kind]
+                del self._running[kind]
                 self.fail(error)
 
         self._background(work, done, failed)
 
-    def say(self, kind: str, text: str) -> None:
-        """Something is under way that ends otherwise; an empty text: it has ended."""
-        self._busy.pop(kind, None)
+    def show(self, kind: Hashable, text: str) -> None:
+        """Show that something is running that is not a task; an empty text ends it."""
+        self._running.pop(kind, None)
         if text:
             self._number += 1
-            self._busy[kind] = (self._number, text)
-        self._changed()
+            self._running[kind] = (self._number, text)
+        self.update()
 
-    def forget(self, kind: str) -> None:
-        """Take no answer to what was asked for before."""
-        self._busy.pop(kind, None)
+    def forget(self, *kinds: Hashable) -> None:
+        """Ignore the results of earlier requests of these kinds."""
+        for kind in kinds:
+            self._running.pop(kind, None)
 
     def set_problem(self, problem: CpnnError | None) -> None:
-        """What is wrong now."""
+        """Show a problem as the message, or none."""
         self.problem = problem
-        self._changed()
+        self.update()
 
     def fail(self, error: Exception) -> None:
-        """Say a problem, of whatever kind it is."""
-        problem = in_a_sentence(error)
+        """Show an exception as the message and notify the user."""
+        problem = as_cpnn_error(error)
         self.set_problem(problem)
         self.notify(problem)
 
     def close(self) -> None:
-        """Take no more answers."""
+        """Ignore all results from now on."""
         self._closed = True
-        self._busy.clear()
+        self._running.clear()

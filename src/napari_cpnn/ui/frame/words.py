@@ -1,4 +1,4 @@
-"""What the Explore dock says about slides, models and progress. No Qt here."""
+"""Texts about slides, models, progress and places on the slide. No Qt here."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ _BACKBONES = {
 }
 
 
-def mapping_message(p: MapProgress, *, live: bool, sees: bool) -> str:
-    """What to know or to do while a mapper is there; empty when all is well.
+def mapping_message(p: MapProgress, *, live: bool, has_view: bool) -> str:
+    """Tell the user what to do while a mapper exists; empty when all is well.
 
     Parameters
     ----------
     p
-        Where the mapper stands.
+        Progress of the mapper.
     live
-        Whether the user lets it run.
-    sees
-        Whether there is a view at all.
+        Whether mapping is switched on.
+    has_view
+        Whether there is a view to map.
     """
     if p.message:
         return p.message
     if not live:
         return "Mapping is paused: press Live to go on."
-    if p.wanted == 0 and sees:
+    if p.wanted == 0 and has_view:
         return "No tissue in view: move to tissue, or press Home to see the whole slide."
     return ""
 
 
 def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[float, float]) -> str:
-    """What is known of a point ``(y, x)`` in slide um: the largest shares, the gene on screen, a warning, and where."""
+    """Describe a point ``(y, x)`` in slide um: the largest shares, the gene on screen, a warning, and the position."""
     where = f"x {um[1]:,.0f}  y {um[0]:,.0f} µm"
-    cell = None if cmap is None else cmap.grid.cell_at(*um)
-    if cmap is None or cell is None:
+    patch = None if cmap is None else cmap.grid.cell_at(*um)
+    if cmap is None or patch is None:
         return where
-    if not cmap.tissue[cell]:
+    if not cmap.tissue[patch]:
         return f"background · {where}"
-    values = cmap.values_at(*cell)
+    values = cmap.values_at(*patch)
     if values is None:
-        state = "unreadable" if cmap.state[cell] == FAILED else "not mapped yet"
+        state = "unreadable" if cmap.state[patch] == FAILED else "not mapped yet"
         return f"{state} · {where}"
     weights, programs, out_of_domain = values
     parts = []
@@ -76,25 +76,25 @@ def readout_text(cmap: CompositionMap | None, shown: Shown | None, um: tuple[flo
         parts.append(f"{shown.name} {float(value):.2f} {shown.unit}")
     if out_of_domain > UNLIKE:
         parts.append("unlike the training tissue")
-    if cmap.state[cell] != DONE:
+    if cmap.state[patch] != DONE:
         parts.append("first estimate")
     return " · ".join([*parts, where])
 
 
 def device_text(mapper: LiveMapper) -> str:
-    """Such as ``CPU bfloat16``."""
+    """Describe device and precision, such as ``CPU bfloat16``."""
     device = str(mapper.device)
     return f"{device.upper() if device in ('cpu', 'mps') else device.replace('cuda', 'CUDA')} {mapper.precision}"
 
 
 def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
-    """Such as ``C4 · 0.69 µm/px · 9278 x 9916 px``; width by height, as on a microscope."""
+    """Describe a slide, such as ``C4 · 0.69 µm/px · 9278 x 9916 px`` (width by height)."""
     pixel = "pixel size unknown" if mpp is None else f"{mpp[0]:.3g} µm/px"
     return f"{name} · {pixel} · {shape[1]} x {shape[0]} px"
 
 
 def backbone_name(model: CPNN) -> str:
-    """As its authors write it; with the encoder, where that is all there is to it."""
+    """Return the name of a backbone as its authors write it, with the encoder of a frozen one."""
     name, args = model.spec.backbone, model.spec.backbone_args
     if name == "frozen":
         encoder = str(args["encoder"])
@@ -103,7 +103,7 @@ def backbone_name(model: CPNN) -> str:
 
 
 def model_label(model: CPNN, path: Path | None = None) -> str:
-    """Such as ``her2st · ST-Net + CPNN · 22 types``."""
+    """Describe a model, such as ``her2st · ST-Net + CPNN · 22 types``."""
     name = [] if path is None else [path.stem]
     head = "CPNN" if model.cell_types else "plain head"
     types = [f"{len(model.cell_types)} types"] if model.cell_types else []
@@ -111,7 +111,7 @@ def model_label(model: CPNN, path: Path | None = None) -> str:
 
 
 def model_card(model: CPNN) -> list[tuple[str, str]]:
-    """What a model says about itself, as (name, value) for the card in the dock."""
+    """Return the facts about a model as (name, value) pairs."""
     patch = model.patch
     card = [
         ("Backbone", backbone_name(model)),
@@ -141,7 +141,7 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
 
 
 def _context(model: CPNN) -> list[tuple[str, str]]:
-    """What a model sees beside the patch."""
+    """Return the facts about what a model sees beyond the patch."""
     if not model.needs_surroundings:
         return []
     args = model.spec.backbone_args
@@ -151,19 +151,19 @@ def _context(model: CPNN) -> list[tuple[str, str]]:
 
 
 def _entry(item: Any) -> str:
-    """One training slide of a card, such as ``C2 (176 spots)``."""
+    """Describe a training slide, such as ``C2 (176 spots)``."""
     if isinstance(item, dict) and "slide" in item:
         return f"{item['slide']} ({item.get('n_spots', '?')} spots)"
     return str(item)
 
 
 def _held_out(model: CPNN) -> dict[str, Any]:
-    """Scores on spots that training did not see; empty when the checkpoint has none."""
+    """Return the scores on held-out spots; empty when the checkpoint has none."""
     found = model.provenance.get("metrics", {}).get("held_out", {})
     return found if isinstance(found, dict) else {}
 
 
 def gene_scores(model: CPNN) -> dict[str, float]:
-    """Held-out PCC per gene, from the checkpoint; empty when it has none."""
+    """Return the held-out PCC of each gene; empty when the checkpoint has none."""
     scores = _held_out(model).get("per_gene_pcc", {})
     return {gene: float(value) for gene, value in scores.items() if value is not None}

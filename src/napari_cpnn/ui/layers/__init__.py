@@ -1,6 +1,4 @@
-"""Slides and spots in napari's layers: readers, writer, sample data, and what is in view."""
-
-from __future__ import annotations
+"""Layers of slides and spots: readers, writer, sample data, transforms and the view."""
 
 import lazy_loader
 

@@ -1,4 +1,5 @@
 from .reader import slide_layer as slide_layer
+from .slide_layers import OVERLAY_KEY as OVERLAY_KEY
 from .slide_layers import PATH_KEY as PATH_KEY
 from .slide_layers import grid_transform as grid_transform
 from .slide_layers import is_slide_layer as is_slide_layer
@@ -8,6 +9,7 @@ from .slide_layers import slide_of_layer as slide_of_layer
 from .slide_layers import um_to_world as um_to_world
 from .slide_layers import world_to_um as world_to_um
 from .spot_tables import DEFAULT_UM as DEFAULT_UM
+from .spot_tables import SPOTS_KEY as SPOTS_KEY
 from .spot_tables import TABLE_KEY as TABLE_KEY
 from .spot_tables import diameter_um as diameter_um
 from .spot_tables import has_table as has_table

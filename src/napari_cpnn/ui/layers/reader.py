@@ -1,4 +1,4 @@
-"""Slides as napari layers: the reader of the manifest."""
+"""Reader of slides for napari."""
 
 from __future__ import annotations
 
@@ -15,47 +15,44 @@ from napari_cpnn.ui.layers.slide_layers import PATH_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]
 
-#: napari reads plain images itself; offering ours too would ask every user of a .png which reader to take. The
-#: Explore dock takes such a layer as it is, and ``napari-cpnn open`` reads them.
+#: Left to napari's own reader: a second one would make napari ask which to use for every .png. The Explore dock
+#: accepts such layers, and ``napari-cpnn open`` reads these files.
 PLAIN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
-#: Endings that all kinds of microscopy share; a look into the file decides.
+#: Suffixes that all kinds of microscopy share; the content of the file decides.
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 
-#: An untiled TIFF that is smaller than this (px, longer side) is a picture, not a slide.
+#: An untiled TIFF that is smaller than this (px, longer side) is an ordinary image, not a slide.
 SMALLEST_SLIDE = 4096
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """A reader function, or ``None`` quickly for what is not a slide."""
+    """Return a reader function; quickly ``None`` for files that are not slides."""
     paths = [path] if isinstance(path, str) else list(path)
     return read_slides if paths and all(_may_be_slide(Path(p)) for p in paths) else None
 
 
 def read_slides(path: str | Sequence[str]) -> list[LayerData]:
-    """One image layer per slide."""
+    """Read one image layer per slide."""
     paths = [path] if isinstance(path, str) else list(path)
     return [slide_layer(open_slide(p)) for p in paths]
 
 
 def slide_layer(slide: Slide, name: str | None = None) -> LayerData:
-    """Data, keywords and type of the layer that shows a slide.
+    """Return data, keywords and type of the layer of a slide, in micrometres if the pixel size is known.
 
-    In micrometres when the pixel size is known; otherwise in pixels, and the user is told.
+    Otherwise it is in pixels, and the user is warned.
     """
     keywords: dict[str, Any] = {
         "name": plain(shown(name or slide.name)),
         "rgb": True,
         "multiscale": True,
         "contrast_limits": (0, 255),
-        "cache": False,  # napari's dask cache may take a quarter of the memory; the slide keeps its own
+        "cache": False,  # napari's dask cache may use a quarter of the memory; the slide has its own
         "metadata": {} if slide.path is None else {PATH_KEY: str(slide.path)},
     }
     if slide.mpp is None:
-        warn(
-            f"{slide.name} has no believable pixel size, so it opens in pixels; the Explore dock asks for the size "
-            "before it maps."
-        )
+        warn(f"{slide.name} has no plausible pixel size and opens in pixels; enter the size in the Explore dock.")
     else:
         frame = LayerFrame.of_slide(slide.mpp)
         keywords |= {"scale": frame.scale, "translate": frame.translate, "units": ("um", "um")}
@@ -70,9 +67,9 @@ def _may_be_slide(path: Path) -> bool:
 
 
 def _is_slide_tiff(path: Path) -> bool:
-    """Whether a TIFF holds one RGB picture of 8 bits that is tiled or large, by its first page if that is enough.
+    """Return whether a TIFF holds one 8-bit RGB image that is tiled or large, from its first page if possible.
 
-    A small one is a slide when it has a pixel size, and so is one of OME whose colours lie in planes of their own.
+    A small one, or an OME-TIFF with separate colour planes, is a slide if it has a pixel size.
     """
     import tifffile
 
@@ -84,16 +81,16 @@ def _is_slide_tiff(path: Path) -> bool:
             if samples >= 3 and may_be and (page.is_tiled or side >= SMALLEST_SLIDE):
                 return True
             return bool((samples >= 3 or file.is_ome) and may_be and _is_measured_rgb(path))
-    except Exception:  # noqa: BLE001 -- whatever is wrong with it, napari asks the readers that are left
+    except Exception:  # noqa: BLE001 -- whatever is wrong with it, napari asks the other readers
         return False
 
 
 def _is_measured_rgb(path: Path) -> bool:
-    """Whether a TIFF shows red, green and blue, and says how large its pixels are."""
+    """Return whether a TIFF is RGB and has a pixel size."""
     from napari_cpnn.slides import TiffBackend
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said again when it is opened
+        warnings.simplefilter("ignore")  # repeated when it is opened
         source = TiffBackend().open(path)
     source.close()
     return source.info.rgb and any(is_plausible_mpp(mpp) for _, mpp in source.info.pixel_sizes)

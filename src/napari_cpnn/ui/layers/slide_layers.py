@@ -1,4 +1,4 @@
-"""Slide layers, whoever opened them: which layers qualify, what slide is behind one, and where it lies in the world."""
+"""Slide layers of any reader: which layers qualify, the slide behind a layer, and transforms to its micrometres."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 PATH_KEY = "slide_path"
-"""Where our reader leaves the path in ``layer.metadata`` (a sample has no ``layer.source.path``)."""
+"""Path of a slide in ``layer.metadata`` (a sample has no ``layer.source.path``)."""
 
+OVERLAY_KEY = "napari_cpnn_overlay"
+"""Marks the layers of a map in ``layer.metadata``."""
 
 SMALL_KEY = "small_copy_of_slide"
-"""Marks the small picture that Space Ranger leaves of a slide: it shows where spots lie, and is too coarse to map."""
+"""Marks Space Ranger's small picture of a slide, which shows where spots lie and is too coarse to map."""
 
-#: What an affine map does to these tells what it does to all.
+#: The images of these points determine an affine map.
 _FRAME = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 
 
 def is_slide_layer(layer: Layer) -> bool:
-    """Whether a layer can be a slide: an RGB(A) image, two-dimensional, of whole numbers."""
+    """Return whether a layer can be a slide: a two-dimensional RGB(A) image of integers."""
     if not getattr(layer, "rgb", False) or layer.ndim != 2 or SMALL_KEY in layer.metadata:
         return False
     return np.issubdtype(np.dtype(level_arrays(layer)[0].dtype), np.integer)
 
 
 def level_arrays(layer: Layer) -> list[Any]:
-    """The pyramid of a slide layer, finest first; a single image is a pyramid of one."""
+    """Return the levels of a slide layer, finest first; a single image has one level."""
     return list(layer.data) if layer.multiscale else [layer.data]
 
 
 def path_of(layer: Layer) -> Path | None:
-    """The file behind a layer, if it is known and still there; a folder (of spots, or Zarr) is no slide file."""
+    """Return the file behind a layer if it is known and exists; a folder (of spots, or Zarr) is not a slide file."""
     source = layer.metadata.get(PATH_KEY) or getattr(layer.source, "path", None)
     return Path(source) if source and Path(source).is_file() else None
 
 
 def mpp_of_layer(layer: Layer) -> Mpp | None:
-    """Pixel size from the layer's scale, when its units are lengths and the result is plausible."""
+    """Return the pixel size from a layer's scale if its units are lengths and the result is plausible."""
     try:
         factors = [float((1.0 * unit).to("micrometer").magnitude) for unit in layer.units[-2:]]
     except (ValueError, AttributeError, TypeError):  # pint's DimensionalityError is a TypeError: units are pixels
@@ -58,16 +60,14 @@ def mpp_of_layer(layer: Layer) -> Mpp | None:
 
 
 def slide_of_layer(layer: Layer, mpp: Mpp | None = None) -> Slide:
-    """The :class:`~napari_cpnn.slides.Slide` behind a layer.
+    """Return the :class:`~napari_cpnn.slides.Slide` behind a layer; may read from disk, so call it in a worker thread.
 
-    The file is opened when it is known and holds the same image; otherwise pixels are read from the layer's own
-    arrays. May read from disk: call it from a worker thread.
+    The file is opened if it is known and holds the same image; otherwise pixels are read from the layer's arrays.
 
     Parameters
     ----------
     mpp
-        Pixel size to use whatever is said elsewhere. Else the layer's own counts (the scale bar on screen shows it),
-        then the file's.
+        Pixel size; by default that of the layer, which the scale bar shows, and then that of the file.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def slide_of_layer(layer: Layer, mpp: Mpp | None = None) -> Slide:
         try:
             slide = open_slide(path, mpp=mpp or mpp_of_layer(layer))
         except SlideError:
-            slide = None  # another plugin can read it and we cannot: its arrays will do
+            slide = None  # only another plugin can read the file: use its arrays
         if slide is not None and slide.shape[:2] == tuple(levels[0].shape[:2]):
             return slide
         if slide is not None:
@@ -92,7 +92,7 @@ def slide_of_layer(layer: Layer, mpp: Mpp | None = None) -> Slide:
 def _as_dask(level: Any) -> da.Array:
     if isinstance(level, da.Array):
         return level
-    inner = getattr(level, "data", None)  # of an xarray.DataArray, as napari-spatialdata has them
+    inner = getattr(level, "data", None)  # of an xarray.DataArray, as in napari-spatialdata
     if isinstance(inner, da.Array):
         return inner
     wrapped: da.Array = da.from_array(level, chunks=(512, 512, -1))  # type: ignore[no-untyped-call]
@@ -100,18 +100,18 @@ def _as_dask(level: Any) -> da.Array:
 
 
 def world_to_um(layer: Layer, mpp: Mpp, world: FloatArray) -> FloatArray:
-    """World ``(N, 2)`` -> slide micrometres ``(N, 2)``, both (y, x), through whatever transform the layer has."""
+    """Transform world ``(N, 2)`` to slide micrometres ``(N, 2)``, both (y, x), for any transform of the layer."""
     um: FloatArray = (_through(layer.world_to_data, np.atleast_2d(world)) + 0.5) * np.asarray(mpp)
     return um
 
 
 def um_to_world(layer: Layer, mpp: Mpp, um: FloatArray) -> FloatArray:
-    """Slide micrometres ``(N, 2)`` -> world ``(N, 2)``, both (y, x)."""
+    """Transform slide micrometres ``(N, 2)`` to world ``(N, 2)``, both (y, x)."""
     return _through(layer.data_to_world, np.atleast_2d(um) / np.asarray(mpp) - 0.5)
 
 
 def _through(transform: Callable[..., Any], points: FloatArray) -> FloatArray:
-    """Points through a layer's affine transform: three of them tell all, and many thousands go at once."""
+    """Apply an affine transform to points; many are mapped at once by the matrix that three of them determine."""
     if len(points) <= len(_FRAME):
         return np.array([transform(point)[-2:] for point in points]).reshape(-1, 2)
     origin, down, right = (np.asarray(transform(point))[-2:] for point in _FRAME)
@@ -119,7 +119,7 @@ def _through(transform: Callable[..., Any], points: FloatArray) -> FloatArray:
 
 
 def world_bounds_um(layer: Layer, mpp: Mpp, corner: FloatArray, opposite: FloatArray) -> Rect:
-    """The smallest slide rectangle around a world rectangle (they differ when the layer is turned)."""
+    """Return the bounds in slide um of a world rectangle (they differ if the layer is rotated)."""
     corners = np.array([corner, (corner[0], opposite[1]), opposite, (opposite[0], corner[1])])
     um = world_to_um(layer, mpp, corners)
     low, high = um.min(axis=0), um.max(axis=0)
@@ -127,9 +127,9 @@ def world_bounds_um(layer: Layer, mpp: Mpp, corner: FloatArray, opposite: FloatA
 
 
 def grid_transform(layer: Layer, mpp: Mpp, grid: Grid) -> dict[str, Any]:
-    """How to place an image with one pixel per cell of ``grid`` over a slide layer: keywords of a napari layer.
+    """Return the keywords that place an image with one pixel per patch of ``grid`` over a slide layer.
 
-    A plain layer gives ``scale`` and ``translate``; a turned or sheared one an ``affine``.
+    These are ``scale`` and ``translate``, or an ``affine`` if the slide layer is rotated or sheared.
     """
     frame = LayerFrame(_pair(layer.scale), _pair(layer.translate), mpp)
     scale, translate = frame.grid_transform(grid)
@@ -148,7 +148,6 @@ def _pair(values: Any) -> tuple[float, float]:
 def _is_plain(layer: Layer) -> bool:
     plain = np.diag([*_pair(layer.scale), 1.0])
     plain[:2, 2] = _pair(layer.translate)
-    points = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]
-    actual = np.array([layer.data_to_world(p)[-2:] for p in points])
-    expected = np.array([(plain @ (*p, 1.0))[:2] for p in points])
+    actual = np.array([layer.data_to_world(p)[-2:] for p in _FRAME])
+    expected = np.array([(plain @ (*p, 1.0))[:2] for p in _FRAME])
     return bool(np.allclose(actual, expected, rtol=1e-9, atol=1e-9))

@@ -1,8 +1,8 @@
-"""Layers that carry a table of spots: those of our reader, and those of napari-spatialdata. No Qt here.
+"""Layers with a table of spots: those of our reader, and those of napari-spatialdata. No Qt here.
 
-Both keep the table in ``layer.metadata["adata"]``. Our reader's layer has a point per row, at positions that the table
-itself knows (``obsm["spatial"]``). napari-spatialdata's has a shape or point per row of a SpatialData element; rows are
-matched by the instance key, and what counts is where the layer draws them.
+Both keep the table in ``layer.metadata["adata"]``. Our reader's layer has a point per row, at the positions in the
+table (``obsm["spatial"]``). That of napari-spatialdata has a shape or point per row of a SpatialData element; rows are
+matched by the instance key, and positions are those of the drawn shapes.
 """
 
 from __future__ import annotations
@@ -22,27 +22,30 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 TABLE_KEY = "adata"
-"""Where a layer has its table, in the words of napari-spatialdata."""
+"""Key of a layer's table in its metadata, as in napari-spatialdata."""
 
 SOURCE_KEY = "spots_path"
-"""In the metadata of our reader's layers: what was read."""
+"""Key of the file in the metadata of our reader's layers."""
 
-#: A diameter that nobody states is drawn as that of Visium.
+SPOTS_KEY = "napari_cpnn_spots"
+"""Marks the layer of spots that the Compare dock creates."""
+
+#: Diameter of spots whose size is unknown, as of Visium.
 DEFAULT_UM = 55.0
 
 
 def has_table(layer: Layer) -> bool:
-    """Whether spots can be taken from a layer: points or shapes with a table of their own."""
+    """Return whether a layer has spots: points or shapes with a table."""
     return layer.metadata.get(TABLE_KEY) is not None and type(layer).__name__ in ("Points", "Shapes")
 
 
 def is_ours(layer: Layer) -> bool:
-    """Whether our reader made the layer, so that it may be painted and moved."""
+    """Return whether our reader created the layer, so that it may be painted and moved."""
     return has_table(layer) and SOURCE_KEY in layer.metadata
 
 
 def diameter_um(spots: AnnData, mpp: Mpp) -> float:
-    """True diameter of a spot; 0 when it is not known."""
+    """Return the diameter of a spot; 0 when it is unknown."""
     for library in dict(spots.uns.get("spatial", {})).values():
         diameter = dict(library.get("scalefactors", {})).get("spot_diameter_fullres")
         if diameter is not None and np.isfinite(diameter):
@@ -51,14 +54,14 @@ def diameter_um(spots: AnnData, mpp: Mpp) -> float:
 
 
 def points_of(spots: AnnData, source: Path, name: str, slide: tuple[Layer | None, Mpp | None]) -> dict[str, Any]:
-    """Keywords of the points layer that shows spots, with ``data``.
+    """Return the keywords of the points layer of some spots, ``data`` included.
 
     Parameters
     ----------
     source
-        What the spots were read from.
+        File of the spots.
     slide
-        The layer of their slide, if it is on screen, and the pixel size; without one they are drawn in pixels.
+        Layer of their slide, if it is on screen, and the pixel size; without one they are drawn in pixels.
     """
     layer, mpp = slide
     spatial = np.asarray(spots.obsm["spatial"], dtype=np.float64)
@@ -77,7 +80,7 @@ def points_of(spots: AnnData, source: Path, name: str, slide: tuple[Layer | None
         "size": size,
         "units": units,
         "border_width": 0.1,
-        "antialiasing": 0,  # it spreads the border by a pixel, which is all of a spot on a whole slide
+        "antialiasing": 0,  # it widens the border by a pixel, which hides a spot on a whole slide
         "border_color": "#202020",
         "face_color": np.array([1.0, 1.0, 1.0, 0.35]),
         "metadata": {TABLE_KEY: spots, SOURCE_KEY: str(source)},
@@ -85,19 +88,19 @@ def points_of(spots: AnnData, source: Path, name: str, slide: tuple[Layer | None
 
 
 def spots_of_layer(layer: Layer, slide_layer: Layer | None, mpp: Mpp | None) -> AnnData:
-    """The spots of a layer as :func:`~napari_cpnn.read_spots` gives them, at level-0 pixels of the slide.
+    """Return the spots of a layer as :func:`~napari_cpnn.read_spots` does, at level-0 pixels of the slide.
 
     Parameters
     ----------
     layer
-        One that :func:`has_table`.
+        Layer with a table, see :func:`has_table`.
     slide_layer, mpp
-        The slide and its pixel size. Until both are known, spots of napari-spatialdata are where their own world is.
+        The slide and its pixel size. Until both are known, spots of napari-spatialdata stay in world units.
 
     Raises
     ------
     SpotsError
-        The table has no raw counts, its rows cannot be told from the layer's shapes, or they are of several libraries.
+        The table has no raw counts, its rows do not match the shapes, or they belong to several libraries.
     """
     table: AnnData = layer.metadata[TABLE_KEY]
     if is_ours(layer):
@@ -109,7 +112,7 @@ def spots_of_layer(layer: Layer, slide_layer: Layer | None, mpp: Mpp | None) -> 
     spots = counts_of(table[rows].copy(), f"The table of layer {layer.name!r}", SpotsError)
     if "spatial" in spots.obsm:  # a table would stay one
         del spots.obsm["spatial"]
-    if len(rows) < table.n_obs:  # what is described may be of any of the others
+    if len(rows) < table.n_obs:  # it may describe any of the other rows
         spots.uns.pop("spatial", None)
     centers, sizes = _places(layer)
     lead = (0.0,) * (layer.ndim - 2)
@@ -129,23 +132,23 @@ def spots_of_layer(layer: Layer, slide_layer: Layer | None, mpp: Mpp | None) -> 
 
 
 def world_per_um(layer: Any, mpp: Mpp) -> float:
-    """Length in world units of one um of the slide."""
+    """Return the length of one um of the slide in world units."""
     corners = um_to_world(layer, mpp, np.array([[0.0, 0.0], [1000.0, 0.0], [0.0, 1000.0]]))
     sides = np.linalg.norm(corners[1:, -2:] - corners[0, -2:], axis=1)
     return float(np.sqrt(sides[0] * sides[1]) / 1000)
 
 
 def _matched(layer: Layer, table: AnnData) -> tuple[IntArray, IntArray]:
-    """Rows of the table and places in the layer that belong together."""
+    """Return matching rows of the table and indices of the layer's shapes."""
     import pandas as pd
 
-    told = layer.metadata
-    element, region_key, instance_key = told.get("name"), told.get("region_key"), told.get("instance_key")
+    metadata = layer.metadata
+    element, region_key, instance_key = metadata.get("name"), metadata.get("region_key"), metadata.get("instance_key")
     n_shapes = len(layer.data)
     rows = np.arange(table.n_obs)
     if region_key in table.obs and element is not None:
         rows = rows[(table.obs[region_key].astype(str) == str(element)).to_numpy()]
-    indices = told.get("indices")
+    indices = metadata.get("indices")
     if instance_key in table.obs and indices is not None and len(indices) == n_shapes:
         at = pd.Index(list(indices)).get_indexer(pd.Index(table.obs[instance_key].to_numpy()[rows]))
         if (at >= 0).any():
@@ -154,12 +157,12 @@ def _matched(layer: Layer, table: AnnData) -> tuple[IntArray, IntArray]:
         return rows, np.arange(n_shapes)
     raise SpotsError(
         f"The {n_shapes} shapes of layer {layer.name!r} cannot be matched with the {len(rows)} rows of its table: "
-        f"no column {instance_key!r} says which is which."
+        f"there is no column {instance_key!r} that identifies them."
     )
 
 
 def _places(layer: Any) -> tuple[FloatArray, FloatArray]:
-    """Centres ``(n, 2)`` and diameters ``(n,)`` of what a layer draws, in its data units."""
+    """Return centres ``(n, 2)`` and diameters ``(n,)`` of the shapes or points of a layer, in its data units."""
     if type(layer).__name__ == "Points":
         return np.asarray(layer.data, dtype=np.float64)[:, -2:], np.broadcast_to(layer.size, len(layer.data))
     import shapely
@@ -167,7 +170,7 @@ def _places(layer: Any) -> tuple[FloatArray, FloatArray]:
     rings = [np.asarray(ring, dtype=np.float64)[:, -2:] for ring in layer.data]
     polygons = np.array([shapely.Polygon(ring) for ring in rings])
     centers = shapely.get_coordinates(shapely.centroid(polygons))
-    # The disc of the same area; of a square bin its own side. Rings come closed or not.
+    # Diameter of the disc of the same area; the side of a square bin. Rings may be closed or open.
     corners = shapely.get_num_coordinates(polygons) - 1
     round_ones = corners > 4
     return centers, np.sqrt(shapely.area(polygons)) * np.where(round_ones, np.sqrt(4 / np.pi), 1.0)

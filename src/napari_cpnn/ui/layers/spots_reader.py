@@ -1,4 +1,4 @@
-"""Spots as napari layers: the reader of dropped Space Ranger folders, spots in ``.h5ad`` and SpatialData."""
+"""Reader of spots for napari: Space Ranger folders, ``.h5ad`` and SpatialData."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.spots import SpotsSource, estimate_mpp, find_slide, find_spots, read_spots, sections
-from napari_cpnn.ui.frame import while_screen_lives
+from napari_cpnn.ui.frame import run_with_live_window
 from napari_cpnn.ui.layers.reader import LayerData, slide_layer
 from napari_cpnn.ui.layers.slide_layers import SMALL_KEY, is_slide_layer, mpp_of_layer, path_of
-from napari_cpnn.ui.layers.spot_tables import points_of
+from napari_cpnn.ui.layers.spot_tables import SOURCE_KEY, points_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,31 +25,31 @@ Paths = str | Sequence[str]
 
 
 def get_spots_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
-    """A reader function, or ``None`` quickly for what holds no spots."""
+    """Return a reader function; quickly ``None`` for files without spots."""
     paths = [path] if isinstance(path, str) else list(path)
     return read_spot_layers if paths and all(find_spots(p) for p in paths) else None
 
 
 def read_spot_layers(path: Paths) -> list[LayerData]:
-    """A points layer per section, above its slide when that is at hand and not on screen yet.
+    """Read a points layer per section, and its slide if that is found and not on screen yet.
 
-    Without a slide, on screen or on disk, the small picture that Space Ranger left is shown.
+    Without a slide, on screen or on disk, Space Ranger's small picture is shown.
 
-    Of a Visium HD run the largest bins are read; the Compare dock offers the others. Of several libraries in a file, or
-    several runs in a folder, each is a layer.
+    Of a Visium HD run the largest bins are read; the Compare dock offers the others. Each library in a file, and each
+    run in a folder, becomes a layer.
     """
     paths = [path] if isinstance(path, str) else list(path)
     return [layer for p in paths for source in sections(find_spots(p)) for layer in layers_of(source)]
 
 
 def layers_of(source: SpotsSource) -> list[LayerData]:
-    """The layers of one table of spots."""
+    """Read the layers of one table of spots."""
 
     def read() -> tuple[AnnData, Slide | None]:
         spots = read_spots(source.path, library=source.library)
         return spots, find_slide(source.path, spots)
 
-    spots, slide = while_screen_lives(read, f"Reading {source.name}") if _has_screen() else read()
+    spots, slide = run_with_live_window(read, f"Reading {source.name}") if _has_screen() else read()
     implied = estimate_mpp(spots)
     shown = _slides_on_screen()
     layers: list[LayerData] = []
@@ -63,14 +63,14 @@ def layers_of(source: SpotsSource) -> list[LayerData]:
         mpp = implied if under is None else mpp_of_layer(under)
     if not layers and under is None and not _has_small_picture():
         layers += _small_picture(spots, source.name, mpp)
-    if under is not None and mpp is None:  # a slide in pixels: so are the spots
+    if under is not None and mpp is None:  # the slide is in pixels, and so are the spots
         under = None
     keywords = points_of(spots, source.path, source.name, (under, mpp))
     return [*layers, (keywords.pop("data"), keywords, "points")]
 
 
 def _small_picture(spots: AnnData, name: str, mpp: Mpp | None) -> list[LayerData]:
-    """The small copy that Space Ranger made of the slide, where the spots are: better than spots on nothing."""
+    """Return Space Ranger's small picture of the slide, placed under the spots."""
     for library in dict(spots.uns.get("spatial", {})).values():
         images, factors = dict(library.get("images", {})), dict(library.get("scalefactors", {}))
         for size in ("hires", "lowres"):
@@ -98,7 +98,7 @@ def _has_screen() -> bool:
 
 
 def _layers_on_screen() -> list[Layer]:
-    """The topmost first."""
+    """Return the layers of the viewer, the topmost first."""
     import napari
 
     viewer: Any = napari.current_viewer()
@@ -114,8 +114,6 @@ def _has_small_picture() -> bool:
 
 
 def source_of(layer: Layer) -> Path | None:
-    """What our reader read a layer from."""
-    from napari_cpnn.ui.layers.spot_tables import SOURCE_KEY
-
+    """Return the file that our reader read a layer from."""
     found = layer.metadata.get(SOURCE_KEY)
     return Path(found) if found else None

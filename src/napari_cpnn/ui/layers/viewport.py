@@ -1,4 +1,4 @@
-"""What the viewer shows, as a :class:`~napari_cpnn.mapping.Viewport` in slide micrometres."""
+"""The view of a viewer as a :class:`~napari_cpnn.mapping.Viewport` in slide micrometres."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer
+from superqt.utils import qthrottled
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.mapping import Viewport
-from napari_cpnn.ui.frame import stop_timer
 from napari_cpnn.ui.layers.slide_layers import world_bounds_um, world_to_um
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-DEBOUNCE_MS = 100
+THROTTLE_MS = 100
 
 
 def read_viewport(viewer: ViewerModel, layer: Layer, mpp: Mpp) -> Viewport | None:
-    """The visible rectangle of a slide layer; ``None`` in 3D or when rows and columns are not what is displayed."""
+    """Return the visible rectangle of a slide layer; ``None`` in 3D or if rows and columns are not displayed."""
     dims = viewer.dims
     if dims.ndisplay != 2 or tuple(dims.displayed) != (dims.ndim - 2, dims.ndim - 1):
         return None
@@ -41,7 +40,7 @@ def read_viewport(viewer: ViewerModel, layer: Layer, mpp: Mpp) -> Viewport | Non
 
 
 def pointer_um(viewer: ViewerModel, layer: Layer, mpp: Mpp) -> tuple[float, float] | None:
-    """Slide micrometres under the mouse; ``None`` in 3D."""
+    """Return the position of the mouse in slide um; ``None`` in 3D."""
     if viewer.dims.ndisplay != 2:
         return None
     y, x = world_to_um(layer, mpp, _cursor(viewer) * _layer_units_per_world(viewer, layer))[0]
@@ -53,7 +52,7 @@ def _cursor(viewer: ViewerModel) -> FloatArray:
 
 
 def _layer_units_per_world(viewer: ViewerModel, layer: Layer) -> float:
-    """Napari shows layers in mm and in um together in one of the units; this is the step to the layer's own."""
+    """Return the units of a layer per world unit: napari shows layers in mm and um together in one of the units."""
     units = viewer.layers.extent.units
     if not units:
         return 1.0
@@ -63,23 +62,19 @@ def _layer_units_per_world(viewer: ViewerModel, layer: Layer) -> float:
         return 1.0
 
 
-class ViewportWatcher(QObject):
-    """Calls back, debounced, whenever the view changes.
+class ViewportWatcher:
+    """Calls back when the view changes, at most every `THROTTLE_MS`, so that a long pan is mapped on the way too.
 
-    Parameters
+    Attributes
     ----------
-    viewer
-        Only its public models are used: camera, canvas, dims.
-    changed
-        Called on the GUI thread, at most every `DEBOUNCE_MS` while the view moves.
+    pending
+        True while a change has not been reported yet.
     """
 
-    def __init__(self, viewer: ViewerModel, changed: Callable[[], None], parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(DEBOUNCE_MS)
-        self._timer.timeout.connect(changed)
+    def __init__(self, viewer: ViewerModel, changed: Callable[[], None]) -> None:
+        self.pending = False
+        self._changed = changed
+        self._report = qthrottled(self._report_now, timeout=THROTTLE_MS, leading=False)
         self._sources = [
             viewer.scene.camera.events.zoom,
             viewer.scene.camera.events.center,
@@ -88,19 +83,18 @@ class ViewportWatcher(QObject):
             viewer.dims.events.order,
         ]
         for source in self._sources:
-            source.connect(self._poke)
+            source.connect(self._view_changed)
 
-    def _poke(self, _event: Any = None) -> None:
-        if not self._timer.isActive():  # throttle, not restart: a long pan still gets its maps on the way
-            self._timer.start()
+    def _view_changed(self, _event: Any = None) -> None:
+        self.pending = True
+        self._report()
 
-    @property
-    def pending(self) -> bool:
-        """Whether a change has not been reported yet."""
-        return self._timer.isActive()
+    def _report_now(self) -> None:
+        self.pending = False
+        self._changed()
 
     def stop(self) -> None:
         """Disconnect from the viewer."""
-        stop_timer(self._timer)
+        self._report.cancel()
         for source in self._sources:
-            source.disconnect(self._poke)
+            source.disconnect(self._view_changed)

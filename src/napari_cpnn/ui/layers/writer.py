@@ -1,4 +1,4 @@
-"""File > Save Selected Layers on an overlay: its map, for us again or for another program."""
+"""Writer of maps for *File > Save Selected Layers*."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from napari_cpnn.errors import ExportError
-from napari_cpnn.ui.explore import OVERLAY_KEY
-from napari_cpnn.ui.frame import while_screen_lives
+from napari_cpnn.ui.frame import run_with_live_window
+from napari_cpnn.ui.layers.slide_layers import OVERLAY_KEY
 from napari_cpnn.ui.viewer import state_of
 
 
 def write_map(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:
-    """Write the map of the viewer to ``path``; the ending says how.
+    """Write the map of the viewer to ``path``, in the format of its suffix.
 
-    The colours of the layer are not what is written, but the map behind them: ``.zarr`` is our own format, the others
-    are those of :func:`napari_cpnn.export_map`. AnnData has all genes, the other tables the gene on screen.
+    The map behind the layer is written, not its colours: ``.zarr`` is our own format, the others are those of
+    :func:`napari_cpnn.export_map`. AnnData has all genes, the other tables the gene on screen.
 
     Parameters
     ----------
     path
-        Where the user saves; napari has asked before it replaces a file.
+        Target; napari has asked before replacing a file.
     layers
-        Data, attributes and kind of each selected layer; all must be our overlays, which show one map.
+        Data, attributes and kind of each selected layer; all must be overlays, which show one map.
 
     Returns
     -------
     list of str
-        What was written.
+        The files that were written.
 
     Raises
     ------
     ExportError
-        When a layer is not an overlay of ours, or the map cannot be written.
+        When a layer is not an overlay, or the map cannot be written.
     """
     import napari
 
@@ -44,7 +44,7 @@ def write_map(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[
             f"{Path(path).name} was not written, since only the layers of a CPNN map can be saved as a map: select one "
             "alone, such as 'Dominant cell type', or choose another kind of file."
         )
-    # What the user changes while the file is written is no part of it.
+    # Changes that the user makes while the file is written are not part of it.
     cmap, slide, shown = state.map, state.slide, state.shown
     genes = [shown.gene] if shown is not None and shown.gene else []
 
@@ -52,10 +52,10 @@ def write_map(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[
         from napari_cpnn.export import export_map, format_of, save_map
 
         kind = format_of(path)
-        if kind == "spatialdata":  # what ends like our own maps is one
+        if kind == "spatialdata":  # ``.zarr`` alone is our own format
             save_map(cmap, path, overwrite=True)
         else:
             export_map(cmap, path, None if kind == "anndata" else genes, slide, kind, overwrite=True)
 
-    while_screen_lives(write, f"Saving {Path(path).name}")
+    run_with_live_window(write, f"Saving {Path(path).name}")
     return [path]

@@ -1,33 +1,37 @@
-"""The Prototypes dock: from single cells to the profiles of cell types, with their marker genes to judge them by."""
+"""The Prototypes dock: expression profiles of cell types from single cells, with their marker genes."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QTimer
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QFileDialog, QLabel, QProgressBar, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QProgressBar, QTabWidget, QWidget
+from superqt.utils import qdebounced
 
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.ui.frame import (
-    Column,
     Dock,
     GeneBox,
-    SettingsForm,
+    LabelColumns,
+    SettingsBox,
+    TextLabel,
     WholeNumberBox,
+    add,
     bold_label,
     button,
-    choose_data,
+    every,
     given,
     line,
+    open_file,
+    open_folder,
     row,
-    slim_combo,
+    save_file,
     spacer,
+    stack,
     stop_timer,
-    text_label,
 )
 from napari_cpnn.ui.prototypes.controller import PrototypesController
 from napari_cpnn.ui.prototypes.heat_map_view import HeatMapView, shade_legend
@@ -39,8 +43,8 @@ if TYPE_CHECKING:
 
     from napari_cpnn.prototypes import Prototypes
 
-#: How often the dock looks how far an estimate is.
-_LOOK_MS = 200
+_PROGRESS_MS = 200
+"""Interval between updates of the progress of an estimate."""
 _STEPS = 1000
 
 _CELLS = "Single cells, their labels, or prototypes (*.h5ad *.h5 *.RData *.rda *.csv *.tsv *.gz);;All files (*)"
@@ -50,90 +54,60 @@ _SHORT = ("method", "min_cells", "min_genes")
 
 
 class PrototypesDock(Dock):
-    """napari widget: single cells with their labels, the estimate, and what came out.
-
-    Parameters
-    ----------
-    napari_viewer
-        Handed over by napari.
-    """
+    """napari widget with single cells, their labels, the estimate and its result."""
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer, "prototypes")
         self.controller = PrototypesController(self.state, self.background, self.notify)
-        self.timer = QTimer()
-        self.timer.setInterval(_LOOK_MS)
-        self._seen: Prototypes | None = None
-        self._new = QTimer(self)
-        self._new.setSingleShot(True)
-        self._new.setInterval(0)
-        self._new.timeout.connect(self._scroll_to_result)
-        self.setAcceptDrops(True)
+        self.timer = every(_PROGRESS_MS, self._show_progress)
+        self._shown: Prototypes | None = None
+        self._scroll_later = qdebounced(self._scroll_to_result, timeout=0, parent=self)
+        self.accept_drops(lambda paths: self.controller.open(*paths))
         self._build()
         self._connect()
         self._source_changed()
         self._settings_changed()
         self._result_changed()
         self._run_changed()
-        self.say(self.controller.message)
+        self.message.show_text(self.controller.message)
         self.timer.start()
 
     # -- layout --------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self._build_source(self.column)
-        self.column.addWidget(line())
-        self._build_run(self.column)
-        self.result_line = line()
-        self.column.addWidget(self.result_line)
-        self._build_result(self.column)
+        self._build_source()
+        self._build_run()
+        self._build_result()
         self.column.addStretch(1)
 
-    def _build_source(self, column: QVBoxLayout) -> None:
+    def _build_source(self) -> None:
         self.file = button("File ...", "labelled single cells (.h5ad, .RData), a table of their labels, or prototypes")
         self.folder = button("Folder ...", "a 10x folder with matrix.mtx, barcodes and features")
-        self.source_text = text_label()
-        self.cell_type = slim_combo("column of the single cells that names the cell type, with numbers of cells")
-        self.batch = slim_combo("column that names the batch, such as the patient; counts are compared within batches")
-        self.columns = QWidget()
-        inside = QVBoxLayout(self.columns)
-        inside.setContentsMargins(0, 0, 0, 0)
-        inside.addLayout(row(QLabel("Cell type"), self.cell_type))
-        inside.addLayout(row(QLabel("Batch"), self.batch))
+        self.source_text = TextLabel()
+        self.columns = LabelColumns()
         self.preview = TypeTable(with_results=False)
-        column.addLayout(self.first_row("Single cells", self.file, self.folder, spacer()))
-        column.addWidget(self.source_text)
-        column.addWidget(self.columns)
-        column.addWidget(self.preview)
+        first = self.first_row("Single cells", self.file, self.folder, spacer())
+        add(self.column, first, self.source_text, self.columns, self.preview, line())
 
-    def _build_run(self, column: QVBoxLayout) -> None:
-        others = [f.name for f in dataclasses.fields(PrototypeSettings) if f.name not in _SHORT]
-        change, refuse = self.controller.change, self.controller.refuse
-        self.form, self.more_form = (SettingsForm(PrototypeSettings, n, change, refuse) for n in (_SHORT, others))
-        self.hint = text_label()
-        self.use_hint = button("", "keep genes that are seen in fewer cells, as there are few cells")
-        self.more = button("More ...", "all settings of the estimate")
-        self.more.setCheckable(True)
-        self.more_form.setVisible(False)
+    def _build_run(self) -> None:
+        self.hint = TextLabel()
+        self.use_hint = button("", "keep genes that are detected in fewer cells, as there are few cells")
+        self.settings = SettingsBox(
+            PrototypeSettings, _SHORT, self.controller.editor, above=(self.hint,), beside=(self.use_hint,)
+        )
         self.run = button("Run", "estimate the profile of each cell type")
-        self.cancel = button("Cancel", "end the estimate; what is shown stays")
+        self.cancel = button("Cancel", "end the estimate; the present result is kept")
         self.bar = QProgressBar()
         self.bar.setRange(0, _STEPS)
         self.bar.setTextVisible(False)
-        self.run_text = text_label()
-        column.addWidget(self.form)
-        column.addWidget(self.hint)
-        column.addLayout(row(self.use_hint, self.more, spacer()))
-        column.addWidget(self.more_form)
-        column.addLayout(row(self.run, self.cancel, self.bar))
-        column.addWidget(self.run_text)
-        column.addWidget(self.message)
+        self.run_text = TextLabel()
+        add(self.column, self.settings, row(self.run, self.cancel, self.bar), self.run_text, self.message)
 
-    def _build_result(self, column: QVBoxLayout) -> None:
-        self.summary, self.notes = text_label(), text_label()
+    def _build_result(self) -> None:
+        self.summary, self.notes = TextLabel(), TextLabel()
         self.gene = GeneBox()
         self.gene.setToolTip("any part of a gene's name, then Enter: its values in all cell types")
-        self.gene_note = text_label()
+        self.gene_note = TextLabel()
         self.types = TypeTable(with_results=True)
         self.of_type = bold_label("")
         self.markers = MarkerTable()
@@ -141,57 +115,35 @@ class PrototypesDock(Dock):
         self.heat_map = HeatMapView()
         self.n_shown = WholeNumberBox()
         self.n_shown.setRange(1, 10)
-        self.n_shown.setToolTip("so many markers of each cell type")
+        self.n_shown.setToolTip("number of markers of each cell type")
         self.save_figure = button("Save figure ...", "the heat map as PNG or SVG, on white, with every name in full")
-        tables, picture = QWidget(), QWidget()
-        for page, parts in (
-            (tables, (self.types, self.of_type, self.markers, row(self.save_markers, spacer()))),
-            (
-                picture,
-                (
-                    row(QLabel("Markers of each type"), self.n_shown, spacer()),
-                    self.heat_map,
-                    shade_legend(),
-                    row(self.save_figure, spacer()),
-                ),
-            ),
-        ):
-            inside = QVBoxLayout(page)
-            inside.setContentsMargins(2, 6, 2, 2)
-            inside.setSpacing(6)
-            for item in parts:
-                inside.addWidget(item) if isinstance(item, QWidget) else inside.addLayout(item)
-            inside.addStretch(1)
+        n_shown = row(QLabel("Markers of each type"), self.n_shown, spacer())
         self.tabs = QTabWidget()
-        self.tabs.addTab(tables, "Cell types")
-        self.tabs.addTab(picture, "Heat map")
+        for title, parts in (
+            ("Cell types", (self.types, self.of_type, self.markers, row(self.save_markers, spacer()))),
+            ("Heat map", (n_shown, self.heat_map, shade_legend(), row(self.save_figure, spacer()))),
+        ):
+            page = QWidget()
+            stack(*parts, inside=page, margins=(2, 6, 2, 2)).addStretch(1)
+            self.tabs.addTab(page, title)
         self.save = button("Save ...", "write the prototypes to an .h5ad")
-        self.fine_tune = button("Use for fine-tuning", "hand the saved prototypes to the Fine-tune dock")
-        self.result = QWidget()
-        inside = QVBoxLayout(self.result)
-        inside.setContentsMargins(0, 0, 0, 0)
-        inside.setSpacing(6)
-        inside.addWidget(self.summary)
-        inside.addWidget(self.notes)
-        inside.addLayout(row(self.save, self.fine_tune, spacer()))
-        inside.addLayout(row(bold_label("Gene"), self.gene))
-        inside.addWidget(self.gene_note)
-        inside.addWidget(self.tabs)
-        column.addWidget(self.result)
+        self.fine_tune = button("Use for fine-tuning", "pass the saved prototypes to the Fine-tune dock")
+        self.result, self.result_line = QWidget(), line()
+        save, gene = row(self.save, self.fine_tune, spacer()), row(bold_label("Gene"), self.gene)
+        stack(self.summary, self.notes, save, gene, self.gene_note, self.tabs, inside=self.result)
+        add(self.column, self.result_line, self.result)
 
     # -- signals -------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
         controller = self.controller
-        self.file.clicked.connect(self._choose_file)
-        self.folder.clicked.connect(self._choose_folder)
-        for combo in (self.cell_type, self.batch):
-            combo.activated.connect(self._columns_chosen)
-        self.more.toggled.connect(self.more_form.setVisible)
+        self.file.clicked.connect(lambda: open_file(self, "Open single cells or prototypes", _CELLS, controller.open))
+        self.folder.clicked.connect(lambda: open_folder(self, "Open a 10x folder of single cells", controller.open))
+        self.columns.chosen.connect(controller.choose_columns)
         self.use_hint.clicked.connect(self._take_hint)
         self.run.clicked.connect(controller.run)
         self.cancel.clicked.connect(controller.cancel)
-        self.save.clicked.connect(lambda: self._choose_target())  # noqa: PLW0108 -- clicked says whether checked
+        self.save.clicked.connect(lambda: self._save())  # noqa: PLW0108 -- clicked passes whether it is checked
         self.fine_tune.clicked.connect(self._use_for_finetuning)
         self.gene.chosen.connect(self._gene_chosen)
         self.gene.textChanged.connect(self._gene_edited)
@@ -200,44 +152,26 @@ class PrototypesDock(Dock):
         self.heat_map.type_chosen.connect(controller.select_type)
         self.heat_map.gene_chosen.connect(controller.show_gene)
         self.n_shown.valueChanged.connect(controller.show_markers)
-        self.save_markers.clicked.connect(self._choose_table)
-        self.save_figure.clicked.connect(self._choose_figure)
+        self.save_markers.clicked.connect(
+            lambda: self._save_file("markers", "markers.csv", "Table (*.csv)", controller.write_markers)
+        )
+        self.save_figure.clicked.connect(
+            lambda: self._save_file("heat map", "markers.png", _PICTURES, controller.write_figure)
+        )
         controller.source_changed.connect(self._source_changed)
         controller.settings_changed.connect(self._settings_changed)
         controller.run_changed.connect(self._run_changed)
         controller.result_changed.connect(self._result_changed)
         controller.shown_changed.connect(self._shown_changed)
-        controller.message_changed.connect(self.say)
-        self.timer.timeout.connect(self._look)
+        controller.message_changed.connect(self.message.show_text)
 
     def _end(self, *, viewer_lives: bool) -> None:  # noqa: ARG002 -- nothing of the viewer is held
-        """End an estimate that is under way."""
+        """Cancel a running estimate."""
         stop_timer(self.timer)
+        self._scroll_later.cancel()
         self.controller.close()
 
-    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Take files."""
-        event = given(event)
-        if given(event.mimeData()).hasUrls():
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802 (Qt's name)
-        """Single cells, a table of their labels, or prototypes."""
-        event = given(event)
-        self.controller.open(*(url.toLocalFile() for url in given(event.mimeData()).urls() if url.isLocalFile()))
-        event.acceptProposedAction()
-
     # -- single cells and settings -------------------------------------------------------------------------
-
-    def _choose_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Open single cells or prototypes", "", _CELLS)
-        if name:
-            self.controller.open(name)
-
-    def _choose_folder(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, "Open a 10x folder of single cells")
-        if name:
-            self.controller.open(name)
 
     def _source_changed(self) -> None:
         controller, found = self.controller, self.controller.reference
@@ -245,19 +179,9 @@ class PrototypesDock(Dock):
             self.source_text.setText("none yet; they can also be dropped here")
         else:
             self.source_text.setText(f"{found.path.name}: {found.n_cells:,} cells, {found.n_genes:,} genes")
-        self.columns.setVisible(found is not None and bool(found.columns))
-        for combo, chosen in ((self.cell_type, controller.cell_type), (self.batch, controller.batch)):
-            combo.clear()
-            if combo is self.batch:
-                combo.addItem("none", None)
-            for column in () if found is None else found.columns:
-                combo.addItem(column.text, column.name)
-            choose_data(combo, chosen)
+        self.columns.show_columns(found, controller.cell_type, controller.batch)
         self._show_preview()
         self._run_changed()
-
-    def _columns_chosen(self) -> None:
-        self.controller.choose_columns(self.cell_type.currentData(), self.batch.currentData())
 
     def _show_preview(self) -> None:
         lines = self.controller.preview()
@@ -279,8 +203,7 @@ class PrototypesDock(Dock):
             self.controller.change("min_cells", better)
 
     def _settings_changed(self) -> None:
-        self.form.show_values(self.controller.settings)
-        self.more_form.show_values(self.controller.settings)
+        self.settings.show_values(self.controller.settings)
         self._show_preview()
 
     # -- the estimate --------------------------------------------------------------------------------------
@@ -291,15 +214,15 @@ class PrototypesDock(Dock):
         self.cancel.setEnabled(running)
         self.bar.setVisible(running)
         self.run_text.setVisible(running)
-        self._look()
+        self._show_progress()
 
-    def _look(self) -> None:
+    def _show_progress(self) -> None:
         if self.controller.running:
             text, done, seconds = self.controller.progress()
             self.bar.setValue(round(done * _STEPS))
             self.run_text.setText(f"{text} ... {seconds:.0f} s")
 
-    # -- what came out -------------------------------------------------------------------------------------
+    # -- the result ----------------------------------------------------------------------------------------
 
     def _result_changed(self) -> None:
         result = self.controller.result
@@ -309,20 +232,18 @@ class PrototypesDock(Dock):
             return
         protos = result.prototypes
         self.summary.setText(result_words(result))
-        said = [*protos.provenance.get("notes", []), left_out_words(protos.left_out())]
-        self.notes.setText("\n".join(text for text in said if text))
-        self.notes.setVisible(any(said))
-        if protos is not self._seen:
-            self._seen = protos
+        notes = [*protos.provenance.get("notes", []), left_out_words(protos.left_out())]
+        self.notes.show_text("\n".join(text for text in notes if text))
+        if protos is not self._shown:
+            self._shown = protos
             self.gene.set_genes(protos.genes)
-            self._new.start()
+            self._scroll_later()
         self._shown_changed()
 
     def _scroll_to_result(self) -> None:
-        """What is new must be seen, also where the dock is lower than what it holds."""
-        area = self.findChild(Column)
-        area.updateGeometry()
-        given(area.verticalScrollBar()).setValue(self.result.y())
+        """Scroll to a new result, which may be below the visible part of the dock."""
+        self.area.updateGeometry()
+        given(self.area.verticalScrollBar()).setValue(self.result.y())
 
     def _shown_changed(self) -> None:
         controller, result = self.controller, self.controller.result
@@ -343,9 +264,7 @@ class PrototypesDock(Dock):
         self.heat_map.show_heat_map(controller.heat_map(), controller.gene, controller.selected)
 
     def _gene_chosen(self, text: str) -> None:
-        problem = self.controller.show_gene(text)
-        self.gene_note.setText(problem)
-        self.gene_note.setVisible(bool(problem))
+        self.gene_note.show_text(self.controller.show_gene(text))
 
     def _gene_edited(self, text: str) -> None:
         if not text:
@@ -353,40 +272,27 @@ class PrototypesDock(Dock):
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def _suggested(self, ending: str) -> str:
+    def _save_file(self, what: str, file_name: str, filters: str, write: Callable[[str], None]) -> None:
+        """Ask for a file, by default beside the single cells."""
         result = self.controller.result
         start = Path() if result is None or result.made_from is None else result.made_from[0].parent
-        return str(start / ending)
+        save_file(self, f"Save {what}", str(start / file_name), filters, write)
 
-    def _choose_target(self) -> str:
-        name, _ = QFileDialog.getSaveFileName(self, "Save prototypes", self._suggested("prototypes.h5ad"), _PROTOTYPES)
-        if name:
-            self.controller.save(name)
-        return name
+    def _save(self, then: Callable[[], None] | None = None) -> None:
+        write = partial(self.controller.save, then=then)
+        self._save_file("prototypes", "prototypes.h5ad", _PROTOTYPES, write)
 
     def _use_for_finetuning(self) -> None:
         result = self.controller.result
         if result is not None and result.path is not None:
             self._hand_over()
-            return
-        name, _ = QFileDialog.getSaveFileName(self, "Save prototypes", self._suggested("prototypes.h5ad"), _PROTOTYPES)
-        if name:
-            self.controller.save(name, then=self._hand_over)
+        else:
+            self._save(then=self._hand_over)
 
     def open_fine_tune(self) -> None:
-        """Open the Fine-tune dock, or show the one that is there."""
+        """Show the Fine-tune dock; open it if there is none."""
         self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Fine-tune")
 
     def _hand_over(self) -> None:
         self.open_fine_tune()
         self.controller.use_for_finetuning()
-
-    def _choose_table(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Save markers", self._suggested("markers.csv"), "Table (*.csv)")
-        if name:
-            self.controller.write_markers(name)
-
-    def _choose_figure(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Save heat map", self._suggested("markers.png"), _PICTURES)
-        if name:
-            self.controller.write_figure(name)

@@ -1,4 +1,4 @@
-"""The heat map of marker genes in the dock: names stay in sight while it scrolls, and every cell can be clicked."""
+"""Heat map of marker genes in the dock: names stay visible while it scrolls, and each field can be clicked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _N_SHADES = 256
 
 
 class HeatMapModel(QAbstractTableModel):
-    """Rows are genes, columns cell types."""
+    """Table of genes (rows) by cell types (columns)."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -42,7 +42,7 @@ class HeatMapModel(QAbstractTableModel):
         self._colors = [QColor.fromRgbF(*map(float, rgba)) for rgba in colormaps[COLORMAP](np.arange(_N_SHADES))]
 
     def set_heat_map(self, heat: HeatMap | None, gene: str) -> None:
-        """Take another, with the gene whose name is bold."""
+        """Set the heat map, and the gene whose name is bold."""
         self.beginResetModel()
         self.heat, self.gene = heat, gene
         shades = np.empty((0, 0)) if heat is None else heat.shades
@@ -53,7 +53,7 @@ class HeatMapModel(QAbstractTableModel):
         return self._colors[int(self._shades[index.row(), index.column()])]
 
     def starts_group(self, row: int) -> bool:
-        """Whether the row begins the markers of another type."""
+        """Return whether a row is the first marker of another type."""
         return self.heat is not None and row > 0 and self.heat.marked[row] != self.heat.marked[row - 1]
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 (Qt's name)
@@ -73,7 +73,7 @@ class HeatMapModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return heat.genes[section]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return plain(f"marker of {heat.marked[section]}") if heat.marked[section] else "the gene that you asked for"
+            return plain(f"marker of {heat.marked[section]}") if heat.marked[section] else "the chosen gene"
         parent = self.parent()
         if role == Qt.ItemDataRole.FontRole and isinstance(parent, QWidget):
             return _font(parent, bold=heat.genes[section] == self.gene)
@@ -90,7 +90,7 @@ class HeatMapModel(QAbstractTableModel):
 
 
 class _Shade(QStyledItemDelegate):
-    """Fills a cell, whatever the style sheet says, and sets groups of rows apart."""
+    """Fills a field in its colour, whatever the style sheet, and separates groups of rows."""
 
     def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         model, rect = index.model(), QRect(option.rect)
@@ -102,14 +102,14 @@ class _Shade(QStyledItemDelegate):
 
 
 class _TypeNames(QHeaderView):
-    """Names of columns from bottom to top."""
+    """Header with vertical names."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(Qt.Orientation.Horizontal, parent)
         self.selected = ""
         self.setSectionsClickable(True)
         self.setMinimumSectionSize(_LEAST_COLUMN_PX)
-        self.setToolTip("cell types; a click lists the markers of one")
+        self.setToolTip("cell types; click one to list its markers")
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         model = self.model()
@@ -134,12 +134,12 @@ class _TypeNames(QHeaderView):
 
 
 class HeatMapView(QTableView):
-    """Shows a heat map in the width that there is.
+    """Heat map that fits the available width.
 
     Signals
     -------
     gene_chosen, type_chosen
-        A name, or a cell with both of its names, was clicked.
+        Name that was clicked; both for a click on a field.
     """
 
     gene_chosen = Signal(str)
@@ -147,7 +147,7 @@ class HeatMapView(QTableView):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setTabKeyNavigation(False)  # Tab goes on to the next control
+        self.setTabKeyNavigation(False)  # Tab moves on to the next control
         self.heat_model = HeatMapModel(self)
         self._in_place = False
         self.names = _TypeNames(self)
@@ -170,7 +170,7 @@ class HeatMapView(QTableView):
         self.clicked.connect(self._clicked)
 
     def show_heat_map(self, heat: HeatMap | None, gene: str, selected: str) -> None:
-        """Show another. The names of the gene and of the selected type are bold, and in sight when they are new."""
+        """Show a heat map with the names of a gene and a cell type bold; scroll to them if they are new."""
         model, at = self.heat_model, given(self.verticalScrollBar()).value()
         before, new_gene, new_type = model.heat, gene != model.gene, selected != self.names.selected
         self.names.selected = selected
@@ -178,7 +178,7 @@ class HeatMapView(QTableView):
         self._fit()
         if heat is None:
             return
-        if before is not None and _markers(before) == _markers(heat):  # only the row of the gene came or went
+        if before is not None and _markers(before) == _markers(heat):  # only the row of the gene was added or removed
             given(self.verticalScrollBar()).setValue(at + (len(heat.genes) - len(before.genes)) * _ROW_PX)
         if new_type and not self._in_place and selected in heat.marked:
             row, column = heat.marked.index(selected), heat.cell_types.index(selected)
@@ -215,7 +215,7 @@ class HeatMapView(QTableView):
 
 
 def _markers(heat: HeatMap) -> tuple[str, ...]:
-    """The rows without the one of a gene that was asked for."""
+    """Return the rows without that of the chosen gene."""
     return heat.genes[1:] if heat.marked[:1] == ("",) else heat.genes
 
 
@@ -227,7 +227,7 @@ def _font(widget: QWidget, *, bold: bool, pixels: int = _FONT_PX) -> QFont:
 
 
 def shade_legend() -> QHBoxLayout:
-    """What the shades say."""
+    """Create the legend of the shades."""
     low, bar, high = QLabel("0"), QLabel(), QLabel("highest type of the gene")
     pixels = np.ascontiguousarray(np.rint(255 * colormaps[COLORMAP](np.arange(_N_SHADES)))[None].astype(np.uint8))
     image = QImage(pixels.tobytes(), _N_SHADES, 1, 4 * _N_SHADES, QImage.Format.Format_RGBA8888)

@@ -1,4 +1,4 @@
-"""Marker genes by cell type as a heat map: its numbers, and a figure of it for a file. No Qt."""
+"""Heat map of marker genes by cell type: its values, and its figure for a file. No Qt here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_cpnn.prototypes import Prototypes
 
 COLORMAP = "viridis"
-#: What the shades say.
+#: Meaning of the shades.
 SCALE = "log1p CP10k, relative to the highest cell type of the gene"
 _ROW_PX, _COLUMN_PX, _CHAR_PX, _FONT = 15, 20, 7.6, 8.6
 _GAP, _BAR_PX, _SCALE_PX = 8, 10, 56
@@ -34,9 +34,9 @@ class HeatMap:
     Attributes
     ----------
     genes
-        Rows: first the gene that was asked for, when it is no marker, then the markers of each type in turn.
+        Rows: the gene that the user chose, if it is not a marker, then the markers of each type in turn.
     marked
-        The cell type that each row is a marker of; empty for one that was asked for.
+        The cell type that each row is a marker of; empty for the chosen gene.
     cell_types
         Columns.
     cp10k
@@ -58,7 +58,7 @@ class HeatMap:
 
 
 def heat_map(prototypes: Prototypes, markers: pd.DataFrame, n: int, gene: str = "") -> HeatMap:
-    """The first ``n`` markers of each type, and a gene besides."""
+    """Create the heat map of the first ``n`` markers of each type, and of one more gene."""
     first = markers[markers["rank"] <= n]
     genes, marked = list(first["gene"]), list(first["cell_type"])
     if gene and gene not in genes:
@@ -69,7 +69,7 @@ def heat_map(prototypes: Prototypes, markers: pd.DataFrame, n: int, gene: str = 
 
 
 def marker_figure(heat: HeatMap, paper: Paper) -> Figure:
-    """The whole heat map, with every name in full, as wide as it must be."""
+    """Draw the whole heat map with full names, as wide as needed."""
     rows, columns = heat.cp10k.shape
     genes, cell_types = ([chart_text(name) for name in names] for names in (heat.genes, heat.cell_types))
     source = chart_text(paper.source, 2 * MAX_NAME)

@@ -1,4 +1,4 @@
-"""Tables of the Prototypes dock: cell types with their cells, and the markers of one of them."""
+"""Tables of the Prototypes dock: cell types, and the markers of one type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_cpnn.ui.frame import given, plain
+from napari_cpnn.ui.frame import given, plain, prepare_table
 from napari_cpnn.ui.prototypes.words import TypeLine, level_words, number_words
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _FEW = "⚠"
 
 
 class _Marker(Protocol):
-    """A row of :meth:`napari_cpnn.Prototypes.markers`."""
+    """Row of :meth:`napari_cpnn.Prototypes.markers`."""
 
     gene: str
     cp10k: float
@@ -32,7 +32,7 @@ class _Marker(Protocol):
 
 
 class _Item(QTableWidgetItem):
-    """Sorted by its value, whatever it says."""
+    """Table item that is sorted by its value rather than its text."""
 
     def __init__(self, text: str, value: str | float, tip: str = "") -> None:
         super().__init__(text)
@@ -51,32 +51,25 @@ class _Item(QTableWidgetItem):
 
 
 class _Table(QTableWidget):
-    """Rows to read, sort and select.
+    """Read-only table that can be sorted.
 
     Signals
     -------
     chosen
-        The name in the first column of the row that was selected.
+        Name in the first column of the selected row.
     """
 
     chosen = Signal(str)
 
     def __init__(self, columns: Sequence[tuple[str, str]], most_rows: int) -> None:
         super().__init__(0, len(columns))
-        self.setTabKeyNavigation(False)  # Tab goes on to the next control
+        prepare_table(self, _ROW_PX)
         self._most_rows = most_rows
         for i, (text, tip) in enumerate(columns):
             self.set_header(i, text, tip)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setShowGrid(False)
-        self.setWordWrap(False)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        given(self.verticalHeader()).hide()
-        given(self.verticalHeader()).setMinimumSectionSize(_ROW_PX)
-        given(self.verticalHeader()).setDefaultSectionSize(_ROW_PX)
         header = given(self.horizontalHeader())
         header.setStyleSheet(
             "QHeaderView::section { padding: 2px; } QHeaderView::up-arrow, QHeaderView::down-arrow { width: 8px; }"
@@ -95,7 +88,7 @@ class _Table(QTableWidget):
         self.setHorizontalHeaderItem(column, item)
 
     def fill(self, rows: Sequence[Sequence[_Item]]) -> None:
-        """Show these rows, in the order that the user has chosen."""
+        """Show rows in the order that the user has chosen."""
         self.blockSignals(True)
         self.setSortingEnabled(False)
         self.setRowCount(len(rows))
@@ -107,7 +100,7 @@ class _Table(QTableWidget):
         self.fit()
 
     def select(self, name: str) -> None:
-        """Mark the row of a name, without telling that it was chosen."""
+        """Select the row of a name without emitting ``chosen``."""
         self.blockSignals(True)
         self.clearSelection()
         for i in range(self.rowCount()):
@@ -116,7 +109,7 @@ class _Table(QTableWidget):
         self.blockSignals(False)
 
     def fit(self) -> None:
-        """As high as what it shows, within bounds."""
+        """Adapt the height to the number of rows, within limits."""
         n = min(max(self.rowCount(), _LEAST_ROWS), self._most_rows)
         self.setFixedHeight(given(self.horizontalHeader()).sizeHint().height() + n * _ROW_PX + 4)
 
@@ -131,12 +124,12 @@ class _Table(QTableWidget):
 
 
 class TypeTable(_Table):
-    """Cell types; few cells are flagged, and a gene can have a column of its own.
+    """Table of cell types; those with few cells are flagged, and a gene can have a column.
 
     Parameters
     ----------
     with_results
-        Whether there are columns for counts and the gene.
+        Add columns of counts and of the gene.
     """
 
     _COUNTS, _GENE = 2, 3
@@ -147,7 +140,7 @@ class TypeTable(_Table):
             ("Cells", f"number of cells; {_FEW}: few, so that the prototype is uncertain"),
         ]
         if with_results:
-            columns.append(("Counts", "all counts of its cells in the genes that are left: what the profile rests on"))
+            columns.append(("Counts", "total counts of its cells in the genes that passed the filters"))
             columns.append(("", ""))
         super().__init__(columns, most_rows=9 if with_results else 7)
         self._with_results = with_results
@@ -161,7 +154,7 @@ class TypeTable(_Table):
         gene: str = "",
         values: Mapping[str, float] | None = None,
     ) -> None:
-        """Show these types, and the values of a gene (counts per 10,000)."""
+        """Show cell types, and the values of a gene (counts per 10,000)."""
         rows = []
         for line in lines:
             name = _Item(line.name, line.name)
@@ -177,21 +170,21 @@ class TypeTable(_Table):
                 row.append(_Item(level_words(value) if gene else "", value, f"{value:.4g} counts per 10,000"))
             rows.append(row)
         if self._with_results:
-            self.set_header(self._GENE, gene, f"{gene}, counts per 10,000; a click on the head sorts")
+            self.set_header(self._GENE, gene, f"{gene}, counts per 10,000; click the header to sort")
             self.setColumnHidden(self._GENE, not gene)
             self.setColumnHidden(self._COUNTS, bool(gene))  # names need the room
         self.fill(rows)
 
 
 class MarkerTable(_Table):
-    """The markers of one cell type."""
+    """Table of the markers of one cell type."""
 
     def __init__(self) -> None:
         columns = (
             ("Marker", "a gene that is highest in this type; a click shows its values in all types"),
             ("CP10k", "counts per 10,000 in this type"),
             ("×", "how many times the mean of the other types; 1 count per 10,000 is added to both"),
-            ("next highest", "the other type that has most of it, with its counts per 10,000"),
+            ("next highest", "the other type with the highest expression, with its counts per 10,000"),
         )
         super().__init__(columns, most_rows=7)
         header = given(self.horizontalHeader())
@@ -200,7 +193,7 @@ class MarkerTable(_Table):
         header.setSectionResizeMode(3, QHeaderView.ResizeMode.Stretch)
 
     def show_markers(self, markers: pd.DataFrame) -> None:
-        """Show rows of :meth:`napari_cpnn.Prototypes.markers`."""
+        """Show markers of :meth:`napari_cpnn.Prototypes.markers`."""
         rows = []
         lines = cast("Iterable[_Marker]", markers.itertuples())
         for line in lines:

@@ -1,4 +1,4 @@
-"""What the Prototypes dock says of cell types and of an estimate. No Qt here."""
+"""Rows and texts of the Prototypes dock. No Qt here."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _METHODS = {"nb": "negative binomial regression", "mean": "mean profiles"}
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Prototypes, estimated here or opened.
+    """Prototypes that were estimated or opened.
 
     Attributes
     ----------
     markers
-        Of each type, the best first.
+        Markers of each type, the best first.
     path
-        Their file; None as long as they are not saved.
+        Their file; None while they are not saved.
     made_from
-        Single cells with the columns of type and batch; None when they were opened.
+        File of the single cells, and columns of type and batch; None if opened.
     seconds
-        How long the estimate took; 0 when they were opened.
+        Duration of the estimate; 0 if opened.
     """
 
     prototypes: Prototypes
@@ -40,7 +40,7 @@ class Result:
 
     @property
     def source(self) -> str:
-        """Such as ``breast.h5ad · celltype_minor · 25 cell types``, for what goes into files."""
+        """Description for files, such as ``breast.h5ad · celltype_minor · 25 cell types``."""
         first = [self.made_from[0].name] if self.made_from is not None else []
         column = str(self.prototypes.provenance.get("cell_type", ""))
         file = [self.path.name] if self.path is not None and not first else []
@@ -49,14 +49,14 @@ class Result:
 
 @dataclass(frozen=True)
 class TypeLine:
-    """One cell type in a table.
+    """Row of a table of cell types.
 
     Attributes
     ----------
     counts
-        Sum over its cells; NaN where not known.
+        Sum over its cells; NaN if unknown.
     thin
-        Whether few cells stand behind it.
+        True when it has few cells.
     """
 
     name: str
@@ -66,12 +66,12 @@ class TypeLine:
 
 
 def lines_of_labels(counts: dict[str, int], least: int) -> list[TypeLine]:
-    """The labels of a column, before anything is left out."""
+    """Return the labels of a column as rows, before any filter."""
     return [TypeLine(name, n, thin=n < least) for name, n in counts.items()]
 
 
 def lines_of_prototypes(prototypes: Prototypes) -> list[TypeLine]:
-    """The types of prototypes, with the cells and counts that they were estimated from."""
+    """Return the types of prototypes as rows, with the cells and counts that they were estimated from."""
     counts = prototypes.provenance.get("counts_per_type", {})
     thin = prototypes.provenance.get("thin_types", {})
     return [
@@ -81,7 +81,7 @@ def lines_of_prototypes(prototypes: Prototypes) -> list[TypeLine]:
 
 
 def result_words(result: Result) -> str:
-    """What was made, in one sentence."""
+    """Summarise a result in one sentence."""
     protos, fit = result.prototypes, result.prototypes.provenance.get("fit", {})
     method = _METHODS.get(protos.provenance.get("settings", {}).get("method", ""), "")
     parts = [f"{len(protos.cell_types)} cell types, {len(protos.genes):,} genes, {int(protos.n_cells.sum()):,} cells"]
@@ -94,7 +94,7 @@ def result_words(result: Result) -> str:
 
 
 def left_out_words(table: pd.DataFrame) -> str:
-    """What the filters left out, such as ``Left out: 12 cells with fewer than 200 genes, ...``."""
+    """Describe what the filters left out, such as ``Left out: 12 cells with fewer than 200 genes, ...``."""
     some = table[table["n"] > 0]
     if table.empty:
         return ""
@@ -104,7 +104,7 @@ def left_out_words(table: pd.DataFrame) -> str:
 
 
 def number_words(value: float) -> str:
-    """Such as 812, 12.3 k or 4.56 M; a dash for what is not known."""
+    """Format a number, such as 812, 12.3 k or 4.56 M; unknown ones as a dash."""
     if not np.isfinite(value):
         return "–"
     for limit, unit in ((1e6, "M"), (1e4, "k")):
@@ -114,5 +114,5 @@ def number_words(value: float) -> str:
 
 
 def level_words(cp10k: float) -> str:
-    """Counts per 10,000 with as many digits as tell something."""
+    """Format counts per 10,000 with the significant digits only."""
     return "<0.01" if 0 < cp10k < 0.01 else f"{cp10k:.2f}" if cp10k < 10 else f"{cp10k:,.0f}"

@@ -1,7 +1,7 @@
-"""The charts of the Regions dock, drawn with matplotlib: for the screen without a ground, for a file on white. No Qt.
+"""Charts of the Regions dock, drawn with matplotlib: transparent for the screen, on white for a file. No Qt here.
 
-Each is a list of lines with a bar, so lines are put where they belong, in pixels, in place of axes with ticks: that is
-quick enough to be drawn anew while a map fills, and every number is there as text.
+Each is a list of lines with bars at positions in pixels, without axes and ticks: this is fast enough to redraw while a
+map fills, and shows every number as text.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 _LINE, _GAP, _FONT = 19, 8, 8.6
 _PROGRAMS_COLOR, _SHIFT_COLOR, _NEUTRAL = "#8C8F96", "#C3C5CA", "#8C8F96"
-#: Cell types with bars of their own; the rest share a line.
+#: Number of cell types with bars; the rest share a line.
 N_TYPES = 10
 _CHAR_PX = 6.3
-#: A contribution below this is 0.00 on screen.
+#: Contributions below this are displayed as 0.00.
 _LEAST = 0.005
 
 
 class _Value(Protocol):
-    """A row of a table of a region."""
+    """Row of the table of a region."""
 
     name: str
     value: float
@@ -42,7 +42,7 @@ class _Value(Protocol):
 
 
 class _Difference(Protocol):
-    """A row of a comparison of two regions."""
+    """Row of a comparison of two regions."""
 
     kind: str
     name: str
@@ -52,7 +52,7 @@ class _Difference(Protocol):
 
 
 class _Sheet:
-    """A figure on which lines are put one below the other."""
+    """Figure with lines one below the other."""
 
     def __init__(self, paper: Paper) -> None:
         self.paper, self.y = paper, 4.0
@@ -120,7 +120,7 @@ def _values(table: pd.DataFrame) -> Iterable[_Value]:
 
 
 def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], paper: Paper) -> Figure:
-    """Shares of the largest cell types, and genes, of each region, with intervals."""
+    """Draw the shares of the largest cell types, and the genes, of each region, with intervals."""
     sheet = _Sheet(paper)
     name_px, number_px = _columns(paper)
     measured = [row for row in rows if row.table is not None]
@@ -131,7 +131,7 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
         sheet.text(4, _cut(row.region.name, (paper.width_px - 150) / _CHAR_PX), bold=True)
         sheet.text(paper.width_px - 4, region_words(row), align="right", faint=True)
         sheet.down()
-        shares = _of(row.table, "share").sort_values("value", ascending=False, kind="stable")
+        shares = _rows_of(row.table, "share").sort_values("value", ascending=False, kind="stable")
         for line in _values(shares.head(N_TYPES)):
             sheet.text(4, _cut(line.name, name_px / _CHAR_PX))
             scale = room / top
@@ -144,7 +144,7 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
             sheet.text(4, _others(len(others)), faint=True)
             sheet.text(paper.width_px - 4, share_words(float(others["value"].sum())), align="right", faint=True)
             sheet.down()
-        genes = _of(row.table, "expression")
+        genes = _rows_of(row.table, "expression")
         if len(genes):
             sheet.text(4, "Expression, log1p CP10k", faint=True)
             sheet.down()
@@ -162,7 +162,7 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
 def comparison_chart(
     table: pd.DataFrame, pair: tuple[str, str], colors: Mapping[str, str], paper: Paper, n_lines: int = 14
 ) -> Figure:
-    """Differences of two regions, largest first; those whose interval excludes 0 are full and bold."""
+    """Draw the differences of two regions, largest first; those whose interval excludes 0 are bold."""
     sheet = _Sheet(paper)
     name_px, number_px = _columns(paper)[0], 152.0  # with signs and "to"
     for kinds, unit, scale in ((("share", "unlike"), "percentage points", 100.0), (("expression",), "log1p CP10k", 1)):
@@ -194,7 +194,7 @@ def comparison_chart(
 
 
 def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper: Paper, n_types: int = 8) -> Figure:
-    """A stacked bar of the parts of a gene, and below it each part with its number; they sum to the prediction."""
+    """Draw the contributions to a gene as a stacked bar and as numbers, which sum to the prediction."""
     sheet = _Sheet(paper)
     table = explanation.table
     assert table is not None  # noqa: S101
@@ -209,7 +209,7 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
     zero = 6 - low * scale
     right, left = zero, zero
     for part in parts:
-        color, hatch = _looks(part.name, colors)
+        color, hatch = _style_of(part.name, colors)
         start = right if part.value >= 0 else left
         end = start + part.value * scale
         if abs(end - start) > 0.3:
@@ -220,7 +220,7 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
     sheet.rule(zero, sheet.y - 2, sheet.y + _LINE + 2)
     sheet.down(_LINE + _GAP)
     for part in parts:
-        color, hatch = _looks(part.name, colors)
+        color, hatch = _style_of(part.name, colors)
         sheet.bar(6, 17, color, hatch=hatch)
         sheet.text(24, _cut(part.name, (paper.width_px - 150) / _CHAR_PX))
         if np.isfinite(part.weight):
@@ -236,7 +236,7 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a gene: its value rounded so that all parts sum to the rounded prediction."""
+    """Contribution to a gene, rounded so that all contributions sum to the rounded prediction."""
 
     name: str
     value: float
@@ -244,10 +244,10 @@ class Part:
 
 
 def explained_parts(table: pd.DataFrame, n_types: int = 8) -> list[Part]:
-    """The largest cell types, the others together, programs and shift."""
+    """Return the contributions of the largest cell types, the other types together, programs and shift."""
     types, rest = table.iloc[:-2], table.iloc[-2:]
     n = min(n_types, max(1, int((types["value"] >= _LEAST).sum())))
-    if len(types) == n + 1:  # a line for one type more, rather than for "1 other type"
+    if len(types) == n + 1:  # one more type needs no more room than "1 other type"
         n += 1
     largest, others = types.iloc[:n], types.iloc[n:]
     names = [*map(str, largest.index)]
@@ -266,7 +266,7 @@ def explained_parts(table: pd.DataFrame, n_types: int = 8) -> list[Part]:
 
 
 def rounded_to_sum(values: np.ndarray, decimals: int = 2) -> np.ndarray:
-    """Numbers rounded up or down so that they sum to their rounded sum (largest remainders)."""
+    """Round numbers so that they sum to their rounded sum (method of largest remainders)."""
     scaled = values * 10**decimals
     floors = np.floor(scaled)
     missing = round(float(scaled.sum())) - int(floors.sum())
@@ -276,35 +276,35 @@ def rounded_to_sum(values: np.ndarray, decimals: int = 2) -> np.ndarray:
 
 
 def sorted_differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a comparison by the size of their difference, without those that are unknown."""
+    """Sort the rows of a comparison by their absolute difference, without unknown ones."""
     known = table[table["difference"].notna()]
     return known.iloc[np.argsort(-known["difference"].abs().to_numpy(), kind="stable")]
 
 
 def excludes_zero(low: float, high: float) -> bool:
-    """Whether an interval is known and lies on one side of 0."""
+    """Return whether an interval is known and excludes 0."""
     return bool(low > 0 or high < 0)
 
 
 def share_words(value: float, low: float = np.nan, high: float = np.nan) -> str:
-    """Such as ``46 % (41–51)``."""
+    """Format a share, such as ``46 % (41–51)``."""
     number = "<1 %" if 0 < value < 0.005 else f"{100 * value:.0f} %"
     return number if np.isnan(low) else f"{number} ({100 * low:.0f}–{100 * high:.0f})"
 
 
 def value_words(value: float, low: float, high: float) -> str:
-    """Such as ``2.31 (2.20–2.41)``."""
+    """Format a value, such as ``2.31 (2.20–2.41)``."""
     return f"{value:.2f}" if np.isnan(low) else f"{value:.2f} ({low:.2f}–{high:.2f})"
 
 
 def difference_words(value: float, low: float, high: float, decimals: int) -> str:
-    """Such as ``+12 (+8 to +16)``."""
+    """Format a difference, such as ``+12 (+8 to +16)``."""
     numbers = [f"{v:+.{decimals}f}".replace("-", "−") for v in (value, low, high)]
     return numbers[0] if np.isnan(low) else f"{numbers[0]} ({numbers[1]} to {numbers[2]})"
 
 
 def region_words(row: RegionRow) -> str:
-    """Such as ``1.23 mm² · 3 % unlike training``."""
+    """Describe a region, such as ``1.23 mm² · 3 % unlike training``."""
     unlike = row.value("unlike")
     parts = [f"{row.region.area_mm2:.2f} mm²"]
     if row.mapped < 0.999:
@@ -318,8 +318,8 @@ def _others(n: int) -> str:
     return "1 other type" if n == 1 else f"{n} other types"
 
 
-def _looks(name: str, colors: Mapping[str, str]) -> tuple[str, str]:
-    """Colour and hatch of a part; what is no cell type is grey."""
+def _style_of(name: str, colors: Mapping[str, str]) -> tuple[str, str]:
+    """Return colour and hatch of a contribution; those other than cell types are grey."""
     if name == SHIFT:
         return _SHIFT_COLOR, ""
     if name == PROGRAMS:
@@ -328,20 +328,20 @@ def _looks(name: str, colors: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _columns(paper: Paper) -> tuple[float, float]:
-    """Width of the names, and of numbers with their interval."""
+    """Return the widths of names and of numbers with intervals."""
     return 0.33 * paper.width_px, 122.0
 
 
-def _of(table: pd.DataFrame | None, kind: str) -> pd.DataFrame:
+def _rows_of(table: pd.DataFrame | None, kind: str) -> pd.DataFrame:
     assert table is not None  # noqa: S101
     return table[table["kind"] == kind]
 
 
 def _largest(table: pd.DataFrame | None, kind: str) -> float:
-    values = _of(table, kind)[["value", "high"]].to_numpy(dtype=float)
+    values = _rows_of(table, kind)[["value", "high"]].to_numpy(dtype=float)
     return float(np.nanmax(values, initial=1e-9)) if values.size else 1e-9
 
 
 def _cut(text: str, n_chars: float) -> str:
-    """Long names differ at their ends as often as at their beginnings."""
+    """Shorten a text in its middle: long names differ at their ends as often as at their starts."""
     return shown(text, max(int(n_chars), 5))

@@ -1,4 +1,4 @@
-"""What the Regions dock does, without Qt: measure regions, compare two, explain a gene, and say how things stand."""
+"""Controller of the Regions dock: measures regions, compares two and explains a gene. No Qt here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_cpnn.palette import type_colors
 from napari_cpnn.regions import Region, read_regions, write_regions
 from napari_cpnn.settings import RegionSettings
 from napari_cpnn.storage import write_csv
-from napari_cpnn.ui.frame import in_a_sentence, model_label
+from napari_cpnn.ui.frame import Tasks, find_gene, model_label, unknown_gene_text
 from napari_cpnn.ui.regions.rows import (
     Explanation,
     RegionMeter,
@@ -30,34 +30,32 @@ from napari_cpnn.ui.viewer import ExploreState, Shown
 if TYPE_CHECKING:
     from napari_cpnn.ui.frame import Background
 
-#: Of the tissue of a region; the rim of one that is drawn by hand is never mapped to the last square micrometre.
+#: Share of its tissue from which a region counts as mapped; the rim of a drawn region is never mapped completely.
 _ALL = 0.999
 
 
 class RegionsController:
-    """The tasks of the Regions dock.
+    """Measures, compares and explains regions.
 
     Parameters
     ----------
     state
-        Slide, model, map and gene of the viewer.
-    background
-        How slow work is run.
-    notify
-        Called with a :class:`CpnnError` that the user must see.
+        State of the viewer.
+    background, notify
+        As for :class:`~napari_cpnn.ui.frame.tasks.Tasks`.
     settings
-        How regions are summarised.
+        Settings of the measurements.
 
     Attributes
     ----------
     rows
-        What is known of each region, in the order of their layer.
+        Measurements of each region, in the order of the layer.
     pair
         Names of the two regions that are compared, first minus second.
     comparison
-        As from :func:`~napari_cpnn.regions.compare_regions`.
+        Result of :func:`~napari_cpnn.regions.compare_regions`.
     place
-        What is explained: a point ``(y, x)`` in slide um, or the name of a region.
+        Where a gene is explained: a point ``(y, x)`` in slide um, or the name of a region.
     """
 
     rows_changed = Signal()
@@ -79,27 +77,26 @@ class RegionsController:
         self.comparison: pd.DataFrame | None = None
         self.place: tuple[float, float] | str | None = None
         self.explanation: Explanation | None = None
-        self._background, self._notify = background, notify
+        self._tasks = Tasks(background, notify)
         self._regions: list[Region] = []
         self._meter = RegionMeter(self.settings)
-        self._asked: dict[str, Any] = {}
-        self._running: set[str] = set()
-        self._closed = self._asked_to_map = False
+        self._measured: dict[str, Any] = {}
+        self._asked_to_map = False
         self._gene = ""
 
     def close(self) -> None:
-        """Take no more answers."""
-        self._closed = True
+        """Ignore results from now on."""
+        self._tasks.close()
 
-    # -- what is asked -------------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------
 
     @property
     def regions(self) -> list[Region]:
         return self._regions
 
     def set_regions(self, regions: Sequence[Region]) -> None:
-        """Take the outlines as they are drawn now."""
-        # One that has not changed stays the same object, so that it is not measured again.
+        """Set the regions."""
+        # An unchanged region stays the same object, so that it is not measured again.
         before = {(r.name, r.outline.wkb): r for r in self._regions}
         self._regions = [before.get((r.name, r.outline.wkb), r) for r in regions]
         names = [region.name for region in regions]
@@ -115,19 +112,15 @@ class RegionsController:
         self.check()
 
     def add_gene(self, text: str) -> str:
-        """Measure one gene more; a sentence when the model does not predict it."""
-        gene = self.find_gene(text)
+        """Measure one more gene; return a message if the model does not predict it."""
+        gene = self._find_gene(text)
         if gene is None:
-            return f"The model does not predict {text}; choose one from the list."
+            return unknown_gene_text(text)
         self.set_genes([*self.genes, gene])
         return ""
 
-    def find_gene(self, text: str) -> str | None:
-        """The model's spelling of a gene name."""
-        model, wanted = self.state.model, text.strip()
-        if model is None or wanted in model.genes:
-            return None if model is None else wanted
-        return next((gene for gene in model.genes if gene.upper() == wanted.upper()), None)
+    def _find_gene(self, text: str) -> str | None:
+        return None if self.state.model is None else find_gene(text, self.state.model.genes)
 
     def compare(self, first: str, second: str) -> None:
         """Compare two regions by their names."""
@@ -141,30 +134,30 @@ class RegionsController:
 
     @property
     def gene(self) -> str:
-        """The gene on screen, whole or in part; while something else is on screen, the last one."""
+        """The gene on screen, or the last one if something else is shown."""
         shown = self.state.shown
         if shown is not None and shown.gene:
             self._gene = shown.gene
-        return self._gene if self._gene and self.find_gene(self._gene) == self._gene else ""
+        return self._gene if self._gene and self._find_gene(self._gene) == self._gene else ""
 
     def show_gene(self, text: str) -> str:
-        """Show a gene over the slide; a sentence when the model does not predict it."""
-        gene = self.find_gene(text)
+        """Show a gene over the slide; return a message if the model does not predict it."""
+        gene = self._find_gene(text)
         if gene is None:
-            return f"The model does not predict {text}; choose one from the list."
+            return unknown_gene_text(text)
         self.state.choose_shown(Shown("gene", (gene,)))
         self.check()
         return ""
 
     def show_contribution(self, cell_type: str) -> None:
-        """Show what a cell type contributes to the gene on screen; all of the gene when the name is empty."""
+        """Show the contribution of a cell type to the gene on screen; the whole gene for an empty name."""
         if self.gene:
             self.state.choose_shown(
                 Shown("contribution", (self.gene, cell_type)) if cell_type else Shown("gene", (self.gene,))
             )
 
     def map_regions(self) -> None:
-        """Map what is missing in the regions, after the view."""
+        """Map the rest of the regions, after the view."""
         if self.state.mapper is not None:
             self._asked_to_map = True
             self.state.mapper.map_areas([bounds_of(region) for region in self._regions])
@@ -172,86 +165,78 @@ class RegionsController:
     # -- measuring -----------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Begin to measure what has changed; called a few times a second."""
+        """Measure what has changed; called a few times a second."""
         cmap, genes, settings = self.state.map, self._measured_genes(), self.settings
         if cmap is None:
             self._meter = RegionMeter(settings)
-            self._take("rows", tuple(self._regions), [RegionRow(region) for region in self._regions])
-            self._take("comparison", None, None)
-            self._take("explanation", None, None)
+            self._set("rows", tuple(self._regions), [RegionRow(region) for region in self._regions])
+            self._set("comparison", None, None)
+            self._set("explanation", None, None)
             return
         regions = list(self._regions)
         by_name = {region.name: region for region in regions}
         meter = self._meter
-        self._run("rows", ([key_of(cmap, r) for r in regions], genes), lambda: meter.measure(cmap, regions, genes))
+        self._measure("rows", ([key_of(cmap, r) for r in regions], genes), lambda: meter.measure(cmap, regions, genes))
         first, second = (by_name.get(name) for name in self.pair or ("", ""))
         if first is None or second is None:
-            self._take("comparison", None, None)
+            self._set("comparison", None, None)
         else:
             key = (key_of(cmap, first), key_of(cmap, second), genes)
-            self._run("comparison", key, lambda: compared(cmap, first, second, genes, settings))
+            self._measure("comparison", key, lambda: compared(cmap, first, second, genes, settings))
         where = by_name.get(self.place) if isinstance(self.place, str) else self.place
         gene = self.gene
         if where is None or not gene:
-            self._take("explanation", None, None)
+            self._set("explanation", None, None)
         else:
             of = key_of(cmap, where) if isinstance(where, Region) else (cmap, cmap.revision, where)
-            self._run("explanation", (of, gene), lambda: explained(cmap, gene, where))
+            self._measure("explanation", (of, gene), lambda: explained(cmap, gene, where))
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is being measured."""
-        return not self._running
+        """True when nothing is being measured."""
+        return not any(map(self._tasks.is_running, ("rows", "comparison", "explanation")))
 
     def _measured_genes(self) -> tuple[str, ...]:
-        """Those that were chosen, then the one on screen."""
+        """Return the chosen genes, then the one on screen."""
         model = self.state.model
         wanted = dict.fromkeys([*self.genes, *([self.gene] if self.gene else [])])
-        return () if model is None else tuple(gene for gene in wanted if self.find_gene(gene) == gene)
+        return () if model is None else tuple(gene for gene in wanted if self._find_gene(gene) == gene)
 
-    def _run(self, kind: str, key: Any, work: Callable[[], Any]) -> None:
-        """Ask once for each state of things, and one thing of a kind at a time."""
-        if kind in self._running or self._asked.get(kind) == key:
-            return
-        self._asked[kind] = key
-        self._running.add(kind)
+    def _is_new(self, kind: str, key: Any) -> bool:
+        """Return whether a measurement has other inputs than the last one, which must have ended."""
+        if self._tasks.is_running(kind) or self._measured.get(kind) == key:
+            return False
+        self._measured[kind] = key
+        return True
 
-        def done(result: Any) -> None:
-            self._running.discard(kind)
-            if not self._closed:
-                self._set(kind, result)
-                self.check()  # things may have changed meanwhile
+    def _measure(self, kind: str, key: Any, work: Callable[[], Any]) -> None:
+        """Measure in the background, once for each ``key``."""
 
-        def failed(error: Exception) -> None:
-            self._running.discard(kind)
-            if not self._closed:
-                self._fail(error)
+        def ready(result: Any) -> None:
+            self._store(kind, result)
+            self.check()  # something may have changed meanwhile
 
-        self._background(work, done, failed)
+        if self._is_new(kind, key):
+            self._tasks.run(kind, "", work, ready)
 
-    def _take(self, kind: str, key: Any, result: Any) -> None:
-        """What needs no work."""
-        if kind not in self._running and self._asked.get(kind) != key:
-            self._asked[kind] = key
-            self._set(kind, result)
+    def _set(self, kind: str, key: Any, result: Any) -> None:
+        if self._is_new(kind, key):
+            self._store(kind, result)
 
-    def _set(self, kind: str, result: Any) -> None:
+    def _store(self, kind: str, result: Any) -> None:
         old = getattr(self, kind)
         if kind == "rows" and len(old) == len(result) and all(a is b for a, b in zip(old, result, strict=True)):
             return
         setattr(self, kind, result)
         getattr(self, f"{kind}_changed").emit()
 
-    def _fail(self, error: Exception) -> None:
-        self._notify(in_a_sentence(error))
-
     # -- files ---------------------------------------------------------------------------------------------
 
     def read(self, path: str | Path, take: Callable[[list[Region]], None]) -> None:
-        """Read a GeoJSON file and hand its regions over."""
+        """Read a GeoJSON file and pass its regions to ``take``."""
         slide = self.state.slide
         if slide is None or slide.mpp is None:
-            self._notify(RegionsError("Open a slide first: regions are read in its pixels."))
+            self._tasks.notify(RegionsError("Open a slide first: regions are read in its pixels."))
             return
         mpp = slide.mpp
         self.work(lambda: read_regions(path, mpp), take)
@@ -260,16 +245,16 @@ class RegionsController:
         """Write the regions as GeoJSON for QuPath."""
         slide = self.state.slide
         if slide is None or slide.mpp is None or not self._regions:
-            self._notify(RegionsError("There are no regions to write: draw some first."))
+            self._tasks.notify(RegionsError("There are no regions to write: draw some first."))
             return
         regions, mpp = list(self._regions), slide.mpp
         self.work(lambda: write_regions(regions, path, mpp))
 
     def write_table(self, path: str | Path) -> None:
-        """Write what is known of all regions as CSV, a line per region and quantity."""
+        """Write the measurements of all regions as CSV, a row per region and quantity."""
         rows, cmap, source = list(self.rows), self.state.map, self.source()
         if cmap is None or all(row.table is None for row in rows):
-            self._notify(RegionsError("Nothing is measured yet: draw regions on mapped tissue first."))
+            self._tasks.notify(RegionsError("Nothing is measured yet: draw regions on mapped tissue first."))
             return
         self.work(lambda: write_csv(full_table(cmap, rows).assign(**source), path, RegionsError, index=False))
 
@@ -277,50 +262,45 @@ class RegionsController:
         """Write the comparison as CSV."""
         table = self.comparison
         if table is None or self.pair is None:
-            self._notify(RegionsError("Nothing is compared yet: choose two regions on mapped tissue first."))
+            self._tasks.notify(RegionsError("Nothing is compared yet: choose two regions on mapped tissue first."))
             return
         named = table.assign(first_region=self.pair[0], second_region=self.pair[1], **self.source())
         self.work(lambda: write_csv(named, path, RegionsError, index=False))
 
     def source(self) -> dict[str, str]:
-        """Names of slide and model, for tables and figures."""
+        """Return the names of slide and model, for tables and figures."""
         slide, model = self.state.slide, self.state.model
         return {"slide": "" if slide is None else slide.name, "model": "" if model is None else model_label(model)}
 
-    def work(self, work: Callable[[], Any], done: Callable[[Any], None] | None = None) -> None:
-        """Do something outside the GUI thread; a problem is said."""
+    def work(self, work: Callable[[], Any], done: Callable[[Any], None] = lambda _: None) -> None:
+        """Run something in the background, beside all other work; notify the user of a problem."""
+        self._tasks.run(object(), "", work, done)
 
-        def ready(result: Any) -> None:
-            if done is not None and not self._closed:
-                done(result)
-
-        self._background(work, ready, self._fail)
-
-    # -- words ---------------------------------------------------------------------------------------------
+    # -- texts ---------------------------------------------------------------------------------------------
 
     def colors(self) -> dict[str, str]:
-        """``#RRGGBB`` per cell type of the model."""
+        """Return ``#RRGGBB`` for each cell type of the model."""
         return {} if self.state.model is None else type_colors(self.state.model.cell_types)
 
     def message(self) -> str:
-        """What to do next; empty when all is well."""
+        """Tell the user what to do next; empty when there is nothing to do."""
         state = self.state
         if state.layer is None:
             return "No slide yet: open one, and choose it in the Explore dock."
         if state.model is None:
             return "No model yet: choose one in the Explore dock."
         if state.slide is None or state.slide.mpp is None or state.map is None:
-            return "The map is not ready yet; the Explore dock says why."
+            return "The map is not ready yet; the Explore dock tells why."
         if not self._regions:
             return "No region yet: press Draw and click around some tissue, or import a GeoJSON file."
         part = [row for row in self.rows if row.mapped < _ALL]
         if part:
             n = f"{len(part)} of {len(self.rows)} regions are" if len(self.rows) > 1 else "The region is"
-            return f"{n} not mapped in full, and numbers are of the mapped part. {self._mapping_words()}"
+            return f"{n} not mapped in full; the numbers are for the mapped part. {self._mapping_text()}"
         return ""
 
-    def _mapping_words(self) -> str:
-        """What becomes of tissue that is not mapped."""
+    def _mapping_text(self) -> str:
+        """Describe the progress of mapping the regions."""
         mapper = self.state.mapper
         if mapper is None or not self._asked_to_map:
             return "Press Map regions."
@@ -332,5 +312,5 @@ class RegionsController:
         return f"{progress.failed:,} patches are unreadable." if progress.failed else "Press Map regions."
 
     def needs_mapping(self) -> bool:
-        """Whether some tissue of a region is not mapped."""
+        """Return whether some tissue of a region is not mapped."""
         return any(row.mapped < _ALL for row in self.rows)

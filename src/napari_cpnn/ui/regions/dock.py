@@ -1,4 +1,4 @@
-"""The Regions dock: draw regions, read what is in them, compare two, and ask which cell types make a gene."""
+"""The Regions dock: draw regions, measure and compare them, and explain the expression of a gene."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import shapely
 from napari.layers import Shapes
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QPushButton, QTabWidget
+from qtpy.QtWidgets import QTabWidget
+from superqt.utils import qdebounced
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.regions import Region
-from napari_cpnn.ui.explore import OVERLAY_KEY
-from napari_cpnn.ui.frame import Dock, row, slim_combo, spacer, stop_timer
-from napari_cpnn.ui.layers import pointer_um
+from napari_cpnn.ui.frame import Dock, add, button, every, open_file, row, save_file, slim_combo, spacer, stop_timer
+from napari_cpnn.ui.layers import OVERLAY_KEY, pointer_um
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.layer import Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
 from napari_cpnn.ui.regions.table import RegionTable
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     import napari
 
 CHECK_MS = 400
-"""How often the dock looks whether there is something new to measure."""
+"""Interval between checks for something new to measure."""
 
 DEBOUNCE_MS = 150
-"""How soon an edit of a shape is followed."""
+"""Delay between an edit of a shape and its measurement."""
 
 _DRAG_PX = 5
 _GEOJSON = "GeoJSON (*.geojson *.json)"
@@ -36,13 +35,7 @@ _UNFINISHED = ("adding", "changing", "removing")
 
 
 class Regions(Dock):
-    """napari widget: a layer of regions, a table of them, and tabs for composition, comparison and explanation.
-
-    Parameters
-    ----------
-    napari_viewer
-        Handed over by napari.
-    """
+    """napari widget with a table of regions, and tabs for their composition, comparison and explanation."""
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer, "regions")
@@ -50,40 +43,33 @@ class Regions(Dock):
         self.layer: Shapes | None = None
         self._places: list[int] = []
         self._drawn: Drawn | None = None
-        self._edited = QTimer(self)
-        self._edited.setSingleShot(True)
-        self._edited.setInterval(DEBOUNCE_MS)
-        self._ticks = QTimer(self)
-        self._ticks.setInterval(CHECK_MS)
+        self._edited = False
+        self._read_layer_later = qdebounced(self._read_layer, timeout=DEBOUNCE_MS, parent=self)
+        self._checks = every(CHECK_MS, self._update, self)
         self._build()
         self._connect()
         self._fill_layers()
         self._recall()
         self._model_changed()
         self._regions_changed()
-        self._ticks.start()
+        self._checks.start()
 
     @property
     def is_settled(self) -> bool:
-        """Whether all that is drawn is measured and shown."""
+        """True when all regions are measured and shown."""
         charts = all(tab.chart.is_settled for tab in self._tabs)
-        return charts and self.controller.is_settled and not self._edited.isActive()
+        return charts and self.controller.is_settled and not self._edited
 
     # -- layout --------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
         self.layers = slim_combo("the layer with the regions: any Shapes layer")
-        self.draw = QPushButton("Draw")
-        self.draw.setCheckable(True)
-        self.draw.setToolTip("click around some tissue, and double-click to end; press again to move the slide")
-        self.read = QPushButton("Import GeoJSON ...")
-        self.read.setToolTip("annotations of QuPath, in pixels of this slide")
-        self.write = QPushButton("Export GeoJSON ...")
-        self.write.setToolTip("the regions as annotations that QuPath opens")
-        self.map = QPushButton("Map regions")
-        self.map.setToolTip("map all tissue of the regions, wherever you look")
-        self.explore = QPushButton("Open Explore")
-        self.explore.setToolTip("choose slide and model in the Explore dock")
+        draw_tip = "click around some tissue, and double-click to end; press again to move the slide"
+        self.draw = button("Draw", draw_tip, checkable=True)
+        self.read = button("Import GeoJSON ...", "annotations of QuPath, in pixels of this slide")
+        self.write = button("Export GeoJSON ...", "the regions as annotations that QuPath opens")
+        self.map = button("Map regions", "map all tissue of the regions, wherever you look")
+        self.explore = button("Open Explore", "choose slide and model in the Explore dock")
         self.table = RegionTable()
         self.composition = CompositionTab(self.controller, self.background)
         self.comparison = ComparisonTab(self.controller, self.background)
@@ -102,39 +88,26 @@ class Regions(Dock):
         ):
             self.tabs.addTab(tab, text)
             self.tabs.setTabToolTip(self.tabs.count() - 1, tip)
-        column = self.column
-        column.addLayout(self.first_row("Regions", self.layers, self.draw))
-        column.addLayout(row(self.read, self.write, spacer()))
-        column.addWidget(self.message)
-        column.addLayout(row(self.map, self.explore, spacer()))
-        column.addWidget(self.table)
-        column.addWidget(self.tabs)
-        column.addStretch(1)
+        add(self.column, self.first_row("Regions", self.layers, self.draw), row(self.read, self.write, spacer()))
+        add(self.column, self.message, row(self.map, self.explore, spacer()), self.table, self.tabs)
+        self.column.addStretch(1)
 
     def _connect(self) -> None:
         controller, state = self.controller, self.state
-        self._viewer_events = [
-            (self.viewer.layers.events.inserted, self._layer_added),
-            (self.viewer.layers.events.removed, self._fill_layers),
-            (self.viewer.layers.events.renamed, self._fill_layers),
-        ]
-        for source, react in self._viewer_events:
-            source.connect(react)
+        layers = self.viewer.layers.events
+        self.listen(self._layer_added, layers.inserted)
+        self.listen(self._fill_layers, layers.removed, layers.renamed)
         self.viewer.mouse_drag_callbacks.append(self._pressed)
-        self._state_events = [
-            (state.slide_changed, self._slide_changed),
-            (state.model_changed, self._model_changed),
-            (state.mapper_changed, self._look),
-            (state.shown_changed, self._shown_changed),
-        ]
-        for source, react in self._state_events:
-            source.connect(react)
-        self._edited.timeout.connect(self._read_layer)
-        self._ticks.timeout.connect(self._look)
+        self.listen(self._slide_changed, state.slide_changed)
+        self.listen(self._model_changed, state.model_changed)
+        self.listen(self._update, state.mapper_changed)
+        self.listen(self._shown_changed, state.shown_changed)
         self.layers.activated.connect(lambda i: self.choose_layer(self.layers.itemData(i)))
         self.draw.clicked.connect(self._draw_clicked)
-        self.read.clicked.connect(self._choose_file)
-        self.write.clicked.connect(self._choose_target)
+        self.read.clicked.connect(lambda: open_file(self, "Import regions", _GEOJSON, self.import_regions))
+        self.write.clicked.connect(
+            lambda: save_file(self, "Export regions", "regions.geojson", _GEOJSON, controller.write)
+        )
         self.map.clicked.connect(controller.map_regions)
         self.explore.clicked.connect(self.open_explore)
         self.table.chosen.connect(self._line_chosen)
@@ -145,25 +118,23 @@ class Regions(Dock):
         controller.explanation_changed.connect(self.explanation.show_explanation)
 
     def _end(self, *, viewer_lives: bool) -> None:
-        """Stop listening; the regions stay, they are a layer of the user."""
+        """Disconnect; the regions stay, since their layer belongs to the user."""
         self.controller.close()
         self.state.history.forget(self)
         for tab in self._tabs:
             tab.chart.stop()
-        stop_timer(self._ticks)
-        stop_timer(self._edited)
+        stop_timer(self._checks)
+        self._read_layer_later.cancel()
         if not viewer_lives:
             return
         self.choose_layer(None)
-        for source, react in [*self._viewer_events, *self._state_events]:
-            source.disconnect(react)
         with suppress(ValueError):
             self.viewer.mouse_drag_callbacks.remove(self._pressed)
 
     # -- the layer -----------------------------------------------------------------------------------------
 
     def _layer_added(self, event: Any) -> None:
-        """Regions stay above the maps, as what is drawn on the slide."""
+        """Keep the regions above the maps."""
         layers = self.viewer.layers
         if OVERLAY_KEY in event.value.metadata and self.layer is not None and layers.index(self.layer) < event.index:
             layers.move(layers.index(self.layer), len(layers))
@@ -183,26 +154,31 @@ class Regions(Dock):
         self.layers.setEnabled(bool(layers))
 
     def choose_layer(self, layer: Shapes | None) -> None:
-        """Take the regions of another Shapes layer."""
+        """Use the regions of another Shapes layer."""
         if self.layer is not None:
             for source in (self.layer.events.data, self.layer.events.features):
                 source.disconnect(self._layer_edited)
             self.layer.events.mode.disconnect(self._mode_changed)
         self.layer = layer
-        self._drawn = None if layer is None else Drawn.of(layer)
+        self._drawn = None if layer is None else Drawn.copy_of(layer)
         if layer is not None:
             for source in (layer.events.data, layer.events.features):
                 source.connect(self._layer_edited)
             layer.events.mode.connect(self._mode_changed)
         if not self._ended:
             self._mode_changed()
-            self._edited.start()
+            self._regions_edited()
 
     def _layer_edited(self, event: Any) -> None:
         if str(getattr(event, "action", "")) not in _UNFINISHED:
-            self._edited.start()
+            self._regions_edited()
+
+    def _regions_edited(self) -> None:
+        self._edited = True
+        self._read_layer_later()
 
     def _read_layer(self) -> None:
+        self._edited = False
         slide_layer, slide = self.state.layer, self.state.slide
         self._places = []
         regions: list[Region] = []
@@ -214,21 +190,21 @@ class Regions(Dock):
         self._regions_changed()
 
     def _note_change(self, layer: Shapes, regions: list[Region]) -> None:
-        """What was drawn, changed or removed can be taken back, and is there when the slide is opened again."""
-        before, self._drawn = self._drawn, Drawn.of(layer)
+        """Record a change of the regions for undo, and for the next time that the slide is opened."""
+        before, self._drawn = self._drawn, Drawn.copy_of(layer)
         if before is None or before == self._drawn:
             return
 
         def undo() -> None:
             if layer in self.viewer.layers:
-                self._drawn = before  # that it is back is no new change
+                self._drawn = before  # an undo is not a new change
                 before.put_back(layer)
 
         self.state.history.add("regions", undo, owner=self)
         self.state.remember(regions=tuple((region.name, region.outline.wkt) for region in regions))
 
     def _recall(self) -> None:
-        """Draw the regions that the slide had when it was last open, unless there are others."""
+        """Restore the regions of the slide when it was last open, unless there are others."""
         slide_layer, slide, memory = self.state.layer, self.state.slide, self.state.memory
         if self.layer is None and slide_layer is not None and slide is not None and slide.mpp and memory is not None:
             regions = [Region(name, shapely.from_wkt(outline)) for name, outline in memory.regions]
@@ -250,7 +226,7 @@ class Regions(Dock):
         layer.mode = "add_polygon"
 
     def _own_layer(self) -> Shapes | None:
-        """The layer of the regions, made when there is none."""
+        """Return the layer of the regions, which is created if there is none."""
         if self.layer is None:
             if self.state.layer is None:
                 self.notify(CpnnError("Open a slide first and choose it in the Explore dock: regions are drawn on it."))
@@ -266,11 +242,6 @@ class Regions(Dock):
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def _choose_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Import regions", "", _GEOJSON)
-        if name:
-            self.import_regions(name)
-
     def import_regions(self, path: str) -> None:
         """Add the regions of a GeoJSON file to the layer."""
         self.controller.read(path, self._add)
@@ -279,11 +250,6 @@ class Regions(Dock):
         layer, slide_layer, slide = self._own_layer(), self.state.layer, self.state.slide
         if layer is not None and slide_layer is not None and slide is not None and slide.mpp is not None:
             add_regions(layer, slide_layer, regions, slide.mpp)
-
-    def _choose_target(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, "Export regions", "regions.geojson", _GEOJSON)
-        if name:
-            self.controller.write(name)
 
     # -- the table -----------------------------------------------------------------------------------------
 
@@ -305,19 +271,17 @@ class Regions(Dock):
             self.layer.selected_data = {self._places[i] for i in self.table.selected() if i < len(self._places)}
             self.layer.remove_selected()
 
-    # -- news ----------------------------------------------------------------------------------------------
+    # -- updates -------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         self.controller.check()
-        text = self.controller.message()
-        self.message.setText(text)
-        self.message.setVisible(bool(text))
+        self.message.show_text(self.controller.message())
         self.map.setVisible(self.controller.needs_mapping())
         self.explore.setVisible(self.state.layer is None or self.state.model is None)
 
     def _slide_changed(self) -> None:
         self._recall()
-        self._edited.start()
+        self._regions_edited()
 
     def _model_changed(self) -> None:
         model = self.state.model
@@ -328,7 +292,7 @@ class Regions(Dock):
     def _shown_changed(self) -> None:
         self.explanation.show_gene()
         self.explanation.show_explanation()
-        self._look()
+        self._update()
 
     def _regions_changed(self) -> None:
         self.comparison.show_names()
@@ -343,7 +307,7 @@ class Regions(Dock):
         if self.table.rowCount() and not self.table.selected():
             self.table.select([0])
         self._show_composition()
-        self._look()
+        self._update()
 
     def _show_composition(self) -> None:
         rows = self.controller.rows
@@ -352,7 +316,7 @@ class Regions(Dock):
     # -- clicks on the slide -------------------------------------------------------------------------------
 
     def _pressed(self, _viewer: Any, event: Any) -> Iterator[None]:
-        """A click, not a drag, explains the place when nothing is being drawn."""
+        """Explain the place of a click (not of a drag) when nothing is being drawn."""
         active = self.viewer.layers.selection.active
         if event.button != 1 or not self._explains() or str(getattr(active, "mode", "pan_zoom")) != "pan_zoom":
             return

@@ -1,4 +1,4 @@
-"""Regions as napari draws them: a Shapes layer, with their names in ``features["name"]``."""
+"""Regions in a Shapes layer of napari, with their names in ``features["name"]``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 NAME = "name"
-"""The column of ``layer.features`` with the names of the regions."""
+"""Column of ``layer.features`` with the names of the regions."""
 
 _ELLIPSE_POINTS = 72
 _FRAME = np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
@@ -29,7 +29,7 @@ _FRAME = np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
 def new_layer(
     slide_layer: Layer, regions: Sequence[Region] = (), mpp: Mpp = (1.0, 1.0), title: str = "Regions"
 ) -> Shapes:
-    """A layer in world units over a slide layer, with these regions."""
+    """Create a layer with some regions over a slide layer, in world units."""
     to_world = _affine(um_to_world(slide_layer, mpp, _FRAME))
     layer = Shapes(
         [_transformed(region.vertices_um(), to_world) for region in regions] or None,
@@ -48,23 +48,23 @@ def new_layer(
 
 
 def line_width(slide_layer: Layer) -> float:
-    """A line that is seen when all of the slide is: a 400th of its height, in world units."""
+    """Return a line width that is visible on the whole slide: a 400th of its longer side, in world units."""
     low, high = np.asarray(slide_layer.extent.world)[:, -2:]
     return float(max(np.max(high - low) / 400, 1e-6))
 
 
 def regions_of(layer: Shapes, slide_layer: Layer, mpp: Mpp) -> tuple[list[int], list[Region]]:
-    """The outlines of a layer that have an area, and which of its shapes they are.
+    """Return the regions of a layer and the indices of their shapes.
 
-    Polygons, rectangles, ellipses and closed paths count. A shape without a name is called by its number, and shapes
-    of one name get numbers.
+    Polygons, rectangles, ellipses and closed paths are regions. A shape without a name is named by its number, and
+    shapes of the same name are numbered.
 
     Parameters
     ----------
     layer
-        Of any transform.
+        Layer with any transform.
     slide_layer, mpp
-        What the regions lie on.
+        The slide and its pixel size.
     """
     factor = _units_of(layer, slide_layer)
     world = np.array([layer.data_to_world((*_lead(layer), *point))[-2:] for point in _FRAME]) * factor
@@ -77,7 +77,7 @@ def regions_of(layer: Shapes, slide_layer: Layer, mpp: Mpp) -> tuple[list[int], 
             continue
         try:
             regions.append(Region.from_vertices(names[i] or f"Region {i + 1}", _transformed(ring, to_um)))
-        except RegionsError:  # being drawn, or a line that was folded onto itself
+        except RegionsError:  # still being drawn, or without an area
             continue
         places.append(i)
     return places, with_own_names(regions)
@@ -85,13 +85,13 @@ def regions_of(layer: Shapes, slide_layer: Layer, mpp: Mpp) -> tuple[list[int], 
 
 @dataclass(frozen=True)
 class Drawn:
-    """All shapes of a layer, as they are now."""
+    """Copy of all shapes of a layer."""
 
     shapes: tuple[tuple[str, FloatArray], ...]
     features: pd.DataFrame
 
     @classmethod
-    def of(cls, layer: Shapes) -> Drawn:
+    def copy_of(cls, layer: Shapes) -> Drawn:
         kinds = [str(kind) for kind in layer.shape_type]
         copies = [np.array(data, dtype=np.float64) for data in layer.data]
         return cls(tuple(zip(kinds, copies, strict=True)), layer.features.copy())
@@ -107,7 +107,7 @@ class Drawn:
     __hash__ = None  # type: ignore[assignment]
 
     def put_back(self, layer: Shapes) -> None:
-        """Let the layer hold these shapes and no others."""
+        """Replace the shapes of the layer by these."""
         layer.selected_data = set(range(len(layer.data)))
         layer.remove_selected()
         if self.shapes:
@@ -117,14 +117,14 @@ class Drawn:
 
 
 def names_of(layer: Shapes) -> list[str]:
-    """Name of each shape of a layer, empty where it has none."""
+    """Return the name of each shape of a layer; empty for those without."""
     if NAME not in layer.features:
         return [""] * len(layer.data)
     return ["" if pd.isna(name) else str(name).strip() for name in layer.features[NAME]]
 
 
 def set_names(layer: Shapes, names: Sequence[str]) -> None:
-    """Give each shape its name, which is then drawn on it unless the layer has texts of its own."""
+    """Set the name of each shape, which is drawn on it unless the layer has other texts."""
     if list(names) == names_of(layer):
         return
     features = layer.features.copy()
@@ -134,7 +134,7 @@ def set_names(layer: Shapes, names: Sequence[str]) -> None:
 
 
 def name_all(layer: Shapes) -> None:
-    """Shapes without a name get the next free ``Region N``."""
+    """Name the shapes without a name by the next free ``Region N``."""
     names = names_of(layer)
     taken = set(names)
     number = 1
@@ -148,7 +148,7 @@ def name_all(layer: Shapes) -> None:
 
 
 def add_regions(layer: Shapes, slide_layer: Layer, regions: Sequence[Region], mpp: Mpp) -> None:
-    """Add regions to a layer that has others."""
+    """Add regions to an existing layer."""
     world = um_to_world(slide_layer, mpp, _FRAME) / _units_of(layer, slide_layer)
     to_data = _affine(np.array([layer.world_to_data((*_lead(layer), *point))[-2:] for point in world]))
     names = [*names_of(layer), *(region.name for region in regions)]
@@ -158,7 +158,7 @@ def add_regions(layer: Shapes, slide_layer: Layer, regions: Sequence[Region], mp
 
 
 def _ring(points: FloatArray, kind: str) -> FloatArray | None:
-    """The outline of a shape; ``None`` for what is open."""
+    """Return the outline of a shape; ``None`` if it is open."""
     if kind in ("polygon", "rectangle"):
         return points
     if kind == "ellipse":
@@ -171,7 +171,7 @@ def _ring(points: FloatArray, kind: str) -> FloatArray | None:
 
 
 def _affine(images: FloatArray) -> FloatArray:
-    """``(3, 2)``: the affine map that takes `_FRAME` to ``images``; one product in place of a call per point."""
+    """Return the affine map ``(3, 2)`` of `_FRAME` to ``images``."""
     origin, down, right = np.asarray(images, dtype=np.float64)
     return np.stack([down - origin, right - origin, origin])
 
@@ -181,12 +181,12 @@ def _transformed(points: FloatArray, affine: FloatArray) -> FloatArray:
 
 
 def _lead(layer: Layer) -> tuple[float, ...]:
-    """Where the further axes of a layer stand; regions are on the last two."""
+    """Return the position on the axes of a layer before the last two."""
     return (0.0,) * (int(layer.ndim) - 2)
 
 
 def _units_of(layer: Any, slide_layer: Any) -> float:
-    """Units of the slide layer in one unit of a layer; napari shows pixels beside micrometres as if they were alike."""
+    """Return the units of the slide layer per unit of a layer; napari shows pixels like micrometres."""
     try:
         return float((1.0 * layer.units[-1]).to(slide_layer.units[-1]).magnitude)
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""What the Regions dock knows of regions: measured outside the GUI thread, and only where something is new."""
+"""Measurements of regions for the Regions dock, repeated only where the map has changed. No Qt here."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class RegionRow:
-    """What is known of a region.
+    """Measurements of a region.
 
     Parameters
     ----------
     region
-        Its outline.
+        The region.
     tissue_mm2
-        Area of the tissue in it; NaN without a map.
+        Area of its tissue; NaN without a map.
     table
-        As from :func:`~napari_cpnn.regions.summarise_regions`; ``None`` where nothing is mapped.
+        Result of :func:`~napari_cpnn.regions.summarise_regions`; ``None`` if nothing is mapped.
     """
 
     region: Region
@@ -37,7 +37,7 @@ class RegionRow:
     table: pd.DataFrame | None = None
 
     def value(self, kind: str, name: str = "") -> float:
-        """One number of the table; NaN where it has none."""
+        """Return a number of the table; NaN if it is missing."""
         if self.table is None:
             return float("nan")
         found = self.table.loc[(self.table["kind"] == kind) & (self.table["name"] == name), "value"]
@@ -45,14 +45,14 @@ class RegionRow:
 
     @property
     def no_interval(self) -> bool:
-        """Whether it is too small for intervals."""
+        """True when the region is too small for intervals."""
         if self.table is None:
             return True
         return not self.table.loc[self.table["kind"].isin(("share", "expression")), "low"].notna().any()
 
     @property
     def mapped(self) -> float:
-        """Share of its tissue that is mapped; NaN where there is none."""
+        """Share of its tissue that is mapped; NaN without tissue."""
         if not self.tissue_mm2 > 0:
             return float("nan")
         return 0.0 if self.table is None else self.value("mapped") / self.tissue_mm2
@@ -60,14 +60,14 @@ class RegionRow:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The parts of a gene, or why there are none.
+    """Contributions to the predicted expression of a gene, or the reason why there are none.
 
     Parameters
     ----------
     where
-        The place in words.
+        Description of the place.
     table
-        As from :func:`~napari_cpnn.regions.explain_gene`; ``None`` when ``problem`` says why not.
+        Result of :func:`~napari_cpnn.regions.explain_gene`; ``None`` if there is a ``problem``.
     """
 
     where: str
@@ -76,25 +76,19 @@ class Explanation:
 
 
 def key_of(cmap: CompositionMap, region: Region) -> Hashable:
-    """What the numbers of a region hang on; a computed patch keeps its value."""
+    """Return a key of everything that the measurements of a region depend on; computed patches never change."""
     return cmap, region, cmap.state[cmap.grid.window(bounds_of(region))].tobytes()
 
 
 class RegionMeter:
-    """Measures regions, each again only when patches of it are new.
-
-    Parameters
-    ----------
-    settings
-        How regions are summarised.
-    """
+    """Measures regions, each again only when some of its patches are new."""
 
     def __init__(self, settings: RegionSettings) -> None:
         self.settings = settings
         self._known: dict[Hashable, RegionRow] = {}
 
     def measure(self, cmap: CompositionMap, regions: Sequence[Region], genes: tuple[str, ...]) -> list[RegionRow]:
-        """A row per region; the same object while nothing of it has changed."""
+        """Return a row per region, the same object while it has not changed."""
         keys = [(key_of(cmap, region), genes) for region in regions]
         known = self._known
         self._known = {k: known.get(k) or self._row(cmap, r, genes) for k, r in zip(keys, regions, strict=True)}
@@ -104,12 +98,12 @@ class RegionMeter:
         tissue = tissue_mm2(cmap, region)
         try:
             return RegionRow(region, tissue, summarise_regions(cmap, [region], genes, self.settings))
-        except RegionsError:  # no tissue, or nothing of it mapped yet; the row says so
+        except RegionsError:  # no tissue, or nothing is mapped yet; the row shows it
             return RegionRow(region, tissue)
 
 
 def full_table(cmap: CompositionMap, rows: Sequence[RegionRow]) -> pd.DataFrame:
-    """The tables of all rows as one, and for each gene the parts that sum to it (kind ``part``)."""
+    """Concatenate the tables of all rows, with the contributions to each gene (kind ``part``)."""
     tables = []
     for row in rows:
         if row.table is None:
@@ -124,7 +118,7 @@ def full_table(cmap: CompositionMap, rows: Sequence[RegionRow]) -> pd.DataFrame:
 
 
 def bounds_of(region: Region) -> Rect:
-    """The rectangle around a region, slide um."""
+    """Return the bounding rectangle of a region in slide um."""
     x0, y0, x1, y1 = region.outline.bounds
     return Rect(y0, x0, y1, x1)
 
@@ -132,24 +126,24 @@ def bounds_of(region: Region) -> Rect:
 def compared(
     cmap: CompositionMap, first: Region, second: Region, genes: Sequence[str], settings: RegionSettings
 ) -> pd.DataFrame | None:
-    """The comparison of two regions; ``None`` while nothing is mapped in one of them."""
+    """Compare two regions; ``None`` while nothing is mapped in one of them."""
     try:
         return compare_regions(cmap, first, second, genes, settings)
-    except RegionsError:  # nothing is mapped in one of them; their rows say so
+    except RegionsError:  # nothing is mapped in one of them; its row shows it
         return None
 
 
 def explained(cmap: CompositionMap, gene: str, where: Region | tuple[float, float]) -> Explanation:
-    """The parts of a gene at a point (slide um) or in a region."""
+    """Explain a gene at a point (slide um) or in a region."""
     place: Region | tuple[int, int]
     if isinstance(where, Region):
         name, place = f"mean of {where.name}", where
     else:
         name = f"x {where[1]:,.0f}  y {where[0]:,.0f} µm"
-        cell = cmap.grid.cell_at(*where)
-        if cell is None or not cmap.tissue[cell]:
+        patch = cmap.grid.cell_at(*where)
+        if patch is None or not cmap.tissue[patch]:
             return Explanation(name, problem="There is no tissue at this place: click on tissue.")
-        place = cell
+        place = patch
     try:
         return Explanation(name, explain_gene(cmap, gene, place))
     except RegionsError as error:

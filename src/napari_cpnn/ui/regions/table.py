@@ -1,4 +1,4 @@
-"""The table of regions in the Regions dock."""
+"""Table of regions in the Regions dock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qtpy.QtCore import QItemSelectionModel, Qt, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
-from napari_cpnn.ui.frame import given
+from napari_cpnn.ui.frame import given, prepare_table
 from napari_cpnn.ui.regions.charts import share_words
 from napari_cpnn.ui.regions.rows import RegionRow
 
@@ -19,19 +19,22 @@ _COLUMNS = (
     ("Region", "double-click to rename"),
     ("mm²", "area of the outline"),
     ("mapped", "share of its tissue that is mapped; all numbers are of this part"),
-    ("unlike", "share of its mapped tissue that is unlike the training tissue of the model: do not trust it there"),
+    (
+        "unlike",
+        "share of its mapped tissue that is unlike the training tissue of the model; do not trust the model there",
+    ),
 )
 
 
 class RegionTable(QTableWidget):
-    """One line per region.
+    """Table with one row per region.
 
     Signals
     -------
     chosen
-        The selected lines have changed.
+        The selected rows have changed.
     renamed
-        Line and new name.
+        Row and new name.
     removed
         Delete was pressed.
     """
@@ -42,21 +45,15 @@ class RegionTable(QTableWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_COLUMNS), parent)
-        self.setTabKeyNavigation(False)  # Tab goes on to the next control
+        prepare_table(self, _ROW_PX)
         for i, (text, tip) in enumerate(_COLUMNS):
             item = QTableWidgetItem(text)
             item.setToolTip(tip)
             self.setHorizontalHeaderItem(i, item)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setShowGrid(False)
-        self.setWordWrap(False)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setToolTip("select one or more regions; Delete removes them, a double click renames")
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        given(self.verticalHeader()).hide()
-        given(self.verticalHeader()).setDefaultSectionSize(_ROW_PX)
-        given(self.verticalHeader()).setMinimumSectionSize(_ROW_PX)
         header = given(self.horizontalHeader())
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -66,7 +63,7 @@ class RegionTable(QTableWidget):
         self._fit()
 
     def set_rows(self, rows: Sequence[RegionRow]) -> None:
-        """Show these regions; the selection stays at its lines."""
+        """Show regions; the same rows stay selected."""
         selected = self.selected()
         self.blockSignals(True)
         self.setRowCount(len(rows))
@@ -80,11 +77,11 @@ class RegionTable(QTableWidget):
         self._fit()
 
     def selected(self) -> list[int]:
-        """The selected lines."""
+        """Return the selected rows."""
         return sorted({index.row() for index in given(self.selectionModel()).selectedRows()})
 
     def select(self, lines: Sequence[int]) -> None:
-        """Select these lines and no others."""
+        """Select exactly these rows."""
         model, flag = given(self.selectionModel()), QItemSelectionModel.SelectionFlag
         model.clearSelection()
         for line in lines:

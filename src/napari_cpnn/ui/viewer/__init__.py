@@ -1,6 +1,4 @@
-"""What the docks of one viewer share: its state, what is remembered of slides and models, preferences."""
-
-from __future__ import annotations
+"""Shared by the docks of a viewer: its state, memory of slides and models, and preferences."""
 
 import lazy_loader
 

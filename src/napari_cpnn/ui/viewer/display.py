@@ -1,4 +1,4 @@
-"""Whether there is a screen to open a window on; Qt ends the whole process where there is none."""
+"""Check that a window can be opened; without a display, Qt would end the whole process."""
 
 from __future__ import annotations
 
@@ -23,19 +23,17 @@ if not QOpenGLContext().create():
 
 
 def require_display(command: str) -> None:
-    """Say in a sentence that no window can be opened, before Qt finds out.
-
-    Whether a display answers is tried in a process of its own, which Qt may end.
+    """Raise an error if no window can be opened; Qt is tried in a process of its own, which it may end.
 
     Parameters
     ----------
     command
-        What makes a picture without a screen, such as ``napari-cpnn demo --screenshot demo.png``.
+        Command that makes a picture without a screen, such as ``napari-cpnn demo --screenshot demo.png``.
 
     Raises
     ------
     CpnnError
-        There is no display, it does not answer, or Qt cannot use it.
+        There is no display, it does not respond, or Qt cannot use it.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -50,7 +48,7 @@ def require_display(command: str) -> None:
 
 
 def _problem() -> str | None:
-    """What Qt says when it begins in a process of its own; ``None`` when all is well."""
+    """Start Qt in a process of its own and return its error message; ``None`` when it starts."""
     code = _PROBE.format(places=[place for place in sys.path if place])
     try:
         done = subprocess.run(  # noqa: S603 -- our own interpreter and code
@@ -62,8 +60,8 @@ def _problem() -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"it does not answer in {_SECONDS:g} s"
+        return f"it does not respond in {_SECONDS:g} s"
     if done.returncode == 0:
         return None
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    return _PREFIX.sub("", said[0].strip())[:200].rstrip(".") if said else "Qt ended without a word"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return _PREFIX.sub("", lines[0].strip())[:200].rstrip(".") if lines else "Qt ended without a message"

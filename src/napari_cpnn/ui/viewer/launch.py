@@ -1,4 +1,4 @@
-"""napari with a slide, the Explore dock and a running map: ``napari-cpnn open``."""
+"""Open napari with a slide, the Explore dock and a running map: ``napari-cpnn open``."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def open_viewer(
     slide_path, mpp
         As for :func:`napari_cpnn.open_slide`.
     model_path
-        A ``.safetensors`` model; without it the dock asks for one.
+        A ``.safetensors`` model; without one, the dock asks for it.
     screenshot
-        Wait until the view is mapped, write this picture (canvas and docks; .png) and return.
+        Picture of canvas and docks to write when the view is mapped, before returning.
     gene, cell_type
-        What to show first.
+        Shown first.
     settings
-        How maps are made.
+        Settings of maps.
 
     Raises
     ------
@@ -92,9 +92,9 @@ def start_viewer(
     settings: MappingSettings | None = None,
     needs_map: bool = False,
 ) -> tuple[napari.Viewer, Explore]:
-    """A window with the slide and the Explore dock, which begins to map when there is a model.
+    """Open a window with the slide and the Explore dock, which starts mapping if there is a model.
 
-    With ``needs_map`` a slide that the dock would first ask about, such as one without pixel size, is an error.
+    With ``needs_map``, a slide that cannot be mapped as it is, such as one without pixel size, is an error.
     """
     if QCoreApplication.instance() is None:
         require_display(f"napari-cpnn open {shlex.quote(str(slide_path))} --screenshot picture.png")
@@ -118,12 +118,12 @@ def start_viewer(
 
 
 def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _TIMEOUT_S) -> None:
-    """Let Qt work until all that is in view is mapped, painted and named, on the canvas and in the dock.
+    """Process Qt events until the view is mapped and drawn, on the canvas and in the dock.
 
     Raises
     ------
     CpnnError
-        The problem that the dock shows.
+        The problem shown in the dock.
     MappingError
         When mapping stopped, or takes longer than ``timeout_s``.
     """
@@ -131,7 +131,7 @@ def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _
     while True:
         if dock.is_settled():
             dock.finish_drawing()
-            pump(_DRAWING_S)  # napari lays out what was written as it draws, and that may move the view
+            pump(_DRAWING_S)  # napari lays texts out while it draws, which may move the view
             if dock.is_settled() and dock.is_drawn():
                 return
         mapper = dock.state.mapper
@@ -148,26 +148,26 @@ def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _
 
 
 def save_screenshot(viewer: napari.Viewer, path: Path) -> None:
-    """The whole window, as a picture of the kind that the ending says; see :func:`require_picture`."""
+    """Write a picture of the whole window; its suffix is one of :func:`require_picture`."""
     with whole_file(path, ExportError) as temporary:
         viewer.screenshot(str(temporary), canvas_only=False, flash=False)
 
 
 def require_picture(path: Path) -> None:
-    """Refuse what cannot be the name of a screenshot, before anything is opened.
+    """Check the file name of a screenshot before anything is opened.
 
     Raises
     ------
     ExportError
-        When the ending is none of a picture, or the system takes no such name.
+        When the suffix is not that of a picture, or the name is not valid on this system.
     """
     to_path(path, ExportError)
     if path.suffix.lower() not in _PICTURES:
-        raise ExportError(f"{path} is not the name of a picture; its ending must be {', '.join(_PICTURES)}.")
+        raise ExportError(f"{path} is not the name of a picture; its ending must be one of {', '.join(_PICTURES)}.")
 
 
 def pump(seconds: float) -> None:
-    """Let Qt work for a while."""
+    """Process Qt events for some seconds."""
     from qtpy.QtWidgets import QApplication
 
     end = time.monotonic() + seconds

@@ -1,7 +1,7 @@
-"""What the user has set on our page of napari's preferences (File > Preferences > CPNN).
+"""The user's preferences, from our page of napari's dialog (File > Preferences > CPNN).
 
 napari makes the page from ``configurations`` in the manifest and keeps the values in ``napari-cpnn.yaml`` beside its
-own settings. Its names ``NAPARI_MAPPING_...`` in the environment come before the file.
+own settings. Environment variables ``NAPARI_MAPPING_...`` override the file.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _NAME = "napari-cpnn"
 
 @dataclass(frozen=True)
 class Preferences:
-    """The user's choices, or the defaults.
+    """The user's preferences, or the defaults.
 
     Parameters
     ----------
     mapping
-        How maps are made.
+        Settings of maps.
     look
-        How they look when a viewer opens.
+        Colours and opacity of maps when a viewer opens.
     colors
-        The user's own, ``#RRGGBB`` by name of the cell type.
+        Colours that the user chose, ``#RRGGBB`` by name of the cell type.
     """
 
     mapping: MappingSettings = MappingSettings()
@@ -40,12 +40,12 @@ class Preferences:
 
 
 def read_preferences(notify: Callable[[CpnnError], None]) -> Preferences:
-    """Read the page, and use the colours from now on.
+    """Read the preferences, and use their colours from now on.
 
     Parameters
     ----------
     notify
-        Called with what cannot be used; in its place stands the default.
+        Called with an error for each part that cannot be used, which is replaced by the default.
     """
     page = _page()
     if page is None:
@@ -64,7 +64,7 @@ def read_preferences(notify: Callable[[CpnnError], None]) -> Preferences:
 
 
 def keep_color(cell_type: str, color: str | None) -> None:
-    """Use a colour for a cell type from now on, and the next time; ``None``: the palette's again."""
+    """Use a colour for a cell type and save it in the preferences; ``None``: that of the palette."""
     page = _page()
     colors = {} if page is None else _readable(page.colors.cell_types)
     colors.pop(cell_type, None)
@@ -76,7 +76,7 @@ def keep_color(cell_type: str, color: str | None) -> None:
 
 
 def _page() -> Any | None:
-    """Napari's model of our page; ``None`` where napari does not know the plugin, as when it is disabled."""
+    """Return napari's model of our page; ``None`` where the plugin is unknown, for example disabled."""
     from napari.settings import get_plugin_settings
 
     return get_plugin_settings().get(_NAME)
@@ -84,7 +84,7 @@ def _page() -> Any | None:
 
 def _mapping(page: Any) -> MappingSettings:
     folder = page.cache_dir.strip()
-    if os.environ.get("NAPARI_CPNN_CACHE"):  # who says so for this run means it
+    if os.environ.get("NAPARI_CPNN_CACHE"):  # a cache folder for this run overrides the preferences
         folder = ""
     return MappingSettings(
         device=page.device,
@@ -99,5 +99,5 @@ def _mapping(page: Any) -> MappingSettings:
 def _readable(text: str) -> dict[str, str]:
     try:
         return read_colors(text)
-    except SettingsError:  # was said when the viewer opened; the user now chooses anew
+    except SettingsError:  # was reported when the viewer opened
         return {}

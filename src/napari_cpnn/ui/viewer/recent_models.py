@@ -1,4 +1,4 @@
-"""Which model files the user has opened, newest first; kept in the cache folder, not in napari's settings."""
+"""Model files that the user has opened, newest first; the list is kept in the cache folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _N_KEPT = 8
 
 
 def known_models() -> list[Path]:
-    """Recent models that still exist, then the sample's."""
+    """Return recent models that still exist, then the model of the sample."""
     sample = sample_model()
     found = [path for path in _read() if _is_file(path) and path != sample]
     return [*found, sample] if sample is not None else found
 
 
 def sample_model() -> Path | None:
-    """The model of the packaged sample, if this installation carries it."""
+    """Return the model of the packaged sample, if it is installed."""
     try:
         path = sample_folder() / SAMPLE_FILES["model"]
     except CpnnError:
@@ -31,20 +31,20 @@ def sample_model() -> Path | None:
 
 
 def belongs_to_sample(path: Path | None) -> bool:
-    """Whether a slide is the packaged sample, which has a model of its own."""
+    """Return whether a slide is the packaged sample, which has a model of its own."""
     sample = sample_model()
     return path is not None and sample is not None and path.parent == sample.parent
 
 
 def remember(path: Path) -> None:
-    """Put a model first in the list. A list that cannot be written is not worth an error."""
+    """Put a model first in the list; a list that cannot be written is no error."""
     paths = [path.resolve(), *(p for p in _read() if p != path.resolve())][:_N_KEPT]
     with suppress(CpnnError), whole_file(_file()) as temporary:
         temporary.write_text(json.dumps([str(p) for p in paths]), encoding="utf-8")
 
 
 def _is_file(path: Path) -> bool:
-    """Whether it is there now; what may not be looked at is not."""
+    """Return whether a file exists and may be accessed."""
     try:
         return to_path(path, CpnnError).is_file()
     except CpnnError:
@@ -57,6 +57,6 @@ def _file() -> Path:
 
 def _read() -> list[Path]:
     names = []
-    with suppress(CpnnError):  # a list that cannot be read is not worth an error either
+    with suppress(CpnnError):  # a list that cannot be read is no error either
         names = read_json(_file(), CpnnError)
     return [Path(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []

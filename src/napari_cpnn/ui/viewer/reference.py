@@ -1,4 +1,4 @@
-"""What cell types are taken from: prototypes, or single cells with the columns that label them. No Qt here."""
+"""References for cell types: a file of prototypes, or labelled single cells. No Qt here."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
     from napari_cpnn.prototypes import Prototypes
 
-#: A column with more different values names cells and not types.
+#: A column with more distinct values names cells rather than types.
 _MOST_LABELS = 200
 
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """A column of single cells that can be the cell type or the batch: its labels with their numbers of cells.
+    """Column of single cells that can be the cell type or the batch: its labels with their numbers of cells.
 
-    ``unlabelled`` cells have a text in place of a label that says there is none, such as ``Unassigned``.
+    ``unlabelled`` cells have a placeholder instead of a label, such as ``Unassigned``.
     """
 
     name: str
@@ -32,7 +32,7 @@ class LabelColumn:
 
     @property
     def text(self) -> str:
-        """Such as ``celltype_minor (29): T-cells 2,431, CAFs 1,876, ...``."""
+        """Description, such as ``celltype_minor (29): T-cells 2,431, CAFs 1,876, ...``."""
         first = ", ".join(f"{label} {n:,}" for label, n in list(self.counts.items())[:3])
         none = f"; {self.unlabelled:,} without a label" if self.unlabelled else ""
         return f"{self.name} ({len(self.counts)}): {first}{', ...' if len(self.counts) > 3 else ''}{none}"
@@ -40,7 +40,7 @@ class LabelColumn:
 
 @dataclass(frozen=True)
 class Reference:
-    """What cell types are taken from: a file of prototypes, or single cells with their columns.
+    """File of prototypes, or of single cells with their label columns.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Reference:
         return f"{self.n_cells:,} single cells, {self.n_genes:,} genes; prototypes are estimated when training starts"
 
     def likely_column(self) -> str | None:
-        """The column that most probably is the cell type."""
+        """Return the column that is most likely the cell type."""
         names = [column.name for column in self.columns]
         plain = {name: name.lower().replace("_", "").replace(" ", "").replace(".", "") for name in names}
         for wanted in ("celltype", "type", "annotation", "label", "cluster"):
@@ -74,13 +74,13 @@ class Reference:
         return names[0] if names else None
 
 
-def look_at_reference(path: Path) -> Reference:
-    """See whether a file holds prototypes or labelled single cells, and what is in it.
+def inspect_reference(path: Path) -> Reference:
+    """Describe a file of prototypes or labelled single cells.
 
     Raises
     ------
     CpnnError
-        It holds neither.
+        The file holds neither.
     """
     found, _ = read_reference(path)
     if found.kind == "cells" and not found.columns:
@@ -89,17 +89,17 @@ def look_at_reference(path: Path) -> Reference:
 
 
 def read_reference(path: Path, annotations: Path | None = None) -> tuple[Reference, Prototypes | AnnData]:
-    """What is in a file, and its content: prototypes, or single cells with counts left on disk where that is possible.
+    """Read prototypes or single cells, whose counts stay on disk where possible, with a description of the file.
 
     Parameters
     ----------
     annotations
-        A table of the cells, for single cells that are labelled elsewhere.
+        Table of labels, for single cells without their own.
 
     Raises
     ------
     CpnnError
-        It holds neither.
+        The file holds neither.
     """
     from napari_cpnn.prototypes import Prototypes, open_cells
 
@@ -116,7 +116,7 @@ def read_reference(path: Path, annotations: Path | None = None) -> tuple[Referen
 
 
 def _label_columns(obs: pd.DataFrame) -> list[LabelColumn]:
-    """Columns of names or whole numbers with a handful of different values, the largest group first."""
+    """Return the columns of names or whole numbers that have few distinct values."""
     columns = []
     for name in obs.columns:
         values = obs[name]

@@ -1,4 +1,4 @@
-"""What was on screen when a slide was last open: kept beside the maps, by the identity of the slide. No Qt here."""
+"""Model, spots, regions and look of a slide, kept in the cache for the next time it is opened. No Qt here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.painting import Look, Shown
 from napari_cpnn.storage import cache_folder, whole_file
-from napari_cpnn.ui.viewer.state import Look, Shown
 
 if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Memory:
-    """What is known of a slide from the last time.
+    """State of the docks when a slide was last open.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ class Memory:
     mpp
         Pixel size (y, x) that the user gave, in um.
     spots
-        Paths of the spots that were compared, and of their positions where these are another file.
+        Paths of the spots that were compared, and of their positions if these are in another file.
     library
-        Which of several libraries in the spots it was.
+        Name of the library, if the file has several.
     regions
         Names and outlines (WKT, slide um).
     move
-        How the spots were moved, if they were: in words, and the six numbers of the affine map, row by row.
+        Name and affine matrix (six numbers, row by row) by which the spots were moved.
     """
 
     model: str = ""
@@ -54,13 +54,13 @@ class Memory:
     library: str = ""
 
     def model_file(self) -> Path | None:
-        """The model file, when it is still there."""
+        """Return the model file if it still exists."""
         path = Path(self.model)
         return path if self.model and path.is_file() else None
 
 
 def recall(slide: Slide) -> Memory:
-    """What is known of a slide; nothing when it is new, or what was kept cannot be understood."""
+    """Read the memory of a slide; empty when there is none or it is not valid."""
     try:
         facts = json.loads(_file(slide).read_text(encoding="utf-8"))
         return Memory(
@@ -78,12 +78,12 @@ def recall(slide: Slide) -> Memory:
 
 
 def keep(slide: Slide, memory: Memory) -> None:
-    """Write what is known of a slide. That it cannot be written is logged: nothing of the user's work hangs on it."""
+    """Write the memory of a slide; a failure is logged only, since no work of the user is lost."""
     try:
         with whole_file(_file(slide)) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(memory)), encoding="utf-8")
     except CpnnError as error:
-        log.info("What was on screen is not kept. %s", error)
+        log.info("The memory of a slide could not be written. %s", error)
 
 
 def _file(slide: Slide) -> Path:
@@ -112,5 +112,5 @@ def _move(facts: Any) -> Move | None:
     name, numbers = facts
     found = tuple(float(number) for number in numbers)
     if len(found) != 6 or not all(math.isfinite(number) for number in found):
-        raise ValueError("A move of spots is six numbers.")
+        raise ValueError("The affine matrix of spots has six numbers.")
     return str(name), found

@@ -1,4 +1,4 @@
-"""What one viewer shows: slide, model, map and the quantity on screen, with typed events. No Qt here."""
+"""State of one viewer, shared by its docks: slide, model, map and what is shown, with signals. No Qt here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["ExploreState", "Look", "Shown", "TypeRow", "state_of"]
 
 @dataclass(frozen=True)
 class TypeRow:
-    """One line of the list of cell types; ``share`` is the mean share in view, NaN while unknown."""
+    """Row of the list of cell types; ``share`` is the mean share in view, NaN while unknown."""
 
     name: str
     color: str
@@ -41,15 +41,15 @@ class ExploreState:
     layer, slide
         The slide layer and the slide behind it; ``slide`` is ``None`` while it is being opened.
     model, mapper
-        Likewise.
+        ``None`` until loaded.
     shown
-        ``None`` until a model is there.
+        The quantity on screen; ``None`` until a model is loaded.
     message
-        One line that says what is going on or what to do next.
+        Line that tells the user what is going on or what to do next.
     memory
-        What is kept of the slide for the next time; ``None`` while none is open.
+        State to restore when the slide is opened again; ``None`` while no slide is open.
     history
-        The last choices in all docks, which can be taken back.
+        Undo history of all docks.
     """
 
     slide_changed = Signal()
@@ -73,47 +73,47 @@ class ExploreState:
         self.look = Look()
         self.message = ""
         self.memory: Memory | None = None
-        self._has_news = False
+        self._memory_changed = False
         self.limits: tuple[float, float] = (0.0, 1.0)
 
     @property
     def map(self) -> CompositionMap | None:
-        """The map that is being filled."""
+        """The map of the mapper."""
         return None if self.mapper is None else self.mapper.map
 
     def set_slide(self, layer: Layer | None, slide: Slide | None, memory: Memory | None = None) -> None:
-        """Another slide; ``memory`` is what is known of it from the last time."""
+        """Set layer and slide; ``memory`` is the state in which the slide was last open."""
         self.layer, self.slide = layer, slide
         self.memory = memory
-        self._has_news = False
+        self._memory_changed = False
         self.slide_changed.emit()
 
     def remember(self, **changes: Any) -> None:
-        """Keep something for the next time that the slide is opened: fields of :class:`Memory`."""
+        """Change fields of :class:`Memory`, to be restored when the slide is opened again."""
         if self.memory is not None:
             memory = dataclasses.replace(self.memory, **changes)
-            self._has_news |= memory != self.memory
+            self._memory_changed |= memory != self.memory
             self.memory = memory
 
-    def take_news(self) -> bool:
-        """Whether there is something to keep that has not been asked for yet."""
-        news, self._has_news = self._has_news, False
-        return news
+    def take_changed_memory(self) -> Memory | None:
+        """Return the memory if it has changed since the last call."""
+        changed, self._memory_changed = self._memory_changed, False
+        return self.memory if changed else None
 
     def set_model(self, model: CPNN | None) -> None:
         self.model = model
         self.model_changed.emit()
 
     def want_model(self, path: Path) -> None:
-        """Another dock asks the Explore dock to map with a model file."""
+        """Ask the Explore dock to map with a model file."""
         self.model_wanted.emit(path)
 
     def want_reference(self, path: Path) -> None:
-        """Another dock asks the Fine-tune dock to take cell types from a file of prototypes."""
+        """Ask the Fine-tune dock to take cell types from a file of prototypes."""
         self.reference_wanted.emit(path)
 
     def want_mpp(self, um: float) -> None:
-        """Another dock asks the Explore dock to take a pixel size, in um."""
+        """Ask the Explore dock to use a pixel size, in um."""
         self.mpp_wanted.emit(um)
 
     def set_mapper(self, mapper: LiveMapper | None) -> None:
@@ -126,14 +126,14 @@ class ExploreState:
             self.shown_changed.emit()
 
     def choose_shown(self, shown: Shown) -> None:
-        """The user chooses what is on screen, and can take it back."""
+        """Show a quantity, as a choice that the user can undo."""
         before = self.shown
         if before is not None and shown != before:
             self.history.add(shown.title, lambda: self.set_shown(before))
         self.set_shown(shown)
 
     def choose_look(self, **changes: Any) -> None:
-        """The user changes the look, and can take it back."""
+        """Change the look, as a choice that the user can undo."""
         before = self.look
         self.set_look(**changes)
         if self.look != before:
@@ -146,7 +146,7 @@ class ExploreState:
             self.look_changed.emit()
 
     def set_limits(self, limits: tuple[float, float]) -> None:
-        """The colour range that is on screen now (the overlays say so)."""
+        """Set the colour range on screen."""
         if limits != self.limits:
             self.limits = limits
             self.limits_changed.emit()
@@ -156,8 +156,8 @@ class ExploreState:
             self.message = message
             self.message_changed.emit(message)
 
-    def go_silent(self) -> None:
-        """Tell nobody any more: the program ends, and widgets that listened may be gone already."""
+    def disconnect_all(self) -> None:
+        """Disconnect all listeners, since the program ends and their widgets may be deleted already."""
         for name, signal in vars(type(self)).items():
             if isinstance(signal, Signal):
                 getattr(self, name).disconnect()
@@ -167,7 +167,7 @@ _STATES: WeakKeyDictionary[Any, ExploreState] = WeakKeyDictionary()
 
 
 def state_of(viewer: Any) -> ExploreState:
-    """The state of a viewer, made when it is first asked for; it lives as long as the viewer."""
+    """Return the state of a viewer, which is created on first use and lives as long as the viewer."""
     key = getattr(viewer, "__wrapped__", viewer)  # plugins are handed a proxy, a new one each time
     if key not in _STATES:
         _STATES[key] = ExploreState()

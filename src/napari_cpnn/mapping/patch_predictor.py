@@ -1,6 +1,6 @@
 """Interface between a live mapper and a model: which patches to read, and their predictions.
 
-In names of this package, a *cell* is a patch of the map's grid, given by its flat index.
+Patches of the map are given by their flat index in its grid.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from napari_cpnn.geometry import Grid
-from napari_cpnn.models import Prediction
-from napari_cpnn.prediction import Predictor
+from napari_cpnn.mapping.composition_map import CompositionMap
+from napari_cpnn.models import CPNN, Prediction
+from napari_cpnn.prediction import Predictor, inputs_at
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.slides import Slide, TissueMask
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,25 +25,25 @@ class Job:
 
     Attributes
     ----------
-    cells
+    patches
         ``(N,)`` flat indices of the requested patches of the map.
     centers_um
         ``(M, 2)`` centres of the patches to read; the first ``N`` are the requested ones, the others dependencies.
     """
 
-    cells: IntArray
+    patches: IntArray
     centers_um: FloatArray
 
 
-class CellValues(NamedTuple):
+class PatchValues(NamedTuple):
     """Predictions of patches ``(n,)`` of the map; values that are not ``final`` are replaced once, by final ones."""
 
-    cells: IntArray
+    patches: IntArray
     prediction: Prediction[Float32Array]
     final: bool
 
 
-class CellPredictor(Protocol):
+class PatchPredictor(Protocol):
     """Model applied to the grid of one slide.
 
     Jobs are created by reader threads, and computed sequentially by the model thread.
@@ -50,7 +52,7 @@ class CellPredictor(Protocol):
     ----------
     halo_um
         Margin around a view within which patches are computed too, since values in the view depend on them.
-    patches_per_cell
+    reads_per_patch
         Approximate number of patches to read per patch of the map.
     held
         ``(n_cells,)`` bool: patches whose own features are computed, and whose final value depends on others.
@@ -59,7 +61,7 @@ class CellPredictor(Protocol):
     """
 
     halo_um: float
-    patches_per_cell: int
+    reads_per_patch: int
     held: BoolArray
 
     @property
@@ -69,7 +71,7 @@ class CellPredictor(Protocol):
         """Return ``order``, preceded by those of the ``pending (n_cells,)`` patches that others depend on."""
         ...
 
-    def job(self, cells: IntArray, most: int) -> Job:
+    def job(self, patches: IntArray, most: int) -> Job:
         """Create a job for patches of the map, with other patches that are needed, up to about ``most``."""
         ...
 
@@ -77,7 +79,7 @@ class CellPredictor(Protocol):
         """Discard a job that will not be computed."""
         ...
 
-    def predict(self, job: Job, images: npt.NDArray[np.uint8], ok: BoolArray) -> list[CellValues]:
+    def predict(self, job: Job, images: npt.NDArray[np.uint8], ok: BoolArray) -> list[PatchValues]:
         """Compute a job from its images ``(M, S, S, 3)``, of which ``ok (M,)`` were readable."""
         ...
 
@@ -86,31 +88,52 @@ class CellPredictor(Protocol):
         ...
 
 
-class PatchCells:
-    """Predictor of a model whose predictions depend on the patch alone."""
+class IndependentPatches:
+    """Predictor of any kind of model, patch by patch; see :class:`PatchPredictor`.
+
+    What a prediction depends on besides the patch is read by the inputs of the model
+    (:mod:`napari_cpnn.prediction.inputs`).
+
+    Parameters
+    ----------
+    slide, model, predictor
+        The slide, the model, and the model on its device.
+    cmap
+        The map to fill.
+    tissue, settings
+        Settings of the map, and the tissue for them.
+    """
 
     halo_um = 0.0
-    patches_per_cell = 1
+    reads_per_patch = 1
     pending = False
 
-    def __init__(self, predictor: Predictor, grid: Grid) -> None:
-        self.held: BoolArray = np.zeros(grid.n_cells, dtype=bool)
-        self._predictor, self._grid = predictor, grid
+    def __init__(
+        self,
+        slide: Slide,
+        model: CPNN,
+        predictor: Predictor,
+        cmap: CompositionMap,
+        tissue: TissueMask,  # noqa: ARG002
+        settings: MappingSettings,
+    ) -> None:
+        self.held: BoolArray = np.zeros(cmap.grid.n_cells, dtype=bool)
+        self._map, self._inputs = cmap, inputs_at(slide, model, predictor, settings.cache)
 
     def first(self, order: IntArray, pending: BoolArray) -> IntArray:  # noqa: ARG002
         return order
 
-    def job(self, cells: IntArray, most: int) -> Job:  # noqa: ARG002
-        return Job(cells, self._grid.centers_um(np.stack(np.unravel_index(cells, self._grid.shape), axis=1)))
+    def job(self, patches: IntArray, most: int) -> Job:  # noqa: ARG002
+        return Job(patches, self._map.grid.centers_um(self._map.unravel(patches)))
 
     def drop(self, job: Job) -> None:
         """Do nothing: a job reserves no patches."""
 
-    def predict(self, job: Job, images: npt.NDArray[np.uint8], ok: BoolArray) -> list[CellValues]:
+    def predict(self, job: Job, images: npt.NDArray[np.uint8], ok: BoolArray) -> list[PatchValues]:
         if not ok.any():
             return []
-        prediction = self._predictor.predict(images if ok.all() else images[ok])
-        return [CellValues(job.cells[ok], prediction, final=True)]
+        prediction = self._inputs.predict(images if ok.all() else images[ok], job.centers_um[ok])
+        return [PatchValues(job.patches[ok], prediction, final=True)]
 
     def flush(self) -> None:
-        """Do nothing: there are no reusable results."""
+        self._inputs.flush()
