@@ -21,7 +21,8 @@ _STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570,
 #: Radius of a typical nucleus in um, and the smallest distance of the centres of two.
 _RADIUS_UM, _APART_UM = 3.5, 3.0
 #: Smallest response of the detector, in optical density of haematoxylin.
-#: At this radius and response, the counts in images of NuInsSeg correlate with the annotated ones at r = .75.
+#: Radius and response were chosen among 15 pairs on 26 images of NuInsSeg; on 50 others, counts correlate with the
+#: annotated ones at r = .71.
 _RESPONSE = 0.08
 _BATCH = 64
 
