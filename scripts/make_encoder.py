@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--teacher", action="append", default=[], help="NAME=WEIGHTS, any encoder of the registry")
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--start", type=Path, help="go on from these weights of an earlier run")
     parser.add_argument("--leave-out", default="", help="leave out pictures with this in their path")
     args = parser.parse_args()
     warnings.simplefilter("ignore", CpnnWarning)
@@ -69,7 +70,7 @@ def main() -> None:
     if args.what == "tiles":
         make_tiles(args.data, args.out, [t.partition("=")[::2] for t in args.teacher])
     else:
-        train(args.out, args.epochs, args.leave_out)
+        train(args.out, args.epochs, args.leave_out, args.start)
 
 
 def make_tiles(data: Path, out: Path, extra: list[tuple[str, str]]) -> None:
@@ -147,7 +148,7 @@ def targets_of(features: npt.NDArray[np.float32]) -> Tensor:
     return torch.from_numpy((u[:, :N_TARGETS] * np.sqrt(len(values)) * np.sqrt(deviation)).astype(np.float32))
 
 
-def train(out: Path, epochs: int, leave_out: str) -> None:
+def train(out: Path, epochs: int, leave_out: str, start_from: Path | None) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     tiles, features = np.load(out / "tiles.npy", mmap_mode="r"), np.load(out / "features.npy")
@@ -160,7 +161,7 @@ def train(out: Path, epochs: int, leave_out: str) -> None:
     rows = np.setdiff1d(rows, held_out)
     targets = targets_of(features)
     info = get_encoder("he-small")
-    student = info.build("none").to(memory_format=torch.channels_last)
+    student = info.build("none" if start_from is None else str(start_from)).to(memory_format=torch.channels_last)
     head = nn.Sequential(nn.BatchNorm1d(info.n_features), nn.Linear(info.n_features, targets.shape[1]))
     parameters = [*student.parameters(), *head.parameters()]
     steps = epochs * (len(rows) // 64)

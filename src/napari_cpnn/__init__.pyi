@@ -23,6 +23,7 @@ from .prototypes import estimate_prototypes as estimate_prototypes
 from .prototypes import read_cells as read_cells
 from .samples import fetch_her2st as fetch_her2st
 from .samples import sample_folder as sample_folder
+from .settings import BenchmarkSettings as BenchmarkSettings
 from .settings import DeconvolutionSettings as DeconvolutionSettings
 from .settings import EvaluationSettings as EvaluationSettings
 from .settings import ExportSettings as ExportSettings
@@ -34,5 +35,6 @@ from .settings import TrainingSettings as TrainingSettings
 from .slides import Slide as Slide
 from .slides import open_slide as open_slide
 from .spots import read_spots as read_spots
+from .studies import benchmark as benchmark
 from .studies import cross_validate as cross_validate
 from .training import train as train

@@ -107,6 +107,13 @@ def test_what_follows_the_covariate_alone_has_no_partial_correlation(correlation
     assert np.isfinite(result[1])
 
 
+def test_a_constant_column_has_no_partial_correlation_whatever_its_value():
+    rng = np.random.default_rng(0)
+    constant = np.repeat(rng.normal(size=(1, 50)) / 3, 37, axis=0)  # means of such columns differ from them by rounding
+    for correlation in (partial_pearson, partial_spearman):
+        assert np.isnan(correlation(constant, rng.normal(size=(37, 50)), rng.normal(size=37))).all()
+
+
 def test_a_constant_covariate_takes_nothing_away(tables):
     constant = np.full(len(tables[0]), 3.0)
     np.testing.assert_allclose(partial_pearson(*tables, constant), pearson(*tables), atol=1e-12)

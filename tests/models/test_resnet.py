@@ -141,7 +141,7 @@ def test_cigas_weights_are_never_downloaded_unchecked(monkeypatch: pytest.Monkey
         ENCODERS["ciga"].build("pretrained")
 
 
-@pytest.mark.parametrize("name", list(ENCODERS))
+@pytest.mark.parametrize("name", ["stnet", "squeezenet", "resnet18", "ciga"])
 def test_features_are_the_mean_of_the_maps(name: str) -> None:
     network = ENCODERS[name].build("none").eval()
     images = torch.randn(2, 3, 64, 64)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from napari_cpnn._version import __version__
+from napari_cpnn.cli.benchmarking import add_benchmark_command
 from napari_cpnn.cli.encoders import add_encoders_command
 from napari_cpnn.cli.evaluation import add_evaluation_commands
 from napari_cpnn.cli.exporting import add_export_command
@@ -98,5 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     add_science_commands(command)
     add_encoders_command(command)
     add_evaluation_commands(command)
+    add_benchmark_command(command)
     add_export_command(command)
     return parser

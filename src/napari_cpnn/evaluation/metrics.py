@@ -93,6 +93,7 @@ def _residuals(columns: FloatArray, z: FloatArray) -> FloatArray:
         centred = columns - columns.mean(axis=0)
         left: FloatArray = centred - np.outer(direction, direction @ centred)
         left[:, np.linalg.norm(left, axis=0) <= _ROUNDING * np.linalg.norm(centred, axis=0)] = 0.0
+        left[:, np.ptp(columns, axis=0) == 0] = 0.0  # the mean of a constant need not be the constant
     return left
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_cpnn.models.backbones.densenet import DenseNetFeatures
+from napari_cpnn.models.backbones.he_small import Residual
 from napari_cpnn.models.backbones.resnet import ResNetFeatures
 from napari_cpnn.models.backbones.squeezenet import Fire
 from napari_cpnn.models.cpnn import CPNN
@@ -113,6 +114,8 @@ def _fuse_sequence(sequence: nn.Sequential, dtype: torch.dtype) -> None:
     for name, module in list(sequence.named_children()):
         if isinstance(module, Fire):
             sequence.register_module(name, FusedFire(module, dtype))
+        elif isinstance(module, Residual):
+            sequence.register_module(name, FusedResidual(module, dtype))
 
 
 def _is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:

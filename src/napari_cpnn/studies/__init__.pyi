@@ -1,3 +1,6 @@
+from .benchmarking import BenchmarkResult as BenchmarkResult
+from .benchmarking import benchmark as benchmark
+from .benchmarking import write_benchmark as write_benchmark
 from .calibration import calibrate as calibrate
 from .comparison import HeldOutSlide as HeldOutSlide
 from .comparison import compare_heads as compare_heads

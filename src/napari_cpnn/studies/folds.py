@@ -49,7 +49,7 @@ def make_folds(samples: Sequence[tuple[Slide, AnnData]], groups: Groups = "patie
     """
     if not samples:
         raise TrainingError("There is nothing to cross-validate: give slides with their spots.")
-    names = _groups_of(samples, groups)
+    names = groups_of(samples, groups)
     order = list(dict.fromkeys(names))
     if len(order) < 2:
         raise TrainingError(
@@ -88,7 +88,8 @@ def folder_names(names: Sequence[str]) -> list[str]:
     return [name + unique[len(name) :] for name, unique in zip(safe, lower, strict=True)]
 
 
-def _groups_of(samples: Sequence[tuple[Slide, AnnData]], groups: Groups) -> list[str]:
+def groups_of(samples: Sequence[tuple[Slide, AnnData]], groups: Groups) -> list[str]:
+    """Group of each sample; ``groups`` as for :func:`make_folds`."""
     if isinstance(groups, Mapping):
         return [_group_of_slide(slide.name, groups) for slide, _ in samples]
     if not isinstance(groups, str):
