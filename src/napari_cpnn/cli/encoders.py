@@ -1,4 +1,4 @@
-"""Command ``encoders``: list image encoders and the licences of their weights."""
+"""Commands ``encoders`` and ``models``: what there is to choose from, with licences and scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def add_encoders_command(command: AddCommand) -> None:
-    """Register the command ``encoders``."""
+    """Register the commands ``encoders`` and ``models``."""
+    command("models", _models, "list trained models by name, with tissue, licence, size and held-out scores")
     command("encoders", _encoders, "list image encoders, their licences and whether these allow commercial use")
 
 
@@ -29,6 +30,28 @@ def _encoders(_args: argparse.Namespace) -> None:
     for name in BACKBONES:
         if name not in ENCODERS:
             print(f"  {name:<12} {BACKBONES[name]}")
+
+
+def _models(_args: argparse.Namespace) -> None:
+    from napari_cpnn.models import ZOO, read_card
+
+    for model in ZOO.values():
+        print(f"{model.name}: {model.tissue}")
+        print(f"  licence: {model.licence}")
+        if not model.path.is_file():
+            print(f"  not on this computer; downloaded when it is first used, from {model.source.url}")
+            continue
+        card = read_card(model.path)
+        spec, provenance = card["model"], card["provenance"]
+        print(
+            f"  {model.path.stat().st_size / 1e6:.1f} MB, {len(spec['genes']):,} genes, {len(spec['cell_types'])} cell "
+            f"types, patches of {spec['patch']['size_px']} px at {spec['patch']['mpp']:g} um/px"
+        )
+        if held_out := provenance.get("metrics", {}).get("held_out"):
+            print(
+                f"  held out: {held_out['slide']}: mean PCC {held_out['pcc_mean']:.3f}, {held_out['n_genes']:,} genes"
+            )
+    print("Use one with --model NAME, or nc.load_model(NAME).")
 
 
 def _print(info: EncoderInfo) -> None:

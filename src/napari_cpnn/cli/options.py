@@ -91,7 +91,12 @@ def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add options for a trained model and its separate encoder weights."""
-    parser.add_argument("--model", type=Path, required=required, help="trained model (.safetensors)")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=required,
+        help="trained model (.safetensors), or the name of one (napari-cpnn models)",
+    )
     parser.add_argument(
         "--encoder-weights",
         help="encoder weights (file, folder, or pretrained) for a model whose file does not contain them "

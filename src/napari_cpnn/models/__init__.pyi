@@ -46,3 +46,6 @@ from .trust import NOT_TESTED as NOT_TESTED
 from .trust import TAIL as TAIL
 from .trust import Trust as Trust
 from .trust import expected_error as expected_error
+from .zoo import ZOO as ZOO
+from .zoo import ZooModel as ZooModel
+from .zoo import model_file as model_file

@@ -22,6 +22,7 @@ import numpy as np
 
 from napari_cpnn.errors import CheckpointError, CpnnError, SettingsError
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.models.zoo import model_file
 from napari_cpnn.untrusted import parse_json, to_path
 
 #: Key of the card in the metadata of the safetensors header.
@@ -195,7 +196,7 @@ def trained_on(provenance: dict[str, Any]) -> str:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Read the card of a model file; only the header is read.
+    """Read the card of a model, given its file or its name; only the header is read.
 
     Returns
     -------
@@ -210,7 +211,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     CheckpointError
         If the file is missing, truncated, not a napari-cpnn model or of a newer version.
     """
-    path = to_path(path, CheckpointError)
+    path = to_path(model_file(path), CheckpointError)
     metadata = require_whole_file(path)
     text = metadata.get(METADATA_KEY)
     if text is None:

@@ -30,6 +30,7 @@ from napari_cpnn.models.cpnn import CPNN, fingerprint
 from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.encoder_files import encoder_of
 from napari_cpnn.models.trust import Trust
+from napari_cpnn.models.zoo import model_file
 from napari_cpnn.palette import type_colors
 from napari_cpnn.storage import staged
 from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
@@ -98,6 +99,8 @@ def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> C
 
     Parameters
     ----------
+    path
+        The file, or the name of a model of the package, such as ``"breast-her2st"`` (``napari-cpnn models``).
     encoder_weights
         For a model file without the weights of its frozen encoder: their file or folder, or ``"pretrained"`` to
         download them. By default they are read from their last known location, and nothing is downloaded.
@@ -116,7 +119,7 @@ def load_model(path: str | Path, encoder_weights: str | Path | None = None) -> C
     >>> model.cell_types[:2], len(model.genes), model.patch
     (('B-cells', 'CAFs'), 1707, PatchSpec(size_px=224, mpp=0.5))
     """
-    path = to_path(path, CheckpointError)
+    path = to_path(model_file(path), CheckpointError)
     # A download would reveal to the author of the file that it is opened here.
     with reading(path, CheckpointError, "get the file again"), downloads(allowed=str(encoder_weights) in PRETRAINED):
         return _load(path, read_card(path), encoder_weights)

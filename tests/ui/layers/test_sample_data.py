@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from napari_cpnn.errors import CpnnError, DownloadError
+from napari_cpnn.models import ZOO
 from napari_cpnn.ui.layers import sample_data
 from napari_cpnn.ui.viewer import recent_models
 
@@ -74,11 +75,11 @@ def test_recent_models_newest_first_and_only_those_that_exist(tmp_path, monkeypa
         path.touch()
         recent_models.remember(path)
     paths[-2].unlink()
-    assert recent_models.known_models() == [paths[-1], *reversed(paths[4:-2])]
+    assert recent_models.known_models() == [paths[-1], *reversed(paths[4:-2]), ZOO["breast-her2st"].path]
 
 
 def test_damaged_list_of_models_is_an_empty_one(private_cache, monkeypatch):
     monkeypatch.setattr(recent_models, "sample_model", lambda: None)
     private_cache.mkdir(parents=True)
     (private_cache / "recent_models.json").write_text("{not json")
-    assert recent_models.known_models() == []
+    assert recent_models.known_models() == [ZOO["breast-her2st"].path]

@@ -15,10 +15,13 @@ _N_KEPT = 8
 
 
 def known_models() -> list[Path]:
-    """Return recent models that still exist, then the model of the sample."""
+    """Return recent models that still exist, then those of the package, that of the synthetic sample last."""
+    from napari_cpnn.models import ZOO
+
     sample = sample_model()
-    found = [path for path in _read() if _is_file(path) and path != sample]
-    return [*found, sample] if sample is not None else found
+    recent = [path for path in _read() if _is_file(path) and path != sample]
+    packaged = [model.path for model in ZOO.values() if model.path.is_file() and model.path not in recent]
+    return [*recent, *packaged, *([] if sample is None else [sample])]
 
 
 def sample_model() -> Path | None:

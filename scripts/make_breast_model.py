@@ -1,0 +1,92 @@
+"""Train ``breast-her2st``, the breast model of the package, on the four sections of her2st with full pictures.
+
+    python scripts/make_breast_model.py --data ../shared/data --runs RUNS      # some 20 minutes on two cores
+
+Each section is tested with a model of the others; the model of the package is trained on all four with the same
+settings, and is calibrated by those tests. The settings are the defaults with the encoder `he-small`, frozen; none was
+chosen on these sections. The encoder has seen the pictures of all four, but no measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import napari_cpnn as nc
+from her2st_study.data import HER2ST_NAMES, published_shares, read_prototypes, read_section
+from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.evaluation import pearson
+from napari_cpnn.models import ZOO, save_model
+from napari_cpnn.studies import calibrate, held_out_slides
+
+REPO = Path(__file__).resolve().parents[1]
+SECTIONS = ("B4", "C2", "C3", "C4")
+TIER = "celltype_major"
+
+SETTINGS = nc.TrainingSettings(
+    backbone="frozen", encoder="he-small", encoder_weights="pretrained", patch=nc.PatchSpec(224, 1.0), hidden=256,
+    symmetries=True, max_epochs=10, validation="none", tissue="HER2+ breast cancer", precision="float32",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(os.environ.get("NAPARI_CPNN_DATA", REPO.parent / "shared" / "data"))
+    parser.add_argument("--data", type=Path, default=default)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs; finished ones are not repeated")
+    parser.add_argument("--out", type=Path, default=ZOO["breast-her2st"].path)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore", CpnnWarning)
+    prototypes = read_prototypes(args.data)[0][TIER]
+    samples = [read_section(args.data, name) for name in SECTIONS]
+    scores = nc.cross_validate(samples, prototypes, SETTINGS, groups=list(SECTIONS), out=args.runs / "folds")
+    model = nc.train(samples, prototypes, SETTINGS, out=args.runs / "all")
+    patients = {name: name[0] for name in SECTIONS}
+    calibrate(model, args.runs / "folds", prototypes, patients=patients)
+    model.provenance["metrics"] = {"held_out": card_scores(scores)}
+    save_model(model, args.out, half=True)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
+    print(by_section(scores, args).round(3).to_string())
+
+
+def card_scores(scores: pd.DataFrame) -> dict[str, object]:
+    """Means over the tested sections, for the model's card."""
+    per_gene = scores.groupby("gene")["pcc"].mean()
+    return {
+        "slide": f"each of {', '.join(SECTIONS)} by a model of the others",
+        "pcc_mean": round(float(scores.groupby("slide")["pcc"].mean().mean()), 4),
+        "scc_mean": round(float(scores.groupby("slide")["scc"].mean().mean()), 4),
+        "n_genes": len(per_gene),
+        "per_gene_pcc": {gene: round(float(r), 3) for gene, r in per_gene.items() if np.isfinite(r)},
+    }
+
+
+def by_section(scores: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
+    """Mean scores of each section; composition: correlation of the weights with the published major shares."""
+    rows = {}
+    for tested in held_out_slides(args.runs / "folds"):
+        (table,) = tested.heads.values()
+        weights = pd.DataFrame(table.obsm["weights"], index=table.obs_names)
+        types = list(table.obsm["weights"].columns)
+        weights = weights.set_axis([HER2ST_NAMES.get(name, name) for name in types], axis=1)
+        weights = weights.T.groupby(level=0).sum().T
+        published = published_shares(args.data, tested.slide).loc[table.obs_names]
+        common = [name for name in published.columns if name in weights.columns]
+        own = scores[scores["slide"] == tested.slide]
+        rows[tested.slide] = {
+            "pcc": own["pcc"].mean(),
+            "scc": own["scc"].mean(),
+            "pcc_given_depth": own["pcc_given_depth"].mean(),
+            "genes": len(own),
+            "composition": float(np.nanmean(pearson(weights[common].to_numpy(), published[common].to_numpy()))),
+        }
+    return pd.DataFrame(rows).T
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Trained models by name: those of the package, and those that can be downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_cpnn.errors import CheckpointError
+from napari_cpnn.models.backbones.sources import WeightsSource
+from napari_cpnn.storage import cache_folder
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """A trained model with a name.
+
+    Parameters
+    ----------
+    name
+        Name for ``load_model`` and ``--model``.
+    tissue
+        Tissue that it is for.
+    licence
+        Licence of the file.
+    source
+        The file: a bare name is a file of this package, an address is downloaded once and checked.
+    """
+
+    name: str
+    tissue: str
+    licence: str
+    source: WeightsSource
+
+    @property
+    def path(self) -> Path:
+        """Place of the file, which need not be there yet if it is to be downloaded."""
+        folder = Path(__file__).parent if self.source.is_packaged else cache_folder() / "models"
+        return folder / self.source.file_name
+
+
+#: Models by name.
+ZOO: dict[str, ZooModel] = {
+    model.name: model
+    for model in (
+        ZooModel(
+            "breast-her2st",
+            "HER2-positive breast cancer",
+            "BSD-3-Clause; trained on data under CC BY 4.0 (Andersson et al. 2021; Wu et al. 2021)",
+            WeightsSource("breast-her2st.safetensors"),
+        ),
+    )
+}
+
+
+def model_file(name: str | Path) -> Path:
+    """Return the file of a model, given its path or its name in `ZOO`; a file of that name comes first.
+
+    Raises
+    ------
+    CheckpointError
+        If the named model cannot be downloaded, or arrives damaged.
+    """
+    path = Path(name)
+    model = ZOO.get(str(name))
+    if model is None or path.exists():
+        return path
+    return model.path if model.source.is_packaged else _downloaded(model)
+
+
+def _downloaded(model: ZooModel) -> Path:
+    import pooch
+
+    place, source = model.path, model.source
+    if source.sha256 is None:
+        raise CheckpointError(f"Model {model.name!r} has no published checksum, so it is not downloaded.")
+    try:
+        return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", place.name, place.parent))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{place.name} from {source.url} arrived damaged (its checksum is wrong); try again."
+        ) from error
+    except OSError as error:  # includes the errors of requests without a network connection
+        raise CheckpointError(
+            f"Model {model.name!r} could not be downloaded from {source.url}; go online once, or get the file by other "
+            "means and give its path."
+        ) from error
