@@ -59,7 +59,7 @@ def test_foreign_tissue_is_said_on_canvas_and_dock(dock):
     )
     assert dock.warning.text().startswith(expected)
     assert dock.warning.isVisibleTo(dock)
-    assert banner(dock).text.replace("\n", " ") == dock.warning.text()
+    assert banner(dock).text.replace("\u00a0\u00a0", "").replace("\n", " ") == dock.warning.text()
     assert np.allclose(banner(dock).box_color[:3], [0xB3 / 255, 0x26 / 255, 0x1E / 255], atol=0.01)
     assert dock.types.model.faded
     assert dock.gene_note.font().strikeOut()

@@ -28,7 +28,8 @@ class Banner:
 
     def show(self, report: DomainReport) -> None:
         """Show the warning of a report, or nothing."""
-        text = "\n".join(textwrap.wrap(report.warning, _WIDTH))
+        # napari makes the box of several lines a little too narrow; no-break spaces count.
+        text = "\n".join(f"{line}\u00a0\u00a0" for line in textwrap.wrap(report.warning, _WIDTH))
         if text == self._shown:
             return
         self._shown = text

@@ -95,15 +95,20 @@ class ExploreController:
         self._tasks.run("slide", f"Opening {layer.name} ...", open_slide, self._slide_ready)
 
     def choose_model(self, path: str | Path) -> None:
-        """Load a model file and map with it."""
-        path = Path(path)
+        """Load a model file, or a model by its name, and map with it."""
+        from napari_cpnn.models import model_file
+
+        name, path = str(path), Path(path)
 
         def load() -> CPNN:
             from napari_cpnn.models import load_model  # torch, seconds
 
-            return load_model(path)
+            return load_model(name)
 
-        self._tasks.run("model", f"Loading {path.name} ...", load, lambda model: self.use_model(model, path))
+        def loaded(model: CPNN) -> None:
+            self.use_model(model, model_file(name))
+
+        self._tasks.run("model", f"Loading {path.name} ...", load, loaded)
 
     def use_model(self, model: CPNN, path: Path | None = None) -> None:
         """Map with a model in memory (from ``path``); one that is still being loaded is dropped."""
