@@ -4,8 +4,6 @@
 groups by predicted level (Mondrian); each patient has the same weight. Where most measurements are 0, the lower end is
 0 and never missed, and the upper end takes the whole error.
 
-*Where is it high?* follows Jin and Candès (2023), Selection by prediction with conformal p-values.
-
 *Scales*: predictions and measurements are averaged over growing neighbourhoods of spots and correlated; the finest
 scale is trusted whose correlation has a lower 95 % bound above 0.3, by a bootstrap over blocks of tissue.
 """
@@ -24,13 +22,10 @@ from scipy.spatial import cKDTree
 from napari_cpnn.arrays import BoolArray, FloatArray, IntArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation.metrics import pearson
-from napari_cpnn.models import N_LEVELS, NO_SCALE, NOT_TESTED, TAIL, Trust, expected_error
+from napari_cpnn.models import N_LEVELS, NO_SCALE, NOT_TESTED, Trust, expected_error
 
 #: Coverage of the intervals.
 COVERAGE = 0.9
-
-#: A spot is high above this quantile of the measurements, and low below the opposite one.
-HIGH = 0.75
 
 #: Radii of neighbourhoods in pitches of the array; 0 is the spot itself.
 RADII = (0.0, 1.1, 1.6, 2.3, 3.2, 4.5)
@@ -95,7 +90,7 @@ class HeldOutSpots:
 
 
 def fit_trust(slides: Sequence[HeldOutSpots]) -> Trust:
-    """Fit intervals, p-values and scales of a model.
+    """Fit intervals and trusted scales of a model.
 
     Quantities with fewer than 20 measured spots are not calibrated: their interval is as wide as the measurements.
 
@@ -123,7 +118,7 @@ def fit_trust(slides: Sequence[HeldOutSpots]) -> Trust:
             _leave_open(trust, columns)
             continue
         p, m = predicted[np.ix_(rows, columns)], measured[np.ix_(rows, columns)]
-        for name, values in {**_interval(p, m, weights[rows]), **_selection(p, m)}.items():
+        for name, values in _interval(p, m, weights[rows]).items():
             trust.get_buffer(name)[..., columns] = torch.from_numpy(np.asarray(values, dtype=np.float32))
     pcc, scale = _scales(slides)
     trust.pcc.copy_(torch.from_numpy(pcc))
@@ -141,11 +136,9 @@ def _alike(good: BoolArray) -> Iterator[IntArray]:
 
 
 def _leave_open(trust: Trust, columns: IntArray) -> None:
-    """Give quantities without measurements an unlimited interval, and select them nowhere."""
+    """Give quantities without measurements an unlimited interval."""
     trust.floor[columns] = 1.0
     trust.lower[:, columns], trust.upper[:, columns] = -1e4, 1e4
-    trust.null_share[:, columns] = 1.0
-    trust.tails[:, :, columns] = 1e4
 
 
 # The functions below take ``predicted`` and ``measured``, (n, q), and return one value or column for each quantity.
@@ -195,22 +188,6 @@ def _upper_quantile(values: FloatArray, weights: FloatArray, wanted: FloatArray)
     sums = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
     place = np.minimum((sums < wanted - 1e-12).sum(axis=0), (weights > 0).sum(axis=0) - 1)
     return np.asarray(np.take_along_axis(values, np.take_along_axis(order, place[None], axis=0), axis=0)[0])
-
-
-def _selection(predicted: FloatArray, measured: FloatArray) -> dict[str, FloatArray]:
-    """Thresholds, and predictions of the spots that are not high (not low)."""
-    n_quantities = predicted.shape[1]
-    threshold, share = np.empty((2, n_quantities)), np.empty((2, n_quantities))
-    tails = np.empty((2, len(TAIL), n_quantities))
-    for row, (sign, quantile) in enumerate(((1, HIGH), (-1, 1 - HIGH))):
-        threshold[row] = np.quantile(measured, quantile, axis=0)
-        null = sign * measured <= sign * threshold[row]
-        share[row] = null.mean(axis=0)
-        ranked = np.sort(np.where(null, sign * predicted, np.inf), axis=0)
-        # Rounded up, as a quantile of the method "higher".
-        place = np.ceil(np.round((1 - TAIL)[:, None] * (null.sum(axis=0) - 1), 9)).astype(np.intp)
-        tails[row] = np.take_along_axis(ranked, place, axis=0)
-    return {"threshold": threshold, "null_share": share, "tails": tails}
 
 
 def _scales(slides: Sequence[HeldOutSpots]) -> tuple[FloatArray, FloatArray]:

@@ -1,4 +1,4 @@
-"""How far to trust each prediction: intervals, conformal p-values, and the finest scale with signal.
+"""How far to trust each prediction: intervals, and the finest scale with signal.
 
 All numbers come from spots that the models of a cross-validation had not seen
 (:func:`napari_cpnn.studies.fit_trust`), and are stored with the model.
@@ -7,25 +7,19 @@ All numbers come from spots that the models of a cross-validation had not seen
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from napari_cpnn.arrays import BoolArray, FloatArray
+from napari_cpnn.arrays import FloatArray
 
 #: Groups of spots by predicted level, each with its own interval (Mondrian conformal prediction).
 N_LEVELS = 3
 
-#: Stored points of the distribution of predictions where the measurement is not high (not low): shares of spots above.
-TAIL = np.r_[1.0, 0.7, np.geomspace(0.5, 0.002, 14), 0.0]
-
 #: Values of :attr:`Trust.scale_um` where no scale passes, and where it was not tested.
 NO_SCALE, NOT_TESTED = -1.0, -2.0
-
-Side = Literal["high", "low"]
 
 
 class Trust(nn.Module):
@@ -52,13 +46,6 @@ class Trust(nn.Module):
         `NO_SCALE` where there is none, `NOT_TESTED` where it is not known.
     pcc
         ``(Q,)``, mean correlation over spots of held-out slides; 0 where it is not known.
-    threshold
-        ``(2, Q)``: a measurement above the first is *high*, below the second *low*.
-    tails
-        ``(2, len(TAIL), Q)``: quantiles of predictions where the measurement is not high (of their negatives, where
-        it is not low).
-    null_share
-        ``(2, Q)``: share of spots that are not high (not low).
     n_spots
         ``()``, number of calibration spots.
     """
@@ -70,19 +57,14 @@ class Trust(nn.Module):
     upper: Tensor
     scale_um: Tensor
     pcc: Tensor
-    threshold: Tensor
-    tails: Tensor
-    null_share: Tensor
     n_spots: Tensor
 
     def __init__(self, n_quantities: int) -> None:
         super().__init__()
         q = n_quantities
-        tails = (2, len(TAIL), q)
         for name, shape in (
             ("edges", (N_LEVELS - 1, q)), ("spread", (2, q)), ("floor", (q,)), ("lower", (N_LEVELS, q)),
-            ("upper", (N_LEVELS, q)), ("scale_um", (q,)), ("pcc", (q,)), ("threshold", (2, q)), ("tails", tails),
-            ("null_share", (2, q)), ("n_spots", ()),
+            ("upper", (N_LEVELS, q)), ("scale_um", (q,)), ("pcc", (q,)), ("n_spots", ()),
         ):  # fmt: skip
             self.register_buffer(name, torch.zeros(shape))
 
@@ -102,40 +84,6 @@ class Trust(nn.Module):
         low = np.maximum(values + self._of("lower", quantity)[level] * error, 0.0)
         high = np.maximum(values + self._of("upper", quantity)[level] * error, low)
         return low, high
-
-    def p_values(self, quantity: int, predicted: npt.ArrayLike, side: Side = "high") -> FloatArray:
-        """Return conformal p-values for the hypothesis that the measurement is not high (not low) (Jin & Candès 2023).
-
-        ``p = (1 + #{calibration spots that are not high, with at least this prediction}) / (n + 1)``, rounded up to the
-        stored points of the distribution. NaN stays NaN.
-        """
-        row = 0 if side == "high" else 1
-        values = np.asarray(predicted, dtype=np.float64) * (1 if side == "high" else -1)
-        tail, n = self.tails[row, :, quantity].double().numpy(), float(self.n_spots)
-        # The stored quantiles grow as the share above them falls.
-        passed = np.searchsorted(tail, values, side="left")
-        share = np.r_[1.0, TAIL][passed]
-        p = (1 + share * float(self.null_share[row, quantity]) * n) / (n + 1)
-        return np.where(np.isnan(values), np.nan, p)
-
-    def selected(self, quantity: int, predicted: npt.ArrayLike, side: Side = "high", fdr: float = 0.1) -> BoolArray:
-        """Return where a measurement would be high (low), at a false discovery rate (Benjamini-Hochberg).
-
-        Parameters
-        ----------
-        predicted
-            Predictions of any shape; NaN where unknown.
-        fdr
-            Expected share of wrong places among those that are returned.
-        """
-        from scipy.stats import false_discovery_control
-
-        p = self.p_values(quantity, predicted, side)
-        chosen = np.zeros(p.shape, dtype=bool)
-        known = np.isfinite(p)
-        if known.any():
-            chosen[known] = false_discovery_control(p[known]) <= fdr
-        return chosen
 
     def _of(self, name: str, quantity: int) -> FloatArray:
         values: Tensor = getattr(self, name)

@@ -1,4 +1,4 @@
-"""Calibrate a model by a cross-validation: intervals, p-values and trusted scales from slides that were not seen."""
+"""Calibrate a model by a cross-validation: intervals and trusted scales from slides that were not seen."""
 
 from __future__ import annotations
 

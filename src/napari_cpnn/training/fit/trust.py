@@ -1,4 +1,4 @@
-"""Calibrate a trained model on its held-out spots: intervals, p-values and trusted scales."""
+"""Calibrate a trained model on its held-out spots: intervals and trusted scales."""
 
 from __future__ import annotations
 

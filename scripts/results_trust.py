@@ -1,0 +1,85 @@
+"""Coverage of the intervals of the breast model on her2st. Writes its section of docs/results.md.
+
+    python scripts/results_trust.py --data ../shared/data --runs RUNS      # RUNS of make_breast_model.py; a minute
+
+Each section was predicted by a model of the others. The calibration is fitted on some of these predictions and tried on
+another section: within a patient on the other two of C, across patients on all of C for B4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from her2st_study.data import read_prototypes
+from her2st_study.report import markdown, write_section
+from make_breast_model import TIER
+from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.evaluation import HeldOutSpots, fit_trust
+from napari_cpnn.models import load_model
+from napari_cpnn.prototypes import deconvolve
+from napari_cpnn.studies import held_out_slides
+
+REPO = Path(__file__).resolve().parents[1]
+FOLDS = {"C2": ("C3", "C4"), "C3": ("C2", "C4"), "C4": ("C2", "C3"), "B4": ("C2", "C3", "C4")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(os.environ.get("NAPARI_CPNN_DATA", REPO.parent / "shared" / "data"))
+    parser.add_argument("--data", type=Path, default=default)
+    parser.add_argument("--runs", type=Path, required=True)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore", CpnnWarning)
+    prototypes = read_prototypes(args.data)[0][TIER]
+    model = load_model("breast-her2st")
+    n_genes = len(model.genes)
+    sections = {}
+    for tested in held_out_slides(args.runs / "folds"):
+        (table,) = tested.heads.values()
+        spots = table.copy()
+        spots.X = table.layers["counts"]
+        shares = deconvolve(spots, prototypes)[list(model.cell_types)].to_numpy()
+        sections[tested.slide] = HeldOutSpots.of_table(table, model.genes, tested.slide[0], shares)
+    rows = []
+    for name, others in FOLDS.items():
+        trust, new = fit_trust([sections[other] for other in others]), sections[name]
+        measured = np.isfinite(new.measured).all(axis=0) & np.isfinite(trust.scale_um.numpy())
+        measured &= trust.scale_um.numpy() > -2
+        detected = (new.measured[:, :n_genes] > 0).mean(axis=0)
+        covered = np.full(len(measured), np.nan)
+        for q in np.flatnonzero(measured):
+            low, high = trust.interval(q, new.predicted[:, q])
+            covered[q] = ((low <= new.measured[:, q] + 1e-6) & (new.measured[:, q] <= high + 1e-6)).mean()
+        genes, types = covered[:n_genes], covered[n_genes:]
+        rows.append(
+            [
+                name,
+                ", ".join(others),
+                f"{np.nanmean(genes):.3f}",
+                f"{np.nanmean(genes[detected > 0.5]):.3f}",
+                f"{np.nanmean(types):.3f}",
+            ]
+        )
+        print(rows[-1], flush=True)
+    header = ["section", "calibrated on", "genes", "of these detected in half of the spots", "cell types"]
+    command = "`python scripts/make_breast_model.py --runs RUNS`, then `python scripts/results_trust.py --runs RUNS`"
+    text = [
+        "## Intervals of the breast model",
+        "",
+        f"{command}:",
+        "share of measured spots in their interval of 90 %, mean over genes or cell types (these against deconvolved shares).",
+        "Each section is predicted by a model of the other three; the intervals are calibrated on the predictions for the",
+        "named sections.",
+        "",
+        markdown(header, rows),
+    ]
+    write_section(REPO / "docs" / "results.md", "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
