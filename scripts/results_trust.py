@@ -72,9 +72,9 @@ def main() -> None:
         "## Intervals of the breast model",
         "",
         f"{command}:",
-        "share of measured spots in their interval of 90 %, mean over genes or cell types (these against deconvolved shares).",
-        "Each section is predicted by a model of the other three; the intervals are calibrated on the predictions for the",
-        "named sections.",
+        "share of measured spots in their interval of 90 %, mean over genes or cell types (these against deconvolved",
+        "shares). Each section is predicted by a model of the other three; the intervals are calibrated on the",
+        "predictions for the named sections.",
         "",
         markdown(header, rows),
     ]
