@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 from shapely.geometry import Polygon
 
 from map_world import GENES, STRIDE, TYPES, empty_map, make_decoder
-from napari_cpnn.errors import ExportError, GenesError, PixelSizeError
+from napari_cpnn.errors import ExportError, GenesError, PixelSizeError, SettingsError
 from napari_cpnn.export import ExportCancelledError, export_map, part_of, reporting, to_figure
 from napari_cpnn.export.figure import Scene, as_shown
 from napari_cpnn.export.figure_page import Page, length_text, scale_bar_um
@@ -129,7 +129,7 @@ def test_map_and_tissue_coincide(which, request):
     scene.rect = Rect(y, x, y + rows * STRIDE, x + cols * STRIDE)
     page = Page(FigureSettings(dpi=200), scene.rect, 1)
     tissue = scene.tissue(page.shape_px)
-    settings = FigureSettings(dpi=200, opacity=1.0)
+    settings = FigureSettings(dpi=200, opacity=1.0, unlike="shown")
     picture = scene.panel(Shown("dominant"), tissue, settings).picture.astype(int)
     um = scene.rect.height / picture.shape[0]
     for (row, col), kind in np.ndenumerate(world.drawing):
@@ -376,3 +376,27 @@ def test_an_export_tells_how_far_it_is_and_can_be_ended(world, tmp_path, name):
     with pytest.raises(ExportCancelledError, match="Enough"), reporting(stop):
         export_map(world.cmap, tmp_path / f"b{name}", GENES[:2], world.slide)
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_tissue_unlike_the_training_is_hatched_hidden_or_shown(world, tmp_path):
+    done = np.flatnonzero(world.cmap.state.ravel() == DONE)
+    everything = world.cmap.block((slice(None), slice(None)))
+    weights, programs, _ = (part.reshape(world.cmap.grid.n_cells, -1)[done] for part in everything)
+    world.cmap.fill(done, weights, programs, np.full(len(done), 0.99))
+    scene = Scene(world.cmap, world.slide, None)
+    page = Page(FigureSettings(dpi=200), scene.rect, 1)
+    tissue = scene.tissue(page.shape_px)
+    pictures = {}
+    for unlike in ("hatched", "hidden", "shown"):
+        settings = FigureSettings(dpi=200, opacity=1.0, unlike=unlike)
+        pictures[unlike] = scene.panel(Shown("dominant"), tissue, settings).picture
+        assert "100 % of this tissue is unlike" in scene.notes(settings, [Shown("dominant")])
+    lines = (pictures["hatched"] == (70, 70, 70)).all(axis=2)
+    colored = (pictures["shown"] != tissue).any(axis=2)
+    assert 0.15 < lines[colored].mean() < 0.35
+    np.testing.assert_array_equal(pictures["hatched"][~lines], pictures["shown"][~lines])
+    still = (pictures["hidden"] != tissue).any(axis=2)  # patches that could not be read
+    np.testing.assert_array_equal(pictures["hidden"][still], pictures["shown"][still])
+    assert still.sum() < 0.1 * colored.sum()
+    with pytest.raises(SettingsError, match="'hatched', 'hidden' or 'shown', not 'gone'"):
+        FigureSettings(unlike="gone")

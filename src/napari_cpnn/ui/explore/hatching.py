@@ -103,11 +103,14 @@ class Hatching:
         self._viewer.add_layer(self.layer)
         self._viewer.layers.selection = selected
 
-    def keep_on_top(self) -> None:
-        """Move the layer above the overlays."""
+    def keep_above_overlays(self) -> None:
+        """Move the layer right above the overlays, below measured spots and outlines."""
         layers = self._viewer.layers
-        if self.layer is not None and self.layer in layers and layers[-1] is not self.layer:
-            layers.move(layers.index(self.layer), len(layers))
+        overlays = [i for i, other in enumerate(layers) if OVERLAY_KEY in other.metadata and other is not self.layer]
+        if self.layer is not None and self.layer in layers and overlays:
+            at, wanted = layers.index(self.layer), max(overlays) + 1
+            if at != wanted:
+                layers.move(at, wanted)
 
     def remove(self) -> None:
         """Remove the layer."""

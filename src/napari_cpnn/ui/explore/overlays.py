@@ -156,7 +156,7 @@ class Overlays:
         for other in self._overlays.values():
             if other.layer.visible != (other is overlay):
                 other.layer.visible = other is overlay
-        self._hatching.keep_on_top()
+        self._hatching.keep_above_overlays()
 
     def _look_changed(self) -> None:
         for overlay in self._overlays.values():
@@ -269,6 +269,7 @@ class Overlays:
         if self._hatching.update(at_once=at_once):
             self._place()
             self._hatching.add()
+            self._hatching.keep_above_overlays()
 
     def _at_rest(self) -> bool:
         mapper = self._state.mapper
