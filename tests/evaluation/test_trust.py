@@ -145,3 +145,45 @@ def test_a_gene_that_no_slide_measures_is_left_open():
 
 def test_trust_of_a_constant_prediction_is_defined():
     assert isinstance(fit_trust([spots(np.ones((40, 1)), np.random.default_rng(1).random((40, 1)))]), Trust)
+
+
+def test_a_prediction_lies_in_its_own_interval_and_intervals_move_without_jumps():
+    rng = np.random.default_rng(11)
+    predicted = rng.gamma(2.0, 0.5, (300, 1))
+    measured = predicted + np.where(predicted < 0.8, 1.0, -0.2) + rng.normal(0, 0.1, predicted.shape)  # biased
+    trust = fit_trust([spots(predicted, np.maximum(measured, 0))])
+    values = np.linspace(0, 5, 501)
+    low, high = trust.interval(0, values)
+    assert (low <= values).all()
+    assert (values <= high).all()
+    assert np.abs(np.diff(low)).max() < 0.1
+    assert np.abs(np.diff(high)).max() < 0.1
+
+
+def test_no_end_is_beyond_what_was_measured():
+    predicted, measured = drawn(np.random.default_rng(12), 100, 2)
+    predicted *= 1e-3
+    trust = fit_trust([spots(predicted, measured)])
+    assert trust.interval(0, [2.0])[1] <= max(measured[:, 0].max(), 2.0) + 1e-5
+    assert trust.interval(0, [50.0])[1] == 50.0  # unless it is predicted
+
+
+def test_scales_that_cannot_be_tested_are_not_called_untrusted():
+    one = spots(*drawn(np.random.default_rng(13), 25, 1))
+    square = np.stack(np.divmod(np.arange(25), 5), 1) * 200.0
+    few = fit_trust([HeldOutSpots(one.patient, one.predicted, one.measured, square)])
+    assert np.isnan(few.scale(0))  # a square of 5 x 5 spots has too few blocks
+    same = HeldOutSpots(one.patient, one.predicted, one.measured, np.zeros_like(one.places_um))
+    assert np.isnan(fit_trust([same]).scale(0))
+    twice = np.tile(np.stack(np.divmod(np.arange(200), 20), 1) * 200.0, (2, 1))
+    predicted = np.tile(np.random.default_rng(14).normal(5, 1, (200, 1)), (2, 1))
+    doubled = fit_trust([HeldOutSpots("A", predicted, predicted + 0.1, twice)])
+    assert doubled.scale(0) == 200
+
+
+def test_a_slide_without_a_gene_does_not_count_in_its_mean():
+    rng = np.random.default_rng(15)
+    predicted, measured = drawn(rng, 100, 2)
+    both, one = spots(predicted, measured), spots(*drawn(rng, 100, 2), genes=["G0", "missing"])
+    alone = fit_trust([both])
+    assert float(fit_trust([both, one]).pcc[1]) == pytest.approx(float(alone.pcc[1]), abs=1e-6)

@@ -39,6 +39,14 @@ def test_almost_all_is_not_called_all():
     assert domain_report(np.r_[np.full(999, 1.0), 0.1]).warning.startswith("99 % of this tissue")
 
 
+def test_hostile_scores_and_descriptions():
+    assert domain_report(np.r_[np.full(10, np.inf), np.full(10, 0.99)]).unlike == 1.0
+    assert domain_report(np.r_[np.full(29, 0.99), np.full(71, 0.5)]).warning.startswith("29 % of")
+    text = domain_report(np.ones(10), "a\n\x1b[31m" + "x" * 10_000).warning
+    assert "\x1b" not in text
+    assert len(text) < 300
+
+
 def test_no_verdict_on_few_patches_or_without_scores():
     assert domain_report(np.ones(7)).level == "unknown"
     assert domain_report(np.full(50, np.nan)).level == "unknown"

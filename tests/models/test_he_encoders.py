@@ -70,7 +70,7 @@ def test_nic_is_the_published_network(keras_file):
         features = network(torch.from_numpy(images).float().permute(0, 3, 1, 2)).numpy()
     assert features.shape == (2, 512)
     np.testing.assert_allclose(features[:, :128], code, atol=2e-4)
-    assert not features[:, 128:256].any()  # one code: no deviation
+    assert features[:, 128:256].max() < 1e-5  # one code: no deviation
     np.testing.assert_allclose(features[:, 256:384], trunk.mean(axis=(1, 2)), atol=2e-4)
     np.testing.assert_allclose(features[:, 384:], trunk.std(axis=(1, 2)), atol=2e-4)
 

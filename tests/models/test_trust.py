@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cpnn.errors import CheckpointError
+from napari_cpnn.errors import CheckpointError, GenesError, SettingsError
 from napari_cpnn.models import Trust, load_model, read_card, save_model
 
 
@@ -52,3 +52,25 @@ def test_a_changed_calibration_is_noticed(calibrated, tmp_path):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="its tensors are not the ones that were saved"):
         load_model(path)
+
+
+@pytest.mark.parametrize("broken", ["size", "value"])
+def test_a_calibration_that_could_not_be_read_is_not_written(calibrated, tmp_path, broken):
+    if broken == "size":
+        calibrated.trust = Trust(3)
+    else:
+        calibrated.trust.lower[0, 0] = torch.nan
+    with pytest.raises(CheckpointError, match="its calibration is of another model, or has values that are not"):
+        save_model(calibrated, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_intervals_by_name(calibrated):
+    gene, kind = calibrated.genes[1], calibrated.cell_types[0]
+    assert calibrated.interval(gene, 0.5) == calibrated.trust.interval(1, 0.5)
+    assert calibrated.interval(kind, 0.5) == calibrated.trust.interval(len(calibrated.genes), 0.5)
+    with pytest.raises(GenesError):
+        calibrated.interval("NOTAGENE", 0.5)
+    calibrated.trust = None
+    with pytest.raises(SettingsError, match="has no intervals"):
+        calibrated.interval(gene, 0.5)

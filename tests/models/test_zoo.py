@@ -19,7 +19,10 @@ def test_the_breast_model_is_in_the_package():
     assert {"ERBB2", "KRT8", "COL1A1"} <= set(model.genes)
     assert model.domain is not None
     assert float(model.trust.n_spots) > 800
-    assert model.provenance["metrics"]["held_out"]["slide"] == "each of B4, C2, C3, C4 by a model of the others"
+    assert (
+        model.provenance["metrics"]["held_out"]["slide"]
+        == "each of B4, C2, C3, C4 (2 patients) by a model of the others"
+    )
     assert ZOO["breast-her2st"].path.stat().st_size < 8e6
     assert read_card("breast-her2st")["fingerprint"] == model.fingerprint
 
@@ -31,7 +34,7 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
 
 
 def test_another_name_is_a_missing_file():
-    with pytest.raises(CheckpointError, match="breast-her3st"):
+    with pytest.raises(CheckpointError, match="no model of that name; known are breast-her2st"):
         load_model("breast-her3st")
 
 

@@ -60,4 +60,5 @@ def test_reasons(images, expected):
 
 
 def test_a_card_without_ranges_gives_no_reason():
-    assert reasons_unlike(patches(0.9, 0.9), {}) == []
+    for card in ({}, {"eosin": 5}, {"eosin": [1]}, {"eosin": ["a", "b"]}, {"eosin": [5, -5]}, {"eosin": None}):
+        assert reasons_unlike(patches(0.9, 0.9), card) == []

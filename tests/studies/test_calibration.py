@@ -80,3 +80,13 @@ def test_in_the_terminal(study, tmp_path, capsys):
     assert load_model(out).fingerprint == load_model(before).fingerprint
     assert main(command) != 0  # what is there is not replaced
     assert "exists" in capsys.readouterr().err
+
+
+def test_the_cross_validation_of_another_model_is_refused(study, world, quick, tmp_path):
+    model = load_model("breast-her2st")
+    with pytest.raises(TrainingError, match="is of a model with other cell types than this one"):
+        calibrate(model, study / "folds")
+    assert model.trust is not None  # the one that it had
+    plain = train([world.sample(1, rows=5)], world.prototypes, quick.replace(max_epochs=1, head="linear"), tmp_path)
+    with pytest.raises(TrainingError, match="other cell types"):
+        calibrate(plain, study / "folds")

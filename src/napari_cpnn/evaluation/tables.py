@@ -8,6 +8,7 @@ import pandas as pd
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.storage import csv_table, table_of_csv, whole_file
+from napari_cpnn.untrusted import to_path
 
 
 def write_table(table: pd.DataFrame, path: str | Path, index: bool = False, digits: int | None = None) -> None:
@@ -48,7 +49,7 @@ def require_table_name(path: Path) -> None:
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table written by :func:`write_table` without index; numbers are read losslessly."""
-    path = Path(path)
+    path = to_path(path, TrainingError)
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path, engine="pyarrow")

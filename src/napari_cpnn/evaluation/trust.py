@@ -138,7 +138,7 @@ def _alike(good: BoolArray) -> Iterator[IntArray]:
 def _leave_open(trust: Trust, columns: IntArray) -> None:
     """Give quantities without measurements an unlimited interval."""
     trust.floor[columns] = 1.0
-    trust.lower[:, columns], trust.upper[:, columns] = -1e4, 1e4
+    trust.lower[:, columns], trust.upper[:, columns], trust.most[columns] = -1e4, 1e4, 1e4
 
 
 # The functions below take ``predicted`` and ``measured``, (n, q), and return one value or column for each quantity.
@@ -150,12 +150,18 @@ def _interval(predicted: FloatArray, measured: FloatArray, weights: FloatArray) 
     spread, floor = _spread(predicted, errors, weights / weights.sum()), errors.mean(axis=0) / 4 + 1e-6
     expected = expected_error(predicted, spread, floor)
     level = (predicted[None] >= edges[:, None]).sum(axis=0)
-    ends = np.empty((2, N_LEVELS, predicted.shape[1]))
+    ends, centers = np.empty((2, N_LEVELS, predicted.shape[1])), np.empty((N_LEVELS, predicted.shape[1]))
     for k in range(N_LEVELS):
         inside = level == k
         inside |= ~inside.any(axis=0)  # a constant prediction has one level
         ends[:, k] = _ends(predicted, measured, expected, weights[:, None] * inside)
-    return {"edges": edges, "spread": spread, "floor": floor, "lower": ends[0], "upper": ends[1]}
+        centers[k] = np.nanmedian(np.where(inside, predicted, np.nan), axis=0)
+    # A prediction lies in its own interval.
+    lower, upper = np.minimum(ends[0], 0.0), np.maximum(ends[1], 0.0)
+    return {
+        "centers": centers, "spread": spread, "floor": floor, "lower": lower, "upper": upper,
+        "most": measured.max(axis=0),
+    }  # fmt: skip
 
 
 def _spread(predicted: FloatArray, errors: FloatArray, share: FloatArray) -> FloatArray:
@@ -193,9 +199,12 @@ def _upper_quantile(values: FloatArray, weights: FloatArray, wanted: FloatArray)
 def _scales(slides: Sequence[HeldOutSpots]) -> tuple[FloatArray, FloatArray]:
     """Mean correlation over spots, and finest trusted scale in um, of each quantity."""
     slides = [slide for slide in slides if len(slide.places_um) >= 2]
-    pitch = float(np.median([_pitch(slide.places_um) for slide in slides]))
-    tested = np.any([np.isfinite(slide.measured).all(axis=0) for slide in slides], axis=0)
-    scale = np.where(tested, NO_SCALE, NOT_TESTED)
+    n_quantities = slides[0].predicted.shape[1] if slides else 0
+    scale, pcc = np.full(n_quantities, NOT_TESTED), np.zeros(n_quantities)
+    pitches = [p for p in (_pitch(slide.places_um) for slide in slides) if p > 0]
+    if not pitches:
+        return pcc, scale
+    pitch = float(np.median(pitches))
     for radius in RADII:
         correlations = []
         for slide in slides:
@@ -206,11 +215,13 @@ def _scales(slides: Sequence[HeldOutSpots]) -> tuple[FloatArray, FloatArray]:
         if correlations:
             # A slide on which a gene was not measured does not count; one on which it is constant counts as 0.
             known = np.isfinite(correlations)
+            scale[(scale == NOT_TESTED) & known.any(axis=(0, 1))] = NO_SCALE
             mean_r = np.where(known, correlations, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
             low = np.quantile(mean_r, 1 - CONFIDENCE, axis=0)
             scale[(scale == NO_SCALE) & (low > LEAST_PCC)] = max(2 * radius, 1) * pitch
-    pcc = np.nan_to_num([pearson(slide.predicted, slide.measured) for slide in slides])
-    return pcc.mean(axis=0), scale
+    values = np.array([pearson(slide.predicted, slide.measured) for slide in slides])
+    counted = np.isfinite(values)
+    return np.where(counted, values, 0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1), scale
 
 
 def neighbourhoods(places_um: FloatArray, radius_um: float) -> sp.csr_matrix:
@@ -224,7 +235,9 @@ def neighbourhoods(places_um: FloatArray, radius_um: float) -> sp.csr_matrix:
 
 
 def _pitch(places_um: FloatArray) -> float:
-    return float(np.median(cKDTree(places_um).query(places_um, k=2)[0][:, 1]))
+    """Median distance of a place to the nearest other place; 0 if there is only one."""
+    places = np.unique(places_um, axis=0)
+    return float(np.median(cKDTree(places).query(places, k=2)[0][:, 1])) if len(places) > 1 else 0.0
 
 
 def _blocks(places_um: FloatArray, side_um: float) -> IntArray:

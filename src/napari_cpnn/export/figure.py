@@ -261,7 +261,7 @@ class Scene:
         """Return how much of the visible part of the map is unlike the training tissue."""
         donors = self.cmap.donors()[self._seen]
         scores = self.cmap.out_of_domain.ravel()[donors[donors >= 0]]
-        return domain_report(scores, str(self.cmap.provenance.get("trained_on", "")))
+        return domain_report(scores, str(self.cmap.provenance.get("trained_on") or ""))
 
     def title(self) -> str:
         """Return the title, with slide and model."""
@@ -281,8 +281,12 @@ class Scene:
         done = (state == DONE)[tissue].mean()
         if done < 1:
             notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
-        if warning := self._domain_report().warning:
-            notes.append(warning)
+        report = self._domain_report()
+        if report.warning:
+            notes.append(report.warning)
+        if report.n_patches and report.unlike > 0 and settings.unlike != "shown":
+            drawn = "Hatched" if settings.unlike == "hatched" else "Left out"
+            notes.append(f"{drawn}: tissue unlike that of the training.")
         fixed = settings.low is not None and settings.high is not None
         if settings.value_range == "auto" and not fixed and any(one.has_range for one in quantities):
             notes.append("Values outside the colour range have the first or last colour.")

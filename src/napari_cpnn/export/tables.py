@@ -209,7 +209,7 @@ def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
     }
     if mpp is not None:
         facts["mpp"] = [float(m) for m in mpp]
-    report = domain_report(cells.out_of_domain, str(cells.provenance.get("trained_on", "")))
+    report = domain_report(cells.out_of_domain, str(cells.provenance.get("trained_on") or ""))
     if report.n_patches:
         facts["share_unlike_training_tissue"] = report.unlike
     if report.warning:

@@ -267,7 +267,7 @@ class CompositionMap:
         window = (slice(None), slice(None)) if rect is None else self.grid.window(rect)
         donors = self.donors()[window]
         copies = np.bincount(donors[donors >= 0], minlength=self.grid.n_cells)
-        return domain_report(self._out_of_domain, str(self.provenance.get("trained_on", "")), copies)
+        return domain_report(self._out_of_domain, str(self.provenance.get("trained_on") or ""), copies)
 
     def _known(self, values: Float32Array) -> Float32Array:
         """Reshape one value per patch to a map, NaN where not computed."""

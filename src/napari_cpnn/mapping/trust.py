@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.texts import shown as one_line
+
 UNLIKE = 0.95
 """Tissue with a higher out-of-domain score is reported as unlike the training tissue; 5 % of held-out tissue is."""
 
@@ -17,6 +19,9 @@ CAUTION, FOREIGN = 0.2, 0.5
 
 #: Minimum number of patches for a verdict; below, chance decides.
 LEAST_PATCHES = 8
+
+#: Maximum letters of the description of the training tissue.
+_MOST_LETTERS = 80
 
 Level = Literal["unknown", "familiar", "caution", "foreign"]
 
@@ -61,7 +66,9 @@ class DomainReport:
             return ""
         trained = f" ({self.trained_on})" if self.trained_on else ""
         # Rounded down, so that only what is wholly unlike is called 100 %.
-        text = f"{math.floor(100 * self.unlike)} % of this tissue is unlike what this model was trained on{trained}"
+        text = (
+            f"{math.floor(100 * self.unlike + 1e-9)} % of this tissue is unlike what this model was trained on{trained}"
+        )
         if self.level == "foreign":
             return f"{text}. Cell types and genes shown here are not to be believed."
         return f"{text}. Do not rely on cell types and genes there."
@@ -85,7 +92,7 @@ def domain_report(
     scores
         Scores of patches, 0 to 1.
     trained_on
-        Description of the training tissue.
+        Description of the training tissue, from a file; shown on one line.
     copies
         How many patches of tissue each score stands for, of the same shape; one each by default.
     """
@@ -93,5 +100,5 @@ def domain_report(
     known = np.isfinite(values)
     weights = np.ones(len(values)) if copies is None else np.asarray(copies, dtype=np.float64).ravel()
     total = float(weights[known].sum())
-    unlike = float(weights[is_unlike(values)].sum()) / total if total else math.nan
-    return DomainReport(int((known & (weights > 0)).sum()), unlike, trained_on)
+    unlike = float(weights[known & is_unlike(values)].sum()) / total if total else math.nan
+    return DomainReport(int((known & (weights > 0)).sum()), unlike, one_line(trained_on, _MOST_LETTERS))

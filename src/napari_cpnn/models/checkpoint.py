@@ -73,6 +73,7 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
         ModelSpec.from_dict(model.spec.to_dict())
     except (ValueError, TypeError, SettingsError) as error:
         raise CheckpointError(f"The model cannot be written to {path}: {str(error).rstrip('.')}.") from error
+    _check_trust(model, path)
     state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     left_out = {name for name in state if name.startswith(_ENCODER)} if encoder_is_elsewhere(model.spec) else set()
     if half:
@@ -190,6 +191,19 @@ def _encoder_card(model: CPNN, memory: Mapping[str, Tensor]) -> dict[str, Any] |
         frozen_encoder(model.spec.backbone, model.spec.backbone_args)
     )
     return {**facts, "fingerprint": weights_fingerprint(weights)}
+
+
+def _check_trust(model: CPNN, path: Path) -> None:
+    """Raise a :class:`CheckpointError` if the calibration could not be read again."""
+    if model.trust is None:
+        return
+    wanted = Trust(len(model.genes) + len(model.cell_types))
+    for name, values in model.trust.named_buffers():
+        if values.shape != wanted.get_buffer(name).shape or not bool(torch.isfinite(values).all()):
+            raise CheckpointError(
+                f"The model cannot be written to {path}: its calibration is of another model, or has values that are "
+                "not numbers; calibrate it again."
+            )
 
 
 def _trust_card(memory: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -18,7 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import require_genes
+from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models.backbones.backbone import Backbone, backbone_of, n_features_of
 from napari_cpnn.models.backbones.build import encoder_fingerprint
@@ -123,6 +125,22 @@ class CPNN(nn.Module):
     def trained_on(self) -> str:
         """Description of the training tissue, such as ``"breast, 2 patients, 4 slides"``; empty if not recorded."""
         return trained_on(self.provenance)
+
+    def interval(self, name: str, predicted: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return the intervals of 90 % of a gene (log1p CP10k) or cell type (share) around predictions.
+
+        Raises
+        ------
+        GenesError
+            If the model has no such gene or cell type.
+        SettingsError
+            If the model is not calibrated.
+        """
+        if self.trust is None:
+            raise SettingsError("This model has no intervals; calibrate it by a cross-validation (studies.calibrate).")
+        if name in self.cell_types:
+            return self.trust.interval(len(self.genes) + self.cell_types.index(name), predicted)
+        return self.trust.interval(int(require_genes(self.genes, [name], "The model")[0]), predicted)
 
     @property
     def backbone_interface(self) -> Backbone:

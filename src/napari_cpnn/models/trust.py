@@ -34,13 +34,16 @@ class Trust(nn.Module):
 
     Attributes
     ----------
-    edges
-        ``(N_LEVELS - 1, Q)``, predictions at which one level ends and the next begins.
+    centers
+        ``(N_LEVELS, Q)``, increasing: the median prediction of each level.
     spread
         ``(2, Q)``: the expected absolute error is the first plus the second times the prediction, and at least a
         quarter of its mean, which is ``floor`` ``(Q,)``.
     lower, upper
-        ``(N_LEVELS, Q)``, distances of the interval's ends from a prediction, in units of its expected error.
+        ``(N_LEVELS, Q)``, distances of the interval's ends from a prediction, in units of its expected error: not
+        positive and not negative, so that a prediction lies in its own interval.
+    most
+        ``(Q,)``, largest measurement.
     scale_um
         ``(Q,)``, finest scale in um at which the lower bound of the cross-validated correlation is above 0.3;
         `NO_SCALE` where there is none, `NOT_TESTED` where it is not known.
@@ -50,11 +53,12 @@ class Trust(nn.Module):
         ``()``, number of calibration spots.
     """
 
-    edges: Tensor
+    centers: Tensor
     spread: Tensor
     floor: Tensor
     lower: Tensor
     upper: Tensor
+    most: Tensor
     scale_um: Tensor
     pcc: Tensor
     n_spots: Tensor
@@ -63,8 +67,8 @@ class Trust(nn.Module):
         super().__init__()
         q = n_quantities
         for name, shape in (
-            ("edges", (N_LEVELS - 1, q)), ("spread", (2, q)), ("floor", (q,)), ("lower", (N_LEVELS, q)),
-            ("upper", (N_LEVELS, q)), ("scale_um", (q,)), ("pcc", (q,)), ("n_spots", ()),
+            ("centers", (N_LEVELS, q)), ("spread", (2, q)), ("floor", (q,)), ("lower", (N_LEVELS, q)),
+            ("upper", (N_LEVELS, q)), ("most", (q,)), ("scale_um", (q,)), ("pcc", (q,)), ("n_spots", ()),
         ):  # fmt: skip
             self.register_buffer(name, torch.zeros(shape))
 
@@ -76,14 +80,17 @@ class Trust(nn.Module):
     def interval(self, quantity: int, predicted: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the ends of the prediction intervals for a measured spot, of the shape of ``predicted``.
 
-        Ends are at least 0; NaN stays NaN.
+        Between the centres of levels the distances are interpolated. An end below 0 is 0, and one above the largest
+        measurement is that; NaN stays NaN.
         """
         values = np.asarray(predicted, dtype=np.float64)
-        level = np.searchsorted(self._of("edges", quantity), values, side="right").clip(0, N_LEVELS - 1)
         error = expected_error(values, self._of("spread", quantity), float(self.floor[quantity]))
-        low = np.maximum(values + self._of("lower", quantity)[level] * error, 0.0)
-        high = np.maximum(values + self._of("upper", quantity)[level] * error, low)
-        return low, high
+        centers = self._of("centers", quantity)
+        lower, upper = (np.interp(values, centers, self._of(end, quantity)) for end in ("lower", "upper"))
+        low = np.maximum(values + lower * error, 0.0)
+        # What was never measured is no end, unless it was predicted.
+        high = np.minimum(values + upper * error, np.maximum(float(self.most[quantity]), values))
+        return np.minimum(low, values), np.maximum(high, values)
 
     def _of(self, name: str, quantity: int) -> FloatArray:
         values: Tensor = getattr(self, name)

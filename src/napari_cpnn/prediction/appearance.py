@@ -77,9 +77,16 @@ def reasons_unlike(images: npt.NDArray[np.uint8], ordinary: Mapping[str, Any]) -
     if not len(images):
         return []
     for name, values in zip(PROPERTIES, appearance(images).T, strict=True):
-        if name in ordinary:
-            low, high = (float(end) for end in ordinary[name])
+        ends: Any = ordinary.get(name)
+        if _is_range(ends):
+            low, high = (float(end) for end in ends)
             for side, share in ((-1, np.mean(values < low)), (1, np.mean(values > high))):
                 if share >= _MOST:
                     found.append((float(share), _REASONS[name, side]))
     return [text for _, text in sorted(found, reverse=True)]
+
+
+def _is_range(ends: Any) -> bool:
+    """Return whether a value of a model's card is a pair of increasing numbers."""
+    is_pair = isinstance(ends, (list, tuple)) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+    return bool(is_pair and ends[0] <= ends[1])

@@ -15,6 +15,9 @@ from napari_cpnn.models import CPNN
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.studies.report import held_out_slides
 
+#: Least share of genes that a model and those of its cross-validation, with fewer slides, have in common.
+_SAME = 0.7
+
 
 def calibrate(
     model: CPNN,
@@ -49,7 +52,7 @@ def calibrate(
     Raises
     ------
     TrainingError
-        If there is no such cross-validation or head, or fewer than 20 spots were tested.
+        If there is no such cross-validation or head, it is of another model, or fewer than 20 spots were tested.
 
     Examples
     --------
@@ -73,6 +76,7 @@ def calibrate(
                 f"The cross-validation in {run} has no head {head!r}; it has {', '.join(tested.heads)}."
             )
         table = tested.heads[head]
+        _require_same_model(model, table, run)
         patient = tested.fold if patients is None else patients.get(tested.slide, tested.fold)
         shares = None if prototypes is None else _shares(table, prototypes, model.cell_types)
         slides.append(HeldOutSpots.of_table(table, model.genes, patient, shares))
@@ -85,6 +89,15 @@ def calibrate(
         "n_patients": len({slide.patient for slide in slides}),
     }
     return model
+
+
+def _require_same_model(model: CPNN, table: AnnData, run: str | Path) -> None:
+    """Raise a :class:`TrainingError` unless predictions are of a model with these genes and cell types."""
+    types = getattr(table.obsm["weights"], "columns", range(np.shape(table.obsm["weights"])[1]))
+    if list(types) != list(model.cell_types):
+        raise TrainingError(f"The cross-validation in {run} is of a model with other cell types than this one.")
+    if len({*table.var_names} & {*model.genes}) < _SAME * max(len(model.genes), table.n_vars):
+        raise TrainingError(f"The cross-validation in {run} is of a model with other genes than this one.")
 
 
 def _shares(table: AnnData, prototypes: Prototypes, cell_types: tuple[str, ...]) -> FloatArray | None:

@@ -67,10 +67,13 @@ class NicFeatures(nn.Module):
 
 
 def mean_and_std(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of maps ``(N, C, H, W)`` over the patch, ``(N, C)`` each, computed in float32."""
+    """Mean and standard deviation of maps ``(N, C, H, W)`` over the patch, ``(N, C)`` each, computed in float32.
+
+    The deviation is at least 1e-6, so that its gradient is finite on a patch of one colour.
+    """
     values = maps.float().flatten(2)
     mean = values.mean(dim=2)
-    return mean, (values - mean[..., None]).square().mean(dim=2).sqrt()
+    return mean, (values - mean[..., None]).square().mean(dim=2).clamp(min=1e-12).sqrt()
 
 
 #: Arrays of a batch normalisation in Keras -> in torch.

@@ -58,11 +58,13 @@ def model_file(name: str | Path) -> Path:
     Raises
     ------
     CheckpointError
-        If the named model cannot be downloaded, or arrives damaged.
+        If there is no such file or name, or the named model cannot be downloaded or arrives damaged.
     """
     path = Path(name)
     model = ZOO.get(str(name))
-    if model is None or path.exists():
+    if model is None and path.name == str(name) and not path.suffix and not path.exists():
+        raise CheckpointError(f"There is no model file {name}, and no model of that name; known are {', '.join(ZOO)}.")
+    if model is None or path.is_file():
         return path
     return model.path if model.source.is_packaged else _downloaded(model)
 

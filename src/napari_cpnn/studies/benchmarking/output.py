@@ -38,7 +38,7 @@ def write_benchmark(result: BenchmarkResult, out: str | Path) -> Path:
             write_table(result.scores, unfinished / f"scores.{ending}")
             for name in ("summary", "differences", "sections"):
                 write_table(getattr(result, name), unfinished / f"{name}.csv", digits=7)
-            (unfinished / "benchmark.html").write_text(page, encoding="utf-8")
+            (unfinished / "benchmark.html").write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise TrainingError(f"{folder} could not be written: {error.strerror or error}.") from error
     return folder

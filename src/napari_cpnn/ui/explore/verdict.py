@@ -60,7 +60,8 @@ class Verdict:
         key = (id(cmap), id(model))
         if cmap is None or model is None or slide is None or self._asked == key:
             return
-        ordinary = model.provenance.get("domain", {}).get("appearance")
+        domain = model.provenance.get("domain")
+        ordinary = domain.get("appearance") if isinstance(domain, dict) else None
         if not isinstance(ordinary, dict):
             return
         self._asked, self._reasons = key, []

@@ -192,7 +192,7 @@ def gene_note(model: CPNN, gene: str) -> str:
     if model.trust is not None and gene in model.genes:
         scale = model.trust.scale(model.genes.index(gene))
         if math.isfinite(scale):
-            parts.append(f"to be trusted from {scale:.0f} µm on")
+            parts.append(f"to be trusted from {max(scale, model.patch.size_um):.0f} µm on")
         elif math.isinf(scale):
             parts.append("not to be trusted at any scale")
     return " · ".join(parts)
