@@ -359,6 +359,7 @@ def test_readout_and_shares(setup, model):
     trust.lower.fill_(-1.0)
     trust.upper.fill_(2.0)
     trust.floor.fill_(0.125)
+    trust.most.fill_(100.0)
     trust.scale_um.fill_(400.0)
     model.trust = trust
     assert f"ERBB2 {value:.2f} ({max(value - 0.125, 0):.2f} to {value + 0.25:.2f})" in c.readout((350.0, 450.0))
