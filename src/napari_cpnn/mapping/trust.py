@@ -83,7 +83,7 @@ def is_unlike(scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:
 
 
 def domain_report(
-    scores: npt.NDArray[np.floating[Any]], trained_on: str = "", copies: npt.NDArray[np.integer[Any]] | None = None
+    scores: npt.ArrayLike, trained_on: str = "", copies: npt.NDArray[np.integer[Any]] | None = None
 ) -> DomainReport:
     """Summarise out-of-domain scores (any shape; NaN where unknown).
 
@@ -95,6 +95,12 @@ def domain_report(
         Description of the training tissue, from a file; shown on one line.
     copies
         How many patches of tissue each score stands for, of the same shape; one each by default.
+
+    Examples
+    --------
+    >>> from napari_cpnn.mapping import domain_report
+    >>> domain_report([0.99] * 6 + [0.5] * 4).level
+    'foreign'
     """
     values = np.asarray(scores, dtype=np.float32).ravel()
     known = np.isfinite(values)

@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import FloatArray
-
-#: Optical densities (R, G, B) of haematoxylin and of eosin (Ruifrok & Johnston 2001), to be normalised.
-_STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11))
+from napari_cpnn.slides import STAINS, optical_density
 
 #: Properties of a patch, in this order.
 PROPERTIES = ("haematoxylin", "eosin", "sharpness")
@@ -48,10 +46,8 @@ def appearance(images: npt.NDArray[np.uint8]) -> FloatArray:
     """
     if not len(images):
         return np.empty((0, len(PROPERTIES)))
-    stains = np.array(_STAINS)
-    stains /= np.linalg.norm(stains, axis=1, keepdims=True)
-    density = -np.log10((images.astype(np.float32) + 1) / 256)
-    strength = density.mean(axis=(1, 2)) @ np.linalg.pinv(stains)
+    density = optical_density(images)
+    strength = density.mean(axis=(1, 2)) @ np.linalg.pinv(STAINS)
     grey = density.mean(axis=3)
     steps = (np.diff(grey, axis=1) ** 2).mean(axis=(1, 2)) + (np.diff(grey, axis=2) ** 2).mean(axis=(1, 2))
     sharpness = np.log((steps + 1e-6) / (grey.var(axis=(1, 2)) + 1e-6))

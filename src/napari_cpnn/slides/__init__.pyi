@@ -5,5 +5,7 @@ from .patches import PatchReader as PatchReader
 from .patches import read_patches as read_patches
 from .slide import Slide as Slide
 from .slide import open_slide as open_slide
+from .stains import STAINS as STAINS
+from .stains import optical_density as optical_density
 from .tissue import find_tissue as find_tissue
 from .tissue_mask import TissueMask as TissueMask

@@ -85,26 +85,14 @@ def download(info: Weighted) -> Path:
             f"The weights of encoder {info.name!r} are not downloaded, since no checksum of them is published; "
             f"get {source.url} yourself and give the path of the file as encoder_weights (or weights)."
         )
-    import pooch
-
     folder = cache_folder() / "weights"
     if not may_download() and not (folder / source.file_name).is_file():
         raise WeightsError(
             f"The weights of encoder {info.name!r} are not on this computer and are not downloaded unasked; ask for "
             f"'pretrained' weights, or {_by_hand(source)}."
         )
-    try:
-        return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", source.file_name, folder))
-    except ValueError as error:
-        raise WeightsError(
-            f"{source.file_name} from {source.url} arrived damaged (its checksum is wrong); try again, or "
-            f"{_by_hand(source)}."
-        ) from error
-    except OSError as error:  # includes the errors of requests without a network connection
-        raise WeightsError(
-            f"The weights of encoder {info.name!r} could not be downloaded from {source.url}; go online once, or "
-            f"{_by_hand(source)}, or choose weights 'none' to start from random ones."
-        ) from error
+    otherwise = f"{_by_hand(source)}, or choose weights 'none' to start from random ones"
+    return source.retrieve(folder, f"The weights of encoder {info.name!r}", otherwise, WeightsError)
 
 
 def _by_hand(source: WeightsSource) -> str:

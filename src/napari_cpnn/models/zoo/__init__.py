@@ -70,19 +70,7 @@ def model_file(name: str | Path) -> Path:
 
 
 def _downloaded(model: ZooModel) -> Path:
-    import pooch
-
-    place, source = model.path, model.source
-    if source.sha256 is None:
+    if model.source.sha256 is None:
         raise CheckpointError(f"Model {model.name!r} has no published checksum, so it is not downloaded.")
-    try:
-        return Path(pooch.retrieve(source.url, f"sha256:{source.sha256}", place.name, place.parent))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{place.name} from {source.url} arrived damaged (its checksum is wrong); try again."
-        ) from error
-    except OSError as error:  # includes the errors of requests without a network connection
-        raise CheckpointError(
-            f"Model {model.name!r} could not be downloaded from {source.url}; go online once, or get the file by other "
-            "means and give its path."
-        ) from error
+    otherwise = "get the file by other means and give its path"
+    return model.source.retrieve(model.path.parent, f"Model {model.name!r}", otherwise, CheckpointError)

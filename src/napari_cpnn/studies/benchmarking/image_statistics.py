@@ -10,14 +10,14 @@ from scipy import ndimage
 
 from napari_cpnn.arrays import BoolArray, FloatArray, Picture
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.slides import PatchReader, Slide
+from napari_cpnn.slides import STAINS, PatchReader, Slide, optical_density
 
 N_COLOURS = 21
 """Mean, standard deviation and 10th, 50th and 90th percentile of R, G and B; mean and standard deviation of their
 optical densities."""
 
-#: Optical densities of haematoxylin, eosin and the remainder (Ruifrok and Johnston 2001), rows of unit length.
-_STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+#: Optical densities of haematoxylin, eosin and a third stain that takes up the rest (DAB; Ruifrok and Johnston 2001).
+_STAINS = np.vstack([STAINS, [0.268, 0.570, 0.776]])
 #: Radius of a typical nucleus in um, and the smallest distance of the centres of two.
 _RADIUS_UM, _APART_UM = 3.5, 3.0
 #: Smallest response of the detector, in optical density of haematoxylin.
@@ -85,8 +85,7 @@ def find_nuclei(image: Picture, mpp: float) -> npt.NDArray[np.intp]:
     mpp
         Micrometres per pixel.
     """
-    density = -np.log10((image.astype(np.float32) + 1) / 256)
-    haematoxylin = density @ np.linalg.inv(_STAINS)[:, 0].astype(np.float32)
+    haematoxylin = optical_density(image) @ np.linalg.inv(_STAINS)[:, 0].astype(np.float32)
     sigma = _RADIUS_UM / np.sqrt(2) / mpp  # the scale at which the Laplacian is strongest for discs of this radius
     response = -(sigma**2) * ndimage.gaussian_laplace(haematoxylin, sigma, mode="reflect")
     size = 2 * max(1, round(_APART_UM / mpp)) + 1

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 from napari_cpnn.arrays import IntArray
-
-#: Optical densities (R, G, B) of haematoxylin and of eosin (Ruifrok & Johnston 2001), to be normalised.
-_HAEMATOXYLIN = (0.65, 0.70, 0.29)
-_EOSIN = (0.07, 0.99, 0.11)
+from napari_cpnn.slides import STAINS
 
 #: Patches augmented at a time, so that their densities fit into the processor's cache, which halves the time.
 _CHUNK = 8
@@ -82,7 +79,6 @@ def _restained(images: Tensor, matrices: Tensor, offsets: Tensor) -> Tensor:
 
 def _stain_matrix() -> Tensor:
     """Stain matrix ``M (3, 3)`` with unit rows haematoxylin, eosin, residual."""
-    stains = torch.tensor([_HAEMATOXYLIN, _EOSIN], dtype=torch.float64)
-    stains = stains / stains.norm(dim=1, keepdim=True)
+    stains = torch.tensor(STAINS, dtype=torch.float64)
     residual = torch.linalg.cross(stains[0], stains[1])
     return torch.cat([stains, (residual / residual.norm())[None]]).float()
