@@ -79,6 +79,7 @@ def test_replace_checks_again() -> None:
         (TrainingSettings, {"patience": 0}),
         (TrainingSettings, {"precision": "float8"}),
         (TrainingSettings, {"composition_weight": -1}),
+        (TrainingSettings, {"composition_loss": "cosine"}),
         (TrainingSettings, {"max_epochs": 0}),
         (TrainingSettings, {"batch_size": 1}),
         (TrainingSettings, {"min_spot_fraction": 1}),
@@ -102,3 +103,13 @@ def test_presets() -> None:
     assert (paper.n_programs, paper.composition_weight, paper.head, paper.max_epochs) == (0, 0.0, "cpnn", 5)
     assert TrainingSettings.plain().head == "linear"
     assert TrainingSettings.paper(n_programs=4).n_programs == 4
+
+
+def test_settings_of_before_a_setting_existed_keep_what_they_meant() -> None:
+    written = TrainingSettings(deconvolution="nnls").to_dict()
+    del written["composition_loss"]
+    assert TrainingSettings.from_written(written).composition_loss == "squares"
+    assert TrainingSettings.from_dict(written).composition_loss == TrainingSettings().composition_loss == "pcc"
+    assert TrainingSettings.from_written(TrainingSettings().to_dict()) == TrainingSettings()
+    with pytest.raises(SettingsError):
+        TrainingSettings.from_written([])  # type: ignore[arg-type]

@@ -14,9 +14,12 @@ DeviceName = str
 """``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``."""
 
 
-def setting(default: Any, help_: str) -> Any:
-    """Return a dataclass field with a default and a help text."""
-    return dataclasses.field(default=default, metadata={"help": help_})
+def setting(default: Any, help_: str, **before: Any) -> Any:
+    """Return a dataclass field with a default and a help text.
+
+    ``before`` is the value that the setting had in effect before it existed, where that is not the default.
+    """
+    return dataclasses.field(default=default, metadata={"help": help_, **before})
 
 
 class Settings:
@@ -55,6 +58,16 @@ class Settings:
             return cls(**values)
         except (TypeError, ValueError, ArithmeticError, AttributeError) as exc:  # e.g. text instead of a number
             raise SettingsError(f"A setting of {cls.__name__} has a value of the wrong type ({exc}).") from exc
+
+    @classmethod
+    def from_written(cls, data: dict[str, Any]) -> Self:
+        """Read settings that were written in full, perhaps before some settings existed; otherwise as from_dict."""
+        before = {
+            f.name: f.metadata["before"]
+            for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+            if "before" in f.metadata
+        }
+        return cls.from_dict({**before, **data} if isinstance(data, dict) else data)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some values changed."""

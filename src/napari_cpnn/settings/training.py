@@ -142,7 +142,13 @@ class TrainingSettings(Settings):
         "composition; 0 is the paper's model"
     )  # fmt: skip
     composition_weight: float = setting(5.0, "loss weight that ties the weights to the deconvolved shares of the spots")
-    deconvolution: Literal["nb", "nnls"] = setting("nnls", "method that estimates these shares, as for deconvolve")
+    composition_loss: Literal["pcc", "squares"] = setting(
+        "pcc",
+        "what ties them: pcc (squared differences, and the correlation over spots of each type, so that rare types "
+        "count as much as common ones) or squares (squared differences alone)",
+        before="squares",
+    )
+    deconvolution: Literal["nb", "nnls"] = setting("nb", "method that estimates these shares, as for deconvolve")
     prototype_weight: float = setting(
         1e3, "loss weight that ties the prototypes to their initial values (lambda of eq. 8)"
     )
@@ -218,6 +224,10 @@ class TrainingSettings(Settings):
         check(0 <= self.free_mixture < 1, "The share of the free mixture must be in [0, 1).")
         check(0 <= self.program_gain <= 1, "The gain of the programs must be between 0 and 1.")
         check(self.composition_weight >= 0 and self.prototype_weight >= 0, "Loss weights cannot be negative.")
+        check(
+            self.composition_loss in ("pcc", "squares"),
+            f"Unknown composition loss {self.composition_loss!r}; use 'pcc' or 'squares'.",
+        )
         check(
             self.max_epochs >= 1 and self.batch_size >= 2,
             "Training needs at least one epoch and a batch size of at least two.",

@@ -89,8 +89,7 @@ class FoldFolder:
         there = _read_json(path)
         changed = [name for name, value in facts.items() if there.get(name) != value]
         try:
-            # Settings that did not exist in an older version had their defaults there.
-            before = _what_counts(TrainingSettings.from_dict(there.get("settings", {})))
+            before = _what_counts(TrainingSettings.from_written(there.get("settings", {})))
         except SettingsError as error:
             raise TrainingError(f"{path} was written by another version of napari-cpnn: {error}") from error
         now = _what_counts(settings)

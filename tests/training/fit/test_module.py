@@ -38,9 +38,18 @@ def training(**changes):
     )
 
 
+def mean_pcc(predicted, measured, slide, correlation):
+    """Mean over columns of the PCC over the rows of each slide, then over slides by their numbers of rows."""
+    parts = [slide == 0, slide == 1] if correlation == "slide" else [slide >= 0]
+    n = predicted.shape[1]
+    pccs = [[np.corrcoef(predicted[p, g], measured[p, g])[0, 1] for g in range(n)] for p in parts]
+    return np.average(np.mean(pccs, axis=1), weights=[p.sum() for p in parts])
+
+
+@pytest.mark.parametrize("composition_loss", ["pcc", "squares"])
 @pytest.mark.parametrize(("loss", "correlation"), [("pcc", "slide"), ("pcc", "batch"), ("mse", "slide")])
-def test_terms_are_the_weighted_sums_of_the_paper(batch, loss, correlation):
-    module = training(loss=loss, correlation=correlation)
+def test_terms_are_the_weighted_sums_of_the_paper(batch, loss, correlation, composition_loss):
+    module = training(loss=loss, correlation=correlation, composition_loss=composition_loss)
     with torch.no_grad():
         module.model.head.log_prototypes.add_(0.1 * torch.randn(3, 12, generator=torch.manual_seed(0)))
     terms = {name: value.item() for name, value in module.terms(batch).items()}
@@ -50,16 +59,23 @@ def test_terms_are_the_weighted_sums_of_the_paper(batch, loss, correlation):
     if loss == "mse":
         assert terms["expression"] == pytest.approx(np.mean((predicted - measured) ** 2), rel=1e-5)
     else:
-        slide = batch["slide"].numpy()
-        parts = [slide == 0, slide == 1] if correlation == "slide" else [slide >= 0]
-        pccs = [[np.corrcoef(predicted[p, g], measured[p, g])[0, 1] for g in range(12)] for p in parts]
-        wanted = 1 - np.average(np.mean(pccs, axis=1), weights=[p.sum() for p in parts])
+        wanted = 1 - mean_pcc(predicted, measured, batch["slide"].numpy(), correlation)
         assert terms["expression"] == pytest.approx(wanted, abs=1e-4)
     moved = module.model.prototypes.detach().numpy() - module.initial_prototypes.numpy()
     assert terms["prototypes"] == pytest.approx(100 * (moved**2).sum(), rel=1e-4)
     known = ~np.isnan(shares[:, 0])
-    distance = ((weights.detach().numpy() - shares) ** 2)[known].sum(axis=1).mean()
-    assert terms["composition"] == pytest.approx(3 * distance, rel=1e-5)
+    weights = weights.detach().numpy().astype(float)
+    distance = ((weights - shares) ** 2)[known].sum(axis=1).mean()
+    if composition_loss == "pcc":
+        distance += 1 - mean_pcc(weights[known], shares[known], batch["slide"].numpy()[known], correlation)
+    assert terms["composition"] == pytest.approx(3 * distance, rel=1e-4)
+
+
+def test_composition_term_without_a_known_share_is_zero(batch):
+    batch["shares"][:] = torch.nan
+    term = training().terms(batch)["composition"]
+    assert term.item() == 0
+    term.backward()
 
 
 def test_only_the_terms_that_are_asked_for(batch):

@@ -31,8 +31,9 @@ NO_SUMMARY: Summary = {"pcc": math.nan, "scc": math.nan, "n_genes": 0}
 class CpnnTraining(LightningModule):
     """Loss, optimiser and validation of one run.
 
-    ``loss = expression + prototype_weight * ||T - T0||^2 + composition_weight * ||w - W_deconv||^2``, where
-    expression is ``1 -`` the mean PCC over genes (paper, section 3.2), or the mean squared error. The correlation is
+    ``loss = expression + prototype_weight * ||T - T0||^2 + composition_weight * composition``, where expression is
+    ``1 -`` the mean PCC over genes (paper, section 3.2), or the mean squared error, and composition is
+    ``||w - W_deconv||^2`` (paper, eq. 8), by default plus ``1 -`` the mean PCC over cell types. Correlations are
     computed over the spots of each slide in the batch, as in evaluation, or over the whole batch, which includes
     differences between slides. With TRIPLEX each of its three views adds
     ``0.7 * expression(view, measured) + 0.3 * expression(view, fused)``; the other terms are those of the fused view.
@@ -127,7 +128,7 @@ class CpnnTraining(LightningModule):
             moved = prototype_penalty(self.model.prototypes, self.initial_prototypes)
             terms["prototypes"] = self.settings.prototype_weight * moved
         if self.settings.composition_weight > 0 and self.model.cell_types:
-            terms["composition"] = self.settings.composition_weight * composition_penalty(weights, batch["shares"])
+            terms["composition"] = self.settings.composition_weight * self._composition_loss(weights, batch)
         return terms
 
     def decode_view(self, head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
@@ -137,9 +138,24 @@ class CpnnTraining(LightningModule):
         return self.model.decode(*head(features))
 
     def _expression_loss(self, predicted: torch.Tensor, measured: torch.Tensor, slides: torch.Tensor) -> torch.Tensor:
-        weights = self.gene_weights
         if self.settings.loss == "mse":
-            return mse_loss(predicted, measured, weights)
+            return mse_loss(predicted, measured, self.gene_weights)
+        return self._correlation_loss(predicted, measured, slides, self.gene_weights)
+
+    def _composition_loss(self, weights: torch.Tensor, batch: Batch) -> torch.Tensor:
+        shares = batch["shares"]
+        loss = composition_penalty(weights, shares)
+        if self.settings.composition_loss == "squares":
+            return loss
+        known = ~shares.isnan().any(dim=1)
+        if not known.any():
+            return loss
+        return loss + self._correlation_loss(weights[known], shares[known], batch["slide"][known.cpu()])
+
+    def _correlation_loss(
+        self, predicted: torch.Tensor, measured: torch.Tensor, slides: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """One minus the mean PCC of the columns over the spots of each slide, or over all."""
         if self.settings.correlation == "batch":
             return pcc_loss(predicted, measured, weights)
         members = [torch.nonzero(slides == slide).ravel().to(self.device) for slide in torch.unique(slides)]

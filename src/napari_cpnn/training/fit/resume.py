@@ -96,7 +96,7 @@ class RunState:
             raise TypeError("its scores make no sense")
         if not isinstance(self.settings, dict) or not isinstance(self.history, list):
             raise TypeError("it has no settings or no history")
-        TrainingSettings.from_dict(self.settings)
+        TrainingSettings.from_written(self.settings)
         if len(self.history) != self.epoch or not all(isinstance(row, dict) for row in self.history):
             raise ValueError("it has not a row for each epoch")
         return self
@@ -104,7 +104,7 @@ class RunState:
     def require_same(self, settings: TrainingSettings, folder: Path) -> None:
         """Refuse to resume with other settings; the :class:`TrainingError` names the differences."""
         try:
-            before = TrainingSettings.from_dict(self.settings).to_dict()
+            before = TrainingSettings.from_written(self.settings).to_dict()
         except SettingsError as error:
             raise TrainingError(
                 f"The run in {folder} was started by another version of napari-cpnn: {error}"

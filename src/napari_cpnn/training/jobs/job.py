@@ -162,12 +162,14 @@ class TrainingJob:
             if missing is not None:
                 raise TrainingError(f"{path} describes no training run: {missing!r} is missing.")
             home = path.absolute().parent
+            resume = bool(data.get("resume", False))
+            read_settings = TrainingSettings.from_written if resume else TrainingSettings.from_dict
             return cls(
                 samples=tuple(_sample(item, home) for item in data["samples"]),
                 prototypes=_prototypes(data["prototypes"], home),
-                settings=TrainingSettings.from_dict(_table(data.get("settings", {}))),
+                settings=read_settings(_table(data.get("settings", {}))),
                 out=home / data["out"],
-                resume=bool(data.get("resume", False)),
+                resume=resume,
             )
 
 
