@@ -23,6 +23,8 @@ from napari_cpnn.training.fit.resume import RunState
 from written_before import make
 
 VERSIONS = sorted(Path(__file__).parent.glob("*.zip"))
+#: The settings of the files, where the defaults have changed since.
+TRAINING = make.TRAINING.replace(composition_loss="squares", deconvolution="nnls")
 #: SHA-256 of the measured expression: of a logarithm, the last bit depends on the processor.
 MEASURED = "b46d633220760a48a14e389588bb59ec5a5f5331577b8809d1f8e4d508c969b8"
 
@@ -101,7 +103,7 @@ def test_a_run_goes_on(monkeypatch, nothing_cut):
     if hashlib.sha256(measured).hexdigest() != MEASURED:
         monkeypatch.setattr(RunState, "require_same_data", lambda *_: None)
     nc.train(
-        samples, make.prototypes(), make.TRAINING, "run", progress=False, resume=True,
+        samples, make.prototypes(), TRAINING, "run", progress=False, resume=True,
         on_epoch=lambda row: epochs.append(row["epoch"]),
     )  # fmt: skip
     assert epochs == [2]
@@ -114,7 +116,7 @@ def test_a_run_goes_on(monkeypatch, nothing_cut):
 def test_folds(monkeypatch):
     monkeypatch.setattr(cross_validation, "train", fail)
     monkeypatch.setattr(report, "draw_cross_validation", lambda *_, **__: None)
-    settings = make.TRAINING.replace(max_epochs=1)
+    settings = TRAINING.replace(max_epochs=1)
     table = nc.cross_validate(
         make.samples(), make.prototypes(), settings, out="folds", evaluation=make.EVALUATION, progress=False
     )
