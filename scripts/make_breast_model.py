@@ -2,11 +2,11 @@
 
     python scripts/make_breast_model.py --data ../shared/data --runs RUNS      # some 25 minutes on two cores
 
-Each section is tested with a model of the others. ``breast-her2st`` is trained on all four with the same settings, and is
-calibrated by those tests. ``breast-her2st-without-c4``, for the sample slide C4, is the model of the others that C4 was
-tested with; it is calibrated by tests among the others, so that nothing of it has seen a measurement of C4. The settings
-are the defaults with the encoder `he-small`, frozen; none was chosen on these sections. The encoder has seen the pictures
-of all four, but no measurement.
+Each section is tested with a model of the others. ``breast-her2st`` is trained on all four with the same settings, and
+is calibrated by those tests. ``breast-her2st-without-c4``, for the sample slide C4, is the model of the others that C4
+was tested with; it is calibrated by tests among the others, so that nothing of it has seen a measurement of C4. The
+settings are the defaults with the encoder `he-small`, frozen; none was chosen on these sections. The encoder has seen
+the pictures of all four, but no measurement.
 """
 
 from __future__ import annotations

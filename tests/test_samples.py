@@ -138,7 +138,9 @@ def test_a_damaged_mirror_leaves_nothing(public: Path, tmp_path: Path) -> None:
 
 def test_a_mirror_without_the_file(public: Path, tmp_path: Path) -> None:
     shutil.rmtree(public)
-    with pytest.raises(DownloadError, match=r"data/a.tsv could not be fetched from .*public \(No such file or directory\)"):
+    with pytest.raises(
+        DownloadError, match=r"data/a.tsv could not be fetched from .*public \(No such file or directory\)"
+    ):
         samples.fetch_her2st(tmp_path / "here", mirror=public)
     assert files(tmp_path / "here") == {}
 

@@ -46,8 +46,8 @@ HER2ST_TERMS = (
     "doi.org/10.1038/s41467-021-26271-2"
 )
 CELLS_TERMS = (
-    "single cells: from github.com/omnideconv/spacedeconv, which states no licence of the data; cite Wu et al., Nat Genet "
-    "53, 1334 (2021), doi.org/10.1038/s41588-021-00911-1"
+    "single cells: from github.com/omnideconv/spacedeconv, which states no licence of the data; cite Wu et al., "
+    "Nat Genet 53, 1334 (2021), doi.org/10.1038/s41588-021-00911-1"
 )
 
 
@@ -116,7 +116,7 @@ def fetch_her2st(
     progress: Callable[[str, int, int], None] | None = None,
     sections: Sequence[str] | None = None,
 ) -> Path:
-    """Download the real sample (28 MB), keeping files that are already present and intact.
+    """Download the real sample (20 MB), keeping files that are already present and intact.
 
     The sections are under CC BY 4.0 (Zenodo record 4751624); cite Andersson et al., Nat Commun 12, 6012 (2021).
 
@@ -177,7 +177,9 @@ def her2st_section(folder: str | Path, section: str) -> tuple[Path, Path, Path]:
 
 def her2st_section_of(slide: Path | None) -> str | None:
     """Return the name of the section that a picture shows, by its file name; ``None`` for other slides."""
-    return next((name for name, path in _SECTIONS.items() if slide is not None and path.endswith(f"/{slide.name}")), None)
+    return next(
+        (name for name, path in _SECTIONS.items() if slide is not None and path.endswith(f"/{slide.name}")), None
+    )
 
 
 def her2st_cells(folder: str | Path) -> Path:
@@ -242,7 +244,9 @@ def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> Non
         else:
             advice = "check the network, or give a folder with a copy of the data (--from FOLDER, or mirror in Python)"
         reason = error.strerror or type(error).__name__
-        raise DownloadError(f"{name} could not be fetched from {mirror or source.base} ({reason}); {advice}.") from error
+        raise DownloadError(
+            f"{name} could not be fetched from {mirror or source.base} ({reason}); {advice}."
+        ) from error
 
 
 def _download(url: str, target: Path) -> None:

@@ -47,9 +47,7 @@ _BREAST = "BSD-3-Clause; trained on data under CC BY 4.0 (Andersson et al. 2021;
 ZOO: dict[str, ZooModel] = {
     model.name: model
     for model in (
-        ZooModel(
-            "breast-her2st", "HER2-positive breast cancer", _BREAST, WeightsSource("breast-her2st.safetensors")
-        ),
+        ZooModel("breast-her2st", "HER2-positive breast cancer", _BREAST, WeightsSource("breast-her2st.safetensors")),
         ZooModel(
             "breast-her2st-without-c4",
             "HER2-positive breast cancer",

@@ -8,7 +8,7 @@ from napari_cpnn.errors import DownloadError
 from napari_cpnn.slides import open_slide
 from napari_cpnn.ui.frame import ask, run_with_live_window
 from napari_cpnn.ui.layers.reader import LayerData, slide_layer
-from napari_cpnn.ui.layers.spot_tables import points_of
+from napari_cpnn.ui.layers.spot_tables import POSITIONS_KEY, points_of
 from napari_cpnn.ui.viewer import explore_sample
 
 if TYPE_CHECKING:
@@ -53,13 +53,14 @@ def her2st() -> list[LayerData]:
             "if you have a copy of it."
         )
 
-    def read() -> tuple[Slide, AnnData, Path]:
+    def read() -> tuple[Slide, AnnData, Path, Path]:
         image, counts, positions = her2st_section(fetch_her2st(sections=[SECTION]), SECTION)
         spots = read_spots(counts, positions)
-        return open_slide(image, mpp=estimate_mpp(spots)), spots, counts
+        return open_slide(image, mpp=estimate_mpp(spots)), spots, counts, positions
 
-    slide, spots, counts = run_with_live_window(read, f"Opening her2st {SECTION}")
+    slide, spots, counts, positions = run_with_live_window(read, f"Opening her2st {SECTION}")
     if slide.path is not None:
         explore_sample(slide.path, MODEL, GENE)
     keywords = points_of(spots, counts, f"her2st {SECTION}, spots", (None, slide.mpp))
+    keywords["metadata"][POSITIONS_KEY] = str(positions)
     return [slide_layer(slide, f"her2st {SECTION}"), (keywords.pop("data"), keywords, "points")]
