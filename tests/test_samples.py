@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from napari_cpnn import samples
+from napari_cpnn.cli import main
 from napari_cpnn.errors import CpnnError, DownloadError
 
 CONTENT = {"data/a.tsv": b"counts" * 1000, "data/img/b.jpg": b"image" * 5000}
@@ -29,7 +35,8 @@ def public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     source = samples._Source("set", "http://127.0.0.1:9/", hashes)  # port 9: nobody answers
     monkeypatch.setattr(samples, "_HER2ST", source)
     monkeypatch.setattr(samples, "_WU2021", samples._Source("none", "", {}))
-    monkeypatch.delenv("NAPARI_CPNN_MIRROR", raising=False)
+    for name in ("NAPARI_CPNN_MIRROR", "NAPARI_CPNN_DATA"):
+        monkeypatch.delenv(name, raising=False)
     return folder
 
 
@@ -61,9 +68,57 @@ def test_from_a_mirror_into_the_users_cache(public: Path, private_cache: Path) -
     assert seen == [("data/a.tsv", 0, 2), ("data/img/b.jpg", 1, 2)]
 
 
-def test_mirror_from_the_environment(public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NAPARI_CPNN_MIRROR", str(public))
+@pytest.mark.parametrize("name", ["NAPARI_CPNN_MIRROR", "NAPARI_CPNN_DATA"])
+def test_a_local_copy_from_the_environment(
+    public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert not samples.is_her2st_local()
+    monkeypatch.setenv(name, str(public))
+    assert samples.is_her2st_local()
     assert files(samples.fetch_her2st(tmp_path / "here") / "set") == CONTENT
+
+
+def test_a_local_copy_of_the_repository_itself(public: Path, tmp_path: Path) -> None:
+    assert files(samples.fetch_her2st(tmp_path / "here", mirror=public / "set") / "set") == CONTENT
+
+
+def test_what_is_whole_needs_no_network(public: Path, private_cache: Path) -> None:
+    samples.fetch_her2st(mirror=public)
+    assert samples.is_her2st_local()
+    (private_cache / "samples/set/data/a.tsv").write_bytes(CONTENT["data/a.tsv"][:-1])
+    assert not samples.is_her2st_local()
+
+
+def test_one_section(public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = {name: name.encode() for name in samples._section_files("C4")}
+    for name, content in contents.items():
+        (public / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (public / "set" / name).write_bytes(content)
+        monkeypatch.setitem(samples._HER2ST.sha256, name, hashlib.sha256(content).hexdigest())
+    folder = samples.fetch_her2st(tmp_path / "here", mirror=public, sections=["C4"])
+    assert files(folder / "set") == contents
+    assert samples.is_her2st_local(folder, ["C4"])
+    assert not samples.is_her2st_local(folder)
+    assert [path.read_bytes() for path in samples.her2st_section(folder, "C4")] == list(contents.values())
+    with pytest.raises(CpnnError, match="no section 'D9'; choose one of B4, C2, C3, C4"):
+        samples.fetch_her2st(folder, mirror=public, sections=["D9"])
+
+
+@pytest.mark.parametrize("options", [("--from", "--to"), ("--mirror", "--out")])
+def test_in_the_terminal(
+    public: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, str]
+) -> None:
+    assert main(["fetch", "her2st", options[0], str(public), options[1], str(tmp_path / "here")]) == 0
+    assert files(tmp_path / "here" / "set") == CONTENT
+    shown = capsys.readouterr()
+    assert shown.out == f"{tmp_path / 'here'}\n"
+    assert "1 of 2: data/a.tsv" in shown.err
+    assert "CC BY 4.0 (Zenodo record 4751624); cite Andersson et al., Nat Commun 12, 6012 (2021)" in shown.err
+    assert main(["fetch", "her2st", options[0], str(tmp_path), options[1], str(tmp_path / "there")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"napari-cpnn: data/a.tsv could not be fetched from {tmp_path} (No such file or directory); get it from "
+        "http://127.0.0.1:9/data/a.tsv, or leave the folder out to download it."
+    )
 
 
 def test_what_is_there_and_whole_is_kept_and_what_is_damaged_is_fetched_again(public: Path, tmp_path: Path) -> None:
@@ -83,7 +138,9 @@ def test_a_damaged_mirror_leaves_nothing(public: Path, tmp_path: Path) -> None:
 
 def test_a_mirror_without_the_file(public: Path, tmp_path: Path) -> None:
     shutil.rmtree(public)
-    with pytest.raises(DownloadError, match=r"data/a.tsv could not be fetched from .*public \(FileNotFoundError\)"):
+    with pytest.raises(
+        DownloadError, match=r"data/a.tsv could not be fetched from .*public \(No such file or directory\)"
+    ):
         samples.fetch_her2st(tmp_path / "here", mirror=public)
     assert files(tmp_path / "here") == {}
 
@@ -94,14 +151,68 @@ def test_over_the_network(server: Path, tmp_path: Path) -> None:
 
 def test_a_download_that_arrives_damaged(server: Path, tmp_path: Path) -> None:
     (server / "data/img/b.jpg").write_bytes(b"half")
-    with pytest.raises(DownloadError, match=r"b.jpg arrived damaged"):
+    with pytest.raises(DownloadError, match=r"b.jpg is damaged: its SHA-256 does not match; try again"):
         samples.fetch_her2st(tmp_path / "here")
     assert files(tmp_path / "here") == {"set/data/a.tsv": CONTENT["data/a.tsv"]}  # what was whole before stays
 
 
+@pytest.mark.usefixtures("server")
+def test_a_disk_that_is_full_is_a_sentence(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000,) * 2)\n"
+        f"from napari_cpnn import samples; samples._HER2ST = samples.{samples._HER2ST!r}\n"
+        "from napari_cpnn.cli import main; sys.exit(main(['fetch', 'her2st', '--to', sys.argv[1]]))"
+    )
+    run = [sys.executable, "-c", code, str(tmp_path / "here")]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "data/img/b.jpg could not be fetched" in done.stderr.splitlines()[-1]
+    assert "(File too large); check the folder" in done.stderr.splitlines()[-1]
+    assert files(tmp_path / "here") == {"set/data/a.tsv": CONTENT["data/a.tsv"]}
+
+
+def test_a_process_that_is_killed_half_way_leaves_nothing_that_is_taken(public: Path, tmp_path: Path) -> None:
+    class Stalling(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(2 * half))
+            self.end_headers()
+            self.wfile.write(b"x" * half)
+            self.wfile.flush()
+            ended.wait(60)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    half, ended, here = 2**18, threading.Event(), tmp_path / "here" / "set" / "data"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stalling) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        source = samples._Source("set", f"http://127.0.0.1:{http.server_port}/", samples._HER2ST.sha256)
+        code = (
+            f"import sys; from napari_cpnn import samples; samples._HER2ST = samples.{source!r}\n"
+            "samples.fetch_her2st(sys.argv[1])"
+        )
+        child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "here")])
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not (here.is_dir() and any(p.stat().st_size for p in here.iterdir())):
+                time.sleep(0.02)
+            left = list(here.iterdir())
+        finally:
+            os.kill(child.pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+            child.wait()
+            ended.set()
+            http.shutdown()
+    assert len(left) == 1
+    assert left[0].name.startswith(".napari-cpnn-")
+    assert files(samples.fetch_her2st(tmp_path / "here", mirror=public)) == {
+        f"set/{name}": content for name, content in CONTENT.items()
+    }
+
+
 @pytest.mark.usefixtures("public")
 def test_offline(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"data/a.tsv could not be fetched .*check the network") as caught:
+    with pytest.raises(DownloadError, match=r"data/a.tsv could not be fetched .*check the network, or give") as caught:
         samples.fetch_her2st(tmp_path / "here")
     assert "\n" not in str(caught.value)
     assert files(tmp_path / "here") == {}
@@ -129,7 +240,10 @@ def test_the_catalogue_is_that_of_the_data_folder(shared_data: Path, tmp_path: P
         assert slide.suffix == ".jpg"
         assert section in counts.name
         assert section in positions.name
+        assert samples.her2st_section_of(slide) == section
     assert samples.her2st_cells(folder).suffix == ".RData"
+    assert samples.her2st_section_of(Path("C4.jpg")) is None
+    assert samples.her2st_section_of(None) is None
 
 
 def test_paths_that_are_not_there(tmp_path: Path) -> None:

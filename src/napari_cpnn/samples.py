@@ -2,7 +2,8 @@
 
 The real sample consists of four sections of HER2-positive breast cancer (Andersson et al., Nat Commun 2021; legacy
 Spatial Transcriptomics) and single cells of a breast tumour (Wu et al., Nat Genet 2021). Both come from public
-repositories at pinned commits, and each file is checked by its SHA-256.
+repositories at pinned commits, and each file is checked by its SHA-256. A file has its name only when it is whole: an
+interrupted download leaves nothing, and those that were fetched before are kept.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from napari_cpnn.errors import CpnnError, DownloadError
 from napari_cpnn.storage import cache_folder, staged
+from napari_cpnn.untrusted import to_path
 
 #: File names in the packaged sample, by role.
 SAMPLE_FILES = {
@@ -37,6 +39,16 @@ _CELLS = "spacedeconv/single_cell_data_2.RData"
 
 #: Names of the sections in the real sample.
 HER2ST_SECTIONS = tuple(_SECTIONS)
+
+#: Terms and citation of the sections, and of the single cells.
+HER2ST_TERMS = (
+    "her2st: CC BY 4.0 (Zenodo record 4751624); cite Andersson et al., Nat Commun 12, 6012 (2021), "
+    "doi.org/10.1038/s41467-021-26271-2"
+)
+CELLS_TERMS = (
+    "single cells: from github.com/omnideconv/spacedeconv, which states no licence of the data; cite Wu et al., "
+    "Nat Genet 53, 1334 (2021), doi.org/10.1038/s41588-021-00911-1"
+)
 
 
 @dataclass(frozen=True)
@@ -102,17 +114,23 @@ def fetch_her2st(
     folder: str | Path | None = None,
     mirror: str | Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    sections: Sequence[str] | None = None,
 ) -> Path:
-    """Download the real sample (about 30 MB), keeping files that are already present and intact.
+    """Download the real sample (20 MB), keeping files that are already present and intact.
+
+    The sections are under CC BY 4.0 (Zenodo record 4751624); cite Andersson et al., Nat Commun 12, 6012 (2021).
 
     Parameters
     ----------
     folder
         Destination; by default ``samples`` in :func:`cache_folder`.
     mirror
-        A local folder with the same files, used instead of the network; by default ``$NAPARI_CPNN_MIRROR``.
+        A local folder with the same files, used instead of the network: a data folder with ``her2st`` in it, or a copy
+        of the repository itself. By default ``$NAPARI_CPNN_MIRROR`` or ``$NAPARI_CPNN_DATA``.
     progress
         Called before each file with its name, its index (from 0) and the number of files.
+    sections
+        Fetch only these sections, and no single cells; by default everything.
 
     Returns
     -------
@@ -122,7 +140,9 @@ def fetch_her2st(
     Raises
     ------
     DownloadError
-        If a file cannot be downloaded or arrives damaged. Files fetched earlier are kept.
+        If a file cannot be downloaded or written, or arrives damaged. Files fetched earlier are kept.
+    CpnnError
+        If there is no such section.
 
     Examples
     --------
@@ -132,34 +152,62 @@ def fetch_her2st(
         ...
     napari_cpnn.errors.DownloadError: data/ST-cnts/B4.tsv.gz could not be fetched from a folder without it ...
     """
-    target = Path(folder) if folder is not None else cache_folder() / "samples"
-    mirror = mirror or os.environ.get("NAPARI_CPNN_MIRROR") or None
-    files = [(source, name) for source in (_HER2ST, _WU2021) for name in source.sha256]
+    target, copy = _target(folder), _mirror(mirror)
+    files = list(_files(sections))
     for number, (source, name) in enumerate(files):
         if progress is not None:
             progress(name, number, len(files))
-        _fetch(source, name, target / source.folder / name, None if mirror is None else Path(mirror))
+        _fetch(source, name, target / source.folder / name, copy)
     return target
+
+
+def is_her2st_local(folder: str | Path | None = None, sections: Sequence[str] | None = None) -> bool:
+    """Return whether :func:`fetch_her2st` needs no network: the files are there and whole, or a local copy is known."""
+    return _mirror(None) is not None or all(
+        _is_whole(_target(folder) / source.folder / name, source.sha256[name]) for source, name in _files(sections)
+    )
 
 
 def her2st_section(folder: str | Path, section: str) -> tuple[Path, Path, Path]:
     """Return the paths of the slide, counts and spot table of a section (``B4``, ``C2``, ``C3`` or ``C4``)."""
-    if section not in _SECTIONS:
-        raise CpnnError(f"The real sample has no section {section!r}; choose one of {', '.join(HER2ST_SECTIONS)}.")
     root = Path(folder) / _HER2ST.folder
-    paths = (
-        root / _SECTIONS[section],
-        root / f"data/ST-cnts/{section}.tsv.gz",
-        root / f"data/ST-spotfiles/{section}_selection.tsv",
+    slide, counts, positions = (_there(root / name) for name in _section_files(section))
+    return slide, counts, positions
+
+
+def her2st_section_of(slide: Path | None) -> str | None:
+    """Return the name of the section that a picture shows, by its file name; ``None`` for other slides."""
+    return next(
+        (name for name, path in _SECTIONS.items() if slide is not None and path.endswith(f"/{slide.name}")), None
     )
-    for path in paths:
-        _there(path)
-    return paths
 
 
 def her2st_cells(folder: str | Path) -> Path:
     """Return the path of the single cells of the real sample, for use with ``read_cells``."""
     return _there(Path(folder) / _WU2021.folder / _CELLS)
+
+
+def _section_files(section: str) -> tuple[str, str, str]:
+    if section not in _SECTIONS:
+        raise CpnnError(f"The real sample has no section {section!r}; choose one of {', '.join(HER2ST_SECTIONS)}.")
+    return _SECTIONS[section], f"data/ST-cnts/{section}.tsv.gz", f"data/ST-spotfiles/{section}_selection.tsv"
+
+
+def _files(sections: Sequence[str] | None) -> Iterator[tuple[_Source, str]]:
+    """Yield the files of some sections, or all of the real sample."""
+    if sections is None:
+        yield from ((source, name) for source in (_HER2ST, _WU2021) for name in source.sha256)
+    else:
+        yield from ((_HER2ST, name) for section in sections for name in _section_files(section))
+
+
+def _target(folder: str | Path | None) -> Path:
+    return to_path(folder, DownloadError) if folder is not None else cache_folder() / "samples"
+
+
+def _mirror(given: str | Path | None) -> Path | None:
+    place = given or os.environ.get("NAPARI_CPNN_MIRROR") or os.environ.get("NAPARI_CPNN_DATA")
+    return to_path(place, DownloadError) if place else None
 
 
 def _there(path: Path) -> Path:
@@ -170,38 +218,45 @@ def _there(path: Path) -> Path:
 
 def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> None:
     """Fetch one file through a temporary name in the same folder, so that an interruption leaves no partial file."""
-    if target.is_file() and _sha256(target) == source.sha256[name]:
-        return
+    sha256 = source.sha256[name]
+    remote = _REMOTE_NAMES.get(name, name)
+    url = source.base + remote
     try:
+        if _is_whole(target, sha256):
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
-        if mirror is not None:
-            _copy(mirror / source.folder / name, target, source.sha256[name])
+        with staged(target) as temporary:
+            if mirror is not None:
+                places = (mirror / source.folder / name, mirror / name, mirror / remote)
+                shutil.copyfile(next((place for place in places if place.is_file()), places[0]), temporary)
+            else:
+                _download(url, temporary)
+            if not _is_whole(temporary, sha256):
+                raise DownloadError(
+                    f"{url if mirror is None else mirror / name} is damaged: its SHA-256 does not match; "
+                    + ("try again." if mirror is None else "replace it.")
+                )
+    except OSError as error:  # includes every error of requests
+        if isinstance(error, FileNotFoundError) and mirror is not None:
+            advice = f"get it from {url}, or leave the folder out to download it"
+        elif error.errno is not None:
+            advice = f"check the folder {target.parent}, its rights and the space on its disk"
         else:
-            _download(source.base + _REMOTE_NAMES.get(name, name), target, source.sha256[name])
-    except OSError as exc:  # includes every error of requests
+            advice = "check the network, or give a folder with a copy of the data (--from FOLDER, or mirror in Python)"
+        reason = error.strerror or type(error).__name__
         raise DownloadError(
-            f"{name} could not be fetched from {mirror or source.base} ({type(exc).__name__}); check the "
-            "network and the disk and try again, or give a folder with the files as mirror."
-        ) from exc
+            f"{name} could not be fetched from {mirror or source.base} ({reason}); {advice}."
+        ) from error
 
 
-def _copy(origin: Path, target: Path, sha256: str) -> None:
-    with staged(target) as temporary:
-        shutil.copyfile(origin, temporary)
-        if _sha256(temporary) != sha256:
-            raise DownloadError(f"{origin} is damaged: its SHA-256 does not match; replace it.")
-
-
-def _download(url: str, target: Path, sha256: str) -> None:
-    """Download with pooch, which writes to a temporary name, verifies the hash and renames."""
+def _download(url: str, target: Path) -> None:
     import pooch
 
-    try:
-        pooch.retrieve(url, f"sha256:{sha256}", fname=target.name, path=target.parent)
-    except ValueError as exc:  # pooch raises ValueError on a hash mismatch
-        raise DownloadError(f"{url} arrived damaged: its SHA-256 does not match; try again.") from exc
+    pooch.HTTPDownloader(chunk_size=2**16)(url, target, None)
 
 
-def _sha256(path: Path) -> str:
+def _is_whole(path: Path, sha256: str) -> bool:
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256

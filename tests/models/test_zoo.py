@@ -27,6 +27,21 @@ def test_the_breast_model_is_in_the_package():
     assert read_card("breast-her2st")["fingerprint"] == model.fingerprint
 
 
+def test_the_model_for_the_sample_has_not_seen_it():
+    model, other = load_model("breast-her2st-without-c4"), load_model("breast-her2st")
+    assert [item["slide"] for item in model.provenance["training_data"]] == ["B4", "C2", "C3"]
+    assert model.provenance["trust"]["calibrated_on"] == "cross-validation, B4, C2, C3"
+    assert float(model.trust.n_spots) == sum(item["n_spots"] for item in model.provenance["training_data"])
+    assert model.provenance["metrics"]["held_out"]["slide"] == "C4, which it has not seen"
+    assert model.provenance["purpose"].startswith("the sample slide C4")
+    assert model.provenance["settings"] == other.provenance["settings"]
+    assert model.cell_types == other.cell_types
+    assert "ERBB2" in model.genes
+    assert ZOO["breast-her2st-without-c4"].sample == "C4"
+    assert ZOO["breast-her2st-without-c4"].path.stat().st_size < 5e6
+    assert [name for name in ZOO if not ZOO[name].sample] == ["breast-her2st"]
+
+
 def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(model_file("breast-her2st"), tmp_path / "breast-her2st")
@@ -58,5 +73,6 @@ def test_models_in_the_terminal(capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "breast-her2st: HER2-positive breast cancer" in text
     assert "mean PCC 0." in text
+    assert "for the sample slide C4" in text
     assert "other: lung" in text
     assert "not on this computer" in text

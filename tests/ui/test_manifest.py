@@ -30,6 +30,7 @@ def test_contributions(manifest):
     assert manifest.name == "napari-cpnn"
     assert [w.display_name for w in contributions.widgets][:2] == ["Explore", "Compare"]
     assert {s.key for s in contributions.sample_data} == {"synthetic", "her2st"}
+    assert "her2st C4 (human breast cancer)" in {s.display_name for s in contributions.sample_data}
 
 
 def test_patterns_are_those_that_the_reader_takes(manifest):

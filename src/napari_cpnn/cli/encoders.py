@@ -43,6 +43,8 @@ def _models(_args: argparse.Namespace) -> None:
             continue
         card = read_card(model.path)
         spec, provenance = card["model"], card["provenance"]
+        if purpose := provenance.get("purpose"):
+            print(f"  for {purpose}")
         print(
             f"  {model.path.stat().st_size / 1e6:.1f} MB, {len(spec['genes']):,} genes, {len(spec['cell_types'])} cell "
             f"types, patches of {spec['patch']['size_px']} px at {spec['patch']['mpp']:g} um/px"

@@ -47,8 +47,15 @@ def add_viewing_commands(command: AddCommand) -> None:
 
     sub = command("fetch", _fetch, "download the real sample data set (HER2+ breast cancer ST)")
     sub.add_argument("dataset", choices=["her2st"])
-    sub.add_argument("--out", type=Path, help="folder (default: the user's cache)")
-    sub.add_argument("--mirror", type=Path, help="take the files from this folder instead of the network")
+    sub.add_argument("--to", "--out", type=Path, help="folder (default: the user's cache)")
+    sub.add_argument(
+        "--from",
+        "--mirror",
+        dest="mirror",
+        metavar="FOLDER",
+        type=Path,
+        help="take the files from a local copy instead of the network (default: NAPARI_CPNN_DATA)",
+    )
 
     sub = command("predict", _predict, "map a whole slide without opening a window")
     sub.add_argument("slide", type=Path)
@@ -109,9 +116,14 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from napari_cpnn.samples import fetch_her2st
+    from napari_cpnn.samples import CELLS_TERMS, HER2ST_TERMS, fetch_her2st
 
-    print(fetch_her2st(args.out, mirror=args.mirror))
+    def show(name: str, number: int, count: int) -> None:
+        print(f"{number + 1} of {count}: {name}", file=sys.stderr)
+
+    folder = fetch_her2st(args.to, mirror=args.mirror, progress=show)
+    print(f"{HER2ST_TERMS}\n{CELLS_TERMS}", file=sys.stderr)
+    print(folder)
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -24,12 +24,15 @@ class ZooModel:
         Licence of the file.
     source
         The file: a bare name is a file of this package, an address is downloaded once and checked.
+    sample
+        The sample slide that the model is for; where models are offered, it comes after those for any slide.
     """
 
     name: str
     tissue: str
     licence: str
     source: WeightsSource
+    sample: str = ""
 
     @property
     def path(self) -> Path:
@@ -38,15 +41,19 @@ class ZooModel:
         return folder / self.source.file_name
 
 
+_BREAST = "BSD-3-Clause; trained on data under CC BY 4.0 (Andersson et al. 2021; Wu et al. 2021)"
+
 #: Models by name.
 ZOO: dict[str, ZooModel] = {
     model.name: model
     for model in (
+        ZooModel("breast-her2st", "HER2-positive breast cancer", _BREAST, WeightsSource("breast-her2st.safetensors")),
         ZooModel(
-            "breast-her2st",
+            "breast-her2st-without-c4",
             "HER2-positive breast cancer",
-            "BSD-3-Clause; trained on data under CC BY 4.0 (Andersson et al. 2021; Wu et al. 2021)",
-            WeightsSource("breast-her2st.safetensors"),
+            _BREAST,
+            WeightsSource("breast-her2st-without-c4.safetensors"),
+            sample="C4",
         ),
     )
 }

@@ -25,7 +25,7 @@ from napari_cpnn.ui.frame import (
     spacer,
     stack,
 )
-from napari_cpnn.ui.layers import TABLE_KEY, has_table, is_ours, layers_of, source_of, spots_of_layer
+from napari_cpnn.ui.layers import TABLE_KEY, has_table, is_ours, layers_of, positions_of, source_of, spots_of_layer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -94,8 +94,8 @@ class SpotsBox(QWidget):
         layer.visible = True
         self.spots_layer.borrow(layer if is_ours(layer) and type(layer).__name__ == "Points" else None)
         if is_ours(layer):
-            source = source_of(layer)
-            controller.use(controller.moved_as_before(spots_of_layer(layer, slide_layer, mpp), source), source)
+            source, spots = source_of(layer), spots_of_layer(layer, slide_layer, mpp)
+            controller.use(controller.moved_as_before(spots, source), source, positions_of(layer))
             controller.remember()
         else:
             controller.take(layer.name, lambda: spots_of_layer(layer, slide_layer, mpp))

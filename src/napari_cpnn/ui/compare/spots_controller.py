@@ -116,8 +116,7 @@ class SpotsController:
                 names = ", ".join(one.name for one in several[:8]) + (", ..." if len(several) > 8 else "")
                 self.tasks.fail(SpotsError(f"{path.name} has the spots of several sections; choose one: {names}."))
                 return
-            self.use(self.moved_as_before(spots, source), source)
-            self.files = tuple(str(file) for file in (source, positions) if file is not None)
+            self.use(self.moved_as_before(spots, source), source, positions)
             self.remember()
 
         self.tasks.run("spots", f"Reading {path.name} ...", work, ready)
@@ -158,13 +157,13 @@ class SpotsController:
         """Use the spots that ``work`` returns, from something called ``name``."""
         self.tasks.run("spots", f"Reading the spots of {name} ...", work, self.use)
 
-    def use(self, spots: AnnData | None, source: Path | None = None) -> None:
-        """Use spots in memory, which were read from ``source``; ``None``: no spots."""
+    def use(self, spots: AnnData | None, source: Path | None = None, positions: str | Path | None = None) -> None:
+        """Use spots in memory, read from ``source`` and the file of their ``positions``; ``None``: no spots."""
         from napari_cpnn.spots import tables_of_run
 
         self.tasks.forget("spots")
         self.table, self.source, self.fit = spots, source, None
-        self.files = () if source is None else (str(source),)
+        self.files = tuple(str(file) for file in (source, positions) if file is not None)
         library = None if spots is None else library_of(spots)
         self.sources = [] if source is None else tables_of_run(source, library)
         self.check_again()

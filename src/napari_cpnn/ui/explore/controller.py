@@ -12,7 +12,7 @@ from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.explore.type_shares import TypeShares
 from napari_cpnn.ui.explore.verdict import Verdict
-from napari_cpnn.ui.frame import Tasks, device_text, find_gene, gene_note, mapping_message, readout_text
+from napari_cpnn.ui.frame import Tasks, device_text, find_gene, gene_note, mapping_message, readout_text, seen_text
 from napari_cpnn.ui.layers import slide_of_layer
 from napari_cpnn.ui.viewer import ExploreState, Memory, Shown, TypeRow, keep, recall
 
@@ -365,7 +365,8 @@ class ExploreController:
             return "The pixel size of this slide is not known: enter it above, in µm per pixel."
         if state.mapper is None:
             return ""
-        return mapping_message(state.mapper.progress(), live=self._live, has_view=self._viewport is not None)
+        message = mapping_message(state.mapper.progress(), live=self._live, has_view=self._viewport is not None)
+        return message or seen_text(state.model, state.slide)
 
 
 def _raise(error: Exception) -> None:

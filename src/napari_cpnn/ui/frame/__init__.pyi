@@ -47,4 +47,5 @@ from .words import mapping_message as mapping_message
 from .words import model_card as model_card
 from .words import model_label as model_label
 from .words import readout_text as readout_text
+from .words import seen_text as seen_text
 from .words import slide_label as slide_label

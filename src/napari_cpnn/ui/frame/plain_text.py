@@ -44,7 +44,7 @@ def tell(text: str) -> None:
     show_info(plain(text))
 
 
-def ask(parent: QWidget, title: str, text: str) -> bool:
+def ask(parent: QWidget | None, title: str, text: str) -> bool:
     """Ask a question and return whether the answer is yes."""
     box = QMessageBox(QMessageBox.Icon.Question, title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)

@@ -12,10 +12,12 @@ import numpy as np
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.mapping import DONE, FAILED, is_unlike
 from napari_cpnn.prediction import SIDE
+from napari_cpnn.samples import her2st_section_of
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper, MapProgress
     from napari_cpnn.models import CPNN, Trust
+    from napari_cpnn.slides import Slide
     from napari_cpnn.ui.viewer import Shown
 
 
@@ -137,6 +139,7 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
     card = [
         ("Backbone", backbone_name(model)),
         ("Head", "CPNN" if model.cell_types else "plain linear head: genes only, no cell types"),
+        *([("For", purpose)] if (purpose := model.provenance.get("purpose")) else []),
         ("Sees", f"{patch.size_px} px at {patch.mpp:g} µm/px, {patch.size_um:g} µm of tissue"),
         *_context(model),
         ("Genes", f"{len(model.genes):,}"),
@@ -159,6 +162,19 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
         if value := provenance.get(key):
             card.append((name, "; ".join(value) if isinstance(value, list) else str(value)))
     return card
+
+
+def seen_text(model: CPNN | None, slide: Slide | None) -> str:
+    """Say whether a section of the real sample was in a model's training; empty for other slides and models."""
+    section = None if slide is None else her2st_section_of(slide.path)
+    listed = [] if model is None else model.provenance.get("training_data", [])
+    trained = {str(item.get("slide")).rsplit(".", 1)[0] for item in listed if isinstance(item, dict)}
+    if section is None or slide is None or not trained:
+        return ""
+    if trained & {section, slide.name.rsplit(".", 1)[0]}:
+        return f"{section} was in the training of this model: on slides that it has not seen, expect less."
+    patient = "; others of its patient were" if any(name[:1] == section[0] for name in trained) else ""
+    return f"{section} was not in the training of this model{patient}."
 
 
 def _context(model: CPNN) -> list[tuple[str, str]]:

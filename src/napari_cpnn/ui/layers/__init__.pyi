@@ -17,6 +17,7 @@ from .spot_tables import is_ours as is_ours
 from .spot_tables import spots_of_layer as spots_of_layer
 from .spot_tables import world_per_um as world_per_um
 from .spots_reader import layers_of as layers_of
+from .spots_reader import positions_of as positions_of
 from .spots_reader import source_of as source_of
 from .viewport import ViewportWatcher as ViewportWatcher
 from .viewport import pointer_um as pointer_um

@@ -27,6 +27,9 @@ TABLE_KEY = "adata"
 SOURCE_KEY = "spots_path"
 """Key of the file in the metadata of our reader's layers."""
 
+POSITIONS_KEY = "spots_positions"
+"""Key of the file of their positions, if it is another one."""
+
 SPOTS_KEY = "napari_cpnn_spots"
 """Marks the layer of spots that the Compare dock creates."""
 

@@ -13,7 +13,7 @@ from napari_cpnn.spots import SpotsSource, estimate_mpp, find_slide, find_spots,
 from napari_cpnn.ui.frame import run_with_live_window
 from napari_cpnn.ui.layers.reader import LayerData, slide_layer
 from napari_cpnn.ui.layers.slide_layers import SMALL_KEY, is_slide_layer, mpp_of_layer, path_of
-from napari_cpnn.ui.layers.spot_tables import SOURCE_KEY, points_of
+from napari_cpnn.ui.layers.spot_tables import POSITIONS_KEY, SOURCE_KEY, points_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -115,5 +115,14 @@ def _has_small_picture() -> bool:
 
 def source_of(layer: Layer) -> Path | None:
     """Return the file that our reader read a layer from."""
-    found = layer.metadata.get(SOURCE_KEY)
+    return _file(layer, SOURCE_KEY)
+
+
+def positions_of(layer: Layer) -> Path | None:
+    """Return the file of the positions of spots, if it is another one."""
+    return _file(layer, POSITIONS_KEY)
+
+
+def _file(layer: Layer, key: str) -> Path | None:
+    found = layer.metadata.get(key)
     return Path(found) if found else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QCoreApplication
 
@@ -115,6 +115,35 @@ def start_viewer(
     if model_path is not None:
         dock.open_model(Path(model_path))
     return viewer, dock
+
+
+def explore_sample(path: Path, model: str, gene: str) -> None:
+    """Explore a slide that is about to be added to napari's current viewer, with a model and at first a gene of it.
+
+    The Explore dock is opened if there is none. Without a window nothing is done.
+    """
+    import napari
+
+    from napari_cpnn.ui.explore import Explore
+    from napari_cpnn.ui.layers import path_of
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return
+    dock = next((dock for dock in viewer.window.dock_widgets.values() if isinstance(dock, Explore)), None)
+    if dock is None:
+        _, dock = viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
+    dock.open_model(Path(model))
+    if dock.state.model is None:
+        dock.controller.show_first(gene=gene)
+
+    def choose(event: Any) -> None:
+        if path_of(event.value) == path:
+            viewer.layers.events.inserted.disconnect(choose)
+            if dock.state.layer is not event.value:
+                dock.session.choose(event.value)
+
+    viewer.layers.events.inserted.connect(choose)
 
 
 def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _TIMEOUT_S) -> None:

@@ -15,13 +15,15 @@ _N_KEPT = 8
 
 
 def known_models() -> list[Path]:
-    """Return recent models that still exist, then those of the package, that of the synthetic sample last."""
+    """Return recent models that still exist, then those of the package; those for a sample slide come last."""
     from napari_cpnn.models import ZOO
 
-    sample = sample_model()
-    recent = [path for path in _read() if _is_file(path) and path != sample]
-    packaged = [model.path for model in ZOO.values() if model.path.is_file() and model.path not in recent]
-    return [*recent, *packaged, *([] if sample is None else [sample])]
+    packaged = [(model.path, model.sample) for model in ZOO.values() if model.path.is_file()]
+    of_samples = [path for path, sample in packaged if sample]
+    if (synthetic := sample_model()) is not None:
+        of_samples.append(synthetic)
+    recent = [path for path in _read() if _is_file(path) and path not in of_samples]
+    return [*recent, *(path for path, sample in packaged if not sample and path not in recent), *of_samples]
 
 
 def sample_model() -> Path | None:
