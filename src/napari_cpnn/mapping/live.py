@@ -103,7 +103,8 @@ class LiveMapper:
         if not covered.any():
             raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
         self.predictor = Predictor(model, settings.device, settings.precision)
-        self.map = CompositionMap(self.grid, model.decoder(), covered, describe(slide, model, self.grid))
+        self.map = CompositionMap(self.grid, model.decoder(), covered, describe(slide, model, self.grid), model.trust)
+        self.map.tissue_mask = self.tissue
         self.store = open_cache(self.map, slide, model, settings) if settings.cache else None
         self.error: Exception | None = None
         #: Niceness of the threads on Linux; a viewer sets it before its first view.

@@ -11,7 +11,7 @@ from napari.layers import Image
 from napari.utils.colormaps import Colormap
 
 from napari_cpnn.geometry import Grid
-from napari_cpnn.painting import unlike_patches
+from napari_cpnn.painting import finer, paintable, pixel_centers, unlike_patches
 from napari_cpnn.ui.layers import OVERLAY_KEY
 from napari_cpnn.ui.viewer import ExploreState
 
@@ -48,9 +48,7 @@ class Hatching:
         cmap = self._state.map
         if cmap is None:
             return None
-        n = _pixels(cmap)
-        rows, cols = cmap.grid.shape
-        return Grid((rows * n, cols * n), cmap.grid.stride_um / n, cmap.grid.origin_um)
+        return finer(cmap.grid, _pixels(cmap))
 
     def is_current(self) -> bool:
         """Return whether the present state of the map is hatched."""
@@ -77,7 +75,7 @@ class Hatching:
             self.layer.visible = True
             return False
         self._marked = marked
-        picture = _hatched(marked, _pixels(cmap))
+        picture = self._hatched(marked, cmap)
         if self.layer is not None and self.layer.data.shape == picture.shape:
             self.layer.data, self.layer.visible = picture, True
             return False
@@ -122,6 +120,13 @@ class Hatching:
         """Forget the layer if the user has removed it; it comes back with the next map."""
         if layer is self.layer:
             self.layer = None
+
+    def _hatched(self, marked: npt.NDArray[np.bool_], cmap: CompositionMap) -> npt.NDArray[np.uint8]:
+        """Return the picture, clipped to slide and tissue."""
+        n, slide = _pixels(cmap), self._state.slide
+        y, x = pixel_centers(finer(cmap.grid, n))
+        mpp, tissue = None if slide is None else slide.mpp, cmap.tissue_mask if n > 1 else None
+        return _hatched(marked, n) * paintable(cmap.grid, y, x, slide, mpp, tissue)
 
     def _is_wanted(self) -> bool:
         return self._state.look.unlike == "hatched" and self._state.shown is not None
