@@ -64,7 +64,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
     sub.add_argument(
         "--by-trust",
         action="store_true",
-        help="sort the table by the finest trusted scale of a gene, then its held-out PCC (default: the order of the genes)",
+        help="sort the table by the finest trusted scale, then the held-out PCC, of the genes (default: not sorted)",
     )
     add_settings(sub, EvaluationSettings)
 

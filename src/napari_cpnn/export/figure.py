@@ -248,23 +248,23 @@ class Scene:
         rgba = self._painter.extended() if smooth else self._painter.rgba.copy()
         rgba[..., :3] = (rgba[..., :3] - limits[0]) / (limits[1] - limits[0])
         picture = tissue.copy()
-        mask = self._mask(picture.shape[:2], fine=smooth)
+        mask = self._mask(picture.shape[:2])
         lay_over(picture, rgba, self.cmap.grid, self.rect, look.opacity, smooth=smooth, mask=mask)
         unlike = unlike_patches(self.cmap)
         if settings.unlike == "hatched" and unlike.any():
-            hatch(picture, unlike, self.cmap.grid, self.rect, settings.dpi, self._mask(picture.shape[:2], fine=True))
+            hatch(picture, unlike, self.cmap.grid, self.rect, settings.dpi, mask)
         key = self._bar(shown, look, limits) if shown.has_range else self._legend(shown, look)
         title = _panel_title(shown)
         if text := scale_text(self.cmap, shown, look.scale_um):
             title = f"{title}, {text}"
         return Panel(title, picture, key, italic=shown.kind == "gene" and title == shown.name)
 
-    def _mask(self, shape: tuple[int, ...], *, fine: bool) -> npt.NDArray[np.bool_]:
-        """Return where the map may be drawn: in the region and on the slide; ``fine``: on tissue, where it is known."""
+    def _mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """Return where the map may be drawn: in the region, on the slide and, where it is known, on its tissue."""
         y = self.rect.y0 + (np.arange(shape[0]) + 0.5) * self.rect.height / shape[0]
         x = self.rect.x0 + (np.arange(shape[1]) + 0.5) * self.rect.width / shape[1]
         grid = self.cmap.grid
-        mask = paintable(grid, y, x, self.slide, self.mpp, self._tissue if fine else None)
+        mask = paintable(grid, y, x, self.slide, self.mpp, self._tissue)
         mask &= on_patches(self._painter.covered, grid, y, x)
         if self.outline is not None:
             points = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)

@@ -3,7 +3,7 @@ from .clipping import finer as finer
 from .clipping import magnified as magnified
 from .clipping import on_patches as on_patches
 from .clipping import paintable as paintable
-from .clipping import pixel_centers as pixel_centers
+from .clipping import paintable_pixels as paintable_pixels
 from .clipping import pixels_per_patch as pixels_per_patch
 from .composite import hatch as hatch
 from .composite import lay_over as lay_over

@@ -1,6 +1,8 @@
-"""Where a map may be coloured: on the slide, and if it is smooth on tissue only."""
+"""Where a map may be coloured: on the tissue of its slide."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,9 @@ from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray
 from napari_cpnn.geometry import Grid, Mpp
 from napari_cpnn.settings import TissueSettings
 from napari_cpnn.slides import Slide, TissueMask
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
 
 #: Pixels of an overlay along the side of a patch: as many as keep it below the largest size, so that it is painted in
 #: some milliseconds.
@@ -26,13 +31,17 @@ def finer(grid: Grid, n: int) -> Grid:
     return Grid((grid.shape[0] * n, grid.shape[1] * n), grid.stride_um / n, grid.origin_um)
 
 
-def pixel_centers(grid: Grid) -> tuple[FloatArray, FloatArray]:
-    """Slide um ``(rows,)`` and ``(cols,)`` of the centres of a grid."""
+def paintable_pixels(cmap: CompositionMap, n: int, slide: Slide | None) -> BoolArray:
+    """Return which of the ``n x n`` pixels of each patch are on the slide and, where it is known, on its tissue.
+
+    A pixel that is a whole patch (``n = 1``) has tissue where the map has.
+    """
+    grid, mpp = cmap.grid, None if slide is None else slide.mpp
     y, x = (
-        np.asarray(o + (np.arange(n) + 0.5) * grid.stride_um, dtype=np.float64)
-        for o, n in zip(grid.origin_um, grid.shape, strict=True)
+        np.asarray(o + (np.arange(n * k) + 0.5) * grid.stride_um / n, dtype=np.float64)
+        for o, k in zip(grid.origin_um, grid.shape, strict=True)
     )
-    return y, x
+    return paintable(grid, y, x, slide, mpp, cmap.tissue_mask if n > 1 else None)
 
 
 def paintable(

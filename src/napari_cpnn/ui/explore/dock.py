@@ -360,11 +360,12 @@ class Explore(Dock):
     def _update_warning(self) -> None:
         """Say when the tissue in view is unlike that of the training; its numbers are then grey and struck out."""
         text, level = self.controller.domain_warning(), self.controller.domain_report().level
-        if text != self.warning.text():
-            self.warning.show_text(text)
         if level in COLORS:
             ink, box = COLORS[level]
             self.warning.setStyleSheet(f"color: {ink}; background: {box}; padding: 4px; border-radius: 3px;")
+        if text != self.warning.text():
+            self.warning.show_text(text)
+            self.warning.updateGeometry()  # the padding counts, too
         self.types.set_faded(level == "foreign")
         font = self.gene_note.font()
         if font.strikeOut() != (level == "foreign"):

@@ -46,7 +46,7 @@ class Overlay:
         self.cmap = cmap
         self._slide = slide
         self._n = painting.pixels_per_patch(cmap.grid)
-        self._allowed: dict[bool, BoolArray] = {}
+        self._allowed: BoolArray | None = None
         self._scale: float | None = None
         self.grid = painting.finer(cmap.grid, self._n)
         self.revision = -1
@@ -80,23 +80,17 @@ class Overlay:
             self.auto, self._scale = painting.auto_range(self.shown), scale
         limits = painting.paint(self.painter, self.cmap, self.shown, look, self.auto, at_rest=at_rest)
         smooth = look.is_smooth(self.shown)
-        # The smallest pictures are of one patch each; there, the tissue mask would remove whole patches.
-        allowed = self.allowed(fine=smooth and self._n > 1) & self._upsampled(self.painter.covered)
+        covered = self.painter.covered.repeat(self._n, axis=0).repeat(self._n, axis=1)
         rgba = self.painter.extended() if smooth else self.painter.rgba
-        self.layer.data[...] = painting.magnified(rgba, self._n, allowed, smooth=smooth)
+        self.layer.data[...] = painting.magnified(rgba, self._n, self.allowed & covered, smooth=smooth)
         return limits
 
-    def allowed(self, *, fine: bool) -> BoolArray:
-        """Pixels on the slide; ``fine``: and on tissue, where this is known."""
-        if fine not in self._allowed:
-            slide, tissue = self._slide, self.cmap.tissue_mask if fine else None
-            y, x = painting.pixel_centers(self.grid)
-            mpp = None if slide is None else slide.mpp
-            self._allowed[fine] = painting.paintable(self.cmap.grid, y, x, slide, mpp, tissue)
-        return self._allowed[fine]
-
-    def _upsampled(self, patches: BoolArray) -> BoolArray:
-        return patches.repeat(self._n, axis=0).repeat(self._n, axis=1)
+    @property
+    def allowed(self) -> BoolArray:
+        """Pixels on the slide and its tissue."""
+        if self._allowed is None:
+            self._allowed = painting.paintable_pixels(self.cmap, self._n, self._slide)
+        return self._allowed
 
     def show(self, shown: Shown) -> None:
         """Show another quantity of the same slot."""
