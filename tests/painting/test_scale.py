@@ -8,29 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from map_world import GENES, STRIDE, TYPES, make_world
+from map_world import GENES, STRIDE, TYPES, calibrated_map, make_world, trust_of
 from napari_cpnn import painting
 from napari_cpnn.errors import MappingError
 from napari_cpnn.evaluation.trust import neighbourhoods
 from napari_cpnn.mapping import DONE, CompositionMap
-from napari_cpnn.models import Trust
 from napari_cpnn.painting import Look, Painter, Shown
 
 GENE, TYPE = Shown("gene", (GENES[0],)), Shown("type", (TYPES[1],))
-
-
-def trust_of(scales):
-    """Calibration of all genes and types, with ``scales`` of the first quantities."""
-    trust = Trust(len(GENES) + len(TYPES))
-    trust.scale_um.fill_(-2.0)
-    trust.scale_um[: len(scales)] = torch.tensor(scales)
-    trust.floor.fill_(0.1)
-    trust.spread[1].fill_(0.2)
-    trust.lower.fill_(-1.0)
-    trust.upper.fill_(2.0)
-    trust.most.fill_(50.0)
-    trust.centers[1], trust.centers[2] = 1.0, 2.0
-    return trust
 
 
 @pytest.fixture
@@ -40,10 +25,7 @@ def world():
 
 @pytest.fixture
 def calibrated(world):
-    cmap = world.cmap
-    made = CompositionMap(cmap.grid, cmap.decoder, cmap.tissue, cmap.provenance, trust_of([4 * STRIDE, -1.0]))
-    made.restore(cmap.block((slice(None), slice(None))), cmap.state)
-    return made
+    return calibrated_map(world, [4 * STRIDE, -1.0])
 
 
 def painter_of(cmap):
