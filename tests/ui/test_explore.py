@@ -14,7 +14,7 @@ from tests.ui.conftest import MPP, SHAPE, TYPES, tissue_image, write_slide
 
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import DONE
-from napari_cpnn.painting import finer
+from napari_cpnn.painting import finer, pixels_per_patch
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.dock import Explore
 from napari_cpnn.ui.viewer.state import Shown, TypeRow, state_of
@@ -80,7 +80,8 @@ def test_overlay_lies_on_the_grid(explore, wait, slide_path, model):
     dock.controller.use_model(model)
     wait(lambda: dock.state.map is not None)
     layer = overlay(dock, "dominant")
-    grid = finer(dock.state.map.grid, 8)  # pixels of the layer
+    grid = dock.state.map.grid
+    grid = finer(grid, pixels_per_patch(grid))  # pixels of the layer
     assert np.allclose(layer.data_to_world((0, 0)), grid.centers_um([(0, 0)])[0])
     assert np.allclose(layer.data_to_world((3, 5)), grid.centers_um([(3, 5)])[0])
     assert layer.units == dock.state.layer.units
@@ -223,8 +224,8 @@ def test_drop_in_layer_in_pixels(explore, wait, model):
     cmap = mapped(dock, wait)
     assert tuple(layer.scale) == (1.0, 1.0)  # their layer stays where it is, below their marks
     cell = tuple(np.argwhere(cmap.state == DONE)[0])
-    expected_px = cmap.grid.centers_um([cell])[0] / MPP - 0.5
-    assert np.allclose(overlay(dock, "dominant").data_to_world(cell), expected_px)
+    expected_px, n = cmap.grid.centers_um([cell])[0] / MPP - 0.5, pixels_per_patch(cmap.grid)
+    assert np.allclose(overlay(dock, "dominant").data_to_world(n * (np.array(cell) + 0.5) - 0.5), expected_px)
 
 
 def test_our_layer_without_pixel_size_goes_to_micrometres(explore, wait, tmp_path, model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from qtpy.QtCore import Qt
@@ -12,6 +13,7 @@ from tests.ui.conftest import GENES, TYPES
 
 from napari_cpnn import painting
 from napari_cpnn.models import Trust
+from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.viewer.state import Shown
 
 KEY = Qt.Key
@@ -145,10 +147,27 @@ def test_no_background_is_coloured(dock, qtbot):
     dock.state.choose_look(range_mode="manual", manual=(-50.0, -40.0))  # every value has the last, full colour
     dock.finish_drawing()
     layer, tissue = dock.session.overlays.layer_of("gene"), cmap.tissue_mask
-    grid = painting.finer(cmap.grid, layer.data.shape[0] // cmap.grid.shape[0])
+    n = painting.pixels_per_patch(cmap.grid)
+    grid = painting.finer(cmap.grid, n)
     row, col = (np.arange(size) + 0.5 for size in grid.shape)
-    at = np.ix_(*((k * grid.stride_um / um).astype(int).clip(0, n - 1)
-                  for k, um, n in zip((row, col), tissue.um_per_px, tissue.mask.shape, strict=True)))  # fmt: skip
+    at = np.ix_(*((k * grid.stride_um / um).astype(int).clip(0, size - 1)
+                  for k, um, size in zip((row, col), tissue.um_per_px, tissue.mask.shape, strict=True)))  # fmt: skip
     on_tissue = tissue.mask[at]
     assert (layer.data[..., 3][~on_tissue] <= 0).all()
-    assert (layer.data[..., 3][on_tissue & np.kron(cmap.tissue, np.ones((8, 8), bool))] > 0.9).all()
+    assert (layer.data[..., 3][on_tissue & np.kron(cmap.tissue, np.ones((n, n), bool))] > 0.9).all()
+
+
+def test_the_table_of_genes_is_sorted_by_trust(qtbot):
+    scores = pd.DataFrame(
+        {"pcc": [0.1, 0.2, 0.3, 0.4, 0.5], "trusted_um": [np.nan, np.inf, 400.0, 200.0, 400.0]}, index=list("ABCDE")
+    )
+    table = GeneTable()
+    qtbot.addWidget(table)
+    table.set_scores(scores)
+    rows = table.model
+    column = [rows.headerData(i, Qt.Orientation.Horizontal) for i in range(rows.columnCount())].index("From µm")
+    table.view.sortByColumn(column, Qt.SortOrder.AscendingOrder)
+    assert [rows.gene_at(i) for i in range(5)] == list("DECBA")  # of equal scales, the better correlated gene first
+    assert [rows.index(i, column).data() for i in range(5)] == ["200", "400", "400", "none", "–"]
+    table.view.sortByColumn(column, Qt.SortOrder.DescendingOrder)
+    assert [rows.gene_at(i) for i in range(5)] == list("BECDA")

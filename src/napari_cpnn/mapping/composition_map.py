@@ -45,6 +45,8 @@ class CompositionMap:
         Origin of the map (slide, model, versions); stored in files and exports.
     trust
         Intervals and trusted scales of the model, or their table (:meth:`~napari_cpnn.models.Trust.to_table`).
+    tissue_mask
+        Tissue in the slide's detail, to which overlays are clipped; None if it is not known. Not stored in files.
 
     Attributes
     ----------
@@ -52,8 +54,6 @@ class CompositionMap:
         ``(rows, cols)`` uint8 of `UNKNOWN`, `BACKGROUND`, `DONE`, `FAILED`, `SKETCH`.
     revision
         Counter of changes; viewers compare it to decide whether to repaint.
-    tissue_mask
-        Tissue in the slide's detail, to which overlays are clipped; None if it is not known. Not stored in files.
     changed
         Emitted with the ``(N, 2)`` patches (row, col) that changed, from the computing thread.
 
@@ -75,6 +75,7 @@ class CompositionMap:
         tissue: npt.NDArray[np.bool_] | None = None,
         provenance: dict[str, Any] | None = None,
         trust: Trust | npt.NDArray[np.float32] | None = None,
+        tissue_mask: TissueMask | None = None,
     ) -> None:
         if tissue is not None and tissue.shape != grid.shape:
             raise MappingError(f"The tissue mask has shape {tissue.shape}, the grid {grid.shape}.")
@@ -82,7 +83,7 @@ class CompositionMap:
         self.decoder = decoder
         self.provenance = dict(provenance or {})
         self.tissue = np.ones(grid.shape, dtype=bool) if tissue is None else tissue.astype(bool)
-        self.tissue_mask: TissueMask | None = None
+        self.tissue_mask = tissue_mask
         self._trust = trust
         self.lattice = Lattice(self.tissue)
         self.state = np.where(self.tissue, UNKNOWN, BACKGROUND).astype(np.uint8)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Pixels of an overlay along the side of a patch: as many as keep it below the largest size, so that it is painted in
 #: some milliseconds.
-_PIXELS = (8, 4, 2, 1)
+_PIXELS = (16, 8, 4, 2, 1)
 _MOST_PX = 400_000
 
 
