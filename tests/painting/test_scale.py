@@ -112,7 +112,7 @@ def test_no_interval_is_known_of_an_older_model_or_of_what_was_not_measured(worl
 
 def test_the_out_of_domain_score_is_coloured_from_0_to_1(calibrated):
     shown = Shown("type", (TYPES[0],), "domain")
-    assert (shown.title, shown.unit, shown.has_range) == ("Out-of-domain score", "0 to 1", True)
+    assert (shown.title, shown.unit, shown.has_range) == ("Out-of-domain score", "above 0.95: unlike", True)
     look = Look(range_mode="manual", manual=(3.0, 4.0))
     assert painting.paint(painter_of(calibrated), calibrated, shown, look, painting.auto_range(shown)) == (0.0, 1.0)
 

@@ -120,7 +120,7 @@ def test_the_out_of_domain_score_is_a_map(dock, qtbot):
     qtbot.keyClick(dock.measure.measure, KEY.Key_End)
     dock.finish_drawing()
     assert dock.state.shown.measure == "domain"
-    assert legend(dock) == ["Out-of-domain score · 0 to 1"]
+    assert legend(dock) == ["Out-of-domain score · above 0.95: unlike"]
     assert dock.state.limits == (0.0, 1.0)
     layer = dock.session.overlays.layer_of("domain")
     assert layer.visible

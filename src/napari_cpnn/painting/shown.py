@@ -84,7 +84,7 @@ class Shown:
     def unit(self) -> str:
         """Unit of the colour bar; empty for categories."""
         if self.measure == "domain":
-            return "0 to 1"
+            return "above 0.95: unlike"
         return {"type": "share of cell type"}.get(self.kind, "log1p CP10k" if self.gene else "")
 
     @property
