@@ -122,6 +122,7 @@ class Trust(nn.Module):
 
         Examples
         --------
+        >>> import torch
         >>> from napari_cpnn.models import Trust
         >>> trust = Trust(2)
         >>> _ = trust.scale_um.copy_(torch.tensor([-1.0, 400.0]))

@@ -28,6 +28,7 @@ def disc_sums(values: npt.NDArray[np.generic], radius: float) -> FloatArray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from napari_cpnn.painting import disc_sums
     >>> disc_sums(np.ones((3, 3)), 1.0).astype(int).tolist()
     [[3, 4, 3], [4, 5, 4], [3, 4, 3]]
