@@ -416,7 +416,7 @@ def test_panels_say_their_scale_and_show_intervals_and_scores(world, tmp_path):
         f"{TYPES[0]}, interval width",
         "Out-of-domain score",
         "Averaged: mean of the patches in a disc",
-        "nine of ten measured spots",
+        "Interval: where",
     ):
         assert title in text, title
     single = to_figure(cmap, tmp_path / "b.svg", GENES[0], world.slide, QUICK.replace(scale_um=0.0)).read_text()
