@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import CompositionMap
+from napari_cpnn.models import NOT_TESTED, Trust
 from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.slides import Slide
 
@@ -106,3 +109,24 @@ def empty_map() -> CompositionMap:
     """The same, with nothing computed."""
     drawing = np.array(ROWS)
     return CompositionMap(Grid(drawing.shape, STRIDE), make_decoder(), drawing != ".", {"mpp": (0.5, 0.5)})
+
+
+def trust_of(scales: Sequence[float]) -> Trust:
+    """Calibration of all genes and types: the error of ``p`` is ``0.2 p``, at least 0.1; the first have ``scales``."""
+    trust = Trust(len(GENES) + len(TYPES))
+    trust.scale_um.fill_(NOT_TESTED)
+    trust.scale_um[: len(scales)] = torch.tensor(scales)
+    trust.floor.fill_(0.1)
+    trust.spread[1].fill_(0.2)
+    trust.lower.fill_(-1.0)
+    trust.upper.fill_(2.0)
+    trust.most.fill_(50.0)
+    return trust
+
+
+def calibrated_map(world: World, scales: Sequence[float]) -> CompositionMap:
+    """Map of a world whose model knows intervals and trusted scales."""
+    cmap = world.cmap
+    made = CompositionMap(cmap.grid, cmap.decoder, cmap.tissue, cmap.provenance, trust_of(scales))
+    made.restore(cmap.block((slice(None), slice(None))), cmap.state)
+    return made

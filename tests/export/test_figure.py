@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 from shapely.geometry import Polygon
 
-from map_world import GENES, STRIDE, TYPES, empty_map, make_decoder
-from napari_cpnn.errors import ExportError, GenesError, PixelSizeError, SettingsError
+from map_world import GENES, STRIDE, TYPES, calibrated_map, empty_map, make_decoder
+from napari_cpnn.errors import ExportError, GenesError, MappingError, PixelSizeError, SettingsError
 from napari_cpnn.export import ExportCancelledError, export_map, part_of, reporting, to_figure
 from napari_cpnn.export.figure import Scene, as_shown
 from napari_cpnn.export.figure_page import Page, length_text, scale_bar_um
@@ -394,9 +394,35 @@ def test_tissue_unlike_the_training_is_hatched_hidden_or_shown(world, tmp_path):
     lines = (pictures["hatched"] == (70, 70, 70)).all(axis=2)
     colored = (pictures["shown"] != tissue).any(axis=2)
     assert 0.15 < lines[colored].mean() < 0.35
-    np.testing.assert_array_equal(pictures["hatched"][~lines], pictures["shown"][~lines])
+    # The types are greyed: their colours are nearer to one another than where they are shown as the rest.
+    between = colored & ~lines
+    spread = {name: picture[between].astype(float).std(axis=1).mean() for name, picture in pictures.items()}
+    assert spread["hatched"] < 0.6 * spread["shown"]
     still = (pictures["hidden"] != tissue).any(axis=2)  # patches that could not be read
     np.testing.assert_array_equal(pictures["hidden"][still], pictures["shown"][still])
     assert still.sum() < 0.1 * colored.sum()
     with pytest.raises(SettingsError, match="'hatched', 'hidden' or 'shown', not 'gone'"):
         FigureSettings(unlike="gone")
+
+
+def test_panels_say_their_scale_and_show_intervals_and_scores(world, tmp_path):
+    cmap = calibrated_map(world, [4 * STRIDE, -1.0])
+    names = [GENES[0], GENES[1], f"interval of {GENES[0]}", f"interval of {TYPES[0]}", "out of domain"]
+    text = to_figure(cmap, tmp_path / "a.svg", names, world.slide, QUICK).read_text()
+    for title in (
+        f"{GENES[0]}, averaged over {4 * STRIDE:.0f} µm",
+        f"{GENES[1]}, not to be trusted at any scale",
+        f"{GENES[0]}, interval width",
+        f"{TYPES[0]}, interval width",
+        "Out-of-domain score",
+        "Averaged: mean of the patches in a disc",
+        "Interval: where",
+    ):
+        assert title in text, title
+    single = to_figure(cmap, tmp_path / "b.svg", GENES[0], world.slide, QUICK.replace(scale_um=0.0)).read_text()
+    assert f"{GENES[0]}, single patches" in single
+    with pytest.raises(MappingError, match="No interval is known"):
+        to_figure(world.cmap, tmp_path / "c.svg", f"interval of {GENES[0]}", world.slide, QUICK)
+    assert not (tmp_path / "c.svg").exists()
+    with pytest.raises(SettingsError, match="averaged over 0 to 20,000 um"):
+        QUICK.replace(scale_um=-1.0)

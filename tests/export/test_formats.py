@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 import napari_cpnn as nc
-from map_world import GENES, STRIDE, TYPES
+from map_world import GENES, STRIDE, TYPES, calibrated_map
 from napari_cpnn.cli import main
 from napari_cpnn.errors import ExportError, GenesError
 from napari_cpnn.export import FORMATS, format_of
@@ -155,3 +155,19 @@ def test_settings_that_make_no_sense():
         with pytest.raises(SettingsError):
             ExportSettings(**values)
     assert ExportSettings.from_dict(ExportSettings().to_dict()) == ExportSettings()
+
+
+def test_figures_with_intervals_and_scores_from_the_terminal(world, tmp_path, capsys):
+    map_path = tmp_path / "calibrated.zarr"
+    calibrated_map(world, [400.0]).save(map_path)
+    out = tmp_path / "a.svg"
+    args = ["export", str(map_path), "--out", str(out), "--genes", GENES[0], "--dpi", "40"]
+    assert main([*args, "--intervals", "--out-of-domain", "--scale-um", "64"]) == 0
+    text = out.read_text()
+    for title in (f"{GENES[0]}, averaged over 64 µm", f"{GENES[0]}, interval width", "Out-of-domain score"):
+        assert title in text
+    table = [*args[:3], str(tmp_path / "a.csv"), *args[4:]]
+    assert main([*table, "--intervals"]) == 2
+    assert "are for figures" in capsys.readouterr().err
+    assert main(["export", str(map_path), "--out", str(tmp_path / "b.svg"), "--intervals"]) == 2
+    assert "give --genes or --cell-types" in capsys.readouterr().err

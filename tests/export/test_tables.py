@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import napari_cpnn as nc
-from map_world import GENES, STRIDE, TYPES, make_decoder
+from map_world import GENES, STRIDE, TYPES, calibrated_map, make_decoder
 from napari_cpnn.errors import CpnnWarning, ExportError, GenesError, PixelSizeError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import CompositionMap
@@ -260,3 +260,11 @@ def test_the_slide_of_another_map(world):
     other = Slide.from_arrays([np.zeros((400, 600, 3), np.uint8)], 0.5, name="other")
     with pytest.warns(CpnnWarning, match="made from the slide section 1, not from other"):
         nc.to_anndata(world.cmap, slide=other)
+
+
+def test_genes_of_a_table_can_be_sorted_by_trust(world):
+    table = nc.to_anndata(calibrated_map(world, [400.0, -1.0, -2.0, 200.0]), [GENES[3], GENES[0], GENES[1], GENES[2]])
+    assert table.var["trusted_um"].tolist()[:3] == [200.0, 400.0, np.inf]
+    assert np.isnan(table.var["trusted_um"].iloc[3])
+    assert "held_out_pcc" in table.var
+    assert "trusted_um" not in nc.to_anndata(world.cmap).var

@@ -63,7 +63,7 @@ def test_colours_of_a_gene_are_those_of_its_values(world):
 
 
 def test_colours_of_the_dominant_type_are_those_of_the_palette(world):
-    rgba, _ = painted(world, Shown("dominant"), Look())
+    rgba, _ = painted(world, Shown("dominant"), Look(unlike="shown"))
     colors = painting.hex_colors(list(type_colors(TYPES).values()))
     kinds = world.drawing[world.done].astype(int)
     assert np.allclose(rgba[world.done][:, :3], colors[kinds])

@@ -13,6 +13,7 @@ from fakes import ColorModel
 from napari_cpnn.errors import GenesError, RegionsError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import CompositionMap
+from napari_cpnn.models import OPEN, Trust
 from napari_cpnn.regions import (
     Region,
     compare_regions,
@@ -204,3 +205,26 @@ def test_a_region_is_measured_in_several_threads_at_once(cmap: CompositionMap) -
             areas = list(pool.map(lambda _: region.cells(cmap.grid)[1].sum(), range(40)))  # noqa: B023 -- asked here
         assert np.ptp(areas) == 0
         assert areas[0] == pytest.approx(region.area_mm2 * 1e6)
+
+
+def test_the_typical_patch_interval_is_the_mean_of_its_ends(cmap: CompositionMap) -> None:
+    n = len(cmap.genes) + len(cmap.cell_types)
+    trust = Trust(n)
+    trust.floor.fill_(0.25)
+    trust.lower.fill_(-1.0)
+    trust.upper.fill_(2.0)
+    trust.most.fill_(50.0)
+    trust.most[cmap.genes.index("CD3E")] = OPEN  # not measured at enough spots
+    made = CompositionMap(cmap.grid, cmap.decoder, cmap.tissue, cmap.provenance, trust)
+    made.restore(cmap.block((slice(None), slice(None))), cmap.state)
+    region = square(1050, 1050, 1250, 1200)
+    table = summarise_regions(made, [region], ["ERBB2", "CD3E"])
+    parts = np.outer([0.5, 1, 0.5], [0.5, 1])
+    weights = cmap.weights[10:13, 10:12, 0].astype(float)
+    low = (parts * np.maximum(weights - 0.25, 0)).sum() / parts.sum()
+    assert quantity(table, "share", "Pink", "patch_low") == pytest.approx(low, abs=1e-6)
+    value = quantity(table, "expression", "ERBB2")
+    assert quantity(table, "expression", "ERBB2", "patch_high") == pytest.approx(value + 0.5, abs=1e-5)
+    assert np.isnan(quantity(table, "expression", "CD3E", "patch_low"))
+    assert table.loc[table["kind"].isin(["area", "unlike", "mapped"]), "patch_high"].isna().all()
+    assert summarise_regions(cmap, [region])["patch_high"].isna().all()  # a map without a calibration

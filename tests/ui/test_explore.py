@@ -14,6 +14,7 @@ from tests.ui.conftest import MPP, SHAPE, TYPES, tissue_image, write_slide
 
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import DONE
+from napari_cpnn.painting import finer, pixels_per_patch
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.dock import Explore
 from napari_cpnn.ui.viewer.state import Shown, TypeRow, state_of
@@ -21,6 +22,12 @@ from napari_cpnn.ui.viewer.state import Shown, TypeRow, state_of
 
 def overlay(dock, kind):
     return dock.session.overlays.layer_of(kind)
+
+
+def alpha_of(layer, cmap):
+    """Largest alpha of the pixels of each patch."""
+    (rows, cols), n = cmap.grid.shape, layer.data.shape[0] // cmap.grid.shape[0]
+    return layer.data[..., 3].reshape(rows, n, cols, n).max(axis=(1, 3)).clip(0)
 
 
 def mapped(dock, wait):
@@ -53,15 +60,15 @@ def test_maps_appear_and_follow_the_view(explore, wait, slide_path, model_path):
     layer = overlay(dock, "dominant")
     assert layer in viewer.layers
     assert layer.data.dtype == np.float32
-    assert (layer.data[..., 3][cmap.state == DONE] > 0).all()
-    assert (layer.data[..., 3][~cmap.tissue] == 0).all()
-    assert np.allclose(layer.data[..., 3][cmap.donors() < 0], 0)
+    assert (alpha_of(layer, cmap)[cmap.state == DONE] > 0).all()
+    assert (alpha_of(layer, cmap)[~cmap.tissue] == 0).all()
+    assert np.allclose(alpha_of(layer, cmap)[cmap.donors() < 0], 0)
     # ... then all of it.
     viewer.reset_view()
     assert dock.session.watcher.pending
     mapped(dock, wait)
     assert (cmap.state == DONE).sum() == cmap.tissue.sum()
-    assert np.allclose(layer.data[..., 3][cmap.tissue], 1.0)
+    assert np.allclose(alpha_of(layer, cmap)[cmap.tissue], 1.0)
     dock._update()
     total = int(cmap.tissue.sum())
     assert dock.progress.text() == f"{total} of {total} patches · CPU float32"
@@ -72,7 +79,9 @@ def test_overlay_lies_on_the_grid(explore, wait, slide_path, model):
     dock = explore(slide_path)
     dock.controller.use_model(model)
     wait(lambda: dock.state.map is not None)
-    layer, grid = overlay(dock, "dominant"), dock.state.map.grid
+    layer = overlay(dock, "dominant")
+    grid = dock.state.map.grid
+    grid = finer(grid, pixels_per_patch(grid))  # pixels of the layer
     assert np.allclose(layer.data_to_world((0, 0)), grid.centers_um([(0, 0)])[0])
     assert np.allclose(layer.data_to_world((3, 5)), grid.centers_um([(3, 5)])[0])
     assert layer.units == dock.state.layer.units
@@ -131,14 +140,15 @@ def test_types_by_click_blend_by_check(explore, wait, qtbot, slide_path, model):
     assert dock.state.shown == Shown("type", (name,))
     assert dock.one.isChecked()
     layer = overlay(dock, "type")
-    alpha = layer.data[..., 3]
+    dock.state.set_look(smooth=False)
+    alpha = alpha_of(layer, cmap)
     shares = cmap.weight(name)
     order = np.argsort(shares[cmap.tissue])
     assert (np.diff(alpha[cmap.tissue][order]) >= -1e-6).all()  # the larger the share, the more opaque
     view.model().setData(index, Qt.CheckState.Checked.value, Qt.ItemDataRole.CheckStateRole)
     assert dock.state.shown == Shown("blend", (name,))
     assert dock.blend.isChecked()
-    assert np.allclose(overlay(dock, "blend").data[..., 3][cmap.tissue], shares[cmap.tissue], atol=1e-3)
+    assert np.allclose(alpha_of(overlay(dock, "blend"), cmap)[cmap.tissue], shares[cmap.tissue], atol=1e-3)
     dock.dominant.click()
     assert dock.state.shown.kind == "dominant"
     dock.types.search.setText("imm")
@@ -214,8 +224,8 @@ def test_drop_in_layer_in_pixels(explore, wait, model):
     cmap = mapped(dock, wait)
     assert tuple(layer.scale) == (1.0, 1.0)  # their layer stays where it is, below their marks
     cell = tuple(np.argwhere(cmap.state == DONE)[0])
-    expected_px = cmap.grid.centers_um([cell])[0] / MPP - 0.5
-    assert np.allclose(overlay(dock, "dominant").data_to_world(cell), expected_px)
+    expected_px, n = cmap.grid.centers_um([cell])[0] / MPP - 0.5, pixels_per_patch(cmap.grid)
+    assert np.allclose(overlay(dock, "dominant").data_to_world(n * (np.array(cell) + 0.5) - 0.5), expected_px)
 
 
 def test_our_layer_without_pixel_size_goes_to_micrometres(explore, wait, tmp_path, model):

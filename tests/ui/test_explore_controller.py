@@ -12,7 +12,7 @@ from tests.ui.conftest import GENES, TYPES, tissue_image
 from napari_cpnn.errors import CheckpointError, CpnnError, GenesError, NoTissueError, PixelSizeError
 from napari_cpnn.geometry import Grid, PatchSpec, Rect
 from napari_cpnn.mapping import CompositionMap, MapProgress, Viewport
-from napari_cpnn.models import NO_SCALE, NOT_TESTED, Trust
+from napari_cpnn.models import NO_SCALE, NOT_TESTED, OPEN, Trust
 from napari_cpnn.slides import Slide
 from napari_cpnn.ui.explore import controller as module
 from napari_cpnn.ui.explore.controller import ExploreController
@@ -367,6 +367,8 @@ def test_readout_and_shares(setup, model):
     c.show_type("Stroma")
     assert "Stroma (62 % to 100 %)" in c.readout((350.0, 450.0))
     trust.scale_um.fill_(NOT_TESTED)
+    assert "Stroma (62 % to 100 %)" in c.readout((350.0, 450.0))
+    trust.most.fill_(OPEN)  # too few spots
     assert "(" not in c.readout((350.0, 450.0))
     trust.scale_um.fill_(NO_SCALE)
     c.show_gene("CD3E")

@@ -286,7 +286,11 @@ def test_tables_and_outlines_are_written(setup, tmp_path):
     controller.set_genes(["CD3E"])
     for _ in range(2):  # the dialog has asked about the file that is there
         controller.write_table(tmp_path / "table.csv")
-    table = pd.read_csv(tmp_path / "table.csv", keep_default_na=False, na_values={"low": "", "high": ""})
+    table = pd.read_csv(
+        tmp_path / "table.csv",
+        keep_default_na=False,
+        na_values=dict.fromkeys(("low", "high", "patch_low", "patch_high"), ""),
+    )
     measured = table[table["kind"] != "part"].drop(columns=["slide", "model"]).reset_index(drop=True)
     pd.testing.assert_frame_equal(measured, pd.concat([row.table for row in controller.rows], ignore_index=True))
     for region in ("A", "B"):  # the parts of a gene sum to it

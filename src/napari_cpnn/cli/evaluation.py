@@ -61,6 +61,11 @@ def add_evaluation_commands(command: AddCommand) -> None:
         metavar="GENE",
         help="also draw measured and predicted maps of these genes as PNG",
     )
+    sub.add_argument(
+        "--by-trust",
+        action="store_true",
+        help="sort the table by the finest trusted scale, then the held-out PCC, of the genes (default: not sorted)",
+    )
     add_settings(sub, EvaluationSettings)
 
     sub = command(
@@ -118,7 +123,7 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from napari_cpnn.evaluation import evaluate, require_table_name, summarise, write_table
+    from napari_cpnn.evaluation import evaluate, require_table_name, summarise, with_trust, write_table
     from napari_cpnn.models import load_model
 
     more = bool(args.regions or args.figure)
@@ -144,18 +149,22 @@ def _evaluate(args: argparse.Namespace) -> None:
         with slide:
             if more:
                 regions = args.regions[number - 1] if args.regions else None
-                scores = _evaluate_parts((model, slide, spots), settings, out, regions, args.figure)
+                scores = _evaluate_parts((model, slide, spots), settings, out, regions, args)
             else:
                 scores = evaluate(model, slide, spots, "auto", None, settings)
                 if out:
-                    write_table(scores, out, index=True)
+                    write_table(with_trust(scores, model, by_trust=args.by_trust), out, index=True)
         print(f"{slide.name}: {_in_words(dict(summarise(scores)))}")
         if out:
             print(f"wrote {out}")
 
 
 def _evaluate_parts(
-    sample: tuple[CPNN, Slide, AnnData], settings: EvaluationSettings, out: Path, regions: Path | None, genes: list[str]
+    sample: tuple[CPNN, Slide, AnnData],
+    settings: EvaluationSettings,
+    out: Path,
+    regions: Path | None,
+    args: argparse.Namespace,
 ) -> pd.DataFrame:
     """Score predictions at spots, and use them for regions and figures, written next to ``out``."""
     from napari_cpnn.counts import require_genes
@@ -165,12 +174,13 @@ def _evaluate_parts(
         score,
         score_regions,
         score_summary,
+        with_trust,
         write_table,
     )
     from napari_cpnn.regions import read_regions
     from napari_cpnn.studies import folder_names
 
-    model, slide, spots = sample
+    (model, slide, spots), genes = sample, args.figure
     require_genes(model.genes, genes, "The model")
     names = folder_names(genes)  # gene names may contain slashes
     figures = [out.with_name(f"{out.stem}_{name}.png") for name in names]
@@ -182,7 +192,7 @@ def _evaluate_parts(
         model, slide, spots, "auto", None, settings.precision, ignore_gene_case=settings.ignore_gene_case
     )
     scores = score(compared, spots, settings)
-    write_table(scores, out, index=True)
+    write_table(with_trust(scores, model, by_trust=args.by_trust), out, index=True)
     for gene, path in zip(genes, figures, strict=True):
         note = f"{slide.name} · model {model.fingerprint[:8]}"
         print(f"wrote {save_comparison(path, slide, compared, gene, note=note)}")

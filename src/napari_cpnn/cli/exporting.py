@@ -42,6 +42,12 @@ def add_export_command(command: AddCommand) -> None:
         "share (default: dominant, where no genes are given)",
     )
     sub.add_argument(
+        "--intervals",
+        action="store_true",
+        help="figure: beside each gene and cell type the width of its 90 %% interval",
+    )
+    sub.add_argument("--out-of-domain", action="store_true", help="figure: a last panel with the out-of-domain score")
+    sub.add_argument(
         "--region",
         nargs=4,
         type=decimal,
@@ -80,6 +86,8 @@ def _export(args: argparse.Namespace) -> None:
                     f"--cell-types is for figures; {args.out} contains the shares of all cell types anyway."
                 )
             genes = [*args.cell_types, *(genes or [])]
+        if args.intervals or args.out_of_domain:
+            genes = _with_more_panels(args, kind, genes)
         settings = chosen_settings(args, ExportSettings).replace(figure=chosen_settings(args, FigureSettings))
         area = None if args.region is None else Rect(*args.region)
         export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite, area=area)
@@ -87,6 +95,19 @@ def _export(args: argparse.Namespace) -> None:
         if slide is not None:
             slide.close()
     print(f"{cmap!r} -> {args.out}")
+
+
+def _with_more_panels(args: argparse.Namespace, kind: str, names: list[str] | None) -> list[str]:
+    """Add the panels of ``--intervals`` and ``--out-of-domain`` to those of a figure."""
+    if kind != "figure":
+        raise CpnnError(f"--intervals and --out-of-domain are for figures, and {args.out} is none.")
+    if args.intervals and not names:
+        raise CpnnError("--intervals needs the genes or cell types to show: give --genes or --cell-types.")
+    panels = []
+    for name in names or []:
+        single = args.intervals and name != "dominant"
+        panels += [name, f"interval of {name}"] if single else [name]
+    return [*panels, "out of domain"] if args.out_of_domain else panels
 
 
 def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] | None:

@@ -4,6 +4,7 @@ from .comparison_figure import save_comparison as save_comparison
 from .evaluation import evaluate as evaluate
 from .evaluation import score as score
 from .evaluation import summarise as summarise
+from .held_out import with_trust as with_trust
 from .metrics import Summary as Summary
 from .metrics import mean_correlations as mean_correlations
 from .metrics import partial_pearson as partial_pearson

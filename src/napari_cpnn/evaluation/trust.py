@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from napari_cpnn.arrays import BoolArray, FloatArray, IntArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation.metrics import pearson
-from napari_cpnn.models import N_LEVELS, NO_SCALE, NOT_TESTED, Trust, expected_error
+from napari_cpnn.models import N_LEVELS, NO_SCALE, NOT_TESTED, OPEN, Trust, expected_error
 
 #: Coverage of the intervals.
 COVERAGE = 0.9
@@ -138,7 +138,7 @@ def _alike(good: BoolArray) -> Iterator[IntArray]:
 def _leave_open(trust: Trust, columns: IntArray) -> None:
     """Give quantities without measurements an unlimited interval."""
     trust.floor[columns] = 1.0
-    trust.lower[:, columns], trust.upper[:, columns], trust.most[columns] = -1e4, 1e4, 1e4
+    trust.lower[:, columns], trust.upper[:, columns], trust.most[columns] = -OPEN, OPEN, OPEN
 
 
 # The functions below take ``predicted`` and ``measured``, (n, q), and return one value or column for each quantity.

@@ -21,6 +21,7 @@ from napari_cpnn.models import Decoder
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.models import Trust
     from napari_cpnn.slides import Slide
 
 #: Rows of the map that are copied at a time.
@@ -43,6 +44,8 @@ class MapCells:
         ``(N, C)`` and ``(N, R)`` float16.
     out_of_domain
         ``(N,)`` float32; NaN where the model gives no score.
+    trust
+        Intervals and trusted scales of the model; None where they are not known.
     """
 
     grid: Grid
@@ -52,6 +55,7 @@ class MapCells:
     weights: npt.NDArray[np.float16]
     programs: npt.NDArray[np.float16]
     out_of_domain: npt.NDArray[np.float32]
+    trust: Trust | None = None
 
     @classmethod
     def of(cls, cmap: CompositionMap) -> MapCells:
@@ -67,7 +71,8 @@ class MapCells:
         index, weights, programs, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
         if not len(index):
             raise ExportError("No patch of the map has been computed yet, so there is nothing to export.")
-        return cls(cmap.grid, cmap.decoder, cmap.provenance, index, weights, programs, scores.astype(np.float32))
+        scores = scores.astype(np.float32)
+        return cls(cmap.grid, cmap.decoder, cmap.provenance, index, weights, programs, scores, cmap.trust)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import Picture
-from napari_cpnn.errors import ExportError, GenesError
+from napari_cpnn.errors import ExportError, GenesError, NoTissueError
 from napari_cpnn.export.cells import pixel_size
 from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel
 from napari_cpnn.export.files import replacing
@@ -32,13 +33,19 @@ from napari_cpnn.painting import (
     hatch,
     hex_colors,
     lay_over,
+    on_patches,
     on_tissue,
     paint,
+    paintable,
+    require_interval,
+    scale_of,
+    scale_text,
     tissue_picture,
     unlike_patches,
 )
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import FigureSettings
+from napari_cpnn.slides import TissueMask, find_tissue
 from napari_cpnn.texts import shown as one_line
 
 if TYPE_CHECKING:
@@ -72,7 +79,8 @@ def to_figure(
         ``.png``, ``.svg`` or ``.pdf``; text and bars are vectors in the last two. The file appears when it is complete.
     shown
         One panel each: the name of a gene or cell type, ``"ERBB2 from B-cells"`` (the contribution of a type to a
-        gene), or ``"dominant"`` (the type with the largest share).
+        gene), ``"interval of ERBB2"`` (the width of the 90 % interval of a gene or type), ``"out of domain"`` (the
+        out-of-domain score), or ``"dominant"`` (the type with the largest share).
     slide
         The slide of the map; without it, the background is white.
     settings
@@ -140,12 +148,14 @@ def as_shown(cmap: CompositionMap, name: str | Shown) -> Shown:
     unknown = [n for n in types if n not in cmap.cell_types]
     if shown.gene and shown.gene not in cmap.genes:
         unknown = [shown.gene]
-    if unknown or (not shown.gene and not cmap.cell_types):
+    if unknown or (not shown.gene and not cmap.cell_types and shown.measure != "domain"):
         missing = f"{unknown[0]!r}" if unknown else "cell types"
         raise GenesError(
             f"The model of this map has no {missing}: it has {len(cmap.genes):,} genes, such as "
             f"{', '.join(cmap.genes[:3])}, and these cell types: {', '.join(cmap.cell_types) or 'none'}."
         )
+    if shown.measure == "interval":
+        require_interval(cmap, shown)
     return shown
 
 
@@ -154,6 +164,11 @@ def _meaning(cmap: CompositionMap, name: str) -> Shown:
         return Shown("gene", (name,))
     if name in cmap.cell_types:
         return Shown("type", (name,))
+    if name == "out of domain":
+        return Shown("dominant", measure="domain")
+    of, _, quantity = name.partition("interval of ")
+    if quantity and not of:
+        return Shown("type" if quantity in cmap.cell_types else "gene", (quantity,), "interval")
     gene, _, cell_type = name.partition(" from ")
     if cell_type:
         return Shown("contribution", (gene, cell_type))
@@ -219,30 +234,52 @@ class Scene:
             opacity=settings.opacity,
             smooth=settings.smooth,
             unlike=settings.unlike,
+            scale_um=settings.scale_um,
         )
         limits = paint(self._painter, self.cmap, shown, look, auto_range(shown))
-        if shown.has_range and (settings.low is not None or settings.high is not None):
+        one_range = shown.has_range and shown.measure == "value"
+        if one_range and (settings.low is not None or settings.high is not None):
             low = limits[0] if settings.low is None else settings.low
             high = limits[1] if settings.high is None else settings.high
             look = dataclasses.replace(look, range_mode="manual", manual=(low, high))
             limits = paint(self._painter, self.cmap, shown, look, auto_range(shown))
         # The painter also colours patches outside the limits, as needed on screen.
-        rgba = self._painter.rgba.copy()
+        smooth = look.is_smooth(shown)
+        rgba = self._painter.extended() if smooth else self._painter.rgba.copy()
         rgba[..., :3] = (rgba[..., :3] - limits[0]) / (limits[1] - limits[0])
         picture = tissue.copy()
-        mask = None if self.outline is None else self._mask(picture.shape[:2])
-        lay_over(picture, rgba, self.cmap.grid, self.rect, look.opacity, smooth=look.is_smooth(shown), mask=mask)
+        mask = self._mask(picture.shape[:2])
+        lay_over(picture, rgba, self.cmap.grid, self.rect, look.opacity, smooth=smooth, mask=mask)
         unlike = unlike_patches(self.cmap)
         if settings.unlike == "hatched" and unlike.any():
             hatch(picture, unlike, self.cmap.grid, self.rect, settings.dpi, mask)
         key = self._bar(shown, look, limits) if shown.has_range else self._legend(shown, look)
-        return Panel(_panel_title(shown), picture, key, italic=shown.kind == "gene")
+        title = _panel_title(shown)
+        if text := scale_text(self.cmap, shown, look.scale_um):
+            title = f"{title}, {text}"
+        return Panel(title, picture, key, italic=shown.kind == "gene" and title == shown.name)
 
     def _mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """Return where the map may be drawn: in the region, on the slide and, where it is known, on its tissue."""
         y = self.rect.y0 + (np.arange(shape[0]) + 0.5) * self.rect.height / shape[0]
         x = self.rect.x0 + (np.arange(shape[1]) + 0.5) * self.rect.width / shape[1]
-        points = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
-        return contains(self.outline, points).reshape(shape[:2]) if self.outline is not None else np.ones(shape, bool)
+        grid = self.cmap.grid
+        mask = paintable(grid, y, x, self.slide, self.mpp, self._tissue)
+        mask &= on_patches(self._painter.covered, grid, y, x)
+        if self.outline is not None:
+            points = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+            mask &= contains(self.outline, points).reshape(shape[:2])
+        return mask
+
+    @cached_property
+    def _tissue(self) -> TissueMask | None:
+        """Tissue of the slide, found again for a map from a file; None without a slide."""
+        if self.cmap.tissue_mask is not None or self.slide is None:
+            return self.cmap.tissue_mask
+        try:
+            return find_tissue(self.slide.with_mpp(self.mpp))
+        except NoTissueError:  # other settings did find some
+            return None
 
     def _bar(self, shown: Shown, look: Look, limits: tuple[float, float]) -> Bar:
         return Bar(on_tissue(color_table(look.colormap), look.opacity, self._ground), limits, shown.unit)
@@ -277,6 +314,10 @@ class Scene:
             "Predicted from the H&E image by CPNN; research use only.",
             f"One value per {self.cmap.grid.stride_um:g} µm.",
         ]
+        if any(scale_of(self.cmap, one, settings.scale_um) for one in quantities):
+            notes.append("Averaged: mean of the patches in a disc of that diameter.")
+        if any(one.measure == "interval" for one in quantities):
+            notes.append("Interval: where nine of ten measured spots lie.")
         tissue, state = self.cmap.tissue[self._seen], self.cmap.state[self._seen]
         done = (state == DONE)[tissue].mean()
         if done < 1:
@@ -294,6 +335,8 @@ class Scene:
 
 
 def _panel_title(shown: Shown) -> str:
+    if shown.measure != "value":
+        return shown.label
     if shown.kind == "blend":
         return "Shares of cell types, mixed"
     return shown.title if shown.kind == "dominant" else shown.name

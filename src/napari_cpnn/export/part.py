@@ -55,7 +55,7 @@ def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
     state = cmap.state[rows, cols].copy()
     if not (inside & (state == DONE)).any():
         raise ExportError("No patch of this area has been mapped yet; map it first, or choose another area.")
-    part = CompositionMap(small, cmap.decoder, inside & cmap.tissue[rows, cols], cmap.provenance)
+    part = CompositionMap(small, cmap.decoder, inside & cmap.tissue[rows, cols], cmap.provenance, cmap.trust)
     part.restore(cmap.block((rows, cols)), state)
     part.fail(np.flatnonzero(inside & (state == FAILED)))
     return part

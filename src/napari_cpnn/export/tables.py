@@ -56,6 +56,8 @@ def to_anndata(
         - ``X``: predicted expression, log1p of counts per 10,000, float32;
         - ``obs``: ``array_row`` and ``array_col`` on the map's grid, ``in_tissue``, ``dominant_type`` (colours in
           ``uns["dominant_type_colors"]``), ``dominant_share``, ``out_of_domain``;
+        - ``var``, where the model knows them: ``trusted_um``, the finest scale at which a gene can be trusted (infinity
+          where there is none, NaN where it was not tested), and ``held_out_pcc``;
         - ``obsm["spatial"]``: centres in level-0 pixels (x, y);
         - ``obsm["cell_type_weights"]``: shares as a DataFrame; ``obsm["programs"]``: the residual programs;
         - ``varm["cell_type_expression"]``: ``alpha_g T_cg``, the expression where the share of a type is 1,
@@ -245,7 +247,11 @@ def _genes_frame(cells: MapCells, genes: Sequence[str]) -> Any:
     import pandas as pd
 
     index = _positions(cells, genes)
-    return pd.DataFrame({"shift": cells.decoder.beta[index]}, index=pd.Index(list(genes), dtype=object))
+    table = pd.DataFrame({"shift": cells.decoder.beta[index]}, index=pd.Index(list(genes), dtype=object))
+    if cells.trust is not None:
+        ranking = cells.trust.ranking(range(len(cells.trust.scale_um))).sort_index().iloc[index]
+        table = table.assign(**{name: ranking[name].to_numpy() for name in ranking})
+    return table
 
 
 def _positions(cells: MapCells, genes: Sequence[str]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ from napari_cpnn.mapping.trust import DomainReport, domain_report
 from napari_cpnn.models import Decoder, Prediction
 from napari_cpnn.untrusted import reading
 
+if TYPE_CHECKING:
+    from napari_cpnn.models import Trust
+    from napari_cpnn.slides import TissueMask
+
 
 class CompositionMap:
     """Compositions (and residual programs) of the patches on a grid over a slide, filled lazily.
@@ -39,6 +43,10 @@ class CompositionMap:
         ``(rows, cols)`` bool: the patches to compute; ``None`` for all.
     provenance
         Origin of the map (slide, model, versions); stored in files and exports.
+    trust
+        Intervals and trusted scales of the model, or their table (:meth:`~napari_cpnn.models.Trust.to_table`).
+    tissue_mask
+        Tissue in the slide's detail, to which overlays are clipped; None if it is not known. Not stored in files.
 
     Attributes
     ----------
@@ -66,6 +74,8 @@ class CompositionMap:
         decoder: Decoder,
         tissue: npt.NDArray[np.bool_] | None = None,
         provenance: dict[str, Any] | None = None,
+        trust: Trust | npt.NDArray[np.float32] | None = None,
+        tissue_mask: TissueMask | None = None,
     ) -> None:
         if tissue is not None and tissue.shape != grid.shape:
             raise MappingError(f"The tissue mask has shape {tissue.shape}, the grid {grid.shape}.")
@@ -73,6 +83,8 @@ class CompositionMap:
         self.decoder = decoder
         self.provenance = dict(provenance or {})
         self.tissue = np.ones(grid.shape, dtype=bool) if tissue is None else tissue.astype(bool)
+        self.tissue_mask = tissue_mask
+        self._trust = trust
         self.lattice = Lattice(self.tissue)
         self.state = np.where(self.tissue, UNKNOWN, BACKGROUND).astype(np.uint8)
         self.revision = 0
@@ -103,6 +115,15 @@ class CompositionMap:
     @property
     def n_programs(self) -> int:
         return int(self.decoder.programs.shape[0])
+
+    @property
+    def trust(self) -> Trust | None:
+        """Intervals and trusted scales of the model, genes then cell types; None where they are not known."""
+        if isinstance(self._trust, np.ndarray):
+            from napari_cpnn.models import Trust  # torch
+
+            self._trust = Trust.from_table(self._trust)
+        return self._trust
 
     @property
     def weights(self) -> npt.NDArray[np.float16]:
@@ -306,14 +327,16 @@ class CompositionMap:
         """Load a map written by :meth:`save`; :class:`MappingError` for anything else."""
         content = read_map(Path(path))
         with reading(path, MappingError, "it is damaged, or is no map of napari-cpnn"):
-            cmap = cls(content.grid, content.decoder, content.state != BACKGROUND, content.provenance)
+            cmap = cls(content.grid, content.decoder, content.state != BACKGROUND, content.provenance, content.trust)
             cmap.restore(content.values, content.state)
         return cmap
 
     def content(self) -> MapContent:
         """Return what is stored of the map."""
         state = self.stored_state()  # before the values, so that values of all patches marked as done are included
-        return MapContent(self.grid, self.decoder, state, self.block((slice(None), slice(None))), self.provenance)
+        values, trust = self.block((slice(None), slice(None))), self._trust
+        table = trust if trust is None or isinstance(trust, np.ndarray) else trust.to_table()
+        return MapContent(self.grid, self.decoder, state, values, self.provenance, table)
 
     def stored_state(self) -> npt.NDArray[np.uint8]:
         """State as stored: failed patches become unknown, so that they are retried when the slide is next opened."""

@@ -103,7 +103,8 @@ class LiveMapper:
         if not covered.any():
             raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
         self.predictor = Predictor(model, settings.device, settings.precision)
-        self.map = CompositionMap(self.grid, model.decoder(), covered, describe(slide, model, self.grid))
+        facts = describe(slide, model, self.grid)
+        self.map = CompositionMap(self.grid, model.decoder(), covered, facts, model.trust, self.tissue)
         self.store = open_cache(self.map, slide, model, settings) if settings.cache else None
         self.error: Exception | None = None
         #: Niceness of the threads on Linux; a viewer sets it before its first view.
@@ -115,8 +116,7 @@ class LiveMapper:
         self._wish = Wish()
         self._condition = threading.Condition()
         self._order: IntArray = np.empty(0, dtype=np.intp)
-        self._planned = True  # whether the order matches the current view
-        self._generation = 0
+        self._planned, self._generation = True, 0  # whether the order matches the current view; number of views
         self._wanted = np.zeros(self.grid.n_cells, dtype=bool)
         self._in_view = self._wanted
         self._busy = np.zeros(self.grid.n_cells, dtype=bool)  # patches being read, queued or computed

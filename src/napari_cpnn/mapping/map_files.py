@@ -1,10 +1,10 @@
 """Maps on disk: a common Zarr layout for saved maps and the cache of live maps.
 
-A group contains ``state``, ``weights``, ``programs`` and ``out_of_domain`` over the grid, ``decoder/*`` (the decoder to
-expression) and, in its attributes, grid, names and provenance. Any Zarr reader can open it. All chunks and the
-attributes have checksums. Each chunk is replaced atomically (Zarr writes a temporary file and renames it), and
-``state`` is written after the values it refers to, so an interruption at any moment leaves a valid but less complete
-map.
+A group contains ``state``, ``weights``, ``programs`` and ``out_of_domain`` over the grid, ``decoder/*`` (the decoder
+to expression), ``trust`` (intervals and trusted scales, where the model has them) and, in its attributes, grid, names
+and provenance. Any Zarr reader can open it. All chunks and the attributes have checksums. Each chunk is replaced
+atomically (Zarr writes a temporary file and renames it), and ``state`` is written after the values it refers to, so an
+interruption at any moment leaves a valid but less complete map.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class MapContent(NamedTuple):
     state: npt.NDArray[np.uint8]
     values: Prediction[npt.NDArray[np.float16]]
     provenance: dict[str, Any]
+    trust: npt.NDArray[np.float32] | None = None
 
 
 def write_map(content: Callable[[], MapContent], path: Path) -> None:
@@ -82,11 +83,12 @@ def read_map(path: Path) -> MapContent:
         if not np.isin(state, (UNKNOWN, BACKGROUND, DONE)).all():
             raise MappingError(f"{path} is damaged: its state has values that mean nothing.")
         values = stored_values(group)
+        trust = _trust(path, card, group)
         done = state == DONE
         lost = int((done & ~(_finite(values.weights) & _finite(values.programs))).sum())
         if lost:
             raise MappingError(f"{path} is damaged: it lacks the values of {lost} patches; copy or predict it anew.")
-    return MapContent(card.grid, decoder, state, values, card.provenance)
+    return MapContent(card.grid, decoder, state, values, card.provenance, trust)
 
 
 def open_group(path: Path, mode: Literal["r", "r+"]) -> Group:
@@ -121,6 +123,8 @@ def _create(content: MapContent, path: Path, whole: bool) -> None:
     for name in DECODER_ARRAYS:
         values = np.asarray(getattr(content.decoder, name), dtype=np.float32)
         _create_array(decoder, name, values, tuple(max(1, n) for n in values.shape), np.float32(0), True)
+    if content.trust is not None:
+        _create_array(group, "trust", content.trust, content.trust.shape, np.float32(0), True)
     # Attributes are written last: without them the group is not a map.
     group.attrs[MARK] = sealed(
         {
@@ -168,6 +172,17 @@ def _decoder(path: Path, card: Card, group: Group) -> Decoder:
         if not np.isfinite(array).all():
             raise MappingError(f"{path} is damaged: decoder/{name} has values that are not numbers.")
     return Decoder(card.genes, card.cell_types, **values)
+
+
+def _trust(path: Path, card: Card, group: Group) -> npt.NDArray[np.float32] | None:
+    if "trust" not in group:
+        return None
+    if card.sealed:
+        _require_chunks(path, group, ["trust"])
+    table = np.asarray(group["trust"][...], dtype=np.float32)
+    if not np.isfinite(table).all():
+        raise MappingError(f"{path} is damaged: trust has values that are not numbers.")
+    return table
 
 
 def _require_chunks(path: Path, group: Group, names: list[str]) -> None:

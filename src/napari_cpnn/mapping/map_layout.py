@@ -27,7 +27,10 @@ FORMAT = 1
 MARK = "napari_cpnn"
 
 DECODER_ARRAYS = ("prototypes", "alpha", "beta", "programs")
-_MEMBERS = {"zarr.json", "state", "weights", "programs", "out_of_domain", "decoder"}
+#: Rows of the table of :meth:`napari_cpnn.models.Trust.to_table`.
+TRUST_ROWS = 16
+_OPTIONAL = ("out_of_domain", "trust")  # not in maps of earlier versions, or of models without them
+_MEMBERS = {"zarr.json", "state", "weights", "programs", "decoder", *_OPTIONAL}
 _CODECS = {"bytes", "transpose", "zstd", "gzip", "blosc", "crc32c"}
 _FILL = {"uint8": (0,), "float16": ("NaN", "0x7e00"), "float32": (0, 0.0)}
 
@@ -101,8 +104,8 @@ def checked_card(path: Path) -> Card:
         card = _card(path, said)
         _metadata(path, "decoder/zarr.json", "group")
         for name, kind, shape in _arrays(card):
-            if name == "out_of_domain" and not (path / name).exists():
-                continue  # maps of earlier versions have no scores
+            if name in _OPTIONAL and not (path / name).exists():
+                continue
             _check_array(path, name, kind, shape, card.sealed)
     return card
 
@@ -170,6 +173,7 @@ def _arrays(card: Card) -> Iterator[tuple[str, str, list[int]]]:
     yield "decoder/alpha", "float32", [n_genes]
     yield "decoder/beta", "float32", [n_genes]
     yield "decoder/programs", "float32", [n_programs, n_genes]
+    yield "trust", "float32", [TRUST_ROWS, n_genes + n_types]
 
 
 def _check_array(path: Path, name: str, kind: str, shape: list[int], with_checksums: bool) -> None:

@@ -43,6 +43,7 @@ from .triplex import block_order as block_order
 from .trust import N_LEVELS as N_LEVELS
 from .trust import NO_SCALE as NO_SCALE
 from .trust import NOT_TESTED as NOT_TESTED
+from .trust import OPEN as OPEN
 from .trust import Trust as Trust
 from .trust import expected_error as expected_error
 from .zoo import ZOO as ZOO

@@ -7,6 +7,8 @@ All numbers come from spots that the models of a cross-validation had not seen
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +17,19 @@ from torch import Tensor, nn
 
 from napari_cpnn.arrays import FloatArray
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Groups of spots by predicted level, each with its own interval (Mondrian conformal prediction).
 N_LEVELS = 3
 
 #: Values of :attr:`Trust.scale_um` where no scale passes, and where it was not tested.
 NO_SCALE, NOT_TESTED = -1.0, -2.0
+
+#: Value of :attr:`Trust.most` where the interval is not calibrated.
+OPEN = 1e4
+
+_IN_TABLE = ("centers", "spread", "floor", "lower", "upper", "most", "scale_um", "pcc", "n_spots")
 
 
 class Trust(nn.Module):
@@ -71,6 +81,64 @@ class Trust(nn.Module):
             ("upper", (N_LEVELS, q)), ("most", (q,)), ("scale_um", (q,)), ("pcc", (q,)), ("n_spots", ()),
         ):  # fmt: skip
             self.register_buffer(name, torch.zeros(shape))
+
+    @classmethod
+    def from_table(cls, table: npt.NDArray[np.float32]) -> Trust:
+        """Create from the result of :meth:`to_table`."""
+        trust, row = cls(table.shape[1]), 0
+        for name in _IN_TABLE:
+            buffer = trust.get_buffer(name)
+            n = buffer.shape[0] if buffer.ndim == 2 else 1
+            values = torch.from_numpy(np.array(table[row : row + n], dtype=np.float32))
+            buffer.copy_(values[0, 0] if buffer.ndim == 0 else values.reshape(buffer.shape))
+            row += n
+        return trust
+
+    def to_table(self) -> npt.NDArray[np.float32]:
+        """Return the values of each quantity as one table ``(3 N_LEVELS + 7, Q)``, as stored in a map."""
+        q = self.scale_um.shape[0]
+        buffers = (self.get_buffer(name) for name in _IN_TABLE)
+        rows = (buffer.cpu().numpy().reshape(-1, 1 if buffer.ndim == 0 else q) for buffer in buffers)
+        return np.concatenate([np.broadcast_to(row, (len(row), q)) for row in rows])
+
+    def ranking(self, names: Sequence[Hashable]) -> pd.DataFrame:
+        """List quantities by how far to trust them: the finest trusted scale first, then the highest correlation.
+
+        Parameters
+        ----------
+        names
+            Names of the Q quantities.
+
+        Returns
+        -------
+        DataFrame
+            By name: ``trusted_um`` (infinity where there is no trusted scale, NaN where it was not tested) and
+            ``held_out_pcc``.
+
+        Raises
+        ------
+        ValueError
+            If there is not one name for each quantity.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from napari_cpnn.models import Trust
+        >>> trust = Trust(2)
+        >>> _ = trust.scale_um.copy_(torch.tensor([-1.0, 400.0]))
+        >>> trust.ranking(["A", "B"])["trusted_um"].to_dict()
+        {'B': 400.0, 'A': inf}
+        """
+        import pandas as pd
+
+        scales = [self.scale(quantity) for quantity in range(len(self.scale_um))]
+        values = {"trusted_um": scales, "held_out_pcc": self.pcc.double().cpu().numpy()}
+        table = pd.DataFrame(values, index=pd.Index(list(names), dtype=object))
+        return table.sort_values(["trusted_um", "held_out_pcc"], ascending=[True, False], kind="stable")
+
+    def has_interval(self, quantity: int) -> bool:
+        """Return whether a quantity was measured at enough spots to calibrate its interval."""
+        return float(self.most[quantity]) < OPEN
 
     def scale(self, quantity: int) -> float:
         """Return the finest trusted scale in um; infinity if there is none, NaN if it was not tested."""

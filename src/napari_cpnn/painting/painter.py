@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
-from napari_cpnn.arrays import Float32Array, IntArray
+from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from napari_cpnn.painting.averaging import disc_sums
 
 Range = tuple[float, float]
 Number = TypeVar("Number", bound=np.generic)
@@ -31,6 +32,9 @@ FAINTEST = 0.4
 
 FAILED_COLOR = (0.35, 0.35, 0.35, 0.9)
 """Colour of failed patches: dark grey, which no colour map or cell type uses."""
+
+MUTED, MUTED_SHARE = (0.55, 0.55, 0.55), 0.7
+"""Grey, and its share in the colour of a category on tissue that is unlike that of the training."""
 
 TISSUE = (236 / 255, 214 / 255, 226 / 255)
 """Typical tissue colour below a faint overlay, between eosin pink and white."""
@@ -75,6 +79,8 @@ class Painter:
         self.n_done = 0
         self._cells = self._donors = self._rim = self._rim_from = np.empty(0, dtype=np.intp)
         self._failed = self._cells
+        self._hidden = np.zeros(tissue.shape, dtype=bool)
+        self._n_around: tuple[float, FloatArray] = (0.0, np.empty(0))
         self._solid = np.empty(0, dtype=np.float32)
         self.rgba = np.zeros((*tissue.shape, 4), dtype=np.float32)
 
@@ -93,6 +99,7 @@ class Painter:
             self._visible = visible
             self._cells = np.flatnonzero(visible)
             self._rim, self._rim_from = _rim(visible)
+            self._n_around = (0.0, np.empty(0))
         self._donors = donors.reshape(-1)[self._cells]
         self._failed = np.flatnonzero(failed)
         self.n_done = int(done.sum())
@@ -117,6 +124,41 @@ class Painter:
     def shown(self, values: npt.NDArray[Number]) -> npt.NDArray[Number]:
         """Select the displayed values ``(n,)`` of visible patches from values of all patches ``(rows, cols)``."""
         return values.reshape(-1)[self._donors]
+
+    def averaged(self, shown: Float32Array, radius: float) -> Float32Array:
+        """Average displayed values ``(n,)`` over the visible patches in a disc around each, radius in patches."""
+        values = np.zeros(self._visible.shape)
+        values.reshape(-1)[self._cells] = shown
+        if self._n_around[0] != radius:
+            self._n_around = radius, disc_sums(self._visible, radius).reshape(-1)[self._cells]
+        return (disc_sums(values, radius).reshape(-1)[self._cells] / self._n_around[1]).astype(np.float32)
+
+    def hide(self, hidden: BoolArray) -> None:
+        """Leave out patches ``(rows, cols)`` of what was painted."""
+        self._hidden = hidden
+        self.rgba[hidden, 3] = 0
+
+    def mute(self, muted: BoolArray) -> None:
+        """Turn the colours of patches ``(rows, cols)`` of what was painted to grey."""
+        self.rgba[muted, :3] += (np.array(MUTED, np.float32) - self.rgba[muted, :3]) * np.float32(MUTED_SHARE)
+
+    @property
+    def covered(self) -> BoolArray:
+        """Painted patches ``(rows, cols)``."""
+        covered = self._visible & ~self._hidden
+        covered.reshape(-1)[self._failed] = True
+        return covered
+
+    def extended(self) -> Float32Array:
+        """Return `rgba` with the colours and alpha of visible patches repeated around them.
+
+        Interpolated, they then keep their colour to the edge of :attr:`covered`, to which they are to be clipped.
+        """
+        rgba = self.rgba.copy()
+        flat = rgba.reshape(-1, 4)
+        flat[self._rim] = flat[self._rim_from]
+        flat[self._failed] = self.rgba.reshape(-1, 4)[self._failed]
+        return rgba
 
     def paint_values(self, shown: Float32Array, table: Float32Array, limits: Range) -> None:
         """Paint scalar values with a colour map.
@@ -157,6 +199,7 @@ class Painter:
 
     def _write(self, painted: Float32Array, limits: Range) -> None:
         low, high = limits
+        self._hidden = np.zeros(self._visible.shape, dtype=bool)
         painted[:, 3] *= self._solid
         failed = np.array(FAILED_COLOR, dtype=np.float32)
         for colors in (painted, failed[None]):

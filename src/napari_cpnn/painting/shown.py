@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import Float32Array
+from napari_cpnn.errors import MappingError
 from napari_cpnn.mapping import DONE, FAILED, is_unlike
 from napari_cpnn.painting.painter import AutoRange, Painter, Range, color_table, hex_colors
 from napari_cpnn.palette import type_colors
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.models import Trust
 
 Kind = Literal["type", "dominant", "blend", "gene", "contribution"]
 RangeMode = Literal["auto", "full", "manual"]
+Measure = Literal["value", "interval", "domain"]
+"""What is displayed of a quantity: its value, or the width of its interval; or the out-of-domain score."""
 Unlike = Literal["hatched", "hidden", "shown"]
 """Treatment of patches that are unlike the training tissue of the model."""
 
@@ -32,10 +37,14 @@ class Shown:
         One cell type, the dominant type, a blend of types, a gene, or the contribution of a cell type to a gene.
     names
         The cell type, the blended types, the gene, or gene and cell type; empty for the dominant type.
+    measure
+        The value, the width of the 90 % interval (of a gene or one cell type), or instead of it the out-of-domain
+        score.
     """
 
     kind: Kind
     names: tuple[str, ...] = ()
+    measure: Measure = "value"
 
     @property
     def name(self) -> str:
@@ -52,6 +61,17 @@ class Shown:
     @property
     def title(self) -> str:
         """Title for layer and legend."""
+        if self.measure == "domain":
+            return "Out-of-domain score"
+        return f"{self._quantity}, width of the 90 % interval" if self.measure == "interval" else self._quantity
+
+    @property
+    def label(self) -> str:
+        """Short title for legends and panels."""
+        return {"domain": self.title, "interval": f"{self.name}, interval width"}.get(self.measure, self.name)
+
+    @property
+    def _quantity(self) -> str:
         if self.kind == "type":
             return f"Cell type: {self.name}"
         if self.kind == "gene":
@@ -63,11 +83,13 @@ class Shown:
     @property
     def unit(self) -> str:
         """Unit of the colour bar; empty for categories."""
+        if self.measure == "domain":
+            return "above 0.95: unlike"
         return {"type": "share of cell type"}.get(self.kind, "log1p CP10k" if self.gene else "")
 
     @property
     def has_range(self) -> bool:
-        return self.kind in ("type", "gene", "contribution")
+        return self.measure == "domain" or self.kind in ("type", "gene", "contribution")
 
 
 @dataclass(frozen=True)
@@ -81,24 +103,120 @@ class Look:
     smooth: bool = True
     legend: bool = True
     unlike: Unlike = "hatched"
+    scale_um: float | None = None  # averages over discs of this diameter; 0: single patches; None: the trusted scale
 
     def is_smooth(self, shown: Shown) -> bool:
         """Return whether values are interpolated between patches; categories cannot be."""
-        return self.smooth and shown.kind != "dominant"
+        return self.smooth and (shown.has_range or shown.kind == "blend")
 
 
 def values_of(cmap: CompositionMap, shown: Shown) -> Float32Array:
     """Values ``(rows, cols)`` of a scalar quantity of a map."""
-    if shown.kind == "type":
-        return cmap.weight(shown.name)
-    return cmap.expression(shown.gene) if shown.kind == "gene" else cmap.contribution(*shown.names)
+    if shown.measure == "domain":
+        return cmap.out_of_domain.astype(np.float32)
+    if shown.kind == "contribution":
+        return cmap.contribution(*shown.names)
+    values = cmap.weight(shown.name) if shown.kind == "type" else cmap.expression(shown.gene)
+    if shown.measure == "interval":
+        low, high = require_interval(cmap, shown).interval(quantity_of(cmap, shown), values)
+        return np.asarray(high - low, dtype=np.float32)
+    return values
+
+
+class Calibrated(Protocol):
+    """A map or model: genes, cell types, and intervals and trusted scales of both."""
+
+    @property
+    def genes(self) -> tuple[str, ...]: ...
+    @property
+    def cell_types(self) -> tuple[str, ...]: ...
+    @property
+    def trust(self) -> Trust | None: ...
+
+
+def quantity_of(of: Calibrated, shown: Shown) -> int:
+    """Index of a gene or cell type in :class:`~napari_cpnn.models.Trust`; -1 for anything else."""
+    if shown.kind == "gene":
+        return of.genes.index(shown.name)
+    return len(of.genes) + of.cell_types.index(shown.name) if shown.kind == "type" else -1
+
+
+def knows_interval(of: Calibrated, shown: Shown) -> bool:
+    """Return whether a model or map knows the interval of a quantity."""
+    quantity = quantity_of(of, shown)
+    return of.trust is not None and quantity >= 0 and of.trust.has_interval(quantity)
+
+
+def require_interval(of: Calibrated, shown: Shown) -> Trust:
+    """Return the intervals of a model or map; raise a :class:`MappingError` if it knows none of a quantity."""
+    trust = of.trust
+    if trust is None or not knows_interval(of, shown):
+        raise MappingError(f"No interval is known for {shown.name or shown.title}: the model is not calibrated for it.")
+    return trust
+
+
+def trusted_scale(of: Calibrated, shown: Shown) -> float:
+    """Finest trusted scale in um of a gene or cell type; infinity if there is none, NaN if it is not known."""
+    quantity = -1 if of.trust is None else quantity_of(of, shown)
+    return math.nan if of.trust is None or quantity < 0 else of.trust.scale(quantity)
+
+
+def scale_of(cmap: CompositionMap, shown: Shown, wanted_um: float | None) -> float:
+    """Return the scale at which a quantity is displayed.
+
+    Parameters
+    ----------
+    wanted_um
+        A scale, 0 for single patches, or None for the finest trusted one (single patches where there is none).
+
+    Returns
+    -------
+    float
+        Diameter in um of the discs over which it is averaged, as in the calibration of trusted scales; 0 for single
+        patches. Intervals, scores and categories are of single patches.
+    """
+    if shown.measure != "value" or shown.kind not in ("type", "gene", "contribution"):
+        return 0.0
+    scale = trusted_scale(cmap, shown) if wanted_um is None else wanted_um
+    return scale if math.isfinite(scale) and scale / 2 >= cmap.grid.stride_um else 0.0
+
+
+def mean_at(cmap: CompositionMap, shown: Shown, scale_um: float, patch: tuple[int, int]) -> float:
+    """Mean of a quantity over the displayed patches in a disc of diameter ``scale_um`` around a patch (row, col)."""
+    values, donors, radius = values_of(cmap, shown).reshape(-1), cmap.donors(), scale_um / 2 / cmap.grid.stride_um
+    reach = int(radius) + 1
+    window = tuple(slice(max(at - reach, 0), at + reach + 1) for at in patch)
+    row, col = np.mgrid[tuple(slice(0, n) for n in donors.shape)]
+    near = np.hypot(row[window] - patch[0], col[window] - patch[1]) <= radius + 1e-6
+    found = donors[window][near & (donors[window] >= 0)]
+    return float(values[found].mean()) if found.size else math.nan
+
+
+def scale_text(cmap: CompositionMap, shown: Shown, wanted_um: float | None) -> str:
+    """Describe the scale at which a quantity is displayed, and whether it can be trusted; empty if there is no choice.
+
+    Examples
+    --------
+    >>> from napari_cpnn.painting import Shown, scale_text
+    >>> scale_text(cmap, Shown("gene", ("ERBB2",)), 400.0)
+    'averaged over 400 µm'
+    """
+    if shown.measure != "value" or shown.kind not in ("type", "gene", "contribution"):
+        return ""
+    scale, trusted = scale_of(cmap, shown, wanted_um), trusted_scale(cmap, shown)
+    never = "not to be trusted at any scale" if math.isinf(trusted) else ""
+    at = f"averaged over {scale:.0f} µm" if scale else ""
+    if not scale and (wanted_um is not None or math.isfinite(trusted)):
+        at = "single patches"
+    return ", ".join(text for text in (at, never) if text)
 
 
 def auto_range(shown: Shown) -> AutoRange:
     """Create the automatic colour range of a quantity, with its minimum width."""
     # 5 % of a patch is a handful of nuclei; 0.1 in log1p CP10k is a tenth of the expression.
     # A contribution is part of a total, so its range starts at 0.
-    return AutoRange(from_zero=shown.kind != "gene", least=0.05 if shown.kind == "type" else 0.1)
+    from_zero = shown.kind != "gene" or shown.measure == "interval"
+    return AutoRange(from_zero=from_zero, least=0.05 if shown.kind == "type" else 0.1)
 
 
 def catch_up(painter: Painter, cmap: CompositionMap) -> None:
@@ -130,9 +248,12 @@ def paint(
     """
     if shown.has_range:
         values = painter.shown(values_of(cmap, shown))
+        if scale := scale_of(cmap, shown, look.scale_um):
+            values = painter.averaged(values, scale / 2 / cmap.grid.stride_um)
         limits = _limits(shown, look, values) or auto.update(values, painter.n_done, at_rest)
-        painter.paint_values(values, color_table(look.colormap), limits)
-        _hide(painter, cmap, look)
+        painter.paint_values(np.nan_to_num(values, nan=limits[0]), color_table(look.colormap), limits)
+        if look.unlike == "hidden":
+            painter.hide(unlike_patches(cmap))
         return limits
     colors = type_colors(cmap.cell_types)
     if shown.kind == "dominant":
@@ -142,14 +263,9 @@ def paint(
         empty = np.zeros((painter.n_visible, 0), dtype=np.float32)
         chosen = hex_colors([colors[name] for name in shown.names])
         painter.paint_blend(np.stack(shares, axis=1) if shares else empty, chosen)
-    _hide(painter, cmap, look)
+    if look.unlike != "shown":  # a full colour would read as a finding
+        (painter.hide if look.unlike == "hidden" else painter.mute)(unlike_patches(cmap))
     return 0.0, 1.0
-
-
-def _hide(painter: Painter, cmap: CompositionMap, look: Look) -> None:
-    """Leave patches unlike the training tissue out, if the appearance says so."""
-    if look.unlike == "hidden":
-        painter.rgba[unlike_patches(cmap)] = 0
 
 
 def unlike_patches(cmap: CompositionMap) -> npt.NDArray[np.bool_]:
@@ -161,6 +277,8 @@ def unlike_patches(cmap: CompositionMap) -> npt.NDArray[np.bool_]:
 
 def _limits(shown: Shown, look: Look, values: Float32Array) -> Range | None:
     """Colour range fixed by the appearance; ``None`` for an automatic one."""
+    if shown.measure == "domain":
+        return 0.0, 1.0
     if look.range_mode == "manual":
         low, high = look.manual
         return low, max(high, low + 1e-6)

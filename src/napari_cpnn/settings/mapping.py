@@ -7,6 +7,9 @@ from typing import Literal
 
 from napari_cpnn.settings.base import DeviceName, Settings, check, check_precision, setting
 
+MAX_SCALE_UM = 20_000.0
+"""Largest diameter of the discs over which a map can be averaged."""
+
 
 @dataclass(frozen=True)
 class TissueSettings(Settings):
@@ -93,6 +96,11 @@ class FigureSettings(Settings):
     high: float | None = setting(None, "value of the last colour in all panels; none: from the value range")
     opacity: float = setting(0.65, "opacity of the map over the tissue, 0 to 1")
     smooth: bool = setting(True, "interpolate between patches; else one square per patch")
+    scale_um: float | None = setting(
+        None,
+        "genes and cell types are averaged over discs of this diameter in um; 0: single patches; "
+        "none: the finest trusted scale of each, as far as the model knows it",
+    )
     unlike: Literal["hatched", "hidden", "shown"] = setting(
         "hatched", "patches unlike the training tissue of the model: hatched, hidden, or shown like the others"
     )
@@ -114,6 +122,10 @@ class FigureSettings(Settings):
         check(
             self.unlike in ("hatched", "hidden", "shown"),
             f"Patches unlike the training tissue can be 'hatched', 'hidden' or 'shown', not {self.unlike!r}.",
+        )
+        check(
+            self.scale_um is None or 0 <= self.scale_um <= MAX_SCALE_UM,
+            f"A map can be averaged over 0 to {MAX_SCALE_UM:,.0f} um.",
         )
         check(0 <= self.opacity <= 1, "The opacity of a map must be between 0 and 1.")
         check(self.width_mm is None or 40 <= self.width_mm <= 1000, "A figure must be 40 to 1,000 mm wide.")

@@ -102,11 +102,11 @@ class CompareController:
         run = self.run = PredictionRun()
 
         def work() -> tuple[AnnData, pd.DataFrame]:
-            from napari_cpnn.evaluation import predict_expression, score
+            from napari_cpnn.evaluation import predict_expression, score, with_trust
 
             compared = predict_expression(model, slide, spots[rows] if many else spots, progress=run.report)
             compared.obs["row"] = rows[compared.obs["row"].to_numpy()]
-            return compared, score(compared, spots)
+            return compared, with_trust(score(compared, spots), model)
 
         number = f"{len(rows):,} of {spots.n_obs:,}" if many else f"{len(rows):,}"
         self._tasks.run("compare", f"Predicting at {number} spots ...", work, self._compared)

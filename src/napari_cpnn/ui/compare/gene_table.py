@@ -16,6 +16,8 @@ _COLUMNS = (
     ("pcc", "PCC", "Pearson correlation of predicted and measured expression over the spots"),
     ("scc", "SCC", "Spearman correlation"),
     ("ceiling", "Ceiling", "the largest correlation that the noise of the counts allows"),
+    ("held_out_pcc", "Held out", "PCC on held-out slides, of the model's card"),
+    ("trusted_um", "From µm", "finest scale at which the gene can be trusted; none: at no scale"),
     ("mean_expression", "Mean", "mean measured expression, log1p CP10k"),
     ("detected", "Spots", "share of the spots with a count of the gene"),
 )
@@ -76,8 +78,9 @@ class ScoreModel(QAbstractTableModel):
         name, descending = self._sorted
         if name in self._values:
             values = self._values[name][shown]
-            keys = np.where(np.isnan(values), np.inf, -values if descending else values)  # unknown values last
-            self._order = shown[np.argsort(keys, kind="stable")]
+            # Unknown values are last; equal ones by the correlation.
+            known, pcc = -values if descending else values, self._values.get("pcc", values)[shown]
+            self._order = shown[np.lexsort((-np.nan_to_num(pcc, nan=-2.0), known, np.isnan(values)))]
         else:
             self._order = shown[np.argsort(-self._rank[shown] if descending else self._rank[shown])]
 
@@ -106,6 +109,8 @@ class ScoreModel(QAbstractTableModel):
         value = self._values[name][at]
         if np.isnan(value):
             return "–"
+        if name == "trusted_um":
+            return "none" if np.isinf(value) else f"{value:.0f}"
         return f"{100 * value:.0f} %" if name == "detected" else f"{value:.2f}"
 
 

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING
 
 from napari_cpnn.errors import CpnnError, GenesError, MappingError
 from napari_cpnn.geometry import Mpp, as_mpp
+from napari_cpnn.painting import scale_text
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.explore.measure_box import has_measure, with_measure
 from napari_cpnn.ui.explore.type_shares import TypeShares
 from napari_cpnn.ui.explore.verdict import Verdict
-from napari_cpnn.ui.frame import Tasks, device_text, find_gene, gene_note, mapping_message, readout_text, seen_text
+from napari_cpnn.ui.frame import (
+    Tasks,
+    device_text,
+    find_gene,
+    gene_note,
+    mapping_message,
+    readout_text,
+    seen_text,
+    type_note,
+)
 from napari_cpnn.ui.layers import slide_of_layer
 from napari_cpnn.ui.viewer import ExploreState, Memory, Shown, TypeRow, keep, recall
 
@@ -193,7 +204,7 @@ class ExploreController:
     # -- what is shown -------------------------------------------------------------------------------------
 
     def show_type(self, name: str) -> None:
-        self.state.choose_shown(Shown("type", (name,)))
+        self.state.choose_shown(with_measure(self.state, Shown("type", (name,))))
 
     def show_dominant(self) -> None:
         self.state.choose_shown(Shown("dominant"))
@@ -206,7 +217,7 @@ class ExploreController:
         gene = None if self.state.model is None else find_gene(text, self.state.model.genes)
         if gene is None:
             return False
-        self.state.choose_shown(Shown("gene", (gene,)))
+        self.state.choose_shown(with_measure(self.state, Shown("gene", (gene,))))
         return True
 
     def show_first(self, gene: str | None = None, cell_type: str | None = None) -> None:
@@ -238,7 +249,8 @@ class ExploreController:
         if shown is not None:
             known = {shown.gene: model.genes} if shown.gene else {}
             if model.cell_types and all(name in known.get(name, model.cell_types) for name in shown.names):
-                return shown
+                keep = has_measure(self.state, shown, shown.measure)
+                return shown if keep else dataclasses.replace(shown, measure="value")
         # The dominant types give the best overview; a plain head has genes only.
         return Shown("dominant") if model.cell_types else Shown("gene", (model.genes[0],))
 
@@ -285,14 +297,21 @@ class ExploreController:
         if um is None or self.state.slide is None:
             return ""
         trust = None if self.state.model is None else self.state.model.trust
-        return readout_text(self.state.map, self.state.shown, um, trust)
+        return readout_text(self.state.map, self.state.shown, um, trust, self.state.look.scale_um)
+
+    def scale_text(self) -> str:
+        """Return the scale at which the quantity on screen is shown; empty if there is no choice."""
+        cmap, shown = self.state.map, self.state.shown
+        return "" if cmap is None or shown is None else scale_text(cmap, shown, self.state.look.scale_um)
 
     def gene_note(self) -> str:
-        """Return how well the gene on screen was predicted, as far as the checkpoint says it."""
+        """Return how well the gene or type on screen was predicted, as far as the checkpoint says it."""
         shown, model = self.state.shown, self.state.model
-        if model is None or shown is None or not shown.gene:
+        if model is None or shown is None or shown.measure == "domain":
             return ""
-        return gene_note(model, shown.gene)
+        if shown.kind == "type":
+            return type_note(model, shown.name)
+        return gene_note(model, shown.gene) if shown.gene else ""
 
     # -- inside --------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from napari_cpnn.ui.explore.banner import COLORS
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox
+from napari_cpnn.ui.explore.measure_box import MeasureBox
 from napari_cpnn.ui.explore.session import ExploreSession
 from napari_cpnn.ui.export import ExportButton
 from napari_cpnn.ui.frame import (
@@ -31,6 +32,7 @@ from napari_cpnn.ui.frame import (
     add,
     bold_label,
     button,
+    genes_by_trust,
     line,
     model_card,
     model_label,
@@ -94,10 +96,23 @@ class Explore(Dock):
         self._build_top()
         self._build_types()
         self.gene, self.gene_note, self.look = GeneBox(), TextLabel(), LookBox(self.state)
+        self.measure = MeasureBox(self.state)
+        self.by_trust = button(
+            "by trust",
+            "list the genes with the finest trusted scale, then the highest held-out PCC, first; off: by name",
+            checkable=True,
+        )
         self.readout = TextLabel()
         self.readout.setMinimumHeight(2 * self.fontMetrics().height() + 4)
         self.readout.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
-        add(self.column, line(), row(bold_label("Gene"), self.gene), self.gene_note, self.look)
+        add(
+            self.column,
+            line(),
+            row(bold_label("Gene"), self.gene, self.by_trust),
+            self.gene_note,
+            self.measure,
+            self.look,
+        )
         add(self.column, line(), bold_label("Under the pointer"), self.readout)
         self.column.addStretch(0)
 
@@ -160,6 +175,7 @@ class Explore(Dock):
         self.types.color_wanted.connect(lambda name: ask_color(self, self.state, name))
         self.show_group.buttonClicked.connect(self._show_clicked)
         self.gene.chosen.connect(self._gene_chosen)
+        self.by_trust.toggled.connect(self._fill_genes)
         state.slide_changed.connect(self._slide_changed)
         state.model_changed.connect(self._model_changed)
         state.mapper_changed.connect(self._update)
@@ -306,7 +322,7 @@ class Explore(Dock):
 
     def _refresh_all(self) -> None:
         model = self.state.model
-        self.gene.set_genes([] if model is None else model.genes)
+        self._fill_genes()
         has_types = model is not None and bool(model.cell_types)
         for widget in (self.types, self.one, self.dominant, self.blend):
             widget.setEnabled(has_types)
@@ -319,6 +335,14 @@ class Explore(Dock):
         self._message_changed(self.state.message)
         self._slide_changed()
         self._shown_changed()
+
+    def _fill_genes(self) -> None:
+        model = self.state.model
+        self.by_trust.setEnabled(model is not None and model.trust is not None)
+        if model is not None and self.by_trust.isChecked():
+            self.gene.set_genes(genes_by_trust(model), ordered=True)
+        else:
+            self.gene.set_genes([] if model is None else model.genes)
 
     def _message_changed(self, message: str) -> None:
         if self.controller.problem is not None:
@@ -336,11 +360,12 @@ class Explore(Dock):
     def _update_warning(self) -> None:
         """Say when the tissue in view is unlike that of the training; its numbers are then grey and struck out."""
         text, level = self.controller.domain_warning(), self.controller.domain_report().level
-        if text != self.warning.text():
-            self.warning.show_text(text)
         if level in COLORS:
             ink, box = COLORS[level]
             self.warning.setStyleSheet(f"color: {ink}; background: {box}; padding: 4px; border-radius: 3px;")
+        if text != self.warning.text():
+            self.warning.show_text(text)
+            self.warning.updateGeometry()  # the padding counts, too
         self.types.set_faded(level == "foreign")
         font = self.gene_note.font()
         if font.strikeOut() != (level == "foreign"):

@@ -11,7 +11,7 @@ from napari.layers import Image
 from napari.utils.colormaps import Colormap
 
 from napari_cpnn.geometry import Grid
-from napari_cpnn.painting import unlike_patches
+from napari_cpnn.painting import finer, paintable_pixels, unlike_patches
 from napari_cpnn.ui.layers import OVERLAY_KEY
 from napari_cpnn.ui.viewer import ExploreState
 
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from napari_cpnn.mapping import CompositionMap
 
-#: Pixels of a patch along each side; fewer on large maps, so that the picture stays below 64 MB.
-_PIXELS = (32, 16, 8, 4, 2, 1)
-_MOST_BYTES = 64_000_000
+#: Pixels of a patch along each side, and the most bytes of such a picture: lines are fine on small maps only.
+_PIXELS = {128: 8e6, 64: 8e6, 32: 64e6, 16: 64e6, 8: 64e6, 4: 64e6, 2: 64e6}
 
 #: Least interval in s between two pictures while the map fills.
 _INTERVAL = 0.5
@@ -48,9 +47,7 @@ class Hatching:
         cmap = self._state.map
         if cmap is None:
             return None
-        n = _pixels(cmap)
-        rows, cols = cmap.grid.shape
-        return Grid((rows * n, cols * n), cmap.grid.stride_um / n, cmap.grid.origin_um)
+        return finer(cmap.grid, _pixels(cmap))
 
     def is_current(self) -> bool:
         """Return whether the present state of the map is hatched."""
@@ -77,7 +74,7 @@ class Hatching:
             self.layer.visible = True
             return False
         self._marked = marked
-        picture = _hatched(marked, _pixels(cmap))
+        picture = self._hatched(marked, cmap)
         if self.layer is not None and self.layer.data.shape == picture.shape:
             self.layer.data, self.layer.visible = picture, True
             return False
@@ -123,12 +120,17 @@ class Hatching:
         if layer is self.layer:
             self.layer = None
 
+    def _hatched(self, marked: npt.NDArray[np.bool_], cmap: CompositionMap) -> npt.NDArray[np.uint8]:
+        """Return the picture, clipped to slide and tissue."""
+        n = _pixels(cmap)
+        return _hatched(marked, n) * paintable_pixels(cmap, n, self._state.slide)
+
     def _is_wanted(self) -> bool:
         return self._state.look.unlike == "hatched" and self._state.shown is not None
 
 
 def _pixels(cmap: CompositionMap) -> int:
-    return next((n for n in _PIXELS if cmap.grid.n_cells * n * n <= _MOST_BYTES), 1)
+    return next((n for n, most in _PIXELS.items() if cmap.grid.n_cells * n * n <= most), 1)
 
 
 def _hatched(marked: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.uint8]:

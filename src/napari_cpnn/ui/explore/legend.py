@@ -28,7 +28,7 @@ WARM_STEP_MS = 150
 _N_WARM = 8
 #: Not fully transparent: napari would draw the box in black.
 _CLEAR = (1.0, 1.0, 1.0, 0.001)
-_GLYPHS = string.ascii_letters + string.digits + " -+/.,()%·&"
+_GLYPHS = string.ascii_letters + string.digits + " -+/.,()%·&µ"
 _GLYPHS_PER_STEP = 3
 
 Line = tuple[str, str]
@@ -60,9 +60,17 @@ class CanvasLegend:
         self._cold_letters = _GLYPHS
         self._timer.start(WARM_STEP_MS)
 
-    def update(self, rows: list[TypeRow]) -> None:
-        """Write the legend of what is shown; ``rows`` are the cell types to name if the map shows several."""
-        self._wanted = self._lines(rows)
+    def update(self, rows: list[TypeRow], scale: str = "") -> None:
+        """Write the legend of what is shown.
+
+        Parameters
+        ----------
+        rows
+            The cell types to name if the map shows several.
+        scale
+            Description of the scale of the map.
+        """
+        self._wanted = self._lines(rows, scale)
         if self._next() is not None:
             self._timer.start(STEP_MS)
 
@@ -86,12 +94,13 @@ class CanvasLegend:
                     del overlays[name]
         self._written, self._wanted = [], []
 
-    def _lines(self, rows: list[TypeRow]) -> list[Line]:
+    def _lines(self, rows: list[TypeRow], scale: str) -> list[Line]:
         shown = self._state.shown
         if shown is None or self._state.map is None or not self._state.look.legend:
             return []
         if shown.has_range:
-            return [(f"{one_line(shown.name, _MOST)} · {shown.unit}", "#FFFFFF")]
+            lines = [(f"{one_line(shown.label, _MOST)} · {shown.unit}", "#FFFFFF")]
+            return [*lines, (scale, "#FFFFFF")] if scale else lines
         return [(one_line(r.name, _MOST), r.color) for r in rows[:MAX_TYPES]]
 
     # -- one at a time -------------------------------------------------------------------------------------

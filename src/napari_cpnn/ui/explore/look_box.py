@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QWidget
 
@@ -23,29 +26,33 @@ class LookBox(QWidget):
         self.colormap = QComboBox()
         self.colormap.addItems(COLORMAPS)
         self.colormap.setToolTip("colours from low to high; low values fade to the slide")
-        self.range = QComboBox()
-        for mode, text in _RANGES.items():
-            self.range.addItem(text, mode)
-        self.range.setToolTip(
+        self.range = combo(
+            _RANGES,
             "values of the first and the last colour\n"
             "auto: follows what is mapped (2nd to 99th percentile; shares from 0 %)\n"
             "0 to maximum: shares 0 to 100 %, genes 0 to the largest value\n"
-            "fixed: stays when another gene or type is shown, to compare them"
+            "fixed: stays when another gene or type is shown, to compare them",
         )
         self.low, self.high = _spin("first"), _spin("last")
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
         self.opacity.setToolTip("how strongly the map covers the slide, in %")
         self.smooth = QCheckBox("smooth")
-        self.smooth.setToolTip("interpolate between patches; off: one square per patch")
+        self.smooth.setToolTip("interpolate colours between patches, for the eye; off: one square per patch")
         self.legend = QCheckBox("legend")
         self.legend.setToolTip("colour bar and names on the canvas, for screenshots")
-        self.unlike = _unlike_combo()
+        self.unlike = combo(
+            _UNLIKE,
+            "patches that the model finds unlike the tissue of its training:\ntheir shares and genes are guesses",
+        )
         self.bar = ColorBar()
         self._between = QLabel("to")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(6)
+        ticks = QHBoxLayout()
+        ticks.addWidget(self.smooth)
+        ticks.addWidget(self.legend)
         grid.addWidget(QLabel("Colours"), 0, 0)
         grid.addWidget(self.colormap, 0, 1)
         grid.addWidget(QLabel("Range"), 0, 2)
@@ -55,9 +62,6 @@ class LookBox(QWidget):
         grid.addWidget(self.high, 1, 3)
         grid.addWidget(QLabel("Opacity"), 2, 0)
         grid.addWidget(self.opacity, 2, 1)
-        ticks = QHBoxLayout()
-        ticks.addWidget(self.smooth)
-        ticks.addWidget(self.legend)
         grid.addLayout(ticks, 2, 2, 1, 2)
         grid.addWidget(QLabel("Unlike the training tissue"), 3, 0, 1, 2)
         grid.addWidget(self.unlike, 3, 2, 1, 2)
@@ -84,6 +88,7 @@ class LookBox(QWidget):
         self.range.setCurrentIndex(list(_RANGES).index(look.range_mode))
         for widget in (self.colormap, self.range):
             widget.setEnabled(has_range)
+        self.range.setEnabled(has_range and shown is not None and shown.measure != "domain")
         for part in (self.low, self.high, self._between):
             part.setVisible(has_range and look.range_mode == "manual")
         for spin, value in zip((self.low, self.high), look.manual, strict=True):
@@ -95,7 +100,7 @@ class LookBox(QWidget):
         self.smooth.setChecked(look.smooth)
         self.legend.setChecked(look.legend)
         self.unlike.setCurrentIndex(list(_UNLIKE).index(look.unlike))
-        self.smooth.setEnabled(shown is None or shown.kind != "dominant")
+        self.smooth.setEnabled(shown is None or has_range or shown.kind != "dominant")
         self.bar.setVisible(has_range)
         if shown is not None and has_range:
             self.bar.show_range(look.colormap, self._state.limits, shown.unit)
@@ -112,14 +117,13 @@ class LookBox(QWidget):
             self._state.choose_look(manual=(low, high))
 
 
-def _unlike_combo() -> QComboBox:
-    combo = QComboBox()
-    for treatment, text in _UNLIKE.items():
-        combo.addItem(text, treatment)
-    combo.setToolTip(
-        "patches that the model finds unlike the tissue of its training:\ntheir shares and genes are guesses"
-    )
-    return combo
+def combo(choices: Mapping[Any, str], tip: str) -> QComboBox:
+    """Create a combo box of choices, each with its text."""
+    box = QComboBox()
+    for choice, text in choices.items():
+        box.addItem(text, choice)
+    box.setToolTip(tip)
+    return box
 
 
 def _spin(end: str) -> DecimalBox:

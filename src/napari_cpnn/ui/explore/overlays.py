@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image
 from napari.utils.colormaps import Colormap
 
 from napari_cpnn import painting
+from napari_cpnn.arrays import BoolArray
 from napari_cpnn.mapping import CompositionMap
+from napari_cpnn.painting import Look
 from napari_cpnn.ui.explore.hatching import Hatching
 from napari_cpnn.ui.frame import every, stop_timer
 from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
+    from napari_cpnn.slides import Slide
+
 TICK_MS = 66
 """Interval between repaints."""
 
@@ -26,24 +31,30 @@ BUSY_SHARE = 0.25
 """Maximum share of the GUI thread's time for repainting; a large map is repainted less often."""
 
 _SLOTS = {"type": "type", "gene": "gene", "contribution": "contribution", "dominant": "mix", "blend": "mix"}
+_DOMAIN = "domain"  # the slot of the out-of-domain score, whatever quantity it is shown instead of
 
 
 class Overlay:
-    """Layer with an RGBA image of one pixel per patch of the map.
+    """Layer with an RGBA image of some pixels per patch of the map, clipped to slide and tissue.
 
     The layer's contrast limits are the range of the values shown, so that napari's own colour bar and contrast slider
     are right, although the pixels are colours already.
     """
 
-    def __init__(self, shown: Shown, cmap: CompositionMap) -> None:
+    def __init__(self, shown: Shown, cmap: CompositionMap, slide: Slide | None) -> None:
         self.shown = shown
         self.cmap = cmap
+        self._slide = slide
+        self._n = painting.pixels_per_patch(cmap.grid)
+        self._allowed: BoolArray | None = None
+        self._scale: float | None = None
+        self.grid = painting.finer(cmap.grid, self._n)
         self.revision = -1
         self.auto = painting.auto_range(shown)
         self.painter = painting.Painter(cmap.tissue)
         self._painter_revision = -1
         self.layer = Image(
-            self.painter.rgba,
+            np.zeros((*self.grid.shape, 4), dtype=np.float32),
             rgb=True,
             multiscale=False,
             contrast_limits=(0.0, 1.0),
@@ -61,6 +72,26 @@ class Overlay:
             self._painter_revision = revision
         self.revision = revision
 
+    def paint(self, look: Look, *, at_rest: bool) -> painting.Range:
+        """Paint the quantity, and return its colour range."""
+        self.catch_up()
+        scale = painting.scale_of(self.cmap, self.shown, look.scale_um)
+        if scale != self._scale:
+            self.auto, self._scale = painting.auto_range(self.shown), scale
+        limits = painting.paint(self.painter, self.cmap, self.shown, look, self.auto, at_rest=at_rest)
+        smooth = look.is_smooth(self.shown)
+        covered = self.painter.covered.repeat(self._n, axis=0).repeat(self._n, axis=1)
+        rgba = self.painter.extended() if smooth else self.painter.rgba
+        self.layer.data[...] = painting.magnified(rgba, self._n, self.allowed & covered, smooth=smooth)
+        return limits
+
+    @property
+    def allowed(self) -> BoolArray:
+        """Pixels on the slide and its tissue."""
+        if self._allowed is None:
+            self._allowed = painting.paintable_pixels(self.cmap, self._n, self._slide)
+        return self._allowed
+
     def show(self, shown: Shown) -> None:
         """Show another quantity of the same slot."""
         if shown != self.shown:
@@ -73,8 +104,8 @@ class Overlay:
 class Overlays:
     """Overlay layers of a viewer, kept up to date with its state.
 
-    There is one layer per slot: share of a cell type, gene, contribution of a cell type to a gene, and dominant type or
-    blend. Each is added when it is first shown and removed with the map.
+    There is one layer per slot: share of a cell type, gene, contribution of a cell type to a gene, dominant type or
+    blend, and out-of-domain score. Each is added when it is first shown and removed with the map.
     """
 
     def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
@@ -104,7 +135,7 @@ class Overlays:
 
     def layer_of(self, kind: str) -> Layer | None:
         """Return the layer that shows a kind of quantity, if there is one."""
-        overlay = self._overlays.get(_SLOTS[kind])
+        overlay = self._overlays.get(_SLOTS.get(kind, kind))
         return None if overlay is None else overlay.layer
 
     def paint_now(self) -> None:
@@ -141,10 +172,10 @@ class Overlays:
         cmap, shown, slide_layer, slide = self._state.map, self._state.shown, self._state.layer, self._state.slide
         if cmap is None or shown is None or slide_layer is None or slide is None or slide.mpp is None:
             return
-        slot = _SLOTS[shown.kind]
+        slot = _DOMAIN if shown.measure == "domain" else _SLOTS[shown.kind]
         overlay = self._overlays.get(slot)
         if overlay is None:
-            overlay = self._overlays[slot] = Overlay(shown, cmap)
+            overlay = self._overlays[slot] = Overlay(shown, cmap, slide)
             self._style(overlay)
             self._follow(slide_layer)
             self._paint(overlay)
@@ -235,7 +266,7 @@ class Overlays:
         slide, slide_layer = self._state.slide, self._placing
         if slide is None or slide.mpp is None or slide_layer is None:
             return
-        placed = [(overlay.layer, overlay.cmap.grid) for overlay in self._overlays.values()]
+        placed = [(overlay.layer, overlay.grid) for overlay in self._overlays.values()]
         hatching, pixels = self._hatching.layer, self._hatching.grid
         if hatching is not None and pixels is not None:
             placed.append((hatching, pixels))
@@ -258,11 +289,7 @@ class Overlays:
     # -- painting ------------------------------------------------------------------------------------------
 
     def _paint(self, overlay: Overlay) -> None:
-        overlay.catch_up()
-        limits = painting.paint(
-            overlay.painter, overlay.cmap, overlay.shown, self._state.look, overlay.auto, at_rest=self._at_rest()
-        )
-        self._set_limits(overlay, limits)
+        self._set_limits(overlay, overlay.paint(self._state.look, at_rest=self._at_rest()))
         overlay.layer.refresh(thumbnail=False, highlight=False, extent=False)
 
     def _hatch(self, *, at_once: bool = False) -> None:
@@ -287,7 +314,7 @@ class Overlays:
 
 
 def _layer_name(shown: Shown) -> str:
-    return f"{shown.title} ({shown.unit})" if shown.gene else shown.title
+    return f"{shown.title} ({shown.unit})" if shown.gene and shown.measure != "domain" else shown.title
 
 
 def _transform_events(layer: Layer) -> list[Any]:

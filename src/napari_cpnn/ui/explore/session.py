@@ -155,7 +155,7 @@ class ExploreSession:
 
     def update_legend(self) -> None:
         """Write the legend of what is on screen, and the banner that it is not to be believed."""
-        self.legend.update(self.controller.legend_rows())
+        self.legend.update(self.controller.legend_rows(), self.controller.scale_text())
         self.banner.show(self.controller.domain_report())
 
     def close(self, *, viewer_lives: bool) -> None:

@@ -43,9 +43,11 @@ from .tasks import as_cpnn_error as as_cpnn_error
 from .words import device_text as device_text
 from .words import gene_note as gene_note
 from .words import gene_scores as gene_scores
+from .words import genes_by_trust as genes_by_trust
 from .words import mapping_message as mapping_message
 from .words import model_card as model_card
 from .words import model_label as model_label
 from .words import readout_text as readout_text
 from .words import seen_text as seen_text
 from .words import slide_label as slide_label
+from .words import type_note as type_note

@@ -33,9 +33,9 @@ class GeneBox(QLineEdit):
         self.returnPressed.connect(self._entered)
         self.set_genes([])
 
-    def set_genes(self, genes: Sequence[str]) -> None:
-        """Offer these names in alphabetical order."""
-        names: list[str] = sorted(genes, key=str.upper)
+    def set_genes(self, genes: Sequence[str], *, ordered: bool = False) -> None:
+        """Offer these names in alphabetical order, or in the given one if they are ``ordered``."""
+        names: list[str] = list(genes) if ordered else sorted(genes, key=str.upper)
         self._names.setStringList(names)
         self.setEnabled(bool(genes))
         self.setPlaceholderText(f"type one of {len(genes):,} genes" if genes else "no model yet")

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_cpnn.arrays import Float32Array
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.mapping import DONE, FAILED, is_unlike
+from napari_cpnn.painting import mean_at, scale_of
 from napari_cpnn.prediction import SIDE
 from napari_cpnn.samples import her2st_section_of
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper, MapProgress
-    from napari_cpnn.models import CPNN, Trust
+    from napari_cpnn.models import CPNN, Prediction, Trust
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.viewer import Shown
 
@@ -53,11 +55,16 @@ def mapping_message(p: MapProgress, *, live: bool, has_view: bool) -> str:
 
 
 def readout_text(
-    cmap: CompositionMap | None, shown: Shown | None, um: tuple[float, float], trust: Trust | None = None
+    cmap: CompositionMap | None,
+    shown: Shown | None,
+    um: tuple[float, float],
+    trust: Trust | None = None,
+    scale_um: float | None = 0.0,
 ) -> str:
     """Describe a point ``(y, x)`` in slide um: the largest shares, the gene on screen, a warning, and the position.
 
     With the ``trust`` of the model, the interval of what is on screen is added: nine of ten measured spots lie in it.
+    Where the map is averaged, at ``scale_um`` as in :func:`~napari_cpnn.painting.scale_of`, the average is added.
     """
     where = f"x {um[1]:,.0f}  y {um[0]:,.0f} µm"
     patch = None if cmap is None else cmap.grid.cell_at(*um)
@@ -69,12 +76,32 @@ def readout_text(
     if values is None:
         state = "unreadable" if cmap.state[patch] == FAILED else "not mapped yet"
         return f"{state} · {where}"
-    weights, programs, out_of_domain = values
+    weights, _, out_of_domain = values
     parts = []
     if weights.size:
         top = np.argsort(-weights)[:3]
         parts.append(", ".join(f"{cmap.cell_types[i]} {100 * weights[i]:.0f} %" for i in top))
-    if shown is not None and shown.gene:
+    if shown is not None:
+        parts += _shown_words(cmap, shown, patch, values, trust, scale_um)
+    if is_unlike(out_of_domain):
+        parts.append("unlike the training tissue")
+    if cmap.state[patch] != DONE:
+        parts.append("first estimate")
+    return " · ".join([*parts, where])
+
+
+def _shown_words(
+    cmap: CompositionMap,
+    shown: Shown,
+    patch: tuple[int, int],
+    values: Prediction[Float32Array],
+    trust: Trust | None,
+    scale_um: float | None,
+) -> list[str]:
+    """Describe what is on screen at a patch: its value with its interval, average and score."""
+    weights, programs, out_of_domain = values
+    parts = []
+    if shown.gene:
         decoder = cmap.decoder
         value = (
             decoder.expression(weights[None], programs[None], [shown.gene])[0, 0]
@@ -83,21 +110,23 @@ def readout_text(
         )
         interval = _interval_text(trust, shown.kind == "gene", cmap.genes.index(shown.gene), float(value), "{:.2f}", 1)
         parts.append(f"{shown.name} {float(value):.2f}{interval} {shown.unit}")
-    elif shown is not None and shown.kind == "type" and shown.name in cmap.cell_types:
+    elif shown.kind == "type" and shown.name in cmap.cell_types:
         i = cmap.cell_types.index(shown.name)
         interval = _interval_text(trust, True, len(cmap.genes) + i, float(weights[i]), "{:.0f} %", 100)
         if interval:
             parts.append(f"{shown.name}{interval}")
-    if is_unlike(out_of_domain):
-        parts.append("unlike the training tissue")
-    if cmap.state[patch] != DONE:
-        parts.append("first estimate")
-    return " · ".join([*parts, where])
+    if scale := scale_of(cmap, shown, scale_um):
+        mean = mean_at(cmap, shown, scale, patch)
+        number = f"{100 * mean:.0f} %" if shown.kind == "type" else f"{mean:.2f}"
+        parts.append(f"{shown.name} averaged over {scale:.0f} µm {number}")
+    if shown.measure == "domain" and not math.isnan(out_of_domain):
+        parts.append(f"out-of-domain score {float(out_of_domain):.2f}")
+    return parts
 
 
 def _interval_text(trust: Trust | None, known: bool, quantity: int, value: float, number: str, scale: float) -> str:
     """Format an interval, such as `` (1.10 to 3.52)``; empty if it is not known."""
-    if trust is None or not known or math.isnan(trust.scale(quantity)):
+    if trust is None or not known or not trust.has_interval(quantity):
         return ""
     low, high = (scale * float(end) for end in trust.interval(quantity, value))
     high = min(high, 100.0) if scale == 100 else high
@@ -201,17 +230,51 @@ def _held_out(model: CPNN) -> dict[str, Any]:
 
 
 def gene_note(model: CPNN, gene: str) -> str:
-    """Describe how well a gene was predicted: its score, where it was measured, and the finest scale with signal."""
-    pcc, parts = gene_scores(model).get(gene), []
+    """Describe how well a gene was predicted: its score, where it was measured, and the finest scale with signal.
+
+    Beside the score stand its baselines, where the card has them (``metrics["held_out"]["baselines"]``: name, such as
+    ``"depth alone"``, to gene to PCC).
+    """
+    pcc, parts, held_out = gene_scores(model).get(gene), [], _held_out(model)
     if pcc is not None:
-        parts.append(f"held-out PCC {pcc:.2f} on {_held_out(model).get('slide', 'spots')}")
-    if model.trust is not None and gene in model.genes:
-        scale = model.trust.scale(model.genes.index(gene))
+        found = held_out.get("baselines", {})
+        known = found.items() if isinstance(found, dict) else ()
+        scores = [(name, genes.get(gene)) for name, genes in known if isinstance(genes, dict)]
+        baselines = ", ".join(f"{name} {value:.2f}" for name, value in scores if isinstance(value, (int, float)))
+        beside = f" ({baselines})" if baselines else ""
+        parts.append(f"held-out PCC {pcc:.2f}{beside} on {held_out.get('slide', 'spots')}")
+    return " · ".join([*parts, *_trust_words(model, model.genes.index(gene) if gene in model.genes else -1)])
+
+
+def type_note(model: CPNN, cell_type: str) -> str:
+    """Describe how well the share of a cell type was predicted; empty where the model does not know it."""
+    if model.trust is None or cell_type not in model.cell_types:
+        return ""
+    quantity = len(model.genes) + model.cell_types.index(cell_type)
+    words = _trust_words(model, quantity)
+    if not words:
+        return ""
+    return " · ".join([f"{cell_type}: held-out PCC {float(model.trust.pcc[quantity]):.2f}", *words])
+
+
+def _trust_words(model: CPNN, quantity: int) -> list[str]:
+    """Describe the finest trusted scale; nothing where it is not known."""
+    parts = []
+    if model.trust is not None and quantity >= 0:
+        scale = model.trust.scale(quantity)
         if math.isfinite(scale):
             parts.append(f"to be trusted from {max(scale, model.patch.size_um):.0f} µm on")
         elif math.isinf(scale):
             parts.append("not to be trusted at any scale")
-    return " · ".join(parts)
+    return parts
+
+
+def genes_by_trust(model: CPNN) -> list[str]:
+    """Return the genes of a model, those with the finest trusted scale and the highest held-out PCC first."""
+    if model.trust is None:
+        return sorted(model.genes, key=str.upper)
+    ranked = model.trust.ranking(range(len(model.genes) + len(model.cell_types))).index
+    return [model.genes[i] for i in ranked if i < len(model.genes)]
 
 
 def gene_scores(model: CPNN) -> dict[str, float]:

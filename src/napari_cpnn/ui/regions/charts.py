@@ -39,6 +39,8 @@ class _Value(Protocol):
     value: float
     low: float
     high: float
+    patch_low: float
+    patch_high: float
 
 
 class _Difference(Protocol):
@@ -97,6 +99,15 @@ class _Sheet:
             for x in (x0, x1):
                 self.axes.plot([x, x], [y - 3, y + 3], color=self.paper.ink, linewidth=1.1)
 
+    def band(self, x0: float, x1: float, last: float) -> None:
+        """Draw a pale band, with an arrow at its right end if it goes on beyond ``last``."""
+        if np.isfinite(x0) and np.isfinite(x1):
+            x0, x1, beyond = min(x0, last), min(x1, last), x1 > last
+            box = Rectangle((x0, self.y + 1), x1 - x0, _LINE - 2, facecolor=self.paper.ink, alpha=0.13)
+            self.axes.add_patch(box)
+            if beyond:
+                self.axes.plot([last], [self.y + _LINE / 2], marker=">", color=self.paper.ink, markersize=3, alpha=0.5)
+
     def rule(self, x: float, top: float, bottom: float) -> None:
         self.axes.plot([x, x], [top, bottom], color=self.paper.ink, linewidth=0.8, alpha=0.7)
 
@@ -135,6 +146,7 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
         for line in _values(shares.head(N_TYPES)):
             sheet.text(4, _cut(line.name, name_px / _CHAR_PX))
             scale = room / top
+            sheet.band(name_px + line.patch_low * scale, name_px + line.patch_high * scale, name_px + room)
             sheet.bar(name_px, name_px + line.value * scale, colors.get(line.name, _NEUTRAL))
             sheet.whisker(name_px + line.low * scale, name_px + line.high * scale)
             sheet.text(paper.width_px - 4, share_words(line.value, line.low, line.high), align="right")
@@ -151,11 +163,15 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
         for line in _values(genes):
             scale = room / of_gene
             sheet.text(4, _cut(line.name, name_px / _CHAR_PX))
+            sheet.band(name_px + line.patch_low * scale, name_px + line.patch_high * scale, name_px + room)
             sheet.bar(name_px, name_px + max(line.value, 0.0) * scale, _NEUTRAL)
             sheet.whisker(name_px + max(line.low, 0.0) * scale, name_px + max(line.high, 0.0) * scale)
             sheet.text(paper.width_px - 4, value_words(line.value, line.low, line.high), align="right")
             sheet.down()
         sheet.down(_GAP)
+    if any(np.isfinite(row.table["patch_high"]).any() for row in measured if row.table is not None):
+        sheet.text(4, "Pale: typical interval of a patch, not of the mean", faint=True)
+        sheet.down()
     return sheet.done()
 
 

@@ -112,7 +112,7 @@ def full_table(cmap: CompositionMap, rows: Sequence[RegionRow]) -> pd.DataFrame:
         for gene in row.table.loc[row.table["kind"] == "expression", "name"]:
             parts = explain_gene(cmap, gene, row.region)
             named = {"kind": "part", "name": [f"{gene} from {part}" for part in parts.index], "value": parts["value"]}
-            empty = {"low": np.nan, "high": np.nan, "unit": "log1p CP10k"}
+            empty = {"low": np.nan, "high": np.nan, "patch_low": np.nan, "patch_high": np.nan, "unit": "log1p CP10k"}
             tables.append(pd.DataFrame({"region": row.region.name, **named, **empty}))
     return pd.concat(tables, ignore_index=True)
 

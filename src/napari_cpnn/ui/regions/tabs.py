@@ -85,6 +85,10 @@ class CompositionTab(_Tab):
         self.chart.show_chart((lambda paper: composition_chart(measured, colors, paper)) if measured else None)
         self.save_figure.setEnabled(bool(measured))
         self.save_table.setEnabled(any(r.table is not None for r in self.controller.rows))
+        self.chart.setToolTip(
+            "lines: 95 % intervals of the mean, from drawing blocks of the region; nothing of the model's error\n"
+            "pale bands: mean ends of the 90 % intervals of the single patches, for a measured spot, not for the mean"
+        )
         few = any(r.no_interval for r in measured)
         if rows and not measured:
             text = "Nothing is mapped in this region yet." if rows[0].tissue_mm2 else "This region has no tissue."

@@ -91,7 +91,9 @@ def _file(slide: Slide) -> Path:
 
 
 def _shown(facts: Any) -> Shown | None:
-    return None if facts is None else Shown(facts["kind"], tuple(str(name) for name in facts["names"]))
+    if facts is None:
+        return None
+    return Shown(facts["kind"], tuple(str(name) for name in facts["names"]), facts.get("measure", "value"))
 
 
 def _look(facts: Any) -> Look | None:
@@ -99,7 +101,8 @@ def _look(facts: Any) -> Look | None:
         return None
     known = {f.name: facts[f.name] for f in dataclasses.fields(Look) if f.name in facts}
     low, high = known.pop("manual", Look.manual)
-    return Look(**known, manual=(float(low), float(high)))
+    scale = known.pop("scale_um", None)
+    return Look(**known, manual=(float(low), float(high)), scale_um=None if scale is None else float(scale))
 
 
 def _mpp(facts: Any) -> tuple[float, float] | None:
