@@ -18,6 +18,8 @@ from .predictions import predict_spots as predict_spots
 from .predictions import usable_spots as usable_spots
 from .region_scores import score_regions as score_regions
 from .region_scores import score_summary as score_summary
+from .selection import MarkedGenes as MarkedGenes
+from .selection import mark_section as mark_section
 from .spatial_agreement import morans_i as morans_i
 from .spot_pair import SpotPair as SpotPair
 from .spot_pair import gene_pair as gene_pair

@@ -15,10 +15,10 @@ from napari_cpnn.errors import ExportError, GenesError
 from napari_cpnn.export.cells import pixel_size
 from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel
 from napari_cpnn.export.files import replacing
-from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, rect_of, require_area
+from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, outline_um, rect_of, require_area
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping import DONE, FAILED, DomainReport, domain_report
+from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, domain_report
 from napari_cpnn.painting import (
     COLORMAPS,
     FAILED_COLOR,
@@ -72,7 +72,8 @@ def to_figure(
         ``.png``, ``.svg`` or ``.pdf``; text and bars are vectors in the last two. The file appears when it is complete.
     shown
         One panel each: the name of a gene or cell type, ``"ERBB2 from B-cells"`` (the contribution of a type to a
-        gene), or ``"dominant"`` (the type with the largest share).
+        gene), or ``"dominant"`` (the type with the largest share). Places that :meth:`CompositionMap.mark` marked are
+        outlined on the panel of their gene.
     slide
         The slide of the map; without it, the background is white.
     settings
@@ -236,7 +237,12 @@ class Scene:
         if settings.unlike == "hatched" and unlike.any():
             hatch(picture, unlike, self.cmap.grid, self.rect, settings.dpi, mask)
         key = self._bar(shown, look, limits) if shown.has_range else self._legend(shown, look)
-        return Panel(_panel_title(shown), picture, key, italic=shown.kind == "gene")
+        outlines = [outline_um(self.cmap.grid, places.mask) for places in self._marked(shown)]
+        marked = tuple(outline for outline in outlines if outline is not None)
+        return Panel(_panel_title(shown), picture, key, shown.kind == "gene", marked)
+
+    def _marked(self, shown: Shown) -> list[MarkedPlaces]:
+        return [p for p in self.cmap.marked.values() if shown.kind == "gene" and shown.gene == p.gene]
 
     def _mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         y = self.rect.y0 + (np.arange(shape[0]) + 0.5) * self.rect.height / shape[0]
@@ -281,6 +287,7 @@ class Scene:
         done = (state == DONE)[tissue].mean()
         if done < 1:
             notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
+        notes += [f"Outlined: {places.note}" for one in quantities for places in self._marked(one)]
         report = self._domain_report()
         if report.warning:
             notes.append(report.warning)

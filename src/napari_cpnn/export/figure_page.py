@@ -60,12 +60,13 @@ class Legend:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture with its title and key."""
+    """A picture with its title and key, and outlines of marked places in slide micrometres ``(x, y)``."""
 
     title: str
     picture: npt.NDArray[np.uint8]
     key: Bar | Legend
     italic: bool = False
+    marked: tuple[Polygon | MultiPolygon, ...] = ()
 
 
 def scale_bar_um(width_um: float) -> float:
@@ -170,8 +171,8 @@ class Page:
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
             spine.set(linewidth=0.4, edgecolor=_GREY)
-        if outline is not None:
-            path = _path_of(outline)
+        for marked in (*panel.marked, *([] if outline is None else [outline])):
+            path = _path_of(marked)
             for color, line in (("white", 2.0), ("black", 0.9)):
                 axes.add_patch(PathPatch(path, fill=False, edgecolor=color, linewidth=line))
         self._draw_scale_bar(axes)

@@ -55,7 +55,8 @@ def to_anndata(
 
         - ``X``: predicted expression, log1p of counts per 10,000, float32;
         - ``obs``: ``array_row`` and ``array_col`` on the map's grid, ``in_tissue``, ``dominant_type`` (colours in
-          ``uns["dominant_type_colors"]``), ``dominant_share``, ``out_of_domain``;
+          ``uns["dominant_type_colors"]``), ``dominant_share``, ``out_of_domain``, and ``GENE high`` (``GENE low``) for
+          places that are marked (:meth:`CompositionMap.mark`);
         - ``obsm["spatial"]``: centres in level-0 pixels (x, y);
         - ``obsm["cell_type_weights"]``: shares as a DataFrame; ``obsm["programs"]``: the residual programs;
         - ``varm["cell_type_expression"]``: ``alpha_g T_cg``, the expression where the share of a type is 1,
@@ -212,6 +213,8 @@ def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
     report = domain_report(cells.out_of_domain, str(cells.provenance.get("trained_on") or ""))
     if report.n_patches:
         facts["share_unlike_training_tissue"] = report.unlike
+    if cells.notes:
+        facts["marked_places"] = " ".join(cells.notes)
     if report.warning:
         facts["warning"] = report.warning
     for key, value in cells.provenance.items():
@@ -238,6 +241,8 @@ def _cells_frame(cells: MapCells) -> Any:
         )
         obs["dominant_share"] = cells.weights.max(axis=1).astype(np.float32)
     obs["out_of_domain"] = cells.out_of_domain
+    for name, marked in cells.marked.items():
+        obs[column_names([name])[0]] = marked
     return obs
 
 

@@ -40,11 +40,17 @@ from .triplex import SlideTokens as SlideTokens
 from .triplex import Surroundings as Surroundings
 from .triplex import Triplex as Triplex
 from .triplex import block_order as block_order
+from .trust import MARKED_SHARES as MARKED_SHARES
 from .trust import N_LEVELS as N_LEVELS
+from .trust import N_SCALES as N_SCALES
 from .trust import NO_SCALE as NO_SCALE
 from .trust import NOT_TESTED as NOT_TESTED
+from .trust import PCC_GROUPS as PCC_GROUPS
+from .trust import Selection as Selection
+from .trust import Side as Side
 from .trust import Trust as Trust
 from .trust import expected_error as expected_error
+from .trust import n_marked as n_marked
 from .zoo import ZOO as ZOO
 from .zoo import ZooModel as ZooModel
 from .zoo import model_file as model_file

@@ -1,0 +1,126 @@
+"""Places of a map where a gene is high or low, at a false discovery rate measured on held-out sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.signal import fftconvolve
+
+from napari_cpnn.arrays import BoolArray, FloatArray, IntArray
+from napari_cpnn.counts import require_genes
+from napari_cpnn.errors import MappingError
+from napari_cpnn.mapping.trust import is_unlike
+from napari_cpnn.models import Selection, Side, n_marked
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping.composition_map import CompositionMap
+    from napari_cpnn.models import CPNN
+
+#: Least share of the tissue that must have a value: places are ranked over the whole section.
+_LEAST_MAPPED = 0.9
+
+#: Least number of blocks of the size of a neighbourhood, as in the calibration.
+_LEAST_BLOCKS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class MarkedPlaces:
+    """Patches where a gene is predicted high (low).
+
+    Parameters
+    ----------
+    gene, side, fdr
+        The gene, ``"high"`` or ``"low"``, and the false discovery rate that was asked for.
+    selection
+        Scale, share of the tissue, and measured false discovery rate.
+    mask
+        ``(rows, cols)`` bool.
+    """
+
+    gene: str
+    side: Side
+    fdr: float
+    selection: Selection
+    mask: BoolArray
+
+    @property
+    def name(self) -> str:
+        """Name in exports, such as ``"ERBB2 high"``."""
+        return f"{self.gene} {self.side}"
+
+    @property
+    def note(self) -> str:
+        """What is marked, in a sentence."""
+        beyond = "above" if self.side == "high" else "below"
+        return (
+            f"{self.name}: mean over {self.selection.scale_um:.0f} um {beyond} the median of the section, at a false "
+            f"discovery rate of {self.fdr:.0%} (on held-out sections, {self.selection.false_share:.0%} of the places "
+            "marked for genes like this one were wrong)."
+        )
+
+
+def mark_places(cmap: CompositionMap, gene: str, model: CPNN, side: Side = "high", fdr: float = 0.1) -> MarkedPlaces:
+    """Mark the patches of a map where a gene is high (low); see :meth:`CompositionMap.places_high`."""
+    selection = _selection(cmap, gene, model, side, fdr)
+    donors = cmap.donors()
+    known = donors >= 0
+    mapped = known.sum() / max(int(cmap.tissue.sum()), 1)
+    if mapped < _LEAST_MAPPED:
+        raise MappingError(
+            f"{mapped:.0%} of the tissue is mapped; map all of it, since high and low are relative to the section."
+        )
+    values = np.zeros(cmap.grid.shape)
+    values[known] = cmap.expression(gene).ravel()[donors[known]]
+    _require_size(cmap.grid.centers_um(np.argwhere(known)), selection)
+    mean = _disc_means(values, known, selection.radius_um / cmap.grid.stride_um)[known]
+    best = np.argsort(-mean if side == "high" else mean, kind="stable")[: n_marked(selection.share, len(mean))]
+    mask = np.zeros(cmap.grid.shape, dtype=bool)
+    mask.ravel()[np.flatnonzero(known)[best]] = True
+    scores = np.full(cmap.grid.shape, np.nan, dtype=np.float16)
+    scores[known] = cmap.out_of_domain.ravel()[donors[known]]
+    return MarkedPlaces(gene, side, fdr, selection, mask & ~is_unlike(scores))
+
+
+def _selection(cmap: CompositionMap, gene: str, model: CPNN, side: Side, fdr: float) -> Selection:
+    require_genes(cmap.genes, [gene], "The model of this map")
+    of = cmap.provenance.get("model_fingerprint")
+    if of is not None and of != model.fingerprint:
+        raise MappingError("The map was made by another model; give the model of the map.")
+    if not 0 < fdr < 1:
+        raise MappingError(f"The false discovery rate must be between 0 and 1, not {fdr:g}.")
+    if not model.marks_places:
+        raise MappingError(
+            "Where genes are high or low is not known for this model; calibrate it by a cross-validation of at least "
+            "two slides (napari-cpnn calibrate)."
+        )
+    selection = model.selection(gene, side, fdr)
+    if selection is None:
+        raise MappingError(
+            f"Where {gene} is {side} cannot be told at a false discovery rate of {fdr:.0%}: on held-out sections, "
+            "genes predicted like this one did not reach it at any scale."
+        )
+    return selection
+
+
+def _require_size(places_um: FloatArray, selection: Selection) -> None:
+    """Raise an error on tissue with too few neighbourhoods."""
+    squares = np.floor((places_um - places_um.min(axis=0)) / selection.scale_um).astype(np.intp)
+    n: IntArray = np.unique(squares, axis=0)
+    if len(n) < _LEAST_BLOCKS:
+        raise MappingError(
+            f"The tissue is too small for neighbourhoods of {selection.scale_um:.0f} um, which this gene needs."
+        )
+
+
+def _disc_means(values: FloatArray, known: BoolArray, radius: float) -> FloatArray:
+    """Means over discs of ``radius`` patches around each patch, of the patches that are known."""
+    if radius < 1:
+        return values
+    reach = np.arange(-int(radius), int(radius) + 1)
+    disc = (reach[:, None] ** 2 + reach**2 <= radius**2 + 1e-9).astype(np.float64)
+    sums, counts = (
+        fftconvolve(part, disc, mode="same") for part in (np.where(known, values, 0.0), known.astype(float))
+    )
+    return np.asarray(sums / np.maximum(np.rint(counts), 1))
