@@ -63,13 +63,15 @@ def add_export_command(command: AddCommand) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace an existing result")
     for side, other in (("high", "above"), ("low", "below")):
         sub.add_argument(
-            f"--{side}",
+            f"--where-{side}",
             nargs="+",
             metavar="GENE",
             default=[],
             help=f"mark where these genes are {side}: {other} the median of the section; needs --model",
         )
-    sub.add_argument("--fdr", type=decimal, default=0.1, help="false discovery rate of --high and --low (default: 0.1)")
+    sub.add_argument(
+        "--fdr", type=decimal, default=0.1, help="false discovery rate of --where-high and --where-low (default: 0.1)"
+    )
     add_model(sub, required=False)
     add_settings(sub, ExportSettings)
     add_settings(sub, FigureSettings, title="figures")
@@ -105,15 +107,18 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _mark(cmap: CompositionMap, args: argparse.Namespace) -> None:
-    """Mark where the genes of ``--high`` and ``--low`` are so, and say what is marked."""
+    """Mark where the genes of ``--where-high`` and ``--where-low`` are so, and say what is marked."""
     from napari_cpnn.models import Side, load_model
 
-    if not args.high and not args.low:
+    if not args.where_high and not args.where_low:
         return
     if args.model is None:
-        raise CpnnError("--high and --low need the calibration of the model; give it with --model.")
+        raise CpnnError("--where-high and --where-low need the calibration of the model; give it with --model.")
     model = load_model(args.model, args.encoder_weights)
-    wanted: list[tuple[str, Side]] = [*((gene, "high") for gene in args.high), *((gene, "low") for gene in args.low)]
+    wanted: list[tuple[str, Side]] = [
+        *((gene, "high") for gene in args.where_high),
+        *((gene, "low") for gene in args.where_low),
+    ]
     for gene, side in wanted:
         print(cmap.mark(gene, model, side, args.fdr).note)
 

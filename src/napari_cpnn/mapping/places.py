@@ -65,7 +65,7 @@ def mark_places(cmap: CompositionMap, gene: str, model: CPNN, side: Side = "high
     """Mark the patches of a map where a gene is high (low); see :meth:`CompositionMap.places_high`."""
     selection = _selection(cmap, gene, model, side, fdr)
     donors = cmap.donors()
-    known = donors >= 0
+    known = _is_near(donors, selection.radius_um / cmap.grid.stride_um)
     mapped = known.sum() / max(int(cmap.tissue.sum()), 1)
     if mapped < _LEAST_MAPPED:
         raise MappingError(
@@ -81,6 +81,13 @@ def mark_places(cmap: CompositionMap, gene: str, model: CPNN, side: Side = "high
     scores = np.full(cmap.grid.shape, np.nan, dtype=np.float16)
     scores[known] = cmap.out_of_domain.ravel()[donors[known]]
     return MarkedPlaces(gene, side, fdr, selection, mask & ~is_unlike(scores))
+
+
+def _is_near(donors: IntArray, radius: float) -> BoolArray:
+    """Return which patches have a value, of their own or of one within ``radius``, in patches."""
+    row, col = np.indices(donors.shape)
+    donor_row, donor_col = np.divmod(donors, donors.shape[1])
+    return np.asarray((donors >= 0) & ((donor_row - row) ** 2 + (donor_col - col) ** 2 <= radius**2))
 
 
 def _selection(cmap: CompositionMap, gene: str, model: CPNN, side: Side, fdr: float) -> Selection:
