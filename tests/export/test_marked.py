@@ -41,7 +41,7 @@ def test_tables_have_a_column(marked, tmp_path):
     table = anndata.read_h5ad(tmp_path / "map.h5ad")
     np.testing.assert_array_equal(table.obs[f"{GENE} high"], expected(marked))
     assert table.obs[f"{GENE} high"].dtype == bool
-    assert table.uns["napari_cpnn"]["marked_places"].startswith(f"{GENE} high: mean over 600 um above the median")
+    assert table.uns["napari_cpnn"]["marked_places"].startswith(f"{GENE} high: mean over 600 µm above the median")
     nc.to_csv(marked.cmap, tmp_path / "map.csv")
     with (tmp_path / "map.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -74,13 +74,12 @@ def test_figures_outline_the_places_on_the_panel_of_their_gene(marked, tmp_path)
     scene, settings = Scene(marked.cmap, None, None), FigureSettings()
     tissue = scene.tissue((100, 100))
     own, other = (scene.panel(as_shown(marked.cmap, name), tissue, settings) for name in GENES[:2])
-    (outline,) = own.marked
-    assert outline.bounds == (STRIDE, STRIDE, 3 * STRIDE, 4 * STRIDE)
-    assert outline.area == 6 * STRIDE**2
-    assert other.marked == ()
+    assert own.high.bounds == (STRIDE, STRIDE, 3 * STRIDE, 4 * STRIDE)
+    assert own.high.area == 6 * STRIDE**2
+    assert own.low is other.high is None
     notes = scene.notes(settings, [as_shown(marked.cmap, name) for name in GENES[:2]])
-    assert notes.count("Outlined: ") == 1
-    assert "Outlined: GENE0 high: mean over 600 um above the median of the section" in notes
+    assert notes.count("Outlined") == 1
+    assert "measured on held-out sections: GENE0 high (mean over 600 µm, 10%)." in notes
     nc.to_figure(marked.cmap, tmp_path / "plain.png", [GENES[1]])
     nc.to_figure(marked.cmap, tmp_path / "marked.png", [GENE])
 
@@ -88,4 +87,4 @@ def test_figures_outline_the_places_on_the_panel_of_their_gene(marked, tmp_path)
 def test_an_empty_mask_is_drawn_and_noted(marked):
     marked.cmap.marked[f"{GENE} high"].mask[:] = False
     scene = Scene(marked.cmap, None, None)
-    assert scene.panel(as_shown(marked.cmap, GENE), scene.tissue((50, 50)), FigureSettings()).marked == ()
+    assert scene.panel(as_shown(marked.cmap, GENE), scene.tissue((50, 50)), FigureSettings()).high is None

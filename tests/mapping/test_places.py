@@ -144,6 +144,6 @@ def test_marked_places_have_a_name_and_a_note():
     places = cmap.mark("A", Model(), "low", 0.1)
     assert cmap.marked == {"A low": places}
     assert places.note == (
-        "A low: mean over 300 um below the median of the section, at a false discovery rate of 10% "
+        "A low: mean over 300 µm below the median of the section, at a false discovery rate of 10% "
         "(on held-out sections, 9% of the places marked for genes like this one were wrong)."
     )

@@ -237,12 +237,23 @@ class Scene:
         if settings.unlike == "hatched" and unlike.any():
             hatch(picture, unlike, self.cmap.grid, self.rect, settings.dpi, mask)
         key = self._bar(shown, look, limits) if shown.has_range else self._legend(shown, look)
-        outlines = [outline_um(self.cmap.grid, places.mask) for places in self._marked(shown)]
-        marked = tuple(outline for outline in outlines if outline is not None)
-        return Panel(_panel_title(shown), picture, key, shown.kind == "gene", marked)
+        outlines = {places.side: outline_um(self.cmap.grid, places.mask) for places in self._marked(shown)}
+        return Panel(_panel_title(shown), picture, key, italic=shown.kind == "gene", **outlines)
 
     def _marked(self, shown: Shown) -> list[MarkedPlaces]:
         return [p for p in self.cmap.marked.values() if shown.kind == "gene" and shown.gene == p.gene]
+
+    def _marked_note(self, quantities: Sequence[Shown]) -> list[str]:
+        """Return what the outlines of high and low places mean, in one sentence, if there are any."""
+        marked = [places for one in quantities for places in self._marked(one)]
+        if not marked:
+            return []
+        named = [f"{p.name} (mean over {p.scale_text}, {p.fdr:.0%})" for p in marked]
+        meaning = (
+            "Outlined (low: dashed): predicted above or below the median of the section, at a scale and a false "
+            "discovery rate measured on held-out sections"
+        )
+        return [f"{meaning}: {', '.join(named)}."]
 
     def _mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         y = self.rect.y0 + (np.arange(shape[0]) + 0.5) * self.rect.height / shape[0]
@@ -287,7 +298,7 @@ class Scene:
         done = (state == DONE)[tissue].mean()
         if done < 1:
             notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
-        notes += [f"Outlined: {places.note}" for one in quantities for places in self._marked(one)]
+        notes += self._marked_note(quantities)
         report = self._domain_report()
         if report.warning:
             notes.append(report.warning)

@@ -51,11 +51,16 @@ class MarkedPlaces:
         return f"{self.gene} {self.side}"
 
     @property
+    def scale_text(self) -> str:
+        """Diameter of the neighbourhoods, such as ``"600 µm"``."""
+        return f"{round(self.selection.scale_um, -1):g} µm"
+
+    @property
     def note(self) -> str:
         """What is marked, in a sentence."""
         beyond = "above" if self.side == "high" else "below"
         return (
-            f"{self.name}: mean over {self.selection.scale_um:.0f} um {beyond} the median of the section, at a false "
+            f"{self.name}: mean over {self.scale_text} {beyond} the median of the section, at a false "
             f"discovery rate of {self.fdr:.0%} (on held-out sections, {self.selection.false_share:.0%} of the places "
             "marked for genes like this one were wrong)."
         )
