@@ -4,6 +4,8 @@ from .comparison_figure import save_comparison as save_comparison
 from .evaluation import evaluate as evaluate
 from .evaluation import score as score
 from .evaluation import summarise as summarise
+from .marking import MarkedGenes as MarkedGenes
+from .marking import mark_section as mark_section
 from .metrics import Summary as Summary
 from .metrics import mean_correlations as mean_correlations
 from .metrics import partial_pearson as partial_pearson
@@ -18,8 +20,6 @@ from .predictions import predict_spots as predict_spots
 from .predictions import usable_spots as usable_spots
 from .region_scores import score_regions as score_regions
 from .region_scores import score_summary as score_summary
-from .selection import MarkedGenes as MarkedGenes
-from .selection import mark_section as mark_section
 from .spatial_agreement import morans_i as morans_i
 from .spot_pair import SpotPair as SpotPair
 from .spot_pair import gene_pair as gene_pair

@@ -20,9 +20,9 @@ from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
 from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
-from napari_cpnn.mapping.places import MarkedPlaces, mark_places
+from napari_cpnn.mapping.places import MarkedPlaces, require_selection, select_places
 from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
-from napari_cpnn.mapping.trust import DomainReport, domain_report
+from napari_cpnn.mapping.trust import DomainReport, domain_report, is_unlike
 from napari_cpnn.models import Decoder, Prediction, Side
 from napari_cpnn.untrusted import reading
 
@@ -253,17 +253,26 @@ class CompositionMap:
         ...
         napari_cpnn.errors.MappingError: The map was made by another model; give the model of the map.
         """
-        return mark_places(self, gene, model, "high", fdr).mask
+        return self._places(gene, model, "high", fdr).mask
 
     def places_low(self, gene: str, model: CPNN, fdr: float = 0.1) -> BoolArray:
         """Return where a gene is low, below the median of the section; see :meth:`places_high`."""
-        return mark_places(self, gene, model, "low", fdr).mask
+        return self._places(gene, model, "low", fdr).mask
 
     def mark(self, gene: str, model: CPNN, side: Side = "high", fdr: float = 0.1) -> MarkedPlaces:
         """Mark where a gene is high (low) in exports and figures of this map; see :meth:`places_high`."""
-        places = mark_places(self, gene, model, side, fdr)
+        places = self._places(gene, model, side, fdr)
         self.marked[places.name] = places
         return places
+
+    def _places(self, gene: str, model: CPNN, side: Side, fdr: float) -> MarkedPlaces:
+        values, donors = self.expression(gene), self.donors()
+        if self.provenance.get("model_fingerprint") not in (None, model.fingerprint):
+            raise MappingError("The map was made by another model; give the model of the map.")
+        selection = require_selection(model, gene, side, fdr)
+        mask = select_places(values, donors, self.tissue, self.grid, selection, side)
+        unlike = is_unlike(self._out_of_domain[np.maximum(donors, 0)])
+        return MarkedPlaces(gene, side, fdr, selection, mask & ~unlike)
 
     def values_at(self, row: int, col: int) -> Prediction[Float32Array] | None:
         """Weights ``(C,)``, programs ``(R,)`` and score ``()`` displayed at a patch: its own or a coarser one's."""

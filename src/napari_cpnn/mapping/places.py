@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.signal import fftconvolve
 
-from napari_cpnn.arrays import BoolArray, FloatArray, IntArray
-from napari_cpnn.counts import require_genes
+from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import MappingError
-from napari_cpnn.mapping.trust import is_unlike
+from napari_cpnn.geometry import Grid
 from napari_cpnn.models import Selection, Side, n_marked
 
 if TYPE_CHECKING:
-    from napari_cpnn.mapping.composition_map import CompositionMap
     from napari_cpnn.models import CPNN
 
 #: Least share of the tissue that must have a value: places are ranked over the whole section.
@@ -66,26 +64,37 @@ class MarkedPlaces:
         )
 
 
-def mark_places(cmap: CompositionMap, gene: str, model: CPNN, side: Side = "high", fdr: float = 0.1) -> MarkedPlaces:
-    """Mark the patches of a map where a gene is high (low); see :meth:`CompositionMap.places_high`."""
-    selection = _selection(cmap, gene, model, side, fdr)
-    donors = cmap.donors()
-    known = _is_near(donors, selection.radius_um / cmap.grid.stride_um)
-    mapped = known.sum() / max(int(cmap.tissue.sum()), 1)
+def select_places(
+    values: Float32Array, donors: IntArray, tissue: BoolArray, grid: Grid, selection: Selection, side: Side
+) -> BoolArray:
+    """Return the patches ``(rows, cols)`` whose means over neighbourhoods are largest (smallest).
+
+    Parameters
+    ----------
+    values
+        ``(rows, cols)`` predictions; those of ``donors`` count.
+    donors
+        ``(rows, cols)``, whose prediction each patch has; see :meth:`CompositionMap.donors`.
+
+    Raises
+    ------
+    MappingError
+        If less than nine tenths of the tissue are mapped, or the tissue is too small.
+    """
+    known = _is_near(donors, selection.radius_um / grid.stride_um)
+    mapped = known.sum() / max(int(tissue.sum()), 1)
     if mapped < _LEAST_MAPPED:
         raise MappingError(
             f"{mapped:.0%} of the tissue is mapped; map all of it, since high and low are relative to the section."
         )
-    values = np.zeros(cmap.grid.shape)
-    values[known] = cmap.expression(gene).ravel()[donors[known]]
-    _require_size(cmap.grid.centers_um(np.argwhere(known)), selection)
-    mean = _disc_means(values, known, selection.radius_um / cmap.grid.stride_um)[known]
+    shown = np.zeros(grid.shape)
+    shown[known] = values.ravel()[donors[known]]
+    _require_size(grid.centers_um(np.argwhere(known)), selection)
+    mean = _disc_means(shown, known, selection.radius_um / grid.stride_um)[known]
     best = np.argsort(-mean if side == "high" else mean, kind="stable")[: n_marked(selection.share, len(mean))]
-    mask = np.zeros(cmap.grid.shape, dtype=bool)
+    mask = np.zeros(grid.shape, dtype=bool)
     mask.ravel()[np.flatnonzero(known)[best]] = True
-    scores = np.full(cmap.grid.shape, np.nan, dtype=np.float16)
-    scores[known] = cmap.out_of_domain.ravel()[donors[known]]
-    return MarkedPlaces(gene, side, fdr, selection, mask & ~is_unlike(scores))
+    return mask
 
 
 def _is_near(donors: IntArray, radius: float) -> BoolArray:
@@ -95,11 +104,8 @@ def _is_near(donors: IntArray, radius: float) -> BoolArray:
     return np.asarray((donors >= 0) & ((donor_row - row) ** 2 + (donor_col - col) ** 2 <= radius**2))
 
 
-def _selection(cmap: CompositionMap, gene: str, model: CPNN, side: Side, fdr: float) -> Selection:
-    require_genes(cmap.genes, [gene], "The model of this map")
-    of = cmap.provenance.get("model_fingerprint")
-    if of is not None and of != model.fingerprint:
-        raise MappingError("The map was made by another model; give the model of the map.")
+def require_selection(model: CPNN, gene: str, side: Side, fdr: float) -> Selection:
+    """Return what can be marked for a gene of a model; raise a :class:`MappingError` that says why nothing can."""
     if not 0 < fdr < 1:
         raise MappingError(f"The false discovery rate must be between 0 and 1, not {fdr:g}.")
     if not model.marks_places:
