@@ -29,6 +29,19 @@ def test_saved_and_loaded(calibrated, tmp_path, half):
     assert read_card(tmp_path / "model.safetensors")["format_version"] == 4
 
 
+def test_a_calibration_of_an_earlier_version_knows_no_places(calibrated, tmp_path, monkeypatch):
+    """Model files of before places could be marked lack two tensors."""
+    del calibrated.trust._buffers["false_share"], calibrated.trust._buffers["marked_um"]
+    monkeypatch.setattr("napari_cpnn.models.checkpoint._check_trust", lambda model, path: None)
+    save_model(calibrated, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.trust.lower, calibrated.trust.lower)
+    assert not again.marks_places
+    assert again.selection(again.genes[0], "high", 0.5) is None
+    save_model(again, tmp_path / "again.safetensors")
+    assert not load_model(tmp_path / "again.safetensors").marks_places
+
+
 def test_calibration_does_not_change_which_maps_belong_to_a_model(model, tmp_path):
     before = model.fingerprint
     model.trust = Trust(len(model.genes) + len(model.cell_types))

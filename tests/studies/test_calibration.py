@@ -39,7 +39,8 @@ def test_calibrated_by_the_spots_of_all_folds(study, world):
                 deconvolve(world_spots(table), world.prototypes)[list(model.cell_types)].to_numpy(),
             )
             for slide, table in zip(tested, tables, strict=True)
-        ]
+        ],
+        len(model.genes),
     )  # fmt: skip
     for name, values in expected.named_buffers():
         np.testing.assert_allclose(model.trust.get_buffer(name), values, atol=1e-5)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from napari_cpnn.cli.options import AddCommand, add_settings, chosen_settings, decimal, pixel_size
+from napari_cpnn.cli.options import AddCommand, add_model, add_settings, chosen_settings, decimal, pixel_size
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.palette import choose_colors, read_colors
 from napari_cpnn.settings import ExportSettings, FigureSettings
 from napari_cpnn.storage import require_separate
 from napari_cpnn.untrusted import reading, to_path
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import CompositionMap
 
 #: Same as ``napari_cpnn.export.FORMATS``, whose import would slow down ``--help``.
 _FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv", "figure")
@@ -63,6 +67,18 @@ def add_export_command(command: AddCommand) -> None:
     sub.add_argument("--slide", type=Path, help="the slide of the map, for its picture")
     sub.add_argument("--mpp", help="um per pixel of the slide, or y,x (default: as stored in the map)")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing result")
+    for side, other in (("high", "above"), ("low", "below")):
+        sub.add_argument(
+            f"--where-{side}",
+            nargs="+",
+            metavar="GENE",
+            default=[],
+            help=f"mark where these genes are {side}: {other} the median of the section; needs --model",
+        )
+    sub.add_argument(
+        "--fdr", type=decimal, default=0.1, help="false discovery rate of --where-high and --where-low (default: 0.1)"
+    )
+    add_model(sub, required=False)
     add_settings(sub, ExportSettings)
     add_settings(sub, FigureSettings, title="figures")
 
@@ -75,11 +91,12 @@ def _export(args: argparse.Namespace) -> None:
     kind = args.format or format_of(args.out)
     choose_colors(read_colors(args.colors))
     listed = Path(args.genes[0]) if args.genes and len(args.genes) == 1 else None
-    require_separate([args.out], [args.map, args.slide, listed])
+    require_separate([args.out], [args.map, args.slide, listed, args.model])
     cmap = CompositionMap.load(args.map)
     slide = None if args.slide is None else open_slide(args.slide, mpp=pixel_size(args.mpp))
     try:
         genes = _chosen_genes(args.genes, cmap.genes)
+        _mark(cmap, args)
         if args.cell_types:
             if kind != "figure":
                 raise CpnnError(
@@ -108,6 +125,23 @@ def _with_more_panels(args: argparse.Namespace, kind: str, names: list[str] | No
         single = args.intervals and name != "dominant"
         panels += [name, f"interval of {name}"] if single else [name]
     return [*panels, "out of domain"] if args.out_of_domain else panels
+
+
+def _mark(cmap: CompositionMap, args: argparse.Namespace) -> None:
+    """Mark where the genes of ``--where-high`` and ``--where-low`` are so, and say what is marked."""
+    from napari_cpnn.models import Side, load_model
+
+    if not args.where_high and not args.where_low:
+        return
+    if args.model is None:
+        raise CpnnError("--where-high and --where-low need the calibration of the model; give it with --model.")
+    model = load_model(args.model, args.encoder_weights)
+    wanted: list[tuple[str, Side]] = [
+        *((gene, "high") for gene in args.where_high),
+        *((gene, "low") for gene in args.where_low),
+    ]
+    for gene, side in wanted:
+        print(cmap.mark(gene, model, side, args.fdr).note)
 
 
 def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] | None:

@@ -5,6 +5,8 @@ from .evaluation import evaluate as evaluate
 from .evaluation import score as score
 from .evaluation import summarise as summarise
 from .held_out import with_trust as with_trust
+from .marking import MarkedGenes as MarkedGenes
+from .marking import mark_section as mark_section
 from .metrics import Summary as Summary
 from .metrics import mean_correlations as mean_correlations
 from .metrics import partial_pearson as partial_pearson

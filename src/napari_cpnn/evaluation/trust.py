@@ -14,21 +14,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from anndata import AnnData
-from scipy.spatial import cKDTree
 
 from napari_cpnn.arrays import BoolArray, FloatArray, IntArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation.metrics import pearson
+from napari_cpnn.evaluation.neighbourhoods import RADII, blocks_at, neighbourhoods, pitch_of, scale_of
+from napari_cpnn.evaluation.selection import combined_rates, group_of, known_elsewhere, section_rates
 from napari_cpnn.models import N_LEVELS, NO_SCALE, NOT_TESTED, OPEN, Trust, expected_error
 
 #: Coverage of the intervals.
 COVERAGE = 0.9
-
-#: Radii of neighbourhoods in pitches of the array; 0 is the spot itself.
-RADII = (0.0, 1.1, 1.6, 2.3, 3.2, 4.5)
 
 #: Least lower bound of the correlation at a trusted scale, and its one-sided confidence.
 LEAST_PCC, CONFIDENCE = 0.3, 0.95
@@ -39,8 +36,8 @@ LEAST_SPOTS = 20
 #: Quantities in memory at a time.
 _BLOCK = 2048
 
-#: Resamples of blocks, and least number of blocks on a slide.
-_BOOTSTRAPS, _LEAST_BLOCKS = 200, 6
+#: Resamples of blocks.
+_BOOTSTRAPS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +86,17 @@ class HeldOutSpots:
         return cls(patient, np.hstack([predicted, weights]), np.hstack([measured, truth]), places)
 
 
-def fit_trust(slides: Sequence[HeldOutSpots]) -> Trust:
-    """Fit intervals and trusted scales of a model.
+def fit_trust(slides: Sequence[HeldOutSpots], n_genes: int | None = None) -> Trust:
+    """Fit intervals, trusted scales, and where genes can be marked as high or low.
 
     Quantities with fewer than 20 measured spots are not calibrated: their interval is as wide as the measurements.
+
+    Parameters
+    ----------
+    slides
+        At least one; with two, places can be marked.
+    n_genes
+        How many of the quantities are genes; None: all.
 
     Raises
     ------
@@ -120,7 +124,14 @@ def fit_trust(slides: Sequence[HeldOutSpots]) -> Trust:
         p, m = predicted[np.ix_(rows, columns)], measured[np.ix_(rows, columns)]
         for name, values in _interval(p, m, weights[rows]).items():
             trust.get_buffer(name)[..., columns] = torch.from_numpy(np.asarray(values, dtype=np.float32))
-    pcc, scale = _scales(slides)
+    slides = [slide for slide in slides if len(slide.places_um) >= 2]
+    pitches = [p for p in (pitch_of(slide.places_um) for slide in slides) if p > 0]
+    pitch = float(np.median(pitches)) if pitches else 0.0
+    pcc, scale = _scales(slides, pitch)
+    if pitch:
+        rates = _marking_rates(slides, pitch, n_genes)
+        trust.false_share.copy_(torch.from_numpy(rates))
+        trust.marked_um.copy_(torch.tensor([scale_of(radius, pitch) for radius in RADII]))
     trust.pcc.copy_(torch.from_numpy(pcc))
     trust.scale_um.copy_(torch.from_numpy(scale))
     trust.n_spots.fill_(n_spots)
@@ -196,20 +207,17 @@ def _upper_quantile(values: FloatArray, weights: FloatArray, wanted: FloatArray)
     return np.asarray(np.take_along_axis(values, np.take_along_axis(order, place[None], axis=0), axis=0)[0])
 
 
-def _scales(slides: Sequence[HeldOutSpots]) -> tuple[FloatArray, FloatArray]:
+def _scales(slides: Sequence[HeldOutSpots], pitch: float) -> tuple[FloatArray, FloatArray]:
     """Mean correlation over spots, and finest trusted scale in um, of each quantity."""
-    slides = [slide for slide in slides if len(slide.places_um) >= 2]
     n_quantities = slides[0].predicted.shape[1] if slides else 0
     scale, pcc = np.full(n_quantities, NOT_TESTED), np.zeros(n_quantities)
-    pitches = [p for p in (_pitch(slide.places_um) for slide in slides) if p > 0]
-    if not pitches:
+    if not pitch:
         return pcc, scale
-    pitch = float(np.median(pitches))
     for radius in RADII:
         correlations = []
         for slide in slides:
-            blocks = _blocks(slide.places_um, max(2 * radius, 3) * pitch)
-            if blocks.max() + 1 >= _LEAST_BLOCKS:
+            blocks = blocks_at(slide.places_um, radius, pitch)
+            if blocks is not None:
                 mean = neighbourhoods(slide.places_um, radius * pitch)
                 correlations.append(_resampled(mean @ slide.predicted, mean @ slide.measured, blocks))
         if correlations:
@@ -218,32 +226,28 @@ def _scales(slides: Sequence[HeldOutSpots]) -> tuple[FloatArray, FloatArray]:
             scale[(scale == NOT_TESTED) & known.any(axis=(0, 1))] = NO_SCALE
             mean_r = np.where(known, correlations, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
             low = np.quantile(mean_r, 1 - CONFIDENCE, axis=0)
-            scale[(scale == NO_SCALE) & (low > LEAST_PCC)] = max(2 * radius, 1) * pitch
+            scale[(scale == NO_SCALE) & (low > LEAST_PCC)] = scale_of(radius, pitch)
     values = np.array([pearson(slide.predicted, slide.measured) for slide in slides])
     counted = np.isfinite(values)
     return np.where(counted, values, 0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1), scale
 
 
-def neighbourhoods(places_um: FloatArray, radius_um: float) -> sp.csr_matrix:
-    """Matrix ``(n, n)`` that averages values of spots over their neighbours within a radius, themselves included."""
-    pairs = cKDTree(places_um).query_pairs(radius_um, output_type="ndarray")
-    n = len(places_um)
-    rows = np.r_[pairs[:, 0], pairs[:, 1], np.arange(n)]
-    columns = np.r_[pairs[:, 1], pairs[:, 0], np.arange(n)]
-    matrix = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(n, n))
-    return sp.diags(1 / np.asarray(matrix.sum(axis=1)).ravel()) @ matrix
-
-
-def _pitch(places_um: FloatArray) -> float:
-    """Median distance of a place to the nearest other place; 0 if there is only one."""
-    places = np.unique(places_um, axis=0)
-    return float(np.median(cKDTree(places).query(places, k=2)[0][:, 1])) if len(places) > 1 else 0.0
-
-
-def _blocks(places_um: FloatArray, side_um: float) -> IntArray:
-    """Number of the square block of tissue of each spot."""
-    square = np.floor((places_um - places_um.min(axis=0)) / max(side_um, 1e-9)).astype(np.intp)
-    return np.unique(square, axis=0, return_inverse=True)[1].ravel()
+def _marking_rates(slides: Sequence[HeldOutSpots], pitch: float, n_genes: int | None) -> FloatArray:
+    """Shares of wrong places among marked ones, as :attr:`Trust.false_share`."""
+    pcc = [pearson(slide.predicted[:, :n_genes], slide.measured[:, :n_genes]) for slide in slides]
+    elsewhere = known_elsewhere(np.array(pcc))
+    rates = []
+    for radius in RADII:
+        of_sections = []
+        for slide, known in zip(slides, elsewhere, strict=True):
+            if blocks_at(slide.places_um, radius, pitch) is not None:
+                mean, group = neighbourhoods(slide.places_um, radius * pitch), group_of(known)
+                finite = np.asarray(np.isfinite(slide.predicted + slide.measured).all(axis=0))
+                genes = np.flatnonzero((group >= 0) & finite[:n_genes])
+                p, m = (mean @ values[:, genes] for values in (slide.predicted, slide.measured))
+                of_sections.append(section_rates(p, m, group[genes]))
+        rates.append(combined_rates(of_sections))
+    return np.stack(rates, axis=1)
 
 
 def _resampled(predicted: FloatArray, measured: FloatArray, blocks: IntArray) -> FloatArray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_cpnn.arrays import FloatArray, IntArray
+from napari_cpnn.arrays import BoolArray, FloatArray, IntArray
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import CpnnWarning, ExportError, PixelSizeError
 from napari_cpnn.export.progress import reporter
@@ -44,6 +44,10 @@ class MapCells:
         ``(N, C)`` and ``(N, R)`` float16.
     out_of_domain
         ``(N,)`` float32; NaN where the model gives no score.
+    marked
+        ``(N,)`` bool by name: where a gene is high or low (:meth:`CompositionMap.mark`).
+    notes
+        A sentence on each of them.
     trust
         Intervals and trusted scales of the model; None where they are not known.
     """
@@ -55,6 +59,8 @@ class MapCells:
     weights: npt.NDArray[np.float16]
     programs: npt.NDArray[np.float16]
     out_of_domain: npt.NDArray[np.float32]
+    marked: dict[str, BoolArray]
+    notes: tuple[str, ...]
     trust: Trust | None = None
 
     @classmethod
@@ -71,8 +77,11 @@ class MapCells:
         index, weights, programs, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
         if not len(index):
             raise ExportError("No patch of the map has been computed yet, so there is nothing to export.")
-        scores = scores.astype(np.float32)
-        return cls(cmap.grid, cmap.decoder, cmap.provenance, index, weights, programs, scores, cmap.trust)
+        places = tuple(cmap.marked.values())
+        marked = {place.name: place.mask[tuple(index.T)] for place in places}
+        facts = (cmap.grid, cmap.decoder, cmap.provenance)
+        notes = tuple(place.note for place in places)
+        return cls(*facts, index, weights, programs, scores.astype(np.float32), marked, notes, cmap.trust)
 
     def __len__(self) -> int:
         return len(self.index)

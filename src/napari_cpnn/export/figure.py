@@ -16,10 +16,10 @@ from napari_cpnn.errors import ExportError, GenesError, NoTissueError
 from napari_cpnn.export.cells import pixel_size
 from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel
 from napari_cpnn.export.files import replacing
-from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, rect_of, require_area
+from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, outline_um, rect_of, require_area
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping import DONE, FAILED, DomainReport, domain_report
+from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, domain_report
 from napari_cpnn.painting import (
     COLORMAPS,
     FAILED_COLOR,
@@ -80,7 +80,8 @@ def to_figure(
     shown
         One panel each: the name of a gene or cell type, ``"ERBB2 from B-cells"`` (the contribution of a type to a
         gene), ``"interval of ERBB2"`` (the width of the 90 % interval of a gene or type), ``"out of domain"`` (the
-        out-of-domain score), or ``"dominant"`` (the type with the largest share).
+        out-of-domain score), or ``"dominant"`` (the type with the largest share). Places that
+        :meth:`CompositionMap.mark` marked are outlined on the panel of their gene.
     slide
         The slide of the map; without it, the background is white.
     settings
@@ -255,9 +256,26 @@ class Scene:
             hatch(picture, unlike, self.cmap.grid, self.rect, settings.dpi, mask)
         key = self._bar(shown, look, limits) if shown.has_range else self._legend(shown, look)
         title = _panel_title(shown)
+        italic = shown.kind == "gene" and title == shown.name
         if text := scale_text(self.cmap, shown, look.scale_um):
             title = f"{title}, {text}"
-        return Panel(title, picture, key, italic=shown.kind == "gene" and title == shown.name)
+        outlines = {places.side: outline_um(self.cmap.grid, places.mask) for places in self._marked(shown)}
+        return Panel(title, picture, key, italic=italic, **outlines)
+
+    def _marked(self, shown: Shown) -> list[MarkedPlaces]:
+        return [p for p in self.cmap.marked.values() if shown.kind == "gene" and shown.gene == p.gene]
+
+    def _marked_note(self, quantities: Sequence[Shown]) -> list[str]:
+        """Return what the outlines of high and low places mean, in one sentence, if there are any."""
+        marked = [places for one in quantities for places in self._marked(one)]
+        if not marked:
+            return []
+        named = [f"{p.name} (mean over {p.scale_text}, {p.fdr:.0%})" for p in marked]
+        meaning = (
+            "Outlined (low: dashed): predicted above or below the median of the section, at a scale and a false "
+            "discovery rate measured on held-out sections"
+        )
+        return [f"{meaning}: {', '.join(named)}."]
 
     def _mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         """Return where the map may be drawn: in the region, on the slide and, where it is known, on its tissue."""
@@ -322,6 +340,7 @@ class Scene:
         done = (state == DONE)[tissue].mean()
         if done < 1:
             notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
+        notes += self._marked_note(quantities)
         report = self._domain_report()
         if report.warning:
             notes.append(report.warning)

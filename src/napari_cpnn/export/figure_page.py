@@ -60,12 +60,14 @@ class Legend:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture with its title and key."""
+    """A picture with its title and key, and outlines in slide micrometres ``(x, y)`` of high and low places."""
 
     title: str
     picture: npt.NDArray[np.uint8]
     key: Bar | Legend
     italic: bool = False
+    high: Polygon | MultiPolygon | None = None
+    low: Polygon | MultiPolygon | None = None
 
 
 def scale_bar_um(width_um: float) -> float:
@@ -170,10 +172,9 @@ class Page:
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
             spine.set(linewidth=0.4, edgecolor=_GREY)
-        if outline is not None:
-            path = _path_of(outline)
-            for color, line in (("white", 2.0), ("black", 0.9)):
-                axes.add_patch(PathPatch(path, fill=False, edgecolor=color, linewidth=line))
+        for shape, style in ((panel.high, "-"), (panel.low, "--"), (outline, "-")):
+            for color, line in (("white", 2.0), ("black", 0.9)) if shape is not None else ():
+                axes.add_patch(PathPatch(_path_of(shape), fill=False, edgecolor=color, linewidth=line, linestyle=style))
         self._draw_scale_bar(axes)
         top += height + 1.2
         if isinstance(panel.key, Bar):

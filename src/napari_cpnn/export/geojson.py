@@ -16,6 +16,7 @@ from napari_cpnn.arrays import IntArray
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells, pixel_size
 from napari_cpnn.export.files import replacing
+from napari_cpnn.export.part import merged_patches
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Grid, Mpp, um_to_spatial
 from napari_cpnn.palette import type_colors
@@ -63,7 +64,8 @@ def to_geojson(
     Path
         The file: a FeatureCollection. Polygons are in level-0 pixels (x, y), with holes where a region has them;
         ``classification`` is the dominant type with its colour; ``measurements`` are the area in um^2, the number of
-        patches, the mean share of each type, the out-of-domain score, and mean log1p CP10k of the genes.
+        patches, the mean share of each type, the out-of-domain score, the share of marked places (``GENE high``,
+        :meth:`CompositionMap.mark`), and mean log1p CP10k of the genes.
 
     Raises
     ------
@@ -146,6 +148,7 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
             "Area um^2": len(members) * cells.grid.stride_um**2,
             "Patches": len(members),
             "Out of domain": scores[number],
+            **{f"{name} (share of patches)": float(marked[members].mean()) for name, marked in cells.marked.items()},
             **{f"Share: {name}": value for name, value in zip(cells.cell_types, shares[number], strict=True)},
             **{f"{gene} (log1p CP10k)": value for gene, value in zip(genes, expression, strict=True)},
         }
@@ -169,13 +172,7 @@ def _polygon(grid: Grid, index: IntArray, mpp: Mpp) -> dict[str, Any]:
     """Return the outline of connected patches ``(n, 2)`` in level-0 pixels as a GeoJSON Polygon."""
     import shapely
 
-    # Merge runs of patches in a row to reduce the number of boxes, in grid units, where corners are integers.
-    row, col = index[np.lexsort((index[:, 1], index[:, 0]))].T
-    first = np.flatnonzero((np.diff(row, prepend=-2) != 0) | (np.diff(col, prepend=-2) != 1))
-    last = np.append(first[1:], len(row)) - 1
-    boxes = shapely.box(col[first], row[first], col[last] + 1, row[first] + 1)
-    outline = shapely.simplify(shapely.union_all(boxes), 0)  # removes corners on straight lines
-    corners = shapely.transform(outline, lambda xy: _to_pixels(grid, xy, mpp))
+    corners = shapely.transform(merged_patches(index), lambda xy: _to_pixels(grid, xy, mpp))
     shape: dict[str, Any] = shapely.geometry.mapping(shapely.geometry.polygon.orient(corners))
     return shape
 

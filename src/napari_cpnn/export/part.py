@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TypeAlias
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
-from napari_cpnn.arrays import FloatArray
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import ExportError
 from napari_cpnn.geometry import Grid, Mpp, Rect
 from napari_cpnn.mapping import DONE, FAILED, CompositionMap
@@ -58,6 +59,9 @@ def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
     part = CompositionMap(small, cmap.decoder, inside & cmap.tissue[rows, cols], cmap.provenance, cmap.trust)
     part.restore(cmap.block((rows, cols)), state)
     part.fail(np.flatnonzero(inside & (state == FAILED)))
+    part.marked = {
+        name: dataclasses.replace(places, mask=places.mask[rows, cols]) for name, places in cmap.marked.items()
+    }
     return part
 
 
@@ -90,6 +94,28 @@ def cells_seen(grid: Grid, area: Area) -> npt.NDArray[np.bool_]:
     squares = shapely.box(left, top, left + grid.stride_um, top + grid.stride_um)
     seen[window] = shapely.intersects(_prepared(area), squares)
     return seen
+
+
+def merged_patches(index: IntArray) -> Polygon | MultiPolygon:
+    """Return the outline of patches ``(n, 2)`` (row, col) in units of the grid, ``(x, y)``."""
+    # Merge runs of patches in a row to reduce the number of boxes; corners are integers.
+    row, col = index[np.lexsort((index[:, 1], index[:, 0]))].T
+    first = np.flatnonzero((np.diff(row, prepend=-2) != 0) | (np.diff(col, prepend=-2) != 1))
+    last = np.append(first[1:], len(row)) - 1
+    boxes = shapely.box(col[first], row[first], col[last] + 1, row[first] + 1)
+    outline: Polygon | MultiPolygon = shapely.simplify(shapely.union_all(boxes), 0)  # no corners on straight lines
+    return outline
+
+
+def outline_um(grid: Grid, mask: npt.NDArray[np.bool_]) -> Polygon | MultiPolygon | None:
+    """Return the outline of a mask ``(rows, cols)`` in slide micrometres ``(x, y)``; None if it is empty."""
+    if not mask.any():
+        return None
+    origin = np.array(grid.origin_um)[::-1]
+    shape: Polygon | MultiPolygon = shapely.transform(
+        merged_patches(np.argwhere(mask)), lambda xy: xy * grid.stride_um + origin
+    )
+    return shape
 
 
 def _prepared(area: Polygon | MultiPolygon) -> Polygon | MultiPolygon:

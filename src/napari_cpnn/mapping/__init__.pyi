@@ -1,5 +1,6 @@
 from .composition_map import CompositionMap as CompositionMap
 from .live import LiveMapper as LiveMapper
+from .places import MarkedPlaces as MarkedPlaces
 from .progress import MapProgress as MapProgress
 from .scheduler import Scheduler as Scheduler
 from .scheduler import Viewport as Viewport

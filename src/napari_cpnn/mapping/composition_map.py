@@ -14,19 +14,20 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
+from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
 from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
+from napari_cpnn.mapping.places import MarkedPlaces, require_selection, select_places
 from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
-from napari_cpnn.mapping.trust import DomainReport, domain_report
-from napari_cpnn.models import Decoder, Prediction
+from napari_cpnn.mapping.trust import DomainReport, domain_report, is_unlike
+from napari_cpnn.models import Decoder, Prediction, Side
 from napari_cpnn.untrusted import reading
 
 if TYPE_CHECKING:
-    from napari_cpnn.models import Trust
+    from napari_cpnn.models import CPNN, Trust
     from napari_cpnn.slides import TissueMask
 
 
@@ -54,6 +55,8 @@ class CompositionMap:
         ``(rows, cols)`` uint8 of `UNKNOWN`, `BACKGROUND`, `DONE`, `FAILED`, `SKETCH`.
     revision
         Counter of changes; viewers compare it to decide whether to repaint.
+    marked
+        Places that exports contain and figures outline, by name (:meth:`mark`); not saved with the map.
     changed
         Emitted with the ``(N, 2)`` patches (row, col) that changed, from the computing thread.
 
@@ -82,6 +85,7 @@ class CompositionMap:
         self.grid = grid
         self.decoder = decoder
         self.provenance = dict(provenance or {})
+        self.marked: dict[str, MarkedPlaces] = {}
         self.tissue = np.ones(grid.shape, dtype=bool) if tissue is None else tissue.astype(bool)
         self.tissue_mask = tissue_mask
         self._trust = trust
@@ -239,6 +243,54 @@ class CompositionMap:
     def dominant(self) -> npt.NDArray[np.int16]:
         """Index of the cell type with the largest share, ``(rows, cols)``; -1 where unknown."""
         return self._dominant.reshape(self.grid.shape).copy()
+
+    def places_high(self, gene: str, model: CPNN, fdr: float = 0.1) -> BoolArray:
+        """Return where a gene is high, ``(rows, cols)``, at a false discovery rate.
+
+        Predictions are averaged over neighbourhoods of the scale at which the gene can be told, and the places with the
+        largest averages are marked: as many as were right, on held-out sections, but for a share of ``fdr``. *High* is
+        above the median of the section. Tissue unlike that of the training is not marked.
+
+        Parameters
+        ----------
+        model
+            The model of the map, with its calibration.
+
+        Raises
+        ------
+        GenesError
+            If the model does not predict the gene.
+        MappingError
+            If the gene cannot be told at this rate, the model is not calibrated for it or not of this map, less than
+            nine tenths of the tissue are mapped, or the tissue is too small.
+
+        Examples
+        --------
+        >>> cmap.places_high("ERBB2", nc.load_model("breast-her2st"))
+        Traceback (most recent call last):
+        ...
+        napari_cpnn.errors.MappingError: The map was made by another model; give the model of the map.
+        """
+        return self._places(gene, model, "high", fdr).mask
+
+    def places_low(self, gene: str, model: CPNN, fdr: float = 0.1) -> BoolArray:
+        """Return where a gene is low, below the median of the section; see :meth:`places_high`."""
+        return self._places(gene, model, "low", fdr).mask
+
+    def mark(self, gene: str, model: CPNN, side: Side = "high", fdr: float = 0.1) -> MarkedPlaces:
+        """Mark where a gene is high (low) in exports and figures of this map; see :meth:`places_high`."""
+        places = self._places(gene, model, side, fdr)
+        self.marked[places.name] = places
+        return places
+
+    def _places(self, gene: str, model: CPNN, side: Side, fdr: float) -> MarkedPlaces:
+        values, donors = self.expression(gene), self.donors()
+        if self.provenance.get("model_fingerprint") not in (None, model.fingerprint):
+            raise MappingError("The map was made by another model; give the model of the map.")
+        selection = require_selection(model, gene, side, fdr)
+        mask = select_places(values, donors, self.tissue, self.grid, selection, side)
+        unlike = is_unlike(self._out_of_domain[np.maximum(donors, 0)])
+        return MarkedPlaces(gene, side, fdr, selection, mask & ~unlike)
 
     def values_at(self, row: int, col: int) -> Prediction[Float32Array] | None:
         """Weights ``(C,)``, programs ``(R,)`` and score ``()`` displayed at a patch: its own or a coarser one's."""

@@ -158,8 +158,10 @@ def _load(path: Path, card: dict[str, Any], encoder_weights: str | Path | None) 
         raise CheckpointError(
             f"The model card in {path} cannot be used: {reason_of(error)}; get the file again."
         ) from error
-    _check_tensors(path, model.state_dict(), state)
     calibration = {name: t for name, t in state.items() if name.startswith(_TRUST)}
+    if model.trust is not None:
+        state |= {f"{_TRUST}{name}": t for name, t in model.trust.not_known(calibration).items()}
+    _check_tensors(path, model.state_dict(), state)
     if fingerprint(spec, state) != expected or (trust is not None and weights_fingerprint(calibration) != trust):
         raise CheckpointError(f"{path} is damaged: its tensors are not the ones that were saved; get the file again.")
     model.load_state_dict(state, assign=True)

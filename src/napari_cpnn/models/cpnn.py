@@ -31,7 +31,7 @@ from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.heads import LinearHead, PrototypeHead, ViewHead
 from napari_cpnn.models.prediction import Prediction
 from napari_cpnn.models.triplex import Surroundings, turned
-from napari_cpnn.models.trust import Trust
+from napari_cpnn.models.trust import Selection, Side, Trust
 
 
 class CPNN(nn.Module):
@@ -141,6 +141,22 @@ class CPNN(nn.Module):
         if name in self.cell_types:
             return self.trust.interval(len(self.genes) + self.cell_types.index(name), predicted)
         return self.trust.interval(int(require_genes(self.genes, [name], "The model")[0]), predicted)
+
+    @property
+    def marks_places(self) -> bool:
+        """True if it is known where places can be marked as high or low for a gene (:meth:`selection`)."""
+        return self.trust is not None and bool((self.trust.false_share < 1).any())
+
+    def selection(self, gene: str, side: Side = "high", fdr: float = 0.1) -> Selection | None:
+        """Return what can be marked as high (low) for a gene at a false discovery rate; None if nothing, or not known.
+
+        Raises
+        ------
+        GenesError
+            If the model has no such gene.
+        """
+        index = int(require_genes(self.genes, [gene], "The model")[0])
+        return None if self.trust is None else self.trust.selection(index, side, fdr)
 
     @property
     def backbone_interface(self) -> Backbone:

@@ -1,4 +1,4 @@
-"""How far to trust each prediction: intervals, and the finest scale with signal.
+"""How far to trust each prediction: intervals, the finest scale with signal, and where a gene is high or low.
 
 All numbers come from spots that the models of a cross-validation had not seen
 (:func:`napari_cpnn.studies.fit_trust`), and are stored with the model.
@@ -7,8 +7,9 @@ All numbers come from spots that the models of a cross-validation had not seen
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,41 @@ NO_SCALE, NOT_TESTED = -1.0, -2.0
 OPEN = 1e4
 
 _IN_TABLE = ("centers", "spread", "floor", "lower", "upper", "most", "scale_um", "pcc", "n_spots")
+#: Groups of genes by their held-out correlation over spots: a group begins at each of these.
+PCC_GROUPS = tuple(round(0.1 + 0.05 * i, 2) for i in range(11))
+
+#: Shares of the tissue that can be marked as high (low), increasing.
+MARKED_SHARES = tuple(round(0.1 + 0.05 * i, 2) for i in range(9))
+
+#: Scales that differ by less are the same, on arrays whose pitches were measured.
+_SAME_SCALE = 0.9
+
+#: Number of scales at which marking is calibrated.
+N_SCALES = 6
+
+Side = Literal["high", "low"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Part of the tissue that can be marked as high (low) for a gene.
+
+    Parameters
+    ----------
+    scale_um
+        Diameter of the neighbourhoods over which predictions are averaged, um.
+    radius_um
+        Its radius; 0 for single spots.
+    share
+        Share of the tissue that is marked, where these averages are largest (smallest).
+    false_share
+        Share of marked places that were not above (below) the median of the section, on held-out sections.
+    """
+
+    scale_um: float
+    radius_um: float
+    share: float
+    false_share: float
 
 
 class Trust(nn.Module):
@@ -61,6 +97,11 @@ class Trust(nn.Module):
         ``(Q,)``, mean correlation over spots of held-out slides; 0 where it is not known.
     n_spots
         ``()``, number of calibration spots.
+    marked_um
+        ``(N_SCALES,)``, increasing scales in um at which places can be marked as high or low; 0 where not known.
+    false_share
+        ``(2, N_SCALES, len(PCC_GROUPS), len(MARKED_SHARES))``: for high and low, the share of wrong places among those
+        that are marked, for genes of a group; 1 where it is not known.
     """
 
     centers: Tensor
@@ -72,6 +113,8 @@ class Trust(nn.Module):
     scale_um: Tensor
     pcc: Tensor
     n_spots: Tensor
+    marked_um: Tensor
+    false_share: Tensor
 
     def __init__(self, n_quantities: int) -> None:
         super().__init__()
@@ -81,6 +124,19 @@ class Trust(nn.Module):
             ("upper", (N_LEVELS, q)), ("most", (q,)), ("scale_um", (q,)), ("pcc", (q,)), ("n_spots", ()),
         ):  # fmt: skip
             self.register_buffer(name, torch.zeros(shape))
+        for name, values in _no_marking().items():
+            self.register_buffer(name, values)
+
+    @staticmethod
+    def not_known(stored: Collection[str]) -> dict[str, Tensor]:
+        """Return values that say "not known" for what calibrations of earlier versions lack.
+
+        Parameters
+        ----------
+        stored
+            Names of the stored values, each ending with that of a buffer.
+        """
+        return {} if any(name.endswith("false_share") for name in stored) else _no_marking()
 
     @classmethod
     def from_table(cls, table: npt.NDArray[np.float32]) -> Trust:
@@ -160,9 +216,40 @@ class Trust(nn.Module):
         high = np.minimum(values + upper * error, np.maximum(float(self.most[quantity]), values))
         return np.minimum(low, values), np.maximum(high, values)
 
+    def selection(self, quantity: int, side: Side = "high", fdr: float = 0.1) -> Selection | None:
+        """Return what can be marked as high (low) for a gene at a false discovery rate; None if nothing can.
+
+        *High* is above the median of the section, for means over neighbourhoods. The finest calibrated scale is taken
+        that is not finer than the gene's trusted scale, and the largest share of the tissue whose false discovery rate
+        on held-out sections is at most ``fdr`` (Benjamini-Hochberg with conformal p-values of ranks, after Jin and
+        Candes 2023; see docs/methods.md).
+        """
+        group = np.searchsorted(PCC_GROUPS, float(self.pcc[quantity]) + 1e-9, side="right") - 1
+        scale = float(self.scale_um[quantity])
+        if group < 0 or scale <= 0:
+            return None
+        rates = self.false_share[0 if side == "high" else 1, :, group].double().numpy()
+        for level, (scale_um, rate) in enumerate(zip(self.marked_um.tolist(), rates, strict=True)):
+            passed = np.flatnonzero(rate <= fdr)
+            if scale_um >= _SAME_SCALE * scale and passed.size:
+                radius = scale_um / 2 if level else 0.0
+                return Selection(scale_um, radius, MARKED_SHARES[passed[-1]], float(rate[passed[-1]]))
+        return None
+
     def _of(self, name: str, quantity: int) -> FloatArray:
         values: Tensor = getattr(self, name)
         return np.asarray(values[:, quantity].double().numpy())
+
+
+def _no_marking() -> dict[str, Tensor]:
+    shape = (2, N_SCALES, len(PCC_GROUPS), len(MARKED_SHARES))
+    # On the processor even where a model is built without memory: they may be loaded as they are.
+    return {"marked_um": torch.zeros(N_SCALES, device="cpu"), "false_share": torch.ones(shape, device="cpu")}
+
+
+def n_marked(share: float, n_places: int) -> int:
+    """Number of places that are a share of all; at least one."""
+    return max(int(share * n_places + 1e-9), 1)
 
 
 def expected_error(predicted: FloatArray, spread: FloatArray, floor: FloatArray | float) -> FloatArray:

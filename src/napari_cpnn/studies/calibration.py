@@ -81,7 +81,7 @@ def calibrate(
         shares = None if prototypes is None else _shares(table, prototypes, model.cell_types)
         slides.append(HeldOutSpots.of_table(table, model.genes, patient, shares))
         names.append(tested.slide)
-    model.trust = fit_trust(slides)
+    model.trust = fit_trust(slides, len(model.genes))
     model.provenance["trust"] = {
         "calibrated_on": f"cross-validation, {', '.join(names)}",
         "n_spots": sum(len(slide.places_um) for slide in slides),

@@ -22,7 +22,7 @@ def fit_run_trust(model: CPNN, data: SpotData, inputs: Inputs) -> None:
         _held_out_spots(model, data, inputs, data.held_out[data.slide_of[data.held_out] == slide])
         for slide in np.unique(data.slide_of[data.held_out])
     ]
-    model.trust = fit_trust(slides)
+    model.trust = fit_trust(slides, len(model.genes))
     model.provenance["trust"] = {"calibrated_on": data.held_out_name, "n_spots": len(data.held_out)}
 
 
