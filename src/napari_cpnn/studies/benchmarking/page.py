@@ -213,10 +213,9 @@ def _difference_table(result: BenchmarkResult) -> str:
         f"{''.join(cell(row, metric) for metric in metrics)}</tr>"
         for row in rows
     ]
-    n = len(table)
-    words = (
-        f"{n} comparisons, not adjusted for their number; bold where the interval excludes 0. For RMSE, less is better."
-    )
+    n = int(table["low"].notna().sum())
+    tested = f"{n} intervals, not adjusted for their number; bold where one excludes 0." if n else "No intervals."
+    words = f"{tested} For RMSE, less is better."
     return f'{_wrapped(heads, body)}<p class="small">{words}</p>'
 
 

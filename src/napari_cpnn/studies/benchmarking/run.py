@@ -16,7 +16,14 @@ from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.models import CPNN
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.studies.benchmarking.baselines import BASELINES, SectionSums, baseline_predictions, sums_of
+from napari_cpnn.studies.benchmarking.baselines import (
+    BASELINES,
+    DEPTH,
+    TRAIN_MEAN,
+    SectionSums,
+    baseline_predictions,
+    sums_of,
+)
 from napari_cpnn.studies.benchmarking.controls import (
     OTHER_SECTION,
     SHIFTED,
@@ -31,6 +38,7 @@ from napari_cpnn.studies.benchmarking.notes import notes_of
 from napari_cpnn.studies.benchmarking.output import require_new, write_benchmark
 from napari_cpnn.studies.benchmarking.result import BenchmarkResult, ExampleMaps, top_genes
 from napari_cpnn.studies.benchmarking.scores import (
+    CORRELATIONS,
     Measured,
     ceilings_of,
     correlations,
@@ -60,6 +68,8 @@ from napari_cpnn.untrusted import require_memory
 #: Genes on the maps of the page.
 _N_MAPS = 3
 _RESERVED = {*BASELINES, NOISE_CEILING, MEASURED}
+#: Scores that a baseline cannot have, whatever the data.
+_NO_SCORE = {TRAIN_MEAN: CORRELATIONS, DEPTH: ("pcc_given_depth", "scc_given_depth")}
 
 
 def benchmark(
@@ -74,10 +84,11 @@ def benchmark(
     """Score the predictions of any models on measured sections, all on the same spots and genes.
 
     Scores are computed per gene over the spots of a section, and averaged over genes, sections and patients. Measured
-    counts are never smoothed. All genes count that are detected in a section and that every model predicts. Beside the
-    models stand the noise ceiling; baselines that are fitted on the other patients (the other sections if there is one
-    patient): mean of the training spots, log total counts of the *measured* spot, 21 colour statistics, number of
-    nuclei; and negative controls, in which the predictions are put into wrong places and the scores must vanish.
+    counts are never smoothed. All genes count that are detected in a section and that every model predicts; where a
+    prediction is constant, its correlation is 0. Beside the models stand the noise ceiling; baselines that are fitted
+    on the other patients (the other sections if there is one patient): mean of the training spots, log total counts of
+    the *measured* spot, 21 colour statistics, number of nuclei; and negative controls, in which the predictions are put
+    into wrong places and the scores must vanish.
 
     Parameters
     ----------
@@ -263,11 +274,15 @@ def _score_section(
 
 def _add(scores: SectionScores, row: tuple[str, str], aligned: Aligned, measured: Measured, values: np.ndarray) -> None:
     """Add the correlations and Moran's I of predictions ``(n, G)``."""
-    scores.per_gene[row] = correlations(measured, values)
+    none = _NO_SCORE.get(row[1], ()) if row[0] == BASELINE else ()
+    scores.per_gene[row] = {
+        m: np.full_like(r, np.nan) if m in none else r for m, r in correlations(measured, values).items()
+    }
     if measured.moran is not None:
         moran = moran_of(aligned, values)
         scores.per_gene[row]["moran"] = moran
-        scores.whole[row] = {"svg_ranks": rank_agreement(measured.moran, moran)}
+        ranked = np.where(np.ptp(values, axis=0) == 0, 0.0, moran)  # what is constant is the least variable
+        scores.whole[row] = {"svg_ranks": rank_agreement(measured.moran, ranked)}
 
 
 def _example(
@@ -281,8 +296,9 @@ def _example(
     correlation = {}
     shown = {(MODEL, n): v for n, v in aligned.predicted.items()} | {(BASELINE, n): v for n, v in baselines.items()}
     for row, values in shown.items():
-        if np.isfinite(scores.per_gene[row]["pcc"][at]).any():  # a constant has no map
-            maps[row[1]] = np.asarray(values[:, at])
+        shown_values = np.asarray(values[:, at])
+        if (np.ptp(shown_values, axis=0) > 0).any():  # a constant has no map
+            maps[row[1]] = shown_values
             correlation[row[1]] = scores.per_gene[row]["pcc"][at]
     return ExampleMaps(aligned.section.name, aligned.centers_um, genes, maps, correlation)
 

@@ -1,0 +1,254 @@
+"""The breast model and the heads beside ceiling and baselines, by `napari_cpnn.benchmark`. Writes the first section of
+docs/results.md.
+
+    python scripts/results_benchmark.py --data ../shared/data --runs RUNS --heads HEADS --out PAGES
+
+RUNS is the folder of `make_breast_model.py` (or its cross-validation, RUNS/folds), HEADS that of `results_her2st.py`.
+Either may be left out, and seeds or heads that lack a fold are left out with a sentence. Minutes for each seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from anndata import AnnData
+
+import napari_cpnn as nc
+from her2st_study.data import read_section
+from her2st_study.report import markdown, write_section
+from her2st_study.runs import SECTIONS
+from napari_cpnn.errors import CpnnError, CpnnWarning
+from napari_cpnn.studies import BenchmarkResult, held_out_slides
+
+REPO = Path(__file__).resolve().parents[1]
+BREAST = "breast-her2st"
+OF_C = ("C2", "C3", "C4")
+TITLE = "## her2st: models beside their baselines"
+COLUMNS = {
+    "pcc": "PCC",
+    "scc": "SCC",
+    "pcc_given_depth": "PCC given depth",
+    "scc_given_depth": "SCC given depth",
+    "rmse": "RMSE, counts",
+    "svg_ranks": "SVG ranks",
+}
+CONTROLS = {"shifted": "shifted over the section", "other section": "of another section"}
+
+Predictions = Mapping[str, Mapping[str, AnnData]]
+"""By model and section."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is tested: the sections that count, and those that are opened (for baselines and controls)."""
+
+    name: str
+    heading: str
+    counted: Sequence[str]
+    opened: Sequence[str]
+    by_patient: bool
+
+
+SETTINGS = (
+    Setting(
+        "within",
+        "Within the patient: C2, C3 and C4, each by models that have seen the other two (the breast model B4 as well); "
+        "baselines of the other two",
+        OF_C, OF_C, by_patient=False,
+    ),
+    Setting(
+        "to-B", "Across patients: B4 by models of C2, C3 and C4; baselines of these", ("B4",), SECTIONS, by_patient=True
+    ),
+    Setting(
+        "to-C", "Across patients: C2, C3 and C4 by models of B4; baselines of B4", OF_C, SECTIONS, by_patient=True
+    ),
+)  # fmt: skip
+
+
+@dataclass
+class Found:
+    """Results of one setting, one per seed; and models without seeds, of which only the first counts."""
+
+    results: list[BenchmarkResult] = field(default_factory=list)
+
+    def value(self, row: tuple[str, str], metric: str, counted: Sequence[str]) -> np.ndarray:
+        """Means over genes, ``(seeds, sections)``."""
+        return np.array(
+            [
+                [one.mean(row, metric) for one in result.by_section if one.section in counted]
+                for result in self.results
+                if row in result.by_section[0].per_gene
+            ]
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(os.environ.get("NAPARI_CPNN_DATA", REPO.parent / "shared" / "data"))
+    parser.add_argument("--data", type=Path, default=default)
+    parser.add_argument("--runs", type=Path, help="cross-validation of the breast model")
+    parser.add_argument("--heads", type=Path, help="cross-validations of the heads")
+    parser.add_argument("--seeds", type=int, default=3, help="largest number of seeds of the heads")
+    parser.add_argument("--out", type=Path, help="folder for the page of each setting (first seed)")
+    parser.add_argument("--docs", type=Path, default=REPO / "docs")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore", CpnnWarning)
+    breast = (
+        {} if args.runs is None else of_folder(args.runs / "folds" if (args.runs / "folds").is_dir() else args.runs)
+    )
+    samples = {name: read_section(args.data, name) for name in SECTIONS}
+    tables = []
+    for setting in SETTINGS:
+        found = Found()
+        for seed in range(args.seeds if args.heads else 1):
+            predictions = of_setting(setting, breast, args.heads, seed)
+            # Without heads of this seed there is nothing that the first one did not tell.
+            if not predictions or (seed and set(predictions) == {BREAST}):
+                continue
+            print(f"{setting.name}, seed {seed}: {', '.join(predictions)}", flush=True)
+            out = None if args.out is None or found.results else args.out / setting.name
+            found.results.append(run(setting, predictions, samples, out, first=not found.results))
+        if found.results:
+            tables.append(table(setting, found))
+    if not tables:
+        raise SystemExit("There are no predictions of all sections; give --runs or --heads.")
+    write_section(args.docs / "results.md", section(tables), first=True)
+
+
+def of_folder(folder: Path) -> dict[str, dict[str, AnnData]]:
+    """Predictions by head and section of a cross-validation; none, with a sentence, where there is no such folder."""
+    found: dict[str, dict[str, AnnData]] = {}
+    try:
+        for tested in held_out_slides(folder):
+            for head, predictions in tested.heads.items():
+                found.setdefault(head, {})[tested.slide] = predictions
+    except CpnnError as error:
+        print(f"left out: {error}", flush=True)
+    return found
+
+
+def of_setting(
+    setting: Setting, breast: Mapping[str, Mapping[str, AnnData]], heads: Path | None, seed: int
+) -> dict[str, dict[str, AnnData]]:
+    """Predictions of all opened sections by model; those that lack one are left out with a sentence."""
+    found = {} if setting.name == "to-C" else {BREAST: dict(sections) for sections in list(breast.values())[:1]}
+    if heads is not None:
+        within, across = (of_folder(heads / "celltype_minor" / p / f"seed {seed}") for p in ("within", "across"))
+        for head in dict.fromkeys([*within, *across]):
+            own = {**within.get(head, {}), "B4": across.get(head, {}).get("B4")}
+            found[head] = across.get(head, {}) if setting.name == "to-C" else own
+    whole = {}
+    for name, sections in found.items():
+        missing = [section for section in setting.opened if sections.get(section) is None]
+        if missing:
+            print(f"left out, {setting.name}, seed {seed}: {name} has no fold of {', '.join(missing)}", flush=True)
+        else:
+            whole[name] = {section: sections[section] for section in setting.opened}
+    return whole
+
+
+def run(
+    setting: Setting,
+    predictions: Predictions,
+    samples: Mapping[str, tuple[nc.Slide, AnnData]],
+    out: Path | None,
+    *,
+    first: bool,
+) -> BenchmarkResult:
+    """Score one seed; ceiling and controls are computed for the first."""
+    settings = nc.BenchmarkSettings() if first else nc.BenchmarkSettings(ceiling_repeats=0, shifts=0, bootstraps=0)
+    groups = [name[0] for name in setting.opened] if setting.by_patient else None
+    chosen = [samples[name] for name in setting.opened]
+    return nc.benchmark(predictions, chosen, groups, list(setting.opened), out, settings, progress=False)
+
+
+def table(setting: Setting, found: Found) -> str:
+    """Table of a setting, and what came of its controls."""
+    first = found.results[0]
+    rows = []
+    for kind in ("ceiling", "model", "baseline"):
+        for name in dict.fromkeys(first.summary.loc[first.summary["kind"] == kind, "name"]):
+            seeds = "" if kind != "model" or name == BREAST else f" ({len(found.results)} seeds)"
+            only_one = name == BREAST or kind != "model"
+            cells = [cell(found.value((kind, name), m, setting.counted), only_one, m) for m in COLUMNS]
+            rows.append([f"{name}{seeds if len(found.results) > 1 else ''}", *cells])
+    n_spots, n_genes = (
+        [
+            count
+            for one, count in zip(first.by_section, first.sections[what], strict=True)
+            if one.section in setting.counted
+        ]
+        for what in ("spots", "genes")
+    )
+    genes = f"{min(n_genes):,} to {max(n_genes):,}" if len(set(n_genes)) > 1 else f"{n_genes[0]:,}"
+    over = " In brackets: over sections." if len(setting.counted) > 1 else " One section: no interval."
+    return "\n".join(
+        [
+            f"**{setting.heading}** ({sum(n_spots)} spots, {genes} genes).{over}",
+            "",
+            markdown(["", *COLUMNS.values()], rows),
+            controls(setting, found),
+            "",
+        ]
+    )
+
+
+def cell(values: np.ndarray, only_one: bool, metric: str) -> str:
+    """Mean over seeds, with their standard deviation, and the bootstrap interval over sections."""
+    values = values[:1] if only_one else values
+    if not values.size or not np.isfinite(values).all():
+        return "–"
+    digits = 2 if metric == "rmse" else 3
+    said = f"{values.mean():.{digits}f}"
+    if len(values) > 1:
+        said += f" ± {values.mean(axis=1).std(ddof=1):.{digits}f}"
+    if values.shape[1] > 1:
+        sections = values.mean(axis=0)
+        drawn = np.random.default_rng(0).integers(0, len(sections), (2000, len(sections)))
+        low, high = np.quantile(sections[drawn].mean(axis=1), [0.025, 0.975])
+        said += f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return said
+
+
+def controls(setting: Setting, found: Found) -> str:
+    """One sentence about the negative controls of all models."""
+    first, said = found.results[0], []
+    models = dict.fromkeys(first.summary.loc[first.summary["kind"] == "model", "name"])
+    for kind, words in CONTROLS.items():
+        largest = {}
+        for metric in ("pcc", "pcc_given_depth"):
+            values = [found.value((kind, name), metric, setting.counted)[:1].mean() for name in models]
+            largest[metric] = max(values, key=abs)
+        said.append(
+            f"predictions {words} score {largest['pcc']:+.3f} PCC ({largest['pcc_given_depth']:+.3f} given depth)"
+        )
+    alike = f"Negative controls, the largest of the models: {'; '.join(said)}."
+    return f"{alike} {' '.join(first.flags) if first.flags else 'None survives.'}"
+
+
+def section(tables: Sequence[str]) -> str:
+    return "\n".join(
+        [
+            TITLE,
+            "",
+            "`python scripts/results_benchmark.py --runs RUNS --heads HEADS`, with the runs of `make_breast_model.py` and",
+            "`results_her2st.py`: `napari_cpnn.benchmark` on cross-validated predictions, all rows of a table on the same",
+            "spots and genes; raw counts, not smoothed; mean over genes, then sections; ± is the standard deviation over",
+            "seeds of training, brackets are 95 % bootstrap intervals over sections (with three, little more than their",
+            "range). A gene that a model predicts as constant counts as 0. The **depth oracle** knows the total counts of the",
+            "*measured* spot, which no image shows; **colour statistics** are 21 numbers of the patch. For RMSE, less is",
+            "better. See [guide](guide/benchmark.md).",
+            "",
+            *tables,
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
