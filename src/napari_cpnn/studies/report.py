@@ -44,6 +44,9 @@ def held_out_slides(out: str | Path) -> Iterator[HeldOutSlide]:
     """
     folders = _folders(Path(out))
     tested = read_table(Path(out) / "folds.csv")
+    if missing := {"head", "fold", "slide", "not_tested"} - {*tested.columns}:
+        path = Path(out) / "folds.csv"
+        raise TrainingError(f"{path} is damaged: it has no column {min(missing)}; run the cross-validation again.")
     for (fold, slide), rows in tested.groupby(["fold", "slide"], sort=False):
         heads = [str(head) for head in rows.loc[rows["not_tested"].isna(), "head"]]
         if heads:
