@@ -17,7 +17,7 @@ from napari_cpnn.arrays import IntArray
 from napari_cpnn.counts import as_counts, name_genes_as, require_genes, shared_genes
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.geometry import spatial_to_um
-from napari_cpnn.models import CPNN
+from napari_cpnn.models import CPNN, usable
 from napari_cpnn.prediction import PlacePredictor, Predictor
 from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.slides import Slide
@@ -74,7 +74,7 @@ def _predict(
     mpp = slide.require_mappable()
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
     if symmetries is None:
-        symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
+        symmetries = bool(usable(model.provenance).get("settings", {}).get("symmetries", False))
     weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
     programs = np.full((spots.n_obs, model.n_programs), np.nan, dtype=np.float32)
     there = PlacePredictor(slide, model, Predictor(model, device, precision, symmetries))

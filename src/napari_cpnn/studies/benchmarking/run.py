@@ -49,7 +49,7 @@ from napari_cpnn.studies.benchmarking.scores import (
     without_squidpy,
 )
 from napari_cpnn.studies.benchmarking.sections import Aligned, Section, align, open_sections
-from napari_cpnn.studies.benchmarking.sources import Predictions, find_predictions, read_prediction, training_slides
+from napari_cpnn.studies.benchmarking.sources import Predictions, find_predictions, read_prediction
 from napari_cpnn.studies.benchmarking.summary import (
     BASELINE,
     CEILING,
@@ -220,8 +220,8 @@ def _seen_in_training(opened: Sequence[Section], found: Mapping[str, Sequence[CP
     """Sentences about models whose card names a section among their training slides."""
     said = []
     for name, files in found.items():
-        slides = {slide.rsplit(".", 1)[0] for slide in training_slides(files)}
-        known = [s.name for s in opened if {s.name, s.name.rsplit(".", 1)[0], s.slide.name.rsplit(".", 1)[0]} & slides]
+        models = [one for one in files if isinstance(one, CPNN)]
+        known = [s.name for s in opened if any(m.has_seen(s.name) or m.has_seen(s.slide.name) for m in models)]
         if known:
             said.append(
                 f"{name} names {', '.join(known)} among the slides it was trained on, so its scores are too high there."

@@ -143,7 +143,7 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
         ("Cell types", ", ".join(model.cell_types) or "none"),
         ("Residual programs", str(model.n_programs)),
     ]
-    provenance, held_out = model.provenance, _held_out(model)
+    provenance, held_out = _usable(model), _held_out(model)
     trained = [_entry(item) for item in provenance.get("training_data", [])]
     if trained:
         card.append(("Trained on", ", ".join(trained)))
@@ -157,7 +157,7 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
         card.append(("Out-of-domain score", f"calibrated on {domain}"))
     for key, name in (("backbone_weights", "Start weights"), ("licence_notes", "Licence")):
         if value := provenance.get(key):
-            card.append((name, "; ".join(value) if isinstance(value, list) else str(value)))
+            card.append((name, "; ".join(value) if isinstance(value, list) else value))
     return card
 
 
@@ -173,15 +173,22 @@ def _context(model: CPNN) -> list[tuple[str, str]]:
 
 def _entry(item: Any) -> str:
     """Describe a training slide, such as ``C2 (176 spots)``."""
-    if isinstance(item, dict) and "slide" in item:
-        return f"{item['slide']} ({item.get('n_spots', '?')} spots)"
+    if isinstance(item, dict):
+        return f"{item.get('slide', 'unknown')} ({item.get('n_spots', '?')} spots)"
     return str(item)
+
+
+def _usable(model: CPNN) -> dict[str, Any]:
+    """Return the provenance of a model, which may be of a file from anybody, without what cannot be shown."""
+    from napari_cpnn.models import usable
+
+    return usable(model.provenance)
 
 
 def _held_out(model: CPNN) -> dict[str, Any]:
     """Return the scores on held-out spots; empty when the checkpoint has none."""
-    found = model.provenance.get("metrics", {}).get("held_out", {})
-    return found if isinstance(found, dict) else {}
+    found: dict[str, Any] = _usable(model).get("metrics", {}).get("held_out", {})
+    return found
 
 
 def gene_note(model: CPNN, gene: str) -> str:
@@ -200,5 +207,5 @@ def gene_note(model: CPNN, gene: str) -> str:
 
 def gene_scores(model: CPNN) -> dict[str, float]:
     """Return the held-out PCC of each gene; empty when the checkpoint has none."""
-    scores = _held_out(model).get("per_gene_pcc", {})
-    return {gene: float(value) for gene, value in scores.items() if value is not None}
+    scores: dict[str, float] = _held_out(model).get("per_gene_pcc", {})
+    return scores
