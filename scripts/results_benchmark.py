@@ -1,16 +1,17 @@
-"""The breast model and the heads beside ceiling and baselines, by `napari_cpnn.benchmark`. Writes the first section of
-docs/results.md.
+"""The breast model and the heads beside their baselines. Writes the first section of docs/results.md.
 
     python scripts/results_benchmark.py --data ../shared/data --runs RUNS --heads HEADS --out PAGES
 
-RUNS is the folder of `make_breast_model.py` (or its cross-validation, RUNS/folds), HEADS that of `results_her2st.py`.
-Either may be left out, and seeds or heads that lack a fold are left out with a sentence. Minutes for each seed.
+The scores are those of `napari_cpnn.benchmark`. RUNS is the folder of `make_breast_model.py` (or its cross-validation,
+RUNS/folds), HEADS that of `results_her2st.py`. Either may be left out, and models or seeds that lack a fold are left
+out with a sentence. Some ten minutes for the first seed, less for the others; with --out, a page for each setting.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,15 +59,17 @@ class Setting:
 SETTINGS = (
     Setting(
         "within",
-        "Within the patient: C2, C3 and C4, each by models that have seen the other two (the breast model B4 as well); "
-        "baselines of the other two",
+        "### Within the patient: C2, C3 and C4, each by models of the other two\n\nThe breast model has learnt from B4 "
+        "as well. Baselines are fitted on the other two.",
         OF_C, OF_C, by_patient=False,
     ),
     Setting(
-        "to-B", "Across patients: B4 by models of C2, C3 and C4; baselines of these", ("B4",), SECTIONS, by_patient=True
+        "to-B", "### Across patients: B4 by models of C2, C3 and C4\n\nBaselines are fitted on the same three.",
+        ("B4",), SECTIONS, by_patient=True,
     ),
     Setting(
-        "to-C", "Across patients: C2, C3 and C4 by models of B4; baselines of B4", OF_C, SECTIONS, by_patient=True
+        "to-C", "### Across patients: C2, C3 and C4 by models of B4\n\nBaselines are fitted on B4.",
+        OF_C, SECTIONS, by_patient=True,
     ),
 )  # fmt: skip
 
@@ -137,7 +140,9 @@ def of_setting(
     setting: Setting, breast: Mapping[str, Mapping[str, AnnData]], heads: Path | None, seed: int
 ) -> dict[str, dict[str, AnnData]]:
     """Predictions of all opened sections by model; those that lack one are left out with a sentence."""
-    found = {} if setting.name == "to-C" else {BREAST: dict(sections) for sections in list(breast.values())[:1]}
+    found: dict[str, Mapping[str, AnnData | None]] = {}
+    if breast and setting.name != "to-C":
+        found[BREAST] = next(iter(breast.values()))
     if heads is not None:
         within, across = (of_folder(heads / "celltype_minor" / p / f"seed {seed}") for p in ("within", "across"))
         for head in dict.fromkeys([*within, *across]):
@@ -187,16 +192,9 @@ def table(setting: Setting, found: Found) -> str:
         for what in ("spots", "genes")
     )
     genes = f"{min(n_genes):,} to {max(n_genes):,}" if len(set(n_genes)) > 1 else f"{n_genes[0]:,}"
-    over = " In brackets: over sections." if len(setting.counted) > 1 else " One section: no interval."
-    return "\n".join(
-        [
-            f"**{setting.heading}** ({sum(n_spots)} spots, {genes} genes).{over}",
-            "",
-            markdown(["", *COLUMNS.values()], rows),
-            controls(setting, found),
-            "",
-        ]
-    )
+    over = "" if len(setting.counted) > 1 else " One section: no interval."
+    about = f"{setting.heading} {sum(n_spots)} spots, {genes} genes.{over}"
+    return "\n".join([about, "", markdown(["", *COLUMNS.values()], rows), filled(controls(setting, found)), ""])
 
 
 def cell(values: np.ndarray, only_one: bool, metric: str) -> str:
@@ -217,7 +215,7 @@ def cell(values: np.ndarray, only_one: bool, metric: str) -> str:
 
 
 def controls(setting: Setting, found: Found) -> str:
-    """One sentence about the negative controls of all models."""
+    """One sentence about the negative controls of all models, and one about what survives them."""
     first, said = found.results[0], []
     models = dict.fromkeys(first.summary.loc[first.summary["kind"] == "model", "name"])
     for kind, words in CONTROLS.items():
@@ -225,29 +223,37 @@ def controls(setting: Setting, found: Found) -> str:
         for metric in ("pcc", "pcc_given_depth"):
             values = [found.value((kind, name), metric, setting.counted)[:1].mean() for name in models]
             largest[metric] = max(values, key=abs)
-        said.append(
-            f"predictions {words} score {largest['pcc']:+.3f} PCC ({largest['pcc_given_depth']:+.3f} given depth)"
-        )
-    alike = f"Negative controls, the largest of the models: {'; '.join(said)}."
-    return f"{alike} {' '.join(first.flags) if first.flags else 'None survives.'}"
+        said.append(f"{words} {largest['pcc']:+.3f} PCC ({largest['pcc_given_depth']:+.3f} given depth)")
+    alike = f"Negative controls, the largest score of any model: predictions {', '.join(said)}."
+    left = first.summary[first.summary["survives"].astype(bool)]
+    if left.empty:
+        return f"{alike} None survives."
+    who = "; ".join(f"{kind}: {', '.join(rows['name'].unique())}" for kind, rows in left.groupby("kind", sort=False))
+    why = (
+        ""
+        if setting.by_patient
+        else " Sections of one patient are neighbours and look alike, so the other section tells little here."
+    )
+    return f"{alike} What survives is flagged ({who}).{why}"
+
+
+def filled(text: str) -> str:
+    return textwrap.fill(text, 118, break_on_hyphens=False)
+
+
+ABOUT = """
+`python scripts/results_benchmark.py --runs RUNS --heads HEADS`, with the runs of `make_breast_model.py` and
+`results_her2st.py`: `napari_cpnn.benchmark` on cross-validated predictions. All rows of a table are on the same spots
+and genes; raw counts, never smoothed; mean over genes, then sections. ± is the standard deviation over seeds of
+training; brackets are 95 % bootstrap intervals over sections, with three little more than their range. Where a model
+predicts a constant, its correlation is 0. The **depth oracle** knows the total counts of the *measured* spot, which
+no image shows; **colour statistics** are 21 numbers of the patch. For RMSE, less is better. See [the
+guide](guide/benchmark.md).
+"""
 
 
 def section(tables: Sequence[str]) -> str:
-    return "\n".join(
-        [
-            TITLE,
-            "",
-            "`python scripts/results_benchmark.py --runs RUNS --heads HEADS`, with the runs of `make_breast_model.py` and",
-            "`results_her2st.py`: `napari_cpnn.benchmark` on cross-validated predictions, all rows of a table on the same",
-            "spots and genes; raw counts, not smoothed; mean over genes, then sections; ± is the standard deviation over",
-            "seeds of training, brackets are 95 % bootstrap intervals over sections (with three, little more than their",
-            "range). A gene that a model predicts as constant counts as 0. The **depth oracle** knows the total counts of the",
-            "*measured* spot, which no image shows; **colour statistics** are 21 numbers of the patch. For RMSE, less is",
-            "better. See [guide](guide/benchmark.md).",
-            "",
-            *tables,
-        ]
-    )
+    return "\n".join([TITLE, ABOUT, *tables])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import napari_cpnn as nc
 from benchmark_world import GENES, QUICK, known_section
 from napari_cpnn.errors import CpnnError, CpnnWarning, TrainingError
 from napari_cpnn.evaluation import morans_i
+from napari_cpnn.studies.benchmarking.notes import headlines
 from napari_cpnn.studies.benchmarking.page import html_page
 from napari_cpnn.studies.bootstrap import draws
 
@@ -137,6 +138,9 @@ def test_differences_are_paired(world, result):
     assert row["difference"] == pytest.approx(result.mean("half") - result.mean("truth"))
     assert row["high"] < 0
     assert row["excludes_0"]
+    first = headlines(result.summary, result.differences)[0]
+    assert first.startswith(f"truth: mean PCC {result.mean('truth'):.3f}, ")
+    assert f"; more than depth oracle ({result.mean('depth oracle'):.3f}) and colour statistics" in first
     n = len(result.differences)
     chance = float(np.maximum(2.0 ** (1 - result.differences["n_units"]), 0.05).sum())
     assert any(

@@ -165,6 +165,7 @@ def _evaluate_parts(
         score,
         score_regions,
         score_summary,
+        warn_of_seen,
         write_table,
     )
     from napari_cpnn.regions import read_regions
@@ -178,6 +179,7 @@ def _evaluate_parts(
     for path in (*figures, *([region_table] if regions is not None else [])):
         refuse_existing(path)
     outlines = None if regions is None else read_regions(regions, slide.require_mappable())
+    warn_of_seen(model, slide)
     compared = predict_expression(
         model, slide, spots, "auto", None, settings.precision, ignore_gene_case=settings.ignore_gene_case
     )

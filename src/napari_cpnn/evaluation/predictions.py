@@ -22,6 +22,7 @@ from napari_cpnn.prediction import PlacePredictor, Predictor
 from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import counts_matrix, expression, on_one_slide, warn_of_misfit, with_positions
+from napari_cpnn.texts import shown
 
 
 def predict_spots(
@@ -162,6 +163,16 @@ def predict_expression(
         "genes_not_measured": len(model.genes) - len(genes),
     }
     return table
+
+
+def warn_of_seen(model: CPNN, slide: Slide) -> None:
+    """Warn that a slide was in the training data of a model, by its name: scores on it say little about others."""
+    if model.has_seen(slide.name):
+        warnings.warn(
+            f"A slide named {shown(slide.name)} was in the training data of this model; its scores here flatter.",
+            CpnnWarning,
+            stacklevel=3,
+        )
 
 
 def usable_spots(slide: Slide, spots: AnnData) -> tuple[IntArray, dict[str, int]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.studies.benchmarking.controls import OTHER_SECTION, SHIFTED, SURVIVES
 from napari_cpnn.studies.benchmarking.sections import Aligned
-from napari_cpnn.studies.benchmarking.summary import SectionScores, Units
+from napari_cpnn.studies.benchmarking.summary import BASELINE, MODEL, SectionScores, Units
 
 #: A bootstrap over fewer units has too few different resamples for its nominal coverage.
 FEW_UNITS = 6
@@ -49,6 +49,32 @@ def _multiplicity(differences: pd.DataFrame, units: Units, settings: BenchmarkSe
     n, apart = _several(len(tested), "difference"), int(tested["excludes_0"].sum())
     said = f"{n} with intervals, none adjusted for their number: {apart} exclude 0."
     return [f"{said} If no difference were real, about {by_chance:.0f} would{why}."]
+
+
+def headlines(summary: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
+    """Say for each model how its PCC stands to the noise ceiling and the baselines."""
+    of_pcc = summary[(summary["metric"] == "pcc") & summary["mean"].notna()]
+    models = of_pcc[of_pcc["kind"] == MODEL]
+    baselines = dict(zip(*(of_pcc.loc[of_pcc["kind"] == BASELINE, c] for c in ("name", "mean")), strict=True))
+    sentences = []
+    for name, mean, share in zip(*(models[c] for c in ("name", "mean", "of_ceiling")), strict=True):
+        parts = [f"{name}: mean PCC {mean:.3f}"]
+        if np.isfinite(share):
+            parts[0] += f", {share:.0%} of the noise ceiling"
+        beside: dict[str, list[str]] = {}
+        own = differences[(differences["name"] == name) & (differences["metric"] == "pcc")]
+        for minus, *values in zip(*(own[c] for c in ("minus", "difference", "low", "high")), strict=True):
+            if minus in baselines:
+                beside.setdefault(_stands(*values), []).append(f"{minus} ({baselines[minus]:.3f})")
+        parts += [f"{how} {' and '.join(names)}" for how, names in beside.items()]
+        sentences.append(f"{'; '.join(parts)}.")
+    return sentences
+
+
+def _stands(difference: float, low: float, high: float) -> str:
+    if low <= 0 <= high:
+        return "not told apart from"
+    return "more than" if difference > 0 else "less than"
 
 
 def _compared(scores: Sequence[SectionScores], aligned: Sequence[Aligned]) -> list[str]:

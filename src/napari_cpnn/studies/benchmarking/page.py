@@ -12,6 +12,7 @@ import pandas as pd
 from napari_cpnn._version import __version__
 from napari_cpnn.studies.benchmarking.baselines import TRAIN_MEAN
 from napari_cpnn.studies.benchmarking.controls import CONTROLS, OTHER_SECTION, SHIFTED
+from napari_cpnn.studies.benchmarking.notes import headlines
 from napari_cpnn.studies.benchmarking.plots import plot_genes, plot_maps, plot_means
 from napari_cpnn.studies.benchmarking.result import BenchmarkResult
 from napari_cpnn.studies.benchmarking.scores import CORRELATIONS, METRICS
@@ -34,10 +35,10 @@ h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin:
 p, li { max-width: 52rem; } .small { color: #555; font-size: .88rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .28rem .7rem; text-align: right; border-bottom: 1px solid #e5e5e5; vertical-align: top; }
+th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid #e5e5e5; vertical-align: top; }
 th { font-weight: 600; border-bottom: 2px solid #bbb; } th:first-child, td:first-child { text-align: left; }
 tr.model td:first-child { font-weight: 600; } tr.baseline td { color: #555; } tr.ceiling td { font-style: italic; }
-td small { color: #777; font-size: .78rem; white-space: nowrap; }
+td small { color: #666; font-size: .76rem; white-space: nowrap; }
 td.survives { background: #fbdcdc; font-weight: 600; }
 .flag { border-left: 4px solid #c62828; background: #fdecec; padding: .5rem .9rem; }
 .fine { border-left: 4px solid #2e7d32; background: #edf6ee; padding: .5rem .9rem; }
@@ -74,6 +75,7 @@ def html_page(result: BenchmarkResult) -> str:
     parts = [
         f"<h1>Benchmark of {_text(', '.join(models))}</h1>",
         f'<p class="small">{_where(sections)}. napari-cpnn {_text(__version__)}. Research use only.</p>',
+        *(f"<p>{_text(sentence, 600)}</p>" for sentence in headlines(result.summary, result.differences)),
         *_verdict(result),
         "<h2>Scores</h2>",
         _score_table(result),
@@ -233,7 +235,8 @@ def _of_control(kind: str) -> str:
 
 
 def _plain_table(table: pd.DataFrame) -> str:
-    table = table.drop(columns=[column for column in table.columns if (table[column].astype(str) == "").all()])
+    empty = [column for column in table.columns if table[column].astype(str).isin(["", "0"]).all()]
+    table = table.drop(columns=empty)
     heads = [str(column).replace("_", " ") for column in table.columns]
     body = [
         _line([_text(f"{value:,}" if isinstance(value, int) else value) for value in row])

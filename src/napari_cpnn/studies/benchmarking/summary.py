@@ -216,7 +216,7 @@ def flags_of(summary: pd.DataFrame) -> list[str]:
             f"{LABELS[str(row.metric)]} {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})" for row in rows.itertuples()
         )
         why = _SHIFTED if kind == SHIFTED else _OTHER[str(rows["unit"].iloc[0])]
-        sentences.append(f"{name}: {said} remains when {CONTROLS[str(kind)]}; {why}.")
+        sentences.append(f"{name}: {said} is left when {CONTROLS[str(kind)]}; {why}.")
     return sentences
 
 

@@ -292,7 +292,7 @@ class ExploreController:
         shown, model = self.state.shown, self.state.model
         if model is None or shown is None or not shown.gene:
             return ""
-        return gene_note(model, shown.gene)
+        return gene_note(model, shown.gene, "" if self.state.slide is None else self.state.slide.name)
 
     # -- inside --------------------------------------------------------------------------------------------
 

@@ -191,8 +191,11 @@ def _held_out(model: CPNN) -> dict[str, Any]:
     return found
 
 
-def gene_note(model: CPNN, gene: str) -> str:
-    """Describe how well a gene was predicted: its score, where it was measured, and the finest scale with signal."""
+def gene_note(model: CPNN, gene: str, slide: str = "") -> str:
+    """Describe how well a gene was predicted: its score, where it was measured, and the finest scale with signal.
+
+    If the model was trained on a slide of the name of the present one, this is added.
+    """
     pcc, parts = gene_scores(model).get(gene), []
     if pcc is not None:
         parts.append(f"held-out PCC {pcc:.2f} on {_held_out(model).get('slide', 'spots')}")
@@ -202,6 +205,8 @@ def gene_note(model: CPNN, gene: str) -> str:
             parts.append(f"to be trusted from {max(scale, model.patch.size_um):.0f} µm on")
         elif math.isinf(scale):
             parts.append("not to be trusted at any scale")
+    if parts and model.has_seen(slide):
+        parts.append("trained on a slide of this name")
     return " · ".join(parts)
 
 
