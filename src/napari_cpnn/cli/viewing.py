@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,8 +146,4 @@ def _predicted(slide: Slide, model: CPNN, settings: MappingSettings, args: argpa
             bar.total = progress.wanted
             bar.update(progress.done - bar.n)
 
-        with warnings.catch_warnings(record=True) as found:
-            cmap = predict_map(slide, model, region=region, settings=settings, on_progress=show)
-    for warning in found:  # below the bar, not in its line
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return cmap
+        return predict_map(slide, model, region=region, settings=settings, on_progress=show)

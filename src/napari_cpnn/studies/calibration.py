@@ -61,7 +61,7 @@ def calibrate(
     >>> settings = nc.TrainingSettings(
     ...     backbone="squeezenet", weights="none", patch=nc.PatchSpec(32, 2.0), max_epochs=1, validation="none"
     ... )
-    >>> other = nc.Slide.from_arrays(slide.levels, slide.mpp, name="other")
+    >>> other = nc.Slide.from_arrays([255 - level for level in slide.levels], slide.mpp, name="other")
     >>> samples = [(slide, spots[::16].copy()), (other, spots[8::16].copy())]
     >>> scores = nc.cross_validate(samples, protos, settings, groups=["1", "2"], out="runs/folds", progress=False)
     >>> trained = nc.train(samples, protos, settings, out="runs/all", progress=False)

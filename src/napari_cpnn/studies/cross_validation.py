@@ -111,7 +111,7 @@ def cross_validate(
     >>> settings = nc.TrainingSettings(
     ...     backbone="squeezenet", weights="none", patch=nc.PatchSpec(32, 2.0), max_epochs=1, validation="none"
     ... )
-    >>> other = nc.Slide.from_arrays(slide.levels, slide.mpp, name="other")
+    >>> other = nc.Slide.from_arrays([255 - level for level in slide.levels], slide.mpp, name="other")
     >>> samples = [(slide, spots[::8].copy()), (other, spots[4::8].copy())]
     >>> scores = nc.cross_validate(samples, protos, settings, groups=["1", "2"], out="runs/folds", progress=False)
     >>> sorted(scores["slide"].unique())
