@@ -10,6 +10,7 @@ out with a sentence. Some ten minutes for the first seed, less for the others; w
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import textwrap
 import warnings
@@ -18,17 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from anndata import AnnData
+from anndata import AnnData, read_h5ad
 
 import napari_cpnn as nc
 from her2st_study.data import read_section
 from her2st_study.report import markdown, write_section
 from her2st_study.runs import SECTIONS
-from napari_cpnn.errors import CpnnError, CpnnWarning
-from napari_cpnn.studies import BenchmarkResult, held_out_slides
+from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.studies import BenchmarkResult, folder_names
 
 REPO = Path(__file__).resolve().parents[1]
 BREAST = "breast-her2st"
+HEADS = ("plain head, MSE (ST-Net's)", "plain head, PCC loss", "CPNN as in the paper", "CPNN, ours")
 OF_C = ("C2", "C3", "C4")
 TITLE = "## her2st: models beside their baselines"
 COLUMNS = {
@@ -125,14 +127,16 @@ def main() -> None:
 
 
 def of_folder(folder: Path) -> dict[str, dict[str, AnnData]]:
-    """Predictions by head and section of a cross-validation; none, with a sentence, where there is no such folder."""
+    """Predictions by head and section of the finished folds of a cross-validation."""
     found: dict[str, dict[str, AnnData]] = {}
-    try:
-        for tested in held_out_slides(folder):
-            for head, predictions in tested.heads.items():
-                found.setdefault(head, {})[tested.slide] = predictions
-    except CpnnError as error:
-        print(f"left out: {error}", flush=True)
+    for path in sorted(folder.glob("*/*/fold.json")):
+        fold = json.loads(path.read_text(encoding="utf-8"))
+        for section in fold["tested"]:
+            predictions = path.parent / f"{folder_names([section])[0]}.h5ad"
+            if predictions.exists():
+                found.setdefault(fold["head"], {})[section] = read_h5ad(predictions)
+    if not found:
+        print(f"left out: no finished fold in {folder}", flush=True)
     return found
 
 
@@ -145,7 +149,7 @@ def of_setting(
         found[BREAST] = next(iter(breast.values()))
     if heads is not None:
         within, across = (of_folder(heads / "celltype_minor" / p / f"seed {seed}") for p in ("within", "across"))
-        for head in dict.fromkeys([*within, *across]):
+        for head in dict.fromkeys([*HEADS, *within, *across]):
             own = {**within.get(head, {}), "B4": across.get(head, {}).get("B4")}
             found[head] = across.get(head, {}) if setting.name == "to-C" else own
     whole = {}
@@ -179,10 +183,11 @@ def table(setting: Setting, found: Found) -> str:
     rows = []
     for kind in ("ceiling", "model", "baseline"):
         for name in dict.fromkeys(first.summary.loc[first.summary["kind"] == kind, "name"]):
-            seeds = "" if kind != "model" or name == BREAST else f" ({len(found.results)} seeds)"
+            n = len(found.results)
+            seeds = "" if kind != "model" or name == BREAST else f" ({n} seed{'s' * (n > 1)})"
             only_one = name == BREAST or kind != "model"
             cells = [cell(found.value((kind, name), m, setting.counted), only_one, m) for m in COLUMNS]
-            rows.append([f"{name}{seeds if len(found.results) > 1 else ''}", *cells])
+            rows.append([f"{name}{seeds}", *cells])
     n_spots, n_genes = (
         [
             count
@@ -228,7 +233,10 @@ def controls(setting: Setting, found: Found) -> str:
     left = first.summary[first.summary["survives"].astype(bool)]
     if left.empty:
         return f"{alike} None survives."
-    who = "; ".join(f"{kind}: {', '.join(rows['name'].unique())}" for kind, rows in left.groupby("kind", sort=False))
+    who = "; ".join(
+        f"{kind}: {'all models' if set(rows['name']) == set(models) else ' / '.join(rows['name'].unique())}"
+        for kind, rows in left.groupby("kind", sort=False)
+    )
     why = (
         ""
         if setting.by_patient
@@ -247,8 +255,8 @@ ABOUT = """
 and genes; raw counts, never smoothed; mean over genes, then sections. ± is the standard deviation over seeds of
 training; brackets are 95 % bootstrap intervals over sections, with three little more than their range. Where a model
 predicts a constant, its correlation is 0. The **depth oracle** knows the total counts of the *measured* spot, which
-no image shows; **colour statistics** are 21 numbers of the patch. For RMSE, less is better. See [the
-guide](guide/benchmark.md).
+no image shows; **colour statistics** are 21 numbers of the patch. For RMSE, less is better; a model has none where
+some of its predictions are out of the range of log1p of counts per 10,000. See [the guide](guide/benchmark.md).
 """
 
 

@@ -109,7 +109,7 @@ def test_negative_controls_of_a_real_signal_vanish_and_depth_is_flagged(result):
     # Every section is deep in the middle, so that depth of another section predicts depth of this one.
     assert result.mean("depth only", "pcc", "other section") > 0.1
     assert [flag.split(":")[0] for flag in result.flags] == ["depth only"]
-    assert "is given the predictions for another section" in result.flags[0]
+    assert "is left when predictions for another section are taken" in result.flags[0]
     survived = result.summary[result.summary["survives"]]
     assert set(survived["kind"]) == {"other section"}
     assert "pcc" in set(survived["metric"])

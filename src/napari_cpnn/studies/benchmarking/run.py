@@ -19,6 +19,7 @@ from napari_cpnn.slides import Slide
 from napari_cpnn.studies.benchmarking.baselines import (
     BASELINES,
     DEPTH,
+    NUCLEI,
     TRAIN_MEAN,
     SectionSums,
     baseline_predictions,
@@ -69,7 +70,11 @@ from napari_cpnn.untrusted import require_memory
 _N_MAPS = 3
 _RESERVED = {*BASELINES, NOISE_CEILING, MEASURED}
 #: Scores that a baseline cannot have, whatever the data.
-_NO_SCORE = {TRAIN_MEAN: CORRELATIONS, DEPTH: ("pcc_given_depth", "scc_given_depth")}
+_NO_SCORE = {
+    TRAIN_MEAN: (*CORRELATIONS, "svg_ranks"),
+    DEPTH: ("pcc_given_depth", "scc_given_depth", "svg_ranks"),  # one map for all genes
+    NUCLEI: ("svg_ranks",),
+}
 
 
 def benchmark(
@@ -278,7 +283,7 @@ def _add(scores: SectionScores, row: tuple[str, str], aligned: Aligned, measured
     scores.per_gene[row] = {
         m: np.full_like(r, np.nan) if m in none else r for m, r in correlations(measured, values).items()
     }
-    if measured.moran is not None:
+    if measured.moran is not None and "svg_ranks" not in none:
         moran = moran_of(aligned, values)
         scores.per_gene[row]["moran"] = moran
         ranked = np.where(np.ptp(values, axis=0) == 0, 0.0, moran)  # what is constant is the least variable
