@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from tqdm import tqdm
 
 from fakes import tissue_image
 from napari_cpnn.cli import main
+from napari_cpnn.errors import CpnnWarning
 from small_world import no_curves
 
 __all__ = ["no_curves"]
@@ -416,3 +419,14 @@ def test_heads_that_cannot_be_compared(heads, message, tmp_path, capsys):
     args = ["--slide", "a", "--spots", "b", "--prototypes", "c", "--out", str(tmp_path / "cv"), "--groups", "section"]
     assert main(["cross-validate", *args, *compare]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_warning_has_a_line_of_its_own_beside_a_progress_bar(capsys):
+    from napari_cpnn.cli import _Warnings
+
+    with tqdm(total=10, file=sys.stderr) as bar:
+        bar.update(3)
+        bar.refresh()
+        _Warnings().show(CpnnWarning("odd tissue"), CpnnWarning)
+    # The bar is wiped out first.
+    assert re.search(r"\r *\rnapari-cpnn: warning: odd tissue\n", capsys.readouterr().err)

@@ -16,12 +16,14 @@ COMMAND = "`python scripts/results_her2st.py --only {}`"
 PLACES = {"within": "patient C, unseen section", "C to B": "C to B", "B to C": "B to C"}
 
 
-def write_section(path: Path, text: str) -> None:
-    """Replace the section of the page that has this heading, or add it."""
+def write_section(path: Path, text: str, *, first: bool = False) -> None:
+    """Replace the section of the page that has this heading, or add it at the end, or as the first one."""
     page = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
     title = text.splitlines()[0]
     start = page.find(f"{title}\n")
-    if start < 0:
+    if start < 0 and first and "\n## " in page:
+        page = page.replace("\n## ", f"\n{text}\n## ", 1)
+    elif start < 0:
         page = f"{page.rstrip()}\n\n{text}"
     else:
         end = page.find("\n## ", start)

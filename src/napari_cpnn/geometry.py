@@ -49,12 +49,13 @@ def as_mpp(value: float | str | tuple[float, float]) -> Mpp:
     given = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     try:
         pair = tuple(parse_decimal(v) if isinstance(v, str) else float(v) for v in given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pair = ()
     if len(pair) != 2 or not is_plausible_mpp((pair[0], pair[1])):
         low, high = PLAUSIBLE_MPP
         raise SettingsError(
-            f"A pixel size of {value} um/px is not plausible: give one number, or (y, x), between {low} and {high}."
+            f"A pixel size of {str(value)[:40]} um/px is not plausible: give one number, or (y, x), between {low} and "
+            f"{high}."
         )
     return pair[0], pair[1]
 

@@ -278,3 +278,11 @@ def test_spots_of_two_libraries_are_not_put_on_one_slide(world, model):
 def test_summary_of_something_else(world):
     with pytest.raises(TrainingError, match="make it with evaluate"):
         summarise(pd.DataFrame({"pcc": [1.0]}))
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_on_a_slide_of_the_training_data_say_so(world, model):
+    slide, spots = world.sample(1, rows=4)
+    with pytest.warns(CpnnWarning, match="slide1 was in the training data of this model; its scores here flatter"):
+        evaluate(model, slide, spots)
+    evaluate(model, *world.sample(5, rows=4))  # another slide: nothing to say

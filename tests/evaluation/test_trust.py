@@ -187,3 +187,45 @@ def test_a_slide_without_a_gene_does_not_count_in_its_mean():
     both, one = spots(predicted, measured), spots(*drawn(rng, 100, 2), genes=["G0", "missing"])
     alone = fit_trust([both])
     assert float(fit_trust([both, one]).pcc[1]) == pytest.approx(float(alone.pcc[1]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"predicted": np.full((40, 3), np.nan)},
+            "No gene or cell type has a prediction and a measurement in 20 spots",
+        ),
+        ({"measured": np.full((40, 3), np.nan)}, "No gene or cell type has a prediction and a measurement in 20 spots"),
+        ({"measured": np.zeros((39, 3))}, r"measurements \(39, 3\)"),
+        ({"measured": np.zeros((40, 2))}, r"measurements \(40, 2\)"),
+        ({"predicted": np.zeros(40)}, r"predictions \(40,\)"),
+        ({"predicted": np.zeros((40, 4)), "measured": np.zeros((40, 4))}, "different numbers of genes and cell types"),
+        ({"predicted": np.full((40, 3), "x")}, "must be tables of numbers"),
+        ({"predicted": np.full((40, 3), np.inf)}, "infinite values"),
+        ({"places_um": np.zeros((39, 2))}, r"positions \(39, 2\)"),
+        ({"places_um": np.full((40, 2), np.nan)}, "positions that are NaN, infinite"),
+        ({"places_um": np.full((40, 2), -np.inf)}, "positions that are NaN, infinite"),
+        ({"places_um": np.full((40, 2), 1e300)}, "positions that are NaN, infinite"),
+    ],
+)
+def test_odd_spots_are_one_sentence(change, message):
+    rng = np.random.default_rng(0)
+    good = {"predicted": rng.random((40, 3)), "measured": rng.random((40, 3)), "places_um": rng.random((40, 2)) * 1e3}
+    bad = HeldOutSpots(patient="P\n1", **{**good, **change})
+    slides = [bad, HeldOutSpots(patient="P2", **good)] if "different" in message else [bad]
+    with pytest.raises(TrainingError, match=message) as caught:
+        fit_trust(slides)
+    assert "\n" not in str(caught.value)
+
+
+def test_places_left_of_the_origin_are_places():
+    rng = np.random.default_rng(0)
+    predicted, measured = drawn(rng, SIDE * SIDE, 3)
+    here = spots(predicted, measured)
+    moved = HeldOutSpots("A", here.predicted, here.measured, here.places_um - 1e4)
+    one, other = fit_trust([here]), fit_trust([moved])
+    for name, values in one.named_buffers():
+        np.testing.assert_allclose(other.get_buffer(name), values, atol=1e-6)
+    single = HeldOutSpots("B", here.predicted[:1], here.measured[:1], here.places_um[:1])
+    assert fit_trust([here, single]).n_spots == SIDE * SIDE + 1  # a slide with one spot is no fault

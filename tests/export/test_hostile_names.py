@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import time
+import warnings
 from xml.etree import ElementTree as ET
 
+import anndata
 import pytest
 from PIL import Image
 
+import napari_cpnn as nc
 from map_world import GENES, TYPES, make_decoder, make_world
+from napari_cpnn.errors import CpnnError
 from napari_cpnn.export import to_csv, to_figure
 from napari_cpnn.settings import FigureSettings
 
@@ -67,3 +72,59 @@ def test_tables_hold_no_formulas(hostile, tmp_path):
     assert "=1+1" not in header
     assert {row[header.index("dominant_type")] for row in rows} <= set(cmap.cell_types)
     assert float(rows[0][header.index("'=1+1")]) == pytest.approx(expected)
+
+
+HOSTILE_PROVENANCE = {
+    "slide": "C4/\ud800\0x.tif",
+    "trained_on": "br\udc80east\0",
+    "a/b": "x\n",
+    "": "no name",
+    "..": 1,
+    "\ud800k\0": "v",
+    "n": 10**400,
+    "nest": {"a\ud800": ["\0"]},
+    "nan": float("nan"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.h5ad", nc.to_h5ad),
+        ("b.h5ad", lambda cmap, path: nc.to_anndata(cmap).write_h5ad(path)),
+        ("a.zarr", nc.to_spatialdata),
+        ("a.geojson", nc.to_geojson),
+        ("a.csv", nc.to_csv),
+        ("a.ome.zarr", nc.to_ome_zarr),
+        ("a.svg", nc.to_figure),
+        ("map.zarr", lambda cmap, path: cmap.save(path)),
+    ],
+)
+def test_provenance_with_texts_that_no_format_can_hold(name, write, tmp_path):
+    """A lone surrogate (a file name that is no UTF-8) or NUL in a map of somebody else."""
+    world = make_world()
+    world.cmap.provenance |= HOSTILE_PROVENANCE
+    path = tmp_path / name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write(world.cmap, path)
+        if name.endswith(".h5ad"):
+            table = anndata.read_h5ad(path)
+            facts = table.uns["napari_cpnn"]
+            assert facts["slide"] == "C4/ x.tif"
+            assert list(table.uns["spatial"]) == ["C4| x.tif"]
+            assert (facts["trained_on"], facts["a|b"], facts["k"]) == ("br east", "x", "v")
+            assert json.loads(facts["nest"]) == {"a\ud800": ["\0"]}
+        if name == "map.zarr":
+            again = nc.CompositionMap.load(path)
+            nc.to_h5ad(again, tmp_path / "again.h5ad")
+
+
+@pytest.mark.parametrize("mpp", ["x", [float("nan"), 1], {}, [1, 2, 3], -1, [0, 0], [[1]], 10**400])
+def test_provenance_with_an_impossible_pixel_size_is_one_sentence(mpp, tmp_path):
+    world = make_world()
+    world.cmap.provenance["mpp"] = mpp
+    for name, write in {"a.h5ad": nc.to_h5ad, "a.geojson": nc.to_geojson, "a.zarr": nc.to_spatialdata}.items():
+        with pytest.raises(CpnnError) as caught:
+            write(world.cmap, tmp_path / name)
+        assert len(str(caught.value)) < 200

@@ -14,6 +14,7 @@ import napari_cpnn as nc
 from benchmark_world import GENES, QUICK, known_section
 from napari_cpnn.errors import CpnnError, CpnnWarning, TrainingError
 from napari_cpnn.evaluation import morans_i
+from napari_cpnn.studies.benchmarking.notes import headlines
 from napari_cpnn.studies.benchmarking.page import html_page
 from napari_cpnn.studies.bootstrap import draws
 
@@ -108,7 +109,7 @@ def test_negative_controls_of_a_real_signal_vanish_and_depth_is_flagged(result):
     # Every section is deep in the middle, so that depth of another section predicts depth of this one.
     assert result.mean("depth only", "pcc", "other section") > 0.1
     assert [flag.split(":")[0] for flag in result.flags] == ["depth only"]
-    assert "is given the predictions for another section" in result.flags[0]
+    assert "is left when predictions for another section are taken" in result.flags[0]
     survived = result.summary[result.summary["survives"]]
     assert set(survived["kind"]) == {"other section"}
     assert "pcc" in set(survived["metric"])
@@ -130,7 +131,6 @@ def test_patients_are_averaged_and_resampled(world, result):
     resampled = draws(6, QUICK.bootstraps, 0) @ per_patient / 6
     np.testing.assert_allclose([row["low"], row["high"]], np.quantile(resampled, [0.025, 0.975]))
     assert any("over 6 patients" in note for note in result.notes)
-    assert any(f"{len(result.differences)} differences are compared" in note for note in result.notes)
 
 
 def test_differences_are_paired(world, result):
@@ -138,6 +138,16 @@ def test_differences_are_paired(world, result):
     assert row["difference"] == pytest.approx(result.mean("half") - result.mean("truth"))
     assert row["high"] < 0
     assert row["excludes_0"]
+    first = headlines(result.summary, result.differences)[0]
+    assert first.startswith(f"truth: mean PCC {result.mean('truth'):.3f}, ")
+    assert f"; more than depth oracle ({result.mean('depth oracle'):.3f}) and colour statistics" in first
+    n = len(result.differences)
+    chance = float(np.maximum(2.0 ** (1 - result.differences["n_units"]), 0.05).sum())
+    assert any(
+        f"{n} differences with intervals, none adjusted for their number" in note
+        and f"about {chance:.0f} would." in note
+        for note in result.notes
+    )
     assert set(result.differences["minus"]) == {
         "truth",
         "depth oracle",
@@ -178,6 +188,9 @@ def test_one_section_has_no_intervals_and_no_fitted_baselines(world):
     assert set(found.summary["kind"]) == {"model", "ceiling", "baseline", "shifted"}
     said = " ".join(found.notes)
     assert "There is one section, so there are no intervals" in said
+    assert f"{len(found.differences)} differences without an interval: none of them is tested." in found.notes
+    assert "by chance" not in said
+    assert "No intervals. For RMSE" in html_page(found)
     assert "no other section to fit baselines on" in said
 
 
@@ -195,18 +208,50 @@ def test_models_are_compared_on_the_spots_and_genes_that_all_predict(world):
     assert any("up to 20 detected genes are not predicted" in note for note in found.notes)
 
 
-def test_a_constant_gene_and_nan_are_no_score_and_count_for_no_model(world):
+def test_nan_is_no_score_and_counts_for_no_model(world):
     tables = [one.truth for one in world[:2]]
     for table in tables:
-        table.X[:, 4] = 1.0
         table.X[5, 9] = np.nan
         table.X[5:9, 20] = np.inf
     found = run(world[:2], {"holes": tables, "whole": [one.truth for one in world[:2]]})
     scores = score_of(found, "model", "holes", "section0", "pcc")
-    assert scores.index[scores.isna()].tolist() == [GENES[4], GENES[9], GENES[20]]
+    assert scores.index[scores.isna()].tolist() == [GENES[9], GENES[20]]
     assert found.mean("holes") == found.mean("whole")
-    assert (found.summary.query("kind == 'model' and metric == 'pcc'")["n_genes"] == len(GENES) - 3).all()
-    assert any("holes has no correlation for up to 3 genes" in note for note in found.notes)
+    assert (found.summary.query("kind == 'model' and metric == 'pcc'")["n_genes"] == len(GENES) - 2).all()
+    assert "holes has NaN for up to 2 genes of a section; these count for no model." in found.notes
+
+
+def test_a_constant_prediction_counts_as_0_and_changes_no_other_model(world):
+    """A competitor that is constant in the genes that are hard must lift neither itself nor others."""
+    pair = world[:2]
+    alone = run(pair, {"truth": [one.truth for one in pair]})
+    hard = np.argsort(score_of(alone, "model", "truth", "section0", "pcc").to_numpy())[:30]
+    flat = [one.truth for one in pair]
+    for table in flat:
+        table.X[:, hard] = 1.0
+    found = run(pair, {"truth": [one.truth for one in pair], "flat": flat})
+    for metric in ("pcc", "scc", "pcc_given_depth", "scc_given_depth", "pcc_residuals"):
+        assert found.mean("truth", metric) == pytest.approx(alone.mean("truth", metric), abs=1e-12)
+        own = [score_of(found, "model", "flat", one.slide.name, metric).to_numpy() for one in pair]
+        assert all((values[hard] == 0).all() for values in own)
+        assert found.mean("flat", metric) == pytest.approx(np.mean(own), abs=1e-9)
+    assert found.mean("flat") < found.mean("truth")
+    assert any("flat predicts the same in all spots for up to 30 genes" in note for note in found.notes)
+    assert not any("truth predicts the same" in note for note in found.notes)
+
+
+def test_a_gene_measured_as_constant_counts_for_no_model(world):
+    one = world[0]
+    spots = one.spots.copy()
+    counts = spots.layers["counts"].toarray()
+    counts[:, 3] = 7
+    counts[:, 5] += counts.sum(axis=1).max() - counts.sum(axis=1)  # the same total in all spots
+    spots.layers["counts"] = sparse.csr_matrix(counts)
+    found = nc.benchmark({"m": one.truth}, [(one.slide, spots)], settings=QUICK, progress=False)
+    scores = score_of(found, "model", "m", "section0", "pcc")
+    assert scores.index[scores.isna()].tolist() == [GENES[3]]
+    assert found.summary.query("kind == 'model' and metric == 'pcc'")["n_genes"].tolist() == [len(GENES) - 1]
+    assert "Up to 1 genes of a section are measured as constant; they count for no model." in found.notes
 
 
 def test_counts_are_normalised_and_sparse_tables_read(world):
@@ -311,12 +356,12 @@ def test_hardly_any_spots_genes_or_variation_give_a_page_and_no_fault(world, spa
 
 
 @pytest.mark.filterwarnings("ignore:Some predictions are neither")
-def test_a_model_without_any_score_is_listed_all_the_same(world):
+def test_a_model_that_is_constant_throughout_is_uncorrelated(world):
     found = run(world[:2], {"nothing": [one.table(np.zeros(one.truth.shape)) for one in world[:2]]})
     row = found.summary.query("name == 'nothing' and kind == 'model'")
-    assert row["metric"].tolist() == ["pcc"]
-    assert row["mean"].isna().all()
-    assert "<td>nothing</td><td>–</td>" in html_page(found)
+    assert row["metric"].tolist() == ["pcc", "scc", "pcc_given_depth", "scc_given_depth", "pcc_residuals"]
+    assert (row["mean"] == 0).all()
+    assert "<td>nothing</td><td>0.000<br>" in html_page(found)
 
 
 def test_bad_sections_and_groups(world):

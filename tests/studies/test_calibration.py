@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 from napari_cpnn.cli import main
@@ -91,3 +95,63 @@ def test_the_cross_validation_of_another_model_is_refused(study, world, quick, t
     plain = train([world.sample(1, rows=5)], world.prototypes, quick.replace(max_epochs=1, head="linear"), tmp_path)
     with pytest.raises(TrainingError, match="other cell types"):
         calibrate(plain, study / "folds")
+
+
+def _without(part, name):
+    return lambda table: getattr(table, part).__delitem__(name)
+
+
+def _set(part, name, value):
+    return lambda table: getattr(table, part).__setitem__(name, value(table))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without("layers", "measured"), "predictions for slide1 in .*run the cross-validation again"),
+        (_without("layers", "counts"), "predictions for slide1 in .*run the cross-validation again"),
+        (_without("obsm", "weights"), "predictions for slide1 in .*run the cross-validation again"),
+        (_without("obsm", "spatial"), "predictions for slide1 in .*run the cross-validation again"),
+        (_without("uns", "comparison"), "predictions for slide1 in .*run the cross-validation again"),
+        (_set("uns", "comparison", lambda t: "text"), "predictions for slide1 in .*run the cross-validation again"),
+        (_set("uns", "comparison", lambda t: {"mpp": np.array([np.nan, 1.0])}), "have positions that are NaN"),
+        (_set("obsm", "spatial", lambda t: np.full((t.n_obs, 2), np.inf)), "have positions that are NaN"),
+        (_set("obsm", "spatial", lambda t: np.zeros((t.n_obs, 3))), "predictions for slide1 in .*|must be .n, 2."),
+        (_set("obsm", "weights", lambda t: np.zeros((t.n_obs, 99))), "other cell types"),
+        (_set("layers", "measured", lambda t: np.full(t.shape, np.inf)), "infinite values"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_table_of_a_fold_is_one_sentence_and_the_model_is_kept(study, world, tmp_path, damage, message):
+    folds = shutil.copytree(study / "folds", tmp_path / "folds")
+    (path,) = folds.rglob("slide1.h5ad")
+    table = anndata.read_h5ad(path)
+    damage(table)
+    table.write_h5ad(path)
+    model = load_model(study / "all" / "model.safetensors")
+    with pytest.raises(TrainingError, match=message) as caught:
+        calibrate(model, folds, world.prototypes)
+    assert "\n" not in str(caught.value)
+    assert model.trust is None
+    assert "trust" not in model.provenance
+
+
+def test_a_truncated_table_or_list_of_folds_is_one_sentence(study, tmp_path, capsys):
+    folds = shutil.copytree(study / "folds", tmp_path / "folds")
+    (path,) = folds.rglob("slide1.h5ad")
+    model = load_model(study / "all" / "model.safetensors")
+    whole = path.read_bytes()
+    for size in (0, 100, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(TrainingError, match="slide1"):
+            calibrate(model, folds)
+    path.write_bytes(whole)
+    tested = pd.read_csv(folds / "folds.csv")
+    for column in ("head", "fold", "slide", "not_tested"):
+        tested.drop(columns=column).to_csv(folds / "folds.csv", index=False)
+        with pytest.raises(TrainingError, match=f"folds.csv is damaged: it has no column {column}"):
+            calibrate(model, folds)
+    command = ["calibrate", "--model", str(study / "all" / "model.safetensors"), "--folds", str(folds)]
+    assert main([*command, "--out", str(tmp_path / "out.safetensors")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out.safetensors").exists()

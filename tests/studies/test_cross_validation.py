@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
-from napari_cpnn import cross_validate, estimate_prototypes, evaluate, open_slide, read_cells, read_spots, train
+from napari_cpnn import Slide, cross_validate, estimate_prototypes, evaluate, open_slide, read_cells, read_spots, train
 from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
 from napari_cpnn.evaluation.metrics import pearson
 from napari_cpnn.settings import EvaluationSettings, PrototypeSettings, TrainingSettings
 from napari_cpnn.spots import estimate_mpp
 from napari_cpnn.studies import cross_validation
 from napari_cpnn.studies.report import held_out_slides, write_report
+from napari_cpnn.studies.twins import warn_of_twins
 from small_world import draw_nothing
 
 SETTINGS = EvaluationSettings(ceiling_repeats=1, precision="float32")
@@ -269,3 +271,22 @@ def test_real_sections_from_files_to_report(shared_data, tmp_path, real_curves):
     assert means["ceiling"].between(0.2, 0.9).all()
     assert means.loc["B", "pcc_of_depth"] > 0.1  # B4 is shallow, so its normalised values follow depth
     assert (tmp_path / "report.png").is_file()
+
+
+def test_one_slide_in_two_groups_is_noticed_by_picture_or_spots(samples, world):
+    """The same section under two names would be tested by models that have learnt from it."""
+    labels = ["C2", "C3", "B4"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_twins(samples, labels, ["C", "C", "B"])
+        warn_of_twins([*samples, samples[0]], [*labels, "again"], ["C", "C", "B", "C"])  # in one group it may be
+    slide, spots = samples[0]
+    unlike, other = world.sample(9, rows=6, cols=6)
+    shuffled = spots[::-1, np.random.default_rng(0).permutation(spots.n_vars)].copy()
+    with pytest.warns(CpnnWarning, match="C2 and again have the same measured spots but are in different groups"):
+        warn_of_twins([*samples, (unlike, shuffled)], [*labels, "again"], ["C", "C", "B", "X"])
+    level = np.asarray(slide.levels[0])
+    larger = Slide.from_arrays([level.repeat(2, axis=0).repeat(2, axis=1)], slide.mpp, name="scanned again")
+    with pytest.warns(CpnnWarning, match="C2 and again show the same picture") as caught:
+        warn_of_twins([*samples, (larger, other)], [*labels, "again"], ["C", "C", "B", "X"])
+    assert len(caught) == 1

@@ -25,6 +25,7 @@ from napari_cpnn.spots import estimate_mpp, expression
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
+from napari_cpnn.ui.compare.words import SEEN
 from napari_cpnn.ui.layers.spot_tables import has_table
 from napari_cpnn.ui.viewer.state import ExploreState, Shown
 
@@ -112,6 +113,10 @@ def test_scores_are_those_of_evaluate(setup, sample, tmp_path: Path) -> None:
     assert np.corrcoef(measured, predicted)[0, 1] == pytest.approx(expected.loc[best, "pcc"], abs=1e-4)
     np.testing.assert_allclose(controller.comparison.values("difference"), predicted - measured)
     assert f"PCC {expected.loc[best, 'pcc']:.2f}" in controller.comparison.text()
+    assert controller.comparison.text().endswith(SEEN)  # the sample's model has learnt from its slide
+    slide.name = "another"
+    assert SEEN not in controller.comparison.text()
+    slide.name = "slide"
     controller.save_table(tmp_path / "scores.csv")
     assert pd.read_csv(tmp_path / "scores.csv", index_col=0).shape == expected.shape
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from napari_cpnn._version import __version__
@@ -53,7 +53,14 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not record.exc_info:  # records with a traceback are raised as well, and reported then
-            print(f"napari-cpnn: {record.getMessage()}", file=sys.stderr)
+            _print_note(record.getMessage())
+
+
+def _print_note(text: str) -> None:
+    """Print on a line of its own, above a progress bar if there is one."""
+    bars = sys.modules.get("tqdm")  # where it was not imported, there is none
+    write: Callable[..., object] = print if bars is None else bars.tqdm.write
+    write(f"napari-cpnn: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -80,7 +87,7 @@ class _Warnings:
     def show(self, message: Warning | str, category: type[Warning], *_: Any) -> None:
         if issubclass(category, CpnnWarning) and str(message) not in self._said:
             self._said.add(str(message))
-            print(f"napari-cpnn: warning: {message}", file=sys.stderr)
+            _print_note(f"warning: {message}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.options import AddCommand
+from napari_cpnn.errors import CheckpointError, CpnnError
 
 if TYPE_CHECKING:
     from napari_cpnn.models import EncoderInfo
@@ -33,7 +34,8 @@ def _encoders(_args: argparse.Namespace) -> None:
 
 
 def _models(_args: argparse.Namespace) -> None:
-    from napari_cpnn.models import ZOO, read_card
+    from napari_cpnn.models import ZOO, ModelSpec, read_card
+    from napari_cpnn.untrusted import reading
 
     for model in ZOO.values():
         print(f"{model.name}: {model.tissue}")
@@ -41,17 +43,24 @@ def _models(_args: argparse.Namespace) -> None:
         if not model.path.is_file():
             print(f"  not on this computer; downloaded when it is first used, from {model.source.url}")
             continue
-        card = read_card(model.path)
-        spec, provenance = card["model"], card["provenance"]
-        if purpose := provenance.get("purpose"):
+        try:
+            with reading(model.path, CheckpointError, "get the file again"):
+                card = read_card(model.path)
+                spec = ModelSpec.from_dict(card["model"])
+        except CpnnError as error:
+            print(f"  cannot be used: {error}")
+            continue
+        if purpose := card["provenance"].get("purpose"):
             print(f"  for {purpose}")
         print(
-            f"  {model.path.stat().st_size / 1e6:.1f} MB, {len(spec['genes']):,} genes, {len(spec['cell_types'])} cell "
-            f"types, patches of {spec['patch']['size_px']} px at {spec['patch']['mpp']:g} um/px"
+            f"  {model.path.stat().st_size / 1e6:.1f} MB, {len(spec.genes):,} genes, {len(spec.cell_types)} cell "
+            f"types, patches of {spec.patch.size_px} px at {spec.patch.mpp:g} um/px"
         )
-        if held_out := provenance.get("metrics", {}).get("held_out"):
+        held_out = card["provenance"].get("metrics", {}).get("held_out", {})
+        if "pcc_mean" in held_out:
             print(
-                f"  held out: {held_out['slide']}: mean PCC {held_out['pcc_mean']:.3f}, {held_out['n_genes']:,} genes"
+                f"  held out: {held_out.get('slide', 'unknown')}: mean PCC {held_out['pcc_mean']:.3f}, "
+                f"{held_out.get('n_genes', 0):,} genes"
             )
     print("Use one with --model NAME, or nc.load_model(NAME).")
 

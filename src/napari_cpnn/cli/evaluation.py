@@ -174,6 +174,7 @@ def _evaluate_parts(
         score,
         score_regions,
         score_summary,
+        warn_of_seen,
         with_trust,
         write_table,
     )
@@ -188,6 +189,7 @@ def _evaluate_parts(
     for path in (*figures, *([region_table] if regions is not None else [])):
         refuse_existing(path)
     outlines = None if regions is None else read_regions(regions, slide.require_mappable())
+    warn_of_seen(model, slide)
     compared = predict_expression(
         model, slide, spots, "auto", None, settings.precision, ignore_gene_case=settings.ignore_gene_case
     )

@@ -19,6 +19,7 @@ from .noise_ceiling import split_half_reliability as split_half_reliability
 from .predictions import predict_expression as predict_expression
 from .predictions import predict_spots as predict_spots
 from .predictions import usable_spots as usable_spots
+from .predictions import warn_of_seen as warn_of_seen
 from .region_scores import score_regions as score_regions
 from .region_scores import score_summary as score_summary
 from .spatial_agreement import morans_i as morans_i

@@ -12,7 +12,7 @@ from napari_cpnn.counts import name_genes_as
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation.metrics import partial_pearson, partial_spearman, pearson, spearman
 from napari_cpnn.evaluation.noise_ceiling import noise_ceilings
-from napari_cpnn.evaluation.predictions import predict_expression
+from napari_cpnn.evaluation.predictions import predict_expression, warn_of_seen
 from napari_cpnn.evaluation.spatial_agreement import morans_i
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.models import CPNN
@@ -102,6 +102,11 @@ def evaluate(
     SpotsError
         If there are no spots, none with counts and a readable patch, no raw counts, or spots of several libraries.
 
+    Warns
+    -----
+    CpnnWarning
+        If the model was trained on a slide of this name.
+
     Examples
     --------
     >>> scores = nc.evaluate(model, slide, spots[:5])
@@ -109,6 +114,7 @@ def evaluate(
     (5, ['pcc', 'scc', 'n_spots'])
     """
     settings = settings or EvaluationSettings()
+    warn_of_seen(model, slide)
     compared = predict_expression(
         model, slide, spots, device, symmetries, settings.precision, ignore_gene_case=settings.ignore_gene_case
     )

@@ -17,11 +17,12 @@ from napari_cpnn.arrays import IntArray
 from napari_cpnn.counts import as_counts, name_genes_as, require_genes, shared_genes
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.geometry import spatial_to_um
-from napari_cpnn.models import CPNN
+from napari_cpnn.models import CPNN, usable
 from napari_cpnn.prediction import PlacePredictor, Predictor
 from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import counts_matrix, expression, on_one_slide, warn_of_misfit, with_positions
+from napari_cpnn.texts import shown
 
 
 def predict_spots(
@@ -74,7 +75,7 @@ def _predict(
     mpp = slide.require_mappable()
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
     if symmetries is None:
-        symmetries = bool(model.provenance.get("settings", {}).get("symmetries", False))
+        symmetries = bool(usable(model.provenance).get("settings", {}).get("symmetries", False))
     weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
     programs = np.full((spots.n_obs, model.n_programs), np.nan, dtype=np.float32)
     there = PlacePredictor(slide, model, Predictor(model, device, precision, symmetries))
@@ -162,6 +163,16 @@ def predict_expression(
         "genes_not_measured": len(model.genes) - len(genes),
     }
     return table
+
+
+def warn_of_seen(model: CPNN, slide: Slide) -> None:
+    """Warn that a slide was in the training data of a model, by its name: scores on it say little about others."""
+    if model.has_seen(slide.name):
+        warnings.warn(
+            f"A slide named {shown(slide.name)} was in the training data of this model; its scores here flatter.",
+            CpnnWarning,
+            stacklevel=3,
+        )
 
 
 def usable_spots(slide: Slide, spots: AnnData) -> tuple[IntArray, dict[str, int]]:

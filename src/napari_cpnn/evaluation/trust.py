@@ -23,6 +23,8 @@ from napari_cpnn.evaluation.metrics import pearson
 from napari_cpnn.evaluation.neighbourhoods import RADII, blocks_at, neighbourhoods, pitch_of, scale_of
 from napari_cpnn.evaluation.selection import combined_rates, group_of, known_elsewhere, section_rates
 from napari_cpnn.models import N_LEVELS, NO_SCALE, NOT_TESTED, OPEN, Trust, expected_error
+from napari_cpnn.texts import shown as one_line
+from napari_cpnn.untrusted import reading
 
 #: Coverage of the intervals.
 COVERAGE = 0.9
@@ -32,6 +34,9 @@ LEAST_PCC, CONFIDENCE = 0.3, 0.95
 
 #: Least number of calibration spots.
 LEAST_SPOTS = 20
+
+#: Largest distance of a spot from the slide's origin in um, and largest value of a prediction or measurement.
+_FARTHEST_UM, _MOST = 1e7, 1e6
 
 #: Quantities in memory at a time.
 _BLOCK = 2048
@@ -101,8 +106,12 @@ def fit_trust(slides: Sequence[HeldOutSpots], n_genes: int | None = None) -> Tru
     Raises
     ------
     TrainingError
-        If there are fewer than 20 spots.
+        If there are fewer than 20 spots, or as many have no quantity with a prediction and a measurement; if shapes do
+        not agree, or values are infinite.
     """
+    slides = [_checked(slide) for slide in slides]
+    if len({slide.predicted.shape[1] for slide in slides}) > 1:
+        raise TrainingError("The slides have predictions of different numbers of genes and cell types.")
     n_spots = sum(len(slide.places_um) for slide in slides)
     if n_spots < LEAST_SPOTS:
         raise TrainingError(
@@ -116,6 +125,11 @@ def fit_trust(slides: Sequence[HeldOutSpots], n_genes: int | None = None) -> Tru
     )
     trust = Trust(predicted.shape[1])
     good = np.isfinite(predicted) & np.isfinite(measured)
+    if good.sum(axis=0).max(initial=0) < LEAST_SPOTS:
+        raise TrainingError(
+            f"No gene or cell type has a prediction and a measurement in {LEAST_SPOTS} spots, so nothing can be "
+            "calibrated."
+        )
     for columns in _alike(good):
         rows = good[:, columns[0]]
         if rows.sum() < LEAST_SPOTS:
@@ -136,6 +150,25 @@ def fit_trust(slides: Sequence[HeldOutSpots], n_genes: int | None = None) -> Tru
     trust.scale_um.copy_(torch.from_numpy(scale))
     trust.n_spots.fill_(n_spots)
     return trust
+
+
+def _checked(slide: HeldOutSpots) -> HeldOutSpots:
+    """Return the slide with arrays of float64; :class:`TrainingError` if they cannot be calibrated with."""
+    owner = f"The held-out spots of {one_line(slide.patient)}"
+    with reading(owner, TrainingError, "they must be tables of numbers"):
+        predicted, measured, places = (
+            np.asarray(values, dtype=np.float64) for values in (slide.predicted, slide.measured, slide.places_um)
+        )
+    if predicted.ndim != 2 or measured.shape != predicted.shape or places.shape != (len(predicted), 2):
+        raise TrainingError(
+            f"{owner} have predictions {predicted.shape}, measurements {measured.shape} and positions {places.shape}; "
+            "they must be (n, Q), (n, Q) and (n, 2)."
+        )
+    if not (np.abs(places) < _FARTHEST_UM).all():
+        raise TrainingError(f"{owner} have positions that are NaN, infinite or beyond any slide.")
+    if (np.abs(predicted) > _MOST).any() or (np.abs(measured) > _MOST).any():
+        raise TrainingError(f"{owner} have infinite values, or values that are neither expression nor shares.")
+    return HeldOutSpots(slide.patient, predicted, measured, places)
 
 
 def _alike(good: BoolArray) -> Iterator[IntArray]:

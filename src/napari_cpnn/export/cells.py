@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,15 @@ from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Grid, Mpp, as_mpp
 from napari_cpnn.mapping import DONE
 from napari_cpnn.models import Decoder
+from napari_cpnn.texts import shown
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.models import Trust
     from napari_cpnn.slides import Slide
 
+#: Maximum number of letters of a text of the provenance.
+_MOST_LETTERS = 2000
 #: Rows of the map that are copied at a time.
 _ROWS = 64
 #: Relative difference below which pixel sizes are equal, since files round them.
@@ -37,7 +40,7 @@ class MapCells:
     Parameters
     ----------
     grid, decoder, provenance
-        Grid, decoder and provenance of the map.
+        Grid, decoder and provenance of the map; the last in names and texts that any format can hold.
     index
         ``(N, 2)`` row and column of each patch, row by row.
     weights, programs
@@ -79,7 +82,7 @@ class MapCells:
             raise ExportError("No patch of the map has been computed yet, so there is nothing to export.")
         places = tuple(cmap.marked.values())
         marked = {place.name: place.mask[tuple(index.T)] for place in places}
-        facts = (cmap.grid, cmap.decoder, cmap.provenance)
+        facts = (cmap.grid, cmap.decoder, storable(cmap.provenance))
         notes = tuple(place.note for place in places)
         return cls(*facts, index, weights, programs, scores.astype(np.float32), marked, notes, cmap.trust)
 
@@ -156,6 +159,21 @@ class _LazyExpression:
         block = self._cells.expression(self._genes[index[1]], index[0])
         self._n_done += block.size
         return block
+
+
+def storable(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Return a provenance, of a file from anybody, in names and texts that HDF5, Zarr and JSON can hold.
+
+    >>> storable({"slide": "C4\x00.tif", "a/b": 10**30, "..": 1})
+    {'slide': 'C4 .tif', 'a|b': '1000000000000000000000000000000'}
+    """
+    named = {shown(name).replace("/", "|").strip(". "): value for name, value in provenance.items()}
+    return {name: _storable(value) for name, value in named.items() if name}
+
+
+def _storable(value: Any) -> Any:
+    is_text = isinstance(value, str) or (isinstance(value, int) and abs(value) >= 2**63)
+    return shown(value, _MOST_LETTERS) if is_text else value
 
 
 def pixel_size(cmap: CompositionMap, slide: Slide | None = None) -> Mpp:

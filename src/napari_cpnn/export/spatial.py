@@ -14,7 +14,7 @@ import numpy.typing as npt
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells, pixel_size
 from napari_cpnn.export.files import replacing, require_space
-from napari_cpnn.export.tables import build_table, require_memory, table_mb
+from napari_cpnn.export.tables import build_table, require_memory, slide_name, table_mb
 from napari_cpnn.geometry import Mpp, um_to_spatial
 from napari_cpnn.settings import ExportSettings
 
@@ -151,7 +151,7 @@ def _build(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp, pic
     from spatialdata import SpatialData, sanitize_name
     from spatialdata.models import TableModel
 
-    name = sanitize_name(str(cells.provenance.get("slide") or "map"))
+    name = sanitize_name(slide_name(cells))
     table = build_table(cells, expression, genes, mpp, {})
     del table.uns["spatial"]  # the picture is a separate element here
     table.obs["region"], table.obs["patch_id"] = f"{name}_patches", np.arange(len(cells))

@@ -18,6 +18,7 @@ from napari_cpnn.mapping import domain_report
 from napari_cpnn.palette import type_colors
 from napari_cpnn.settings import ExportSettings
 from napari_cpnn.storage import creating_hdf5, write_table
+from napari_cpnn.texts import shown
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Side of the low-resolution image, as in Space Ranger.
 _LOWRES_PX = 600
+
+#: Maximum number of letters of a key, which may become the name of a folder.
+_LONGEST_KEY = 60
 
 
 def to_anndata(
@@ -188,13 +192,19 @@ def build_table(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp
     table = AnnData(expression, obs=obs, var=var)
     table.obsm["spatial"] = um_to_spatial(cells.centers_um, mpp)
     _add_composition(table, cells, genes)
-    name = str(cells.provenance.get("slide") or "map")
+    name = slide_name(cells)
     side_px = float(np.mean([cells.grid.stride_um / m for m in mpp]))
     # Without a picture, squidpy draws at level-0 scale (with img=False).
     factors = {**spatial.get("scalefactors", {"tissue_hires_scalef": 1.0}), "spot_diameter_fullres": side_px}
     table.uns["spatial"] = {name: {"images": spatial.get("images", {}), "scalefactors": factors}}
     table.uns["napari_cpnn"] = provenance(cells, mpp)
     return table
+
+
+def slide_name(cells: MapCells) -> str:
+    """Return the name of the slide as a key in files, where a slash or only dots would mean another group."""
+    name = shown(cells.provenance.get("slide") or "", _LONGEST_KEY).replace("/", "|")
+    return name if name.strip(". ") else "map"
 
 
 def column_names(cell_types: Sequence[str]) -> list[str]:

@@ -36,6 +36,7 @@ from .losses import mse_loss as mse_loss
 from .losses import pcc_loss as pcc_loss
 from .losses import prototype_penalty as prototype_penalty
 from .prediction import Prediction as Prediction
+from .provenance import usable as usable
 from .triplex import SlideTokens as SlideTokens
 from .triplex import Surroundings as Surroundings
 from .triplex import Triplex as Triplex

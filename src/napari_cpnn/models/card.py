@@ -12,6 +12,7 @@ import json
 import math
 import re
 import struct
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from napari_cpnn.errors import CheckpointError, CpnnError, SettingsError
+from napari_cpnn.errors import CheckpointError, CpnnError, CpnnWarning, SettingsError
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.models.provenance import unusable, usable
 from napari_cpnn.models.zoo import model_file
 from napari_cpnn.untrusted import parse_json, to_path
 
@@ -184,17 +186,6 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
 
-def trained_on(provenance: dict[str, Any]) -> str:
-    """Describe the training tissue of a model by its provenance: tissue, patients and slides, as far as recorded."""
-    settings, slides = provenance.get("settings"), provenance.get("training_data")
-    parts = [str(settings.get("tissue") or "")] if isinstance(settings, dict) else []
-    entries = [item for item in slides if isinstance(item, dict)] if isinstance(slides, list) else []
-    patients = {str(item["patient"]) for item in entries if item.get("patient")}
-    for number, name in ((len(patients), "patient"), (len(entries), "slide")):
-        parts.append(f"{number} {name}{'s' * (number != 1)}" if number else "")
-    return ", ".join(part for part in parts if part)
-
-
 def read_card(path: str | Path) -> dict[str, Any]:
     """Read the card of a model, given its file or its name; only the header is read.
 
@@ -228,7 +219,24 @@ def read_card(path: str | Path) -> dict[str, Any]:
         )
     if "digest" in card and card.pop("digest") != _digest(card):
         raise CheckpointError(f"The model card in {path} is damaged: it is not the one that was written.")
+    _check_entries(card, path)
     return dict(card)
+
+
+def _check_entries(card: dict[str, Any], path: Path) -> None:
+    """Make the provenance usable, with a warning where it was not; :class:`CheckpointError` for no table."""
+    provenance, encoder = card.get("provenance"), card.get("encoder")
+    if not isinstance(provenance, dict) or not isinstance(card.get("model"), dict):
+        raise CheckpointError(f"The model card in {path} cannot be used: it has no model and provenance; get it again.")
+    if encoder is not None and not (isinstance(encoder, dict) and {"name", "fingerprint"} <= encoder.keys()):
+        raise CheckpointError(f"The model card in {path} cannot be used: its encoder has no name; get the file again.")
+    if odd := unusable(provenance):
+        warnings.warn(
+            f"The model card in {path} has entries that cannot be used ({', '.join(odd)}); they count as unknown.",
+            CpnnWarning,
+            stacklevel=3,
+        )
+    card["provenance"] = usable(provenance)
 
 
 def card_text(card: Mapping[str, Any]) -> str:

@@ -24,12 +24,13 @@ from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models.backbones.backbone import Backbone, backbone_of, n_features_of
 from napari_cpnn.models.backbones.build import encoder_fingerprint
-from napari_cpnn.models.card import ModelSpec, trained_on
+from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.models.chunks import in_chunks
 from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.heads import LinearHead, PrototypeHead, ViewHead
 from napari_cpnn.models.prediction import Prediction
+from napari_cpnn.models.provenance import has_seen, trained_on
 from napari_cpnn.models.triplex import Surroundings, turned
 from napari_cpnn.models.trust import Selection, Side, Trust
 
@@ -125,6 +126,10 @@ class CPNN(nn.Module):
     def trained_on(self) -> str:
         """Description of the training tissue, such as ``"breast, 2 patients, 4 slides"``; empty if not recorded."""
         return trained_on(self.provenance)
+
+    def has_seen(self, slide: str) -> bool:
+        """Whether a slide of this name is among those that the model was trained on; False if not recorded."""
+        return has_seen(self.provenance, slide)
 
     def interval(self, name: str, predicted: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the intervals of 90 % of a gene (log1p CP10k) or cell type (share) around predictions.

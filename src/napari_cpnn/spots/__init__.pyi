@@ -18,6 +18,7 @@ from .folders import tables_of_run as tables_of_run
 from .libraries import library_of as library_of
 from .libraries import on_one_slide as on_one_slide
 from .libraries import require_one_library as require_one_library
+from .likeness import are_same_picture as are_same_picture
 from .misfit import note_fit as note_fit
 from .misfit import warn_of_misfit as warn_of_misfit
 from .pairs import open_sample as open_sample

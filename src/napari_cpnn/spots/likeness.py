@@ -71,7 +71,9 @@ def most_alike(slides: Sequence[Slide], picture: Any | None, source: object) -> 
     if best < _ALIKE:
         _warn(f"{names} is as large as the slide of {source}, but does not resemble the image stored with the spots.")
         return None
-    rival = next((slide for value, slide in known[1:] if value > best - _AHEAD and not _are_same(found, slide)), None)
+    rival = next(
+        (slide for value, slide in known[1:] if value > best - _AHEAD and not are_same_picture(found, slide)), None
+    )
     if rival is not None:
         _warn(
             f"Both {found.name} and {rival.name} resemble the image stored with the spots {source}; open one manually."
@@ -95,8 +97,14 @@ def _warn(text: str) -> None:
     warnings.warn(text, CpnnWarning, stacklevel=4)
 
 
-def _are_same(one: Slide, other: Slide) -> bool:
-    value = likeness(one, other.thumbnail(_SIDE_PX))
+def are_same_picture(one: Slide, other: Slide) -> bool:
+    """Return whether two slides show the same picture, in whatever file and resolution."""
+    if one.identity == other.identity:
+        return True
+    try:
+        value = likeness(one, other.thumbnail(_SIDE_PX))
+    except SlideError:
+        return False
     return value is not None and value >= _SAME
 
 

@@ -14,6 +14,7 @@ from napari_cpnn.evaluation import HeldOutSpots, fit_trust
 from napari_cpnn.models import CPNN
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.studies.report import held_out_slides
+from napari_cpnn.untrusted import reading
 
 #: Least share of genes that a model and those of its cross-validation, with fewer slides, have in common.
 _SAME = 0.7
@@ -60,7 +61,7 @@ def calibrate(
     >>> settings = nc.TrainingSettings(
     ...     backbone="squeezenet", weights="none", patch=nc.PatchSpec(32, 2.0), max_epochs=1, validation="none"
     ... )
-    >>> other = nc.Slide.from_arrays(slide.levels, slide.mpp, name="other")
+    >>> other = nc.Slide.from_arrays([255 - level for level in slide.levels], slide.mpp, name="other")
     >>> samples = [(slide, spots[::16].copy()), (other, spots[8::16].copy())]
     >>> scores = nc.cross_validate(samples, protos, settings, groups=["1", "2"], out="runs/folds", progress=False)
     >>> trained = nc.train(samples, protos, settings, out="runs/all", progress=False)
@@ -76,10 +77,11 @@ def calibrate(
                 f"The cross-validation in {run} has no head {head!r}; it has {', '.join(tested.heads)}."
             )
         table = tested.heads[head]
-        _require_same_model(model, table, run)
         patient = tested.fold if patients is None else patients.get(tested.slide, tested.fold)
-        shares = None if prototypes is None else _shares(table, prototypes, model.cell_types)
-        slides.append(HeldOutSpots.of_table(table, model.genes, patient, shares))
+        with reading(f"The predictions for {tested.slide} in {run}", TrainingError, "run the cross-validation again"):
+            _require_same_model(model, table, run)
+            shares = None if prototypes is None else _shares(table, prototypes, model.cell_types)
+            slides.append(HeldOutSpots.of_table(table, model.genes, patient, shares))
         names.append(tested.slide)
     model.trust = fit_trust(slides, len(model.genes))
     model.provenance["trust"] = {

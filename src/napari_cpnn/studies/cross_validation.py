@@ -32,6 +32,7 @@ from napari_cpnn.spots import expression
 from napari_cpnn.studies.fold_folder import FoldFolder, prototypes_key, sample_key
 from napari_cpnn.studies.folds import Fold, Groups, folder_names, make_folds, sample_labels
 from napari_cpnn.studies.report import write_report
+from napari_cpnn.studies.twins import warn_of_twins
 from napari_cpnn.training.fit import train
 
 Samples = Sequence[tuple[Slide, AnnData]]
@@ -100,18 +101,25 @@ def cross_validate(
     SettingsError
         If ``validation`` names a slide, or prototypes and settings are for different heads.
 
+    Warns
+    -----
+    CpnnWarning
+        If a slide is in two groups: the same picture, or the same measured spots, under two names.
+
     Examples
     --------
     >>> settings = nc.TrainingSettings(
     ...     backbone="squeezenet", weights="none", patch=nc.PatchSpec(32, 2.0), max_epochs=1, validation="none"
     ... )
-    >>> other = nc.Slide.from_arrays(slide.levels, slide.mpp, name="other")
+    >>> other = nc.Slide.from_arrays([255 - level for level in slide.levels], slide.mpp, name="other")
     >>> samples = [(slide, spots[::8].copy()), (other, spots[4::8].copy())]
     >>> scores = nc.cross_validate(samples, protos, settings, groups=["1", "2"], out="runs/folds", progress=False)
     >>> sorted(scores["slide"].unique())
     ['other', 'slide']
     """
     folds, heads = make_folds(samples, groups), _heads(samples, prototypes, settings, evaluation, progress)
+    group_of = {i: fold.name for fold in folds for i in fold.test}
+    warn_of_twins(samples, heads[0].labels, [group_of[i] for i in range(len(samples))])
     tables: list[pd.DataFrame] = []
     rows: list[dict[str, object]] = []
     for fold, head, folder in _plan(folds, heads, Path(out)):

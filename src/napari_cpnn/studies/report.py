@@ -36,7 +36,7 @@ def held_out_slides(out: str | Path) -> Iterator[HeldOutSlide]:
     >>> settings = nc.TrainingSettings(
     ...     backbone="squeezenet", weights="none", patch=nc.PatchSpec(32, 2.0), max_epochs=1, validation="none"
     ... )
-    >>> other = nc.Slide.from_arrays(slide.levels, slide.mpp, name="other")
+    >>> other = nc.Slide.from_arrays([255 - level for level in slide.levels], slide.mpp, name="other")
     >>> samples = [(slide, spots[::16].copy()), (other, spots[8::16].copy())]
     >>> scores = nc.cross_validate(samples, protos, settings, groups=["1", "2"], out="runs/folds", progress=False)
     >>> [held_out.slide for held_out in held_out_slides("runs/folds")]
@@ -44,6 +44,9 @@ def held_out_slides(out: str | Path) -> Iterator[HeldOutSlide]:
     """
     folders = _folders(Path(out))
     tested = read_table(Path(out) / "folds.csv")
+    if missing := {"head", "fold", "slide", "not_tested"} - {*tested.columns}:
+        path = Path(out) / "folds.csv"
+        raise TrainingError(f"{path} is damaged: it has no column {min(missing)}; run the cross-validation again.")
     for (fold, slide), rows in tested.groupby(["fold", "slide"], sort=False):
         heads = [str(head) for head in rows.loc[rows["not_tested"].isna(), "head"]]
         if heads:

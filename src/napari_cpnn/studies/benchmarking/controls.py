@@ -15,8 +15,8 @@ from napari_cpnn.studies.benchmarking.sections import Aligned
 SHIFTED, OTHER_SECTION = "shifted", "other section"
 
 CONTROLS = {
-    SHIFTED: "its predictions are shifted over the section",
-    OTHER_SECTION: "it is given the predictions for another section",
+    SHIFTED: "predictions are shifted over the section",
+    OTHER_SECTION: "predictions for another section are taken",
 }
 """Negative controls, and what is done in each, for sentences."""
 

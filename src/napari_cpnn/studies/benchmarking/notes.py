@@ -10,7 +10,7 @@ import pandas as pd
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.studies.benchmarking.controls import OTHER_SECTION, SHIFTED, SURVIVES
 from napari_cpnn.studies.benchmarking.sections import Aligned
-from napari_cpnn.studies.benchmarking.summary import MODEL, SectionScores, Units
+from napari_cpnn.studies.benchmarking.summary import BASELINE, MODEL, SectionScores, Units
 
 #: A bootstrap over fewer units has too few different resamples for its nominal coverage.
 FEW_UNITS = 6
@@ -32,16 +32,49 @@ def notes_of(
         _baselines(scores, units),
     ]
     notes += [_controls(scores, units, settings)]
-    if len(differences):
-        n, apart = len(differences), int(differences["excludes_0"].sum())
-        # Means of few units all have the same sign by chance more often than the interval says.
-        same_sign = 2.0 ** (1 - differences["n_units"].to_numpy())
-        by_chance = float(np.maximum(same_sign, 1 - settings.interval).sum())
-        notes.append(
-            f"{n} differences are compared, none adjusted for their number; {apart} of their intervals exclude 0, "
-            f"where about {by_chance:.0f} would by chance alone."
-        )
+    notes += _multiplicity(differences, units, settings)
     return notes
+
+
+def _multiplicity(differences: pd.DataFrame, units: Units, settings: BenchmarkSettings) -> list[str]:
+    if differences.empty:
+        return []
+    tested = differences[np.isfinite(differences["low"].to_numpy(dtype=np.float64))]
+    if tested.empty:
+        return [f"{_several(len(differences), 'difference')} without an interval: none of them is tested."]
+    # Means of few units all have the same sign by chance more often than the interval says.
+    same_sign = 2.0 ** (1 - tested["n_units"].to_numpy())
+    by_chance = float(np.maximum(same_sign, 1 - settings.interval).sum())
+    why = f", since {len(units.names)} {units.kind}s often agree by chance" if len(units.names) < FEW_UNITS else ""
+    n, apart = _several(len(tested), "difference"), int(tested["excludes_0"].sum())
+    said = f"{n} with intervals, none adjusted for their number: {apart} exclude 0."
+    return [f"{said} If no difference were real, about {by_chance:.0f} would{why}."]
+
+
+def headlines(summary: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
+    """Say for each model how its PCC stands to the noise ceiling and the baselines."""
+    of_pcc = summary[(summary["metric"] == "pcc") & summary["mean"].notna()]
+    models = of_pcc[of_pcc["kind"] == MODEL]
+    baselines = dict(zip(*(of_pcc.loc[of_pcc["kind"] == BASELINE, c] for c in ("name", "mean")), strict=True))
+    sentences = []
+    for name, mean, share in zip(*(models[c] for c in ("name", "mean", "of_ceiling")), strict=True):
+        parts = [f"{name}: mean PCC {mean:.3f}"]
+        if np.isfinite(share):
+            parts[0] += f", {share:.0%} of the noise ceiling"
+        beside: dict[str, list[str]] = {}
+        own = differences[(differences["name"] == name) & (differences["metric"] == "pcc")]
+        for minus, *values in zip(*(own[c] for c in ("minus", "difference", "low", "high")), strict=True):
+            if minus in baselines:
+                beside.setdefault(_stands(*values), []).append(f"{minus} ({baselines[minus]:.3f})")
+        parts += [f"{how} {' and '.join(names)}" for how, names in beside.items()]
+        sentences.append(f"{'; '.join(parts)}.")
+    return sentences
+
+
+def _stands(difference: float, low: float, high: float) -> str:
+    if low <= 0 <= high:
+        return "not told apart from"
+    return "more than" if difference > 0 else "less than"
 
 
 def _compared(scores: Sequence[SectionScores], aligned: Sequence[Aligned]) -> list[str]:
@@ -58,16 +91,17 @@ def _compared(scores: Sequence[SectionScores], aligned: Sequence[Aligned]) -> li
     absent = sum(one.numbers["spots_not_predicted"] for one in aligned)
     if absent:
         notes.append(f"{absent:,} measured spots are missing or NaN in some prediction and not scored.")
-    constant = {
-        name: max(int((~pd.notna(one.per_gene[MODEL, name]["pcc"])).sum()) for one in scores)
-        for name in aligned[0].predicted
-    }
-    notes += [
-        f"{name} has no correlation for up to {n:,} genes of a section, whose predictions or measurements are constant "
-        "or NaN; these genes count for no model."
-        for name, n in constant.items()
-        if n
-    ]
+    if flat := max(int((np.ptp(one.measured, axis=0) == 0).sum()) for one in aligned):
+        notes.append(f"Up to {flat:,} genes of a section are measured as constant; they count for no model.")
+    for name in aligned[0].predicted:
+        values = [one.predicted[name] for one in aligned]
+        if n := max(int((np.ptp(v, axis=0) == 0).sum()) for v in values):
+            notes.append(
+                f"{name} predicts the same in all spots for up to {n:,} genes of a section; each counts as "
+                "uncorrelated, r = 0."
+            )
+        if n := max(int((~np.isfinite(v).all(axis=0)).sum()) for v in values):
+            notes.append(f"{name} has NaN for up to {n:,} genes of a section; these count for no model.")
     return notes
 
 

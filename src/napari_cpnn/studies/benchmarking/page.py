@@ -12,13 +12,16 @@ import pandas as pd
 from napari_cpnn._version import __version__
 from napari_cpnn.studies.benchmarking.baselines import TRAIN_MEAN
 from napari_cpnn.studies.benchmarking.controls import CONTROLS, OTHER_SECTION, SHIFTED
+from napari_cpnn.studies.benchmarking.notes import headlines
 from napari_cpnn.studies.benchmarking.plots import plot_genes, plot_maps, plot_means
 from napari_cpnn.studies.benchmarking.result import BenchmarkResult
 from napari_cpnn.studies.benchmarking.scores import CORRELATIONS, METRICS
-from napari_cpnn.studies.benchmarking.summary import BASELINE, CEILING, LABELS, MODEL, Row, mean_by_gene
+from napari_cpnn.studies.benchmarking.summary import BASELINE, CEILING, LABELS, MODEL, Row, mean_by_gene, survivors
 from napari_cpnn.texts import shown
 
 _N_GENES = 25
+#: Most models that are named in the title, and most differences that are shown unfolded.
+_N_IN_TITLE, _N_UNFOLDED = 2, 10
 
 _ABOUT_MAPS = (
     "The genes that are measured best here (highest noise ceiling given depth), not those that are predicted best. "
@@ -34,12 +37,13 @@ h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin:
 p, li { max-width: 52rem; } .small { color: #555; font-size: .88rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .28rem .7rem; text-align: right; border-bottom: 1px solid #e5e5e5; vertical-align: top; }
+th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid #e5e5e5; vertical-align: top; }
 th { font-weight: 600; border-bottom: 2px solid #bbb; } th:first-child, td:first-child { text-align: left; }
 tr.model td:first-child { font-weight: 600; } tr.baseline td { color: #555; } tr.ceiling td { font-style: italic; }
-td small { color: #777; font-size: .78rem; white-space: nowrap; }
+td small { color: #666; font-size: .76rem; white-space: nowrap; }
 td.survives { background: #fbdcdc; font-weight: 600; }
-.flag { border-left: 4px solid #c62828; background: #fdecec; padding: .5rem .9rem; }
+.flag { border-left: 4px solid #c62828; background: #fdecec; padding: .5rem .9rem; max-width: 52rem; margin: .6rem 0; }
+.flag ul { margin: .2rem 0; }
 .fine { border-left: 4px solid #2e7d32; background: #edf6ee; padding: .5rem .9rem; }
 img { max-width: 100%; height: auto; }
 dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0; max-width: 52rem; }
@@ -70,10 +74,12 @@ _MEANINGS = {
 def html_page(result: BenchmarkResult) -> str:
     """Render a result as HTML."""
     models = _names(result, MODEL)
+    title = _text(" and ".join(models)) if len(models) <= _N_IN_TITLE else f"{len(models)} models"
     sections = result.sections
     parts = [
-        f"<h1>Benchmark of {_text(', '.join(models))}</h1>",
+        f"<h1>Benchmark of {title}</h1>",
         f'<p class="small">{_where(sections)}. napari-cpnn {_text(__version__)}. Research use only.</p>',
+        f"<ul>{''.join(f'<li>{_text(one, 600)}</li>' for one in headlines(result.summary, result.differences))}</ul>",
         *_verdict(result),
         "<h2>Scores</h2>",
         _score_table(result),
@@ -99,15 +105,21 @@ def html_page(result: BenchmarkResult) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Benchmark of {_text(', '.join(models))}</title><style>{_STYLE}</style></head><body>\n"
+        f"<title>Benchmark of {title}</title><style>{_STYLE}</style></head><body>\n"
     )
     return head + "\n".join(parts) + "\n</body></html>\n"
 
 
 def _verdict(result: BenchmarkResult) -> list[str]:
     if result.flags:
-        said = [f'<p class="flag">{_text(flag, 900)}</p>' for flag in result.flags]
-        return ["<p><strong>To be explained before these scores are believed:</strong></p>", *said]
+        found = survivors(result.summary)
+        shared = sum(len(control.scores) for control in found)
+        boxes = [f'<p class="flag">{_text(flag, 900)}</p>' for flag in result.flags[: len(result.flags) - shared]]
+        for control in found:
+            items = "".join(f"<li>{_text(name)}: {_text(said, 600)}</li>" for name, said in control.scores)
+            why = f"Perhaps {_text(control.why, 600)}."
+            boxes.append(f'<div class="flag">Left when {_text(control.what)}:<ul>{items}</ul>{why}</div>')
+        return ["<p><strong>To be explained before these scores are believed:</strong></p>", *boxes]
     judged = result.summary[result.summary["kind"].isin(list(CONTROLS))]
     if judged["low"].notna().any():
         return [
@@ -213,11 +225,12 @@ def _difference_table(result: BenchmarkResult) -> str:
         f"{''.join(cell(row, metric) for metric in metrics)}</tr>"
         for row in rows
     ]
-    n = len(table)
-    words = (
-        f"{n} comparisons, not adjusted for their number; bold where the interval excludes 0. For RMSE, less is better."
-    )
-    return f'{_wrapped(heads, body)}<p class="small">{words}</p>'
+    n = int(table["low"].notna().sum())
+    tested = f"{n} intervals, not adjusted for their number; bold where one excludes 0." if n else "No intervals."
+    words = f"{tested} For RMSE, less is better."
+    shown_rows = " open" if len(body) <= _N_UNFOLDED else ""
+    summary = f"<summary>{len(body)} pairs</summary>"
+    return f'<details{shown_rows}>{summary}{_wrapped(heads, body)}<p class="small">{words}</p></details>'
 
 
 def _table(heads: Sequence[str], rows: Iterable[Row], metrics: Sequence[str], cell: Callable[[Row, str], str]) -> str:
@@ -234,7 +247,8 @@ def _of_control(kind: str) -> str:
 
 
 def _plain_table(table: pd.DataFrame) -> str:
-    table = table.drop(columns=[column for column in table.columns if (table[column].astype(str) == "").all()])
+    empty = [column for column in table.columns if table[column].astype(str).isin(["", "0"]).all()]
+    table = table.drop(columns=empty)
     heads = [str(column).replace("_", " ") for column in table.columns]
     body = [
         _line([_text(f"{value:,}" if isinstance(value, int) else value) for value in row])

@@ -16,7 +16,15 @@ from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.models import CPNN
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.studies.benchmarking.baselines import BASELINES, SectionSums, baseline_predictions, sums_of
+from napari_cpnn.studies.benchmarking.baselines import (
+    BASELINES,
+    DEPTH,
+    NUCLEI,
+    TRAIN_MEAN,
+    SectionSums,
+    baseline_predictions,
+    sums_of,
+)
 from napari_cpnn.studies.benchmarking.controls import (
     OTHER_SECTION,
     SHIFTED,
@@ -31,6 +39,7 @@ from napari_cpnn.studies.benchmarking.notes import notes_of
 from napari_cpnn.studies.benchmarking.output import require_new, write_benchmark
 from napari_cpnn.studies.benchmarking.result import BenchmarkResult, ExampleMaps, top_genes
 from napari_cpnn.studies.benchmarking.scores import (
+    CORRELATIONS,
     Measured,
     ceilings_of,
     correlations,
@@ -41,7 +50,7 @@ from napari_cpnn.studies.benchmarking.scores import (
     without_squidpy,
 )
 from napari_cpnn.studies.benchmarking.sections import Aligned, Section, align, open_sections
-from napari_cpnn.studies.benchmarking.sources import Predictions, find_predictions, read_prediction, training_slides
+from napari_cpnn.studies.benchmarking.sources import Predictions, find_predictions, read_prediction
 from napari_cpnn.studies.benchmarking.summary import (
     BASELINE,
     CEILING,
@@ -60,6 +69,12 @@ from napari_cpnn.untrusted import require_memory
 #: Genes on the maps of the page.
 _N_MAPS = 3
 _RESERVED = {*BASELINES, NOISE_CEILING, MEASURED}
+#: Scores that a baseline cannot have, whatever the data.
+_NO_SCORE = {
+    TRAIN_MEAN: (*CORRELATIONS, "svg_ranks"),
+    DEPTH: ("pcc_given_depth", "scc_given_depth", "svg_ranks"),  # one map for all genes
+    NUCLEI: ("svg_ranks",),
+}
 
 
 def benchmark(
@@ -74,10 +89,11 @@ def benchmark(
     """Score the predictions of any models on measured sections, all on the same spots and genes.
 
     Scores are computed per gene over the spots of a section, and averaged over genes, sections and patients. Measured
-    counts are never smoothed. All genes count that are detected in a section and that every model predicts. Beside the
-    models stand the noise ceiling; baselines that are fitted on the other patients (the other sections if there is one
-    patient): mean of the training spots, log total counts of the *measured* spot, 21 colour statistics, number of
-    nuclei; and negative controls, in which the predictions are put into wrong places and the scores must vanish.
+    counts are never smoothed. All genes count that are detected in a section and that every model predicts; where a
+    prediction is constant, its correlation is 0. Beside the models stand the noise ceiling; baselines that are fitted
+    on the other patients (the other sections if there is one patient): mean of the training spots, log total counts of
+    the *measured* spot, 21 colour statistics, number of nuclei; and negative controls, in which the predictions are put
+    into wrong places and the scores must vanish.
 
     Parameters
     ----------
@@ -209,8 +225,8 @@ def _seen_in_training(opened: Sequence[Section], found: Mapping[str, Sequence[CP
     """Sentences about models whose card names a section among their training slides."""
     said = []
     for name, files in found.items():
-        slides = {slide.rsplit(".", 1)[0] for slide in training_slides(files)}
-        known = [s.name for s in opened if {s.name, s.name.rsplit(".", 1)[0], s.slide.name.rsplit(".", 1)[0]} & slides]
+        models = [one for one in files if isinstance(one, CPNN)]
+        known = [s.name for s in opened if any(m.has_seen(s.name) or m.has_seen(s.slide.name) for m in models)]
         if known:
             said.append(
                 f"{name} names {', '.join(known)} among the slides it was trained on, so its scores are too high there."
@@ -263,11 +279,15 @@ def _score_section(
 
 def _add(scores: SectionScores, row: tuple[str, str], aligned: Aligned, measured: Measured, values: np.ndarray) -> None:
     """Add the correlations and Moran's I of predictions ``(n, G)``."""
-    scores.per_gene[row] = correlations(measured, values)
-    if measured.moran is not None:
+    none = _NO_SCORE.get(row[1], ()) if row[0] == BASELINE else ()
+    scores.per_gene[row] = {
+        m: np.full_like(r, np.nan) if m in none else r for m, r in correlations(measured, values).items()
+    }
+    if measured.moran is not None and "svg_ranks" not in none:
         moran = moran_of(aligned, values)
         scores.per_gene[row]["moran"] = moran
-        scores.whole[row] = {"svg_ranks": rank_agreement(measured.moran, moran)}
+        ranked = np.where(np.ptp(values, axis=0) == 0, 0.0, moran)  # what is constant is the least variable
+        scores.whole[row] = {"svg_ranks": rank_agreement(measured.moran, ranked)}
 
 
 def _example(
@@ -281,8 +301,9 @@ def _example(
     correlation = {}
     shown = {(MODEL, n): v for n, v in aligned.predicted.items()} | {(BASELINE, n): v for n, v in baselines.items()}
     for row, values in shown.items():
-        if np.isfinite(scores.per_gene[row]["pcc"][at]).any():  # a constant has no map
-            maps[row[1]] = np.asarray(values[:, at])
+        shown_values = np.asarray(values[:, at])
+        if (np.ptp(shown_values, axis=0) > 0).any():  # a constant has no map
+            maps[row[1]] = shown_values
             correlation[row[1]] = scores.per_gene[row]["pcc"][at]
     return ExampleMaps(aligned.section.name, aligned.centers_um, genes, maps, correlation)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from napari_cpnn.arrays import Float32Array, FloatArray
+from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray
 from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.evaluation import morans_i, noise_ceilings, partial_pearson, pearson, spearman
 from napari_cpnn.settings import BenchmarkSettings
@@ -41,6 +41,8 @@ class Measured:
         ``(n, G)``.
     totals, depth, depth_ranks
         ``(n,)`` total counts, their log, and its ranks.
+    varies
+        ``(G,)`` by metric: whether the measurement varies, so that there can be a correlation.
     moran
         ``(G,)`` Moran's I, or None if it is not computed.
     """
@@ -52,28 +54,34 @@ class Measured:
     totals: FloatArray
     depth: FloatArray
     depth_ranks: FloatArray
+    varies: dict[str, BoolArray]
     moran: FloatArray | None
 
 
 def measured_of(aligned: Aligned, settings: BenchmarkSettings) -> Measured:
     """Prepare the measured values of a section."""
-    depth = np.log(aligned.totals)
-    return Measured(
-        aligned.measured,
-        column_ranks(aligned.measured),
-        pearson_residuals(aligned.counts, aligned.totals),
-        aligned.counts,
-        aligned.totals,
-        depth,
-        rankdata(depth),
-        moran_of(aligned, aligned.measured) if settings.spatial else None,
-    )
+    depth, log = np.log(aligned.totals), aligned.measured
+    ranks, depth_ranks = column_ranks(log), rankdata(depth)
+    residuals = pearson_residuals(aligned.counts, aligned.totals)
+    with_itself = {
+        "pcc": pearson(log, log),
+        "scc": pearson(ranks, ranks),
+        "pcc_given_depth": partial_pearson(log, log, depth),
+        "scc_given_depth": partial_pearson(ranks, ranks, depth_ranks),
+        "pcc_residuals": pearson(residuals, residuals),
+    }
+    varies = {metric: np.isfinite(values) for metric, values in with_itself.items()}
+    moran = moran_of(aligned, log) if settings.spatial else None
+    return Measured(log, ranks, residuals, aligned.counts, aligned.totals, depth, depth_ranks, varies, moran)
 
 
 def correlations(
     measured: Measured, predicted: Float32Array | FloatArray, ranks: Float32Array | None = None
 ) -> dict[str, FloatArray]:
-    """Compute :data:`CORRELATIONS`, each ``(G,)``, of predictions ``(n, G)``; NaN for constant or NaN columns.
+    """Compute :data:`CORRELATIONS`, each ``(G,)``, of predictions ``(n, G)``.
+
+    NaN where the measurement is constant or a prediction is NaN. A constant prediction, also one that is constant once
+    depth is regressed out, is uncorrelated: it counts as 0, so that a model cannot gain by it, nor by those of others.
 
     Parameters
     ----------
@@ -81,13 +89,15 @@ def correlations(
         Ranks of the predictions, if they are known.
     """
     ranks = column_ranks(predicted) if ranks is None else ranks
-    return {
+    scores = {
         "pcc": pearson(predicted, measured.log),
         "scc": pearson(ranks, measured.ranks),
         "pcc_given_depth": partial_pearson(predicted, measured.log, measured.depth),
         "scc_given_depth": partial_pearson(ranks, measured.ranks, measured.depth_ranks),
         "pcc_residuals": pearson(predicted, measured.residuals),
     }
+    predicts = np.isfinite(predicted).all(axis=0)
+    return {m: np.where(np.isnan(r) & predicts & measured.varies[m], 0.0, r) for m, r in scores.items()}
 
 
 def rmse(measured: Measured, predicted: Float32Array | FloatArray) -> FloatArray:

@@ -93,13 +93,6 @@ def read_prediction(name: str, found: CPNN | AnnData | Path, section: Section, s
     return AnnData(values[:, first], obs=found.obs[[]], var=found.var[first])
 
 
-def training_slides(found: Sequence[CPNN | AnnData | Path]) -> set[str]:
-    """Names of the slides that models were trained on, as far as their cards say."""
-    cards = [one.provenance for one in found if isinstance(one, CPNN)]
-    listed = [entry for card in cards for entry in card.get("training_data") or [] if isinstance(entry, dict)]
-    return {str(entry.get("slide")) for entry in listed}
-
-
 def _of_section(name: str, given: Mapping[str, Prediction], section: Section) -> Prediction:
     for key in _names_of(section):
         if key in given:

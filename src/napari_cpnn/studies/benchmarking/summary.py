@@ -210,14 +210,40 @@ def flags_of(summary: pd.DataFrame) -> list[str]:
                 f"{name}: {LABELS[metric]} {mean:.3f} exceeds the noise ceiling, {mean / share:.3f}; only predictions "
                 "that know the measured counts can do that."
             )
-    left = summary[summary["survives"].astype(bool)]
-    for (name, kind), rows in left.groupby(["name", "kind"], sort=False):
-        said = ", ".join(
-            f"{LABELS[str(row.metric)]} {row.mean:.3f} ({row.low:.3f} to {row.high:.3f})" for row in rows.itertuples()
-        )
-        why = _SHIFTED if kind == SHIFTED else _OTHER[str(rows["unit"].iloc[0])]
-        sentences.append(f"{name}: {said} remains when {CONTROLS[str(kind)]}; {why}.")
+    for control in survivors(summary):
+        sentences += [f"{name}: {said} is left when {control.what}; {control.why}." for name, said in control.scores]
     return sentences
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Models whose scores survived a negative control.
+
+    Attributes
+    ----------
+    what, why
+        Clauses: what was done, and what it means.
+    scores
+        Name of the model, and what is left of its scores.
+    """
+
+    what: str
+    why: str
+    scores: list[tuple[str, str]]
+
+
+def survivors(summary: pd.DataFrame) -> list[Survivors]:
+    """What survived, by negative control."""
+    left, found = summary[summary["survives"].astype(bool)], []
+    for kind, rows in left.groupby("kind", sort=False):
+        scores = []
+        for name, own in rows.groupby("name", sort=False):
+            values = zip(*(own[c] for c in ("metric", "mean", "low", "high")), strict=True)
+            said = ", ".join(f"{LABELS[m]} {mean:.3f} ({low:.3f} to {high:.3f})" for m, mean, low, high in values)
+            scores.append((str(name), said))
+        why = _SHIFTED if kind == SHIFTED else _OTHER[str(rows["unit"].iloc[0])]
+        found.append(Survivors(CONTROLS[str(kind)], why, scores))
+    return found
 
 
 def tidy_scores(scores: Sequence[SectionScores]) -> pd.DataFrame:

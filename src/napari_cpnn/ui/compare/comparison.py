@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import IntArray
-from napari_cpnn.ui.compare.words import PAIRED, Quantity, measured_text, pair_text
+from napari_cpnn.ui.compare.words import PAIRED, SEEN, Quantity, measured_text, pair_text
 from napari_cpnn.ui.viewer import ExploreState, Shown
 
 if TYPE_CHECKING:
@@ -127,4 +127,7 @@ class Comparison:
         if self.gene_alone:
             return measured_text(self.gene_alone, self.values("measured"))
         row = cast("pd.Series", self.scores.loc[self.gene]) if self.scores is not None and self.gene else None
-        return pair_text(self.pair, row)
+        text, slide, model = pair_text(self.pair, row), self._state.slide, self._state.model
+        if text and slide is not None and model is not None and model.has_seen(slide.name):
+            return f"{text}. {SEEN}"
+        return text

@@ -19,6 +19,9 @@ Quantity = Literal["measured", "predicted", "difference", "counts", "genes"]
 
 PAIRED: tuple[Quantity, ...] = ("measured", "predicted", "difference")
 
+SEEN = "The model was trained on a slide of this name, so these scores flatter."
+"""What is said of scores on a slide of the training data."""
+
 _NAMES = (("PCC", "pcc"), ("SCC", "scc"), ("ceiling", "ceiling"))
 _CONSTANT = "constant in one of the two, so there is no correlation"
 

@@ -311,7 +311,8 @@ class ExploreController:
             return ""
         if shown.kind == "type":
             return type_note(model, shown.name)
-        return gene_note(model, shown.gene) if shown.gene else ""
+        slide = "" if self.state.slide is None else self.state.slide.name
+        return gene_note(model, shown.gene, slide) if shown.gene else ""
 
     # -- inside --------------------------------------------------------------------------------------------
 

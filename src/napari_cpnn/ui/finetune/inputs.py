@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.errors import TrainingError
+from napari_cpnn.errors import CheckpointError, TrainingError
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.jobs import Matrix, SampleFiles
+from napari_cpnn.untrusted import reading
 
 if TYPE_CHECKING:
     from napari_cpnn.spots import SpotFit
@@ -104,7 +105,8 @@ def start_from(path: Path) -> dict[str, Any]:
     """
     from napari_cpnn.models import ModelSpec, read_card
 
-    spec = ModelSpec.from_dict(read_card(path)["model"])
+    with reading(path, CheckpointError, "get the file again"):
+        spec = ModelSpec.from_dict(read_card(path)["model"])
     if spec.backbone in ("frozen", "triplex"):
         raise TrainingError(
             f"{path.name} cannot be a start model: its image network {spec.backbone!r} cannot be trained further; "

@@ -175,7 +175,7 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
         ("Cell types", ", ".join(model.cell_types) or "none"),
         ("Residual programs", str(model.n_programs)),
     ]
-    provenance, held_out = model.provenance, _held_out(model)
+    provenance, held_out = _usable(model), _held_out(model)
     trained = [_entry(item) for item in provenance.get("training_data", [])]
     if trained:
         card.append(("Trained on", ", ".join(trained)))
@@ -189,7 +189,7 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
         card.append(("Out-of-domain score", f"calibrated on {domain}"))
     for key, name in (("backbone_weights", "Start weights"), ("licence_notes", "Licence")):
         if value := provenance.get(key):
-            card.append((name, "; ".join(value) if isinstance(value, list) else str(value)))
+            card.append((name, "; ".join(value) if isinstance(value, list) else value))
     return card
 
 
@@ -218,32 +218,39 @@ def _context(model: CPNN) -> list[tuple[str, str]]:
 
 def _entry(item: Any) -> str:
     """Describe a training slide, such as ``C2 (176 spots)``."""
-    if isinstance(item, dict) and "slide" in item:
-        return f"{item['slide']} ({item.get('n_spots', '?')} spots)"
+    if isinstance(item, dict):
+        return f"{item.get('slide', 'unknown')} ({item.get('n_spots', '?')} spots)"
     return str(item)
+
+
+def _usable(model: CPNN) -> dict[str, Any]:
+    """Return the provenance of a model, which may be of a file from anybody, without what cannot be shown."""
+    from napari_cpnn.models import usable
+
+    return usable(model.provenance)
 
 
 def _held_out(model: CPNN) -> dict[str, Any]:
     """Return the scores on held-out spots; empty when the checkpoint has none."""
-    found = model.provenance.get("metrics", {}).get("held_out", {})
-    return found if isinstance(found, dict) else {}
+    found: dict[str, Any] = _usable(model).get("metrics", {}).get("held_out", {})
+    return found
 
 
-def gene_note(model: CPNN, gene: str) -> str:
+def gene_note(model: CPNN, gene: str, slide: str = "") -> str:
     """Describe how well a gene was predicted: its score, where it was measured, and the finest scale with signal.
 
     Beside the score stand its baselines, where the card has them (``metrics["held_out"]["baselines"]``: name, such as
-    ``"depth alone"``, to gene to PCC).
+    ``"depth alone"``, to gene to PCC). A model that was trained on a slide of the name of the present one says so.
     """
     pcc, parts, held_out = gene_scores(model).get(gene), [], _held_out(model)
     if pcc is not None:
-        found = held_out.get("baselines", {})
-        known = found.items() if isinstance(found, dict) else ()
-        scores = [(name, genes.get(gene)) for name, genes in known if isinstance(genes, dict)]
-        baselines = ", ".join(f"{name} {value:.2f}" for name, value in scores if isinstance(value, (int, float)))
-        beside = f" ({baselines})" if baselines else ""
+        scores = {name: genes[gene] for name, genes in held_out.get("baselines", {}).items() if gene in genes}
+        beside = f" ({', '.join(f'{name} {value:.2f}' for name, value in scores.items())})" if scores else ""
         parts.append(f"held-out PCC {pcc:.2f}{beside} on {held_out.get('slide', 'spots')}")
-    return " · ".join([*parts, *_trust_words(model, model.genes.index(gene) if gene in model.genes else -1)])
+    parts += _trust_words(model, model.genes.index(gene) if gene in model.genes else -1)
+    if parts and model.has_seen(slide):
+        parts.append("trained on a slide of this name")
+    return " · ".join(parts)
 
 
 def type_note(model: CPNN, cell_type: str) -> str:
@@ -279,5 +286,5 @@ def genes_by_trust(model: CPNN) -> list[str]:
 
 def gene_scores(model: CPNN) -> dict[str, float]:
     """Return the held-out PCC of each gene; empty when the checkpoint has none."""
-    scores = _held_out(model).get("per_gene_pcc", {})
-    return {gene: float(value) for gene, value in scores.items() if value is not None}
+    scores: dict[str, float] = _held_out(model).get("per_gene_pcc", {})
+    return scores
