@@ -87,7 +87,7 @@ class GeneBlock:
     mean, ambient
         ``(C, g)`` and ``(D, g)``, prior means of t and of ``b / rho``.
     shape
-        Shape of the prior of t.
+        Shape of the prior of t; None until :meth:`set_shape`, 1 so far.
     shared
         Initial values of the shared parameters.
     """
@@ -99,12 +99,12 @@ class GeneBlock:
         histogram: Histogram,
         mean: Tensor,
         ambient: Tensor,
-        shape: float,
+        shape: float | None,
         shared: Shared,
     ) -> None:
         import torch
 
-        self._shape = shape
+        self._shape = torch.full_like(mean[0], 1.0 if shape is None else shape)
         self._background_shape = HELD_SHAPE
         self.sums, self.n_cells, self.mean, self.ambient = sums, n_cells, mean, ambient
         self.has_background = sums.shape[1] > 1
@@ -123,6 +123,23 @@ class GeneBlock:
     def free_background(self) -> None:
         """Allow each gene's background to deviate from the batch's profile from now on."""
         self._background_shape, self._last = FREE_SHAPE, None
+
+    def type_counts(self, shared: Shared) -> tuple[Tensor, Tensor]:
+        """Return the counts of each type without background, and those under the common profile, ``(C, g)`` each.
+
+        A batch's counts weigh as much as they tell: less for overdispersed genes, and where the background is high.
+        """
+        background = self.background(shared)
+        own = self.mean[:, None] / (self.mean[:, None] + background)
+        mean, theta = shared.scale[:, None] * (self.mean[:, None] + background), self.dispersion(shared)
+        weight = own * theta / (theta + mean)
+        rate = self.u.exp()[:, None]
+        counts = (weight * self.sums * rate / (rate + background)).sum(1)
+        return counts, (weight * self.n_cells * shared.scale[:, None]).sum(1) * self.mean
+
+    def set_shape(self, shape: Tensor) -> None:
+        """Set the shape of the prior of t, ``(g,)``."""
+        self._shape, self._last = shape, None
 
     def _moment_dispersion(self, shared: Shared) -> Tensor:
         """Return a moment estimate of theta from the variance around the means, ``(g,)``, within bounds."""

@@ -31,8 +31,10 @@ class PrototypeSettings(Settings):
     max_mito: float = setting(0.3, "cells with a larger share of mitochondrial counts are left out")
     min_cells: int = setting(200, "genes detected in fewer cells are left out")
     min_cells_per_type: int = setting(10, "types with fewer cells are named in a warning")
-    prior_counts: float = setting(
-        1.0, "nb: strength of shrinkage of each type towards the common profile, in counts per gene"
+    prior_counts: float | None = setting(
+        None,
+        "nb: strength of shrinkage of each type towards the common profile, in counts per gene; none: estimated for "
+        "each gene from its variation between types",
     )
     max_iterations: int = setting(200, "nb: at most this many Newton steps")
     device: DeviceName = setting("auto", "nb: auto, cpu or cuda")
@@ -42,7 +44,10 @@ class PrototypeSettings(Settings):
             self.method in ("nb", "mean"),
             f"Unknown method {self.method!r} for prototypes; use 'nb' or 'mean'.",
         )
-        check(self.prior_counts > 0, "The shrinkage towards the common profile must be a positive number of counts.")
+        check(
+            self.prior_counts is None or self.prior_counts > 0,
+            "The shrinkage towards the common profile must be a positive number of counts.",
+        )
         check(self.max_iterations >= 1, "The regression needs at least one Newton step.")
         check(0 < self.max_mito <= 1, "The maximum mitochondrial share must be in (0, 1].")
         check(
