@@ -68,6 +68,8 @@ class RegressionFit:
         ``(D,)``, s and rho; 1 and 0 for a single batch.
     dispersion
         ``(G,)``, theta.
+    shape
+        ``(G,)``, k.
     phi
         Rate of the prior of ``theta^(-1/2)``.
     log_likelihood, log_posterior
@@ -82,6 +84,7 @@ class RegressionFit:
     scales: FloatArray
     ambient: FloatArray
     dispersion: FloatArray
+    shape: FloatArray
     phi: float
     log_likelihood: float
     log_posterior: float
@@ -281,6 +284,7 @@ class _Problem:
             scales=whole([shared.scale]) if several else np.ones(1),
             ambient=whole([shared.ambient]),
             dispersion=whole([b.dispersion(shared) for b in self._blocks]),
+            shape=whole([b.shape for b in self._blocks]),
             phi=float(shared.phi),
             log_likelihood=likelihood,
             log_posterior=likelihood + prior,

@@ -16,8 +16,14 @@ _IGNORE_CASE = "treat gene names that differ only in upper and lower case as the
 class PrototypeSettings(Settings):
     """Settings for estimating prototypes from single cells.
 
+    By default, a gene must be detected in one of 300 cells, but at least in 3 (as in scanpy's tutorials) and never in
+    more than 200, the number of the paper: in 3 of 500 cells, 5 of 1,564, 200 of 60,000 and more. ``min_cells`` sets
+    a number for references of any size.
+
     Examples
     --------
+    >>> nc.PrototypeSettings().least_cells(1564)
+    5
     >>> cells = nc.read_cells(folder / "cells.h5ad")
     >>> settings = nc.PrototypeSettings(min_cells=100)
     >>> len(nc.estimate_prototypes(cells, settings=settings).cell_types)
@@ -29,7 +35,9 @@ class PrototypeSettings(Settings):
     )
     min_genes: int = setting(200, "cells with fewer detected genes are left out")
     max_mito: float = setting(0.3, "cells with a larger share of mitochondrial counts are left out")
-    min_cells: int = setting(200, "genes detected in fewer cells are left out")
+    min_cells: int | None = setting(
+        None, "genes detected in fewer cells are left out; none: 1 of 300 cells, at least 3 and at most 200"
+    )
     min_cells_per_type: int = setting(10, "types with fewer cells are named in a warning")
     prior_counts: float | None = setting(
         None,
@@ -51,9 +59,13 @@ class PrototypeSettings(Settings):
         check(self.max_iterations >= 1, "The regression needs at least one Newton step.")
         check(0 < self.max_mito <= 1, "The maximum mitochondrial share must be in (0, 1].")
         check(
-            min(self.min_genes, self.min_cells, self.min_cells_per_type) >= 0,
+            min(self.min_genes, self.min_cells or 0, self.min_cells_per_type) >= 0,
             "The minimum numbers of genes and cells cannot be negative.",
         )
+
+    def least_cells(self, n_cells: int) -> int:
+        """Return the number of cells, of ``n_cells``, that a gene must be detected in."""
+        return min(200, max(3, n_cells // 300)) if self.min_cells is None else max(self.min_cells, 1)
 
 
 @dataclass(frozen=True)
