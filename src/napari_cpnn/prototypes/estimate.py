@@ -65,7 +65,8 @@ def estimate_prototypes(
     mitochondrial counts are left out, then genes detected in few of the remaining cells. ``method="nb"`` fits a
     negative binomial regression on type and batch (:mod:`napari_cpnn.prototypes.regression`; paper 3.1.2), which
     corrects for the depth and ambient background of the batches and shrinks types with few cells towards the common
-    profile. ``method="mean"`` divides the summed counts of each type by their total, ignoring batches.
+    profile, each gene as much as it varies little between types. ``method="mean"`` divides the summed counts of each
+    type by their total, ignoring batches. The default is ``"nb"`` with several batches and ``"mean"`` with one.
 
     Parameters
     ----------
@@ -85,8 +86,9 @@ def estimate_prototypes(
     Returns
     -------
     Prototypes, or dict of them by column
-        Cell types in alphabetical order. :meth:`Prototypes.left_out` lists what was left out; ``provenance`` describes
-        the quality of the fit, and its ``notes`` hold the texts of the warnings.
+        Cell types in alphabetical order. :meth:`Prototypes.left_out` lists what was left out; ``provenance`` has the
+        settings with the method and ``min_cells`` that were used, describes the quality of the fit, and its ``notes``
+        hold the texts of the warnings.
 
     Raises
     ------
@@ -119,7 +121,7 @@ def estimate_all(
     labels = [_column(cells, name) for name in columns]
     batches = None if batch is None else _column(cells, batch)
     genes, gene_ids = _genes(cells)
-    start = 1.0 if settings.method == "mean" else _COUNTING
+    start = 1.0 if settings.method_for(1 if batch is None else 2) == "mean" else _COUNTING
     found = count_statistics(_counts(cells), genes, labels, batches, settings, part(progress, 0.0, start))
     if batches is not None:
         found = [coded_statistics(stats) for stats in found]
@@ -206,7 +208,9 @@ def _estimate(
     if thin:
         names = ", ".join(f"{name} ({n})" for name, n in thin.items())
         notes.append(f"These prototypes are based on few cells and are uncertain: {names}.")
-    mean = settings.method == "mean"
+    method = settings.method_for(len(stats.batches))
+    provenance["settings"]["method"] = method
+    mean = method == "mean"
     rates, dispersion, fit = (sums, None, {}) if mean else _regression(stats, settings, notes, progress)
     provenance |= {
         "batches": {} if provenance["batch"] is None else stats.per_batch(),
