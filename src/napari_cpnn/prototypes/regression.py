@@ -13,11 +13,11 @@ k of type c in batch d
 The fit is the posterior mode in the logarithms of the parameters, given rho, which is fitted first with b fixed to
 rho_d a_dg, and given k, which is estimated for each gene from its variation between types unless set
 (:mod:`napari_cpnn.prototypes.shrinkage`): with one k for all genes, markers are drawn towards the common profile too
-much, and housekeeping genes not enough. The background is ambient RNA: each batch adds a share rho_d of its own average profile, up to a factor per
-gene. The priors are cell2location's, with three differences: k, and two more. Its Gamma(1, 1) for t and its background level per batch are
-here in units of the gene's own level, since the counts of genes differ by four orders of magnitude. And the shape of
-the prior of b is fixed at 9, the centre of cell2location's hyperprior, since the mode of a hierarchy with a free shape
-lies at infinity.
+much, and housekeeping genes not enough. The background is ambient RNA: each batch adds a share rho_d of its own
+average profile, up to a factor per gene. The priors are cell2location's, with three differences: k, and two more. Its
+Gamma(1, 1) for t and its background level per batch are here in units of the gene's own level, since the counts of
+genes differ by four orders of magnitude. And the shape of the prior of b is fixed at 9, the centre of cell2location's
+hyperprior, since the mode of a hierarchy with a free shape lies at infinity.
 
 With a single batch, neither background nor scale are identifiable: then b = 0 and s = 1.
 """

@@ -14,7 +14,7 @@ from scipy.special import gammaln
 from napari_cpnn.arrays import FloatArray
 
 #: Grid of k: coefficients of variation between types from 0.09 to 8.
-SHAPES: FloatArray = 2.0 ** np.arange(-6, 8)
+SHAPES: FloatArray = np.exp2(np.arange(-6.0, 8.0))
 _EM_STEPS = 30
 
 
@@ -44,14 +44,13 @@ def estimate_shapes(counts: FloatArray, expected: FloatArray) -> FloatArray:
     weights = np.full(len(SHAPES), 1 / len(SHAPES))
     for _ in range(_EM_STEPS):
         weights = _posterior(likelihood, weights).mean(axis=1)
-    shapes: FloatArray = 1 / (_posterior(likelihood, weights) / SHAPES[:, None]).sum(axis=0)
-    return shapes
+    return np.asarray(1 / (_posterior(likelihood, weights) / SHAPES[:, None]).sum(axis=0), dtype=np.float64)
 
 
 def _posterior(likelihood: FloatArray, weights: FloatArray) -> FloatArray:
     """Return the probability of each shape, ``(K, G)``."""
-    joint: FloatArray = likelihood * weights[:, None]
-    return joint / joint.sum(axis=0)
+    joint = likelihood * weights[:, None]
+    return np.asarray(joint / joint.sum(axis=0), dtype=np.float64)
 
 
 def _log_likelihood(counts: FloatArray, expected: FloatArray, shape: float) -> FloatArray:
