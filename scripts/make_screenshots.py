@@ -169,7 +169,6 @@ def prototypes_picture(viewer, explore: Explore, folder: Path) -> None:
     controller.open(sample_folder() / SAMPLE_FILES["cells"])
     while controller.reference is None:
         pump(0.1)
-    dock.use_hint.click()
     controller.change("method", "nb")
     dock.run.click()
     while controller.result is None:

@@ -82,7 +82,7 @@ def test_prototypes_of_several_columns_by_regression_over_batches(prototypes_pat
     cells.obs["major"] = cells.obs["celltype"].astype(str).str.replace("C cell", "B cell")
     cells.obs["donor"] = [f"D{i % 2}" for i in range(cells.n_obs)]
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    columns = ["--cell-type", "celltype", "--cell-type", "major", "--batch", "donor", "--method", "nb"]
+    columns = ["--cell-type", "celltype", "--cell-type", "major", "--batch", "donor"]
     filters = ["--min-genes", "1", "--min-cells", "1"]
     args = ["prototypes", str(tmp_path / "cells.h5ad"), *columns, *filters, "--out", str(tmp_path / "protos")]
     assert main(args) == 0

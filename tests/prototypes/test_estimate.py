@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
-from napari_cpnn.prototypes import Prototypes, estimate_prototypes, read_cells
+from napari_cpnn.prototypes import Prototypes, estimate_prototypes, lacking_genes, read_cells
 from napari_cpnn.settings import PrototypeSettings
 
 LOOSE = PrototypeSettings(method="mean", min_genes=1, min_cells=1, min_cells_per_type=1)
@@ -87,6 +87,46 @@ def test_sentences() -> None:
         estimate_prototypes(cells(), settings=LOOSE.replace(min_cells=200))
 
 
+def test_batches_decide_on_the_method() -> None:
+    usual = LOOSE.replace(method="auto", device="cpu")
+    table = cells()
+    table.obs["one"] = "all"
+    several = estimate_prototypes(table, batch="patient", settings=usual)
+    assert several.provenance["settings"]["method"] == "nb"
+    np.testing.assert_array_equal(several.profiles, estimate_prototypes(table, batch="patient", settings=NB).profiles)
+    for batch in (None, "one"):
+        alone = estimate_prototypes(table, batch=batch, settings=usual)
+        assert alone.provenance["settings"]["method"] == "mean"
+        np.testing.assert_array_equal(alone.profiles, estimate_prototypes(table, settings=LOOSE).profiles)
+
+
+def test_settings_saved_before_keep_their_meaning() -> None:
+    old = PrototypeSettings.from_dict({"method": "mean", "min_cells": 200, "prior_counts": 1.0})
+    assert (old.method_for(8), old.least_cells(1564), old.prior_counts) == ("mean", 200, 1.0)
+
+
+@pytest.mark.parametrize(("n_cells", "least"), [(1, 3), (900, 3), (1564, 5), (59_999, 199), (300_000, 200)])
+def test_the_usual_number_of_cells_of_a_gene(n_cells: int, least: int) -> None:
+    assert PrototypeSettings().least_cells(n_cells) == least
+    assert PrototypeSettings(min_cells=40).least_cells(n_cells) == 40
+
+
+def test_losing_most_genes_is_said() -> None:
+    table = cells()
+    counts = table.X.toarray()
+    counts[2:, :16] = 0  # 16 of 30 genes are in two cells
+    counts[:2, :16] = 1
+    table.layers["counts"] = sp.csr_matrix(counts)
+    usual = LOOSE.replace(min_cells=None)
+    with pytest.warns(CpnnWarning, match=r"^Most genes .* of 30 detected genes 14 are in at least 3 of the 60 cells"):
+        protos = estimate_prototypes(table, settings=usual)
+    assert lacking_genes(protos.provenance).startswith("The prototypes lack most genes of their cells: of 30 detected")
+    counts[2, 0] = 1
+    table.layers["counts"] = sp.csr_matrix(counts)
+    assert lacking_genes(estimate_prototypes(table, settings=usual).provenance) == ""
+    assert lacking_genes({"notes": 3}) == lacking_genes({}) == ""
+
+
 def test_thin_types_are_named() -> None:
     with pytest.warns(CpnnWarning, match=r"uncertain: type a \(20\), type b \(20\), type c \(20\)"):
         estimate_prototypes(cells(), settings=LOOSE.replace(min_cells_per_type=21))
@@ -119,13 +159,16 @@ def test_wu2021(method: str, shared_data: Path) -> None:
     if method == "nb":
         fit = protos.provenance["fit"]
         assert fit["converged"]
-        assert fit["mean_correlation"] > 0.97
+        assert fit["mean_correlation"] > 0.96
         assert fit["variance_correlation"] > 0.99
         assert protos.dispersion is not None
     with pytest.warns(
-        CpnnWarning, match=r"958 are in at least 200 of the 1564 cells; for so few cells set min_cells to 5\."
+        CpnnWarning, match=r"958 are in at least 200 of the 1,564 cells \(min_cells\); set min_cells to 5\."
     ):
-        estimate_prototypes(table, "celltype_major", settings=PrototypeSettings(method=method))
+        estimate_prototypes(table, "celltype_major", settings=PrototypeSettings(method=method, min_cells=200))
+    usual = estimate_prototypes(table, "celltype_major", settings=PrototypeSettings(method=method))
+    assert len(usual.genes) == 12_297
+    assert usual.provenance["settings"]["min_cells"] == 5
 
 
 def test_regression_from_cells_to_file_and_back(tmp_path: Path) -> None:

@@ -100,7 +100,12 @@ def test_gradient_of_what_is_shared() -> None:
 
 
 def log_posterior(
-    x: np.ndarray, cells: tuple[np.ndarray, ...], priors: tuple[np.ndarray, ...], rho: np.ndarray, shape: float
+    x: np.ndarray,
+    cells: tuple[np.ndarray, ...],
+    priors: tuple[np.ndarray, ...],
+    rho: np.ndarray,
+    shape: float,
+    k: np.ndarray | float = 1.0,
 ) -> float:
     """The model as its docstring writes it, with the densities of logarithms; nothing shared with the package."""
     counts, kind, batch = cells
@@ -110,7 +115,7 @@ def log_posterior(
     t, b, phi = t.reshape(C, G), b.reshape(D, G), phi[0]
     theta = root**-2.0
     mean = scale[batch, None] * (t[kind] + b[batch])
-    value = nbinom.logpmf(counts, theta, theta / (theta + mean)).sum() + (np.log(t) - t / mean_t).sum()
+    value = nbinom.logpmf(counts, theta, theta / (theta + mean)).sum() + (k * (np.log(t) - t / mean_t)).sum()
     rate = shape / (rho[:, None] * mean_a)
     value += (shape * np.log(rate * b) - rate * b).sum()
     value += (np.log(phi * root) - phi * root).sum() + 9 * np.log(phi) - 3 * phi
@@ -122,19 +127,23 @@ def as_logs(fit: RegressionFit) -> np.ndarray:
     return np.log(np.concatenate([part.ravel() for part in parts]))
 
 
-def test_the_mode_is_where_scipy_finds_it() -> None:
+@pytest.mark.parametrize("prior_counts", [None, 1.0])
+def test_the_mode_is_where_scipy_finds_it(prior_counts: float | None) -> None:
     cells = small(n=80, G=4)
     stats = statistics_of(*cells)
     block = _Problem(stats, 1.0, "cpu")._blocks[0]
     priors = (block.mean.numpy(), block.ambient.numpy())
-    fit = fit_regression(stats, tolerance=1e-10)
+    fit = fit_regression(stats, prior_counts, tolerance=1e-10)
     assert fit.converged
+    assert (fit.shape == 1).all() == (prior_counts == 1)
     mode = as_logs(fit)
     best = minimize(
-        lambda x: -log_posterior(x, cells, priors, fit.ambient, FREE_SHAPE), mode + 0.1, options={"gtol": 1e-4}
+        lambda x: -log_posterior(x, cells, priors, fit.ambient, FREE_SHAPE, fit.shape),
+        mode + 0.1,
+        options={"gtol": 1e-4},
     )
     np.testing.assert_allclose(mode, best.x, atol=2e-3)
-    assert log_posterior(mode, cells, priors, fit.ambient, FREE_SHAPE) >= -best.fun - 1e-6
+    assert log_posterior(mode, cells, priors, fit.ambient, FREE_SHAPE, fit.shape) >= -best.fun - 1e-6
 
 
 def test_ambient_shares_are_at_the_mode_with_background_held() -> None:
@@ -210,10 +219,11 @@ def test_one_batch_has_no_background_and_is_the_mean_but_for_the_prior() -> None
     fit = fit_regression(stats, tolerance=1e-10)
     assert fit.scales.tolist() == [1]
     assert not fit.background.any()
-    # d/du: theta (Y - n t) / (theta + t) + 1 - t / m = 0
+    # d/du: theta (Y - n t) / (theta + t) + k (1 - t / m) = 0
     n, Y = stats.per_type()
     t, m = fit.rates, Y.sum(axis=1, keepdims=True) / n[:, None] * Y.sum(axis=0) / Y.sum()
-    np.testing.assert_allclose(fit.dispersion * (Y - n[:, None] * t) / (fit.dispersion + t), t / m - 1, atol=1e-4)
+    slopes = fit.dispersion * (Y - n[:, None] * t) / (fit.dispersion + t)
+    np.testing.assert_allclose(slopes, fit.shape * (t / m - 1), atol=1e-4)
     loose = fit_regression(stats, prior_counts=1e-3)
     np.testing.assert_allclose(loose.rates, Y / n[:, None], rtol=2e-3)
 

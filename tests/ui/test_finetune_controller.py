@@ -14,6 +14,7 @@ import pytest
 
 from napari_cpnn.errors import CheckpointError, TrainingError
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.jobs.job import CellsFile, SampleFiles
@@ -181,9 +182,20 @@ def test_a_sample_removed_while_it_is_looked_at_stays_away(setup):
     assert c.samples == []
 
 
+def test_prototypes_that_lack_genes_are_marked(setup, tmp_path):
+    note = "Most genes are left out: of 400 detected genes 40 are in at least 200 of the 300 cells (min_cells)"
+    whole = Prototypes.load(SAMPLE["prototypes"])
+    dataclasses.replace(whole, provenance={"notes": [note]}).save(tmp_path / "few.h5ad")
+    setup.c.choose_reference(tmp_path / "few.h5ad")
+    setup.go()
+    assert ". ⚠ The prototypes lack most genes of their cells: of 400 detected" in setup.c.reference.text
+    assert "⚠" not in inspect_reference(SAMPLE["prototypes"]).text
+
+
 def test_single_cells_offer_their_columns_with_counts(setup, tmp_path):
     cells = anndata.read_h5ad(SAMPLE["cells"])
     found = inspect_reference(SAMPLE["cells"])
+    assert found.warning == ""
     assert (found.kind, found.n_cells) == ("cells", cells.n_obs)
     name = found.likely_column()
     column = next(column for column in found.columns if column.name == name)

@@ -110,6 +110,8 @@ def test_what_is_in_a_file_and_what_is_missing(setup, path):
     assert [(t.name, t.n_cells, t.thin) for t in c.preview()] == [(f"type {x}", 30, False) for x in "abc"]
     c.change("min_cells_per_type", 31)
     assert all(t.thin for t in c.preview())
+    assert c.better_min_cells() is None
+    c.change("min_cells", 200)
     assert c.better_min_cells() == 3
     c.change("min_cells", 3)
     assert c.better_min_cells() is None
@@ -412,7 +414,7 @@ def test_choices_are_taken_back(opened):
     c.change("method", "mean")
     assert history.text == "setting method"
     history.undo()
-    assert c.settings.method == "mean"
+    assert c.settings.method == "auto"
     assert c.cell_type == "patient"
     history.undo()
     assert c.cell_type == "cell_type"

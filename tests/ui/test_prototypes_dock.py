@@ -83,13 +83,17 @@ def test_from_cells_to_markers_to_a_file_for_fine_tuning(open_dock, breast, wait
     assert ["NK cells", "⚠ 2"] in rows(dock.preview)
     choose(dock.columns.cell_type, "celltype_major")
     choose(dock.columns.batch, "Sample")
+    assert dock.settings.form.editors["min_cells"].text() == "none"
+    assert dock.use_hint.isHidden()
+    assert controller.change("min_cells", 200)
+    assert dock.hint.text() == "1,564 cells are few: with min cells 200, many genes are left out."
     assert dock.use_hint.text() == "Use 5"
     dock.use_hint.click()
     assert dock.use_hint.isHidden()
     assert dock.settings.form.editors["min_cells"].text() == "5"
     dock.undo.click()
-    assert controller.settings.min_cells == 200
-    dock.use_hint.click()
+    assert controller.settings.min_cells is None  # both changes of the setting at once
+    assert dock.use_hint.isHidden()
 
     dock.run.click()
     assert dock.cancel.isEnabled()
@@ -187,9 +191,10 @@ def test_cancel_and_bad_files_leave_a_dock_that_works(open_dock, breast, wait, t
     field.setModified(True)
     field.editingFinished.emit()
     assert again.message.text() == "min cells cannot be few."
-    assert field.text() == "200"
+    assert field.text() == "none"
     drop(again, breast)
     wait(lambda: again.controller.reference is not None)
+    assert again.controller.change("min_cells", 200)
     again.run.click()
     wait(lambda: again.controller.result is not None)
     assert "Most genes are left out" in again.notes.text()

@@ -5,7 +5,7 @@ from .deconvolution import deconvolve as deconvolve
 from .deconvolution import deconvolve_with_uncertainty as deconvolve_with_uncertainty
 from .estimate import estimate_all as estimate_all
 from .estimate import estimate_prototypes as estimate_prototypes
-from .estimate import suggested_min_cells as suggested_min_cells
 from .labels import texts_of as texts_of
 from .labels import without_label as without_label
+from .left_out import lacking_genes as lacking_genes
 from .prototypes import Prototypes as Prototypes

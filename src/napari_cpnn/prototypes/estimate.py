@@ -17,7 +17,7 @@ from napari_cpnn.errors import CellsError, CpnnWarning, PrototypesError
 from napari_cpnn.progress import Progress, no_progress, part
 from napari_cpnn.prototypes.batch_codes import ISLANDS, coded_statistics
 from napari_cpnn.prototypes.labels import without_label
-from napari_cpnn.prototypes.left_out import REASONS
+from napari_cpnn.prototypes.left_out import MOST_GENES, REASONS
 from napari_cpnn.prototypes.prototypes import Prototypes
 from napari_cpnn.prototypes.statistics import GroupStatistics, count_statistics
 from napari_cpnn.settings import PrototypeSettings
@@ -65,7 +65,8 @@ def estimate_prototypes(
     mitochondrial counts are left out, then genes detected in few of the remaining cells. ``method="nb"`` fits a
     negative binomial regression on type and batch (:mod:`napari_cpnn.prototypes.regression`; paper 3.1.2), which
     corrects for the depth and ambient background of the batches and shrinks types with few cells towards the common
-    profile. ``method="mean"`` divides the summed counts of each type by their total, ignoring batches.
+    profile, each gene as much as it varies little between types. ``method="mean"`` divides the summed counts of each
+    type by their total, ignoring batches. The default is ``"nb"`` with several batches and ``"mean"`` with one.
 
     Parameters
     ----------
@@ -85,8 +86,9 @@ def estimate_prototypes(
     Returns
     -------
     Prototypes, or dict of them by column
-        Cell types in alphabetical order. :meth:`Prototypes.left_out` lists what was left out; ``provenance`` describes
-        the quality of the fit, and its ``notes`` hold the texts of the warnings.
+        Cell types in alphabetical order. :meth:`Prototypes.left_out` lists what was left out; ``provenance`` has the
+        settings with the method and ``min_cells`` that were used, describes the quality of the fit, and its ``notes``
+        hold the texts of the warnings.
 
     Raises
     ------
@@ -119,24 +121,19 @@ def estimate_all(
     labels = [_column(cells, name) for name in columns]
     batches = None if batch is None else _column(cells, batch)
     genes, gene_ids = _genes(cells)
-    start = 1.0 if settings.method == "mean" else _COUNTING
+    start = 1.0 if settings.method_for(1 if batch is None else 2) == "mean" else _COUNTING
     found = count_statistics(_counts(cells), genes, labels, batches, settings, part(progress, 0.0, start))
     if batches is not None:
         found = [coded_statistics(stats) for stats in found]
-    about = {"source": "single cells", "batch": batch, "settings": settings.to_dict(), "n_genes_given": len(genes)}
+    about = {"source": "single cells", "batch": batch, "n_genes_given": len(genes)}
     prototypes, share = {}, (1 - start) / len(columns)
     for number, (name, stats) in enumerate(zip(columns, found, strict=True)):
         notes = [*_about_names(genes), *_about_labels(name, labels[number])]
-        provenance = {"cell_type": name, **about, "notes": notes}
+        provenance = {"cell_type": name, **about, "settings": settings.to_dict(), "notes": notes}
         its = part(progress, start + number * share, start + (number + 1) * share)
         prototypes[name] = _estimate(stats, genes, gene_ids, settings, provenance, its)
     progress("Done", 1.0)
     return prototypes
-
-
-def suggested_min_cells(n_cells: int) -> int:
-    """Return a minimum number of cells per gene that suits a small reference."""
-    return max(3, n_cells // 300)
 
 
 def _column(cells: AnnData, name: str) -> pd.Series[Any]:
@@ -202,6 +199,7 @@ def _estimate(
     notes: list[str] = provenance["notes"]
     _check_cells(stats, settings)
     kept = _kept_genes(stats, settings, notes)
+    provenance["settings"]["min_cells"] = settings.least_cells(int(stats.n_cells.sum()))
     detected = int((stats.histogram.detected_in(len(genes)) > 0).sum())
     given = stats.cell_types
     stats = _without_silent(stats.select_genes(kept), notes)
@@ -210,7 +208,9 @@ def _estimate(
     if thin:
         names = ", ".join(f"{name} ({n})" for name, n in thin.items())
         notes.append(f"These prototypes are based on few cells and are uncertain: {names}.")
-    mean = settings.method == "mean"
+    method = settings.method_for(len(stats.batches))
+    provenance["settings"]["method"] = method
+    mean = method == "mean"
     rates, dispersion, fit = (sums, None, {}) if mean else _regression(stats, settings, notes, progress)
     provenance |= {
         "batches": {} if provenance["batch"] is None else stats.per_batch(),
@@ -275,18 +275,19 @@ def _check_cells(stats: GroupStatistics, settings: PrototypeSettings) -> None:
 
 
 def _kept_genes(stats: GroupStatistics, settings: PrototypeSettings, notes: list[str]) -> npt.NDArray[np.int64]:
-    """Return the genes detected in enough cells, adding a note if a small reference loses most of its genes."""
+    """Return the genes detected in enough cells, adding a note if most of them are left out."""
     n_cells, seen_in = int(stats.n_cells.sum()), stats.histogram.detected_in(stats.sums.shape[1])
-    kept = seen_in >= max(settings.min_cells, 1)
+    least, usual = settings.least_cells(n_cells), PrototypeSettings().least_cells(n_cells)
+    kept = seen_in >= least
     detected = int((seen_in > 0).sum())
     advice = (
-        f"of {detected} detected genes {int(kept.sum())} are in at least {settings.min_cells} of the {n_cells} cells; "
-        f"for so few cells set min_cells to {suggested_min_cells(n_cells)}"
+        f"of {detected:,} detected genes {int(kept.sum()):,} are in at least {least} of the {n_cells:,} cells "
+        f"(min_cells); set min_cells to {usual if usual < least else 'a smaller number'}"
     )
     if not kept.any():
         raise PrototypesError(f"No gene is left: {advice}.")
-    if kept.sum() < detected / 4:
-        notes.append(f"Most genes are left out: {advice}.")
+    if kept.sum() < detected / 2:
+        notes.append(f"{MOST_GENES}: {advice}.")
     return np.flatnonzero(kept)
 
 

@@ -87,7 +87,7 @@ class GeneBlock:
     mean, ambient
         ``(C, g)`` and ``(D, g)``, prior means of t and of ``b / rho``.
     shape
-        Shape of the prior of t.
+        Shape of the prior of t; None: 1 until :meth:`set_shape` is called.
     shared
         Initial values of the shared parameters.
     """
@@ -99,12 +99,12 @@ class GeneBlock:
         histogram: Histogram,
         mean: Tensor,
         ambient: Tensor,
-        shape: float,
+        shape: float | None,
         shared: Shared,
     ) -> None:
         import torch
 
-        self._shape = shape
+        self.shape = torch.full_like(mean[0], 1.0 if shape is None else shape)
         self._background_shape = HELD_SHAPE
         self.sums, self.n_cells, self.mean, self.ambient = sums, n_cells, mean, ambient
         self.has_background = sums.shape[1] > 1
@@ -113,7 +113,7 @@ class GeneBlock:
             torch.as_tensor(part, dtype=sums.dtype, device=sums.device) for part in (histogram.value, histogram.cells)
         )
         exposure = (n_cells[..., 0] * shared.scale).sum(1)[:, None]
-        self.u = ((sums.sum(1) + self._shape) / (exposure + self._shape / mean)).log()
+        self.u = ((sums.sum(1) + self.shape) / (exposure + self.shape / mean)).log()
         self.e = torch.zeros_like(ambient)
         self.h = torch.zeros_like(mean[0])
         self.h = (self._moment_dispersion(shared) / shared.phi**2).log()
@@ -123,6 +123,23 @@ class GeneBlock:
     def free_background(self) -> None:
         """Allow each gene's background to deviate from the batch's profile from now on."""
         self._background_shape, self._last = FREE_SHAPE, None
+
+    def type_counts(self, shared: Shared) -> tuple[Tensor, Tensor]:
+        """Return the counts of each type without background, and those under the common profile, ``(C, g)`` each.
+
+        A batch's counts weigh as much as they tell: less for overdispersed genes, and where the background is high.
+        """
+        background = self.background(shared)
+        own = self.mean[:, None] / (self.mean[:, None] + background)
+        mean, theta = shared.scale[:, None] * (self.mean[:, None] + background), self.dispersion(shared)
+        weight = own * theta / (theta + mean)
+        rate = self.u.exp()[:, None]
+        counts = (weight * self.sums * rate / (rate + background)).sum(1)
+        return counts, (weight * self.n_cells * shared.scale[:, None]).sum(1) * self.mean
+
+    def set_shape(self, shape: Tensor) -> None:
+        """Set the shape of the prior of t, ``(g,)``."""
+        self.shape, self._last = shape, None
 
     def _moment_dispersion(self, shared: Shared) -> Tensor:
         """Return a moment estimate of theta from the variance around the means, ``(g,)``, within bounds."""
@@ -149,7 +166,7 @@ class GeneBlock:
 
     def log_prior(self, u: Tensor, e: Tensor, h: Tensor) -> Tensor:
         """Return the log prior up to a constant, ``(g,)``."""
-        prior = self._shape * (u - u.exp() / self.mean).sum(0) - h / 2 - (-h / 2).exp()
+        prior = self.shape * (u - u.exp() / self.mean).sum(0) - h / 2 - (-h / 2).exp()
         return prior + self._background_shape * (e - e.exp()).sum(0) if self.has_background else prior
 
     def step(self, shared: Shared) -> tuple[Tensor, Tensor]:
@@ -197,12 +214,12 @@ class GeneBlock:
         observed = mean * theta * (self.sums + self.n_cells * theta) / spread**2
         pq = p * q
         curved = residual * pq  # the mean is a sum of exponentials
-        prior_u, prior_e = self._shape * t / self.mean, self._background_shape * self.e.exp()
+        prior_u, prior_e = self.shape * t / self.mean, self._background_shape * self.e.exp()
         theta_1, theta_2 = self._theta_derivatives(theta, mean, spread)
         if not self.has_background:
             prior_e = torch.full_like(prior_e, self._background_shape)  # keeps e at 0
         return Derivatives(
-            u=(residual * p).sum(1) + self._shape - prior_u,
+            u=(residual * p).sum(1) + self.shape - prior_u,
             e=(residual * q).sum(0) + self._background_shape - prior_e,
             uu=(observed * p * p - curved).sum(1) + prior_u,
             ee=(observed * q * q - curved).sum(0) + prior_e,

@@ -22,6 +22,18 @@ REASONS = {
 }
 
 
+#: Beginning of the note on prototypes that lack most of the genes detected in their cells.
+MOST_GENES = "Most genes are left out"
+
+
+def lacking_genes(provenance: dict[str, Any]) -> str:
+    """Return a sentence on prototypes that lack most genes of their cells; empty for all others."""
+    notes = provenance.get("notes")
+    texts = [text for text in notes if isinstance(text, str)] if isinstance(notes, (list, tuple)) else []
+    note = next((text for text in texts if text.startswith(MOST_GENES)), "")
+    return f"The prototypes lack most genes of their cells{note.removeprefix(MOST_GENES)}" if note else ""
+
+
 def left_out(provenance: dict[str, Any], n_genes: int) -> pd.DataFrame:
     """Return the table of :meth:`napari_cpnn.Prototypes.left_out`.
 

@@ -8,14 +8,16 @@ k of type c in batch d
     t_cg  ~ Gamma(k, mean m_cg)          m_cg: share of gene g of all counts, times the mean depth of type c
     b_dg  ~ Gamma(9, mean rho_d a_dg)    a_dg: mean count of gene g in batch d
     rho_d ~ Gamma(1, mean 0.01),   s_d ~ Gamma(1, 1)
-    theta_g^(-1/2) ~ Exponential(phi),   phi ~ Gamma(9, 3),   k = 1 unless set
+    theta_g^(-1/2) ~ Exponential(phi),   phi ~ Gamma(9, 3)
 
 The fit is the posterior mode in the logarithms of the parameters, given rho, which is fitted first with b fixed to
-rho_d a_dg. The background is ambient RNA: each batch adds a share rho_d of its own average profile, up to a factor per
-gene. The priors are cell2location's, with two differences. Its Gamma(1, 1) for t and its background level per batch are
-here in units of the gene's own level, since the counts of genes differ by four orders of magnitude. And the shape of
-the prior of b is fixed at 9, the centre of cell2location's hyperprior, since the mode of a hierarchy with a free shape
-lies at infinity.
+rho_d a_dg, and given k, which is estimated for each gene from its variation between types unless set
+(:mod:`napari_cpnn.prototypes.shrinkage`): with one k for all genes, markers are drawn towards the common profile too
+much, and housekeeping genes not enough. The background is ambient RNA: each batch adds a share rho_d of its own
+average profile, up to a factor per gene. The priors are cell2location's, with three differences: k, and two more. Its
+Gamma(1, 1) for t and its background level per batch are here in units of the gene's own level, since the counts of
+genes differ by four orders of magnitude. And the shape of the prior of b is fixed at 9, the centre of cell2location's
+hyperprior, since the mode of a hierarchy with a free shape lies at infinity.
 
 With a single batch, neither background nor scale are identifiable: then b = 0 and s = 1.
 """
@@ -32,6 +34,7 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.progress import Progress, no_progress, part
 from napari_cpnn.prototypes.gene_block import GeneBlock, Shared, SharedSystem
+from napari_cpnn.prototypes.shrinkage import estimate_shapes
 from napari_cpnn.prototypes.statistics import GroupStatistics
 
 if TYPE_CHECKING:
@@ -65,6 +68,8 @@ class RegressionFit:
         ``(D,)``, s and rho; 1 and 0 for a single batch.
     dispersion
         ``(G,)``, theta.
+    shape
+        ``(G,)``, k.
     phi
         Rate of the prior of ``theta^(-1/2)``.
     log_likelihood, log_posterior
@@ -79,6 +84,7 @@ class RegressionFit:
     scales: FloatArray
     ambient: FloatArray
     dispersion: FloatArray
+    shape: FloatArray
     phi: float
     log_likelihood: float
     log_posterior: float
@@ -94,7 +100,7 @@ class RegressionFit:
 
 def fit_regression(
     stats: GroupStatistics,
-    prior_counts: float = 1.0,
+    prior_counts: float | None = None,
     device: str = "cpu",
     max_iterations: int = 200,
     tolerance: float = 1e-4,
@@ -104,7 +110,8 @@ def fit_regression(
 
     The first fit has background proportional to the batch's profile, which gives the ambient shares rho; the second has
     rho fixed and background free per gene. In a single fit, the background would follow the noise of each gene and
-    inflate rho: a share of 7 % was found for cells without any ambient RNA.
+    inflate rho: a share of 7 % was found for cells without any ambient RNA. The shapes k of the genes' priors are
+    estimated before the first fit and, with its dispersion and background, before the second.
 
     Genes are independent given the shared parameters: the batch scales s, the ambient shares rho and phi. Each
     iteration takes one damped Newton step per gene and, once the genes have settled, one in the shared parameters, with
@@ -115,7 +122,7 @@ def fit_regression(
     stats
         Group statistics; every type and every gene has a count.
     prior_counts
-        Shape of the prior of t: weight of the common profile, in counts of each gene.
+        Shape k of the prior of t: weight of the common profile, in counts of each gene; None: estimated by gene.
     device
         A torch device. Arithmetic uses float64.
     max_iterations
@@ -127,10 +134,16 @@ def fit_regression(
         Called for each block of genes in each step. The finished share is estimated from the decrement.
     """
     problem = _Problem(stats, prior_counts, device)
-    first = _FIRST_FIT if len(stats.batches) > 1 else 1.0
+    if prior_counts is None:
+        problem.estimate_shapes()
+    again = len(stats.batches) > 1 or prior_counts is None
+    first = _FIRST_FIT if again else 1.0
     done, converged = problem.climb(max_iterations, tolerance, part(progress, 0.0, first))
-    if len(stats.batches) > 1 and converged:
-        problem.free_background()
+    if again and converged:
+        if prior_counts is None:
+            problem.estimate_shapes()
+        if len(stats.batches) > 1:
+            problem.free_background()
         more, converged = problem.climb(max_iterations - done, tolerance, part(progress, first, 1.0))
         done += more
     return problem.result(done, converged)
@@ -139,7 +152,7 @@ def fit_regression(
 class _Problem:
     """Blocks of genes, and the parameters they share."""
 
-    def __init__(self, stats: GroupStatistics, prior_counts: float, device: str) -> None:
+    def __init__(self, stats: GroupStatistics, prior_counts: float | None, device: str) -> None:
         import torch
 
         C, D, G = len(stats.cell_types), len(stats.batches), stats.sums.shape[1]
@@ -172,6 +185,18 @@ class _Problem:
             histogram = stats.histogram.between(start, part.stop)
             priors = (tensor(mean[:, part]), tensor(ambient[:, part]), prior_counts)
             self._blocks.append(GeneBlock(tensor(sums), cells, histogram, *priors, self._shared))
+
+    def estimate_shapes(self) -> None:
+        """Estimate the shape of each gene's prior from its variation between types."""
+        import torch
+
+        parts = [block.type_counts(self._shared) for block in self._blocks]
+        counts, expected = (torch.cat(tensors, dim=1).cpu().numpy() for tensors in zip(*parts, strict=True))
+        shapes, start = estimate_shapes(counts, expected), 0
+        for block in self._blocks:
+            stop = start + block.mean.shape[1]
+            block.set_shape(torch.as_tensor(shapes[start:stop], dtype=block.mean.dtype, device=block.mean.device))
+            start = stop
 
     def free_background(self) -> None:
         """Fix the ambient shares, and allow each gene's background to deviate from them."""
@@ -259,6 +284,7 @@ class _Problem:
             scales=whole([shared.scale]) if several else np.ones(1),
             ambient=whole([shared.ambient]),
             dispersion=whole([b.dispersion(shared) for b in self._blocks]),
+            shape=whole([b.shape for b in self._blocks]),
             phi=float(shared.phi),
             log_likelihood=likelihood,
             log_posterior=likelihood + prior,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -91,6 +92,25 @@ def test_a_listed_gene_that_is_hardly_ever_seen_is_left_out_aloud(world, quick, 
     settings = quick.replace(genes=str(tmp_path / "genes.txt"), validation="none")
     with pytest.warns(CpnnWarning, match=r"1 of 2 listed genes are in too few training spots"):
         assert choose_genes(check_samples([(slide, spots)], settings)[0], world.prototypes, settings) == ["GENE7"]
+
+
+def test_losing_most_genes_is_said(world, quick):
+    slide, spots = world.sample(1)
+    counts = spots.layers["counts"].toarray()
+    counts[1:, :21] = 0
+    spots.layers["counts"] = sparse.csr_matrix(counts)
+    settings = quick.replace(validation="none")
+    parts = check_samples([(slide, spots)], settings)[0]
+    said = r"Of 40 genes that the prototypes and the spots share, 19 are detected in at least 10% .*min_spot_fraction"
+    with pytest.warns(CpnnWarning, match=said):
+        assert len(choose_genes(parts, world.prototypes, settings)) == 19
+
+
+def test_prototypes_that_lack_most_genes_are_named(world, quick, parts):
+    note = "Most genes are left out: of 400 detected genes 40 are in at least 200 of the 300 cells (min_cells)"
+    lacking = dataclasses.replace(world.prototypes, provenance={"notes": ["another", note]})
+    with pytest.warns(CpnnWarning, match=r"^The prototypes lack most genes of their cells: of 400 detected genes 40"):
+        choose_genes(parts, lacking, quick)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import name_genes_as, positions, shared_genes
 from napari_cpnn.errors import CpnnWarning, GenesError, TrainingError
 from napari_cpnn.evaluation import split_half_reliability
-from napari_cpnn.prototypes import Prototypes
+from napari_cpnn.prototypes import Prototypes, lacking_genes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.spot_samples import SpotSample
 from napari_cpnn.untrusted import require_no_device
@@ -39,11 +39,21 @@ def choose_genes(parts: Sequence[SpotSample], prototypes: Prototypes, settings: 
     within slides (``"variable"``) or the largest mean (``"abundant"``, as in ST-Net) of log1p CP10k, or those listed in
     a file, one name per line.
     """
+    if lacking := lacking_genes(prototypes.provenance):
+        warnings.warn(lacking, CpnnWarning, stacklevel=4)
     genes = list(prototypes.genes)
     for part in parts:
         genes = shared_genes(genes, list(part.spots.var_names), ("The prototypes", f"the spots of {part.slide.name}"))
     wanted = None if settings.genes in ("shared", "variable", "abundant") else _listed(Path(settings.genes), genes)
+    n_shared = len(genes)
     genes = _detected(parts, genes if wanted is None else wanted, settings.min_spot_fraction)
+    if wanted is None and len(genes) < n_shared / 2:
+        warnings.warn(
+            f"Of {n_shared:,} genes that the prototypes and the spots share, {len(genes):,} are detected in at least "
+            f"{settings.min_spot_fraction:.0%} of the training spots (min_spot_fraction); the others are left out.",
+            CpnnWarning,
+            stacklevel=4,
+        )
     if wanted is not None and len(genes) < len(wanted):
         rare = f"{len(wanted) - len(genes)} of {len(wanted)} listed genes are in too few training spots"
         warnings.warn(f"{rare} (min_spot_fraction) and are left out.", CpnnWarning, stacklevel=4)

@@ -137,11 +137,12 @@ class PrototypesController:
 
     def better_min_cells(self) -> int | None:
         """Suggest a smaller ``min_cells`` if the present one would leave out many genes of so few cells."""
-        from napari_cpnn.prototypes import suggested_min_cells
-
-        if self.reference is None or self.reference.n_cells >= _FEW * self.settings.min_cells:
+        if self.reference is None or self.settings.min_cells is None:
             return None
-        better = suggested_min_cells(self.reference.n_cells)
+        n_cells = self.reference.n_cells
+        if n_cells >= _FEW * self.settings.min_cells:
+            return None
+        better = PrototypeSettings().least_cells(n_cells)
         return better if better < self.settings.min_cells else None
 
     # -- the estimate --------------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ class Reference:
         Prototypes only: number of cells by cell type.
     columns
         Single cells only.
+    warning
+        What is wrong with the prototypes, such as many genes left out; one sentence.
     """
 
     path: Path
@@ -56,11 +58,13 @@ class Reference:
     n_genes: int
     types: dict[str, int] = field(default_factory=dict)
     columns: tuple[LabelColumn, ...] = ()
+    warning: str = ""
 
     @property
     def text(self) -> str:
         if self.kind == "prototypes":
-            return f"Prototypes of {len(self.types)} cell types, {self.n_genes:,} genes"
+            text = f"Prototypes of {len(self.types)} cell types, {self.n_genes:,} genes"
+            return f"{text}. ⚠ {self.warning}" if self.warning else text
         return f"{self.n_cells:,} single cells, {self.n_genes:,} genes; prototypes are estimated when training starts"
 
     def likely_column(self) -> str | None:
@@ -101,7 +105,7 @@ def read_reference(path: Path, annotations: Path | None = None) -> tuple[Referen
     CpnnError
         The file holds neither.
     """
-    from napari_cpnn.prototypes import Prototypes, open_cells
+    from napari_cpnn.prototypes import Prototypes, lacking_genes, open_cells
 
     if path.is_file() and path.suffix.lower() == ".h5ad":
         try:
@@ -110,7 +114,8 @@ def read_reference(path: Path, annotations: Path | None = None) -> tuple[Referen
             pass  # it may be single cells
         else:
             types = {name: int(n) for name, n in zip(found.cell_types, found.n_cells, strict=True)}
-            return Reference(path, "prototypes", sum(types.values()), len(found.genes), types), found
+            warning = lacking_genes(found.provenance)
+            return Reference(path, "prototypes", sum(types.values()), len(found.genes), types, warning=warning), found
     cells = open_cells(path, annotations)
     return Reference(path, "cells", cells.n_obs, cells.n_vars, columns=tuple(_label_columns(cells.obs))), cells
 
