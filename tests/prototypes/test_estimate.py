@@ -87,22 +87,9 @@ def test_sentences() -> None:
         estimate_prototypes(cells(), settings=LOOSE.replace(min_cells=200))
 
 
-def test_batches_decide_on_the_method() -> None:
-    usual = LOOSE.replace(method="auto", device="cpu")
-    table = cells()
-    table.obs["one"] = "all"
-    several = estimate_prototypes(table, batch="patient", settings=usual)
-    assert several.provenance["settings"]["method"] == "nb"
-    np.testing.assert_array_equal(several.profiles, estimate_prototypes(table, batch="patient", settings=NB).profiles)
-    for batch in (None, "one"):
-        alone = estimate_prototypes(table, batch=batch, settings=usual)
-        assert alone.provenance["settings"]["method"] == "mean"
-        np.testing.assert_array_equal(alone.profiles, estimate_prototypes(table, settings=LOOSE).profiles)
-
-
 def test_settings_saved_before_keep_their_meaning() -> None:
     old = PrototypeSettings.from_dict({"method": "mean", "min_cells": 200, "prior_counts": 1.0})
-    assert (old.method_for(8), old.least_cells(1564), old.prior_counts) == ("mean", 200, 1.0)
+    assert (old.method, old.least_cells(1564), old.prior_counts) == ("mean", 200, 1.0)
 
 
 @pytest.mark.parametrize(("n_cells", "least"), [(1, 3), (900, 3), (1564, 5), (59_999, 199), (300_000, 200)])

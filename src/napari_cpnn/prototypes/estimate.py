@@ -121,7 +121,7 @@ def estimate_all(
     labels = [_column(cells, name) for name in columns]
     batches = None if batch is None else _column(cells, batch)
     genes, gene_ids = _genes(cells)
-    start = 1.0 if settings.method_for(1 if batch is None else 2) == "mean" else _COUNTING
+    start = 1.0 if settings.method == "mean" else _COUNTING
     found = count_statistics(_counts(cells), genes, labels, batches, settings, part(progress, 0.0, start))
     if batches is not None:
         found = [coded_statistics(stats) for stats in found]
@@ -208,9 +208,7 @@ def _estimate(
     if thin:
         names = ", ".join(f"{name} ({n})" for name, n in thin.items())
         notes.append(f"These prototypes are based on few cells and are uncertain: {names}.")
-    method = settings.method_for(len(stats.batches))
-    provenance["settings"]["method"] = method
-    mean = method == "mean"
+    mean = settings.method == "mean"
     rates, dispersion, fit = (sums, None, {}) if mean else _regression(stats, settings, notes, progress)
     provenance |= {
         "batches": {} if provenance["batch"] is None else stats.per_batch(),

@@ -16,8 +16,8 @@ _IGNORE_CASE = "treat gene names that differ only in upper and lower case as the
 class PrototypeSettings(Settings):
     """Settings for estimating prototypes from single cells.
 
-    By default, cells of several batches are compared by regression, and those of one batch are averaged: with a single
-    batch the regression only shrinks, which helps :func:`deconvolve`, but not its method ``"nnls"`` on measured spots.
+    With a single batch, the regression is the mean profile of each type, shrunk towards the common profile. That helps
+    :func:`deconvolve`, but not its method ``"nnls"`` on measured spots, for which ``"mean"`` is the better start.
 
     By default, a gene must be detected in one of 300 cells, but at least in 3 (as in scanpy's tutorials) and never in
     more than 200, the number of the paper: in 3 of 500 cells, 5 of 1,564, 200 of 60,000 and more. ``min_cells`` sets
@@ -33,10 +33,8 @@ class PrototypeSettings(Settings):
     8
     """
 
-    method: Literal["auto", "nb", "mean"] = setting(
-        "auto",
-        "estimator: nb (negative binomial regression on type and batch), mean (normalised mean profile), or auto: nb "
-        "with several batches, mean with one",
+    method: Literal["nb", "mean"] = setting(
+        "nb", "estimator: nb (negative binomial regression on type and batch) or mean (normalised mean profile)"
     )
     min_genes: int = setting(200, "cells with fewer detected genes are left out")
     max_mito: float = setting(0.3, "cells with a larger share of mitochondrial counts are left out")
@@ -54,8 +52,8 @@ class PrototypeSettings(Settings):
 
     def __post_init__(self) -> None:
         check(
-            self.method in ("auto", "nb", "mean"),
-            f"Unknown method {self.method!r} for prototypes; use 'auto', 'nb' or 'mean'.",
+            self.method in ("nb", "mean"),
+            f"Unknown method {self.method!r} for prototypes; use 'nb' or 'mean'.",
         )
         check(
             self.prior_counts is None or self.prior_counts > 0,
@@ -67,12 +65,6 @@ class PrototypeSettings(Settings):
             min(self.min_genes, self.min_cells or 0, self.min_cells_per_type) >= 0,
             "The minimum numbers of genes and cells cannot be negative.",
         )
-
-    def method_for(self, n_batches: int) -> Literal["nb", "mean"]:
-        """Return the estimator for cells of so many batches."""
-        if self.method == "auto":
-            return "nb" if n_batches > 1 else "mean"
-        return self.method
 
     def least_cells(self, n_cells: int) -> int:
         """Return the number of cells, of ``n_cells``, that a gene must be detected in."""
