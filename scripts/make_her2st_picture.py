@@ -73,15 +73,17 @@ def views(gene: str) -> tuple[list[View], str]:
         pump(0.5)
         return middle(viewer.screenshot(canvas_only=True, flash=False))
 
+    scale = explore.controller.scale_text()
+    predicted = f"{gene} predicted from the H&E" + (f", {scale}" if scale else "")
     seen = [
         View("H&E", shot()),
         View(f"{gene} measured in spots", shot(spots), comparison.limits("measured")),
-        View(f"{gene} predicted from the H&E", shot(*maps), explore.state.limits, explore.state.look.opacity),
+        View(predicted, shot(*maps), explore.state.limits, explore.state.look.opacity),
     ]
     pcc, _ = comparison.pair.correlations()
     note = (
-        f"her2st C4; the model has learned from B4, C2 and C3, not from this section. In its {len(spots.data)} spots "
-        f"prediction and measurement of {gene} are correlated with r = {pcc:.2f}."
+        f"her2st C4; the model has learned from A1, B4, C2 and C3, not from this section. In its {len(spots.data)} spots, "
+        f"r = {pcc:.2f} between prediction and measurement of {gene}. Each panel has its own colour range."
     )
     compare.shut_down()
     explore.shut_down()
