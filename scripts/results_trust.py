@@ -2,8 +2,8 @@
 
     python scripts/results_trust.py --data ../shared/data --runs RUNS      # RUNS of make_breast_model.py; a minute
 
-Each section was predicted by a model of the others. The calibration is fitted on some of these predictions and tried on
-another section: within a patient on the other two of C, across patients on all of C for B4.
+Each section was predicted by a model of the others. The calibration is fitted on these predictions but one and tried on
+the one that is left, as for the model of the package, which is calibrated on all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from her2st_study.data import read_prototypes
 from her2st_study.report import markdown, write_section
-from make_breast_model import TIER
+from make_breast_model import SECTIONS, TIER
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.evaluation import HeldOutSpots, fit_trust, mark_section
 from napari_cpnn.models import Side, Trust, load_model
@@ -25,7 +25,7 @@ from napari_cpnn.prototypes import deconvolve
 from napari_cpnn.studies import held_out_slides
 
 REPO = Path(__file__).resolve().parents[1]
-FOLDS = {"C2": ("C3", "C4"), "C3": ("C2", "C4"), "C4": ("C2", "C3"), "B4": ("C2", "C3", "C4")}
+FOLDS = {name: tuple(other for other in SECTIONS if other != name) for name in SECTIONS}
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     args = parser.parse_args()
     warnings.simplefilter("ignore", CpnnWarning)
-    prototypes = read_prototypes(args.data)[0][TIER]
+    prototypes = read_prototypes(args.data, "nb")[0][TIER]
     model = load_model("breast-her2st")
     n_genes = len(model.genes)
     sections, depth = {}, {}
@@ -78,7 +78,7 @@ def main() -> None:
         "",
         f"{command}:",
         "share of measured spots in their interval of 90 %, mean over genes or cell types (these against deconvolved",
-        "shares). Each section is predicted by a model of the other three; the intervals are calibrated on the",
+        "shares). Each section is predicted by a model of the others; the intervals are calibrated on the",
         "predictions for the named sections.",
         "",
         markdown(header, rows),

@@ -131,25 +131,44 @@ def _types_table(results: dict[str, list[Tested]]) -> str:
     return markdown(["", *types, "mean"], [[n, *(f"{m[t]:.2f}" for t in types), f"{m.mean():.2f}"] for n, m in rows])
 
 
-def ablation_section(table: dict[str, pd.DataFrame], seeds: int) -> str:
+def composition_section(table: dict[str, pd.DataFrame], seeds: int) -> str:
+    return "\n".join(
+        [
+            "## The composition term on her2st",
+            "",
+            (
+                f"{COMMAND.format('composition')}: as above, {seeds} seeds. Ours pulls the weights to negative binomial"
+                " shares by squared differences and by the correlation over spots of each type."
+            ),
+            "",
+            _changes_table(table),
+        ]
+    )
+
+
+def _changes_table(table: dict[str, pd.DataFrame]) -> str:
     rows = []
     for name, means in table.items():
         pairs = (f"{means.loc[p, 'pcc']:.3f} / {means.loc[p, 'scc']:.3f}" for p in PLACES)
         shares = (_number(means.loc[p, "composition"], 2) for p in PLACES)
         rows.append([name, *pairs, *shares])
     header = ["change", *(f"{t}: PCC / SCC" for t in PLACES.values()), "composition, patient C", "C to B", "B to C"]
+    return markdown(header, rows)
+
+
+def ablation_section(table: dict[str, pd.DataFrame], seeds: int) -> str:
     return "\n".join(
         [
             "## Ablations on her2st, image network frozen",
             "",
             (
-                f"{COMMAND.format('ablation')}: one change at a time from our default and from the paper's model;"
-                " as above,"
-                f" {seeds} seeds. Random prototypes have no names, so no composition term; their correlation is that of"
-                " columns with the names of the types."
+                f"{COMMAND.format('ablation')}: one change at a time from ours and from the paper's model;"
+                f" as above, {seeds} seeds; the composition term by squared differences from shares by least squares,"
+                " the default before. Random prototypes have no names, so no composition term; their correlation is that"
+                " of columns with the names of the types."
             ),
             "",
-            markdown(header, rows),
+            _changes_table(table),
         ]
     )
 
