@@ -164,7 +164,7 @@ def ablation_section(table: dict[str, pd.DataFrame], seeds: int) -> str:
             (
                 f"{COMMAND.format('ablation')}: one change at a time from ours and from the paper's model;"
                 f" as above, {seeds} seeds; the composition term by squared differences from shares by least squares,"
-                " the default before. Random prototypes have no names, so no composition term; theirs is the correlation"
+                " the default before. Random prototypes have no names, so no composition term; theirs is that"
                 " of columns with the names of the types."
             ),
             "",
