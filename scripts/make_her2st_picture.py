@@ -82,7 +82,7 @@ def views(gene: str) -> tuple[list[View], str]:
     ]
     pcc, _ = comparison.pair.correlations()
     note = (
-        "her2st C4; the model has learned from A1, B4, C2 and C3, not from this section. In its "
+        "her2st C4; the model has learned from B4, C2 and C3, not from this section. In its "
         f"{len(spots.data)} spots, r = {pcc:.2f} between prediction and measurement of {gene}. "
         "Each panel has its own colour range."
     )

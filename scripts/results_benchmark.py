@@ -61,13 +61,12 @@ class Setting:
 SETTINGS = (
     Setting(
         "within",
-        "### Within the patient: C2, C3 and C4, each by models of the other two\n\nThe breast model has learnt from A1 "
-        "and B4 as well. Baselines are fitted on the other two.",
+        "### Within the patient: C2, C3 and C4, each by models of the other two\n\nThe breast model has learnt from B4 "
+        "as well. Baselines are fitted on the other two.",
         OF_C, OF_C, by_patient=False,
     ),
     Setting(
-        "to-B", "### Across patients: B4 by models of C2, C3 and C4\n\nThe breast model has learnt from A1 "
-        "as well. Baselines are fitted on the same three.",
+        "to-B", "### Across patients: B4 by models of C2, C3 and C4\n\nBaselines are fitted on the same three.",
         ("B4",), SECTIONS, by_patient=True,
     ),
     Setting(
