@@ -6,7 +6,6 @@ import io
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -14,15 +13,11 @@ import napari_cpnn as nc
 from napari_cpnn.spots import estimate_mpp
 
 IMAGES = {
-    "A1": "app/www/imgs/A1_HE_image_dark.png",
-    "B4": "data/ST-imgs/B/B4/BT10737_D2_HE.jpg",
-    "C2": "data/ST-imgs/C/C2/5714_HE_BT_C2.jpg",
-    "C3": "data/ST-imgs/C/C3/5714_HE_BT_D1.jpg",
-    "C4": "data/ST-imgs/C/C4/5714_HE_BT_D2.jpg",
+    "B4": "B/B4/BT10737_D2_HE.jpg",
+    "C2": "C/C2/5714_HE_BT_C2.jpg",
+    "C3": "C/C3/5714_HE_BT_D1.jpg",
+    "C4": "C/C4/5714_HE_BT_D2.jpg",
 }
-
-#: Size of a pixel of A1's full picture, which was not published, in pixels of the small one of the authors' viewer.
-A1_SCALE = 2000 / 6954
 
 #: Names of Wu et al.'s major types that the her2st authors call otherwise (README of the data).
 HER2ST_NAMES = {"Plasmablasts": "Plasma Cells", "Cancer Epithelial": "Epithelial", "Normal Epithelial": "Epithelial"}
@@ -31,14 +26,12 @@ TIERS = ("celltype_major", "celltype_minor", "celltype_subset")
 
 
 def read_section(data: Path, name: str) -> tuple[nc.Slide, AnnData]:
-    """A section with an image (A1: 3.2 um/px, the others 0.69), its patient in ``obs["patient"]``."""
+    """A section with an image in full resolution, its patient in ``obs["patient"]``."""
     folder = data / "her2st" / "data"
     positions = folder / "ST-spotfiles" / f"{name}_selection.tsv"
     spots = nc.read_spots(folder / "ST-cnts" / f"{name}.tsv.gz", positions=positions)
     spots.obs["patient"] = name[0]
-    if name == "A1":
-        spots.obsm["spatial"] = np.asarray(spots.obsm["spatial"], dtype=float) * A1_SCALE
-    slide = nc.open_slide(data / "her2st" / IMAGES[name], mpp=estimate_mpp(spots))
+    slide = nc.open_slide(folder / "ST-imgs" / IMAGES[name], mpp=estimate_mpp(spots))
     slide.name = name
     return slide, spots
 
