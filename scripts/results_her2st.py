@@ -11,6 +11,7 @@ runs/her2st-frozen, so that a killed run goes on. `scripts/results_finetuned.py`
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import warnings
 from pathlib import Path
@@ -82,7 +83,8 @@ def heads(study: Study, base: nc.TrainingSettings, seeds: int) -> str:
 
 
 def composition(study: Study, base: nc.TrainingSettings, seeds: int) -> str:
-    """What the shares are pulled to, and how."""
+    """What the shares are pulled to, and how; within the patient."""
+    study = dataclasses.replace(study, protocols=("within",))
     rows = {
         "CPNN, ours": base,
         "squared differences alone": base.replace(composition_loss="squares"),

@@ -147,13 +147,14 @@ def composition_section(table: dict[str, pd.DataFrame], seeds: int) -> str:
 
 
 def _changes_table(table: dict[str, pd.DataFrame]) -> str:
+    places = {p: title for p, title in PLACES.items() if all(p in means.index for means in table.values())}
     rows = []
     for name, means in table.items():
-        pairs = (f"{means.loc[p, 'pcc']:.3f} / {means.loc[p, 'scc']:.3f}" for p in PLACES)
-        shares = (_number(means.loc[p, "composition"], 2) for p in PLACES)
+        pairs = (f"{means.loc[p, 'pcc']:.3f} / {means.loc[p, 'scc']:.3f}" for p in places)
+        shares = (_number(means.loc[p, "composition"], 2) for p in places)
         rows.append([name, *pairs, *shares])
-    header = ["change", *(f"{t}: PCC / SCC" for t in PLACES.values()), "composition, patient C", "C to B", "B to C"]
-    return markdown(header, rows)
+    titles = [f"{title}: PCC / SCC" for title in places.values()]
+    return markdown(["change", *titles, *(f"composition, {title}" for title in places.values())], rows)
 
 
 def ablation_section(table: dict[str, pd.DataFrame], seeds: int) -> str:
