@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Layer, Vectors
+from napari import layers
+from napari.layers import Layer
 
 from napari_cpnn.arrays import BoolArray, FloatArray
 from napari_cpnn.ui.explore.hatching import keep_above
@@ -19,8 +20,17 @@ if TYPE_CHECKING:
 
 #: Width in pixels of the screen of the black line, and of the white ones along it.
 _LINE_PX = 1.5
-#: Dashes of a large map are longer, so that they can be told from a line: at least this share of its size.
-_LEAST_DASH = 1 / 150
+#: Dashes are a quarter of a patch long; on maps of more patches than this along a side, a patch or longer.
+_MANY = 150
+#: White margins are left out of longer outlines, which would take too long to draw.
+_MOST_WITH_MARGIN = 4000
+
+
+class Vectors(layers.Vectors):
+    """Vectors without a thumbnail, for which napari takes longer than for the lines."""
+
+    def _update_thumbnail(self) -> None:
+        pass
 
 
 class OutlineLayer:
@@ -54,9 +64,9 @@ class OutlineLayer:
                 blending="translucent_no_depth",
                 metadata={OVERLAY_KEY: True},
             )
+        self.layer.visible = True  # first: a hidden layer would keep the indices of earlier lines
         self._draw(self.layer)
         self.layer.name = f"{places.name}, FDR {100 * places.fdr:.0f} %"
-        self.layer.visible = True
         return is_new
 
     def set_zoom(self, px_per_um: float) -> None:
@@ -93,8 +103,9 @@ class OutlineLayer:
 
     def _draw(self, layer: Vectors) -> None:
         width = _LINE_PX / self._patch_px
-        layer.data = with_margin(self._lines, width)
-        black = np.arange(len(layer.data)) >= 2 * len(self._lines)
+        drawn = with_margin(self._lines, width) if len(self._lines) <= _MOST_WITH_MARGIN else self._lines
+        layer.data = drawn
+        black = np.arange(len(drawn)) >= len(drawn) - len(self._lines)
         layer.edge_color = np.where(black[:, None], (0.0, 0.0, 0.0, 1.0), (1.0, 1.0, 1.0, 1.0))
         layer.edge_width = width
 
@@ -107,15 +118,16 @@ def outline_lines(mask: BoolArray, *, dashed: bool) -> FloatArray:
     mask
         ``(rows, cols)``.
     dashed
-        Leave gaps as long as the dashes: half a patch, more on large maps.
+        Leave gaps as long as the dashes.
 
     Returns
     -------
     ndarray
-        ``(N, 2, 2)``, start and vector (row, col) of each line; centres of patches are integers.
+        ``(N, 2, 2)``, start and vector (row, col) of each straight line; centres of patches are integers.
     """
     inside = np.pad(mask, 1)
-    size = max(int(2 * _LEAST_DASH * max(mask.shape)), 1)  # of a dash, in halves of a patch
+    pieces = 1 if max(mask.shape) >= _MANY else 4  # of an edge
+    size = max(pieces * max(mask.shape) // _MANY, 1)  # of a dash, in pieces
     lines = []
     for axis in (0, 1):
         # The edge between a patch and the one before it along the axis.
@@ -123,10 +135,23 @@ def outline_lines(mask: BoolArray, *, dashed: bool) -> FloatArray:
         start = at - np.where(np.arange(2) == axis, 0.5, 1.5)
         along = np.where(np.arange(2) == axis, 0.0, 1.0)
         if dashed:
-            start, along = np.concatenate([start, start + along / 2]), along / 2
-            start = start[np.rint(2 * start[:, 1 - axis] + 1) // size % 2 == 0]
+            along = along / pieces
+            start = np.concatenate([start + i * along for i in range(pieces)])
+            start = start[np.rint(pieces * (start[:, 1 - axis] + 0.5)) // size % 2 == 0]
+        else:
+            start, along = _merged(start, 1 - axis)
         lines.append(np.stack([start, np.broadcast_to(along, start.shape)], axis=1))
     return np.concatenate(lines)
+
+
+def _merged(start: FloatArray, axis: int) -> tuple[FloatArray, FloatArray]:
+    """Merge edges of length 1 along an axis, sorted, that follow one another; return starts and vectors."""
+    order = np.lexsort((start[:, axis], start[:, 1 - axis]))
+    start = start[order]
+    step = np.diff(start, axis=0)
+    first = np.flatnonzero(np.append(True, (step[:, 1 - axis] != 0) | (step[:, axis] != 1))[: len(start)])
+    lengths = np.diff(np.append(first, len(start)))
+    return start[first], lengths[:, None] * np.where(np.arange(2) == axis, 1.0, 0.0)
 
 
 def with_margin(lines: FloatArray, width: float) -> FloatArray:

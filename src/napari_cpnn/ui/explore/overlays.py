@@ -319,9 +319,10 @@ class Overlays:
         """Outline where the gene on screen is high or low."""
         cmap, shown = self._state.map, self._state.shown
         is_gene = shown is not None and shown.kind == "gene" and shown.measure != "domain"
-        if cmap is None or not is_gene or self._state.look.outline == "none" or _SLOTS["gene"] not in self._overlays:
+        places = self._places.outlined if is_gene and _SLOTS["gene"] in self._overlays else None
+        if cmap is None or self._state.look.outline == "none":
             self.outline.remove()
-        elif self.outline.show(self._places.outlined, cmap.grid):
+        elif self.outline.show(places, cmap.grid):
             self._place()
             self.outline.add()
             self.outline.keep_above_overlays()

@@ -102,8 +102,9 @@ def _look(facts: Any) -> Look | None:
     known = {f.name: facts[f.name] for f in dataclasses.fields(Look) if f.name in facts}
     low, high = known.pop("manual", Look.manual)
     scale = known.pop("scale_um", None)
-    if known.get("outline", "none") not in get_args(Outline) or known.get("fdr", Look.fdr) not in FDR_CHOICES:
-        raise ValueError("What is outlined is not one of the choices.")
+    for field, choices in (("outline", get_args(Outline)), ("fdr", FDR_CHOICES)):
+        if known.get(field) not in choices:  # of another version
+            known.pop(field, None)
     return Look(**known, manual=(float(low), float(high)), scale_um=None if scale is None else float(scale))
 
 
