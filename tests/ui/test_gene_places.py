@@ -275,6 +275,32 @@ def test_a_deleted_outline_is_off_everywhere(dock, qtbot, wait, type_gene):
     assert dock.state.map.marked == {}
 
 
+def test_the_outline_goes_with_its_overlay_and_stays_chosen_without_a_slide(dock, qtbot, wait, type_gene):
+    type_gene("ERBB2")
+    qtbot.keyClick(dock.measure.outline, KEY.Key_Down)
+    dock.viewer.layers.remove(dock.session.overlays.layer_of("gene"))
+    wait(lambda: not layer(dock).visible)
+    type_gene("CD3E")
+    assert layer(dock).visible
+    cmap = dock.state.map
+    dock.viewer.layers.clear()
+    wait(lambda: dock.state.layer is None)
+    qtbot.wait(150)
+    assert layer(dock) is None
+    assert cmap.marked == {}
+    assert dock.state.look.outline == "high"
+
+
+def test_closing_the_dock_takes_the_outline_away(dock, qtbot, type_gene):
+    type_gene("ERBB2")
+    qtbot.keyClick(dock.measure.outline, KEY.Key_Down)
+    cmap, viewer = dock.state.map, dock.viewer
+    assert cmap.marked
+    dock.shut_down()
+    assert cmap.marked == {}
+    assert [other.name for other in viewer.layers] == ["section"]
+
+
 def test_lines_are_of_one_width_at_each_zoom(dock, qtbot, wait, type_gene):
     type_gene("ERBB2")
     qtbot.keyClick(dock.measure.outline, KEY.Key_Down)

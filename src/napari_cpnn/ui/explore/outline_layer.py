@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari import layers
 from napari.layers import Layer
+from napari.layers import Vectors as NapariVectors
 
 from napari_cpnn.arrays import BoolArray, FloatArray
 from napari_cpnn.ui.explore.hatching import keep_above
@@ -26,7 +26,7 @@ _MANY = 150
 _MOST_WITH_MARGIN = 4000
 
 
-class Vectors(layers.Vectors):
+class Vectors(NapariVectors):  # type: ignore[misc]
     """Vectors without a thumbnail, for which napari takes longer than for the lines."""
 
     def _update_thumbnail(self) -> None:

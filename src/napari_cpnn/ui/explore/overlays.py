@@ -216,6 +216,7 @@ class Overlays:
         if self._outline_removed and self._state.layer in self._viewer.layers:
             self._state.choose_look(outline="none")  # by the user; exports no longer contain it either
         self._outline_removed = False
+        self._outline()
         now = time.monotonic()
         if now >= self._next_paint:
             self.paint_now()
