@@ -20,7 +20,7 @@ from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
 from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
-from napari_cpnn.mapping.places import MarkedPlaces, require_selection, select_places
+from napari_cpnn.mapping.places import MarkedPlaces, MarkingModel, require_selection, select_places
 from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
 from napari_cpnn.mapping.trust import DomainReport, domain_report, is_unlike
 from napari_cpnn.models import Decoder, Prediction, Side
@@ -271,19 +271,20 @@ class CompositionMap:
         ...
         napari_cpnn.errors.MappingError: The map was made by another model; give the model of the map.
         """
-        return self._places(gene, model, "high", fdr).mask
+        return self.find_places(gene, model, "high", fdr).mask
 
     def places_low(self, gene: str, model: CPNN, fdr: float = 0.1) -> BoolArray:
         """Return where a gene is low, below the median of the section; see :meth:`places_high`."""
-        return self._places(gene, model, "low", fdr).mask
+        return self.find_places(gene, model, "low", fdr).mask
 
     def mark(self, gene: str, model: CPNN, side: Side = "high", fdr: float = 0.1) -> MarkedPlaces:
         """Mark where a gene is high (low) in exports and figures of this map; see :meth:`places_high`."""
-        places = self._places(gene, model, side, fdr)
+        places = self.find_places(gene, model, side, fdr)
         self.marked[places.name] = places
         return places
 
-    def _places(self, gene: str, model: CPNN, side: Side, fdr: float) -> MarkedPlaces:
+    def find_places(self, gene: str, model: MarkingModel, side: Side = "high", fdr: float = 0.1) -> MarkedPlaces:
+        """Return what :meth:`mark` marks, without marking it."""
         values, donors = self.expression(gene), self.donors()
         if self.provenance.get("model_fingerprint") not in (None, model.fingerprint):
             raise MappingError("The map was made by another model; give the model of the map.")

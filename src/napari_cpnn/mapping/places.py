@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from scipy.signal import fftconvolve
@@ -13,14 +13,21 @@ from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.models import Selection, Side, n_marked
 
-if TYPE_CHECKING:
-    from napari_cpnn.models import CPNN
-
 #: Least share of the tissue that must have a value: places are ranked over the whole section.
 _LEAST_MAPPED = 0.9
 
 #: Least number of blocks of the size of a neighbourhood, as in the calibration.
 _LEAST_BLOCKS = 6
+
+
+class MarkingModel(Protocol):
+    """What is asked of a calibrated model; see :class:`~napari_cpnn.models.CPNN`."""
+
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def marks_places(self) -> bool: ...
+    def selection(self, gene: str, side: Side, fdr: float) -> Selection | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +111,7 @@ def _is_near(donors: IntArray, radius: float) -> BoolArray:
     return np.asarray((donors >= 0) & ((donor_row - row) ** 2 + (donor_col - col) ** 2 <= radius**2))
 
 
-def require_selection(model: CPNN, gene: str, side: Side, fdr: float) -> Selection:
+def require_selection(model: MarkingModel, gene: str, side: Side, fdr: float) -> Selection:
     """Return what can be marked for a gene of a model; raise a :class:`MappingError` that says why nothing can."""
     if not 0 < fdr < 1:
         raise MappingError(f"The false discovery rate must be between 0 and 1, not {fdr:g}.")

@@ -18,10 +18,12 @@ from .painter import Range as Range
 from .painter import color_table as color_table
 from .painter import hex_colors as hex_colors
 from .painter import on_tissue as on_tissue
+from .shown import FDR_CHOICES as FDR_CHOICES
 from .shown import Calibrated as Calibrated
 from .shown import Kind as Kind
 from .shown import Look as Look
 from .shown import Measure as Measure
+from .shown import Outline as Outline
 from .shown import RangeMode as RangeMode
 from .shown import Shown as Shown
 from .shown import auto_range as auto_range

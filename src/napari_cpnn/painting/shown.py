@@ -25,6 +25,11 @@ Measure = Literal["value", "interval", "domain"]
 """What is displayed of a quantity: its value, or the width of its interval; or the out-of-domain score."""
 Unlike = Literal["hatched", "hidden", "shown"]
 """Treatment of patches that are unlike the training tissue of the model."""
+Outline = Literal["none", "high", "low"]
+"""What is outlined on the map of a gene: nothing, or the places where it is high or low."""
+
+#: False discovery rates that the Explore dock offers.
+FDR_CHOICES = (0.1, 0.2)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ class Look:
     legend: bool = True
     unlike: Unlike = "hatched"
     scale_um: float | None = None  # averages over discs of this diameter; 0: single patches; None: the trusted scale
+    outline: Outline = "none"
+    fdr: float = FDR_CHOICES[0]  # false discovery rate of the outlined places
 
     def is_smooth(self, shown: Shown) -> bool:
         """Return whether values are interpolated between patches; categories cannot be."""

@@ -96,7 +96,7 @@ class Explore(Dock):
         self._build_top()
         self._build_types()
         self.gene, self.gene_note, self.look = GeneBox(), TextLabel(), LookBox(self.state)
-        self.measure = MeasureBox(self.state)
+        self.measure = MeasureBox(self.state, self.session.places)
         self.by_trust = button(
             "by trust",
             "list the genes with the finest trusted scale, then the highest held-out PCC, first; off: by name",
@@ -351,6 +351,7 @@ class Explore(Dock):
 
     def _update(self) -> None:
         self.controller.check()
+        self.session.places.update()
         self.progress.setText(self.controller.progress_text())
         self.types.set_rows(self.controller.type_rows())
         self.session.update_legend()

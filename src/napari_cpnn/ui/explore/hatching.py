@@ -102,12 +102,7 @@ class Hatching:
 
     def keep_above_overlays(self) -> None:
         """Move the layer right above the overlays, below measured spots and outlines."""
-        layers = self._viewer.layers
-        overlays = [i for i, other in enumerate(layers) if OVERLAY_KEY in other.metadata and other is not self.layer]
-        if self.layer is not None and self.layer in layers and overlays:
-            at, wanted = layers.index(self.layer), max(overlays) + 1
-            if at != wanted:
-                layers.move(at, wanted)
+        keep_above(self._viewer, self.layer, Image)
 
     def remove(self) -> None:
         """Remove the layer."""
@@ -127,6 +122,17 @@ class Hatching:
 
     def _is_wanted(self) -> bool:
         return self._state.look.unlike == "hatched" and self._state.shown is not None
+
+
+def keep_above(viewer: ViewerModel, layer: Layer | None, below: type[Layer]) -> None:
+    """Move a layer right above our others, those of a type."""
+    layers = viewer.layers
+    others = [other for other in layers if OVERLAY_KEY in other.metadata and other != layer]
+    ours = [layers.index(other) for other in others if isinstance(other, below)]
+    if layer is not None and layer in layers and ours:
+        at, wanted = layers.index(layer), max(ours) + 1
+        if at != wanted:
+            layers.move(at, wanted)
 
 
 def _pixels(cmap: CompositionMap) -> int:

@@ -60,7 +60,7 @@ class CanvasLegend:
         self._cold_letters = _GLYPHS
         self._timer.start(WARM_STEP_MS)
 
-    def update(self, rows: list[TypeRow], scale: str = "") -> None:
+    def update(self, rows: list[TypeRow], scale: str = "", outline: str = "") -> None:
         """Write the legend of what is shown.
 
         Parameters
@@ -69,8 +69,10 @@ class CanvasLegend:
             The cell types to name if the map shows several.
         scale
             Description of the scale of the map.
+        outline
+            Description of what is outlined.
         """
-        self._wanted = self._lines(rows, scale)
+        self._wanted = self._lines(rows, scale, outline)
         if self._next() is not None:
             self._timer.start(STEP_MS)
 
@@ -94,13 +96,13 @@ class CanvasLegend:
                     del overlays[name]
         self._written, self._wanted = [], []
 
-    def _lines(self, rows: list[TypeRow], scale: str) -> list[Line]:
+    def _lines(self, rows: list[TypeRow], *notes: str) -> list[Line]:
         shown = self._state.shown
         if shown is None or self._state.map is None or not self._state.look.legend:
             return []
         if shown.has_range:
-            lines = [(f"{one_line(shown.label, _MOST)} · {shown.unit}", "#FFFFFF")]
-            return [*lines, (scale, "#FFFFFF")] if scale else lines
+            title = f"{one_line(shown.label, _MOST)} · {shown.unit}"
+            return [(text, "#FFFFFF") for text in (title, *notes) if text]
         return [(one_line(r.name, _MOST), r.color) for r in rows[:MAX_TYPES]]
 
     # -- one at a time -------------------------------------------------------------------------------------

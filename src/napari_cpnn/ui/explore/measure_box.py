@@ -7,16 +7,22 @@ import dataclasses
 from qtpy.QtGui import QStandardItemModel
 from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QWidget
 
-from napari_cpnn.painting import Measure, knows_interval, scale_of
+from napari_cpnn.painting import FDR_CHOICES, Measure, Outline, knows_interval, scale_of
 from napari_cpnn.settings import MAX_SCALE_UM
+from napari_cpnn.ui.explore.gene_places import GenePlaces
 from napari_cpnn.ui.explore.look_box import combo
-from napari_cpnn.ui.frame import DecimalBox
+from napari_cpnn.ui.frame import DecimalBox, TextLabel, plain
 from napari_cpnn.ui.viewer import ExploreState, Shown
 
 #: What can be shown, by its text; another one needs an entry here and a condition in :func:`has_measure`.
 _MEASURES: dict[Measure, str] = {"value": "value", "interval": "interval width", "domain": "out-of-domain score"}
 _SCALES = {"trusted": "auto: trusted", "patches": "single patches", "fixed": "fixed"}
 _FIRST_UM = 500.0
+_OUTLINES: dict[Outline, str] = {"none": "none", "high": "high", "low": "low (dashed)"}
+_OUTLINE_TIP = (
+    "places where the mean of the gene over a neighbourhood is above (high) or below (low) the median of the section;\n"
+    "exports contain them, too"
+)
 
 
 def has_measure(state: ExploreState, shown: Shown | None, measure: Measure) -> bool:
@@ -37,11 +43,11 @@ def with_measure(state: ExploreState, shown: Shown) -> Shown:
 
 
 class MeasureBox(QWidget):
-    """Form that edits the measure of ``state.shown`` and the scale of ``state.look``."""
+    """Form that edits the measure of ``state.shown``, and the scale and outline of ``state.look``."""
 
-    def __init__(self, state: ExploreState, parent: QWidget | None = None) -> None:
+    def __init__(self, state: ExploreState, places: GenePlaces, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._state = state
+        self._state, self._places = state, places
         self.measure = combo(
             _MEASURES,
             "what the map shows of the gene or type\n"
@@ -61,6 +67,13 @@ class MeasureBox(QWidget):
         self.scale_um.setDecimals(0)
         self.scale_um.setSingleStep(100)
         self.scale_um.setSuffix(" µm")
+        self.outline: QComboBox = combo(_OUTLINES, _OUTLINE_TIP)
+        self.fdr: QComboBox = combo(
+            {fdr: f"FDR {100 * fdr:.0f} %" for fdr in FDR_CHOICES},
+            "false discovery rate: the share of outlined places that may be wrong, as measured on held-out sections",
+        )
+        self.outline_note = TextLabel()
+        self.outline_note.hide()
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(6)
@@ -69,23 +82,28 @@ class MeasureBox(QWidget):
         grid.addWidget(QLabel("Scale"), 1, 0)
         grid.addWidget(self.scale, 1, 1)
         grid.addWidget(self.scale_um, 1, 2)
+        grid.addWidget(QLabel("Outline"), 2, 0)
+        grid.addWidget(self.outline, 2, 1)
+        grid.addWidget(self.fdr, 2, 2)
+        grid.addWidget(self.outline_note, 3, 0, 1, 3)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(2, 1)
         self.measure.activated.connect(self._measure_chosen)
         self.scale.activated.connect(self._scale_chosen)
         self.scale_um.editingFinished.connect(self._scale_edited)
+        self.outline.activated.connect(self._outline_chosen)
+        self.fdr.activated.connect(lambda i: state.choose_look(fdr=self.fdr.itemData(i)))
+        places.changed.connect(self.update_outline)
         for changed in (state.look_changed, state.shown_changed, state.mapper_changed, state.model_changed):
             changed.connect(self.update_choices)
         self.update_choices()
+        self.update_outline()
 
     def update_choices(self) -> None:
         """Show what is measured and at what scale, and which choices there are."""
         shown, scale = self._state.shown, self._state.look.scale_um
         self.measure.setCurrentIndex(0 if shown is None else list(_MEASURES).index(shown.measure))
-        model = self.measure.model()
-        for i, measure in enumerate(_MEASURES):
-            if isinstance(model, QStandardItemModel) and (item := model.item(i)) is not None:
-                item.setEnabled(has_measure(self._state, shown, measure))
+        _enable(self.measure, [has_measure(self._state, shown, measure) for measure in _MEASURES])
         mode = "trusted" if scale is None else "fixed" if scale else "patches"
         self.scale.setCurrentIndex(list(_SCALES).index(mode))
         self.scale.setEnabled(shown is not None and shown.measure == "value" and shown.has_range)
@@ -93,6 +111,26 @@ class MeasureBox(QWidget):
         self.scale_um.setEnabled(self.scale.isEnabled())
         if scale and not self.scale_um.hasFocus():
             self.scale_um.setValue(scale)
+
+    def update_outline(self) -> None:
+        """Show what is outlined, which choices there are, and why there are no others."""
+        look, places = self._state.look, self._places
+        reasons = {side: places.reason(side) for side in ("high", "low")}
+        offered = [True, *(not reason for reason in reasons.values())]
+        self.outline.setCurrentIndex(list(_OUTLINES).index(look.outline))
+        _enable(self.outline, offered)
+        self.outline.setEnabled(look.outline != "none" or any(offered[1:]))
+        self.outline.setToolTip(plain("\n".join([_OUTLINE_TIP, *dict.fromkeys(filter(None, reasons.values()))])))
+        self.fdr.setCurrentIndex(FDR_CHOICES.index(look.fdr))
+        self.fdr.setEnabled(places.is_asked)
+        self.outline_note.show_text(places.note)
+
+    def _outline_chosen(self, index: int) -> None:
+        side = self.outline.itemData(index)
+        if side == "none" or not self._places.reason(side):
+            self._state.choose_look(outline=side)
+        else:
+            self.update_outline()
 
     def _measure_chosen(self, index: int) -> None:
         measure, shown = self.measure.itemData(index), self._state.shown
@@ -109,3 +147,11 @@ class MeasureBox(QWidget):
     def _scale_edited(self) -> None:
         if self.scale_um.value() > 0:
             self._state.choose_look(scale_um=self.scale_um.value())
+
+
+def _enable(box: QComboBox, offered: list[bool]) -> None:
+    """Enable the items of a combo box that can be chosen."""
+    model = box.model()
+    for i, on in enumerate(offered):
+        if isinstance(model, QStandardItemModel) and (item := model.item(i)) is not None:
+            item.setEnabled(on)

@@ -11,9 +11,12 @@ from napari.utils.colormaps import Colormap
 
 from napari_cpnn import painting
 from napari_cpnn.arrays import BoolArray
+from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.painting import Look
+from napari_cpnn.ui.explore.gene_places import GenePlaces
 from napari_cpnn.ui.explore.hatching import Hatching
+from napari_cpnn.ui.explore.outline_layer import OutlineLayer
 from napari_cpnn.ui.frame import every, stop_timer
 from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform
 from napari_cpnn.ui.viewer import ExploreState, Shown
@@ -108,7 +111,7 @@ class Overlays:
     blend, and out-of-domain score. Each is added when it is first shown and removed with the map.
     """
 
-    def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
+    def __init__(self, viewer: ViewerModel, state: ExploreState, places: GenePlaces) -> None:
         self._viewer = viewer
         self._state = state
         self._overlays: dict[str, Overlay] = {}
@@ -116,10 +119,14 @@ class Overlays:
         self._setting = False
         self._next_paint = 0.0
         self._hatching = Hatching(viewer, state)
+        self._places = places
+        self.outline = OutlineLayer(viewer)
+        self._outline_removed = False
         self._timer = every(TICK_MS, self._tick)
         state.mapper_changed.connect(self._map_changed)
         state.shown_changed.connect(self._shown_changed)
         state.look_changed.connect(self._look_changed)
+        places.changed.connect(self._outline)
         viewer.layers.events.removed.connect(self._layer_removed)
 
     def stop(self, *, viewer_lives: bool = True) -> None:
@@ -131,6 +138,7 @@ class Overlays:
         self._state.mapper_changed.disconnect(self._map_changed)
         self._state.shown_changed.disconnect(self._shown_changed)
         self._state.look_changed.disconnect(self._look_changed)
+        self._places.changed.disconnect(self._outline, missing_ok=True)
         self._viewer.layers.events.removed.disconnect(self._layer_removed)
 
     def layer_of(self, kind: str) -> Layer | None:
@@ -188,6 +196,8 @@ class Overlays:
             if other.layer.visible != (other is overlay):
                 other.layer.visible = other is overlay
         self._hatching.keep_above_overlays()
+        self._outline()
+        self.outline.keep_above_overlays()
 
     def _look_changed(self) -> None:
         for overlay in self._overlays.values():
@@ -200,8 +210,13 @@ class Overlays:
             if overlay.layer == event.value:
                 del self._overlays[slot]
         self._hatching.forget(event.value)
+        self._outline_removed |= self.outline.forget(event.value)
 
     def _tick(self) -> None:
+        if self._outline_removed and self._state.layer in self._viewer.layers:
+            self._state.choose_look(outline="none")  # by the user; exports no longer contain it either
+        self._outline_removed = False
+        self._outline()
         now = time.monotonic()
         if now >= self._next_paint:
             self.paint_now()
@@ -229,6 +244,7 @@ class Overlays:
                 self._viewer.layers.remove(overlay.layer)
         self._overlays.clear()
         self._hatching.remove()
+        self.outline.remove()
         self._unfollow()
 
     def _style(self, overlay: Overlay) -> None:
@@ -266,10 +282,12 @@ class Overlays:
         slide, slide_layer = self._state.slide, self._placing
         if slide is None or slide.mpp is None or slide_layer is None:
             return
-        placed = [(overlay.layer, overlay.grid) for overlay in self._overlays.values()]
+        placed: list[tuple[Layer, Grid]] = [(overlay.layer, overlay.grid) for overlay in self._overlays.values()]
         hatching, pixels = self._hatching.layer, self._hatching.grid
         if hatching is not None and pixels is not None:
             placed.append((hatching, pixels))
+        if self.outline.layer is not None and self.outline.grid is not None:
+            placed.append((self.outline.layer, self.outline.grid))
         for layer, grid in placed:
             layer.units = slide_layer.units
             for name, value in grid_transform(slide_layer, slide.mpp, grid).items():
@@ -297,6 +315,18 @@ class Overlays:
             self._place()
             self._hatching.add()
             self._hatching.keep_above_overlays()
+
+    def _outline(self) -> None:
+        """Outline where the gene on screen is high or low."""
+        cmap, shown = self._state.map, self._state.shown
+        is_gene = shown is not None and shown.kind == "gene" and shown.measure != "domain"
+        places = self._places.outlined if is_gene and _SLOTS["gene"] in self._overlays else None
+        if cmap is None or self._state.look.outline == "none":
+            self.outline.remove()
+        elif self.outline.show(places, cmap.grid):
+            self._place()
+            self.outline.add()
+            self.outline.keep_above_overlays()
 
     def _at_rest(self) -> bool:
         mapper = self._state.mapper

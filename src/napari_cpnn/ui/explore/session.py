@@ -12,6 +12,7 @@ from napari_cpnn.geometry import LayerFrame
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.explore.banner import Banner
 from napari_cpnn.ui.explore.controller import ExploreController
+from napari_cpnn.ui.explore.gene_places import GenePlaces
 from napari_cpnn.ui.explore.legend import CanvasLegend
 from napari_cpnn.ui.explore.overlays import Overlays
 from napari_cpnn.ui.frame import QtBackground, every, stop_timer
@@ -56,7 +57,8 @@ class ExploreSession:
         self.viewer = viewer
         self.state: ExploreState = state_of(viewer)
         self.controller = ExploreController(self.state, background, notify, settings)
-        self.overlays = Overlays(viewer, self.state)
+        self.places = GenePlaces(self.state, background)
+        self.overlays = Overlays(viewer, self.state, self.places)
         self.legend = CanvasLegend(viewer, self.state)
         self.legend.warm_up()
         self.banner = Banner(viewer)
@@ -129,7 +131,10 @@ class ExploreSession:
         """Pass the present view to the controller."""
         layer, slide = self.state.layer, self.state.slide
         if layer is not None and slide is not None and slide.mpp is not None:
-            self.controller.set_viewport(read_viewport(self.viewer, layer, slide.mpp))
+            viewport = read_viewport(self.viewer, layer, slide.mpp)
+            self.controller.set_viewport(viewport)
+            if viewport is not None:
+                self.overlays.outline.set_zoom(viewport.px_per_um)
 
     def is_settled(self) -> bool:
         """Return whether the present view is mapped, even if it changed a moment ago."""
@@ -144,7 +149,7 @@ class ExploreSession:
     def is_drawn(self) -> bool:
         """Return whether the canvas shows the present map and legend."""
         self.update_legend()
-        return self.overlays.is_painted and self.legend.is_complete
+        return self.overlays.is_painted and self.legend.is_complete and self.places.is_current
 
     def readout(self) -> str:
         """Describe the place under the pointer."""
@@ -155,7 +160,9 @@ class ExploreSession:
 
     def update_legend(self) -> None:
         """Write the legend of what is on screen, and the banner that it is not to be believed."""
-        self.legend.update(self.controller.legend_rows(), self.controller.scale_text())
+        places = self.places.outlined
+        outline = "" if places is None else f"outlined where {places.side}, FDR {100 * places.fdr:.0f} %"
+        self.legend.update(self.controller.legend_rows(), self.controller.scale_text(), outline)
         self.banner.show(self.controller.domain_report())
 
     def close(self, *, viewer_lives: bool) -> None:
@@ -174,6 +181,7 @@ class ExploreSession:
         self.state.model_wanted.disconnect(self.controller.choose_model)
         self.state.mpp_wanted.disconnect(self.set_mpp)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
+        self.places.close()
         self.controller.close()
         self.overlays.stop(viewer_lives=viewer_lives)
         self.legend.stop(viewer_lives=viewer_lives)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -225,8 +227,9 @@ class ExportController:
         if not path.name:
             raise ExportError("Enter the folder and name of the file.")
         if kind.key == "map":
-            return lambda: _write_map(cmap, request)
-        names = self._names_of(request, cmap)
+            return partial(_write_map, cmap, request)
+        names, cmap = self._names_of(request, cmap), copy.copy(cmap)
+        cmap.marked = dict(cmap.marked)  # the places that are outlined now
         settings = ExportSettings(figure=self._figure_settings(request))
         if kind.key == "figure":
             return lambda: _draw(cmap, slide, request, names or ["dominant"], settings.figure)

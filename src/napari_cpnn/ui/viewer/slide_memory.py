@@ -8,10 +8,10 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.painting import Look, Shown
+from napari_cpnn.painting import FDR_CHOICES, Look, Outline, Shown
 from napari_cpnn.storage import cache_folder, whole_file
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ def _look(facts: Any) -> Look | None:
     known = {f.name: facts[f.name] for f in dataclasses.fields(Look) if f.name in facts}
     low, high = known.pop("manual", Look.manual)
     scale = known.pop("scale_um", None)
+    for field, choices in (("outline", get_args(Outline)), ("fdr", FDR_CHOICES)):
+        if known.get(field) not in choices:  # of another version
+            known.pop(field, None)
     return Look(**known, manual=(float(low), float(high)), scale_um=None if scale is None else float(scale))
 
 

@@ -137,7 +137,8 @@ class ExploreState:
         before = self.look
         self.set_look(**changes)
         if self.look != before:
-            self.history.add("colours", lambda: self.set_look(**dataclasses.asdict(before)), " ".join(changes))
+            what = "outline" if {"outline", "fdr"} & set(changes) else "colours"
+            self.history.add(what, lambda: self.set_look(**dataclasses.asdict(before)), " ".join(changes))
 
     def set_look(self, **changes: Any) -> None:
         look = dataclasses.replace(self.look, **changes)
