@@ -46,7 +46,12 @@ class EncoderInfo:
     network
         Factory of the network with random weights; callers use :meth:`build`.
     load
-        Factory for networks of a library (timm, transformers), given ``"pretrained"``, ``"none"`` or a path.
+        Factory for networks that load their own weights (of timm, transformers), given ``"pretrained"``, ``"none"`` or
+        a path.
+    frozen_only
+        Whether it serves only backbone ``"frozen"``, which standardises its features: they are of several scales.
+    parts
+        The encoders of a combination (:mod:`~napari_cpnn.models.backbones.combination`); empty otherwise.
 
     Examples
     --------
@@ -69,6 +74,8 @@ class EncoderInfo:
     source: WeightsSource | None
     network: Callable[[], nn.Module]
     load: Callable[[str], nn.Module] | None = None
+    frozen_only: bool = False
+    parts: tuple[EncoderInfo, ...] = ()
 
     def build(self, weights: str = "none") -> nn.Module:
         """Build the network: normalised images ``(N, 3, S, S)`` -> ``(N, n_features)`` float32.
