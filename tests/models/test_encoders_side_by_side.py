@@ -126,7 +126,11 @@ def test_features_are_those_of_each_encoder_with_its_own_normalisation(pictures:
 
 
 def test_names_are_split_and_checked() -> None:
-    assert named_parts("nic+hf:/data/a+b+colour", "none") == [("nic", "none"), ("hf:/data/a+b", "none"), ("colour", "none")]
+    assert named_parts("nic+hf:/data/a+b+colour", "none") == [
+        ("nic", "none"),
+        ("hf:/data/a+b", "none"),
+        ("colour", "none"),
+    ]
     two = f"/x+y/nic.h5{os.pathsep}pretrained"
     assert named_parts("nic+colour", two) == [("nic", "/x+y/nic.h5"), ("colour", "pretrained")]
     assert named_parts("nic", two) == [("nic", two)]

@@ -32,7 +32,7 @@ class EncoderInfo:
         Smallest supported patch side, in pixels.
     trained_px, trained_mpp
         Side (px) and pixel size (um) of the training patches; ``None`` if these were photographs or slides at several
-        magnifications.
+        magnifications, and 0 px of an encoder that is not trained.
     mean, std
         Normalisation of its input, RGB on a scale of 0 to 1.
     licence
