@@ -48,7 +48,8 @@ class StandardisedEncoder(FrozenEncoder, Backbone):
     Attributes
     ----------
     center, spread
-        ``(F,)`` mean and standard deviation over the training patches; 0 and 1 before :meth:`standardise`.
+        ``(F,)`` over the training patches: mean, and standard deviation, of the features of a network the root of
+        their mean variance; 0 and 1 before :meth:`standardise`.
     """
 
     image_networks = ("encoder",)
@@ -62,10 +63,20 @@ class StandardisedEncoder(FrozenEncoder, Backbone):
         self.register_buffer("spread", torch.ones(self.n_features))
 
     def standardise(self, features: Tensor) -> None:
-        """Set mean and deviation from features ``(N, F)`` of the training patches; constant ones are only centred."""
+        """Set the scale from features ``(N, F)`` of the training patches; what is constant there is only centred.
+
+        Features of a network keep their scales relative to one another: one that hardly varies in training would
+        otherwise be enlarged without bound, and with it what new tissue has of it.
+        """
         values = features.double()
         center, spread = values.mean(dim=0), values.std(dim=0, correction=0)
-        is_constant = spread <= 1e-6 * (center.abs() + 1e-6)
+        start = 0
+        for part in self.encoder.parts if isinstance(self.encoder, SideBySide) else [self.encoder]:
+            block = slice(start, start + n_features_of(part))
+            if not isinstance(getattr(part, "network", part), ColourFeatures):
+                spread[block] = spread[block].square().mean().sqrt()
+            start = block.stop
+        is_constant = spread <= 1e-6 * center.abs()  # but for rounding
         self.center.copy_(center)
         self.spread.copy_(torch.where(is_constant, torch.ones_like(spread), spread))
 
