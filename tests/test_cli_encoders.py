@@ -50,7 +50,7 @@ def test_encoders_are_listed_with_their_terms(capsys):
     printed = capsys.readouterr().out
     for name in (*ENCODERS, "uni", "uni2-h", "virchow2", "phikon-v2", "h-optimus-0", "frozen", "triplex"):
         assert f"\n  {name} " in printed
-    assert printed.count("commercial use: yes") == 6
+    assert printed.count("commercial use: yes") == 7
     assert printed.count("its weights are not stored in model files") == 6
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.options import AddCommand
@@ -21,13 +22,16 @@ def add_encoders_command(command: AddCommand) -> None:
 def _encoders(_args: argparse.Namespace) -> None:
     from napari_cpnn.models import BACKBONES, ENCODERS, FOUNDATION
 
-    print("Networks of this package: --backbone NAME is trained, --backbone frozen --encoder NAME is not.")
+    print("Encoders of this package: --backbone NAME is trained, --backbone frozen --encoder NAME is not.")
     for info in ENCODERS.values():
         _print(info)
     print('\nFoundation encoders: --encoder NAME only; they need pip install "napari-cpnn[foundation]".')
     for info in FOUNDATION.values():
         _print(info)
-    print("\nOther encoders: --encoder timm:NAME or --encoder hf:REPOSITORY_OR_FOLDER. Backbones that use an encoder:")
+    print("\nOther encoders: --encoder timm:NAME or --encoder hf:REPOSITORY_OR_FOLDER.")
+    print("Several side by side: --encoder nic+colour; their features are concatenated, and the terms of each apply.")
+    print(f"  --encoder-weights: pretrained for all; or a file or pretrained for each, joined by {os.pathsep!r}")
+    print("\nBackbones that use an encoder:")
     for name in BACKBONES:
         if name not in ENCODERS:
             print(f"  {name:<12} {BACKBONES[name]}")
@@ -67,8 +71,9 @@ def _models(_args: argparse.Namespace) -> None:
 
 def _print(info: EncoderInfo) -> None:
     scale = "various pixel sizes" if info.trained_mpp is None else f"{info.trained_mpp:g} um/px"
+    trained = f"trained on {info.trained_px} px, {scale}" if info.trained_px else "not trained; --encoder only"
     print(f"  {info.name:<12} {info.description}")
-    print(f"  {'':<12} {info.n_features} features; trained on {info.trained_px} px, {scale}")
+    print(f"  {'':<12} {info.n_features} features; {trained}")
     print(f"  {'':<12} licence: {info.licence}; commercial use: {'yes' if info.commercial_use else 'no'}")
     if not info.embed:
         print(f"  {'':<12} its weights are not stored in model files")

@@ -11,6 +11,8 @@ from .backbones.build import encoder_fingerprint as encoder_fingerprint
 from .backbones.build import is_trained as is_trained
 from .backbones.build import patch_encoder as patch_encoder
 from .backbones.build import start_backbone as start_backbone
+from .backbones.colour import colour_statistics as colour_statistics
+from .backbones.frozen import StandardisedEncoder as StandardisedEncoder
 from .build import build_model as build_model
 from .card import ModelSpec as ModelSpec
 from .card import checked_names as checked_names

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from napari_cpnn.errors import CpnnWarning, GenesError, PrototypesError, SettingsError
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo
+from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, named_parts
 from napari_cpnn.models.backbones.build import (
     StartBackbone,
     backbone_args,
@@ -25,6 +25,7 @@ from napari_cpnn.models.backbones.build import (
     encoder_place,
     frozen_encoder,
     is_trained,
+    joined_weights,
     patch_encoder,
     start_backbone,
 )
@@ -95,7 +96,8 @@ def build_model(
         raise SettingsError(
             f"Backbone {settings.backbone!r} needs patches of at least {info.min_px} px, not {settings.patch.size_px}."
         )
-    _compare_scale(info, settings.patch)
+    for part in info.parts or (info,):
+        _compare_scale(part, settings.patch)
     is_linear = settings.head == "linear"
     spec = ModelSpec(
         genes=tuple(genes),
@@ -194,13 +196,17 @@ def _start(
 def _provenance(settings: TrainingSettings) -> dict[str, Any]:
     names = chosen_names(settings)
     frozen = frozen_encoder(settings.backbone, names)
-    weights, encoder_weights = (_without_folder(v) for v in (settings.weights, settings.encoder_weights))
+    weights, encoder_weights = _without_folder(settings.weights), _without_folder(settings.encoder_weights)
     notes = []
     if is_trained(settings.backbone) and weights != "none":
         info = patch_encoder(settings.backbone, names)
         notes.append(f"start weights of the image network: {info.licence}")
-    if frozen is not None and encoder_weights != "none":
-        notes.append(f"weights of the encoder {frozen.name}: {frozen.licence}")
+    if frozen is not None:
+        given = named_parts(settings.encoder, settings.encoder_weights)
+        encoder_weights = joined_weights([_without_folder(one) for _, one in given])
+        if encoder_weights != "none":
+            trained = [part for part in frozen.parts or (frozen,) if part.trained_px]
+            notes += [f"weights of the encoder {part.name}: {part.licence}" for part in trained]
     facts = {} if frozen is None else {"encoder": encoder_facts(frozen)}
     encoder = _without_folder(settings.encoder) if frozen is None else frozen.name
     return {

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from napari_cpnn.errors import CheckpointError, CpnnError, WeightsError
-from napari_cpnn.models.backbones import PRETRAINED, get_encoder
-from napari_cpnn.models.backbones.build import encoder_fingerprint
+from napari_cpnn.errors import CheckpointError, CpnnError, SettingsError, WeightsError
+from napari_cpnn.models.backbones import PRETRAINED, get_encoder, named_parts
+from napari_cpnn.models.backbones.build import encoder_fingerprint, joined_weights
 from napari_cpnn.models.backbones.consent import downloads
 from napari_cpnn.storage import cache_folder, whole_file
 
@@ -54,10 +54,8 @@ def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) 
     known = str(weights or known_place(expected, name) or "")
     place = known or "pretrained"
     try:
-        with downloads(allowed=known in PRETRAINED):
-            # A transformers folder is self-describing, whatever the origin of its encoder.
-            is_folder = name.startswith("hf:") and Path(place).expanduser().is_dir()
-            network = get_encoder(f"hf:{place}").build("pretrained") if is_folder else get_encoder(name).build(place)
+        with downloads(allowed=bool(known) and any(w in PRETRAINED for _, w in named_parts(name, known))):
+            network = _built(named_parts(name, place))
     except CpnnError as error:
         ask = "" if known else "; 'pretrained' downloads them, where their makers offer that"
         raise WeightsError(
@@ -75,14 +73,29 @@ def encoder_of(path: Path, card: Mapping[str, Any], weights: str | Path | None) 
     return network
 
 
+def _built(parts: Sequence[tuple[str, str]]) -> nn.Module:
+    """Build the encoder of these names and weights."""
+    # A transformers folder is self-describing, whatever the origin of its encoder.
+    is_folder = [name.startswith("hf:") and Path(place).expanduser().is_dir() for name, place in parts]
+    names = [f"hf:{place}" if folder else name for (name, place), folder in zip(parts, is_folder, strict=True)]
+    weights = ["pretrained" if folder else place for (_, place), folder in zip(parts, is_folder, strict=True)]
+    return get_encoder("+".join(names)).build(joined_weights(weights))
+
+
 def remember_place(fingerprint: str, place: str, name: str) -> None:
     """Record where weights were found, so that models that need them can be opened without specifying it.
 
     For weights requested by the encoder's ``name`` this is recorded too: they may be downloaded again.
     """
-    if place == "none" or not _FINGERPRINT.fullmatch(fingerprint):
+    places = [one for _, one in named_parts(name, place)]
+    if "none" in places or not _FINGERPRINT.fullmatch(fingerprint):
         return
-    _FOUND[fingerprint] = f"{_ASKED}{name}" if place in PRETRAINED else str(Path(place).expanduser().absolute())
+    where = joined_weights([one if one in PRETRAINED else str(Path(one).expanduser().absolute()) for one in places])
+    if set(places) <= set(PRETRAINED):
+        where = f"{_ASKED}{name}"
+    elif set(places) & set(PRETRAINED):
+        where = f"{_ASKED}{name}\n{where}"
+    _FOUND[fingerprint] = where
     try:
         with whole_file(_note(fingerprint)) as note:
             note.write_text(_FOUND[fingerprint], encoding="utf-8")
@@ -99,10 +112,13 @@ def known_place(fingerprint: str, name: str) -> str | None:
         except (OSError, ValueError):
             return None
     if place.startswith(_ASKED):
-        return "pretrained" if place == f"{_ASKED}{name}" else None
+        asked, _, place = place.removeprefix(_ASKED).partition("\n")
+        if asked != name or not place:
+            return "pretrained" if asked == name else None
     try:
-        return place if Path(place).exists() else None
-    except (OSError, ValueError):
+        places = [one for _, one in named_parts(name, place) if one not in PRETRAINED]
+        return place if all(Path(one).exists() for one in places) else None
+    except (OSError, ValueError, SettingsError):
         return None
 
 

@@ -134,8 +134,16 @@ class TrainingSettings(Settings):
         "triplex (TRIPLEX)",
     )
     weights: str = setting("imagenet", "initial weights of the backbone: imagenet, none, or a file")
-    encoder: str = setting("ciga", "frozen image encoder: of backbone 'frozen', and of the surroundings in 'triplex'")
-    encoder_weights: str = setting("pretrained", "weights of the frozen encoder: pretrained, none, or a file")
+    encoder: str = setting(
+        "ciga",
+        "frozen image encoder: of backbone 'frozen', and of the surroundings in 'triplex'; for several side by side: "
+        "nic+colour",
+    )
+    encoder_weights: str = setting(
+        "pretrained",
+        "weights of the frozen encoder: pretrained, none, or a file; of several, for all or for each, joined by : (on "
+        "Windows ;)",
+    )
     target: str = setting("resnet18", "triplex: image network of the patch itself; weights are its initial weights")
     context_pitch_um: float | None = setting(
         None, "triplex: distance between the tokens of a slide in um; none: the pitch of the spots' array"

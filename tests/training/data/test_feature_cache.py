@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -182,3 +184,20 @@ def test_patches_that_vanish_after_their_features_were_kept(world, settings, tmp
 
 def slide_centers(slide, spots):
     return spots.obsm["spatial"][:, ::-1] * slide.mpp
+
+
+def test_encoders_side_by_side_learn_end_to_end(run, settings, weights, tmp_path):
+    both = settings.replace(
+        encoder="squeezenet+colour", encoder_weights=os.pathsep.join([str(weights[0]), "pretrained"])
+    )
+    model, counts = run(both)
+    assert counts == {"cut": 30, "seen": 8 * 30}
+    # Standardised on the training patches, whichever way the features came.
+    assert torch.isfinite(model.backbone.center).all()
+    assert model.backbone.spread[-21:-18].min() > 0
+    again, counts = run(both)
+    assert counts == {"cut": 0, "seen": 0}
+    assert again.fingerprint == model.fingerprint
+    _, counts = run(settings.replace(encoder="colour", encoder_weights="none"))
+    assert counts["seen"] == 240
+    assert run(both.replace(stain_augment=0.1))[0].backbone.center.allclose(model.backbone.center, atol=1e-3)

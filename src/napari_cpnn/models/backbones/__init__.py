@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_cpnn.errors import SettingsError
+from napari_cpnn.models.backbones.combination import combination, split_names, split_weights
 from napari_cpnn.models.backbones.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderInfo
 from napari_cpnn.models.backbones.foundation import FOUNDATION, PREFIXES, by_library
 from napari_cpnn.models.backbones.sources import PRETRAINED, WeightsSource
@@ -25,6 +26,7 @@ __all__ = [
     "EncoderInfo",
     "WeightsSource",
     "get_encoder",
+    "named_parts",
     "require_backbone",
 ]
 
@@ -57,6 +59,12 @@ def _nic() -> nn.Module:
     from napari_cpnn.models.backbones.nic import NicFeatures
 
     return NicFeatures()
+
+
+def _colour(weights: str = "none") -> nn.Module:
+    from napari_cpnn.models.backbones.colour import colour_features
+
+    return colour_features(weights)
 
 
 _TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet, whose images have terms of their own"
@@ -171,12 +179,29 @@ ENCODERS: dict[str, EncoderInfo] = {
             ),
             network=_nic,
         ),
+        EncoderInfo(
+            name="colour",
+            description="21 colour statistics, no weights: the baseline that a network has to surpass",
+            n_features=21,
+            min_px=1,
+            trained_px=0,
+            trained_mpp=None,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            licence="BSD-3-Clause (napari-cpnn); no weights",
+            commercial_use=True,
+            embed=True,
+            source=None,
+            network=_colour,
+            load=_colour,
+            frozen_only=True,
+        ),
     )
 }
 
 #: Valid values of ``TrainingSettings.backbone``, with a description.
 BACKBONES: dict[str, str] = {
-    **{info.name: info.description for info in ENCODERS.values()},
+    **{info.name: info.description for info in ENCODERS.values() if not info.frozen_only},
     "frozen": "an encoder whose weights never change (encoder, encoder_weights); its features are computed once",
     "triplex": "TRIPLEX: ResNet-18 on the patch, and a frozen encoder (encoder, encoder_weights) on what is around it",
 }
@@ -185,7 +210,8 @@ BACKBONES: dict[str, str] = {
 def require_backbone(name: str) -> str:
     """Return ``name`` if it is a known backbone; raise a :class:`SettingsError` that lists them otherwise."""
     if name not in BACKBONES:
-        raise SettingsError(f"There is no backbone {name!r}; use one of {', '.join(BACKBONES)}.")
+        hint = f"; {name!r} is an encoder of backbone 'frozen'" if name.split("+", maxsplit=1)[0] in ENCODERS else ""
+        raise SettingsError(f"There is no backbone {name!r}; use one of {', '.join(BACKBONES)}{hint}.")
     return name
 
 
@@ -195,20 +221,43 @@ def get_encoder(name: str) -> EncoderInfo:
     Parameters
     ----------
     name
-        A name in `ENCODERS` or `FOUNDATION`, ``"timm:<name>"``, or ``"hf:<repository or folder>"``.
+        A name in `ENCODERS` or `FOUNDATION`, ``"timm:<name>"``, or ``"hf:<repository or folder>"``; or several of them
+        joined by ``+``, whose features are then concatenated in this order.
 
     Raises
     ------
     SettingsError
-        If the name is unknown; the message lists the known names.
+        If a name is unknown, which lists the known names, or is given twice.
     WeightsError
         If an encoder from timm or transformers is unavailable.
+
+    Examples
+    --------
+    >>> from napari_cpnn.models import get_encoder
+    >>> get_encoder("nic+squeezenet+colour").n_features
+    1045
     """
     known = {**ENCODERS, **FOUNDATION}
+    names = split_names(name, list(known))
+    if len(names) > 1:
+        return combination([get_encoder(one) for one in names])
     if name in known:
         return known[name]
     if name.startswith(PREFIXES):
         return by_library(name)
     raise SettingsError(
-        f"There is no encoder {name!r}; use one of {', '.join(known)}, or timm:<name> or hf:<repository or folder>."
+        f"There is no encoder {name!r}; use one of {', '.join(known)}, or timm:<name> or hf:<repository or folder>, or "
+        "several joined by +."
     )
+
+
+def named_parts(name: str, weights: str) -> list[tuple[str, str]]:
+    """Name and weights of each encoder in ``name``, which may be a combination.
+
+    Raises
+    ------
+    SettingsError
+        If the number of weights is not that of the encoders.
+    """
+    names = split_names(name, [*ENCODERS, *FOUNDATION])
+    return list(zip(names, split_weights(name, weights, len(names)), strict=True))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,40 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from napari_cpnn.errors import SettingsError
-from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, get_encoder, require_backbone
-from napari_cpnn.models.backbones.backbone import n_features_of
+from napari_cpnn.models.backbones import PRETRAINED, EncoderInfo, get_encoder, named_parts, require_backbone
+from napari_cpnn.models.backbones.frozen import frozen_backbone
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.settings import TrainingSettings
-
-
-class FrozenEncoder(nn.Module):
-    """Encoder with frozen weights: no gradients, and fixed batch statistics even in training mode.
-
-    Parameters
-    ----------
-    encoder
-        ``(N, 3, S, S)`` -> ``(N, F)``, with ``n_features`` F.
-    """
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder.requires_grad_(False).eval()
-        self.n_features = n_features_of(encoder)
-
-    def train(self, mode: bool = True) -> FrozenEncoder:
-        """Set the training mode; the encoder always stays in eval mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def maps(self, images: Tensor) -> Tensor:
-        """Feature maps of the wrapped encoder, if it has a ``maps`` method."""
-        maps: Tensor = self.encoder.maps(images)  # type: ignore[operator]
-        return maps
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.encoder(images)
-        return features
 
 
 @dataclass(frozen=True)
@@ -121,13 +92,15 @@ def _triplex(target: nn.Module, encoder: nn.Module, renormalise: Any) -> nn.Modu
 def _triplex_args(settings: TrainingSettings) -> dict[str, Any]:
     if settings.context_pitch_um is None:
         raise SettingsError("TRIPLEX needs the pitch of the spots' array: set context_pitch_um.")
-    target = get_encoder(settings.target).name
+    target = _trainable(get_encoder(settings.target)).name
+    if get_encoder(settings.encoder).frozen_only:
+        raise SettingsError(f"TRIPLEX sees the surroundings by one network, not by {settings.encoder!r}; choose one.")
     return {"target": target, "pitch_um": settings.context_pitch_um, "max_tokens": settings.max_tokens}
 
 
 #: Backbones that are more than the encoder of their name.
 _KINDS = {
-    "frozen": _Kind("encoder", lambda network, *_: FrozenEncoder(network)),
+    "frozen": _Kind("encoder", lambda network, *_: frozen_backbone(network)),
     "triplex": _Kind("target", _triplex, _triplex_args),
 }
 
@@ -195,10 +168,18 @@ def chosen_names(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def encoder_place(settings: TrainingSettings) -> str:
-    """Source of the frozen encoder's weights: a file or folder, ``"pretrained"`` or ``"none"``."""
-    folder = Path(settings.encoder.removeprefix("hf:")).expanduser()
-    is_folder = settings.encoder.startswith("hf:") and folder.is_dir()
-    return str(folder) if is_folder and settings.encoder_weights in PRETRAINED else settings.encoder_weights
+    """Source of the frozen encoder's weights: a file or folder, ``"pretrained"`` or ``"none"``; several are joined."""
+    places = []
+    for name, weights in named_parts(settings.encoder, settings.encoder_weights):
+        folder = Path(name.removeprefix("hf:")).expanduser()
+        is_folder = name.startswith("hf:") and folder.is_dir()
+        places.append(str(folder) if is_folder and weights in PRETRAINED else weights)
+    return joined_weights(places)
+
+
+def joined_weights(weights: Sequence[str]) -> str:
+    """Weights of one or several encoders as one text, as in ``settings.encoder_weights``."""
+    return weights[0] if set(weights) in ({"pretrained"}, {"none"}) else os.pathsep.join(weights)
 
 
 def patch_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo:
@@ -215,7 +196,14 @@ def frozen_encoder(backbone: str, args: dict[str, Any]) -> EncoderInfo | None:
 def _named(args: dict[str, Any], role: str) -> EncoderInfo:
     if not isinstance(args.get(role), str):
         raise SettingsError(f"The {role} network is not named.")
-    return get_encoder(args[role])
+    info = get_encoder(args[role])
+    return _trainable(info) if role == "target" else info
+
+
+def _trainable(info: EncoderInfo) -> EncoderInfo:
+    if info.frozen_only:
+        raise SettingsError(f"{info.name!r} cannot be trained, it serves as encoder of backbone 'frozen' only.")
+    return info
 
 
 def encoder_is_elsewhere(spec: ModelSpec) -> bool:
@@ -232,7 +220,7 @@ def encoder_facts(info: EncoderInfo | None) -> dict[str, Any]:
         "description": info.description,
         "licence": info.licence,
         "commercial_use": info.commercial_use,
-        "source": None if info.source is None else info.source.url,
+        "source": "; ".join(part.source.url for part in info.parts or (info,) if part.source is not None) or None,
     }
 
 

@@ -32,7 +32,7 @@ class EncoderInfo:
         Smallest supported patch side, in pixels.
     trained_px, trained_mpp
         Side (px) and pixel size (um) of the training patches; ``None`` if these were photographs or slides at several
-        magnifications.
+        magnifications, and 0 px of an encoder that is not trained.
     mean, std
         Normalisation of its input, RGB on a scale of 0 to 1.
     licence
@@ -46,7 +46,12 @@ class EncoderInfo:
     network
         Factory of the network with random weights; callers use :meth:`build`.
     load
-        Factory for networks of a library (timm, transformers), given ``"pretrained"``, ``"none"`` or a path.
+        Factory for networks that load their own weights (of timm, transformers), given ``"pretrained"``, ``"none"`` or
+        a path.
+    frozen_only
+        Whether it serves only backbone ``"frozen"``, which standardises its features: they are of several scales.
+    parts
+        The encoders of a combination (:mod:`~napari_cpnn.models.backbones.combination`); empty otherwise.
 
     Examples
     --------
@@ -69,6 +74,8 @@ class EncoderInfo:
     source: WeightsSource | None
     network: Callable[[], nn.Module]
     load: Callable[[str], nn.Module] | None = None
+    frozen_only: bool = False
+    parts: tuple[EncoderInfo, ...] = ()
 
     def build(self, weights: str = "none") -> nn.Module:
         """Build the network: normalised images ``(N, 3, S, S)`` -> ``(N, n_features)`` float32.

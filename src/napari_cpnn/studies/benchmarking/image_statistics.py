@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
+from napari_cpnn import models
 from napari_cpnn.arrays import BoolArray, FloatArray, Picture
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.slides import STAINS, PatchReader, Slide, optical_density
@@ -61,18 +63,9 @@ def image_statistics(slide: Slide, centers_um: FloatArray, spec: PatchSpec) -> I
 
 
 def colour_statistics(image: Picture) -> FloatArray:
-    """The 21 colour statistics (:data:`N_COLOURS`) of an image ``(H, W, 3)`` uint8."""
-    share = np.stack([np.bincount(image[..., c].ravel(), minlength=256) for c in range(3)]) / image[..., 0].size
-    below = np.cumsum(share, axis=1)
-    percentiles = [(below < q - 1e-9).sum(axis=1) for q in (0.1, 0.5, 0.9)]
-    levels = np.arange(256.0)
-    return np.concatenate([*_moments(share, levels), *percentiles, *_moments(share, -np.log10((levels + 1) / 256))])
-
-
-def _moments(share: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation ``(3,)`` of values ``(256,)`` with shares ``(3, 256)``."""
-    mean = share @ values
-    return mean, np.sqrt(np.maximum(share @ values**2 - mean**2, 0.0))
+    """The colour statistics ``(21,)`` of an image ``(H, W, 3)`` uint8: those of encoder ``"colour"``."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # a copy: images may be read-only
+    return np.asarray(models.colour_statistics(pixels[None])[0], dtype=np.float64)
 
 
 def find_nuclei(image: Picture, mpp: float) -> npt.NDArray[np.intp]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from napari_cpnn.arrays import Float32Array, IntArray
-from napari_cpnn.models import CPNN, Surroundings, is_trained
+from napari_cpnn.models import CPNN, StandardisedEncoder, Surroundings, is_trained
 from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.augmentation import apply_stains, apply_symmetries
@@ -64,6 +64,11 @@ class Inputs(ABC):
     @abstractmethod
     def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: bool = False) -> None:
         """Precompute what is constant during the run, in ``scratch``; called once, before the methods below."""
+
+    def standardise(self, model: CPNN, rows: IntArray) -> None:
+        """Set the scale of features that need one from the training spots ``rows``; after :meth:`prepare`."""
+        if isinstance(model.backbone, StandardisedEncoder):
+            model.backbone.standardise(torch.from_numpy(self.own_features(model, rows)))
 
     @abstractmethod
     def batch(self, rows: IntArray, symmetries: IntArray | None = None) -> Batch:
@@ -163,8 +168,9 @@ class FeatureInputs(PatchInputs):
             weights, programs = (torch.stack(values).mean(dim=0).numpy() for values in zip(*outputs, strict=True))
             yield part, weights, programs
 
-    def own_features(self, model: CPNN, rows: IntArray) -> Float32Array:  # noqa: ARG002
-        return np.asarray(self.features[0, rows], dtype=np.float32)
+    def own_features(self, model: CPNN, rows: IntArray) -> Float32Array:
+        features = torch.from_numpy(np.array(self.features[0, rows], dtype=np.float32))
+        return model.views(features)[0].numpy()
 
 
 class SurroundedInputs(Inputs):

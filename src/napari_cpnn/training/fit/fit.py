@@ -136,6 +136,7 @@ def train(
         )
         model.provenance.update(_provenance(data, prototypes))
         inputs.prepare(data, model, scratch, progress and folder.writes)
+        inputs.standardise(model, data.train)
         module = CpnnTraining(model, inputs, settings, choose_precision(device, settings.precision), data.gene_weights)
         recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch, data.key)
         if state is not None:

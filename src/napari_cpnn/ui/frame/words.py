@@ -149,8 +149,7 @@ def backbone_name(model: CPNN) -> str:
     """Return the name of a backbone as its authors write it, with the encoder of a frozen one."""
     name, args = model.spec.backbone, model.spec.backbone_args
     if name == "frozen":
-        encoder = str(args["encoder"])
-        return f"frozen {_BACKBONES.get(encoder, encoder)}"
+        return f"frozen {' + '.join(_BACKBONES.get(one, one) for one in str(args['encoder']).split('+'))}"
     return _BACKBONES.get(name, name)
 
 
