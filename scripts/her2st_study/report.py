@@ -137,7 +137,7 @@ def composition_section(table: dict[str, pd.DataFrame], seeds: int) -> str:
             "## The composition term on her2st",
             "",
             (
-                f"{COMMAND.format('composition')}: as above, seeds: {seeds}. Ours pulls the weights to negative binomial"
+                f"{COMMAND.format('composition')}: as above, seeds: {seeds}. Ours pulls weights to negative binomial"
                 " shares by squared differences and by the correlation over spots of each type."
             ),
             "",
