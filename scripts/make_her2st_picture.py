@@ -32,7 +32,7 @@ VIEW = (2810.0, 2490.0, 5900.0)
 SHOWN = (3500.0, 4500.0)
 
 #: Width of the picture, its margins, and the height under the panels, px.
-WIDTH, GAP, TOP, BELOW, DPI = 1600, 12, 40, 96, 160
+WIDTH, GAP, TOP, BELOW, DPI = 1600, 12, 40, 116, 160
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def views(gene: str) -> tuple[list[View], str]:
         return middle(viewer.screenshot(canvas_only=True, flash=False))
 
     scale = explore.controller.scale_text()
-    predicted = f"{gene} predicted from the H&E" + (f", {scale}" if scale else "")
+    predicted = f"{gene} predicted" + (f", {scale}" if scale else "")
     seen = [
         View("H&E", shot()),
         View(f"{gene} measured in spots", shot(spots), comparison.limits("measured")),
@@ -82,7 +82,7 @@ def views(gene: str) -> tuple[list[View], str]:
     ]
     pcc, _ = comparison.pair.correlations()
     note = (
-        "her2st C4; the model has learned from B4, C2 and C3, not from this section. In its "
+        "her2st C4; the model has learned from B4, C2 and C3, not from this section.\nIn its "
         f"{len(spots.data)} spots, r = {pcc:.2f} between prediction and measurement of {gene}. "
         "Each panel has its own colour range."
     )
