@@ -224,20 +224,26 @@ def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> Non
     try:
         if _is_whole(target, sha256):
             return
+        if target.is_dir() or target.is_symlink():
+            raise DownloadError(
+                f"{target} is a folder or a link in the place of {name}; move it, or choose another folder."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
+        origin: str | Path = url
         with staged(target) as temporary:
             if mirror is not None:
                 places = (mirror / source.folder / name, mirror / name, mirror / remote)
-                shutil.copyfile(next((place for place in places if place.is_file()), places[0]), temporary)
+                origin = next((place for place in places if place.is_file()), places[0])
+                shutil.copyfile(origin, temporary)
             else:
                 _download(url, temporary)
             if not _is_whole(temporary, sha256):
                 raise DownloadError(
-                    f"{url if mirror is None else mirror / name} is damaged: its SHA-256 does not match; "
+                    f"{origin} is damaged: its SHA-256 does not match; "
                     + ("try again." if mirror is None else "replace it.")
                 )
     except OSError as error:  # includes every error of requests
-        if isinstance(error, FileNotFoundError) and mirror is not None:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)) and mirror is not None:
             advice = f"get it from {url}, or leave the folder out to download it"
         elif error.errno is not None:
             advice = f"check the folder {target.parent}, its rights and the space on its disk"

@@ -9,6 +9,7 @@ import torch
 from napari_cpnn.errors import GenesError, MappingError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import CompositionMap
+from napari_cpnn.mapping.places import require_selection, select_places
 from napari_cpnn.models import MARKED_SHARES, PCC_GROUPS, Decoder, Selection, Trust
 
 SHAPE, STRIDE = (24, 30), 50.0
@@ -147,3 +148,20 @@ def test_marked_places_have_a_name_and_a_note():
         "A low: mean over 300 µm below the median of the section, at a false discovery rate of 10% "
         "(on held-out sections, 9% of the places marked for genes like this one were wrong)."
     )
+
+
+def test_sides_are_high_and_low_only():
+    with pytest.raises(MappingError, match="must be 'high' or 'low', not 'up'"):
+        require_selection(Model(), "G", "up", 0.1)
+
+
+def test_a_gene_that_is_the_same_everywhere_has_no_high_place():
+    grid, tissue = Grid((12, 12), 100.0), np.ones((12, 12), dtype=bool)
+    donors = np.arange(144).reshape(12, 12)
+    values = np.full((12, 12), 3.3, dtype=np.float32)
+    with pytest.raises(MappingError, match="same everywhere"):
+        select_places(values, donors, tissue, grid, Selection(300.0, 150.0, 0.2, 0.05), "high")
+    values[:2] += 1
+    marked = select_places(values, donors, tissue, grid, Selection(300.0, 150.0, 0.5, 0.05), "high")
+    assert marked[:2].all()
+    assert not marked[4:].any()

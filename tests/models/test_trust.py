@@ -17,6 +17,9 @@ def calibrated(model):
     generator = torch.Generator().manual_seed(0)
     for buffer in model.trust.buffers():
         buffer.copy_(torch.rand(buffer.shape, generator=generator))
+    for name in ("centers", "marked_um"):
+        buffer = model.trust.get_buffer(name)
+        buffer.copy_(buffer.sort(dim=0).values)
     return model
 
 
@@ -74,6 +77,17 @@ def test_a_calibration_that_could_not_be_read_is_not_written(calibrated, tmp_pat
     else:
         calibrated.trust.lower[0, 0] = torch.nan
     with pytest.raises(CheckpointError, match="its calibration is of another model, or has values that are not"):
+        save_model(calibrated, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("false_share", -1.0), ("false_share", 1.5), ("marked_um", -100.0), ("pcc", 7.0), ("scale_um", -77.0)],
+)
+def test_a_calibration_that_makes_no_sense_is_not_written(calibrated, tmp_path, name, value):
+    calibrated.trust.get_buffer(name).view(-1)[-1] = value
+    with pytest.raises(CheckpointError, match=f"{name} of its calibration makes no sense"):
         save_model(calibrated, tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
 

@@ -134,3 +134,8 @@ def test_genes_are_ranked_by_trust():
     assert ranking.loc["Q1", "trusted_um"] == math.inf
     assert math.isnan(ranking.loc["Q2", "trusted_um"])
     assert ranking.loc["Q4", "held_out_pcc"] == pytest.approx(0.6)
+
+
+def test_a_disc_larger_than_the_map_is_all_of_it():
+    values = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_allclose(painting.disc_sums(values, 1e30), np.full((2, 3), 15.0))

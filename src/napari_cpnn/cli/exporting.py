@@ -89,6 +89,8 @@ def _export(args: argparse.Namespace) -> None:
     from napari_cpnn.slides import open_slide
 
     kind = args.format or format_of(args.out)
+    if args.scale_um is not None and kind != "figure":
+        raise CpnnError(f"--scale-um is for figures, and {args.out} is none: its values are those of single patches.")
     choose_colors(read_colors(args.colors))
     listed = Path(args.genes[0]) if args.genes and len(args.genes) == 1 else None
     require_separate([args.out], [args.map, args.slide, listed, args.model])

@@ -13,6 +13,9 @@ from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.models import Selection, Side, n_marked
 
+#: Differences below this part of the largest mean are rounding.
+_ROUNDING = 1e-6
+
 #: Least share of the tissue that must have a value: places are ranked over the whole section.
 _LEAST_MAPPED = 0.9
 
@@ -98,7 +101,11 @@ def select_places(
     shown[known] = values.ravel()[donors[known]]
     _require_size(grid.centers_um(np.argwhere(known)), selection)
     mean = _disc_means(shown, known, selection.radius_um / grid.stride_um)[known]
-    best = np.argsort(-mean if side == "high" else mean, kind="stable")[: n_marked(selection.share, len(mean))]
+    beyond = (mean if side == "high" else -mean) - np.median(mean if side == "high" else -mean)
+    best = np.argsort(-beyond, kind="stable")[: n_marked(selection.share, len(mean))]
+    best = best[beyond[best] > _ROUNDING * max(float(np.abs(mean).max()), 1.0)]
+    if not len(best):
+        raise MappingError("The gene is predicted to be the same everywhere, so no place is high or low.")
     mask = np.zeros(grid.shape, dtype=bool)
     mask.ravel()[np.flatnonzero(known)[best]] = True
     return mask
@@ -113,6 +120,8 @@ def _is_near(donors: IntArray, radius: float) -> BoolArray:
 
 def require_selection(model: MarkingModel, gene: str, side: Side, fdr: float) -> Selection:
     """Return what can be marked for a gene of a model; raise a :class:`MappingError` that says why nothing can."""
+    if side not in ("high", "low"):
+        raise MappingError(f"The side must be 'high' or 'low', not {side!r}.")
     if not 0 < fdr < 1:
         raise MappingError(f"The false discovery rate must be between 0 and 1, not {fdr:g}.")
     if not model.marks_places:

@@ -29,7 +29,7 @@ from napari_cpnn.models.card import FORMAT_VERSION, METADATA_KEY, ModelSpec, car
 from napari_cpnn.models.cpnn import CPNN, fingerprint
 from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.encoder_files import encoder_of
-from napari_cpnn.models.trust import Trust
+from napari_cpnn.models.trust import Trust, implausible
 from napari_cpnn.models.zoo import model_file
 from napari_cpnn.palette import type_colors
 from napari_cpnn.storage import staged
@@ -206,6 +206,8 @@ def _check_trust(model: CPNN, path: Path) -> None:
                 f"The model cannot be written to {path}: its calibration is of another model, or has values that are "
                 "not numbers; calibrate it again."
             )
+    if name := implausible(dict(model.trust.named_buffers())):
+        raise CheckpointError(f"The model cannot be written to {path}: {name} of its calibration makes no sense.")
 
 
 def _trust_card(memory: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -264,6 +266,11 @@ def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str,
             )
         if not bool(torch.isfinite(found[name]).all()):
             raise CheckpointError(f"{path} is damaged: {name} has values that are not numbers; get the file again.")
+        if name == "backbone.spread" and not bool((found[name] > 1e-20).all()):
+            raise CheckpointError(f"{path} is damaged: {name} has values that are not positive; get the file again.")
+    trust = {name.removeprefix("trust."): values for name, values in found.items() if name.startswith("trust.")}
+    if name := implausible(trust):
+        raise CheckpointError(f"{path} is damaged: {name} of its calibration makes no sense; calibrate it again.")
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

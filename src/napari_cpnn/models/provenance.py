@@ -13,6 +13,9 @@ from napari_cpnn.texts import shown
 #: Maximum number of letters of a text, and largest size of a number.
 _MOST_LETTERS, _LARGEST = 500, 1e15
 
+#: Maximum number of baselines beside the scores of a model.
+_MOST_BASELINES = 4
+
 Check = Callable[[Any], Any]
 """Returns a usable value, or None."""
 
@@ -46,13 +49,13 @@ def _slides(value: Any) -> list[Any] | None:
 def _scores(value: Any) -> dict[str, float] | None:
     if not isinstance(value, dict):
         return None
-    return {gene: r for gene, r in value.items() if _number(r) is not None}
+    return {gene: r for gene, r in value.items() if _number(r) is not None and abs(r) <= 1}
 
 
 def _baselines(value: Any) -> dict[str, dict[str, float]] | None:
     if not isinstance(value, dict):
         return None
-    checked = {_text(name): _scores(genes) for name, genes in value.items()}
+    checked = {_text(name): _scores(genes) for name, genes in list(value.items())[:_MOST_BASELINES]}
     return {name: genes for name, genes in checked.items() if name is not None and genes is not None}
 
 
@@ -112,6 +115,8 @@ def unusable(provenance: Mapping[str, Any]) -> list[str]:
 
 def _differ(value: Any, checked: Any) -> bool:
     """Whether entries are missing; scores that are not known are none."""
+    if value is checked:  # entries of unknown names, nested as deep as anybody likes
+        return False
     if isinstance(value, dict) and isinstance(checked, dict):
         return any(entry is not None and _differ(entry, checked.get(name)) for name, entry in value.items())
     return value is not None and checked is None

@@ -7,7 +7,7 @@ All numbers come from spots that the models of a cross-validation had not seen
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -228,7 +228,7 @@ class Trust(nn.Module):
         scale = float(self.scale_um[quantity])
         if group < 0 or scale <= 0:
             return None
-        rates = self.false_share[0 if side == "high" else 1, :, group].double().numpy()
+        rates = self.false_share[("high", "low").index(side), :, group].double().cpu().numpy()
         for level, (scale_um, rate) in enumerate(zip(self.marked_um.tolist(), rates, strict=True)):
             passed = np.flatnonzero(rate <= fdr)
             if scale_um >= _SAME_SCALE * scale and passed.size:
@@ -238,7 +238,28 @@ class Trust(nn.Module):
 
     def _of(self, name: str, quantity: int) -> FloatArray:
         values: Tensor = getattr(self, name)
-        return np.asarray(values[:, quantity].double().numpy())
+        return np.asarray(values[:, quantity].double().cpu().numpy())
+
+
+def implausible(values: Mapping[str, Tensor]) -> str:
+    """Name the first of some values of a :class:`Trust` that no calibration gives; empty if there is none.
+
+    Parameters
+    ----------
+    values
+        By name of the buffer; those that are missing are not checked.
+    """
+    scale, marked = values.get("scale_um"), values.get("marked_um")
+    checks = {
+        "scale_um": scale is None or bool(((scale >= 0) | (scale == NO_SCALE) | (scale == NOT_TESTED)).all()),
+        "pcc": "pcc" not in values or bool((values["pcc"].abs() <= 1 + 1e-3).all()),
+        "most": "most" not in values or bool((values["most"] >= 0).all()),
+        "centers": "centers" not in values or bool((values["centers"].diff(dim=0) >= 0).all()),
+        "marked_um": marked is None or bool((marked >= 0).all() and (marked.diff() >= 0).all()),
+        "false_share": "false_share" not in values
+        or bool(((values["false_share"] >= 0) & (values["false_share"] <= 1)).all()),
+    }
+    return next((name for name, is_plausible in checks.items() if not is_plausible), "")
 
 
 def _no_marking() -> dict[str, Tensor]:

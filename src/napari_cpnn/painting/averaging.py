@@ -34,6 +34,7 @@ def disc_sums(values: npt.NDArray[np.generic], radius: float) -> FloatArray:
     [[3, 4, 3], [4, 5, 4], [3, 4, 3]]
     """
     rows, cols = values.shape
+    radius = min(radius, float(rows + cols))  # all of the map
     reach = int(radius + _ROUNDING)
     sums = np.zeros((rows, cols + 2 * reach + 1))
     np.cumsum(values, axis=1, out=sums[:, reach + 1 : reach + 1 + cols], dtype=np.float64)

@@ -66,7 +66,7 @@ def estimate_prototypes(
     negative binomial regression on type and batch (:mod:`napari_cpnn.prototypes.regression`; paper 3.1.2), which
     corrects for the depth and ambient background of the batches and shrinks types with few cells towards the common
     profile, each gene as much as it varies little between types. ``method="mean"`` divides the summed counts of each
-    type by their total, ignoring batches. The default is ``"nb"`` with several batches and ``"mean"`` with one.
+    type by their total, ignoring batches. The default is ``"nb"``.
 
     Parameters
     ----------

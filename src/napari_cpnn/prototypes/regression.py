@@ -343,6 +343,7 @@ def quality(fit: RegressionFit, stats: GroupStatistics) -> dict[str, Any]:
     seen = sums > 0
     observed = stats.histogram.squares(sums.shape[1]) + (means * (n * means - 2 * sums)).sum(axis=0)
     modelled = (n * means * (1 + means / fit.dispersion)).sum(axis=0)
+    varies = (observed > 0) & (modelled > 0)
     ambient = fit.background.sum(axis=1)[stats.batch_of] * fit.scales[stats.batch_of] / means.sum(axis=1)
     share = np.bincount(stats.batch_of, ambient * stats.n_cells) / np.bincount(stats.batch_of, stats.n_cells)
     return {
@@ -354,7 +355,7 @@ def quality(fit: RegressionFit, stats: GroupStatistics) -> dict[str, Any]:
         "background_shares": _by_name(stats.batches, share),
         "phi": fit.phi,
         "mean_correlation": _correlation(np.log((sums / n)[seen]), np.log(means[seen])),
-        "variance_correlation": _correlation(np.log(observed), np.log(modelled)),
+        "variance_correlation": _correlation(np.log(observed[varies]), np.log(modelled[varies])),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -56,7 +57,7 @@ class PrototypeSettings(Settings):
             f"Unknown method {self.method!r} for prototypes; use 'nb' or 'mean'.",
         )
         check(
-            self.prior_counts is None or self.prior_counts > 0,
+            self.prior_counts is None or 0 < self.prior_counts < math.inf,
             "The shrinkage towards the common profile must be a positive number of counts.",
         )
         check(self.max_iterations >= 1, "The regression needs at least one Newton step.")

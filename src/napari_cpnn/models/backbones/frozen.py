@@ -9,6 +9,9 @@ from napari_cpnn.models.backbones.backbone import Backbone, n_features_of
 from napari_cpnn.models.backbones.colour import ColourFeatures
 from napari_cpnn.models.backbones.side_by_side import SideBySide
 
+#: Colour numbers that vary less than this over the training patches, a quarter of a grey level, are constant.
+_LEAST_COLOUR = 1e-3
+
 
 class FrozenEncoder(nn.Module):
     """Encoder with frozen weights: no gradients, and fixed batch statistics even in training mode.
@@ -73,7 +76,9 @@ class StandardisedEncoder(FrozenEncoder, Backbone):
         start = 0
         for part in self.encoder.parts if isinstance(self.encoder, SideBySide) else [self.encoder]:
             block = slice(start, start + n_features_of(part))
-            if not isinstance(getattr(part, "network", part), ColourFeatures):
+            if isinstance(getattr(part, "network", part), ColourFeatures):
+                spread[block] = torch.where(spread[block] < _LEAST_COLOUR, 0.0, spread[block])
+            else:
                 spread[block] = spread[block].square().mean().sqrt()
             start = block.stop
         is_constant = spread <= 1e-6 * center.abs()  # but for rounding
