@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.options import AddCommand, add_model, add_settings, chosen_settings, decimal, pixel_size
-from napari_cpnn.errors import CpnnError
+from napari_cpnn.errors import CpnnError, CpnnWarning
 from napari_cpnn.geometry import Rect
 from napari_cpnn.palette import choose_colors, read_colors
 from napari_cpnn.settings import ExportSettings, FigureSettings
@@ -89,7 +90,7 @@ def _export(args: argparse.Namespace) -> None:
     from napari_cpnn.slides import open_slide
 
     kind = args.format or format_of(args.out)
-    if args.scale_um is not None and kind != "figure":
+    if args.settings_scale_um is not None and kind != "figure":
         raise CpnnError(f"--scale-um is for figures, and {args.out} is none: its values are those of single patches.")
     choose_colors(read_colors(args.colors))
     listed = Path(args.genes[0]) if args.genes and len(args.genes) == 1 else None
@@ -110,6 +111,8 @@ def _export(args: argparse.Namespace) -> None:
         settings = chosen_settings(args, ExportSettings).replace(figure=chosen_settings(args, FigureSettings))
         area = None if args.region is None else Rect(*args.region)
         export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite, area=area)
+        if foreign := cmap.domain_report().warning:
+            warnings.warn(f"{args.map}: {foreign}", CpnnWarning, stacklevel=2)
     finally:
         if slide is not None:
             slide.close()
@@ -143,7 +146,9 @@ def _mark(cmap: CompositionMap, args: argparse.Namespace) -> None:
         *((gene, "low") for gene in args.where_low),
     ]
     for gene, side in wanted:
-        print(cmap.mark(gene, model, side, args.fdr).note)
+        places = cmap.mark(gene, model, side, args.fdr)
+        none = "" if places.mask.any() else " No place of this map is marked: those are unlike the training tissue."
+        print(f"{places.note}{none}")
 
 
 def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] | None:

@@ -14,7 +14,7 @@ from anndata import AnnData
 from napari_cpnn.counts import read_h5ad_table
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import predict_expression
-from napari_cpnn.models import CPNN, load_model
+from napari_cpnn.models import CPNN, ZOO, load_model, model_file
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.studies.benchmarking.sections import Section
 from napari_cpnn.studies.folds import folder_names
@@ -146,4 +146,6 @@ def _path(name: str, value: Any) -> Path:
         raise TrainingError(
             f"The predictions of {name} are of type {type(value).__name__}; give models, AnnData or paths."
         )
-    return to_path(value, TrainingError)
+    path = to_path(value, TrainingError)
+    # A model of the package by its name.
+    return model_file(str(value)) if str(value) in ZOO and not path.exists() else path
