@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -234,7 +235,7 @@ def test_scores_of_slides_with_one_name_are_all_kept(slide_path, spots_paths, tm
     from napari_cpnn import evaluation, models
 
     scores = iter(pd.DataFrame({"pcc": [r], "scc": [r], "n_spots": 70}, index=["GENE0"]) for r in (0.1, 0.2))
-    monkeypatch.setattr(models, "load_model", lambda *_: None)
+    monkeypatch.setattr(models, "load_model", lambda *_: SimpleNamespace(trust=None, has_seen=lambda _: False))
     monkeypatch.setattr(evaluation, "evaluate", lambda *_: next(scores))
     pair = ["--slide", str(slide_path), "--spots", str(spots_paths[0]), "--positions", str(spots_paths[1])]
     args = ["evaluate", *pair, *pair, "--mpp", "1.0", "--model", "m", "--out", str(tmp_path / "scores")]

@@ -185,7 +185,8 @@ def test_single_cells_are_of_three_patients_and_know_their_markers(cells, truth)
 
 def test_prototypes_are_those_of_the_cells_and_near_the_truth(cells, truth):
     stored = nc.Prototypes.load(SAMPLE / "prototypes.h5ad")
-    fresh = nc.estimate_prototypes(cells, cell_type="celltype", batch="patient")
+    settings = nc.PrototypeSettings.from_dict(stored.provenance["settings"])
+    fresh = nc.estimate_prototypes(cells, cell_type="celltype", batch="patient", settings=settings)
     assert stored.genes == fresh.genes
     assert stored.cell_types == fresh.cell_types
     assert np.allclose(stored.profiles, fresh.profiles, atol=1e-6)

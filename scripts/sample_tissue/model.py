@@ -28,6 +28,8 @@ SETTINGS = nc.TrainingSettings(
     hidden=128,
     n_programs=8,
     composition_weight=20.0,
+    composition_loss="squares",
+    deconvolution="nnls",
     max_epochs=20,
     batch_size=16,
     learning_rate=1e-3,
@@ -40,7 +42,8 @@ def make_model(out: Path, seed: int, settings: nc.TrainingSettings = SETTINGS) -
     """Write ``prototypes.h5ad`` and ``model.safetensors`` into ``out``; held-out scores go into the model's card."""
     torch.set_num_threads(1)  # the same sums on any number of cores, and no waiting where cores are shared
     cells = nc.read_cells(out / "cells.h5ad")
-    prototypes = nc.estimate_prototypes(cells, cell_type="celltype", batch="patient")
+    settings = nc.PrototypeSettings(method="mean", min_cells=200)
+    prototypes = nc.estimate_prototypes(cells, cell_type="celltype", batch="patient", settings=settings)
     prototypes.save(out / "prototypes.h5ad")
     with nc.open_slide(out / "slide.tiff") as slide:
         spots = nc.read_spots(out / "spots.h5ad", slide=slide)

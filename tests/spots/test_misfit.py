@@ -116,7 +116,7 @@ def test_every_door_says_it(slide: Slide, right: AnnData, tmp_path: Path, monkey
         lambda: predict_spots(model, slide, bad, "cpu"),
         lambda: check_samples([(slide, bad)], settings),
     ):
-        assert ["scaling positions by 25 " in text for text in said_by(door)] == [True]
+        assert sum("scaling positions by 25 " in text for text in said_by(door)) == 1
 
 
 def test_it_is_said_once(slide: Slide, right: AnnData, tmp_path: Path) -> None:

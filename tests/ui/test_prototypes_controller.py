@@ -410,11 +410,12 @@ def test_labels_in_a_table_of_their_own(setup, path, tmp_path):
 def test_choices_are_taken_back(opened):
     c, history = opened.c, opened.state.history
     c.choose_columns("patient", None)
+    c.change("method", "mean")
     c.change("method", "nb")
     c.change("method", "mean")
     assert history.text == "setting method"
     history.undo()
-    assert c.settings.method == "auto"
+    assert c.settings.method == "nb"
     assert c.cell_type == "patient"
     history.undo()
     assert c.cell_type == "cell_type"

@@ -104,7 +104,7 @@ def test_from_cells_to_markers_to_a_file_for_fine_tuning(open_dock, breast, wait
     assert not dock.result.isHidden()
     assert dock.preview.isHidden()
     assert dock.bar.isHidden()
-    assert dock.summary.text().startswith("9 cell types, 12,297 genes, 1,564 cells; mean profiles; ")
+    assert dock.summary.text().startswith("9 cell types, 12,297 genes, 1,564 cells; negative binomial regression, ")
     assert "4,583 genes in fewer than 5 of these cells" in dock.notes.text()
     assert [line[:2] for line in rows(dock.types)][:2] == [["B-cells", "33"], ["CAFs", "379"]]
     # Markers of a type that is clicked, and the values of a gene.

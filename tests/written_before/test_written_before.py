@@ -113,6 +113,7 @@ def test_a_run_goes_on(monkeypatch, nothing_cut):
     assert not Path("run/resume.safetensors").exists()
 
 
+@pytest.mark.filterwarnings("ignore:A1 and B1 show the same picture")
 def test_folds(monkeypatch):
     monkeypatch.setattr(cross_validation, "train", fail)
     monkeypatch.setattr(report, "draw_cross_validation", lambda *_, **__: None)

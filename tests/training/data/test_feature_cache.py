@@ -164,7 +164,7 @@ def test_patches_that_vanish_after_their_features_were_kept(world, settings, tmp
 
     slide, spots = world.sample(1, rows=5, cols=6)
     network = ENCODERS["squeezenet"].build(settings.encoder_weights)
-    from napari_cpnn.models.backbones.build import FrozenEncoder
+    from napari_cpnn.models.backbones.frozen import FrozenEncoder
 
     known = FeatureCache(settings, tmp_path, FrozenEncoder(network))
     assert known.n_missing(slide, slide_centers(slide, spots))

@@ -26,6 +26,11 @@ def calls(monkeypatch):
 
 
 @pytest.fixture
+def quick(quick):
+    return quick.replace(deconvolution="nnls")
+
+
+@pytest.fixture
 def parts(world, quick):
     return check_samples([world.sample(1), world.sample(2)], quick)[0]
 
