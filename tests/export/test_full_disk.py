@@ -27,7 +27,9 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no limit of file sizes")
-@pytest.mark.parametrize("limit", [0, 3000, 20_000])
+@pytest.mark.parametrize(
+    "limit", [pytest.param(0, marks=pytest.mark.slow), 3000, pytest.param(20_000, marks=pytest.mark.slow)]
+)
 def test_a_limit_of_file_sizes_ends_an_export_in_a_sentence(world: World, tmp_path: Path, limit: int) -> None:
     world.cmap.save(tmp_path / "map.zarr")
     out = tmp_path / "out"

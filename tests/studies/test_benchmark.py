@@ -340,7 +340,7 @@ def test_of_genes_with_one_name_the_first_counts_and_ensembl_ids_are_matched(wor
     assert list(found.sections["genes"]) == [50]
 
 
-@pytest.mark.parametrize("spatial", [False, True])
+@pytest.mark.parametrize("spatial", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_hardly_any_spots_genes_or_variation_give_a_page_and_no_fault(world, spatial):
     pair = world[:2]
     settings = QUICK.replace(spatial=spatial, bootstraps=0)
