@@ -14,12 +14,12 @@ DeviceName = str
 """``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``."""
 
 
-def setting(default: Any, help_: str, **before: Any) -> Any:
+def setting(default: Any, help_: str, before: Any = None) -> Any:
     """Return a dataclass field with a default and a help text.
 
     ``before`` is the value that the setting had in effect before it existed, where that is not the default.
     """
-    return dataclasses.field(default=default, metadata={"help": help_, **before})
+    return dataclasses.field(default=default, metadata={"help": help_, "before": default if before is None else before})
 
 
 class Settings:
@@ -65,7 +65,7 @@ class Settings:
         before = {
             f.name: f.metadata["before"]
             for f in dataclasses.fields(cls)  # type: ignore[arg-type]
-            if "before" in f.metadata
+            if f.metadata.get("before", f.default) != f.default
         }
         return cls.from_dict({**before, **data} if isinstance(data, dict) else data)
 
