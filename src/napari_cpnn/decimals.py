@@ -34,6 +34,17 @@ def parse_decimal(text: str) -> float:
     return float(stripped.replace(",", "."))
 
 
+def fixed(value: float, decimals: int, *, signed: bool = False) -> str:
+    """Format a number with a true minus sign; what rounds to 0 has no sign.
+
+    >>> fixed(-0.004, 2), fixed(-0.26, 1), fixed(0.26, 1, signed=True), fixed(-0.4, 0, signed=True)
+    ('0.00', '−0.3', '+0.3', '0')
+    """
+    text = f"{value:z.{decimals}f}"
+    plus = "+" if signed and value > 0 and text.strip("0.") else ""
+    return plus + text.replace("-", "−")
+
+
 def parse_whole(text: str) -> int:
     """Parse a whole number; raise :class:`ValueError` for ``1_000``, ``1.5`` and anything else.
 

@@ -89,7 +89,7 @@ def _say(result: BenchmarkResult) -> None:
         for name in dict.fromkeys(table.loc[table["kind"] == kind, "name"]):
             scores = {metric: result.mean(name, metric, kind) for metric in ("pcc", "scc", "pcc_given_depth", "rmse")}
             words = {"pcc": "PCC", "scc": "SCC", "pcc_given_depth": "PCC given depth", "rmse": "RMSE"}
-            said = [f"{words[metric]} {value:.3f}" for metric, value in scores.items() if math.isfinite(value)]
+            said = [f"{words[metric]} {value:z.3f}" for metric, value in scores.items() if math.isfinite(value)]
             print(f"{name}: {', '.join(said) or 'no score'}")
     for sentence in (*result.flags, *result.notes):
         print(sentence)

@@ -63,7 +63,7 @@ def _models(_args: argparse.Namespace) -> None:
         held_out = card["provenance"].get("metrics", {}).get("held_out", {})
         if "pcc_mean" in held_out:
             print(
-                f"  held out: {held_out.get('slide', 'unknown')}: mean PCC {held_out['pcc_mean']:.3f}, "
+                f"  held out: {held_out.get('slide', 'unknown')}: mean PCC {held_out['pcc_mean']:z.3f}, "
                 f"{held_out.get('n_genes', 0):,} genes"
             )
     print("Use one with --model NAME, or nc.load_model(NAME).")

@@ -203,7 +203,9 @@ def _evaluate_parts(
         table = score_summary({"all spots": scores, **tables})
         write_table(table, region_table, index=True)
         for region, row in table.iloc[1:].iterrows():
-            print(f"{slide.name}, {region}: PCC {row['pcc']:.3f}, SCC {row['scc']:.3f} over {row['n_spots']:.0f} spots")
+            print(
+                f"{slide.name}, {region}: PCC {row['pcc']:z.3f}, SCC {row['scc']:z.3f} over {row['n_spots']:.0f} spots"
+            )
         print(f"wrote {region_table}")
     return scores
 
@@ -247,19 +249,19 @@ def _print_differences(comparison: pd.DataFrame) -> None:
     for row in rows[rows["metric"].isin(["pcc", "pcc_given_depth"])].itertuples():
         given = " given depth" if row.metric == "pcc_given_depth" else ""
         print(
-            f"{row.head} against {reference}: PCC{given} {row.difference:+.3f} "
-            f"({row.spots_low:+.3f} to {row.spots_high:+.3f} over spots) on {row.n_genes} genes"
+            f"{row.head} against {reference}: PCC{given} {row.difference:+z.3f} "
+            f"({row.spots_low:+z.3f} to {row.spots_high:+z.3f} over spots) on {row.n_genes} genes"
         )
 
 
 def _in_words(summary: dict[str, Any]) -> str:
-    words = f"PCC {summary['pcc']:.3f}, SCC {summary['scc']:.3f} over {summary['n_genes']:.0f} genes"
+    words = f"PCC {summary['pcc']:z.3f}, SCC {summary['scc']:z.3f} over {summary['n_genes']:.0f} genes"
     if "pcc_given_depth" in summary:
-        words += f"; given depth {summary['pcc_given_depth']:.3f}, {summary['scc_given_depth']:.3f}"
+        words += f"; given depth {summary['pcc_given_depth']:z.3f}, {summary['scc_given_depth']:z.3f}"
     if "ceiling" in summary:
         words += f"; noise ceiling {summary['ceiling']:.2f}, given depth {summary['ceiling_given_depth']:.2f}"
     if "moran_measured" in summary:
-        words += f"; Moran's I {summary['moran_measured']:.2f} measured, {summary['moran_predicted']:.2f} predicted"
+        words += f"; Moran's I {summary['moran_measured']:z.2f} measured, {summary['moran_predicted']:z.2f} predicted"
     counted = [f"{summary[key]:.0f} {what}" for key, what in LEFT_OUT.items() if summary.get(key)]
     return words + (f"; left out: {', '.join(counted)}" if counted else "")
 

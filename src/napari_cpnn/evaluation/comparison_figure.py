@@ -79,7 +79,7 @@ def draw_comparison(
     _scale_bar(axes[0], box, mpp[1])
     _scatter(axes[3], pair)
     pcc, scc = pair.correlations()
-    figure.suptitle(f"{chart_text(pair.name)}   PCC {pcc:.2f}, SCC {scc:.2f}, {len(xy):,} spots", fontsize=10)
+    figure.suptitle(f"{chart_text(pair.name)}   PCC {pcc:z.2f}, SCC {scc:z.2f}, {len(xy):,} spots", fontsize=10)
     if note:
         figure.supxlabel(chart_text(note, 2 * MAX_NAME), fontsize=7, color=_GREY)
     return figure

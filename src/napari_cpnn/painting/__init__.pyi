@@ -8,6 +8,10 @@ from .clipping import pixels_per_patch as pixels_per_patch
 from .composite import hatch as hatch
 from .composite import lay_over as lay_over
 from .composite import tissue_picture as tissue_picture
+from .lines import border_lines as border_lines
+from .lines import contour_levels as contour_levels
+from .lines import contour_lines as contour_lines
+from .lines import field_of as field_of
 from .painter import COLORMAPS as COLORMAPS
 from .painter import FAILED_COLOR as FAILED_COLOR
 from .painter import FAINTEST as FAINTEST
@@ -26,6 +30,7 @@ from .shown import Measure as Measure
 from .shown import Outline as Outline
 from .shown import RangeMode as RangeMode
 from .shown import Shown as Shown
+from .shown import Style as Style
 from .shown import auto_range as auto_range
 from .shown import catch_up as catch_up
 from .shown import dominant_types as dominant_types

@@ -28,6 +28,9 @@ Unlike = Literal["hatched", "hidden", "shown"]
 Outline = Literal["none", "high", "low"]
 """What is outlined on the map of a gene: nothing, or the places where it is high or low."""
 
+Style = Literal["wash", "contours", "patches"]
+"""How a map is drawn on the canvas: as a wash of colour, as contours, or as outlines of its patches."""
+
 #: False discovery rates that the Explore dock offers.
 FDR_CHOICES = (0.1, 0.2)
 
@@ -111,6 +114,9 @@ class Look:
     scale_um: float | None = None  # averages over discs of this diameter; 0: single patches; None: the trusted scale
     outline: Outline = "none"
     fdr: float = FDR_CHOICES[0]  # false discovery rate of the outlined places
+    style: Style = "wash"
+    fade: bool = True  # the wash fades when the canvas is zoomed in to cells ...
+    fade_from: float = 10.0  # ... from this magnification on
 
     def is_smooth(self, shown: Shown) -> bool:
         """Return whether values are interpolated between patches; categories cannot be."""
@@ -303,4 +309,4 @@ def dominant_types(cmap: CompositionMap, where: tuple[slice, slice] | npt.NDArra
 
 def format_value(value: float, unit: str) -> str:
     """Format shares in per cent and expression with two decimals."""
-    return f"{100 * value:.0f} %" if unit.startswith("share") else f"{value:.2f}"
+    return f"{100 * value:.0f} %" if unit.startswith("share") else f"{value:z.2f}"

@@ -116,7 +116,7 @@ def _distribution(axes: Any, scores: pd.DataFrame, colors: Mapping[str, str]) ->
         if len(values):
             axes.plot(values.mean(), place, "o", color=_INK, markersize=5)
             axes.annotate(
-                f"{values.mean():.3f}", (values.mean(), place), xytext=(0, 6), textcoords="offset points", ha="center",
+                f"{values.mean():z.3f}", (values.mean(), place), xytext=(0, 6), textcoords="offset points", ha="center",
                 fontsize=9, color=_INK,
             )  # fmt: skip
     axes.axvline(0, color=_GREY, linewidth=0.6)
@@ -200,7 +200,7 @@ def _maps(figure: Any, mapped: MappedSlide, genes: Sequence[str]) -> None:
                 panel.set_ylabel(_name(what), fontsize=10)
             if row == 0:
                 (r,) = pearson(both[0][:, None], both[1][:, None])
-                panel.set_title(f"{_name(gene)}, PCC {r:.2f}", fontsize=10)
+                panel.set_title(f"{_name(gene)}, PCC {r:z.2f}", fontsize=10)
     figure.supxlabel("colours: log1p CP10k, each map with its own range", fontsize=8, color=_INK)
 
 

@@ -58,14 +58,14 @@ def headlines(summary: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
     baselines = dict(zip(*(of_pcc.loc[of_pcc["kind"] == BASELINE, c] for c in ("name", "mean")), strict=True))
     sentences = []
     for name, mean, share in zip(*(models[c] for c in ("name", "mean", "of_ceiling")), strict=True):
-        parts = [f"{name}: mean PCC {mean:.3f}"]
+        parts = [f"{name}: mean PCC {mean:z.3f}"]
         if np.isfinite(share):
             parts[0] += f", {share:.0%} of the noise ceiling"
         beside: dict[str, list[str]] = {}
         own = differences[(differences["name"] == name) & (differences["metric"] == "pcc")]
         for minus, *values in zip(*(own[c] for c in ("minus", "difference", "low", "high")), strict=True):
             if minus in baselines:
-                beside.setdefault(_stands(*values), []).append(f"{minus} ({baselines[minus]:.3f})")
+                beside.setdefault(_stands(*values), []).append(f"{minus} ({baselines[minus]:z.3f})")
         parts += [f"{how} {' and '.join(names)}" for how, names in beside.items()]
         sentences.append(f"{'; '.join(parts)}.")
     return sentences

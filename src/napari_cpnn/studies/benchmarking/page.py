@@ -287,7 +287,7 @@ def _number(value: float, metric: str, *, sign: bool = False) -> str:
     if not np.isfinite(value):
         return "–"
     digits = 3 if metric != "rmse" or abs(value) < 10 else 1
-    return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}".replace("-", "−")
+    return f"{value:+z.{digits}f}".replace("-", "−") if sign else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def _image(png: bytes, alt: str) -> str:

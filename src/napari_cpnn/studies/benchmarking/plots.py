@@ -154,7 +154,7 @@ def plot_maps(example: ExampleMaps) -> bytes:
             if j == 0:
                 panel.set_ylabel(chart_text(gene, 16), fontsize=9.5)
             elif np.isfinite(example.correlations[title][i]):
-                panel.set_xlabel(f"PCC {example.correlations[title][i]:.2f}", fontsize=8, color=_INK, labelpad=2)
+                panel.set_xlabel(f"PCC {example.correlations[title][i]:z.2f}", fontsize=8, color=_INK, labelpad=2)
     return _png(figure)
 
 

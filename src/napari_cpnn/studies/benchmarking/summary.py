@@ -207,7 +207,7 @@ def flags_of(summary: pd.DataFrame) -> list[str]:
     for name, metric, mean, share in zip(*(models[c] for c in ("name", "metric", "mean", "of_ceiling")), strict=True):
         if mean - mean / share > ABOVE_CEILING:
             sentences.append(
-                f"{name}: {LABELS[metric]} {mean:.3f} exceeds the noise ceiling, {mean / share:.3f}; only predictions "
+                f"{name}: {LABELS[metric]} {mean:z.3f} exceeds the noise ceiling, {mean / share:.3f}; only predictions "
                 "that know the measured counts can do that."
             )
     for control in survivors(summary):
@@ -239,7 +239,7 @@ def survivors(summary: pd.DataFrame) -> list[Survivors]:
         scores = []
         for name, own in rows.groupby("name", sort=False):
             values = zip(*(own[c] for c in ("metric", "mean", "low", "high")), strict=True)
-            said = ", ".join(f"{LABELS[m]} {mean:.3f} ({low:.3f} to {high:.3f})" for m, mean, low, high in values)
+            said = ", ".join(f"{LABELS[m]} {mean:z.3f} ({low:z.3f} to {high:z.3f})" for m, mean, low, high in values)
             scores.append((str(name), said))
         why = _SHIFTED if kind == SHIFTED else _OTHER[str(rows["unit"].iloc[0])]
         found.append(Survivors(CONTROLS[str(kind)], why, scores))

@@ -111,7 +111,7 @@ class ScoreModel(QAbstractTableModel):
             return "–"
         if name == "trusted_um":
             return "none" if np.isinf(value) else f"{value:.0f}"
-        return f"{100 * value:.0f} %" if name == "detected" else f"{value:.2f}"
+        return f"{100 * value:.0f} %" if name == "detected" else f"{value:z.2f}"
 
 
 class GeneTable(QWidget):

@@ -49,7 +49,7 @@ class WhereTable(QTableWidget):
             for column, (name, _, _) in enumerate(_COLUMNS, start=1):
                 value = scores.iloc[row].get(name, np.nan)
                 whole = name in ("n_spots", "n_genes")
-                item = QTableWidgetItem("–" if np.isnan(value) else f"{value:,.0f}" if whole else f"{value:.2f}")
+                item = QTableWidgetItem("–" if np.isnan(value) else f"{value:,.0f}" if whole else f"{value:z.2f}")
                 item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self.setItem(row, column, item)
 

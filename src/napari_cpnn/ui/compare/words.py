@@ -52,8 +52,8 @@ def pair_text(pair: SpotPair | None, row: pd.Series | None) -> str:
         return ""
     n = len(pair.measured)
     if row is not None:
-        parts = [f"{name} {row[key]:.2f}" for name, key in _NAMES if key in row and np.isfinite(row[key])]
+        parts = [f"{name} {row[key]:z.2f}" for name, key in _NAMES if key in row and np.isfinite(row[key])]
         return f"{pair.name}: {', '.join(parts) or _CONSTANT}, over {n:,} spots"
     pcc, scc = pair.correlations()
-    scores = f"PCC {pcc:.2f}, SCC {scc:.2f}" if np.isfinite(pcc) else _CONSTANT
+    scores = f"PCC {pcc:z.2f}, SCC {scc:z.2f}" if np.isfinite(pcc) else _CONSTANT
     return f"{pair.name}: {scores}, of shares deconvolved from counts and shares predicted from the image, {n:,} spots"

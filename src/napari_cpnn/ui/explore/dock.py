@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.canvas import CanvasTools
 from napari_cpnn.ui.explore.banner import COLORS
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
@@ -65,7 +66,7 @@ class Explore(Dock):
         self.session = ExploreSession(
             napari_viewer, self.background, self.notify, self._mapping_settings, self._update, self._read_pointer
         )
-        self.state.set_look(colormap=chosen.look.colormap)
+        self.state.set_look(colormap=chosen.look.colormap, fade=chosen.look.fade, fade_from=chosen.look.fade_from)
         self.controller = self.session.controller
         self._build()
         self._connect()
@@ -113,6 +114,17 @@ class Explore(Dock):
             self.measure,
             self.look,
         )
+        self.tools = CanvasTools(
+            self.viewer,
+            self.state,
+            self.background,
+            hide_map=self.session.overlays.peek,
+            is_map=self.session.overlays.is_layer_of_map,
+            types=lambda: [type_row.name for type_row in self.controller.type_rows()],
+            genes=self.gene.genes,
+            toggle_live=self.live.toggle,
+        )
+        add(self.column, line(), bold_label("On the slide"), self.tools)
         add(self.column, line(), bold_label("Under the pointer"), self.readout)
         self.column.addStretch(0)
 
@@ -176,6 +188,7 @@ class Explore(Dock):
         self.show_group.buttonClicked.connect(self._show_clicked)
         self.gene.chosen.connect(self._gene_chosen)
         self.by_trust.toggled.connect(self._fill_genes)
+        session.view_changed.connect(self.tools.set_view)
         state.slide_changed.connect(self._slide_changed)
         state.model_changed.connect(self._model_changed)
         state.mapper_changed.connect(self._update)
@@ -186,6 +199,7 @@ class Explore(Dock):
     def _end(self, *, viewer_lives: bool) -> None:
         """Stop mapping and remove our layers."""
         self.export.end(viewer_lives=viewer_lives)
+        self.tools.end(viewer_lives=viewer_lives)
         self.session.close(viewer_lives=viewer_lives)
         self.state.history.forget()  # no dock is left that could undo
 

@@ -14,6 +14,7 @@ from napari_cpnn.ui.frame import DecimalBox
 from napari_cpnn.ui.viewer import ExploreState
 
 _RANGES = {"auto": "auto", "full": "0 to maximum", "manual": "fixed"}
+_STYLES = {"wash": "wash", "contours": "contours", "patches": "outlines of patches"}
 _UNLIKE = {"hatched": "hatched", "hidden": "hidden", "shown": "as the rest"}
 
 
@@ -65,7 +66,8 @@ class LookBox(QWidget):
         grid.addLayout(ticks, 2, 2, 1, 2)
         grid.addWidget(QLabel("Unlike the training tissue"), 3, 0, 1, 2)
         grid.addWidget(self.unlike, 3, 2, 1, 2)
-        grid.addWidget(self.bar, 4, 0, 1, 4)
+        self._build_style(grid)
+        grid.addWidget(self.bar, 5, 0, 1, 4)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(3, 1)
         self.colormap.textActivated.connect(lambda name: state.choose_look(colormap=name))
@@ -79,6 +81,32 @@ class LookBox(QWidget):
         for changed in (state.look_changed, state.limits_changed, state.shown_changed):
             changed.connect(self.update_look)
         self.update_look()
+
+    def _build_style(self, grid: QGridLayout) -> None:
+        """Create the controls of wash, lines and fading."""
+        state = self._state
+        self.style_of_map = combo(
+            _STYLES,
+            "wash: colours over the tissue\n"
+            "contours: lines of equal share or expression; borders of dominant types\n"
+            "outlines of patches: their edges in the colour of the map, from 10 pixels a patch on",
+        )
+        self.fade = QCheckBox("fade from")
+        self.fade.setToolTip(
+            "the wash fades when you zoom in to cells, from this magnification on; the opacity stays yours"
+        )
+        self.fade_from = DecimalBox()
+        self.fade_from.setToolTip("magnification up to which the wash has its full opacity: 10x is 1 µm per pixel")
+        self.fade_from.setRange(0.1, 100.0)
+        self.fade_from.setDecimals(1)
+        self.fade_from.setSuffix("x")
+        self.style_of_map.activated.connect(lambda i: state.choose_look(style=self.style_of_map.itemData(i)))
+        self.fade.toggled.connect(lambda on: state.choose_look(fade=on))
+        self.fade_from.editingFinished.connect(lambda: state.choose_look(fade_from=self.fade_from.value()))
+        grid.addWidget(QLabel("Drawn as"), 4, 0)
+        grid.addWidget(self.style_of_map, 4, 1)
+        grid.addWidget(self.fade, 4, 2)
+        grid.addWidget(self.fade_from, 4, 3)
 
     def update_look(self) -> None:
         """Show the look of the state."""
@@ -100,6 +128,11 @@ class LookBox(QWidget):
         self.smooth.setChecked(look.smooth)
         self.legend.setChecked(look.legend)
         self.unlike.setCurrentIndex(list(_UNLIKE).index(look.unlike))
+        self.style_of_map.setCurrentIndex(list(_STYLES).index(look.style))
+        self.fade.setChecked(look.fade)
+        self.fade_from.setEnabled(look.fade)
+        if not self.fade_from.hasFocus():
+            self.fade_from.setValue(look.fade_from)
         self.smooth.setEnabled(shown is None or has_range or shown.kind != "dominant")
         self.bar.setVisible(has_range)
         if shown is not None and has_range:

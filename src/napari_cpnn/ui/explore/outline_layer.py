@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Layer
-from napari.layers import Vectors as NapariVectors
 
 from napari_cpnn.arrays import BoolArray, FloatArray
+from napari_cpnn.ui.canvas import Vectors, with_margin
 from napari_cpnn.ui.explore.hatching import keep_above
 from napari_cpnn.ui.layers import OVERLAY_KEY
 
@@ -24,13 +24,6 @@ _LINE_PX = 1.5
 _MANY = 150
 #: White margins are left out of longer outlines, which would take too long to draw.
 _MOST_WITH_MARGIN = 4000
-
-
-class Vectors(NapariVectors):  # type: ignore[misc]
-    """Vectors without a thumbnail, for which napari takes longer than for the lines."""
-
-    def _update_thumbnail(self) -> None:
-        pass
 
 
 class OutlineLayer:
@@ -152,12 +145,3 @@ def _merged(start: FloatArray, axis: int) -> tuple[FloatArray, FloatArray]:
     first = np.flatnonzero(np.append(True, (step[:, 1 - axis] != 0) | (step[:, axis] != 1))[: len(start)])
     lengths = np.diff(np.append(first, len(start)))
     return start[first], lengths[:, None] * np.where(np.arange(2) == axis, 1.0, 0.0)
-
-
-def with_margin(lines: FloatArray, width: float) -> FloatArray:
-    """Return lines with margins of the same width: both margins of each line, then the lines."""
-    start, along = lines[:, 0], lines[:, 1]
-    along_unit = along / np.maximum(np.abs(along).sum(axis=1, keepdims=True), 1e-12)
-    start, along = start - along_unit * width / 2, along + along_unit * width
-    across = along_unit[:, ::-1] * width
-    return np.concatenate([np.stack([start + shift, along], axis=1) for shift in (-across, across, 0 * across)])

@@ -14,9 +14,11 @@ from napari_cpnn.arrays import BoolArray
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.painting import Look
+from napari_cpnn.ui.canvas import MapLines, Painted
 from napari_cpnn.ui.explore.gene_places import GenePlaces
-from napari_cpnn.ui.explore.hatching import Hatching
+from napari_cpnn.ui.explore.hatching import Hatching, keep_above
 from napari_cpnn.ui.explore.outline_layer import OutlineLayer
+from napari_cpnn.ui.explore.strength import Strength
 from napari_cpnn.ui.frame import every, stop_timer
 from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform
 from napari_cpnn.ui.viewer import ExploreState, Shown
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
+    from napari_cpnn.mapping import Viewport
     from napari_cpnn.slides import Slide
 
 TICK_MS = 66
@@ -121,6 +124,8 @@ class Overlays:
         self._hatching = Hatching(viewer, state)
         self._places = places
         self.outline = OutlineLayer(viewer)
+        self.lines = MapLines(viewer)
+        self._strength = Strength(state, self.lines)
         self._outline_removed = False
         self._timer = every(TICK_MS, self._tick)
         state.mapper_changed.connect(self._map_changed)
@@ -145,6 +150,24 @@ class Overlays:
         """Return the layer that shows a kind of quantity, if there is one."""
         overlay = self._overlays.get(_SLOTS.get(kind, kind))
         return None if overlay is None else overlay.layer
+
+    def set_view(self, view: Viewport | None) -> None:
+        """Fade the map at the zoom of a view, and draw the lines in view."""
+        self._strength.px_per_um = 0.0 if view is None else view.px_per_um
+        self.outline.set_zoom(self._strength.px_per_um)
+        self._add_lines(is_new=self.lines.set_view(view))
+        for overlay in self._overlays.values():
+            self._style(overlay)
+
+    def peek(self, on: bool) -> None:
+        """Hide the map, whatever its opacity, or show it again."""
+        self._strength.peeking = on
+        for overlay in self._overlays.values():
+            self._style(overlay)
+
+    def is_layer_of_map(self, layer: Layer) -> bool:
+        """Return whether a layer is the map itself, not its hatching, outlines or lines."""
+        return any(overlay.layer == layer for overlay in self._overlays.values())
 
     def paint_now(self) -> None:
         """Repaint what has changed without waiting for the next tick."""
@@ -196,6 +219,7 @@ class Overlays:
             if other.layer.visible != (other is overlay):
                 other.layer.visible = other is overlay
         self._hatching.keep_above_overlays()
+        keep_above(self._viewer, self.lines.layer, Image)
         self._outline()
         self.outline.keep_above_overlays()
 
@@ -210,6 +234,7 @@ class Overlays:
             if overlay.layer == event.value:
                 del self._overlays[slot]
         self._hatching.forget(event.value)
+        self.lines.forget(event.value)
         self._outline_removed |= self.outline.forget(event.value)
 
     def _tick(self) -> None:
@@ -245,14 +270,16 @@ class Overlays:
         self._overlays.clear()
         self._hatching.remove()
         self.outline.remove()
+        self.lines.remove()
         self._unfollow()
 
     def _style(self, overlay: Overlay) -> None:
         look = self._state.look
         self._setting = True
         try:
-            if overlay.layer.opacity != look.opacity:
-                overlay.layer.opacity = look.opacity
+            opacity = self._strength.opacity(overlay.shown, overlay.cmap.grid)
+            if overlay.layer.opacity != opacity:
+                overlay.layer.opacity = opacity
             mode = "linear" if look.is_smooth(overlay.shown) else "nearest"
             if overlay.layer.interpolation2d != mode:
                 overlay.layer.interpolation2d = mode
@@ -288,6 +315,8 @@ class Overlays:
             placed.append((hatching, pixels))
         if self.outline.layer is not None and self.outline.grid is not None:
             placed.append((self.outline.layer, self.outline.grid))
+        if self.lines.layer is not None and self.lines.grid is not None:
+            placed.append((self.lines.layer, self.lines.grid))
         for layer, grid in placed:
             layer.units = slide_layer.units
             for name, value in grid_transform(slide_layer, slide.mpp, grid).items():
@@ -301,14 +330,25 @@ class Overlays:
             self._state.set_look(range_mode="manual", manual=(float(low), float(high)))
 
     def _opacity_dragged(self, event: Any) -> None:
-        if not self._setting:
-            self._state.set_look(opacity=float(event.source.opacity))
+        overlay = next((o for o in self._overlays.values() if o.layer == event.source), None)
+        if overlay is not None and not self._setting:
+            self._strength.dragged(float(event.source.opacity), overlay.shown, overlay.cmap.grid)
 
     # -- painting ------------------------------------------------------------------------------------------
 
     def _paint(self, overlay: Overlay) -> None:
-        self._set_limits(overlay, overlay.paint(self._state.look, at_rest=self._at_rest()))
+        look, shown = self._state.look, overlay.shown
+        limits = overlay.paint(look, at_rest=self._at_rest())
+        self._set_limits(overlay, limits)
         overlay.layer.refresh(thumbnail=False, highlight=False, extent=False)
+        if shown == self._state.shown:
+            self._add_lines(is_new=self.lines.draw(Painted(overlay.cmap, shown, look, limits, overlay.painter.rgba)))
+
+    def _add_lines(self, *, is_new: bool) -> None:
+        if is_new:
+            self._place()
+            self.lines.add()
+            keep_above(self._viewer, self.lines.layer, Image)
 
     def _hatch(self, *, at_once: bool = False) -> None:
         if self._hatching.update(at_once=at_once):

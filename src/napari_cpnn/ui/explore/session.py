@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from psygnal import Signal
 from superqt.utils import qdebounced, qthrottled
 
 from napari_cpnn.errors import CpnnError
@@ -44,6 +45,9 @@ class ExploreSession:
 
     ``update`` is called every `UPDATE_MS`, ``pointer_moved`` while the pointer moves, at most every `POINTER_MS`.
     """
+
+    view_changed = Signal(object)
+    """Emitted with the view, or None while it is not known."""
 
     def __init__(
         self,
@@ -133,8 +137,10 @@ class ExploreSession:
         if layer is not None and slide is not None and slide.mpp is not None:
             viewport = read_viewport(self.viewer, layer, slide.mpp)
             self.controller.set_viewport(viewport)
-            if viewport is not None:
-                self.overlays.outline.set_zoom(viewport.px_per_um)
+            self.overlays.set_view(viewport)
+            self.view_changed.emit(viewport)
+        else:
+            self.view_changed.emit(None)
 
     def is_settled(self) -> bool:
         """Return whether the present view is mapped, even if it changed a moment ago."""
@@ -162,7 +168,9 @@ class ExploreSession:
         """Write the legend of what is on screen, and the banner that it is not to be believed."""
         places = self.places.outlined
         outline = "" if places is None else f"outlined where {places.side}, FDR {100 * places.fdr:.0f} %"
-        self.legend.update(self.controller.legend_rows(), self.controller.scale_text(), outline)
+        contours = f"contours at {', '.join(f'{v:g}' for v in self.overlays.lines.levels)}"
+        notes = [outline, contours if self.overlays.lines.levels else ""]
+        self.legend.update(self.controller.legend_rows(), self.controller.scale_text(), ", ".join(filter(None, notes)))
         self.banner.show(self.controller.domain_report())
 
     def close(self, *, viewer_lives: bool) -> None:

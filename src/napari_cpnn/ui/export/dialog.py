@@ -34,7 +34,7 @@ from napari_cpnn.ui.frame import (
     stop_timer,
     tool_button,
 )
-from napari_cpnn.ui.layers import read_viewport
+from napari_cpnn.ui.layers import MEASURE_KEY, read_viewport
 from napari_cpnn.ui.regions import regions_of
 from napari_cpnn.ui.viewer import ExploreState, state_of
 
@@ -144,7 +144,7 @@ class ExportDialog(QDialog):
             return []
         found = []
         for shapes in self.viewer.layers:
-            if isinstance(getattr(shapes, "__wrapped__", shapes), Shapes):
+            if isinstance(getattr(shapes, "__wrapped__", shapes), Shapes) and MEASURE_KEY not in shapes.metadata:
                 found += [(region.name, region.outline) for region in regions_of(shapes, layer, slide.mpp)[1]]
         return found
 

@@ -132,7 +132,7 @@ class FollowedRun:
         parts = [f"epoch {status.epoch}" + (f" of {status.max_epochs}" if status.max_epochs else "")]
         best, pcc = status.best, status.history[-1].get("held_out_pcc", math.nan)
         if best is not None and math.isfinite(pcc):
-            parts.append(f"held-out PCC {pcc:.3f}, best {best['held_out_pcc']:.3f} at epoch {best['epoch']:.0f}")
+            parts.append(f"held-out PCC {pcc:z.3f}, best {best['held_out_pcc']:z.3f} at epoch {best['epoch']:.0f}")
         if status.running and math.isfinite(status.seconds_left):
             parts.append(f"at most {_duration(status.seconds_left)} left")
         elif not status.running:

@@ -40,6 +40,10 @@ class GeneBox(QLineEdit):
         self.setEnabled(bool(genes))
         self.setPlaceholderText(f"type one of {len(genes):,} genes" if genes else "no model yet")
 
+    def genes(self) -> list[str]:
+        """Return the names on offer, in their order."""
+        return list(self._names.stringList())
+
     def _entered(self) -> None:
         text = self.text().strip()
         if text:

@@ -80,7 +80,7 @@ def readout_text(
     parts = []
     if weights.size:
         top = np.argsort(-weights)[:3]
-        parts.append(", ".join(f"{cmap.cell_types[i]} {100 * weights[i]:.0f} %" for i in top))
+        parts.append(", ".join(f"{cmap.cell_types[i]} {100 * weights[i]:z.0f} %" for i in top))
     if shown is not None:
         parts += _shown_words(cmap, shown, patch, values, trust, scale_um)
     if is_unlike(out_of_domain):
@@ -108,19 +108,19 @@ def _shown_words(
             if shown.kind == "gene"
             else decoder.contribution(weights[None], *shown.names)[0]
         )
-        interval = _interval_text(trust, shown.kind == "gene", cmap.genes.index(shown.gene), float(value), "{:.2f}", 1)
-        parts.append(f"{shown.name} {float(value):.2f}{interval} {shown.unit}")
+        interval = _interval_text(trust, shown.kind == "gene", cmap.genes.index(shown.gene), float(value), "{:z.2f}", 1)
+        parts.append(f"{shown.name} {float(value):z.2f}{interval} {shown.unit}")
     elif shown.kind == "type" and shown.name in cmap.cell_types:
         i = cmap.cell_types.index(shown.name)
-        interval = _interval_text(trust, True, len(cmap.genes) + i, float(weights[i]), "{:.0f} %", 100)
+        interval = _interval_text(trust, True, len(cmap.genes) + i, float(weights[i]), "{:z.0f} %", 100)
         if interval:
             parts.append(f"{shown.name}{interval}")
     if scale := scale_of(cmap, shown, scale_um):
         mean = mean_at(cmap, shown, scale, patch)
-        number = f"{100 * mean:.0f} %" if shown.kind == "type" else f"{mean:.2f}"
+        number = f"{100 * mean:z.0f} %" if shown.kind == "type" else f"{mean:z.2f}"
         parts.append(f"{shown.name} averaged over {scale:.0f} µm {number}")
     if shown.measure == "domain" and not math.isnan(out_of_domain):
-        parts.append(f"out-of-domain score {float(out_of_domain):.2f}")
+        parts.append(f"out-of-domain score {float(out_of_domain):z.2f}")
     return parts
 
 
@@ -179,7 +179,7 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
     if trained:
         card.append(("Trained on", ", ".join(trained)))
     if "pcc_mean" in held_out:
-        scores = f"mean PCC {held_out['pcc_mean']:.3f}, SCC {held_out.get('scc_mean', float('nan')):.3f}"
+        scores = f"mean PCC {held_out['pcc_mean']:z.3f}, SCC {held_out.get('scc_mean', float('nan')):z.3f}"
         card.append(
             ("Held out", f"{held_out.get('slide', 'spots')}: {scores} over {held_out.get('n_genes', '?')} genes")
         )
@@ -244,8 +244,8 @@ def gene_note(model: CPNN, gene: str, slide: str = "") -> str:
     pcc, parts, held_out = gene_scores(model).get(gene), [], _held_out(model)
     if pcc is not None:
         scores = {name: genes[gene] for name, genes in held_out.get("baselines", {}).items() if gene in genes}
-        beside = f" ({', '.join(f'{name} {value:.2f}' for name, value in scores.items())})" if scores else ""
-        parts.append(f"held-out PCC {pcc:.2f}{beside} on {held_out.get('slide', 'spots')}")
+        beside = f" ({', '.join(f'{name} {value:z.2f}' for name, value in scores.items())})" if scores else ""
+        parts.append(f"held-out PCC {pcc:z.2f}{beside} on {held_out.get('slide', 'spots')}")
     parts += _trust_words(model, model.genes.index(gene) if gene in model.genes else -1)
     if parts and model.has_seen(slide):
         parts.append("trained on a slide of this name")
@@ -260,7 +260,7 @@ def type_note(model: CPNN, cell_type: str) -> str:
     words = _trust_words(model, quantity)
     if not words:
         return ""
-    return " · ".join([f"{cell_type}: held-out PCC {float(model.trust.pcc[quantity]):.2f}", *words])
+    return " · ".join([f"{cell_type}: held-out PCC {float(model.trust.pcc[quantity]):z.2f}", *words])
 
 
 def _trust_words(model: CPNN, quantity: int) -> list[str]:

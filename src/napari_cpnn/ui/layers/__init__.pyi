@@ -1,4 +1,6 @@
 from .reader import slide_layer as slide_layer
+from .slide_layers import LENS_KEY as LENS_KEY
+from .slide_layers import MEASURE_KEY as MEASURE_KEY
 from .slide_layers import OVERLAY_KEY as OVERLAY_KEY
 from .slide_layers import PATH_KEY as PATH_KEY
 from .slide_layers import grid_transform as grid_transform

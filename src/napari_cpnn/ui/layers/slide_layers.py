@@ -26,13 +26,19 @@ OVERLAY_KEY = "napari_cpnn_overlay"
 SMALL_KEY = "small_copy_of_slide"
 """Marks Space Ranger's small picture of a slide, which shows where spots lie and is too coarse to map."""
 
+LENS_KEY = "napari_cpnn_lens"
+"""Marks the layer of the lens, which is a picture of the slide but not a slide."""
+
+MEASURE_KEY = "napari_cpnn_measurements"
+"""Marks the Shapes layer of measured distances and areas, which are not regions."""
+
 #: The images of these points determine an affine map.
 _FRAME = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 
 
 def is_slide_layer(layer: Layer) -> bool:
     """Return whether a layer can be a slide: a two-dimensional RGB(A) image of integers."""
-    if not getattr(layer, "rgb", False) or layer.ndim != 2 or SMALL_KEY in layer.metadata:
+    if not getattr(layer, "rgb", False) or layer.ndim != 2 or {SMALL_KEY, LENS_KEY} & set(layer.metadata):
         return False
     return np.issubdtype(np.dtype(level_arrays(layer)[0].dtype), np.integer)
 

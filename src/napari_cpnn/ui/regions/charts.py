@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from napari_cpnn.decimals import fixed
 from napari_cpnn.regions import PROGRAMS, SHIFT
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import DPI, Paper
@@ -195,13 +196,14 @@ def comparison_chart(
         reach = np.nanmax(np.abs(part[["difference", "low", "high"]].to_numpy(dtype=float)), initial=1e-9)
         first = sheet.y
         for line in cast("Iterable[_Difference]", part.itertuples()):
-            marked = excludes_zero(line.low, line.high)
+            decimals = decimals_of(line.low * scale, line.high * scale, 0 if scale > 1 else 2)
+            marked = excludes_zero(round(line.low * scale, decimals), round(line.high * scale, decimals))
             label = "unlike the training" if line.kind == "unlike" else line.name
             sheet.text(4, _cut(label, name_px / _CHAR_PX), bold=marked, faint=not marked)
             color = colors.get(line.name, _NEUTRAL)
             sheet.bar(middle, middle + line.difference / reach * room, color, faint=not marked)
             sheet.whisker(middle + line.low / reach * room, middle + line.high / reach * room)
-            text = difference_words(line.difference * scale, line.low * scale, line.high * scale, 0 if scale > 1 else 2)
+            text = difference_words(line.difference * scale, line.low * scale, line.high * scale, decimals)
             sheet.text(paper.width_px - 4, text, align="right", bold=marked, faint=not marked)
             sheet.down()
         sheet.rule(middle, first, sheet.y)
@@ -216,7 +218,7 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
     assert table is not None  # noqa: S101
     parts = explained_parts(table, n_types)
     gene, total = table.attrs["gene"], sum(part.value for part in parts)
-    sheet.text(4, f"{_cut(gene, 40)}: {total:.2f} log1p CP10k", bold=True)
+    sheet.text(4, f"{_cut(gene, 40)}: {fixed(total, 2)} log1p CP10k", bold=True)
     sheet.text(paper.width_px - 4, _cut(explanation.where, 40), align="right", faint=True)
     sheet.down(_LINE + 4)
     values = [part.value for part in parts]
@@ -241,11 +243,11 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
         sheet.text(24, _cut(part.name, (paper.width_px - 150) / _CHAR_PX))
         if np.isfinite(part.weight):
             sheet.text(paper.width_px - 60, f"share {share_words(part.weight)}", align="right", faint=True)
-        sheet.text(paper.width_px - 4, f"{part.value:+.2f}".replace("-", "−"), align="right")
+        sheet.text(paper.width_px - 4, fixed(part.value, 2, signed=True), align="right")
         sheet.down()
     sheet.axes.plot([6, paper.width_px - 4], [sheet.y, sheet.y], color=paper.ink, linewidth=0.8)
     sheet.text(24, "prediction, the sum", bold=True)
-    sheet.text(paper.width_px - 4, f"{total:.2f}".replace("-", "−"), align="right", bold=True)
+    sheet.text(paper.width_px - 4, fixed(total, 2), align="right", bold=True)
     sheet.down()
     return sheet.done()
 
@@ -297,6 +299,16 @@ def sorted_differences(table: pd.DataFrame) -> pd.DataFrame:
     return known.iloc[np.argsort(-known["difference"].abs().to_numpy(), kind="stable")]
 
 
+def decimals_of(low: float, high: float, decimals: int) -> int:
+    """Return the decimals of a difference: one more where its interval excludes 0, but would show as if it did not.
+
+    >>> decimals_of(-0.4, -0.1, 0), decimals_of(8.0, 16.0, 0), decimals_of(-0.4, 0.1, 0)
+    (1, 0, 0)
+    """
+    hidden = excludes_zero(low, high) and not excludes_zero(round(low, decimals), round(high, decimals))
+    return decimals + 1 if hidden else decimals
+
+
 def excludes_zero(low: float, high: float) -> bool:
     """Return whether an interval is known and excludes 0."""
     return bool(low > 0 or high < 0)
@@ -304,18 +316,21 @@ def excludes_zero(low: float, high: float) -> bool:
 
 def share_words(value: float, low: float = np.nan, high: float = np.nan) -> str:
     """Format a share, such as ``46 % (41–51)``."""
-    number = "<1 %" if 0 < value < 0.005 else f"{100 * value:.0f} %"
-    return number if np.isnan(low) else f"{number} ({100 * low:.0f}–{100 * high:.0f})"
+    number = "<1 %" if 0 < value < 0.005 else f"{fixed(100 * value, 0)} %"
+    return number if np.isnan(low) else f"{number} ({fixed(100 * low, 0)}–{fixed(100 * high, 0)})"
 
 
 def value_words(value: float, low: float, high: float) -> str:
     """Format a value, such as ``2.31 (2.20–2.41)``."""
-    return f"{value:.2f}" if np.isnan(low) else f"{value:.2f} ({low:.2f}–{high:.2f})"
+    words = [fixed(v, 2) for v in (value, low, high)]
+    if np.isnan(low):
+        return words[0]
+    return f"{words[0]} ({words[1]}{' to ' if low < 0 else '–'}{words[2]})"
 
 
 def difference_words(value: float, low: float, high: float, decimals: int) -> str:
     """Format a difference, such as ``+12 (+8 to +16)``."""
-    numbers = [f"{v:+.{decimals}f}".replace("-", "−") for v in (value, low, high)]
+    numbers = [fixed(v, decimals, signed=True) for v in (value, low, high)]
     return numbers[0] if np.isnan(low) else f"{numbers[0]} ({numbers[1]} to {numbers[2]})"
 
 

@@ -13,10 +13,23 @@ from superqt.utils import qdebounced
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.regions import Region
-from napari_cpnn.ui.frame import Dock, add, button, every, open_file, row, save_file, slim_combo, spacer, stop_timer
-from napari_cpnn.ui.layers import OVERLAY_KEY, pointer_um
+from napari_cpnn.ui.canvas import Halo
+from napari_cpnn.ui.frame import (
+    Dock,
+    TextLabel,
+    add,
+    button,
+    every,
+    open_file,
+    row,
+    save_file,
+    slim_combo,
+    spacer,
+    stop_timer,
+)
+from napari_cpnn.ui.layers import MEASURE_KEY, OVERLAY_KEY, SPOTS_KEY, pointer_um
 from napari_cpnn.ui.regions.controller import RegionsController
-from napari_cpnn.ui.regions.layer import Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
+from napari_cpnn.ui.regions.layer import NAME, Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
 from napari_cpnn.ui.regions.table import RegionTable
 from napari_cpnn.ui.regions.tabs import ComparisonTab, CompositionTab, ExplanationTab
 
@@ -44,6 +57,7 @@ class Regions(Dock):
         self._places: list[int] = []
         self._drawn: Drawn | None = None
         self._edited = False
+        self._halo: Halo | None = None
         self._read_layer_later = qdebounced(self._read_layer, timeout=DEBOUNCE_MS, parent=self)
         self._checks = every(CHECK_MS, self._update, self)
         self._build()
@@ -88,7 +102,13 @@ class Regions(Dock):
         ):
             self.tabs.addTab(tab, text)
             self.tabs.setTabToolTip(self.tabs.count() - 1, tip)
-        add(self.column, self.first_row("Regions", self.layers, self.draw), row(self.read, self.write, spacer()))
+        self.click = TextLabel()
+        add(
+            self.column,
+            self.first_row("Regions", self.layers, self.draw),
+            self.click,
+            row(self.read, self.write, spacer()),
+        )
         add(self.column, self.message, row(self.map, self.explore, spacer()), self.table, self.tabs)
         self.column.addStretch(1)
 
@@ -97,6 +117,8 @@ class Regions(Dock):
         layers = self.viewer.layers.events
         self.listen(self._layer_added, layers.inserted)
         self.listen(self._fill_layers, layers.removed, layers.renamed)
+        self.listen(self._active_changed, self.viewer.layers.selection.events.active)
+        self.tabs.currentChanged.connect(self._tab_chosen)
         self.viewer.mouse_drag_callbacks.append(self._pressed)
         self.listen(self._slide_changed, state.slide_changed)
         self.listen(self._model_changed, state.model_changed)
@@ -126,6 +148,8 @@ class Regions(Dock):
         stop_timer(self._checks)
         self._read_layer_later.cancel()
         if not viewer_lives:
+            if self._halo is not None:
+                self._halo.stop(viewer_lives=False)
             return
         self.choose_layer(None)
         with suppress(ValueError):
@@ -134,14 +158,15 @@ class Regions(Dock):
     # -- the layer -----------------------------------------------------------------------------------------
 
     def _layer_added(self, event: Any) -> None:
-        """Keep the regions above the maps."""
+        """Keep the regions above maps and spots."""
         layers = self.viewer.layers
-        if OVERLAY_KEY in event.value.metadata and self.layer is not None and layers.index(self.layer) < event.index:
+        ours = {OVERLAY_KEY, SPOTS_KEY} & set(event.value.metadata)
+        if ours and self.layer is not None and layers.index(self.layer) < event.index:
             layers.move(layers.index(self.layer), len(layers))
         self._fill_layers()
 
     def _fill_layers(self, _event: Any = None) -> None:
-        layers = [layer for layer in reversed(self.viewer.layers) if isinstance(layer, Shapes)]
+        layers = [x for x in reversed(self.viewer.layers) if isinstance(x, Shapes) and MEASURE_KEY not in x.metadata]
         if not any(layer == self.layer for layer in layers):
             self.choose_layer(layers[0] if layers else None)
         self.layers.clear()
@@ -159,7 +184,10 @@ class Regions(Dock):
             for source in (self.layer.events.data, self.layer.events.features):
                 source.disconnect(self._layer_edited)
             self.layer.events.mode.disconnect(self._mode_changed)
+        if self._halo is not None:
+            self._halo.stop()
         self.layer = layer
+        self._halo = None if layer is None or self._ended else Halo(self.viewer, layer, NAME)
         self._drawn = None if layer is None else Drawn.copy_of(layer)
         if layer is not None:
             for source in (layer.events.data, layer.events.features):
@@ -238,7 +266,30 @@ class Regions(Dock):
         return self.layer
 
     def _mode_changed(self, _event: Any = None) -> None:
-        self.draw.setChecked(self.layer is not None and str(self.layer.mode).startswith("add_"))
+        drawing = self._draws()
+        self.draw.setChecked(drawing)
+        explains = self.tabs.currentWidget() is self.explanation
+        text = "A click draws: press Draw again to end." if drawing else "A click on the slide explains the gene there."
+        self.click.show_text(text if drawing or explains else "")
+
+    def _draws(self) -> bool:
+        """Return whether a click on the slide draws a region."""
+        layer = self.layer
+        return layer is not None and str(layer.mode).startswith("add_") and self.viewer.layers.selection.active == layer
+
+    def _active_changed(self, _event: Any = None) -> None:
+        """End drawing when another layer is selected, so that two modes are never on at once."""
+        layer = self.layer
+        if layer is not None and str(layer.mode).startswith("add_") and not self._draws():
+            layer.mode = "pan_zoom"
+        self._mode_changed()
+
+    def _tab_chosen(self, _index: int) -> None:
+        """End whatever clicks draw when they are to explain."""
+        active = self.viewer.layers.selection.active
+        if self.tabs.currentWidget() is self.explanation and isinstance(active, Shapes):
+            active.mode = "pan_zoom"
+        self._mode_changed()
 
     # -- files ---------------------------------------------------------------------------------------------
 

@@ -60,7 +60,8 @@ def read_preferences(notify: Callable[[CpnnError], None]) -> Preferences:
     except CpnnError as error:
         notify(SettingsError(f"The preferences of CPNN, Colours: {error}"))
     choose_colors(colors)
-    return Preferences(mapping, Look(colormap=page.colors.colormap), colors)
+    look = Look(colormap=page.colors.colormap, fade=page.colors.fade, fade_from=float(page.colors.fade_from))
+    return Preferences(mapping, look, colors)
 
 
 def keep_color(cell_type: str, color: str | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.painting import FDR_CHOICES, Look, Outline, Shown
+from napari_cpnn.painting import FDR_CHOICES, Look, Outline, Shown, Style
 from napari_cpnn.storage import cache_folder, whole_file
 
 if TYPE_CHECKING:
@@ -102,10 +102,16 @@ def _look(facts: Any) -> Look | None:
     known = {f.name: facts[f.name] for f in dataclasses.fields(Look) if f.name in facts}
     low, high = known.pop("manual", Look.manual)
     scale = known.pop("scale_um", None)
-    for field, choices in (("outline", get_args(Outline)), ("fdr", FDR_CHOICES)):
+    for field, choices in (("outline", get_args(Outline)), ("fdr", FDR_CHOICES), ("style", get_args(Style))):
         if known.get(field) not in choices:  # of another version
             known.pop(field, None)
+    if not _is_magnification(known.get("fade_from")):
+        known.pop("fade_from", None)
     return Look(**known, manual=(float(low), float(high)), scale_um=None if scale is None else float(scale))
+
+
+def _is_magnification(number: Any) -> bool:
+    return isinstance(number, (int, float)) and math.isfinite(number) and number > 0
 
 
 def _mpp(facts: Any) -> tuple[float, float] | None:

@@ -1,0 +1,9 @@
+from .fading import fading as fading
+from .fading import magnification as magnification
+from .fading import magnification_text as magnification_text
+from .halo import Halo as Halo
+from .map_lines import MapLines as MapLines
+from .map_lines import Painted as Painted
+from .tools import CanvasTools as CanvasTools
+from .vectors import Vectors as Vectors
+from .vectors import with_margin as with_margin
