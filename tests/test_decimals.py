@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
-from napari_cpnn.decimals import parse_decimal, perhaps_thousands
+import napari_cpnn
+from napari_cpnn.decimals import fixed, parse_decimal, perhaps_thousands
 
 
 @pytest.mark.parametrize("text", ["1" * 300_000 + "x", "1" * 300_000 + ".5.", "," * 300_000])
@@ -34,3 +37,21 @@ def test_endless_digits_are_refused_in_a_moment(text: str) -> None:
 )
 def test_marks_between_thousands(texts: list[str], first: str | None) -> None:
     assert perhaps_thousands(texts) == first
+
+
+@pytest.mark.parametrize("value", [-0.0, -0.004, -1e-9, 0.0, 0.004])
+def test_what_rounds_to_zero_has_no_sign(value):
+    assert fixed(value, 2) == fixed(value, 2, signed=True) == "0.00"
+    assert fixed(value, 0, signed=True) == "0"
+
+
+def test_signs_are_those_of_what_is_shown():
+    assert fixed(-0.006, 2) == "−0.01"
+    assert fixed(0.006, 2, signed=True) == "+0.01"
+    assert fixed(1234.6, 0, signed=True) == "+1235"
+
+
+def test_no_text_of_the_program_can_show_a_signed_zero():
+    sources = Path(napari_cpnn.__file__).parent.rglob("*.py")
+    signed = re.compile(r":\+(?!z)[.,\d{]")  # without z, -0.001 becomes -0.00
+    assert [str(path) for path in sources if signed.search(path.read_text(encoding="utf-8"))] == []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Shapes
+from qtpy.QtCore import QTimer
 from qtpy.QtGui import QFont, QFontMetricsF
 from superqt.utils import qthrottled
 
@@ -77,9 +78,13 @@ class Halo:
         for source in self._sources:
             source.disconnect(self._changed)
         self._viewer.layers.events.removed.disconnect(self._removed)
-        layer, self.layer = self.layer, None
-        if viewer_lives and layer is not None and layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
+        layer, layers, self.layer = self.layer, self._viewer.layers, None
+        if not viewer_lives or layer is None or layer not in layers:
+            return
+        if self._shapes in layers:
+            layers.remove(layer)
+        else:  # napari is removing the shapes and may be walking its list
+            QTimer.singleShot(0, lambda: layers.remove(layer) if layer in layers else None)
 
     # -- inside --------------------------------------------------------------------------------------------
 

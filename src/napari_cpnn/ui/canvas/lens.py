@@ -19,7 +19,7 @@ from napari_cpnn.ui.viewer import ExploreState, Shown
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_cpnn.mapping import Viewport
+    from napari_cpnn.mapping import CompositionMap, Viewport
 
 #: Radius in pixels of the screen: at first, and the least and the largest.
 FIRST_PX, LEAST_PX, MOST_PX = 130, 40, 400
@@ -107,14 +107,14 @@ class Lens:
             return None
         cmap = None if self.shown is None else state.map
         view = (self._view.rect, self._view.px_per_um)  # not the pointer
-        return state.slide, view, cmap, None if cmap is None else cmap.revision, self._known(), state.look
+        return state.slide, view, cmap, None if cmap is None else cmap.revision, self._known(cmap), state.look
 
-    def _known(self) -> Shown | None:
-        """Return what is shown inside if the present model has it."""
-        shown, model = self.shown, self._state.model
-        if shown is None or model is None:
+    def _known(self, cmap: CompositionMap | None) -> Shown | None:
+        """Return what is shown inside if the map has it."""
+        shown = self.shown
+        if shown is None or cmap is None:
             return None
-        known = model.genes if shown.gene else model.cell_types
+        known = cmap.genes if shown.gene else cmap.cell_types
         return shown if bool(known) and all(name in known for name in shown.names) else None
 
     def _make(self) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Most pixels along a side, and share of the view that is added around it.
 _MOST_PX, _AROUND = 2400, 0.1
 _RING_PX = 2.0
-_RING = (255, 255, 255)
+_RING, _EDGE = (255, 255, 255), (40, 40, 40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,8 @@ class LensPicture:
             here = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
             out[here][..., :3] = self.pixels[y0:y1, x0:x1]
             out[here][..., 3] = mask[here]
-        ring = _ring(n)
-        out[ring, :3] = _RING
+        out[_ring(n, _RING_PX), :3] = _RING
+        out[_ring(n, 0.5), :3] = _EDGE
         corner = (self.origin_um[0] + top * self.um_per_px, self.origin_um[1] + left * self.um_per_px)
         return Grid((n, n), self.um_per_px, corner)
 
@@ -68,8 +68,8 @@ def circle(n: int) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(255 * np.clip(n / 2 - _distance(n), 0, 1)), dtype=np.uint8)
 
 
-def _ring(n: int) -> npt.NDArray[np.bool_]:
-    return np.asarray(np.abs(n / 2 - _RING_PX - _distance(n)) <= _RING_PX / 2 + 0.5)
+def _ring(n: int, inside_px: float) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.abs(n / 2 - inside_px - _distance(n)) <= inside_px / 2 + 0.5)
 
 
 def _distance(n: int) -> npt.NDArray[np.float64]:

@@ -143,6 +143,7 @@ class MapLines:
         if kind == "contours":
             lines, colors = self._contours(painted, part)
         else:
+            self.levels = []
             lines, colors = _borders(painted, part, width, every=kind == "patches")
         if kind == "contours" and 0 < len(lines) <= _MOST_WITH_MARGIN:
             lines, colors = with_margin(lines, width), np.concatenate([np.tile(_MARGIN, (2 * len(lines), 1)), colors])

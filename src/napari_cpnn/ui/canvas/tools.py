@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
@@ -17,7 +18,20 @@ from napari_cpnn.ui.canvas.measuring import Measuring, Tool
 from napari_cpnn.ui.canvas.overview import Overview, canvas_of
 from napari_cpnn.ui.canvas.peek import Peek
 from napari_cpnn.ui.canvas.stepping import neighbour
-from napari_cpnn.ui.frame import Background, add, button, find_gene, plain, row, slim_combo, spacer, stack, tool_button
+from napari_cpnn.ui.frame import (
+    Background,
+    TextLabel,
+    add,
+    button,
+    find_gene,
+    plain,
+    row,
+    slim_combo,
+    spacer,
+    stack,
+    tool_button,
+    unknown_gene_text,
+)
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -73,6 +87,9 @@ class CanvasTools(QWidget):
         self.lens.toggled.connect(self.lens_shown.set_on)
         self.lens_shown.on_changed.connect(lambda on: self.lens.setChecked(on))  # noqa: PLW0108 -- psygnal asks for a signature
         self.inside.activated.connect(self._inside_chosen)
+        entry = self.inside.lineEdit()
+        if entry is not None:
+            entry.editingFinished.connect(self._inside_chosen)
         self.overview.toggled.connect(self._overview_toggled)
         self.distance.clicked.connect(lambda on: self._measure("distance" if on else None))
         self.area.clicked.connect(lambda on: self._measure("area" if on else None))
@@ -100,11 +117,13 @@ class CanvasTools(QWidget):
         self.overview.setChecked(True)
         self.distance = button("Distance", "draw lines: their lengths in µm", checkable=True)
         self.area = button("Area", "click around some tissue, double-click to end: its area in mm²", checkable=True)
+        self.note = TextLabel()
+        self.note.hide()
         self.keys = tool_button("⌨", plain(f"keys, with the pointer over the slide:\n{help_text()}"))
         self.keys.setAccessibleName("keys")
         lens = row(self.lens, self.inside)
         lens.setStretch(1, 1)
-        add(stack(inside=self), lens, row(self.overview, self.distance, self.area, spacer(), self.keys))
+        add(stack(inside=self), lens, self.note, row(self.overview, self.distance, self.area, spacer(), self.keys))
 
     # -- the view ------------------------------------------------------------------------------------------
 
@@ -177,13 +196,19 @@ class CanvasTools(QWidget):
         self._inside_chosen()
 
     def _inside_chosen(self, _index: int = 0) -> None:
-        self.lens_shown.set_shown(self._named(self.inside.currentText()))
+        text = self.inside.currentText().strip()
+        shown = self._named(text)
+        if shown is None and text != _ALONE:
+            self.note.show_text(unknown_gene_text(text) if text else "Choose what the lens shows, or type a name.")
+            return
+        self.note.show_text("")
+        self.lens_shown.set_shown(shown)
 
     def _named(self, text: str) -> Shown | None:
         model = self._state.model
         if model is None or text == _ALONE:
             return None
-        if text == _DOMINANT:
+        if text == _DOMINANT and model.cell_types:
             return Shown("dominant")
         if text in model.cell_types:
             return Shown("type", (text,))
@@ -218,7 +243,8 @@ class CanvasTools(QWidget):
         if self._ended:
             return
         self._ended = True
-        _application().focusChanged.disconnect(self._focus_changed)
+        with suppress(TypeError, RuntimeError, AttributeError):  # Qt may have deleted this widget, or the program ends
+            _application().focusChanged.disconnect(self._focus_changed)
         self._viewer.layers.selection.events.active.disconnect(self._mode_changed)
         self._state.model_changed.disconnect(self._fill_inside, missing_ok=True)
         self._state.slide_changed.disconnect(self._slide_changed, missing_ok=True)

@@ -20,5 +20,5 @@ def with_margin(lines: FloatArray, width: float) -> FloatArray:
     start, along = lines[:, 0], lines[:, 1]
     along_unit = along / np.maximum(np.sqrt((along**2).sum(axis=1, keepdims=True)), 1e-12)
     start, along = start - along_unit * width / 2, along + along_unit * width
-    across = along_unit[:, ::-1] * np.array([-1.0, 1.0]) * width
+    across = along_unit[:, ::-1] * np.array([1.0, -1.0]) * width
     return np.concatenate([np.stack([start + shift, along], axis=1) for shift in (-across, across, 0 * across)])

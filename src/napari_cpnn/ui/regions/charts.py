@@ -305,8 +305,8 @@ def decimals_of(low: float, high: float, decimals: int) -> int:
     >>> decimals_of(-0.4, -0.1, 0), decimals_of(8.0, 16.0, 0), decimals_of(-0.4, 0.1, 0)
     (1, 0, 0)
     """
-    hidden = excludes_zero(low, high) and not excludes_zero(round(low, decimals), round(high, decimals))
-    return decimals + 1 if hidden else decimals
+    shown, finer = (excludes_zero(round(low, d), round(high, d)) for d in (decimals, decimals + 1))
+    return decimals + 1 if finer and not shown else decimals
 
 
 def excludes_zero(low: float, high: float) -> bool:

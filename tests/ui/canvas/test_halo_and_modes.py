@@ -1,0 +1,150 @@
+"""Regions that can be read on any tissue, and one meaning of a click at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from napari_cpnn.ui.canvas.halo import LINE_PX
+from napari_cpnn.ui.canvas.overview import canvas_of
+from napari_cpnn.ui.frame import Paper
+from napari_cpnn.ui.layers import MEASURE_KEY, SPOTS_KEY
+from napari_cpnn.ui.regions.charts import comparison_chart, difference_words, share_words, value_words
+from napari_cpnn.ui.regions.dock import Regions
+
+SQUARE = np.array([[200.0, 200], [200, 500], [500, 500], [500, 200]])
+
+
+@pytest.fixture
+def both(explore, wait, slide_path, model):
+    """Explore with a map, and Regions."""
+    other = explore(slide_path)
+    other.controller.use_model(model)
+    wait(lambda: other.state.map is not None and other.is_settled())
+    dock = Regions(other.session.viewer)
+    other.session.viewer.window.add_dock_widget(dock, name="Regions")
+    yield other, dock
+    dock.shut_down()
+    dock.background.close(wait=True)
+
+
+def click(dock, x, y):
+    canvas = canvas_of(dock.window())
+    QTest.mouseMove(canvas, QPoint(x, y))
+    QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=QPoint(x, y))
+    QApplication.processEvents()
+
+
+def test_regions_have_a_halo_above_maps_and_spots(both, wait):
+    _, dock = both
+    viewer = dock.viewer
+    dock.draw.click()
+    layer = dock.layer
+    layer.add(SQUARE, shape_type="polygon")
+    wait(lambda: dock._halo.layer is not None)
+    halo = dock._halo
+    spots = viewer.add_points([[300.0, 300.0]], metadata={SPOTS_KEY: True})
+    order = list(viewer.layers)
+    wait(lambda: viewer.layers.index(halo.layer) == viewer.layers.index(layer) - 1)
+    order = list(viewer.layers)
+    assert order.index(spots) < order.index(halo.layer) < order.index(layer)
+    # As wide on the screen at every zoom.
+    for zoom in (0.5, 4.0):
+        viewer.scene.camera.zoom = zoom
+        halo.update()
+        assert layer.edge_width[0] * zoom == pytest.approx(LINE_PX)
+        assert halo.layer.edge_width * zoom > LINE_PX
+    # A plate lies behind the name: horizontal lines around the middle.
+    wait(lambda: layer.features["name"].iloc[0] == "Region 1")
+    halo.update()
+    plates = halo.layer.data[len(halo.layer.data) - 3 :]
+    assert np.allclose(plates[:, 0, 0].mean(), 350, atol=10)
+    assert np.all(plates[:, 0, 1] < 350)
+    # It follows the region.
+    layer.data = [SQUARE + 100]
+    halo.update()
+    edges = halo.layer.data[:12]
+    assert edges[:, 0].min() > 290
+    viewer.layers.remove(layer)
+    wait(lambda: halo.layer is None and not [one for one in viewer.layers if "halo" in one.name])
+
+
+def test_a_width_that_the_user_chose_stays(both, wait):
+    _, dock = both
+    dock.draw.click()
+    dock.layer.add(SQUARE, shape_type="polygon")
+    wait(lambda: dock._halo.layer is not None)
+    dock.layer.edge_width = 33.0
+    dock.viewer.scene.camera.zoom = 7.0
+    dock._halo.update()
+    assert dock.layer.edge_width == [33.0]
+
+
+def test_a_click_that_explains_draws_nothing(both, wait):
+    other, dock = both
+    other.controller.show_gene("ERBB2")
+    dock.show()
+    dock.draw.click()
+    layer = dock.layer
+    assert dock.draw.isChecked()
+    assert "draws" in dock.click.text()
+    dock.tabs.setCurrentWidget(dock.explanation)
+    assert not dock.draw.isChecked()
+    assert str(layer.mode) == "pan_zoom"
+    assert "explains" in dock.click.text()
+    dock.viewer.reset_view()
+    QApplication.processEvents()
+    canvas = canvas_of(dock.window())
+    click(dock, canvas.width() // 2, canvas.height() // 2)
+    assert len(layer.data) == 0
+    assert dock.controller.place is not None
+    # Draw, pressed again, means drawing, and says so.
+    dock.draw.click()
+    assert "draws" in dock.click.text()
+    place = dock.controller.place
+    click(dock, canvas.width() // 2 + 20, canvas.height() // 2)
+    assert dock.controller.place == place
+    layer.mode = "pan_zoom"
+    # Measuring ends drawing, and drawing measuring.
+    dock.draw.click()
+    other.tools.distance.click()
+    assert not dock.draw.isChecked()
+    assert str(layer.mode) == "pan_zoom"
+    dock.draw.click()
+    assert not other.tools.distance.isChecked()
+    assert str(other.tools.measuring.layer.mode) == "pan_zoom"
+
+
+def test_measurements_are_no_regions(both, wait):
+    other, dock = both
+    other.tools.area.click()
+    measured = other.tools.measuring.layer
+    measured.add(SQUARE, shape_type="polygon")
+    assert MEASURE_KEY in measured.metadata
+    assert dock.layer is None
+    assert dock.layers.findText(measured.name) < 0
+    assert other.export is not None
+
+
+def test_differences_show_no_signed_zero():
+    assert difference_words(-0.3, -0.4, -0.2, 0) == "0 (0 to 0)"
+    assert difference_words(-12.0, -16.0, -8.0, 0) == "−12 (−16 to −8)"
+    assert share_words(-0.001) == "0 %"
+    assert value_words(-0.001, -0.004, 0.1) == "0.00 (0.00 to 0.10)"
+    rows = [
+        ("share", "T", -0.003, -0.004, -0.002),
+        ("share", "B", -0.0001, -0.0002, -0.0001),
+        ("share", "C", 0.12, 0.08, 0.16),
+        ("expression", "G", -0.0001, -0.0002, -0.00005),
+    ]
+    table = pd.DataFrame(rows, columns=["kind", "name", "difference", "low", "high"])
+    figure = comparison_chart(table, ("a", "b"), {}, Paper(width_px=420))
+    texts = {text.get_text(): text.get_fontweight() for text in figure.axes[0].texts}
+    assert not [text for text in texts if "−0 " in text or "-0" in text or "−0.00" in text]
+    assert texts["−0.3 (−0.4 to −0.2)"] == "bold"  # a small difference is shown as one
+    assert texts["0 (0 to 0)"] == "normal"
+    assert texts["+12 (+8 to +16)"] == "bold"
