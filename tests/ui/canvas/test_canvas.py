@@ -29,7 +29,7 @@ from napari_cpnn.ui.layers import LENS_KEY, is_slide_layer, read_viewport
 
 @pytest.fixture
 def mapped(explore, wait, slide_path, model):
-    dock = explore(slide_path)
+    dock = explore(slide_path, show=True)  # hidden, the canvas finds nothing under the pointer
     dock.controller.use_model(model)
     wait(lambda: dock.state.map is not None and dock.is_settled())
     dock.controller.show_gene("ERBB2")
@@ -52,11 +52,17 @@ def press(dock, key, text="", *, shift=False):
     send_key(dock, key, down=False, text=text, shift=shift)
 
 
-def move(dock, x, y):
-    at, none = QPointF(x, y), Qt.MouseButton.NoButton
-    over = QPointF(canvas(dock).mapToGlobal(QPoint(x, y)))
-    moved = QMouseEvent(QEvent.Type.MouseMove, at, over, none, none, Qt.KeyboardModifier.NoModifier)
-    QApplication.sendEvent(canvas(dock), moved)
+def move(dock, wait, x, y):
+    """Move the pointer; vispy drops events in quick succession."""
+    viewer, at, none = dock.session.viewer, QPointF(x, y), Qt.MouseButton.NoButton
+    over, before = QPointF(canvas(dock).mapToGlobal(QPoint(x, y))), viewer.cursor.position
+
+    def moved():
+        event = QMouseEvent(QEvent.Type.MouseMove, at, over, none, none, Qt.KeyboardModifier.NoModifier)
+        QApplication.sendEvent(canvas(dock), event)
+        return viewer.cursor.position != before
+
+    wait(moved)
 
 
 def zoom_to(dock, times):
@@ -274,7 +280,7 @@ def test_the_lens_follows_the_pointer_and_shows_the_tissue(mapped, wait):
     wait(lambda: lens.is_settled)
     moved = []
     for x, y in ((200, 200), (260, 230)):
-        move(dock, x, y)
+        move(dock, wait, x, y)
         at = np.asarray(viewer.cursor.position[-2:])
         pixels, n = lens.layer.data, 2 * lens.radius
         centre = np.asarray(lens.layer.data_to_world((n / 2 - 0.5, n / 2 - 0.5)))

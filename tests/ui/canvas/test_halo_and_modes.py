@@ -22,7 +22,7 @@ SQUARE = np.array([[200.0, 200], [200, 500], [500, 500], [500, 200]])
 @pytest.fixture
 def both(explore, wait, slide_path, model):
     """Explore with a map, and Regions."""
-    other = explore(slide_path)
+    other = explore(slide_path, show=True)
     other.controller.use_model(model)
     wait(lambda: other.state.map is not None and other.is_settled())
     dock = Regions(other.session.viewer)

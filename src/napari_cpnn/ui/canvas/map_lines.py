@@ -145,7 +145,7 @@ class MapLines:
         else:
             self.levels = []
             lines, colors = _borders(painted, part, width, every=kind == "patches")
-        if kind == "contours" and 0 < len(lines) <= _MOST_WITH_MARGIN:
+        if kind != "patches" and 0 < len(lines) <= _MOST_WITH_MARGIN:
             lines, colors = with_margin(lines, width), np.concatenate([np.tile(_MARGIN, (2 * len(lines), 1)), colors])
         offset = np.array([part[0].start or 0, part[1].start or 0], dtype=float)
         layer.visible = True  # first: a hidden layer would keep the indices of earlier lines
@@ -177,8 +177,11 @@ def _borders(
     donors = cmap.donors()[part]
     groups = donors if every else cmap.dominant().reshape(-1)[np.maximum(donors, 0)]
     groups = np.where((donors >= 0) & (rgba[..., 3] > _FAINT), groups, -1)
-    lines, owners = painting.border_lines(groups, min(width * 0.75, 0.4), every=every)
-    return lines, rgba.reshape(-1, 4)[owners].astype(np.float64)
+    inset = 0.75 if every else 1.5  # with room for the margin
+    lines, owners = painting.border_lines(groups, min(width * inset, 0.4), every=every)
+    colors = rgba.reshape(-1, 4)[owners].astype(np.float64)
+    colors[:, 3] = 0.5 + 0.5 * colors[:, 3]  # a thin line needs more than a wash
+    return lines, colors
 
 
 def _whole(grid: Grid) -> Rect:
