@@ -169,6 +169,14 @@ def test_no_colour_or_shade_reads_as_haematoxylin_or_eosin(color):
         assert deltaE_ciede2000(lab([shade]), slide).min() > 11, shade
 
 
+@pytest.mark.parametrize("color", [family.color for family in FAMILIES])
+def test_a_colour_over_nuclei_does_not_read_as_haematoxylin(color):
+    nuclei = np.array([0xA9, 0x8B, 0xC0]) / 255  # the mean of cellular tissue
+    rgb = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    seen = 0.65 * np.array(rgb) + 0.35 * nuclei  # at the default opacity
+    assert deltaE_ciede2000(rgb2lab(seen[None, None])[0], stained()).min() > 14
+
+
 def test_colours_of_stains_are_found():
     for seen in ("#8467A8", "#E79BC2", "#ECD6E2", "#FFFFFF", "#4B3579"):
         assert deltaE_ciede2000(lab([seen]), stained()).min() < 11

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
+from napari_cpnn.mapping.states import FAILED
 from napari_cpnn.models import Decoder, Prediction
 from napari_cpnn.palette import Level, as_level, hierarchy_of, major_types, membership
 
@@ -79,6 +80,7 @@ class LeveledShares:
         def trust(self) -> Trust | None: ...
         def donors(self) -> IntArray: ...
         def block(self, window: tuple[slice, slice]) -> Prediction[npt.NDArray[np.float16]]: ...
+        def fail(self, patches: IntArray) -> None: ...
         def restore(self, values: Prediction[npt.NDArray[Any]], state: npt.NDArray[np.uint8]) -> None: ...
         def _gene(self, gene: str) -> int: ...
         def _known(self, values: Float32Array) -> Float32Array: ...
@@ -178,6 +180,7 @@ class LeveledShares:
         shares = np.asarray(block.weights.astype(np.float32) @ matrix, dtype=np.float16)
         programs = np.concatenate([block.programs, block.weights[..., several]], axis=2)
         result.restore(Prediction(shares, programs, block.out_of_domain), state)
+        result.fail(np.flatnonzero(state == FAILED))
         result.marked = dict(self.marked)
         return result
 

@@ -69,7 +69,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _family("NK cells", "#00AAAA", "nk, killer natural", "nk natural+killer ilc"),
     _family(
-        "T-cells", "#56B4E9", "t, lymphocyte t, cd3 t",
+        "T-cells", "#00BBFF", "t, lymphocyte t, cd3 t",
         "t+cell t+lymphocyte cd3 cd4 cd8 treg tfh mait nkt tconv t+gamma",
         "cd8 t, cd4 t, cycling t, nkt, treg, regulatory t, tfh, mait",
     ),

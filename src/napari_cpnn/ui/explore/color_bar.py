@@ -25,15 +25,16 @@ class ColorBar(QWidget):
 
     def show_range(self, colormap: str, limits: tuple[float, float], unit: str) -> None:
         """Show a colour map between two values."""
-        self._show(color_table(colormap), limits, unit)
+        self.show_table(color_table(colormap), limits, unit)
 
     def show_lead(self) -> None:
         """Show how pale a dominant type is that leads the second by little."""
         leads = np.linspace(0, FULL_MARGIN, 256, dtype=np.float32)
         table = np.concatenate([np.full((256, 3), 0.2, np.float32), strength_of(leads)[:, None]], axis=1)
-        self._show(table, (0.0, FULL_MARGIN), "share ahead of the second type")
+        self.show_table(table, (0.0, FULL_MARGIN), "share ahead of the second type")
 
-    def _show(self, table: Float32Array, limits: tuple[float, float], unit: str) -> None:
+    def show_table(self, table: Float32Array, limits: tuple[float, float], unit: str) -> None:
+        """Show colours ``(256, 4)`` between two values."""
         self._table, self._limits, self._unit = table, limits, unit
         self.setToolTip(f"{format_value(limits[0], unit)} to {format_value(limits[1], unit)} {unit}")
         self.update()
