@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class ColorModel(torch.nn.Module):
     input_kind = "patch"
     trained_on = "coloured squares, 1 slide"
     trust = None
+    hierarchy: ClassVar[dict[str, str]] = {}
 
     def __init__(self) -> None:
         super().__init__()

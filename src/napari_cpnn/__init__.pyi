@@ -15,6 +15,7 @@ from .mapping import CompositionMap as CompositionMap
 from .mapping import predict_map as predict_map
 from .models import CPNN as CPNN
 from .models import load_model as load_model
+from .palette import read_hierarchy as read_hierarchy
 from .prototypes import Deconvolution as Deconvolution
 from .prototypes import Prototypes as Prototypes
 from .prototypes import deconvolve as deconvolve

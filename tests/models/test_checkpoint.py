@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -234,3 +235,26 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(
     monkeypatch.undo()
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir() if p.is_file()] == ["model.safetensors"]
+
+
+def test_the_hierarchy_is_kept_and_changes_neither_fingerprint_nor_predictions(model: CPNN, tmp_path: Path) -> None:
+    before = model.fingerprint
+    majors = {name: f"major {i // 2}" for i, name in enumerate(model.cell_types)}
+    model.set_hierarchy(majors)
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.hierarchy == majors
+    assert again.fingerprint == before
+    assert read_card(tmp_path / "model.safetensors")["colors"] == type_colors(model.cell_types, majors)
+
+
+@pytest.mark.parametrize("odd", [3, ["x"], {"other": "y"}, {"x": 5}, None])
+def test_a_hierarchy_that_means_nothing_is_none(saved: Path, odd: object) -> None:
+    provenance = read_card(saved)["provenance"]
+    with_card(saved, provenance={**provenance, "hierarchy": odd}, digest=None)
+    card = json.loads(metadata(saved)["napari_cpnn"])
+    del card["digest"]
+    save_file(load_file(saved), saved, {"napari_cpnn": json.dumps(card)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert load_model(saved).hierarchy == {}

@@ -107,10 +107,21 @@ def test_background_does_not_make_an_edge_faint():
 
 def test_dominant_takes_the_colour_of_the_type():
     painter = painter_of([[0, 1, -1]])
-    painter.paint_dominant(painter.shown(np.array([[0, 1, -1]])), painting.hex_colors(["#FF0000", "#0000FF"]))
+    margins = np.array([0.25, 0.9], np.float32)
+    painter.paint_dominant(painter.shown(np.array([[0, 1, -1]])), margins, painting.hex_colors(["#FF0000", "#0000FF"]))
     alpha = painter.rgba[0, 0, 3]
     assert np.allclose(painter.rgba[0, :2], [[1, 0, 0, alpha], [0, 0, 1, alpha]])
     assert painter.rgba[0, 2, 3] == 0
+
+
+@pytest.mark.parametrize(("margin", "strength"), [(0.0, 0.15), (0.03, 0.252), (0.125, 0.575), (0.25, 1.0), (0.8, 1.0)])
+def test_a_dominant_type_is_the_paler_the_less_it_leads(margin, strength):
+    painter = painter_of([[0]])
+    red = painting.hex_colors(["#FF0000"])
+    painter.paint_dominant(np.array([0]), np.array([1.0], np.float32), red)
+    full = painter.rgba[0, 0, 3]
+    painter.paint_dominant(np.array([0]), np.array([margin], np.float32), red)
+    assert painter.rgba[0, 0, 3] == pytest.approx(strength * full, rel=1e-5)
 
 
 def test_blend_mixes_by_share():

@@ -372,7 +372,8 @@ def test_long_list_uses_the_height_and_shows_the_selected_type(qtbot):
     types.set_rows([TypeRow(name, "#E69F00", 0.02) for name in names])
     types.select(names[40])
     assert types.selected() == names[40]
-    assert 0 <= types.view.rowViewportPosition(40) < types.view.viewport().height()
+    place = types.view.visualRect(types.view.model().index(40, 0))
+    assert 0 <= place.top() < types.view.viewport().height()
     assert types.maximumHeight() > 49 * 20
     types.set_rows([TypeRow(name, "#E69F00", 0.02) for name in names[:3]])
     assert types.maximumHeight() < 200

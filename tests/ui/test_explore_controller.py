@@ -136,7 +136,7 @@ def test_opening_a_slide_does_not_hide_that_a_model_is_loading(setup):
 def test_a_model_handed_over_is_not_replaced_by_one_that_was_still_loading(setup, model):
     c, s = setup.controller, setup.state
     c.choose_model("slow.safetensors")
-    other = SimpleNamespace(**{name: getattr(model, name) for name in ("genes", "cell_types", "spec")})
+    other = SimpleNamespace(**{name: getattr(model, name) for name in ("genes", "cell_types", "spec", "hierarchy")})
     c.use_model(other)
     setup.background.run()
     assert s.model is other
@@ -314,10 +314,10 @@ def test_what_is_shown(setup, model):
 def test_what_another_model_does_not_know_is_not_shown(setup, model):
     ready(setup, model)
     setup.controller.show_gene("ERBB2")
-    other = SimpleNamespace(genes=("A",), cell_types=("X",))
+    other = SimpleNamespace(genes=("A",), cell_types=("X",), hierarchy={})
     setup.controller.use_model(other)
     assert setup.state.shown == Shown("dominant")
-    setup.controller.use_model(SimpleNamespace(genes=("A", "B"), cell_types=()))
+    setup.controller.use_model(SimpleNamespace(genes=("A", "B"), cell_types=(), hierarchy={}))
     assert setup.state.shown == Shown("gene", ("A",))
 
 

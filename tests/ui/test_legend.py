@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_cpnn.painting import PALE
 from napari_cpnn.ui.explore.legend import MAX_TYPES, CanvasLegend, ink_on
 from napari_cpnn.ui.viewer.state import ExploreState, Shown, TypeRow
 
@@ -24,7 +25,14 @@ def legend(make_napari_viewer):
 def texts(legend):
     overlays = legend._viewer.canvas.overlays
     ours = [overlays[key] for key in overlays if key.startswith("napari_cpnn")]
-    return [overlay.text for overlay in ours if overlay.visible]
+    return [overlay.text for overlay in ours if overlay.visible and overlay.position == "top_left"]
+
+
+def top(legend):
+    """Label of the top of the colour bar, or None."""
+    overlays = legend._viewer.canvas.overlays
+    found = [o.text for o in (overlays[key] for key in overlays) if o.visible and o.position == "top_right"]
+    return found[0] if found else None
 
 
 def write(legend, rows):
@@ -36,11 +44,48 @@ def test_dominant_types_are_named_with_their_colours(legend):
     legend, state = legend
     state.set_shown(Shown("dominant"))
     write(legend, ROWS)
-    assert texts(legend) == ["Epithelial", "CAFs", "Rare"]
+    assert texts(legend) == ["Epithelial", "CAFs", "Rare", PALE]
     colors = [legend._viewer.canvas.overlays[f"napari_cpnn_{i}"].box_color for i in range(3)]
     assert np.allclose(colors[1][:3], (0, 0x72 / 255, 0xB2 / 255))
     write(legend, ROWS[1:2])
-    assert texts(legend) == ["CAFs"]
+    assert texts(legend) == ["CAFs", PALE]
+    state.set_shown(Shown("blend", ("CAFs",)))
+    write(legend, ROWS[1:2])
+    assert texts(legend) == ["CAFs"]  # nothing is pale in a blend
+
+
+def test_no_name_is_there_twice_while_the_order_changes(legend):
+    legend, state = legend
+    state.set_shown(Shown("dominant"))
+    write(legend, ROWS)
+    legend.update([ROWS[2], ROWS[0], ROWS[1]])
+    steps = 0
+    while not legend.is_complete:
+        legend._step()
+        now = texts(legend)
+        assert len(set(now)) == len(now)
+        steps += 1
+    assert texts(legend) == ["Rare", "Epithelial", "CAFs", PALE]
+    assert steps > 1  # one at a time, as before
+
+
+@pytest.mark.parametrize(
+    ("shown", "title", "limit"),
+    [
+        (Shown("type", ("CAFs",)), "CAFs · share of cell type, %", "46 %"),
+        (Shown("gene", ("ERBB2",)), "ERBB2 · log1p CP10k", "0.46"),
+    ],
+)
+def test_the_top_of_the_colour_bar_is_labelled_in_its_unit(legend, shown, title, limit):
+    legend, state = legend
+    state.set_shown(shown)
+    state.set_limits((0.0, 0.46))
+    write(legend, ROWS)
+    assert texts(legend) == [title]
+    assert top(legend) == limit
+    state.set_shown(Shown("dominant"))
+    write(legend, ROWS)
+    assert top(legend) is None
 
 
 def test_gene_has_a_title_with_its_unit(legend):
@@ -57,7 +102,7 @@ def test_many_types_do_not_cover_the_slide(legend):
     legend, state = legend
     state.set_shown(Shown("dominant"))
     write(legend, [TypeRow(f"T{i}", "#E69F00", 0.02) for i in range(49)])
-    assert len(texts(legend)) == MAX_TYPES
+    assert len(texts(legend)) == MAX_TYPES + 1  # and what pale means
     legend.stop(viewer_lives=True)
     assert texts(legend) == []
 
@@ -74,7 +119,7 @@ def test_warming_up_writes_one_text_at_a_time_and_leaves_nothing_to_see(legend, 
     legend._step()
     assert texts(legend)[0] == "Epithelial"
     qtbot.waitUntil(lambda: not legend._timer.isActive())
-    assert texts(legend) == ["Epithelial", "CAFs", "Rare"]
+    assert texts(legend) == ["Epithelial", "CAFs", "Rare", PALE]
     assert legend._viewer.canvas.overlays["napari_cpnn_0"].color[3] == 1
 
 

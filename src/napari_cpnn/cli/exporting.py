@@ -7,10 +7,18 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_cpnn.cli.options import AddCommand, add_model, add_settings, chosen_settings, decimal, pixel_size
+from napari_cpnn.cli.options import (
+    AddCommand,
+    add_hierarchy,
+    add_model,
+    add_settings,
+    chosen_settings,
+    decimal,
+    pixel_size,
+)
 from napari_cpnn.errors import CpnnError, CpnnWarning
 from napari_cpnn.geometry import Rect
-from napari_cpnn.palette import choose_colors, read_colors
+from napari_cpnn.palette import checked_hierarchy, choose_colors, read_colors, read_hierarchy
 from napari_cpnn.settings import ExportSettings, FigureSettings
 from napari_cpnn.storage import require_separate
 from napari_cpnn.untrusted import reading, to_path
@@ -80,6 +88,7 @@ def add_export_command(command: AddCommand) -> None:
         "--fdr", type=decimal, default=0.1, help="false discovery rate of --where-high and --where-low (default: 0.1)"
     )
     add_model(sub, required=False)
+    add_hierarchy(sub)
     add_settings(sub, ExportSettings)
     add_settings(sub, FigureSettings, title="figures")
 
@@ -96,6 +105,11 @@ def _export(args: argparse.Namespace) -> None:
     listed = Path(args.genes[0]) if args.genes and len(args.genes) == 1 else None
     require_separate([args.out], [args.map, args.slide, listed, args.model])
     cmap = CompositionMap.load(args.map)
+    if args.hierarchy is not None:
+        cmap.hierarchy = checked_hierarchy(cmap.cell_types, read_hierarchy(args.hierarchy))
+    settings = chosen_settings(args, ExportSettings)
+    if settings.level == "major" and not cmap.hierarchy:
+        raise CpnnError(f"{args.map} has no major types; give a table of them with --hierarchy.")
     slide = None if args.slide is None else open_slide(args.slide, mpp=pixel_size(args.mpp))
     try:
         genes = _chosen_genes(args.genes, cmap.genes)
@@ -108,7 +122,7 @@ def _export(args: argparse.Namespace) -> None:
             genes = [*args.cell_types, *(genes or [])]
         if args.intervals or args.out_of_domain:
             genes = _with_more_panels(args, kind, genes)
-        settings = chosen_settings(args, ExportSettings).replace(figure=chosen_settings(args, FigureSettings))
+        settings = settings.replace(figure=chosen_settings(args, FigureSettings))
         area = None if args.region is None else Rect(*args.region)
         export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite, area=area)
         if foreign := cmap.domain_report().warning:

@@ -104,6 +104,16 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
 
 
+def add_hierarchy(parser: argparse.ArgumentParser) -> None:
+    """Add the option for a table of major types."""
+    parser.add_argument(
+        "--hierarchy",
+        type=Path,
+        metavar="TABLE",
+        help="table of minor and major cell types (.csv) for a reference, model or map that has no hierarchy",
+    )
+
+
 def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
     """Open the samples selected with the options of :func:`add_samples`, one after the other."""
     from napari_cpnn.spots import open_sample

@@ -12,6 +12,7 @@ from typing import Any
 from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
+    add_hierarchy,
     add_samples,
     add_settings,
     chosen_settings,
@@ -19,6 +20,7 @@ from napari_cpnn.cli.options import (
     sample_files,
 )
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.palette import read_hierarchy
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
 from napari_cpnn.storage import require_separate, write_csv
 from napari_cpnn.texts import file_name
@@ -41,6 +43,7 @@ def add_science_commands(command: AddCommand) -> None:
         "--annotations", type=Path, help="table of cell annotations (.csv, .tsv) with the barcode in the first column"
     )
     sub.add_argument("--out", type=Path, required=True, help="output file (.h5ad); a folder for several columns")
+    add_hierarchy(sub)
     sub.add_argument("--markers", type=Path, help=f"output table of {_N_MARKERS} marker genes per cell type (.csv)")
     add_settings(sub, PrototypeSettings)
 
@@ -84,6 +87,13 @@ def _prototypes(args: argparse.Namespace) -> None:
             refuse_existing(path)
     cells = open_cells(args.cells, args.annotations)
     found = estimate_prototypes(cells, columns, args.batch, chosen_settings(args, PrototypeSettings))
+    if args.hierarchy is not None:
+        given = read_hierarchy(args.hierarchy)
+        # Of several annotations the table is for those whose types it names.
+        found = {
+            name: one.with_hierarchy(given) if len(found) == 1 or given.keys() >= set(one.cell_types) else one
+            for name, one in found.items()
+        }
     for prototypes, path in zip(found.values(), paths, strict=True):
         prototypes.save(path)
         print(f"{len(prototypes.cell_types)} cell types x {len(prototypes.genes)} genes -> {path}")

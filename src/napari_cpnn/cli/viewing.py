@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from napari_cpnn.cli.files import refuse_existing, require_writable
 from napari_cpnn.cli.options import (
     AddCommand,
+    add_hierarchy,
     add_model,
     add_settings,
     chosen_settings,
@@ -18,6 +19,7 @@ from napari_cpnn.cli.options import (
     pixel_size,
 )
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.palette import read_hierarchy
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.storage import require_separate
 
@@ -39,6 +41,7 @@ def add_viewing_commands(command: AddCommand) -> None:
     sub.add_argument("--gene", help="gene to show")
     sub.add_argument("--cell-type", help="cell type to show")
     sub.add_argument("--screenshot", type=Path, help="save a picture of the window when the view is mapped, and exit")
+    add_hierarchy(sub)
     add_settings(sub, MappingSettings)
 
     sub = command("demo", _demo, "open the sample slide with its model")
@@ -66,6 +69,7 @@ def add_viewing_commands(command: AddCommand) -> None:
     )
     sub.add_argument("--out", type=Path, required=True, help="map (.zarr)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_hierarchy(sub)
     add_settings(sub, MappingSettings)
 
 
@@ -85,6 +89,7 @@ def _open(args: argparse.Namespace) -> None:
         screenshot=args.screenshot,
         gene=args.gene,
         cell_type=args.cell_type,
+        hierarchy=None if args.hierarchy is None else read_hierarchy(args.hierarchy),
         settings=read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
     )
     if args.screenshot is not None:
@@ -110,7 +115,7 @@ def _demo(args: argparse.Namespace) -> None:
 
     folder = sample_folder()
     args.slide, args.model, args.mpp = folder / "slide.tiff", folder / "model.safetensors", None
-    args.gene, args.cell_type, args.encoder_weights = None, None, None
+    args.gene, args.cell_type, args.encoder_weights, args.hierarchy = None, None, None, None
     require_display("napari-cpnn demo --screenshot demo.png")
     _open(args)
 
@@ -140,6 +145,8 @@ def _predict(args: argparse.Namespace) -> None:
         slide.require_mappable()
         choose_device(settings.device)
         model = load_model(args.model, args.encoder_weights)
+        if args.hierarchy is not None:
+            model.set_hierarchy(read_hierarchy(args.hierarchy))
         cmap = _predicted(slide, model, settings, args)
     cmap.save(args.out)
     print(f"{cmap!r} -> {args.out}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,8 @@ class MapCells:
         A sentence on each of them.
     trust
         Intervals and trusted scales of the model; None where they are not known.
+    hierarchy
+        Major type by cell type, empty where none is known.
     """
 
     grid: Grid
@@ -65,6 +67,7 @@ class MapCells:
     marked: dict[str, BoolArray]
     notes: tuple[str, ...]
     trust: Trust | None = None
+    hierarchy: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cmap: CompositionMap) -> MapCells:
@@ -84,7 +87,8 @@ class MapCells:
         marked = {place.name: place.mask[tuple(index.T)] for place in places}
         facts = (cmap.grid, cmap.decoder, storable(cmap.provenance))
         notes = tuple(place.note for place in places)
-        return cls(*facts, index, weights, programs, scores.astype(np.float32), marked, notes, cmap.trust)
+        scores = scores.astype(np.float32)
+        return cls(*facts, index, weights, programs, scores, marked, notes, cmap.trust, cmap.hierarchy)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -104,6 +108,15 @@ class MapCells:
         if not self.cell_types:
             return np.full(len(self), -1, dtype=np.intp)
         return np.asarray(self.weights.argmax(axis=1), dtype=np.intp)
+
+    @property
+    def margin(self) -> npt.NDArray[np.float32]:
+        """``(N,)``, how far the largest share is above the second; that of one type alone is its share."""
+        weights = self.weights.astype(np.float32)
+        if weights.shape[1] < 2:
+            return np.asarray(weights.sum(axis=1))
+        top = np.partition(weights, -2, axis=1)[:, -2:]
+        return np.asarray(top[:, 1] - top[:, 0])
 
     def genes(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
         """Return the requested genes without duplicates, or all for ``None``."""

@@ -19,16 +19,18 @@ from napari_cpnn.export.files import replacing
 from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, outline_um, rect_of, require_area
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, domain_report
+from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, domain_report, members_of
 from napari_cpnn.painting import (
     COLORMAPS,
     FAILED_COLOR,
+    PALE,
     Look,
     Painter,
     Shown,
     auto_range,
     catch_up,
     color_table,
+    colors_of,
     dominant_types,
     hatch,
     hex_colors,
@@ -43,7 +45,7 @@ from napari_cpnn.painting import (
     tissue_picture,
     unlike_patches,
 )
-from napari_cpnn.palette import type_colors
+from napari_cpnn.palette import Level
 from napari_cpnn.settings import FigureSettings
 from napari_cpnn.slides import TissueMask, find_tissue
 from napari_cpnn.texts import shown as one_line
@@ -80,7 +82,8 @@ def to_figure(
     shown
         One panel each: the name of a gene or cell type, ``"ERBB2 from B-cells"`` (the contribution of a type to a
         gene), ``"interval of ERBB2"`` (the width of the 90 % interval of a gene or type), ``"out of domain"`` (the
-        out-of-domain score), or ``"dominant"`` (the type with the largest share). Places that
+        out-of-domain score), or ``"dominant"`` (the type with the largest share). Major types, as in
+        ``Shown("dominant", level="major")``, need a map with a hierarchy. Places that
         :meth:`CompositionMap.mark` marked are outlined on the panel of their gene.
     slide
         The slide of the map; without it, the background is white.
@@ -136,40 +139,40 @@ def to_figure(
     return path
 
 
-def as_shown(cmap: CompositionMap, name: str | Shown) -> Shown:
-    """Resolve a name to a quantity of a map; see :func:`to_figure`.
+def as_shown(cmap: CompositionMap, name: str | Shown, level: Level = "minor") -> Shown:
+    """Resolve a name to a quantity of a map; see :func:`to_figure`. ``level`` is that of names of cell types.
 
     Raises
     ------
     GenesError
         If the model has no quantity of that name.
     """
-    shown = name if isinstance(name, Shown) else _meaning(cmap, name)
+    shown = name if isinstance(name, Shown) else dataclasses.replace(_meaning(cmap, name, level), level=level)
     types = shown.names[1:] if shown.kind == "contribution" else () if shown.gene else shown.names
-    unknown = [n for n in types if n not in cmap.cell_types]
+    unknown = [n for n in types if not members_of(cmap, n, shown.level)]
     if shown.gene and shown.gene not in cmap.genes:
         unknown = [shown.gene]
     if unknown or (not shown.gene and not cmap.cell_types and shown.measure != "domain"):
         missing = f"{unknown[0]!r}" if unknown else "cell types"
         raise GenesError(
             f"The model of this map has no {missing}: it has {len(cmap.genes):,} genes, such as "
-            f"{', '.join(cmap.genes[:3])}, and these cell types: {', '.join(cmap.cell_types) or 'none'}."
+            f"{', '.join(cmap.genes[:3])}, and these cell types: {', '.join(cmap.types_at(shown.level)) or 'none'}."
         )
     if shown.measure == "interval":
         require_interval(cmap, shown)
     return shown
 
 
-def _meaning(cmap: CompositionMap, name: str) -> Shown:
+def _meaning(cmap: CompositionMap, name: str, level: Level) -> Shown:
     if name in cmap.genes:
         return Shown("gene", (name,))
-    if name in cmap.cell_types:
+    if members_of(cmap, name, level):
         return Shown("type", (name,))
     if name == "out of domain":
         return Shown("dominant", measure="domain")
     of, _, quantity = name.partition("interval of ")
     if quantity and not of:
-        return Shown("type" if quantity in cmap.cell_types else "gene", (quantity,), "interval")
+        return Shown("type" if members_of(cmap, quantity, level) else "gene", (quantity,), "interval")
     gene, _, cell_type = name.partition(" from ")
     if cell_type:
         return Shown("contribution", (gene, cell_type))
@@ -304,8 +307,8 @@ class Scene:
 
     def _legend(self, shown: Shown, look: Look) -> Legend:
         """Return the legend of the cell types in the picture, and of unreadable patches."""
-        names = list(shown.names) if shown.kind == "blend" else dominant_types(self.cmap, self._seen)
-        colors = type_colors(self.cmap.cell_types)
+        names = list(shown.names) if shown.kind == "blend" else dominant_types(self.cmap, self._seen, shown.level)
+        colors = colors_of(self.cmap)
         rgba = np.concatenate([hex_colors([colors[n] for n in names]), np.ones((len(names), 1), np.float32)], axis=1)
         if (self.cmap.state[self._seen] == FAILED).any():
             names = [*names, "could not be read"]
@@ -336,6 +339,8 @@ class Scene:
             notes.append("Averaged: mean of the patches in a disc of that diameter.")
         if any(one.measure == "interval" for one in quantities):
             notes.append("Interval: where nine of ten measured spots lie.")
+        if any(one.kind == "dominant" and one.measure == "value" for one in quantities):
+            notes.append(f"Dominant type, {PALE}.")
         tissue, state = self.cmap.tissue[self._seen], self.cmap.state[self._seen]
         done = (state == DONE)[tissue].mean()
         if done < 1:

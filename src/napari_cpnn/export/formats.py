@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells
 from napari_cpnn.export.csv import to_csv
-from napari_cpnn.export.figure import ENDINGS, to_figure
+from napari_cpnn.export.figure import ENDINGS, as_shown, to_figure
 from napari_cpnn.export.files import is_saved_map
 from napari_cpnn.export.geojson import to_geojson
 from napari_cpnn.export.ome_zarr import to_ome_zarr
@@ -95,11 +95,14 @@ def export_map(
     path, kind = Path(path), file_format or format_of(path)
     require_separate([path], [None if slide is None else slide.path], ExportError)
     if kind == "figure":
-        figure = (settings or ExportSettings()).figure
-        return to_figure(cmap, path, genes or "dominant", slide, figure, overwrite=overwrite, area=area)
+        settings = settings or ExportSettings()
+        panels = [as_shown(cmap, name, settings.level) for name in genes or ["dominant"]]
+        return to_figure(cmap, path, panels, slide, settings.figure, overwrite=overwrite, area=area)
     if area is not None:
         require_area(area)
         cmap = part_of(cmap, area)
+    if settings is not None:
+        cmap = cmap.at_level(settings.level)
     some = () if genes is None else genes
     if kind == "anndata":
         to_h5ad(cmap, path, genes, slide, settings, overwrite=overwrite)

@@ -139,7 +139,7 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
     shares, programs = regions.means(cells.weights), regions.means(cells.programs)
     scores = regions.means(cells.out_of_domain[:, None])[:, 0]
     dominant = cells.dominant
-    colors = [tuple(bytes.fromhex(c[1:])) for c in type_colors(cells.cell_types).values()]
+    colors = [tuple(bytes.fromhex(c[1:])) for c in type_colors(cells.cell_types, cells.hierarchy).values()]
     origin = f"{cells.provenance.get('slide_identity')} {cells.provenance.get('model_fingerprint')} {cells.grid}"
     for number, members in enumerate(regions):
         # Expression is linear in the composition, so its mean follows from the mean composition.

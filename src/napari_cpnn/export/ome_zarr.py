@@ -127,7 +127,7 @@ def _channels(cells: MapCells, genes: Sequence[str]) -> list[Channel]:
     def expression(gene: str) -> npt.NDArray[np.float32]:
         return cells.expression([gene])[:, 0]
 
-    colors = type_colors(cells.cell_types)
+    colors = type_colors(cells.cell_types, cells.hierarchy)
     channels = [
         Channel(name, colors[name].removeprefix("#"), partial(share, k)) for k, name in enumerate(cells.cell_types)
     ]

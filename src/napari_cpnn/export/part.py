@@ -57,6 +57,7 @@ def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
     if not (inside & (state == DONE)).any():
         raise ExportError("No patch of this area has been mapped yet; map it first, or choose another area.")
     part = CompositionMap(small, cmap.decoder, inside & cmap.tissue[rows, cols], cmap.provenance, cmap.trust)
+    part.hierarchy = cmap.hierarchy
     part.restore(cmap.block((rows, cols)), state)
     part.fail(np.flatnonzero(inside & (state == FAILED)))
     part.marked = {

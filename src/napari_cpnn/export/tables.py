@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells, pixel_size
@@ -15,7 +16,7 @@ from napari_cpnn.export.files import replacing, require_space
 from napari_cpnn.export.progress import reporter, reporting
 from napari_cpnn.geometry import Mpp, um_to_spatial
 from napari_cpnn.mapping import domain_report
-from napari_cpnn.palette import type_colors
+from napari_cpnn.palette import major_types, membership, type_colors
 from napari_cpnn.settings import ExportSettings
 from napari_cpnn.storage import creating_hdf5, write_table
 from napari_cpnn.texts import shown
@@ -59,7 +60,8 @@ def to_anndata(
 
         - ``X``: predicted expression, log1p of counts per 10,000, float32;
         - ``obs``: ``array_row`` and ``array_col`` on the map's grid, ``in_tissue``, ``dominant_type`` (colours in
-          ``uns["dominant_type_colors"]``), ``dominant_share``, ``out_of_domain``, and ``GENE high`` (``GENE low``) for
+          ``uns["dominant_type_colors"]``), ``dominant_share``, ``dominant_margin`` (how far it is above the second),
+          ``dominant_major_type`` where the map has a hierarchy, ``out_of_domain``, and ``GENE high`` (``GENE low``) for
           places that are marked (:meth:`CompositionMap.mark`);
         - ``var``, where the model knows them: ``trusted_um``, the finest scale at which a gene can be trusted (infinity
           where there is none, NaN where it was not tested), and ``held_out_pcc``;
@@ -244,18 +246,27 @@ def _cells_frame(cells: MapCells) -> Any:
         index=pd.Index([f"r{r}c{c}" for r, c in zip(row, col, strict=True)], dtype=object),
     )
     if cells.cell_types:
-        dominant = cells.dominant
-        # Only categories that occur: squidpy's neighbourhood tests divide by the number of patches in each.
-        present = np.unique(dominant)
-        names = column_names(cells.cell_types)
-        obs["dominant_type"] = pd.Categorical.from_codes(
-            np.searchsorted(present, dominant), categories=pd.Index([names[k] for k in present], dtype=object)
-        )
+        obs["dominant_type"] = _categories(cells.dominant, cells.cell_types)
         obs["dominant_share"] = cells.weights.max(axis=1).astype(np.float32)
+        obs["dominant_margin"] = cells.margin
+        if cells.hierarchy:
+            shares = cells.weights.astype(np.float32) @ membership(cells.cell_types, cells.hierarchy)
+            obs["dominant_major_type"] = _categories(
+                shares.argmax(axis=1), major_types(cells.cell_types, cells.hierarchy)
+            )
     obs["out_of_domain"] = cells.out_of_domain
     for name, marked in cells.marked.items():
         obs[column_names([name])[0]] = marked
     return obs
+
+
+def _categories(dominant: npt.NDArray[Any], cell_types: Sequence[str]) -> Any:
+    """Return names by index as categories, only those that occur: squidpy divides by the patches in each."""
+    import pandas as pd
+
+    present, names = np.unique(dominant), column_names(cell_types)
+    codes = np.searchsorted(present, dominant).astype(np.intp)
+    return pd.Categorical.from_codes(codes, categories=pd.Index([names[k] for k in present], dtype=object))
 
 
 def _genes_frame(cells: MapCells, genes: Sequence[str]) -> Any:
@@ -283,8 +294,12 @@ def _add_composition(table: AnnData, cells: MapCells, genes: Sequence[str]) -> N
         table.obsm["cell_type_weights"] = pd.DataFrame(weights, index=table.obs_names, columns=names)
         profiles = (decoder.prototypes[:, index] * decoder.alpha[index]).T
         table.varm["cell_type_expression"] = pd.DataFrame(profiles, index=table.var_names, columns=names)
-        colors = dict(zip(names, type_colors(cells.cell_types).values(), strict=True))
+        colors = dict(zip(names, type_colors(cells.cell_types, cells.hierarchy).values(), strict=True))
         table.uns["dominant_type_colors"] = [colors[name] for name in table.obs["dominant_type"].cat.categories]
+    if "dominant_major_type" in table.obs:
+        majors = major_types(cells.cell_types, cells.hierarchy)
+        above = dict(zip(column_names(majors), type_colors(majors).values(), strict=True))
+        table.uns["dominant_major_type_colors"] = [above[n] for n in table.obs["dominant_major_type"].cat.categories]
     if decoder.n_programs:
         table.obsm["programs"] = cells.programs.astype(np.float32)
         table.varm["program_loadings"] = np.ascontiguousarray(decoder.programs[:, index].T)

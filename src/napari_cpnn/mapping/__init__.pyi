@@ -1,4 +1,8 @@
 from .composition_map import CompositionMap as CompositionMap
+from .levels import TypesAtLevels as TypesAtLevels
+from .levels import members_of as members_of
+from .levels import require_members as require_members
+from .levels import types_at as types_at
 from .live import LiveMapper as LiveMapper
 from .places import MarkedPlaces as MarkedPlaces
 from .progress import MapProgress as MapProgress

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from napari_cpnn.arrays import BoolArray, Float32Array, IntArray
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
+from napari_cpnn.mapping.levels import LeveledShares
 from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
 from napari_cpnn.mapping.places import MarkedPlaces, MarkingModel, require_selection, select_places
 from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from napari_cpnn.slides import TissueMask
 
 
-class CompositionMap:
+class CompositionMap(LeveledShares):
     """Compositions (and residual programs) of the patches on a grid over a slide, filled lazily.
 
     Parameters
@@ -43,7 +44,8 @@ class CompositionMap:
     tissue
         ``(rows, cols)`` bool: the patches to compute; ``None`` for all.
     provenance
-        Origin of the map (slide, model, versions); stored in files and exports.
+        Origin of the map (slide, model, versions); stored in files and exports. An entry ``hierarchy`` is moved to the
+        attribute.
     trust
         Intervals and trusted scales of the model, or their table (:meth:`~napari_cpnn.models.Trust.to_table`).
     tissue_mask
@@ -57,6 +59,8 @@ class CompositionMap:
         Counter of changes; viewers compare it to decide whether to repaint.
     marked
         Places that exports contain and figures outline, by name (:meth:`mark`); not saved with the map.
+    hierarchy
+        Major type by cell type (:meth:`at_level`); empty where none is known.
     changed
         Emitted with the ``(N, 2)`` patches (row, col) that changed, from the computing thread.
 
@@ -98,7 +102,7 @@ class CompositionMap:
         # propagate into means, which are products, and untouched pages of zeros take no memory.
         self._values = np.zeros((grid.n_cells, self.n_types + self.n_programs), dtype=np.float32)
         self._out_of_domain = np.full(grid.n_cells, np.nan, dtype=np.float16)
-        self._dominant = np.full(grid.n_cells, -1, dtype=np.int16)
+        self.hierarchy = self.provenance.pop("hierarchy", {})
         self._donors: tuple[int, IntArray] = (-1, np.empty(0, dtype=np.intp))
         self._lock = threading.Lock()
 
@@ -180,8 +184,7 @@ class CompositionMap:
         with self._lock:
             self._values[patches[good]] = rows[good]
             self._out_of_domain[patches] = np.nan if out_of_domain is None else out_of_domain
-            if self.n_types:
-                self._dominant[patches[good]] = rows[good, : self.n_types].argmax(axis=1)
+            self._follow(patches[good], rows[good, : self.n_types])
             self.state.reshape(-1)[patches] = np.where(good, DONE if final else SKETCH, FAILED)
             self.revision += 1
         self.changed.emit(self.unravel(patches))
@@ -230,19 +233,6 @@ class CompositionMap:
         g = self._gene(gene)
         row = np.concatenate([d.alpha[g] * d.prototypes[:, g], d.programs[:, g]]).astype(np.float32)
         return self._known(self._values @ row + np.float32(d.beta[g]))
-
-    def contribution(self, gene: str, cell_type: str) -> Float32Array:
-        """Contribution of a cell type to a gene, ``alpha_g w_c T_cg``, ``(rows, cols)``; NaN where unknown."""
-        d, g, c = self.decoder, self._gene(gene), self._cell_type(cell_type)
-        return self._known(self._values[:, c] * np.float32(d.alpha[g] * d.prototypes[c, g]))
-
-    def weight(self, cell_type: str) -> Float32Array:
-        """Share of one cell type, ``(rows, cols)``, 0 to 1; NaN where unknown."""
-        return self._known(self._values[:, self._cell_type(cell_type)].copy())
-
-    def dominant(self) -> npt.NDArray[np.int16]:
-        """Index of the cell type with the largest share, ``(rows, cols)``; -1 where unknown."""
-        return self._dominant.reshape(self.grid.shape).copy()
 
     def places_high(self, gene: str, model: CPNN, fdr: float = 0.1) -> BoolArray:
         """Return where a gene is high, ``(rows, cols)``, at a false discovery rate.
@@ -319,20 +309,6 @@ class CompositionMap:
             self._donors = revision, donors
         return donors
 
-    def mean_weights(self, rect: Rect | None = None) -> FloatArray:
-        """Mean shares ``(C,)`` over the tissue in ``rect`` (slide um); NaN if nothing is known there.
-
-        A patch that is not computed yet contributes the value displayed for it, so that the refined centre of a view
-        is not overrepresented.
-        """
-        window = (slice(None), slice(None)) if rect is None else self.grid.window(rect)
-        donors = self.donors()[window]
-        shown = donors[donors >= 0]
-        if not shown.size:
-            return np.full(self.n_types, np.nan)
-        counts = np.bincount(shown, minlength=self.grid.n_cells).astype(np.float32)
-        return np.asarray((counts @ self._values)[: self.n_types] / np.float32(shown.size), dtype=np.float64)
-
     def domain_report(self, rect: Rect | None = None) -> DomainReport:
         """Report how much of the mapped tissue in ``rect`` (slide um; None: all) is unlike the training tissue.
 
@@ -355,13 +331,6 @@ class CompositionMap:
 
     def _gene(self, gene: str) -> int:
         return int(require_genes(self.genes, [gene], "The model")[0])
-
-    def _cell_type(self, cell_type: str) -> int:
-        try:
-            return self.cell_types.index(cell_type)
-        except ValueError:
-            known = ", ".join(self.cell_types) or "none (a plain head has no cell types)"
-            raise MappingError(f"The model has no cell type {cell_type!r}; it knows: {known}.") from None
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -389,7 +358,8 @@ class CompositionMap:
         state = self.stored_state()  # before the values, so that values of all patches marked as done are included
         values, trust = self.block((slice(None), slice(None))), self._trust
         table = trust if trust is None or isinstance(trust, np.ndarray) else trust.to_table()
-        return MapContent(self.grid, self.decoder, state, values, self.provenance, table)
+        facts = {**self.provenance, **({"hierarchy": self.hierarchy} if self.hierarchy else {})}
+        return MapContent(self.grid, self.decoder, state, values, facts, table)
 
     def stored_state(self) -> npt.NDArray[np.uint8]:
         """State as stored: failed patches become unknown, so that they are retried when the slide is next opened."""

@@ -156,6 +156,7 @@ def describe(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
         "trained_on": model.trained_on,
         "patch": {"size_px": model.patch.size_px, "mpp": model.patch.mpp},
         "stride_um": grid.stride_um,
+        "hierarchy": model.hierarchy,
     }
 
 
@@ -163,8 +164,9 @@ def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: Mappin
     """Open the disk cache of a live map, keyed by everything that its values depend on."""
     folder = folder_of("maps", settings.cache_dir or None)
     parts = {**describe(slide, model, cmap.grid), "grid": cmap.grid.to_dict(), "tissue": settings.tissue.to_dict()}
-    # A renamed file, a newer program and another description of the training tissue give the same values.
-    del parts["slide"], parts["software"], parts["trained_on"]
+    # A renamed file, a newer program, another description of the training tissue and other major types give the same
+    # values.
+    del parts["slide"], parts["software"], parts["trained_on"], parts["hierarchy"]
     store = MapStore(cmap, folder / f"{key_of(parts)}.zarr")
     if not store.problem:
         prune(folder, settings.cache_gb * 2**30)

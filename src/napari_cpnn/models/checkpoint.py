@@ -88,7 +88,7 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
         "encoder": _encoder_card(model, memory),
         "domain": None if model.domain is None else {"n_axes": len(model.domain.axes)},
         "trust": _trust_card(memory),
-        "colors": type_colors(model.cell_types),
+        "colors": type_colors(model.cell_types, model.hierarchy),
         "provenance": plain(model.provenance),
     }
     state = {name: t for name, t in state.items() if name not in left_out}

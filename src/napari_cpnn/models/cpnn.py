@@ -33,6 +33,7 @@ from napari_cpnn.models.prediction import Prediction
 from napari_cpnn.models.provenance import has_seen, trained_on
 from napari_cpnn.models.triplex import Surroundings, turned
 from napari_cpnn.models.trust import Selection, Side, Trust
+from napari_cpnn.palette import checked_hierarchy, hierarchy_of
 
 
 class CPNN(nn.Module):
@@ -91,6 +92,27 @@ class CPNN(nn.Module):
     def cell_types(self) -> tuple[str, ...]:
         """Names of the C cell types; none for a linear head."""
         return self.spec.cell_types
+
+    @property
+    def hierarchy(self) -> dict[str, str]:
+        """Major type by cell type, as of the reference of the prototypes; empty where none is known."""
+        return hierarchy_of(self.cell_types, self.provenance.get("hierarchy"))
+
+    def set_hierarchy(self, hierarchy: Mapping[str, str]) -> None:
+        """Set the major type of each cell type; predictions and the fingerprint stay the same.
+
+        Raises
+        ------
+        PrototypesError
+            If a cell type has no major type.
+
+        Examples
+        --------
+        >>> model.set_hierarchy({name: "immune" if "cells" in name else "other" for name in model.cell_types})
+        >>> model.hierarchy["B-cells"]
+        'immune'
+        """
+        self.provenance["hierarchy"] = checked_hierarchy(self.cell_types, hierarchy)
 
     @property
     def patch(self) -> PatchSpec:

@@ -59,6 +59,12 @@ def _baselines(value: Any) -> dict[str, dict[str, float]] | None:
     return {name: genes for name, genes in checked.items() if name is not None and genes is not None}
 
 
+def _majors(value: Any) -> dict[str, str] | None:
+    if not isinstance(value, dict):
+        return None
+    return {minor: shown(major, _MOST_LETTERS) for minor, major in value.items() if isinstance(major, str)}
+
+
 def _table(**known: Check) -> Check:
     """Check of a table: entries of a known name are checked, the others are kept as they are."""
 
@@ -77,6 +83,7 @@ _HELD_OUT = _table(
 )
 
 _CHECKS: dict[str, Check] = {
+    "hierarchy": _majors,
     "purpose": _text,
     "settings": _table(tissue=_text, symmetries=_flag),
     "training_data": _slides,

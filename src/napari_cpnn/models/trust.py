@@ -157,6 +157,26 @@ class Trust(nn.Module):
         rows = (buffer.cpu().numpy().reshape(-1, 1 if buffer.ndim == 0 else q) for buffer in buffers)
         return np.concatenate([np.broadcast_to(row, (len(row), q)) for row in rows])
 
+    def regrouped(self, n_genes: int, types: Sequence[int | None]) -> Trust:
+        """Return the calibration of the genes and of other cell types.
+
+        Parameters
+        ----------
+        n_genes
+            Number of genes.
+        types
+            For each of the other types the index of the type with its shares; None where there is none, so that
+            nothing is known of it.
+        """
+        columns = [*range(n_genes), *(0 if one is None else n_genes + one for one in types)]
+        result = Trust.from_table(self.to_table()[:, columns])
+        lost = [n_genes + i for i, one in enumerate(types) if one is None]
+        for name, value in (("most", OPEN), ("scale_um", NOT_TESTED), ("pcc", 0.0)):
+            result.get_buffer(name)[lost] = value
+        result.marked_um.copy_(self.marked_um)
+        result.false_share.copy_(self.false_share)
+        return result
+
     def ranking(self, names: Sequence[Hashable]) -> pd.DataFrame:
         """List quantities by how far to trust them: the finest trusted scale first, then the highest correlation.
 

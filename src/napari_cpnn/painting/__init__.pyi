@@ -15,6 +15,7 @@ from .lines import field_of as field_of
 from .painter import COLORMAPS as COLORMAPS
 from .painter import FAILED_COLOR as FAILED_COLOR
 from .painter import FAINTEST as FAINTEST
+from .painter import FULL_MARGIN as FULL_MARGIN
 from .painter import TISSUE as TISSUE
 from .painter import AutoRange as AutoRange
 from .painter import Painter as Painter
@@ -22,7 +23,9 @@ from .painter import Range as Range
 from .painter import color_table as color_table
 from .painter import hex_colors as hex_colors
 from .painter import on_tissue as on_tissue
+from .painter import strength_of as strength_of
 from .shown import FDR_CHOICES as FDR_CHOICES
+from .shown import PALE as PALE
 from .shown import Calibrated as Calibrated
 from .shown import Kind as Kind
 from .shown import Look as Look
@@ -33,6 +36,7 @@ from .shown import Shown as Shown
 from .shown import Style as Style
 from .shown import auto_range as auto_range
 from .shown import catch_up as catch_up
+from .shown import colors_of as colors_of
 from .shown import dominant_types as dominant_types
 from .shown import format_value as format_value
 from .shown import knows_interval as knows_interval

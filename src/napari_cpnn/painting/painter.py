@@ -33,6 +33,9 @@ FAINTEST = 0.4
 FAILED_COLOR = (0.35, 0.35, 0.35, 0.9)
 """Colour of failed patches: dark grey, which no colour map or cell type uses."""
 
+FULL_MARGIN, PALEST = 0.25, 0.15
+"""Margin between the two largest shares at which a dominant type has its full opacity, and that of a tie."""
+
 MUTED, MUTED_SHARE = (0.55, 0.55, 0.55), 0.7
 """Grey, and its share in the colour of a category on tissue that is unlike that of the training."""
 
@@ -177,9 +180,17 @@ class Painter:
         scaled = (shown - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-12))
         self._write(table[np.clip(np.rint(scaled), 0, 255).astype(np.uint8)], limits)
 
-    def paint_dominant(self, shown: npt.NDArray[Any], colors: Float32Array) -> None:
-        """Paint categories: ``(n,)`` indices into ``colors (C, 3)``."""
-        self._write(np.concatenate([colors, np.ones((len(colors), 1), np.float32)], axis=1)[shown], (0.0, 1.0))
+    def paint_dominant(self, shown: npt.NDArray[Any], margins: Float32Array, colors: Float32Array) -> None:
+        """Paint categories, the paler the less they are ahead.
+
+        Parameters
+        ----------
+        shown
+            ``(n,)`` indices into ``colors (C, 3)``.
+        margins
+            ``(n,)``, how far the largest share is above the second; see :func:`strength_of`.
+        """
+        self._write(np.concatenate([colors[shown], strength_of(margins)[:, None]], axis=1), (0.0, 1.0))
 
     def paint_blend(self, shares: Float32Array, colors: Float32Array) -> None:
         """Paint the mean colour of types weighted by share, with their total share as opacity.
@@ -210,6 +221,11 @@ class Painter:
         # dark fringe around the map.
         flat[self._rim, :3] = flat[self._rim_from, :3]
         flat[self._failed] = failed
+
+
+def strength_of(margins: Float32Array) -> Float32Array:
+    """Opacity of a dominant type, from `PALEST` for a tie to 1 where the margin is `FULL_MARGIN` or more."""
+    return np.asarray(PALEST + (1 - PALEST) * np.clip(margins / FULL_MARGIN, 0.0, 1.0), dtype=np.float32)
 
 
 def _around(mask: npt.NDArray[np.bool_]) -> Float32Array:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import MappingError
-from napari_cpnn.mapping import DONE, FAILED, is_unlike
-from napari_cpnn.painting.painter import AutoRange, Painter, Range, color_table, hex_colors
-from napari_cpnn.palette import type_colors
+from napari_cpnn.mapping import DONE, FAILED, TypesAtLevels, is_unlike, members_of
+from napari_cpnn.painting.painter import FULL_MARGIN, AutoRange, Painter, Range, color_table, hex_colors
+from napari_cpnn.palette import Level, type_colors
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
@@ -30,6 +30,8 @@ Outline = Literal["none", "high", "low"]
 
 Style = Literal["wash", "contours", "patches"]
 """How a map is drawn on the canvas: as a wash of colour, as contours, or as outlines of its patches."""
+PALE = f"pale: less than {100 * FULL_MARGIN:.0f} % ahead of the second type"
+"""What a pale colour of a dominant type means."""
 
 #: False discovery rates that the Explore dock offers.
 FDR_CHOICES = (0.1, 0.2)
@@ -48,11 +50,14 @@ class Shown:
     measure
         The value, the width of the 90 % interval (of a gene or one cell type), or instead of it the out-of-domain
         score.
+    level
+        Level of the hierarchy at which types are dominant, and at which names of types are meant.
     """
 
     kind: Kind
     names: tuple[str, ...] = ()
     measure: Measure = "value"
+    level: Level = "minor"
 
     @property
     def name(self) -> str:
@@ -96,6 +101,11 @@ class Shown:
         return {"type": "share of cell type"}.get(self.kind, "log1p CP10k" if self.gene else "")
 
     @property
+    def per_unit(self) -> float:
+        """Number by which values are multiplied where they are shown: shares are shown in per cent."""
+        return 100.0 if self.unit.startswith("share") else 1.0
+
+    @property
     def has_range(self) -> bool:
         return self.measure == "domain" or self.kind in ("type", "gene", "contribution")
 
@@ -128,8 +138,8 @@ def values_of(cmap: CompositionMap, shown: Shown) -> Float32Array:
     if shown.measure == "domain":
         return cmap.out_of_domain.astype(np.float32)
     if shown.kind == "contribution":
-        return cmap.contribution(*shown.names)
-    values = cmap.weight(shown.name) if shown.kind == "type" else cmap.expression(shown.gene)
+        return cmap.contribution(shown.names[0], shown.names[1], shown.level)
+    values = cmap.weight(shown.name, shown.level) if shown.kind == "type" else cmap.expression(shown.gene)
     if shown.measure == "interval":
         low, high = require_interval(cmap, shown).interval(quantity_of(cmap, shown), values)
         return np.asarray(high - low, dtype=np.float32)
@@ -144,14 +154,17 @@ class Calibrated(Protocol):
     @property
     def cell_types(self) -> tuple[str, ...]: ...
     @property
+    def hierarchy(self) -> dict[str, str]: ...
+    @property
     def trust(self) -> Trust | None: ...
 
 
 def quantity_of(of: Calibrated, shown: Shown) -> int:
-    """Index of a gene or cell type in :class:`~napari_cpnn.models.Trust`; -1 for anything else."""
+    """Index of a gene or cell type in :class:`~napari_cpnn.models.Trust`; -1 for anything else, also a sum of types."""
     if shown.kind == "gene":
         return of.genes.index(shown.name)
-    return len(of.genes) + of.cell_types.index(shown.name) if shown.kind == "type" else -1
+    members = members_of(of, shown.name, shown.level) if shown.kind == "type" else []
+    return len(of.genes) + members[0] if len(members) == 1 else -1
 
 
 def knows_interval(of: Calibrated, shown: Shown) -> bool:
@@ -268,17 +281,29 @@ def paint(
         if look.unlike == "hidden":
             painter.hide(unlike_patches(cmap))
         return limits
-    colors = type_colors(cmap.cell_types)
+    colors = colors_of(cmap)
     if shown.kind == "dominant":
-        painter.paint_dominant(painter.shown(cmap.dominant()), hex_colors(list(colors.values())))
+        types, margins = painter.shown(cmap.dominant(shown.level)), painter.shown(cmap.margin(shown.level))
+        painter.paint_dominant(types, margins, hex_colors([colors[name] for name in cmap.types_at(shown.level)]))
     else:
-        shares = [painter.shown(cmap.weight(name)) for name in shown.names]
+        shares = [painter.shown(cmap.weight(name, shown.level)) for name in shown.names]
         empty = np.zeros((painter.n_visible, 0), dtype=np.float32)
         chosen = hex_colors([colors[name] for name in shown.names])
         painter.paint_blend(np.stack(shares, axis=1) if shares else empty, chosen)
     if look.unlike != "shown":  # a full colour would read as a finding
         (painter.hide if look.unlike == "hidden" else painter.mute)(unlike_patches(cmap))
     return 0.0, 1.0
+
+
+def colors_of(of: TypesAtLevels) -> dict[str, str]:
+    """Colours ``#RRGGBB`` of the cell types of a model or map, and of the major types above them.
+
+    A type of both levels has the colour of the major type.
+    """
+    return {
+        **type_colors(of.cell_types, of.hierarchy),
+        **type_colors(sorted(set(of.hierarchy.values()))),
+    }
 
 
 def unlike_patches(cmap: CompositionMap) -> npt.NDArray[np.bool_]:
@@ -300,11 +325,13 @@ def _limits(shown: Shown, look: Look, values: Float32Array) -> Range | None:
     return None
 
 
-def dominant_types(cmap: CompositionMap, where: tuple[slice, slice] | npt.NDArray[np.bool_]) -> list[str]:
-    """Cell types that are dominant somewhere in part of the grid, most frequent first."""
-    donors = cmap.donors()[where]
-    counts = np.bincount(cmap.dominant().reshape(-1)[donors[donors >= 0]], minlength=len(cmap.cell_types))
-    return [cmap.cell_types[k] for k in np.argsort(-counts, kind="stable") if counts[k]]
+def dominant_types(
+    cmap: CompositionMap, where: tuple[slice, slice] | npt.NDArray[np.bool_], level: str = "minor"
+) -> list[str]:
+    """Cell types of a level that are dominant somewhere in part of the grid, most frequent first."""
+    donors, types = cmap.donors()[where], cmap.types_at(level)
+    counts = np.bincount(cmap.dominant(level).reshape(-1)[donors[donors >= 0]], minlength=len(types))
+    return [types[k] for k in np.argsort(-counts, kind="stable") if counts[k]]
 
 
 def format_value(value: float, unit: str) -> str:

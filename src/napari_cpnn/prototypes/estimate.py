@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from napari_cpnn.progress import Progress, no_progress, part
 from napari_cpnn.prototypes.batch_codes import ISLANDS, coded_statistics
 from napari_cpnn.prototypes.labels import without_label
 from napari_cpnn.prototypes.left_out import MOST_GENES, REASONS
+from napari_cpnn.prototypes.majors import majors_among
 from napari_cpnn.prototypes.prototypes import Prototypes
 from napari_cpnn.prototypes.statistics import GroupStatistics, count_statistics
 from napari_cpnn.settings import PrototypeSettings
@@ -74,7 +76,8 @@ def estimate_prototypes(
         Raw counts in ``layers["counts"]`` or else ``X``, ``(cells, genes)``, in memory or on disk (``backed``, CSR).
         They are read once, in chunks.
     cell_type
-        Column of ``obs``, or several columns for prototypes at several granularities in one pass over the counts.
+        Column of ``obs``, or several columns for prototypes at several granularities in one pass over the counts. The
+        coarser of two columns gives the hierarchy of the finer one, as does a column ``X_major`` that of ``X_minor``.
     batch
         Column of ``obs`` such as the patient; None if all cells belong to one batch.
     settings
@@ -133,7 +136,10 @@ def estimate_all(
         its = part(progress, start + number * share, start + (number + 1) * share)
         prototypes[name] = _estimate(stats, genes, gene_ids, settings, provenance, its)
     progress("Done", 1.0)
-    return prototypes
+    return {
+        name: dataclasses.replace(one, hierarchy=majors_among(name, cells.obs, columns, one.cell_types))
+        for name, one in prototypes.items()
+    }
 
 
 def _column(cells: AnnData, name: str) -> pd.Series[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from napari_cpnn.counts import csr_of, read_h5ad_table, require_genes
 from napari_cpnn.errors import PrototypesError
+from napari_cpnn.palette import checked_hierarchy, hierarchy_of
 from napari_cpnn.prototypes.batch_codes import coded_provenance
 from napari_cpnn.storage import whole_file, write_h5ad
 from napari_cpnn.untrusted import reading, require_memory, to_path
@@ -43,6 +44,8 @@ class Prototypes:
         ``variance = mean + mean^2 / theta``. None if the method does not estimate it.
     gene_ids
         Ensembl id of each gene; None if unknown.
+    hierarchy
+        Major type of each cell type; empty if unknown.
 
     Raises
     ------
@@ -65,6 +68,7 @@ class Prototypes:
     provenance: dict[str, Any] = field(default_factory=dict)
     dispersion: npt.NDArray[np.float32] | None = None
     gene_ids: tuple[str, ...] | None = None
+    hierarchy: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         profiles = np.array(self.profiles, dtype=np.float32)
@@ -80,6 +84,7 @@ class Prototypes:
             object.__setattr__(self, "dispersion", dispersion)
         if self.gene_ids is not None:
             object.__setattr__(self, "gene_ids", tuple(str(name) for name in self.gene_ids))
+        object.__setattr__(self, "hierarchy", hierarchy_of(self.cell_types, self.hierarchy))
         wrong = self._what_is_wrong()
         if wrong:
             raise PrototypesError(f"Invalid prototypes: {wrong}.")
@@ -195,6 +200,22 @@ class Prototypes:
 
         return left_out(self.provenance, len(self.genes))
 
+    def with_hierarchy(self, hierarchy: Mapping[str, str]) -> Prototypes:
+        """Return these prototypes with a major type for each cell type; models trained with them keep it.
+
+        Raises
+        ------
+        PrototypesError
+            If a cell type has no major type.
+
+        Examples
+        --------
+        >>> majors = {name: "immune" if "cells" in name else "other" for name in protos.cell_types}
+        >>> protos.with_hierarchy(majors).hierarchy["T-cells"]
+        'immune'
+        """
+        return replace(self, hierarchy=checked_hierarchy(self.cell_types, hierarchy))
+
     def save(self, path: str | Path) -> None:
         """Write an ``.h5ad`` (cell types x genes) atomically: an interruption leaves either the old or the new file."""
         import pandas as pd
@@ -206,9 +227,12 @@ class Prototypes:
             var["dispersion"] = self.dispersion
         if self.gene_ids is not None:
             var["gene_ids"] = list(self.gene_ids)
+        obs = pd.DataFrame({"n_cells": self.n_cells}, index=pd.Index(self.cell_types, dtype=object))
+        if self.hierarchy:
+            obs["major_type"] = [self.hierarchy.get(name, name) for name in self.cell_types]
         table = AnnData(
             X=self.profiles.copy(),
-            obs=pd.DataFrame({"n_cells": self.n_cells}, index=pd.Index(self.cell_types, dtype=object)),
+            obs=obs,
             var=var,
             uns={_KEY: {"format": _FORMAT, "provenance": json.dumps(self.provenance)}},
         )
@@ -243,10 +267,12 @@ class Prototypes:
             n_cells = table.obs["n_cells"].to_numpy(dtype=np.int64)
             dispersion = table.var["dispersion"].to_numpy(dtype=np.float32) if "dispersion" in table.var else None
             gene_ids = tuple(table.var["gene_ids"].astype(str)) if "gene_ids" in table.var else None
+            majors = dict(table.obs["major_type"].astype(str)) if "major_type" in table.obs else {}
+            parts = (tuple(table.obs_names), tuple(table.var_names), n_cells, provenance, dispersion, gene_ids, majors)
         if version > _FORMAT:
             raise PrototypesError(f"{source} was written by a newer version of napari-cpnn; update napari-cpnn.")
         with reading(source, PrototypesError, "it is damaged; create it again."):
             try:
-                return cls(X, tuple(table.obs_names), tuple(table.var_names), n_cells, provenance, dispersion, gene_ids)
+                return cls(X, *parts)
             except PrototypesError as exc:
                 raise PrototypesError(f"{source} is damaged ({str(exc).rstrip('.')}); create it again.") from exc

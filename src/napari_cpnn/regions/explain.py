@@ -9,6 +9,7 @@ import pandas as pd
 
 from napari_cpnn.arrays import IntArray
 from napari_cpnn.errors import RegionsError
+from napari_cpnn.palette import as_level
 from napari_cpnn.regions.outlines import Region
 from napari_cpnn.regions.summary import cells_of
 
@@ -19,7 +20,9 @@ PROGRAMS = "programs (no cell type)"
 SHIFT = "shift (the same everywhere)"
 
 
-def explain_gene(cmap: CompositionMap, gene: str, where: Region | tuple[int, int]) -> pd.DataFrame:
+def explain_gene(
+    cmap: CompositionMap, gene: str, where: Region | tuple[int, int], level: str = "minor"
+) -> pd.DataFrame:
     """Decompose the predicted expression of a gene in one patch of the map, or averaged over a region.
 
     Expression is linear in the network's outputs (eq. 1 of the paper, extended by programs):
@@ -30,6 +33,9 @@ def explain_gene(cmap: CompositionMap, gene: str, where: Region | tuple[int, int
     where
         A region, or the ``(row, col)`` of a patch; for a patch that is not computed yet, the coarser one displayed
         there is used.
+    level
+        ``"minor"`` for the cell types of the model, ``"major"`` for the major types above them, whose contributions are
+        the sums of those of their minor types.
 
     Returns
     -------
@@ -58,9 +64,10 @@ def explain_gene(cmap: CompositionMap, gene: str, where: Region | tuple[int, int
     of_types = [float(decoder.contribution(weights[None], gene, name)[0]) for name in cmap.cell_types]
     total = float(decoder.expression(weights[None], programs[None], [gene])[0, 0])
     shift = float(decoder.expression(np.zeros_like(weights)[None], np.zeros_like(programs)[None], [gene])[0, 0])
-    table = pd.DataFrame(
-        {"value": of_types, "weight": weights.astype(np.float64)}, index=pd.Index(cmap.cell_types, name="part")
-    ).sort_values("value", ascending=False, kind="stable")
+    above = cmap.hierarchy if as_level(level) == "major" else {}
+    names = pd.Index([above.get(name, name) for name in cmap.cell_types], name="part")
+    table = pd.DataFrame({"value": of_types, "weight": weights.astype(np.float64)}, index=names)
+    table = table.groupby(level=0, sort=False).sum().sort_values("value", ascending=False, kind="stable")
     rest = pd.DataFrame(
         {"value": [total - sum(of_types) - shift, shift], "weight": np.nan},
         index=pd.Index([PROGRAMS, SHIFT], name="part"),

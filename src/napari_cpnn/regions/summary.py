@@ -23,7 +23,8 @@ from scipy.sparse import csr_array
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import RegionsError
-from napari_cpnn.mapping import DONE, is_unlike
+from napari_cpnn.mapping import DONE, is_unlike, members_of
+from napari_cpnn.palette import membership
 from napari_cpnn.regions.outlines import Region
 from napari_cpnn.settings import RegionSettings
 
@@ -49,7 +50,8 @@ def summarise_regions(
         One row per region and quantity: ``region``, ``kind``, ``name``, ``value``, ``low``, ``high``, ``patch_low``,
         ``patch_high``, ``unit``. Kinds
         are ``area`` (the outline), ``tissue`` in it, ``mapped`` (the computed tissue), ``patches``, ``unlike``
-        (share of tissue unlike that of the training), ``share`` (of each cell type) and ``expression``. ``low`` and
+        (share of tissue unlike that of the training), ``share`` (of each cell type of ``settings.level``)
+        and ``expression``. ``low`` and
         ``high`` are NaN for areas, and if the region has fewer than three blocks. ``patch_low`` and ``patch_high`` are
         the mean ends of the 90 % intervals of the patches, in which nine of ten measured spots lie; NaN where the map
         knows none.
@@ -74,9 +76,9 @@ def summarise_regions(
         raise RegionsError("There are no regions: draw some, or read a GeoJSON file.")
     tables = []
     for region in regions:
-        content = _Content.of(cmap, region, genes, settings.block_um)
+        content = _Content.of(cmap, region, genes, settings)
         low, high = _interval(content.draws(settings), settings)
-        patch_low, patch_high = _typical_interval(cmap, content)
+        patch_low, patch_high = _typical_interval(cmap, content, settings.level)
         table = content.names.assign(
             value=content.means(), low=low, high=high, patch_low=patch_low, patch_high=patch_high
         )
@@ -123,7 +125,7 @@ def compare_regions(
     True
     """
     settings = settings or RegionSettings()
-    contents = [_Content.of(cmap, region, genes, settings.block_um) for region in (first, second)]
+    contents = [_Content.of(cmap, region, genes, settings) for region in (first, second)]
     drawn = [content.draws(settings, seed) for seed, content in enumerate(contents)]
     low, high = _interval(drawn[0] - drawn[1], settings)
     means = [content.means() for content in contents]
@@ -176,7 +178,7 @@ class _Content:
     tissue_um2: float
 
     @classmethod
-    def of(cls, cmap: CompositionMap, region: Region, genes: Sequence[str], block_um: float) -> _Content:
+    def of(cls, cmap: CompositionMap, region: Region, genes: Sequence[str], settings: RegionSettings) -> _Content:
         cells, areas, tissue_um2 = _tissue(cmap, region)
         low, high = cells.min(axis=0), cells.max(axis=0) + 1
         block = cmap.block((slice(low[0], high[0]), slice(low[1], high[1])))
@@ -184,16 +186,19 @@ class _Content:
         weights, programs = block.weights[row, col].astype(np.float32), block.programs[row, col].astype(np.float32)
         score = block.out_of_domain[row, col].astype(np.float64)
         unlike = np.where(np.isnan(score), np.nan, is_unlike(score))
-        columns = [unlike[:, None], weights.astype(np.float64)]
+        shares = weights.astype(np.float64)
+        if settings.level == "major":
+            shares = shares @ membership(cmap.cell_types, cmap.hierarchy)
+        columns = [unlike[:, None], shares]
         if genes:
             columns.append(cmap.decoder.expression(weights, programs, genes).astype(np.float64))
         names = pd.DataFrame(
             [("unlike", "", "share")]
-            + [("share", name, "share") for name in cmap.cell_types]
+            + [("share", name, "share") for name in cmap.types_at(settings.level)]
             + [("expression", gene, "log1p CP10k") for gene in genes],
             columns=["kind", "name", "unit"],
         )
-        at = np.floor(cmap.grid.centers_um(cells) / block_um).astype(np.intp)
+        at = np.floor(cmap.grid.centers_um(cells) / settings.block_um).astype(np.intp)
         _, block_of = np.unique(at, axis=0, return_inverse=True)
         return cls(names, np.concatenate(columns, axis=1), areas, np.asarray(block_of).ravel(), tissue_um2)
 
@@ -215,7 +220,7 @@ class _Content:
         return drawn
 
 
-def _typical_interval(cmap: CompositionMap, content: _Content) -> tuple[FloatArray, FloatArray]:
+def _typical_interval(cmap: CompositionMap, content: _Content, level: str) -> tuple[FloatArray, FloatArray]:
     """Return the area-weighted means ``(q,)`` of the ends of the patches' intervals; NaN where they are not known."""
     low, high = np.full((2, len(content.names)), np.nan)
     trust = cmap.trust
@@ -225,7 +230,10 @@ def _typical_interval(cmap: CompositionMap, content: _Content) -> tuple[FloatArr
     for i, (kind, name) in enumerate(zip(content.names["kind"], content.names["name"], strict=True)):
         if kind == "unlike":
             continue
-        quantity = cmap.genes.index(name) if kind == "expression" else len(cmap.genes) + cmap.cell_types.index(name)
+        members = members_of(cmap, name, level) if kind == "share" else []
+        if len(members) > 1:  # nothing is known of a sum
+            continue
+        quantity = len(cmap.genes) + members[0] if members else cmap.genes.index(name)
         if trust.has_interval(quantity):
             ends = trust.interval(quantity, content.values[:, i])  # noqa: PD011 (an array)
             low[i], high[i] = (share @ end for end in ends)

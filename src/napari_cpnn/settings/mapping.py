@@ -156,6 +156,9 @@ class ExportSettings(Settings):
     )
     min_region_patches: int = setting(1, "GeoJSON: regions of fewer patches are left out")
     ome_zarr_version: Literal["0.5", "0.4"] = setting("0.5", "OME-Zarr: version of the format")
+    level: Literal["minor", "major"] = setting(
+        "minor", "cell types of the model, or the major types above them, where the map has a hierarchy"
+    )
     figure: FigureSettings = FigureSettings()
 
     def __post_init__(self) -> None:
@@ -169,6 +172,7 @@ class ExportSettings(Settings):
             f"The units of polygons must be 'regions' or 'patches', not {self.units!r}.",
         )
         check(self.min_region_patches >= 1, "The smallest region must be at least one patch.")
+        check(self.level in ("minor", "major"), f"The level is 'minor' or 'major', not {self.level!r}.")
         check(
             self.ome_zarr_version in ("0.4", "0.5"),
             f"OME-Zarr can be written in version 0.4 or 0.5, not in {self.ome_zarr_version}.",
@@ -182,6 +186,9 @@ class RegionSettings(Settings):
     block_um: float = setting(500.0, "side in um of the tissue blocks that are resampled for intervals")
     bootstraps: int = setting(1000, "bootstrap resamples for intervals")
     interval: float = setting(0.95, "coverage of the intervals")
+    level: Literal["minor", "major"] = setting(
+        "minor", "cell types of the model, or the major types above them, where the map has a hierarchy"
+    )
 
     def __post_init__(self) -> None:
         check(
@@ -189,3 +196,4 @@ class RegionSettings(Settings):
             "The block size must be positive, and the number of bootstrap resamples at least one.",
         )
         check(0 < self.interval < 1, "The coverage of an interval must be in (0, 1).")
+        check(self.level in ("minor", "major"), f"The level is 'minor' or 'major', not {self.level!r}.")

@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import pearson
-from napari_cpnn.palette import type_colors
+from napari_cpnn.palette import series_colors
 from napari_cpnn.slides import Slide
 from napari_cpnn.storage import whole_file, write_figure
 from napari_cpnn.texts import allow_any_letter, chart_text
@@ -74,7 +74,7 @@ def draw_cross_validation(scores: pd.DataFrame, mapped: MappedSlide | None, path
         Slide on the maps, which are omitted if None. Its head also determines the best genes.
     """
     heads = list(dict.fromkeys(scores["head"]))
-    colors = type_colors(heads)
+    colors = series_colors(heads)
     best = best_genes(scores, mapped.head if mapped else heads[0])
     heights = [3.9] if mapped is None else [3.9, 0.9 + 2 * _PANEL_INCH * min(2.0, _aspect(mapped.compared))]
     figure = Figure(figsize=(13, sum(heights)), dpi=110, layout="constrained")

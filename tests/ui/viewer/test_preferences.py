@@ -8,10 +8,9 @@ import pytest
 from npe2 import PluginManifest
 
 import napari_cpnn
-from napari_cpnn import palette
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.painting import COLORMAPS
-from napari_cpnn.palette import COLORS, choose_colors, read_colors, type_colors, write_colors
+from napari_cpnn.palette import choose_colors, colors, family_of, read_colors, type_colors, write_colors
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.viewer.preferences import Preferences, keep_color, read_preferences
 
@@ -20,7 +19,7 @@ MANIFEST = Path(napari_cpnn.__file__).parent / "napari.yaml"
 
 @pytest.fixture(autouse=True)
 def _own_colors(monkeypatch):
-    monkeypatch.setattr(palette, "_chosen", {})
+    monkeypatch.setattr(colors, "_chosen", {})
     monkeypatch.delenv("NAPARI_CPNN_CACHE", raising=False)
 
 
@@ -60,7 +59,7 @@ def test_what_is_set_counts_and_is_kept(page, tmp_path):
         device="cpu", max_batch=32, readers=5, cache=False, cache_gb=7.5, cache_dir=str(tmp_path / "maps")
     )
     assert found.look.colormap == "cividis"
-    assert type_colors(["B-cells", "T-cells"]) == {"B-cells": COLORS[0], "T-cells": "#00FF00"}
+    assert type_colors(["B-cells", "T-cells"]) == {"B-cells": family_of("B-cells").color, "T-cells": "#00FF00"}
     assert "max_batch: 32" in page.config_path.read_text()
 
 
@@ -97,7 +96,16 @@ def test_a_chosen_colour_is_kept(page):
     assert read_preferences(refuse).colors == {"CAFs": "#123456", "B-cells": "#ABCDEF"}
     keep_color("CAFs", None)
     assert read_preferences(refuse).colors == {"B-cells": "#ABCDEF"}
-    assert type_colors(["CAFs"])["CAFs"] == COLORS[0]
+    assert type_colors(["CAFs"])["CAFs"] == family_of("CAFs").color
+
+
+def test_a_colour_holds_for_each_spelling_of_a_name_and_is_taken_back_by_any(page):
+    keep_color("CAFs", "#123456")
+    assert type_colors(["Cancer-associated fibroblasts", "CAF"])["CAF"] == "#123456"
+    keep_color("CAF", "#654321")
+    assert page.colors.cell_types == "CAF = #654321"
+    keep_color("CAFs", None)
+    assert page.colors.cell_types == ""
 
 
 def test_without_our_plugin_in_napari_there_are_the_defaults(plugin_settings):
@@ -107,8 +115,8 @@ def test_without_our_plugin_in_napari_there_are_the_defaults(plugin_settings):
 
 
 def test_colours_as_text():
-    colors = {"T/NK cells": "#00FF00", "A = b": "#FF0000"}
-    assert read_colors(write_colors(colors)) == colors
+    given = {"T/NK cells": "#00FF00", "A = b": "#FF0000"}
+    assert read_colors(write_colors(given)) == given
     assert read_colors(" ;\n") == {}
     for wrong in ("T-cells", "= red", "T-cells = ", "red"):
         with pytest.raises(CpnnError, match="not a cell type and its colour"):
@@ -118,7 +126,8 @@ def test_colours_as_text():
 def test_colours_chosen_before_are_forgotten():
     choose_colors({"a": "#111111"})
     choose_colors({"b": "#222222"})
-    assert type_colors(["a", "b"]) == {"a": COLORS[0], "b": "#222222"}
+    assert type_colors(["a", "b"])["a"] != "#111111"
+    assert type_colors(["a", "b"])["b"] == "#222222"
 
 
 def test_a_colour_chosen_in_the_dock_is_on_screen_and_can_be_taken_back(page):
@@ -135,7 +144,7 @@ def test_a_colour_chosen_in_the_dock_is_on_screen_and_can_be_taken_back(page):
     use_color(state, "CAFs", "#445566")
     state.history.undo()
     state.history.undo()
-    assert news == ["#112233", "#445566", "#112233", COLORS[0]]
+    assert news == ["#112233", "#445566", "#112233", family_of("CAFs").color]
     assert page.colors.cell_types == ""
 
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
-from napari_cpnn.palette import type_colors
+from napari_cpnn.palette import series_colors
 from napari_cpnn.studies.benchmarking.baselines import TRAIN_MEAN
 from napari_cpnn.studies.benchmarking.controls import CONTROLS
 from napari_cpnn.studies.benchmarking.result import BenchmarkResult, ExampleMaps
@@ -36,7 +36,7 @@ _MAX_MODELS = 6
 def colors_of(summary: pd.DataFrame) -> dict[Row, str]:
     """Colour of each model and baseline; baselines are grey."""
     models = list(dict.fromkeys(summary.loc[summary["kind"] == MODEL, "name"]))
-    colors: dict[Row, str] = {(MODEL, name): color for name, color in type_colors(models).items()}
+    colors: dict[Row, str] = {(MODEL, name): color for name, color in series_colors(models).items()}
     baselines = dict.fromkeys(summary.loc[summary["kind"] == BASELINE, "name"])
     return colors | {(BASELINE, name): _GREY for name in baselines}
 

@@ -222,6 +222,7 @@ def _provenance(data: SpotData, prototypes: Prototypes) -> dict[str, Any]:
         ],
         "held_out": data.held_out_name,
         "prototypes": prototypes.provenance,
+        **({"hierarchy": prototypes.hierarchy} if prototypes.hierarchy else {}),
     }
 
 

@@ -20,6 +20,7 @@ from napari_cpnn.ui.compare.spots_box import SpotsBox
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
 from napari_cpnn.ui.compare.words import PAIRED, Quantity
+from napari_cpnn.ui.explore import ColorBar
 from napari_cpnn.ui.frame import (
     Dock,
     TextLabel,
@@ -79,7 +80,8 @@ class Compare(Dock):
         self.bar = QProgressBar()
         self.bar.setRange(0, _STEPS)
         self._progress_timer = every(_PROGRESS_MS, self._show_progress, self)
-        self.gene_text, self.range_text = TextLabel(), TextLabel()
+        self.gene_text, self.range_text, self.colors = TextLabel(), TextLabel(), ColorBar()
+        self.colors.hide()
         self.quantity_group = QButtonGroup(self)
         self.quantities: dict[Quantity, QRadioButton] = {}
         for name, text, tip in _QUANTITIES:
@@ -112,7 +114,7 @@ class Compare(Dock):
         first = self.first_row("Spots", self.spots.open_file, self.spots.open_folder)
         add(self.column, first, self.spots, self.message, row(self.explore, spacer()))
         add(self.column, row(self.predict, self.cancel, self.bar), line(), self.gene_text)
-        add(self.column, row(*self.quantities.values(), spacer()), self.range_text, self.scatter)
+        add(self.column, row(*self.quantities.values(), spacer()), self.range_text, self.colors, self.scatter)
         add(self.column, row(self.pick, spacer(), self.one_scale))
         self.column.addWidget(self.tabs, 1)
         self.column.addLayout(row(self.save, spacer()))
@@ -238,6 +240,7 @@ class Compare(Dock):
         values = comparison.values_of_all(quantity)
         if not len(values):
             self.range_text.setText("")
+            self.colors.hide()
             self.spots_layer.forget_colors()
             return
         limits = comparison.limits(quantity)
@@ -245,10 +248,14 @@ class Compare(Dock):
         like_map = quantity == "predicted" or (quantity == "measured" and comparison.one_scale)
         if pair is not None and like_map and look.range_mode == "manual":
             limits = look.manual
-        colors = _colors(values, limits, _DIFFERENCE if quantity == "difference" else look.colormap)
+        colormap = _DIFFERENCE if quantity == "difference" else look.colormap
+        colors = _colors(values, limits, colormap)
         unit = _UNITS.get(quantity) or ("log1p CP10k" if pair is None else pair.unit)
         low, high = (f"{v:,.0f}" if quantity in _UNITS else painting.format_value(v, unit) for v in limits)
         self.range_text.setText(f"spots: {low} to {high} {unit}")
+        scale = np.linspace(*limits, 256, dtype=np.float32)
+        self.colors.show_table(_colors(scale, limits, colormap), limits, unit)
+        self.colors.show()
         name = comparison.gene_alone if pair is None else pair.name
         title = f"{name} {quantity}" if quantity in PAIRED else quantity
         self.spots_layer.paint(colors, f"Spots: {title}")

@@ -1,1 +1,2 @@
+from .color_bar import ColorBar as ColorBar
 from .dock import Explore as Explore

@@ -1,38 +1,42 @@
-"""List of cell types with colour, name and share in view, which is also the legend of the maps."""
+"""Tree of cell types with colour, name and share in view, which is also the legend of the maps."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QRect, QSortFilterProxyModel, Qt, Signal
+from qtpy.QtCore import QAbstractItemModel, QModelIndex, QRect, QSize, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtGui import QColor, QKeyEvent, QPainter
 from qtpy.QtWidgets import (
     QHeaderView,
     QLineEdit,
     QStyledItemDelegate,
     QStyleOptionViewItem,
-    QTableView,
+    QTreeView,
     QWidget,
 )
 
-from napari_cpnn.ui.frame import given, plain, prepare_table, stack
+from napari_cpnn.palette import Level
+from napari_cpnn.ui.frame import given, plain, stack
 from napari_cpnn.ui.viewer import TypeRow
 
 _ROW_PX = 22
 _LEAST_ROWS = 7
 #: napari's themes leave an empty check box as dark as the list.
-_STYLE = "QTableView::indicator:unchecked { width: 11px; height: 11px; border: 1px solid #8c8f96; }"
+_STYLE = "QTreeView::indicator:unchecked { width: 11px; height: 11px; border: 1px solid #8c8f96; }"
 #: Colour of shares that are not to be believed.
 _GREY = "#8c8f96"
 _HINT = "click twice for another colour"
 _SHARE = Qt.ItemDataRole.UserRole
 _COLOR = Qt.ItemDataRole.UserRole + 1
+#: Internal id of the rows that are below no other.
+_TOP = 2**31 - 1
 
 
-class TypeModel(QAbstractTableModel):
-    """Table of :class:`TypeRow`: check box with colour and name, and share."""
+class TypeModel(QAbstractItemModel):
+    """Tree of :class:`TypeRow`: check box with colour and name, and share; minor types are below their major types."""
 
     checked_changed = Signal()
 
@@ -44,31 +48,77 @@ class TypeModel(QAbstractTableModel):
 
     def set_rows(self, rows: list[TypeRow]) -> None:
         """Set the rows; when only shares have changed, selection and scroll position stay."""
-        if [r.name for r in rows] == [r.name for r in self._rows]:
+        if _names(rows) == _names(self._rows):
             self._rows = rows
-            self.dataChanged.emit(self.index(0, 0), self.index(len(rows) - 1, 1))
+            self._tell_all(None)
         else:
             self.beginResetModel()
             self._rows = rows
-            self.checked &= {r.name for r in rows}
+            self.checked &= {row.name for row in self._every()}
             self.endResetModel()
+
+    def _tell_all(self, role: int | None) -> None:
+        """Tell that all data, or those of a role, have changed."""
+        roles = [] if role is None else [role]
+        for above in (QModelIndex(), *(self.index(i, 0) for i, row in enumerate(self._rows) if row.parts)):
+            if n := self.rowCount(above):
+                self.dataChanged.emit(self.index(0, 0, above), self.index(n - 1, 1, above), roles)
 
     @property
     def rows(self) -> list[TypeRow]:
-        """Rows in their order."""
+        """Rows of major types in their order."""
         return self._rows
 
-    def row_of(self, name: str) -> int:
-        return next((i for i, r in enumerate(self._rows) if r.name == name), -1)
+    def _every(self) -> list[TypeRow]:
+        return [row for one in self._rows for row in (one, *one.parts)]
+
+    @property
+    def is_tree(self) -> bool:
+        """True if there are minor types below major types."""
+        return any(row.parts for row in self._rows)
+
+    def level_of(self, index: QModelIndex) -> Level:
+        """Return the level of a row; all types are minor where there is no hierarchy."""
+        return "major" if self.is_tree and not index.parent().isValid() else "minor"
+
+    def find(self, name: str, level: Level = "major") -> QModelIndex:
+        """Return the index of a type, first of one of the level; invalid if there is none."""
+        own = [self.index(i, 0) for i, row in enumerate(self._rows) if row.name == name]
+        below = [
+            self.index(k, 0, self.index(i, 0))
+            for i, row in enumerate(self._rows)
+            for k, part in enumerate(row.parts)
+            if part.name == name
+        ]
+        return next(iter(own + below if level == "major" else below + own), QModelIndex())
+
+    def row_at(self, index: QModelIndex) -> TypeRow:
+        """Return the row of an index."""
+        above = index.internalId()
+        return self._rows[index.row()] if above == _TOP else self._rows[above].parts[index.row()]
+
+    def index(self, row: int, column: int, parent: QModelIndex | None = None) -> QModelIndex:
+        if parent is None or not parent.isValid():
+            return self.createIndex(row, column, _TOP) if 0 <= row < len(self._rows) else QModelIndex()
+        return self.createIndex(row, column, parent.row()) if 0 <= row < self.rowCount(parent) else QModelIndex()
+
+    def parent(self, index: QModelIndex | None = None) -> Any:
+        if index is None:
+            return super().parent()
+        above = index.internalId() if index.isValid() else _TOP
+        return QModelIndex() if above == _TOP else self.createIndex(above, 0, _TOP)
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 (Qt's name)
-        return 0 if parent is not None and parent.isValid() else len(self._rows)
+        if parent is None or not parent.isValid():
+            return len(self._rows)
+        is_top = parent.internalId() == _TOP and parent.column() == 0
+        return len(self._rows[parent.row()].parts) if is_top else 0
 
-    def columnCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 (Qt's name)
-        return 0 if parent is not None and parent.isValid() else 2
+    def columnCount(self, _parent: QModelIndex | None = None) -> int:  # noqa: N802 (Qt's name)
+        return 2
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        row = self._rows[index.row()]
+        row = self.row_at(index)
         if role == Qt.ItemDataRole.ForegroundRole and self.faded:
             return QColor(_GREY)
         if role in (_SHARE, _COLOR):
@@ -94,7 +144,7 @@ class TypeModel(QAbstractTableModel):
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:  # noqa: N802
         if role != Qt.ItemDataRole.CheckStateRole or index.column() != 0:
             return False
-        name = self._rows[index.row()].name
+        name = self.row_at(index).name
         if Qt.CheckState(value) == Qt.CheckState.Checked:
             self.checked.add(name)
         else:
@@ -105,14 +155,21 @@ class TypeModel(QAbstractTableModel):
 
     def set_checked(self, names: set[str]) -> None:
         """Check exactly these types."""
-        self.checked = names & {row.name for row in self._rows}
-        if self._rows:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self._rows) - 1, 0))
+        self.checked = names & {row.name for row in self._every()}
+        self._tell_all(Qt.ItemDataRole.CheckStateRole)
         self.checked_changed.emit()
+
+    def in_order(self, names: Collection[str]) -> list[str]:
+        """Return names in the order of the rows."""
+        return list(dict.fromkeys(row.name for row in self._every() if row.name in names))
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
         return flags | Qt.ItemFlag.ItemIsUserCheckable if index.column() == 0 else flags
+
+
+def _names(rows: Iterable[TypeRow]) -> list[Any]:
+    return [(row.name, [part.name for part in row.parts]) for row in rows]
 
 
 def share_text(share: float) -> str:
@@ -122,7 +179,14 @@ def share_text(share: float) -> str:
     return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
-class ShareDelegate(QStyledItemDelegate):
+class _RowHeight(QStyledItemDelegate):
+    """Gives all rows one height."""
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex) -> QSize:  # noqa: N802 (Qt's name)
+        return QSize(super().sizeHint(option, index).width(), _ROW_PX)
+
+
+class ShareDelegate(_RowHeight):
     """Draws the share as text and as a bar in the colour of the type."""
 
     def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
@@ -138,15 +202,20 @@ class ShareDelegate(QStyledItemDelegate):
         painter.restore()
 
 
-class _Rows(QTableView):
-    """List in which arrow keys choose, and the space bar checks."""
+class _Rows(QTreeView):
+    """Tree in which arrow keys choose (left and right: close and open), and the space bar checks."""
 
     moved = Signal(QModelIndex)
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 (Qt's name)
-        before = self.currentIndex().row()
+        before = self.currentIndex().siblingAtColumn(0)
+        if event is not None and event.key() == Qt.Key.Key_Space and before.isValid():  # also from the column of shares
+            on = Qt.CheckState(before.data(Qt.ItemDataRole.CheckStateRole)) == Qt.CheckState.Checked
+            state = Qt.CheckState.Unchecked if on else Qt.CheckState.Checked
+            given(self.model()).setData(before, state.value, Qt.ItemDataRole.CheckStateRole)
+            return
         super().keyPressEvent(event)
-        if self.currentIndex().row() != before:
+        if self.currentIndex().siblingAtColumn(0) != before:
             self.moved.emit(self.currentIndex())
 
 
@@ -177,38 +246,55 @@ class CellTypeList(QWidget):
         self._filter = QSortFilterProxyModel(self)
         self._filter.setSourceModel(self.model)
         self._filter.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-        self.search.textChanged.connect(self._filter.setFilterFixedString)
+        self._filter.setRecursiveFilteringEnabled(True)
+        self._filter.setAutoAcceptChildRows(True)
+        self.search.textChanged.connect(self._search)
         self.view = _Rows()
         self.view.setModel(self._filter)
+        self.view.setItemDelegateForColumn(0, _RowHeight(self.view))
         self.view.setItemDelegateForColumn(1, ShareDelegate(self.view))
-        prepare_table(self.view, _ROW_PX)
+        self.view.setUniformRowHeights(True)
+        self.view.setExpandsOnDoubleClick(False)  # a double click asks for a colour
+        self.view.setIndentation(14)
+        self.view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.view.setStyleSheet(_STYLE)
-        self.view.setShowGrid(False)
-        given(self.view.horizontalHeader()).hide()
         self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        header = given(self.view.horizontalHeader())
+        header = given(self.view.header())
+        header.hide()
+        header.setStretchLastSection(False)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
         header.resizeSection(1, 118)
+        for changed in (self.view.expanded, self.view.collapsed):
+            changed.connect(self._fit_height)
         self.view.clicked.connect(self._clicked)
         self.view.moved.connect(self._clicked)
         self.search.returnPressed.connect(self._first)
-        self.view.doubleClicked.connect(lambda index: self.color_wanted.emit(self._name_at(index.row())))
+        self.view.doubleClicked.connect(lambda index: self.color_wanted.emit(self._name_at(index)))
         self.model.checked_changed.connect(self.checked_changed)
         stack(self.search, self.view, inside=self, spacing=4)
         self.set_rows([])
 
     def set_rows(self, rows: list[TypeRow]) -> None:
         """Show rows in their order; while the mouse is over the list, the order on screen is kept."""
-        if self.view.underMouse() and len(rows) == self.model.rowCount():
-            shares = {r.name: r for r in rows}
-            order = [self.model.index(i, 0).data() for i in range(len(rows))]
-            if set(order) == set(shares):
-                rows = [shares[name] for name in order]
-        selected = self.selected()
+        if self.view.underMouse():
+            rows = _in_order_of(self.model.rows, rows)
+        selected, level = self.selected(), self.selected_level()
+        opened = {row.name for i, row in enumerate(self.model.rows) if self.view.isExpanded(self._shown_at(i))}
         self.model.set_rows(rows)
-        self.select(selected)
-        n_rows = max(len(rows), 3)
+        for i, row in enumerate(rows):
+            if row.name in opened:
+                self.view.setExpanded(self._shown_at(i), True)
+        self.view.setRootIsDecorated(self.model.is_tree)
+        self.select(selected, level)
+        self._fit_height()
+
+    def _shown_at(self, row: int) -> QModelIndex:
+        return self._filter.mapFromSource(self.model.index(row, 0))
+
+    def _fit_height(self) -> None:
+        opened = (row for i, row in enumerate(self.model.rows) if self.view.isExpanded(self._shown_at(i)))
+        n_rows = max(len(self.model.rows) + sum(len(row.parts) for row in opened), 3)
         self.view.setMinimumHeight(_ROW_PX * min(n_rows, _LEAST_ROWS) + 4)
         # The list fills spare height of the dock, but is not higher than its rows.
         self.setMaximumHeight(self.search.sizeHint().height() + given(self.layout()).spacing() + _ROW_PX * n_rows + 4)
@@ -221,8 +307,12 @@ class CellTypeList(QWidget):
 
     def checked(self) -> list[str]:
         """Return the checked types in the order of the list."""
-        names = [self.model.index(i, 0).data() for i in range(self.model.rowCount())]
-        return [name for name in names if name in self.model.checked]
+        return self.model.in_order(self.model.checked)
+
+    def checked_level(self) -> Level:
+        """Return the level of the checked types: major if none is a minor type alone."""
+        majors = {row.name for row in self.model.rows}
+        return "major" if self.model.is_tree and self.model.checked <= majors else "minor"
 
     def check(self, names: Iterable[str]) -> None:
         """Check exactly these types, as if the user had clicked them."""
@@ -230,29 +320,55 @@ class CellTypeList(QWidget):
 
     def selected(self) -> str:
         """Return the highlighted type, or an empty string."""
-        rows = given(self.view.selectionModel()).selectedRows()
-        return rows[0].data() if rows else ""
+        index = self._selected()
+        return index.data() if index.isValid() else ""
 
-    def select(self, name: str) -> None:
+    def selected_level(self) -> Level:
+        """Return the level of the highlighted type."""
+        return self.model.level_of(self._filter.mapToSource(self._selected()))
+
+    def _selected(self) -> QModelIndex:
+        rows = given(self.view.selectionModel()).selectedRows()
+        return rows[0] if rows else QModelIndex()
+
+    def select(self, name: str, level: Level = "major") -> None:
         """Highlight a type without emitting ``chosen``."""
-        row = self.model.row_of(name)
-        if row < 0:
+        found = self.model.find(name, level)
+        if not found.isValid():
             self.view.clearSelection()
             return
-        index = self._filter.mapFromSource(self.model.index(row, 0))
-        if index.isValid() and self.selected() != name:
-            self.view.selectRow(index.row())
+        index = self._filter.mapFromSource(found)
+        if index.isValid() and self._selected() != index:
+            self.view.setCurrentIndex(index)
             self.view.scrollTo(index)
 
-    def _clicked(self, index: QModelIndex) -> None:
-        self.chosen.emit(self._name_at(index.row()))
+    def _search(self, text: str) -> None:
+        self._filter.setFilterFixedString(text)
+        if text and self.model.is_tree:
+            self.view.expandAll()
 
-    def _name_at(self, row: int) -> str:
-        return str(self._filter.index(row, 0).data())
+    def _clicked(self, index: QModelIndex) -> None:
+        self.view.setCurrentIndex(index.siblingAtColumn(0))
+        self.chosen.emit(self._name_at(index))
+
+    def _name_at(self, index: QModelIndex) -> str:
+        return str(index.siblingAtColumn(0).data())
 
     def _first(self) -> None:
         """Choose the first match when Enter is pressed in the search box."""
-        if self.search.text() and self._filter.rowCount():
-            self.view.setFocus()
-            self.view.selectRow(0)
-            self._clicked(self._filter.index(0, 0))
+        if not self.search.text() or not self._filter.rowCount():
+            return
+        index = self._filter.index(0, 0)
+        if self.search.text().casefold() not in self._name_at(index).casefold() and self._filter.rowCount(index):
+            index = self._filter.index(0, 0, index)  # the minor type that matches
+        self.view.setFocus()
+        self._clicked(index)
+
+
+def _in_order_of(shown: list[TypeRow], rows: list[TypeRow]) -> list[TypeRow]:
+    """Return rows in the order in which they are shown, if they are the same."""
+    new = {row.name: row for row in rows}
+    if len(shown) != len(rows) or {row.name for row in shown} != set(new):
+        return rows
+    pairs = [(row, new[row.name]) for row in shown]
+    return [dataclasses.replace(row, parts=tuple(_in_order_of(list(old.parts), list(row.parts)))) for old, row in pairs]

@@ -7,7 +7,8 @@ from qtpy.QtCore import QRect, QSize, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_cpnn.painting import color_table, format_value, on_tissue
+from napari_cpnn.arrays import Float32Array
+from napari_cpnn.painting import FULL_MARGIN, color_table, format_value, on_tissue, strength_of
 
 _BAR_PX = 12
 
@@ -17,15 +18,25 @@ class ColorBar(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._colormap = "magma"
         self._limits = (0.0, 1.0)
         self._unit = ""
+        self._table = color_table("viridis")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     def show_range(self, colormap: str, limits: tuple[float, float], unit: str) -> None:
         """Show a colour map between two values."""
-        self._colormap, self._limits, self._unit = colormap, limits, unit
-        self.setToolTip(f"{limits[0]:.3g} to {limits[1]:.3g} {unit}")
+        self.show_table(color_table(colormap), limits, unit)
+
+    def show_lead(self) -> None:
+        """Show how pale a dominant type is that leads the second by little."""
+        leads = np.linspace(0, FULL_MARGIN, 256, dtype=np.float32)
+        table = np.concatenate([np.full((256, 3), 0.2, np.float32), strength_of(leads)[:, None]], axis=1)
+        self.show_table(table, (0.0, FULL_MARGIN), "share ahead of the second type")
+
+    def show_table(self, table: Float32Array, limits: tuple[float, float], unit: str) -> None:
+        """Show colours ``(256, 4)`` between two values."""
+        self._table, self._limits, self._unit = table, limits, unit
+        self.setToolTip(f"{format_value(limits[0], unit)} to {format_value(limits[1], unit)} {unit}")
         self.update()
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
@@ -33,7 +44,7 @@ class ColorBar(QWidget):
 
     def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)
         painter = QPainter(self)
-        painter.drawImage(QRect(0, 2, self.width(), _BAR_PX), _gradient(self._colormap))
+        painter.drawImage(QRect(0, 2, self.width(), _BAR_PX), _gradient(self._table))
         text = self.palette().color(self.foregroundRole())
         painter.setPen(QColor(text))
         low, high = (format_value(v, self._unit) for v in self._limits)
@@ -43,6 +54,6 @@ class ColorBar(QWidget):
         painter.drawText(room, Qt.AlignmentFlag.AlignRight, high)
 
 
-def _gradient(colormap: str) -> QImage:
-    pixels = np.ascontiguousarray(np.rint(255 * on_tissue(color_table(colormap))).astype(np.uint8)[None])
+def _gradient(table: Float32Array) -> QImage:
+    pixels = np.ascontiguousarray(np.rint(255 * on_tissue(table)).astype(np.uint8)[None])
     return QImage(pixels.tobytes(), 256, 1, 3 * 256, QImage.Format.Format_RGB888).copy()

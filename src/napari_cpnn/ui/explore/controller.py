@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cpnn.errors import CpnnError, GenesError, MappingError
 from napari_cpnn.geometry import Mpp, as_mpp
+from napari_cpnn.mapping import types_at
 from napari_cpnn.painting import scale_text
+from napari_cpnn.palette import LEVELS, Level
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.ui.explore.measure_box import has_measure, with_measure
+from napari_cpnn.ui.explore.measure_box import with_measure
+from napari_cpnn.ui.explore.still_shown import still_shown
 from napari_cpnn.ui.explore.type_shares import TypeShares
 from napari_cpnn.ui.explore.verdict import Verdict
 from napari_cpnn.ui.frame import (
@@ -74,6 +76,7 @@ class ExploreController:
         self._mapper: LiveMapper | None = None
         self._recalled: Memory | None = None  # what to show when its model is loaded
         self.model_path: Path | None = None
+        self.hierarchy: dict[str, str] = {}  # of the user's table, for each model that is loaded
         for changed in (state.shown_changed, state.look_changed):
             changed.connect(self._remember_view)
         state.mapper_changed.connect(self._stop_replaced_mapper)
@@ -114,7 +117,10 @@ class ExploreController:
         def load() -> CPNN:
             from napari_cpnn.models import load_model  # torch, seconds
 
-            return load_model(name)
+            model = load_model(name)
+            if self.hierarchy:
+                model.set_hierarchy(self.hierarchy)
+            return model
 
         def loaded(model: CPNN) -> None:
             self.use_model(model, model_file(name))
@@ -203,14 +209,23 @@ class ExploreController:
 
     # -- what is shown -------------------------------------------------------------------------------------
 
-    def show_type(self, name: str) -> None:
-        self.state.choose_shown(with_measure(self.state, Shown("type", (name,))))
+    def show_type(self, name: str, level: Level = "minor") -> None:
+        self.state.choose_shown(with_measure(self.state, Shown("type", (name,), level=level)))
 
     def show_dominant(self) -> None:
-        self.state.choose_shown(Shown("dominant"))
+        self.state.choose_shown(Shown("dominant", level=self.state.level))
 
-    def show_blend(self, names: Sequence[str]) -> None:
-        self.state.choose_shown(Shown("blend", tuple(names)))
+    def show_blend(self, names: Sequence[str], level: Level = "minor") -> None:
+        self.state.choose_shown(Shown("blend", tuple(names), level=level))
+
+    def choose_level(self, level: Level) -> None:
+        """Use minor or major types: for the dominant type, and in the Regions dock."""
+        self.state.wanted_level = level
+        shown = self.state.shown
+        if shown is not None and shown.kind == "dominant" and shown.measure == "value":
+            self.show_dominant()
+        else:
+            self.state.shown_changed.emit()
 
     def show_gene(self, text: str) -> bool:
         """Show a gene, ignoring the case of its name; return ``False`` if the model does not predict it."""
@@ -232,8 +247,9 @@ class ExploreController:
             known = ", ".join(model.genes[:5])
             self._tasks.fail(GenesError(f"The model does not predict {gene}; it knows {known}, ..."))
         if cell_type is not None:
-            if cell_type in model.cell_types:
-                self.show_type(cell_type)
+            levels = [level for level in LEVELS if cell_type in types_at(model, level)]
+            if levels:
+                self.show_type(cell_type, levels[0])
             else:
                 known = ", ".join(model.cell_types) or "none"
                 self._tasks.fail(MappingError(f"The model has no cell type {cell_type}; it knows: {known}."))
@@ -241,18 +257,7 @@ class ExploreController:
     def _still_shown(self, model: CPNN) -> Shown | None:
         """Return what is on screen, or was when the slide was last open, if the model has it; else a default."""
         recalled, self._recalled = self._recalled, None
-        shown = self.state.shown
-        if shown is None and recalled is not None:
-            shown = recalled.shown
-            if recalled.look is not None:
-                self.state.set_look(**dataclasses.asdict(recalled.look))
-        if shown is not None:
-            known = {shown.gene: model.genes} if shown.gene else {}
-            if model.cell_types and all(name in known.get(name, model.cell_types) for name in shown.names):
-                keep = has_measure(self.state, shown, shown.measure)
-                return shown if keep else dataclasses.replace(shown, measure="value")
-        # The dominant types give the best overview; a plain head has genes only.
-        return Shown("dominant") if model.cell_types else Shown("gene", (model.genes[0],))
+        return still_shown(self.state, model, recalled)
 
     # -- texts ---------------------------------------------------------------------------------------------
 

@@ -16,12 +16,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cpnn.painting import PALE
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.canvas import CanvasTools
 from napari_cpnn.ui.explore.banner import COLORS
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
-from napari_cpnn.ui.explore.look_box import LookBox
+from napari_cpnn.ui.explore.look_box import LookBox, combo
 from napari_cpnn.ui.explore.measure_box import MeasureBox
 from napari_cpnn.ui.explore.session import ExploreSession
 from napari_cpnn.ui.export import ExportButton
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     import napari
 
 _OPEN = "Open a model file ..."
+_LEVELS = {"major": "major types", "minor": "minor types"}
 
 
 class Explore(Dock):
@@ -163,12 +165,13 @@ class Explore(Dock):
         for radio in (self.one, self.dominant, self.blend):
             self.show_group.addButton(radio)
         self.one.setToolTip("the share of one cell type: click it in the list")
-        self.dominant.setToolTip("for each patch the type with the largest share, in its colour")
+        self.dominant.setToolTip(f"for each patch the type with the largest share, in its colour\n{PALE}")
         self.blend.setToolTip("the colours of the checked types, mixed by their shares")
         self.types_title = bold_label("Cell types, share of the tissue in view")
         add(self.column, line(), self.types_title)
         self.column.addWidget(self.types, 1)
-        self.column.addLayout(row(self.one, self.dominant, self.blend, spacer()))
+        self.level = combo(_LEVELS, "major types, or the minor types of the model below them; also in the Regions dock")
+        self.column.addLayout(row(self.one, self.dominant, self.blend, spacer(), self.level))
 
     # -- signals -------------------------------------------------------------------------------------------
 
@@ -182,7 +185,8 @@ class Explore(Dock):
         self.info.clicked.connect(self._show_card)
         self.live.toggled.connect(self.controller.set_live)
         self.whole.toggled.connect(self.controller.map_whole_slide)
-        self.types.chosen.connect(self.controller.show_type)
+        self.types.chosen.connect(lambda name: self.controller.show_type(name, self.types.selected_level()))
+        self.level.activated.connect(lambda i: self.controller.choose_level(self.level.itemData(i)))
         self.types.checked_changed.connect(self._checked_changed)
         self.types.color_wanted.connect(lambda name: ask_color(self, self.state, name))
         self.show_group.buttonClicked.connect(self._show_clicked)
@@ -305,15 +309,16 @@ class Explore(Dock):
         if radio is self.dominant:
             self.controller.show_dominant()
         elif radio is self.blend:
-            self.controller.show_blend(self.types.checked())
+            self._checked_changed()
         else:
             rows = self.controller.type_rows()
-            name = self.types.selected() or (rows[0].name if rows else "")
-            if name:
-                self.controller.show_type(name)
+            if not self.types.selected() and rows:
+                self.types.select(rows[0].name)
+            if self.types.selected():
+                self.controller.show_type(self.types.selected(), self.types.selected_level())
 
     def _checked_changed(self) -> None:
-        self.controller.show_blend(self.types.checked())
+        self.controller.show_blend(self.types.checked(), self.types.checked_level())
 
     def _gene_chosen(self, text: str) -> None:
         if not self.controller.show_gene(text):
@@ -326,9 +331,12 @@ class Explore(Dock):
         for radio, name in ((self.one, "type"), (self.dominant, "dominant"), (self.blend, "blend")):
             radio.setChecked(kind == name)
         self.show_group.setExclusive(kind not in ("gene", "contribution"))
-        self.types.select(shown.name if shown is not None and kind == "type" else "")
-        if shown is not None and shown.gene:
-            self.gene.setText(shown.gene)
+        if shown is not None and kind == "type":
+            self.types.select(shown.name, shown.level)
+        else:
+            self.types.select("")
+        self.gene.show_gene("" if shown is None else shown.gene)
+        self.level.setCurrentIndex(list(_LEVELS).index(self.state.level))
         self.gene_note.show_text(self.controller.gene_note())
         self._update()
 
@@ -340,6 +348,7 @@ class Explore(Dock):
         has_types = model is not None and bool(model.cell_types)
         for widget in (self.types, self.one, self.dominant, self.blend):
             widget.setEnabled(has_types)
+        self.level.setVisible(model is not None and bool(model.hierarchy))
         self.types_title.setText(
             "This model predicts genes only, no cell types"
             if model is not None and not has_types

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.components.overlays import TextOverlay
 
+from napari_cpnn.painting import PALE, format_value
 from napari_cpnn.texts import shown as one_line
 from napari_cpnn.ui.frame import every, stop_timer
 from napari_cpnn.ui.viewer import ExploreState, TypeRow
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 _PREFIX = "napari_cpnn_"
+_TOP = f"{_PREFIX}top"
 MAX_TYPES = 12
 #: Maximum letters of a name: rendering letters takes time, and long names cover the slide.
 _MOST = 60
@@ -51,6 +53,7 @@ class CanvasLegend:
         self._state = state
         self._wanted: list[Line] = []
         self._written: list[Line] = []
+        self._top = ""
         self._cold_letters = ""
         self._n_warmed = 0
         self._timer = every(STEP_MS, self._step)
@@ -73,6 +76,7 @@ class CanvasLegend:
             Description of what is outlined.
         """
         self._wanted = self._lines(rows, scale, outline)
+        self._write_top()
         if self._next() is not None:
             self._timer.start(STEP_MS)
 
@@ -91,19 +95,35 @@ class CanvasLegend:
         stop_timer(self._timer)
         if viewer_lives:
             overlays = self._viewer.canvas.overlays
-            for name in [f"{_PREFIX}{i}" for i in range(len(self._written))]:
+            for name in [_TOP, *(f"{_PREFIX}{i}" for i in range(len(self._written)))]:
                 if name in overlays:  # else another Explore dock of the viewer has removed it
                     del overlays[name]
-        self._written, self._wanted = [], []
+        self._written, self._wanted, self._top = [], [], ""
 
     def _lines(self, rows: list[TypeRow], *notes: str) -> list[Line]:
         shown = self._state.shown
         if shown is None or self._state.map is None or not self._state.look.legend:
             return []
         if shown.has_range:
-            title = f"{one_line(shown.label, _MOST)} · {shown.unit}"
+            title = f"{one_line(shown.label, _MOST)} · {shown.unit}{', %' if shown.per_unit != 1 else ''}"
             return [(text, "#FFFFFF") for text in (title, *notes) if text]
-        return [(one_line(r.name, _MOST), r.color) for r in rows[:MAX_TYPES]]
+        named = [(one_line(r.name, _MOST), r.color) for r in rows[:MAX_TYPES]]
+        return [*named, (PALE, "#FFFFFF")] if named and shown.kind == "dominant" else named
+
+    def _write_top(self) -> None:
+        """Label the top of the colour bar, whose ticks are elsewhere."""
+        shown = self._state.shown
+        is_drawn = shown is not None and shown.has_range and self._state.map is not None and self._state.look.legend
+        text = format_value(self._state.limits[1], shown.unit) if shown is not None and is_drawn else ""
+        if text == self._top:
+            return
+        self._top, overlays = text, self._viewer.canvas.overlays
+        if _TOP not in overlays:
+            # Before the colour bar, which is in the same corner.
+            overlays[_TOP] = TextOverlay(position="top_right", box=True, font_size=9, order=0)
+        overlay: Any = overlays[_TOP]
+        overlay.text, overlay.color, overlay.box_color = text, "#000000", "#FFFFFF"
+        overlay.visible = bool(text)
 
     # -- one at a time -------------------------------------------------------------------------------------
 
@@ -150,6 +170,10 @@ class CanvasLegend:
                 overlays[f"{_PREFIX}{k}"] = TextOverlay(position="top_left", box=True, font_size=9)
         self._written += [_HIDDEN] * (i + 1 - len(self._written))
         overlay: Any = overlays[f"{_PREFIX}{i}"]
+        for k, other in enumerate(self._written):  # a name that moves up is not there twice meanwhile
+            if k != i and other == line and line not in (_HIDDEN, _WARMING):
+                overlays[f"{_PREFIX}{k}"].visible = False
+                self._written[k] = _HIDDEN
         self._written[i] = line
         if line == _WARMING:
             overlay.text, overlay.color, overlay.box_color = text, (0, 0, 0, 0), _CLEAR

@@ -119,9 +119,12 @@ class LookBox(QWidget):
         self.range.setEnabled(has_range and shown is not None and shown.measure != "domain")
         for part in (self.low, self.high, self._between):
             part.setVisible(has_range and look.range_mode == "manual")
+        per_unit = 1.0 if shown is None else shown.per_unit
         for spin, value in zip((self.low, self.high), look.manual, strict=True):
             if not spin.hasFocus():
-                spin.setValue(value)
+                spin.setSuffix(" %" if per_unit != 1 else "")
+                spin.setSingleStep(0.1 if per_unit == 1 else 5.0)
+                spin.setValue(value * per_unit)
         self.opacity.blockSignals(True)  # a rounded value must not come back as a new opacity
         self.opacity.setValue(round(100 * look.opacity))
         self.opacity.blockSignals(False)
@@ -134,9 +137,12 @@ class LookBox(QWidget):
         if not self.fade_from.hasFocus():
             self.fade_from.setValue(look.fade_from)
         self.smooth.setEnabled(shown is None or has_range or shown.kind != "dominant")
-        self.bar.setVisible(has_range)
+        leads = shown is not None and shown.kind == "dominant" and not has_range
+        self.bar.setVisible(has_range or leads)
         if shown is not None and has_range:
             self.bar.show_range(look.colormap, self._state.limits, shown.unit)
+        elif leads:
+            self.bar.show_lead()
 
     def _range_chosen(self, index: int) -> None:
         mode = self.range.itemData(index)
@@ -145,7 +151,8 @@ class LookBox(QWidget):
         self._state.choose_look(range_mode=mode, **changes)
 
     def _limits_edited(self) -> None:
-        low, high = self.low.value(), self.high.value()
+        shown = self._state.shown
+        low, high = (spin.value() / (1.0 if shown is None else shown.per_unit) for spin in (self.low, self.high))
         if high > low:
             self._state.choose_look(manual=(low, high))
 
@@ -161,7 +168,7 @@ def combo(choices: Mapping[Any, str], tip: str) -> QComboBox:
 
 def _spin(end: str) -> DecimalBox:
     spin = DecimalBox()
-    spin.setToolTip(f"value of the {end} colour: a share from 0 to 1, or log1p CP10k")
+    spin.setToolTip(f"value of the {end} colour: a share in %, or log1p CP10k")
     spin.setRange(-100.0, 100.0)
     spin.setDecimals(3)
     spin.setSingleStep(0.1)

@@ -89,6 +89,8 @@ class Overlay:
         covered = self.painter.covered.repeat(self._n, axis=0).repeat(self._n, axis=1)
         rgba = self.painter.extended() if smooth else self.painter.rgba
         self.layer.data[...] = painting.magnified(rgba, self._n, self.allowed & covered, smooth=smooth)
+        if self.shown.per_unit != 1:  # the ticks of napari's colour bar are the limits of the layer
+            self.layer.data[..., :3] *= self.shown.per_unit
         return limits
 
     @property
@@ -326,7 +328,8 @@ class Overlays:
 
     def _limits_dragged(self, event: Any) -> None:
         if not self._setting:
-            low, high = event.source.contrast_limits
+            per_unit = next((o.shown.per_unit for o in self._overlays.values() if o.layer is event.source), 1.0)
+            low, high = (value / per_unit for value in event.source.contrast_limits)
             self._state.set_look(range_mode="manual", manual=(float(low), float(high)))
 
     def _opacity_dragged(self, event: Any) -> None:
@@ -375,8 +378,9 @@ class Overlays:
     def _set_limits(self, overlay: Overlay, limits: painting.Range) -> None:
         self._setting = True
         try:
-            if tuple(overlay.layer.contrast_limits) != limits:
-                overlay.layer.contrast_limits = limits
+            wanted = tuple(value * overlay.shown.per_unit for value in limits)
+            if tuple(overlay.layer.contrast_limits) != wanted:
+                overlay.layer.contrast_limits = wanted
         finally:
             self._setting = False
         if overlay.shown == self._state.shown:
@@ -384,6 +388,8 @@ class Overlays:
 
 
 def _layer_name(shown: Shown) -> str:
+    if shown.per_unit != 1:
+        return f"{shown.title} (%)"
     return f"{shown.title} ({shown.unit})" if shown.gene and shown.measure != "domain" else shown.title
 
 

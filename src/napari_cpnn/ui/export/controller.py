@@ -147,7 +147,8 @@ class ExportController:
         cmap = self.state.map
         if cmap is None:
             return []
-        return [*(cmap.cell_types if kind.key == "figure" else ()), *sorted(cmap.genes, key=str.upper)]
+        types = dict.fromkeys([*cmap.types_at("major"), *cmap.cell_types]) if kind.key == "figure" else ()
+        return [*types, *sorted(cmap.genes, key=str.upper)]
 
     def default_path(self, kind: Format) -> Path:
         """Return a path with the name of the slide, in its folder or else the home folder."""
@@ -230,9 +231,10 @@ class ExportController:
             return partial(_write_map, cmap, request)
         names, cmap = self._names_of(request, cmap), copy.copy(cmap)
         cmap.marked = dict(cmap.marked)  # the places that are outlined now
-        settings = ExportSettings(figure=self._figure_settings(request))
+        settings = ExportSettings(figure=self._figure_settings(request), level=self.state.level)
         if kind.key == "figure":
-            return lambda: _draw(cmap, slide, request, names or ["dominant"], settings.figure)
+            panels = names or [Shown("dominant", level=settings.level)]
+            return lambda: _draw(cmap, slide, request, panels, settings.figure)
         genes = [str(name) for name in names]
 
         def write() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import QStringListModel, Qt, Signal
+from qtpy.QtGui import QFocusEvent
 from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 
 
@@ -31,7 +32,23 @@ class GeneBox(QLineEdit):
         self.setCompleter(completer)
         completer.activated[str].connect(self.chosen)
         self.returnPressed.connect(self._entered)
+        self._shown: str | None = None
         self.set_genes([])
+
+    def show_gene(self, gene: str) -> None:
+        """Show the gene that is on screen, or none.
+
+        What is typed and not entered gives way to it when the box is left.
+        """
+        self._shown = gene
+        if not (self.hasFocus() and self.isModified()):
+            self.setText(gene)
+
+    def focusOutEvent(self, event: QFocusEvent | None) -> None:  # noqa: N802 (Qt's name)
+        super().focusOutEvent(event)
+        for_list = event is not None and event.reason() == Qt.FocusReason.PopupFocusReason
+        if self._shown is not None and not for_list:
+            self.setText(self._shown)
 
     def set_genes(self, genes: Sequence[str], *, ordered: bool = False) -> None:
         """Offer these names in alphabetical order, or in the given one if they are ``ordered``."""
@@ -46,5 +63,6 @@ class GeneBox(QLineEdit):
 
     def _entered(self) -> None:
         text = self.text().strip()
+        self.setModified(False)
         if text:
             self.chosen.emit(text)

@@ -10,7 +10,7 @@ import pandas as pd
 from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, RegionsError
-from napari_cpnn.palette import type_colors
+from napari_cpnn.painting import colors_of
 from napari_cpnn.regions import Region, read_regions, write_regions
 from napari_cpnn.settings import RegionSettings
 from napari_cpnn.storage import write_csv
@@ -153,7 +153,9 @@ class RegionsController:
         """Show the contribution of a cell type to the gene on screen; the whole gene for an empty name."""
         if self.gene:
             self.state.choose_shown(
-                Shown("contribution", (self.gene, cell_type)) if cell_type else Shown("gene", (self.gene,))
+                Shown("contribution", (self.gene, cell_type), level=self.state.level)
+                if cell_type
+                else Shown("gene", (self.gene,))
             )
 
     def map_regions(self) -> None:
@@ -166,7 +168,8 @@ class RegionsController:
 
     def check(self) -> None:
         """Measure what has changed; called a few times a second."""
-        cmap, genes, settings = self.state.map, self._measured_genes(), self.settings
+        cmap, genes, level = self.state.map, self._measured_genes(), self.state.level
+        settings = self.settings.replace(level=level)
         if cmap is None:
             self._meter = RegionMeter(settings)
             self._set("rows", tuple(self._regions), [RegionRow(region) for region in self._regions])
@@ -175,13 +178,15 @@ class RegionsController:
             return
         regions = list(self._regions)
         by_name = {region.name: region for region in regions}
-        meter = self._meter
-        self._measure("rows", ([key_of(cmap, r) for r in regions], genes), lambda: meter.measure(cmap, regions, genes))
+        if self._meter.settings != settings:
+            self._meter = RegionMeter(settings)
+        meter, keys = self._meter, [key_of(cmap, region) for region in regions]
+        self._measure("rows", (keys, genes, level), lambda: meter.measure(cmap, regions, genes))
         first, second = (by_name.get(name) for name in self.pair or ("", ""))
         if first is None or second is None:
             self._set("comparison", None, None)
         else:
-            key = (key_of(cmap, first), key_of(cmap, second), genes)
+            key = (key_of(cmap, first), key_of(cmap, second), genes, level)
             self._measure("comparison", key, lambda: compared(cmap, first, second, genes, settings))
         where = by_name.get(self.place) if isinstance(self.place, str) else self.place
         gene = self.gene
@@ -189,7 +194,7 @@ class RegionsController:
             self._set("explanation", None, None)
         else:
             of = key_of(cmap, where) if isinstance(where, Region) else (cmap, cmap.revision, where)
-            self._measure("explanation", (of, gene), lambda: explained(cmap, gene, where))
+            self._measure("explanation", (of, gene, level), lambda: explained(cmap, gene, where, level))
 
     @property
     def is_settled(self) -> bool:
@@ -252,11 +257,11 @@ class RegionsController:
 
     def write_table(self, path: str | Path) -> None:
         """Write the measurements of all regions as CSV, a row per region and quantity."""
-        rows, cmap, source = list(self.rows), self.state.map, self.source()
+        rows, cmap, source, level = list(self.rows), self.state.map, self.source(), self.state.level
         if cmap is None or all(row.table is None for row in rows):
             self._tasks.notify(RegionsError("Nothing is measured yet: draw regions on mapped tissue first."))
             return
-        self.work(lambda: write_csv(full_table(cmap, rows).assign(**source), path, RegionsError, index=False))
+        self.work(lambda: write_csv(full_table(cmap, rows, level).assign(**source), path, RegionsError, index=False))
 
     def write_comparison(self, path: str | Path) -> None:
         """Write the comparison as CSV."""
@@ -280,7 +285,7 @@ class RegionsController:
 
     def colors(self) -> dict[str, str]:
         """Return ``#RRGGBB`` for each cell type of the model."""
-        return {} if self.state.model is None else type_colors(self.state.model.cell_types)
+        return {} if self.state.model is None else colors_of(self.state.model)
 
     def message(self) -> str:
         """Tell the user what to do next; empty when there is nothing to do."""

@@ -102,7 +102,7 @@ class RegionMeter:
             return RegionRow(region, tissue)
 
 
-def full_table(cmap: CompositionMap, rows: Sequence[RegionRow]) -> pd.DataFrame:
+def full_table(cmap: CompositionMap, rows: Sequence[RegionRow], level: str = "minor") -> pd.DataFrame:
     """Concatenate the tables of all rows, with the contributions to each gene (kind ``part``)."""
     tables = []
     for row in rows:
@@ -110,7 +110,7 @@ def full_table(cmap: CompositionMap, rows: Sequence[RegionRow]) -> pd.DataFrame:
             continue
         tables.append(row.table)
         for gene in row.table.loc[row.table["kind"] == "expression", "name"]:
-            parts = explain_gene(cmap, gene, row.region)
+            parts = explain_gene(cmap, gene, row.region, level)
             named = {"kind": "part", "name": [f"{gene} from {part}" for part in parts.index], "value": parts["value"]}
             empty = {"low": np.nan, "high": np.nan, "patch_low": np.nan, "patch_high": np.nan, "unit": "log1p CP10k"}
             tables.append(pd.DataFrame({"region": row.region.name, **named, **empty}))
@@ -133,7 +133,9 @@ def compared(
         return None
 
 
-def explained(cmap: CompositionMap, gene: str, where: Region | tuple[float, float]) -> Explanation:
+def explained(
+    cmap: CompositionMap, gene: str, where: Region | tuple[float, float], level: str = "minor"
+) -> Explanation:
     """Explain a gene at a point (slide um) or in a region."""
     place: Region | tuple[int, int]
     if isinstance(where, Region):
@@ -145,6 +147,6 @@ def explained(cmap: CompositionMap, gene: str, where: Region | tuple[float, floa
             return Explanation(name, problem="There is no tissue at this place: click on tissue.")
         place = patch
     try:
-        return Explanation(name, explain_gene(cmap, gene, place))
+        return Explanation(name, explain_gene(cmap, gene, place, level))
     except RegionsError as error:
         return Explanation(name, problem=str(error))

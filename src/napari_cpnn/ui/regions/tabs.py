@@ -197,7 +197,7 @@ class ExplanationTab(_Tab):
     def show_gene(self) -> None:
         """Show the name of the gene on screen."""
         if self.controller.gene:
-            self.gene.setText(self.controller.gene)
+            self.gene.show_gene(self.controller.gene)
         self._show_parts()
 
     def show_explanation(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _WINDOW = (1500, 940)
 _TIMEOUT_S = 600.0
-_DRAWING_S = 0.25
+_RESIZING_S = 2.0
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -36,6 +37,7 @@ def open_viewer(
     screenshot: str | Path | None = None,
     gene: str | None = None,
     cell_type: str | None = None,
+    hierarchy: Mapping[str, str] | None = None,
     settings: MappingSettings | None = None,
 ) -> None:
     """Open napari on a slide and map what is in view; returns when the window is closed.
@@ -50,6 +52,8 @@ def open_viewer(
         Picture of canvas and docks to write when the view is mapped, before returning.
     gene, cell_type
         Shown first.
+    hierarchy
+        Major type by cell type, for models without.
     settings
         Settings of maps.
 
@@ -65,7 +69,9 @@ def open_viewer(
     if screenshot is not None:
         require_picture(Path(screenshot))
     needs_map = screenshot is not None and model_path is not None
-    viewer, dock = start_viewer(slide_path, model_path=model_path, mpp=mpp, settings=settings, needs_map=needs_map)
+    viewer, dock = start_viewer(
+        slide_path, model_path=model_path, mpp=mpp, hierarchy=hierarchy, settings=settings, needs_map=needs_map
+    )
     try:
         dock.controller.show_first(gene=gene, cell_type=cell_type)
         if screenshot is None:
@@ -73,8 +79,7 @@ def open_viewer(
 
             napari.run()
             return
-        viewer.window.resize(*_WINDOW)
-        pump(0.5)
+        _resize(viewer)
         viewer.reset_view()
         wait_until_mapped(viewer, dock)
         save_screenshot(viewer, Path(screenshot))
@@ -89,6 +94,7 @@ def start_viewer(
     *,
     model_path: str | Path | None = None,
     mpp: float | Mpp | None = None,
+    hierarchy: Mapping[str, str] | None = None,
     settings: MappingSettings | None = None,
     needs_map: bool = False,
 ) -> tuple[napari.Viewer, Explore]:
@@ -112,6 +118,7 @@ def start_viewer(
     viewer.add_image(data, **keywords)
     dock = Explore(viewer, settings)
     viewer.window.add_dock_widget(dock, name="Explore (napari-cpnn)", area="right")
+    dock.controller.hierarchy = dict(hierarchy or {})
     if model_path is not None:
         dock.open_model(Path(model_path))
     return viewer, dock
@@ -160,7 +167,8 @@ def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _
     while True:
         if dock.is_settled():
             dock.finish_drawing()
-            pump(_DRAWING_S)  # napari lays texts out while it draws, which may move the view
+            viewer.screenshot(flash=False)  # napari lays texts out while it draws, which may move the view
+            pump(0.0)
             if dock.is_settled() and dock.is_drawn():
                 return
         mapper = dock.state.mapper
@@ -174,6 +182,15 @@ def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _
                 f"({dock.controller.progress_text() or dock.state.message or 'no model is loaded'})."
             )
         pump(0.05)
+
+
+def _resize(viewer: napari.Viewer) -> None:
+    """Give the window its size, and wait until the canvas has followed, a screen that is too small no longer."""
+    viewer.window.resize(*_WINDOW)
+    deadline = time.monotonic() + _RESIZING_S
+    while tuple(viewer.window.geometry()[2:]) != _WINDOW and time.monotonic() < deadline:
+        pump(0.01)
+    pump(0.0)
 
 
 def save_screenshot(viewer: napari.Viewer, path: Path) -> None:
@@ -200,6 +217,7 @@ def pump(seconds: float) -> None:
     from qtpy.QtWidgets import QApplication
 
     end = time.monotonic() + seconds
+    QApplication.processEvents()
     while time.monotonic() < end:
-        QApplication.processEvents()
         time.sleep(0.01)
+        QApplication.processEvents()

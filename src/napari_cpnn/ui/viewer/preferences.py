@@ -14,7 +14,7 @@ from typing import Any
 
 from napari_cpnn.errors import CpnnError, SettingsError
 from napari_cpnn.painting import Look
-from napari_cpnn.palette import choose_colors, read_colors, write_colors
+from napari_cpnn.palette import choose_colors, folded, read_colors, write_colors
 from napari_cpnn.settings import MappingSettings
 
 _NAME = "napari-cpnn"
@@ -68,7 +68,7 @@ def keep_color(cell_type: str, color: str | None) -> None:
     """Use a colour for a cell type and save it in the preferences; ``None``: that of the palette."""
     page = _page()
     colors = {} if page is None else _readable(page.colors.cell_types)
-    colors.pop(cell_type, None)
+    colors = {name: kept for name, kept in colors.items() if folded(name) != folded(cell_type)}
     if color is not None:
         colors[cell_type] = color.upper()
     choose_colors(colors)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.painting import FDR_CHOICES, Look, Outline, Shown, Style
+from napari_cpnn.palette import as_level
 from napari_cpnn.storage import cache_folder, whole_file
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def recall(slide: Slide) -> Memory:
             move=_move(facts.get("move")),
             library=str(facts.get("library", "")),
         )
-    except (OSError, ValueError, TypeError, AttributeError, LookupError):
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, CpnnError):
         return Memory()
 
 
@@ -93,7 +94,8 @@ def _file(slide: Slide) -> Path:
 def _shown(facts: Any) -> Shown | None:
     if facts is None:
         return None
-    return Shown(facts["kind"], tuple(str(name) for name in facts["names"]), facts.get("measure", "value"))
+    names, level = tuple(str(name) for name in facts["names"]), as_level(facts.get("level", "minor"))
+    return Shown(facts["kind"], names, facts.get("measure", "value"), level)
 
 
 def _look(facts: Any) -> Look | None:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from psygnal import Signal
 
 from napari_cpnn.painting import Look, Shown
+from napari_cpnn.palette import Level
 from napari_cpnn.ui.frame import History
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ __all__ = ["ExploreState", "Look", "Shown", "TypeRow", "state_of"]
 
 @dataclass(frozen=True)
 class TypeRow:
-    """Row of the list of cell types; ``share`` is the mean share in view, NaN while unknown."""
+    """Row of the list of cell types; ``share`` is the mean share in view, NaN while unknown.
+
+    A major type has its minor types as ``parts``.
+    """
 
     name: str
     color: str
     share: float
+    parts: tuple[TypeRow, ...] = ()
 
 
 class ExploreState:
@@ -75,6 +80,12 @@ class ExploreState:
         self.memory: Memory | None = None
         self._memory_changed = False
         self.limits: tuple[float, float] = (0.0, 1.0)
+        self.wanted_level: Level = "major"
+
+    @property
+    def level(self) -> Level:
+        """Level of the cell types on screen: the one wanted, where the model has a hierarchy."""
+        return self.wanted_level if self.model is not None and self.model.hierarchy else "minor"
 
     @property
     def map(self) -> CompositionMap | None:
