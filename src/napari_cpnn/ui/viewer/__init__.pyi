@@ -16,6 +16,7 @@ from .preferences import keep_color as keep_color
 from .preferences import read_preferences as read_preferences
 from .reference import LabelColumn as LabelColumn
 from .reference import Reference as Reference
+from .reference import better_min_cells as better_min_cells
 from .reference import inspect_reference as inspect_reference
 from .reference import read_reference as read_reference
 from .slide_memory import Memory as Memory

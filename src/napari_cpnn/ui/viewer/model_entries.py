@@ -34,7 +34,7 @@ class ModelEntry:
     path
         Its file.
     trained, held_out, saved
-        Training tissue, score on held-out spots and date of the file; empty if unknown.
+        Training tissue, score on held-out spots and date of the file; empty if unknown, or installed with the package.
     purpose
         What it is for, if not for any slide of its tissue.
     synthetic
@@ -71,7 +71,9 @@ class ModelEntry:
         """Say why its scores do not hold on a slide; empty if they may."""
         if self.knows(slide):
             return "It was trained on this slide: its scores do not hold here."
-        return f"For {self.purpose}." if self.purpose else ""
+        section = her2st_section_of(slide)
+        made_for_it = section is not None and f" {section}," in f" {self.purpose},"
+        return f"For {self.purpose}." if self.purpose and not made_for_it else ""
 
 
 _KNOWN: dict[Path, tuple[tuple[int, int], ModelEntry]] = {}
@@ -177,6 +179,7 @@ def _entry(path: Path) -> ModelEntry:
     provenance = read_card(path)["provenance"]
     held_out = provenance.get("metrics", {}).get("held_out", {})
     score = f"held-out PCC {held_out['pcc_mean']:.2f}" if "pcc_mean" in held_out else "no held-out score"
+    packaged = path == recent_models.sample_model() or any(model.path == path for model in ZOO.values())
     tissue = next((model.tissue for model in ZOO.values() if model.path == path), "")
     trained = trained_on(provenance)
     if tissue and not provenance.get("settings", {}).get("tissue"):
@@ -185,7 +188,7 @@ def _entry(path: Path) -> ModelEntry:
         path,
         trained=trained or "training unknown",
         held_out=score,
-        saved=time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime)),
+        saved="" if packaged else time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime)),
         purpose=provenance.get("purpose", ""),
         synthetic=is_synthetic(provenance),
         provenance={"training_data": provenance.get("training_data", [])},
