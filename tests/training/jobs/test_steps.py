@@ -11,6 +11,7 @@ import pytest
 
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.progress import counting
+from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.jobs import job_run
@@ -24,7 +25,9 @@ def job(tmp_path, private_cache) -> TrainingJob:
     sample = sample_folder()
     spots = anndata.read_h5ad(sample / SAMPLE_FILES["spots"])
     spots[::4].write_h5ad(tmp_path / "spots.h5ad")
-    (tmp_path / "genes.txt").write_text("\n".join(spots.var_names[:20]) + "\n")
+    known = set(Prototypes.load(sample / SAMPLE_FILES["prototypes"]).genes)
+    genes = [gene for gene in spots.var_names if gene in known][:20]
+    (tmp_path / "genes.txt").write_text("\n".join(genes) + "\n")
     settings = TrainingSettings(
         backbone="squeezenet", weights="none", patch=PatchSpec(32, 2.0), hidden=16, n_programs=2, max_epochs=300,
         batch_size=32, patience=500, genes=str(tmp_path / "genes.txt"), device="cpu", min_spot_fraction=0.0,
