@@ -29,7 +29,8 @@ OPEN = "Open a model file ..."
 _DETAILS = Qt.ItemDataRole.UserRole + 1
 _WARNING = Qt.ItemDataRole.UserRole + 2
 _POPUP_PX, _MARGIN = 520, 4
-_WARN = "#c07000"
+_WARN_DARK, _WARN_LIGHT = "#e0a040", "#8a4a00"
+"""Ink of warnings in dark and light themes."""
 
 
 class ModelPicker(QComboBox):
@@ -171,7 +172,12 @@ class _Lines(QStyledItemDelegate):
         for text, warns in ((index.data(_DETAILS), False), (index.data(_WARNING), True)):
             if not text:
                 continue
-            faint = type(ink)(_WARN) if warns else type(ink)(ink.red(), ink.green(), ink.blue(), 170)
+            on_dark = ink.lightness() > 127
+            faint = (
+                type(ink)(_WARN_DARK if on_dark else _WARN_LIGHT)
+                if warns
+                else type(ink)(ink.red(), ink.green(), ink.blue(), 170)
+            )
             painter.setPen(faint)
             self._line(painter, QRect(room.left(), top, room.width(), height), f"⚠ {text}" if warns else text)
             top += height + 1
