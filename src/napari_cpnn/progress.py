@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from napari_cpnn.errors import CpnnError
 
@@ -13,6 +14,46 @@ Exceptions that it raises, such as :class:`CancelledError`, cancel the computati
 
 class CancelledError(CpnnError):
     """Raised to cancel a computation, mostly by a progress callback on behalf of the user."""
+
+
+Reporting = bool | Progress
+"""Whether progress is shown as a bar in the terminal, or a function that is called with it."""
+
+
+def reporter(how: Reporting) -> Progress:
+    """Return a function that reports to ``how`` if that is a function, and otherwise does nothing."""
+    return no_progress if isinstance(how, bool) else how
+
+
+@contextmanager
+def counting(how: Reporting, text: str, total: int, unit: str) -> Iterator[Callable[[int], object]]:
+    """Count the parts of a task: yield a function that is called with the number of parts done since its last call.
+
+    Parameters
+    ----------
+    how
+        Receives the progress.
+    text, unit
+        Names of the task and of its parts, such as ``cutting patches`` and ``spot``.
+    total
+        Number of parts; nothing is shown without any.
+    """
+    if isinstance(how, bool):
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=text, unit=unit, disable=not (how and total)) as bar:
+            yield bar.update
+        return
+    n_done = 0
+
+    def update(n: int) -> None:
+        nonlocal n_done
+        n_done += n
+        how(text, n_done / total)
+
+    if total:
+        how(text, 0.0)
+    yield update if total else lambda _: None
 
 
 def no_progress(_text: str, _done: float) -> None:

@@ -159,6 +159,7 @@ def test_bad_files_are_sentences_and_the_dock_stays(setup, tmp_path):
     assert "epoch" in c.message
     assert not c.change("learning_rate", "fast")
     assert c.settings == TrainingSettings()
+    (tmp_path / "a.svs").touch()
     c.add_files([tmp_path / "a.svs"])
     assert "Drop one slide and its spots" in c.message
     c.add_sample(SampleFiles(SAMPLE["slide"], SAMPLE["spots"]))

@@ -38,6 +38,9 @@ from .losses import mse_loss as mse_loss
 from .losses import pcc_loss as pcc_loss
 from .losses import prototype_penalty as prototype_penalty
 from .prediction import Prediction as Prediction
+from .provenance import has_seen as has_seen
+from .provenance import is_synthetic as is_synthetic
+from .provenance import trained_on as trained_on
 from .provenance import usable as usable
 from .triplex import SlideTokens as SlideTokens
 from .triplex import Surroundings as Surroundings

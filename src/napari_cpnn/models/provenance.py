@@ -153,5 +153,18 @@ def has_seen(provenance: Mapping[str, Any], slide: str) -> bool:
     return name in names or _stem(name) in names or name in map(_stem, names)
 
 
+def is_synthetic(provenance: Mapping[str, Any]) -> bool:
+    """Whether a model was trained on tissue that a program has drawn, such as the packaged sample.
+
+    Examples
+    --------
+    >>> from napari_cpnn.models import is_synthetic
+    >>> is_synthetic({"settings": {"tissue": "synthetic tissue"}})
+    True
+    """
+    tissue = usable(provenance).get("settings", {}).get("tissue", "")
+    return str(tissue).lower().startswith("synthetic")
+
+
 def _stem(name: str) -> str:
     return name.rpartition(".")[0] or name

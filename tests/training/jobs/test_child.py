@@ -219,6 +219,11 @@ def test_jobs_from_the_terminal(job, tmp_path, capsys):
     job.write(tmp_path / "job.json")
     assert main(["train", "--job", str(tmp_path / "job.json"), "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    steps = [line for line in lines if line["event"] == "step"]
+    for text in ("estimating prototypes", "cutting patches", "deconvolving", "epoch 1/1", "calibrating"):
+        assert any(line["text"].startswith(text) and 0 <= line["done"] <= 1 for line in steps), text
+    assert not (job.out / ".step.json").exists()
+    lines = [line for line in lines if line["event"] != "step"]
     assert [line["event"] for line in lines][-3:] == ["epoch", "saved", "finished"]
     assert lines[-1] == {"event": "finished", "path": str(job.out / "model.safetensors"), "complete": True}
     assert Prototypes.load(job.out / "prototypes.h5ad").cell_types == load_model(lines[-1]["path"]).cell_types

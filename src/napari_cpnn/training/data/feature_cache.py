@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import nn
-from tqdm import tqdm
 
 from napari_cpnn._version import __version__
 from napari_cpnn.arrays import FloatArray, IntArray
@@ -32,6 +31,7 @@ from napari_cpnn.models import (
     encoder_fingerprint,
     patch_encoder,
 )
+from napari_cpnn.progress import Reporting, counting
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.storage import append_to, find_array, keep_array, key_of, touch_kept, write_array
@@ -128,17 +128,17 @@ class FeatureCache:
             return keep_array(folder, self._scratch, view, values)
         return write_array(self._scratch / name, view, values)
 
-    def collect(self, sections: Sequence[Section], look: Look, progress: bool = False) -> Features:
+    def collect(self, sections: Sequence[Section], look: Look, progress: Reporting = False) -> Features:
         """Features of the chosen patches of all sections, memory-mapped: ``(n_views, N, ...)``; see :meth:`read`."""
         path = self._scratch / "features.raw"
         wanted = sum(self.n_missing(s.slide, s.centers_um) * len(s.centers_um) for s in sections)
         with (
             path.open("wb") as file,
-            tqdm(total=wanted, desc="computing features", unit="patch", disable=not (progress and wanted)) as bar,
+            counting(progress, "computing features", wanted, "patch") as count,
         ):
 
             def look_and_tell(images: npt.NDArray[np.uint8]) -> Features:
-                bar.update(len(images))
+                count(len(images))
                 return look(images)
 
             for view in range(self.n_views):

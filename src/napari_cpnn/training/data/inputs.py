@@ -18,6 +18,7 @@ import torch
 from napari_cpnn.arrays import Float32Array, IntArray
 from napari_cpnn.models import CPNN, StandardisedEncoder, Surroundings, is_trained
 from napari_cpnn.prediction import Predictor
+from napari_cpnn.progress import Reporting
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data.augmentation import apply_stains, apply_symmetries
 from napari_cpnn.training.data.feature_cache import FeatureCache
@@ -62,7 +63,7 @@ class Inputs(ABC):
         return None
 
     @abstractmethod
-    def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: bool = False) -> None:
+    def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: Reporting = False) -> None:
         """Precompute what is constant during the run, in ``scratch``; called once, before the methods below."""
 
     def standardise(self, model: CPNN, rows: IntArray) -> None:
@@ -90,7 +91,7 @@ class Inputs(ABC):
 class PatchInputs(Inputs):
     """Patches alone, for a trainable image network."""
 
-    def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: bool = False) -> None:  # noqa: ARG002
+    def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: Reporting = False) -> None:  # noqa: ARG002
         self._images = data.images
 
     def batch(self, rows: IntArray, symmetries: IntArray | None = None) -> Batch:
@@ -136,7 +137,7 @@ class FeatureInputs(PatchInputs):
     def cache(self, network: nn.Module, scratch: Path) -> FeatureCache:
         return FeatureCache(self.settings, scratch, network)
 
-    def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: bool = False) -> None:
+    def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: Reporting = False) -> None:
         predictor: list[Predictor] = []  # created only if something is missing
 
         def look(images: npt.NDArray[np.uint8]) -> Float32Array:
@@ -199,7 +200,7 @@ class SurroundedInputs(Inputs):
     def cache(self, network: nn.Module, scratch: Path) -> FeatureCache | None:
         return self.patch.cache(network, scratch)
 
-    def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: bool = False) -> None:
+    def prepare(self, data: SpotData, model: CPNN, scratch: Path, progress: Reporting = False) -> None:
         self.surroundings = spot_surroundings(data, model, self.settings, scratch, progress)
         self.patch.prepare(data, model, scratch, progress)
 

@@ -35,6 +35,9 @@ from napari_cpnn.storage import (
 #: Patches per chunk: 39 MB at 224 px, the peak memory of reading.
 CHUNK = 256
 
+#: Patches that are read at a time, between reports of progress.
+_GROUP = 32
+
 #: Size limit of the cache; patches of the least recently used slides are deleted beyond it.
 CACHE_BYTES = 20 * 1024**3
 
@@ -143,7 +146,7 @@ class PatchCache:
         centers_um
             ``(N, 2)``, slide micrometres. Reading is fastest if neighbours are adjacent in this order.
         on_cut
-            Called after each chunk with the number of patches read.
+            Called with the number of patches read after each group of some.
 
         Returns
         -------
@@ -160,13 +163,16 @@ class PatchCache:
             shape = (len(part), spec.size_px, spec.size_px, 3)
             chunk = find_array(folder, i, shape, np.uint8, f"patches of {slide.name}")
             if chunk is None:
-                images, ok[part] = reader.read(centers_um[part])
+                images = np.empty(shape, dtype=np.uint8)
+                for start in range(0, len(part), _GROUP):
+                    group = slice(start, start + _GROUP)
+                    images[group], ok[part[group]] = reader.read(centers_um[part[group]])
+                    if on_cut is not None:
+                        on_cut(len(part[group]))
                 if ok[part].all():
                     chunk = keep_array(folder, self._scratch, i, images)
                 else:
                     chunk = write_array(self._scratch / folder.name, i, images)
-                if on_cut is not None:
-                    on_cut(len(part))
             chunks.append(chunk)
         touch_kept(folder)
         return chunks, ok

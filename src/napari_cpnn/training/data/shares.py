@@ -11,6 +11,7 @@ import numpy as np
 from napari_cpnn._version import __version__
 from napari_cpnn.arrays import Float32Array, IntArray
 from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.settings import DeconvolutionSettings, TrainingSettings
 from napari_cpnn.storage import find_array, key_of, write_array
@@ -23,6 +24,7 @@ def deconvolved_shares(
     prototypes: Prototypes,
     settings: TrainingSettings,
     folder: Path,
+    progress: Progress = no_progress,
 ) -> Float32Array:
     """Deconvolve the selected spots of each slide to compositions ``(N, C)`` float32; NaN if undefined.
 
@@ -31,9 +33,10 @@ def deconvolved_shares(
     how = DeconvolutionSettings(method=settings.deconvolution, device=settings.device)
     n_types = len(prototypes.cell_types)
     tables = [np.zeros((0, n_types), dtype=np.float32)]
-    for part, chosen in zip(parts, rows, strict=True):
+    for number, (part, chosen) in enumerate(zip(parts, rows, strict=True)):
         if not len(chosen):
             continue
+        progress(f"deconvolving the spots of {part.slide.name}", number / len(parts))
         place = folder / _key(part, chosen, prototypes, how)
         shares = find_array(place, 0, (len(chosen), n_types), np.float32, f"shares of {part.slide.name}")
         if shares is None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.progress import Reporting, counting, reporter
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
@@ -98,7 +98,7 @@ def prepare(
     prototypes: Prototypes,
     settings: TrainingSettings,
     folder: Path,
-    progress: bool = False,
+    progress: Reporting = False,
     known: FeatureCache | None = None,
 ) -> SpotData:
     """Prepare patches and targets of checked samples; temporary files are written into ``folder``.
@@ -123,7 +123,7 @@ def prepare(
         )
     shares = None
     if settings.composition_weight > 0:
-        shares = deconvolved_shares(parts, rows, prototypes, settings, cache.folder)
+        shares = deconvolved_shares(parts, rows, prototypes, settings, cache.folder, reporter(progress))
     cache.prune()
     targets = _targets(parts, rows, genes, folder / "targets.f32")
     return SpotData(
@@ -156,7 +156,7 @@ def _key(
 
 
 def _sections(
-    parts: Sequence[SpotSample], spec: PatchSpec, cache: PatchCache, known: FeatureCache | None, progress: bool
+    parts: Sequence[SpotSample], spec: PatchSpec, cache: PatchCache, known: FeatureCache | None, progress: Reporting
 ) -> tuple[list[Section], list[IntArray]]:
     """Patches of each slide, and for each slide the indices of used spots with readable patches."""
     places = [_in_strips(part.centers_um, spec) for part in parts]
@@ -167,14 +167,14 @@ def _sections(
     )
     cache.require_space(wanted * 3 * spec.size_px**2)
     sections, rows = [], []
-    with tqdm(total=wanted, desc="cutting patches", unit="spot", disable=not (progress and wanted)) as bar:
+    with counting(progress, "cutting patches", wanted, "spot") as count:
         for part, place, at, late in zip(parts, places, centers, later, strict=True):
             ok = np.ones(len(at), dtype=bool)
             chunks: Sequence[npt.NDArray[np.uint8] | LaterPatches]
             if late:
                 chunks = [cache.later(part.slide, at, spec)]
             else:
-                chunks, ok = cache.read(part.slide, at, spec, bar.update)
+                chunks, ok = cache.read(part.slide, at, spec, count)
             use = part.use[place]
             _report_failures(part.slide, use, ok)
             sections.append(Section(part.slide, at, PatchArray(chunks), ok, np.flatnonzero(use & ok)))

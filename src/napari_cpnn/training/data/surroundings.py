@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.models import CPNN, SlideTokens, Surroundings, block_order
 from napari_cpnn.prediction import CENTER, SIDE, Predictor, SlideSurroundings, keys_of
+from napari_cpnn.progress import Reporting, counting
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.spots import array_coordinates, fit_array
 from napari_cpnn.storage import append_to
@@ -123,7 +123,7 @@ def _pitch_um(part: SpotSample) -> float | None:
 
 
 def spot_surroundings(
-    data: SpotData, model: CPNN, settings: TrainingSettings, folder: Path, progress: bool = False
+    data: SpotData, model: CPNN, settings: TrainingSettings, folder: Path, progress: Reporting = False
 ) -> SpotSurroundings:
     """Compute the surroundings of the spots of a run for ``model``, in files in ``folder``.
 
@@ -136,7 +136,7 @@ def spot_surroundings(
     path = folder / "neighbours.f16"
     with (
         path.open("wb") as file,
-        tqdm(total=n, desc="looking around", unit="spot", disable=not progress) as bar,
+        counting(progress, "looking around", n, "spot") as count,
     ):
         for slide, section in enumerate(data.sections):  # spots are grouped by slide
             rows = np.flatnonzero(data.slide_of == slide)
@@ -150,7 +150,7 @@ def spot_surroundings(
                 found = around.at(centers[part])
                 append_to(file, found.neighbours.numpy().astype(np.float16))
                 present[rows[part]], places[rows[part]] = found.present.numpy(), found.places_um.numpy()
-                bar.update(len(found))
+                count(len(found))
             slides[slide] = around.tokens
             around.flush()
     neighbours = np.memmap(path, dtype=np.float16, mode="r", shape=(n, SIDE * SIDE, n_features))

@@ -27,7 +27,7 @@ from napari_cpnn.models import (
     load_model,
     start_backbone,
 )
-from napari_cpnn.progress import CancelledError
+from napari_cpnn.progress import CancelledError, Progress, Reporting, counting, no_progress, reporter
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.slides import Slide
@@ -46,7 +46,7 @@ def train(
     prototypes: Prototypes,
     settings: TrainingSettings | None = None,
     out: str | Path = "runs/cpnn",
-    progress: bool = True,
+    progress: Reporting = True,
     on_epoch: Callable[[EpochRow], None] | None = None,
     resume: bool = False,
 ) -> CPNN:
@@ -67,7 +67,7 @@ def train(
         contain a trained model. ``model.safetensors`` is replaced whenever the held-out PCC improves, so that a killed
         run leaves its best model; Ctrl-C ends the run after the current batch and returns it. Both can be resumed.
     progress
-        Show a progress bar per epoch on stderr.
+        Show a progress bar per epoch on stderr; or a function that is called with what is being done and its share.
     on_epoch
         Called after each epoch with its row of ``metrics.csv``.
     resume
@@ -119,8 +119,9 @@ def train(
     complete = inputs.complete(checked[0])
     backbone = start_backbone(complete)
     with folder.scratch() as scratch, _own_random_state(settings.seed), _quiet_lightning():
+        shown = progress if folder.writes else False
         known = inputs.cache(backbone.network, scratch)
-        data = prepare(checked, prototypes, settings, scratch, progress and folder.writes, known)
+        data = prepare(checked, prototypes, settings, scratch, shown, known)
         if state is not None:
             state.require_same_data(data.key, folder.path)
         folder.write_settings(settings)
@@ -135,7 +136,7 @@ def train(
             backbone,
         )
         model.provenance.update(_provenance(data, prototypes))
-        inputs.prepare(data, model, scratch, progress and folder.writes)
+        inputs.prepare(data, model, scratch, shown)
         inputs.standardise(model, data.train)
         module = CpnnTraining(model, inputs, settings, choose_precision(device, settings.precision), data.gene_weights)
         recorder = Recorder(module, folder, data.held_out_name, progress, on_epoch, data.key)
@@ -149,19 +150,24 @@ def train(
         else:
             is_complete = _run(module, SpotDataModule(data, inputs, settings), recorder, device)
         if folder.writes:
-            _finish(folder, data, inputs, settings)
+            _finish(folder, data, inputs, settings, reporter(progress))
             if is_complete:
                 folder.drop_state()
         wait_for_all()
         return load_model(folder.model_path)
 
 
-def _finish(folder: RunFolder, data: SpotData, inputs: Inputs, settings: TrainingSettings) -> None:
+def _finish(
+    folder: RunFolder, data: SpotData, inputs: Inputs, settings: TrainingSettings, progress: Progress = no_progress
+) -> None:
     """Calibrate the best model and store its scores and domain with it."""
     best = load_model(folder.model_path)
     if settings.calibrate:
-        _calibrate(best, data, inputs)
+        _calibrate(best, data, inputs, progress)
+    progress("learning the look of the tissue", 0.0)
     fit_domain(best, data, inputs, settings)
+    if len(data.held_out):
+        progress("testing on the held-out spots", 0.0)
     fit_run_trust(best, data, inputs)
     if len(data.held_out):
         best.provenance["metrics"] = {"held_out": _held_out_scores(best, data, inputs)}
@@ -233,13 +239,15 @@ def _decoded(model: CPNN, inputs: Inputs, rows: IntArray) -> Iterator[tuple[IntA
         yield part, decoder.expression(weights, programs, model.genes)
 
 
-def _calibrate(model: CPNN, data: SpotData, inputs: Inputs) -> None:
+def _calibrate(model: CPNN, data: SpotData, inputs: Inputs, progress: Progress = no_progress) -> None:
     # An interrupted run was already calibrated; start from the identity, so that resuming changes nothing.
     model.scale.fill_(1.0)
     model.shift.zero_()
     lines = LineFit()
-    for rows, predicted in _decoded(model, inputs, data.train):
-        lines.add(predicted, data.targets[rows])
+    with counting(progress, "calibrating the model", len(data.train), "spot") as count:
+        for rows, predicted in _decoded(model, inputs, data.train):
+            lines.add(predicted, data.targets[rows])
+            count(len(rows))
     slope, intercept = (torch.from_numpy(values).to(model.scale) for values in lines.solve())
     model.scale.mul_(slope)
     model.shift.mul_(slope).add_(intercept)

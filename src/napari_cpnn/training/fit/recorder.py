@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from tqdm import tqdm
 
 from napari_cpnn.evaluation import Summary
-from napari_cpnn.progress import CancelledError
+from napari_cpnn.progress import CancelledError, Reporting, no_progress, reporter
 from napari_cpnn.training.fit.module import VIEWS, CpnnTraining
 from napari_cpnn.training.fit.resume import RunState
 from napari_cpnn.training.fit.run_folder import RunFolder
@@ -34,7 +34,7 @@ class Recorder(Callback):
         module: CpnnTraining,
         folder: RunFolder,
         held_out_name: str,
-        progress: bool,
+        progress: Reporting,
         on_epoch: Callable[[EpochRow], None] | None,
         data_key: str,
     ) -> None:
@@ -42,7 +42,8 @@ class Recorder(Callback):
         self._module = module
         self.folder = folder
         self._held_out_name = held_out_name
-        self._progress = progress and folder.writes
+        self._progress = progress is True and folder.writes
+        self._report = reporter(progress) if folder.writes else no_progress
         self._on_epoch = on_epoch
         self._data_key = data_key
         self._history: list[EpochRow] = []
@@ -104,8 +105,9 @@ class Recorder(Callback):
             bar_format="{bar:20} {desc}",
         )
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, _module: Any, _outputs: Any, _batch: Any, index: int) -> None:
         """Advance the progress bar."""
+        self._report(self._title(), (index + 1) / max(int(trainer.num_training_batches), 1))
         if self._bar is not None:
             self._bar.update()
             # Reading the loss synchronises with the device, so it is not done at each step.
@@ -113,6 +115,10 @@ class Recorder(Callback):
                 self._shown = time.perf_counter()
                 self._bar.set_description_str(f"{self._title()}, loss {self._module.losses['loss']:.3f}")
         self._check_interrupt()
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Report the step."""
+        self._report(f"{self._title()}, held-out spots", 0.0)
 
     def on_validation_batch_end(self, *_: Any) -> None:
         """Check for Ctrl-C."""

@@ -63,11 +63,15 @@ class SampleFiles:
 
 @dataclass(frozen=True)
 class CellsFile:
-    """Single-cell file to estimate prototypes from, with the names of its cell type and batch columns."""
+    """Single-cell file to estimate prototypes from, with the names of its cell type and batch columns.
+
+    ``min_cells`` is that of :class:`~napari_cpnn.PrototypeSettings`.
+    """
 
     path: Path
     cell_type: str
     batch: str | None = None
+    min_cells: int | None = None
 
 
 @dataclass(frozen=True)
@@ -219,4 +223,7 @@ def _matrix(rows: Any) -> Matrix:
 def _prototypes(data: Any, home: Path) -> Path | CellsFile:
     if isinstance(data, str):
         return home / data
-    return CellsFile(home / data["path"], str(data["cell_type"]), data.get("batch"))
+    least = data.get("min_cells")
+    if least is not None and (type(least) is not int or least < 0):
+        raise ValueError("'min_cells' is no number of cells")
+    return CellsFile(home / data["path"], str(data["cell_type"]), data.get("batch"), least)

@@ -7,6 +7,7 @@ import json
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,12 @@ from filelock import FileLock, Timeout
 
 from napari_cpnn.errors import CpnnError, TrainingError
 from napari_cpnn.prototypes import Prototypes, estimate_prototypes, open_cells
+from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.spots import SpotFix, open_sample
+from napari_cpnn.storage import whole_file
 from napari_cpnn.training.fit import is_first_process, train
 from napari_cpnn.training.jobs.job import JOB_FILE, PROTOTYPES_FILE, CellsFile, SampleFiles, TrainingJob
-from napari_cpnn.training.jobs.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STOP_FILE, unlock
+from napari_cpnn.training.jobs.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STEP_FILE, STOP_FILE, unlock
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,11 +31,14 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 """Event of a run by ``event``: ``preparing`` (``text``), ``epoch`` (``row`` of ``metrics.csv``, ``epoch``,
-``max_epochs``, ``seconds_left``), ``saved`` (``path``, ``epoch``),
-``finished`` (``path``, ``complete``) or ``failed`` (``error``)."""
+``max_epochs``, ``seconds_left``), ``step`` (``text``, ``done``, ``seconds``, ``stopping``), ``saved``
+(``path``, ``epoch``), ``finished`` (``path``, ``complete``) or ``failed`` (``error``)."""
 
 #: Interval in seconds of checking for a stop request.
 _STOP_SECONDS = 0.3
+
+#: Least interval in seconds of reporting progress within a step.
+_STEP_SECONDS = 0.3
 
 #: Time in seconds to wait for the lock, which is held briefly by processes that check whether a run is active.
 _LOCK_SECONDS = 2.0
@@ -65,13 +71,14 @@ def run_job(job: TrainingJob, report: Callable[[Event], None] | None = None, pro
     """
     # Of several processes of one run, only the first reports events and writes files.
     if not is_first_process(job.settings):
-        return _run(job, _nothing, progress)
+        return _run(job, _Reporter(None), progress)
     say = _Reporter(report)
     with _failures_reported(say):
         job.check()
-        with _locked(job.out), _stop_on_file(job.out / STOP_FILE):
+        with _locked(job.out), _stop_on_file(job.out / STOP_FILE, say.stopping), contextlib.ExitStack() as stack:
             say.start_file(job.out / EVENTS_FILE)
-            with _failures_reported(say):  # before the lock is released
+            stack.callback(say.close)
+            with _failures_reported(say, job.out / "model.safetensors"):  # before the lock is released
                 job.write(job.out / JOB_FILE)
                 (job.out / START_FILE).unlink(missing_ok=True)
                 model = _run(job, say, progress)
@@ -85,7 +92,7 @@ def json_line(event: Event) -> str:
     return json.dumps(_finite(event), allow_nan=False)
 
 
-def _run(job: TrainingJob, say: Callable[[Event], None], progress: bool) -> Path:
+def _run(job: TrainingJob, say: _Reporter, progress: bool) -> Path:
     with contextlib.ExitStack() as opened:
         samples = []
         for number, files in enumerate(job.samples, 1):
@@ -96,7 +103,7 @@ def _run(job: TrainingJob, say: Callable[[Event], None], progress: bool) -> Path
         model = job.out / "model.safetensors"
         say(_preparing("Cutting patches around the spots"))
         listener = _EpochListener(model, job.settings.max_epochs, say)
-        train(samples, prototypes, job.settings, job.out, progress, listener, job.resume)
+        train(samples, prototypes, job.settings, job.out, progress or say.step, listener, job.resume)
     return model
 
 
@@ -110,7 +117,7 @@ def _open(files: SampleFiles) -> tuple[Slide, AnnData]:
     return slide, spots
 
 
-def _prototypes(job: TrainingJob, say: Callable[[Event], None]) -> Prototypes:
+def _prototypes(job: TrainingJob, say: _Reporter) -> Prototypes:
     if not isinstance(job.prototypes, CellsFile):
         say(_preparing(f"Reading {job.prototypes.name}"))
         return Prototypes.load(job.prototypes)
@@ -120,7 +127,11 @@ def _prototypes(job: TrainingJob, say: Callable[[Event], None]) -> Prototypes:
     cells = job.prototypes
     say(_preparing(f"Estimating prototypes from {cells.path.name}"))
     table = open_cells(cells.path)
-    prototypes = estimate_prototypes(table, cells.cell_type, cells.batch)
+    settings = PrototypeSettings(min_cells=cells.min_cells)
+    name = f"estimating prototypes from {cells.path.name}"
+    prototypes = estimate_prototypes(
+        table, cells.cell_type, cells.batch, settings, lambda _text, done: say.step(name, done)
+    )
     prototypes.save(kept)
     return prototypes
 
@@ -132,11 +143,46 @@ class _Reporter:
         self._report = report or _nothing
         self._file: Path | None = None
         self.failed = False
+        self._step, self._started, self._said = "", 0.0, -math.inf
+        self._stopping = False
 
     def start_file(self, file: Path) -> None:
         """Also write subsequent events to this file, which is truncated."""
         file.unlink(missing_ok=True)
         self._file = file
+
+    def step(self, text: str, done: float) -> None:
+        """Report what is being done and its finished share, a few times a second at most.
+
+        The last one is in a file of its own beside the events, which would else grow with each batch.
+        """
+        now = time.monotonic()
+        if text != self._step:
+            self._step, self._started = text, now
+        elif now - self._said < _STEP_SECONDS and done < 1:
+            return
+        self._said = now
+        self._write_step(done, now)
+
+    def stopping(self) -> None:
+        """Report that the run was asked to stop."""
+        self._stopping = True
+        self._write_step(math.nan, time.monotonic())
+
+    def _write_step(self, done: float, now: float) -> None:
+        event = {"event": "step", "text": self._step, "done": round(done, 4), "seconds": round(now - self._started, 1)}
+        event["stopping"] = self._stopping
+        if self._file is not None:
+            file = self._file.with_name(STEP_FILE)
+            # The run is worth more than its progress.
+            with contextlib.suppress(OSError, TrainingError), whole_file(file, TrainingError) as unfinished:
+                unfinished.write_text(json_line(event) + "\n", encoding="utf-8")
+        self._report(event)
+
+    def close(self) -> None:
+        """End the run's steps."""
+        if self._file is not None:
+            self._file.with_name(STEP_FILE).unlink(missing_ok=True)
 
     def __call__(self, event: Event) -> None:
         if self._file is not None:
@@ -146,20 +192,22 @@ class _Reporter:
 
 
 @contextlib.contextmanager
-def _failures_reported(say: _Reporter) -> Iterator[None]:
-    """Report an exception of the run as one ``failed`` event."""
+def _failures_reported(say: _Reporter, model: Path | None = None) -> Iterator[None]:
+    """Report an exception of the run as one ``failed`` event; ``model`` is that of the run, if it has one already."""
     try:
         yield
     except BaseException as error:
         if not say.failed:
             say.failed = True
-            say({"event": "failed", "error": _why(error)})
+            say({"event": "failed", "error": _why(error, model)})
         raise
 
 
-def _why(error: BaseException) -> str:
+def _why(error: BaseException, model: Path | None) -> str:
     if isinstance(error, CpnnError):
         return str(error)
+    if isinstance(error, KeyboardInterrupt) and model is not None and model.exists():
+        return "Training was stopped at once: its best model so far is kept; the run can be resumed."
     if isinstance(error, KeyboardInterrupt):
         return "Training was stopped before the end of its first epoch: no model."
     first_line = (str(error).splitlines() or [""])[0]
@@ -210,7 +258,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stop_on_file(file: Path) -> Iterator[None]:
+def _stop_on_file(file: Path, noticed: Callable[[], None]) -> Iterator[None]:
     """Treat the appearance of a file as Ctrl-C within the context; works on all systems and from any process."""
     done = threading.Event()
 
@@ -218,6 +266,7 @@ def _stop_on_file(file: Path) -> Iterator[None]:
         while not done.wait(_STOP_SECONDS):
             if file.exists():
                 file.unlink(missing_ok=True)
+                noticed()
                 _press_ctrl_c()
 
     if threading.current_thread() is not threading.main_thread():

@@ -27,6 +27,9 @@ LOCK_FILE = ".running"
 STOP_FILE = ".stop"
 """File whose presence requests the run to end after the current batch."""
 
+STEP_FILE = ".step.json"
+"""What the run is doing, and its finished share; deleted at its end."""
+
 EVENTS_FILE = "events.jsonl"
 """Events of the run, one line of JSON each."""
 
@@ -67,6 +70,10 @@ class RunStatus:
         Changes whenever the model is replaced.
     resumable
         Whether the run is unfinished and can be resumed.
+    step, step_done, step_seconds
+        What a run that goes on is doing, its finished share (NaN if unknown), and for how long.
+    stopping
+        Whether it has noticed that it is to stop.
     """
 
     history: tuple[dict[str, float], ...] = ()
@@ -77,6 +84,10 @@ class RunStatus:
     model: Path | None = None
     stamp: int = 0
     resumable: bool = False
+    step: str = ""
+    step_done: float = math.nan
+    step_seconds: float = math.nan
+    stopping: bool = False
 
     def with_changes(self, **changes: Any) -> RunStatus:
         """Return a copy with changed values."""
@@ -120,6 +131,7 @@ def look_at_run(folder: str | Path) -> RunStatus:
     model = folder / "model.safetensors"
     event = _last_event(folder / EVENTS_FILE)
     history, damage = _history(folder / "metrics.csv")
+    step = _step(folder / STEP_FILE) if running else {}
     kind = event.get("event", "")
     return RunStatus(
         history=history,
@@ -130,6 +142,10 @@ def look_at_run(folder: str | Path) -> RunStatus:
         model=model if model.exists() else None,
         stamp=model.stat().st_mtime_ns if model.exists() else 0,
         # A run without curves was killed between its first model and its state.
+        step=str(step.get("text", "")),
+        step_done=_number(str(step.get("done", ""))),
+        step_seconds=_number(str(step.get("seconds", ""))),
+        stopping=step.get("stopping") is True,
         resumable=not running and (not (folder / "curves.png").exists() or (folder / "resume.safetensors").exists()),
     )
 
@@ -242,6 +258,14 @@ def _last_event(file: Path) -> dict[str, Any]:
             event = parse_json(line, file, TrainingError)
             if isinstance(event, dict):
                 return event
+    return {}
+
+
+def _step(file: Path) -> dict[str, Any]:
+    """Read the present step; empty while there is none."""
+    with contextlib.suppress(TrainingError):
+        said = read_json(file, TrainingError) if file.exists() else {}
+        return said if isinstance(said, dict) else {}
     return {}
 
 

@@ -179,7 +179,9 @@ class CompareController:
             self._tasks.fail(SpotsError("There is nothing to draw yet: choose a gene that was measured."))
             return
         name, colormap = Path(path).name, self.state.look.colormap
-        note = f"{slide.name} · model {model.fingerprint[:8]}"
+        from napari_cpnn.models import is_synthetic
+
+        note = f"{slide.name} · {'SYNTHETIC ' if is_synthetic(model.provenance) else ''}model {model.fingerprint[:8]}"
 
         def work() -> Path:
             from napari_cpnn.evaluation import save_comparison

@@ -46,12 +46,11 @@ from napari_cpnn.ui.frame import (
     unknown_gene_text,
 )
 from napari_cpnn.ui.layers import path_of
-from napari_cpnn.ui.viewer import read_preferences, recent_models
+from napari_cpnn.ui.viewer import OPEN, ModelPicker, read_preferences, recent_models
 
 if TYPE_CHECKING:
     import napari
 
-_OPEN = "Open a model file ..."
 _LEVELS = {"major": "major types", "minor": "minor types"}
 
 
@@ -142,7 +141,7 @@ class Explore(Dock):
         self.mpp_set = button("Use", "map with this pixel size")
         self.mpp_row = QWidget()
         self.mpp_row.setLayout(row(QLabel("Pixel size"), self.mpp, self.mpp_set))
-        self.model = slim_combo("the model that predicts")
+        self.model = ModelPicker(self.background, "the model that predicts")
         self.info = button("info", "training data, genes and scores of the model")
         self.live = button("Live", "map what is in view; click to pause", checkable=True)
         self.live.setChecked(True)
@@ -240,6 +239,7 @@ class Explore(Dock):
     def _slide_changed(self) -> None:
         self._fill_slides()
         slide = self.state.slide
+        self._fill_models()
         self.mpp_row.setVisible(slide is not None and slide.mpp is None)
         layer = self.state.layer
         if layer is not None and slide is None and self.state.model is None:
@@ -248,26 +248,23 @@ class Explore(Dock):
                 self.open_model(sample)
 
     def _fill_models(self) -> None:
-        current = self.controller.model_path
-        self.model.clear()
-        if current is None:
-            model = self.state.model  # one that has no file was handed over by a script
-            self.model.addItem("choose a model" if model is None else model_label(model))
-        sample = recent_models.sample_model()
-        for path in recent_models.known_models():
-            self.model.addItem("sample model (synthetic)" if path == sample else path.stem, path)
-            self.model.setItemData(self.model.count() - 1, plain(path), Qt.ItemDataRole.ToolTipRole)
-            if current is not None and path == current.resolve():
-                self.model.setCurrentIndex(self.model.count() - 1)
-                if self.state.model is not None:
-                    self.model.setItemText(self.model.currentIndex(), model_label(self.state.model, path))
-        self.model.addItem(_OPEN)
+        current, model, layer = self.controller.model_path, self.state.model, self.state.layer
+        first = []
+        if current is None:  # one that has no file was handed over by a script
+            first.append(("choose a model" if model is None else model_label(model), None))
+        self.model.show_models(
+            recent_models.known_models(),
+            None if layer is None else path_of(layer),
+            None if current is None else current.resolve(),
+            first,
+            "" if model is None or current is None else model_label(model),
+        )
 
     def _model_chosen(self, index: int) -> None:
         path = self.model.itemData(index)
         if path is not None:
             self.open_model(path)
-        elif self.model.itemText(index) == _OPEN:
+        elif self.model.itemText(index) == OPEN:
             if name := QFileDialog.getOpenFileName(self, "Open a model", "", "CPNN models (*.safetensors)")[0]:
                 self.open_model(Path(name))
             else:

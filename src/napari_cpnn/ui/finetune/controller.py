@@ -13,7 +13,7 @@ from napari_cpnn.errors import CpnnError, TrainingError
 from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
 from napari_cpnn.slides import SLIDE_SUFFIXES
 from napari_cpnn.training.jobs import CellsFile, SampleFiles, TrainingJob
-from napari_cpnn.ui.finetune.inputs import SampleRow, inspect_sample, moved_by, start_from
+from napari_cpnn.ui.finetune.inputs import SampleRow, as_changes, inspect_sample, moved_by, start_from
 from napari_cpnn.ui.finetune.run import FollowedRun
 from napari_cpnn.ui.frame import Choices, SettingsEditor, Tasks, as_cpnn_error
 from napari_cpnn.ui.viewer import Reference, inspect_reference
@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from napari_cpnn.ui.viewer import ExploreState
 
 #: What the user chooses, and can undo.
-_CHOICES = ("samples", "reference", "cell_type", "batch", "preset", "changes", "start_model", "out")
+_CHOICES = (
+    "samples",
+    "waiting",
+    "reference",
+    "cell_type",
+    "batch",
+    "min_cells",
+    "preset",
+    "changes",
+    "start_model",
+    "out",
+)
 
 
 class FineTuneController:
@@ -40,8 +51,12 @@ class FineTuneController:
     ----------
     samples, reference
         The training data.
+    waiting
+        Spots that were chosen before their slide.
     cell_type, batch
         Columns of the single cells.
+    min_cells
+        Of single cells: number of cells in which a gene must be found; None: by the number of cells.
     preset, changes
         The settings: a preset, and the values that differ from it.
     editor
@@ -62,9 +77,11 @@ class FineTuneController:
     def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
         self.state = state
         self.samples: list[SampleRow] = []
+        self.waiting: list[Path] = []
         self.reference: Reference | None = None
         self.cell_type: str | None = None
         self.batch: str | None = None
+        self.min_cells: int | None = None
         self.preset = "ours"
         self.changes: dict[str, Any] = {}
         self.start_model: Path | None = None
@@ -96,16 +113,44 @@ class FineTuneController:
         self.samples.append(SampleRow(files))
         self._inspect(len(self.samples) - 1)
 
+    def add_spots(self, spots: Path, slide: SampleFiles | None) -> None:
+        """Add spots with the files of their slide; without these, keep them until :meth:`pair` is called."""
+        if slide is not None:
+            self.add_sample(dataclasses.replace(slide, spots=spots))
+            return
+        self._choices.record(f"add {spots.name}")
+        self.waiting.append(spots)
+        self.samples_changed.emit()
+        self._tasks.set_problem(None)
+
+    def pair(self, slide: SampleFiles, number: int = 0) -> bool:
+        """Add a slide with spots that wait for one; return False if none do."""
+        if not self.waiting:
+            return False
+        self._choices.record(f"slide {slide.slide.name}")
+        self._add(dataclasses.replace(slide, spots=self.waiting.pop(min(number, len(self.waiting) - 1))))
+        return True
+
+    def remove_waiting(self, number: int) -> None:
+        self._choices.record(f"remove {self.waiting[number].name}")
+        del self.waiting[number]
+        self.samples_changed.emit()
+        self._tasks.set_problem(None)
+
     def add_files(self, paths: Sequence[Path], slide: SampleFiles | None = None) -> None:
         """Add samples from dropped files: slides (known by their suffixes) are paired with spots in order.
 
-        Spots without a slide among the files belong to ``slide``.
+        Spots without a slide among the files belong to ``slide``, or wait for theirs; slides without spots are paired
+        with spots that wait.
         """
         slides = [path for path in paths if path.is_file() and path.name.lower().endswith(tuple(SLIDE_SUFFIXES))]
         spots = [path for path in paths if path not in slides]
-        if not slides and slide is not None:
+        if not slides:
             for path in spots:
-                self.add_sample(dataclasses.replace(slide, spots=path))
+                self.add_spots(path, slide)
+        elif not spots and len(slides) <= len(self.waiting):
+            for one in slides:
+                self.pair(SampleFiles(one, Path()))
         elif slides and len(slides) == len(spots):
             for one, its_spots in zip(slides, spots, strict=True):
                 self.add_sample(SampleFiles(one, its_spots))
@@ -168,6 +213,16 @@ class FineTuneController:
         self.reference_changed.emit()
         self._tasks.set_problem(None)
 
+    def choose_min_cells(self, n: int | None) -> None:
+        """Choose in how many of the single cells a gene must be found; None: by their number."""
+        if n is not None and n < 0:
+            self._tasks.fail(TrainingError("The number of cells cannot be negative."))
+        elif n != self.min_cells:
+            self._choices.record("min cells", "min cells")
+            self.min_cells = n
+            self._tasks.set_problem(None)
+        self.reference_changed.emit()
+
     # -- settings ------------------------------------------------------------------------------------------
 
     @property
@@ -188,10 +243,19 @@ class FineTuneController:
 
     def _set_setting(self, name: str, changed: TrainingSettings) -> None:
         self.changes[name] = getattr(changed, name)
+        if self.changes[name] == getattr(TRAINING_PRESETS[self.preset](), name):
+            del self.changes[name]  # a default again
         if name in ("weights", "backbone") and self.start_model is not None:
             self.start_model = None  # its weights do not fit another network
             if name == "backbone":
                 self.changes.pop("weights", None)
+
+    def choose_defaults(self) -> None:
+        """Use the defaults of the preset for all settings."""
+        self._choices.record("defaults")
+        self.changes, self.start_model = {}, None
+        self.settings_changed.emit()
+        self._tasks.set_problem(None)
 
     def choose_start(self, path: str | Path | None) -> None:
         """Start from the image network of a trained model; None: from the weights in the settings."""
@@ -233,6 +297,8 @@ class FineTuneController:
 
     def why_not(self) -> str:
         """Tell what is missing for a run; empty when it can start."""
+        if self.waiting:
+            return f"Choose the slide of {self.waiting[0].name}."
         if not self.samples:
             return "Add a slide with its spots."
         if any(row.busy for row in self.samples):
@@ -253,7 +319,7 @@ class FineTuneController:
             raise TrainingError(reason or "Choose a run folder.")
         prototypes: Path | CellsFile = self.reference.path
         if self.reference.kind == "cells":
-            prototypes = CellsFile(self.reference.path, str(self.cell_type), self.batch)
+            prototypes = CellsFile(self.reference.path, str(self.cell_type), self.batch, self.min_cells)
         return TrainingJob(tuple(row.files for row in self.samples), prototypes, self.settings, out)
 
     def train(self) -> None:
@@ -286,7 +352,7 @@ class FineTuneController:
         self.state.reference_wanted.disconnect(self.choose_reference, missing_ok=True)
         self._tasks.close()
         self.run.close()
-        self.samples = []  # results about them come too late
+        self.samples, self.waiting = [], []  # results about them come too late
         self.state.history.forget(self)
 
     # -- inside --------------------------------------------------------------------------------------------
@@ -306,16 +372,17 @@ class FineTuneController:
 
     def _take_over(self, job: TrainingJob) -> None:
         self._choices.record(f"settings of {job.out.name}")
-        self.preset, self.changes = _as_changes(job.settings)
+        self.preset, self.changes = as_changes(job.settings)
         start = Path(job.settings.weights)
         self.start_model = start if start.suffix == ".safetensors" and start.exists() else None
         self.out = None
-        self.samples = []
+        self.samples, self.waiting = [], []
         for files in job.samples:
             self._add(files)
         self.settings_changed.emit()
         source = job.prototypes
         if isinstance(source, CellsFile):
+            self.min_cells = source.min_cells
             self._read_reference(source.path, (source.cell_type, source.batch))
         else:
             self._read_reference(source, None)
@@ -327,13 +394,3 @@ class FineTuneController:
             self.reference_changed.emit()
 
         self._tasks.run("reference", f"Reading {path.name} ...", lambda: inspect_reference(path), ready)
-
-
-def _as_changes(settings: TrainingSettings) -> tuple[str, dict[str, Any]]:
-    """The preset that explains settings with the fewest changes, and these."""
-    names = [f.name for f in dataclasses.fields(settings)]
-    found = []
-    for preset, make in TRAINING_PRESETS.items():
-        start = make()
-        found.append((preset, {n: getattr(settings, n) for n in names if getattr(settings, n) != getattr(start, n)}))
-    return min(found, key=lambda item: len(item[1]))

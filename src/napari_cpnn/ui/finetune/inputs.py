@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from napari_cpnn.errors import CheckpointError, TrainingError
-from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
 from napari_cpnn.training.jobs import Matrix, SampleFiles
 from napari_cpnn.untrusted import reading
 
 if TYPE_CHECKING:
     from napari_cpnn.spots import SpotFit
+    from napari_cpnn.ui.viewer import Reference
+
+
+#: A model of fewer genes deserves a warning.
+_FEW_GENES = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +41,8 @@ class SampleRow:
         Why the sample cannot be used, or how spots and slide do not fit; one sentence.
     n_spots, mpp
         Number of spots, and pixel size.
+    detected
+        Number of spots with a count of each gene.
     """
 
     files: SampleFiles
@@ -42,6 +51,7 @@ class SampleRow:
     problem: str = ""
     n_spots: int = 0
     mpp: tuple[float, float] | None = None
+    detected: pd.Series | None = None
 
     @property
     def usable(self) -> bool:
@@ -73,14 +83,15 @@ def inspect_sample(files: SampleFiles) -> SampleRow:
     CpnnError
         The files cannot be used.
     """
-    from napari_cpnn.spots import SpotFix, check_fit, open_sample
+    from napari_cpnn.spots import SpotFix, check_fit, counts_matrix, open_sample
 
     slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
     with slide:
         if files.moved is not None:
             spots = SpotFix("", np.array(files.moved), np.nan).apply(spots)
         fit = check_fit(slide, spots)
-        return SampleRow(files, busy=False, fit=fit, problem=fit.problem, n_spots=spots.n_obs, mpp=slide.mpp)
+        found = pd.Series(np.asarray((counts_matrix(spots) > 0).sum(axis=0)).ravel(), index=spots.var_names)
+        return SampleRow(files, False, fit, fit.problem, spots.n_obs, slide.mpp, found)
 
 
 def moved_by(files: SampleFiles, matrix: Any) -> SampleFiles:
@@ -122,9 +133,42 @@ def start_text(settings: TrainingSettings) -> str:
         patch = settings.patch
         return (
             f"Taken from {start.name}: the image network ({settings.backbone}, {patch.size_px} px at {patch.mpp:g} "
-            "µm/px). The head starts from the prototypes below."
+            "µm/px). The head starts from the cell types above."
         )
     return {
         "none": "The image network starts from random weights.",
         "imagenet": "The image network starts from ImageNet weights, downloaded on first use.",
-    }.get(settings.weights, f"The image network starts from {start.name}.")
+    }.get(settings.weights, f"The image network starts from the weights in {start.name}.")
+
+
+def learned_text(rows: Sequence[SampleRow], reference: Reference | None, settings: TrainingSettings) -> str:
+    """Say how many genes a run will learn, and where the others are lost; empty while it is not known."""
+    tables = [row.detected for row in rows if row.detected is not None]
+    if reference is None or len(tables) < max(len(rows), 1) or settings.genes not in ("shared", "variable", "abundant"):
+        return ""
+    fold = str.upper if settings.ignore_gene_case else str
+    known = {fold(gene) for gene in reference.genes}
+    named = [table.groupby(table.index.map(fold)).max() for table in tables]
+    shared = sorted(known.intersection(*(table.index for table in named)))
+    n_spots = sum(row.n_spots for row in rows)
+    found = sum(table.reindex(shared).to_numpy() for table in named)
+    n = int((np.asarray(found) >= settings.min_spot_fraction * n_spots).sum()) if shared else 0
+    text = (
+        f"Of {len(known):,} genes in {reference.path.name}, {len(shared):,} were measured in the spots, and {n:,} of "
+        f"these in at least {settings.min_spot_fraction:.0%} of them"
+    )
+    if settings.genes != "shared":
+        text, n = f"{text}; the {settings.genes} {min(n, settings.n_genes):,} are kept", min(n, settings.n_genes)
+    few = n < _FEW_GENES
+    about = "at most" if reference.kind == "cells" else "about"  # cells have filters of their own
+    return f"{'⚠ ' if few else ''}{text}: {about} {n:,} genes are learned."
+
+
+def as_changes(settings: TrainingSettings) -> tuple[str, dict[str, Any]]:
+    """The preset that explains settings with the fewest changes, and these."""
+    names = [f.name for f in dataclasses.fields(settings)]
+    found = []
+    for preset, make in TRAINING_PRESETS.items():
+        start = make()
+        found.append((preset, {n: getattr(settings, n) for n in names if getattr(settings, n) != getattr(start, n)}))
+    return min(found, key=lambda item: len(item[1]))

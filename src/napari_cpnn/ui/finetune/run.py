@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,8 @@ from psygnal import Signal
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.training.jobs import ChildRun, RunStatus, TrainingJob, ask_to_stop, job_of_run, look_at_run, read_log
+from napari_cpnn.ui.finetune import known_runs
+from napari_cpnn.ui.finetune.run_words import in_dock_words, progress_words
 
 if TYPE_CHECKING:
     from napari_cpnn.ui.frame import Background, Tasks
@@ -36,7 +37,7 @@ class FollowedRun:
         self.status: RunStatus | None = None
         self._child: ChildRun | None = None
         self._background, self._tasks = background, tasks
-        self._reading = self._closed = False
+        self._reading = self._closed = self._asked = False
 
     @property
     def running(self) -> bool:
@@ -57,16 +58,28 @@ class FollowedRun:
         if folder is not None:
             self._tasks.run("run", "Starting ...", lambda: ChildRun(job_of_run(folder)), self._started)
 
+    @property
+    def stopping(self) -> bool:
+        """True once the run was asked to stop, by this dock or another."""
+        return self.running and (self._asked or (self.status is not None and self.status.stopping))
+
     def stop(self) -> None:
-        """End the run after the present batch; its best model is kept."""
+        """End the run after the present batch; its best model is kept. Asked again, it ends at once."""
         if self.folder is None or not self.running:
             return
+        again = self.stopping
         try:
             ask_to_stop(self.folder)
         except TrainingError as error:
             self._tasks.fail(error)
+            return
+        self._asked = True
+        if again:
+            text = "Stopping at once; the best model of the complete epochs is kept ..."
         else:
-            self._tasks.show("stop", "Stopping after the present batch; the best model is kept ...")
+            text = "Stopping after the present batch; the best model is kept and calibrated (Stop now: not calibrated)."
+        self._tasks.show("stop", text)
+        self.changed.emit()
 
     def kill(self) -> None:
         """Kill a run of this session."""
@@ -85,7 +98,7 @@ class FollowedRun:
 
         def ready(found: tuple[RunStatus, TrainingJob | None]) -> None:
             status, job = found
-            self._child, self.folder, self.status = None, folder, None
+            self._child, self.folder, self.status, self._asked = None, folder, None, False
             if job is not None:
                 take_over(job)
             self._set(status)
@@ -124,28 +137,21 @@ class FollowedRun:
 
     def text(self) -> str:
         """Describe the run: ``epoch 3 of 30 · held-out PCC 0.213, best 0.220 at epoch 2 · at most 4 min left``."""
-        status = self.status
-        if status is None:
-            return ""
-        if not status.history:
-            return status.text or ("Starting ..." if status.running else "no epoch is complete")
-        parts = [f"epoch {status.epoch}" + (f" of {status.max_epochs}" if status.max_epochs else "")]
-        best, pcc = status.best, status.history[-1].get("held_out_pcc", math.nan)
-        if best is not None and math.isfinite(pcc):
-            parts.append(f"held-out PCC {pcc:z.3f}, best {best['held_out_pcc']:z.3f} at epoch {best['epoch']:.0f}")
-        if status.running and math.isfinite(status.seconds_left):
-            parts.append(f"at most {_duration(status.seconds_left)} left")
-        elif not status.running:
-            parts.append("stopped, can be resumed" if status.resumable else "finished")
-        return " · ".join(parts)
+        return "" if self.status is None else progress_words(self.status)
 
     def _started(self, child: ChildRun) -> None:
-        self._child, self.folder, self.status = child, child.folder, None
+        self._child, self.folder, self.status, self._asked = child, child.folder, None, False
+        known_runs.remember(child.folder)
         self._set(RunStatus(running=True))
 
     def _set(self, status: RunStatus) -> None:
+        if status.error:
+            status = status.with_changes(error=in_dock_words(status.error))
         before, self.status = self.status, status
         if not status.running:
+            self._asked = False
+            if self.folder is not None:
+                known_runs.forget(self.folder)
             self._tasks.show("stop", "")
             self._tasks.set_problem(TrainingError(status.error) if status.error else None)
         self.changed.emit()
@@ -153,9 +159,3 @@ class FollowedRun:
             self.improved.emit(status.model)
         if before is not None and before.running and status.error:
             self._tasks.notify(TrainingError(status.error))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QWidget
 
+from napari_cpnn.slides import SLIDE_SUFFIXES
 from napari_cpnn.training.jobs import SampleFiles
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.frame import (
@@ -21,7 +22,6 @@ from napari_cpnn.ui.frame import (
     slim_combo,
     spacer,
     stack,
-    warn,
 )
 from napari_cpnn.ui.layers import is_slide_layer, mpp_of_layer, path_of
 
@@ -39,11 +39,12 @@ class SamplesBox(QWidget):
         super().__init__()
         self.viewer, self.controller = viewer, controller
         self._slide_file: Path | None = None
+        self._known: list[Any] = []  # what the rows show
         self._build()
         layers = viewer.layers.events
         self._layer_events = [layers.inserted, layers.removed, layers.renamed]
         for source in self._layer_events:
-            source.connect(self._fill_slides)
+            source.connect(self._layers_changed)
         self.slide.activated.connect(self._slide_chosen)
         self.spots_file.clicked.connect(lambda: open_file(self, "Open spots", _SPOTS, self._add_spots))
         self.spots_folder.clicked.connect(
@@ -53,7 +54,7 @@ class SamplesBox(QWidget):
         self.positions.clicked.connect(
             lambda: open_file(self, "The spot table with the positions", "", self._set_positions)
         )
-        self.remove.clicked.connect(lambda: controller.remove_sample(self.samples.currentRow()))
+        self.remove.clicked.connect(self._remove)
         controller.samples_changed.connect(self._samples_changed)
         self._fill_slides()
         self._samples_changed()
@@ -61,7 +62,7 @@ class SamplesBox(QWidget):
     def shut_down(self) -> None:
         """Release the viewer."""
         for source in self._layer_events:
-            source.disconnect(self._fill_slides)
+            source.disconnect(self._layers_changed)
         self._layer_events = []
 
     def _build(self) -> None:
@@ -103,14 +104,25 @@ class SamplesBox(QWidget):
         self._fill_slides()
         if name:
             self.slide.setCurrentIndex(self.slide.findText(Path(name).name))
+            self._pair()
+
+    def _layers_changed(self, event: Any = None) -> None:
+        self._fill_slides()
+        if event is not None and event.type == "inserted":
+            self._pair()
+
+    def _pair(self) -> None:
+        """Give the slide that was just chosen to spots that wait for one: those of the chosen row, or the first."""
+        if (slide := self._chosen_slide()) is not None:
+            place = self.samples.currentRow() - len(self.controller.samples)
+            self.controller.pair(slide, max(place, 0))
+
+    def _chosen_slide(self) -> SampleFiles | None:
+        chosen = self.slide.currentData()
+        return None if chosen is None else SampleFiles(Path(chosen[0]), Path(), mpp=chosen[1])
 
     def _add_spots(self, spots: str) -> None:
-        chosen = self.slide.currentData()
-        if chosen is None:
-            warn("Choose the slide of these spots first.")
-            return
-        slide, mpp = chosen
-        self.controller.add_sample(SampleFiles(Path(slide), Path(spots), mpp=mpp))
+        self.controller.add_spots(Path(spots), self._chosen_slide())
 
     def _set_positions(self, name: str) -> None:
         number = self.samples.currentRow()
@@ -119,24 +131,50 @@ class SamplesBox(QWidget):
 
     def drop(self, paths: list[Path]) -> None:
         """Add samples from dropped files; see :meth:`FineTuneController.add_files`."""
-        chosen = self.slide.currentData()
-        self.controller.add_files(paths, None if chosen is None else SampleFiles(chosen[0], Path(), mpp=chosen[1]))
+        slides = [path for path in paths if path.is_file() and path.name.lower().endswith(tuple(SLIDE_SUFFIXES))]
+        if len(slides) == len(paths) == 1 and not self.controller.waiting:  # its spots will follow
+            self._slide_file = slides[0]
+            self._fill_slides()
+            self.slide.setCurrentIndex(self.slide.findText(slides[0].name))
+        else:
+            self.controller.add_files(paths, self._chosen_slide())
+
+    def _remove(self) -> None:
+        row, n_samples = self.samples.currentRow(), len(self.controller.samples)
+        if 0 <= row < n_samples:
+            self.controller.remove_sample(row)
+        elif 0 <= row - n_samples < len(self.controller.waiting):
+            self.controller.remove_waiting(row - n_samples)
 
     def _samples_changed(self) -> None:
-        current = self.samples.currentRow()
+        """Show the samples; a new one is selected, else the selection stays with its sample."""
+        before, rows, waiting = self._known, self.controller.samples, self.controller.waiting
+        keys: list[Any] = [(row.files.slide, row.files.spots) for row in rows] + list(waiting)
+        at = self.samples.currentRow()
+        current = before[at] if 0 <= at < len(before) else None
+        new = [i for i, key in enumerate(keys) if keys[: i + 1].count(key) > before.count(key)]
+        place = keys.index(current) if current in keys else min(max(at, 0), len(keys) - 1)
+        if keys[max(place, 0) : place + 1] and keys.count(keys[place]) > 1 and at < len(keys) and keys[at] == current:
+            place = at  # the same files twice
+        if new:
+            place = new[-1]
+        elif 0 <= place < len(rows) and not rows[place].busy and rows[place].usable:
+            # One that cannot be used shows what would help.
+            place = next((i for i, row in enumerate(rows) if not row.busy and not row.usable), place)
+        self._known = keys
         self.samples.blockSignals(True)
         self.samples.clear()
-        for sample in self.controller.samples:
-            self.samples.addItem(sample.text)
-        self.samples.setCurrentRow(min(max(current, 0), self.samples.count() - 1))
+        self.samples.addItems([sample.text for sample in rows])
+        self.samples.addItems([f"{path.name}: waits for its slide; choose that above" for path in waiting])
+        self.samples.setCurrentRow(place)
         self.samples.blockSignals(False)
         self._sample_chosen(self.samples.currentRow())
 
     def _sample_chosen(self, number: int) -> None:
         rows = self.controller.samples
         sample = rows[number] if 0 <= number < len(rows) else None
-        self.samples.setVisible(bool(rows))
-        self.remove.setVisible(sample is not None)
+        self.samples.setVisible(self.samples.count() > 0)
+        self.remove.setVisible(number >= 0)
         self.positions.setVisible(sample is not None and sample.fit is None and not sample.busy)
         self.sample_problem.show_text("" if sample is None else sample.problem)
         self.fix_menu.clear()

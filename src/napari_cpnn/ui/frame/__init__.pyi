@@ -37,6 +37,7 @@ from .plain_text import plain as plain
 from .plain_text import tell as tell
 from .plain_text import warn as warn
 from .settings_form import SettingsBox as SettingsBox
+from .settings_form import SettingsForm as SettingsForm
 from .tasks import Background as Background
 from .tasks import Tasks as Tasks
 from .tasks import as_cpnn_error as as_cpnn_error

@@ -7,20 +7,25 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLineEdit, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit, QWidget
 
 from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.ui.frame.choices import SettingsEditor
-from napari_cpnn.ui.frame.parts import button, row, spacer, stack
+from napari_cpnn.ui.frame.files import open_file
+from napari_cpnn.ui.frame.parts import button, row, spacer, stack, tool_button
+
+_CHANGED = "• "
+"""Before the name of a setting that is not the default."""
 
 
 class SettingsForm(QWidget):
     """Form with one editor for each of the fields ``names`` of a dataclass.
 
     ``change`` is called with the name of a field and its new value, ``refuse`` when a text is not a valid value;
-    ``choices`` are the values of text fields to choose from.
+    ``choices`` are the values of text fields to choose from, ``labels`` the words beside fields, by default their
+    names, and ``files`` the fields whose value can be a file.
     """
 
     def __init__(
@@ -30,11 +35,15 @@ class SettingsForm(QWidget):
         change: Callable[[str, Any], Any],
         refuse: Callable[[SettingsError], Any],
         choices: Mapping[str, Sequence[str]] | None = None,
+        labels: Mapping[str, str] | None = None,
+        files: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self._change, self._refuse = change, refuse
+        self._words = {name: (labels or {}).get(name, name.replace("_", " ")) for name in names}
         self._hints = typing.get_type_hints(settings)
         self.editors: dict[str, QWidget] = {}
+        self._labels: dict[str, QLabel] = {}
         fields = {field.name: field for field in dataclasses.fields(settings)}
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -42,18 +51,24 @@ class SettingsForm(QWidget):
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for name in names:
             editor = self._editor(name, (choices or {}).get(name))
-            editor.setToolTip(str(fields[name].metadata.get("help", name)))
+            help_ = str(fields[name].metadata.get("help", name))
+            editor.setToolTip(help_ if labels is None else f"{help_}\n(option {name})")
             editor.setAccessibleName(name)
             self.editors[name] = editor
-            layout.addRow(name.replace("_", " "), editor)
-            label = layout.labelForField(editor)
-            if label is not None:
-                label.setToolTip(editor.toolTip())
+            field = editor if name not in files else self._with_browse(name, editor)
+            label = QLabel(self._words[name])
+            label.setWordWrap(labels is not None)
+            label.setToolTip(editor.toolTip())
+            label.setBuddy(editor)
+            self._labels[name] = label
+            layout.addRow(label, field)
 
-    def show_values(self, settings: Any) -> None:
-        """Show these settings."""
+    def show_values(self, settings: Any, defaults: Any = None) -> None:
+        """Show these settings, with a mark at those that are not the ``defaults``."""
         for name, editor in self.editors.items():
             value = getattr(settings, name)
+            if defaults is not None:
+                self._mark(name, value, getattr(defaults, name))
             editor.blockSignals(True)
             if isinstance(editor, QCheckBox):
                 editor.setChecked(value)
@@ -64,6 +79,28 @@ class SettingsForm(QWidget):
             elif isinstance(editor, QLineEdit):
                 editor.setText(_text(value))
             editor.blockSignals(False)
+
+    def n_changed(self) -> int:
+        """Return how many fields are marked as changed."""
+        return sum(label.text().startswith(_CHANGED) for label in self._labels.values())
+
+    def _mark(self, name: str, value: Any, default: Any) -> None:
+        label, changed = self._labels[name], value != default
+        label.setText(f"{_CHANGED}{self._words[name]}" if changed else self._words[name])
+        font = label.font()
+        font.setBold(changed)
+        label.setFont(font)
+        about = self.editors[name].toolTip()
+        default_text = {True: "on", False: "off"}.get(default) if isinstance(default, bool) else _text(default)
+        label.setToolTip(f"{about}\ndefault: {default_text}{', changed' if changed else ''}")
+
+    def _with_browse(self, name: str, editor: QWidget) -> QWidget:
+        """Put a button beside a text field that asks for a file."""
+        browse = tool_button("...", f"choose a file: {self._words[name]}")
+        browse.clicked.connect(lambda: open_file(self, self._words[name], "", lambda path: self._change(name, path)))
+        both = QWidget()
+        both.setLayout(row(editor, browse))
+        return both
 
     def _editor(self, name: str, choices: Sequence[str] | None) -> QWidget:
         kind = self._hints[name]
@@ -91,7 +128,7 @@ class SettingsForm(QWidget):
         try:
             value = _value(edit.text().strip(), self._hints[name])
         except ValueError:
-            self._refuse(SettingsError(f"{name.replace('_', ' ')} cannot be {edit.text().strip() or 'empty'}."))
+            self._refuse(SettingsError(f"{self._words[name]} cannot be {edit.text().strip() or 'empty'}."))
         else:
             self._change(name, value)
 

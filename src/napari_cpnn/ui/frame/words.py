@@ -155,7 +155,15 @@ def backbone_name(model: CPNN) -> str:
 
 def model_label(model: CPNN, path: Path | None = None) -> str:
     """Describe a model, such as ``her2st · ST-Net + CPNN · 22 types``."""
-    name = [] if path is None else [path.stem]
+    from napari_cpnn.models import is_synthetic
+    from napari_cpnn.ui.viewer import SYNTHETIC, names_of
+
+    if path is None:
+        name = [SYNTHETIC] if is_synthetic(model.provenance) else []
+    else:
+        name = [names_of([path])[path]]
+        if is_synthetic(model.provenance) and not name[0].startswith(SYNTHETIC):
+            name.insert(0, SYNTHETIC)
     head = "CPNN" if model.cell_types else "plain head"
     types = [f"{len(model.cell_types)} types"] if model.cell_types else []
     return " · ".join([*name, f"{backbone_name(model)} + {head}", *types])
@@ -164,7 +172,11 @@ def model_label(model: CPNN, path: Path | None = None) -> str:
 def model_card(model: CPNN) -> list[tuple[str, str]]:
     """Return the facts about a model as (name, value) pairs."""
     patch = model.patch
+    from napari_cpnn.models import is_synthetic
+
+    synthetic = "SYNTHETIC tissue, drawn by a program; its maps of a real slide mean nothing"
     card = [
+        *([("Trained for", synthetic)] if is_synthetic(model.provenance) else []),
         ("Backbone", backbone_name(model)),
         ("Head", "CPNN" if model.cell_types else "plain linear head: genes only, no cell types"),
         *([("For", purpose)] if (purpose := model.provenance.get("purpose")) else []),

@@ -18,7 +18,7 @@ from napari_cpnn.storage import write_csv, write_figure
 from napari_cpnn.ui.frame import DPI, Choices, Paper, SettingsEditor, Tasks, find_gene
 from napari_cpnn.ui.prototypes.marker_chart import HeatMap, heat_map, marker_figure
 from napari_cpnn.ui.prototypes.words import Result, TypeLine, lines_of_labels, lines_of_prototypes
-from napari_cpnn.ui.viewer import LabelColumn, Reference, read_reference
+from napari_cpnn.ui.viewer import LabelColumn, Reference, better_min_cells, read_reference
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,8 +31,6 @@ N_MARKERS = 50
 _TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 #: What the user chooses, and can undo.
 _CHOICES = ("reference", "annotations", "cell_type", "batch", "settings", "result", "gene", "selected", "n_shown")
-#: A reference with fewer cells than this multiple of ``min_cells`` loses many genes by that filter.
-_FEW = 75
 
 
 class PrototypesController:
@@ -137,13 +135,7 @@ class PrototypesController:
 
     def better_min_cells(self) -> int | None:
         """Suggest a smaller ``min_cells`` if the present one would leave out many genes of so few cells."""
-        if self.reference is None or self.settings.min_cells is None:
-            return None
-        n_cells = self.reference.n_cells
-        if n_cells >= _FEW * self.settings.min_cells:
-            return None
-        better = PrototypeSettings().least_cells(n_cells)
-        return better if better < self.settings.min_cells else None
+        return better_min_cells(self.reference, self.settings.min_cells)
 
     # -- the estimate --------------------------------------------------------------------------------------
 

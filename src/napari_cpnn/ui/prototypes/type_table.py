@@ -79,6 +79,10 @@ class _Table(QTableWidget):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
         header.setSortIndicator(0, Qt.SortOrder.AscendingOrder)
+        # Not setSortingEnabled: Qt would sort again whenever a value changes, under the pointer, too.
+        header.setSortIndicatorShown(True)
+        header.setSectionsClickable(True)
+        header.sortIndicatorChanged.connect(self._sort)
         self.itemSelectionChanged.connect(self._selected)
         self.fit()
 
@@ -88,15 +92,24 @@ class _Table(QTableWidget):
         self.setHorizontalHeaderItem(column, item)
 
     def fill(self, rows: Sequence[Sequence[_Item]]) -> None:
-        """Show rows in the order that the user has chosen."""
+        """Show rows in the order that the user has chosen; the selection stays with its name.
+
+        While the mouse is over the table, rows that it had already stay where they are.
+        """
+        selected = self._name(given(self.selectionModel()).currentIndex().row()) if self.selectedItems() else ""
+        places = {self._name(i): i for i in range(self.rowCount())}
+        in_place = self.underMouse() and {row[0].text() for row in rows} == places.keys()
+        if in_place:
+            rows = sorted(rows, key=lambda row: places[row[0].text()])
         self.blockSignals(True)
-        self.setSortingEnabled(False)
         self.setRowCount(len(rows))
         for i, row in enumerate(rows):
             for j, item in enumerate(row):
                 self.setItem(i, j, item)
-        self.setSortingEnabled(True)
+        if not in_place:
+            self._sort()
         self.blockSignals(False)
+        self.select(selected)
         self.fit()
 
     def select(self, name: str) -> None:
@@ -107,6 +120,10 @@ class _Table(QTableWidget):
             if self._name(i) == name:
                 self.selectRow(i)
         self.blockSignals(False)
+
+    def _sort(self) -> None:
+        header = given(self.horizontalHeader())
+        self.sortItems(header.sortIndicatorSection(), header.sortIndicatorOrder())
 
     def fit(self) -> None:
         """Adapt the height to the number of rows, within limits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,6 +46,7 @@ class RegionTable(QTableWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_COLUMNS), parent)
+        self._names: list[str] = []
         prepare_table(self, _ROW_PX)
         for i, (text, tip) in enumerate(_COLUMNS):
             item = QTableWidgetItem(text)
@@ -63,8 +65,8 @@ class RegionTable(QTableWidget):
         self._fit()
 
     def set_rows(self, rows: Sequence[RegionRow]) -> None:
-        """Show regions; the same rows stay selected."""
-        selected = self.selected()
+        """Show regions; the selection follows them, wherever their rows are now."""
+        selected = self._follow([row.region.name for row in rows])
         self.blockSignals(True)
         self.setRowCount(len(rows))
         for i, row in enumerate(rows):
@@ -93,6 +95,21 @@ class RegionTable(QTableWidget):
             self.removed.emit()
         else:
             super().keyPressEvent(event)
+
+    def _follow(self, names: Sequence[str]) -> list[int]:
+        """Return where the selected regions are among ``names``; if none is left, the row in their place."""
+        selected, before = self.selected(), self._names
+        self._names = list(names)
+        if len(before) == len(names) and Counter(before) != Counter(names):  # some were renamed
+            return selected
+        places: dict[tuple[str, int], int] = {}
+        seen: Counter[str] = Counter()
+        for line, name in enumerate(names):
+            places[name, seen[name]] = line
+            seen[name] += 1
+        asked = [(before[line], before[:line].count(before[line])) for line in selected if line < len(before)]
+        found = [places[key] for key in asked if key in places]
+        return found or [min(line, len(names) - 1) for line in selected[:1] if names]
 
     def _put(self, line: int, column: int, text: str) -> None:
         item = self.item(line, column)

@@ -7,10 +7,16 @@ from .launch import require_picture as require_picture
 from .launch import save_screenshot as save_screenshot
 from .launch import start_viewer as start_viewer
 from .launch import wait_until_mapped as wait_until_mapped
+from .model_entries import SYNTHETIC as SYNTHETIC
+from .model_entries import known_entry as known_entry
+from .model_entries import names_of as names_of
+from .model_picker import OPEN as OPEN
+from .model_picker import ModelPicker as ModelPicker
 from .preferences import keep_color as keep_color
 from .preferences import read_preferences as read_preferences
 from .reference import LabelColumn as LabelColumn
 from .reference import Reference as Reference
+from .reference import better_min_cells as better_min_cells
 from .reference import inspect_reference as inspect_reference
 from .reference import read_reference as read_reference
 from .slide_memory import Memory as Memory

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.errors import CellsError, PrototypesError
 from napari_cpnn.prototypes import texts_of, without_label
+from napari_cpnn.settings import PrototypeSettings
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
     from napari_cpnn.prototypes import Prototypes
+
+#: A reference with fewer cells than this multiple of ``min_cells`` loses many genes by that filter.
+_FEW = 75
 
 #: A column with more distinct values names cells rather than types.
 _MOST_LABELS = 200
@@ -50,6 +54,8 @@ class Reference:
         Single cells only.
     warning
         What is wrong with the prototypes, such as many genes left out; one sentence.
+    genes
+        Names of all genes of the file.
     """
 
     path: Path
@@ -59,6 +65,7 @@ class Reference:
     types: dict[str, int] = field(default_factory=dict)
     columns: tuple[LabelColumn, ...] = ()
     warning: str = ""
+    genes: frozenset[str] = frozenset()
 
     @property
     def text(self) -> str:
@@ -76,6 +83,16 @@ class Reference:
             if found:
                 return found[0]
         return names[0] if names else None
+
+
+def better_min_cells(reference: Reference | None, min_cells: int | None) -> int | None:
+    """Suggest a smaller ``min_cells`` if the present one would leave out many genes of so few cells."""
+    if reference is None or reference.kind != "cells" or min_cells is None:
+        return None
+    if reference.n_cells >= _FEW * min_cells:
+        return None
+    better = PrototypeSettings().least_cells(reference.n_cells)
+    return better if better < min_cells else None
 
 
 def inspect_reference(path: Path) -> Reference:
@@ -115,9 +132,18 @@ def read_reference(path: Path, annotations: Path | None = None) -> tuple[Referen
         else:
             types = {name: int(n) for name, n in zip(found.cell_types, found.n_cells, strict=True)}
             warning = lacking_genes(found.provenance)
-            return Reference(path, "prototypes", sum(types.values()), len(found.genes), types, warning=warning), found
+            return Reference(
+                path,
+                "prototypes",
+                sum(types.values()),
+                len(found.genes),
+                types,
+                warning=warning,
+                genes=frozenset(found.genes),
+            ), found
     cells = open_cells(path, annotations)
-    return Reference(path, "cells", cells.n_obs, cells.n_vars, columns=tuple(_label_columns(cells.obs))), cells
+    columns, genes = tuple(_label_columns(cells.obs)), frozenset(map(str, cells.var_names))
+    return Reference(path, "cells", cells.n_obs, cells.n_vars, columns=columns, genes=genes), cells
 
 
 def _label_columns(obs: pd.DataFrame) -> list[LabelColumn]:
