@@ -317,7 +317,7 @@ def test_the_lens_follows_the_pointer_and_shows_the_tissue(mapped, wait):
     assert not [layer for layer in viewer.layers if LENS_KEY in layer.metadata]
 
 
-def test_shift_and_the_wheel_change_the_lens_and_the_wheel_alone_zooms(mapped, wait):
+def test_shift_and_the_wheel_change_the_lens_and_the_wheel_alone_does_not(mapped, wait):
     dock, camera, lens = mapped, mapped.session.viewer.scene.camera, mapped.tools.lens_shown
     dock.tools.lens.click()
     wait(lambda: lens.is_settled)
@@ -337,7 +337,6 @@ def test_shift_and_the_wheel_change_the_lens_and_the_wheel_alone_zooms(mapped, w
     radius = lens.radius
     wheel(Qt.KeyboardModifier.NoModifier)
     assert lens.radius == radius
-    wait(lambda: camera.zoom > zoom)
 
 
 def test_removing_the_layer_of_the_lens_switches_it_off(mapped, wait):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LINE_PX, _HALO_PX = 2.0, 6.0
 #: Corners of an ellipse, and the room around a name.
 _ELLIPSE_POINTS, _PAD_PX = 60, 3.0
+#: Texts of napari are wider than those of Qt.
+_WIDER = 1.28
 _LIGHT = (1.0, 1.0, 1.0, 0.85)
 _UPDATE_MS = 60
 
@@ -127,9 +129,9 @@ class Halo:
             if not text or text == "nan":
                 continue
             points = np.asarray(data, dtype=float)[:, -2:]
-            middle = (points.min(axis=0) + points.max(axis=0)) / 2
+            middle = points.mean(axis=0)  # where napari centres texts
             width, height = (
-                (side + 2 * _PAD_PX) * px for side in (metrics.horizontalAdvance(text), 0.8 * metrics.height())
+                (side + 2 * _PAD_PX) * px for side in (_WIDER * metrics.horizontalAdvance(text), 0.8 * metrics.height())
             )
             n = max(int(np.ceil(height / thin)), 1)
             start = np.column_stack(
