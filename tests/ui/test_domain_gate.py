@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_cpnn.painting import unlike_patches
-from napari_cpnn.ui.explore.banner import COLORS
+from napari_cpnn.painting import WARNING_COLORS, unlike_patches
 from napari_cpnn.ui.explore.hatching import _hatched
 
 BANNER = "napari_cpnn_banner"
@@ -78,7 +77,7 @@ def test_some_foreign_tissue_is_amber_and_only_it_is_hatched(dock):
     cmap = score(dock, [0.99, 0.2, 0.2])
     assert dock.controller.domain_report().level == "caution"
     assert "33 % of this tissue" in dock.warning.text()
-    assert COLORS["caution"][1] in dock.warning.styleSheet()
+    assert WARNING_COLORS["caution"][1] in dock.warning.styleSheet()
     assert not dock.types.model.faded
     n = hatching(dock).data.shape[0] // cmap.grid.shape[0]
     blocks = hatching(dock).data.reshape(cmap.grid.shape[0], n, cmap.grid.shape[1], n)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from napari_cpnn.arrays import Picture
 from napari_cpnn.errors import ExportError, GenesError, NoTissueError
 from napari_cpnn.export.cells import pixel_size
-from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel
+from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel, Warned
 from napari_cpnn.export.files import replacing
 from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, outline_um, rect_of, require_area
 from napari_cpnn.export.progress import reporter
@@ -23,6 +23,7 @@ from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, domain
 from napari_cpnn.painting import (
     COLORMAPS,
     FAILED_COLOR,
+    WARNING_COLORS,
     Look,
     Painter,
     Shown,
@@ -131,7 +132,7 @@ def to_figure(
             panels.append(scene.panel(one, tissue, settings))
             report(f"Drawing {path.name}", (number + 0.5) / len(quantities))
         title = settings.title or scene.title()
-        page.draw(panels, title, scene.notes(settings, quantities), scene.outline)
+        page.draw(panels, title, scene.notes(settings, quantities), scene.outline, scene.warned())
         page.save(temporary, path.suffix.lower()[1:], title)
     return path
 
@@ -318,6 +319,11 @@ class Scene:
         scores = self.cmap.out_of_domain.ravel()[donors[donors >= 0]]
         return domain_report(scores, str(self.cmap.provenance.get("trained_on") or ""))
 
+    def warned(self) -> Warned | None:
+        """Return the warning at the top, if what is shown is unlike the training tissue."""
+        report = self._domain_report()
+        return Warned(report.warning, *WARNING_COLORS[report.level]) if report.warning else None
+
     def title(self) -> str:
         """Return the title, with slide and model."""
         provenance = self.cmap.provenance
@@ -342,8 +348,6 @@ class Scene:
             notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
         notes += self._marked_note(quantities)
         report = self._domain_report()
-        if report.warning:
-            notes.append(report.warning)
         if report.n_patches and report.unlike > 0 and settings.unlike != "shown":
             drawn = "Hatched" if settings.unlike == "hatched" else "Left out"
             notes.append(f"{drawn}: tissue unlike that of the training.")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid
+from napari_cpnn.mapping.trust import is_unlike
 from napari_cpnn.models import Selection, Side, n_marked
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping.composition_map import CompositionMap
 
 #: Differences below this part of the largest mean are rounding.
 _ROUNDING = 1e-6
@@ -74,6 +79,29 @@ class MarkedPlaces:
         )
 
 
+def find_places(
+    cmap: CompositionMap, scores: npt.NDArray[np.float16], gene: str, model: MarkingModel, side: Side, fdr: float
+) -> MarkedPlaces:
+    """Return where a gene of a map is high (low); see :meth:`CompositionMap.places_high`.
+
+    Parameters
+    ----------
+    scores
+        Out-of-domain scores of all patches ``(rows * cols,)``, those of preliminary values included.
+    """
+    values, donors = cmap.expression(gene), cmap.donors()
+    if not callable(getattr(model, "selection", None)):
+        what = "None" if model is None else f"a {type(model).__name__}"
+        raise MappingError(f"Marking places needs the model of the map (nc.load_model), not {what}.")
+    if cmap.provenance.get("model_fingerprint") not in (None, model.fingerprint):
+        raise MappingError("The map was made by another model; give the model of the map.")
+    selection = require_selection(model, gene, side, fdr)
+    if (report := cmap.domain_report()).level == "foreign":
+        raise MappingError(f"{report.warning} So no place is marked where {gene} is {side}.")
+    mask = select_places(values, donors, cmap.tissue, cmap.grid, selection, side)
+    return MarkedPlaces(gene, side, fdr, selection, mask & ~is_unlike(scores[np.maximum(donors, 0)]))
+
+
 def select_places(
     values: Float32Array, donors: IntArray, tissue: BoolArray, grid: Grid, selection: Selection, side: Side
 ) -> BoolArray:
@@ -122,8 +150,8 @@ def require_selection(model: MarkingModel, gene: str, side: Side, fdr: float) ->
     """Return what can be marked for a gene of a model; raise a :class:`MappingError` that says why nothing can."""
     if side not in ("high", "low"):
         raise MappingError(f"The side must be 'high' or 'low', not {side!r}.")
-    if not 0 < fdr < 1:
-        raise MappingError(f"The false discovery rate must be between 0 and 1, not {fdr:g}.")
+    if isinstance(fdr, bool) or not isinstance(fdr, (int, float, np.floating)) or not 0 < fdr < 1:
+        raise MappingError(f"The false discovery rate must be a number between 0 and 1, not {fdr!r}.")
     if not model.marks_places:
         raise MappingError(
             "Where genes are high or low is not known for this model; calibrate it by a cross-validation of at least "

@@ -19,6 +19,7 @@ from .painter import color_table as color_table
 from .painter import hex_colors as hex_colors
 from .painter import on_tissue as on_tissue
 from .shown import FDR_CHOICES as FDR_CHOICES
+from .shown import WARNING_COLORS as WARNING_COLORS
 from .shown import Calibrated as Calibrated
 from .shown import Kind as Kind
 from .shown import Look as Look

@@ -31,6 +31,9 @@ Outline = Literal["none", "high", "low"]
 #: False discovery rates that the Explore dock offers.
 FDR_CHOICES = (0.1, 0.2)
 
+WARNING_COLORS = {"caution": ("#000000", "#F2B705"), "foreign": ("#FFFFFF", "#B3261E")}
+"""Colours of text and box of the warning of a :class:`~napari_cpnn.mapping.DomainReport`, by its level."""
+
 
 @dataclass(frozen=True)
 class Shown:

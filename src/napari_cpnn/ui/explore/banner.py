@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari.components.overlays import TextOverlay
 
+from napari_cpnn.painting import WARNING_COLORS
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 _KEY = "napari_cpnn_banner"
 #: Letters in a line.
 _WIDTH = 52
-#: (text, box) by level of the report.
-COLORS = {"caution": ("#000000", "#F2B705"), "foreign": ("#FFFFFF", "#B3261E")}
 
 
 class Banner:
@@ -39,7 +39,7 @@ class Banner:
         overlay: Any = overlays[_KEY]
         if text:
             overlay.text = text
-            overlay.color, overlay.box_color = COLORS[report.level]
+            overlay.color, overlay.box_color = WARNING_COLORS[report.level]
         overlay.visible = bool(text)
 
     def stop(self, *, viewer_lives: bool) -> None:

@@ -16,8 +16,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_cpnn.painting import WARNING_COLORS
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.ui.explore.banner import COLORS
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox
@@ -361,8 +361,8 @@ class Explore(Dock):
     def _update_warning(self) -> None:
         """Say when the tissue in view is unlike that of the training; its numbers are then grey and struck out."""
         text, level = self.controller.domain_warning(), self.controller.domain_report().level
-        if level in COLORS:
-            ink, box = COLORS[level]
+        if level in WARNING_COLORS:
+            ink, box = WARNING_COLORS[level]
             self.warning.setStyleSheet(f"color: {ink}; background: {box}; padding: 4px; border-radius: 3px;")
         if text != self.warning.text():
             self.warning.show_text(text)
