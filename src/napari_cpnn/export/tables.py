@@ -265,7 +265,7 @@ def _genes_frame(cells: MapCells, genes: Sequence[str]) -> Any:
     index = _positions(cells, genes)
     table = pd.DataFrame({"shift": cells.decoder.beta[index]}, index=pd.Index(list(genes), dtype=object))
     if cells.trust is not None:
-        ranking = cells.trust.ranking(range(len(cells.trust.scale_um))).sort_index().iloc[index]
+        ranking = cells.trust.ranking(range(len(cells.trust.scale_um)), cells.patch_um).sort_index().iloc[index]
         table = table.assign(**{name: ranking[name].to_numpy() for name in ranking})
     return table
 

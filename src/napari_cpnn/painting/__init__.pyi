@@ -38,6 +38,7 @@ from .shown import quantity_of as quantity_of
 from .shown import require_interval as require_interval
 from .shown import scale_of as scale_of
 from .shown import scale_text as scale_text
+from .shown import spread_notes as spread_notes
 from .shown import trusted_scale as trusted_scale
 from .shown import unlike_patches as unlike_patches
 from .shown import values_of as values_of

@@ -33,6 +33,7 @@ from napari_cpnn.ui.frame import (
     bold_label,
     button,
     genes_by_trust,
+    given,
     line,
     model_card,
     model_label,
@@ -41,6 +42,7 @@ from napari_cpnn.ui.frame import (
     slide_label,
     slim_combo,
     spacer,
+    stack,
     unknown_gene_text,
 )
 from napari_cpnn.ui.layers import path_of
@@ -113,8 +115,11 @@ class Explore(Dock):
             self.measure,
             self.look,
         )
-        add(self.column, line(), bold_label("Under the pointer"), self.readout)
         self.column.addStretch(0)
+        # Below what scrolls: a long warning above does not push it off the dock.
+        below = QWidget()
+        add(stack(inside=below, margins=(8, 0, 8, 6)), line(), bold_label("Under the pointer"), self.readout)
+        given(self.layout()).addWidget(below)
 
     def _build_top(self) -> None:
         self.slide = slim_combo("the slide to explore")

@@ -11,6 +11,7 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, RegionsError
 from napari_cpnn.mapping import DomainReport
+from napari_cpnn.models import model_words
 from napari_cpnn.palette import type_colors
 from napari_cpnn.regions import Region, read_regions, write_regions
 from napari_cpnn.settings import RegionSettings
@@ -280,7 +281,10 @@ class RegionsController:
     def source(self) -> dict[str, str]:
         """Return the names of slide and model, for tables and figures."""
         slide, model = self.state.slide, self.state.model
-        return {"slide": "" if slide is None else slide.name, "model": "" if model is None else model_label(model)}
+        facts = {} if self.state.map is None else self.state.map.provenance
+        named = model_words(facts.get("model"), facts.get("model_fingerprint")).removeprefix("model ")
+        label = "" if model is None else model_label(model)
+        return {"slide": "" if slide is None else slide.name, "model": named if facts.get("model") else label}
 
     def work(self, work: Callable[[], Any], done: Callable[[Any], None] = lambda _: None) -> None:
         """Run something in the background, beside all other work; notify the user of a problem."""

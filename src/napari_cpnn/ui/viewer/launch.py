@@ -67,6 +67,8 @@ def open_viewer(
     needs_map = screenshot is not None and model_path is not None
     viewer, dock = start_viewer(slide_path, model_path=model_path, mpp=mpp, settings=settings, needs_map=needs_map)
     try:
+        if screenshot is not None:
+            dock.controller.be_quiet()  # the problem is raised, and need not be a notification as well
         dock.controller.show_first(gene=gene, cell_type=cell_type)
         if screenshot is None:
             import napari
