@@ -107,7 +107,8 @@ def _kinds_of(cls: type) -> dict[str, tuple[type, ...]]:
 
 def _require_types(settings: Settings) -> None:
     """Raise a :class:`SettingsError` that names the first setting with a value of another type."""
-    for name, kinds in _kinds_of(type(settings)).items():
+    cls: Any = type(settings)
+    for name, kinds in _kinds_of(cls).items():
         value = getattr(settings, name)
         if not any(_fits(value, kind) for kind in kinds):
             wanted = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
