@@ -162,7 +162,9 @@ def region_pictures(viewer, dock: Explore, names: list[str], folder: Path) -> No
         pump(3.0)
         dock.session.overlays.paint_now()
         save_small(viewer, folder / f"{name}.png")
+    layer = regions.layer
     regions.shut_down()
+    viewer.layers.remove(layer)  # not in the pictures of other docks
 
 
 def prototypes_picture(viewer, explore: Explore, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,8 @@ from scipy.signal import fftconvolve
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid
-from napari_cpnn.mapping.trust import is_unlike
+from napari_cpnn.mapping.trust import DomainReport, is_unlike
 from napari_cpnn.models import Selection, Side, n_marked
-
-if TYPE_CHECKING:
-    from napari_cpnn.mapping.composition_map import CompositionMap
 
 #: Differences below this part of the largest mean are rounding.
 _ROUNDING = 1e-6
@@ -36,6 +33,18 @@ class MarkingModel(Protocol):
     @property
     def marks_places(self) -> bool: ...
     def selection(self, gene: str, side: Side, fdr: float) -> Selection | None: ...
+
+
+class MarkedMap(Protocol):
+    """What is asked of a map; see :class:`~napari_cpnn.CompositionMap`."""
+
+    grid: Grid
+    tissue: BoolArray
+    provenance: dict[str, Any]
+
+    def expression(self, gene: str) -> Float32Array: ...
+    def donors(self) -> IntArray: ...
+    def domain_report(self) -> DomainReport: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +75,7 @@ class MarkedPlaces:
     @property
     def scale_text(self) -> str:
         """Diameter of the neighbourhoods, such as ``"600 µm"``."""
-        return f"{round(self.selection.scale_um, -1):g} µm"
+        return f"{self.selection.scale_um:.0f} µm"
 
     @property
     def note(self) -> str:
@@ -80,7 +89,7 @@ class MarkedPlaces:
 
 
 def find_places(
-    cmap: CompositionMap, scores: npt.NDArray[np.float16], gene: str, model: MarkingModel, side: Side, fdr: float
+    cmap: MarkedMap, scores: npt.NDArray[np.float16], gene: str, model: MarkingModel, side: Side, fdr: float
 ) -> MarkedPlaces:
     """Return where a gene of a map is high (low); see :meth:`CompositionMap.places_high`.
 
