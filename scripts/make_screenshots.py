@@ -4,12 +4,16 @@
     ... make_screenshots.py --only gene
     ... make_screenshots.py --slide C4.jpg --mpp 0.686 0.690 --model M.safetensors --gene ERBB2 --out c4_gene.png
 
-With ``--slide`` it makes one picture of any slide, of a gene, a cell type, or else the dominant types.
+With ``--slide`` it makes one picture of any slide, of a gene, a cell type, or else the dominant types. Settings and
+caches are of the run alone, so that nothing that this computer remembers of a slide is in a picture.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +68,9 @@ OUTLINES = {
     "Stroma": [(2950.0, 850.0), (2900.0, 1950.0), (3750.0, 2100.0), (3650.0, 900.0)],
 }
 
+
+#: Set where the script runs with settings and caches of its own.
+OWN = "NAPARI_CPNN_SCREENSHOTS"
 
 #: All pictures of the window, and those that are made without it.
 ON_SCREEN = ("coarse", *SCENES, "compare", *REGION_SCENES, "prototypes", "finetune")
@@ -155,7 +162,9 @@ def region_pictures(viewer, dock: Explore, names: list[str], folder: Path) -> No
         pump(3.0)
         dock.session.overlays.paint_now()
         save_small(viewer, folder / f"{name}.png")
+    layer = regions.layer
     regions.shut_down()
+    viewer.layers.remove(layer)  # not in the pictures of other docks
 
 
 def prototypes_picture(viewer, explore: Explore, folder: Path) -> None:
@@ -299,6 +308,19 @@ def one_picture(args: argparse.Namespace) -> None:
     viewer.close()
 
 
+def run_apart() -> int:
+    """Run the script again with settings and caches of its own, which napari reads when it is imported."""
+    with tempfile.TemporaryDirectory() as own:
+        folders = {
+            "NAPARI_CPNN_CACHE": f"{own}/cache",
+            "NAPARI_CONFIG": f"{own}/config/settings.yaml",
+            "XDG_CONFIG_HOME": f"{own}/config",
+        }
+        return subprocess.run(
+            [sys.executable, *sys.argv], env={**os.environ, **folders, OWN: "1"}, check=False
+        ).returncode
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -316,6 +338,8 @@ def main() -> None:
     parser.add_argument("--at", type=float, nargs=3, metavar=("Y", "X", "HEIGHT"), help="centre and height of view, um")
     parser.add_argument("--out", type=Path, help="where the one picture goes")
     args = parser.parse_args()
+    if OWN not in os.environ:
+        raise SystemExit(run_apart())
     if args.slide is not None:
         if args.model is None or args.out is None:
             parser.error("--slide needs --model and --out")

@@ -26,6 +26,7 @@ class ColorModel(torch.nn.Module):
     needs_surroundings = False
     input_kind = "patch"
     trained_on = "coloured squares, 1 slide"
+    title = "squares (1)"
     trust = None
     hierarchy: ClassVar[dict[str, str]] = {}
 

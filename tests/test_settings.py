@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings import (
+    BenchmarkSettings,
+    DeconvolutionSettings,
+    EvaluationSettings,
     ExportSettings,
     FigureSettings,
     MappingSettings,
     PrototypeSettings,
+    RegionSettings,
     TissueSettings,
     TrainingSettings,
 )
@@ -55,6 +61,50 @@ def test_frozen_and_unknown_names(kind: type[Any]) -> None:
 def test_a_value_of_the_wrong_type() -> None:
     with pytest.raises(SettingsError, match="TrainingSettings has a value of the wrong type"):
         TrainingSettings.from_dict({"max_epochs": "three"})
+
+
+@pytest.mark.parametrize("kind", [*ALL, BenchmarkSettings, DeconvolutionSettings, EvaluationSettings, RegionSettings])
+def test_no_value_of_any_setting_is_a_bare_error(kind: type[Any]) -> None:
+    """Each setting in turn with values of other types: a good value, or one sentence."""
+    for field in dataclasses.fields(kind):
+        for value in ("x", None, [1], (1, 2), {}, 3, 2.5, True, object(), float("nan")):
+            try:
+                made = kind(**{field.name: value})
+            except SettingsError as error:
+                assert str(error).endswith(".")  # noqa: PT017
+            else:
+                assert type(getattr(made, field.name)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (
+            FigureSettings,
+            {"scale_um": "400"},
+            "The setting scale_um of FigureSettings must be a number or None, not '400' (str).",
+        ),
+        (FigureSettings, {"dpi": 99.5}, "The setting dpi of FigureSettings must be a whole number, not 99.5 (float)."),
+        (FigureSettings, {"smooth": 1}, "The setting smooth of FigureSettings must be True or False, not 1 (int)."),
+        (FigureSettings, {"opacity": True}, "The setting opacity of FigureSettings must be a number, not True (bool)."),
+        (MappingSettings, {"tissue": 3}, "The setting tissue of MappingSettings must be TissueSettings, not 3 (int)."),
+        (
+            TrainingSettings,
+            {"patch": (224, 1)},
+            "The setting patch of TrainingSettings must be a PatchSpec, not (224, 1) (tuple).",
+        ),
+    ],
+)
+def test_a_value_of_another_type_names_its_setting(kind: type[Any], values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        kind(**values)
+    assert str(caught.value) == message
+
+
+def test_numbers_of_numpy_and_paths_are_taken() -> None:
+    made = FigureSettings(dpi=np.int64(100), scale_um=np.float32(400), smooth=np.bool_(False), opacity=1)
+    assert (made.dpi, made.scale_um, made.smooth, made.opacity) == (100, 400, False, 1)
+    assert MappingSettings(cache_dir=Path("maps")).to_dict()["cache_dir"] == "maps"
 
 
 def test_replace_checks_again() -> None:

@@ -168,6 +168,15 @@ def read_bytes(path: Path, limit: int, error: type[CpnnError]) -> bytes:
     return content
 
 
+def is_end_of_program(error: BaseException) -> bool:
+    """Return whether a thread failed only because Python is ending while it works; nobody needs to be told.
+
+    >>> is_end_of_program(RuntimeError("cannot schedule new futures after interpreter shutdown"))
+    True
+    """
+    return isinstance(error, RuntimeError) and "cannot schedule new futures after" in str(error)
+
+
 def parse_json(
     content: bytes | str, what: object, error: type[CpnnError], parse_int: Callable[[str], Any] | None = None
 ) -> Any:

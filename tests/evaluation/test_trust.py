@@ -105,6 +105,32 @@ def test_scales():
     assert float(trust.pcc[1]) == pytest.approx(expected, abs=1e-4)
 
 
+def test_slopes_are_those_of_lines_within_slides():
+    """Of two patients with one and two slides, against lines fitted by least squares with these weights."""
+    rng = np.random.default_rng(5)
+    slides = []
+    for patient, offset in (("A", 0.0), ("B", 3.0), ("B", -2.0)):
+        predicted = rng.normal(5, 1, (300, 4))
+        measured = 7 + offset + np.array([1.0, 0.25, -0.5, 0.0]) * (predicted - 5) + rng.normal(0, 0.4, (300, 4))
+        slides.append(spots(predicted, measured, patient))
+    slides[1].measured[:, 2] = np.nan
+    slides[0].predicted[:, 3] = slides[1].predicted[:, 3] = slides[2].predicted[:, 3] = 2.0
+    trust = fit_trust(slides)
+    for gene, expected in enumerate([1.0, 0.25, -0.5]):
+        known = [i for i, slide in enumerate(slides) if np.isfinite(slide.measured[:, gene]).all()]
+        p, m = (
+            np.concatenate([getattr(slides[i], what)[:, gene] for i in known]) for what in ("predicted", "measured")
+        )
+        weight = np.repeat([1.0 if i == 0 else 0.5 for i in known], 300)
+        design = np.column_stack([p, np.kron(np.eye(len(known)), np.ones((300, 1)))])
+        root = np.sqrt(weight)
+        line = np.linalg.lstsq(design * root[:, None], m * root, rcond=None)[0]
+        assert trust.slope_of(gene) == pytest.approx(line[0], abs=1e-5)
+        assert trust.slope_of(gene) == pytest.approx(expected, abs=0.1)
+    assert np.isnan(trust.slope_of(3))  # a constant prediction
+    assert [bool(trust.spread_note(gene)) for gene in range(4)] == [False, True, True, False]
+
+
 def test_neighbourhoods_are_means_over_a_disc():
     at = np.random.default_rng(7).uniform(0, 1000, (60, 2))
     near = np.linalg.norm(at[:, None] - at[None], axis=2) <= 210

@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.ndimage import map_coordinates
 from shapely.geometry import Polygon
@@ -390,7 +391,7 @@ def test_tissue_unlike_the_training_is_hatched_hidden_or_shown(world, tmp_path):
     for unlike in ("hatched", "hidden", "shown"):
         settings = FigureSettings(dpi=200, opacity=1.0, unlike=unlike)
         pictures[unlike] = scene.panel(Shown("dominant"), tissue, settings).picture
-        assert "100 % of this tissue is unlike" in scene.notes(settings, [Shown("dominant")])
+        assert scene.warned().text.startswith("100 % of this tissue is unlike")
     lines = (pictures["hatched"] == (70, 70, 70)).all(axis=2)
     colored = (pictures["shown"] != tissue).any(axis=2)
     assert 0.15 < lines[colored].mean() < 0.35
@@ -403,6 +404,37 @@ def test_tissue_unlike_the_training_is_hatched_hidden_or_shown(world, tmp_path):
     assert still.sum() < 0.1 * colored.sum()
     with pytest.raises(SettingsError, match="'hatched', 'hidden' or 'shown', not 'gone'"):
         FigureSettings(unlike="gone")
+
+
+def test_a_figure_names_its_model_and_the_scale_of_its_outlines_once(world):
+    from napari_cpnn.mapping import MarkedPlaces
+    from napari_cpnn.models import Selection
+
+    cmap = calibrated_map(world, [-2.0])
+    cmap.provenance |= {"model": "breast (0.1)", "model_fingerprint": "0123456789"}
+    mask = np.zeros(cmap.grid.shape, dtype=bool)
+    mask[1:4, 1:3] = True
+    for side in ("high", "low"):
+        places = MarkedPlaces(GENES[0], side, 0.1, Selection(860.0, 430.0, 0.1, 0.08), mask)
+        cmap.marked[places.name] = places
+    scene = Scene(cmap, None, None)
+    assert scene.title() == "section 1 · model breast (0.1), 01234567"
+    quantities = [as_shown(cmap, name) for name in (GENES[0], f"interval of {GENES[0]}")]
+    tissue = scene.tissue((40, 40))
+    titles = [scene.panel(one, tissue, FigureSettings(scale_um=0.0)).title for one in quantities]
+    assert titles[0] == f"{GENES[0]}, single patches; outline: mean over 860 µm"
+    notes = scene.notes(FigureSettings(), quantities)
+    assert notes.count(f"{GENES[0]} high (mean") == notes.count(f"{GENES[0]} low (mean") == 1
+
+
+def test_values_that_spread_more_than_measured_are_noted(world):
+    cmap = calibrated_map(world, [4 * STRIDE])
+    cmap.trust.slope[:2] = torch.tensor([0.25, 0.9])
+    scene = Scene(cmap, None, None)
+    quantities = [as_shown(cmap, name) for name in (GENES[0], GENES[1], GENES[2], f"interval of {GENES[0]}")]
+    notes = scene.notes(FigureSettings(), quantities)
+    assert notes.count("spread") == 1
+    assert f"{GENES[0]}: values spread more than measured (slope 0.25); read the ranks." in notes
 
 
 def test_panels_say_their_scale_and_show_intervals_and_scores(world, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from map_world import make_world
+from map_world import STRIDE, calibrated_map, make_world
 from napari_cpnn.errors import MappingError
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.mapping.map_layout import sealed
@@ -32,6 +32,42 @@ def saved(cmap, tmp_path_factory) -> Path:
 @pytest.fixture
 def copy(saved, tmp_path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "map.zarr"))
+
+
+@pytest.fixture
+def trusted(tmp_path) -> Path:
+    path = tmp_path / "trusted.zarr"
+    calibrated_map(make_world(), [4 * STRIDE, -1.0]).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "name"),
+    [(0, 9.0, "centers"), (5, -1.0, "floor"), (6, 1.0, "lower"), (9, -1.0, "upper"), (12, -1.0, "most"),
+     (13, -77.0, "scale_um"), (13, 1e9, "scale_um"), (14, 3.0, "pcc"), (15, -5.0, "n_spots"), (16, 1e9, "slope")],
+)  # fmt: skip
+def test_a_calibration_that_makes_no_sense_is_refused(trusted, row, value, name):
+    zarr.open_array(str(trusted / "trust"), mode="r+")[row, 0] = value
+    with pytest.raises(MappingError, match=f"is damaged: {name} in trust has values that no calibration gives"):
+        CompositionMap.load(trusted)
+
+
+def test_a_calibration_of_an_earlier_version_has_no_slopes(trusted):
+    array = zarr.open_array(str(trusted / "trust"), mode="r+")
+    values = array[...]
+    assert CompositionMap.load(trusted).trust.knows_slopes is False  # not known of this model
+    array[16] = 0.3
+    assert CompositionMap.load(trusted).trust.slope_of(0) == pytest.approx(0.3)
+    for rows in (16, 15):
+        group = zarr.open_group(str(trusted), mode="r+", use_consolidated=False)
+        chunks, codecs = (rows, values.shape[1]), array.compressors
+        group.create_array("trust", data=values[:rows], chunks=chunks, compressors=codecs, fill_value=0, overwrite=True)
+        if rows == 16:
+            again = CompositionMap.load(trusted).trust
+            assert again.scale(0) == 4 * STRIDE
+            assert not again.knows_slopes
+    with pytest.raises(MappingError, match="trust is float32"):
+        CompositionMap.load(trusted)
 
 
 def write_old_layout(cmap: CompositionMap, path: Path) -> None:

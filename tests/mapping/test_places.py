@@ -120,7 +120,7 @@ def test_a_coarse_map_is_enough_where_neighbourhoods_are_larger():
         ("B", Model(), 0.1, "Where B is high cannot be told at a false discovery rate of 10%"),
         ("A", Model(), 0.05, "Where A is high cannot be told at a false discovery rate of 5%"),
         ("A", Model(calibrated=False), 0.1, "not known for this model; calibrate it by a cross-validation"),
-        ("A", Model(), 1.5, "must be between 0 and 1, not 1.5"),
+        ("A", Model(), 1.5, "must be a number between 0 and 1, not 1.5"),
     ],
 )
 def test_what_is_not_known_is_said(gene, model, fdr, words):
@@ -148,6 +148,43 @@ def test_marked_places_have_a_name_and_a_note():
         "A low: mean over 300 µm below the median of the section, at a false discovery rate of 10% "
         "(on held-out sections, 9% of the places marked for genes like this one were wrong)."
     )
+
+
+def test_marks_fall_with_the_patches_that_they_rest_on():
+    cmap, values = world()
+    cmap.mark("A", Model())
+    at = np.flatnonzero(cmap.tissue)[:20]
+    cmap.fill(at, np.zeros((20, 0)), np.stack([-values.ravel()[at]] * 2, axis=1), np.full(20, 0.5))
+    assert cmap.marked == {}
+    again = cmap.mark("A", Model())
+    assert cmap.marked == {"A high": again}
+    cmap.fail(at[:1])
+    assert cmap.marked == {}
+
+
+def test_nothing_is_marked_on_a_map_that_is_not_to_be_believed():
+    cmap, values = world()
+    at = np.flatnonzero(cmap.tissue)
+    scores = np.where(np.arange(len(at)) < 0.6 * len(at), 0.99, 0.5)
+    cmap.fill(at, np.zeros((len(at), 0)), np.stack([values.ravel()[at]] * 2, axis=1), scores)
+    with pytest.raises(MappingError, match=r"^6\d % of this tissue is unlike .* no place is marked where A is low\.$"):
+        cmap.mark("A", Model(), "low")
+    assert cmap.marked == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "fdr", "words"),
+    [
+        (None, 0.1, r"needs the model of the map \(nc.load_model\), not None"),
+        ("breast-her2st", 0.1, "not a str"),
+        (Model(), "0.1", "a number between 0 and 1, not '0.1'"),
+        (Model(), None, "a number between 0 and 1, not None"),
+        (Model(), True, "a number between 0 and 1, not True"),
+    ],
+)
+def test_other_things_than_models_and_rates_are_refused(model, fdr, words):
+    with pytest.raises(MappingError, match=words):
+        world()[0].mark("A", model, "high", fdr)
 
 
 def test_sides_are_high_and_low_only():

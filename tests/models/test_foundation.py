@@ -107,6 +107,16 @@ def test_patches_of_another_scale_than_the_encoders_are_told(folder: Path, offli
     assert model.backbone.n_features == 32
 
 
+def test_the_patch_that_fits_is_named(offline: None) -> None:
+    with pytest.warns(CpnnWarning, match="choose patches of 224 px at 1 um/px") as told:
+        built("he-small+colour", encoder_weights="pretrained", patch=PatchSpec(224, 0.5))
+    (said,) = [str(one.message) for one in told]
+    assert said == (
+        "Encoder he-small was trained on 1 um/px, and patches have 0.5 um/px; it will know them less well; choose "
+        "patches of 224 px at 1 um/px (--patch 224 1)."
+    )
+
+
 def test_a_hub_that_cannot_be_reached_gives_one_sentence(offline: None) -> None:
     with pytest.raises(WeightsError, match=r"Encoder owkin/phikon-v2 cannot be loaded .* go online once") as caught:
         get_encoder("phikon-v2").build("pretrained")

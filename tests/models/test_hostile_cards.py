@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import napari_cpnn as nc
 from napari_cpnn.errors import CheckpointError, CpnnWarning
-from napari_cpnn.models import build_model, load_model, read_card, save_model, usable
+from napari_cpnn.models import build_model, load_model, model_words, read_card, save_model, usable
 from napari_cpnn.models.card import METADATA_KEY, card_text
 from napari_cpnn.models.provenance import training_slides, unusable
 from napari_cpnn.ui.frame import gene_note, model_card, model_label
@@ -92,6 +93,65 @@ def test_a_good_card_is_read_as_it_was_written(original: Path) -> None:
     assert "Trained on: C2.tif (176 spots), C3 (12 spots)" in said
     assert "Held out: C4: mean PCC 0.250, SCC 0.500 over 2 genes" in said
     assert "held-out PCC 0.50 on C4" in said
+
+
+def nested(depth: int, kind: type) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value] if kind is list else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+@pytest.mark.parametrize("depth", [100, 900, 5_000])
+def test_nesting_is_read_and_written_or_refused_in_one_sentence(
+    original: Path, tmp_path: Path, depth: int, kind: type
+) -> None:
+    model = load_model(original)
+    model.provenance["deep"] = nested(depth, kind)
+    written = tmp_path / "written.safetensors"
+    try:
+        save_model(model, written)
+    except CheckpointError as error:
+        assert str(error).endswith("its provenance is nested too deeply, or contains itself.")  # noqa: PT017
+        assert depth > 100
+        assert not written.exists()
+    else:
+        assert load_model(written).provenance["deep"] == model.provenance["deep"]
+    text = card_text({**read_card(original), "deep": 0}).replace('"deep": 0', f'"deep": {json_of(depth, kind)}')
+    text = re.sub(r', "digest": "\w+"', "", text)
+    save_file(load_file(original), tmp_path / "read.safetensors", {METADATA_KEY: text})
+    try:
+        load_model(tmp_path / "read.safetensors")
+    except CheckpointError as error:
+        assert "damaged; get the file again" in str(error)  # noqa: PT017
+        assert depth > 900
+
+
+def json_of(depth: int, kind: type) -> str:
+    start, end = ("[", "]") if kind is list else ('{"a":', "}")
+    return start * depth + "1" + end * depth
+
+
+def test_a_provenance_that_contains_itself_is_refused(original: Path, tmp_path: Path) -> None:
+    model = load_model(original)
+    model.provenance["self"] = [model.provenance]
+    with pytest.raises(CheckpointError, match="nested too deeply, or contains itself"):
+        save_model(model, tmp_path / "m.safetensors")
+
+
+def test_a_model_has_the_name_of_its_card_or_of_its_file(original: Path, tmp_path: Path) -> None:
+    model = load_model(original)
+    assert re.fullmatch(r"m \(napari-cpnn [\w.]+\)", model.title)
+    model.provenance |= {"name": "her2\x00", "version": "2026-11-29"}
+    save_model(model, tmp_path / "other.safetensors")
+    assert load_model(tmp_path / "other.safetensors").title == "her2 (2026-11-29)"
+    assert model_words("her2 (2026-11-29)", "0123456789") == "model her2 (2026-11-29), 01234567"
+    assert [model_words(*given) for given in ((None, "0123456789"), ("a", None), ("", None))] == [
+        "CPNN model 01234567",
+        "model a",
+        "CPNN",
+    ]
 
 
 def test_whatever_an_entry_holds_readers_survive(original: Path) -> None:

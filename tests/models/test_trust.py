@@ -20,6 +20,7 @@ def calibrated(model):
     for name in ("centers", "marked_um"):
         buffer = model.trust.get_buffer(name)
         buffer.copy_(buffer.sort(dim=0).values)
+    model.trust.lower.neg_()
     return model
 
 
@@ -43,6 +44,43 @@ def test_a_calibration_of_an_earlier_version_knows_no_places(calibrated, tmp_pat
     assert again.selection(again.genes[0], "high", 0.5) is None
     save_model(again, tmp_path / "again.safetensors")
     assert not load_model(tmp_path / "again.safetensors").marks_places
+
+
+def test_a_calibration_of_an_earlier_version_knows_no_slopes(calibrated, tmp_path, monkeypatch):
+    del calibrated.trust._buffers["slope"]
+    monkeypatch.setattr("napari_cpnn.models.checkpoint._check_trust", lambda model, path: None)
+    save_model(calibrated, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors").trust
+    assert not again.knows_slopes
+    assert np.isnan(again.slope_of(0))
+    assert again.spread_note(0) == ""
+    np.testing.assert_array_equal(again.marked_um, calibrated.trust.marked_um)
+
+
+def test_values_that_spread_more_than_measured_are_said(calibrated):
+    calibrated.trust.slope[:3] = torch.tensor([0.25, 0.5, -0.1])
+    notes = [calibrated.trust.spread_note(i) for i in range(3)]
+    assert notes[:2] == ["values spread more than measured (slope 0.25); read the ranks", ""]
+    assert "(slope -0.10)" in notes[2]
+
+
+def test_no_scale_is_finer_than_a_patch():
+    trust = Trust(4)
+    trust.scale_um.copy_(torch.tensor([187.0, 400.0, -1.0, -2.0]))
+    assert [trust.scale(i, 224.0) for i in range(3)] == [224, 400, np.inf]
+    assert np.isnan(trust.scale(3, 224.0))
+    assert trust.ranking("abcd", 224.0)["trusted_um"]["a"] == 224
+    assert trust.scale(0) == 187
+
+
+def test_a_table_of_an_earlier_version_has_no_slopes(calibrated):
+    table = calibrated.trust.to_table()
+    again, before = Trust.from_table(table), Trust.from_table(table[:-1])
+    np.testing.assert_array_equal(again.slope, calibrated.trust.slope)
+    assert not before.knows_slopes
+    for trust in (again, before):
+        np.testing.assert_array_equal(trust.pcc, calibrated.trust.pcc)
+        np.testing.assert_array_equal(trust.upper, calibrated.trust.upper)
 
 
 def test_calibration_does_not_change_which_maps_belong_to_a_model(model, tmp_path):
@@ -83,7 +121,18 @@ def test_a_calibration_that_could_not_be_read_is_not_written(calibrated, tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("false_share", -1.0), ("false_share", 1.5), ("marked_um", -100.0), ("pcc", 7.0), ("scale_um", -77.0)],
+    [
+        ("false_share", -1.0),
+        ("false_share", 1.5),
+        ("marked_um", -100.0),
+        ("pcc", 7.0),
+        ("scale_um", -77.0),
+        ("lower", 0.5),
+        ("upper", -0.5),
+        ("floor", -0.5),
+        ("most", 2e4),
+        ("slope", -2e4),
+    ],
 )
 def test_a_calibration_that_makes_no_sense_is_not_written(calibrated, tmp_path, name, value):
     calibrated.trust.get_buffer(name).view(-1)[-1] = value

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from napari_cpnn.painting import unlike_patches
-from napari_cpnn.ui.explore.banner import COLORS
+from napari_cpnn.painting import WARNING_COLORS, unlike_patches
 from napari_cpnn.ui.explore.hatching import _hatched
 
 BANNER = "napari_cpnn_banner"
@@ -78,11 +79,36 @@ def test_some_foreign_tissue_is_amber_and_only_it_is_hatched(dock):
     cmap = score(dock, [0.99, 0.2, 0.2])
     assert dock.controller.domain_report().level == "caution"
     assert "33 % of this tissue" in dock.warning.text()
-    assert COLORS["caution"][1] in dock.warning.styleSheet()
+    assert WARNING_COLORS["caution"][1] in dock.warning.styleSheet()
     assert not dock.types.model.faded
     n = hatching(dock).data.shape[0] // cmap.grid.shape[0]
     blocks = hatching(dock).data.reshape(cmap.grid.shape[0], n, cmap.grid.shape[1], n)
     np.testing.assert_array_equal(blocks.any(axis=(1, 3)), unlike_patches(cmap))
+
+
+@pytest.mark.parametrize(("size", "most"), [((500, 900), 4), ((500, 420), 8), ((120, 420), 2)])
+def test_the_banner_fits_its_canvas(dock, size, most):
+    from napari_cpnn.ui.explore.banner import _LETTER_PX, _LINE_PX, Banner
+
+    class Canvas:
+        overlays: dict = {}  # noqa: RUF012
+
+    Canvas.size = size
+    shown = Banner(SimpleNamespace(canvas=Canvas))
+    score(dock, [0.99])
+    shown.show(dock.controller.domain_report())
+    lines = Canvas.overlays[BANNER].text.splitlines()
+    Canvas.overlays.clear()
+    assert len(lines) <= most
+    assert len(lines) * _LINE_PX <= size[0] / 2
+    assert max(map(len, lines)) * _LETTER_PX < size[1]
+    assert "believed" in " ".join(lines)
+
+
+def test_the_readout_stays_in_sight_below_the_warning(dock):
+    score(dock, [0.99])
+    assert not dock.area.isAncestorOf(dock.readout)
+    assert dock.isAncestorOf(dock.readout)
 
 
 def test_the_warning_goes_with_the_map_and_comes_back(dock):

@@ -329,6 +329,19 @@ def test_first_names_from_the_command_line(setup, model):
     assert isinstance(setup.controller.problem, GenesError)
 
 
+def test_who_waits_for_a_problem_is_not_notified_of_it(setup, model):
+    """`napari-cpnn open --gene NOPE --screenshot ...` prints its sentence once."""
+    setup.controller.use_model(model)
+    told = []
+    setup.controller._tasks.notify = told.append
+    setup.controller.show_first(gene="NOPE")
+    assert len(told) == 1
+    setup.controller.be_quiet()
+    setup.controller.show_first(gene="NOPE2")
+    assert len(told) == 1
+    assert "NOPE2" in str(setup.controller.problem)
+
+
 def test_progress_in_words(setup, model):
     mapper = ready(setup, model)
     assert setup.controller.progress_text() == "412 of 1,930 patches · 84/s · CPU bfloat16"

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import re
 
 import anndata
 import numpy as np
@@ -16,6 +17,7 @@ from qtpy.QtCore import Qt
 from tests.ui.conftest import GENES, TYPES
 
 import napari_cpnn as nc
+from napari_cpnn.mapping import UNKNOWN
 from napari_cpnn.models import CPNN, PCC_GROUPS, Trust
 from napari_cpnn.painting import Look
 from napari_cpnn.ui.explore import outline_layer
@@ -217,10 +219,9 @@ def test_it_is_said_why_nothing_can_be_outlined(dock, qtbot, wait, type_gene):
     cmap, box = dock.state.map, dock.measure
     qtbot.keyClick(box.outline, KEY.Key_Down)
     # Less than nine tenths of the tissue.
-    donors = cmap.donors().copy()
-    donors.ravel()[np.flatnonzero(cmap.tissue)[: cmap.tissue.sum() // 2]] = -1
+    state = cmap.state.copy()
+    cmap.state.ravel()[np.flatnonzero(cmap.tissue)[: cmap.tissue.sum() // 2]] = UNKNOWN
     cmap.revision += 1
-    cmap._donors = cmap.revision, donors
     known(dock, wait)
     assert "of the tissue is mapped; map all of it" in box.outline_note.text()
     assert cmap.marked == {}
@@ -228,10 +229,56 @@ def test_it_is_said_why_nothing_can_be_outlined(dock, qtbot, wait, type_gene):
     assert not box.outline.isEnabled()
     assert "of the tissue is mapped; map all of it" in box.outline.toolTip()
     # A map of another model.
+    cmap.state[:] = state
     cmap.provenance["model_fingerprint"] = "other"
     cmap.revision += 1
     known(dock, wait)
     assert "The map was made by another model" in box.outline.toolTip()
+
+
+def refill(cmap, scores, final=True):
+    """Compute all patches again, with other scores."""
+    done = np.flatnonzero(cmap.tissue)
+    weights, programs, _ = (
+        part.reshape(cmap.grid.n_cells, -1)[done] for part in cmap.block((slice(None), slice(None)))
+    )
+    cmap.fill(done, weights, programs, np.resize(scores, len(done)), final=final)
+
+
+def test_foreign_tissue_has_no_outline_and_its_box_is_not_active(dock, qtbot, wait, type_gene):
+    type_gene("ERBB2")
+    cmap, box = dock.state.map, dock.measure
+    qtbot.keyClick(box.outline, KEY.Key_Down)
+    assert cmap.marked
+    refill(cmap, [0.99])
+    known(dock, wait)
+    assert not box.outline.isEnabled()
+    assert not box.fdr.isEnabled()
+    assert "no place is marked where ERBB2 is high" in box.outline_note.text()
+    assert cmap.marked == {}
+    assert not layer(dock).visible
+    refill(cmap, [0.5])
+    known(dock, wait)
+    assert box.outline.isEnabled()
+    assert set(cmap.marked) == {"ERBB2 high"}
+
+
+def test_preliminary_values_have_no_outline_yet(dock, qtbot, wait, type_gene):
+    type_gene("ERBB2")
+    cmap, box = dock.state.map, dock.measure
+    qtbot.keyClick(box.outline, KEY.Key_Down)
+    done = np.flatnonzero(cmap.tissue)
+    some = done[: len(done) // 5]
+    values = (part.reshape(cmap.grid.n_cells, -1)[some] for part in cmap.block((slice(None), slice(None))))
+    weights, programs, scores = values
+    cmap.fill(some, weights, programs, scores.ravel(), final=False)
+    assert cmap.marked == {}
+    known(dock, wait)
+    assert re.match(r"(79|80) % of the tissue is mapped; map all of it", box.outline_note.text())
+    assert not layer(dock).visible
+    cmap.fill(some, weights, programs, scores.ravel())
+    known(dock, wait)
+    assert layer(dock).visible
 
 
 def test_a_model_that_is_not_calibrated_has_no_outline(explore, wait, slide_path, model):

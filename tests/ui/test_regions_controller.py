@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from fakes import GENES, TYPES, ColorModel
 from napari_cpnn.geometry import Grid, Rect
-from napari_cpnn.mapping import CompositionMap, MapProgress
+from napari_cpnn.mapping import DONE, CompositionMap, MapProgress
 from napari_cpnn.regions import Region, compare_regions, explain_gene, read_regions, summarise_regions, write_regions
 from napari_cpnn.slides import Slide
 from napari_cpnn.ui.frame.paper import Paper
@@ -315,6 +316,46 @@ def test_tables_and_outlines_are_written(setup, tmp_path):
     controller.read(tmp_path / "bad.geojson", lambda _regions: pytest.fail("it is no GeoJSON"))
     assert "table.csv could not be written" in str(told[0])
     assert "is it a JSON file?" in str(told[1])
+
+
+def test_tables_and_figures_of_foreign_regions_begin_with_the_warning(setup, tmp_path):
+    controller, state, _, _, ready = setup
+    ready()
+    cmap = state.map
+    left = np.arange(cmap.grid.n_cells).reshape(cmap.grid.shape)[:10, :10].ravel()
+    values = cmap.block((slice(None), slice(None)))
+    weights, programs = (part.reshape(cmap.grid.n_cells, -1)[left] for part in values[:2])
+    cmap.fill(left, weights, programs, np.full(len(left), 0.99))
+    controller.set_regions([square(0, 0, 900, 900), square(0, 1000, 900, 2900, "B")])
+    assert [row.report.level for row in controller.rows] == ["foreign", "familiar"]
+    controller.write_table(tmp_path / "table.csv")
+    table = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    assert table.columns[0] == "warning"
+    assert table.loc[table["region"] == "A", "warning"].str.endswith("are not to be believed.").all()
+    assert (table.loc[table["region"] == "B", "warning"] == "").all()
+    controller.write_comparison(tmp_path / "difference.csv")
+    assert pd.read_csv(tmp_path / "difference.csv")["warning"].str.contains("not to be believed").all()
+    assert controller.report(["B"]).warning == ""
+    paper = Paper(warning=controller.report(["A"]).warning)
+    figure = composition_chart(controller.rows, {}, paper)
+    band, first = figure.axes[0].patches[0], figure.axes[0].texts[0]
+    assert to_hex(band.get_facecolor()) == "#b3261e"
+    assert first.get_text().startswith("100 % of this tissue is unlike")
+    assert figure.axes[0].texts[0].get_position()[1] < band.get_height()
+    names = [text for text in figure.axes[0].texts if text.get_text() == "A"]
+    assert names[0].get_position()[1] > band.get_height()
+
+
+def test_a_small_region_of_a_foreign_slide_has_its_warning(setup):
+    controller, state, _, _, ready = setup
+    ready()
+    cmap = state.map
+    done = np.flatnonzero(cmap.state == DONE)
+    values = cmap.block((slice(None), slice(None)))
+    cmap.fill(done, *(part.reshape(cmap.grid.n_cells, -1)[done] for part in values[:2]), np.full(len(done), 0.99))
+    controller.set_regions([square(0, 0, 100, 300)])
+    assert controller.rows[0].value("patches") == 3
+    assert controller.rows[0].report.level == "foreign"
 
 
 @pytest.mark.parametrize("width", [300, 560])

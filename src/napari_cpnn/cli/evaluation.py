@@ -178,7 +178,7 @@ def _evaluate_parts(
         with_trust,
         write_table,
     )
-    from napari_cpnn.models import is_synthetic
+    from napari_cpnn.models import model_words
     from napari_cpnn.regions import read_regions
     from napari_cpnn.studies import folder_names
 
@@ -197,7 +197,7 @@ def _evaluate_parts(
     scores = score(compared, spots, settings)
     write_table(with_trust(scores, model, by_trust=args.by_trust), out, index=True)
     for gene, path in zip(genes, figures, strict=True):
-        note = f"{slide.name} · {'SYNTHETIC ' if is_synthetic(model.provenance) else ''}model {model.fingerprint[:8]}"
+        note = f"{slide.name} · {model_words(model.title, model.fingerprint)}"
         print(f"wrote {save_comparison(path, slide, compared, gene, note=note)}")
     if outlines is not None:
         tables = score_regions(compared, spots, outlines, settings)

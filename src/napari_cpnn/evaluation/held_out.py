@@ -39,7 +39,7 @@ def with_trust(scores: pd.DataFrame, model: CPNN, *, by_trust: bool = False) -> 
     if model.trust is None:
         return scores
     index = {gene: i for i, gene in enumerate(model.genes)}
-    ranking = model.trust.ranking(range(len(model.genes) + len(model.cell_types)))
+    ranking = model.trust.ranking(range(len(model.genes) + len(model.cell_types)), model.patch.size_um)
     known = ranking.reindex([index.get(str(gene), -1) for gene in scores.index]).set_axis(scores.index)
     table = scores.assign(**known)
     table.attrs = scores.attrs

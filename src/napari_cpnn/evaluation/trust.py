@@ -146,6 +146,7 @@ def fit_trust(slides: Sequence[HeldOutSpots], n_genes: int | None = None) -> Tru
         rates = _marking_rates(slides, pitch, n_genes)
         trust.false_share.copy_(torch.from_numpy(rates))
         trust.marked_um.copy_(torch.tensor([scale_of(radius, pitch) for radius in RADII]))
+    trust.slope.copy_(torch.from_numpy(_slopes(slides)))
     trust.pcc.copy_(torch.from_numpy(pcc))
     trust.scale_um.copy_(torch.from_numpy(scale))
     trust.n_spots.fill_(n_spots)
@@ -263,6 +264,24 @@ def _scales(slides: Sequence[HeldOutSpots], pitch: float) -> tuple[FloatArray, F
     values = np.array([pearson(slide.predicted, slide.measured) for slide in slides])
     counted = np.isfinite(values)
     return np.where(counted, values, 0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1), scale
+
+
+def _slopes(slides: Sequence[HeldOutSpots]) -> FloatArray:
+    """Slopes of measurements on predictions within slides, each patient and each of its slides of the same weight."""
+    n_quantities = slides[0].predicted.shape[1] if slides else 0
+    products, squares = np.zeros(n_quantities), np.zeros(n_quantities)
+    patients = [slide.patient for slide in slides]
+    for slide in slides:
+        known = np.isfinite(slide.predicted) & np.isfinite(slide.measured)
+        n = known.sum(axis=0)
+        p, m = (np.where(known, values, 0.0) for values in (slide.predicted, slide.measured))
+        p, m = (np.where(known, values - values.sum(axis=0) / np.maximum(n, 1), 0.0) for values in (p, m))
+        share = (n >= LEAST_SPOTS) / np.maximum(n, 1) / patients.count(slide.patient)
+        products += share * (p * m).sum(axis=0)
+        squares += share * (p * p).sum(axis=0)
+    # A prediction that is the same everywhere has no slope.
+    slope = np.divide(products, squares, out=np.full(n_quantities, OPEN), where=squares > 1e-12)
+    return np.asarray(np.where(np.abs(slope) <= OPEN, slope, OPEN))
 
 
 def _marking_rates(slides: Sequence[HeldOutSpots], pitch: float, n_genes: int | None) -> FloatArray:

@@ -16,7 +16,7 @@ from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import CpnnWarning, ExportError, PixelSizeError
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Grid, Mpp, as_mpp
-from napari_cpnn.mapping import DONE
+from napari_cpnn.mapping import DONE, DomainReport, domain_report, patch_um
 from napari_cpnn.models import Decoder
 from napari_cpnn.texts import shown
 
@@ -101,6 +101,16 @@ class MapCells:
     def centers_um(self) -> FloatArray:
         """``(N, 2)`` slide micrometres (y, x) of the centres."""
         return self.grid.centers_um(self.index)
+
+    @property
+    def patch_um(self) -> float:
+        """Size of a patch of the model in um, the finest scale of its maps; 0 where it is not known."""
+        return patch_um(self.provenance)
+
+    @property
+    def domain_report(self) -> DomainReport:
+        """How much of the tissue is unlike that of the training; its warning stands at the top of each export."""
+        return domain_report(self.out_of_domain, str(self.provenance.get("trained_on") or ""))
 
     @property
     def dominant(self) -> npt.NDArray[np.intp]:

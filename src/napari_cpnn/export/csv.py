@@ -44,9 +44,10 @@ def to_csv(
     Returns
     -------
     Path
-        The file. Columns: ``row``, ``col``; ``x_um``, ``y_um`` (centre, slide micrometres); ``dominant_type``;
-        ``out_of_domain``; ``GENE high`` (``GENE low``), 1 in places that are marked (:meth:`CompositionMap.mark`);
-        ``share: TYPE`` for each cell type, summing to 1; then one column per gene (log1p of counts
+        The file. Columns: ``warning``, in each line, where the tissue is unlike that of the training; ``row``, ``col``;
+        ``x_um``, ``y_um`` (centre, slide micrometres); ``dominant_type``; ``out_of_domain``; ``GENE high`` (``GENE
+        low``), 1 in places that are marked (:meth:`CompositionMap.mark`); ``share: TYPE`` for each cell type, summing
+        to 1; then one column per gene (log1p of counts
         per 10,000). Unknown scores are empty. Texts that a spreadsheet would interpret as a formula are prefixed with
         an apostrophe.
 
@@ -70,11 +71,13 @@ def to_csv(
         cells = MapCells.of(cmap)
         chosen, types = cells.genes(genes), list(cells.cell_types)
         written, share_columns = csv_texts(types), csv_texts(f"share: {t}" for t in types)
-        centers, dominant = cells.centers_um, cells.dominant
+        centers, dominant, warning = cells.centers_um, cells.dominant, cells.domain_report.warning
         with temporary.open("w", newline="", encoding="utf-8") as file:
             for part in cells.blocks((*types, *chosen), settings.block_mb):
                 report(f"Writing {path.name}", part.start / len(cells))
                 table = pd.DataFrame(cells.index[part], columns=["row", "col"])
+                if warning:  # in each line, so that it survives sorting and filtering
+                    table.insert(0, "warning", csv_texts([warning])[0])
                 table["x_um"], table["y_um"] = centers[part, 1], centers[part, 0]
                 if types:
                     table["dominant_type"] = [written[k] for k in dominant[part]]

@@ -14,16 +14,18 @@ import numpy.typing as npt
 from napari_cpnn.arrays import Picture
 from napari_cpnn.errors import ExportError, GenesError, NoTissueError
 from napari_cpnn.export.cells import pixel_size
-from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel
+from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel, Warned
 from napari_cpnn.export.files import replacing
 from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, outline_um, rect_of, require_area
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, domain_report, members_of
+from napari_cpnn.models import model_words
 from napari_cpnn.painting import (
     COLORMAPS,
     FAILED_COLOR,
     PALE,
+    WARNING_COLORS,
     Look,
     Painter,
     Shown,
@@ -42,6 +44,7 @@ from napari_cpnn.painting import (
     require_interval,
     scale_of,
     scale_text,
+    spread_notes,
     tissue_picture,
     unlike_patches,
 )
@@ -134,7 +137,7 @@ def to_figure(
             panels.append(scene.panel(one, tissue, settings))
             report(f"Drawing {path.name}", (number + 0.5) / len(quantities))
         title = settings.title or scene.title()
-        page.draw(panels, title, scene.notes(settings, quantities), scene.outline)
+        page.draw(panels, title, scene.notes(settings, quantities), scene.outline, scene.warned())
         page.save(temporary, path.suffix.lower()[1:], title)
     return path
 
@@ -262,6 +265,9 @@ class Scene:
         italic = shown.kind == "gene" and title == shown.name
         if text := scale_text(self.cmap, shown, look.scale_um):
             title = f"{title}, {text}"
+        if marked := self._marked(shown):
+            scales = " and ".join(dict.fromkeys(places.scale_text for places in marked))
+            title = f"{title}; outline: mean over {scales}"
         outlines = {places.side: outline_um(self.cmap.grid, places.mask) for places in self._marked(shown)}
         return Panel(title, picture, key, italic=italic, **outlines)
 
@@ -270,7 +276,7 @@ class Scene:
 
     def _marked_note(self, quantities: Sequence[Shown]) -> list[str]:
         """Return what the outlines of high and low places mean, in one sentence, if there are any."""
-        marked = [places for one in quantities for places in self._marked(one)]
+        marked = list(dict.fromkeys(places for one in quantities for places in self._marked(one)))
         if not marked:
             return []
         named = [f"{p.name} (mean over {p.scale_text}, {p.fdr:.0%})" for p in marked]
@@ -321,13 +327,17 @@ class Scene:
         scores = self.cmap.out_of_domain.ravel()[donors[donors >= 0]]
         return domain_report(scores, str(self.cmap.provenance.get("trained_on") or ""))
 
+    def warned(self) -> Warned | None:
+        """Return the warning at the top, if what is shown is unlike the training tissue."""
+        report = self._domain_report()
+        return Warned(report.warning, *WARNING_COLORS[report.level]) if report.warning else None
+
     def title(self) -> str:
         """Return the title, with slide and model."""
         provenance = self.cmap.provenance
         name = self.slide.name if self.slide is not None else provenance.get("slide")
-        model = provenance.get("model_fingerprint")
         parts = [one_line(name)] if name else []
-        return " · ".join([*parts, f"CPNN model {str(model)[:8]}" if model else "CPNN"])
+        return " · ".join([*parts, model_words(provenance.get("model"), provenance.get("model_fingerprint"))])
 
     def notes(self, settings: FigureSettings, quantities: Sequence[Shown]) -> str:
         """Return the notes printed below the panels."""
@@ -346,9 +356,8 @@ class Scene:
         if done < 1:
             notes.append(f"{np.floor(1000 * done) / 10:g} % of the tissue shown is computed; the rest is coarser.")
         notes += self._marked_note(quantities)
+        notes += spread_notes(self.cmap, quantities)
         report = self._domain_report()
-        if report.warning:
-            notes.append(report.warning)
         if report.n_patches and report.unlike > 0 and settings.unlike != "shown":
             drawn = "Hatched" if settings.unlike == "hatched" else "Left out"
             notes.append(f"{drawn}: tissue unlike that of the training.")

@@ -39,6 +39,17 @@ _MOST, _MOST_TITLE = 240, 1000
 #: Maximum share of the panel's width.
 _SCALE_BAR = 0.3
 _INK, _GREY = "#000000", "#555555"
+#: Margin in mm around the text of the warning.
+_PAD = 1.2
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A warning at the top of a page: its text, and the colours of text and band."""
+
+    text: str
+    ink: str
+    band: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +129,12 @@ class Page:
     # -- the page ------------------------------------------------------------------------------------------
 
     def draw(
-        self, panels: Sequence[Panel], title: str, notes: str, outline: Polygon | MultiPolygon | None = None
+        self,
+        panels: Sequence[Panel],
+        title: str,
+        notes: str,
+        outline: Polygon | MultiPolygon | None = None,
+        warned: Warned | None = None,
     ) -> Figure:
         """Draw the panels, the title and the notes.
 
@@ -130,19 +146,25 @@ class Page:
             Text above and below the panels; long text is wrapped.
         outline
             Outline drawn in each panel; slide micrometres ``(x, y)``.
+        warned
+            Band at the top, for what is not to be believed.
         """
         allow_any_letter()
         head = self._lines(shown(title, _MOST_TITLE), self._pt + 1, bold=True)
         foot = self._lines(notes, self._pt - 1)
         rows = [panels[i : i + self._columns] for i in range(0, len(panels), self._columns)]
         heights = [self._title_height() + self._panel[0] + max(self._key_height(p.key) for p in row) for row in rows]
-        top = _EDGE + len(head) * self._line(self._pt + 1) + 1
+        band = [] if warned is None else self._lines(warned.text, self._pt + 1, bold=True)
+        first = _EDGE + (len(band) * self._line(self._pt + 1) + 2 * _PAD if band else 0)
+        top = first + len(head) * self._line(self._pt + 1) + 1
         height = top + sum(heights) + (len(rows) - 1) * _GAP / 2 + 1.5 + len(foot) * self._line(self._pt - 1) + _EDGE
         self._size = (math.ceil(self._px(height)), math.ceil(self._px(self._width)))
         dpi = self._settings.dpi
         self._figure = Figure(figsize=(self._size[1] / dpi, self._size[0] / dpi), dpi=dpi, facecolor="white")
         FigureCanvasAgg(self._figure)
-        self._text(_EDGE, _EDGE, head, self._pt + 1, bold=True)
+        if warned is not None:
+            self._draw_band(warned, band, first - _EDGE)
+        self._text(_EDGE, first, head, self._pt + 1, bold=True)
         for row, tall in zip(rows, heights, strict=True):
             for number, panel in enumerate(row):
                 self._draw_panel(panel, _EDGE + number * (self._panel[1] + _GAP), top, outline)
@@ -156,6 +178,15 @@ class Page:
         metadata = {"Title": shown(title, _MOST_TITLE), **dates[file_format]}
         with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "napari-cpnn"}):
             write_figure(self._figure, path, file_format, dpi=self._settings.dpi, metadata=metadata)
+
+    def _draw_band(self, warned: Warned, lines: Sequence[str], height: float) -> None:
+        share = self._px(height) / self._size[0]
+        band = Rectangle(
+            (0, 1 - share), 1, share, facecolor=warned.band, linewidth=0, transform=self._figure.transFigure
+        )
+        band.set_gid("warning")
+        self._figure.add_artist(band)
+        self._text(_EDGE, _PAD, lines, self._pt + 1, bold=True, color=warned.ink)
 
     # -- a panel -------------------------------------------------------------------------------------------
 

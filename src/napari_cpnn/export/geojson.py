@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 #: Decimals of coordinates: a thousandth of a level-0 pixel is sufficient, and halves the file size.
 _DECIMALS = 3
 _REPORT_EVERY = 100
+#: Names of objects by the level of the domain report.
+_NAMES = {
+    "caution": "with caution: part of the tissue is unlike the training",
+    "foreign": "not to be believed: tissue unlike the training",
+}
 _NAMESPACE = uuid.UUID("a3d2b1f0-6c7e-5d3a-9b41-6e61706172c0")
 
 
@@ -62,9 +67,10 @@ def to_geojson(
     Returns
     -------
     Path
-        The file: a FeatureCollection. Polygons are in level-0 pixels (x, y), with holes where a region has them;
-        ``classification`` is the dominant type with its colour; ``measurements`` are the area in um^2, the number of
-        patches, the mean share of each type, the out-of-domain score, the share of marked places (``GENE high``,
+        The file: a FeatureCollection. Where the tissue is unlike that of the training, it begins with a ``warning``,
+        and the objects have names that say so. Polygons are in level-0 pixels (x, y), with holes where a region has
+        them; ``classification`` is the dominant type with its colour; ``measurements`` are the area in um^2, the number
+        of patches, the mean share of each type, the out-of-domain score, the share of marked places (``GENE high``,
         :meth:`CompositionMap.mark`), and mean log1p CP10k of the genes.
 
     Raises
@@ -86,7 +92,9 @@ def to_geojson(
         chosen = cells.genes(genes)
         regions = _regions(cells, settings)
         with temporary.open("w", encoding="utf-8") as file:
-            file.write('{"type": "FeatureCollection", "features": [')
+            warning = cells.domain_report.warning
+            said = f'"warning": {json.dumps(warning, ensure_ascii=False)}, ' if warning else ""
+            file.write(f'{{"type": "FeatureCollection", {said}"features": [')
             for number, feature in enumerate(_features(cells, regions, chosen, mpp)):
                 if number % _REPORT_EVERY == 0:
                     report(f"Writing {path.name}", number / len(regions.starts))
@@ -138,8 +146,8 @@ def _regions(cells: MapCells, settings: ExportSettings) -> _Regions:
 def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp) -> Iterator[dict[str, Any]]:
     shares, programs = regions.means(cells.weights), regions.means(cells.programs)
     scores = regions.means(cells.out_of_domain[:, None])[:, 0]
-    dominant = cells.dominant
     colors = [tuple(bytes.fromhex(c[1:])) for c in type_colors(cells.cell_types, cells.hierarchy).values()]
+    dominant, level = cells.dominant, cells.domain_report.level
     origin = f"{cells.provenance.get('slide_identity')} {cells.provenance.get('model_fingerprint')} {cells.grid}"
     for number, members in enumerate(regions):
         # Expression is linear in the composition, so its mean follows from the mean composition.
@@ -157,6 +165,8 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
             "isLocked": True,  # prevents accidental dragging
             "measurements": {k: round(float(v), 6) for k, v in measurements.items() if np.isfinite(v)},
         }
+        if level in _NAMES:
+            properties["name"] = _NAMES[level]  # QuPath shows it in its list of objects
         kind = int(dominant[members[0]])
         if kind >= 0:
             properties["classification"] = {"name": cells.cell_types[kind], "color": list(colors[kind])}

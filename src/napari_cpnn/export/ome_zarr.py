@@ -175,6 +175,8 @@ def _attributes(cells: MapCells, name: str, channels: list[dict[str, Any]], vers
     }
     omero = {"channels": channels, "rdefs": {"model": "color"}}
     made = {"napari_cpnn_export": provenance(cells, None)}
+    warning = cells.domain_report.warning
+    said = {"warning": warning} if warning else {}
     if version == "0.4":
-        return {"multiscales": [{"version": version, **multiscales}], "omero": omero, **made}
-    return {"ome": {"version": version, "multiscales": [multiscales], "omero": omero}, **made}
+        return {**said, "multiscales": [{"version": version, **multiscales}], "omero": omero, **made}
+    return {**said, "ome": {"version": version, "multiscales": [multiscales], "omero": omero}, **made}

@@ -15,7 +15,6 @@ from napari_cpnn.export.cells import MapCells, pixel_size
 from napari_cpnn.export.files import replacing, require_space
 from napari_cpnn.export.progress import reporter, reporting
 from napari_cpnn.geometry import Mpp, um_to_spatial
-from napari_cpnn.mapping import domain_report
 from napari_cpnn.palette import major_types, membership, type_colors
 from napari_cpnn.settings import ExportSettings
 from napari_cpnn.storage import creating_hdf5, write_table
@@ -71,6 +70,7 @@ def to_anndata(
           ``varm["program_loadings"]`` and ``var["shift"]``, so that
           ``X = weights @ cell_type_expression.T + programs @ program_loadings.T + shift``;
         - ``uns["spatial"][name]``: images and scale factors; the spot diameter is the side of a patch;
+        - ``uns["warning"]``: why the table is not to be believed, where the tissue is unlike that of the training;
         - ``uns["napari_cpnn"]``: provenance of the map.
 
         Patches lie on a square grid: ``squidpy.gr.spatial_neighbors_grid(adata, n_neighs=4)``.
@@ -192,6 +192,8 @@ def build_table(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp
 
     obs, var = _cells_frame(cells), _genes_frame(cells, genes)
     table = AnnData(expression, obs=obs, var=var)
+    if warning := cells.domain_report.warning:
+        table.uns["warning"] = warning
     table.obsm["spatial"] = um_to_spatial(cells.centers_um, mpp)
     _add_composition(table, cells, genes)
     name = slide_name(cells)
@@ -216,7 +218,9 @@ def column_names(cell_types: Sequence[str]) -> list[str]:
 
 def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
     """Return the provenance and meaning of the values, in types that every format supports."""
+    report = cells.domain_report
     facts: dict[str, Any] = {
+        **({"warning": report.warning} if report.warning else {}),
         "values": "predicted expression, log1p of counts per 10,000",
         "grid": json.dumps(cells.grid.to_dict()),
         "stride_um": float(cells.grid.stride_um),
@@ -224,13 +228,10 @@ def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
     }
     if mpp is not None:
         facts["mpp"] = [float(m) for m in mpp]
-    report = domain_report(cells.out_of_domain, str(cells.provenance.get("trained_on") or ""))
     if report.n_patches:
         facts["share_unlike_training_tissue"] = report.unlike
     if cells.notes:
         facts["marked_places"] = " ".join(cells.notes)
-    if report.warning:
-        facts["warning"] = report.warning
     for key, value in cells.provenance.items():
         if value is not None and key not in facts:
             facts[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
@@ -275,7 +276,7 @@ def _genes_frame(cells: MapCells, genes: Sequence[str]) -> Any:
     index = _positions(cells, genes)
     table = pd.DataFrame({"shift": cells.decoder.beta[index]}, index=pd.Index(list(genes), dtype=object))
     if cells.trust is not None:
-        ranking = cells.trust.ranking(range(len(cells.trust.scale_um))).sort_index().iloc[index]
+        ranking = cells.trust.ranking(range(len(cells.trust.scale_um)), cells.patch_um).sort_index().iloc[index]
         table = table.assign(**{name: ranking[name].to_numpy() for name in ranking})
     return table
 

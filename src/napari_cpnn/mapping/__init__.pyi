@@ -19,4 +19,5 @@ from .trust import UNLIKE as UNLIKE
 from .trust import DomainReport as DomainReport
 from .trust import domain_report as domain_report
 from .trust import is_unlike as is_unlike
+from .trust import patch_um as patch_um
 from .whole_slide import predict_map as predict_map

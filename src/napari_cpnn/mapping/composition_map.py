@@ -21,9 +21,9 @@ from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
 from napari_cpnn.mapping.levels import LeveledShares
 from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
-from napari_cpnn.mapping.places import MarkedPlaces, MarkingModel, require_selection, select_places
+from napari_cpnn.mapping.places import MarkedPlaces, MarkingModel, find_places
 from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
-from napari_cpnn.mapping.trust import DomainReport, domain_report, is_unlike
+from napari_cpnn.mapping.trust import DomainReport, domain_report
 from napari_cpnn.models import Decoder, Prediction, Side
 from napari_cpnn.untrusted import reading
 
@@ -58,7 +58,8 @@ class CompositionMap(LeveledShares):
     revision
         Counter of changes; viewers compare it to decide whether to repaint.
     marked
-        Places that exports contain and figures outline, by name (:meth:`mark`); not saved with the map.
+        Places that exports contain and figures outline, by name (:meth:`mark`); not saved with the map, and dropped
+        when patches are added or replaced: high and low are relative to the whole section.
     hierarchy
         Major type by cell type (:meth:`at_level`); empty where none is known.
     changed
@@ -186,14 +187,14 @@ class CompositionMap(LeveledShares):
             self._out_of_domain[patches] = np.nan if out_of_domain is None else out_of_domain
             self._follow(patches[good], rows[good, : self.n_types])
             self.state.reshape(-1)[patches] = np.where(good, DONE if final else SKETCH, FAILED)
-            self.revision += 1
+            self.revision, self.marked = self.revision + 1, {}
         self.changed.emit(self.unravel(patches))
 
     def fail(self, patches: IntArray) -> None:
         """Mark ``patches`` (flat indices) as failed."""
         with self._lock:
             self.state.reshape(-1)[patches] = FAILED
-            self.revision += 1
+            self.revision, self.marked = self.revision + 1, {}
         self.changed.emit(self.unravel(patches))
 
     def restore(self, values: Prediction[npt.NDArray[Any]], state: npt.NDArray[np.uint8]) -> None:
@@ -252,7 +253,7 @@ class CompositionMap(LeveledShares):
             If the model does not predict the gene.
         MappingError
             If the gene cannot be told at this rate, the model is not calibrated for it or not of this map, less than
-            nine tenths of the tissue are mapped, or the tissue is too small.
+            nine tenths of the tissue are mapped, most of it is unlike that of the training, or it is too small.
 
         Examples
         --------
@@ -268,20 +269,17 @@ class CompositionMap(LeveledShares):
         return self.find_places(gene, model, "low", fdr).mask
 
     def mark(self, gene: str, model: CPNN, side: Side = "high", fdr: float = 0.1) -> MarkedPlaces:
-        """Mark where a gene is high (low) in exports and figures of this map; see :meth:`places_high`."""
+        """Mark where a gene is high (low) in exports and figures of this map; see :meth:`places_high`.
+
+        Marks are dropped when the map is filled further.
+        """
         places = self.find_places(gene, model, side, fdr)
         self.marked[places.name] = places
         return places
 
     def find_places(self, gene: str, model: MarkingModel, side: Side = "high", fdr: float = 0.1) -> MarkedPlaces:
         """Return what :meth:`mark` marks, without marking it."""
-        values, donors = self.expression(gene), self.donors()
-        if self.provenance.get("model_fingerprint") not in (None, model.fingerprint):
-            raise MappingError("The map was made by another model; give the model of the map.")
-        selection = require_selection(model, gene, side, fdr)
-        mask = select_places(values, donors, self.tissue, self.grid, selection, side)
-        unlike = is_unlike(self._out_of_domain[np.maximum(donors, 0)])
-        return MarkedPlaces(gene, side, fdr, selection, mask & ~unlike)
+        return find_places(self, self._out_of_domain, gene, model, side, fdr)
 
     def values_at(self, row: int, col: int) -> Prediction[Float32Array] | None:
         """Weights ``(C,)``, programs ``(R,)`` and score ``()`` displayed at a patch: its own or a coarser one's."""

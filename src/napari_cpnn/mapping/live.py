@@ -31,6 +31,7 @@ from napari_cpnn.mapping.surrounded_patches import PREDICTORS
 from napari_cpnn.prediction import Predictor
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, find_tissue
+from napari_cpnn.untrusted import is_end_of_program
 
 if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
@@ -297,7 +298,8 @@ class LiveMapper:
         try:
             loop()
         except Exception as error:
-            log.exception("Mapping of %s stopped", self.slide.name)
+            if not is_end_of_program(error):
+                log.exception("Mapping of %s stopped", self.slide.name)
             with self._condition:
                 self.error, self._stopped = error, True
                 self._condition.notify_all()
@@ -334,8 +336,7 @@ class LiveMapper:
                 self._condition.notify_all()
 
     def _may_read(self) -> bool:
-        # One batch more than readers: enough to keep the model busy, but few enough that a new view is served
-        # immediately.
+        # One batch more than readers keeps the model busy, and a new view is still served at once.
         waiting = len(self._ready) + self._reading
         room = waiting <= self.settings.readers
         # The model waits for the first batch of a new order, so a queue full of older batches must not block it.
@@ -353,8 +354,7 @@ class LiveMapper:
         except (CpnnError, OSError, MemoryError) as error:
             log.warning("%s: %s", self.slide.name, error)
             self._read_problem = str(error)
-            size = self._reader.spec.size_px
-            n = len(job.centers_um)
+            n, size = len(job.centers_um), self._reader.spec.size_px
             return np.zeros((n, size, size, 3), dtype=np.uint8), np.zeros(n, dtype=bool)
 
     def _model_loop(self) -> None:

@@ -20,7 +20,7 @@ from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping.map_layout import DECODER_ARRAYS, FORMAT, MARK, Card, checked_card, is_our_map, sealed
 from napari_cpnn.mapping.states import BACKGROUND, DONE, UNKNOWN
-from napari_cpnn.models import Decoder, Prediction
+from napari_cpnn.models import Decoder, Prediction, implausible, table_values
 from napari_cpnn.storage import restored, staged, target_of
 from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
 
@@ -63,6 +63,8 @@ def write_store(content: Callable[[], MapContent], path: Path, *, whole: bool) -
             raise MappingError(f"{path} is there and is not a map of napari-cpnn alone; choose another name.")
         with staged(path) as temporary:
             _create(content(), temporary, whole)
+    except RecursionError as error:
+        raise MappingError(f"The map could not be written to {path}: its provenance is nested too deeply.") from error
     except (OSError, MemoryError) as error:
         raise MappingError(f"The map could not be written to {path}: {reason_of(error)}.") from error
 
@@ -182,6 +184,8 @@ def _trust(path: Path, card: Card, group: Group) -> npt.NDArray[np.float32] | No
     table = np.asarray(group["trust"][...], dtype=np.float32)
     if not np.isfinite(table).all():
         raise MappingError(f"{path} is damaged: trust has values that are not numbers.")
+    if name := implausible(table_values(table)):
+        raise MappingError(f"{path} is damaged: {name} in trust has values that no calibration gives.")
     return table
 
 

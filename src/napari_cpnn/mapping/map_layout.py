@@ -18,7 +18,7 @@ from typing import Any
 
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import MAX_CELLS, Grid
-from napari_cpnn.models import checked_names
+from napari_cpnn.models import TABLE_ROWS, checked_names
 from napari_cpnn.untrusted import read_json, reading
 
 FORMAT = 1
@@ -27,8 +27,8 @@ FORMAT = 1
 MARK = "napari_cpnn"
 
 DECODER_ARRAYS = ("prototypes", "alpha", "beta", "programs")
-#: Rows of the table of :meth:`napari_cpnn.models.Trust.to_table`.
-TRUST_ROWS = 16
+#: Rows of the table of :meth:`napari_cpnn.models.Trust.to_table`; earlier versions have no slope in the last.
+TRUST_ROWS = sum(TABLE_ROWS.values())
 _OPTIONAL = ("out_of_domain", "trust")  # not in maps of earlier versions, or of models without them
 _MEMBERS = {"zarr.json", "state", "weights", "programs", "decoder", *_OPTIONAL}
 _CODECS = {"bytes", "transpose", "zstd", "gzip", "blosc", "crc32c"}
@@ -178,6 +178,8 @@ def _arrays(card: Card) -> Iterator[tuple[str, str, list[int]]]:
 
 def _check_array(path: Path, name: str, kind: str, shape: list[int], with_checksums: bool) -> None:
     found = _metadata(path, f"{name}/zarr.json", "array")
+    if name == "trust" and found["shape"] == [TRUST_ROWS - 1, *shape[1:]]:
+        shape = found["shape"]
     if found["data_type"] != kind or found["shape"] != shape:
         raise _damaged(path, f"{name} is {found['data_type']} {found['shape']}, not {kind} {shape}"[:200])
     if found["fill_value"] not in _FILL[kind] or found.get("storage_transformers"):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from scipy.signal import fftconvolve
 
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid
+from napari_cpnn.mapping.trust import DomainReport, is_unlike
 from napari_cpnn.models import Selection, Side, n_marked
 
 #: Differences below this part of the largest mean are rounding.
@@ -31,6 +33,18 @@ class MarkingModel(Protocol):
     @property
     def marks_places(self) -> bool: ...
     def selection(self, gene: str, side: Side, fdr: float) -> Selection | None: ...
+
+
+class MarkedMap(Protocol):
+    """What is asked of a map; see :class:`~napari_cpnn.CompositionMap`."""
+
+    grid: Grid
+    tissue: BoolArray
+    provenance: dict[str, Any]
+
+    def expression(self, gene: str) -> Float32Array: ...
+    def donors(self) -> IntArray: ...
+    def domain_report(self) -> DomainReport: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +75,7 @@ class MarkedPlaces:
     @property
     def scale_text(self) -> str:
         """Diameter of the neighbourhoods, such as ``"600 µm"``."""
-        return f"{round(self.selection.scale_um, -1):g} µm"
+        return f"{self.selection.scale_um:.0f} µm"
 
     @property
     def note(self) -> str:
@@ -72,6 +86,29 @@ class MarkedPlaces:
             f"discovery rate of {self.fdr:.0%} (on held-out sections, {self.selection.false_share:.0%} of the places "
             "marked for genes like this one were wrong)."
         )
+
+
+def find_places(
+    cmap: MarkedMap, scores: npt.NDArray[np.float16], gene: str, model: MarkingModel, side: Side, fdr: float
+) -> MarkedPlaces:
+    """Return where a gene of a map is high (low); see :meth:`CompositionMap.places_high`.
+
+    Parameters
+    ----------
+    scores
+        Out-of-domain scores of all patches ``(rows * cols,)``, those of preliminary values included.
+    """
+    values, donors = cmap.expression(gene), cmap.donors()
+    if not callable(getattr(model, "selection", None)):
+        what = "None" if model is None else f"a {type(model).__name__}"
+        raise MappingError(f"Marking places needs the model of the map (nc.load_model), not {what}.")
+    if cmap.provenance.get("model_fingerprint") not in (None, model.fingerprint):
+        raise MappingError("The map was made by another model; give the model of the map.")
+    selection = require_selection(model, gene, side, fdr)
+    if (report := cmap.domain_report()).level == "foreign":
+        raise MappingError(f"{report.warning} So no place is marked where {gene} is {side}.")
+    mask = select_places(values, donors, cmap.tissue, cmap.grid, selection, side)
+    return MarkedPlaces(gene, side, fdr, selection, mask & ~is_unlike(scores[np.maximum(donors, 0)]))
 
 
 def select_places(
@@ -122,8 +159,8 @@ def require_selection(model: MarkingModel, gene: str, side: Side, fdr: float) ->
     """Return what can be marked for a gene of a model; raise a :class:`MappingError` that says why nothing can."""
     if side not in ("high", "low"):
         raise MappingError(f"The side must be 'high' or 'low', not {side!r}.")
-    if not 0 < fdr < 1:
-        raise MappingError(f"The false discovery rate must be between 0 and 1, not {fdr:g}.")
+    if isinstance(fdr, bool) or not isinstance(fdr, (int, float, np.floating)) or not 0 < fdr < 1:
+        raise MappingError(f"The false discovery rate must be a number between 0 and 1, not {fdr!r}.")
     if not model.marks_places:
         raise MappingError(
             "Where genes are high or low is not known for this model; calibrate it by a cross-validation of at least "

@@ -28,7 +28,7 @@ from napari_cpnn.mapping.map_files import (
 from napari_cpnn.mapping.map_layout import checked_card, is_our_map
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.storage import folder_of, key_of, remove, restored, touch_kept
-from napari_cpnn.untrusted import reason_of
+from napari_cpnn.untrusted import is_end_of_program, reason_of
 
 if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
@@ -128,7 +128,8 @@ class MapStore:
         if self._in_use is not None and not self.path.exists():
             reason = "the folder of this map has been deleted"
         self.problem = f"Maps are not kept on disk: {self.path.parent}: {reason}."
-        log.warning(self.problem)
+        if not is_end_of_program(error):
+            log.warning(self.problem)
 
     def close(self) -> None:
         """Write remaining changes and stop observing the map."""
@@ -152,6 +153,7 @@ def describe(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
         "slide": slide.name,
         "slide_identity": slide.identity,
         "mpp": slide.mpp,
+        "model": model.title,
         "model_fingerprint": model.fingerprint,
         "trained_on": model.trained_on,
         "patch": {"size_px": model.patch.size_px, "mpp": model.patch.mpp},
@@ -166,7 +168,7 @@ def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: Mappin
     parts = {**describe(slide, model, cmap.grid), "grid": cmap.grid.to_dict(), "tissue": settings.tissue.to_dict()}
     # A renamed file, a newer program, another description of the training tissue and other major types give the same
     # values.
-    del parts["slide"], parts["software"], parts["trained_on"], parts["hierarchy"]
+    del parts["slide"], parts["software"], parts["model"], parts["trained_on"], parts["hierarchy"]
     store = MapStore(cmap, folder / f"{key_of(parts)}.zarr")
     if not store.problem:
         prune(folder, settings.cache_gb * 2**30)

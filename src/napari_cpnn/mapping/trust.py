@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,9 @@ CAUTION, FOREIGN = 0.2, 0.5
 
 #: Minimum number of patches for a verdict; below, chance decides.
 LEAST_PATCHES = 8
+
+#: No patch is larger, in um.
+_FARTHEST_UM = 1e6
 
 #: Maximum letters of the description of the training tissue.
 _MOST_LETTERS = 80
@@ -72,6 +76,14 @@ class DomainReport:
         if self.level == "foreign":
             return f"{text}. Cell types and genes shown here are not to be believed."
         return f"{text}. Do not rely on cell types and genes there."
+
+
+def patch_um(provenance: Mapping[str, Any]) -> float:
+    """Return the size of a patch of the model of a map in um, by the map's provenance; 0 where it is not known."""
+    patch = provenance.get("patch")
+    sides: list[Any] = [patch.get("size_px"), patch.get("mpp")] if isinstance(patch, dict) else [None]
+    known = all(type(side) in (int, float) and 0 < side < _FARTHEST_UM for side in sides)
+    return float(sides[0] * sides[1]) if known else 0.0
 
 
 def is_unlike(scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:

@@ -96,8 +96,7 @@ def build_model(
         raise SettingsError(
             f"Backbone {settings.backbone!r} needs patches of at least {info.min_px} px, not {settings.patch.size_px}."
         )
-    for part in info.parts or (info,):
-        _compare_scale(part, settings.patch)
+    _compare_scale(info.parts or (info,), settings.patch)
     is_linear = settings.head == "linear"
     spec = ModelSpec(
         genes=tuple(genes),
@@ -129,15 +128,20 @@ def build_model(
     return model
 
 
-def _compare_scale(info: EncoderInfo, patch: PatchSpec) -> None:
-    trained = info.trained_mpp
-    if trained is not None and max(patch.mpp / trained, trained / patch.mpp) > _SCALE:
-        warnings.warn(
-            f"Encoder {info.name} was trained on {trained:g} um/px, and patches have {patch.mpp:g} um/px; it will know "
-            "them less well.",
-            CpnnWarning,
-            stacklevel=3,
-        )
+def _compare_scale(parts: Sequence[EncoderInfo], patch: PatchSpec) -> None:
+    """Warn of encoders that know patches of another pixel size, and name the patch that fits, if one fits all."""
+    scales = {part.trained_mpp for part in parts if part.trained_mpp is not None}
+    fits = f"; choose patches of {patch.size_px} px at {min(scales):g} um/px" if len(scales) == 1 else ""
+    fits = f"{fits} (--patch {patch.size_px} {min(scales):g})" if fits else ""
+    for part in parts:
+        trained = part.trained_mpp
+        if trained is not None and max(patch.mpp / trained, trained / patch.mpp) > _SCALE:
+            warnings.warn(
+                f"Encoder {part.name} was trained on {trained:g} um/px, and patches have {patch.mpp:g} um/px; it will "
+                f"know them less well{fits}.",
+                CpnnWarning,
+                stacklevel=3,
+            )
 
 
 def _check_genes(genes: Sequence[str], mean: npt.NDArray[np.float64]) -> None:

@@ -25,7 +25,7 @@ from napari_cpnn.errors import CheckpointError, CpnnError, CpnnWarning, Settings
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models.provenance import unusable, usable
 from napari_cpnn.models.zoo import model_file
-from napari_cpnn.untrusted import parse_json, to_path
+from napari_cpnn.untrusted import parse_json, reading, to_path
 
 #: Key of the card in the metadata of the safetensors header.
 METADATA_KEY = "napari_cpnn"
@@ -217,9 +217,10 @@ def read_card(path: str | Path) -> dict[str, Any]:
             f"{path} has model format {version}, and this napari-cpnn reads up to {FORMAT_VERSION}; "
             "update napari-cpnn (pip install -U napari-cpnn)."
         )
-    if "digest" in card and card.pop("digest") != _digest(card):
-        raise CheckpointError(f"The model card in {path} is damaged: it is not the one that was written.")
-    _check_entries(card, path)
+    with reading(path, CheckpointError, "get the file again"):  # a card may be nested as deep as anybody likes
+        if "digest" in card and card.pop("digest") != _digest(card):
+            raise CheckpointError(f"The model card in {path} is damaged: it is not the one that was written.")
+        _check_entries(card, path)
     return dict(card)
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,11 +30,13 @@ from napari_cpnn.models.card import FORMAT_VERSION, METADATA_KEY, ModelSpec, car
 from napari_cpnn.models.cpnn import CPNN, fingerprint
 from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.encoder_files import encoder_of
-from napari_cpnn.models.trust import Trust, implausible
+from napari_cpnn.models.provenance import model_title
+from napari_cpnn.models.trust import Trust
+from napari_cpnn.models.trust_ranges import implausible
 from napari_cpnn.models.zoo import model_file
 from napari_cpnn.palette import type_colors
 from napari_cpnn.storage import staged
-from napari_cpnn.untrusted import reading, reason_of, require_memory, to_path
+from napari_cpnn.untrusted import parse_json, reading, reason_of, require_memory, to_path
 
 #: Name prefix of the frozen encoder's tensors.
 _ENCODER = "backbone.encoder."
@@ -89,7 +92,7 @@ def save_model(model: CPNN, path: str | Path, half: bool = False) -> None:
         "domain": None if model.domain is None else {"n_axes": len(model.domain.axes)},
         "trust": _trust_card(memory),
         "colors": type_colors(model.cell_types, model.hierarchy),
-        "provenance": plain(model.provenance),
+        "provenance": _plain_provenance(model, path),
     }
     state = {name: t for name, t in state.items() if name not in left_out}
     _write_atomically(path, save(state, {METADATA_KEY: card_text(card)}))
@@ -165,6 +168,7 @@ def _load(path: Path, card: dict[str, Any], encoder_weights: str | Path | None) 
     if fingerprint(spec, state) != expected or (trust is not None and weights_fingerprint(calibration) != trust):
         raise CheckpointError(f"{path} is damaged: its tensors are not the ones that were saved; get the file again.")
     model.load_state_dict(state, assign=True)
+    model.title = model_title(provenance, path.stem, str(card.get("written_by") or ""))
     return model.eval()
 
 
@@ -195,6 +199,18 @@ def _encoder_card(model: CPNN, memory: Mapping[str, Tensor]) -> dict[str, Any] |
     return {**facts, "fingerprint": weights_fingerprint(weights)}
 
 
+def _plain_provenance(model: CPNN, path: Path) -> Any:
+    """Return the provenance in plain JSON types; :class:`CheckpointError` if no card could be read with it."""
+    try:
+        found = plain(model.provenance)
+        parse_json(card_text({"provenance": {"of": {"a": found}}}), path, CheckpointError)
+    except (RecursionError, CheckpointError) as error:
+        raise CheckpointError(
+            f"The model cannot be written to {path}: its provenance is nested too deeply, or contains itself."
+        ) from error
+    return found
+
+
 def _check_trust(model: CPNN, path: Path) -> None:
     """Raise a :class:`CheckpointError` if the calibration could not be read again."""
     if model.trust is None:
@@ -206,7 +222,7 @@ def _check_trust(model: CPNN, path: Path) -> None:
                 f"The model cannot be written to {path}: its calibration is of another model, or has values that are "
                 "not numbers; calibrate it again."
             )
-    if name := implausible(dict(model.trust.named_buffers())):
+    if name := implausible(_as_arrays(dict(model.trust.named_buffers()))):
         raise CheckpointError(f"The model cannot be written to {path}: {name} of its calibration makes no sense.")
 
 
@@ -269,8 +285,12 @@ def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str,
         if name == "backbone.spread" and not bool((found[name] > 1e-20).all()):
             raise CheckpointError(f"{path} is damaged: {name} has values that are not positive; get the file again.")
     trust = {name.removeprefix("trust."): values for name, values in found.items() if name.startswith("trust.")}
-    if name := implausible(trust):
+    if name := implausible(_as_arrays(trust)):
         raise CheckpointError(f"{path} is damaged: {name} of its calibration makes no sense; calibrate it again.")
+
+
+def _as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    return {name: values.detach().cpu().numpy() for name, values in tensors.items()}
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

@@ -30,7 +30,7 @@ from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.heads import LinearHead, PrototypeHead, ViewHead
 from napari_cpnn.models.prediction import Prediction
-from napari_cpnn.models.provenance import has_seen, trained_on
+from napari_cpnn.models.provenance import has_seen, model_title, trained_on
 from napari_cpnn.models.triplex import Surroundings, turned
 from napari_cpnn.models.trust import Selection, Side, Trust
 from napari_cpnn.palette import checked_hierarchy, hierarchy_of
@@ -79,6 +79,8 @@ class CPNN(nn.Module):
         self.view_heads = nn.ModuleList(kind(n_features, spec) for _ in range(self.backbone_interface.n_views))
         self.domain: Domain | None = None
         self.trust: Trust | None = None
+        #: Name and version, such as ``"breast-her2st (napari-cpnn 0.1.0)"``; empty for a model that is in no file.
+        self.title = model_title(self.provenance)
         # Calibration after training: e -> scale * e + shift, which does not change correlations.
         self.register_buffer("scale", torch.ones(len(spec.genes)))
         self.register_buffer("shift", torch.zeros(len(spec.genes)))

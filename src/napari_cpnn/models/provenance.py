@@ -16,6 +16,9 @@ _MOST_LETTERS, _LARGEST = 500, 1e15
 #: Maximum number of baselines beside the scores of a model.
 _MOST_BASELINES = 4
 
+#: Maximum number of letters of the name of a model.
+_LONGEST_NAME = 80
+
 Check = Callable[[Any], Any]
 """Returns a usable value, or None."""
 
@@ -84,6 +87,8 @@ _HELD_OUT = _table(
 
 _CHECKS: dict[str, Check] = {
     "hierarchy": _majors,
+    "name": _text,
+    "version": _text,
     "purpose": _text,
     "settings": _table(tissue=_text, symmetries=_flag),
     "training_data": _slides,
@@ -138,6 +143,45 @@ def trained_on(provenance: Mapping[str, Any]) -> str:
     for number, name in ((len(patients), "patient"), (len(entries), "slide")):
         parts.append(f"{number} {name}{'s' * (number != 1)}" if number else "")
     return ", ".join(part for part in parts if part)
+
+
+def model_title(provenance: Mapping[str, Any], name: str = "", written_by: str = "") -> str:
+    """Name of a model with its version, such as ``"breast-her2st (napari-cpnn 0.1.0)"``; empty if it has no name.
+
+    Parameters
+    ----------
+    provenance
+        Its ``name`` and ``version`` (or date), where it has them.
+    name, written_by
+        Name of the file without extension, and the program that wrote it, for models that do not say.
+
+    Examples
+    --------
+    >>> from napari_cpnn.models import model_title
+    >>> model_title({"name": "her2", "version": "2026-11"}, "model"), model_title({}, "model")
+    ('her2 (2026-11)', 'model')
+    """
+    known = usable(provenance)
+    named = known.get("name") or shown(name, _LONGEST_NAME)
+    if is_synthetic(known) and not str(named).upper().startswith("SYNTHETIC"):
+        named = f"SYNTHETIC {named}".strip()
+    version = known.get("version") or shown(written_by, _LONGEST_NAME)
+    return f"{named} ({version})" if named and version else named
+
+
+def model_words(title: object, fingerprint: object) -> str:
+    """Name a model in figures and tables, such as ``"model breast-her2st (napari-cpnn 0.1.0), bbede99d"``.
+
+    Parameters
+    ----------
+    title, fingerprint
+        Of the model, perhaps from a file of anybody; None or empty where they are not known.
+    """
+    words = shown(title, _MOST_LETTERS) if title else ""
+    digits = shown(fingerprint, _LONGEST_NAME)[:8] if fingerprint else ""
+    if not words:
+        return f"CPNN model {digits}" if digits else "CPNN"
+    return f"model {words}, {digits}" if digits else f"model {words}"
 
 
 def training_slides(provenance: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ All numbers come from spots that the models of a cross-validation had not seen
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -17,20 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from napari_cpnn.arrays import FloatArray
+from napari_cpnn.models.trust_ranges import N_LEVELS, NO_SCALE, NOT_TESTED, OPEN, TABLE_ROWS, table_values
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Groups of spots by predicted level, each with its own interval (Mondrian conformal prediction).
-N_LEVELS = 3
+#: From this calibration slope down, values spread more than measured.
+WIDE = 0.5
 
-#: Values of :attr:`Trust.scale_um` where no scale passes, and where it was not tested.
-NO_SCALE, NOT_TESTED = -1.0, -2.0
-
-#: Value of :attr:`Trust.most` where the interval is not calibrated.
-OPEN = 1e4
-
-_IN_TABLE = ("centers", "spread", "floor", "lower", "upper", "most", "scale_um", "pcc", "n_spots")
 #: Groups of genes by their held-out correlation over spots: a group begins at each of these.
 PCC_GROUPS = tuple(round(0.1 + 0.05 * i, 2) for i in range(11))
 
@@ -97,6 +91,9 @@ class Trust(nn.Module):
         ``(Q,)``, mean correlation over spots of held-out slides; 0 where it is not known.
     n_spots
         ``()``, number of calibration spots.
+    slope
+        ``(Q,)``, calibration slope: of measurements on predictions, within held-out slides. Below 1, predictions spread
+        more than what was measured. `OPEN` where it is not known.
     marked_um
         ``(N_SCALES,)``, increasing scales in um at which places can be marked as high or low; 0 where not known.
     false_share
@@ -113,6 +110,7 @@ class Trust(nn.Module):
     scale_um: Tensor
     pcc: Tensor
     n_spots: Tensor
+    slope: Tensor
     marked_um: Tensor
     false_share: Tensor
 
@@ -124,11 +122,10 @@ class Trust(nn.Module):
             ("upper", (N_LEVELS, q)), ("most", (q,)), ("scale_um", (q,)), ("pcc", (q,)), ("n_spots", ()),
         ):  # fmt: skip
             self.register_buffer(name, torch.zeros(shape))
-        for name, values in _no_marking().items():
+        for name, values in (_no_slope(q) | _no_marking()).items():
             self.register_buffer(name, values)
 
-    @staticmethod
-    def not_known(stored: Collection[str]) -> dict[str, Tensor]:
+    def not_known(self, stored: Collection[str]) -> dict[str, Tensor]:
         """Return values that say "not known" for what calibrations of earlier versions lack.
 
         Parameters
@@ -136,24 +133,23 @@ class Trust(nn.Module):
         stored
             Names of the stored values, each ending with that of a buffer.
         """
-        return {} if any(name.endswith("false_share") for name in stored) else _no_marking()
+        values = _no_slope(self.scale_um.shape[0]) | _no_marking()
+        known = {name for name in values if any(other.endswith(name) for other in stored)}
+        return {name: value for name, value in values.items() if name not in known}
 
     @classmethod
     def from_table(cls, table: npt.NDArray[np.float32]) -> Trust:
         """Create from the result of :meth:`to_table`."""
-        trust, row = cls(table.shape[1]), 0
-        for name in _IN_TABLE:
-            buffer = trust.get_buffer(name)
-            n = buffer.shape[0] if buffer.ndim == 2 else 1
-            values = torch.from_numpy(np.array(table[row : row + n], dtype=np.float32))
+        trust = cls(table.shape[1])
+        for name, rows in table_values(table).items():
+            buffer, values = trust.get_buffer(name), torch.from_numpy(np.array(rows, dtype=np.float32))
             buffer.copy_(values[0, 0] if buffer.ndim == 0 else values.reshape(buffer.shape))
-            row += n
         return trust
 
     def to_table(self) -> npt.NDArray[np.float32]:
-        """Return the values of each quantity as one table ``(3 N_LEVELS + 7, Q)``, as stored in a map."""
+        """Return the values of each quantity as one table ``(3 N_LEVELS + 8, Q)``, as stored in a map."""
         q = self.scale_um.shape[0]
-        buffers = (self.get_buffer(name) for name in _IN_TABLE)
+        buffers = (self.get_buffer(name) for name in TABLE_ROWS)
         rows = (buffer.cpu().numpy().reshape(-1, 1 if buffer.ndim == 0 else q) for buffer in buffers)
         return np.concatenate([np.broadcast_to(row, (len(row), q)) for row in rows])
 
@@ -177,13 +173,15 @@ class Trust(nn.Module):
         result.false_share.copy_(self.false_share)
         return result
 
-    def ranking(self, names: Sequence[Hashable]) -> pd.DataFrame:
+    def ranking(self, names: Sequence[Hashable], patch_um: float = 0.0) -> pd.DataFrame:
         """List quantities by how far to trust them: the finest trusted scale first, then the highest correlation.
 
         Parameters
         ----------
         names
             Names of the Q quantities.
+        patch_um
+            As for :meth:`scale`.
 
         Returns
         -------
@@ -207,7 +205,7 @@ class Trust(nn.Module):
         """
         import pandas as pd
 
-        scales = [self.scale(quantity) for quantity in range(len(self.scale_um))]
+        scales = [self.scale(quantity, patch_um) for quantity in range(len(self.scale_um))]
         values = {"trusted_um": scales, "held_out_pcc": self.pcc.double().cpu().numpy()}
         table = pd.DataFrame(values, index=pd.Index(list(names), dtype=object))
         return table.sort_values(["trusted_um", "held_out_pcc"], ascending=[True, False], kind="stable")
@@ -216,10 +214,29 @@ class Trust(nn.Module):
         """Return whether a quantity was measured at enough spots to calibrate its interval."""
         return float(self.most[quantity]) < OPEN
 
-    def scale(self, quantity: int) -> float:
-        """Return the finest trusted scale in um; infinity if there is none, NaN if it was not tested."""
+    def scale(self, quantity: int, patch_um: float = 0.0) -> float:
+        """Return the finest trusted scale in um; infinity if there is none, NaN if it was not tested.
+
+        Scales are multiples of the distance of the calibration spots, which may be smaller than a patch of the model;
+        ``patch_um`` is the size of a patch, which is the finest scale of its maps.
+        """
         scale = float(self.scale_um[quantity])
-        return {NO_SCALE: math.inf, NOT_TESTED: math.nan}.get(scale, scale)
+        return {NO_SCALE: math.inf, NOT_TESTED: math.nan}.get(scale, max(scale, patch_um))
+
+    @property
+    def knows_slopes(self) -> bool:
+        """False for a calibration of an earlier version."""
+        return bool((self.slope < OPEN).any())
+
+    def slope_of(self, quantity: int) -> float:
+        """Return the calibration slope; NaN if it is not known."""
+        slope = float(self.slope[quantity])
+        return math.nan if slope >= OPEN else slope
+
+    def spread_note(self, quantity: int) -> str:
+        """Return a clause on values that spread more than measured; empty for others, and if it is not known."""
+        slope = self.slope_of(quantity)
+        return f"values spread more than measured (slope {slope:.2f}); read the ranks" if slope < WIDE else ""
 
     def interval(self, quantity: int, predicted: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the ends of the prediction intervals for a measured spot, of the shape of ``predicted``.
@@ -261,25 +278,8 @@ class Trust(nn.Module):
         return np.asarray(values[:, quantity].double().cpu().numpy())
 
 
-def implausible(values: Mapping[str, Tensor]) -> str:
-    """Name the first of some values of a :class:`Trust` that no calibration gives; empty if there is none.
-
-    Parameters
-    ----------
-    values
-        By name of the buffer; those that are missing are not checked.
-    """
-    scale, marked = values.get("scale_um"), values.get("marked_um")
-    checks = {
-        "scale_um": scale is None or bool(((scale >= 0) | (scale == NO_SCALE) | (scale == NOT_TESTED)).all()),
-        "pcc": "pcc" not in values or bool((values["pcc"].abs() <= 1 + 1e-3).all()),
-        "most": "most" not in values or bool((values["most"] >= 0).all()),
-        "centers": "centers" not in values or bool((values["centers"].diff(dim=0) >= 0).all()),
-        "marked_um": marked is None or bool((marked >= 0).all() and (marked.diff() >= 0).all()),
-        "false_share": "false_share" not in values
-        or bool(((values["false_share"] >= 0) & (values["false_share"] <= 1)).all()),
-    }
-    return next((name for name, is_plausible in checks.items() if not is_plausible), "")
+def _no_slope(n_quantities: int) -> dict[str, Tensor]:
+    return {"slope": torch.full((n_quantities,), OPEN, device="cpu")}
 
 
 def _no_marking() -> dict[str, Tensor]:

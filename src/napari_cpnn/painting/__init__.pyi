@@ -26,6 +26,7 @@ from .painter import on_tissue as on_tissue
 from .painter import strength_of as strength_of
 from .shown import FDR_CHOICES as FDR_CHOICES
 from .shown import PALE as PALE
+from .shown import WARNING_COLORS as WARNING_COLORS
 from .shown import Calibrated as Calibrated
 from .shown import Kind as Kind
 from .shown import Look as Look
@@ -46,6 +47,7 @@ from .shown import quantity_of as quantity_of
 from .shown import require_interval as require_interval
 from .shown import scale_of as scale_of
 from .shown import scale_text as scale_text
+from .shown import spread_notes as spread_notes
 from .shown import trusted_scale as trusted_scale
 from .shown import unlike_patches as unlike_patches
 from .shown import values_of as values_of

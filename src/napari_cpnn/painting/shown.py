@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import MappingError
-from napari_cpnn.mapping import DONE, FAILED, TypesAtLevels, is_unlike, members_of
+from napari_cpnn.mapping import DONE, FAILED, TypesAtLevels, is_unlike, members_of, patch_um
 from napari_cpnn.painting.painter import FULL_MARGIN, AutoRange, Painter, Range, color_table, hex_colors
 from napari_cpnn.palette import Level, type_colors
 
@@ -35,6 +36,9 @@ PALE = f"pale: less than {100 * FULL_MARGIN:.0f} % ahead of the second type"
 
 #: False discovery rates that the Explore dock offers.
 FDR_CHOICES = (0.1, 0.2)
+
+WARNING_COLORS = {"caution": ("#000000", "#F2B705"), "foreign": ("#FFFFFF", "#B3261E")}
+"""Colours of text and box of the warning of a :class:`~napari_cpnn.mapping.DomainReport`, by its level."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +185,25 @@ def require_interval(of: Calibrated, shown: Shown) -> Trust:
     return trust
 
 
+def _patch_um(of: Calibrated) -> float:
+    patch = getattr(of, "patch", None)
+    return patch_um(getattr(of, "provenance", {})) if patch is None else float(patch.size_um)
+
+
+def spread_notes(of: Calibrated, quantities: Iterable[Shown]) -> list[str]:
+    """Return a sentence on each gene or type whose values spread more than measured, as far as it is known."""
+    notes = []
+    for one in dict.fromkeys(quantities):
+        quantity = quantity_of(of, one) if one.measure == "value" else -1
+        if of.trust is not None and quantity >= 0 and (note := of.trust.spread_note(quantity)):
+            notes.append(f"{one.name}: {note}.")
+    return notes
+
+
 def trusted_scale(of: Calibrated, shown: Shown) -> float:
     """Finest trusted scale in um of a gene or cell type; infinity if there is none, NaN if it is not known."""
     quantity = -1 if of.trust is None else quantity_of(of, shown)
-    return math.nan if of.trust is None or quantity < 0 else of.trust.scale(quantity)
+    return math.nan if of.trust is None or quantity < 0 else of.trust.scale(quantity, _patch_um(of))
 
 
 def scale_of(cmap: CompositionMap, shown: Shown, wanted_um: float | None) -> float:

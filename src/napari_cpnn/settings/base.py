@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import numbers
+import os
 import typing
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
@@ -23,7 +28,18 @@ def setting(default: Any, help_: str, before: Any = None) -> Any:
 
 
 class Settings:
-    """Base class of frozen dataclasses with JSON conversion."""
+    """Base class of frozen dataclasses with JSON conversion, which check the types of their values."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        check_values = cls.__dict__.get("__post_init__")
+
+        def post_init(self: Any) -> None:
+            _require_types(self)
+            if check_values is not None:
+                check_values(self)
+
+        cls.__post_init__ = post_init  # type: ignore[attr-defined]
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON types."""
@@ -72,6 +88,40 @@ class Settings:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some values changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+#: What a value of a type is called.
+_WORDS: dict[Any, str] = {
+    float: "a number", int: "a whole number", bool: "True or False", str: "a text", type(None): "None",
+    PatchSpec: "a PatchSpec",
+}  # fmt: skip
+_LONGEST = 40
+
+
+@functools.cache
+def _kinds_of(cls: type) -> dict[str, tuple[type, ...]]:
+    """Types of the values of each setting; of a setting that is a choice of some words, none."""
+    kinds = {name: typing.get_args(hint) or (hint,) for name, hint in typing.get_type_hints(cls).items()}
+    return {name: some for name, some in kinds.items() if all(isinstance(one, type) for one in some)}
+
+
+def _require_types(settings: Settings) -> None:
+    """Raise a :class:`SettingsError` that names the first setting with a value of another type."""
+    cls: Any = type(settings)
+    for name, kinds in _kinds_of(cls).items():
+        value = getattr(settings, name)
+        if not any(_fits(value, kind) for kind in kinds):
+            wanted = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
+            given = f"{repr(value)[:_LONGEST]} ({type(value).__name__})"
+            raise SettingsError(f"The setting {name} of {type(settings).__name__} must be {wanted}, not {given}.")
+
+
+def _fits(value: Any, kind: type) -> bool:
+    """Return whether a value is of a type; numbers of numpy are numbers, and a path is a text."""
+    if isinstance(value, (bool, np.bool_)):
+        return kind is bool
+    wanted = {float: numbers.Real, int: numbers.Integral, str: (str, os.PathLike)}.get(kind, kind)
+    return isinstance(value, wanted)  # type: ignore[arg-type]
 
 
 def _is_of(value: Any, hint: Any) -> bool:

@@ -125,8 +125,9 @@ def _units(units: Units, settings: BenchmarkSettings, *, groups_given: bool) -> 
 def _baselines(scores: Sequence[SectionScores], units: Units) -> str:
     if len(scores) == 1:
         return (
-            "There is no other section to fit baselines on: depth oracle and nuclei count are the plain numbers, and "
-            "train mean and colour statistics are left out."
+            "There is no other section to fit baselines on: depth oracle and nuclei count are the plain numbers, "
+            "without a slope for each gene, so that a gene that falls with depth counts as negatively correlated and "
+            "there is no RMSE; train mean and colour statistics are left out."
         )
     where = "the sections of the other patients" if units.kind == "patient" else "the other sections"
     return (

@@ -11,6 +11,7 @@ import pandas as pd
 from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, SpotsError
+from napari_cpnn.models import model_words
 from napari_cpnn.storage import write_csv
 from napari_cpnn.ui.compare.comparison import Comparison
 from napari_cpnn.ui.compare.prediction_run import PredictionRun, deconvolved
@@ -179,13 +180,11 @@ class CompareController:
             self._tasks.fail(SpotsError("There is nothing to draw yet: choose a gene that was measured."))
             return
         name, colormap = Path(path).name, self.state.look.colormap
-        from napari_cpnn.models import is_synthetic
-
-        note = f"{slide.name} · {'SYNTHETIC ' if is_synthetic(model.provenance) else ''}model {model.fingerprint[:8]}"
 
         def work() -> Path:
             from napari_cpnn.evaluation import save_comparison
 
+            note = f"{slide.name} · {model_words(model.title, model.fingerprint)}"
             return save_comparison(path, slide, compared, pair, colormap, note)
 
         self._tasks.run("figure", f"Drawing {name} ...", work, lambda _: None)

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from napari.components.overlays import TextOverlay
 
+from napari_cpnn.painting import WARNING_COLORS
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cpnn.mapping import DomainReport
 
 _KEY = "napari_cpnn_banner"
-#: Letters in a line.
-_WIDTH = 52
-#: (text, box) by level of the report.
-COLORS = {"caution": ("#000000", "#F2B705"), "foreign": ("#FFFFFF", "#B3261E")}
+#: Letters in a line, at most and at least; px of a letter and of a line; px beside it for the scale bar.
+_WIDTH, _LEAST_WIDTH, _LETTER_PX, _LINE_PX, _BESIDE_PX = 52, 18, 9, 20, 200
+#: Said on a canvas that is too small for the whole warning, which stands in the dock.
+_SHORT = {"caution": "Partly unlike the training: with caution.", "foreign": "Not to be believed: unlike the training."}
 
 
 class Banner:
@@ -28,8 +30,13 @@ class Banner:
 
     def show(self, report: DomainReport) -> None:
         """Show the warning of a report, or nothing."""
+        height, width = self._viewer.canvas.size
+        letters = min(max(int((width - _BESIDE_PX) / _LETTER_PX), _LEAST_WIDTH), _WIDTH)
+        lines = textwrap.wrap(report.warning, letters)
+        if len(lines) * _LINE_PX > height / 2:
+            lines = textwrap.wrap(_SHORT[report.level], letters)
         # napari makes the box of several lines a little too narrow; no-break spaces count.
-        text = "\n".join(f"{line}\u00a0\u00a0" for line in textwrap.wrap(report.warning, _WIDTH))
+        text = "\n".join(f"{line}\u00a0\u00a0" for line in lines)
         if text == self._shown:
             return
         self._shown = text
@@ -39,7 +46,7 @@ class Banner:
         overlay: Any = overlays[_KEY]
         if text:
             overlay.text = text
-            overlay.color, overlay.box_color = COLORS[report.level]
+            overlay.color, overlay.box_color = WARNING_COLORS[report.level]
         overlay.visible = bool(text)
 
     def stop(self, *, viewer_lives: bool) -> None:

@@ -87,6 +87,10 @@ class ExploreController:
         """The last problem."""
         return self._tasks.problem
 
+    def be_quiet(self) -> None:
+        """Show problems as the message only: somebody waits who raises them."""
+        self._tasks.notify = lambda _: None
+
     # -- choosing ------------------------------------------------------------------------------------------
 
     def choose_layer(self, layer: Layer | None, mpp: Mpp | None = None) -> None:

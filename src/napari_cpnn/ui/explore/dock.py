@@ -16,10 +16,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cpnn.painting import PALE
+from napari_cpnn.painting import PALE, WARNING_COLORS
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.canvas import CanvasTools
-from napari_cpnn.ui.explore.banner import COLORS
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox, combo
@@ -35,6 +34,7 @@ from napari_cpnn.ui.frame import (
     bold_label,
     button,
     genes_by_trust,
+    given,
     line,
     model_card,
     model_label,
@@ -43,6 +43,7 @@ from napari_cpnn.ui.frame import (
     slide_label,
     slim_combo,
     spacer,
+    stack,
     unknown_gene_text,
 )
 from napari_cpnn.ui.layers import path_of
@@ -126,8 +127,11 @@ class Explore(Dock):
             toggle_live=self.live.toggle,
         )
         add(self.column, line(), bold_label("On the slide"), self.tools)
-        add(self.column, line(), bold_label("Under the pointer"), self.readout)
         self.column.addStretch(0)
+        # Below what scrolls: a long warning above does not push it off the dock.
+        below = QWidget()
+        add(stack(inside=below, margins=(8, 0, 8, 6)), line(), bold_label("Under the pointer"), self.readout)
+        given(self.layout()).addWidget(below)
 
     def _build_top(self) -> None:
         self.slide = slim_combo("the slide to explore")
@@ -381,8 +385,8 @@ class Explore(Dock):
     def _update_warning(self) -> None:
         """Say when the tissue in view is unlike that of the training; its numbers are then grey and struck out."""
         text, level = self.controller.domain_warning(), self.controller.domain_report().level
-        if level in COLORS:
-            ink, box = COLORS[level]
+        if level in WARNING_COLORS:
+            ink, box = WARNING_COLORS[level]
             self.warning.setStyleSheet(f"color: {ink}; background: {box}; padding: 4px; border-radius: 3px;")
         if text != self.warning.text():
             self.warning.show_text(text)

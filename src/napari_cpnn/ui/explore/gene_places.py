@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.mapping import DONE
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 Found: TypeAlias = "dict[Side, MarkedPlaces | str]"
 """For ``"high"`` and ``"low"``, the places of a gene, or why there are none."""
+
+#: Least share of the tissue that must be mapped finely: an outline of coarse values would still change.
+_LEAST_MAPPED = 0.9
 
 #: Least interval in s between two searches while the map fills, and the share of the time that they may take.
 _INTERVAL, _BUSY_SHARE = 0.5, 0.1
@@ -32,6 +37,8 @@ class GenePlaces:
     ----------
     found
         Empty while it is not known.
+    is_foreign
+        The map is unlike the training tissue: nothing is outlined.
     """
 
     changed = Signal()
@@ -39,6 +46,7 @@ class GenePlaces:
     def __init__(self, state: ExploreState, background: Background) -> None:
         self._state, self._background = state, background
         self.found: Found = {}
+        self.is_foreign = False
         self._asked: tuple[CompositionMap, CPNN, str, float] | None = None
         self._revision = -1
         self._running = False
@@ -86,7 +94,7 @@ class GenePlaces:
         """Look again if the map has changed; called a few times a second."""
         asked = self._question()
         if asked != self._asked:
-            self._asked, self._revision, self._next = asked, -1, 0.0
+            self._asked, self._revision, self._next, self.is_foreign = asked, -1, 0.0, False
             self._set({})
         now = time.monotonic()
         if asked is None or self._running or self._revision == asked[0].revision or now < self._next:
@@ -95,22 +103,22 @@ class GenePlaces:
         revision = cmap.revision
         self._running = True
 
-        def work() -> Found:
+        def work() -> tuple[Found, bool]:
             if self._hashed is None or self._hashed.model is not model:
                 self._hashed = _Hashed(model, model.fingerprint)
             return _find(cmap, self._hashed, gene, fdr)
 
-        def done(found: Found) -> None:
+        def done(result: tuple[Found, bool]) -> None:
             self._running = False
             end = time.monotonic()
             self._next = end + max(_INTERVAL, (end - now) * (1 / _BUSY_SHARE - 1))
             if asked == self._asked:
-                self._revision = revision
-                self._set(found)
+                self._revision, self.is_foreign = revision, result[1]
+                self._set(result[0])
             if self._sources:
                 self.update()
 
-        self._background(work, done, lambda error: done({"high": str(error), "low": str(error)}))
+        self._background(work, done, lambda error: done(({"high": str(error), "low": str(error)}, False)))
 
     def close(self) -> None:
         """Ignore the result of a running search, and take the marks off the map."""
@@ -143,7 +151,8 @@ class GenePlaces:
             cmap, name = self._marked
             cmap.marked = {other: marked for other, marked in cmap.marked.items() if other != name}
         self._marked = None
-        if places is not None and self._asked is not None:
+        # Places of an earlier state of the map are not marked: they are looked for again.
+        if places is not None and self._asked is not None and self._revision == self._asked[0].revision:
             cmap = self._asked[0]
             cmap.marked = {**cmap.marked, places.name: places}
             self._marked = cmap, places.name
@@ -164,12 +173,21 @@ class _Hashed:
         return self.model.selection(gene, side, fdr)
 
 
-def _find(cmap: CompositionMap, model: _Hashed, gene: str, fdr: float) -> Found:
+def _find(cmap: CompositionMap, model: _Hashed, gene: str, fdr: float) -> tuple[Found, bool]:
+    """Return the places, and whether the map is unlike the training tissue, so that nothing is to be believed."""
     found: Found = {}
+    is_foreign = cmap.domain_report().level == "foreign"
+    done = float((cmap.state[cmap.tissue] == DONE).mean()) if cmap.tissue.any() else 0.0
+    if done < _LEAST_MAPPED and model.marks_places and not is_foreign:
+        text = (
+            f"{math.floor(100 * done)} % of the tissue is mapped; map all of it (Whole slide), since high and low are "
+            "relative to the section."
+        )
+        return {"high": text, "low": text}, False
     sides: tuple[Side, ...] = ("high", "low")
     for side in sides:
         try:
             found[side] = cmap.find_places(gene, model, side, fdr)
         except CpnnError as error:
             found[side] = str(error)
-    return found
+    return found, is_foreign

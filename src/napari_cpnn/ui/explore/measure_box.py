@@ -119,10 +119,10 @@ class MeasureBox(QWidget):
         offered = [True, *(not reason for reason in reasons.values())]
         self.outline.setCurrentIndex(list(_OUTLINES).index(look.outline))
         _enable(self.outline, offered)
-        self.outline.setEnabled(look.outline != "none" or any(offered[1:]))
+        self.outline.setEnabled(not places.is_foreign and (look.outline != "none" or any(offered[1:])))
         self.outline.setToolTip(plain("\n".join([_OUTLINE_TIP, *dict.fromkeys(filter(None, reasons.values()))])))
         self.fdr.setCurrentIndex(FDR_CHOICES.index(look.fdr))
-        self.fdr.setEnabled(places.is_asked)
+        self.fdr.setEnabled(places.is_asked and not places.is_foreign)
         self.outline_note.show_text(places.note)
 
     def _outline_chosen(self, index: int) -> None:

@@ -17,8 +17,7 @@ from napari_cpnn.errors import CpnnError, ExportError
 from napari_cpnn.export import FORMATS, ExportCancelledError, export_map, part_of, reporting, save_map
 from napari_cpnn.settings import ExportSettings, FigureSettings
 from napari_cpnn.texts import file_name
-from napari_cpnn.texts import shown as one_line
-from napari_cpnn.ui.frame import Tasks, model_label
+from napari_cpnn.ui.frame import Tasks
 from napari_cpnn.ui.viewer import ExploreState, Shown
 from napari_cpnn.untrusted import to_path
 
@@ -263,15 +262,12 @@ class ExportController:
 
     def _figure_settings(self, request: Request) -> FigureSettings:
         """Return the settings of the look on screen; a fixed range applies to all panels."""
-        look, shown, slide, model = self.state.look, self.state.shown, self.state.slide, self.state.model
+        look, shown = self.state.look, self.state.shown
         fixed = None
         if look.range_mode == "manual":
             fixed = look.manual
         elif request.genes == "shown" and shown is not None and shown.has_range:
             fixed = self.state.limits
-        memory = self.state.memory
-        path = Path(memory.model) if memory is not None and memory.model else None
-        title = "" if slide is None or model is None else f"{one_line(slide.name)} · {model_label(model, path)}"
         return FigureSettings(
             colormap=look.colormap,
             value_range="full" if look.range_mode == "full" else "auto",
@@ -283,7 +279,6 @@ class ExportController:
             scale_um=look.scale_um,
             width_mm=request.width_mm,
             dpi=request.dpi,
-            title=title,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -69,8 +70,10 @@ class ChartView(QWidget):
         """Accept no more figures, since the dock ends."""
         self._stopped = True
 
-    def save(self, path: Path, source: str) -> None:
+    def save(self, path: Path, source: str, paper: Paper | None = None) -> None:
         """Draw the chart into a PNG or SVG file, on white, with ``source`` (slide and model) below it.
+
+        The ``paper`` may have a warning.
 
         Raises
         ------
@@ -83,7 +86,7 @@ class ChartView(QWidget):
             return
         allow_any_letter()
         with _MATPLOTLIB, replacing(path, overwrite=True) as temporary:
-            figure = self._draw(Paper(source=source))
+            figure = self._draw(dataclasses.replace(paper or Paper(), source=source))
             write_figure(figure, temporary, path.suffix.lower().lstrip("."), dpi=3 * DPI)
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)

@@ -198,6 +198,8 @@ def model_card(model: CPNN) -> list[tuple[str, str]]:
     domain = provenance.get("domain", {}).get("calibrated_on")
     if domain:
         card.append(("Out-of-domain score", f"calibrated on {domain}"))
+    if model.trust is not None and not model.trust.knows_slopes:
+        card.append(("Spread of values", "no slope known: calibrate again to learn which genes spread too much"))
     for key, name in (("backbone_weights", "Start weights"), ("licence_notes", "Licence")):
         if value := provenance.get(key):
             card.append((name, "; ".join(value) if isinstance(value, list) else value))
@@ -279,11 +281,13 @@ def _trust_words(model: CPNN, quantity: int) -> list[str]:
     """Describe the finest trusted scale; nothing where it is not known."""
     parts = []
     if model.trust is not None and quantity >= 0:
-        scale = model.trust.scale(quantity)
+        scale = model.trust.scale(quantity, model.patch.size_um)
         if math.isfinite(scale):
-            parts.append(f"to be trusted from {max(scale, model.patch.size_um):.0f} µm on")
+            parts.append(f"to be trusted from {scale:.0f} µm on")
         elif math.isinf(scale):
             parts.append("not to be trusted at any scale")
+        if note := model.trust.spread_note(quantity):
+            parts.append(note)
     return parts
 
 

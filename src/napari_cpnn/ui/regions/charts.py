@@ -6,6 +6,7 @@ map fills, and shows every number as text.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -28,7 +29,7 @@ _LINE, _GAP, _FONT = 19, 8, 8.6
 _PROGRAMS_COLOR, _SHIFT_COLOR, _NEUTRAL = "#8C8F96", "#C3C5CA", "#8C8F96"
 #: Number of cell types with bars; the rest share a line.
 N_TYPES = 10
-_CHAR_PX = 6.3
+_CHAR_PX, _BOLD_PX = 6.3, 7.6
 #: Contributions below this are displayed as 0.00.
 _LEAST = 0.005
 
@@ -63,8 +64,22 @@ class _Sheet:
         FigureCanvasAgg(self.figure)
         self.axes: Any = self.figure.add_axes((0, 0, 1, 1))
         self.axes.axis("off")
+        if paper.warning:
+            self._warn(paper)
 
-    def text(self, x: float, text: str, *, align: str = "left", bold: bool = False, faint: bool = False) -> None:
+    def _warn(self, paper: Paper) -> None:
+        ink, box = paper.warning_colors
+        lines = textwrap.wrap(shown(paper.warning, 400), max(int((paper.width_px - 12) / _BOLD_PX), 20))
+        height = len(lines) * _LINE + 8
+        self.axes.add_patch(Rectangle((0, 0), paper.width_px, height, facecolor=box, linewidth=0))
+        for line in lines:
+            self.text(6, line, bold=True, color=ink)
+            self.down()
+        self.y = height + _GAP
+
+    def text(
+        self, x: float, text: str, *, align: str = "left", bold: bool = False, faint: bool = False, color: str = ""
+    ) -> None:
         self.axes.text(
             x,
             self.y + _LINE / 2,
@@ -73,7 +88,7 @@ class _Sheet:
             ha=align,
             va="center",
             fontsize=_FONT,
-            color=self.paper.ink,
+            color=color or self.paper.ink,
             alpha=0.75 if faint else 1.0,
             fontweight="bold" if bold else "normal",
         )

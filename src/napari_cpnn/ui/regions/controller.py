@@ -10,6 +10,8 @@ import pandas as pd
 from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, RegionsError
+from napari_cpnn.mapping import DomainReport
+from napari_cpnn.models import model_words
 from napari_cpnn.painting import colors_of
 from napari_cpnn.regions import Region, read_regions, write_regions
 from napari_cpnn.settings import RegionSettings
@@ -24,6 +26,8 @@ from napari_cpnn.ui.regions.rows import (
     explained,
     full_table,
     key_of,
+    with_warning,
+    worst_report,
 )
 from napari_cpnn.ui.viewer import ExploreState, Shown
 
@@ -270,12 +274,22 @@ class RegionsController:
             self._tasks.notify(RegionsError("Nothing is compared yet: choose two regions on mapped tissue first."))
             return
         named = table.assign(first_region=self.pair[0], second_region=self.pair[1], **self.source())
+        named = with_warning(named, [self.report(self.pair).warning] * len(named))
         self.work(lambda: write_csv(named, path, RegionsError, index=False))
+
+    def report(self, names: Sequence[str]) -> DomainReport:
+        """Return the report of that of some regions which is most unlike the training; of none, that of the map."""
+        if not names and self.state.map is not None:
+            return self.state.map.domain_report()
+        return worst_report(row for row in self.rows if row.region.name in names)
 
     def source(self) -> dict[str, str]:
         """Return the names of slide and model, for tables and figures."""
         slide, model = self.state.slide, self.state.model
-        return {"slide": "" if slide is None else slide.name, "model": "" if model is None else model_label(model)}
+        facts = {} if self.state.map is None else self.state.map.provenance
+        named = model_words(facts.get("model"), facts.get("model_fingerprint")).removeprefix("model ")
+        label = "" if model is None else model_label(model)
+        return {"slide": "" if slide is None else slide.name, "model": named if facts.get("model") else label}
 
     def work(self, work: Callable[[], Any], done: Callable[[Any], None] = lambda _: None) -> None:
         """Run something in the background, beside all other work; notify the user of a problem."""

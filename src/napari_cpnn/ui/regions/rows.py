@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,17 @@ import pandas as pd
 
 from napari_cpnn.errors import RegionsError
 from napari_cpnn.geometry import Rect
+from napari_cpnn.mapping import DomainReport
 from napari_cpnn.regions import Region, compare_regions, explain_gene, summarise_regions, tissue_mm2
 from napari_cpnn.settings import RegionSettings
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
+
+
+#: Levels of reports, the worst last.
+_LEVELS = ("unknown", "familiar", "caution", "foreign")
+_NO_REPORT = DomainReport(0, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +36,14 @@ class RegionRow:
         Area of its tissue; NaN without a map.
     table
         Result of :func:`~napari_cpnn.regions.summarise_regions`; ``None`` if nothing is mapped.
+    report
+        How much of it is unlike the training tissue; of the whole map, if the region has too few patches for a verdict.
     """
 
     region: Region
     tissue_mm2: float = np.nan
     table: pd.DataFrame | None = None
+    report: DomainReport = _NO_REPORT
 
     def value(self, kind: str, name: str = "") -> float:
         """Return a number of the table; NaN if it is missing."""
@@ -97,13 +106,36 @@ class RegionMeter:
     def _row(self, cmap: CompositionMap, region: Region, genes: tuple[str, ...]) -> RegionRow:
         tissue = tissue_mm2(cmap, region)
         try:
-            return RegionRow(region, tissue, summarise_regions(cmap, [region], genes, self.settings))
+            table = summarise_regions(cmap, [region], genes, self.settings)
+            return RegionRow(region, tissue, table, _report(cmap, table))
         except RegionsError:  # no tissue, or nothing is mapped yet; the row shows it
             return RegionRow(region, tissue)
 
 
+def _report(cmap: CompositionMap, table: pd.DataFrame) -> DomainReport:
+    values = table.set_index("kind")["value"]
+    whole = cmap.domain_report()
+    own = DomainReport(int(values["patches"]), float(values["unlike"]), whole.trained_on)
+    return whole if own.level == "unknown" else own
+
+
+def worst_report(rows: Iterable[RegionRow]) -> DomainReport:
+    """Return the report of the region that is most unlike the training tissue."""
+    return max((row.report for row in rows), key=lambda report: _LEVELS.index(report.level), default=_NO_REPORT)
+
+
+def with_warning(table: pd.DataFrame, warnings: Sequence[str]) -> pd.DataFrame:
+    """Return a table with a first column of warnings, one for each line, if there are any."""
+    if not any(warnings):
+        return table
+    return pd.concat([pd.Series(list(warnings), index=table.index, name="warning", dtype=object), table], axis=1)
+
+
 def full_table(cmap: CompositionMap, rows: Sequence[RegionRow], level: str = "minor") -> pd.DataFrame:
-    """Concatenate the tables of all rows, with the contributions to each gene (kind ``part``)."""
+    """Concatenate the tables of all rows, with the contributions to each gene (kind ``part``).
+
+    Where a region is unlike the training tissue, the first column is a ``warning``.
+    """
     tables = []
     for row in rows:
         if row.table is None:
@@ -114,7 +146,9 @@ def full_table(cmap: CompositionMap, rows: Sequence[RegionRow], level: str = "mi
             named = {"kind": "part", "name": [f"{gene} from {part}" for part in parts.index], "value": parts["value"]}
             empty = {"low": np.nan, "high": np.nan, "patch_low": np.nan, "patch_high": np.nan, "unit": "log1p CP10k"}
             tables.append(pd.DataFrame({"region": row.region.name, **named, **empty}))
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    warnings = {row.region.name: row.report.warning for row in rows}
+    return with_warning(table, [warnings[name] for name in table["region"]])
 
 
 def bounds_of(region: Region) -> Rect:

@@ -9,10 +9,12 @@ from pathlib import Path
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QWidget
 
+from napari_cpnn.painting import WARNING_COLORS
 from napari_cpnn.ui.frame import (
     Background,
     ChartView,
     GeneBox,
+    Paper,
     TextLabel,
     add,
     bold_label,
@@ -25,7 +27,7 @@ from napari_cpnn.ui.frame import (
 )
 from napari_cpnn.ui.regions.charts import comparison_chart, composition_chart, explanation_chart
 from napari_cpnn.ui.regions.controller import RegionsController
-from napari_cpnn.ui.regions.rows import RegionRow
+from napari_cpnn.ui.regions.rows import RegionRow, worst_report
 
 _TABLE = "Table (*.csv)"
 _PICTURES = "Picture (*.png);;Vector graphics (*.svg)"
@@ -47,12 +49,20 @@ class _Tab(QWidget):
         self.save_figure.clicked.connect(lambda: save_file(self, "Save figure", "", _PICTURES, self.write_figure))
         self.column = stack(inside=self, margins=(4, 6, 4, 4))
 
+    def names(self) -> Sequence[str]:
+        """Return the names of the regions in the chart; none for a place."""
+        return ()
+
     def write_figure(self, name: str | Path) -> None:
         """Draw the chart into a file in the background."""
         path = Path(name)
         source = " · ".join(text for text in self.controller.source().values() if text)
         path = path if path.suffix.lower() in (".png", ".svg") else path.with_name(f"{path.name}.png")
-        self.controller.work(lambda: self.chart.save(path, source))
+        report = self.controller.report(self.names())
+        paper = Paper()
+        if report.level in WARNING_COLORS:
+            paper = Paper(warning=report.warning, warning_colors=WARNING_COLORS[report.level])
+        self.controller.work(lambda: self.chart.save(path, source, paper))
 
 
 class CompositionTab(_Tab):
@@ -60,6 +70,7 @@ class CompositionTab(_Tab):
 
     def __init__(self, controller: RegionsController, background: Background) -> None:
         super().__init__(controller, background)
+        self._names: tuple[str, ...] = ()
         self.gene = GeneBox()
         self.gene.setToolTip("measure this gene in each region, in addition to the one on screen; Enter adds it")
         self.genes = QLabel()
@@ -78,9 +89,13 @@ class CompositionTab(_Tab):
         )
         self.show_genes()
 
+    def names(self) -> Sequence[str]:
+        return self._names
+
     def show_rows(self, rows: Sequence[RegionRow]) -> None:
         """Show the composition of some regions."""
         measured = [r for r in rows if r.table is not None]
+        self._names = tuple(r.region.name for r in measured)
         colors = self.controller.colors()
         self.chart.show_chart((lambda paper: composition_chart(measured, colors, paper)) if measured else None)
         self.save_figure.setEnabled(bool(measured))
@@ -94,8 +109,10 @@ class CompositionTab(_Tab):
             text = "Nothing is mapped in this region yet." if rows[0].tissue_mm2 else "This region has no tissue."
             self.note.show_text(text)
         else:
+            warning = worst_report(measured).warning
             unlike = any(r.value("unlike") > _MUCH_UNLIKE for r in measured)
             texts = ["Much of it is unlike the training tissue: do not rely on these numbers."] if unlike else []
+            texts = [warning] if warning else texts
             texts += ["No intervals: a region is smaller than three blocks of 0.5 mm."] if few else []
             self.note.show_text(" ".join(texts))
 
@@ -135,6 +152,9 @@ class ComparisonTab(_Tab):
         self.save_table.clicked.connect(
             lambda: save_file(self, "Save table", "comparison.csv", _TABLE, controller.write_comparison)
         )
+
+    def names(self) -> Sequence[str]:
+        return self.controller.pair or ()
 
     def show_names(self) -> None:
         """Offer the names of all regions."""
@@ -186,6 +206,10 @@ class ExplanationTab(_Tab):
         self.gene.chosen.connect(self._gene_chosen)
         self.where.activated.connect(self._where_chosen)
         self.part.activated.connect(self._part_chosen)
+
+    def names(self) -> Sequence[str]:
+        place = self.controller.place
+        return (place,) if isinstance(place, str) else ()
 
     def show_names(self) -> None:
         """Offer a click and all regions as places."""

@@ -73,6 +73,8 @@ def open_viewer(
         slide_path, model_path=model_path, mpp=mpp, hierarchy=hierarchy, settings=settings, needs_map=needs_map
     )
     try:
+        if screenshot is not None:
+            dock.controller.be_quiet()  # the problem is raised, and need not be a notification as well
         dock.controller.show_first(gene=gene, cell_type=cell_type)
         if screenshot is None:
             import napari
