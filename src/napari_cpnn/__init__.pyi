@@ -1,4 +1,5 @@
 from ._version import __version__ as __version__
+from .counts import find_gene as find_gene
 from .errors import CpnnError as CpnnError
 from .evaluation import evaluate as evaluate
 from .export import export_map as export_map

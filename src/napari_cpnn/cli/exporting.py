@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.options import AddCommand, add_model, add_settings, chosen_settings, decimal, pixel_size
+from napari_cpnn.counts import find_gene
 from napari_cpnn.errors import CpnnError, CpnnWarning
 from napari_cpnn.geometry import Rect
 from napari_cpnn.palette import choose_colors, read_colors
@@ -146,7 +147,7 @@ def _mark(cmap: CompositionMap, args: argparse.Namespace) -> None:
         *((gene, "low") for gene in args.where_low),
     ]
     for gene, side in wanted:
-        places = cmap.mark(gene, model, side, args.fdr)
+        places = cmap.mark(find_gene(gene, cmap.genes), model, side, args.fdr)
         none = "" if places.mask.any() else " No place of this map is marked: those are unlike the training tissue."
         print(f"{places.note}{none}")
 
@@ -155,12 +156,21 @@ def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] 
     """Return gene names as given, all genes for the word ``all``, or the lines of a file if its path is given."""
     if words is None:
         return None
-    if len(words) > 1 or words[0] in known:
-        return words
-    if words[0] == "all":
+    if words == ["all"] and "all" not in known:
         return list(known)
-    path = to_path(words[0], CpnnError)
-    if not path.is_file():
-        return words
-    with reading(f"The list of genes {path}", CpnnError, "it must be text with one name per line."):
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    path = None if len(words) > 1 or words[0] in known else to_path(words[0], CpnnError)
+    if path is not None and path.is_file():
+        with reading(f"The list of genes {path}", CpnnError, "it must be text with one name per line."):
+            words = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [_gene(word, known) for word in words]
+
+
+def _gene(word: str, known: tuple[str, ...]) -> str:
+    """Return the gene that a word means, such as HER2; a text for a panel of a figure is returned as it is."""
+    of, _, cell_type = word.partition(" from ")
+    if cell_type:
+        return f"{_gene(of, known)} from {cell_type}"
+    first, _, quantity = word.partition("interval of ")
+    if (quantity and not first) or word in ("dominant", "out of domain"):
+        return word
+    return word if word in known else find_gene(word, known)

@@ -36,6 +36,7 @@ from napari_cpnn.ui.frame import (
     line,
     model_card,
     model_label,
+    other_meaning,
     plain,
     row,
     slide_label,
@@ -302,8 +303,11 @@ class Explore(Dock):
         self.controller.show_blend(self.types.checked())
 
     def _gene_chosen(self, text: str) -> None:
+        genes = () if self.state.model is None else self.state.model.genes
         if not self.controller.show_gene(text):
-            self.gene_note.show_text(unknown_gene_text(text))
+            self.gene_note.show_text(unknown_gene_text(text, genes))
+        elif note := other_meaning(text, genes):
+            self.gene_note.show_text(note)
 
     def _shown_changed(self) -> None:
         shown = self.state.shown
