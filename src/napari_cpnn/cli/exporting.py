@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.options import AddCommand, add_model, add_settings, chosen_settings, decimal, pixel_size
+from napari_cpnn.cli.signatures import add_signature_options, scored
 from napari_cpnn.counts import find_gene
 from napari_cpnn.errors import CpnnError, CpnnWarning
 from napari_cpnn.geometry import Rect
@@ -17,7 +18,8 @@ from napari_cpnn.storage import require_separate
 from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
-    from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.mapping import CompositionMap, Signature
+    from napari_cpnn.painting import Shown
 
 #: Same as ``napari_cpnn.export.FORMATS``, whose import would slow down ``--help``.
 _FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv", "figure")
@@ -80,13 +82,14 @@ def add_export_command(command: AddCommand) -> None:
     sub.add_argument(
         "--fdr", type=decimal, default=0.1, help="false discovery rate of --where-high and --where-low (default: 0.1)"
     )
+    add_signature_options(sub)
     add_model(sub, required=False)
     add_settings(sub, ExportSettings)
     add_settings(sub, FigureSettings, title="figures")
 
 
 def _export(args: argparse.Namespace) -> None:
-    from napari_cpnn.export import export_map, format_of
+    from napari_cpnn.export import export_map, format_of, to_figure
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import open_slide
 
@@ -110,8 +113,13 @@ def _export(args: argparse.Namespace) -> None:
         if args.intervals or args.out_of_domain:
             genes = _with_more_panels(args, kind, genes)
         settings = chosen_settings(args, ExportSettings).replace(figure=chosen_settings(args, FigureSettings))
+        signatures = scored(cmap, args)
         area = None if args.region is None else Rect(*args.region)
-        export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite, area=area)
+        if kind == "figure" and signatures:
+            panels: list[str | Shown | Signature] = [*(genes or []), *signatures]
+            to_figure(cmap, args.out, panels, slide, settings.figure, overwrite=args.overwrite, area=area)
+        else:
+            export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite, area=area)
         if foreign := cmap.domain_report().warning:
             warnings.warn(f"{args.map}: {foreign}", CpnnWarning, stacklevel=2)
     finally:

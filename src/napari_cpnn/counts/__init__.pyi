@@ -8,6 +8,10 @@ from .gene_lookup import find_gene as find_gene
 from .gene_lookup import match_gene as match_gene
 from .gene_lookup import match_genes as match_genes
 from .gene_lookup import other_names as other_names
+from .gene_sets import GeneSet as GeneSet
+from .gene_sets import builtin_gene_sets as builtin_gene_sets
+from .gene_sets import gene_list as gene_list
+from .gene_sets import read_gene_sets as read_gene_sets
 from .genes import is_mitochondrial as is_mitochondrial
 from .genes import look_like_ensembl as look_like_ensembl
 from .genes import named_as as named_as

@@ -89,13 +89,22 @@ def match_gene(name: str, genes: Sequence[str], owner: str = "the list") -> Gene
     >>> match_gene("CD8", ["CD8A", "CD8B", "CD4"]).candidates
     ('CD8A', 'CD8B')
     """
+    return _match(name, _Index(genes), owner)
+
+
+def match_genes(names: Iterable[str], genes: Sequence[str], owner: str = "the list") -> dict[str, GeneMatch]:
+    """Return :func:`match_gene` of many names, by name; the list of genes is indexed once."""
+    index = _Index(genes)
+    return {name: _match(name, index, owner) for name in dict.fromkeys(names)}
+
+
+def _match(name: str, index: _Index, owner: str) -> GeneMatch:
     name = " ".join(name.split())
-    if own := _spelt(name, genes):
+    if own := index.spelt(name):
         return GeneMatch(name, own, note=_other_meaning(name, own))
     entries = _meant(name, load_aliases())
     if not entries:
         return GeneMatch(name, None, note=f"No gene named {name!r} is known.")
-    index = _Index(genes)
     symbols = tuple(entry.symbol for entry in entries)
     there = tuple(gene for entry in entries if (gene := index.of(entry)) is not None)
     if len(entries) > 1:
@@ -110,24 +119,6 @@ def match_gene(name: str, genes: Sequence[str], owner: str = "the list") -> Gene
     if symbols[0].casefold() == name.casefold():
         note = f"{owner[0].upper()}{owner[1:]} does not have the gene {name}."
     return GeneMatch(name, None, (), symbols, note)
-
-
-def match_genes(names: Iterable[str], genes: Sequence[str]) -> dict[str, GeneMatch]:
-    """Return :func:`match_gene` of many names, by name; the list of genes is searched once."""
-    exact = set(genes)
-    rest = list(dict.fromkeys(names))
-    found = {name: GeneMatch(name, name) for name in rest if name in exact}
-    lower = {gene.casefold() for gene in genes}
-    table, index = load_aliases(), _Index(genes)
-    for name in rest:
-        if name in found:
-            continue
-        if name.casefold() in lower or len(entries := _meant(name, table)) != 1:
-            found[name] = match_gene(name, genes)
-        else:
-            gene = index.of(entries[0])
-            found[name] = GeneMatch(name, gene, (), (entries[0].symbol,)) if gene else match_gene(name, genes)
-    return found
 
 
 def other_names(genes: Sequence[str]) -> dict[str, str]:
@@ -147,9 +138,14 @@ class _Index:
     """A list of genes, searched by any name of a gene."""
 
     def __init__(self, genes: Sequence[str]) -> None:
+        self._exact = set(genes)
         self._there: dict[str, str] = {}
         for gene in genes:
             self._there.setdefault(_bare(gene).casefold(), gene)
+
+    def spelt(self, name: str) -> str | None:
+        """Return the spelling of a name in the list, whatever its case."""
+        return name if name in self._exact else self._there.get(_bare(name).casefold())
 
     def of(self, entry: Entry) -> str | None:
         """Return the gene of an entry as spelt in the list: by its symbol, ids, previous symbols, then aliases."""
@@ -171,14 +167,6 @@ def _bare(name: str) -> str:
     """Return an Ensembl id without its version; other names as they are."""
     found = _VERSION.match(name) if name[:3].upper() == "ENS" else None
     return name if found is None else found[1]
-
-
-def _spelt(name: str, genes: Sequence[str]) -> str | None:
-    """Return the spelling of a name in the list, whatever its case."""
-    if name in genes:
-        return name
-    wanted = _bare(name).casefold()
-    return next((gene for gene in genes if _bare(gene).casefold() == wanted), None)
 
 
 def _meant(name: str, table: AliasTable) -> list[Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,10 @@ class MapCells:
         ``(N,)`` bool by name: where a gene is high or low (:meth:`CompositionMap.mark`).
     notes
         A sentence on each of them.
+    signatures
+        ``(N,)`` float32 by name: mean z-scores of gene sets (:func:`napari_cpnn.signature`).
+    signature_notes
+        What each of them is the mean of.
     trust
         Intervals and trusted scales of the model; None where they are not known.
     """
@@ -65,6 +69,8 @@ class MapCells:
     marked: dict[str, BoolArray]
     notes: tuple[str, ...]
     trust: Trust | None = None
+    signatures: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    signature_notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, cmap: CompositionMap) -> MapCells:
@@ -84,7 +90,10 @@ class MapCells:
         marked = {place.name: place.mask[tuple(index.T)] for place in places}
         facts = (cmap.grid, cmap.decoder, storable(cmap.provenance))
         notes = tuple(place.note for place in places)
-        return cls(*facts, index, weights, programs, scores.astype(np.float32), marked, notes, cmap.trust)
+        scored = {f"signature {name}": one.values[tuple(index.T)] for name, one in cmap.signatures.items()}
+        told = tuple(one.note for one in cmap.signatures.values())
+        scores = scores.astype(np.float32)
+        return cls(*facts, index, weights, programs, scores, marked, notes, cmap.trust, scored, told)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import Picture
+from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import ExportError, GenesError, NoTissueError
 from napari_cpnn.export.cells import pixel_size
 from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel
@@ -19,7 +20,7 @@ from napari_cpnn.export.files import replacing
 from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, outline_um, rect_of, require_area
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, domain_report
+from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, Signature, domain_report
 from napari_cpnn.painting import (
     COLORMAPS,
     FAILED_COLOR,
@@ -62,7 +63,7 @@ _WHITE = (1.0, 1.0, 1.0)
 def to_figure(
     cmap: CompositionMap,
     path: str | Path,
-    shown: Sequence[str | Shown] | str | Shown = "dominant",
+    shown: Sequence[str | Shown | Signature] | str | Shown | Signature = "dominant",
     slide: Slide | None = None,
     settings: FigureSettings | None = None,
     *,
@@ -80,7 +81,8 @@ def to_figure(
     shown
         One panel each: the name of a gene or cell type, ``"ERBB2 from B-cells"`` (the contribution of a type to a
         gene), ``"interval of ERBB2"`` (the width of the 90 % interval of a gene or type), ``"out of domain"`` (the
-        out-of-domain score), or ``"dominant"`` (the type with the largest share). Places that
+        out-of-domain score), or ``"dominant"`` (the type with the largest share); or a set of genes that
+        :func:`napari_cpnn.signature` has scored. Places that
         :meth:`CompositionMap.mark` marked are outlined on the panel of their gene.
     slide
         The slide of the map; without it, the background is white.
@@ -116,7 +118,7 @@ def to_figure(
         raise ExportError(f"{path} is not the name of a figure; its extension must be {', '.join(ENDINGS)}.")
     if settings.colormap not in COLORMAPS:
         raise ExportError(f"Unknown colour map {settings.colormap!r}; use {', '.join(COLORMAPS)}.")
-    wanted = [shown] if isinstance(shown, (str, Shown)) else list(shown)
+    wanted = [shown] if isinstance(shown, (str, Shown, Signature)) else list(shown)
     with replacing(path, overwrite=overwrite) as temporary:
         scene = Scene(cmap, slide, area)
         quantities = [as_shown(cmap, one) for one in wanted]
@@ -136,7 +138,7 @@ def to_figure(
     return path
 
 
-def as_shown(cmap: CompositionMap, name: str | Shown) -> Shown:
+def as_shown(cmap: CompositionMap, name: str | Shown | Signature) -> Shown:
     """Resolve a name to a quantity of a map; see :func:`to_figure`.
 
     Raises
@@ -144,7 +146,12 @@ def as_shown(cmap: CompositionMap, name: str | Shown) -> Shown:
     GenesError
         If the model has no quantity of that name.
     """
+    if isinstance(name, Signature):
+        name = Shown("signature", (name.name, *name.used))
     shown = name if isinstance(name, Shown) else _meaning(cmap, name)
+    if shown.kind == "signature":
+        require_genes(cmap.genes, shown.names[1:], "The model of this map")
+        return shown
     types = shown.names[1:] if shown.kind == "contribution" else () if shown.gene else shown.names
     unknown = [n for n in types if n not in cmap.cell_types]
     if shown.gene and shown.gene not in cmap.genes:
@@ -334,6 +341,11 @@ class Scene:
         ]
         if any(scale_of(self.cmap, one, settings.scale_um) for one in quantities):
             notes.append("Averaged: mean of the patches in a disc of that diameter.")
+        notes += [
+            f"{one.name}: mean z-score over the mapped tissue of {len(one.names) - 1} genes."
+            for one in quantities
+            if one.kind == "signature"
+        ]
         if any(one.measure == "interval" for one in quantities):
             notes.append("Interval: where nine of ten measured spots lie.")
         tissue, state = self.cmap.tissue[self._seen], self.cmap.state[self._seen]

@@ -60,7 +60,8 @@ def to_anndata(
         - ``X``: predicted expression, log1p of counts per 10,000, float32;
         - ``obs``: ``array_row`` and ``array_col`` on the map's grid, ``in_tissue``, ``dominant_type`` (colours in
           ``uns["dominant_type_colors"]``), ``dominant_share``, ``out_of_domain``, and ``GENE high`` (``GENE low``) for
-          places that are marked (:meth:`CompositionMap.mark`);
+          places that are marked (:meth:`CompositionMap.mark`), ``signature NAME`` for the mean z-scores of gene sets
+          (``cmap.signatures``, :func:`napari_cpnn.signature`), as :func:`scanpy.tl.score_genes` adds scores;
         - ``var``, where the model knows them: ``trusted_um``, the finest scale at which a gene can be trusted (infinity
           where there is none, NaN where it was not tested), and ``held_out_pcc``;
         - ``obsm["spatial"]``: centres in level-0 pixels (x, y);
@@ -227,6 +228,8 @@ def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
         facts["share_unlike_training_tissue"] = report.unlike
     if cells.notes:
         facts["marked_places"] = " ".join(cells.notes)
+    if cells.signature_notes:
+        facts["signatures"] = " ".join(cells.signature_notes)
     if report.warning:
         facts["warning"] = report.warning
     for key, value in cells.provenance.items():
@@ -255,6 +258,8 @@ def _cells_frame(cells: MapCells) -> Any:
     obs["out_of_domain"] = cells.out_of_domain
     for name, marked in cells.marked.items():
         obs[column_names([name])[0]] = marked
+    for name, scores in cells.signatures.items():
+        obs[column_names([name])[0]] = scores
     return obs
 
 

@@ -4,6 +4,15 @@ from .places import MarkedPlaces as MarkedPlaces
 from .progress import MapProgress as MapProgress
 from .scheduler import Scheduler as Scheduler
 from .scheduler import Viewport as Viewport
+from .signature import GeneChoice as GeneChoice
+from .signature import Signature as Signature
+from .signature import choose_genes as choose_genes
+from .signature import gene_set_of as gene_set_of
+from .signature import marker_sets as marker_sets
+from .signature import mean_z as mean_z
+from .signature import require_some as require_some
+from .signature import rule_text as rule_text
+from .signature import signature as signature
 from .states import BACKGROUND as BACKGROUND
 from .states import DONE as DONE
 from .states import FAILED as FAILED

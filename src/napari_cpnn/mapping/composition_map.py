@@ -21,6 +21,7 @@ from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
 from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
 from napari_cpnn.mapping.places import MarkedPlaces, MarkingModel, require_selection, select_places
+from napari_cpnn.mapping.signature import Signature
 from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
 from napari_cpnn.mapping.trust import DomainReport, domain_report, is_unlike
 from napari_cpnn.models import Decoder, Prediction, Side
@@ -57,6 +58,8 @@ class CompositionMap:
         Counter of changes; viewers compare it to decide whether to repaint.
     marked
         Places that exports contain and figures outline, by name (:meth:`mark`); not saved with the map.
+    signatures
+        Scores of gene sets that exports contain, by name (:func:`napari_cpnn.signature`); not saved with the map.
     changed
         Emitted with the ``(N, 2)`` patches (row, col) that changed, from the computing thread.
 
@@ -86,6 +89,7 @@ class CompositionMap:
         self.decoder = decoder
         self.provenance = dict(provenance or {})
         self.marked: dict[str, MarkedPlaces] = {}
+        self.signatures: dict[str, Signature] = {}
         self.tissue = np.ones(grid.shape, dtype=bool) if tissue is None else tissue.astype(bool)
         self.tissue_mask = tissue_mask
         self._trust = trust
@@ -102,8 +106,6 @@ class CompositionMap:
         self._donors: tuple[int, IntArray] = (-1, np.empty(0, dtype=np.intp))
         self._lock = threading.Lock()
 
-    # -- content --------------------------------------------------------------------------------------------
-
     @property
     def cell_types(self) -> tuple[str, ...]:
         return self.decoder.cell_types
@@ -111,6 +113,11 @@ class CompositionMap:
     @property
     def genes(self) -> tuple[str, ...]:
         return self.decoder.genes
+
+    @property
+    def rows(self) -> Float32Array:
+        """Weights, then programs, of each patch in memory, ``(n_patches, C + R)``; 0 where unknown. Do not change."""
+        return self._values
 
     @property
     def n_types(self) -> int:
@@ -159,8 +166,6 @@ class CompositionMap:
     def _unlike(self) -> str:
         report = self.domain_report()
         return "" if not report.n_patches else f", {report.unlike:.0%} of them unlike the training tissue"
-
-    # -- filling -------------------------------------------------------------------------------------------
 
     def fill(
         self,
@@ -215,8 +220,6 @@ class CompositionMap:
     def unravel(self, patches: IntArray) -> IntArray:
         """Convert flat indices ``(N,)`` to (row, col) ``(N, 2)``."""
         return np.stack(np.unravel_index(patches, self.grid.shape), axis=1)
-
-    # -- maps ----------------------------------------------------------------------------------------------
 
     def expression(self, gene: str) -> Float32Array:
         """Predicted expression of a gene, ``(rows, cols)``, log1p of counts per 10,000; NaN where unknown.
@@ -285,11 +288,11 @@ class CompositionMap:
 
     def find_places(self, gene: str, model: MarkingModel, side: Side = "high", fdr: float = 0.1) -> MarkedPlaces:
         """Return what :meth:`mark` marks, without marking it."""
-        values, donors = self.expression(gene), self.donors()
         if self.provenance.get("model_fingerprint") not in (None, model.fingerprint):
             raise MappingError("The map was made by another model; give the model of the map.")
         selection = require_selection(model, gene, side, fdr)
-        mask = select_places(values, donors, self.tissue, self.grid, selection, side)
+        donors = self.donors()
+        mask = select_places(self.expression(gene), donors, self.tissue, self.grid, selection, side)
         unlike = is_unlike(self._out_of_domain[np.maximum(donors, 0)])
         return MarkedPlaces(gene, side, fdr, selection, mask & ~unlike)
 
@@ -362,8 +365,6 @@ class CompositionMap:
         except ValueError:
             known = ", ".join(self.cell_types) or "none (a plain head has no cell types)"
             raise MappingError(f"The model has no cell type {cell_type!r}; it knows: {known}.") from None
-
-    # -- files ---------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
         """Write the map and its decoder as a Zarr group, atomically replacing an existing map.

@@ -246,6 +246,8 @@ class ExploreController:
             shown = recalled.shown
             if recalled.look is not None:
                 self.state.set_look(**dataclasses.asdict(recalled.look))
+        if shown is not None and shown.kind == "signature" and set(shown.names[1:]) <= set(model.genes):
+            return shown
         if shown is not None:
             known = {shown.gene: model.genes} if shown.gene else {}
             if model.cell_types and all(name in known.get(name, model.cell_types) for name in shown.names):

@@ -23,6 +23,8 @@ from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox
 from napari_cpnn.ui.explore.measure_box import MeasureBox
 from napari_cpnn.ui.explore.session import ExploreSession
+from napari_cpnn.ui.explore.signature_box import SignatureBox
+from napari_cpnn.ui.explore.signatures import Signatures
 from napari_cpnn.ui.export import ExportButton
 from napari_cpnn.ui.frame import (
     DecimalBox,
@@ -98,6 +100,8 @@ class Explore(Dock):
         self._build_types()
         self.gene, self.gene_note, self.look = GeneBox(), TextLabel(), LookBox(self.state)
         self.measure = MeasureBox(self.state, self.session.places)
+        self.signatures = Signatures(self.state, self.background, self.notify)
+        self.signature = SignatureBox(self.state, self.signatures)
         self.by_trust = button(
             "by trust",
             "list the genes with the finest trusted scale, then the highest held-out PCC, first; off: by name",
@@ -111,6 +115,7 @@ class Explore(Dock):
             line(),
             row(bold_label("Gene"), self.gene, self.by_trust),
             self.gene_note,
+            self.signature,
             self.measure,
             self.look,
         )
@@ -187,6 +192,7 @@ class Explore(Dock):
     def _end(self, *, viewer_lives: bool) -> None:
         """Stop mapping and remove our layers."""
         self.export.end(viewer_lives=viewer_lives)
+        self.signatures.close()
         self.session.close(viewer_lives=viewer_lives)
         self.state.history.forget()  # no dock is left that could undo
 
@@ -315,7 +321,7 @@ class Explore(Dock):
         self.show_group.setExclusive(False)
         for radio, name in ((self.one, "type"), (self.dominant, "dominant"), (self.blend, "blend")):
             radio.setChecked(kind == name)
-        self.show_group.setExclusive(kind not in ("gene", "contribution"))
+        self.show_group.setExclusive(kind not in ("gene", "contribution", "signature"))
         self.types.select(shown.name if shown is not None and kind == "type" else "")
         if shown is not None and shown.gene:
             self.gene.setText(shown.gene)

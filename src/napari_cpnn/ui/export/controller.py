@@ -230,12 +230,18 @@ class ExportController:
             return partial(_write_map, cmap, request)
         names, cmap = self._names_of(request, cmap), copy.copy(cmap)
         cmap.marked = dict(cmap.marked)  # the places that are outlined now
+        shown = self.state.shown if request.genes == "shown" else None
         settings = ExportSettings(figure=self._figure_settings(request))
         if kind.key == "figure":
             return lambda: _draw(cmap, slide, request, names or ["dominant"], settings.figure)
-        genes = [str(name) for name in names]
+        genes, least = [str(name) for name in names], None if cmap.trust is None else -1.0  # they are chosen already
 
         def write() -> str:
+            if shown is not None and shown.kind == "signature":
+                from napari_cpnn.mapping import signature  # torch
+
+                one = signature(cmap, shown.names[1:], shown.name, least_pcc=least)
+                cmap.signatures = {**cmap.signatures, one.name: one}
             export_map(cmap, path, genes, slide, kind.key, settings, overwrite=overwrite, area=area)
             return _done(path, f"{len(genes):,} genes")
 

@@ -20,6 +20,7 @@ class GeneBox(QLineEdit):
     """
 
     chosen = Signal(str)
+    _written = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -36,7 +37,8 @@ class GeneBox(QLineEdit):
         self.setCompleter(completer)
         completer.activated[str].connect(self._completed)
         # Later: the completer itself writes the entry into the box after this signal.
-        completer.activated[str].connect(self._tidy, Qt.ConnectionType.QueuedConnection)
+        completer.activated[str].connect(self._written)
+        self._written.connect(self._tidy, Qt.ConnectionType.QueuedConnection)
         self.returnPressed.connect(self._entered)
         self.set_genes([])
 
