@@ -18,6 +18,7 @@ from .geometry import PatchSpec as PatchSpec
 from .mapping import CompositionMap as CompositionMap
 from .mapping import predict_map as predict_map
 from .mapping import signature as signature
+from .mapping import similar_tissue as similar_tissue
 from .models import CPNN as CPNN
 from .models import load_model as load_model
 from .prototypes import Deconvolution as Deconvolution

@@ -13,6 +13,10 @@ from .signature import mean_z as mean_z
 from .signature import require_some as require_some
 from .signature import rule_text as rule_text
 from .signature import signature as signature
+from .similarity import SimilarTissue as SimilarTissue
+from .similarity import TissueFeatures as TissueFeatures
+from .similarity import similar_tissue as similar_tissue
+from .similarity import tissue_features as tissue_features
 from .states import BACKGROUND as BACKGROUND
 from .states import DONE as DONE
 from .states import FAILED as FAILED

@@ -25,6 +25,8 @@ from napari_cpnn.ui.explore.measure_box import MeasureBox
 from napari_cpnn.ui.explore.session import ExploreSession
 from napari_cpnn.ui.explore.signature_box import SignatureBox
 from napari_cpnn.ui.explore.signatures import Signatures
+from napari_cpnn.ui.explore.similar import Similar
+from napari_cpnn.ui.explore.similar_box import SimilarBox
 from napari_cpnn.ui.export import ExportButton
 from napari_cpnn.ui.frame import (
     DecimalBox,
@@ -102,6 +104,8 @@ class Explore(Dock):
         self.measure = MeasureBox(self.state, self.session.places)
         self.signatures = Signatures(self.state, self.background, self.notify)
         self.signature = SignatureBox(self.state, self.signatures)
+        self.similar = Similar(self.state, self.background, self.notify, self._mapping_settings)
+        self.similar_box = SimilarBox(self.viewer, self.state, self.similar)
         self.by_trust = button(
             "by trust",
             "list the genes with the finest trusted scale, then the highest held-out PCC, first; off: by name",
@@ -118,6 +122,8 @@ class Explore(Dock):
             self.signature,
             self.measure,
             self.look,
+            line(),
+            self.similar_box,
         )
         add(self.column, line(), bold_label("Under the pointer"), self.readout)
         self.column.addStretch(0)
@@ -193,6 +199,7 @@ class Explore(Dock):
         """Stop mapping and remove our layers."""
         self.export.end(viewer_lives=viewer_lives)
         self.signatures.close()
+        self.similar_box.end(viewer_lives=viewer_lives)
         self.session.close(viewer_lives=viewer_lives)
         self.state.history.forget()  # no dock is left that could undo
 
@@ -362,6 +369,7 @@ class Explore(Dock):
     def _update(self) -> None:
         self.controller.check()
         self.session.places.update()
+        self.similar.update()
         self.progress.setText(self.controller.progress_text())
         self.types.set_rows(self.controller.type_rows())
         self.session.update_legend()
