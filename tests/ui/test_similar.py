@@ -49,6 +49,10 @@ def test_a_click_shows_similar_tissue_and_a_gallery_that_jumps_there(dock, wait,
     found = similar.found
     assert found.at == dock.state.map.grid.cell_at(300.0, 300.0)
     np.testing.assert_array_equal(layer(dock).data, found.values)
+    others = [one for one in dock.viewer.layers if one.name == "Dominant cell type"]
+    assert [one.visible for one in others] == [False]
+    dock.finish_drawing()
+    assert dock.session.legend._wanted == [("tissue like this · cosine similarity", "#FFFFFF")]
     assert box.gallery.count() == 1 + len(found.places) > 5
     assert box.gallery.item(0).text() == "here"
     assert box.gallery.item(1).text() == f"{found.scores[0]:.2f}"
@@ -77,7 +81,20 @@ def test_another_click_moves_the_map_and_glass_is_refused(dock, wait):
     box.on.click()
     assert layer(dock) is None
     assert not box.gallery.isVisibleTo(dock)
+    assert all(one.visible for one in dock.viewer.layers if one.name == "Dominant cell type")
     assert box.note.text() == ""
+
+
+def test_another_map_takes_its_place(dock, wait):
+    dock.similar_box.on.click()
+    click(dock, (300.0, 300.0))
+    wait(lambda: dock.similar.pictures is not None)
+    assert dock.controller.show_gene("ERBB2")
+    assert layer(dock) is None
+    assert not dock.similar_box.on.isChecked()
+    dock.finish_drawing()
+    assert [one.name for one in dock.viewer.layers if one.visible] == ["section", "Gene: ERBB2 (log1p CP10k)"]
+    assert dock.session.legend._wanted[0][0] == "ERBB2 · log1p CP10k"
 
 
 def test_it_ends_with_the_slide(dock, wait):

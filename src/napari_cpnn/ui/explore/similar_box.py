@@ -20,6 +20,7 @@ from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.layers import Layer
 
 _LAYER = "Tissue like this (cosine similarity)"
 #: Distance in px from which a press is a drag, and rows of the gallery in view.
@@ -43,6 +44,7 @@ class SimilarBox(QWidget):
         super().__init__(parent)
         self._viewer, self._state, self._similar = viewer, state, similar
         self._layer: Image | None = None
+        self._hidden: list[Layer] = []
         self.on = button(
             "Tissue like this",
             "click a place on the slide: a map of how much the tissue looks alike to the model,\n"
@@ -66,12 +68,14 @@ class SimilarBox(QWidget):
         self.gallery.itemClicked.connect(self._go)
         similar.changed.connect(self.update_all)
         similar.pictures_changed.connect(self._fill)
+        state.shown_changed.connect(self._another_shown)
         viewer.mouse_drag_callbacks.append(self._pressed)
         self.update_all()
 
     def end(self, *, viewer_lives: bool) -> None:
         """Disconnect from the viewer, and remove the layer."""
         self._similar.close()
+        self._state.shown_changed.disconnect(self._another_shown, missing_ok=True)
         if self._pressed in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._pressed)
         if viewer_lives:
@@ -115,13 +119,30 @@ class SimilarBox(QWidget):
         self._layer.units = slide_layer.units
         for name, value in grid_transform(slide_layer, slide.mpp, cmap.grid).items():
             setattr(self._layer, name, value)
+        others = [one for one in self._viewer.layers if OVERLAY_KEY in one.metadata and one.visible]
         self._viewer.add_layer(self._layer)
         self._viewer.layers.selection = selected  # the slide stays the active layer
+        bar = self._layer.colorbar
+        bar.visible, bar.position, bar.box = True, "top_right", True
+        bar.size, bar.font_size = (16.0, 140.0), 9.0
+        bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
+        for layer in others:  # two maps over each other could not be told apart
+            layer.visible = False
+        self._hidden, self._state.instead = others, "tissue like this · cosine similarity"
 
     def _remove(self) -> None:
         if self._layer is not None and self._layer in self._viewer.layers:
             self._viewer.layers.remove(self._layer)
-        self._layer = None
+        self._layer, self._state.instead = None, ""
+        for layer in self._hidden:
+            if layer in self._viewer.layers:
+                layer.visible = True
+        self._hidden = []
+
+    def _another_shown(self) -> None:
+        """End when the user chooses another map."""
+        self._hidden = []  # the overlays are shown already as they are to be
+        self.on.setChecked(False)
 
     def _fill(self) -> None:
         found, pictures = self._similar.found, self._similar.pictures

@@ -75,6 +75,7 @@ class ExploreState:
         self.memory: Memory | None = None
         self._memory_changed = False
         self.limits: tuple[float, float] = (0.0, 1.0)
+        self.instead = ""  # legend of another layer that is shown in place of the map
 
     @property
     def map(self) -> CompositionMap | None:
