@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QFileDialog,
     QLabel,
-    QMessageBox,
     QRadioButton,
     QWidget,
 )
@@ -23,7 +21,12 @@ from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox, combo
 from napari_cpnn.ui.explore.measure_box import MeasureBox
+from napari_cpnn.ui.explore.model_card import show_model_card
 from napari_cpnn.ui.explore.session import ExploreSession
+from napari_cpnn.ui.explore.signature_box import SignatureBox
+from napari_cpnn.ui.explore.signatures import Signatures
+from napari_cpnn.ui.explore.similar import Similar
+from napari_cpnn.ui.explore.similar_box import SimilarBox
 from napari_cpnn.ui.export import ExportButton
 from napari_cpnn.ui.frame import (
     DecimalBox,
@@ -36,8 +39,8 @@ from napari_cpnn.ui.frame import (
     genes_by_trust,
     given,
     line,
-    model_card,
     model_label,
+    other_meaning,
     plain,
     row,
     slide_label,
@@ -100,6 +103,10 @@ class Explore(Dock):
         self._build_types()
         self.gene, self.gene_note, self.look = GeneBox(), TextLabel(), LookBox(self.state)
         self.measure = MeasureBox(self.state, self.session.places)
+        self.signatures = Signatures(self.state, self.background, self.notify)
+        self.signature = SignatureBox(self.state, self.signatures)
+        self.similar = Similar(self.state, self.background, self.notify, self._mapping_settings)
+        self.similar_box = SimilarBox(self.viewer, self.state, self.similar)
         self.by_trust = button(
             "by trust",
             "list the genes with the finest trusted scale, then the highest held-out PCC, first; off: by name",
@@ -113,8 +120,11 @@ class Explore(Dock):
             line(),
             row(bold_label("Gene"), self.gene, self.by_trust),
             self.gene_note,
+            self.signature,
             self.measure,
             self.look,
+            line(),
+            self.similar_box,
         )
         self.tools = CanvasTools(
             self.viewer,
@@ -207,6 +217,8 @@ class Explore(Dock):
         """Stop mapping and remove our layers."""
         self.export.end(viewer_lives=viewer_lives)
         self.tools.end(viewer_lives=viewer_lives)
+        self.signatures.close()
+        self.similar_box.end(viewer_lives=viewer_lives)
         self.session.close(viewer_lives=viewer_lives)
         self.state.history.forget()  # no dock is left that could undo
 
@@ -285,24 +297,9 @@ class Explore(Dock):
         self._fill_models()
         self._refresh_all()
 
-    def _card(self) -> list[tuple[str, str]]:
-        model = self.state.model
-        if model is None:
-            return []
-        path = self.controller.model_path
-        file = [] if path is None else [("File", str(path))]
-        return [*file, *model_card(model), ("Use", "research only; a map is a hypothesis, not a measurement")]
-
     def _show_card(self) -> None:
-        if self.state.model is None:
-            return
-        box = QMessageBox(self)
-        box.setWindowTitle("Model")
-        box.setTextFormat(Qt.TextFormat.RichText)
-        lines = [f"<tr><td><b>{escape(n)}</b>&nbsp;&nbsp;</td><td>{escape(v)}</td></tr>" for n, v in self._card()]
-        box.setText(f"<table cellpadding='3' width='560'>{''.join(lines)}</table>")
-        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        box.open()
+        if self.state.model is not None:
+            show_model_card(self, self.state.model, self.controller.model_path)
 
     # -- what is shown -------------------------------------------------------------------------------------
 
@@ -322,8 +319,11 @@ class Explore(Dock):
         self.controller.show_blend(self.types.checked(), self.types.checked_level())
 
     def _gene_chosen(self, text: str) -> None:
+        genes = () if self.state.model is None else self.state.model.genes
         if not self.controller.show_gene(text):
-            self.gene_note.show_text(unknown_gene_text(text))
+            self.gene_note.show_text(unknown_gene_text(text, genes))
+        elif note := other_meaning(text, genes):
+            self.gene_note.show_text(note)
 
     def _shown_changed(self) -> None:
         shown = self.state.shown
@@ -331,7 +331,7 @@ class Explore(Dock):
         self.show_group.setExclusive(False)
         for radio, name in ((self.one, "type"), (self.dominant, "dominant"), (self.blend, "blend")):
             radio.setChecked(kind == name)
-        self.show_group.setExclusive(kind not in ("gene", "contribution"))
+        self.show_group.setExclusive(kind not in ("gene", "contribution", "signature"))
         if shown is not None and kind == "type":
             self.types.select(shown.name, shown.level)
         else:
@@ -376,6 +376,7 @@ class Explore(Dock):
     def _update(self) -> None:
         self.controller.check()
         self.session.places.update()
+        self.similar.update()
         self.progress.setText(self.controller.progress_text())
         self.types.set_rows(self.controller.type_rows())
         self.session.update_legend()

@@ -9,6 +9,7 @@ from .files import open_folder as open_folder
 from .files import save_file as save_file
 from .gene_box import GeneBox as GeneBox
 from .genes import find_gene as find_gene
+from .genes import other_meaning as other_meaning
 from .genes import unknown_gene_text as unknown_gene_text
 from .guide import show_guide as show_guide
 from .history import History as History

@@ -12,7 +12,7 @@ import numpy as np
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.mapping import DONE, FAILED, is_unlike
-from napari_cpnn.painting import mean_at, scale_of
+from napari_cpnn.painting import mean_at, scale_of, values_of
 from napari_cpnn.prediction import SIDE
 from napari_cpnn.samples import her2st_section_of
 
@@ -115,6 +115,8 @@ def _shown_words(
         interval = _interval_text(trust, True, len(cmap.genes) + i, float(weights[i]), "{:z.0f} %", 100)
         if interval:
             parts.append(f"{shown.name}{interval}")
+    elif shown.kind == "signature":
+        parts.append(f"{shown.name} {float(values_of(cmap, shown).flat[cmap.donors()[patch]]):.2f} {shown.unit}")
     if scale := scale_of(cmap, shown, scale_um):
         mean = mean_at(cmap, shown, scale, patch)
         number = f"{100 * mean:z.0f} %" if shown.kind == "type" else f"{mean:z.2f}"

@@ -81,6 +81,7 @@ class ExploreState:
         self._memory_changed = False
         self.limits: tuple[float, float] = (0.0, 1.0)
         self.wanted_level: Level = "major"
+        self.instead = ""  # legend of another layer that is shown in place of the map
 
     @property
     def level(self) -> Level:
