@@ -72,7 +72,7 @@ def read_gene_sets(path: str | Path) -> tuple[GeneSet, ...]:
     Examples
     --------
     >>> from pathlib import Path
-    >>> _ = Path("mine.gmt").write_text("B cells\tmy own\\tCD79A\tMS4A1\n")
+    >>> _ = Path("mine.gmt").write_text("B cells\tmy own\tCD79A\tMS4A1\n")
     >>> nc.read_gene_sets("mine.gmt")
     (GeneSet(name='B cells', genes=('CD79A', 'MS4A1'), source='my own'),)
     """

@@ -8,8 +8,8 @@ from .places import MarkedPlaces as MarkedPlaces
 from .progress import MapProgress as MapProgress
 from .scheduler import Scheduler as Scheduler
 from .scheduler import Viewport as Viewport
-from .signature import GeneChoice as GeneChoice
-from .signature import Signature as Signature
+from .scored_genes import GeneChoice as GeneChoice
+from .scored_genes import Signature as Signature
 from .signature import choose_genes as choose_genes
 from .signature import gene_set_of as gene_set_of
 from .signature import marker_sets as marker_sets

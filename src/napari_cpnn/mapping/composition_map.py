@@ -22,7 +22,7 @@ from napari_cpnn.lattice import Lattice
 from napari_cpnn.mapping.levels import LeveledShares
 from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
 from napari_cpnn.mapping.places import MarkedPlaces, MarkingModel, find_places
-from napari_cpnn.mapping.signature import Signature
+from napari_cpnn.mapping.scored_genes import Signature
 from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
 from napari_cpnn.mapping.trust import DomainReport, domain_report
 from napari_cpnn.models import Decoder, Prediction, Side
