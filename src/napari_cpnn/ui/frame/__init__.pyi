@@ -37,6 +37,9 @@ from .plain_text import plain as plain
 from .plain_text import tell as tell
 from .plain_text import warn as warn
 from .settings_form import SettingsBox as SettingsBox
+from .single import frame_of as frame_of
+from .single import place_dock as place_dock
+from .single import show_dock as show_dock
 from .tasks import Background as Background
 from .tasks import Tasks as Tasks
 from .tasks import as_cpnn_error as as_cpnn_error

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from psygnal import Signal
 
@@ -50,6 +50,8 @@ class ExploreState:
         State to restore when the slide is opened again; ``None`` while no slide is open.
     history
         Undo history of all docks.
+    docks
+        The docks of the viewer that exist, by the name of their class.
     """
 
     slide_changed = Signal()
@@ -65,6 +67,7 @@ class ExploreState:
 
     def __init__(self) -> None:
         self.history = History()
+        self.docks: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.layer: Layer | None = None
         self.slide: Slide | None = None
         self.model: CPNN | None = None
