@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CpnnError, GenesError, MappingError
 from napari_cpnn.geometry import Mpp, as_mpp
@@ -104,6 +104,10 @@ class ExploreController:
             return slide, recall(slide)
 
         self._tasks.run("slide", f"Opening {layer.name} ...", open_slide, self._slide_ready)
+
+    def prepare(self, text: str, work: Callable[[], Any], ready: Callable[[Any], None]) -> None:
+        """Run something beside the event loop that makes a slide; ``text`` is the message meanwhile."""
+        self._tasks.run("picture", text, work, ready)
 
     def choose_model(self, path: str | Path) -> None:
         """Load a model file, or a model by its name, and map with it."""
@@ -378,7 +382,7 @@ class ExploreController:
     def _hint(self) -> str:
         state = self.state
         if state.layer is None:
-            return "No slide yet: open one with File > Open, or drop it on the window."
+            return state.no_slide or "No slide yet: open one with File > Open, or drop it on the window."
         if state.model is None:
             return "No model yet: choose one, or open a .safetensors file."
         if state.slide is not None and state.slide.mpp is None:

@@ -16,6 +16,7 @@ from napari_cpnn.ui.frame.background import QtBackground
 from napari_cpnn.ui.frame.guide import show_guide
 from napari_cpnn.ui.frame.parts import ScrollColumn, TextLabel, bold_label, given, row, stack, tool_button
 from napari_cpnn.ui.frame.plain_text import plain, warn
+from napari_cpnn.ui.frame.room import give_room
 from napari_cpnn.ui.frame.single import OnePerViewer, frame_of, short_title, show_dock
 from napari_cpnn.ui.viewer import state_of
 
@@ -157,6 +158,9 @@ class Dock(QWidget, metaclass=OnePerViewer):
     def _end(self, *, viewer_lives: bool) -> None:
         """Release what the dock holds; called once."""
 
+    def _opened(self, frame: QDockWidget) -> None:
+        """React to being put into a window; called once for each window or frame."""
+
     def _join_tabs(self) -> None:
         """Share the place of our other docks as a tab: stacked, they would not fit on a small screen."""
         mine = frame_of(self)
@@ -164,6 +168,9 @@ class Dock(QWidget, metaclass=OnePerViewer):
         if mine is None or mine.isFloating() or not isinstance(window, QMainWindow):
             return
         mine.setWindowTitle(short_title(mine.windowTitle()))
+        if window.isVisible():
+            give_room(window)
+        self._opened(mine)
         area = window.dockWidgetArea(mine)
         for other in self._docks_of_viewer():
             frame = frame_of(other)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from qtpy.QtCore import QStringListModel, Qt, Signal
 from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 
+from napari_cpnn.ui.frame.theme import ThemedList
+
 
 class GeneBox(QLineEdit):
     """Line edit that completes any part of a gene name, ignoring case.
@@ -28,6 +30,7 @@ class GeneBox(QLineEdit):
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         completer.setMaxVisibleItems(12)
+        completer.setPopup(ThemedList())
         self.setCompleter(completer)
         completer.activated[str].connect(self.chosen)
         self.returnPressed.connect(self._entered)

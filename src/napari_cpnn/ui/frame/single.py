@@ -88,6 +88,11 @@ def frame_of(widget: QWidget) -> QDockWidget | None:
     return parent
 
 
+def is_opened_by_user(frame: QDockWidget) -> bool:
+    """Return whether a dock has the name that napari's menus and :func:`show_dock` give it; scripts use others."""
+    return frame.objectName().endswith(_SUFFIXES[0])
+
+
 def short_title(title: str) -> str:
     """Return the title of a dock without the name of the plugin: five tabs lie side by side."""
     for suffix in _SUFFIXES:

@@ -8,7 +8,9 @@ from .launch import save_screenshot as save_screenshot
 from .launch import start_viewer as start_viewer
 from .launch import wait_until_mapped as wait_until_mapped
 from .preferences import keep_color as keep_color
+from .preferences import keep_tour as keep_tour
 from .preferences import read_preferences as read_preferences
+from .preferences import wants_tour as wants_tour
 from .reference import LabelColumn as LabelColumn
 from .reference import Reference as Reference
 from .reference import inspect_reference as inspect_reference

@@ -72,6 +72,7 @@ def open_viewer(
         if screenshot is None:
             import napari
 
+            dock.offer_tour()
             napari.run()
             return
         viewer.window.resize(*_WINDOW)
@@ -112,6 +113,7 @@ def start_viewer(
     data, keywords, _ = slide_layer(slide)
     viewer.add_image(data, **keywords)
     dock = Explore(viewer, settings)
+    dock.is_quiet = True
     place_dock(dock, "Explore")
     if model_path is not None:
         dock.open_model(Path(model_path))
