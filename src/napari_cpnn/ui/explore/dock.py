@@ -34,6 +34,7 @@ from napari_cpnn.ui.frame import (
     bold_label,
     button,
     genes_by_trust,
+    given,
     is_opened_by_user,
     line,
     model_card,
@@ -193,7 +194,7 @@ class Explore(Dock):
         """Start the tour of this dock."""
         if self.tour is not None:
             self.tour.close()
-        self.tour = Tour(self.window(), self.area, tour_steps(self), self._tour_ended)
+        self.tour = Tour(given(self.window()), self.area, tour_steps(self), self._tour_ended)
 
     def _tour_ended(self) -> None:
         self.tour = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qtpy.QtCore import QEvent, QObject, QPoint, QRect, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QWidget
 
-from napari_cpnn.ui.frame.parts import TextLabel, bold_label, button, given, row, spacer, stack
+from napari_cpnn.ui.frame.parts import TextLabel, bold_label, button, given, row, stack
 from napari_cpnn.ui.frame.theme import theme_colors
 
 _WIDTH = 330
@@ -51,10 +51,12 @@ class Tour(QFrame):
         self.skip.clicked.connect(self.end)
         self.back.clicked.connect(lambda: self.go(self.index - 1))
         self.next.clicked.connect(lambda: self.go(self.index + 1))
+        buttons = row(self.skip, self.back, self.next)
+        buttons.insertStretch(1)
         stack(
             self.title,
             self.text,
-            row(self.skip, spacer(), self.back, self.next),
+            buttons,
             inside=self,
             margins=(14, 12, 14, 12),
             spacing=10,
@@ -104,7 +106,7 @@ class Tour(QFrame):
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
         """Stay beside the control when the window or the dock changes its size."""
-        if given(event).type() in (QEvent.Type.Resize, QEvent.Type.LayoutRequest) and not self.isHidden():
+        if given(event).type() == QEvent.Type.Resize and not self.isHidden():
             self._place()
         return super().eventFilter(watched, event)
 

@@ -11,7 +11,15 @@ import numpy as np
 from napari_cpnn.errors import SlideError
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import plain
-from napari_cpnn.ui.layers.slide_layers import OVERLAY_KEY, SMALL_KEY, as_dask, is_slide_layer, level_arrays, over_white
+from napari_cpnn.ui.layers.slide_layers import (
+    OVERLAY_KEY,
+    SMALL_KEY,
+    as_dask,
+    is_slide_layer,
+    level_arrays,
+    map_colors,
+    over_white,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -82,7 +90,7 @@ class Picture:
         return [_bytes(level, full) for level in levels], keywords, "image"
 
     def _level(self, i: int) -> da.Array:
-        parts = [as_dask(level_arrays(layer)[i])[self.plane] for layer in self.layers]
+        parts: list[da.Array] = [as_dask(level_arrays(layer)[i])[self.plane] for layer in self.layers]
         if len(parts) == 1:
             return parts[0]
         stacked: da.Array = da.stack(parts, axis=-1)  # type: ignore[no-untyped-call]
@@ -143,11 +151,8 @@ def _range(level: da.Array) -> tuple[float, float]:
 def _bytes(level: da.Array, full: float) -> da.Array:
     """Return a level in ``(Y, X, 3)`` bytes; transparent and missing pixels are white."""
 
-    def convert(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def convert(block: Any) -> Any:
         values = np.nan_to_num(block.astype(np.float32) * (255.0 / full), nan=255.0)
         return np.rint(over_white(values).clip(0, 255)).astype(np.uint8)
 
-    chunks = (*level.chunks[:2], (3,))
-    whole: da.Array = level.rechunk({2: -1})  # type: ignore[no-untyped-call]
-    made: da.Array = whole.map_blocks(convert, dtype=np.uint8, chunks=chunks)
-    return made
+    return map_colors(level, convert)

@@ -113,12 +113,15 @@ def over_white(rgba: Any) -> Any:
 def _opaque(level: da.Array) -> da.Array:
     """Return the three colours of a level of whole numbers; transparent pixels are white, as glass is."""
     if level.shape[-1] == 3 or level.dtype != np.uint8:
-        return level[..., :3]
-    whole: da.Array = level.rechunk({2: -1})  # type: ignore[no-untyped-call]
-    chunks = (*level.chunks[:2], (3,))
-    made: da.Array = whole.map_blocks(
-        lambda block: np.rint(over_white(block)).astype(np.uint8), dtype=np.uint8, chunks=chunks
-    )
+        opaque: da.Array = level[..., :3]
+        return opaque
+    return map_colors(level, lambda block: np.rint(over_white(block)).astype(np.uint8))
+
+
+def map_colors(level: Any, convert: Callable[[Any], Any]) -> da.Array:
+    """Return a level in ``(Y, X, 3)`` bytes by a function of its blocks, with all channels in each."""
+    whole = level.rechunk({2: -1})
+    made: da.Array = whole.map_blocks(convert, dtype=np.uint8, chunks=(*level.chunks[:2], (3,)))
     return made
 
 
@@ -129,12 +132,10 @@ def as_dask(level: Any) -> da.Array:
     inner = getattr(level, "data", None)  # of an xarray.DataArray, as in napari-spatialdata
     if isinstance(inner, da.Array):
         return inner
-    rows = -2 if level.ndim == 2 else -3  # pixels, or channels last
-    chunks = [1] * level.ndim
-    chunks[rows], chunks[rows + 1] = 512, 512
-    if rows == -3:
-        chunks[-1] = -1
-    wrapped: da.Array = da.from_array(level, chunks=tuple(chunks))  # type: ignore[no-untyped-call]
+    has_colors = level.ndim > 2 and level.shape[-1] in (3, 4)
+    tail = (512, 512, -1) if has_colors else (512, 512)
+    chunks = (1,) * (level.ndim - len(tail)) + tail
+    wrapped: da.Array = da.from_array(level, chunks=chunks)  # type: ignore[no-untyped-call]
     return wrapped
 
 

@@ -8,7 +8,6 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 from superqt.utils import qdebounced
 
-from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import offer, show_dock
 from napari_cpnn.ui.layers.slide_layers import (
     PATH_KEY,
@@ -163,8 +162,9 @@ class SlideSwitch:
         if sized and self._offered:
             return
         self._offered = True
-        text = "map cell types and genes on it?" if sized else "its pixel size is not known."
-        offer(f"{shown(layer.name, 24)}: {text}", "Explore this slide", lambda: self._explore(layer))
+        # napari shows one line of some 35 characters.
+        text = "Map cell types and genes on it?" if sized else "This slide has no pixel size."
+        offer(text, "Explore this slide", lambda: self._explore(layer))
 
     def _explore(self, layer: Layer) -> None:
         viewer = self._viewer()
