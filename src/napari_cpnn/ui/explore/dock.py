@@ -8,49 +8,52 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
+    QDockWidget,
     QFileDialog,
-    QLabel,
     QRadioButton,
     QWidget,
 )
 
-from napari_cpnn.painting import PALE, WARNING_COLORS
+from napari_cpnn.painting import PALE
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.canvas import CanvasTools
+from napari_cpnn.ui.explore.banner import show_warning
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox, combo
 from napari_cpnn.ui.explore.measure_box import MeasureBox
 from napari_cpnn.ui.explore.model_card import show_model_card
+from napari_cpnn.ui.explore.pixel_size_box import PixelSizeBox
 from napari_cpnn.ui.explore.session import ExploreSession
 from napari_cpnn.ui.explore.signature_box import SignatureBox
 from napari_cpnn.ui.explore.signatures import Signatures
 from napari_cpnn.ui.explore.similar import Similar
 from napari_cpnn.ui.explore.similar_box import SimilarBox
+from napari_cpnn.ui.explore.slide_list import fill_slides
+from napari_cpnn.ui.explore.tour_steps import tour_steps
 from napari_cpnn.ui.export import ExportButton
 from napari_cpnn.ui.frame import (
-    DecimalBox,
     Dock,
     GeneBox,
     TextLabel,
+    Tour,
     add,
     bold_label,
     button,
     genes_by_trust,
     given,
+    is_opened_by_user,
     line,
     model_label,
     other_meaning,
-    plain,
     row,
-    slide_label,
     slim_combo,
     spacer,
     stack,
     unknown_gene_text,
 )
 from napari_cpnn.ui.layers import path_of
-from napari_cpnn.ui.viewer import OPEN, ModelPicker, read_preferences, recent_models
+from napari_cpnn.ui.viewer import OPEN, ModelPicker, keep_tour, read_preferences, recent_models, wants_tour
 
 if TYPE_CHECKING:
     import napari
@@ -68,6 +71,8 @@ class Explore(Dock):
         super().__init__(napari_viewer, "explore")
         chosen = read_preferences(self.notify)
         self._settings = settings
+        self.tour: Tour | None = None
+        self.is_quiet = False  # opened by a script or for a picture: the tour does not start by itself
         self.session = ExploreSession(
             napari_viewer, self.background, self.notify, self._mapping_settings, self._update, self._read_pointer
         )
@@ -145,16 +150,8 @@ class Explore(Dock):
 
     def _build_top(self) -> None:
         self.slide = slim_combo("the slide to explore")
-        self.mpp = DecimalBox()
-        self.mpp.setRange(0.0, 1000.0)  # an implausible value is refused with an explanation
-        self.mpp.setDecimals(6)
-        self.mpp.setSingleStep(0.01)
-        self.mpp.setValue(0.5)
-        self.mpp.setSuffix(" µm/px")
-        self.mpp.setToolTip("width of a pixel in µm at full resolution: about 0.25 for a 40x scan, 0.5 for 20x")
-        self.mpp_set = button("Use", "map with this pixel size")
-        self.mpp_row = QWidget()
-        self.mpp_row.setLayout(row(QLabel("Pixel size"), self.mpp, self.mpp_set))
+        self.mpp_row = PixelSizeBox(self.viewer, self.state, self.session.set_mpp)
+        self.mpp, self.mpp_set = self.mpp_row.mpp, self.mpp_row.set
         self.model = ModelPicker(self.background, "the model that predicts")
         self.info = button("info", "training data, genes and scores of the model")
         self.live = button("Live", "map what is in view; click to pause", checkable=True)
@@ -194,7 +191,6 @@ class Explore(Dock):
         self.listen(self._layers_changed, layers.inserted, layers.removed, layers.renamed)
         self.slide.activated.connect(self._slide_chosen)
         self.model.activated.connect(self._model_chosen)
-        self.mpp_set.clicked.connect(lambda: session.set_mpp(self.mpp.value()))
         self.info.clicked.connect(self._show_card)
         self.live.toggled.connect(self.controller.set_live)
         self.whole.toggled.connect(self.controller.map_whole_slide)
@@ -213,12 +209,37 @@ class Explore(Dock):
         state.look_changed.connect(session.update_legend)
         state.message_changed.connect(self._message_changed)
 
+    # -- the tour ------------------------------------------------------------------------------------------
+
+    def _opened(self, frame: QDockWidget) -> None:
+        if is_opened_by_user(frame) and not self.is_quiet:
+            self.offer_tour()
+
+    def offer_tour(self) -> None:
+        """Start the tour if the user has not seen it yet."""
+        if wants_tour() and self.isVisible():
+            self.start_tour()
+
+    def start_tour(self) -> None:
+        """Start the tour of this dock."""
+        if self.tour is not None:
+            self.tour.close()
+        self.tour = Tour(given(self.window()), self.area, tour_steps(self), self._tour_ended)
+
+    def _tour_ended(self) -> None:
+        self.tour = None
+        keep_tour(False)
+
     def _end(self, *, viewer_lives: bool) -> None:
         """Stop mapping and remove our layers."""
+        if self.tour is not None and viewer_lives:
+            self.tour.close()
         self.export.end(viewer_lives=viewer_lives)
         self.tools.end(viewer_lives=viewer_lives)
         self.signatures.close()
         self.similar_box.end(viewer_lives=viewer_lives)
+        if viewer_lives:
+            self.mpp_row.stop()
         self.session.close(viewer_lives=viewer_lives)
         self.state.history.forget()  # no dock is left that could undo
 
@@ -226,26 +247,11 @@ class Explore(Dock):
 
     def _layers_changed(self, event: Any) -> None:
         self._fill_slides()
-        if event.type == "inserted" and self.state.layer is None and self.session.slide_layers():
+        if event.type == "inserted" and self.state.layer is None:
             self.session.choose_newest()
 
     def _fill_slides(self) -> None:
-        self.slide.clear()
-        for layer in self.session.slide_layers():
-            self.slide.addItem(self._slide_text(layer), layer)
-            self.slide.setItemData(self.slide.count() - 1, plain(self._slide_text(layer)), Qt.ItemDataRole.ToolTipRole)
-            if layer == self.state.layer:
-                self.slide.setCurrentIndex(self.slide.count() - 1)
-        if not self.slide.count():
-            self.slide.addItem("no slide is open")
-        self.slide.setEnabled(bool(self.session.slide_layers()))
-        self.slide.setToolTip(plain(f"the slide to explore\n{self.slide.currentText()}"))
-
-    def _slide_text(self, layer: Any) -> str:
-        slide = self.state.slide
-        if slide is None or layer != self.state.layer:
-            return str(layer.name)
-        return slide_label(layer.name, slide.shape, slide.mpp)
+        fill_slides(self.slide, self.session.slide_layers(), self.state)
 
     def _slide_chosen(self, index: int) -> None:
         layer = self.slide.itemData(index)
@@ -256,7 +262,7 @@ class Explore(Dock):
         self._fill_slides()
         slide = self.state.slide
         self._fill_models()
-        self.mpp_row.setVisible(slide is not None and slide.mpp is None)
+        self.mpp_row.ask(slide is not None and slide.mpp is None)
         layer = self.state.layer
         if layer is not None and slide is None and self.state.model is None:
             sample = recent_models.sample_model()
@@ -386,12 +392,7 @@ class Explore(Dock):
     def _update_warning(self) -> None:
         """Say when the tissue in view is unlike that of the training; its numbers are then grey and struck out."""
         text, level = self.controller.domain_warning(), self.controller.domain_report().level
-        if level in WARNING_COLORS:
-            ink, box = WARNING_COLORS[level]
-            self.warning.setStyleSheet(f"color: {ink}; background: {box}; padding: 4px; border-radius: 3px;")
-        if text != self.warning.text():
-            self.warning.show_text(text)
-            self.warning.updateGeometry()  # the padding counts, too
+        show_warning(self.warning, text, level)
         self.types.set_faded(level == "foreign")
         font = self.gene_note.font()
         if font.strikeOut() != (level == "foreign"):

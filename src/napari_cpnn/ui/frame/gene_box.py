@@ -9,6 +9,7 @@ from qtpy.QtGui import QFocusEvent
 from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 
 from napari_cpnn.counts import other_names
+from napari_cpnn.ui.frame.theme import ThemedList
 
 
 class GeneBox(QLineEdit):
@@ -35,6 +36,7 @@ class GeneBox(QLineEdit):
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         completer.setMaxVisibleItems(12)
+        completer.setPopup(ThemedList())
         self.setCompleter(completer)
         completer.activated[str].connect(self._completed)
         # Later: the completer itself writes the entry into the box after this signal.

@@ -135,10 +135,18 @@ def _interval_text(trust: Trust | None, known: bool, quantity: int, value: float
     return f" ({number.format(low)} to {number.format(high)})"
 
 
-def device_text(mapper: LiveMapper) -> str:
-    """Describe device and precision, such as ``CPU bfloat16``."""
+def progress_text(mapper: LiveMapper) -> str:
+    """Describe the progress of a map, such as ``412 of 1,930 patches · 84/s · CPU bfloat16``."""
+    p = mapper.progress()
+    parts = [f"{p.done:,} of {p.wanted:,} patches"]
+    if p.running and not p.idle and p.patches_per_second > 0:
+        rate = p.patches_per_second
+        parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+    if p.failed:
+        parts.append(f"{p.failed:,} unreadable")
     device = str(mapper.device)
-    return f"{device.upper() if device in ('cpu', 'mps') else device.replace('cuda', 'CUDA')} {mapper.precision}"
+    device = device.upper() if device in ("cpu", "mps") else device.replace("cuda", "CUDA")
+    return " · ".join([*parts, f"{device} {mapper.precision}"])
 
 
 def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:

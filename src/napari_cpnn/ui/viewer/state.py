@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from psygnal import Signal
 
@@ -55,12 +55,17 @@ class ExploreState:
         State to restore when the slide is opened again; ``None`` while no slide is open.
     history
         Undo history of all docks.
+    no_slide
+        Why none of the layers can be explored; empty when there are none.
+    docks
+        The docks of the viewer that exist, by the name of their class.
     """
 
     slide_changed = Signal()
     model_changed = Signal()
     model_wanted = Signal(Path)
     mpp_wanted = Signal(float)
+    slide_wanted = Signal(object)
     reference_wanted = Signal(Path)
     mapper_changed = Signal()
     shown_changed = Signal()
@@ -70,6 +75,8 @@ class ExploreState:
 
     def __init__(self) -> None:
         self.history = History()
+        self.no_slide = ""
+        self.docks: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.layer: Layer | None = None
         self.slide: Slide | None = None
         self.model: CPNN | None = None
@@ -123,6 +130,15 @@ class ExploreState:
     def want_reference(self, path: Path) -> None:
         """Ask the Fine-tune dock to take cell types from a file of prototypes."""
         self.reference_wanted.emit(path)
+
+    def want_slide(self, layer: Layer) -> None:
+        """Ask the Explore dock to explore a slide layer."""
+        self.slide_wanted.emit(layer)
+
+    def is_open(self, kind: str) -> bool:
+        """Return whether the viewer has a dock of this class that has not been closed."""
+        dock = self.docks.get(kind)
+        return dock is not None and not dock.has_ended
 
     def want_mpp(self, um: float) -> None:
         """Ask the Explore dock to use a pixel size, in um."""
