@@ -271,9 +271,8 @@ class Explore(Dock):
 
     def _fill_models(self) -> None:
         current, model, layer = self.controller.model_path, self.state.model, self.state.layer
-        first = []
-        if current is None:  # one that has no file was handed over by a script
-            first.append(("choose a model" if model is None else model_label(model), None))
+        # A model that has no file was handed over by a script.
+        first = [] if current else [("choose a model" if model is None else model_label(model), None)]
         self.model.show_models(
             recent_models.known_models(),
             None if layer is None else path_of(layer),
@@ -283,8 +282,7 @@ class Explore(Dock):
         )
 
     def _model_chosen(self, index: int) -> None:
-        path = self.model.itemData(index)
-        if path is not None:
+        if (path := self.model.itemData(index)) is not None:
             self.open_model(path)
         elif self.model.itemText(index) == OPEN:
             if name := QFileDialog.getOpenFileName(self, "Open a model", "", "CPNN models (*.safetensors)")[0]:
@@ -391,13 +389,12 @@ class Explore(Dock):
 
     def _update_warning(self) -> None:
         """Say when the tissue in view is unlike that of the training; its numbers are then grey and struck out."""
-        text, level = self.controller.domain_warning(), self.controller.domain_report().level
-        show_warning(self.warning, text, level)
+        level = self.controller.domain_report().level
+        show_warning(self.warning, self.controller.domain_warning(), level)
         self.types.set_faded(level == "foreign")
         font = self.gene_note.font()
-        if font.strikeOut() != (level == "foreign"):
-            font.setStrikeOut(level == "foreign")
-            self.gene_note.setFont(font)
+        font.setStrikeOut(level == "foreign")
+        self.gene_note.setFont(font)
 
     def _read_pointer(self) -> None:
         self.readout.setText(self.session.readout() or "move the mouse over the slide")
