@@ -14,6 +14,7 @@ from napari_cpnn.painting import Look, Shown
 from napari_cpnn.ui.frame import History
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from napari.layers import Layer
 
     from napari_cpnn.mapping import CompositionMap, LiveMapper
@@ -50,6 +51,8 @@ class ExploreState:
         State to restore when the slide is opened again; ``None`` while no slide is open.
     history
         Undo history of all docks.
+    measured
+        Table of the measured spots that the Compare dock uses; ``None`` if there is none.
     """
 
     slide_changed = Signal()
@@ -73,6 +76,7 @@ class ExploreState:
         self.look = Look()
         self.message = ""
         self.memory: Memory | None = None
+        self.measured: AnnData | None = None
         self._memory_changed = False
         self.limits: tuple[float, float] = (0.0, 1.0)
 
