@@ -263,3 +263,19 @@ class LayerFrame:
         world_per_um = np.asarray(self.scale) / np.asarray(self.mpp)
         scale = world_per_um * grid.stride_um
         return (float(scale[0]), float(scale[1])), (float(first[0]), float(first[1]))
+
+
+#: Maximum length of a scale bar, as a share of the width of its picture.
+SCALE_BAR = 0.3
+
+
+def scale_bar_um(width_um: float) -> float:
+    """Return the largest of 1, 2, 5, 10, ... um that fits as a scale bar into a picture of this width."""
+    most = SCALE_BAR * width_um
+    power = 10.0 ** math.floor(math.log10(most))
+    return max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
+
+
+def length_text(um: float) -> str:
+    """Return a length as text, such as ``500 µm`` or ``2 mm``."""
+    return f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"

@@ -16,9 +16,9 @@ from map_world import GENES, STRIDE, TYPES, calibrated_map, empty_map, make_deco
 from napari_cpnn.errors import ExportError, GenesError, MappingError, PixelSizeError, SettingsError
 from napari_cpnn.export import ExportCancelledError, export_map, part_of, reporting, to_figure
 from napari_cpnn.export.figure import Scene, as_shown
-from napari_cpnn.export.figure_page import Page, length_text, scale_bar_um
+from napari_cpnn.export.figure_page import Page
 from napari_cpnn.export.part import extent_of
-from napari_cpnn.geometry import Grid, Rect
+from napari_cpnn.geometry import Grid, Rect, length_text, scale_bar_um
 from napari_cpnn.mapping import DONE, FAILED, CompositionMap
 from napari_cpnn.painting import Shown, lay_over, tissue_picture
 from napari_cpnn.palette import type_colors

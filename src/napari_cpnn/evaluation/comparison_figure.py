@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import ExportError
 from napari_cpnn.evaluation.spot_pair import SpotPair, gene_pair
-from napari_cpnn.export import length_text, scale_bar_um
+from napari_cpnn.geometry import length_text, scale_bar_um
 from napari_cpnn.storage import whole_file, write_figure
 from napari_cpnn.texts import MAX_NAME, allow_any_letter, chart_text
 

@@ -17,6 +17,7 @@ from napari_cpnn.errors import ExportError, GenesError, NoTissueError
 from napari_cpnn.export.cells import pixel_size
 from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel, Warned
 from napari_cpnn.export.files import replacing
+from napari_cpnn.export.marks import Marks
 from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, outline_um, rect_of, require_area
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Rect
@@ -74,6 +75,7 @@ def to_figure(
     *,
     overwrite: bool = False,
     area: Area | None = None,
+    marks: Marks | None = None,
 ) -> Path:
     """Draw a map over its tissue, as on screen, with scale bar, legends and notes.
 
@@ -136,10 +138,11 @@ def to_figure(
         tissue = scene.tissue(page.shape_px)
         panels = []
         for number, one in enumerate(quantities):
-            panels.append(scene.panel(one, tissue, settings))
+            panels.append(dataclasses.replace(scene.panel(one, tissue, settings), marks=marks))
             report(f"Drawing {path.name}", (number + 0.5) / len(quantities))
         title = settings.title or scene.title()
-        page.draw(panels, title, scene.notes(settings, quantities), scene.outline, scene.warned())
+        notes = [scene.notes(settings, quantities), "" if marks is None else marks.note]
+        page.draw(panels, title, " ".join(note for note in notes if note), scene.outline, scene.warned())
         page.save(temporary, path.suffix.lower()[1:], title)
     return path
 

@@ -16,11 +16,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import PathPatch, Rectangle
-from matplotlib.path import Path as Outline
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from shapely.geometry import MultiPolygon, Polygon
 
-from napari_cpnn.geometry import Rect
+from napari_cpnn.export.marks import Marks, draw_marks, path_of
+from napari_cpnn.geometry import Rect, length_text, scale_bar_um
 from napari_cpnn.settings import FigureSettings
 from napari_cpnn.storage import write_figure
 from napari_cpnn.texts import allow_any_letter, shortened, shown
@@ -36,8 +36,6 @@ _BAR = 2.2
 _COLUMNS = 3
 #: Maximum characters of a line, and of a title, which may have several lines.
 _MOST, _MOST_TITLE = 240, 1000
-#: Maximum share of the panel's width.
-_SCALE_BAR = 0.3
 _INK, _GREY = "#000000", "#555555"
 #: Margin in mm around the text of the warning.
 _PAD = 1.2
@@ -71,7 +69,7 @@ class Legend:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture with its title and key, and outlines in slide micrometres ``(x, y)`` of high and low places."""
+    """A picture with its title and key, outlines in slide micrometres ``(x, y)`` of high and low places, and marks."""
 
     title: str
     picture: npt.NDArray[np.uint8]
@@ -79,18 +77,7 @@ class Panel:
     italic: bool = False
     high: Polygon | MultiPolygon | None = None
     low: Polygon | MultiPolygon | None = None
-
-
-def scale_bar_um(width_um: float) -> float:
-    """Return the largest of 1, 2, 5, 10, ... um that fits as a scale bar into a picture of this width."""
-    most = _SCALE_BAR * width_um
-    power = 10.0 ** math.floor(math.log10(most))
-    return max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
-
-
-def length_text(um: float) -> str:
-    """Return a length as text, such as ``500 µm`` or ``2 mm``."""
-    return f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
+    marks: Marks | None = None
 
 
 class Page:
@@ -205,7 +192,9 @@ class Page:
             spine.set(linewidth=0.4, edgecolor=_GREY)
         for shape, style in ((panel.high, "-"), (panel.low, "--"), (outline, "-")):
             for color, line in (("white", 2.0), ("black", 0.9)) if shape is not None else ():
-                axes.add_patch(PathPatch(_path_of(shape), fill=False, edgecolor=color, linewidth=line, linestyle=style))
+                axes.add_patch(PathPatch(path_of(shape), fill=False, edgecolor=color, linewidth=line, linestyle=style))
+        if panel.marks is not None:
+            draw_marks(axes, panel.marks, rect, self._pt)
         self._draw_scale_bar(axes)
         top += height + 1.2
         if isinstance(panel.key, Bar):
@@ -353,12 +342,3 @@ class Page:
 
     def _mm(self, px: int) -> float:
         return px * MM / self._settings.dpi
-
-
-def _path_of(outline: Polygon | MultiPolygon) -> Outline:
-    rings = [
-        Outline(np.asarray(ring.coords)[:, :2], closed=True)
-        for part in getattr(outline, "geoms", [outline])
-        for ring in (part.exterior, *part.interiors)
-    ]
-    return Outline.make_compound_path(*rings)

@@ -85,6 +85,7 @@ class SpotsController:
 
     def close(self) -> None:
         """Ignore results from now on."""
+        self.state.measured = None
         self.tasks.close()
         self.state.history.forget(self)
         self.state.slide_changed.disconnect(self._slide_changed)
@@ -163,6 +164,7 @@ class SpotsController:
 
         self.tasks.forget("spots")
         self.table, self.source, self.fit = spots, source, None
+        self.state.measured = spots
         self.files = tuple(str(file) for file in (source, positions) if file is not None)
         library = None if spots is None else library_of(spots)
         self.sources = [] if source is None else tables_of_run(source, library)

@@ -22,7 +22,7 @@ from napari_cpnn.ui.viewer import ExploreState, Shown
 from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
-    from napari_cpnn.export import Area
+    from napari_cpnn.export import Area, Marks
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.frame import Background
@@ -93,6 +93,8 @@ class Request:
         Replace an existing file.
     width_mm, dpi
         Size of a figure, as in :class:`FigureSettings`.
+    marks
+        Spots and outlines of regions for a figure, which are on screen.
     """
 
     kind: Format
@@ -103,6 +105,7 @@ class Request:
     overwrite: bool = False
     width_mm: float | None = None
     dpi: int = 300
+    marks: Marks | None = None
 
 
 class ExportController:
@@ -318,7 +321,8 @@ def _draw(
 ) -> str:
     from napari_cpnn.export import to_figure  # matplotlib
 
-    to_figure(cmap, request.path, names, slide, settings, overwrite=request.overwrite, area=request.area)
+    area, marks = request.area, request.marks
+    to_figure(cmap, request.path, names, slide, settings, overwrite=request.overwrite, area=area, marks=marks)
     return _done(request.path, "1 panel" if len(names) == 1 else f"{len(names)} panels")
 
 

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cpnn.ui.export.controller import GENES, KINDS, ExportController, Request
+from napari_cpnn.ui.export.marks import marks_on_screen
 from napari_cpnn.ui.export.names_edit import NamesEdit
 from napari_cpnn.ui.frame import (
     TextLabel,
@@ -41,7 +42,7 @@ from napari_cpnn.ui.viewer import ExploreState, state_of
 if TYPE_CHECKING:
     import napari
 
-    from napari_cpnn.export import Area
+    from napari_cpnn.export import Area, Marks
     from napari_cpnn.ui.frame import Background
 
 _PROGRESS_MS = 150
@@ -194,8 +195,18 @@ class ExportDialog(QDialog):
             return
         area = self._view() if self.area.currentText() == _VIEW else self.area.currentData()
         genes, width, dpi = (box.currentData() for box in (self.genes, self.figure_width, self.dpi))
-        self.controller.export(Request(kind, path, genes, self.names.text(), area, overwrite, width, dpi))
+        request = Request(
+            kind, path, genes, self.names.text(), area, overwrite, width, dpi, self._marks(kind.key, genes)
+        )
+        self.controller.export(request)
         self._update()
+
+    def _marks(self, kind: str, genes: str) -> Marks | None:
+        """Return the spots and regions on screen for a figure of what is on screen."""
+        layer, slide = self.state.layer, self.state.slide
+        if kind != "figure" or genes != "shown" or layer is None or slide is None or slide.mpp is None:
+            return None
+        return marks_on_screen(self.viewer, layer, slide.mpp)
 
     def _view(self) -> Area | None:
         layer, slide = self.state.layer, self.state.slide

@@ -15,6 +15,7 @@ from napari_cpnn.palette import Level
 from napari_cpnn.ui.frame import History
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from napari.layers import Layer
 
     from napari_cpnn.mapping import CompositionMap, LiveMapper
@@ -59,6 +60,8 @@ class ExploreState:
         Why none of the layers can be explored; empty when there are none.
     docks
         The docks of the viewer that exist, by the name of their class.
+    measured
+        Table of the measured spots that the Compare dock uses; ``None`` if there is none.
     """
 
     slide_changed = Signal()
@@ -85,6 +88,7 @@ class ExploreState:
         self.look = Look()
         self.message = ""
         self.memory: Memory | None = None
+        self.measured: AnnData | None = None
         self._memory_changed = False
         self.limits: tuple[float, float] = (0.0, 1.0)
         self.wanted_level: Level = "major"

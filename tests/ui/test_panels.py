@@ -1,0 +1,355 @@
+"""Panels side by side, in a real napari with mouse and keys: linked, comparable in colour, and gone again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from PIL import Image
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QApplication, QFileDialog
+from tests.ui.conftest import GENES, MPP, SETTINGS, SHAPE, TYPES, tissue_image, write_slide
+
+from napari_cpnn.painting import Shown
+from napari_cpnn.ui.panels.dock import Panels
+from napari_cpnn.ui.panels.panel import MAIN, MOST_PANELS, PanelSpec, Source
+
+
+def spots_table() -> AnnData:
+    """A regular table of spots on the tissue with known counts."""
+    y, x = np.meshgrid(np.arange(320, 1240, 150.0), np.arange(320, 1740, 150.0), indexing="ij")
+    counts = np.random.default_rng(1).poisson(20, (y.size, len(GENES))).astype(np.float32)
+    table = AnnData(counts, var=pd.DataFrame(index=list(GENES)))
+    table.layers["counts"] = counts
+    table.obsm["spatial"] = np.column_stack([x.ravel(), y.ravel()])
+    table.uns["spatial"] = {"s": {"scalefactors": {"spot_diameter_fullres": 100.0}, "images": {}}}
+    return table
+
+
+@pytest.fixture
+def panels(explore, wait, qtbot, slide_path, model_path):
+    dock = explore(slide_path, show=True)
+    dock.open_model(model_path)
+    wait(lambda: dock.state.mapper is not None)
+    wait(dock.is_settled)
+    found = Panels(dock.viewer, SETTINGS)
+    dock.viewer.window.add_dock_widget(found, name="Panels")
+    yield found
+    found.shut_down()
+
+
+def gene(name: str, kind: str = "map", source: Source = MAIN) -> PanelSpec:
+    return PanelSpec(kind, Shown("gene", (name,)), source)
+
+
+def snapshot(viewer):
+    layers = [(id(layer), layer.name, layer.visible, layer.opacity) for layer in viewer.layers]
+    return layers, {layer.name for layer in viewer.layers.selection}, viewer.layers.selection.active.name
+
+
+def press(qtbot, panels, name):
+    qtbot.mouseClick(panels.presets[name], Qt.MouseButton.LeftButton)
+
+
+def drag(canvas, number, by, modifiers=Qt.KeyboardModifier.NoModifier):
+    from qtpy.QtCore import QEvent
+    from qtpy.QtGui import QMouseEvent
+
+    start = canvas.rect_of(number).center()
+    left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
+    for kind, at, button, held in (
+        (QEvent.Type.MouseButtonPress, start, left, left),
+        (QEvent.Type.MouseMove, start + by, none, left),
+        (QEvent.Type.MouseButtonRelease, start + by, left, none),
+    ):
+        QApplication.sendEvent(canvas, QMouseEvent(kind, at, canvas.mapToGlobal(at), button, held, modifiers))
+
+
+def test_leaving_panels_restores_the_single_view(panels, qtbot, wait):
+    viewer = panels.viewer
+    before = snapshot(viewer)
+    canvas = panels.canvas
+    assert not canvas.isVisible()
+    press(qtbot, panels, "H&E | overlay")
+    assert panels.are_shown
+    assert canvas.isVisible()
+    assert [panels.list.item(k).text() for k in range(2)] == ["H&E", "Dominant cell type"]
+    assert snapshot(viewer) == before  # panels are no layers
+    wait(lambda: panels.is_settled)
+    drag(canvas, 1, QPointF(40, 10))
+    qtbot.mouseClick(panels.side_by_side, Qt.MouseButton.LeftButton)
+    assert not canvas.isVisible()
+    assert snapshot(viewer) == before
+    qtbot.mouseClick(panels.side_by_side, Qt.MouseButton.LeftButton)
+    assert canvas.isVisible()
+    assert len(panels.controller.panels) == 2
+    qtbot.mouseClick(panels.clear, Qt.MouseButton.LeftButton)
+    assert not canvas.isVisible()
+    assert snapshot(viewer) == before
+    panels.state.history.undo()
+    assert len(panels.controller.panels) == 2
+    panels.shut_down()  # closing the dock with panels on screen
+    assert snapshot(viewer) == before
+    assert canvas.parentWidget() is None
+
+
+def test_a_drag_and_the_wheel_move_all_panels_and_the_map_follows(panels, qtbot, wait):
+    panels.controller.set_panels([gene("ERBB2"), gene("EPCAM"), PanelSpec("tissue")])
+    canvas = panels.canvas
+    wait(lambda: canvas.px_per_um > 0)
+    center, zoom = canvas._center, canvas.px_per_um
+    drag(canvas, 2, QPointF(30, -20))
+    assert canvas._center == pytest.approx((center[0] + 20 / zoom, center[1] - 30 / zoom), abs=0.5)
+    at = canvas.rect_of(0).center() + QPointF(25, 15)
+    before = canvas.um_at(at, 0)
+    canvas.wheelEvent(
+        QWheelEvent(
+            at, canvas.mapToGlobal(at), QPoint(), QPoint(0, 240), Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False,
+        )
+    )  # fmt: skip
+    assert canvas.px_per_um == pytest.approx(zoom * 1.2**2, rel=1e-3)
+    assert canvas.um_at(at, 0) == pytest.approx(before, abs=1.0)  # the place under the pointer stays
+    assert canvas.um_at(canvas.rect_of(1).center() + QPointF(25, 15), 1) == pytest.approx(before, abs=1.0)
+    found = panels.link.read()  # the camera of the single view is there, too
+    assert found is not None
+    assert found[0] == pytest.approx(canvas._center, abs=0.5)
+    view = panels.controller.view
+    assert view.width == pytest.approx(canvas.rect_of(0).width() / canvas.px_per_um, rel=1e-6)
+    panels.viewer.reset_view()  # the other way round
+    assert canvas.px_per_um == pytest.approx(panels.link.read()[1] * canvas._share, rel=1e-3)
+    height, width = (n * MPP * canvas.px_per_um for n in SHAPE)  # the whole slide, as large as fits
+    rect = canvas.rect_of(0)
+    assert 0.85 < max(height / rect.height(), width / rect.width()) <= 1
+
+
+def test_what_is_drawn_is_the_slide_and_the_map_of_each_panel(panels, qtbot, wait):
+    """Pixels of the screen against the tissue and the painter, at a place in the middle of a patch."""
+    panels.state.set_look(smooth=False, opacity=1.0, scale_um=0.0)
+    panels.controller.set_panels([PanelSpec("tissue"), PanelSpec("map", Shown("dominant"))])
+    wait(lambda: panels.is_settled)
+    canvas, cmap = panels.canvas, panels.state.map
+    qtbot.keyClick(canvas, Qt.Key.Key_Plus)
+    wait(lambda: panels.is_settled)
+    shot = canvas.grab().toImage()
+    from napari_cpnn.palette import type_colors
+
+    cells = np.argwhere(cmap.tissue)
+    row, col = cells[np.abs(cmap.grid.centers_um(cells) - canvas._center).sum(axis=1).argmin()]
+    um = cmap.grid.centers_um([(row, col)])[0]
+    expected = type_colors(cmap.cell_types)[cmap.cell_types[cmap.dominant()[row, col]]]
+    at = canvas.rect_of(1).center() + QPointF(*((um - canvas._center) * canvas.px_per_um)[::-1])
+    assert shot.pixelColor(at.toPoint()).name().upper() == expected
+    at = canvas.rect_of(0).center() + QPointF(*((um - canvas._center) * canvas.px_per_um)[::-1])
+    pixel = np.array(shot.pixelColor(at.toPoint()).getRgb()[:3])
+    y, x = (um / MPP).astype(int)
+    tissue = tissue_image()[y - 8 : y + 8, x - 8 : x + 8].reshape(-1, 3)
+    assert np.abs(pixel - tissue.mean(axis=0)).max() < 35
+    canvas.setFocus()
+    qtbot.keyPress(canvas, Qt.Key.Key_Space)  # held: tissue alone
+    at = canvas.rect_of(1).center() + QPointF(*((um - canvas._center) * canvas.px_per_um)[::-1])
+    peeked = np.array(canvas.grab().toImage().pixelColor(at.toPoint()).getRgb()[:3])
+    assert np.abs(peeked - tissue.mean(axis=0)).max() < 35
+    qtbot.keyRelease(canvas, Qt.Key.Key_Space)
+    assert canvas.grab().toImage().pixelColor(at.toPoint()).name().upper() == expected
+
+
+def test_same_gene_and_cell_types_share_a_range_and_two_genes_do_not(panels, wait):
+    panels.state.measured = spots_table()
+    types = [PanelSpec("map", Shown("type", (name,))) for name in TYPES[:2]]
+    panels.controller.set_panels([gene("ERBB2", "spots"), gene("ERBB2"), gene("EPCAM"), *types])
+    wait(lambda: panels.is_settled and all(panels.controller.limits))
+    measured, predicted, other, first, second = panels.controller.limits
+    assert measured == predicted
+    assert first == second
+    assert other != predicted
+    values = np.log1p(1e4 * spots_table().X[:, 0] / spots_table().X.sum(axis=1))
+    assert measured[1] >= np.quantile(values, 0.98) - 1e-4
+    assert panels.controller.painted[0].numbers == pytest.approx(values, rel=1e-4)
+    assert panels.controller.scale_note == "Same colour range: ERBB2, cell types."
+    bars = [painted.key.limits for painted in panels.controller.painted]
+    assert bars == panels.controller.limits
+
+
+def test_adding_and_removing_by_hand_up_to_nine(panels, qtbot, wait):
+    panels.gene.setText("erbb2")
+    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    assert [spec.title for spec in panels.controller.panels] == ["ERBB2 predicted"]
+    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    assert "such a panel already" in panels.message.text()
+    panels.gene.setText("NOGENE")
+    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    assert panels.message.text() == "The model does not predict NOGENE."
+    panels.kind.setCurrentText("gene measured")
+    panels.gene.setText("ERBB2")
+    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    assert "No measured spots are open" in panels.message.text()
+    specs = [gene(name) for name in GENES] + [PanelSpec("map", Shown("type", (t,))) for t in TYPES]
+    panels.controller.set_panels([*specs, PanelSpec("tissue")])
+    assert len(panels.controller.panels) == MOST_PANELS
+    panels.kind.setCurrentText("dominant type")
+    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    assert "the most that can be told apart" in panels.message.text()
+    assert len(panels.controller.panels) == MOST_PANELS
+    qtbot.mouseClick(panels.canvas.buttons[0], Qt.MouseButton.LeftButton)
+    assert panels.controller.panels[0].title == "EPCAM predicted"
+    assert len(panels.controller.panels) == MOST_PANELS - 1
+    panels.list.setCurrentRow(7)
+    qtbot.mouseClick(panels.remove, Qt.MouseButton.LeftButton)
+    assert PanelSpec("tissue") not in panels.controller.panels
+
+
+def test_a_second_model_maps_too_and_stops_with_its_panel(panels, qtbot, wait, model, tmp_path):
+    import torch
+
+    from napari_cpnn.models import load_model, save_model
+
+    path = tmp_path / "other.safetensors"
+    save_model(model, path)
+    other = load_model(path)
+    with torch.no_grad():
+        other.head.composition[-1].weight *= -1
+    save_model(other, path)
+    panels.controller.set_panels([gene("ERBB2"), gene("ERBB2", source=Source(model=path))])
+    wait(lambda: panels.is_settled)
+    mapper = panels.controller.sources.further()[0]
+    assert mapper is not panels.state.mapper
+    first, second = (panels.controller.sources.map(spec.source) for spec in panels.controller.panels)
+    assert not np.array_equal(first.expression("ERBB2"), second.expression("ERBB2"), equal_nan=True)
+    panels._update()
+    assert panels.list.item(1).text() == "ERBB2 predicted · other"
+    assert "2 maps share the CPU, so each takes about 2 times as long" in panels.notes.text()
+    panels.controller.remove(1)
+    assert panels.controller.sources.further() == []
+    wait(lambda: mapper._stopped)
+    assert panels.state.mapper is not None
+    assert not panels.state.mapper._stopped
+
+
+def test_a_model_that_is_no_model_is_said_in_its_panel(panels, wait, tmp_path):
+    path = tmp_path / "no.safetensors"
+    path.write_bytes(b"nothing")
+    panels.controller.set_panels([gene("ERBB2"), gene("ERBB2", source=Source(model=path))])
+    wait(lambda: len(panels.controller.painted) == 2 and "no.safetensors" in panels.controller.painted[1].note)
+    wait(lambda: panels.controller.painted[0].rgba is not None)  # the other one goes on
+
+
+def test_two_slides_keep_their_pixel_sizes_and_are_said_to_be_unregistered(panels, qtbot, wait, tmp_path):
+    from napari_cpnn.slides import open_slide
+    from napari_cpnn.ui.layers import slide_layer
+
+    path = write_slide(tmp_path / "second.tif", tissue_image()[::2, ::2], 2 * MPP)
+    data, keywords, _ = slide_layer(open_slide(path))
+    layer = panels.viewer.add_image(data, **keywords)
+    panels.slide.setCurrentIndex(1)
+    press(qtbot, panels, "Two slides")
+    wait(lambda: panels.is_settled)
+    canvas, controller = panels.canvas, panels.controller
+    assert [panels.list.item(k).text() for k in range(2)] == [
+        "Dominant cell type · section", "Dominant cell type · second"
+    ]  # fmt: skip
+    assert "not registered" in controller.note(1)
+    assert "not registered" not in controller.note(0)
+    here, there = (controller.view_of(spec.source) for spec in controller.panels)
+    assert there.width == pytest.approx(here.width)  # the same um, of half as many pixels
+    assert controller.slide_of(1).mpp == pytest.approx((2 * MPP, 2 * MPP))
+    assert np.abs(np.subtract(there.center, here.center)).max() < 2  # one image, at two pixel sizes
+    drag(canvas, 1, QPointF(50, 0), Qt.KeyboardModifier.ShiftModifier)  # moves the second slide alone
+    assert controller.view_of(controller.panels[0].source) == here
+    assert controller.view_of(controller.panels[1].source).x0 == pytest.approx(there.x0 - 50 / canvas.px_per_um)
+    assert "placed by hand" in controller.note(1)
+    mapper = controller.sources.further()[0]
+    panels.viewer.layers.remove(layer)
+    assert len(controller.panels) == 1
+    wait(lambda: mapper._stopped)
+
+
+def test_the_pointer_reads_all_panels(panels, qtbot, wait):
+    panels.state.set_look(scale_um=0.0)
+    panels.controller.set_panels([gene("ERBB2"), PanelSpec("map", Shown("dominant"))])
+    wait(lambda: panels.is_settled)
+    canvas, cmap = panels.canvas, panels.state.map
+    row, col = np.argwhere(cmap.tissue)[3]
+    um = cmap.grid.centers_um([(row, col)])[0]
+    at = canvas.rect_of(0).center() + QPointF(*((um - canvas._center) * canvas.px_per_um)[::-1])
+    qtbot.mouseMove(canvas, at.toPoint())
+    wait(lambda: "ERBB2" in panels.readout.text())
+    value = cmap.expression("ERBB2")[row, col]
+    first, second = panels.readout.text().split("\n")
+    assert first == f"ERBB2 predicted: {value:.2f}"
+    assert second.startswith(f"Dominant cell type: {cmap.cell_types[cmap.dominant()[row, col]]} ")
+
+
+def test_two_clicks_show_a_panel_alone(panels, qtbot, wait):
+    panels.controller.set_panels([PanelSpec("tissue"), gene("EPCAM")])
+    at = panels.canvas.rect_of(1).center().toPoint()
+    qtbot.mouseDClick(panels.canvas, Qt.MouseButton.LeftButton, pos=at)
+    assert not panels.are_shown
+    assert panels.state.shown == Shown("gene", ("EPCAM",))
+
+
+def test_export_writes_all_panels_as_one_figure(panels, qtbot, wait, tmp_path, monkeypatch):
+    panels.state.measured = spots_table()
+    panels.controller.set_panels([PanelSpec("tissue"), gene("ERBB2", "spots"), gene("ERBB2")])
+    wait(lambda: panels.is_settled)
+    path = tmp_path / "panels.svg"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_a, **_k: (str(path), ""))
+    qtbot.mouseClick(panels.export, Qt.MouseButton.LeftButton)
+    wait(lambda: panels.message.text() == f"Written: {path}.")
+    text = path.read_text(encoding="utf-8")
+    for title in ("H&amp;E", "ERBB2 measured", "ERBB2 predicted", "log1p CP10k"):
+        assert title in text
+    assert 'id="spots"' in text
+    assert text.count('id="scale bar"') == 3
+
+
+def test_a_new_slide_drops_panels_of_others_and_a_closed_viewer_stops_all(panels, wait, tmp_path):
+    panels.controller.set_panels([PanelSpec("tissue"), gene("ERBB2")])
+    wait(lambda: panels.is_settled)
+    panels.state.set_slide(None, None)
+    assert len(panels.controller.panels) == 2
+    wait(lambda: not panels.controller.tasks.is_running("paint"))
+    panels._update()
+    assert panels.canvas.grab() is not None
+
+
+def test_a_figure_of_what_is_on_screen_has_the_spots_and_the_regions(panels, explore, qtbot, wait, tmp_path):
+    """Right places and colours, as the canvas has them; hidden layers are left out."""
+    from napari_cpnn.ui.export import marks_on_screen
+    from napari_cpnn.ui.layers import SPOTS_KEY
+
+    viewer, state = panels.viewer, panels.state
+    slide_layer = state.layer
+    points = viewer.add_points(
+        np.array([[300.0, 400.0], [500.0, 600.0]]), size=100.0, face_color=["red", "blue"], units=("um", "um"),
+        metadata={SPOTS_KEY: True}, name="Spots: ERBB2 measured",
+    )  # fmt: skip
+    square = np.array([[200.0, 300.0], [200.0, 500.0], [450.0, 500.0], [450.0, 300.0]])
+    shapes = viewer.add_shapes([square], shape_type="polygon", units=("um", "um"), features={"name": ["tumour"]})
+    marks = marks_on_screen(viewer, slide_layer, state.slide.mpp)
+    assert marks.spots[0].centers_um == pytest.approx(np.array([[300.25, 400.25], [500.25, 600.25]]), abs=0.3)
+    assert marks.spots[0].diameters_um == pytest.approx([100.0, 100.0])
+    assert marks.spots[0].name == "ERBB2 measured"
+    assert marks.outlines[0][0] == "tumour"
+    assert marks.outlines[0][1].area == pytest.approx(250 * 200, rel=1e-6)
+    dialog_path = tmp_path / "figure.png"
+    from napari_cpnn.ui.export.dialog import ExportDialog
+
+    dialog = ExportDialog(viewer, panels.background)
+    qtbot.addWidget(dialog)
+    dialog.path.setText(str(dialog_path))
+    dialog.dpi.setCurrentIndex(0)
+    qtbot.mouseClick(dialog.start, Qt.MouseButton.LeftButton)
+    wait(lambda: dialog.controller.written is not None or not dialog.controller.running)
+    assert dialog.controller.written == dialog_path, dialog.controller.message
+    picture = np.asarray(Image.open(dialog_path).convert("RGB")).astype(int)
+    red = (picture[..., 0] > 230) & (picture[..., 1] < 30) & (picture[..., 2] < 30)
+    blue = (picture[..., 2] > 230) & (picture[..., 0] < 30) & (picture[..., 1] < 30)
+    assert red.sum() > 50
+    assert blue.sum() > 50
+    points.visible = shapes.visible = False
+    assert marks_on_screen(viewer, slide_layer, state.slide.mpp).spots == ()
+    assert marks_on_screen(viewer, slide_layer, state.slide.mpp).outlines == ()
+    dialog.end()
