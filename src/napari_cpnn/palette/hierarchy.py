@@ -88,11 +88,9 @@ def read_hierarchy(path: str | Path) -> dict[str, str]:
     Examples
     --------
     >>> from pathlib import Path
-    >>> from tempfile import mkdtemp
     >>> from napari_cpnn.palette import read_hierarchy
-    >>> path = Path(mkdtemp()) / "types.csv"
-    >>> _ = path.write_text("major,minor\nT-cells,CD4+ T\nT-cells,CD8+ T\n")
-    >>> read_hierarchy(path)
+    >>> _ = Path("types.csv").write_text("major,minor\nT-cells,CD4+ T\nT-cells,CD8+ T\n")
+    >>> read_hierarchy("types.csv")
     {'CD4+ T': 'T-cells', 'CD8+ T': 'T-cells'}
     """
     path = to_path(path, PrototypesError)
