@@ -160,7 +160,7 @@ def test_what_is_typed_and_what_is_shown_never_disagree(dock, qtbot):
 STYLES = [
     Shown("dominant"), Shown("dominant", level="major"), Shown("blend", ("Stroma", "Immune")),
     Shown("type", ("Stroma",)), Shown("gene", ("ERBB2",)),
-    Shown("contribution", ("ERBB2", "Stroma")), Shown("dominant", measure="domain"),
+    Shown("contribution", ("ERBB2", "Stroma")),
 ]  # fmt: skip
 
 
