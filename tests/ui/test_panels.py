@@ -271,7 +271,8 @@ def test_the_pointer_reads_all_panels(panels, qtbot, wait):
     panels.controller.set_panels([gene("ERBB2"), PanelSpec("map", Shown("dominant"))])
     wait(lambda: panels.is_settled)
     canvas, cmap = panels.canvas, panels.state.map
-    row, col = np.argwhere(cmap.tissue)[3]
+    cells = np.argwhere(cmap.tissue)
+    row, col = cells[np.abs(cmap.grid.centers_um(cells) - canvas._center).sum(axis=1).argmin()]
     um = cmap.grid.centers_um([(row, col)])[0]
     at = canvas.rect_of(0).center() + QPointF(*((um - canvas._center) * canvas.px_per_um)[::-1])
     qtbot.mouseMove(canvas, at.toPoint())

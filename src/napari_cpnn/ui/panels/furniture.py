@@ -44,9 +44,11 @@ def draw_title(painter: QPainter, rect: QRectF, title: str, note: str, font: QFo
     y = rect.top() + _PAD
     for text, one in ((title, font_of(font, bold=True)), (note, font_of(font, smaller=1.0))):
         if text:
-            metrics = QFontMetricsF(one)
+            sizes = [font_of(one, bold=one.bold(), smaller=smaller) for smaller in (0.0, 1.0, 2.0)]  # in narrow panels
+            fitting = next((f for f in sizes if QFontMetricsF(f).horizontalAdvance(text) <= room), sizes[-1])
+            metrics = QFontMetricsF(fitting)
             fitted = metrics.elidedText(text, Qt.TextElideMode.ElideRight, room)
-            draw_text(painter, QPointF(rect.left() + _PAD, y + metrics.ascent()), fitted, one)
+            draw_text(painter, QPointF(rect.left() + _PAD, y + metrics.ascent()), fitted, fitting)
             y += metrics.height() + 1
     return y
 
@@ -63,13 +65,15 @@ def draw_key(painter: QPainter, rect: QRectF, key: Key, font: QFont) -> None:
 def _draw_bar(painter: QPainter, rect: QRectF, key: Key, font: QFont) -> None:
     low, high = (format_value(v, key.unit) for v in key.limits or (0.0, 1.0))
     metrics = QFontMetricsF(font)
-    width = max(_BAR_PX[0], metrics.horizontalAdvance(key.unit), metrics.horizontalAdvance(low + high) + 14)
+    unit = "share" if key.unit.startswith("share") else key.unit
+    least = max(metrics.horizontalAdvance(unit), metrics.horizontalAdvance(low + high) + 10)
+    width = max(min(_BAR_PX[0], rect.width() * 0.35), least)
     height = 2 * metrics.height() + _BAR_PX[1] + 5
     left, top = rect.left() + _PAD, rect.bottom() - _PAD - height
     painter.fillRect(QRectF(left - 3, top - 2, width + 6, height + 4), _BOX)
     painter.setFont(font)
     painter.setPen(_INK)
-    painter.drawText(QPointF(left, top + metrics.ascent()), key.unit)
+    painter.drawText(QPointF(left, top + metrics.ascent()), unit)
     colors = np.rint(255 * key.colors[None, :, :3]).astype(np.uint8)
     bar = QRectF(left, top + metrics.height() + 2, width, _BAR_PX[1])
     image: QImage = image_of(colors)
