@@ -32,7 +32,8 @@ class Lateness:
         from qtpy.QtCore import Qt, QTimer
 
         self.delays: list[float] = []
-        self.last = 0.0
+        self.busy: list[float] = []  # processor time of this thread meanwhile, ms: what other programs do is not in it
+        self.last = self.last_busy = 0.0
         self.running = False
         self.timer = QTimer()
         self.timer.setTimerType(Qt.TimerType.PreciseTimer)
@@ -42,12 +43,16 @@ class Lateness:
         now = time.perf_counter()
         self.delays.append(max(0.0, 1e3 * (now - self.last) - PERIOD_MS))
         self.last = now
+        busy = time.thread_time()
+        self.busy.append(1e3 * (busy - self.last_busy))
+        self.last_busy = busy
 
-    def measure(self, seconds: float, each=None) -> list[float]:
-        """Run Qt's own loop for a while, calling ``each`` ten times a second."""
+    def measure(self, seconds: float, each=None, skip: int = 2) -> list[float]:
+        """Run Qt's own loop for a while, calling ``each`` ten times a second; ``skip`` delays are left out."""
         from qtpy.QtCore import QEventLoop, QTimer
 
         self.delays, self.last, self.running = [], time.perf_counter(), True
+        self.busy, self.last_busy = [], time.thread_time()
         self.timer.start(PERIOD_MS)
         loop, pan = QEventLoop(), QTimer()
         if each is not None:
@@ -58,7 +63,7 @@ class Lateness:
         pan.stop()
         self.timer.stop()
         self.running = False
-        return self.delays[2:]
+        return self.delays[skip:]
 
 
 class Watch(threading.Thread):

@@ -25,11 +25,11 @@ from napari_cpnn.mapping.places import MarkedPlaces, MarkingModel, find_places
 from napari_cpnn.mapping.scored_genes import Signature
 from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
 from napari_cpnn.mapping.trust import DomainReport, domain_report
-from napari_cpnn.models import Decoder, Prediction, Side
+from napari_cpnn.models import Decoder, Prediction
 from napari_cpnn.untrusted import reading
 
 if TYPE_CHECKING:
-    from napari_cpnn.models import CPNN, Trust
+    from napari_cpnn.models import CPNN, Side, Trust
     from napari_cpnn.slides import TissueMask
 
 

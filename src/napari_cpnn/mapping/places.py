@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import fftconvolve
 
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping.trust import DomainReport, is_unlike
-from napari_cpnn.models import Selection, Side, n_marked
+
+if TYPE_CHECKING:
+    from napari_cpnn.models import Selection, Side
 
 #: Differences below this part of the largest mean are rounding.
 _ROUNDING = 1e-6
@@ -128,6 +129,8 @@ def select_places(
     MappingError
         If less than nine tenths of the tissue are mapped, or the tissue is too small.
     """
+    from napari_cpnn.models import n_marked  # torch, seconds
+
     known = _is_near(donors, selection.radius_um / grid.stride_um)
     mapped = known.sum() / max(int(tissue.sum()), 1)
     if mapped < _LEAST_MAPPED:
@@ -187,6 +190,8 @@ def _require_size(places_um: FloatArray, selection: Selection) -> None:
 
 def _disc_means(values: FloatArray, known: BoolArray, radius: float) -> FloatArray:
     """Means over discs of ``radius`` patches around each patch, of the patches that are known."""
+    from scipy.signal import fftconvolve  # a second
+
     if radius < 1:
         return values
     reach = np.arange(-int(radius), int(radius) + 1)

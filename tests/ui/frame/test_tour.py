@@ -16,6 +16,7 @@ from napari_cpnn.ui.viewer import preferences
 
 class _Section:
     tour = True
+    open_groups = ""
 
 
 class _Page:

@@ -138,9 +138,8 @@ class ExploreController:
     def use_model(self, model: CPNN, path: Path | None = None) -> None:
         """Map with a model in memory (from ``path``); one that is still being loaded is dropped."""
         before, path_before = self.state.model, self.model_path
-        if before is not None and (
-            path is None or path != path_before
-        ):  # a better model of a training run is not a choice
+        # A better model of a training run is not a choice.
+        if before is not None and (path is None or path != path_before):
             self.state.history.add(
                 "model" if path is None else f"model {path.stem}", lambda: self.use_model(before, path_before)
             )
@@ -174,6 +173,11 @@ class ExploreController:
         self._start_mapper()
 
     # -- mapping -------------------------------------------------------------------------------------------
+
+    def remap(self) -> None:
+        """Map anew, with the settings of now; the view and what is shown stay."""
+        self._drop_mapper()
+        self._start_mapper()
 
     @property
     def live(self) -> bool:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QButtonGroup,
-    QDockWidget,
-    QFileDialog,
-    QRadioButton,
-    QWidget,
-)
+from qtpy.QtWidgets import QButtonGroup, QDockWidget, QFileDialog, QRadioButton
+from superqt.utils import qdebounced
 
 from napari_cpnn.painting import PALE
 from napari_cpnn.settings import MappingSettings
@@ -20,6 +14,9 @@ from napari_cpnn.ui.canvas import CanvasTools
 from napari_cpnn.ui.explore.banner import show_warning
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
+from napari_cpnn.ui.explore.finer import Finer
+from napari_cpnn.ui.explore.finer_box import FinerBox
+from napari_cpnn.ui.explore.layout import lay_out
 from napari_cpnn.ui.explore.look_box import LookBox, combo
 from napari_cpnn.ui.explore.measure_box import MeasureBox
 from napari_cpnn.ui.explore.model_card import show_model_card
@@ -37,27 +34,32 @@ from napari_cpnn.ui.frame import (
     GeneBox,
     TextLabel,
     Tour,
-    add,
     bold_label,
     button,
     genes_by_trust,
     given,
     is_opened_by_user,
-    line,
     model_label,
     other_meaning,
-    row,
     slim_combo,
-    spacer,
     stack,
     unknown_gene_text,
 )
 from napari_cpnn.ui.layers import path_of
-from napari_cpnn.ui.viewer import OPEN, ModelPicker, keep_tour, read_preferences, recent_models, wants_tour
+from napari_cpnn.ui.viewer import (
+    OPEN,
+    ModelPicker,
+    keep_tour,
+    read_preferences,
+    ready_for_more,
+    recent_models,
+    wants_tour,
+)
 
 if TYPE_CHECKING:
     import napari
 
+_REST_MS = 1000  # the dock is drawn before anything else is made ready
 _LEVELS = {"major": "major types", "minor": "minor types"}
 
 
@@ -73,11 +75,13 @@ class Explore(Dock):
         self._settings = settings
         self.tour: Tour | None = None
         self.is_quiet = False  # opened by a script or for a picture: the tour does not start by itself
+        self.finer = Finer(self.state, self._base_settings, lambda: self.controller.remap())  # noqa: PLW0108 -- made below
         self.session = ExploreSession(
             napari_viewer, self.background, self.notify, self._mapping_settings, self._update, self._read_pointer
         )
         self.state.set_look(colormap=chosen.look.colormap, fade=chosen.look.fade, fade_from=chosen.look.fade_from)
         self.controller = self.session.controller
+        self._get_ready = qdebounced(ready_for_more, timeout=_REST_MS, parent=self)
         self._build()
         self._connect()
         self._fill_slides()
@@ -99,6 +103,9 @@ class Explore(Dock):
         return self.session.is_drawn()
 
     def _mapping_settings(self) -> MappingSettings:
+        return self.finer.settings()
+
+    def _base_settings(self) -> MappingSettings:
         return read_preferences(self.notify).mapping if self._settings is None else self._settings
 
     # -- layout --------------------------------------------------------------------------------------------
@@ -107,30 +114,17 @@ class Explore(Dock):
         self._build_top()
         self._build_types()
         self.gene, self.gene_note, self.look = GeneBox(), TextLabel(), LookBox(self.state)
-        self.measure = MeasureBox(self.state, self.session.places)
-        self.signatures = Signatures(self.state, self.background, self.notify)
-        self.signature = SignatureBox(self.state, self.signatures)
-        self.similar = Similar(self.state, self.background, self.notify, self._mapping_settings)
-        self.similar_box = SimilarBox(self.viewer, self.state, self.similar)
         self.by_trust = button(
             "by trust",
             "list the genes with the finest trusted scale, then the highest held-out PCC, first; off: by name",
             checkable=True,
         )
-        self.readout = TextLabel()
-        self.readout.setMinimumHeight(2 * self.fontMetrics().height() + 4)
-        self.readout.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
-        add(
-            self.column,
-            line(),
-            row(bold_label("Gene"), self.gene, self.by_trust),
-            self.gene_note,
-            self.signature,
-            self.measure,
-            self.look,
-            line(),
-            self.similar_box,
-        )
+        self.measure, self.stride = MeasureBox(self.state, self.session.places), FinerBox(self.state, self.finer)
+        self.detail = stack(self.measure, self.stride)
+        self.signatures = Signatures(self.state, self.background, self.notify)
+        self.signature = SignatureBox(self.state, self.signatures)
+        self.similar = Similar(self.state, self.background, self.notify, self._mapping_settings)
+        self.similar_box = SimilarBox(self.viewer, self.state, self.similar)
         self.tools = CanvasTools(
             self.viewer,
             self.state,
@@ -141,12 +135,8 @@ class Explore(Dock):
             genes=self.gene.genes,
             toggle_live=self.live.toggle,
         )
-        add(self.column, line(), bold_label("On the slide"), self.tools)
-        self.column.addStretch(0)
-        # Below what scrolls: a long warning above does not push it off the dock.
-        below = QWidget()
-        add(stack(inside=below, margins=(8, 0, 8, 6)), line(), bold_label("Under the pointer"), self.readout)
-        given(self.layout()).addWidget(below)
+        self.readout = TextLabel()
+        self.folds = lay_out(self)
 
     def _build_top(self) -> None:
         self.slide = slim_combo("the slide to explore")
@@ -161,10 +151,6 @@ class Explore(Dock):
         self.warning = TextLabel()
         self.warning.hide()
         self.export = ExportButton(self.viewer, self.background)
-        model = row(bold_label("Model"), self.model, self.info)
-        mapping = row(self.live, self.whole, spacer(), self.export)
-        add(self.column, self.first_row("Slide", self.slide), self.mpp_row, model, mapping, self.progress, self.message)
-        add(self.column, self.warning)
 
     def _build_types(self) -> None:
         self.types = CellTypeList()
@@ -178,10 +164,7 @@ class Explore(Dock):
         self.dominant.setToolTip(f"for each patch the type with the largest share, in its colour\n{PALE}")
         self.blend.setToolTip("the colours of the checked types, mixed by their shares")
         self.types_title = bold_label("Cell types, share of the tissue in view")
-        add(self.column, line(), self.types_title)
-        self.column.addWidget(self.types, 1)
         self.level = combo(_LEVELS, "major types, or the minor types of the model below them; also in the Regions dock")
-        self.column.addLayout(row(self.one, self.dominant, self.blend, spacer(), self.level))
 
     # -- signals -------------------------------------------------------------------------------------------
 
@@ -212,8 +195,10 @@ class Explore(Dock):
     # -- the tour ------------------------------------------------------------------------------------------
 
     def _opened(self, frame: QDockWidget) -> None:
-        if is_opened_by_user(frame) and not self.is_quiet:
-            self.offer_tour()
+        if is_opened_by_user(frame):
+            self._get_ready()
+            if not self.is_quiet:
+                self.offer_tour()
 
     def offer_tour(self) -> None:
         """Start the tour if the user has not seen it yet."""
@@ -234,6 +219,7 @@ class Explore(Dock):
         """Stop mapping and remove our layers."""
         if self.tour is not None and viewer_lives:
             self.tour.close()
+        self._get_ready.cancel()
         self.export.end(viewer_lives=viewer_lives)
         self.tools.end(viewer_lives=viewer_lives)
         self.signatures.close()
@@ -381,6 +367,7 @@ class Explore(Dock):
         self.controller.check()
         self.session.places.update()
         self.similar.update()
+        self.finer.update()
         self.progress.setText(self.controller.progress_text())
         self.types.set_rows(self.controller.type_rows())
         self.session.update_legend()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.slides import Slide
 
 #: Pixels of a patch along each side, and the most bytes of such a picture: lines are fine on small maps only.
 _PIXELS = {128: 8e6, 64: 8e6, 32: 64e6, 16: 64e6, 8: 64e6, 4: 64e6, 2: 64e6}
@@ -38,6 +39,7 @@ class Hatching:
         self._viewer, self._state = viewer, state
         self._drawn: tuple[CompositionMap, int] | None = None
         self._marked: npt.NDArray[np.bool_] | None = None
+        self._allowed: tuple[CompositionMap, Slide | None, npt.NDArray[np.bool_]] | None = None
         self._next = 0.0
         self.layer: Image | None = None
 
@@ -106,7 +108,7 @@ class Hatching:
 
     def remove(self) -> None:
         """Remove the layer."""
-        layer, self.layer, self._drawn, self._marked = self.layer, None, None, None
+        layer, self.layer, self._drawn, self._marked, self._allowed = self.layer, None, None, None, None
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
 
@@ -117,8 +119,10 @@ class Hatching:
 
     def _hatched(self, marked: npt.NDArray[np.bool_], cmap: CompositionMap) -> npt.NDArray[np.uint8]:
         """Return the picture, clipped to slide and tissue."""
-        n = _pixels(cmap)
-        return _hatched(marked, n) * paintable_pixels(cmap, n, self._state.slide)
+        n, slide = _pixels(cmap), self._state.slide
+        if self._allowed is None or self._allowed[:2] != (cmap, slide):
+            self._allowed = cmap, slide, paintable_pixels(cmap, n, slide)
+        return _hatched(marked, n) * self._allowed[2]
 
     def _is_wanted(self) -> bool:
         return self._state.look.unlike == "hatched" and self._state.shown is not None

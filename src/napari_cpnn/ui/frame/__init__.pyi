@@ -7,6 +7,7 @@ from .dock import Dock as Dock
 from .files import open_file as open_file
 from .files import open_folder as open_folder
 from .files import save_file as save_file
+from .fold import Fold as Fold
 from .gene_box import GeneBox as GeneBox
 from .genes import find_gene as find_gene
 from .genes import other_meaning as other_meaning
@@ -52,6 +53,8 @@ from .theme import ThemedList as ThemedList
 from .theme import theme_colors as theme_colors
 from .tour import Tour as Tour
 from .tour import TourStep as TourStep
+from .warm_up import WARM_UP as WARM_UP
+from .warm_up import imports as imports
 from .words import gene_note as gene_note
 from .words import gene_scores as gene_scores
 from .words import genes_by_trust as genes_by_trust

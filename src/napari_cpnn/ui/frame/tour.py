@@ -117,7 +117,8 @@ class Tour(QFrame):
             if widget.isVisible():
                 target |= QRect(widget.mapTo(window, QPoint(0, 0)), widget.size())
         seen = given(self._area.viewport())
-        target &= QRect(seen.mapTo(window, QPoint(0, 0)), seen.size())
+        if seen.isAncestorOf(self._steps[self.index].about[0]):  # else it stands beside what scrolls
+            target &= QRect(seen.mapTo(window, QPoint(0, 0)), seen.size())
         self.mark.setVisible(not target.isEmpty())
         self.mark.setGeometry(target.adjusted(-5, -5, 5, 5))
         self.setFixedHeight(given(self.layout()).heightForWidth(_WIDTH))

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.mapping import DONE, FAILED, is_unlike
+from napari_cpnn.mapping import DONE, FAILED, is_unlike, patch_um
 from napari_cpnn.painting import mean_at, scale_of, values_of
 from napari_cpnn.prediction import SIDE
 from napari_cpnn.samples import her2st_section_of
@@ -67,6 +67,9 @@ def readout_text(
     Where the map is averaged, at ``scale_um`` as in :func:`~napari_cpnn.painting.scale_of`, the average is added.
     """
     where = f"x {um[1]:,.0f}  y {um[0]:,.0f} µm"
+    size = 0.0 if cmap is None else patch_um(cmap.provenance)
+    if cmap is not None and size > 1.001 * cmap.grid.stride_um:
+        where = f"{where} · patches of {size:.3g} µm, every {cmap.grid.stride_um:.3g} µm"
     patch = None if cmap is None else cmap.grid.cell_at(*um)
     if cmap is None or patch is None:
         return where

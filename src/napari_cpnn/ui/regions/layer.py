@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Shapes
+from napari.layers import Image, Shapes
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import RegionsError
@@ -45,6 +45,17 @@ def new_layer(
     )
     layer.edge_width = layer.current_edge_width = line_width(slide_layer)
     return layer
+
+
+def compile_shapes() -> None:
+    """Have napari compile what it draws polygons with, which takes seconds when numba has not done it before."""
+    slide = Image(np.zeros((4, 4), dtype=np.uint8))
+    layer = new_layer(slide)
+    square = np.array([[0.0, 0.0], [0.0, 2.0], [2.0, 2.0], [2.0, 0.0]])
+    layer.add(square, shape_type="polygon")
+    layer.add(np.array([[0.0, 0.0], [0.0, 2.0], [1.0, 1.0], [2.0, 2.0], [2.0, 0.0]]), shape_type="polygon")
+    layer.add(square[:2], shape_type="path")
+    layer.get_value((1.0, 1.0))
 
 
 def line_width(slide_layer: Layer) -> float:

@@ -7,7 +7,7 @@ own settings. Environment variables ``NAPARI_MAPPING_...`` override the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from napari_cpnn.palette import choose_colors, folded, read_colors, write_colors
 from napari_cpnn.settings import MappingSettings
 
 _NAME = "napari-cpnn"
+_NO_GROUP = "none"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,20 @@ def keep_tour(wanted: bool) -> None:
     page = _page()
     if page is not None:
         page.window.tour = wanted
+
+
+def open_groups() -> list[str] | None:
+    """Return the titles of the groups of controls in Explore that the user left open; None: nothing was chosen yet."""
+    page = _page()
+    text = "" if page is None else page.window.open_groups.strip()
+    return [title.strip() for title in text.split(";")] if text else None
+
+
+def keep_groups(titles: Sequence[str]) -> None:
+    """Save in the preferences which groups of controls are open."""
+    page = _page()
+    if page is not None:
+        page.window.open_groups = "; ".join(titles) or _NO_GROUP
 
 
 def _page() -> Any | None:
