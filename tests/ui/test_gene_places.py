@@ -143,7 +143,7 @@ def test_places_are_outlined_as_the_map_marks_them(dock, qtbot, wait, type_gene)
     assert high.any()
     np.testing.assert_array_equal(cmap.marked["ERBB2 high"].mask, high)
     assert box.outline_note.text() == cmap.marked["ERBB2 high"].note
-    assert box.outline_note.isVisibleTo(dock)
+    assert box.outline_note.isVisibleTo(box)
     assert len(layer(dock).data) == 3 * len(outline_lines(high, dashed=False))
     assert layer(dock).visible
     assert layer(dock).name == "ERBB2 high, FDR 10 %"
@@ -169,7 +169,7 @@ def test_places_are_outlined_as_the_map_marks_them(dock, qtbot, wait, type_gene)
     assert layer(dock) is None
     assert cmap.marked == {}
     assert not any("FDR" in other.name for other in dock.viewer.layers)
-    assert not box.outline_note.isVisibleTo(dock)
+    assert not box.outline_note.isVisibleTo(box)
 
 
 def test_the_outline_follows_genes_and_maps_and_goes_with_them(dock, qtbot, wait, type_gene):
@@ -186,7 +186,7 @@ def test_the_outline_follows_genes_and_maps_and_goes_with_them(dock, qtbot, wait
     assert box.outline.isEnabled()
     dock.controller.show_type(TYPES[0])
     assert not layer(dock).visible
-    assert not box.outline_note.isVisibleTo(dock)
+    assert not box.outline_note.isVisibleTo(box)
     type_gene("ERBB2")
     before = cmap.marked["ERBB2 high"].mask
     done = np.flatnonzero(cmap.tissue)

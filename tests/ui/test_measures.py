@@ -67,7 +67,7 @@ def test_a_gene_is_shown_at_its_trusted_scale_single_patches_or_any_other(dock, 
     one = painting.auto_range(dock.state.shown).update(painter.shown(single), 1, True)
     assert dock.state.limits == pytest.approx(one, rel=1e-4)
     qtbot.keyClick(box.scale, KEY.Key_Down)
-    assert box.scale_um.isVisibleTo(dock)
+    assert box.scale_um.isVisibleTo(box)
     box.scale_um.setValue(200)
     qtbot.keyClick(box.scale_um, KEY.Key_Return)
     dock.finish_drawing()

@@ -80,7 +80,7 @@ def test_another_click_moves_the_map_and_glass_is_refused(dock, wait):
     assert similar.found.at == dock.state.map.grid.cell_at(300.0, 800.0)
     box.on.click()
     assert layer(dock) is None
-    assert not box.gallery.isVisibleTo(dock)
+    assert not box.gallery.isVisibleTo(box)
     assert all(one.visible for one in dock.viewer.layers if one.name == "Dominant cell type")
     assert box.note.text() == ""
 
