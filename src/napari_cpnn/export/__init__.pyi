@@ -2,6 +2,7 @@ from .csv import to_csv as to_csv
 from .figure import to_figure as to_figure
 from .figure_page import length_text as length_text
 from .figure_page import scale_bar_um as scale_bar_um
+from .files import is_saved_map as is_saved_map
 from .files import replacing as replacing
 from .formats import FORMATS as FORMATS
 from .formats import export_map as export_map

@@ -47,6 +47,7 @@ from napari_cpnn.ui.frame import (
     unknown_gene_text,
 )
 from napari_cpnn.ui.layers import path_of
+from napari_cpnn.ui.sessions import SessionButton
 from napari_cpnn.ui.viewer import OPEN, ModelPicker, read_preferences, recent_models
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ class Explore(Dock):
         self.warning.hide()
         self.export = ExportButton(self.viewer, self.background)
         model = row(bold_label("Model"), self.model, self.info)
-        mapping = row(self.live, self.whole, spacer(), self.export)
+        self.keep = SessionButton(self.viewer, self)
+        mapping = row(self.live, self.whole, spacer(), self.keep, self.export)
         add(self.column, self.first_row("Slide", self.slide), self.mpp_row, model, mapping, self.progress, self.message)
         add(self.column, self.warning)
 

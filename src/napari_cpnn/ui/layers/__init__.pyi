@@ -1,3 +1,4 @@
+from .reader import LayerData as LayerData
 from .reader import slide_layer as slide_layer
 from .slide_layers import LENS_KEY as LENS_KEY
 from .slide_layers import MEASURE_KEY as MEASURE_KEY

@@ -1,2 +1,3 @@
 from .dock import Regions as Regions
+from .layer import new_layer as new_layer
 from .layer import regions_of as regions_of

@@ -14,6 +14,7 @@ from .model_picker import OPEN as OPEN
 from .model_picker import ModelPicker as ModelPicker
 from .preferences import keep_color as keep_color
 from .preferences import read_preferences as read_preferences
+from .preferences import use_colors as use_colors
 from .reference import LabelColumn as LabelColumn
 from .reference import Reference as Reference
 from .reference import better_min_cells as better_min_cells
@@ -21,6 +22,7 @@ from .reference import inspect_reference as inspect_reference
 from .reference import read_reference as read_reference
 from .slide_memory import Memory as Memory
 from .slide_memory import keep as keep
+from .slide_memory import memory_in as memory_in
 from .slide_memory import recall as recall
 from .state import ExploreState as ExploreState
 from .state import Shown as Shown
