@@ -1,4 +1,8 @@
 from ._version import __version__ as __version__
+from .counts import GeneSet as GeneSet
+from .counts import builtin_gene_sets as builtin_gene_sets
+from .counts import find_gene as find_gene
+from .counts import read_gene_sets as read_gene_sets
 from .errors import CpnnError as CpnnError
 from .evaluation import evaluate as evaluate
 from .export import export_map as export_map
@@ -13,6 +17,8 @@ from .export import to_spatialdata as to_spatialdata
 from .geometry import PatchSpec as PatchSpec
 from .mapping import CompositionMap as CompositionMap
 from .mapping import predict_map as predict_map
+from .mapping import signature as signature
+from .mapping import similar_tissue as similar_tissue
 from .models import CPNN as CPNN
 from .models import load_model as load_model
 from .palette import read_hierarchy as read_hierarchy

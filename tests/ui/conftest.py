@@ -39,6 +39,12 @@ def write_slide(path: Path, image: np.ndarray, mpp: float | None = MPP) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def no_tour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tour does not start by itself: it would lie over what is tested."""
+    monkeypatch.setattr("napari_cpnn.ui.explore.dock.wants_tour", lambda: False)
+
+
 @pytest.fixture
 def slide_path(tmp_path: Path) -> Path:
     return write_slide(tmp_path / "section.tif", tissue_image())

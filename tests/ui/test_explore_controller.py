@@ -413,6 +413,7 @@ def test_card_of_a_model_that_says_little():
     patch = PatchSpec(64, 1.0)
     spec = SimpleNamespace(backbone="stnet", backbone_args={})
     facts = {"genes": ("A",), "cell_types": (), "n_programs": 3, "provenance": {}, "needs_surroundings": False}
+    facts |= {"trust": None}
     bare = SimpleNamespace(spec=spec, patch=patch, **facts)
     assert dict(model_card(bare))["Cell types"] == "none"
     assert model_label(bare) == "ST-Net + plain head"

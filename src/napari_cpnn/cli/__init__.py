@@ -22,6 +22,7 @@ from napari_cpnn.cli.exporting import add_export_command
 from napari_cpnn.cli.options import Command
 from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.signals import Ended
+from napari_cpnn.cli.signatures import add_signatures_command
 from napari_cpnn.cli.viewing import add_viewing_commands
 from napari_cpnn.errors import CpnnError, CpnnWarning
 
@@ -108,4 +109,5 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluation_commands(command)
     add_benchmark_command(command)
     add_export_command(command)
+    add_signatures_command(command)
     return parser

@@ -18,6 +18,8 @@ from napari_cpnn.cli.options import (
     decimal,
     pixel_size,
 )
+from napari_cpnn.cli.signatures import add_signature_options, scored
+from napari_cpnn.counts import find_gene
 from napari_cpnn.errors import CpnnError, CpnnWarning
 from napari_cpnn.geometry import Rect
 from napari_cpnn.palette import checked_hierarchy, choose_colors, read_colors, read_hierarchy
@@ -26,7 +28,8 @@ from napari_cpnn.storage import require_separate
 from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
-    from napari_cpnn.mapping import CompositionMap
+    from napari_cpnn.mapping import CompositionMap, Signature
+    from napari_cpnn.painting import Shown
 
 #: Same as ``napari_cpnn.export.FORMATS``, whose import would slow down ``--help``.
 _FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv", "figure")
@@ -95,6 +98,7 @@ def add_export_command(command: AddCommand) -> None:
     sub.add_argument(
         "--fdr", type=decimal, default=0.1, help="false discovery rate of --where-high and --where-low (default: 0.1)"
     )
+    add_signature_options(sub)
     add_model(sub, required=False)
     add_hierarchy(sub)
     add_settings(sub, ExportSettings)
@@ -102,7 +106,7 @@ def add_export_command(command: AddCommand) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from napari_cpnn.export import export_map, format_of
+    from napari_cpnn.export import export_map, format_of, to_figure
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import open_slide
 
@@ -132,8 +136,13 @@ def _export(args: argparse.Namespace) -> None:
         if args.intervals or args.out_of_domain:
             genes = _with_more_panels(args, kind, genes)
         settings = settings.replace(figure=chosen_settings(args, FigureSettings))
+        signatures = scored(cmap, args)
         area = None if args.region is None else Rect(*args.region)
-        export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite, area=area)
+        if kind == "figure" and signatures:
+            panels: list[str | Shown | Signature] = [*(genes or []), *signatures]
+            to_figure(cmap, args.out, panels, slide, settings.figure, overwrite=args.overwrite, area=area)
+        else:
+            export_map(cmap, args.out, genes, slide, kind, settings, overwrite=args.overwrite, area=area)
         if foreign := cmap.domain_report().warning:
             warnings.warn(f"{args.map}: {foreign}", CpnnWarning, stacklevel=2)
     finally:
@@ -169,7 +178,7 @@ def _mark(cmap: CompositionMap, args: argparse.Namespace) -> None:
         *((gene, "low") for gene in args.where_low),
     ]
     for gene, side in wanted:
-        places = cmap.mark(gene, model, side, args.fdr)
+        places = cmap.mark(find_gene(gene, cmap.genes), model, side, args.fdr)
         none = "" if places.mask.any() else " No place of this map is marked: those are unlike the training tissue."
         print(f"{places.note}{none}")
 
@@ -189,12 +198,21 @@ def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] 
     """Return gene names as given, all genes for the word ``all``, or the lines of a file if its path is given."""
     if words is None:
         return None
-    if len(words) > 1 or words[0] in known:
-        return words
-    if words[0] == "all":
+    if words == ["all"] and "all" not in known:
         return list(known)
-    path = to_path(words[0], CpnnError)
-    if not path.is_file():
-        return words
-    with reading(f"The list of genes {path}", CpnnError, "it must be text with one name per line."):
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    path = None if len(words) > 1 or words[0] in known else to_path(words[0], CpnnError)
+    if path is not None and path.is_file():
+        with reading(f"The list of genes {path}", CpnnError, "it must be text with one name per line."):
+            words = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [_gene(word, known) for word in words]
+
+
+def _gene(word: str, known: tuple[str, ...]) -> str:
+    """Return the gene that a word means, such as HER2; a text for a panel of a figure is returned as it is."""
+    of, _, cell_type = word.partition(" from ")
+    if cell_type:
+        return f"{_gene(of, known)} from {cell_type}"
+    first, _, quantity = word.partition("interval of ")
+    if (quantity and not first) or word in ("dominant", "out of domain"):
+        return word
+    return word if word in known else find_gene(word, known)

@@ -53,8 +53,8 @@ def add_viewing_commands(command: AddCommand) -> None:
     add_overwrite(sub)
     add_settings(sub, MappingSettings)
 
-    sub = command("fetch", _fetch, "download the real sample data set (HER2+ breast cancer ST)")
-    sub.add_argument("dataset", choices=["her2st"])
+    sub = command("fetch", _fetch, "download the real sample data set (HER2+ breast cancer ST), or HGNC's gene names")
+    sub.add_argument("dataset", choices=["her2st", "hgnc"], help="hgnc: all aliases of genes, newer than the packaged")
     sub.add_argument("--to", "--out", type=Path, help="folder (default: the user's cache)")
     sub.add_argument(
         "--from",
@@ -62,8 +62,10 @@ def add_viewing_commands(command: AddCommand) -> None:
         dest="mirror",
         metavar="FOLDER",
         type=Path,
-        help="take the files from a local copy instead of the network (default: NAPARI_CPNN_DATA)",
+        help="take the files from a local copy instead of the network (default: NAPARI_CPNN_DATA); for hgnc, the file "
+        "hgnc_complete_set.txt",
     )
+    sub.add_argument("--sha256", help="hgnc: checksum that the file must have")
 
     sub = command("predict", _predict, "map a whole slide without opening a window")
     sub.add_argument("slide", type=Path)
@@ -147,6 +149,16 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> None:
+    if args.dataset == "hgnc":
+        from napari_cpnn.counts import fetch_hgnc, load_aliases
+
+        if args.to is not None:
+            raise CpnnError("The names of genes are kept in the user's cache; leave out --to.")
+        print(fetch_hgnc(args.mirror, args.sha256))
+        print(f"{len(load_aliases()):,} genes: {load_aliases().source}", file=sys.stderr)
+        return
+    if args.sha256 is not None:
+        raise CpnnError("--sha256 is for hgnc; the checksums of her2st are known.")
     from napari_cpnn.samples import CELLS_TERMS, HER2ST_TERMS, fetch_her2st
 
     def show(name: str, number: int, count: int) -> None:

@@ -1,3 +1,17 @@
+from .alias_table import AliasTable as AliasTable
+from .alias_table import Entry as Entry
+from .alias_table import folded as folded
+from .alias_table import load_aliases as load_aliases
+from .alias_table import write_aliases as write_aliases
+from .gene_lookup import GeneMatch as GeneMatch
+from .gene_lookup import find_gene as find_gene
+from .gene_lookup import match_gene as match_gene
+from .gene_lookup import match_genes as match_genes
+from .gene_lookup import other_names as other_names
+from .gene_sets import GeneSet as GeneSet
+from .gene_sets import builtin_gene_sets as builtin_gene_sets
+from .gene_sets import gene_list as gene_list
+from .gene_sets import read_gene_sets as read_gene_sets
 from .genes import is_mitochondrial as is_mitochondrial
 from .genes import look_like_ensembl as look_like_ensembl
 from .genes import named_as as named_as
@@ -5,6 +19,8 @@ from .genes import positions as positions
 from .genes import require_genes as require_genes
 from .genes import shared_genes as shared_genes
 from .genes import symbols_beside as symbols_beside
+from .hgnc import HGNC_URL as HGNC_URL
+from .hgnc import fetch_hgnc as fetch_hgnc
 from .matrices import MatrixFile as MatrixFile
 from .matrices import is_usual as is_usual
 from .matrices import matrix_at as matrix_at

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.counts.gene_lookup import match_gene
 from napari_cpnn.errors import CpnnWarning, GenesError
 
 #: Names of columns with gene symbols: CELLxGENE, Scanpy and Seurat exports, 10x, Ensembl's BioMart. Case and separators
@@ -196,6 +197,7 @@ def _meant(genes: Sequence[str], missing: Sequence[str]) -> str:
     """Return genes of the list that resemble the missing ones, or else examples of its genes."""
     folded = {gene.split(".")[0].casefold(): gene for gene in genes}
     like = [folded[key] for gene in missing if (key := gene.split(".")[0].casefold()) in folded]
+    like += [gene for name in missing[:5] if (gene := match_gene(name, genes).gene) is not None and gene not in like]
     if like:
         return f"; it has {', '.join(like[:5])}"
     return "; its genes are Ensembl ids" if look_like_ensembl(genes) and not look_like_ensembl(missing) else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,10 @@ class MapCells:
         ``(N,)`` bool by name: where a gene is high or low (:meth:`CompositionMap.mark`).
     notes
         A sentence on each of them.
+    signatures
+        ``(N,)`` float32 by name: mean z-scores of gene sets (:func:`napari_cpnn.signature`).
+    signature_notes
+        What each of them is the mean of.
     trust
         Intervals and trusted scales of the model; None where they are not known.
     hierarchy
@@ -68,6 +72,8 @@ class MapCells:
     notes: tuple[str, ...]
     trust: Trust | None = None
     hierarchy: dict[str, str] = field(default_factory=dict)
+    signatures: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    signature_notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, cmap: CompositionMap) -> MapCells:
@@ -87,8 +93,11 @@ class MapCells:
         marked = {place.name: place.mask[tuple(index.T)] for place in places}
         facts = (cmap.grid, cmap.decoder, storable(cmap.provenance))
         notes = tuple(place.note for place in places)
+        scored = {f"signature {name}": one.values[tuple(index.T)] for name, one in cmap.signatures.items()}
+        told = tuple(one.note for one in cmap.signatures.values())
         scores = scores.astype(np.float32)
-        return cls(*facts, index, weights, programs, scores, marked, notes, cmap.trust, cmap.hierarchy)
+        kept = cls(*facts, index, weights, programs, scores, marked, notes, cmap.trust, cmap.hierarchy)
+        return replace(kept, signatures=scored, signature_notes=told)
 
     def __len__(self) -> int:
         return len(self.index)

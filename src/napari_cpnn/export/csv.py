@@ -46,7 +46,8 @@ def to_csv(
     Path
         The file. Columns: ``warning``, in each line, where the tissue is unlike that of the training; ``row``, ``col``;
         ``x_um``, ``y_um`` (centre, slide micrometres); ``dominant_type``; ``out_of_domain``; ``GENE high`` (``GENE
-        low``), 1 in places that are marked (:meth:`CompositionMap.mark`); ``share: TYPE`` for each cell type, summing
+        low``), 1 in places that are marked (:meth:`CompositionMap.mark`); ``signature NAME``, the mean z-score of a
+        gene set (:func:`napari_cpnn.signature`); ``share: TYPE`` for each cell type, summing
         to 1; then one column per gene (log1p of counts
         per 10,000). Unknown scores are empty. Texts that a spreadsheet would interpret as a formula are prefixed with
         an apostrophe.
@@ -85,6 +86,8 @@ def to_csv(
                 shares = pd.DataFrame(cells.weights[part].astype(np.float32), columns=share_columns)
                 for name, marked in cells.marked.items():
                     table[csv_texts([name])[0]] = marked[part].astype(np.uint8)
+                for name, scores in cells.signatures.items():
+                    table[csv_texts([name])[0]] = scores[part]
                 values = pd.DataFrame(cells.expression(chosen, part), columns=csv_texts(chosen))
                 table = pd.concat([table, shares, values], axis=1)
                 table.to_csv(file, index=False, header=part.start == 0, float_format="%.8g")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import Picture
+from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import ExportError, GenesError, NoTissueError
 from napari_cpnn.export.cells import pixel_size
 from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel, Warned
@@ -19,7 +20,7 @@ from napari_cpnn.export.files import replacing
 from napari_cpnn.export.part import Area, cells_seen, contains, extent_of, outline_um, rect_of, require_area
 from napari_cpnn.export.progress import reporter
 from napari_cpnn.geometry import Rect
-from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, domain_report, members_of
+from napari_cpnn.mapping import DONE, FAILED, DomainReport, MarkedPlaces, Signature, domain_report, members_of
 from napari_cpnn.models import model_words
 from napari_cpnn.painting import (
     COLORMAPS,
@@ -67,7 +68,7 @@ _WHITE = (1.0, 1.0, 1.0)
 def to_figure(
     cmap: CompositionMap,
     path: str | Path,
-    shown: Sequence[str | Shown] | str | Shown = "dominant",
+    shown: Sequence[str | Shown | Signature] | str | Shown | Signature = "dominant",
     slide: Slide | None = None,
     settings: FigureSettings | None = None,
     *,
@@ -86,7 +87,8 @@ def to_figure(
         One panel each: the name of a gene or cell type, ``"ERBB2 from B-cells"`` (the contribution of a type to a
         gene), ``"interval of ERBB2"`` (the width of the 90 % interval of a gene or type), ``"out of domain"`` (the
         out-of-domain score), or ``"dominant"`` (the type with the largest share). Major types, as in
-        ``Shown("dominant", level="major")``, need a map with a hierarchy. Places that
+        ``Shown("dominant", level="major")``, need a map with a hierarchy. Also a set of genes that
+        :func:`napari_cpnn.signature` has scored. Places that
         :meth:`CompositionMap.mark` marked are outlined on the panel of their gene.
     slide
         The slide of the map; without it, the background is white.
@@ -122,7 +124,7 @@ def to_figure(
         raise ExportError(f"{path} is not the name of a figure; its extension must be {', '.join(ENDINGS)}.")
     if settings.colormap not in COLORMAPS:
         raise ExportError(f"Unknown colour map {settings.colormap!r}; use {', '.join(COLORMAPS)}.")
-    wanted = [shown] if isinstance(shown, (str, Shown)) else list(shown)
+    wanted = [shown] if isinstance(shown, (str, Shown, Signature)) else list(shown)
     with replacing(path, overwrite=overwrite) as temporary:
         scene = Scene(cmap, slide, area)
         quantities = [as_shown(cmap, one) for one in wanted]
@@ -142,7 +144,7 @@ def to_figure(
     return path
 
 
-def as_shown(cmap: CompositionMap, name: str | Shown, level: Level = "minor") -> Shown:
+def as_shown(cmap: CompositionMap, name: str | Shown | Signature, level: Level = "minor") -> Shown:
     """Resolve a name to a quantity of a map; see :func:`to_figure`. ``level`` is that of names of cell types.
 
     Raises
@@ -150,7 +152,12 @@ def as_shown(cmap: CompositionMap, name: str | Shown, level: Level = "minor") ->
     GenesError
         If the model has no quantity of that name.
     """
+    if isinstance(name, Signature):
+        name = Shown("signature", (name.name, *name.used))
     shown = name if isinstance(name, Shown) else dataclasses.replace(_meaning(cmap, name, level), level=level)
+    if shown.kind == "signature":
+        require_genes(cmap.genes, shown.names[1:], "The model of this map")
+        return shown
     types = shown.names[1:] if shown.kind == "contribution" else () if shown.gene else shown.names
     unknown = [n for n in types if not members_of(cmap, n, shown.level)]
     if shown.gene and shown.gene not in cmap.genes:
@@ -347,6 +354,11 @@ class Scene:
         ]
         if any(scale_of(self.cmap, one, settings.scale_um) for one in quantities):
             notes.append("Averaged: mean of the patches in a disc of that diameter.")
+        notes += [
+            f"{one.name}: mean z-score over the mapped tissue of {len(one.names) - 1} genes."
+            for one in quantities
+            if one.kind == "signature"
+        ]
         if any(one.measure == "interval" for one in quantities):
             notes.append("Interval: where nine of ten measured spots lie.")
         if any(one.kind == "dominant" and one.measure == "value" for one in quantities):

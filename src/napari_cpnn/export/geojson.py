@@ -157,6 +157,7 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
             "Patches": len(members),
             "Out of domain": scores[number],
             **{f"{name} (share of patches)": float(marked[members].mean()) for name, marked in cells.marked.items()},
+            **{name: float(scored[members].mean()) for name, scored in cells.signatures.items()},
             **{f"Share: {name}": value for name, value in zip(cells.cell_types, shares[number], strict=True)},
             **{f"{gene} (log1p CP10k)": value for gene, value in zip(genes, expression, strict=True)},
         }

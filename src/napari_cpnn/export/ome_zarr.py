@@ -134,6 +134,7 @@ def _channels(cells: MapCells, genes: Sequence[str]) -> list[Channel]:
     if np.isfinite(cells.out_of_domain).any():
         channels.append(Channel("Out of domain", "FF0000", lambda: cells.out_of_domain))
     channels += [Channel(name, "FFFFFF", partial(marked.astype, np.float32)) for name, marked in cells.marked.items()]
+    channels += [Channel(name, "FFFFFF", partial(np.copy, scores)) for name, scores in cells.signatures.items()]
     channels += [Channel(gene, "FFFFFF", partial(expression, gene)) for gene in genes]
     if not channels:
         raise ExportError("The model has no cell types, so an image of its map needs genes; choose some.")

@@ -63,6 +63,9 @@ def part_of(cmap: CompositionMap, area: Area) -> CompositionMap:
     part.marked = {
         name: dataclasses.replace(places, mask=places.mask[rows, cols]) for name, places in cmap.marked.items()
     }
+    part.signatures = {
+        name: dataclasses.replace(one, values=one.values[rows, cols]) for name, one in cmap.signatures.items()
+    }
     return part
 
 

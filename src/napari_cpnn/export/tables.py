@@ -61,7 +61,8 @@ def to_anndata(
         - ``obs``: ``array_row`` and ``array_col`` on the map's grid, ``in_tissue``, ``dominant_type`` (colours in
           ``uns["dominant_type_colors"]``), ``dominant_share``, ``dominant_margin`` (how far it is above the second),
           ``dominant_major_type`` where the map has a hierarchy, ``out_of_domain``, and ``GENE high`` (``GENE low``) for
-          places that are marked (:meth:`CompositionMap.mark`);
+          places that are marked (:meth:`CompositionMap.mark`); ``signature NAME`` for the mean z-scores of gene sets
+          (``cmap.signatures``, :func:`napari_cpnn.signature`), as :func:`scanpy.tl.score_genes` adds scores;
         - ``var``, where the model knows them: ``trusted_um``, the finest scale at which a gene can be trusted (infinity
           where there is none, NaN where it was not tested), and ``held_out_pcc``;
         - ``obsm["spatial"]``: centres in level-0 pixels (x, y);
@@ -232,6 +233,8 @@ def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
         facts["share_unlike_training_tissue"] = report.unlike
     if cells.notes:
         facts["marked_places"] = " ".join(cells.notes)
+    if cells.signature_notes:
+        facts["signatures"] = " ".join(cells.signature_notes)
     for key, value in cells.provenance.items():
         if value is not None and key not in facts:
             facts[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
@@ -258,6 +261,8 @@ def _cells_frame(cells: MapCells) -> Any:
     obs["out_of_domain"] = cells.out_of_domain
     for name, marked in cells.marked.items():
         obs[column_names([name])[0]] = marked
+    for name, scores in cells.signatures.items():
+        obs[column_names([name])[0]] = scores
     return obs
 
 

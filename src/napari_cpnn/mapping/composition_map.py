@@ -22,6 +22,7 @@ from napari_cpnn.lattice import Lattice
 from napari_cpnn.mapping.levels import LeveledShares
 from napari_cpnn.mapping.map_files import MapContent, read_map, write_map
 from napari_cpnn.mapping.places import MarkedPlaces, MarkingModel, find_places
+from napari_cpnn.mapping.scored_genes import Signature
 from napari_cpnn.mapping.states import BACKGROUND, DONE, FAILED, SKETCH, UNKNOWN
 from napari_cpnn.mapping.trust import DomainReport, domain_report
 from napari_cpnn.models import Decoder, Prediction, Side
@@ -60,6 +61,9 @@ class CompositionMap(LeveledShares):
     marked
         Places that exports contain and figures outline, by name (:meth:`mark`); not saved with the map, and dropped
         when patches are added or replaced: high and low are relative to the whole section.
+    signatures
+        Scores of gene sets that exports contain, by name (:func:`napari_cpnn.signature`); not saved with the map, and
+        dropped as ``marked`` is.
     hierarchy
         Major type by cell type (:meth:`at_level`); empty where none is known.
     changed
@@ -91,6 +95,7 @@ class CompositionMap(LeveledShares):
         self.decoder = decoder
         self.provenance = dict(provenance or {})
         self.marked: dict[str, MarkedPlaces] = {}
+        self.signatures: dict[str, Signature] = {}
         self.tissue = np.ones(grid.shape, dtype=bool) if tissue is None else tissue.astype(bool)
         self.tissue_mask = tissue_mask
         self._trust = trust
@@ -107,8 +112,6 @@ class CompositionMap(LeveledShares):
         self._donors: tuple[int, IntArray] = (-1, np.empty(0, dtype=np.intp))
         self._lock = threading.Lock()
 
-    # -- content --------------------------------------------------------------------------------------------
-
     @property
     def cell_types(self) -> tuple[str, ...]:
         return self.decoder.cell_types
@@ -116,6 +119,11 @@ class CompositionMap(LeveledShares):
     @property
     def genes(self) -> tuple[str, ...]:
         return self.decoder.genes
+
+    @property
+    def rows(self) -> Float32Array:
+        """Weights, then programs, of each patch in memory, ``(n_patches, C + R)``; 0 where unknown. Do not change."""
+        return self._values
 
     @property
     def n_types(self) -> int:
@@ -165,8 +173,6 @@ class CompositionMap(LeveledShares):
         report = self.domain_report()
         return "" if not report.n_patches else f", {report.unlike:.0%} of them unlike the training tissue"
 
-    # -- filling -------------------------------------------------------------------------------------------
-
     def fill(
         self,
         patches: IntArray,
@@ -187,7 +193,7 @@ class CompositionMap(LeveledShares):
             self._out_of_domain[patches] = np.nan if out_of_domain is None else out_of_domain
             self._follow(patches[good], rows[good, : self.n_types])
             self.state.reshape(-1)[patches] = np.where(good, DONE if final else SKETCH, FAILED)
-            self.revision, self.marked = self.revision + 1, {}
+            self.revision, self.marked, self.signatures = self.revision + 1, {}, {}
         self.changed.emit(self.unravel(patches))
 
     def fail(self, patches: IntArray) -> None:
@@ -219,8 +225,6 @@ class CompositionMap(LeveledShares):
     def unravel(self, patches: IntArray) -> IntArray:
         """Convert flat indices ``(N,)`` to (row, col) ``(N, 2)``."""
         return np.stack(np.unravel_index(patches, self.grid.shape), axis=1)
-
-    # -- maps ----------------------------------------------------------------------------------------------
 
     def expression(self, gene: str) -> Float32Array:
         """Predicted expression of a gene, ``(rows, cols)``, log1p of counts per 10,000; NaN where unknown.

@@ -212,6 +212,11 @@ class CPNN(nn.Module):
         """Hash of the frozen encoder's weights; identifies cached features."""
         return encoder_fingerprint(self.backbone.encoder)  # type: ignore[arg-type]
 
+    @property
+    def features_fingerprint(self) -> str:
+        """Hash of the weights behind :meth:`features`, of TRIPLEX those of its frozen encoder."""
+        return encoder_fingerprint(self.backbone_interface.own_network)
+
     def forward(self, images: Tensor, surroundings: Surroundings | None = None) -> tuple[Tensor, Tensor]:
         """Predict weights ``(N, C)`` and programs ``(N, R)`` of normalised images ``(N, 3, S, S)``, in float32.
 

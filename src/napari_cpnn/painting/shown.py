@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import MappingError
-from napari_cpnn.mapping import DONE, FAILED, TypesAtLevels, is_unlike, members_of, patch_um
+from napari_cpnn.mapping import DONE, FAILED, TypesAtLevels, is_unlike, mean_z, members_of, patch_um
 from napari_cpnn.painting.painter import FULL_MARGIN, AutoRange, Painter, Range, color_table, hex_colors
 from napari_cpnn.palette import Level, type_colors
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.models import Trust
 
-Kind = Literal["type", "dominant", "blend", "gene", "contribution"]
+Kind = Literal["type", "dominant", "blend", "gene", "contribution", "signature"]
 RangeMode = Literal["auto", "full", "manual"]
 Measure = Literal["value", "interval", "domain"]
 """What is displayed of a quantity: its value, or the width of its interval; or the out-of-domain score."""
@@ -34,6 +34,8 @@ Style = Literal["wash", "contours", "patches"]
 PALE = f"pale: less than {100 * FULL_MARGIN:.0f} % ahead of the second type"
 """What a pale colour of a dominant type means."""
 
+#: Kinds of quantities with a value in each patch.
+_SCALAR = ("type", "gene", "contribution", "signature")
 #: False discovery rates that the Explore dock offers.
 FDR_CHOICES = (0.1, 0.2)
 
@@ -48,9 +50,11 @@ class Shown:
     Parameters
     ----------
     kind
-        One cell type, the dominant type, a blend of types, a gene, or the contribution of a cell type to a gene.
+        One cell type, the dominant type, a blend of types, a gene, the contribution of a cell type to a gene, or the
+        mean z-score of a set of genes.
     names
-        The cell type, the blended types, the gene, or gene and cell type; empty for the dominant type.
+        The cell type, the blended types, the gene, gene and cell type, or the name of a set and its genes; empty for
+        the dominant type.
     measure
         The value, the width of the 90 % interval (of a gene or one cell type), or instead of it the out-of-domain
         score.
@@ -95,6 +99,8 @@ class Shown:
             return f"Gene: {self.name}"
         if self.kind == "contribution":
             return self.name
+        if self.kind == "signature":
+            return f"Signature: {self.name}"
         return "Dominant cell type" if self.kind == "dominant" else "Blend of cell types"
 
     @property
@@ -102,7 +108,8 @@ class Shown:
         """Unit of the colour bar; empty for categories."""
         if self.measure == "domain":
             return "above 0.95: unlike"
-        return {"type": "share of cell type"}.get(self.kind, "log1p CP10k" if self.gene else "")
+        units = {"type": "share of cell type", "signature": "mean z-score"}
+        return units.get(self.kind, "log1p CP10k" if self.gene else "")
 
     @property
     def per_unit(self) -> float:
@@ -111,7 +118,7 @@ class Shown:
 
     @property
     def has_range(self) -> bool:
-        return self.measure == "domain" or self.kind in ("type", "gene", "contribution")
+        return self.measure == "domain" or self.kind in _SCALAR
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,8 @@ def values_of(cmap: CompositionMap, shown: Shown) -> Float32Array:
         return cmap.out_of_domain.astype(np.float32)
     if shown.kind == "contribution":
         return cmap.contribution(shown.names[0], shown.names[1], shown.level)
+    if shown.kind == "signature":
+        return mean_z(cmap, shown.names[1:])
     values = cmap.weight(shown.name, shown.level) if shown.kind == "type" else cmap.expression(shown.gene)
     if shown.measure == "interval":
         low, high = require_interval(cmap, shown).interval(quantity_of(cmap, shown), values)
@@ -220,7 +229,7 @@ def scale_of(cmap: CompositionMap, shown: Shown, wanted_um: float | None) -> flo
         Diameter in um of the discs over which it is averaged, as in the calibration of trusted scales; 0 for single
         patches. Intervals, scores and categories are of single patches.
     """
-    if shown.measure != "value" or shown.kind not in ("type", "gene", "contribution"):
+    if shown.measure != "value" or shown.kind not in _SCALAR:
         return 0.0
     scale = trusted_scale(cmap, shown) if wanted_um is None else wanted_um
     return scale if math.isfinite(scale) and scale / 2 >= cmap.grid.stride_um else 0.0
@@ -246,7 +255,7 @@ def scale_text(cmap: CompositionMap, shown: Shown, wanted_um: float | None) -> s
     >>> scale_text(cmap, Shown("gene", ("ERBB2",)), 400.0)
     'averaged over 400 µm'
     """
-    if shown.measure != "value" or shown.kind not in ("type", "gene", "contribution"):
+    if shown.measure != "value" or shown.kind not in _SCALAR:
         return ""
     scale, trusted = scale_of(cmap, shown, wanted_um), trusted_scale(cmap, shown)
     never = "not to be trusted at any scale" if math.isinf(trusted) else ""
@@ -260,7 +269,7 @@ def auto_range(shown: Shown) -> AutoRange:
     """Create the automatic colour range of a quantity, with its minimum width."""
     # 5 % of a patch is a handful of nuclei; 0.1 in log1p CP10k is a tenth of the expression.
     # A contribution is part of a total, so its range starts at 0.
-    from_zero = shown.kind != "gene" or shown.measure == "interval"
+    from_zero = shown.kind not in ("gene", "signature") or shown.measure == "interval"
     return AutoRange(from_zero=from_zero, least=0.05 if shown.kind == "type" else 0.1)
 
 
@@ -340,6 +349,9 @@ def _limits(shown: Shown, look: Look, values: Float32Array) -> Range | None:
         low, high = look.manual
         return low, max(high, low + 1e-6)
     if look.range_mode == "full":
+        if shown.kind == "signature":
+            low, high = (float(np.nanquantile(values, q)) if np.isfinite(values).any() else 0.0 for q in (0, 1))
+            return low, max(high, low + 1e-3)
         return (0.0, 1.0) if shown.kind == "type" else (0.0, max(float(values.max(initial=0.0)), 1e-3))
     return None
 

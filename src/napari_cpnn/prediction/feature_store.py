@@ -79,14 +79,14 @@ class FeatureStore:
     def of(
         cls, slide: Slide, model: CPNN, precision: str, keep: bool = True, cache_dir: str | None = None
     ) -> FeatureStore:
-        """Open the feature store of ``slide`` for the frozen encoder of ``model``, shared by models with that encoder.
+        """Open the store of ``slide`` for the features of ``model`` itself, shared by models with that network.
 
         ``keep``: store on disk, in the user's cache or below ``cache_dir``.
         """
         if not keep:
             return cls(model.n_own_features)
         patch = model.patch
-        facts = [FORMAT, slide.identity, slide.mpp, patch.size_px, patch.mpp, model.encoder_fingerprint, precision]
+        facts = [FORMAT, slide.identity, slide.mpp, patch.size_px, patch.mpp, model.features_fingerprint, precision]
         folder = folder_of("features", cache_dir or None)
         prune_kept(folder, CACHE_BYTES, _NAMES)
         return cls(model.n_own_features, folder / key_of(facts))

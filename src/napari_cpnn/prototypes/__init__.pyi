@@ -8,4 +8,5 @@ from .estimate import estimate_prototypes as estimate_prototypes
 from .labels import texts_of as texts_of
 from .labels import without_label as without_label
 from .left_out import lacking_genes as lacking_genes
+from .markers import marker_genes as marker_genes
 from .prototypes import Prototypes as Prototypes

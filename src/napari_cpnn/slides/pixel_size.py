@@ -29,14 +29,23 @@ def um_per(unit: str) -> float | None:
     return _UM_PER_UNIT.get(name, _UM_PER_UNIT.get(name.lower()))
 
 
+#: What has been reported: each implausible pixel size of a file once in a process.
+_REPORTED: set[tuple[Path | None, tuple[str, Mpp]]] = set()
+
+
 def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: Path | None) -> tuple[str, Mpp] | None:
-    """Return the first plausible candidate; issue a :class:`CpnnWarning` if there are only implausible ones."""
+    """Return the first plausible candidate; issue a :class:`CpnnWarning` if there are only implausible ones.
+
+    For each file it is issued once.
+    """
     claims = list(claims)
     for where, mpp in claims:
         if is_plausible_mpp(mpp):
             return where, mpp
-    if claims:
+    if claims and (path, claims[0]) not in _REPORTED:
         where, mpp = claims[0]
+        if path is not None:  # a slide is opened again and again, by docks and workers
+            _REPORTED.add((path, claims[0]))
         warnings.warn(
             f"The pixel size of {mpp[1]:.4g} um/px in {path} ({where}) is implausible for a microscope and is "
             "ignored; give the true one as mpp.",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_cpnn.mapping import DomainReport
+    from napari_cpnn.ui.frame import TextLabel
 
 _KEY = "napari_cpnn_banner"
 #: Letters in a line, at most and at least; px of a letter and of a line; px beside it for the scale bar.
@@ -54,3 +55,13 @@ class Banner:
         if viewer_lives and _KEY in self._viewer.canvas.overlays:
             del self._viewer.canvas.overlays[_KEY]
         self._shown = ""
+
+
+def show_warning(label: TextLabel, text: str, level: str) -> None:
+    """Show a warning of :class:`~napari_cpnn.mapping.DomainReport` in a dock, in the colours of its level."""
+    if level in WARNING_COLORS:
+        ink, box = WARNING_COLORS[level]
+        label.setStyleSheet(f"color: {ink}; background: {box}; padding: 4px; border-radius: 3px;")
+    if text != label.text():
+        label.show_text(text)
+        label.updateGeometry()  # the padding counts, too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CpnnError, GenesError, MappingError
 from napari_cpnn.geometry import Mpp, as_mpp
@@ -18,10 +18,10 @@ from napari_cpnn.ui.explore.type_shares import TypeShares
 from napari_cpnn.ui.explore.verdict import Verdict
 from napari_cpnn.ui.frame import (
     Tasks,
-    device_text,
     find_gene,
     gene_note,
     mapping_message,
+    progress_text,
     readout_text,
     seen_text,
     type_note,
@@ -111,6 +111,10 @@ class ExploreController:
             return slide, recall(slide)
 
         self._tasks.run("slide", f"Opening {layer.name} ...", open_slide, self._slide_ready)
+
+    def prepare(self, text: str, work: Callable[[], Any], ready: Callable[[Any], None]) -> None:
+        """Run something beside the event loop that makes a slide; ``text`` is the message meanwhile."""
+        self._tasks.run("picture", text, work, ready)
 
     def choose_model(self, path: str | Path) -> None:
         """Load a model file, or a model by its name, and map with it."""
@@ -289,17 +293,7 @@ class ExploreController:
     def progress_text(self) -> str:
         """Describe the progress, such as ``412 of 1,930 patches · 84/s · CPU bfloat16``."""
         mapper = self.state.mapper
-        if mapper is None:
-            return ""
-        p = mapper.progress()
-        parts = [f"{p.done:,} of {p.wanted:,} patches"]
-        if p.running and not p.idle and p.patches_per_second > 0:
-            rate = p.patches_per_second
-            parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
-        if p.failed:
-            parts.append(f"{p.failed:,} unreadable")
-        parts.append(device_text(mapper))
-        return " · ".join(parts)
+        return "" if mapper is None else progress_text(mapper)
 
     def check(self) -> None:
         """Update the message from the mapper and save the memory; called a few times a second."""
@@ -392,7 +386,7 @@ class ExploreController:
     def _hint(self) -> str:
         state = self.state
         if state.layer is None:
-            return "No slide yet: open one with File > Open, or drop it on the window."
+            return state.no_slide or "No slide yet: open one with File > Open, or drop it on the window."
         if state.model is None:
             return "No model yet: choose one, or open a .safetensors file."
         if state.slide is not None and state.slide.mpp is None:

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
+    QDockWidget,
     QFileDialog,
-    QLabel,
-    QMessageBox,
     QRadioButton,
     QWidget,
 )
 
-from napari_cpnn.painting import PALE, WARNING_COLORS
+from napari_cpnn.painting import PALE
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.canvas import CanvasTools
+from napari_cpnn.ui.explore.banner import show_warning
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.color_choice import ask_color
 from napari_cpnn.ui.explore.look_box import LookBox, combo
 from napari_cpnn.ui.explore.measure_box import MeasureBox
+from napari_cpnn.ui.explore.model_card import show_model_card
+from napari_cpnn.ui.explore.pixel_size_box import PixelSizeBox
 from napari_cpnn.ui.explore.session import ExploreSession
+from napari_cpnn.ui.explore.signature_box import SignatureBox
+from napari_cpnn.ui.explore.signatures import Signatures
+from napari_cpnn.ui.explore.similar import Similar
+from napari_cpnn.ui.explore.similar_box import SimilarBox
+from napari_cpnn.ui.explore.slide_list import fill_slides
+from napari_cpnn.ui.explore.tour_steps import tour_steps
 from napari_cpnn.ui.export import ExportButton
 from napari_cpnn.ui.frame import (
-    DecimalBox,
     Dock,
     GeneBox,
     TextLabel,
+    Tour,
     add,
     bold_label,
     button,
     genes_by_trust,
     given,
+    is_opened_by_user,
     line,
-    model_card,
     model_label,
-    plain,
+    other_meaning,
     row,
-    slide_label,
     slim_combo,
     spacer,
     stack,
@@ -48,7 +54,7 @@ from napari_cpnn.ui.frame import (
 )
 from napari_cpnn.ui.layers import path_of
 from napari_cpnn.ui.sessions import SessionButton
-from napari_cpnn.ui.viewer import OPEN, ModelPicker, read_preferences, recent_models
+from napari_cpnn.ui.viewer import OPEN, ModelPicker, keep_tour, read_preferences, recent_models, wants_tour
 
 if TYPE_CHECKING:
     import napari
@@ -66,6 +72,8 @@ class Explore(Dock):
         super().__init__(napari_viewer, "explore")
         chosen = read_preferences(self.notify)
         self._settings = settings
+        self.tour: Tour | None = None
+        self.is_quiet = False  # opened by a script or for a picture: the tour does not start by itself
         self.session = ExploreSession(
             napari_viewer, self.background, self.notify, self._mapping_settings, self._update, self._read_pointer
         )
@@ -101,6 +109,10 @@ class Explore(Dock):
         self._build_types()
         self.gene, self.gene_note, self.look = GeneBox(), TextLabel(), LookBox(self.state)
         self.measure = MeasureBox(self.state, self.session.places)
+        self.signatures = Signatures(self.state, self.background, self.notify)
+        self.signature = SignatureBox(self.state, self.signatures)
+        self.similar = Similar(self.state, self.background, self.notify, self._mapping_settings)
+        self.similar_box = SimilarBox(self.viewer, self.state, self.similar)
         self.by_trust = button(
             "by trust",
             "list the genes with the finest trusted scale, then the highest held-out PCC, first; off: by name",
@@ -114,8 +126,11 @@ class Explore(Dock):
             line(),
             row(bold_label("Gene"), self.gene, self.by_trust),
             self.gene_note,
+            self.signature,
             self.measure,
             self.look,
+            line(),
+            self.similar_box,
         )
         self.tools = CanvasTools(
             self.viewer,
@@ -136,16 +151,8 @@ class Explore(Dock):
 
     def _build_top(self) -> None:
         self.slide = slim_combo("the slide to explore")
-        self.mpp = DecimalBox()
-        self.mpp.setRange(0.0, 1000.0)  # an implausible value is refused with an explanation
-        self.mpp.setDecimals(6)
-        self.mpp.setSingleStep(0.01)
-        self.mpp.setValue(0.5)
-        self.mpp.setSuffix(" µm/px")
-        self.mpp.setToolTip("width of a pixel in µm at full resolution: about 0.25 for a 40x scan, 0.5 for 20x")
-        self.mpp_set = button("Use", "map with this pixel size")
-        self.mpp_row = QWidget()
-        self.mpp_row.setLayout(row(QLabel("Pixel size"), self.mpp, self.mpp_set))
+        self.mpp_row = PixelSizeBox(self.viewer, self.state, self.session.set_mpp)
+        self.mpp, self.mpp_set = self.mpp_row.mpp, self.mpp_row.set
         self.model = ModelPicker(self.background, "the model that predicts")
         self.info = button("info", "training data, genes and scores of the model")
         self.live = button("Live", "map what is in view; click to pause", checkable=True)
@@ -186,7 +193,6 @@ class Explore(Dock):
         self.listen(self._layers_changed, layers.inserted, layers.removed, layers.renamed)
         self.slide.activated.connect(self._slide_chosen)
         self.model.activated.connect(self._model_chosen)
-        self.mpp_set.clicked.connect(lambda: session.set_mpp(self.mpp.value()))
         self.info.clicked.connect(self._show_card)
         self.live.toggled.connect(self.controller.set_live)
         self.whole.toggled.connect(self.controller.map_whole_slide)
@@ -205,10 +211,37 @@ class Explore(Dock):
         state.look_changed.connect(session.update_legend)
         state.message_changed.connect(self._message_changed)
 
+    # -- the tour ------------------------------------------------------------------------------------------
+
+    def _opened(self, frame: QDockWidget) -> None:
+        if is_opened_by_user(frame) and not self.is_quiet:
+            self.offer_tour()
+
+    def offer_tour(self) -> None:
+        """Start the tour if the user has not seen it yet."""
+        if wants_tour() and self.isVisible():
+            self.start_tour()
+
+    def start_tour(self) -> None:
+        """Start the tour of this dock."""
+        if self.tour is not None:
+            self.tour.close()
+        self.tour = Tour(given(self.window()), self.area, tour_steps(self), self._tour_ended)
+
+    def _tour_ended(self) -> None:
+        self.tour = None
+        keep_tour(False)
+
     def _end(self, *, viewer_lives: bool) -> None:
         """Stop mapping and remove our layers."""
+        if self.tour is not None and viewer_lives:
+            self.tour.close()
         self.export.end(viewer_lives=viewer_lives)
         self.tools.end(viewer_lives=viewer_lives)
+        self.signatures.close()
+        self.similar_box.end(viewer_lives=viewer_lives)
+        if viewer_lives:
+            self.mpp_row.stop()
         self.session.close(viewer_lives=viewer_lives)
         self.state.history.forget()  # no dock is left that could undo
 
@@ -216,26 +249,11 @@ class Explore(Dock):
 
     def _layers_changed(self, event: Any) -> None:
         self._fill_slides()
-        if event.type == "inserted" and self.state.layer is None and self.session.slide_layers():
+        if event.type == "inserted" and self.state.layer is None:
             self.session.choose_newest()
 
     def _fill_slides(self) -> None:
-        self.slide.clear()
-        for layer in self.session.slide_layers():
-            self.slide.addItem(self._slide_text(layer), layer)
-            self.slide.setItemData(self.slide.count() - 1, plain(self._slide_text(layer)), Qt.ItemDataRole.ToolTipRole)
-            if layer == self.state.layer:
-                self.slide.setCurrentIndex(self.slide.count() - 1)
-        if not self.slide.count():
-            self.slide.addItem("no slide is open")
-        self.slide.setEnabled(bool(self.session.slide_layers()))
-        self.slide.setToolTip(plain(f"the slide to explore\n{self.slide.currentText()}"))
-
-    def _slide_text(self, layer: Any) -> str:
-        slide = self.state.slide
-        if slide is None or layer != self.state.layer:
-            return str(layer.name)
-        return slide_label(layer.name, slide.shape, slide.mpp)
+        fill_slides(self.slide, self.session.slide_layers(), self.state)
 
     def _slide_chosen(self, index: int) -> None:
         layer = self.slide.itemData(index)
@@ -246,7 +264,7 @@ class Explore(Dock):
         self._fill_slides()
         slide = self.state.slide
         self._fill_models()
-        self.mpp_row.setVisible(slide is not None and slide.mpp is None)
+        self.mpp_row.ask(slide is not None and slide.mpp is None)
         layer = self.state.layer
         if layer is not None and slide is None and self.state.model is None:
             sample = recent_models.sample_model()
@@ -255,9 +273,8 @@ class Explore(Dock):
 
     def _fill_models(self) -> None:
         current, model, layer = self.controller.model_path, self.state.model, self.state.layer
-        first = []
-        if current is None:  # one that has no file was handed over by a script
-            first.append(("choose a model" if model is None else model_label(model), None))
+        # A model that has no file was handed over by a script.
+        first = [] if current else [("choose a model" if model is None else model_label(model), None)]
         self.model.show_models(
             recent_models.known_models(),
             None if layer is None else path_of(layer),
@@ -267,8 +284,7 @@ class Explore(Dock):
         )
 
     def _model_chosen(self, index: int) -> None:
-        path = self.model.itemData(index)
-        if path is not None:
+        if (path := self.model.itemData(index)) is not None:
             self.open_model(path)
         elif self.model.itemText(index) == OPEN:
             if name := QFileDialog.getOpenFileName(self, "Open a model", "", "CPNN models (*.safetensors)")[0]:
@@ -287,24 +303,9 @@ class Explore(Dock):
         self._fill_models()
         self._refresh_all()
 
-    def _card(self) -> list[tuple[str, str]]:
-        model = self.state.model
-        if model is None:
-            return []
-        path = self.controller.model_path
-        file = [] if path is None else [("File", str(path))]
-        return [*file, *model_card(model), ("Use", "research only; a map is a hypothesis, not a measurement")]
-
     def _show_card(self) -> None:
-        if self.state.model is None:
-            return
-        box = QMessageBox(self)
-        box.setWindowTitle("Model")
-        box.setTextFormat(Qt.TextFormat.RichText)
-        lines = [f"<tr><td><b>{escape(n)}</b>&nbsp;&nbsp;</td><td>{escape(v)}</td></tr>" for n, v in self._card()]
-        box.setText(f"<table cellpadding='3' width='560'>{''.join(lines)}</table>")
-        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        box.open()
+        if self.state.model is not None:
+            show_model_card(self, self.state.model, self.controller.model_path)
 
     # -- what is shown -------------------------------------------------------------------------------------
 
@@ -324,8 +325,11 @@ class Explore(Dock):
         self.controller.show_blend(self.types.checked(), self.types.checked_level())
 
     def _gene_chosen(self, text: str) -> None:
+        genes = () if self.state.model is None else self.state.model.genes
         if not self.controller.show_gene(text):
-            self.gene_note.show_text(unknown_gene_text(text))
+            self.gene_note.show_text(unknown_gene_text(text, genes))
+        elif note := other_meaning(text, genes):
+            self.gene_note.show_text(note)
 
     def _shown_changed(self) -> None:
         shown = self.state.shown
@@ -333,7 +337,7 @@ class Explore(Dock):
         self.show_group.setExclusive(False)
         for radio, name in ((self.one, "type"), (self.dominant, "dominant"), (self.blend, "blend")):
             radio.setChecked(kind == name)
-        self.show_group.setExclusive(kind not in ("gene", "contribution"))
+        self.show_group.setExclusive(kind not in ("gene", "contribution", "signature"))
         if shown is not None and kind == "type":
             self.types.select(shown.name, shown.level)
         else:
@@ -378,6 +382,7 @@ class Explore(Dock):
     def _update(self) -> None:
         self.controller.check()
         self.session.places.update()
+        self.similar.update()
         self.progress.setText(self.controller.progress_text())
         self.types.set_rows(self.controller.type_rows())
         self.session.update_legend()
@@ -386,18 +391,12 @@ class Explore(Dock):
 
     def _update_warning(self) -> None:
         """Say when the tissue in view is unlike that of the training; its numbers are then grey and struck out."""
-        text, level = self.controller.domain_warning(), self.controller.domain_report().level
-        if level in WARNING_COLORS:
-            ink, box = WARNING_COLORS[level]
-            self.warning.setStyleSheet(f"color: {ink}; background: {box}; padding: 4px; border-radius: 3px;")
-        if text != self.warning.text():
-            self.warning.show_text(text)
-            self.warning.updateGeometry()  # the padding counts, too
+        level = self.controller.domain_report().level
+        show_warning(self.warning, self.controller.domain_warning(), level)
         self.types.set_faded(level == "foreign")
         font = self.gene_note.font()
-        if font.strikeOut() != (level == "foreign"):
-            font.setStrikeOut(level == "foreign")
-            self.gene_note.setFont(font)
+        font.setStrikeOut(level == "foreign")
+        self.gene_note.setFont(font)
 
     def _read_pointer(self) -> None:
         self.readout.setText(self.session.readout() or "move the mouse over the slide")

@@ -104,6 +104,8 @@ class CanvasLegend:
         shown = self._state.shown
         if shown is None or self._state.map is None or not self._state.look.legend:
             return []
+        if self._state.instead:
+            return [(self._state.instead, "#FFFFFF")]
         if shown.has_range:
             title = f"{one_line(shown.label, _MOST)} · {shown.unit}{', %' if shown.per_unit != 1 else ''}"
             return [(text, "#FFFFFF") for text in (title, *notes) if text]

@@ -37,6 +37,7 @@ BUSY_SHARE = 0.25
 """Maximum share of the GUI thread's time for repainting; a large map is repainted less often."""
 
 _SLOTS = {"type": "type", "gene": "gene", "contribution": "contribution", "dominant": "mix", "blend": "mix"}
+_SLOTS |= {"signature": "signature"}
 _DOMAIN = "domain"  # the slot of the out-of-domain score, whatever quantity it is shown instead of
 
 

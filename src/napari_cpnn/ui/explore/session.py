@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -21,17 +21,22 @@ from napari_cpnn.ui.layers import (
     OVERLAY_KEY,
     PATH_KEY,
     SPOTS_KEY,
+    UNSIZED_KEY,
     ViewportWatcher,
-    is_slide_layer,
     mpp_of_layer,
+    picture_in,
     pointer_um,
     read_viewport,
+    slide_switch,
+    why_no_slide,
 )
 from napari_cpnn.ui.viewer import ExploreState, state_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
+
+    from napari_cpnn.ui.layers import LayerData
 
 UPDATE_MS = 300
 """Interval between updates of texts, shares and legend."""
@@ -66,6 +71,7 @@ class ExploreSession:
         self.legend = CanvasLegend(viewer, self.state)
         self.legend.warm_up()
         self.banner = Banner(viewer)
+        self.switch = slide_switch(viewer)
         self.watcher = ViewportWatcher(viewer, self.read_view)
         self._updates = every(UPDATE_MS, update)
         self._updates.start()
@@ -73,28 +79,47 @@ class ExploreSession:
         # Later: our layers must not be removed while napari is still removing others.
         self._slide_removed_later = qdebounced(self._slide_removed, timeout=0)
         self._closed = False
+        self._layer_before: Layer | None = None
         viewer.cursor.events.position.connect(self._pointer_moved)
         self.state.slide_changed.connect(self._slide_changed)
         self.state.model_wanted.connect(self.controller.choose_model)
         self.state.mpp_wanted.connect(self.set_mpp)
+        self.state.slide_wanted.connect(self._wanted)
         viewer.layers.events.removed.connect(self._layer_removed)
 
     def slide_layers(self) -> list[Layer]:
         """Return the layers that can be explored, the topmost first."""
-        return [layer for layer in reversed(self.viewer.layers) if is_slide_layer(layer)]
+        return self.switch.slides()
 
     def choose_newest(self) -> None:
-        """Explore the selected slide layer, or else the topmost."""
-        layers = self.slide_layers()
-        active = self.viewer.layers.selection.active
-        chosen = next((layer for layer in layers if layer == active), layers[0] if layers else None)
-        self.choose(chosen)
+        """Explore the selected slide layer, or else the topmost; visible ones first."""
+        best = self.switch.best()
+        picture = picture_in(self.viewer) if best is None else None
+        self.state.no_slide = "" if best is not None else why_no_slide(self.viewer)
+        self.choose(best)
+        if picture is not None:
+            text = f"Taking {picture.name} as a slide ..."
+            self.controller.prepare(text, picture.read, lambda made: self._take(picture.layers, made))
+
+    def _take(self, layers: Sequence[Layer], made: LayerData) -> None:
+        """Explore a slide that was made of other layers, which are hidden."""
+        if self.state.layer is not None or any(layer not in self.viewer.layers for layer in layers):
+            return
+        data, keywords, _ = made
+        for layer in layers:
+            layer.visible = False
+        self.choose(self.viewer.add_image(data, **keywords))
 
     def choose(self, layer: Layer | None) -> None:
-        """Explore a layer, with a scale bar when it is in micrometres."""
+        """Explore a layer: show it alone, with a scale bar when it is in micrometres."""
+        if layer is not None:
+            self.switch.show_only(layer)
         self.controller.choose_layer(layer)
-        if layer is not None and mpp_of_layer(layer) is not None:
-            self._show_scale_bar()
+
+    def _wanted(self, layer: Layer) -> None:
+        """Follow the selected slide; which slides are visible is left to the user."""
+        if layer != self.state.layer:
+            self.controller.choose_layer(layer)
 
     def set_mpp(self, value: float) -> None:
         """Set the pixel size, as a choice that the user can undo."""
@@ -102,10 +127,12 @@ class ExploreSession:
         if layer is None or slide is None:
             return
         frame = (layer.scale, layer.translate, layer.units)
+        unsized = {UNSIZED_KEY: True} if UNSIZED_KEY in layer.metadata else {}
 
         def undo() -> None:
+            layer.metadata.update(unsized)
             layer.scale, layer.translate, layer.units = frame
-            self.viewer.reset_view()
+            self.viewer.reset_view(layers=[layer])
             self.controller.use_slide(slide)
 
         self.controller.set_mpp(value)
@@ -123,11 +150,17 @@ class ExploreSession:
         ours = PATH_KEY in layer.metadata or all(other == layer or _is_ours(other) for other in self.viewer.layers)
         if ours and mpp_of_layer(layer) is None:
             frame = LayerFrame.of_slide(slide.mpp)
+            layer.metadata.pop(UNSIZED_KEY, None)
             layer.scale, layer.translate, layer.units = frame.scale, frame.translate, ("um", "um")
-            self._show_scale_bar()
-            self.viewer.reset_view()
+            self._update_scale_bar()
+            self.viewer.reset_view(layers=[layer])
 
     def _slide_changed(self) -> None:
+        layer, before = self.state.layer, self._layer_before
+        self._layer_before = layer
+        if layer is not None and layer != before and not layer.visible:  # an undone choice
+            self.switch.show_only(layer)
+        self._update_scale_bar()
         self._fit_layer()
         self.read_view()
 
@@ -188,6 +221,7 @@ class ExploreSession:
         self.state.slide_changed.disconnect(self._slide_changed)
         self.state.model_wanted.disconnect(self.controller.choose_model)
         self.state.mpp_wanted.disconnect(self.set_mpp)
+        self.state.slide_wanted.disconnect(self._wanted)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.places.close()
         self.controller.close()
@@ -213,9 +247,13 @@ class ExploreSession:
             self.choose_newest()
             self.state.history.forget(gone)
 
-    def _show_scale_bar(self) -> None:
-        bar = self.viewer.canvas.overlays.scale_bar
-        bar.visible, bar.box = True, True
+    def _update_scale_bar(self) -> None:
+        """Show the scale bar for a slide in micrometres, and none for one whose pixel size is not known."""
+        layer, bar = self.state.layer, self.viewer.canvas.overlays.scale_bar
+        if layer is not None and mpp_of_layer(layer) is not None:
+            bar.visible, bar.box = True, True
+        elif layer is not None and UNSIZED_KEY in layer.metadata:
+            bar.visible = False
 
 
 def _is_ours(layer: Layer) -> bool:

@@ -26,6 +26,8 @@ def still_shown(state: ExploreState, model: CPNN, recalled: Memory | None) -> Sh
         shown = recalled.shown
         if recalled.look is not None:
             state.set_look(**dataclasses.asdict(recalled.look))
+    if shown is not None and shown.kind == "signature" and set(shown.names[1:]) <= set(model.genes):
+        return shown
     if shown is not None:
         types = shown.names[1:] if shown.kind == "contribution" else () if shown.gene else shown.names
         knows = not shown.gene or shown.gene in model.genes

@@ -279,9 +279,15 @@ class ExportController:
         if kind.key == "figure":
             panels = names or [Shown("dominant", level=settings.level)]
             return lambda: _draw(cmap, slide, request, panels, settings.figure)
-        genes = [str(name) for name in names]
+        shown = self.state.shown if request.genes == "shown" else None
+        genes, least = [str(name) for name in names], None if cmap.trust is None else -1.0  # they are chosen already
 
         def write() -> str:
+            if shown is not None and shown.kind == "signature":
+                from napari_cpnn.mapping import signature  # torch
+
+                one = signature(cmap, shown.names[1:], shown.name, least_pcc=least)
+                cmap.signatures = {**cmap.signatures, one.name: one}
             export_map(cmap, path, genes, slide, kind.key, settings, overwrite=overwrite, area=area)
             return _done(path, f"{len(genes):,} genes")
 

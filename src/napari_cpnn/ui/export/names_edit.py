@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from qtpy.QtCore import QModelIndex, QStringListModel, Qt
 from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 
+from napari_cpnn.ui.frame import ThemedList
+
 #: Qt's own limit, 32,767 letters, would cut a list of some thousand genes.
 _MOST_LETTERS = 4_000_000
 
@@ -35,6 +37,7 @@ class NamesEdit(QLineEdit):
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         completer.setMaxVisibleItems(12)
+        completer.setPopup(ThemedList())
         self.setCompleter(completer)
 
     def set_names(self, names: Sequence[str]) -> None:

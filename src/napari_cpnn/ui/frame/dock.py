@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize
+from qtpy.QtCore import QEvent, QObject, QSize
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QDockWidget, QHBoxLayout, QMainWindow, QWidget
 from superqt.utils import qdebounced
@@ -16,14 +16,20 @@ from napari_cpnn.ui.frame.background import QtBackground
 from napari_cpnn.ui.frame.guide import show_guide
 from napari_cpnn.ui.frame.parts import ScrollColumn, TextLabel, bold_label, given, row, stack, tool_button
 from napari_cpnn.ui.frame.plain_text import plain, warn
+from napari_cpnn.ui.frame.room import give_room
+from napari_cpnn.ui.frame.single import OnePerViewer, frame_of, short_title, show_dock
 from napari_cpnn.ui.viewer import state_of
 
 if TYPE_CHECKING:
     import napari
 
 
-class Dock(QWidget):
-    """Base class of a dock with a ``page`` in the user guide; a subclass fills ``column`` and defines ``_end``."""
+class Dock(QWidget, metaclass=OnePerViewer):
+    """Base class of a dock with a ``page`` in the user guide; a subclass fills ``column`` and defines ``_end``.
+
+    A viewer has one dock of each subclass: making another returns the one that is there. Opening it again by napari's
+    menus or the command palette shows it in front; the buttons of its title bar hide and close it.
+    """
 
     def __init__(self, viewer: napari.viewer.Viewer, page: str) -> None:
         super().__init__()
@@ -32,10 +38,12 @@ class Dock(QWidget):
         self.state = state_of(viewer)
         self.background = QtBackground()
         self.message = TextLabel()
-        self._docked = self._ended = False
+        self._frame: QDockWidget | None = None
+        self._ended = self._closing = False
         self._connections: list[tuple[Any, Callable[..., Any]]] = []
         self._take_files: Callable[[list[Path]], None] | None = None
         self._join_tabs_later = qdebounced(self._join_tabs, timeout=0, parent=self)
+        self._show_later = qdebounced(self._show_again, timeout=0, parent=self)
         inside = QWidget()
         self.column = stack(inside=inside, margins=(8, 6, 8, 6))
         self.area = ScrollColumn()
@@ -83,25 +91,51 @@ class Dock(QWidget):
         """Show a problem as a notification of napari."""
         warn(str(error))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the dock was closed, or its viewer."""
+        return self._ended
+
     def open_explore(self) -> None:
         """Show the Explore dock, where slide and model are chosen; open it if there is none."""
-        explore = next((dock for dock in self._docks_of_viewer() if dock.page == "explore"), None)
-        frame = None if explore is None else _frame_of(explore)
-        if frame is None:
-            frame, _ = self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
-        frame.show()
-        frame.raise_()
+        show_dock(self.viewer, "Explore")
 
     def event(self, event: QEvent | None) -> bool:
-        """Notice when the dock is closed: napari then takes this widget out of it."""
+        """Notice when the dock is opened or closed: napari puts this widget into a frame, or takes it out."""
         if given(event).type() == QEvent.Type.ParentChange:
-            if self.parentWidget() is not None:
-                if not self._docked:
-                    self._join_tabs_later()  # the window lists the dock only after this
-                self._docked = True
-            elif self._docked:
+            frame = frame_of(self)
+            if frame is not None and frame is not self._frame:
+                self._enter(frame)
+            elif self.parentWidget() is None and self._frame is not None:
                 self.shut_down()
         return super().event(event)
+
+    def _enter(self, frame: QDockWidget) -> None:
+        """Take note of the frame, and remove the one that this widget was taken out of."""
+        before, self._frame = self._frame, frame
+        frame.installEventFilter(self)
+        if before is not None:
+            before.removeEventFilter(self)
+            self.viewer.window.remove_dock_widget(before)
+        self._join_tabs_later()  # the window lists the dock only after this
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
+        """Keep the dock in front when it is opened again: napari's menus would hide it, perhaps behind other tabs."""
+        if watched is self._frame and not self._ended:
+            kind = given(event).type()
+            if kind == QEvent.Type.Close:  # a button of the title bar, not the menu
+                self._closing = True
+            elif kind == QEvent.Type.HideToParent and not self._closing:
+                self._show_later()
+            elif kind == QEvent.Type.ShowToParent:
+                self._closing = False
+                self._show_later()
+        return super().eventFilter(watched, event)
+
+    def _show_again(self) -> None:
+        if self._frame is not None and not self._ended and not self._closing:
+            self._frame.show()
+            self._frame.raise_()
 
     def shut_down(self) -> None:
         """End the dock while its viewer stays open."""
@@ -114,6 +148,7 @@ class Dock(QWidget):
         self._ended = True
         self.state.history.changed.disconnect(self._history_changed)
         self._join_tabs_later.cancel()
+        self._show_later.cancel()
         for signal, react in self._connections:
             signal.disconnect(react)
         self._end(viewer_lives=viewer_lives)
@@ -123,16 +158,22 @@ class Dock(QWidget):
     def _end(self, *, viewer_lives: bool) -> None:
         """Release what the dock holds; called once."""
 
+    def _opened(self, frame: QDockWidget) -> None:
+        """React to being put into a window; called once for each window or frame."""
+
     def _join_tabs(self) -> None:
         """Share the place of our other docks as a tab: stacked, they would not fit on a small screen."""
-        mine = _frame_of(self)
+        mine = frame_of(self)
         window = None if mine is None else mine.parentWidget()
         if mine is None or mine.isFloating() or not isinstance(window, QMainWindow):
             return
-        mine.setWindowTitle(mine.windowTitle().removesuffix(" (napari-cpnn)"))  # five tabs side by side
+        mine.setWindowTitle(short_title(mine.windowTitle()))
+        if window.isVisible():
+            give_room(window)
+        self._opened(mine)
         area = window.dockWidgetArea(mine)
         for other in self._docks_of_viewer():
-            frame = _frame_of(other)
+            frame = frame_of(other)
             if frame is None or frame is mine or frame.isFloating() or window.dockWidgetArea(frame) != area:
                 continue
             window.tabifyDockWidget(frame, mine)
@@ -141,7 +182,7 @@ class Dock(QWidget):
 
     def _docks_of_viewer(self) -> list[Dock]:
         """Return our docks in the window of this one."""
-        frame = _frame_of(self)
+        frame = frame_of(self)
         window = None if frame is None else frame.parentWidget()
         return [] if window is None else window.findChildren(Dock)
 
@@ -149,11 +190,3 @@ class Dock(QWidget):
         text = self.state.history.text
         self.undo.setEnabled(bool(text))
         self.undo.setToolTip(plain(f"undo: {text}") if text else "nothing to undo")
-
-
-def _frame_of(widget: QWidget) -> QDockWidget | None:
-    """Return the dock widget that contains a widget."""
-    parent = widget.parentWidget()
-    while parent is not None and not isinstance(parent, QDockWidget):
-        parent = parent.parentWidget()
-    return parent

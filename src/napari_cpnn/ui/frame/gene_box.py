@@ -8,9 +8,12 @@ from qtpy.QtCore import QStringListModel, Qt, Signal
 from qtpy.QtGui import QFocusEvent
 from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 
+from napari_cpnn.counts import other_names
+from napari_cpnn.ui.frame.theme import ThemedList
+
 
 class GeneBox(QLineEdit):
-    """Line edit that completes any part of a gene name, ignoring case.
+    """Line edit that completes any part of a gene name, ignoring case; synonyms of pathology are offered, too.
 
     Signals
     -------
@@ -19,18 +22,26 @@ class GeneBox(QLineEdit):
     """
 
     chosen = Signal(str)
+    _written = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setClearButtonEnabled(True)
-        self.setToolTip("a gene of the model: any part of its name, then Enter; shown in log1p CP10k")
+        self.setToolTip(
+            "a gene of the model: any part of its name, or a synonym such as HER2, then Enter; shown in log1p CP10k"
+        )
+        self._gene_of: dict[str, str] = {}
         self._names = QStringListModel(self)
         completer = QCompleter(self._names, self)
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         completer.setMaxVisibleItems(12)
+        completer.setPopup(ThemedList())
         self.setCompleter(completer)
-        completer.activated[str].connect(self.chosen)
+        completer.activated[str].connect(self._completed)
+        # Later: the completer itself writes the entry into the box after this signal.
+        completer.activated[str].connect(self._written)
+        self._written.connect(self._tidy, Qt.ConnectionType.QueuedConnection)
         self.returnPressed.connect(self._entered)
         self._shown: str | None = None
         self.set_genes([])
@@ -53,7 +64,8 @@ class GeneBox(QLineEdit):
     def set_genes(self, genes: Sequence[str], *, ordered: bool = False) -> None:
         """Offer these names in alphabetical order, or in the given one if they are ``ordered``."""
         names: list[str] = list(genes) if ordered else sorted(genes, key=str.upper)
-        self._names.setStringList(names)
+        self._gene_of = {f"{name} = {gene}": gene for name, gene in other_names(genes).items()}
+        self._names.setStringList([*names, *self._gene_of])
         self.setEnabled(bool(genes))
         self.setPlaceholderText(f"type one of {len(genes):,} genes" if genes else "no model yet")
 
@@ -65,4 +77,11 @@ class GeneBox(QLineEdit):
         text = self.text().strip()
         self.setModified(False)
         if text:
-            self.chosen.emit(text)
+            self._completed(text)
+
+    def _completed(self, text: str) -> None:
+        self.chosen.emit(self._gene_of.get(text, text))
+
+    def _tidy(self, text: str) -> None:
+        if self.text() == text:
+            self.setText(self._gene_of.get(text, text))

@@ -10,8 +10,9 @@ from qtpy.QtGui import QDesktopServices, QImage, QTextDocument
 from qtpy.QtWidgets import QDialog, QTextBrowser, QWidget
 
 import napari_cpnn
-from napari_cpnn.ui.frame.parts import stack
+from napari_cpnn.ui.frame.parts import button, given, stack
 from napari_cpnn.ui.frame.plain_text import warn
+from napari_cpnn.ui.frame.theme import color_links
 
 _SIZE = (820, 760)
 _IMAGE_WIDTH = 740
@@ -31,6 +32,7 @@ class GuidePage(QTextBrowser):
         self.setOpenExternalLinks(False)
         self.setOpenLinks(False)
         self.anchorClicked.connect(self._follow)
+        self.sourceChanged.connect(lambda _: color_links(self.document()))
 
     def show_page(self, page: str) -> None:
         """Show a page by its name, such as ``explore``."""
@@ -65,6 +67,12 @@ def show_guide(page: str, parent: QWidget) -> QDialog | None:
     window.resize(*_SIZE)
     text = GuidePage()
     stack(text, inside=window)
+    tour = getattr(parent, "start_tour", None)
+    if tour is not None:
+        again = button("Take the tour", "five steps through this dock")
+        again.clicked.connect(window.close)
+        again.clicked.connect(tour)
+        given(window.layout()).addWidget(again)
     text.show_page(page)
     window.show()
     return window

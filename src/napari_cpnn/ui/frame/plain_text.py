@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from napari.utils.notifications import show_info, show_warning
+from collections.abc import Callable
+
+from napari.utils.notifications import Notification, notification_manager, show_info, show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QMessageBox, QWidget
 
@@ -42,6 +44,11 @@ def warn(text: str) -> None:
 def tell(text: str) -> None:
     """Show a message as a notification of napari."""
     show_info(plain(text))
+
+
+def offer(text: str, action: str, act: Callable[[], object]) -> None:
+    """Show a message as a notification of napari, with a button that does something."""
+    notification_manager.dispatch(Notification(plain(text), "info", actions=((action, lambda _: act()),)))
 
 
 def ask(parent: QWidget | None, title: str, text: str) -> bool:

@@ -1,9 +1,12 @@
+from .as_slide import picture_in as picture_in
+from .as_slide import why_no_slide as why_no_slide
 from .reader import LayerData as LayerData
 from .reader import slide_layer as slide_layer
 from .slide_layers import LENS_KEY as LENS_KEY
 from .slide_layers import MEASURE_KEY as MEASURE_KEY
 from .slide_layers import OVERLAY_KEY as OVERLAY_KEY
 from .slide_layers import PATH_KEY as PATH_KEY
+from .slide_layers import UNSIZED_KEY as UNSIZED_KEY
 from .slide_layers import grid_transform as grid_transform
 from .slide_layers import is_slide_layer as is_slide_layer
 from .slide_layers import mpp_of_layer as mpp_of_layer
@@ -11,6 +14,8 @@ from .slide_layers import path_of as path_of
 from .slide_layers import slide_of_layer as slide_of_layer
 from .slide_layers import um_to_world as um_to_world
 from .slide_layers import world_to_um as world_to_um
+from .slide_switch import SlideSwitch as SlideSwitch
+from .slide_switch import slide_switch as slide_switch
 from .spot_tables import DEFAULT_UM as DEFAULT_UM
 from .spot_tables import SPOTS_KEY as SPOTS_KEY
 from .spot_tables import TABLE_KEY as TABLE_KEY

@@ -11,7 +11,8 @@ from napari_cpnn.geometry import LayerFrame, is_plausible_mpp
 from napari_cpnn.slides import SLIDE_SUFFIXES, Slide, open_slide
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import plain, warn
-from napari_cpnn.ui.layers.slide_layers import PATH_KEY
+from napari_cpnn.ui.layers.slide_layers import PATH_KEY, UNSIZED_KEY
+from napari_cpnn.ui.layers.slide_switch import current_switch
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -34,6 +35,7 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], lis
 
 def read_slides(path: str | Sequence[str]) -> list[LayerData]:
     """Read one image layer per slide."""
+    current_switch()  # from now on, the viewer shows one slide at a time
     paths = [path] if isinstance(path, str) else list(path)
     return [slide_layer(open_slide(p)) for p in paths]
 
@@ -51,11 +53,16 @@ def slide_layer(slide: Slide, name: str | None = None) -> LayerData:
         "cache": False,  # napari's dask cache may use a quarter of the memory; the slide has its own
         "metadata": {} if slide.path is None else {PATH_KEY: str(slide.path)},
     }
-    if slide.mpp is None:
-        warn(f"{slide.name} has no plausible pixel size and opens in pixels; enter the size in the Explore dock.")
-    else:
+    switch = current_switch()
+    lengths = switch is not None and switch.use_lengths(slide.mpp is not None)
+    if slide.mpp is not None:
         frame = LayerFrame.of_slide(slide.mpp)
         keywords |= {"scale": frame.scale, "translate": frame.translate, "units": ("um", "um")}
+    elif lengths:
+        keywords["units"] = ("um", "um")
+        keywords["metadata"][UNSIZED_KEY] = True
+    elif switch is None:  # in a window, the Explore dock asks for it
+        warn(f"The pixel size of {slide.name} is not known: it opens in pixels.")
     return slide.levels, keywords, "image"
 
 

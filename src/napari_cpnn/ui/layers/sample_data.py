@@ -8,6 +8,7 @@ from napari_cpnn.errors import DownloadError
 from napari_cpnn.slides import open_slide
 from napari_cpnn.ui.frame import ask, run_with_live_window
 from napari_cpnn.ui.layers.reader import LayerData, slide_layer
+from napari_cpnn.ui.layers.slide_switch import current_switch
 from napari_cpnn.ui.layers.spot_tables import POSITIONS_KEY, points_of
 from napari_cpnn.ui.viewer import explore_sample
 
@@ -31,6 +32,7 @@ def synthetic() -> list[LayerData]:
     """Return the sample in the package; the Explore dock finds its model."""
     from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 
+    current_switch()
     return [slide_layer(open_slide(sample_folder() / SAMPLE_FILES["slide"]), "Sample (synthetic)")]
 
 

@@ -31,6 +31,8 @@ LENS_KEY = "napari_cpnn_lens"
 
 MEASURE_KEY = "napari_cpnn_measurements"
 """Marks the Shapes layer of measured distances and areas, which are not regions."""
+UNSIZED_KEY = "pixel_size_unknown"
+"""Marks a slide of unknown pixel size that is in micrometres only to be in one unit with other layers."""
 
 #: The images of these points determine an affine map.
 _FRAME = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
@@ -56,6 +58,8 @@ def path_of(layer: Layer) -> Path | None:
 
 def mpp_of_layer(layer: Layer) -> Mpp | None:
     """Return the pixel size from a layer's scale if its units are lengths and the result is plausible."""
+    if UNSIZED_KEY in layer.metadata and np.allclose(layer.scale, 1.0):
+        return None
     try:
         factors = [float((1.0 * unit).to("micrometer").magnitude) for unit in layer.units[-2:]]
     except (ValueError, AttributeError, TypeError):  # pint's DimensionalityError is a TypeError: units are pixels
@@ -63,6 +67,14 @@ def mpp_of_layer(layer: Layer) -> Mpp | None:
     scale = np.abs(np.asarray(layer.scale, dtype=float))[-2:] * factors
     mpp = (float(scale[0]), float(scale[1]))
     return mpp if is_plausible_mpp(mpp) else None
+
+
+def is_in_pixels(layer: Layer) -> bool:
+    """Return whether the units of a layer are not lengths."""
+    try:
+        return not float((1.0 * layer.units[-1]).to("micrometer").magnitude) > 0
+    except (ValueError, AttributeError, TypeError):  # as in mpp_of_layer
+        return True
 
 
 def slide_of_layer(layer: Layer, mpp: Mpp | None = None) -> Slide:
@@ -91,17 +103,44 @@ def slide_of_layer(layer: Layer, mpp: Mpp | None = None) -> Slide:
             return slide
         if slide is not None:
             slide.close()
-    arrays = [_as_dask(level)[..., :3] for level in levels]
+    arrays = [_opaque(as_dask(level)) for level in levels]
     return Slide.from_arrays(arrays, mpp or mpp_of_layer(layer), name=layer.name)
 
 
-def _as_dask(level: Any) -> da.Array:
+def over_white(rgba: Any) -> Any:
+    """Return the colours ``(..., 3)`` of pixels ``(..., 3 or 4)`` from 0 to 255 over a white ground, as decimals."""
+    if rgba.shape[-1] == 3:
+        return rgba
+    alpha = rgba[..., 3:4].astype(np.float32) / 255
+    return rgba[..., :3] * alpha + 255 * (1 - alpha)
+
+
+def _opaque(level: da.Array) -> da.Array:
+    """Return the three colours of a level of whole numbers; transparent pixels are white, as glass is."""
+    if level.shape[-1] == 3 or level.dtype != np.uint8:
+        opaque: da.Array = level[..., :3]
+        return opaque
+    return map_colors(level, lambda block: np.rint(over_white(block)).astype(np.uint8))
+
+
+def map_colors(level: Any, convert: Callable[[Any], Any]) -> da.Array:
+    """Return a level in ``(Y, X, 3)`` bytes by a function of its blocks, with all channels in each."""
+    whole = level.rechunk({2: -1})
+    made: da.Array = whole.map_blocks(convert, dtype=np.uint8, chunks=(*level.chunks[:2], (3,)))
+    return made
+
+
+def as_dask(level: Any) -> da.Array:
+    """Return the array of a level as a dask array, without reading it."""
     if isinstance(level, da.Array):
         return level
     inner = getattr(level, "data", None)  # of an xarray.DataArray, as in napari-spatialdata
     if isinstance(inner, da.Array):
         return inner
-    wrapped: da.Array = da.from_array(level, chunks=(512, 512, -1))  # type: ignore[no-untyped-call]
+    has_colors = level.ndim > 2 and level.shape[-1] in (3, 4)
+    tail = (512, 512, -1) if has_colors else (512, 512)
+    chunks = (1,) * (level.ndim - len(tail)) + tail
+    wrapped: da.Array = da.from_array(level, chunks=chunks)  # type: ignore[no-untyped-call]
     return wrapped
 
 

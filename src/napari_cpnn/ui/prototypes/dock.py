@@ -29,6 +29,7 @@ from napari_cpnn.ui.frame import (
     open_folder,
     row,
     save_file,
+    show_dock,
     spacer,
     stack,
     stop_timer,
@@ -291,7 +292,7 @@ class PrototypesDock(Dock):
 
     def open_fine_tune(self) -> None:
         """Show the Fine-tune dock; open it if there is none."""
-        self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Fine-tune")
+        show_dock(self.viewer, "Fine-tune")
 
     def _hand_over(self) -> None:
         self.open_fine_tune()

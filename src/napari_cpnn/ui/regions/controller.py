@@ -119,7 +119,7 @@ class RegionsController:
         """Measure one more gene; return a message if the model does not predict it."""
         gene = self._find_gene(text)
         if gene is None:
-            return unknown_gene_text(text)
+            return unknown_gene_text(text, () if self.state.model is None else self.state.model.genes)
         self.set_genes([*self.genes, gene])
         return ""
 
@@ -148,7 +148,7 @@ class RegionsController:
         """Show a gene over the slide; return a message if the model does not predict it."""
         gene = self._find_gene(text)
         if gene is None:
-            return unknown_gene_text(text)
+            return unknown_gene_text(text, () if self.state.model is None else self.state.model.genes)
         self.state.choose_shown(Shown("gene", (gene,)))
         self.check()
         return ""

@@ -12,7 +12,6 @@ from napari_cpnn.painting import scale_of
 from napari_cpnn.palette import chosen_color
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import copy_identity
-from napari_cpnn.ui.frame import Dock
 from napari_cpnn.ui.layers import MEASURE_KEY, SPOTS_KEY, TABLE_KEY, has_table, read_viewport
 from napari_cpnn.ui.regions import regions_of
 from napari_cpnn.ui.sessions.session import ModelFile, Session, SlideFile, View
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 
 def dock_of(viewer: Any, page: str) -> Any | None:
     """Return the dock of a viewer with a page of the guide, such as ``explore``; ``None`` if it is not open."""
-    docks = viewer.window.dock_widgets.values()
-    return next((dock for dock in docks if isinstance(dock, Dock) and dock.page == page), None)
+    docks = state_of(viewer).docks.values()
+    return next((dock for dock in docks if dock.page == page and not dock.has_ended), None)
 
 
 def session_of(viewer: Any, explore: Any) -> Session:

@@ -10,6 +10,7 @@ from qtpy.QtCore import QCoreApplication
 
 from napari_cpnn.errors import MappingError, SessionError
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.frame import place_dock
 from napari_cpnn.ui.sessions.restore import open_session
 from napari_cpnn.ui.sessions.session_file import read_session
 from napari_cpnn.ui.viewer import pump, require_display, require_picture, save_screenshot, wait_until_mapped
@@ -50,7 +51,8 @@ def open_session_window(
 
     viewer = napari.Viewer(show=True)
     explore = Explore(viewer, settings)
-    viewer.window.add_dock_widget(explore, name="Explore (napari-cpnn)", area="right")
+    explore.is_quiet = True
+    place_dock(explore, "Explore")
     try:
         if screenshot is None:
             open_session(viewer, path)

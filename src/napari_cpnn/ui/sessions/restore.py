@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_cpnn.errors import CpnnError, CpnnWarning, SessionError
 from napari_cpnn.slides import SLIDE_SUFFIXES, Slide, open_slide
-from napari_cpnn.ui.frame import as_cpnn_error, ask, warn
+from napari_cpnn.ui.frame import as_cpnn_error, ask, show_dock, warn
 from napari_cpnn.ui.layers import slide_layer, um_to_world
 from napari_cpnn.ui.regions import new_layer
 from napari_cpnn.ui.sessions.collect import dock_of, regions_on
@@ -35,10 +35,7 @@ def open_session(viewer: Any, path: str | Path, choose: Choose | None = None) ->
     choose
         As `Choose`; by default a question and a file dialog.
     """
-    explore = dock_of(viewer, "explore")
-    if explore is None:
-        _, explore = viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
-    opening = Opening(viewer, explore, choose)
+    opening = Opening(viewer, dock_of(viewer, "explore") or show_dock(viewer, "Explore"), choose)
     opening.read(Path(path))
     return opening
 
@@ -161,7 +158,7 @@ class Opening:
             self.viewer.add_layer(new_layer(self.state.layer, session.regions, self._mpp))
             self.viewer.layers.selection.active = self._layer
         if dock_of(self.viewer, "regions") is None:
-            self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Regions")
+            show_dock(self.viewer, "Regions")
 
     def _load(self, session: Session, model: ModelFile) -> None:
         from napari_cpnn.models import ZOO
@@ -198,7 +195,7 @@ class Opening:
         if missing:
             self._note(f"The spots are not at {missing[0]}; open them in the Compare dock.")
         elif dock_of(self.viewer, "compare") is None:
-            self.viewer.window.add_plugin_dock_widget("napari-cpnn", "Compare")
+            show_dock(self.viewer, "Compare")
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

@@ -13,8 +13,10 @@ from .model_entries import names_of as names_of
 from .model_picker import OPEN as OPEN
 from .model_picker import ModelPicker as ModelPicker
 from .preferences import keep_color as keep_color
+from .preferences import keep_tour as keep_tour
 from .preferences import read_preferences as read_preferences
 from .preferences import use_colors as use_colors
+from .preferences import wants_tour as wants_tour
 from .reference import LabelColumn as LabelColumn
 from .reference import Reference as Reference
 from .reference import better_min_cells as better_min_cells

@@ -15,6 +15,7 @@ from napari_cpnn.geometry import Mpp
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import open_slide
 from napari_cpnn.storage import whole_file
+from napari_cpnn.ui.frame import place_dock, show_dock
 from napari_cpnn.ui.viewer.display import require_display
 from napari_cpnn.untrusted import to_path
 
@@ -79,6 +80,7 @@ def open_viewer(
         if screenshot is None:
             import napari
 
+            dock.offer_tour()
             napari.run()
             return
         _resize(viewer)
@@ -119,8 +121,9 @@ def start_viewer(
     data, keywords, _ = slide_layer(slide)
     viewer.add_image(data, **keywords)
     dock = Explore(viewer, settings)
-    viewer.window.add_dock_widget(dock, name="Explore (napari-cpnn)", area="right")
     dock.controller.hierarchy = dict(hierarchy or {})
+    dock.is_quiet = True
+    place_dock(dock, "Explore")
     if model_path is not None:
         dock.open_model(Path(model_path))
     return viewer, dock
@@ -133,15 +136,12 @@ def explore_sample(path: Path, model: str, gene: str) -> None:
     """
     import napari
 
-    from napari_cpnn.ui.explore import Explore
     from napari_cpnn.ui.layers import path_of
 
     viewer = napari.current_viewer()
     if viewer is None:
         return
-    dock = next((dock for dock in viewer.window.dock_widgets.values() if isinstance(dock, Explore)), None)
-    if dock is None:
-        _, dock = viewer.window.add_plugin_dock_widget("napari-cpnn", "Explore")
+    dock: Explore = show_dock(viewer, "Explore")
     dock.open_model(Path(model))
     if dock.state.model is None:
         dock.controller.show_first(gene=gene)

@@ -95,6 +95,19 @@ def _with_session(colors: Mapping[str, str]) -> dict[str, str]:
     return {**{name: color for name, color in colors.items() if folded(name) not in taken}, **_of_session}
 
 
+def wants_tour() -> bool:
+    """Return whether the tour is to start when the Explore dock opens."""
+    page = _page()
+    return page is not None and bool(page.window.tour)
+
+
+def keep_tour(wanted: bool) -> None:
+    """Save in the preferences whether the tour is to start."""
+    page = _page()
+    if page is not None:
+        page.window.tour = wanted
+
+
 def _page() -> Any | None:
     """Return napari's model of our page; ``None`` where the plugin is unknown, for example disabled."""
     from napari.settings import get_plugin_settings

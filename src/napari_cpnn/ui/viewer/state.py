@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from psygnal import Signal
 
@@ -58,12 +58,17 @@ class ExploreState:
         Undo history of all docks.
     exports
         What was exported since the slide was opened.
+    no_slide
+        Why none of the layers can be explored; empty when there are none.
+    docks
+        The docks of the viewer that exist, by the name of their class.
     """
 
     slide_changed = Signal()
     model_changed = Signal()
     model_wanted = Signal(Path)
     mpp_wanted = Signal(float)
+    slide_wanted = Signal(object)
     reference_wanted = Signal(Path)
     mapper_changed = Signal()
     shown_changed = Signal()
@@ -73,6 +78,8 @@ class ExploreState:
 
     def __init__(self) -> None:
         self.history = History()
+        self.no_slide = ""
+        self.docks: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.layer: Layer | None = None
         self.slide: Slide | None = None
         self.model: CPNN | None = None
@@ -85,6 +92,7 @@ class ExploreState:
         self.limits: tuple[float, float] = (0.0, 1.0)
         self.wanted_level: Level = "major"
         self.exports: list[Exported] = []
+        self.instead = ""  # legend of another layer that is shown in place of the map
 
     @property
     def level(self) -> Level:
@@ -128,6 +136,15 @@ class ExploreState:
     def want_reference(self, path: Path) -> None:
         """Ask the Fine-tune dock to take cell types from a file of prototypes."""
         self.reference_wanted.emit(path)
+
+    def want_slide(self, layer: Layer) -> None:
+        """Ask the Explore dock to explore a slide layer."""
+        self.slide_wanted.emit(layer)
+
+    def is_open(self, kind: str) -> bool:
+        """Return whether the viewer has a dock of this class that has not been closed."""
+        dock = self.docks.get(kind)
+        return dock is not None and not dock.has_ended
 
     def want_mpp(self, um: float) -> None:
         """Ask the Explore dock to use a pixel size, in um."""
