@@ -135,6 +135,7 @@ def _of_map(state: ExploreState, viewport: Any) -> dict[str, Any]:
     window = ... if viewport is None else cmap.grid.window(viewport.rect)
     return {
         "scale_um": 0.0 if shown is None else scale_of(cmap, shown, state.look.scale_um),
+        "stride_um": float(cmap.grid.stride_um),
         "marks": tuple((places.gene, places.side, places.fdr) for places in cmap.marked.values()),
         "is_whole": not missing.any(),
         "is_coarse": bool(missing[window].any()),

@@ -27,6 +27,8 @@ _OF_SPEED = frozenset(
     ("max_batch", "batch_seconds", "readers", "coarsest", "min_screen_px", "margin", "cache", "cache_dir", "cache_gb")
 )
 _FINGERPRINT = 16
+#: Patches around the view that its picture depends on, and one more.
+_AROUND = 3
 
 
 def python_code(session: Session) -> str:
@@ -240,7 +242,8 @@ class _Script:
         if any(area is None for area in areas):
             return None
         view = session.view.rect
-        margin = max(session.settings.margin * max(view.height, view.width), session.scale_um / 2)
+        around = _AROUND * session.stride_um  # how strongly a patch is drawn depends on its neighbours
+        margin = max(session.settings.margin * max(view.height, view.width), session.scale_um / 2, around)
         rects = [view.grown(margin), *(_bounds(area) for area in areas)]
         rects += [_bounds(region.outline) for region in session.regions]
         low = [math.floor(min(getattr(rect, name) for rect in rects)) for name in ("y0", "x0")]

@@ -64,8 +64,8 @@ class Session:
         ``None`` in 3D.
     level
         Level of cell types.
-    limits, scale_um
-        Colour range on screen, and the diameter of the discs over which the quantity is averaged.
+    limits, scale_um, stride_um
+        Colour range on screen, the diameter of the discs over which the quantity is averaged, and the side of a patch.
     colors
         Colours ``#RRGGBB`` that the user chose, by name of the cell type.
     hierarchy
@@ -91,6 +91,7 @@ class Session:
     level: Level = "minor"
     limits: tuple[float, float] = (0.0, 1.0)
     scale_um: float = 0.0
+    stride_um: float = 0.0
     colors: dict[str, str] = field(default_factory=dict)
     hierarchy: dict[str, str] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()
