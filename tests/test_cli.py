@@ -127,7 +127,7 @@ def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_pa
     assert (tmp_path / "parts_GENE3.png").stat().st_size > 10_000
     assert "All: PCC" in capsys.readouterr().out
     assert main(["evaluate", *pair, "--model", str(model), *more]) == 2
-    assert "parts.csv exists already; choose another name or delete it" in capsys.readouterr().err
+    assert "parts.csv exists already; choose another name, or replace it with --overwrite" in capsys.readouterr().err
     (tmp_path / "parts.csv").unlink()
     assert main(["evaluate", *pair, "--model", str(model), *more]) == 2
     assert "parts_GENE3.png exists already" in capsys.readouterr().err
@@ -431,3 +431,22 @@ def test_a_warning_has_a_line_of_its_own_beside_a_progress_bar(capsys):
         _Warnings().show(CpnnWarning("odd tissue"), CpnnWarning)
     # The bar is wiped out first.
     assert re.search(r"\r *\rnapari-cpnn: warning: odd tissue\n", capsys.readouterr().err)
+
+
+def test_a_run_is_begun_anew_only_if_it_could_be_run(slide_path, spots_paths, prototypes_path, tmp_path, capsys):
+    counts, positions = spots_paths
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("model.safetensors", "metrics.csv", "notes.txt"):
+        (run / name).write_text("earlier")
+    pair = ["--slide", str(slide_path), "--spots", str(counts), "--positions", str(positions), "--mpp", "1.0"]
+    command = ["train", *pair, "--out", str(run), "--max-epochs", "1", "--overwrite", "--prototypes"]
+    assert main([*command, str(tmp_path / "nothing.h5ad")]) == 2
+    assert "There is no file" in capsys.readouterr().err
+    assert (run / "metrics.csv").read_text() == "earlier"
+    assert main([*command, str(prototypes_path), "--resume"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    options = ["--backbone", "squeezenet", "--weights", "none", "--patch", "64", "1.0", "--quiet", "--device", "cpu"]
+    assert main([*command, str(prototypes_path), *options, "--n-programs", "2"]) == 0
+    assert (run / "model.safetensors").stat().st_size > 1000
+    assert (run / "notes.txt").read_text() == "earlier"

@@ -90,6 +90,10 @@ class RegionsError(CpnnError):
     """Regions of a slide cannot be read, written or summarised."""
 
 
+class SessionError(CpnnError):
+    """A saved session cannot be read, written or opened."""
+
+
 class DownloadError(CpnnError):
     """A file could not be downloaded, or arrived damaged."""
 

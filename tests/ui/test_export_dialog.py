@@ -106,6 +106,31 @@ def test_without_a_map_it_says_so_and_asks_for_what_each_kind_needs(explore, qtb
     button.end()
 
 
+def test_genes_are_chosen_by_a_score_or_a_file_and_the_amount_is_said(dock, dialog, wait, qtbot, tmp_path):
+    dialog.kind.setCurrentIndex(BY_KEY["anndata"])
+    assert dialog.amount.text().startswith("5 genes, ")
+    assert "about" in dialog.amount.text()
+    dialog.genes.setCurrentIndex(dialog.genes.findData("above"))
+    assert dialog.least_pcc.isVisible()
+    assert not dialog.names.isVisible()
+    assert dialog.amount.text().startswith("1 of 5 genes, ")  # ERBB2, 0.41
+    dialog.least_pcc.setFocus()
+    dialog.least_pcc.selectAll()
+    qtbot.keyClicks(dialog.least_pcc, "0.5\r")
+    wait(lambda: dialog.amount.text() == "No gene has a held-out PCC of 0.5 or more; the best has 0.41.")
+    dialog.genes.setCurrentIndex(dialog.genes.findData("some"))
+    assert not dialog.least_pcc.isVisible()
+    assert dialog.names_file.isVisible()
+    (tmp_path / "genes.txt").write_text("erbb2\nCD3E\n")
+    dialog.take_names_of(str(tmp_path / "genes.txt"))
+    wait(lambda: dialog.amount.text().startswith("2 genes, "))
+    dialog.path.setText(str(tmp_path / "a.h5ad"))
+    dialog.start.click()
+    wait(lambda: not dialog.controller.running)
+    assert said(dialog).startswith(f"Written: {tmp_path / 'a.h5ad'} (2 genes")
+    assert [export.names for export in dock.state.exports] == [("ERBB2", "CD3E")]
+
+
 def test_ten_thousand_names_are_quick(qtbot):
     edit = NamesEdit()
     qtbot.addWidget(edit)

@@ -39,3 +39,32 @@ def test_patterns_are_those_that_the_reader_takes(manifest):
 
     patterns = {p.removeprefix("*") for p in manifest.contributions.readers[0].filename_patterns}
     assert patterns == set(SLIDE_SUFFIXES) - set(PLAIN_SUFFIXES)
+
+
+def test_commands_say_what_they_belong_to(manifest):
+    """The palette shows the title only, so it begins with the dock; readers and writers cannot be run from there."""
+    contributions = manifest.contributions
+    widgets = {widget.command for widget in contributions.widgets}
+    samples = {sample.command for sample in contributions.sample_data}
+    called = {one.command for one in [*contributions.readers, *contributions.writers]}
+    for command in contributions.commands:
+        if command.id in called:
+            assert command.enablement == "False", command.id
+        elif command.id not in samples | widgets:
+            belongs = ("Explore: ", "Session: ", "Export: ", "Regions: ", "Tour of Explore")
+            assert command.title.startswith(belongs), command.title
+            assert command.category == "CPNN"
+
+
+def test_entries_of_menus_are_where_napari_takes_them(manifest):
+    from napari._app_model.constants import MenuId
+
+    known = {menu.value for menu in MenuId.contributables()}
+    menus = manifest.contributions.menus
+    assert set(menus) <= known
+    commands = {command.id for command in manifest.contributions.commands}
+    assert {item.command for items in menus.values() for item in items} <= commands
+    assert [item.command for item in menus["napari/file/io_utilities"]][:2] == [
+        "napari-cpnn.open_session",
+        "napari-cpnn.save_session",
+    ]

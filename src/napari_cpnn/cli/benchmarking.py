@@ -8,7 +8,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cpnn.cli.options import AddCommand, add_samples, add_settings, chosen_settings, open_samples
+from napari_cpnn.cli.files import refuse_existing
+from napari_cpnn.cli.options import AddCommand, add_overwrite, add_samples, add_settings, chosen_settings, open_samples
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.storage import require_separate
@@ -43,6 +44,7 @@ def add_benchmark_command(command: AddCommand) -> None:
     sub.add_argument(
         "--out", type=Path, required=True, help="new folder for scores, summary and the page benchmark.html"
     )
+    add_overwrite(sub)
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch of colours and nuclei (default: 224 0.5)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     add_settings(sub, BenchmarkSettings)
@@ -55,6 +57,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     if len(given) < len(args.predictions):
         raise CpnnError("Two predictions have the same name; name them as in --predictions ours=model.safetensors.")
     require_separate([args.out], [*given.values(), *args.slide, *args.spots, *(args.positions or [])])
+    refuse_existing(args.out, args.overwrite)
     predictions: dict[str, Any] = dict(given)
     if args.encoder_weights:
         from napari_cpnn.models import load_model
@@ -68,7 +71,9 @@ def _benchmark(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as opened:
         samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]
         settings = chosen_settings(args, BenchmarkSettings)
-        result = benchmark(predictions, samples, groups, args.section, args.out, settings, not args.quiet)
+        result = benchmark(
+            predictions, samples, groups, args.section, args.out, settings, not args.quiet, overwrite=args.overwrite
+        )
     _say(result)
     print(f"wrote {args.out / 'benchmark.html'} and tables next to it")
 

@@ -13,6 +13,7 @@ from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
     add_model,
+    add_overwrite,
     add_samples,
     add_settings,
     chosen_settings,
@@ -66,6 +67,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
         action="store_true",
         help="sort the table by the finest trusted scale, then the held-out PCC, of the genes (default: not sorted)",
     )
+    add_overwrite(sub)
     add_settings(sub, EvaluationSettings)
 
     sub = command(
@@ -90,6 +92,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
         "(default: ours); the others are compared with the first",
     )
     sub.add_argument("--table", type=Path, help="file for all scores (.csv or .parquet)")
+    add_overwrite(sub)
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     add_settings(sub, EvaluationSettings, shared=("precision", "ignore_gene_case"))
@@ -101,6 +104,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
     sub.add_argument("--head", help="name of the model's head in it (default: the first)")
     sub.add_argument("--prototypes", type=Path, help="calibrate the cell types too, by deconvolution with these")
     sub.add_argument("--out", type=Path, required=True, help="calibrated model (.safetensors)")
+    add_overwrite(sub)
 
 
 def _calibrate(args: argparse.Namespace) -> None:
@@ -109,7 +113,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     from napari_cpnn.studies import calibrate
 
     require_separate([args.out], [args.model, args.prototypes])
-    refuse_existing(args.out)
+    refuse_existing(args.out, args.overwrite)
     model = load_model(args.model, args.encoder_weights)
     prototypes = None if args.prototypes is None else Prototypes.load(args.prototypes)
     calibrate(model, args.folds, prototypes, args.head)
@@ -145,7 +149,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         written.add(name)
         out = Path(args.out) / f"{name}.csv" if args.out and len(args.slide) > 1 else args.out
         if out:
-            refuse_existing(out)
+            refuse_existing(out, args.overwrite)
         with slide:
             if more:
                 regions = args.regions[number - 1] if args.regions else None
@@ -188,7 +192,7 @@ def _evaluate_parts(
     figures = [out.with_name(f"{out.stem}_{name}.png") for name in names]
     region_table = out.with_name(f"{out.stem}_regions.csv")
     for path in (*figures, *([region_table] if regions is not None else [])):
-        refuse_existing(path)
+        refuse_existing(path, args.overwrite)
     outlines = None if regions is None else read_regions(regions, slide.require_mappable())
     warn_of_seen(model, slide)
     compared = predict_expression(
@@ -224,7 +228,7 @@ def _cross_validate(args: argparse.Namespace) -> None:
     require_separate([*own, args.table], [args.prototypes, *args.slide, *args.spots, *(args.positions or [])])
     if args.table:
         require_table_name(args.table)
-        refuse_existing(args.table)
+        refuse_existing(args.table, args.overwrite)
     prototypes = Prototypes.load(args.prototypes)
     with contextlib.ExitStack() as opened:
         samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]

@@ -7,10 +7,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
     add_hierarchy,
     add_model,
+    add_overwrite,
     add_settings,
     chosen_settings,
     decimal,
@@ -51,6 +53,12 @@ def add_export_command(command: AddCommand) -> None:
         help="gene names; 'all'; or a text file with one per line (default: all in AnnData and SpatialData, else none)",
     )
     sub.add_argument(
+        "--min-pcc",
+        type=decimal,
+        metavar="PCC",
+        help="instead of --genes: those whose held-out PCC is at least this, as far as the map knows it",
+    )
+    sub.add_argument(
         "--cell-types",
         nargs="+",
         metavar="TYPE",
@@ -78,7 +86,7 @@ def add_export_command(command: AddCommand) -> None:
     )
     sub.add_argument("--slide", type=Path, help="the slide of the map, for its picture")
     sub.add_argument("--mpp", help="um per pixel of the slide, or y,x (default: as stored in the map)")
-    sub.add_argument("--overwrite", action="store_true", help="replace an existing result")
+    add_overwrite(sub)
     for side, other in (("high", "above"), ("low", "below")):
         sub.add_argument(
             f"--where-{side}",
@@ -108,6 +116,7 @@ def _export(args: argparse.Namespace) -> None:
     choose_colors(read_colors(args.colors))
     listed = Path(args.genes[0]) if args.genes and len(args.genes) == 1 else None
     require_separate([args.out], [args.map, args.slide, listed, args.model])
+    refuse_existing(args.out, args.overwrite)
     cmap = CompositionMap.load(args.map)
     if args.hierarchy is not None:
         cmap.hierarchy = checked_hierarchy(cmap.cell_types, read_hierarchy(args.hierarchy))
@@ -116,7 +125,7 @@ def _export(args: argparse.Namespace) -> None:
         raise CpnnError(f"{args.map} has no major types; give a table of them with --hierarchy.")
     slide = None if args.slide is None else open_slide(args.slide, mpp=pixel_size(args.mpp))
     try:
-        genes = _chosen_genes(args.genes, cmap.genes)
+        genes = _chosen_genes(args.genes, cmap.genes) if args.min_pcc is None else _genes_above(args, cmap)
         _mark(cmap, args)
         if args.cell_types:
             if kind != "figure":
@@ -172,6 +181,17 @@ def _mark(cmap: CompositionMap, args: argparse.Namespace) -> None:
         places = cmap.mark(find_gene(gene, cmap.genes), model, side, args.fdr)
         none = "" if places.mask.any() else " No place of this map is marked: those are unlike the training tissue."
         print(f"{places.note}{none}")
+
+
+def _genes_above(args: argparse.Namespace, cmap: CompositionMap) -> list[str]:
+    """Return the genes of ``--min-pcc``, by the scores of the map or else of the model."""
+    from napari_cpnn.models import genes_above, load_model
+
+    if args.genes:
+        raise CpnnError("--genes and --min-pcc both choose genes; give one of them.")
+    if cmap.trust is None and args.model is not None:
+        return genes_above(load_model(args.model, args.encoder_weights), args.min_pcc)
+    return genes_above(cmap, args.min_pcc)
 
 
 def _chosen_genes(words: list[str] | None, known: tuple[str, ...]) -> list[str] | None:

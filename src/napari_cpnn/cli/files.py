@@ -10,10 +10,10 @@ from napari_cpnn.storage import restored
 from napari_cpnn.untrusted import to_path
 
 
-def refuse_existing(path: str | Path) -> None:
-    """Raise an error if a result exists already."""
-    if restored(to_path(path, CpnnError)).exists():
-        raise CpnnError(f"{path} exists already; choose another name or delete it.")
+def refuse_existing(path: str | Path, overwrite: bool) -> None:
+    """Raise an error if a result exists already, unless it may be replaced (``--overwrite``)."""
+    if restored(to_path(path, CpnnError)).exists() and not overwrite:
+        raise CpnnError(f"{path} exists already; choose another name, or replace it with --overwrite.")
 
 
 def require_writable(folder: Path) -> None:

@@ -104,6 +104,11 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
 
 
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add the option to replace what is there, the same for every command that writes files."""
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
+
+
 def add_hierarchy(parser: argparse.ArgumentParser) -> None:
     """Add the option for a table of major types."""
     parser.add_argument(

@@ -13,6 +13,7 @@ from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
     add_hierarchy,
+    add_overwrite,
     add_samples,
     add_settings,
     chosen_settings,
@@ -44,6 +45,7 @@ def add_science_commands(command: AddCommand) -> None:
     )
     sub.add_argument("--out", type=Path, required=True, help="output file (.h5ad); a folder for several columns")
     add_hierarchy(sub)
+    add_overwrite(sub)
     sub.add_argument("--markers", type=Path, help=f"output table of {_N_MARKERS} marker genes per cell type (.csv)")
     add_settings(sub, PrototypeSettings)
 
@@ -54,6 +56,7 @@ def add_science_commands(command: AddCommand) -> None:
     sub.add_argument("--prototypes", type=Path, required=True)
     sub.add_argument("--out", type=Path, required=True, help="output table of shares (.csv)")
     sub.add_argument("--sd", type=Path, help="output table of standard deviations of the shares (.csv); nb only")
+    add_overwrite(sub)
     sub.add_argument("--bulk", action="store_true", help="bulk samples: priors for bulk, all genes")
     add_settings(sub, DeconvolutionSettings)
 
@@ -71,6 +74,7 @@ def add_science_commands(command: AddCommand) -> None:
         "--json", action="store_true", help="report progress as JSON lines on stdout, without a progress bar"
     )
     sub.add_argument("--resume", action="store_true", help="resume the run in the folder after its last epoch")
+    add_overwrite(sub)
     add_settings(sub, TrainingSettings)
 
 
@@ -84,7 +88,7 @@ def _prototypes(args: argparse.Namespace) -> None:
     require_separate([folder, args.markers], [args.cells, args.annotations])
     for path in (*paths, args.markers):
         if path is not None:
-            refuse_existing(path)
+            refuse_existing(path, args.overwrite)
     cells = open_cells(args.cells, args.annotations)
     found = estimate_prototypes(cells, columns, args.batch, chosen_settings(args, PrototypeSettings))
     if args.hierarchy is not None:
@@ -127,7 +131,7 @@ def _deconvolve(args: argparse.Namespace) -> None:
     require_separate([args.out, args.sd], [args.spots, args.positions, args.prototypes])
     for path in (args.out, args.sd):
         if path is not None:
-            refuse_existing(path)
+            refuse_existing(path, args.overwrite)
     start = DeconvolutionSettings.bulk if args.bulk else DeconvolutionSettings
     settings = start(**given_settings(args, DeconvolutionSettings))
     spots = read_cells(args.spots) if args.bulk else read_spots(args.spots, args.positions, library=args.library)
@@ -146,6 +150,10 @@ def _deconvolve(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     job = _training_job(args)
+    if args.overwrite:
+        if job.resume:
+            raise CpnnError("--resume goes on with a run and --overwrite begins another; give one of them.")
+        job.remove_earlier_run()
 
     from napari_cpnn.training.jobs import run_job
 

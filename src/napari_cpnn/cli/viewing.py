@@ -12,6 +12,7 @@ from napari_cpnn.cli.options import (
     AddCommand,
     add_hierarchy,
     add_model,
+    add_overwrite,
     add_settings,
     chosen_settings,
     decimal,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
 
+#: File extension of saved sessions, as in ``napari_cpnn.ui.sessions``, whose import would slow down ``--help``.
+_SESSION = ".cpnn.json"
 #: File extensions of exports, which cannot be saved maps.
 _NOT_MAPS = (".h5ad", ".h5", ".csv", ".tsv", ".geojson", ".json", ".png", ".svg", ".pdf", ".tif", ".tiff")
 
@@ -35,17 +38,19 @@ _NOT_MAPS = (".h5ad", ".h5", ".csv", ".tsv", ".geojson", ".json", ".png", ".svg"
 def add_viewing_commands(command: AddCommand) -> None:
     """Register the commands ``open``, ``demo``, ``fetch`` and ``predict``."""
     sub = command("open", _open, "open a slide in napari and map the visible area")
-    sub.add_argument("slide", type=Path)
+    sub.add_argument("slide", type=Path, help="slide, or a saved session (.cpnn.json)")
     add_model(sub, required=False)
     sub.add_argument("--mpp", help="um per pixel, or y,x (default: from the file)")
     sub.add_argument("--gene", help="gene to show")
     sub.add_argument("--cell-type", help="cell type to show")
     sub.add_argument("--screenshot", type=Path, help="save a picture of the window when the view is mapped, and exit")
+    add_overwrite(sub)
     add_hierarchy(sub)
     add_settings(sub, MappingSettings)
 
     sub = command("demo", _demo, "open the sample slide with its model")
     sub.add_argument("--screenshot", type=Path, help="save a picture of the window, and exit")
+    add_overwrite(sub)
     add_settings(sub, MappingSettings)
 
     sub = command("fetch", _fetch, "download the real sample data set (HER2+ breast cancer ST), or HGNC's gene names")
@@ -70,6 +75,7 @@ def add_viewing_commands(command: AddCommand) -> None:
         "--region", nargs=4, type=decimal, metavar=("Y0", "X0", "Y1", "X1"), help="map only this part, in um"
     )
     sub.add_argument("--out", type=Path, required=True, help="map (.zarr)")
+    add_overwrite(sub)
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     add_hierarchy(sub)
     add_settings(sub, MappingSettings)
@@ -81,7 +87,11 @@ def _open(args: argparse.Namespace) -> None:
     if args.screenshot is not None:
         require_picture(args.screenshot)
         require_separate([args.screenshot], [args.slide, args.model])
+        refuse_existing(args.screenshot, args.overwrite)
         require_writable(args.screenshot.parent)
+    if args.slide.name.lower().endswith(_SESSION):
+        _open_session(args)
+        return
     if args.model is not None and args.encoder_weights is not None:
         _note_encoder(args.model, args.encoder_weights)
     open_viewer(
@@ -94,6 +104,20 @@ def _open(args: argparse.Namespace) -> None:
         hierarchy=None if args.hierarchy is None else read_hierarchy(args.hierarchy),
         settings=read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
     )
+    if args.screenshot is not None:
+        print(f"wrote {args.screenshot}")
+
+
+def _open_session(args: argparse.Namespace) -> None:
+    """Open a saved session, which names its own model and view."""
+    from napari_cpnn.ui.sessions import open_session_window
+    from napari_cpnn.ui.viewer import read_preferences
+
+    given = [name for name in ("model", "mpp", "gene", "cell_type", "hierarchy") if getattr(args, name) is not None]
+    if given:
+        raise CpnnError(f"{args.slide} names what it shows; open it without --{given[0].replace('_', '-')}.")
+    settings = read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings))
+    open_session_window(args.slide, screenshot=args.screenshot, settings=settings)
     if args.screenshot is not None:
         print(f"wrote {args.screenshot}")
 
@@ -118,6 +142,8 @@ def _demo(args: argparse.Namespace) -> None:
     folder = sample_folder()
     args.slide, args.model, args.mpp = folder / "slide.tiff", folder / "model.safetensors", None
     args.gene, args.cell_type, args.encoder_weights, args.hierarchy = None, None, None, None
+    if args.screenshot is not None:
+        refuse_existing(args.screenshot, args.overwrite)
     require_display("napari-cpnn demo --screenshot demo.png")
     _open(args)
 
@@ -144,13 +170,16 @@ def _fetch(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from napari_cpnn.export import is_saved_map
     from napari_cpnn.models import choose_device, load_model
     from napari_cpnn.slides import open_slide
 
     if args.out.suffix.lower() in _NOT_MAPS:
         raise CpnnError(f"predict writes a map with the extension .zarr; convert it to {args.out.name} with export.")
     require_separate([args.out], [args.slide, args.model])
-    refuse_existing(args.out)
+    refuse_existing(args.out, args.overwrite)
+    if args.out.exists() and not is_saved_map(args.out):
+        raise CpnnError(f"{args.out} is not a saved map, so it is not replaced; choose another name.")
     require_writable(args.out.parent)
     settings = chosen_settings(args, MappingSettings)
     with open_slide(args.slide, mpp=pixel_size(args.mpp)) as slide:

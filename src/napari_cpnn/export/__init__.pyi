@@ -1,5 +1,6 @@
 from .csv import to_csv as to_csv
 from .figure import to_figure as to_figure
+from .files import is_saved_map as is_saved_map
 from .files import replacing as replacing
 from .formats import FORMATS as FORMATS
 from .formats import export_map as export_map

@@ -32,6 +32,8 @@ from .domain import N_KNOTS as N_KNOTS
 from .domain import Domain as Domain
 from .encoder_files import remember_place as remember_place
 from .heads import LinearHead as LinearHead
+from .held_out import genes_above as genes_above
+from .held_out import held_out_pcc as held_out_pcc
 from .inference import fuse_for_inference as fuse_for_inference
 from .losses import composition_penalty as composition_penalty
 from .losses import mse_loss as mse_loss

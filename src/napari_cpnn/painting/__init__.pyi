@@ -35,6 +35,7 @@ from .shown import Outline as Outline
 from .shown import RangeMode as RangeMode
 from .shown import Shown as Shown
 from .shown import Style as Style
+from .shown import Unlike as Unlike
 from .shown import auto_range as auto_range
 from .shown import catch_up as catch_up
 from .shown import colors_of as colors_of

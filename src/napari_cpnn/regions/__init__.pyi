@@ -1,7 +1,9 @@
 from .explain import PROGRAMS as PROGRAMS
 from .explain import SHIFT as SHIFT
 from .explain import explain_gene as explain_gene
+from .geojson import geojson_of as geojson_of
 from .geojson import read_regions as read_regions
+from .geojson import regions_in as regions_in
 from .geojson import write_regions as write_regions
 from .outlines import Region as Region
 from .outlines import with_own_names as with_own_names

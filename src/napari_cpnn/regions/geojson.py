@@ -62,6 +62,11 @@ def read_regions(path: str | Path, mpp: Mpp) -> list[Region]:
     """
     file = to_path(path, RegionsError)
     content = read_json(file, RegionsError, parse_int=float)  # accept any number of digits, possibly as infinity
+    return regions_in(content, file, mpp)
+
+
+def regions_in(content: Any, file: Path, mpp: Mpp) -> list[Region]:
+    """Return the regions of GeoJSON that was read from ``file``; otherwise as :func:`read_regions`."""
     found = _Found()
     with reading(file, RegionsError, "export annotations as GeoJSON in QuPath."):
         for number, feature in enumerate(_features(content, file), 1):
@@ -70,7 +75,7 @@ def read_regions(path: str | Path, mpp: Mpp) -> list[Region]:
         why = f" that can be used: {found.faults_in_words()}." if found.faults else " in it."
         raise RegionsError(f"{file} has no outlines (polygons){why}")
     for text in found.left_out(file.name):
-        warnings.warn(text, CpnnWarning, stacklevel=2)
+        warnings.warn(text, CpnnWarning, stacklevel=3)
     return with_own_names(found.regions)
 
 
@@ -90,6 +95,13 @@ def write_regions(regions: Sequence[Region], path: str | Path, mpp: Mpp) -> Path
     'regions.geojson'
     """
     path = Path(path)
+    with whole_file(path, RegionsError) as part:
+        part.write_text(json.dumps(geojson_of(regions, mpp)), encoding="utf-8")
+    return path
+
+
+def geojson_of(regions: Sequence[Region], mpp: Mpp) -> dict[str, Any]:
+    """Return regions as GeoJSON of QuPath annotations, in level-0 pixels."""
     features = [
         {
             "type": "Feature",
@@ -99,9 +111,7 @@ def write_regions(regions: Sequence[Region], path: str | Path, mpp: Mpp) -> Path
         }
         for region in regions
     ]
-    with whole_file(path, RegionsError) as part:
-        part.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
-    return path
+    return {"type": "FeatureCollection", "features": features}
 
 
 class _FaultError(RegionsError):

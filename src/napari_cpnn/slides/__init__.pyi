@@ -1,6 +1,7 @@
 from .backends import SLIDE_SUFFIXES as SLIDE_SUFFIXES
 from .backends.tiff import TiffBackend as TiffBackend
 from .backends.tiff_tiles import FileReader as FileReader
+from .identity import copy_identity as copy_identity
 from .patches import PatchReader as PatchReader
 from .patches import read_patches as read_patches
 from .slide import Slide as Slide

@@ -28,6 +28,32 @@ def file_identity(path: Path, shape: tuple[int, ...], view: str = "") -> str:
     return key.hexdigest()
 
 
+def copy_identity(path: str | Path) -> str:
+    """Hash the size, first and last bytes of a file: the same for its copies, wherever and whenever they were made.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import shutil
+    >>> from napari_cpnn.slides import copy_identity
+    >>> copy = shutil.copy(slide.path, "copy.tiff")
+    >>> copy_identity(copy) == copy_identity(slide.path)
+    True
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    key = hashlib.sha256(f"{size}".encode())
+    with path.open("rb") as file:
+        key.update(file.read(_ENDS_BYTES))
+        file.seek(max(0, size - _ENDS_BYTES))
+        key.update(file.read(_ENDS_BYTES))
+    return key.hexdigest()
+
+
 def content_identity(facts: tuple[Any, ...], thumbnail: bytes) -> str:
     """Hash the metadata and the thumbnail of a slide without a file."""
     key = hashlib.sha256(repr(facts).encode())

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from tests.ui.conftest import TYPES, tissue_image, write_slide
 
+from napari_cpnn.errors import CpnnError
 from napari_cpnn.samples import SAMPLE_FILES, cache_folder, sample_folder
 from napari_cpnn.slides import open_slide
 from napari_cpnn.ui.compare.spots_controller import SpotsController
 from napari_cpnn.ui.frame.history import History
 from napari_cpnn.ui.regions.dock import Regions
-from napari_cpnn.ui.viewer.slide_memory import Memory, keep, recall
+from napari_cpnn.ui.viewer.slide_memory import Memory, keep, memory_in, recall
 from napari_cpnn.ui.viewer.state import ExploreState, Look, Shown
 
 SQUARE = np.array([[200.0, 200], [200, 500], [500, 500], [500, 200]])
@@ -233,3 +234,22 @@ def test_spots_are_opened_again_with_their_slide(slide_path):
     third.recall()
     assert third.table is None
     assert not told
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"look": {"opacity": "x"}},
+        {"look": {"opacity": 7}},
+        {"look": {"colormap": "none"}},
+        {"look": {"smooth": "yes"}},
+        {"look": {"scale_um": float("nan")}},
+        {"shown": {"kind": "gene", "names": []}},
+        {"shown": {"kind": "other", "names": ["a"]}},
+        {"shown": {"kind": "gene", "names": ["a"], "measure": "other"}},
+        {"mpp": [0, 1]},
+    ],
+)
+def test_a_memory_with_a_value_that_cannot_be_is_none(facts):
+    with pytest.raises((ValueError, TypeError, LookupError, CpnnError)):
+        memory_in(facts)

@@ -13,7 +13,7 @@ from napari_cpnn.studies.benchmarking.result import BenchmarkResult
 from napari_cpnn.untrusted import to_path
 
 
-def write_benchmark(result: BenchmarkResult, out: str | Path) -> Path:
+def write_benchmark(result: BenchmarkResult, out: str | Path, *, overwrite: bool = False) -> Path:
     """Write the tables and the page of a benchmark into a new folder, which appears when it is complete.
 
     Parameters
@@ -23,13 +23,15 @@ def write_benchmark(result: BenchmarkResult, out: str | Path) -> Path:
     out
         Folder for ``scores.parquet`` (``.csv`` without pyarrow), ``summary.csv``, ``differences.csv``,
         ``sections.csv`` and ``benchmark.html``.
+    overwrite
+        Whether to replace the folder of an earlier benchmark; other folders are never replaced.
 
     Raises
     ------
     TrainingError
         If the folder exists already or cannot be written.
     """
-    folder, page = require_new(out), html_page(result)
+    folder, page = require_new(out, overwrite=overwrite), html_page(result)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with staged(folder) as unfinished:
@@ -44,9 +46,12 @@ def write_benchmark(result: BenchmarkResult, out: str | Path) -> Path:
     return folder
 
 
-def require_new(out: str | Path) -> Path:
-    """Path of an output folder that does not exist yet."""
+def require_new(out: str | Path, *, overwrite: bool = False) -> Path:
+    """Path of an output folder that does not exist yet, or is that of a benchmark and may be replaced."""
     folder = restored(to_path(out, TrainingError))
-    if folder.exists():
+    if folder.exists() and overwrite:
+        if not (folder / "benchmark.html").is_file():
+            raise TrainingError(f"{folder} is not the folder of a benchmark, so it is not replaced; choose another.")
+    elif folder.exists():
         raise TrainingError(f"{folder} exists already; choose another name or delete it.")
     return folder

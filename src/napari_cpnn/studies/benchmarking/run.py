@@ -85,6 +85,8 @@ def benchmark(
     out: str | Path | None = None,
     settings: BenchmarkSettings | None = None,
     progress: bool = True,
+    *,
+    overwrite: bool = False,
 ) -> BenchmarkResult:
     """Score the predictions of any models on measured sections, all on the same spots and genes.
 
@@ -117,6 +119,8 @@ def benchmark(
         Scores, controls and intervals.
     progress
         Show progress in the terminal (on stderr).
+    overwrite
+        Whether ``out`` may be the folder of an earlier benchmark, which is replaced.
 
     Returns
     -------
@@ -153,7 +157,7 @@ def benchmark(
     if taken:
         raise TrainingError(f"{taken[0]} is the name of a row that is always there; give the model another name.")
     if out is not None:
-        require_new(out)
+        require_new(out, overwrite=overwrite)
     predictions = {str(name): given for name, given in predictions.items()}
     settings = without_squidpy(settings or BenchmarkSettings())
     opened = open_sections(samples, groups, sections)
@@ -179,7 +183,7 @@ def benchmark(
         examples[_median_section(scores)],
     )
     if out is not None:
-        write_benchmark(result, out)
+        write_benchmark(result, out, overwrite=overwrite)
     return result
 
 

@@ -126,6 +126,21 @@ class TrainingJob:
         if model.exists() and not self.resume:
             raise TrainingError(f"{self.out} already holds a trained model; choose another folder or resume the run.")
 
+    def remove_earlier_run(self) -> None:
+        """Delete the files of an earlier run in the folder, if this job could be run in their place.
+
+        Raises
+        ------
+        TrainingError
+            As :meth:`check`, or if they cannot be deleted.
+        """
+        self.replace(resume=True).check()
+        try:
+            for name in _WRITTEN:
+                (self.out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{self.out} could not be cleared: {error.strerror or error}.") from error
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON types, with absolute paths."""
         return {

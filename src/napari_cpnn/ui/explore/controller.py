@@ -135,6 +135,11 @@ class ExploreController:
 
         self._tasks.run("model", f"Loading {path.name} ...", load, loaded)
 
+    def restore(self, memory: Memory, model: str | Path) -> None:
+        """Load a model and show what the memory says, when a slide is opened as a session had it."""
+        self._recalled = memory
+        self.choose_model(model)
+
     def use_model(self, model: CPNN, path: Path | None = None) -> None:
         """Map with a model in memory (from ``path``); one that is still being loaded is dropped."""
         before, path_before = self.state.model, self.model_path

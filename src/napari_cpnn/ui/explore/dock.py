@@ -46,6 +46,7 @@ from napari_cpnn.ui.frame import (
     unknown_gene_text,
 )
 from napari_cpnn.ui.layers import path_of
+from napari_cpnn.ui.sessions import SessionButton
 from napari_cpnn.ui.viewer import (
     OPEN,
     ModelPicker,
@@ -151,6 +152,7 @@ class Explore(Dock):
         self.warning = TextLabel()
         self.warning.hide()
         self.export = ExportButton(self.viewer, self.background)
+        self.keep = SessionButton(self.viewer, self)
 
     def _build_types(self) -> None:
         self.types = CellTypeList()

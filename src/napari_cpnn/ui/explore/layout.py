@@ -21,7 +21,7 @@ def lay_out(dock: Any) -> list[Fold]:
         dock.first_row("Slide", dock.slide),
         dock.mpp_row,
         row(bold_label("Model"), dock.model, dock.info),
-        row(dock.live, dock.whole, spacer(), dock.export),
+        row(dock.live, dock.whole, spacer(), dock.keep, dock.export),
         dock.progress,
         dock.message,
         dock.warning,

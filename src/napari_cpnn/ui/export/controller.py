@@ -15,17 +15,24 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, ExportError
 from napari_cpnn.export import FORMATS, ExportCancelledError, export_map, part_of, reporting, save_map
+from napari_cpnn.models import genes_above
 from napari_cpnn.settings import ExportSettings, FigureSettings
 from napari_cpnn.texts import file_name
+from napari_cpnn.ui.export.file_size import mb_text, patches_in, size_mb
+from napari_cpnn.ui.export.on_screen import Exported, settings_on_screen
 from napari_cpnn.ui.frame import Tasks
 from napari_cpnn.ui.viewer import ExploreState, Shown
-from napari_cpnn.untrusted import to_path
+from napari_cpnn.untrusted import read_bytes, reading, to_path
 
 if TYPE_CHECKING:
     from napari_cpnn.export import Area, Marks
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.frame import Background
+
+
+#: Maximum size of a list of names.
+_MOST_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Format:
     suffix
         Part of the default file name after the name of the slide.
     genes
-        Available choices of genes: ``shown``, ``all``, ``some``, ``none``; the first is the default.
+        Available choices of genes: ``shown``, ``all``, ``above``, ``some``, ``none``; the first is the default.
     """
 
     key: str
@@ -57,20 +64,25 @@ class Format:
 
 KINDS = (
     Format("figure", "Figure (PNG, SVG, PDF)", "_figure", ("shown", "some")),
-    Format("anndata", "AnnData for squidpy, scanpy (.h5ad)", "_map", ("all", "shown", "some")),
-    Format("spatialdata", "SpatialData (.zarr)", "_spatialdata", ("all", "shown", "some")),
-    Format("geojson", "Outlines for QuPath (.geojson)", "_map", ("shown", "some", "all")),
-    Format("ome-zarr", "OME-Zarr image (.ome.zarr)", "_map", ("shown", "some", "all")),
-    Format("csv", "Table (.csv)", "_map", ("shown", "some", "all")),
+    Format("anndata", "AnnData for squidpy, scanpy (.h5ad)", "_map", ("all", "above", "some", "shown")),
+    Format("spatialdata", "SpatialData (.zarr)", "_spatialdata", ("all", "above", "some", "shown")),
+    Format("geojson", "Outlines for QuPath (.geojson)", "_map", ("shown", "above", "some", "all")),
+    Format("ome-zarr", "OME-Zarr image (.ome.zarr)", "_map", ("shown", "above", "some", "all")),
+    Format("csv", "Table (.csv)", "_map", ("shown", "above", "some", "all")),
     Format("map", "Map, to continue later (.zarr)", "_map", ("none",)),
 )
 
 GENES = {
     "shown": "what is on screen",
     "all": "all genes",
+    "above": "genes with a held-out PCC of at least",
     "some": "these:",
     "none": "all, as computed",
 }
+
+
+LEAST_PCC = 0.3
+"""Held-out PCC that the dialog offers first."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,8 @@ class Request:
         Size of a figure, as in :class:`FigureSettings`.
     marks
         Spots and outlines of regions for a figure, which are on screen.
+    least_pcc
+        Held-out PCC for ``genes="above"``.
     """
 
     kind: Format
@@ -106,6 +120,7 @@ class Request:
     width_mm: float | None = None
     dpi: int = 300
     marks: Marks | None = None
+    least_pcc: float = LEAST_PCC
 
 
 class ExportController:
@@ -151,6 +166,32 @@ class ExportController:
             return []
         types = dict.fromkeys([*cmap.types_at("major"), *cmap.cell_types]) if kind.key == "figure" else ()
         return [*types, *sorted(cmap.genes, key=str.upper)]
+
+    def describe(self, request: Request) -> str:
+        """Return how many genes and patches will be written, and the size of the file; empty for figures and maps.
+
+        A choice that cannot be written is described by its problem.
+        """
+        cmap = self.state.map
+        if cmap is None or request.kind.key in ("figure", "map"):
+            return ""
+        try:
+            n_genes = len(self._names_of(request, cmap))
+        except CpnnError as error:
+            return "" if request.genes == "some" and not request.typed.strip() else str(error)
+        of = f" of {len(cmap.genes):,}" if request.genes == "above" else ""
+        genes = f"{n_genes:,}{of} gene{'' if n_genes == 1 and not of else 's'}"
+        n_patches = patches_in(cmap, request.area)
+        mb = size_mb(request.kind.key, n_patches, n_genes, len(cmap.types_at(self.state.level)))
+        return f"{genes}, {n_patches:,} patches{'' if mb is None else f': about {mb_text(mb)}'}"
+
+    def read_names(self, path: str | Path) -> str:
+        """Return the names in a text file, with commas between them; a problem is shown, and nothing returned."""
+        try:
+            return ", ".join(read_name_list(path))
+        except CpnnError as error:
+            self._tasks.set_problem(error)
+            return ""
 
     def default_path(self, kind: Format) -> Path:
         """Return a path with the name of the slide, in its folder or else the home folder."""
@@ -202,8 +243,12 @@ class ExportController:
             with reporting(report):
                 return job()
 
+        record = self._record(request)
+
         def ready(text: str) -> None:
             self.written, self._result = request.path, text
+            if record is not None:
+                self.state.exports.append(record)
 
         self._tasks.run("export", f"Writing {request.path.name} ...", work, ready)
 
@@ -251,9 +296,29 @@ class ExportController:
 
         return write
 
+    def _record(self, request: Request) -> Exported | None:
+        """Return what a script needs to repeat an export."""
+        cmap, kind = self.state.map, request.kind.key
+        if cmap is None:
+            return None
+        settings = ExportSettings(figure=self._figure_settings(request), level=self.state.level)
+        names = () if kind == "map" or request.genes in ("all", "above") else self._names_of(request, cmap)
+        return Exported(
+            kind,
+            request.path.name,
+            tuple(names),
+            names_all=request.genes == "all",
+            least_pcc=request.least_pcc if request.genes == "above" else None,
+            area=request.area,
+            settings=settings,
+        )
+
     def _names_of(self, request: Request, cmap: CompositionMap) -> list[str | Shown]:
         if request.genes == "all":
             return list(cmap.genes)
+        if request.genes == "above":
+            known = cmap if cmap.trust is not None or self.state.model is None else self.state.model
+            return list(genes_above(known, request.least_pcc))
         if request.genes == "some":
             names = split_names(request.typed, self.names(request.kind))
             if not names:
@@ -271,24 +336,27 @@ class ExportController:
 
     def _figure_settings(self, request: Request) -> FigureSettings:
         """Return the settings of the look on screen; a fixed range applies to all panels."""
-        look, shown = self.state.look, self.state.shown
-        fixed = None
-        if look.range_mode == "manual":
-            fixed = look.manual
-        elif request.genes == "shown" and shown is not None and shown.has_range:
-            fixed = self.state.limits
-        return FigureSettings(
-            colormap=look.colormap,
-            value_range="full" if look.range_mode == "full" else "auto",
-            low=None if fixed is None else fixed[0],
-            high=None if fixed is None else max(fixed[1], fixed[0] + 1e-6),
-            opacity=look.opacity,
-            smooth=look.smooth,
-            unlike=look.unlike,
-            scale_um=look.scale_um,
-            width_mm=request.width_mm,
-            dpi=request.dpi,
-        )
+        limits = self.state.limits if request.genes == "shown" else None
+        settings = settings_on_screen(self.state.look, self.state.shown, limits)
+        return settings.replace(width_mm=request.width_mm, dpi=request.dpi)
+
+
+def read_name_list(path: str | Path) -> list[str]:
+    """Read names from a text file: one a line, or separated by commas, tabs or spaces; lines with ``#`` are notes.
+
+    Raises
+    ------
+    ExportError
+        If it cannot be read, or there is none.
+    """
+    file = to_path(path, ExportError)
+    with reading(file, ExportError, "it must be text with one name per line."):
+        text = read_bytes(file, _MOST_BYTES, ExportError).decode("utf-8-sig")
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    names = split_names("\n".join(lines), ())
+    if not names:
+        raise ExportError(f"{file} has no names; it must be text with one name per line.")
+    return list(names)
 
 
 def split_names(typed: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -328,6 +396,4 @@ def _draw(
 
 def _done(path: Path, what: str) -> str:
     files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
-    size = sum(f.stat().st_size for f in files)
-    text = f"{size / 2**20:,.1f} MB" if size >= 2**20 else f"{size / 2**10:,.0f} kB"
-    return f"Written: {path} ({what}, {text})."
+    return f"Written: {path} ({what}, {mb_text(sum(f.stat().st_size for f in files) / 2**20)})."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +19,18 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QWidget,
 )
+from superqt.utils import qdebounced
 
-from napari_cpnn.ui.export.controller import GENES, KINDS, ExportController, Request
+from napari_cpnn.ui.export.controller import GENES, KINDS, LEAST_PCC, ExportController, Request
 from napari_cpnn.ui.export.marks import marks_on_screen
 from napari_cpnn.ui.export.names_edit import NamesEdit
 from napari_cpnn.ui.frame import (
+    DecimalBox,
     TextLabel,
     ask,
     button,
     every,
+    open_file,
     row,
     show_guide,
     slim_combo,
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from napari_cpnn.ui.frame import Background
 
 _PROGRESS_MS = 150
+_AMOUNT_MS = 200
 _VIEW = "the present view"
 _WIDTHS = {"by the number of panels": None, "88 mm, one column": 88.0, "180 mm, two columns": 180.0}
 _DPI = (150, 300, 600)
@@ -61,6 +66,7 @@ class ExportDialog(QDialog):
         self.state: ExploreState = state_of(viewer)
         self.controller = ExportController(self.state, background)
         self._progress_timer = every(_PROGRESS_MS, self._update, self)
+        self._amount_later = qdebounced(self._show_amount, timeout=_AMOUNT_MS, parent=self)
         self._build()
         self.controller.changed.connect(self._update)
         self.refresh()
@@ -74,6 +80,14 @@ class ExportDialog(QDialog):
         self.genes.setToolTip("the genes in the table, or the panels of the figure")
         self.names = NamesEdit()
         self.names.setToolTip("names, separated by commas; a list of genes can be pasted")
+        self.names_file = button("File ...", "read the names from a text file, one a line")
+        self.least_pcc = DecimalBox()
+        self.least_pcc.setRange(-1.0, 1.0)
+        self.least_pcc.setDecimals(2)
+        self.least_pcc.setSingleStep(0.05)
+        self.least_pcc.setValue(LEAST_PCC)
+        self.least_pcc.setToolTip("correlation of predicted with measured expression on spots that were held out")
+        self.amount = TextLabel()
         self.area = slim_combo("only mapped patches whose centre lies in this part are written")
         self.figure_width = QComboBox()
         for text, width in _WIDTHS.items():
@@ -91,7 +105,8 @@ class ExportDialog(QDialog):
         self._size = QWidget()
         self._size.setLayout(row(self.figure_width, self.dpi))
         self._size_label = QLabel("Size")
-        self._choices = (self.kind, self.genes, self.names, self.area, self._size, self.path, self.browse)
+        self._choices: tuple[QWidget, ...] = (self.kind, self.genes, self.names, self.names_file, self.least_pcc)
+        self._choices += (self.area, self._size, self.path, self.browse)
 
     def _build(self) -> None:
         self._build_choices()
@@ -104,11 +119,12 @@ class ExportDialog(QDialog):
         self.cancel = button("Cancel", "stop writing; no file is left")
         self.folder = button("Show folder", "open the folder of the file")
         self.help = tool_button("?", "formats and their content: the page of the user guide")
-        for widget in (self.browse, self.cancel, self.folder):
+        for widget in (self.browse, self.cancel, self.folder, self.names_file):
             widget.setAutoDefault(False)
         form = QFormLayout()
         form.addRow("What", self.kind)
-        form.addRow("Shows", row(self.genes, self.names))
+        form.addRow("Shows", row(self.genes, self.least_pcc, self.names, self.names_file))
+        form.addRow("", self.amount)
         form.addRow("Part", self.area)
         form.addRow(self._size_label, self._size)
         form.addRow("File", row(self.path, self.browse))
@@ -119,6 +135,10 @@ class ExportDialog(QDialog):
         self.kind.currentIndexChanged.connect(self._kind_changed)
         self.genes.currentIndexChanged.connect(self._genes_changed)
         self.browse.clicked.connect(self._browse)
+        self.names_file.clicked.connect(self._read_names)
+        self.names.textChanged.connect(self._amount_later)
+        self.least_pcc.valueChanged.connect(self._amount_later)
+        self.area.currentIndexChanged.connect(self._amount_later)
         self.start.clicked.connect(self._start)
         self.cancel.clicked.connect(self.controller.cancel)
         self.folder.clicked.connect(self._show_folder)
@@ -172,8 +192,25 @@ class ExportDialog(QDialog):
         return bool(text.strip()) and all(text != str(self.controller.default_path(kind)) for kind in KINDS)
 
     def _genes_changed(self) -> None:
-        self.names.setVisible(self.genes.currentData() == "some")
+        chosen = self.genes.currentData()
+        for widget in (self.names, self.names_file):
+            widget.setVisible(chosen == "some")
+        self.least_pcc.setVisible(chosen == "above")
+        self._show_amount()
         self._update()
+
+    def _show_amount(self) -> None:
+        """Say how much would be written."""
+        self.amount.show_text(self.controller.describe(self._request(self.path.text())))
+
+    def _read_names(self) -> None:
+        title = "A list of genes"
+        open_file(self, title, "Text (*.txt *.csv *.tsv);;All files (*)", self.take_names_of)
+
+    def take_names_of(self, path: str) -> None:
+        """Put the names of a file into the list."""
+        if names := self.controller.read_names(path):
+            self.names.setText(names)
 
     def _browse(self) -> None:
         kind = self.kind.currentData()
@@ -193,13 +230,18 @@ class ExportDialog(QDialog):
         overwrite = self.controller.is_there(path)
         if overwrite is None or (overwrite and not self._may_replace(path)):
             return
-        area = self._view() if self.area.currentText() == _VIEW else self.area.currentData()
-        genes, width, dpi = (box.currentData() for box in (self.genes, self.figure_width, self.dpi))
-        request = Request(
-            kind, path, genes, self.names.text(), area, overwrite, width, dpi, self._marks(kind.key, genes)
-        )
-        self.controller.export(request)
+        marks = self._marks(kind.key, self.genes.currentData())
+        self.controller.export(dataclasses.replace(self._request(str(path)), overwrite=overwrite, marks=marks))
         self._update()
+
+    def _request(self, path: str) -> Request:
+        """Return what is chosen."""
+        area = self._view() if self.area.currentText() == _VIEW else self.area.currentData()
+        kind, genes, width, dpi = (box.currentData() for box in (self.kind, self.genes, self.figure_width, self.dpi))
+        target = self.controller.path_of(path, kind)
+        return Request(
+            kind, target, genes, self.names.text(), area, False, width, dpi, least_pcc=self.least_pcc.value()
+        )
 
     def _marks(self, kind: str, genes: str) -> Marks | None:
         """Return the spots and regions on screen for a figure of what is on screen."""
@@ -248,6 +290,7 @@ class ExportDialog(QDialog):
     def end(self) -> None:
         """Release everything, since the dock is closed."""
         self.controller.changed.disconnect(self._update)
+        self._amount_later.cancel()
         stop_timer(self._progress_timer)
         self.controller.close()
         self.close()

@@ -9,6 +9,9 @@ from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 
 from napari_cpnn.ui.frame import ThemedList
 
+#: Qt's own limit, 32,767 letters, would cut a list of some thousand genes.
+_MOST_LETTERS = 4_000_000
+
 
 class _LastName(QCompleter):
     """Completes the name after the last comma."""
@@ -28,6 +31,7 @@ class NamesEdit(QLineEdit):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setClearButtonEnabled(True)
+        self.setMaxLength(_MOST_LETTERS)
         self._names = QStringListModel(self)
         completer = _LastName(self._names, self)
         completer.setFilterMode(Qt.MatchFlag.MatchContains)

@@ -17,6 +17,7 @@ from .preferences import keep_groups as keep_groups
 from .preferences import keep_tour as keep_tour
 from .preferences import open_groups as open_groups
 from .preferences import read_preferences as read_preferences
+from .preferences import use_colors as use_colors
 from .preferences import wants_tour as wants_tour
 from .readiness import ready_for_explore as ready_for_explore
 from .readiness import ready_for_more as ready_for_more
@@ -27,6 +28,7 @@ from .reference import inspect_reference as inspect_reference
 from .reference import read_reference as read_reference
 from .slide_memory import Memory as Memory
 from .slide_memory import keep as keep
+from .slide_memory import memory_in as memory_in
 from .slide_memory import recall as recall
 from .state import ExploreState as ExploreState
 from .state import Shown as Shown

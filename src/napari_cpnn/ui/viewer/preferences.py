@@ -20,6 +20,9 @@ from napari_cpnn.settings import MappingSettings
 _NAME = "napari-cpnn"
 _NO_GROUP = "none"
 
+_of_session: dict[str, str] = {}
+"""Colours of an opened session, which come before those of the preferences until the program ends."""
+
 
 @dataclass(frozen=True)
 class Preferences:
@@ -60,7 +63,7 @@ def read_preferences(notify: Callable[[CpnnError], None]) -> Preferences:
         colors = read_colors(page.colors.cell_types)
     except CpnnError as error:
         notify(SettingsError(f"The preferences of CPNN, Colours: {error}"))
-    choose_colors(colors)
+    choose_colors(_with_session(colors))
     look = Look(colormap=page.colors.colormap, fade=page.colors.fade, fade_from=float(page.colors.fade_from))
     return Preferences(mapping, look, colors)
 
@@ -70,11 +73,27 @@ def keep_color(cell_type: str, color: str | None) -> None:
     page = _page()
     colors = {} if page is None else _readable(page.colors.cell_types)
     colors = {name: kept for name, kept in colors.items() if folded(name) != folded(cell_type)}
+    for name in [name for name in _of_session if folded(name) == folded(cell_type)]:
+        del _of_session[name]
     if color is not None:
         colors[cell_type] = color.upper()
-    choose_colors(colors)
+    choose_colors(_with_session(colors))
     if page is not None:
         page.colors.cell_types = write_colors(colors)
+
+
+def use_colors(colors: Mapping[str, str]) -> None:
+    """Use the colours of a session, ``#RRGGBB`` by name of the cell type; the preferences stay as they are."""
+    _of_session.clear()
+    _of_session.update(colors)
+    page = _page()
+    choose_colors(_with_session({} if page is None else _readable(page.colors.cell_types)))
+
+
+def _with_session(colors: Mapping[str, str]) -> dict[str, str]:
+    """Return colours with those of the session, which replace other spellings of the same type."""
+    taken = {folded(name) for name in _of_session}
+    return {**{name: color for name, color in colors.items() if folded(name) not in taken}, **_of_session}
 
 
 def wants_tour() -> bool:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.painting import FDR_CHOICES, Look, Outline, Shown, Style
+from napari_cpnn.geometry import as_mpp
+from napari_cpnn.painting import COLORMAPS, FDR_CHOICES, Look, Measure, Outline, RangeMode, Shown, Style, Unlike
 from napari_cpnn.palette import as_level
+from napari_cpnn.settings import MAX_SCALE_UM
 from napari_cpnn.storage import cache_folder, whole_file
 
 if TYPE_CHECKING:
@@ -63,19 +65,29 @@ class Memory:
 def recall(slide: Slide) -> Memory:
     """Read the memory of a slide; empty when there is none or it is not valid."""
     try:
-        facts = json.loads(_file(slide).read_text(encoding="utf-8"))
-        return Memory(
-            model=str(facts.get("model", "")),
-            shown=_shown(facts.get("shown")),
-            look=_look(facts.get("look")),
-            mpp=_mpp(facts.get("mpp")),
-            spots=tuple(str(path) for path in facts.get("spots", ())),
-            regions=tuple((str(name), str(outline)) for name, outline in facts.get("regions", ())),
-            move=_move(facts.get("move")),
-            library=str(facts.get("library", "")),
-        )
+        return memory_in(json.loads(_file(slide).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError, LookupError, CpnnError):
         return Memory()
+
+
+def memory_in(facts: Any) -> Memory:
+    """Return the memory in what ``json.loads`` returned.
+
+    Raises
+    ------
+    ValueError, TypeError, AttributeError, LookupError, CpnnError
+        If a value is not valid.
+    """
+    return Memory(
+        model=str(facts.get("model", "")),
+        shown=_shown(facts.get("shown")),
+        look=_look(facts.get("look")),
+        mpp=_mpp(facts.get("mpp")),
+        spots=tuple(str(path) for path in facts.get("spots", ())),
+        regions=tuple((str(name), str(outline)) for name, outline in facts.get("regions", ())),
+        move=_move(facts.get("move")),
+        library=str(facts.get("library", "")),
+    )
 
 
 def keep(slide: Slide, memory: Memory) -> None:
@@ -95,7 +107,11 @@ def _shown(facts: Any) -> Shown | None:
     if facts is None:
         return None
     names, level = tuple(str(name) for name in facts["names"]), as_level(facts.get("level", "minor"))
-    return Shown(facts["kind"], names, facts.get("measure", "value"), level)
+    shown = Shown(facts["kind"], names, facts.get("measure", "value"), level)
+    n_names = {"type": (1,), "gene": (1,), "contribution": (2,), "dominant": (0,), "blend": range(len(names) + 1)}
+    if len(names) not in n_names[shown.kind] or shown.measure not in get_args(Measure):
+        raise ValueError(f"There is no quantity such as {shown.kind} of {len(names)} names.")
+    return shown
 
 
 def _look(facts: Any) -> Look | None:
@@ -104,12 +120,26 @@ def _look(facts: Any) -> Look | None:
     known = {f.name: facts[f.name] for f in dataclasses.fields(Look) if f.name in facts}
     low, high = known.pop("manual", Look.manual)
     scale = known.pop("scale_um", None)
-    for field, choices in (("outline", get_args(Outline)), ("fdr", FDR_CHOICES), ("style", get_args(Style))):
+    for field, choices in _CHOICES.items():
         if known.get(field) not in choices:  # of another version
             known.pop(field, None)
     if not _is_magnification(known.get("fade_from")):
         known.pop("fade_from", None)
-    return Look(**known, manual=(float(low), float(high)), scale_um=None if scale is None else float(scale))
+    look = Look(**known, manual=(float(low), float(high)), scale_um=None if scale is None else float(scale))
+    numbers = (*look.manual, look.opacity, 0.0 if look.scale_um is None else look.scale_um)
+    switches = (look.smooth, look.legend, look.fade)
+    if not all(math.isfinite(number) for number in numbers) or not all(isinstance(on, bool) for on in switches):
+        raise ValueError("A setting of the colours has a value of the wrong type.")
+    if not (0 <= look.opacity <= 1 and 0 <= numbers[3] <= MAX_SCALE_UM and look.colormap in COLORMAPS):
+        raise ValueError("A setting of the colours is out of its range.")
+    return look
+
+
+#: Settings of the look that are choices of words or numbers.
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "outline": get_args(Outline), "fdr": FDR_CHOICES, "style": get_args(Style), "unlike": get_args(Unlike),
+    "range_mode": get_args(RangeMode),
+}  # fmt: skip
 
 
 def _is_magnification(number: Any) -> bool:
@@ -117,7 +147,7 @@ def _is_magnification(number: Any) -> bool:
 
 
 def _mpp(facts: Any) -> tuple[float, float] | None:
-    return None if facts is None else (float(facts[0]), float(facts[1]))
+    return None if facts is None else as_mpp((float(facts[0]), float(facts[1])))
 
 
 def _move(facts: Any) -> Move | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
+    from napari_cpnn.ui.export import Exported
     from napari_cpnn.ui.viewer.slide_memory import Memory
 
 __all__ = ["ExploreState", "Look", "Shown", "TypeRow", "state_of"]
@@ -56,6 +57,8 @@ class ExploreState:
         State to restore when the slide is opened again; ``None`` while no slide is open.
     history
         Undo history of all docks.
+    exports
+        What was exported since the slide was opened.
     no_slide
         Why none of the layers can be explored; empty when there are none.
     docks
@@ -92,6 +95,7 @@ class ExploreState:
         self._memory_changed = False
         self.limits: tuple[float, float] = (0.0, 1.0)
         self.wanted_level: Level = "major"
+        self.exports: list[Exported] = []
         self.instead = ""  # legend of another layer that is shown in place of the map
 
     @property
@@ -106,6 +110,8 @@ class ExploreState:
 
     def set_slide(self, layer: Layer | None, slide: Slide | None, memory: Memory | None = None) -> None:
         """Set layer and slide; ``memory`` is the state in which the slide was last open."""
+        if layer is None or layer != self.layer:
+            self.exports = []
         self.layer, self.slide = layer, slide
         self.memory = memory
         self._memory_changed = False

@@ -1,0 +1,5 @@
+"""Sessions: what a window shows, as a Python script, and as a file that opens the same window elsewhere."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

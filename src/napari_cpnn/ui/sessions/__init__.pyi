@@ -1,0 +1,9 @@
+from .button import SessionButton as SessionButton
+from .collect import session_of as session_of
+from .launch import open_session_window as open_session_window
+from .python_code import python_code as python_code
+from .restore import open_session as open_session
+from .session import Session as Session
+from .session_file import is_session as is_session
+from .session_file import read_session as read_session
+from .session_file import save_session as save_session

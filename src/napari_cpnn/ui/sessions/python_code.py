@@ -1,0 +1,359 @@
+"""A script that reproduces what a window shows, without a screen. A function of the state, not a log of clicks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon
+
+from napari_cpnn._version import __version__
+from napari_cpnn.errors import CpnnError, SessionError
+from napari_cpnn.geometry import Rect
+from napari_cpnn.painting import Shown
+from napari_cpnn.samples import sample_folder
+from napari_cpnn.settings import ExportSettings, RegionSettings, Settings
+from napari_cpnn.texts import file_name
+from napari_cpnn.ui.export import Exported, settings_on_screen
+from napari_cpnn.ui.sessions.session import Session
+
+_WIDTH = 118
+#: Settings of maps that change how fast they are made, not what they say.
+_OF_SPEED = frozenset(
+    ("max_batch", "batch_seconds", "readers", "coarsest", "min_screen_px", "margin", "cache", "cache_dir", "cache_gb")
+)
+_FINGERPRINT = 16
+#: Patches around the view that its picture depends on, and one more.
+_AROUND = 3
+
+
+def python_code(session: Session) -> str:
+    """Return a script for the map, the figure on screen, the exports, and the tables of regions and spots.
+
+    It uses public functions only, and writes into a folder beside it.
+
+    Raises
+    ------
+    SessionError
+        If there is no model yet, or it has no file.
+    """
+    if session.model is None or not (session.model.name or session.model.path):
+        raise SessionError("There is no map to write code for yet: choose a slide and a model that has a file.")
+    script = _Script(session)
+    script.open()
+    script.map()
+    script.figure()
+    for export in session.exports:
+        script.export(export)
+    script.region_tables()
+    script.comparison()
+    return script.text()
+
+
+class _Script:
+    """The lines of a script, and what they import."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.lines: list[str] = []
+        self.imports: set[tuple[str, str]] = set()
+        self.modules: set[str] = set()
+        self.folder = f"{file_name(session.slide.path.stem, 'slide')}_cpnn"
+
+    def text(self) -> str:
+        """Return the whole script."""
+        named = _literal(f"{self.session.slide.name}: map and figure as on screen in napari-cpnn {__version__}.")
+        by_module: dict[str, list[str]] = {}
+        for module, name in sorted(self.imports):
+            by_module.setdefault(module, []).append(name)
+        ours = [f"from {module} import {', '.join(names)}" for module, names in by_module.items()]
+        others = [f"import {module}" for module in sorted(self.modules)]
+        head = [
+            f'"""{named[1:-1]}"""' if '"' not in named[1:-1] else named,
+            "",
+            "from pathlib import Path",
+            "",
+            *others,
+            *([""] if others else []),
+            "import napari_cpnn as nc",
+            *ours,
+        ]
+        return "\n".join([*head, *self.lines]) + "\n"
+
+    def add(self, *lines: str) -> None:
+        self.lines += lines
+
+    def use(self, module: str, name: str) -> str:
+        self.imports.add((f"napari_cpnn.{module}", name))
+        return name
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        session, model = self.session, self.session.model
+        mpp = session.slide.mpp
+        size = _number(mpp[0]) if mpp[0] == mpp[1] else _tuple(mpp)
+        self.add("", _call("slide = nc.open_slide", self._file(session.slide.path), f"mpp={size}"))
+        if model is not None:
+            name = _literal(model.name) if model.name else self._file(Path(str(model.path)))
+            self.add(f"model = nc.load_model({name})")
+            known = _literal(model.fingerprint[:_FINGERPRINT])
+            self.add(f'assert model.fingerprint.startswith({known}), "this is another model than the one on screen"')
+        if session.hierarchy:
+            self.add(f"model.set_hierarchy({_mapping(session.hierarchy)})")
+        if session.colors:
+            self.add(f"{self.use('palette', 'choose_colors')}({_mapping(session.colors)})")
+        self.add(f"out = Path({_literal(self.folder)})", "out.mkdir(exist_ok=True)")
+
+    def map(self) -> None:
+        session = self.session
+        self.add("")
+        settings = {
+            name: value
+            for name, value in _differing(session.settings).items()
+            if name not in _OF_SPEED and not (name == "device" and value == "auto")
+        }
+        given = ["slide", "model"]
+        rect = self._to_map()
+        if session.view is not None:
+            view = session.view.rect
+            self.use("geometry", "Rect")
+            self.add(f"view = Rect({', '.join(_number(v) for v in dataclasses.astuple(view))})  # y0, x0, y1, x1 in um")
+        if rect is not None:
+            what = "regions and view" if session.regions else "view"
+            self.add(f"# The {what}, with a margin. Without a region, the whole slide is mapped.")
+            given.append(f"region={_tuple(dataclasses.astuple(rect))}")
+        if session.is_coarse:
+            self.add("# On screen, the map was still coarser: here, every patch is computed.")
+        if settings:
+            given.append(f"settings={self._settings(session.settings, only=settings)}")
+        self.add(_call("cmap = nc.predict_map", *given))
+        self.add(
+            *(_call("cmap.mark", _literal(g), "model", _literal(side), _number(q)) for g, side, q in session.marks)
+        )
+
+    def figure(self) -> None:
+        session, shown, look = self.session, self.session.memory.shown, self.session.memory.look
+        if shown is None or look is None:
+            return
+        figure = settings_on_screen(look, shown, session.limits)
+        path = f"out / {_literal(f'{self._stem}_on_screen.png')}"
+        given = ["cmap", path, self._quantity(shown), "slide"]
+        self.add("", "# The figure on screen.")
+        if _differing(figure):
+            self.add(f"look = {self._settings(figure)}")
+            given.append("look")
+        area = ["area=view"] if session.view is not None else []
+        self.add(_call("nc.to_figure", *given, *area, "overwrite=True"))
+
+    def export(self, export: Exported) -> None:
+        name = _literal(file_name(export.name, "export"))
+        self.add("", f"# The export {file_name(export.name, 'export')}.")
+        if export.kind == "map":
+            cmap = "cmap" if export.area is None else f"nc.part_of(cmap, {self._area(export.area)})"
+            self.add(f"{cmap}.save(out / {name})")
+            return
+        if export.kind == "figure":
+            panels = f"[{', '.join(self._quantity(one) for one in export.names or ('dominant',))}]"
+            settings = self._settings(export.settings.figure) if _differing(export.settings.figure) else ""
+            given = ["cmap", f"out / {name}", panels, "slide", *([settings] if settings else [])]
+            area = [f"area={self._area(export.area)}"] if export.area is not None else []
+            self.add(_call("nc.to_figure", *given, *area, "overwrite=True"))
+            return
+        genes = _names(str(one) for one in export.names)
+        if export.names_all:
+            genes = "cmap.genes"
+        elif export.least_pcc is not None:
+            genes = f"{self.use('models', 'genes_above')}(model, {_number(export.least_pcc)})"
+        level = export.settings.replace(figure=ExportSettings().figure)
+        given = ["cmap", f"out / {name}", genes, "slide", _literal(export.kind)]
+        given += [f"settings={self._settings(level)}"] if _differing(level) else []
+        given += [f"area={self._area(export.area)}"] if export.area is not None else []
+        self.add(_call("nc.export_map", *given, "overwrite=True"))
+
+    def region_tables(self) -> None:
+        session = self.session
+        if not session.regions:
+            return
+        self.modules.add("shapely")
+        region, summarise = self.use("regions", "Region"), self.use("regions", "summarise_regions")
+        wkt = {one.name: shapely.to_wkt(one.outline, rounding_precision=3) for one in session.regions}
+        self.add("", "# The regions, in um (x, y), and what the map says in them.", "regions = [")
+        self.add(
+            *(f"    {region}({_literal(name)}, shapely.from_wkt({_literal(text)}))," for name, text in wkt.items())
+        )
+        self.add("]")
+        settings = RegionSettings(level=session.level)
+        more = [f"settings={self._settings(settings)}"] if _differing(settings) else []
+        genes = [f"genes={_names(session.region_genes)}"] if session.region_genes else []
+        self.add(_call("table = " + summarise, "cmap", "regions", *genes, *more))
+        self.add('table.to_csv(out / "regions.csv", index=False)')
+        names = [one.name for one in session.regions]
+        if session.pair is not None and set(session.pair) <= set(names):
+            first, second = (f"regions[{names.index(name)}]" for name in session.pair)
+            compare = self.use("regions", "compare_regions")
+            self.add(_call("difference = " + compare, "cmap", first, second, *genes, *more))
+            self.add('difference.to_csv(out / "difference.csv", index=False)')
+
+    def comparison(self) -> None:
+        session, memory = self.session, self.session.memory
+        if not session.has_spots or not memory.spots:
+            return
+        files = [self._file(Path(file)) for file in memory.spots]
+        library = [f"library={_literal(memory.library)}"] if memory.library else []
+        self.add("", "# The measured spots, and how well each gene is predicted there.")
+        self.add(_call("spots = nc.read_spots", *files, *library))
+        if memory.move is not None:
+            self.modules.add("numpy")
+            name, numbers = memory.move
+            matrix = f"numpy.array([{_tuple(numbers[:3])}, {_tuple(numbers[3:])}])"
+            fix = _call(self.use("spots", "SpotFix"), _literal(name), matrix, "numpy.nan")
+            self.add(f"spots = {fix}.apply(spots)")
+        device = session.settings.device
+        self.add(
+            _call("scores = nc.evaluate", "model", "slide", "spots", *_given(device != "auto", f"device={device!r}"))
+        )
+        self.add('scores.to_csv(out / "scores.csv")')
+
+    # -- pieces --------------------------------------------------------------------------------------------
+
+    @property
+    def _stem(self) -> str:
+        return file_name(self.session.slide.path.stem, "slide")
+
+    @staticmethod
+    def _file(path: Path) -> str:
+        """Return a path as code: that of a file of the sample is found wherever the package is installed."""
+        try:
+            return f"nc.sample_folder() / {_literal(str(path.resolve().relative_to(sample_folder().resolve())))}"
+        except (ValueError, CpnnError):  # another folder, or an installation without the sample
+            return _literal(str(path))
+
+    def _to_map(self) -> Rect | None:
+        """Return the part of the slide that is needed: view, margin and regions; ``None``: all of it."""
+        session = self.session
+        if session.view is None or session.is_whole or session.marks:
+            return None
+        areas: list[Any] = [export.area for export in session.exports]
+        if any(area is None for area in areas):
+            return None
+        view = session.view.rect
+        around = _AROUND * session.stride_um  # how strongly a patch is drawn depends on its neighbours
+        margin = max(session.settings.margin * max(view.height, view.width), session.scale_um / 2, around)
+        rects = [view.grown(margin), *(_bounds(area) for area in areas)]
+        rects += [_bounds(region.outline) for region in session.regions]
+        low = [math.floor(min(getattr(rect, name) for rect in rects)) for name in ("y0", "x0")]
+        high = [math.ceil(max(getattr(rect, name) for rect in rects)) for name in ("y1", "x1")]
+        return Rect(*low, *high)
+
+    def _quantity(self, shown: str | Shown) -> str:
+        """Return a quantity as code; the name alone where that says it all."""
+        if isinstance(shown, str):
+            return _literal(shown)
+        if shown.measure == "value" and shown.level == "minor" and shown.kind in ("gene", "dominant"):
+            return _literal(shown.name or "dominant")
+        given = [_literal(shown.kind)]
+        given += [f"({''.join(f'{_literal(name)}, ' for name in shown.names).strip()})"] if shown.names else []
+        given += _given(shown.measure != "value", f"measure={_literal(shown.measure)}")
+        given += _given(shown.level != "minor", f"level={_literal(shown.level)}")
+        return f"{self.use('painting', 'Shown')}({', '.join(given)})"
+
+    def _settings(self, settings: Settings, only: Iterable[str] | None = None) -> str:
+        """Return settings as code, with those that differ from the defaults."""
+        values = _differing(settings)
+        chosen = {name: values[name] for name in (values if only is None else only)}
+        inner = [
+            f"{name}={self._settings(value) if isinstance(value, Settings) else _value(value)}"
+            for name, value in chosen.items()
+        ]
+        return (
+            f"nc.{type(settings).__name__}({', '.join(inner)})"
+            if type(settings).__name__ in _PUBLIC
+            else (f"{self.use('settings', type(settings).__name__)}({', '.join(inner)})")
+        )
+
+    def _area(self, area: Rect | Polygon | MultiPolygon) -> str:
+        if isinstance(area, Rect):
+            if self.session.view is not None and area == self.session.view.rect:
+                return "view"
+            return f"{self.use('geometry', 'Rect')}({', '.join(_number(v) for v in dataclasses.astuple(area))})"
+        self.modules.add("shapely")
+        return f"shapely.from_wkt({_literal(shapely.to_wkt(area, rounding_precision=3))})"
+
+
+_PUBLIC = ("MappingSettings", "FigureSettings", "ExportSettings", "TissueSettings")
+
+
+def _differing(settings: Settings) -> dict[str, Any]:
+    """Return the settings that differ from their defaults."""
+    default = type(settings)()
+    names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(default, name)}
+
+
+def _call(function: str, *given: str) -> str:
+    """Return a call: in one line, with its arguments in one line, or with each in its own."""
+    inner = ", ".join(given)
+    if len(function) + len(inner) + 2 <= _WIDTH:
+        return f"{function}({inner})"
+    lines = [inner] if len(inner) + 4 <= _WIDTH else [f"{one}," for one in given]
+    return "\n".join([f"{function}(", *(f"    {line}" for line in lines), ")"])
+
+
+def _given(condition: bool, code: str) -> list[str]:
+    return [code] if condition else []
+
+
+def _literal(text: str) -> str:
+    """Return a text as a Python literal in one line, whatever is in it; double quotes where they can be used."""
+    written = ascii(text) if not text.isprintable() else repr(text)
+    inner = written[1:-1]
+    return f'"{inner}"' if written[0] == "'" and '"' not in inner and "\\'" not in inner else written
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, (int, float)):
+        return _number(value)
+    return _literal(str(value)) if isinstance(value, (str, Path)) else repr(value)
+
+
+def _number(value: float) -> str:
+    return repr(float(value)) if isinstance(value, float) else repr(int(value))
+
+
+def _tuple(values: Iterable[float]) -> str:
+    return f"({', '.join(_number(value) for value in values)})"
+
+
+def _names(names: Iterable[str]) -> str:
+    """Return a list of names as code; a long one fills several lines."""
+    found = [_literal(name) for name in names]
+    one_line = f"[{', '.join(found)}]"
+    if len(one_line) <= _WIDTH - 10:
+        return one_line
+    rows, row = [], "       "
+    for name in found:
+        if len(row) + len(name) + 2 > _WIDTH:
+            rows.append(row)
+            row = "       "
+        row += f" {name},"
+    return "\n".join(["[", *rows, row, "    ]"])
+
+
+def _mapping(values: Mapping[str, str]) -> str:
+    inner = [f"{_literal(key)}: {_literal(value)}" for key, value in values.items()]
+    line = f"{{{', '.join(inner)}}}"
+    return line if len(line) <= _WIDTH - 20 else "\n".join(["{", *(f"    {one}," for one in inner), "}"])
+
+
+def _bounds(area: Any) -> Rect:
+    if isinstance(area, Rect):
+        return area
+    x0, y0, x1, y1 = area.bounds
+    return Rect(y0, x0, y1, x1)

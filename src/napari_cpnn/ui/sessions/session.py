@@ -1,0 +1,105 @@
+"""What a window shows: slide, model, view, colours, regions, spots and exports. No Qt here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cpnn.geometry import Mpp, Rect
+from napari_cpnn.palette import Level
+from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.viewer import Memory
+
+if TYPE_CHECKING:
+    from napari_cpnn.models import Side
+    from napari_cpnn.regions import Region
+    from napari_cpnn.ui.export import Exported
+
+
+@dataclass(frozen=True)
+class SlideFile:
+    """File of a slide; ``identity`` is that of its bytes, the same for copies (``copy_identity``)."""
+
+    path: Path
+    name: str
+    identity: str
+    mpp: Mpp
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model: its file, or its name in ``ZOO``, with title and fingerprint."""
+
+    path: Path | None
+    name: str
+    title: str
+    fingerprint: str
+
+    @property
+    def named(self) -> str:
+        """What ``load_model`` takes: the name, or else the path."""
+        return self.name or str(self.path)
+
+
+@dataclass(frozen=True)
+class View:
+    """The visible part of the slide, in its micrometres, and screen pixels per micrometre."""
+
+    rect: Rect
+    px_per_um: float
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What a window shows.
+
+    Parameters
+    ----------
+    slide, model
+        ``model`` is ``None`` while none is chosen.
+    memory
+        Shown quantity, look, spots and their move, as they are remembered for the slide; its regions are ``regions``.
+    view
+        ``None`` in 3D.
+    level
+        Level of cell types.
+    limits, scale_um, stride_um
+        Colour range on screen, the diameter of the discs over which the quantity is averaged, and the side of a patch.
+    colors
+        Colours ``#RRGGBB`` that the user chose, by name of the cell type.
+    hierarchy
+        Major type by cell type, where it is the user's and not that of the model.
+    regions, region_genes, pair
+        Regions, the genes measured in them, and the names of the two that are compared.
+    has_spots
+        Whether the spots of the memory are open.
+    settings
+        Settings of the map.
+    marks
+        Gene, side and false discovery rate of the places that are outlined.
+    is_whole, is_coarse
+        Whether the whole slide is mapped; whether the map in view is coarser than its patches.
+    exports
+        Exports since the slide was opened.
+    """
+
+    slide: SlideFile
+    memory: Memory
+    model: ModelFile | None = None
+    view: View | None = None
+    level: Level = "minor"
+    limits: tuple[float, float] = (0.0, 1.0)
+    scale_um: float = 0.0
+    stride_um: float = 0.0
+    colors: dict[str, str] = field(default_factory=dict)
+    hierarchy: dict[str, str] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
+    region_genes: tuple[str, ...] = ()
+    pair: tuple[str, str] | None = None
+    has_spots: bool = False
+    settings: MappingSettings = MappingSettings()
+    marks: tuple[tuple[str, Side, float], ...] = ()
+    is_whole: bool = False
+    is_coarse: bool = False
+    exports: tuple[Exported, ...] = ()

@@ -1,0 +1,166 @@
+"""The script of a session: a function of the state, short, and safe whatever names are in it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+from shapely.geometry import Polygon, box
+
+from napari_cpnn.errors import SessionError
+from napari_cpnn.geometry import Rect
+from napari_cpnn.painting import Look, Shown
+from napari_cpnn.regions import Region
+from napari_cpnn.samples import sample_folder
+from napari_cpnn.settings import ExportSettings, FigureSettings, MappingSettings, TissueSettings
+from napari_cpnn.ui.export import Exported
+from napari_cpnn.ui.sessions.python_code import python_code
+from napari_cpnn.ui.sessions.session import ModelFile, Session, SlideFile, View
+from napari_cpnn.ui.viewer import Memory
+
+VIEW = Rect(100.0, 200.0, 500.0, 900.0)
+MODEL = ModelFile(None, "breast-her2st", "breast", "0123456789abcdef0123")
+SESSION = Session(
+    slide=SlideFile(Path("/data/section.svs"), "section.svs", "", (0.5, 0.5)),
+    memory=Memory(shown=Shown("gene", ("ERBB2",)), look=Look()),
+    model=MODEL,
+    view=View(VIEW, 0.5),
+    limits=(0.5, 2.0),
+)
+
+
+def calls(code: str) -> dict[str, ast.Call]:
+    """The calls of a script by the name of the function; the last of each."""
+    found = {}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Call):
+            found[ast.unparse(node.func)] = node
+    return found
+
+
+def given(call: ast.Call) -> dict[str, object]:
+    return {word.arg: ast.unparse(word.value) for word in call.keywords}
+
+
+def test_a_figure_of_a_gene_takes_a_few_lines():
+    code = python_code(SESSION)
+    assert len(code.splitlines()) <= 24
+    assert max(map(len, code.splitlines())) <= 120
+    made = calls(code)
+    assert ast.unparse(made["nc.open_slide"]) == "nc.open_slide('/data/section.svs', mpp=0.5)"
+    assert ast.unparse(made["nc.load_model"]) == "nc.load_model('breast-her2st')"
+    assert 'startswith("0123456789abcdef")' in code
+    # a quarter of the longer side of the view is mapped around it, as on screen
+    assert given(made["nc.predict_map"]) == {"region": "(-75, 25, 675, 1075)"}
+    assert given(made["nc.FigureSettings"]) == {"low": "0.5", "high": "2.0"}
+    assert given(made["nc.to_figure"]) == {"area": "view", "overwrite": "True"}
+    assert "Rect(100.0, 200.0, 500.0, 900.0)" in code
+
+
+def test_only_what_differs_from_the_defaults_is_written():
+    look = Look(colormap="magma", opacity=0.4, smooth=False, range_mode="manual", manual=(0.0, 4.0), scale_um=600.0)
+    settings = MappingSettings(
+        device="cpu", stride_um=56.0, readers=1, cache=False, tissue=TissueSettings(min_coverage=0.5)
+    )
+    memory = dataclasses.replace(SESSION.memory, look=look, shown=Shown("type", ("T-cells",), level="major"))
+    code = python_code(
+        dataclasses.replace(
+            SESSION,
+            memory=memory,
+            settings=settings,
+            scale_um=600.0,
+            colors={"T-cells": "#0072B2"},
+            hierarchy={"CD8": "T-cells"},
+        )
+    )
+    made = calls(code)
+    assert given(made["nc.MappingSettings"]) == {
+        "device": "'cpu'", "stride_um": "56.0", "tissue": "nc.TissueSettings(min_coverage=0.5)"
+    }  # fmt: skip
+    assert given(made["nc.FigureSettings"]) == {
+        "colormap": "'magma'", "low": "0.0", "high": "4.0", "opacity": "0.4", "smooth": "False", "scale_um": "600.0"
+    }  # fmt: skip
+    assert ast.unparse(made["Shown"]) == "Shown('type', ('T-cells',), level='major')"
+    assert ast.unparse(made["choose_colors"]) == "choose_colors({'T-cells': '#0072B2'})"
+    assert ast.unparse(made["model.set_hierarchy"]) == "model.set_hierarchy({'CD8': 'T-cells'})"
+    assert given(made["nc.predict_map"])["region"] == "(-200, -100, 800, 1200)"  # as far as its averages reach
+
+
+def test_exports_regions_and_spots_come_in_one_script():
+    region = Region("Tumour", Polygon([(0, 0), (0, 1000), (1500, 1000), (1500, 0)]))
+    other = Region("Stroma", box(100, 100, 300, 300))
+    exports = (
+        Exported("anndata", "map.h5ad", names_all=True, area=VIEW),
+        Exported("csv", "good.csv", least_pcc=0.3, area=region.outline, settings=ExportSettings(level="major")),
+        Exported("figure", "two.pdf", ("ERBB2", Shown("dominant")), area=VIEW,
+                 settings=ExportSettings(figure=FigureSettings(dpi=600))),
+        Exported("map", "map.zarr", area=VIEW),
+    )  # fmt: skip
+    memory = dataclasses.replace(
+        SESSION.memory, spots=("/data/counts.tsv", "/data/places.tsv"), move=("a turn", (0.0, 1.0, 5, 1.0, 0.0, 6))
+    )
+    session = dataclasses.replace(
+        SESSION, memory=memory, has_spots=True, regions=(region, other), pair=("Stroma", "Tumour"),
+        region_genes=("CD3E",), exports=exports, level="major",
+    )  # fmt: skip
+    code = python_code(session)
+    made = calls(code)
+    assert given(made["nc.predict_map"])["region"] == "(-75, 0, 1000, 1500)"  # view and regions
+    assert 'nc.export_map(cmap, out / "map.h5ad", cmap.genes, slide, "anndata", area=view, overwrite=True)' in code
+    assert ast.unparse(made["genes_above"]) == "genes_above(model, 0.3)"
+    assert "ExportSettings(level='major')" in ast.unparse(made["nc.export_map"]) or 'level="major"' in code
+    assert "['ERBB2', 'dominant']" in code.replace('"', "'")
+    assert ast.unparse(made["nc.part_of"]) == "nc.part_of(cmap, view)"
+    assert ast.unparse(made["summarise_regions"].args[1]) == "regions"
+    assert [ast.unparse(arg) for arg in made["compare_regions"].args[1:]] == ["regions[1]", "regions[0]"]
+    assert ast.unparse(made["nc.read_spots"]) == "nc.read_spots('/data/counts.tsv', '/data/places.tsv')"
+    assert "numpy.array([(0.0, 1.0, 5), (1.0, 0.0, 6)])" in code
+
+
+def test_what_is_outlined_needs_the_whole_slide():
+    code = python_code(dataclasses.replace(SESSION, marks=(("ERBB2", "high", 0.1),)))
+    made = calls(code)
+    assert given(made["nc.predict_map"]) == {}
+    assert ast.unparse(made["cmap.mark"]) == "cmap.mark('ERBB2', model, 'high', 0.1)"
+
+
+def test_the_sample_is_found_wherever_it_is_installed():
+    slide = dataclasses.replace(SESSION.slide, path=sample_folder() / "slide.tiff")
+    code = python_code(dataclasses.replace(SESSION, slide=slide))
+    assert str(sample_folder()) not in code
+    assert 'nc.sample_folder() / "slide.tiff"' in code
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['"""\nimport os\n"""', "a'b\"c\\", 'x"; raise SystemExit("no")  #', "line\nbreak", "\\", '"', "'''", "µm ÄÖ 細胞"],
+)
+def test_no_name_becomes_code(name):
+    """Names come from files of others: a slide, a model, a region, a gene, an export."""
+    memory = dataclasses.replace(SESSION.memory, shown=Shown("contribution", (name, name)), spots=(name,), library=name)
+    session = dataclasses.replace(
+        SESSION,
+        slide=SlideFile(Path(f"/data/{name}".replace("\n", " ")), name, "", (0.5, 0.25)),
+        memory=memory,
+        model=ModelFile(Path("/data") / name.replace("\n", " "), "", name, name),
+        regions=(Region(name, box(0, 0, 100, 100)),),
+        region_genes=(name,),
+        exports=(Exported("csv", name, (name,)),),
+        colors={name: "#000000"},
+        has_spots=True,
+    )
+    tree = ast.parse(python_code(session))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert modules == {"napari_cpnn", "shapely"}
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert name in texts
+
+
+def test_without_a_model_it_says_what_is_missing():
+    with pytest.raises(SessionError, match="choose a slide and a model"):
+        python_code(dataclasses.replace(SESSION, model=None))
+    with pytest.raises(SessionError, match="has a file"):
+        python_code(dataclasses.replace(SESSION, model=dataclasses.replace(MODEL, name="")))
