@@ -478,6 +478,24 @@ def test_regions_are_outlined_on_the_panels(panels, qtbot, wait):
     wait(lambda: panels.outlines.outlines == ())
 
 
+def test_long_titles_are_broken_into_lines_and_keep_their_ends(qtbot):
+    from qtpy.QtGui import QFont, QFontMetricsF
+
+    from napari_cpnn.ui.panels.furniture import wrapped
+
+    metrics = QFontMetricsF(QFont())
+    room = metrics.horizontalAdvance("Dominant cell type ·")
+    title = "Dominant cell type · run-2 · section-B"
+    assert wrapped(title, metrics, room, 3) == ["Dominant cell type", "run-2 · section-B"]
+    assert wrapped(title, metrics, 2.5 * room, 3) == [title]
+    assert wrapped("", metrics, room, 3) == []
+    lines = wrapped(title + " and a long name after it", metrics, room, 2)
+    assert len(lines) == 2
+    assert "…" in lines[1]
+    assert lines[1].endswith("after it")
+    assert all(metrics.horizontalAdvance(line) <= room for line in lines)
+
+
 def test_keys_of_the_single_view_act_on_panels_too(panels, qtbot, wait):
     panels.controller.set_panels([gene("ERBB2")])
     wait(lambda: panels.is_settled)
