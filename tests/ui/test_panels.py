@@ -40,6 +40,22 @@ def panels(explore, wait, qtbot, slide_path, model_path):
     found.shut_down()
 
 
+@pytest.fixture
+def second_model(model, tmp_path):
+    """A model that says the contrary of the first."""
+    from copy import deepcopy
+
+    import torch
+
+    from napari_cpnn.models import save_model
+
+    other = deepcopy(model)
+    with torch.no_grad():
+        other.head.composition[-1].weight *= -1
+    save_model(other, tmp_path / "other.safetensors")
+    return tmp_path / "other.safetensors"
+
+
 def gene(name: str, kind: str = "map", source: Source = MAIN) -> PanelSpec:
     return PanelSpec(kind, Shown("gene", (name,)), source)
 
@@ -147,13 +163,17 @@ def test_what_is_drawn_is_the_slide_and_the_map_of_each_panel(panels, qtbot, wai
     y, x = (um / MPP).astype(int)
     tissue = tissue_image()[y - 8 : y + 8, x - 8 : x + 8].reshape(-1, 3)
     assert np.abs(pixel - tissue.mean(axis=0)).max() < 35
-    canvas.setFocus()
-    qtbot.keyPress(canvas, Qt.Key.Key_Space)  # held: tissue alone
     at = canvas.rect_of(1).center() + QPointF(*((um - canvas._center) * canvas.px_per_um)[::-1])
-    peeked = np.array(canvas.grab().toImage().pixelColor(at.toPoint()).getRgb()[:3])
-    assert np.abs(peeked - tissue.mean(axis=0)).max() < 35
-    qtbot.keyRelease(canvas, Qt.Key.Key_Space)
-    assert canvas.grab().toImage().pixelColor(at.toPoint()).name().upper() == expected
+    for key in (Qt.Key.Key_H, Qt.Key.Key_Space):  # held: tissue alone
+        qtbot.keyPress(canvas, key)
+        peeked = np.array(canvas.grab().toImage().pixelColor(at.toPoint()).getRgb()[:3])
+        assert np.abs(peeked - tissue.mean(axis=0)).max() < 35
+        qtbot.keyRelease(canvas, key)
+        assert canvas.grab().toImage().pixelColor(at.toPoint()).name().upper() == expected
+    panels.state.set_look(fade_from=canvas.px_per_um * 10 / 32)  # five doublings: 0.15 of the opacity is left
+    faded = np.array(canvas.grab().toImage().pixelColor(at.toPoint()).getRgb()[:3])
+    color = np.array([int(expected[k : k + 2], 16) for k in (1, 3, 5)])
+    assert faded == pytest.approx(0.15 * color + 0.85 * peeked, abs=6)
 
 
 def test_same_gene_and_cell_types_share_a_range_and_two_genes_do_not(panels, wait):
@@ -174,23 +194,23 @@ def test_same_gene_and_cell_types_share_a_range_and_two_genes_do_not(panels, wai
 
 
 def test_adding_and_removing_by_hand_up_to_nine(panels, qtbot, wait):
-    panels.gene.setText("erbb2")
-    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    panels.add_box.gene.setText("erbb2")
+    qtbot.mouseClick(panels.add_box.add, Qt.MouseButton.LeftButton)
     assert [spec.title for spec in panels.controller.panels] == ["ERBB2 predicted"]
-    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(panels.add_box.add, Qt.MouseButton.LeftButton)
     assert "such a panel already" in panels.message.text()
-    panels.gene.setText("NOGENE")
-    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    panels.add_box.gene.setText("NOGENE")
+    qtbot.mouseClick(panels.add_box.add, Qt.MouseButton.LeftButton)
     assert panels.message.text() == "The model does not predict NOGENE."
-    panels.kind.setCurrentText("gene measured")
-    panels.gene.setText("ERBB2")
-    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    panels.add_box.kind.setCurrentText("gene measured")
+    panels.add_box.gene.setText("ERBB2")
+    qtbot.mouseClick(panels.add_box.add, Qt.MouseButton.LeftButton)
     assert "No measured spots are open" in panels.message.text()
     specs = [gene(name) for name in GENES] + [PanelSpec("map", Shown("type", (t,))) for t in TYPES]
     panels.controller.set_panels([*specs, PanelSpec("tissue")])
     assert len(panels.controller.panels) == MOST_PANELS
-    panels.kind.setCurrentText("dominant type")
-    qtbot.mouseClick(panels.add, Qt.MouseButton.LeftButton)
+    panels.add_box.kind.setCurrentText("dominant type")
+    qtbot.mouseClick(panels.add_box.add, Qt.MouseButton.LeftButton)
     assert "the most that can be told apart" in panels.message.text()
     assert len(panels.controller.panels) == MOST_PANELS
     qtbot.mouseClick(panels.canvas.buttons[0], Qt.MouseButton.LeftButton)
@@ -201,18 +221,8 @@ def test_adding_and_removing_by_hand_up_to_nine(panels, qtbot, wait):
     assert PanelSpec("tissue") not in panels.controller.panels
 
 
-def test_a_second_model_maps_too_and_stops_with_its_panel(panels, qtbot, wait, model, tmp_path):
-    import torch
-
-    from napari_cpnn.models import load_model, save_model
-
-    path = tmp_path / "other.safetensors"
-    save_model(model, path)
-    other = load_model(path)
-    with torch.no_grad():
-        other.head.composition[-1].weight *= -1
-    save_model(other, path)
-    panels.controller.set_panels([gene("ERBB2"), gene("ERBB2", source=Source(model=path))])
+def test_a_second_model_maps_too_and_stops_with_its_panel(panels, qtbot, wait, second_model):
+    panels.controller.set_panels([gene("ERBB2"), gene("ERBB2", source=Source(model=second_model))])
     wait(lambda: panels.is_settled)
     mapper = panels.controller.sources.further()[0]
     assert mapper is not panels.state.mapper
@@ -221,6 +231,11 @@ def test_a_second_model_maps_too_and_stops_with_its_panel(panels, qtbot, wait, m
     panels._update()
     assert panels.list.item(1).text() == "ERBB2 predicted · other"
     assert "2 maps share the CPU, so each takes about 2 times as long" in panels.notes.text()
+    explore = panels.state.docks["Explore"]
+    qtbot.mouseClick(explore.live, Qt.MouseButton.LeftButton)
+    wait(lambda: not mapper.progress().running)
+    qtbot.mouseClick(explore.live, Qt.MouseButton.LeftButton)
+    wait(lambda: mapper.progress().running)
     panels.controller.remove(1)
     assert panels.controller.sources.further() == []
     wait(lambda: mapper._stopped)
@@ -242,8 +257,12 @@ def test_two_slides_keep_their_pixel_sizes_and_are_said_to_be_unregistered(panel
 
     path = write_slide(tmp_path / "second.tif", tissue_image()[::2, ::2], 2 * MPP)
     data, keywords, _ = slide_layer(open_slide(path))
+    first = panels.state.layer
     layer = panels.viewer.add_image(data, **keywords)
-    panels.slide.setCurrentIndex(1)
+    wait(lambda: panels.state.layer == layer and panels.state.slide is not None)  # what is opened is explored
+    panels.state.want_slide(first)
+    wait(lambda: panels.state.layer == first and panels.state.mapper is not None)
+    panels.add_box.slide.setCurrentIndex(1)
     press(qtbot, panels, "Two slides")
     wait(lambda: panels.is_settled)
     canvas, controller = panels.canvas, panels.controller
@@ -306,14 +325,194 @@ def test_export_writes_all_panels_as_one_figure(panels, qtbot, wait, tmp_path, m
     assert text.count('id="scale bar"') == 3
 
 
-def test_a_new_slide_drops_panels_of_others_and_a_closed_viewer_stops_all(panels, wait, tmp_path):
+def test_a_new_slide_drops_panels_of_other_slides_and_keeps_those_of_explore(panels, wait, tmp_path):
+    from napari_cpnn.slides import open_slide
+    from napari_cpnn.ui.layers import slide_layer
+
+    first = panels.state.layer
+    path = write_slide(tmp_path / "second.tif", tissue_image()[::2, ::2], 2 * MPP)
+    data, keywords, _ = slide_layer(open_slide(path))
+    second = panels.viewer.add_image(data, **keywords)
+    wait(lambda: panels.state.layer == second and panels.state.mapper is not None)
+    other = Source(slide=panels.controller.sources.register(first))
+    panels.controller.set_panels([PanelSpec("tissue"), gene("ERBB2"), gene("ERBB2", source=other)])
+    wait(lambda: panels.is_settled)
+    mapper = panels.controller.sources.further()[0]
+    panels.state.want_slide(first)
+    wait(lambda: panels.state.layer == first)
+    assert panels.controller.panels == (PanelSpec("tissue"), gene("ERBB2"))
+    wait(lambda: mapper._stopped)
+    wait(lambda: panels.state.mapper is not None and panels.is_settled)
+    assert panels.controller.painted[1].rgba is not None
+    panels.viewer.layers.clear()  # no slide at all
+    wait(lambda: panels.state.slide is None)
+    assert len(panels.controller.panels) == 2
+    wait(lambda: "opened" in panels.controller.painted[0].note)
+    assert not panels.canvas.grab().isNull()
+
+
+def test_closing_the_viewer_with_panels_up_stops_all_maps(panels, wait, second_model):
+    panels.controller.set_panels([gene("ERBB2"), gene("ERBB2", source=Source(model=second_model))])
+    wait(lambda: panels.is_settled)
+    mappers = [panels.state.mapper, *panels.controller.sources.further()]
+    assert len(mappers) == 2
+    assert panels.canvas.isVisible()
+    panels.viewer.close()
+    wait(lambda: panels.has_ended)
+    wait(lambda: all(mapper._stopped for mapper in mappers))
+    assert panels.controller.panels == ()
+
+
+def test_a_model_before_and_after_fine_tuning_by_their_names(panels, qtbot, wait, model, tmp_path):
+    from napari_cpnn.models import save_model
+
+    files = [tmp_path / run / "model.safetensors" for run in ("run-1", "run-2")]
+    for path in files:
+        path.parent.mkdir()
+        save_model(model, path)
+    explore = panels.state.docks["Explore"]
+    press(qtbot, panels, "Before | after")
+    assert "No former model is known" in panels.message.text()
+    for path in files:
+        explore.open_model(path)
+        wait(lambda path=path: explore.controller.model_path == path and panels.state.mapper is not None)
+    panels.state.choose_shown(Shown("gene", ("ERBB2",)))
+    press(qtbot, panels, "Before | after")
+    assert panels.controller.panels == (gene("ERBB2", source=Source(model=files[0])), gene("ERBB2"))
+    wait(lambda: panels.is_settled)
+    assert panels.controller.titles() == ["ERBB2 predicted · run-1", "ERBB2 predicted · run-2"]
+    explore.open_model(files[0])  # the other way round: no panel is dropped, the names follow
+    wait(lambda: explore.controller.model_path == files[0] and panels.state.mapper is not None)
+    press(qtbot, panels, "Before | after")
+    assert panels.controller.titles() == ["ERBB2 predicted · run-2", "ERBB2 predicted · run-1"]
+
+
+def test_a_fine_tuned_model_names_the_one_it_started_from(model, tmp_path, monkeypatch):
+    from copy import deepcopy
+
+    from napari_cpnn.models import save_model
+    from napari_cpnn.ui.panels.former_model import started_from
+    from napari_cpnn.ui.viewer import recent_models
+
+    start, tuned = tmp_path / "start.safetensors", tmp_path / "tuned.safetensors"
+    save_model(model, start)
+    assert started_from(start) is None  # its weights are "none"
+    later = deepcopy(model)
+    later.provenance = {**model.provenance, "settings": {**model.provenance["settings"], "weights": start.name}}
+    save_model(later, tuned)
+    monkeypatch.setattr(recent_models, "known_models", lambda: [tuned, start])
+    assert started_from(tuned) == start
+    twin = tmp_path / "elsewhere" / "start.safetensors"
+    monkeypatch.setattr(recent_models, "known_models", lambda: [tuned, start, twin])
+    assert started_from(tuned) is None  # one name, two files
+
+
+def test_a_signature_as_in_explore(panels, qtbot, wait, tmp_path):
+    from napari_cpnn.mapping import mean_z
+
+    explore = panels.state.docks["Explore"]
+    explore.signatures.add_list("ERBB2, EPCAM, NOGENE", "luminal")
+    wait(lambda: panels.state.shown.kind == "signature")
+    panels.state.choose_shown(Shown("dominant"))
+    panels.add_box.kind.setCurrentText("signature")
+    assert panels.add_box.signature.currentText() == "luminal"
+    qtbot.mouseClick(panels.add_box.add, Qt.MouseButton.LeftButton)
+    shown = Shown("signature", ("luminal", "ERBB2", "EPCAM"))
+    assert panels.controller.panels == (PanelSpec("map", shown),), panels.message.text()
+    wait(lambda: panels.is_settled and panels.controller.painted[0].rgba is not None)
+    assert panels.controller.titles() == ["Signature: luminal"]
+    painted, cmap = panels.controller.painted[0], panels.state.map
+    assert painted.key.unit == "mean z-score"
+    np.testing.assert_array_equal(painted.numbers, mean_z(cmap, ["ERBB2", "EPCAM"]))
+    assert PanelSpec("map", shown).scale_group != PanelSpec("map", Shown("signature", ("other", "CD3E"))).scale_group
+
+
+def test_major_types_where_explore_has_them(panels, qtbot, wait, model_path):
+    explore = panels.state.docks["Explore"]
+    explore.controller.hierarchy = {"Epithelial": "Tumour", "Stroma": "Rest", "Immune": "Rest"}
+    before = panels.state.model
+    explore.open_model(model_path)
+    wait(lambda: panels.state.model is not before and panels.state.mapper is not None)
+    wait(explore.is_settled)
+    press(qtbot, panels, "Top 4 types")
+    assert sorted(panels.controller.titles()) == ["Rest", "Tumour"]
+    dominant = PanelSpec("map", Shown("dominant", level="major"))
+    panels.controller.set_panels([*panels.controller.panels, dominant])
+    wait(lambda: panels.is_settled and panels.controller.painted[2].key is not None)
+    assert not any(painted.note.startswith("This model") for painted in panels.controller.painted)
+    assert set(panels.controller.painted[2].key.names) <= {"Tumour", "Rest"}
+    from napari_cpnn.ui.panels.readout import readout
+
+    cmap = panels.state.map
+    row, col = np.argwhere(cmap.tissue)[3]
+    um = tuple(cmap.grid.centers_um([(row, col)])[0])
+    expected = cmap.types_at("major")[cmap.dominant("major")[row, col]]
+    assert readout(panels.controller, um)[2].startswith(f"Dominant cell type: {expected} ")
+
+
+def test_regions_are_outlined_on_the_panels(panels, qtbot, wait):
     panels.controller.set_panels([PanelSpec("tissue"), gene("ERBB2")])
     wait(lambda: panels.is_settled)
-    panels.state.set_slide(None, None)
-    assert len(panels.controller.panels) == 2
-    wait(lambda: not panels.controller.tasks.is_running("paint"))
-    panels._update()
-    assert panels.canvas.grab() is not None
+    square = np.array([[200.0, 300.0], [200.0, 500.0], [450.0, 500.0], [450.0, 300.0]])
+    shapes = panels.viewer.add_shapes(
+        [square], shape_type="polygon", units=("um", "um"), features={"name": ["tumour"]}
+    )  # fmt: skip
+    wait(lambda: len(panels.outlines.outlines) == 1)
+    canvas = panels.canvas
+
+    def edge(number):
+        at = canvas.rect_of(number).center() + QPointF(
+            *((np.array([325.25, 300.25]) - canvas._center) * canvas.px_per_um)[::-1]
+        )
+        shot = canvas.grab().toImage()
+        return min(sum(shot.pixelColor(int(at.x()) + dx, int(at.y())).getRgb()[:3]) for dx in (-1, 0, 1))
+
+    assert edge(0) < 120  # black
+    assert edge(1) < 120
+    qtbot.keyPress(canvas, Qt.Key.Key_H)
+    assert edge(0) > 200
+    qtbot.keyRelease(canvas, Qt.Key.Key_H)
+    shapes.data = [square + 100.0]
+    wait(lambda: panels.outlines.outlines[0].rect.y0 == pytest.approx(300.25, abs=0.3))
+    assert edge(0) > 200
+    shapes.visible = False
+    wait(lambda: panels.outlines.outlines == ())
+
+
+def test_long_titles_are_broken_into_lines_and_keep_their_ends(qtbot):
+    from qtpy.QtGui import QFont, QFontMetricsF
+
+    from napari_cpnn.ui.panels.furniture import wrapped
+
+    metrics = QFontMetricsF(QFont())
+    room = metrics.horizontalAdvance("Dominant cell type ·")
+    title = "Dominant cell type · run-2 · section-B"
+    assert wrapped(title, metrics, room, 3) == ["Dominant cell type", "run-2 · section-B"]
+    assert wrapped(title, metrics, 2.5 * room, 3) == [title]
+    assert wrapped("", metrics, room, 3) == []
+    lines = wrapped(title + " and a long name after it", metrics, room, 2)
+    assert len(lines) == 2
+    assert "…" in lines[1]
+    assert lines[1].endswith("after it")
+    assert all(metrics.horizontalAdvance(line) <= room for line in lines)
+
+
+def test_keys_of_the_single_view_act_on_panels_too(panels, qtbot, wait):
+    panels.controller.set_panels([gene("ERBB2")])
+    wait(lambda: panels.is_settled)
+    canvas, state = panels.canvas, panels.state
+    opacity = state.look.opacity
+    qtbot.keyClicks(canvas, ",")
+    assert state.look.opacity == pytest.approx(opacity - 0.1)
+    qtbot.keyClicks(canvas, "..")
+    assert state.look.opacity == pytest.approx(opacity + 0.1)
+    shown = canvas.grab().toImage()
+    qtbot.keyClicks(canvas, "k")
+    assert not state.look.legend
+    assert canvas.grab().toImage() != shown  # without its colour bar
+    explore = state.docks["Explore"]
+    qtbot.keyClicks(canvas, "u")
+    assert not explore.live.isChecked()
 
 
 def test_a_figure_of_what_is_on_screen_has_the_spots_and_the_regions(panels, explore, qtbot, wait, tmp_path):

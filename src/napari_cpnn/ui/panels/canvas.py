@@ -9,12 +9,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QImage, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QResizeEvent, QWheelEvent
-from qtpy.QtWidgets import QSizePolicy, QToolButton, QWidget
+from qtpy.QtGui import (
+    QColor,
+    QEnterEvent,
+    QFocusEvent,
+    QImage,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QResizeEvent,
+    QWheelEvent,
+)
+from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QLineEdit, QSizePolicy, QToolButton, QWidget
 
+from napari_cpnn.ui.canvas import fading
 from napari_cpnn.ui.frame import given, plain, tool_button
 from napari_cpnn.ui.panels.drawing import Content, PanelDrawing, Place, draw_pointer
 from napari_cpnn.ui.panels.link import ViewLink, arrange, rect_around
+from napari_cpnn.ui.panels.outlines import OutlinesOnScreen, draw_outlines
 from napari_cpnn.ui.panels.panel import MOST_PANELS, Painted
 from napari_cpnn.ui.panels.tissue import Tissue, image_of
 
@@ -28,8 +41,7 @@ _GLASS = QColor(245, 245, 245)
 _ZOOM_STEP = 1.2
 _MOST_ZOOM = 20.0
 _PAN_SHARE = 0.1
-PEEK_KEY = Qt.Key.Key_Space
-"""Held: tissue alone in all panels."""
+_PEEK_KEYS = (Qt.Key.Key_H, Qt.Key.Key_Space)
 
 
 class PanelCanvas(QWidget):
@@ -49,8 +61,11 @@ class PanelCanvas(QWidget):
     opened = Signal(int)
     pointed = Signal(object)
 
-    def __init__(self, controller: PanelsController, link: ViewLink, background: Background) -> None:
+    def __init__(
+        self, controller: PanelsController, link: ViewLink, outlines: OutlinesOnScreen, background: Background
+    ) -> None:
         super().__init__()
+        self.outlines = outlines
         self._controller, self._link, self._background = controller, link, background
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMouseTracking(True)
@@ -237,27 +252,39 @@ class PanelCanvas(QWidget):
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 (Qt's name)
         key = given(event).key()
-        if key == PEEK_KEY:
-            self.peeking = True
-            self.update()
+        if key in _PEEK_KEYS:
+            self._peek(True)
         elif key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal, Qt.Key.Key_Minus) and self.px_per_um > 0:
             self.zoom(1 / _ZOOM_STEP if key == Qt.Key.Key_Minus else _ZOOM_STEP, self._center)
         elif key in _ARROWS and self._rects and self.px_per_um > 0:
             dy, dx = _ARROWS[Qt.Key(key)]
             step = _PAN_SHARE * min(self._rects[0].width(), self._rects[0].height()) / self.px_per_um
             self._link.move((self._center[0] + dy * step, self._center[1] + dx * step), self.px_per_um / self._share)
-        else:
+        elif not self._link.press(given(event).text()):
             super().keyPressEvent(event)
 
     def keyReleaseEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 (Qt's name)
-        if given(event).key() == PEEK_KEY and not given(event).isAutoRepeat():
-            self.peeking = False
-            self.update()
+        if given(event).key() in _PEEK_KEYS and not given(event).isAutoRepeat():
+            self._peek(False)
         else:
             super().keyReleaseEvent(event)
 
+    def focusOutEvent(self, event: QFocusEvent | None) -> None:  # noqa: N802 (Qt's name)
+        self._peek(False)  # the key is released elsewhere
+        super().focusOutEvent(event)
+
+    def enterEvent(self, event: QEnterEvent | None) -> None:  # noqa: N802 (Qt's name)
+        if self.isActiveWindow() and not isinstance(QApplication.focusWidget(), (QLineEdit, QAbstractSpinBox)):
+            self.setFocus()  # keys are for what is under the pointer, unless a name or a number is being typed
+        super().enterEvent(event)
+
+    def _peek(self, on: bool) -> None:
+        if on != self.peeking:
+            self.peeking = on
+            self.update()
+
     def leaveEvent(self, event: QEvent | None) -> None:  # noqa: N802 (Qt's name)
-        self._pointer, self.peeking = None, False
+        self._pointer = None
         self.pointed.emit(None)
         self.update()
         super().leaveEvent(event)
@@ -296,12 +323,15 @@ class PanelCanvas(QWidget):
         dy, dx = self._controller.shift(spec.source.slide)
         if self.px_per_um > 0:
             place = Place(rect, (self._center[0] + dy, self._center[1] + dx), self.px_per_um)
-            opacity = 0.0 if self.peeking else self._controller.state.look.opacity
-            content = Content(self.tissues.get(spec.source.slide), painted, image, opacity)
+            look = self._controller.state.look
+            opacity = look.opacity * (fading(self.px_per_um, look.fade_from) if look.fade else 1.0)
+            content = Content(self.tissues.get(spec.source.slide), painted, image, opacity, self.peeking)
             self._drawings[number].draw(painter, place, content, self.devicePixelRatioF())
+            if spec.source.slide == 0 and not self.peeking:
+                draw_outlines(painter, place, self.outlines.outlines, self.font())
             if self._pointer is not None:
                 draw_pointer(painter, place.point(self._pointer[0] + dy, self._pointer[1] + dx))
-        key = None if self.peeking else painted.key
+        key = painted.key if self._controller.state.look.legend and not self.peeking else None
         note = self._controller.note(number)
         self._drawings[number].draw_furniture(painter, rect, self.px_per_um, (title, note, key), self)
 

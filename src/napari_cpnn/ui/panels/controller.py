@@ -312,7 +312,7 @@ class PanelsController:
         self._repaint()
 
     def _model_changed(self) -> None:
-        self.sources.restart()
+        self.sources.model_changes()
         self._sources_changed()
 
     def _slide_changed(self) -> None:

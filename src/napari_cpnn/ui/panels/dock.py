@@ -7,35 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QListWidget, QMainWindow, QStackedWidget, QWidget
+from qtpy.QtWidgets import QGridLayout, QListWidget, QMainWindow
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.painting import Shown
 from napari_cpnn.ui.frame import (
     Dock,
-    GeneBox,
     TextLabel,
     add,
     bold_label,
     button,
     every,
     line,
-    plain,
     row,
     save_file,
-    slim_combo,
     spacer,
     stop_timer,
 )
-from napari_cpnn.ui.layers import has_table, is_slide_layer, spots_of_layer
+from napari_cpnn.ui.layers import has_table, spots_of_layer
 from napari_cpnn.ui.panels import presets
+from napari_cpnn.ui.panels.add_box import AddBox
 from napari_cpnn.ui.panels.canvas import PanelCanvas
 from napari_cpnn.ui.panels.centre import Centre
 from napari_cpnn.ui.panels.controller import PanelsController
 from napari_cpnn.ui.panels.link import ViewLink
+from napari_cpnn.ui.panels.outlines import OutlinesOnScreen
 from napari_cpnn.ui.panels.panel import PanelSpec, Source
 from napari_cpnn.ui.panels.readout import readout
-from napari_cpnn.ui.viewer import read_preferences, recent_models
+from napari_cpnn.ui.viewer import read_preferences
 
 if TYPE_CHECKING:
     import napari
@@ -47,8 +45,6 @@ UPDATE_MS = 120
 """Interval between looks at whether maps have changed."""
 
 _FIGURES = "Figures (*.png *.pdf *.svg)"
-_KINDS = ("gene predicted", "gene measured", "cell type", "dominant type", "H&E alone")
-_GENES = ("gene predicted", "gene measured")
 
 
 class Panels(Dock):
@@ -64,7 +60,8 @@ class Panels(Dock):
             self.state, self.background, self.notify, self._mapping_settings, self._spots
         )
         self.link = ViewLink(napari_viewer, self.state, self._view_moved)
-        self.canvas = PanelCanvas(self.controller, self.link, self.background)
+        self.outlines = OutlinesOnScreen(napari_viewer, self.state, self._redraw)
+        self.canvas = PanelCanvas(self.controller, self.link, self.outlines, self.background)
         self._centre: Centre | None = None
         self._build()
         self._connect()
@@ -116,22 +113,17 @@ class Panels(Dock):
             ),
             "Measured | predicted": ("the gene below, or that of Explore, at the spots and on the map", self._measured),
             "Model A | model B": ("what Explore shows, and the same by the model chosen below", self._two_models),
+            "Before | after": (
+                "what Explore shows, by the model before fine-tuning (or the one shown before) and by this one",
+                lambda: presets.before_after(self.controller),
+            ),
             "Two slides": ("what Explore shows, on its slide and on the slide chosen below", self._two_slides),
         }
         for k, (text, (tip, make)) in enumerate(texts.items()):
             one = self.presets[text.replace("&&", "&")] = button(text, tip)
             one.clicked.connect(partial(self._preset, text.replace("&&", "&"), make))
             grid.addWidget(one, k // 2, k % 2)
-        self.kind = slim_combo("what the new panel shows")
-        self.kind.addItems(_KINDS)
-        self.gene, self.type = GeneBox(), slim_combo("the cell type whose share is shown")
-        self.what = QStackedWidget()
-        for widget in (self.gene, self.type, QWidget()):
-            self.what.addWidget(widget)
-        self.what.setMaximumHeight(self.gene.sizeHint().height() + 4)
-        self.model = slim_combo("the model of the new panel; another one maps the slide, too")
-        self.slide = slim_combo("the slide of the new panel")
-        self.add = button("Add panel", "add a panel of this; up to nine")
+        self.add_box = AddBox(self.viewer, self.controller)
         self.list = QListWidget()
         self.list.setToolTip("the panels, from the top left, row by row; Delete removes the chosen one")
         self.list.setMinimumHeight(110)
@@ -141,10 +133,8 @@ class Panels(Dock):
         self.notes, self.readout = TextLabel(), TextLabel()
         self.readout.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         add(self.column, self.first_row("Panels", self.side_by_side, spacer()), self.message, grid)
-        add(self.column, line(), bold_label("Add a panel"), row(self.kind, self.what), self.model, self.slide)
-        add(
-            self.column, row(spacer(), self.add), line(), self.list, row(self.remove, self.clear, spacer(), self.export)
-        )
+        add(self.column, line(), self.add_box, line(), self.list)
+        add(self.column, row(self.remove, self.clear, spacer(), self.export))
         add(self.column, self.notes, line(), bold_label("Under the pointer"), self.readout)
         self.column.addStretch(1)
 
@@ -152,13 +142,11 @@ class Panels(Dock):
         controller, state, layers = self.controller, self.state, self.viewer.layers.events
         self.listen(self._layers_changed, layers.inserted, layers.removed, layers.renamed)
         self.listen(self._fill, state.slide_changed, state.model_changed)
+        self.listen(self.add_box.fill_signatures, state.shown_changed)
         self.listen(self._panels_changed, controller.changed)
         controller.tasks.message_changed.connect(self.message.show_text)
         self.message.show_text(controller.tasks.message)
         self.side_by_side.clicked.connect(self._toggle)
-        self.kind.currentTextChanged.connect(self._kind_changed)
-        self.add.clicked.connect(self._add)
-        self.gene.returnPressed.connect(self._add)
         self.list.currentRowChanged.connect(lambda _: self._enable())
         self.remove.clicked.connect(lambda: self._remove(self.list.currentRow()))
         self.clear.clicked.connect(lambda: controller.choose((), "no panels"))
@@ -179,8 +167,10 @@ class Panels(Dock):
         self.link.stop()
         self.canvas.stop()
         if viewer_lives:
+            self.outlines.stop()
             self._show_single()
             self.canvas.deleteLater()
+        self._centre = None  # it knows the widgets of the window, which must not outlive it
         self.controller.close()
 
     # -- choices -------------------------------------------------------------------------------------------
@@ -191,86 +181,8 @@ class Panels(Dock):
         self._fill()
 
     def _fill(self) -> None:
-        model, chosen_type = self.state.model, self.type.currentText()
-        self.type.clear()
-        self.type.addItems([] if model is None else list(model.cell_types))
-        self.type.setCurrentIndex(max(0, self.type.findText(chosen_type)))
-        self._fill_genes()
-        self._fill_models()
-        layer = self.slide.currentData()
-        self.slide.clear()
-        self.slide.addItem("slide of Explore", None)
-        for one in reversed(self.viewer.layers):
-            if is_slide_layer(one) and one != self.state.layer:
-                self.slide.addItem(str(one.name), one)
-                if layer is not None and one == layer:
-                    self.slide.setCurrentIndex(self.slide.count() - 1)
+        self.add_box.fill()
         self._enable()
-
-    def _fill_models(self) -> None:
-        memory, chosen = self.state.memory, self.model.currentData()
-        used = Path(memory.model) if memory is not None and memory.model else None
-        self.model.clear()
-        self.model.addItem("model of Explore", None)
-        for path in recent_models.known_models():
-            if used is None or path.resolve() != used:
-                self.model.addItem(path.stem, path)
-                self.model.setItemData(self.model.count() - 1, plain(path), Qt.ItemDataRole.ToolTipRole)
-                if path == chosen:
-                    self.model.setCurrentIndex(self.model.count() - 1)
-
-    def _fill_genes(self) -> None:
-        spots = self._spots() if self.kind.currentText() == "gene measured" else None
-        model = self.state.model
-        genes = list(spots.var_names) if spots is not None else [] if model is None else list(model.genes)
-        self.gene.set_genes(genes)
-
-    def _kind_changed(self, kind: str) -> None:
-        self.what.setCurrentIndex(0 if kind in _GENES else 1 if kind == "cell type" else 2)
-        self._fill_genes()
-        self._enable()
-
-    def _source(self) -> Source:
-        layer = self.slide.currentData()
-        key = 0 if layer is None else self.controller.sources.register(layer)
-        return Source(
-            key, None if self.kind.currentText() in ("H&E alone", "gene measured") else self.model.currentData()
-        )
-
-    def _add(self) -> None:
-        try:
-            self.controller.add(self._spec())
-        except CpnnError as error:
-            self.controller.tasks.fail(error)
-
-    def _spec(self) -> PanelSpec:
-        kind, typed = self.kind.currentText(), self.gene.text().strip()
-        if kind in _GENES and not typed:
-            raise CpnnError("Type the name of a gene first.")
-        source = self._source()
-        if kind == "gene measured":
-            if self._spots() is None:
-                raise CpnnError("No measured spots are open: open some in the Compare dock.")
-            return PanelSpec("spots", Shown("gene", (self._measured_gene(typed),)))
-        if kind == "gene predicted":
-            gene = typed if source.model is not None else self.controller.gene(typed)
-            return PanelSpec("map", Shown("gene", (gene,)), source)
-        if kind == "cell type":
-            if not self.type.currentText():
-                raise CpnnError("There are no cell types: choose a model that has some in Explore.")
-            return PanelSpec("map", Shown("type", (self.type.currentText(),)), source)
-        if kind == "dominant type":
-            return PanelSpec("map", Shown("dominant"), source)
-        return PanelSpec("tissue", None, source)
-
-    def _measured_gene(self, typed: str) -> str:
-        from napari_cpnn.ui.frame import find_gene
-
-        spots = self._spots()
-        found = None if spots is None else find_gene(typed, list(spots.var_names))
-        if found is None:
-            raise CpnnError(f"{typed} was not measured in these spots.")
-        return found
 
     def _preset(self, text: str, make: Any, _checked: bool = False) -> None:
         try:
@@ -281,15 +193,15 @@ class Panels(Dock):
         self.controller.choose(panels, f"panels {text}")
 
     def _measured(self) -> list[PanelSpec]:
-        shown, typed = self.state.shown, self.gene.text().strip()
+        shown, typed = self.state.shown, self.add_box.gene.text().strip()
         gene = self.controller.gene(typed) if typed else "" if shown is None else shown.gene
         return presets.measured_predicted(self.controller, gene)
 
     def _two_models(self) -> list[PanelSpec]:
-        return presets.two_models(self.controller, self.model.currentData() or self.model.itemData(1))
+        return presets.two_models(self.controller, self.add_box.chosen_model())
 
     def _two_slides(self) -> list[PanelSpec]:
-        return presets.two_slides(self.controller, self.slide.currentData() or self.slide.itemData(1))
+        return presets.two_slides(self.controller, self.add_box.chosen_slide())
 
     def _remove(self, number: int) -> None:
         if 0 <= number < len(self.controller.panels):
@@ -366,8 +278,8 @@ class Panels(Dock):
             one.setEnabled(some)
         self.remove.setEnabled(some and self.list.currentRow() >= 0)
         self.side_by_side.setChecked(self.are_shown)
-        self.presets["Two slides"].setEnabled(self.slide.count() > 1)
-        self.presets["Model A | model B"].setEnabled(self.model.count() > 1)
+        self.presets["Two slides"].setEnabled(self.add_box.slide.count() > 1)
+        self.presets["Model A | model B"].setEnabled(self.add_box.model.count() > 1)
 
     # -- updates -------------------------------------------------------------------------------------------
 
@@ -375,10 +287,15 @@ class Panels(Dock):
         if self.are_shown:
             self.canvas.follow()
 
+    def _redraw(self) -> None:
+        self.canvas.update()
+
     def _update(self) -> None:
-        controller = self.controller
+        controller, explore = self.controller, self.state.docks.get("Explore")
+        controller.sources.set_live(explore is None or explore.has_ended or explore.controller.live)
         if self.are_shown:
             controller.update()
+            self.outlines.update()
             self.canvas.follow_if_new()
         else:
             controller.tasks.update()

@@ -49,17 +49,18 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """Tissue, and what was painted over it; with opacity 0 the tissue alone."""
+    """Tissue, and what was painted over it: the map with an opacity; or the tissue ``alone``."""
 
     tissue: Tissue | None
     painted: Painted
     image: QImage | None
     opacity: float
+    alone: bool = False
 
     def key(self, place: Place) -> tuple[Any, ...]:
         """Return what a composed picture depends on, except the place."""
         sharp = None if self.tissue is None else self.tissue.sharp
-        return sharp, self.painted, self.opacity, place.px_per_um, place.rect.size()
+        return sharp, self.painted, self.opacity, self.alone, place.px_per_um, place.rect.size()
 
 
 class PanelDrawing:
@@ -125,9 +126,9 @@ def draw_content(painter: QPainter, place: Place, content: Content, ratio: float
     if content.tissue is not None:
         _draw_tissue(painter, place, content.tissue, ratio)
     painted, image = content.painted, content.image
-    if content.opacity <= 0:
+    if content.alone:
         return
-    if image is not None and painted.rect is not None:
+    if image is not None and painted.rect is not None and content.opacity > 0:
         painter.setOpacity(content.opacity)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, on=painted.smooth)
         painter.drawImage(place.rect_of(painted.rect), image)

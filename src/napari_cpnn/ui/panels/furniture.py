@@ -39,18 +39,30 @@ def draw_text(painter: QPainter, at: QPointF, text: str, font: QFont) -> None:
 
 
 def draw_title(painter: QPainter, rect: QRectF, title: str, note: str, font: QFont) -> float:
-    """Draw the title of a panel and the line below it; return the bottom of both."""
+    """Draw the title of a panel and the note below it, each on as few lines as it needs; return the bottom of both."""
     room = rect.width() - 2 * _PAD - 26  # beside the button that removes the panel
     y = rect.top() + _PAD
-    for text, one in ((title, font_of(font, bold=True)), (note, font_of(font, smaller=1.0))):
-        if text:
-            sizes = [font_of(one, bold=one.bold(), smaller=smaller) for smaller in (0.0, 1.0, 2.0)]  # in narrow panels
-            fitting = next((f for f in sizes if QFontMetricsF(f).horizontalAdvance(text) <= room), sizes[-1])
-            metrics = QFontMetricsF(fitting)
-            fitted = metrics.elidedText(text, Qt.TextElideMode.ElideRight, room)
-            draw_text(painter, QPointF(rect.left() + _PAD, y + metrics.ascent()), fitted, fitting)
+    for text, one, most in ((title, font_of(font, bold=True), 3), (note, font_of(font, smaller=1.0), 2)):
+        metrics = QFontMetricsF(one)
+        for fitted in wrapped(text, metrics, room, most):
+            draw_text(painter, QPointF(rect.left() + _PAD, y + metrics.ascent()), fitted, one)
             y += metrics.height() + 1
     return y
+
+
+def wrapped(text: str, metrics: QFontMetricsF, room: float, most: int) -> list[str]:
+    """Return a text in lines of at most ``room`` px, broken between words; the last one of ``most`` is cut short.
+
+    Titles differ at their ends, where the names of model and slide are: one line, cut short, would hide them.
+    """
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and (len(lines) == most or metrics.horizontalAdvance(longer) <= room):
+            lines[-1] = longer
+        elif word != "·":
+            lines.append(word)
+    return [metrics.elidedText(line.removesuffix(" ·"), Qt.TextElideMode.ElideMiddle, room) for line in lines]
 
 
 def draw_key(painter: QPainter, rect: QRectF, key: Key, font: QFont) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from app_model.types import KeyBinding
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.geometry import Rect
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from napari_cpnn.ui.viewer import ExploreState
 
+
+KEYS = (",", ".", "U", "K")
+"""Keys of the single view that act on panels, too: opacity, live mapping, legend."""
 
 #: Factor by which pictures must be larger for another row: panels are read from left to right.
 _WORTH = 1.3
@@ -68,6 +72,16 @@ class ViewLink:
         finally:
             self._moving = False
         self._changed()
+
+    def press(self, text: str) -> bool:
+        """Do what a key of the single view does that is of use here; return whether it did anything."""
+        if text.upper() not in KEYS:
+            return False
+        react = self._viewer.keymap.get(KeyBinding.from_str(text.upper()))
+        if not callable(react):
+            return False
+        react(self._viewer)
+        return True
 
     def _moved(self, _event: Any = None) -> None:
         if not self._moving:

@@ -13,8 +13,8 @@ from napari_cpnn import painting
 from napari_cpnn.arrays import BoolArray, Float32Array
 from napari_cpnn.errors import CpnnError, GenesError
 from napari_cpnn.geometry import Rect, spatial_to_um
+from napari_cpnn.mapping import members_of
 from napari_cpnn.painting import AutoRange, Look, Painter, Range, Shown
-from napari_cpnn.palette import type_colors
 from napari_cpnn.ui.layers import DEFAULT_UM, diameter_um
 from napari_cpnn.ui.panels.panel import Key, Painted, PanelSpec
 
@@ -188,8 +188,8 @@ class PanelPainter:
             names = list(shown.names)
         else:
             where = (slice(None), slice(None)) if job.view is None else cmap.grid.window(job.view)
-            names = painting.dominant_types(cmap, where)
-        names, table = names[:_MOST_NAMES], type_colors(cmap.cell_types)
+            names = painting.dominant_types(cmap, where, shown.level)
+        names, table = names[:_MOST_NAMES], painting.colors_of(cmap)
         return Key(painting.hex_colors([table[name] for name in names]), names=tuple(names))
 
     def measured(self, job: Job) -> Float32Array:
@@ -243,10 +243,12 @@ def _require(job: Job) -> None:
     shown, cmap = job.spec.shown, job.cmap
     if job.spec.kind != "map" or shown is None or cmap is None:
         return
+    genes: tuple[str, ...] = (shown.gene,) if shown.gene else ()
     types = shown.names[1:] if shown.kind == "contribution" else () if shown.gene else shown.names
-    missing = [name for name in types if name not in cmap.cell_types]
-    if shown.gene and shown.gene not in cmap.genes:
-        missing = [shown.gene]
+    if shown.kind == "signature":
+        genes, types = shown.names[1:], ()
+    missing = [gene for gene in genes if gene not in cmap.genes]
+    missing += [name for name in types if not members_of(cmap, name, shown.level)]
     if missing:
         raise GenesError(f"This model does not predict {missing[0]}.")
     if shown.kind == "dominant" and shown.measure != "domain" and not cmap.cell_types:

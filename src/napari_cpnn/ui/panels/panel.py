@@ -62,7 +62,10 @@ class PanelSpec:
             return f"{one_line(self.shown.name, _MOST)} measured"
         if self.shown.kind == "gene" and self.shown.measure == "value":
             return f"{one_line(self.shown.name, _MOST)} predicted"
-        title = self.shown.title if self.shown.kind in ("dominant", "blend") else self.shown.label
+        long = self.shown.kind in ("dominant", "blend") or (
+            self.shown.kind == "signature" and self.shown.measure == "value"
+        )
+        title = self.shown.title if long else self.shown.label
         return one_line(title, _MOST)
 
     @property
@@ -70,11 +73,14 @@ class PanelSpec:
         """Panels with the same text have the same colour range; empty: no range, or one of its own.
 
         A gene shares its range wherever it is shown: measured, predicted, by another model, on another slide. Shares of
-        cell types are all of one unit and share theirs, too. Two genes do not: a rare one would be blank.
+        cell types are all of one unit and share theirs, too. Two genes do not: a rare one would be blank. Nor do two
+        signatures: the spread of a mean z-score depends on the number of its genes.
         """
         shown = self.shown
         if shown is None or not shown.has_range or shown.measure != "value":
             return ""
+        if shown.kind == "signature":
+            return f"signature {shown.name}"
         return "types" if shown.kind == "type" else f"gene {shown.gene}"
 
 

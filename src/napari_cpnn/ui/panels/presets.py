@@ -24,12 +24,14 @@ def top_types(panels: PanelsController, n: int = 4) -> list[PanelSpec]:
     cmap = panels.state.map
     if cmap is None or not cmap.cell_types:
         raise CpnnError("There is no map of cell types yet: choose a slide and a model in Explore.")
-    shares = cmap.mean_weights(panels.view)
+    level = panels.state.level
+    shares, names = cmap.mean_weights(panels.view, level), cmap.types_at(level)
     if not np.isfinite(shares).all():
-        shares = cmap.mean_weights()
+        shares = cmap.mean_weights(None, level)
     if not np.isfinite(shares).all():
         raise CpnnError("No patch is mapped yet: wait for the first ones.")
-    return [PanelSpec("map", Shown("type", (cmap.cell_types[k],))) for k in np.argsort(-shares, kind="stable")[:n]]
+    first = np.argsort(-shares, kind="stable")[:n]
+    return [PanelSpec("map", Shown("type", (names[k],), level=level)) for k in first]
 
 
 def measured_predicted(panels: PanelsController, gene: str) -> list[PanelSpec]:
@@ -53,6 +55,15 @@ def two_models(panels: PanelsController, model: Path | None) -> list[PanelSpec]:
         raise CpnnError("Choose another model at Model first.")
     shown = _shown(panels)
     return [PanelSpec("map", shown), PanelSpec("map", shown, Source(model=model))]
+
+
+def before_after(panels: PanelsController) -> list[PanelSpec]:
+    """Return what Explore shows, by the model that its own was fine-tuned from (or shown before it) and by its own."""
+    before = panels.sources.model_before()
+    if before is None:
+        raise CpnnError("No former model is known: show the one before fine-tuning in Explore first, then this one.")
+    shown = _shown(panels)
+    return [PanelSpec("map", shown, Source(model=before)), PanelSpec("map", shown)]
 
 
 def two_slides(panels: PanelsController, layer: Layer | None) -> list[PanelSpec]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cpnn.mapping import members_of
 from napari_cpnn.painting import format_value
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def _on_map(cmap: CompositionMap | None, shown: Shown, painted: Painted, at: tup
     if found is None:
         return "not mapped"
     weights = np.asarray(found.weights, dtype=float)
-    if shown.kind == "blend":
-        chosen = [(name, weights[cmap.cell_types.index(name)]) for name in shown.names]
-        return ", ".join(f"{name} {format_value(share, 'share')}" for name, share in chosen)
-    first = int(weights.argmax())
-    return f"{cmap.cell_types[first]} {format_value(weights[first], 'share')}"
+    names = shown.names if shown.kind == "blend" else cmap.types_at(shown.level)
+    shares = {name: float(weights[members_of(cmap, name, shown.level)].sum()) for name in names}
+    if shown.kind != "blend":
+        first = max(shares, key=lambda name: shares[name])
+        shares = {first: shares[first]}
+    return ", ".join(f"{name} {format_value(share, 'share')}" for name, share in shares.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CpnnError, PixelSizeError
@@ -11,7 +12,9 @@ from napari_cpnn.mapping import Viewport
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.frame import Tasks, model_label
 from napari_cpnn.ui.layers import slide_of_layer
+from napari_cpnn.ui.panels.former_model import started_from
 from napari_cpnn.ui.panels.panel import MAIN, Source
+from napari_cpnn.ui.viewer import names_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -65,6 +68,8 @@ class Sources:
         self.layers: dict[int, Layer] = {}
         self._opened: dict[Source, Opened] = {}
         self._live = True
+        self._models_before: list[Path] = []
+        self._names: dict[tuple[Path, ...], dict[Path, str]] = {}
 
     def register(self, layer: Layer) -> int:
         """Return the key of a slide layer; 0 for that of the Explore dock."""
@@ -111,12 +116,37 @@ class Sources:
 
     def model_name(self, source: Source) -> str:
         """Return the name of the model of a source."""
-        if source.model is not None:
-            return source.model.stem
-        model, memory = self._state.model, self._state.memory
+        own = self.own_model()
+        path = own if source.model is None else source.model
+        if path is None:
+            return "" if self._state.model is None else model_label(self._state.model)
+        files = tuple(dict.fromkeys([*([] if own is None else [own]), *self._files(), path]))
+        if files not in self._names:  # asked for with every frame, and it looks at files
+            self._names = {files: names_of(files)}
+        return self._names[files][path]
+
+    def own_model(self) -> Path | None:
+        """Return the file of the model of Explore; None without one."""
+        memory = self._state.memory
+        return Path(memory.model) if self._state.model is not None and memory is not None and memory.model else None
+
+    def model_before(self) -> Path | None:
+        """Return the model that the model of Explore was fine-tuned from, else the one that was shown before it."""
+        own = self.own_model()
+        found = None if own is None else started_from(own)
+        before = (path for path in reversed(self._models_before) if path != own and path.is_file())
+        return next(before, None) if found is None else found
+
+    def model_changes(self) -> None:
+        """Take note of the model that another one has just replaced: the file of the new one is not known yet."""
+        memory = self._state.memory
         if memory is not None and memory.model:
-            return memory.model.rsplit("/", 1)[-1].removesuffix(".safetensors")
-        return "" if model is None else model_label(model)
+            path = Path(memory.model)
+            self._models_before = [*(one for one in self._models_before if one != path), path]
+        self.restart()
+
+    def _files(self) -> list[Path]:
+        return [source.model for source in self._opened if source.model is not None]
 
     def further(self) -> list[LiveMapper]:
         """Return the mappers beside that of the Explore dock."""
@@ -127,6 +157,7 @@ class Sources:
     def need(self, sources: Iterable[Source], mapped: Iterable[Source]) -> None:
         """Open these sources, map the ``mapped`` ones, and stop all others."""
         wanted, mapped = set(sources) - {MAIN}, set(mapped) - {MAIN}
+        self._names.clear()
         for source in [one for one in self._opened if one not in wanted]:
             self._drop(source)
         for source in wanted:
@@ -161,6 +192,8 @@ class Sources:
 
     def set_live(self, on: bool) -> None:
         """Pause or resume the further mappers."""
+        if on == self._live:
+            return
         self._live = on
         for mapper in self.further():
             if on:
@@ -195,7 +228,7 @@ class Sources:
                 one.mapper.pause()
             self._changed()
 
-        name = source.model.stem if source.model is not None else self.slide_name(source)
+        name = self.model_name(source) if source.model is not None else self.slide_name(source)
         self._tasks.run(("source", source), f"Opening {name} ...", work, ready, self._stop)
 
     def _drop(self, source: Source) -> None:
