@@ -197,7 +197,7 @@ class ExploreController:
 
     def set_viewport(self, viewport: Viewport | None) -> None:
         """Map what is in view."""
-        self._viewport = viewport
+        self._viewport = self.state.view = viewport
         if self.state.mapper is not None:
             self.state.mapper.set_viewport(viewport)
 

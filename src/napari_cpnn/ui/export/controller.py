@@ -284,6 +284,7 @@ class ExportController:
             high=None if fixed is None else max(fixed[1], fixed[0] + 1e-6),
             opacity=look.opacity,
             smooth=look.smooth,
+            style="contours" if look.style == "contours" else "wash",
             unlike=look.unlike,
             scale_um=look.scale_um,
             width_mm=request.width_mm,
