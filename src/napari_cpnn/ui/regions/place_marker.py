@@ -28,12 +28,16 @@ class PlaceMarker:
 
     def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
         self._viewer, self._state = viewer, state
+        self._shown: object = None
         self.layer: Points | None = None
         viewer.scene.camera.events.zoom.connect(self._fit)
         viewer.layers.events.removed.connect(self._removed)
 
     def show(self, um: object) -> None:
         """Mark a point ``(y, x)`` in slide um; anything else, such as the name of a region, has no marker."""
+        if um == self._shown:  # also while napari is inserting the layer and tells of another active one
+            return
+        self._shown = um
         layer, slide = self._state.layer, self._state.slide
         if not isinstance(um, tuple) or layer is None or slide is None or slide.mpp is None:
             self._remove()
