@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from skimage.color import combine_stains, deltaE_ciede2000, hed_from_rgb, rgb2lab, rgb_from_hed
 
 from napari_cpnn.palette import (
+    DIFFERENCE,
     FAMILIES,
     choose_colors,
     colors,
+    difference_colors,
     family_of,
     folded,
     series_colors,
@@ -167,6 +169,24 @@ def test_no_colour_or_shade_reads_as_haematoxylin_or_eosin(color):
     assert deltaE_ciede2000(lab([color]), slide).min() > 18
     for shade in shades_of(color):
         assert deltaE_ciede2000(lab([shade]), slide).min() > 11, shade
+
+
+@pytest.mark.parametrize("color", [color for color in DIFFERENCE if color != "#FFFFFF"])
+def test_no_colour_of_a_difference_reads_as_haematoxylin_or_eosin(color):
+    assert deltaE_ciede2000(lab([color]), stained()).min() > 18
+
+
+def test_colours_of_differences_are_white_at_none_and_as_strong_on_both_sides():
+    colors = difference_colors(np.linspace(0, 1, 101))
+    assert colors.shape == (101, 4)
+    assert colors[50].tolist() == [1, 1, 1, 1]
+    light = rgb2lab(colors[None, :, :3])[0, :, 0]
+    assert np.all(np.diff(light[:51]) > 0)
+    assert np.all(np.diff(light[50:]) < 0)
+    assert np.abs(light - light[::-1]).max() < 15
+    for vision in VISION:
+        low, high = lab([DIFFERENCE[1], DIFFERENCE[-2]], vision)
+        assert deltaE_ciede2000(low, high) > 20, vision
 
 
 @pytest.mark.parametrize("color", [family.color for family in FAMILIES])

@@ -274,6 +274,30 @@ def test_a_figure_shows_the_tissue_and_not_all_the_glass():
 # -- a part ------------------------------------------------------------------------------------------------
 
 
+def test_contours_are_where_the_field_has_their_value_and_the_tissue_stays_as_it_is(world, tmp_path):
+    cmap, slide = world.cmap, world.slide
+    settings = QUICK.replace(style="contours", scale_um=0.0, unlike="shown")
+    scene = Scene(cmap, slide, None)
+    tissue = scene.tissue((120, 100))
+    panel = scene.panel(Shown("gene", (GENES[0],)), tissue, settings)
+    assert np.array_equal(panel.picture, tissue)
+    levels = [float(text) for text in panel.lines.note.removeprefix("contours at ").split(", ")]
+    values = np.where(cmap.donors() >= 0, cmap.expression(GENES[0]).reshape(-1)[np.maximum(cmap.donors(), 0)], np.nan)
+    at = (panel.lines.xy.reshape(-1, 2)[:, ::-1] - cmap.grid.origin_um) / cmap.grid.stride_um - 0.5
+    low, high = np.floor(at + 1e-9).astype(int), np.ceil(at - 1e-9).astype(int)
+    share = (at - low).max(axis=1)  # contours cross the lines between neighbouring centres
+    found = values[tuple(low.T)] * (1 - share) + values[tuple(high.T)] * share
+    assert len(found) > 0
+    assert np.abs(found[:, None] - levels).min(axis=1).max() < 1e-3 * np.ptp(levels) + 1e-4
+    panel = scene.panel(Shown("dominant"), tissue, settings)
+    assert np.array_equal(panel.picture, tissue)
+    assert len(panel.lines.xy) > 0
+    path = to_figure(cmap, tmp_path / "lines.svg", GENES[0], slide, settings)
+    assert any("contours at" in text for text in texts(path))
+    with pytest.raises(SettingsError, match="'wash' or 'contours'"):
+        QUICK.replace(style="outlines")
+
+
 def test_a_region_is_outlined_and_the_map_ends_there(world, tmp_path):
     outline = Polygon([(10, 10), (70, 10), (70, 80), (10, 80)])
     scene = Scene(world.cmap, world.slide, outline)

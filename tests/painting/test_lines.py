@@ -42,5 +42,7 @@ def test_borders_lie_inside_the_patches_of_their_group():
     middle = lines[:, 0] + lines[:, 1] / 2
     assert np.array_equal(np.rint(middle).astype(int) @ (3, 1), owners)
     assert np.allclose(np.abs(middle - np.rint(middle)).max(axis=1), 0.4)
+    ends = [sorted(map(tuple, points.round(9))) for points in (lines[:, 0], lines.sum(axis=1))]
+    assert ends[0] == ends[1]  # rings without gaps, also around the inner corner
     every, _ = border_lines(groups, 0.1, every=True)
     assert len(every) == 4 * 5

@@ -503,8 +503,20 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         assert len(np.unique(np.round(layer.face_color, 3), axis=0)) > 3
         compare.quantities["difference"].click()
         assert layer.name == f"Spots: {gene} difference"
+        low, high = compare.controller.comparison.limits("difference")
+        assert layer.face_colorbar.visible
+        assert tuple(layer.face_contrast_limits) == pytest.approx((low, high))
+        title = dock.session.viewer.canvas.overlays["napari_cpnn_spots_title"]
+        assert (title.visible, title.text) == (True, f"spots: {gene} difference · log1p CP10k")
+        layer.visible = False
+        assert not title.visible
+        layer.visible = True
+        compare.quantities["predicted"].click()  # in the colours of the map, which has a colour bar
+        assert (layer.face_colorbar.visible, title.visible) == (False, False)
+        compare.quantities["difference"].click()
         compare.scatter.lasso(np.array([(-1, -1), (-1, 99), (np.median(values), 99), (np.median(values), -1)]))
         assert (layer.border_color[:, 0] > 0.9).sum() == (values < np.median(values)).sum()
+        assert compare.chosen.text() == f"{(values < np.median(values)).sum()} of {spots.n_obs} spots selected"
         compare.table.view.setCurrentIndex(compare.table.model.index(3, 0))
         assert dock.state.shown.name == compare.table.model.gene_at(3) == compare.controller.comparison.gene
         wait(lambda: compare.scatter.is_settled)

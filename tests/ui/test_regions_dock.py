@@ -214,6 +214,16 @@ def test_a_click_explains_and_a_drag_does_not(mapped, wait):
     assert dock.controller.explanation.table.attrs["expression"] == pytest.approx(
         float(dock.state.map.expression("ERBB2")[cell]), abs=1e-4
     )
+    # A ring marks the place, of the same size at every zoom, while it is explained.
+    marker, camera = dock.marker.layer, dock.viewer.scene.camera
+    assert dock.viewer.layers[-1] == marker
+    np.testing.assert_allclose(marker.data_to_world(marker.data[0]), (300.0, 400.0))
+    size, camera.zoom = marker.size[0], 2 * camera.zoom
+    assert marker.size[0] == pytest.approx(size / 2)
+    dock.tabs.setCurrentWidget(dock.composition)
+    assert marker not in dock.viewer.layers
+    dock.tabs.setCurrentWidget(dock.explanation)
+    assert dock.marker.layer in dock.viewer.layers
     dock.draw.click()
     dock.viewer.cursor.position = (310.0, 410.0)
     act("mouse_release", 0.0)  # a corner of a polygon is no question

@@ -68,6 +68,10 @@ def test_checked_types_have_the_level_of_all(tree):
     assert (tree.checked(), tree.checked_level()) == (["T-cells", "CAFs"], "major")
     tree.check(["CAFs", "CD4"])
     assert (tree.checked(), tree.checked_level()) == (["CD4", "CAFs"], "minor")
+    n = len({name for row in tree.model.rows for name in (row.name, *(part.name for part in row.parts))})
+    assert tree.n_checked.text() == f"2 of {n} checked"
+    tree.check([])
+    assert tree.n_checked.isHidden()
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import EllipseCollection
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import ExportError
 from napari_cpnn.evaluation.spot_pair import SpotPair, gene_pair
 from napari_cpnn.geometry import length_text, scale_bar_um
+from napari_cpnn.palette import DIFFERENCE
 from napari_cpnn.storage import whole_file, write_figure
 from napari_cpnn.texts import MAX_NAME, allow_any_letter, chart_text
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _PANEL_INCH, _DPI = 2.3, 300
 _TISSUE_PX = 2400
 _POINT, _GREY = "#2C6FB0", "#888888"
+_DIFFERENCE = LinearSegmentedColormap.from_list("difference", DIFFERENCE)
 
 
 def draw_comparison(
@@ -57,10 +60,10 @@ def draw_comparison(
     image = slide.thumbnail(_TISSUE_PX)
     shape = slide.shape
     mpp = slide.require_mappable()
-    quantities: tuple[tuple[str, Float32Array, str, tuple[float, float]], ...] = (
+    quantities: tuple[tuple[str, Float32Array, str | Colormap, tuple[float, float]], ...] = (
         ("measured", pair.measured, colormap, pair.limits()),
         ("predicted", pair.predicted, colormap, pair.limits()),
-        ("predicted − measured", pair.difference, "PiYG", pair.difference_limits()),
+        ("predicted − measured", pair.difference, _DIFFERENCE, pair.difference_limits()),
     )
     for one, (title, values, colors, limits) in zip(axes, quantities, strict=False):
         one.imshow(image, extent=(0, shape[1], shape[0], 0), alpha=0.45, interpolation="antialiased")

@@ -15,6 +15,7 @@ from napari_cpnn.arrays import Picture
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import ExportError, GenesError, NoTissueError
 from napari_cpnn.export.cells import pixel_size
+from napari_cpnn.export.figure_lines import lines_of
 from napari_cpnn.export.figure_page import Bar, Legend, Page, Panel, Warned
 from napari_cpnn.export.files import replacing
 from napari_cpnn.export.marks import Marks
@@ -266,7 +267,11 @@ class Scene:
         rgba[..., :3] = (rgba[..., :3] - limits[0]) / (limits[1] - limits[0])
         picture = tissue.copy()
         mask = self._mask(picture.shape[:2])
-        lay_over(picture, rgba, self.cmap.grid, self.rect, look.opacity, smooth=smooth, mask=mask)
+        lines = None
+        if settings.style == "contours":
+            lines = lines_of(self.cmap, shown, look, limits, rgba.clip(0, 1), self._seen)
+        if lines is None:
+            lay_over(picture, rgba, self.cmap.grid, self.rect, look.opacity, smooth=smooth, mask=mask)
         unlike = unlike_patches(self.cmap)
         if settings.unlike == "hatched" and unlike.any():
             hatch(picture, unlike, self.cmap.grid, self.rect, settings.dpi, mask)
@@ -279,7 +284,9 @@ class Scene:
             scales = " and ".join(dict.fromkeys(places.scale_text for places in marked))
             title = f"{title}; outline: mean over {scales}"
         outlines = {places.side: outline_um(self.cmap.grid, places.mask) for places in self._marked(shown)}
-        return Panel(title, picture, key, italic=italic, **outlines)
+        if lines is not None and lines.note:
+            title = f"{title}, {lines.note}"
+        return Panel(title, picture, key, italic=italic, lines=lines, **outlines)
 
     def _marked(self, shown: Shown) -> list[MarkedPlaces]:
         return [p for p in self.cmap.marked.values() if shown.kind == "gene" and shown.gene == p.gene]

@@ -19,6 +19,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from shapely.geometry import MultiPolygon, Polygon
 
+from napari_cpnn.export.figure_lines import MapLines
 from napari_cpnn.export.marks import Marks, draw_marks, path_of
 from napari_cpnn.geometry import Rect, length_text, scale_bar_um
 from napari_cpnn.settings import FigureSettings
@@ -69,7 +70,7 @@ class Legend:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A picture with its title and key, outlines in slide micrometres ``(x, y)`` of high and low places, and marks."""
+    """A picture with title and key; outlines of high and low places in slide um ``(x, y)``, marks, and lines."""
 
     title: str
     picture: npt.NDArray[np.uint8]
@@ -78,6 +79,7 @@ class Panel:
     high: Polygon | MultiPolygon | None = None
     low: Polygon | MultiPolygon | None = None
     marks: Marks | None = None
+    lines: MapLines | None = None
 
 
 class Page:
@@ -190,6 +192,8 @@ class Page:
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():
             spine.set(linewidth=0.4, edgecolor=_GREY)
+        if panel.lines is not None:
+            panel.lines.draw(axes)
         for shape, style in ((panel.high, "-"), (panel.low, "--"), (outline, "-")):
             for color, line in (("white", 2.0), ("black", 0.9)) if shape is not None else ():
                 axes.add_patch(PathPatch(path_of(shape), fill=False, edgecolor=color, linewidth=line, linestyle=style))

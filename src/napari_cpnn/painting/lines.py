@@ -93,7 +93,7 @@ def contour_lines(field: Float32Array, level: float) -> FloatArray:
 
 
 def border_lines(groups: npt.NDArray[np.integer], inset: float, *, every: bool = False) -> tuple[FloatArray, IntArray]:
-    """Return the borders of groups of patches, each inside the patches of its group.
+    """Return the borders of groups of patches, each inside the patches of its group and without gaps.
 
     Parameters
     ----------
@@ -109,15 +109,31 @@ def border_lines(groups: npt.NDArray[np.integer], inset: float, *, every: bool =
     lines, owners
         ``(N, 2, 2)``, start and vector (row, col) of each line; ``(N,)`` flat index of the patch that it belongs to.
     """
-    around = np.pad(groups, 1, constant_values=-1)
+    around = np.pad(groups, 2, constant_values=-1)
     rows, cols = groups.shape
     half, lines, owners = 0.5 - inset, [np.zeros((0, 2, 2))], [np.zeros(0, dtype=np.intp)]
     for (down, right), start, along in _SIDES:
-        neighbour = around[1 + down : 1 + down + rows, 1 + right : 1 + right + cols]
+        neighbour = around[2 + down : 2 + down + rows, 2 + right : 2 + right + cols]
         at = np.argwhere(_drawn(groups, neighbour, every=every))
-        lines.append(np.stack([at + half * np.array(start), np.broadcast_to(half * np.array(along), at.shape)], axis=1))
+        step = np.array(along, dtype=np.intp) // 2  # one patch along the line
+        before, after = (
+            np.zeros(len(at)) if every else inset * _n_beside(around, at, way, (down, right)) for way in (-step, step)
+        )
+        begin = at + half * np.array(start) - before[:, None] * step
+        lines.append(np.stack([begin, half * np.array(along) + (before + after)[:, None] * step], axis=1))
         owners.append(at[:, 0] * cols + at[:, 1])
     return np.concatenate(lines), np.concatenate(owners)
+
+
+def _n_beside(
+    around: npt.NDArray[np.integer], at: IntArray, way: IntArray, side: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """Return by how many insets a line reaches on: 1 along the next patch of its group, 2 around an inner corner."""
+    own, ahead = at + 2, at + 2 + way
+    beyond = ahead + np.array(side)
+    group = around[own[:, 0], own[:, 1]]
+    goes_on = around[ahead[:, 0], ahead[:, 1]] == group
+    return np.asarray(goes_on * (1.0 + (around[beyond[:, 0], beyond[:, 1]] == group)))
 
 
 def _drawn(groups: npt.NDArray[np.integer], neighbour: npt.NDArray[np.integer], *, every: bool) -> BoolArray:

@@ -4,6 +4,8 @@ from .colors import read_colors as read_colors
 from .colors import series_colors as series_colors
 from .colors import type_colors as type_colors
 from .colors import write_colors as write_colors
+from .diverging import DIFFERENCE as DIFFERENCE
+from .diverging import difference_colors as difference_colors
 from .hierarchy import LEVELS as LEVELS
 from .hierarchy import Level as Level
 from .hierarchy import as_level as as_level

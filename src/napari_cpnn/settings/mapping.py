@@ -96,6 +96,9 @@ class FigureSettings(Settings):
     high: float | None = setting(None, "value of the last colour in all panels; none: from the value range")
     opacity: float = setting(0.65, "opacity of the map over the tissue, 0 to 1")
     smooth: bool = setting(True, "interpolate between patches; else one square per patch")
+    style: Literal["wash", "contours"] = setting(
+        "wash", "wash: colours over the tissue; contours: lines of equal value, or borders of dominant types"
+    )
     scale_um: float | None = setting(
         None,
         "genes and cell types are averaged over discs of this diameter in um; 0: single patches; "
@@ -119,6 +122,7 @@ class FigureSettings(Settings):
             all(abs(value) < 1e6 for value in ends), "The limits of the colour range must be finite numbers below 1e6."
         )
         check(len(ends) < 2 or ends[0] < ends[1], "The first value of the colour range must be below the last.")
+        check(self.style in ("wash", "contours"), f"A map is drawn as 'wash' or 'contours', not {self.style!r}.")
         check(
             self.unlike in ("hatched", "hidden", "shown"),
             f"Patches unlike the training tissue can be 'hatched', 'hidden' or 'shown', not {self.unlike!r}.",

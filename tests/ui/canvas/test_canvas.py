@@ -236,6 +236,11 @@ def test_lines_replace_the_wash(mapped, wait):
     zoom_to(dock, 0.5)  # patches of 3 pixels
     assert not lines.layer.visible
     assert layer.opacity == pytest.approx(dock.state.look.opacity)
+    dock.controller.show_type(dock.state.model.cell_types[0])
+    dock.state.choose_look(style="contours", range_mode="manual", manual=(0.0, 1.0))
+    dock.finish_drawing()
+    texts = [one.text for name, one in viewer.canvas.overlays.items() if name.startswith("napari_cpnn_")]
+    assert "contours at 20, 40, 60, 80 %" in texts  # as the colour bar
     dock.controller.show_dominant()
     dock.state.choose_look(style="contours")
     assert lines.layer.visible
@@ -321,7 +326,7 @@ def test_shift_and_the_wheel_change_the_lens_and_the_wheel_alone_does_not(mapped
     dock, camera, lens = mapped, mapped.session.viewer.scene.camera, mapped.tools.lens_shown
     dock.tools.lens.click()
     wait(lambda: lens.is_settled)
-    radius, zoom = lens.radius, camera.zoom
+    radius = lens.radius
 
     def wheel(modifier):
         event = QWheelEvent(
@@ -330,13 +335,40 @@ def test_shift_and_the_wheel_change_the_lens_and_the_wheel_alone_does_not(mapped
         )  # fmt: skip
         QApplication.sendEvent(canvas(dock), event)
 
+    def drawn_zoom():
+        """Return the zoom of the next picture: napari reads it from the canvas when it draws."""
+        seen = []
+        canvas(dock).frameSwapped.connect(lambda: seen.append(camera.zoom))
+        canvas(dock).update()
+        wait(lambda: bool(seen))
+        return seen[-1]
+
+    zoom = drawn_zoom()
     wheel(Qt.KeyboardModifier.ShiftModifier)
     assert lens.radius > radius
-    assert camera.zoom == zoom
     assert lens.layer.data.shape == (2 * lens.radius, 2 * lens.radius, 4)
+    assert drawn_zoom() == zoom
     radius = lens.radius
     wheel(Qt.KeyboardModifier.NoModifier)
     assert lens.radius == radius
+    assert drawn_zoom() > 1.05 * zoom
+
+
+def test_magnification_and_fading_are_in_pixels_of_the_screen(mapped, wait):
+    dock, layer, lens = mapped, overlay(mapped), mapped.tools.lens_shown
+    dock.state.choose_look(opacity=0.8)
+    zoom_to(dock, 10.0)
+    assert dock.tools.minimap.text == "10x (1 µm/px)"
+    assert layer.opacity == pytest.approx(0.8)
+    dock.tools.lens.click()
+    wait(lambda: lens.is_settled)
+    width, um = len(lens.layer.data), float(lens.layer.scale[0])
+    dock.state.set_pixel_ratio(2.0)  # a high-resolution display
+    assert dock.tools.minimap.text == "20x (0.5 µm/px)"
+    assert layer.opacity == pytest.approx(0.8 * 0.6)
+    wait(lambda: lens.is_settled)
+    assert len(lens.layer.data) == pytest.approx(2 * width, abs=1)  # as large as before, but sharper
+    assert float(lens.layer.scale[0]) == pytest.approx(um / 2, rel=0.01)
 
 
 def test_removing_the_layer_of_the_lens_switches_it_off(mapped, wait):

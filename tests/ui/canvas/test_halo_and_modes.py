@@ -15,6 +15,7 @@ from napari_cpnn.ui.frame import Paper
 from napari_cpnn.ui.layers import MEASURE_KEY, SPOTS_KEY
 from napari_cpnn.ui.regions.charts import comparison_chart, difference_words, share_words, value_words
 from napari_cpnn.ui.regions.dock import Regions
+from napari_cpnn.ui.regions.layer import line_width
 
 SQUARE = np.array([[200.0, 200], [200, 500], [500, 500], [500, 200]])
 
@@ -69,6 +70,13 @@ def test_regions_have_a_halo_above_maps_and_spots(both, wait):
     halo.update()
     edges = halo.layer.data[:12]
     assert edges[:, 0].min() > 290
+    # Without the dock the outlines are as wide as at first, which is visible on the whole slide.
+    assert layer.edge_width[0] < 0.9 * line_width(dock.state.layer)
+    dock.choose_layer(None)
+    assert layer.edge_width[0] == pytest.approx(line_width(dock.state.layer))
+    dock.choose_layer(layer)
+    halo = dock._halo
+    wait(lambda: halo.layer is not None)
     viewer.layers.remove(layer)
     wait(lambda: halo.layer is None and not [one for one in viewer.layers if "halo" in one.name])
 

@@ -41,7 +41,7 @@ class Halo:
 
     def __init__(self, viewer: ViewerModel, shapes: Shapes, column: str) -> None:
         self._viewer, self._shapes, self._column = viewer, shapes, column
-        self._width = self._of_shapes()
+        self._width = self._first = self._of_shapes()
         self._wanted = True
         self.layer: Vectors | None = None
         self._update_later = qthrottled(self.update, timeout=_UPDATE_MS)
@@ -81,6 +81,8 @@ class Halo:
             source.disconnect(self._changed)
         self._viewer.layers.events.removed.disconnect(self._removed)
         layer, layers, self.layer = self.layer, self._viewer.layers, None
+        if viewer_lives and self._shapes in layers:
+            self._set_width(self._first)  # which is visible at every zoom, not at the last alone
         if not viewer_lives or layer is None or layer not in layers:
             return
         if self._shapes in layers:

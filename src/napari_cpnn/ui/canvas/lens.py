@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_cpnn.mapping import CompositionMap, Viewport
 
-#: Radius in pixels of the screen: at first, and the least and the largest.
+#: Radius in pixels of the canvas: at first, and the least and the largest.
 FIRST_PX, LEAST_PX, MOST_PX = 130, 40, 400
 #: What one step of the wheel makes of it.
 _STEP = 1.12
@@ -44,6 +44,7 @@ class Lens:
         self._made: tuple[Any, ...] | None = None  # what the last picture is of
         self._making = False
         self._um: tuple[float, float] | None = None
+        self._zoom = 1.0  # pixels of the picture per pixel of the canvas
         self._shape(FIRST_PX)
         self._checks = every(_CHECK_MS, self._make)
         self._make_later = qthrottled(self._make, timeout=_PICTURE_MS, leading=False)
@@ -53,8 +54,9 @@ class Lens:
 
     def _shape(self, radius: int) -> None:
         self.radius = min(max(radius, LEAST_PX), MOST_PX)
-        self._mask = circle(2 * self.radius)
-        self._pixels: npt.NDArray[np.uint8] = np.zeros((2 * self.radius, 2 * self.radius, 4), np.uint8)
+        n = max(2, round(2 * self.radius * self._zoom))
+        self._mask = circle(n)
+        self._pixels: npt.NDArray[np.uint8] = np.zeros((n, n, 4), np.uint8)
 
     def set_on(self, on: bool) -> None:
         """Switch the lens on or off."""
@@ -107,7 +109,8 @@ class Lens:
             return None
         cmap = None if self.shown is None else state.map
         view = (self._view.rect, self._view.px_per_um)  # not the pointer
-        return state.slide, view, cmap, None if cmap is None else cmap.revision, self._known(cmap), state.look
+        revision = None if cmap is None else cmap.revision
+        return state.slide, view, cmap, revision, self._known(cmap), state.look, state.pixel_ratio
 
     def _known(self, cmap: CompositionMap | None) -> Shown | None:
         """Return what is shown inside if the map has it."""
@@ -121,11 +124,13 @@ class Lens:
         wanted = self._wanted()
         if not self.on or self._making or wanted is None or wanted == self._made:
             return
-        slide, (rect, px_per_um), cmap, _, shown, look = wanted
+        slide, (rect, px_per_um), cmap, _, shown, look, ratio = wanted
         self._making = True
 
         def done(picture: LensPicture) -> None:
             self._making, self._made, self._picture = False, wanted, picture
+            self._zoom = 1 / (px_per_um * picture.um_per_px)
+            self._shape(self.radius)
             if self.on:
                 self._draw()
                 self._make_later()  # what has changed meanwhile
@@ -134,7 +139,7 @@ class Lens:
             self._making, self._made = False, wanted
             warn(str(as_cpnn_error(error)))
 
-        self._background(lambda: picture_of(slide, rect, px_per_um, cmap, shown, look), done, failed)
+        self._background(lambda: picture_of(slide, rect, px_per_um * ratio, cmap, shown, look), done, failed)
 
     # -- the circle ----------------------------------------------------------------------------------------
 

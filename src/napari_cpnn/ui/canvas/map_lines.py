@@ -175,7 +175,7 @@ def _borders(
     """Return the borders of patches, or of areas of one dominant type, in the colours of the map."""
     cmap, rgba = painted.cmap, painted.colors(part)
     donors = cmap.donors()[part]
-    groups = donors if every else cmap.dominant().reshape(-1)[np.maximum(donors, 0)]
+    groups = donors if every else cmap.dominant(painted.shown.level).reshape(-1)[np.maximum(donors, 0)]
     groups = np.where((donors >= 0) & (rgba[..., 3] > _FAINT), groups, -1)
     inset = 0.75 if every else 1.5  # with room for the margin
     lines, owners = painting.border_lines(groups, min(width * inset, 0.4), every=every)

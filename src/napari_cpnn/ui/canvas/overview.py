@@ -53,7 +53,7 @@ class Overview(QWidget):
     @property
     def text(self) -> str:
         """The magnification, such as ``20x (0.5 µm/px)``."""
-        return "" if self._view is None else magnification_text(self._view.px_per_um)
+        return "" if self._view is None else magnification_text(self._view.px_per_um * self._state.pixel_ratio)
 
     def set_picture_wanted(self, on: bool) -> None:
         """Show the picture, or the magnification alone."""
@@ -64,6 +64,7 @@ class Overview(QWidget):
         """Show another view."""
         slide = self._state.slide
         self._view = view if slide is not None and slide.mpp is not None else None
+        self._state.set_pixel_ratio(given(self.parentWidget()).devicePixelRatioF())
         if slide is not self._slide:
             self._slide, self._pixmap = slide, None
             if slide is not None:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from napari.layers import Shapes
-from napari.utils.colormaps import ensure_colormap
 from qtpy.QtWidgets import QButtonGroup, QCheckBox, QMenu, QProgressBar, QRadioButton, QTabWidget, QWidget
 
 from napari_cpnn import painting
 from napari_cpnn.arrays import IntArray
+from napari_cpnn.palette import difference_colors
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.scatter import Scatter
 from napari_cpnn.ui.compare.spots_box import SpotsBox
+from napari_cpnn.ui.compare.spots_key import SpotsKey
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
 from napari_cpnn.ui.compare.words import PAIRED, Quantity
@@ -41,13 +42,13 @@ from napari_cpnn.ui.regions import regions_of
 if TYPE_CHECKING:
     import napari
 
-_DIFFERENCE = "PiYG"
+_DIFFERENCE = "difference"
 #: Low values fade as on the map, but spots stay visible.
 _FAINTEST = 0.2
 _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
     ("measured", "measured", "measured value of each spot; for a cell type, its share deconvolved from the counts"),
     ("predicted", "predicted", "prediction of the model for each spot, in the same colours"),
-    ("difference", "difference", "predicted minus measured: green is too high, pink is too low"),
+    ("difference", "difference", "predicted minus measured: orange is too high, blue is too low"),
     ("counts", "counts", "total counts of each spot"),
     ("genes", "genes", "number of genes with a count in each spot"),
 )
@@ -62,7 +63,7 @@ class Compare(Dock):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer, "compare")
         self.controller = CompareController(self.state, self.background, self.notify)
-        self.spots_layer = SpotsLayer(napari_viewer)
+        self.spots_layer, self.spots_key = SpotsLayer(napari_viewer), SpotsKey(napari_viewer)
         self.spots = SpotsBox(napari_viewer, self.controller.spots, self.spots_layer)
         self._build()
         self._connect()
@@ -81,6 +82,7 @@ class Compare(Dock):
         self.bar.setRange(0, _STEPS)
         self._progress_timer = every(_PROGRESS_MS, self._show_progress, self)
         self.gene_text, self.range_text, self.colors = TextLabel(), TextLabel(), ColorBar()
+        self.chosen = TextLabel()
         self.colors.hide()
         self.quantity_group = QButtonGroup(self)
         self.quantities: dict[Quantity, QRadioButton] = {}
@@ -115,7 +117,7 @@ class Compare(Dock):
         add(self.column, first, self.spots, self.message, row(self.explore, spacer()))
         add(self.column, row(self.predict, self.cancel, self.bar), line(), self.gene_text)
         add(self.column, row(*self.quantities.values(), spacer()), self.range_text, self.colors, self.scatter)
-        add(self.column, row(self.pick, spacer(), self.one_scale))
+        add(self.column, self.chosen, row(self.pick, spacer(), self.one_scale))
         self.column.addWidget(self.tabs, 1)
         self.column.addLayout(row(self.save, spacer()))
 
@@ -157,6 +159,7 @@ class Compare(Dock):
         self.controller.close()
         if viewer_lives:
             self.pick.setChecked(False)
+            self.spots_key.close()
             self.spots_layer.close()
 
     # -- spots ---------------------------------------------------------------------------------------------
@@ -169,9 +172,15 @@ class Compare(Dock):
 
     def _selected_in_chart(self, points: IntArray) -> None:
         self.spots_layer.mark(self.controller.comparison.rows()[points])
+        self._show_chosen()
 
     def _selected_on_slide(self, spots: IntArray) -> None:
         self.scatter.select(np.flatnonzero(np.isin(self.controller.comparison.rows(), spots)))
+        self._show_chosen()
+
+    def _show_chosen(self) -> None:
+        n, n_all = len(self.scatter.rows), len(self.controller.comparison.rows())
+        self.chosen.show_text(f"{n:,} of {n_all:,} spots selected" if n else "")
 
     def _pick_toggled(self, on: bool) -> None:
         layer = self.spots_layer.layer
@@ -224,6 +233,7 @@ class Compare(Dock):
             self.quantities[name].setEnabled(comparison.spots is not None)
         self.quantities[comparison.quantity].setChecked(True)
         self.scatter.set_pair(comparison.pair, one_scale=comparison.one_scale)
+        self._show_chosen()
         self._show_where()
         self._paint_spots()
 
@@ -241,6 +251,7 @@ class Compare(Dock):
         if not len(values):
             self.range_text.setText("")
             self.colors.hide()
+            self.spots_key.hide()
             self.spots_layer.forget_colors()
             return
         limits = comparison.limits(quantity)
@@ -254,11 +265,16 @@ class Compare(Dock):
         low, high = (f"{v:,.0f}" if quantity in _UNITS else painting.format_value(v, unit) for v in limits)
         self.range_text.setText(f"spots: {low} to {high} {unit}")
         scale = np.linspace(*limits, 256, dtype=np.float32)
-        self.colors.show_table(_colors(scale, limits, colormap), limits, unit)
+        table = _colors(scale, limits, colormap)
+        self.colors.show_table(table, limits, unit)
         self.colors.show()
         name = comparison.gene_alone if pair is None else pair.name
         title = f"{name} {quantity}" if quantity in PAIRED else quantity
         self.spots_layer.paint(colors, f"Spots: {title}")
+        if look.legend and not like_map:
+            self.spots_key.show(self.spots_layer.layer, table, limits, f"spots: {title} · {unit}")
+        else:
+            self.spots_key.hide()
 
     def _quantity_clicked(self, clicked: Any) -> None:
         name = next(name for name, one in self.quantities.items() if one is clicked)
@@ -307,7 +323,7 @@ def _colors(values: npt.NDArray[np.float32], limits: tuple[float, float], colorm
     at = np.clip((values - limits[0]) / max(limits[1] - limits[0], 1e-6), 0, 1)
     known = np.isfinite(at)
     if colormap == _DIFFERENCE:
-        colors = np.asarray(ensure_colormap(colormap).map(np.where(known, at, 0.5)), dtype=np.float32)
+        colors = difference_colors(np.where(known, at, 0.5))
     else:
         table = painting.color_table(colormap).copy()
         table[:, 3] = np.maximum(table[:, 3], _FAINTEST)

@@ -10,7 +10,9 @@ from typing import Any
 from qtpy.QtCore import QAbstractItemModel, QModelIndex, QRect, QSize, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtGui import QColor, QKeyEvent, QPainter
 from qtpy.QtWidgets import (
+    QHBoxLayout,
     QHeaderView,
+    QLabel,
     QLineEdit,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -54,7 +56,7 @@ class TypeModel(QAbstractItemModel):
         else:
             self.beginResetModel()
             self._rows = rows
-            self.checked &= {row.name for row in self._every()}
+            self.checked &= {row.name for row in self.every()}
             self.endResetModel()
 
     def _tell_all(self, role: int | None) -> None:
@@ -69,7 +71,8 @@ class TypeModel(QAbstractItemModel):
         """Rows of major types in their order."""
         return self._rows
 
-    def _every(self) -> list[TypeRow]:
+    def every(self) -> list[TypeRow]:
+        """Return the rows of all types, each major type before its minor types."""
         return [row for one in self._rows for row in (one, *one.parts)]
 
     @property
@@ -155,13 +158,13 @@ class TypeModel(QAbstractItemModel):
 
     def set_checked(self, names: set[str]) -> None:
         """Check exactly these types."""
-        self.checked = names & {row.name for row in self._every()}
+        self.checked = names & {row.name for row in self.every()}
         self._tell_all(Qt.ItemDataRole.CheckStateRole)
         self.checked_changed.emit()
 
     def in_order(self, names: Collection[str]) -> list[str]:
         """Return names in the order of the rows."""
-        return list(dict.fromkeys(row.name for row in self._every() if row.name in names))
+        return list(dict.fromkeys(row.name for row in self.every() if row.name in names))
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
@@ -242,6 +245,8 @@ class CellTypeList(QWidget):
         self.search.setPlaceholderText("search cell types")
         self.search.setClearButtonEnabled(True)
         self.search.setToolTip("show only types with this in their name")
+        self.n_checked = QLabel()
+        self.n_checked.setToolTip("checked types, which the blend shows")
         self.model = TypeModel(self)
         self._filter = QSortFilterProxyModel(self)
         self._filter.setSourceModel(self.model)
@@ -271,8 +276,14 @@ class CellTypeList(QWidget):
         self.view.moved.connect(self._clicked)
         self.search.returnPressed.connect(self._first)
         self.view.doubleClicked.connect(lambda index: self.color_wanted.emit(self._name_at(index)))
+        self.model.checked_changed.connect(self._show_checked)
         self.model.checked_changed.connect(self.checked_changed)
-        stack(self.search, self.view, inside=self, spacing=4)
+        self.model.modelReset.connect(self._show_checked)
+        above = QHBoxLayout()
+        above.addWidget(self.search, 1)
+        above.addWidget(self.n_checked)
+        self.n_checked.hide()
+        stack(above, self.view, inside=self, spacing=4)
         self.set_rows([])
 
     def set_rows(self, rows: list[TypeRow]) -> None:
@@ -308,6 +319,11 @@ class CellTypeList(QWidget):
     def checked(self) -> list[str]:
         """Return the checked types in the order of the list."""
         return self.model.in_order(self.model.checked)
+
+    def _show_checked(self) -> None:
+        n, n_all = len(self.checked()), len(self.model.in_order({row.name for row in self.model.every()}))
+        self.n_checked.setText(f"{n} of {n_all} checked" if n else "")
+        self.n_checked.setVisible(n > 0)
 
     def checked_level(self) -> Level:
         """Return the level of the checked types: major if none is a minor type alone."""

@@ -130,10 +130,7 @@ class ExploreController:
                 model.set_hierarchy(self.hierarchy)
             return model
 
-        def loaded(model: CPNN) -> None:
-            self.use_model(model, model_file(name))
-
-        self._tasks.run("model", f"Loading {path.name} ...", load, loaded)
+        self._tasks.run("model", f"Loading {path.name} ...", load, lambda m: self.use_model(m, model_file(name)))
 
     def restore(self, memory: Memory, model: str | Path) -> None:
         """Load a model and show what the memory says, when a slide is opened as a session had it."""
@@ -152,7 +149,8 @@ class ExploreController:
         self._drop_mapper()
         self.model_path = path
         self.state.set_model(model)
-        self.state.set_shown(self._still_shown(model))
+        recalled, self._recalled = self._recalled, None
+        self.state.set_shown(still_shown(self.state, model, recalled))
         self._start_mapper()
         self._show_first(model)
         self.state.remember(model="" if path is None else str(path.resolve()))
@@ -206,7 +204,7 @@ class ExploreController:
 
     def set_viewport(self, viewport: Viewport | None) -> None:
         """Map what is in view."""
-        self._viewport = viewport
+        self._viewport = self.state.view = viewport
         if self.state.mapper is not None:
             self.state.mapper.set_viewport(viewport)
 
@@ -270,11 +268,6 @@ class ExploreController:
             else:
                 known = ", ".join(model.cell_types) or "none"
                 self._tasks.fail(MappingError(f"The model has no cell type {cell_type}; it knows: {known}."))
-
-    def _still_shown(self, model: CPNN) -> Shown | None:
-        """Return what is on screen, or was when the slide was last open, if the model has it; else a default."""
-        recalled, self._recalled = self._recalled, None
-        return still_shown(self.state, model, recalled)
 
     # -- texts ---------------------------------------------------------------------------------------------
 

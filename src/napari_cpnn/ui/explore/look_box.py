@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QWidget
 
 from napari_cpnn.painting import COLORMAPS
-from napari_cpnn.ui.explore.color_bar import ColorBar
+from napari_cpnn.ui.explore.histogram import HistogramBar
 from napari_cpnn.ui.frame import DecimalBox
 from napari_cpnn.ui.viewer import ExploreState
 
@@ -46,7 +46,7 @@ class LookBox(QWidget):
             _UNLIKE,
             "patches that the model finds unlike the tissue of its training:\ntheir shares and genes are guesses",
         )
-        self.bar = ColorBar()
+        self.bar = HistogramBar(state)
         self._between = QLabel("to")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -143,6 +143,7 @@ class LookBox(QWidget):
             self.bar.show_range(look.colormap, self._state.limits, shown.unit)
         elif leads:
             self.bar.show_lead()
+            self.bar.show_counts(None)
 
     def _range_chosen(self, index: int) -> None:
         mode = self.range.itemData(index)

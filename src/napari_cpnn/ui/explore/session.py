@@ -201,8 +201,9 @@ class ExploreSession:
         """Write the legend of what is on screen, and the banner that it is not to be believed."""
         places = self.places.outlined
         outline = "" if places is None else f"outlined where {places.side}, FDR {100 * places.fdr:.0f} %"
-        contours = f"contours at {', '.join(f'{v:g}' for v in self.overlays.lines.levels)}"
-        notes = [outline, contours if self.overlays.lines.levels else ""]
+        levels, per_unit = self.overlays.lines.levels, 1.0 if self.state.shown is None else self.state.shown.per_unit
+        contours = f"contours at {', '.join(f'{v * per_unit:g}' for v in levels)}{' %' if per_unit != 1 else ''}"
+        notes = [outline, contours if levels else ""]
         self.legend.update(self.controller.legend_rows(), self.controller.scale_text(), ", ".join(filter(None, notes)))
         self.banner.show(self.controller.domain_report())
 

@@ -17,7 +17,7 @@ class Strength:
     Attributes
     ----------
     px_per_um
-        Zoom of the view; 0 while it is not known.
+        Zoom of the view in pixels of the canvas; 0 while it is not known.
     peeking
         True while the map is hidden.
     """
@@ -32,7 +32,7 @@ class Strength:
         look = self._state.look
         if self.peeking or self._lines.kind(shown, look, grid):
             return 0.0
-        return fading(self.px_per_um, look.fade_from) if look.fade else 1.0
+        return fading(self.px_per_um * self._state.pixel_ratio, look.fade_from) if look.fade else 1.0
 
     def opacity(self, shown: Shown, grid: Grid) -> float:
         """Return the opacity of the layer of a map."""

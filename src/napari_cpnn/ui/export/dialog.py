@@ -113,7 +113,7 @@ class ExportDialog(QDialog):
         self.progress = QProgressBar()
         self.progress.setRange(0, 1000)
         self.progress.setTextVisible(False)
-        self.message = TextLabel()
+        self.message, self.lines_note = TextLabel(), TextLabel()
         self.start = button("Export", "write the file")
         self.start.setDefault(True)
         self.cancel = button("Cancel", "stop writing; no file is left")
@@ -130,7 +130,7 @@ class ExportDialog(QDialog):
         form.addRow("File", row(self.path, self.browse))
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         buttons = row(self.help, spacer(), self.folder, self.cancel, self.start)
-        stack(form, self.progress, self.message, buttons, inside=self, margins=(9, 9, 9, 9))
+        stack(form, self.lines_note, self.progress, self.message, buttons, inside=self, margins=(9, 9, 9, 9))
         self.setMinimumWidth(520)
         self.kind.currentIndexChanged.connect(self._kind_changed)
         self.genes.currentIndexChanged.connect(self._genes_changed)
@@ -181,6 +181,8 @@ class ExportDialog(QDialog):
         self.genes.blockSignals(False)
         for widget in (self._size, self._size_label):
             widget.setVisible(kind.key == "figure")
+        outlines = kind.key == "figure" and self.state.look.style == "patches"
+        self.lines_note.show_text("Figures show patches as a wash of colours, not as outlines." if outlines else "")
         self.names.set_names(self.controller.names(kind))
         text = self.path.text()
         default = self.controller.default_path(kind)

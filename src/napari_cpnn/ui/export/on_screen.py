@@ -66,6 +66,7 @@ def settings_on_screen(look: Look, shown: Shown | None, limits: tuple[float, flo
         high=None if fixed is None else max(fixed[1], fixed[0] + 1e-6),
         opacity=look.opacity,
         smooth=look.smooth,
+        style="contours" if look.style == "contours" else "wash",
         unlike=look.unlike,
         scale_um=look.scale_um,
     )

@@ -65,6 +65,7 @@ class RegionsController:
     rows_changed = Signal()
     comparison_changed = Signal()
     explanation_changed = Signal()
+    place_changed = Signal()
 
     def __init__(
         self,
@@ -108,6 +109,7 @@ class RegionsController:
             self.pair = (names[0], names[1]) if len(names) > 1 else None
         if isinstance(self.place, str) and self.place not in names:
             self.place = None
+            self.place_changed.emit()
         self.check()
 
     def set_genes(self, genes: Sequence[str]) -> None:
@@ -134,6 +136,7 @@ class RegionsController:
     def explain(self, place: tuple[float, float] | str | None) -> None:
         """Explain the gene on screen at a point (slide um) or in a region."""
         self.place = place
+        self.place_changed.emit()
         self.check()
 
     @property

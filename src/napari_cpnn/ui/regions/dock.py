@@ -30,6 +30,7 @@ from napari_cpnn.ui.frame import (
 from napari_cpnn.ui.layers import MEASURE_KEY, OVERLAY_KEY, SPOTS_KEY, pointer_um
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.layer import NAME, Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
+from napari_cpnn.ui.regions.place_marker import PlaceMarker
 from napari_cpnn.ui.regions.table import RegionTable
 from napari_cpnn.ui.regions.tabs import ComparisonTab, CompositionTab, ExplanationTab
 
@@ -58,6 +59,7 @@ class Regions(Dock):
         self._drawn: Drawn | None = None
         self._edited = False
         self._halo: Halo | None = None
+        self.marker = PlaceMarker(self.viewer, self.state)
         self._read_layer_later = qdebounced(self._read_layer, timeout=DEBOUNCE_MS, parent=self)
         self._checks = every(CHECK_MS, self._update, self)
         self._build()
@@ -138,6 +140,7 @@ class Regions(Dock):
         controller.rows_changed.connect(self._rows_changed)
         controller.comparison_changed.connect(self.comparison.show_comparison)
         controller.explanation_changed.connect(self.explanation.show_explanation)
+        controller.place_changed.connect(self._mode_changed)
 
     def _end(self, *, viewer_lives: bool) -> None:
         """Disconnect; the regions stay, since their layer belongs to the user."""
@@ -147,6 +150,7 @@ class Regions(Dock):
             tab.chart.stop()
         stop_timer(self._checks)
         self._read_layer_later.cancel()
+        self.marker.stop(viewer_lives=viewer_lives)
         if not viewer_lives:
             if self._halo is not None:
                 self._halo.stop(viewer_lives=False)
@@ -271,6 +275,7 @@ class Regions(Dock):
         explains = self.tabs.currentWidget() is self.explanation
         text = "A click draws: press Draw again to end." if drawing else "A click on the slide explains the gene there."
         self.click.show_text(text if drawing or explains else "")
+        self.marker.show(self.controller.place if explains else None)
 
     def _draws(self) -> bool:
         """Return whether a click on the slide draws a region."""
@@ -332,6 +337,8 @@ class Regions(Dock):
 
     def _slide_changed(self) -> None:
         self._recall()
+        if isinstance(self.controller.place, tuple):  # on another slide
+            self.controller.explain(None)
         self._regions_edited()
 
     def _model_changed(self) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from napari.layers import Layer
 
-    from napari_cpnn.mapping import CompositionMap, LiveMapper
+    from napari_cpnn.mapping import CompositionMap, LiveMapper, Viewport
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.export import Exported
@@ -65,6 +65,10 @@ class ExploreState:
         The docks of the viewer that exist, by the name of their class.
     measured
         Table of the measured spots that the Compare dock uses; ``None`` if there is none.
+    view
+        The part of the slide that is in view; ``None`` while it is not known.
+    pixel_ratio
+        Pixels of the screen per pixel of napari's canvas, such as 2 on a high-resolution display.
     """
 
     slide_changed = Signal()
@@ -96,6 +100,8 @@ class ExploreState:
         self.limits: tuple[float, float] = (0.0, 1.0)
         self.wanted_level: Level = "major"
         self.exports: list[Exported] = []
+        self.pixel_ratio = 1.0
+        self.view: Viewport | None = None
         self.instead = ""  # legend of another layer that is shown in place of the map
 
     @property
@@ -182,6 +188,12 @@ class ExploreState:
         look = dataclasses.replace(self.look, **changes)
         if look != self.look:
             self.look = look
+            self.look_changed.emit()
+
+    def set_pixel_ratio(self, ratio: float) -> None:
+        """Set the pixels of the screen per pixel of the canvas, on which the magnification depends."""
+        if ratio != self.pixel_ratio:
+            self.pixel_ratio = ratio
             self.look_changed.emit()
 
     def set_limits(self, limits: tuple[float, float]) -> None:
