@@ -10,6 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from fakes import GENES, TYPES, ColorModel
+from napari_cpnn.decimals import fixed
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping import DONE, CompositionMap, MapProgress
 from napari_cpnn.regions import Region, compare_regions, explain_gene, read_regions, summarise_regions, write_regions
@@ -373,7 +374,7 @@ def test_charts_say_the_numbers(cmap, width):
     texts = [[text.get_text() for text in figure.axes[0].texts] for figure in figures]
     share = 100 * rows[0].value("share", "Pink")
     assert any(text.startswith(f"{share:.0f} % (") for text in texts[0])
-    assert f"ERBB2: {explanation.table.attrs['expression']:.2f} log1p CP10k" in texts[2]
+    assert f"ERBB2: {fixed(explanation.table.attrs['expression'], 2)} log1p CP10k" in texts[2]
     assert all("section · model" in text for text in texts)
     for figure, written in zip(figures, texts, strict=True):
         assert figure.axes[0].get_ylim()[0] == pytest.approx(figure.get_size_inches()[1] * 100)

@@ -64,12 +64,14 @@ class LeaveGuard(QObject):
             self._window = None
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
-        if event is None or event.type() != QEvent.Type.Close or watched is not self._window or self._window is None:
+        # Of a guard that Python is collecting, with the attributes gone, Qt may still send events.
+        window = vars(self).get("_window")
+        if event is None or event.type() != QEvent.Type.Close or window is None or watched is not window:
             return False
         folder = self._folder()
         if folder is None:
             return False
-        answer = ask_before_leaving(self._window, folder)
+        answer = ask_before_leaving(window, folder)
         if answer == "stay":
             event.ignore()
             return True

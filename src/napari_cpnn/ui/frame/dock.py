@@ -121,7 +121,9 @@ class Dock(QWidget, metaclass=OnePerViewer):
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
         """Keep the dock in front when it is opened again: napari's menus would hide it, perhaps behind other tabs."""
-        if watched is self._frame and not self._ended:
+        # Of a dock that Python is collecting, with the attributes gone, Qt may still send events.
+        frame = vars(self).get("_frame")
+        if frame is not None and watched is frame and not self._ended:
             kind = given(event).type()
             if kind == QEvent.Type.Close:  # a button of the title bar, not the menu
                 self._closing = True
