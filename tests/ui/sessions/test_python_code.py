@@ -114,9 +114,20 @@ def test_exports_regions_and_spots_come_in_one_script():
     assert "['ERBB2', 'dominant']" in code.replace('"', "'")
     assert ast.unparse(made["nc.part_of"]) == "nc.part_of(cmap, view)"
     assert ast.unparse(made["summarise_regions"].args[1]) == "regions"
+    assert "marks" not in given(made["nc.to_figure"])  # none of them is on screen
     assert [ast.unparse(arg) for arg in made["compare_regions"].args[1:]] == ["regions[1]", "regions[0]"]
     assert ast.unparse(made["nc.read_spots"]) == "nc.read_spots('/data/counts.tsv', '/data/places.tsv')"
     assert "numpy.array([(0.0, 1.0, 5), (1.0, 0.0, 6)])" in code
+
+
+def test_regions_on_screen_are_outlined_in_the_figure():
+    regions = tuple(Region(name, box(0, 0, 100, side)) for name, side in (("a", 100), ("b", 200), ("c", 300)))
+    code = python_code(dataclasses.replace(SESSION, regions=regions, outlined=("a", "c"), draws_spots=True))
+    made = calls(code)
+    assert given(made["nc.to_figure"])["marks"] == "Marks(outlines=outlines)"
+    assert "for region in [regions[i] for i in (0, 2)])" in code
+    assert "spots on screen are not drawn" in code
+    assert code.index("regions = [") < code.index("outlines = ") < code.index("nc.to_figure(") < code.index("table = ")
 
 
 def test_what_is_outlined_needs_the_whole_slide():

@@ -36,7 +36,7 @@ from napari_cpnn.ui.frame import (
     stack,
     stop_timer,
 )
-from napari_cpnn.ui.layers import MEASURE_KEY, has_table
+from napari_cpnn.ui.layers import holds_regions
 from napari_cpnn.ui.regions import regions_of
 
 if TYPE_CHECKING:
@@ -294,8 +294,7 @@ class Compare(Dock):
 
     def _regions_layer(self) -> Shapes | None:
         """Return the selected Shapes layer, or the topmost."""
-        layers = [layer for layer in reversed(self.viewer.layers) if type(layer) is Shapes and len(layer.data)]
-        layers = [layer for layer in layers if not has_table(layer) and MEASURE_KEY not in layer.metadata]
+        layers = [layer for layer in reversed(self.viewer.layers) if holds_regions(layer) and len(layer.data)]
         active = self.viewer.layers.selection.active
         return next((layer for layer in layers if layer == active), layers[0] if layers else None)
 

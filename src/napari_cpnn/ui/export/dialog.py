@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.layers import Shapes
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
@@ -39,7 +38,7 @@ from napari_cpnn.ui.frame import (
     stop_timer,
     tool_button,
 )
-from napari_cpnn.ui.layers import MEASURE_KEY, read_viewport
+from napari_cpnn.ui.layers import holds_regions, read_viewport
 from napari_cpnn.ui.regions import regions_of
 from napari_cpnn.ui.viewer import ExploreState, state_of
 
@@ -165,7 +164,7 @@ class ExportDialog(QDialog):
             return []
         found = []
         for shapes in self.viewer.layers:
-            if isinstance(getattr(shapes, "__wrapped__", shapes), Shapes) and MEASURE_KEY not in shapes.metadata:
+            if holds_regions(shapes):
                 found += [(region.name, region.outline) for region in regions_of(shapes, layer, slide.mpp)[1]]
         return found
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Points, Shapes
+from napari.layers import Points
 
 from napari_cpnn.export import Marks, Spots
-from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, has_table, world_per_um, world_to_um
+from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, has_table, holds_regions, world_per_um, world_to_um
 from napari_cpnn.ui.regions import regions_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def marks_on_screen(viewer: ViewerModel, slide_layer: Layer, mpp: Mpp) -> Marks:
             continue
         if isinstance(layer, Points) and (SPOTS_KEY in layer.metadata or has_table(layer)) and len(layer.data):
             spots.append(_spots_of(layer, slide_layer, mpp))
-        elif isinstance(layer, Shapes) and not has_table(layer):
+        elif holds_regions(layer):
             outlines += [(region.name, region.outline) for region in regions_of(layer, slide_layer, mpp)[1]]
     return Marks(tuple(spots), tuple(outlines))
 

@@ -8,6 +8,8 @@ from typing import Literal
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
 
+from napari_cpnn.ui.frame import given
+
 Answer = Literal["leave", "stop", "stay"]
 
 
@@ -65,13 +67,12 @@ class LeaveGuard(QObject):
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
         # Of a guard that Python is collecting, with the attributes gone, Qt may still send events.
-        window = vars(self).get("_window")
-        if event is None or event.type() != QEvent.Type.Close or window is None or watched is not window:
+        if event is None or event.type() != QEvent.Type.Close or watched is not vars(self).get("_window"):
             return False
         folder = self._folder()
         if folder is None:
             return False
-        answer = ask_before_leaving(window, folder)
+        answer = ask_before_leaving(given(self._window), folder)
         if answer == "stay":
             event.ignore()
             return True

@@ -15,7 +15,7 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import LayerFrame, Mpp, spatial_to_um, um_to_spatial
-from napari_cpnn.ui.layers.slide_layers import um_to_world, world_to_um
+from napari_cpnn.ui.layers.slide_layers import MEASURE_KEY, OVERLAY_KEY, um_to_world, world_to_um
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,6 +40,13 @@ DEFAULT_UM = 55.0
 def has_table(layer: Layer) -> bool:
     """Return whether a layer has spots: points or shapes with a table."""
     return layer.metadata.get(TABLE_KEY) is not None and type(layer).__name__ in ("Points", "Shapes")
+
+
+def holds_regions(layer: Layer) -> bool:
+    """Return whether the shapes of a layer are regions: not cells with a table, measured distances or our marks."""
+    layer = getattr(layer, "__wrapped__", layer)
+    others = {MEASURE_KEY, OVERLAY_KEY} & set(layer.metadata)
+    return type(layer).__name__ == "Shapes" and not others and not has_table(layer)
 
 
 def is_ours(layer: Layer) -> bool:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Shapes
 from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPainterPath, QPen, QPolygonF
 
@@ -15,7 +14,7 @@ from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.texts import shown
-from napari_cpnn.ui.layers import OVERLAY_KEY, has_table
+from napari_cpnn.ui.layers import holds_regions
 from napari_cpnn.ui.panels.drawing import Place
 from napari_cpnn.ui.regions import regions_of
 
@@ -98,19 +97,18 @@ class OutlinesOnScreen:
         before: tuple[Outline, ...] = self.outlines
         found: list[Outline] = []
         for one in self._layers:
-            if layer is None or slide is None or slide.mpp is None or not one.visible or OVERLAY_KEY in one.metadata:
+            if layer is None or slide is None or slide.mpp is None or not one.visible:
                 continue
-            if not has_table(one):  # cells and bins are shapes, too
-                with suppress(CpnnError):  # a shape that is being drawn is no region yet
-                    regions = regions_of(one, layer, slide.mpp)[1]
-                    found += [Outline(region.name, region.outline) for region in regions]
+            with suppress(CpnnError):  # a shape that is being drawn is no region yet
+                regions = regions_of(one, layer, slide.mpp)[1]
+                found += [Outline(region.name, region.outline) for region in regions]
         self.outlines = tuple(found)
         if before or found:
             self._changed()
 
     def _layers_changed(self, _event: Any = None) -> None:
         layers = [getattr(one, "__wrapped__", one) for one in self._viewer.layers]
-        self._listen_to([one for one in layers if isinstance(one, Shapes)])
+        self._listen_to([one for one in layers if holds_regions(one)])
         self._set_stale()
 
     def _listen_to(self, layers: list[Any]) -> None:

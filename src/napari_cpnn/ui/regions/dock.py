@@ -27,7 +27,7 @@ from napari_cpnn.ui.frame import (
     spacer,
     stop_timer,
 )
-from napari_cpnn.ui.layers import MEASURE_KEY, OVERLAY_KEY, SPOTS_KEY, pointer_um
+from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, holds_regions, pointer_um
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.layer import NAME, Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
 from napari_cpnn.ui.regions.place_marker import PlaceMarker
@@ -170,7 +170,7 @@ class Regions(Dock):
         self._fill_layers()
 
     def _fill_layers(self, _event: Any = None) -> None:
-        layers = [x for x in reversed(self.viewer.layers) if isinstance(x, Shapes) and MEASURE_KEY not in x.metadata]
+        layers = [layer for layer in reversed(self.viewer.layers) if holds_regions(layer)]
         if not any(layer == self.layer for layer in layers):
             self.choose_layer(layers[0] if layers else None)
         self.layers.clear()

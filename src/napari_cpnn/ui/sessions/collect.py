@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Shapes
-
 from napari_cpnn.errors import SessionError
 from napari_cpnn.mapping import UNKNOWN
 from napari_cpnn.painting import scale_of
 from napari_cpnn.palette import chosen_color
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import copy_identity
-from napari_cpnn.ui.layers import MEASURE_KEY, SPOTS_KEY, TABLE_KEY, has_table, read_viewport
+from napari_cpnn.ui.export import marks_on_screen
+from napari_cpnn.ui.layers import SPOTS_KEY, TABLE_KEY, holds_regions, read_viewport
 from napari_cpnn.ui.regions import regions_of
 from napari_cpnn.ui.sessions.session import ModelFile, Session, SlideFile, View
 from napari_cpnn.ui.viewer import Memory, state_of
@@ -54,7 +53,7 @@ def session_of(viewer: Any, explore: Any) -> Session:
     memory = state.memory or Memory()
     if not regions and memory.regions and dock is None:  # the Regions dock was not opened this time
         regions = _remembered(memory)
-    viewport = read_viewport(viewer, layer, slide.mpp)
+    viewport, marks = read_viewport(viewer, layer, slide.mpp), marks_on_screen(viewer, layer, slide.mpp)
     return Session(
         slide=SlideFile(slide.path.absolute(), slide.name, "", slide.mpp),
         memory=Memory(shown=state.shown, look=state.look, spots=memory.spots, move=memory.move, library=memory.library),
@@ -65,6 +64,8 @@ def session_of(viewer: Any, explore: Any) -> Session:
         colors=_chosen_colors(state),
         hierarchy=dict(explore.controller.hierarchy),
         regions=tuple(regions),
+        outlined=tuple(name for name, _ in marks.outlines),
+        draws_spots=bool(marks.spots),
         region_genes=() if dock is None else dock.controller.genes,
         pair=None if dock is None else dock.controller.pair,
         has_spots=bool(memory.spots) and any({SPOTS_KEY, TABLE_KEY} & set(one.metadata) for one in viewer.layers),
@@ -96,7 +97,7 @@ def regions_on(viewer: ViewerModel, slide_layer: Layer, mpp: Mpp) -> list[Region
     found: list[Region] = []
     for proxy in viewer.layers:
         layer = getattr(proxy, "__wrapped__", proxy)
-        if isinstance(layer, Shapes) and MEASURE_KEY not in layer.metadata and not has_table(layer):
+        if holds_regions(layer):
             found += regions_of(layer, slide_layer, mpp)[1]
     return found
 

@@ -46,6 +46,7 @@ def python_code(session: Session) -> str:
     script = _Script(session)
     script.open()
     script.map()
+    script.regions()
     script.figure()
     for export in session.exports:
         script.export(export)
@@ -144,10 +145,18 @@ class _Script:
         path = f"out / {_literal(f'{self._stem}_on_screen.png')}"
         given = ["cmap", path, self._quantity(shown), "slide"]
         self.add("", "# The figure on screen.")
+        if session.draws_spots:
+            self.add("# The measured spots on screen are not drawn here; they are compared below.")
         if _differing(figure):
             self.add(f"look = {self._settings(figure)}")
             given.append("look")
         area = ["area=view"] if session.view is not None else []
+        seen = [i for i, region in enumerate(session.regions) if region.name in session.outlined]
+        if seen:
+            chosen = "regions" if len(seen) == len(session.regions) else f"[regions[i] for i in {tuple(seen)}]"
+            marks = self.use("export", "Marks")
+            self.add(f"outlines = tuple((region.name, region.outline) for region in {chosen})")
+            area.append(f"marks={marks}(outlines=outlines)")
         self.add(_call("nc.to_figure", *given, *area, "overwrite=True"))
 
     def export(self, export: Exported) -> None:
@@ -175,18 +184,25 @@ class _Script:
         given += [f"area={self._area(export.area)}"] if export.area is not None else []
         self.add(_call("nc.export_map", *given, "overwrite=True"))
 
-    def region_tables(self) -> None:
+    def regions(self) -> None:
         session = self.session
         if not session.regions:
             return
         self.modules.add("shapely")
-        region, summarise = self.use("regions", "Region"), self.use("regions", "summarise_regions")
+        region = self.use("regions", "Region")
         wkt = {one.name: shapely.to_wkt(one.outline, rounding_precision=3) for one in session.regions}
-        self.add("", "# The regions, in um (x, y), and what the map says in them.", "regions = [")
+        self.add("", "# The regions, in um (x, y).", "regions = [")
         self.add(
             *(f"    {region}({_literal(name)}, shapely.from_wkt({_literal(text)}))," for name, text in wkt.items())
         )
         self.add("]")
+
+    def region_tables(self) -> None:
+        session = self.session
+        if not session.regions:
+            return
+        summarise = self.use("regions", "summarise_regions")
+        self.add("", "# What the map says in the regions.")
         settings = RegionSettings(level=session.level)
         more = [f"settings={self._settings(settings)}"] if _differing(settings) else []
         genes = [f"genes={_names(session.region_genes)}"] if session.region_genes else []

@@ -72,6 +72,8 @@ class Session:
         Major type by cell type, where it is the user's and not that of the model.
     regions, region_genes, pair
         Regions, the genes measured in them, and the names of the two that are compared.
+    outlined, draws_spots
+        Names of the regions that are visible on the slide; whether spots are.
     has_spots
         Whether the spots of the memory are open.
     settings
@@ -95,6 +97,8 @@ class Session:
     colors: dict[str, str] = field(default_factory=dict)
     hierarchy: dict[str, str] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()
+    outlined: tuple[str, ...] = ()
+    draws_spots: bool = False
     region_genes: tuple[str, ...] = ()
     pair: tuple[str, str] | None = None
     has_spots: bool = False
