@@ -54,7 +54,10 @@ def test_columns_for_high_and_low(saved, tmp_path, capsys):
     [
         (["--where-high", "ERBB2"], "need the calibration of the model; give it with --model"),
         (["--where-high", "KRT19", "--model", "breast-her2st"], "Where KRT19 is high cannot be told at a false"),
-        (["--where-high", "ERBB2", "--fdr", "2", "--model", "breast-her2st"], "must be between 0 and 1"),
+        (
+            ["--where-high", "ERBB2", "--fdr", "2", "--model", "breast-her2st"],
+            "must be a number between 0 and 1",
+        ),
     ],
 )
 def test_one_sentence_and_no_file(saved, tmp_path, capsys, options, words):

@@ -67,7 +67,7 @@ def test_a_name_of_several_genes_is_asked_about_and_never_guessed() -> None:
 def test_a_gene_that_is_not_there_is_named() -> None:
     assert match_gene("PD-1", GENES, "the model").note == "PD-1 is PDCD1, which the model does not have."
     assert match_gene("GAPDH", GENES, "the model").note == "The model does not have the gene GAPDH."
-    assert "No gene named 'nonsense'" in match_gene("nonsense", GENES).note
+    assert "does not have nonsense, and no gene of that name is known" in match_gene("nonsense", GENES).note
     for name in ("", " ", "-", "\t", "(", "\n;"):
         assert match_gene(name, GENES).gene is None
 

@@ -11,7 +11,8 @@ from napari_cpnn.models import NO_SCALE, NOT_TESTED, Trust
 
 
 def model_of(trust):
-    return SimpleNamespace(genes=("A", "B", "C", "D"), cell_types=("A",), trust=trust, hierarchy={})
+    patch = SimpleNamespace(size_um=100.0)
+    return SimpleNamespace(genes=("A", "B", "C", "D"), cell_types=("A",), trust=trust, hierarchy={}, patch=patch)
 
 
 def test_scores_beside_the_card_and_sorted_by_it():

@@ -106,7 +106,7 @@ def test_genes_from_a_file_and_all(map_path, tmp_path):
 
 
 def test_own_colours_are_in_every_file(map_path, tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_cpnn.palette._chosen", {})
+    monkeypatch.setattr("napari_cpnn.palette.colors._chosen", {})
     for name, written in (("a.geojson", "[1, 2, 3]"), ("a.svg", "#010203")):
         args = [str(map_path), "--out", str(tmp_path / name), "--colors", "CAFs = #010203", "--opacity", "1"]
         assert main(["export", *args]) == 0
@@ -125,7 +125,8 @@ def test_mistakes_are_one_line(map_path, tmp_path, capsys):
         ([str(map_path), "--out", str(tmp_path / "a.docx")], "no known file extension"),
         ([str(map_path), "--out", str(tmp_path / "there.csv")], "there.csv exists already"),
         ([str(map_path), "--out", str(map_path), "--overwrite"], "is read by the same task"),
-        ([str(map_path), "--out", out, "--genes", "NOPE"], "The model of this map does not have NOPE"),
+        ([str(map_path), "--out", out, "--genes", "NO-SUCH"], "The model of this map does not have NO-SUCH"),
+        ([str(map_path), "--out", out, "--genes", "NOPE"], "NOPE is IGDCC4, which the model of this map does not have"),
         (
             [str(map_path), "--out", out, "--genes", str(tmp_path / "binary.txt")],
             "(its text is not UTF-8",

@@ -71,7 +71,7 @@ def _model(version: int) -> Any:
     profiles = np.random.default_rng(version).dirichlet(np.ones(len(GENES)), 3)
     settings = TrainingSettings(backbone="squeezenet", weights="none", n_programs=2, hidden=8, patch=PatchSpec(32, 1.0))
     model = build_model(settings, GENES, TYPES, profiles, np.ones(len(GENES)))
-    model.provenance["version"] = version
+    model.provenance["version"] = str(version)
     return model
 
 

@@ -66,7 +66,7 @@ def test_every_gene_is_accounted_for() -> None:
     assert reasons["ERBB2"] == "the same gene as HER2"
     assert reasons["FLAT"] == "constant on this map"
     assert reasons["PD-L1"] == "PD-L1 is CD274, which the model does not have"
-    assert "No gene named" in reasons["nonsense"]
+    assert "no gene of that name is known" in reasons["nonsense"]
     assert "CD3 stands for CD3D, CD3E, CD3G" in reasons["CD3"]
     for part in ("1 of 6 genes (ERBB2)", "not calibrated", "CD3", "Source: a paper"):
         assert part in one.note

@@ -281,6 +281,7 @@ def test_a_model_comes_back_from_its_file(
     images = model.normalize(rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
     assert again.needs_surroundings
     assert again.encoder_fingerprint == model.encoder_fingerprint
+    assert again.features_fingerprint == model.encoder_fingerprint  # so kept features are found again
     assert torch.equal(model(images)[0], again(images)[0])
 
 

@@ -37,7 +37,7 @@ def test_patches_and_features_have_the_names_of_earlier_versions(tmp_path):
     facts = ["abc", [0.5, 0.25], 32, 1.0, 2, CHUNK, __version__]
     expected = hashlib.sha256(json.dumps(facts).encode() + centers.astype("<f8").tobytes()).hexdigest()[:32]
     assert PatchCache("none", tmp_path)._folder_of(slide, centers.astype("f4"), PatchSpec(32, 1.0)).name == expected
-    model = SimpleNamespace(patch=PatchSpec(32, 1.0), encoder_fingerprint="def", n_own_features=4)
+    model = SimpleNamespace(patch=PatchSpec(32, 1.0), features_fingerprint="def", n_own_features=4)
     store = FeatureStore.of(slide, model, "float32", cache_dir=str(tmp_path))
     facts = [1, "abc", [0.5, 0.25], 32, 1.0, "def", "float32"]
     assert store.folder.name == hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_cpnn.painting import Shown
 
 #: Same as ``napari_cpnn.export.FORMATS``, whose import would slow down ``--help``.
+_OWNER = "the model of this map"
 _FORMATS = ("anndata", "spatialdata", "ome-zarr", "geojson", "csv", "figure")
 
 
@@ -178,7 +179,7 @@ def _mark(cmap: CompositionMap, args: argparse.Namespace) -> None:
         *((gene, "low") for gene in args.where_low),
     ]
     for gene, side in wanted:
-        places = cmap.mark(find_gene(gene, cmap.genes), model, side, args.fdr)
+        places = cmap.mark(find_gene(gene, cmap.genes, _OWNER), model, side, args.fdr)
         none = "" if places.mask.any() else " No place of this map is marked: those are unlike the training tissue."
         print(f"{places.note}{none}")
 
@@ -215,4 +216,4 @@ def _gene(word: str, known: tuple[str, ...]) -> str:
     first, _, quantity = word.partition("interval of ")
     if (quantity and not first) or word in ("dominant", "out of domain"):
         return word
-    return word if word in known else find_gene(word, known)
+    return word if word in known else find_gene(word, known, _OWNER)

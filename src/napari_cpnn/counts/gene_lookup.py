@@ -39,7 +39,7 @@ class GeneMatch:
     note: str = ""
 
 
-def find_gene(name: str, genes: Sequence[str]) -> str:
+def find_gene(name: str, genes: Sequence[str], owner: str = "the list") -> str:
     """Return the gene that a name means, as it is spelt in a list of genes.
 
     Names are compared without case. Names of the pathology lab (HER2, Ki-67, PD-L1, p40), approved and previous
@@ -52,6 +52,8 @@ def find_gene(name: str, genes: Sequence[str]) -> str:
         The name of one human gene or of its protein.
     genes
         The genes of a model or a table.
+    owner
+        What the list belongs to, for messages.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def find_gene(name: str, genes: Sequence[str]) -> str:
         ...
     napari_cpnn.errors.GenesError: CD3 stands for CD3D, CD3E, CD3G; choose one of CD3D, CD3E.
     """
-    match = match_gene(name, genes)
+    match = match_gene(name, genes, owner)
     if match.gene is None:
         raise GenesError(match.note)
     return match.gene
@@ -78,10 +80,8 @@ def match_gene(name: str, genes: Sequence[str], owner: str = "the list") -> Gene
 
     Parameters
     ----------
-    name, genes
+    name, genes, owner
         As for :func:`find_gene`.
-    owner
-        What the list belongs to, for messages.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def _match(name: str, index: _Index, owner: str) -> GeneMatch:
         return GeneMatch(name, own, note=_other_meaning(name, own))
     entries = _meant(name, load_aliases())
     if not entries:
-        return GeneMatch(name, None, note=f"No gene named {name!r} is known.")
+        return GeneMatch(name, None, note=f"{_capital(owner)} does not have {name}, and no gene of that name is known.")
     symbols = tuple(entry.symbol for entry in entries)
     there = tuple(gene for entry in entries if (gene := index.of(entry)) is not None)
     if len(entries) > 1:
@@ -117,8 +117,12 @@ def _match(name: str, index: _Index, owner: str) -> GeneMatch:
         return GeneMatch(name, there[0], (), symbols, f"{name} is the gene {there[0]}.")
     note = f"{name} is {symbols[0]}, which {owner} does not have."
     if symbols[0].casefold() == name.casefold():
-        note = f"{owner[0].upper()}{owner[1:]} does not have the gene {name}."
+        note = f"{_capital(owner)} does not have the gene {name}."
     return GeneMatch(name, None, (), symbols, note)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def other_names(genes: Sequence[str]) -> dict[str, str]:

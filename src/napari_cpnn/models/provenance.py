@@ -192,7 +192,14 @@ def training_slides(provenance: Mapping[str, Any]) -> list[str]:
 
 
 def has_seen(provenance: Mapping[str, Any], slide: str) -> bool:
-    """Whether a slide of this name, with or without extension, is among those that a model was trained on."""
+    """Whether a slide of this name, with or without extension, is among those that a model was trained on.
+
+    Examples
+    --------
+    >>> from napari_cpnn.models import has_seen
+    >>> has_seen({"training_data": ["C2.jpg", "C3.jpg"]}, "C2"), has_seen({"training_data": ["C2.jpg"]}, "C4")
+    (True, False)
+    """
     names, name = training_slides(provenance), shown(slide, _MOST_LETTERS)
     return name in names or _stem(name) in names or name in map(_stem, names)
 

@@ -121,8 +121,12 @@ def test_a_damaged_chunk_is_cut_anew(sample, tmp_path, private_cache, damage):
 
 
 def test_a_cut_that_was_killed_goes_on_where_it_stopped(sample, tmp_path, private_cache):
-    def stop(_n):
-        raise KeyboardInterrupt
+    groups = []
+
+    def stop(n):
+        groups.append(n)
+        if len(groups) == 3:  # in the second chunk
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         PatchCache("auto", tmp_path).read(*sample, SPEC, stop)
@@ -254,7 +258,7 @@ def test_a_cache_that_vanishes_while_it_is_in_use(sample, tmp_path, private_cach
 
     def lose(_):
         n.append(1)
-        if len(n) == 1:
+        if len(n) == 3:  # in the second chunk: the first one is kept
             shutil.rmtree(private_cache)
             private_cache.write_text("not a folder any more")
 

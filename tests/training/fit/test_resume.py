@@ -97,7 +97,12 @@ def test_a_process_that_is_killed_and_resumed_gives_the_same_bits(world, quick, 
     unbroken = train(read(tmp_path), world.prototypes, settings, tmp_path / "unbroken", progress=False)
     assert resumed.fingerprint == unbroken.fingerprint
     names = {"settings.json", "metrics.csv", "curves.png", "model.safetensors"}
-    of_the_command = {"job.json", "events.jsonl", ".running"}  # the killed process left its lock, which holds nobody up
+    of_the_command = {
+        "job.json",
+        "events.jsonl",
+        ".step.json",
+        ".running",
+    }  # the killed process left its lock, which holds nobody up
     assert {p.name for p in (tmp_path / "run").iterdir()} == names | of_the_command
     without_time = [
         [line.rsplit(",", 1)[0] for line in (tmp_path / folder / "metrics.csv").read_text().splitlines()]

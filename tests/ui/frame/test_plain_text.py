@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QAbstractListModel, Qt
 from qtpy.QtWidgets import QAbstractItemView, QComboBox, QLabel, QWidget
 from tests.ui.conftest import tissue_image, write_slide
 
@@ -32,10 +32,11 @@ def tool_tips(widget: QWidget):
     model = widget.model() if isinstance(widget, (QAbstractItemView, QComboBox)) else None
     if model is None:
         return
+    columns = 1 if isinstance(model, QAbstractListModel) else model.columnCount()  # private in lists
     for row in range(model.rowCount()):
-        for column in range(model.columnCount()):
+        for column in range(columns):
             yield str(model.index(row, column).data(Qt.ItemDataRole.ToolTipRole) or "")
-    for way, n in ((Qt.Orientation.Horizontal, model.columnCount()), (Qt.Orientation.Vertical, model.rowCount())):
+    for way, n in ((Qt.Orientation.Horizontal, columns), (Qt.Orientation.Vertical, model.rowCount())):
         for section in range(n):
             yield str(model.headerData(section, way, Qt.ItemDataRole.ToolTipRole) or "")
 
