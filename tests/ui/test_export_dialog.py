@@ -108,6 +108,7 @@ def test_without_a_map_it_says_so_and_asks_for_what_each_kind_needs(explore, qtb
 
 def test_genes_are_chosen_by_a_score_or_a_file_and_the_amount_is_said(dock, dialog, wait, qtbot, tmp_path):
     dialog.kind.setCurrentIndex(BY_KEY["anndata"])
+    dialog.genes.setCurrentIndex(dialog.genes.findData("all"))
     assert dialog.amount.text().startswith("5 genes, ")
     assert "about" in dialog.amount.text()
     dialog.genes.setCurrentIndex(dialog.genes.findData("above"))
