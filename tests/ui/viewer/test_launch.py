@@ -106,7 +106,7 @@ launch.wait_until_mapped(viewer, dock)
 overlays, rows = viewer.canvas.overlays, dock.controller.legend_rows()
 ours = [overlays[name] for name in overlays if name.startswith("napari_cpnn_") and overlays[name].visible]
 written = [overlay.text for overlay in ours if overlay.color[3] > 0]  # texts that warm up are clear
-assert written == [row.name for row in rows], (written, rows)
+assert [text for text in written if not text.startswith('pale')] == [row.name for row in rows], (written, rows)
 launch.save_screenshot(viewer, Path(shot))
 print(*[row.color for row in rows])
 dock.end(viewer_lives=False)

@@ -43,6 +43,10 @@ class Overview(QWidget):
         self.setCursor(Qt.CursorShape.PointingHandCursor)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # keys go on to the canvas
         canvas.installEventFilter(self)
+        # The picture may arrive after the canvas, and this with it, was deleted.
+        deleted: list[bool] = []
+        self._deleted = deleted
+        self.destroyed.connect(lambda: deleted.append(True))
         self.hide()
 
     @property
@@ -139,7 +143,7 @@ class Overview(QWidget):
         camera.center = (*camera.center[:-2], float(centre[0]), float(centre[1]))
 
     def _picture_ready(self, slide: Slide, picture: Picture) -> None:
-        if slide is not self._slide or picture.ndim != 3:
+        if self._deleted or slide is not self._slide or picture.ndim != 3:
             return
         rgb = picture[..., :3]
         image = QImage(rgb.tobytes(), rgb.shape[1], rgb.shape[0], 3 * rgb.shape[1], QImage.Format.Format_RGB888)
