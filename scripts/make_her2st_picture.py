@@ -54,7 +54,7 @@ def views(gene: str) -> tuple[list[View], str]:
     explore = next(dock for dock in viewer.window.dock_widgets.values() if isinstance(dock, Explore))
     wait_until_mapped(viewer, explore)
     compare = Compare(viewer)
-    viewer.window.add_dock_widget(compare, name="Compare (napari-cpnn)", area="right", tabify=True)
+    viewer.window.add_dock_widget(compare, name="Compare (CPNN)", area="right", tabify=True)
     compare.one_scale.setChecked(False)
     explore.controller.show_gene(gene)
     comparison = compare.controller.comparison

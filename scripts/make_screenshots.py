@@ -143,7 +143,7 @@ def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) ->
 def region_pictures(viewer, dock: Explore, names: list[str], folder: Path) -> None:
     """Two regions, what is in one of them, and which cell types make a gene there."""
     regions = Regions(viewer)
-    viewer.window.add_dock_widget(regions, name="Regions (napari-cpnn)", area="right", tabify=True)
+    viewer.window.add_dock_widget(regions, name="Regions (CPNN)", area="right", tabify=True)
     viewer.reset_view()
     wait_until_mapped(viewer, dock)
     dock.controller.show_gene("ERBB2")
@@ -170,7 +170,7 @@ def region_pictures(viewer, dock: Explore, names: list[str], folder: Path) -> No
 def prototypes_picture(viewer, explore: Explore, folder: Path) -> None:
     """Prototypes of the sample's single cells, and the heat map of their markers."""
     dock = PrototypesDock(viewer)
-    viewer.window.add_dock_widget(dock, name="Prototypes (napari-cpnn)", area="right", tabify=True)
+    viewer.window.add_dock_widget(dock, name="Prototypes (CPNN)", area="right", tabify=True)
     controller = dock.controller
     viewer.reset_view()
     explore.controller.show_dominant()
@@ -191,7 +191,7 @@ def prototypes_picture(viewer, explore: Explore, folder: Path) -> None:
 def compare_picture(viewer, explore: Explore, folder: Path) -> None:
     """Measured spots over the map of the same gene, some of them selected in the chart."""
     dock = Compare(viewer)
-    viewer.window.add_dock_widget(dock, name="Compare (napari-cpnn)", area="right", tabify=True)
+    viewer.window.add_dock_widget(dock, name="Compare (CPNN)", area="right", tabify=True)
     wait_until_mapped(viewer, explore)
     look_at(viewer, SPOTS_VIEW)
     explore.controller.show_gene("ERBB2")
@@ -212,7 +212,7 @@ def compare_picture(viewer, explore: Explore, folder: Path) -> None:
 def fine_tune_picture(viewer, explore: Explore, folder: Path) -> None:
     """A run from the sample's model, after some epochs."""
     dock = FineTune(viewer)
-    viewer.window.add_dock_widget(dock, name="Fine-tune (napari-cpnn)", area="right", tabify=True)
+    viewer.window.add_dock_widget(dock, name="Fine-tune (CPNN)", area="right", tabify=True)
     sample, controller = sample_folder(), dock.controller
     viewer.reset_view()
     explore.controller.show_dominant()

@@ -63,6 +63,7 @@ def epochs_drawn(dock) -> int:
     return 0 if figure is None else len(figure.axes[0].lines[0].get_xdata())
 
 
+@pytest.mark.slow  # test_stories trains by the dock, too
 def test_train_watch_stop_and_open_again(open_dock, qtbot, spots, tmp_path):
     dock = open_dock(SAMPLE["slide"])
     controller = dock.controller

@@ -40,6 +40,7 @@ os.write(1, f"{{os.environ['LOCAL_RANK']}} {{model.fingerprint}} {{len(heard)}}\
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=[str(Path(__file__).parents[2])]))

@@ -19,6 +19,7 @@ def open_slide_in_napari(*arguments, home, command="open", **more):
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
 
 
+@pytest.mark.slow  # the test of the legend makes a screenshot, too
 def test_screenshot_shows_the_map(tmp_path, model_path):
     slide = write_slide(tmp_path / "section.tif", tissue_image(), mpp=None)
     shot = tmp_path / "out" / "shot.png"
