@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap
 
 _MB = 2**20
-#: Bytes of a value, and of a file without values, by format (measured on the sample).
+#: Bytes of a value, and of a file without values, by format; assumed, CSV within twice of a written file.
 _PER_VALUE = {"anndata": 4.0, "spatialdata": 4.0, "ome-zarr": 2.0, "csv": 8.0}
 _PICTURE = {"anndata": 3 * 2000.0 * 2000, "spatialdata": 1.5 * 4096 * 4096}
 
