@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QFocusEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QLineEdit, QVBoxLayout, QWidget
 from tests.ui.conftest import TYPES
 
 from napari_cpnn.painting import Look, auto_range
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.overlays import Overlay
+from napari_cpnn.ui.frame import GeneBox
 from napari_cpnn.ui.viewer import Shown, TypeRow
 
 HIERARCHY = {"Epithelial": "Epithelium", "Stroma": "Microenvironment", "Immune": "Microenvironment"}
@@ -158,6 +159,27 @@ def test_what_is_typed_and_what_is_shown_never_disagree(dock, qtbot):
     assert dock.gene.text() == "EPCAM"
     dock.controller.show_dominant()
     assert dock.gene.text() == ""
+
+
+def test_leaving_the_box_with_its_list_open_shows_the_gene_of_the_map(qtbot):
+    window, box, other = QWidget(), GeneBox(), QLineEdit()
+    layout = QVBoxLayout(window)
+    layout.addWidget(box)
+    layout.addWidget(other)
+    qtbot.addWidget(window)
+    box.set_genes(["ERBB2", "EPCAM"])
+    box.show_gene("EPCAM")
+    with qtbot.waitActive(window):
+        window.show()
+        window.activateWindow()
+    box.setFocus()
+    box.selectAll()
+    qtbot.keyClicks(box, "her2")  # a synonym on offer
+    popup = box.completer().popup()
+    qtbot.waitUntil(popup.isVisible)
+    qtbot.keyClick(popup, Qt.Key.Key_Tab)
+    qtbot.waitUntil(other.hasFocus)
+    assert box.text() == "EPCAM"
 
 
 #: Each way a map can be drawn.

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QListView, QListWidget, QListWidgetItem, QVBoxLayout,
 from napari_cpnn.painting import color_table
 from napari_cpnn.ui.explore.similar import PICTURE_PX, Similar
 from napari_cpnn.ui.frame import TextLabel, add, button, row, spacer
-from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform, pointer_um, um_to_world
+from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform, is_click, pointer_um, um_to_world
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 _LAYER = "Tissue like this (cosine similarity)"
-#: Distance in px from which a press is a drag, and rows of the gallery in view.
-_DRAG_PX, _ROWS = 4, 2
+#: Rows of the gallery in view.
+_ROWS = 2
 
 
 class SimilarBox(QWidget):
@@ -172,11 +172,5 @@ class SimilarBox(QWidget):
             return
         slide, layer = self._state.slide, self._state.layer
         at = None if layer is None or slide is None or slide.mpp is None else pointer_um(self._viewer, layer, slide.mpp)
-        start = event.pos
-        yield
-        while event.type == "mouse_move":
-            if max(abs(event.pos - start)) > _DRAG_PX:
-                return
-            yield
-        if at is not None:
+        if (yield from is_click(event)) and at is not None:
             self._similar.pick(at)

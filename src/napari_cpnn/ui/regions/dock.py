@@ -27,7 +27,7 @@ from napari_cpnn.ui.frame import (
     spacer,
     stop_timer,
 )
-from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, holds_regions, pointer_um
+from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, holds_regions, is_click, pointer_um
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.layer import NAME, Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
 from napari_cpnn.ui.regions.place_marker import PlaceMarker
@@ -43,7 +43,6 @@ CHECK_MS = 400
 DEBOUNCE_MS = 150
 """Delay between an edit of a shape and its measurement."""
 
-_DRAG_PX = 5
 _GEOJSON = "GeoJSON (*.geojson *.json)"
 _UNFINISHED = ("adding", "changing", "removing")
 
@@ -379,13 +378,7 @@ class Regions(Dock):
         if event.button != 1 or not self._explains() or str(getattr(active, "mode", "pan_zoom")) != "pan_zoom":
             return
         at = self._point()
-        start = event.pos
-        yield
-        while event.type == "mouse_move":
-            if max(abs(event.pos - start)) > _DRAG_PX:
-                return
-            yield
-        if at is not None:
+        if (yield from is_click(event)) and at is not None:
             self.controller.explain(at)
             self.explanation.show_names()
 
