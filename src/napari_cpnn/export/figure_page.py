@@ -20,7 +20,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from shapely.geometry import MultiPolygon, Polygon
 
 from napari_cpnn.export.figure_lines import MapLines
-from napari_cpnn.export.marks import Marks, draw_marks, path_of
+from napari_cpnn.export.figure_marks import draw_marks, path_of
+from napari_cpnn.export.marks import Marks
 from napari_cpnn.geometry import Rect, length_text, scale_bar_um
 from napari_cpnn.settings import FigureSettings
 from napari_cpnn.storage import write_figure
