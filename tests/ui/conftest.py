@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def write_slide(path: Path, image: np.ndarray, mpp: float | None = MPP) -> Path:
         file.write(image, subifds=1, **options, **resolution)
         file.write(image[::2, ::2], subfiletype=1, **options)
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def imported() -> None:
+    """What all tests of the docks import is left out of the collections that napari asks for around each viewer."""
+    import napari.qt  # noqa: F401 -- what a viewer imports
+    import napari_cpnn.ui.explore.dock  # noqa: F401 -- what the dock imports
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
