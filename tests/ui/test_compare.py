@@ -250,6 +250,35 @@ def test_a_cell_type_is_compared_with_its_deconvolved_share(compared, sample) ->
     assert controller.comparison.pair.name == gene
 
 
+def test_a_gene_set_is_compared_over_its_measured_genes(compared, sample, tmp_path: Path) -> None:
+    controller, state, told = compared
+    table = controller.comparison.compared
+    genes = [str(gene) for gene in table.var_names[:3]]
+    missing = next(gene for gene in sample[2].genes if gene not in table.var_names)
+    state.set_shown(Shown("signature", ("mine", *genes, missing)))
+    columns = table.var_names.get_indexer(genes)
+    by_hand = [
+        np.mean((side[:, columns] - side[:, columns].mean(axis=0)) / side[:, columns].std(axis=0), axis=1)
+        for side in (table.layers["measured"].astype(float), np.asarray(table.X, dtype=float))
+    ]
+    for quantity, values in zip(("measured", "predicted"), by_hand, strict=True):
+        np.testing.assert_allclose(controller.comparison.values(quantity), values, atol=1e-4)
+    assert controller.comparison.text().startswith(
+        f"mine: PCC {np.corrcoef(*by_hand)[0, 1]:z.2f}, SCC "
+    )  # fmt: skip
+    assert (
+        f"of the mean z-scores of 3 of 4 genes without {missing} (not measured here), over"
+        in controller.comparison.text()
+    )
+    assert state.look.manual == controller.comparison.limits("predicted")  # map and spots have one scale
+    controller.save_figure(tmp_path / "mine.png")
+    assert (tmp_path / "mine.png").stat().st_size > 10_000
+    state.set_shown(Shown("signature", ("others", missing)))
+    assert controller.comparison.pair is None
+    assert not len(controller.comparison.values("measured"))
+    assert told == []
+
+
 def test_counts_and_genes_need_no_model(setup, sample) -> None:
     controller, state, _, _ = setup
     slide, spots, _ = sample
@@ -542,6 +571,22 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         wait(lambda: compare.where.rowCount() == 2)
         assert compare.where.item(1, 1).text() == str((um[:, 0] < 3000).sum())
         assert compare.where.horizontalHeaderItem(6).text() == compare.controller.comparison.gene
+        # A gene set is chosen like a gene; one that Explore has opened is on the list.
+        compare.tabs.setCurrentIndex(0)
+        two, one = (", ".join(compare.table.model.gene_at(row) for row in rows) for rows in ((0, 1), (2,)))
+        dock.signatures.add_list(two, "two genes")
+        wait(lambda: compare.signature.sets.currentText() == "two genes")
+        assert compare.gene_text.text().startswith("two genes: PCC ")
+        assert f"of the mean z-scores of 2 genes, over {spots.n_obs} spots" in compare.gene_text.text()
+        dock.signatures.add_list(one, "one gene")
+        wait(lambda: compare.signature.sets.currentText() == "one gene")
+        assert not compare.table.view.selectionModel().hasSelection()
+        qtbot.keyClick(compare.signature.sets, Qt.Key.Key_Down)
+        wait(lambda: dock.state.shown.name == "two genes")
+        assert dock.signature.sets.currentText() == "two genes"
+        compare.quantities["predicted"].click()
+        assert layer.name == "Spots: two genes predicted"
+        assert compare.range_text.text().endswith("mean z-score")
     finally:
         compare.shut_down()
     assert compare.spots_layer.layer is None

@@ -13,15 +13,17 @@ from qtpy.QtWidgets import QButtonGroup, QCheckBox, QMenu, QProgressBar, QRadioB
 from napari_cpnn import painting
 from napari_cpnn.arrays import IntArray
 from napari_cpnn.palette import difference_colors
+from napari_cpnn.texts import file_name
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.scatter import Scatter
+from napari_cpnn.ui.compare.signature_choice import SignatureChoice
 from napari_cpnn.ui.compare.spots_box import SpotsBox
 from napari_cpnn.ui.compare.spots_key import SpotsKey
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
 from napari_cpnn.ui.compare.words import PAIRED, Quantity
-from napari_cpnn.ui.explore import ColorBar
+from napari_cpnn.ui.explore import ColorBar, Signatures
 from napari_cpnn.ui.frame import (
     Dock,
     TextLabel,
@@ -99,7 +101,11 @@ class Compare(Dock):
         self.one_scale.setToolTip("the same colours and axes for measured and predicted; off: each has its own range")
         self.tabs = QTabWidget()
         self.table = GeneTable()
-        self.tabs.addTab(self.table, "Genes")
+        self.signatures = Signatures(self.state, self.background, self.notify)
+        self.signature = SignatureChoice(self.state, self.signatures)
+        genes = QWidget()
+        stack(self.signature, self.table, inside=genes, margins=(0, 4, 0, 0), spacing=4)
+        self.tabs.addTab(genes, "Genes")
         self.tabs.addTab(self._where_tab(), "Regions and slides")
         self.save = button("Save ...", "scores and figure of the comparison")
         menu = QMenu(self)
@@ -147,6 +153,7 @@ class Compare(Dock):
         controller.spots.spots_changed.connect(self._place_spots)
         controller.compared_changed.connect(self._compared_changed)
         controller.quantity_changed.connect(self._gene_changed)
+        self.signatures.changed.connect(self._gene_changed)
         controller.region_scores.changed.connect(self._show_where)
         controller.message_changed.connect(self.message.show_text)
         self.listen(self._paint_spots, self.state.look_changed)
@@ -156,6 +163,7 @@ class Compare(Dock):
         stop_timer(self._progress_timer)
         self.scatter.stop()
         self.spots.end(viewer_lives=viewer_lives)
+        self.signatures.close()
         self.controller.close()
         if viewer_lives:
             self.pick.setChecked(False)
@@ -226,6 +234,7 @@ class Compare(Dock):
     def _gene_changed(self) -> None:
         comparison = self.controller.comparison
         self.table.select(comparison.gene or comparison.gene_alone)
+        self.signature.update_sets()
         self.gene_text.show_text(comparison.text() or self._gene_hint())
         for name in PAIRED:
             self.quantities[name].setEnabled(len(comparison.values(name)) > 0)
@@ -239,10 +248,14 @@ class Compare(Dock):
 
     def _gene_hint(self) -> str:
         shown = self.state.shown
+        if self.signatures.message:
+            return self.signatures.message
         if self.controller.comparison.compared is None:
             return "" if self.controller.measured is None else "Choose a gene in the table to show its measurement."
         if shown is not None and shown.kind == "gene":
             return f"{shown.name} was not measured here; choose a gene in the table."
+        if shown is not None and shown.kind == "signature":
+            return f"No gene of {shown.name} that counts in Explore was measured here and varies; choose another set."
         return "Choose a gene in the table, or a gene or cell type in the Explore dock."
 
     def _paint_spots(self) -> None:
@@ -313,7 +326,7 @@ class Compare(Dock):
 
     def _save_figure(self) -> None:
         pair = self.controller.comparison.pair
-        start = f"{'comparison' if pair is None else pair.name}.png"
+        start = f"{file_name('' if pair is None else pair.name, 'comparison')}.png"
         save_file(self, "Save the figure", start, _FIGURES, self.controller.save_figure)
 
 
