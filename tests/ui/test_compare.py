@@ -17,6 +17,7 @@ from tests.spots.test_libraries import two
 from napari_cpnn import evaluate, load_model, open_slide, read_spots
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.evaluation.predictions import predict_expression
+from napari_cpnn.export import measured_spots
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.regions import Region
 from napari_cpnn.samples import sample_folder
@@ -26,6 +27,7 @@ from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.words import SEEN
+from napari_cpnn.ui.export import marks_on_screen
 from napari_cpnn.ui.layers.spot_tables import has_table
 from napari_cpnn.ui.viewer.state import ExploreState, Shown
 
@@ -530,6 +532,15 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         # Spots with more of the gene have another colour.
         values = compare.controller.comparison.values("measured")
         assert len(np.unique(np.round(layer.face_color, 3), axis=0)) > 3
+        # The same spots by a script: positions, sizes and colours.
+        shown = compare.painted
+        assert (shown.quantity, shown.name) == ("measured", gene)
+        table, slide = compare.controller.spots.table, dock.state.slide
+        by_script = measured_spots(table, slide, expression(table, [gene])[:, 0], shown.limits, shown.colormap)
+        on_screen = marks_on_screen(dock.session.viewer, dock.state.layer, slide.mpp).spots[-1]
+        np.testing.assert_allclose(by_script.centers_um, on_screen.centers_um, atol=0.01)
+        np.testing.assert_allclose(by_script.diameters_um, on_screen.diameters_um, rtol=1e-4)
+        np.testing.assert_allclose(by_script.colors, on_screen.colors, atol=1e-5)
         compare.quantities["difference"].click()
         assert layer.name == f"Spots: {gene} difference"
         low, high = compare.controller.comparison.limits("difference")

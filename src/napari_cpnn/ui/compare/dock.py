@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from napari.layers import Shapes
 from qtpy.QtWidgets import QButtonGroup, QCheckBox, QMenu, QProgressBar, QRadioButton, QTabWidget, QWidget
 
 from napari_cpnn import painting
 from napari_cpnn.arrays import IntArray
-from napari_cpnn.palette import difference_colors
 from napari_cpnn.texts import file_name
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
@@ -22,7 +20,7 @@ from napari_cpnn.ui.compare.spots_box import SpotsBox
 from napari_cpnn.ui.compare.spots_key import SpotsKey
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
-from napari_cpnn.ui.compare.words import PAIRED, Quantity
+from napari_cpnn.ui.compare.words import PAIRED, Painted, Quantity
 from napari_cpnn.ui.explore import ColorBar, Signatures
 from napari_cpnn.ui.frame import (
     Dock,
@@ -44,9 +42,6 @@ from napari_cpnn.ui.regions import regions_of
 if TYPE_CHECKING:
     import napari
 
-_DIFFERENCE = "difference"
-#: Low values fade as on the map, but spots stay visible.
-_FAINTEST = 0.2
 _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
     ("measured", "measured", "measured value of each spot; for a cell type, its share deconvolved from the counts"),
     ("predicted", "predicted", "prediction of the model for each spot, in the same colours"),
@@ -65,6 +60,7 @@ class Compare(Dock):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer, "compare")
         self.controller = CompareController(self.state, self.background, self.notify)
+        self.painted: Painted | None = None
         self.spots_layer, self.spots_key = SpotsLayer(napari_viewer), SpotsKey(napari_viewer)
         self.spots = SpotsBox(napari_viewer, self.controller.spots, self.spots_layer)
         self._build()
@@ -261,6 +257,7 @@ class Compare(Dock):
     def _paint_spots(self) -> None:
         comparison, quantity = self.controller.comparison, self.controller.comparison.quantity
         values = comparison.values_of_all(quantity)
+        self.painted = None
         if not len(values):
             self.range_text.setText("")
             self.colors.hide()
@@ -272,17 +269,18 @@ class Compare(Dock):
         like_map = quantity == "predicted" or (quantity == "measured" and comparison.one_scale)
         if pair is not None and like_map and look.range_mode == "manual":
             limits = look.manual
-        colormap = _DIFFERENCE if quantity == "difference" else look.colormap
-        colors = _colors(values, limits, colormap)
+        colormap = painting.DIFFERENCE if quantity == "difference" else look.colormap
+        colors = painting.spot_colors(values, limits, colormap)
         unit = _UNITS.get(quantity) or ("log1p CP10k" if pair is None else pair.unit)
         low, high = (f"{v:,.0f}" if quantity in _UNITS else painting.format_value(v, unit) for v in limits)
         self.range_text.setText(f"spots: {low} to {high} {unit}")
         scale = np.linspace(*limits, 256, dtype=np.float32)
-        table = _colors(scale, limits, colormap)
+        table = painting.spot_colors(scale, limits, colormap)
         self.colors.show_table(table, limits, unit)
         self.colors.show()
         name = comparison.gene_alone if pair is None else pair.name
         title = f"{name} {quantity}" if quantity in PAIRED else quantity
+        self.painted = Painted(quantity, name, limits, colormap)
         self.spots_layer.paint(colors, f"Spots: {title}")
         if look.legend and not like_map:
             self.spots_key.show(self.spots_layer.layer, table, limits, f"spots: {title} · {unit}")
@@ -328,17 +326,3 @@ class Compare(Dock):
         pair = self.controller.comparison.pair
         start = f"{file_name('' if pair is None else pair.name, 'comparison')}.png"
         save_file(self, "Save the figure", start, _FIGURES, self.controller.save_figure)
-
-
-def _colors(values: npt.NDArray[np.float32], limits: tuple[float, float], colormap: str) -> npt.NDArray[np.float32]:
-    """Return colours ``(N, 4)`` like those of the map, transparent where there is no value."""
-    at = np.clip((values - limits[0]) / max(limits[1] - limits[0], 1e-6), 0, 1)
-    known = np.isfinite(at)
-    if colormap == _DIFFERENCE:
-        colors = difference_colors(np.where(known, at, 0.5))
-    else:
-        table = painting.color_table(colormap).copy()
-        table[:, 3] = np.maximum(table[:, 3], _FAINTEST)
-        colors = np.asarray(table[np.rint(np.where(known, at, 0) * (len(table) - 1)).astype(np.intp)], dtype=np.float32)
-    colors[~known] = 0
-    return colors
