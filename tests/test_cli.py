@@ -139,12 +139,40 @@ def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_pa
     assert "give its path with --out" in capsys.readouterr().err
     assert main(["evaluate", *pair, "--model", str(model), *more, "--regions", "a", "b"]) == 2
     assert "a file for each of the 1 slides, not 2" in capsys.readouterr().err
+    capsys.readouterr()
+    sets = ["--signature", "GENE1, GENE2, NONE", "--out", str(tmp_path / "sets.csv"), "--figure", "GENE1, GENE2"]
+    assert main(["evaluate", *pair, "--model", str(model), *sets, "--least-pcc", "-1"]) == 0
+    table = pd.read_csv(tmp_path / "sets_signatures.csv", index_col=0)
+    assert table.loc["GENE1, GENE2, NONE", "genes"] == "GENE1 GENE2"
+    assert f"GENE1, GENE2, NONE: PCC {table['pcc'].iloc[0]:z.3f}, SCC" in (told := capsys.readouterr().out)
+    assert "mean z-score over the spots of 2 of 3 genes (GENE1, GENE2)" in told
+    assert len(list(tmp_path.glob("sets_*.png"))) == 1
+    for options, reason in (
+        (["--signature", "Hypoxy"], "There is no gene set 'Hypoxy'"),
+        (["--signature", "GENE1, GENE2", "--least-pcc", "2"], "must be between -1 and 1, not 2"),
+        (["--least-pcc", "0.2"], "--least-pcc is for --signature"),
+    ):
+        assert main(["evaluate", *pair, "--model", str(model), *options]) == 2
+        assert reason in (told := capsys.readouterr().err)
+        assert told.count("\n") == 1
     out = tmp_path / "map.zarr"
-    assert main(["predict", str(slide_path), "--mpp", "1.0", "--model", str(model), "--out", str(out), "--quiet"]) == 0
-    from napari_cpnn import CompositionMap
+    predict = ["predict", str(slide_path), "--mpp", "1.0", "--model", str(model), "--out", str(out), "--quiet"]
+    assert main([*predict, "--signature", "GENE1, GENE2", "--signature", "Hypoxy"]) == 2
+    assert not out.exists()
+    predict += ["--signature", "GENE1, GENE2", "--least-pcc", "-1"]
+    assert main(predict) == 0
+    assert "GENE1, GENE2: mean z-score over the mapped tissue of " in capsys.readouterr().out
+    from napari_cpnn import CompositionMap, signature
+    from napari_cpnn.mapping import mean_z
 
     cmap = CompositionMap.load(out)
     assert np.isfinite(cmap.expression("GENE3")[cmap.tissue]).all()
+    scored = pd.read_csv(tmp_path / "map_signatures.csv")["signature GENE1, GENE2"]
+    one = signature(cmap, ["GENE1", "GENE2"], least_pcc=-1)
+    np.testing.assert_allclose(np.sort(scored), np.sort(mean_z(cmap, one.used)[cmap.tissue]), atol=2e-3)
+    out.rename(tmp_path / "before.zarr")
+    assert main(predict) == 2
+    assert "map_signatures.csv exists already" in capsys.readouterr().err
 
 
 def test_deconvolve_writes_shares(spots_paths, prototypes_path, tmp_path, capsys):

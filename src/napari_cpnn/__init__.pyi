@@ -5,6 +5,7 @@ from .counts import find_gene as find_gene
 from .counts import read_gene_sets as read_gene_sets
 from .errors import CpnnError as CpnnError
 from .evaluation import evaluate as evaluate
+from .evaluation import evaluate_signatures as evaluate_signatures
 from .export import export_map as export_map
 from .export import part_of as part_of
 from .export import to_anndata as to_anndata

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_cpnn.errors import CpnnError, DownloadError
-from napari_cpnn.storage import cache_folder, staged
+from napari_cpnn.storage import cache_folder, download, staged
 from napari_cpnn.untrusted import to_path
 
 #: File names in the packaged sample, by role.
@@ -236,7 +236,7 @@ def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> Non
                 origin = next((place for place in places if place.is_file()), places[0])
                 shutil.copyfile(origin, temporary)
             else:
-                _download(url, temporary)
+                download(url, temporary)
             if not _is_whole(temporary, sha256):
                 raise DownloadError(
                     f"{origin} is damaged: its SHA-256 does not match; "
@@ -253,12 +253,6 @@ def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> Non
         raise DownloadError(
             f"{name} could not be fetched from {mirror or source.base} ({reason}); {advice}."
         ) from error
-
-
-def _download(url: str, target: Path) -> None:
-    import pooch
-
-    pooch.HTTPDownloader(chunk_size=2**16)(url, target, None)
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

@@ -73,7 +73,7 @@ def test_bad_input_is_one_line(
 
 def test_sets_are_listed_and_hgnc_needs_a_file(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["signatures", "--genes"]) == 0
-    assert "Hypoxia (15 genes). The 15 core genes of Buffa" in capsys.readouterr().out
+    assert "Hypoxia (15 genes). The 15 genes that rank first in the hypoxia metagene" in capsys.readouterr().out
     assert main(["signatures", str(saved / "mine.gmt")]) == 0
     assert capsys.readouterr().out.splitlines() == ["A (2 genes). paper", "B (2 genes). paper"]
     assert main(["fetch", "hgnc", "--from", str(saved / "absent.txt")]) == 2

@@ -112,6 +112,50 @@ def test_all_names_of_the_pathology_table_lead_to_approved_symbols() -> None:
     assert len(table) > 40_000
 
 
+def test_the_middle_column_of_the_pathology_table_is_what_hgnc_ncbi_and_ensembl_say() -> None:
+    """The names that were checked: each is another name, or the symbol, of one of the genes of its line."""
+    table, n_known, n_own = load_aliases(), 0, 0
+    for line in (Path(tables.__file__).parent / "tables" / "names_in_pathology.tsv").read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        symbols, known, *own = line.split("\t")
+        n_own += len(own)
+        for name in filter(None, known.split(";")):
+            entries = [*table.named(name.strip()), *filter(None, [table.entry(name.strip())])]
+            assert {entry.symbol for entry in entries} & set(symbols.split(", ")), name
+            n_known += 1
+    assert n_known > 500
+    assert n_own > 200
+
+
+@pytest.mark.parametrize(
+    ("name", "symbols"),
+    [
+        ("CAM5.2", ("KRT7", "KRT8")),  # not KRT18: Am J Clin Pathol 133, 514
+        ("MNF116", ("KRT5", "KRT6A", "KRT6B", "KRT6C", "KRT8", "KRT17", "KRT19")),
+        ("AE1/AE3", tuple(f"KRT{n}" for n in (1, 2, 3, 4, 5, "6A", "6B", "6C", 7, 8, 10, 14, 15, 16, 19))),
+        ("34betaE12", ("KRT1", "KRT5", "KRT10", "KRT14")), ("CD8", ("CD8A", "CD8B")), ("AKT", ("AKT1", "AKT2", "AKT3")),
+        ("Ki-67", ("MKI67",)), ("ER", ("ESR1",)), ("PR", ("PGR",)), ("PD-L1", ("CD274",)), ("CD20", ("MS4A1",)),
+        ("D2-40", ("PDPN",)), ("HepPar-1", ("CPS1",)), ("p40", ("TP63",)), ("INI1", ("SMARCB1",)), ("CD15", ("FUT4",)),
+    ],
+)  # fmt: skip
+def test_what_names_of_the_lab_mean(name: str, symbols: tuple[str, ...]) -> None:
+    assert match_gene(name, []).symbols == symbols
+
+
+@pytest.mark.parametrize(
+    ("symbol", "antibody", "gene"), [("MIB1", "MIB-1", "MKI67"), ("SF1", "SF-1", "NR5A1"), ("PGM1", "PG-M1", "CD68")]
+)
+def test_the_symbol_of_one_gene_is_never_taken_for_the_protein_of_another(
+    symbol: str, antibody: str, gene: str
+) -> None:
+    assert match_gene(antibody, [gene]).gene == gene
+    assert match_gene(symbol, [gene, symbol]).gene == symbol
+    only = match_gene(symbol, [gene], "the model")
+    assert only.gene is None
+    assert only.note == f"{symbol} stands for {symbol}, {gene}; of these, the model has only {gene}."
+
+
 def test_a_missing_gene_is_reported_with_its_name_in_the_list() -> None:
     with pytest.raises(GenesError, match=r"The model does not have HER2; it has ERBB2\."):
         require_genes(GENES, ["HER2"], "The model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -166,13 +167,48 @@ def test_built_in_sets_have_approved_symbols_and_a_source() -> None:
     assert len({s.name for s in sets}) == len(sets) > 15
     assert {s.name: len(s.genes) for s in sets}["PAM50, all 50 genes"] == 50
     for one in sets:
-        assert one.source
+        assert re.search(r"doi:10\.\d{4}|PMID \d{8}", one.source), one.name
         for gene in one.genes:
             entry = table.entry(gene)
             assert entry is not None
             assert entry.symbol == gene
     with pytest.raises(GenesError, match=r"There is no gene set 'Hypoxy'; there are .*Hypoxia"):
         nc.signature(world(), "Hypoxy")
+
+
+#: Number of genes and some of them, as others list the set by the same publication (R packages easier, genefu and
+#: Seurat, code of other groups; the abstracts of Staaf et al. and Rice et al.).
+AS_PUBLISHED = {
+    "Proliferation (PAM50)": (11, "BIRC5 CCNB1 CDC20 CEP55 MKI67 NDC80 NUF2 PTTG1 RRM2 TYMS UBE2C"),
+    "PAM50, all 50 genes": (50, "ACTR3B ANLN ORC6 TMEM45B UBE2T GPR160 MMP11 MYC PHGDH"),
+    "HER2 amplicon (17q12)": (6, "TCAP PNMT PGAP3 ERBB2 MIEN1 GRB7"),
+    "Cell cycle, G1/S": (43, "MCM5 CENPU RPA2 BRIP1 E2F8"),
+    "Cell cycle, G2/M": (54, "HMGB2 PIMREG JPT1 GAS2L3 CENPA"),
+    "Hypoxia": (15, "VEGFA SLC2A1 PGAM1 ENO1 LDHA TPI1 P4HA1 MRPS17 CDKN3 ADM NDRG1 TUBB6 ALDOA MIF ACOT7"),
+    "Interferon, type I": (6, "IFI27 IFI44L IFIT1 ISG15 RSAD2 SIGLEC1"),
+    "Interferon gamma": (6, "IDO1 CXCL10 CXCL9 HLA-DRA STAT1 IFNG"),
+    "T cell-inflamed": (18, "CCL5 CD276 CMKLR1 PSMB10 HLA-DQA1 TIGIT"),
+    "Cytolytic activity": (2, "GZMA PRF1"),
+    "Tertiary lymphoid structures": (9, "CD79B CD1D CCR6 LAT SKAP1 CETP EIF1AY RBP5 PTGDS"),
+    "Lymphoid chemokines (12)": (12, "CCL2 CCL3 CCL4 CCL5 CCL8 CCL18 CCL19 CCL21 CXCL9 CXCL10 CXCL11 CXCL13"),
+    "Fibroblast TGF-beta response": (19, "ACTA2 ADAM12 CCN2 RFLNB SH3PXD2A TNS1 TPM1"),
+    "EMT, mesenchymal genes": (13, "VIM CDH2 FOXC2 SNAI1 SNAI2 TWIST1 FN1 ITGB6 MMP2 MMP3 MMP9 SOX10 GCLC"),
+    "Angiogenesis": (6, "VEGFA KDR ESM1 PECAM1 ANGPTL4 CD34"),
+    "Myeloid inflammation": (6, "IL6 CXCL1 CXCL2 CXCL3 CXCL8 PTGS2"),
+}
+
+
+def test_built_in_sets_have_the_genes_of_their_publication() -> None:
+    sets = {one.name: one for one in nc.builtin_gene_sets()}
+    for name, (number, members) in AS_PUBLISHED.items():
+        assert len(set(sets[name].genes)) == len(sets[name].genes) == number, name
+        assert set(members.split()) <= set(sets[name].genes), name
+    for name in set(sets) - set(AS_PUBLISHED):
+        assert sets[name].source.startswith("Our own"), name
+        assert set(sets[name].genes) <= set(sets["PAM50, all 50 genes"].genes)
+    grouped = {gene for name in set(sets) - set(AS_PUBLISHED) for gene in sets[name].genes}
+    assert len(grouped) == 13 + 4 + 10
+    assert set(sets["Proliferation (PAM50)"].genes) <= set(sets["PAM50, all 50 genes"].genes) - grouped
 
 
 def test_files_of_gene_sets_are_read(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.spots.test_libraries import two
 from napari_cpnn import evaluate, load_model, open_slide, read_spots
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.evaluation.predictions import predict_expression
+from napari_cpnn.export import measured_spots
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.regions import Region
 from napari_cpnn.samples import sample_folder
@@ -26,6 +27,7 @@ from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.words import SEEN
+from napari_cpnn.ui.export import marks_on_screen
 from napari_cpnn.ui.layers.spot_tables import has_table
 from napari_cpnn.ui.viewer.state import ExploreState, Shown
 
@@ -248,6 +250,35 @@ def test_a_cell_type_is_compared_with_its_deconvolved_share(compared, sample) ->
     assert controller.comparison.pair.name == model.cell_types[1]
     state.set_shown(Shown("gene", (gene,)))
     assert controller.comparison.pair.name == gene
+
+
+def test_a_gene_set_is_compared_over_its_measured_genes(compared, sample, tmp_path: Path) -> None:
+    controller, state, told = compared
+    table = controller.comparison.compared
+    genes = [str(gene) for gene in table.var_names[:3]]
+    missing = next(gene for gene in sample[2].genes if gene not in table.var_names)
+    state.set_shown(Shown("signature", ("mine", *genes, missing)))
+    columns = table.var_names.get_indexer(genes)
+    by_hand = [
+        np.mean((side[:, columns] - side[:, columns].mean(axis=0)) / side[:, columns].std(axis=0), axis=1)
+        for side in (table.layers["measured"].astype(float), np.asarray(table.X, dtype=float))
+    ]
+    for quantity, values in zip(("measured", "predicted"), by_hand, strict=True):
+        np.testing.assert_allclose(controller.comparison.values(quantity), values, atol=1e-4)
+    assert controller.comparison.text().startswith(
+        f"mine: PCC {np.corrcoef(*by_hand)[0, 1]:z.2f}, SCC "
+    )  # fmt: skip
+    assert (
+        f"of the mean z-scores of 3 of 4 genes without {missing} (not measured here), over"
+        in controller.comparison.text()
+    )
+    assert state.look.manual == controller.comparison.limits("predicted")  # map and spots have one scale
+    controller.save_figure(tmp_path / "mine.png")
+    assert (tmp_path / "mine.png").stat().st_size > 10_000
+    state.set_shown(Shown("signature", ("others", missing)))
+    assert controller.comparison.pair is None
+    assert not len(controller.comparison.values("measured"))
+    assert told == []
 
 
 def test_counts_and_genes_need_no_model(setup, sample) -> None:
@@ -501,6 +532,15 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         # Spots with more of the gene have another colour.
         values = compare.controller.comparison.values("measured")
         assert len(np.unique(np.round(layer.face_color, 3), axis=0)) > 3
+        # The same spots by a script: positions, sizes and colours.
+        shown = compare.painted
+        assert (shown.quantity, shown.name) == ("measured", gene)
+        table, slide = compare.controller.spots.table, dock.state.slide
+        by_script = measured_spots(table, slide, expression(table, [gene])[:, 0], shown.limits, shown.colormap)
+        on_screen = marks_on_screen(dock.session.viewer, dock.state.layer, slide.mpp).spots[-1]
+        np.testing.assert_allclose(by_script.centers_um, on_screen.centers_um, atol=0.01)
+        np.testing.assert_allclose(by_script.diameters_um, on_screen.diameters_um, rtol=1e-4)
+        np.testing.assert_allclose(by_script.colors, on_screen.colors, atol=1e-5)
         compare.quantities["difference"].click()
         assert layer.name == f"Spots: {gene} difference"
         low, high = compare.controller.comparison.limits("difference")
@@ -542,6 +582,22 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         wait(lambda: compare.where.rowCount() == 2)
         assert compare.where.item(1, 1).text() == str((um[:, 0] < 3000).sum())
         assert compare.where.horizontalHeaderItem(6).text() == compare.controller.comparison.gene
+        # A gene set is chosen like a gene; one that Explore has opened is on the list.
+        compare.tabs.setCurrentIndex(0)
+        two, one = (", ".join(compare.table.model.gene_at(row) for row in rows) for rows in ((0, 1), (2,)))
+        dock.signatures.add_list(two, "two genes")
+        wait(lambda: compare.signature.sets.currentText() == "two genes")
+        assert compare.gene_text.text().startswith("two genes: PCC ")
+        assert f"of the mean z-scores of 2 genes, over {spots.n_obs} spots" in compare.gene_text.text()
+        dock.signatures.add_list(one, "one gene")
+        wait(lambda: compare.signature.sets.currentText() == "one gene")
+        assert not compare.table.view.selectionModel().hasSelection()
+        qtbot.keyClick(compare.signature.sets, Qt.Key.Key_Down)
+        wait(lambda: dock.state.shown.name == "two genes")
+        assert dock.signature.sets.currentText() == "two genes"
+        compare.quantities["predicted"].click()
+        assert layer.name == "Spots: two genes predicted"
+        assert compare.range_text.text().endswith("mean z-score")
     finally:
         compare.shut_down()
     assert compare.spots_layer.layer is None

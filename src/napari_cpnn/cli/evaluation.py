@@ -20,8 +20,9 @@ from napari_cpnn.cli.options import (
     given_settings,
     open_samples,
 )
+from napari_cpnn.cli.signatures import add_signature_options, check_gene_sets, gene_sets
 from napari_cpnn.decimals import parse_decimal, parse_whole
-from napari_cpnn.errors import CpnnError
+from napari_cpnn.errors import CpnnError, GenesError
 from napari_cpnn.settings import TRAINING_PRESETS, EvaluationSettings, TrainingSettings
 from napari_cpnn.storage import require_separate
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from napari_cpnn.counts import GeneSet
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
 
@@ -60,13 +62,14 @@ def add_evaluation_commands(command: AddCommand) -> None:
         nargs="+",
         default=[],
         metavar="GENE",
-        help="also draw measured and predicted maps of these genes as PNG",
+        help="also draw measured and predicted maps of these genes, or of sets as in --signature, as PNG",
     )
     sub.add_argument(
         "--by-trust",
         action="store_true",
         help="sort the table by the finest trusted scale, then the held-out PCC, of the genes (default: not sorted)",
     )
+    add_signature_options(sub)
     add_overwrite(sub)
     add_settings(sub, EvaluationSettings)
 
@@ -130,8 +133,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     from napari_cpnn.evaluation import evaluate, require_table_name, summarise, with_trust, write_table
     from napari_cpnn.models import load_model
 
-    more = bool(args.regions or args.figure)
-    if more and not args.out:
+    more = bool(args.regions or args.figure or args.signature)
+    if (args.regions or args.figure) and not args.out:
         raise CpnnError("--regions and --figure write files next to the table of scores; give its path with --out.")
     if args.regions and len(args.regions) != len(args.slide):
         raise CpnnError(f"--regions takes a file for each of the {len(args.slide)} slides, not {len(args.regions)}.")
@@ -142,6 +145,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             [args.out], [args.model, *args.slide, *args.spots, *(args.positions or []), *(args.regions or [])]
         )
     model, settings = load_model(args.model, args.encoder_weights), chosen_settings(args, EvaluationSettings)
+    check_gene_sets(model, args)
     written: set[str] = set()
     for number, (slide, spots) in enumerate(open_samples(args), start=1):
         # Slides in different folders may have the same name.
@@ -166,18 +170,19 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _evaluate_parts(
     sample: tuple[CPNN, Slide, AnnData],
     settings: EvaluationSettings,
-    out: Path,
+    out: Path | None,
     regions: Path | None,
     args: argparse.Namespace,
 ) -> pd.DataFrame:
-    """Score predictions at spots, and use them for regions and figures, written next to ``out``."""
-    from napari_cpnn.counts import require_genes
+    """Score predictions at spots, and use them for regions, signatures and figures, written next to ``out``."""
     from napari_cpnn.evaluation import (
         predict_expression,
         save_comparison,
         score,
         score_regions,
+        score_signatures,
         score_summary,
+        signature_pair,
         warn_of_seen,
         with_trust,
         write_table,
@@ -186,24 +191,39 @@ def _evaluate_parts(
     from napari_cpnn.regions import read_regions
     from napari_cpnn.studies import folder_names
 
-    (model, slide, spots), genes = sample, args.figure
-    require_genes(model.genes, genes, "The model")
-    names = folder_names(genes)  # gene names may contain slashes
-    figures = [out.with_name(f"{out.stem}_{name}.png") for name in names]
-    region_table = out.with_name(f"{out.stem}_regions.csv")
-    for path in (*figures, *([region_table] if regions is not None else [])):
-        refuse_existing(path, args.overwrite)
+    model, slide, spots = sample
+    sets = gene_sets(model.decoder(), model.trust, args)
+    drawn = [one for text in args.figure for one in _drawn(model, text)]
+    names = folder_names([one if isinstance(one, str) else one.name for one in drawn])  # names may contain slashes
+    figures = [] if out is None else [out.with_name(f"{out.stem}_{name}.png") for name in names]
+    region_table, set_table = (
+        None if out is None or not wanted else out.with_name(f"{out.stem}_{what}.csv")
+        for what, wanted in (("regions", regions is not None), ("signatures", bool(sets)))
+    )
+    for path in (*figures, region_table, set_table):
+        if path is not None:
+            refuse_existing(path, args.overwrite)
     outlines = None if regions is None else read_regions(regions, slide.require_mappable())
     warn_of_seen(model, slide)
     compared = predict_expression(
         model, slide, spots, "auto", None, settings.precision, ignore_gene_case=settings.ignore_gene_case
     )
     scores = score(compared, spots, settings)
-    write_table(with_trust(scores, model, by_trust=args.by_trust), out, index=True)
-    for gene, path in zip(genes, figures, strict=True):
+    if out is not None:
+        write_table(with_trust(scores, model, by_trust=args.by_trust), out, index=True)
+    for one, path in zip(drawn, figures, strict=True):
         note = f"{slide.name} · {model_words(model.title, model.fingerprint)}"
-        print(f"wrote {save_comparison(path, slide, compared, gene, note=note)}")
-    if outlines is not None:
+        pair = one if isinstance(one, str) else signature_pair(compared, model, one, least_pcc=args.least_pcc)
+        print(f"wrote {save_comparison(path, slide, compared, pair, note=note)}")
+    if sets:
+        found = score_signatures(compared, model, sets, least_pcc=args.least_pcc)
+        for name, row in found.iterrows():
+            said = f"PCC {row['pcc']:z.3f}, SCC {row['scc']:z.3f} over {row['n_spots']} spots. "
+            print(f"{slide.name}, {name}: {said if row['n_genes'] else ''}{row['note']}")
+        if set_table is not None:
+            write_table(found, set_table, index=True)
+            print(f"wrote {set_table}")
+    if outlines is not None and region_table is not None:
         tables = score_regions(compared, spots, outlines, settings)
         table = score_summary({"all spots": scores, **tables})
         write_table(table, region_table, index=True)
@@ -213,6 +233,23 @@ def _evaluate_parts(
             )
         print(f"wrote {region_table}")
     return scores
+
+
+def _drawn(model: CPNN, text: str) -> list[str | GeneSet]:
+    """Return what a word of ``--figure`` names: a gene, by its name or a synonym, or else sets of genes."""
+    from napari_cpnn.counts import match_gene, require_genes
+    from napari_cpnn.mapping import gene_sets_of
+
+    match = match_gene(text, model.genes, "the model")
+    if match.gene is not None:
+        return [match.gene]
+    try:
+        return list(gene_sets_of(model.decoder(), text))
+    except GenesError:
+        if match.candidates:
+            raise GenesError(match.note) from None
+        require_genes(model.genes, [text], "The model")
+        raise
 
 
 def _cross_validate(args: argparse.Namespace) -> None:

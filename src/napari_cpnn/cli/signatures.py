@@ -12,17 +12,26 @@ from napari_cpnn.errors import CpnnError
 if TYPE_CHECKING:
     from napari_cpnn.counts import GeneSet
     from napari_cpnn.mapping import CompositionMap, Signature
+    from napari_cpnn.models import CPNN, Decoder, Trust
 
 
-def add_signature_options(sub: argparse.ArgumentParser) -> None:
-    """Add the options that score gene sets."""
+_NAMES = (
+    "a name (napari-cpnn signatures), 'markers of TYPE', genes separated by commas, or a file (.gmt, .json of MSigDB, "
+    ".txt; FILE:NAME for one of its sets)"
+)
+
+
+def add_signature_options(sub: argparse.ArgumentParser, *, to_show: bool = False) -> None:
+    """Add the options that score gene sets; ``to_show``: only the one of a set that a window shows."""
+    if to_show:
+        sub.add_argument("--signature", metavar="SET", help=f"gene set to show (mean z-score): {_NAMES}")
+        return
     sub.add_argument(
         "--signature",
         action="append",
         default=[],
         metavar="SET",
-        help="score a gene set (mean z-score): a name (napari-cpnn signatures), 'markers of TYPE', genes separated by "
-        "commas, or a file (.gmt, .json of MSigDB, .txt; FILE:NAME for one of its sets); repeat for more",
+        help=f"score a gene set (mean z-score): {_NAMES}; repeat for more",
     )
     sub.add_argument(
         "--least-pcc",
@@ -42,32 +51,29 @@ def scored(cmap: CompositionMap, args: argparse.Namespace) -> list[Signature]:
     """Score the sets that the options name, keep them for exports, and say which genes were used."""
     from napari_cpnn.mapping import signature
 
-    if args.least_pcc is not None and not args.signature:
-        raise CpnnError("--least-pcc is for --signature.")
-    found = [signature(cmap, one, least_pcc=args.least_pcc) for text in args.signature for one in _sets(cmap, text)]
+    found = [signature(cmap, one, least_pcc=args.least_pcc) for one in gene_sets(cmap.decoder, cmap.trust, args)]
     for one in found:
         cmap.signatures[one.name] = one
         print(one.note)
     return found
 
 
-def _sets(cmap: CompositionMap, text: str) -> list[GeneSet]:
-    from napari_cpnn.counts import builtin_gene_sets, gene_list, read_gene_sets
-    from napari_cpnn.mapping import gene_set_of
+def check_gene_sets(model: CPNN, args: argparse.Namespace) -> None:
+    """Refuse sets that do not exist, and limits that do not apply, before anything is predicted."""
+    if args.signature or args.least_pcc is not None:
+        gene_sets(model.decoder(), model.trust, args)
 
-    if text.strip().casefold() in {one.name.casefold() for one in builtin_gene_sets()}:
-        return [gene_set_of(cmap.decoder, text)]
-    file, _, name = text.rpartition(":")
-    if Path(text).is_file():
-        return list(read_gene_sets(text))
-    if file and Path(file).is_file():
-        sets = [one for one in read_gene_sets(file) if one.name == name]
-        if not sets:
-            raise CpnnError(f"{file} has no gene set {name!r}; see napari-cpnn signatures {file}.")
-        return list(sets)
-    if "," in text:
-        return [gene_list(text, text if len(text) <= 40 else f"{text[:37]}...")]
-    return [gene_set_of(cmap.decoder, text)]
+
+def gene_sets(decoder: Decoder, trust: Trust | None, args: argparse.Namespace) -> list[GeneSet]:
+    """Return the sets that the options name, of a file, of a list, or built in; refuse limits that do not apply."""
+    from napari_cpnn.mapping import choose_genes, gene_sets_of
+
+    if args.least_pcc is not None and not args.signature:
+        raise CpnnError("--least-pcc is for --signature.")
+    sets = [one for text in args.signature for one in gene_sets_of(decoder, text)]
+    for one in sets:
+        choose_genes(one, decoder.genes, trust, args.least_pcc)
+    return sets
 
 
 def _list(args: argparse.Namespace) -> None:

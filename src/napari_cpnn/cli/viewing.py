@@ -19,6 +19,7 @@ from napari_cpnn.cli.options import (
     given_settings,
     pixel_size,
 )
+from napari_cpnn.cli.signatures import add_signature_options, check_gene_sets, scored
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.palette import read_hierarchy
 from napari_cpnn.settings import MappingSettings
@@ -43,6 +44,7 @@ def add_viewing_commands(command: AddCommand) -> None:
     sub.add_argument("--mpp", help="um per pixel, or y,x (default: from the file)")
     sub.add_argument("--gene", help="gene to show")
     sub.add_argument("--cell-type", help="cell type to show")
+    add_signature_options(sub, to_show=True)
     sub.add_argument("--screenshot", type=Path, help="save a picture of the window when the view is mapped, and exit")
     add_overwrite(sub)
     add_hierarchy(sub)
@@ -77,12 +79,13 @@ def add_viewing_commands(command: AddCommand) -> None:
     sub.add_argument("--out", type=Path, required=True, help="map (.zarr)")
     add_overwrite(sub)
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_signature_options(sub)
     add_hierarchy(sub)
     add_settings(sub, MappingSettings)
 
 
 def _open(args: argparse.Namespace) -> None:
-    from napari_cpnn.ui.viewer import open_viewer, read_preferences, require_picture
+    from napari_cpnn.ui.viewer import First, open_viewer, read_preferences, require_picture
 
     if args.screenshot is not None:
         require_picture(args.screenshot)
@@ -99,8 +102,7 @@ def _open(args: argparse.Namespace) -> None:
         model_path=args.model,
         mpp=pixel_size(args.mpp),
         screenshot=args.screenshot,
-        gene=args.gene,
-        cell_type=args.cell_type,
+        first=First(args.gene, args.cell_type, args.signature),
         hierarchy=None if args.hierarchy is None else read_hierarchy(args.hierarchy),
         settings=read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
     )
@@ -113,7 +115,11 @@ def _open_session(args: argparse.Namespace) -> None:
     from napari_cpnn.ui.sessions import open_session_window
     from napari_cpnn.ui.viewer import read_preferences
 
-    given = [name for name in ("model", "mpp", "gene", "cell_type", "hierarchy") if getattr(args, name) is not None]
+    given = [
+        name
+        for name in ("model", "mpp", "gene", "cell_type", "signature", "hierarchy")
+        if getattr(args, name) is not None
+    ]
     if given:
         raise CpnnError(f"{args.slide} names what it shows; open it without --{given[0].replace('_', '-')}.")
     settings = read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings))
@@ -141,7 +147,7 @@ def _demo(args: argparse.Namespace) -> None:
 
     folder = sample_folder()
     args.slide, args.model, args.mpp = folder / "slide.tiff", folder / "model.safetensors", None
-    args.gene, args.cell_type, args.encoder_weights, args.hierarchy = None, None, None, None
+    args.gene, args.cell_type, args.signature, args.encoder_weights, args.hierarchy = None, None, None, None, None
     if args.screenshot is not None:
         refuse_existing(args.screenshot, args.overwrite)
     require_display("napari-cpnn demo --screenshot demo.png")
@@ -170,7 +176,7 @@ def _fetch(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from napari_cpnn.export import is_saved_map
+    from napari_cpnn.export import is_saved_map, to_csv
     from napari_cpnn.models import choose_device, load_model
     from napari_cpnn.slides import open_slide
 
@@ -181,6 +187,10 @@ def _predict(args: argparse.Namespace) -> None:
     if args.out.exists() and not is_saved_map(args.out):
         raise CpnnError(f"{args.out} is not a saved map, so it is not replaced; choose another name.")
     require_writable(args.out.parent)
+    table = args.out.with_name(f"{args.out.stem}_signatures.csv") if args.signature else None
+    if table is not None:
+        require_separate([table], [args.slide, args.model])
+        refuse_existing(table, args.overwrite)
     settings = chosen_settings(args, MappingSettings)
     with open_slide(args.slide, mpp=pixel_size(args.mpp)) as slide:
         slide.require_mappable()
@@ -188,9 +198,13 @@ def _predict(args: argparse.Namespace) -> None:
         model = load_model(args.model, args.encoder_weights)
         if args.hierarchy is not None:
             model.set_hierarchy(read_hierarchy(args.hierarchy))
+        check_gene_sets(model, args)
         cmap = _predicted(slide, model, settings, args)
     cmap.save(args.out)
     print(f"{cmap!r} -> {args.out}")
+    if table is not None:
+        scored(cmap, args)
+        print(f"wrote {to_csv(cmap, table, overwrite=args.overwrite)}")
 
 
 def _predicted(slide: Slide, model: CPNN, settings: MappingSettings, args: argparse.Namespace) -> CompositionMap:

@@ -159,6 +159,9 @@ def pathology_rows() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     lines = (_TABLES / "names_in_pathology.tsv").read_text(encoding="utf-8").splitlines()
     parts = [line.split("\t") for line in lines if line and not line.startswith("#")]
     return [
-        (tuple(one.strip() for one in symbols.split(",")), tuple(one.strip() for one in names.split(";")))
-        for symbols, names in parts
+        (
+            tuple(one.strip() for one in symbols.split(",")),
+            tuple(name for one in ";".join(names).split(";") if (name := one.strip())),
+        )
+        for symbols, *names in parts
     ]

@@ -174,12 +174,17 @@ def _bare(name: str) -> str:
 
 
 def _meant(name: str, table: AliasTable) -> list[Entry]:
-    """Return the genes that a name means: in the pathology lab, by its approved symbol, or by other names."""
-    symbols = names_in_pathology().get(folded(name))
-    if symbols is not None:
-        return [table.entry(symbol) or Entry(symbol) for symbol in symbols]
-    own = table.entry(name)
-    return [own] if own is not None else table.named(_bare(name))
+    """Return the genes that a name means: in the pathology lab, by its approved symbol, or by other names.
+
+    A name that is the approved symbol of one gene, and the name of the protein of another, means either: MIB1 is a
+    gene, and MIB-1 the antibody against Ki-67.
+    """
+    own, symbols = table.entry(name), names_in_pathology().get(folded(name))
+    if symbols is None:
+        return [own] if own is not None else table.named(_bare(name))
+    meant = [table.entry(symbol) or Entry(symbol) for symbol in symbols]
+    is_symbol = own is not None and own.symbol.casefold() == name.casefold() and own.symbol not in symbols
+    return [own, *meant] if own is not None and is_symbol else meant
 
 
 def _other_meaning(name: str, gene: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_cpnn.counts.alias_table import AliasTable, Entry, folded, own_table, read_aliases, write_aliases
 from napari_cpnn.errors import DownloadError
-from napari_cpnn.storage import temporary_beside
+from napari_cpnn.storage import download, temporary_beside
 from napari_cpnn.untrusted import reading, to_path
 
 HGNC_URL = "https://storage.googleapis.com/public-download-files/hgnc/tsv/tsv/hgnc_complete_set.txt"
@@ -52,35 +52,35 @@ def fetch_hgnc(source: str | Path | None = None, sha256: str | None = None) -> P
         path = to_path(source, DownloadError)
         if not path.is_file():
             raise DownloadError(f"{path} is not a file; get it from {HGNC_URL}.")
-        return _made(path, sha256, least=1)
+        return _made(path, str(path), sha256, least=1)
     target = own_table()
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     try:
-        import pooch
-
-        pooch.HTTPDownloader(chunk_size=2**16)(HGNC_URL, temporary, None)
-        return _made(temporary, sha256, least=_LEAST_DOWNLOADED)
-    except OSError as error:
+        download(HGNC_URL, temporary)
+        return _made(temporary, f"The file from {HGNC_URL}", sha256, least=_LEAST_DOWNLOADED)
+    except OSError as error:  # includes every error of requests
+        answer = getattr(error, "response", None)
+        reason = error.strerror or (type(error).__name__ if answer is None else f"HTTP {answer.status_code}")
         raise DownloadError(
-            f"{HGNC_URL} could not be downloaded ({error.strerror or type(error).__name__}); download it elsewhere, "
-            "and give the file (--from FILE)."
+            f"{HGNC_URL} could not be downloaded ({reason}); download it elsewhere, and give the file (--from FILE)."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _made(path: Path, sha256: str | None, least: int) -> Path:
+def _made(path: Path, name: str, sha256: str | None, least: int) -> Path:
+    """Make the table from a file, which messages call ``name``; nothing is replaced unless all of it is right."""
     if path.stat().st_size > _MOST_BYTES:
-        raise DownloadError(f"{path} is too large to be HGNC's complete set.")
+        raise DownloadError(f"{name} is too large to be HGNC's complete set.")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 is not None and found != sha256.lower():
-        raise DownloadError(f"{path} is damaged or of another date: its SHA-256 is {found}.")
+        raise DownloadError(f"{name} is damaged or of another date: its SHA-256 is {found}.")
     with reading(path, DownloadError, f"it must be HGNC's complete set, from {HGNC_URL}."):
-        entries = list(_entries(path))
+        entries = list(_entries(path, name))
     if len(entries) < least:
-        raise DownloadError(f"{path} has {len(entries):,} approved genes only; it is not whole.")
+        raise DownloadError(f"{name} has {len(entries):,} approved genes only; it is not whole.")
     target = own_table()
     write_aliases(target, entries, f"HGNC complete set (CC0), SHA-256 {found}")
     table: AliasTable = read_aliases(target)
@@ -89,12 +89,12 @@ def _made(path: Path, sha256: str | None, least: int) -> Path:
     return target
 
 
-def _entries(path: Path) -> Iterator[Entry]:
+def _entries(path: Path, name: str) -> Iterator[Entry]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t")
-        missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+        missing = [column for column in _COLUMNS if column not in (rows.fieldnames or ())]
         if missing:
-            raise DownloadError(f"{path} has no column {missing[0]}; it must be HGNC's complete set, from {HGNC_URL}.")
+            raise DownloadError(f"{name} has no column {missing[0]}; it must be HGNC's complete set, from {HGNC_URL}.")
         for row in rows:
             if row["status"] == "Approved" and _is_name(row["symbol"]):
                 seen = {folded(row["symbol"])}

@@ -22,6 +22,11 @@ from .predictions import usable_spots as usable_spots
 from .predictions import warn_of_seen as warn_of_seen
 from .region_scores import score_regions as score_regions
 from .region_scores import score_summary as score_summary
+from .signature_scores import SignaturePair as SignaturePair
+from .signature_scores import evaluate_signatures as evaluate_signatures
+from .signature_scores import mean_z_scores as mean_z_scores
+from .signature_scores import score_signatures as score_signatures
+from .signature_scores import signature_pair as signature_pair
 from .spatial_agreement import morans_i as morans_i
 from .spot_pair import SpotPair as SpotPair
 from .spot_pair import gene_pair as gene_pair

@@ -17,5 +17,6 @@ from .part import part_of as part_of
 from .progress import ExportCancelledError as ExportCancelledError
 from .progress import reporting as reporting
 from .spatial import to_spatialdata as to_spatialdata
+from .spot_marks import measured_spots as measured_spots
 from .tables import to_anndata as to_anndata
 from .tables import to_h5ad as to_h5ad

@@ -10,8 +10,10 @@ from .scheduler import Scheduler as Scheduler
 from .scheduler import Viewport as Viewport
 from .scored_genes import GeneChoice as GeneChoice
 from .scored_genes import Signature as Signature
+from .signature import LEAST_PATCHES as LEAST_PATCHES
 from .signature import choose_genes as choose_genes
 from .signature import gene_set_of as gene_set_of
+from .signature import gene_sets_of as gene_sets_of
 from .signature import marker_sets as marker_sets
 from .signature import mean_z as mean_z
 from .signature import require_some as require_some

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray
-from napari_cpnn.counts import GeneSet, builtin_gene_sets, match_genes, positions
+from napari_cpnn.counts import GeneSet, builtin_gene_sets, gene_list, match_genes, positions, read_gene_sets
 from napari_cpnn.errors import GenesError, MappingError
 from napari_cpnn.mapping.scored_genes import GeneChoice, Signature
 from napari_cpnn.mapping.states import DONE, SKETCH
@@ -28,6 +29,8 @@ _CONSTANT = 1e-3
 #: Patches decoded at a time.
 _BLOCK = 8192
 _N_MARKERS = 20
+#: Letters of the name of a list of genes.
+_LONGEST = 40
 
 
 def signature(
@@ -100,6 +103,50 @@ def gene_set_of(decoder: Decoder, genes: GeneSet | str | Sequence[str], name: st
             return one
     markers = f", and markers of {', '.join(decoder.cell_types)}" if decoder.cell_types else ""
     raise GenesError(f"There is no gene set {genes!r}; there are {'; '.join(one.name for one in known)}{markers}.")
+
+
+def gene_sets_of(decoder: Decoder, text: str) -> tuple[GeneSet, ...]:
+    """Return the sets that one text names, as on the command line.
+
+    Parameters
+    ----------
+    decoder
+        Of a model, for ``"markers of TYPE"``.
+    text
+        The name of a built-in set, genes separated by commas, or the path of a file: all its sets, or one of them with
+        its name after a colon, as in ``"h.all.gmt:HALLMARK_HYPOXIA"``.
+
+    Raises
+    ------
+    GenesError
+        If there is no such set, or the file cannot be read.
+
+    Examples
+    --------
+    >>> from napari_cpnn.mapping import gene_sets_of
+    >>> gene_sets_of(model.decoder(), "HER2, GRB7")
+    (GeneSet(name='HER2, GRB7', genes=('HER2', 'GRB7'), source=''),)
+    """
+    if text.strip().casefold() in {one.name.casefold() for one in builtin_gene_sets()}:
+        return (gene_set_of(decoder, text),)
+    file, _, name = text.rpartition(":")
+    if _is_file(text):
+        return read_gene_sets(text)
+    if file and _is_file(file):
+        sets = tuple(one for one in read_gene_sets(file) if one.name == name)
+        if not sets:
+            raise GenesError(f"{file} has no gene set {name!r}; see napari-cpnn signatures {file}.")
+        return sets
+    if "," in text:
+        return (gene_list(text, text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."),)
+    return (gene_set_of(decoder, text),)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
 
 
 def marker_sets(decoder: Decoder, n: int = _N_MARKERS) -> tuple[GeneSet, ...]:

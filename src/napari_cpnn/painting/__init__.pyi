@@ -52,3 +52,5 @@ from .shown import spread_notes as spread_notes
 from .shown import trusted_scale as trusted_scale
 from .shown import unlike_patches as unlike_patches
 from .shown import values_of as values_of
+from .spot_colors import DIFFERENCE as DIFFERENCE
+from .spot_colors import spot_colors as spot_colors

@@ -15,6 +15,7 @@ from napari_cpnn.painting import Look, Shown
 from napari_cpnn.regions import Region
 from napari_cpnn.samples import sample_folder
 from napari_cpnn.settings import ExportSettings, FigureSettings, MappingSettings, TissueSettings
+from napari_cpnn.ui.compare.words import Painted
 from napari_cpnn.ui.export import Exported
 from napari_cpnn.ui.sessions.python_code import python_code
 from napari_cpnn.ui.sessions.session import ModelFile, Session, SlideFile, View
@@ -128,6 +129,49 @@ def test_regions_on_screen_are_outlined_in_the_figure():
     assert "for region in [regions[i] for i in (0, 2)])" in code
     assert "spots on screen are not drawn" in code
     assert code.index("regions = [") < code.index("outlines = ") < code.index("nc.to_figure(") < code.index("table = ")
+
+
+MEMORY = dataclasses.replace(SESSION.memory, spots=("/data/counts.tsv",))
+MEASURED = Painted("measured", "ERBB2", (0.5, 2.0), "viridis")
+
+
+def test_measured_spots_on_screen_are_drawn_in_the_figure():
+    session = dataclasses.replace(SESSION, memory=MEMORY, has_spots=True, draws_spots=True, painted=MEASURED)
+    code = python_code(session)
+    made = calls(code)
+    assert given(made["nc.to_figure"])["marks"] == "Marks(spots=(circles,))"
+    assert [ast.unparse(arg) for arg in made["measured_spots"].args] == [
+        "spots", "slide", "expression(spots, ['ERBB2'])[:, 0]", "(0.5, 2.0)", "'viridis'", "'ERBB2 measured'",
+    ]  # fmt: skip
+    assert (
+        code.index("nc.read_spots(") < code.index("circles = ") < code.index("nc.to_figure(") < code.index("scores =")
+    )
+    assert code.count("nc.read_spots(") == 1
+    assert "are not drawn" not in code
+    region = (Region("a", box(0, 0, 100, 100)),)
+    both = calls(python_code(dataclasses.replace(session, regions=region, outlined=("a",))))
+    assert given(both["nc.to_figure"])["marks"] == "Marks(spots=(circles,), outlines=outlines)"
+    counts = python_code(dataclasses.replace(session, painted=Painted("counts", "", (0.0, 9e3), "magma")))
+    assert 'numpy.asarray(spots.layers["counts"].sum(axis=1)).ravel()' in counts
+    assert "import numpy\n" in counts
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"painted": Painted("predicted", "ERBB2", (0.5, 2.0), "viridis")},
+        {"painted": Painted("difference", "ERBB2", (-1.0, 1.0), "difference")},
+        {"painted": Painted("measured", "T-cells", (0.0, 1.0), "viridis")},
+        {"painted": None},
+    ],
+)
+def test_spots_whose_colours_are_no_measurement_are_said_to_be_left_out(changes):
+    given_ = {"memory": MEMORY, "has_spots": True, "draws_spots": True, **changes}
+    code = python_code(dataclasses.replace(SESSION, **given_))
+    assert "marks" not in given(calls(code)["nc.to_figure"])
+    assert "# The spots on screen are not drawn here" in code
+    hidden = python_code(dataclasses.replace(SESSION, **{**given_, "painted": MEASURED, "draws_spots": False}))
+    assert "circles" not in hidden
 
 
 def test_what_is_outlined_needs_the_whole_slide():

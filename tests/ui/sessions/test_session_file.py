@@ -44,6 +44,7 @@ def session(tmp_path: Path) -> Session:
         hierarchy={"naive": "B-cells"},
         regions=(Region("Tumour", box(0.0, 0.0, 100.0, 50.0)),),
         has_spots=True,
+        finer=4,
     )
 
 
@@ -56,7 +57,7 @@ def test_a_session_comes_back(session, tmp_path):
     assert path.name == "mine.cpnn.json"
     assert is_session(path)
     found = read_session(path)
-    for name in ("slide", "model", "view", "level", "colors", "hierarchy", "has_spots"):
+    for name in ("slide", "model", "view", "level", "colors", "hierarchy", "has_spots", "finer"):
         assert getattr(found, name) == getattr(session, name), name
     for name in ("shown", "look", "spots", "move", "library"):
         assert getattr(found.memory, name) == getattr(session.memory, name), name
@@ -114,8 +115,19 @@ CHANGES = {
     "spots": {"spots": [{"path": {}}]},
     "move": {"move": ["a", [1, 2, 3]]},
     "level": {"level": "all"},
+    "stride": {"finer": 3},
+    "stride text": {"finer": "1/2"},
+    "stride yes": {"finer": True},
     "model": {"model": "model.safetensors"},
 }
+
+
+def test_a_session_of_before_has_the_stride_of_the_patch(session, tmp_path):
+    path = save_session(session, tmp_path / "here" / "mine.cpnn.json")
+    facts = facts_of(path)
+    assert facts.pop("finer") == 4
+    path.write_text(json.dumps(facts))
+    assert read_session(path).finer == 1
 
 
 @pytest.mark.parametrize("what", CHANGES)

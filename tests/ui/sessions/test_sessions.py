@@ -24,8 +24,9 @@ from napari_cpnn.ui.explore.color_choice import use_color
 from napari_cpnn.ui.export.controller import KINDS
 from napari_cpnn.ui.regions import new_layer, regions_of
 from napari_cpnn.ui.sessions import restore
-from napari_cpnn.ui.sessions.collect import dock_of
+from napari_cpnn.ui.sessions.collect import dock_of, session_of
 from napari_cpnn.ui.sessions.commands import get_session_reader
+from napari_cpnn.ui.sessions.python_code import python_code
 from napari_cpnn.ui.sessions.restore import open_session
 from napari_cpnn.ui.sessions.session_file import read_session
 from napari_cpnn.ui.viewer import preferences
@@ -183,10 +184,18 @@ def test_a_session_opens_the_same_window(saved, explore, wait):
     # Again in the same window, with another quantity on screen and a region more.
     dock.controller.show_dominant()
     wait(dock.is_settled)
+    assert dock.finer.parts == 1
+    saved.write_text(json.dumps({**json.loads(saved.read_text()), "finer": 2}))
     again = open_session(dock.viewer, saved)
     wait(is_restored(again))
     assert dock.state.shown.gene == "CD3E"
     assert again.notes == []
+    # The stride of the map, in the map, in the list of strides, and in the script.
+    half = dock.state.model.patch.size_um / 2
+    assert (dock.finer.parts, dock.state.mapper.settings.stride_um) == (2, half)
+    assert dock.stride.stride.currentIndex() == 1
+    assert session_of(dock.viewer, dock).finer == 2
+    assert f"stride_um={half!r}" in python_code(session_of(dock.viewer, dock))
 
 
 def test_dropping_a_session_opens_it(saved, make_napari_viewer, monkeypatch, wait):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import IntArray
+from napari_cpnn.ui.compare.signature import shown_signature_pair, signature_text
 from napari_cpnn.ui.compare.words import PAIRED, SEEN, Quantity, measured_text, pair_text
 from napari_cpnn.ui.viewer import ExploreState, Shown
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from napari_cpnn.evaluation import SpotPair
+    from napari_cpnn.evaluation import SignaturePair, SpotPair
 
 _Values = npt.NDArray[np.float32]
 _NONE: _Values = np.empty(0, dtype=np.float32)
@@ -38,7 +39,7 @@ class Comparison:
         self.compared: AnnData | None = None  # result of predict_expression
         self.scores: pd.DataFrame | None = None  # result of evaluate, a row per gene
         self.shares: pd.DataFrame | None = None  # deconvolved from the compared spots when a cell type is on screen
-        self._pair: tuple[Shown, SpotPair] | None = None
+        self._pair: tuple[Shown, SpotPair | None] | None = None
         self._depth: dict[Quantity, _Values] = {}
 
     @property
@@ -58,6 +59,13 @@ class Comparison:
         return shown.name if shown.name in self.compared.obsm["weights"] else ""
 
     @property
+    def signature(self) -> SignaturePair | None:
+        """The gene set on screen if it can be compared."""
+        from napari_cpnn.evaluation import SignaturePair
+
+        return self.pair if isinstance(self.pair, SignaturePair) else None
+
+    @property
     def gene_alone(self) -> str:
         """The gene that is shown as measured, without a prediction; else empty."""
         return "" if self.measured_gene is None or self.compared is not None else self.measured_gene[0]
@@ -73,6 +81,8 @@ class Comparison:
         if self._pair is None or self._pair[0] != shown:
             if self.gene:
                 self._pair = shown, gene_pair(self.compared, self.gene)
+            elif shown.kind == "signature":
+                self._pair = shown, shown_signature_pair(self.compared, shown)
             elif self.cell_type and self.shares is not None:
                 both = (
                     np.asarray(table[self.cell_type], dtype=np.float32)
@@ -127,7 +137,8 @@ class Comparison:
         if self.gene_alone:
             return measured_text(self.gene_alone, self.values("measured"))
         row = cast("pd.Series", self.scores.loc[self.gene]) if self.scores is not None and self.gene else None
-        text, slide, model = pair_text(self.pair, row), self._state.slide, self._state.model
+        text = signature_text(self.signature) if self.signature is not None else pair_text(self.pair, row)
+        slide, model = self._state.slide, self._state.model
         if text and slide is not None and model is not None and model.has_seen(slide.name):
             return f"{text}. {SEEN}"
         return text

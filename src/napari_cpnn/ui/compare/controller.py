@@ -203,7 +203,7 @@ class CompareController:
         comparison.compared, comparison.scores = compared, scores
         self.region_scores.add_slide(scores)
         self.compared_changed.emit()
-        if comparison.gene or comparison.cell_type:
+        if comparison.gene or comparison.cell_type or comparison.signature is not None:
             self._shown_changed()
             return
         best = scores["pcc"].idxmax() if scores["pcc"].notna().any() else scores.index[0]

@@ -6,22 +6,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from napari.layers import Shapes
 from qtpy.QtWidgets import QButtonGroup, QCheckBox, QMenu, QProgressBar, QRadioButton, QTabWidget, QWidget
 
 from napari_cpnn import painting
 from napari_cpnn.arrays import IntArray
-from napari_cpnn.palette import difference_colors
+from napari_cpnn.texts import file_name
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.scatter import Scatter
+from napari_cpnn.ui.compare.signature_choice import SignatureChoice
 from napari_cpnn.ui.compare.spots_box import SpotsBox
 from napari_cpnn.ui.compare.spots_key import SpotsKey
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.compare.where_table import WhereTable
-from napari_cpnn.ui.compare.words import PAIRED, Quantity
-from napari_cpnn.ui.explore import ColorBar
+from napari_cpnn.ui.compare.words import PAIRED, Painted, Quantity
+from napari_cpnn.ui.explore import ColorBar, Signatures
 from napari_cpnn.ui.frame import (
     Dock,
     TextLabel,
@@ -42,9 +42,6 @@ from napari_cpnn.ui.regions import regions_of
 if TYPE_CHECKING:
     import napari
 
-_DIFFERENCE = "difference"
-#: Low values fade as on the map, but spots stay visible.
-_FAINTEST = 0.2
 _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
     ("measured", "measured", "measured value of each spot; for a cell type, its share deconvolved from the counts"),
     ("predicted", "predicted", "prediction of the model for each spot, in the same colours"),
@@ -63,6 +60,7 @@ class Compare(Dock):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer, "compare")
         self.controller = CompareController(self.state, self.background, self.notify)
+        self.painted: Painted | None = None
         self.spots_layer, self.spots_key = SpotsLayer(napari_viewer), SpotsKey(napari_viewer)
         self.spots = SpotsBox(napari_viewer, self.controller.spots, self.spots_layer)
         self._build()
@@ -99,7 +97,11 @@ class Compare(Dock):
         self.one_scale.setToolTip("the same colours and axes for measured and predicted; off: each has its own range")
         self.tabs = QTabWidget()
         self.table = GeneTable()
-        self.tabs.addTab(self.table, "Genes")
+        self.signatures = Signatures(self.state, self.background, self.notify)
+        self.signature = SignatureChoice(self.state, self.signatures)
+        genes = QWidget()
+        stack(self.signature, self.table, inside=genes, margins=(0, 4, 0, 0), spacing=4)
+        self.tabs.addTab(genes, "Genes")
         self.tabs.addTab(self._where_tab(), "Regions and slides")
         self.save = button("Save ...", "scores and figure of the comparison")
         menu = QMenu(self)
@@ -147,6 +149,7 @@ class Compare(Dock):
         controller.spots.spots_changed.connect(self._place_spots)
         controller.compared_changed.connect(self._compared_changed)
         controller.quantity_changed.connect(self._gene_changed)
+        self.signatures.changed.connect(self._gene_changed)
         controller.region_scores.changed.connect(self._show_where)
         controller.message_changed.connect(self.message.show_text)
         self.listen(self._paint_spots, self.state.look_changed)
@@ -156,6 +159,7 @@ class Compare(Dock):
         stop_timer(self._progress_timer)
         self.scatter.stop()
         self.spots.end(viewer_lives=viewer_lives)
+        self.signatures.close()
         self.controller.close()
         if viewer_lives:
             self.pick.setChecked(False)
@@ -226,6 +230,7 @@ class Compare(Dock):
     def _gene_changed(self) -> None:
         comparison = self.controller.comparison
         self.table.select(comparison.gene or comparison.gene_alone)
+        self.signature.update_sets()
         self.gene_text.show_text(comparison.text() or self._gene_hint())
         for name in PAIRED:
             self.quantities[name].setEnabled(len(comparison.values(name)) > 0)
@@ -239,15 +244,20 @@ class Compare(Dock):
 
     def _gene_hint(self) -> str:
         shown = self.state.shown
+        if self.signatures.message:
+            return self.signatures.message
         if self.controller.comparison.compared is None:
             return "" if self.controller.measured is None else "Choose a gene in the table to show its measurement."
         if shown is not None and shown.kind == "gene":
             return f"{shown.name} was not measured here; choose a gene in the table."
+        if shown is not None and shown.kind == "signature":
+            return f"No gene of {shown.name} that counts in Explore was measured here and varies; choose another set."
         return "Choose a gene in the table, or a gene or cell type in the Explore dock."
 
     def _paint_spots(self) -> None:
         comparison, quantity = self.controller.comparison, self.controller.comparison.quantity
         values = comparison.values_of_all(quantity)
+        self.painted = None
         if not len(values):
             self.range_text.setText("")
             self.colors.hide()
@@ -259,17 +269,18 @@ class Compare(Dock):
         like_map = quantity == "predicted" or (quantity == "measured" and comparison.one_scale)
         if pair is not None and like_map and look.range_mode == "manual":
             limits = look.manual
-        colormap = _DIFFERENCE if quantity == "difference" else look.colormap
-        colors = _colors(values, limits, colormap)
+        colormap = painting.DIFFERENCE if quantity == "difference" else look.colormap
+        colors = painting.spot_colors(values, limits, colormap)
         unit = _UNITS.get(quantity) or ("log1p CP10k" if pair is None else pair.unit)
         low, high = (f"{v:,.0f}" if quantity in _UNITS else painting.format_value(v, unit) for v in limits)
         self.range_text.setText(f"spots: {low} to {high} {unit}")
         scale = np.linspace(*limits, 256, dtype=np.float32)
-        table = _colors(scale, limits, colormap)
+        table = painting.spot_colors(scale, limits, colormap)
         self.colors.show_table(table, limits, unit)
         self.colors.show()
         name = comparison.gene_alone if pair is None else pair.name
         title = f"{name} {quantity}" if quantity in PAIRED else quantity
+        self.painted = Painted(quantity, name, limits, colormap)
         self.spots_layer.paint(colors, f"Spots: {title}")
         if look.legend and not like_map:
             self.spots_key.show(self.spots_layer.layer, table, limits, f"spots: {title} · {unit}")
@@ -313,19 +324,5 @@ class Compare(Dock):
 
     def _save_figure(self) -> None:
         pair = self.controller.comparison.pair
-        start = f"{'comparison' if pair is None else pair.name}.png"
+        start = f"{file_name('' if pair is None else pair.name, 'comparison')}.png"
         save_file(self, "Save the figure", start, _FIGURES, self.controller.save_figure)
-
-
-def _colors(values: npt.NDArray[np.float32], limits: tuple[float, float], colormap: str) -> npt.NDArray[np.float32]:
-    """Return colours ``(N, 4)`` like those of the map, transparent where there is no value."""
-    at = np.clip((values - limits[0]) / max(limits[1] - limits[0], 1e-6), 0, 1)
-    known = np.isfinite(at)
-    if colormap == _DIFFERENCE:
-        colors = difference_colors(np.where(known, at, 0.5))
-    else:
-        table = painting.color_table(colormap).copy()
-        table[:, 3] = np.maximum(table[:, 3], _FAINTEST)
-        colors = np.asarray(table[np.rint(np.where(known, at, 0) * (len(table) - 1)).astype(np.intp)], dtype=np.float32)
-    colors[~known] = 0
-    return colors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,6 +19,17 @@ Quantity = Literal["measured", "predicted", "difference", "counts", "genes"]
 """What colours spots: three values of the gene or cell type on screen, total counts, or the number of genes."""
 
 PAIRED: tuple[Quantity, ...] = ("measured", "predicted", "difference")
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What the colours of the spots show: a quantity of a gene, cell type or set, its range and colour map."""
+
+    quantity: Quantity
+    name: str
+    limits: tuple[float, float]
+    colormap: str
+
 
 SEEN = "The model was trained on a slide of this name, so these scores flatter."
 """What is said of scores on a slide of the training data."""

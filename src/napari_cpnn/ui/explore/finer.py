@@ -90,6 +90,11 @@ class Finer:
         self._remap()
         self.changed.emit()
 
+    def restore(self, parts: int) -> None:
+        """Use a stride for the next map, as a session had it."""
+        self.parts = parts if parts in STEPS else 1
+        self.changed.emit()
+
     def update(self) -> None:
         """Note how fast the map grows; called a few times a second."""
         mapper = self._state.mapper

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_cpnn.counts import GeneSet, builtin_gene_sets, gene_list, load_aliases, read_gene_sets
-from napari_cpnn.errors import CpnnError
-from napari_cpnn.mapping import GeneChoice, choose_genes, marker_sets, require_some, rule_text
+from napari_cpnn.errors import CpnnError, MappingError
+from napari_cpnn.mapping import GeneChoice, choose_genes, gene_sets_of, marker_sets, require_some, rule_text
 from napari_cpnn.ui.frame import Tasks
 from napari_cpnn.ui.viewer import ExploreState, Shown
 
@@ -60,24 +60,44 @@ class Signatures:
     def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
         self._state = state
         self._tasks = Tasks(background, notify)
-        self.least_pcc: float | None = None
         self.chosen: ChosenSet | None = None
         self.message = ""
-        self._added: list[GeneSet] = []
         self._markers: tuple[GeneSet, ...] = ()
+        self._first = ""  # what is to be shown when there is a model
         state.model_changed.connect(self._model_changed)
         state.shown_changed.connect(self._shown_changed)
         # The table of aliases is read before the first synonym is typed.
         self._tasks.run("aliases", "", load_aliases, lambda _: None)
 
     @property
+    def least_pcc(self) -> float | None:
+        """Least held-out correlation of the genes that count; ``None``: those with a trusted scale."""
+        return self._state.least_pcc
+
+    @property
     def sets(self) -> list[GeneSet]:
         """All sets, those that the user added first."""
-        return [*self._added, *builtin_gene_sets(), *self._markers]
+        return [*self._state.gene_sets, *builtin_gene_sets(), *self._markers]
 
     def find(self, name: str) -> GeneSet | None:
         """Return the set of a name."""
         return next((one for one in self.sets if one.name == name), None)
+
+    @property
+    def is_choosing(self) -> bool:
+        """True while the genes of a set are being chosen, or the first set waits for a model."""
+        return bool(self._first) or any(map(self._tasks.is_running, ("first", "choose")))
+
+    @property
+    def problem(self) -> CpnnError | None:
+        """Why the last set is not shown."""
+        return self._tasks.problem or (MappingError(self.message) if self.message else None)
+
+    def show_first(self, text: str) -> None:
+        """Show sets as soon as a model is loaded; ``text`` as for :func:`~napari_cpnn.mapping.gene_sets_of`."""
+        self._first = text
+        if self._state.model is not None:
+            self._show_first()
 
     def choose(self, name: str) -> None:
         """Show a set; its genes are chosen in the background."""
@@ -103,7 +123,7 @@ class Signatures:
 
     def set_least_pcc(self, least: float | None) -> None:
         """Change which genes count, also in the set on screen."""
-        self.least_pcc = least
+        self._state.least_pcc = least
         if self.chosen is not None:
             self.choose(self.chosen.gene_set.name)
 
@@ -126,9 +146,15 @@ class Signatures:
         self._state.model_changed.disconnect(self._model_changed, missing_ok=True)
         self._state.shown_changed.disconnect(self._shown_changed, missing_ok=True)
 
+    def _show_first(self) -> None:
+        text, self._first, model = self._first, "", self._state.model
+        if text and model is not None:
+            self._tasks.run("first", "", lambda: gene_sets_of(model.decoder(), text), self._add)
+
     def _add(self, sets: Sequence[GeneSet]) -> None:
-        names = {one.name for one in sets}
-        self._added = [*sets, *(one for one in self._added if one.name not in names)]
+        new = [one for one in sets if self.find(one.name) != one]
+        names = {one.name for one in new}
+        self._state.gene_sets = [*new, *(one for one in self._state.gene_sets if one.name not in names)]
         self.sets_changed.emit()
         self.choose(sets[0].name)
 
@@ -140,6 +166,7 @@ class Signatures:
             self._tasks.run("markers", "", lambda: marker_sets(model.decoder()), self._markers_found)
             if self.chosen is not None:
                 self.choose(self.chosen.gene_set.name)
+            self._show_first()
         self.sets_changed.emit()
 
     def _markers_found(self, markers: tuple[GeneSet, ...]) -> None:

@@ -50,6 +50,7 @@ def session_of(viewer: Any, explore: Any) -> Session:
     if slide.path is None:
         raise SessionError(f"{slide.name} has no file, so that it could not be opened again; save it as a TIFF first.")
     regions, dock = regions_on(viewer, layer, slide.mpp), dock_of(viewer, "regions")
+    compare = dock_of(viewer, "compare")
     memory = state.memory or Memory()
     if not regions and memory.regions and dock is None:  # the Regions dock was not opened this time
         regions = _remembered(memory)
@@ -66,10 +67,12 @@ def session_of(viewer: Any, explore: Any) -> Session:
         regions=tuple(regions),
         outlined=tuple(name for name, _ in marks.outlines),
         draws_spots=bool(marks.spots),
+        painted=None if compare is None else compare.painted,
         region_genes=() if dock is None else dock.controller.genes,
         pair=None if dock is None else dock.controller.pair,
         has_spots=bool(memory.spots) and any({SPOTS_KEY, TABLE_KEY} & set(one.metadata) for one in viewer.layers),
         settings=MappingSettings() if state.mapper is None else state.mapper.settings,
+        finer=explore.finer.parts,
         exports=tuple(state.exports),
         **_of_map(state, viewport),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,28 @@ from napari_cpnn.samples import sample_folder
 from napari_cpnn.settings import ExportSettings, RegionSettings, Settings
 from napari_cpnn.texts import file_name
 from napari_cpnn.ui.export import Exported, settings_on_screen
+from napari_cpnn.ui.sessions.code_parts import (
+    call_code,
+    given_if,
+    literal,
+    mapping_code,
+    names_code,
+    number_code,
+    tuple_code,
+    value_code,
+)
 from napari_cpnn.ui.sessions.session import Session
 
-_WIDTH = 118
 #: Settings of maps that change how fast they are made, not what they say.
 _OF_SPEED = frozenset(
     ("max_batch", "batch_seconds", "readers", "coarsest", "min_screen_px", "margin", "cache", "cache_dir", "cache_gb")
 )
 _FINGERPRINT = 16
+#: Values of all spots, as code.
+_DEPTH = {
+    "counts": 'numpy.asarray(spots.layers["counts"].sum(axis=1)).ravel()',
+    "genes": 'numpy.asarray((spots.layers["counts"] > 0).sum(axis=1)).ravel()',
+}
 #: Patches around the view that its picture depends on, and one more.
 _AROUND = 3
 
@@ -47,6 +61,7 @@ def python_code(session: Session) -> str:
     script.open()
     script.map()
     script.regions()
+    script.spots()
     script.figure()
     for export in session.exports:
         script.export(export)
@@ -67,7 +82,7 @@ class _Script:
 
     def text(self) -> str:
         """Return the whole script."""
-        named = _literal(f"{self.session.slide.name}: map and figure as on screen in napari-cpnn {__version__}.")
+        named = literal(f"{self.session.slide.name}: map and figure as on screen in napari-cpnn {__version__}.")
         by_module: dict[str, list[str]] = {}
         for module, name in sorted(self.imports):
             by_module.setdefault(module, []).append(name)
@@ -97,18 +112,18 @@ class _Script:
     def open(self) -> None:
         session, model = self.session, self.session.model
         mpp = session.slide.mpp
-        size = _number(mpp[0]) if mpp[0] == mpp[1] else _tuple(mpp)
-        self.add("", _call("slide = nc.open_slide", self._file(session.slide.path), f"mpp={size}"))
+        size = number_code(mpp[0]) if mpp[0] == mpp[1] else tuple_code(mpp)
+        self.add("", call_code("slide = nc.open_slide", self._file(session.slide.path), f"mpp={size}"))
         if model is not None:
-            name = _literal(model.name) if model.name else self._file(Path(str(model.path)))
+            name = literal(model.name) if model.name else self._file(Path(str(model.path)))
             self.add(f"model = nc.load_model({name})")
-            known = _literal(model.fingerprint[:_FINGERPRINT])
+            known = literal(model.fingerprint[:_FINGERPRINT])
             self.add(f'assert model.fingerprint.startswith({known}), "this is another model than the one on screen"')
         if session.hierarchy:
-            self.add(f"model.set_hierarchy({_mapping(session.hierarchy)})")
+            self.add(f"model.set_hierarchy({mapping_code(session.hierarchy)})")
         if session.colors:
-            self.add(f"{self.use('palette', 'choose_colors')}({_mapping(session.colors)})")
-        self.add(f"out = Path({_literal(self.folder)})", "out.mkdir(exist_ok=True)")
+            self.add(f"{self.use('palette', 'choose_colors')}({mapping_code(session.colors)})")
+        self.add(f"out = Path({literal(self.folder)})", "out.mkdir(exist_ok=True)")
 
     def map(self) -> None:
         session = self.session
@@ -123,18 +138,23 @@ class _Script:
         if session.view is not None:
             view = session.view.rect
             self.use("geometry", "Rect")
-            self.add(f"view = Rect({', '.join(_number(v) for v in dataclasses.astuple(view))})  # y0, x0, y1, x1 in um")
+            self.add(
+                f"view = Rect({', '.join(number_code(v) for v in dataclasses.astuple(view))})  # y0, x0, y1, x1 in um"
+            )
         if rect is not None:
             what = "regions and view" if session.regions else "view"
             self.add(f"# The {what}, with a margin. Without a region, the whole slide is mapped.")
-            given.append(f"region={_tuple(dataclasses.astuple(rect))}")
+            given.append(f"region={tuple_code(dataclasses.astuple(rect))}")
         if session.is_coarse:
             self.add("# On screen, the map was still coarser: here, every patch is computed.")
         if settings:
             given.append(f"settings={self._settings(session.settings, only=settings)}")
-        self.add(_call("cmap = nc.predict_map", *given))
+        self.add(call_code("cmap = nc.predict_map", *given))
         self.add(
-            *(_call("cmap.mark", _literal(g), "model", _literal(side), _number(q)) for g, side, q in session.marks)
+            *(
+                call_code("cmap.mark", literal(g), "model", literal(side), number_code(q))
+                for g, side, q in session.marks
+            )
         )
 
     def figure(self) -> None:
@@ -142,25 +162,46 @@ class _Script:
         if shown is None or look is None:
             return
         figure = settings_on_screen(look, shown, session.limits)
-        path = f"out / {_literal(f'{self._stem}_on_screen.png')}"
+        path = f"out / {literal(f'{self._stem}_on_screen.png')}"
         given = ["cmap", path, self._quantity(shown), "slide"]
         self.add("", "# The figure on screen.")
-        if session.draws_spots:
-            self.add("# The measured spots on screen are not drawn here; they are compared below.")
+        draws = self.circles()
+        if session.draws_spots and not draws:
+            self.add("# The spots on screen are not drawn here: their colours are not those of a measurement.")
         if _differing(figure):
             self.add(f"look = {self._settings(figure)}")
             given.append("look")
         area = ["area=view"] if session.view is not None else []
+        inner = ["spots=(circles,)"] if draws else []
         seen = [i for i, region in enumerate(session.regions) if region.name in session.outlined]
         if seen:
             chosen = "regions" if len(seen) == len(session.regions) else f"[regions[i] for i in {tuple(seen)}]"
-            marks = self.use("export", "Marks")
             self.add(f"outlines = tuple((region.name, region.outline) for region in {chosen})")
-            area.append(f"marks={marks}(outlines=outlines)")
-        self.add(_call("nc.to_figure", *given, *area, "overwrite=True"))
+            inner.append("outlines=outlines")
+        if inner:
+            area.append(f"marks={self.use('export', 'Marks')}({', '.join(inner)})")
+        self.add(call_code("nc.to_figure", *given, *area, "overwrite=True"))
+
+    def circles(self) -> bool:
+        """Add the code of the spots on screen; return whether there is any: their values must be measured ones."""
+        session, painted = self.session, self.session.painted
+        if not (session.draws_spots and session.has_spots and session.memory.spots) or painted is None:
+            return False
+        shown = session.memory.shown
+        if painted.quantity == "measured" and shown is not None and shown.kind == "gene" and shown.name == painted.name:
+            values = f"{self.use('spots', 'expression')}(spots, [{literal(painted.name)}])[:, 0]"
+            title = f"{painted.name} measured"
+        elif painted.quantity in ("counts", "genes"):
+            values, title = _DEPTH[painted.quantity], painted.quantity
+            self.modules.add("numpy")
+        else:
+            return False
+        given = ["spots", "slide", values, tuple_code(painted.limits), literal(painted.colormap), literal(title)]
+        self.add(call_code("circles = " + self.use("export", "measured_spots"), *given))
+        return True
 
     def export(self, export: Exported) -> None:
-        name = _literal(file_name(export.name, "export"))
+        name = literal(file_name(export.name, "export"))
         self.add("", f"# The export {file_name(export.name, 'export')}.")
         if export.kind == "map":
             cmap = "cmap" if export.area is None else f"nc.part_of(cmap, {self._area(export.area)})"
@@ -171,18 +212,18 @@ class _Script:
             settings = self._settings(export.settings.figure) if _differing(export.settings.figure) else ""
             given = ["cmap", f"out / {name}", panels, "slide", *([settings] if settings else [])]
             area = [f"area={self._area(export.area)}"] if export.area is not None else []
-            self.add(_call("nc.to_figure", *given, *area, "overwrite=True"))
+            self.add(call_code("nc.to_figure", *given, *area, "overwrite=True"))
             return
-        genes = _names(str(one) for one in export.names)
+        genes = names_code(str(one) for one in export.names)
         if export.names_all:
             genes = "cmap.genes"
         elif export.least_pcc is not None:
-            genes = f"{self.use('models', 'genes_above')}(model, {_number(export.least_pcc)})"
+            genes = f"{self.use('models', 'genes_above')}(model, {number_code(export.least_pcc)})"
         level = export.settings.replace(figure=ExportSettings().figure)
-        given = ["cmap", f"out / {name}", genes, "slide", _literal(export.kind)]
+        given = ["cmap", f"out / {name}", genes, "slide", literal(export.kind)]
         given += [f"settings={self._settings(level)}"] if _differing(level) else []
         given += [f"area={self._area(export.area)}"] if export.area is not None else []
-        self.add(_call("nc.export_map", *given, "overwrite=True"))
+        self.add(call_code("nc.export_map", *given, "overwrite=True"))
 
     def regions(self) -> None:
         session = self.session
@@ -192,9 +233,7 @@ class _Script:
         region = self.use("regions", "Region")
         wkt = {one.name: shapely.to_wkt(one.outline, rounding_precision=3) for one in session.regions}
         self.add("", "# The regions, in um (x, y).", "regions = [")
-        self.add(
-            *(f"    {region}({_literal(name)}, shapely.from_wkt({_literal(text)}))," for name, text in wkt.items())
-        )
+        self.add(*(f"    {region}({literal(name)}, shapely.from_wkt({literal(text)}))," for name, text in wkt.items()))
         self.add("]")
 
     def region_tables(self) -> None:
@@ -205,33 +244,41 @@ class _Script:
         self.add("", "# What the map says in the regions.")
         settings = RegionSettings(level=session.level)
         more = [f"settings={self._settings(settings)}"] if _differing(settings) else []
-        genes = [f"genes={_names(session.region_genes)}"] if session.region_genes else []
-        self.add(_call("table = " + summarise, "cmap", "regions", *genes, *more))
+        genes = [f"genes={names_code(session.region_genes)}"] if session.region_genes else []
+        self.add(call_code("table = " + summarise, "cmap", "regions", *genes, *more))
         self.add('table.to_csv(out / "regions.csv", index=False)')
         names = [one.name for one in session.regions]
         if session.pair is not None and set(session.pair) <= set(names):
             first, second = (f"regions[{names.index(name)}]" for name in session.pair)
             compare = self.use("regions", "compare_regions")
-            self.add(_call("difference = " + compare, "cmap", first, second, *genes, *more))
+            self.add(call_code("difference = " + compare, "cmap", first, second, *genes, *more))
             self.add('difference.to_csv(out / "difference.csv", index=False)')
 
-    def comparison(self) -> None:
+    def spots(self) -> None:
         session, memory = self.session, self.session.memory
         if not session.has_spots or not memory.spots:
             return
         files = [self._file(Path(file)) for file in memory.spots]
-        library = [f"library={_literal(memory.library)}"] if memory.library else []
-        self.add("", "# The measured spots, and how well each gene is predicted there.")
-        self.add(_call("spots = nc.read_spots", *files, *library))
+        library = [f"library={literal(memory.library)}"] if memory.library else []
+        self.add("", "# The measured spots.")
+        self.add(call_code("spots = nc.read_spots", *files, *library))
         if memory.move is not None:
             self.modules.add("numpy")
             name, numbers = memory.move
-            matrix = f"numpy.array([{_tuple(numbers[:3])}, {_tuple(numbers[3:])}])"
-            fix = _call(self.use("spots", "SpotFix"), _literal(name), matrix, "numpy.nan")
+            matrix = f"numpy.array([{tuple_code(numbers[:3])}, {tuple_code(numbers[3:])}])"
+            fix = call_code(self.use("spots", "SpotFix"), literal(name), matrix, "numpy.nan")
             self.add(f"spots = {fix}.apply(spots)")
+
+    def comparison(self) -> None:
+        session = self.session
+        if not session.has_spots or not session.memory.spots:
+            return
+        self.add("", "# How well each gene is predicted at the spots.")
         device = session.settings.device
         self.add(
-            _call("scores = nc.evaluate", "model", "slide", "spots", *_given(device != "auto", f"device={device!r}"))
+            call_code(
+                "scores = nc.evaluate", "model", "slide", "spots", *given_if(device != "auto", f"device={device!r}")
+            )
         )
         self.add('scores.to_csv(out / "scores.csv")')
 
@@ -245,9 +292,9 @@ class _Script:
     def _file(path: Path) -> str:
         """Return a path as code: that of a file of the sample is found wherever the package is installed."""
         try:
-            return f"nc.sample_folder() / {_literal(str(path.resolve().relative_to(sample_folder().resolve())))}"
+            return f"nc.sample_folder() / {literal(str(path.resolve().relative_to(sample_folder().resolve())))}"
         except (ValueError, CpnnError):  # another folder, or an installation without the sample
-            return _literal(str(path))
+            return literal(str(path))
 
     def _to_map(self) -> Rect | None:
         """Return the part of the slide that is needed: view, margin and regions; ``None``: all of it."""
@@ -269,13 +316,13 @@ class _Script:
     def _quantity(self, shown: str | Shown) -> str:
         """Return a quantity as code; the name alone where that says it all."""
         if isinstance(shown, str):
-            return _literal(shown)
+            return literal(shown)
         if shown.measure == "value" and shown.level == "minor" and shown.kind in ("gene", "dominant"):
-            return _literal(shown.name or "dominant")
-        given = [_literal(shown.kind)]
-        given += [f"({''.join(f'{_literal(name)}, ' for name in shown.names).strip()})"] if shown.names else []
-        given += _given(shown.measure != "value", f"measure={_literal(shown.measure)}")
-        given += _given(shown.level != "minor", f"level={_literal(shown.level)}")
+            return literal(shown.name or "dominant")
+        given = [literal(shown.kind)]
+        given += [f"({''.join(f'{literal(name)}, ' for name in shown.names).strip()})"] if shown.names else []
+        given += given_if(shown.measure != "value", f"measure={literal(shown.measure)}")
+        given += given_if(shown.level != "minor", f"level={literal(shown.level)}")
         return f"{self.use('painting', 'Shown')}({', '.join(given)})"
 
     def _settings(self, settings: Settings, only: Iterable[str] | None = None) -> str:
@@ -283,7 +330,7 @@ class _Script:
         values = _differing(settings)
         chosen = {name: values[name] for name in (values if only is None else only)}
         inner = [
-            f"{name}={self._settings(value) if isinstance(value, Settings) else _value(value)}"
+            f"{name}={self._settings(value) if isinstance(value, Settings) else value_code(value)}"
             for name, value in chosen.items()
         ]
         return (
@@ -296,9 +343,9 @@ class _Script:
         if isinstance(area, Rect):
             if self.session.view is not None and area == self.session.view.rect:
                 return "view"
-            return f"{self.use('geometry', 'Rect')}({', '.join(_number(v) for v in dataclasses.astuple(area))})"
+            return f"{self.use('geometry', 'Rect')}({', '.join(number_code(v) for v in dataclasses.astuple(area))})"
         self.modules.add("shapely")
-        return f"shapely.from_wkt({_literal(shapely.to_wkt(area, rounding_precision=3))})"
+        return f"shapely.from_wkt({literal(shapely.to_wkt(area, rounding_precision=3))})"
 
 
 _PUBLIC = ("MappingSettings", "FigureSettings", "ExportSettings", "TissueSettings")
@@ -309,63 +356,6 @@ def _differing(settings: Settings) -> dict[str, Any]:
     default = type(settings)()
     names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
     return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(default, name)}
-
-
-def _call(function: str, *given: str) -> str:
-    """Return a call: in one line, with its arguments in one line, or with each in its own."""
-    inner = ", ".join(given)
-    if len(function) + len(inner) + 2 <= _WIDTH:
-        return f"{function}({inner})"
-    lines = [inner] if len(inner) + 4 <= _WIDTH else [f"{one}," for one in given]
-    return "\n".join([f"{function}(", *(f"    {line}" for line in lines), ")"])
-
-
-def _given(condition: bool, code: str) -> list[str]:
-    return [code] if condition else []
-
-
-def _literal(text: str) -> str:
-    """Return a text as a Python literal in one line, whatever is in it; double quotes where they can be used."""
-    written = ascii(text) if not text.isprintable() else repr(text)
-    inner = written[1:-1]
-    return f'"{inner}"' if written[0] == "'" and '"' not in inner and "\\'" not in inner else written
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value)
-    if isinstance(value, (int, float)):
-        return _number(value)
-    return _literal(str(value)) if isinstance(value, (str, Path)) else repr(value)
-
-
-def _number(value: float) -> str:
-    return repr(float(value)) if isinstance(value, float) else repr(int(value))
-
-
-def _tuple(values: Iterable[float]) -> str:
-    return f"({', '.join(_number(value) for value in values)})"
-
-
-def _names(names: Iterable[str]) -> str:
-    """Return a list of names as code; a long one fills several lines."""
-    found = [_literal(name) for name in names]
-    one_line = f"[{', '.join(found)}]"
-    if len(one_line) <= _WIDTH - 10:
-        return one_line
-    rows, row = [], "       "
-    for name in found:
-        if len(row) + len(name) + 2 > _WIDTH:
-            rows.append(row)
-            row = "       "
-        row += f" {name},"
-    return "\n".join(["[", *rows, row, "    ]"])
-
-
-def _mapping(values: Mapping[str, str]) -> str:
-    inner = [f"{_literal(key)}: {_literal(value)}" for key, value in values.items()]
-    line = f"{{{', '.join(inner)}}}"
-    return line if len(line) <= _WIDTH - 20 else "\n".join(["{", *(f"    {one}," for one in inner), "}"])
 
 
 def _bounds(area: Any) -> Rect:

@@ -128,6 +128,7 @@ class Opening:
             self._add_regions(session)
         state.wanted_level = session.level
         self.explore.controller.hierarchy = dict(session.hierarchy)
+        self.explore.finer.restore(session.finer)  # before the model, with which a map begins
         state.set_shown(None)
         if session.memory.look is not None:
             state.set_look(**dataclasses.asdict(session.memory.look))

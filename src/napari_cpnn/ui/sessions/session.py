@@ -14,6 +14,7 @@ from napari_cpnn.ui.viewer import Memory
 if TYPE_CHECKING:
     from napari_cpnn.models import Side
     from napari_cpnn.regions import Region
+    from napari_cpnn.ui.compare import Painted
     from napari_cpnn.ui.export import Exported
 
 
@@ -72,12 +73,15 @@ class Session:
         Major type by cell type, where it is the user's and not that of the model.
     regions, region_genes, pair
         Regions, the genes measured in them, and the names of the two that are compared.
-    outlined, draws_spots
-        Names of the regions that are visible on the slide; whether spots are.
+    outlined, draws_spots, painted
+        Names of the regions that are visible on the slide; whether spots are, and what their colours show, if the
+        Compare dock has coloured them.
     has_spots
         Whether the spots of the memory are open.
     settings
         Settings of the map.
+    finer
+        Patches along the side of a patch: the stride as a part of the patch, 1, 2 or 4.
     marks
         Gene, side and false discovery rate of the places that are outlined.
     is_whole, is_coarse
@@ -99,10 +103,12 @@ class Session:
     regions: tuple[Region, ...] = ()
     outlined: tuple[str, ...] = ()
     draws_spots: bool = False
+    painted: Painted | None = None
     region_genes: tuple[str, ...] = ()
     pair: tuple[str, str] | None = None
     has_spots: bool = False
     settings: MappingSettings = MappingSettings()
+    finer: int = 1
     marks: tuple[tuple[str, Side, float], ...] = ()
     is_whole: bool = False
     is_coarse: bool = False

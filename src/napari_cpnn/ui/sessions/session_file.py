@@ -17,6 +17,7 @@ from napari_cpnn.palette import as_level
 from napari_cpnn.regions import geojson_of, regions_in
 from napari_cpnn.slides import copy_identity
 from napari_cpnn.storage import whole_file
+from napari_cpnn.ui.explore import STEPS
 from napari_cpnn.ui.sessions.session import ModelFile, Session, SlideFile, View
 from napari_cpnn.ui.viewer import memory_in
 from napari_cpnn.untrusted import parse_json, read_bytes, reading, to_path
@@ -72,6 +73,7 @@ def _facts(session: Session, path: Path) -> dict[str, Any]:
         "shown": memory["shown"],
         "look": memory["look"],
         "level": session.level,
+        "finer": session.finer,
         "colors": session.colors,
         "hierarchy": session.hierarchy,
         "regions": geojson_of(session.regions, slide.mpp),
@@ -145,6 +147,7 @@ def _session_in(facts: dict[str, Any], file: Path) -> Session:
         model=None if model is None else _model_in(model, file),
         view=_view_in(facts.get("view")),
         level=as_level(facts.get("level", "minor")),
+        finer=_finer_in(facts.get("finer", 1)),
         colors=_colors_in(facts.get("colors") or {}),
         hierarchy={_text(minor): _text(major) for minor, major in (facts.get("hierarchy") or {}).items()},
         regions=tuple(regions),
@@ -177,6 +180,12 @@ def _view_in(facts: Any) -> View | None:
     if max(abs(value) for value in (y0, x0, y1, x1)) > _MOST_VIEW_UM:
         raise ValueError("the view is far from the slide")
     return View(Rect(y0, x0, y1, x1), px_per_um)
+
+
+def _finer_in(facts: Any) -> int:
+    if isinstance(facts, bool) or facts not in STEPS:
+        raise ValueError("the stride is not a part of the patch")
+    return int(facts)
 
 
 def _colors_in(facts: Any) -> dict[str, str]:

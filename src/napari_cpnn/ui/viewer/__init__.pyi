@@ -1,5 +1,6 @@
 from . import recent_models as recent_models
 from .display import require_display as require_display
+from .launch import First as First
 from .launch import explore_sample as explore_sample
 from .launch import open_viewer as open_viewer
 from .launch import pump as pump

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +31,22 @@ _RESIZING_S = 2.0
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
+@dataclass(frozen=True)
+class First:
+    """What a window shows first: a gene, a cell type, or gene sets (see :func:`~napari_cpnn.mapping.gene_sets_of`)."""
+
+    gene: str | None = None
+    cell_type: str | None = None
+    signature: str | None = None
+
+
 def open_viewer(
     slide_path: str | Path,
     *,
     model_path: str | Path | None = None,
     mpp: float | Mpp | None = None,
     screenshot: str | Path | None = None,
-    gene: str | None = None,
-    cell_type: str | None = None,
+    first: First | None = None,
     hierarchy: Mapping[str, str] | None = None,
     settings: MappingSettings | None = None,
 ) -> None:
@@ -51,8 +60,8 @@ def open_viewer(
         A ``.safetensors`` model; without one, the dock asks for it.
     screenshot
         Picture of canvas and docks to write when the view is mapped, before returning.
-    gene, cell_type
-        Shown first.
+    first
+        What is shown first; by default the dominant types.
     hierarchy
         Major type by cell type, for models without.
     settings
@@ -76,7 +85,10 @@ def open_viewer(
     try:
         if screenshot is not None:
             dock.controller.be_quiet()  # the problem is raised, and need not be a notification as well
-        dock.controller.show_first(gene=gene, cell_type=cell_type)
+        if first is not None:
+            dock.controller.show_first(gene=first.gene, cell_type=first.cell_type)
+        if first is not None and first.signature is not None:
+            dock.signatures.show_first(first.signature)
         if screenshot is None:
             import napari
 
@@ -167,7 +179,7 @@ def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        if dock.is_settled():
+        if dock.is_settled() and not dock.signatures.is_choosing:
             dock.finish_drawing()
             viewer.screenshot(flash=False)  # napari lays texts out while it draws, which may move the view
             pump(0.0)
@@ -176,6 +188,8 @@ def wait_until_mapped(viewer: napari.Viewer, dock: Explore, timeout_s: float = _
         mapper = dock.state.mapper
         if dock.controller.problem is not None:
             raise dock.controller.problem
+        if dock.signatures.problem is not None:
+            raise dock.signatures.problem
         if mapper is not None and mapper.error is not None:
             raise MappingError(f"Mapping stopped: {mapper.error}") from mapper.error
         if time.monotonic() > deadline:

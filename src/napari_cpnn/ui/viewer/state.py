@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from napari.layers import Layer
 
+    from napari_cpnn.counts import GeneSet
     from napari_cpnn.mapping import CompositionMap, LiveMapper, Viewport
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
@@ -102,6 +103,8 @@ class ExploreState:
         self.exports: list[Exported] = []
         self.pixel_ratio = 1.0
         self.view: Viewport | None = None
+        self.gene_sets: list[GeneSet] = []  # from files and pasted
+        self.least_pcc: float | None = None  # of the genes of signatures; None: those with a trusted scale
         self.instead = ""  # legend of another layer that is shown in place of the map
 
     @property
