@@ -171,7 +171,7 @@ def _ssh(options: dict[str, Any]) -> Any:
         hosts = [name.strip() for name in hosts.split(",") if name.strip()]
     if not hosts:
         raise CohortError("A cluster over SSH needs its hosts, that of the scheduler first: hosts=a,b,c.")
-    return SSHCluster(hosts, **options)  # type: ignore[no-untyped-call]
+    return SSHCluster(hosts, **options)
 
 
 def _local(settings: CohortSettings, n_slides: int, options: dict[str, Any]) -> Any:
@@ -182,16 +182,12 @@ def _local(settings: CohortSettings, n_slides: int, options: dict[str, Any]) -> 
     threads = str(settings.threads)
     workers = {}
     for i in range(max(1, n_local_workers(settings, n_slides, len(gpus)))):
-        env = {
-            "DASK_LOGGING__DISTRIBUTED": "error",
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-        }
+        env = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
         if gpus:
             env["CUDA_VISIBLE_DEVICES"] = visible_devices(i, gpus)
         # no limit of memory: a worker near a limit would be paused or ended in the middle of a slide
-        given = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False, "env": env, **options}
+        given = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False, "env": env}
+        given |= {"silence_logs": logging.ERROR, **options}
         workers[i] = {"cls": Nanny, "options": given}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
-    return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+    return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)  # type: ignore[no-untyped-call]

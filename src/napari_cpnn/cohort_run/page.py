@@ -235,7 +235,7 @@ def _dots(part: pd.DataFrame, groups: Sequence[str], most: float) -> str:
     scale, lines = (width - 8) / max(most, 1e-9), []
     for i, group in enumerate(groups):
         y = step * i + step / 2 + 1
-        mean, low, high = part.loc[group, ["mean", "low", "high"]].astype(float)
+        mean, low, high = np.asarray(part.loc[group, ["mean", "low", "high"]], dtype=np.float64).tolist()
         if math.isfinite(low):
             x0, x1 = (4 + scale * min(max(v, 0.0), most) for v in (low, high))
             lines.append(f'<line x1="{x0:.1f}" x2="{x1:.1f}" y1="{y}" y2="{y}" class="g{i % 6}"></line>')

@@ -153,13 +153,13 @@ class _Jobs:
     settings: CohortSettings
 
     def of(self, name: str) -> SlideJob:
-        row: dict[str, Any] = self.cohort.table.loc[name].to_dict()
+        row: dict[Any, Any] = self.cohort.table.loc[name].to_dict()
         regions = self._regions(row)
         path, mpp = str(row["path"]), float(row["mpp"])
         key = job_key(self.run_key, path, mpp, regions)
         return SlideJob(name, path, mpp, regions, str(self.folder.slide(name).path.absolute()), key, self.settings)
 
-    def _regions(self, row: dict[str, Any]) -> str:
+    def _regions(self, row: dict[Any, Any]) -> str:
         """Return the path of the regions of a slide; relative to the manifest."""
         column = self.settings.regions
         value = row.get(column)

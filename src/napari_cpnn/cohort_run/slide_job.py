@@ -263,4 +263,5 @@ def _spread(table: pd.DataFrame, cmap: CompositionMap, region: Region) -> list[f
 def _composition(table: pd.DataFrame, cmap: CompositionMap) -> dict[str, dict[str, float]]:
     shares = table[(table["region"] == WHOLE) & (table["kind"] == "share")].drop_duplicates("name").set_index("name")
     named = shares[["value", "sd", "low", "high"]].set_axis(["mean", "sd", "low", "high"], axis=1)
-    return {name: dict(named.loc[name].astype(float)) for name in cmap.cell_types}
+    values = named.loc[list(cmap.cell_types)].astype(float).to_dict("index")
+    return {str(name): {str(key): value for key, value in row.items()} for name, row in values.items()}
