@@ -17,10 +17,8 @@ TYPES = ("T", "B", "CAF")
 
 def by_definition(p: np.ndarray) -> np.ndarray:
     """The smallest rate at which the procedure of Benjamini and Hochberg would reject each hypothesis."""
-    n, result = len(p), []
-    for own in p:
-        result.append(min(1.0, *(p_j * n / np.sum(p <= p_j) for p_j in p if p_j >= own)))
-    return np.array(result)
+    n = len(p)
+    return np.array([min(1.0, *(p_j * n / np.sum(p <= p_j) for p_j in p if p_j >= own)) for own in p])
 
 
 def test_the_false_discovery_rate_is_that_of_its_definition():
