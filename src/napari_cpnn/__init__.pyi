@@ -1,4 +1,7 @@
 from ._version import __version__ as __version__
+from .cohort import Cohort as Cohort
+from .cohort import read_cohort as read_cohort
+from .cohort_run import run_cohort as run_cohort
 from .counts import GeneSet as GeneSet
 from .counts import builtin_gene_sets as builtin_gene_sets
 from .counts import find_gene as find_gene
@@ -32,6 +35,7 @@ from .prototypes import read_cells as read_cells
 from .samples import fetch_her2st as fetch_her2st
 from .samples import sample_folder as sample_folder
 from .settings import BenchmarkSettings as BenchmarkSettings
+from .settings import CohortSettings as CohortSettings
 from .settings import DeconvolutionSettings as DeconvolutionSettings
 from .settings import EvaluationSettings as EvaluationSettings
 from .settings import ExportSettings as ExportSettings

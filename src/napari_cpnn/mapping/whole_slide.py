@@ -34,6 +34,8 @@ ProgressHook = Callable[[MapProgress], None]
 
 #: Patches per task on a cluster: some tens of seconds on a CPU, and at most 1 MB of results.
 _TASK_PATCHES = 1024
+#: Between writes of a map that is computed on a cluster.
+_FLUSH_SECONDS = 2.0
 
 
 def predict_map(
@@ -131,6 +133,7 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
         for block in blocks
     }
     started, done = time.monotonic(), 0
+    flushed = started
     for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
         block = futures.pop(future)
         prediction, ok = future.result()
@@ -139,6 +142,9 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
         if not ok.all():
             cmap.fail(block[~ok])
         done += len(block)
+        if mapper.store is not None and time.monotonic() - flushed > _FLUSH_SECONDS:
+            mapper.store.flush()  # so that a run that is killed goes on from here
+            flushed = time.monotonic()
         if on_progress:
             rate = done / (time.monotonic() - started)
             failed = int((cmap.state == FAILED).sum())

@@ -8,5 +8,7 @@ from .slide import Slide as Slide
 from .slide import open_slide as open_slide
 from .stains import STAINS as STAINS
 from .stains import optical_density as optical_density
+from .tissue import Overview as Overview
 from .tissue import find_tissue as find_tissue
+from .tissue import overview_of as overview_of
 from .tissue_mask import TissueMask as TissueMask

@@ -88,6 +88,44 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
     return TissueMask(mask, um_per_px)
 
 
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """A slide at the resolution of its tissue mask, for quality control.
+
+    Attributes
+    ----------
+    picture
+        ``(rows, cols, 3)`` uint8.
+    um_per_px
+        Size of its pixels in micrometres, ``(y, x)``.
+    tissue, ink
+        ``(rows, cols)`` bool: stained tissue, and strokes of coloured pens.
+    """
+
+    picture: Pixels
+    um_per_px: Mpp
+    tissue: BoolArray
+    ink: BoolArray
+
+
+def overview_of(slide: Slide, settings: TissueSettings | None = None) -> Overview:
+    """Return a slide at low resolution with its tissue and its pen; errors as of :func:`find_tissue`, if none is found.
+
+    Examples
+    --------
+    >>> from napari_cpnn.slides import overview_of
+    >>> overview = overview_of(slide)
+    >>> overview.tissue.shape == overview.picture.shape[:2], bool(overview.ink.any())
+    (True, False)
+    """
+    settings = settings or TissueSettings()
+    slide.require_mappable()
+    picture, um_per_px = _overview(slide, _target_mpp(slide, settings))
+    ink = _signs_of(picture, um_per_px, settings.min_saturation).ink
+    ink = _drop_small(ink, _MIN_INK_UM2 / (um_per_px[0] * um_per_px[1]))
+    return Overview(picture, um_per_px, tissue_of(picture, um_per_px, settings), ink)
+
+
 def _target_mpp(slide: Slide, settings: TissueSettings) -> float:
     """Return the pixel size to use: as requested, or up to twice that on very large slides to save time."""
     mpp = slide.require_mappable()
