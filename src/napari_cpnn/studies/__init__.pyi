@@ -7,3 +7,8 @@ from .comparison import compare_heads as compare_heads
 from .cross_validation import cross_validate as cross_validate
 from .folds import folder_names as folder_names
 from .report import held_out_slides as held_out_slides
+from .slide_level import SlideFold as SlideFold
+from .slide_level import cross_validate_slides as cross_validate_slides
+from .slide_level import evaluate_slides as evaluate_slides
+from .slide_level import slide_folds as slide_folds
+from .slide_level import summarise_slides as summarise_slides
