@@ -1,0 +1,1 @@
+from .bags import Bags as Bags
