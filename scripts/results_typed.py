@@ -114,8 +114,7 @@ def main() -> None:
     rows, bins = {}, {}
     for name in args.only:
         bulk, protos, shares, truth = simulated(args.seed) if name == "simulated" else globals()[name](data, args.seed)
-        with warnings.simplefilter("ignore", nc.CpnnError.__class__)
-            typed = nc.deconvolve_typed(bulk, protos, technical_sd=TECHNICAL_SD)
+        typed = nc.deconvolve_typed(bulk, protos, technical_sd=TECHNICAL_SD)
         level = truth.mean(axis=0)
         usable = (level > 2e-5) & ((truth > 0).mean(axis=0) >= 0.9)
         own, true = np.log(typed.relative).swapaxes(0, 1), np.log(np.maximum(truth, 1e-7))
@@ -149,11 +148,7 @@ def main() -> None:
     table = pd.DataFrame(rows).map(lambda x: f"{x:.3f}" if isinstance(x, float) else x)
     print(table.to_string())
     print("confidence: mean r over the pairs of a bin (pairs)")
-    print(
-        pd.DataFrame(
-            bins, index=[f"{a:.1f} to {min(b, 1):.1f}" for a, b in itertools.pairwise(BINS)]
-        ).to_string()
-    )
+    print(pd.DataFrame(bins, index=[f"{a:.1f} to {min(b, 1):.1f}" for a, b in itertools.pairwise(BINS)]).to_string())
 
 
 if __name__ == "__main__":

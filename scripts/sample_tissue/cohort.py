@@ -96,7 +96,7 @@ def draw_slide(
     return paint(painter), np.bincount(layout.cells.types, minlength=len(CELL_TYPES))
 
 
-def tiles_of(image: np.ndarray, least_tissue: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+def tiles_of(image: np.ndarray, least_tissue: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
     """Tiles ``(N, 224, 224, 3)`` that hold tissue, and their centres in um ``(N, 2)``; at least one."""
     n = len(image) // TILE_PX
     tiles = (

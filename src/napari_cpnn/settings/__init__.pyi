@@ -12,3 +12,4 @@ from .training import DeconvolutionSettings as DeconvolutionSettings
 from .training import EvaluationSettings as EvaluationSettings
 from .training import PrototypeSettings as PrototypeSettings
 from .training import TrainingSettings as TrainingSettings
+from .typed import TypedSettings as TypedSettings
