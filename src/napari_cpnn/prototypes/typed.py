@@ -70,6 +70,8 @@ class TypedExpression:
         varies within the type.
     variance
         ``(G, C)``, estimated variance of ``relative`` between samples.
+    trained_on
+        Patients that a model was trained on, if the expression is predicted from slides; none for bulk.
 
     Examples
     --------
@@ -84,6 +86,7 @@ class TypedExpression:
     shares: pd.DataFrame
     confidence: pd.DataFrame
     variance: pd.DataFrame
+    trained_on: tuple[str, ...] = ()
 
     @property
     def cell_types(self) -> tuple[str, ...]:
@@ -125,6 +128,7 @@ class TypedExpression:
             self.shares,
             self.confidence.iloc[index],
             self.variance.iloc[index],
+            self.trained_on,
         )
 
     def to_anndata(self) -> AnnData:
@@ -143,7 +147,7 @@ class TypedExpression:
             obs=pd.DataFrame(index=pd.Index(self.samples, dtype=object)),
             var=pd.DataFrame(index=pd.Index(self.genes, dtype=object)),
             layers=layers,
-            uns={"cell_types": list(self.cell_types), _KEY: _FORMAT},
+            uns={"cell_types": list(self.cell_types), "trained_on": list(self.trained_on), _KEY: _FORMAT},
         )
         table.obsm["shares"] = self.shares.to_numpy()
         for name in ("confidence", "variance"):
@@ -186,6 +190,7 @@ class TypedExpression:
                 pd.DataFrame(np.asarray(table.varm["profiles"]).T, index=types, columns=genes),
                 pd.DataFrame(np.asarray(table.obsm["shares"]), index=table.obs_names, columns=types),
                 *(pd.DataFrame(np.asarray(table.varm[name]), genes, types) for name in ("confidence", "variance")),
+                tuple(str(name) for name in table.uns["trained_on"]),
             )
         except (KeyError, ValueError) as error:
             raise SpotsError(f"{source} is damaged; make it again.") from error

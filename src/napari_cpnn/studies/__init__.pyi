@@ -6,4 +6,15 @@ from .comparison import HeldOutSlide as HeldOutSlide
 from .comparison import compare_heads as compare_heads
 from .cross_validation import cross_validate as cross_validate
 from .folds import folder_names as folder_names
+from .nested import HeldOutTyped as HeldOutTyped
+from .nested import nested_typed as nested_typed
+from .outcome import OutcomeStudy as OutcomeStudy
+from .outcome import feature_sets as feature_sets
+from .outcome import outcome_study as outcome_study
+from .per_type import Robustness as Robustness
+from .per_type import summarise_typed as summarise_typed
+from .per_type import typed_scores as typed_scores
 from .report import held_out_slides as held_out_slides
+from .roc import Auc as Auc
+from .roc import auc as auc
+from .roc import auc_difference as auc_difference

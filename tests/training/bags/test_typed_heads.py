@@ -8,6 +8,7 @@ from scipy.optimize import approx_fprime
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import pearson
+from napari_cpnn.prototypes import TypedExpression
 from napari_cpnn.settings import TypedSettings
 from napari_cpnn.training.bags import Bags
 from napari_cpnn.training.bags.typed import (
@@ -67,7 +68,7 @@ def world(seed: int = 0) -> tuple[Bags, TypedLabels, np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module", params=HEADS)
 def trained(request):
-    bags, labels, states, log = world()
+    bags, labels, _, log = world()
     train = np.arange(60)
     return train_typed(bags.subset(train), labels.subset(train), TypedSettings(head=request.param)), bags, labels, log
 
@@ -85,7 +86,7 @@ def test_planted_programs_are_found_in_their_own_type(trained) -> None:
 
 
 def test_parts_of_patches_add_up_to_the_prediction(trained) -> None:
-    model, bags, labels, _ = trained
+    model, bags, _, _ = trained
     one = bags.subset([70])
     for cell_type, gene in (("stroma", "G12"), ("immune", "G3")):
         c, g = TYPES.index(cell_type), int(gene[1:])
@@ -182,6 +183,16 @@ def test_file_keeps_the_model(trained, tmp_path) -> None:
     (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TrainingError, match="damaged"):
         load_typed(tmp_path / "half.safetensors")
+
+
+def test_predictions_are_a_typed_expression(trained, tmp_path) -> None:
+    model, bags, _, _ = trained
+    typed = model.typed_expression(bags.subset([61, 80]))
+    typed.save(tmp_path / "typed.h5ad")
+    back = TypedExpression.load(tmp_path / "typed.h5ad")
+    assert back.trained_on == model.patients
+    assert back.samples == ("s61", "s80")
+    np.testing.assert_allclose(back.stacked(), np.maximum(model.predict(bags.subset([61, 80])), 0), atol=1e-5)
 
 
 def test_training_slides_are_refused(trained) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from napari_cpnn.arrays import Float32Array, FloatArray
 from napari_cpnn.counts import require_genes
 from napari_cpnn.errors import TrainingError
+from napari_cpnn.prototypes import TypedExpression
 from napari_cpnn.settings import TypedSettings
 from napari_cpnn.storage import whole_file
 from napari_cpnn.training.bags import Bags
@@ -74,6 +75,28 @@ class TypedEnsemble:
     def shares(self, bags: Bags) -> FloatArray:
         """Composition ``(S, C)``: mean over members; rows sum to 1."""
         return np.asarray(np.mean([member.shares(bags) for member in self.members], axis=0))
+
+    def typed_expression(self, bags: Bags) -> TypedExpression:
+        """Predictions in the form of :func:`~napari_cpnn.deconvolve_typed`, which can be saved and given to an outcome.
+
+        ``counts`` are those of a sample of 10,000; ``relative`` is relative to the mean over these bags; confidences
+        are 0, since nothing was measured.
+        """
+        import pandas as pd
+
+        values, shares = np.expm1(np.maximum(self.predict(bags), 0.0)), self.shares(bags)
+        profiles = np.maximum(values.mean(axis=0), 1e-9)
+        types, genes = pd.Index(self.cell_types, name="cell_type"), pd.Index(self.genes, name="gene")
+        nothing = pd.DataFrame(0.0, index=genes, columns=types)
+        return TypedExpression(
+            (shares[..., None] * values).swapaxes(0, 1).astype(np.float32),
+            (values / profiles).swapaxes(0, 1).astype(np.float32),
+            pd.DataFrame(profiles / 1e4, index=types, columns=genes),
+            pd.DataFrame(shares, index=bags.names.astype(object), columns=types),
+            nothing,
+            nothing.copy(),
+            self.patients,
+        )
 
     def parts(self, features: Float32Array, cell_type: str, gene: str) -> FloatArray:
         """Part ``(N,)`` of each patch of a bag ``(N, F)`` in the expression of a gene in a type.

@@ -15,7 +15,7 @@ from napari_cpnn.training.bags.typed.labels import TypedLabels
 from napari_cpnn.training.bags.typed.scaling import Scaling
 
 #: Penalties tried, relative to the mean square of the singular values of the bags' features.
-PENALTIES = tuple(10.0**k for k in np.arange(-3.0, 2.6, 0.5))
+PENALTIES = tuple(10.0**k for k in np.arange(-2.0, 3.1, 0.5))
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,13 +24,13 @@ from napari_cpnn.training.bags.typed.labels import TypedLabels
 from napari_cpnn.training.bags.typed.scaling import Scaling
 
 #: Penalties tried.
-PENALTIES = tuple(10.0**k for k in np.arange(-1.0, 3.6, 0.5))
+PENALTIES = tuple(10.0**k for k in np.arange(-1.0, 3.1, 1.0))
 #: Prior variances, in units of a gene's noise, of its detection and of the offset of a type.
 _DETECTION, _OFFSET = 1e4, 4.0
 #: Steps of Fisher scoring, and bounds of log modulations.
 _STEPS, _LARGEST = 4, 3.0
 #: Elements of a (genes, samples, samples) block.
-_BLOCK = 2**23
+_BLOCK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,10 @@ def _modes_of(
         inverse = 1 / mean + noise
         inverse *= (1 / inverse).mean(axis=0)
         start = residual.mean(axis=0)
-        kernel = np.einsum("ncg,mcg,cnm->gnm", share, share, gram, optimize=True) + _DETECTION
+        kernel = np.full((len(start), len(mean), len(mean)), _DETECTION)
+        for c, same in enumerate(gram):
+            q = share[:, c].T
+            kernel += q[:, :, None] * q[:, None, :] * same
         kernel[:, np.arange(len(mean)), np.arange(len(mean))] += inverse.T
         dual = np.linalg.solve(kernel, (residual - start).T[..., None])[..., 0].T
         detection = start + _DETECTION * dual.sum(axis=0)
