@@ -108,8 +108,8 @@ def _samples(table: pd.DataFrame, typed: TypedExpression, columns: list[str], ar
     """One row per sample of the cohort that has an outcome and typed expression."""
     if missing := [name for name in columns if name not in table]:
         raise CpnnError(f"{args.cohort} has no column {missing[0]}; it has {', '.join(map(str, table.columns))}.")
-    rows = table.drop_duplicates("sample")
-    rows = rows[rows[args.column].notna() & (rows[args.column].astype(str).str.strip() != "")]
+    rows: pd.DataFrame = table.drop_duplicates("sample")
+    rows = rows.loc[rows[args.column].notna() & (rows[args.column].astype(str).str.strip() != "")]
     known = rows["sample"].isin(typed.shares.index[typed.shares.notna().all(axis=1)].astype(str))
     if not known.any():
         raise CpnnError(
@@ -118,7 +118,7 @@ def _samples(table: pd.DataFrame, typed: TypedExpression, columns: list[str], ar
         )
     if not known.all():
         print(f"{int((~known).sum())} of {len(rows)} samples have no typed expression and are left out")
-    rows = rows[known]
+    rows = rows.loc[known]
     if seen := sorted({*rows["patient"].astype(str)} & {*typed.trained_on}):
         raise CpnnError(
             f"{args.typed} was predicted by a model that was trained on {seen[0]}"

@@ -189,7 +189,8 @@ class TypedExpression:
                 relative,
                 pd.DataFrame(np.asarray(table.varm["profiles"]).T, index=types, columns=genes),
                 pd.DataFrame(np.asarray(table.obsm["shares"]), index=table.obs_names, columns=types),
-                *(pd.DataFrame(np.asarray(table.varm[name]), genes, types) for name in ("confidence", "variance")),
+                pd.DataFrame(np.asarray(table.varm["confidence"]), genes, types),
+                pd.DataFrame(np.asarray(table.varm["variance"]), genes, types),
                 tuple(str(name) for name in table.uns["trained_on"]),
             )
         except (KeyError, ValueError) as error:

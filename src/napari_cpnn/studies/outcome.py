@@ -15,6 +15,8 @@ from napari_cpnn.studies.per_type import by_patient
 from napari_cpnn.studies.roc import Auc, auc, auc_difference
 from napari_cpnn.training.bags.typed import grouped_folds
 
+#: Texts of values that are no outcome.
+_NOTHING = ("", "nan", "none", "na", "<na>", "nat")
 #: Ridge penalties tried, in units of the mean square of the singular values of the features.
 PENALTIES = tuple(10.0**k for k in np.arange(-3.0, 3.1, 0.75))
 
@@ -103,8 +105,8 @@ def outcome_study(
                 **dict(zip(("difference", "difference_low", "difference_high"), difference, strict=True)),
             }
         )
-    table = pd.DataFrame(found).set_index("features")
-    return OutcomeStudy(table, pd.DataFrame(log_odds, index=pd.Index(names, name="patient")), str(chosen))
+    result = pd.DataFrame(found).set_index("features")
+    return OutcomeStudy(result, pd.DataFrame(log_odds, index=pd.Index(names, name="patient")), str(chosen))
 
 
 def feature_sets(
@@ -144,7 +146,7 @@ def feature_sets(
 def _outcome_of(
     patients: Sequence[str], outcome: Sequence[object], positive: object | None
 ) -> tuple[IntArray, dict[str, int], object]:
-    rows = np.flatnonzero([not (value is None or value != value or str(value).strip() == "") for value in outcome])  # noqa: PLR0124
+    rows = [i for i, value in enumerate(outcome) if str(value).strip().lower() not in _NOTHING]
     texts = {i: _text(outcome[i]) for i in rows}
     values = sorted(set(texts.values()))
     if len(values) != 2:

@@ -31,9 +31,9 @@ class Robustness:
 
 
 def typed_scores(
-    predicted: FloatArray,
-    measured: FloatArray,
-    bulk: FloatArray,
+    predicted: npt.NDArray[np.floating],
+    measured: npt.NDArray[np.floating],
+    bulk: npt.NDArray[np.floating],
     patients: npt.ArrayLike,
     names: tuple[tuple[str, ...], tuple[str, ...]],
     confidence: FloatArray | None = None,
@@ -67,9 +67,10 @@ def typed_scores(
             Partial correlation given the bulk of the gene: what the type's prediction knows beyond the bulk.
         ``specific_r``
             R of the deviations of the type from the mean over types.
-        ``specific_r_sd``
-            Standard deviation over patients of the measured deviation: a type with hardly any has no specific R to
-            speak of.
+        ``specificity``
+            ``specific_r`` times the standard deviation of the measured deviation, relative to that of the type in
+            which the gene deviates most. A correlation has no scale: a gene that varies in one type only deviates from
+            the mean over types in *all* of them, less and the other way round, but with the same correlation.
         ``p``, ``p_holm``
             One-sided, of ``r``; corrected by Holm over the genes of the type.
         ``robust``
@@ -139,7 +140,7 @@ def summarise_typed(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("cell_type")
 
 
-def by_patient(values: FloatArray, patients: npt.ArrayLike) -> FloatArray:
+def by_patient(values: npt.NDArray[np.floating], patients: npt.ArrayLike) -> FloatArray:
     """Mean over the bags of each patient, patients in order of their names: ``(S, ...)`` -> ``(P, ...)``."""
     _, which, counts = np.unique(np.asarray(patients).astype(str), return_inverse=True, return_counts=True)
     total = np.zeros((len(counts), *values.shape[1:]))

@@ -223,7 +223,8 @@ def train_typed(bags: Bags, labels: TypedLabels, settings: TypedSettings | None 
     settings = settings or TypedSettings()
     require_same(bags, labels)
     folds = grouped_folds(bags.patients, settings.n_inner, settings.seed)
-    head, grid = (BagLinear, linear.PENALTIES) if settings.head == "bag-linear" else (Modulated, modulated.PENALTIES)
+    head: type[BagLinear | Modulated] = BagLinear if settings.head == "bag-linear" else Modulated
+    grid = linear.PENALTIES if head is BagLinear else modulated.PENALTIES
     counts = labels.counts.sum(axis=0)
     chosen = np.sort(np.argsort(-counts, kind="stable")[:_N_CHOOSING])
     few, errors, compositions = labels.select(chosen), np.zeros(len(grid)), []
@@ -234,7 +235,7 @@ def train_typed(bags: Bags, labels: TypedLabels, settings: TypedSettings | None 
         for k, model in enumerate(head.path(inner, few.subset(train), settings, grid, compositions[-1])):
             errors[k] += _error(model, bags.subset(test), few.subset(test))
     best = float(grid[int(errors.argmin())])
-    members = []
+    members: list[BagLinear | Modulated] = []
     for fold in range(settings.n_inner):
         train = np.flatnonzero(folds != fold)
         members += head.path(bags.subset(train), labels.subset(train), settings, [best], compositions[fold])

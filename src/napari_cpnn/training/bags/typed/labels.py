@@ -88,14 +88,14 @@ class TypedLabels:
 
     def subset(self, index: IntArray | BoolArray) -> TypedLabels:
         """Labels of some bags, in this order."""
-        index = np.flatnonzero(index) if np.asarray(index).dtype == bool else np.asarray(index)
+        rows = np.flatnonzero(index) if index.dtype == bool else index
         return replace(
             self,
-            names=self.names[index],
-            shares=self.shares[index],
-            expression=self.expression[index],
-            counts=self.counts[index],
-            totals=self.totals[index],
+            names=self.names[rows],
+            shares=self.shares[rows],
+            expression=self.expression[rows],
+            counts=self.counts[rows],
+            totals=self.totals[rows],
         )
 
     def select(self, genes: IntArray) -> TypedLabels:
