@@ -41,6 +41,7 @@ from .settings import ExportSettings as ExportSettings
 from .settings import FigureSettings as FigureSettings
 from .settings import MappingSettings as MappingSettings
 from .settings import PrototypeSettings as PrototypeSettings
+from .settings import SlideLevelSettings as SlideLevelSettings
 from .settings import TissueSettings as TissueSettings
 from .settings import TrainingSettings as TrainingSettings
 from .slides import Slide as Slide
@@ -48,4 +49,6 @@ from .slides import open_slide as open_slide
 from .spots import read_spots as read_spots
 from .studies import benchmark as benchmark
 from .studies import cross_validate as cross_validate
+from .studies import evaluate_slides as evaluate_slides
 from .training import train as train
+from .training.bags import train_slides as train_slides

@@ -182,9 +182,9 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_and_says_so(saved: Path) -> None:
-    with_card(saved, format_version=5)
+    with_card(saved, format_version=6)
     for read in (read_card, load_model):
-        with pytest.raises(CheckpointError, match="has model format 5, and this napari-cpnn reads up to 4; update"):
+        with pytest.raises(CheckpointError, match="has model format 6, and this napari-cpnn reads up to 5; update"):
             read(saved)
 
 

@@ -49,6 +49,7 @@ from napari_cpnn.painting import (
     scale_text,
     spread_notes,
     tissue_picture,
+    unit_of,
     unlike_patches,
 )
 from napari_cpnn.palette import Level
@@ -326,7 +327,7 @@ class Scene:
             return None
 
     def _bar(self, shown: Shown, look: Look, limits: tuple[float, float]) -> Bar:
-        return Bar(on_tissue(color_table(look.colormap), look.opacity, self._ground), limits, shown.unit)
+        return Bar(on_tissue(color_table(look.colormap), look.opacity, self._ground), limits, unit_of(shown, self.cmap))
 
     def _legend(self, shown: Shown, look: Look) -> Legend:
         """Return the legend of the cell types in the picture, and of unreadable patches."""

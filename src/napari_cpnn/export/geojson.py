@@ -150,7 +150,8 @@ def _features(cells: MapCells, regions: _Regions, genes: Sequence[str], mpp: Mpp
     dominant, level = cells.dominant, cells.domain_report.level
     origin = f"{cells.provenance.get('slide_identity')} {cells.provenance.get('model_fingerprint')} {cells.grid}"
     for number, members in enumerate(regions):
-        # Expression is linear in the composition, so its mean follows from the mean composition.
+        # The mean of expression follows from the mean composition: it is linear in it, before one division on the
+        # count scale, on which a region is one sample.
         expression = cells.decoder.expression(shares[number], programs[number], genes)
         measurements = {
             "Area um^2": len(members) * cells.grid.stride_um**2,

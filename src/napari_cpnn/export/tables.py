@@ -69,7 +69,9 @@ def to_anndata(
         - ``obsm["cell_type_weights"]``: shares as a DataFrame; ``obsm["programs"]``: the residual programs;
         - ``varm["cell_type_expression"]``: ``alpha_g T_cg``, the expression where the share of a type is 1,
           ``varm["program_loadings"]`` and ``var["shift"]``, so that
-          ``X = weights @ cell_type_expression.T + programs @ program_loadings.T + shift``;
+          ``X = weights @ cell_type_expression.T + programs @ program_loadings.T + shift``; for a model of bulk
+          RNA-seq (``uns["napari_cpnn"]["scale"] == "count"``), ``X`` is log1p of 10,000 times this sum over that of
+          all genes of the model, ``obs["total"]``;
         - ``uns["spatial"][name]``: images and scale factors; the spot diameter is the side of a patch;
         - ``uns["warning"]``: why the table is not to be believed, where the tissue is unlike that of the training;
         - ``uns["napari_cpnn"]``: provenance of the map.
@@ -235,6 +237,8 @@ def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
         facts["marked_places"] = " ".join(cells.notes)
     if cells.signature_notes:
         facts["signatures"] = " ".join(cells.signature_notes)
+    if cells.decoder.scale == "count":
+        facts["scale"] = "count"
     for key, value in cells.provenance.items():
         if value is not None and key not in facts:
             facts[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
@@ -259,6 +263,8 @@ def _cells_frame(cells: MapCells) -> Any:
                 shares.argmax(axis=1), major_types(cells.cell_types, cells.hierarchy)
             )
     obs["out_of_domain"] = cells.out_of_domain
+    if cells.decoder.scale == "count":
+        obs["total"] = cells.decoder.numerators(cells.weights, cells.programs, [])[1]
     for name, marked in cells.marked.items():
         obs[column_names([name])[0]] = marked
     for name, scores in cells.signatures.items():

@@ -234,10 +234,8 @@ class CompositionMap(LeveledShares):
         GenesError
             If the model does not predict the gene.
         """
-        d = self.decoder
-        g = self._gene(gene)
-        row = np.concatenate([d.alpha[g] * d.prototypes[:, g], d.programs[:, g]]).astype(np.float32)
-        return self._known(self._values @ row + np.float32(d.beta[g]))
+        self._gene(gene)
+        return self._known(self.decoder.of_rows(self._values, gene))
 
     def places_high(self, gene: str, model: CPNN, fdr: float = 0.1) -> BoolArray:
         """Return where a gene is high, ``(rows, cols)``, at a false discovery rate.

@@ -107,10 +107,11 @@ class LeveledShares:
     def contribution(self, gene: str, cell_type: str, level: str = "minor") -> Float32Array:
         """Contribution of a cell type to a gene, ``alpha_g w_c T_cg``, ``(rows, cols)``; NaN where unknown.
 
-        That of a major type is the sum of those of its minor types.
+        In ``decoder.part_unit``. That of a major type is the sum of those of its minor types.
         """
-        d, g, c = self.decoder, self._gene(gene), require_members(self, cell_type, level)
-        return self._known(self._values[:, c] @ (d.alpha[g] * d.prototypes[c, g]).astype(np.float32))
+        self._gene(gene)
+        members = require_members(self, cell_type, level)
+        return self._known(self.decoder.contribution_of_rows(self._values, gene, members))
 
     def weight(self, cell_type: str, level: str = "minor") -> Float32Array:
         """Share of one cell type, ``(rows, cols)``, 0 to 1; NaN where unknown."""
@@ -170,7 +171,8 @@ class LeveledShares:
         profiles = np.asarray(parts.T @ old.prototypes, dtype=np.float32)
         differences = np.asarray(old.alpha * (old.prototypes - matrix @ profiles), dtype=np.float32)[several]
         majors = self.types_at("major")
-        decoder = Decoder(old.genes, majors, profiles, old.alpha, old.beta, np.concatenate([old.programs, differences]))
+        programs = np.concatenate([old.programs, differences])
+        decoder = Decoder(old.genes, majors, profiles, old.alpha, old.beta, programs, old.scale)
         trust = self.trust
         if trust is not None:
             members = [members_of(self, name, "major") for name in majors]

@@ -130,13 +130,14 @@ def _create(content: MapContent, path: Path, whole: bool) -> None:
     # Attributes are written last: without them the group is not a map.
     group.attrs[MARK] = sealed(
         {
-            "format": FORMAT,
+            "format": FORMAT if content.decoder.scale == "count" else 1,
             "grid": content.grid.to_dict(),
             "cell_types": list(content.decoder.cell_types),
             "genes": list(content.decoder.genes),
             "states": {"unknown": UNKNOWN, "background": BACKGROUND, "done": DONE},
             "provenance": content.provenance,
             "whole": whole,
+            **({"scale": "count"} if content.decoder.scale == "count" else {}),
         }
     )
 
@@ -173,7 +174,7 @@ def _decoder(path: Path, card: Card, group: Group) -> Decoder:
     for name, array in values.items():
         if not np.isfinite(array).all():
             raise MappingError(f"{path} is damaged: decoder/{name} has values that are not numbers.")
-    return Decoder(card.genes, card.cell_types, **values)
+    return Decoder(card.genes, card.cell_types, **values, scale=card.scale)
 
 
 def _trust(path: Path, card: Card, group: Group) -> npt.NDArray[np.float32] | None:

@@ -18,10 +18,11 @@ from typing import Any
 
 from napari_cpnn.errors import MappingError
 from napari_cpnn.geometry import MAX_CELLS, Grid
-from napari_cpnn.models import TABLE_ROWS, checked_names
+from napari_cpnn.models import TABLE_ROWS, Scale, checked_names
 from napari_cpnn.untrusted import read_json, reading
 
-FORMAT = 1
+#: Maps of models on the log scale are written as format 1, which older programs read.
+FORMAT = 2
 
 #: Key of our attributes in the group.
 MARK = "napari_cpnn"
@@ -54,6 +55,7 @@ class Card:
     provenance: dict[str, Any]
     sealed: bool
     whole: bool
+    scale: Scale = "log"
 
     @property
     def n_bytes(self) -> int:
@@ -120,6 +122,9 @@ def _card(path: Path, said: dict[str, Any]) -> Card:
     provenance = said["provenance"]
     if not isinstance(provenance, dict):
         raise _damaged(path, "its provenance is no table")
+    scale = said.get("scale", "log")
+    if scale not in ("log", "count"):
+        raise _damaged(path, "its expression is on a scale that is not known")
     return Card(
         grid=_grid(path, said["grid"]),
         genes=_names(path, said["genes"], "its genes"),
@@ -128,6 +133,7 @@ def _card(path: Path, said: dict[str, Any]) -> Card:
         provenance=provenance,
         sealed=digest is not None,
         whole=digest is not None and said.get("whole") is True,
+        scale=scale,
     )
 
 

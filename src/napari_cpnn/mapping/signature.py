@@ -196,7 +196,7 @@ def _mean_z(cmap: CompositionMap, genes: Sequence[str]) -> tuple[Float32Array, B
     """Return mean z-scores ``(rows, cols)``, and which genes are constant ``(n,)``.
 
     Expression is linear in the values of a patch, and so is the mean z-score: only mean and standard deviation need
-    the expression of each gene.
+    the expression of each gene. On the count scale, expression of each gene is computed.
     """
     d, index = cmap.decoder, positions(cmap.genes, genes)
     if (index < 0).any():
@@ -206,6 +206,11 @@ def _mean_z(cmap: CompositionMap, genes: Sequence[str]) -> tuple[Float32Array, B
     values = cmap.rows[known.ravel()]
     if len(values) < LEAST_PATCHES:
         return result, np.zeros(len(genes), dtype=bool)
+    if d.scale == "count":
+        n = len(cmap.cell_types)
+        z, constant = _z_scores(d.expression(values[:, :n], values[:, n:], list(genes)))
+        result[known] = z if not constant.all() else np.nan
+        return result, constant
     mean, sd = _moments(values, loadings)
     constant = np.asarray(sd <= _CONSTANT * np.maximum(np.abs(mean + d.beta[index]), 1.0))
     if constant.all():
@@ -213,6 +218,14 @@ def _mean_z(cmap: CompositionMap, genes: Sequence[str]) -> tuple[Float32Array, B
     share = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, sd)) / (~constant).sum()
     result[known] = values @ (loadings @ share) - float(mean @ share)
     return result, constant
+
+
+def _z_scores(expression: Float32Array) -> tuple[Float32Array, BoolArray]:
+    """Mean z-score ``(N,)`` of expression ``(N, n)``, and which genes are constant ``(n,)``."""
+    mean, sd = expression.mean(axis=0, dtype=np.float64), expression.std(axis=0, dtype=np.float64)
+    constant = np.asarray(sd <= _CONSTANT * np.maximum(np.abs(mean), 1.0))
+    share = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, sd)) / max(int((~constant).sum()), 1)
+    return np.asarray((expression - mean) @ share, dtype=np.float32), constant
 
 
 def _moments(values: Float32Array, loadings: FloatArray) -> tuple[FloatArray, FloatArray]:

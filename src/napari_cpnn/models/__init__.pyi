@@ -23,6 +23,7 @@ from .checkpoint import save_model as save_model
 from .cpnn import CPNN as CPNN
 from .cpnn import predict_symmetric as predict_symmetric
 from .decoder import Decoder as Decoder
+from .decoder import Scale as Scale
 from .devices import Precision as Precision
 from .devices import choose_device as choose_device
 from .devices import choose_precision as choose_precision
@@ -32,6 +33,7 @@ from .domain import N_KNOTS as N_KNOTS
 from .domain import Domain as Domain
 from .encoder_files import remember_place as remember_place
 from .heads import LinearHead as LinearHead
+from .heads import PrototypeHead as PrototypeHead
 from .held_out import genes_above as genes_above
 from .held_out import held_out_pcc as held_out_pcc
 from .inference import fuse_for_inference as fuse_for_inference

@@ -31,6 +31,7 @@ from napari_cpnn.models.backbones.build import (
 )
 from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.models.cpnn import CPNN
+from napari_cpnn.models.decoder import Scale
 from napari_cpnn.models.encoder_files import remember_place
 from napari_cpnn.models.heads import LinearHead, PrototypeHead
 from napari_cpnn.settings import TrainingSettings
@@ -58,6 +59,7 @@ def build_model(
     prototypes: npt.ArrayLike | None,
     mean_expression: npt.ArrayLike,
     backbone: StartBackbone | None = None,
+    scale: Scale = "log",
 ) -> CPNN:
     """Build a model to be trained; deterministic for given settings and data.
 
@@ -73,6 +75,8 @@ def build_model(
         ``(G,)`` mean of the measured expression over the training spots; predictions start near it.
     backbone
         Result of :func:`~napari_cpnn.models.start_backbone` for these settings; built here if None.
+    scale
+        ``"count"`` for a model of bulk RNA-seq, with ``mean_expression`` in counts per 10,000.
 
     Raises
     ------
@@ -112,6 +116,7 @@ def build_model(
         mean=info.mean,
         std=info.std,
         backbone_args=args,
+        scale=scale,
     )
     start = None if is_linear else _checked_prototypes(spec, prototypes)
     backbone = backbone or start_backbone(settings)

@@ -23,6 +23,7 @@ import numpy as np
 
 from napari_cpnn.errors import CheckpointError, CpnnError, CpnnWarning, SettingsError
 from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.models.decoder import Scale
 from napari_cpnn.models.provenance import unusable, usable
 from napari_cpnn.models.zoo import model_file
 from napari_cpnn.untrusted import parse_json, reading, to_path
@@ -30,9 +31,10 @@ from napari_cpnn.untrusted import parse_json, reading, to_path
 #: Key of the card in the metadata of the safetensors header.
 METADATA_KEY = "napari_cpnn"
 
-#: Version of the file format; readers refuse newer ones. For older readers, a model without calibrated intervals is
-#: written as version 3, one without a frozen encoder as version 2, and one without a domain as version 1.
-FORMAT_VERSION = 4
+#: Version of the file format; readers refuse newer ones. For older readers, a model that predicts log1p CP10k is
+#: written as version 4, one without calibrated intervals as version 3, one without a frozen encoder as version 2, and
+#: one without a domain as version 1.
+FORMAT_VERSION = 5
 
 #: Longer headers are rejected; the names of 60,000 genes take 2 MB.
 _MAX_HEADER = 32 * 2**20
@@ -78,6 +80,9 @@ class ModelSpec:
     backbone_args
         Arguments that the backbone's name does not determine: ``encoder``, the frozen encoder's name; ``embedded``,
         whether its weights are in the file; and the arguments of TRIPLEX.
+    scale
+        ``"log"``: the decoder is linear in log1p CP10k; ``"count"``: in relative counts, as of models of bulk RNA-seq
+        (``"cpnn"`` without residual programs only); see :class:`~napari_cpnn.models.Decoder`.
     """
 
     genes: tuple[str, ...]
@@ -93,6 +98,7 @@ class ModelSpec:
     free_mixture: float = 0.0
     program_gain: float = 1.0
     backbone_args: dict[str, Any] = field(default_factory=dict)
+    scale: Scale = "log"
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON types."""
@@ -126,7 +132,12 @@ class ModelSpec:
             free_mixture=_finite(data.get("free_mixture", 0.0)),
             program_gain=_finite(data.get("program_gain", 1.0)),
             backbone_args=dict(data.get("backbone_args", {})),
+            scale=data.get("scale", "log"),  # absent before models of bulk RNA-seq
         )
+        if spec.scale not in ("log", "count"):
+            raise SettingsError(f"There is no scale of expression {str(spec.scale)[:40]!r}.")
+        if spec.scale == "count" and (spec.head != "cpnn" or spec.n_programs):
+            raise SettingsError("On the count scale, a model has prototypes and no residual programs.")
         if min(spec.std) <= 0:
             raise SettingsError(f"Its normalisation divides by {min(spec.std)}.")
         return spec

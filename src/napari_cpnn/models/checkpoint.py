@@ -181,8 +181,10 @@ def _check_names(spec: ModelSpec) -> None:
 
 
 def _format_version(model: CPNN) -> int:
-    if model.trust is not None:
+    if model.spec.scale == "count":
         return FORMAT_VERSION
+    if model.trust is not None:
+        return 4
     if model.spec.backbone_args:
         return 3
     return 1 if model.domain is None else 2

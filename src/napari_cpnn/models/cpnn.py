@@ -3,6 +3,7 @@
     w, z = head(backbone(image))
     e_g  = alpha_g * sum_c w_c T_cg + sum_r z_r V_rg + beta_g
 
+Models of bulk RNA-seq divide by the sum over genes: ``log1p(10^4 e_g / sum_g e_g)`` (eq. 2; :mod:`~.decoder`).
 Nishimura et al. 2026 (arXiv 2603.18461), section 3; the programs ``z V`` are ours.
 """
 
@@ -290,12 +291,17 @@ class CPNN(nn.Module):
         with torch.autocast(weights.device.type, enabled=False):
             prototypes, alpha, beta, program_genes = self.head.coefficients()
             scale, shift = self.scale, self.shift
+            total: Tensor | None = None
+            if self.spec.scale == "count":
+                of_types, of_programs = prototypes @ (scale * alpha), program_genes @ scale
+                total = _precise(weights) @ of_types + _precise(programs) @ of_programs + (scale * beta + shift).sum()
             if genes is not None:
                 index = torch.from_numpy(require_genes(self.genes, genes, "The model")).to(scale.device)
                 prototypes, program_genes = prototypes[:, index], program_genes[:, index]
                 alpha, beta, scale, shift = alpha[index], beta[index], scale[index], shift[index]
             expression = alpha * (_precise(weights) @ prototypes) + _precise(programs) @ program_genes + beta
-            return scale * expression + shift
+            expression = scale * expression + shift
+            return expression if total is None else (1e4 * expression / total[:, None]).log1p()
 
     def normalize(self, images: Tensor | npt.NDArray[np.uint8]) -> Tensor:
         """Normalise uint8 images ``(N, S, S, 3)`` or ``(N, 3, S, S)`` to backbone input ``(N, 3, S, S)``, float32.
@@ -318,8 +324,8 @@ class CPNN(nn.Module):
         with torch.no_grad():
             prototypes, alpha, beta, program_genes = (_precise(t) for t in self.head.coefficients())
             parts = (prototypes, self.scale * alpha, self.scale * beta + self.shift, self.scale * program_genes)
-            arrays = [t.float().cpu().numpy().copy() for t in parts]
-        return Decoder(self.genes, self.cell_types, *arrays)
+            T, alpha_np, beta_np, V = (t.float().cpu().numpy().copy() for t in parts)
+        return Decoder(self.genes, self.cell_types, T, alpha_np, beta_np, V, self.spec.scale)
 
 
 def predict_symmetric(model: CPNN, images: Tensor, surroundings: Surroundings | None = None) -> Prediction[Tensor]:
@@ -352,6 +358,7 @@ def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
         ("free_mixture", 0.0),
         ("program_gain", 1.0),
         ("backbone_args", {}),
+        ("scale", "log"),
     ):
         if facts[name] == before:
             del facts[name]

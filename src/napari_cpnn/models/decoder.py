@@ -1,7 +1,8 @@
 """Decode compositions and programs to gene expression, in numpy.
 
 Expression is linear in the network's outputs, so that a map of any gene is one small matrix product over the stored
-compositions, without running the network again.
+compositions, without running the network again. On the count scale it is linear before one division by the total over
+all genes, one more column of the same product.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +24,16 @@ from napari_cpnn.errors import GenesError, PrototypesError
 _BLOCK = 4096
 
 
+#: Scale on which expression is linear: log1p of counts per 10,000, or counts.
+Scale = Literal["log", "count"]
+
+
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """The linear map from compositions to expression, ``e = alpha * (w @ T) + z @ V + beta``.
+    """The map from compositions to expression, by ``n = alpha * (w @ T) + z @ V + beta``.
+
+    Models trained on spots predict ``e_g = n_g`` (scale ``"log"``); those trained on bulk RNA-seq
+    ``e_g = log1p(10^4 n_g / sum_g n_g)``, with the sum over all G genes (scale ``"count"``).
 
     Parameters
     ----------
@@ -38,6 +47,8 @@ class Decoder:
         Scale and shift per gene, ``(G,)`` float32, in units of the measurement.
     programs
         V, ``(R, G)`` float32.
+    scale
+        ``"log"``: n is expression in log1p CP10k; ``"count"``: n is relative to its sum over the genes.
 
     Examples
     --------
@@ -52,6 +63,7 @@ class Decoder:
     alpha: Float32Array
     beta: Float32Array
     programs: Float32Array
+    scale: Scale = "log"
 
     def __post_init__(self) -> None:
         n = len(self.genes)
@@ -69,6 +81,18 @@ class Decoder:
     def n_programs(self) -> int:
         """Number of programs R."""
         return int(self.programs.shape[0])
+
+    @property
+    def part_unit(self) -> str:
+        """Unit of contributions, which sum to expression on this scale: ``"log1p CP10k"`` or ``"CP10k"``."""
+        return "log1p CP10k" if self.scale == "log" else "CP10k"
+
+    @cached_property
+    def _totals(self) -> tuple[Float32Array, Float32Array]:
+        """Sums over genes of what each weight and program adds, ``(C + R, 1)``, and of beta, ``(1,)``."""
+        of_types = self.prototypes.astype(np.float64) @ self.alpha.astype(np.float64)
+        of_all = np.concatenate([of_types, self.programs.sum(axis=1, dtype=np.float64)])[:, None]
+        return of_all.astype(np.float32), np.array([self.beta.sum(dtype=np.float64)], dtype=np.float32)
 
     @cached_property
     def _gene_index(self) -> dict[str, int]:
@@ -99,23 +123,40 @@ class Decoder:
             If a gene is unknown to the model.
         """
         index = self._positions(genes)
-        of_types = self.prototypes[:, index] * self.alpha[index]
-        return _linear(weights, of_types, programs, self.programs[:, index], self.beta[index])
+        of_types, of_programs, shift = self._columns(index, total=self.scale == "count")
+        values = _linear(weights, of_types, programs, of_programs, shift)
+        return values if self.scale == "log" else _log1p_cp10k(values[..., :-1], values[..., -1:])
 
-    def contribution(self, weights: npt.ArrayLike, gene: str, cell_type: str) -> Float32Array:
+    def numerators(
+        self, weights: npt.ArrayLike, programs: npt.ArrayLike, genes: Sequence[str]
+    ) -> tuple[Float32Array, Float32Array]:
+        """Return what is linear on the count scale: ``n (..., n)`` of genes, and its sum ``(...,)`` over all G genes.
+
+        The expression of several patches taken as one sample is ``log1p(10^4 mean(n) / mean(sum))``.
+        """
+        of_types, of_programs, shift = self._columns(self._positions(genes), total=True)
+        values = _linear(weights, of_types, programs, of_programs, shift)
+        return values[..., :-1], values[..., -1]
+
+    def contribution(
+        self, weights: npt.ArrayLike, gene: str, cell_type: str, programs: npt.ArrayLike | None = None
+    ) -> Float32Array:
         """Compute the contribution of one cell type to one gene, ``alpha_g * w_c * T_cg``.
 
-        The contributions of all cell types, the programs' term and ``beta_g`` sum to the expression.
+        The contributions of all cell types, the programs' term and ``beta_g`` sum to the expression; on the count
+        scale, all of them are counts per 10,000.
 
         Parameters
         ----------
         weights
             ``(..., C)``; NaN where unknown.
+        programs
+            ``(..., R)``; needed on the count scale, if the model has programs.
 
         Returns
         -------
         numpy.ndarray
-            ``(...,)`` float32, in the units of :meth:`expression`.
+            ``(...,)`` float32, in :attr:`part_unit`.
 
         Raises
         ------
@@ -127,7 +168,63 @@ class Decoder:
         (g,) = self._positions([gene])
         c = self._type_position(cell_type)
         share = np.asarray(weights)[..., c].astype(np.float32)
-        return np.asarray(share * np.float32(self.alpha[g] * self.prototypes[c, g]), dtype=np.float32)
+        part = np.asarray(share * np.float32(self.alpha[g] * self.prototypes[c, g]), dtype=np.float32)
+        if self.scale == "log":
+            return part
+        none = np.zeros((*np.shape(weights)[:-1], 0), dtype=np.float32)
+        return _cp10k(part, self.numerators(weights, none if programs is None else programs, [])[1])
+
+    def parts(
+        self, weights: npt.ArrayLike, programs: npt.ArrayLike, gene: str
+    ) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Return all that a gene is the sum of, in :attr:`part_unit`.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            The contributions of the cell types ``(..., C)``, of all programs together ``(...,)``, and the shift
+            ``(...,)``. Their sum is the expression, on the count scale in counts per 10,000.
+        """
+        (g,) = self._positions([gene])
+        w, z = np.asarray(weights, dtype=np.float32), np.asarray(programs, dtype=np.float32)
+        of_types = np.asarray(w * (self.alpha[g] * self.prototypes[:, g]), dtype=np.float32)
+        of_programs = _product(z, self.programs[:, g])
+        shift = np.full(w.shape[:-1], self.beta[g], dtype=np.float32)
+        if self.scale == "log":
+            return of_types, of_programs, shift
+        total = self.numerators(w, z, [])[1]
+        return _cp10k(of_types, total[..., None]), _cp10k(of_programs, total), _cp10k(shift, total)
+
+    def of_rows(self, rows: Float32Array, gene: str) -> Float32Array:
+        """Expression ``(N,)`` of one gene from weights and programs side by side, ``(N, C + R)`` float32."""
+        (g,) = self._positions([gene])
+        column = np.concatenate([self.alpha[g] * self.prototypes[:, g], self.programs[:, g]]).astype(np.float32)
+        values = np.asarray(rows @ column + np.float32(self.beta[g]), dtype=np.float32)
+        return values if self.scale == "log" else _log1p_cp10k(values, self._total_of(rows))
+
+    def contribution_of_rows(self, rows: Float32Array, gene: str, types: Sequence[int]) -> Float32Array:
+        """Contribution ``(N,)`` of some cell types together, from ``(N, C + R)`` as :meth:`of_rows`."""
+        (g,) = self._positions([gene])
+        members = list(types)
+        column = np.asarray(self.alpha[g] * self.prototypes[members, g], dtype=np.float32)
+        part = np.asarray(rows[:, members] @ column, dtype=np.float32)
+        return part if self.scale == "log" else _cp10k(part, self._total_of(rows))
+
+    def _total_of(self, rows: Float32Array) -> Float32Array:
+        of_all, shift = self._totals
+        return np.asarray(rows @ of_all[:, 0] + shift, dtype=np.float32)
+
+    def _columns(self, index: npt.NDArray[np.intp], *, total: bool) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Columns of genes of all types ``(C, n)`` and programs ``(R, n)``, and shifts; with the total as the last."""
+        of_types, of_programs = self.prototypes[:, index] * self.alpha[index], self.programs[:, index]
+        if not total:
+            return of_types, of_programs, self.beta[index]
+        (of_all, shift), c = self._totals, len(self.cell_types)
+        return (
+            np.concatenate([of_types, of_all[:c]], axis=1),
+            np.concatenate([of_programs, of_all[c:]], axis=1),
+            np.concatenate([self.beta[index], shift]),
+        )
 
     def _positions(self, genes: Sequence[str]) -> npt.NDArray[np.intp]:
         if isinstance(genes, str):
@@ -144,6 +241,16 @@ class Decoder:
         except KeyError:
             known = f"it has {', '.join(self.cell_types)}" if self.cell_types else "it has none"
             raise PrototypesError(f"The model does not know the cell type {cell_type}; {known}.") from None
+
+
+def _cp10k(values: Float32Array, totals: Float32Array) -> Float32Array:
+    with np.errstate(divide="ignore", invalid="ignore"):  # unknown places have no total
+        return np.asarray(np.float32(1e4) * values / totals, dtype=np.float32)
+
+
+def _log1p_cp10k(values: Float32Array, totals: Float32Array) -> Float32Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log1p(_cp10k(values, totals)), dtype=np.float32)
 
 
 def _linear(

@@ -50,5 +50,6 @@ from .shown import scale_of as scale_of
 from .shown import scale_text as scale_text
 from .shown import spread_notes as spread_notes
 from .shown import trusted_scale as trusted_scale
+from .shown import unit_of as unit_of
 from .shown import unlike_patches as unlike_patches
 from .shown import values_of as values_of

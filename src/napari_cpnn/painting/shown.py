@@ -159,6 +159,13 @@ def values_of(cmap: CompositionMap, shown: Shown) -> Float32Array:
     return values
 
 
+def unit_of(shown: Shown, cmap: CompositionMap | None) -> str:
+    """Unit of a quantity on a map: that of contributions depends on the scale of the model's expression."""
+    if shown.kind == "contribution" and shown.measure == "value" and cmap is not None:
+        return cmap.decoder.part_unit
+    return shown.unit
+
+
 class Calibrated(Protocol):
     """A map or model: genes, cell types, and intervals and trusted scales of both."""
 

@@ -26,7 +26,8 @@ def explain_gene(
     """Decompose the predicted expression of a gene in one patch of the map, or averaged over a region.
 
     Expression is linear in the network's outputs (eq. 1 of the paper, extended by programs):
-    ``e_g = sum_c alpha_g w_c T_cg + sum_r z_r V_rg + beta_g``.
+    ``e_g = sum_c alpha_g w_c T_cg + sum_r z_r V_rg + beta_g``. For a model on the count scale, parts are counts per
+    10,000, which sum exactly, and a region is taken as one sample.
 
     Parameters
     ----------
@@ -41,8 +42,8 @@ def explain_gene(
     -------
     DataFrame
         Index ``part``: the cell types, largest contribution first, then programs and shift. ``value`` sums to the
-        predicted expression, log1p CP10k. ``weight`` is the share of the cell type (NaN for the last two).
-        ``attrs["expression"]`` is the sum.
+        predicted expression. ``weight`` is the share of the cell type (NaN for the last two).
+        ``attrs["expression"]`` is the sum, and ``attrs["unit"]`` its unit: log1p CP10k, or CP10k on the count scale.
 
     Raises
     ------
@@ -60,20 +61,19 @@ def explain_gene(
     True
     """
     weights, programs = _values(cmap, where)
-    decoder = cmap.decoder
-    of_types = [float(decoder.contribution(weights[None], gene, name)[0]) for name in cmap.cell_types]
-    total = float(decoder.expression(weights[None], programs[None], [gene])[0, 0])
-    shift = float(decoder.expression(np.zeros_like(weights)[None], np.zeros_like(programs)[None], [gene])[0, 0])
+    of_types, of_programs, of_shift = cmap.decoder.parts(weights, programs, gene)
+    shift = float(of_shift)
+    total = float(of_types.sum(dtype=np.float64)) + float(of_programs) + shift
     above = cmap.hierarchy if as_level(level) == "major" else {}
     names = pd.Index([above.get(name, name) for name in cmap.cell_types], name="part")
-    table = pd.DataFrame({"value": of_types, "weight": weights.astype(np.float64)}, index=names)
+    table = pd.DataFrame({"value": of_types.astype(np.float64), "weight": weights.astype(np.float64)}, index=names)
     table = table.groupby(level=0, sort=False).sum().sort_values("value", ascending=False, kind="stable")
     rest = pd.DataFrame(
-        {"value": [total - sum(of_types) - shift, shift], "weight": np.nan},
+        {"value": [float(of_programs), shift], "weight": np.nan},
         index=pd.Index([PROGRAMS, SHIFT], name="part"),
     )
     table = pd.concat([table, rest])
-    table.attrs = {"gene": gene, "expression": total}
+    table.attrs = {"gene": gene, "expression": total, "unit": cmap.decoder.part_unit}
     return table
 
 

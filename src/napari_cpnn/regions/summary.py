@@ -176,6 +176,7 @@ class _Content:
     areas: FloatArray
     block_of: IntArray
     tissue_um2: float
+    sums: FloatArray | None = None  # (n, genes + 1): on the count scale, what is averaged instead of expression
 
     @classmethod
     def of(cls, cmap: CompositionMap, region: Region, genes: Sequence[str], settings: RegionSettings) -> _Content:
@@ -189,9 +190,12 @@ class _Content:
         shares = weights.astype(np.float64)
         if settings.level == "major":
             shares = shares @ membership(cmap.cell_types, cmap.hierarchy)
-        columns = [unlike[:, None], shares]
+        columns, sums = [unlike[:, None], shares], None
         if genes:
             columns.append(cmap.decoder.expression(weights, programs, genes).astype(np.float64))
+            if cmap.decoder.scale == "count":  # a region is one sample
+                of_genes, totals = cmap.decoder.numerators(weights, programs, genes)
+                sums = np.c_[of_genes, totals].astype(np.float64)
         names = pd.DataFrame(
             [("unlike", "", "share")]
             + [("share", name, "share") for name in cmap.types_at(settings.level)]
@@ -200,11 +204,15 @@ class _Content:
         )
         at = np.floor(cmap.grid.centers_um(cells) / settings.block_um).astype(np.intp)
         _, block_of = np.unique(at, axis=0, return_inverse=True)
-        return cls(names, np.concatenate(columns, axis=1), areas, np.asarray(block_of).ravel(), tissue_um2)
+        return cls(names, np.concatenate(columns, axis=1), areas, np.asarray(block_of).ravel(), tissue_um2, sums)
 
     def means(self) -> FloatArray:
-        """Area-weighted means ``(q,)``."""
-        return np.asarray((self.areas @ self.values) / self.areas.sum())
+        """Area-weighted means ``(q,)``; on the count scale, expression of the region as one sample."""
+        means = np.asarray((self.areas @ self.values) / self.areas.sum())
+        if self.sums is not None:
+            sums = self.areas @ self.sums
+            means[-(len(sums) - 1) :] = np.log1p(1e4 * sums[:-1] / sums[-1])
+        return means
 
     def draws(self, settings: RegionSettings, seed: int = 0) -> FloatArray:
         """Bootstrap means ``(B, q)`` over blocks drawn with replacement; NaN for too few blocks."""
@@ -217,6 +225,9 @@ class _Content:
             n_blocks, np.full(n_blocks, 1 / n_blocks), size=settings.bootstraps
         )
         drawn: FloatArray = (counts @ (member @ self.values)) / (counts @ member.sum(axis=1))[:, None]
+        if self.sums is not None:
+            sums = counts @ (member @ self.sums)
+            drawn[:, -(sums.shape[1] - 1) :] = np.log1p(1e4 * sums[:, :-1] / sums[:, -1:])
         return drawn
 
 

@@ -7,6 +7,8 @@ from .mapping import FigureSettings as FigureSettings
 from .mapping import MappingSettings as MappingSettings
 from .mapping import RegionSettings as RegionSettings
 from .mapping import TissueSettings as TissueSettings
+from .slides import SLIDE_HEADS as SLIDE_HEADS
+from .slides import SlideLevelSettings as SlideLevelSettings
 from .training import TRAINING_PRESETS as TRAINING_PRESETS
 from .training import DeconvolutionSettings as DeconvolutionSettings
 from .training import EvaluationSettings as EvaluationSettings

@@ -18,3 +18,8 @@ from .report import held_out_slides as held_out_slides
 from .roc import Auc as Auc
 from .roc import auc as auc
 from .roc import auc_difference as auc_difference
+from .slide_level import SlideFold as SlideFold
+from .slide_level import cross_validate_slides as cross_validate_slides
+from .slide_level import evaluate_slides as evaluate_slides
+from .slide_level import slide_folds as slide_folds
+from .slide_level import summarise_slides as summarise_slides

@@ -1,1 +1,15 @@
 from .bags import Bags as Bags
+from .cpnn import Trained as Trained
+from .cpnn import train_cpnn as train_cpnn
+from .features import BagReader as BagReader
+from .fit import spot_model as spot_model
+from .fit import train_slides as train_slides
+from .labels import Labelled as Labelled
+from .labels import label_bags as label_bags
+from .labels import log1p_cp10k as log1p_cp10k
+from .labels import rows_of as rows_of
+from .likelihood import nb_loss as nb_loss
+from .linear import Ridge as Ridge
+from .linear import fit_ridge as fit_ridge
+from .slide_model import SlideModel as SlideModel
+from .slide_model import load_slide_model as load_slide_model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.components.overlays import TextOverlay
 
-from napari_cpnn.painting import PALE, format_value
+from napari_cpnn.painting import PALE, format_value, unit_of
 from napari_cpnn.texts import shown as one_line
 from napari_cpnn.ui.frame import every, stop_timer
 from napari_cpnn.ui.viewer import ExploreState, TypeRow
@@ -107,7 +107,8 @@ class CanvasLegend:
         if self._state.instead:
             return [(self._state.instead, "#FFFFFF")]
         if shown.has_range:
-            title = f"{one_line(shown.label, _MOST)} · {shown.unit}{', %' if shown.per_unit != 1 else ''}"
+            unit = unit_of(shown, self._state.map) + (", %" if shown.per_unit != 1 else "")
+            title = f"{one_line(shown.label, _MOST)} · {unit}"
             return [(text, "#FFFFFF") for text in (title, *notes) if text]
         named = [(one_line(r.name, _MOST), r.color) for r in rows[:MAX_TYPES]]
         return [*named, (PALE, "#FFFFFF")] if named and shown.kind == "dominant" else named

@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabel, QSlider, QWidget
 
-from napari_cpnn.painting import COLORMAPS
+from napari_cpnn.painting import COLORMAPS, unit_of
 from napari_cpnn.ui.explore.histogram import HistogramBar
 from napari_cpnn.ui.frame import DecimalBox
 from napari_cpnn.ui.viewer import ExploreState
@@ -140,7 +140,7 @@ class LookBox(QWidget):
         leads = shown is not None and shown.kind == "dominant" and not has_range
         self.bar.setVisible(has_range or leads)
         if shown is not None and has_range:
-            self.bar.show_range(look.colormap, self._state.limits, shown.unit)
+            self.bar.show_range(look.colormap, self._state.limits, unit_of(shown, self._state.map))
         elif leads:
             self.bar.show_lead()
             self.bar.show_counts(None)

@@ -65,7 +65,7 @@ class Overlay:
             rgb=True,
             multiscale=False,
             contrast_limits=(0.0, 1.0),
-            name=_layer_name(shown),
+            name=_layer_name(shown, cmap),
             blending="translucent_no_depth",
             cache=False,
             metadata={OVERLAY_KEY: True},
@@ -106,7 +106,7 @@ class Overlay:
         if shown != self.shown:
             self.shown = shown
             self.auto = painting.auto_range(shown)
-            self.layer.name = _layer_name(shown)
+            self.layer.name = _layer_name(shown, self.cmap)
         self.revision = -1
 
 
@@ -388,10 +388,11 @@ class Overlays:
             self._state.set_limits(limits)
 
 
-def _layer_name(shown: Shown) -> str:
+def _layer_name(shown: Shown, cmap: CompositionMap) -> str:
     if shown.per_unit != 1:
         return f"{shown.title} (%)"
-    return f"{shown.title} ({shown.unit})" if shown.gene and shown.measure != "domain" else shown.title
+    unit = painting.unit_of(shown, cmap)
+    return f"{shown.title} ({unit})" if shown.gene and shown.measure != "domain" else shown.title
 
 
 def _transform_events(layer: Layer) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.mapping import DONE, FAILED, is_unlike, patch_um
-from napari_cpnn.painting import mean_at, scale_of, values_of
+from napari_cpnn.painting import mean_at, scale_of, unit_of, values_of
 from napari_cpnn.prediction import SIDE
 from napari_cpnn.samples import her2st_section_of
 
@@ -109,10 +109,10 @@ def _shown_words(
         value = (
             decoder.expression(weights[None], programs[None], [shown.gene])[0, 0]
             if shown.kind == "gene"
-            else decoder.contribution(weights[None], *shown.names)[0]
+            else decoder.contribution(weights[None], shown.names[0], shown.names[1], programs[None])[0]
         )
         interval = _interval_text(trust, shown.kind == "gene", cmap.genes.index(shown.gene), float(value), "{:z.2f}", 1)
-        parts.append(f"{shown.name} {float(value):z.2f}{interval} {shown.unit}")
+        parts.append(f"{shown.name} {float(value):z.2f}{interval} {unit_of(shown, cmap)}")
     elif shown.kind == "type" and shown.name in cmap.cell_types:
         i = cmap.cell_types.index(shown.name)
         interval = _interval_text(trust, True, len(cmap.genes) + i, float(weights[i]), "{:z.0f} %", 100)

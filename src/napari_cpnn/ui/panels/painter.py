@@ -183,7 +183,7 @@ class PanelPainter:
             return None
         if shown.has_range:
             colors = painting.on_tissue(painting.color_table(look.colormap), look.opacity)
-            return Key(colors, limits, shown.unit)
+            return Key(colors, limits, painting.unit_of(shown, cmap))
         if shown.kind == "blend":
             names = list(shown.names)
         else:

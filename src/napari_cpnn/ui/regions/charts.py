@@ -233,7 +233,7 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
     assert table is not None  # noqa: S101
     parts = explained_parts(table, n_types)
     gene, total = table.attrs["gene"], sum(part.value for part in parts)
-    sheet.text(4, f"{_cut(gene, 40)}: {fixed(total, 2)} log1p CP10k", bold=True)
+    sheet.text(4, f"{_cut(gene, 40)}: {fixed(total, 2)} {table.attrs['unit']}", bold=True)
     sheet.text(paper.width_px - 4, _cut(explanation.where, 40), align="right", faint=True)
     sheet.down(_LINE + 4)
     values = [part.value for part in parts]
