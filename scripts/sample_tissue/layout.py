@@ -26,7 +26,7 @@ CELL_TYPES = (
 CANCER, NORMAL, CAF, T, B, PLASMA, MYELOID, ENDOTHELIAL = range(8)
 
 COMPARTMENTS = ("tumour", "gland", "fibrous", "t_zone", "follicle", "plasma", "foam", "vascular", "fat")
-_SHARE = np.array([0.26, 0.14, 0.15, 0.075, 0.08, 0.08, 0.08, 0.07, 0.065])
+SHARES = np.array([0.26, 0.14, 0.15, 0.075, 0.08, 0.08, 0.08, 0.07, 0.065])
 
 #: Cells per mm2 that are offered outside structures, by compartment and type; crowding thins the densest.
 _FREE = np.zeros((9, 8))
@@ -90,12 +90,12 @@ class Layout:
         return self.size_px * MPP
 
 
-def make_layout(size_px: int, seed: int) -> Layout:
-    """Plan the slide; the same size and seed give the same plan."""
+def make_layout(size_px: int, seed: int, shares: np.ndarray = SHARES) -> Layout:
+    """Plan the slide; the same size, seed and shares of the compartments ``(9,)`` give the same plan."""
     extent = size_px * MPP
     rngs = np.random.default_rng(seed).spawn(8)
     tissue = _outline(rngs[0], extent)
-    parts = _compartments(rngs[1], tissue, extent)
+    parts = _compartments(rngs[1], tissue, extent, shares)
     nest = _nests(rngs[2], tissue, parts)
     angle = _fibre_direction(rngs[3], nest)
     glands = _glands(rngs[4], tissue, parts, extent)
@@ -118,7 +118,7 @@ def _outline(rng: np.random.Generator, extent: float) -> np.ndarray:
     return best + wave * np.clip(1.2 + best, 0, 1)
 
 
-def _compartments(rng: np.random.Generator, tissue: np.ndarray, extent: float) -> np.ndarray:
+def _compartments(rng: np.random.Generator, tissue: np.ndarray, extent: float, shares: np.ndarray) -> np.ndarray:
     n = round(extent / LOW_UM)
     rows = (np.arange(n) + 0.5) * (LOW_UM / MID_UM) - 0.5
     inside = resample(tissue, rows, rows) > 0
@@ -134,7 +134,7 @@ def _compartments(rng: np.random.Generator, tissue: np.ndarray, extent: float) -
         for half, cols in enumerate((slice(0, n // 2), slice(n // 2, n))):
             here = inside[:, cols]
             if here.any():
-                bias[half] += np.log(_SHARE / (parts[:, cols][here].mean(axis=0) + 1e-4))
+                bias[half] += np.log(shares / (parts[:, cols][here].mean(axis=0) + 1e-4))
     return parts.astype(np.float32)
 
 

@@ -27,15 +27,27 @@ class _Stamps:
     gain: np.ndarray
 
 
+@dataclass
+class Sprites:
+    """Pictures of cells by type, of fibres and of red cells, which several slides may share."""
+
+    cells: dict[int, Library]
+    fibres: np.ndarray
+    blood: np.ndarray
+
+    @classmethod
+    def drawn(cls, rngs: list[np.random.Generator]) -> Sprites:
+        return cls(cell_libraries(rngs[0]), fibre_library(rngs[1]), red_cells(rngs[2]))
+
+
 class Painter:
     """Holds what is shared by all blocks; :meth:`block` draws one of them, independently of the others."""
 
-    def __init__(self, layout: Layout, seed: int) -> None:
+    def __init__(self, layout: Layout, seed: int, sprites: Sprites | None = None) -> None:
         self.layout = layout
         rngs = np.random.default_rng([seed, 1]).spawn(8)
-        self.libraries = cell_libraries(rngs[0])
-        self.fibres = fibre_library(rngs[1])
-        self.blood = red_cells(rngs[2])
+        sprites = sprites or Sprites.drawn(rngs[:3])
+        self.libraries, self.fibres, self.blood = sprites.cells, sprites.fibres, sprites.blood
         n_low = layout.compartments.shape[0]
         # Stain varies slowly over a real section: strength of both dyes, and a little of their ratio.
         self.stain = np.stack(
@@ -51,8 +63,8 @@ class Painter:
         self.cells = self._place_cells(rngs[4])
         self.strands = self._place_fibres(rngs[5])
         self.clefts = random_field(rngs[6], (n_mid, n_mid), 9 / MID_UM)
-        self.fold = Fold(layout.extent_um)
-        self.pen = PenMark(layout.extent_um, rngs[7])
+        self.fold: Fold | None = Fold(layout.extent_um)
+        self.pen: PenMark | None = PenMark(layout.extent_um, rngs[7])
 
     def _place_cells(self, rng: np.random.Generator) -> dict[int, _Stamps]:
         cells, out = self.layout.cells, {}
@@ -78,13 +90,14 @@ class Painter:
 
     def block(self, y0: int, x0: int, height: int, width: int) -> np.ndarray:
         """RGB uint8 ``(height, width, 3)`` of the level-0 pixels from (y0, x0)."""
-        reach = self.fold.reach(y0, x0, height, width) + _HALO
+        reach = (self.fold.reach(y0, x0, height, width) if self.fold else 0) + _HALO
         y, x = y0 - reach, x0 - reach
         shape = (height + 2 * reach, width + 2 * reach)
         density = self._tissue(y, x, shape)
-        if reach > _HALO:
+        if self.fold and reach > _HALO:
             density = self.fold.apply(density, y, x)
-        density = self.pen.apply(density, y, x)
+        if self.pen:
+            density = self.pen.apply(density, y, x)
         inner = (slice(reach - _HALO, reach + height + _HALO), slice(reach - _HALO, reach + width + _HALO))
         light = background(y0 - _HALO, x0 - _HALO, density[inner].shape[:2], self.layout.size_px)
         light = light * np.exp(np.float32(-2.302585) * density[inner])

@@ -28,7 +28,9 @@ from .models import load_model as load_model
 from .palette import read_hierarchy as read_hierarchy
 from .prototypes import Deconvolution as Deconvolution
 from .prototypes import Prototypes as Prototypes
+from .prototypes import TypedExpression as TypedExpression
 from .prototypes import deconvolve as deconvolve
+from .prototypes import deconvolve_typed as deconvolve_typed
 from .prototypes import deconvolve_with_uncertainty as deconvolve_with_uncertainty
 from .prototypes import estimate_prototypes as estimate_prototypes
 from .prototypes import read_cells as read_cells

@@ -20,6 +20,7 @@ from napari_cpnn.cli.options import (
     given_settings,
     sample_files,
 )
+from napari_cpnn.cli.typed import add_typed_option, write_typed
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.palette import read_hierarchy
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
@@ -58,6 +59,7 @@ def add_science_commands(command: AddCommand) -> None:
     sub.add_argument("--sd", type=Path, help="output table of standard deviations of the shares (.csv); nb only")
     add_overwrite(sub)
     sub.add_argument("--bulk", action="store_true", help="bulk samples: priors for bulk, all genes")
+    add_typed_option(sub)
     add_settings(sub, DeconvolutionSettings)
 
     sub = command("train", _train, "train a model on slides with measured spots")
@@ -128,8 +130,9 @@ def _deconvolve(args: argparse.Namespace) -> None:
     from napari_cpnn.prototypes import Prototypes, deconvolve, deconvolve_with_uncertainty, read_cells
     from napari_cpnn.spots import read_spots
 
-    require_separate([args.out, args.sd], [args.spots, args.positions, args.prototypes])
-    for path in (args.out, args.sd):
+    args.bulk |= args.typed is not None
+    require_separate([args.out, args.sd, args.typed], [args.spots, args.positions, args.prototypes])
+    for path in (args.out, args.sd, args.typed):
         if path is not None:
             refuse_existing(path, args.overwrite)
     start = DeconvolutionSettings.bulk if args.bulk else DeconvolutionSettings
@@ -143,6 +146,8 @@ def _deconvolve(args: argparse.Namespace) -> None:
         shares = found.shares
         write_csv(found.share_sd, args.sd)
     write_csv(shares, args.out)
+    if args.typed is not None:
+        write_typed(args, spots, prototypes, settings)
     print(f"{len(shares)} {'samples' if args.bulk else 'spots'} x {shares.shape[1]} cell types -> {args.out}")
     for name, share in shares.mean().sort_values(ascending=False).items():
         print(f"  {name!s:<32} {share:6.1%}")

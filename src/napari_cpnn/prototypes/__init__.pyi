@@ -10,3 +10,5 @@ from .labels import without_label as without_label
 from .left_out import lacking_genes as lacking_genes
 from .markers import marker_genes as marker_genes
 from .prototypes import Prototypes as Prototypes
+from .typed import TypedExpression as TypedExpression
+from .typed import deconvolve_typed as deconvolve_typed

@@ -15,3 +15,4 @@ from .training import DeconvolutionSettings as DeconvolutionSettings
 from .training import EvaluationSettings as EvaluationSettings
 from .training import PrototypeSettings as PrototypeSettings
 from .training import TrainingSettings as TrainingSettings
+from .typed import TypedSettings as TypedSettings

@@ -1,0 +1,128 @@
+"""Expression of each cell type: ``deconvolve --typed`` and ``outcome``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_cpnn.cli.files import refuse_existing
+from napari_cpnn.cli.options import AddCommand, add_overwrite, decimal
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.storage import require_separate, write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from napari_cpnn.prototypes import Prototypes, TypedExpression
+    from napari_cpnn.settings import DeconvolutionSettings
+
+_N_SHOWN = 3
+
+
+def add_typed_option(sub: argparse.ArgumentParser) -> None:
+    """Add ``--typed`` to the command ``deconvolve``."""
+    sub.add_argument(
+        "--typed",
+        type=Path,
+        metavar="OUT",
+        help="also split the counts of bulk samples over cell types: counts and expression of each type, and the "
+        "confidence of each gene in it (.h5ad); implies --bulk",
+    )
+    sub.add_argument(
+        "--technical-sd",
+        type=decimal,
+        default=0.1,
+        help="--typed: relative standard deviation of a gene between replicates, beyond counting (default: 0.1)",
+    )
+
+
+def write_typed(args: argparse.Namespace, bulk: AnnData, protos: Prototypes, settings: DeconvolutionSettings) -> None:
+    """Write the typed expression of bulk samples, and say for each type how many genes can be told."""
+    from napari_cpnn.prototypes import deconvolve_typed
+
+    typed = deconvolve_typed(bulk, protos, settings, technical_sd=args.technical_sd)
+    typed.save(args.typed)
+    print(
+        f"{len(typed.samples)} samples x {len(typed.genes)} genes x {len(typed.cell_types)} cell types -> {args.typed}"
+    )
+    for name in typed.cell_types:
+        confidence = typed.confidence[name].sort_values(ascending=False)
+        best = ", ".join(str(gene) for gene in confidence.index[:_N_SHOWN])
+        print(f"  {name:<32} {int((confidence > 0.5).sum()):>6} genes with a confidence above 0.5; best: {best}")
+
+
+def add_outcome_command(command: AddCommand) -> None:
+    """Register the command ``outcome``."""
+    sub = command("outcome", _outcome, "cross-validate how an outcome follows from typed expression, bulk, abundance")
+    sub.add_argument("cohort", type=Path, help="manifest of the slides, with the outcome (.csv, .tsv, .xlsx)")
+    sub.add_argument("--column", required=True, help="column of the outcome, with two values, such as pCR")
+    sub.add_argument(
+        "--typed",
+        type=Path,
+        required=True,
+        help="typed expression of the samples of the cohort: of deconvolve --typed, or predicted from slides (.h5ad)",
+    )
+    sub.add_argument("--positive", help="value of the outcome that is predicted (default: the last in sorted order)")
+    sub.add_argument("--clinical", nargs="+", default=[], metavar="COLUMN", help="clinical columns to compare with")
+    sub.add_argument("--folds", type=int, default=5, help="folds by patient, outer and inner (default: 5)")
+    sub.add_argument("--repeats", type=int, default=5, help="repeats with other folds (default: 5)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the folds")
+    sub.add_argument("--out", type=Path, help="output table (.csv)")
+    add_overwrite(sub)
+
+
+def _outcome(args: argparse.Namespace) -> None:
+    from napari_cpnn.cohort import read_cohort
+    from napari_cpnn.prototypes import TypedExpression
+    from napari_cpnn.studies import feature_sets, outcome_study
+
+    if args.folds < 2 or args.repeats < 1:
+        raise CpnnError("An outcome needs at least two folds and one repeat.")
+    if args.out is not None:
+        require_separate([args.out], [args.cohort, args.typed])
+        refuse_existing(args.out, args.overwrite)
+    cohort, typed = read_cohort(args.cohort), TypedExpression.load(args.typed)
+    rows = _samples(cohort.table, typed, [args.column, *args.clinical], args)
+    index = [typed.samples.index(name) for name in rows["sample"]]
+    sets = feature_sets(
+        typed.stacked()[index].astype(float), typed.shares.to_numpy()[index], typed.cell_types, rows[args.clinical]
+    )
+    study = outcome_study(
+        sets, rows["patient"].tolist(), rows[args.column].tolist(), args.folds, args.repeats, args.seed, args.positive
+    )
+    first = study.table.iloc[0]
+    print(
+        f"{args.column} = {study.positive}: {first['n_positive']:.0f} patients with, {first['n_negative']:.0f} "
+        "without; AUC over patients that the regression has not seen, 95 % interval"
+    )
+    for name, row in study.table.iterrows():
+        print(f"  {name!s:<32} {row['auc']:.3f} ({row['low']:.3f} to {row['high']:.3f})")
+    if args.out is not None:
+        write_csv(study.table, args.out)
+        print(f"wrote {args.out}")
+
+
+def _samples(table: pd.DataFrame, typed: TypedExpression, columns: list[str], args: argparse.Namespace) -> pd.DataFrame:
+    """One row per sample of the cohort that has an outcome and typed expression."""
+    if missing := [name for name in columns if name not in table]:
+        raise CpnnError(f"{args.cohort} has no column {missing[0]}; it has {', '.join(map(str, table.columns))}.")
+    rows: pd.DataFrame = table.drop_duplicates("sample")
+    rows = rows.loc[rows[args.column].notna() & (rows[args.column].astype(str).str.strip() != "")]
+    known = rows["sample"].isin(typed.shares.index[typed.shares.notna().all(axis=1)].astype(str))
+    if not known.any():
+        raise CpnnError(
+            f"No sample of {args.cohort} with an outcome is in {args.typed}; the column 'sample' must have "
+            f"the names of the typed expression, such as {typed.samples[0]}."
+        )
+    if not known.all():
+        print(f"{int((~known).sum())} of {len(rows)} samples have no typed expression and are left out")
+    rows = rows.loc[known]
+    if seen := sorted({*rows["patient"].astype(str)} & {*typed.trained_on}):
+        raise CpnnError(
+            f"{args.typed} was predicted by a model that was trained on {seen[0]}"
+            f"{f' and {len(seen) - 1} other patients' if len(seen) > 1 else ''} of this cohort, so its expression says "
+            "too much there; predict by a model that has not seen these patients."
+        )
+    return rows

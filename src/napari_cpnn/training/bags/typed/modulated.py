@@ -1,0 +1,186 @@
+"""The typed head: patches of a type modulate the type's prototype, and bulk is the sum over types.
+
+Bag n, gene g, type c, patches i with features ``h_i`` and compositions ``w_i``:
+
+    k_ng ~ NB(y_n a_g sum_c W_nc E_ncg, p_g),    E_ncg = T_cg exp(o_cg + m_nc U_c V_cg)
+    m_nc = mean_i(w_ic h_i) / mean_i(w_ic)
+
+with counts ``y_n`` of the sample, detection ``a_g``, shares ``W_nc`` of its deconvolution (in training; those of the
+patches in prediction), and prototypes ``T_c``. No typed labels are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_cpnn.arrays import Float32Array, FloatArray
+from napari_cpnn.settings import TypedSettings
+from napari_cpnn.training.bags import Bags
+from napari_cpnn.training.bags.typed.composition import TileComposition, composition_of
+from napari_cpnn.training.bags.typed.labels import TypedLabels
+from napari_cpnn.training.bags.typed.scaling import Scaling
+
+#: Penalties tried.
+PENALTIES = tuple(10.0**k for k in np.arange(-1.0, 3.1, 1.0))
+#: Prior variances, in units of a gene's noise, of its detection and of the offset of a type.
+_DETECTION, _OFFSET = 1e4, 4.0
+#: Steps of Fisher scoring, and bounds of log modulations.
+_STEPS, _LARGEST = 4, 3.0
+#: Elements of a (genes, samples, samples) block.
+_BLOCK = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class Modulated:
+    """A fitted typed head.
+
+    Parameters
+    ----------
+    composition
+        Of patches, which says which patches speak for a type.
+    left, right, offset
+        U ``(C, F, r)``, V ``(C, r, G)`` and o ``(C, G)``; features less ``center`` ``(F,)``.
+    profiles, detection
+        T ``(C, G)``, and a ``(G,)``.
+    """
+
+    composition: TileComposition
+    center: FloatArray
+    left: FloatArray
+    right: FloatArray
+    offset: FloatArray
+    profiles: FloatArray
+    detection: FloatArray
+
+    @classmethod
+    def path(
+        cls,
+        bags: Bags,
+        labels: TypedLabels,
+        settings: TypedSettings,
+        penalties: Sequence[float],
+        composition: TileComposition | None = None,
+    ) -> list[Modulated]:
+        """Fit one model per penalty: the posterior mode under a normal prior of ``U V``, then reduced in rank."""
+        composition = composition or composition_of(bags, labels, settings)
+        own = own_means(composition, bags)
+        S, C, F = own.shape
+        scaling = Scaling.of(own.reshape(S * C, F), settings.n_components)
+        features = scaling(own.reshape(S * C, F)).reshape(S, C, -1)
+        unit = np.sqrt(max(float((features**2).sum(axis=-1).mean()), 1e-12))
+        features = features / unit
+        models = []
+        for penalty in penalties:
+            weights, offset, detection = _modes(features, labels, penalty)
+            left, right = [], []
+            for c in range(C):
+                u, s, v = np.linalg.svd(weights[c] / unit, full_matrices=False)
+                r = max(1, min(len(s), settings.rank or len(s)))
+                left.append(scaling.back(u[:, :r] * s[:r]))
+                right.append(v[:r])
+            models.append(
+                cls(composition, scaling.center, np.stack(left), np.stack(right), offset, labels.profiles, detection)
+            )
+        return models
+
+    def modulation(self, bags: Bags) -> FloatArray:
+        """Log ratio ``(S, C, G)`` of a type's expression to its prototype."""
+        inner = np.einsum("scf,cfr->scr", own_means(self.composition, bags) - self.center, self.left, optimize=True)
+        found = np.einsum("scr,crg->scg", inner, self.right, optimize=True) + self.offset
+        return np.asarray(np.clip(found, -_LARGEST, _LARGEST))
+
+    def predict(self, bags: Bags) -> FloatArray:
+        """Expression ``(S, C, G)``, log1p of counts per 10,000 of the type."""
+        return np.asarray(np.log1p(1e4 * self.profiles * np.exp(self.modulation(bags))))
+
+    def shares(self, bags: Bags) -> FloatArray:
+        """Composition ``(S, C)``."""
+        return self.composition.predict(bags)
+
+    def bulk(self, bags: Bags) -> FloatArray:
+        """Expected share ``(S, G)`` of each gene in the counts of the sample."""
+        expression = self.profiles * np.exp(self.modulation(bags))
+        return np.asarray(np.einsum("sc,scg->sg", self.shares(bags), expression) * self.detection)
+
+    def parts(self, features: Float32Array, cell_type: int, gene: int) -> FloatArray:
+        """Part ``(N,)`` of each patch of a bag in the log modulation of a gene in a type.
+
+        ``w_ic / mean_i(w_ic) * (h_i - center) U_c V_cg + o_cg``: the mean over the patches of the bag is its
+        modulation.
+        """
+        w = self.composition.amounts(features)[:, cell_type]
+        weights = self.left[cell_type] @ self.right[cell_type][:, gene]
+        return np.asarray(w / w.mean() * ((features - self.center) @ weights) + self.offset[cell_type, gene])
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Parameters by name, to be saved."""
+        names = ("center", "left", "right", "offset", "profiles", "detection")
+        return {name: getattr(self, name) for name in names}
+
+
+def own_means(composition: TileComposition, bags: Bags) -> FloatArray:
+    """Mean features ``(S, C, F)`` of the patches of each bag, weighted by how much of a patch is of the type."""
+    found = []
+    for i in range(len(bags)):
+        features = bags.bag(i).astype(np.float64)
+        w = composition.amounts(bags.bag(i))
+        found.append((w / w.sum(axis=0)).T @ features)
+    return np.stack(found)
+
+
+def _modes(features: FloatArray, labels: TypedLabels, penalty: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weights ``(C, P, G)``, offsets ``(C, G)`` and detections ``(G,)``: Fisher scoring, each gene for itself.
+
+    In the logarithm of the mean, a type's modulation counts by its share ``q_nc`` of the gene's counts. A step is
+    thus a ridge regression, here in its dual form: with ``K_c`` the Gram matrix of the type's features,
+
+        (sum_c q_c q_c' (K_c / penalty + offset) + detection + diag(1 / weight)) a = z
+        u_c = sum_n q_nc a_n m_nc / penalty
+
+    Weights are those of the negative binomial, of mean 1, so that the penalty is in units of the gene's noise.
+    """
+    gram = np.einsum("ncp,mcp->cnm", features, features, optimize=True) / penalty + _OFFSET
+    size = max(1, _BLOCK // len(features) ** 2)
+    parts = [
+        _modes_of(features, gram, labels.select(np.arange(start, min(start + size, len(labels.genes)))), penalty)
+        for start in range(0, len(labels.genes), size)
+    ]
+    weights, offset, detection = zip(*parts, strict=True)
+    return np.concatenate(weights, axis=-1), np.concatenate(offset, axis=-1), np.concatenate(detection)
+
+
+def _modes_of(
+    features: FloatArray, gram: FloatArray, labels: TypedLabels, penalty: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    plain = np.einsum("sc,cg->scg", labels.shares, labels.profiles) * labels.totals[:, None, None]
+    detection = np.log((labels.counts.sum(axis=0) + 1) / (plain.sum(axis=(0, 1)) + 1))
+    mean = plain.sum(axis=1) * np.exp(detection)
+    ratio = (labels.counts - mean) / np.maximum(mean, 1e-9)
+    noise = np.maximum((ratio**2 - 1 / np.maximum(mean, 1e-9)).mean(axis=0), 1e-3)
+    modulation = np.zeros_like(plain)
+    weights = offset = np.zeros(0)
+    for _ in range(_STEPS):
+        typed = plain * np.exp(detection + modulation)
+        mean = np.maximum(typed.sum(axis=1), 1e-9)
+        share = typed / mean[:, None, :]
+        linear = detection + (share * modulation).sum(axis=1)
+        residual = np.clip((labels.counts - mean) / mean, -2, 2) + linear
+        inverse = 1 / mean + noise
+        inverse *= (1 / inverse).mean(axis=0)
+        start = residual.mean(axis=0)
+        kernel = np.full((len(start), len(mean), len(mean)), _DETECTION)
+        for c, same in enumerate(gram):
+            q = share[:, c].T
+            kernel += q[:, :, None] * q[:, None, :] * same
+        kernel[:, np.arange(len(mean)), np.arange(len(mean))] += inverse.T
+        dual = np.linalg.solve(kernel, (residual - start).T[..., None])[..., 0].T
+        detection = start + _DETECTION * dual.sum(axis=0)
+        spoken = share * dual[:, None, :]
+        weights = np.einsum("ncp,ncg->cpg", features, spoken, optimize=True) / penalty
+        offset = _OFFSET * spoken.sum(axis=0)
+        modulation = np.einsum("ncp,cpg->ncg", features, weights, optimize=True) + offset
+        modulation = np.clip(modulation, -_LARGEST, _LARGEST)
+    return weights, offset, np.exp(detection)

@@ -1,0 +1,72 @@
+"""``deconvolve --typed`` and ``outcome``: what they write, and one sentence for what cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from napari_cpnn.cli import main
+from napari_cpnn.prototypes import Prototypes, TypedExpression
+
+TYPES = ("cancer", "stroma")
+N, G = 60, 80
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Bulk of 60 patients, prototypes, and a manifest whose response follows a program of the stroma."""
+    rng = np.random.default_rng(0)
+    profiles = rng.lognormal(0, 1, (2, G))
+    profiles /= profiles.sum(axis=1, keepdims=True)
+    state, shares = rng.standard_normal(N), rng.dirichlet([3, 3], N)
+    log = np.zeros((N, 2, G))
+    log[:, 1, :20] = 0.8 * state[:, None]
+    counts = sp.csr_matrix(rng.poisson(1e6 * np.einsum("nc,ncg->ng", shares, profiles * np.exp(log))))
+    names = [f"s{i}" for i in range(N)]
+    genes = pd.DataFrame(index=[f"G{i}" for i in range(G)])
+    AnnData(counts, obs=pd.DataFrame(index=names), var=genes, layers={"counts": counts}).write_h5ad(
+        tmp_path / "bulk.h5ad"
+    )
+    Prototypes(profiles, TYPES, tuple(genes.index), np.full(2, 50)).save(tmp_path / "protos.h5ad")
+    for name in names:
+        (tmp_path / f"{name}.tif").write_bytes(b"II*\0")
+    response = (rng.uniform(size=N) < 1 / (1 + np.exp(-3 * state))).astype(int)
+    table = pd.DataFrame({"slide": [f"{n}.tif" for n in names], "patient": [f"p{i}" for i in range(N)]})
+    table["pCR"], table["age"] = response, rng.integers(30, 80, N)
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    return tmp_path
+
+
+def run(folder, *more: str) -> int:
+    return main(["outcome", str(folder / "cohort.csv"), "--typed", str(folder / "typed.h5ad"), "--repeats", "1", *more])
+
+
+def test_bulk_to_typed_expression_to_outcome(folder, capsys) -> None:
+    bulk, protos, typed = (str(folder / name) for name in ("bulk.h5ad", "protos.h5ad", "typed.h5ad"))
+    options = ["deconvolve", bulk, "--prototypes", protos, "--out", str(folder / "shares.csv"), "--typed", typed]
+    assert main(options) == 0
+    assert "60 samples x 80 genes x 2 cell types" in capsys.readouterr().out
+    found = TypedExpression.load(typed)
+    assert found.confidence.loc["G3", "stroma"] > 0.5
+    assert main(options) == 2
+    assert "exists already" in capsys.readouterr().err
+
+    assert run(folder, "--column", "pCR", "--clinical", "age", "--out", str(folder / "auc.csv")) == 0
+    table = pd.read_csv(folder / "auc.csv", index_col=0)
+    assert table.loc["typed: stroma", "low"] > 0.6
+    assert table.loc["clinical", "low"] < 0.6
+    assert "typed expression" in capsys.readouterr().out
+
+    assert run(folder, "--column", "absent") == 2
+    assert "no column absent" in capsys.readouterr().err
+    assert run(folder, "--column", "age") == 2
+    assert "needs two values" in capsys.readouterr().err
+    (folder / "typed.h5ad").unlink()
+    replace(found, trained_on=("p7", "p9", "other")).save(typed)
+    assert run(folder, "--column", "pCR") == 2
+    assert "trained on p7 and 1 other patients of this cohort" in capsys.readouterr().err
