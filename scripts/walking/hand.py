@@ -85,7 +85,7 @@ class Hand:
         if screen is not None:
             screen.grabWindow(0).save(str(self.folder / f"{name}.png"))
 
-    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 240) -> None:
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 120) -> None:
         """Wait for a state; one that does not come is a problem of the walk, which goes on."""
         end = time.monotonic() + timeout_s
         while not condition():
@@ -272,7 +272,10 @@ class Hand:
     def write(self, widget: QWidget, text: str, *, enter: bool = True) -> None:
         """Click a field and type over what is in it."""
         self.click(widget)
-        field = QApplication.focusWidget() or widget
+        field = QApplication.focusWidget()
+        if field is None or not (field is widget or widget.isAncestorOf(field)):
+            self._problem(f"{_name(widget)} was clicked, and does not have the focus")
+            field = widget
         self.press(Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier, field)
         for letter in text:
             self.keys += 1

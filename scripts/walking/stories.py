@@ -21,6 +21,8 @@ C4 = {
     "positions": HER2ST / "ST-spotfiles" / "C4_selection.tsv",
 }
 C4_MODEL = "breast-her2st-without-c4"
+#: A place on the tissue of both slides when all of them is in view, as parts of the canvas.
+TISSUE = (0.32, 0.45)
 _CONTROL = Qt.KeyboardModifier.ControlModifier
 
 
@@ -62,6 +64,7 @@ def begin(folder: Path, size: tuple[int, int], slide: Path | None) -> Walk:
         viewer = napari.Viewer(show=True)
     window = next(w for w in QApplication.topLevelWidgets() if isinstance(w, QMainWindow) and w.isVisible())
     window.setGeometry(0, 0, *size)
+    window.activateWindow()
     canvas = canvas_of(window)
     if canvas is None:
         raise SystemExit("napari has no canvas that the walk knows.")
@@ -187,25 +190,23 @@ def nuclei(walk: Walk) -> None:
     """Zoom to cells: the map fades, H shows the tissue alone; a lens; back to the whole slide."""
     hand, explore = walk.hand, walk.dock("Explore")
     hand.click(explore.dominant)
-    hand.wheel(0.5, 0.5, 9)
+    hand.wheel(*TISSUE, 9)
     walk.mapped()
     hand.step("10x")
-    hand.wheel(0.5, 0.5, 6)
+    hand.wheel(*TISSUE, 6)
     walk.mapped()
     hand.step("nuclei")
     hand.hold(Qt.Key.Key_H)
     hand.step("peek")
     hand.release(Qt.Key.Key_H)
-    hand.wheel(0.5, 0.5, -6)
-    hand.move(0.45, 0.5)
+    hand.wheel(*TISSUE, -6)
+    hand.move(0.3, 0.4)
     hand.press(Qt.Key.Key_G, widget=hand.canvas)
-    hand.move(0.5, 0.45)
+    hand.move(*TISSUE)
     walk.mapped()
     hand.step("lens")
     hand.press(Qt.Key.Key_G, widget=hand.canvas)
     hand.press(Qt.Key.Key_0, _CONTROL, hand.canvas)
-    hand.until(lambda: True, "")
-    walk.viewer.reset_view()
     walk.mapped()
     hand.step("whole-slide-again")
 
@@ -219,13 +220,13 @@ def explain_and_draw(walk: Walk) -> None:
     regions = walk.open("Regions", "Regions")
     hand.step("regions-dock")
     hand.tab(regions.tabs.tabBar(), "Explain")
-    hand.slide(0.45, 0.45)
+    hand.slide(*TISSUE)
     hand.until(lambda: regions.controller.explanation is not None and regions.is_settled, "an explanation", 60)
     hand.step("explain")
     hand.click(regions.draw)
     for corners in (
-        ((0.42, 0.35), (0.5, 0.33), (0.52, 0.47), (0.43, 0.48)),
-        ((0.44, 0.58), (0.52, 0.56), (0.54, 0.68), (0.46, 0.7)),
+        ((0.2, 0.35), (0.32, 0.3), (0.4, 0.45), (0.25, 0.5)),
+        ((0.2, 0.55), (0.33, 0.55), (0.35, 0.65), (0.25, 0.7)),
     ):
         for corner in corners:
             hand.slide(*corner)
@@ -356,7 +357,7 @@ def signature_and_similar(walk: Walk) -> None:
     fold = next(fold for fold in explore.folds if fold.title == "Similar tissue")
     hand.click(fold.button)
     hand.click(explore.similar_box.on)
-    hand.slide(0.45, 0.45)
+    hand.slide(*TISSUE)
     hand.until(lambda: explore.similar_box.gallery.count() > 1, "similar tissue", 120)
     hand.pump(1)
     hand.step("similar-tissue")
@@ -468,7 +469,9 @@ def trainer(walk: Walk, data: Path | None) -> None:
     hand.write(train.out, str(walk.out / "run"))
     hand.step("settings")
     hand.click(train.train)
-    hand.until(lambda: train.controller.run.status is not None and train.controller.run.status.epoch >= 2, "epochs", 400)
+    hand.until(
+        lambda: train.controller.run.status is not None and train.controller.run.status.epoch >= 2, "epochs", 400
+    )
     hand.step("training")
     hand.until(lambda: not train.controller.run.running, "the end of the run", 400)
     hand.pump(1)

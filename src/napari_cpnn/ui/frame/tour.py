@@ -121,8 +121,8 @@ class Tour(QFrame):
             target &= QRect(seen.mapTo(window, QPoint(0, 0)), seen.size())
         self.mark.setVisible(not target.isEmpty())
         self.mark.setGeometry(target.adjusted(-5, -5, 5, 5))
-        inner = _WIDTH - 2 * _BORDER  # the layout does not know of the border of a style sheet
-        self.setFixedHeight(given(self.layout()).heightForWidth(inner) + 2 * _BORDER)
+        # The layout does not know of the border of a style sheet, which Qt makes a little wider than it says.
+        self.setFixedHeight(given(self.layout()).heightForWidth(_WIDTH - 4 * _BORDER) + 4 * _BORDER)
         beside = min(target.left(), self._area.mapTo(window, QPoint(0, 0)).x())  # not over the controls of the dock
         left = beside - _GAP - self.width()
         if left < 0:
