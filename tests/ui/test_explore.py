@@ -155,6 +155,30 @@ def test_types_by_click_blend_by_check(explore, wait, qtbot, slide_path, model):
     assert view.model().rowCount() == 1
 
 
+def test_a_click_on_a_check_box_shows_a_blend_and_a_click_on_a_name_one_type(explore, wait, qtbot, slide_path, model):
+    from qtpy.QtCore import QPoint, Qt
+
+    dock = explore(slide_path, show=True)
+    dock.controller.use_model(model)
+    wait(lambda: dock.state.map is not None)
+    mapped(dock, wait)
+    dock._update()
+    view, names = dock.types.view, [row.name for row in dock.types.model.rows]
+
+    def click(row: int, dx: int) -> None:
+        rect = view.visualRect(view.model().index(row, 0))
+        at = QPoint(rect.left() + dx, rect.center().y())
+        qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=at)
+
+    for row in (0, 1):
+        click(row, 8)
+    assert dock.state.shown == Shown("blend", tuple(names[:2]))
+    click(2, 80)
+    assert dock.state.shown == Shown("type", (names[2],))
+    click(1, 8)
+    assert dock.state.shown == Shown("blend", (names[0],))
+
+
 def test_list_shows_shares_of_the_view(explore, wait, slide_path, model):
     dock = explore(slide_path)
     dock.controller.use_model(model)

@@ -302,7 +302,14 @@ def test_weights_are_chosen_as_a_file(open_dock, qtbot, tmp_path, monkeypatch):
 
 def test_a_model_whose_network_is_frozen_cannot_be_a_start(open_dock, qtbot):
     dock = open_dock()
-    place = next(i for i in range(dock.start.count()) if dock.start.itemData(i) == ZOO["breast-her2st"].path)
+
+    def place_in_list():
+        return next(i for i in range(dock.start.count()) if dock.start.itemData(i) == ZOO["breast-her2st"].path)
+
+    # When its card is read, the list offers it no longer, and says why.
+    until(qtbot, lambda: not dock.start.model().item(place_in_list()).isEnabled())
+    place = place_in_list()
+    assert "It has a frozen encoder, which cannot be trained further." in dock.start.model().item(place).toolTip()
     dock.start.setCurrentIndex(place)
     dock.start.activated.emit(place)
     until(qtbot, lambda: "cannot be a start model" in dock.message.text())

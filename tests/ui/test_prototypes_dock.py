@@ -239,6 +239,13 @@ def test_thirty_types_fit_and_no_name_is_cut(open_dock, wait, tmp_path, qtbot):
     dock.controller.show_gene(next(gene for gene in protos.genes if gene not in heat.heat.genes))
     assert heat.rowCount() == 151  # a row on top, in sight
     assert view.rowAt(1) == 0
+    # A click on a marker chooses what lies under the pointer, and no row moves there.
+    chosen, at = heat.heat.genes[3], view.visualRect(heat.index(3, 2)).center()
+    qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=at)
+    assert (dock.controller.gene, dock.controller.selected) == (chosen, names[2])
+    assert heat.heat.genes[view.rowAt(at.y())] == chosen
+    dock.controller.show_gene("")  # the row on top goes when it is no longer wanted
+    assert heat.rowCount() == 150
 
 
 def test_help_opens_its_page(open_dock):

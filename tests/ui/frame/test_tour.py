@@ -57,6 +57,8 @@ def test_the_tour_is_shown_once_and_can_be_taken_again(make_napari_viewer_proxy,
         assert tour.mark.isVisible()
         assert dock.window().rect().contains(tour.geometry())
         assert not tour.geometry().intersects(tour.mark.geometry())
+        assert tour.text.height() >= tour.text.heightForWidth(tour.text.width())  # no line is cut off
+        assert tour.geometry().right() < dock.mapTo(dock.window(), dock.rect().topLeft()).x()  # beside the controls
         titles.append(tour.title.text())
         tour.next.click()
     assert [title[:6] for title in titles] == [f"{i} of 5" for i in range(1, 6)]

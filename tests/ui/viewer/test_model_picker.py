@@ -89,6 +89,18 @@ def test_runs_are_told_apart_and_described_when_their_cards_are_read(picker, lat
     assert len(later.jobs) == 1
 
 
+def test_a_model_that_cannot_be_chosen_is_grey_and_says_why(later, qtbot, runs):
+    box = ModelPicker(later, "where to start from", lambda entry: "No." if entry.path == runs[1] else "")
+    qtbot.addWidget(box)
+    box.show_models(runs, None, None, [("random weights", "none")])
+    later.go()
+    assert [box.model().item(i).isEnabled() for i in range(4)] == [True, True, False, True]
+    assert facts(box, 2)[1] == "No."
+    qtbot.keyClick(box, Qt.Key.Key_Down)
+    qtbot.keyClick(box, Qt.Key.Key_Down)  # goes past it
+    assert box.currentIndex() == 3
+
+
 def test_a_file_that_is_no_model_says_so(picker, later, tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     picker.show_models([tmp_path / "broken.safetensors"], None, None, [("choose a model", None)])

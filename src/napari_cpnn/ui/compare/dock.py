@@ -118,7 +118,9 @@ class Compare(Dock):
         first = self.first_row("Spots", self.spots.open_file, self.spots.open_folder)
         add(self.column, first, self.spots, self.message, row(self.explore, spacer()))
         add(self.column, row(self.predict, self.cancel, self.bar), line(), self.gene_text)
-        add(self.column, row(*self.quantities.values(), spacer()), self.range_text, self.colors, self.scatter)
+        radios = [self.quantities[name] for name, _, _ in _QUANTITIES]
+        add(self.column, row(*radios[:3], spacer()), row(*radios[3:], spacer()))  # side by side they make it wide
+        add(self.column, self.range_text, self.colors, self.scatter)
         add(self.column, self.chosen, row(self.pick, spacer(), self.one_scale))
         self.column.addWidget(self.tabs, 1)
         self.column.addLayout(row(self.save, spacer()))

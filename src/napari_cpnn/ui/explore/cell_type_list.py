@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from qtpy.QtCore import QAbstractItemModel, QModelIndex, QRect, QSize, QSortFilterProxyModel, Qt, Signal
-from qtpy.QtGui import QColor, QKeyEvent, QPainter
+from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
@@ -209,6 +209,12 @@ class _Rows(QTreeView):
     """Tree in which arrow keys choose (left and right: close and open), and the space bar checks."""
 
     moved = Signal(QModelIndex)
+    in_click = by_check = False  # whether the present click has changed a check box: Qt then reports it as one, too
+
+    def mouseReleaseEvent(self, event: QMouseEvent | None) -> None:  # noqa: N802 (Qt's name)
+        self.in_click, self.by_check = True, False
+        super().mouseReleaseEvent(event)
+        self.in_click = self.by_check = False
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 (Qt's name)
         before = self.currentIndex().siblingAtColumn(0)
@@ -321,6 +327,7 @@ class CellTypeList(QWidget):
         return self.model.in_order(self.model.checked)
 
     def _show_checked(self) -> None:
+        self.view.by_check = self.view.in_click
         n, n_all = len(self.checked()), len(self.model.in_order({row.name for row in self.model.every()}))
         self.n_checked.setText(f"{n} of {n_all} checked" if n else "")
         self.n_checked.setVisible(n > 0)
@@ -364,6 +371,8 @@ class CellTypeList(QWidget):
             self.view.expandAll()
 
     def _clicked(self, index: QModelIndex) -> None:
+        if self.view.by_check:  # a blend was chosen, and no type alone
+            return
         self.view.setCurrentIndex(index.siblingAtColumn(0))
         self.chosen.emit(self._name_at(index))
 

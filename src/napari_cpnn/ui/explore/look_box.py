@@ -10,12 +10,13 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabe
 
 from napari_cpnn.painting import COLORMAPS, unit_of
 from napari_cpnn.ui.explore.histogram import HistogramBar
-from napari_cpnn.ui.frame import DecimalBox
+from napari_cpnn.ui.frame import DecimalBox, row, slim_combo, spacer
 from napari_cpnn.ui.viewer import ExploreState
 
 _RANGES = {"auto": "auto", "full": "0 to maximum", "manual": "fixed"}
 _STYLES = {"wash": "wash", "contours": "contours", "patches": "outlines of patches"}
 _UNLIKE = {"hatched": "hatched", "hidden": "hidden", "shown": "as the rest"}
+_MOST_LETTERS = 4
 
 
 class LookBox(QWidget):
@@ -24,9 +25,8 @@ class LookBox(QWidget):
     def __init__(self, state: ExploreState, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._state = state
-        self.colormap = QComboBox()
-        self.colormap.addItems(COLORMAPS)
-        self.colormap.setToolTip("colours from low to high; low values fade to the slide")
+        tip = "colours from low to high; low values fade to the slide"
+        self.colormap = combo({name: name for name in COLORMAPS}, tip)
         self.range = combo(
             _RANGES,
             "values of the first and the last colour\n"
@@ -67,7 +67,7 @@ class LookBox(QWidget):
         grid.addWidget(QLabel("Unlike the training tissue"), 3, 0, 1, 2)
         grid.addWidget(self.unlike, 3, 2, 1, 2)
         self._build_style(grid)
-        grid.addWidget(self.bar, 5, 0, 1, 4)
+        grid.addWidget(self.bar, 6, 0, 1, 4)
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(3, 1)
         self.colormap.textActivated.connect(lambda name: state.choose_look(colormap=name))
@@ -104,9 +104,8 @@ class LookBox(QWidget):
         self.fade.toggled.connect(lambda on: state.choose_look(fade=on))
         self.fade_from.editingFinished.connect(lambda: state.choose_look(fade_from=self.fade_from.value()))
         grid.addWidget(QLabel("Drawn as"), 4, 0)
-        grid.addWidget(self.style_of_map, 4, 1)
-        grid.addWidget(self.fade, 4, 2)
-        grid.addWidget(self.fade_from, 4, 3)
+        grid.addWidget(self.style_of_map, 4, 1, 1, 3)
+        grid.addLayout(row(self.fade, self.fade_from, spacer()), 5, 0, 1, 4)
 
     def update_look(self) -> None:
         """Show the look of the state."""
@@ -159,11 +158,11 @@ class LookBox(QWidget):
 
 
 def combo(choices: Mapping[Any, str], tip: str) -> QComboBox:
-    """Create a combo box of choices, each with its text."""
-    box = QComboBox()
+    """Create a combo box of choices, each with its text; two of them fit side by side into a narrow dock."""
+    box = slim_combo(tip)
+    box.setMinimumContentsLength(min(max(map(len, choices.values()), default=0), _MOST_LETTERS))
     for choice, text in choices.items():
         box.addItem(text, choice)
-    box.setToolTip(tip)
     return box
 
 

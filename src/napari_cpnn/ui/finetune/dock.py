@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from napari_cpnn.settings import TRAINING_PRESETS, PrototypeSettings
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.finetune.curves import Curves
-from napari_cpnn.ui.finetune.inputs import learned_text, start_text
+from napari_cpnn.ui.finetune.inputs import learned_text, start_text, why_no_start
 from napari_cpnn.ui.finetune.leaving import LeaveGuard
 from napari_cpnn.ui.finetune.left_box import LeftRunBox
 from napari_cpnn.ui.finetune.options import OptionsBox
@@ -114,7 +114,7 @@ class FineTune(Dock):
 
         self.preset = slim_combo("ours; the patch-level CPNN of the paper; or the plain linear head of ST-Net")
         self.preset.addItems(list(TRAINING_PRESETS))
-        self.start = ModelPicker(self.background, "where the image network starts from")
+        self.start = ModelPicker(self.background, "where the image network starts from", why_no_start)
         self.start_text = TextLabel()
         choices = {"backbone": sorted(BACKBONES)}
         self.settings = OptionsBox(self.controller.editor, self.controller.choose_defaults, choices)

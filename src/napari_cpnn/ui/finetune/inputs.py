@@ -18,7 +18,7 @@ from napari_cpnn.untrusted import reading
 
 if TYPE_CHECKING:
     from napari_cpnn.spots import SpotFit
-    from napari_cpnn.ui.viewer import Reference
+    from napari_cpnn.ui.viewer import ModelEntry, Reference
 
 
 #: A model of fewer genes deserves a warning.
@@ -124,6 +124,11 @@ def start_from(path: Path) -> dict[str, Any]:
             "choose a model with one trained network."
         )
     return {"weights": str(path), "backbone": spec.backbone, "patch": spec.patch}
+
+
+def why_no_start(entry: ModelEntry) -> str:
+    """Say why a run cannot start from a model of the list; empty if it can."""
+    return "It has a frozen encoder, which cannot be trained further." if entry.frozen else ""
 
 
 def start_text(settings: TrainingSettings) -> str:

@@ -16,12 +16,15 @@ from napari_cpnn.ui.frame.background import QtBackground
 from napari_cpnn.ui.frame.guide import show_guide
 from napari_cpnn.ui.frame.parts import ScrollColumn, TextLabel, bold_label, given, row, stack, tool_button
 from napari_cpnn.ui.frame.plain_text import plain, warn
-from napari_cpnn.ui.frame.room import give_room
+from napari_cpnn.ui.frame.room import give_room, may_be_narrow, share_room
 from napari_cpnn.ui.frame.single import OnePerViewer, frame_of, short_title, show_dock
 from napari_cpnn.ui.viewer import state_of
 
 if TYPE_CHECKING:
     import napari
+
+_LAID_OUT_MS = 50
+"""Until a window that was enlarged has its size, and its docks theirs."""
 
 
 class Dock(QWidget, metaclass=OnePerViewer):
@@ -44,6 +47,7 @@ class Dock(QWidget, metaclass=OnePerViewer):
         self._take_files: Callable[[list[Path]], None] | None = None
         self._join_tabs_later = qdebounced(self._join_tabs, timeout=0, parent=self)
         self._show_later = qdebounced(self._show_again, timeout=0, parent=self)
+        self._share_later = qdebounced(self._share_room, timeout=_LAID_OUT_MS, parent=self)
         inside = QWidget()
         self.column = stack(inside=inside, margins=(8, 6, 8, 6))
         self.area = ScrollColumn()
@@ -151,6 +155,7 @@ class Dock(QWidget, metaclass=OnePerViewer):
         self.state.history.changed.disconnect(self._history_changed)
         self._join_tabs_later.cancel()
         self._show_later.cancel()
+        self._share_later.cancel()
         for signal, react in self._connections:
             signal.disconnect(react)
         self._end(viewer_lives=viewer_lives)
@@ -172,6 +177,8 @@ class Dock(QWidget, metaclass=OnePerViewer):
         mine.setWindowTitle(short_title(mine.windowTitle()))
         if window.isVisible():
             give_room(window)
+            may_be_narrow(window, mine)
+            self._share_later()
         self._opened(mine)
         area = window.dockWidgetArea(mine)
         for other in self._docks_of_viewer():
@@ -181,6 +188,12 @@ class Dock(QWidget, metaclass=OnePerViewer):
             window.tabifyDockWidget(frame, mine)
             mine.raise_()
             return
+
+    def _share_room(self) -> None:
+        mine = frame_of(self)
+        window = None if mine is None else mine.parentWidget()
+        if mine is not None and isinstance(window, QMainWindow):
+            share_room(window, mine)
 
     def _docks_of_viewer(self) -> list[Dock]:
         """Return our docks in the window of this one."""

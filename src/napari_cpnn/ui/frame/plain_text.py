@@ -46,9 +46,17 @@ def tell(text: str) -> None:
     show_info(plain(text))
 
 
+class _Offer(Notification):
+    """Notification that names this plugin; napari would write the ``repr`` of an object of its own below the text."""
+
+    @property
+    def source(self) -> str:
+        return "CPNN"
+
+
 def offer(text: str, action: str, act: Callable[[], object]) -> None:
     """Show a message as a notification of napari, with a button that does something."""
-    notification_manager.dispatch(Notification(plain(text), "info", actions=((action, lambda _: act()),)))
+    notification_manager.dispatch(_Offer(plain(text), "info", actions=((action, lambda _: act()),)))
 
 
 def ask(parent: QWidget | None, title: str, text: str) -> bool:

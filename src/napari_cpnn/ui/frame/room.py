@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QRect
-from qtpy.QtWidgets import QMainWindow
+from qtpy.QtCore import QRect, Qt
+from qtpy.QtWidgets import QDockWidget, QMainWindow
 
 #: A window of at least this size (logical pixels) is left as the user made it: with napari's docks at the left and one
 #: of ours at the right, the slide has half of it.
 ENOUGH = (1300, 760)
 WANTED = (1600, 1000)
 _TITLE_PX = 40
+_SIDES = (Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea)
+#: The slide gets at least this share of the width of the window, if the docks can be as narrow as that.
+SHARE = 0.52
+#: napari's layer controls still work at this width; by themselves they take 373 px for an image.
+LEAST_PX = 250
 
 
 def give_room(window: QMainWindow) -> None:
@@ -27,3 +32,40 @@ def give_room(window: QMainWindow) -> None:
     box.moveCenter(free.center())
     box.moveTop(max(box.top(), free.top() + frame))
     window.setGeometry(box)
+
+
+def may_be_narrow(window: QMainWindow, mine: QDockWidget) -> None:
+    """Let the docks at the other side be as narrow as ``LEAST_PX``; they keep their width until someone takes it."""
+    area = window.dockWidgetArea(mine)
+    for dock in _docks(window, _SIDES[area == _SIDES[0]]) if area in _SIDES else ():
+        inside = dock.widget()
+        if inside is not None and dock.minimumSizeHint().width() > LEAST_PX:
+            inside.setMinimumWidth(LEAST_PX)
+            dock.setMinimumWidth(LEAST_PX)
+
+
+def share_room(window: QMainWindow, mine: QDockWidget) -> None:
+    """Make docks narrower where the slide would get less than half of the width.
+
+    First our own, down to what they need; then those at the other side, which are napari's, down to ``LEAST_PX``. All
+    of them can be made wider again with the mouse.
+    """
+    middle, area = window.centralWidget(), window.dockWidgetArea(mine)
+    if middle is None or mine.isFloating() or area not in _SIDES:
+        return
+    lacking = round(SHARE * window.width()) - middle.width()
+    if lacking <= 0:
+        return
+    least = max(dock.minimumSizeHint().width() for dock in _docks(window, area))
+    across = [dock for dock in _docks(window, _SIDES[area == _SIDES[0]]) if dock.isVisible()]
+    spared = max(mine.width() - least, 0)
+    if across and lacking > spared:
+        width = max(across[0].width() - (lacking - spared), LEAST_PX)
+        window.resizeDocks(across, [width] * len(across), Qt.Orientation.Horizontal)
+    window.resizeDocks([mine], [max(mine.width() - lacking, least)], Qt.Orientation.Horizontal)
+
+
+def _docks(window: QMainWindow, area: Qt.DockWidgetArea) -> list[QDockWidget]:
+    """Return the docks at one side that are not hidden, those behind a tab included."""
+    docks = (dock for dock in window.findChildren(QDockWidget) if not dock.isFloating() and not dock.isHidden())
+    return [dock for dock in docks if window.dockWidgetArea(dock) == area]

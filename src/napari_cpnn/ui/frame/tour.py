@@ -12,7 +12,7 @@ from napari_cpnn.ui.frame.parts import TextLabel, bold_label, button, given, row
 from napari_cpnn.ui.frame.theme import theme_colors
 
 _WIDTH = 330
-_GAP = 14
+_GAP, _BORDER = 14, 2
 _ACCENT = "#E69F00"
 
 
@@ -77,7 +77,7 @@ class Tour(QFrame):
         colors = theme_colors()
         self.setStyleSheet(
             f"#napari_cpnn_tour {{ background: {colors['background']}; color: {colors['text']};"
-            f" border: 2px solid {_ACCENT}; border-radius: 8px; }}"
+            f" border: {_BORDER}px solid {_ACCENT}; border-radius: 8px; }}"
         )
         self.title.setText(f"{self.index + 1} of {len(self._steps)}: {step.title}")
         self.text.setText(step.text)
@@ -121,8 +121,10 @@ class Tour(QFrame):
             target &= QRect(seen.mapTo(window, QPoint(0, 0)), seen.size())
         self.mark.setVisible(not target.isEmpty())
         self.mark.setGeometry(target.adjusted(-5, -5, 5, 5))
-        self.setFixedHeight(given(self.layout()).heightForWidth(_WIDTH))
-        left = target.left() - _GAP - self.width()
+        # The layout does not know of the border of a style sheet, which Qt makes a little wider than it says.
+        self.setFixedHeight(given(self.layout()).heightForWidth(_WIDTH - 4 * _BORDER) + 4 * _BORDER)
+        beside = min(target.left(), self._area.mapTo(window, QPoint(0, 0)).x())  # not over the controls of the dock
+        left = beside - _GAP - self.width()
         if left < 0:
             left = target.right() + _GAP
         top = min(max(target.center().y() - self.height() // 2, 8), window.height() - self.height() - 8)

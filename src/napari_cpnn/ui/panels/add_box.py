@@ -42,6 +42,8 @@ class AddBox(QWidget):
         self.what = QStackedWidget()
         for widget in (self.gene, self.type, self.signature, QWidget()):
             self.what.addWidget(widget)
+        for box in (self.kind, self.type, self.signature):
+            box.setMinimumContentsLength(10)  # two of them side by side
         self.what.setMaximumHeight(self.gene.sizeHint().height() + 4)
         self.model = slim_combo("the model of the new panel; another one maps the slide, too")
         self.slide = slim_combo("the slide of the new panel")

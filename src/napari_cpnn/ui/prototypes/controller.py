@@ -73,6 +73,7 @@ class PrototypesController:
         self.settings = PrototypeSettings()
         self.result: Result | None = None
         self.gene, self.selected, self.n_shown = "", "", 3
+        self._extra = ""  # the last chosen gene that is no marker
         self._opened: tuple[Reference, AnnData] | None = None
         self._stop, self._started = Event(), 0.0
         self._progress = ("", 0.0)
@@ -246,10 +247,17 @@ class PrototypesController:
         return dict(zip(protos.cell_types, map(float, level), strict=True))
 
     def heat_map(self) -> HeatMap | None:
-        """Return the heat map of markers by cell types."""
+        """Return the heat map of markers by cell types.
+
+        The row of a chosen gene that is no marker stays when a marker is chosen next: no row moves under the pointer.
+        """
         if self.result is None:
             return None
-        return heat_map(self.result.prototypes, self.result.markers, self.n_shown, self.gene)
+        markers = self.result.markers
+        if self.gene not in set(markers.loc[markers["rank"] <= self.n_shown, "gene"]):
+            self._extra = self.gene
+        extra = self._extra if self._extra in self.result.prototypes.genes else self.gene
+        return heat_map(self.result.prototypes, markers, self.n_shown, extra)
 
     # -- files ---------------------------------------------------------------------------------------------
 

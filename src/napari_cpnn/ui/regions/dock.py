@@ -79,6 +79,7 @@ class Regions(Dock):
 
     def _build(self) -> None:
         self.layers = slim_combo("the layer with the regions: any Shapes layer")
+        self.layers.setMinimumContentsLength(10)  # beside three buttons
         draw_tip = "click around some tissue, and double-click to end; press again to move the slide"
         self.draw = button("Draw", draw_tip, checkable=True)
         self.read = button("Import GeoJSON ...", "annotations of QuPath, in pixels of this slide")

@@ -9,6 +9,7 @@ from .launch import save_screenshot as save_screenshot
 from .launch import start_viewer as start_viewer
 from .launch import wait_until_mapped as wait_until_mapped
 from .model_entries import SYNTHETIC as SYNTHETIC
+from .model_entries import ModelEntry as ModelEntry
 from .model_entries import known_entry as known_entry
 from .model_entries import names_of as names_of
 from .model_picker import OPEN as OPEN

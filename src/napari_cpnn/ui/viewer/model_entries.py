@@ -39,6 +39,8 @@ class ModelEntry:
         What it is for, if not for any slide of its tissue.
     synthetic
         Whether it was trained on drawn tissue.
+    frozen
+        Whether its image network is an encoder that is not trained: no run can start from it.
     problem
         Why the file cannot be used; one sentence.
     provenance
@@ -51,6 +53,7 @@ class ModelEntry:
     saved: str = ""
     purpose: str = ""
     synthetic: bool = False
+    frozen: bool = False
     problem: str = ""
     provenance: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -176,7 +179,8 @@ def _is_synthetic(path: Path) -> bool:
 def _entry(path: Path) -> ModelEntry:
     from napari_cpnn.models import ZOO, is_synthetic, read_card, trained_on
 
-    provenance = read_card(path)["provenance"]
+    card = read_card(path)
+    provenance = card["provenance"]
     held_out = provenance.get("metrics", {}).get("held_out", {})
     score = f"held-out PCC {held_out['pcc_mean']:.2f}" if "pcc_mean" in held_out else "no held-out score"
     packaged = path == recent_models.sample_model() or any(model.path == path for model in ZOO.values())
@@ -191,6 +195,7 @@ def _entry(path: Path) -> ModelEntry:
         saved="" if packaged else time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime)),
         purpose=provenance.get("purpose", ""),
         synthetic=is_synthetic(provenance),
+        frozen=card["model"].get("backbone") in ("frozen", "triplex"),
         provenance={"training_data": provenance.get("training_data", [])},
     )
 

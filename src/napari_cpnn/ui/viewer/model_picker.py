@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QModelIndex, QRect, QSize, Qt
-from qtpy.QtGui import QFontMetrics, QPainter, QPalette
+from qtpy.QtGui import QFontMetrics, QPainter, QPalette, QStandardItemModel
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
@@ -44,16 +44,20 @@ class ModelPicker(QComboBox):
         Reads the cards.
     tooltip
         What is chosen here.
+    refuse
+        Returns why a model cannot be chosen here, or an empty text; its entry is then grey and says so.
     """
 
-    def __init__(self, background: Background, tooltip: str) -> None:
+    def __init__(
+        self, background: Background, tooltip: str, refuse: Callable[[ModelEntry], str] = lambda _: ""
+    ) -> None:
         super().__init__()
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(18)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(tooltip)
         self.setItemDelegate(_Lines(self))
-        self._background = background
+        self._background, self._refuse = background, refuse
         self._slide: Path | None = None
         self._asked: set[Path] = set()
         self._given: tuple[Sequence[tuple[str, Any]], Sequence[Path], Path | str | None, str] = ((), (), None, "")
@@ -107,7 +111,11 @@ class ModelPicker(QComboBox):
     def _describe(self, index: int) -> None:
         path = self.itemData(index)
         entry = known_entry(path)
-        warning = "" if entry is None else entry.warning(self._slide)
+        refused = "" if entry is None else self._refuse(entry)
+        warning = refused or ("" if entry is None else entry.warning(self._slide))
+        items = self.model()
+        if isinstance(items, QStandardItemModel) and (item := items.item(index)) is not None:
+            item.setEnabled(not refused)
         details = "" if entry is None else entry.details()
         self.setItemData(index, details, _DETAILS)
         self.setItemData(index, warning, _WARNING)

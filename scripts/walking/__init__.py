@@ -1,0 +1,1 @@
+"""Walks through the window as its users go, with mouse and keys."""
