@@ -70,7 +70,7 @@ def signature(
     --------
     >>> one = nc.signature(cmap, ["HER2", "CD3E", "no gene"], "my genes")
     >>> one.used, one.genes.loc["no gene", "reason"]
-    (('ERBB2', 'CD3E'), "The model does not have no gene, and no gene of that name is known")
+    (('ERBB2', 'CD3E'), 'The model does not have no gene, and no gene of that name is known')
     >>> one.values.shape == cmap.state.shape
     True
     """
