@@ -8,7 +8,9 @@ has napari do, such as adding a layer, and the time until the result is on scree
 software on a virtual display and compiles shaders when a kind of layer is first added. Each run is a process of its
 own, since what is imported and compiled once counts; of several runs the best is printed. ``--stacks`` prints where the
 time of the stalls of one action went. On a machine with other work the processor time of the GUI thread in one go says
-more: what other programs do is not in it, nor are the threads that draw in place of a graphics card.
+more: what other programs do is not in it, nor are the threads that draw in place of a graphics card. Of it two shares
+are given: in code of this package, what it has napari do included but not drawing, and in vispy's drawing of the
+canvas, where most is compiling shaders in software when a kind of layer or text is drawn for the first time.
 """
 
 from __future__ import annotations
@@ -32,53 +34,98 @@ from gui_stalls import Lateness
 
 LOOK_S = 0.002
 REST_S = 0.6
-LATE_S = 0.03
 LIMIT_S = 240
 
 
 class Watch(threading.Thread):
-    """How long the GUI thread was late in one go, for how long of it in code of this package, and where."""
+    """How long the GUI thread was late in one go, for how long of it in code of this package, and where.
+
+    Attributes
+    ----------
+    ours_ms
+        Longest time in one go with a function of this package on the stack.
+    drawing_ms, own_ms
+        Of the longest stall by processor time: how much was spent in vispy's drawing of the canvas, and how much with a
+        function of this package on the stack, drawing left out. The rest is napari and Qt.
+    """
 
     def __init__(self, lateness: Lateness, *, stacks: bool) -> None:
         super().__init__(daemon=True)
-        self.lateness, self.main, self.ours_ms, self.stacks = lateness, threading.main_thread().ident, 0.0, stacks
+        self.lateness, self.main, self.stacks = lateness, threading.main_thread().ident, stacks
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin with an action."""
+        self.ours_ms = self.longest = self.drawing_ms = self.own_ms = 0.0
         self.found: Counter[tuple[object, ...]] = Counter()
 
     def run(self) -> None:
+        clock = time.pthread_getcpuclockid(self.main)
         turn, spent, before = 0.0, 0.0, time.perf_counter()
+        used_before, used, drawing, own = time.clock_gettime(clock), 0.0, 0.0, 0.0
+        seen: Counter[tuple[object, ...]] = Counter()
         while True:
             time.sleep(LOOK_S)
-            if not self.lateness.running:
-                before = time.perf_counter()
-                continue
-            now = time.perf_counter()
+            now, used_now = time.perf_counter(), time.clock_gettime(clock)
             passed, before = now - before, now
+            took, used_before = used_now - used_before, used_now
+            if not self.lateness.running:
+                continue
             if turn != self.lateness.last:
-                turn, spent = self.lateness.last, 0.0
-            frame, stack, ours = sys._current_frames().get(self.main), [], False  # noqa: SLF001
-            note = self.stacks and now - turn > LATE_S
-            while frame is not None and not (ours and not note):
+                turn, spent, used, drawing, own, seen = self.lateness.last, 0.0, 0.0, 0.0, 0.0, Counter()
+            frame, stack, ours, draws = sys._current_frames().get(self.main), [], False, False  # noqa: SLF001
+            while frame is not None:
                 ours |= "napari_cpnn" in frame.f_code.co_filename
-                if note:
-                    stack.append((frame.f_code, frame.f_lineno))
+                draws |= frame.f_code.co_name == "on_draw"
+                stack.append((frame.f_code, frame.f_lineno))
                 frame = frame.f_back
-            if note:
-                self.found[tuple(stack)] += 1
+            used, drawing, own = used + took, drawing + took * draws, own + took * (ours and not draws)
+            if self.stacks:
+                seen[tuple(reversed(stack))] += took
+            if used > self.longest:
+                self.longest, self.found = used, seen
+                self.drawing_ms, self.own_ms = 1e3 * drawing, 1e3 * own
             if ours:
                 spent += 1e3 * passed
                 self.ours_ms = max(self.ours_ms, spent)
 
-    def report(self) -> str:
-        """The functions on the stack during stalls, the most frequent first."""
-        seen: Counter[str] = Counter()
-        for stack, n in list(self.found.items()):
-            names = (f"{'/'.join(Path(code.co_filename).parts[-3:])}:{line} {code.co_name}" for code, line in stack)
-            for name in dict.fromkeys(names):
-                seen[name] += n
-        total = sum(self.found.values())
-        return "\n".join(
-            f"{100 * n / total:4.0f} % {name}" for name, n in seen.most_common(90) if "importlib" not in name
-        )
+    def report(self, share: float = 0.03) -> str:
+        """The calls of the longest stall by their processor time, in ms, as a tree without branches below ``share``."""
+        times: Counter[tuple[object, ...]] = Counter()
+        for stack, seconds in self.found.items():
+            for depth in range(1, len(stack) + 1):
+                times[stack[:depth]] += seconds
+        least = share * sum(self.found.values())
+        kept = [stack for stack in times if times[stack] >= least]
+        children = Counter(stack[:-1] for stack in kept)
+        lines, depths = [], {(): 0}
+        for stack in _in_order(kept, times):
+            parent = depths[stack[:-1]]
+            # Calls that pass nearly all their time on are left out.
+            passes = children[stack] == 1 and max(times[s] for s in kept if s[:-1] == stack) > 0.93 * times[stack]
+            code, line = stack[-1]
+            ours = "napari_cpnn" in code.co_filename
+            if passes and not ours:
+                depths[stack] = parent
+                continue
+            depths[stack] = parent + 1
+            where = "/".join(Path(code.co_filename).parts[-3:])
+            lines.append(f"{1e3 * times[stack]:6.0f} {'| ' * parent}{code.co_name} {where}:{line}")
+        return "\n".join(lines)
+
+
+def _in_order(stacks: list[tuple[object, ...]], times: Counter[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """Parents before their calls, the longest call first."""
+    below: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
+    for stack in stacks:
+        below.setdefault(stack[:-1], []).append(stack)
+    ordered, waiting = [], [()]
+    while waiting:
+        stack = waiting.pop()
+        if stack:
+            ordered.append(stack)
+        waiting += sorted(below.get(stack, []), key=lambda one: times[one])
+    return ordered
 
 
 class Trial:
@@ -89,14 +136,13 @@ class Trial:
         self.lateness = Lateness()
         self.watch = Watch(self.lateness, stacks=bool(stacks))
         self.watch.start()
-        self.rows: list[tuple[str, float, float, float, float]] = []
+        self.rows: list[tuple[str, float, float, float, float, float, float]] = []
 
     def act(self, name: str, action: Callable[[], object], until: Callable[[], bool] = lambda: True) -> None:
         from qtpy.QtCore import QTimer
 
         self.lateness.measure(0.3)
-        self.watch.ours_ms = 0.0
-        self.watch.found.clear()
+        self.watch.clear()
         delays, busy, ended = [], [], []
 
         def start() -> None:
@@ -116,10 +162,15 @@ class Trial:
                 raise SystemExit(f"{name}: no result after {LIMIT_S} s.")
         total = time.perf_counter() - begun
         measure(REST_S)
-        self.rows.append((name, max(delays), min(self.watch.ours_ms, max(delays)), max(busy), total))
-        print(f"{name}: {max(delays):.0f} ms, busy {max(busy):.0f} ms", file=sys.stderr)
+        watch, most = self.watch, max(busy)
+        shares = (min(watch.own_ms, most), min(watch.drawing_ms, most))
+        self.rows.append((name, max(delays), min(watch.ours_ms, max(delays)), most, *shares, total))
+        print(
+            f"{name}: {max(delays):.0f} ms, busy {most:.0f} ms, ours {shares[0]:.0f}, drawing {shares[1]:.0f}",
+            file=sys.stderr,
+        )
         if self.stacks and (self.stacks == "all" or self.stacks in name):
-            print(f"\n== {name}: {max(delays):.0f} ms\n{self.watch.report()}\n", file=sys.stderr)
+            print(f"\n== {name}: {1e3 * self.watch.longest:.0f} ms\n{self.watch.report()}\n", file=sys.stderr)
 
 
 def second_slide(folder: Path) -> Path:
@@ -142,7 +193,7 @@ def second_slide(folder: Path) -> Path:
     return path
 
 
-def story(folder: Path, stacks: str) -> list[tuple[str, float, float, float, float]]:
+def story(folder: Path, stacks: str) -> list[tuple[str, float, float, float, float, float, float]]:
     """Do everything once, in a new window."""
     import napari
 
@@ -230,7 +281,7 @@ def story(folder: Path, stacks: str) -> list[tuple[str, float, float, float, flo
     return trial.rows
 
 
-def one_run(stacks: str) -> list[tuple[str, float, float, float, float]]:
+def one_run(stacks: str) -> list[tuple[str, float, float, float, float, float, float]]:
     """Run the story in a process of its own, with settings and cache of its own."""
     with scratch() as folder:
         home = {name: f"{folder}/{name}" for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NAPARI_CPNN_CACHE")}
@@ -252,14 +303,14 @@ def main() -> None:
     runs = [one_run(args.stacks) for _ in range(args.runs)]
     rows = []
     for times in zip(*runs, strict=True):
-        name, best, ours, _, _ = min(times, key=lambda row: row[1])
-        busy, total = (min(row[i] for row in times) for i in (3, 4))
-        rows.append([name, f"{best:.0f}", f"{ours:.0f}", f"{busy:.0f}", f"{1e3 * total:.0f}"])
+        name, best, ours, *_ = min(times, key=lambda row: row[1])
+        busy, own, drawing = min(row[3:6] for row in times)
+        total = min(row[6] for row in times)
+        rows.append([name, *(f"{ms:.0f}" for ms in (best, ours, busy, own, drawing, 1e3 * total))])
     load = os.getloadavg()[1] if hasattr(os, "getloadavg") else float("nan")
     title = f"Longest wait of the event loop, best of {args.runs} runs, load of the machine {load:.1f}"
-    print_table(
-        title, ["action", "longest wait, ms", "of it ours, ms", "processor time in one go, ms", "until shown, ms"], rows
-    )
+    columns = ["longest wait", "of it ours", "processor time in one go", "of it ours", "of it drawing", "until shown"]
+    print_table(title, ["action", *(f"{column}, ms" for column in columns)], rows)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def test_a_gene_is_typed_and_shown(explore, wait, slide_path, model):
     low, high = dock.state.limits
     assert np.percentile(values, 1) <= low < high <= values.max() + 0.1
     assert tuple(layer.contrast_limits) == pytest.approx((low, high))
-    assert layer.colorbar.visible
+    wait(lambda: layer.colorbar.visible)
     dock.gene.setText("CD3E")
     dock.gene.returnPressed.emit()
     assert layer.name == "Gene: CD3E (log1p CP10k)"

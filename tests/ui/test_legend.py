@@ -35,6 +35,31 @@ def top(legend):
     return found[0] if found else None
 
 
+def test_the_label_of_the_colour_bar_has_its_box_above_the_layers(legend):
+    """Overlays are drawn by their order, a box one before its text; layers have the orders 0, 1, ..."""
+    legend, state = legend
+    state.set_shown(Shown("type", ("CAFs",)))
+    state.set_limits((0.0, 0.96))
+    write(legend, ROWS)
+    overlays = legend._viewer.canvas.overlays
+    label = next(overlays[key] for key in overlays if overlays[key].position == "top_right" and overlays[key].visible)
+    assert label.text == "96 %"
+    assert label.box
+    assert np.allclose(label.box_color, 1)
+    assert 1000 < label.order < type(label)().order  # above all layers, and before the colour bar in its corner
+
+
+def test_a_legend_that_is_asked_for_all_the_time_is_written(legend, qtbot):
+    legend, state = legend
+    state.set_shown(Shown("dominant"))
+
+    def is_written():
+        legend.update(ROWS)
+        return legend.is_complete
+
+    qtbot.waitUntil(is_written, timeout=30_000)
+
+
 def write(legend, rows):
     legend.update(rows)
     legend.finish()

@@ -12,6 +12,8 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
 from tests.ui.conftest import GENES, MPP, SETTINGS, SHAPE, TYPES, tissue_image, write_slide
 
+from napari_cpnn import painting
+from napari_cpnn.geometry import Rect
 from napari_cpnn.painting import Shown
 from napari_cpnn.ui.panels.dock import Panels
 from napari_cpnn.ui.panels.panel import MAIN, MOST_PANELS, PanelSpec, Source
@@ -553,3 +555,31 @@ def test_a_figure_of_what_is_on_screen_has_the_spots_and_the_regions(panels, exp
     assert marks_on_screen(viewer, slide_layer, state.slide.mpp).spots == ()
     assert marks_on_screen(viewer, slide_layer, state.slide.mpp).outlines == ()
     dialog.end()
+
+
+def test_the_legend_of_dominant_types_follows_the_view(panels, qtbot, wait):
+    """It names the types in view, also when only the view has moved."""
+    controller = panels.controller
+    controller.set_panels([PanelSpec("map", Shown("dominant"))])
+    wait(lambda: controller.is_settled and controller.painted[0].key is not None)
+    cmap = panels.state.map
+    painted = []
+    controller.painted_changed.connect(lambda: painted.append(controller.view))
+    view = controller.view
+    half = Rect(view.y0, view.x0, view.y1, view.x0 + (view.x1 - view.x0) / 2)
+    controller.set_view(half, controller.px_per_um)
+    assert not controller.is_settled
+    panels.viewer.scene.camera.zoom *= 1.0  # the dock goes on by itself
+    wait(lambda: bool(painted) and controller.is_settled)
+    at = controller.view
+    expected = painting.dominant_types(cmap, cmap.grid.window(at), "minor")
+    assert list(controller.painted[0].key.names) == list(expected)[:8]
+
+
+def test_it_is_said_that_panels_show_washes(panels, qtbot, wait):
+    panels.controller.set_panels([gene("CD3E")])
+    assert panels.controller.style_note == ""
+    panels.state.choose_look(style="contours")
+    wait(lambda: "Explore draws contours; panels show maps as a wash." in panels.notes.text())
+    panels.state.choose_look(style="wash")
+    wait(lambda: "wash" not in panels.notes.text())

@@ -146,12 +146,13 @@ def read_colors(text: str) -> dict[str, str]:
     SettingsError
         If a part is not a name and a colour.
     """
+    parts = [part for part in re.split(r"[,;\n]+", text) if part.strip()]
+    if not parts:
+        return {}
     from matplotlib.colors import is_color_like, to_hex
 
     colors = {}
-    for part in re.split(r"[,;\n]+", text):
-        if not part.strip():
-            continue
+    for part in parts:
         name, _, color = (piece.strip() for piece in part.rpartition("="))
         if not name or not is_color_like(color):
             raise SettingsError(

@@ -61,6 +61,11 @@ def test_it_is_taken(explore, wait, way, before, model):
     assert not any(layer.visible for layer in originals)
     assert dock.state.layer.visible
     dock.session.set_mpp(0.5)
+    bar = dock.viewer.canvas.overlays.scale_bar
+    wait(lambda: bar.visible)
+    for layer in dock.viewer.layers:  # they still lie over one another
+        assert tuple(layer.scale[-2:]) == (0.5, 0.5)
+        assert [str(unit) for unit in layer.units[-2:]] == ["micrometer", "micrometer"]
     dock.controller.use_model(model)
     wait(dock.is_settled)
     assert dock.state.map.tissue.any()

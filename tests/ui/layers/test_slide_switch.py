@@ -235,3 +235,25 @@ def test_the_toast_of_an_implausible_size_comes_once(tmp_path):
         for _ in range(3):
             read_slides(str(path))
     assert sum("implausible" in str(w.message) for w in caught) == 1
+
+
+def test_spots_are_hidden_with_their_slide_and_come_back_with_it(explore, wait, two):
+    dock = explore(two[0])
+    viewer = dock.viewer
+    metadata = {"napari_cpnn_spots": True}
+    spots = viewer.add_points([[100.0, 100.0]], name="spots", metadata=metadata, units=("um", "um"))
+    unwanted = viewer.add_points([[100.0, 100.0]], name="hidden by hand", metadata=metadata, units=("um", "um"))
+    other = viewer.add_points([[100.0, 100.0]], name="other points", units=("um", "um"))
+    unwanted.visible = False
+    second = opened(viewer, two[1])
+    wait(lambda: dock.state.layer == second)
+    assert not spots.visible
+    assert other.visible
+    of_second = viewer.add_points([[200.0, 200.0]], name="of the second", metadata=metadata, units=("um", "um"))
+    dock.session.choose(viewer.layers["first"])
+    assert spots.visible
+    assert not unwanted.visible
+    assert not of_second.visible
+    dock.session.choose(second)
+    assert not spots.visible
+    assert of_second.visible

@@ -81,7 +81,7 @@ class MapLines:
         return "" if small else "patches"
 
     def draw(self, painted: Painted) -> bool:
-        """Draw what is on screen; return whether there is a new layer, to be placed and added."""
+        """Draw what is on screen; return whether there is a new layer or grid, to be placed, and added if it is new."""
         self._painted, self._window = painted, None
         return self._update()
 
@@ -91,10 +91,18 @@ class MapLines:
         return self._update()
 
     def add(self) -> None:
-        """Add the new layer to the viewer; the selected layers stay selected."""
+        """Add the layer to the viewer if it is new; the selected layers stay selected."""
+        if self.layer in self._viewer.layers:
+            return
         selected = set(self._viewer.layers.selection)
         self._viewer.add_layer(self.layer)
         self._viewer.layers.selection = selected
+
+    def put_away(self) -> None:
+        """Hide the layer until there is another map."""
+        self._painted, self._window, self.levels = None, None, []
+        if self.layer is not None and self.layer.visible:
+            self.layer.visible = False
 
     def remove(self) -> None:
         """Remove the layer."""
@@ -125,7 +133,7 @@ class MapLines:
         if self._window is not None and _contains(self._window, rect) and abs(np.log(patch_px / self._patch_px)) < 0.1:
             return False
         self._window, self._patch_px = rect.grown(max(rect.height, rect.width) / 2), patch_px
-        is_new = self.layer is None
+        is_new, self.grid = self.layer is None or self.grid != grid, grid
         if self.layer is None:
             self.layer = Vectors(
                 np.zeros((0, 2, 2)),
@@ -133,7 +141,6 @@ class MapLines:
                 blending="translucent_no_depth",
                 metadata={OVERLAY_KEY: True},
             )
-        self.grid = grid
         self._show(self.layer, painted, kind)
         return is_new
 

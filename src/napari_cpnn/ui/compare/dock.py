@@ -173,7 +173,8 @@ class Compare(Dock):
     def _place_spots(self) -> None:
         spots = self.controller.spots
         self.explore.setVisible(self.state.slide is None or self.state.model is None)
-        self.spots_layer.place(self.state.layer, spots.mpp(), spots.centers_um(), spots.diameter_um())
+        layer = self.state.layer if spots.is_of_slide else None
+        self.spots_layer.place(layer, spots.mpp(), spots.centers_um(), spots.diameter_um())
         self._paint_spots()
 
     def _selected_in_chart(self, points: IntArray) -> None:

@@ -72,6 +72,7 @@ class SpotsController:
         self.sources: list[SpotsSource] = []
         self.files: tuple[str, ...] = ()
         self.fit: SpotFit | None = None
+        self._slide_of_spots: tuple[str, bool] | None = None  # its identity, and whether they fit it
         self.tasks = Tasks(
             background, notify, lambda: message_of(self.state, self.table is not None, self.fit) or hint()
         )
@@ -163,7 +164,7 @@ class SpotsController:
         from napari_cpnn.spots import tables_of_run
 
         self.tasks.forget("spots")
-        self.table, self.source, self.fit = spots, source, None
+        self.table, self.source, self.fit, self._slide_of_spots = spots, source, None, None
         self.state.measured = spots
         self.files = tuple(str(file) for file in (source, positions) if file is not None)
         library = None if spots is None else library_of(spots)
@@ -226,6 +227,12 @@ class SpotsController:
         mpp = self.mpp()
         return np.empty((0, 2)) if self.table is None or mpp is None else spatial_to_um(self.table.obsm["spatial"], mpp)
 
+    @property
+    def is_of_slide(self) -> bool:
+        """Whether the spots lie on the slide that is explored, not on another one that they fit."""
+        slide, of = self.state.slide, self._slide_of_spots
+        return slide is None or of is None or of[0] == slide.identity
+
     def diameter_um(self) -> float:
         """Return the diameter of a spot; 0 if it is unknown."""
         mpp = self.mpp()
@@ -262,7 +269,9 @@ class SpotsController:
 
         if self.state.slide is not None and self.table is not None:
             note_fit(self.state.slide, self.table)  # so that predicting does not repeat the warning
-        self.fit = fit
+        self.fit, slide, of = fit, self.state.slide, self._slide_of_spots
+        if slide is not None and (of is None or (not of[1] and not fit.problem)):
+            self._slide_of_spots = slide.identity, not fit.problem
         self.spots_changed.emit()
         if not fit.problem:
             self.fitted.emit()

@@ -199,6 +199,7 @@ class Explore(Dock):
     def _opened(self, frame: QDockWidget) -> None:
         if is_opened_by_user(frame):
             self._get_ready()
+            self.session.hold_later()
             if not self.is_quiet:
                 self.offer_tour()
 

@@ -12,6 +12,7 @@ from napari.utils.colormaps import Colormap
 
 from napari_cpnn.geometry import Grid
 from napari_cpnn.painting import finer, paintable_pixels, unlike_patches
+from napari_cpnn.ui.explore.placing import keep_above
 from napari_cpnn.ui.layers import OVERLAY_KEY
 from napari_cpnn.ui.viewer import ExploreState
 
@@ -40,6 +41,7 @@ class Hatching:
         self._drawn: tuple[CompositionMap, int] | None = None
         self._marked: npt.NDArray[np.bool_] | None = None
         self._allowed: tuple[CompositionMap, Slide | None, npt.NDArray[np.bool_]] | None = None
+        self._placed: CompositionMap | None = None
         self._next = 0.0
         self.layer: Image | None = None
 
@@ -57,7 +59,7 @@ class Hatching:
         return cmap is None or not self._is_wanted() or self._drawn == (cmap, cmap.revision)
 
     def update(self, *, at_once: bool = False) -> bool:
-        """Draw what has changed; return whether there is a new layer, to be placed and added."""
+        """Draw what has changed; return whether there is a layer or map that is new, to be placed and added."""
         cmap = self._state.map
         if cmap is None or not self._is_wanted():
             if self.layer is not None:
@@ -70,18 +72,17 @@ class Hatching:
         self._next = now + _INTERVAL
         self._drawn = (cmap, cmap.revision)
         marked = unlike_patches(cmap)
-        if self.layer is None and not marked.any():
+        if not marked.any() and (self.layer is None or self._marked is None):
             return False
         if self.layer is not None and self._marked is not None and np.array_equal(marked, self._marked):
             self.layer.visible = True
             return False
         self._marked = marked
         picture = self._hatched(marked, cmap)
-        if self.layer is not None and self.layer.data.shape == picture.shape:
+        is_of_new_map, self._placed = self._placed is not cmap, cmap
+        if self.layer is not None:
             self.layer.data, self.layer.visible = picture, True
-            return False
-        self.remove()
-        self._drawn, self._marked = (cmap, cmap.revision), marked
+            return is_of_new_map
         self.layer = Image(
             picture,
             rgb=False,
@@ -97,7 +98,9 @@ class Hatching:
         return True
 
     def add(self) -> None:
-        """Add the new layer to the viewer; the selected layers stay selected."""
+        """Add the layer to the viewer if it is new; the selected layers stay selected."""
+        if self.layer in self._viewer.layers:
+            return
         selected = set(self._viewer.layers.selection)
         self._viewer.add_layer(self.layer)
         self._viewer.layers.selection = selected
@@ -106,9 +109,16 @@ class Hatching:
         """Move the layer right above the overlays, below measured spots and outlines."""
         keep_above(self._viewer, self.layer, Image)
 
+    def put_away(self) -> None:
+        """Hide the layer until there is another map."""
+        self._drawn = self._marked = self._allowed = self._placed = None
+        if self.layer is not None and self.layer.visible:
+            self.layer.visible = False
+
     def remove(self) -> None:
         """Remove the layer."""
-        layer, self.layer, self._drawn, self._marked, self._allowed = self.layer, None, None, None, None
+        layer, self.layer = self.layer, None
+        self._drawn = self._marked = self._allowed = self._placed = None
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
 
@@ -126,17 +136,6 @@ class Hatching:
 
     def _is_wanted(self) -> bool:
         return self._state.look.unlike == "hatched" and self._state.shown is not None
-
-
-def keep_above(viewer: ViewerModel, layer: Layer | None, below: type[Layer]) -> None:
-    """Move a layer right above our others, those of a type."""
-    layers = viewer.layers
-    others = [other for other in layers if OVERLAY_KEY in other.metadata and other != layer]
-    ours = [layers.index(other) for other in others if isinstance(other, below)]
-    if layer is not None and layer in layers and ours:
-        at, wanted = layers.index(layer), max(ours) + 1
-        if at != wanted:
-            layers.move(at, wanted)
 
 
 def _pixels(cmap: CompositionMap) -> int:

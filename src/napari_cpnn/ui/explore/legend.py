@@ -36,6 +36,9 @@ _GLYPHS_PER_STEP = 3
 Line = tuple[str, str]
 """A text and its background colour."""
 
+#: Order of drawing of the label of the colour bar; that of other overlays is a million.
+_BEFORE_BAR = 10**6 - 2
+
 _HIDDEN: Line = ("", "")
 _WARMING: Line = ("", "warming")
 
@@ -77,7 +80,8 @@ class CanvasLegend:
         """
         self._wanted = self._lines(rows, scale, outline)
         self._write_top()
-        if self._next() is not None:
+        # Often asked for, the next step still comes.
+        if self._next() is not None and not (self._timer.isActive() and self._timer.interval() == STEP_MS):
             self._timer.start(STEP_MS)
 
     @property
@@ -122,8 +126,8 @@ class CanvasLegend:
             return
         self._top, overlays = text, self._viewer.canvas.overlays
         if _TOP not in overlays:
-            # Before the colour bar, which is in the same corner.
-            overlays[_TOP] = TextOverlay(position="top_right", box=True, font_size=9, order=0)
+            # Before the colour bar, which is in the same corner; but the box is drawn one earlier, above the layers.
+            overlays[_TOP] = TextOverlay(position="top_right", box=True, font_size=9, order=_BEFORE_BAR)
         overlay: Any = overlays[_TOP]
         overlay.text, overlay.color, overlay.box_color = text, "#000000", "#FFFFFF"
         overlay.visible = bool(text)

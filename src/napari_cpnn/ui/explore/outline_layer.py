@@ -9,7 +9,7 @@ from napari.layers import Layer
 
 from napari_cpnn.arrays import BoolArray, FloatArray
 from napari_cpnn.ui.canvas import Vectors, with_margin
-from napari_cpnn.ui.explore.hatching import keep_above
+from napari_cpnn.ui.explore.placing import keep_above
 from napari_cpnn.ui.layers import OVERLAY_KEY
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class OutlineLayer:
         self.grid: Grid | None = None
 
     def show(self, places: MarkedPlaces | None, grid: Grid) -> bool:
-        """Outline places; return whether there is a new layer, to be placed and added."""
+        """Outline places; return whether there is a new layer or grid, to be placed, and added if it is new."""
         if places is self._places:
             return False
         self._places = places
@@ -47,9 +47,8 @@ class OutlineLayer:
                 self.layer.visible = False
             return False
         self._lines = outline_lines(places.mask, dashed=places.side == "low")
-        is_new = self.layer is None
+        is_new, self.grid = self.layer is None or self.grid != grid, grid
         if self.layer is None:
-            self.grid = grid
             self.layer = Vectors(
                 np.zeros((0, 2, 2)),
                 vector_style="line",
@@ -64,7 +63,7 @@ class OutlineLayer:
 
     def set_zoom(self, px_per_um: float) -> None:
         """Draw the lines anew if they are too wide or too narrow for a zoom, in screen pixels per um."""
-        if self.layer is None or self.grid is None:
+        if self.layer is None or self.grid is None or self._places is None:
             return
         patch_px = px_per_um * self.grid.stride_um
         if patch_px > 0 and abs(np.log(patch_px / self._patch_px)) > 0.1:
@@ -72,7 +71,9 @@ class OutlineLayer:
             self._draw(self.layer)
 
     def add(self) -> None:
-        """Add the new layer to the viewer; the selected layers stay selected."""
+        """Add the layer to the viewer if it is new; the selected layers stay selected."""
+        if self.layer in self._viewer.layers:
+            return
         selected = set(self._viewer.layers.selection)
         self._viewer.add_layer(self.layer)
         self._viewer.layers.selection = selected
@@ -80,6 +81,12 @@ class OutlineLayer:
     def keep_above_overlays(self) -> None:
         """Move the layer right above overlays and hatching, below measured spots and regions."""
         keep_above(self._viewer, self.layer, Layer)
+
+    def put_away(self) -> None:
+        """Hide the layer until there are places on another map."""
+        self._places = None
+        if self.layer is not None and self.layer.visible:
+            self.layer.visible = False
 
     def remove(self) -> None:
         """Remove the layer."""

@@ -5,30 +5,27 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image
 from napari.utils.colormaps import Colormap
 
 from napari_cpnn import painting
-from napari_cpnn.arrays import BoolArray
 from napari_cpnn.geometry import Grid
-from napari_cpnn.mapping import CompositionMap
-from napari_cpnn.painting import Look
 from napari_cpnn.ui.canvas import MapLines, Painted
 from napari_cpnn.ui.explore.gene_places import GenePlaces
-from napari_cpnn.ui.explore.hatching import Hatching, keep_above
+from napari_cpnn.ui.explore.hatching import Hatching
 from napari_cpnn.ui.explore.outline_layer import OutlineLayer
+from napari_cpnn.ui.explore.overlay import SLOTS, Overlay, slot_of
+from napari_cpnn.ui.explore.placing import add_below, keep_above, place, transform_events
+from napari_cpnn.ui.explore.still_shown import is_known
 from napari_cpnn.ui.explore.strength import Strength
 from napari_cpnn.ui.frame import every, stop_timer
-from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform
-from napari_cpnn.ui.viewer import ExploreState, Shown
+from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
     from napari_cpnn.mapping import Viewport
-    from napari_cpnn.slides import Slide
 
 TICK_MS = 66
 """Interval between repaints."""
@@ -36,85 +33,13 @@ TICK_MS = 66
 BUSY_SHARE = 0.25
 """Maximum share of the GUI thread's time for repainting; a large map is repainted less often."""
 
-_SLOTS = {"type": "type", "gene": "gene", "contribution": "contribution", "dominant": "mix", "blend": "mix"}
-_SLOTS |= {"signature": "signature"}
-_DOMAIN = "domain"  # the slot of the out-of-domain score, whatever quantity it is shown instead of
-
-
-class Overlay:
-    """Layer with an RGBA image of some pixels per patch of the map, clipped to slide and tissue.
-
-    The layer's contrast limits are the range of the values shown, so that napari's own colour bar and contrast slider
-    are right, although the pixels are colours already.
-    """
-
-    def __init__(self, shown: Shown, cmap: CompositionMap, slide: Slide | None) -> None:
-        self.shown = shown
-        self.cmap = cmap
-        self._slide = slide
-        self._n = painting.pixels_per_patch(cmap.grid)
-        self._allowed: BoolArray | None = None
-        self._scale: float | None = None
-        self.grid = painting.finer(cmap.grid, self._n)
-        self.revision = -1
-        self.auto = painting.auto_range(shown)
-        self.painter = painting.Painter(cmap.tissue)
-        self._painter_revision = -1
-        self.layer = Image(
-            np.zeros((*self.grid.shape, 4), dtype=np.float32),
-            rgb=True,
-            multiscale=False,
-            contrast_limits=(0.0, 1.0),
-            name=_layer_name(shown, cmap),
-            blending="translucent_no_depth",
-            cache=False,
-            metadata={OVERLAY_KEY: True},
-        )
-
-    def catch_up(self) -> None:
-        """Pass the present state of the map to the painter."""
-        revision = self.cmap.revision
-        if revision != self._painter_revision:
-            painting.catch_up(self.painter, self.cmap)
-            self._painter_revision = revision
-        self.revision = revision
-
-    def paint(self, look: Look, *, at_rest: bool) -> painting.Range:
-        """Paint the quantity, and return its colour range."""
-        self.catch_up()
-        scale = painting.scale_of(self.cmap, self.shown, look.scale_um)
-        if scale != self._scale:
-            self.auto, self._scale = painting.auto_range(self.shown), scale
-        limits = painting.paint(self.painter, self.cmap, self.shown, look, self.auto, at_rest=at_rest)
-        smooth = look.is_smooth(self.shown)
-        covered = self.painter.covered.repeat(self._n, axis=0).repeat(self._n, axis=1)
-        rgba = self.painter.extended() if smooth else self.painter.rgba
-        self.layer.data[...] = painting.magnified(rgba, self._n, self.allowed & covered, smooth=smooth)
-        if self.shown.per_unit != 1:  # the ticks of napari's colour bar are the limits of the layer
-            self.layer.data[..., :3] *= self.shown.per_unit
-        return limits
-
-    @property
-    def allowed(self) -> BoolArray:
-        """Pixels on the slide and its tissue."""
-        if self._allowed is None:
-            self._allowed = painting.paintable_pixels(self.cmap, self._n, self._slide)
-        return self._allowed
-
-    def show(self, shown: Shown) -> None:
-        """Show another quantity of the same slot."""
-        if shown != self.shown:
-            self.shown = shown
-            self.auto = painting.auto_range(shown)
-            self.layer.name = _layer_name(shown, self.cmap)
-        self.revision = -1
-
 
 class Overlays:
     """Overlay layers of a viewer, kept up to date with its state.
 
     There is one layer per slot: share of a cell type, gene, contribution of a cell type to a gene, dominant type or
-    blend, and out-of-domain score. Each is added when it is first shown and removed with the map.
+    blend, and out-of-domain score. Each is added when it is first shown. Adding and removing layers is slow in napari,
+    so the next map, of another model or slide, is shown in the same ones.
     """
 
     def __init__(self, viewer: ViewerModel, state: ExploreState, places: GenePlaces) -> None:
@@ -123,7 +48,7 @@ class Overlays:
         self._overlays: dict[str, Overlay] = {}
         self._placing: Layer | None = None
         self._setting = False
-        self._next_paint = 0.0
+        self._next_paint, self._turns = 0.0, 0
         self._hatching = Hatching(viewer, state)
         self._places = places
         self.outline = OutlineLayer(viewer)
@@ -131,6 +56,7 @@ class Overlays:
         self._strength = Strength(state, self.lines)
         self._outline_removed = False
         self._timer = every(TICK_MS, self._tick)
+        state.slide_changed.connect(self._slide_changed)
         state.mapper_changed.connect(self._map_changed)
         state.shown_changed.connect(self._shown_changed)
         state.look_changed.connect(self._look_changed)
@@ -143,6 +69,7 @@ class Overlays:
         if viewer_lives:
             self._remove_all()
         self._unfollow()
+        self._state.slide_changed.disconnect(self._slide_changed)
         self._state.mapper_changed.disconnect(self._map_changed)
         self._state.shown_changed.disconnect(self._shown_changed)
         self._state.look_changed.disconnect(self._look_changed)
@@ -151,7 +78,7 @@ class Overlays:
 
     def layer_of(self, kind: str) -> Layer | None:
         """Return the layer that shows a kind of quantity, if there is one."""
-        overlay = self._overlays.get(_SLOTS.get(kind, kind))
+        overlay = self._overlays.get(SLOTS.get(kind, kind))
         return None if overlay is None else overlay.layer
 
     def set_view(self, view: Viewport | None) -> None:
@@ -174,15 +101,21 @@ class Overlays:
 
     def paint_now(self) -> None:
         """Repaint what has changed without waiting for the next tick."""
+        self._paint_overlays()
+        self._hatch()
+
+    def _paint_overlays(self) -> None:
+        if self._state.map is None:
+            return
         for overlay in self._overlays.values():
             if overlay.layer.visible and overlay.revision != overlay.cmap.revision:
                 self._paint(overlay)
-        self._hatch()
 
     def repaint(self) -> None:
         """Repaint everything on screen, with the colour range of a complete map."""
         for overlay in self._overlays.values():
             overlay.revision = -1
+        self._show_bars()
         self.paint_now()
         self._hatch(at_once=True)
 
@@ -190,15 +123,25 @@ class Overlays:
     def is_painted(self) -> bool:
         """True when the present state of the map is on screen."""
         painted = all(o.revision == o.cmap.revision for o in self._overlays.values() if o.layer.visible)
-        return painted and self._hatching.is_current()
+        return painted and self._hatching.is_current() and not any(o.bar_is_due for o in self._overlays.values())
 
     # -- reacting ------------------------------------------------------------------------------------------
 
+    def _slide_changed(self) -> None:
+        if self._state.layer is None:
+            self._remove_all()
+
     def _map_changed(self) -> None:
-        self._remove_all()
-        if self._state.map is None:
+        cmap, shown = self._state.map, self._state.shown
+        if cmap is None:
             stop_timer(self._timer)
+            self._put_away()
             return
+        for slot, overlay in list(self._overlays.items()):
+            if (shown is not None and slot == slot_of(shown)) or is_known(self._state, overlay.shown):
+                overlay.use(cmap, self._state.slide)
+            else:
+                self._viewer.layers.remove(overlay.layer)
         self._shown_changed()
         self._timer.start()
 
@@ -206,15 +149,17 @@ class Overlays:
         cmap, shown, slide_layer, slide = self._state.map, self._state.shown, self._state.layer, self._state.slide
         if cmap is None or shown is None or slide_layer is None or slide is None or slide.mpp is None:
             return
-        slot = _DOMAIN if shown.measure == "domain" else _SLOTS[shown.kind]
+        slot = slot_of(shown)
         overlay = self._overlays.get(slot)
         if overlay is None:
             overlay = self._overlays[slot] = Overlay(shown, cmap, slide)
+            overlay.bar_is_due = shown.has_range  # with the next tick: napari takes long for each of the two
             self._style(overlay)
             self._follow(slide_layer)
             self._paint(overlay)
             self._add(overlay)
         else:
+            self._follow(slide_layer)
             overlay.show(shown)
             self._style(overlay)
             self._paint(overlay)
@@ -246,18 +191,22 @@ class Overlays:
         self._outline_removed = False
         self._outline()
         now = time.monotonic()
+        if self._show_bars():
+            return
         if now >= self._next_paint:
-            self.paint_now()
+            self._turns += 1
+            if self._turns % 2:  # one after the other, each with time for other things between
+                self._paint_overlays()
+            else:
+                self._hatch()
             end = time.monotonic()
             self._next_paint = end + (end - now) * (1 / BUSY_SHARE - 1)
 
     # -- layers --------------------------------------------------------------------------------------------
 
     def _add(self, overlay: Overlay) -> None:
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(overlay.layer)
-        # The slide stays the active layer.
-        self._viewer.layers.selection = selected
+        ours = [self._hatching.layer, self.lines.layer, self.outline.layer]
+        add_below(self._viewer, overlay.layer, ours)
         overlay.layer.events.contrast_limits.connect(self._limits_dragged)
         overlay.layer.events.opacity.connect(self._opacity_dragged)
         if overlay.shown.has_range:
@@ -265,6 +214,26 @@ class Overlays:
             bar.position, bar.box = "top_right", True
             bar.size, bar.font_size = (16.0, 140.0), 9.0
             bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
+
+    def _put_away(self) -> None:
+        """Hide all layers, or remove them with their slide."""
+        if self._state.layer is None or self._state.layer not in self._viewer.layers:
+            self._remove_all()
+            return
+        for overlay in self._overlays.values():
+            overlay.put_away()
+        self._hatching.put_away()
+        self.outline.put_away()
+        self.lines.put_away()
+        self._unfollow()
+
+    def _show_bars(self) -> bool:
+        """Show the colour bars that are due; return whether there were any."""
+        due = [overlay for overlay in self._overlays.values() if overlay.bar_is_due]
+        for overlay in due:
+            overlay.bar_is_due = False
+            self._style(overlay)
+        return bool(due)
 
     def _remove_all(self) -> None:
         for overlay in list(self._overlays.values()):
@@ -288,7 +257,7 @@ class Overlays:
                 overlay.layer.interpolation2d = mode
             name = f"cpnn {look.colormap}"
             if overlay.shown.has_range:
-                overlay.layer.colorbar.visible = look.legend
+                overlay.layer.colorbar.visible = look.legend and not overlay.bar_is_due
             if overlay.shown.has_range and overlay.layer.colormap.name != name:
                 overlay.layer.colormap = Colormap(painting.color_table(look.colormap), name=name)
         finally:
@@ -298,13 +267,13 @@ class Overlays:
         """Place overlays on a slide layer, also when it is moved later."""
         if self._placing is None:
             self._placing = slide_layer
-            for source in _transform_events(slide_layer):
+            for source in transform_events(slide_layer):
                 source.connect(self._place)
         self._place()
 
     def _unfollow(self) -> None:
         if self._placing is not None:
-            for source in _transform_events(self._placing):
+            for source in transform_events(self._placing):
                 source.disconnect(self._place)
             self._placing = None
 
@@ -312,18 +281,9 @@ class Overlays:
         slide, slide_layer = self._state.slide, self._placing
         if slide is None or slide.mpp is None or slide_layer is None:
             return
-        placed: list[tuple[Layer, Grid]] = [(overlay.layer, overlay.grid) for overlay in self._overlays.values()]
-        hatching, pixels = self._hatching.layer, self._hatching.grid
-        if hatching is not None and pixels is not None:
-            placed.append((hatching, pixels))
-        if self.outline.layer is not None and self.outline.grid is not None:
-            placed.append((self.outline.layer, self.outline.grid))
-        if self.lines.layer is not None and self.lines.grid is not None:
-            placed.append((self.lines.layer, self.lines.grid))
-        for layer, grid in placed:
-            layer.units = slide_layer.units
-            for name, value in grid_transform(slide_layer, slide.mpp, grid).items():
-                setattr(layer, name, value)
+        overlays: list[tuple[Layer | None, Grid | None]] = [(o.layer, o.grid) for o in self._overlays.values()]
+        marks = [(one.layer, one.grid) for one in (self._hatching, self.outline, self.lines)]
+        place([*overlays, *marks], slide_layer, slide.mpp)
 
     # -- napari's own controls -----------------------------------------------------------------------------
 
@@ -364,8 +324,10 @@ class Overlays:
         """Outline where the gene on screen is high or low."""
         cmap, shown = self._state.map, self._state.shown
         is_gene = shown is not None and shown.kind == "gene" and shown.measure != "domain"
-        places = self._places.outlined if is_gene and _SLOTS["gene"] in self._overlays else None
-        if cmap is None or self._state.look.outline == "none":
+        places = self._places.outlined if is_gene and SLOTS["gene"] in self._overlays else None
+        if cmap is None:
+            self.outline.put_away()
+        elif self._state.look.outline == "none":
             self.outline.remove()
         elif self.outline.show(places, cmap.grid):
             self._place()
@@ -386,15 +348,3 @@ class Overlays:
             self._setting = False
         if overlay.shown == self._state.shown:
             self._state.set_limits(limits)
-
-
-def _layer_name(shown: Shown, cmap: CompositionMap) -> str:
-    if shown.per_unit != 1:
-        return f"{shown.title} (%)"
-    unit = painting.unit_of(shown, cmap)
-    return f"{shown.title} ({unit})" if shown.gene and shown.measure != "domain" else shown.title
-
-
-def _transform_events(layer: Layer) -> list[Any]:
-    events = layer.events
-    return [events.scale, events.translate, events.rotate, events.shear, events.affine, events.units]

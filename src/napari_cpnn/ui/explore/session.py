@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from psygnal import Signal
 from superqt.utils import qdebounced, qthrottled
@@ -16,13 +17,15 @@ from napari_cpnn.ui.explore.controller import ExploreController
 from napari_cpnn.ui.explore.gene_places import GenePlaces
 from napari_cpnn.ui.explore.legend import CanvasLegend
 from napari_cpnn.ui.explore.overlays import Overlays
-from napari_cpnn.ui.frame import QtBackground, every, stop_timer
+from napari_cpnn.ui.frame import WARM_UP, LongLived, QtBackground, every, stop_timer
 from napari_cpnn.ui.layers import (
+    LENS_KEY,
     OVERLAY_KEY,
     PATH_KEY,
     SPOTS_KEY,
     UNSIZED_KEY,
     ViewportWatcher,
+    fit_view,
     mpp_of_layer,
     picture_in,
     pointer_um,
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 
 UPDATE_MS = 300
 """Interval between updates of texts, shares and legend."""
+
+HOLD_MS = 2000
+"""Interval between looks whether all is loaded that is made ready beside the event loop."""
 
 POINTER_MS = 60
 """Interval between updates of the readout while the pointer moves."""
@@ -64,6 +70,8 @@ class ExploreSession:
         pointer_moved: Callable[[], None],
     ) -> None:
         self.viewer = viewer
+        self._long_lived = LongLived()
+        self._long_lived.hold(viewer.layers)
         self.state: ExploreState = state_of(viewer)
         self.controller = ExploreController(self.state, background, notify, settings)
         self.places = GenePlaces(self.state, background)
@@ -78,14 +86,27 @@ class ExploreSession:
         self._read_pointer = qthrottled(pointer_moved, timeout=POINTER_MS, leading=False)
         # Later: our layers must not be removed while napari is still removing others.
         self._slide_removed_later = qdebounced(self._slide_removed, timeout=0)
+        self.hold_later = qdebounced(self._hold, timeout=HOLD_MS)
         self._closed = False
         self._layer_before: Layer | None = None
+        self._made_of: WeakKeyDictionary[Layer, tuple[Layer, ...]] = WeakKeyDictionary()
         viewer.cursor.events.position.connect(self._pointer_moved)
         self.state.slide_changed.connect(self._slide_changed)
+        self.state.mapper_changed.connect(self._mapper_changed)
         self.state.model_wanted.connect(self.controller.choose_model)
         self.state.mpp_wanted.connect(self.set_mpp)
         self.state.slide_wanted.connect(self._wanted)
         viewer.layers.events.removed.connect(self._layer_removed)
+
+    def _mapper_changed(self) -> None:
+        """Hold what the next map keeps, too."""
+        self.hold_later()
+
+    def _hold(self) -> None:
+        """Leave out of garbage collection what is loaded, also beside the event loop."""
+        comes_and_goes = any(LENS_KEY in layer.metadata for layer in self.viewer.layers)
+        if WARM_UP.is_running or comes_and_goes or not self._long_lived.hold(self.viewer.layers):
+            self.hold_later()
 
     def slide_layers(self) -> list[Layer]:
         """Return the layers that can be explored, the topmost first."""
@@ -108,7 +129,9 @@ class ExploreSession:
         data, keywords, _ = made
         for layer in layers:
             layer.visible = False
-        self.choose(self.viewer.add_image(data, **keywords))
+        added = self.viewer.add_image(data, **keywords)
+        self._made_of[getattr(added, "__wrapped__", added)] = tuple(layers)
+        self.choose(added)
 
     def choose(self, layer: Layer | None) -> None:
         """Explore a layer: show it alone, with a scale bar when it is in micrometres."""
@@ -132,7 +155,7 @@ class ExploreSession:
         def undo() -> None:
             layer.metadata.update(unsized)
             layer.scale, layer.translate, layer.units = frame
-            self.viewer.reset_view(layers=[layer])
+            fit_view(self.viewer, layer)
             self.controller.use_slide(slide)
 
         self.controller.set_mpp(value)
@@ -142,18 +165,25 @@ class ExploreSession:
     def _fit_layer(self) -> None:
         """Scale a layer in pixels to micrometres when the pixel size becomes known.
 
-        A layer of another reader is scaled only if it is alone: other layers would no longer match it.
+        A layer of another reader is scaled only if it is alone, or with those that it was made of: other layers would
+        no longer match it.
         """
         layer, slide = self.state.layer, self.state.slide
         if layer is None or slide is None or slide.mpp is None:
             return
-        ours = PATH_KEY in layer.metadata or all(other == layer or _is_ours(other) for other in self.viewer.layers)
+        parts = self._made_of.get(getattr(layer, "__wrapped__", layer), ())
+        others = [other for other in self.viewer.layers if other != layer and other not in parts]
+        ours = PATH_KEY in layer.metadata or all(_is_ours(other) for other in others)
         if ours and mpp_of_layer(layer) is None:
             frame = LayerFrame.of_slide(slide.mpp)
+            for part in parts:  # they go on to lie under the slide that was made of them
+                part.scale = (*part.scale[:-2], *frame.scale)
+                part.translate = (*part.translate[:-2], *frame.translate)
+                part.units = (*map(str, part.units[:-2]), "um", "um")
             layer.metadata.pop(UNSIZED_KEY, None)
             layer.scale, layer.translate, layer.units = frame.scale, frame.translate, ("um", "um")
             self._update_scale_bar()
-            self.viewer.reset_view(layers=[layer])
+            fit_view(self.viewer, layer)
 
     def _slide_changed(self) -> None:
         layer, before = self.state.layer, self._layer_before
@@ -217,9 +247,12 @@ class ExploreSession:
         stop_timer(self._updates)
         self._read_pointer.cancel()
         self._slide_removed_later.cancel()
+        self.hold_later.cancel()
+        self._long_lived.release()
         self.viewer.cursor.events.position.disconnect(self._pointer_moved)
         self.watcher.stop()
         self.state.slide_changed.disconnect(self._slide_changed)
+        self.state.mapper_changed.disconnect(self._mapper_changed)
         self.state.model_wanted.disconnect(self.controller.choose_model)
         self.state.mpp_wanted.disconnect(self.set_mpp)
         self.state.slide_wanted.disconnect(self._wanted)
@@ -237,6 +270,8 @@ class ExploreSession:
         self._read_pointer()
 
     def _layer_removed(self, event: Any) -> None:
+        self._long_lived.layer_removed(event.value)
+        self.hold_later()
         if self.state.layer is not None and self.state.layer == event.value:
             self._slide_removed_later()
         else:

@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
 
 
+def is_known(state: ExploreState, shown: Shown) -> bool:
+    """Return whether the model has a quantity that was on screen with another one."""
+    model = state.model
+    if model is None or not has_measure(state, shown, shown.measure):
+        return False
+    if shown.kind == "signature":
+        return set(shown.names[1:]) <= set(model.genes)
+    types = shown.names[1:] if shown.kind == "contribution" else () if shown.gene else shown.names
+    if shown.gene and shown.gene not in model.genes:
+        return False
+    return (bool(model.cell_types) or shown.kind == "gene") and all(members_of(model, t, shown.level) for t in types)
+
+
 def still_shown(state: ExploreState, model: CPNN, recalled: Memory | None) -> Shown:
     """Return what is on screen, or was when the slide was last open, if the model has it; else a default.
 

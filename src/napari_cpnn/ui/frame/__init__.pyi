@@ -15,6 +15,7 @@ from .genes import unknown_gene_text as unknown_gene_text
 from .guide import show_guide as show_guide
 from .history import History as History
 from .label_columns import LabelColumns as LabelColumns
+from .long_lived import LongLived as LongLived
 from .numbers import DecimalBox as DecimalBox
 from .numbers import WholeNumberBox as WholeNumberBox
 from .paper import DPI as DPI

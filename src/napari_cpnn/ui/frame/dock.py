@@ -153,6 +153,8 @@ class Dock(QWidget, metaclass=OnePerViewer):
             return
         self._ended = True
         self.state.history.changed.disconnect(self._history_changed)
+        if not viewer_lives:  # what this dock gives back is no news for others, which may be about to end
+            self.state.disconnect_all()
         self._join_tabs_later.cancel()
         self._show_later.cancel()
         self._share_later.cancel()

@@ -30,5 +30,6 @@ from .spots_reader import layers_of as layers_of
 from .spots_reader import positions_of as positions_of
 from .spots_reader import source_of as source_of
 from .viewport import ViewportWatcher as ViewportWatcher
+from .viewport import fit_view as fit_view
 from .viewport import pointer_um as pointer_um
 from .viewport import read_viewport as read_viewport

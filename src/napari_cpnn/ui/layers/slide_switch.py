@@ -17,6 +17,8 @@ from napari_cpnn.ui.layers.slide_layers import (
     mpp_of_layer,
     path_of,
 )
+from napari_cpnn.ui.layers.spots_of_slides import SpotsOfSlides
+from napari_cpnn.ui.layers.viewport import fit_view
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -38,6 +40,7 @@ class SlideSwitch:
         self._of_others: Layer | None = None  # added by a script or plugin, and not selected by the user
         self._offered = False
         self._opened: list[Layer] = []
+        self._spots = SpotsOfSlides()
         self._offer_later = qdebounced(self._make_offer, timeout=0)
         self._follow_later = qdebounced(self._follow, timeout=0)
         viewer.layers.events.inserted.connect(self._inserted)
@@ -84,7 +87,7 @@ class SlideSwitch:
         centre = np.asarray(viewer.scene.camera.center[-2:])
         box = _box(viewer, layer)
         if (centre < box[0]).any() or (centre > box[1]).any():
-            viewer.reset_view(layers=[layer])
+            fit_view(viewer, layer)
 
     # -- reacting ------------------------------------------------------------------------------------------
 
@@ -94,7 +97,10 @@ class SlideSwitch:
 
     def _inserted(self, event: Any) -> None:
         layer, viewer = event.value, self._viewer()
-        if viewer is None or not is_slide_layer(layer):
+        if viewer is None:
+            return
+        if not is_slide_layer(layer):
+            self._spots.added(layer, self.best())
             return
         self._watch(layer)
         self.use_lengths(False)
@@ -103,7 +109,7 @@ class SlideSwitch:
             return
         self.show_only(layer)
         if len(self.slides()) > 1:
-            viewer.reset_view(layers=[layer])
+            fit_view(viewer, layer)
         self._follow_later()
         self._opened.append(layer)
         self._offer_later()
@@ -118,7 +124,10 @@ class SlideSwitch:
             self._of_others = None
         self._follow_later()
 
-    def _follow_soon(self, _event: Any = None) -> None:
+    def _follow_soon(self, event: Any) -> None:
+        viewer = self._viewer()
+        if viewer is not None:
+            self._spots.follow(event.source, list(viewer.layers))
         self._follow_later()
 
     def _follow(self) -> None:

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 THROTTLE_MS = 100
 
 
+def fit_view(viewer: ViewerModel, layer: Layer) -> None:
+    """Put a layer into the middle of the view, as large as it fits; beside stacks of planes, all layers.
+
+    napari cannot fit the view to a layer of fewer dimensions than the viewer has.
+    """
+    viewer.reset_view(layers=[layer] if layer.ndim == viewer.dims.ndim else None)
+
+
 def read_viewport(viewer: ViewerModel, layer: Layer, mpp: Mpp) -> Viewport | None:
     """Return the visible rectangle of a slide layer; ``None`` in 3D or if rows and columns are not displayed."""
     dims = viewer.dims

@@ -82,6 +82,8 @@ class PanelsController:
         self._dirty = False
         self._next_paint = 0.0
         self._revisions: list[int] = []
+        self._view_painted: Rect | None = None
+        self._view_before: Rect | None = None
         self._done = ""
         state.slide_changed.connect(self._slide_changed)
         state.model_changed.connect(self._model_changed)
@@ -192,6 +194,14 @@ class PanelsController:
         return f"Same colour range: {', '.join(words)}." if words else ""
 
     @property
+    def style_note(self) -> str:
+        """Return that panels show washes, where Explore draws lines; else empty."""
+        words = {"contours": "contours", "patches": "outlines of patches"}
+        drawn = words.get(self.state.look.style)
+        maps = any(spec.kind == "map" for spec in self.panels)
+        return f"Explore draws {drawn}; panels show maps as a wash." if drawn and maps else ""
+
+    @property
     def cost_note(self) -> str:
         """Return what further models and slides cost; empty without any."""
         mappers = self.sources.further()
@@ -257,8 +267,16 @@ class PanelsController:
         revisions = [-1 if cmap is None else cmap.revision for cmap in maps]
         if revisions != self._revisions:
             self._revisions, self._dirty = revisions, True
+        if self.view == self._view_before and self._is_view_stale():
+            self._dirty = True
+        self._view_before = self.view
         if self._dirty and self.panels and not self.tasks.is_running("paint") and time.monotonic() >= self._next_paint:
             self._paint()
+
+    def _is_view_stale(self) -> bool:
+        """Return whether a panel names the types in view, and the view has moved since."""
+        names = any(s.shown is not None and s.shown.kind == "dominant" for s in self.panels if s.kind == "map")
+        return names and self.view != self._view_painted
 
     @property
     def is_settled(self) -> bool:
@@ -267,7 +285,8 @@ class PanelsController:
         waiting = any(m is None or not m.progress().idle for m in mappers)
         maps = [self.sources.map(spec.source) for spec in self.panels]
         same = [-1 if cmap is None else cmap.revision for cmap in maps] == self._revisions
-        return same and not waiting and not self._dirty and not self.tasks.is_running("paint")
+        dirty = self._dirty or self._is_view_stale()
+        return same and not waiting and not dirty and not self.tasks.is_running("paint")
 
     def _jobs(self) -> list[Job]:
         spots, jobs = self._spots(), []
@@ -285,7 +304,7 @@ class PanelsController:
 
     def _paint(self) -> None:
         panels, jobs, look, painter = self.panels, self._jobs(), self.state.look, self._painter
-        self._dirty = False
+        self._dirty, self._view_painted = False, self.view
         start = time.monotonic()
 
         def ready(found: tuple[list[Painted], list[Range | None]]) -> None:

@@ -303,7 +303,7 @@ class Panels(Dock):
             item = self.list.item(k)
             if item is not None and item.text() != title:  # the name of a model that was loaded meanwhile
                 item.setText(title)
-        text = " ".join(note for note in (controller.scale_note, controller.cost_note) if note)
+        text = " ".join(note for note in (controller.scale_note, controller.style_note, controller.cost_note) if note)
         if text != self.notes.text():
             self.notes.show_text(text)
 

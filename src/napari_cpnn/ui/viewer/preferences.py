@@ -7,6 +7,7 @@ own settings. Environment variables ``NAPARI_MAPPING_...`` override the file.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from napari_cpnn.settings import MappingSettings
 
 _NAME = "napari-cpnn"
 _NO_GROUP = "none"
+_READING = threading.Lock()
 
 _of_session: dict[str, str] = {}
 """Colours of an opened session, which come before those of the preferences until the program ends."""
@@ -127,7 +129,8 @@ def _page() -> Any | None:
     """Return napari's model of our page; ``None`` where the plugin is unknown, for example disabled."""
     from napari.settings import get_plugin_settings
 
-    return get_plugin_settings().get(_NAME)
+    with _READING:  # it may be read for the first time beside the event loop; napari has no lock there
+        return get_plugin_settings().get(_NAME)
 
 
 def _mapping(page: Any) -> MappingSettings:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from napari_cpnn.ui.frame import WARM_UP, imports
+from napari_cpnn.ui.viewer.preferences import wants_tour
 
 
 def ready_for_explore() -> None:
     """Load what the Explore dock needs; a slide is on screen, and the dock is likely to be opened next."""
-    WARM_UP.add(*imports("napari_cpnn.ui.explore", "Explore"))
+    WARM_UP.add(*imports("napari_cpnn.ui.explore", "Explore"), wants_tour, _make_colors)
 
 
 def ready_for_more() -> None:
@@ -22,6 +23,12 @@ def ready_for_more() -> None:
         *imports("napari_cpnn.ui.finetune", "FineTune"),
         *imports("napari_cpnn.ui.prototypes", "PrototypesDock"),
     )
+
+
+def _make_colors() -> None:
+    from napari_cpnn.painting import Look, color_table
+
+    color_table(Look().colormap)
 
 
 def _compile_shapes() -> None:

@@ -1,0 +1,59 @@
+"""Our layers over a slide layer: where they are, and which lies above which."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from napari_cpnn.geometry import Grid, Mpp
+
+
+def place(layers: Iterable[tuple[Layer | None, Grid | None]], slide_layer: Layer, mpp: Mpp) -> None:
+    """Place layers with one pixel per patch of their grids over a slide layer.
+
+    What is right already is not set again: napari reacts to it as to a change, which takes milliseconds each.
+    """
+    for layer, grid in layers:
+        if layer is None or grid is None:
+            continue
+        if layer.units != slide_layer.units:
+            layer.units = slide_layer.units
+        for name, value in grid_transform(slide_layer, mpp, grid).items():
+            if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
+                setattr(layer, name, value)
+
+
+def transform_events(layer: Layer) -> list[Any]:
+    """Return the events of a layer that has moved."""
+    events = layer.events
+    return [events.scale, events.translate, events.rotate, events.shear, events.affine, events.units]
+
+
+def add_below(viewer: ViewerModel, layer: Layer, above: Iterable[Layer | None]) -> None:
+    """Add a layer below the lowest of some others, or on top; the selected layers stay selected."""
+    layers = viewer.layers
+    selected = set(layers.selection)
+    layers.insert(
+        min((layers.index(one) for one in above if one is not None and one in layers), default=len(layers)), layer
+    )
+    layers.selection = selected
+
+
+def keep_above(viewer: ViewerModel, layer: Layer | None, below: type[Layer]) -> None:
+    """Move a layer right above our others, those of a type."""
+    layers = viewer.layers
+    others = [other for other in layers if OVERLAY_KEY in other.metadata and other != layer]
+    ours = [layers.index(other) for other in others if isinstance(other, below)]
+    if layer is not None and layer in layers and ours:
+        at, wanted = layers.index(layer), max(ours) + 1
+        if at != wanted:
+            layers.move(at, wanted)
