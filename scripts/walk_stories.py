@@ -82,9 +82,7 @@ def main() -> None:
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     parser.add_argument("--scale", type=int, default=1, help="pixels of the screen per logical pixel (QT_SCALE_FACTOR)")
     parser.add_argument("--story", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument(
-        "--data", type=Path, help="folder with her2st/data: pathologist and biologist walk on section C4"
-    )
+    parser.add_argument("--data", type=Path, help="folder of her2st/data: the first two walk on section C4")
     parser.add_argument("--cache", type=Path, help="folder that keeps maps from walk to walk, on a slow computer")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
     parser.add_argument("--here", action="store_true", help="on the present display")

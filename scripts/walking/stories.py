@@ -206,7 +206,7 @@ def nuclei(walk: Walk) -> None:
     walk.mapped()
     hand.step("lens")
     hand.press(Qt.Key.Key_G, widget=hand.canvas)
-    hand.press(Qt.Key.Key_0, _CONTROL, hand.canvas)
+    hand.press(Qt.Key.Key_R, _CONTROL, hand.canvas)
     walk.mapped()
     hand.step("whole-slide-again")
 

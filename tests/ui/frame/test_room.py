@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from qtpy.QtCore import QRect
 from qtpy.QtWidgets import QDockWidget
@@ -26,6 +27,11 @@ class _Screen:
         return QRect(0, 0, 1366, 768)
 
 
+def slide_um(dock) -> np.ndarray:
+    top_left, bottom_right = dock.viewer.layers.extent.world[:, -2:]
+    return bottom_right - top_left
+
+
 def test_the_slide_has_half_of_a_small_window(explore, wait, slide_path, monkeypatch):
     monkeypatch.setattr(room, "SHARE", 0.5)
     dock = explore(slide_path, show=True)
@@ -39,6 +45,8 @@ def test_the_slide_has_half_of_a_small_window(explore, wait, slide_path, monkeyp
     wait(lambda: canvas.width() >= 0.49 * window.width())
     for one in docks:
         assert one.area.minimumSizeHint().width() <= NARROW_EM * wide, type(one).__name__
+    # A slide that was in view as a whole fills what it has now.
+    wait(lambda: dock.viewer.scene.camera.zoom > 0.85 * min(dock.viewer.canvas.size / slide_um(dock)))
     left = next(frame for frame in window.findChildren(QDockWidget) if frame.objectName() == "layer controls")
     assert left.width() >= room.LEAST_PX
     for one in docks[1:]:
@@ -51,5 +59,5 @@ def test_no_group_of_explore_makes_it_wider(explore, wait, slide_path, title):
     width = dock.fontMetrics().horizontalAdvance("m") * NARROW_EM
     fold = next(fold for fold in dock.folds if fold.title == title)
     fold.set_open(True)
-    wait(lambda: fold.inside.isVisible())
+    wait(fold.inside.isVisible)
     assert dock.area.minimumSizeHint().width() <= width

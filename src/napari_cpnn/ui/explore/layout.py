@@ -6,6 +6,7 @@ from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QWidget
+from superqt.utils import qdebounced
 
 from napari_cpnn.ui.frame import Fold, add, bold_label, given, line, row, spacer, stack
 from napari_cpnn.ui.viewer import keep_groups, open_groups
@@ -61,6 +62,9 @@ def _folds(dock: Any) -> list[Fold]:
     if opened is None:
         opened = [groups[0][0]] if screen is not None and screen.availableGeometry().height() >= _ROOMY_PX else []
     folds = [Fold(title, tip, part, is_open=title in opened) for title, tip, part in groups]
+    # Later: the dock must first be as long as it is with the open group.
+    into_view = qdebounced(lambda fold: dock.area.ensureWidgetVisible(fold, 0, 4), timeout=0, parent=dock)
     for fold in folds:
+        fold.toggled.connect(lambda on, fold=fold: into_view(fold) if on else None)
         fold.toggled.connect(lambda _: keep_groups([one.title for one in folds if one.is_open]))
     return folds

@@ -16,7 +16,7 @@ from napari_cpnn.ui.frame.background import QtBackground
 from napari_cpnn.ui.frame.guide import show_guide
 from napari_cpnn.ui.frame.parts import ScrollColumn, TextLabel, bold_label, given, row, stack, tool_button
 from napari_cpnn.ui.frame.plain_text import plain, warn
-from napari_cpnn.ui.frame.room import give_room, may_be_narrow, share_room
+from napari_cpnn.ui.frame.room import fill_view, give_room, may_be_narrow, share_room
 from napari_cpnn.ui.frame.single import OnePerViewer, frame_of, short_title, show_dock
 from napari_cpnn.ui.viewer import state_of
 
@@ -47,6 +47,7 @@ class Dock(QWidget, metaclass=OnePerViewer):
         self._take_files: Callable[[list[Path]], None] | None = None
         self._join_tabs_later = qdebounced(self._join_tabs, timeout=0, parent=self)
         self._show_later = qdebounced(self._show_again, timeout=0, parent=self)
+        self._fill_later = qdebounced(lambda: fill_view(self.viewer), timeout=_LAID_OUT_MS, parent=self)
         self._share_later = qdebounced(self._share_room, timeout=_LAID_OUT_MS, parent=self)
         inside = QWidget()
         self.column = stack(inside=inside, margins=(8, 6, 8, 6))
@@ -158,6 +159,7 @@ class Dock(QWidget, metaclass=OnePerViewer):
         self._join_tabs_later.cancel()
         self._show_later.cancel()
         self._share_later.cancel()
+        self._fill_later.cancel()
         for signal, react in self._connections:
             signal.disconnect(react)
         self._end(viewer_lives=viewer_lives)
@@ -196,6 +198,7 @@ class Dock(QWidget, metaclass=OnePerViewer):
         window = None if mine is None else mine.parentWidget()
         if mine is not None and isinstance(window, QMainWindow):
             share_room(window, mine)
+            self._fill_later()
 
     def _docks_of_viewer(self) -> list[Dock]:
         """Return our docks in the window of this one."""

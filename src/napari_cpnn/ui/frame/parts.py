@@ -26,12 +26,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cpnn.ui.frame.plain_text import PlainLabel
+from napari_cpnn.ui.viewer import SlimCombo
 
 T = TypeVar("T")
 
 _LONG_WORD = re.compile(r"\S{25,}")
 _BREAK = "\u200b"  # a space of no width
-_MOST_LIST_PX = 520
 _PLACE_TO_BREAK = re.compile(r"[/_.,:-]")
 
 
@@ -172,21 +172,9 @@ def tool_button(text: str, tooltip: str) -> QToolButton:
     return found
 
 
-class SlimCombo(QComboBox):
-    """Combo box that may be narrower than its entries; its open list is as wide as they are, within reason."""
-
-    def showPopup(self) -> None:  # noqa: N802 (Qt's name)
-        view = given(self.view())
-        view.setMinimumWidth(0)
-        wanted = view.sizeHintForColumn(0) + given(view.verticalScrollBar()).sizeHint().width() + 8
-        view.setMinimumWidth(max(self.width(), min(wanted, _MOST_LIST_PX)))
-        super().showPopup()
-
-
 def slim_combo(tooltip: str) -> QComboBox:
     """Create a combo box whose entries do not make the dock wider."""
     combo = SlimCombo()
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(18)
     combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     combo.setToolTip(tooltip)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 from qtpy.QtCore import QRect, Qt
 from qtpy.QtWidgets import QDockWidget, QMainWindow
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
 
 #: A window of at least this size (logical pixels) is left as the user made it: with napari's docks at the left and one
 #: of ours at the right, the slide has half of it.
 ENOUGH = (1300, 760)
 WANTED = (1600, 1000)
 _TITLE_PX = 40
+#: napari leaves a margin of 5 % around the layers.
+_FILLED = 0.9
 _SIDES = (Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea)
 #: The slide gets at least this share of the width of the window, if the docks can be as narrow as that.
 SHARE = 0.52
@@ -42,6 +50,20 @@ def may_be_narrow(window: QMainWindow, mine: QDockWidget) -> None:
         if inside is not None and dock.minimumSizeHint().width() > LEAST_PX:
             inside.setMinimumWidth(LEAST_PX)
             dock.setMinimumWidth(LEAST_PX)
+
+
+def fill_view(viewer: ViewerModel) -> None:
+    """Fit all layers to a canvas that has become wider, if all of them are in view anyway."""
+    (top, left), (bottom, right) = viewer.layers.extent.world[:, -2:]
+    height, width, zoom = bottom - top, right - left, float(viewer.scene.camera.zoom)
+    rows, columns = viewer.canvas.size
+    if not len(viewer.layers) or not min(height, width, zoom) > 0 or viewer.dims.ndisplay != 2:
+        return
+    largest = min(rows / height, columns / width)
+    if zoom < _FILLED * largest and np.allclose(
+        viewer.scene.camera.center[-2:], ((top + bottom) / 2, (left + right) / 2)
+    ):
+        viewer.reset_view()
 
 
 def share_room(window: QMainWindow, mine: QDockWidget) -> None:

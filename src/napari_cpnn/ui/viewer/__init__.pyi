@@ -32,6 +32,7 @@ from .slide_memory import Memory as Memory
 from .slide_memory import keep as keep
 from .slide_memory import memory_in as memory_in
 from .slide_memory import recall as recall
+from .slim_combo import SlimCombo as SlimCombo
 from .state import ExploreState as ExploreState
 from .state import Shown as Shown
 from .state import TypeRow as TypeRow

@@ -10,7 +10,6 @@ from qtpy.QtCore import QModelIndex, QRect, QSize, Qt
 from qtpy.QtGui import QFontMetrics, QPainter, QPalette, QStandardItemModel
 from qtpy.QtWidgets import (
     QApplication,
-    QComboBox,
     QSizePolicy,
     QStyle,
     QStyledItemDelegate,
@@ -19,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cpnn.ui.viewer.model_entries import SYNTHETIC, ModelEntry, known_entry, names_of, offered, read_entry
+from napari_cpnn.ui.viewer.slim_combo import SlimCombo
 
 if TYPE_CHECKING:
     from napari_cpnn.ui.frame import Background
@@ -33,7 +33,7 @@ _WARN_DARK, _WARN_LIGHT = "#e0a040", "#8a4a00"
 """Ink of warnings in dark and light themes."""
 
 
-class ModelPicker(QComboBox):
+class ModelPicker(SlimCombo):
     """Combo box with a line of facts below the name of each model; their cards are read in the background.
 
     An entry that is not a model file, such as the weights of a network, has its text alone.
@@ -52,7 +52,6 @@ class ModelPicker(QComboBox):
         self, background: Background, tooltip: str, refuse: Callable[[ModelEntry], str] = lambda _: ""
     ) -> None:
         super().__init__()
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(18)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(tooltip)
