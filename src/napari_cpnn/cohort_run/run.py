@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
 
 #: Slides under way per worker, and seconds between two looks at how many workers there are.
-_AHEAD, _LOOK_SECONDS = 2, 5.0
+_AHEAD, _LOOK_SECONDS = 3, 5.0
 _TELL_SECONDS = 1.0
 
 
