@@ -1,6 +1,8 @@
 from ._version import __version__ as __version__
 from .bulk import filter_bulk as filter_bulk
 from .bulk import read_bulk as read_bulk
+from .cohort import Cohort as Cohort
+from .cohort import read_cohort as read_cohort
 from .counts import GeneSet as GeneSet
 from .counts import builtin_gene_sets as builtin_gene_sets
 from .counts import find_gene as find_gene

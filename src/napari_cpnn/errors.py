@@ -94,6 +94,17 @@ class SessionError(CpnnError):
     """A saved session cannot be read, written or opened."""
 
 
+class CohortError(CpnnError):
+    """A manifest of slides cannot be used, or a run over its slides cannot start or go on.
+
+    ``problems`` holds all that is wrong with a manifest, one sentence each.
+    """
+
+    def __init__(self, *args: object, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(*args)
+        self.problems = problems
+
+
 class DownloadError(CpnnError):
     """A file could not be downloaded, or arrived damaged."""
 

@@ -161,7 +161,7 @@ def _oriented(frame: pd.DataFrame, path: Path) -> _Raw:
         for column in [c for c in frame.columns if str(c).lower() in ("gene_name", "symbol", "gene_symbol")]:
             symbols = [str(one) for one in frame.pop(column)]
         frame = frame.T
-    texts = [] if genes_in_rows else [k for k, kind in enumerate(frame.dtypes) if kind == object]
+    texts = [] if genes_in_rows else [k for k, kind in enumerate(frame.dtypes) if kind.kind not in "iufb"]
     with reading(path, SpotsError, "its values must be numbers, besides columns of names."):
         if texts and len(texts) < len(columns) / 2:  # clinical columns beside the genes
             frame = frame.iloc[:, [k for k in range(frame.shape[1]) if k not in set(texts)]]

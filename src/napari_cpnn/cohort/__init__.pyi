@@ -1,0 +1,2 @@
+from .cohort import Cohort as Cohort
+from .cohort import read_cohort as read_cohort
