@@ -1,4 +1,6 @@
 from ._version import __version__ as __version__
+from .bulk import filter_bulk as filter_bulk
+from .bulk import read_bulk as read_bulk
 from .cohort import Cohort as Cohort
 from .cohort import read_cohort as read_cohort
 from .cohort_run import run_cohort as run_cohort
@@ -29,14 +31,17 @@ from .palette import read_hierarchy as read_hierarchy
 from .prototypes import Deconvolution as Deconvolution
 from .prototypes import Prototypes as Prototypes
 from .prototypes import TypedExpression as TypedExpression
+from .prototypes import cell_shares as cell_shares
 from .prototypes import deconvolve as deconvolve
 from .prototypes import deconvolve_typed as deconvolve_typed
 from .prototypes import deconvolve_with_uncertainty as deconvolve_with_uncertainty
 from .prototypes import estimate_prototypes as estimate_prototypes
 from .prototypes import read_cells as read_cells
+from .prototypes import rna_content as rna_content
 from .samples import fetch_her2st as fetch_her2st
 from .samples import sample_folder as sample_folder
 from .settings import BenchmarkSettings as BenchmarkSettings
+from .settings import BulkSettings as BulkSettings
 from .settings import CohortSettings as CohortSettings
 from .settings import DeconvolutionSettings as DeconvolutionSettings
 from .settings import EvaluationSettings as EvaluationSettings

@@ -24,6 +24,7 @@ from napari_cpnn.cli.options import Command
 from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.signals import Ended
 from napari_cpnn.cli.signatures import add_signatures_command
+from napari_cpnn.cli.slide_level import add_slide_level_commands, of_cohort
 from napari_cpnn.cli.typed import add_outcome_command
 from napari_cpnn.cli.viewing import add_viewing_commands
 from napari_cpnn.errors import CpnnError, CpnnWarning
@@ -33,7 +34,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    args, ended = _parser().parse_args(argv), Ended()
+    args, ended = _parser().parse_args(of_cohort(sys.argv[1:] if argv is None else argv)), Ended()
     try:
         with warnings.catch_warnings(), _notes_on_stderr(), ended.like_ctrl_c(has_window=hasattr(args, "screenshot")):
             warnings.simplefilter("always", CpnnWarning)
@@ -114,4 +115,5 @@ def _parser() -> argparse.ArgumentParser:
     add_export_command(command)
     add_signatures_command(command)
     add_outcome_command(command)
+    add_slide_level_commands(command)
     return parser

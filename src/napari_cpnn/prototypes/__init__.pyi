@@ -10,5 +10,8 @@ from .labels import without_label as without_label
 from .left_out import lacking_genes as lacking_genes
 from .markers import marker_genes as marker_genes
 from .prototypes import Prototypes as Prototypes
+from .rdata_cells import r_objects as r_objects
+from .rna_content import cell_shares as cell_shares
+from .rna_content import rna_content as rna_content
 from .typed import TypedExpression as TypedExpression
 from .typed import deconvolve_typed as deconvolve_typed

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from napari_cpnn.counts import as_counts, count_table
-from napari_cpnn.errors import CellsError
+from napari_cpnn.errors import CellsError, CpnnError
 from napari_cpnn.untrusted import reading, require_memory
 
 if TYPE_CHECKING:
@@ -34,20 +34,34 @@ _PARSED = 3
 
 def read_rdata(path: Path) -> AnnData:
     """Read counts and column data of the only SingleCellExperiment (or SummarizedExperiment) in ``path``."""
-    try:
-        import rdata
-    except ImportError as exc:
-        raise CellsError(f"Reading {path} needs the package rdata: run `pip install rdata`.") from exc
-    with reading(path, CellsError, "is it complete?"), warnings.catch_warnings():
-        # rdata warns about each R class without a Python counterpart; their slots are used directly.
-        warnings.simplefilter("ignore")
-        expand = {name: _bounded(build) for name, build in rdata.parser.DEFAULT_ALTREP_MAP.items()}
-        objects = rdata.read_rda(io.BytesIO(_unzipped(path)), altrep_constructor_dict=expand)
+    objects = r_objects(path, CellsError)
     experiments = [value for value in objects.values() if hasattr(value, "assays") and hasattr(value, "colData")]
     if len(experiments) != 1:
         raise CellsError(f"{path} holds {len(experiments)} SingleCellExperiments instead of one.")
     with reading(f"The SingleCellExperiment in {path}", CellsError, "its layout is not supported."):
         return _table(experiments[0], path)
+
+
+def r_objects(path: Path, error: type[CpnnError]) -> dict[str, Any]:
+    """Objects of an R file (``.RData``) by name; of an ``.rds``, the only one, under an empty name.
+
+    Raises
+    ------
+    CpnnError
+        Raised as ``error`` if the file cannot be read, or the package ``rdata`` is not installed.
+    """
+    try:
+        import rdata
+    except ImportError as exc:
+        raise error(f"Reading {path} needs the package rdata: run `pip install rdata`.") from exc
+    with reading(path, error, "is it complete?"), warnings.catch_warnings():
+        # rdata warns about each R class without a Python counterpart; their slots are used directly.
+        warnings.simplefilter("ignore")
+        expand = {name: _bounded(build) for name, build in rdata.parser.DEFAULT_ALTREP_MAP.items()}
+        content = io.BytesIO(_unzipped(path))
+        if path.suffix.lower() == ".rds":
+            return {"": rdata.read_rds(content, altrep_constructor_dict=expand)}
+        return dict(rdata.read_rda(content, altrep_constructor_dict=expand))
 
 
 def _unzipped(path: Path) -> bytes:

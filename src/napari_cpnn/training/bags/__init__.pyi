@@ -1,4 +1,6 @@
 from .bags import Bags as Bags
+from .cohorts import cohort_bulk as cohort_bulk
+from .cohorts import read_cohort_bags as read_cohort_bags
 from .cpnn import Trained as Trained
 from .cpnn import train_cpnn as train_cpnn
 from .features import BagReader as BagReader
