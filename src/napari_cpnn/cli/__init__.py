@@ -23,7 +23,7 @@ from napari_cpnn.cli.options import Command
 from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.signals import Ended
 from napari_cpnn.cli.signatures import add_signatures_command
-from napari_cpnn.cli.typed import add_outcome_command
+from napari_cpnn.cli.typed import add_typed_commands
 from napari_cpnn.cli.viewing import add_viewing_commands
 from napari_cpnn.errors import CpnnError, CpnnWarning
 
@@ -111,5 +111,5 @@ def _parser() -> argparse.ArgumentParser:
     add_benchmark_command(command)
     add_export_command(command)
     add_signatures_command(command)
-    add_outcome_command(command)
+    add_typed_commands(command)
     return parser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,7 +232,9 @@ def train_typed(bags: Bags, labels: TypedLabels, settings: TypedSettings | None 
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         inner = bags.subset(train)
         compositions.append(composition_of(inner, labels.subset(train), settings))
-        for k, model in enumerate(head.path(inner, few.subset(train), settings, grid, compositions[-1])):
+        tried: Sequence[BagLinear | Modulated]
+        tried = head.path(inner, few.subset(train), settings, grid, compositions[-1])
+        for k, model in enumerate(tried):
             errors[k] += _error(model, bags.subset(test), few.subset(test))
     best = float(grid[int(errors.argmin())])
     members: list[BagLinear | Modulated] = []
