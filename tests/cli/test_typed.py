@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from napari_cpnn.cli import main
 from napari_cpnn.prototypes import Prototypes, TypedExpression
+from slide_files import write_tiff
 
 TYPES = ("cancer", "stroma")
 N, G = 60, 80
@@ -70,3 +71,57 @@ def test_bulk_to_typed_expression_to_outcome(folder, capsys) -> None:
     replace(found, trained_on=("p7", "p9", "other")).save(typed)
     assert run(folder, "--column", "pCR") == 2
     assert "trained on p7 and 1 other patients of this cohort" in capsys.readouterr().err
+
+
+def test_slides_and_bulk_to_a_model_and_its_predictions(tmp_path, capsys) -> None:
+    """On pieces of the packaged slide: trained, cross-validated, predicted, and refused where it was trained."""
+    from napari_cpnn.samples import sample_folder
+    from napari_cpnn.slides import open_slide
+
+    folder, rng = sample_folder(), np.random.default_rng(1)
+    protos = Prototypes.load(folder / "prototypes.h5ad").select(["ERBB2", "KRT19", "COL1A1", "CD3E", "PTPRC", "VIM"])
+    protos.save(tmp_path / "protos.h5ad")
+    names = [f"s{i}" for i in range(12)]
+    with open_slide(folder / "slide.tiff") as slide:
+        for i, name in enumerate(names):
+            write_tiff(
+                tmp_path / f"{name}.tiff", slide.read_region(3600 + 500 * (i // 4), 2600 + 500 * (i % 4), 700, 700)
+            )
+    shares = rng.dirichlet(np.ones(len(protos.cell_types)), 12)
+    counts = sp.csr_matrix(rng.poisson(1e5 * shares @ protos.profiles))
+    var = pd.DataFrame(index=list(protos.genes))
+    table = AnnData(counts, obs=pd.DataFrame(index=names), var=var, layers={"counts": counts})
+    table.write_h5ad(tmp_path / "bulk.h5ad")
+    rows = pd.DataFrame(
+        {"slide": [f"{n}.tiff" for n in names], "patient": [f"p{i // 2}" for i in range(12)], "mpp": 0.5}
+    )
+    rows.assign(pCR=np.arange(12) // 2 % 2).to_csv(tmp_path / "cohort.csv", index=False)
+    cohort, model, out = (str(tmp_path / name) for name in ("cohort.csv", "model.safetensors", "predicted.h5ad"))
+    train = [
+        "train-typed",
+        cohort,
+        "--bulk",
+        str(tmp_path / "bulk.h5ad"),
+        "--prototypes",
+        str(tmp_path / "protos.h5ad"),
+    ]
+    more = [
+        "--out",
+        model,
+        "--head",
+        "bag-linear",
+        "--n-inner",
+        "2",
+        "--patch",
+        "112",
+        "1",
+        "--scores",
+        str(tmp_path / "scores.csv"),
+    ]
+    assert main([*train, *more]) == 0
+    assert "12 samples of 6 patients" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "scores.csv")) == 6 * len(protos.cell_types)
+    assert main(["predict-typed", cohort, "--model", model, "--out", out]) == 0
+    assert TypedExpression.load(out).samples == tuple(names)
+    assert main(["outcome", cohort, "--typed", out, "--column", "pCR"]) == 2
+    assert "trained on p0 and 5 other patients" in capsys.readouterr().err

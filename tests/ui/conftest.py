@@ -44,6 +44,7 @@ def write_slide(path: Path, image: np.ndarray, mpp: float | None = MPP) -> Path:
 def imported() -> None:
     """What all tests of the docks import is left out of the collections that napari asks for around each viewer."""
     import napari.qt  # noqa: F401 -- what a viewer imports
+
     import napari_cpnn.ui.explore.dock  # noqa: F401 -- what the dock imports
 
     gc.collect()

@@ -25,7 +25,7 @@ from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.signals import Ended
 from napari_cpnn.cli.signatures import add_signatures_command
 from napari_cpnn.cli.slide_level import add_slide_level_commands, of_cohort
-from napari_cpnn.cli.typed import add_outcome_command
+from napari_cpnn.cli.typed import add_typed_commands
 from napari_cpnn.cli.viewing import add_viewing_commands
 from napari_cpnn.errors import CpnnError, CpnnWarning
 
@@ -114,6 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     add_cohort_command(command)
     add_export_command(command)
     add_signatures_command(command)
-    add_outcome_command(command)
     add_slide_level_commands(command)
+    add_typed_commands(command)
     return parser

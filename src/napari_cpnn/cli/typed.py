@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.files import refuse_existing
-from napari_cpnn.cli.options import AddCommand, add_overwrite, decimal
+from napari_cpnn.cli.options import AddCommand, add_overwrite, add_settings, chosen_settings, decimal
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.settings import TypedSettings
 from napari_cpnn.storage import require_separate, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from napari_cpnn.cohort import Cohort
     from napari_cpnn.prototypes import Prototypes, TypedExpression
     from napari_cpnn.settings import DeconvolutionSettings
+    from napari_cpnn.training.bags import Bags
 
 _N_SHOWN = 3
 
@@ -53,8 +58,99 @@ def write_typed(args: argparse.Namespace, bulk: AnnData, protos: Prototypes, set
         print(f"  {name:<32} {int((confidence > 0.5).sum()):>6} genes with a confidence above 0.5; best: {best}")
 
 
-def add_outcome_command(command: AddCommand) -> None:
-    """Register the command ``outcome``."""
+def add_typed_commands(command: AddCommand) -> None:
+    """Register ``train-typed``, ``predict-typed`` and ``outcome``."""
+    sub = command("train-typed", _train, "train a model of each cell type's expression on slides with bulk samples")
+    sub.add_argument("cohort", type=Path, help="manifest of the slides (.csv, .tsv, .xlsx)")
+    sub.add_argument(
+        "--bulk", type=Path, required=True, help="bulk samples, by the names of the column 'sample' (.h5ad)"
+    )
+    sub.add_argument("--prototypes", type=Path, required=True)
+    sub.add_argument("--out", type=Path, required=True, help="model (.safetensors)")
+    sub.add_argument("--scores", type=Path, help="also cross-validate by patient: scores per gene and type (.csv)")
+    sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 1)")
+    add_overwrite(sub)
+    add_settings(sub, TypedSettings)
+
+    sub = command("predict-typed", _predict, "predict the expression of each cell type from slides")
+    sub.add_argument("cohort", type=Path, help="manifest of the slides (.csv, .tsv, .xlsx)")
+    sub.add_argument("--model", type=Path, required=True, help="model of train-typed")
+    sub.add_argument("--out", type=Path, required=True, help="typed expression of the samples (.h5ad)")
+    add_overwrite(sub)
+    _add_outcome(command)
+
+
+def _train(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from napari_cpnn.cohort import read_cohort
+    from napari_cpnn.prototypes import Prototypes, deconvolve_typed, read_cells
+    from napari_cpnn.settings import DeconvolutionSettings
+    from napari_cpnn.studies import nested_typed, summarise_typed
+    from napari_cpnn.training.bags.typed import TypedLabels, train_typed
+
+    require_separate([args.out, args.scores], [args.cohort, args.bulk, args.prototypes])
+    for path in (args.out, args.scores):
+        if path is not None:
+            refuse_existing(path, args.overwrite)
+    settings: TypedSettings = chosen_settings(args, TypedSettings)
+    cohort, bulk, protos = read_cohort(args.cohort), read_cells(args.bulk), Prototypes.load(args.prototypes)
+    labels = TypedLabels.of(deconvolve_typed(bulk, protos, DeconvolutionSettings.bulk()), bulk)
+    known = {name: i for i, name in enumerate(labels.names.tolist())}
+    bags = _bags(cohort, settings, [name for name in cohort.bags("sample") if name in known], str(args.bulk))
+    labels = labels.subset(np.array([known[name] for name in bags.names.tolist()]))
+    model = train_typed(bags, labels, settings)
+    model.save(args.out)
+    print(f"{settings.head}: {len(bags)} samples of {len(model.patients)} patients -> {args.out}")
+    if args.scores is not None:
+        held = nested_typed(bags, labels, settings)
+        scores = held.scores()
+        write_csv(scores.set_index(["cell_type", "gene"]), args.scores)
+        for (name, row), share in zip(summarise_typed(scores).iterrows(), held.share_scores(), strict=True):
+            print(
+                f"  {name!s:<32} {row['n_robust']:.0f} of {row['n_genes']:.0f} genes robust, "
+                f"median R {row['median_r']:.3f}, specific {row['median_specific_r']:.3f}; "
+                f"share R {share:.3f}"
+            )
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from napari_cpnn.cohort import read_cohort
+    from napari_cpnn.training.bags.typed import load_typed
+
+    require_separate([args.out], [args.cohort, args.model])
+    refuse_existing(args.out, args.overwrite)
+    cohort, model = read_cohort(args.cohort), load_typed(args.model)
+    typed = model.typed_expression(_bags(cohort, model.settings, list(cohort.bags("sample")), str(args.cohort)))
+    typed.save(args.out)
+    print(f"{len(typed.samples)} samples x {len(typed.genes)} genes x {len(typed.cell_types)} cell types -> {args.out}")
+
+
+def _bags(cohort: Cohort, settings: TypedSettings, samples: list[str], source: str) -> Bags:
+    """Features of the patches of samples of a cohort, by the encoder of the settings."""
+    from napari_cpnn.settings import SlideLevelSettings
+    from napari_cpnn.slides import open_slide
+    from napari_cpnn.training.bags import BagReader
+
+    if not samples:
+        raise CpnnError(f"No sample of the cohort is in {source}; the column 'sample' must have its names.")
+    members = cohort.bags("sample")
+    paths, mpps, patients = (dict(cohort.table[column]) for column in ("path", "mpp", "patient"))
+    reader = BagReader(
+        SlideLevelSettings(encoder=settings.encoder, encoder_weights=settings.encoder_weights, patch=settings.patch)
+    )
+    with contextlib.ExitStack() as opened:
+        slides = {
+            sample: [
+                opened.enter_context(open_slide(paths[name], None if math.isnan(mpps[name]) else mpps[name]))
+                for name in members[sample]
+            ]
+            for sample in samples
+        }
+        return reader.read(slides, {sample: str(patients[members[sample][0]]) for sample in samples})
+
+
+def _add_outcome(command: AddCommand) -> None:
     sub = command("outcome", _outcome, "cross-validate how an outcome follows from typed expression, bulk, abundance")
     sub.add_argument("cohort", type=Path, help="manifest of the slides, with the outcome (.csv, .tsv, .xlsx)")
     sub.add_argument("--column", required=True, help="column of the outcome, with two values, such as pCR")

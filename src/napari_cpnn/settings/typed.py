@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings.base import Settings, check, setting
 
 
@@ -25,6 +26,9 @@ class TypedSettings(Settings):
         "typed (a type's own patches modulate its prototype; fitted to bulk alone) or bag-linear (linear in the mean "
         "features of a slide, fitted to typed labels; SLIDE-EX)",
     )
+    encoder: str = setting("he-small", "frozen image encoder; for several side by side: he-small+colour")
+    encoder_weights: str = setting("pretrained", "weights of the encoder: pretrained, none, or a file")
+    patch: PatchSpec = setting(PatchSpec(224, 1.0), "size of the image patch that the encoder sees")
     rank: int | None = setting(16, "largest rank of the map from features to the genes of a type; none: no limit")
     n_components: int | None = setting(64, "principal components of the features that are used; none: all")
     n_inner: int = setting(

@@ -134,10 +134,15 @@ def summarise_typed(scores: pd.DataFrame) -> pd.DataFrame:
                 "n_genes": int(known.sum()),
                 "n_robust": int(part["robust"].sum()),
                 "share_robust": float(part.loc[known, "robust"].mean()) if known.any() else np.nan,
-                **{f"median_{name}": float(part[name].median()) for name in ("r", "r_given_bulk", "specific_r")},
+                **{f"median_{name}": _median(part[name]) for name in ("r", "r_given_bulk", "specific_r")},
             }
         )
     return pd.DataFrame(rows).set_index("cell_type")
+
+
+def _median(values: pd.Series[float]) -> float:
+    known = values.dropna()
+    return float(known.median()) if len(known) else float("nan")
 
 
 def by_patient(values: npt.NDArray[np.floating], patients: npt.ArrayLike) -> FloatArray:

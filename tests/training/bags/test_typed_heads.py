@@ -167,7 +167,7 @@ def test_gradient_of_the_composition_is_that_of_its_loss(monkeypatch) -> None:
 
     monkeypatch.setattr(module, "minimize", stop)
     with pytest.raises(RuntimeError, match="seen"):
-        TileComposition.fit(bags, labels.shares, 0.01, 500, 0)
+        TileComposition.fit(bags, labels.shares, TypedSettings())
     at = 0.3 * np.random.default_rng(1).standard_normal((F + 1) * C)
     numeric = approx_fprime(at, lambda x: seen["loss"](x)[0], 1e-6)
     np.testing.assert_allclose(seen["loss"](at)[1], numeric, atol=1e-5)

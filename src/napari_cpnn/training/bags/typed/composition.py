@@ -36,13 +36,13 @@ class TileComposition:
     bias: FloatArray
 
     @classmethod
-    def fit(cls, bags: Bags, shares: FloatArray, penalty: float, max_patches: int, seed: int) -> TileComposition:
+    def fit(cls, bags: Bags, shares: FloatArray, settings: TypedSettings) -> TileComposition:
         """Minimise the cross-entropy of the shares ``(S, C)`` and the bags' mean compositions, plus a ridge penalty.
 
         By L-BFGS from the mean shares; deterministic.
         """
-        bags = _drawn(bags, max_patches, seed)
-        scaling = Scaling.of(bags.features)
+        bags, penalty = _drawn(bags, settings.max_patches, settings.seed), settings.composition_penalty
+        scaling = Scaling.of(bags.features, settings.n_components)
         Z, owners = scaling(bags.features), bags.owners
         start = np.log(np.maximum(shares.mean(axis=0), 1e-6))
         shape = (Z.shape[1] + 1, shares.shape[1])
@@ -82,7 +82,7 @@ def _amounts(linear: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def composition_of(bags: Bags, labels: TypedLabels, settings: TypedSettings) -> TileComposition:
     """Composition of the patches of bags, fitted to the shares of their labels."""
-    return TileComposition.fit(bags, labels.shares, settings.composition_penalty, settings.max_patches, settings.seed)
+    return TileComposition.fit(bags, labels.shares, settings)
 
 
 def _drawn(bags: Bags, max_patches: int, seed: int) -> Bags:

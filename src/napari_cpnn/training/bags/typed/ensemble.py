@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,8 +223,7 @@ def train_typed(bags: Bags, labels: TypedLabels, settings: TypedSettings | None 
     settings = settings or TypedSettings()
     require_same(bags, labels)
     folds = grouped_folds(bags.patients, settings.n_inner, settings.seed)
-    head: type[BagLinear | Modulated] = BagLinear if settings.head == "bag-linear" else Modulated
-    grid = linear.PENALTIES if head is BagLinear else modulated.PENALTIES
+    grid = linear.PENALTIES if settings.head == "bag-linear" else modulated.PENALTIES
     counts = labels.counts.sum(axis=0)
     chosen = np.sort(np.argsort(-counts, kind="stable")[:_N_CHOOSING])
     few, errors, compositions = labels.select(chosen), np.zeros(len(grid)), []
@@ -232,13 +231,13 @@ def train_typed(bags: Bags, labels: TypedLabels, settings: TypedSettings | None 
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         inner = bags.subset(train)
         compositions.append(composition_of(inner, labels.subset(train), settings))
-        for k, model in enumerate(head.path(inner, few.subset(train), settings, grid, compositions[-1])):
+        for k, model in enumerate(_path(inner, few.subset(train), settings, grid, compositions[-1])):
             errors[k] += _error(model, bags.subset(test), few.subset(test))
     best = float(grid[int(errors.argmin())])
     members: list[BagLinear | Modulated] = []
     for fold in range(settings.n_inner):
         train = np.flatnonzero(folds != fold)
-        members += head.path(bags.subset(train), labels.subset(train), settings, [best], compositions[fold])
+        members += _path(bags.subset(train), labels.subset(train), settings, [best], compositions[fold])
     return TypedEnsemble(
         tuple(members),
         labels.cell_types,
@@ -248,6 +247,14 @@ def train_typed(bags: Bags, labels: TypedLabels, settings: TypedSettings | None 
         tuple(str(name) for name in bags.names),
         settings,
     )
+
+
+def _path(
+    bags: Bags, labels: TypedLabels, settings: TypedSettings, penalties: Sequence[float], composition: TileComposition
+) -> Sequence[BagLinear | Modulated]:
+    if settings.head == "bag-linear":
+        return BagLinear.path(bags, labels, settings, penalties, composition)
+    return Modulated.path(bags, labels, settings, penalties, composition)
 
 
 def require_same(bags: Bags, labels: TypedLabels) -> None:

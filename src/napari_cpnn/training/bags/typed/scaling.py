@@ -37,10 +37,11 @@ class Scaling:
         inverse = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-9 * (1 + np.abs(center)))
         if n_components is None:
             return cls(center, inverse)
-        _, s, right = np.linalg.svd((X - center) * inverse, full_matrices=False)
-        keep = min(n_components, int((s > 1e-6 * s[0]).sum()) if s[0] > 0 else 1)
+        Z = (X - center) * inverse
+        values, vectors = np.linalg.eigh(Z.T @ Z)
+        keep = max(1, min(n_components, int((values > 1e-12 * max(values[-1], 1e-300)).sum())))
         # Components keep their variance: the first are penalised least.
-        return cls(center, inverse[:, None] * right[:keep].T)
+        return cls(center, inverse[:, None] * vectors[:, ::-1][:, :keep])
 
     def __call__(self, features: npt.ArrayLike) -> FloatArray:
         """Scaled features ``(N, P)``."""
