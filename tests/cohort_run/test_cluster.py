@@ -27,7 +27,9 @@ distributed = pytest.importorskip("distributed")
 def in_process() -> Iterator[Any]:
     """A scheduler and a worker in this process."""
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
