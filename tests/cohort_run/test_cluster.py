@@ -99,7 +99,7 @@ def test_few_slides_are_under_way_and_the_head_keeps_none():
             time.sleep(0.01)
         assert not client.futures
     assert sorted(done, key=lambda name: int(name[1:])) == [f"s{i}" for i in range(60)]
-    assert most <= 2
+    assert most <= 3
 
 
 def test_a_slide_that_ends_its_workers_is_a_failure(tmp_path):
