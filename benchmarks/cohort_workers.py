@@ -21,6 +21,7 @@ import pandas as pd
 import psutil
 import tifffile
 
+import napari_cpnn.cohort_run.run as running
 from common import print_table, sample_model, sample_slide
 from napari_cpnn.cohort import read_cohort
 from napari_cpnn.cohort_run import CohortProgress, run_cohort
@@ -62,19 +63,14 @@ def efficiency(n_slides: int, most: int, stride_um: float) -> None:
 
 def stub(job) -> object:
     """Stand for the work of a slide: its summary is written, nothing is mapped."""
-    from napari_cpnn.cohort_run.slide_job import Outcome
-
     folder = Path(job.out)
     (folder / "map.zarr").mkdir(parents=True, exist_ok=True)
     (folder / "slide.json").write_text(json.dumps({"key": job.key, "composition": {}, "quality": {}, "flags": []}))
-    return Outcome(job.name, "done")
+    return running.Outcome(job.name, "done")
 
 
 def head(n_slides: int) -> None:
     from distributed import Client, LocalCluster
-
-    import napari_cpnn.cohort_run.run as running
-    from napari_cpnn.cohort_run.folder import RunFolder
 
     memory, done = [], 0
     with tempfile.TemporaryDirectory() as place:
@@ -85,7 +81,7 @@ def head(n_slides: int) -> None:
         start = time.perf_counter()
         cohort = read_cohort(folder / "m.csv")
         reading = time.perf_counter() - start
-        jobs = running._Jobs(cohort, RunFolder(folder / "out"), "key", CohortSettings())
+        jobs = running._Jobs(cohort, running.RunFolder(folder / "out"), "key", CohortSettings())  # noqa: SLF001 -- its parts are timed
 
         def take(run, outcome) -> None:
             nonlocal done
@@ -95,10 +91,10 @@ def head(n_slides: int) -> None:
                 memory.append(psutil.Process().memory_info().rss / 2**20)
 
         start = time.perf_counter()
-        run = running._Run(jobs, jobs.folder, strict=False, on_progress=None)
+        run = running._Run(jobs, jobs.folder, strict=False, on_progress=None)  # noqa: SLF001 -- its parts are timed
         planning = time.perf_counter() - start
         with (
-            LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
             Client(cluster) as client,
         ):
             client.submit(stub, jobs.of("0")).result()
@@ -111,13 +107,21 @@ def head(n_slides: int) -> None:
             )
             driving, work = time.perf_counter() - start, time.process_time() - work
         start = time.perf_counter()
-        again = running._Run(jobs, jobs.folder, strict=False, on_progress=None)
+        again = running._Run(jobs, jobs.folder, strict=False, on_progress=None)  # noqa: SLF001 -- as above
         resuming = time.perf_counter() - start
         assert not again.waiting
     per_slide = [f"{1e3 * seconds / n_slides:.2f}" for seconds in (reading, planning, driving, work, resuming)]
     print_table(
         f"{n_slides} planned slides with a stub of the work",
-        ("reading ms", "planning ms", "handing out ms", "of which work of the head ms", "taking up again ms", "MB after a fifth", "MB at the end"),
+        (
+            "reading ms",
+            "planning ms",
+            "handing out ms",
+            "of which work of the head ms",
+            "taking up again ms",
+            "MB after a fifth",
+            "MB at the end",
+        ),
         [(*per_slide, f"{memory[0]:.0f}", f"{memory[1]:.0f}")],
     )
 

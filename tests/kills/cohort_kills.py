@@ -33,6 +33,8 @@ def main() -> None:
         os.kill(child, signal.SIGKILL)
         n_met += os.waitpid(child, 0)[1] == signal.SIGKILL
     _finish(world, "killed")
+    same = _results(folder / "killed") == _results(folder / "reference")
+    sys.stdout.write(json.dumps({"met": n_met, "same": same, "litter": _litter(folder / "killed")}))
 
 
 def _world(folder: Path):

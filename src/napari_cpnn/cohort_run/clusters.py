@@ -189,5 +189,6 @@ def _local(settings: CohortSettings, n_slides: int, options: dict[str, Any]) -> 
         given = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False, "env": env}
         given |= {"silence_logs": logging.ERROR, **options}
         workers[i] = {"cls": Nanny, "options": given}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": options}
     return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)  # type: ignore[no-untyped-call]
