@@ -236,7 +236,8 @@ def deconvolve_typed(
     Examples
     --------
     >>> typed = nc.deconvolve_typed(spots[:40], protos, nc.DeconvolutionSettings(method="nnls"), genes=["KRT19"])
-    >>> np.allclose(typed.counts.sum(axis=0), spots[:40, "KRT19"].layers["counts"].toarray(), rtol=1e-4)
+    >>> import numpy as np
+    >>> np.allclose(typed.counts.sum(axis=0), spots[:40, ["KRT19"]].layers["counts"].toarray(), rtol=1e-4)
     True
     """
     import pandas as pd

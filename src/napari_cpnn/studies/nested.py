@@ -72,6 +72,13 @@ def nested_typed(
     ------
     TrainingError
         With fewer patients than folds.
+
+    Examples
+    --------
+    >>> import inspect
+    >>> from napari_cpnn.studies import nested_typed
+    >>> inspect.signature(nested_typed).parameters["n_folds"].default
+    5
     """
     settings = settings or TypedSettings()
     fold = grouped_folds(bags.patients, n_folds, settings.seed)

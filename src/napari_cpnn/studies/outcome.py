@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import TrainingError
@@ -15,6 +14,8 @@ from napari_cpnn.studies.per_type import by_patient
 from napari_cpnn.studies.roc import Auc, auc, auc_difference
 from napari_cpnn.training.bags.typed import grouped_folds
 
+#: Newton steps at most.
+_STEPS = 50
 #: Texts of values that are no outcome.
 _NOTHING = ("", "nan", "none", "na", "<na>", "nat")
 #: Ridge penalties tried, in units of the mean square of the singular values of the features.
@@ -71,6 +72,16 @@ def outcome_study(
     ------
     TrainingError
         If the outcome has not two values, differs within a patient, or a value has fewer patients than folds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_cpnn.studies import outcome_study
+    >>> state = np.linspace(-1, 1, 30)[:, None]
+    >>> patients, outcome = [f"P{i}" for i in range(30)], ["yes" if value > 0 else "no" for value in state[:, 0]]
+    >>> study = outcome_study({"state": state}, patients, outcome, n_repeats=1)
+    >>> study.positive, bool(study.table.loc["state", "auc"] > 0.95)
+    ('yes', True)
     """
     rows, labels, chosen = _outcome_of(patients, outcome, positive)
     kept = [str(patients[i]) for i in rows]
@@ -196,21 +207,37 @@ def _logistic(X: FloatArray, y: IntArray, new: FloatArray, penalties: Sequence[f
     """
     center, spread = X.mean(axis=0), X.std(axis=0)
     inverse = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-9 * (1 + np.abs(center)))
-    U, s, Vt = np.linalg.svd((X - center) * inverse, full_matrices=False)
-    keep = s > 1e-9 * max(float(s.max(initial=0.0)), 1e-300)
-    Z, unit = U[:, keep] * s[keep], max(float((s**2).mean()), 1e-12)
-    rows = ((new - center) * inverse) @ Vt[keep].T
-    sign = np.where(y == 1, 1.0, -1.0)
-    start = np.zeros(Z.shape[1] + 1)
-    start[-1] = np.log((y.sum() + 0.5) / (len(y) - y.sum() + 0.5))
-
+    scaled = (X - center) * inverse
+    values, vectors = np.linalg.eigh(scaled @ scaled.T)
+    keep = values > 1e-12 * max(float(values.max()), 1e-300)
+    scale = np.sqrt(values[keep])
+    Z, unit = vectors[:, keep] * scale, max(float(values.sum()) / min(X.shape), 1e-12)
+    rows = ((new - center) * inverse) @ scaled.T @ vectors[:, keep] / scale
+    design, target = np.c_[Z, np.ones(len(Z))], y.astype(np.float64)
+    start = np.zeros(design.shape[1])
+    start[-1] = np.log((target.sum() + 0.5) / (len(y) - target.sum() + 0.5))
     for penalty in penalties:
+        b = _newton(design, target, np.r_[np.full(Z.shape[1], penalty * unit), 1e-8], start)
+        yield rows @ b[:-1] + b[-1]
 
-        def loss(b: FloatArray, ridge: float = penalty * unit) -> tuple[float, FloatArray]:
-            margin = sign * (Z @ b[:-1] + b[-1])
-            pull = -sign / (1 + np.exp(np.clip(margin, -500, 500)))
-            value = np.logaddexp(0, -margin).sum() + ridge / 2 * (b[:-1] ** 2).sum()
-            return float(value), np.concatenate([Z.T @ pull + ridge * b[:-1], [pull.sum()]])
 
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
-        yield rows @ found[:-1] + found[-1]
+def _newton(design: FloatArray, y: FloatArray, ridge: FloatArray, start: FloatArray) -> FloatArray:
+    """Coefficients of a ridge logistic regression, by Newton steps that are halved until the loss falls."""
+
+    def loss(b: FloatArray) -> float:
+        linear = design @ b
+        return float((np.logaddexp(0, linear) - y * linear).sum() + (ridge * b**2).sum() / 2)
+
+    b, value = start, loss(start)
+    for _ in range(_STEPS):
+        p = 1 / (1 + np.exp(-np.clip(design @ b, -500, 500)))
+        gradient = design.T @ (p - y) + ridge * b
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + np.diag(ridge)
+        step = np.linalg.solve(hessian, gradient)
+        part = 1.0
+        while (after := loss(b - part * step)) > value and part > 1e-6:
+            part /= 2
+        b, gain, value = b - part * step, value - after, after
+        if gain <= 1e-10 * (1 + abs(value)):
+            break
+    return b

@@ -83,6 +83,16 @@ def typed_scores(
     ------
     TrainingError
         If shapes do not fit, or there are fewer than four patients.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_cpnn.studies import typed_scores
+    >>> measured = np.random.default_rng(0).normal(size=(20, 2, 1))
+    >>> patients = [f"P{i}" for i in range(20)]
+    >>> scores = typed_scores(measured, measured, measured.mean(axis=1), patients, (("T-cells", "CAFs"), ("FAP",)))
+    >>> scores["r"].round(3).tolist(), scores["robust"].tolist()
+    ([1.0, 1.0], [True, True])
     """
     robustness = robustness or Robustness()
     cell_types, genes = names

@@ -46,6 +46,12 @@ def auc(scores: npt.ArrayLike, positive: npt.ArrayLike, level: float = 0.95) -> 
     ------
     TrainingError
         With no patient of one kind, or scores that are not finite.
+
+    Examples
+    --------
+    >>> from napari_cpnn.studies import auc
+    >>> auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]).value
+    0.75
     """
     values, _, se, (n, m) = _placements([scores], positive)
     value, spread = float(values[0]), float(se[0])
