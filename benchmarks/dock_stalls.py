@@ -34,7 +34,7 @@ from gui_stalls import Lateness
 
 LOOK_S = 0.002
 REST_S = 0.6
-LIMIT_S = 240
+LIMIT_S = 600
 
 
 class Watch(threading.Thread):

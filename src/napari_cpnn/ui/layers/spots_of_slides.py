@@ -28,7 +28,7 @@ class SpotsOfSlides:
         """Hide the spots of a slide that was hidden, and show those that were hidden with one that is shown again."""
         for layer in layers:
             mine = self._slides.get(layer)
-            if mine is None or mine() is not slide:
+            if mine is None or mine() != slide:
                 continue
             if not slide.visible and layer.visible:
                 self._hidden.add(layer)
