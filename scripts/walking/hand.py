@@ -281,7 +281,9 @@ class Hand:
             self.keys += 1
             QTest.keyClick(field, letter)
         if enter:
-            self.press(Qt.Key.Key_Return, widget=field)
+            self.press(Qt.Key.Key_Return, widget=QApplication.activePopupWidget() or field)
+        elif QApplication.activePopupWidget() is not None:
+            self.press(Qt.Key.Key_Escape)  # the list of names lies over what comes next
         self.pump()
 
     # -- files ---------------------------------------------------------------------------------------------

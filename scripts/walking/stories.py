@@ -340,7 +340,6 @@ def signature_and_similar(walk: Walk) -> None:
     hand.pump(0.4)
     hand.picture(f"{len(hand.steps) + 1:02d}-gene-popup")
     hand.press(Qt.Key.Key_Return)
-    hand.press(Qt.Key.Key_Escape, widget=explore.gene) if QApplication.activePopupWidget() else None
     walk.mapped()
     hand.step("synonym")
     fold = next(fold for fold in explore.folds if fold.title == "Gene signatures")
@@ -377,7 +376,6 @@ def panels(walk: Walk, preset: str) -> None:
     hand.step("panels-dock")
     if preset.startswith("Measured"):
         hand.write(dock.add_box.gene, "ERBB2", enter=False)
-        hand.press(Qt.Key.Key_Escape) if QApplication.activePopupWidget() else None
     hand.click(dock.presets[preset])
     hand.until(lambda: dock.are_shown and dock.is_settled, "the panels", 180)
     hand.pump(1)

@@ -145,6 +145,16 @@ def test_the_synthetic_model_says_so_where_it_is_named(model):
     assert "Trained for" not in dict(model_card(model))
 
 
+def test_the_list_of_models_is_wide_enough_in_a_narrow_dock(explore, qtbot, slide_path):
+    dock = explore(slide_path, show=True)
+    dock.model.setFixedWidth(240)
+    for _ in range(2):  # also when it is opened for the first time, and napari's style sheet is applied
+        dock.model.showPopup()
+        qtbot.waitUntil(lambda: dock.model.view().isVisible())
+        assert dock.model.view().width() >= 520
+        dock.model.hidePopup()
+
+
 def test_the_explore_dock_names_models_and_follows_the_slide(explore, wait, slide_path, runs, monkeypatch):
     monkeypatch.setattr(model_entries, "_KNOWN", {})
     from napari_cpnn.ui.viewer import recent_models

@@ -46,7 +46,7 @@ def tell(text: str) -> None:
     show_info(plain(text))
 
 
-class _Offer(Notification):
+class _Offer(Notification):  # type: ignore[misc]  # napari does not type it
     """Notification that names this plugin; napari would write the ``repr`` of an object of its own below the text."""
 
     @property

@@ -28,7 +28,7 @@ OPEN = "Open a model file ..."
 
 _DETAILS = Qt.ItemDataRole.UserRole + 1
 _WARNING = Qt.ItemDataRole.UserRole + 2
-_POPUP_PX, _MARGIN = 520, 4
+_MARGIN = 4
 _WARN_DARK, _WARN_LIGHT = "#e0a040", "#8a4a00"
 """Ink of warnings in dark and light themes."""
 
@@ -47,6 +47,8 @@ class ModelPicker(SlimCombo):
     refuse
         Returns why a model cannot be chosen here, or an empty text; its entry is then grey and says so.
     """
+
+    least_list_px = 520
 
     def __init__(
         self, background: Background, tooltip: str, refuse: Callable[[ModelEntry], str] = lambda _: ""
@@ -100,12 +102,6 @@ class ModelPicker(SlimCombo):
         self.addItem(OPEN)
         self.setCurrentIndex(next((i for i in range(self.count() - 1) if self.itemData(i) == current), 0))
         self.blockSignals(False)
-
-    def showPopup(self) -> None:  # noqa: N802 (Qt's name)
-        view = self.view()
-        if view is not None:
-            view.setMinimumWidth(max(self.width(), _POPUP_PX))
-        super().showPopup()
 
     def _describe(self, index: int) -> None:
         path = self.itemData(index)

@@ -19,15 +19,18 @@ class SlimCombo(QComboBox):
     'QComboBox'
     """
 
+    least_list_px = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
 
     def showPopup(self) -> None:  # noqa: N802 (Qt's name)
         if (view := self.view()) is not None:
+            view.ensurePolished()  # the style sheet of napari would take the width back when it is first shown
             bar = view.verticalScrollBar()
             wanted = view.sizeHintForColumn(0) + _MARGIN_PX + (0 if bar is None else bar.sizeHint().width())
-            view.setMinimumWidth(max(self.width(), min(wanted, _MOST_LIST_PX)))
+            view.setMinimumWidth(max(self.width(), self.least_list_px, min(wanted, _MOST_LIST_PX)))
         super().showPopup()
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)
