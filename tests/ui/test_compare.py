@@ -500,6 +500,7 @@ def test_ten_thousand_genes_are_sorted_and_filtered_at_once(qtbot) -> None:
     assert table.model.rowCount() == 0
 
 
+@pytest.mark.slow  # test_stories compares, too
 def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: Path) -> None:
     from napari_cpnn.ui.compare.dock import Compare
 

@@ -67,6 +67,7 @@ def test_empty_dock_says_what_to_do(regions, wait, slide_path):
     assert dock.layer is None
 
 
+@pytest.mark.slow  # test_stories looks into regions, too
 def test_the_story_on_the_sample(regions, wait, qtbot, tmp_path, monkeypatch):
     """Draw, map, read shares, explain, export and import: on the sample slide and model."""
     monkeypatch.setattr(recent_models, "sample_model", lambda: None)  # loaded here, not in a thread

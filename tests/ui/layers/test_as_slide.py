@@ -39,7 +39,18 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(("way", "before"), [*((way, False) for way in WAYS), ("channels", True), ("0 to 1", True)])
+#: Much as others; `make test-slow` opens them.
+LIKE_OTHERS = ("channels with a z of one", "0 to 255", "a z of one", "RGBA")
+
+
+@pytest.mark.parametrize(
+    ("way", "before"),
+    [
+        *(pytest.param(way, False, marks=[pytest.mark.slow] if way in LIKE_OTHERS else []) for way in WAYS),
+        ("channels", True),
+        ("0 to 1", True),
+    ],
+)
 def test_it_is_taken(explore, wait, way, before, model):
     """Before the dock is opened, or after."""
     add, expected = WAYS[way]

@@ -116,6 +116,7 @@ def test_offline_is_one_sentence(qtbot, monkeypatch):
         sample_data.her2st()
 
 
+@pytest.mark.slow  # the demo does it, too
 def test_the_sample_is_explored_by_a_model_that_has_not_seen_it(make_napari_viewer, wait, shared_data, monkeypatch):
     """As with *File > Open Sample*, on the real section; another slide and another model are on screen."""
     monkeypatch.setenv("NAPARI_CPNN_DATA", str(shared_data))
