@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QPoint, Qt
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QAbstractItemView, QApplication, QMainWindow, QPushButton
 
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
-from napari_cpnn.ui.canvas.overview import canvas_of
 from napari_cpnn.ui.viewer import start_viewer, state_of
 from walking.hand import Hand
 
@@ -65,7 +65,8 @@ def begin(folder: Path, size: tuple[int, int], slide: Path | None) -> Walk:
     window = next(w for w in QApplication.topLevelWidgets() if isinstance(w, QMainWindow) and w.isVisible())
     window.setGeometry(0, 0, *size)
     window.activateWindow()
-    canvas = canvas_of(window)
+    middle = window.centralWidget()
+    canvas = None if middle is None else middle.findChild(QOpenGLWidget)
     if canvas is None:
         raise SystemExit("napari has no canvas that the walk knows.")
     walk = Walk(viewer, Hand(window, canvas, folder), folder)
