@@ -195,16 +195,16 @@ def section(rows: dict[str, pd.DataFrame], ablations: pd.DataFrame, in_situ: dic
     return f"""## Slides: learning from the sum of a region
 
 Sections C2 and C3 of her2st are cut into contiguous regions whose only label is the sum of their counts; tested on the
-spots of section C4 (same patient), 800 variable genes, mean over genes of PCC / SCC, and in brackets the share of the PCC
-of the same head trained on every spot. Frozen features (NIC and colour); seeds: {seeds}. Settings were chosen inside C2
-and C3. `python scripts/results_slides.py --seeds {seeds}`
+spots of section C4 (same patient), 800 variable genes, mean over genes of PCC / SCC, and in brackets the share of the
+PCC of the same head trained on every spot. Frozen features (NIC and colour); seeds: {seeds}. Settings were chosen
+inside C2 and C3. `python scripts/results_slides.py --seeds {seeds}`
 
 {table}
 The ablations of the paper's Tables 4 to 6 as switches, 24 regions a section, one seed:
 
 {other}
-Contours of Xenium breast tissue (pyXenium; features of PLIP, mean in-situ counts of 30 genes), ridge, mean r over genes of
-predictions in five contiguous blocks that were left out in turn: {tissue}.
+Contours of Xenium breast tissue (pyXenium; features of PLIP, mean in-situ counts of 30 genes), ridge, mean r over genes
+of predictions in five contiguous blocks that were left out in turn: {tissue}.
 
 What cannot be shown here: cohorts of the size of TCGA. The command would be
 `napari-cpnn train --cohort cohort.csv --bulk counts.h5ad --prototypes protos.h5ad --out run` and
