@@ -36,6 +36,9 @@ class ColorModel(torch.nn.Module):
         self.calls = 0
         self.fingerprint = "color-model"
 
+    def has_seen(self, slide: str) -> bool:
+        return False
+
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         return images.permute(0, 3, 1, 2).float()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -58,6 +59,20 @@ def test_it_is_one_file_without_a_network(page):
     assert len(seen.fetched) == 14  # two pictures of each slide that is done
     assert all(value.startswith("data:image/jpeg;base64,") for value in seen.fetched)
     assert not re.search(r"https?://|//cdn|@import|url\(", page)
+
+
+def test_slides_unlike_the_training_are_said_beside_the_groups(world, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(world.folder / "out", folder)
+    said = "More than half of the tissue of 1 slide is unlike the training"
+    write_cohort_report(folder)
+    assert said not in (folder / "report.html").read_text()
+    summary = next(folder.glob("slides/*/slide.json"))
+    facts = json.loads(summary.read_text())
+    facts["quality"]["unlike_share"] = 0.7
+    summary.write_text(json.dumps(facts))
+    write_cohort_report(folder)
+    assert said in (folder / "report.html").read_text()
 
 
 def test_text_of_files_is_no_markup(page):

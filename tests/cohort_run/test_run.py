@@ -14,7 +14,7 @@ import pytest
 
 from cohort_world import ExactModel, make_cohort, results_of, run_settings
 from fakes import PATCH, ColorModel, true_weights
-from napari_cpnn.cohort_run import CohortProgress, cohort_status
+from napari_cpnn.cohort_run import CohortProgress, cohort_status, slide_tables
 from napari_cpnn.errors import CohortError, GenesError
 from napari_cpnn.mapping import DONE, CompositionMap
 from napari_cpnn.regions import Region, write_regions
@@ -45,6 +45,18 @@ def test_a_run_maps_every_slide(cohort_world):
             assert kind_facts["sd"] == pytest.approx(truth[:, kind].std(), abs=2e-3)
         assert (folder / "thumbnail.jpg").stat().st_size > 100
         assert not (folder / ".work").exists()
+
+
+@pytest.mark.parametrize("known", ["s1", "s1.tif"])
+def test_slides_of_the_training_are_said(cohort_world, known):
+    class Trained(ExactModel):
+        def has_seen(self, slide):
+            return slide == known
+
+    cohort_world.run(model=Trained().eval())
+    remarks = slide_tables(cohort_world.folder / "out").slides["flags"]
+    assert remarks["s1"][0].startswith("The model was trained on this slide")
+    assert not any("was trained on this" in remark for name in ("s0", "s2", "s3") for remark in remarks[name])
 
 
 def test_a_second_call_does_nothing_again(cohort_world):

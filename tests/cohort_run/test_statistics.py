@@ -85,6 +85,14 @@ def test_three_groups_and_a_group_of_one(means):
     assert row["mean"] == means["B"].iloc[-1]
 
 
+def test_intervals_of_shares_are_shares():
+    means = pd.DataFrame({"T": [0.02, 0.3, 0.9, 0.5]}, list("abcd"))
+    table = compare_groups(means, pd.Series(list("xxyy"), means.index)).set_index("group")
+    assert mean_interval([0.02, 0.3])[1] < 0
+    assert table.loc["x", "low"] == 0
+    assert table.loc["y", "high"] == 1
+
+
 def test_groups_that_cannot_be_compared(means):
     assert compare_groups(means, pd.Series("a", means.index))["p"].isna().all()
     assert compare_groups(means * 0, pd.Series(list("ab") * 7, means.index))["p"].isna().all()

@@ -201,12 +201,25 @@ def _groups(tables: CohortTables) -> Iterator[str]:
             "<p>Patients are the unit: the slides of a patient count as one, weighted by their mapped tissue. Mean in "
             f"% with its {level} % t interval over patients; p: {test}; q: adjusted over the "
             f"{table['type'].nunique()} cell types (Benjamini and Hochberg). Groups may differ in staining, scanner "
-            "and site, too.</p>\n"
+            f"and site, too.{_doubtful(tables.slides)}</p>\n"
         )
         sizes = table.groupby("group", sort=False)["patients"].max()
-        heads = ["cell type", "", *(f"{_text(g)} ({sizes[g]} patients)" for g in groups)]
+        heads = ["cell type", "", *(f"{_text(g)} ({_patients(int(sizes[g]))})" for g in groups)]
         difference = [f"{_text(groups[1])} less {_text(groups[0])}"] if len(groups) == 2 else []
         yield from _table([*heads, *difference, "p", "q"], _group_rows(table, groups))
+
+
+def _patients(n: int) -> str:
+    return "1 patient" if n == 1 else f"{n} patients"
+
+
+def _doubtful(slides: pd.DataFrame) -> str:
+    """Say how many slides are compared although the model does not know their tissue."""
+    n = int((slides["unlike_share"] > 0.5).sum())
+    if not n:
+        return ""
+    which = "1 slide" if n == 1 else f"{n} slides"
+    return f" More than half of the tissue of {which} is unlike the training; it counts here all the same."
 
 
 def _group_rows(table: pd.DataFrame, groups: Sequence[str]) -> Iterator[list[str]]:

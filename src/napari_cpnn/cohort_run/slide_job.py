@@ -178,6 +178,8 @@ def _facts(job: SlideJob, model: CPNN, client_of: ClientOf | None) -> dict[str, 
             cmap.provenance["slide"] = job.name
             cmap.save(folder.map)
         values, flags = quality_of(slide, cmap, model, overview, settings)
+        if any(map(model.has_seen, (job.name, Path(job.path).name))):
+            flags.insert(0, "The model was trained on this slide, so that its map shows nothing of new slides.")
         table = _table(cmap, slide, job)
         write_csv(table, folder.table, CohortError, index=False)
         picture = slide.thumbnail(settings.thumbnail_px)

@@ -87,9 +87,9 @@ def compare_groups(means: pd.DataFrame, groups: pd.Series, coverage: float = 0.9
     -------
     DataFrame
         One row per cell type and group: ``type``, ``group``, ``patients``, ``mean``, ``low``, ``high`` (t interval over
-        patients), and of the type ``difference`` (second less first group), ``difference_low``, ``difference_high``,
-        ``p`` and ``q``. Two groups: Welch's t test and its interval; more: the test of Kruskal and Wallis, without a
-        difference. Groups of one patient have a mean only. ``q``: Benjamini-Hochberg over the cell types.
+        patients, within 0 to 1), and of the type ``difference`` (second less first group), ``difference_low``,
+        ``difference_high``, ``p`` and ``q``. Two groups: Welch's t test and its interval; more: the test of Kruskal and
+        Wallis, without a difference. Groups of one patient have a mean only. ``q``: Benjamini-Hochberg over the cell types.
 
     Examples
     --------
@@ -108,7 +108,8 @@ def compare_groups(means: pd.DataFrame, groups: pd.Series, coverage: float = 0.9
         tests[cell_type] = _test([part for part in parts if len(part) > 1], coverage)
         for name, part in zip(names, parts, strict=True):
             mean, low, high = mean_interval(part, coverage)
-            rows.append((cell_type, name, len(part), mean, low, high, *tests[cell_type]))
+            possible = np.clip((low, high), 0.0, 1.0).tolist()
+            rows.append((cell_type, name, len(part), mean, *possible, *tests[cell_type]))
     table = pd.DataFrame(rows, columns=_COLUMNS)
     of_types = dict(zip(tests, adjusted([test[3] for test in tests.values()]), strict=True))
     return table.assign(q=table["type"].map(of_types).astype(float))
