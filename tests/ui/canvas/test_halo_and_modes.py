@@ -127,6 +127,40 @@ def test_a_click_that_explains_draws_nothing(both, wait):
     assert str(other.tools.measuring.layer.mode) == "pan_zoom"
 
 
+def polygon(dock, halo, wait):
+    """Click around some tissue, as slowly as a user: the halo is drawn before the second corner."""
+    dock.viewer.reset_view()
+    QApplication.processEvents()
+    canvas = canvas_of(dock.window())
+    x, y = canvas.width() // 2, canvas.height() // 2
+    for number, (dx, dy) in enumerate(((-60, -40), (60, -40), (60, 40), (-60, 40))):
+        click(dock, x + dx, y + dy)
+        QTest.mouseMove(canvas, QPoint(x + dx + 5, y + dy + 5))
+        if not number:
+            wait(lambda: halo().layer is not None)
+            QApplication.processEvents()
+    last = QPoint(x - 60, y + 40)
+    QTest.mouseDClick(canvas, Qt.MouseButton.LeftButton, pos=last)
+    QApplication.processEvents()
+
+
+def test_the_first_region_is_drawn_with_the_mouse_while_maps_and_halo_are_added(both, wait):
+    other, dock = both
+    dock.draw.click()
+    zoom = dock.viewer.scene.camera.zoom
+    other.controller.show_gene("ERBB2")  # a layer that is added meanwhile
+    polygon(dock, lambda: dock._halo, wait)
+    wait(lambda: len(dock.controller.regions) == 1)
+    assert dock.draw.isChecked()  # the next one can be drawn at once
+    assert dock.viewer.scene.camera.zoom == pytest.approx(zoom, rel=0.3)  # no click has zoomed
+    dock.draw.click()
+    # An area is measured likewise.
+    other.tools.area.click()
+    polygon(dock, lambda: other.tools.measuring._halo, wait)
+    assert len(other.tools.measuring.layer.data) == 1
+    assert other.tools.measuring.tool == "area"
+
+
 def test_measurements_are_no_regions(both, wait):
     other, dock = both
     other.tools.area.click()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 from napari.layers import Shapes
+from superqt.utils import qdebounced
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.ui.canvas.halo import LINE_PX, Halo
@@ -40,6 +41,7 @@ class Measuring:
         self._viewer, self._state = viewer, state
         self._halo: Halo | None = None
         self._writing = False
+        self._end_later = qdebounced(self._end_measuring, timeout=0)
         self.layer: Shapes | None = None
         viewer.layers.events.removed.connect(self._removed)
         viewer.layers.selection.events.active.connect(self._active_changed)
@@ -90,6 +92,7 @@ class Measuring:
         """Leave the layer to the user."""
         self._viewer.layers.events.removed.disconnect(self._removed)
         self._viewer.layers.selection.events.active.disconnect(self._active_changed)
+        self._end_later.cancel()
         self._leave(viewer_lives=viewer_lives)
 
     # -- inside --------------------------------------------------------------------------------------------
@@ -114,6 +117,12 @@ class Measuring:
 
     def _active_changed(self, _event: Any = None) -> None:
         """End measuring when another layer is selected, so that two modes are never on at once."""
+        if isinstance(self._viewer.layers.selection.active, Shapes):
+            self._end_measuring()
+        else:  # later: napari selects a map or halo that is being added, for a moment
+            self._end_later()
+
+    def _end_measuring(self) -> None:
         if self.layer is not None and self._viewer.layers.selection.active != self.layer:
             self.layer.mode = "pan_zoom"
 

@@ -60,6 +60,7 @@ class Regions(Dock):
         self._halo: Halo | None = None
         self.marker = PlaceMarker(self.viewer, self.state)
         self._read_layer_later = qdebounced(self._read_layer, timeout=DEBOUNCE_MS, parent=self)
+        self._end_drawing_later = qdebounced(self._end_drawing, timeout=0, parent=self)
         self._checks = every(CHECK_MS, self._update, self)
         self._build()
         self._connect()
@@ -150,6 +151,7 @@ class Regions(Dock):
             tab.chart.stop()
         stop_timer(self._checks)
         self._read_layer_later.cancel()
+        self._end_drawing_later.cancel()
         self.marker.stop(viewer_lives=viewer_lives)
         if not viewer_lives:
             if self._halo is not None:
@@ -284,10 +286,15 @@ class Regions(Dock):
 
     def _active_changed(self, _event: Any = None) -> None:
         """End drawing when another layer is selected, so that two modes are never on at once."""
-        layer = self.layer
-        if layer is not None and str(layer.mode).startswith("add_") and not self._draws():
-            layer.mode = "pan_zoom"
         self._mode_changed()
+        if isinstance(self.viewer.layers.selection.active, Shapes):
+            self._end_drawing()
+        else:  # later: napari selects a map or halo that is being added, for a moment
+            self._end_drawing_later()
+
+    def _end_drawing(self) -> None:
+        if self.layer is not None and str(self.layer.mode).startswith("add_") and not self._draws():
+            self.layer.mode = "pan_zoom"
 
     def _tab_chosen(self, _index: int) -> None:
         """End whatever clicks draw when they are to explain."""
