@@ -102,16 +102,23 @@ def test_parts_of_patches_add_up_to_the_prediction(trained) -> None:
 
 def test_typed_head_hears_only_the_patches_of_a_type() -> None:
     bags, labels, _, _ = world()
-    model = Modulated.path(bags, labels, TypedSettings(), [1.0])[0]
+    settings = TypedSettings()
+    composition = TileComposition.fit(bags, labels.shares, settings)
+    model = Modulated.fit(bags, labels, settings, composition, np.ones(G))
     features = bags.bag(3)
     parts, kinds = model.parts(features, 0, 4) - model.offset[0, 4], features[:, :C].argmax(axis=1)
     assert np.abs(parts[kinds == 0]).mean() > 4 * np.abs(parts[kinds != 0]).mean()
 
 
+def linear(bags: Bags, labels: TypedLabels, settings: TypedSettings) -> BagLinear:
+    composition = TileComposition.fit(bags, labels.shares, settings)
+    return BagLinear.fit(bags, labels, settings, composition, np.full((C, G), 0.3))
+
+
 def test_ridge_is_that_of_the_normal_equations() -> None:
     bags, labels, _, _ = world()
     settings = TypedSettings(head="bag-linear", rank=None, n_components=None)
-    model = BagLinear.path(bags, labels, settings, [0.3])[0]
+    model = linear(bags, labels, settings)
     means = bags.means()
     X = (means - means.mean(axis=0)) / means.std(axis=0)
     penalty = 0.3 * (np.linalg.svd(X, compute_uv=False) ** 2).mean()
@@ -123,8 +130,8 @@ def test_ridge_is_that_of_the_normal_equations() -> None:
 
 def test_reduced_rank_is_the_best_approximation_of_fitted_values() -> None:
     bags, labels, _, _ = world()
-    full = BagLinear.path(bags, labels, TypedSettings(head="bag-linear", rank=None), [0.3])[0].predict(bags)
-    low = BagLinear.path(bags, labels, TypedSettings(head="bag-linear", rank=2), [0.3])[0].predict(bags)
+    full = linear(bags, labels, TypedSettings(head="bag-linear", rank=None)).predict(bags)
+    low = linear(bags, labels, TypedSettings(head="bag-linear", rank=2)).predict(bags)
     for c in range(C):
         fitted = full[:, c] - full[:, c].mean(axis=0)
         U, s, V = np.linalg.svd(fitted, full_matrices=False)
@@ -138,7 +145,7 @@ def test_modulations_are_the_mode_of_the_written_posterior() -> None:
 
     rng = np.random.default_rng(5)
     features, (_, labels, _, _) = rng.standard_normal((S, C, 4)), world()
-    weights, offset, detection = _modes(features, labels, 2.0)
+    weights, offset, detection = _modes(features, labels, np.full(G, 2.0))
     modulation = np.einsum("ncp,cpg->ncg", features, weights) + offset
     typed = np.einsum("sc,cg->scg", labels.shares, labels.profiles) * np.exp(modulation) * labels.totals[:, None, None]
     # The gradient of the posterior vanishes: sum_n weight q_nc r_n m_nc = penalty u_c.

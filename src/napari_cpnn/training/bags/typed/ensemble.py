@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,6 @@ from napari_cpnn.training.bags.typed.scaling import Scaling
 from napari_cpnn.untrusted import reading, to_path
 
 _FORMAT = 1
-#: Genes by which the typed head chooses its penalty: those with most counts.
-_N_CHOOSING = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +39,7 @@ class TypedEnsemble:
     cell_types, genes
         Names.
     penalty
-        Chosen by the inner patients.
+        Median over genes of the penalties that the inner patients chose.
     patients, bags
         Names of the patients and bags that it was trained on.
     settings
@@ -223,38 +221,27 @@ def train_typed(bags: Bags, labels: TypedLabels, settings: TypedSettings | None 
     settings = settings or TypedSettings()
     require_same(bags, labels)
     folds = grouped_folds(bags.patients, settings.n_inner, settings.seed)
-    grid = linear.PENALTIES if settings.head == "bag-linear" else modulated.PENALTIES
-    counts = labels.counts.sum(axis=0)
-    chosen = np.sort(np.argsort(-counts, kind="stable")[:_N_CHOOSING])
-    few, errors, compositions = labels.select(chosen), np.zeros(len(grid)), []
+    head: type[BagLinear | Modulated] = BagLinear if settings.head == "bag-linear" else Modulated
+    grid = np.array(linear.PENALTIES if settings.head == "bag-linear" else modulated.PENALTIES)
+    parts, errors = [], []
     for fold in range(settings.n_inner):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        inner = bags.subset(train)
-        compositions.append(composition_of(inner, labels.subset(train), settings))
-        for k, model in enumerate(_path(inner, few.subset(train), settings, grid, compositions[-1])):
-            errors[k] += _error(model, bags.subset(test), few.subset(test))
-    best = float(grid[int(errors.argmin())])
-    members: list[BagLinear | Modulated] = []
-    for fold in range(settings.n_inner):
-        train = np.flatnonzero(folds != fold)
-        members += _path(bags.subset(train), labels.subset(train), settings, [best], compositions[fold])
+        one, other = ((bags.subset(rows), labels.subset(rows)) for rows in (train, test))
+        composition = composition_of(*one, settings)
+        parts.append((*one, composition))
+        errors.append(head.errors(one, other, settings, composition))
+    # A gene that no slide tells is shrunk to its mean, and does not decide for the others.
+    best = grid[np.sum(errors, axis=0).argmin(axis=0)]
+    members = [head.fit(*part[:2], settings, part[2], best) for part in parts]
     return TypedEnsemble(
         tuple(members),
         labels.cell_types,
         labels.genes,
-        best,
+        float(np.median(best)),
         tuple(sorted({str(p) for p in bags.patients})),
         tuple(str(name) for name in bags.names),
         settings,
     )
-
-
-def _path(
-    bags: Bags, labels: TypedLabels, settings: TypedSettings, penalties: Sequence[float], composition: TileComposition
-) -> Sequence[BagLinear | Modulated]:
-    if settings.head == "bag-linear":
-        return BagLinear.path(bags, labels, settings, penalties, composition)
-    return Modulated.path(bags, labels, settings, penalties, composition)
 
 
 def require_same(bags: Bags, labels: TypedLabels) -> None:
@@ -264,16 +251,3 @@ def require_same(bags: Bags, labels: TypedLabels) -> None:
             f"Labels must be of the same bags in the same order: {len(bags)} bags, {len(labels)} labels; "
             "take the bags' order for the bulk."
         )
-
-
-def _error(model: BagLinear | Modulated, bags: Bags, labels: TypedLabels) -> float:
-    """Squared error on held-out bags, in units of each label's variance; of bulk for the typed head."""
-    if isinstance(model, BagLinear):
-        residual, whole = model.predict(bags) - labels.expression, labels.expression
-    else:
-        expression = model.profiles * np.exp(model.modulation(bags))
-        share = np.einsum("sc,scg->sg", labels.shares, expression) * model.detection
-        whole = np.log(labels.counts + 0.5) - np.log(labels.totals)[:, None]
-        residual = whole - np.log(np.maximum(share, 1e-12))
-    spread = whole.var(axis=0)
-    return float(((residual**2).mean(axis=0) / np.maximum(spread, 1e-6)).mean() * len(bags))

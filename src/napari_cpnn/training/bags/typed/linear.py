@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from napari_cpnn.arrays import Float32Array, FloatArray
 from napari_cpnn.settings import TypedSettings
 from napari_cpnn.training.bags import Bags
-from napari_cpnn.training.bags.typed.composition import TileComposition, composition_of
+from napari_cpnn.training.bags.typed.composition import TileComposition
 from napari_cpnn.training.bags.typed.labels import TypedLabels
 from napari_cpnn.training.bags.typed.scaling import Scaling
 
@@ -38,40 +37,45 @@ class BagLinear:
     bias: FloatArray
 
     @classmethod
-    def path(
+    def fit(
         cls,
         bags: Bags,
         labels: TypedLabels,
         settings: TypedSettings,
-        penalties: Sequence[float],
-        composition: TileComposition | None = None,
-    ) -> list[BagLinear]:
-        """Fit ridge regressions of the labels ``(S, C, G)``, one model per penalty, then reduce their rank.
+        composition: TileComposition,
+        penalty: FloatArray,
+    ) -> BagLinear:
+        """Fit ridge regressions of the labels ``(S, C, G)`` with penalties ``(C, G)``, then reduce their rank.
 
-        ``A_c = V diag(s / (s^2 + l)) U' Y_c`` by one singular value decomposition of the features. Reduced rank
-        regression: the best approximation of rank r of the *fitted values*.
+        ``A_c = V diag(s / (s^2 + l)) U' Y_c`` by one singular value decomposition of the features. The rank is
+        reduced by the best approximation of the *fitted values*.
         """
-        composition = composition or composition_of(bags, labels, settings)
-        means = bags.means()
-        scaling = Scaling.of(means, settings.n_components)
-        X = scaling(means)
-        U, s, Vt = np.linalg.svd(X, full_matrices=False)
-        Y = labels.expression.astype(np.float64)
-        center = Y.mean(axis=0)
-        projected = np.einsum("sp,scg->cpg", U, Y - center, optimize=True)
-        models = []
-        for penalty in penalties:
-            shrink = s / (s**2 + penalty * max(float((s**2).mean()), 1e-12))
-            left, right = [], []
-            for c in range(Y.shape[1]):
-                inner, outer = _reduced(s[:, None] * shrink[:, None] * projected[c], settings.rank)
-                # Fitted values U inner outer; weights V diag(1 / s) inner outer.
-                weights = Vt.T @ (np.divide(inner, s[:, None], out=np.zeros_like(inner), where=s[:, None] > 1e-9))
-                left.append(scaling.back(weights))
-                right.append(outer)
-            U_c, V_c = np.stack(left), np.stack(right)
-            models.append(cls(composition, U_c, V_c, center - np.einsum("f,cfr,crg->cg", scaling.center, U_c, V_c)))
-        return models
+        rows = _Rows.of(bags, labels, settings)
+        left, right = [], []
+        for c in range(len(penalty)):
+            inner, outer = _reduced(rows.fitted(penalty[c])[c], settings.rank)
+            # Fitted values U inner outer; weights V diag(1 / s) inner outer.
+            left.append(rows.scaling.back(rows.right.T @ (inner / rows.s[:, None])))
+            right.append(outer)
+        U, V = np.stack(left), np.stack(right)
+        return cls(composition, U, V, rows.center - np.einsum("f,cfr,crg->cg", rows.scaling.center, U, V))
+
+    @classmethod
+    def errors(
+        cls,
+        train: tuple[Bags, TypedLabels],
+        test: tuple[Bags, TypedLabels],
+        settings: TypedSettings,
+        composition: TileComposition,  # noqa: ARG003 - of no consequence for expression here
+    ) -> FloatArray:
+        """Sum of squared errors ``(K, C, G)`` on the tested bags, of all ``PENALTIES`` and of full rank."""
+        rows = _Rows.of(*train, settings)
+        new = rows.scaling(test[0].means()) @ rows.right.T / rows.s
+        found = []
+        for penalty in PENALTIES:
+            predicted = np.einsum("sp,cpg->scg", new, rows.fitted(penalty), optimize=True) + rows.center
+            found.append(((predicted - test[1].expression) ** 2).sum(axis=0))
+        return np.stack(found)
 
     def predict(self, bags: Bags) -> FloatArray:
         """Expression ``(S, C, G)``, log1p of counts per 10,000 of the type."""
@@ -90,6 +94,33 @@ class BagLinear:
     def arrays(self) -> dict[str, FloatArray]:
         """Parameters by name, to be saved."""
         return {"left": self.left, "right": self.right, "bias": self.bias}
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Singular value decomposition of the bags' scaled features, and the labels in its row space ``(C, P, G)``."""
+
+    scaling: Scaling
+    s: FloatArray
+    right: FloatArray
+    projected: FloatArray
+    center: FloatArray
+
+    @classmethod
+    def of(cls, bags: Bags, labels: TypedLabels, settings: TypedSettings) -> _Rows:
+        means = bags.means()
+        scaling = Scaling.of(means, settings.n_components)
+        U, s, right = np.linalg.svd(scaling(means), full_matrices=False)
+        keep = s > 1e-9 * max(float(s.max(initial=0.0)), 1e-300)
+        Y = labels.expression.astype(np.float64)
+        center = Y.mean(axis=0)
+        projected = np.einsum("sp,scg->cpg", U[:, keep], Y - center, optimize=True)
+        return cls(scaling, s[keep], right[keep], projected, center)
+
+    def fitted(self, penalty: float | FloatArray) -> FloatArray:
+        """Fitted values ``(C, P, G)`` in row space."""
+        squares = self.s[:, None] ** 2
+        return np.asarray(squares / (squares + penalty * (self.s**2).mean()) * self.projected)
 
 
 def _reduced(values: FloatArray, rank: int | None) -> tuple[FloatArray, FloatArray]:

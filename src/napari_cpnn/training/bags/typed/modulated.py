@@ -11,7 +11,6 @@ patches in prediction), and prototypes ``T_c``. No typed labels are needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,16 +18,16 @@ import numpy as np
 from napari_cpnn.arrays import Float32Array, FloatArray
 from napari_cpnn.settings import TypedSettings
 from napari_cpnn.training.bags import Bags
-from napari_cpnn.training.bags.typed.composition import TileComposition, composition_of
+from napari_cpnn.training.bags.typed.composition import TileComposition
 from napari_cpnn.training.bags.typed.labels import TypedLabels
 from napari_cpnn.training.bags.typed.scaling import Scaling
 
 #: Penalties tried.
-PENALTIES = tuple(10.0**k for k in np.arange(-1.0, 3.1, 1.0))
+PENALTIES = tuple(10.0**k for k in np.arange(0.0, 3.1, 1.0))
 #: Prior variances, in units of a gene's noise, of its detection and of the offset of a type.
 _DETECTION, _OFFSET = 1e4, 4.0
-#: Steps of Fisher scoring, and bounds of log modulations.
-_STEPS, _LARGEST = 4, 3.0
+#: Steps of Fisher scoring (two more change modulations by a few per cent), and bounds of log modulations.
+_STEPS, _LARGEST = 2, 3.0
 #: Elements of a (genes, samples, samples) block.
 _BLOCK = 2**22
 
@@ -56,35 +55,48 @@ class Modulated:
     detection: FloatArray
 
     @classmethod
-    def path(
+    def fit(
         cls,
         bags: Bags,
         labels: TypedLabels,
         settings: TypedSettings,
-        penalties: Sequence[float],
-        composition: TileComposition | None = None,
-    ) -> list[Modulated]:
-        """Fit one model per penalty: the posterior mode under a normal prior of ``U V``, then reduced in rank."""
-        composition = composition or composition_of(bags, labels, settings)
-        own = own_means(composition, bags)
-        S, C, F = own.shape
-        scaling = Scaling.of(own.reshape(S * C, F), settings.n_components)
-        features = scaling(own.reshape(S * C, F)).reshape(S, C, -1)
-        unit = np.sqrt(max(float((features**2).sum(axis=-1).mean()), 1e-12))
-        features = features / unit
-        models = []
-        for penalty in penalties:
-            weights, offset, detection = _modes(features, labels, penalty)
-            left, right = [], []
-            for c in range(C):
-                u, s, v = np.linalg.svd(weights[c] / unit, full_matrices=False)
-                r = max(1, min(len(s), settings.rank or len(s)))
-                left.append(scaling.back(u[:, :r] * s[:r]))
-                right.append(v[:r])
-            models.append(
-                cls(composition, scaling.center, np.stack(left), np.stack(right), offset, labels.profiles, detection)
-            )
-        return models
+        composition: TileComposition,
+        penalty: FloatArray,
+    ) -> Modulated:
+        """Fit with penalties ``(G,)``: the posterior mode under a normal prior of ``U V``, then reduced in rank."""
+        scaling, features, unit = _scaled(composition, bags, settings)
+        weights, offset, detection = _modes(features, labels, penalty)
+        left, right = [], []
+        for own in weights / unit:
+            u, s, v = np.linalg.svd(own, full_matrices=False)
+            r = max(1, min(len(s), settings.rank or len(s)))
+            left.append(scaling.back(u[:, :r] * s[:r]))
+            right.append(v[:r])
+        return cls(composition, scaling.center, np.stack(left), np.stack(right), offset, labels.profiles, detection)
+
+    @classmethod
+    def errors(
+        cls,
+        train: tuple[Bags, TypedLabels],
+        test: tuple[Bags, TypedLabels],
+        settings: TypedSettings,
+        composition: TileComposition,
+    ) -> FloatArray:
+        """Sum of squared errors ``(K, G)`` of log bulk on the tested bags, of all ``PENALTIES`` and of full rank.
+
+        The shares of the tested bags are those of their deconvolution: a penalty is for what these leave unexplained.
+        """
+        scaling, features, unit = _scaled(composition, train[0], settings)
+        new = scaling(own_means(composition, test[0]).reshape(-1, len(scaling.center)))
+        new = new.reshape(len(test[0]), -1, features.shape[2]) / unit
+        whole = np.log(test[1].counts + 0.5) - np.log(test[1].totals)[:, None]
+        found = []
+        for penalty in PENALTIES:
+            weights, offset, detection = _modes(features, train[1], np.full(len(train[1].genes), penalty))
+            log = np.clip(np.einsum("ncp,cpg->ncg", new, weights, optimize=True) + offset, -_LARGEST, _LARGEST)
+            share = np.einsum("nc,ncg->ng", test[1].shares, train[1].profiles * np.exp(log)) * detection
+            found.append(((whole - np.log(np.maximum(share, 1e-12))) ** 2).sum(axis=0))
+        return np.stack(found)
 
     def modulation(self, bags: Bags) -> FloatArray:
         """Log ratio ``(S, C, G)`` of a type's expression to its prototype."""
@@ -131,7 +143,17 @@ def own_means(composition: TileComposition, bags: Bags) -> FloatArray:
     return np.stack(found)
 
 
-def _modes(features: FloatArray, labels: TypedLabels, penalty: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _scaled(composition: TileComposition, bags: Bags, settings: TypedSettings) -> tuple[Scaling, FloatArray, float]:
+    """Scaling of the types' own means, these ``(S, C, P)`` with a mean square of 1, and what they were divided by."""
+    own = own_means(composition, bags)
+    S, C, F = own.shape
+    scaling = Scaling.of(own.reshape(S * C, F), settings.n_components)
+    features = scaling(own.reshape(S * C, F)).reshape(S, C, -1)
+    unit = float(np.sqrt(max(float((features**2).sum(axis=-1).mean()), 1e-12)))
+    return scaling, features / unit, unit
+
+
+def _modes(features: FloatArray, labels: TypedLabels, penalty: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Weights ``(C, P, G)``, offsets ``(C, G)`` and detections ``(G,)``: Fisher scoring, each gene for itself.
 
     In the logarithm of the mean, a type's modulation counts by its share ``q_nc`` of the gene's counts. A step is
@@ -142,18 +164,16 @@ def _modes(features: FloatArray, labels: TypedLabels, penalty: float) -> tuple[F
 
     Weights are those of the negative binomial, of mean 1, so that the penalty is in units of the gene's noise.
     """
-    gram = np.einsum("ncp,mcp->cnm", features, features, optimize=True) / penalty + _OFFSET
+    gram = np.einsum("ncp,mcp->cnm", features, features, optimize=True)
     size = max(1, _BLOCK // len(features) ** 2)
-    parts = [
-        _modes_of(features, gram, labels.select(np.arange(start, min(start + size, len(labels.genes)))), penalty)
-        for start in range(0, len(labels.genes), size)
-    ]
+    blocks = [np.arange(start, min(start + size, len(penalty))) for start in range(0, len(penalty), size)]
+    parts = [_modes_of(features, gram, labels.select(block), penalty[block]) for block in blocks]
     weights, offset, detection = zip(*parts, strict=True)
     return np.concatenate(weights, axis=-1), np.concatenate(offset, axis=-1), np.concatenate(detection)
 
 
 def _modes_of(
-    features: FloatArray, gram: FloatArray, labels: TypedLabels, penalty: float
+    features: FloatArray, gram: FloatArray, labels: TypedLabels, penalty: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     plain = np.einsum("sc,cg->scg", labels.shares, labels.profiles) * labels.totals[:, None, None]
     detection = np.log((labels.counts.sum(axis=0) + 1) / (plain.sum(axis=(0, 1)) + 1))
@@ -174,7 +194,8 @@ def _modes_of(
         kernel = np.full((len(start), len(mean), len(mean)), _DETECTION)
         for c, same in enumerate(gram):
             q = share[:, c].T
-            kernel += q[:, :, None] * q[:, None, :] * same
+            scaled = q[:, :, None] * q[:, None, :]
+            kernel += scaled * (same / penalty[:, None, None] + _OFFSET)
         kernel[:, np.arange(len(mean)), np.arange(len(mean))] += inverse.T
         dual = np.linalg.solve(kernel, (residual - start).T[..., None])[..., 0].T
         detection = start + _DETECTION * dual.sum(axis=0)
