@@ -73,6 +73,7 @@ class CohortController:
         self.gallery = Gallery("")
         self.picture: Painted | None = None
         self.shown: Shown | None = Shown("dominant")
+        self._flags: dict[str, list[str]] = {}  # why a slide failed, and its quality control
         self._read: dict[str, Any] = {}  # key of the slides whose maps have been read
 
     @property
@@ -170,6 +171,11 @@ class CohortController:
     def _take(self, found: Found | CohortStatus) -> None:
         if isinstance(found, Found):
             self.tables, self.status = found
+            flags: dict[Any, list[str]] = self.tables.slides["flags"].to_dict()
+            failures = self.tables.failures
+            self._flags = {str(name): list(texts) for name, texts in flags.items()}
+            for name, why in failures.items():
+                self._flags[name] = [why, *self._flags.get(name, ())]
             self.tables_changed.emit()
             self._read_maps()
         else:
@@ -244,14 +250,8 @@ class CohortController:
 
     def remarks(self, name: str) -> list[str]:
         """Return what is to be said of a slide: why it failed, the flags of its quality control, what is missing."""
-        slides, small = self.slides, self.gallery.maps.get(name)
-        if slides is None or name not in slides.index:
-            return []
-        found = []
-        if self.tables is not None:
-            found += [self.tables.failures[name]] if name in self.tables.failures else []
-            flags: Any = self.tables.slides["flags"].get(name)
-            found += flags or []
+        small = self.gallery.maps.get(name)
+        found = list(self._flags.get(name, ()))
         if small is not None and small.problem:
             found.append(small.problem)
         elif small is not None and not self.gallery.of_run(small):

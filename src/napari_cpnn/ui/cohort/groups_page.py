@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 from napari_cpnn.palette import series_colors
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.cohort.controller import CohortController
+from napari_cpnn.ui.cohort.slide_colors import ColorKey
 from napari_cpnn.ui.cohort.words import interval_words, p_words
 from napari_cpnn.ui.frame import TextLabel, bold_label, given, plain, prepare_table, row, slim_combo, stack
 
@@ -71,7 +72,10 @@ class GroupsPage(QWidget):
         self.table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         given(self.table.horizontalHeader()).setHighlightSections(False)
         choice = row(bold_label("Compare by"), self.column)
-        stack(choice, self.note, self.table, inside=self, margins=(0, 4, 0, 0), spacing=4)
+        self.key = ColorKey()
+        column = stack(choice, self.note, self.key, inside=self, margins=(0, 4, 0, 0), spacing=4)
+        column.addWidget(self.table, 1)
+        column.addStretch(0)
         self.column.activated.connect(lambda _: self._show())
         controller.tables_changed.connect(self._fill)
         controller.opened.connect(self._fill)
@@ -93,6 +97,7 @@ class GroupsPage(QWidget):
         groups = [] if table is None else list(dict.fromkeys(table["group"]))
         self.note.setText(self._note(table, groups))
         self.table.setVisible(len(groups) > 1)
+        self.key.setVisible(len(groups) > 1)
         if table is not None and len(groups) > 1:
             self._fill_table(table, groups)
 
@@ -120,7 +125,9 @@ class GroupsPage(QWidget):
         colors = series_colors([str(group) for group in groups])
         two = len(groups) == 2
         difference = [f"{shown(groups[1], 14)} less {shown(groups[0], 14)}"] if two else []
-        heads = ["Cell type", "", *(f"{shown(g, 18)} ({sizes[g]})" for g in groups), *difference, "p", "q"]
+        first_mean = 3 + len(difference)
+        heads = ["Cell type", "", *difference, "q", *(f"{shown(g, 18)} ({sizes[g]})" for g in groups), "p"]
+        self.key.show_key({f"{g} ({sizes[g]})": colors[str(g)] for g in groups}, None, "")
         parts = list(table.groupby("type", sort=False))
         most = max(float(np.nanmax(table[["mean", "high"]].to_numpy(dtype=float), initial=0.0)), 1e-9)
         self.table.clear()
@@ -128,22 +135,22 @@ class GroupsPage(QWidget):
         self.table.setRowCount(len(parts))
         for i, head in enumerate(heads):
             item = QTableWidgetItem(head)
-            if 2 <= i < 2 + len(groups):
-                item.setForeground(QColor(colors[str(groups[i - 2])]))
-                item.setToolTip(plain(f"{groups[i - 2]}: {sizes[groups[i - 2]]} patients"))
+            if 0 <= i - first_mean < len(groups):
+                group = groups[i - first_mean]
+                item.setToolTip(plain(f"{group}: {sizes[group]} patients"))
             self.table.setHorizontalHeaderItem(i, item)
         for line, (cell_type, part) in enumerate(parts):
             of_group, first = part.set_index("group"), part.iloc[0]
             numbers = of_group.loc[list(groups), ["mean", "low", "high"]].to_numpy(dtype=float).tolist()
-            cells = [interval_words(*values) for values in numbers]
-            if two:
-                ends = [float(first[f"difference{end}"]) for end in ("", "_low", "_high")]
-                cells.append(interval_words(ends[0], ends[1], ends[2], signed=True))
-            cells += [p_words(float(first["p"])), p_words(float(first["q"]))]
+            means = [interval_words(*values) for values in numbers]
+            ends = [float(first[f"difference{end}"]) for end in ("", "_low", "_high")]
+            apart = [interval_words(ends[0], ends[1], ends[2], signed=True)] if two else []
+            cells = [*apart, p_words(float(first["q"])), *means, p_words(float(first["p"]))]
             dots = QTableWidgetItem()
             colored = zip(numbers, groups, strict=True)
             dots.setData(_DOTS, [(*(v / most for v in values), colors[str(g)]) for values, g in colored])
-            dots.setToolTip("mean and interval of each group; the full width is the largest value of the table")
+            lines = [f"{group}: {text} %" for group, text in zip(groups, means, strict=True)]
+            dots.setToolTip(plain("\n".join([*lines, "the full width is the largest value of the table"])))
             self.table.setItem(line, 0, QTableWidgetItem(shown(cell_type, 40)))
             self.table.setItem(line, 1, dots)
             for i, text in enumerate(cells):

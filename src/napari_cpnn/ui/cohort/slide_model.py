@@ -38,6 +38,8 @@ class SlideModel(QAbstractTableModel):
         self._slides = pd.DataFrame()
         self._names: list[str] = []
         self._columns: list[str] = [NAME, REMARKS, VALUE]
+        self._cells: dict[str, list[Any]] = {}
+        self._right = {REMARKS, VALUE}
         self._remarks: list[list[str]] = []
         self._order = np.empty(0, dtype=np.intp)
         self._means: dict[str, float] = {}
@@ -60,6 +62,8 @@ class SlideModel(QAbstractTableModel):
         if not keep:
             self.beginResetModel()
         self._slides, self._names, self._columns = slides, names, columns
+        self._cells = {column: slides[column].tolist() for column in columns[3:]}
+        self._right = {REMARKS, VALUE, *(column for column in columns[3:] if is_number(slides[column]))}
         self._remarks = [self._remarks_of(name) for name in names]
         texts = slides[[c for c in columns[3:] if not is_number(slides[c])]].astype(str)
         self._words = [" ".join((name, *row)).upper() for name, row in zip(names, texts.to_numpy(), strict=True)]
@@ -184,10 +188,10 @@ class SlideModel(QAbstractTableModel):
             return plain("\n".join([name, *self._remarks[at]]))
         if role == Qt.ItemDataRole.DecorationRole and column == NAME:
             return self._colors.get(name)
-        if role == Qt.ItemDataRole.TextAlignmentRole and self._is_right(column):
+        if role == Qt.ItemDataRole.TextAlignmentRole and column in self._right:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         if role == STATUS:
-            status = str(self._slides["status"].iloc[at]) if "status" in self._slides else ""
+            status = str(self._cells["status"][at]) if "status" in self._cells else ""
             return {"waiting": "not mapped yet", "done": "map is being read"}.get(status, status)
         if role == PICTURE:
             return self._pictures.get(name)
@@ -204,10 +208,7 @@ class SlideModel(QAbstractTableModel):
         if column == VALUE:
             mean = self._means.get(name)
             return "–" if mean is None else f"{100 * mean:.1f} %" if self._per_unit != 1 else f"{mean:z.2f}"
-        return value_words(column, self._slides[column].iloc[at])
-
-    def _is_right(self, column: str) -> bool:
-        return column in (REMARKS, VALUE) or (column in self._slides and is_number(self._slides[column]))
+        return value_words(column, self._cells[column][at])
 
     def _all_changed(self) -> None:
         if len(self._order):

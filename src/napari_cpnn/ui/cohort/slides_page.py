@@ -87,6 +87,7 @@ class SlidesPage(QWidget):
         self.table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         header = given(self.table.horizontalHeader())
         header.setSectionsClickable(True)
+        header.setResizeContentsPrecision(20)
         header.setHighlightSections(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.details = TextLabel()
