@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cohort_scene import COHORT_SCENES, cohort_pictures
 from napari_cpnn.export import to_figure
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import predict_map
@@ -73,7 +74,7 @@ OUTLINES = {
 OWN = "NAPARI_CPNN_SCREENSHOTS"
 
 #: All pictures of the window, and those that are made without it.
-ON_SCREEN = ("coarse", *SCENES, "compare", *REGION_SCENES, "prototypes", "finetune")
+ON_SCREEN = ("coarse", *SCENES, "compare", *REGION_SCENES, "prototypes", "finetune", *COHORT_SCENES)
 APART = ("figure", "preferences")
 
 #: Panels of the figure, and its resolution; a paper has 300.
@@ -137,6 +138,10 @@ def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) ->
             compare_picture(viewer, dock, folder)
         if "finetune" in names:
             fine_tune_picture(viewer, dock, folder)
+        if set(names) & set(COHORT_SCENES):
+            cohort_pictures(
+                viewer, dock, {name: folder / f"{name}.png" for name in names if name in COHORT_SCENES}, save_small
+            )
         viewer.close()
 
 

@@ -1,11 +1,15 @@
 from .clusters import Cluster as Cluster
 from .clusters import cluster_options as cluster_options
 from .folder import CohortStatus as CohortStatus
+from .folder import RunFolder as RunFolder
+from .folder import SlideFolder as SlideFolder
 from .folder import cohort_status as cohort_status
+from .quality import COLUMNS as COLUMNS
 from .report import write_cohort_report as write_cohort_report
 from .run import CohortProgress as CohortProgress
 from .run import run_cohort as run_cohort
 from .statistics import adjusted as adjusted
 from .statistics import compare_groups as compare_groups
 from .statistics import patient_means as patient_means
+from .tables import CohortTables as CohortTables
 from .tables import slide_tables as slide_tables

@@ -65,7 +65,9 @@ class SlideFolder:
 
     def read(self) -> dict[str, Any] | None:
         """Return the summary of a slide that is complete, else None."""
-        return _read(self.summary)
+        found = _read(self.summary)
+        parts = () if found is None else (found.get("composition"), found.get("quality"), found.get("file"))
+        return found if all(isinstance(part, dict) for part in parts) else None
 
     def is_done(self, key: str) -> bool:
         """Return whether the slide is complete, with the model, the settings and the file that make up ``key``."""
@@ -90,9 +92,11 @@ class RunFolder:
         if not (self.path / RUN_FILE).is_file():
             raise CohortError(f"{self.path} is no folder of a run over a cohort; it has no {RUN_FILE}.")
         content = read_json(self.path / RUN_FILE, CohortError)
-        if not isinstance(content, dict) or not isinstance(content.get("slides"), list):
+        slides = content.get("slides") if isinstance(content, dict) else None
+        named = isinstance(slides, list) and all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in slides)
+        if not named:
             raise CohortError(f"{self.path / RUN_FILE} is damaged; start the run again with the same command.")
-        return content
+        return dict(content)
 
     def begin(self, cohort: Cohort, facts: dict[str, Any], *, overwrite: bool) -> None:
         """Write what the run is of; :class:`CohortError` if the folder holds another run, or something else."""

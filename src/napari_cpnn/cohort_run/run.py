@@ -107,7 +107,7 @@ def run_cohort(
     with folder.held():
         loaded = _loaded(model)
         require_genes(loaded.genes, settings.gene_list, "the model")
-        facts = _run_facts(loaded, settings)
+        facts = _run_facts(loaded, settings) | {"model_file": _file_of(model)}
         folder.begin(cohort, facts, overwrite=overwrite)
         jobs = _Jobs(cohort, folder, facts["key"], settings)
         run = _Run(jobs, folder, strict, on_progress)
@@ -125,6 +125,13 @@ def _loaded(model: CPNN | str | Path) -> CPNN:
     from napari_cpnn.models import load_model
 
     return load_model(model)
+
+
+def _file_of(model: CPNN | str | Path) -> str:
+    """Return the file or the name of a model, by which a viewer can open it; empty for one in memory."""
+    if not isinstance(model, (str, Path)):
+        return ""
+    return str(Path(model).expanduser().absolute()) if Path(model).expanduser().is_file() else str(model)
 
 
 def _run_facts(model: CPNN, settings: CohortSettings) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def compare_groups(means: pd.DataFrame, groups: pd.Series, coverage: float = 0.9
         One row per cell type and group: ``type``, ``group``, ``patients``, ``mean``, ``low``, ``high`` (t interval over
         patients, within 0 to 1), and of the type ``difference`` (second less first group), ``difference_low``,
         ``difference_high``, ``p`` and ``q``. Two groups: Welch's t test and its interval; more: the test of Kruskal and
-        Wallis, without a difference. Groups of one patient have a mean only. ``q``: Benjamini-Hochberg over the cell types.
+        Wallis, without a difference. Groups of one patient have a mean only. ``q``: Benjamini-Hochberg over the types.
 
     Examples
     --------

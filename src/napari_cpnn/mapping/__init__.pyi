@@ -28,6 +28,8 @@ from .states import DONE as DONE
 from .states import FAILED as FAILED
 from .states import SKETCH as SKETCH
 from .states import UNKNOWN as UNKNOWN
+from .stored_rows import StoredRows as StoredRows
+from .stored_rows import read_rows as read_rows
 from .trust import CAUTION as CAUTION
 from .trust import FOREIGN as FOREIGN
 from .trust import UNLIKE as UNLIKE

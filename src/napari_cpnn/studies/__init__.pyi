@@ -11,6 +11,7 @@ from .nested import nested_typed as nested_typed
 from .outcome import OutcomeStudy as OutcomeStudy
 from .outcome import feature_sets as feature_sets
 from .outcome import outcome_study as outcome_study
+from .outcome_rows import cohort_outcome as cohort_outcome
 from .per_type import Robustness as Robustness
 from .per_type import summarise_typed as summarise_typed
 from .per_type import typed_scores as typed_scores

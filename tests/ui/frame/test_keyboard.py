@@ -6,6 +6,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QTableView
 from tests.ui.conftest import TYPES
 
+from napari_cpnn.ui.cohort.dock import CohortDock
 from napari_cpnn.ui.compare.dock import Compare
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.prototypes.dock import PrototypesDock
@@ -35,7 +36,7 @@ def test_cell_types_are_chosen_and_checked_with_keys(qtbot):
 def test_tab_leaves_every_table(explore, slide_path):
     """A table that keeps Tab for its cells is a trap for who has no mouse."""
     main = explore(slide_path)
-    docks = [main, *(kind(main.viewer) for kind in (Compare, Regions, PrototypesDock))]
+    docks = [main, *(kind(main.viewer) for kind in (Compare, Regions, PrototypesDock, CohortDock))]
     tables = [table for dock in docks for table in dock.findChildren(QTableView)]
     assert len(tables) >= 5
     assert not [table for table in tables if table.tabKeyNavigation()]

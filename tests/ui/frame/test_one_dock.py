@@ -6,6 +6,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget, QLineEdit, QMainWindow
 
+from napari_cpnn.ui.cohort import CohortDock
 from napari_cpnn.ui.compare import Compare
 from napari_cpnn.ui.explore import Explore
 from napari_cpnn.ui.finetune import FineTune
@@ -20,6 +21,7 @@ KINDS = {
     "Regions": Regions,
     "Fine-tune": FineTune,
     "Prototypes": PrototypesDock,
+    "Cohort": CohortDock,
 }
 
 

@@ -8,6 +8,7 @@ from qtpy.QtCore import QRect
 from qtpy.QtWidgets import QDockWidget
 
 from napari_cpnn.ui.canvas.overview import canvas_of
+from napari_cpnn.ui.cohort.dock import CohortDock
 from napari_cpnn.ui.compare.dock import Compare
 from napari_cpnn.ui.finetune.dock import FineTune
 from napari_cpnn.ui.frame import room
@@ -37,7 +38,7 @@ def test_the_slide_has_half_of_a_small_window(explore, wait, slide_path, monkeyp
     dock = explore(slide_path, show=True)
     window = dock.window()
     monkeypatch.setattr(type(window), "screen", lambda _: _Screen())
-    docks = [dock, *(kind(dock.viewer) for kind in (Compare, Regions, Panels, PrototypesDock, FineTune))]
+    docks = [dock, *(kind(dock.viewer) for kind in (Compare, Regions, Panels, PrototypesDock, FineTune, CohortDock))]
     for one in docks[1:]:
         place_dock(one, type(one).__name__)
         wait(lambda one=one: one.window() is window)
