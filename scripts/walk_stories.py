@@ -58,6 +58,7 @@ def walk(args: argparse.Namespace, story: str) -> int:
     real = args.data is not None and story != "trainer"
     name = f"{story}-{'c4' if real else 'sample'}-{width}x{height}-{args.theme}-{args.scale}x"
     folder = args.out.resolve() / name
+    shutil.rmtree(folder, ignore_errors=True)  # else an export asks whether it may replace that of the last walk
     walked = begin(folder, args.size, args.data if real else None)
     hand = walked.hand
     try:

@@ -272,6 +272,8 @@ class Hand:
     def write(self, widget: QWidget, text: str, *, enter: bool = True) -> None:
         """Click a field and type over what is in it."""
         self.click(widget)
+        widget.window().activateWindow()  # there may be no window manager that does it for a dialog
+        self.pump(0.1)
         field = QApplication.focusWidget()
         if field is None or not (field is widget or widget.isAncestorOf(field)):
             self._problem(f"{_name(widget)} was clicked, and does not have the focus")

@@ -1,5 +1,7 @@
 """The three stories by name."""
 
+from __future__ import annotations
+
 from walking.biologist import biologist
 from walking.pathologist import pathologist
 from walking.trainer import trainer

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
+from napari_cpnn.ui.viewer import state_of
 from walking.biologist import panels
 from walking.walk import Walk, row_of
 

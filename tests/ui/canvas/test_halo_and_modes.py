@@ -190,3 +190,18 @@ def test_differences_show_no_signed_zero():
     assert texts["−0.3 (−0.4 to −0.2)"] == "bold"  # a small difference is shown as one
     assert texts["0 (0 to 0)"] == "normal"
     assert texts["+12 (+8 to +16)"] == "bold"
+
+
+@pytest.mark.parametrize("width", [345, 420])
+def test_numbers_of_differences_stand_clear_of_their_intervals(width):
+    """Else an interval runs into the sign of the number: +1.39 would read -1.39."""
+    rows = [("expression", "ERBB2", 1.39, 0.30, 2.22), ("share", "CAFs", 0.395, 0.094, 0.616)]
+    table = pd.DataFrame(rows, columns=["kind", "name", "difference", "low", "high"])
+    figure = comparison_chart(table, ("Region 1", "Region 2"), {}, Paper(width_px=width))
+    figure.canvas.draw()
+    axes, renderer = figure.axes[0], figure.canvas.get_renderer()
+    numbers = [text for text in axes.texts if " to " in text.get_text()]
+    assert len(numbers) == 2
+    # Of the lines, those that lie beside the names and numbers: the intervals.
+    ends = max(axes.transData.transform(line.get_xydata())[:, 0].max() for line in axes.lines)
+    assert min(text.get_window_extent(renderer).x0 for text in numbers) > ends + 3

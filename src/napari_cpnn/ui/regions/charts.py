@@ -196,7 +196,7 @@ def comparison_chart(
 ) -> Figure:
     """Draw the differences of two regions, largest first; those whose interval excludes 0 are bold."""
     sheet = _Sheet(paper)
-    name_px, number_px = _columns(paper)[0], 152.0  # with signs and "to"
+    name_px, number_px = _columns(paper)[0], 168.0  # with signs and "to", bold, beside the longest interval
     for kinds, unit, scale in ((("share", "unlike"), "percentage points", 100.0), (("expression",), "log1p CP10k", 1)):
         part = sorted_differences(table[table["kind"].isin(kinds)]).head(n_lines)
         if part.empty:
