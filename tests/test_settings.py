@@ -14,6 +14,7 @@ from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings import (
     BenchmarkSettings,
+    BulkSettings,
     DeconvolutionSettings,
     EvaluationSettings,
     ExportSettings,
@@ -21,11 +22,15 @@ from napari_cpnn.settings import (
     MappingSettings,
     PrototypeSettings,
     RegionSettings,
+    SlideLevelSettings,
     TissueSettings,
     TrainingSettings,
 )
 
-ALL = (TissueSettings, PrototypeSettings, TrainingSettings, MappingSettings, FigureSettings, ExportSettings)
+ALL = (
+    TissueSettings, PrototypeSettings, TrainingSettings, MappingSettings, FigureSettings, ExportSettings,
+    SlideLevelSettings, BulkSettings,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -104,7 +104,7 @@ class SlideLevelSettings(Settings):
     device: DeviceName = setting("auto", "auto, cpu or cuda")
 
     def __post_init__(self) -> None:
-        check(self.head in SLIDE_HEADS, f"Unknown head {self.head!r}; use one of {', '.join(SLIDE_HEADS)}.")
+        check(self.head in tuple(SLIDE_HEADS), f"Unknown head {self.head!r}; use one of {', '.join(SLIDE_HEADS)}.")
         check(
             self.prototype_mode in ("learned", "fixed", "random"),
             f"Prototypes must be 'learned', 'fixed' or 'random', not {self.prototype_mode!r}.",

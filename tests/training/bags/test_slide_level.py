@@ -166,31 +166,49 @@ def test_ablations_switch_what_they_name(bulk_world, quick_bags, name):
     assert bool(np.ptp(model.decoder().alpha) < 1e-3) == (not settings.scale_shift)
 
 
-def test_spots_and_bulk_share_prototypes_and_network(bulk_world, quick_bags, tmp_path):
-    bags, bulk = bulk_world.bags, bulk_world.bulk
-    rng = np.random.default_rng(5)
+def with_spots(world, seed: int) -> tuple[tuple[Bags, ad.AnnData], np.ndarray, Bags]:
+    """200 spots with another detection of genes than bulk, that detection, and three bags; all drawn by the seed."""
+    bags, bulk, rng = world.bags, world.bulk, np.random.default_rng(5 + seed)
     rows = rng.choice(bags.starts[45], 200, replace=False)
     spots = Bags.of([bags.features[[r]] for r in rows], [f"spot {r}" for r in rows])
-    profiles = bulk_world.prototypes.profiles
     bias = np.exp(rng.normal(0, 1.0, 50))
-    p = (bulk_world.tiles[rows] @ profiles) * bias
+    p = (world.tiles[rows] @ world.prototypes.profiles) * bias
     y = rng.poisson(3000 * p / p.sum(axis=1, keepdims=True)).astype(np.int32)
     table = ad.AnnData(
         y, obs=pd.DataFrame(index=spots.names.tolist()), var=pd.DataFrame(index=list(bulk.var_names)),
         layers={"counts": y},
     )  # fmt: skip
-    few = bags.subset(range(3))
+    return (spots, table), bias, bags.subset(rng.choice(45, 3, replace=False))
+
+
+def test_spots_beside_few_bags_tell_the_composition(bulk_world, quick_bags):
+    """Mean of three draws: which three bags there are matters so much that one draw says little."""
+    test, truth, found = bulk_world.bags.subset(range(45, 60)), bulk_world.truth[45:], []
+    for seed in range(3):
+        spots, _, few = with_spots(bulk_world, seed)
+        both = [
+            train_slides(few, bulk_world.bulk, bulk_world.prototypes, quick_bags.replace(seed=seed), **more)
+            for more in ({"spots": spots}, {})
+        ]
+        shares = [one.composition(test).to_numpy() for one in both]
+        found.append([np.mean([np.corrcoef(w[:, c], truth[:, c])[0, 1] for c in range(3)]) for w in shares])
+    mixed, alone = np.mean(found, axis=0)
+    assert mixed > 0.95
+    assert mixed > alone + 0.1
+
+
+def test_spots_and_bulk_share_prototypes_and_network(bulk_world, quick_bags, tmp_path):
+    spots, bias, _ = with_spots(bulk_world, 0)
     path = tmp_path / "mixed.safetensors"
-    mixed = train_slides(few, bulk, bulk_world.prototypes, quick_bags, spots=(spots, table), out=path)
-    alone = train_slides(few, bulk, bulk_world.prototypes, quick_bags)
-    test = bags.subset(range(45, 60))
-    better, worse = (summarise_slides(evaluate_slides(one, test, bulk))["pcc"].iloc[0] for one in (mixed, alone))
-    assert better > worse
+    few = bulk_world.bags.subset(range(20))
+    mixed = train_slides(few, bulk_world.bulk, bulk_world.prototypes, quick_bags, spots=spots, out=path)
     for one in (mixed, load_slide_model(path)):
         of_spots = spot_model(one)
         assert torch.equal(of_spots.prototypes, one.model.prototypes)
+        assert torch.equal(of_spots.head.composition[0].weight, one.model.head.composition[0].weight)
         ratio = np.log(of_spots.decoder().alpha / one.model.decoder().alpha)
         assert np.corrcoef(ratio, np.log(bias))[0, 1] > 0.8  # what differs is the modality
+    alone = train_slides(few, bulk_world.bulk, bulk_world.prototypes, quick_bags.replace(epochs=1))
     with pytest.raises(SettingsError, match="not trained on spots"):
         spot_model(alone)
 
