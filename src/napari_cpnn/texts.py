@@ -43,6 +43,18 @@ def shortened(text: str, most: int) -> str:
     return f"{text[:front]}…{text[len(text) - (most - front - 1) :]}"
 
 
+def counted(n: int, one: str) -> str:
+    """Return a number with its noun, in the plural where needed.
+
+    Examples
+    --------
+    >>> from napari_cpnn.texts import counted
+    >>> counted(1, "slide"), counted(1200, "slide")
+    ('1 slide', '1,200 slides')
+    """
+    return f"{n:,} {one}" if n == 1 else f"{n:,} {one}s"
+
+
 def chart_text(text: object, most: int = MAX_NAME) -> str:
     r"""Sanitise as :func:`shown`, and escape dollar signs, which matplotlib would interpret as math text.
 

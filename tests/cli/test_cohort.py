@@ -25,7 +25,7 @@ def run(world, *more: str) -> int:
 def test_check_says_what_is_there(world, capsys):
     assert main(["cohort", "check", str(world.manifest)]) == 0
     said = capsys.readouterr().out
-    assert said == "4 slides, 4 samples, 2 patients\n  group: control (1 patients), treated (1 patients)\n"
+    assert said == "4 slides, 4 samples, 2 patients\n  group: control (1 patient), treated (1 patient)\n"
 
 
 def test_check_says_all_problems(world, capsys):
@@ -37,6 +37,22 @@ def test_check_says_all_problems(world, capsys):
         "row 3: patient 'P1' has two values of 'arm': 'y' here, 'x' in row 2",
     ]
     assert said[2].endswith("manifest.csv has 2 problems; nothing was done.")
+
+
+def test_many_problems_are_counted(world, capsys):
+    world.manifest.write_text("slide\n" + "".join(f"no{i}.tif\n" for i in range(3000)))
+    assert main(["cohort", "check", str(world.manifest)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 52
+    assert said[50] == "... and 2,950 more"
+    assert said[51].endswith("has 3,000 problems; nothing was done.")
+
+
+def test_results_do_not_go_to_a_file(world, capsys):
+    (world.folder / "out").write_text("mine")
+    assert run(world) == 2
+    assert "is a file; choose a folder" in capsys.readouterr().err
+    assert (world.folder / "out").read_text() == "mine"
 
 
 def test_run_status_and_report(world, capsys):

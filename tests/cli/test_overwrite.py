@@ -14,7 +14,8 @@ from napari_cpnn.studies.benchmarking.output import require_new
 #: Commands whose results are files of the user; fetch fills its folder with checked files.
 WRITING = {
     "open", "demo", "predict", "prototypes", "deconvolve", "train", "evaluate", "cross-validate", "calibrate",
-    "benchmark", "export",
+    "benchmark", "export", "train-cohort", "evaluate-cohort", "predict-cohort", "train-typed", "predict-typed",
+    "outcome",
 }  # fmt: skip
 OUTPUTS = {"--out", "--screenshot", "--table", "--markers", "--sd"}
 
@@ -57,6 +58,11 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path):
         "demo --screenshot there.png",
         "export map.zarr --out there.csv",
         "benchmark --slide s --spots t --predictions a=b --out there",
+        "train-typed c.csv --bulk b --prototypes p --out there",
+        "predict-typed c.csv --model m --out there",
+        "predict --slide-level --cohort c.csv --model m --out there.csv",
+        "evaluate --cohort c.csv --bulk b --model m --out there.csv",
+        "outcome c.csv --typed t.h5ad --column pCR --out there.csv",
     ],
 )
 def test_the_sentence_is_the_same(command, tmp_path, monkeypatch, capsys):

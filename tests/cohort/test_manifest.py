@@ -22,7 +22,7 @@ sub/c.svs,P2,"0,25",control,,009
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "sub").mkdir()
     for name in ("a.svs", "b.svs", "sub/c.svs", "d.ome.tiff"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(b"x")
     return tmp_path
 
 
@@ -193,14 +193,30 @@ def test_names_that_would_be_one_file_are_refused(folder):
         ("slide,patient\n", "headings but no rows"),
         ("patient\nP1\n", "no column 'slide'.*there are patient"),
         ("slide,x,x\na.svs,1,2\n", "two columns are called 'x'"),
+        ("slide,Sample,sample\na.svs,1,2\n", "two columns are called 'Sample' and 'sample'"),
+        ("slide\nm.csv\n", "row 2: m.csv is a table, not a slide"),
+        ("slide\nempty.svs\n", "row 2: empty.svs is empty"),
         (",slide\n2,a.svs\n", "a column has no heading"),
         ("slide,x\na.svs,1,2\n", "row 2: 3 cells, but there are 2 headings"),
         ('slide,x\n"a.svs,1\n', "cannot be read.*quotation mark"),
         ("slide\n" + "x" * 5000 + "\n", "there is no file|not a file name"),
     ],
-    ids=["empty", "no rows", "no slides", "twice", "no heading", "ragged", "quote", "long"],
+    ids=[
+        "empty",
+        "no rows",
+        "no slides",
+        "twice",
+        "twice but for case",
+        "itself",
+        "an empty file",
+        "no heading",
+        "ragged",
+        "quote",
+        "long",
+    ],
 )
 def test_tables_that_cannot_be_used(folder, text, said):
+    (folder / "empty.svs").touch()
     with pytest.raises(CohortError, match=said):
         read_cohort(written(folder, text))
 
@@ -255,7 +271,7 @@ def test_a_cohort_of_thousands_is_read_quickly(folder):
     big = folder / "big"
     big.mkdir()
     for i in range(2000):
-        (big / f"{i}.svs").touch()
+        (big / f"{i}.svs").write_bytes(b"x")
     path = written(folder, "slide,patient\n" + "".join(f"big/{i}.svs,P{i // 3}\n" for i in range(2000)))
     start = time.perf_counter()
     assert isinstance(read_cohort(path), Cohort)

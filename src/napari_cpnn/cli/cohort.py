@@ -14,6 +14,7 @@ from napari_cpnn.cli.options import AddCommand, Command, add_model, add_overwrit
 from napari_cpnn.errors import CohortError
 from napari_cpnn.settings import CohortSettings, MappingSettings
 from napari_cpnn.storage import require_separate
+from napari_cpnn.texts import counted
 
 if TYPE_CHECKING:
     from napari_cpnn.cohort import Cohort
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 #: Settings of a map that a run decides itself, or that are of a view.
 _NOT_OF_RUNS = ("cache", "cache_dir", "cache_gb", "coarsest", "min_screen_px", "margin")
 _CLUSTERS = ("local", "slurm", "ssh", "kubernetes")
+#: Problems of a manifest that are printed.
+_MOST_PROBLEMS = 50
 
 
 def add_cohort_command(command: AddCommand) -> None:
@@ -83,23 +86,26 @@ def _read(args: argparse.Namespace) -> Cohort:
     try:
         return read_cohort(args.manifest, args.root, args.group)
     except CohortError as error:
-        for problem in error.problems:
+        for problem in error.problems[:_MOST_PROBLEMS]:
             print(problem, file=sys.stderr)
         if not error.problems:
             raise
         n = len(error.problems)
+        if n > _MOST_PROBLEMS:
+            print(f"... and {n - _MOST_PROBLEMS:,} more", file=sys.stderr)
         raise CohortError(
-            f"{args.manifest} has {'a problem' if n == 1 else f'{n} problems'}; nothing was done."
+            f"{args.manifest} has {'a problem' if n == 1 else f'{n:,} problems'}; nothing was done."
         ) from None
 
 
 def _check(args: argparse.Namespace) -> None:
     cohort = _read(args)
-    patients = cohort.table["patient"].nunique()
-    print(f"{len(cohort)} slides, {cohort.table['sample'].nunique()} samples, {patients} patients")
+    numbers = (len(cohort), cohort.table["sample"].nunique(), cohort.table["patient"].nunique())
+    print(", ".join(counted(n, one) for n, one in zip(numbers, ("slide", "sample", "patient"), strict=True)))
     for column in cohort.groups:
         sizes = cohort.table.groupby(column, dropna=False)["patient"].nunique()
-        print(f"  {column}: {', '.join(f'{name} ({n} patients)' for name, n in sizes.items())}")
+        texts = [f"{name} ({counted(n, 'patient')})" for name, n in sizes.items()]
+        print(f"  {column}: {', '.join(texts)}")
 
 
 def _run(args: argparse.Namespace) -> None:

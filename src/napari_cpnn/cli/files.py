@@ -18,6 +18,8 @@ def refuse_existing(path: str | Path, overwrite: bool) -> None:
 
 def require_writable(folder: Path) -> None:
     """Create the folder and test that it is writable, before time is spent on the computation."""
+    if folder.exists() and not folder.is_dir():
+        raise CpnnError(f"{folder} is a file; choose a folder for the results.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -12,6 +12,7 @@ from napari_cpnn.cli.options import AddCommand, add_overwrite, add_settings, cho
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import SlideLevelSettings
 from napari_cpnn.storage import require_separate
+from napari_cpnn.texts import counted
 
 if TYPE_CHECKING:
     from napari_cpnn.cohort import Cohort
@@ -105,8 +106,8 @@ def _train(args: argparse.Namespace) -> None:
     progress: Any = not args.quiet
     bags = _bags(cohort, args, BagReader(settings), reporter(progress))
     trained = train_slides(bags, bulk, prototypes, settings, out=path, progress=progress)
-    print(f"{path}: {settings.head}, {len(bags)} bags, {len(set(bags.patients.tolist()))} patients, "
-          f"{len(trained.genes):,} genes")  # fmt: skip
+    sizes = [(len(bags), "bag"), (len(set(bags.patients.tolist())), "patient"), (len(trained.genes), "gene")]
+    print(f"{path}: {settings.head}, {', '.join(counted(*size) for size in sizes)}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -130,7 +131,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.out:
         write_table(scores, args.out, index=False)
     for name, row in summarise_slides(scores).iterrows():
-        print(f"{name}: PCC {row['pcc']:.3f}, SCC {row['scc']:.3f}, {int(row['n_genes']):,} genes, {len(bags)} bags")
+        over = f"{counted(int(row['n_genes']), 'gene')}, {counted(len(bags), 'bag')}"
+        print(f"{name}: PCC {row['pcc']:.3f}, SCC {row['scc']:.3f}, {over}")
     if args.out:
         print(f"wrote {args.out}")
 
@@ -155,7 +157,10 @@ def _predict(args: argparse.Namespace) -> None:
     values = model.predict(bags)[:, index]
     parts.append(pd.DataFrame(values, index=table.index, columns=[model.genes[i] for i in index]))
     write_table(pd.concat(parts, axis=1).rename_axis(args.by), args.out, index=True)
-    print(f"wrote {args.out}: {len(bags)} bags; shares are of RNA, expression is log1p CP10k of the bag as one sample")
+    what = "that of the bag as one sample"
+    if model.network is None and model.model.decoder().scale == "log":
+        what = "the mean of its patches (this is a model of spots, not of bulk)"
+    print(f"wrote {args.out}: {counted(len(bags), 'bag')}; shares are of RNA, expression in log1p CP10k is {what}")
 
 
 def _cohort(args: argparse.Namespace) -> Cohort:

@@ -28,6 +28,8 @@ _MISSING = {"", "na", "n/a", "nan", "none", "null", "#n/a", "<na>"}
 _LEADING_ZERO = re.compile(r"[+-]?0\d")
 _SAME_NAME = "is also the name of row {}; give each slide a name of its own in a column 'name'"
 _LONGEST = 60
+#: File extensions of what stands in a manifest by mistake.
+_TABLES = {".csv", ".tsv", ".xlsx", ".xls", ".h5ad", ".parquet", ".json", ".geojson", ".html", ".pdf"}
 
 
 def checked(rows: Rows, folder: Path, groups: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...], list[str]]:
@@ -45,11 +47,14 @@ class _Check:
     def _places(self) -> dict[str, int]:
         """Return the position of the column of each meaning; the rest are ``others``."""
         headings = [re.sub(r"[\s\-.]+", "_", name.strip().casefold()) for name in self.rows.columns]
-        for name in dict.fromkeys(self.rows.columns):
-            if self.rows.columns.count(name) > 1:
-                self._say(f"two columns are called {_quoted(name)}")
-            if not name:
-                self._say("a column has no heading")
+        if "" in headings:
+            self._say("a column has no heading")
+        for heading in dict.fromkeys(filter(None, headings)):
+            alike = [name for name, one in zip(self.rows.columns, headings, strict=True) if one == heading]
+            if len(alike) > 1:
+                spelt = list(dict.fromkeys(alike))
+                which = _quoted(spelt[0]) if len(spelt) == 1 else " and ".join(map(_quoted, spelt[:2]))
+                self._say(f"two columns are called {which}")
         found = {
             meaning: headings.index(next(n for n in names if n in headings))
             for meaning, names in _HEADINGS.items()
@@ -110,7 +115,7 @@ class _Check:
             # links are kept: the extension may be that of the link
             path = Path(os.path.abspath(self.folder / Path(cell).expanduser()))  # noqa: PTH100
             found.append(str(path))
-            if reason := _why_not_readable(path, cell):
+            if reason := _why_not_readable(path, cell) or (_why_no_slide(path, cell) if required else ""):
                 self._say(reason, row)
         if required:
             self._twice(
@@ -202,6 +207,19 @@ def _why_not_readable(path: Path, cell: str) -> str:
             return f"{word} may not be read"
     except (OSError, ValueError):
         return f"{word} is not a file name"
+    return ""
+
+
+def _why_no_slide(path: Path, cell: str) -> str:
+    """Say why a file that can be read is certainly no slide; whether it is one is known when it is opened."""
+    word = shown(cell, _LONGEST)
+    if path.suffix.lower() in _TABLES:
+        return f"{word} is a table, not a slide"
+    try:
+        if path.is_file() and not path.stat().st_size:
+            return f"{word} is empty"
+    except OSError:
+        return f"{word} may not be read"
     return ""
 
 

@@ -122,6 +122,8 @@ class RunFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the folder; :class:`CohortError` says who does, if another process holds it."""
+        if self.path.exists() and not self.path.is_dir():
+            raise CohortError(f"{self.path} is a file; choose a folder for the results.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -19,7 +19,7 @@ from napari_cpnn.cohort_run.quality import COLUMNS
 from napari_cpnn.cohort_run.tables import CohortTables
 from napari_cpnn.decimals import fixed
 from napari_cpnn.palette import type_colors
-from napari_cpnn.texts import shown
+from napari_cpnn.texts import counted, shown
 
 #: Slides with pictures, and their longer side in px.
 _MOST_PICTURES, _PICTURE_PX = 400, 240
@@ -204,13 +204,9 @@ def _groups(tables: CohortTables) -> Iterator[str]:
             f"and site, too.{_doubtful(tables.slides)}</p>\n"
         )
         sizes = table.groupby("group", sort=False)["patients"].max()
-        heads = ["cell type", "", *(f"{_text(g)} ({_patients(int(sizes[g]))})" for g in groups)]
+        heads = ["cell type", "", *(f"{_text(g)} ({counted(int(sizes[g]), 'patient')})" for g in groups)]
         difference = [f"{_text(groups[1])} less {_text(groups[0])}"] if len(groups) == 2 else []
         yield from _table([*heads, *difference, "p", "q"], _group_rows(table, groups))
-
-
-def _patients(n: int) -> str:
-    return "1 patient" if n == 1 else f"{n} patients"
 
 
 def _doubtful(slides: pd.DataFrame) -> str:
@@ -218,8 +214,9 @@ def _doubtful(slides: pd.DataFrame) -> str:
     n = int((slides["unlike_share"] > 0.5).sum())
     if not n:
         return ""
-    which = "1 slide" if n == 1 else f"{n} slides"
-    return f" More than half of the tissue of {which} is unlike the training; it counts here all the same."
+    return (
+        f" More than half of the tissue of {counted(n, 'slide')} is unlike the training; it counts here all the same."
+    )
 
 
 def _group_rows(table: pd.DataFrame, groups: Sequence[str]) -> Iterator[list[str]]:
