@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=100)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--heads", nargs="+", default=HEADS, choices=HEADS)
     args = parser.parse_args()
     start = time.perf_counter()
     truth, bags, labels = read(args.out, args.patients, args.seed, args.workers)
@@ -90,7 +91,7 @@ def main() -> None:
     whole = auc(many, rng.uniform(size=len(many)) < 1 / (1 + np.exp(-LOG_ODDS * many)))
     print(f"outcome: AUC of the true state {known.value:.3f} in these patients, {whole.value:.3f} in 20,000")
     table, outcomes = {}, []
-    for head in HEADS:
+    for head in args.heads:
         start = time.perf_counter()
         held = nested_typed(bags, labels, TypedSettings(head=head))
         rows = {"seconds, nested cross-validation": time.perf_counter() - start}

@@ -145,7 +145,7 @@ def test_modulations_are_the_mode_of_the_written_posterior() -> None:
 
     rng = np.random.default_rng(5)
     features, (_, labels, _, _) = rng.standard_normal((S, C, 4)), world()
-    weights, offset, detection = _modes(features, labels, np.full(G, 2.0))
+    weights, offset, detection = _modes(features, labels, np.full((1, G), 2.0), steps=6)[0]
     modulation = np.einsum("ncp,cpg->ncg", features, weights) + offset
     typed = np.einsum("sc,cg->scg", labels.shares, labels.profiles) * np.exp(modulation) * labels.totals[:, None, None]
     # The gradient of the posterior vanishes: sum_n weight q_nc r_n m_nc = penalty u_c.

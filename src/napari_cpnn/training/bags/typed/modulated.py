@@ -29,7 +29,7 @@ _DETECTION, _OFFSET = 1e4, 4.0
 #: Steps of Fisher scoring (two more change modulations by a few per cent), and bounds of log modulations.
 _STEPS, _LARGEST = 2, 3.0
 #: Elements of a (genes, samples, samples) block.
-_BLOCK = 2**22
+_BLOCK = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Modulated:
     ) -> Modulated:
         """Fit with penalties ``(G,)``: the posterior mode under a normal prior of ``U V``, then reduced in rank."""
         scaling, features, unit = _scaled(composition, bags, settings)
-        weights, offset, detection = _modes(features, labels, penalty)
+        weights, offset, detection = _modes(features, labels, penalty[None])[0]
         left, right = [], []
         for own in weights / unit:
             u, s, v = np.linalg.svd(own, full_matrices=False)
@@ -91,8 +91,9 @@ class Modulated:
         new = new.reshape(len(test[0]), -1, features.shape[2]) / unit
         whole = np.log(test[1].counts + 0.5) - np.log(test[1].totals)[:, None]
         found = []
-        for penalty in PENALTIES:
-            weights, offset, detection = _modes(features, train[1], np.full(len(train[1].genes), penalty))
+        penalties = np.tile(np.array(PENALTIES)[:, None], len(train[1].genes))
+        # One step is enough to compare penalties.
+        for weights, offset, detection in _modes(features, train[1], penalties, steps=1):
             log = np.clip(np.einsum("ncp,cpg->ncg", new, weights, optimize=True) + offset, -_LARGEST, _LARGEST)
             share = np.einsum("nc,ncg->ng", test[1].shares, train[1].profiles * np.exp(log)) * detection
             found.append(((whole - np.log(np.maximum(share, 1e-12))) ** 2).sum(axis=0))
@@ -153,11 +154,13 @@ def _scaled(composition: TileComposition, bags: Bags, settings: TypedSettings) -
     return scaling, features / unit, unit
 
 
-def _modes(features: FloatArray, labels: TypedLabels, penalty: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Weights ``(C, P, G)``, offsets ``(C, G)`` and detections ``(G,)``: Fisher scoring, each gene for itself.
+def _modes(
+    features: FloatArray, labels: TypedLabels, penalties: FloatArray, steps: int = _STEPS
+) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
+    """Weights ``(C, P, G)``, offsets ``(C, G)`` and detections ``(G,)`` by Fisher scoring, for each row of ``(K, G)``.
 
-    In the logarithm of the mean, a type's modulation counts by its share ``q_nc`` of the gene's counts. A step is
-    thus a ridge regression, here in its dual form: with ``K_c`` the Gram matrix of the type's features,
+    In the logarithm of the mean, a type's modulation counts by its share ``q_nc`` of the gene's counts. A step is a
+    ridge regression, here in its dual form: with ``K_c`` the Gram matrix of the type's features,
 
         (sum_c q_c q_c' (K_c / penalty + offset) + detection + diag(1 / weight)) a = z
         u_c = sum_n q_nc a_n m_nc / penalty
@@ -166,42 +169,85 @@ def _modes(features: FloatArray, labels: TypedLabels, penalty: FloatArray) -> tu
     """
     gram = np.einsum("ncp,mcp->cnm", features, features, optimize=True)
     size = max(1, _BLOCK // len(features) ** 2)
-    blocks = [np.arange(start, min(start + size, len(penalty))) for start in range(0, len(penalty), size)]
-    parts = [_modes_of(features, gram, labels.select(block), penalty[block]) for block in blocks]
-    weights, offset, detection = zip(*parts, strict=True)
-    return np.concatenate(weights, axis=-1), np.concatenate(offset, axis=-1), np.concatenate(detection)
+    blocks = [np.arange(start, min(start + size, len(labels.genes))) for start in range(0, len(labels.genes), size)]
+    parts = [_modes_of(features, gram, labels.select(block), penalties[:, block], steps) for block in blocks]
+    return [
+        (
+            np.concatenate([part[k][0] for part in parts], axis=-1),
+            np.concatenate([part[k][1] for part in parts], axis=-1),
+            np.concatenate([part[k][2] for part in parts]),
+        )
+        for k in range(len(penalties))
+    ]
 
 
 def _modes_of(
-    features: FloatArray, gram: FloatArray, labels: TypedLabels, penalty: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    plain = np.einsum("sc,cg->scg", labels.shares, labels.profiles) * labels.totals[:, None, None]
-    detection = np.log((labels.counts.sum(axis=0) + 1) / (plain.sum(axis=(0, 1)) + 1))
-    mean = plain.sum(axis=1) * np.exp(detection)
-    ratio = (labels.counts - mean) / np.maximum(mean, 1e-9)
-    noise = np.maximum((ratio**2 - 1 / np.maximum(mean, 1e-9)).mean(axis=0), 1e-3)
-    modulation = np.zeros_like(plain)
-    weights = offset = np.zeros(0)
-    for _ in range(_STEPS):
-        typed = plain * np.exp(detection + modulation)
+    features: FloatArray, gram: FloatArray, labels: TypedLabels, penalties: FloatArray, steps: int
+) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
+    gene = _Genes.of(labels)
+    first = gene.linearised(np.zeros_like(gene.plain), gene.start, gram)  # the same for all penalties
+    found = []
+    for penalty in penalties:
+        step = first
+        for number in range(steps):
+            weights, offset, detection = step.solved(features, penalty)
+            if number + 1 < steps:
+                modulation = np.einsum("ncp,cpg->ncg", features, weights, optimize=True) + offset
+                step = gene.linearised(np.clip(modulation, -_LARGEST, _LARGEST), detection, gram)
+        found.append((weights, offset, np.exp(detection)))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Genes:
+    """Bulk of some genes: expected counts of the types ``(S, C, G)``, log detections and relative noise ``(G,)``."""
+
+    labels: TypedLabels
+    plain: FloatArray
+    start: FloatArray
+    noise: FloatArray
+
+    @classmethod
+    def of(cls, labels: TypedLabels) -> _Genes:
+        plain = np.einsum("sc,cg->scg", labels.shares, labels.profiles) * labels.totals[:, None, None]
+        start = np.log((labels.counts.sum(axis=0) + 1) / (plain.sum(axis=(0, 1)) + 1))
+        mean = np.maximum(plain.sum(axis=1) * np.exp(start), 1e-9)
+        ratio = (labels.counts - mean) / mean
+        return cls(labels, plain, start, np.maximum((ratio**2 - 1 / mean).mean(axis=0), 1e-3))
+
+    def linearised(self, modulation: FloatArray, detection: FloatArray, gram: FloatArray) -> _Step:
+        """Working response, weights and kernels at modulations ``(S, C, G)`` and log detections ``(G,)``."""
+        typed = self.plain * np.exp(detection + modulation)
         mean = np.maximum(typed.sum(axis=1), 1e-9)
         share = typed / mean[:, None, :]
-        linear = detection + (share * modulation).sum(axis=1)
-        residual = np.clip((labels.counts - mean) / mean, -2, 2) + linear
-        inverse = 1 / mean + noise
+        response = np.clip((self.labels.counts - mean) / mean, -2, 2) + detection + (share * modulation).sum(axis=1)
+        inverse = 1 / mean + self.noise
         inverse *= (1 / inverse).mean(axis=0)
-        start = residual.mean(axis=0)
-        kernel = np.full((len(start), len(mean), len(mean)), _DETECTION)
-        for c, same in enumerate(gram):
-            q = share[:, c].T
-            scaled = q[:, :, None] * q[:, None, :]
-            kernel += scaled * (same / penalty[:, None, None] + _OFFSET)
-        kernel[:, np.arange(len(mean)), np.arange(len(mean))] += inverse.T
-        dual = np.linalg.solve(kernel, (residual - start).T[..., None])[..., 0].T
-        detection = start + _DETECTION * dual.sum(axis=0)
-        spoken = share * dual[:, None, :]
+        q = np.ascontiguousarray(share.transpose(1, 2, 0))
+        kernel, pairs = np.zeros((q.shape[1], q.shape[2], q.shape[2])), np.empty((q.shape[1], q.shape[2], q.shape[2]))
+        for own, same in zip(q, gram, strict=True):
+            np.multiply(own[:, :, None], own[:, None, :], out=pairs)
+            pairs *= same
+            kernel += pairs
+        fixed = _DETECTION + _OFFSET * np.einsum("cgn,cgm->gnm", q, q, optimize=True)
+        fixed[:, np.arange(len(mean)), np.arange(len(mean))] += inverse.T
+        return _Step(share, response, kernel, fixed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A linearised problem: shares ``(S, C, G)``, response ``(S, G)``, both parts of the kernels ``(G, S, S)``."""
+
+    share: FloatArray
+    response: FloatArray
+    kernel: FloatArray
+    fixed: FloatArray
+
+    def solved(self, features: FloatArray, penalty: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Weights, offsets and log detections, for penalties ``(G,)``."""
+        middle = self.response.mean(axis=0)
+        whole = self.kernel / penalty[:, None, None] + self.fixed
+        dual = np.linalg.solve(whole, (self.response - middle).T[..., None])[..., 0].T
+        spoken = self.share * dual[:, None, :]
         weights = np.einsum("ncp,ncg->cpg", features, spoken, optimize=True) / penalty
-        offset = _OFFSET * spoken.sum(axis=0)
-        modulation = np.einsum("ncp,cpg->ncg", features, weights, optimize=True) + offset
-        modulation = np.clip(modulation, -_LARGEST, _LARGEST)
-    return weights, offset, np.exp(detection)
+        return weights, _OFFSET * spoken.sum(axis=0), middle + _DETECTION * dual.sum(axis=0)
