@@ -99,7 +99,7 @@ def signature_and_similar(walk: Walk) -> None:
     hand.click(fold.button)
     hand.click(explore.similar_box.on)
     hand.slide(*TISSUE)
-    hand.until(lambda: explore.similar_box.gallery.count() > 1, "similar tissue", 120)
+    hand.until(lambda: explore.similar_box.gallery.count() > 1, "similar tissue", 400)
     hand.pump(1)
     hand.step("similar-tissue")
     gallery = explore.similar_box.gallery

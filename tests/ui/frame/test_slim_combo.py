@@ -35,7 +35,8 @@ def _picture(qtbot, text: str):
     return other.grab().toImage()
 
 
-def test_a_group_that_is_opened_comes_into_view(explore, wait, qtbot, slide_path):
+def test_a_group_that_is_opened_comes_into_view(explore, wait, qtbot, slide_path, monkeypatch):
+    monkeypatch.setattr("napari_cpnn.ui.explore.layout.keep_groups", lambda _titles: None)
     dock = explore(slide_path, show=True)
     dock.window().resize(1000, 560)
     last, area = dock.folds[-1], dock.area

@@ -63,8 +63,13 @@ def _folds(dock: Any) -> list[Fold]:
         opened = [groups[0][0]] if screen is not None and screen.availableGeometry().height() >= _ROOMY_PX else []
     folds = [Fold(title, tip, part, is_open=title in opened) for title, tip, part in groups]
     # Later: the dock must first be as long as it is with the open group.
-    into_view = qdebounced(lambda fold: dock.area.ensureWidgetVisible(fold, 0, 4), timeout=0, parent=dock)
+    into_view = qdebounced(
+        lambda fold: dock.area.ensureWidgetVisible(fold, 0, 4) if fold.is_open else None, timeout=0, parent=dock
+    )
     for fold in folds:
-        fold.toggled.connect(lambda on, fold=fold: into_view(fold) if on else None)
+        fold.toggled.connect(lambda _, fold=fold: into_view(fold))
         fold.toggled.connect(lambda _: keep_groups([one.title for one in folds if one.is_open]))
+    # Genes that were used, and a gallery, make their groups longer.
+    dock.signatures.changed.connect(lambda: into_view(folds[3]))
+    dock.similar.pictures_changed.connect(lambda: into_view(folds[4]))
     return folds
