@@ -51,7 +51,7 @@ def add_science_commands(command: AddCommand) -> None:
     add_settings(sub, PrototypeSettings)
 
     sub = command("deconvolve", _deconvolve, "estimate cell-type shares of measured spots or bulk samples")
-    sub.add_argument("spots", type=Path, help="spots, or with --bulk an h5ad of bulk samples")
+    sub.add_argument("spots", type=Path, help="spots, or with --bulk a table of bulk samples (h5ad, CSV, STAR counts)")
     sub.add_argument("--positions", type=Path, help="spot table of legacy ST")
     sub.add_argument("--library", help="library to read if the spots hold several")
     sub.add_argument("--prototypes", type=Path, required=True)
@@ -127,7 +127,8 @@ def _fit_report(fit: dict[str, Any]) -> Iterator[str]:
 
 
 def _deconvolve(args: argparse.Namespace) -> None:
-    from napari_cpnn.prototypes import Prototypes, deconvolve, deconvolve_with_uncertainty, read_cells
+    from napari_cpnn.bulk import read_bulk
+    from napari_cpnn.prototypes import Prototypes, deconvolve, deconvolve_with_uncertainty
     from napari_cpnn.spots import read_spots
 
     args.bulk |= args.typed is not None
@@ -137,7 +138,7 @@ def _deconvolve(args: argparse.Namespace) -> None:
             refuse_existing(path, args.overwrite)
     start = DeconvolutionSettings.bulk if args.bulk else DeconvolutionSettings
     settings = start(**given_settings(args, DeconvolutionSettings))
-    spots = read_cells(args.spots) if args.bulk else read_spots(args.spots, args.positions, library=args.library)
+    spots = read_bulk(args.spots) if args.bulk else read_spots(args.spots, args.positions, library=args.library)
     prototypes = Prototypes.load(args.prototypes)
     if args.sd is None:
         shares = deconvolve(spots, prototypes, settings)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +61,10 @@ def add_typed_commands(command: AddCommand) -> None:
     sub = command("train-typed", _train, "train a model of each cell type's expression on slides with bulk samples")
     sub.add_argument("cohort", type=Path, help="manifest of the slides (.csv, .tsv, .xlsx)")
     sub.add_argument(
-        "--bulk", type=Path, required=True, help="bulk samples, by the names of the column 'sample' (.h5ad)"
+        "--bulk",
+        type=Path,
+        required=True,
+        help="bulk counts, by the names of the column 'sample'",
     )
     sub.add_argument("--prototypes", type=Path, required=True)
     sub.add_argument("--out", type=Path, required=True, help="model (.safetensors)")
@@ -83,8 +84,9 @@ def add_typed_commands(command: AddCommand) -> None:
 def _train(args: argparse.Namespace) -> None:
     import numpy as np
 
+    from napari_cpnn.bulk import read_bulk
     from napari_cpnn.cohort import read_cohort
-    from napari_cpnn.prototypes import Prototypes, deconvolve_typed, read_cells
+    from napari_cpnn.prototypes import Prototypes, deconvolve_typed
     from napari_cpnn.settings import DeconvolutionSettings
     from napari_cpnn.studies import nested_typed, summarise_typed
     from napari_cpnn.training.bags.typed import TypedLabels, train_typed
@@ -94,7 +96,7 @@ def _train(args: argparse.Namespace) -> None:
         if path is not None:
             refuse_existing(path, args.overwrite)
     settings: TypedSettings = chosen_settings(args, TypedSettings)
-    cohort, bulk, protos = read_cohort(args.cohort), read_cells(args.bulk), Prototypes.load(args.prototypes)
+    cohort, bulk, protos = read_cohort(args.cohort), read_bulk(args.bulk), Prototypes.load(args.prototypes)
     labels = TypedLabels.of(deconvolve_typed(bulk, protos, DeconvolutionSettings.bulk()), bulk)
     known = {name: i for i, name in enumerate(labels.names.tolist())}
     bags = _bags(cohort, settings, [name for name in cohort.bags("sample") if name in known], str(args.bulk))
@@ -129,25 +131,15 @@ def _predict(args: argparse.Namespace) -> None:
 def _bags(cohort: Cohort, settings: TypedSettings, samples: list[str], source: str) -> Bags:
     """Features of the patches of samples of a cohort, by the encoder of the settings."""
     from napari_cpnn.settings import SlideLevelSettings
-    from napari_cpnn.slides import open_slide
-    from napari_cpnn.training.bags import BagReader
+    from napari_cpnn.training.bags import BagReader, read_cohort_bags
 
     if not samples:
         raise CpnnError(f"No sample of the cohort is in {source}; the column 'sample' must have its names.")
     members = cohort.bags("sample")
-    paths, mpps, patients = (dict(cohort.table[column]) for column in ("path", "mpp", "patient"))
     reader = BagReader(
         SlideLevelSettings(encoder=settings.encoder, encoder_weights=settings.encoder_weights, patch=settings.patch)
     )
-    with contextlib.ExitStack() as opened:
-        slides = {
-            sample: [
-                opened.enter_context(open_slide(paths[name], None if math.isnan(mpps[name]) else mpps[name]))
-                for name in members[sample]
-            ]
-            for sample in samples
-        }
-        return reader.read(slides, {sample: str(patients[members[sample][0]]) for sample in samples})
+    return read_cohort_bags(cohort.subset([name for sample in samples for name in members[sample]]), reader)
 
 
 def _add_outcome(command: AddCommand) -> None:

@@ -42,6 +42,16 @@ class CohortTables:
         By column of the manifest, the comparison of its groups (:func:`compare_groups`).
     failures
         Sentence by slide.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from napari_cpnn.cohort_run import CohortTables
+    >>> slides = pd.DataFrame({"patient": ["P1"]}, index=["a"])
+    >>> share = pd.DataFrame({"T-cells": [0.25]}, index=["a"])
+    >>> tables = CohortTables({}, slides, share, share * 0, share, share)
+    >>> tables.composition()[["slide", "patient", "type", "mean"]].values.tolist()
+    [['a', 'P1', 'T-cells', 0.25]]
     """
 
     run: dict[str, Any]

@@ -43,12 +43,17 @@ def read_cohort_bags(cohort: Cohort, reader: BagReader, by: BagBy = "sample", pr
     table = cohort.table
     paths, sizes = table["path"].to_dict(), table["mpp"].astype(float).to_dict()
     patients = {bag: str(table.loc[names[0], "patient"]) for bag, names in cohort.bags(by).items()}
-    with ExitStack() as opened:
-        bags = {
-            bag: [opened.enter_context(_open(str(paths[name]), float(sizes[name]))) for name in names]
-            for bag, names in cohort.bags(by).items()
-        }
-        return reader.read(bags, patients, progress)
+    bags, parts = cohort.bags(by), []
+    for i, (bag, names) in enumerate(bags.items()):
+        with ExitStack() as opened:  # of one bag at a time: a cohort may have more files than a process may open
+            slides = [opened.enter_context(_open(str(paths[name]), float(sizes[name]))) for name in names]
+            parts.append(reader.read({bag: slides}, patients, _part_of(progress, i, len(bags))))
+    return Bags.of(
+        [part.features for part in parts],
+        list(bags),
+        [patients[bag] for bag in bags],
+        [part.centers_um for part in parts],
+    )
 
 
 def cohort_bulk(
@@ -86,6 +91,15 @@ def cohort_bulk(
     if not joined.n_vars:
         raise TrainingError("The bulk tables of the cohort have no gene in common.")
     return joined
+
+
+def _part_of(progress: Progress, i: int, n: int) -> Progress:
+    """Return the progress of part ``i`` of ``n``."""
+
+    def of_all(text: str, share: float) -> None:
+        progress(text, (i + share) / n)
+
+    return of_all
 
 
 def _open(path: str, mpp: float) -> Slide:
