@@ -35,6 +35,7 @@ def in_process() -> Iterator[Any]:
         yield client
 
 
+@pytest.mark.slow  # and dask gives a worker seconds to start, which a busy machine may not have
 def test_two_workers_one_of_them_killed_give_the_same_bits(tmp_path):
     world = make_cohort(tmp_path, n=6, damaged=[4])
     world.run("alone")

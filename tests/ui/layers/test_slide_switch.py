@@ -144,7 +144,14 @@ def canvas_click(qtbot, wait):
         """Click on the canvas at a place of the world."""
         windows = [w for w in QApplication.topLevelWidgets() if w.isVisible()]
         canvas = next(c for w in windows for c in w.findChildren(QOpenGLWidget))
-        camera, size = viewer.scene.camera, np.array([canvas.height(), canvas.width()])
+        camera, seen = viewer.scene.camera, []
+
+        def settled() -> bool:  # what was shown beside the canvas may have changed its size
+            seen.append((canvas.size(), camera.zoom, tuple(camera.center)))
+            return len(seen) > 20 and all(one == seen[-1] for one in seen[-20:])
+
+        wait(settled)
+        size = np.array([canvas.height(), canvas.width()])
         place = (np.array([y, x]) - camera.center[-2:]) * camera.zoom + size / 2
         pos = QPoint(round(place[1]), round(place[0]))
         qtbot.mouseMove(canvas, pos=pos)
