@@ -11,13 +11,13 @@ from napari_cpnn.cli.options import AddCommand, add_overwrite, add_settings, cho
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import TypedSettings
 from napari_cpnn.storage import require_separate, write_csv
+from napari_cpnn.texts import counted
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
     from napari_cpnn.cohort import Cohort
-    from napari_cpnn.prototypes import Prototypes, TypedExpression
+    from napari_cpnn.prototypes import Prototypes
     from napari_cpnn.settings import DeconvolutionSettings
     from napari_cpnn.training.bags import Bags
 
@@ -164,7 +164,7 @@ def _add_outcome(command: AddCommand) -> None:
 def _outcome(args: argparse.Namespace) -> None:
     from napari_cpnn.cohort import read_cohort
     from napari_cpnn.prototypes import TypedExpression
-    from napari_cpnn.studies import feature_sets, outcome_study
+    from napari_cpnn.studies import cohort_outcome
 
     if args.folds < 2 or args.repeats < 1:
         raise CpnnError("An outcome needs at least two folds and one repeat.")
@@ -172,14 +172,11 @@ def _outcome(args: argparse.Namespace) -> None:
         require_separate([args.out], [args.cohort, args.typed])
         refuse_existing(args.out, args.overwrite)
     cohort, typed = read_cohort(args.cohort), TypedExpression.load(args.typed)
-    rows = _samples(cohort.table, typed, [args.column, *args.clinical], args)
-    index = [typed.samples.index(name) for name in rows["sample"]]
-    sets = feature_sets(
-        typed.stacked()[index].astype(float), typed.shares.to_numpy()[index], typed.cell_types, rows[args.clinical]
+    study, n_left_out = cohort_outcome(
+        cohort.table, typed, args.column, args.clinical, args.folds, args.repeats, args.seed, args.positive
     )
-    study = outcome_study(
-        sets, rows["patient"].tolist(), rows[args.column].tolist(), args.folds, args.repeats, args.seed, args.positive
-    )
+    if n_left_out:
+        print(f"{counted(n_left_out, 'sample')} without typed expression left out")
     first = study.table.iloc[0]
     print(
         f"{args.column} = {study.positive}: {first['n_positive']:.0f} patients with, {first['n_negative']:.0f} "
@@ -190,27 +187,3 @@ def _outcome(args: argparse.Namespace) -> None:
     if args.out is not None:
         write_csv(study.table, args.out)
         print(f"wrote {args.out}")
-
-
-def _samples(table: pd.DataFrame, typed: TypedExpression, columns: list[str], args: argparse.Namespace) -> pd.DataFrame:
-    """One row per sample of the cohort that has an outcome and typed expression."""
-    if missing := [name for name in columns if name not in table]:
-        raise CpnnError(f"{args.cohort} has no column {missing[0]}; it has {', '.join(map(str, table.columns))}.")
-    rows: pd.DataFrame = table.drop_duplicates("sample")
-    rows = rows.loc[rows[args.column].notna() & (rows[args.column].astype(str).str.strip() != "")]
-    known = rows["sample"].isin(typed.shares.index[typed.shares.notna().all(axis=1)].astype(str))
-    if not known.any():
-        raise CpnnError(
-            f"No sample of {args.cohort} with an outcome is in {args.typed}; the column 'sample' must have "
-            f"the names of the typed expression, such as {typed.samples[0]}."
-        )
-    if not known.all():
-        print(f"{int((~known).sum())} of {len(rows)} samples have no typed expression and are left out")
-    rows = rows.loc[known]
-    if seen := sorted({*rows["patient"].astype(str)} & {*typed.trained_on}):
-        raise CpnnError(
-            f"{args.typed} was predicted by a model that was trained on {seen[0]}"
-            f"{f' and {len(seen) - 1} other patients' if len(seen) > 1 else ''} of this cohort, so its expression says "
-            "too much there; predict by a model that has not seen these patients."
-        )
-    return rows

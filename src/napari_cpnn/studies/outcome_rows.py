@@ -21,6 +21,8 @@ def cohort_outcome(
     clinical: Sequence[str] = (),
     n_folds: int = 5,
     n_repeats: int = 5,
+    seed: int = 0,
+    positive: str | None = None,
 ) -> tuple[OutcomeStudy, int]:
     """Cross-validate how a column of a cohort follows from typed expression, bulk, abundance and clinical columns.
 
@@ -32,7 +34,7 @@ def cohort_outcome(
         Deconvolved from bulk, or predicted from slides.
     column, clinical
         The outcome, with two values, and columns to compare with.
-    n_folds, n_repeats
+    n_folds, n_repeats, seed, positive
         As of :func:`outcome_study`.
 
     Returns
@@ -67,4 +69,4 @@ def cohort_outcome(
     expression, shares = typed.stacked()[index].astype(float), typed.shares.to_numpy()[index]
     sets = feature_sets(expression, shares, typed.cell_types, rows[list(clinical)])
     patients = rows["patient"].astype(str).tolist()
-    return outcome_study(sets, patients, rows[column].tolist(), n_folds, n_repeats), n_left_out
+    return outcome_study(sets, patients, rows[column].tolist(), n_folds, n_repeats, seed, positive), n_left_out

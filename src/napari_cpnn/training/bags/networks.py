@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ _PAPER_DRAW = 4096
 _PAPER_BETA = math.log(1e-10)
 
 
-class BagNetwork(nn.Module):
+class BagNetwork(nn.Module, ABC):
     """A network from bags to expression.
 
     Parameters
@@ -55,13 +56,13 @@ class BagNetwork(nn.Module):
     def start(self, one: Labelled) -> None:
         """Initialise what depends on the training labels."""
 
+    @abstractmethod
     def expression(self, batch: Batch) -> Tensor:
         """Predicted log1p CP10k ``(S, G)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, batch: Batch, one: Labelled, index: IntArray) -> Tensor:
         """Loss of the bags of a batch, which are those of ``index`` in ``one``."""
-        raise NotImplementedError
 
 
 class _Regression(BagNetwork):
@@ -90,8 +91,9 @@ class _Regression(BagNetwork):
         target = self._targets[id(one)].to(self.mean.device)[torch.from_numpy(index)]
         return (self.outputs(batch) - (target - self.mean) / self.sd).square().mean()
 
+    @abstractmethod
     def outputs(self, batch: Batch) -> Tensor:
-        raise NotImplementedError
+        """Standardised log1p CP10k ``(S, G)``."""
 
 
 class MeanPool(_Regression):
