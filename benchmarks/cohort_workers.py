@@ -65,7 +65,8 @@ def stub(job) -> object:
     """Stand for the work of a slide: its summary is written, nothing is mapped."""
     folder = Path(job.out)
     (folder / "map.zarr").mkdir(parents=True, exist_ok=True)
-    (folder / "slide.json").write_text(json.dumps({"key": job.key, "composition": {}, "quality": {}, "file": {}, "flags": []}))
+    summary = {"key": job.key, "composition": {}, "quality": {}, "file": {}, "flags": []}
+    (folder / "slide.json").write_text(json.dumps(summary))
     return running.Outcome(job.name, "done")
 
 

@@ -59,6 +59,32 @@ def test_separated_classes_have_an_interval_below_one() -> None:
         auc([1, np.nan], [1, 0])
 
 
+def test_only_pairs_within_a_fold_count() -> None:
+    rng = np.random.default_rng(3)
+    scores, folds = np.round(rng.normal(size=(3, 60)), 1), np.stack([rng.permutation(60) % 4 for _ in range(3)])
+    positive = rng.uniform(size=60) < 0.5
+    of_patients = [
+        np.mean([np.mean([(s[i] > s[j]) + (s[i] == s[j]) / 2 for j in np.flatnonzero(~positive & (f == f[i]))])
+                 for s, f in zip(scores, folds, strict=True)])
+        for i in np.flatnonzero(positive)
+    ]  # fmt: skip
+    found = auc(scores, positive, folds=folds)
+    assert found.value == pytest.approx(np.mean(of_patients))
+    # Repeating the same folds adds nothing.
+    once, twice = auc(scores[0], positive, folds=folds[0]), auc(scores[[0, 0]], positive, folds=folds[[0, 0]])
+    assert (once.value, once.se) == pytest.approx((twice.value, twice.se))
+    with pytest.raises(TrainingError, match="in each"):
+        auc(scores[0], positive, folds=np.where(positive, 0, 1))
+
+
+def test_a_model_that_knows_nothing_but_its_training_is_chance() -> None:
+    """Its intercept is the lower, the more positive patients were held out: all pairs would say below one half."""
+    folds, positive = np.arange(23) % 5, np.arange(23) % 2 < 1
+    held_out = np.array([positive[folds != fold].mean() for fold in folds])
+    assert auc(held_out, positive).value < 0.45
+    assert auc(held_out, positive, folds=folds).value == 0.5
+
+
 def test_difference_of_the_same_scores_is_zero_and_antisymmetric() -> None:
     rng = np.random.default_rng(2)
     a, b, y = rng.normal(size=40), rng.normal(size=40), np.arange(40) % 2

@@ -273,19 +273,21 @@ def drive(
             futures.add(future)
 
     refill()
-    for future, result in futures:
+    for future, found in futures:
         job, status = under_way.pop(future.key), future.status
         error = future.exception() if status == "error" else None
         del future
         if isinstance(error, KilledWorker):
-            result = note_failure(
+            outcome = note_failure(
                 job, f"{job.path}: the process that worked on it ended {_times(error)}; is there too little memory?"
             )
         elif error is not None:
             raise CohortError(f"The workers cannot work on {job.name}: {reason_of(error)}.") from error
         elif status != "finished":
             raise CohortError("The cluster was lost; give the same command again: it goes on from here.")
-        take(result)
+        else:
+            outcome = found
+        take(outcome)
         n_done += 1
         refill()
 

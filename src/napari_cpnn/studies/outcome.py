@@ -29,7 +29,8 @@ class OutcomeStudy:
     Parameters
     ----------
     table
-        One row per set of features: ``auc``, ``low`` and ``high`` (95 %, DeLong, patients are the unit),
+        One row per set of features: ``auc`` over pairs of patients of one fold, ``low`` and ``high`` (95 %, DeLong,
+        patients are the unit),
         ``n_positive``, ``n_negative``, ``n_features``, and ``difference`` from the first set with ``difference_low``
         and ``difference_high`` (paired).
     log_odds
@@ -63,8 +64,8 @@ def outcome_study(
     patients, outcome
         ``(S,)``. Rows without an outcome (None, NaN, empty) are left out; it is the same in all rows of a patient.
     n_folds, n_repeats
-        Outer folds, with other folds in each repeat; log odds are averaged over repeats. The penalty is chosen by
-        ``n_folds`` inner folds of each training part.
+        Outer folds, with other folds in each repeat. The penalty is chosen by ``n_folds`` inner folds of each training
+        part.
     positive
         Value that is predicted (default: the last of the two in sorted order, so 1 rather than 0).
 
@@ -93,17 +94,17 @@ def outcome_study(
             f"in {n_folds} folds needs {n_folds} of each, so add patients or take fewer folds."
         )
     folds = [grouped_folds(names, n_folds, seed + k, y) for k in range(n_repeats)]
-    log_odds = {}
+    held_out = {}
     for name, table in features.items():
         X = by_patient(np.asarray(table, dtype=np.float64)[rows], kept)
         if not np.isfinite(X).all():
             raise TrainingError(f"The features {name!r} have missing values; leave out such slides or columns.")
-        log_odds[name] = np.mean([_held_out(X, y, fold, seed) for fold in folds], axis=0)
-    reference = next(iter(log_odds))
+        held_out[name] = np.stack([_held_out(X, y, fold, seed) for fold in folds])
+    reference = next(iter(held_out))
     found = []
-    for name, values in log_odds.items():
-        one: Auc = auc(values, y)
-        difference = auc_difference(values, log_odds[reference], y)
+    for name, values in held_out.items():
+        one: Auc = auc(values, y, folds=folds)
+        difference = auc_difference(values, held_out[reference], y, folds)
         found.append(
             {
                 "features": name,
@@ -117,7 +118,8 @@ def outcome_study(
             }
         )
     result = pd.DataFrame(found).set_index("features")
-    return OutcomeStudy(result, pd.DataFrame(log_odds, index=pd.Index(names, name="patient")), str(chosen))
+    means = {name: values.mean(axis=0) for name, values in held_out.items()}
+    return OutcomeStudy(result, pd.DataFrame(means, index=pd.Index(names, name="patient")), str(chosen))
 
 
 def feature_sets(
