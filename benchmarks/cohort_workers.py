@@ -65,7 +65,7 @@ def stub(job) -> object:
     """Stand for the work of a slide: its summary is written, nothing is mapped."""
     folder = Path(job.out)
     (folder / "map.zarr").mkdir(parents=True, exist_ok=True)
-    (folder / "slide.json").write_text(json.dumps({"key": job.key, "composition": {}, "quality": {}, "flags": []}))
+    (folder / "slide.json").write_text(json.dumps({"key": job.key, "composition": {}, "quality": {}, "file": {}, "flags": []}))
     return running.Outcome(job.name, "done")
 
 
@@ -76,7 +76,7 @@ def head(n_slides: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for i in range(n_slides):
-            (folder / f"{i}.svs").touch()
+            (folder / f"{i}.svs").write_bytes(b"\0")  # opened by nobody
         pd.DataFrame({"slide": [f"{i}.svs" for i in range(n_slides)]}).to_csv(folder / "m.csv", index=False)
         start = time.perf_counter()
         cohort = read_cohort(folder / "m.csv")

@@ -256,7 +256,7 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(slide_path, tmp
     out = tmp_path / "file" / "map.zarr"
     assert main(["predict", str(slide_path), "--model", "none.safetensors", "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "is not writable" in line
+    assert line.endswith(f"{tmp_path / 'file'} is a file; choose a folder for the results.")
 
 
 def test_scores_of_slides_with_one_name_are_all_kept(slide_path, spots_paths, tmp_path, monkeypatch, capsys):
@@ -335,7 +335,7 @@ def test_a_result_never_takes_the_place_of_an_input_or_of_another(
             "to be a file",
             "lies in",
             "written as .csv",
-            "is not writable",
+            "is a file; choose a folder",
         )
     ), said
     assert content() == before

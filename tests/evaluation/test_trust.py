@@ -11,6 +11,7 @@ from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import HeldOutSpots, fit_trust
 from napari_cpnn.evaluation.trust import neighbourhoods
 from napari_cpnn.models import NO_SCALE, NOT_TESTED, Trust
+from napari_cpnn.models.trust_ranges import implausible
 
 SIDE = 20
 
@@ -171,6 +172,18 @@ def test_a_gene_that_no_slide_measures_is_left_open():
 
 def test_trust_of_a_constant_prediction_is_defined():
     assert isinstance(fit_trust([spots(np.ones((40, 1)), np.random.default_rng(1).random((40, 1)))]), Trust)
+
+
+@pytest.mark.parametrize(
+    ("values", "centers"),
+    [([1.0] * 16 + [2.0] * 24, [1, 1, 2]), ([1.0] * 24 + [2.0] * 16, [1, 1, 2]), ([1.0] * 10 + [2.0] * 30, [1, 2, 2]),
+     ([1.0] * 30 + [2.0] * 10, [1, 1, 1]), ([1.0] * 16 + [2.0] * 20 + [3.0] * 4, [1, 1, 2]), ([1.0] * 40, [1, 1, 1])],
+)  # fmt: skip
+def test_levels_rise_also_where_predictions_are_tied(values, centers):
+    predicted = np.array(values)[:, None]
+    trust = fit_trust([spots(predicted, predicted + np.random.default_rng(14).normal(0, 0.2, predicted.shape))])
+    np.testing.assert_array_equal(trust.centers[:, 0].numpy(), centers)
+    assert not implausible({name: values.numpy() for name, values in trust.named_buffers()})
 
 
 def test_a_prediction_lies_in_its_own_interval_and_intervals_move_without_jumps():

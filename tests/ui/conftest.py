@@ -68,6 +68,13 @@ def own_preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture(autouse=True)
+def only_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier tests left is left out of the collections, too; tests of the collections themselves do without."""
+    gc.freeze()
+    monkeypatch.setattr(gc, "unfreeze", lambda: None)
+
+
+@pytest.fixture(autouse=True)
 def no_tour(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tour does not start by itself: it would lie over what is tested."""
     monkeypatch.setattr("napari_cpnn.ui.explore.dock.wants_tour", lambda: False)
@@ -134,5 +141,5 @@ def explore(make_napari_viewer_proxy, qtbot) -> Callable:
 
 @pytest.fixture
 def wait(qtbot) -> Callable:
-    """Lets Qt work until a condition holds; fails after 30 s."""
-    return lambda condition: qtbot.waitUntil(condition, timeout=30_000)
+    """Lets Qt work until a condition holds; fails after two minutes, since machines may be slow or loaded."""
+    return lambda condition: qtbot.waitUntil(condition, timeout=120_000)

@@ -57,7 +57,7 @@ def test_a_legend_that_is_asked_for_all_the_time_is_written(legend, qtbot):
         legend.update(ROWS)
         return legend.is_complete
 
-    qtbot.waitUntil(is_written, timeout=30_000)
+    qtbot.waitUntil(is_written, timeout=120_000)
 
 
 def write(legend, rows):
@@ -143,7 +143,7 @@ def test_warming_up_writes_one_text_at_a_time_and_leaves_nothing_to_see(legend, 
     legend.update(ROWS)
     legend._step()
     assert texts(legend)[0] == "Epithelial"
-    qtbot.waitUntil(lambda: not legend._timer.isActive(), timeout=30_000)
+    qtbot.waitUntil(lambda: not legend._timer.isActive(), timeout=120_000)
     assert texts(legend) == ["Epithelial", "CAFs", "Rare", PALE]
     assert legend._viewer.canvas.overlays["napari_cpnn_0"].color[3] == 1
 
@@ -161,7 +161,7 @@ def test_warming_up_is_not_seen(make_napari_viewer, qtbot):
     before = viewer.screenshot(flash=False)
     legend = CanvasLegend(viewer, ExploreState())
     legend.warm_up()
-    qtbot.waitUntil(lambda: legend._n_warmed >= 3, timeout=30_000)
+    qtbot.waitUntil(lambda: legend._n_warmed >= 3, timeout=120_000)
     qtbot.wait(100)
     during = viewer.screenshot(flash=False)
     legend.stop(viewer_lives=True)

@@ -221,7 +221,7 @@ def test_thirty_types_fit_and_no_name_is_cut(open_dock, wait, tmp_path, qtbot):
     assert view.heat_model.rowCount() == 150
     longest = max(view.names.fontMetrics().horizontalAdvance(name) for name in names)
     assert view.names.sizeHint().height() >= min(longest, 120)
-    qtbot.waitUntil(lambda: view.viewport().width() > 100, timeout=30_000)
+    qtbot.waitUntil(lambda: view.viewport().width() > 100, timeout=120_000)
     assert view.names.defaultSectionSize() >= 8
     assert dock.notes.isHidden()
     assert rows(dock.types)[0][1:] == ["5", "–"]

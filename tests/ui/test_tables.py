@@ -192,7 +192,7 @@ def test_rows_of_slides_stay_where_they_are_scrolled_to(qtbot):
     values = dict.fromkeys(("n_spots", "pcc", "scc", "ceiling", "n_genes", "gene_pcc"), 1.0)
     frame = pd.DataFrame([values] * 20, index=[f"region {i}" for i in range(20)])
     table.show_scores(frame, "ERBB2")
-    qtbot.waitUntil(lambda: table.verticalScrollBar().maximum() > 7, timeout=30_000)
+    qtbot.waitUntil(lambda: table.verticalScrollBar().maximum() > 7, timeout=120_000)
     table.verticalScrollBar().setValue(7)
     table.show_scores(frame.assign(gene_pcc=0.5), "CD3E")
     assert table.verticalScrollBar().value() == 7

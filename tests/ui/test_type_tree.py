@@ -176,9 +176,9 @@ def test_leaving_the_box_with_its_list_open_shows_the_gene_of_the_map(qtbot):
     box.selectAll()
     qtbot.keyClicks(box, "her2")  # a synonym on offer
     popup = box.completer().popup()
-    qtbot.waitUntil(popup.isVisible, timeout=30_000)
+    qtbot.waitUntil(popup.isVisible, timeout=120_000)
     qtbot.keyClick(popup, Qt.Key.Key_Tab)
-    qtbot.waitUntil(other.hasFocus, timeout=30_000)
+    qtbot.waitUntil(other.hasFocus, timeout=120_000)
     assert box.text() == "EPCAM"
 
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from napari_cpnn.models import CPNN
 
-#: Slides under way per worker, and seconds between two looks at how many workers there are.
-_AHEAD, _LOOK_SECONDS = 3, 5.0
+#: Slides at hand for each thread of a worker: work for some seconds, between a least and a most number of slides.
+_AHEAD_SECONDS, _LEAST_AHEAD, _MOST_AHEAD = 2.0, 3, 50
+#: Seconds between two looks at how many workers there are.
+_LOOK_SECONDS = 5.0
 _TELL_SECONDS = 1.0
 
 
@@ -255,35 +257,36 @@ def drive(
     from distributed import KilledWorker, as_completed
 
     under_way: dict[str, SlideJob] = {}
-    looked, room = -math.inf, 0
-    futures: Any = as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
+    started, looked, n_threads, n_done = time.monotonic(), -math.inf, 1, 0
+    futures: Any = as_completed(loop=client.loop, with_results=True, raise_errors=False)  # type: ignore[no-untyped-call]
 
     def refill() -> None:
-        nonlocal looked, room
-        if time.monotonic() - looked > _LOOK_SECONDS:
-            n_threads = sum(client.nthreads().values())  # type: ignore[no-untyped-call]
-            looked, room = time.monotonic(), _AHEAD * max(1, n_threads)
-        for job in islice(jobs, max(0, room - len(under_way))):
+        nonlocal looked, n_threads
+        now = time.monotonic()
+        if now - looked > _LOOK_SECONDS:
+            looked, n_threads = now, max(1, sum(client.nthreads().values()))  # type: ignore[no-untyped-call]
+        pace = n_done / max(now - started, 1e-3) / n_threads
+        ahead = min(max(math.ceil(_AHEAD_SECONDS * pace), _LEAST_AHEAD), _MOST_AHEAD)
+        for job in islice(jobs, max(0, ahead * n_threads - len(under_way))):
             future = submit(job)
             under_way[future.key] = job
             futures.add(future)
 
     refill()
-    for future in futures:
-        job = under_way.pop(future.key)
-        error = future.exception() if future.status == "error" else None
+    for future, result in futures:
+        job, status = under_way.pop(future.key), future.status
+        error = future.exception() if status == "error" else None
+        del future
         if isinstance(error, KilledWorker):
-            outcome = note_failure(
+            result = note_failure(
                 job, f"{job.path}: the process that worked on it ended {_times(error)}; is there too little memory?"
             )
         elif error is not None:
             raise CohortError(f"The workers cannot work on {job.name}: {reason_of(error)}.") from error
-        elif future.status != "finished":
+        elif status != "finished":
             raise CohortError("The cluster was lost; give the same command again: it goes on from here.")
-        else:
-            outcome = future.result()
-        del future
-        take(outcome)
+        take(result)
+        n_done += 1
         refill()
 
 

@@ -196,9 +196,11 @@ def _interval(predicted: FloatArray, measured: FloatArray, weights: FloatArray) 
     expected = expected_error(predicted, spread, floor)
     level = (predicted[None] >= edges[:, None]).sum(axis=0)
     ends, centers = np.empty((2, N_LEVELS, predicted.shape[1])), np.empty((N_LEVELS, predicted.shape[1]))
-    for k in range(N_LEVELS):
-        inside = level == k
-        inside |= ~inside.any(axis=0)  # a constant prediction has one level
+    inside = np.ones_like(level, dtype=bool)
+    for k in reversed(range(N_LEVELS)):
+        here = level == k
+        # Tied predictions may leave a level without spots; it has those of the next higher one then.
+        inside = np.where(here.any(axis=0), here, inside)
         ends[:, k] = _ends(predicted, measured, expected, weights[:, None] * inside)
         centers[k] = np.nanmedian(np.where(inside, predicted, np.nan), axis=0)
     # A prediction lies in its own interval.

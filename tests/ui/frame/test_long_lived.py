@@ -6,8 +6,23 @@ import gc
 from weakref import ref
 
 import pytest
+from tests.ui.conftest import tissue_image, write_slide
 
 from napari_cpnn.ui.frame import LongLived
+
+
+@pytest.fixture(autouse=True)
+def only_of_this_test():
+    """Nothing is left out before a test: this is what is tested."""
+    gc.unfreeze()
+
+
+@pytest.fixture
+def dock(explore, wait, slide_path, model):
+    dock = explore(slide_path)
+    dock.controller.use_model(model)
+    wait(dock.is_settled)
+    return dock
 
 
 class Cyclic:
@@ -72,3 +87,23 @@ def test_nothing_is_held_that_was_not_asked_for(held):
     held.layer_removed(Cyclic())
     held.release()
     assert not held.is_held
+
+
+def test_a_slide_that_is_deleted_is_freed_although_the_dock_holds_what_lives_long(dock, wait, tmp_path):
+    path = write_slide(tmp_path / "other.tif", tissue_image())
+    dock.viewer.open(str(path), plugin="napari-cpnn")
+    layer = dock.viewer.layers["other"]
+    wait(lambda: dock.state.layer is not None and dock.state.layer.name == "other" and dock.state.slide is not None)
+    dock.session._long_lived.hold(dock.viewer.layers)
+    assert gc.get_freeze_count() > 0
+    gone = ref(getattr(layer, "__wrapped__", layer))
+    dock.viewer.layers.remove(layer)
+    wait(lambda: dock.state.layer is not None and dock.state.layer.name != "other")
+    dock.state.history.forget()
+    del layer
+
+    def is_freed():
+        gc.collect()
+        return gone() is None
+
+    wait(is_freed)

@@ -70,6 +70,6 @@ def _folds(dock: Any) -> list[Fold]:
         fold.toggled.connect(lambda _, fold=fold: into_view(fold))
         fold.toggled.connect(lambda _: keep_groups([one.title for one in folds if one.is_open]))
     # Genes that were used, and a gallery, make their groups longer.
-    dock.signatures.changed.connect(lambda: into_view(folds[3]) if dock.state.shown.kind == "signature" else None)
+    dock.signatures.changed.connect(lambda: into_view(folds[3]) if dock.signatures.is_shown else None)
     dock.similar.pictures_changed.connect(lambda: into_view(folds[4]))
     return folds

@@ -89,6 +89,11 @@ class Signatures:
         return bool(self._first) or any(map(self._tasks.is_running, ("first", "choose")))
 
     @property
+    def is_shown(self) -> bool:
+        """True while a signature is on screen."""
+        return self._state.shown is not None and self._state.shown.kind == "signature"
+
+    @property
     def problem(self) -> CpnnError | None:
         """Why the last set is not shown."""
         return self._tasks.problem or (MappingError(self.message) if self.message else None)
@@ -172,8 +177,7 @@ class Signatures:
     def _markers_found(self, markers: tuple[GeneSet, ...]) -> None:
         self._markers = markers
         self.sets_changed.emit()
-        shown = self._state.shown
-        if shown is not None and shown.kind == "signature" and self.chosen is None:
+        if self.is_shown and self.chosen is None:
             self._shown_changed()
 
     def _shown_changed(self) -> None:
