@@ -451,5 +451,5 @@ def test_the_list_of_models_says_that_one_is_being_loaded(explore, wait, slide_p
     dock.open_model(other)
     assert dock.model.currentText() == "loading other ..."
     go.set()
-    wait(lambda: dock.told)
+    wait(lambda: bool(dock.told))
     assert dock.model.currentText().startswith("quick")  # the one that maps goes on

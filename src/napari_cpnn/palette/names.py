@@ -75,7 +75,8 @@ FAMILIES: tuple[Family, ...] = (
         "pvl perivascular pericyte mural smc vsmc smooth", "differentiated pvl, immature pvl, cycling pvl",
     ),
     _family(
-        "Endothelial", "#F0E442", "endothelial = endothelium = ec", "endothelial endothelium lec vec lymphatic vascular",
+        "Endothelial", "#F0E442", "endothelial = endothelium = ec",
+        "endothelial endothelium lec vec lymphatic vascular",
         "ackr1 endothelial, cxcl12 endothelial, endothelial lymphatic lyve1, endothelial rgs5, endothelial lymphatic",
     ),
     _family("NK cells", "#00AAAA", "nk = killer natural", "nk natural+killer ilc"),
