@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,11 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 
+#: napari's settings and those of its plugins, for the tests and the programs that they start. napari takes the name of
+#: its file when it is imported, so it is set before.
+_SETTINGS = tempfile.mkdtemp(prefix="napari-cpnn-tests-")
+os.environ["NAPARI_CONFIG"] = str(Path(_SETTINGS) / "settings.yaml")
+atexit.register(shutil.rmtree, _SETTINGS, ignore_errors=True)
 
 #: Files that take longest: begun first, so that those who run files side by side end together.
 LONGEST = ("test_stories", "test_compare", "test_finetune", "test_explore", "test_launch", "test_corpus", "test_child")

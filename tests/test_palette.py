@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skimage.color import combine_stains, deltaE_ciede2000, hed_from_rgb, rgb2lab, rgb_from_hed
+from skimage.color import combine_stains, deltaE_ciede2000, hed_from_rgb, lab2rgb, rgb2lab, rgb_from_hed
 
 from napari_cpnn.palette import (
     DIFFERENCE,
@@ -20,6 +20,7 @@ from napari_cpnn.palette import (
     difference_colors,
     family_of,
     folded,
+    reads_as_stain,
     series_colors,
     shades_of,
     type_colors,
@@ -115,6 +116,35 @@ def test_the_user_s_colours_win():
     assert type_colors(["CD8+ T cells"])["CD8+ T cells"] in shades_of("#123456")
 
 
+@pytest.mark.parametrize("types", [("CAFs",), ("CAFs", "Stroma"), ("CAFs", "Stroma", "T-cells")])
+def test_a_colour_chosen_for_a_relative_leaves_a_type_as_it_is(types):
+    """A colour once chosen for *Stroma* made the *CAFs* of every other model navy."""
+    before = type_colors(types)
+    choose_colors({"Stroma": "#123456"})
+    assert type_colors(["Stroma", "stromal cells"])["stromal cells"] in shades_of("#123456")
+    assert type_colors(types) == {**before, **({"Stroma": "#123456"} if "Stroma" in types else {})}
+    choose_colors({"Cancer-associated fibroblasts": "#884400"})  # the same in other words
+    assert type_colors(types)["CAFs"] == "#884400"
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_names_of_a_family_are_in_one_group_each(family):
+    assert tuple(name for group in family.same for name in group) == family.own
+    assert len(set(family.own)) == len(family.own)
+
+
+def test_colours_that_read_as_stain_are_told():
+    haematoxylin, eosin = lab_to_hex(stained()[[-16 * 4, 8]])
+    assert all(map(reads_as_stain, (haematoxylin, eosin, "#123456", "#8467A8", "#E79BC2", "#4B3579")))
+    assert not any(map(reads_as_stain, (*(family.color for family in FAMILIES), *UNKNOWN)))
+
+
+def test_of_more_types_than_colours_none_reads_as_stain():
+    found = type_colors([f"unknown {i}" for i in range(400)])
+    assert len(set(found.values())) == 400
+    assert not any(map(reads_as_stain, found.values()))
+
+
 def hue(color: str) -> float:
     _, a, b = lab([color])[0]
     return float(np.degrees(np.arctan2(b, a)))
@@ -145,6 +175,10 @@ def lab(names: Sequence[str], vision: str = "normal") -> np.ndarray:
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.asarray(VISION[vision]).T, 0, 1)
     return rgb2lab(np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)[None])[0]
+
+
+def lab_to_hex(values: np.ndarray) -> list[str]:
+    return ["#{:02X}{:02X}{:02X}".format(*rgb) for rgb in np.rint(255 * lab2rgb(values[None])[0]).astype(int)]
 
 
 def least_distance(names: Sequence[str], vision: str) -> float:

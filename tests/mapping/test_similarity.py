@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,7 @@ def test_features_are_computed_once_and_kept(model, tmp_path, monkeypatch) -> No
         tissue_features(slide, model, cmap, SETTINGS, predictor, stop)
     n, store = int(cmap.tissue.sum()), FeatureStore.of(slide, model, "float32")
     assert n > 64
-    assert len(store) == 64  # what was done is kept
+    assert len(store) == 8  # what was done is kept
     found = tissue_features(slide, model, cmap, SETTINGS, predictor)
     centers = cmap.grid.centers_um(np.argwhere(cmap.tissue))
     by_hand = Predictor(model, "cpu", "float32").features(read_patches(slide, centers, model.patch)).astype(np.float64)
@@ -96,5 +98,31 @@ def test_features_are_computed_once_and_kept(model, tmp_path, monkeypatch) -> No
     monkeypatch.setattr(predictor, "features", never)
     again = tissue_features(slide, model, cmap, SETTINGS, predictor).like(centers[3])
     np.testing.assert_array_equal(again.values, similar.values)
+    mapper.stop()
+    slide.close()
+
+
+@pytest.mark.parametrize(("speed", "sizes"), [(0.01, [8, 16, 32, 64]), (0.5, [8, 8, 8, 8])], ids=["GPU", "busy CPU"])
+def test_progress_comes_every_few_seconds(model, tmp_path, monkeypatch, speed, sizes) -> None:
+    """``speed`` in seconds per patch."""
+    monkeypatch.setenv("NAPARI_CPNN_CACHE", str(tmp_path))
+    slide, now = nc.open_slide(nc.sample_folder() / "slide.tiff"), [0.0]
+    mapper = LiveMapper(slide, model, SETTINGS, Rect(300, 300, 4000, 4000))
+    predictor, told = Predictor(model, "cpu", "float32"), []
+
+    def features(images):
+        now[0] += speed * len(images)
+        return np.ones((len(images), 512), np.float32)
+
+    monkeypatch.setattr(predictor, "features", features)
+    monkeypatch.setattr("napari_cpnn.mapping.similarity.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def progress(_text: str, done: float) -> None:
+        told.append((now[0], done))
+
+    tissue_features(slide, model, mapper.map, SETTINGS, predictor, progress)
+    n = np.rint(np.diff([done for _, done in told]) * mapper.map.tissue.sum()).astype(int)
+    assert n[:4].tolist() == sizes
+    assert np.diff([at for at, _ in told]).max() <= 4.0
     mapper.stop()
     slide.close()

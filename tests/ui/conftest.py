@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,22 @@ def imported() -> None:
 
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def own_preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test begins with the defaults of our page of napari's preferences, and leaves none to the next."""
+    import napari.settings
+
+    from napari_cpnn.palette import colors
+    from napari_cpnn.ui.viewer import preferences
+
+    napari.settings._clear_plugin_settings_cache()
+    monkeypatch.setattr(napari.settings, "_CFG_PATH", str(tmp_path / "preferences" / "settings.yaml"))
+    monkeypatch.setattr(colors, "_chosen", {})
+    monkeypatch.setattr(preferences, "_of_session", {})
+    yield
+    napari.settings._clear_plugin_settings_cache()
 
 
 @pytest.fixture(autouse=True)

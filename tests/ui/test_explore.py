@@ -430,3 +430,26 @@ def test_two_viewers_share_nothing(explore, slide_path):
     first, second = explore(slide_path), explore()
     assert first.state is not second.state
     assert second.state.layer is None
+
+
+def test_the_list_of_models_says_that_one_is_being_loaded(explore, wait, slide_path, model_path, tmp_path, monkeypatch):
+    from napari_cpnn import models
+
+    dock, go, load = explore(slide_path), threading.Event(), models.load_model
+    monkeypatch.setattr("napari_cpnn.models.load_model", lambda path: (go.wait(30), load(path))[1])
+    assert dock.model.currentText() == "choose a model"
+    dock.open_model(model_path)
+    assert dock.model.currentText() == "loading quick ..."
+    go.set()
+    wait(lambda: dock.state.model is not None)
+    assert dock.model.currentText().startswith("quick")
+    go.clear()
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"no model")
+    dock.told = []
+    monkeypatch.setattr("napari_cpnn.ui.frame.dock.warn", dock.told.append)
+    dock.open_model(other)
+    assert dock.model.currentText() == "loading other ..."
+    go.set()
+    wait(lambda: bool(dock.told))
+    assert dock.model.currentText().startswith("quick")  # the one that maps goes on

@@ -166,3 +166,27 @@ def test_warming_up_is_not_seen(make_napari_viewer, qtbot):
     during = viewer.screenshot(flash=False)
     legend.stop(viewer_lives=True)
     assert np.abs(during.astype(int) - before).max() <= 1
+
+
+@pytest.mark.parametrize("after", [Shown("signature", ("mine", "ERBB2")), Shown("blend", ("CAFs",)), None])
+def test_what_is_no_longer_shown_is_not_said_for_a_moment(legend, after):
+    """New texts are drawn one at a time, but old ones go at once, however long the window is busy."""
+    legend, state = legend
+    state.set_shown(Shown("dominant"))
+    write(legend, ROWS)
+    assert PALE in texts(legend)
+    state.set_shown(after)
+    legend.update(ROWS[1:2])
+    assert texts(legend) == (["CAFs"] if after is not None and after.kind == "blend" else [])
+    legend.finish()
+    assert PALE not in texts(legend)
+
+
+def test_without_a_map_nothing_is_said(legend):
+    legend, state = legend
+    state.set_shown(Shown("dominant"))
+    write(legend, ROWS)
+    state.map = None
+    legend.update(ROWS)
+    assert texts(legend) == []
+    assert legend.is_complete

@@ -8,13 +8,16 @@ import pytest
 from anndata import AnnData
 from PIL import Image
 from qtpy.QtCore import QPoint, QPointF, Qt
-from qtpy.QtGui import QWheelEvent
+from qtpy.QtGui import QImage, QWheelEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
+from scipy.ndimage import map_coordinates
 from tests.ui.conftest import GENES, MPP, SETTINGS, SHAPE, TYPES, tissue_image, write_slide
 
 from napari_cpnn import painting
 from napari_cpnn.geometry import Rect
+from napari_cpnn.mapping import DONE
 from napari_cpnn.painting import Shown
+from napari_cpnn.palette import type_colors
 from napari_cpnn.ui.panels.dock import Panels
 from napari_cpnn.ui.panels.panel import MAIN, MOST_PANELS, PanelSpec, Source
 
@@ -576,10 +579,61 @@ def test_the_legend_of_dominant_types_follows_the_view(panels, qtbot, wait):
     assert list(controller.painted[0].key.names) == list(expected)[:8]
 
 
-def test_it_is_said_that_panels_show_washes(panels, qtbot, wait):
+def test_it_is_said_that_figures_show_washes(panels, qtbot, wait):
     panels.controller.set_panels([gene("CD3E")])
     assert panels.controller.style_note == ""
     panels.state.choose_look(style="contours")
-    wait(lambda: "Explore draws contours; panels show maps as a wash." in panels.notes.text())
+    wait(lambda: "Drawn as contours; a figure shows maps as a wash." in panels.notes.text())
     panels.state.choose_look(style="wash")
     wait(lambda: "wash" not in panels.notes.text())
+
+
+def picture(panels):
+    """What is on screen, ``(rows, cols, 3)``."""
+    image = panels.canvas.grab().toImage().convertToFormat(QImage.Format.Format_RGB888)
+    data = np.frombuffer(image.constBits().asstring(image.sizeInBytes()), np.uint8)
+    return data.reshape(image.height(), image.bytesPerLine())[:, : 3 * image.width()].reshape(-1, image.width(), 3)
+
+
+def test_panels_are_drawn_as_explore_draws(panels, qtbot, wait):
+    controller, state = panels.controller, panels.state
+    state.choose_look(fade=False, smooth=False, unlike="shown")
+    controller.set_panels([gene("ERBB2"), PanelSpec("map", Shown("dominant")), PanelSpec("map", Shown("blend", TYPES))])
+    wait(lambda: panels.is_settled)
+    wash = picture(panels)
+    assert all(painted.lines is None for painted in controller.painted)
+
+    state.choose_look(style="contours")
+    wait(lambda: controller.is_settled and controller.painted[0].lines is not None)
+    contours, borders, blend = (painted.lines for painted in controller.painted)
+    levels = painting.contour_levels(controller.limits[0])
+    assert levels
+    assert controller.painted[0].note.endswith(f"contours at {', '.join(f'{level:g}' for level in levels)}")
+    field, grid = painting.field_of(state.map, Shown("gene", ("ERBB2",)), state.look.scale_um), state.map.grid
+    at = (contours.starts_um - np.asarray(grid.origin_um)) / grid.stride_um - 0.5
+    on_lines = map_coordinates(field.astype(float), at.T, order=1)  # a second way from the lines to their values
+    on_lines = on_lines[np.isfinite(on_lines)]  # at the edge of the map there is no neighbour
+    assert len(on_lines) > 0.8 * len(at) > 8
+    assert np.abs(on_lines[:, None] - np.asarray(levels)).min(axis=1).max() < 1e-4
+    named = {tuple(rgb) for rgb in np.rint(255 * borders.colors[:, :3]).astype(int).tolist()}
+    palette = {tuple(bytes.fromhex(color[1:])) for color in type_colors(TYPES).values()}
+    assert named <= palette
+    assert blend is None or not blend.margin  # a blend has no borders: outlines of patches, once they are large
+    lined = picture(panels)
+    rect = panels.canvas.rect_of(0).toRect()
+    inside = np.s_[rect.top() + 60 : rect.bottom() - 60, rect.left() + 20 : rect.right() - 20]
+    panels.canvas.peeking = True
+    panels.canvas.update()
+    tissue = picture(panels)
+    panels.canvas.peeking = False
+    changed = [(np.abs(one[inside].astype(int) - tissue[inside]).max(axis=-1) > 12).mean() for one in (wash, lined)]
+    assert changed[1] > 0.001
+    assert changed[1] < changed[0] / 2  # the tissue between the lines is as it is
+
+    state.choose_look(style="patches")
+    wait(lambda: controller.is_settled and controller.painted[0].lines is not None)
+    n = int((state.map.state == DONE).sum())
+    assert 0 < len(controller.painted[0].lines.starts_um) <= 4 * n
+    state.choose_look(style="wash")
+    wait(lambda: controller.is_settled and controller.painted[0].lines is None)
+    assert (picture(panels) != wash).any(axis=-1).mean() < 0.005  # but for the edges of patches

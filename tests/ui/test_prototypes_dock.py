@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pandas as pd
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QLabel
 
 import napari_cpnn as nc
+from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.ui.frame.guide import GuidePage
 from napari_cpnn.ui.prototypes.dock import PrototypesDock
+from napari_cpnn.ui.prototypes.options import WORDS
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ def test_from_cells_to_markers_to_a_file_for_fine_tuning(open_dock, breast, wait
     assert dock.settings.form.editors["min_cells"].text() == "none"
     assert dock.use_hint.isHidden()
     assert controller.change("min_cells", 200)
-    assert dock.hint.text() == "1,564 cells are few: with min cells 200, many genes are left out."
+    assert dock.hint.text() == "1,564 cells are few: with 200 cells that must have a gene, many genes are left out."
     assert dock.use_hint.text() == "Use 5"
     dock.use_hint.click()
     assert dock.use_hint.isHidden()
@@ -190,7 +193,7 @@ def test_cancel_and_bad_files_leave_a_dock_that_works(open_dock, breast, wait, t
     field.setText("few")
     field.setModified(True)
     field.editingFinished.emit()
-    assert again.message.text() == "min cells cannot be few."
+    assert again.message.text() == "Cells that must have a gene cannot be few."
     assert field.text() == "none"
     drop(again, breast)
     wait(lambda: again.controller.reference is not None)
@@ -265,3 +268,28 @@ def test_closing_ends_an_estimate(open_dock, breast, wait):
     dock.shut_down()
     assert dock.controller._stop.is_set()
     dock.background._pool.shutdown(wait=True)
+
+
+def test_every_setting_has_plain_words_and_changes_are_marked(open_dock, qtbot):
+    named = [*WORDS.short, *(name for _, words in WORDS.groups for name in words)]
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(PrototypeSettings))
+    box = open_dock().settings
+    dock = box.window().findChild(PrototypesDock)
+    labels = [label.text() for label in box.findChildren(QLabel)]
+    assert not [text for text in labels if text in named or "_" in text]
+    qtbot.mouseClick(box.more, Qt.MouseButton.LeftButton)
+    fold = next(one for one in box.folds if one.title == "Cells and types")
+    qtbot.mouseClick(fold.heading, Qt.MouseButton.LeftButton)
+    field = box.editors["max_mito"]
+    assert "(option max_mito)" in field.toolTip()
+    field.clear()
+    qtbot.keyClicks(field, "0.2")
+    qtbot.keyClick(field, Qt.Key.Key_Return)
+    assert dock.controller.settings.max_mito == 0.2
+    assert fold.heading.text() == "Cells and types  • 1 changed"
+    assert box.more.text() == "More ... (1 changed)"
+    qtbot.mouseClick(box.defaults, Qt.MouseButton.LeftButton)
+    assert dock.controller.settings == PrototypeSettings()
+    assert not box.defaults.isEnabled()
+    dock.state.history.undo()
+    assert dock.controller.settings.max_mito == 0.2

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
 from tests.ui.conftest import GENES, TYPES
 
 import napari_cpnn as nc
@@ -18,14 +19,20 @@ KEY = Qt.Key
 
 
 @pytest.fixture
-def dock(explore, wait, slide_path, model):
+def trusted(model):
+    """The quick model with trusted scales."""
     model = copy.deepcopy(model)
     trust = Trust(len(GENES) + len(TYPES))
     trust.scale_um.copy_(torch.tensor([320.0, 200.0, -1.0, 64.0, -1.0, 64.0, 320.0, -1.0]))
     trust.pcc.copy_(torch.tensor([0.5, 0.3, 0.1, 0.6, 0.05, 0.3, 0.3, 0.1]))
     model.trust = trust
+    return model
+
+
+@pytest.fixture
+def dock(explore, wait, slide_path, trusted):
     dock = explore(slide_path)
-    dock.controller.use_model(model)
+    dock.controller.use_model(trusted)
     wait(lambda: dock.state.map is not None)
     wait(dock.is_settled)
     return dock
@@ -149,3 +156,94 @@ def test_what_is_on_screen_is_exported(dock, tmp_path, wait):
     row, col = table.obs["array_row"].to_numpy(), table.obs["array_col"].to_numpy()
     expected = nc.signature(dock.state.map, ["ERBB2", "EPCAM"], least_pcc=-1).values[row, col]
     np.testing.assert_allclose(table.obs["signature mine"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["her2", "ENSG00000141736", "erbb2"])
+def test_a_synonym_of_the_gene_on_screen_gives_way_to_its_name(dock, qtbot, name):
+    typed(dock, qtbot, "ERBB2")
+    qtbot.keyClick(dock.gene, KEY.Key_A, Qt.KeyboardModifier.ControlModifier)
+    qtbot.keyClicks(dock.gene, name)
+    qtbot.keyClick(dock.gene, KEY.Key_Return)
+    assert dock.state.shown.names == ("ERBB2",)
+    assert dock.gene.text() == "ERBB2"
+
+
+def test_what_is_no_gene_stays_to_be_corrected(dock, qtbot):
+    typed(dock, qtbot, "ERBB2")
+    typed(dock, qtbot, "ERBB22")
+    assert dock.gene.text() == "ERBB22"
+
+
+def test_the_key_for_the_next_gene_never_comes_to_a_synonym(dock, qtbot):
+    typed(dock, qtbot, max(GENES))
+    assert dock.gene.genes() == sorted(GENES)
+    dock.tools.step(1)
+    assert dock.state.shown.names == (min(GENES),)
+
+
+def in_view(dock, fold):
+    """Whether the end of a group is in the visible part of the dock, or its title at its top."""
+    top = fold.mapTo(dock.area.viewport(), fold.rect().topLeft()).y()
+    height = dock.area.viewport().height()
+    return 0 <= top < height and (top + fold.height() <= height or top <= 8)
+
+
+@pytest.fixture
+def low(explore, wait, slide_path, trusted):
+    """A dock on a low screen, all groups open, at its top."""
+    dock = explore(slide_path, show=True)
+    dock.area.setMaximumHeight(300)
+    for fold in dock.folds:
+        fold.set_open(True)
+    dock.controller.use_model(trusted)
+    wait(lambda: dock.state.map is not None)
+    wait(dock.is_settled)
+    bar = dock.area.verticalScrollBar()
+    wait(lambda: bar.maximum() > 300)
+    bar.setValue(0)
+    return dock
+
+
+def test_a_chosen_signature_scrolls_its_group_into_view(low, qtbot, wait):
+    dock, fold = low, low.folds[3]
+    assert fold.title == "Gene signatures"
+    assert not in_view(dock, fold)
+    dock.signatures.add_list("HER2\nEPCAM\n", "mine")
+    wait(lambda: dock.state.shown.kind == "signature")
+    wait(lambda: in_view(dock, fold))
+
+
+def test_another_quantity_does_not_scroll(low, wait):
+    dock, bar = low, low.area.verticalScrollBar()
+    paste(dock, "HER2, EPCAM", wait)
+    wait(lambda: in_view(dock, dock.folds[3]))
+    bar.setValue(0)
+    dock.controller.show_gene("CD3E")
+    wait(lambda: dock.signatures.chosen is None)
+    QApplication.processEvents()
+    QApplication.processEvents()
+    assert bar.value() == 0
+
+
+def test_the_gallery_scrolls_into_view(low, wait):
+    dock, fold = low, low.folds[4]
+    assert fold.title == "Similar tissue"
+    assert not in_view(dock, fold)
+    dock.similar_box.on.click()
+    dock.similar.pick((300.0, 300.0))
+    wait(lambda: dock.similar.pictures is not None)
+    wait(lambda: in_view(dock, fold))
+
+
+@pytest.mark.parametrize("kind", ["nothing", "signature"])
+def test_a_dock_closes_without_a_word_whatever_is_shown(dock, wait, qtbot, kind):
+    if kind == "signature":
+        paste(dock, "HER2, EPCAM", wait)
+    else:
+        dock.state.set_shown(None)
+    with qtbot.captureExceptions() as raised:
+        dock.signatures.changed.emit()  # as sets that are found late do
+        dock.shut_down()
+        QApplication.processEvents()
+    assert raised == []
+    assert dock.state.shown is None

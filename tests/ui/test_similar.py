@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from napari_cpnn.errors import MappingError
 from napari_cpnn.ui.layers import um_to_world
 
 
@@ -108,3 +110,26 @@ def test_it_ends_with_the_slide(dock, wait):
     n = len(dock.viewer.mouse_drag_callbacks)
     dock.shut_down()
     assert len(dock.viewer.mouse_drag_callbacks) == n - 1
+
+
+def test_the_dock_says_how_long_is_left(dock, wait, monkeypatch):
+    go, done, now = threading.Event(), threading.Event(), [100.0]
+
+    def slow(*_arguments):
+        progress = _arguments[-1]
+        progress("0 of 90 patches", 0.0)
+        now[0] += 60.0
+        progress("30 of 90 patches", 1 / 3)
+        done.set()
+        go.wait(60)
+        raise MappingError("That was all.")
+
+    monkeypatch.setattr("napari_cpnn.ui.explore.similar._features", slow)
+    monkeypatch.setattr("napari_cpnn.ui.explore.similar.time", SimpleNamespace(monotonic=lambda: now[0]))
+    dock.similar_box.on.click()
+    wait(done.is_set)
+    dock.similar.update()
+    told = "Looking at all tissue, once per slide: 30 of 90 patches, about 2 min left ..."
+    assert dock.similar_box.note.text() == told
+    go.set()
+    wait(lambda: dock.similar_box.note.text() == "That was all.")

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping.composition_map import CompositionMap
     from napari_cpnn.models import CPNN
 
-#: Patches read at a time, and seconds between two writes of the store.
-_CHUNK, _FLUSH_SECONDS = 64, 20.0
+#: Patches read at a time, at first and at least; then as many as take the seconds between two reports of the progress.
+_CHUNK, _REPORT_SECONDS = 8, 2.0
+#: Most patches read at a time, and seconds between two writes of the store.
+_MOST, _FLUSH_SECONDS = 256, 20.0
 #: Least number of patches of which the mean says what the slide has in common.
 LEAST_PATCHES = 8
 
@@ -160,21 +162,30 @@ def tissue_features(
     centers = cmap.grid.centers_um(cmap.unravel(patches))
     keys = keys_of(centers)
     missing, reader = np.flatnonzero(~store.known(keys)), PatchReader(slide, model.patch)
-    flushed = time.monotonic()
+    flushed = began = time.monotonic()
+    start, size = 0, _CHUNK
     try:
-        for start in range(0, len(missing), _CHUNK):
+        while start < len(missing):
             progress(f"{start:,} of {len(missing):,} patches", start / len(missing))
-            part = missing[start : start + _CHUNK]
+            part = missing[start : start + size]
             images, ok = reader.read(centers[part])
             if ok.any():
                 store.add(keys[part[ok]], predictor.features(images[ok]))
-            if time.monotonic() - flushed > _FLUSH_SECONDS:
+            start, now = start + len(part), time.monotonic()
+            if now - flushed > _FLUSH_SECONDS:
                 store.flush()
-                flushed = time.monotonic()
+                flushed = now
+            size, began = _next_size(size, now - began), now
     finally:
         store.flush()
     known = store.known(keys)
     return TissueFeatures(cmap.grid, patches[known], store.get(keys[known]), model.patch.size_um)
+
+
+def _next_size(size: int, seconds: float) -> int:
+    """Return how many patches to read next, when these took some seconds: twice as many, as many, or half of them."""
+    factor = 2.0 if seconds < _REPORT_SECONDS / 2 else 0.5 if seconds > 2 * _REPORT_SECONDS else 1.0
+    return int(min(max(size * factor, _CHUNK), _MOST))
 
 
 def similar_tissue(

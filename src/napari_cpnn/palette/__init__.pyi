@@ -20,5 +20,6 @@ from .names import family_of as family_of
 from .names import folded as folded
 from .shades import distance as distance
 from .shades import lab_of as lab_of
+from .shades import reads_as_stain as reads_as_stain
 from .shades import shades_of as shades_of
 from .shades import stained_colors as stained_colors

@@ -10,7 +10,7 @@ from zlib import crc32
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.palette.names import Family, family_of, folded
-from napari_cpnn.palette.shades import distance, shades_of
+from napari_cpnn.palette.shades import distance, reads_as_stain, shades_of
 
 #: Colours of series of a chart: Okabe and Ito's seven first, then those that were found to keep the largest distance
 #: from all before them (CIEDE2000; normal, deuteranopic, protanopic and tritanopic vision). Any two of the 25 are at
@@ -95,7 +95,7 @@ def _wish(
         base = of_major[major]
         is_major, listed = key == folded(major), () if (known := family_of(major)) is None else known.minor
     elif family is not None:
-        base, is_major, listed = _color_of(family, chosen), key in family.own, family.minor
+        base, is_major, listed = _color_of(family, key, chosen), key in family.own, family.minor
     else:
         start = crc32(key.encode()) % len(UNKNOWN)
         pool = (*UNKNOWN[start:], *UNKNOWN[:start])
@@ -108,9 +108,13 @@ def _wish(
     return (1 if key in listed else 2), key, (*shades[start:], *shades[:start])
 
 
-def _color_of(family: Family, chosen: Mapping[str, str]) -> str:
-    """Colour of a family: that which the user chose for the type itself, or else its own."""
-    return next((color for name, color in chosen.items() if folded(name) in family.own), family.color)
+def _color_of(family: Family, key: str, chosen: Mapping[str, str]) -> str:
+    """Colour of a type of a family: that which the user chose for another of its names, or else the family's.
+
+    *Stroma* is drawn as *CAFs* are, yet is not the same: a colour chosen for the one leaves the other as it is.
+    """
+    same = next((group for group in family.same if key in group), family.same[0])
+    return next((color for name, color in chosen.items() if folded(name) in same), family.color)
 
 
 def _first_apart(offered: Sequence[str], taken: Collection[str]) -> str:
@@ -120,7 +124,8 @@ def _first_apart(offered: Sequence[str], taken: Collection[str]) -> str:
             return color
     farthest = max(offered, key=lambda color: distance(color, taken))
     more = (f"#{crc32(f'{farthest}{n}'.encode()) & 0xFFFFFF:06X}" for n in count())  # more types than colours
-    return farthest if farthest not in taken else next(color for color in more if color not in taken)
+    free = (color for color in more if color not in taken and not reads_as_stain(color))
+    return farthest if farthest not in taken else next(free)
 
 
 def choose_colors(colors: Mapping[str, str]) -> None:

@@ -33,6 +33,9 @@ class Family:
         ``#RRGGBB``.
     own
         Folded names of the type itself; the first that a model has gets the colour.
+    same
+        The same names in groups of those that mean one type, such as *CAF* and *cancer-associated fibroblast*; the type
+        of the first group is what minor types are shades of. A colour that the user chose holds for its group.
     words
         Sets of words, of which a name that belongs to the family has one.
     minor
@@ -42,52 +45,61 @@ class Family:
     name: str
     color: str
     own: tuple[str, ...]
+    same: tuple[tuple[str, ...], ...]
     words: tuple[frozenset[str], ...]
     minor: tuple[str, ...] = ()
 
 
 def _family(name: str, color: str, own: str, words: str, minor: str = "") -> Family:
-    parts = [tuple(" ".join(sorted(one.split())) for one in text.split(",") if one.strip()) for text in (own, minor)]
-    return Family(name, color, parts[0], tuple(frozenset(w.split("+")) for w in words.split()), parts[1])
+    same, (minors,) = _groups(own), _groups(minor.replace(",", "=")) or ((),)
+    names = tuple(one for group in same for one in group)
+    return Family(name, color, names, same, tuple(frozenset(w.split("+")) for w in words.split()), minors)
+
+
+def _groups(text: str) -> tuple[tuple[str, ...], ...]:
+    """Parse names, groups apart by commas, names of a group by ``=``."""
+    groups = [[" ".join(sorted(one.split())) for one in group.split("=")] for group in text.split(",") if group.strip()]
+    return tuple(map(tuple, groups))
 
 
 #: Families; a name belongs to the first of whose words it has one.
 FAMILIES: tuple[Family, ...] = (
-    _family("Plasma cells", "#007799", "plasmablast, plasma, plasmocyte", "plasma plasmablast plasmocyte"),
+    _family("Plasma cells", "#007799", "plasmablast, plasma = plasmocyte", "plasma plasmablast plasmocyte"),
     _family(
-        "CAFs", "#009E73", "caf, associated cancer fibroblast, fibroblast, stromal, stroma, mesenchymal",
+        "CAFs", "#009E73", "caf = associated cancer fibroblast, fibroblast, stromal = stroma, mesenchymal",
         "caf mycaf icaf apcaf fibroblast myofibroblast stromal stroma mesenchymal stellate",
         "caf icaf like msc, caf like mycaf, myofibroblast, stellate, icaf, mycaf, apcaf",
     ),
     _family(
-        "PVL", "#885500", "pvl, perivascular, like perivascular, pericyte, mural, muscle smooth, smc",
+        "PVL", "#885500", "pvl = perivascular = like perivascular, pericyte, mural, muscle smooth = smc",
         "pvl perivascular pericyte mural smc vsmc smooth", "differentiated pvl, immature pvl, cycling pvl",
     ),
     _family(
-        "Endothelial", "#F0E442", "endothelial, endothelium, ec", "endothelial endothelium lec vec lymphatic vascular",
+        "Endothelial", "#F0E442", "endothelial = endothelium = ec",
+        "endothelial endothelium lec vec lymphatic vascular",
         "ackr1 endothelial, cxcl12 endothelial, endothelial lymphatic lyve1, endothelial rgs5, endothelial lymphatic",
     ),
-    _family("NK cells", "#00AAAA", "nk, killer natural", "nk natural+killer ilc"),
+    _family("NK cells", "#00AAAA", "nk = killer natural", "nk natural+killer ilc"),
     _family(
-        "T-cells", "#00BBFF", "t, lymphocyte t, cd3 t",
+        "T-cells", "#00BBFF", "t = lymphocyte t = cd3 t",
         "t+cell t+lymphocyte cd3 cd4 cd8 treg tfh mait nkt tconv t+gamma",
         "cd8 t, cd4 t, cycling t, nkt, treg, regulatory t, tfh, mait",
     ),
-    _family("B-cells", "#33DDCC", "b, b lymphocyte", "b+cell b+lymphocyte cd19 cd20 gcb", "b memory, b naive"),
+    _family("B-cells", "#33DDCC", "b = b lymphocyte", "b+cell b+lymphocyte cd19 cd20 gcb", "b memory, b naive"),
     _family(
         "Myeloid", "#E69F00", "myeloid, mononuclear phagocyte, macrophage monocyte",
         "myeloid macrophage monocyte tam mono mac dc cdc pdc mdc dendritic plasmacytoid langerhans neutrophil "
         "granulocyte eosinophil basophil mast microglia microglial kupffer mdsc phagocyte histiocyte",
         "macrophage, monocyte, dc, dendritic, cycling myeloid, mast, neutrophil, microglia, granulocyte",
     ),
-    _family("Adipocytes", "#EEEEAA", "adipocyte, fat", "adipocyte adipose"),
+    _family("Adipocytes", "#EEEEAA", "adipocyte = fat", "adipocyte adipose"),
     _family("Melanocytes", "#553300", "melanocyte", "melanocyte"),
-    _family("Erythroid", "#990011", "erythroid, erythrocyte, rbc", "erythroid erythrocyte erythroblast rbc"),
-    _family("Oligodendrocytes", "#444400", "oligodendrocyte, oligo", "oligodendrocyte oligo opc", "opc"),
-    _family("Astrocytes", "#888844", "astrocyte, astro", "astrocyte astro"),
-    _family("Glia", "#77AA55", "glia, glial, schwann", "glia glial schwann ependymal", "ependymal"),
+    _family("Erythroid", "#990011", "erythroid, erythrocyte = rbc", "erythroid erythrocyte erythroblast rbc"),
+    _family("Oligodendrocytes", "#444400", "oligodendrocyte = oligo", "oligodendrocyte oligo opc", "opc"),
+    _family("Astrocytes", "#888844", "astrocyte = astro", "astrocyte astro"),
+    _family("Glia", "#77AA55", "glia = glial, schwann", "glia glial schwann ependymal", "ependymal"),
     _family(
-        "Neurons", "#CC1122", "neuron, neuronal",
+        "Neurons", "#CC1122", "neuron = neuronal",
         "neuron neuronal interneuron excitatory inhibitory gabaergic glutamatergic purkinje",
         "excitatory neuron, inhibitory neuron, interneuron",
     ),
@@ -101,19 +113,19 @@ FAMILIES: tuple[Family, ...] = (
     _family("Muscle", "#774433", "muscle, muscle skeletal, cardiomyocyte, myocyte", "muscle cardiomyocyte myocyte"),
     _family(
         "Cancer Epithelial", "#D55E00",
-        "cancer epithelial, cancer, epithelial tumor, epithelial tumour, tumor, tumour, epithelial malignant, "
-        "malignant, carcinoma, neoplastic",
+        "cancer epithelial = cancer = epithelial tumor = epithelial tumour = tumor = tumour = epithelial malignant = "
+        "malignant = carcinoma = neoplastic",
         "cancer tumor tumour malignant carcinoma neoplastic melanoma glioma glioblastoma adenocarcinoma dcis",
         "basal cancer sc, cancer her2 sc, cancer luma sc, cancer lumb sc, cancer cycling, dcis",
     ),
     _family(
-        "Normal Epithelial", "#99DD88", "epithelial normal, epithelial, epithelium",
+        "Normal Epithelial", "#99DD88", "epithelial normal, epithelial = epithelium",
         "epithelial epithelium luminal myoepithelial basal keratinocyte ductal duct goblet club ciliated secretory "
         "enterocyte colonocyte tuft paneth squamous urothelial alveolar pneumocyte cholangiocyte",
         "luminal progenitor, luminal mature, myoepithelial, basal, ductal, keratinocyte, enterocyte, goblet",
     ),
-    _family("Stem", "#226644", "stem, hematopoietic stem, hsc, progenitor", "stem hsc hspc progenitor"),
-    _family("Lymphocytes", "#2299BB", "lymphocyte, lymphoid, til", "lymphocyte lymphoid til"),
+    _family("Stem", "#226644", "stem, hematopoietic stem = hsc, progenitor", "stem hsc hspc progenitor"),
+    _family("Lymphocytes", "#2299BB", "lymphocyte = lymphoid, til", "lymphocyte lymphoid til"),
 )  # fmt: skip
 
 _OWN = {own: family for family in reversed(FAMILIES) for own in family.own}

@@ -61,6 +61,23 @@ def stained_colors() -> FloatArray:
     return _to_lab(10 ** -(h[..., None] * stains[0] + e[..., None] * stains[1]).reshape(-1, 3))
 
 
+def reads_as_stain(color: str) -> bool:
+    """Return whether ``#RRGGBB`` can be taken for haematoxylin or eosin on a slide.
+
+    That is, whether it is pink, purple or navy, or nearer than 30 in CIELAB (CIE 1976) to a colour of the stains.
+
+    Examples
+    --------
+    >>> from napari_cpnn.palette import reads_as_stain
+    >>> reads_as_stain("#123456"), reads_as_stain("#E8A0C0"), reads_as_stain("#009E73")
+    (True, True, False)
+    """
+    lab = lab_of([color])[0]
+    hue = float(np.degrees(np.arctan2(lab[2], lab[1]))) % 360
+    near = float(np.linalg.norm(stained_colors() - lab, axis=1).min()) < _FROM_STAIN
+    return near or not _HUES[0] <= hue <= _HUES[1]
+
+
 @lru_cache(maxsize=256)
 def shades_of(color: str) -> tuple[str, ...]:
     """Shades of ``#RRGGBB``: up to 12 of about its hue, as far from it and from each other as possible.

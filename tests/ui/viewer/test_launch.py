@@ -128,3 +128,46 @@ def test_a_screenshot_has_every_name_of_the_legend(slide_path, model_path, tmp_p
     canvas = picture[: picture.shape[0] // 2, picture.shape[1] // 5 : picture.shape[1] * 3 // 5]
     for color in colors:  # each name stands on its colour, which the map itself only has mixed with the tissue
         assert (canvas == color).all(axis=-1).sum() > 100, color
+
+
+SIGNATURE = """
+import sys
+from napari_cpnn import cli
+from napari_cpnn.ui.viewer import launch
+save = launch.save_screenshot
+
+def seen(viewer, path):
+    overlays = viewer.canvas.overlays
+    ours = [overlays[name] for name in overlays if name.startswith("napari_cpnn_") and overlays[name].visible]
+    print([overlay.text for overlay in ours if overlay.color[3] > 0 and overlay.position == "top_left"])
+    print([layer.name for layer in viewer.layers if layer.visible])
+    save(viewer, path)
+
+launch.save_screenshot = seen
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_open_shows_a_signature(slide_path, model_path, tmp_path):
+    env = os.environ | {"NAPARI_CONFIG": str(tmp_path / "napari.yaml"), "HOME": str(tmp_path)}
+    shot = tmp_path / "shot.png"
+    arguments = ["open", slide_path, "--model", model_path, "--signature", "HER2, EPCAM", "--screenshot", shot]
+    command = [sys.executable, "-c", SIGNATURE, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+    texts, layers = result.stdout.splitlines()[:2]
+    assert texts == "['HER2, EPCAM · mean z-score']"
+    assert layers == "['section', 'Signature: HER2, EPCAM']"
+    picture = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    red, green, blue = np.moveaxis(picture, -1, 0)
+    assert ((green > red + 15) & (green > blue + 15)).sum() > 500  # viridis over pink
+
+
+def test_a_signature_without_genes_of_the_model_ends_with_one_sentence(slide_path, model_path, tmp_path):
+    shot = tmp_path / "shot.png"
+    result = open_slide_in_napari(
+        slide_path, "--model", model_path, "--screenshot", shot, "--signature", "Hypoxia", home=tmp_path
+    )
+    assert result.returncode == 2
+    assert "Hypoxia" in result.stderr.strip().splitlines()[-1]
+    assert not shot.exists()

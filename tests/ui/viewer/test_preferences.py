@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from npe2 import PluginManifest
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QColorDialog
 
 import napari_cpnn
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.painting import COLORMAPS
 from napari_cpnn.palette import choose_colors, colors, family_of, read_colors, type_colors, write_colors
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.explore.color_choice import use_color
 from napari_cpnn.ui.viewer.preferences import Preferences, keep_color, read_preferences
 
 MANIFEST = Path(napari_cpnn.__file__).parent / "napari.yaml"
@@ -157,3 +162,40 @@ def test_the_terminal_wins(page, monkeypatch, capsys):
     assert main(["open", "slide.tif", "--device", "cpu"]) == 0
     assert (given[0].device, given[0].max_batch) == ("cpu", 8)
     assert "'wrong' is not a cell type and its colour" in capsys.readouterr().err
+
+
+def test_tests_have_settings_of_their_own(explore, qtbot, tmp_path, slide_path, model):
+    """What a test chooses in a dock goes neither to the user nor to the next test."""
+    from napari.settings import get_plugin_settings, get_settings
+    from napari.utils._base import _DEFAULT_CONFIG_PATH
+
+    users = Path(_DEFAULT_CONFIG_PATH).parent
+    before = {path: path.stat().st_mtime_ns for path in users.glob("*.yaml")}
+    assert users not in Path(get_settings().config_path).parents
+    ours = get_plugin_settings("napari-cpnn")
+    assert ours.colors.cell_types == ours.window.open_groups == ""
+    dock = explore(slide_path)
+    dock.controller.use_model(model)
+    use_color(dock.state, "Stroma", "#123456")
+    dock.folds[0].button.click()
+    assert "Stroma = #123456" in (tmp_path / "preferences" / "napari-cpnn.yaml").read_text()
+    assert ours.window.open_groups
+    assert {path: path.stat().st_mtime_ns for path in users.glob("*.yaml")} == before
+    env = subprocess.run([sys.executable, "-c", _WHERE], capture_output=True, text=True, check=True).stdout
+    assert users not in Path(env.strip()).parents
+
+
+_WHERE = "from napari.settings import get_settings; print(get_settings().config_path)"
+
+
+@pytest.mark.parametrize(("color", "says"), [("#4b3579", True), ("#009e73", False)])
+def test_a_chosen_colour_that_reads_as_stain_is_used_and_said(explore, slide_path, model, monkeypatch, color, says):
+    dock = explore(slide_path)
+    dock.controller.use_model(model)
+    told = []
+    monkeypatch.setattr("napari_cpnn.ui.explore.color_choice.show_info", told.append)
+    monkeypatch.setattr(QColorDialog, "getColor", lambda *_args: QColor(color))
+    dock.types.color_wanted.emit("Immune")
+    assert type_colors(dock.state.model.cell_types)["Immune"] == color.upper()
+    sentence = "The colour of Immune is close to haematoxylin or eosin: on the map it may be taken for tissue."
+    assert told == ([sentence] if says else [])

@@ -2,8 +2,13 @@ from .fading import fading as fading
 from .fading import magnification as magnification
 from .fading import magnification_text as magnification_text
 from .halo import Halo as Halo
+from .lines_of_map import LINE_PX as LINE_PX
+from .lines_of_map import Drawn as Drawn
+from .lines_of_map import Painted as Painted
+from .lines_of_map import kind_of_lines as kind_of_lines
+from .lines_of_map import lines_of as lines_of
+from .lines_of_map import opacity_of_lines as opacity_of_lines
 from .map_lines import MapLines as MapLines
-from .map_lines import Painted as Painted
 from .tools import CanvasTools as CanvasTools
 from .vectors import Vectors as Vectors
 from .vectors import with_margin as with_margin

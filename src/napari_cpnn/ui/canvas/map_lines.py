@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn import painting
-from napari_cpnn.arrays import Float32Array, FloatArray
 from napari_cpnn.geometry import Grid, Rect
-from napari_cpnn.painting import Look, Range, Shown
+from napari_cpnn.painting import Look, Shown
+from napari_cpnn.ui.canvas.lines_of_map import LINE_PX, Drawn, Painted, kind_of_lines, lines_of, opacity_of_lines
 from napari_cpnn.ui.canvas.vectors import Vectors, with_margin
 from napari_cpnn.ui.layers import OVERLAY_KEY
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from napari_cpnn.mapping import CompositionMap, Viewport
+    from napari_cpnn.mapping import Viewport
 
-Drawn = Literal["", "contours", "borders", "patches"]
-
-#: Width in pixels of the screen of lines, and of patches that are too small for an outline of their own.
-_LINE_PX, _SMALL_PX = 2.0, 10.0
 #: More lines than this have no margins.
 _MOST_WITH_MARGIN = 6000
-#: Alpha below which a patch has no outline.
-_FAINT = 0.05
 _MARGIN = (1.0, 1.0, 1.0, 0.8)
-
-
-@dataclass(frozen=True, eq=False)
-class Painted:
-    """What is on screen: ``rgba (rows, cols, 4)`` of a painter, written between ``limits``, the ends of its range."""
-
-    cmap: CompositionMap
-    shown: Shown
-    look: Look
-    limits: Range
-    rgba: Float32Array
-
-    def colors(self, part: tuple[slice, slice]) -> Float32Array:
-        """Return the colours of some patches ``(rows, cols, 4)`` in 0 to 1."""
-        low, high = self.limits
-        colors = self.rgba[part].copy()
-        colors[..., :3] = (colors[..., :3] - low) / max(high - low, 1e-12)
-        return np.asarray(colors.clip(0, 1))
 
 
 class MapLines:
@@ -71,14 +45,8 @@ class MapLines:
 
     def kind(self, shown: Shown | None, look: Look, grid: Grid | None) -> Drawn:
         """Return the lines in which a quantity is drawn; empty: it is a wash, as are patches too small for outlines."""
-        if shown is None or look.style == "wash":
-            return ""
-        if look.style == "contours" and shown.has_range:
-            return "contours"
-        if look.style == "contours" and shown.kind == "dominant":
-            return "borders"
-        small = self._view is None or grid is None or self._view.px_per_um * grid.stride_um < _SMALL_PX
-        return "" if small else "patches"
+        patch_px = 0.0 if self._view is None or grid is None else self._view.px_per_um * grid.stride_um
+        return kind_of_lines(shown, look, patch_px)
 
     def draw(self, painted: Painted) -> bool:
         """Draw what is on screen; return whether there is a new layer or grid, to be placed, and added if it is new."""
@@ -146,12 +114,8 @@ class MapLines:
 
     def _show(self, layer: Vectors, painted: Painted, kind: Drawn) -> None:
         part = painted.cmap.grid.window(self._window) if self._window is not None else (slice(None), slice(None))
-        width = _LINE_PX / self._patch_px
-        if kind == "contours":
-            lines, colors = self._contours(painted, part)
-        else:
-            self.levels = []
-            lines, colors = _borders(painted, part, width, every=kind == "patches")
+        width = LINE_PX / self._patch_px
+        lines, colors, self.levels = lines_of(painted, kind, part, width)
         if kind != "patches" and 0 < len(lines) <= _MOST_WITH_MARGIN:
             lines, colors = with_margin(lines, width), np.concatenate([np.tile(_MARGIN, (2 * len(lines), 1)), colors])
         offset = np.array([part[0].start or 0, part[1].start or 0], dtype=float)
@@ -159,36 +123,8 @@ class MapLines:
         layer.data = lines + np.stack([offset, 0 * offset])
         layer.edge_color = colors if len(colors) else "white"
         layer.edge_width = width
-        layer.opacity = min(1.0, painted.look.opacity + 0.25)  # lines are thin, and hide little
+        layer.opacity = opacity_of_lines(painted.look)
         layer.name = f"{painted.shown.title}: {'contours' if kind == 'contours' else 'outlines'}"
-
-    def _contours(self, painted: Painted, part: tuple[slice, slice]) -> tuple[FloatArray, FloatArray]:
-        field = painting.field_of(painted.cmap, painted.shown, painted.look.scale_um)[part]
-        low, high = painted.limits
-        self.levels = painting.contour_levels(painted.limits)
-        table = painting.color_table(painted.look.colormap)
-        lines, colors = [np.zeros((0, 2, 2))], [np.zeros((0, 4))]
-        for level in self.levels:
-            found = painting.contour_lines(field, level)
-            color = np.array([*table[round(255 * (level - low) / (high - low)), :3], 1.0])
-            lines.append(found)
-            colors.append(np.tile(color, (len(found), 1)))
-        return np.concatenate(lines), np.concatenate(colors)
-
-
-def _borders(
-    painted: Painted, part: tuple[slice, slice], width: float, *, every: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Return the borders of patches, or of areas of one dominant type, in the colours of the map."""
-    cmap, rgba = painted.cmap, painted.colors(part)
-    donors = cmap.donors()[part]
-    groups = donors if every else cmap.dominant(painted.shown.level).reshape(-1)[np.maximum(donors, 0)]
-    groups = np.where((donors >= 0) & (rgba[..., 3] > _FAINT), groups, -1)
-    inset = 0.75 if every else 1.5  # with room for the margin
-    lines, owners = painting.border_lines(groups, min(width * inset, 0.4), every=every)
-    colors = rgba.reshape(-1, 4)[owners].astype(np.float64)
-    colors[:, 3] = 0.5 + 0.5 * colors[:, 3]  # a thin line needs more than a wash
-    return lines, colors
 
 
 def _whole(grid: Grid) -> Rect:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from napari.utils.notifications import show_info
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QWidget
 
-from napari_cpnn.palette import chosen_color, type_colors
+from napari_cpnn.palette import chosen_color, reads_as_stain, type_colors
 from napari_cpnn.ui.viewer import ExploreState, keep_color
 
 
@@ -17,6 +18,10 @@ def ask_color(parent: QWidget, state: ExploreState, cell_type: str) -> None:
     chosen = QColorDialog.getColor(QColor(now), parent, f"Colour of {cell_type}")
     if chosen.isValid():
         use_color(state, cell_type, chosen.name())
+        if reads_as_stain(chosen.name()):
+            show_info(
+                f"The colour of {cell_type} is close to haematoxylin or eosin: on the map it may be taken for tissue."
+            )
 
 
 def use_color(state: ExploreState, cell_type: str, color: str | None) -> None:

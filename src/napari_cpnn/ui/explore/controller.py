@@ -12,6 +12,7 @@ from napari_cpnn.mapping import types_at
 from napari_cpnn.painting import scale_text
 from napari_cpnn.palette import LEVELS, Level
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.explore.hint import what_next
 from napari_cpnn.ui.explore.measure_box import with_measure
 from napari_cpnn.ui.explore.still_shown import still_shown
 from napari_cpnn.ui.explore.type_shares import TypeShares
@@ -20,10 +21,8 @@ from napari_cpnn.ui.frame import (
     Tasks,
     find_gene,
     gene_note,
-    mapping_message,
     progress_text,
     readout_text,
-    seen_text,
     type_note,
 )
 from napari_cpnn.ui.layers import slide_of_layer
@@ -76,6 +75,7 @@ class ExploreController:
         self._mapper: LiveMapper | None = None
         self._recalled: Memory | None = None  # what to show when its model is loaded
         self.model_path: Path | None = None
+        self._wanted_model = Path()
         self.hierarchy: dict[str, str] = {}  # of the user's table, for each model that is loaded
         for changed in (state.shown_changed, state.look_changed):
             changed.connect(self._remember_view)
@@ -121,6 +121,7 @@ class ExploreController:
         from napari_cpnn.models import model_file
 
         name, path = str(path), Path(path)
+        self._wanted_model = path
 
         def load() -> CPNN:
             from napari_cpnn.models import load_model  # torch, seconds
@@ -131,6 +132,11 @@ class ExploreController:
             return model
 
         self._tasks.run("model", f"Loading {path.name} ...", load, lambda m: self.use_model(m, model_file(name)))
+
+    @property
+    def loading(self) -> Path | None:
+        """The model that is being loaded, by its file or its name."""
+        return self._wanted_model if self._tasks.is_running("model") else None
 
     def restore(self, memory: Memory, model: str | Path) -> None:
         """Load a model and show what the memory says, when a slide is opened as a session had it."""
@@ -381,17 +387,7 @@ class ExploreController:
             self._background(mapper.stop, lambda _: None, _raise)
 
     def _hint(self) -> str:
-        state = self.state
-        if state.layer is None:
-            return state.no_slide or "No slide yet: open one with File > Open, or drop it on the window."
-        if state.model is None:
-            return "No model yet: choose one, or open a .safetensors file."
-        if state.slide is not None and state.slide.mpp is None:
-            return "The pixel size of this slide is not known: enter it above, in µm per pixel."
-        if state.mapper is None:
-            return ""
-        message = mapping_message(state.mapper.progress(), live=self._live, has_view=self._viewport is not None)
-        return message or seen_text(state.model, state.slide)
+        return what_next(self.state, live=self._live, has_view=self._viewport is not None)
 
 
 def _raise(error: Exception) -> None:

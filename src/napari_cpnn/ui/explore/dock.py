@@ -51,6 +51,7 @@ from napari_cpnn.ui.viewer import (
     OPEN,
     ModelPicker,
     keep_tour,
+    names_of,
     read_preferences,
     ready_for_more,
     recent_models,
@@ -75,6 +76,7 @@ class Explore(Dock):
         chosen = read_preferences(self.notify)
         self._settings = settings
         self.tour: Tour | None = None
+        self._loading: Path | None = None
         self.is_quiet = False  # opened by a script or for a picture: the tour does not start by itself
         self.finer = Finer(self.state, self._base_settings, lambda: self.controller.remap())  # noqa: PLW0108 -- made below
         self.session = ExploreSession(
@@ -260,8 +262,11 @@ class Explore(Dock):
 
     def _fill_models(self) -> None:
         current, model, layer = self.controller.model_path, self.state.model, self.state.layer
+        self._loading = loading = self.controller.loading
         # A model that has no file was handed over by a script.
         first = [] if current else [("choose a model" if model is None else model_label(model), None)]
+        if loading is not None:
+            first, current = [(f"loading {names_of([loading])[loading]} ...", None)], None
         self.model.show_models(
             recent_models.known_models(),
             None if layer is None else path_of(layer),
@@ -362,8 +367,8 @@ class Explore(Dock):
             self.gene.set_genes([] if model is None else model.genes)
 
     def _message_changed(self, message: str) -> None:
-        if self.controller.problem is not None:
-            self._fill_models()  # a file that could not be loaded is not the model
+        if self.controller.problem is not None or self.controller.loading != self._loading:
+            self._fill_models()  # a file that is being loaded, or could not be, is not the model
         self.message.show_text(message)
 
     def _update(self) -> None:

@@ -48,7 +48,7 @@ class Cost:
         if self.problem:
             return self.problem
         count = f"{self.times} times as many patches" if self.times > 1 else f"{self.n_patches:,} patches"
-        time = f", about {_duration(self.seconds)} here at {rate:.2g}/s" if rate > 0 else ""
+        time = f", about {duration_text(self.seconds)} here at {rate:.2g}/s" if rate > 0 else ""
         return f"{count}{time}, {max(1, round(self.memory / 2**20)):,} MB"
 
 
@@ -125,7 +125,8 @@ def stride_text(patch_um: float, stride_um: float) -> str:
     return text if abs(patch_um - stride_um) < 1e-3 * patch_um else f"{text}, every {stride_um:.3g} µm"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Describe a duration, such as ``45 s``, ``12 min`` or ``2.5 h``."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 90 * 60:

@@ -79,6 +79,7 @@ class CanvasLegend:
             Description of what is outlined.
         """
         self._wanted = self._lines(rows, scale, outline)
+        self._hide_others()
         self._write_top()
         # Often asked for, the next step still comes.
         if self._next() is not None and not (self._timer.isActive() and self._timer.interval() == STEP_MS):
@@ -116,6 +117,15 @@ class CanvasLegend:
             return [(text, "#FFFFFF") for text in (title, *notes) if text]
         named = [(one_line(r.name, _MOST), r.color) for r in rows[:MAX_TYPES]]
         return [*named, (PALE, "#FFFFFF")] if named and shown.kind == "dominant" else named
+
+    def _hide_others(self) -> None:
+        """Hide what is no longer said, at once: it takes no time, and must not stand over another quantity."""
+        overlays = self._viewer.canvas.overlays
+        for i, line in enumerate(self._written):
+            if line not in (_HIDDEN, _WARMING, *self._wanted):
+                self._written[i] = _HIDDEN
+                if f"{_PREFIX}{i}" in overlays:  # else another Explore dock of the viewer has removed it
+                    overlays[f"{_PREFIX}{i}"].visible = False
 
     def _write_top(self) -> None:
         """Label the top of the colour bar, whose ticks are elsewhere."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from psygnal import Signal
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.mapping import SimilarTissue, TissueFeatures, tissue_features
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.explore.finer import duration_text
 from napari_cpnn.ui.frame import Tasks
 from napari_cpnn.ui.viewer import ExploreState
 
@@ -146,10 +148,13 @@ class Similar:
             return
         self._wanted, self._problem, self._progress = mapper, "", ""
 
-        def progress(text: str, _done: float) -> None:
+        began = time.monotonic()
+
+        def progress(text: str, done: float) -> None:
             if self._wanted is not mapper:
                 raise _StoppedError("The features are no longer wanted.")
-            self._progress = text
+            left = (time.monotonic() - began) * (1 - done) / done if done > 0 else 0.0
+            self._progress = f"{text}, about {duration_text(left)} left" if done > 0 else text
 
         def work() -> TissueFeatures:
             return _features(slide, model, mapper, self._settings(), progress)

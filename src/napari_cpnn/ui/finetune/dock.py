@@ -15,17 +15,18 @@ from qtpy.QtWidgets import (
     QProgressBar,
 )
 
-from napari_cpnn.settings import TRAINING_PRESETS, PrototypeSettings
+from napari_cpnn.settings import TRAINING_PRESETS, PrototypeSettings, TrainingSettings
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.finetune.curves import Curves
 from napari_cpnn.ui.finetune.inputs import learned_text, start_text, why_no_start
 from napari_cpnn.ui.finetune.leaving import LeaveGuard
 from napari_cpnn.ui.finetune.left_box import LeftRunBox
-from napari_cpnn.ui.finetune.options import OptionsBox
+from napari_cpnn.ui.finetune.options import WORDS
 from napari_cpnn.ui.finetune.run_words import WEIGHTS_ENTRY, step_words
 from napari_cpnn.ui.finetune.samples import SamplesBox
 from napari_cpnn.ui.frame import (
     Dock,
+    GroupedSettings,
     LabelColumns,
     SettingsForm,
     TextLabel,
@@ -117,7 +118,8 @@ class FineTune(Dock):
         self.start = ModelPicker(self.background, "where the image network starts from", why_no_start)
         self.start_text = TextLabel()
         choices = {"backbone": sorted(BACKBONES)}
-        self.settings = OptionsBox(self.controller.editor, self.controller.choose_defaults, choices)
+        defaults = self.controller.choose_defaults
+        self.settings = GroupedSettings(TrainingSettings, WORDS, self.controller.editor, defaults, choices=choices)
         self.out = QLineEdit()
         self.out.setToolTip("folder of the run, as of napari-cpnn train")
         self.out_choose = button("...", "choose the folder of the run")

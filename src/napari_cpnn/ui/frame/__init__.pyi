@@ -12,6 +12,8 @@ from .gene_box import GeneBox as GeneBox
 from .genes import find_gene as find_gene
 from .genes import other_meaning as other_meaning
 from .genes import unknown_gene_text as unknown_gene_text
+from .grouped_settings import GroupedSettings as GroupedSettings
+from .grouped_settings import SettingWords as SettingWords
 from .guide import show_guide as show_guide
 from .history import History as History
 from .label_columns import LabelColumns as LabelColumns
@@ -41,7 +43,6 @@ from .plain_text import plain as plain
 from .plain_text import tell as tell
 from .plain_text import warn as warn
 from .room import give_room as give_room
-from .settings_form import SettingsBox as SettingsBox
 from .settings_form import SettingsForm as SettingsForm
 from .single import frame_of as frame_of
 from .single import is_opened_by_user as is_opened_by_user

@@ -8,7 +8,7 @@ from qtpy.QtCore import QStringListModel, Qt, Signal
 from qtpy.QtGui import QFocusEvent
 from qtpy.QtWidgets import QCompleter, QLineEdit, QWidget
 
-from napari_cpnn.counts import other_names
+from napari_cpnn.counts import match_gene, other_names
 from napari_cpnn.ui.frame.theme import ThemedList
 
 
@@ -30,6 +30,7 @@ class GeneBox(QLineEdit):
         self.setToolTip(
             "a gene of the model: any part of its name, or a synonym such as HER2, then Enter; shown in log1p CP10k"
         )
+        self._genes: list[str] = []
         self._gene_of: dict[str, str] = {}
         self._names = QStringListModel(self)
         completer = QCompleter(self._names, self)
@@ -63,15 +64,15 @@ class GeneBox(QLineEdit):
 
     def set_genes(self, genes: Sequence[str], *, ordered: bool = False) -> None:
         """Offer these names in alphabetical order, or in the given one if they are ``ordered``."""
-        names: list[str] = list(genes) if ordered else sorted(genes, key=str.upper)
+        names = self._genes = list(genes) if ordered else sorted(genes, key=str.upper)
         self._gene_of = {f"{name} = {gene}": gene for name, gene in other_names(genes).items()}
         self._names.setStringList([*names, *self._gene_of])
         self.setEnabled(bool(genes))
         self.setPlaceholderText(f"type one of {len(genes):,} genes" if genes else "no model yet")
 
     def genes(self) -> list[str]:
-        """Return the names on offer, in their order."""
-        return list(self._names.stringList())
+        """Return the genes on offer, without their synonyms, in their order."""
+        return list(self._genes)
 
     def _entered(self) -> None:
         text = self.text().strip()
@@ -81,6 +82,9 @@ class GeneBox(QLineEdit):
 
     def _completed(self, text: str) -> None:
         self.chosen.emit(self._gene_of.get(text, text))
+        # The gene may be on screen already, and nobody then shows it again.
+        if self._shown and self.text() != self._shown and match_gene(text, self._genes).gene == self._shown:
+            self.setText(self._shown)
 
     def _tidy(self, text: str) -> None:
         if self.text() == text:

@@ -12,9 +12,8 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QLineEdit,
 from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.geometry import PatchSpec
-from napari_cpnn.ui.frame.choices import SettingsEditor
 from napari_cpnn.ui.frame.files import open_file
-from napari_cpnn.ui.frame.parts import button, row, spacer, stack, tool_button
+from napari_cpnn.ui.frame.parts import row, tool_button
 
 _CHANGED = "• "
 """Before the name of a setting that is not the default."""
@@ -131,39 +130,6 @@ class SettingsForm(QWidget):
             self._refuse(SettingsError(f"{self._words[name]} cannot be {edit.text().strip() or 'empty'}."))
         else:
             self._change(name, value)
-
-
-class SettingsBox(QWidget):
-    """Form of some fields, and a button that unfolds a form of the others, except those that are ``hidden``.
-
-    Widgets can be placed between the forms: ``above`` the button and ``beside`` it.
-    """
-
-    def __init__(
-        self,
-        settings: type[Any],
-        names: Sequence[str],
-        editor: SettingsEditor,
-        *,
-        choices: Mapping[str, Sequence[str]] | None = None,
-        hidden: Sequence[str] = (),
-        above: Sequence[QWidget] = (),
-        beside: Sequence[QWidget] = (),
-    ) -> None:
-        super().__init__()
-        others = [f.name for f in dataclasses.fields(settings) if f.name not in (*names, *hidden)]
-        self.form, self.more_form = (
-            SettingsForm(settings, part, editor.change, editor.refuse, choices) for part in (names, others)
-        )
-        self.more = button("More ...", "all other settings", checkable=True)
-        self.more.toggled.connect(self.more_form.setVisible)
-        self.more_form.setVisible(False)
-        stack(self.form, *above, row(*beside, self.more, spacer()), self.more_form, inside=self)
-
-    def show_values(self, settings: Any) -> None:
-        """Show these settings."""
-        self.form.show_values(settings)
-        self.more_form.show_values(settings)
 
 
 def _text(value: Any) -> str:

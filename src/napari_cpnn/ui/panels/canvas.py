@@ -25,10 +25,11 @@ from qtpy.QtWidgets import QAbstractSpinBox, QApplication, QLineEdit, QSizePolic
 
 from napari_cpnn.ui.canvas import fading
 from napari_cpnn.ui.frame import given, plain, tool_button
-from napari_cpnn.ui.panels.drawing import Content, PanelDrawing, Place, draw_pointer
+from napari_cpnn.ui.panels.drawing import Content, PanelDrawing, draw_pointer
 from napari_cpnn.ui.panels.link import ViewLink, arrange, rect_around
 from napari_cpnn.ui.panels.outlines import OutlinesOnScreen, draw_outlines
 from napari_cpnn.ui.panels.panel import MOST_PANELS, Painted
+from napari_cpnn.ui.panels.place import Place
 from napari_cpnn.ui.panels.tissue import Tissue, image_of
 
 if TYPE_CHECKING:
@@ -196,6 +197,11 @@ class PanelCanvas(QWidget):
         y, x = self._center
         return y + (at.y() - middle.y()) / self.px_per_um, x + (at.x() - middle.x()) / self.px_per_um
 
+    @property
+    def _screen_px(self) -> float:
+        """Pixels of the screen per um, on which the magnification depends."""
+        return self.px_per_um * self.devicePixelRatioF()
+
     def _panel_at(self, at: QPointF) -> int:
         return next((k for k, rect in enumerate(self._rects) if rect.contains(at)), -1)
 
@@ -324,7 +330,7 @@ class PanelCanvas(QWidget):
         if self.px_per_um > 0:
             place = Place(rect, (self._center[0] + dy, self._center[1] + dx), self.px_per_um)
             look = self._controller.state.look
-            opacity = look.opacity * (fading(self.px_per_um, look.fade_from) if look.fade else 1.0)
+            opacity = look.opacity * (fading(self._screen_px, look.fade_from) if look.fade else 1.0)
             content = Content(self.tissues.get(spec.source.slide), painted, image, opacity, self.peeking)
             self._drawings[number].draw(painter, place, content, self.devicePixelRatioF())
             if spec.source.slide == 0 and not self.peeking:

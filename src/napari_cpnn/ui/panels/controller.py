@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 BUSY_SHARE = 0.3
 """Maximum share of the time of one processor for painting panels while maps fill."""
+
+_ZOOMED = 0.1
+"""Change of the logarithm of the zoom from which on lines are drawn anew: those of neighbours stand a line apart."""
 
 _UNREGISTERED = "not registered: centres put on one another"
 
@@ -83,6 +87,7 @@ class PanelsController:
         self._next_paint = 0.0
         self._revisions: list[int] = []
         self._view_painted: Rect | None = None
+        self._zoom_painted = 0.0
         self._view_before: Rect | None = None
         self._done = ""
         state.slide_changed.connect(self._slide_changed)
@@ -195,11 +200,11 @@ class PanelsController:
 
     @property
     def style_note(self) -> str:
-        """Return that panels show washes, where Explore draws lines; else empty."""
+        """Return that figures show washes, where lines are drawn; else empty."""
         words = {"contours": "contours", "patches": "outlines of patches"}
         drawn = words.get(self.state.look.style)
         maps = any(spec.kind == "map" for spec in self.panels)
-        return f"Explore draws {drawn}; panels show maps as a wash." if drawn and maps else ""
+        return f"Drawn as {drawn}; a figure shows maps as a wash." if drawn and maps else ""
 
     @property
     def cost_note(self) -> str:
@@ -276,7 +281,13 @@ class PanelsController:
     def _is_view_stale(self) -> bool:
         """Return whether a panel names the types in view, and the view has moved since."""
         names = any(s.shown is not None and s.shown.kind == "dominant" for s in self.panels if s.kind == "map")
-        return names and self.view != self._view_painted
+        return self.view != self._view_painted and (names or self._are_lines_stale())
+
+    def _are_lines_stale(self) -> bool:
+        """Return whether lines were drawn for another zoom."""
+        if self.state.look.style == "wash" or self.px_per_um <= 0 or self._zoom_painted <= 0:
+            return False
+        return abs(math.log(self.px_per_um / self._zoom_painted)) > _ZOOMED
 
     @property
     def is_settled(self) -> bool:
@@ -299,12 +310,12 @@ class PanelsController:
                 missing = "the slide is being opened ..."
             rest = mapper is not None and mapper.progress().idle
             cmap = None if mapper is None or spec.kind != "map" else mapper.map
-            jobs.append(Job(spec, slide, cmap, spots, self.view_of(spec.source), rest, missing))
+            jobs.append(Job(spec, slide, cmap, spots, self.view_of(spec.source), rest, missing, self.px_per_um))
         return jobs
 
     def _paint(self) -> None:
         panels, jobs, look, painter = self.panels, self._jobs(), self.state.look, self._painter
-        self._dirty, self._view_painted = False, self.view
+        self._dirty, self._view_painted, self._zoom_painted = False, self.view, self.px_per_um
         start = time.monotonic()
 
         def ready(found: tuple[list[Painted], list[Range | None]]) -> None:

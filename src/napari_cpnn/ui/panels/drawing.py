@@ -5,46 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import QWidget
 
 from napari_cpnn.geometry import Rect
 from napari_cpnn.ui.panels.furniture import draw_key, draw_scale_bar, draw_title
+from napari_cpnn.ui.panels.lines import draw_lines
 from napari_cpnn.ui.panels.panel import Key, Painted
+from napari_cpnn.ui.panels.place import Place
 
 if TYPE_CHECKING:
     from napari_cpnn.ui.panels.tissue import Tissue
 
 _GLASS = QColor(245, 245, 245)
 _MOST_SMOOTH = 3000
-
-
-class Place:
-    """From micrometres of a slide to pixels: ``center`` (y, x) is in the middle of ``rect``."""
-
-    def __init__(self, rect: QRectF, center: tuple[float, float], px_per_um: float) -> None:
-        self.rect, self.center, self.px_per_um = rect, center, px_per_um
-
-    def point(self, y: float, x: float) -> QPointF:
-        """Return the pixel of a place."""
-        middle, zoom = self.rect.center(), self.px_per_um
-        return QPointF(middle.x() + (x - self.center[1]) * zoom, middle.y() + (y - self.center[0]) * zoom)
-
-    def rect_of(self, um: Rect) -> QRectF:
-        """Return the pixels of a rectangle."""
-        return QRectF(self.point(um.y0, um.x0), self.point(um.y1, um.x1))
-
-    def is_filled_by(self, um: Rect, of: Rect) -> bool:
-        """Return whether a part of a slide covers what is visible of the whole slide."""
-        return bool(self.rect_of(um).adjusted(-1, -1, 1, 1).contains(self.rect_of(of) & self.rect))
-
-    def near(self, centers_um: Any, margin_um: float) -> list[int]:
-        """Return the rows of ``centers_um (N, 2)`` that are visible."""
-        half = np.array([self.rect.height(), self.rect.width()]) / 2 / self.px_per_um + margin_um
-        inside = (np.abs(np.asarray(centers_um) - np.asarray(self.center)) <= half).all(axis=1)
-        return [int(k) for k in np.flatnonzero(inside)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +108,8 @@ def draw_content(painter: QPainter, place: Place, content: Content, ratio: float
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, on=painted.smooth)
         painter.drawImage(place.rect_of(painted.rect), image)
         painter.setOpacity(1.0)
+    if painted.lines is not None and content.opacity > 0:
+        draw_lines(painter, place, painted.lines)
     _draw_spots(painter, place, painted)
 
 

@@ -15,7 +15,7 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.layers import holds_regions
-from napari_cpnn.ui.panels.drawing import Place
+from napari_cpnn.ui.panels.place import Place
 from napari_cpnn.ui.regions import regions_of
 
 if TYPE_CHECKING:

@@ -15,8 +15,10 @@ from napari_cpnn.errors import CpnnError, GenesError
 from napari_cpnn.geometry import Rect, spatial_to_um
 from napari_cpnn.mapping import members_of
 from napari_cpnn.painting import AutoRange, Look, Painter, Range, Shown
+from napari_cpnn.ui.canvas import LINE_PX, kind_of_lines, lines_of, opacity_of_lines
+from napari_cpnn.ui.canvas import Painted as PaintedMap
 from napari_cpnn.ui.layers import DEFAULT_UM, diameter_um
-from napari_cpnn.ui.panels.panel import Key, Painted, PanelSpec
+from napari_cpnn.ui.panels.panel import Key, Lines, Painted, PanelSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from napari_cpnn.geometry import Grid
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
+    from napari_cpnn.ui.canvas import Drawn
 
 #: Opacity of spots of the smallest value, as in the Compare dock.
 _FAINTEST = 0.25
@@ -38,7 +41,7 @@ _MOST_NAMES = 8
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What is needed to paint one panel: ``view`` is the visible rectangle in slide micrometres."""
+    """What is needed to paint one panel: ``view`` is the visible rectangle in slide micrometres, at a zoom."""
 
     spec: PanelSpec
     slide: Slide | None
@@ -47,6 +50,7 @@ class Job:
     view: Rect | None
     at_rest: bool = True
     missing: str = ""
+    px_per_um: float = 0.0
 
 
 class MapPainter:
@@ -68,13 +72,15 @@ class MapPainter:
             painting.catch_up(self.painter, self.cmap)
             self._revision = revision
 
-    def picture(self, shown: Shown, look: Look, limits: Range) -> npt.NDArray[np.uint8]:
-        """Return what was painted last as ``(rows, cols, 4)`` uint8 with premultiplied alpha."""
+    def picture(self, shown: Shown, look: Look, limits: Range, *, wash: bool = True) -> npt.NDArray[np.uint8]:
+        """Return what was painted last, or its hatching alone: ``(rows, cols, 4)`` uint8, alpha premultiplied."""
         smooth = look.is_smooth(shown)
         covered = self.painter.covered.repeat(self.n, axis=0).repeat(self.n, axis=1)
         rgba = (self.painter.extended() if smooth else self.painter.rgba).copy()
         rgba[..., :3] = (rgba[..., :3] - np.float32(limits[0])) / np.float32(max(limits[1] - limits[0], 1e-12))
         large = painting.magnified(rgba, self.n, self.allowed & covered, smooth=smooth).clip(0, 1)
+        if not wash:
+            large[:] = 0
         if look.unlike == "hatched" and (unlike := painting.unlike_patches(self.cmap)).any():
             self._hatch(large, unlike)
         large[..., :3] *= large[..., 3:]
@@ -168,12 +174,21 @@ class PanelPainter:
         at = painting.paint(found.painter, found.cmap, shown, fixed, auto, at_rest=job.at_rest)
         grid = found.cmap.grid
         values = painting.values_of(found.cmap, shown) if shown.has_range else None
+        kind = kind_of_lines(shown, look, job.px_per_um * grid.stride_um)
+        levels: list[float] = []
+        lines = None
+        if kind:
+            on_screen = PaintedMap(found.cmap, shown, look, at, found.painter.rgba)
+            lines, levels = _lines(on_screen, kind, job.px_per_um * grid.stride_um)
+        per_unit, percent = shown.per_unit, " %" if shown.per_unit != 1 else ""
+        contours = f"contours at {', '.join(f'{v * per_unit:g}' for v in levels)}{percent}" if levels else ""
         return Painted(
-            found.picture(shown, look, at),
+            found.picture(shown, look, at, wash=not kind),
             _rect_of(grid),
-            look.is_smooth(shown),
+            look.is_smooth(shown) and not kind,
+            lines,
             self._key(job, look, at),
-            note=painting.scale_text(found.cmap, shown, look.scale_um),
+            note=" · ".join(filter(None, (painting.scale_text(found.cmap, shown, look.scale_um), contours))),
             numbers=values,
         )
 
@@ -225,6 +240,16 @@ class PanelPainter:
             note=f"{spots.n_obs:,} spots of {diameter:.0f} µm",
             numbers=values,
         )
+
+
+def _lines(painted: PaintedMap, kind: Drawn, patch_px: float) -> tuple[Lines, list[float]]:
+    """Return the lines of a whole map, and the values of contours."""
+    grid = painted.cmap.grid
+    whole = (slice(None), slice(None))
+    lines, colors, levels = lines_of(painted, kind, whole, LINE_PX / max(patch_px, LINE_PX))
+    starts = (lines[:, 0] + 0.5) * grid.stride_um + np.asarray(grid.origin_um)
+    colors = colors * np.array([1.0, 1.0, 1.0, opacity_of_lines(painted.look)])
+    return Lines(starts, starts + lines[:, 1] * grid.stride_um, colors, kind != "patches"), levels
 
 
 def shared(jobs: Sequence[Job], own: Sequence[Range | None]) -> list[Range | None]:

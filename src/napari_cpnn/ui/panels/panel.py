@@ -118,6 +118,26 @@ class Key:
 
 
 @dataclass(frozen=True, eq=False)
+class Lines:
+    """Lines in place of a wash.
+
+    Attributes
+    ----------
+    starts_um, ends_um
+        ``(N, 2)`` slide micrometres (y, x).
+    colors
+        ``(N, 4)`` RGBA in 0 to 1.
+    margin
+        Whether they have a white margin, so that they are seen on any tissue.
+    """
+
+    starts_um: FloatArray
+    ends_um: FloatArray
+    colors: FloatArray
+    margin: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Painted:
     """What lies over the tissue of a panel.
 
@@ -127,6 +147,8 @@ class Painted:
         ``(rows, cols, 4)`` uint8, alpha premultiplied, over ``rect`` (slide micrometres); None: nothing.
     smooth
         Whether ``rgba`` is to be interpolated.
+    lines
+        Contours, borders or outlines of patches; None: a wash.
     key
         Colour bar or legend.
     centers_um, diameter_um, colors
@@ -140,6 +162,7 @@ class Painted:
     rgba: npt.NDArray[np.uint8] | None = None
     rect: Rect | None = None
     smooth: bool = False
+    lines: Lines | None = None
     key: Key | None = None
     centers_um: FloatArray | None = None
     diameter_um: float = 0.0

@@ -134,6 +134,13 @@ class PrototypesController:
         """Change one setting; return whether its value was accepted."""
         return self.editor.change(name, value)
 
+    def choose_defaults(self) -> None:
+        """Use the defaults for all settings."""
+        self._choices.record("defaults")
+        self.settings = PrototypeSettings()
+        self.settings_changed.emit()
+        self._tasks.set_problem(None)
+
     def better_min_cells(self) -> int | None:
         """Suggest a smaller ``min_cells`` if the present one would leave out many genes of so few cells."""
         return better_min_cells(self.reference, self.settings.min_cells)

@@ -15,8 +15,8 @@ from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.ui.frame import (
     Dock,
     GeneBox,
+    GroupedSettings,
     LabelColumns,
-    SettingsBox,
     TextLabel,
     WholeNumberBox,
     add,
@@ -36,6 +36,7 @@ from napari_cpnn.ui.frame import (
 )
 from napari_cpnn.ui.prototypes.controller import PrototypesController
 from napari_cpnn.ui.prototypes.heat_map_view import HeatMapView, shade_legend
+from napari_cpnn.ui.prototypes.options import WORDS
 from napari_cpnn.ui.prototypes.type_table import MarkerTable, TypeTable
 from napari_cpnn.ui.prototypes.words import left_out_words, result_words
 
@@ -51,7 +52,6 @@ _STEPS = 1000
 _CELLS = "Single cells, their labels, or prototypes (*.h5ad *.h5 *.RData *.rda *.csv *.tsv *.gz);;All files (*)"
 _PROTOTYPES = "Prototypes (*.h5ad)"
 _PICTURES = "Picture (*.png);;Vector graphics (*.svg)"
-_SHORT = ("method", "min_cells", "min_genes")
 
 
 class PrototypesDock(Dock):
@@ -93,8 +93,13 @@ class PrototypesDock(Dock):
     def _build_run(self) -> None:
         self.hint = TextLabel()
         self.use_hint = button("", "keep genes that are detected in fewer cells, as there are few cells")
-        self.settings = SettingsBox(
-            PrototypeSettings, _SHORT, self.controller.editor, above=(self.hint,), beside=(self.use_hint,)
+        self.settings = GroupedSettings(
+            PrototypeSettings,
+            WORDS,
+            self.controller.editor,
+            self.controller.choose_defaults,
+            above=(self.hint,),
+            beside=(self.use_hint,),
         )
         self.run = button("Run", "estimate the profile of each cell type")
         self.cancel = button("Cancel", "end the estimate; the present result is kept")
@@ -193,8 +198,8 @@ class PrototypesDock(Dock):
         self.use_hint.setVisible(better is not None)
         if better is not None and self.controller.reference is not None:
             self.hint.setText(
-                f"{self.controller.reference.n_cells:,} cells are few: with min cells "
-                f"{self.controller.settings.min_cells}, many genes are left out."
+                f"{self.controller.reference.n_cells:,} cells are few: with {self.controller.settings.min_cells} cells "
+                "that must have a gene, many genes are left out."
             )
             self.use_hint.setText(f"Use {better}")
 
@@ -204,7 +209,7 @@ class PrototypesDock(Dock):
             self.controller.change("min_cells", better)
 
     def _settings_changed(self) -> None:
-        self.settings.show_values(self.controller.settings)
+        self.settings.show_values(self.controller.settings, PrototypeSettings())
         self._show_preview()
 
     # -- the estimate --------------------------------------------------------------------------------------
