@@ -71,9 +71,19 @@ def read_small(files: SlideFolder) -> SmallMap | None:
     try:
         stored = read_rows(files.map)
     except MappingError as error:
-        nothing, index = np.zeros((0, 0), np.float32), np.full(picture.shape[:2], -1, np.intp)
-        none = np.zeros(0, np.float32)
-        return SmallMap(nothing, none, index, picture, none.astype(bool), problem=str(error))
+        return unmapped(picture, str(error))
+    return small_map(stored, picture, size_um, problem)
+
+
+def unmapped(picture: Picture, problem: str = "") -> SmallMap:
+    """Return a slide without a map."""
+    nothing, index = np.zeros((0, 0), np.float32), np.full(picture.shape[:2], -1, np.intp)
+    none = np.zeros(0, np.float32)
+    return SmallMap(nothing, none, index, picture, none.astype(bool), problem=problem)
+
+
+def small_map(stored: StoredRows, picture: Picture, size_um: tuple[float, float], problem: str = "") -> SmallMap:
+    """Return values of a map for the gallery, with the picture of its slide of ``(height, width)`` um."""
     rows, counts, unlike, places, step = _averaged(stored)
     index = _index(picture.shape[:2], size_um, stored, places, step)
     fingerprint = str(stored.provenance.get("model_fingerprint", ""))

@@ -261,7 +261,7 @@ class Explore(Dock):
     def _fill_models(self) -> None:
         current, model, layer = self.controller.model_path, self.state.model, self.state.layer
         # A model that has no file was handed over by a script.
-        first = [] if current else [("choose a model" if model is None else model_label(model), None)]
+        first = [] if current else [("choose a model" if model is None else model.title or model_label(model), None)]
         self.model.show_models(
             recent_models.known_models(),
             None if layer is None else path_of(layer),
