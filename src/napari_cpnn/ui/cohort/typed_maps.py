@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from napari_cpnn.cohort_run import averaged
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.mapping import StoredRows
 from napari_cpnn.slides import open_slide
@@ -49,4 +50,4 @@ def typed_map(slide: SlideFile, model: CPNN, reader: BagReader, fingerprint: str
     rows[done] = programs
     unknown = np.full(grid.shape, np.nan, dtype=np.float16)
     stored = StoredRows(grid, (), {"model_fingerprint": fingerprint}, rows, unknown, done)
-    return small_map(stored, picture, (size_um[0], size_um[1]))
+    return small_map(averaged(stored), picture, (size_um[0], size_um[1]))
