@@ -36,13 +36,15 @@ def made(tmp_path_factory) -> CohortWorld:
 READER = SlideLevelSettings(encoder="colour", patch=PatchSpec(32, 1.0))
 
 
-@pytest.fixture(scope="module", params=["bag-linear", "typed"])
+@pytest.fixture(scope="module")
 def ensemble(request, made) -> TypedEnsemble:
     """Trained on features that lie where those of the slides do."""
     path = read_cohort(made.manifest).table.loc["s0", "path"]
     with open_slide(path, 1.0) as slide:
         own = BagReader(READER, keep=False).features(slide, [(160.0, 160.0), (200.0, 230.0), (240.0, 176.0)])[0]
-    return trained_on_colours(request.param, mpp=1.0, scale=(own.mean(axis=0), own.std(axis=0) + 1.0))[0]
+    return trained_on_colours(
+        getattr(request, "param", "bag-linear"), mpp=1.0, scale=(own.mean(axis=0), own.std(axis=0) + 1.0)
+    )[0]
 
 
 def table_of_scores(**changes) -> pd.DataFrame:
@@ -206,6 +208,7 @@ def keep_features(made: CohortWorld, names: list[str]) -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.parametrize("ensemble", ["bag-linear", "typed"], indirect=True)
 def test_a_row_shows_the_gene_in_its_type_on_slide_and_gallery(
     open_dock, files, made, qtbot, wait, tmp_path, monkeypatch
 ):
@@ -245,6 +248,10 @@ def test_a_row_shows_the_gene_in_its_type_on_slide_and_gallery(
     wait(lambda: dock.controller.picture.shown == Shown("type", ("Pink",)))
     assert not dock.typed_controller.is_on
     assert len(dock.controller.picture.means) == 4
+    # A click on the row that is chosen comes back to it.
+    click_row(qtbot, dock, row)
+    wait(lambda: dock.controller.picture.shown == Shown("gene", (name,)))
+    assert dock.typed_controller.is_on
 
 
 def test_another_model_forgets_the_maps_of_the_first(open_dock, files, wait, tmp_path, qtbot):

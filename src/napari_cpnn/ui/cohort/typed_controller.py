@@ -79,6 +79,8 @@ class TypedController:
     def choose(self, cell_type: str, gene: str) -> None:
         """Show a gene in a cell type on the open slide and in the gallery, if the model has it."""
         files = self.files
+        if self.chosen == (cell_type, gene) and self._controller.tasks.is_running("typed model"):
+            return
         self.chosen = (cell_type, gene)
         self.chosen_changed.emit()
         if files is None or files.model is None or not files.can_map(cell_type, gene):

@@ -101,6 +101,8 @@ class TypedPage(QWidget):
         self.robust.toggled.connect(lambda _: self._filter())
         given(self.table.horizontalHeader()).sectionClicked.connect(self._header_clicked)
         given(self.table.selectionModel()).currentRowChanged.connect(self._row_changed)
+        for again in (self.table.clicked, self.table.activated):
+            again.connect(self._choose_again)
         self.gallery.clicked.connect(self._want)
         self.gallery.activated.connect(self._want)
 
@@ -171,8 +173,16 @@ class TypedPage(QWidget):
         number = self.model.number_at(current.row())
         if number != self._number:
             self._number = number
-            chosen = self.model.scores.iloc[number]
-            self.typed.choose(str(chosen["cell_type"]), str(chosen["gene"]))
+            self._choose()
+
+    def _choose_again(self, index: QModelIndex) -> None:
+        """Come back to the chosen row, after something else was shown."""
+        if index.isValid() and self.model.number_at(index.row()) == self._number:
+            self._choose()
+
+    def _choose(self) -> None:
+        chosen = self.model.scores.iloc[self._number]
+        self.typed.choose(str(chosen["cell_type"]), str(chosen["gene"]))
 
     # -- what is known of the chosen one -------------------------------------------------------------------
 
