@@ -155,7 +155,7 @@ def about_row(row: Mapping[Any, Any], files: TypedFiles) -> str:
     elif math.isnan(r):
         scored = f"{gene} in {cell_type} has no score: it does not vary."
     else:
-        scored = f"{gene} in {cell_type}: R {r:z.2f} over patients that the model had not seen"
+        scored = f"{gene} in {cell_type}: R {r:z.2f} in patients that the model had not seen"
         scored += "." if row["robust"] else ", not robust: do not read its map."
     if files.model is None:
         return f"{scored} For a map, open the model of train-typed, too (.safetensors)."
@@ -166,8 +166,8 @@ def about_row(row: Mapping[Any, Any], files: TypedFiles) -> str:
     else:
         limits = f"a patch counts by how much of it is {cell_type}"
     return (
-        f"{scored} Map: the part of each patch in the prediction for the slide, so which tissue goes with high {gene} "
-        f"in {cell_type}. Not where {cell_type} express it: the model knows whole samples alone, and {limits}."
+        f"{scored} Map: the part of each patch in the prediction for the slide, so which tissue goes with it. Not "
+        f"where {cell_type} express it: the model knows whole samples alone, and {limits}."
     )
 
 
