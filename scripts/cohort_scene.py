@@ -36,7 +36,7 @@ def cohort_pictures(viewer, explore: Explore, pictures: dict[str, Path], save) -
             pump(0.1)
         dock.controller.show_gene("ERBB2")
         dock.slides.color("group")
-        dock.opener.open("S03")
+        dock.opener.open("S06")
         while dock.opener.opened is None or dock.opener.kept_layer is not None:
             pump(0.1)
         viewer.reset_view(layers=[explore.state.layer])

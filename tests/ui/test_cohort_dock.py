@@ -117,12 +117,54 @@ def test_thumbnails_of_a_large_map_are_means_of_patches(tmp_path, made):
     weights = rng.dirichlet(np.ones(3), grid.n_cells)
     cmap.fill(np.arange(0, grid.n_cells), weights, rng.normal(size=(grid.n_cells, 1)))
     cmap.save(copied.map)
+    copied.small.unlink()
     found = read_small(copied)
     kept = np.asarray(cmap.weights, dtype=np.float64)
     assert found.rows.shape == (34 * 30, 4)  # three by three patches each
     assert found.rows[31 + 1, :3] == pytest.approx(kept[3:6, 6:9].mean(axis=(0, 1)), abs=2e-3)
     assert found.n_patches.sum() == grid.n_cells
     assert found.n_patches[-1] == 3
+
+
+def spoil_bytes(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def spoil_values(path: Path) -> None:
+    from napari_cpnn.cohort_run.small_maps import SmallRows, _read, write_small
+
+    key = json.loads((path.parent / "slide.json").read_text())["map_key"]
+    small = _read(path, key)
+    write_small(SmallRows(**{**vars(small), "places": small.places + 1}), path, key)
+
+
+def spoil_key(path: Path) -> None:
+    from napari_cpnn.cohort_run.small_maps import _read, write_small
+
+    key = json.loads((path.parent / "slide.json").read_text())["map_key"]
+    small = _read(path, key)
+    small.rows[:] = 0
+    write_small(small, path, "another map")
+
+
+@pytest.mark.parametrize("spoil", [spoil_bytes, spoil_values, spoil_key, Path.unlink])
+def test_the_small_copy_has_the_values_of_the_map_and_can_be_missed(world, spoil):
+    files = RunFolder(world.folder / "out").slide("s2")
+    small = read_small(files)
+    cmap = CompositionMap.load(files.map)
+    np.testing.assert_array_equal(small.rows, cmap.rows[(cmap.state == 2).ravel()])
+    spoil(files.small)
+    again = read_small(files)
+    np.testing.assert_array_equal(again.rows, small.rows)
+    np.testing.assert_array_equal(again.index, small.index)
+    assert (again.cell_types, again.fingerprint, again.problem) == (small.cell_types, small.fingerprint, "")
+
+
+def test_maps_are_not_read_where_there_are_small_copies(world, monkeypatch):
+    import napari_cpnn.cohort_run.small_maps as module
+
+    monkeypatch.setattr(module, "read_rows", lambda path: pytest.fail(f"{path} was read"))
+    assert len(read_small(RunFolder(world.folder / "out").slide("s2")).rows)
 
 
 # -- table and gallery ---------------------------------------------------------------------------------------
@@ -345,6 +387,7 @@ def test_missing_pictures_and_damaged_maps_leave_the_rest(open_dock, world, wait
     (slides / "s0" / "thumbnail.jpg").unlink()
     (slides / "s1" / "thumbnail.jpg").write_bytes(b"no picture")
     shutil.rmtree(slides / "s2" / "map.zarr" / "weights")
+    (slides / "s2" / "small.safetensors").unlink()
     dock = open_dock(world.folder / "out")
     dock.controller.show(Shown("type", ("Blue",)))
     wait(lambda: bool(dock.controller.picture.means))

@@ -8,6 +8,9 @@ from .quality import COLUMNS as COLUMNS
 from .report import write_cohort_report as write_cohort_report
 from .run import CohortProgress as CohortProgress
 from .run import run_cohort as run_cohort
+from .small_maps import SmallRows as SmallRows
+from .small_maps import averaged as averaged
+from .small_maps import read_small_rows as read_small_rows
 from .statistics import adjusted as adjusted
 from .statistics import compare_groups as compare_groups
 from .statistics import patient_means as patient_means

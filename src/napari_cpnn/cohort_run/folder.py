@@ -5,6 +5,7 @@
     run.json, cohort.csv          model, settings and slides of the run
     slides/NAME/slide.json        written last, so that a slide that has one is complete
     slides/NAME/map.zarr, slide.csv, thumbnail.jpg, dominant.jpg
+    slides/NAME/small.safetensors its map at low resolution, for the gallery
     slides/NAME/failed.json       why a slide has none
     slides/NAME/.work             the map while it is computed; a run that is killed goes on from there
     report.html, *.csv, ...       of all slides
@@ -62,6 +63,7 @@ class SlideFolder:
         self.summary, self.failure = path / "slide.json", path / "failed.json"
         self.map, self.table, self.work = path / "map.zarr", path / "slide.csv", path / ".work"
         self.thumbnail, self.dominant = path / "thumbnail.jpg", path / "dominant.jpg"
+        self.small = path / "small.safetensors"
 
     def read(self) -> dict[str, Any] | None:
         """Return the summary of a slide that is complete, else None."""

@@ -21,6 +21,7 @@ from napari_cpnn._version import __version__
 from napari_cpnn.cohort_run.folder import SlideFolder, write_json
 from napari_cpnn.cohort_run.pictures import dominant_picture, write_picture
 from napari_cpnn.cohort_run.quality import quality_of
+from napari_cpnn.cohort_run.small_maps import small_rows, write_small
 from napari_cpnn.errors import CohortError, CpnnError, CpnnWarning, RegionsError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import DONE, CompositionMap, predict_map
@@ -185,6 +186,7 @@ def _facts(job: SlideJob, model: CPNN, client_of: ClientOf | None) -> dict[str, 
         picture = slide.thumbnail(settings.thumbnail_px)
         write_picture(picture, folder.thumbnail)
         write_picture(dominant_picture(picture, slide, cmap), folder.dominant)
+        write_small(small_rows(cmap), folder.small, map_key)
         return {
             "format": _FORMAT,
             "slide": job.name,

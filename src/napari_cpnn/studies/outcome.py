@@ -34,7 +34,8 @@ class OutcomeStudy:
         ``n_positive``, ``n_negative``, ``n_features``, and ``difference`` from the first set with ``difference_low``
         and ``difference_high`` (paired).
     log_odds
-        ``(patients, sets)``, held-out log odds, mean over repeats.
+        ``(patients, sets)``, held-out log odds relative to those of the mean patient of each training part, mean over
+        repeats.
     positive
         The value of the outcome that is predicted.
     """
@@ -198,7 +199,11 @@ def _held_out(X: FloatArray, y: IntArray, fold: IntArray, seed: int) -> FloatArr
                 losses[i] += np.logaddexp(0, np.where(y[check] == 1, -odds, odds)).sum()
         # Among equally good ones, the strongest: small differences are chance.
         best = int(np.flatnonzero(losses <= losses.min() * (1 + 1e-6)).max())
-        found[test] = next(_logistic(X[train], y[train], X[test], PENALTIES[best : best + 1]))
+        # Relative to the mean patient: the share of positives in a training part is the higher, the fewer are held out,
+        # so that log odds with intercepts order the folds the wrong way round where features say little.
+        both = np.r_[X[test], X[train].mean(axis=0, keepdims=True)]
+        odds = next(_logistic(X[train], y[train], both, PENALTIES[best : best + 1]))
+        found[test] = odds[:-1] - odds[-1]
     return found
 
 

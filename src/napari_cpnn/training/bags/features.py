@@ -143,6 +143,25 @@ class BagReader:
             )
         return store.get(keys[known]).astype(np.float32), places[known]
 
+    def kept(self, slide: Slide) -> tuple[Grid, BoolArray, Float32Array]:
+        """Return what is kept of a slide, without computing anything.
+
+        Returns
+        -------
+        tuple
+            Grid of the slide's map, which of its patches have features ``(rows, cols)``, and these ``(n, F)``.
+
+        Raises
+        ------
+        PixelSizeError, SlideError
+            If the slide cannot be mapped.
+        """
+        grid = Grid.over(slide.shape[:2], slide.require_mappable(), self.model.patch.size_um)
+        store = FeatureStore.of(slide, self.model, self._predictor.precision, self._keep)
+        keys = keys_of(grid.centers_um(np.argwhere(np.ones(grid.shape, dtype=bool))))
+        known = store.known(keys)
+        return grid, known.reshape(grid.shape), store.get(keys[known]).astype(np.float32)
+
     def read(
         self,
         bags: Mapping[str, Sequence[Slide]],

@@ -16,6 +16,7 @@ from napari_cpnn.errors import CohortError, CpnnError
 from napari_cpnn.painting import Shown
 from napari_cpnn.texts import shown as as_line
 from napari_cpnn.ui.cohort.thumbnails import Gallery, Painted, SmallMap, decoder_of, read_small, require_quantity
+from napari_cpnn.ui.cohort.typed_maps import SlideFile
 from napari_cpnn.ui.cohort.words import progress_line
 from napari_cpnn.ui.frame import Tasks, find_gene
 
@@ -71,6 +72,7 @@ class CohortController:
         self.tables: CohortTables | None = None
         self.status: CohortStatus | None = None
         self.gallery = Gallery("")
+        self.typed: Gallery | None = None  # of genes in a cell type, by another model than the run's
         self.picture: Painted | None = None
         self.shown: Shown | None = Shown("dominant")
         self._flags: dict[str, list[str]] = {}  # why a slide failed, and its quality control
@@ -217,9 +219,9 @@ class CohortController:
 
     def show(self, shown: Shown | None) -> None:
         """Show a quantity in the gallery; None: the tissue alone."""
-        if shown is not None and self.gallery.decoder is not None:
+        if shown is not None and self._gallery_of(shown).decoder is not None:
             try:
-                require_quantity(self.gallery, shown)
+                require_quantity(self._gallery_of(shown), shown)
             except CohortError as error:
                 self.tasks.fail(error)
                 return
@@ -235,9 +237,45 @@ class CohortController:
         else:
             self.show(Shown("gene", (gene,)))
 
+    def show_typed(self, shown: Shown) -> None:
+        """Show a gene in a cell type, of the maps of :meth:`set_typed`; the tissue alone where there are none yet."""
+        self.shown = shown
+        self.repaint()
+
+    def set_typed(self, gallery: Gallery | None) -> None:
+        """Take small maps of a model of typed expression, or none."""
+        if (
+            gallery is None
+            and self.typed is not None
+            and self.shown is not None
+            and self.shown.gene in self.typed.genes
+        ):
+            self.shown = Shown("dominant")
+        self.typed = gallery
+        self.repaint()
+
+    def slide_files(self) -> list[SlideFile]:
+        """Return the slides of the cohort, as many as the gallery shows."""
+        names = [] if self.slides is None else [str(name) for name in self.slides.index[:MOST_SLIDES]]
+        maps = self.gallery.maps
+        pictures = {name: maps[name].picture if name in maps else None for name in names}
+        return [SlideFile(name, *self.slide_of(name), pictures[name]) for name in names]
+
+    def _gallery_of(self, shown: Shown) -> Gallery:
+        typed = self.typed
+        return typed if typed is not None and shown.kind == "gene" and shown.gene in typed.genes else self.gallery
+
     def repaint(self) -> None:
         """Paint the gallery anew."""
-        gallery, shown, colormap, problem = self.gallery, self.shown, self._colormap(), self.tasks.problem
+        shown, colormap, problem = self.shown, self._colormap(), self.tasks.problem
+        gallery = self.gallery if shown is None else self._gallery_of(shown)
+        if (
+            shown is not None
+            and shown.kind == "gene"
+            and gallery.decoder is not None
+            and shown.gene not in gallery.genes
+        ):
+            shown = None  # its maps are being made
 
         def ready(painted: Painted) -> None:
             self.picture = painted

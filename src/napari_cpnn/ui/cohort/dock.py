@@ -13,6 +13,8 @@ from napari_cpnn.ui.cohort.groups_page import GroupsPage
 from napari_cpnn.ui.cohort.opening import SlideOpener
 from napari_cpnn.ui.cohort.outcome_page import OutcomePage
 from napari_cpnn.ui.cohort.slides_page import SlidesPage
+from napari_cpnn.ui.cohort.typed_controller import TypedController
+from napari_cpnn.ui.cohort.typed_page import TypedPage
 from napari_cpnn.ui.frame import (
     Dock,
     TextLabel,
@@ -41,7 +43,10 @@ class CohortDock(Dock):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer, "cohort")
         self.controller = CohortController(self.background, self.notify, lambda: self.state.look.colormap)
-        self.opener = SlideOpener(napari_viewer, self.state, self.background, self.controller, self._show_explore)
+        self.typed_controller = TypedController(self.controller, self.state, self._show_explore)
+        self.opener = SlideOpener(
+            napari_viewer, self.state, self.background, self.controller, self._show_explore, self.typed_controller
+        )
         self._colormap = self.state.look.colormap
         self._looks = 0
         self._front_later = qdebounced(self._to_front, timeout=_FRONT_MS, parent=self)
@@ -62,10 +67,12 @@ class CohortDock(Dock):
         self.bar.setMaximumHeight(8)
         self.slides = SlidesPage(self.controller)
         self.groups = GroupsPage(self.controller)
+        self.typed = TypedPage(self.typed_controller, self.slides)
         self.outcome = OutcomePage(self.controller)
         self.tabs = QTabWidget()
         self.tabs.addTab(self.slides, "Slides")
         self.tabs.addTab(self.groups, "Groups")
+        self.tabs.addTab(self.typed, "Cell types")
         self.tabs.addTab(self.outcome, "Outcome")
         first = self.first_row("Cohort", spacer(), self.open_run, self.open_manifest)
         add(self.column, first, self.text, self.bar, self.message)
@@ -87,7 +94,10 @@ class CohortDock(Dock):
         self.listen(self._slide_changed, self.state.slide_changed)
 
     def _dropped(self, paths: list[Path]) -> None:
-        if paths:
+        if paths and paths[0].suffix.lower() == ".safetensors":
+            self.tabs.setCurrentWidget(self.typed)
+            self.typed_controller.open(paths[0])
+        elif paths:
             self.controller.open(paths[0])
 
     def _look(self) -> None:
@@ -108,9 +118,17 @@ class CohortDock(Dock):
             self.bar.setValue(status.done + len(status.failed))
 
     def _content_changed(self) -> None:
-        """Show the tabs once there are slides."""
-        self.tabs.setVisible(self.controller.slides is not None)
-        self.tabs.setTabVisible(1, self.controller.tables is not None)
+        """Show the tabs once there are slides; cell types need none but the one that is open."""
+        has_slides = self.controller.slides is not None
+        first = has_slides and not self.tabs.isTabVisible(self.tabs.indexOf(self.slides))
+        for page, there in (
+            (self.slides, has_slides),
+            (self.groups, self.controller.tables is not None),
+            (self.outcome, has_slides),
+        ):
+            self.tabs.setTabVisible(self.tabs.indexOf(page), there)
+        if first and self.typed_controller.files is None:
+            self.tabs.setCurrentWidget(self.slides)
 
     def _look_changed(self) -> None:
         """Take the colour map that Explore has."""

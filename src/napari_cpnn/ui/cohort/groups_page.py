@@ -124,7 +124,7 @@ class GroupsPage(QWidget):
         sizes = table.groupby("group", sort=False)["patients"].max()
         colors = series_colors([str(group) for group in groups])
         two = len(groups) == 2
-        difference = [f"{shown(groups[1], 14)} less {shown(groups[0], 14)}"] if two else []
+        difference = [f"{shown(groups[1], 18)} less {shown(groups[0], 18)}"] if two else []
         first_mean = 3 + len(difference)
         heads = ["Cell type", "", *difference, "q", *(f"{shown(g, 18)} ({sizes[g]})" for g in groups), "p"]
         self.key.show_key({f"{g} ({sizes[g]})": colors[str(g)] for g in groups}, None, "")

@@ -21,6 +21,7 @@ from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform, is_slide_layer, p
 if TYPE_CHECKING:
     from napari.layers import Layer
 
+    from napari_cpnn.ui.cohort.typed_controller import TypedController
     from napari_cpnn.ui.viewer import ExploreState
 
 #: Slides that this dock has opened and that stay open; the one opened longest ago goes first.
@@ -84,6 +85,8 @@ class SlideOpener:
         Knows the run.
     show_explore
         Opens the Explore dock, if there is none, behind this one.
+    typed
+        Maps the slide instead of the model of the run, while it shows a gene in a cell type.
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class SlideOpener:
         background: Background,
         controller: CohortController,
         show_explore: Callable[[], None],
+        typed: TypedController,
     ) -> None:
+        self._typed = typed
         self._viewer, self._state, self._background = viewer, state, background
         self._controller, self._show_explore = controller, show_explore
         self.opened: Opened | None = None
@@ -117,6 +122,7 @@ class SlideOpener:
         files = None if folder is None else folder.slide(name)
         small = controller.gallery.maps.get(name)
         shown = controller.shown if small is not None and controller.gallery.of_run(small) else None
+        shown = None if self._typed.is_on else shown  # the kept map is of the model of the run
         controller.tasks.run(
             "slide",
             f"Opening {as_line(name, 60)} ...",
@@ -134,7 +140,7 @@ class SlideOpener:
         model = self._state.model
         facts = {} if cmap is None else cmap.provenance
         if cmap is None or model is None or model.fingerprint != facts.get("model_fingerprint"):
-            if not self._waits_for_model:
+            if not self._waits_for_model or self._typed.is_on:
                 self._remove_kept()
             return
         self._waits_for_model = False
@@ -197,6 +203,10 @@ class SlideOpener:
         tables, model = self._controller.tables, self._state.model
         run = {} if tables is None else tables.run
         self._waits_for_model = False
+        if self._typed.is_on:
+            self._shown = None
+            self._typed.show_live()
+            return
         if not run or (model is not None and model.fingerprint == run.get("fingerprint")):
             self._show_same()
             return

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QWidget
+from superqt import QFlowLayout
 
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.painting import color_table
@@ -13,9 +14,9 @@ from napari_cpnn.palette import series_colors
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.cohort.words import is_number, value_words
 from napari_cpnn.ui.explore import ColorBar
-from napari_cpnn.ui.frame import plain, stack
+from napari_cpnn.ui.frame import given, plain, stack
 
-_MOST_NAMED = 8
+_MOST_NAMED, _LETTERS = 8, 24
 _UNKNOWN = "#808080"
 
 
@@ -46,16 +47,25 @@ def opaque_table() -> Float32Array:
 
 
 class ColorKey(QWidget):
-    """What the colours mean: a chip with each value, the most frequent first, or a colour bar."""
+    """What the colours mean: a chip with each value, the most frequent first, or a colour bar.
 
-    def __init__(self) -> None:
+    Chips take as many lines as the width needs.
+
+    Parameters
+    ----------
+    most
+        Values with a chip; of the rest the number is said.
+    """
+
+    def __init__(self, most: int = _MOST_NAMED) -> None:
         super().__init__()
+        self._most = most
         self.bar = ColorBar()
         self._chips = QWidget()
-        self._row = QHBoxLayout(self._chips)
+        self._row = QFlowLayout(self._chips)
         self._row.setContentsMargins(0, 0, 0, 0)
-        self._row.setSpacing(6)
-        self._labels: list[QLabel] = []
+        self._row.setHorizontalSpacing(8)
+        self._row.setVerticalSpacing(1)
         stack(self.bar, self._chips, inside=self)
         self.show_key({}, None, "")
 
@@ -71,15 +81,33 @@ class ColorKey(QWidget):
             item = self._row.takeAt(0)
             widget = None if item is None else item.widget()
             if widget is not None:
+                widget.hide()
                 widget.deleteLater()
-        for text, color in list(key.items())[:_MOST_NAMED]:
-            chip, label = QLabel(), QLabel(shown(text, 14))
-            chip.setFixedSize(10, 10)
-            chip.setStyleSheet(f"background: {color};")
-            label.setTextFormat(label.textFormat().PlainText)
-            label.setToolTip(plain(text))
-            self._row.addWidget(chip)
-            self._row.addWidget(label)
-        if len(key) > _MOST_NAMED:
-            self._row.addWidget(QLabel(f"+ {len(key) - _MOST_NAMED} more"))
-        self._row.addStretch(1)
+        for text, color in list(key.items())[: self._most]:
+            self._row.addWidget(_entry(text, color))
+        if len(key) > self._most:
+            self._row.addWidget(QLabel(f"+ {len(key) - self._most} more"))
+        self.updateGeometry()
+
+    def entries(self) -> dict[str, str]:
+        """Return the text and the colour ``#RRGGBB`` of each chip."""
+        widgets = [given(self._row.itemAt(i)).widget() for i in range(self._row.count())]
+        return {
+            one.toolTip(): str(one.property("color")) for one in widgets if one is not None and one.property("color")
+        }
+
+
+def _entry(text: str, color: str) -> QWidget:
+    """A chip with its text, which stay together."""
+    entry, chip, label = QWidget(), QLabel(), QLabel(shown(text, _LETTERS))
+    chip.setFixedSize(10, 10)
+    chip.setStyleSheet(f"background: {color};")
+    label.setTextFormat(label.textFormat().PlainText)
+    entry.setToolTip(plain(text))
+    entry.setProperty("color", color)
+    inside = QHBoxLayout(entry)
+    inside.setContentsMargins(0, 0, 0, 0)
+    inside.setSpacing(4)
+    inside.addWidget(chip)
+    inside.addWidget(label)
+    return entry

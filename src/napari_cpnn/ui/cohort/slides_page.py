@@ -28,6 +28,7 @@ from napari_cpnn.ui.frame import (
 )
 
 _ROW_PX, _LEAST_TABLE_PX = 20, 100
+_MOST_TYPES = 12
 _TISSUE, _DOMINANT = "H&E", "Dominant cell type"
 
 
@@ -67,6 +68,8 @@ class SlidesPage(QWidget):
         self.gallery.setToolTip("a click opens the slide with its kept map")
         self.bar = ColorBar()
         self.bar.hide()
+        self.types = ColorKey(_MOST_TYPES)
+        self.types.setToolTip("colours of the dominant cell types, the most frequent in the cohort first")
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("filter: name, patient, group, status")
         self.filter.setClearButtonEnabled(True)
@@ -93,7 +96,7 @@ class SlidesPage(QWidget):
         self.details = TextLabel()
         self.details.hide()
         top, bottom = QWidget(), QWidget()
-        stack(row(self.quantity, self.gene), self.gallery, self.bar, inside=top, spacing=4)
+        stack(row(self.quantity, self.gene), self.gallery, self.bar, self.types, inside=top, spacing=4)
         choice = row(self.filter, self.color_by, self.sort_again)
         stack(choice, self.key, self.table, self.details, inside=bottom, spacing=4)
         self.parts = QSplitter(Qt.Orientation.Vertical)
@@ -182,6 +185,7 @@ class SlidesPage(QWidget):
         self.bar.setVisible(limits is not None)
         if shown is not None and limits is not None and table is not None:
             self.bar.show_table(table, limits, shown.unit)
+        self.types.show_key(painted.colors, None, "")
         self.sort_again.setVisible(self.model.is_stale)
         self._show_details()
 

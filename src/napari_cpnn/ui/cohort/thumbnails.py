@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import BoolArray, Float32Array, IntArray
-from napari_cpnn.cohort_run import SlideFolder
+from napari_cpnn.cohort_run import SlideFolder, SmallRows, read_small_rows
 from napari_cpnn.errors import CohortError, MappingError
-from napari_cpnn.mapping import CompositionMap, StoredRows, is_unlike, read_rows
+from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.painting import Range, Shown, auto_range, color_table, hex_colors, strength_of
 from napari_cpnn.palette import type_colors
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Picture = npt.NDArray[np.uint8]
 
-#: Longer side of a thumbnail (px), and of the grid of its map (patches are averaged beyond it).
-THUMBNAIL_PX, _MOST_PATCHES = 128, 48
+#: Longer side of a thumbnail (px).
+THUMBNAIL_PX = 128
 _OPACITY, _WHITE, _UNLIKE = 0.85, 245, 140 / 255
 
 
@@ -69,15 +69,25 @@ def read_small(files: SlideFolder) -> SmallMap | None:
     size_um = _size_um(summary)
     picture, problem = _tissue(files, size_um)
     try:
-        stored = read_rows(files.map)
+        small = read_small_rows(files, str(summary.get("map_key") or ""))
     except MappingError as error:
-        nothing, index = np.zeros((0, 0), np.float32), np.full(picture.shape[:2], -1, np.intp)
-        none = np.zeros(0, np.float32)
-        return SmallMap(nothing, none, index, picture, none.astype(bool), problem=str(error))
-    rows, counts, unlike, places, step = _averaged(stored)
-    index = _index(picture.shape[:2], size_um, stored, places, step)
-    fingerprint = str(stored.provenance.get("model_fingerprint", ""))
-    return SmallMap(rows, counts, index, picture, unlike, stored.cell_types, fingerprint, problem)
+        return unmapped(picture, str(error))
+    return small_map(small, picture, size_um, problem)
+
+
+def unmapped(picture: Picture, problem: str = "") -> SmallMap:
+    """Return a slide without a map."""
+    nothing, index = np.zeros((0, 0), np.float32), np.full(picture.shape[:2], -1, np.intp)
+    none = np.zeros(0, np.float32)
+    return SmallMap(nothing, none, index, picture, none.astype(bool), problem=problem)
+
+
+def small_map(small: SmallRows, picture: Picture, size_um: tuple[float, float], problem: str = "") -> SmallMap:
+    """Return values of a map for the gallery, with the picture of its slide of ``(height, width)`` um."""
+    index = _index(picture.shape[:2], size_um, small)
+    return SmallMap(
+        small.rows, small.n_patches, index, picture, small.unlike, small.cell_types, small.fingerprint, problem
+    )
 
 
 def _size_um(summary: dict[str, Any]) -> tuple[float, float]:
@@ -105,35 +115,14 @@ def _tissue(files: SlideFolder, size_um: tuple[float, float]) -> tuple[Picture, 
         return np.full((*shape, 3), _WHITE, np.uint8), problem
 
 
-def _averaged(stored: StoredRows) -> tuple[Float32Array, Float32Array, BoolArray, IntArray, int]:
-    """Return rows, patches behind each, whether they are unlike, the place of each in the grid, and the side of one."""
-    step = -(-max(stored.grid.shape) // _MOST_PATCHES)
-    shape = tuple(-(-n // step) for n in stored.grid.shape)
-    padding = [(0, n * step - m) for n, m in zip(shape, stored.grid.shape, strict=True)]
-    done = np.pad(stored.done, padding)
-    rows = np.pad(np.where(stored.done[..., None], stored.rows, 0).astype(np.float32), [*padding, (0, 0)])
-    odd = np.pad(np.nan_to_num(stored.scores.astype(np.float32)) * stored.done, padding)
-    blocks = (shape[0], step, shape[1], step)
-    counts = done.reshape(blocks).sum(axis=(1, 3))
-    known = counts > 0
-    n = counts[known].astype(np.float32)
-    means = rows.reshape(*blocks, -1).sum(axis=(1, 3))[known] / n[:, None]
-    unlike = is_unlike(odd.reshape(blocks).sum(axis=(1, 3))[known] / n)
-    places = np.full(shape, -1, np.intp)
-    places[known] = np.arange(len(n))
-    return means, n, np.asarray(unlike, dtype=bool), places, step
-
-
-def _index(
-    shape: tuple[int, ...], size_um: tuple[float, float], stored: StoredRows, places: IntArray, step: int
-) -> IntArray:
+def _index(shape: tuple[int, ...], size_um: tuple[float, float], small: SmallRows) -> IntArray:
     axes, inside = [], []
     for axis in (0, 1):
-        um = (np.arange(shape[axis]) + 0.5) * size_um[axis] / shape[axis] - stored.grid.origin_um[axis]
-        at = np.floor(um / (stored.grid.stride_um * step)).astype(np.intp)
-        inside.append((at >= 0) & (at < places.shape[axis]))
-        axes.append(np.clip(at, 0, places.shape[axis] - 1))
-    return np.where(inside[0][:, None] & inside[1][None], places[np.ix_(*axes)], -1)
+        um = (np.arange(shape[axis]) + 0.5) * size_um[axis] / shape[axis] - small.origin_um[axis]
+        at = np.floor(um / small.side_um).astype(np.intp)
+        inside.append((at >= 0) & (at < small.places.shape[axis]))
+        axes.append(np.clip(at, 0, small.places.shape[axis] - 1))
+    return np.where(inside[0][:, None] & inside[1][None], small.places[np.ix_(*axes)], -1)
 
 
 @dataclass(frozen=True, eq=False)

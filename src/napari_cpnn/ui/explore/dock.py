@@ -264,7 +264,7 @@ class Explore(Dock):
         current, model, layer = self.controller.model_path, self.state.model, self.state.layer
         self._loading = loading = self.controller.loading
         # A model that has no file was handed over by a script.
-        first = [] if current else [("choose a model" if model is None else model_label(model), None)]
+        first = [] if current else [("choose a model" if model is None else model.title or model_label(model), None)]
         if loading is not None:
             first, current = [(f"loading {names_of([loading])[loading]} ...", None)], None
         self.model.show_models(

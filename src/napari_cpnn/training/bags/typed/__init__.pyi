@@ -5,4 +5,6 @@ from .ensemble import train_typed as train_typed
 from .folds import grouped_folds as grouped_folds
 from .labels import TypedLabels as TypedLabels
 from .linear import BagLinear as BagLinear
+from .mapped import map_model as map_model
+from .mapped import typed_name as typed_name
 from .modulated import Modulated as Modulated

@@ -29,11 +29,14 @@ class TileComposition:
         Of the features.
     weights, bias
         B ``(F, C)`` and c ``(C,)``.
+    level
+        Mean amount ``(C,)`` over the patches of the training; None in files of earlier versions.
     """
 
     scaling: Scaling
     weights: FloatArray
     bias: FloatArray
+    level: FloatArray | None = None
 
     @classmethod
     def fit(cls, bags: Bags, shares: FloatArray, settings: TypedSettings) -> TileComposition:
@@ -62,7 +65,8 @@ class TileComposition:
 
         found = minimize(loss, np.zeros(np.prod(shape)), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
         B = found.x.reshape(shape)
-        return cls(scaling, B[:-1], B[-1] + start)
+        level = _amounts(Z @ B[:-1] + B[-1] + start)[0].mean(axis=0)
+        return cls(scaling, B[:-1], B[-1] + start, level)
 
     def amounts(self, features: Float32Array) -> FloatArray:
         """Amount ``(N, C)`` of each type in patches, positive; the unit is arbitrary."""

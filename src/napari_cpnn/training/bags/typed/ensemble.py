@@ -102,10 +102,14 @@ class TypedEnsemble:
         Their mean is exactly the prediction of ``bag-linear``, and the log ratio to the prototype of the typed head
         (before it is bounded): "which patches make CAF FAP high".
         """
+        c, g = self.require_type(cell_type), int(require_genes(self.genes, [gene], "The model")[0])
+        return np.asarray(np.mean([member.parts(features, c, g) for member in self.members], axis=0))
+
+    def require_type(self, cell_type: str) -> int:
+        """Index of a cell type; :class:`TrainingError` if the model has no such type."""
         if cell_type not in self.cell_types:
             raise TrainingError(f"The model has no cell type {cell_type!r}; it has {', '.join(self.cell_types)}.")
-        c, g = self.cell_types.index(cell_type), int(require_genes(self.genes, [gene], "The model")[0])
-        return np.asarray(np.mean([member.parts(features, c, g) for member in self.members], axis=0))
+        return self.cell_types.index(cell_type)
 
     def require_unseen(self, patients: Iterable[str], bags: Iterable[str] = ()) -> None:
         """Raise an error if the model was trained on one of the patients or bags.
@@ -134,6 +138,8 @@ class TypedEnsemble:
                 "composition.weights": member.composition.weights,
                 "composition.bias": member.composition.bias,
             }
+            if member.composition.level is not None:
+                part["composition.level"] = member.composition.level
             arrays |= {f"{i}.{name}": np.ascontiguousarray(values) for name, values in part.items()}
         card = {
             "format": _FORMAT,
@@ -190,7 +196,8 @@ def load_typed(path: str | Path) -> TypedEnsemble:
 def _member(arrays: dict[str, FloatArray], i: int, settings: TypedSettings) -> BagLinear | Modulated:
     own = {name.split(".", 1)[1]: a for name, a in arrays.items() if name.startswith(f"{i}.")}
     inner = {name.removeprefix("composition."): own.pop(name) for name in list(own) if name.startswith("composition.")}
-    composition = TileComposition(Scaling(inner["center"], inner["rotation"]), inner["weights"], inner["bias"])
+    scaling = Scaling(inner["center"], inner["rotation"])
+    composition = TileComposition(scaling, inner["weights"], inner["bias"], inner.get("level"))
     return (BagLinear if settings.head == "bag-linear" else Modulated)(composition, **own)
 
 
