@@ -91,7 +91,7 @@ def signature_pair(
     Examples
     --------
     >>> from napari_cpnn.evaluation import predict_expression, signature_pair
-    >>> pair = signature_pair(predict_expression(model, slide, spots), model, ["HER2", "GRB7", "no gene"], "17q12")
+    >>> pair = signature_pair(predict_expression(model, slide, spots[:40]), model, ["HER2", "GRB7", "no gene"], "17q12")
     >>> pair.name, pair.unit, len(pair.used) < len(pair.choices)
     ('17q12', 'mean z-score', True)
     """
@@ -219,7 +219,7 @@ def evaluate_signatures(
 
     Examples
     --------
-    >>> table = nc.evaluate_signatures(model, slide, spots, [nc.GeneSet("17q12", ("HER2", "GRB7"))])
+    >>> table = nc.evaluate_signatures(model, slide, spots[:40], [nc.GeneSet("17q12", ("HER2", "GRB7"))])
     >>> int(table.loc["17q12", "n_genes"]) <= 2
     True
     """
