@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import pearsonr
+from scipy.stats import t as student
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.studies import (
@@ -137,6 +138,28 @@ def test_scores_tell_what_is_specific_of_a_type() -> None:
     summary = summarise_typed(scores)
     assert summary.loc["a", "n_robust"] == 2
     assert summary.loc["a", "share_robust"] == pytest.approx(2 / 3)
+
+
+def test_the_means_of_training_parts_are_no_prediction() -> None:
+    """Where nothing is predicted, held-out correlations are about 0 within folds, and far below it over them."""
+    rng = np.random.default_rng(6)
+    measured, fold = rng.normal(size=(44, 2, 200)), np.arange(44) % 11
+    predicted = np.stack([measured[fold != k].mean(axis=0) for k in fold]) + 1e-3 * rng.normal(size=measured.shape)
+    patients, names = [f"P{i:02d}" for i in range(44)], (("a", "b"), tuple(map(str, range(200))))
+    pooled, scores = (
+        typed_scores(predicted, measured, measured.mean(axis=1), patients, names, folds=folds) for folds in (None, fold)
+    )
+    assert pooled["r"].median() < -0.2
+    assert abs(scores["r"].median()) < 0.03
+    assert abs(scores["specific_r"].median()) < 0.03
+    assert 0.03 < (scores["p"] < 0.05).mean() < 0.07
+    # A second way: residuals of a regression on the folds, and the test with their degrees of freedom.
+    dummies = (fold[:, None] == np.arange(11)).astype(float)
+    left = lambda x: x - dummies @ np.linalg.lstsq(dummies, x, rcond=None)[0]  # noqa: E731
+    r = pearsonr(left(predicted[:, 1, 7]), left(measured[:, 1, 7])).statistic
+    row = scores[(scores.cell_type == "b") & (scores.gene == "7")].iloc[0]
+    assert row.r == pytest.approx(r)
+    assert row.p == pytest.approx(student.sf(r * np.sqrt(32 / (1 - r**2)), 32))
 
 
 def test_robustness_is_a_setting() -> None:

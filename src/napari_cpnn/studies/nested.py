@@ -10,7 +10,7 @@ import pandas as pd
 from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
 from napari_cpnn.progress import Progress
 from napari_cpnn.settings import TypedSettings
-from napari_cpnn.studies.per_type import Robustness, typed_scores
+from napari_cpnn.studies.per_type import Robustness, typed_scores, within
 from napari_cpnn.training.bags import Bags
 from napari_cpnn.training.bags.typed import TypedEnsemble, TypedLabels, grouped_folds, train_typed
 
@@ -49,11 +49,13 @@ class HeldOutTyped:
             (self.labels.cell_types, self.labels.genes),
             self.labels.confidence,
             robustness,
+            self.fold,
         )
 
     def share_scores(self) -> pd.Series[float]:
-        """Pearson R of predicted and deconvolved shares of each type, over bags."""
-        r = [float(np.corrcoef(self.shares[:, c], self.labels.shares[:, c])[0, 1]) for c in range(self.shares.shape[1])]
+        """Pearson R of predicted and deconvolved shares of each type over bags, within folds."""
+        predicted, measured = within(self.shares, self.fold), within(self.labels.shares, self.fold)
+        r = [float(np.corrcoef(predicted[:, c], measured[:, c])[0, 1]) for c in range(predicted.shape[1])]
         return pd.Series(r, index=pd.Index(self.labels.cell_types, name="cell_type"), name="r")
 
 

@@ -38,8 +38,13 @@ def typed_scores(
     names: tuple[tuple[str, ...], tuple[str, ...]],
     confidence: FloatArray | None = None,
     robustness: Robustness | None = None,
+    folds: npt.ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Score each gene in each cell type, over patients (the mean of a patient's bags).
+
+    Predictions of a cross-validation are compared within their ``folds``: all correlations are of deviations from the
+    mean of the fold. What cannot be predicted is predicted by the mean of the training patients, which is the lower,
+    the higher the held-out ones are; over folds that gives clearly negative correlations instead of none.
 
     Parameters
     ----------
@@ -55,6 +60,8 @@ def typed_scores(
         ``(G, C)`` of :class:`~napari_cpnn.TypedExpression`.
     robustness
         What counts as robust.
+    folds
+        ``(S,)``, fold in which a bag was held out; all bags of a patient have the same. ``None``: one model, no folds.
 
     Returns
     -------
@@ -103,13 +110,17 @@ def typed_scores(
     n = len(first)
     if n < 4:
         raise TrainingError(f"Scores over patients need at least four, not {n}.")
+    if folds is not None:
+        fold = by_patient(np.asarray(folds), patients)
+        first, second, whole = (within(values, fold) for values in (first, second, whole))
+        n -= len(np.unique(fold)) - 1
     apart, true_apart = first - first.mean(axis=1, keepdims=True), second - second.mean(axis=1, keepdims=True)
     spread = true_apart.std(axis=0)
     share = spread / np.maximum(spread.max(axis=0), 1e-12)
     tables = []
     for c, cell_type in enumerate(cell_types):
         r = pearson(first[:, c], second[:, c])
-        p = p_of(r, n)
+        p = p_of(r, max(n, 3))
         corrected = holm(p)
         specific = pearson(apart[:, c], true_apart[:, c])
         known = np.full(len(genes), np.nan) if confidence is None else confidence[:, c]
@@ -161,6 +172,14 @@ def by_patient(values: npt.NDArray[np.floating], patients: npt.ArrayLike) -> Flo
     total = np.zeros((len(counts), *values.shape[1:]))
     np.add.at(total, which, np.asarray(values, dtype=np.float64))
     return total / counts.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def within(values: FloatArray, fold: npt.ArrayLike) -> FloatArray:
+    """Deviations ``(P, ...)`` from the mean of the rows of the same fold ``(P,)``."""
+    _, which, counts = np.unique(np.asarray(fold), return_inverse=True, return_counts=True)
+    total = np.zeros((len(counts), *values.shape[1:]))
+    np.add.at(total, which, values)
+    return values - (total / counts.reshape(-1, *[1] * (values.ndim - 1)))[which]
 
 
 def partial(a: FloatArray, b: FloatArray, given: FloatArray) -> FloatArray:
