@@ -67,6 +67,13 @@ def own_preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     napari.settings._clear_plugin_settings_cache()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def collected() -> None:
+    """What is garbage after the tests of a file is collected before those of the next."""
+    gc.unfreeze()
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def only_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """What earlier tests left is left out of the collections, too; tests of the collections themselves do without."""
