@@ -47,9 +47,6 @@ def imported() -> None:
 
     import napari_cpnn.ui.explore.dock  # noqa: F401 -- what the dock imports
 
-    gc.collect()
-    gc.freeze()
-
 
 @pytest.fixture(autouse=True)
 def own_preferences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -78,7 +75,8 @@ def collected() -> None:
 def only_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """What earlier tests left is left out of the collections, too; tests of the collections themselves do without."""
     gc.freeze()
-    monkeypatch.setattr(gc, "unfreeze", lambda: None)
+    for name in ("freeze", "unfreeze"):  # a dock would hold its own viewer, too
+        monkeypatch.setattr(gc, name, lambda: None)
 
 
 @pytest.fixture(autouse=True)
