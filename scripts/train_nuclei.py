@@ -1,7 +1,8 @@
 """Train the network that finds nuclei, on the H&E images and masks of NuInsSeg.
 
     python scripts/train_nuclei.py train --out FOLDER --minutes 80     # -> FOLDER/nuclei.safetensors
-    python scripts/train_nuclei.py thresholds --out FOLDER             # chosen on the validation organs
+    python scripts/train_nuclei.py thresholds --out FOLDER             # chosen on the validation organs, into the card
+    python scripts/train_nuclei.py classical                           # constants of the classical detector, likewise
 
 The images have no names, but stand in the order of the organs they come from; organs were told apart by eye, before
 anything was trained. Whole organs are held out: ``VALIDATION`` ends training and chooses thresholds, ``HELD_OUT`` is
@@ -17,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import napari_cpnn as nc
-from napari_cpnn.nuclei import Maps, NucleusNetwork, detection_scores, separate
+from napari_cpnn.nuclei import ClassicalFinder, Maps, NucleusNetwork, detection_scores, separate
 from napari_cpnn.slides import PatchReader, TissueMask
 from napari_cpnn.training.data import apply_stains, draw_stains
 
@@ -57,18 +58,21 @@ BATCH = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(os.environ.get("NAPARI_CPNN_DATA", REPO.parent / "shared" / "data"))
-    parser.add_argument("what", choices=("train", "thresholds"))
+    parser.add_argument("what", choices=("train", "thresholds", "classical"))
     parser.add_argument("--data", type=Path, default=default)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/nuclei"))
     parser.add_argument("--minutes", type=float, default=80.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    if args.what != "classical":
+        args.out.mkdir(parents=True, exist_ok=True)
     folder = args.data / "nuinsseg"
     if args.what == "train":
         train(folder, args.out, 60 * args.minutes, args.seed)
-    else:
+    elif args.what == "thresholds":
         choose_thresholds(folder, args.out)
+    else:
+        choose_classical(folder)
 
 
 # ---- the data
@@ -290,11 +294,10 @@ def choose_thresholds(folder: Path, out: Path) -> None:
     network.load_state_dict({**counters, **{k: v.float() for k, v in state.items()}})
     network.eval()
     seen = []
-    for number, mpp in itertools.product(numbers(folder, "validation"), (0.25, 0.5)):
-        tile = PatchReader(slide_of(folder, number, mpp), nc.PatchSpec(208, NETWORK)).read([[52.0, 52.0]])[0]
+    for tile, truth in tiles(folder, "validation"):
         with torch.inference_mode():
-            maps = network(torch.from_numpy(tile).permute(0, 3, 1, 2))[0].sigmoid().numpy()
-        seen.append((maps, centers_of(nuclei_of(folder, number))))
+            maps = network(torch.from_numpy(tile[None]).permute(0, 3, 1, 2))[0].sigmoid().numpy()
+        seen.append((maps, truth))
     chosen = max(
         (pooled_f1(seen, inside, central, least), inside, central, least)
         for inside, central, least in itertools.product(
@@ -306,6 +309,34 @@ def choose_thresholds(folder: Path, out: Path) -> None:
     thresholds = {"inside": inside, "central": central}
     card = {**CARD, "thresholds": thresholds, "f1_validation": round(f1, 3)}
     save_file(state, out / "nuclei.safetensors", metadata={"napari_cpnn": json.dumps(card)})
+
+
+def tiles(folder: Path, part: str) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]]:
+    """Images of a part as slides of 0.25 and of 0.5 um/px show them at 0.5 um/px, and the centres of their nuclei."""
+    for number, mpp in itertools.product(numbers(folder, part), (0.25, 0.5)):
+        tile = PatchReader(slide_of(folder, number, mpp), nc.PatchSpec(208, NETWORK)).read([[52.0, 52.0]])[0]
+        yield tile[0], centers_of(nuclei_of(folder, number))
+
+
+def choose_classical(folder: Path) -> None:
+    """Choose the constants of the classical detector on the same images, at 0.5 um/px, and print them."""
+    seen = [
+        (ClassicalFinder.of(tile[4:-4, 4:-4].reshape(-1, 3)), tile, truth)
+        for tile, truth in [*tiles(folder, "validation")][1::2]
+    ]
+    scores = {}
+    for scales, contrast, blob in itertools.product(
+        ((2.0, 3.0), (3.0, 4.0, 6.0), (4.0, 6.0)), (0.3, 0.6, 0.9), (0.2, 0.4, 0.7)
+    ):
+        matched = total = 0
+        for finder, tile, truth in seen:
+            maps = replace(finder, contrast=contrast, blob=blob, scales=scales).maps(tile)
+            found = separate(maps, slice(0, 208), (6 / NETWORK**2, 1500 / NETWORK**2), with_outlines=False)
+            one = detection_scores(found.centers * NETWORK, truth)
+            matched, total = matched + 2 * one["matched"], total + one["found"] + one["true"]
+        scores[scales, contrast, blob] = matched / total
+    for constants in sorted(scores, key=scores.get)[-5:]:
+        print(f"classical F1 {scores[constants]:.3f} with scales, contrast, blob {constants}")
 
 
 def pooled_f1(seen: list[tuple[npt.NDArray, npt.NDArray]], inside: float, central: float, least: float) -> float:

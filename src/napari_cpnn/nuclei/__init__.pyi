@@ -1,3 +1,4 @@
+from .classical import ClassicalFinder as ClassicalFinder
 from .detect import detect_nuclei as detect_nuclei
 from .detector import detector_card as detector_card
 from .geojson import write_geojson as write_geojson

@@ -33,12 +33,15 @@ class ClassicalFinder:
         Otsu's threshold above that level.
     contrast, blob
         Multiples of ``step``: least amount inside of a nucleus, least response of a blob.
+    scales
+        Deviations of the blobs in px.
     """
 
     level: float
     step: float
     contrast: float = CONTRAST
     blob: float = BLOB
+    scales: tuple[float, ...] = SCALES
 
     @classmethod
     def of(cls, tissue: npt.NDArray[np.uint8], odds: float = 1.0) -> ClassicalFinder:
@@ -59,7 +62,7 @@ class ClassicalFinder:
         from scipy import ndimage
 
         amount = ndimage.gaussian_filter(haematoxylin(tile) - np.float32(self.level), _BLUR)
-        blobs = np.max([-(s**2) * ndimage.gaussian_laplace(amount, s) for s in SCALES], axis=0)
+        blobs = np.max([-(s**2) * ndimage.gaussian_laplace(amount, s) for s in self.scales], axis=0)
         inside = ndimage.binary_opening(amount > self.contrast * self.step, np.ones((3, 3), bool))
         return Maps(ndimage.binary_fill_holes(inside), blobs.astype(np.float32), self.blob * self.step)
 

@@ -116,6 +116,7 @@ def require_visible(slide: Slide) -> None:
 class _Part:
     """Nuclei of one tile in slide um; ``seam``: which of them a neighbour may have found, too."""
 
+    tile: tuple[float, float]
     centers: FloatArray
     outlines: Outlines | None
     peaks: FloatArray
@@ -133,7 +134,7 @@ def find_in(
     progress: Reporting = False,
 ) -> Nuclei:
     """Return the nuclei of the tiles of a slide that lie on tissue and in an area; see :func:`detect_nuclei`."""
-    parts = list(_by_tile(slide, tiling, finder, settings, progress))
+    parts = sorted(_by_tile(slide, tiling, finder, settings, progress), key=lambda part: part.tile)
     centers = np.concatenate([np.empty((0, 2)), *(part.centers for part in parts)])
     kept = area.contains(centers) & (tissue.coverage_at(centers, 2 * RIM_UM) > 0)
     kept[_twins(parts)] = False
@@ -187,15 +188,18 @@ def _by_tile(
             lost.append(center)
         return center, images[0]
 
-    def cut(tile: tuple[FloatArray, Maps]) -> _Part:
-        center, maps = tile
+    def cut(looked_at: tuple[FloatArray, Maps]) -> _Part:
+        center, maps = looked_at
         found = separate(maps, keep, limits, settings.outlines)
         corner = center - (CORE / 2 + HALO) * MPP
         inner = ((found.peaks >= HALO + _SEAM) & (found.peaks < HALO + CORE - _SEAM)).all(axis=1)
         outlines = found.outlines
         if outlines is not None:
             outlines = Outlines((outlines.vertices_um * MPP + corner).astype(np.float32), outlines.starts)
-        return _Part(found.centers * MPP + corner, outlines, (found.peaks + 0.5) * MPP + corner, np.logical_not(inner))
+        tile = float(center[0]), float(center[1])
+        return _Part(
+            tile, found.centers * MPP + corner, outlines, (found.peaks + 0.5) * MPP + corner, np.logical_not(inner)
+        )
 
     with (
         ThreadPoolExecutor(1, "napari-cpnn nuclei") as reading,

@@ -13,8 +13,11 @@ import numpy.typing as npt
 from napari_cpnn.arrays import BoolArray, FloatArray, Int64Array, IntArray
 from napari_cpnn.errors import CpnnWarning, NucleiError
 from napari_cpnn.nuclei.nuclei import NO_CLASS, Nuclei, counted_nuclei
-from napari_cpnn.nuclei.outlines import LEAST_VERTICES, Outlines
+from napari_cpnn.nuclei.outlines import LEAST_VERTICES, Outlines, areas_and_centroids
 from napari_cpnn.texts import shown
+
+#: Coordinates beyond this are none, in any unit.
+_FARTHEST = 1e8
 
 
 @dataclass
@@ -79,12 +82,13 @@ def nuclei_of_rings(
     is_point = sizes == 1
     outlines, centers = None, um[first[:-1]]
     if len(sizes) and not is_point.all():
-        rings = Outlines(um[np.repeat(~is_point, sizes)].astype(np.float32), _starts(sizes[~is_point]))
+        rings, begin = um[np.repeat(~is_point, sizes)], _starts(sizes[~is_point])
+        areas, centroids = areas_and_centroids(rings, begin)
         has_area = np.ones(len(sizes), bool)
-        has_area[~is_point] = rings.areas_um2() > 0
-        centers[~is_point] = rings.centroids_um()
+        has_area[~is_point] = areas > 0
+        centers[~is_point] = centroids
         if not is_point.any():
-            outlines = rings.subset(np.flatnonzero(has_area))
+            outlines = Outlines(rings.astype(np.float32), begin).subset(np.flatnonzero(has_area))
         numbers, centers = numbers[has_area], centers[has_area]
     if not len(numbers):
         raise NucleiError(f"{file} has no nucleus that can be used" + (f" among {total:,}." if total else "."))
@@ -114,7 +118,7 @@ def coded(labels: Sequence[Any]) -> tuple[npt.NDArray[np.int16] | None, tuple[st
 def _usable(xy: FloatArray, starts: Int64Array) -> tuple[BoolArray, Int64Array]:
     """Which rings have numbers, and enough of them; and the vertices of each, without a repeated last one."""
     sizes = np.diff(starts)
-    wrong = np.concatenate([[0], np.cumsum(~np.isfinite(xy).all(axis=1))])
+    wrong = np.concatenate([[0], np.cumsum(~(np.abs(xy) < _FARTHEST).all(axis=1))])
     keep = (sizes > 0) & (wrong[starts[1:]] == wrong[starts[:-1]])
     some = sizes > 1
     closed = np.zeros(len(sizes), bool)

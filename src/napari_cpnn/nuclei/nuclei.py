@@ -70,7 +70,7 @@ class Nuclei:
     source: str = ""
 
     def __post_init__(self) -> None:
-        centers = np.ascontiguousarray(self.centers_um, dtype=np.float32)
+        centers = np.asarray(self.centers_um)
         centers = centers.reshape(0, 2) if centers.size == 0 else centers
         if centers.ndim != 2 or centers.shape[1] != 2:
             raise NucleiError(f"Centres of nuclei must have the shape (N, 2), not {centers.shape}.")
@@ -82,7 +82,7 @@ class Nuclei:
             )
         if self.outlines is not None and len(self.outlines) != len(centers):
             raise NucleiError(f"There are {counted(len(self.outlines), 'outline')} for {counted_nuclei(len(centers))}.")
-        object.__setattr__(self, "centers_um", _frozen(centers))
+        object.__setattr__(self, "centers_um", _frozen(np.ascontiguousarray(centers, dtype=np.float32)))
         object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
         object.__setattr__(self, "source", str(self.source))
         if self.classes is not None:

@@ -95,17 +95,11 @@ class Outlines:
 
     def areas_um2(self) -> FloatArray:
         """Return the areas ``(N,)`` in um2, by the shoelace formula."""
-        return np.abs(self._moments()[0])
+        return areas_and_centroids(self.vertices_um, self.starts)[0]
 
     def centroids_um(self) -> FloatArray:
         """Return the centroids ``(N, 2)``; the mean of the vertices where an outline has no area."""
-        doubled, moments, anchors = self._moments()[0], self._moments()[1], self._anchors()
-        flat = np.abs(doubled) < 1e-9
-        relative = moments / np.where(flat, 1.0, doubled)[:, None]
-        sizes = np.diff(self.starts)
-        sums = np.add.reduceat(self.vertices_um.astype(np.float64), self.starts[:-1]) if len(self) else moments
-        means: FloatArray = sums / np.maximum(sizes, 1)[:, None]
-        return np.where(flat[:, None], means, anchors + relative)
+        return areas_and_centroids(self.vertices_um, self.starts)[1]
 
     def shapely(self) -> npt.NDArray[Any]:
         """Return shapely polygons ``(N,)`` with the coordinates ``(x, y)`` in um."""
@@ -118,27 +112,33 @@ class Outlines:
         polygons: npt.NDArray[Any] = shapely.polygons(shapely.linearrings(xy, indices=rings))
         return polygons
 
-    def _anchors(self) -> FloatArray:
-        """First vertices ``(N, 2)``; moments are taken about them, so that float32 coordinates are exact enough."""
-        return self.vertices_um[self.starts[:-1]].astype(np.float64)
 
-    def _moments(self) -> tuple[FloatArray, FloatArray]:
-        """Signed areas ``(N,)``, and the first moments of area ``(N, 2)`` about the first vertices."""
-        if not len(self):
-            return np.empty(0), np.empty((0, 2))
-        sizes = np.diff(self.starts)
-        here = self.vertices_um.astype(np.float64) - np.repeat(self._anchors(), sizes, axis=0)
-        following = np.arange(1, len(here) + 1)
-        following[self.starts[1:] - 1] = self.starts[:-1]
-        after = here[following]
-        cross = here[:, 1] * after[:, 0] - after[:, 1] * here[:, 0]
-        area = np.add.reduceat(cross, self.starts[:-1]) / 2
-        moments = np.add.reduceat((here + after) * cross[:, None], self.starts[:-1]) / 6
-        return area, moments
+def areas_and_centroids(vertices: npt.NDArray[np.floating[Any]], starts: Int64Array) -> tuple[FloatArray, FloatArray]:
+    """Return areas ``(N,)`` and centroids ``(N, 2)`` of polygons that have vertices each; see :class:`Outlines`.
+
+    Coordinates are taken relative to the first vertex of each polygon, so that large ones lose no digits. Without area,
+    the centroid is the mean of the vertices.
+    """
+    if len(starts) < 2:
+        return np.empty(0), np.empty((0, 2))
+    sizes, places = np.diff(starts), vertices.astype(np.float64)
+    anchors = places[starts[:-1]]
+    here = places - np.repeat(anchors, sizes, axis=0)
+    following = np.arange(1, len(here) + 1)
+    following[starts[1:] - 1] = starts[:-1]
+    after = here[following]
+    cross = here[:, 1] * after[:, 0] - after[:, 1] * here[:, 0]
+    area = np.add.reduceat(cross, starts[:-1]) / 2
+    moments = np.add.reduceat((here + after) * cross[:, None], starts[:-1]) / 6
+    means = np.add.reduceat(here, starts[:-1]) / sizes[:, None]
+    flat = np.abs(area) < 1e-12
+    relative = np.where(flat[:, None], means, moments / np.where(flat, 1.0, area)[:, None])
+    return np.abs(area), anchors + relative
 
 
 def _as_pairs(values: npt.ArrayLike) -> Float32Array:
-    pairs = np.ascontiguousarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # infinity is refused by the caller
+        pairs = np.ascontiguousarray(values, dtype=np.float32)
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise NucleiError(f"Vertices must have the shape (V, 2), not {pairs.shape}.")
     return pairs

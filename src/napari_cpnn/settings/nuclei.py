@@ -33,5 +33,6 @@ class NucleiSettings(Settings):
     tissue: TissueSettings = TissueSettings()
 
     def __post_init__(self) -> None:
+        check(self.method in ("network", "classical"), "The method is network or classical.")
         check(0 < self.sensitivity < 1, "The sensitivity must lie between 0 and 1, both excluded.")
         check(0 <= self.smallest_um2 < self.largest_um2, "The least area of a nucleus must be below the largest.")
