@@ -326,7 +326,7 @@ def choose_classical(folder: Path) -> None:
     ]
     scores = {}
     for scales, contrast, blob in itertools.product(
-        ((2.0, 3.0), (3.0, 4.0, 6.0), (4.0, 6.0)), (0.3, 0.6, 0.9), (0.2, 0.4, 0.7)
+        ((3.0, 4.0, 6.0), (4.0, 6.0), (5.0, 7.0)), (0.6, 0.9, 1.2), (0.1, 0.2, 0.4)
     ):
         matched = total = 0
         for finder, tile, truth in seen:

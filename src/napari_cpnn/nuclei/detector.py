@@ -61,7 +61,20 @@ def load_network() -> NucleusNetwork:
     # The counters of batches, which only training needs, are not in the file.
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
     network.load_state_dict({**counters, **state})
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+    return _fused(network.eval()).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _fused(network: NucleusNetwork) -> NucleusNetwork:
+    """Put each batch normalisation into the convolution before it: the same numbers in less time."""
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    for part in list(network.modules()):
+        if isinstance(part, nn.Sequential) and len(part) > 1:
+            convolution, normalisation = part[0], part[1]
+            if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+                part[0], part[1] = fuse_conv_bn_eval(convolution, normalisation), nn.Identity()
+    return network
 
 
 @dataclass(frozen=True)

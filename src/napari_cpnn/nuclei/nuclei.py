@@ -15,7 +15,9 @@ from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import NucleiError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.nuclei.outlines import Outlines
+from napari_cpnn.nuclei.store import read_store, write_store
 from napari_cpnn.texts import counted
+from napari_cpnn.untrusted import reason_of
 
 if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
@@ -179,16 +181,22 @@ class Nuclei:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write to a ``.zarr`` folder, atomically; :class:`NucleiError` if that fails."""
-        from napari_cpnn.nuclei.store import write_store
-
-        return write_store(self, Path(path), overwrite=overwrite)
+        arrays: dict[str, npt.NDArray[Any]] = {"centers_um": self.centers_um}
+        if self.outlines is not None:
+            arrays |= {"vertices_um": self.outlines.vertices_um, "starts": self.outlines.starts}
+        if self.classes is not None:
+            arrays["classes"] = self.classes
+        return write_store(arrays, self.class_names, self.source, Path(path), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Nuclei:
         """Read what :meth:`save` wrote; :class:`NucleiError` if it is missing, damaged or something else."""
-        from napari_cpnn.nuclei.store import read_store
-
-        return read_store(path)
+        arrays, class_names, source = read_store(path)
+        try:
+            outlines = Outlines(arrays["vertices_um"], arrays["starts"]) if "starts" in arrays else None
+            return cls(arrays["centers_um"], outlines, arrays.get("classes"), class_names, source)
+        except (NucleiError, KeyError) as error:
+            raise NucleiError(f"{path} is damaged: {reason_of(error)}.") from error
 
     @cached_property
     def _index(self) -> _Squares:

@@ -16,7 +16,7 @@ from napari_cpnn.nuclei.nuclei import Nuclei
 from napari_cpnn.nuclei.read_json import read_json_nuclei
 from napari_cpnn.nuclei.read_spatialdata import read_shapes
 from napari_cpnn.nuclei.read_tables import read_table_nuclei
-from napari_cpnn.nuclei.store import is_store, read_store
+from napari_cpnn.nuclei.store import is_store
 from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _read(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
     name = file.name.lower()
     if file.is_dir():
         if is_store(file):
-            return read_store(file)
+            return Nuclei.load(file)
         table = read_shapes(file, element)
         return nuclei_of_rings(
             table.xy, table.starts, _pixels(mpp, file), table.labels, file, f"SpatialData {file.name}"

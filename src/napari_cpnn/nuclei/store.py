@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.errors import NucleiError
-from napari_cpnn.nuclei.nuclei import Nuclei
-from napari_cpnn.nuclei.outlines import Outlines
 from napari_cpnn.spots import check_zarr
 from napari_cpnn.storage import restored, staged, target_of
 from napari_cpnn.untrusted import read_json, reading, reason_of, to_path
@@ -39,8 +37,12 @@ def is_store(path: Path) -> bool:
         return False
 
 
-def write_store(nuclei: Nuclei, path: Path, *, overwrite: bool) -> Path:
-    """Write nuclei to a ``.zarr`` folder; see :meth:`Nuclei.save`."""
+#: Arrays by the names of :data:`_ARRAYS`.
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def write_store(arrays: Arrays, class_names: tuple[str, ...], source: str, path: Path, *, overwrite: bool) -> Path:
+    """Write nuclei to a ``.zarr`` folder; see :meth:`~napari_cpnn.Nuclei.save`."""
     to_path(path, NucleiError)
     if path.suffix.lower() != ".zarr":
         raise NucleiError(f"Nuclei are written to a .zarr folder, not to {path.name}.")
@@ -53,14 +55,14 @@ def write_store(nuclei: Nuclei, path: Path, *, overwrite: bool) -> Path:
             if not overwrite:
                 raise NucleiError(f"{path} exists already; choose another name, or allow to overwrite it.")
         with staged(path) as temporary:
-            _create(nuclei, temporary)
+            _create(arrays, {"source": source, "class_names": list(class_names)}, temporary)
     except (OSError, MemoryError) as error:
         raise NucleiError(f"{path} could not be written: {reason_of(error)}.") from error
     return path
 
 
-def read_store(path: str | Path) -> Nuclei:
-    """Read what :func:`write_store` wrote; see :meth:`Nuclei.load`."""
+def read_store(path: str | Path) -> tuple[Arrays, tuple[str, ...], str]:
+    """Read what :func:`write_store` wrote: arrays, names of classes, source; see :meth:`~napari_cpnn.Nuclei.load`."""
     folder = restored(to_path(path, NucleiError))
     if not folder.exists():
         raise NucleiError(f"There are no nuclei at {folder}.")
@@ -70,18 +72,14 @@ def read_store(path: str | Path) -> Nuclei:
         check_zarr(folder, NucleiError, in_memory=tuple(_ARRAYS))
         card = _card(folder)
         arrays = _read_arrays(folder, card["arrays"])
-        outlines = Outlines(arrays["vertices_um"], arrays["starts"]) if "starts" in arrays else None
-        return Nuclei(
-            arrays["centers_um"], outlines, arrays.get("classes"), tuple(card["class_names"]), str(card["source"])
-        )
+        return arrays, tuple(map(str, card["class_names"])), str(card["source"])
 
 
-def _create(nuclei: Nuclei, path: Path) -> None:
+def _create(arrays: Arrays, card: dict[str, Any], path: Path) -> None:
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     group: Any = zarr.open_group(str(path), mode="w", zarr_format=3)
-    arrays = _arrays(nuclei)
     for name, values in arrays.items():
         group.create_array(
             name,
@@ -91,21 +89,9 @@ def _create(nuclei: Nuclei, path: Path) -> None:
             compressors=[ZstdCodec(level=3), Crc32cCodec()],
             config={"write_empty_chunks": True},
         )[...] = values
-    card = {
-        "format": FORMAT,
-        "source": nuclei.source,
-        "class_names": list(nuclei.class_names),
-        "arrays": {name: list(values.shape) for name, values in arrays.items()},
-    }
+    card = {**card, "format": FORMAT, "arrays": {name: list(values.shape) for name, values in arrays.items()}}
     # Attributes are written last: without them the group holds no nuclei.
     group.attrs[MARK] = {**card, "digest": _digest(card)}
-
-
-def _arrays(nuclei: Nuclei) -> dict[str, npt.NDArray[Any]]:
-    arrays: dict[str, npt.NDArray[Any]] = {"centers_um": nuclei.centers_um}
-    if nuclei.outlines is not None:
-        arrays |= {"vertices_um": nuclei.outlines.vertices_um, "starts": nuclei.outlines.starts}
-    return arrays if nuclei.classes is None else {**arrays, "classes": nuclei.classes}
 
 
 def _card(path: Path) -> dict[str, Any]:
@@ -121,11 +107,11 @@ def _card(path: Path) -> dict[str, Any]:
     return card
 
 
-def _read_arrays(path: Path, shapes: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
+def _read_arrays(path: Path, shapes: dict[str, Any]) -> Arrays:
     import zarr
 
     group: Any = zarr.open_group(str(path), mode="r", zarr_format=3, use_consolidated=False)
-    arrays = {}
+    arrays: Arrays = {}
     for name, shape in shapes.items():
         kind, axes = _ARRAYS[name]
         array = group[name]
