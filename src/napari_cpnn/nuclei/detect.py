@@ -91,7 +91,7 @@ def detect_nuclei(
 
     Examples
     --------
-    >>> nuclei = nc.detect_nuclei(slide, region=(1000, 1000, 1200, 1200), progress=False)
+    >>> nuclei = nc.detect_nuclei(slide, region=(1500, 1500, 1600, 1600), progress=False)
     >>> len(nuclei) > 20, nuclei.outlines is not None
     (True, True)
     """

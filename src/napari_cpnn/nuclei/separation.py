@@ -15,7 +15,7 @@ MPP = 0.5
 #: Peaks closer together than this belong to one nucleus, in px.
 _APART = 3
 #: Deviation of the Gaussians that take noise from peaks, and steps of pixels from outlines, in px.
-_SMOOTH_PEAKS, _SMOOTH_OUTLINES = 1.0, 0.8
+_SMOOTH_PEAKS, _SMOOTH_OUTLINES = 1.5, 0.8
 #: Vertices of an outline that are left of those on pixel edges: one in so many, and at least so many.
 _EVERY, _LEAST = 3, 8
 
