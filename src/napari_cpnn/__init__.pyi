@@ -27,6 +27,9 @@ from .mapping import signature as signature
 from .mapping import similar_tissue as similar_tissue
 from .models import CPNN as CPNN
 from .models import load_model as load_model
+from .nuclei import Nuclei as Nuclei
+from .nuclei import detect_nuclei as detect_nuclei
+from .nuclei import read_nuclei as read_nuclei
 from .palette import read_hierarchy as read_hierarchy
 from .prototypes import Deconvolution as Deconvolution
 from .prototypes import Prototypes as Prototypes
@@ -48,6 +51,7 @@ from .settings import EvaluationSettings as EvaluationSettings
 from .settings import ExportSettings as ExportSettings
 from .settings import FigureSettings as FigureSettings
 from .settings import MappingSettings as MappingSettings
+from .settings import NucleiSettings as NucleiSettings
 from .settings import PrototypeSettings as PrototypeSettings
 from .settings import SlideLevelSettings as SlideLevelSettings
 from .settings import TissueSettings as TissueSettings

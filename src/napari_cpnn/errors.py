@@ -90,6 +90,10 @@ class RegionsError(CpnnError):
     """Regions of a slide cannot be read, written or summarised."""
 
 
+class NucleiError(CpnnError):
+    """Nuclei cannot be found, read or written."""
+
+
 class SessionError(CpnnError):
     """A saved session cannot be read, written or opened."""
 

@@ -145,6 +145,20 @@ def regions(path: Path) -> Sequence[Step]:
     return [look]
 
 
+def nuclei(path: Path) -> Sequence[Step]:
+    def look() -> None:
+        from napari_cpnn.nuclei import read_nuclei
+
+        found = read_nuclei(path, mpp=0.5)
+        assert np.isfinite(found.centers_um).all()
+        assert len(found.query((-np.inf, -np.inf, np.inf, np.inf))) == len(found)
+        found.class_counts()
+        if found.outlines is not None:
+            assert np.isfinite(found.areas_um2()).all()
+
+    return [look]
+
+
 def affine(path: Path) -> Sequence[Step]:
     def look() -> None:
         from napari_cpnn.spots import read_affine
@@ -229,6 +243,7 @@ DOORS: dict[str, Callable[[Path], Sequence[Step]]] = {
     "model": model,
     "map": saved_map,
     "regions": regions,
+    "nuclei": nuclei,
     "affine": affine,
     "run": run_folder,
     "job": job,
@@ -247,6 +262,7 @@ def warm_up() -> None:
     import napari_cpnn.export
     import napari_cpnn.mapping
     import napari_cpnn.models
+    import napari_cpnn.nuclei
     import napari_cpnn.prototypes.cells
     import napari_cpnn.regions
     import napari_cpnn.spots

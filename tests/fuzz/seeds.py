@@ -274,6 +274,47 @@ def geojson(folder: Path) -> Seed:
     return Seed("regions", "r.geojson")
 
 
+def _outlines() -> list[list[list[float]]]:
+    ring = np.array([[0.5, 0], [8, 0.5], [9, 5], [4, 9], [0, 6], [0.5, 0]])
+    return [(np.array([20, 7]) * i + ring).tolist() for i in range(4)]
+
+
+def nuclei_geojson(folder: Path) -> Seed:
+    named = [{"objectType": "detection", "classification": {"name": name}} for name in "TIIT"]
+    shapes = [{"type": "Polygon", "coordinates": [ring]} for ring in _outlines()]
+    features = [{"type": "Feature", "geometry": g, "properties": p} for g, p in zip(shapes, named, strict=True)]
+    (folder / "n.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return Seed("nuclei", "n.geojson")
+
+
+def nuclei_cellvit(folder: Path) -> Seed:
+    cells = [
+        {"centroid": ring[2], "contour": ring[:-1], "type": i, "type_prob": 0.9} for i, ring in enumerate(_outlines())
+    ]
+    (folder / "n.json").write_text(json.dumps({"type_map": {"1": "Neoplastic", "2": "Immune"}, "cells": cells}))
+    return Seed("nuclei", "n.json")
+
+
+def nuclei_csv(folder: Path) -> Seed:
+    rows = [f"c{i},{x},{y}" for i, ring in enumerate(_outlines()) for x, y in ring]
+    (folder / "n.csv").write_text("\n".join(["cell_id,vertex_x,vertex_y", *rows]) + "\n")
+    return Seed("nuclei", "n.csv")
+
+
+def nuclei_parquet(folder: Path) -> Seed:
+    rows = [(f"c{i}", x, y) for i, ring in enumerate(_outlines()) for x, y in ring]
+    pd.DataFrame(rows, columns=["cell_id", "vertex_x", "vertex_y"]).to_parquet(folder / "n.parquet")
+    return Seed("nuclei", "n.parquet")
+
+
+def nuclei_zarr(folder: Path) -> Seed:
+    from napari_cpnn.nuclei import Nuclei, Outlines
+
+    outlines = Outlines.of(_outlines())
+    Nuclei(outlines.centroids_um(), outlines, [0, 1, -1, 0], ("T", "I"), "seed").save(folder / "n.zarr")
+    return Seed("nuclei", "n.zarr")
+
+
 def affine_text(folder: Path) -> Seed:
     (folder / "a.txt").write_text("AffineTransform2D([[1.01, 0.02, 30.5], [-0.02, 0.99, -12.0], [0, 0, 1]])\n")
     return Seed("affine", "a.txt")
@@ -349,6 +390,11 @@ FORMATS: dict[str, Maker] = {
     "model": model,
     "map": saved_map,
     "geojson": geojson,
+    "nuclei-geojson": nuclei_geojson,
+    "nuclei-cellvit": nuclei_cellvit,
+    "nuclei-csv": nuclei_csv,
+    "nuclei-parquet": nuclei_parquet,
+    "nuclei-zarr": nuclei_zarr,
     "affine-text": affine_text,
     "affine-json": affine_json,
     "run-folder": run_folder,

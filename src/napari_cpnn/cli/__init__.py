@@ -20,6 +20,7 @@ from napari_cpnn.cli.cohort import add_cohort_command
 from napari_cpnn.cli.encoders import add_encoders_command
 from napari_cpnn.cli.evaluation import add_evaluation_commands
 from napari_cpnn.cli.exporting import add_export_command
+from napari_cpnn.cli.nuclei import add_nuclei_command
 from napari_cpnn.cli.options import Command
 from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.signals import Ended
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add_benchmark_command(command)
     add_cohort_command(command)
     add_export_command(command)
+    add_nuclei_command(command)
     add_signatures_command(command)
     add_slide_level_commands(command)
     add_typed_commands(command)

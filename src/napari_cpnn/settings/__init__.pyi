@@ -8,6 +8,7 @@ from .mapping import FigureSettings as FigureSettings
 from .mapping import MappingSettings as MappingSettings
 from .mapping import RegionSettings as RegionSettings
 from .mapping import TissueSettings as TissueSettings
+from .nuclei import NucleiSettings as NucleiSettings
 from .slides import SLIDE_HEADS as SLIDE_HEADS
 from .slides import BulkSettings as BulkSettings
 from .slides import SlideLevelSettings as SlideLevelSettings

@@ -1,0 +1,60 @@
+"""Command ``nuclei``: find the nuclei of a slide."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from napari_cpnn.cli.files import refuse_existing
+from napari_cpnn.cli.options import AddCommand, add_overwrite, add_settings, chosen_settings, decimal, pixel_size
+from napari_cpnn.settings import NucleiSettings, TissueSettings
+from napari_cpnn.storage import require_separate
+
+
+def add_nuclei_command(command: AddCommand) -> None:
+    """Register the command ``nuclei``."""
+    sub = command("nuclei", _nuclei, "find the nuclei of a slide, or convert those that another program found")
+    sub.add_argument("slide", type=Path, help="slide")
+    sub.add_argument(
+        "--out", type=Path, required=True, help=".zarr (for napari-cpnn), .geojson (QuPath detections) or .csv"
+    )
+    sub.add_argument(
+        "--read",
+        type=Path,
+        metavar="FILE",
+        help="do not look for nuclei, but take those of this file (GeoJSON, CellViT, HoVer-Net, Xenium, CSV, ...)",
+    )
+    sub.add_argument("--mpp", help="um per pixel of the slide, or y,x (default: from the file)")
+    sub.add_argument(
+        "--region",
+        nargs=4,
+        type=decimal,
+        metavar=("Y0", "X0", "Y1", "X1"),
+        help="only this part of the slide, in um",
+    )
+    add_overwrite(sub)
+    add_settings(sub, NucleiSettings)
+    add_settings(sub, TissueSettings, shared=("mpp", "min_coverage"), title="tissue")
+
+
+def _nuclei(args: argparse.Namespace) -> None:
+    from napari_cpnn.nuclei import detect_nuclei, format_of, read_nuclei, write_nuclei
+    from napari_cpnn.slides import find_tissue, open_slide
+
+    format_of(args.out)
+    require_separate([args.out], [args.slide, args.read])
+    refuse_existing(args.out, args.overwrite)
+    settings: NucleiSettings = chosen_settings(args, NucleiSettings)
+    settings = settings.replace(tissue=chosen_settings(args, TissueSettings))
+    with open_slide(args.slide, mpp=pixel_size(args.mpp)) as slide:
+        if args.read is not None:
+            nuclei = read_nuclei(args.read, slide=slide)
+            if args.region is not None:
+                nuclei = nuclei.subset(nuclei.query(args.region))
+            per_area = ""
+        else:
+            tissue = find_tissue(slide, settings.tissue)
+            nuclei = detect_nuclei(slide, args.region, settings, tissue=tissue)
+            per_area = "" if args.region else f" ({len(nuclei) / tissue.area_um2 * 1e6:,.0f} per mm2 of tissue)"
+        write_nuclei(nuclei, args.out, slide.require_mappable(), overwrite=args.overwrite)
+    print(f"{nuclei!r}{per_area} -> {args.out}")

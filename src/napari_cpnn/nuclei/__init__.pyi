@@ -1,0 +1,13 @@
+from .classical import ClassicalFinder as ClassicalFinder
+from .detect import detect_nuclei as detect_nuclei
+from .detector import detector_card as detector_card
+from .geojson import write_geojson as write_geojson
+from .network import NucleusNetwork as NucleusNetwork
+from .nuclei import Nuclei as Nuclei
+from .outlines import Outlines as Outlines
+from .read import read_nuclei as read_nuclei
+from .scores import detection_scores as detection_scores
+from .separation import Maps as Maps
+from .separation import separate as separate
+from .writing import format_of as format_of
+from .writing import write_nuclei as write_nuclei

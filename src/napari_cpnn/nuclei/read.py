@@ -1,0 +1,131 @@
+"""Read nuclei that another program found."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cpnn.arrays import FloatArray
+from napari_cpnn.errors import CpnnWarning, NucleiError
+from napari_cpnn.geometry import Mpp, as_mpp
+from napari_cpnn.nuclei.gathering import nuclei_of_rings
+from napari_cpnn.nuclei.nuclei import Nuclei
+from napari_cpnn.nuclei.read_json import read_json_nuclei
+from napari_cpnn.nuclei.read_spatialdata import read_shapes
+from napari_cpnn.nuclei.read_tables import read_table_nuclei
+from napari_cpnn.nuclei.store import is_store
+from napari_cpnn.untrusted import reading, to_path
+
+if TYPE_CHECKING:
+    from napari_cpnn.slides import Slide
+
+_JSON = (".geojson", ".json", ".geojson.gz", ".json.gz")
+_TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
+_MICRONS: FloatArray = np.ones(2)
+
+
+def read_nuclei(
+    path: str | Path, mpp: float | Mpp | None = None, *, slide: Slide | None = None, element: str | None = None
+) -> Nuclei:
+    r"""Read the nuclei, or cells, that another program found on a slide.
+
+    ==============================  ================================================  ==========================
+    Program                         File                                              Units
+    ==============================  ================================================  ==========================
+    QuPath                          GeoJSON of detections; of cells, their nucleus    pixels of the slide
+    QuPath                          table of measurements with centroids              of its columns
+    CellViT, HoVer-Net              JSON of cells                                     pixels of the slide
+    HEST                            Parquet of shapes                                 pixels of the slide
+    Space Ranger (Visium HD)        ``nucleus_segmentations.geojson``, also of cells  pixels of the slide
+    Xenium                          ``nucleus_boundaries``, ``cell_boundaries``,      um of the Xenium image
+                                    ``cells`` (``.parquet``, ``.csv.gz``)
+    SpatialData                     ``.zarr`` with shapes                             pixels of the slide
+    any                             CSV of centres: ``x, y`` or ``x_um, y_um``        of its columns
+    napari-cpnn                     ``.zarr`` of :meth:`Nuclei.save`                  um of the slide
+    ==============================  ================================================  ==========================
+
+    Parameters
+    ----------
+    path
+        The file.
+    mpp
+        Micrometres per pixel of the slide's finest level, one number or ``(y, x)``, for files in pixels. Results of
+        HoVer-Net are in pixels of the magnification at which it ran.
+    slide
+        The slide, for its pixel size, and to say which nuclei lie outside of it.
+    element
+        Name of the shapes to read of a SpatialData that has several.
+
+    Raises
+    ------
+    NucleiError
+        If the file cannot be read, is of no known kind, needs a pixel size, or has no usable nucleus; or if none lies
+        on the slide.
+
+    Warns
+    -----
+    CpnnWarning
+        If nuclei are left out, since a coordinate is not a number or an outline has no area; if some lie outside.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> _ = Path("nuclei.csv").write_text("x,y,class\n100,200,tumour\n300,250,immune\n")
+    >>> nuclei = nc.read_nuclei("nuclei.csv", mpp=0.5)
+    >>> nuclei.centers_um.tolist(), nuclei.class_of(1)
+    ([[100.0, 50.0], [125.0, 150.0]], 'immune')
+    """
+    file = to_path(path, NucleiError)
+    if not file.exists():
+        raise NucleiError(f"There is no file {file}.")
+    given = as_mpp(mpp) if mpp is not None else None if slide is None else slide.mpp
+    with reading(file, NucleiError, "is it a file of nuclei?"):
+        nuclei = _read(file, given, element)
+    if slide is not None:
+        _look_at_place(nuclei, slide, file)
+    return nuclei
+
+
+def _read(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
+    name = file.name.lower()
+    if file.is_dir():
+        if is_store(file):
+            return Nuclei.load(file)
+        table = read_shapes(file, element)
+        return nuclei_of_rings(
+            table.xy, table.starts, _pixels(mpp, file), table.labels, file, f"SpatialData {file.name}"
+        )
+    if name.endswith(_JSON):
+        found, program = read_json_nuclei(file)
+        return found.nuclei(_pixels(mpp, file), file, f"{program} {file.name}")
+    if name.endswith(_TABLES):
+        table = read_table_nuclei(file)
+        unit = _MICRONS if table.unit == "um" else _pixels(mpp, file)
+        return nuclei_of_rings(table.xy, table.starts, unit, table.labels, file, file.name)
+    raise NucleiError(
+        f"{file} is of no kind that holds nuclei; give GeoJSON, JSON of CellViT or HoVer-Net, Parquet, CSV or Zarr."
+    )
+
+
+def _pixels(mpp: Mpp | None, file: Path) -> FloatArray:
+    """Micrometres per pixel as ``(x, y)``."""
+    if mpp is None:
+        raise NucleiError(f"The nuclei in {file} are in pixels; give the pixel size of the slide (mpp), or the slide.")
+    return np.array(mpp[::-1])
+
+
+def _look_at_place(nuclei: Nuclei, slide: Slide, file: Path) -> None:
+    on = nuclei.on_slide(slide)
+    if on.all():
+        return
+    hint = "are they in pixels of another image?"
+    if not on.any():
+        raise NucleiError(f"None of the {len(nuclei):,} nuclei in {file} lies on {slide.label}; {hint}")
+    warnings.warn(
+        f"{int((~on).sum()):,} of {len(nuclei):,} nuclei in {file} lie outside of {slide.label}; {hint}",
+        CpnnWarning,
+        stacklevel=3,
+    )

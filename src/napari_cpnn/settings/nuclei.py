@@ -1,0 +1,38 @@
+"""Settings of the detection of nuclei."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_cpnn.settings.base import Settings, check, setting
+from napari_cpnn.settings.mapping import TissueSettings
+
+
+@dataclass(frozen=True)
+class NucleiSettings(Settings):
+    """How nuclei are found on a slide by :func:`~napari_cpnn.detect_nuclei`.
+
+    Examples
+    --------
+    >>> nc.NucleiSettings(method="classical").smallest_um2
+    6.0
+    """
+
+    method: Literal["network", "classical"] = setting(
+        "network", "network: the trained detector of napari-cpnn; classical: haematoxylin, blobs and a watershed"
+    )
+    sensitivity: float = setting(
+        0.5,
+        "from 0 to 1: more finds pale and blurred nuclei too, at the cost of false ones; 0.5: best F1 in validation",
+    )
+    smallest_um2: float = setting(6.0, "smaller objects are no nuclei, in um2")
+    largest_um2: float = setting(1500.0, "larger objects are no nuclei, in um2")
+    outlines: bool = setting(True, "keep the outline of each nucleus, not only its centre")
+    device: str = setting("auto", "device of the network: auto, cpu, cuda, cuda:1, mps")
+    tissue: TissueSettings = TissueSettings()
+
+    def __post_init__(self) -> None:
+        check(self.method in ("network", "classical"), "The method is network or classical.")
+        check(0 < self.sensitivity < 1, "The sensitivity must lie between 0 and 1, both excluded.")
+        check(0 <= self.smallest_um2 < self.largest_um2, "The least area of a nucleus must be below the largest.")

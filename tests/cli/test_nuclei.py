@@ -1,0 +1,63 @@
+"""``napari-cpnn nuclei``: what it writes, and one sentence for what cannot be."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+import napari_cpnn as nc
+from napari_cpnn.cli import main
+
+SLIDE = str(nc.sample_folder() / "slide.tiff")
+REGION = ["--region", "1500", "1500", "1580", "1580"]
+
+
+def test_nuclei_are_found_and_written_and_converted(tmp_path, capsys):
+    out = tmp_path / "n.zarr"
+    assert main(["nuclei", SLIDE, "--out", str(out), *REGION]) == 0
+    nuclei = nc.Nuclei.load(out)
+    assert len(nuclei) > 10
+    assert f"{len(nuclei)} nuclei, with outlines" in capsys.readouterr().out
+    assert main(["nuclei", SLIDE, "--read", str(out), "--out", str(tmp_path / "n.geojson")]) == 0
+    assert len(json.loads((tmp_path / "n.geojson").read_text())["features"]) == len(nuclei)
+    assert main(["nuclei", SLIDE, "--read", str(tmp_path / "n.geojson"), "--out", str(tmp_path / "n.csv")]) == 0
+    table = pd.read_csv(tmp_path / "n.csv")
+    assert table[["y_um", "x_um"]].to_numpy() == pytest.approx(nuclei.centers_um, abs=0.1)
+    assert table["area_um2"].to_numpy() == pytest.approx(nuclei.areas_um2(), abs=0.5)
+
+
+def test_the_classical_one_and_centres_only(tmp_path):
+    out = tmp_path / "n.zarr"
+    options = ["--method", "classical", "--no-outlines"]
+    assert main(["nuclei", SLIDE, "--out", str(out), *REGION, *options]) == 0
+    nuclei = nc.Nuclei.load(out)
+    assert nuclei.outlines is None
+    assert "classical" in nuclei.source
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--mpp", "2"], "nuclei can be seen up to about 1 um"),
+        (["--region", "5", "5", "5", "5"], "is empty"),
+        (["--sensitivity", "1"], "between 0 and 1"),
+        (["--out", "n.txt"], "written to .zarr"),
+        (["--read", "missing.geojson"], "no file missing.geojson"),
+    ],
+)
+def test_one_sentence_for_what_cannot_be(tmp_path, monkeypatch, capsys, more, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(["nuclei", SLIDE, "--out", "n.csv", *more]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.glob("n.*"))
+
+
+def test_nothing_is_replaced_unasked(tmp_path, capsys):
+    (tmp_path / "n.csv").write_text("mine")
+    assert main(["nuclei", SLIDE, "--out", str(tmp_path / "n.csv"), *REGION]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "n.csv").read_text() == "mine"
