@@ -24,7 +24,7 @@ def test_nuclei_are_found_and_written_and_converted(tmp_path, capsys):
     assert len(json.loads((tmp_path / "n.geojson").read_text())["features"]) == len(nuclei)
     assert main(["nuclei", SLIDE, "--read", str(tmp_path / "n.geojson"), "--out", str(tmp_path / "n.csv")]) == 0
     table = pd.read_csv(tmp_path / "n.csv")
-    assert table[["y_um", "x_um"]].to_numpy() == pytest.approx(nuclei.centers_um, abs=0.1)
+    assert table[["y_um", "x_um"]].to_numpy() == pytest.approx(nuclei.centers_um, abs=0.3)  # of the outline, simplified
     assert table["area_um2"].to_numpy() == pytest.approx(nuclei.areas_um2(), abs=0.5)
 
 
