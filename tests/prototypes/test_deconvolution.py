@@ -258,10 +258,15 @@ def test_a_type_without_expression_in_the_chosen_genes() -> None:
 def test_fewer_chosen_genes_than_types_are_said(max_genes: int) -> None:
     protos = prototypes(8)
     _, counts = mixtures(protos, 20, 2000.0)
-    given = DeconvolutionSettings("nb", max_genes=max_genes)
-    with pytest.warns(CpnnWarning, match="8 cell types apart, so the shares are unreliable; raise max_genes") as said:
+    # whether so few genes settle depends on the processor; in five rounds they do on none
+    given = DeconvolutionSettings("nb", max_genes=max_genes, max_iterations=5)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", CpnnWarning)
         shares = deconvolve(spots_of(counts), protos, given)
-    assert all("unreliable" in str(one.message) or "not converged" in str(one.message) for one in said)
+    texts = [str(one.message) for one in said if issubclass(one.category, CpnnWarning)]
+    assert any("8 cell types apart, so the shares are unreliable; raise max_genes" in text for text in texts)
+    assert any("not converged after 5 rounds" in text for text in texts)
+    assert len(texts) == 2
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
 
 
