@@ -14,6 +14,7 @@ from scipy import sparse
 from napari_cpnn import Slide, cross_validate, estimate_prototypes, evaluate, open_slide, read_cells, read_spots, train
 from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
 from napari_cpnn.evaluation.metrics import pearson
+from napari_cpnn.models import load_model
 from napari_cpnn.settings import EvaluationSettings, PrototypeSettings, TrainingSettings
 from napari_cpnn.spots import estimate_mpp
 from napari_cpnn.studies import cross_validation
@@ -107,6 +108,20 @@ def test_finished_folds_are_not_run_again(finished, world, samples, heads, train
     assert "moran_predicted" in more
     assert "ceiling" not in more
     pd.testing.assert_series_equal(more["pcc"], table["pcc"], check_exact=True)
+    assert trained == []
+
+
+@pytest.mark.usefixtures("no_report")
+def test_predictions_have_the_precision_of_the_evaluation(finished, world, samples, heads, trained, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "copy")
+    coarse = SETTINGS.replace(precision="bfloat16")
+    ours = {"ours": heads["ours"]}
+    table = cross_validate(samples, world.prototypes, ours, out=out, evaluation=coarse, progress=False)
+    expected = evaluate(load_model(out / "ours" / "B" / "run" / "model.safetensors"), *samples[2], settings=coarse)
+    rows = table[table["fold"] == "B"].set_index("gene")
+    pd.testing.assert_frame_equal(rows[expected.columns], expected, check_exact=True)
+    before = finished[1].query("head == 'ours' and fold == 'B'")
+    assert not np.array_equal(rows["pcc"], before["pcc"])
     assert trained == []
 
 

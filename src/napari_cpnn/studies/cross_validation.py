@@ -272,10 +272,11 @@ def _n_usable(slide: Slide, spots: AnnData) -> int:
 def _test(head: _Head, folder: FoldFolder, i: int) -> pd.DataFrame:
     slide, spots = head.samples[i]
     compared = folder.read_predictions(head.labels[i])
-    if compared is None:
-        ignore_case = head.evaluation.ignore_gene_case
+    how = {name: getattr(head.evaluation, name) for name in ("precision", "ignore_gene_case")}
+    if compared is None or dict(compared.uns.get("predicted", {})) != how:
         model = load_model(folder.model_path)
-        compared = predict_expression(model, slide, spots, head.settings.device, ignore_gene_case=ignore_case)
+        compared = predict_expression(model, slide, spots, head.settings.device, **how)
+        compared.uns["predicted"] = how
         folder.write_predictions(head.labels[i], compared)
     if compared.n_obs < 2:
         raise TrainingError(f"{slide.name} has one spot that can be compared, and a correlation needs two.")

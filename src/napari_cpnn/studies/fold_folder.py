@@ -39,7 +39,7 @@ from napari_cpnn.untrusted import read_json, reading
 FORMAT = 1
 
 #: Evaluation settings that change the scores of a slide.
-_SCORING = ("ceiling_repeats", "spatial")
+_SCORING = ("ceiling_repeats", "spatial", "precision", "ignore_gene_case")
 
 
 class FoldFolder:

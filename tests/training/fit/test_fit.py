@@ -22,7 +22,7 @@ from napari_cpnn.errors import MappingError, TrainingError, WeightsError
 from napari_cpnn.evaluation import predict_spots, summarise
 from napari_cpnn.evaluation.metrics import pearson
 from napari_cpnn.models import read_card
-from napari_cpnn.settings import TrainingSettings
+from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.training.fit.module import CpnnTraining
 
 
@@ -77,7 +77,7 @@ def test_card_says_where_the_model_comes_from(world, quick, tmp_path):
     assert held_out["pcc_mean"] == pytest.approx(best["held_out_pcc"], abs=1e-3)
     assert provenance["epoch"] == best["epoch"]
     # The same numbers again by the public way, over the same spots.
-    scores = evaluate(model, *samples[1])
+    scores = evaluate(model, *samples[1], settings=EvaluationSettings(precision="float32"))
     assert held_out["per_gene_pcc"] == {g: pytest.approx(r, abs=2e-3) for g, r in scores["pcc"].items()}
 
 
@@ -88,7 +88,7 @@ def test_calibration_brings_predictions_into_the_units_of_the_measurement(world,
     fitted = train(samples, world.prototypes, settings, tmp_path / "fitted", progress=False)
     predicted = {}
     for name, model in (("raw", raw), ("fitted", fitted)):
-        both = [predict_spots(model, *sample) for sample in samples]
+        both = [predict_spots(model, *sample, precision="float32") for sample in samples]
         weights, programs = np.concatenate([w for w, _ in both]), np.concatenate([z for _, z in both])
         predicted[name] = model.decoder().expression(weights, programs, model.genes)
     counts = np.concatenate([spots.layers["counts"].toarray() for _, spots in samples]).astype(float)
