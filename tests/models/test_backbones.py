@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -116,17 +117,40 @@ def test_densenet_weights_under_every_name_they_have(kind: str, tmp_path: Path) 
     assert_same(ENCODERS["stnet"].build(str(path)), source)
 
 
-def test_densenet_is_monais_up_to_the_pool() -> None:
-    """The features against MONAI's own classifier with an identity in place of the last layer."""
+def test_densenet_and_resnet_are_monais() -> None:
+    """MONAI has the same networks; it is a dependency of the tests alone, since it takes seconds to import."""
     from monai.networks.nets.densenet import DenseNet121
+    from monai.networks.nets.resnet import resnet18
 
-    ours = randomised("stnet").eval()
-    theirs = DenseNet121(spatial_dims=2, in_channels=3, out_channels=2).eval()
-    theirs.features.load_state_dict(ours.features.state_dict())
-    theirs.class_layers.out = nn.Identity()
+    like_torchvision = {"conv1_t_size": 7, "conv1_t_stride": 2, "bias_downsample": False}
+    theirs = {
+        "stnet": DenseNet121(spatial_dims=2, in_channels=3, out_channels=2),
+        "resnet18": resnet18(spatial_dims=2, n_input_channels=3, feed_forward=False, **like_torchvision),
+    }
+    theirs["stnet"].class_layers.out = nn.Identity()
     images = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)
+    for name, network in theirs.items():
+        ours = randomised(name).eval()
+        (network.features if name == "stnet" else network).load_state_dict(ours.features.state_dict())
+        with torch.inference_mode():
+            torch.testing.assert_close(ours(images), network.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_is_loaded_without_what_takes_seconds_to_import() -> None:
+    """Neither MONAI nor the compiler of torch, which the meta device would call for random numbers."""
+    model_path = Path(__file__).parents[2] / "sample_data" / "model.safetensors"
+    heavy = ("monai", "transformers", "torch._dynamo", "sympy", "lightning")
+    code = (
+        "import sys, numpy as np; from napari_cpnn.models import load_model; "
+        "from napari_cpnn.models.checkpoint import _WithoutNumbers; from napari_cpnn.models.backbones import ENCODERS; "
+        "from napari_cpnn.prediction import Predictor; import torch\n"
+        "with torch.device('meta'), _WithoutNumbers(): [info.network() for info in ENCODERS.values()]\n"
+        f"model = load_model({str(model_path)!r}); side = model.patch.size_px\n"
+        "Predictor(model, 'cpu').predict(np.zeros((1, side, side, 3), np.uint8))\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert out.stdout.strip() == "[]"
 
 
 def test_squeezenet_weights_under_torchvisions_names(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from napari_cpnn.errors import CheckpointError, SettingsError
 from napari_cpnn.models.backbones import BACKBONES, PRETRAINED, require_backbone
@@ -153,7 +154,7 @@ def _load(path: Path, card: dict[str, Any], encoder_weights: str | Path | None) 
     if encoder is not None:
         state.update({f"{_ENCODER}{name}": t for name, t in encoder.state_dict().items()})
     try:
-        with torch.device("meta"):  # skip the initialisation of weights that are replaced anyway
+        with torch.device("meta"), _WithoutNumbers():  # skip the initialisation of weights that are replaced anyway
             model = CPNN(spec, empty_backbone(spec, encoder), provenance)
             model.domain = None if n_axes is None else Domain(model.n_own_features, n_axes)
             model.trust = None if trust is None else Trust(len(spec.genes) + len(spec.cell_types))
@@ -170,6 +171,17 @@ def _load(path: Path, card: dict[str, Any], encoder_weights: str | Path | None) 
     model.load_state_dict(state, assign=True)
     model.title = model_title(provenance, path.stem, str(card.get("written_by") or ""))
     return model.eval()
+
+
+class _WithoutNumbers(TorchFunctionMode):
+    """Compute no numbers: on the meta device torch would import its compiler for these, which takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.mul_):
+            return args[0]
+        if func is torch.linspace:
+            return torch.empty(args[2])
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 
 
 def _check_names(spec: ModelSpec) -> None:

@@ -84,7 +84,7 @@ class FusedFire(nn.Module):
 
 
 class FusedResidual(nn.Module):
-    """Fused ResNet block of two convolutions and a shortcut (MONAI's ``ResNetBlock``), normalisations folded."""
+    """Fused ResNet block of two convolutions and a shortcut (``ResidualBlock``), normalisations folded."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ class PrototypeHead(nn.Module):
         self.free_share, self.program_gain = spec.free_mixture, spec.program_gain
         self.composition = _mlp(n_features, spec.hidden, n_types)
         self.programs = _programs(n_features, spec)
-        self.program_genes = nn.Parameter(_PROGRAM_SCALE * torch.randn(spec.n_programs, n_genes))
+        self.program_genes = nn.Parameter(torch.randn(spec.n_programs, n_genes).mul_(_PROGRAM_SCALE))
         self.log_prototypes = nn.Parameter(torch.randn(n_types, n_genes))
         self.log_alpha = nn.Parameter(torch.zeros(n_genes))
         self.log_beta = nn.Parameter(torch.zeros(n_genes))

@@ -1,4 +1,7 @@
-"""ResNet-18 (He et al. 2016), from MONAI: the target network of TRIPLEX and, with other weights, Ciga's encoder."""
+"""ResNet-18 (He et al. 2016): the target network of TRIPLEX and, with other weights, Ciga's encoder.
+
+Its own modules, since MONAI, which has the same network, takes seconds to import.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,28 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut, which is a 1 x 1 convolution where the shape changes."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        same = stride == 1 and n_in == n_out
+        self.downsample = (
+            None
+            if same
+            else nn.Sequential(nn.Conv2d(n_in, n_out, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(n_out))
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner = nn.functional.relu(self.bn1(self.conv1(maps)), inplace=True)
+        short = maps if self.downsample is None else self.downsample(maps)
+        return nn.functional.relu(self.bn2(self.conv2(inner)) + short, inplace=True)
 
 
 class ResNetFeatures(nn.Module):
@@ -24,21 +49,19 @@ class ResNetFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from monai.networks.nets.resnet import resnet18
-
-        # In MONAI's own defaults the first convolution has no stride and the shortcuts have a bias.
-        network = resnet18(
-            spatial_dims=2,
-            n_input_channels=3,
-            conv1_t_size=7,
-            conv1_t_stride=2,
-            bias_downsample=False,
-            feed_forward=False,
-        )
-        parts = ("conv1", "bn1", "act", "maxpool", "layer1", "layer2", "layer3", "layer4")
         self.features = nn.Sequential()
-        for part in parts:
-            self.features.add_module(part, getattr(network, part))
+        self.features.add_module("conv1", nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False))
+        self.features.add_module("bn1", nn.BatchNorm2d(64))
+        self.features.add_module("act", nn.ReLU(inplace=True))
+        self.features.add_module("maxpool", nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
+        channels = 64
+        for i, n in enumerate((64, 128, 256, 512), start=1):
+            first = ResidualBlock(channels, n, stride=1 if i == 1 else 2)
+            self.features.add_module(f"layer{i}", nn.Sequential(first, ResidualBlock(n, n)))
+            channels = n
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def maps(self, images: Tensor) -> Tensor:
         """Feature maps before pooling, ``(N, 512, S / 32, S / 32)``."""

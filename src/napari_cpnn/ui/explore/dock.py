@@ -92,6 +92,10 @@ class Explore(Dock):
         self.session.choose_newest()
         self._refresh_all()
 
+    def make_nothing_ready(self) -> None:
+        """Load nothing for later actions: there will be none."""
+        self._get_ready.cancel()
+
     def is_settled(self) -> bool:
         """Return whether the present view is mapped."""
         return self.session.is_settled()

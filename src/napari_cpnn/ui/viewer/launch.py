@@ -85,6 +85,7 @@ def open_viewer(
     try:
         if screenshot is not None:
             dock.controller.be_quiet()  # the problem is raised, and need not be a notification as well
+            dock.make_nothing_ready()
         if first is not None:
             dock.controller.show_first(gene=first.gene, cell_type=first.cell_type)
         if first is not None and first.signature is not None:
