@@ -19,6 +19,9 @@ _SETTINGS = tempfile.mkdtemp(prefix="napari-cpnn-tests-")
 os.environ["NAPARI_CONFIG"] = str(Path(_SETTINGS) / "settings.yaml")
 atexit.register(shutil.rmtree, _SETTINGS, ignore_errors=True)
 
+#: Networks are not converted for OpenVINO in every process; its tests ask for it.
+os.environ.setdefault("NAPARI_CPNN_ENGINE", "torch")
+
 #: Files that take longest: begun first, so that those who run files side by side end together.
 LONGEST = ("test_stories", "test_compare", "test_finetune", "test_explore", "test_launch", "test_corpus", "test_child")
 

@@ -103,10 +103,10 @@ class LiveMapper:
         covered = self.tissue.coverage(self.grid) >= settings.tissue.min_coverage
         if not covered.any():
             raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
-        self.predictor = Predictor(model, settings.device, settings.precision)
-        facts = describe(slide, model, self.grid)
+        self.predictor = Predictor(model, settings.device, settings.precision, engine=settings.engine)
+        facts = describe(slide, model, self.grid, self.predictor.arithmetic)
         self.map = CompositionMap(self.grid, model.decoder(), covered, facts, model.trust, self.tissue)
-        self.store = open_cache(self.map, slide, model, settings) if settings.cache else None
+        self.store = open_cache(self.map, slide, model, settings, self.predictor.arithmetic) if settings.cache else None
         self.error: Exception | None = None
         #: Niceness of the threads on Linux; a viewer sets it before its first view.
         self.nice = 0
@@ -181,9 +181,9 @@ class LiveMapper:
         return str(self.predictor.device)
 
     @property
-    def precision(self) -> str:
-        """Precision of the network: ``float32`` or ``bfloat16``."""
-        return self.predictor.precision
+    def arithmetic(self) -> str:
+        """Precision of the network, ``float32`` or ``bfloat16``, and engine, if it is not torch."""
+        return self.predictor.arithmetic
 
     def stop(self) -> None:
         """End the threads after the current batch and write the cache; the mapper cannot be restarted."""

@@ -156,8 +156,8 @@ def tissue_features(
         If hardly any patch can be read.
     """
     settings = settings or MappingSettings()
-    predictor = predictor or Predictor(model, settings.device, settings.precision)
-    store = FeatureStore.of(slide, model, predictor.precision, settings.cache)
+    predictor = predictor or Predictor(model, settings.device, settings.precision, engine=settings.engine)
+    store = FeatureStore.of(slide, model, predictor.arithmetic, settings.cache)
     patches = np.flatnonzero(cmap.tissue)
     centers = cmap.grid.centers_um(cmap.unravel(patches))
     keys = keys_of(centers)

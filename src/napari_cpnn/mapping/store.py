@@ -146,7 +146,7 @@ def _is_no_damage(cause: BaseException | None) -> bool:
     return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError))
 
 
-def describe(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
+def describe(slide: Slide, model: CPNN, grid: Grid, arithmetic: str) -> dict[str, Any]:
     """Provenance of a map, as JSON-ready dictionary."""
     return {
         "software": f"napari-cpnn {__version__}",
@@ -158,14 +158,19 @@ def describe(slide: Slide, model: CPNN, grid: Grid) -> dict[str, Any]:
         "trained_on": model.trained_on,
         "patch": {"size_px": model.patch.size_px, "mpp": model.patch.mpp},
         "stride_um": grid.stride_um,
+        "arithmetic": arithmetic,
         "hierarchy": model.hierarchy,
     }
 
 
-def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: MappingSettings) -> MapStore:
+def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: MappingSettings, arithmetic: str) -> MapStore:
     """Open the disk cache of a live map, keyed by everything that its values depend on."""
     folder = folder_of("maps", settings.cache_dir or None)
-    parts = {**describe(slide, model, cmap.grid), "grid": cmap.grid.to_dict(), "tissue": settings.tissue.to_dict()}
+    parts = {
+        **describe(slide, model, cmap.grid, arithmetic),
+        "grid": cmap.grid.to_dict(),
+        "tissue": settings.tissue.to_dict(),
+    }
     # A renamed file, a newer program, another description of the training tissue and other major types give the same
     # values.
     del parts["slide"], parts["software"], parts["model"], parts["trained_on"], parts["hierarchy"]

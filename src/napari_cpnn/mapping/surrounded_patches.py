@@ -54,7 +54,7 @@ class SurroundedPatches:
         settings: MappingSettings,
     ) -> None:
         plan = ContextPlan.of(slide, model, tissue if settings.tissue == TissueSettings() else None)
-        store = FeatureStore.of(slide, model, predictor.precision, settings.cache, settings.cache_dir)
+        store = FeatureStore.of(slide, model, predictor.arithmetic, settings.cache, settings.cache_dir)
         self.held: BoolArray = np.zeros(cmap.grid.n_cells, dtype=bool)
         self.halo_um = (SIDE // 2) * plan.size_um
         self.frozen: SlideTokens | None = None

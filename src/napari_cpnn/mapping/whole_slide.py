@@ -156,7 +156,7 @@ def _map_block(
 ) -> tuple[Prediction[npt.NDArray[np.float16]] | None, npt.NDArray[np.bool_]]:
     """Predict patches at ``centers_um (N, 2)`` on a worker; return predictions and which patches are readable."""
     model, context = shared
-    predictor = _worker_predictor(_Keyed(model, settings.device, settings.precision))
+    predictor = _worker_predictor(_Keyed(model, settings.device, settings.precision, settings.engine))
     prediction, ok = PlacePredictor(slide, model, predictor, False, context).predict(centers_um)
     if prediction is None:
         return None, ok
@@ -166,9 +166,9 @@ def _map_block(
 class _Keyed:
     """Hashable model for the worker's cache: equal if fingerprint and device settings are."""
 
-    def __init__(self, model: CPNN, device: str, precision: str) -> None:
+    def __init__(self, model: CPNN, device: str, precision: str, engine: str) -> None:
         self.model = model
-        self.key = (model.fingerprint, device, precision)
+        self.key = (model.fingerprint, device, precision, engine)
 
     def __eq__(self, other: object) -> Any:
         return isinstance(other, _Keyed) and self.key == other.key
@@ -180,4 +180,5 @@ class _Keyed:
 @lru_cache(maxsize=1)
 def _worker_predictor(keyed: _Keyed) -> Predictor:
     """Predictor of a model, created once per worker and reused by its tasks."""
-    return Predictor(keyed.model, *keyed.key[1:])
+    _, device, precision, engine = keyed.key
+    return Predictor(keyed.model, device, precision, engine=engine)

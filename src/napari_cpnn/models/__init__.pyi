@@ -24,8 +24,10 @@ from .cpnn import CPNN as CPNN
 from .cpnn import predict_symmetric as predict_symmetric
 from .decoder import Decoder as Decoder
 from .decoder import Scale as Scale
+from .devices import Engine as Engine
 from .devices import Precision as Precision
 from .devices import choose_device as choose_device
+from .devices import choose_engine as choose_engine
 from .devices import choose_precision as choose_precision
 from .devices import is_out_of_memory as is_out_of_memory
 from .domain import BODY as BODY
@@ -41,6 +43,7 @@ from .losses import composition_penalty as composition_penalty
 from .losses import mse_loss as mse_loss
 from .losses import pcc_loss as pcc_loss
 from .losses import prototype_penalty as prototype_penalty
+from .openvino_engine import compile_with_openvino as compile_with_openvino
 from .prediction import Prediction as Prediction
 from .provenance import has_seen as has_seen
 from .provenance import is_synthetic as is_synthetic

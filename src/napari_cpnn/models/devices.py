@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.errors import MappingError
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["float32", "bfloat16"]
+Engine = Literal["torch", "openvino"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -44,6 +47,32 @@ def choose_precision(device: torch.device, name: str = "auto") -> Precision:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
         return "bfloat16" if native else "float32"
     return "float32"
+
+
+def choose_engine(device: torch.device, name: str = "auto") -> Engine:
+    """Select what computes image networks; ``"auto"``: OpenVINO on a CPU if it is installed, else torch.
+
+    The environment variable ``NAPARI_CPNN_ENGINE`` is what ``"auto"`` means where it is set.
+
+    Raises
+    ------
+    MappingError
+        If the engine is unknown or cannot be used.
+    """
+    chosen = name if name != "auto" else os.environ.get("NAPARI_CPNN_ENGINE") or "auto"
+    if chosen not in ("auto", "torch", "openvino"):
+        raise MappingError(f"There is no engine {chosen!r}; use 'auto', 'torch' or 'openvino'.")
+    is_here = find_spec("openvino") is not None
+    if chosen == "auto":
+        return "openvino" if device.type == "cpu" and is_here else "torch"
+    if chosen == "openvino" and name == "openvino":
+        if device.type != "cpu":
+            raise MappingError(f"OpenVINO is for the CPU, and the device is {device}; choose the engine 'torch'.")
+        if not is_here:
+            raise MappingError(
+                "OpenVINO is not installed; pip install \"napari-cpnn[fast]\", or choose the engine 'torch'."
+            )
+    return "openvino" if chosen == "openvino" and device.type == "cpu" and is_here else "torch"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

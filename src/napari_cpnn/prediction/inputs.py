@@ -126,7 +126,7 @@ class SlideSurroundings(PlaceInputs):
     ) -> None:
         super().__init__(slide, model, predictor)
         self.plan = ContextPlan.of(slide, model) if context is None else context[0]
-        self.store = FeatureStore.of(slide, model, predictor.precision, keep)
+        self.store = FeatureStore.of(slide, model, predictor.arithmetic, keep)
         self.failed: set[int] = set()
         self._reader = PatchReader(slide, model.patch)
         self._name = slide.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import Float32Array
-from napari_cpnn.errors import MappingError
-from napari_cpnn.models import Precision, Prediction, choose_device, choose_precision, is_out_of_memory
+from napari_cpnn.errors import CpnnWarning, MappingError
+from napari_cpnn.models import (
+    Engine,
+    Precision,
+    Prediction,
+    choose_device,
+    choose_engine,
+    choose_precision,
+    is_out_of_memory,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +37,9 @@ class Predictor:
     ----------
     model
         The model; it is copied and not modified.
-    device, precision
-        As in :class:`~napari_cpnn.settings.MappingSettings`. Only the backbone is computed in bfloat16; the head
-        and everything after it stay in float32.
+    device, precision, engine
+        As in :class:`~napari_cpnn.settings.MappingSettings`. Only the backbone is computed in bfloat16 and by another
+        engine than torch; the head and everything after it stay in float32.
     symmetries
         Average over the eight symmetries of each patch.
 
@@ -48,19 +57,35 @@ class Predictor:
     (1, 8)
     """
 
-    def __init__(self, model: CPNN, device: str = "auto", precision: str = "auto", symmetries: bool = False) -> None:
+    def __init__(
+        self,
+        model: CPNN,
+        device: str = "auto",
+        precision: str = "auto",
+        symmetries: bool = False,
+        engine: str = "auto",
+    ) -> None:
         self.device = choose_device(device)
+        self.engine: Engine = choose_engine(self.device, engine)
         self.precision: Precision = choose_precision(self.device, precision)
         self.symmetries = symmetries
         self.max_batch: int | None = None
-        self.model = self._ready(model)
+        self.model = self._ready(model, engine)
 
-    def _ready(self, model: CPNN) -> CPNN:
+    def _ready(self, model: CPNN, wanted: str) -> CPNN:
         """Copy the model to the device and optimise it for prediction."""
         import torch
 
-        from napari_cpnn.models import CPNN, fuse_for_inference
+        from napari_cpnn.models import CPNN, compile_with_openvino, fuse_for_inference
 
+        if self.engine == "openvino" and isinstance(model, CPNN):
+            try:
+                return compile_with_openvino(model, bfloat16=self.precision == "bfloat16")
+            except MappingError as error:
+                if wanted == "openvino":
+                    raise
+                warnings.warn(f"{error} It was chosen by itself, and torch is used instead.", CpnnWarning, stacklevel=4)
+                self.engine = "torch"
         if self.device.type == "cpu" and isinstance(model, CPNN):
             return fuse_for_inference(model, bfloat16=self.precision == "bfloat16")
         ready = copy.deepcopy(model).eval().to(self.device).requires_grad_(False)
@@ -68,11 +93,16 @@ class Predictor:
 
     @property
     def description(self) -> str:
-        """Device and precision for display, such as ``"CPU bfloat16"``."""
+        """Device and arithmetic for display, such as ``"CPU bfloat16"``."""
         import torch
 
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
-        return f"{name} {self.precision}"
+        return f"{name} {self.arithmetic}"
+
+    @property
+    def arithmetic(self) -> str:
+        """Precision and, where it is not torch, engine: what features depend on beside the model."""
+        return self.precision if self.engine == "torch" else f"{self.precision} (OpenVINO)"
 
     def predict(
         self, images: npt.NDArray[np.uint8], surroundings: Surroundings | None = None

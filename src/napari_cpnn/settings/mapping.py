@@ -47,6 +47,9 @@ class MappingSettings(Settings):
 
     device: DeviceName = setting("auto", "auto, cpu, cuda or mps")
     precision: Literal["auto", "float32", "bfloat16"] = setting("auto", "arithmetic of the backbone")
+    engine: Literal["auto", "torch", "openvino"] = setting(
+        "auto", "what computes the image networks; auto: OpenVINO on a CPU where it is installed, else torch"
+    )
     stride_um: float | None = setting(None, "distance between neighbouring patches in um; none: the patch size")
     max_batch: int = setting(256, "largest batch")
     batch_seconds: float = setting(
@@ -75,6 +78,8 @@ class MappingSettings(Settings):
         check(self.margin >= 0, "The margin around the view cannot be negative.")
         check(self.cache_gb > 0, "The size of the cache must be a positive number of GB.")
         check_precision(self.precision)
+        engines = ("auto", "torch", "openvino")
+        check(self.engine in engines, f"Unknown engine {self.engine!r}; use one of {', '.join(engines)}.")
 
 
 @dataclass(frozen=True)

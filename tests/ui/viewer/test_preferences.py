@@ -51,7 +51,7 @@ def test_colour_maps_of_the_page_are_those_of_the_dock(page):
 
 
 def test_what_is_set_counts_and_is_kept(page, tmp_path):
-    page.mapping.device = "cpu"
+    page.mapping.device, page.mapping.engine = "cpu", "torch"
     page.mapping.max_batch = 32
     page.mapping.readers = 5
     page.mapping.keep_maps = False
@@ -61,7 +61,13 @@ def test_what_is_set_counts_and_is_kept(page, tmp_path):
     page.colors.cell_types = "T-cells = #00ff00, Cancer Epithelial=red"
     found = read_preferences(refuse)
     assert found.mapping == MappingSettings(
-        device="cpu", max_batch=32, readers=5, cache=False, cache_gb=7.5, cache_dir=str(tmp_path / "maps")
+        device="cpu",
+        engine="torch",
+        max_batch=32,
+        readers=5,
+        cache=False,
+        cache_gb=7.5,
+        cache_dir=str(tmp_path / "maps"),
     )
     assert found.look.colormap == "cividis"
     assert type_colors(["B-cells", "T-cells"]) == {"B-cells": family_of("B-cells").color, "T-cells": "#00FF00"}

@@ -122,7 +122,7 @@ class BagReader:
             If no patch can be read.
         """
         places = self.grid(slide) if centers_um is None else np.asarray(centers_um, dtype=np.float64).reshape(-1, 2)
-        store = FeatureStore.of(slide, self.model, self._predictor.precision, self._keep)
+        store = FeatureStore.of(slide, self.model, self._predictor.arithmetic, self._keep)
         reader, keys = PatchReader(slide, self.model.patch), keys_of(places)
         new = np.flatnonzero(~store.known(keys))
         for start in range(0, len(new), _CHUNK):
@@ -157,7 +157,7 @@ class BagReader:
             If the slide cannot be mapped.
         """
         grid = Grid.over(slide.shape[:2], slide.require_mappable(), self.model.patch.size_um)
-        store = FeatureStore.of(slide, self.model, self._predictor.precision, self._keep)
+        store = FeatureStore.of(slide, self.model, self._predictor.arithmetic, self._keep)
         keys = keys_of(grid.centers_um(np.argwhere(np.ones(grid.shape, dtype=bool))))
         known = store.known(keys)
         return grid, known.reshape(grid.shape), store.get(keys[known]).astype(np.float32)

@@ -113,13 +113,13 @@ class PatchInputs(Inputs):
 
     def predict_among(self, model: CPNN, rows: IntArray, around: SurroundingsOf) -> Iterator[Predicted]:
         """Predict as :meth:`predict`, with the surroundings of the patches if the model needs them."""
-        predictor = Predictor(model, self.settings.device, self.settings.precision, self.settings.symmetries)
+        predictor = Predictor(model, self.settings.device, self.settings.precision, self.settings.symmetries, "torch")
         for part in _parts(rows):
             weights, programs, _ = predictor.predict(np.asarray(self._images[part]), around(part))
             yield part, weights, programs
 
     def own_features(self, model: CPNN, rows: IntArray) -> Float32Array:
-        predictor = Predictor(model, self.settings.device, self.settings.precision)
+        predictor = Predictor(model, self.settings.device, self.settings.precision, engine="torch")
         return np.concatenate([predictor.features(np.asarray(self._images[part])) for part in _parts(rows)])
 
 
@@ -142,7 +142,7 @@ class FeatureInputs(PatchInputs):
 
         def look(images: npt.NDArray[np.uint8]) -> Float32Array:
             if not predictor:
-                predictor.append(Predictor(model, self.settings.device, self.settings.precision))
+                predictor.append(Predictor(model, self.settings.device, self.settings.precision, engine="torch"))
             return predictor[0].patch_features(images)
 
         self.features = self.cache(model.backbone, scratch).collect(data.sections, look, progress)

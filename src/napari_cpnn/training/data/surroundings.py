@@ -129,7 +129,7 @@ def spot_surroundings(
 
     Features are cached for other runs, unless ``settings.patch_cache`` is ``"none"``.
     """
-    predictor = Predictor(model, settings.device, settings.precision)
+    predictor = Predictor(model, settings.device, settings.precision, engine="torch")
     n, n_features = len(data.images), model.n_own_features
     present, places = np.zeros((n, SIDE * SIDE), dtype=bool), np.zeros((n, 2), dtype=np.float32)
     slides: dict[int, SlideTokens] = {}

@@ -149,7 +149,7 @@ def progress_text(mapper: LiveMapper) -> str:
         parts.append(f"{p.failed:,} unreadable")
     device = str(mapper.device)
     device = device.upper() if device in ("cpu", "mps") else device.replace("cuda", "CUDA")
-    return " · ".join([*parts, f"{device} {mapper.precision}"])
+    return " · ".join([*parts, f"{device} {mapper.arithmetic}"])
 
 
 def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:

@@ -139,6 +139,7 @@ def _mapping(page: Any) -> MappingSettings:
         folder = ""
     return MappingSettings(
         device=page.device,
+        engine=page.engine,
         max_batch=page.max_batch,
         readers=page.readers,
         cache=page.keep_maps,
