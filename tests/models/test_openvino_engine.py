@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from fakes import tissue_image
 from napari_cpnn import MappingSettings, Slide, predict_map
 from napari_cpnn.errors import CpnnWarning, MappingError, SettingsError
-from napari_cpnn.models import CPNN, ENCODERS, compile_with_openvino, get_encoder, openvino_engine
+from napari_cpnn.models import CPNN, ENCODERS, Prediction, compile_with_openvino, get_encoder, openvino_engine
 from napari_cpnn.models.backbones.frozen import frozen_backbone
 from napari_cpnn.models.openvino_engine import OpenVinoNetwork
 from napari_cpnn.prediction import Predictor
+from napari_cpnn.prediction import predictor as predicting
 from tiny_triplex import tiny_triplex
 
 pytest.importorskip("openvino")
@@ -144,6 +145,69 @@ def test_a_map_says_how_it_was_computed_and_is_not_mixed_with_that_of_another_en
     assert len(list((cache / "maps").iterdir())) == 2
     done = maps[0].state == 2
     np.testing.assert_allclose(maps[0].weights[done], maps[1].weights[done], atol=2e-3)
+
+
+@pytest.fixture
+def trusted(model: CPNN, monkeypatch: pytest.MonkeyPatch) -> CPNN:
+    """A model all of whose genes count little, so that int8 passes."""
+    monkeypatch.setattr("napari_cpnn.models.held_out_pcc", lambda of: dict.fromkeys(of.genes, 0.05))
+    return model
+
+
+def test_int8_is_near_and_kept(trusted: CPNN, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.concatenate([tissue_image(1, 1, size=trusted.patch.size_px, seed=i)[None] for i in range(64)])
+    predictor = Predictor(trusted, "cpu", "int8", engine="openvino")
+    before = predictor.predict(images)
+    assert predictor.quantize(images) <= 0.002
+    assert predictor.arithmetic == "int8 (OpenVINO)"
+    after = predictor.predict(images)
+    assert not np.array_equal(after.weights, before.weights)
+    assert np.corrcoef(after.weights.ravel(), before.weights.ravel())[0, 1] > 0.999
+    np.testing.assert_array_equal(predictor.predict(images[3:5]).weights, after.weights[3:5])
+    monkeypatch.setattr(openvino_engine, "_quantized", lambda *_: pytest.fail("was kept"))
+    again = Predictor(trusted, "cpu", "int8", engine="openvino")
+    again.quantize(images)
+    np.testing.assert_array_equal(again.predict(images).weights, after.weights)
+
+
+def test_int8_that_costs_too_much_is_taken_back(trusted: CPNN, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = images_of(trusted, 40)
+    predictor = Predictor(trusted, "cpu", "int8", engine="openvino")
+    before, usual = predictor.predict(images), predictor.arithmetic
+    monkeypatch.setattr(predicting, "MAX_DRIFT", -1.0)
+    with pytest.warns(CpnnWarning, match=r"the worst gene would lose 0\.\d+ of its correlation.*OpenVINO\) is used"):
+        predictor.quantize(images)
+    assert predictor.arithmetic == usual
+    np.testing.assert_array_equal(predictor.predict(images).weights, before.weights)
+
+
+def test_the_drift_is_that_of_the_worst_gene_by_its_score(model: CPNN, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    weights = rng.dirichlet(np.ones(len(model.cell_types)), 50).astype(np.float32)
+    programs = rng.normal(size=(50, model.n_programs)).astype(np.float32)
+    old = Prediction(weights, programs, np.zeros(50, np.float32))
+    new = Prediction(weights, programs + 0.1 * rng.normal(size=programs.shape).astype(np.float32), old.out_of_domain)
+    scores = {gene: 0.1 + 0.05 * i for i, gene in enumerate(model.genes[:-1])}  # of the last nothing is known
+    monkeypatch.setattr("napari_cpnn.models.held_out_pcc", lambda _: scores)
+    a, b = (model.decoder().expression(one.weights, one.programs, list(scores)) for one in (old, new))
+    losses = [score * (1 - np.corrcoef(a[:, i], b[:, i])[0, 1]) for i, score in enumerate(scores.values())]
+    assert predicting._drift(model, old, new) == pytest.approx(max(losses), rel=1e-3)
+
+
+def test_int8_where_it_cannot_be(model: CPNN) -> None:
+    with pytest.warns(CpnnWarning, match="5 patches are too few to choose the ranges of int8"):
+        Predictor(model, "cpu", "int8", engine="openvino").quantize(images_of(model, 5))
+    with pytest.raises(MappingError, match="int8 needs a CPU and OpenVINO"):
+        Predictor(model, "cpu", "int8", engine="torch").quantize(images_of(model, 64))
+    with pytest.raises(SettingsError, match="int8 needs the engine"):
+        MappingSettings(precision="int8", engine="torch")
+
+
+def test_a_map_in_int8_says_so(trusted: CPNN) -> None:
+    slide = Slide.from_arrays([tissue_image(8, 8, size=64)], mpp=0.5)
+    settings = MappingSettings(device="cpu", precision="int8", engine="openvino", cache=False)
+    cmap = predict_map(slide, trusted, settings=settings)
+    assert cmap.provenance["arithmetic"] == "int8 (OpenVINO)"
 
 
 def test_its_telemetry_is_not_imported() -> None:

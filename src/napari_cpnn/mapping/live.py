@@ -22,7 +22,7 @@ from napari_cpnn.errors import CpnnError, NoTissueError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.pace import Pace
-from napari_cpnn.mapping.patch_predictor import IndependentPatches, Job
+from napari_cpnn.mapping.patch_predictor import IndependentPatches, Job, sample_patches
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport, Wish
 from napari_cpnn.mapping.states import FAILED, UNKNOWN
@@ -104,6 +104,8 @@ class LiveMapper:
         if not covered.any():
             raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
         self.predictor = Predictor(model, settings.device, settings.precision, engine=settings.engine)
+        if settings.precision == "int8":
+            self.predictor.quantize(sample_patches(slide, model, self.tissue))
         facts = describe(slide, model, self.grid, self.predictor.arithmetic)
         self.map = CompositionMap(self.grid, model.decoder(), covered, facts, model.trust, self.tissue)
         self.store = open_cache(self.map, slide, model, settings, self.predictor.arithmetic) if settings.cache else None

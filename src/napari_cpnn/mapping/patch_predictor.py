@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.models import CPNN, Prediction
 from napari_cpnn.prediction import Predictor, inputs_at
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.slides import Slide, TissueMask
+from napari_cpnn.slides import PatchReader, Slide, TissueMask
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,3 +138,14 @@ class IndependentPatches:
 
     def flush(self) -> None:
         self._inputs.flush()
+
+
+def sample_patches(slide: Slide, model: CPNN, tissue: TissueMask, most: int = 128) -> npt.NDArray[np.uint8]:
+    """Read tissue patches, spread over the slide at random; the same each time: ``(N, S, S, 3)``."""
+    grid = Grid.over(slide.shape[:2], slide.require_mappable(), model.patch.size_um / 2)
+    covered = np.flatnonzero(tissue.coverage(grid) >= 0.5)
+    chosen = np.random.default_rng(0).permutation(covered)[:most]
+    images, ok = PatchReader(slide, model.patch).read(
+        grid.centers_um(np.column_stack(np.divmod(chosen, grid.shape[1])))
+    )
+    return images[ok]

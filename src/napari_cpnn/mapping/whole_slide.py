@@ -120,6 +120,8 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
     from distributed import as_completed  # untyped
 
     cmap, settings = mapper.map, mapper.settings
+    if settings.precision == "int8":
+        raise MappingError("int8 is chosen on the patches of one computer; map on a cluster in another precision.")
     patches = np.flatnonzero(cmap.state == UNKNOWN)
     row, col = np.divmod(patches, cmap.grid.shape[1])
     patches = patches[np.lexsort((col, row, col // (TILE * 8), row // (TILE * 8)))]  # patches of a task are neighbours

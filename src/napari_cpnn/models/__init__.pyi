@@ -44,6 +44,7 @@ from .losses import mse_loss as mse_loss
 from .losses import pcc_loss as pcc_loss
 from .losses import prototype_penalty as prototype_penalty
 from .openvino_engine import compile_with_openvino as compile_with_openvino
+from .openvino_engine import quantize_with_openvino as quantize_with_openvino
 from .prediction import Prediction as Prediction
 from .provenance import has_seen as has_seen
 from .provenance import is_synthetic as is_synthetic

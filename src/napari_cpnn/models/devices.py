@@ -36,9 +36,11 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(device: torch.device, name: str = "auto") -> Precision:
-    """Select a precision; ``"auto"``: bfloat16 if the hardware supports it natively, else float32."""
+    """Select a precision; ``"auto"`` and ``"int8"``: bfloat16 if the hardware supports it natively, else float32."""
     import torch
 
+    if name == "int8":  # what it starts from
+        name = "auto"
     if name in ("float32", "bfloat16"):
         return name  # type: ignore[return-value]
     if device.type == "cuda":

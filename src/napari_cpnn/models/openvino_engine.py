@@ -7,21 +7,25 @@ seconds, so that converted networks are kept in the user's cache.
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import os
 import re
 import sys
 import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import MappingError
 from napari_cpnn.models.backbones.backbone import n_features_of
 from napari_cpnn.models.backbones.build import weights_fingerprint
@@ -32,6 +36,9 @@ from napari_cpnn.storage import folder_of, key_of, prune_kept, staged
 from napari_cpnn.untrusted import reason_of
 
 _LOG = logging.getLogger(__name__)
+
+#: Method and shape of the input.
+_Shaped = tuple[str, tuple[int, ...]]
 
 _FILES = ("network.xml", "network.bin")
 _KEPT_BYTES = 2**30
@@ -78,6 +85,38 @@ def compile_with_openvino(model: CPNN, bfloat16: bool = False, keep: bool = True
     return ready
 
 
+def quantize_with_openvino(model: CPNN, predict: Callable[[], object]) -> Callable[[], None]:
+    """Compute the image networks of a model of :func:`compile_with_openvino` in int8 from now on.
+
+    Parameters
+    ----------
+    model
+        The compiled model.
+    predict
+        Predicts patches by which the ranges of the networks are chosen.
+
+    Returns
+    -------
+    Function that takes it back.
+
+    Raises
+    ------
+    MappingError
+        If NNCF is not installed or cannot quantise a network.
+    """
+    networks = [module for module in model.modules() if isinstance(module, OpenVinoNetwork)]
+    for network in networks:
+        network.record()
+    predict()
+    steps = [network.quantize() for network in networks]
+
+    def take_back() -> None:
+        for step in steps:
+            step()
+
+    return take_back
+
+
 def _replaced(network: nn.Module, precision: str, keep: bool) -> nn.Module:
     """Replace the encoders inside of a network; what has no weights is as fast as it is."""
     if isinstance(network, FrozenEncoder):
@@ -110,7 +149,8 @@ class OpenVinoNetwork(nn.Module):
         self.n_features = n_features_of(network)
         self._network = [network]  # no submodule: its weights are not those of this module
         self._precision, self._keep = precision, keep
-        self._compiled: dict[tuple[str, tuple[int, ...]], Any] = {}
+        self._compiled: dict[_Shaped, Any] = {}
+        self._seen: dict[_Shaped, list[Float32Array]] | None = None  # inputs, while they are recorded
         self._lock = threading.Lock()  # requests are not for several threads
 
     def forward(self, images: Tensor) -> Tensor:
@@ -125,11 +165,24 @@ class OpenVinoNetwork(nn.Module):
         with self._lock:
             key = method, given.shape
             if key not in self._compiled:
-                self._compiled[key] = self._compile(method, given.shape)
+                self._compiled[key] = self._compile(key)
+            if self._seen is not None:
+                self._seen.setdefault(key, []).append(given.copy())
             (result,) = self._compiled[key].infer(given).values()
             return torch.from_numpy(result.copy())  # the next request overwrites it
 
-    def _compile(self, method: str, shape: tuple[int, ...]) -> Any:
+    def record(self) -> None:
+        """Keep what the network is given, for :meth:`quantize`."""
+        self._seen = {}
+
+    def quantize(self) -> Callable[[], None]:
+        """Compute in int8 from now on, with ranges of the recorded pictures; return what takes that back."""
+        seen, self._seen = self._seen or {}, None
+        before = dict(self._compiled)
+        self._compiled.update({key: self._compile(key, given) for key, given in seen.items()})
+        return lambda: self._compiled.update(before)
+
+    def _compile(self, key: _Shaped, ranges: Sequence[Float32Array] = ()) -> Any:
         ov = _openvino()
         network = self._network[0]
         settings = {
@@ -139,40 +192,57 @@ class OpenVinoNetwork(nn.Module):
         }
         try:
             core = ov.Core()
-            return core.compile_model(self._converted(core, method, shape), "CPU", settings).create_infer_request()
+            model = self._converted(core, key, ranges)
+            return core.compile_model(model, "CPU", settings).create_infer_request()
         except Exception as error:  # whatever a converter meets in a network from elsewhere
             name = getattr(network, "architecture", type(network).__name__)
             raise MappingError(
                 f"OpenVINO cannot compute {name}: {reason_of(error)}; choose the engine 'torch'."
             ) from error
 
-    def _converted(self, core: Any, method: str, shape: tuple[int, ...]) -> Any:
-        """Convert the network for one shape of input, or take it from the cache."""
+    def _converted(self, core: Any, key: _Shaped, ranges: Sequence[Float32Array] = ()) -> Any:
+        """Convert the network for one shape of input, in int8 if ranges are given, or take it from the cache."""
         network = self._network[0]
-        facts = [type(network).__name__, method, shape, version("openvino"), weights_fingerprint(network.state_dict())]
-        entry = folder_of("engines") / key_of(facts)
+        facts = [type(network).__name__, *key, version("openvino"), weights_fingerprint(network.state_dict())]
+        if ranges:
+            facts.append(version("nncf"))
+        entry = folder_of("engines") / key_of(facts, *ranges)
         if self._keep and entry.is_dir():
             with suppress(RuntimeError):  # damaged: converted again
                 os.utime(entry)
                 return core.read_model(entry / _FILES[0])
-        model = _convert(network, method, shape)
+        model = _quantized(self._converted(core, key), ranges) if ranges else _convert(network, *key)
         if self._keep:
             _write(model, entry)
         return model
 
 
-def _openvino() -> Any:
-    """Import OpenVINO without its telemetry, which would make an ID for the user and report each conversion."""
-    if "openvino" not in sys.modules:
+def _openvino(name: str = "openvino") -> Any:
+    """Import OpenVINO or NNCF without telemetry, which would make an ID for the user and report each conversion."""
+    if name not in sys.modules:
         kept = sys.modules.get("openvino_telemetry")
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if it were not installed
         try:
-            import_module("openvino")
+            import_module(name)
         finally:
             sys.modules.pop("openvino_telemetry")
             if kept is not None:
                 sys.modules["openvino_telemetry"] = kept
-    return import_module("openvino")
+    return import_module(name)
+
+
+def _quantized(model: Any, ranges: Sequence[Float32Array]) -> Any:
+    """Post-training quantisation of weights and activations (NNCF), with the ranges that the pictures have."""
+    _openvino()
+    if find_spec("nncf") is None:
+        raise MappingError('nncf is not installed; pip install "napari-cpnn[fast]"')
+    nncf = _openvino("nncf")
+    nncf.set_log_level(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # its bars
+        warnings.simplefilter("ignore")
+        return nncf.quantize(
+            model, nncf.Dataset(list(ranges)), subset_size=len(ranges), preset=nncf.QuantizationPreset.MIXED
+        )
 
 
 def _convert(network: nn.Module, method: str, shape: tuple[int, ...]) -> Any:

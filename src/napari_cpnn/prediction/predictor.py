@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
     _Step = Callable[[torch.Tensor, slice], Sequence[torch.Tensor]]
 
+#: Largest loss of correlation with the measurement that int8 may cost a gene.
+MAX_DRIFT = 0.002
+
+_LEAST_PATCHES = 32
+_LEAST_SD = 1e-3
+
 
 class Predictor:
     """Model on a device, for batch prediction.
@@ -69,6 +75,7 @@ class Predictor:
         self.engine: Engine = choose_engine(self.device, engine)
         self.precision: Precision = choose_precision(self.device, precision)
         self.symmetries = symmetries
+        self.is_quantized = False
         self.max_batch: int | None = None
         self.model = self._ready(model, engine)
 
@@ -102,7 +109,56 @@ class Predictor:
     @property
     def arithmetic(self) -> str:
         """Precision and, where it is not torch, engine: what features depend on beside the model."""
-        return self.precision if self.engine == "torch" else f"{self.precision} (OpenVINO)"
+        precision = "int8" if self.is_quantized else self.precision
+        return precision if self.engine == "torch" else f"{precision} (OpenVINO)"
+
+    def quantize(self, images: npt.NDArray[np.uint8]) -> float:
+        """Compute the image networks in int8 from now on, or say why not with a :class:`CpnnWarning`.
+
+        One half of the patches sets the ranges of the networks. Over the other half, the predictions of each gene are
+        compared with those of before: with a correlation r, its held-out PCC p is expected to drift by p (1 - r). If
+        the worst gene of the model drifts by more than 0.002, all is taken back. Genes that hardly vary over these
+        patches, and those whose p is not known in a model that knows others, do not count.
+
+        Parameters
+        ----------
+        images
+            ``(N, S, S, 3)`` uint8, patches of the slide; 128 are enough.
+
+        Returns
+        -------
+        Drift of the worst gene; NaN if it was not tried.
+
+        Raises
+        ------
+        MappingError
+            Without OpenVINO, or if a network cannot be quantised.
+        """
+        from napari_cpnn.models import quantize_with_openvino
+
+        if self.engine != "openvino":
+            raise MappingError('int8 needs a CPU and OpenVINO: pip install "napari-cpnn[fast]", or another precision.')
+        if len(images) < _LEAST_PATCHES:
+            warnings.warn(
+                f"{len(images)} patches are too few to choose the ranges of int8; {self.description} is used.",
+                CpnnWarning,
+                stacklevel=2,
+            )
+            return float("nan")
+        half = len(images) // 2
+        before = self.predict(images[half:])
+        take_back = quantize_with_openvino(self.model, lambda: self.predict(images[:half]))
+        drift = _drift(self.model, before, self.predict(images[half:]))
+        self.is_quantized = drift <= MAX_DRIFT
+        if not self.is_quantized:
+            take_back()
+            warnings.warn(
+                f"In int8 the worst gene would lose {drift:.3f} of its correlation, more than {MAX_DRIFT:g}; "
+                f"{self.description} is used.",
+                CpnnWarning,
+                stacklevel=2,
+            )
+        return drift
 
     def predict(
         self, images: npt.NDArray[np.uint8], surroundings: Surroundings | None = None
@@ -196,3 +252,18 @@ class Predictor:
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+
+
+def _drift(model: CPNN, before: Prediction[Float32Array], after: Prediction[Float32Array]) -> float:
+    """Expected loss of held-out PCC of the worst gene."""
+    from napari_cpnn.models import held_out_pcc
+
+    scores = held_out_pcc(model)
+    genes = list(scores) or list(model.genes)
+    old, new = (model.decoder().expression(one.weights, one.programs, genes).astype(float) for one in (before, after))
+    old, new = old - old.mean(axis=0), new - new.mean(axis=0)
+    varies = old.std(axis=0) > _LEAST_SD
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (old * new).sum(axis=0) / np.sqrt((old**2).sum(axis=0) * (new**2).sum(axis=0))
+    weight = np.array([max(scores[gene], 0.0) for gene in genes]) if scores else np.ones(len(genes))
+    return float(np.max((weight * (1 - np.nan_to_num(r)))[varies], initial=0.0))

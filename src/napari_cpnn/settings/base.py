@@ -148,7 +148,7 @@ def check(ok: bool, message: str) -> None:
         raise SettingsError(message)
 
 
-def check_precision(precision: str) -> None:
+def check_precision(precision: str, *, with_int8: bool = False) -> None:
     """Raise :class:`SettingsError` for an unknown precision."""
-    known = ("auto", "float32", "bfloat16")
+    known = ("auto", "float32", "bfloat16", *(["int8"] if with_int8 else []))
     check(precision in known, f"Unknown precision {precision!r}; use one of {', '.join(known)}.")
