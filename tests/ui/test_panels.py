@@ -583,7 +583,9 @@ def test_it_is_said_that_figures_show_washes(panels, qtbot, wait):
     panels.controller.set_panels([gene("CD3E")])
     assert panels.controller.style_note == ""
     panels.state.choose_look(style="contours")
-    wait(lambda: "Drawn as contours; a figure shows maps as a wash." in panels.notes.text())
+    assert panels.controller.style_note == ""  # a figure has them, too
+    panels.state.choose_look(style="patches")
+    wait(lambda: "Drawn as outlines of patches; a figure shows maps as a wash." in panels.notes.text())
     panels.state.choose_look(style="wash")
     wait(lambda: "wash" not in panels.notes.text())
 

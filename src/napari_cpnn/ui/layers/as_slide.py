@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 
 from napari_cpnn.errors import SlideError
+from napari_cpnn.slides import Slide
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import plain
 from napari_cpnn.ui.layers.slide_layers import (
@@ -87,7 +88,8 @@ class Picture:
             "units": first.units[-2:],
             "metadata": {},
         }
-        return [_bytes(level, full) for level in levels], keywords, "image"
+        whole = Slide.from_arrays([_bytes(level, full) for level in levels], None, name=what)
+        return whole.levels, keywords, "image"  # with smaller copies, if a large picture has none
 
     def _level(self, i: int) -> da.Array:
         parts: list[da.Array] = [as_dask(level_arrays(layer)[i])[self.plane] for layer in self.layers]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from napari_cpnn.geometry import Rect
 
 _WIDTH = 118
 
@@ -43,6 +46,13 @@ def number_code(value: float) -> str:
 
 def tuple_code(values: Iterable[float]) -> str:
     return f"({', '.join(number_code(value) for value in values)})"
+
+
+def whole_um(rects: Sequence[Rect]) -> Rect:
+    """Return the smallest rectangle in whole micrometres that holds all."""
+    low = [math.floor(min(getattr(rect, name) for rect in rects)) for name in ("y0", "x0")]
+    high = [math.ceil(max(getattr(rect, name) for rect in rects)) for name in ("y1", "x1")]
+    return Rect(*low, *high)
 
 
 def names_code(names: Iterable[str]) -> str:

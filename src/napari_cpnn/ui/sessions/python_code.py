@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,9 @@ from napari_cpnn.ui.sessions.code_parts import (
     number_code,
     tuple_code,
     value_code,
+    whole_um,
 )
+from napari_cpnn.ui.sessions.panels_code import add_panels
 from napari_cpnn.ui.sessions.session import Session
 
 #: Settings of maps that change how fast they are made, not what they say.
@@ -57,12 +58,13 @@ def python_code(session: Session) -> str:
     """
     if session.model is None or not (session.model.name or session.model.path):
         raise SessionError("There is no map to write code for yet: choose a slide and a model that has a file.")
-    script = _Script(session)
+    script = Script(session)
     script.open()
     script.map()
     script.regions()
     script.spots()
     script.figure()
+    add_panels(script)
     for export in session.exports:
         script.export(export)
     script.region_tables()
@@ -70,7 +72,7 @@ def python_code(session: Session) -> str:
     return script.text()
 
 
-class _Script:
+class Script:
     """The lines of a script, and what they import."""
 
     def __init__(self, session: Session) -> None:
@@ -78,6 +80,7 @@ class _Script:
         self.lines: list[str] = []
         self.imports: set[tuple[str, str]] = set()
         self.modules: set[str] = set()
+        self._has_outlines = False
         self.folder = f"{file_name(session.slide.path.stem, 'slide')}_cpnn"
 
     def text(self) -> str:
@@ -104,6 +107,7 @@ class _Script:
         self.lines += lines
 
     def use(self, module: str, name: str) -> str:
+        """Import a name, and return it."""
         self.imports.add((f"napari_cpnn.{module}", name))
         return name
 
@@ -113,9 +117,9 @@ class _Script:
         session, model = self.session, self.session.model
         mpp = session.slide.mpp
         size = number_code(mpp[0]) if mpp[0] == mpp[1] else tuple_code(mpp)
-        self.add("", call_code("slide = nc.open_slide", self._file(session.slide.path), f"mpp={size}"))
+        self.add("", call_code("slide = nc.open_slide", self.file(session.slide.path), f"mpp={size}"))
         if model is not None:
-            name = literal(model.name) if model.name else self._file(Path(str(model.path)))
+            name = literal(model.name) if model.name else self.file(Path(str(model.path)))
             self.add(f"model = nc.load_model({name})")
             known = literal(model.fingerprint[:_FINGERPRINT])
             self.add(f'assert model.fingerprint.startswith({known}), "this is another model than the one on screen"')
@@ -128,11 +132,6 @@ class _Script:
     def map(self) -> None:
         session = self.session
         self.add("")
-        settings = {
-            name: value
-            for name, value in _differing(session.settings).items()
-            if name not in _OF_SPEED and not (name == "device" and value == "auto")
-        }
         given = ["slide", "model"]
         rect = self._to_map()
         if session.view is not None:
@@ -147,9 +146,7 @@ class _Script:
             given.append(f"region={tuple_code(dataclasses.astuple(rect))}")
         if session.is_coarse:
             self.add("# On screen, the map was still coarser: here, every patch is computed.")
-        if settings:
-            given.append(f"settings={self._settings(session.settings, only=settings)}")
-        self.add(call_code("cmap = nc.predict_map", *given))
+        self.add(call_code("cmap = nc.predict_map", *given, *self.map_settings()))
         self.add(
             *(
                 call_code("cmap.mark", literal(g), "model", literal(side), number_code(q))
@@ -157,30 +154,43 @@ class _Script:
             )
         )
 
+    def map_settings(self) -> list[str]:
+        """Return the settings of maps as an argument, if there are any but those of speed."""
+        differing = _differing(self.session.settings)
+        names = [n for n in differing if n not in _OF_SPEED and (n, differing[n]) != ("device", "auto")]
+        return [f"settings={self.settings(self.session.settings, only=names)}"] if names else []
+
     def figure(self) -> None:
         session, shown, look = self.session, self.session.memory.shown, self.session.memory.look
         if shown is None or look is None:
             return
         figure = settings_on_screen(look, shown, session.limits)
-        path = f"out / {literal(f'{self._stem}_on_screen.png')}"
-        given = ["cmap", path, self._quantity(shown), "slide"]
+        path = f"out / {literal(f'{self.stem}_on_screen.png')}"
+        given = ["cmap", path, self.quantity(shown), "slide"]
         self.add("", "# The figure on screen.")
         draws = self.circles()
         if session.draws_spots and not draws:
             self.add("# The spots on screen are not drawn here: their colours are not those of a measurement.")
         if _differing(figure):
-            self.add(f"look = {self._settings(figure)}")
+            self.add(f"look = {self.settings(figure)}")
             given.append("look")
         area = ["area=view"] if session.view is not None else []
         inner = ["spots=(circles,)"] if draws else []
-        seen = [i for i, region in enumerate(session.regions) if region.name in session.outlined]
-        if seen:
-            chosen = "regions" if len(seen) == len(session.regions) else f"[regions[i] for i in {tuple(seen)}]"
-            self.add(f"outlines = tuple((region.name, region.outline) for region in {chosen})")
+        if self.outlines():
             inner.append("outlines=outlines")
         if inner:
             area.append(f"marks={self.use('export', 'Marks')}({', '.join(inner)})")
         self.add(call_code("nc.to_figure", *given, *area, "overwrite=True"))
+
+    def outlines(self) -> bool:
+        """Add the code of the regions on screen; return whether there are any."""
+        session = self.session
+        seen = [i for i, region in enumerate(session.regions) if region.name in session.outlined]
+        if seen and not self._has_outlines:
+            chosen = "regions" if len(seen) == len(session.regions) else f"[regions[i] for i in {tuple(seen)}]"
+            self.add(f"outlines = tuple((region.name, region.outline) for region in {chosen})")
+            self._has_outlines = True
+        return bool(seen)
 
     def circles(self) -> bool:
         """Add the code of the spots on screen; return whether there is any: their values must be measured ones."""
@@ -204,14 +214,14 @@ class _Script:
         name = literal(file_name(export.name, "export"))
         self.add("", f"# The export {file_name(export.name, 'export')}.")
         if export.kind == "map":
-            cmap = "cmap" if export.area is None else f"nc.part_of(cmap, {self._area(export.area)})"
+            cmap = "cmap" if export.area is None else f"nc.part_of(cmap, {self.area(export.area)})"
             self.add(f"{cmap}.save(out / {name})")
             return
         if export.kind == "figure":
-            panels = f"[{', '.join(self._quantity(one) for one in export.names or ('dominant',))}]"
-            settings = self._settings(export.settings.figure) if _differing(export.settings.figure) else ""
+            panels = f"[{', '.join(self.quantity(one) for one in export.names or ('dominant',))}]"
+            settings = self.settings(export.settings.figure) if _differing(export.settings.figure) else ""
             given = ["cmap", f"out / {name}", panels, "slide", *([settings] if settings else [])]
-            area = [f"area={self._area(export.area)}"] if export.area is not None else []
+            area = [f"area={self.area(export.area)}"] if export.area is not None else []
             self.add(call_code("nc.to_figure", *given, *area, "overwrite=True"))
             return
         genes = names_code(str(one) for one in export.names)
@@ -221,8 +231,8 @@ class _Script:
             genes = f"{self.use('models', 'genes_above')}(model, {number_code(export.least_pcc)})"
         level = export.settings.replace(figure=ExportSettings().figure)
         given = ["cmap", f"out / {name}", genes, "slide", literal(export.kind)]
-        given += [f"settings={self._settings(level)}"] if _differing(level) else []
-        given += [f"area={self._area(export.area)}"] if export.area is not None else []
+        given += [f"settings={self.settings(level)}"] if _differing(level) else []
+        given += [f"area={self.area(export.area)}"] if export.area is not None else []
         self.add(call_code("nc.export_map", *given, "overwrite=True"))
 
     def regions(self) -> None:
@@ -243,7 +253,7 @@ class _Script:
         summarise = self.use("regions", "summarise_regions")
         self.add("", "# What the map says in the regions.")
         settings = RegionSettings(level=session.level)
-        more = [f"settings={self._settings(settings)}"] if _differing(settings) else []
+        more = [f"settings={self.settings(settings)}"] if _differing(settings) else []
         genes = [f"genes={names_code(session.region_genes)}"] if session.region_genes else []
         self.add(call_code("table = " + summarise, "cmap", "regions", *genes, *more))
         self.add('table.to_csv(out / "regions.csv", index=False)')
@@ -258,7 +268,7 @@ class _Script:
         session, memory = self.session, self.session.memory
         if not session.has_spots or not memory.spots:
             return
-        files = [self._file(Path(file)) for file in memory.spots]
+        files = [self.file(Path(file)) for file in memory.spots]
         library = [f"library={literal(memory.library)}"] if memory.library else []
         self.add("", "# The measured spots.")
         self.add(call_code("spots = nc.read_spots", *files, *library))
@@ -285,11 +295,11 @@ class _Script:
     # -- pieces --------------------------------------------------------------------------------------------
 
     @property
-    def _stem(self) -> str:
+    def stem(self) -> str:
         return file_name(self.session.slide.path.stem, "slide")
 
     @staticmethod
-    def _file(path: Path) -> str:
+    def file(path: Path) -> str:
         """Return a path as code: that of a file of the sample is found wherever the package is installed."""
         try:
             return f"nc.sample_folder() / {literal(str(path.resolve().relative_to(sample_folder().resolve())))}"
@@ -304,33 +314,39 @@ class _Script:
         areas: list[Any] = [export.area for export in session.exports]
         if any(area is None for area in areas):
             return None
-        view = session.view.rect
-        around = _AROUND * session.stride_um  # how strongly a patch is drawn depends on its neighbours
-        margin = max(session.settings.margin * max(view.height, view.width), session.scale_um / 2, around)
-        rects = [view.grown(margin), *(_bounds(area) for area in areas)]
+        rects = [self.around(session.view.rect), *(_bounds(area) for area in areas)]
+        rects += [self.around(one.rect) for one in session.panels if one.slide is None and not one.missing]
         rects += [_bounds(region.outline) for region in session.regions]
-        low = [math.floor(min(getattr(rect, name) for rect in rects)) for name in ("y0", "x0")]
-        high = [math.ceil(max(getattr(rect, name) for rect in rects)) for name in ("y1", "x1")]
-        return Rect(*low, *high)
+        return whole_um(rects)
 
-    def _quantity(self, shown: str | Shown) -> str:
+    def around(self, rect: Rect) -> Rect:
+        """Return what is mapped for a view, which depends on what is around it."""
+        session = self.session
+        around = _AROUND * session.stride_um  # how strongly a patch is drawn depends on its neighbours
+        return rect.grown(max(session.settings.margin * max(rect.height, rect.width), session.scale_um / 2, around))
+
+    def quantity(self, shown: str | Shown) -> str:
         """Return a quantity as code; the name alone where that says it all."""
         if isinstance(shown, str):
             return literal(shown)
         if shown.measure == "value" and shown.level == "minor" and shown.kind in ("gene", "dominant"):
             return literal(shown.name or "dominant")
+        return self.shown(shown)
+
+    def shown(self, shown: Shown) -> str:
+        """Return a quantity as code, in full."""
         given = [literal(shown.kind)]
         given += [f"({''.join(f'{literal(name)}, ' for name in shown.names).strip()})"] if shown.names else []
         given += given_if(shown.measure != "value", f"measure={literal(shown.measure)}")
         given += given_if(shown.level != "minor", f"level={literal(shown.level)}")
         return f"{self.use('painting', 'Shown')}({', '.join(given)})"
 
-    def _settings(self, settings: Settings, only: Iterable[str] | None = None) -> str:
+    def settings(self, settings: Settings, only: Iterable[str] | None = None) -> str:
         """Return settings as code, with those that differ from the defaults."""
         values = _differing(settings)
         chosen = {name: values[name] for name in (values if only is None else only)}
         inner = [
-            f"{name}={self._settings(value) if isinstance(value, Settings) else value_code(value)}"
+            f"{name}={self.settings(value) if isinstance(value, Settings) else value_code(value)}"
             for name, value in chosen.items()
         ]
         return (
@@ -339,7 +355,8 @@ class _Script:
             else (f"{self.use('settings', type(settings).__name__)}({', '.join(inner)})")
         )
 
-    def _area(self, area: Rect | Polygon | MultiPolygon) -> str:
+    def area(self, area: Rect | Polygon | MultiPolygon) -> str:
+        """Return a part of the slide as code."""
         if isinstance(area, Rect):
             if self.session.view is not None and area == self.session.view.rect:
                 return "view"
