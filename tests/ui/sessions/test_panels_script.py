@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +16,7 @@ from tests.ui.test_panels import spots_table
 from napari_cpnn.models import save_model
 from napari_cpnn.painting import Shown
 from napari_cpnn.regions import Region
+from napari_cpnn.slides import open_slide
 from napari_cpnn.ui.layers import slide_layer
 from napari_cpnn.ui.panels.dock import Panels
 from napari_cpnn.ui.panels.panel import PanelSpec, Source
@@ -30,42 +33,37 @@ def dock(explore, wait, slide_path, model_path):
     return found
 
 
-@pytest.mark.parametrize("style", ["wash", "contours"])
-def test_its_figure_is_that_of_the_dock(dock, qtbot, wait, model, tmp_path, monkeypatch, style):
-    from napari_cpnn.slides import open_slide
-
+def test_its_figure_is_that_of_the_dock(dock, qtbot, wait, model, tmp_path, monkeypatch):
+    """With another model, another slide, measured spots, a region, and contours."""
     state, viewer = dock.state, dock.viewer
     other = tmp_path / "other.safetensors"
     save_model(model, other)
     data, keywords, _ = slide_layer(open_slide(write_slide(tmp_path / "second.tif", tissue_image()[:, ::-1])))
+    first = state.layer
     second = viewer.add_image(data, **keywords)
-    second.visible = False
-    regions = new_layer(viewer, state.layer, [Region("Tumour", box(200, 200, 500, 500))])
-    assert regions in viewer.layers
+    wait(lambda: state.layer == second and state.slide is not None)  # what is opened is explored
+    state.want_slide(first)
+    wait(lambda: state.layer == first and state.mapper is not None)
+    viewer.add_layer(new_layer(state.layer, [Region("Tumour", box(200, 200, 500, 500))], state.slide.mpp))
     state.measured = table = spots_table()
-    state.choose_look(style=style, colormap="magma", opacity=0.5)
+    state.choose_look(style="contours", colormap="magma", opacity=0.5)
     panels = Panels(viewer, SETTINGS)
     viewer.window.add_dock_widget(panels, name="Panels")
     gene = Shown("gene", ("ERBB2",))
     key = panels.controller.sources.register(second)
     panels.controller.set_panels(
         [
-            PanelSpec("tissue"),
-            PanelSpec("map", gene),
             PanelSpec("spots", gene),
             PanelSpec("map", gene, Source(model=other)),
             PanelSpec("map", Shown("dominant"), Source(slide=key)),
         ]
     )
-    qtbot.mouseClick(panels.side_by_side, Qt.MouseButton.LeftButton)
     wait(lambda: panels.are_shown and panels.is_settled)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_a, **_k: (str(tmp_path / "dock.png"), ""))
     qtbot.mouseClick(panels.export, Qt.MouseButton.LeftButton)
     wait((tmp_path / "dock.png").exists)
 
     # The spots are a table without a file here; the script reads it as if it had one.
-    import dataclasses
-
     session = session_of(viewer, dock)
     memory = dataclasses.replace(session.memory, spots=(str(tmp_path / "spots.h5ad"),))
     table.write_h5ad(tmp_path / "spots.h5ad")

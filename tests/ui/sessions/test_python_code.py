@@ -213,7 +213,8 @@ def test_panels_come_with_their_slides_and_models():
         ["slide_2", "Rect(1000.0, 1100.0, 1400.0, 1800.0)", "cmap_3", "Shown('dominant')"],
     ]
     circles = "measured_spots(spots, slide, expression(spots, ['ERBB2'])[:, 0], (0.5, 2.0), 'viridis', "
-    assert given(panels[2])["spots"] == f"{circles}name='ERBB2 measured')"
+    assert ast.unparse(by_name["circles_3"]) == f"{circles}name='ERBB2 measured')"
+    assert given(panels[2])["spots"] == "circles_3"
     assert [given(one).get("limits") for one in panels] == [None, *["(0.5, 2.0)"] * 3, None]
     assert [given(one).get("outlines") for one in panels] == ["Marks(outlines=outlines)"] * 4 + [None]
     assert code.count("outlines = tuple(") == 1

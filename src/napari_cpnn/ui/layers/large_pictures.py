@@ -11,14 +11,18 @@ import numpy as np
 from napari_cpnn.slides import Slide
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import QtBackground, plain, warn
-from napari_cpnn.ui.layers.slide_layers import FILE_KEY, PATH_KEY, is_slide_layer, level_arrays, path_of
+from napari_cpnn.ui.layers.slide_layers import (
+    FILE_KEY,
+    LARGEST_TEXTURE,
+    PATH_KEY,
+    is_slide_layer,
+    level_arrays,
+    path_of,
+)
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
-
-#: A longer side (px) than this is too much for one texture: napari is slow with it, some graphics drivers crash.
-LARGEST_TEXTURE = 4096
 
 
 class LargePictures:
@@ -36,7 +40,7 @@ class LargePictures:
         Called after a picture was replaced, or cannot be.
     """
 
-    def __init__(self, viewer: Viewer, changed: Callable[[], None]) -> None:
+    def __init__(self, viewer: Viewer, changed: Callable[[], object]) -> None:
         self._viewer = ref(viewer)
         self._changed = changed
         self._waiting: dict[Layer, QtBackground] = {}
@@ -81,12 +85,11 @@ class LargePictures:
         name, path = layer.name, path_of(layer)
         keywords["metadata"] = {**layer.metadata, FILE_KEY: str(path)}
         pyramid = Image(levels, **{**keywords, "multiscale": True, "cache": False})
-        selected = viewer.layers.selection.active == layer
+        selected = {pyramid if one == layer else one for one in viewer.layers.selection}
         viewer.layers.insert(viewer.layers.index(layer) + 1, pyramid)  # first: napari fits the view to an only layer
         viewer.layers.remove(layer)
         pyramid.name = name
-        if selected:
-            viewer.layers.selection.active = pyramid
+        viewer.layers.selection = selected
         self._changed()
 
 

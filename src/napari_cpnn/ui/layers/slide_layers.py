@@ -37,6 +37,9 @@ MEASURE_KEY = "napari_cpnn_measurements"
 UNSIZED_KEY = "pixel_size_unknown"
 """Marks a slide of unknown pixel size that is in micrometres only to be in one unit with other layers."""
 
+#: A longer side (px) than this is too much for one texture: napari is slow with it, some graphics drivers crash.
+LARGEST_TEXTURE = 4096
+
 #: The images of these points determine an affine map.
 _FRAME = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 

@@ -12,12 +12,12 @@ from napari_cpnn.geometry import Rect
 _WIDTH = 118
 
 
-def call_code(function: str, *given: str) -> str:
-    """Return a call: in one line, with its arguments in one line, or with each in its own."""
-    inner = ", ".join(given)
-    if len(function) + len(inner) + 2 <= _WIDTH:
+def call_code(function: str, *given: str, indent: int = 0) -> str:
+    """Return a call: in one line, with its arguments in one line, or with each in its own; it will be indented."""
+    inner, width = ", ".join(given), _WIDTH - indent
+    if len(function) + len(inner) + 2 <= width:
         return f"{function}({inner})"
-    lines = [inner] if len(inner) + 4 <= _WIDTH else [f"{one}," for one in given]
+    lines = [inner] if len(inner) + 4 <= width else [f"{one}," for one in given]
     return "\n".join([f"{function}(", *(f"    {line}" for line in lines), ")"])
 
 

@@ -33,7 +33,7 @@ def add_panels(script: Script) -> None:
         return
     sources = _Sources(script)
     outlined = any(one.slide is None for one in drawn) and script.outlines()
-    calls = [_panel(script, sources, one, outlined=outlined) for one in drawn]
+    calls = [_panel(script, sources, number, one, outlined=outlined) for number, one in enumerate(drawn, start=1)]
     settings = [] if look is None else [script.settings(settings_on_screen(look, None, None))]
     path = f"out / {literal(f'{script.stem}_panels.png')}"
     script.add("panels = [")
@@ -76,7 +76,7 @@ class _Sources:
         return self._maps[key]
 
 
-def _panel(script: Script, sources: _Sources, one: PanelOnScreen, *, outlined: bool) -> str:
+def _panel(script: Script, sources: _Sources, number: int, one: PanelOnScreen, *, outlined: bool) -> str:
     """Return a panel as code."""
     slide = sources.slide(one.slide)
     given = [slide, script.area(one.rect)]
@@ -88,8 +88,10 @@ def _panel(script: Script, sources: _Sources, one: PanelOnScreen, *, outlined: b
         values = f"{script.use('spots', 'expression')}(spots, [{literal(one.shown.name)}])[:, 0]"
         colormap = [] if look is None else [literal(look.colormap)]
         circles = ["spots", slide, values, tuple_code(one.limits), *colormap, f"name={literal(one.title)}"]
-        given.append(call_code("spots=" + script.use("export", "measured_spots"), *circles))
+        name = f"circles_{number}"
+        script.add(call_code(f"{name} = " + script.use("export", "measured_spots"), *circles))
+        given.append(f"spots={name}")
     given += limits
     marks = f"outlines={script.use('export', 'Marks')}(outlines=outlines)" if outlined and one.slide is None else ""
     given += [*given_if(bool(marks), marks), f"title={literal(one.title)}"]
-    return call_code(script.use("export", "FigurePanel"), *given)
+    return call_code(script.use("export", "FigurePanel"), *given, indent=4)
