@@ -335,9 +335,14 @@ class ExportController:
         return [shown.gene] if shown.gene else []
 
     def _figure_settings(self, request: Request) -> FigureSettings:
-        """Return the settings of the look on screen; a fixed range applies to all panels."""
-        limits = self.state.limits if request.genes == "shown" else None
-        settings = settings_on_screen(self.state.look, self.state.shown, limits)
+        """Return the settings of the look on screen; a range that is fixed for genes applies to panels of genes."""
+        look, cmap, shown, limits = self.state.look, self.state.map, self.state.shown, self.state.limits
+        if request.genes == "shown" or cmap is None or request.kind.key != "figure":
+            settings = settings_on_screen(look, shown, limits)
+        else:
+            genes, names = set(cmap.genes), self._names_of(request, cmap)
+            takes = all(name in genes and look.fixed(Shown("gene", (str(name),))) for name in names)
+            settings = settings_on_screen(look, None, look.manual if takes and names else None)
         return settings.replace(width_mm=request.width_mm, dpi=request.dpi)
 
 

@@ -193,8 +193,9 @@ class PanelsController:
         """Return which panels share a colour range; empty if none do."""
         groups = [spec.scale_group for spec in self.panels if spec.scale_group]
         several = sorted({group for group in groups if groups.count(group) > 1})
-        if self.state.look.range_mode == "manual":
-            return "One colour range in all panels, fixed in Explore." if groups else ""
+        look = self.state.look
+        if groups and all(s.shown is not None and look.fixed(s.shown) for s in self.panels if s.scale_group):
+            return "One colour range in all panels, fixed in Explore."
         words = ["cell types" if group == "types" else group.removeprefix("gene ") for group in several]
         return f"Same colour range: {', '.join(words)}." if words else ""
 

@@ -150,8 +150,8 @@ class PanelPainter:
         if job.missing or shown is None or not shown.has_range:
             return None
         if job.spec.kind == "spots":
-            if look.range_mode == "manual":
-                return look.manual
+            if (fixed := look.fixed(shown)) is not None:
+                return fixed
             values = self.measured(job)
             low, high = (float(v) for v in np.quantile(values, _RANGE)) if len(values) else (0.0, 1.0)
             return low, max(high, low + 0.1)
@@ -166,7 +166,7 @@ class PanelPainter:
         if shown is None or found is None:
             return Painted(note=job.missing)
         if limits is not None and shown.measure == "value":
-            fixed = dataclasses.replace(look, range_mode="manual", manual=limits)
+            fixed = dataclasses.replace(look, range_mode="manual", manual=limits, manual_for="")
         else:
             fixed = look
         auto = self._ranges.setdefault(_range_key(job), painting.auto_range(shown))
