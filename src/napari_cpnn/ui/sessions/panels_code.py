@@ -11,7 +11,7 @@ from napari_cpnn.ui.export import settings_on_screen
 from napari_cpnn.ui.sessions.code_parts import call_code, given_if, literal, number_code, tuple_code, whole_um
 
 if TYPE_CHECKING:
-    from napari_cpnn.ui.sessions.python_code import Script
+    from napari_cpnn.ui.sessions.script import Script
     from napari_cpnn.ui.sessions.session import ModelFile, PanelOnScreen, SlideFile
 
 
