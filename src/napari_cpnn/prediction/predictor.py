@@ -38,6 +38,8 @@ class Predictor:
     ----------
     max_batch
         Largest batch that fits into memory, ``None`` as long as no batch has failed.
+    model_bytes
+        Memory of the weights.
 
     Examples
     --------
@@ -53,6 +55,8 @@ class Predictor:
         self.precision: Precision = choose_precision(self.device, precision)
         self.symmetries = symmetries
         self.max_batch: int | None = None
+        share = 0.5 if self.precision in ("bfloat16", "float16") else 1.0
+        self.model_bytes = int(share * sum(p.numel() * p.element_size() for p in model.parameters()))
         self.model = self._ready(model)
 
     def _ready(self, model: CPNN) -> CPNN:

@@ -389,5 +389,4 @@ class PanelsController:
 def _bytes_of(mapper: LiveMapper) -> int:
     """Return the memory of a mapper: its network, and 16 bits for each number of each patch of its map."""
     cmap = mapper.map
-    network = sum(p.numel() * p.element_size() for p in mapper.predictor.model.parameters())
-    return int(network + cmap.weights.nbytes + cmap.programs.nbytes)
+    return int(mapper.predictor.model_bytes + cmap.weights.nbytes + cmap.programs.nbytes)
