@@ -85,7 +85,7 @@ class Hand:
         if screen is not None:
             screen.grabWindow(0).save(str(self.folder / f"{name}.png"))
 
-    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 120) -> None:
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 300) -> None:
         """Wait for a state; one that does not come is a problem of the walk, which goes on."""
         end = time.monotonic() + timeout_s
         while not condition():

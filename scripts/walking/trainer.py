@@ -55,15 +55,15 @@ def trainer(walk: Walk, data: Path | None) -> None:
     hand.click(train.settings.more)
     hand.choose(train.start, _own_name(train), "start-from")
     hand.until(lambda: train.controller.start_model is not None, "the start model", 60)
-    hand.write(train.settings.editors["max_epochs"], "6")
+    hand.write(train.settings.editors["max_epochs"], "3")
     hand.write(train.out, str(walk.out / "run"))
     hand.step("settings")
     hand.click(train.train)
     hand.until(
-        lambda: train.controller.run.status is not None and train.controller.run.status.epoch >= 2, "epochs", 400
+        lambda: train.controller.run.status is not None and train.controller.run.status.epoch >= 2, "epochs", 900
     )
     hand.step("training")
-    hand.until(lambda: not train.controller.run.running, "the end of the run", 400)
+    hand.until(lambda: not train.controller.run.running, "the end of the run", 900)
     hand.pump(1)
     hand.step("trained")
     hand.click(train.after)

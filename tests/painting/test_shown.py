@@ -52,6 +52,10 @@ def test_ranges(world):
     assert painted(world, share, Look(range_mode="full"))[1] == (0, 1)
     assert painted(world, share, Look())[1][0] == 0
     assert painted(world, share, Look(range_mode="manual", manual=(0.2, 0.4)))[1] == (0.2, 0.4)
+    of_genes = Look(range_mode="manual", manual=(0.2, 0.4), manual_for=gene.unit)
+    assert painted(world, gene, of_genes)[1] == (0.2, 0.4)
+    assert painted(world, share, of_genes)[1] == painted(world, share, Look())[1]  # another unit: its own range
+    assert painted(world, gene, Look(range_mode="manual", manual=(0.2, 0.4), manual_for="Gene: X"))[1] != (0.2, 0.4)
     low, high = painted(world, share, Look(range_mode="manual", manual=(0.2, 0.2)))[1]
     assert high > low == 0.2
 

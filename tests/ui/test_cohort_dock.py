@@ -465,11 +465,11 @@ def test_groups_are_those_of_the_report(open_dock, world):
     table = dock.groups.table
     assert table.rowCount() == 3
     heads = [table.horizontalHeaderItem(i).text() for i in range(table.columnCount())]
-    assert heads == ["Cell type", "", "treated less control", "q", "control (1)", "treated (1)", "p"]
+    assert heads == ["Cell type", "", "p", "q", "treated less control", "control (1)", "treated (1)"]
     for line in range(3):
         part = wanted[wanted["type"] == table.item(line, 0).text()].set_index("group")
-        assert table.item(line, 4).text() == f"{100 * part.loc['control', 'mean']:.1f}"  # one patient: no interval
-        assert table.item(line, 5).text() == f"{100 * part.loc['treated', 'mean']:.1f}"
+        assert table.item(line, 5).text() == f"{100 * part.loc['control', 'mean']:.1f}"  # one patient: no interval
+        assert table.item(line, 6).text() == f"{100 * part.loc['treated', 'mean']:.1f}"
     assert "Patients are the unit" in dock.groups.note.text()
 
 

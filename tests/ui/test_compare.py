@@ -128,6 +128,9 @@ def test_map_and_spots_have_one_scale_and_give_it_back(compared) -> None:
     low, high = controller.comparison.limits("measured")
     assert controller.comparison.limits("predicted") == (low, high)
     assert (state.look.range_mode, state.look.manual) == ("manual", (low, high))
+    assert state.look.fixed(state.shown) == (low, high)
+    others = Shown("gene", (state.model.genes[0],)), Shown("type", (state.model.cell_types[0],))
+    assert all(other == state.shown or state.look.fixed(other) is None for other in others)
     assert controller.comparison.limits("difference")[0] == -controller.comparison.limits("difference")[1]
     state.set_shown(Shown("dominant"))
     assert state.look.range_mode == "auto"
@@ -496,6 +499,11 @@ def test_ten_thousand_genes_are_sorted_and_filtered_at_once(qtbot) -> None:
     assert chosen == []
     table.view.setCurrentIndex(table.model.index(5, 0))
     assert chosen == [table.model.gene_at(5)]
+    table.set_scores(scores.assign(ceiling=0.5, held_out_pcc=0.1, trusted_um=np.inf))
+    table.resize(300, 300)  # a narrow dock: names are read, and the last columns scrolled
+    text = table.view.fontMetrics().horizontalAdvance
+    assert table.view.columnWidth(0) > text("ERBB2 ")
+    assert table.view.columnWidth(4) > text("Held out")
     table.set_scores(None)
     assert table.model.rowCount() == 0
 
@@ -595,7 +603,7 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         assert not compare.table.view.selectionModel().hasSelection()
         qtbot.keyClick(compare.signature.sets, Qt.Key.Key_Down)
         wait(lambda: dock.state.shown.name == "two genes")
-        assert dock.signature.sets.currentText() == "two genes"
+        wait(lambda: dock.signature.sets.currentText() == "two genes")
         compare.quantities["predicted"].click()
         assert layer.name == "Spots: two genes predicted"
         assert compare.range_text.text().endswith("mean z-score")

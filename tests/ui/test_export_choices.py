@@ -15,8 +15,9 @@ from napari_cpnn.export import export_map
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.models import NOT_TESTED, Decoder, Trust, genes_above, held_out_pcc
-from napari_cpnn.ui.export.controller import Request, read_name_list
+from napari_cpnn.ui.export.controller import Request
 from napari_cpnn.ui.export.file_size import patches_in
+from napari_cpnn.ui.export.name_lists import read_name_list
 from napari_cpnn.ui.export.names_edit import NamesEdit
 
 PCC = np.linspace(-0.1, 0.7, len(GENES))  # GENE4 has 0.3

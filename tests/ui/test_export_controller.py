@@ -16,7 +16,8 @@ from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.settings import ExportSettings
 from napari_cpnn.ui.export import controller as module
-from napari_cpnn.ui.export.controller import KINDS, ExportController, Request, split_names
+from napari_cpnn.ui.export.controller import KINDS, ExportController, Request
+from napari_cpnn.ui.export.name_lists import split_names
 from napari_cpnn.ui.viewer.state import ExploreState, Shown
 
 BY_KEY = {kind.key: kind for kind in KINDS}

@@ -268,8 +268,8 @@ def test_every_setting_has_a_place_and_changes_are_marked(open_dock, qtbot):
     label = next(one for one in fold.inside.findChildren(QLabel) if one.buddy() is field)
     assert (label.text(), label.font().bold()) == ("• Spots per step", True)
     assert "default: 64, changed" in label.toolTip()
-    dock.preset.setCurrentText("paper")
-    dock.preset.textActivated.emit("paper")
+    dock.preset.setCurrentIndex(dock.preset.findData("paper"))
+    dock.preset.activated.emit(dock.preset.currentIndex())
     assert box.more.text() == "More ... (1 changed)"  # the preset's own values are its defaults
     click(qtbot, box.defaults)
     assert dock.controller.settings == TrainingSettings.paper()

@@ -196,6 +196,11 @@ def test_same_gene_and_cell_types_share_a_range_and_two_genes_do_not(panels, wai
     assert panels.controller.scale_note == "Same colour range: ERBB2, cell types."
     bars = [painted.key.limits for painted in panels.controller.painted]
     assert bars == panels.controller.limits
+    # A range that is fixed for genes says nothing of shares.
+    panels.state.choose_look(range_mode="manual", manual=(-2.0, 9.0), manual_for=Shown("gene", ("ERBB2",)).unit)
+    wait(lambda: panels.is_settled and panels.controller.limits[0] == (-2.0, 9.0))
+    assert panels.controller.limits == [(-2.0, 9.0)] * 3 + [first] * 2
+    assert panels.controller.scale_note == "Same colour range: ERBB2, cell types."
 
 
 def test_adding_and_removing_by_hand_up_to_nine(panels, qtbot, wait):
@@ -583,7 +588,9 @@ def test_it_is_said_that_figures_show_washes(panels, qtbot, wait):
     panels.controller.set_panels([gene("CD3E")])
     assert panels.controller.style_note == ""
     panels.state.choose_look(style="contours")
-    wait(lambda: "Drawn as contours; a figure shows maps as a wash." in panels.notes.text())
+    assert panels.controller.style_note == ""  # a figure has them, too
+    panels.state.choose_look(style="patches")
+    wait(lambda: "Drawn as outlines of patches; a figure shows maps as a wash." in panels.notes.text())
     panels.state.choose_look(style="wash")
     wait(lambda: "wash" not in panels.notes.text())
 

@@ -260,7 +260,7 @@ class Scene:
         if one_range and (settings.low is not None or settings.high is not None):
             low = limits[0] if settings.low is None else settings.low
             high = limits[1] if settings.high is None else settings.high
-            look = dataclasses.replace(look, range_mode="manual", manual=(low, high))
+            look = dataclasses.replace(look, range_mode="manual", manual=(low, high), manual_for="")
             limits = paint(self._painter, self.cmap, shown, look, auto_range(shown))
         # The painter also colours patches outside the limits, as needed on screen.
         smooth = look.is_smooth(shown)

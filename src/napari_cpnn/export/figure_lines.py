@@ -29,6 +29,10 @@ class MapLines:
     def __init__(self, xy: FloatArray, colors: FloatArray, note: str = "") -> None:
         self.xy, self.colors, self.note = xy, colors, note
 
+    def moved(self, dy: float, dx: float) -> MapLines:
+        """Return the same lines in another place, by slide um."""
+        return MapLines(self.xy + np.array([dx, dy]), self.colors, self.note)
+
     def draw(self, axes: Axes) -> None:
         """Draw the lines on axes in slide um."""
         margin = LineCollection(list(self.xy), colors="white", alpha=0.8, linewidths=_MARGIN_PT, capstyle="round")

@@ -135,7 +135,9 @@ def _drawn(panel: FigurePanel, shape: tuple[int, int], settings: FigureSettings)
         scene = Scene(panel.cmap, panel.slide, panel.rect)
         found = scene.panel(shown, scene.tissue(shape), settings)
         notes = scene.notes(settings, [shown])
-        return dataclasses.replace(found, title=panel.title or found.title, marks=marks), notes
+        contours = "" if found.lines is None else found.lines.note
+        title = ", ".join(filter(None, (panel.title, contours))) if panel.title else found.title
+        return dataclasses.replace(found, title=title, marks=marks), notes
     picture = tissue_picture(panel.slide, panel.slide.require_mappable(), panel.rect, shape)
     if panel.spots is None or panel.limits is None:
         return Panel(panel.title or "H&E", picture, _NO_KEY, marks=marks), ""
@@ -154,4 +156,5 @@ def _moved(panel: Panel, rect: Rect, to: Rect) -> Panel:
     spots = tuple(dataclasses.replace(s, centers_um=s.centers_um + np.array([dy, dx])) for s in marks.spots)
     outlines = tuple((name, translate(outline, dx, dy)) for name, outline in marks.outlines)
     high, low = (None if o is None else translate(o, dx, dy) for o in (panel.high, panel.low))
-    return dataclasses.replace(panel, marks=Marks(spots, outlines), high=high, low=low)
+    lines = None if panel.lines is None else panel.lines.moved(dy, dx)
+    return dataclasses.replace(panel, marks=Marks(spots, outlines), high=high, low=low, lines=lines)

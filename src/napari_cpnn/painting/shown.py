@@ -128,6 +128,7 @@ class Look:
     colormap: str = "viridis"  # H&E is pink and purple, on which magma spends half of its colours
     range_mode: RangeMode = "auto"
     manual: tuple[float, float] = (0.0, 1.0)
+    manual_for: str = ""  # unit, or title, of the quantities that the fixed range is of; empty: of all
     opacity: float = 0.65
     smooth: bool = True
     legend: bool = True
@@ -142,6 +143,15 @@ class Look:
     def is_smooth(self, shown: Shown) -> bool:
         """Return whether values are interpolated between patches; categories cannot be."""
         return self.smooth and (shown.has_range or shown.kind == "blend")
+
+    def fixed(self, shown: Shown) -> tuple[float, float] | None:
+        """Return the range that the user has fixed for a quantity; None if there is none.
+
+        A range of genes says nothing of shares or z-scores, and stays with what it was fixed for.
+        """
+        if self.range_mode != "manual" or self.manual_for not in ("", shown.unit, shown.title):
+            return None
+        return self.manual[0], max(self.manual[1], self.manual[0] + 1e-6)
 
 
 def values_of(cmap: CompositionMap, shown: Shown) -> Float32Array:
@@ -353,8 +363,7 @@ def _limits(shown: Shown, look: Look, values: Float32Array) -> Range | None:
     if shown.measure == "domain":
         return 0.0, 1.0
     if look.range_mode == "manual":
-        low, high = look.manual
-        return low, max(high, low + 1e-6)
+        return look.fixed(shown)
     if look.range_mode == "full":
         if shown.kind == "signature":
             low, high = (float(np.nanquantile(values, q)) if np.isfinite(values).any() else 0.0 for q in (0, 1))

@@ -53,6 +53,8 @@ class Predictor:
     ----------
     max_batch
         Largest batch that fits into memory, ``None`` as long as no batch has failed.
+    model_bytes
+        Memory of the weights.
 
     Examples
     --------
@@ -77,6 +79,8 @@ class Predictor:
         self.symmetries = symmetries
         self.is_quantized = False
         self.max_batch: int | None = None
+        share = 0.5 if self.precision in ("bfloat16", "float16") else 1.0
+        self.model_bytes = int(share * sum(p.numel() * p.element_size() for p in model.parameters()))
         self.model = self._ready(model, engine)
 
     def _ready(self, model: CPNN, wanted: str) -> CPNN:

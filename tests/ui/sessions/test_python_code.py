@@ -18,7 +18,7 @@ from napari_cpnn.settings import ExportSettings, FigureSettings, MappingSettings
 from napari_cpnn.ui.compare.words import Painted
 from napari_cpnn.ui.export import Exported
 from napari_cpnn.ui.sessions.python_code import python_code
-from napari_cpnn.ui.sessions.session import ModelFile, Session, SlideFile, View
+from napari_cpnn.ui.sessions.session import ModelFile, PanelOnScreen, Session, SlideFile, View
 from napari_cpnn.ui.viewer import Memory
 
 VIEW = Rect(100.0, 200.0, 500.0, 900.0)
@@ -174,6 +174,62 @@ def test_spots_whose_colours_are_no_measurement_are_said_to_be_left_out(changes)
     assert "circles" not in hidden
 
 
+GENE = Shown("gene", ("ERBB2",))
+OTHER_SLIDE = SlideFile(Path("/data/other.svs"), "other", "", (0.25, 0.25))
+OTHER_MODEL = ModelFile(Path("/data/other.safetensors"), "", "other", "89ab")
+THERE = Rect(1000.0, 1100.0, 1400.0, 1800.0)
+PANELS = (
+    PanelOnScreen("tissue", None, VIEW, None, "H&E"),
+    PanelOnScreen("map", GENE, VIEW, (0.5, 2.0), "ERBB2 predicted · breast"),
+    PanelOnScreen("spots", GENE, VIEW, (0.5, 2.0), "ERBB2 measured"),
+    PanelOnScreen("map", GENE, VIEW, (0.5, 2.0), "ERBB2 predicted · other", None, OTHER_MODEL),
+    PanelOnScreen("map", Shown("dominant"), THERE, None, "Dominant, not registered", OTHER_SLIDE),
+)
+
+
+def test_panels_come_with_their_slides_and_models():
+    region = (Region("a", box(0, 0, 100, 100)),)
+    session = dataclasses.replace(
+        SESSION, memory=MEMORY, has_spots=True, panels=PANELS, regions=region, outlined=("a",),
+    )  # fmt: skip
+    code = python_code(session)
+    tree = ast.parse(code)
+    by_name = {
+        ast.unparse(node.targets[0]): node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and "panels" not in ast.unparse(node.targets[0])
+    }
+    assert ast.unparse(by_name["slide_2"]) == "nc.open_slide('/data/other.svs', mpp=0.25)"
+    assert ast.unparse(by_name["model_2"]) == "nc.load_model('/data/other.safetensors')"
+    assert ast.unparse(by_name["cmap_2"]) == "nc.predict_map(slide, model_2, region=(-75, 25, 675, 1075))"
+    assert ast.unparse(by_name["cmap_3"]) == "nc.predict_map(slide_2, model, region=(825, 925, 1575, 1975))"
+    panels = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "FigurePanel"]
+    gene = "Shown('gene', ('ERBB2',))"
+    assert [[ast.unparse(arg) for arg in one.args] for one in panels] == [
+        ["slide", "view"],
+        ["slide", "view", "cmap", gene],
+        ["slide", "view"],
+        ["slide", "view", "cmap_2", gene],
+        ["slide_2", "Rect(1000.0, 1100.0, 1400.0, 1800.0)", "cmap_3", "Shown('dominant')"],
+    ]
+    circles = "measured_spots(spots, slide, expression(spots, ['ERBB2'])[:, 0], (0.5, 2.0), 'viridis', "
+    assert ast.unparse(by_name["circles_3"]) == f"{circles}name='ERBB2 measured')"
+    assert given(panels[2])["spots"] == "circles_3"
+    assert [given(one).get("limits") for one in panels] == [None, *["(0.5, 2.0)"] * 3, None]
+    assert [given(one).get("outlines") for one in panels] == ["Marks(outlines=outlines)"] * 4 + [None]
+    assert code.count("outlines = tuple(") == 1
+    assert max(map(len, code.splitlines())) <= 120
+
+
+def test_panels_that_cannot_be_drawn_again_are_said_to_be_left_out():
+    gone = dataclasses.replace(PANELS[4], missing="its slide has no file")
+    code = python_code(dataclasses.replace(SESSION, panels=(*PANELS[:3], gone)))
+    assert "# Left out: ERBB2 measured, since its spots have no file." in code
+    assert "# Left out: Dominant, not registered, since its slide has no file." in code
+    assert code.count("FigurePanel(") == 2
+    assert "panels_to_figure" not in python_code(dataclasses.replace(SESSION, panels=(gone,)))
+
+
 def test_what_is_outlined_needs_the_whole_slide():
     code = python_code(dataclasses.replace(SESSION, marks=(("ERBB2", "high", 0.1),)))
     made = calls(code)
@@ -203,6 +259,10 @@ def test_no_name_becomes_code(name):
         regions=(Region(name, box(0, 0, 100, 100)),),
         region_genes=(name,),
         exports=(Exported("csv", name, (name,)),),
+        panels=(
+            PanelOnScreen("map", Shown("gene", (name,)), VIEW, (0.0, 1.0), name),
+            PanelOnScreen("tissue", None, VIEW, None, name, missing=name),
+        ),
         colors={name: "#000000"},
         has_spots=True,
     )

@@ -125,8 +125,9 @@ class GroupsPage(QWidget):
         colors = series_colors([str(group) for group in groups])
         two = len(groups) == 2
         difference = [f"{shown(groups[1], 18)} less {shown(groups[0], 18)}"] if two else []
-        first_mean = 3 + len(difference)
-        heads = ["Cell type", "", *difference, "q", *(f"{shown(g, 18)} ({sizes[g]})" for g in groups), "p"]
+        first_mean = 4 + len(difference)
+        # p and q first: a narrow dock scrolls what the lines show already.
+        heads = ["Cell type", "", "p", "q", *difference, *(f"{shown(g, 18)} ({sizes[g]})" for g in groups)]
         self.key.show_key({f"{g} ({sizes[g]})": colors[str(g)] for g in groups}, None, "")
         parts = list(table.groupby("type", sort=False))
         most = max(float(np.nanmax(table[["mean", "high"]].to_numpy(dtype=float), initial=0.0)), 1e-9)
@@ -145,7 +146,7 @@ class GroupsPage(QWidget):
             means = [interval_words(*values) for values in numbers]
             ends = [float(first[f"difference{end}"]) for end in ("", "_low", "_high")]
             apart = [interval_words(ends[0], ends[1], ends[2], signed=True)] if two else []
-            cells = [*apart, p_words(float(first["q"])), *means, p_words(float(first["p"]))]
+            cells = [*(p_words(float(first[name])) for name in ("p", "q")), *apart, *means]
             dots = QTableWidgetItem()
             colored = zip(numbers, groups, strict=True)
             dots.setData(_DOTS, [(*(v / most for v in values), colors[str(g)]) for values, g in colored])

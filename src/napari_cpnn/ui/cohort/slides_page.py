@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from qtpy.QtCore import QModelIndex, Qt, Signal
 from qtpy.QtGui import QImage, QKeyEvent
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLineEdit, QSplitter, QTableView, QWidget
+from qtpy.QtWidgets import QLineEdit, QSplitter, QTableView, QWidget
 
 from napari_cpnn.painting import Shown
 from napari_cpnn.ui.cohort.controller import CohortController
@@ -83,16 +83,8 @@ class SlidesPage(QWidget):
         self.table.setModel(self.model)
         self.gallery.setModel(self.model)
         self.gallery.setSelectionModel(self.table.selectionModel())
-        prepare_table(self.table, _ROW_PX)
-        self.table.setShowGrid(False)
+        prepare_table(self.table, _ROW_PX, measured_rows=20)
         self.table.setMinimumHeight(_LEAST_TABLE_PX)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        header = given(self.table.horizontalHeader())
-        header.setSectionsClickable(True)
-        header.setResizeContentsPrecision(20)
-        header.setHighlightSections(False)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.details = TextLabel()
         self.details.hide()
         top, bottom = QWidget(), QWidget()

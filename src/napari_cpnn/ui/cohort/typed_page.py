@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QModelIndex, Qt
-from qtpy.QtWidgets import QAbstractItemView, QCheckBox, QHeaderView, QLineEdit, QSplitter, QTableView, QWidget
+from qtpy.QtWidgets import QCheckBox, QLineEdit, QSplitter, QTableView, QWidget
 
 from napari_cpnn.ui.cohort.gallery_view import GalleryView
 from napari_cpnn.ui.cohort.slides_page import SlidesPage
@@ -57,16 +57,8 @@ class TypedPage(QWidget):
         self.robust.setToolTip("show only genes that are robustly predicted in new patients")
         self.table = QTableView()
         self.table.setModel(self.model)
-        prepare_table(self.table, _ROW_PX)
-        self.table.setShowGrid(False)
+        prepare_table(self.table, _ROW_PX, measured_rows=30)
         self.table.setMinimumHeight(_LEAST_TABLE_PX)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        header = given(self.table.horizontalHeader())
-        header.setSectionsClickable(True)
-        header.setHighlightSections(False)
-        header.setResizeContentsPrecision(30)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         self.about = TextLabel()
         self.kept = TextLabel()
         self.gallery = GalleryView()

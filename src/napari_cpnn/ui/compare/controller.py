@@ -234,9 +234,12 @@ class CompareController:
         if self.comparison.pair is not None:
             if self._look_before is None:
                 look = self.state.look
-                self._look_before = {"range_mode": look.range_mode, "manual": look.manual}
-            # Map and predicted spots have the same colour range, and measured spots too with one scale.
-            self.state.set_look(range_mode="manual", manual=self.comparison.limits("predicted"))
+                self._look_before = {name: getattr(look, name) for name in ("range_mode", "manual", "manual_for")}
+            # Map and predicted spots have the same colour range, and measured spots too with one scale; other
+            # quantities, such as those of panels, keep theirs.
+            title = "" if self.state.shown is None else self.state.shown.title
+            limits = self.comparison.limits("predicted")
+            self.state.set_look(range_mode="manual", manual=limits, manual_for=title)
         else:
             self._restore_look()
             self._deconvolve()

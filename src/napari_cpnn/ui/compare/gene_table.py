@@ -24,6 +24,8 @@ _COLUMNS = (
     ("detected", "Spots", "share of the spots with a count of the gene"),
 )
 _LEAST_ROWS_PX = 180
+#: Columns that always fit; rows by whose texts others are measured; a name as long as most.
+_FEW_COLUMNS, _MEASURED_ROWS, _LONG_NAME = 3, 100, "HLA-DQB1 m"
 
 
 class ScoreModel(QAbstractTableModel):
@@ -176,11 +178,15 @@ class GeneTable(QWidget):
         self.view = QTableView()
         self.view.setModel(self.model)
         self.view.setSortingEnabled(True)
-        prepare_table(self.view, 20)
+        prepare_table(self.view, 20, measured_rows=_MEASURED_ROWS)
         self.view.setMinimumHeight(_LEAST_ROWS_PX)
-        given(self.view.horizontalHeader()).setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        given(self.view.horizontalHeader()).setStyleSheet(
+            "QHeaderView::section { padding: 2px; } QHeaderView::up-arrow, QHeaderView::down-arrow { width: 8px; }"
+        )
         stack(row(self.search, self.sort_again), self.view, inside=self, spacing=4)
         self._setting, self._user_sorted = False, False
+        self._fitted: list[str] = []
+        self._fit_columns()
         self._gene = ""
         self._waiting: pd.DataFrame | None = None  # scores that are filled in, but not sorted
         self.search.textChanged.connect(self._filter)
@@ -206,7 +212,20 @@ class GeneTable(QWidget):
                     self._user_sorted = False
                 order = Qt.SortOrder.DescendingOrder if descending else Qt.SortOrder.AscendingOrder
                 self.view.sortByColumn(names.index(name), order)
+        self._fit_columns()
         self.sort_again.setVisible(self._waiting is not None)
+
+    def _fit_columns(self) -> None:
+        """Make columns as wide as their texts, when there are others: the names are read, and the rest is scrolled."""
+        columns = [name for name, _, _ in self.model.columns]
+        if columns == self._fitted:
+            return
+        self._fitted = columns
+        header, few = given(self.view.horizontalHeader()), len(columns) <= _FEW_COLUMNS
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch if few else QHeaderView.ResizeMode.Interactive)
+        if not few:
+            self.view.resizeColumnsToContents()
+            self.view.setColumnWidth(0, self.view.fontMetrics().horizontalAdvance(_LONG_NAME))
 
     def select(self, gene: str) -> None:
         """Select the row of a gene without emitting ``chosen``."""

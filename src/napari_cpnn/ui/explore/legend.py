@@ -131,6 +131,7 @@ class CanvasLegend:
         """Label the top of the colour bar, whose ticks are elsewhere."""
         shown = self._state.shown
         is_drawn = shown is not None and shown.has_range and self._state.map is not None and self._state.look.legend
+        is_drawn = is_drawn and not self._state.instead  # that has a colour bar of its own
         text = format_value(self._state.limits[1], shown.unit) if shown is not None and is_drawn else ""
         if text == self._top:
             return

@@ -112,12 +112,14 @@ class LookBox(QWidget):
         look, shown = self._state.look, self._state.shown
         has_range = shown is not None and shown.has_range
         self.colormap.setCurrentText(look.colormap)
-        self.range.setCurrentIndex(list(_RANGES).index(look.range_mode))
+        is_fixed = shown is not None and look.fixed(shown) is not None
+        mode = "auto" if look.range_mode == "manual" and shown is not None and not is_fixed else look.range_mode
+        self.range.setCurrentIndex(list(_RANGES).index(mode))
         for widget in (self.colormap, self.range):
             widget.setEnabled(has_range)
         self.range.setEnabled(has_range and shown is not None and shown.measure != "domain")
         for part in (self.low, self.high, self._between):
-            part.setVisible(has_range and look.range_mode == "manual")
+            part.setVisible(has_range and is_fixed)
         per_unit = 1.0 if shown is None else shown.per_unit
         for spin, value in zip((self.low, self.high), look.manual, strict=True):
             if not spin.hasFocus():
@@ -146,15 +148,16 @@ class LookBox(QWidget):
 
     def _range_chosen(self, index: int) -> None:
         mode = self.range.itemData(index)
-        # A fixed range starts as the one on screen.
-        changes = {"manual": self._state.limits} if mode == "manual" else {}
+        # A fixed range starts as the one on screen, and holds for what has the same unit: from gene to gene.
+        unit = "" if self._state.shown is None else self._state.shown.unit
+        changes = {"manual": self._state.limits, "manual_for": unit} if mode == "manual" else {}
         self._state.choose_look(range_mode=mode, **changes)
 
     def _limits_edited(self) -> None:
         shown = self._state.shown
         low, high = (spin.value() / (1.0 if shown is None else shown.per_unit) for spin in (self.low, self.high))
         if high > low:
-            self._state.choose_look(manual=(low, high))
+            self._state.choose_look(manual=(low, high), manual_for="" if shown is None else shown.unit)
 
 
 def combo(choices: Mapping[Any, str], tip: str) -> QComboBox:

@@ -289,9 +289,10 @@ class Overlays:
 
     def _limits_dragged(self, event: Any) -> None:
         if not self._setting:
-            per_unit = next((o.shown.per_unit for o in self._overlays.values() if o.layer is event.source), 1.0)
+            shown = next((o.shown for o in self._overlays.values() if o.layer is event.source), None)
+            per_unit, unit = (1.0, "") if shown is None else (shown.per_unit, shown.unit)
             low, high = (value / per_unit for value in event.source.contrast_limits)
-            self._state.set_look(range_mode="manual", manual=(float(low), float(high)))
+            self._state.set_look(range_mode="manual", manual=(float(low), float(high)), manual_for=unit)
 
     def _opacity_dragged(self, event: Any) -> None:
         overlay = next((o for o in self._overlays.values() if o.layer == event.source), None)

@@ -116,7 +116,7 @@ class ExploreSession:
         """Explore the selected slide layer, or else the topmost; visible ones first."""
         best = self.switch.best()
         picture = picture_in(self.viewer) if best is None else None
-        self.state.no_slide = "" if best is not None else why_no_slide(self.viewer)
+        self.state.no_slide = "" if best is not None else self.switch.large.text or why_no_slide(self.viewer)
         self.choose(best)
         if picture is not None:
             text = f"Taking {picture.name} as a slide ..."

@@ -19,20 +19,17 @@ from napari_cpnn.models import genes_above
 from napari_cpnn.settings import ExportSettings, FigureSettings
 from napari_cpnn.texts import file_name
 from napari_cpnn.ui.export.file_size import mb_text, patches_in, size_mb
+from napari_cpnn.ui.export.name_lists import read_name_list, split_names
 from napari_cpnn.ui.export.on_screen import Exported, settings_on_screen
 from napari_cpnn.ui.frame import Tasks
 from napari_cpnn.ui.viewer import ExploreState, Shown
-from napari_cpnn.untrusted import read_bytes, reading, to_path
+from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
     from napari_cpnn.export import Area, Marks
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.frame import Background
-
-
-#: Maximum size of a list of names.
-_MOST_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -335,43 +332,15 @@ class ExportController:
         return [shown.gene] if shown.gene else []
 
     def _figure_settings(self, request: Request) -> FigureSettings:
-        """Return the settings of the look on screen; a fixed range applies to all panels."""
-        limits = self.state.limits if request.genes == "shown" else None
-        settings = settings_on_screen(self.state.look, self.state.shown, limits)
+        """Return the settings of the look on screen; a range that is fixed for genes applies to panels of genes."""
+        look, cmap, shown, limits = self.state.look, self.state.map, self.state.shown, self.state.limits
+        if request.genes == "shown" or cmap is None or request.kind.key != "figure":
+            settings = settings_on_screen(look, shown, limits)
+        else:
+            genes, names = set(cmap.genes), self._names_of(request, cmap)
+            takes = all(name in genes and look.fixed(Shown("gene", (str(name),))) for name in names)
+            settings = settings_on_screen(look, None, look.manual if takes and names else None)
         return settings.replace(width_mm=request.width_mm, dpi=request.dpi)
-
-
-def read_name_list(path: str | Path) -> list[str]:
-    """Read names from a text file: one a line, or separated by commas, tabs or spaces; lines with ``#`` are notes.
-
-    Raises
-    ------
-    ExportError
-        If it cannot be read, or there is none.
-    """
-    file = to_path(path, ExportError)
-    with reading(file, ExportError, "it must be text with one name per line."):
-        text = read_bytes(file, _MOST_BYTES, ExportError).decode("utf-8-sig")
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    names = split_names("\n".join(lines), ())
-    if not names:
-        raise ExportError(f"{file} has no names; it must be text with one name per line.")
-    return list(names)
-
-
-def split_names(typed: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Split typed or pasted names; known names that contain spaces, such as those of cell types, are kept whole.
-
-    Known names are found in any case; unknown names are returned unchanged.
-    """
-    spelling = {name.upper(): name for name in reversed(known)}
-    found: list[str] = []
-    for part in re.split(r"[,;\n\t]+", typed):
-        words = part.split()
-        whole = " ".join(words)
-        pieces = [whole] if whole.upper() in spelling or " from " in whole else words
-        found += [spelling.get(piece.upper(), piece) for piece in pieces]
-    return tuple(dict.fromkeys(piece for piece in found if piece))
 
 
 def _write_map(cmap: CompositionMap, request: Request) -> str:

@@ -49,16 +49,15 @@ def settings_on_screen(look: Look, shown: Shown | None, limits: tuple[float, flo
     Parameters
     ----------
     look, shown
-        As in ``ExploreState``.
+        As in ``ExploreState``; ``shown`` is ``None`` if the figure shows other quantities.
     limits
-        Colour range on screen; ``None`` if the figure shows other quantities, which have their own range unless that of
-        the look is fixed.
+        Colour range of the figure; ``None`` if each quantity has its own, unless that of the look is fixed for all.
     """
-    fixed = None
-    if look.range_mode == "manual":
-        fixed = look.manual
-    elif limits is not None and shown is not None and shown.has_range:
+    fixed = None if shown is None else look.fixed(shown)
+    if fixed is None and limits is not None and (shown is None or shown.has_range):
         fixed = limits
+    elif fixed is None and look.range_mode == "manual" and not look.manual_for:
+        fixed = look.manual
     return FigureSettings(
         colormap=look.colormap,
         value_range="full" if look.range_mode == "full" else "auto",

@@ -55,6 +55,7 @@ _CHECK_MS = 400
 """Interval between checks of a run."""
 
 _WEIGHTS = {"imagenet": "ImageNet weights", "none": "random weights"}
+_PRESETS = {"ours": "CPNN, napari-cpnn's defaults", "paper": "CPNN as in the paper", "plain": "linear head, as ST-Net"}
 _CELLS = "Prototypes or single cells (*.h5ad *.h5 *.RData *.rda);;All files (*)"
 _WEIGHTS_FILES = "Weights (*.safetensors *.pth *.pt *.bin *.ckpt);;All files (*)"
 _ANY_WEIGHTS = object()
@@ -113,8 +114,11 @@ class FineTune(Dock):
     def _build_settings(self) -> None:
         from napari_cpnn.models import BACKBONES
 
-        self.preset = slim_combo("ours; the patch-level CPNN of the paper; or the plain linear head of ST-Net")
-        self.preset.addItems(list(TRAINING_PRESETS))
+        self.preset = slim_combo(
+            "what settings start from: CPNN as here or as in its paper, or the linear head of ST-Net"
+        )
+        for name in TRAINING_PRESETS:
+            self.preset.addItem(_PRESETS.get(name, name), name)
         self.start = ModelPicker(self.background, "where the image network starts from", why_no_start)
         self.start_text = TextLabel()
         choices = {"backbone": sorted(BACKBONES)}
@@ -162,7 +166,7 @@ class FineTune(Dock):
         self.use_hint.clicked.connect(lambda: controller.choose_min_cells(self._better()))
         self.left.watched.connect(controller.open_run)
         self.left.wanted.connect(self._open_left)
-        self.preset.textActivated.connect(controller.choose_preset)
+        self.preset.activated.connect(lambda index: controller.choose_preset(self.preset.itemData(index)))
         self.start.activated.connect(self._start_chosen)
         self.out.editingFinished.connect(self._out_edited)
         self.out_choose.clicked.connect(lambda: open_folder(self, "Folder of the run", controller.choose_out))
@@ -260,7 +264,7 @@ class FineTune(Dock):
 
     def _settings_changed(self) -> None:
         controller, settings = self.controller, self.controller.settings
-        self.preset.setCurrentText(controller.preset)
+        self.preset.setCurrentIndex(self.preset.findData(controller.preset))
         self.settings.show_values(settings, TRAINING_PRESETS[controller.preset]())
         self._fill_start()
         self.start_text.setText(start_text(settings))

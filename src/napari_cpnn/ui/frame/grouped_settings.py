@@ -26,11 +26,14 @@ class SettingWords:
         Title of each group, and the words of its settings.
     files
         Settings whose value can be a file.
+    values
+        Words of values that are chosen from a list.
     """
 
     short: Mapping[str, str]
     groups: Sequence[tuple[str, Mapping[str, str]]]
     files: Sequence[str] = ()
+    values: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class SettingsGroup(QWidget):
@@ -97,7 +100,8 @@ class GroupedSettings(QWidget):
         super().__init__()
 
         def form(some: Mapping[str, str]) -> SettingsForm:
-            return SettingsForm(settings, tuple(some), editor.change, editor.refuse, choices, some, words.files)
+            change, refuse, values = editor.change, editor.refuse, words.values
+            return SettingsForm(settings, tuple(some), change, refuse, choices, some, words.files, values)
 
         self.form = form(words.short)
         self.more = button("More ...", "all other settings, in groups", checkable=True)

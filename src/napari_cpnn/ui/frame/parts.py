@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFrame,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QLayout,
     QPushButton,
@@ -187,8 +188,12 @@ def choose_data(combo: QComboBox, value: Any) -> None:
     combo.setCurrentIndex(next(found, 0))
 
 
-def prepare_table(table: QTableView, row_px: int) -> None:
-    """Style a table of rows: no row headers, rows of one height, one row selected at a time, Tab leaves the table."""
+def prepare_table(table: QTableView, row_px: int, measured_rows: int = 0) -> None:
+    """Style a table of rows: no row headers, rows of one height, one row selected at a time, Tab leaves the table.
+
+    With ``measured_rows``, it is a table of many columns that is only read: its columns are as wide as the texts of so
+    many rows, can be dragged and scrolled, and their headers can be clicked.
+    """
     table.setTabKeyNavigation(False)
     table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
     table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -197,3 +202,12 @@ def prepare_table(table: QTableView, row_px: int) -> None:
     given(table.verticalHeader()).hide()
     given(table.verticalHeader()).setMinimumSectionSize(row_px)
     given(table.verticalHeader()).setDefaultSectionSize(row_px)
+    if measured_rows:
+        table.setShowGrid(False)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        header = given(table.horizontalHeader())
+        header.setSectionsClickable(True)
+        header.setHighlightSections(False)
+        header.setResizeContentsPrecision(measured_rows)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)

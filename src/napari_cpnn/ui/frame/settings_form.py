@@ -24,7 +24,7 @@ class SettingsForm(QWidget):
 
     ``change`` is called with the name of a field and its new value, ``refuse`` when a text is not a valid value;
     ``choices`` are the values of text fields to choose from, ``labels`` the words beside fields, by default their
-    names, and ``files`` the fields whose value can be a file.
+    names, ``files`` the fields whose value can be a file, and ``values`` the words of values that are chosen from.
     """
 
     def __init__(
@@ -36,8 +36,10 @@ class SettingsForm(QWidget):
         choices: Mapping[str, Sequence[str]] | None = None,
         labels: Mapping[str, str] | None = None,
         files: Sequence[str] = (),
+        values: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
+        self._of_values = values or {}
         self._change, self._refuse = change, refuse
         self._words = {name: (labels or {}).get(name, name.replace("_", " ")) for name in names}
         self._hints = typing.get_type_hints(settings)
@@ -72,9 +74,9 @@ class SettingsForm(QWidget):
             if isinstance(editor, QCheckBox):
                 editor.setChecked(value)
             elif isinstance(editor, QComboBox):
-                if editor.findText(str(value)) < 0:
-                    editor.addItem(str(value))
-                editor.setCurrentText(str(value))
+                if editor.findData(str(value)) < 0:
+                    editor.addItem(str(value), str(value))
+                editor.setCurrentIndex(editor.findData(str(value)))
             elif isinstance(editor, QLineEdit):
                 editor.setText(_text(value))
             editor.blockSignals(False)
@@ -111,10 +113,11 @@ class SettingsForm(QWidget):
             choices = typing.get_args(kind)
         if choices is not None:
             combo = QComboBox()
-            combo.addItems(list(choices))
+            for value in choices:
+                combo.addItem(self._of_values.get(value, value), value)
             combo.setMinimumContentsLength(12)
             combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-            combo.textActivated.connect(lambda text: self._change(name, text))
+            combo.activated.connect(lambda index: self._change(name, combo.itemData(index)))
             return combo
         edit = QLineEdit()
         edit.editingFinished.connect(lambda: self._edited(name, edit))

@@ -9,9 +9,11 @@ import dask.array as da
 import numpy as np
 
 from napari_cpnn.errors import SlideError
+from napari_cpnn.slides import Slide
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import plain
 from napari_cpnn.ui.layers.slide_layers import (
+    LARGEST_TEXTURE,
     OVERLAY_KEY,
     SMALL_KEY,
     as_dask,
@@ -87,7 +89,10 @@ class Picture:
             "units": first.units[-2:],
             "metadata": {},
         }
-        return [_bytes(level, full) for level in levels], keywords, "image"
+        made: list[Any] = [_bytes(level, full) for level in levels]
+        if max(made[-1].shape[:2]) > LARGEST_TEXTURE:
+            made = Slide.from_arrays(made, None, name=what).levels  # with smaller copies
+        return made, keywords, "image"
 
     def _level(self, i: int) -> da.Array:
         parts: list[da.Array] = [as_dask(level_arrays(layer)[i])[self.plane] for layer in self.layers]

@@ -16,8 +16,8 @@ from napari_cpnn.ui.layers.slide_switch import current_switch
 
 LayerData = tuple[Any, dict[str, Any], str]
 
-#: Left to napari's own reader: a second one would make napari ask which to use for every .png. The Explore dock
-#: accepts such layers, and ``napari-cpnn open`` reads these files.
+#: Left to napari's own reader: a second one would make napari ask which to use for every .png. The docks accept such
+#: layers, of which large ones become pyramids (``large_pictures``), and ``napari-cpnn open`` reads these files.
 PLAIN_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 #: Suffixes that all kinds of microscopy share; the content of the file decides.

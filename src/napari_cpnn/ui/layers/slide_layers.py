@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PATH_KEY = "slide_path"
 """Path of a slide in ``layer.metadata`` (a sample has no ``layer.source.path``)."""
 
+FILE_KEY = "picture_path"
+"""Path of a picture that napari's own reader opened, in ``layer.metadata`` of the pyramid that replaced it."""
+
 OVERLAY_KEY = "napari_cpnn_overlay"
 """Marks the layers of a map in ``layer.metadata``."""
 
@@ -33,6 +36,9 @@ MEASURE_KEY = "napari_cpnn_measurements"
 """Marks the Shapes layer of measured distances and areas, which are not regions."""
 UNSIZED_KEY = "pixel_size_unknown"
 """Marks a slide of unknown pixel size that is in micrometres only to be in one unit with other layers."""
+
+#: A longer side (px) than this is too much for one texture: napari is slow with it, some graphics drivers crash.
+LARGEST_TEXTURE = 4096
 
 #: The images of these points determine an affine map.
 _FRAME = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
@@ -52,7 +58,7 @@ def level_arrays(layer: Layer) -> list[Any]:
 
 def path_of(layer: Layer) -> Path | None:
     """Return the file behind a layer if it is known and exists; a folder (of spots, or Zarr) is not a slide file."""
-    source = layer.metadata.get(PATH_KEY) or getattr(layer.source, "path", None)
+    source = layer.metadata.get(PATH_KEY) or layer.metadata.get(FILE_KEY) or getattr(layer.source, "path", None)
     return Path(source) if source and Path(source).is_file() else None
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from superqt.utils import qdebounced
 
 from napari_cpnn.ui.frame import offer, show_dock
+from napari_cpnn.ui.layers.large_pictures import LargePictures
 from napari_cpnn.ui.layers.slide_layers import (
+    FILE_KEY,
     PATH_KEY,
     UNSIZED_KEY,
     is_in_pixels,
@@ -43,15 +45,20 @@ class SlideSwitch:
         self._spots = SpotsOfSlides()
         self._offer_later = qdebounced(self._make_offer, timeout=0)
         self._follow_later = qdebounced(self._follow, timeout=0)
+        self.large = LargePictures(viewer, self._follow_later)
         viewer.layers.events.inserted.connect(self._inserted)
         viewer.layers.events.removed.connect(self._removed)
         viewer.layers.selection.events.active.connect(self._selected)
         for layer in viewer.layers:
+            self.large.take(layer)
             self._watch(layer)
         self.use_lengths(False)
 
     def slides(self) -> list[Layer]:
-        """Return the slide layers, the topmost first."""
+        """Return the slide layers, the topmost first, without large pictures that are about to be replaced."""
+        return [layer for layer in self._all_slides() if not self.large.holds(layer)]
+
+    def _all_slides(self) -> list[Layer]:
         viewer = self._viewer()
         return [] if viewer is None else [layer for layer in reversed(viewer.layers) if is_slide_layer(layer)]
 
@@ -80,7 +87,7 @@ class SlideSwitch:
         layer.visible = True
         if not viewer.canvas.grid.enabled:
             box = _box(viewer, layer)
-            for other in self.slides():
+            for other in self._all_slides():
                 if other != layer and other.visible and _overlap(box, _box(viewer, other)):
                     other.visible = False
         viewer.layers.selection.active = layer
@@ -107,14 +114,18 @@ class SlideSwitch:
         if not _is_opened(layer):
             self._of_others = layer
             return
-        self.show_only(layer)
-        if len(self.slides()) > 1:
-            fit_view(viewer, layer)
+        held = self.large.take(layer)
+        if FILE_KEY not in layer.metadata:  # else it comes in place of a picture, and is shown and selected as that was
+            self.show_only(layer)
+            if len(self._all_slides()) > 1:
+                fit_view(viewer, layer)
         self._follow_later()
-        self._opened.append(layer)
-        self._offer_later()
+        if not held:
+            self._opened.append(layer)
+            self._offer_later()
 
     def _removed(self, event: Any) -> None:
+        self.large.forget(event.value)
         if is_slide_layer(event.value):
             event.value.events.visible.disconnect(self._follow_soon)
         self.use_lengths(False)

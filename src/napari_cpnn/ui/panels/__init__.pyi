@@ -1,1 +1,2 @@
 from .dock import Panels as Panels
+from .panel import Kind as Kind

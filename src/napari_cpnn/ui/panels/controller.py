@@ -15,7 +15,7 @@ from napari_cpnn.geometry import Rect
 from napari_cpnn.painting import Range
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.frame import Tasks
-from napari_cpnn.ui.panels.figure import write_figure
+from napari_cpnn.ui.panels.figure import Row, write_figure
 from napari_cpnn.ui.panels.painter import Job, PanelPainter
 from napari_cpnn.ui.panels.panel import MOST_PANELS, Painted, PanelSpec, Source, titles
 from napari_cpnn.ui.panels.sources import Sources
@@ -193,18 +193,18 @@ class PanelsController:
         """Return which panels share a colour range; empty if none do."""
         groups = [spec.scale_group for spec in self.panels if spec.scale_group]
         several = sorted({group for group in groups if groups.count(group) > 1})
-        if self.state.look.range_mode == "manual":
-            return "One colour range in all panels, fixed in Explore." if groups else ""
+        look = self.state.look
+        if groups and all(s.shown is not None and look.fixed(s.shown) for s in self.panels if s.scale_group):
+            return "One colour range in all panels, fixed in Explore."
         words = ["cell types" if group == "types" else group.removeprefix("gene ") for group in several]
         return f"Same colour range: {', '.join(words)}." if words else ""
 
     @property
     def style_note(self) -> str:
-        """Return that figures show washes, where lines are drawn; else empty."""
-        words = {"contours": "contours", "patches": "outlines of patches"}
-        drawn = words.get(self.state.look.style)
+        """Return that figures show washes, where patches are outlined; else empty."""
         maps = any(spec.kind == "map" for spec in self.panels)
-        return f"Drawn as {drawn}; a figure shows maps as a wash." if drawn and maps else ""
+        outlined = maps and self.state.look.style == "patches"
+        return "Drawn as outlines of patches; a figure shows maps as a wash." if outlined else ""
 
     @property
     def cost_note(self) -> str:
@@ -359,13 +359,19 @@ class PanelsController:
 
     # -- figure --------------------------------------------------------------------------------------------
 
+    def rows(self) -> list[Row]:
+        """Return what each panel shows, what is painted, its range, and its title in a figure."""
+        names = [
+            f"{t}, not registered" if s.source.slide else t for s, t in zip(self.panels, self.titles(), strict=True)
+        ]
+        return list(zip(self._jobs(), self.painted, self.limits, names, strict=True))
+
     def export(self, path: Path, marks: Marks | None = None, *, overwrite: bool = False) -> None:
         """Write the panels as one figure, in the background."""
         if not self.panels or self.view is None:
             self.tasks.fail(ExportError("There are no panels to export yet."))
             return
-        rows = list(zip(self._jobs(), self.painted, self.limits, self.titles(), strict=True))
-        look = self.state.look
+        rows, look = self.rows(), self.state.look
 
         def work() -> Path:
             return write_figure(rows, look, marks, path, overwrite=overwrite)
@@ -383,5 +389,4 @@ class PanelsController:
 def _bytes_of(mapper: LiveMapper) -> int:
     """Return the memory of a mapper: its network, and 16 bits for each number of each patch of its map."""
     cmap = mapper.map
-    network = sum(p.numel() * p.element_size() for p in mapper.predictor.model.parameters())
-    return int(network + cmap.weights.nbytes + cmap.programs.nbytes)
+    return int(mapper.predictor.model_bytes + cmap.weights.nbytes + cmap.programs.nbytes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cpnn.errors import ExportError
-from napari_cpnn.settings import FigureSettings
+from napari_cpnn.ui.export import settings_on_screen
 
 if TYPE_CHECKING:
     from napari_cpnn.export import Marks
@@ -31,14 +31,6 @@ def write_figure(rows: Sequence[Row], look: Look, marks: Marks | None, path: Pat
     """
     from napari_cpnn.export import FigurePanel, Spots, panels_to_figure
 
-    settings = FigureSettings(
-        colormap=look.colormap,
-        value_range="full" if look.range_mode == "full" else "auto",
-        opacity=look.opacity,
-        smooth=look.smooth,
-        unlike=look.unlike,
-        scale_um=look.scale_um,
-    )
     panels = []
     for job, painted, limits, title in rows:
         spec = job.spec
@@ -59,7 +51,7 @@ def write_figure(rows: Sequence[Row], look: Look, marks: Marks | None, path: Pat
                 limits,
                 spots,
                 outlines=marks if spec.source.slide == 0 else None,
-                title=f"{title}, not registered" if spec.source.slide else title,
+                title=title,
             )
         )
-    return panels_to_figure(panels, path, settings, overwrite=overwrite)
+    return panels_to_figure(panels, path, settings_on_screen(look, None, None), overwrite=overwrite)

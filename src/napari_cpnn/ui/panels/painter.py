@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.canvas import Drawn
 
-#: Opacity of spots of the smallest value, as in the Compare dock.
-_FAINTEST = 0.25
+_KEY_COLORS = 256
 #: Quantiles of measured values between which the colours lie.
 _RANGE = (0.02, 0.98)
 #: Pixels of all overlays together: nine overlays of the size that Explore paints would take a second.
@@ -151,8 +150,8 @@ class PanelPainter:
         if job.missing or shown is None or not shown.has_range:
             return None
         if job.spec.kind == "spots":
-            if look.range_mode == "manual":
-                return look.manual
+            if (fixed := look.fixed(shown)) is not None:
+                return fixed
             values = self.measured(job)
             low, high = (float(v) for v in np.quantile(values, _RANGE)) if len(values) else (0.0, 1.0)
             return low, max(high, low + 0.1)
@@ -167,7 +166,7 @@ class PanelPainter:
         if shown is None or found is None:
             return Painted(note=job.missing)
         if limits is not None and shown.measure == "value":
-            fixed = dataclasses.replace(look, range_mode="manual", manual=limits)
+            fixed = dataclasses.replace(look, range_mode="manual", manual=limits, manual_for="")
         else:
             fixed = look
         auto = self._ranges.setdefault(_range_key(job), painting.auto_range(shown))
@@ -226,17 +225,14 @@ class PanelPainter:
         if slide is None or slide.mpp is None or spots is None:
             return Painted(note=job.missing)
         values = self.measured(job)
-        table = painting.color_table(look.colormap).copy()
-        table[:, 3] = np.maximum(table[:, 3], _FAINTEST)
-        at = np.clip((values - limits[0]) / max(limits[1] - limits[0], 1e-6), 0, 1)
-        colors = table[np.rint(at * (len(table) - 1)).astype(np.intp)]
+        table = painting.spot_colors(np.linspace(0, 1, _KEY_COLORS), (0, 1), look.colormap)
         key = Key(painting.on_tissue(table, look.opacity), limits, "log1p CP10k")
         diameter = diameter_um(spots, slide.mpp) or DEFAULT_UM
         return Painted(
             key=key,
             centers_um=spatial_to_um(spots.obsm["spatial"], slide.mpp),
             diameter_um=diameter,
-            colors=np.asarray(colors, dtype=np.float32),
+            colors=painting.spot_colors(values, limits, look.colormap),
             note=f"{spots.n_obs:,} spots of {diameter:.0f} µm",
             numbers=values,
         )

@@ -27,5 +27,6 @@ WORDS = SettingWords(
             },
         ),
     ),
+    values={"nb": "negative binomial regression", "mean": "mean of the cells"},
 )
 """Words of all settings, the same as in the Fine-tune dock."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from napari_cpnn.geometry import Rect
 
 _WIDTH = 118
 
 
-def call_code(function: str, *given: str) -> str:
-    """Return a call: in one line, with its arguments in one line, or with each in its own."""
-    inner = ", ".join(given)
-    if len(function) + len(inner) + 2 <= _WIDTH:
+def call_code(function: str, *given: str, indent: int = 0) -> str:
+    """Return a call: in one line, with its arguments in one line, or with each in its own; it will be indented."""
+    inner, width = ", ".join(given), _WIDTH - indent
+    if len(function) + len(inner) + 2 <= width:
         return f"{function}({inner})"
-    lines = [inner] if len(inner) + 4 <= _WIDTH else [f"{one}," for one in given]
+    lines = [inner] if len(inner) + 4 <= width else [f"{one}," for one in given]
     return "\n".join([f"{function}(", *(f"    {line}" for line in lines), ")"])
 
 
@@ -43,6 +46,13 @@ def number_code(value: float) -> str:
 
 def tuple_code(values: Iterable[float]) -> str:
     return f"({', '.join(number_code(value) for value in values)})"
+
+
+def whole_um(rects: Sequence[Rect]) -> Rect:
+    """Return the smallest rectangle in whole micrometres that holds all."""
+    low = [math.floor(min(getattr(rect, name) for rect in rects)) for name in ("y0", "x0")]
+    high = [math.ceil(max(getattr(rect, name) for rect in rects)) for name in ("y1", "x1")]
+    return Rect(*low, *high)
 
 
 def names_code(names: Iterable[str]) -> str:

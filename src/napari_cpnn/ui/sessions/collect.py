@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import SessionError
+from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping import UNKNOWN
 from napari_cpnn.painting import scale_of
 from napari_cpnn.palette import chosen_color
@@ -13,7 +14,7 @@ from napari_cpnn.slides import copy_identity
 from napari_cpnn.ui.export import marks_on_screen
 from napari_cpnn.ui.layers import SPOTS_KEY, TABLE_KEY, holds_regions, read_viewport
 from napari_cpnn.ui.regions import regions_of
-from napari_cpnn.ui.sessions.session import ModelFile, Session, SlideFile, View
+from napari_cpnn.ui.sessions.session import ModelFile, PanelOnScreen, Session, SlideFile, View
 from napari_cpnn.ui.viewer import Memory, state_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_cpnn.geometry import Mpp
+    from napari_cpnn.models import CPNN
     from napari_cpnn.regions import Region
     from napari_cpnn.ui.viewer import ExploreState
 
@@ -58,7 +60,7 @@ def session_of(viewer: Any, explore: Any) -> Session:
     return Session(
         slide=SlideFile(slide.path.absolute(), slide.name, "", slide.mpp),
         memory=Memory(shown=state.shown, look=state.look, spots=memory.spots, move=memory.move, library=memory.library),
-        model=_model_of(state, explore.controller.model_path),
+        model=_model_of(state.model, explore.controller.model_path),
         view=None if viewport is None else View(viewport.rect, viewport.px_per_um),
         level=state.level,
         limits=state.limits,
@@ -74,6 +76,7 @@ def session_of(viewer: Any, explore: Any) -> Session:
         settings=MappingSettings() if state.mapper is None else state.mapper.settings,
         finer=explore.finer.parts,
         exports=tuple(state.exports),
+        panels=_panels_of(dock_of(viewer, "panels")),
         **_of_map(state, viewport),
     )
 
@@ -113,13 +116,36 @@ def _remembered(memory: Memory) -> list[Region]:
     return [Region(name, shapely.from_wkt(outline)) for name, outline in memory.regions]
 
 
-def _model_of(state: ExploreState, path: Path | None) -> ModelFile | None:
+def _model_of(model: CPNN | None, path: Path | None) -> ModelFile | None:
     from napari_cpnn.models import ZOO
 
-    if state.model is None:
+    if model is None:
         return None
     name = "" if path is None else next((name for name, model in ZOO.items() if model.path == path), "")
-    return ModelFile(None if path is None else path.absolute(), name, state.model.title, state.model.fingerprint)
+    return ModelFile(None if path is None else path.absolute(), name, model.title, model.fingerprint)
+
+
+def _panels_of(dock: Any | None) -> tuple[PanelOnScreen, ...]:
+    """Return the panels on screen, as the figure of the Panels dock has them."""
+    if dock is None or not dock.are_shown:
+        return ()
+    sources, found = dock.controller.sources, []
+    for job, painted, limits, title in dock.controller.rows():
+        spec, slide, missing = job.spec, job.slide, job.missing
+        if not missing and (slide is None or job.view is None):
+            missing = "the slide is being opened"
+        other = None
+        if spec.source.slide and slide is not None:
+            if slide.path is None:
+                missing = "its slide has no file"
+            else:
+                other = SlideFile(slide.path.absolute(), slide.name, "", slide.mpp)
+        model = None if spec.source.model is None else _model_of(sources.model(spec.source), spec.source.model)
+        if spec.kind == "spots" and not missing:
+            missing = painted.note if painted.centers_um is None else ""
+        rect = job.view or Rect(0, 0, 1, 1)
+        found.append(PanelOnScreen(spec.kind, spec.shown, rect, limits, title, other, model, missing))
+    return tuple(found)
 
 
 def _chosen_colors(state: ExploreState) -> dict[str, str]:

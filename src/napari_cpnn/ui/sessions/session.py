@@ -13,9 +13,11 @@ from napari_cpnn.ui.viewer import Memory
 
 if TYPE_CHECKING:
     from napari_cpnn.models import Side
+    from napari_cpnn.painting import Shown
     from napari_cpnn.regions import Region
     from napari_cpnn.ui.compare import Painted
     from napari_cpnn.ui.export import Exported
+    from napari_cpnn.ui.panels import Kind
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,36 @@ class View:
 
     rect: Rect
     px_per_um: float
+
+
+@dataclass(frozen=True)
+class PanelOnScreen:
+    """A panel of the Panels dock.
+
+    Parameters
+    ----------
+    kind, shown
+        What it shows: ``"tissue"``, ``"map"`` or ``"spots"``, and of what.
+    rect
+        Its place, in micrometres of its slide.
+    limits
+        Values of the first and the last colour; ``None`` if it has no range.
+    title
+        Its title.
+    slide, model
+        Its slide and model; ``None``: those of the session.
+    missing
+        Why it cannot be drawn again; empty if it can.
+    """
+
+    kind: Kind
+    shown: Shown | None
+    rect: Rect
+    limits: tuple[float, float] | None
+    title: str
+    slide: SlideFile | None = None
+    model: ModelFile | None = None
+    missing: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +120,8 @@ class Session:
         Whether the whole slide is mapped; whether the map in view is coarser than its patches.
     exports
         Exports since the slide was opened.
+    panels
+        The panels, if they are on screen.
     """
 
     slide: SlideFile
@@ -113,3 +147,4 @@ class Session:
     is_whole: bool = False
     is_coarse: bool = False
     exports: tuple[Exported, ...] = ()
+    panels: tuple[PanelOnScreen, ...] = ()

@@ -119,13 +119,14 @@ def _look(facts: Any) -> Look | None:
         return None
     known = {f.name: facts[f.name] for f in dataclasses.fields(Look) if f.name in facts}
     low, high = known.pop("manual", Look.manual)
-    scale = known.pop("scale_um", None)
+    scale, manual_for = known.pop("scale_um", None), str(known.pop("manual_for", ""))
     for field, choices in _CHOICES.items():
         if known.get(field) not in choices:  # of another version
             known.pop(field, None)
     if not _is_magnification(known.get("fade_from")):
         known.pop("fade_from", None)
-    look = Look(**known, manual=(float(low), float(high)), scale_um=None if scale is None else float(scale))
+    manual = (float(low), float(high))
+    look = Look(**known, manual=manual, manual_for=manual_for, scale_um=None if scale is None else float(scale))
     numbers = (*look.manual, look.opacity, 0.0 if look.scale_um is None else look.scale_um)
     switches = (look.smooth, look.legend, look.fade)
     if not all(math.isfinite(number) for number in numbers) or not all(isinstance(on, bool) for on in switches):
