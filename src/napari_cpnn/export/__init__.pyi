@@ -15,6 +15,7 @@ from .panels import panels_to_figure as panels_to_figure
 from .part import Area as Area
 from .part import part_of as part_of
 from .progress import ExportCancelledError as ExportCancelledError
+from .progress import reporter as reporter
 from .progress import reporting as reporting
 from .rows import Rows as Rows
 from .rows import storable as storable
