@@ -1,7 +1,9 @@
 from .classical import ClassicalFinder as ClassicalFinder
+from .classical import haematoxylin as haematoxylin
 from .detect import detect_nuclei as detect_nuclei
 from .detector import detector_card as detector_card
 from .geojson import write_geojson as write_geojson
+from .live import LiveNuclei as LiveNuclei
 from .network import NucleusNetwork as NucleusNetwork
 from .nuclei import Nuclei as Nuclei
 from .outlines import Outlines as Outlines
