@@ -196,7 +196,7 @@ def _write_csv(
     frame = rows.frame().reset_index(names="cell")
     for name in ("class", "type"):
         if name in frame:
-            frame[name] = frame[name].cat.rename_categories(csv_texts)
+            frame[name] = frame[name].cat.rename_categories(csv_texts(frame[name].cat.categories))
     frame.insert(1, "x_um", nuclei.centers_um[:, 1].round(3))
     frame.insert(2, "y_um", nuclei.centers_um[:, 0].round(3))
     if regions:
