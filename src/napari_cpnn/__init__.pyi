@@ -45,6 +45,7 @@ from .samples import fetch_her2st as fetch_her2st
 from .samples import sample_folder as sample_folder
 from .settings import BenchmarkSettings as BenchmarkSettings
 from .settings import BulkSettings as BulkSettings
+from .settings import CellSettings as CellSettings
 from .settings import CohortSettings as CohortSettings
 from .settings import DeconvolutionSettings as DeconvolutionSettings
 from .settings import EvaluationSettings as EvaluationSettings
@@ -63,4 +64,5 @@ from .studies import benchmark as benchmark
 from .studies import cross_validate as cross_validate
 from .studies import evaluate_slides as evaluate_slides
 from .training import train as train
+from .training.bags import train_cells as train_cells
 from .training.bags import train_slides as train_slides
