@@ -9,5 +9,8 @@ from .read import read_nuclei as read_nuclei
 from .scores import detection_scores as detection_scores
 from .separation import Maps as Maps
 from .separation import separate as separate
+from .store import NUCLEI_ARRAYS as NUCLEI_ARRAYS
+from .store import Arrays as Arrays
+from .store import ArrayStore as ArrayStore
 from .writing import format_of as format_of
 from .writing import write_nuclei as write_nuclei

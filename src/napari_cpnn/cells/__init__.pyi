@@ -1,0 +1,2 @@
+from .binning import CellsOfPatches as CellsOfPatches
+from .cell_map import CellMap as CellMap
