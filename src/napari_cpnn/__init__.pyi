@@ -1,6 +1,8 @@
 from ._version import __version__ as __version__
 from .bulk import filter_bulk as filter_bulk
 from .bulk import read_bulk as read_bulk
+from .cells import CellMap as CellMap
+from .cells import predict_cells as predict_cells
 from .cohort import Cohort as Cohort
 from .cohort import read_cohort as read_cohort
 from .cohort_run import run_cohort as run_cohort
@@ -41,6 +43,7 @@ from .prototypes import deconvolve_with_uncertainty as deconvolve_with_uncertain
 from .prototypes import estimate_prototypes as estimate_prototypes
 from .prototypes import read_cells as read_cells
 from .prototypes import rna_content as rna_content
+from .prototypes import variance_between_types as variance_between_types
 from .samples import fetch_her2st as fetch_her2st
 from .samples import sample_folder as sample_folder
 from .settings import BenchmarkSettings as BenchmarkSettings

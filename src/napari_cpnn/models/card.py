@@ -31,9 +31,9 @@ from napari_cpnn.untrusted import parse_json, reading, to_path
 #: Key of the card in the metadata of the safetensors header.
 METADATA_KEY = "napari_cpnn"
 
-#: Version of the file format; readers refuse newer ones. For older readers, a model of patches is written as version 5,
-#: one that predicts log1p CP10k as version 4, one without calibrated intervals as version 3, one without a frozen encoder
-#: as version 2, and one without a domain as version 1.
+#: Version of the file format; readers refuse newer ones. For older readers, a model of patches is written as version
+#: 5, one that predicts log1p CP10k as version 4, one without calibrated intervals as version 3, one without a frozen
+#: encoder as version 2, and one without a domain as version 1.
 FORMAT_VERSION = 6
 
 #: Longer headers are rejected; the names of 60,000 genes take 2 MB.

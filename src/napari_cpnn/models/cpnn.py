@@ -200,9 +200,7 @@ class CPNN(nn.Module):
 
     @property
     def input_kind(self) -> str:
-        """Kind of input that the model needs (:mod:`napari_cpnn.prediction`): ``"patch"``, ``"surroundings"``, or
-        ``"nucleus"`` for a model of single cells, which has no map.
-        """
+        """Kind of input that the model needs: ``"patch"``, ``"surroundings"``, or ``"nucleus"`` for single cells."""
         return "nucleus" if self.spec.sees == "nucleus" else self.backbone_interface.input_kind
 
     @property
