@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
-from napari_cpnn.arrays import Float32Array, IntArray
+from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
 from napari_cpnn.counts import positions
 from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
 from napari_cpnn.geometry import PatchSpec
@@ -89,60 +89,80 @@ def read_cell_spots(
         raise TrainingError(f"There are {len(samples)} slides and nuclei of {len(nuclei)}; give those of each slide.")
     report = reporter(progress)
     radii = [_radius_um(slide, spots, settings) for slide, spots in samples]
-    parts, held_out_name = check_samples(samples, _run_settings(settings, max(radii, default=0.0)))
-    name_genes_alike(parts, prototypes.genes, _run_settings(settings))
+    run = _run_settings(settings, max(radii, default=0.0))
+    parts, held_out_name = check_samples(samples, run)
+    name_genes_alike(parts, prototypes.genes, run)
     model = cell_model(settings)
     predictor = Predictor(model, settings.device)
-    features: list[Float32Array] = []
-    bags: list[tuple[IntArray, list[IntArray]]] = []
-    counts: dict[str, list[int]] = {"cells": [], "spots": [], "empty": []}
+    slides = []
     for i, (part, radius) in enumerate(zip(parts, radii, strict=True)):
         found = _nuclei_of(part, radius, None if nuclei is None else nuclei[i], report)
-        rows, cells, places = _cells_of_spots(part, found, radius)
-        values, ok = PlaceFeatures(part.slide, model, predictor, keep).at(places, report)
-        number = np.where(ok, np.cumsum(ok) - 1, -1)
-        cells = [number[one][number[one] >= 0] for one in cells]
-        filled = np.array([len(one) > 0 for one in cells], dtype=bool)
-        counts["empty"].append(int(part.use.sum() - filled.sum()))
-        keep_rows = rows[filled]
-        part.use[:], used = False, keep_rows
-        part.use[used] = True
-        part.train &= part.use
-        features.append(values)
-        bags.append((used, [one for one, full in zip(cells, filled, strict=True) if full]))
-        counts["cells"].append(int(ok.sum()))
-    _report_empty(parts, counts["empty"])
+        places = PlaceFeatures(part.slide, model, predictor, keep)
+        slides.append(_SlideBags.read(part, found, radius, places, report))
+    _report_empty(parts, [one.n_empty for one in slides])
     if not any(part.train.any() for part in parts):
         raise TrainingError("No spot to train on has a nucleus in it; are the nuclei those of these slides?")
-    genes = choose_genes(parts, prototypes, _run_settings(settings))
-    matrices, kept = [], []
-    for part, (rows, _) in zip(parts, bags, strict=True):
-        columns = positions(list(part.spots.var_names), genes)
-        matrix = np.asarray(part.counts[rows][:, columns].toarray(), dtype=np.float32)
-        kept.append(matrix.sum(axis=1) > 0)
-        matrices.append(matrix[kept[-1]])
-        counts["spots"].append(int(kept[-1].sum()))
-    rows_of = [rows[some] for (rows, _), some in zip(bags, kept, strict=True)]
-    chosen = [[one for one, some in zip(of, k, strict=True) if some] for (_, of), k in zip(bags, kept, strict=True)]
-    is_train = np.concatenate([part.train[rows] for part, rows in zip(parts, rows_of, strict=True)])
+    genes = choose_genes(parts, prototypes, run)
+    counts = [one.keep_counted(genes) for one in slides]
+    rows = [one.rows for one in slides]
     with tempfile.TemporaryDirectory() as scratch:
-        shares = _shares(parts, rows_of, prototypes, settings, Path(scratch), report)
-    names = [f"{i + 1}/{part.spots.obs_names[row]}" for i, part in enumerate(parts) for row in rows_of[i]]
-    patients = [part.patient or part.slide.name for i, part in enumerate(parts) for _ in rows_of[i]]
-    slides = np.repeat(np.arange(len(parts)), [len(rows) for rows in rows_of])
-    made = Bags.of([features[i][one] for i, of in enumerate(chosen) for one in of], names, patients)
+        shares = _shares(parts, rows, prototypes, settings, Path(scratch), report)
+    is_train = np.concatenate([part.train[chosen] for part, chosen in zip(parts, rows, strict=True)])
+    bags = Bags.of(
+        [one.features[cells] for one in slides for cells in one.cells],
+        [f"{i + 1}/{part.spots.obs_names[row]}" for i, part in enumerate(parts) for row in rows[i]],
+        [part.patient or part.slide.name for i, part in enumerate(parts) for _ in rows[i]],
+    )
+    of_slide = np.repeat(np.arange(len(parts)), [len(chosen) for chosen in rows])
     return CellSpots(
-        Labelled(made, np.concatenate(matrices), shares, slides),
+        Labelled(bags, np.concatenate(counts), shares, of_slide),
         tuple(genes),
         np.flatnonzero(is_train),
         np.flatnonzero(~is_train),
         held_out_name,
         parts,
-        np.array(counts["cells"]),
-        np.array(counts["spots"]),
-        np.array(counts["empty"]),
+        np.array([len(one.features) for one in slides]),
+        np.array([len(one.rows) for one in slides]),
+        np.array([one.n_empty for one in slides]),
         radii,
     )
+
+
+@dataclass
+class _SlideBags:
+    """Used spots of one slide (rows of its table), the cells of each, and the features of all of them ``(n, F)``."""
+
+    part: SpotSample
+    rows: IntArray
+    cells: list[IntArray]
+    features: Float32Array
+    n_empty: int
+
+    @classmethod
+    def read(
+        cls, part: SpotSample, nuclei: Nuclei, radius_um: float, places: PlaceFeatures, progress: Progress
+    ) -> _SlideBags:
+        """Look for the nuclei of each usable spot; spots without one are no longer used."""
+        rows = np.flatnonzero(part.use)
+        inside = _within(nuclei, part.centers_um[rows], radius_um)
+        used = np.unique(np.concatenate([np.zeros(0, dtype=np.intp), *inside]))
+        features, ok = places.at(nuclei.centers_um[used], progress)
+        number = np.full(len(nuclei), -1, dtype=np.intp)
+        number[used[ok]] = np.arange(len(features))
+        cells = [number[one][number[one] >= 0] for one in inside]
+        filled = np.array([len(one) > 0 for one in cells], dtype=bool)
+        part.use[rows[~filled]] = False
+        part.train &= part.use
+        return cls(part, rows[filled], [one for one in cells if len(one)], features, int((~filled).sum()))
+
+    def keep_counted(self, genes: Sequence[str]) -> Float32Array:
+        """Keep the spots with counts in the genes, and return these ``(S, G)``."""
+        columns = positions(list(self.part.spots.var_names), genes)
+        counts = np.asarray(self.part.counts[self.rows][:, columns].toarray(), dtype=np.float32)
+        has_counts = counts.sum(axis=1) > 0
+        self.cells = [one for one, has in zip(self.cells, has_counts, strict=True) if has]
+        self.rows = self.rows[has_counts]
+        return counts[has_counts]
 
 
 def cell_model(settings: CellSettings) -> CPNN:
@@ -214,17 +234,12 @@ def _nuclei_of(part: SpotSample, radius_um: float, given: Nuclei | None, progres
     return found
 
 
-def _cells_of_spots(
-    part: SpotSample, nuclei: Nuclei, radius_um: float
-) -> tuple[IntArray, list[IntArray], Float32Array]:
-    """Rows of the usable spots, numbers of the cells of each among those in any, and their centres ``(n, 2)`` in um."""
-    rows = np.flatnonzero(part.use)
+def _within(nuclei: Nuclei, centers_um: FloatArray, radius_um: float) -> list[IntArray]:
+    """Numbers of the nuclei no farther than a radius from each centre, ascending."""
     if not len(nuclei):
-        return rows, [np.zeros(0, dtype=np.intp) for _ in rows], np.zeros((0, 2), dtype=np.float32)
-    inside = cKDTree(nuclei.centers_um).query_ball_point(part.centers_um[rows], radius_um)
-    used = np.unique(np.concatenate([np.asarray(one, dtype=np.intp) for one in inside]))
-    cells = [np.searchsorted(used, np.sort(np.asarray(one, dtype=np.intp))) for one in inside]
-    return rows, cells, nuclei.centers_um[used]
+        return [np.zeros(0, dtype=np.intp) for _ in centers_um]
+    found = cKDTree(nuclei.centers_um).query_ball_point(centers_um, radius_um)
+    return [np.sort(np.asarray(one, dtype=np.intp)) for one in found]
 
 
 def _report_empty(parts: Sequence[SpotSample], n_empty: Sequence[int]) -> None:

@@ -242,5 +242,3 @@ def _held_out_scores(made: SlideModel, spots: CellSpots) -> dict[str, Any]:
         "slide": spots.held_out_name, "pcc_mean": round(summary["pcc"], 4), "scc_mean": round(summary["scc"], 4),
         "n_genes": summary["n_genes"], "per_gene_pcc": per_gene,
     }  # fmt: skip
-
-
