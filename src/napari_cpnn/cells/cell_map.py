@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,18 @@ import numpy.typing as npt
 from napari_cpnn.arrays import BoolArray, Float32Array
 from napari_cpnn.cells.binning import CellsOfPatches
 from napari_cpnn.cells.store import read_cells, write_cells
+from napari_cpnn.cells.tables import cells_to_anndata
 from napari_cpnn.errors import CellMapError, NucleiError, PixelSizeError
 from napari_cpnn.geometry import Grid, Mpp, as_mpp
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.models import Decoder
 from napari_cpnn.nuclei import Nuclei
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_cpnn.regions import Region
+    from napari_cpnn.slides import Slide
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +186,16 @@ class CellMap:
         if done.size:
             cmap.fill(done, rows[done, :n_types], rows[done, n_types:], None if scores is None else scores[done])
         return cmap
+
+    def to_anndata(
+        self,
+        genes: Sequence[str] | None = None,
+        slide: Slide | None = None,
+        regions: Sequence[Region] = (),
+        spots: AnnData | None = None,
+    ) -> AnnData:
+        """Return a table of the cells; see :func:`~napari_cpnn.cells.cells_to_anndata`."""
+        return cells_to_anndata(self, genes, slide, regions, spots)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write to a ``.zarr`` folder, atomically; :class:`CellMapError` if that fails."""
