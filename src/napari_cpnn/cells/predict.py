@@ -14,7 +14,7 @@ from napari_cpnn.cells.cell_map import CellMap
 from napari_cpnn.errors import CellMapError, CpnnWarning
 from napari_cpnn.geometry import Rect
 from napari_cpnn.models import Prediction
-from napari_cpnn.nuclei import Nuclei
+from napari_cpnn.nuclei import Nuclei, require_visible
 from napari_cpnn.prediction import PlaceFeatures, Predictor
 from napari_cpnn.progress import Progress, Reporting, counting, no_progress
 
@@ -71,7 +71,7 @@ def predict_cells(
     CellMapError
         If the model was trained on patches, or there is no nucleus.
     NucleiError
-        If nuclei lie outside of the slide.
+        If nuclei lie outside of the slide, or its pixels are too large to see them.
     PixelSizeError, SlideError
         If the slide cannot be mapped.
 
@@ -85,6 +85,7 @@ def predict_cells(
     True
     """
     require_cells(model)
+    require_visible(slide)
     nuclei.require_on(slide)
     if region is not None:
         nuclei = nuclei.subset(nuclei.query(region))

@@ -17,7 +17,7 @@ from napari_cpnn.counts import positions
 from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models import CPNN, build_model
-from napari_cpnn.nuclei import Nuclei, detect_nuclei
+from napari_cpnn.nuclei import Nuclei, detect_nuclei, require_visible
 from napari_cpnn.prediction import PlaceFeatures, Predictor
 from napari_cpnn.progress import Progress, Reporting, no_progress, reporter
 from napari_cpnn.prototypes import Prototypes
@@ -221,6 +221,7 @@ def _radius_um(slide: Slide, spots: AnnData, settings: CellSettings) -> float:
 
 def _nuclei_of(part: SpotSample, radius_um: float, given: Nuclei | None, progress: Progress) -> Nuclei:
     """Nuclei of a slide, found around its spots if they are not given."""
+    require_visible(part.slide)
     if given is not None:
         given.require_on(part.slide)
         return given
