@@ -121,7 +121,7 @@ def test_the_card_says_what_a_cell_model_knows(trained, cell_world, known):
 def test_a_map_of_patches_refuses_it_and_the_other_way_round(trained, unseen, cells):
     model, path = trained
     loaded = nc.load_model(path)
-    with pytest.raises(MappingError, match="model cells .* was trained on single nuclei and has no map of patches"):
+    with pytest.raises(MappingError, match=r"model cells .* was trained on single nuclei and has no map of patches"):
         nc.predict_map(unseen.slide, loaded)
     with pytest.raises(MappingError, match="single nuclei"):
         PlacePredictor(unseen.slide, model, Predictor(model))
