@@ -28,7 +28,7 @@ from napari_cpnn.mapping.scheduler import Scheduler, Viewport, Wish
 from napari_cpnn.mapping.states import FAILED, UNKNOWN
 from napari_cpnn.mapping.store import describe, open_cache
 from napari_cpnn.mapping.surrounded_patches import PREDICTORS
-from napari_cpnn.prediction import Predictor
+from napari_cpnn.prediction import Predictor, require_patches
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, find_tissue
 from napari_cpnn.untrusted import is_end_of_program
@@ -97,6 +97,7 @@ class LiveMapper:
     ) -> None:
         self.settings = settings = settings or MappingSettings()
         self.slide = slide
+        require_patches(model)
         mpp = slide.require_mappable()
         self.grid = Grid.over(slide.shape[:2], mpp, settings.stride_um or model.patch.size_um, region)
         self.tissue = find_tissue(slide, settings.tissue)

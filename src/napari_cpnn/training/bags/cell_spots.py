@@ -1,0 +1,266 @@
+"""Spots of slides as bags of the nuclei inside them."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
+from napari_cpnn.counts import positions
+from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
+from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.models import CPNN, build_model
+from napari_cpnn.nuclei import Nuclei, detect_nuclei, require_visible
+from napari_cpnn.prediction import PlaceFeatures, Predictor
+from napari_cpnn.progress import Progress, Reporting, no_progress, reporter
+from napari_cpnn.prototypes import Prototypes
+from napari_cpnn.settings import CellSettings, SlideLevelSettings, TrainingSettings
+from napari_cpnn.texts import counted
+from napari_cpnn.training.bags.bags import Bags
+from napari_cpnn.training.bags.features import model_settings
+from napari_cpnn.training.bags.labels import Labelled
+from napari_cpnn.training.data import SpotSample, check_samples, choose_genes, deconvolved_shares, name_genes_alike
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_cpnn.slides import Slide
+
+#: No spot has more cells; all of them are seen in every step.
+_MOST_CELLS = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class CellSpots:
+    """Spots of slides as bags of cells, in the order of the slides.
+
+    Attributes
+    ----------
+    labelled
+        Bags with the encoder's features of each cell, counts of the model's genes, deconvolved shares, slides.
+    genes
+        The G genes.
+    train, held_out
+        Numbers of the bags.
+    held_out_name
+        What is held out; empty if nothing is.
+    samples
+        Slides with the spots that are used.
+    n_cells, n_spots, n_empty
+        Per slide: nuclei in the spots, spots that are used, and spots that were left out because no nucleus is in them.
+    radius_um
+        Radius of the spots of each slide.
+    """
+
+    labelled: Labelled
+    genes: tuple[str, ...]
+    train: IntArray
+    held_out: IntArray
+    held_out_name: str
+    samples: list[SpotSample]
+    n_cells: IntArray
+    n_spots: IntArray
+    n_empty: IntArray
+    radius_um: list[float]
+
+
+def read_cell_spots(
+    samples: Sequence[tuple[Slide, AnnData]],
+    prototypes: Prototypes,
+    settings: CellSettings,
+    nuclei: Sequence[Nuclei] | None = None,
+    *,
+    keep: bool = True,
+    progress: Reporting = False,
+) -> CellSpots:
+    """Read what :func:`fit_cells` learns from; parameters as of :func:`train_cells`.
+
+    A nucleus belongs to every spot whose centre is no farther than the radius of the spots; most to none. With ``keep``
+    the features of crops are kept in the user's cache.
+    """
+    if nuclei is not None and len(nuclei) != len(samples):
+        raise TrainingError(f"There are {len(samples)} slides and nuclei of {len(nuclei)}; give those of each slide.")
+    report = reporter(progress)
+    radii = [_radius_um(slide, spots, settings) for slide, spots in samples]
+    run = _run_settings(settings, max(radii, default=0.0))
+    parts, held_out_name = check_samples(samples, run)
+    name_genes_alike(parts, prototypes.genes, run)
+    model = cell_model(settings)
+    predictor = Predictor(model, settings.device)
+    slides = []
+    for i, (part, radius) in enumerate(zip(parts, radii, strict=True)):
+        found = _nuclei_of(part, radius, None if nuclei is None else nuclei[i], report)
+        places = PlaceFeatures(part.slide, model, predictor, keep)
+        slides.append(_SlideBags.read(part, found, radius, places, report))
+    _report_empty(parts, [one.n_empty for one in slides])
+    if not any(part.train.any() for part in parts):
+        raise TrainingError("No spot to train on has a nucleus in it; are the nuclei those of these slides?")
+    genes = choose_genes(parts, prototypes, run)
+    counts = [one.keep_counted(genes) for one in slides]
+    rows = [one.rows for one in slides]
+    with tempfile.TemporaryDirectory() as scratch:
+        shares = _shares(parts, rows, prototypes, settings, Path(scratch), report)
+    is_train = np.concatenate([part.train[chosen] for part, chosen in zip(parts, rows, strict=True)])
+    bags = Bags.of(
+        [one.features[cells] for one in slides for cells in one.cells],
+        [f"{i + 1}/{part.spots.obs_names[row]}" for i, part in enumerate(parts) for row in rows[i]],
+        [part.patient or part.slide.name for i, part in enumerate(parts) for _ in rows[i]],
+    )
+    of_slide = np.repeat(np.arange(len(parts)), [len(chosen) for chosen in rows])
+    return CellSpots(
+        Labelled(bags, np.concatenate(counts), shares, of_slide),
+        tuple(genes),
+        np.flatnonzero(is_train),
+        np.flatnonzero(~is_train),
+        held_out_name,
+        parts,
+        np.array([len(one.features) for one in slides]),
+        np.array([len(one.rows) for one in slides]),
+        np.array([one.n_empty for one in slides]),
+        radii,
+    )
+
+
+@dataclass
+class _SlideBags:
+    """Used spots of one slide (rows of its table), the cells of each, and the features of all of them ``(n, F)``."""
+
+    part: SpotSample
+    rows: IntArray
+    cells: list[IntArray]
+    features: Float32Array
+    n_empty: int
+
+    @classmethod
+    def read(
+        cls, part: SpotSample, nuclei: Nuclei, radius_um: float, places: PlaceFeatures, progress: Progress
+    ) -> _SlideBags:
+        """Look for the nuclei of each usable spot; spots without one are no longer used."""
+        rows = np.flatnonzero(part.use)
+        inside = _within(nuclei, part.centers_um[rows], radius_um)
+        used = np.unique(np.concatenate([np.zeros(0, dtype=np.intp), *inside]))
+        features, ok = places.at(nuclei.centers_um[used], progress)
+        number = np.full(len(nuclei), -1, dtype=np.intp)
+        number[used[ok]] = np.arange(len(features))
+        cells = [number[one][number[one] >= 0] for one in inside]
+        filled = np.array([len(one) > 0 for one in cells], dtype=bool)
+        part.use[rows[~filled]] = False
+        part.train &= part.use
+        return cls(part, rows[filled], [one for one in cells if len(one)], features, int((~filled).sum()))
+
+    def keep_counted(self, genes: Sequence[str]) -> Float32Array:
+        """Keep the spots with counts in the genes, and return these ``(S, G)``."""
+        columns = positions(list(self.part.spots.var_names), genes)
+        counts = np.asarray(self.part.counts[self.rows][:, columns].toarray(), dtype=np.float32)
+        has_counts = counts.sum(axis=1) > 0
+        self.cells = [one for one, has in zip(self.cells, has_counts, strict=True) if has]
+        self.rows = self.rows[has_counts]
+        return counts[has_counts]
+
+
+def cell_model(settings: CellSettings) -> CPNN:
+    """Return a model without genes that has the encoder and the crop of the settings."""
+    return build_model(
+        model_settings(bag_settings(settings)), ["-"], ["-"], [[1.0]], [1.0], scale="count", sees="nucleus"
+    )
+
+
+def bag_settings(settings: CellSettings) -> SlideLevelSettings:
+    """Return the settings of the training on bags."""
+    composition, prototypes = settings.weights
+    return SlideLevelSettings(
+        head=settings.head,
+        encoder=settings.encoder,
+        encoder_weights=settings.encoder_weights,
+        patch=settings.patch,
+        hidden=settings.hidden,
+        free_mixture=settings.free_mixture,
+        prototype_mode=settings.prototype_mode,
+        prototype_weight=prototypes,
+        composition_weight=composition,
+        epochs=settings.epochs,
+        patience=settings.patience,
+        batch_bags=settings.batch_spots,
+        draw=_MOST_CELLS,
+        learning_rate=settings.learning_rate,
+        gene_learning_rate=settings.gene_learning_rate,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
+def _run_settings(settings: CellSettings, radius_um: float = 0.0) -> TrainingSettings:
+    """Settings by which samples are checked and genes are chosen; the patch is all that a spot sees."""
+    seen = 2 * radius_um + settings.patch.size_um
+    return TrainingSettings(
+        validation=settings.validation, patch=PatchSpec(settings.patch.size_px, seen / settings.patch.size_px),
+        genes=settings.genes, n_genes=settings.n_genes, min_spot_fraction=settings.min_spot_fraction,
+        ignore_gene_case=settings.ignore_gene_case, deconvolution=settings.deconvolution, device=settings.device,
+        composition_weight=settings.weights[0], seed=settings.seed,
+    )  # fmt: skip
+
+
+def _radius_um(slide: Slide, spots: AnnData, settings: CellSettings) -> float:
+    if settings.radius_um is not None:
+        return settings.radius_um
+    mpp = slide.require_mappable()
+    for library in dict(spots.uns.get("spatial", {})).values():
+        px = dict(library.get("scalefactors", {})).get("spot_diameter_fullres")
+        if px is not None and np.isfinite(px) and px > 0:
+            return float(px) * float(np.sqrt(mpp[0] * mpp[1])) / 2
+    raise SettingsError(f"The spots of {slide.name} do not say how large they are; give radius_um (--radius-um).")
+
+
+def _nuclei_of(part: SpotSample, radius_um: float, given: Nuclei | None, progress: Progress) -> Nuclei:
+    """Nuclei of a slide, found around its spots if they are not given."""
+    require_visible(part.slide)
+    if given is not None:
+        given.require_on(part.slide)
+        return given
+    centers = part.centers_um[part.use]
+    low, high = centers.min(axis=0) - radius_um, centers.max(axis=0) + radius_um
+    extent = np.array(part.slide.shape[:2]) * np.array(part.slide.require_mappable())
+    low, high = low.clip(0, None), high.clip(None, extent)
+    found = detect_nuclei(part.slide, (*low.tolist(), *high.tolist()), progress=progress)
+    if not len(found):
+        raise TrainingError(f"No nucleus was found around the spots of {part.slide.name}.")
+    return found
+
+
+def _within(nuclei: Nuclei, centers_um: FloatArray, radius_um: float) -> list[IntArray]:
+    """Numbers of the nuclei no farther than a radius from each centre, ascending."""
+    if not len(nuclei):
+        return [np.zeros(0, dtype=np.intp) for _ in centers_um]
+    found = cKDTree(nuclei.centers_um).query_ball_point(centers_um, radius_um)
+    return [np.sort(np.asarray(one, dtype=np.intp)) for one in found]
+
+
+def _report_empty(parts: Sequence[SpotSample], n_empty: Sequence[int]) -> None:
+    if n := sum(n_empty):
+        where = ", ".join(f"{part.slide.name} {m}" for part, m in zip(parts, n_empty, strict=True) if m)
+        warnings.warn(
+            f"{counted(n, 'spot')} with no nucleus inside {'are' if n > 1 else 'is'} left out ({where}).",
+            CpnnWarning,
+            stacklevel=4,
+        )
+
+
+def _shares(
+    parts: Sequence[SpotSample],
+    rows: Sequence[IntArray],
+    prototypes: Prototypes,
+    settings: CellSettings,
+    folder: Path,
+    progress: Progress = no_progress,
+) -> Float32Array:
+    if settings.head == "mlp" or not settings.weights[0]:
+        return np.full((sum(map(len, rows)), len(prototypes.cell_types)), np.nan, dtype=np.float32)
+    return np.array(deconvolved_shares(parts, rows, prototypes, _run_settings(settings), folder, progress))
