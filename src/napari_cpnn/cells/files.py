@@ -165,7 +165,7 @@ def _write_geojson(rows: CellRows, genes: Sequence[str], path: Path) -> None:
     """Detections whose class is the type with the largest share; that of the detector without cell types."""
     nuclei, types = rows.nuclei, rows.cell_types
     if types:
-        nuclei = Nuclei(nuclei.centers_um, nuclei.outlines, rows.dominant, types, nuclei.source)
+        nuclei = Nuclei(nuclei.centers_um, nuclei.outlines, rows.dominant.astype(np.int16), types, nuclei.source)
 
     def measure(part: slice) -> dict[str, npt.NDArray[Any]]:
         shares = rows.weights[part].astype(np.float64)

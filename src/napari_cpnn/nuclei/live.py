@@ -140,7 +140,8 @@ class LiveNuclei:
             tiles = tiles[np.argsort(np.hypot(*(tiles - np.asarray(rect.center)).T), kind="stable")]
         with self._lock:
             done = np.array([(float(y), float(x)) in self._parts for y, x in tiles], dtype=bool)
-        return tiles[~done]
+        missing: FloatArray = tiles[~done]
+        return missing
 
     def find(self, tiles_um: FloatArray, progress: Progress = no_progress) -> None:
         """Look for nuclei in some tiles of :meth:`missing`; what ``progress`` raises ends it, and keeps what is found.

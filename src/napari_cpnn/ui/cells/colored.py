@@ -226,7 +226,8 @@ def _scaled(values: Float32Array, limits: tuple[float, float], table: Float32Arr
     lut = np.c_[opaque, np.full(len(opaque), 255)].astype(np.uint8)
     known = np.isfinite(values)
     steps = np.where(known, (values - low) * (255 / max(high - low, 1e-12)), 0)
-    return lut[np.where(known, np.clip(np.rint(steps), 0, 255).astype(np.intp), len(lut) - 1)]
+    colors: Picture = lut[np.where(known, np.clip(np.rint(steps), 0, 255).astype(np.intp), len(lut) - 1)]
+    return colors
 
 
 def _most_common(painter: Painter, patches: CellsOfPatches, codes: IntArray, n: int, rgb: Float32Array) -> Float32Array:

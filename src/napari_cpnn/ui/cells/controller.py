@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from psygnal import Signal
 
-from napari_cpnn.cells import CellMap, Neighbours, export_cells, is_cell_map, neighbours_of, summarise_nuclei
+from napari_cpnn.cells import Neighbours, export_cells, neighbours_of, summarise_nuclei
 from napari_cpnn.errors import CellMapError, CpnnError
-from napari_cpnn.export import reporting
 from napari_cpnn.geometry import Grid
-from napari_cpnn.nuclei import LiveNuclei, read_nuclei, write_nuclei
-from napari_cpnn.progress import CancelledError
+from napari_cpnn.nuclei import write_nuclei
 from napari_cpnn.ui.cells.colored import CellContent, CellShown, ColoredCells, color_cells, grid_of
 from napari_cpnn.ui.cells.counts import CountRow, count_rows
+from napari_cpnn.ui.cells.gallery import Crops, read_crops
 from napari_cpnn.ui.cells.in_view import Drawing, draw_view
+from napari_cpnn.ui.cells.sources import FOUND, LIVE_PX_PER_UM, CellSources
 from napari_cpnn.ui.frame import Tasks, find_gene, unknown_gene_text
 
 if TYPE_CHECKING:
@@ -28,12 +27,8 @@ if TYPE_CHECKING:
     from napari_cpnn.ui.frame import Background
     from napari_cpnn.ui.viewer import ExploreState
 
-#: Zoom from which nuclei are found as one looks, in pixels of the screen per um: 5x, where they begin to be seen.
-LIVE_PX_PER_UM = 0.5
 #: Largest distance of neighbours in um, and how often types are shuffled.
 WITHIN_UM, PERMUTATIONS = 30.0, 200
-
-Where = Literal["view", "slide"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +60,7 @@ class CellsController:
         The cells in these colours; ``None`` while they are being made.
     drawing
         The picture of the view; ``None`` while there is none.
-    progress
-        What the search does and how much of it is done; ``None`` while nothing is looked for.
-    neighbours, morphology
+    neighbours, morphology, crops
         The last results; ``None`` where there are none of these cells.
     """
 
@@ -77,176 +70,81 @@ class CellsController:
     drawn = Signal()
     counted = Signal()
     measured = Signal()
+    crops_changed = Signal()
     message_changed = Signal(str)
 
     def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
         self.state = state
         self.tasks = Tasks(background, notify, self._hint)
         self.tasks.message_changed.connect(self.message_changed)
+        self.sources = CellSources(state, self.tasks)
+        self.sources.ready.connect(self.set_content)
         self.content: CellContent | None = None
         self.source = ""
         self.shown = CellShown()
         self.colored: ColoredCells | None = None
         self.drawing: Drawing | None = None
         self.rows: list[CountRow] = []
-        self.progress: tuple[str, float] | None = None
         self.neighbours: Neighbours | None = None
         self.morphology: pd.DataFrame | None = None
-        self.is_live = False
+        self.crops: Crops | None = None
         self._chose_plain = False
-        self._live: LiveNuclei | None = None
         self._tissue: TissueMask | None = None
-        self._view: Viewport | None = None
-        self._stop = threading.Event()
         self._wanted: _Coloring | None = None
         self._counted: tuple[Any, ...] = ()
 
     def close(self) -> None:
         """Stop, keep what was found, and ignore results from now on."""
-        self._stop.set()
+        self.sources.stop()
         self.tasks.close()
 
     @property
     def is_settled(self) -> bool:
         """True when nothing is being found, coloured, drawn or counted."""
-        kinds = ("find", "open", "predict", "color", "draw", "count", "measure", "live")
+        kinds = ("find", "open", "predict", "color", "draw", "count", "measure", "live", "gallery")
         return not any(map(self.tasks.is_running, kinds))
 
     @property
     def slide(self) -> Slide | None:
         """The slide on screen, if its pixel size is known."""
-        slide = self.state.slide
-        return slide if slide is not None and slide.mpp is not None else None
+        return self.sources.slide
 
-    # -- where cells are from ------------------------------------------------------------------------------
+    # -- the cells -----------------------------------------------------------------------------------------
 
     def slide_changed(self) -> None:
         """Forget the cells of another slide."""
-        self._stop.set()
-        self.tasks.forget("find", "open", "predict", "live", "color", "draw", "count", "measure")
-        self._live, self._tissue, self.progress = None, None, None
+        self.sources.forget()
+        self.tasks.forget("color", "draw", "count", "measure", "gallery")
+        self._tissue = None
         self.tasks.set_problem(None)
         self.set_content(None)
 
-    def open(self, path: str | Path) -> None:
-        """Read cells of a file: a map of cells, or nuclei of another program."""
-        slide = self._required("cells are read in its pixels")
-        if slide is None:
-            return
-        path = Path(path)
+    def predict(self, path: str | Path) -> None:
+        """Predict the cells by a model of single cells; without any, the nuclei of the slide are found first."""
+        self.sources.predict(path, self.content)
 
-        def read() -> CellContent:
-            if is_cell_map(path):
-                cells = CellMap.load(path)
-                if len(cells) and not cells.nuclei.on_slide(slide).any():
-                    raise CellMapError(f"None of the cells in {path} lies on {slide.label}; open the slide of the map.")
-                return CellContent(cells.nuclei, cells)
-            return CellContent(read_nuclei(path, slide=slide))
-
-        self.tasks.run("open", f"Reading {path.name} ...", read, lambda content: self.set_content(content, path.name))
-
-    def find(self, where: Where) -> None:
-        """Look for nuclei in the view, or on the whole slide, in the background."""
-        slide, view = self._required("nuclei are found on it"), self._view
-        if slide is None:
-            return
-        if where == "view" and view is None:
-            self.tasks.notify(CellMapError("The view is not known in 3D; show the slide in 2D."))
-            return
-        self._stop.clear()
-        rect = None if where == "slide" or view is None else view.rect
-
-        def search() -> LiveNuclei:
-            live = self._live or LiveNuclei(slide)
-            self._live = live
-            tiles = live.missing(rect)
-            try:
-                live.find(tiles, self._report)
-            except CancelledError:
-                if not live.n_done:
-                    raise
-            live.keep()
-            return live
-
-        self.progress = ("Finding the tissue", 0.0)
-        self.tasks.run("find", "Finding nuclei ...", search, self._found)
-
-    def _found(self, live: LiveNuclei) -> None:
-        self.progress = None
-        if self._live is live:
-            self.set_content(CellContent(live.nuclei()), "found on this slide")
-
-    def _report(self, text: str, done: float) -> None:
-        self.progress = (text, done)
-        if self._stop.is_set():
-            raise CancelledError("Stopped.")
-
-    def stop(self) -> None:
-        """Stop looking for nuclei, or predicting; what was found is kept."""
-        self._stop.set()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether something runs that :meth:`stop` stops."""
-        return any(map(self.tasks.is_running, ("find", "predict")))
+    def look(self) -> None:
+        """Look for nuclei of the view that are not known yet; called a few times a second."""
+        self.sources.look(self.content, self.source)
 
     def set_content(self, content: CellContent | None, source: str = "") -> None:
         """Show other cells, coloured as before if they can be."""
+        grows = content is not None and source == self.source == FOUND
         self.content, self.source = content, source
-        self.colored = self.drawing = None
-        self.neighbours = self.morphology = None
-        self.rows, self._counted, self._wanted = [], (), None
+        self._counted, self._wanted = (), None
+        if not grows:  # else the cells on screen stay until there are more
+            self.colored = self.drawing = None
+            self.rows = []
+        self.neighbours, self.morphology, self.crops = None, None, None
         if content is not None:
             plain = self.shown.kind == "plain" and not self._chose_plain
             self.shown = best_shown(content) if plain else still_shown(self.shown, content)
         self.content_changed.emit()
         self.shown_changed.emit()
-        self.measured.emit()
-        self.counted.emit()
-        self.drawn.emit()
+        for signal in (self.measured, self.counted, self.crops_changed, self.drawn):
+            signal.emit()
         self.recolor()
         self.tasks.update()
-
-    def _required(self, why: str) -> Slide | None:
-        slide = self.slide
-        if slide is None:
-            self.tasks.notify(CellMapError(f"Open a slide first, and choose it in the Explore dock: {why}."))
-        return slide
-
-    # -- live ----------------------------------------------------------------------------------------------
-
-    def set_live(self, on: bool) -> None:
-        """Find nuclei of the view as one looks, or not."""
-        self.is_live = on
-        self.tasks.update()
-        self.look()
-
-    def look(self) -> None:
-        """Look for nuclei of the view that are not known yet; called a few times a second."""
-        slide, view = self.slide, self._view
-        if not self.is_live or slide is None or view is None or view.px_per_um < LIVE_PX_PER_UM:
-            return
-        if self.tasks.is_running("live") or self.is_busy or self.tasks.is_running("open"):
-            return
-        own = self._live is not None and self.content is not None and self.source == "found on this slide"
-        if self.content is not None and not own:  # cells of a file are not mixed with ours
-            return
-        if self._live is not None and not len(self._live.missing(view.rect)):
-            return
-
-        def search() -> LiveNuclei:
-            live = self._live or LiveNuclei(slide)
-            self._live = live
-            live.find(live.missing(view.rect)[:1])
-            if not len(live.missing(view.rect)):
-                live.keep()
-            return live
-
-        def ready(live: LiveNuclei) -> None:
-            self._found(live)
-            self.look()
-
-        self.tasks.run("live", "Finding nuclei of the view ...", search, ready)
 
     # -- what is shown -------------------------------------------------------------------------------------
 
@@ -304,14 +202,14 @@ class CellsController:
 
     def set_view(self, view: Viewport | None) -> None:
         """Draw the cells of another view."""
-        self._view = view
+        self.sources.view = view
         self.draw()
         self.count()
         self.look()
 
     def draw(self) -> None:
         """Draw the cells of the view, unless the picture on screen serves."""
-        colored, view, ratio = self.colored, self._view, self.state.pixel_ratio
+        colored, view, ratio = self.colored, self.sources.view, self.state.pixel_ratio
         if colored is None or view is None or self.tasks.is_running("draw"):
             return
         if self.drawing is not None and self.drawing.serves(view, ratio):
@@ -327,7 +225,7 @@ class CellsController:
 
     def count(self) -> None:
         """Count cells by class or type, on the slide and in view."""
-        content, slide, view = self.content, self.slide, self._view
+        content, slide, view = self.content, self.slide, self.sources.view
         if content is None or slide is None or self.tasks.is_running("count"):
             return
         rect = None if view is None else view.rect
@@ -336,7 +234,7 @@ class CellsController:
         if key == self._counted:
             return
         self._counted = key
-        live = self._live if self.source == "found on this slide" else None
+        live = self.sources.live if self.source == FOUND else None
 
         def work() -> tuple[list[CountRow], TissueMask | None]:
             tissue = self._tissue or (live.tissue if live is not None else _tissue_of(slide))
@@ -380,6 +278,19 @@ class CellsController:
             ready,
         )
 
+    def make_gallery(self, name: str = "") -> None:
+        """Cut crops of the cells that are highest in what is shown, or of the type or class ``name``."""
+        content, slide, shown = self.content, self.slide, self.shown
+        if content is None or slide is None:
+            self.tasks.notify(CellMapError("There are no cells to show: find or open some first."))
+            return
+
+        def ready(crops: Crops) -> None:
+            self.crops = crops
+            self.crops_changed.emit()
+
+        self.tasks.run("gallery", "Cutting crops ...", lambda: read_crops(slide, content, shown, name), ready)
+
     def measure_nuclei(self) -> None:
         """Summarise size and stain of the nuclei by type or class."""
         content, slide, kind = self.content, self.slide, self.category
@@ -408,14 +319,9 @@ class CellsController:
         def work() -> Path:
             if content.cells is None:
                 return write_nuclei(content.nuclei, path, slide.require_mappable(), overwrite=True)
-            with reporting(self._report):
-                return export_cells(content.cells, path, genes, slide, regions, spots, overwrite=True)
+            return export_cells(content.cells, path, genes, slide, regions, spots, overwrite=True)
 
-        def done(written: Path) -> None:
-            self.progress = None
-            self.tasks.show("exported", f"Written: {written.name}")
-
-        self._stop.clear()
+        done = lambda written: self.tasks.show("exported", f"Written: {written.name}")  # noqa: E731
         self.tasks.run("export", f"Writing {path.name} ...", work, done)
 
     def save(self, path: str | Path) -> None:
@@ -434,7 +340,8 @@ class CellsController:
         if self.slide is None:
             return "The pixel size of the slide is not known yet: give it in the Explore dock."
         if self.content is None:
-            if self.is_live and self._view is not None and self._view.px_per_um < LIVE_PX_PER_UM:
+            view = self.sources.view
+            if self.sources.is_live and view is not None and view.px_per_um < LIVE_PX_PER_UM:
                 return "Zoom in: nuclei are found as you look, where they can be seen."
             return "No cells yet: find the nuclei of the view or slide, or open a file of cells."
         return ""
@@ -462,4 +369,3 @@ def _tissue_of(slide: Slide) -> TissueMask | None:
         return find_tissue(slide)
     except CpnnError:  # no tissue is told from glass: cells per mm2 are then of the outline of all cells
         return None
-

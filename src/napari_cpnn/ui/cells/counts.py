@@ -62,7 +62,7 @@ def count_rows(
     view
         Part of the slide in view.
     tiles
-        Centres ``(T, 2)`` and side in um of the parts of the slide in which nuclei were looked for; ``None``: all of it.
+        Centres ``(T, 2)`` and side in um of the parts of the slide where nuclei were looked for; ``None``: all of it.
     """
     codes, names = content.codes(kind)
     colors = content.colors_of(kind)

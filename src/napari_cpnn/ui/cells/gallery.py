@@ -43,7 +43,9 @@ class Crops:
     pictures: Picture
 
 
-def highest(content: CellContent, shown: CellShown, name: str = "", n: int = N_CROPS) -> tuple[str, IntArray, Float32Array]:
+def highest(
+    content: CellContent, shown: CellShown, name: str = "", n: int = N_CROPS
+) -> tuple[str, IntArray, Float32Array]:
     """Return what a gallery shows, the cells ``(n,)``, and their values.
 
     Parameters
