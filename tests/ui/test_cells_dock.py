@@ -103,17 +103,17 @@ def test_cells_of_a_file_are_drawn_counted_and_coloured(opened, wait, qtbot, mad
     assert found >= 9  # of twelve; neighbours may lie over some
     # A gene by name, as typed.
     dock._color_chosen(dock.color.findData("gene"))
-    dock.gene.setText("erbb2")
+    dock.gene.setText("col1a1")
     qtbot.keyClick(dock.gene, Qt.Key.Key_Return)
-    wait(lambda: dock.controller.colored is not None and dock.controller.colored.shown.name == "ERBB2")
+    wait(lambda: dock.controller.colored is not None and dock.controller.colored.shown.name == "COL1A1")
     wait(lambda: dock.is_settled)
     assert not dock.colors.isHidden()
     dock.gene.setText("nogene")
     qtbot.keyClick(dock.gene, Qt.Key.Key_Return)
     assert "nogene" in dock.message.text().lower()
-    assert dock.controller.shown == CellShown("gene", "ERBB2")
+    assert dock.controller.shown == CellShown("gene", "COL1A1")
     dock.state.history.undo()
-    assert dock.controller.shown.kind == "gene"
+    assert dock.controller.shown == CellShown("gene", "ERBB2")
     dock.state.history.undo()
     assert dock.controller.shown == CellShown("type")
     # Hidden and shown again.

@@ -24,7 +24,7 @@ MARGIN = 0.25
 _OUTLINE_PX, _DOT_PX = 9.0, 1.5
 #: Line width by size of a nucleus on the screen.
 _WIDE_PX = 40.0
-_MOST_PX = 4096 * 4096
+_MOST_PX, _STEP_PX = 4096 * 4096, 64
 
 Style = Literal["outlines", "dots", "mean"]
 
@@ -83,7 +83,8 @@ def draw_view(colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0) -
     scale = min(wanted, math.sqrt(_MOST_PX / max(rect.height * rect.width, 1e-9)))
     about = colored.n_within(view.rect)
     nothing = np.zeros((0, 0, 4), dtype=np.uint8)
-    shape = (max(1, math.ceil(rect.height * scale)), max(1, math.ceil(rect.width * scale)))
+    # Of one shape at all zooms, so that a layer is changed in place.
+    shape = (_rounded_up(rect.height * scale), _rounded_up(rect.width * scale))
     grid = Grid(shape, 1 / scale, (rect.y0, rect.x0))
     # Patches at the edges count as a whole, so few more are looked at than are drawn.
     if about > 4 * MOST_CELLS or (about > MOST_CELLS and _n_cells(colored, view.rect) > MOST_CELLS):
@@ -99,6 +100,10 @@ def draw_view(colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0) -
     centers = (part.centers_um - np.array([rect.y0, rect.x0])) * scale
     radius = min(max(_DOT_PX, 0.3 * size_px), 12.0)
     return Drawing("dots", rect, wanted, len(part), dot_picture(centers, radius, colors, shape), grid)
+
+
+def _rounded_up(pixels: float) -> int:
+    return max(_STEP_PX, _STEP_PX * math.ceil(pixels / _STEP_PX - 0.1))
 
 
 def _n_cells(colored: ColoredCells, rect: Rect) -> int:
