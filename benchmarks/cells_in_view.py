@@ -3,8 +3,9 @@
     xvfb-run -a python benchmarks/cells_in_view.py [--cells 1000000]
 
 Cells with outlines of 20 vertices lie on a slide of 20 x 20 mm, as dense as tissue is, in a viewer of 1400 x 900 px.
-Times are medians of processor time, which other programs do not change: of a frame in the thread of the window while the
-view moves inside of what is drawn, with and without cells; and of another view, in the background and in that thread.
+Times are medians of processor time, which other programs change little: of a frame, in the thread of the window, while
+the view moves inside of what is drawn, with and without cells; and of another view, in the background and in that
+thread.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def timed(call: Callable[[], object], repeats: int = 3) -> float:
 
 
 def frames(viewer: napari.Viewer, view: tuple[float, float, float], n: int = 20) -> float:
-    """Median processor time of a frame in ms, in the thread of the window, while the view is moved by a tenth of it and back."""
+    """Median processor time of a frame in ms, in the thread of the window, while the view is moved to and fro."""
     y, x, height = view
     times = []
     for step in range(n):

@@ -16,6 +16,8 @@ from napari_cpnn.ui.cells.colored import CellShown
 from napari_cpnn.ui.cells.dock import CellsDock
 from napari_cpnn.ui.cells.sources import FOUND
 
+MPP_PAIR = (MPP, MPP)
+
 
 @pytest.fixture
 def cells_dock(explore, monkeypatch):
@@ -117,9 +119,9 @@ def test_cells_of_a_file_are_drawn_counted_and_coloured(opened, wait, qtbot, mad
     dock.state.history.undo()
     assert dock.controller.shown == CellShown("type")
     # Hidden and shown again.
-    qtbot.mouseClick(dock.visible, Qt.MouseButton.LeftButton)
+    dock.visible.click()
     assert dock.canvas.layer is None
-    qtbot.mouseClick(dock.visible, Qt.MouseButton.LeftButton)
+    dock.visible.click()
     wait(lambda: dock.canvas.layer is not None and dock.canvas.layer.visible)
 
 
@@ -266,3 +268,35 @@ def test_another_slide_has_other_cells(opened, wait):
     assert dock.table.rowCount() == 0
     assert "No slide yet" in dock.controller.tasks.message
     assert other.session.viewer is not None
+
+
+def test_regions_count_the_cells(opened, wait, made, tmp_path):
+    from napari_cpnn.regions import Region
+    from napari_cpnn.ui.regions.dock import Regions
+    from napari_cpnn.ui.regions.layer import add_regions, new_layer
+
+    _, dock = opened
+    regions = Regions(dock.viewer)
+    dock.viewer.window.add_dock_widget(regions, name="Regions")
+    try:
+        layer = new_layer(dock.state.layer)
+        dock.viewer.add_layer(layer)
+        square = Region.from_vertices("upper", [(150, 150), (150, 450), (350, 450), (350, 150)])
+        add_regions(layer, dock.state.layer, [square], MPP_PAIR)
+        wait(lambda: bool(regions.controller.cells) and regions.is_settled)
+        inside = made.nuclei.query((150, 150, 350, 450))
+        found = regions.controller.cells["upper"]
+        assert found.n == len(inside)
+        assert found.counts["Epithelial"] == (made.dominant()[inside] == 0).sum()
+        assert found.per_mm2 == pytest.approx(found.n / 0.06)  # of the outline: nothing is mapped
+        assert regions.table.item(0, 4).text() == f"{found.per_mm2:,.0f}"
+        assert not regions.table.isColumnHidden(4)
+        assert regions.composition.chart.figure is not None
+        regions.controller.write_table(tmp_path / "regions.csv")
+        wait((tmp_path / "regions.csv").exists)
+        assert "cells_per_mm2" in (tmp_path / "regions.csv").read_text()
+        dock.controller.set_content(None)
+        wait(lambda: regions.table.isColumnHidden(4))
+    finally:
+        regions.shut_down()
+        regions.background.close(wait=True)

@@ -94,6 +94,11 @@ class CellContent:
             kinds.append("area")
         return [*kinds, "plain"]
 
+    @property
+    def category(self) -> str:
+        """What tells these cells apart: ``"type"``, else ``"class"``; empty if neither is known."""
+        return next((kind for kind in self.kinds if kind in ("type", "class")), "")
+
     @cached_property
     def areas(self) -> Float32Array | None:
         """Areas of the outlines ``(N,)`` in um2, where there are some."""
@@ -108,7 +113,7 @@ class CellContent:
         some = self.nuclei.outlines.subset(np.arange(0, n, max(1, n // _SAMPLE)))
         return max(float(2 * np.sqrt(some.areas_um2().mean() / np.pi)), 1.0)
 
-    def codes(self, kind: Kind) -> tuple[IntArray, tuple[str, ...]]:
+    def codes(self, kind: str) -> tuple[IntArray, tuple[str, ...]]:
         """Return the type or class of each cell ``(N,)``, -1 for none, and the names of all."""
         if kind == "type" and self.cells is not None:
             return self.cells.dominant().astype(np.intp), self.cells.cell_types
@@ -116,7 +121,7 @@ class CellContent:
             return self.nuclei.classes.astype(np.intp), self.nuclei.class_names
         return np.full(len(self), -1, dtype=np.intp), ()
 
-    def colors_of(self, kind: Kind) -> dict[str, str]:
+    def colors_of(self, kind: str) -> dict[str, str]:
         """Return ``#RRGGBB`` of each type or class, the same for one name everywhere."""
         hierarchy = self.cells.hierarchy if kind == "type" and self.cells is not None else {}
         return type_colors(self.codes(kind)[1], hierarchy)

@@ -97,6 +97,7 @@ class CellsController:
         """Stop, keep what was found, and ignore results from now on."""
         self.sources.stop()
         self.tasks.close()
+        self.state.set_cells(None)
 
     @property
     def is_settled(self) -> bool:
@@ -139,6 +140,7 @@ class CellsController:
         if content is not None:
             plain = self.shown.kind == "plain" and not self._chose_plain
             self.shown = best_shown(content) if plain else still_shown(self.shown, content)
+        self.state.set_cells(content)
         self.content_changed.emit()
         self.shown_changed.emit()
         for signal in (self.measured, self.counted, self.crops_changed, self.drawn):
@@ -256,7 +258,7 @@ class CellsController:
         """What cells are told apart by: their types, else their classes; empty if neither is known."""
         content = self.content
         kinds = [] if content is None else [kind for kind in content.kinds if kind in ("type", "class")]
-        return self.shown.kind if self.shown.kind in kinds else next(iter(kinds), "")
+        return self.shown.kind if self.shown.kind in kinds else "" if content is None else content.category
 
     def measure_neighbours(self, within_um: float = WITHIN_UM) -> None:
         """Count who is next to whom, against shuffled types."""
