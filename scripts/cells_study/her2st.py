@@ -18,10 +18,9 @@ from her2st_study.data import published_shares, read_prototypes, read_section, s
 from napari_cpnn.evaluation import pearson, spearman
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.settings import EvaluationSettings
-from napari_cpnn.slides import find_tissue
 from napari_cpnn.spots import expression
 from napari_cpnn.studies import held_out_slides
-from napari_cpnn.training.bags import CellSpots, SlideModel, fit_cells, read_cell_spots
+from napari_cpnn.training.bags import CellSpots, SlideModel, fit_cells, nuclei_around, read_cell_spots
 
 SECTIONS = ("C2", "C3", "C4")
 #: Radius of a spot of her2st, and how far around the spots nuclei are looked for, in um.
@@ -57,13 +56,13 @@ class Cells:
 
     @cached_property
     def nuclei(self) -> dict[str, nc.Nuclei]:
-        """Nuclei on the tissue of each section, found once."""
+        """Nuclei around the spots of each section, found once."""
         found = {}
-        for name, (slide, _) in self.samples.items():
+        for name, (slide, spots) in self.samples.items():
             path = self.runs / "nuclei" / f"{name}.zarr"
             if not path.exists():
-                nuclei = nc.detect_nuclei(slide, settings=nc.NucleiSettings(outlines=True), tissue=find_tissue(slide))
-                nuclei.save(path)
+                centers = spatial_to_um(spots.obsm["spatial"], slide.require_mappable())
+                nuclei_around(slide, centers, AROUND_UM).save(path)
             found[name] = nc.Nuclei.load(path)
         return found
 
@@ -86,11 +85,10 @@ class Cells:
     def read(self, settings: nc.CellSettings, train: Sequence[str], test: str) -> CellSpots:
         """Bags of the training sections and of the tested one, which decides nothing: genes are those of the others."""
         names = [*train, test]
-        read = read_cell_spots(
+        return read_cell_spots(
             [self.samples[name] for name in names], self.prototypes[0], settings.replace(validation=test),
             [self.nuclei[name] for name in names],
         )  # fmt: skip
-        return read
 
     def fit(self, read: CellSpots, settings: nc.CellSettings) -> SlideModel:
         """Train on the training sections alone."""

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 import napari_cpnn as nc
 from napari_cpnn.geometry import Grid, spatial_to_um
+from napari_cpnn.training.bags import nuclei_around
 from sample_tissue.layout import CELL_TYPES, make_layout
 
 #: A found nucleus is a true one within this distance; cells are looked at this far around the spots, in um.
@@ -59,10 +60,7 @@ class Sample:
         """Nuclei that the detector finds around the spots."""
         path = self.runs / "nuclei" / "sample.zarr"
         if not path.exists():
-            import shapely
-
-            around = shapely.union_all([shapely.Point(x, y).buffer(AROUND_UM) for y, x in self.centers_um])
-            nc.detect_nuclei(self.slide, around).save(path)
+            nuclei_around(self.slide, self.centers_um, AROUND_UM).save(path)
         return nc.Nuclei.load(path)
 
     def clear(self, centers: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
@@ -22,6 +23,7 @@ from napari_cpnn.prediction import PlaceFeatures, Predictor
 from napari_cpnn.progress import Progress, Reporting, no_progress, reporter
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import CellSettings, SlideLevelSettings, TrainingSettings
+from napari_cpnn.slides import TissueMask, find_tissue
 from napari_cpnn.texts import counted
 from napari_cpnn.training.bags.bags import Bags
 from napari_cpnn.training.bags.features import model_settings
@@ -162,7 +164,7 @@ class _SlideBags:
         has_counts = counts.sum(axis=1) > 0
         self.cells = [one for one, has in zip(self.cells, has_counts, strict=True) if has]
         self.rows = self.rows[has_counts]
-        return counts[has_counts]
+        return np.asarray(counts[has_counts])
 
 
 def cell_model(settings: CellSettings) -> CPNN:
@@ -225,14 +227,29 @@ def _nuclei_of(part: SpotSample, radius_um: float, given: Nuclei | None, progres
     if given is not None:
         given.require_on(part.slide)
         return given
-    centers = part.centers_um[part.use]
-    low, high = centers.min(axis=0) - radius_um, centers.max(axis=0) + radius_um
-    extent = np.array(part.slide.shape[:2]) * np.array(part.slide.require_mappable())
-    low, high = low.clip(0, None), high.clip(None, extent)
-    found = detect_nuclei(part.slide, (*low.tolist(), *high.tolist()), progress=progress)
+    found = nuclei_around(part.slide, part.centers_um[part.use], radius_um, progress)
     if not len(found):
         raise TrainingError(f"No nucleus was found around the spots of {part.slide.name}.")
     return found
+
+
+def nuclei_around(slide: Slide, centers_um: npt.ArrayLike, radius_um: float, progress: Reporting = False) -> Nuclei:
+    """Find the nuclei no farther than a radius from any of these places ``(N, 2)``; only tiles near them are searched.
+
+    Examples
+    --------
+    >>> from napari_cpnn.training.bags import nuclei_around
+    >>> len(nuclei_around(slide, [[1550.0, 1550.0]], 27.5)) > 3
+    True
+    """
+    places = cKDTree(np.asarray(centers_um, dtype=np.float64))
+    tissue = find_tissue(slide)
+    height, width = tissue.mask.shape
+    pixels = (np.indices((height, width)).transpose(1, 2, 0) + 0.5) * np.asarray(tissue.um_per_px)
+    rim = max(tissue.um_per_px)  # pixels of the mask are coarse
+    near = places.query(pixels.reshape(-1, 2))[0].reshape(height, width) <= radius_um + rim
+    found = detect_nuclei(slide, tissue=TissueMask(tissue.mask & near, tissue.um_per_px), progress=progress)
+    return found.subset(places.query(found.centers_um)[0] <= radius_um)
 
 
 def _within(nuclei: Nuclei, centers_um: FloatArray, radius_um: float) -> list[IntArray]:
