@@ -117,8 +117,11 @@ def simulate(data: Path, sample: Sample, seed: int = 0) -> Simulated:
     labels = cells.obs["celltype_major"].astype(str).to_numpy()
     order = rng.permutation(cells.n_obs)
     known, hidden = np.sort(order[: cells.n_obs // 2]), np.sort(order[cells.n_obs // 2 :])
-    settings = nc.PrototypeSettings(min_cells=3, min_cells_per_type=1)
-    protos = nc.estimate_prototypes(cells[known].copy(), "celltype_major", settings=settings)
+    path = sample.runs / f"simulated-{seed}.h5ad"
+    if not path.exists():
+        settings = nc.PrototypeSettings(min_cells=3, min_cells_per_type=1)
+        nc.estimate_prototypes(cells[known].copy(), "celltype_major", settings=settings).save(path)
+    protos = nc.Prototypes.load(path)
     column = {name: i for i, name in enumerate(cells.var_names)}
     counts = sparse.csr_matrix(cells.layers["counts"])[:, [column[g] for g in protos.genes]]
     points, types = sample.truth
