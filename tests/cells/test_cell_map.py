@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import napari_cpnn as nc
-from cell_world import make_cells
+from cell_maps import make_cells
 from map_world import GENES, TYPES
 from napari_cpnn.cells import CellMap, CellsOfPatches
 from napari_cpnn.errors import CellMapError, GenesError, PixelSizeError

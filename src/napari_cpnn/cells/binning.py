@@ -73,7 +73,7 @@ class CellsOfPatches:
         """
         rows: npt.NDArray[Any] = np.asarray(values)
         lead = rows.shape[1:]
-        rows = rows.reshape(len(rows), -1)
+        rows = rows.reshape(len(rows), int(np.prod(lead)))
         sums = np.zeros((self.grid.n_cells, rows.shape[1]))
         numbers = np.zeros(self.grid.n_cells)
         for start in range(0, len(rows), _ROWS):

@@ -76,7 +76,10 @@ class CellMap:
 
     def __post_init__(self) -> None:
         n = len(self.nuclei)
-        shapes = {"weights": (n, len(self.decoder.cell_types)), "programs": (n, self.decoder.n_programs)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "weights": (n, len(self.decoder.cell_types)),
+            "programs": (n, self.decoder.n_programs),
+        }
         if self.out_of_domain is not None:
             shapes["out_of_domain"] = (n,)
         for name, shape in shapes.items():
@@ -121,8 +124,7 @@ class CellMap:
     def known(self) -> BoolArray:
         """Which cells were predicted, ``(N,)``."""
         first = self.weights if self.cell_types else self.programs
-        known: BoolArray = np.isfinite(first).all(axis=1)
-        return known
+        return np.asarray(np.isfinite(first).all(axis=1), dtype=bool)
 
     def expression(self, gene: str) -> Float32Array:
         """Return the predicted expression of a gene, ``(N,)`` log1p of counts per 10,000; NaN where unknown.

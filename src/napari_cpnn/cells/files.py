@@ -165,7 +165,7 @@ def _write_geojson(rows: CellRows, genes: Sequence[str], path: Path) -> None:
     """Detections whose class is the type with the largest share; that of the detector without cell types."""
     nuclei, types = rows.nuclei, rows.cell_types
     if types:
-        nuclei = Nuclei(nuclei.centers_um, nuclei.outlines, rows.dominant, types, nuclei.source)
+        nuclei = Nuclei(nuclei.centers_um, nuclei.outlines, rows.dominant.astype(np.int16), types, nuclei.source)
 
     def measure(part: slice) -> dict[str, npt.NDArray[Any]]:
         shares = rows.weights[part].astype(np.float64)
@@ -196,7 +196,7 @@ def _write_csv(
     frame = rows.frame().reset_index(names="cell")
     for name in ("class", "type"):
         if name in frame:
-            frame[name] = frame[name].cat.rename_categories(csv_texts)
+            frame[name] = frame[name].cat.rename_categories(csv_texts(frame[name].cat.categories))
     frame.insert(1, "x_um", nuclei.centers_um[:, 1].round(3))
     frame.insert(2, "y_um", nuclei.centers_um[:, 0].round(3))
     if regions:

@@ -10,11 +10,16 @@ import numpy as np
 from napari_cpnn.errors import CellMapError
 from napari_cpnn.models import Decoder, checked_names
 from napari_cpnn.nuclei import NUCLEI_ARRAYS, Arrays, ArrayStore
-from napari_cpnn.untrusted import reading
+from napari_cpnn.untrusted import reading, to_path
 
 _DECODER = {"prototypes": ("float32", 2), "alpha": ("float32", 1), "beta": ("float32", 1), "loadings": ("float32", 2)}
 _PREDICTED = {"weights": ("float16", 2), "programs": ("float16", 2), "out_of_domain": ("float16", 1)}
 CELLS = ArrayStore("napari_cpnn_cells", "cells", CellMapError, {**NUCLEI_ARRAYS, **_PREDICTED, **_DECODER})
+
+
+def is_cell_map(path: str | Path) -> bool:
+    """Return whether a path is a map of cells that :meth:`~napari_cpnn.cells.CellMap.save` wrote."""
+    return CELLS.is_at(to_path(path, CellMapError))
 
 
 def write_cells(arrays: Arrays, card: dict[str, Any], decoder: Decoder, path: str | Path, *, overwrite: bool) -> Path:

@@ -238,7 +238,7 @@ def spot_of(centers_um: npt.NDArray[np.floating[Any]], spots: AnnData, mpp: Mpp)
     from scipy.spatial import cKDTree
 
     entries = spots.uns.get("spatial")
-    entry = next(iter(entries.values()), {}) if isinstance(entries, dict) else {}
+    entry: Any = next(iter(entries.values()), {}) if isinstance(entries, dict) else {}
     diameter = entry.get("scalefactors", {}).get("spot_diameter_fullres") if isinstance(entry, dict) else None
     if "spatial" not in spots.obsm or diameter is None or not float(diameter) > 0:
         raise CellMapError("The spots have no positions or no diameter; which cells lie under them is not known.")

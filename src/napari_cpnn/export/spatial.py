@@ -185,7 +185,7 @@ def spatialdata_of(
     (several, region_key, instance_key), n = keys, table.n_obs
     element = f"{name}_{several}"
     table.uns.pop("spatial", None)  # the picture is a separate element here
-    table.obs[region_key] = pd.Categorical.from_codes(np.zeros(n, dtype=np.intp), categories=[element])
+    table.obs[region_key] = pd.Categorical.from_codes(np.zeros(n, dtype=np.intp), categories=pd.Index([element]))
     table.obs[instance_key] = np.arange(n)
     table = TableModel.parse(table, region=element, region_key=region_key, instance_key=instance_key)
     images = {} if picture is None else {f"{name}_image": _image(*picture, name, mpp)}

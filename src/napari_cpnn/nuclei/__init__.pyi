@@ -1,8 +1,10 @@
 from .classical import ClassicalFinder as ClassicalFinder
+from .classical import haematoxylin as haematoxylin
 from .detect import detect_nuclei as detect_nuclei
 from .detect import require_visible as require_visible
 from .detector import detector_card as detector_card
 from .geojson import write_geojson as write_geojson
+from .live import LiveNuclei as LiveNuclei
 from .network import NucleusNetwork as NucleusNetwork
 from .nuclei import Nuclei as Nuclei
 from .outlines import Outlines as Outlines

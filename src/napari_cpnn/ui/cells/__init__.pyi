@@ -1,0 +1,5 @@
+from .colored import CellContent as CellContent
+from .colored import CellShown as CellShown
+from .colored import color_cells as color_cells
+from .dock import CellsDock as CellsDock
+from .in_view import draw_view as draw_view
