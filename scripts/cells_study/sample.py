@@ -63,13 +63,20 @@ class Sample:
             nuclei_around(self.slide, self.centers_um, AROUND_UM).save(path)
         return nc.Nuclei.load(path)
 
+    def is_left(self, centers: np.ndarray) -> np.ndarray:
+        """Which centres lie in the left half, where models are trained."""
+        return centers[:, 1] < self.slide.shape[1] * self.slide.require_mappable()[1] / 2
+
+    def left(self) -> nc.Nuclei:
+        """Found nuclei of the left half."""
+        return self.nuclei.subset(self.is_left(self.nuclei.centers_um))
+
     def clear(self, centers: np.ndarray) -> np.ndarray:
         """Which centres lie in the right half, where neither fold nor ink hides what is counted."""
         truth = np.load(nc.sample_folder() / "truth.npz")
         grid = Grid(truth["artefact"].shape, float(truth["stride_um"]))
         at = (centers // grid.stride_um).astype(int).clip(0, np.array(grid.shape) - 1)
-        half = self.slide.shape[1] * self.slide.require_mappable()[1] / 2
-        return (centers[:, 1] >= half) & ~truth["artefact"][tuple(at.T)]
+        return ~self.is_left(centers) & ~truth["artefact"][tuple(at.T)]
 
     def matched(self, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which centres are a true cell in the clear right half, and its type."""
