@@ -10,7 +10,9 @@ chosen inside the training sections of each fold.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import textwrap
 import time
 import warnings
 from pathlib import Path
@@ -23,6 +25,7 @@ from cells_study.her2st import SECTIONS, Cells, Tested, cross_test
 from cells_study.sample import CELL_TYPES, Sample, recalls, simulate
 from her2st_study.report import markdown, write_section
 from napari_cpnn.errors import CpnnWarning
+from napari_cpnn.evaluation import pearson
 
 REPO = Path(__file__).resolve().parents[1]
 PARTS = ("her2st", "sample", "simulation")
@@ -73,15 +76,23 @@ def her2st(args: argparse.Namespace) -> str:
     header = ["model", *(f"{name}: PCC" for name in SECTIONS), "mean PCC / SCC", "PCC given depth", "composition"]
     n_spots = ", ".join(f"{name} {tested[0].n_spots}" for name, tested in patches.items())
     n_nuclei = ", ".join(f"{name} {len(nuclei):,}" for name, nuclei in cells.nuclei.items())
-    return f"""## Cells on her2st
+    return section(
+        "Cells on her2st",
+        f"`python scripts/results_cells.py --only her2st`: sections of patient C, each tested by models trained on the "
+        f"other two, on its spots with a nucleus ({n_spots}); seeds: {args.seeds}. Nuclei within 100 um of a spot: "
+        f"{n_nuclei}; a spot is the mean of those within 50 um. Frozen encoders; the patch model sees 224 px at 1.0 "
+        "um/px and averages eight symmetries, a cell its crop. Prototypes of the 25 minor types of CID4465; genes "
+        "detected in 10 % of the training spots. Epochs of the cells are chosen inside the two training sections. "
+        "Composition: mean correlation with stereoscope's shares, of the patch's weights or of the mean of the spot's "
+        "cells.",
+        markdown(header, rows),
+    )
 
-`python scripts/results_cells.py --only her2st`: sections of patient C, each tested by models trained on the other two, on its spots with
-a nucleus ({n_spots}); seeds: {args.seeds}. Nuclei within 100 um of a spot: {n_nuclei}; a spot is the mean of those within 50 um. Frozen encoders; the
-patch model sees 224 px at 1.0 um/px and averages eight symmetries, a cell its crop. Prototypes of the 25 minor types of CID4465; genes
-detected in 10 % of the training spots. Epochs of the cells are chosen inside the two training sections. Composition: mean correlation
-with stereoscope's shares, of the patch's weights or of the mean of the spot's cells.
 
-{markdown(header, rows)}"""
+def section(title: str, *parts: str) -> str:
+    """A section of the page; paragraphs are wrapped, tables stay as they are."""
+    wrapped = [part.strip() if part.startswith("|") else textwrap.fill(part, 140) for part in parts]
+    return "\n\n".join([f"## {title}", *wrapped]) + "\n"
 
 
 def _row(name: str, tested: dict[str, list[Tested]]) -> list[str]:
@@ -116,14 +127,16 @@ def sample(args: argparse.Namespace) -> str:
         found = recalls(cells.dominant(), cells.cell_types, types[seen])
         rows.append([name, f"{found.mean():.3f}", *(f"{found[kind]:.2f}" for kind in CELL_TYPES), f"{rate:,.0f}"])
         about = model.provenance["cells"]
-    return f"""## Cells of the packaged sample
-
-`python scripts/results_cells.py --only sample`: trained on the {about["n_spots"]} spots of the left half that have a nucleus ({about["n_cells"]:,} found nuclei; {about["n_spots_without_nuclei"]} spots
-have none), of which a contiguous quarter decides when training ends; the labels are the counts of spots alone. Tested on the right half,
-outside of fold and ink: the {len(mine):,} found nuclei that lie within 3 um of a painted one, whose type the generator knows. Balanced accuracy is the
-mean recall of the eight types; the last column is cells per second of one core, from pixels to types.
-
-{markdown(["model", "balanced accuracy", *CELL_TYPES, "cells / s"], rows)}"""
+    return section(
+        "Cells of the packaged sample",
+        f"`python scripts/results_cells.py --only sample`: trained on the {about['n_spots']} spots of the left half "
+        f"that have a nucleus ({about['n_cells']:,} found nuclei; {about['n_spots_without_nuclei']} spots have none), "
+        "of which a contiguous quarter decides when training ends; the labels are the counts of spots alone. Tested on "
+        f"the right half, outside of fold and ink: the {len(mine):,} found nuclei that lie within 3 um of a painted "
+        "one, whose type the generator knows. Balanced accuracy is the mean recall of the eight types; the last "
+        "column is cells per second of one core, from pixels to types.",
+        markdown(["model", "balanced accuracy", *CELL_TYPES, "cells / s"], rows),
+    )
 
 
 def simulation(args: argparse.Namespace) -> str:
@@ -143,30 +156,25 @@ def simulation(args: argparse.Namespace) -> str:
     within = [pearson(predicted[types == kind], measured[types == kind]) for kind in CELL_TYPES]
     between = np.array([model.provenance["between_types"].get(gene, np.nan) for gene in genes])
     rows = []
-    for low, high in zip(SHARES, SHARES[1:], strict=False):
+    for low, high in itertools.pairwise(SHARES):
         some = (between >= low) & ((between < high) | (high == 1.0)) & np.isfinite(pcc)
         inside = np.nanmean([one[some] for one in within])
         numbers = (f"{value[some].mean():.3f}" for value in (pcc, of_type))
         rows.append([f"{low:g} to {high:g}", f"{int(some.sum()):,}", *numbers, f"{inside:.3f}"])
-    header = [
-        "share of variance between types",
-        "genes",
-        "PCC over cells",
-        "PCC of the true type's mean",
-        "PCC within a type",
-    ]
-    recalled = markdown(list(recall), [[f"{value:.2f}" for value in recall.values()]])
-    return f"""## Simulated cells: what is learnt of a gene
-
-`python scripts/results_cells.py --only simulation`, in the manner of sCellST's simulation: every nucleus of the packaged slide is given a real cell of its type
-(tumour CID4465), every spot the sum of the cells inside it; prototypes are of the other half of the cells. Trained on the spots of the
-left half, tested on the {int(test.sum()):,} cells of the right half. Recall of the types, mean {np.mean(list(recall.values())):.2f}:
-
-{recalled}
-Genes by the share of their variance over cells that lies between types (`variance_between_types` of the prototypes, kept in the model's
-card), and the mean PCC over cells with the cell that each nucleus was given (log1p CP10k); {len(genes):,} genes, mean PCC {np.nanmean(pcc):.3f}:
-
-{markdown(header, rows)}"""
+    header = ["variance between types", "genes", "PCC", "PCC of the true type's mean", "PCC within a type"]
+    return section(
+        "Simulated cells: what is learnt of a gene",
+        "`python scripts/results_cells.py --only simulation`, in the manner of sCellST's simulation: every nucleus of "
+        "the packaged slide is given a real cell of its type (tumour CID4465), every spot the sum of the cells inside "
+        "it; prototypes are of the other half of the cells. Trained on the spots of the left half, tested on the "
+        f"{int(test.sum()):,} cells of the right half. Recall of the types, mean {np.mean(list(recall.values())):.2f}:",
+        markdown(list(recall), [[f"{value:.2f}" for value in recall.values()]]),
+        "Genes by the share of their variance over cells that lies between types (`variance_between_types` of the "
+        "prototypes, kept in the model's card), and the mean PCC over cells with the cell that each nucleus was given "
+        f"(log1p CP10k); {len(genes):,} genes, mean PCC {np.nanmean(pcc):.3f}, of the true type's mean "
+        f"{np.nanmean(of_type):.3f}:",
+        markdown(header, rows),
+    )
 
 
 def _means_of(values: np.ndarray, types: np.ndarray) -> np.ndarray:
