@@ -49,14 +49,20 @@ class CellsOnCanvas:
         self._watcher = ViewportWatcher(viewer, self.read_view)
         controller.drawn.connect(self.show)
         controller.colored_changed.connect(self.show)
+        self._state.shown_changed.connect(self.show)
+        self._state.mapper_changed.connect(self.show)
         viewer.layers.events.removed.connect(self._removed)
+        viewer.layers.events.inserted.connect(self._inserted)
 
     def stop(self, *, viewer_lives: bool) -> None:
         """Disconnect, and remove the layers unless the viewer itself is closing."""
         self._watcher.stop()
         self._controller.drawn.disconnect(self.show)
         self._controller.colored_changed.disconnect(self.show)
+        self._state.shown_changed.disconnect(self.show, missing_ok=True)
+        self._state.mapper_changed.disconnect(self.show, missing_ok=True)
         self._viewer.layers.events.removed.disconnect(self._removed)
+        self._viewer.layers.events.inserted.disconnect(self._inserted)
         self._unfollow()
         if viewer_lives:
             self._remove()
@@ -100,6 +106,7 @@ class CellsOnCanvas:
             if layer is not None and layer.visible != wanted:
                 layer.visible = wanted
         self._hide_map(means)
+        self._stay_above()
         self._state.instead = f"{controller.shown.title}, mean of the cells of each patch" if means else ""
 
     # -- layers --------------------------------------------------------------------------------------------
@@ -164,6 +171,22 @@ class CellsOnCanvas:
         self.layer = self.mean_layer = None
         self._mean_of = None
         self._unfollow()
+
+    def _inserted(self, event: Any) -> None:
+        """Hide a map that is added below means, and stay above any."""
+        if event.value not in (self.layer, self.mean_layer) and OVERLAY_KEY in event.value.metadata:
+            self._hide_map(self.mean_layer is not None and self.mean_layer.visible)
+            self._stay_above()
+
+    def _stay_above(self) -> None:
+        layers = self._viewer.layers
+        for layer in (self.mean_layer, self.layer):
+            if layer is None or layer not in layers:
+                continue
+            maps = [one for one in layers if OVERLAY_KEY in one.metadata and isinstance(one, Image)]
+            above = [layers.index(one) for one in maps if one not in (self.layer, self.mean_layer)]
+            if above and layers.index(layer) < max(above):
+                layers.move(layers.index(layer), max(above) + 1)
 
     def _removed(self, event: Any) -> None:
         if self.layer is not None and event.value == self.layer:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_cpnn.cells import Neighbours
 
 #: Largest fold change with a colour of its own, in powers of two, and the p-value below which a pair is marked.
-_MOST, _P = 2.0, 0.01
+_MOST, _DARK, _P = 2.0, 1.1, 0.01
 _FOLDS = LinearSegmentedColormap.from_list("folds", DIFFERENCE)
 _MOST_TYPES, _NAME = 14, 18
 _FONT = 8.0
@@ -34,7 +34,7 @@ def neighbour_chart(found: Neighbours, paper: Paper) -> Figure:
         folds = np.log2(found.ratio[np.ix_(kept, kept)])
     p = found.p[np.ix_(kept, kept)]
     n = len(kept)
-    left, top = 118.0, 92.0
+    left, top = 118.0, 112.0
     side = min(34.0, (paper.width_px - left - 10) / max(n, 1))
     height = top + side * n + 62
     figure = Figure(figsize=(paper.width_px / DPI, height / DPI), dpi=DPI, facecolor=paper.ground)
@@ -49,8 +49,9 @@ def neighbour_chart(found: Neighbours, paper: Paper) -> Figure:
                 mark = f"{folds[i, j]:+.1f}" if np.isfinite(folds[i, j]) else "none"
                 weight = "bold" if p[i, j] < _P else "normal"
                 if side >= 26:
-                    axes.text(j, i, mark, ha="center", va="center", fontsize=7, color="#202020", fontweight=weight)
-    axes.set_xticks(range(n), names, rotation=45, ha="left", fontsize=_FONT, color=paper.ink)
+                    ink = "#FFFFFF" if not abs(folds[i, j]) < _DARK else "#202020"
+                    axes.text(j, i, mark, ha="center", va="center", fontsize=7, color=ink, fontweight=weight)
+    axes.set_xticks(range(n), names, rotation=90, fontsize=_FONT, color=paper.ink)
     axes.set_yticks(range(n), names, fontsize=_FONT, color=paper.ink)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
@@ -70,7 +71,7 @@ def neighbour_chart(found: Neighbours, paper: Paper) -> Figure:
 def nuclei_chart(table: pd.DataFrame, colors: dict[str, str], paper: Paper) -> Figure:
     """Draw area (quartiles) and haematoxylin of nuclei by type, as far as they are known."""
     columns = [name for name in ("area_um2", "haematoxylin") if name in table]
-    titles = {"area_um2": "nuclear area, µm²", "haematoxylin": "haematoxylin, OD"}
+    titles = {"area_um2": "nuclear area, µm²", "haematoxylin": "stain, OD"}
     rows, line = list(table.index)[: _MOST_TYPES + 1], 20.0
     left, top = 118.0, 26.0
     height = top + line * len(rows) + 26
@@ -106,7 +107,7 @@ def nuclei_chart(table: pd.DataFrame, colors: dict[str, str], paper: Paper) -> F
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-    measured = f"; stain of up to {int(table['stain_cells'].max()):,} nuclei each" if "stain_cells" in table else ""
+    measured = f"; haematoxylin of up to {int(table['stain_cells'].max()):,} each" if "stain_cells" in table else ""
     note = f"medians; lines: quartiles{measured}" if columns else "Area needs outlines, stain needs the slide."
     figure.text(6 / paper.width_px, 6 / height, note, fontsize=7, color=paper.ink, va="bottom")
     _source(figure, paper)

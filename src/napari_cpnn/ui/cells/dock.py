@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QProgressBar, QTabWidget
 
 from napari_cpnn.cells import FORMATS
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.painting import color_table
 from napari_cpnn.ui.cells.canvas import CellsOnCanvas
 from napari_cpnn.ui.cells.colored import CellShown
 from napari_cpnn.ui.cells.controller import CellsController
@@ -76,6 +77,7 @@ class CellsDock(Dock):
         self.accept_drops(self._dropped)
         self._show_models()
         self._content_changed()
+        self._drawn()
         self.canvas.read_view()
         self._timer.start()
 
@@ -344,7 +346,10 @@ class CellsDock(Dock):
         limits = None if colored is None else colored.mean_limits if means else colored.limits
         self.colors.setVisible(limits is not None)
         if colored is not None and limits is not None:
-            self.colors.show_range(colored.colormap, limits, colored.shown.unit)
+            table = color_table(colored.colormap).copy()
+            if not means:  # single cells do not fade where values are low
+                table[:, 3] = 1.0
+            self.colors.show_table(table, limits, colored.shown.unit)
 
     def _drawn(self) -> None:
         self._show_bar()
@@ -353,10 +358,9 @@ class CellsDock(Dock):
             self.drawn.show_text("")
         elif drawing.style == "mean":
             side = colored.grid.stride_um
-            what = (
-                "density" if colored.shown.kind == "plain" else "most common" if colored.shown.is_category else "mean"
-            )
-            self.drawn.show_text(f"{what} of the cells of each patch of {side:g} µm; zoom in to see single cells")
+            names = {"plain": "Density", "type": "Most common type", "class": "Most common class"}
+            what = names.get(colored.shown.kind, "Mean")
+            self.drawn.show_text(f"{what} of the cells in each {side:g} µm; zoom in to see single cells.")
         else:
             self.drawn.show_text("")
 

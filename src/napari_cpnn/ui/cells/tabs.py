@@ -61,6 +61,7 @@ class GalleryTab(QWidget):
         self.crops.itemClicked.connect(self._clicked)
         self.crops.itemActivated.connect(self._clicked)
         controller.crops_changed.connect(self._fill)
+        self._fill()
 
     @property
     def is_settled(self) -> bool:
