@@ -151,6 +151,16 @@ def test_tissue_of_another_colour_is_unlike_the_training(trained, unseen, cells)
     assert np.median(other.out_of_domain) > 0.99
 
 
+def test_genes_that_types_hardly_tell_are_marked(trained, cells, cell_world):
+    shares = nc.variance_between_types(cell_world.prototypes.select(trained[0].genes))
+    low = {gene for gene, share in zip(trained[0].genes, shares, strict=True) if share < 0.1}
+    assert low
+    assert set(cells.poorly_told()) == low
+    table = cells.to_anndata()
+    np.testing.assert_allclose(table.var["between_types"], shares, atol=1e-4)
+    assert "between_types" not in table.uns["napari_cpnn"]
+
+
 def test_training_is_deterministic(cell_world, pairs, quick_cells):
     settings = quick_cells.replace(epochs=2, validation="none")
     with pytest.warns(nc.errors.CpnnWarning, match="left out"):
