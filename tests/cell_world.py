@@ -79,6 +79,7 @@ def cell_world() -> CellWorld:
     profiles = rng.dirichlet(np.full(40, 0.5), len(TYPES)).astype(np.float32)
     genes = tuple(f"GENE{i}" for i in range(40))
     theta = np.full(40, 2.0, dtype=np.float32)
+    theta[:5] = 0.05  # genes that vary within types
     return CellWorld(Prototypes(profiles, TYPES, genes, np.full(3, 100), {"source": "synthetic"}, theta))
 
 

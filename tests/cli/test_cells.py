@@ -11,7 +11,7 @@ from napari_cpnn.cli import main
 
 FOLDER = nc.sample_folder()
 SLIDE, SPOTS, PROTOTYPES = (str(FOLDER / name) for name in ("slide.tiff", "spots.h5ad", "prototypes.h5ad"))
-REGION = (1440.0, 1060.0, 1760.0, 1380.0)
+REGION = (4970.0, 4385.0, 5290.0, 4705.0)
 QUICK = ["--encoder", "colour", "--epochs", "3", "--genes", "variable", "--n-genes", "60", "--quiet", "--device", "cpu",
          "--validation", "none"]  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_a_model_is_trained_and_says_what_it_left_out(folder, capsys):
 @pytest.mark.parametrize("ending", ["zarr", "h5ad", "csv", "geojson"])
 def test_cells_are_written(folder, ending, tmp_path, capsys):
     out = tmp_path / f"cells.{ending}"
-    region = ["--region", "1500", "1100", "1600", "1200"]
+    region = ["--region", "5000", "4400", "5100", "4500"]
     options = ["--model", str(folder / "model.safetensors"), "--nuclei", str(folder / "nuclei.zarr"), "--out", str(out)]
     assert main(["cells", SLIDE, *options, *region, "--quiet", "--device", "cpu"]) == 0
     said = capsys.readouterr().out

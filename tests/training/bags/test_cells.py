@@ -9,7 +9,7 @@ import torch
 import napari_cpnn as nc
 from cell_world import RADIUS_UM, TYPES, cell_world, quick_cells
 from napari_cpnn.errors import CellMapError, MappingError, NucleiError, SettingsError, TrainingError
-from napari_cpnn.models import read_card
+from napari_cpnn.models import build_model, read_card
 from napari_cpnn.prediction import PlacePredictor, Predictor
 from napari_cpnn.training.bags import BagReader, fit_cells, load_slide_model, read_cell_spots
 from napari_cpnn.training.bags.cell_heads import correlation_loss
@@ -127,7 +127,8 @@ def test_a_map_of_patches_refuses_it_and_the_other_way_round(trained, unseen, ce
         PlacePredictor(unseen.slide, model, Predictor(model))
     with pytest.raises(MappingError, match="single nuclei"):
         BagReader(model).grid(unseen.slide)
-    of_patches = nc.load_model(nc.sample_folder() / "model.safetensors")
+    settings = nc.TrainingSettings(backbone="frozen", encoder="colour", head="linear", patch=nc.PatchSpec(224, 0.5))
+    of_patches = build_model(settings, ["A"], [], None, [0.0])
     with pytest.raises(CellMapError, match="was trained on patches of 112 um, not on nuclei"):
         nc.predict_cells(unseen.slide, of_patches, unseen.nuclei)
 
