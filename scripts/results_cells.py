@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=REPO / "runs" / "cells", help="nuclei and folds stay here")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=int, default=1, help="of her2st")
+    parser.add_argument("--encoders", nargs="+", default=ENCODERS, help="of her2st")
     parser.add_argument("--docs", type=Path, default=REPO / "docs")
     args = parser.parse_args()
     warnings.simplefilter("ignore", CpnnWarning)
@@ -63,7 +64,7 @@ def main() -> None:
 def her2st(args: argparse.Namespace) -> str:
     cells = Cells(args.data, args.runs)
     rows = []
-    for encoder in ENCODERS:
+    for encoder in args.encoders:
         variants = {
             f"cells, {encoder}, {crop}, {head}": cells.settings(encoder, patch, **change)
             for crop, patch in CROPS.items()

@@ -25,7 +25,7 @@ SECTIONS = ("C2", "C3", "C4")
 #: Radius of a spot of her2st, and how far around the spots nuclei are looked for, in um.
 RADIUS_UM, AROUND_UM = 50.0, 100.0
 #: Epochs among which the training sections choose.
-EPOCHS = (10, 30)
+EPOCHS = (10, 25)
 
 
 @dataclass
