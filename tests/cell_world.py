@@ -38,7 +38,7 @@ class CellWorld:
         """Nuclei 14 um apart, in niches of one main type; touching spots of 50 um, the last of which has no nucleus."""
         rng = np.random.default_rng(seed)
         height, width = rows * 2 * RADIUS_UM, cols * 2 * RADIUS_UM
-        at = [np.arange(7.0, side, 14.0) for side in (height, width)]
+        at = [np.arange(7.0, side - 3, 14.0) for side in (height, width)]
         centers = np.stack(np.meshgrid(*at, indexing="ij"), -1).reshape(-1, 2) + rng.uniform(
             -2, 2, (len(at[0]) * len(at[1]), 2)
         )
@@ -79,6 +79,7 @@ def cell_world() -> CellWorld:
     profiles = rng.dirichlet(np.full(40, 0.5), len(TYPES)).astype(np.float32)
     genes = tuple(f"GENE{i}" for i in range(40))
     theta = np.full(40, 2.0, dtype=np.float32)
+    theta[:5] = 0.05  # genes that vary within types
     return CellWorld(Prototypes(profiles, TYPES, genes, np.full(3, 100), {"source": "synthetic"}, theta))
 
 

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 import napari_cpnn as nc
 from napari_cpnn.geometry import Grid, spatial_to_um
+from napari_cpnn.training.bags import nuclei_around
 from sample_tissue.layout import CELL_TYPES, make_layout
 
 #: A found nucleus is a true one within this distance; cells are looked at this far around the spots, in um.
@@ -59,19 +60,23 @@ class Sample:
         """Nuclei that the detector finds around the spots."""
         path = self.runs / "nuclei" / "sample.zarr"
         if not path.exists():
-            import shapely
-
-            around = shapely.union_all([shapely.Point(x, y).buffer(AROUND_UM) for y, x in self.centers_um])
-            nc.detect_nuclei(self.slide, around).save(path)
+            nuclei_around(self.slide, self.centers_um, AROUND_UM).save(path)
         return nc.Nuclei.load(path)
+
+    def is_left(self, centers: np.ndarray) -> np.ndarray:
+        """Which centres lie in the left half, where models are trained."""
+        return centers[:, 1] < self.slide.shape[1] * self.slide.require_mappable()[1] / 2
+
+    def left(self) -> nc.Nuclei:
+        """Found nuclei of the left half."""
+        return self.nuclei.subset(self.is_left(self.nuclei.centers_um))
 
     def clear(self, centers: np.ndarray) -> np.ndarray:
         """Which centres lie in the right half, where neither fold nor ink hides what is counted."""
         truth = np.load(nc.sample_folder() / "truth.npz")
         grid = Grid(truth["artefact"].shape, float(truth["stride_um"]))
         at = (centers // grid.stride_um).astype(int).clip(0, np.array(grid.shape) - 1)
-        half = self.slide.shape[1] * self.slide.require_mappable()[1] / 2
-        return (centers[:, 1] >= half) & ~truth["artefact"][tuple(at.T)]
+        return ~self.is_left(centers) & ~truth["artefact"][tuple(at.T)]
 
     def matched(self, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which centres are a true cell in the clear right half, and its type."""
@@ -119,8 +124,11 @@ def simulate(data: Path, sample: Sample, seed: int = 0) -> Simulated:
     labels = cells.obs["celltype_major"].astype(str).to_numpy()
     order = rng.permutation(cells.n_obs)
     known, hidden = np.sort(order[: cells.n_obs // 2]), np.sort(order[cells.n_obs // 2 :])
-    settings = nc.PrototypeSettings(min_cells=3, min_cells_per_type=1)
-    protos = nc.estimate_prototypes(cells[known].copy(), "celltype_major", settings=settings)
+    path = sample.runs / f"simulated-{seed}.h5ad"
+    if not path.exists():
+        settings = nc.PrototypeSettings(min_cells=3, min_cells_per_type=1)
+        nc.estimate_prototypes(cells[known].copy(), "celltype_major", settings=settings).save(path)
+    protos = nc.Prototypes.load(path)
     column = {name: i for i, name in enumerate(cells.var_names)}
     counts = sparse.csr_matrix(cells.layers["counts"])[:, [column[g] for g in protos.genes]]
     points, types = sample.truth

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from napari_cpnn.regions import Region
     from napari_cpnn.slides import Slide
 
+#: Genes with a smaller share of variance between types are marked.
+LEAST_BETWEEN = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class CellMap:
@@ -112,6 +115,21 @@ class CellMap:
     def hierarchy(self) -> dict[str, str]:
         """Major type by cell type; empty where none is known."""
         return dict(self.provenance.get("hierarchy") or {})
+
+    @property
+    def between_types(self) -> dict[str, float]:
+        """Share of the variance over single cells that lies between types, by gene; empty where it is not known."""
+        known = self.provenance.get("between_types")
+        return dict(known) if isinstance(known, dict) else {}
+
+    def poorly_told(self) -> tuple[str, ...]:
+        """Return the genes of which less than a tenth of the variance lies between types, so that a map tells little.
+
+        Of such a gene two cells differ mostly within a type, which spots do not show
+        (:func:`~napari_cpnn.variance_between_types`).
+        """
+        shares = self.between_types
+        return tuple(gene for gene in self.genes if shares.get(gene, 1.0) < LEAST_BETWEEN)
 
     @property
     def mpp(self) -> Mpp:

@@ -58,6 +58,8 @@ class PredictedCells(Protocol):
     def known(self) -> BoolArray: ...
     @property
     def mpp(self) -> Mpp: ...
+    @property
+    def between_types(self) -> dict[str, float]: ...
 
 
 def cells_to_anndata(
@@ -95,6 +97,7 @@ def cells_to_anndata(
           share; colours in ``uns["type_colors"]``), ``share``, ``margin``, ``out_of_domain``, and ``region`` and
           ``spot`` where they are given, missing for cells in none;
         - ``obsm["spatial"]``: centres in level-0 pixels (x, y);
+        - ``var["between_types"]``: the share of a gene's variance over cells between types, where it is known;
         - ``obsm["cell_type_weights"]``, ``obsm["programs"]``, ``varm``, ``var``, ``uns["spatial"]`` and
           ``uns["napari_cpnn"]`` as in :func:`napari_cpnn.to_anndata`; the spot diameter is that of a mean nucleus.
 
@@ -141,11 +144,14 @@ class CellRows(Rows):
         Their numbers in the map, ``(N,)``.
     mpp
         Pixel size of the slide, (y, x) um.
+    between_types
+        Share of the variance of genes over cells that lies between types, as far as known.
     """
 
     nuclei: Nuclei
     numbers: IntArray
     mpp: Mpp
+    between_types: dict[str, float]
 
     @classmethod
     def of(cls, cells: PredictedCells, slide: Slide | None = None) -> CellRows:
@@ -166,7 +172,9 @@ class CellRows(Rows):
         has_mpp = cells.provenance.get("mpp") is not None or slide is None
         return cls(
             decoder=cells.decoder,
-            provenance=storable({name: value for name, value in cells.provenance.items() if name != "hierarchy"}),
+            provenance=storable(
+                {name: value for name, value in cells.provenance.items() if name not in ("hierarchy", "between_types")}
+            ),
             weights=cells.weights[numbers],
             programs=cells.programs[numbers],
             out_of_domain=unknown if scores is None else scores[numbers].astype(np.float32),
@@ -174,6 +182,7 @@ class CellRows(Rows):
             nuclei=cells.nuclei.subset(numbers),
             numbers=numbers,
             mpp=cells.mpp if has_mpp or slide is None else slide.require_mappable(),
+            between_types=cells.between_types,
         )
 
     def frame(self) -> Any:
@@ -210,6 +219,8 @@ def build_table(
     if spots is not None:
         obs["spot"] = _named(spot_of(centers, spots, rows.mpp), list(spots.obs_names))
     table = table_of(rows, obs, expression, genes, "type")
+    if rows.between_types:
+        table.var["between_types"] = np.array([rows.between_types.get(gene, np.nan) for gene in genes])
     add_place(table, rows, centers, rows.mpp, diameter_um(rows.nuclei), picture(slide, settings))
     table.uns["napari_cpnn"] = {**meaning_of(rows, rows.mpp), **storable({"nuclei": rows.nuclei.source})}
     return table

@@ -98,8 +98,8 @@ class LiveMapper:
         self.settings = settings = settings or MappingSettings()
         self.slide = slide
         require_patches(model)
-        mpp = slide.require_mappable()
-        self.grid = Grid.over(slide.shape[:2], mpp, settings.stride_um or model.patch.size_um, region)
+        stride = settings.stride_um or model.patch.size_um
+        self.grid = Grid.over(slide.shape[:2], slide.require_mappable(), stride, region)
         self.tissue = find_tissue(slide, settings.tissue)
         covered = self.tissue.coverage(self.grid) >= settings.tissue.min_coverage
         if not covered.any():
@@ -127,8 +127,7 @@ class LiveMapper:
         self._claimed = 0  # number of batches handed to readers
         self._lead: int | None = None  # number of the first batch of the current order, until it is read
         self._computing = False
-        self._paused = False
-        self._stopped = False
+        self._paused = self._stopped = False
         first = min(_FIRST_BATCH if self.predictor.device.type == "cpu" else 64, settings.max_batch)
         self._pace = Pace(first, settings.batch_seconds)
         self._read_problem = ""

@@ -40,4 +40,4 @@ def variance_between_types(prototypes: Prototypes) -> FloatArray:
     between = (frequency * (mu - mean) ** 2).sum(axis=0)
     within = (frequency * mu**2).sum(axis=0) / prototypes.dispersion.astype(np.float64)
     total = between + within
-    return np.divide(between, total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.asarray(np.divide(between, total, out=np.full(len(total), np.nan), where=total > 0))

@@ -48,9 +48,6 @@ class CellSettings(Settings):
         None, "cpnn: loss weight that ties the prototypes to their initial values; none: that of the loss"
     )
     prototype_mode: Literal["learned", "fixed"] = setting("learned", "cpnn: treatment of the prototypes")
-    purity_weight: float = setting(
-        0.0, "cpnn: loss weight of the mean entropy of the cells' types, which asks for cells of one type each"
-    )
     deconvolution: Literal["nb", "nnls"] = setting("nb", "method that estimates these shares, as for deconvolve")
     genes: str = setting(
         "shared",
@@ -89,7 +86,7 @@ class CellSettings(Settings):
             f"Unknown deconvolution method {self.deconvolution!r}; use 'nb' or 'nnls'.",
         )
         check(0 <= self.free_mixture < 1, "The share of the free mixture must be in [0, 1).")
-        check(min(*self.weights, self.purity_weight) >= 0, "Loss weights cannot be negative.")
+        check(min(self.weights) >= 0, "Loss weights cannot be negative.")
         check(0 <= self.min_spot_fraction < 1, "The minimum share of spots of a gene must be in [0, 1).")
         check(
             min(self.hidden, self.n_genes, self.epochs, self.patience) >= 1 and self.batch_spots >= 2,

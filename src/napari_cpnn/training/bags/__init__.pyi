@@ -1,5 +1,6 @@
 from .bags import Bags as Bags
 from .cell_spots import CellSpots as CellSpots
+from .cell_spots import nuclei_around as nuclei_around
 from .cell_spots import read_cell_spots as read_cell_spots
 from .cells import fit_cells as fit_cells
 from .cells import train_cells as train_cells

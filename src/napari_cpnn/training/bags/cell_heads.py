@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_cpnn.arrays import IntArray
-from napari_cpnn.models import CPNN, composition_penalty, pcc_loss
-from napari_cpnn.settings import SlideLevelSettings
+from napari_cpnn.models import composition_penalty, pcc_loss
 from napari_cpnn.training.bags.cpnn import BagCpnn
 from napari_cpnn.training.bags.labels import Labelled
 from napari_cpnn.training.bags.loop import Batch
@@ -36,16 +34,9 @@ def correlation_loss(predicted: Tensor, measured: Tensor, slides: Tensor) -> Ten
 class CellCpnn(BagCpnn):
     """CPNN per cell; a spot is the mean of its cells in counts: correlations within slides instead of a likelihood."""
 
-    def __init__(
-        self, model: CPNN, labelled: Mapping[str, Labelled], settings: SlideLevelSettings, purity_weight: float = 0.0
-    ) -> None:
-        super().__init__(model, labelled, settings)
-        self.purity_weight = purity_weight
-
     def loss(self, batch: Batch, counts: Tensor, shares: Tensor, name: str, slides: Tensor | None = None) -> Tensor:
         """One minus the PCC of log1p CP10k, and of the composition beside its squared distance."""
-        of_cells, programs_of_cells = self.head(batch.features)
-        weights, programs = batch.mean(of_cells), batch.mean(programs_of_cells)
+        weights, programs = self.mean_weights(batch)
         assert slides is not None  # noqa: S101
         predicted = (1e4 * self.relative(weights, programs, name)).log1p()
         measured = (1e4 * counts / counts.sum(dim=1, keepdim=True)).log1p()
@@ -57,8 +48,6 @@ class CellCpnn(BagCpnn):
             composition = composition_penalty(weights, shares)
             composition = composition + correlation_loss(weights[known], shares[known], slides[known.cpu()])
             loss = loss + self.settings.composition_weight * composition
-        if self.purity_weight:
-            loss = loss + self.purity_weight * -(of_cells * of_cells.clamp(min=1e-8).log()).sum(dim=1).mean()
         return loss
 
     @torch.no_grad()

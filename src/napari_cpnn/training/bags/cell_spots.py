@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
@@ -22,6 +23,7 @@ from napari_cpnn.prediction import PlaceFeatures, Predictor
 from napari_cpnn.progress import Progress, Reporting, no_progress, reporter
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import CellSettings, SlideLevelSettings, TrainingSettings
+from napari_cpnn.slides import TissueMask, find_tissue
 from napari_cpnn.texts import counted
 from napari_cpnn.training.bags.bags import Bags
 from napari_cpnn.training.bags.features import model_settings
@@ -90,50 +92,49 @@ def read_cell_spots(
     report = reporter(progress)
     radii = [_radius_um(slide, spots, settings) for slide, spots in samples]
     run = _run_settings(settings, max(radii, default=0.0))
-    parts, held_out_name = check_samples(samples, run)
-    name_genes_alike(parts, prototypes.genes, run)
     model = cell_model(settings)
     predictor = Predictor(model, settings.device)
     slides = []
-    for i, (part, radius) in enumerate(zip(parts, radii, strict=True)):
+    checked, _ = check_samples(samples, run.replace(validation="none"))
+    for i, (part, radius) in enumerate(zip(checked, radii, strict=True)):
         found = _nuclei_of(part, radius, None if nuclei is None else nuclei[i], report)
         places = PlaceFeatures(part.slide, model, predictor, keep)
         slides.append(_SlideBags.read(part, found, radius, places, report))
-    _report_empty(parts, [one.n_empty for one in slides])
-    if not any(part.train.any() for part in parts):
-        raise TrainingError("No spot to train on has a nucleus in it; are the nuclei those of these slides?")
+    _report_empty(slides)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CpnnWarning)  # said above, of all spots
+        parts, held_out_name = check_samples([(one.slide, one.spots) for one in slides], run)
+    name_genes_alike(parts, prototypes.genes, run)
     genes = choose_genes(parts, prototypes, run)
-    counts = [one.keep_counted(genes) for one in slides]
-    rows = [one.rows for one in slides]
+    rows, counts = zip(*(_counted(part, genes) for part in parts), strict=True)
     with tempfile.TemporaryDirectory() as scratch:
         shares = _shares(parts, rows, prototypes, settings, Path(scratch), report)
     is_train = np.concatenate([part.train[chosen] for part, chosen in zip(parts, rows, strict=True)])
     bags = Bags.of(
-        [one.features[cells] for one in slides for cells in one.cells],
+        [one.features[one.cells[row]] for one, chosen in zip(slides, rows, strict=True) for row in chosen],
         [f"{i + 1}/{part.spots.obs_names[row]}" for i, part in enumerate(parts) for row in rows[i]],
         [part.patient or part.slide.name for i, part in enumerate(parts) for _ in rows[i]],
     )
-    of_slide = np.repeat(np.arange(len(parts)), [len(chosen) for chosen in rows])
     return CellSpots(
-        Labelled(bags, np.concatenate(counts), shares, of_slide),
+        Labelled(bags, np.concatenate(counts), shares, np.repeat(np.arange(len(parts)), [len(one) for one in rows])),
         tuple(genes),
         np.flatnonzero(is_train),
         np.flatnonzero(~is_train),
         held_out_name,
         parts,
         np.array([len(one.features) for one in slides]),
-        np.array([len(one.rows) for one in slides]),
+        np.array([len(chosen) for chosen in rows]),
         np.array([one.n_empty for one in slides]),
         radii,
     )
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _SlideBags:
-    """Used spots of one slide (rows of its table), the cells of each, and the features of all of them ``(n, F)``."""
+    """Spots of one slide with a nucleus, the cells of each, and the features of all of these ``(n, F)``."""
 
-    part: SpotSample
-    rows: IntArray
+    slide: Slide
+    spots: AnnData
     cells: list[IntArray]
     features: Float32Array
     n_empty: int
@@ -142,7 +143,7 @@ class _SlideBags:
     def read(
         cls, part: SpotSample, nuclei: Nuclei, radius_um: float, places: PlaceFeatures, progress: Progress
     ) -> _SlideBags:
-        """Look for the nuclei of each usable spot; spots without one are no longer used."""
+        """Look for the nuclei of each usable spot."""
         rows = np.flatnonzero(part.use)
         inside = _within(nuclei, part.centers_um[rows], radius_um)
         used = np.unique(np.concatenate([np.zeros(0, dtype=np.intp), *inside]))
@@ -151,18 +152,22 @@ class _SlideBags:
         number[used[ok]] = np.arange(len(features))
         cells = [number[one][number[one] >= 0] for one in inside]
         filled = np.array([len(one) > 0 for one in cells], dtype=bool)
-        part.use[rows[~filled]] = False
-        part.train &= part.use
-        return cls(part, rows[filled], [one for one in cells if len(one)], features, int((~filled).sum()))
+        if not filled.any():
+            raise TrainingError(
+                f"None of the {len(rows)} spots of {part.slide.name} has a nucleus in it; are the nuclei those of this "
+                "slide?"
+            )
+        spots = part.spots[rows[filled]].copy()
+        return cls(part.slide, spots, [one for one in cells if len(one)], features, int((~filled).sum()))
 
-    def keep_counted(self, genes: Sequence[str]) -> Float32Array:
-        """Keep the spots with counts in the genes, and return these ``(S, G)``."""
-        columns = positions(list(self.part.spots.var_names), genes)
-        counts = np.asarray(self.part.counts[self.rows][:, columns].toarray(), dtype=np.float32)
-        has_counts = counts.sum(axis=1) > 0
-        self.cells = [one for one, has in zip(self.cells, has_counts, strict=True) if has]
-        self.rows = self.rows[has_counts]
-        return counts[has_counts]
+
+def _counted(part: SpotSample, genes: Sequence[str]) -> tuple[IntArray, Float32Array]:
+    """Rows of the used spots with counts in the genes, and these ``(S, G)``."""
+    rows = np.flatnonzero(part.use)
+    columns = positions(list(part.spots.var_names), genes)
+    counts = np.asarray(part.counts[rows][:, columns].toarray(), dtype=np.float32)
+    has_counts = counts.sum(axis=1) > 0
+    return rows[has_counts], np.asarray(counts[has_counts])
 
 
 def cell_model(settings: CellSettings) -> CPNN:
@@ -225,14 +230,29 @@ def _nuclei_of(part: SpotSample, radius_um: float, given: Nuclei | None, progres
     if given is not None:
         given.require_on(part.slide)
         return given
-    centers = part.centers_um[part.use]
-    low, high = centers.min(axis=0) - radius_um, centers.max(axis=0) + radius_um
-    extent = np.array(part.slide.shape[:2]) * np.array(part.slide.require_mappable())
-    low, high = low.clip(0, None), high.clip(None, extent)
-    found = detect_nuclei(part.slide, (*low.tolist(), *high.tolist()), progress=progress)
+    found = nuclei_around(part.slide, part.centers_um[part.use], radius_um, progress)
     if not len(found):
         raise TrainingError(f"No nucleus was found around the spots of {part.slide.name}.")
     return found
+
+
+def nuclei_around(slide: Slide, centers_um: npt.ArrayLike, radius_um: float, progress: Reporting = False) -> Nuclei:
+    """Find the nuclei no farther than a radius from any of these places ``(N, 2)``; only tiles near them are searched.
+
+    Examples
+    --------
+    >>> from napari_cpnn.training.bags import nuclei_around
+    >>> len(nuclei_around(slide, [[1550.0, 1550.0]], 27.5)) > 3
+    True
+    """
+    places = cKDTree(np.asarray(centers_um, dtype=np.float64))
+    tissue = find_tissue(slide)
+    height, width = tissue.mask.shape
+    pixels = (np.indices((height, width)).transpose(1, 2, 0) + 0.5) * np.asarray(tissue.um_per_px)
+    rim = max(tissue.um_per_px)  # pixels of the mask are coarse
+    near = places.query(pixels.reshape(-1, 2))[0].reshape(height, width) <= radius_um + rim
+    found = detect_nuclei(slide, tissue=TissueMask(tissue.mask & near, tissue.um_per_px), progress=progress)
+    return found.subset(places.query(found.centers_um)[0] <= radius_um)
 
 
 def _within(nuclei: Nuclei, centers_um: FloatArray, radius_um: float) -> list[IntArray]:
@@ -243,9 +263,9 @@ def _within(nuclei: Nuclei, centers_um: FloatArray, radius_um: float) -> list[In
     return [np.sort(np.asarray(one, dtype=np.intp)) for one in found]
 
 
-def _report_empty(parts: Sequence[SpotSample], n_empty: Sequence[int]) -> None:
-    if n := sum(n_empty):
-        where = ", ".join(f"{part.slide.name} {m}" for part, m in zip(parts, n_empty, strict=True) if m)
+def _report_empty(slides: Sequence[_SlideBags]) -> None:
+    if n := sum(one.n_empty for one in slides):
+        where = ", ".join(f"{one.slide.name} {one.n_empty}" for one in slides if one.n_empty)
         warnings.warn(
             f"{counted(n, 'spot')} with no nucleus inside {'are' if n > 1 else 'is'} left out ({where}).",
             CpnnWarning,

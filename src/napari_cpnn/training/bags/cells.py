@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +145,7 @@ def _cpnn(
         model_settings(of_bags).replace(tissue=settings.tissue), spots.genes, protos.cell_types, protos.profiles,
         np.maximum(mean, 1e-9), scale="count", sees="nucleus",
     )  # fmt: skip
-    kind = BagCpnn if settings.loss == "nb" else partial(CellCpnn, purity_weight=settings.purity_weight)
+    kind = BagCpnn if settings.loss == "nb" else CellCpnn
     trained = train_cpnn(model, {_SPOTS: spots.labelled}, of_bags, report, kind=kind, held_out=spots.held_out)
     model.provenance["epoch"] = trained.epoch
     model = model.eval().requires_grad_(False)

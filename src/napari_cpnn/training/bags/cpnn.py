@@ -7,7 +7,7 @@ share the network and the prototypes; each has its own alpha, beta and dispersio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -135,7 +135,7 @@ def train_cpnn(
     settings: SlideLevelSettings,
     progress: Progress = no_progress,
     *,
-    kind: Callable[..., BagCpnn] = BagCpnn,
+    kind: type[BagCpnn] = BagCpnn,
     held_out: IntArray | None = None,
 ) -> Trained:
     """Train the head of a model with a frozen encoder, in place; deterministic for given settings and data.
@@ -145,7 +145,7 @@ def train_cpnn(
     labelled
         Bags with raw features of the encoder, counts and shares, by source. The model gets alpha and beta of the first.
     kind
-        Makes the module with the loss from model, bags and settings.
+        Class with the loss.
     held_out
         Bags of the first source whose loss ends the training; by default those of some patients.
 
