@@ -260,13 +260,26 @@ class CellsController:
         kinds = [] if content is None else [kind for kind in content.kinds if kind in ("type", "class")]
         return self.shown.kind if self.shown.kind in kinds else "" if content is None else content.category
 
+    def note(self) -> str:
+        """Say what a gene or type of single cells means, and whether the model can tell it at all."""
+        content, shown = self.content, self.shown
+        if content is None or content.cells is None or shown.kind not in ("gene", "share", "type"):
+            return ""
+        if shown.kind == "gene" and shown.name in content.cells.poorly_told():
+            share = 100 * content.cells.between_types[shown.name]
+            return (
+                f"Hardly about single cells: {share:.0f} % of the variance of {shown.name} lies between cell types, "
+                "and spots tell no more."
+            )
+        return "Cells that look like this have it; no cell is measured."
+
     def measure_neighbours(self, within_um: float = WITHIN_UM) -> None:
         """Count who is next to whom, against shuffled types."""
         content, kind = self.content, self.category
         if content is None or not kind:
             self.tasks.notify(CellMapError("Neighbours need cells that have a type or class."))
             return
-        codes, names = content.codes(kind)  # type: ignore[arg-type]
+        codes, names = content.codes(kind)
         centers = content.nuclei.centers_um
 
         def ready(found: Neighbours) -> None:
@@ -299,7 +312,7 @@ class CellsController:
         if content is None or slide is None or not len(content):
             self.tasks.notify(CellMapError("There are no cells to measure: find or open some first."))
             return
-        codes, names = content.codes(kind or "plain")  # type: ignore[arg-type]
+        codes, names = content.codes(kind or "plain")
 
         def ready(found: pd.DataFrame) -> None:
             self.morphology = found

@@ -354,15 +354,16 @@ class CellsDock(Dock):
     def _drawn(self) -> None:
         self._show_bar()
         drawing, colored = self.controller.drawing, self.controller.colored
+        note = self.controller.note()
         if drawing is None or colored is None:
             self.drawn.show_text("")
         elif drawing.style == "mean":
             side = colored.grid.stride_um
             names = {"plain": "Density", "type": "Most common type", "class": "Most common class"}
             what = names.get(colored.shown.kind, "Mean")
-            self.drawn.show_text(f"{what} of the cells in each {side:g} µm; zoom in to see single cells.")
+            self.drawn.show_text(f"{what} of the cells in each {side:g} µm; zoom in to see single cells. {note}")
         else:
-            self.drawn.show_text("")
+            self.drawn.show_text(note)
 
     def _fill_tab(self) -> None:
         """Fill the gallery for what is shown, if it is on top."""

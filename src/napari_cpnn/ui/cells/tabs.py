@@ -171,7 +171,7 @@ class NucleiTab(_ChartTab):
 
     def fill(self) -> None:
         table, content = self.controller.morphology, self.controller.content
-        colors = {} if content is None else content.colors_of(self.controller.category or "plain")  # type: ignore[arg-type]
+        colors = {} if content is None else content.colors_of(self.controller.category or "plain")
         self.chart.show_chart(None if table is None else lambda paper: nuclei_chart(table, colors, paper))
         self._may_save(table is not None)
 

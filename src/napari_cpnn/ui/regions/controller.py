@@ -291,8 +291,11 @@ class RegionsController:
         if not cells and (cmap is None or all(row.table is None for row in rows)):
             self._tasks.notify(RegionsError("Nothing is measured yet: draw regions on mapped tissue first."))
             return
-        table = lambda: full_table(cmap, rows, level, cells).assign(**source)  # noqa: E731
-        self.work(lambda: write_csv(table(), path, RegionsError, index=False))
+
+        def work() -> None:
+            write_csv(full_table(cmap, rows, level, cells).assign(**source), path, RegionsError, index=False)
+
+        self.work(work)
 
     def write_comparison(self, path: str | Path) -> None:
         """Write the comparison as CSV."""
