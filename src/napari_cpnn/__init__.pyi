@@ -1,6 +1,8 @@
 from ._version import __version__ as __version__
 from .bulk import filter_bulk as filter_bulk
 from .bulk import read_bulk as read_bulk
+from .cells import CellMap as CellMap
+from .cells import predict_cells as predict_cells
 from .cohort import Cohort as Cohort
 from .cohort import read_cohort as read_cohort
 from .cohort_run import run_cohort as run_cohort
@@ -41,10 +43,12 @@ from .prototypes import deconvolve_with_uncertainty as deconvolve_with_uncertain
 from .prototypes import estimate_prototypes as estimate_prototypes
 from .prototypes import read_cells as read_cells
 from .prototypes import rna_content as rna_content
+from .prototypes import variance_between_types as variance_between_types
 from .samples import fetch_her2st as fetch_her2st
 from .samples import sample_folder as sample_folder
 from .settings import BenchmarkSettings as BenchmarkSettings
 from .settings import BulkSettings as BulkSettings
+from .settings import CellSettings as CellSettings
 from .settings import CohortSettings as CohortSettings
 from .settings import DeconvolutionSettings as DeconvolutionSettings
 from .settings import EvaluationSettings as EvaluationSettings
@@ -63,4 +67,5 @@ from .studies import benchmark as benchmark
 from .studies import cross_validate as cross_validate
 from .studies import evaluate_slides as evaluate_slides
 from .training import train as train
+from .training.bags import train_cells as train_cells
 from .training.bags import train_slides as train_slides

@@ -94,6 +94,10 @@ class NucleiError(CpnnError):
     """Nuclei cannot be found, read or written."""
 
 
+class CellMapError(CpnnError):
+    """A map of single cells cannot be computed, read or written."""
+
+
 class SessionError(CpnnError):
     """A saved session cannot be read, written or opened."""
 

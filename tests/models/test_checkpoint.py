@@ -182,9 +182,9 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_and_says_so(saved: Path) -> None:
-    with_card(saved, format_version=6)
+    with_card(saved, format_version=7)
     for read in (read_card, load_model):
-        with pytest.raises(CheckpointError, match="has model format 6, and this napari-cpnn reads up to 5; update"):
+        with pytest.raises(CheckpointError, match="has model format 7, and this napari-cpnn reads up to 6; update"):
             read(saved)
 
 

@@ -12,7 +12,7 @@ import torch
 import napari_cpnn as nc
 from napari_cpnn.errors import CpnnWarning, NoTissueError, NucleiError, PixelSizeError, SettingsError, SlideError
 from napari_cpnn.nuclei import ClassicalFinder, Maps, NucleusNetwork, detection_scores, detector_card, separate
-from napari_cpnn.nuclei.detect import _finder, find_in
+from napari_cpnn.nuclei.detect import find_in, finder_of
 from napari_cpnn.nuclei.detector import NetworkFinder, load_network
 from napari_cpnn.nuclei.tiles import CORE, Area, Tiling
 from napari_cpnn.progress import CancelledError
@@ -82,7 +82,7 @@ def test_another_tiling_counts_the_same(method, sample):
     """On the sample, which crosses seams at other places then: less than 0.5 % changes."""
     settings, tissue = NucleiSettings(method=method, outlines=False), find_tissue(sample)
     area = Area.of((1600.0, 1100.0, 1950.0, 1450.0), sample)
-    finder = _finder(sample, tissue, settings)
+    finder = finder_of(sample, tissue, settings)
     counts = [
         len(find_in(sample, Tiling.of(tissue, area, origin), finder, settings, tissue=tissue, area=area))
         for origin in ((0.0, 0.0), (-100.0, -36.0))

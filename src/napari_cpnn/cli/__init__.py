@@ -16,6 +16,7 @@ from typing import Any
 
 from napari_cpnn._version import __version__
 from napari_cpnn.cli.benchmarking import add_benchmark_command
+from napari_cpnn.cli.cells import add_cells_commands
 from napari_cpnn.cli.cohort import add_cohort_command
 from napari_cpnn.cli.doctor import add_doctor_command
 from napari_cpnn.cli.encoders import add_encoders_command
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add_encoders_command(command)
     add_evaluation_commands(command)
     add_benchmark_command(command)
+    add_cells_commands(command)
     add_cohort_command(command)
     add_doctor_command(command)
     add_export_command(command)

@@ -18,16 +18,19 @@ if TYPE_CHECKING:
     from napari_cpnn.cohort import Cohort
     from napari_cpnn.training.bags import Bags
 
-#: Command and the option that makes it one of a cohort, and the command that it then is.
+#: Command and the option that makes it another one, of a cohort or of cells, and the command that it then is.
 _COHORT = {
     ("train", "--cohort"): "train-cohort",
     ("evaluate", "--cohort"): "evaluate-cohort",
     ("predict", "--slide-level"): "predict-cohort",
+    ("train", "--cells"): "train-cells",
 }
+#: Options that only choose the command.
+_WORDS = ("--slide-level", "--cells")
 
 
 def of_cohort(argv: Sequence[str]) -> list[str]:
-    """Return the arguments of the command of a cohort, where ``--cohort`` or ``--slide-level`` asks for it.
+    """Return the arguments of the command of a cohort or of cells, where ``--cohort`` or ``--cells`` asks for it.
 
     >>> of_cohort(["train", "--cohort", "slides.csv"])
     ['train-cohort', '--cohort', 'slides.csv']
@@ -35,7 +38,7 @@ def of_cohort(argv: Sequence[str]) -> list[str]:
     given = list(argv)
     for (command, option), name in _COHORT.items():
         if given[:1] == [command] and any(one == option or one.startswith(f"{option}=") for one in given):
-            return [name, *(one for one in given[1:] if one != "--slide-level")]
+            return [name, *(one for one in given[1:] if one not in _WORDS)]
     return given
 
 

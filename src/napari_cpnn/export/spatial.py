@@ -19,6 +19,8 @@ from napari_cpnn.geometry import Mpp, um_to_spatial
 from napari_cpnn.settings import ExportSettings
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
     from napari_cpnn.mapping import CompositionMap
@@ -86,12 +88,12 @@ def to_spatialdata(
         cells, mpp = MapCells.of(cmap), pixel_size(cmap, slide)
         chosen = cells.genes(genes)
         require_memory(cells, chosen, settings)
-        with _spatialdata():
-            return _build(cells, cells.expression(chosen), chosen, mpp, _picture(slide, settings))
+        with spatialdata_library():
+            return _build(cells, cells.expression(chosen), chosen, mpp, picture_of(slide, settings))
     written = write_spatialdata(cmap, Path(path), genes, slide, settings, overwrite=overwrite)
     if written["table"].X.nbytes > settings.memory_mb * 2**20:  # reading it back would load it into memory
         return written
-    with _spatialdata() as library:
+    with spatialdata_library() as library:
         return library.read_zarr(path)
 
 
@@ -110,8 +112,8 @@ def write_spatialdata(
         chosen = cells.genes(genes)
         require_space(path, _LEAST_PACKED * table_mb(cells, chosen))
         lazy = cells.lazy_expression(chosen, settings.block_mb, _zarr_chunks(len(cells), len(chosen)))
-        pixels = _picture(slide, settings)
-        with _spatialdata():
+        pixels = picture_of(slide, settings)
+        with spatialdata_library():
             sdata = _build(cells, lazy, chosen, mpp, pixels)
             sdata.write(temporary, update_sdata_path=False)
     return sdata
@@ -126,7 +128,7 @@ def _zarr_chunks(n_cells: int, n_genes: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _spatialdata() -> Iterator[Any]:
+def spatialdata_library() -> Iterator[Any]:
     """Yield the spatialdata module with its internal notes and warnings suppressed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -139,7 +141,7 @@ def _spatialdata() -> Iterator[Any]:
         yield spatialdata
 
 
-def _picture(slide: Slide | None, settings: ExportSettings) -> Picture | None:
+def picture_of(slide: Slide | None, settings: ExportSettings) -> Picture | None:
     """Return pixels ``(y, x, 3)`` of the slide, and level-0 pixels (y, x) per pixel."""
     if slide is None:
         return None
@@ -148,17 +150,47 @@ def _picture(slide: Slide | None, settings: ExportSettings) -> Picture | None:
 
 
 def _build(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp, picture: Picture | None) -> SpatialData:
-    from spatialdata import SpatialData, sanitize_name
-    from spatialdata.models import TableModel
+    import shapely
+    from geopandas import GeoDataFrame
 
-    name = sanitize_name(slide_name(cells))
+    half = cells.grid.stride_um / 2
+    low, high = um_to_spatial(cells.centers_um - half, mpp), um_to_spatial(cells.centers_um + half, mpp)
+    squares = GeoDataFrame(geometry=shapely.box(low[:, 0], low[:, 1], high[:, 0], high[:, 1]))
     table = build_table(cells, expression, genes, mpp, {})
-    del table.uns["spatial"]  # the picture is a separate element here
-    table.obs["region"], table.obs["patch_id"] = f"{name}_patches", np.arange(len(cells))
-    table.obs["region"] = table.obs["region"].astype("category")
-    table = TableModel.parse(table, region=f"{name}_patches", region_key="region", instance_key="patch_id")
+    return spatialdata_of(slide_name(cells), table, squares, ("patches", "region", "patch_id"), mpp, picture)
+
+
+def spatialdata_of(
+    name: str, table: AnnData, shapes: GeoDataFrame, keys: tuple[str, str, str], mpp: Mpp, picture: Picture | None
+) -> SpatialData:
+    """Return N places as SpatialData: their shapes, the table that annotates them, and a picture of the slide.
+
+    Parameters
+    ----------
+    name
+        Of the slide.
+    shapes
+        Outlines, or points with a ``radius``, in level-0 pixels (x, y).
+    keys
+        What the shapes are called after the name of the slide, and the columns of the table with this name and with the
+        number of the shape.
+    picture
+        As of :func:`picture_of`.
+    """
+    import pandas as pd
+    from spatialdata import SpatialData, sanitize_name
+    from spatialdata.models import ShapesModel, TableModel
+
+    name = sanitize_name(name)
+    (several, region_key, instance_key), n = keys, table.n_obs
+    element = f"{name}_{several}"
+    table.uns.pop("spatial", None)  # the picture is a separate element here
+    table.obs[region_key] = pd.Categorical.from_codes(np.zeros(n, dtype=np.intp), categories=pd.Index([element]))
+    table.obs[instance_key] = np.arange(n)
+    table = TableModel.parse(table, region=element, region_key=region_key, instance_key=instance_key)
     images = {} if picture is None else {f"{name}_image": _image(*picture, name, mpp)}
-    return SpatialData(images=images, shapes={f"{name}_patches": _squares(cells, name, mpp)}, tables={"table": table})
+    outlines = ShapesModel.parse(shapes, transformations=_systems(name, (1.0, 1.0), mpp))
+    return SpatialData(images=images, shapes={element: outlines}, tables={"table": table})
 
 
 def _systems(name: str, per_unit: tuple[float, float], mpp: Mpp) -> dict[str, Any]:
@@ -180,14 +212,3 @@ def _image(pixels: npt.NDArray[np.uint8], per_pixel: tuple[float, float], name: 
         scale_factors=[2] * n_halves or None,
         transformations=_systems(name, per_pixel, mpp),
     )
-
-
-def _squares(cells: MapCells, name: str, mpp: Mpp) -> Any:
-    import shapely
-    from geopandas import GeoDataFrame
-    from spatialdata.models import ShapesModel
-
-    half = cells.grid.stride_um / 2
-    low, high = um_to_spatial(cells.centers_um - half, mpp), um_to_spatial(cells.centers_um + half, mpp)
-    boxes = shapely.box(low[:, 0], low[:, 1], high[:, 0], high[:, 1])
-    return ShapesModel.parse(GeoDataFrame(geometry=boxes), transformations=_systems(name, (1.0, 1.0), mpp))

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import ExportError
 from napari_cpnn.export.cells import MapCells, pixel_size
 from napari_cpnn.export.files import replacing, require_space
 from napari_cpnn.export.progress import reporter, reporting
+from napari_cpnn.export.rows import Rows
 from napari_cpnn.geometry import Mpp, um_to_spatial
 from napari_cpnn.palette import major_types, membership, type_colors
 from napari_cpnn.settings import ExportSettings
@@ -159,17 +161,17 @@ def to_h5ad(
     return path
 
 
-def table_mb(cells: MapCells, genes: Sequence[str]) -> float:
+def table_mb(cells: Rows, genes: Sequence[str]) -> float:
     """Return the size of the expression table in MB."""
     return 4 * len(cells) * len(genes) / 2**20
 
 
-def require_memory(cells: MapCells, genes: Sequence[str], settings: ExportSettings) -> None:
+def require_memory(cells: Rows, genes: Sequence[str], settings: ExportSettings, noun: str = "patches") -> None:
     """Raise an error if the expression table exceeds the permitted memory."""
     size_mb = table_mb(cells, genes)
     if size_mb > settings.memory_mb:
         raise ExportError(
-            f"Expression of {len(genes):,} genes in {len(cells):,} patches needs {size_mb:,.0f} MB, more than "
+            f"Expression of {len(genes):,} genes in {len(cells):,} {noun} needs {size_mb:,.0f} MB, more than "
             f"memory_mb ({settings.memory_mb:,.0f}); choose fewer genes, or write it to a file."
         )
 
@@ -191,24 +193,49 @@ def picture(slide: Slide | None, settings: ExportSettings) -> dict[str, Any]:
 
 def build_table(cells: MapCells, expression: Any, genes: Sequence[str], mpp: Mpp, spatial: dict[str, Any]) -> AnnData:
     """Return the AnnData of patches; ``expression`` is a numpy or dask array ``(N, genes)``."""
-    from anndata import AnnData
-
-    obs, var = _cells_frame(cells), _genes_frame(cells, genes)
-    table = AnnData(expression, obs=obs, var=var)
-    if warning := cells.domain_report.warning:
-        table.uns["warning"] = warning
-    table.obsm["spatial"] = um_to_spatial(cells.centers_um, mpp)
-    _add_composition(table, cells, genes)
-    name = slide_name(cells)
-    side_px = float(np.mean([cells.grid.stride_um / m for m in mpp]))
-    # Without a picture, squidpy draws at level-0 scale (with img=False).
-    factors = {**spatial.get("scalefactors", {"tissue_hires_scalef": 1.0}), "spot_diameter_fullres": side_px}
-    table.uns["spatial"] = {name: {"images": spatial.get("images", {}), "scalefactors": factors}}
+    table = table_of(cells, _cells_frame(cells), expression, genes, "dominant_type")
+    if "dominant_major_type" in table.obs:
+        majors = major_types(cells.cell_types, cells.hierarchy)
+        above = dict(zip(column_names(majors), type_colors(majors).values(), strict=True))
+        table.uns["dominant_major_type_colors"] = [above[n] for n in table.obs["dominant_major_type"].cat.categories]
+    add_place(table, cells, cells.centers_um, mpp, cells.grid.stride_um, spatial)
     table.uns["napari_cpnn"] = provenance(cells, mpp)
     return table
 
 
-def slide_name(cells: MapCells) -> str:
+def table_of(rows: Rows, obs: Any, expression: Any, genes: Sequence[str], type_column: str) -> AnnData:
+    """Return the AnnData of places with what is predicted of each, without where they are.
+
+    Parameters
+    ----------
+    rows
+        The N places.
+    obs
+        DataFrame of the N places, of which ``type_column`` has the type with the largest share.
+    expression
+        Numpy or dask array ``(N, genes)``.
+    """
+    from anndata import AnnData
+
+    table = AnnData(expression, obs=obs, var=_genes_frame(rows, genes))
+    if warning := rows.domain_report.warning:
+        table.uns["warning"] = warning
+    _add_composition(table, rows, genes, type_column)
+    return table
+
+
+def add_place(
+    table: AnnData, rows: Rows, centers_um: FloatArray, mpp: Mpp, size_um: float, spatial: dict[str, Any]
+) -> None:
+    """Add where places of ``size_um`` are, as squidpy reads it; ``spatial`` as of :func:`picture`."""
+    table.obsm["spatial"] = um_to_spatial(centers_um, mpp)
+    side_px = float(np.mean([size_um / m for m in mpp]))
+    # Without a picture, squidpy draws at level-0 scale (with img=False).
+    factors = {**spatial.get("scalefactors", {"tissue_hires_scalef": 1.0}), "spot_diameter_fullres": side_px}
+    table.uns["spatial"] = {slide_name(rows): {"images": spatial.get("images", {}), "scalefactors": factors}}
+
+
+def slide_name(cells: Rows) -> str:
     """Return the name of the slide as a key in files, where a slash or only dots would mean another group."""
     name = shown(cells.provenance.get("slide") or "", _LONGEST_KEY).replace("/", "|")
     return name if name.strip(". ") else "map"
@@ -220,26 +247,31 @@ def column_names(cell_types: Sequence[str]) -> list[str]:
 
 
 def provenance(cells: MapCells, mpp: Mpp | None) -> dict[str, Any]:
-    """Return the provenance and meaning of the values, in types that every format supports."""
-    report = cells.domain_report
+    """Return the provenance and meaning of the values of a map, in types that every format supports."""
+    facts = meaning_of(cells, mpp)
+    facts |= {"grid": json.dumps(cells.grid.to_dict()), "stride_um": float(cells.grid.stride_um)}
+    if cells.notes:
+        facts["marked_places"] = " ".join(cells.notes)
+    if cells.signature_notes:
+        facts["signatures"] = " ".join(cells.signature_notes)
+    return facts
+
+
+def meaning_of(rows: Rows, mpp: Mpp | None) -> dict[str, Any]:
+    """Return the provenance and meaning of predictions, in types that every format supports."""
+    report = rows.domain_report
     facts: dict[str, Any] = {
         **({"warning": report.warning} if report.warning else {}),
         "values": "predicted expression, log1p of counts per 10,000",
-        "grid": json.dumps(cells.grid.to_dict()),
-        "stride_um": float(cells.grid.stride_um),
-        "cell_types": ", ".join(cells.cell_types),
+        "cell_types": ", ".join(rows.cell_types),
     }
     if mpp is not None:
         facts["mpp"] = [float(m) for m in mpp]
     if report.n_patches:
         facts["share_unlike_training_tissue"] = report.unlike
-    if cells.notes:
-        facts["marked_places"] = " ".join(cells.notes)
-    if cells.signature_notes:
-        facts["signatures"] = " ".join(cells.signature_notes)
-    if cells.decoder.scale == "count":
+    if rows.decoder.scale == "count":
         facts["scale"] = "count"
-    for key, value in cells.provenance.items():
+    for key, value in rows.provenance.items():
         if value is not None and key not in facts:
             facts[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
     return facts
@@ -254,12 +286,12 @@ def _cells_frame(cells: MapCells) -> Any:
         index=pd.Index([f"r{r}c{c}" for r, c in zip(row, col, strict=True)], dtype=object),
     )
     if cells.cell_types:
-        obs["dominant_type"] = _categories(cells.dominant, cells.cell_types)
+        obs["dominant_type"] = categories_of(cells.dominant, cells.cell_types)
         obs["dominant_share"] = cells.weights.max(axis=1).astype(np.float32)
         obs["dominant_margin"] = cells.margin
         if cells.hierarchy:
             shares = cells.weights.astype(np.float32) @ membership(cells.cell_types, cells.hierarchy)
-            obs["dominant_major_type"] = _categories(
+            obs["dominant_major_type"] = categories_of(
                 shares.argmax(axis=1), major_types(cells.cell_types, cells.hierarchy)
             )
     obs["out_of_domain"] = cells.out_of_domain
@@ -272,7 +304,7 @@ def _cells_frame(cells: MapCells) -> Any:
     return obs
 
 
-def _categories(dominant: npt.NDArray[Any], cell_types: Sequence[str]) -> Any:
+def categories_of(dominant: npt.NDArray[Any], cell_types: Sequence[str]) -> Any:
     """Return names by index as categories, only those that occur: squidpy divides by the patches in each."""
     import pandas as pd
 
@@ -281,37 +313,33 @@ def _categories(dominant: npt.NDArray[Any], cell_types: Sequence[str]) -> Any:
     return pd.Categorical.from_codes(codes, categories=pd.Index([names[k] for k in present], dtype=object))
 
 
-def _genes_frame(cells: MapCells, genes: Sequence[str]) -> Any:
+def _genes_frame(rows: Rows, genes: Sequence[str]) -> Any:
     import pandas as pd
 
-    index = _positions(cells, genes)
-    table = pd.DataFrame({"shift": cells.decoder.beta[index]}, index=pd.Index(list(genes), dtype=object))
-    if cells.trust is not None:
-        ranking = cells.trust.ranking(range(len(cells.trust.scale_um)), cells.patch_um).sort_index().iloc[index]
+    index = _positions(rows, genes)
+    table = pd.DataFrame({"shift": rows.decoder.beta[index]}, index=pd.Index(list(genes), dtype=object))
+    if rows.trust is not None:
+        ranking = rows.trust.ranking(range(len(rows.trust.scale_um)), rows.patch_um).sort_index().iloc[index]
         table = table.assign(**{name: ranking[name].to_numpy() for name in ranking})
     return table
 
 
-def _positions(cells: MapCells, genes: Sequence[str]) -> Any:
-    where = {gene: i for i, gene in reversed(list(enumerate(cells.decoder.genes)))}
+def _positions(rows: Rows, genes: Sequence[str]) -> Any:
+    where = {gene: i for i, gene in reversed(list(enumerate(rows.decoder.genes)))}
     return np.array([where[gene] for gene in genes], dtype=np.intp)
 
 
-def _add_composition(table: AnnData, cells: MapCells, genes: Sequence[str]) -> None:
+def _add_composition(table: AnnData, rows: Rows, genes: Sequence[str], type_column: str) -> None:
     import pandas as pd
 
-    decoder, index, names = cells.decoder, _positions(cells, genes), column_names(cells.cell_types)
-    if cells.cell_types:
-        weights = cells.weights.astype(np.float32)
+    decoder, index, names = rows.decoder, _positions(rows, genes), column_names(rows.cell_types)
+    if rows.cell_types:
+        weights = rows.weights.astype(np.float32)
         table.obsm["cell_type_weights"] = pd.DataFrame(weights, index=table.obs_names, columns=names)
         profiles = (decoder.prototypes[:, index] * decoder.alpha[index]).T
         table.varm["cell_type_expression"] = pd.DataFrame(profiles, index=table.var_names, columns=names)
-        colors = dict(zip(names, type_colors(cells.cell_types, cells.hierarchy).values(), strict=True))
-        table.uns["dominant_type_colors"] = [colors[name] for name in table.obs["dominant_type"].cat.categories]
-    if "dominant_major_type" in table.obs:
-        majors = major_types(cells.cell_types, cells.hierarchy)
-        above = dict(zip(column_names(majors), type_colors(majors).values(), strict=True))
-        table.uns["dominant_major_type_colors"] = [above[n] for n in table.obs["dominant_major_type"].cat.categories]
+        colors = dict(zip(names, type_colors(rows.cell_types, rows.hierarchy).values(), strict=True))
+        table.uns[f"{type_column}_colors"] = [colors[name] for name in table.obs[type_column].cat.categories]
     if decoder.n_programs:
-        table.obsm["programs"] = cells.programs.astype(np.float32)
+        table.obsm["programs"] = rows.programs.astype(np.float32)
         table.varm["program_loadings"] = np.ascontiguousarray(decoder.programs[:, index].T)

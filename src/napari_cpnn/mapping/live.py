@@ -28,7 +28,7 @@ from napari_cpnn.mapping.scheduler import Scheduler, Viewport, Wish
 from napari_cpnn.mapping.states import FAILED, UNKNOWN
 from napari_cpnn.mapping.store import describe, open_cache
 from napari_cpnn.mapping.surrounded_patches import PREDICTORS
-from napari_cpnn.prediction import Predictor
+from napari_cpnn.prediction import Predictor, require_patches
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, find_tissue
 from napari_cpnn.untrusted import is_end_of_program
@@ -97,8 +97,9 @@ class LiveMapper:
     ) -> None:
         self.settings = settings = settings or MappingSettings()
         self.slide = slide
-        mpp = slide.require_mappable()
-        self.grid = Grid.over(slide.shape[:2], mpp, settings.stride_um or model.patch.size_um, region)
+        require_patches(model)
+        stride = settings.stride_um or model.patch.size_um
+        self.grid = Grid.over(slide.shape[:2], slide.require_mappable(), stride, region)
         self.tissue = find_tissue(slide, settings.tissue)
         covered = self.tissue.coverage(self.grid) >= settings.tissue.min_coverage
         if not covered.any():
@@ -128,8 +129,7 @@ class LiveMapper:
         self._claimed = 0  # number of batches handed to readers
         self._lead: int | None = None  # number of the first batch of the current order, until it is read
         self._computing = False
-        self._paused = False
-        self._stopped = False
+        self._paused = self._stopped = False
         first = min(_FIRST_BATCH if self.predictor.device.type == "cpu" else 64, settings.max_batch)
         self._pace = Pace(first, settings.batch_seconds)
         self._read_problem = ""

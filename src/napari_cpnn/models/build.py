@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,7 @@ def build_model(
     mean_expression: npt.ArrayLike,
     backbone: StartBackbone | None = None,
     scale: Scale = "log",
+    sees: Literal["patch", "nucleus"] = "patch",
 ) -> CPNN:
     """Build a model to be trained; deterministic for given settings and data.
 
@@ -76,7 +77,9 @@ def build_model(
     backbone
         Result of :func:`~napari_cpnn.models.start_backbone` for these settings; built here if None.
     scale
-        ``"count"`` for a model of bulk RNA-seq, with ``mean_expression`` in counts per 10,000.
+        ``"count"`` for a model of bulk RNA-seq or of cells, with ``mean_expression`` in counts per 10,000.
+    sees
+        ``"nucleus"`` for a model whose images show one nucleus each.
 
     Raises
     ------
@@ -117,6 +120,7 @@ def build_model(
         std=info.std,
         backbone_args=args,
         scale=scale,
+        sees=sees,
     )
     start = None if is_linear else _checked_prototypes(spec, prototypes)
     backbone = backbone or start_backbone(settings)

@@ -31,10 +31,10 @@ from napari_cpnn.untrusted import parse_json, reading, to_path
 #: Key of the card in the metadata of the safetensors header.
 METADATA_KEY = "napari_cpnn"
 
-#: Version of the file format; readers refuse newer ones. For older readers, a model that predicts log1p CP10k is
-#: written as version 4, one without calibrated intervals as version 3, one without a frozen encoder as version 2, and
-#: one without a domain as version 1.
-FORMAT_VERSION = 5
+#: Version of the file format; readers refuse newer ones. For older readers, a model of patches is written as version
+#: 5, one that predicts log1p CP10k as version 4, one without calibrated intervals as version 3, one without a frozen
+#: encoder as version 2, and one without a domain as version 1.
+FORMAT_VERSION = 6
 
 #: Longer headers are rejected; the names of 60,000 genes take 2 MB.
 _MAX_HEADER = 32 * 2**20
@@ -83,6 +83,8 @@ class ModelSpec:
     scale
         ``"log"``: the decoder is linear in log1p CP10k; ``"count"``: in relative counts, as of models of bulk RNA-seq
         (``"cpnn"`` without residual programs only); see :class:`~napari_cpnn.models.Decoder`.
+    sees
+        What an image shows: ``"patch"``, a patch of a grid, or ``"nucleus"``, the surroundings of one nucleus.
     """
 
     genes: tuple[str, ...]
@@ -99,6 +101,7 @@ class ModelSpec:
     program_gain: float = 1.0
     backbone_args: dict[str, Any] = field(default_factory=dict)
     scale: Scale = "log"
+    sees: Literal["patch", "nucleus"] = "patch"
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON types."""
@@ -133,7 +136,10 @@ class ModelSpec:
             program_gain=_finite(data.get("program_gain", 1.0)),
             backbone_args=dict(data.get("backbone_args", {})),
             scale=data.get("scale", "log"),  # absent before models of bulk RNA-seq
+            sees=data.get("sees", "patch"),  # absent before models of nuclei
         )
+        if spec.sees not in ("patch", "nucleus"):
+            raise SettingsError(f"There is no input {str(spec.sees)[:40]!r}.")
         if spec.scale not in ("log", "count"):
             raise SettingsError(f"There is no scale of expression {str(spec.scale)[:40]!r}.")
         if spec.scale == "count" and (spec.head != "cpnn" or spec.n_programs):

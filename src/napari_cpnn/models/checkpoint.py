@@ -193,8 +193,10 @@ def _check_names(spec: ModelSpec) -> None:
 
 
 def _format_version(model: CPNN) -> int:
-    if model.spec.scale == "count":
+    if model.spec.sees == "nucleus":
         return FORMAT_VERSION
+    if model.spec.scale == "count":
+        return 5
     if model.trust is not None:
         return 4
     if model.spec.backbone_args:

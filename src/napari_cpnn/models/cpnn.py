@@ -200,8 +200,8 @@ class CPNN(nn.Module):
 
     @property
     def input_kind(self) -> str:
-        """Kind of input that the backbone needs (:mod:`napari_cpnn.prediction`), such as ``"patch"``."""
-        return self.backbone_interface.input_kind
+        """Kind of input that the model needs: ``"patch"``, ``"surroundings"``, or ``"nucleus"`` for single cells."""
+        return "nucleus" if self.spec.sees == "nucleus" else self.backbone_interface.input_kind
 
     @property
     def n_own_features(self) -> int:
@@ -359,6 +359,7 @@ def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
         ("program_gain", 1.0),
         ("backbone_args", {}),
         ("scale", "log"),
+        ("sees", "patch"),
     ):
         if facts[name] == before:
             del facts[name]

@@ -1,7 +1,10 @@
 from .classical import ClassicalFinder as ClassicalFinder
+from .classical import haematoxylin as haematoxylin
 from .detect import detect_nuclei as detect_nuclei
+from .detect import require_visible as require_visible
 from .detector import detector_card as detector_card
 from .geojson import write_geojson as write_geojson
+from .live import LiveNuclei as LiveNuclei
 from .network import NucleusNetwork as NucleusNetwork
 from .nuclei import Nuclei as Nuclei
 from .outlines import Outlines as Outlines
@@ -9,5 +12,8 @@ from .read import read_nuclei as read_nuclei
 from .scores import detection_scores as detection_scores
 from .separation import Maps as Maps
 from .separation import separate as separate
+from .store import NUCLEI_ARRAYS as NUCLEI_ARRAYS
+from .store import Arrays as Arrays
+from .store import ArrayStore as ArrayStore
 from .writing import format_of as format_of
 from .writing import write_nuclei as write_nuclei

@@ -99,7 +99,7 @@ def detect_nuclei(
     require_visible(slide)
     area = Area.of(region, slide)
     tissue = tissue if tissue is not None else find_tissue(slide, settings.tissue)
-    finder = _finder(slide, tissue, settings)
+    finder = finder_of(slide, tissue, settings)
     return find_in(slide, Tiling.of(tissue, area), finder, settings, tissue=tissue, area=area, progress=progress)
 
 
@@ -113,7 +113,7 @@ def require_visible(slide: Slide) -> None:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """Nuclei of one tile in slide um; ``seam``: which of them a neighbour may have found, too."""
 
     tile: tuple[float, float]
@@ -134,16 +134,22 @@ def find_in(
     progress: Reporting = False,
 ) -> Nuclei:
     """Return the nuclei of the tiles of a slide that lie on tissue and in an area; see :func:`detect_nuclei`."""
-    parts = sorted(_by_tile(slide, tiling, finder, settings, progress), key=lambda part: part.tile)
+    parts = list(by_tile(slide, tiling, finder, settings, progress))
+    return nuclei_of_parts(parts, settings, tissue=tissue, area=area)
+
+
+def nuclei_of_parts(parts: Iterable[Part], settings: NucleiSettings, *, tissue: TissueMask, area: Area) -> Nuclei:
+    """Return the nuclei of tiles that lie on tissue and in an area; those at a seam are counted once."""
+    parts = sorted(parts, key=lambda part: part.tile)
     centers = np.concatenate([np.empty((0, 2)), *(part.centers for part in parts)])
     kept = area.contains(centers) & (tissue.coverage_at(centers, 2 * RIM_UM) > 0)
     kept[_twins(parts)] = False
     outlines = Outlines.joined([part.outlines for part in parts if part.outlines is not None])
-    nuclei = Nuclei(centers.astype(np.float32), outlines if settings.outlines else None, source=_source(settings))
+    nuclei = Nuclei(centers.astype(np.float32), outlines if settings.outlines else None, source=source_of(settings))
     return nuclei.subset(kept)
 
 
-def _finder(slide: Slide, tissue: TissueMask, settings: NucleiSettings) -> Finder:
+def finder_of(slide: Slide, tissue: TissueMask, settings: NucleiSettings) -> Finder:
     """Return the detector of the settings, adapted to the slide where it has to be."""
     odds = settings.sensitivity / (1 - settings.sensitivity)
     if settings.method == "network":
@@ -174,9 +180,9 @@ def _tissue_pixels(slide: Slide, tissue: TissueMask) -> npt.NDArray[np.uint8]:
     return found
 
 
-def _by_tile(
+def by_tile(
     slide: Slide, tiling: Tiling, finder: Finder, settings: NucleiSettings, progress: Reporting
-) -> Iterator[_Part]:
+) -> Iterator[Part]:
     """Yield the nuclei of each tile; the next one is read, and the last one cut into nuclei, meanwhile."""
     reader, lost = PatchReader(slide, PatchSpec(CORE + 2 * HALO, MPP)), []
     limits = settings.smallest_um2 / MPP**2, settings.largest_um2 / MPP**2
@@ -188,7 +194,7 @@ def _by_tile(
             lost.append(center)
         return center, images[0]
 
-    def cut(looked_at: tuple[FloatArray, Maps]) -> _Part:
+    def cut(looked_at: tuple[FloatArray, Maps]) -> Part:
         center, maps = looked_at
         found = separate(maps, keep, limits, settings.outlines)
         corner = center - (CORE / 2 + HALO) * MPP
@@ -197,7 +203,7 @@ def _by_tile(
         if outlines is not None:
             outlines = Outlines((outlines.vertices_um * MPP + corner).astype(np.float32), outlines.starts)
         tile = float(center[0]), float(center[1])
-        return _Part(
+        return Part(
             tile, found.centers * MPP + corner, outlines, (found.peaks + 0.5) * MPP + corner, np.logical_not(inner)
         )
 
@@ -231,7 +237,7 @@ def _ahead(pool: Executor, work: Callable[[T], U], items: Iterable[T]) -> Iterat
         yield waiting.popleft().result()
 
 
-def _twins(parts: Sequence[_Part]) -> IntArray:
+def _twins(parts: Sequence[Part]) -> IntArray:
     """Return the numbers of nuclei that a tile before found already, at the seam between the two."""
     from scipy.spatial import KDTree
 
@@ -250,7 +256,7 @@ def _twins(parts: Sequence[_Part]) -> IntArray:
     return at_seam[is_twin]
 
 
-def _source(settings: NucleiSettings) -> str:
+def source_of(settings: NucleiSettings) -> str:
     if settings.method == "classical":
         return f"napari-cpnn {__version__}, classical detector"
     from napari_cpnn.nuclei.detector import detector_card

@@ -15,7 +15,7 @@ from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import NucleiError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.nuclei.outlines import Outlines
-from napari_cpnn.nuclei.store import read_store, write_store
+from napari_cpnn.nuclei.store import NUCLEI, Arrays
 from napari_cpnn.texts import counted
 from napari_cpnn.untrusted import reason_of
 
@@ -181,21 +181,30 @@ class Nuclei:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write to a ``.zarr`` folder, atomically; :class:`NucleiError` if that fails."""
-        arrays: dict[str, npt.NDArray[Any]] = {"centers_um": self.centers_um}
-        if self.outlines is not None:
-            arrays |= {"vertices_um": self.outlines.vertices_um, "starts": self.outlines.starts}
-        if self.classes is not None:
-            arrays["classes"] = self.classes
-        return write_store(arrays, self.class_names, self.source, Path(path), overwrite=overwrite)
+        return NUCLEI.write(*self.content(), Path(path), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Nuclei:
         """Read what :meth:`save` wrote; :class:`NucleiError` if it is missing, damaged or something else."""
-        arrays, class_names, source = read_store(path)
+        return cls.of_content(*NUCLEI.read(path), path)
+
+    def content(self) -> tuple[Arrays, dict[str, Any]]:
+        """Return arrays by name, and the names of classes and the source, as they are stored."""
+        arrays: Arrays = {"centers_um": self.centers_um}
+        if self.outlines is not None:
+            arrays |= {"vertices_um": self.outlines.vertices_um, "starts": self.outlines.starts}
+        if self.classes is not None:
+            arrays["classes"] = self.classes
+        return arrays, {"source": self.source, "class_names": list(self.class_names)}
+
+    @classmethod
+    def of_content(cls, arrays: Arrays, card: dict[str, Any], path: str | Path) -> Nuclei:
+        """Return the nuclei of what :meth:`content` gave; :class:`NucleiError`, which names the file, if damaged."""
         try:
             outlines = Outlines(arrays["vertices_um"], arrays["starts"]) if "starts" in arrays else None
-            return cls(arrays["centers_um"], outlines, arrays.get("classes"), class_names, source)
-        except (NucleiError, KeyError) as error:
+            names = tuple(map(str, card["class_names"]))
+            return cls(arrays["centers_um"], outlines, arrays.get("classes"), names, str(card["source"]))
+        except (NucleiError, KeyError, TypeError) as error:
             raise NucleiError(f"{path} is damaged: {reason_of(error)}.") from error
 
     @cached_property

@@ -16,7 +16,7 @@ from napari_cpnn.nuclei.nuclei import Nuclei
 from napari_cpnn.nuclei.read_json import read_json_nuclei
 from napari_cpnn.nuclei.read_spatialdata import read_shapes
 from napari_cpnn.nuclei.read_tables import read_table_nuclei
-from napari_cpnn.nuclei.store import is_store
+from napari_cpnn.nuclei.store import NUCLEI
 from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def read_nuclei(
 def _read(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
     name = file.name.lower()
     if file.is_dir():
-        if is_store(file):
+        if NUCLEI.is_at(file):
             return Nuclei.load(file)
         table = read_shapes(file, element)
         return nuclei_of_rings(

@@ -1,4 +1,6 @@
 from .averaging import disc_sums as disc_sums
+from .cell_marks import dot_picture as dot_picture
+from .cell_marks import outline_picture as outline_picture
 from .clipping import finer as finer
 from .clipping import magnified as magnified
 from .clipping import on_patches as on_patches

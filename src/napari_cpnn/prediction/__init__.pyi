@@ -12,6 +12,8 @@ from .inputs import PlaceInputs as PlaceInputs
 from .inputs import SlideSurroundings as SlideSurroundings
 from .inputs import as_surroundings as as_surroundings
 from .inputs import inputs_at as inputs_at
+from .inputs import require_patches as require_patches
 from .inputs import slide_tokens as slide_tokens
+from .place_features import PlaceFeatures as PlaceFeatures
 from .places import PlacePredictor as PlacePredictor
 from .predictor import Predictor as Predictor

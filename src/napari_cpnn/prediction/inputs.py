@@ -226,5 +226,21 @@ INPUTS: dict[str, type[PlaceInputs]] = {"patch": PatchAlone, "surroundings": Sli
 
 
 def inputs_at(slide: Slide, model: CPNN, predictor: Predictor, keep: bool = True, context: Any = None) -> PlaceInputs:
-    """Create the inputs of a model at places on a slide; parameters as of :class:`PlaceInputs`."""
+    """Create the inputs of a model at places on a slide; parameters as of :class:`PlaceInputs`.
+
+    Raises
+    ------
+    MappingError
+        For a model of single cells (:func:`require_patches`).
+    """
+    require_patches(model)
     return INPUTS[model.input_kind](slide, model, predictor, keep, context)
+
+
+def require_patches(model: CPNN) -> None:
+    """Raise a :class:`MappingError` for a model of single cells, which can be asked about nuclei only."""
+    if model.input_kind == "nucleus":
+        raise MappingError(
+            f"The model {model.title or 'given'} was trained on single nuclei and has no map of patches; use "
+            "predict_cells, or the command cells, with the nuclei of the slide."
+        )

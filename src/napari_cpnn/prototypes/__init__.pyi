@@ -1,3 +1,4 @@
+from .between import variance_between_types as variance_between_types
 from .cells import open_cells as open_cells
 from .cells import read_cells as read_cells
 from .deconvolution import Deconvolution as Deconvolution

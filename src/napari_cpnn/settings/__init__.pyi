@@ -1,6 +1,7 @@
 from .base import DeviceName as DeviceName
 from .base import Settings as Settings
 from .benchmark import BenchmarkSettings as BenchmarkSettings
+from .cells import CellSettings as CellSettings
 from .cohort import CohortSettings as CohortSettings
 from .mapping import MAX_SCALE_UM as MAX_SCALE_UM
 from .mapping import ExportSettings as ExportSettings

@@ -1,4 +1,9 @@
 from .bags import Bags as Bags
+from .cell_spots import CellSpots as CellSpots
+from .cell_spots import nuclei_around as nuclei_around
+from .cell_spots import read_cell_spots as read_cell_spots
+from .cells import fit_cells as fit_cells
+from .cells import train_cells as train_cells
 from .cohorts import cohort_bulk as cohort_bulk
 from .cohorts import read_cohort_bags as read_cohort_bags
 from .cpnn import Trained as Trained

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.settings import SlideLevelSettings
 from napari_cpnn.training.bags.labels import Labelled
 from napari_cpnn.training.bags.likelihood import nb_loss, start_log_theta
-from napari_cpnn.training.bags.loop import Batch, Optimisation, batch_of, run_epochs, validation_rows
+from napari_cpnn.training.bags.loop import Batch, Optimisation, batch_of, dealing, run_epochs, validation_rows
 from napari_cpnn.training.bags.scaling import Scaling
 
 #: Lower bound of a gene's mean, in counts per 10,000.
@@ -88,7 +89,7 @@ class BagCpnn(nn.Module):
         counts = log_alpha.exp() * mixed + log_beta.exp()
         return counts / counts.sum(dim=1, keepdim=True)
 
-    def loss(self, batch: Batch, counts: Tensor, shares: Tensor, name: str) -> Tensor:
+    def loss(self, batch: Batch, counts: Tensor, shares: Tensor, name: str, slides: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Negative log-likelihood per gene, and the composition's distance from the deconvolved shares."""
         weights, programs = self.mean_weights(batch)
         likelihood = nb_loss(counts, self.relative(weights, programs, name), self.log_theta[name]).mean()
@@ -100,6 +101,13 @@ class BagCpnn(nn.Module):
         """Squared distance of the prototypes from the start, times its weight."""
         moved = prototype_penalty(self.head.log_prototypes.softmax(dim=1), self.initial)
         return self.settings.prototype_weight * moved
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A module whose loss knows no scale, so that alpha and beta are refitted after training."""
+
+    def calibrate(self, weights: Tensor, programs: Tensor, counts: Tensor) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,9 @@ def train_cpnn(
     labelled: Mapping[str, Labelled],
     settings: SlideLevelSettings,
     progress: Progress = no_progress,
+    *,
+    kind: type[BagCpnn] = BagCpnn,
+    held_out: IntArray | None = None,
 ) -> Trained:
     """Train the head of a model with a frozen encoder, in place; deterministic for given settings and data.
 
@@ -133,6 +144,10 @@ def train_cpnn(
     ----------
     labelled
         Bags with raw features of the encoder, counts and shares, by source. The model gets alpha and beta of the first.
+    kind
+        Class with the loss.
+    held_out
+        Bags of the first source whose loss ends the training; by default those of some patients.
 
     Raises
     ------
@@ -149,12 +164,12 @@ def train_cpnn(
     scaling = Scaling.of(model.views(together)[0])
     features = {name: scaling(model.views(values)[0]).to(device) for name, values in raw.items()}
     first = next(iter(labelled))
-    held = validation_rows(labelled[first].bags, settings)
+    held = validation_rows(labelled[first].bags, settings) if held_out is None else held_out
     kept = {name: np.arange(len(one.bags)) for name, one in labelled.items()}
     kept[first] = np.setdiff1d(kept[first], held)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        module = BagCpnn(model, {n: one.subset(kept[n]) for n, one in labelled.items()}, settings).to(device)
+        module = kind(model, {n: one.subset(kept[n]) for n, one in labelled.items()}, settings).to(device)
         counts = {name: torch.from_numpy(one.counts).to(device) for name, one in labelled.items()}
         shares = {name: torch.from_numpy(one.shares).to(device) for name, one in labelled.items()}
 
@@ -162,7 +177,9 @@ def train_cpnn(
             batch = batch_of(labelled[name].bags, index, features[name], settings.draw, rng)
             batch = Batch(batch.features, batch.owner.to(device), batch.n_bags)
             at = torch.from_numpy(index).to(device)
-            return module.loss(batch, counts[name][at], shares[name][at], name)
+            slides = labelled[name].slides
+            of_slides = None if slides is None else torch.from_numpy(slides[index])
+            return module.loss(batch, counts[name][at], shares[name][at], name, of_slides)
 
         def step(rows: list[IntArray], rng: np.random.Generator) -> Tensor:
             losses = [part(name, kept[name][index], rng) for name, index in zip(labelled, rows, strict=True)]
@@ -177,8 +194,15 @@ def train_cpnn(
             settings,
             (lambda: float(part(first, held, None))) if len(held) else None,
             progress,
+            dealing(labelled[first].slides, kept[first], settings),
         )
     module.to("cpu")
+    if isinstance(module, Calibrated):
+        rows = torch.from_numpy(kept[first])
+        every = batch_of(labelled[first].bags, np.arange(len(labelled[first].bags)), features[first].cpu())
+        with torch.no_grad():
+            weights, programs = module.mean_weights(every)
+        module.calibrate(weights[rows], programs[rows], torch.from_numpy(labelled[first].counts)[rows])
     for network in (module.head.composition, module.head.mixture):
         if isinstance(network, nn.Sequential) and isinstance(network[0], nn.Linear):
             scaling.fold(network[0])

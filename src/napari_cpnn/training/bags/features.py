@@ -13,17 +13,14 @@ from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray
 from napari_cpnn.errors import CpnnWarning, NoTissueError, SettingsError, SlideError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.models import CPNN, build_model
-from napari_cpnn.prediction import FeatureStore, Predictor, keys_of
+from napari_cpnn.prediction import FeatureStore, PlaceFeatures, Predictor, keys_of, require_patches
 from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.settings import SlideLevelSettings, TissueSettings, TrainingSettings
-from napari_cpnn.slides import PatchReader, find_tissue
+from napari_cpnn.slides import find_tissue
 from napari_cpnn.training.bags.bags import Bags
 
 if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
-
-#: Patches read at a time, and written to disk after.
-_CHUNK = 256
 
 
 def model_settings(settings: SlideLevelSettings) -> TrainingSettings:
@@ -104,7 +101,10 @@ class BagReader:
         ------
         PixelSizeError, SlideError, NoTissueError
             If the slide cannot be mapped.
+        MappingError
+            If the model is one of single cells.
         """
+        require_patches(self.model)
         grid = Grid.over(slide.shape[:2], slide.require_mappable(), self.model.patch.size_um)
         covered = find_tissue(slide, self._tissue).coverage(grid) >= self._tissue.min_coverage
         if not covered.any():
@@ -122,17 +122,7 @@ class BagReader:
             If no patch can be read.
         """
         places = self.grid(slide) if centers_um is None else np.asarray(centers_um, dtype=np.float64).reshape(-1, 2)
-        store = FeatureStore.of(slide, self.model, self._predictor.arithmetic, self._keep)
-        reader, keys = PatchReader(slide, self.model.patch), keys_of(places)
-        new = np.flatnonzero(~store.known(keys))
-        for start in range(0, len(new), _CHUNK):
-            progress(f"{slide.name}: {start:,} of {len(new):,} patches", start / len(new))
-            rows = new[start : start + _CHUNK]
-            images, ok = reader.read(places[rows])
-            if ok.any():
-                store.add(keys[rows[ok]], self._predictor.patch_features(images[ok]))
-            store.flush()
-        known: BoolArray = store.known(keys)
+        values, known = PlaceFeatures(slide, self.model, self._predictor, self._keep).at(places, progress)
         if not known.any():
             raise SlideError(f"No patch of {slide.name} could be read.")
         if not known.all():
@@ -141,7 +131,7 @@ class BagReader:
                 CpnnWarning,
                 stacklevel=2,
             )
-        return store.get(keys[known]).astype(np.float32), places[known]
+        return values, places[known]
 
     def kept(self, slide: Slide) -> tuple[Grid, BoolArray, Float32Array]:
         """Return what is kept of a slide, without computing anything.

@@ -32,11 +32,14 @@ class Labelled:
         ``(S, G)`` counts of the genes of the model; the library is their sum.
     shares
         ``(S, C)`` shares of RNA, deconvolved from the counts; NaN where there are none.
+    slides
+        ``(S,)`` number of the slide of each bag, within which correlations are taken; None where each bag is a slide.
     """
 
     bags: Bags
     counts: Float32Array
     shares: Float32Array
+    slides: IntArray | None = None
 
     @property
     def expression(self) -> FloatArray:
@@ -45,7 +48,8 @@ class Labelled:
 
     def subset(self, index: IntArray) -> Labelled:
         """Return the bags of these indices."""
-        return Labelled(self.bags.subset(index), self.counts[index], self.shares[index])
+        slides = None if self.slides is None else self.slides[index]
+        return Labelled(self.bags.subset(index), self.counts[index], self.shares[index], slides)
 
 
 def log1p_cp10k(counts: Float32Array) -> FloatArray:

@@ -15,6 +15,7 @@ from napari_cpnn.errors import TrainingError
 from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.settings import SlideLevelSettings
 from napari_cpnn.training.bags.bags import Bags
+from napari_cpnn.training.data import deal_batches
 
 #: Fewer patients are all trained on: none ends the training.
 _LEAST_PATIENTS = 5
@@ -78,6 +79,15 @@ def validation_rows(bags: Bags, settings: SlideLevelSettings) -> IntArray:
     return np.flatnonzero(np.isin(bags.patients, chosen))
 
 
+def dealing(
+    slides: IntArray | None, kept: IntArray, settings: SlideLevelSettings
+) -> Callable[[np.random.Generator], list[IntArray]] | None:
+    """Return what deals the ``kept`` bags of slides to batches of one or two slides; None where each bag is a slide."""
+    if slides is None:
+        return None
+    return lambda rng: deal_batches(slides[kept], settings.batch_bags, rng, per_slide=True)
+
+
 def run_epochs(
     module: nn.Module,
     optimisation: Optimisation,
@@ -86,6 +96,7 @@ def run_epochs(
     settings: SlideLevelSettings,
     validate: Callable[[], float] | None = None,
     progress: Progress = no_progress,
+    deal: Callable[[np.random.Generator], list[IntArray]] | None = None,
 ) -> int:
     """Train a module in place; return the epoch of its weights.
 
@@ -98,6 +109,8 @@ def run_epochs(
         Returns the loss of the bags of these indices, one array for each source.
     validate
         Returns what shall become small; without it, all epochs are run.
+    deal
+        Returns the batches of an epoch, of one source of labels; by default they are drawn at random.
 
     Raises
     ------
@@ -109,10 +122,15 @@ def run_epochs(
     best, best_epoch, best_state = np.inf, settings.epochs, None
     for epoch in range(1, settings.epochs + 1):
         module.train()
-        orders = [np.resize(rng.permutation(n), max(n, min(n_steps * settings.batch_bags, max(sizes)))) for n in sizes]
+        if deal is None:
+            orders = [
+                np.resize(rng.permutation(n), max(n, min(n_steps * settings.batch_bags, max(sizes)))) for n in sizes
+            ]
+            batches = [[np.array_split(order, n_steps)[k] for order in orders] for k in range(n_steps)]
+        else:
+            batches = [[rows] for rows in deal(rng)]
         total = 0.0
-        for k in range(n_steps):
-            rows = [np.array_split(order, n_steps)[k] for order in orders]
+        for rows in batches:
             optimisation.optimiser.zero_grad()
             loss = step(rows, rng)
             if not bool(torch.isfinite(loss)):
@@ -120,7 +138,7 @@ def run_epochs(
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(module.parameters(), optimisation.clip)
             optimisation.optimiser.step()
-            total += float(loss.detach()) / n_steps
+            total += float(loss.detach()) / len(batches)
         optimisation.schedule.step()
         text = f"epoch {epoch} of {settings.epochs}, loss {total:.4f}"
         if validate is not None:

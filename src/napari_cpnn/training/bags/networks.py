@@ -16,7 +16,7 @@ from napari_cpnn.settings import SlideLevelSettings
 from napari_cpnn.training.bags.bags import Bags
 from napari_cpnn.training.bags.labels import Labelled
 from napari_cpnn.training.bags.likelihood import nb_loss
-from napari_cpnn.training.bags.loop import Batch, Optimisation, batch_of, run_epochs, validation_rows
+from napari_cpnn.training.bags.loop import Batch, Optimisation, batch_of, dealing, run_epochs, validation_rows
 from napari_cpnn.training.bags.scaling import Scaling
 
 #: Of the published code: batch of bags, weight of both penalties, gradient norm, decay of the learning rate, its step,
@@ -192,15 +192,23 @@ class PaperCpnn(BagNetwork):
 
 
 def train_network(
-    network: BagNetwork, one: Labelled, settings: SlideLevelSettings, progress: Progress = no_progress
+    network: BagNetwork,
+    one: Labelled,
+    settings: SlideLevelSettings,
+    progress: Progress = no_progress,
+    held_out: IntArray | None = None,
 ) -> int:
-    """Train a network in place; return the epoch of its weights. Features of ``one`` are views of the backbone."""
+    """Train a network in place; return the epoch of its weights.
+
+    Features of ``one`` are views of the backbone. The loss of ``held_out``, by default some patients, ends the
+    training.
+    """
     device = choose_device(settings.device)
     is_paper = isinstance(network, PaperCpnn)
     if is_paper:
         settings = settings.replace(batch_bags=_PAPER_BATCH, draw=_PAPER_DRAW)
     features = torch.from_numpy(one.bags.features)
-    held = validation_rows(one.bags, settings)
+    held = validation_rows(one.bags, settings) if held_out is None else held_out
     kept = np.setdiff1d(np.arange(len(one.bags)), held)
     network.scale_to(features)
     network.start(one.subset(kept))
@@ -227,6 +235,7 @@ def train_network(
         settings,
         (lambda: float(part(held, None))) if len(held) else None,
         progress,
+        dealing(one.slides, kept, settings),
     )
     network.to("cpu")
     return epoch

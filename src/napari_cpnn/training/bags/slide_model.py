@@ -15,6 +15,7 @@ from napari_cpnn.errors import CheckpointError, CpnnError, SettingsError
 from napari_cpnn.models import CPNN, StandardisedEncoder, checked_names, load_model, require_whole_file, save_model
 from napari_cpnn.settings import SlideLevelSettings
 from napari_cpnn.storage import staged
+from napari_cpnn.training.bags.cell_heads import CellMlp
 from napari_cpnn.training.bags.networks import AttentionPool, BagNetwork, MeanPool, PaperCpnn, predict_network
 from napari_cpnn.untrusted import parse_json, reading, reason_of, require_memory, to_path
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Key of the card of a network without a map in the metadata of its file.
 _KEY = "napari_cpnn_slide_head"
+#: Head of sCellST's network, whose bags are cells of a spot.
+CELL_HEAD = "cell-mlp"
 #: Name prefix of the scale of the encoder's features.
 _ENCODER = "encoder."
 
@@ -43,7 +46,7 @@ class SlideModel:
     genes
         Names of the G genes.
     head
-        A key of ``SLIDE_HEADS``.
+        A key of ``SLIDE_HEADS``, or ``"cell-mlp"``.
 
     Examples
     --------
@@ -157,6 +160,8 @@ def _load_network(path: Path, card: dict[str, Any], encoder_weights: str | None)
         network: BagNetwork
         if head == "paper":
             network = PaperCpnn(n_features, torch.ones_like(state["initial"]))
+        elif head == CELL_HEAD:
+            network = CellMlp(n_features, len(genes))
         elif head in ("mlp", "abmil"):
             kind = MeanPool if head == "mlp" else AttentionPool
             network = kind(n_features, len(genes), settings.hidden)

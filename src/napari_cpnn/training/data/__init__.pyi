@@ -1,12 +1,17 @@
 from .augmentation import apply_stains as apply_stains
 from .augmentation import draw_stains as draw_stains
 from .batches import SpotDataModule as SpotDataModule
+from .gene_choice import choose_genes as choose_genes
+from .gene_choice import name_genes_alike as name_genes_alike
 from .inputs import Batch as Batch
 from .inputs import FeatureInputs as FeatureInputs
 from .inputs import Inputs as Inputs
 from .inputs import PatchInputs as PatchInputs
 from .inputs import SurroundedInputs as SurroundedInputs
 from .inputs import inputs_for as inputs_for
+from .shares import deconvolved_shares as deconvolved_shares
+from .splits import deal_batches as deal_batches
 from .spot_data import SpotData as SpotData
 from .spot_data import prepare as prepare
+from .spot_samples import SpotSample as SpotSample
 from .spot_samples import check_samples as check_samples

@@ -49,6 +49,7 @@ from napari_cpnn.ui.layers import path_of
 from napari_cpnn.ui.sessions import SessionButton
 from napari_cpnn.ui.viewer import (
     OPEN,
+    ModelEntry,
     ModelPicker,
     keep_tour,
     names_of,
@@ -149,7 +150,7 @@ class Explore(Dock):
         self.slide = slim_combo("the slide to explore")
         self.mpp_row = PixelSizeBox(self.viewer, self.state, self.session.set_mpp)
         self.mpp, self.mpp_set = self.mpp_row.mpp, self.mpp_row.set
-        self.model = ModelPicker(self.background, "the model that predicts")
+        self.model = ModelPicker(self.background, "the model that predicts", ModelEntry.why_no_map)
         self.info = button("info", "training data, genes and scores of the model")
         self.live = button("Live", "map what is in view; click to pause", checkable=True)
         self.live.setChecked(True)

@@ -46,7 +46,7 @@ _FRAME = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 
 def is_slide_layer(layer: Layer) -> bool:
     """Return whether a layer can be a slide: a two-dimensional RGB(A) image of integers."""
-    if not getattr(layer, "rgb", False) or layer.ndim != 2 or {SMALL_KEY, LENS_KEY} & set(layer.metadata):
+    if not getattr(layer, "rgb", False) or layer.ndim != 2 or {SMALL_KEY, LENS_KEY, OVERLAY_KEY} & set(layer.metadata):
         return False
     return np.issubdtype(np.dtype(level_arrays(layer)[0].dtype), np.integer)
 

@@ -41,6 +41,8 @@ class ModelEntry:
         Whether it was trained on drawn tissue.
     frozen
         Whether its image network is an encoder that is not trained: no run can start from it.
+    of_cells
+        Whether it predicts single cells, not patches.
     problem
         Why the file cannot be used; one sentence.
     provenance
@@ -54,6 +56,7 @@ class ModelEntry:
     purpose: str = ""
     synthetic: bool = False
     frozen: bool = False
+    of_cells: bool = False
     problem: str = ""
     provenance: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -69,6 +72,14 @@ class ModelEntry:
         if self.problem:
             return self.problem
         return " · ".join(part for part in (self.trained, self.held_out, self.saved) if part)
+
+    def why_no_map(self) -> str:
+        """Say why it cannot map patches; empty if it can."""
+        return "It predicts single cells: choose it in the Cells dock." if self.of_cells else ""
+
+    def why_no_cells(self) -> str:
+        """Say why it cannot predict single cells; empty if it can."""
+        return "" if self.of_cells else "It maps patches, not single cells: choose it in the Explore dock."
 
     def warning(self, slide: Path | None) -> str:
         """Say why its scores do not hold on a slide; empty if they may."""
@@ -196,6 +207,7 @@ def _entry(path: Path) -> ModelEntry:
         purpose=provenance.get("purpose", ""),
         synthetic=is_synthetic(provenance),
         frozen=card["model"].get("backbone") in ("frozen", "triplex"),
+        of_cells=card["model"].get("sees") == "nucleus",
         provenance={"training_data": provenance.get("training_data", [])},
     )
 

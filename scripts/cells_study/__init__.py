@@ -1,0 +1,1 @@
+"""The study of single cells that docs/results.md reports."""

@@ -1,0 +1,386 @@
+"""Controller of the Cells dock: where cells are from, what they are coloured by, and what is drawn. No Qt here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from psygnal import Signal
+
+from napari_cpnn.cells import Neighbours, export_cells, neighbours_of, summarise_nuclei
+from napari_cpnn.errors import CellMapError, CpnnError
+from napari_cpnn.geometry import Grid
+from napari_cpnn.nuclei import write_nuclei
+from napari_cpnn.ui.cells.colored import CellContent, CellShown, ColoredCells, color_cells, grid_of
+from napari_cpnn.ui.cells.counts import CountRow, count_rows
+from napari_cpnn.ui.cells.gallery import Crops, read_crops
+from napari_cpnn.ui.cells.in_view import Drawing, draw_view
+from napari_cpnn.ui.cells.sources import FOUND, LIVE_PX_PER_UM, CellSources
+from napari_cpnn.ui.frame import Tasks, find_gene, unknown_gene_text
+
+if TYPE_CHECKING:
+    from napari_cpnn.mapping import Viewport
+    from napari_cpnn.slides import Slide, TissueMask
+    from napari_cpnn.ui.frame import Background
+    from napari_cpnn.ui.viewer import ExploreState
+
+#: Largest distance of neighbours in um, and how often types are shuffled.
+WITHIN_UM, PERMUTATIONS = 30.0, 200
+
+
+@dataclass(frozen=True)
+class _Coloring:
+    """What the colours on screen were made of."""
+
+    content: CellContent
+    shown: CellShown
+    colormap: str
+
+
+class CellsController:
+    """Finds, opens and predicts cells, colours them, and draws those of the view.
+
+    Parameters
+    ----------
+    state
+        State of the viewer.
+    background, notify
+        As for :class:`~napari_cpnn.ui.frame.tasks.Tasks`.
+
+    Attributes
+    ----------
+    content
+        The cells; ``None`` if there are none.
+    shown
+        What they are coloured by.
+    colored
+        The cells in these colours; ``None`` while they are being made.
+    drawing
+        The picture of the view; ``None`` while there is none.
+    neighbours, morphology, crops
+        The last results; ``None`` where there are none of these cells.
+    """
+
+    content_changed = Signal()
+    shown_changed = Signal()
+    colored_changed = Signal()
+    drawn = Signal()
+    counted = Signal()
+    measured = Signal()
+    crops_changed = Signal()
+    message_changed = Signal(str)
+
+    def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
+        self.state = state
+        self.tasks = Tasks(background, notify, self._hint)
+        self.tasks.message_changed.connect(self.message_changed)
+        self.sources = CellSources(state, self.tasks)
+        self.sources.ready.connect(self.set_content)
+        self.content: CellContent | None = None
+        self.source = ""
+        self.shown = CellShown()
+        self.colored: ColoredCells | None = None
+        self.drawing: Drawing | None = None
+        self.rows: list[CountRow] = []
+        self.neighbours: Neighbours | None = None
+        self.morphology: pd.DataFrame | None = None
+        self.crops: Crops | None = None
+        self._chose_plain = False
+        self._tissue: TissueMask | None = None
+        self._wanted: _Coloring | None = None
+        self._counted: tuple[Any, ...] = ()
+
+    def close(self) -> None:
+        """Stop, keep what was found, and ignore results from now on."""
+        self.sources.stop()
+        self.tasks.close()
+        self.state.set_cells(None)
+
+    @property
+    def is_settled(self) -> bool:
+        """True when nothing is being found, coloured, drawn or counted."""
+        kinds = ("find", "open", "predict", "color", "draw", "count", "measure", "live", "gallery")
+        return not any(map(self.tasks.is_running, kinds))
+
+    @property
+    def slide(self) -> Slide | None:
+        """The slide on screen, if its pixel size is known."""
+        return self.sources.slide
+
+    # -- the cells -----------------------------------------------------------------------------------------
+
+    def slide_changed(self) -> None:
+        """Forget the cells of another slide."""
+        self.sources.forget()
+        self.tasks.forget("color", "draw", "count", "measure", "gallery")
+        self._tissue = None
+        self.tasks.set_problem(None)
+        self.set_content(None)
+
+    def predict(self, path: str | Path) -> None:
+        """Predict the cells by a model of single cells; without any, the nuclei of the slide are found first."""
+        self.sources.predict(path, self.content)
+
+    def look(self) -> None:
+        """Look for nuclei of the view that are not known yet; called a few times a second."""
+        self.sources.look(self.content, self.source)
+
+    def set_content(self, content: CellContent | None, source: str = "") -> None:
+        """Show other cells, coloured as before if they can be."""
+        grows = content is not None and source == self.source == FOUND
+        self.content, self.source = content, source
+        self._counted, self._wanted = (), None
+        if not grows:  # else the cells on screen stay until there are more
+            self.colored = self.drawing = None
+            self.rows = []
+        self.neighbours, self.morphology, self.crops = None, None, None
+        if content is not None:
+            plain = self.shown.kind == "plain" and not self._chose_plain
+            self.shown = best_shown(content) if plain else still_shown(self.shown, content)
+        self.state.set_cells(content)
+        self.content_changed.emit()
+        self.shown_changed.emit()
+        for signal in (self.measured, self.counted, self.crops_changed, self.drawn):
+            signal.emit()
+        self.recolor()
+        self.tasks.update()
+
+    # -- what is shown -------------------------------------------------------------------------------------
+
+    def show(self, shown: CellShown) -> None:
+        """Colour the cells by something else, as a choice that the user can undo."""
+        before = self.shown
+        if shown == before:
+            return
+        self.state.history.add(f"cells by {shown.title}", lambda: self._set_shown(before))
+        self._set_shown(shown)
+        self._chose_plain = shown.kind == "plain"
+
+    def show_gene(self, text: str) -> str:
+        """Colour by a gene; return a message if it is not predicted."""
+        genes = () if self.content is None or self.content.cells is None else self.content.cells.genes
+        gene = find_gene(text, genes)
+        if gene is None:
+            return unknown_gene_text(text, genes)
+        self.show(CellShown("gene", gene))
+        return ""
+
+    def _set_shown(self, shown: CellShown) -> None:
+        self.shown = shown if self.content is None else still_shown(shown, self.content)
+        self.shown_changed.emit()
+        self.recolor()
+
+    def recolor(self) -> None:
+        """Make the colours of the cells, unless they are those on screen."""
+        content, slide = self.content, self.slide
+        if content is None or slide is None:
+            return
+        wanted = _Coloring(content, self.shown, self.state.look.colormap)
+        if self._wanted == wanted:
+            return
+        self._wanted = wanted
+        grid = self._grid(slide)
+
+        def ready(colored: ColoredCells) -> None:
+            self.colored, self.drawing = colored, None
+            self.colored_changed.emit()
+            self.draw()
+            self.count()
+
+        self.tasks.run("color", "", lambda: color_cells(content, wanted.shown, wanted.colormap, grid), ready)
+
+    def _grid(self, slide: Slide) -> Grid:
+        """Patches of the map on screen where they are coarse enough, so that both can be compared."""
+        cmap = self.state.map
+        own = grid_of(slide)
+        if cmap is not None and own.stride_um <= cmap.grid.stride_um and cmap.grid.origin_um == (0.0, 0.0):
+            return cmap.grid
+        return own
+
+    # -- the view ------------------------------------------------------------------------------------------
+
+    def set_view(self, view: Viewport | None) -> None:
+        """Draw the cells of another view."""
+        self.sources.view = view
+        self.draw()
+        self.count()
+        self.look()
+
+    def draw(self) -> None:
+        """Draw the cells of the view, unless the picture on screen serves."""
+        colored, view, ratio = self.colored, self.sources.view, self.state.pixel_ratio
+        if colored is None or view is None or self.tasks.is_running("draw"):
+            return
+        if self.drawing is not None and self.drawing.serves(view, ratio):
+            return
+
+        def ready(drawing: Drawing) -> None:
+            if self.colored is colored:
+                self.drawing = drawing
+                self.drawn.emit()
+            self.draw()  # the view may have moved on meanwhile
+
+        self.tasks.run("draw", "", lambda: draw_view(colored, view, ratio), ready)
+
+    def count(self) -> None:
+        """Count cells by class or type, on the slide and in view."""
+        content, slide, view = self.content, self.slide, self.sources.view
+        if content is None or slide is None or self.tasks.is_running("count"):
+            return
+        rect = None if view is None else view.rect
+        kind = self.shown.kind if self.shown.is_category else content.kinds[0]
+        key = (id(content), kind, rect)
+        if key == self._counted:
+            return
+        self._counted = key
+        live = self.sources.live if self.source == FOUND else None
+
+        def work() -> tuple[list[CountRow], TissueMask | None]:
+            tissue = self._tissue or (live.tissue if live is not None else _tissue_of(slide))
+            return count_rows(content, kind, tissue, rect, None if live is None else live.done_tiles()), tissue
+
+        def ready(found: tuple[list[CountRow], TissueMask | None]) -> None:
+            rows, self._tissue = found
+            if self.content is content:
+                self.rows = rows
+                self.counted.emit()
+            self.count()
+
+        self.tasks.run("count", "", work, ready)
+
+    # -- measurements --------------------------------------------------------------------------------------
+
+    @property
+    def category(self) -> str:
+        """What cells are told apart by: their types, else their classes; empty if neither is known."""
+        content = self.content
+        kinds = [] if content is None else [kind for kind in content.kinds if kind in ("type", "class")]
+        return self.shown.kind if self.shown.kind in kinds else "" if content is None else content.category
+
+    def note(self) -> str:
+        """Say what a gene or type of single cells means, and whether the model can tell it at all."""
+        content, shown = self.content, self.shown
+        if content is None or content.cells is None or shown.kind not in ("gene", "share", "type"):
+            return ""
+        if shown.kind == "gene" and shown.name in content.cells.poorly_told():
+            share = 100 * content.cells.between_types[shown.name]
+            return (
+                f"Hardly about single cells: {share:.0f} % of the variance of {shown.name} lies between cell types, "
+                "and spots tell no more."
+            )
+        return "Cells that look like this have it; no cell is measured."
+
+    def measure_neighbours(self, within_um: float = WITHIN_UM) -> None:
+        """Count who is next to whom, against shuffled types."""
+        content, kind = self.content, self.category
+        if content is None or not kind:
+            self.tasks.notify(CellMapError("Neighbours need cells that have a type or class."))
+            return
+        codes, names = content.codes(kind)
+        centers = content.nuclei.centers_um
+
+        def ready(found: Neighbours) -> None:
+            self.neighbours = found
+            self.measured.emit()
+
+        self.tasks.run(
+            "measure",
+            "Counting neighbours ...",
+            lambda: neighbours_of(centers, codes, names, within_um, PERMUTATIONS),
+            ready,
+        )
+
+    def make_gallery(self, name: str = "") -> None:
+        """Cut crops of the cells that are highest in what is shown, or of the type or class ``name``."""
+        content, slide, shown = self.content, self.slide, self.shown
+        if content is None or slide is None:
+            self.tasks.notify(CellMapError("There are no cells to show: find or open some first."))
+            return
+
+        def ready(crops: Crops) -> None:
+            self.crops = crops
+            self.crops_changed.emit()
+
+        self.tasks.run("gallery", "Cutting crops ...", lambda: read_crops(slide, content, shown, name), ready)
+
+    def measure_nuclei(self) -> None:
+        """Summarise size and stain of the nuclei by type or class."""
+        content, slide, kind = self.content, self.slide, self.category
+        if content is None or slide is None or not len(content):
+            self.tasks.notify(CellMapError("There are no cells to measure: find or open some first."))
+            return
+        codes, names = content.codes(kind or "plain")
+
+        def ready(found: pd.DataFrame) -> None:
+            self.morphology = found
+            self.measured.emit()
+
+        work = lambda: summarise_nuclei(content.nuclei, codes, names, slide)  # noqa: E731
+        self.tasks.run("measure", "Measuring nuclei ...", work, ready)
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def export(self, path: str | Path, genes: Sequence[str] | None = None, regions: Sequence[Any] = ()) -> None:
+        """Write the cells, by the ending of the file; a file that is there is replaced."""
+        content, slide, path = self.content, self.slide, Path(path)
+        if content is None or slide is None:
+            self.tasks.notify(CellMapError("There are no cells to export: find or open some first."))
+            return
+        spots = self.state.measured
+
+        def work() -> Path:
+            if content.cells is None:
+                return write_nuclei(content.nuclei, path, slide.require_mappable(), overwrite=True)
+            return export_cells(content.cells, path, genes, slide, regions, spots, overwrite=True)
+
+        done = lambda written: self.tasks.show("exported", f"Written: {written.name}")  # noqa: E731
+        self.tasks.run("export", f"Writing {path.name} ...", work, done)
+
+    def save(self, path: str | Path) -> None:
+        """Save the cells as a ``.zarr`` folder that this dock opens again."""
+        content, path = self.content, Path(path)
+        if content is None:
+            self.tasks.notify(CellMapError("There are no cells to save: find or open some first."))
+            return
+        kept = content.cells or content.nuclei
+        done = lambda written: self.tasks.show("exported", f"Written: {written.name}")  # noqa: E731
+        self.tasks.run("export", f"Writing {path.name} ...", lambda: kept.save(path, overwrite=True), done)
+
+    def _hint(self) -> str:
+        if self.state.layer is None:
+            return "No slide yet: open one, and choose it in the Explore dock."
+        if self.slide is None:
+            return "The pixel size of the slide is not known yet: give it in the Explore dock."
+        if self.content is None:
+            view = self.sources.view
+            if self.sources.is_live and view is not None and view.px_per_um < LIVE_PX_PER_UM:
+                return "Zoom in: nuclei are found as you look, where they can be seen."
+            return "No cells yet: find the nuclei of the view or slide, or open a file of cells."
+        return ""
+
+
+def still_shown(shown: CellShown, content: CellContent) -> CellShown:
+    """Return what is shown if these cells have it, else the most telling that they have."""
+    known = shown.kind in content.kinds
+    if known and content.cells is not None and shown.kind == "gene":
+        known = shown.name in content.cells.genes
+    if known and content.cells is not None and shown.kind == "share":
+        known = shown.name in content.cells.cell_types
+    return shown if known else best_shown(content)
+
+
+def best_shown(content: CellContent) -> CellShown:
+    """Return what tells most of these cells: their types, else their classes."""
+    return CellShown(next((kind for kind in content.kinds if kind in ("type", "class")), "plain"))
+
+
+def _tissue_of(slide: Slide) -> TissueMask | None:
+    from napari_cpnn.slides import find_tissue
+
+    try:
+        return find_tissue(slide)
+    except CpnnError:  # no tissue is told from glass: cells per mm2 are then of the outline of all cells
+        return None

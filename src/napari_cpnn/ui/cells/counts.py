@@ -1,0 +1,93 @@
+"""Counts of cells by type or class, on the slide and in view. No Qt here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_cpnn.arrays import FloatArray
+from napari_cpnn.ui.cells.colored import CellContent, Kind
+
+if TYPE_CHECKING:
+    from napari_cpnn.geometry import Rect
+    from napari_cpnn.slides import TissueMask
+
+ALL = "All cells"
+NO_NAME = "without"
+
+
+@dataclass(frozen=True)
+class CountRow:
+    """Cells of one type or class.
+
+    Parameters
+    ----------
+    name
+        Type or class; `ALL` and `NO_NAME` for all of them and for those without.
+    color
+        ``#RRGGBB``; empty where it has none.
+    n, share
+        Number, and share of all.
+    per_mm2
+        Number per mm2 of the tissue that was looked at; NaN where this is not known.
+    in_view
+        Number in view.
+    """
+
+    name: str
+    color: str
+    n: int
+    share: float
+    per_mm2: float
+    in_view: int
+
+
+def count_rows(
+    content: CellContent,
+    kind: Kind,
+    tissue: TissueMask | None,
+    view: Rect | None,
+    tiles: tuple[FloatArray, float] | None = None,
+) -> list[CountRow]:
+    """Count cells: all, then each type or class that occurs, the most frequent first.
+
+    Parameters
+    ----------
+    kind
+        ``"type"`` or ``"class"``; with anything else, all cells only.
+    tissue
+        Tissue of the slide, for cells per mm2.
+    view
+        Part of the slide in view.
+    tiles
+        Centres ``(T, 2)`` and side in um of the parts of the slide where nuclei were looked for; ``None``: all of it.
+    """
+    codes, names = content.codes(kind)
+    colors = content.colors_of(kind)
+    seen = np.zeros(0, dtype=np.intp) if view is None else content.nuclei.query(view)
+    area = _area_mm2(tissue, tiles)
+    total = len(content)
+
+    def row(name: str, color: str, n: int, in_view: int) -> CountRow:
+        return CountRow(name, color, n, n / total if total else 0.0, n / area if area else float("nan"), in_view)
+
+    rows = [row(ALL, "", total, len(seen))]
+    if names:
+        counts = np.bincount(codes + 1, minlength=len(names) + 1)
+        near = np.bincount(codes[seen] + 1, minlength=len(names) + 1)
+        order = [code for code in np.argsort(-counts[1:], kind="stable") if counts[code + 1]]
+        rows += [row(names[k], colors[names[k]], int(counts[k + 1]), int(near[k + 1])) for k in order]
+        if counts[0]:
+            rows.append(row(NO_NAME, "", int(counts[0]), int(near[0])))
+    return rows
+
+
+def _area_mm2(tissue: TissueMask | None, tiles: tuple[FloatArray, float] | None) -> float:
+    if tissue is None:
+        return 0.0
+    if tiles is None:
+        return tissue.area_um2 / 1e6
+    centers, side = tiles
+    return float(tissue.coverage_at(centers, side).sum() * side**2 / 1e6) if len(centers) else 0.0

@@ -1,0 +1,302 @@
+"""The Cells dock in a real napari: found, opened, coloured, counted, looked at, measured and written."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from tests.ui.conftest import GENES, MPP, SHAPE, TYPES
+
+import napari_cpnn as nc
+from cell_maps import nuclei_at
+from napari_cpnn.cells import CellMap
+from napari_cpnn.palette import type_colors
+from napari_cpnn.ui.cells.colored import CellShown
+from napari_cpnn.ui.cells.dock import CellsDock
+from napari_cpnn.ui.cells.sources import FOUND
+
+MPP_PAIR = (MPP, MPP)
+
+
+@pytest.fixture
+def cells_dock(explore, monkeypatch):
+    """Opens Explore and Cells; ``cells_dock(slide_path)``. What napari would say is in ``dock.told``."""
+    docks = []
+
+    def open_docks(*paths):
+        other = explore(*paths)
+        dock = CellsDock(other.session.viewer)
+        dock.told = []
+        monkeypatch.setattr("napari_cpnn.ui.frame.dock.warn", dock.told.append)
+        other.session.viewer.window.add_dock_widget(dock, name="Cells")
+        docks.append(dock)
+        return other, dock
+
+    yield open_docks
+    for dock in docks:
+        dock.shut_down()
+        dock.background.close(wait=True)
+
+
+@pytest.fixture
+def made(model) -> CellMap:
+    """Cells on the tissue of the slide, of which the upper are epithelial."""
+    rng = np.random.default_rng(0)
+    centers = rng.uniform((140, 140), (620, 880), (600, 2))
+    shares = rng.dirichlet(np.full(3, 0.4), 600) * 0.3
+    shares[np.arange(600), np.where(centers[:, 0] < 380, 0, rng.integers(1, 3, 600))] += 0.7
+    facts = {"slide": "section.tif", "mpp": (MPP, MPP), "model": "made"}
+    programs = rng.normal(size=(600, model.n_programs))
+    return CellMap(nuclei_at(centers), model.decoder(), shares, programs, facts)
+
+
+@pytest.fixture
+def opened(cells_dock, wait, slide_path, made, tmp_path):
+    path = made.save(tmp_path / "cells.zarr")
+    other, dock = cells_dock(slide_path)
+    wait(lambda: dock.state.slide is not None)
+    dock.controller.sources.open(path)
+    wait(lambda: dock.controller.drawing is not None)
+    wait(lambda: dock.is_settled)
+    return other, dock
+
+
+def look_at(dock, wait, y: float, x: float, height: float) -> None:
+    """Show a part of the slide, and wait until its cells are drawn."""
+    before = dock.controller.drawing
+    dock.viewer.scene.camera.center = (y, x)
+    dock.viewer.scene.camera.zoom = min(dock.viewer.canvas.viewbox_size(dock.viewer.layers)) / height
+    wait(lambda: dock.controller.drawing is not before and dock.is_settled)
+
+
+def test_an_empty_dock_says_what_to_do(cells_dock, wait, slide_path):
+    _, dock = cells_dock()
+    assert "No slide yet" in dock.controller.tasks.message
+    for press in (dock.find_view.click, dock.find_slide.click):
+        press()
+    dock.controller.sources.open("somewhere.csv")
+    assert len(dock.told) == 3
+    assert all("Open a slide first" in text for text in dock.told)
+    assert not dock.save.isEnabled()
+    assert dock.colors.isHidden()
+
+
+def test_cells_of_a_file_are_drawn_counted_and_coloured(opened, wait, qtbot, made):
+    _, dock = opened
+    assert dock.source.text() == "600 cells of cells.zarr"
+    assert dock.controller.shown == CellShown("type")
+    counts = made.type_counts()
+    rows = {dock.table.item(i, 0).text(): dock.table.item(i, 1).text() for i in range(dock.table.rowCount())}
+    assert rows == {"All cells": "600", **{name: f"{n}" for name, n in counts.items() if n}}
+    assert dock.canvas.layer.visible  # few cells are drawn one by one also from afar
+    look_at(dock, wait, 250, 400, 100)
+    assert dock.controller.drawing.style == "outlines"
+    layer = dock.canvas.layer
+    # The outline of a cell in the middle has its colour where the layer says it lies.
+    number = int(made.nuclei.query((230, 380, 270, 420))[0])
+    color = list(bytes.fromhex(type_colors(TYPES)[TYPES[made.dominant()[number]]][1:]))
+    found = 0
+    for vertex in made.nuclei.outlines[number]:
+        world = np.asarray(vertex, float)  # the slide layer is in um
+        y, x = np.rint(layer.world_to_data(world)).astype(int)
+        near = layer.data[y - 2 : y + 3, x - 2 : x + 3, :3].reshape(-1, 3)
+        found += (near == color).all(axis=1).any()
+    assert found >= 9  # of twelve; neighbours may lie over some
+    # A gene by name, as typed.
+    dock._color_chosen(dock.color.findData("gene"))
+    dock.gene.setText("col1a1")
+    qtbot.keyClick(dock.gene, Qt.Key.Key_Return)
+    wait(lambda: dock.controller.colored is not None and dock.controller.colored.shown.name == "COL1A1")
+    wait(lambda: dock.is_settled)
+    assert not dock.colors.isHidden()
+    dock.gene.setText("nogene")
+    qtbot.keyClick(dock.gene, Qt.Key.Key_Return)
+    assert "nogene" in dock.message.text().lower()
+    assert dock.controller.shown == CellShown("gene", "COL1A1")
+    dock.state.history.undo()
+    assert dock.controller.shown == CellShown("gene", "ERBB2")
+    dock.state.history.undo()
+    assert dock.controller.shown == CellShown("type")
+    # Hidden and shown again.
+    dock.visible.click()
+    assert dock.canvas.layer is None
+    dock.visible.click()
+    wait(lambda: dock.canvas.layer is not None and dock.canvas.layer.visible)
+
+
+def test_a_click_in_the_gallery_goes_to_the_cell(opened, wait, qtbot, made):
+    _, dock = opened
+    dock._row_chosen("Epithelial")
+    wait(lambda: dock.controller.crops is not None and dock.is_settled)
+    assert dock.gallery.crops.count() == 100
+    best = int(np.argmax(made.weight("Epithelial")))
+    assert dock.controller.crops.numbers[0] == best
+    item = dock.gallery.crops.item(0)
+    dock.gallery.crops.scrollToItem(item)
+    place = dock.gallery.crops.visualItemRect(item).center()
+    qtbot.mouseClick(dock.gallery.crops.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    center = np.asarray(dock.viewer.scene.camera.center[-2:])
+    np.testing.assert_allclose(center, made.nuclei.centers_um[best], atol=0.5)
+    wait(lambda: dock.is_settled)
+
+
+def test_neighbours_and_nuclei_are_measured_and_written(opened, wait, qtbot, tmp_path):
+    _, dock = opened
+    dock.neighbours.count.click()
+    wait(lambda: dock.controller.neighbours is not None and dock.is_settled)
+    found = dock.controller.neighbours
+    epithelial = found.names.index("Epithelial")
+    assert found.z[epithelial, epithelial] > 10
+    assert dock.neighbours.chart.figure is not None
+    dock.neighbours.write_table(str(tmp_path / "pairs.csv"))
+    dock.nuclei.measure.click()
+    wait(lambda: dock.controller.morphology is not None and dock.is_settled)
+    assert dock.controller.morphology.loc["all", "cells"] == 600
+    assert np.isfinite(dock.controller.morphology["haematoxylin"]).all()
+    dock.nuclei.write_figure(tmp_path / "nuclei.png")
+    wait(lambda: (tmp_path / "pairs.csv").exists() and (tmp_path / "nuclei.png").exists())
+    dock.export_as(str(tmp_path / "cells.h5ad"))
+    wait((tmp_path / "cells.h5ad").exists)
+    assert ad.read_h5ad(tmp_path / "cells.h5ad").shape == (600, len(GENES))
+    dock.export_as(str(tmp_path / "cells.xyz"))
+    assert ".xyz" in dock.told[-1] or "ending" in dock.told[-1]
+    dock._save_as(str(tmp_path / "saved"))
+    wait((tmp_path / "saved.zarr").exists)
+    assert len(CellMap.load(tmp_path / "saved.zarr")) == 600
+
+
+def test_many_cells_are_shown_as_means_and_the_map_is_hidden(cells_dock, wait, slide_path, model, tmp_path):
+    other, dock = cells_dock(slide_path)
+    wait(lambda: dock.state.slide is not None)
+    other.controller.use_model(model)
+    wait(lambda: dock.state.map is not None and other.is_settled())
+    wait(lambda: other.session.overlays.layer_of("dominant") is not None)
+    rng = np.random.default_rng(0)
+    nuclei = nc.Nuclei(rng.uniform((130, 130), (630, 890), (30_000, 2)))
+    dock.controller.sources.open(nuclei.save(tmp_path / "many.zarr"))
+    wait(lambda: dock.controller.drawing is not None and dock.is_settled)
+    assert dock.controller.drawing.style == "mean"
+    assert dock.canvas.mean_layer.visible
+    overlay = other.session.overlays.layer_of("dominant")
+    assert not overlay.visible
+    assert "Density" in dock.drawn.text()
+    look_at(dock, wait, 400, 500, 200)
+    assert dock.controller.drawing.style == "dots"
+    assert dock.canvas.layer.visible
+    assert not dock.canvas.mean_layer.visible
+    assert overlay.visible
+    dock.visible.click()
+    assert dock.canvas.layer is None
+    assert dock.canvas.mean_layer is None
+    assert overlay.visible
+
+
+@pytest.fixture
+def quick_detector(monkeypatch):
+    """Nuclei in every tile at once, at known places."""
+    from napari_cpnn.nuclei import live
+    from napari_cpnn.nuclei.detect import Part
+
+    looked = []
+
+    def by_tile(_slide, tiling, _finder, _settings, _progress):
+        for y, x in tiling.centers_um.tolist():
+            looked.append((y, x))
+            outline = nuclei_at(np.array([[y, x], [y + 40.0, x - 40.0]]))
+            centers = outline.centers_um.astype(float)
+            yield Part((y, x), centers, outline.outlines, centers, np.zeros(2, bool))
+
+    monkeypatch.setattr(live, "by_tile", by_tile)
+    monkeypatch.setattr(live, "finder_of", lambda *_: object())
+    return looked
+
+
+def test_nuclei_are_found_in_view_on_the_slide_and_live(cells_dock, wait, qtbot, slide_path, quick_detector):
+    _, dock = cells_dock(slide_path)
+    wait(lambda: dock.state.slide is not None)
+    dock.viewer.scene.camera.center, dock.viewer.scene.camera.zoom = (256.0, 384.0), 4.0
+    dock.canvas.read_view()
+    dock.find_view.click()
+    wait(lambda: dock.controller.content is not None and dock.is_settled)
+    in_view = len(dock.controller.content)
+    assert dock.controller.source == FOUND
+    assert 0 < in_view < 2 * dock.controller.sources.live.n_tiles
+    n_looked = len(quick_detector)
+    dock.live.click()  # finds what is missing of another view
+    dock.viewer.scene.camera.center = (500.0, 800.0)
+    wait(lambda: len(quick_detector) > n_looked and dock.is_settled)
+    assert len(dock.controller.content) > in_view
+    dock.live.click()
+    dock.find_slide.click()
+    wait(lambda: dock.controller.sources.live.is_complete and dock.is_settled)
+    assert len(set(quick_detector)) == len(quick_detector)  # each tile once
+    assert len(dock.controller.content) > in_view
+    assert dock.controller.rows[0].per_mm2 > 0
+
+
+def test_a_search_is_stopped_and_bad_files_are_told(cells_dock, wait, slide_path, quick_detector, tmp_path):
+    _, dock = cells_dock(slide_path)
+    wait(lambda: dock.state.slide is not None)
+    dock.controller.sources.find("slide")
+    assert not dock.find_slide.isEnabled()
+    dock.stop.click()
+    wait(lambda: dock.is_settled)
+    assert dock.find_slide.isEnabled()
+    live = dock.controller.sources.live
+    assert live.n_done < live.n_tiles
+    assert dock.told == []
+    before = dock.controller.content
+    bad = tmp_path / "bad.geojson"
+    bad.write_text("{")
+    far = tmp_path / "far.csv"
+    far.write_text(f"x,y\n{10 * SHAPE[1]},{10 * SHAPE[0]}\n")
+    for number, path in enumerate((bad, far, tmp_path / "missing.zarr"), 1):
+        dock.controller.sources.open(path)
+        wait(lambda number=number: len(dock.told) == number)
+    assert dock.controller.content is before
+    dock.controller.measure_neighbours()
+    assert "type or class" in dock.told[-1]
+
+
+def test_another_slide_has_other_cells(opened, wait):
+    other, dock = opened
+    dock.viewer.layers.remove(dock.state.layer)
+    wait(lambda: dock.state.layer is None)
+    assert dock.controller.content is None
+    assert dock.canvas.layer is None
+    assert dock.table.rowCount() == 0
+    assert "No slide yet" in dock.controller.tasks.message
+    assert other.session.viewer is not None
+
+
+def test_regions_count_the_cells(opened, wait, made, tmp_path):
+    from napari_cpnn.regions import Region
+    from napari_cpnn.ui.regions.dock import Regions
+    from napari_cpnn.ui.regions.layer import add_regions, new_layer
+
+    _, dock = opened
+    regions = Regions(dock.viewer)
+    dock.viewer.window.add_dock_widget(regions, name="Regions")
+    try:
+        layer = new_layer(dock.state.layer)
+        dock.viewer.add_layer(layer)
+        square = Region.from_vertices("upper", [(150, 150), (150, 450), (350, 450), (350, 150)])
+        add_regions(layer, dock.state.layer, [square], MPP_PAIR)
+        wait(lambda: bool(regions.controller.cells) and regions.is_settled)
+        inside = made.nuclei.query((150, 150, 350, 450))
+        found = regions.controller.cells["upper"]
+        assert found.n == len(inside)
+        assert found.counts["Epithelial"] == (made.dominant()[inside] == 0).sum()
+        assert found.per_mm2 == pytest.approx(found.n / 0.06)  # of the outline: nothing is mapped
+        assert regions.table.item(0, 4).text() == f"{found.per_mm2:,.0f}"
+        assert not regions.table.isColumnHidden(4)
+        assert regions.composition.chart.figure is not None
+        regions.controller.write_table(tmp_path / "regions.csv")
+        wait((tmp_path / "regions.csv").exists)
+        assert "cells_per_mm2" in (tmp_path / "regions.csv").read_text()
+        dock.controller.set_content(None)
+        wait(lambda: regions.table.isColumnHidden(4))
+    finally:
+        regions.shut_down()
+        regions.background.close(wait=True)
