@@ -39,6 +39,8 @@ _FINE_UM, _COARSE_UM = 24.0, 32.0
 _CLOSE_UM, _SHRINK_UM = 64.0, 24.0
 # Neutral pixels darker than this (0 to 1) are black: background, ink or dirt.
 _BLACK = 0.25
+# Bare glass in white-balanced light: the darkest channel at least, and the difference of channels at most.
+_BARE_LIGHT, _BARE_CHROMA = 0.93, 0.04
 _MIN_INK_UM2 = 10_000.0
 _INK_RIM_UM = 48.0
 # Rows processed at once by a thread: small enough for the CPU cache, and to bound the memory.
@@ -85,7 +87,20 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
             f"No stained tissue was found on {slide.label}; if there is some, lower the minimum saturation of tissue "
             f"(now {settings.min_saturation}) or the minimum area ({settings.min_area_um2:,.0f} um2)."
         )
-    return TissueMask(mask, um_per_px)
+    return TissueMask(mask, um_per_px, _bare_rim(picture, mask))
+
+
+def _bare_rim(picture: Pixels, mask: BoolArray) -> BoolArray:
+    """Return the pixels of a mask that are glass and reach its outside over glass alone; holes stay in the mask."""
+    from scipy import ndimage
+
+    planes = np.ascontiguousarray(np.moveaxis(picture, 2, 0))
+    light = [table[plane] for table, plane in zip(_white_balance(planes), planes, strict=True)]
+    darkest = np.minimum(np.minimum(light[0], light[1]), light[2])
+    lightest = np.maximum(np.maximum(light[0], light[1]), light[2])
+    glass = (darkest > _BARE_LIGHT) & (lightest - darkest < _BARE_CHROMA)
+    reached = ndimage.binary_propagation(~mask, mask=~mask | glass)
+    return np.asarray(reached & mask)
 
 
 @dataclass(frozen=True, eq=False)
