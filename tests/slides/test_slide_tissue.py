@@ -112,6 +112,17 @@ def test_tissue_on_tinted_glass(tint: tuple[int, int, int], strength: float):
     assert overlap(tissue.drawn, where) > 0.95  # where maps are drawn
 
 
+def test_glass_between_tissue_and_the_edge_of_the_slide_stays_glass():
+    rng = np.random.default_rng(0)
+    picture, rows = glass(rng), np.indices((SIZE, SIZE))[0]
+    where = (rows > 12) & (rows < 300)  # 100 um from the upper edge; it reaches the sides
+    lay(picture, where, he_texture(rng))
+    mask = find_tissue(slide_of(picture)).mask
+    assert overlap(mask, where) > 0.99
+    assert overlap(mask, rows < 3) < 0.05
+    assert overlap(mask, rows > 308) < 0.01
+
+
 def test_maps_are_drawn_in_holes_but_not_in_bays_of_glass():
     rng = np.random.default_rng(0)
     picture, where, (rows, cols) = glass(rng), disc(250, 250, 150), np.indices((SIZE, SIZE))

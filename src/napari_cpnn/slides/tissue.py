@@ -99,7 +99,9 @@ def _bare_rim(picture: Pixels, mask: BoolArray) -> BoolArray:
     darkest = np.minimum(np.minimum(light[0], light[1]), light[2])
     lightest = np.maximum(np.maximum(light[0], light[1]), light[2])
     glass = (darkest > _BARE_LIGHT) & (lightest - darkest < _BARE_CHROMA)
-    reached = ndimage.binary_propagation(~mask, mask=~mask | glass)
+    outside, edge = ~mask, np.ones(mask.shape, bool)
+    edge[1:-1, 1:-1] = False
+    reached = ndimage.binary_propagation(outside | (edge & glass), mask=outside | glass)
     return np.asarray(reached & mask)
 
 
@@ -194,8 +196,10 @@ def tissue_of(picture: Pixels, um_per_px: Mpp, settings: TissueSettings) -> Bool
     ink = _grown(_drop_small(signs.ink, _MIN_INK_UM2 / px_um2), um_per_px, _INK_RIM_UM)
     bare = ink | signs.black
     mask = _coloured(signs, settings.min_saturation) & ~bare
-    mask = _grown(mask, um_per_px, _CLOSE_UM)
-    mask = ~_grown(~mask, um_per_px, _CLOSE_UM + _SHRINK_UM) & ~bare
+    # Beyond the edge of the slide it goes on as at the edge: else glass between tissue and edge would be filled.
+    rows, cols = (math.ceil((_CLOSE_UM + _SHRINK_UM) / um) for um in um_per_px)
+    mask = _grown(np.pad(mask, ((rows, rows), (cols, cols)), mode="edge"), um_per_px, _CLOSE_UM)
+    mask = ~_grown(~mask, um_per_px, _CLOSE_UM + _SHRINK_UM)[rows:-rows, cols:-cols] & ~bare
     mask = ~_drop_small(~mask, settings.max_hole_um2 / px_um2) & ~ink
     return _drop_small(mask, settings.min_area_um2 / px_um2)
 
