@@ -105,9 +105,37 @@ def test_tissue_on_tinted_glass(tint: tuple[int, int, int], strength: float):
     rng = np.random.default_rng(0)
     picture, where = glass(rng, tint), disc(260, 230, 120)
     lay(picture, where, he_texture(rng, strength) * np.asarray(tint) / 244)
-    mask = find_tissue(slide_of(picture)).mask
+    tissue = find_tissue(slide_of(picture))
+    mask = tissue.mask
     assert overlap(mask, where) > 0.95
     assert overlap(mask, ~disc(260, 230, 128)) < 0.01
+    assert overlap(tissue.drawn, where) > 0.95  # where maps are drawn
+
+
+def test_glass_between_tissue_and_the_edge_of_the_slide_stays_glass():
+    rng = np.random.default_rng(0)
+    picture, rows = glass(rng), np.indices((SIZE, SIZE))[0]
+    where = (rows > 12) & (rows < 300)  # 100 um from the upper edge; it reaches the sides
+    lay(picture, where, he_texture(rng))
+    mask = find_tissue(slide_of(picture)).mask
+    assert overlap(mask, where) > 0.99
+    assert overlap(mask, rows < 3) < 0.05
+    assert overlap(mask, rows > 308) < 0.01
+
+
+def test_maps_are_drawn_in_holes_but_not_in_bays_of_glass():
+    rng = np.random.default_rng(0)
+    picture, where, (rows, cols) = glass(rng), disc(250, 250, 150), np.indices((SIZE, SIZE))
+    bay = (abs(cols - 250) < 7) & (rows < 220)  # 110 um wide, which the mask closes
+    hole = disc(300, 250, 8)
+    lay(picture, where & ~bay & ~hole, he_texture(rng))
+    tissue = find_tissue(slide_of(picture))
+    inside = bay & disc(250, 250, 140)
+    assert overlap(tissue.mask, inside) > 0.9
+    assert overlap(tissue.drawn, inside & (abs(cols - 250) < 4)) < 0.05
+    assert overlap(tissue.drawn, hole) > 0.99
+    assert overlap(tissue.drawn, where & (abs(cols - 250) > 12)) > 0.98
+    assert not (tissue.drawn & ~tissue.mask).any()
 
 
 def test_tissue_on_black():

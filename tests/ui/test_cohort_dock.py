@@ -507,6 +507,8 @@ def outcome_dock(open_dock, world, wait, path: Path) -> CohortDock:
     dock = open_dock(world.folder / "out")
     dock.tabs.setCurrentWidget(dock.outcome)
     assert dock.outcome.column.currentData() == "group"
+    clinical = [dock.outcome.clinical.item(i) for i in range(dock.outcome.clinical.count())]
+    assert [item.text() for item in clinical if item.isHidden()] == ["group"]  # the outcome itself
     dock.outcome.open_typed(path)
     wait(lambda: dock.outcome.typed is not None or dock.controller.tasks.problem is not None)
     return dock

@@ -15,6 +15,7 @@ from tests.ui.conftest import MPP, SHAPE, TYPES, tissue_image, write_slide
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import DONE
 from napari_cpnn.painting import finer, pixels_per_patch
+from napari_cpnn.slides import TissueMask
 from napari_cpnn.ui.explore.cell_type_list import CellTypeList
 from napari_cpnn.ui.explore.dock import Explore
 from napari_cpnn.ui.viewer.state import Shown, TypeRow, state_of
@@ -28,6 +29,12 @@ def alpha_of(layer, cmap):
     """Largest alpha of the pixels of each patch."""
     (rows, cols), n = cmap.grid.shape, layer.data.shape[0] // cmap.grid.shape[0]
     return layer.data[..., 3].reshape(rows, n, cols, n).max(axis=(1, 3)).clip(0)
+
+
+def drawn(cmap):
+    """Patches in which there is tissue to draw on; the mask holds glass around it, too."""
+    mask = cmap.tissue_mask
+    return cmap.tissue & (TissueMask(mask.drawn, mask.um_per_px).coverage(cmap.grid) > 0.2)
 
 
 def mapped(dock, wait):
@@ -60,7 +67,7 @@ def test_maps_appear_and_follow_the_view(explore, wait, slide_path, model_path):
     layer = overlay(dock, "dominant")
     assert layer in viewer.layers
     assert layer.data.dtype == np.float32
-    assert (alpha_of(layer, cmap)[cmap.state == DONE] > 0).all()
+    assert (alpha_of(layer, cmap)[(cmap.state == DONE) & drawn(cmap)] > 0).all()
     assert (alpha_of(layer, cmap)[~cmap.tissue] == 0).all()
     assert np.allclose(alpha_of(layer, cmap)[cmap.donors() < 0], 0)
     # ... then all of it.
@@ -68,7 +75,7 @@ def test_maps_appear_and_follow_the_view(explore, wait, slide_path, model_path):
     assert dock.session.watcher.pending
     mapped(dock, wait)
     assert (cmap.state == DONE).sum() == cmap.tissue.sum()
-    assert np.allclose(alpha_of(layer, cmap)[cmap.tissue], 1.0)
+    assert np.allclose(alpha_of(layer, cmap)[drawn(cmap)], 1.0)
     dock._update()
     total = int(cmap.tissue.sum())
     assert dock.progress.text() == f"{total} of {total} patches · CPU float32"
@@ -143,12 +150,12 @@ def test_types_by_click_blend_by_check(explore, wait, qtbot, slide_path, model):
     dock.state.set_look(smooth=False)
     alpha = alpha_of(layer, cmap)
     shares = cmap.weight(name)
-    order = np.argsort(shares[cmap.tissue])
-    assert (np.diff(alpha[cmap.tissue][order]) >= -1e-6).all()  # the larger the share, the more opaque
+    order = np.argsort(shares[drawn(cmap)])
+    assert (np.diff(alpha[drawn(cmap)][order]) >= -1e-6).all()  # the larger the share, the more opaque
     view.model().setData(index, Qt.CheckState.Checked.value, Qt.ItemDataRole.CheckStateRole)
     assert dock.state.shown == Shown("blend", (name,))
     assert dock.blend.isChecked()
-    assert np.allclose(alpha_of(overlay(dock, "blend"), cmap)[cmap.tissue], shares[cmap.tissue], atol=1e-3)
+    assert np.allclose(alpha_of(overlay(dock, "blend"), cmap)[drawn(cmap)], shares[drawn(cmap)], atol=1e-3)
     dock.dominant.click()
     assert dock.state.shown.kind == "dominant"
     dock.types.search.setText("imm")

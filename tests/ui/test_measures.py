@@ -154,7 +154,7 @@ def test_no_background_is_coloured(dock, qtbot):
     row, col = (np.arange(size) + 0.5 for size in grid.shape)
     at = np.ix_(*((k * grid.stride_um / um).astype(int).clip(0, size - 1)
                   for k, um, size in zip((row, col), tissue.um_per_px, tissue.mask.shape, strict=True)))  # fmt: skip
-    on_tissue = tissue.mask[at]
+    on_tissue = tissue.drawn[at]
     assert (layer.data[..., 3][~on_tissue] <= 0).all()
     assert (layer.data[..., 3][on_tissue & np.kron(cmap.tissue, np.ones((n, n), bool))] > 0.9).all()
 

@@ -77,7 +77,7 @@ def paintable(
             for um, size, n in zip((y, x), tissue.um_per_px, tissue.mask.shape, strict=True)
         )
         unfit = tissue.coverage(grid) < TissueSettings().min_coverage
-        allowed &= tissue.mask[np.ix_(rows, cols)] | on_patches(unfit, grid, y, x)
+        allowed &= tissue.drawn[np.ix_(rows, cols)] | on_patches(unfit, grid, y, x)
     return allowed
 
 

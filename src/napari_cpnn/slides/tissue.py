@@ -39,6 +39,8 @@ _FINE_UM, _COARSE_UM = 24.0, 32.0
 _CLOSE_UM, _SHRINK_UM = 64.0, 24.0
 # Neutral pixels darker than this (0 to 1) are black: background, ink or dirt.
 _BLACK = 0.25
+# Bare glass in white-balanced light: the darkest channel at least, and the difference of channels at most.
+_BARE_LIGHT, _BARE_CHROMA = 0.93, 0.04
 _MIN_INK_UM2 = 10_000.0
 _INK_RIM_UM = 48.0
 # Rows processed at once by a thread: small enough for the CPU cache, and to bound the memory.
@@ -85,7 +87,22 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
             f"No stained tissue was found on {slide.label}; if there is some, lower the minimum saturation of tissue "
             f"(now {settings.min_saturation}) or the minimum area ({settings.min_area_um2:,.0f} um2)."
         )
-    return TissueMask(mask, um_per_px)
+    return TissueMask(mask, um_per_px, _bare_rim(picture, mask))
+
+
+def _bare_rim(picture: Pixels, mask: BoolArray) -> BoolArray:
+    """Return the pixels of a mask that are glass and reach its outside over glass alone; holes stay in the mask."""
+    from scipy import ndimage
+
+    planes = np.ascontiguousarray(np.moveaxis(picture, 2, 0))
+    light = [table[plane] for table, plane in zip(_white_balance(planes), planes, strict=True)]
+    darkest = np.minimum(np.minimum(light[0], light[1]), light[2])
+    lightest = np.maximum(np.maximum(light[0], light[1]), light[2])
+    glass = (darkest > _BARE_LIGHT) & (lightest - darkest < _BARE_CHROMA)
+    outside, edge = ~mask, np.ones(mask.shape, bool)
+    edge[1:-1, 1:-1] = False
+    reached = ndimage.binary_propagation(outside | (edge & glass), mask=outside | glass)
+    return np.asarray(reached & mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +196,10 @@ def tissue_of(picture: Pixels, um_per_px: Mpp, settings: TissueSettings) -> Bool
     ink = _grown(_drop_small(signs.ink, _MIN_INK_UM2 / px_um2), um_per_px, _INK_RIM_UM)
     bare = ink | signs.black
     mask = _coloured(signs, settings.min_saturation) & ~bare
-    mask = _grown(mask, um_per_px, _CLOSE_UM)
-    mask = ~_grown(~mask, um_per_px, _CLOSE_UM + _SHRINK_UM) & ~bare
+    # Beyond the edge of the slide it goes on as at the edge: else glass between tissue and edge would be filled.
+    rows, cols = (math.ceil((_CLOSE_UM + _SHRINK_UM) / um) for um in um_per_px)
+    mask = _grown(np.pad(mask, ((rows, rows), (cols, cols)), mode="edge"), um_per_px, _CLOSE_UM)
+    mask = ~_grown(~mask, um_per_px, _CLOSE_UM + _SHRINK_UM)[rows:-rows, cols:-cols] & ~bare
     mask = ~_drop_small(~mask, settings.max_hole_um2 / px_um2) & ~ink
     return _drop_small(mask, settings.min_area_um2 / px_um2)
 

@@ -22,6 +22,9 @@ class TissueMask:
         ``(rows, cols)`` bool; pixel ``(0, 0)`` starts at the outer corner of the slide.
     um_per_px
         Size of its pixels in micrometres, ``(y, x)``.
+    bare
+        ``(rows, cols)`` bool: glass at the rim of the mask, which is rounder than the tissue; maps are not drawn there.
+        None: not known.
 
     Examples
     --------
@@ -33,6 +36,12 @@ class TissueMask:
 
     mask: BoolArray
     um_per_px: Mpp
+    bare: BoolArray | None = None
+
+    @property
+    def drawn(self) -> BoolArray:
+        """``(rows, cols)``, where a map is drawn: the mask without the glass at its rim."""
+        return self.mask if self.bare is None else self.mask & ~self.bare
 
     @property
     def area_um2(self) -> float:

@@ -110,6 +110,7 @@ class OutcomePage(QWidget):
         self.choose.clicked.connect(lambda: open_file(self, "Open typed expression", _TYPED_FILES, self.open_typed))
         self.load.clicked.connect(lambda: open_file(self, "Open a result", "Tables (*.csv)", self.open_result))
         self.run.clicked.connect(self.start)
+        self.column.activated.connect(lambda _: self._hide_outcome())
         self.controller.opened.connect(self._forget)
         self.controller.tables_changed.connect(self._fill)
 
@@ -142,7 +143,14 @@ class OutcomePage(QWidget):
                 item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
                 item.setCheckState(Qt.CheckState.Checked if name in checked else Qt.CheckState.Unchecked)
                 self.clinical.addItem(item)
+        self._hide_outcome()
         self._refresh()
+
+    def _hide_outcome(self) -> None:
+        """Offer every column but the outcome itself to be compared with it."""
+        for i in range(self.clinical.count()):
+            item = given(self.clinical.item(i))
+            item.setHidden(item.data(_AUC) == self.column.currentData())
 
     def chosen_clinical(self) -> list[str]:
         """Return the columns that are ticked, but for the outcome itself."""

@@ -158,7 +158,7 @@ def comparison_chart(
         for line in cast("Iterable[_Difference]", part.itertuples()):
             decimals = decimals_of(line.low * scale, line.high * scale, 0 if scale > 1 else 2)
             marked = excludes_zero(round(line.low * scale, decimals), round(line.high * scale, decimals))
-            label = "unlike the training" if line.kind == "unlike" else line.name
+            label = "unlike training" if line.kind == "unlike" else line.name
             sheet.text(4, cut(label, name_px / CHAR_PX), bold=marked, faint=not marked)
             color = colors.get(line.name, _NEUTRAL)
             sheet.bar(middle, middle + line.difference / reach * room, color, faint=not marked)
