@@ -36,6 +36,7 @@ from torch.nn import functional
 
 import napari_cpnn as nc
 from napari_cpnn.nuclei import ClassicalFinder, Maps, NucleusNetwork, detection_scores, separate
+from napari_cpnn.nuclei.detector import chances
 from napari_cpnn.slides import PatchReader, TissueMask
 from napari_cpnn.training.data import apply_stains, draw_stains
 from sample_tissue.layout import make_layout
@@ -297,14 +298,16 @@ def train(folder: Path, out: Path, seconds: float, seed: int, start: Path | None
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, step / 50) * 0.5 * (1 + np.cos(np.pi * passed))
         network.train()
-        loss = loss_of(network(images.contiguous(memory_format=torch.channels_last)), targets)
+        with torch.autocast("cpu", torch.bfloat16):  # twice as fast where the processor has it
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+        loss = loss_of(logits.float(), targets)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         average.update_parameters(network)
         losses.append(loss.item())
-        if time.monotonic() - told > seconds / 30:
+        if time.monotonic() - told > seconds / 20:
             told = time.monotonic()
             average.eval()
             with torch.inference_mode():
@@ -358,7 +361,7 @@ def choose_thresholds(folder: Path, out: Path) -> None:
     seen = []
     for tile, truth in tiles(folder, "validation"):
         with torch.inference_mode():
-            maps = network(torch.from_numpy(tile[None]).permute(0, 3, 1, 2))[0].sigmoid().numpy()
+            maps = chances(network, torch.from_numpy(tile[None]).permute(0, 3, 1, 2))[0].numpy()
         seen.append((maps, truth))
     best = (0.0, 0.45, 0.3, 0.7)
     for _ in range(2):  # each in turn
@@ -366,8 +369,7 @@ def choose_thresholds(folder: Path, out: Path) -> None:
             options = [(*best[1:place], value, *best[place + 1 :]) for value in values]
             best = max((pooled_f1(seen, *option), *option) for option in options)
             print("F1 {:.4f} with inside > {:.2f}, central > {:.2f}, valley {:.2f}".format(*best), flush=True)
-    f1, inside, central, valley = best
-    thresholds = {"inside": inside, "central": central, "valley": valley}
+    thresholds = dict(zip(("inside", "central", "valley"), best[1:], strict=True))
     by_mpp = {f"{mpp} um/px": round(pooled_f1(seen[k::2], *best[1:]), 3) for k, mpp in enumerate((0.25, 0.5))}
     card = {**CARD, "thresholds": thresholds, "f1_validation": by_mpp}
     save_file(state, out / "nuclei.safetensors", metadata={"napari_cpnn": json.dumps(card)})
