@@ -12,6 +12,7 @@ Rows of Markdown tables are printed. The data folder is ``$NAPARI_CPNN_DATA``.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import napari_cpnn as nc
 from napari_cpnn.nuclei import detection_scores
@@ -45,8 +48,12 @@ def main() -> None:
     default = Path(os.environ.get("NAPARI_CPNN_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     parser.add_argument("what", nargs="*", default=["held-out", "sample", "speed", "tiling"])
     parser.add_argument("--data", type=Path, default=default)
+    parser.add_argument("--card", type=Path, help="file of weights into whose card the scores of held-out organs go")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.card:
+        write_scores(args.card, held_out(args.data / "nuinsseg"))
+        return
     for name in args.what:
         {"held-out": held_out, "sample": sample, "speed": speed, "tiling": tiling}[name](args.data / "nuinsseg")
 
@@ -57,12 +64,20 @@ def pooled(scores: Iterable[dict[str, float]]) -> tuple[float, float, float]:
     return 2 * matched / max(found + true, 1), matched / max(found, 1), matched / max(true, 1)
 
 
-def held_out(folder: Path) -> None:
+def write_scores(path: Path, scores: dict[str, dict[str, float]]) -> None:
+    """Put scores of the network into the card of its weights."""
+    with safe_open(path, "pt") as file:
+        card = json.loads(file.metadata()["napari_cpnn"])
+    save_file(load_file(path), path, metadata={"napari_cpnn": json.dumps({**card, "held_out": scores})})
+
+
+def held_out(folder: Path) -> dict[str, dict[str, float]]:
+    """Return F1, precision and recall of the network by pixel size."""
     known = {number: centers_of(nuclei_of(folder, number)) for number in numbers(folder, "held-out")}
     print(f"{len(known)} images, {sum(map(len, known.values())):,} nuclei\n")
     print("| pixel size of the slide | detector | F1 | precision | recall |\n|---|---|---|---|---|")
-    by_organ = {}
-    for mpp in (0.25, 0.5, 1.0):
+    by_organ, summary = {}, {}
+    for mpp in (0.25, 0.5):
         for method in METHODS:
             settings = nc.NucleiSettings(method=method, outlines=False)
             scores = {}
@@ -71,7 +86,10 @@ def held_out(folder: Path) -> None:
                 found = nc.detect_nuclei(slide, settings=settings, tissue=whole(slide), progress=False)
                 scores[number] = detection_scores(found.centers_um, truth)
             by_organ[mpp, method] = scores
-            print(f"| {mpp} um | {method} | {' | '.join(f'{v:.3f}' for v in pooled(scores.values()))} |", flush=True)
+            values = [round(v, 3) for v in pooled(scores.values())]
+            if method == "network":
+                summary[f"{mpp} um/px"] = dict(zip(("f1", "precision", "recall"), values, strict=True))
+            print(f"| {mpp} um | {method} | {' | '.join(f'{v:.3f}' for v in values)} |", flush=True)
     print("\n| organ, at 0.5 um/px | images | nuclei | F1, network | F1, classical |\n|---|---|---|---|---|")
     for organ, images in zip(ORGANS, HELD_OUT, strict=True):
         mine = [number for number in known if is_in(number, (images,))]
@@ -79,6 +97,7 @@ def held_out(folder: Path) -> None:
         print(
             f"| {organ} | {len(mine)} | {sum(len(known[n]) for n in mine):,} | {' | '.join(f'{v:.3f}' for v in f1)} |"
         )
+    return summary
 
 
 def sample(_folder: Path) -> None:
@@ -125,7 +144,7 @@ def speed(_folder: Path) -> None:
 def tiling(folder: Path) -> None:
     """Nuclei when the lattice of tiles begins elsewhere."""
     c4 = next((folder.parent / "her2st/data/ST-imgs/C/C4").glob("*.jpg"))
-    print("\n| tissue | nuclei | tiles shifted by, in px | change of their number | nuclei that change |\n|---|---|---|---|---|")
+    print("\n| tissue | nuclei | shift, px | change of their number | nuclei that change |\n|---|---|---|---|---|")
     for name, path, mpp, box in (
         ("her2st C4", c4, 0.69, (2000, 2500, 3000, 3500)),
         ("CMU-1", folder.parent / "wsi-samples/aperio-cmu/CMU-1-Small-Region.svs", None, (100, 100, 1100, 1100)),

@@ -18,7 +18,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -347,8 +347,8 @@ CARD = {
     "name": "nuclei-small",
     "version": 2,
     "mpp": NETWORK,
-    "trained_on": "NuInsSeg (Mahbod et al., Sci Data 11, 295, 2024): 188 H&E images of human and mouse organs; and one crop "
-    "in eight of painted tissue, drawn as the packaged sample is, from other seeds",
+    "trained_on": "NuInsSeg (Mahbod et al., Sci Data 11, 295, 2024): 188 H&E images of human and mouse organs; and one "
+    "crop in eight of painted tissue, drawn as the packaged sample is, from other seeds",
     "licence": "MIT",
     "source": "github.com/CastroC03/histopathology-nuclei-segmentation-unet @ 2717a2f, images as JPEG",
 }

@@ -1,7 +1,7 @@
 """Where the nuclei of a painted slide are: the pixels that their stamps cover.
 
-A cell's place in the layout is not that of its nucleus: nuclei of plasma cells and macrophages lie aside in their cell, by up to
-4.6 um, and one nucleus may cover another.
+A cell's place in the layout is not that of its nucleus: nuclei of plasma cells and macrophages lie aside in their
+cell, by up to 4.6 um, and one nucleus may cover another.
 """
 
 from __future__ import annotations
