@@ -79,13 +79,13 @@ def _order(nuclei, box, part):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_another_tiling_counts_the_same(method, sample):
-    """On the sample, which crosses seams at other places then: less than 0.5 % changes."""
+    """Shifted by 13 and 3 px, which the network does not halve evenly: the number changes by less than 0.5 %."""
     settings, tissue = NucleiSettings(method=method, outlines=False), find_tissue(sample)
     area = Area.of((1600.0, 1100.0, 1950.0, 1450.0), sample)
     finder = _finder(sample, tissue, settings)
     counts = [
         len(find_in(sample, Tiling.of(tissue, area, origin), finder, settings, tissue=tissue, area=area))
-        for origin in ((0.0, 0.0), (-100.0, -36.0))
+        for origin in ((0.0, 0.0), (-6.5, -1.5))
     ]
     assert counts[0] > 400
     assert abs(counts[1] / counts[0] - 1) < 0.005, counts
