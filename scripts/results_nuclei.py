@@ -4,7 +4,7 @@
   as slides of several pixel sizes; both detectors;
 * ``sample``: the packaged slide, whose nuclei are known from the layout that it is painted from, without its artefacts;
 * ``speed``: processor seconds per mm2 of the sample's tissue, one thread;
-* ``tiling``: nuclei of the sample when the tiles are shifted.
+* ``tiling``: nuclei of real tissue and of the sample when the tiles are shifted by any number of pixels.
 
 Rows of Markdown tables are printed. The data folder is ``$NAPARI_CPNN_DATA``.
 """
@@ -12,6 +12,7 @@ Rows of Markdown tables are printed. The data folder is ``$NAPARI_CPNN_DATA``.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Iterable
@@ -19,19 +20,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import napari_cpnn as nc
-from napari_cpnn.geometry import Grid
 from napari_cpnn.nuclei import detection_scores
-from napari_cpnn.slides import find_tissue
+from napari_cpnn.nuclei.detect import find_in
+from napari_cpnn.nuclei.detector import NetworkFinder
+from napari_cpnn.nuclei.tiles import Area, Tiling
+from napari_cpnn.slides import TissueMask, find_tissue
 from sample_tissue.layout import CELL_TYPES, make_layout
+from sample_tissue.nuclei import drawn_nuclei
+from sample_tissue.render import Painter
 from train_nuclei import HELD_OUT, centers_of, is_in, nuclei_of, numbers, slide_of, whole
 
 METHODS = ("network", "classical")
 #: Organs of ``HELD_OUT`` as they look.
 ORGANS = ("cerebellum", "kidney, human", "pancreas", "rectum", "tonsil", "heart, mouse", "kidney, mouse")
 #: Part of the sample, y0 x0 y1 x1 in um.
-PART = (2000.0, 1000.0, 3200.0, 2200.0)
+PART, RIM = (2000.0, 1000.0, 3200.0, 2200.0), 50.0
+#: Shifts of the tiles in px of 0.5 um; 8 is what the network halves to one.
+SHIFTS = (3, 5, 8, 13)
 
 
 def main() -> None:
@@ -39,8 +48,12 @@ def main() -> None:
     default = Path(os.environ.get("NAPARI_CPNN_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     parser.add_argument("what", nargs="*", default=["held-out", "sample", "speed", "tiling"])
     parser.add_argument("--data", type=Path, default=default)
+    parser.add_argument("--card", type=Path, help="file of weights into whose card the scores of held-out organs go")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.card:
+        write_scores(args.card, held_out(args.data / "nuinsseg"))
+        return
     for name in args.what:
         {"held-out": held_out, "sample": sample, "speed": speed, "tiling": tiling}[name](args.data / "nuinsseg")
 
@@ -51,12 +64,20 @@ def pooled(scores: Iterable[dict[str, float]]) -> tuple[float, float, float]:
     return 2 * matched / max(found + true, 1), matched / max(found, 1), matched / max(true, 1)
 
 
-def held_out(folder: Path) -> None:
+def write_scores(path: Path, scores: dict[str, dict[str, float]]) -> None:
+    """Put scores of the network into the card of its weights."""
+    with safe_open(path, "pt") as file:
+        card = json.loads(file.metadata()["napari_cpnn"])
+    save_file(load_file(path), path, metadata={"napari_cpnn": json.dumps({**card, "held_out": scores})})
+
+
+def held_out(folder: Path) -> dict[str, dict[str, float]]:
+    """Return F1, precision and recall of the network by pixel size."""
     known = {number: centers_of(nuclei_of(folder, number)) for number in numbers(folder, "held-out")}
     print(f"{len(known)} images, {sum(map(len, known.values())):,} nuclei\n")
     print("| pixel size of the slide | detector | F1 | precision | recall |\n|---|---|---|---|---|")
-    by_organ = {}
-    for mpp in (0.25, 0.5, 1.0):
+    by_organ, summary = {}, {}
+    for mpp in (0.25, 0.5):
         for method in METHODS:
             settings = nc.NucleiSettings(method=method, outlines=False)
             scores = {}
@@ -65,7 +86,10 @@ def held_out(folder: Path) -> None:
                 found = nc.detect_nuclei(slide, settings=settings, tissue=whole(slide), progress=False)
                 scores[number] = detection_scores(found.centers_um, truth)
             by_organ[mpp, method] = scores
-            print(f"| {mpp} um | {method} | {' | '.join(f'{v:.3f}' for v in pooled(scores.values()))} |", flush=True)
+            values = [round(v, 3) for v in pooled(scores.values())]
+            if method == "network":
+                summary[f"{mpp} um/px"] = dict(zip(("f1", "precision", "recall"), values, strict=True))
+            print(f"| {mpp} um | {method} | {' | '.join(f'{v:.3f}' for v in values)} |", flush=True)
     print("\n| organ, at 0.5 um/px | images | nuclei | F1, network | F1, classical |\n|---|---|---|---|---|")
     for organ, images in zip(ORGANS, HELD_OUT, strict=True):
         mine = [number for number in known if is_in(number, (images,))]
@@ -73,30 +97,34 @@ def held_out(folder: Path) -> None:
         print(
             f"| {organ} | {len(mine)} | {sum(len(known[n]) for n in mine):,} | {' | '.join(f'{v:.3f}' for v in f1)} |"
         )
+    return summary
 
 
 def sample(_folder: Path) -> None:
-    slide, layout = nc.open_slide(nc.sample_folder() / "slide.tiff"), make_layout(12000, 7)
+    slide = nc.open_slide(nc.sample_folder() / "slide.tiff")
     truth = np.load(nc.sample_folder() / "truth.npz")
-    grid = Grid(truth["artefact"].shape, float(truth["stride_um"]))
+    artefact, stride = truth["artefact"], float(truth["stride_um"])
+    # Drawn with a rim, so that nuclei at the border of the part are whole.
+    y0, x0, y1, x1 = (round(2 * v) for v in (PART[0] - RIM, PART[1] - RIM, PART[2] + RIM, PART[3] + RIM))
+    nuclei = drawn_nuclei(Painter(make_layout(12000, 7), 7), y0, x0, y1 - y0, x1 - x0)
 
     def clear(centers: np.ndarray) -> np.ndarray:
-        at = (centers // grid.stride_um).astype(int)
         inside = (centers >= PART[:2]).all(axis=1) & (centers < PART[2:]).all(axis=1)
-        return inside & ~truth["artefact"][tuple(at.clip(0, np.array(grid.shape) - 1).T)]
+        at = (np.nan_to_num(centers) // stride).astype(int).clip(0, np.array(artefact.shape) - 1)
+        return inside & ~artefact[tuple(at.T)]
 
-    there = clear(layout.cells.points)
-    print(f"\n{there.sum():,} nuclei\n\n| detector | F1 | precision | recall | recall of each type |")
-    print("|---|---|---|---|---|")
+    there = clear(nuclei.centers_um) & (nuclei.shown >= 0.5)
+    hidden = clear(nuclei.centers_um) & (nuclei.shown < 0.5)
+    print(f"\n{there.sum():,} nuclei, and {hidden.sum():,} of which less than half shows\n")
+    print("| detector | F1 | precision | recall | recall of each type |\n|---|---|---|---|---|")
     for method in METHODS:
-        found = nc.detect_nuclei(
-            slide, PART, nc.NucleiSettings(method=method, outlines=False), progress=False
-        ).centers_um
+        settings = nc.NucleiSettings(method=method, outlines=False)
+        found = nc.detect_nuclei(slide, PART, settings, progress=False).centers_um
         found = found[clear(found)]
-        scores = pooled([detection_scores(found, layout.cells.points[there])])
+        scores = pooled([detection_scores(found, nuclei.centers_um[there])])
         recalls = []
         for number, name in enumerate(CELL_TYPES):
-            mine = layout.cells.points[there & (layout.cells.types == number)]
+            mine = nuclei.centers_um[there & (nuclei.types == number)]
             recalls.append(f"{name} {detection_scores(found, mine)['recall']:.2f}")
         print(f"| {method} | {' | '.join(f'{v:.3f}' for v in scores)} | {', '.join(recalls)} |", flush=True)
 
@@ -113,17 +141,33 @@ def speed(_folder: Path) -> None:
         print(f"| {method} | {'yes' if outlines else 'no'} | {rate:.1f} | {len(nuclei) / mm2:,.0f} |", flush=True)
 
 
-def tiling(_folder: Path) -> None:
-    slide, (y0, x0, y1, x1) = nc.open_slide(nc.sample_folder() / "slide.tiff"), PART
-    pixels = slide.read_region(int(2 * y0), int(2 * x0), int(2 * (y1 - y0)), int(2 * (x1 - x0)))
-    counts = []
-    for down, right in ((0, 0), (203, 77), (6, 401)):
-        cut = nc.Slide.from_arrays([pixels[down:, right:]], 0.5, name="cut")
-        settings = nc.NucleiSettings(outlines=False)
-        centers = nc.detect_nuclei(cut, settings=settings, tissue=whole(cut), progress=False).centers_um
-        centers = centers + np.array([down, right]) / 2
-        counts.append(int(((centers > 250) & (centers < y1 - y0 - 50)).all(axis=1).sum()))
-    print(f"\ntiles shifted: {counts} nuclei, at most {max(abs(n / counts[0] - 1) for n in counts):.2%} apart")
+def tiling(folder: Path) -> None:
+    """Nuclei when the lattice of tiles begins elsewhere."""
+    c4 = next((folder.parent / "her2st/data/ST-imgs/C/C4").glob("*.jpg"))
+    print("\n| tissue | nuclei | shift, px | change of their number | nuclei that change |\n|---|---|---|---|---|")
+    for name, path, mpp, box in (
+        ("her2st C4", c4, 0.69, (2000, 2500, 3000, 3500)),
+        ("CMU-1", folder.parent / "wsi-samples/aperio-cmu/CMU-1-Small-Region.svs", None, (100, 100, 1100, 1100)),
+        ("sample", nc.sample_folder() / "slide.tiff", None, (2000, 1000, 3000, 2000)),
+    ):
+        slide, settings = nc.open_slide(path, mpp=mpp), nc.NucleiSettings(outlines=False)
+        tissue, area = find_tissue(slide), Area.of(box, slide)
+        first, *others = (
+            nuclei_of_lattice(slide, tissue, area, settings, origin=-shift * 0.5) for shift in (0, *SHIFTS)
+        )
+        for shift, centers in zip(SHIFTS, others, strict=True):
+            same = detection_scores(centers, first, 1.5)["f1"]
+            change = len(centers) / len(first) - 1
+            print(f"| {name} | {len(first):,} | {shift} | {change:+.2%} | {1 - same:.1%} |", flush=True)
+
+
+def nuclei_of_lattice(
+    slide: nc.Slide, tissue: TissueMask, area: Area, settings: nc.NucleiSettings, origin: float
+) -> np.ndarray:
+    """Centres of nuclei with the tiles on a lattice that begins at ``origin`` um."""
+    tiles = Tiling.of(tissue, area, (origin, origin))
+    finder = NetworkFinder.load()
+    return find_in(slide, tiles, finder, settings, tissue=tissue, area=area).centers_um
 
 
 if __name__ == "__main__":

@@ -158,9 +158,9 @@ class Painter:
 
     def _draw_strands(self, density: np.ndarray, open_stroma: np.ndarray, origin: tuple[int, int]) -> None:
         amount = np.zeros(density.shape[:2], np.float32)
-        for which, center, gain in _visible(self.strands, origin, amount.shape, 95):
+        for which, center, gain in visible(self.strands, origin, amount.shape, 95):
             stamp = self.fibres[which]
-            to, frm = _windows(center, stamp.shape[:2], amount.shape)
+            to, frm = windows(center, stamp.shape[:2], amount.shape)
             if to is not None:
                 amount[to] += gain * stamp[frm]
         # Crowded strands saturate instead of turning black.
@@ -186,18 +186,18 @@ class Painter:
                     continue
                 tone = at_points(stain, stamps.at * MPP, LOW_UM)
                 strength = _Stamps(stamps.which, stamps.at, stamps.gain * tone)
-                for which, center, gain in _visible(strength, origin, density.shape[:2], 45):
+                for which, center, gain in visible(strength, origin, density.shape[:2], 45):
                     _put(density, images[which], center, gain)
 
 
-def _visible(stamps: _Stamps, origin: tuple[int, int], shape: tuple[int, int], margin: int):
+def visible(stamps: _Stamps, origin: tuple[int, int], shape: tuple[int, int], margin: int):
     at = stamps.at - np.asarray(origin)
     near = np.flatnonzero(((at > -margin) & (at < np.array(shape) + margin)).all(axis=1))
     centers = np.floor(at[near]).astype(np.intp)
     return zip(stamps.which[near].tolist(), centers.tolist(), stamps.gain[near].tolist(), strict=True)
 
 
-def _windows(center, size: tuple[int, int], shape: tuple[int, int]):
+def windows(center, size: tuple[int, int], shape: tuple[int, int]):
     """Slices of the canvas and of the stamp that lie over each other; None when they do not touch."""
     to, frm = [], []
     for c, n, limit in zip(center, size, shape, strict=True):
@@ -211,7 +211,7 @@ def _windows(center, size: tuple[int, int], shape: tuple[int, int]):
 
 
 def _put(density: np.ndarray, stamp: np.ndarray, center, gain: float) -> None:
-    to, frm = _windows(center, stamp.shape[:2], density.shape[:2])
+    to, frm = windows(center, stamp.shape[:2], density.shape[:2])
     if to is not None:
         view, piece = density[to], stamp[frm]
         view *= 1 - piece[..., 3:]
