@@ -80,8 +80,8 @@ def train_cells(
     Examples
     --------
     >>> settings = nc.CellSettings(encoder="colour", epochs=1, validation="none", genes="variable", n_genes=50)
-    >>> nuclei = nc.detect_nuclei(slide, region=(1500, 1000, 1800, 1300), progress=False)
-    >>> trained = nc.train_cells([(slide, spots)], protos, settings, [nuclei])
+    >>> near = spots[((spots.obsm["spatial"] - [8950, 10120]) ** 2).sum(axis=1) < 300**2].copy()
+    >>> trained = nc.train_cells([(slide, near)], protos, settings)
     >>> trained.input_kind, trained.patch.size_um, trained.provenance["cells"]["n_spots"] > 3
     ('nucleus', 12.0, True)
     """
@@ -118,8 +118,8 @@ def fit_cells(
     --------
     >>> from napari_cpnn.training.bags import fit_cells, read_cell_spots
     >>> settings = nc.CellSettings(head="mlp", encoder="colour", epochs=1, genes="variable", n_genes=50)
-    >>> nuclei = nc.detect_nuclei(slide, region=(1500, 1000, 1800, 1300), progress=False)
-    >>> read = read_cell_spots([(slide, spots)], protos, settings.replace(validation="none"), [nuclei])
+    >>> near = spots[((spots.obsm["spatial"] - [8950, 10120]) ** 2).sum(axis=1) < 300**2].copy()
+    >>> read = read_cell_spots([(slide, near)], protos, settings.replace(validation="none"))
     >>> fit_cells(read, protos, settings).predict(read.labelled.bags).shape == (len(read.train), len(read.genes))
     True
     """
