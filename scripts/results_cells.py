@@ -3,8 +3,7 @@
     python scripts/results_cells.py                      # all of it, about an hour of one core
     python scripts/results_cells.py --only sample        # or her2st, simulation
 
-Nuclei are found once and stay in runs/cells, features of crops in the user's cache. Epochs of the cells of her2st are
-chosen inside the training sections of each fold.
+Nuclei and finished folds stay in runs/cells, features of crops in the user's cache.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 import napari_cpnn as nc
-from cells_study.her2st import SECTIONS, Cells, Tested, cross_test
+from cells_study.her2st import EPOCHS, N_GENES, SECTIONS, Cells, Tested, cross_test
 from cells_study.sample import CELL_TYPES, Sample, recalls, simulate
 from her2st_study.report import markdown, write_section
 from napari_cpnn.errors import CpnnWarning
@@ -67,13 +66,15 @@ def her2st(args: argparse.Namespace) -> str:
     for encoder in args.encoders:
         variants = {
             f"cells, {encoder}, {crop}, {head}": cells.settings(encoder, patch, **change)
-            for crop, patch in CROPS.items()
             for head, change in HEADS.items()
+            for crop, patch in CROPS.items()
             if crop == "12 um" or head == "CPNN"
         }
-        patches = cells.patch_model(encoder, args.seeds)
+        tested = cross_test(cells, variants, args.seeds)
+        genes = {name: list(of[0].per_gene.index) for name, of in next(iter(tested.values())).items()}
+        patches = cells.patch_model(encoder, args.seeds, genes)
         rows.append(_row(f"patches, {encoder}", patches))
-        rows += [_row(name, tested) for name, tested in cross_test(cells, variants, args.seeds).items()]
+        rows += [_row(name, of) for name, of in tested.items()]
     header = ["model", *(f"{name}: PCC" for name in SECTIONS), "mean PCC / SCC", "PCC given depth", "composition"]
     n_spots = ", ".join(f"{name} {tested[0].n_spots}" for name, tested in patches.items())
     n_nuclei = ", ".join(f"{name} {len(nuclei):,}" for name, nuclei in cells.nuclei.items())
@@ -82,8 +83,9 @@ def her2st(args: argparse.Namespace) -> str:
         f"`python scripts/results_cells.py --only her2st`: sections of patient C, each tested by models trained on the "
         f"other two, on its spots with a nucleus ({n_spots}); seeds: {args.seeds}. Nuclei within 100 um of a spot: "
         f"{n_nuclei}; a spot is the mean of those within 50 um. Frozen encoders; the patch model sees 224 px at 1.0 "
-        "um/px and averages eight symmetries, a cell its crop. Prototypes of the 25 minor types of CID4465; genes "
-        "detected in 10 % of the training spots. Epochs of the cells are chosen inside the two training sections. "
+        "um/px and averages eight symmetries, a cell its crop. Prototypes of the 25 minor types of CID4465; scores "
+        f"over the {N_GENES:,} genes that vary most within the training sections. Cells: {EPOCHS} epochs, fixed "
+        "beforehand; the patch model 10, and all genes, as in *Heads on her2st*. "
         "Composition: mean correlation with stereoscope's shares, of the patch's weights or of the mean of the spot's "
         "cells.",
         markdown(header, rows),
