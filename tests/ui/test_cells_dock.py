@@ -185,11 +185,13 @@ def test_many_cells_are_shown_as_means_and_the_map_is_hidden(cells_dock, wait, s
     assert dock.controller.drawing.style == "dots"
     assert dock.canvas.layer.visible
     assert not dock.canvas.mean_layer.visible
-    assert overlay.visible
+    assert not overlay.visible
+    assert "single cells" in dock.state.instead
     dock.visible.click()
     assert dock.canvas.layer is None
     assert dock.canvas.mean_layer is None
     assert overlay.visible
+    assert dock.state.instead == ""
 
 
 @pytest.fixture

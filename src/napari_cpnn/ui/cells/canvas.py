@@ -105,9 +105,10 @@ class CellsOnCanvas:
         for layer, wanted in ((self.layer, not means), (self.mean_layer, means)):
             if layer is not None and layer.visible != wanted:
                 layer.visible = wanted
-        self._hide_map(means)
+        self._hide_map(True)
         self._stay_above()
-        self._state.instead = f"{controller.shown.title}, mean of the cells of each patch" if means else ""
+        title = controller.shown.title
+        self._state.instead = f"{title}, mean of the cells of each patch" if means else f"{title}, single cells"
 
     # -- layers --------------------------------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class CellsOnCanvas:
         return layer
 
     def _hide_map(self, hide: bool) -> None:
-        """Hide the map below means of cells: two maps over each other could not be told apart."""
+        """Hide the map below cells: two in like colours over each other could not be told apart."""
         ours = (self.layer, self.mean_layer)
         if hide:
             shown = [one for one in self._viewer.layers if OVERLAY_KEY in one.metadata and one.visible]
@@ -177,9 +178,10 @@ class CellsOnCanvas:
         self._unfollow()
 
     def _inserted(self, event: Any) -> None:
-        """Hide a map that is added below means, and stay above any."""
-        if event.value not in (self.layer, self.mean_layer) and OVERLAY_KEY in event.value.metadata:
-            self._hide_map(self.mean_layer is not None and self.mean_layer.visible)
+        """Hide a map that is added below the cells, and stay above any."""
+        ours = [one for one in (self.layer, self.mean_layer) if one is not None]
+        if ours and event.value not in ours and OVERLAY_KEY in event.value.metadata:
+            self._hide_map(True)
             self._stay_above()
 
     def _stay_above(self) -> None:

@@ -97,6 +97,7 @@ class CellsDock(Dock):
         self.open = button("Open ...", "nuclei of QuPath, CellViT, HoVer-Net, Xenium, Visium HD, or a table of centres")
         self.open_zarr = button("Open .zarr ...", "a map of cells, nuclei of napari-cpnn, or a SpatialData")
         self.model = ModelPicker(self.background, "a model of single cells", ModelEntry.why_no_cells)
+        self.model.setMinimumContentsLength(10)  # beside a button
         self.predict = button("Predict", "types and genes of all cells, by this model; nuclei are found first")
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
@@ -109,7 +110,7 @@ class CellsDock(Dock):
         self.gene = GeneBox()
         self.visible = QCheckBox("Show")
         self.visible.setChecked(True)
-        self.visible.setToolTip("show the cells; the map lies below them where they are drawn one by one")
+        self.visible.setToolTip("show the cells, or the map of Explore in their place")
         self.colors = ColorBar()
         self.drawn = TextLabel()
         self.table = CountTable()
