@@ -44,6 +44,7 @@ class CellsOnCanvas:
         self._grid: Grid | None = None
         self._mean_of: object = None
         self._hidden: list[Layer] = []
+        self._legend = ""
         self._visible = True
         self._placing: Layer | None = None
         self._watcher = ViewportWatcher(viewer, self.read_view)
@@ -105,10 +106,12 @@ class CellsOnCanvas:
         for layer, wanted in ((self.layer, not means), (self.mean_layer, means)):
             if layer is not None and layer.visible != wanted:
                 layer.visible = wanted
-        self._hide_map(True)
-        self._stay_above()
         title = controller.shown.title
-        self._state.instead = f"{title}, mean of the cells of each patch" if means else f"{title}, single cells"
+        legend = f"{title}, mean of the cells of each patch" if means else f"{title}, single cells"
+        if self._state.instead in ("", self._legend):  # else another layer is shown in place of the map
+            self._hide_map(True)
+            self._state.instead = self._legend = legend
+        self._stay_above()
 
     # -- layers --------------------------------------------------------------------------------------------
 
@@ -169,7 +172,8 @@ class CellsOnCanvas:
 
     def _remove(self) -> None:
         self._hide_map(False)
-        self._state.instead = ""
+        if self._state.instead == self._legend:
+            self._state.instead = ""
         for layer in (self.layer, self.mean_layer):
             if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
@@ -181,7 +185,8 @@ class CellsOnCanvas:
         """Hide a map that is added below the cells, and stay above any."""
         ours = [one for one in (self.layer, self.mean_layer) if one is not None]
         if ours and event.value not in ours and OVERLAY_KEY in event.value.metadata:
-            self._hide_map(True)
+            if getattr(event.value, "rgb", False):  # a map, not what is shown in place of it
+                self._hide_map(True)
             self._stay_above()
 
     def _stay_above(self) -> None:
