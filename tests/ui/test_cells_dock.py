@@ -185,11 +185,13 @@ def test_many_cells_are_shown_as_means_and_the_map_is_hidden(cells_dock, wait, s
     assert dock.controller.drawing.style == "dots"
     assert dock.canvas.layer.visible
     assert not dock.canvas.mean_layer.visible
-    assert overlay.visible
+    assert not overlay.visible
+    assert "single cells" in dock.state.instead
     dock.visible.click()
     assert dock.canvas.layer is None
     assert dock.canvas.mean_layer is None
     assert overlay.visible
+    assert dock.state.instead == ""
 
 
 @pytest.fixture
@@ -268,6 +270,61 @@ def test_another_slide_has_other_cells(opened, wait):
     assert dock.table.rowCount() == 0
     assert "No slide yet" in dock.controller.tasks.message
     assert other.session.viewer is not None
+
+
+def test_two_genes_and_a_lasso_both_ways(opened, wait, qtbot, made):
+    from qtpy.QtCore import QPoint
+
+    from napari_cpnn.regions import Region
+    from napari_cpnn.ui.regions import new_layer
+    from napari_cpnn.ui.regions.layer import add_regions
+
+    _, dock = opened
+    tab = dock.two_genes
+    dock.tabs.setCurrentWidget(tab)
+    for place, name in enumerate(("erbb2", "cd3e")):
+        tab.choose_gene(place, name)
+    wait(lambda: tab.chart.figure is not None and dock.is_settled)
+    tab.choose_gene(0, "nogene")
+    assert "nogene" in tab.note.text().lower()
+    values = np.stack([made.expression("ERBB2"), made.expression("CD3E")], axis=1)
+    np.testing.assert_array_equal(tab.chart.points(), values.astype(float))
+    # A lasso drawn with the mouse around the right half of the chart.
+    axes, ratio = tab.chart.figure.axes[0], tab.chart.figure.dpi / 100
+    box, middle = axes.get_window_extent(), float(np.median(values[:, 0]))
+    x0 = axes.transData.transform((middle, 0))[0] / ratio
+    height = tab.chart.figure.get_figheight() * 100
+    corners = [
+        (x0, box.y0 / ratio),
+        (box.x1 / ratio, box.y0 / ratio),
+        (box.x1 / ratio, box.y1 / ratio),
+        (x0, box.y1 / ratio),
+    ]
+    path = [QPoint(round(x), round(height - y)) for x, y in corners]
+    qtbot.mousePress(tab.chart, Qt.MouseButton.LeftButton, pos=path[0])
+    for place in path[1:]:
+        qtbot.mouseMove(tab.chart, place)
+    qtbot.mouseRelease(tab.chart, Qt.MouseButton.LeftButton, pos=path[-1])
+    wait(lambda: len(dock.controller.chosen) > 0 and dock.is_settled)
+    assert (values[dock.controller.chosen, 0] > middle - 0.1).all()
+    assert len(dock.controller.chosen) == pytest.approx(300, abs=40)
+    assert "marked" in tab.note.text()
+    alphas = set(np.unique(dock.controller.drawing.rgba[..., 3]).tolist())
+    assert {60, 255} <= alphas  # the others are faint
+    assert "marked cells" in dock.gallery.title.text()
+    # Back: what lies in a region is marked in the chart.
+    layer = new_layer(dock.state.layer)
+    dock.viewer.add_layer(layer)
+    add_regions(
+        layer, dock.state.layer, [Region.from_vertices("r", [(150, 150), (150, 450), (350, 450), (350, 150)])], MPP_PAIR
+    )
+    tab.in_regions.click()
+    inside = made.nuclei.query((150, 150, 350, 450))
+    assert dock.controller.chosen.tolist() == inside.tolist()
+    assert tab.chart.rows.tolist() == inside.tolist()
+    tab.clear.click()
+    wait(lambda: dock.is_settled)
+    assert 60 not in np.unique(dock.controller.drawing.rgba[..., 3])
 
 
 def test_regions_count_the_cells(opened, wait, made, tmp_path):

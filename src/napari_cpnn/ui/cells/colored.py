@@ -143,6 +143,21 @@ class CellContent:
         return None
 
 
+def still_shown(shown: CellShown, content: CellContent) -> CellShown:
+    """Return what is shown if these cells have it, else the most telling that they have."""
+    known = shown.kind in content.kinds
+    if known and content.cells is not None and shown.kind == "gene":
+        known = shown.name in content.cells.genes
+    if known and content.cells is not None and shown.kind == "share":
+        known = shown.name in content.cells.cell_types
+    return shown if known else best_shown(content)
+
+
+def best_shown(content: CellContent) -> CellShown:
+    """Return what tells most of these cells: their types, else their classes."""
+    return CellShown(next((kind for kind in content.kinds if kind in ("type", "class")), "plain"))
+
+
 @dataclass(frozen=True, eq=False)
 class ColoredCells:
     """Cells in the colours of a quantity.

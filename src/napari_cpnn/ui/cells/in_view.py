@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from napari_cpnn.arrays import Picture
+from napari_cpnn.arrays import BoolArray, Picture
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.painting import dot_picture, outline_picture
 
@@ -25,6 +25,9 @@ _OUTLINE_PX, _DOT_PX = 9.0, 1.5
 #: Line width by size of a nucleus on the screen.
 _WIDE_PX = 40.0
 _MOST_PX, _STEP_PX = 4096 * 4096, 64
+
+#: Alpha of cells that do not stand out.
+_FAINT = 60
 
 Style = Literal["outlines", "dots", "mean"]
 
@@ -65,7 +68,9 @@ class Drawing:
         return inside and abs(math.log(view.px_per_um * pixel_ratio / self.px_per_um)) < 0.02
 
 
-def draw_view(colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0) -> Drawing:
+def draw_view(
+    colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0, chosen: BoolArray | None = None
+) -> Drawing:
     """Draw the cells of a view, and some beyond its edges.
 
     Parameters
@@ -76,6 +81,8 @@ def draw_view(colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0) -
         What is in view.
     pixel_ratio
         Pixels of the screen per pixel of the canvas.
+    chosen
+        ``(N,)``: cells that stand out, the others being faint; ``None``: all alike.
     """
     margin = MARGIN * max(view.rect.height, view.rect.width)
     rect = view.rect.grown(margin)
@@ -91,7 +98,11 @@ def draw_view(colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0) -
         return Drawing("mean", rect, wanted, about, nothing, grid)
     nuclei = colored.content.nuclei
     numbers = nuclei.query(rect)
+    if chosen is not None:
+        numbers = numbers[np.argsort(chosen[numbers], kind="stable")]  # those that stand out lie above the others
     part, colors = nuclei.subset(numbers), colored.colors[numbers]
+    if chosen is not None:
+        colors[~chosen[numbers], 3] = _FAINT
     size_px = colored.content.diameter_um * scale
     if part.outlines is not None and size_px >= _OUTLINE_PX:
         vertices = (part.outlines.vertices_um - np.array([rect.y0, rect.x0])) * scale

@@ -79,6 +79,7 @@ class GalleryTab(QWidget):
             height, width = data.shape[:2]
             image = QImage(data.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
             text = format_value(value, unit or "share") if np.isfinite(value) else ""
+            text = f"{value:.0f}" if unit == "µm²" and text else text
             item = QListWidgetItem(QIcon(QPixmap.fromImage(image)), text)
             item.setData(Qt.ItemDataRole.UserRole, number)
             item.setToolTip(f"cell {number}; a click goes there")
