@@ -15,7 +15,7 @@ from napari_cpnn.ui.explore.gene_places import GenePlaces
 from napari_cpnn.ui.explore.hatching import Hatching
 from napari_cpnn.ui.explore.outline_layer import OutlineLayer
 from napari_cpnn.ui.explore.overlay import SLOTS, Overlay, slot_of
-from napari_cpnn.ui.explore.placing import add_below, keep_above, place, transform_events
+from napari_cpnn.ui.explore.placing import add_below, keep_above, lift_above, place, transform_events
 from napari_cpnn.ui.explore.still_shown import is_known
 from napari_cpnn.ui.explore.strength import Strength
 from napari_cpnn.ui.frame import every, stop_timer
@@ -163,6 +163,7 @@ class Overlays:
             overlay.show(shown)
             self._style(overlay)
             self._paint(overlay)
+        lift_above(self._viewer, overlay.layer, slide_layer)
         for other in self._overlays.values():
             if other.layer.visible != (other is overlay):
                 other.layer.visible = other is overlay

@@ -48,6 +48,13 @@ def add_below(viewer: ViewerModel, layer: Layer, above: Iterable[Layer | None]) 
     layers.selection = selected
 
 
+def lift_above(viewer: ViewerModel, layer: Layer, slide_layer: Layer) -> None:
+    """Move a layer right above a slide that lies over it, as one that was opened later does."""
+    layers = viewer.layers
+    if layer in layers and slide_layer in layers and layers.index(layer) < layers.index(slide_layer):
+        layers.move(layers.index(layer), layers.index(slide_layer) + 1)
+
+
 def keep_above(viewer: ViewerModel, layer: Layer | None, below: type[Layer]) -> None:
     """Move a layer right above our others, those of a type."""
     layers = viewer.layers
