@@ -335,12 +335,8 @@ def network_of(path: Path) -> NucleusNetwork:
 
 # ---- thresholds
 
-#: Thresholds of both maps, and the shares that a valley may have of the lower peak (1: none), to choose from.
-CHOICES = (
-    (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
-    (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45),
-    (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0),
-)
+#: Thresholds of the two maps to choose from.
+CHOICES = ((0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6), (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45))
 
 #: Facts of the file's card, beside thresholds and scores.
 CARD = {
@@ -363,14 +359,10 @@ def choose_thresholds(folder: Path, out: Path) -> None:
         with torch.inference_mode():
             maps = chances(network, torch.from_numpy(tile[None]).permute(0, 3, 1, 2))[0].numpy()
         seen.append((maps, truth))
-    best = (0.0, 0.45, 0.3, 0.7)
-    for _ in range(2):  # each in turn
-        for place, values in enumerate(CHOICES, start=1):
-            options = [(*best[1:place], value, *best[place + 1 :]) for value in values]
-            best = max((pooled_f1(seen, *option), *option) for option in options)
-            print("F1 {:.4f} with inside > {:.2f}, central > {:.2f}, valley {:.2f}".format(*best), flush=True)
-    thresholds = dict(zip(("inside", "central", "valley"), best[1:], strict=True))
-    by_mpp = {f"{mpp} um/px": round(pooled_f1(seen[k::2], *best[1:]), 3) for k, mpp in enumerate((0.25, 0.5))}
+    f1, *best = max((pooled_f1(seen, *choice), *choice) for choice in itertools.product(*CHOICES))
+    print("F1 {:.4f} with inside > {:.2f}, central > {:.2f}".format(f1, *best))
+    thresholds = dict(zip(("inside", "central"), best, strict=True))
+    by_mpp = {f"{mpp} um/px": round(pooled_f1(seen[k::2], *best), 3) for k, mpp in enumerate((0.25, 0.5))}
     card = {**CARD, "thresholds": thresholds, "f1_validation": by_mpp}
     save_file(state, out / "nuclei.safetensors", metadata={"napari_cpnn": json.dumps(card)})
 
@@ -403,12 +395,12 @@ def choose_classical(folder: Path) -> None:
         print(f"classical F1 {scores[constants]:.3f} with scales, contrast, blob {constants}")
 
 
-def pooled_f1(seen: list[tuple[npt.NDArray, npt.NDArray]], inside: float, central: float, valley: float) -> float:
+def pooled_f1(seen: list[tuple[npt.NDArray, npt.NDArray]], inside: float, central: float) -> float:
     """F1 of all nuclei together."""
     matched = total = 0
     limits = (6 / NETWORK**2, 1500 / NETWORK**2)
     for (nucleus, centre), truth in seen:
-        found = separate(Maps(nucleus > inside, centre, central, valley), slice(0, 208), limits, with_outlines=False)
+        found = separate(Maps(nucleus > inside, centre, central), slice(0, 208), limits, with_outlines=False)
         scores = detection_scores(found.centers * NETWORK, truth)
         matched, total = matched + 2 * scores["matched"], total + scores["found"] + scores["true"]
     return matched / total

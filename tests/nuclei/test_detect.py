@@ -210,44 +210,6 @@ def test_peaks_are_parted_by_the_watershed():
     np.testing.assert_allclose(tile.outlines.areas_um2(), tile.areas, rtol=0.06)
 
 
-def test_two_peaks_in_one_ellipse_are_one_nucleus():
-    """A shallow valley inside an ellipse parts nothing; between two discs, or if it is deep, it does."""
-    y, x = np.mgrid[:80, :100].astype(np.float32)
-    ellipse = ((y - 40) / 9) ** 2 + ((x - 50) / 16) ** 2 < 1
-    left, right = np.hypot(y - 40, x - 42), np.hypot(y - 40, x - 58)
-    shallow = np.exp(-(np.minimum(left, right) ** 2) / 900)
-    for valley, number in ((1.0, 2), (0.9, 1), (0.97, 2)):
-        assert len(separate(Maps(ellipse, shallow, 0.3, valley), slice(0, 100), (4, 2000)).areas) == number
-    one = separate(Maps(ellipse, shallow, 0.3, 0.9), slice(0, 100), (4, 2000))
-    np.testing.assert_allclose(one.centers, [[40.5, 50.5]], atol=0.1)
-    assert one.areas.tolist() == [ellipse.sum()]
-    assert len(one.outlines) == 1
-    discs = (left < 8.2) | (right < 8.2)
-    assert len(separate(Maps(discs, shallow, 0.3, 0.9), slice(0, 100), (4, 2000)).areas) == 2
-
-
-def test_pieces_are_joined_one_after_another():
-    """Of three peaks in a row inside an ellipse, no two fill one, but in the end all do."""
-    y, x = np.mgrid[:60, :100].astype(np.float32)
-    ellipse = ((y - 30) / 8) ** 2 + ((x - 50) / 24) ** 2 < 1
-    near = np.min([np.hypot(y - 30, x - c) for c in (36, 50, 64)], axis=0)
-    maps = Maps(ellipse, np.exp(-(near**2) / 900), 0.3, 0.9)
-    found = separate(maps, slice(0, 100), (4, 2000))
-    assert found.areas.tolist() == [ellipse.sum()]
-
-
-def test_nuclei_that_touch_a_whole_row_of_others(sample):
-    """What is joined on real maps loses no pixel and keeps one peak of each nucleus."""
-    tile = sample.read_region(4600, 3600, 256, 256)
-    maps = NetworkFinder.load("cpu").maps(tile)
-    apart, joined = (
-        separate(Maps(maps.inside, maps.height, maps.least, v), slice(0, 256), (0, 99999)) for v in (1.0, 0.8)
-    )
-    assert 20 < len(joined.areas) < len(apart.areas)
-    assert joined.areas.sum() == apart.areas.sum()
-    assert {tuple(p) for p in joined.peaks} < {tuple(p) for p in apart.peaks}
-
-
 def test_the_weights_in_the_wheel():
     path = files("napari_cpnn.nuclei").joinpath("weights/nuclei.safetensors")
     assert len(path.read_bytes()) < 2_000_000

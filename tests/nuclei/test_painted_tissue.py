@@ -91,5 +91,5 @@ def test_the_detector_finds_them(picture):
     edge, end = 5, side / 2 - 5
     scores = detection_scores(*(p[((p > edge) & (p < end)).all(axis=1)] for p in (found, true)))
     assert (nuclei.types == CANCER).sum() > 60
-    assert scores["precision"] > 0.85, scores
-    assert scores["recall"] > 0.85, scores
+    assert scores["precision"] > 0.75, scores  # 0.85; cut into pieces: below 0.6
+    assert scores["recall"] > 0.9, scores

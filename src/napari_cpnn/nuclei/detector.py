@@ -94,7 +94,6 @@ class NetworkFinder:
     device: torch.device
     inside: float
     central: float
-    valley: float
 
     @classmethod
     def load(cls, device: str = "auto", odds: float = 1.0) -> NetworkFinder:
@@ -103,7 +102,7 @@ class NetworkFinder:
 
         found, thresholds = choose_device(device), detector_card()["thresholds"]
         inside, central = (1 / (1 + odds * (1 - t) / t) for t in (thresholds["inside"], thresholds["central"]))
-        return cls(load_network().to(found), found, inside, central, thresholds.get("valley", 1.0))
+        return cls(load_network().to(found), found, inside, central)
 
     def maps(self, tile: Picture) -> Maps:
         """Return where nuclei are, and their peaks, of a tile ``(H, W, 3)`` at 0.5 um/px."""
@@ -112,4 +111,4 @@ class NetworkFinder:
         with torch.inference_mode():
             image = torch.from_numpy(np.array(tile)).to(self.device).permute(2, 0, 1)[None]
             inside, central = chances(self.network, image)[0].cpu().numpy()
-        return Maps(inside > self.inside, central, self.central, self.valley)
+        return Maps(inside > self.inside, central, self.central)

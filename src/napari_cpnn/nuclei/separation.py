@@ -16,8 +16,6 @@ MPP = 0.5
 _APART = 3
 #: Deviation of the Gaussians that take noise from peaks, and steps of pixels from outlines, in px.
 _SMOOTH_PEAKS, _SMOOTH_OUTLINES = 1.5, 0.8
-#: Parts of a nucleus fill at least this share of the ellipse of their second moments; two discs that touch fill 0.895.
-ELLIPSE = 0.93
 #: Vertices of an outline that are left of those on pixel edges: one in so many, and at least so many.
 _EVERY, _LEAST = 3, 8
 
@@ -34,15 +32,11 @@ class Maps:
         One peak per nucleus.
     least
         Height of the lowest peak that is a nucleus.
-    valley
-        Two peaks are of one nucleus if the valley between them is at least this share of the lower one, and both
-        parts together are about an ellipse; from 1 on, each peak is a nucleus.
     """
 
     inside: BoolArray
     height: Float32Array
     least: float
-    valley: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,72 +85,12 @@ def separate(maps: Maps, keep: slice, limits: tuple[float, float], with_outlines
     flat = np.flatnonzero(markers)
     numbers, first = np.unique(markers.ravel()[flat], return_index=True)
     peaks = np.column_stack(np.divmod(flat[first], markers.shape[1]))
-    if maps.valley < 1 and n:
-        labels = _joined(labels, height, height.ravel()[flat[first]], maps.valley)[labels]
     areas = np.bincount(labels.ravel(), minlength=n + 1)[1:]
     low, high = keep.start, keep.stop
     mine = ((peaks >= low) & (peaks < high)).all(axis=1) & (areas >= limits[0]) & (areas <= limits[1])
-    chosen = np.flatnonzero(mine & (areas > 0))
+    chosen = np.flatnonzero(mine)
     outlines = _outlines(labels, numbers[chosen]) if with_outlines else None
     return TileNuclei(peaks[chosen], _centroids(labels, n)[chosen], areas[chosen], outlines)
-
-
-def _joined(
-    labels: npt.NDArray[np.int32], height: Float32Array, tops: Float32Array, valley: float
-) -> npt.NDArray[np.int32]:
-    """Return a number for each label ``(n + 1,)``, the same for parts of one nucleus: that of the highest peak.
-
-    The shallowest valley is filled first; joined parts are tried against their neighbours as a whole.
-    """
-    pairs, passes = _passes(labels, height)
-    share = passes / tops[pairs - 1].min(axis=1)
-    moments = _moments(labels, len(tops))
-    number = np.arange(len(tops) + 1, dtype=np.int32)
-    for i in np.argsort(-share, kind="stable"):
-        if share[i] < valley:
-            break
-        one, other = number[pairs[i]]
-        if one == other:
-            continue
-        both = moments[one] + moments[other]
-        if _filled(both) < ELLIPSE:
-            continue
-        first, second = (one, other) if tops[one - 1] >= tops[other - 1] else (other, one)
-        moments[first] = both
-        number[number == second] = first
-    return number
-
-
-def _passes(labels: npt.NDArray[np.int32], height: Float32Array) -> tuple[IntArray, Float32Array]:
-    """Return the pairs ``(P, 2)`` of labels that touch, and the highest pass between the two."""
-    sides = []
-    for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
-        a, b = labels[here], labels[there]
-        at = np.flatnonzero((a != b) & (a > 0) & (b > 0))
-        ends = np.sort(np.column_stack([a.ravel()[at], b.ravel()[at]]), axis=1)
-        sides.append((ends, np.minimum(height[here].ravel()[at], height[there].ravel()[at])))
-    ends, levels = (np.concatenate(part) for part in zip(*sides, strict=True))
-    order = np.lexsort([-levels, ends[:, 1], ends[:, 0]])
-    ends, levels = ends[order], levels[order]
-    first = np.ones(len(ends), bool)
-    first[1:] = (ends[1:] != ends[:-1]).any(axis=1)
-    return ends[first], levels[first]
-
-
-def _moments(labels: npt.NDArray[np.int32], n: int) -> FloatArray:
-    """Number of pixels, sums of y, x, yy, xx and xy of each label, ``(n + 1, 6)``."""
-    flat = np.flatnonzero(labels)
-    numbers = labels.ravel()[flat]
-    y, x = (part.astype(np.float64) for part in np.divmod(flat, labels.shape[1]))
-    sums = [np.bincount(numbers, weights, n + 1) for weights in (None, y, x, y * y, x * x, y * x)]
-    return np.column_stack(sums).astype(np.float64)
-
-
-def _filled(moments: FloatArray) -> float:
-    """Area as a share of that of the ellipse with the same second moments, ``4 pi sqrt(det S)``."""
-    n, y, x, yy, xx, xy = moments
-    across, along, mixed = yy / n - (y / n) ** 2 + 1 / 12, xx / n - (x / n) ** 2 + 1 / 12, xy / n - y * x / n**2
-    return float(n / (4 * np.pi * np.sqrt(across * along - mixed**2)))
 
 
 def _is_peak(height: Float32Array) -> BoolArray:
