@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,9 +31,11 @@ from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import FigureSettings, MappingSettings
 from napari_cpnn.slides import open_slide
 from napari_cpnn.training.jobs import SampleFiles
+from napari_cpnn.ui.cells import CellShown
 from napari_cpnn.ui.compare import Compare
 from napari_cpnn.ui.explore import Explore
 from napari_cpnn.ui.finetune import FineTune
+from napari_cpnn.ui.frame import show_dock
 from napari_cpnn.ui.prototypes import PrototypesDock
 from napari_cpnn.ui.regions import Regions
 from napari_cpnn.ui.viewer import pump, save_screenshot, start_viewer, wait_until_mapped
@@ -51,6 +54,8 @@ def look_at(viewer, view: tuple[float, float, float]) -> None:
 
 
 CLOSE = (2400.0, 1450.0, 1900.0)  # centre (y, x) and height of a view of the sample, um
+
+CELLS_VIEW = (2400.0, 1450.0, 240.0)
 
 SPOTS_VIEW = (2000.0, 1600.0, 2900.0)
 
@@ -74,7 +79,7 @@ OUTLINES = {
 OWN = "NAPARI_CPNN_SCREENSHOTS"
 
 #: All pictures of the window, and those that are made without it.
-ON_SCREEN = ("coarse", *SCENES, "compare", *REGION_SCENES, "prototypes", "finetune", *COHORT_SCENES)
+ON_SCREEN = ("coarse", *SCENES, "compare", *REGION_SCENES, "cells", "prototypes", "finetune", *COHORT_SCENES)
 APART = ("figure", "preferences")
 
 #: Panels of the figure, and its resolution; a paper has 300.
@@ -132,17 +137,43 @@ def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) ->
                 save_small(viewer, folder / f"{name}.png")
         if set(names) & set(REGION_SCENES):
             region_pictures(viewer, dock, [name for name in names if name in REGION_SCENES], folder)
-        if "prototypes" in names:
-            prototypes_picture(viewer, dock, folder)
-        if "compare" in names:
-            compare_picture(viewer, dock, folder)
-        if "finetune" in names:
-            fine_tune_picture(viewer, dock, folder)
+        docks = {
+            "cells": cells_picture,
+            "prototypes": prototypes_picture,
+            "compare": compare_picture,
+            "finetune": fine_tune_picture,
+        }
+        for name, draw in docks.items():
+            if name in names:
+                draw(viewer, dock, folder)
         if set(names) & set(COHORT_SCENES):
             cohort_pictures(
                 viewer, dock, {name: folder / f"{name}.png" for name in names if name in COHORT_SCENES}, save_small
             )
         viewer.close()
+
+
+def cells_picture(viewer, _explore: Explore, folder: Path) -> None:
+    """Nuclei of a view, found by the detector, with their areas, counts and gallery."""
+    dock = show_dock(viewer, "Cells")
+    look_at(viewer, CELLS_VIEW)
+    pump(0.5)
+    dock.find_view.click()
+    wait_for(lambda: dock.controller.content is not None and dock.is_settled)
+    dock.controller.show(CellShown("area"))
+    wait_for(lambda: dock.controller.shown.kind == "area" and dock.is_settled)
+    pump(0.5)
+    save_small(viewer, folder / "cells.png")
+    dock.controller.set_content(None)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:
+    """Let the window work until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit("The picture was not ready in time.")
+        pump(0.1)
 
 
 def region_pictures(viewer, dock: Explore, names: list[str], folder: Path) -> None:

@@ -159,6 +159,18 @@ def nuclei(path: Path) -> Sequence[Step]:
     return [look]
 
 
+def cell_map(path: Path) -> Sequence[Step]:
+    def look() -> None:
+        from napari_cpnn.cells import CellMap
+
+        cells = CellMap.load(path)
+        assert cells.dominant().shape == (len(cells),)
+        assert cells.expression(cells.genes[0]).shape == (len(cells),)
+        cells.type_counts()
+
+    return [look]
+
+
 def affine(path: Path) -> Sequence[Step]:
     def look() -> None:
         from napari_cpnn.spots import read_affine
@@ -244,6 +256,7 @@ DOORS: dict[str, Callable[[Path], Sequence[Step]]] = {
     "map": saved_map,
     "regions": regions,
     "nuclei": nuclei,
+    "cell-map": cell_map,
     "affine": affine,
     "run": run_folder,
     "job": job,
@@ -259,6 +272,7 @@ def warm_up() -> None:
     import torch
     import zarr
 
+    import napari_cpnn.cells
     import napari_cpnn.export
     import napari_cpnn.mapping
     import napari_cpnn.models

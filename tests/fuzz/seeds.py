@@ -315,6 +315,24 @@ def nuclei_zarr(folder: Path) -> Seed:
     return Seed("nuclei", "n.zarr")
 
 
+def cell_map(folder: Path) -> Seed:
+    from napari_cpnn.cells import CellMap
+    from napari_cpnn.models import Decoder
+    from napari_cpnn.nuclei import Nuclei, Outlines
+
+    rng, outlines = np.random.default_rng(0), Outlines.of(_outlines())
+    n, genes, types = len(outlines), ("A", "B", "C"), ("T cells", "Tumour")
+    profiles = rng.dirichlet(np.ones(3), 2).astype(np.float32)
+    ones, programs = np.ones(3, np.float32), rng.normal(size=(2, 3)).astype(np.float32)
+    decoder = Decoder(genes, types, profiles, ones, ones, programs, "count")
+    nuclei = Nuclei(outlines.centroids_um(), outlines, [0, 1, -1, 0][:n], ("T", "I"), "seed")
+    facts = {"slide": "s", "mpp": [0.5, 0.5], "hierarchy": {"T cells": "Immune"}}
+    CellMap(nuclei, decoder, rng.dirichlet(np.ones(2), n), rng.normal(size=(n, 2)), facts, rng.random(n)).save(
+        folder / "c.zarr"
+    )
+    return Seed("cell-map", "c.zarr")
+
+
 def affine_text(folder: Path) -> Seed:
     (folder / "a.txt").write_text("AffineTransform2D([[1.01, 0.02, 30.5], [-0.02, 0.99, -12.0], [0, 0, 1]])\n")
     return Seed("affine", "a.txt")
@@ -395,6 +413,7 @@ FORMATS: dict[str, Maker] = {
     "nuclei-csv": nuclei_csv,
     "nuclei-parquet": nuclei_parquet,
     "nuclei-zarr": nuclei_zarr,
+    "cell-map": cell_map,
     "affine-text": affine_text,
     "affine-json": affine_json,
     "run-folder": run_folder,

@@ -16,6 +16,8 @@ from napari_cpnn.ui.cells.colored import CellShown
 from napari_cpnn.ui.cells.dock import CellsDock
 from napari_cpnn.ui.cells.sources import FOUND
 
+MPP_PAIR = (MPP, MPP)
+
 
 @pytest.fixture
 def cells_dock(explore, monkeypatch):
@@ -103,23 +105,23 @@ def test_cells_of_a_file_are_drawn_counted_and_coloured(opened, wait, qtbot, mad
     assert found >= 9  # of twelve; neighbours may lie over some
     # A gene by name, as typed.
     dock._color_chosen(dock.color.findData("gene"))
-    dock.gene.setText("erbb2")
+    dock.gene.setText("col1a1")
     qtbot.keyClick(dock.gene, Qt.Key.Key_Return)
-    wait(lambda: dock.controller.colored is not None and dock.controller.colored.shown.name == "ERBB2")
+    wait(lambda: dock.controller.colored is not None and dock.controller.colored.shown.name == "COL1A1")
     wait(lambda: dock.is_settled)
     assert not dock.colors.isHidden()
     dock.gene.setText("nogene")
     qtbot.keyClick(dock.gene, Qt.Key.Key_Return)
     assert "nogene" in dock.message.text().lower()
-    assert dock.controller.shown == CellShown("gene", "ERBB2")
+    assert dock.controller.shown == CellShown("gene", "COL1A1")
     dock.state.history.undo()
-    assert dock.controller.shown.kind == "gene"
+    assert dock.controller.shown == CellShown("gene", "ERBB2")
     dock.state.history.undo()
     assert dock.controller.shown == CellShown("type")
     # Hidden and shown again.
-    qtbot.mouseClick(dock.visible, Qt.MouseButton.LeftButton)
+    dock.visible.click()
     assert dock.canvas.layer is None
-    qtbot.mouseClick(dock.visible, Qt.MouseButton.LeftButton)
+    dock.visible.click()
     wait(lambda: dock.canvas.layer is not None and dock.canvas.layer.visible)
 
 
@@ -183,11 +185,13 @@ def test_many_cells_are_shown_as_means_and_the_map_is_hidden(cells_dock, wait, s
     assert dock.controller.drawing.style == "dots"
     assert dock.canvas.layer.visible
     assert not dock.canvas.mean_layer.visible
-    assert overlay.visible
+    assert not overlay.visible
+    assert "single cells" in dock.state.instead
     dock.visible.click()
     assert dock.canvas.layer is None
     assert dock.canvas.mean_layer is None
     assert overlay.visible
+    assert dock.state.instead == ""
 
 
 @pytest.fixture
@@ -266,3 +270,90 @@ def test_another_slide_has_other_cells(opened, wait):
     assert dock.table.rowCount() == 0
     assert "No slide yet" in dock.controller.tasks.message
     assert other.session.viewer is not None
+
+
+def test_two_genes_and_a_lasso_both_ways(opened, wait, qtbot, made):
+    from qtpy.QtCore import QPoint
+
+    from napari_cpnn.regions import Region
+    from napari_cpnn.ui.regions import new_layer
+    from napari_cpnn.ui.regions.layer import add_regions
+
+    _, dock = opened
+    tab = dock.two_genes
+    dock.tabs.setCurrentWidget(tab)
+    for place, name in enumerate(("erbb2", "cd3e")):
+        tab.choose_gene(place, name)
+    wait(lambda: tab.chart.figure is not None and dock.is_settled)
+    tab.choose_gene(0, "nogene")
+    assert "nogene" in tab.note.text().lower()
+    values = np.stack([made.expression("ERBB2"), made.expression("CD3E")], axis=1)
+    np.testing.assert_array_equal(tab.chart.points(), values.astype(float))
+    # A lasso drawn with the mouse around the right half of the chart.
+    axes, ratio = tab.chart.figure.axes[0], tab.chart.figure.dpi / 100
+    box, middle = axes.get_window_extent(), float(np.median(values[:, 0]))
+    x0 = axes.transData.transform((middle, 0))[0] / ratio
+    height = tab.chart.figure.get_figheight() * 100
+    corners = [
+        (x0, box.y0 / ratio),
+        (box.x1 / ratio, box.y0 / ratio),
+        (box.x1 / ratio, box.y1 / ratio),
+        (x0, box.y1 / ratio),
+    ]
+    path = [QPoint(round(x), round(height - y)) for x, y in corners]
+    qtbot.mousePress(tab.chart, Qt.MouseButton.LeftButton, pos=path[0])
+    for place in path[1:]:
+        qtbot.mouseMove(tab.chart, place)
+    qtbot.mouseRelease(tab.chart, Qt.MouseButton.LeftButton, pos=path[-1])
+    wait(lambda: len(dock.controller.chosen) > 0 and dock.is_settled)
+    assert (values[dock.controller.chosen, 0] > middle - 0.1).all()
+    assert len(dock.controller.chosen) == pytest.approx(300, abs=40)
+    assert "marked" in tab.note.text()
+    alphas = set(np.unique(dock.controller.drawing.rgba[..., 3]).tolist())
+    assert {60, 255} <= alphas  # the others are faint
+    assert "marked cells" in dock.gallery.title.text()
+    # Back: what lies in a region is marked in the chart.
+    layer = new_layer(dock.state.layer)
+    dock.viewer.add_layer(layer)
+    add_regions(
+        layer, dock.state.layer, [Region.from_vertices("r", [(150, 150), (150, 450), (350, 450), (350, 150)])], MPP_PAIR
+    )
+    tab.in_regions.click()
+    inside = made.nuclei.query((150, 150, 350, 450))
+    assert dock.controller.chosen.tolist() == inside.tolist()
+    assert tab.chart.rows.tolist() == inside.tolist()
+    tab.clear.click()
+    wait(lambda: dock.is_settled)
+    assert 60 not in np.unique(dock.controller.drawing.rgba[..., 3])
+
+
+def test_regions_count_the_cells(opened, wait, made, tmp_path):
+    from napari_cpnn.regions import Region
+    from napari_cpnn.ui.regions.dock import Regions
+    from napari_cpnn.ui.regions.layer import add_regions, new_layer
+
+    _, dock = opened
+    regions = Regions(dock.viewer)
+    dock.viewer.window.add_dock_widget(regions, name="Regions")
+    try:
+        layer = new_layer(dock.state.layer)
+        dock.viewer.add_layer(layer)
+        square = Region.from_vertices("upper", [(150, 150), (150, 450), (350, 450), (350, 150)])
+        add_regions(layer, dock.state.layer, [square], MPP_PAIR)
+        wait(lambda: bool(regions.controller.cells) and regions.is_settled)
+        inside = made.nuclei.query((150, 150, 350, 450))
+        found = regions.controller.cells["upper"]
+        assert found.n == len(inside)
+        assert found.counts["Epithelial"] == (made.dominant()[inside] == 0).sum()
+        assert found.per_mm2 == pytest.approx(found.n / 0.06)  # of the outline: nothing is mapped
+        assert regions.table.item(0, 4).text() == f"{found.per_mm2:,.0f}"
+        assert not regions.table.isColumnHidden(4)
+        assert regions.composition.chart.figure is not None
+        regions.controller.write_table(tmp_path / "regions.csv")
+        wait((tmp_path / "regions.csv").exists)
+        assert "cells_per_mm2" in (tmp_path / "regions.csv").read_text()
+        dock.controller.set_content(None)
+        wait(lambda: regions.table.isColumnHidden(4))
+    finally:
+        regions.shut_down()
+        regions.background.close(wait=True)

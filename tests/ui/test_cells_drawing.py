@@ -91,7 +91,7 @@ def test_a_view_has_outlines_where_they_can_be_seen(content):
     colored = color_cells(content, CellShown("type"), "viridis", GRID)
     drawing = draw_view(colored, Viewport(Rect(50, 50, 150, 150), 4.0, None))
     assert drawing.style == "outlines"
-    assert drawing.rgba.shape == (600, 600, 4)  # a quarter more on each side
+    assert drawing.rgba.shape == (640, 640, 4)  # a quarter more on each side, in steps of 64
     center, number = None, None
     for number in colored.content.nuclei.query((60, 60, 140, 140)).tolist():
         vertices = content.nuclei.outlines[number]

@@ -16,6 +16,7 @@ from napari_cpnn.arrays import Int64Array, IntArray, Picture
 
 #: Colour of the margin around lines and dots, which keeps them apart from stain of a like colour.
 _MARGIN_RGBA = (255, 255, 255, 130)
+_OPAQUE = 255
 _OWNER = npt.NDArray[np.int32]
 
 
@@ -107,14 +108,14 @@ def _put(owner: _OWNER, pixels: IntArray | Int64Array, of: _OWNER) -> None:
 
 
 def _in_color(owner: _OWNER, colors: Picture) -> Picture:
-    """Colour each pixel as what it belongs to, and the pixels beside as a margin."""
+    """Colour each pixel as what it belongs to, and the pixels beside what is opaque as a margin."""
     table = np.zeros((len(colors) + 2, 4), dtype=np.uint8)
     table[1:-1], table[-1] = colors, _MARGIN_RGBA
-    drawn = owner > 0
+    drawn, solid = owner > 0, (table[:, 3] == _OPAQUE)[owner]
     beside = np.zeros_like(drawn)
-    beside[1:] |= drawn[:-1]
-    beside[:-1] |= drawn[1:]
-    beside[:, 1:] |= drawn[:, :-1]
-    beside[:, :-1] |= drawn[:, 1:]
+    beside[1:] |= solid[:-1]
+    beside[:-1] |= solid[1:]
+    beside[:, 1:] |= solid[:, :-1]
+    beside[:, :-1] |= solid[:, 1:]
     owner[beside & ~drawn] = len(colors) + 1
     return table[owner]

@@ -44,6 +44,7 @@ class CellsOnCanvas:
         self._grid: Grid | None = None
         self._mean_of: object = None
         self._hidden: list[Layer] = []
+        self._legend = ""
         self._visible = True
         self._placing: Layer | None = None
         self._watcher = ViewportWatcher(viewer, self.read_view)
@@ -105,15 +106,22 @@ class CellsOnCanvas:
         for layer, wanted in ((self.layer, not means), (self.mean_layer, means)):
             if layer is not None and layer.visible != wanted:
                 layer.visible = wanted
-        self._hide_map(means)
+        title = controller.shown.title
+        legend = f"{title}, mean of the cells of each patch" if means else f"{title}, single cells"
+        if self._state.instead in ("", self._legend):  # else another layer is shown in place of the map
+            self._hide_map(True)
+            self._state.instead = self._legend = legend
         self._stay_above()
-        self._state.instead = f"{controller.shown.title}, mean of the cells of each patch" if means else ""
 
     # -- layers --------------------------------------------------------------------------------------------
 
     def _draw_cells(self, rgba: Picture) -> Layer:
         if self.layer is not None and self.layer in self._viewer.layers:
-            self.layer.data = rgba
+            if self.layer.data.shape == rgba.shape:  # in place: another array would take ten times as long
+                self.layer.data[...] = rgba
+                self.layer.refresh(thumbnail=False, highlight=False, extent=False)
+            else:
+                self.layer.data = rgba
             return self.layer
         return self._add(rgba, _NAME, 1.0)
 
@@ -148,7 +156,7 @@ class CellsOnCanvas:
         return layer
 
     def _hide_map(self, hide: bool) -> None:
-        """Hide the map below means of cells: two maps over each other could not be told apart."""
+        """Hide the map below cells: two in like colours over each other could not be told apart."""
         ours = (self.layer, self.mean_layer)
         if hide:
             shown = [one for one in self._viewer.layers if OVERLAY_KEY in one.metadata and one.visible]
@@ -164,7 +172,8 @@ class CellsOnCanvas:
 
     def _remove(self) -> None:
         self._hide_map(False)
-        self._state.instead = ""
+        if self._state.instead == self._legend:
+            self._state.instead = ""
         for layer in (self.layer, self.mean_layer):
             if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
@@ -173,9 +182,11 @@ class CellsOnCanvas:
         self._unfollow()
 
     def _inserted(self, event: Any) -> None:
-        """Hide a map that is added below means, and stay above any."""
-        if event.value not in (self.layer, self.mean_layer) and OVERLAY_KEY in event.value.metadata:
-            self._hide_map(self.mean_layer is not None and self.mean_layer.visible)
+        """Hide a map that is added below the cells, and stay above any."""
+        ours = [one for one in (self.layer, self.mean_layer) if one is not None]
+        if ours and event.value not in ours and OVERLAY_KEY in event.value.metadata:
+            if getattr(event.value, "rgb", False):  # a map, not what is shown in place of it
+                self._hide_map(True)
             self._stay_above()
 
     def _stay_above(self) -> None:

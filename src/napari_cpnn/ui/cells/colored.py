@@ -28,6 +28,8 @@ _MOST_PATCHES = 4_000_000
 _UNKNOWN, _PLAIN = (150, 150, 150, 255), (40, 200, 90, 255)
 #: Quantiles of the values that the ends of a colour range are.
 _ENDS = (0.02, 0.99)
+#: Nuclei of which the mean size is taken.
+_SAMPLE = 2000
 _LEAST_WIDTH = {"gene": 0.1, "share": 0.05, "area": 1.0}
 
 
@@ -92,6 +94,11 @@ class CellContent:
             kinds.append("area")
         return [*kinds, "plain"]
 
+    @property
+    def category(self) -> str:
+        """What tells these cells apart: ``"type"``, else ``"class"``; empty if neither is known."""
+        return next((kind for kind in self.kinds if kind in ("type", "class")), "")
+
     @cached_property
     def areas(self) -> Float32Array | None:
         """Areas of the outlines ``(N,)`` in um2, where there are some."""
@@ -100,10 +107,13 @@ class CellContent:
     @cached_property
     def diameter_um(self) -> float:
         """Diameter of a mean nucleus in um."""
-        areas = self.areas
-        return 8.0 if areas is None or not len(areas) else max(float(2 * np.sqrt(areas.mean() / np.pi)), 1.0)
+        n = len(self.nuclei)
+        if self.nuclei.outlines is None or not n:
+            return 8.0
+        some = self.nuclei.outlines.subset(np.arange(0, n, max(1, n // _SAMPLE)))
+        return max(float(2 * np.sqrt(some.areas_um2().mean() / np.pi)), 1.0)
 
-    def codes(self, kind: Kind) -> tuple[IntArray, tuple[str, ...]]:
+    def codes(self, kind: str) -> tuple[IntArray, tuple[str, ...]]:
         """Return the type or class of each cell ``(N,)``, -1 for none, and the names of all."""
         if kind == "type" and self.cells is not None:
             return self.cells.dominant().astype(np.intp), self.cells.cell_types
@@ -111,7 +121,7 @@ class CellContent:
             return self.nuclei.classes.astype(np.intp), self.nuclei.class_names
         return np.full(len(self), -1, dtype=np.intp), ()
 
-    def colors_of(self, kind: Kind) -> dict[str, str]:
+    def colors_of(self, kind: str) -> dict[str, str]:
         """Return ``#RRGGBB`` of each type or class, the same for one name everywhere."""
         hierarchy = self.cells.hierarchy if kind == "type" and self.cells is not None else {}
         return type_colors(self.codes(kind)[1], hierarchy)
@@ -131,6 +141,21 @@ class CellContent:
         if self.cells is not None and shown.kind == "share":
             return self.cells.weight(shown.name)
         return None
+
+
+def still_shown(shown: CellShown, content: CellContent) -> CellShown:
+    """Return what is shown if these cells have it, else the most telling that they have."""
+    known = shown.kind in content.kinds
+    if known and content.cells is not None and shown.kind == "gene":
+        known = shown.name in content.cells.genes
+    if known and content.cells is not None and shown.kind == "share":
+        known = shown.name in content.cells.cell_types
+    return shown if known else best_shown(content)
+
+
+def best_shown(content: CellContent) -> CellShown:
+    """Return what tells most of these cells: their types, else their classes."""
+    return CellShown(next((kind for kind in content.kinds if kind in ("type", "class")), "plain"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from psygnal import Signal
 
-from napari_cpnn.cells import Neighbours, export_cells, neighbours_of, summarise_nuclei
+from napari_cpnn.arrays import IntArray
+from napari_cpnn.cells import Neighbours, export_cells, neighbours_of, region_of, summarise_nuclei
 from napari_cpnn.errors import CellMapError, CpnnError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.nuclei import write_nuclei
-from napari_cpnn.ui.cells.colored import CellContent, CellShown, ColoredCells, color_cells, grid_of
-from napari_cpnn.ui.cells.counts import CountRow, count_rows
+from napari_cpnn.ui.cells.colored import (
+    CellContent,
+    CellShown,
+    ColoredCells,
+    best_shown,
+    color_cells,
+    grid_of,
+    still_shown,
+)
+from napari_cpnn.ui.cells.counts import CountRow, count_rows, tissue_of
 from napari_cpnn.ui.cells.gallery import Crops, read_crops
 from napari_cpnn.ui.cells.in_view import Drawing, draw_view
 from napari_cpnn.ui.cells.sources import FOUND, LIVE_PX_PER_UM, CellSources
@@ -23,6 +33,7 @@ from napari_cpnn.ui.frame import Tasks, find_gene, unknown_gene_text
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import Viewport
+    from napari_cpnn.regions import Region
     from napari_cpnn.slides import Slide, TissueMask
     from napari_cpnn.ui.frame import Background
     from napari_cpnn.ui.viewer import ExploreState
@@ -60,6 +71,8 @@ class CellsController:
         The cells in these colours; ``None`` while they are being made.
     drawing
         The picture of the view; ``None`` while there is none.
+    chosen
+        Numbers of the cells that stand out; empty: all are alike.
     neighbours, morphology, crops
         The last results; ``None`` where there are none of these cells.
     """
@@ -71,6 +84,7 @@ class CellsController:
     counted = Signal()
     measured = Signal()
     crops_changed = Signal()
+    chosen_changed = Signal()
     message_changed = Signal(str)
 
     def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
@@ -88,6 +102,7 @@ class CellsController:
         self.neighbours: Neighbours | None = None
         self.morphology: pd.DataFrame | None = None
         self.crops: Crops | None = None
+        self.chosen: IntArray = np.empty(0, dtype=np.intp)
         self._chose_plain = False
         self._tissue: TissueMask | None = None
         self._wanted: _Coloring | None = None
@@ -97,11 +112,12 @@ class CellsController:
         """Stop, keep what was found, and ignore results from now on."""
         self.sources.stop()
         self.tasks.close()
+        self.state.set_cells(None)
 
     @property
     def is_settled(self) -> bool:
         """True when nothing is being found, coloured, drawn or counted."""
-        kinds = ("find", "open", "predict", "color", "draw", "count", "measure", "live", "gallery")
+        kinds = ("find", "open", "predict", "color", "draw", "count", "measure", "live", "gallery", "two genes")
         return not any(map(self.tasks.is_running, kinds))
 
     @property
@@ -136,12 +152,14 @@ class CellsController:
             self.colored = self.drawing = None
             self.rows = []
         self.neighbours, self.morphology, self.crops = None, None, None
+        self.chosen = np.empty(0, dtype=np.intp)
         if content is not None:
             plain = self.shown.kind == "plain" and not self._chose_plain
             self.shown = best_shown(content) if plain else still_shown(self.shown, content)
+        self.state.set_cells(content)
         self.content_changed.emit()
         self.shown_changed.emit()
-        for signal in (self.measured, self.counted, self.crops_changed, self.drawn):
+        for signal in (self.measured, self.counted, self.crops_changed, self.chosen_changed, self.drawn):
             signal.emit()
         self.recolor()
         self.tasks.update()
@@ -209,19 +227,41 @@ class CellsController:
 
     def draw(self) -> None:
         """Draw the cells of the view, unless the picture on screen serves."""
-        colored, view, ratio = self.colored, self.sources.view, self.state.pixel_ratio
+        colored, view, ratio, chosen = self.colored, self.sources.view, self.state.pixel_ratio, self.chosen
         if colored is None or view is None or self.tasks.is_running("draw"):
             return
         if self.drawing is not None and self.drawing.serves(view, ratio):
             return
 
         def ready(drawing: Drawing) -> None:
-            if self.colored is colored:
+            if self.colored is colored and self.chosen is chosen:
                 self.drawing = drawing
                 self.drawn.emit()
             self.draw()  # the view may have moved on meanwhile
 
-        self.tasks.run("draw", "", lambda: draw_view(colored, view, ratio), ready)
+        def work() -> Drawing:
+            if not len(chosen):
+                return draw_view(colored, view, ratio)
+            stands_out = np.zeros(len(colored.content), dtype=bool)
+            stands_out[chosen] = True
+            return draw_view(colored, view, ratio, stands_out)
+
+        self.tasks.run("draw", "", work, ready)
+
+    def choose(self, numbers: IntArray) -> None:
+        """Let some cells stand out on the slide and in the gallery; none: all are alike."""
+        self.chosen, self.drawing = np.asarray(numbers, dtype=np.intp), None
+        self.chosen_changed.emit()
+        self.draw()
+        self.make_gallery()
+
+    def choose_in(self, regions: Sequence[Region]) -> None:
+        """Let the cells of regions stand out."""
+        content = self.content
+        if content is None or not regions:
+            self.tasks.notify(CellMapError("There are no cells in regions: draw a region over cells first."))
+            return
+        self.choose(np.flatnonzero(region_of(content.nuclei.centers_um, regions) >= 0))
 
     def count(self) -> None:
         """Count cells by class or type, on the slide and in view."""
@@ -237,7 +277,7 @@ class CellsController:
         live = self.sources.live if self.source == FOUND else None
 
         def work() -> tuple[list[CountRow], TissueMask | None]:
-            tissue = self._tissue or (live.tissue if live is not None else _tissue_of(slide))
+            tissue = self._tissue or (live.tissue if live is not None else tissue_of(slide))
             return count_rows(content, kind, tissue, rect, None if live is None else live.done_tiles()), tissue
 
         def ready(found: tuple[list[CountRow], TissueMask | None]) -> None:
@@ -256,7 +296,20 @@ class CellsController:
         """What cells are told apart by: their types, else their classes; empty if neither is known."""
         content = self.content
         kinds = [] if content is None else [kind for kind in content.kinds if kind in ("type", "class")]
-        return self.shown.kind if self.shown.kind in kinds else next(iter(kinds), "")
+        return self.shown.kind if self.shown.kind in kinds else "" if content is None else content.category
+
+    def note(self) -> str:
+        """Say what a gene or type of single cells means, and whether the model can tell it at all."""
+        content, shown = self.content, self.shown
+        if content is None or content.cells is None or shown.kind not in ("gene", "share", "type"):
+            return ""
+        if shown.kind == "gene" and shown.name in content.cells.poorly_told():
+            share = 100 * content.cells.between_types[shown.name]
+            return (
+                f"Hardly about single cells: {share:.0f} % of the variance of {shown.name} lies between cell types, "
+                "and spots tell no more."
+            )
+        return "Cells that look like this have it; no cell is measured."
 
     def measure_neighbours(self, within_um: float = WITHIN_UM) -> None:
         """Count who is next to whom, against shuffled types."""
@@ -264,7 +317,7 @@ class CellsController:
         if content is None or not kind:
             self.tasks.notify(CellMapError("Neighbours need cells that have a type or class."))
             return
-        codes, names = content.codes(kind)  # type: ignore[arg-type]
+        codes, names = content.codes(kind)
         centers = content.nuclei.centers_um
 
         def ready(found: Neighbours) -> None:
@@ -280,7 +333,7 @@ class CellsController:
 
     def make_gallery(self, name: str = "") -> None:
         """Cut crops of the cells that are highest in what is shown, or of the type or class ``name``."""
-        content, slide, shown = self.content, self.slide, self.shown
+        content, slide, shown, chosen = self.content, self.slide, self.shown, self.chosen
         if content is None or slide is None:
             self.tasks.notify(CellMapError("There are no cells to show: find or open some first."))
             return
@@ -289,7 +342,7 @@ class CellsController:
             self.crops = crops
             self.crops_changed.emit()
 
-        self.tasks.run("gallery", "Cutting crops ...", lambda: read_crops(slide, content, shown, name), ready)
+        self.tasks.run("gallery", "Cutting crops ...", lambda: read_crops(slide, content, shown, name, chosen), ready)
 
     def measure_nuclei(self) -> None:
         """Summarise size and stain of the nuclei by type or class."""
@@ -297,7 +350,7 @@ class CellsController:
         if content is None or slide is None or not len(content):
             self.tasks.notify(CellMapError("There are no cells to measure: find or open some first."))
             return
-        codes, names = content.codes(kind or "plain")  # type: ignore[arg-type]
+        codes, names = content.codes(kind or "plain")
 
         def ready(found: pd.DataFrame) -> None:
             self.morphology = found
@@ -345,27 +398,3 @@ class CellsController:
                 return "Zoom in: nuclei are found as you look, where they can be seen."
             return "No cells yet: find the nuclei of the view or slide, or open a file of cells."
         return ""
-
-
-def still_shown(shown: CellShown, content: CellContent) -> CellShown:
-    """Return what is shown if these cells have it, else the most telling that they have."""
-    known = shown.kind in content.kinds
-    if known and content.cells is not None and shown.kind == "gene":
-        known = shown.name in content.cells.genes
-    if known and content.cells is not None and shown.kind == "share":
-        known = shown.name in content.cells.cell_types
-    return shown if known else best_shown(content)
-
-
-def best_shown(content: CellContent) -> CellShown:
-    """Return what tells most of these cells: their types, else their classes."""
-    return CellShown(next((kind for kind in content.kinds if kind in ("type", "class")), "plain"))
-
-
-def _tissue_of(slide: Slide) -> TissueMask | None:
-    from napari_cpnn.slides import find_tissue
-
-    try:
-        return find_tissue(slide)
-    except CpnnError:  # no tissue is told from glass: cells per mm2 are then of the outline of all cells
-        return None

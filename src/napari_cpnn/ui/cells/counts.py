@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_cpnn.arrays import FloatArray
+from napari_cpnn.errors import CpnnError
+from napari_cpnn.slides import find_tissue
 from napari_cpnn.ui.cells.colored import CellContent, Kind
 
 if TYPE_CHECKING:
     from napari_cpnn.geometry import Rect
-    from napari_cpnn.slides import TissueMask
+    from napari_cpnn.slides import Slide, TissueMask
 
 ALL = "All cells"
 NO_NAME = "without"
@@ -91,3 +93,11 @@ def _area_mm2(tissue: TissueMask | None, tiles: tuple[FloatArray, float] | None)
         return tissue.area_um2 / 1e6
     centers, side = tiles
     return float(tissue.coverage_at(centers, side).sum() * side**2 / 1e6) if len(centers) else 0.0
+
+
+def tissue_of(slide: Slide) -> TissueMask | None:
+    """Return the tissue of a slide; ``None`` if it is not told from glass, and densities are then not known."""
+    try:
+        return find_tissue(slide)
+    except CpnnError:
+        return None

@@ -17,6 +17,7 @@ from napari_cpnn.ui.cells.colored import CellShown
 from napari_cpnn.ui.cells.controller import CellsController
 from napari_cpnn.ui.cells.count_table import CountTable
 from napari_cpnn.ui.cells.tabs import GalleryTab, NeighboursTab, NucleiTab
+from napari_cpnn.ui.cells.two_genes import TwoGenesTab
 from napari_cpnn.ui.explore import ColorBar
 from napari_cpnn.ui.frame import (
     Dock,
@@ -84,7 +85,7 @@ class CellsDock(Dock):
     @property
     def is_settled(self) -> bool:
         """True when nothing is being found, drawn or measured."""
-        charts = all(tab.is_settled for tab in (self.gallery, self.neighbours, self.nuclei))
+        charts = all(tab.is_settled for tab in (self.gallery, self.neighbours, self.nuclei, self.two_genes))
         return charts and self.controller.is_settled and not self.canvas.is_pending
 
     # -- layout --------------------------------------------------------------------------------------------
@@ -97,6 +98,7 @@ class CellsDock(Dock):
         self.open = button("Open ...", "nuclei of QuPath, CellViT, HoVer-Net, Xenium, Visium HD, or a table of centres")
         self.open_zarr = button("Open .zarr ...", "a map of cells, nuclei of napari-cpnn, or a SpatialData")
         self.model = ModelPicker(self.background, "a model of single cells", ModelEntry.why_no_cells)
+        self.model.setMinimumContentsLength(10)  # beside a button
         self.predict = button("Predict", "types and genes of all cells, by this model; nuclei are found first")
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
@@ -109,18 +111,20 @@ class CellsDock(Dock):
         self.gene = GeneBox()
         self.visible = QCheckBox("Show")
         self.visible.setChecked(True)
-        self.visible.setToolTip("show the cells; the map lies below them where they are drawn one by one")
+        self.visible.setToolTip("show the cells, or the map of Explore in their place")
         self.colors = ColorBar()
         self.drawn = TextLabel()
         self.table = CountTable()
         self.gallery = GalleryTab(self.controller)
         self.neighbours = NeighboursTab(self.controller, self.background)
         self.nuclei = NucleiTab(self.controller, self.background)
+        self.two_genes = TwoGenesTab(self.controller, self.background, self._regions)
         self.tabs = QTabWidget()
         for tab, text, tip in (
             (self.gallery, "Gallery", "crops of the cells with the highest values; a click goes there"),
             (self.neighbours, "Neighbours", "which cells are next to which, against shuffled types"),
             (self.nuclei, "Nuclei", "size and stain of the nuclei, by type or class"),
+            (self.two_genes, "Two genes", "one gene against another; a lasso marks cells on the slide"),
         ):
             self.tabs.addTab(tab, text)
             self.tabs.setTabToolTip(self.tabs.count() - 1, tip)
@@ -354,15 +358,16 @@ class CellsDock(Dock):
     def _drawn(self) -> None:
         self._show_bar()
         drawing, colored = self.controller.drawing, self.controller.colored
+        note = self.controller.note()
         if drawing is None or colored is None:
             self.drawn.show_text("")
         elif drawing.style == "mean":
             side = colored.grid.stride_um
             names = {"plain": "Density", "type": "Most common type", "class": "Most common class"}
             what = names.get(colored.shown.kind, "Mean")
-            self.drawn.show_text(f"{what} of the cells in each {side:g} µm; zoom in to see single cells.")
+            self.drawn.show_text(f"{what} of the cells in each {side:g} µm; zoom in to see single cells. {note}")
         else:
-            self.drawn.show_text("")
+            self.drawn.show_text(note)
 
     def _fill_tab(self) -> None:
         """Fill the gallery for what is shown, if it is on top."""
@@ -374,7 +379,7 @@ class CellsDock(Dock):
 
     def _end(self, *, viewer_lives: bool) -> None:
         stop_timer(self._timer)
-        for tab in (self.neighbours, self.nuclei):
+        for tab in (self.neighbours, self.nuclei, self.two_genes):
             tab.chart.stop()
         self.controller.close()
         self.canvas.stop(viewer_lives=viewer_lives)

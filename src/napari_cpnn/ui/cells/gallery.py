@@ -76,9 +76,26 @@ def highest(
     return title, order, values[order].astype(np.float32)
 
 
-def read_crops(slide: Slide, content: CellContent, shown: CellShown, name: str = "", n: int = N_CROPS) -> Crops:
-    """Cut the crops of a gallery; raises as :func:`highest`, and a :class:`CpnnError` if no crop can be read."""
-    title, numbers, values = highest(content, shown, name, n)
+def read_crops(
+    slide: Slide,
+    content: CellContent,
+    shown: CellShown,
+    name: str = "",
+    chosen: IntArray | None = None,
+    n: int = N_CROPS,
+) -> Crops:
+    """Cut the crops of a gallery, of the ``chosen`` cells if there are some and no ``name`` is given.
+
+    Raises
+    ------
+    CpnnError
+        As :func:`highest`, and if no crop can be read.
+    """
+    if chosen is not None and len(chosen) and not name:
+        numbers = np.sort(np.random.default_rng(0).permutation(chosen)[:n])
+        title, values = f"Of {len(chosen):,} marked cells", np.full(len(numbers), np.nan, dtype=np.float32)
+    else:
+        title, numbers, values = highest(content, shown, name, n)
     pictures, ok = PatchReader(slide, CROP).read(content.nuclei.centers_um[numbers].astype(np.float64))
     if not ok.any():
         raise CellMapError(f"None of the {len(numbers)} crops of the gallery can be read from {slide.label}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from napari_cpnn.arrays import Picture
+from napari_cpnn.arrays import BoolArray, Picture
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.painting import dot_picture, outline_picture
 
@@ -24,7 +24,10 @@ MARGIN = 0.25
 _OUTLINE_PX, _DOT_PX = 9.0, 1.5
 #: Line width by size of a nucleus on the screen.
 _WIDE_PX = 40.0
-_MOST_PX = 4096 * 4096
+_MOST_PX, _STEP_PX = 4096 * 4096, 64
+
+#: Alpha of cells that do not stand out.
+_FAINT = 60
 
 Style = Literal["outlines", "dots", "mean"]
 
@@ -65,7 +68,9 @@ class Drawing:
         return inside and abs(math.log(view.px_per_um * pixel_ratio / self.px_per_um)) < 0.02
 
 
-def draw_view(colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0) -> Drawing:
+def draw_view(
+    colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0, chosen: BoolArray | None = None
+) -> Drawing:
     """Draw the cells of a view, and some beyond its edges.
 
     Parameters
@@ -76,6 +81,8 @@ def draw_view(colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0) -
         What is in view.
     pixel_ratio
         Pixels of the screen per pixel of the canvas.
+    chosen
+        ``(N,)``: cells that stand out, the others being faint; ``None``: all alike.
     """
     margin = MARGIN * max(view.rect.height, view.rect.width)
     rect = view.rect.grown(margin)
@@ -83,14 +90,19 @@ def draw_view(colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0) -
     scale = min(wanted, math.sqrt(_MOST_PX / max(rect.height * rect.width, 1e-9)))
     about = colored.n_within(view.rect)
     nothing = np.zeros((0, 0, 4), dtype=np.uint8)
-    shape = (max(1, math.ceil(rect.height * scale)), max(1, math.ceil(rect.width * scale)))
+    # Of one shape at all zooms, so that a layer is changed in place.
+    shape = (_rounded_up(rect.height * scale), _rounded_up(rect.width * scale))
     grid = Grid(shape, 1 / scale, (rect.y0, rect.x0))
     # Patches at the edges count as a whole, so few more are looked at than are drawn.
     if about > 4 * MOST_CELLS or (about > MOST_CELLS and _n_cells(colored, view.rect) > MOST_CELLS):
         return Drawing("mean", rect, wanted, about, nothing, grid)
     nuclei = colored.content.nuclei
     numbers = nuclei.query(rect)
+    if chosen is not None:
+        numbers = numbers[np.argsort(chosen[numbers], kind="stable")]  # those that stand out lie above the others
     part, colors = nuclei.subset(numbers), colored.colors[numbers]
+    if chosen is not None:
+        colors[~chosen[numbers], 3] = _FAINT
     size_px = colored.content.diameter_um * scale
     if part.outlines is not None and size_px >= _OUTLINE_PX:
         vertices = (part.outlines.vertices_um - np.array([rect.y0, rect.x0])) * scale
@@ -99,6 +111,10 @@ def draw_view(colored: ColoredCells, view: Viewport, pixel_ratio: float = 1.0) -
     centers = (part.centers_um - np.array([rect.y0, rect.x0])) * scale
     radius = min(max(_DOT_PX, 0.3 * size_px), 12.0)
     return Drawing("dots", rect, wanted, len(part), dot_picture(centers, radius, colors, shape), grid)
+
+
+def _rounded_up(pixels: float) -> int:
+    return max(_STEP_PX, _STEP_PX * math.ceil(pixels / _STEP_PX - 0.1))
 
 
 def _n_cells(colored: ColoredCells, rect: Rect) -> int:

@@ -79,6 +79,7 @@ class GalleryTab(QWidget):
             height, width = data.shape[:2]
             image = QImage(data.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
             text = format_value(value, unit or "share") if np.isfinite(value) else ""
+            text = f"{value:.0f}" if unit == "µm²" and text else text
             item = QListWidgetItem(QIcon(QPixmap.fromImage(image)), text)
             item.setData(Qt.ItemDataRole.UserRole, number)
             item.setToolTip(f"cell {number}; a click goes there")
@@ -171,7 +172,7 @@ class NucleiTab(_ChartTab):
 
     def fill(self) -> None:
         table, content = self.controller.morphology, self.controller.content
-        colors = {} if content is None else content.colors_of(self.controller.category or "plain")  # type: ignore[arg-type]
+        colors = {} if content is None else content.colors_of(self.controller.category or "plain")
         self.chart.show_chart(None if table is None else lambda paper: nuclei_chart(table, colors, paper))
         self._may_save(table is not None)
 

@@ -17,6 +17,8 @@ from .grouped_settings import SettingWords as SettingWords
 from .guide import show_guide as show_guide
 from .history import History as History
 from .label_columns import LabelColumns as LabelColumns
+from .lasso_chart import CHOSEN as CHOSEN
+from .lasso_chart import LassoChart as LassoChart
 from .long_lived import LongLived as LongLived
 from .numbers import DecimalBox as DecimalBox
 from .numbers import WholeNumberBox as WholeNumberBox

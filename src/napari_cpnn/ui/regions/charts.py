@@ -6,30 +6,26 @@ map fills, and shows every number as text.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from napari_cpnn.decimals import fixed
 from napari_cpnn.regions import PROGRAMS, SHIFT
-from napari_cpnn.texts import shown
-from napari_cpnn.ui.frame import DPI, Paper
+from napari_cpnn.ui.frame import Paper
+from napari_cpnn.ui.regions.sheet import CHAR_PX, GAP, LINE, Sheet, cut
 
 if TYPE_CHECKING:
+    from napari_cpnn.cells import RegionCells
     from napari_cpnn.ui.regions.rows import Explanation, RegionRow
 
-_LINE, _GAP, _FONT = 19, 8, 8.6
 _PROGRAMS_COLOR, _SHIFT_COLOR, _NEUTRAL = "#8C8F96", "#C3C5CA", "#8C8F96"
 #: Number of cell types with bars; the rest share a line.
 N_TYPES = 10
-_CHAR_PX, _BOLD_PX = 6.3, 7.6
 #: Contributions below this are displayed as 0.00.
 _LEAST = 0.005
 
@@ -55,112 +51,37 @@ class _Difference(Protocol):
     high: float
 
 
-class _Sheet:
-    """Figure with lines one below the other."""
-
-    def __init__(self, paper: Paper) -> None:
-        self.paper, self.y = paper, 4.0
-        self.figure = Figure(figsize=(paper.width_px / DPI, 1), dpi=DPI, facecolor=paper.ground)
-        FigureCanvasAgg(self.figure)
-        self.axes: Any = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.axis("off")
-        if paper.warning:
-            self._warn(paper)
-
-    def _warn(self, paper: Paper) -> None:
-        ink, box = paper.warning_colors
-        lines = textwrap.wrap(shown(paper.warning, 400), max(int((paper.width_px - 12) / _BOLD_PX), 20))
-        height = len(lines) * _LINE + 8
-        self.axes.add_patch(Rectangle((0, 0), paper.width_px, height, facecolor=box, linewidth=0))
-        for line in lines:
-            self.text(6, line, bold=True, color=ink)
-            self.down()
-        self.y = height + _GAP
-
-    def text(
-        self, x: float, text: str, *, align: str = "left", bold: bool = False, faint: bool = False, color: str = ""
-    ) -> None:
-        self.axes.text(
-            x,
-            self.y + _LINE / 2,
-            shown(text, 400),
-            parse_math=False,
-            ha=align,
-            va="center",
-            fontsize=_FONT,
-            color=color or self.paper.ink,
-            alpha=0.75 if faint else 1.0,
-            fontweight="bold" if bold else "normal",
-        )
-
-    def bar(
-        self, x0: float, x1: float, color: str, *, height: float = 11, hatch: str = "", faint: bool = False
-    ) -> None:
-        box = Rectangle(
-            (min(x0, x1), self.y + (_LINE - height) / 2),
-            max(abs(x1 - x0), 0.5),
-            height,
-            facecolor=color,
-            edgecolor=self.paper.ink if hatch else color,
-            linewidth=0.0 if not hatch else 0.4,
-            hatch=hatch or None,
-            alpha=0.4 if faint else 1.0,
-        )
-        self.axes.add_patch(box)
-
-    def whisker(self, x0: float, x1: float) -> None:
-        if np.isfinite(x0) and np.isfinite(x1):
-            y = self.y + _LINE / 2
-            self.axes.plot([x0, x1], [y, y], color=self.paper.ink, linewidth=1.1, solid_capstyle="butt")
-            for x in (x0, x1):
-                self.axes.plot([x, x], [y - 3, y + 3], color=self.paper.ink, linewidth=1.1)
-
-    def band(self, x0: float, x1: float, last: float) -> None:
-        """Draw a pale band, with an arrow at its right end if it goes on beyond ``last``."""
-        if np.isfinite(x0) and np.isfinite(x1):
-            x0, x1, beyond = min(x0, last), min(x1, last), x1 > last
-            box = Rectangle((x0, self.y + 1), x1 - x0, _LINE - 2, facecolor=self.paper.ink, alpha=0.13)
-            self.axes.add_patch(box)
-            if beyond:
-                self.axes.plot([last], [self.y + _LINE / 2], marker=">", color=self.paper.ink, markersize=3, alpha=0.5)
-
-    def rule(self, x: float, top: float, bottom: float) -> None:
-        self.axes.plot([x, x], [top, bottom], color=self.paper.ink, linewidth=0.8, alpha=0.7)
-
-    def down(self, by: float = _LINE) -> None:
-        self.y += by
-
-    def done(self) -> Figure:
-        if self.paper.source:
-            self.down(_GAP)
-            self.text(4, _cut(self.paper.source, self.paper.width_px / _CHAR_PX), faint=True)
-            self.down()
-        height = self.y + 4
-        self.figure.set_size_inches(self.paper.width_px / DPI, height / DPI)
-        self.axes.set_xlim(0, self.paper.width_px)
-        self.axes.set_ylim(height, 0)
-        return self.figure
-
-
 def _values(table: pd.DataFrame) -> Iterable[_Value]:
     return cast("Iterable[_Value]", table.itertuples())
 
 
-def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], paper: Paper) -> Figure:
-    """Draw the shares of the largest cell types, and the genes, of each region, with intervals."""
-    sheet = _Sheet(paper)
+def composition_chart(
+    rows: Sequence[RegionRow],
+    colors: Mapping[str, str],
+    paper: Paper,
+    cells: Mapping[str, RegionCells] | None = None,
+) -> Figure:
+    """Draw the shares of the largest cell types, the genes, and the cells of each region, the first with intervals."""
+    sheet = Sheet(paper)
     name_px, number_px = _columns(paper)
     measured = [row for row in rows if row.table is not None]
+    counted = {} if cells is None else dict(cells)
+    for row in rows:
+        if row.table is None and row.region.name in counted:
+            sheet.text(4, cut(row.region.name, (paper.width_px - 150) / CHAR_PX), bold=True)
+            sheet.down()
+            _draw_cells(sheet, counted[row.region.name], colors)
+            sheet.down(GAP)
     top = max((_largest(row.table, "share") for row in measured), default=1.0)
     of_gene = max((_largest(row.table, "expression") for row in measured), default=1.0)
     room = paper.width_px - name_px - number_px
     for row in measured:
-        sheet.text(4, _cut(row.region.name, (paper.width_px - 150) / _CHAR_PX), bold=True)
+        sheet.text(4, cut(row.region.name, (paper.width_px - 150) / CHAR_PX), bold=True)
         sheet.text(paper.width_px - 4, region_words(row), align="right", faint=True)
         sheet.down()
         shares = _rows_of(row.table, "share").sort_values("value", ascending=False, kind="stable")
         for line in _values(shares.head(N_TYPES)):
-            sheet.text(4, _cut(line.name, name_px / _CHAR_PX))
+            sheet.text(4, cut(line.name, name_px / CHAR_PX))
             scale = room / top
             sheet.band(name_px + line.patch_low * scale, name_px + line.patch_high * scale, name_px + room)
             sheet.bar(name_px, name_px + line.value * scale, colors.get(line.name, _NEUTRAL))
@@ -178,32 +99,56 @@ def composition_chart(rows: Sequence[RegionRow], colors: Mapping[str, str], pape
             sheet.down()
         for line in _values(genes):
             scale = room / of_gene
-            sheet.text(4, _cut(line.name, name_px / _CHAR_PX))
+            sheet.text(4, cut(line.name, name_px / CHAR_PX))
             sheet.band(name_px + line.patch_low * scale, name_px + line.patch_high * scale, name_px + room)
             sheet.bar(name_px, name_px + max(line.value, 0.0) * scale, _NEUTRAL)
             sheet.whisker(name_px + max(line.low, 0.0) * scale, name_px + max(line.high, 0.0) * scale)
             sheet.text(paper.width_px - 4, value_words(line.value, line.low, line.high), align="right")
             sheet.down()
-        sheet.down(_GAP)
+        if row.region.name in counted:
+            _draw_cells(sheet, counted[row.region.name], colors)
+        sheet.down(GAP)
     if any(np.isfinite(row.table["patch_high"]).any() for row in measured if row.table is not None):
         sheet.text(4, "Pale: typical interval of a patch, not of the mean", faint=True)
         sheet.down()
     return sheet.done()
 
 
+def _draw_cells(sheet: Sheet, cells: RegionCells, colors: Mapping[str, str]) -> None:
+    """Draw the number and density of cells, and the shares of their largest types."""
+    width = sheet.paper.width_px
+    name_px, number_px = _columns(sheet.paper)
+    room = width - name_px - number_px
+    density = f"{cells.per_mm2:,.0f} per mm²" if np.isfinite(cells.per_mm2) else "no tissue"
+    sheet.text(4, "Cells, share of cells" if cells.shares else "Cells", faint=True)
+    sheet.text(width - 4, f"{cells.n:,} cells, {density}", align="right", faint=True)
+    sheet.down()
+    top = max(cells.shares.values(), default=1.0)
+    shown_types = list(cells.shares.items())
+    for name, share in shown_types[:N_TYPES]:
+        sheet.text(4, cut(name, name_px / CHAR_PX))
+        sheet.bar(name_px, name_px + share * room / top, colors.get(name, _NEUTRAL), height=7)
+        sheet.text(width - 4, share_words(share), align="right")
+        sheet.down()
+    if others := shown_types[N_TYPES:]:
+        sheet.text(4, _others(len(others)), faint=True)
+        sheet.text(width - 4, share_words(sum(share for _, share in others)), align="right", faint=True)
+        sheet.down()
+
+
 def comparison_chart(
     table: pd.DataFrame, pair: tuple[str, str], colors: Mapping[str, str], paper: Paper, n_lines: int = 14
 ) -> Figure:
     """Draw the differences of two regions, largest first; those whose interval excludes 0 are bold."""
-    sheet = _Sheet(paper)
+    sheet = Sheet(paper)
     name_px, number_px = _columns(paper)[0], 168.0  # with signs and "to", bold, beside the longest interval
     for kinds, unit, scale in ((("share", "unlike"), "percentage points", 100.0), (("expression",), "log1p CP10k", 1)):
         part = sorted_differences(table[table["kind"].isin(kinds)]).head(n_lines)
         if part.empty:
             continue
         half = len(pair[0]) + len(pair[1]) + 3
-        cut = max(6, int((paper.width_px / _CHAR_PX - len(unit) - 4) / 2)) if half > 20 else 99
-        sheet.text(4, f"{_cut(pair[0], cut)} − {_cut(pair[1], cut)}", bold=True)
+        letters = max(6, int((paper.width_px / CHAR_PX - len(unit) - 4) / 2)) if half > 20 else 99
+        sheet.text(4, f"{cut(pair[0], letters)} − {cut(pair[1], letters)}", bold=True)
         sheet.text(paper.width_px - 4, unit, align="right", faint=True)
         sheet.down()
         room = (paper.width_px - name_px - number_px) / 2
@@ -214,7 +159,7 @@ def comparison_chart(
             decimals = decimals_of(line.low * scale, line.high * scale, 0 if scale > 1 else 2)
             marked = excludes_zero(round(line.low * scale, decimals), round(line.high * scale, decimals))
             label = "unlike the training" if line.kind == "unlike" else line.name
-            sheet.text(4, _cut(label, name_px / _CHAR_PX), bold=marked, faint=not marked)
+            sheet.text(4, cut(label, name_px / CHAR_PX), bold=marked, faint=not marked)
             color = colors.get(line.name, _NEUTRAL)
             sheet.bar(middle, middle + line.difference / reach * room, color, faint=not marked)
             sheet.whisker(middle + line.low / reach * room, middle + line.high / reach * room)
@@ -222,20 +167,20 @@ def comparison_chart(
             sheet.text(paper.width_px - 4, text, align="right", bold=marked, faint=not marked)
             sheet.down()
         sheet.rule(middle, first, sheet.y)
-        sheet.down(_GAP)
+        sheet.down(GAP)
     return sheet.done()
 
 
 def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper: Paper, n_types: int = 8) -> Figure:
     """Draw the contributions to a gene as a stacked bar and as numbers, which sum to the prediction."""
-    sheet = _Sheet(paper)
+    sheet = Sheet(paper)
     table = explanation.table
     assert table is not None  # noqa: S101
     parts = explained_parts(table, n_types)
     gene, total = table.attrs["gene"], sum(part.value for part in parts)
-    sheet.text(4, f"{_cut(gene, 40)}: {fixed(total, 2)} {table.attrs['unit']}", bold=True)
-    sheet.text(paper.width_px - 4, _cut(explanation.where, 40), align="right", faint=True)
-    sheet.down(_LINE + 4)
+    sheet.text(4, f"{cut(gene, 40)}: {fixed(total, 2)} {table.attrs['unit']}", bold=True)
+    sheet.text(paper.width_px - 4, cut(explanation.where, 40), align="right", faint=True)
+    sheet.down(LINE + 4)
     values = [part.value for part in parts]
     low, high = min(sum(v for v in values if v < 0), 0.0), max(sum(v for v in values if v > 0), 1e-9)
     scale = (paper.width_px - 12) / (high - low)
@@ -250,12 +195,12 @@ def explanation_chart(explanation: Explanation, colors: Mapping[str, str], paper
         right, left = (end, left) if part.value >= 0 else (right, end)
     at = zero + total * scale
     sheet.axes.plot([at], [sheet.y - 5], marker="v", color=sheet.paper.ink, markersize=5)
-    sheet.rule(zero, sheet.y - 2, sheet.y + _LINE + 2)
-    sheet.down(_LINE + _GAP)
+    sheet.rule(zero, sheet.y - 2, sheet.y + LINE + 2)
+    sheet.down(LINE + GAP)
     for part in parts:
         color, hatch = _style_of(part.name, colors)
         sheet.bar(6, 17, color, hatch=hatch)
-        sheet.text(24, _cut(part.name, (paper.width_px - 150) / _CHAR_PX))
+        sheet.text(24, cut(part.name, (paper.width_px - 150) / CHAR_PX))
         if np.isfinite(part.weight):
             sheet.text(paper.width_px - 60, f"share {share_words(part.weight)}", align="right", faint=True)
         sheet.text(paper.width_px - 4, fixed(part.value, 2, signed=True), align="right")
@@ -386,8 +331,3 @@ def _rows_of(table: pd.DataFrame | None, kind: str) -> pd.DataFrame:
 def _largest(table: pd.DataFrame | None, kind: str) -> float:
     values = _rows_of(table, kind)[["value", "high"]].to_numpy(dtype=float)
     return float(np.nanmax(values, initial=1e-9)) if values.size else 1e-9
-
-
-def _cut(text: str, n_chars: float) -> str:
-    """Shorten a text in its middle: long names differ at their ends as often as at their starts."""
-    return shown(text, max(int(n_chars), 5))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from psygnal import Signal
 
+from napari_cpnn.cells import RegionCells, cells_in_regions
 from napari_cpnn.errors import CpnnError, RegionsError
 from napari_cpnn.mapping import DomainReport
 from napari_cpnn.models import model_words
@@ -54,6 +55,8 @@ class RegionsController:
     ----------
     rows
         Measurements of each region, in the order of the layer.
+    cells
+        Cells of each region by its name; empty where the Cells dock has none.
     pair
         Names of the two regions that are compared, first minus second.
     comparison
@@ -77,6 +80,7 @@ class RegionsController:
         self.state = state
         self.settings = settings or RegionSettings()
         self.rows: list[RegionRow] = []
+        self.cells: dict[str, RegionCells] = {}
         self.genes: tuple[str, ...] = ()
         self.pair: tuple[str, str] | None = None
         self.comparison: pd.DataFrame | None = None
@@ -175,6 +179,7 @@ class RegionsController:
 
     def check(self) -> None:
         """Measure what has changed; called a few times a second."""
+        self._count_cells()
         cmap, genes, level = self.state.map, self._measured_genes(), self.state.level
         settings = self.settings.replace(level=level)
         if cmap is None:
@@ -203,10 +208,27 @@ class RegionsController:
             of = key_of(cmap, where) if isinstance(where, Region) else (cmap, cmap.revision, where)
             self._measure("explanation", (of, gene, level), lambda: explained(cmap, gene, where, level))
 
+    def _count_cells(self) -> None:
+        """Count the cells of the Cells dock in each region."""
+        content, regions = self.state.cells, tuple(self._regions)
+        if content is None or not regions:
+            self._set("cells", None, {})
+            return
+        known = {row.region.name: row.tissue_mm2 for row in self.rows}
+        tissue = [known.get(region.name, 0.0) for region in regions]
+        areas = [mm2 if mm2 > 0 else region.area_mm2 for mm2, region in zip(tissue, regions, strict=True)]
+
+        def work() -> dict[str, RegionCells]:
+            codes, names = content.codes(content.category)
+            found = cells_in_regions(content.nuclei, regions, codes, names, areas)
+            return {region.name: cells for region, cells in zip(regions, found, strict=True)}
+
+        self._measure("cells", (content, regions, tuple(areas)), work)
+
     @property
     def is_settled(self) -> bool:
         """True when nothing is being measured."""
-        return not any(map(self._tasks.is_running, ("rows", "comparison", "explanation")))
+        return not any(map(self._tasks.is_running, ("rows", "cells", "comparison", "explanation")))
 
     def _measured_genes(self) -> tuple[str, ...]:
         """Return the chosen genes, then the one on screen."""
@@ -240,7 +262,7 @@ class RegionsController:
         if kind == "rows" and len(old) == len(result) and all(a is b for a, b in zip(old, result, strict=True)):
             return
         setattr(self, kind, result)
-        getattr(self, f"{kind}_changed").emit()
+        getattr(self, f"{'rows' if kind == 'cells' else kind}_changed").emit()
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -265,10 +287,15 @@ class RegionsController:
     def write_table(self, path: str | Path) -> None:
         """Write the measurements of all regions as CSV, a row per region and quantity."""
         rows, cmap, source, level = list(self.rows), self.state.map, self.source(), self.state.level
-        if cmap is None or all(row.table is None for row in rows):
+        cells = dict(self.cells)
+        if not cells and (cmap is None or all(row.table is None for row in rows)):
             self._tasks.notify(RegionsError("Nothing is measured yet: draw regions on mapped tissue first."))
             return
-        self.work(lambda: write_csv(full_table(cmap, rows, level).assign(**source), path, RegionsError, index=False))
+
+        def work() -> None:
+            write_csv(full_table(cmap, rows, level, cells).assign(**source), path, RegionsError, index=False)
+
+        self.work(work)
 
     def write_comparison(self, path: str | Path) -> None:
         """Write the comparison as CSV."""
@@ -302,7 +329,9 @@ class RegionsController:
 
     def colors(self) -> dict[str, str]:
         """Return ``#RRGGBB`` for each cell type of the model."""
-        return {} if self.state.model is None else colors_of(self.state.model)
+        content = self.state.cells
+        of_cells = {} if content is None else content.colors_of(content.category)
+        return of_cells if self.state.model is None else {**of_cells, **colors_of(self.state.model)}
 
     def message(self) -> str:
         """Tell the user what to do next; empty when there is nothing to do."""

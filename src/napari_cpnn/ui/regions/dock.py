@@ -368,7 +368,7 @@ class Regions(Dock):
         self._rows_changed()
 
     def _rows_changed(self) -> None:
-        self.table.set_rows(self.controller.rows)
+        self.table.set_rows(self.controller.rows, self.controller.cells)
         if self.table.rowCount() and not self.table.selected():
             self.table.select([0])
         self._show_composition()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from napari_cpnn.cells import RegionCells, cells_table
 from napari_cpnn.errors import RegionsError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping import DomainReport
@@ -131,14 +132,21 @@ def with_warning(table: pd.DataFrame, warnings: Sequence[str]) -> pd.DataFrame:
     return pd.concat([pd.Series(list(warnings), index=table.index, name="warning", dtype=object), table], axis=1)
 
 
-def full_table(cmap: CompositionMap, rows: Sequence[RegionRow], level: str = "minor") -> pd.DataFrame:
-    """Concatenate the tables of all rows, with the contributions to each gene (kind ``part``).
+def full_table(
+    cmap: CompositionMap | None,
+    rows: Sequence[RegionRow],
+    level: str = "minor",
+    cells: Mapping[str, RegionCells] | None = None,
+) -> pd.DataFrame:
+    """Concatenate the tables of all rows, with the contributions to each gene (kind ``part``), and of their cells.
 
     Where a region is unlike the training tissue, the first column is a ``warning``.
     """
     tables = []
     for row in rows:
-        if row.table is None:
+        if cells and row.region.name in cells:
+            tables.append(cells_table([row.region], [cells[row.region.name]]))
+        if row.table is None or cmap is None:
             continue
         tables.append(row.table)
         for gene in row.table.loc[row.table["kind"] == "expression", "name"]:

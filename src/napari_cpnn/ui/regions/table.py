@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from qtpy.QtCore import QItemSelectionModel, Qt, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
+from napari_cpnn.cells import RegionCells
 from napari_cpnn.ui.frame import given, prepare_table
 from napari_cpnn.ui.regions.charts import share_words
 from napari_cpnn.ui.regions.rows import RegionRow
@@ -24,6 +25,7 @@ _COLUMNS = (
         "unlike",
         "share of its mapped tissue that is unlike the training tissue of the model; do not trust the model there",
     ),
+    ("cells/mm²", "cells of the Cells dock per mm² of tissue, or of the outline where tissue is not known"),
 )
 
 
@@ -64,14 +66,18 @@ class RegionTable(QTableWidget):
         self.itemChanged.connect(self._changed)
         self._fit()
 
-    def set_rows(self, rows: Sequence[RegionRow]) -> None:
-        """Show regions; the selection follows them, wherever their rows are now."""
+    def set_rows(self, rows: Sequence[RegionRow], cells: Mapping[str, RegionCells] | None = None) -> None:
+        """Show regions, and the density of their cells where it is known; the selection follows the regions."""
+        counted = {} if cells is None else cells
+        self.setColumnHidden(len(_COLUMNS) - 1, not counted)
         selected = self._follow([row.region.name for row in rows])
         self.blockSignals(True)
         self.setRowCount(len(rows))
         for i, row in enumerate(rows):
             mapped = "no tissue" if np.isfinite(row.tissue_mm2) and row.tissue_mm2 == 0 else _text(row.mapped)
-            texts = (row.region.name, f"{row.region.area_mm2:.2f}", mapped, _text(row.value("unlike")))
+            found = counted.get(row.region.name)
+            density = f"{found.per_mm2:,.0f}" if found is not None and np.isfinite(found.per_mm2) else "–"
+            texts = (row.region.name, f"{row.region.area_mm2:.2f}", mapped, _text(row.value("unlike")), density)
             for column, text in enumerate(texts):
                 self._put(i, column, text)
         self.select(selected)

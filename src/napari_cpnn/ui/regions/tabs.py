@@ -94,18 +94,20 @@ class CompositionTab(_Tab):
 
     def show_rows(self, rows: Sequence[RegionRow]) -> None:
         """Show the composition of some regions."""
+        cells = dict(self.controller.cells)
         measured = [r for r in rows if r.table is not None]
+        drawn = [r for r in rows if r.table is not None or r.region.name in cells]
         self._names = tuple(r.region.name for r in measured)
         colors = self.controller.colors()
-        self.chart.show_chart((lambda paper: composition_chart(measured, colors, paper)) if measured else None)
-        self.save_figure.setEnabled(bool(measured))
-        self.save_table.setEnabled(any(r.table is not None for r in self.controller.rows))
+        self.chart.show_chart((lambda paper: composition_chart(drawn, colors, paper, cells)) if drawn else None)
+        self.save_figure.setEnabled(bool(drawn))
+        self.save_table.setEnabled(bool(cells) or any(r.table is not None for r in self.controller.rows))
         self.chart.setToolTip(
             "lines: 95 % intervals of the mean, from drawing blocks of the region; nothing of the model's error\n"
             "pale bands: mean ends of the 90 % intervals of the single patches, for a measured spot, not for the mean"
         )
         few = any(r.no_interval for r in measured)
-        if rows and not measured:
+        if rows and not measured and not drawn:
             text = "Nothing is mapped in this region yet." if rows[0].tissue_mm2 else "This region has no tissue."
             self.note.show_text(text)
         else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper, Viewport
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
+    from napari_cpnn.ui.cells import CellContent
     from napari_cpnn.ui.export import Exported
     from napari_cpnn.ui.viewer.slide_memory import Memory
 
@@ -66,6 +67,8 @@ class ExploreState:
         The docks of the viewer that exist, by the name of their class.
     measured
         Table of the measured spots that the Compare dock uses; ``None`` if there is none.
+    cells
+        Cells of the slide that the Cells dock has; ``None`` if there are none.
     view
         The part of the slide that is in view; ``None`` while it is not known.
     pixel_ratio
@@ -83,6 +86,7 @@ class ExploreState:
     look_changed = Signal()
     message_changed = Signal(str)
     limits_changed = Signal()
+    cells_changed = Signal()
 
     def __init__(self) -> None:
         self.history = History()
@@ -97,6 +101,7 @@ class ExploreState:
         self.message = ""
         self.memory: Memory | None = None
         self.measured: AnnData | None = None
+        self.cells: CellContent | None = None
         self._memory_changed = False
         self.limits: tuple[float, float] = (0.0, 1.0)
         self.wanted_level: Level = "major"
@@ -137,6 +142,12 @@ class ExploreState:
         """Return the memory if it has changed since the last call."""
         changed, self._memory_changed = self._memory_changed, False
         return self.memory if changed else None
+
+    def set_cells(self, cells: CellContent | None) -> None:
+        """Set the cells of the slide, which the Regions dock counts."""
+        if cells is not self.cells:
+            self.cells = cells
+            self.cells_changed.emit()
 
     def set_model(self, model: CPNN | None) -> None:
         self.model = model
