@@ -71,6 +71,7 @@ def her2st(args: argparse.Namespace) -> str:
                 f"{crop}, network, mean of counts": {"head": "mlp"},
                 f"{crop}, network, as sCellST trains it": {"head": "mlp", "loss": "mse"},
                 f"{crop}, CPNN, cells within {WIDER_UM:g} um": {"radius_um": WIDER_UM},
+                f"{larger}, CPNN, cells within {WIDER_UM:g} um": {"radius_um": WIDER_UM},
             }.items()
         }
         tested = cross_test(cells, variants, args.seeds)
