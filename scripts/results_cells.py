@@ -31,12 +31,8 @@ PARTS = ("her2st", "sample", "simulation")
 ENCODERS = ("squeezenet", "nic")
 #: Crops around a nucleus: sCellST's 12 um, and one that sees its neighbours, too.
 CROPS = {"12 um": nc.PatchSpec(64, 12 / 64), "32 um": nc.PatchSpec(64, 0.5)}
-#: Heads and losses that are compared.
-HEADS: dict[str, dict[str, object]] = {
-    "CPNN": {},
-    "network, mean of counts": {"head": "mlp"},
-    "network, as sCellST trains it": {"head": "mlp", "loss": "mse"},
-}
+#: A radius of the spots of her2st that takes in cells around them, too.
+WIDER_UM = 75.0
 #: Genes by the share of their variance between types.
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 1.0)
 
@@ -64,11 +60,19 @@ def her2st(args: argparse.Namespace) -> str:
     cells = Cells(args.data, args.runs)
     rows = []
     for encoder in args.encoders:
+        crop, larger = CROPS
         variants = {
-            f"cells, {encoder}, {crop}, {head}": cells.settings(encoder, patch, **change)
-            for head, change in HEADS.items()
-            for crop, patch in CROPS.items()
-            if crop == "12 um" or head == "CPNN"
+            f"cells, {encoder}, {name}": cells.settings(
+                encoder, CROPS[crop] if crop in name else CROPS[larger], **change
+            )
+            for name, change in {
+                f"{crop}, CPNN": {},
+                f"{larger}, CPNN": {},
+                f"{crop}, network, mean of counts": {"head": "mlp"},
+                f"{crop}, network, as sCellST trains it": {"head": "mlp", "loss": "mse"},
+                f"{crop}, CPNN, cells within {WIDER_UM:g} um": {"radius_um": WIDER_UM},
+                f"{larger}, CPNN, cells within {WIDER_UM:g} um": {"radius_um": WIDER_UM},
+            }.items()
         }
         tested = cross_test(cells, variants, args.seeds)
         genes = {name: list(of[0].per_gene.index) for name, of in next(iter(tested.values())).items()}
