@@ -3,8 +3,7 @@
     python scripts/results_cells.py                      # all of it, about an hour of one core
     python scripts/results_cells.py --only sample        # or her2st, simulation
 
-Nuclei are found once and stay in runs/cells, features of crops in the user's cache. Epochs of the cells of her2st are
-chosen inside the training sections of each fold.
+Nuclei and finished folds stay in runs/cells, features of crops in the user's cache.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 import napari_cpnn as nc
-from cells_study.her2st import SECTIONS, Cells, Tested, cross_test
+from cells_study.her2st import EPOCHS, N_GENES, SECTIONS, Cells, Tested, cross_test
 from cells_study.sample import CELL_TYPES, Sample, recalls, simulate
 from her2st_study.report import markdown, write_section
 from napari_cpnn.errors import CpnnWarning
@@ -32,12 +31,8 @@ PARTS = ("her2st", "sample", "simulation")
 ENCODERS = ("squeezenet", "nic")
 #: Crops around a nucleus: sCellST's 12 um, and one that sees its neighbours, too.
 CROPS = {"12 um": nc.PatchSpec(64, 12 / 64), "32 um": nc.PatchSpec(64, 0.5)}
-#: Heads and losses that are compared.
-HEADS: dict[str, dict[str, object]] = {
-    "CPNN": {},
-    "network, mean of counts": {"head": "mlp"},
-    "network, as sCellST trains it": {"head": "mlp", "loss": "mse"},
-}
+#: A radius of the spots of her2st that takes in cells around them, too.
+WIDER_UM = 75.0
 #: Genes by the share of their variance between types.
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 1.0)
 
@@ -65,15 +60,25 @@ def her2st(args: argparse.Namespace) -> str:
     cells = Cells(args.data, args.runs)
     rows = []
     for encoder in args.encoders:
+        crop, larger = CROPS
         variants = {
-            f"cells, {encoder}, {crop}, {head}": cells.settings(encoder, patch, **change)
-            for crop, patch in CROPS.items()
-            for head, change in HEADS.items()
-            if crop == "12 um" or head == "CPNN"
+            f"cells, {encoder}, {name}": cells.settings(
+                encoder, CROPS[crop] if crop in name else CROPS[larger], **change
+            )
+            for name, change in {
+                f"{crop}, CPNN": {},
+                f"{larger}, CPNN": {},
+                f"{crop}, network, mean of counts": {"head": "mlp"},
+                f"{crop}, network, as sCellST trains it": {"head": "mlp", "loss": "mse"},
+                f"{crop}, CPNN, cells within {WIDER_UM:g} um": {"radius_um": WIDER_UM},
+                f"{larger}, CPNN, cells within {WIDER_UM:g} um": {"radius_um": WIDER_UM},
+            }.items()
         }
-        patches = cells.patch_model(encoder, args.seeds)
+        tested = cross_test(cells, variants, args.seeds)
+        genes = {name: list(of[0].per_gene.index) for name, of in next(iter(tested.values())).items()}
+        patches = cells.patch_model(encoder, args.seeds, genes)
         rows.append(_row(f"patches, {encoder}", patches))
-        rows += [_row(name, tested) for name, tested in cross_test(cells, variants, args.seeds).items()]
+        rows += [_row(name, of) for name, of in tested.items()]
     header = ["model", *(f"{name}: PCC" for name in SECTIONS), "mean PCC / SCC", "PCC given depth", "composition"]
     n_spots = ", ".join(f"{name} {tested[0].n_spots}" for name, tested in patches.items())
     n_nuclei = ", ".join(f"{name} {len(nuclei):,}" for name, nuclei in cells.nuclei.items())
@@ -82,8 +87,9 @@ def her2st(args: argparse.Namespace) -> str:
         f"`python scripts/results_cells.py --only her2st`: sections of patient C, each tested by models trained on the "
         f"other two, on its spots with a nucleus ({n_spots}); seeds: {args.seeds}. Nuclei within 100 um of a spot: "
         f"{n_nuclei}; a spot is the mean of those within 50 um. Frozen encoders; the patch model sees 224 px at 1.0 "
-        "um/px and averages eight symmetries, a cell its crop. Prototypes of the 25 minor types of CID4465; genes "
-        "detected in 10 % of the training spots. Epochs of the cells are chosen inside the two training sections. "
+        "um/px and averages eight symmetries, a cell its crop. Prototypes of the 25 minor types of CID4465; scores "
+        f"over the {N_GENES:,} genes that vary most within the training sections. Cells: {EPOCHS} epochs, fixed "
+        "beforehand; the patch model 10, and all genes, as in *Heads on her2st*. "
         "Composition: mean correlation with stereoscope's shares, of the patch's weights or of the mean of the spot's "
         "cells.",
         markdown(header, rows),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,8 +25,10 @@ from napari_cpnn.training.bags import CellSpots, SlideModel, fit_cells, nuclei_a
 SECTIONS = ("C2", "C3", "C4")
 #: Radius of a spot of her2st, and how far around the spots nuclei are looked for, in um.
 RADIUS_UM, AROUND_UM = 50.0, 100.0
-#: Epochs among which the training sections choose.
-EPOCHS = (10, 25)
+#: Of every fold, fixed beforehand: no tested spot decides anything.
+EPOCHS = 20
+#: Genes with the largest variance within the training sections, as sCellST takes.
+N_GENES = 1000
 
 
 @dataclass
@@ -77,8 +80,9 @@ class Cells:
         """Settings of the cells of patient C; all epochs are run."""
         name, weights = self.encoder(encoder)
         start = nc.CellSettings(
-            encoder=name, encoder_weights=weights, patch=patch, radius_um=RADIUS_UM, validation="none", device="cpu"
-        )
+            encoder=name, encoder_weights=weights, patch=patch, radius_um=RADIUS_UM, validation="none", device="cpu",
+            epochs=EPOCHS, genes="variable", n_genes=N_GENES,
+        )  # fmt: skip
         return start.replace(**changes)
 
     def read(self, settings: nc.CellSettings, train: Sequence[str], test: str) -> CellSpots:
@@ -125,8 +129,8 @@ class Cells:
         types = [name for name in published.columns if name in summed.columns]
         return pd.Series(pearson(summed[types].to_numpy(), published[types].to_numpy()), types)
 
-    def patch_model(self, encoder: str, seeds: int) -> dict[str, list[Tested]]:
-        """The patch model with the same encoder on the same folds, by section and seed, on the spots with nuclei."""
+    def patch_model(self, encoder: str, seeds: int, genes: Mapping[str, Sequence[str]]) -> dict[str, list[Tested]]:
+        """The patch model with the same encoder on the same folds: spots with nuclei, and the genes of each section."""
         name, weights = self.encoder(encoder)
         base = nc.TrainingSettings(
             backbone="frozen", encoder=name, encoder_weights=weights, patch=nc.PatchSpec(224, 1.0), symmetries=True,
@@ -141,7 +145,8 @@ class Cells:
                 evaluation, progress=False,
             )  # fmt: skip
             for slide in held_out_slides(out):
-                table = slide.heads["ours"][self.with_nuclei(slide.slide, slide.heads["ours"])]
+                every = slide.heads["ours"]
+                table = every[self.with_nuclei(slide.slide, every), list(genes[slide.slide])]
                 spots = self.samples[slide.slide][1][table.obs_names]
                 one = self.scores(np.asarray(table.X), list(table.var_names), spots, table.obsm["weights"], slide.slide)
                 found[slide.slide].append(one)
@@ -174,27 +179,23 @@ def _without(values: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
 
 
-def cross_test(
-    cells: Cells, variants: Mapping[str, nc.CellSettings], seeds: int, epochs: Mapping[str, int] | None = None
-) -> dict[str, dict[str, list[Tested]]]:
-    """Test every variant on every section: ``[variant][section][seed]``; epochs are chosen inside the other two."""
+def cross_test(cells: Cells, variants: Mapping[str, nc.CellSettings], seeds: int) -> dict[str, dict[str, list[Tested]]]:
+    """Test every variant on every section: ``[variant][section][seed]``; what is finished is found again."""
     results: dict[str, dict[str, list[Tested]]] = {name: {} for name in variants}
-    for test in SECTIONS:
-        train = [name for name in SECTIONS if name != test]
-        for name, settings in variants.items():
-            n = (epochs or {}).get(name) or chosen_epochs(cells, settings, train)
-            read = cells.read(settings, train, test)
-            results[name][test] = [
-                cells.test(cells.fit(read, one), read, test)
-                for one in (settings.replace(epochs=n, seed=seed) for seed in range(seeds))
-            ]
-            means = results[name][test]
-            print(f"{test} {name}: {n} epochs, PCC {np.mean([t.pcc for t in means]):.4f}", flush=True)
+    for name, settings in variants.items():
+        for test in SECTIONS:
+            tested = []
+            for seed in range(seeds):
+                path = cells.runs / "folds" / name / f"{test} {seed}.json"
+                if not path.exists():
+                    one = settings.replace(seed=seed)
+                    read = cells.read(one, [known for known in SECTIONS if known != test], test)
+                    found = cells.test(cells.fit(read, one), read, test)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    values = dataclasses.asdict(found) | {"per_gene": found.per_gene.to_dict()}
+                    path.write_text(json.dumps(values))
+                values = json.loads(path.read_text())
+                tested.append(Tested(**values | {"per_gene": pd.Series(values["per_gene"])}))
+            results[name][test] = tested
+            print(f"{test} {name}: PCC {np.mean([one.pcc for one in tested]):.4f}", flush=True)
     return results
-
-
-def chosen_epochs(cells: Cells, settings: nc.CellSettings, train: Sequence[str]) -> int:
-    """The number of epochs with the best PCC of the second training section from the first one."""
-    read = cells.read(settings, train[:1], train[1])
-    tested = {n: cells.test(cells.fit(read, settings.replace(epochs=n)), read, train[1]).pcc for n in EPOCHS}
-    return max(tested, key=lambda n: tested[n])

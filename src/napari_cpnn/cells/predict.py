@@ -78,9 +78,10 @@ def predict_cells(
     Examples
     --------
     >>> settings = nc.CellSettings(encoder="colour", epochs=1, validation="none", genes="variable", n_genes=50)
-    >>> nuclei = nc.detect_nuclei(slide, region=(1500, 1000, 1800, 1300), progress=False)
-    >>> cell_model = nc.train_cells([(slide, spots)], protos, settings, [nuclei])
-    >>> cells = nc.predict_cells(slide, cell_model, nuclei, region=(1500, 1000, 1600, 1100), progress=False)
+    >>> near = spots[((spots.obsm["spatial"] - [8950, 10120]) ** 2).sum(axis=1) < 300**2].copy()
+    >>> cell_model = nc.train_cells([(slide, near)], protos, settings)
+    >>> nuclei = nc.detect_nuclei(slide, region=(5000, 4400, 5100, 4500), progress=False)
+    >>> cells = nc.predict_cells(slide, cell_model, nuclei, progress=False)
     >>> cells.weights.shape == (len(cells.nuclei), 8)
     True
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -179,6 +181,24 @@ def test_a_single_slide_is_split_into_quarters_a_spot_and_a_crop_apart(cell_worl
     where = {name: x[int(name.split("spot")[1])] for name in read.labelled.bags.names.tolist()}
     names = read.labelled.bags.names
     assert min(where[n] for n in names[read.held_out]) - max(where[n] for n in names[read.train]) >= 2 * RADIUS_UM + 12
+
+
+@pytest.mark.parametrize("head", ["cpnn", "mlp"])
+def test_spots_that_are_neither_trained_on_nor_held_out_play_no_part(cell_world, pairs, quick_cells, head):
+    settings = quick_cells.replace(head=head, epochs=1, validation="slide2")
+    with pytest.warns(nc.errors.CpnnWarning, match="left out"):
+        read = read_cell_spots(pairs[0], cell_world.prototypes, settings, pairs[1])
+    alone = replace(read, held_out=np.zeros(0, dtype=np.intp), held_out_name="")
+    counts = read.labelled.counts.copy()
+    counts[read.held_out] = counts[read.held_out][:, ::-1]
+    features = read.labelled.bags.features.copy()
+    features[np.isin(read.labelled.bags.owners, read.held_out)] = 1000.0
+    other = replace(read.labelled, counts=counts, bags=replace(read.labelled.bags, features=features))
+    first, second = (
+        fit_cells(one, cell_world.prototypes, settings).predict(read.labelled.bags)
+        for one in (alone, replace(alone, labelled=other))
+    )
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("loss", ["pcc", "mse"])

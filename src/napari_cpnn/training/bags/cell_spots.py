@@ -28,7 +28,14 @@ from napari_cpnn.texts import counted
 from napari_cpnn.training.bags.bags import Bags
 from napari_cpnn.training.bags.features import model_settings
 from napari_cpnn.training.bags.labels import Labelled
-from napari_cpnn.training.data import SpotSample, check_samples, choose_genes, deconvolved_shares, name_genes_alike
+from napari_cpnn.training.data import (
+    PatchCache,
+    SpotSample,
+    check_samples,
+    choose_genes,
+    deconvolved_shares,
+    name_genes_alike,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,6 +79,11 @@ class CellSpots:
     n_empty: IntArray
     radius_um: list[float]
 
+    def of_training(self) -> tuple[Labelled, IntArray]:
+        """Return the bags that training may see, and which of these are held out; bags in neither part are left out."""
+        used = np.sort(np.concatenate([self.train, self.held_out]))
+        return self.labelled.subset(used), np.searchsorted(used, self.held_out)
+
 
 def read_cell_spots(
     samples: Sequence[tuple[Slide, AnnData]],
@@ -85,7 +97,7 @@ def read_cell_spots(
     """Read what :func:`fit_cells` learns from; parameters as of :func:`train_cells`.
 
     A nucleus belongs to every spot whose centre is no farther than the radius of the spots; most to none. With ``keep``
-    the features of crops are kept in the user's cache.
+    the features of crops and the deconvolved shares are kept in the user's cache.
     """
     if nuclei is not None and len(nuclei) != len(samples):
         raise TrainingError(f"There are {len(samples)} slides and nuclei of {len(nuclei)}; give those of each slide.")
@@ -108,7 +120,9 @@ def read_cell_spots(
     genes = choose_genes(parts, prototypes, run)
     rows, counts = zip(*(_counted(part, genes) for part in parts), strict=True)
     with tempfile.TemporaryDirectory() as scratch:
-        shares = _shares(parts, rows, prototypes, settings, Path(scratch), report)
+        cache = PatchCache("auto" if keep else "none", Path(scratch))
+        shares = _shares(parts, rows, prototypes, settings, cache.folder, report)
+        cache.prune()
     is_train = np.concatenate([part.train[chosen] for part, chosen in zip(parts, rows, strict=True)])
     bags = Bags.of(
         [one.features[one.cells[row]] for one, chosen in zip(slides, rows, strict=True) for row in chosen],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,10 @@ from napari_cpnn.models import CPNN, StandardisedEncoder, build_model
 from napari_cpnn.progress import Progress, Reporting, reporter
 from napari_cpnn.prototypes import Prototypes, variance_between_types
 from napari_cpnn.settings import CellSettings, SlideLevelSettings
-from napari_cpnn.training.bags.bags import Bags
 from napari_cpnn.training.bags.cell_heads import CellCpnn, CellMlp
 from napari_cpnn.training.bags.cell_spots import CellSpots, bag_settings, cell_model, read_cell_spots
 from napari_cpnn.training.bags.cpnn import BagCpnn, train_cpnn
 from napari_cpnn.training.bags.features import model_settings
-from napari_cpnn.training.bags.labels import Labelled
 from napari_cpnn.training.bags.networks import train_network
 from napari_cpnn.training.bags.slide_model import CELL_HEAD, SlideModel
 
@@ -80,8 +79,8 @@ def train_cells(
     Examples
     --------
     >>> settings = nc.CellSettings(encoder="colour", epochs=1, validation="none", genes="variable", n_genes=50)
-    >>> nuclei = nc.detect_nuclei(slide, region=(1500, 1000, 1800, 1300), progress=False)
-    >>> trained = nc.train_cells([(slide, spots)], protos, settings, [nuclei])
+    >>> near = spots[((spots.obsm["spatial"] - [8950, 10120]) ** 2).sum(axis=1) < 300**2].copy()
+    >>> trained = nc.train_cells([(slide, near)], protos, settings)
     >>> trained.input_kind, trained.patch.size_um, trained.provenance["cells"]["n_spots"] > 3
     ('nucleus', 12.0, True)
     """
@@ -118,8 +117,8 @@ def fit_cells(
     --------
     >>> from napari_cpnn.training.bags import fit_cells, read_cell_spots
     >>> settings = nc.CellSettings(head="mlp", encoder="colour", epochs=1, genes="variable", n_genes=50)
-    >>> nuclei = nc.detect_nuclei(slide, region=(1500, 1000, 1800, 1300), progress=False)
-    >>> read = read_cell_spots([(slide, spots)], protos, settings.replace(validation="none"), [nuclei])
+    >>> near = spots[((spots.obsm["spatial"] - [8950, 10120]) ** 2).sum(axis=1) < 300**2].copy()
+    >>> read = read_cell_spots([(slide, near)], protos, settings.replace(validation="none"))
     >>> fit_cells(read, protos, settings).predict(read.labelled.bags).shape == (len(read.train), len(read.genes))
     True
     """
@@ -146,7 +145,8 @@ def _cpnn(
         np.maximum(mean, 1e-9), scale="count", sees="nucleus",
     )  # fmt: skip
     kind = BagCpnn if settings.loss == "nb" else CellCpnn
-    trained = train_cpnn(model, {_SPOTS: spots.labelled}, of_bags, report, kind=kind, held_out=spots.held_out)
+    labelled, held_out = spots.of_training()
+    trained = train_cpnn(model, {_SPOTS: labelled}, of_bags, report, kind=kind, held_out=held_out)
     model.provenance["epoch"] = trained.epoch
     model = model.eval().requires_grad_(False)
     _fit_domain(model, spots)
@@ -155,20 +155,18 @@ def _cpnn(
 
 def _mlp(spots: CellSpots, settings: CellSettings, of_bags: SlideLevelSettings, report: Progress) -> SlideModel:
     model = cell_model(settings)
-    raw = torch.from_numpy(spots.labelled.bags.features)
+    labelled, held_out = spots.of_training()
+    raw = torch.from_numpy(labelled.bags.features)
     if isinstance(model.backbone, StandardisedEncoder):
         model.backbone.standardise(raw)
-    bags = Bags(model.views(raw)[0].float().numpy(), *_rest(spots.labelled.bags))
-    seen = Labelled(bags, spots.labelled.counts, spots.labelled.shares, spots.labelled.slides)
+    seen = dataclasses.replace(
+        labelled, bags=dataclasses.replace(labelled.bags, features=model.views(raw)[0].float().numpy())
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = CellMlp(bags.n_features, len(spots.genes), "mse" if settings.loss == "mse" else "pcc")
-        train_network(network, seen, of_bags, report, spots.held_out)
+        network = CellMlp(seen.bags.n_features, len(spots.genes), "mse" if settings.loss == "mse" else "pcc")
+        train_network(network, seen, of_bags, report, held_out)
     return SlideModel(model, network.eval().requires_grad_(False), spots.genes, CELL_HEAD)
-
-
-def _rest(bags: Bags) -> tuple[Any, ...]:
-    return bags.starts, bags.names, bags.patients, bags.centers_um
 
 
 def _fit_domain(model: CPNN, spots: CellSpots) -> None:

@@ -9,6 +9,7 @@ from .inputs import Inputs as Inputs
 from .inputs import PatchInputs as PatchInputs
 from .inputs import SurroundedInputs as SurroundedInputs
 from .inputs import inputs_for as inputs_for
+from .patch_cache import PatchCache as PatchCache
 from .shares import deconvolved_shares as deconvolved_shares
 from .splits import deal_batches as deal_batches
 from .spot_data import SpotData as SpotData
