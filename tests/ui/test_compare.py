@@ -603,7 +603,7 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         assert not compare.table.view.selectionModel().hasSelection()
         qtbot.keyClick(compare.signature.sets, Qt.Key.Key_Down)
         wait(lambda: dock.state.shown.name == "two genes")
-        wait(lambda: dock.signature.sets.currentText() == "two genes")
+        wait(lambda: dock.signature.sets.currentText() == "two genes")  # its genes are chosen in the background
         compare.quantities["predicted"].click()
         assert layer.name == "Spots: two genes predicted"
         assert compare.range_text.text().endswith("mean z-score")
