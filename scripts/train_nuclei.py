@@ -36,7 +36,6 @@ from torch.nn import functional
 
 import napari_cpnn as nc
 from napari_cpnn.nuclei import ClassicalFinder, Maps, NucleusNetwork, detection_scores, separate
-from napari_cpnn.nuclei.detector import chances
 from napari_cpnn.slides import PatchReader, TissueMask
 from napari_cpnn.training.data import apply_stains, draw_stains
 from sample_tissue.layout import make_layout
@@ -357,7 +356,7 @@ def choose_thresholds(folder: Path, out: Path) -> None:
     seen = []
     for tile, truth in tiles(folder, "validation"):
         with torch.inference_mode():
-            maps = chances(network, torch.from_numpy(tile[None]).permute(0, 3, 1, 2))[0].numpy()
+            maps = network.chances(torch.from_numpy(tile[None]).permute(0, 3, 1, 2))[0].numpy()
         seen.append((maps, truth))
     f1, *best = max((pooled_f1(seen, *choice), *choice) for choice in itertools.product(*CHOICES))
     print("F1 {:.4f} with inside > {:.2f}, central > {:.2f}".format(f1, *best))

@@ -64,15 +64,6 @@ def load_network() -> NucleusNetwork:
     return _fused(network.eval()).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def chances(network: NucleusNetwork, images: torch.Tensor) -> torch.Tensor:
-    """Return both maps ``(N, 2, H, W)`` in [0, 1], the mean over the images and the same turned upside down.
-
-    The network keeps every second pixel thrice. Turned, it keeps the others.
-    """
-    turned: torch.Tensor = network(images.flip(2, 3)).sigmoid().flip(2, 3)
-    return (network(images).sigmoid() + turned).float() / 2
-
-
 def _fused(network: NucleusNetwork) -> NucleusNetwork:
     """Put each batch normalisation into the convolution before it: the same numbers in less time."""
     from torch import nn
@@ -110,5 +101,5 @@ class NetworkFinder:
 
         with torch.inference_mode():
             image = torch.from_numpy(np.array(tile)).to(self.device).permute(2, 0, 1)[None]
-            inside, central = chances(self.network, image)[0].cpu().numpy()
+            inside, central = self.network.chances(image)[0].cpu().numpy()
         return Maps(inside > self.inside, central, self.central)
