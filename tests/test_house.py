@@ -174,3 +174,20 @@ def test_no_path_of_one_machine_and_no_leftover_in_what_is_committed():
             lines = enumerate(path.read_text(errors="ignore").splitlines(), 1)
             found += [f"{name}:{i}: {line.strip()}" for i, line in lines if bad.search(line)]
     assert not found
+
+
+def test_menus_are_named_as_napari_shows_them():
+    """Those of the docks, as ``tests/ui/frame/test_one_dock.py`` chooses them in a real napari."""
+    manifest = (REPO / "src/napari_cpnn/napari.yaml").read_text(encoding="utf-8")
+    docks = re.findall("display_name: (.+)", manifest.split("  widgets:\n")[1].split("  sample_data:\n")[0])
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    assert [name for name in docks if f"*{name}" not in readme and f"{name} (CPNN)*" not in readme] == []
+    shown = "|".join([*(rf"CPNN > {name} \(CPNN\)" for name in docks), "CPNN has docks", "Install/Uninstall Plugins"])
+    pages = [REPO / "README.md", *(REPO / "docs").rglob("*.md"), *SOURCES]
+    paths = [
+        (page.name, found[1])
+        for page in pages
+        for found in re.finditer(r"Plugins > (.{50})", re.sub(r"\s+", " ", page.read_text(encoding="utf-8")))
+    ]
+    assert len(paths) > 10
+    assert [(page, path) for page, path in paths if not re.match(shown, path)] == []

@@ -76,5 +76,5 @@ def _actions(viewer: Any) -> Any:
     found = getattr(state_of(viewer), _ACTIONS, None)
     actions = None if found is None else found()
     if actions is None:
-        show_info("Open the Explore dock first: Plugins > CPNN > Explore.")
+        show_info("Open the Explore dock first: Plugins > CPNN > Explore (CPNN).")
     return actions

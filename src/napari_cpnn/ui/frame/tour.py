@@ -46,7 +46,9 @@ class Tour(QFrame):
         )
         self.mark.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.title, self.text = bold_label(""), TextLabel()
-        self.skip = button("Skip the tour", "it is not shown again; Layers > Visualize > Tour of Explore starts it")
+        self.skip = button(
+            "Skip the tour", "it is not shown again; Layers > Visualize > Tour of Explore (CPNN) starts it"
+        )
         self.back, self.next = button("Back", "the step before"), button("Next", "the next step")
         self.skip.clicked.connect(self.end)
         self.back.clicked.connect(lambda: self.go(self.index - 1))

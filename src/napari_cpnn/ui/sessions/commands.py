@@ -76,6 +76,6 @@ def _read(path: str | Sequence[str]) -> list[Any]:
 def _with_explore(viewer: Any, act: Callable[[Any, Any], None]) -> None:
     explore = dock_of(viewer, "explore")
     if explore is None:
-        tell("Open the Explore dock first: Plugins > CPNN > Explore.")
+        tell("Open the Explore dock first: Plugins > CPNN > Explore (CPNN).")
     else:
         act(viewer, explore)
