@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,20 @@ class Unknown(nn.Module):
         return torch.linalg.eigvals(images.mean(dim=1)[:, :3, :3]).real * self.factor
 
 
+def test_warnings_of_ours_are_heard_while_a_network_is_converted() -> None:
+    """It may be converted in a thread, while the others warn of what they leave out."""
+
+    class Warns(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            warnings.warn("of torch", UserWarning, stacklevel=1)
+            warnings.warn("of ours", CpnnWarning, stacklevel=1)
+            return images * 2
+
+    with pytest.warns(CpnnWarning, match="of ours") as said:
+        openvino_engine._convert(Warns(), "forward", (1, 3, 8, 8))
+    assert {one.category for one in said} == {CpnnWarning}
+
+
 def test_a_network_that_it_does_not_know(model: CPNN) -> None:
     model.backbone = Unknown()
     with pytest.raises(MappingError, match=r"OpenVINO cannot compute Unknown: .* choose the engine 'torch'"):
@@ -138,7 +153,7 @@ def test_it_is_chosen_where_it_is_installed(model: CPNN, monkeypatch: pytest.Mon
 
 
 def test_a_map_says_how_it_was_computed_and_is_not_mixed_with_that_of_another_engine(model: CPNN, cache: Path) -> None:
-    slide = Slide.from_arrays([tissue_image(6, 6, size=64)], mpp=0.5)
+    slide = Slide.from_arrays([tissue_image(6, 6, size=128)], mpp=0.5)
     settings = MappingSettings(device="cpu", precision="float32")
     maps = [predict_map(slide, model, settings=settings.replace(engine=name)) for name in ("openvino", "torch")]
     assert [cmap.provenance["arithmetic"] for cmap in maps] == ["float32 (OpenVINO)", "float32"]

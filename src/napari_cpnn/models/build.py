@@ -103,7 +103,8 @@ def build_model(
         raise SettingsError(
             f"Backbone {settings.backbone!r} needs patches of at least {info.min_px} px, not {settings.patch.size_px}."
         )
-    _compare_scale(info.parts or (info,), settings.patch)
+    if sees == "patch":  # the crop of a nucleus is chosen by its size, whatever pixels the encoder was trained on
+        _compare_scale(info.parts or (info,), settings.patch)
     is_linear = settings.head == "linear"
     spec = ModelSpec(
         genes=tuple(genes),

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_cpnn.arrays import Float32Array
-from napari_cpnn.errors import MappingError
+from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.models.backbones.backbone import n_features_of
 from napari_cpnn.models.backbones.build import weights_fingerprint
 from napari_cpnn.models.backbones.frozen import FrozenEncoder
@@ -239,10 +239,16 @@ def _quantized(model: Any, ranges: Sequence[Float32Array]) -> Any:
     nncf = _openvino("nncf")
     nncf.set_log_level(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # its bars
-        warnings.simplefilter("ignore")
+        _ignore_warnings_of_others()
         return nncf.quantize(
             model, nncf.Dataset(list(ranges)), subset_size=len(ranges), preset=nncf.QuantizationPreset.MIXED
         )
+
+
+def _ignore_warnings_of_others() -> None:
+    """Ignore warnings of other libraries; ours are kept, since filters are those of all threads."""
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", CpnnWarning)
 
 
 def _convert(network: nn.Module, method: str, shape: tuple[int, ...]) -> Any:
@@ -251,7 +257,7 @@ def _convert(network: nn.Module, method: str, shape: tuple[int, ...]) -> Any:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with warnings.catch_warnings(), torch.inference_mode(mode=False), torch.no_grad():
-        warnings.simplefilter("ignore")  # of tracing: shapes are constant
+        _ignore_warnings_of_others()  # of tracing: shapes are constant
         module = _Method(network, method).eval()
         traced = torch.jit.trace(module, torch.zeros(shape), check_trace=False)  # type: ignore[no-untyped-call]
         decoder = TorchScriptPythonDecoder(traced)  # must live as long as the conversion

@@ -61,7 +61,8 @@ def load_network() -> NucleusNetwork:
     # The counters of batches, which only training needs, are not in the file.
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
     network.load_state_dict({**counters, **state})
-    return _fused(network.eval()).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    fused: NucleusNetwork = _fused(network.eval()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fused
 
 
 def _fused(network: NucleusNetwork) -> NucleusNetwork:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from napari_cpnn.models import build_model, read_card
 from napari_cpnn.prediction import PlacePredictor, Predictor
 from napari_cpnn.training.bags import BagReader, fit_cells, load_slide_model, read_cell_spots
 from napari_cpnn.training.bags.cell_heads import correlation_loss
+from napari_cpnn.training.bags.cell_spots import cell_model
 
 __all__ = ["cell_world", "quick_cells"]
 
@@ -180,6 +182,9 @@ def test_a_single_slide_is_split_into_quarters_a_spot_and_a_crop_apart(cell_worl
     x = one.spots.obsm["spatial"][:, 0] * 0.5
     where = {name: x[int(name.split("spot")[1])] for name in read.labelled.bags.names.tolist()}
     names = read.labelled.bags.names
+    assert read.left_out.pop("no nucleus inside") == 1
+    assert list(read.left_out) == ["between the training spots and the held-out quarter"]
+    assert len(names) + 1 + sum(read.left_out.values()) == one.spots.n_obs
     assert min(where[n] for n in names[read.held_out]) - max(where[n] for n in names[read.train]) >= 2 * RADIUS_UM + 12
 
 
@@ -226,6 +231,12 @@ def test_the_likelihood_learns_too(cell_world, pairs, quick_cells, unseen):
         model = nc.train_cells(pairs[0], cell_world.prototypes, settings, pairs[1])
     found = nc.predict_cells(unseen.slide, model, unseen.nuclei, progress=False).dominant()
     assert np.mean([(found[unseen.types == c] == c).mean() for c in range(3)]) > 0.8
+
+
+def test_no_other_crop_is_advised_than_that_of_a_nucleus():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cell_model(nc.CellSettings(device="cpu")).patch == nc.CellSettings().patch
 
 
 def test_correlations_are_those_within_slides():

@@ -64,6 +64,8 @@ class CellSpots:
         Slides with the spots that are used.
     n_cells, n_spots, n_empty
         Per slide: nuclei in the spots, spots that are used, and spots that were left out because no nucleus is in them.
+    left_out
+        How many spots were left out, by reason. With those that are used they are all that were given.
     radius_um
         Radius of the spots of each slide.
     """
@@ -77,6 +79,7 @@ class CellSpots:
     n_cells: IntArray
     n_spots: IntArray
     n_empty: IntArray
+    left_out: dict[str, int]
     radius_um: list[float]
 
     def of_training(self) -> tuple[Labelled, IntArray]:
@@ -113,9 +116,7 @@ def read_cell_spots(
         places = PlaceFeatures(part.slide, model, predictor, keep)
         slides.append(_SlideBags.read(part, found, radius, places, report))
     _report_empty(slides)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CpnnWarning)  # said above, of all spots
-        parts, held_out_name = check_samples([(one.slide, one.spots) for one in slides], run)
+    parts, held_out_name = check_samples([(one.slide, one.spots) for one in slides], run, warn=False)
     name_genes_alike(parts, prototypes.genes, run)
     genes = choose_genes(parts, prototypes, run)
     rows, counts = zip(*(_counted(part, genes) for part in parts), strict=True)
@@ -139,19 +140,24 @@ def read_cell_spots(
         np.array([len(one.features) for one in slides]),
         np.array([len(chosen) for chosen in rows]),
         np.array([one.n_empty for one in slides]),
+        _left_out(checked, slides, parts, rows),
         radii,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _SlideBags:
-    """Spots of one slide with a nucleus, the cells of each, and the features of all of these ``(n, F)``."""
+    """Spots of one slide with a nucleus, the cells of each, and the features of all of these ``(n, F)``.
+
+    ``n_empty`` spots have no nucleus, and ``n_unread`` have nuclei that cannot be read.
+    """
 
     slide: Slide
     spots: AnnData
     cells: list[IntArray]
     features: Float32Array
     n_empty: int
+    n_unread: int
 
     @classmethod
     def read(
@@ -172,7 +178,9 @@ class _SlideBags:
                 "slide?"
             )
         spots = part.spots[rows[filled]].copy()
-        return cls(part.slide, spots, [one for one in cells if len(one)], features, int((~filled).sum()))
+        n_empty = sum(not len(one) for one in inside)
+        n_unread = int((~filled).sum()) - n_empty
+        return cls(part.slide, spots, [one for one in cells if len(one)], features, n_empty, n_unread)
 
 
 def _counted(part: SpotSample, genes: Sequence[str]) -> tuple[IntArray, Float32Array]:
@@ -278,13 +286,36 @@ def _within(nuclei: Nuclei, centers_um: FloatArray, radius_um: float) -> list[In
 
 
 def _report_empty(slides: Sequence[_SlideBags]) -> None:
-    if n := sum(one.n_empty for one in slides):
-        where = ", ".join(f"{one.slide.name} {one.n_empty}" for one in slides if one.n_empty)
-        warnings.warn(
-            f"{counted(n, 'spot')} with no nucleus inside {'are' if n > 1 else 'is'} left out ({where}).",
-            CpnnWarning,
-            stacklevel=4,
-        )
+    """Warn of spots without a nucleus, and of spots whose nuclei cannot be read."""
+    for why, numbers in (
+        ("no nucleus inside", [one.n_empty for one in slides]),
+        ("nuclei that cannot be read", [one.n_unread for one in slides]),
+    ):
+        if n := sum(numbers):
+            where = ", ".join(f"{one.slide.name} {k}" for one, k in zip(slides, numbers, strict=True) if k)
+            warnings.warn(
+                f"{counted(n, 'spot')} with {why} {'are' if n > 1 else 'is'} left out ({where}).",
+                CpnnWarning,
+                stacklevel=4,
+            )
+
+
+def _left_out(
+    checked: Sequence[SpotSample],
+    slides: Sequence[_SlideBags],
+    parts: Sequence[SpotSample],
+    rows: Sequence[IntArray],
+) -> dict[str, int]:
+    """Return how many spots are not used, by reason, from one step of the reading to the next."""
+    n_parts = [int(part.use.sum()) for part in parts]
+    found = {
+        "no counts or no position": sum(int((~part.use).sum()) for part in checked),
+        "no nucleus inside": sum(one.n_empty for one in slides),
+        "nuclei that cannot be read": sum(one.n_unread for one in slides),
+        "between the training spots and the held-out quarter": sum(len(part.use) for part in parts) - sum(n_parts),
+        "no counts of the model's genes": sum(n_parts) - sum(len(chosen) for chosen in rows),
+    }
+    return {why: n for why, n in found.items() if n}
 
 
 def _shares(

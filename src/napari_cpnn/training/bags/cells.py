@@ -67,7 +67,7 @@ def train_cells(
     -------
     CPNN
         Model of nucleus crops for :func:`~napari_cpnn.predict_cells`; maps of patches refuse it. Spots without a
-        nucleus are left out, which is said in a warning and in ``provenance["cells"]``.
+        nucleus are left out with a warning; ``provenance["cells"]["n_spots_left_out"]`` has all reasons.
 
     Raises
     ------
@@ -223,6 +223,7 @@ def _provenance(
             **settings.to_dict(), "encoder_weights": weights, "genes": Path(settings.genes).name,
             "radius_um": [round(r, 3) for r in spots.radius_um], "n_cells": int(spots.n_cells.sum()),
             "n_spots": int(spots.n_spots.sum()), "n_spots_without_nuclei": int(spots.n_empty.sum()),
+            "n_spots_left_out": spots.left_out,
         },
         **({"between_types": shares} if shares else {}),
         **({"hierarchy": protos.hierarchy} if protos.hierarchy else {}),

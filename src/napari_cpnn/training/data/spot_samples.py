@@ -55,8 +55,13 @@ Checked = tuple[list[SpotSample], str]
 """Samples with their usable spots, and a description of what is held out."""
 
 
-def check_samples(samples: Sequence[tuple[Slide, AnnData]], settings: TrainingSettings) -> Checked:
+def check_samples(
+    samples: Sequence[tuple[Slide, AnnData]], settings: TrainingSettings, *, warn: bool = True
+) -> Checked:
     """Find the usable spots of samples, split by ``settings.validation``, and describe what is held out.
+
+    ``warn=False`` is for spots that were checked before, in a larger table. (Filters of warnings are no way to be
+    quiet: they are of the process, and other threads set them, too.)
 
     Raises
     ------
@@ -69,10 +74,10 @@ def check_samples(samples: Sequence[tuple[Slide, AnnData]], settings: TrainingSe
     """
     if not samples:
         raise TrainingError("There is nothing to train on: give at least one slide with its spots.")
-    return _split([_check(slide, spots) for slide, spots in samples], settings)
+    return _split([_check(slide, spots, warn) for slide, spots in samples], settings)
 
 
-def _check(slide: Slide, spots: AnnData) -> SpotSample:
+def _check(slide: Slide, spots: AnnData, warn: bool) -> SpotSample:
     mpp = slide.require_mappable()
     if "spatial" not in spots.obsm:
         raise SpotsError(f'The spots of {slide.name} have no obsm["spatial"]; read them with read_spots.')
@@ -87,8 +92,9 @@ def _check(slide: Slide, spots: AnnData) -> SpotSample:
         raise TrainingError(
             f"None of the {len(use)} spots of {slide.name} has counts and a position; give others, or leave it out."
         )
-    warn_of_misfit(slide, spots, stacklevel=5)
-    if not use.all():
+    if warn:
+        warn_of_misfit(slide, spots, stacklevel=5)
+    if warn and not use.all():
         warnings.warn(
             f"{int((~use).sum())} of {len(use)} spots of {slide.name} have no counts or no position and are left out.",
             CpnnWarning,
