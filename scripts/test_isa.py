@@ -45,7 +45,7 @@ SEEDS = range(5)
 #: Tests whose numbers go through matrix products, convolutions or training.
 NUMERIC = (
     "tests/models", "tests/prediction", "tests/mapping", "tests/prototypes", "tests/training", "tests/evaluation",
-    "tests/studies", "tests/nuclei",
+    "tests/studies", "tests/nuclei", "tests/cells",
 )  # fmt: skip
 
 #: Tests that train a model and ask how good it is (``tests/margins.py``).

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
+
 import anndata as ad
 import pandas as pd
 import pytest
 
 import napari_cpnn as nc
 from napari_cpnn.cli import main
+from napari_cpnn.counts import other_names
 
 FOLDER = nc.sample_folder()
 SLIDE, SPOTS, PROTOTYPES = (str(FOLDER / name) for name in ("slide.tiff", "spots.h5ad", "prototypes.h5ad"))
@@ -26,17 +30,23 @@ def folder(tmp_path_factory):
             nc.detect_nuclei(slide, REGION, progress=False).save(out / "nuclei.zarr")
         given = ["--slide", SLIDE, "--spots", SPOTS, "--prototypes", PROTOTYPES, "--nuclei", str(out / "nuclei.zarr")]
         # the option is one of `train`, which sends it to `train-cells`
-        assert main(["train", "--cells", *given, "--out", str(out / "model.safetensors"), *QUICK]) == 0
+        said = StringIO()
+        with redirect_stdout(said):
+            assert main(["train", "--cells", *given, "--out", str(out / "model.safetensors"), *QUICK]) == 0
+        (out / "said.txt").write_text(said.getvalue())
         yield out
 
 
-def test_a_model_is_trained_and_says_what_it_left_out(folder, capsys):
+def test_a_model_is_trained_and_says_what_it_left_out(folder):
     model = nc.load_model(folder / "model.safetensors")
     about = model.provenance["cells"]
     assert model.input_kind == "nucleus"
     assert len(model.genes) == 60
     assert about["n_spots"] > 5
-    assert about["n_spots"] + about["n_spots_without_nuclei"] <= 387
+    assert about["n_spots"] + sum(about["n_spots_left_out"].values()) == 387
+    assert about["n_spots_left_out"]["no nucleus inside"] == about["n_spots_without_nuclei"]
+    n = sum(about["n_spots_left_out"].values())
+    assert f"left out: {n} of 387 spots (" in (folder / "said.txt").read_text()
     assert "path" not in str(about)
     assert str(folder) not in str(model.provenance)
 
@@ -65,14 +75,25 @@ def test_cells_are_written(folder, ending, tmp_path, capsys):
     assert "exist" in capsys.readouterr().err
 
 
+def test_genes_are_found_by_the_names_of_the_pathology_lab(folder, tmp_path):
+    name, gene = next(iter(other_names(nc.load_model(folder / "model.safetensors").genes).items()))
+    options = ["--model", str(folder / "model.safetensors"), "--nuclei", str(folder / "nuclei.zarr"), "--quiet"]
+    region = ["--region", "5000", "4400", "5040", "4440"]
+    assert main(["cells", SLIDE, *options, *region, "--out", str(tmp_path / "c.csv"), "--genes", name]) == 0
+    assert pd.read_csv(tmp_path / "c.csv").columns[-1] == gene
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"--out": "cells.txt"}, "written to .h5ad, .zarr, .geojson, .csv, not to cells.txt"),
         ({"--model": str(FOLDER / "model.safetensors")}, "was trained on patches of 112 um, not on nuclei"),
+        ({"--model": str(FOLDER / "model.safetensors")}, "by the command 'napari-cpnn train --cells'"),
         ({"--nuclei": "missing.zarr"}, "missing.zarr"),
         ({"--region": "0 0 10 10"}, "no nucleus in the region"),
         ({"--mpp": "2"}, "up to about 1 um"),
+        # before any work: the nuclei are not even there
+        ({"--genes": "nonsense", "--nuclei": "missing.zarr"}, "The model does not have nonsense"),
     ],
 )
 def test_one_sentence_for_what_cannot_be(folder, tmp_path, monkeypatch, capsys, change, words):

@@ -19,7 +19,11 @@ def test_nuclei_are_found_and_written_and_converted(tmp_path, capsys):
     assert main(["nuclei", SLIDE, "--out", str(out), *REGION]) == 0
     nuclei = nc.Nuclei.load(out)
     assert len(nuclei) > 10
-    assert f"{len(nuclei)} nuclei, with outlines" in capsys.readouterr().out
+    said, progress = capsys.readouterr()
+    assert "finding nuclei" in progress
+    assert said.startswith(f"{len(nuclei)} nuclei, with outlines, napari-cpnn ")
+    assert said.endswith(f" -> {out}\n")
+    assert "<" not in said
     assert main(["nuclei", SLIDE, "--read", str(out), "--out", str(tmp_path / "n.geojson")]) == 0
     assert len(json.loads((tmp_path / "n.geojson").read_text())["features"]) == len(nuclei)
     assert main(["nuclei", SLIDE, "--read", str(tmp_path / "n.geojson"), "--out", str(tmp_path / "n.csv")]) == 0
@@ -28,10 +32,34 @@ def test_nuclei_are_found_and_written_and_converted(tmp_path, capsys):
     assert table["area_um2"].to_numpy() == pytest.approx(nuclei.areas_um2(), abs=0.5)
 
 
-def test_the_classical_one_and_centres_only(tmp_path):
+@pytest.mark.parametrize("ending", ["csv", "zarr", "geojson"])
+def test_a_region_without_tissue_is_said_and_its_file_is_read(tmp_path, capsys, ending):
+    out = tmp_path / f"n.{ending}"
+    assert main(["nuclei", SLIDE, "--out", str(out), "--region", "0", "0", "80", "80", "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert said.err == f"napari-cpnn: warning: There is no tissue in the region; {out} is written without any nuclei.\n"
+    assert said.out.startswith("0 nuclei")
+    if ending == "csv":
+        assert pd.read_csv(out).columns.tolist() == ["nucleus", "x_um", "y_um", "area_um2"]
+    elif ending == "zarr":
+        assert len(nc.Nuclei.load(out)) == 0
+    else:
+        assert json.loads(out.read_text())["features"] == []
+
+
+def test_nothing_to_convert_in_a_region_is_said(tmp_path, capsys):
+    given = tmp_path / "given.csv"
+    given.write_text("x_um,y_um\n1500,1500\n")
+    options = ["--read", str(given), "--out", str(tmp_path / "n.csv"), "--region", "0", "0", "80", "80"]
+    assert main(["nuclei", SLIDE, *options]) == 0
+    assert "given.csv has no nuclei there" in capsys.readouterr().err
+
+
+def test_the_classical_one_and_centres_only_without_a_bar(tmp_path, capsys):
     out = tmp_path / "n.zarr"
-    options = ["--method", "classical", "--no-outlines"]
+    options = ["--method", "classical", "--no-outlines", "--quiet"]
     assert main(["nuclei", SLIDE, "--out", str(out), *REGION, *options]) == 0
+    assert not capsys.readouterr().err
     nuclei = nc.Nuclei.load(out)
     assert nuclei.outlines is None
     assert "classical" in nuclei.source

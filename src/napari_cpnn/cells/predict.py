@@ -119,7 +119,7 @@ def require_cells(model: CPNN) -> None:
     if model.input_kind != "nucleus":
         raise CellMapError(
             f"The model {model.title or 'given'} was trained on patches of {model.patch.size_um:.0f} um, not on "
-            "nuclei; train one of cells with train_cells, or the command train-cells."
+            "nuclei; train a model of single cells by the command 'napari-cpnn train --cells'."
         )
 
 

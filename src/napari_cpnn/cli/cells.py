@@ -83,12 +83,17 @@ def _train(args: argparse.Namespace) -> None:
     known = trained.provenance["cells"]
     sizes = [(known["n_spots"], "spot"), (known["n_cells"], "cell"), (len(trained.genes), "gene")]
     print(f"{args.out}: {', '.join(counted(*size) for size in sizes)}")
+    if left_out := known["n_spots_left_out"]:
+        reasons = ", ".join(f"{n:,} {why}" for why, n in left_out.items())
+        n = sum(left_out.values())
+        print(f"left out: {n:,} of {counted(known['n_spots'] + n, 'spot')} ({reasons})")
     if scores := trained.provenance["metrics"].get("held_out"):
         print(f"held-out spots of {scores['slide']}: PCC {scores['pcc_mean']:.3f}, SCC {scores['scc_mean']:.3f}")
 
 
 def _cells(args: argparse.Namespace) -> None:
     from napari_cpnn.cells import FORMATS, export_cells, predict_cells, require_cells
+    from napari_cpnn.counts import find_gene
     from napari_cpnn.models import load_model
     from napari_cpnn.nuclei import detect_nuclei, read_nuclei
     from napari_cpnn.slides import open_slide
@@ -99,6 +104,7 @@ def _cells(args: argparse.Namespace) -> None:
     refuse_existing(args.out, args.overwrite)
     model = load_model(args.model, args.encoder_weights)
     require_cells(model)
+    genes = args.genes and [find_gene(name, model.genes, "the model") for name in args.genes]
     progress: Any = not args.quiet
     with open_slide(args.slide, mpp=pixel_size(args.mpp)) as slide:
         if args.nuclei is not None:
@@ -109,7 +115,7 @@ def _cells(args: argparse.Namespace) -> None:
         if args.out.suffix.lower() == ".zarr" and not args.spatialdata:
             cells.save(args.out, overwrite=args.overwrite)
         else:
-            export_cells(cells, args.out, args.genes, slide, overwrite=args.overwrite)
+            export_cells(cells, args.out, genes, slide, overwrite=args.overwrite)
     print(f"{counted(len(cells), 'cell')} -> {args.out}")
     for name, n in sorted(cells.type_counts().items(), key=lambda item: -item[1]):
         print(f"  {name:<32} {n / max(len(cells), 1):6.1%}")

@@ -149,7 +149,7 @@ def _export(args: argparse.Namespace) -> None:
     finally:
         if slide is not None:
             slide.close()
-    print(f"{cmap!r} -> {args.out}")
+    print(f"{cmap.summary} -> {args.out}")
 
 
 def _with_more_panels(args: argparse.Namespace, kind: str, names: list[str] | None) -> list[str]:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import AddCommand, add_overwrite, add_settings, chosen_settings, decimal, pixel_size
+from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.settings import NucleiSettings, TissueSettings
 from napari_cpnn.storage import require_separate
+
+if TYPE_CHECKING:
+    from napari_cpnn.slides import TissueMask
 
 
 def add_nuclei_command(command: AddCommand) -> None:
@@ -32,6 +40,7 @@ def add_nuclei_command(command: AddCommand) -> None:
         metavar=("Y0", "X0", "Y1", "X1"),
         help="only this part of the slide, in um",
     )
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
     add_overwrite(sub)
     add_settings(sub, NucleiSettings)
     add_settings(sub, TissueSettings, shared=("mpp", "min_coverage"), title="tissue")
@@ -52,9 +61,22 @@ def _nuclei(args: argparse.Namespace) -> None:
             if args.region is not None:
                 nuclei = nuclei.subset(nuclei.query(args.region))
             per_area = ""
+            none = f"{args.read} has no nuclei{' there' if args.region else ''}"
         else:
             tissue = find_tissue(slide, settings.tissue)
-            nuclei = detect_nuclei(slide, args.region, settings, tissue=tissue)
+            nuclei = detect_nuclei(slide, args.region, settings, tissue=tissue, progress=not args.quiet)
+            none = _why_none(tissue, args.region)
             per_area = "" if args.region else f" ({len(nuclei) / tissue.area_um2 * 1e6:,.0f} per mm2 of tissue)"
         write_nuclei(nuclei, args.out, slide.require_mappable(), overwrite=args.overwrite)
-    print(f"{nuclei!r}{per_area} -> {args.out}")
+    if not len(nuclei):
+        warnings.warn(f"{none}; {args.out} is written without any nuclei.", CpnnWarning, stacklevel=2)
+    print(f"{nuclei.summary}{per_area} -> {args.out}")
+
+
+def _why_none(tissue: TissueMask, region: Sequence[float] | None) -> str:
+    """Return why no nucleus may have been found."""
+    if region is None:
+        return "Nothing on the tissue of the slide looks like a nucleus"
+    y0, x0, y1, x1 = (v / um for v, um in zip(region, (*tissue.um_per_px, *tissue.um_per_px), strict=True))
+    part = tissue.mask[max(0, math.floor(y0)) : math.ceil(y1), max(0, math.floor(x0)) : math.ceil(x1)]
+    return "Nothing in the region looks like a nucleus" if part.any() else "There is no tissue in the region"

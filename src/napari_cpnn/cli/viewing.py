@@ -201,7 +201,7 @@ def _predict(args: argparse.Namespace) -> None:
         check_gene_sets(model, args)
         cmap = _predicted(slide, model, settings, args)
     cmap.save(args.out)
-    print(f"{cmap!r} -> {args.out}")
+    print(f"{cmap.summary} -> {args.out}")
     if table is not None:
         scored(cmap, args)
         print(f"wrote {to_csv(cmap, table, overwrite=args.overwrite)}")

@@ -162,11 +162,16 @@ class CompositionMap(LeveledShares):
         return self.block((slice(None), slice(None)))[2]
 
     def __repr__(self) -> str:
+        return f"CompositionMap({self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """Size, how much is done, and how many cell types and genes there are, in words."""
         done = int((self.state == DONE).sum())
         return (
-            f"CompositionMap({self.grid.shape[0]} x {self.grid.shape[1]} patches of {self.grid.stride_um:g} um, "
+            f"{self.grid.shape[0]} x {self.grid.shape[1]} patches of {self.grid.stride_um:g} um, "
             f"{done} of {int(self.tissue.sum())} tissue patches done{self._unlike()}, {self.n_types} cell types, "
-            f"{len(self.genes)} genes)"
+            f"{len(self.genes)} genes"
         )
 
     def _unlike(self) -> str:

@@ -94,10 +94,15 @@ class Nuclei:
         return len(self.centers_um)
 
     def __repr__(self) -> str:
+        return f"<Nuclei: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """Number, whether there are outlines, classes and source, in words."""
         parts = [counted_nuclei(len(self)), "centres only" if self.outlines is None else "with outlines"]
         if self.classes is not None:
             parts.append(f"classes {', '.join(self.class_names)}")
-        return f"<Nuclei: {', '.join(parts)}{f', {self.source}' if self.source else ''}>"
+        return ", ".join([*parts, self.source] if self.source else parts)
 
     @classmethod
     def joined(cls, parts: Sequence[Nuclei], source: str = "") -> Nuclei:

@@ -241,6 +241,6 @@ def require_patches(model: CPNN) -> None:
     """Raise a :class:`MappingError` for a model of single cells, which can be asked about nuclei only."""
     if model.input_kind == "nucleus":
         raise MappingError(
-            f"The model {model.title or 'given'} was trained on single nuclei and has no map of patches; use "
-            "predict_cells, or the command cells, with the nuclei of the slide."
+            f"The model {model.title or 'given'} was trained on single nuclei and has no map of patches; it predicts "
+            "single cells, in the Cells dock or by the command 'napari-cpnn cells'."
         )
