@@ -153,7 +153,7 @@ def test_it_is_chosen_where_it_is_installed(model: CPNN, monkeypatch: pytest.Mon
 
 
 def test_a_map_says_how_it_was_computed_and_is_not_mixed_with_that_of_another_engine(model: CPNN, cache: Path) -> None:
-    slide = Slide.from_arrays([tissue_image(6, 6, size=128)], mpp=0.5)
+    slide = Slide.from_arrays([tissue_image(14, 14, size=64)], mpp=0.5)
     settings = MappingSettings(device="cpu", precision="float32")
     maps = [predict_map(slide, model, settings=settings.replace(engine=name)) for name in ("openvino", "torch")]
     assert [cmap.provenance["arithmetic"] for cmap in maps] == ["float32 (OpenVINO)", "float32"]
@@ -219,7 +219,7 @@ def test_int8_where_it_cannot_be(model: CPNN) -> None:
 
 
 def test_a_map_in_int8_says_so(trusted: CPNN) -> None:
-    slide = Slide.from_arrays([tissue_image(8, 8, size=64)], mpp=0.5)
+    slide = Slide.from_arrays([tissue_image(14, 14, size=64)], mpp=0.5)
     settings = MappingSettings(device="cpu", precision="int8", engine="openvino", cache=False)
     cmap = predict_map(slide, trusted, settings=settings)
     assert cmap.provenance["arithmetic"] == "int8 (OpenVINO)"
