@@ -22,13 +22,13 @@ from napari_cpnn.errors import CpnnError, NoTissueError
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.pace import Pace
-from napari_cpnn.mapping.patch_predictor import IndependentPatches, Job, sample_patches
+from napari_cpnn.mapping.patch_predictor import IndependentPatches, Job, predictor_for
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import Scheduler, Viewport, Wish
 from napari_cpnn.mapping.states import FAILED, UNKNOWN
 from napari_cpnn.mapping.store import describe, open_cache
 from napari_cpnn.mapping.surrounded_patches import PREDICTORS
-from napari_cpnn.prediction import Predictor, require_patches
+from napari_cpnn.prediction import require_patches
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, Slide, find_tissue
 from napari_cpnn.untrusted import is_end_of_program
@@ -104,9 +104,7 @@ class LiveMapper:
         covered = self.tissue.coverage(self.grid) >= settings.tissue.min_coverage
         if not covered.any():
             raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
-        self.predictor = Predictor(model, settings.device, settings.precision, engine=settings.engine)
-        if settings.precision == "int8":
-            self.predictor.quantize(sample_patches(slide, model, self.tissue))
+        self.predictor = predictor_for(slide, model, self.tissue, settings)
         facts = describe(slide, model, self.grid, self.predictor.arithmetic)
         self.map = CompositionMap(self.grid, model.decoder(), covered, facts, model.trust, self.tissue)
         self.store = open_cache(self.map, slide, model, settings, self.predictor.arithmetic) if settings.cache else None

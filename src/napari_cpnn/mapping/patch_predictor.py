@@ -140,6 +140,14 @@ class IndependentPatches:
         self._inputs.flush()
 
 
+def predictor_for(slide: Slide, model: CPNN, tissue: TissueMask, settings: MappingSettings) -> Predictor:
+    """Make a model ready to map a slide; in int8, by patches of its tissue."""
+    predictor = Predictor(model, settings.device, settings.precision, engine=settings.engine)
+    if settings.precision == "int8":
+        predictor.quantize(sample_patches(slide, model, tissue))
+    return predictor
+
+
 def sample_patches(slide: Slide, model: CPNN, tissue: TissueMask, most: int = 128) -> npt.NDArray[np.uint8]:
     """Read tissue patches, spread over the slide at random; the same each time: ``(N, S, S, 3)``."""
     grid = Grid.over(slide.shape[:2], slide.require_mappable(), model.patch.size_um / 2)
