@@ -160,6 +160,15 @@ def test_spatialdata(tmp_path):
         nc.read_nuclei(tmp_path / "s.zarr", 1.0, element="bins")
 
 
+def test_a_folder_that_is_no_zarr_is_said_in_one_sentence(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.txt").write_text("no cells")
+    with pytest.raises(NucleiError, match=r"pictures is no \.zarr folder of cells: it holds no Zarr group") as caught:
+        nc.read_nuclei(folder, 1.0)
+    assert "Store" not in str(caught.value)
+
+
 def test_cells_of_visium_hd(shared_data):
     folder = shared_data / "visium-hd-human-colon-p2-subset" / "tests" / "data" / "hdvisium" / "segmented_outputs"
     nuclei = nc.read_nuclei(folder / "cell_segmentations.geojson", 5.0)

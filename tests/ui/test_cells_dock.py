@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from qtpy.QtCore import Qt
 from tests.ui.conftest import GENES, MPP, SHAPE, TYPES
@@ -11,10 +12,12 @@ from tests.ui.conftest import GENES, MPP, SHAPE, TYPES
 import napari_cpnn as nc
 from cell_maps import nuclei_at
 from napari_cpnn.cells import CellMap
+from napari_cpnn.nuclei import LiveNuclei
 from napari_cpnn.palette import type_colors
-from napari_cpnn.ui.cells.colored import CellShown
+from napari_cpnn.ui.cells.colored import CellContent, CellShown
 from napari_cpnn.ui.cells.dock import CellsDock
 from napari_cpnn.ui.cells.sources import FOUND
+from napari_cpnn.ui.export.dialog import ExportDialog
 
 MPP_PAIR = (MPP, MPP)
 
@@ -186,12 +189,12 @@ def test_many_cells_are_shown_as_means_and_the_map_is_hidden(cells_dock, wait, s
     assert dock.canvas.layer.visible
     assert not dock.canvas.mean_layer.visible
     assert not overlay.visible
-    assert "single cells" in dock.state.instead
+    assert dock.state.instead == (("cells", "#28C85A"),)
     dock.visible.click()
     assert dock.canvas.layer is None
     assert dock.canvas.mean_layer is None
     assert overlay.visible
-    assert dock.state.instead == ""
+    assert dock.state.instead == ()
 
 
 @pytest.fixture
@@ -224,6 +227,13 @@ def test_nuclei_are_found_in_view_on_the_slide_and_live(cells_dock, wait, qtbot,
     in_view = len(dock.controller.content)
     assert dock.controller.source == FOUND
     assert 0 < in_view < 2 * dock.controller.sources.live.n_tiles
+    searched = dock.controller.content.nuclei.searched
+    assert 0 < searched.share < 0.95
+    assert dock.source.text() == (
+        f"{in_view:,} cells found in the views that were searched and around them; "
+        f"{int(100 * searched.share)} % of the tissue is searched"
+    )
+    assert dock.controller.rows[0].per_mm2 == pytest.approx(in_view / searched.area_mm2)
     n_looked = len(quick_detector)
     dock.live.click()  # finds what is missing of another view
     dock.viewer.scene.camera.center = (500.0, 800.0)
@@ -235,6 +245,105 @@ def test_nuclei_are_found_in_view_on_the_slide_and_live(cells_dock, wait, qtbot,
     assert len(set(quick_detector)) == len(quick_detector)  # each tile once
     assert len(dock.controller.content) > in_view
     assert dock.controller.rows[0].per_mm2 > 0
+    assert dock.source.text() == f"{len(dock.controller.content):,} cells {FOUND}"
+
+
+def test_regions_do_not_count_what_was_not_searched(cells_dock, wait, slide_path, quick_detector, tmp_path):
+    from napari_cpnn.regions import Region
+    from napari_cpnn.ui.regions.dock import Regions
+    from napari_cpnn.ui.regions.layer import add_regions, new_layer
+
+    _, dock = cells_dock(slide_path)
+    wait(lambda: dock.state.slide is not None)
+    live = LiveNuclei(dock.controller.slide)
+    live.find(np.array([tile for tile in live.missing().tolist() if tile[1] < 512]))
+    live.keep()
+    dock.viewer.scene.camera.center, dock.viewer.scene.camera.zoom = (256.0, 128.0), 8.0
+    dock.canvas.read_view()
+    dock.find_view.click()  # knows what was kept
+    wait(lambda: dock.controller.content is not None and dock.is_settled)
+    regions = Regions(dock.viewer)
+    dock.viewer.window.add_dock_widget(regions, name="Regions")
+    try:
+        layer = new_layer(dock.state.layer)
+        dock.viewer.add_layer(layer)
+        both, none = (
+            Region.from_vertices(name, [(200, x0), (200, x1), (500, x1), (500, x0)])
+            for name, x0, x1 in (("both", 412, 612), ("none", 600, 800))
+        )
+        add_regions(layer, dock.state.layer, [both, none], MPP_PAIR)
+        wait(lambda: len(regions.controller.cells) == 2 and regions.is_settled)
+        found = regions.controller.cells["both"]
+        assert found.searched == pytest.approx(0.5, abs=0.05)
+        assert found.per_mm2 == pytest.approx(found.n / 0.03, rel=0.1)
+        assert regions.table.item(0, 4).text() == f"{found.per_mm2:,.0f} ({found.note})"
+        assert regions.table.item(1, 4).text() == "not searched"
+        regions.controller.write_table(tmp_path / "regions.csv")
+        wait((tmp_path / "regions.csv").exists)
+        table = pd.read_csv(tmp_path / "regions.csv").set_index(["region", "kind"]).sort_index()["value"]
+        assert np.isnan(table["none", "cells"])
+        assert table["both", "cells"] == found.n
+    finally:
+        regions.shut_down()
+        regions.background.close(wait=True)
+
+
+def test_the_legend_is_that_of_the_cells(cells_dock, wait, slide_path, model, made, tmp_path):
+    other, dock = cells_dock(slide_path)
+    wait(lambda: dock.state.slide is not None)
+    dock.controller.sources.open(made.save(tmp_path / "cells.zarr"))  # before there is a map
+    wait(lambda: dock.controller.drawing is not None and dock.is_settled)
+    counts = sorted(((n, name) for name, n in made.type_counts().items() if n), reverse=True)
+    colors = type_colors(TYPES)
+    by_type = [("Cell type, single cells", "#FFFFFF"), *((name, colors[name]) for _, name in counts)]
+    assert list(dock.state.instead) == by_type
+
+    def legend():
+        other.session.finish_drawing()
+        overlays = [one for one in dock.viewer.canvas.overlays.values() if one.visible and getattr(one, "text", "")]
+        return [one.text for one in overlays]
+
+    assert legend() == [text for text, _ in by_type]
+    other.controller.use_model(model)
+    wait(lambda: dock.state.map is not None and other.is_settled() and dock.is_settled)
+    other.controller.show_gene("CD3E")  # a new layer of the map
+    wait(lambda: other.session.overlays.layer_of("gene") is not None and other.is_settled())
+    assert not other.session.overlays.layer_of("gene").visible
+    assert legend() == [text for text, _ in by_type]
+    dock.controller.show(CellShown("gene", "ERBB2"))
+    wait(lambda: dock.controller.colored is not None and dock.controller.colored.shown.kind == "gene")
+    wait(lambda: dock.is_settled)
+    low, high = dock.controller.colored.limits
+    title, top, *_, bottom = legend()
+    assert title == "Gene: ERBB2, single cells, log1p CP10k"
+    assert (top, bottom) == (f"{high:z.2f}", f"{low:z.2f}")
+    dialog = ExportDialog(other.session.viewer, other.background)
+    try:
+        assert "not what is on screen in its place (Gene: ERBB2, single cells" in dialog.lines_note.text()
+        dock.visible.click()
+        dialog.refresh()
+        assert dialog.lines_note.text() == ""
+    finally:
+        dialog.close()
+        dialog.deleteLater()
+    assert other.session.overlays.layer_of("gene").visible
+    assert legend()[0].startswith("CD3E")
+    dock.visible.click()
+    wait(lambda: dock.canvas.layer is not None and not other.session.overlays.layer_of("gene").visible)
+
+
+def test_predicted_cells_are_coloured_by_type_unless_the_user_chose(opened, made):
+    _, dock = opened
+    control = dock.controller
+    found = CellContent(nc.Nuclei(made.nuclei.centers_um, made.nuclei.outlines))
+    control.set_content(found, FOUND)
+    assert control.shown == CellShown("plain")
+    control.set_content(CellContent(made.nuclei, made), "predicted by model")
+    assert control.shown == CellShown("type")
+    control.set_content(found, FOUND)
+    control.show(CellShown("area"))
+    control.set_content(CellContent(made.nuclei, made), "predicted by model")
+    assert control.shown == CellShown("area")
 
 
 def test_a_search_is_stopped_and_bad_files_are_told(cells_dock, wait, slide_path, quick_detector, tmp_path):

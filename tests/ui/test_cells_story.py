@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import anndata as ad
@@ -12,6 +13,7 @@ from tests.ui.conftest import write_slide
 import napari_cpnn as nc
 from cell_world import TYPES, cell_world, quick_cells
 from napari_cpnn.cells import cells_in_regions
+from napari_cpnn.nuclei import Searched
 from napari_cpnn.regions import Region
 from napari_cpnn.ui.cells.colored import CellShown
 from napari_cpnn.ui.cells.dock import CellsDock
@@ -40,8 +42,14 @@ def test_from_spots_to_neighbours(explore, wait, cell_world, model_of_cells, tmp
     other.session.viewer.window.add_dock_widget(dock, name="Cells")
     try:
         wait(lambda: dock.state.slide is not None)
-        dock.controller.sources.open(unseen.nuclei.save(tmp_path / "nuclei.zarr"))
+        # Searched in all but the lower right corner, where the file has nuclei nevertheless.
+        quarters = tuple(n * 0.5 / 2 for n in unseen.slide.shape[:2])
+        searched = Searched(np.array([[2, 2], [2, 1]], dtype=np.uint8), quarters)
+        found_here = dataclasses.replace(unseen.nuclei, searched=searched)
+        dock.controller.sources.open(found_here.save(tmp_path / "nuclei.zarr"))
         wait(lambda: dock.controller.content is not None and dock.is_settled)
+        per_mm2 = dock.controller.rows[0].per_mm2
+        assert per_mm2 == pytest.approx(len(unseen.nuclei) / (3 * np.prod(quarters) / 1e6))
         assert dock.controller.shown == CellShown("plain")
         dock.use_model(model_of_cells)
         wait(dock.predict.isEnabled)
@@ -49,6 +57,9 @@ def test_from_spots_to_neighbours(explore, wait, cell_world, model_of_cells, tmp
         wait(lambda: dock.controller.content.cells is not None and dock.is_settled)
         cells = dock.controller.content.cells
         assert dock.controller.shown == CellShown("type")
+        wait(lambda: dock.is_settled)
+        assert dock.controller.rows[0].per_mm2 == per_mm2  # of the same searched tissue
+        assert "; 75 % of the tissue is searched" in dock.source.text()
         found = cells.dominant()
         recalls = [(found[unseen.types == c] == c).mean() for c in range(len(TYPES))]
         assert np.mean(recalls) > 0.8

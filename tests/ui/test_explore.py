@@ -122,6 +122,10 @@ def test_a_gene_is_typed_and_shown(explore, wait, slide_path, model):
     dock.gene.returnPressed.emit()
     assert "does not predict NOTAGENE" in dock.gene_note.text()
     assert dock.state.shown == Shown("gene", ("CD3E",))
+    # The gene that is on screen already: what was said of the other goes.
+    dock.gene.setText("CD3E")
+    dock.gene.returnPressed.emit()
+    assert "NOTAGENE" not in dock.gene_note.text()
 
 
 def test_completion_matches_anywhere(explore, model, slide_path):

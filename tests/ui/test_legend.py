@@ -108,10 +108,10 @@ def test_the_top_of_the_colour_bar_is_labelled_in_its_unit(legend, shown, title,
     write(legend, ROWS)
     assert texts(legend) == [title]
     assert top(legend) == limit
-    state.instead = "tissue like this"  # has a colour bar of its own
+    state.instead = (("tissue like this", "#FFFFFF"),)  # has a colour bar of its own
     write(legend, ROWS)
     assert top(legend) is None
-    state.instead = ""
+    state.instead = ()
     state.set_shown(Shown("dominant"))
     write(legend, ROWS)
     assert top(legend) is None

@@ -117,7 +117,7 @@ def test_the_story_on_the_sample(regions, wait, qtbot, tmp_path, monkeypatch):
     overlay = other.session.overlays.layer_of("contribution")
     assert overlay.name == f"ERBB2 from {largest} (log1p CP10k)"
     assert overlay.visible
-    assert overlay.colorbar.visible
+    wait(lambda: overlay.colorbar.visible)  # with the next tick
     assert viewer.layers.index(overlay) < viewer.layers.index(dock.layer)  # regions stay on top
     # Files.
     dock.controller.write_table(tmp_path / "regions.csv")

@@ -8,9 +8,11 @@ from .neighbours import Neighbours as Neighbours
 from .neighbours import neighbours_of as neighbours_of
 from .predict import predict_cells as predict_cells
 from .predict import require_cells as require_cells
+from .regions import ENOUGH as ENOUGH
 from .regions import RegionCells as RegionCells
 from .regions import cells_in_regions as cells_in_regions
 from .regions import cells_table as cells_table
+from .regions import percent_words as percent_words
 from .store import is_cell_map as is_cell_map
 from .tables import cells_to_anndata as cells_to_anndata
 from .tables import region_of as region_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +90,8 @@ def predict_cells(
     require_visible(slide)
     nuclei.require_on(slide)
     if region is not None:
-        nuclei = nuclei.subset(nuclei.query(region))
+        searched = None if nuclei.searched is None else nuclei.searched.within_um(region)
+        nuclei = replace(nuclei.subset(nuclei.query(region)), searched=searched)
     if not len(nuclei):
         raise CellMapError(f"There is no nucleus {'in the region' if region is not None else 'on the slide'}.")
     features = PlaceFeatures(slide, model, Predictor(model, device, precision), keep)

@@ -222,7 +222,7 @@ def build_table(
     if rows.between_types:
         table.var["between_types"] = np.array([rows.between_types.get(gene, np.nan) for gene in genes])
     add_place(table, rows, centers, rows.mpp, diameter_um(rows.nuclei), picture(slide, settings))
-    table.uns["napari_cpnn"] = {**meaning_of(rows, rows.mpp), **storable({"nuclei": rows.nuclei.source})}
+    table.uns["napari_cpnn"] = {**meaning_of(rows, rows.mpp), **storable(searched_of(rows.nuclei))}
     return table
 
 
@@ -257,6 +257,15 @@ def spot_of(centers_um: npt.NDArray[np.floating[Any]], spots: AnnData, mpp: Mpp)
     distance, nearest = cKDTree(places).query(um_to_spatial(centers_um, mpp))
     under: IntArray = np.where(distance <= float(diameter) / 2, nearest, -1)
     return under
+
+
+def searched_of(nuclei: Nuclei) -> dict[str, Any]:
+    """Return where nuclei are from, and how much tissue was searched where that is known, for the facts of a file."""
+    searched = nuclei.searched
+    facts: dict[str, Any] = {"nuclei": nuclei.source}
+    if searched is not None:
+        facts |= {"nuclei_searched_mm2": searched.area_mm2, "nuclei_searched_share_of_tissue": searched.share}
+    return facts
 
 
 def diameter_um(nuclei: Nuclei) -> float:

@@ -10,6 +10,7 @@ from .nuclei import Nuclei as Nuclei
 from .outlines import Outlines as Outlines
 from .read import read_nuclei as read_nuclei
 from .scores import detection_scores as detection_scores
+from .searched import Searched as Searched
 from .separation import Maps as Maps
 from .separation import separate as separate
 from .store import NUCLEI_ARRAYS as NUCLEI_ARRAYS

@@ -19,6 +19,7 @@ from napari_cpnn.geometry import PatchSpec, Rect
 from napari_cpnn.nuclei.classical import ClassicalFinder
 from napari_cpnn.nuclei.nuclei import Nuclei
 from napari_cpnn.nuclei.outlines import Outlines
+from napari_cpnn.nuclei.searched import Searched
 from napari_cpnn.nuclei.separation import MPP, Maps, separate
 from napari_cpnn.nuclei.tiles import CORE, HALO, RIM_UM, Area, Tiling
 from napari_cpnn.progress import Reporting, counting
@@ -145,7 +146,13 @@ def nuclei_of_parts(parts: Iterable[Part], settings: NucleiSettings, *, tissue: 
     kept = area.contains(centers) & (tissue.coverage_at(centers, 2 * RIM_UM) > 0)
     kept[_twins(parts)] = False
     outlines = Outlines.joined([part.outlines for part in parts if part.outlines is not None])
-    nuclei = Nuclei(centers.astype(np.float32), outlines if settings.outlines else None, source=source_of(settings))
+    tiles = np.array([part.tile for part in parts], dtype=np.float64).reshape(-1, 2)
+    nuclei = Nuclei(
+        centers.astype(np.float32),
+        outlines if settings.outlines else None,
+        source=source_of(settings),
+        searched=Searched.of_tiles(tissue, area, tiles, CORE * MPP),
+    )
     return nuclei.subset(kept)
 
 

@@ -120,12 +120,6 @@ class LiveNuclei:
     def is_complete(self) -> bool:
         return self.n_done == self.n_tiles
 
-    def done_tiles(self) -> tuple[FloatArray, float]:
-        """Return the centres ``(T, 2)`` of the tiles that are done, and their side in um."""
-        with self._lock:
-            tiles = list(self._parts)
-        return np.array(tiles, dtype=np.float64).reshape(-1, 2), CORE * MPP
-
     def missing(self, rect: Rect | None = None) -> FloatArray:
         """Return the centres ``(T, 2)`` of the tiles that a rectangle touches and that are not done.
 

@@ -15,6 +15,7 @@ from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from napari_cpnn.errors import NucleiError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.nuclei.outlines import Outlines
+from napari_cpnn.nuclei.searched import Searched
 from napari_cpnn.nuclei.store import NUCLEI, Arrays
 from napari_cpnn.texts import counted
 from napari_cpnn.untrusted import reason_of
@@ -50,6 +51,8 @@ class Nuclei:
         Names of the classes.
     source
         Where the nuclei are from: a detector and its version, or a file.
+    searched
+        Where they were looked for; ``None``: everywhere. A subset keeps it.
 
     Raises
     ------
@@ -70,6 +73,7 @@ class Nuclei:
     classes: npt.NDArray[np.int16] | None = None
     class_names: tuple[str, ...] = ()
     source: str = ""
+    searched: Searched | None = None
 
     def __post_init__(self) -> None:
         centers = np.asarray(self.centers_um)
@@ -152,6 +156,7 @@ class Nuclei:
             None if self.classes is None else self.classes[numbers],
             self.class_names,
             self.source,
+            self.searched,
         )
 
     def query(self, bounds_um: Rect | Sequence[float]) -> IntArray:
@@ -200,7 +205,11 @@ class Nuclei:
             arrays |= {"vertices_um": self.outlines.vertices_um, "starts": self.outlines.starts}
         if self.classes is not None:
             arrays["classes"] = self.classes
-        return arrays, {"source": self.source, "class_names": list(self.class_names)}
+        card: dict[str, Any] = {"source": self.source, "class_names": list(self.class_names)}
+        if self.searched is not None:
+            arrays["searched"] = self.searched.state
+            card["searched_um_per_px"] = list(self.searched.um_per_px)
+        return arrays, card
 
     @classmethod
     def of_content(cls, arrays: Arrays, card: dict[str, Any], path: str | Path) -> Nuclei:
@@ -208,8 +217,9 @@ class Nuclei:
         try:
             outlines = Outlines(arrays["vertices_um"], arrays["starts"]) if "starts" in arrays else None
             names = tuple(map(str, card["class_names"]))
-            return cls(arrays["centers_um"], outlines, arrays.get("classes"), names, str(card["source"]))
-        except (NucleiError, KeyError, TypeError) as error:
+            searched = Searched(arrays["searched"], card["searched_um_per_px"]) if "searched" in arrays else None
+            return cls(arrays["centers_um"], outlines, arrays.get("classes"), names, str(card["source"]), searched)
+        except (NucleiError, KeyError, TypeError, ValueError) as error:
             raise NucleiError(f"{path} is damaged: {reason_of(error)}.") from error
 
     @cached_property

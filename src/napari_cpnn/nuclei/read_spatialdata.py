@@ -14,6 +14,8 @@ from napari_cpnn.spots import check_zarr
 from napari_cpnn.untrusted import reason_of
 
 _SYSTEM = "global"
+#: Files of which a Zarr group has one, of format 3 or 2.
+_GROUPS = ("zarr.json", ".zgroup", ".zmetadata")
 
 
 def read_shapes(path: Path, element: str | None = None) -> Table:
@@ -55,6 +57,8 @@ def _opened(path: Path) -> tuple[Any, Any]:
             f"Reading {path} needs the package spatialdata ({error}); run pip install 'napari-cpnn[spatialdata]'."
         ) from error
     check_zarr(path, NucleiError)
+    if not any((path / name).is_file() for name in _GROUPS):
+        raise NucleiError(f"{path} is no .zarr folder of cells: it holds no Zarr group; choose another folder.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # spatialdata's internal notes

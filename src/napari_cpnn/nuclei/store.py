@@ -151,11 +151,13 @@ def _digest(card: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
 
 
-#: Arrays of nuclei: centres, vertices of the outlines and where each begins, classes, each where there are some.
+#: Arrays of nuclei: centres, vertices of the outlines and where each begins, classes, where they were looked for; each
+#: where there are some.
 NUCLEI_ARRAYS = {
     "centers_um": ("float32", 2),
     "vertices_um": ("float32", 2),
     "starts": ("int64", 1),
     "classes": ("int16", 1),
+    "searched": ("uint8", 2),
 }
 NUCLEI = ArrayStore("napari_cpnn_nuclei", "nuclei", NucleiError, NUCLEI_ARRAYS)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
+from superqt.utils import qdebounced
 
 from napari_cpnn.geometry import Grid
 from napari_cpnn.ui.cells.controller import CellsController
@@ -44,14 +45,15 @@ class CellsOnCanvas:
         self._grid: Grid | None = None
         self._mean_of: object = None
         self._hidden: list[Layer] = []
-        self._legend = ""
+        self._legend: tuple[tuple[str, str], ...] = ()
+        self._show_later = qdebounced(self.show, timeout=0)
         self._visible = True
         self._placing: Layer | None = None
         self._watcher = ViewportWatcher(viewer, self.read_view)
         controller.drawn.connect(self.show)
         controller.colored_changed.connect(self.show)
-        self._state.shown_changed.connect(self.show)
-        self._state.mapper_changed.connect(self.show)
+        self._state.shown_changed.connect(self._map_changed)
+        self._state.mapper_changed.connect(self._map_changed)
         viewer.layers.events.removed.connect(self._removed)
         viewer.layers.events.inserted.connect(self._inserted)
 
@@ -60,8 +62,9 @@ class CellsOnCanvas:
         self._watcher.stop()
         self._controller.drawn.disconnect(self.show)
         self._controller.colored_changed.disconnect(self.show)
-        self._state.shown_changed.disconnect(self.show, missing_ok=True)
-        self._state.mapper_changed.disconnect(self.show, missing_ok=True)
+        self._state.shown_changed.disconnect(self._map_changed, missing_ok=True)
+        self._state.mapper_changed.disconnect(self._map_changed, missing_ok=True)
+        self._show_later.cancel()
         self._viewer.layers.events.removed.disconnect(self._removed)
         self._viewer.layers.events.inserted.disconnect(self._inserted)
         self._unfollow()
@@ -86,6 +89,11 @@ class CellsOnCanvas:
         self._visible = on
         self.show()
 
+    def _map_changed(self) -> None:
+        """Hide the map that Explore has just shown, or shows next: either dock may hear of the change first."""
+        self.show()
+        self._show_later()
+
     def show(self) -> None:
         """Show what the controller has drawn."""
         controller, slide_layer = self._controller, self._state.layer
@@ -106,11 +114,9 @@ class CellsOnCanvas:
         for layer, wanted in ((self.layer, not means), (self.mean_layer, means)):
             if layer is not None and layer.visible != wanted:
                 layer.visible = wanted
-        title = controller.shown.title
-        legend = f"{title}, mean of the cells of each patch" if means else f"{title}, single cells"
-        if self._state.instead in ("", self._legend):  # else another layer is shown in place of the map
+        if self._state.instead in ((), self._legend):  # else another layer is shown in place of the map
             self._hide_map(True)
-            self._state.instead = self._legend = legend
+            self._state.instead = self._legend = colored.legend(means=means)
         self._stay_above()
 
     # -- layers --------------------------------------------------------------------------------------------
@@ -173,7 +179,7 @@ class CellsOnCanvas:
     def _remove(self) -> None:
         self._hide_map(False)
         if self._state.instead == self._legend:
-            self._state.instead = ""
+            self._state.instead = ()
         for layer in (self.layer, self.mean_layer):
             if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ from napari_cpnn.arrays import Float32Array, IntArray, Picture
 from napari_cpnn.cells import CellMap, CellsOfPatches
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.nuclei import Nuclei
-from napari_cpnn.painting import Painter, color_table, hex_colors
+from napari_cpnn.painting import PALE, Painter, color_table, format_value, hex_colors
 from napari_cpnn.palette import type_colors
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _UNKNOWN, _PLAIN = (150, 150, 150, 255), (40, 200, 90, 255)
 _ENDS = (0.02, 0.99)
 #: Nuclei of which the mean size is taken.
 _SAMPLE = 2000
+#: Names in a legend at most, and steps of its colour range.
+_MOST_NAMES, _STEPS, _WHITE = 10, 5, "#FFFFFF"
 _LEAST_WIDTH = {"gene": 0.1, "share": 0.05, "area": 1.0}
 
 
@@ -143,6 +146,10 @@ class CellContent:
         return None
 
 
+def _hex(color: Sequence[int]) -> str:
+    return "#" + "".join(f"{v:02X}" for v in color[:3])
+
+
 def still_shown(shown: CellShown, content: CellContent) -> CellShown:
     """Return what is shown if these cells have it, else the most telling that they have."""
     known = shown.kind in content.kinds
@@ -185,6 +192,36 @@ class ColoredCells:
     mean: Float32Array
     mean_limits: tuple[float, float] | None
     counts: IntArray
+
+    def legend(self, *, means: bool) -> tuple[tuple[str, str], ...]:
+        """Return texts and their background colours: what single cells or the patches show, and what colour means what.
+
+        Categories come by frequency; a colour range has its values from the highest to the lowest.
+        """
+        shown, limits = self.shown, self.mean_limits if means else self.limits
+        of = f"in each {self.grid.stride_um:g} µm" if means else "single cells"
+        if shown.is_category:
+            codes, names = self.content.codes(shown.kind)
+            counts, colors = np.bincount(codes + 1, minlength=len(names) + 1), self.content.colors_of(shown.kind)
+            order = [code for code in np.argsort(-counts[1:], kind="stable").tolist() if counts[code + 1]]
+            named = [(names[code], colors[names[code]]) for code in order]
+            lines = [(f"most common {shown.title.lower()} {of}" if means else f"{shown.title}, {of}", _WHITE)]
+            more = [(f"and {len(named) - _MOST_NAMES:,} more", _WHITE)] if len(named) > _MOST_NAMES else []
+            lines += [*named[:_MOST_NAMES], *more, *([(PALE, _WHITE)] if means else [])]
+            has_unknown = bool(counts[0]) and not means
+        elif limits is None:
+            return (("cells", _hex(_PLAIN)),)
+        else:
+            what = "cells" if shown.kind == "plain" else f"{shown.title}, mean of cells" if means else shown.title
+            lines = [(f"{what} {of}, {shown.unit}" if means else f"{what}, {of}, {shown.unit}", _WHITE)]
+            table = np.rint(255 * color_table(self.colormap)[:, :3]).astype(int)
+            for share in np.linspace(1.0, 0.0, _STEPS).tolist():
+                value = limits[0] + share * (limits[1] - limits[0])
+                text = f"{value:,.0f}" if shown.unit in ("µm²", "per mm²") else format_value(value, shown.unit)
+                lines.append((text, _hex(table[round(share * (len(table) - 1))].tolist())))
+            values = None if means else self.content.values(shown)
+            has_unknown = values is not None and not bool(np.isfinite(values).all())
+        return (*lines, *([("not known", _hex(_UNKNOWN))] if has_unknown else []))
 
     def n_within(self, rect: Rect) -> int:
         """Return about how many cells lie in a rectangle, without looking at them."""

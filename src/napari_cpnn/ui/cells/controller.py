@@ -103,7 +103,7 @@ class CellsController:
         self.morphology: pd.DataFrame | None = None
         self.crops: Crops | None = None
         self.chosen: IntArray = np.empty(0, dtype=np.intp)
-        self._chose_plain = False
+        self._chosen = False  # by the user
         self._tissue: TissueMask | None = None
         self._wanted: _Coloring | None = None
         self._counted: tuple[Any, ...] = ()
@@ -154,8 +154,7 @@ class CellsController:
         self.neighbours, self.morphology, self.crops = None, None, None
         self.chosen = np.empty(0, dtype=np.intp)
         if content is not None:
-            plain = self.shown.kind == "plain" and not self._chose_plain
-            self.shown = best_shown(content) if plain else still_shown(self.shown, content)
+            self.shown = still_shown(self.shown, content) if self._chosen else best_shown(content)
         self.state.set_cells(content)
         self.content_changed.emit()
         self.shown_changed.emit()
@@ -168,12 +167,10 @@ class CellsController:
 
     def show(self, shown: CellShown) -> None:
         """Colour the cells by something else, as a choice that the user can undo."""
-        before = self.shown
-        if shown == before:
-            return
-        self.state.history.add(f"cells by {shown.title}", lambda: self._set_shown(before))
+        before, was_chosen = self.shown, self._chosen
+        if shown != before:
+            self.state.history.add(f"cells by {shown.title}", lambda: self._set_shown(before, chosen=was_chosen))
         self._set_shown(shown)
-        self._chose_plain = shown.kind == "plain"
 
     def show_gene(self, text: str) -> str:
         """Colour by a gene; return a message if it is not predicted."""
@@ -184,7 +181,8 @@ class CellsController:
         self.show(CellShown("gene", gene))
         return ""
 
-    def _set_shown(self, shown: CellShown) -> None:
+    def _set_shown(self, shown: CellShown, *, chosen: bool = True) -> None:
+        self._chosen = chosen
         self.shown = shown if self.content is None else still_shown(shown, self.content)
         self.shown_changed.emit()
         self.recolor()
@@ -274,11 +272,10 @@ class CellsController:
         if key == self._counted:
             return
         self._counted = key
-        live = self.sources.live if self.source == FOUND else None
 
         def work() -> tuple[list[CountRow], TissueMask | None]:
-            tissue = self._tissue or (live.tissue if live is not None else tissue_of(slide))
-            return count_rows(content, kind, tissue, rect, None if live is None else live.done_tiles()), tissue
+            tissue = self._tissue if content.nuclei.searched is not None else self._tissue or tissue_of(slide)
+            return count_rows(content, kind, tissue, rect), tissue
 
         def ready(found: tuple[list[CountRow], TissueMask | None]) -> None:
             rows, self._tissue = found

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.slides import find_tissue
 from napari_cpnn.ui.cells.colored import CellContent, Kind
@@ -51,7 +50,6 @@ def count_rows(
     kind: Kind,
     tissue: TissueMask | None,
     view: Rect | None,
-    tiles: tuple[FloatArray, float] | None = None,
 ) -> list[CountRow]:
     """Count cells: all, then each type or class that occurs, the most frequent first.
 
@@ -60,16 +58,15 @@ def count_rows(
     kind
         ``"type"`` or ``"class"``; with anything else, all cells only.
     tissue
-        Tissue of the slide, for cells per mm2.
+        Tissue of the slide, for cells per mm2 of nuclei that were looked for everywhere.
     view
         Part of the slide in view.
-    tiles
-        Centres ``(T, 2)`` and side in um of the parts of the slide where nuclei were looked for; ``None``: all of it.
     """
     codes, names = content.codes(kind)
     colors = content.colors_of(kind)
     seen = np.zeros(0, dtype=np.intp) if view is None else content.nuclei.query(view)
-    area = _area_mm2(tissue, tiles)
+    searched = content.nuclei.searched
+    area = searched.area_mm2 if searched is not None else 0.0 if tissue is None else tissue.area_um2 / 1e6
     total = len(content)
 
     def row(name: str, color: str, n: int, in_view: int) -> CountRow:
@@ -84,15 +81,6 @@ def count_rows(
         if counts[0]:
             rows.append(row(NO_NAME, "", int(counts[0]), int(near[0])))
     return rows
-
-
-def _area_mm2(tissue: TissueMask | None, tiles: tuple[FloatArray, float] | None) -> float:
-    if tissue is None:
-        return 0.0
-    if tiles is None:
-        return tissue.area_um2 / 1e6
-    centers, side = tiles
-    return float(tissue.coverage_at(centers, side).sum() * side**2 / 1e6) if len(centers) else 0.0
 
 
 def tissue_of(slide: Slide) -> TissueMask | None:

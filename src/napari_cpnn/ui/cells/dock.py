@@ -9,13 +9,15 @@ import numpy as np
 from napari.layers import Shapes
 from qtpy.QtWidgets import QCheckBox, QProgressBar, QTabWidget
 
-from napari_cpnn.cells import FORMATS
+from napari_cpnn.cells import ENOUGH, FORMATS, percent_words
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.painting import color_table
+from napari_cpnn.texts import counted
 from napari_cpnn.ui.cells.canvas import CellsOnCanvas
-from napari_cpnn.ui.cells.colored import CellShown
+from napari_cpnn.ui.cells.colored import CellContent, CellShown
 from napari_cpnn.ui.cells.controller import CellsController
 from napari_cpnn.ui.cells.count_table import CountTable
+from napari_cpnn.ui.cells.sources import FOUND
 from napari_cpnn.ui.cells.tabs import GalleryTab, NeighboursTab, NucleiTab
 from napari_cpnn.ui.cells.two_genes import TwoGenesTab
 from napari_cpnn.ui.explore import ColorBar
@@ -234,8 +236,7 @@ class CellsDock(Dock):
         self.controller.show(CellShown("share", self.name.itemText(index)))
 
     def _gene_chosen(self, text: str) -> None:
-        if problem := self.controller.show_gene(text):
-            self.message.show_text(problem)
+        self.message.show_text(self.controller.show_gene(text) or self.controller.tasks.message)
 
     def _row_chosen(self, name: str) -> None:
         self.tabs.setCurrentWidget(self.gallery)
@@ -311,8 +312,7 @@ class CellsDock(Dock):
 
     def _content_changed(self) -> None:
         controller, content = self.controller, self.controller.content
-        n = 0 if content is None else len(content)
-        self.source.show_text("" if content is None else f"{n:,} {'cell' if n == 1 else 'cells'} {self._from()}")
+        self.source.show_text("" if content is None else f"{counted(len(content), 'cell')} {self._from(content)}")
         self.color.clear()
         kinds = [] if content is None else content.kinds
         for kind in kinds:
@@ -327,9 +327,14 @@ class CellsDock(Dock):
         self.message.show_text(controller.tasks.message)
         self._busy_changed()
 
-    def _from(self) -> str:
-        source = self.controller.source
-        return source if source.startswith(("found", "predicted")) or not source else f"of {source}"
+    def _from(self, content: CellContent) -> str:
+        """Say where the cells are from, and how much tissue was searched where that is not all."""
+        source, searched = self.controller.source, content.nuclei.searched
+        part = searched is not None and searched.share < ENOUGH
+        if part and source == FOUND:
+            source = "found in the views that were searched and around them"
+        text = source if source.startswith(("found", "predicted")) or not source else f"of {source}"
+        return f"{text}; {percent_words(searched.share)} of the tissue is searched" if part and searched else text
 
     def _shown_changed(self) -> None:
         shown = self.controller.shown

@@ -325,8 +325,8 @@ class Explore(Dock):
         genes = () if self.state.model is None else self.state.model.genes
         if not self.controller.show_gene(text):
             self.gene_note.show_text(unknown_gene_text(text, genes))
-        elif note := other_meaning(text, genes):
-            self.gene_note.show_text(note)
+        else:  # the gene may be on screen already, and nobody then takes away what was said of another
+            self.gene_note.show_text(other_meaning(text, genes) or self.controller.gene_note())
 
     def _shown_changed(self) -> None:
         shown = self.state.shown

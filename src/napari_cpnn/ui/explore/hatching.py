@@ -135,7 +135,8 @@ class Hatching:
         return _hatched(marked, n) * self._allowed[2]
 
     def _is_wanted(self) -> bool:
-        return self._state.look.unlike == "hatched" and self._state.shown is not None
+        is_map_on_screen = self._state.shown is not None and not self._state.instead
+        return self._state.look.unlike == "hatched" and is_map_on_screen
 
 
 def _pixels(cmap: CompositionMap) -> int:

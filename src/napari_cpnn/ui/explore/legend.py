@@ -107,10 +107,12 @@ class CanvasLegend:
 
     def _lines(self, rows: list[TypeRow], *notes: str) -> list[Line]:
         shown = self._state.shown
-        if shown is None or self._state.map is None or not self._state.look.legend:
+        if not self._state.look.legend:
             return []
         if self._state.instead:
-            return [(self._state.instead, "#FFFFFF")]
+            return [(one_line(text, _MOST), color) for text, color in self._state.instead]
+        if shown is None or self._state.map is None:
+            return []
         if shown.has_range:
             unit = unit_of(shown, self._state.map) + (", %" if shown.per_unit != 1 else "")
             title = f"{one_line(shown.label, _MOST)} · {unit}"

@@ -128,12 +128,12 @@ class SimilarBox(QWidget):
         bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
         for layer in others:  # two maps over each other could not be told apart
             layer.visible = False
-        self._hidden, self._state.instead = others, "tissue like this · cosine similarity"
+        self._hidden, self._state.instead = others, (("tissue like this · cosine similarity", "#FFFFFF"),)
 
     def _remove(self) -> None:
         if self._layer is not None and self._layer in self._viewer.layers:
             self._viewer.layers.remove(self._layer)
-        self._layer, self._state.instead = None, ""
+        self._layer, self._state.instead = None, ()
         for layer in self._hidden:
             if layer in self._viewer.layers:
                 layer.visible = True

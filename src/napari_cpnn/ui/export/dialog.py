@@ -180,13 +180,22 @@ class ExportDialog(QDialog):
         self.genes.blockSignals(False)
         for widget in (self._size, self._size_label):
             widget.setVisible(kind.key == "figure")
-        outlines = kind.key == "figure" and self.state.look.style == "patches"
-        self.lines_note.show_text("Figures show patches as a wash of colours, not as outlines." if outlines else "")
+        self._show_notes()
         self.names.set_names(self.controller.names(kind))
         text = self.path.text()
         default = self.controller.default_path(kind)
         self.path.setText(str(self.controller.path_of(text, kind) if self._is_own(text) else default))
         self._genes_changed()
+
+    def _show_notes(self) -> None:
+        """Say in what a figure differs from the screen."""
+        notes, instead = [], self.state.instead
+        if self.kind.currentData().key == "figure":
+            if self.state.look.style == "patches":
+                notes.append("Figures show patches as a wash of colours, not as outlines.")
+            if instead:
+                notes.append(f"The figure has the map, not what is on screen in its place ({instead[0][0]}).")
+        self.lines_note.show_text(" ".join(notes))
 
     def _is_own(self, text: str) -> bool:
         """Return whether the user has typed or chosen this path."""
@@ -271,6 +280,7 @@ class ExportDialog(QDialog):
         self.progress.setVisible(running)
         self.progress.setValue(round(1000 * controller.share))
         self.message.setText(controller.message)
+        self._show_notes()
         self.start.setEnabled(not running and self.state.map is not None)
         self.cancel.setEnabled(running)
         self.folder.setVisible(controller.written is not None)

@@ -120,9 +120,13 @@ def _draw_cells(sheet: Sheet, cells: RegionCells, colors: Mapping[str, str]) -> 
     name_px, number_px = _columns(sheet.paper)
     room = width - name_px - number_px
     density = f"{cells.per_mm2:,.0f} per mm²" if np.isfinite(cells.per_mm2) else "no tissue"
+    number = f"{cells.n:,} cells, {density}" if cells.is_searched else cells.note
     sheet.text(4, "Cells, share of cells" if cells.shares else "Cells", faint=True)
-    sheet.text(width - 4, f"{cells.n:,} cells, {density}", align="right", faint=True)
+    sheet.text(width - 4, number, align="right", faint=True)
     sheet.down()
+    if cells.is_searched and cells.note:
+        sheet.text(width - 4, f"{cells.note}; all numbers are of this part", align="right", faint=True)
+        sheet.down()
     top = max(cells.shares.values(), default=1.0)
     shown_types = list(cells.shares.items())
     for name, share in shown_types[:N_TYPES]:

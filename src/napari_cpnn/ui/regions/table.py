@@ -25,7 +25,10 @@ _COLUMNS = (
         "unlike",
         "share of its mapped tissue that is unlike the training tissue of the model; do not trust the model there",
     ),
-    ("cells/mm²", "cells of the Cells dock per mm² of tissue, or of the outline where tissue is not known"),
+    (
+        "cells/mm²",
+        "cells of the Cells dock per mm² of tissue that was searched for nuclei, or of the outline if not known",
+    ),
 )
 
 
@@ -76,7 +79,7 @@ class RegionTable(QTableWidget):
         for i, row in enumerate(rows):
             mapped = "no tissue" if np.isfinite(row.tissue_mm2) and row.tissue_mm2 == 0 else _text(row.mapped)
             found = counted.get(row.region.name)
-            density = f"{found.per_mm2:,.0f}" if found is not None and np.isfinite(found.per_mm2) else "–"
+            density = "–" if found is None else _density(found)
             texts = (row.region.name, f"{row.region.area_mm2:.2f}", mapped, _text(row.value("unlike")), density)
             for column, text in enumerate(texts):
                 self._put(i, column, text)
@@ -135,6 +138,13 @@ class RegionTable(QTableWidget):
     def _fit(self) -> None:
         n = min(max(self.rowCount(), _LEAST_ROWS), _MOST_ROWS)
         self.setFixedHeight(given(self.horizontalHeader()).sizeHint().height() + n * _ROW_PX + 4)
+
+
+def _density(cells: RegionCells) -> str:
+    number = f"{cells.per_mm2:,.0f}" if np.isfinite(cells.per_mm2) else "–"
+    if not cells.is_searched:
+        return "not searched"
+    return f"{number} ({cells.note})" if cells.note else number
 
 
 def _text(share: float) -> str:

@@ -110,7 +110,8 @@ class ExploreState:
         self.view: Viewport | None = None
         self.gene_sets: list[GeneSet] = []  # from files and pasted
         self.least_pcc: float | None = None  # of the genes of signatures; None: those with a trusted scale
-        self.instead = ""  # legend of another layer that is shown in place of the map
+        # Legend of another layer that is shown in place of the map: texts and their background colours.
+        self.instead: tuple[tuple[str, str], ...] = ()
 
     @property
     def level(self) -> Level:
