@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from napari_cpnn.decimals import fixed
 from napari_cpnn.palette import DIFFERENCE
 from napari_cpnn.texts import chart_text, shortened
 from napari_cpnn.ui.frame import DPI, Paper
@@ -46,7 +47,7 @@ def neighbour_chart(found: Neighbours, paper: Paper) -> Figure:
     for i in range(n):
         for j in range(n):
             if np.isfinite(folds[i, j]) or p[i, j] < _P:
-                mark = f"{folds[i, j]:+.1f}" if np.isfinite(folds[i, j]) else "none"
+                mark = fixed(folds[i, j], 1, signed=True) if np.isfinite(folds[i, j]) else "none"
                 weight = "bold" if p[i, j] < _P else "normal"
                 if side >= 26:
                     ink = "#FFFFFF" if not abs(folds[i, j]) < _DARK else "#202020"
