@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn._version import __version__
 from napari_cpnn.arrays import Float32Array
 from napari_cpnn.cells.cell_map import CellMap
 from napari_cpnn.errors import CellMapError, CpnnWarning
 from napari_cpnn.geometry import Rect
+from napari_cpnn.mapping import provenance_of
 from napari_cpnn.models import Prediction
 from napari_cpnn.nuclei import Nuclei, require_visible
 from napari_cpnn.prediction import PlaceFeatures, Predictor
@@ -94,7 +94,8 @@ def predict_cells(
         nuclei = replace(nuclei.subset(nuclei.query(region)), searched=searched)
     if not len(nuclei):
         raise CellMapError(f"There is no nucleus {'in the region' if region is not None else 'on the slide'}.")
-    features = PlaceFeatures(slide, model, Predictor(model, device, precision), keep)
+    predictor = Predictor(model, device, precision)
+    features = PlaceFeatures(slide, model, predictor, keep)
     order = _neighbours_together(nuclei)
     weights = np.full((len(nuclei), len(model.cell_types)), np.nan, dtype=np.float16)
     programs = np.full((len(nuclei), model.n_programs), np.nan, dtype=np.float16)
@@ -106,7 +107,9 @@ def predict_cells(
             values, ok = features.at(nuclei.centers_um[rows], step)
             weights[rows[ok]], programs[rows[ok]], scores[rows[ok]] = head_outputs(model, values)
             done(len(rows))
-    cells = CellMap(nuclei, model.decoder(), weights, programs, _describe(slide, model), scores)
+    between_types = dict(model.provenance.get("between_types") or {})
+    facts = {**provenance_of(slide, model, predictor.arithmetic), "between_types": between_types}
+    cells = CellMap(nuclei, model.decoder(), weights, programs, facts, scores)
     if n_failed := int((~cells.known).sum()):
         warnings.warn(
             f"The crops of {n_failed:,} of {len(nuclei):,} nuclei of {slide.name} could not be read.",
@@ -152,19 +155,3 @@ def _within(progress: Reporting, start: int, n: int, total: int) -> Progress:
     if isinstance(progress, bool):
         return no_progress
     return lambda _, share: progress("looking at cells", (start + share * n) / total)
-
-
-def _describe(slide: Slide, model: CPNN) -> dict[str, Any]:
-    """Provenance of a map of cells, which JSON can hold."""
-    return {
-        "software": f"napari-cpnn {__version__}",
-        "slide": slide.name,
-        "slide_identity": slide.identity,
-        "mpp": slide.mpp,
-        "model": model.title,
-        "model_fingerprint": model.fingerprint,
-        "trained_on": model.trained_on,
-        "patch": {"size_px": model.patch.size_px, "mpp": model.patch.mpp},
-        "hierarchy": model.hierarchy,
-        "between_types": dict(model.provenance.get("between_types") or {}),
-    }

@@ -28,6 +28,7 @@ from .states import DONE as DONE
 from .states import FAILED as FAILED
 from .states import SKETCH as SKETCH
 from .states import UNKNOWN as UNKNOWN
+from .store import provenance_of as provenance_of
 from .stored_rows import StoredRows as StoredRows
 from .stored_rows import read_rows as read_rows
 from .trust import CAUTION as CAUTION

@@ -146,8 +146,8 @@ def _is_no_damage(cause: BaseException | None) -> bool:
     return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError))
 
 
-def describe(slide: Slide, model: CPNN, grid: Grid, arithmetic: str) -> dict[str, Any]:
-    """Provenance of a map, as JSON-ready dictionary."""
+def provenance_of(slide: Slide, model: CPNN, arithmetic: str) -> dict[str, Any]:
+    """What predictions on a slide depend on, as JSON-ready dictionary."""
     return {
         "software": f"napari-cpnn {__version__}",
         "slide": slide.name,
@@ -157,10 +157,14 @@ def describe(slide: Slide, model: CPNN, grid: Grid, arithmetic: str) -> dict[str
         "model_fingerprint": model.fingerprint,
         "trained_on": model.trained_on,
         "patch": {"size_px": model.patch.size_px, "mpp": model.patch.mpp},
-        "stride_um": grid.stride_um,
         "arithmetic": arithmetic,
         "hierarchy": model.hierarchy,
     }
+
+
+def describe(slide: Slide, model: CPNN, grid: Grid, arithmetic: str) -> dict[str, Any]:
+    """Provenance of a map, as JSON-ready dictionary."""
+    return {**provenance_of(slide, model, arithmetic), "stride_um": grid.stride_um}
 
 
 def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: MappingSettings, arithmetic: str) -> MapStore:
