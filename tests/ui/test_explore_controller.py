@@ -49,7 +49,7 @@ class Later:
 class FakeMapper:
     """What the controller needs of a LiveMapper."""
 
-    device, precision, error = "cpu", "bfloat16", None
+    device, arithmetic, error = "cpu", "bfloat16", None
 
     def __init__(self, slide, model, settings):
         self.slide, self.settings = slide, settings
