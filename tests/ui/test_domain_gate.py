@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.ui.conftest import tissue_image
 
 from napari_cpnn.painting import WARNING_COLORS, unlike_patches
 from napari_cpnn.ui.explore.hatching import _hatched
-from tests.ui.conftest import tissue_image
 
 BANNER = "napari_cpnn_banner"
 
