@@ -178,6 +178,8 @@ def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: Mappin
     # A renamed file, a newer program, another description of the training tissue and other major types give the same
     # values.
     del parts["slide"], parts["software"], parts["model"], parts["trained_on"], parts["hierarchy"]
+    if "(" not in arithmetic:  # torch's, as in keys of versions that had nothing else; its precisions share a map
+        del parts["arithmetic"]
     store = MapStore(cmap, folder / f"{key_of(parts)}.zarr")
     if not store.problem:
         prune(folder, settings.cache_gb * 2**30)

@@ -269,11 +269,15 @@ def _n_usable(slide: Slide, spots: AnnData) -> int:
         return 0
 
 
+#: How predictions were made that do not say so.
+_BEFORE = {"precision": "auto", "ignore_gene_case": False}
+
+
 def _test(head: _Head, folder: FoldFolder, i: int) -> pd.DataFrame:
     slide, spots = head.samples[i]
     compared = folder.read_predictions(head.labels[i])
     how = {name: getattr(head.evaluation, name) for name in ("precision", "ignore_gene_case")}
-    if compared is None or dict(compared.uns.get("predicted", {})) != how:
+    if compared is None or {**_BEFORE, **compared.uns.get("predicted", {})} != how:
         model = load_model(folder.model_path)
         compared = predict_expression(model, slide, spots, head.settings.device, **how)
         compared.uns["predicted"] = how

@@ -140,7 +140,9 @@ class FoldFolder:
         """Read the scores by slide, omitting those made with other evaluation settings."""
         path = self.path / "scores.json"
         facts = _read_json(path) if path.exists() else {}
-        if facts.get("settings") != _scoring(settings):
+        if facts.get("settings") is None or {**_scoring(EvaluationSettings()), **facts["settings"]} != _scoring(
+            settings
+        ):
             return {}
         scores = {}
         with reading(path, TrainingError, "delete its folder to run the fold again"):
