@@ -153,7 +153,7 @@ def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) ->
         viewer.close()
 
 
-def cells_picture(viewer, _explore: Explore, folder: Path) -> None:
+def cells_picture(viewer, explore: Explore, folder: Path) -> None:
     """Nuclei of a view, found by the detector, with their areas, counts and gallery."""
     dock = show_dock(viewer, "Cells")
     look_at(viewer, CELLS_VIEW)
@@ -163,6 +163,8 @@ def cells_picture(viewer, _explore: Explore, folder: Path) -> None:
     dock.controller.show(CellShown("area"))
     wait_for(lambda: dock.controller.shown.kind == "area" and dock.is_settled)
     pump(0.5)
+    explore.session.legend.finish()
+    pump(0.2)
     save_small(viewer, folder / "cells.png")
     dock.controller.set_content(None)
 
