@@ -145,6 +145,29 @@ def explore(make_napari_viewer_proxy, qtbot) -> Callable:
 
 
 @pytest.fixture
+def beside_explore(explore, monkeypatch) -> Callable:
+    """Opens Explore and a dock beside it: ``beside_explore(Regions, slide_path)``.
+
+    What napari would say is in ``dock.told``.
+    """
+    docks = []
+
+    def open_docks(kind: Callable, *paths: Path):
+        other = explore(*paths)
+        dock = kind(other.session.viewer)
+        dock.told = []
+        monkeypatch.setattr("napari_cpnn.ui.frame.dock.warn", dock.told.append)
+        other.session.viewer.window.add_dock_widget(dock, name=kind.__name__)
+        docks.append(dock)
+        return other, dock
+
+    yield open_docks
+    for dock in docks:
+        dock.shut_down()
+        dock.background.close(wait=True)
+
+
+@pytest.fixture
 def wait(qtbot) -> Callable:
     """Lets Qt work until a condition holds; fails after two minutes, since machines may be slow or loaded."""
     return lambda condition: qtbot.waitUntil(condition, timeout=120_000)

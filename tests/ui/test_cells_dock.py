@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -23,23 +25,9 @@ MPP_PAIR = (MPP, MPP)
 
 
 @pytest.fixture
-def cells_dock(explore, monkeypatch):
-    """Opens Explore and Cells; ``cells_dock(slide_path)``. What napari would say is in ``dock.told``."""
-    docks = []
-
-    def open_docks(*paths):
-        other = explore(*paths)
-        dock = CellsDock(other.session.viewer)
-        dock.told = []
-        monkeypatch.setattr("napari_cpnn.ui.frame.dock.warn", dock.told.append)
-        other.session.viewer.window.add_dock_widget(dock, name="Cells")
-        docks.append(dock)
-        return other, dock
-
-    yield open_docks
-    for dock in docks:
-        dock.shut_down()
-        dock.background.close(wait=True)
+def cells_dock(beside_explore):
+    """Opens both docks: ``cells_dock(slide_path)``."""
+    return partial(beside_explore, CellsDock)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -23,23 +24,9 @@ SQUARE = np.array([[200.0, 200], [200, 500], [500, 500], [500, 200]])
 
 
 @pytest.fixture
-def regions(explore, wait, monkeypatch):
-    """Opens both docks; ``regions(slide_path)``. What napari would say is in ``dock.told``."""
-    docks = []
-
-    def open_docks(*paths):
-        other = explore(*paths)
-        dock = Regions(other.session.viewer)
-        dock.told = []
-        monkeypatch.setattr("napari_cpnn.ui.frame.dock.warn", dock.told.append)
-        other.session.viewer.window.add_dock_widget(dock, name="Regions")
-        docks.append(dock)
-        return other, dock
-
-    yield open_docks
-    for dock in docks:
-        dock.shut_down()
-        dock.background.close(wait=True)
+def regions(beside_explore):
+    """Opens both docks: ``regions(slide_path)``."""
+    return partial(beside_explore, Regions)
 
 
 @pytest.fixture
