@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import os
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -29,6 +31,14 @@ LONGEST = ("test_stories", "test_compare", "test_finetune", "test_explore", "tes
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A crash says where it was after a training run too: Lightning sets all signals back, faulthandler's with them."""
+    stderr = item.config.stash.get(fault_handler_stderr_fd_key, None)
+    if stderr is not None:
+        faulthandler.disable()
+        faulthandler.enable(file=stderr)
 
 
 @pytest.fixture(scope="session")
