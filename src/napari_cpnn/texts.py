@@ -55,6 +55,19 @@ def counted(n: int, one: str) -> str:
     return f"{n:,} {one}" if n == 1 else f"{n:,} {one}s"
 
 
+def duration(seconds: float) -> str:
+    """Describe a time, such as ``45 s``, ``12 min`` or ``2.5 h``.
+
+    Examples
+    --------
+    >>> [duration(s) for s in (0.2, 45, 700, 9000)]
+    ['1 s', '45 s', '12 min', '2.5 h']
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def chart_text(text: object, most: int = MAX_NAME) -> str:
     r"""Sanitise as :func:`shown`, and escape dollar signs, which matplotlib would interpret as math text.
 

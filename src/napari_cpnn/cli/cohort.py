@@ -14,7 +14,7 @@ from napari_cpnn.cli.options import AddCommand, Command, add_model, add_overwrit
 from napari_cpnn.errors import CohortError
 from napari_cpnn.settings import CohortSettings, MappingSettings
 from napari_cpnn.storage import require_separate
-from napari_cpnn.texts import counted
+from napari_cpnn.texts import counted, duration
 
 if TYPE_CHECKING:
     from napari_cpnn.cohort import Cohort
@@ -168,14 +168,9 @@ def _status(args: argparse.Namespace) -> None:
     if status.mapping:
         print(f"begun: {', '.join(status.mapping)}")
     if left is not None:
-        print(f"about {_duration(left)} left")
+        print(f"about {duration(left)} left")
     for name, why in status.failed.items():
         print(f"  {name}: {why}")
-
-
-def _duration(seconds: float) -> str:
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from napari_cpnn._version import __version__
 from napari_cpnn.cli.options import AddCommand
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.texts import duration
 from napari_cpnn.untrusted import reason_of
 
 #: Packages without which nothing works, by the name under which they are installed.
@@ -225,7 +226,7 @@ def _speed() -> dict[str, str]:
         rate = _rate(partial(predictor.predict, images), len(images))
         n = (1e4 / model.patch.size_um) ** 2
         found[title] = (
-            f"{rate:,.0f} patches/s ({predictor.description}); 1 cm2 of tissue has {n:,.0f}: {_duration(n / rate)}"
+            f"{rate:,.0f} patches/s ({predictor.description}); 1 cm2 of tissue has {n:,.0f}: {duration(n / rate)}"
         )
     patch = load_model(sample_folder() / "model.safetensors").patch
     found["reading"] = (
@@ -243,7 +244,3 @@ def _rate(function: Callable[[], Any], n: int, seconds: float = 2.0) -> float:
         function()
         done += n
     return done / (time.perf_counter() - start)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -126,8 +126,7 @@ class LiveMapper:
         self._reading = 0
         self._claimed = 0  # number of batches handed to readers
         self._lead: int | None = None  # number of the first batch of the current order, until it is read
-        self._computing = False
-        self._paused = self._stopped = False
+        self._computing = self._paused = self._stopped = False
         first = min(_FIRST_BATCH if self.predictor.device.type == "cpu" else 64, settings.max_batch)
         self._pace = Pace(first, settings.batch_seconds)
         self._read_problem = ""
@@ -215,6 +214,7 @@ class LiveMapper:
                 running=not (self._paused or self._stopped),
                 idle=self._idle(),
                 message=self._message(),
+                limited_by=self._pace.limited_by(),
             )
 
     def wait_until_mapped(self, timeout_s: float | None = None) -> bool:

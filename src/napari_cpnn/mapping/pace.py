@@ -1,4 +1,4 @@
-"""Adaptive batch size, and throughput."""
+"""Adaptive batch size, throughput, and what limits it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections import deque
 
 import numpy as np
 
+from napari_cpnn.mapping.progress import Limit
+
 #: Duration in seconds over which the displayed throughput is averaged.
 _SECONDS = 3.0
 _LEAST = 8
+#: The network limits the throughput if it computes for at least this share of the time.
+_BUSY = 0.85
 
 
 class Pace:
@@ -37,14 +41,14 @@ class Pace:
         self._seconds = seconds
         self._rate = 0.0
         self._n_batches = self.n_patches = 0
-        self._finished: deque[tuple[float, int]] = deque()
+        self._finished: deque[tuple[float, int, float]] = deque()
 
     def note(self, n: int, seconds: float, limit: int) -> None:
         """Record that a batch of ``n`` patches took ``seconds``; the next has at most ``limit`` patches."""
         self._n_batches += 1
         self.n_patches += n
         now = time.monotonic()
-        self._finished.append((now, n))
+        self._finished.append((now, n, seconds))
         while now - self._finished[0][0] > _SECONDS:
             self._finished.popleft()
         if self._n_batches == 1:  # the first batch includes start-up time
@@ -56,7 +60,20 @@ class Pace:
 
     def patches_per_second(self) -> float:
         """Throughput over the last few seconds; 0 if nothing was computed."""
+        now, recent = time.monotonic(), self._recent()
+        span = max(now - recent[0][0], 0.2) if recent else 0.0
+        return sum(n for _, n, _ in recent[1:]) / span if span else 0.0
+
+    def limited_by(self) -> Limit:
+        """Return what the last few seconds were spent on; empty if too little was computed to say."""
+        recent = self._recent()
+        span = recent[-1][0] - recent[0][0] if recent else 0.0
+        if not span:
+            return ""
+        return "network" if sum(seconds for *_, seconds in recent[1:]) >= _BUSY * span else "reading"
+
+    def _recent(self) -> list[tuple[float, int, float]]:
+        """Batches of the last seconds: time of their end, patches, seconds in the network; none if there is but one."""
         now = time.monotonic()
-        recent = [(t, n) for t, n in self._finished if now - t < _SECONDS]
-        span = max(now - recent[0][0], 0.2) if len(recent) > 1 else 0.0
-        return sum(n for _, n in recent[1:]) / span if span else 0.0
+        recent = [batch for batch in self._finished if now - batch[0] < _SECONDS]
+        return recent if len(recent) > 1 else []

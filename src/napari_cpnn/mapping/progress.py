@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+#: What limits the throughput: the network, reading the slide, or unknown.
+Limit = Literal["network", "reading", ""]
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,11 @@ class MapProgress:
         True if the current view is complete.
     message
         Message for the user, or an empty string.
+    limited_by
+        What limits the throughput: ``"network"`` if it computed for most of the last three seconds, ``"reading"`` if it
+        waited for patches; empty if it is not known.
+    seconds_left
+        Time until the current view is complete, at the present throughput; NaN if it is not known.
 
     Examples
     --------
@@ -39,3 +48,10 @@ class MapProgress:
     running: bool
     idle: bool
     message: str
+    limited_by: Limit = ""
+
+    @property
+    def seconds_left(self) -> float:
+        if self.idle:
+            return 0.0
+        return (self.wanted - self.done) / self.patches_per_second if self.patches_per_second > 0 else float("nan")

@@ -19,6 +19,10 @@ from napari_cpnn.settings import MappingSettings
 #: Within a lattice, patches are ordered by square blocks of this side, so that neighbours share one region read.
 TILE = 4
 
+#: Beyond the view, patches are ordered by square blocks of this side: all of a block before the next, so that a tile of
+#: the slide is decoded for all its patches at once. The tiles of a few rows of such a block fit in the cache of tiles.
+BLOCK = 32
+
 #: Maximum number of patches in view of the first lattice; on very large slides, coarser lattices precede it.
 _FIRST = 64
 
@@ -68,7 +72,7 @@ class Wish(NamedTuple):
 
 
 class Scheduler:
-    """Order the patches of a grid for a view: coarse to fine, near to far, then a margin, then the rest.
+    """Order the patches of a grid for a view: coarse to fine, near to far, then a margin; the rest block by block.
 
     Parameters
     ----------
@@ -119,9 +123,9 @@ class Scheduler:
             for rect in (viewport.rect, viewport.rect.grown(margin)):
                 parts += self._coarse_to_fine(self.grid.window(rect), finest, focus)
         for area in areas:
-            parts += self._coarse_to_fine(self.grid.window(area), 1, np.asarray(area.center))
+            parts.append(self._by_block(self.grid.window(area), np.asarray(area.center)))
         if whole_slide:
-            parts += self._whole_slide
+            parts.append(self._whole_slide)
         # A patch may represent blocks of several sizes; its first occurrence counts.
         open_patches = pending.reshape(-1).copy()
         order = []
@@ -131,10 +135,18 @@ class Scheduler:
         return np.concatenate(order) if order else np.empty(0, dtype=np.intp)
 
     @cached_property
-    def _whole_slide(self) -> list[IntArray]:
-        """Order of all tissue, coarse to fine, from the centre of the grid outwards; independent of the view."""
+    def _whole_slide(self) -> IntArray:
+        """Order of all tissue from the centre of the grid outwards; independent of the view."""
         middle = (np.asarray(self.grid.shape) / 2) * self.grid.stride_um + self.grid.origin_um
-        return self._coarse_to_fine((slice(0, self.grid.shape[0]), slice(0, self.grid.shape[1])), 1, middle)
+        return self._by_block((slice(0, self.grid.shape[0]), slice(0, self.grid.shape[1])), middle)
+
+    def _by_block(self, window: tuple[slice, slice], focus: FloatArray) -> IntArray:
+        """All patches of a window in blocks, near to far; within a block, small blocks row by row."""
+        patches = self.lattice.representatives(1)[window]
+        patches = patches[patches >= 0]
+        row, col = np.divmod(patches, self.grid.shape[1])
+        block = self._distance(patches, BLOCK, focus)
+        return patches[np.lexsort((col, row, col // TILE, row // TILE, block))]
 
     def _coarse_to_fine(self, window: tuple[slice, slice], finest: int, focus: FloatArray) -> list[IntArray]:
         rows, cols = window
@@ -154,10 +166,14 @@ class Scheduler:
 
     def _near_to_far(self, patches: IntArray, focus: FloatArray) -> IntArray:
         """Sort by distance of the block to the focus, then by block, so that blocks stay together."""
+        return patches[np.argsort(self._distance(patches, TILE, focus), kind="stable")]  # in a block, by row
+
+    def _distance(self, patches: IntArray, side: int, focus: FloatArray) -> FloatArray:
+        """Squared distance (um2) from the focus to the block of ``side`` with each patch; no two blocks are equal."""
         row, col = np.divmod(patches, self.grid.shape[1])
-        tile_row, tile_col = row // TILE, col // TILE
-        at = (np.stack([tile_row, tile_col], axis=1) + 0.5) * (TILE * self.grid.stride_um) + self.grid.origin_um
+        block_row, block_col = row // side, col // side
+        at = (np.stack([block_row, block_col], axis=1) + 0.5) * (side * self.grid.stride_um) + self.grid.origin_um
         distance = ((at - focus) ** 2).sum(axis=1)
-        # Ties between blocks are broken by a thousandth of a stride; within a block, patches stay in row order.
-        tile = tile_row * self.grid.shape[1] + tile_col
-        return patches[np.argsort(distance + tile * (1e-3 * self.grid.stride_um / self.grid.n_cells), kind="stable")]
+        # Ties between blocks are broken by a thousandth of a stride.
+        distance += (block_row * self.grid.shape[1] + block_col) * (1e-3 * self.grid.stride_um / self.grid.n_cells)
+        return np.asarray(distance, dtype=np.float64)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from napari_cpnn.cohort_run import COLUMNS, CohortStatus, CohortTables
 from napari_cpnn.decimals import fixed
-from napari_cpnn.texts import shown
+from napari_cpnn.texts import duration, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,11 +38,6 @@ def progress_line(tables: CohortTables, status: CohortStatus) -> str:
     host = shown(status.holder.get("host", "?"), 40)
     left = "" if math.isnan(status.seconds_left) else f", about {duration(status.seconds_left)} left"
     return f"{text}; the run goes on on {host}{left}."
-
-
-def duration(seconds: float) -> str:
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def columns_of(slides: pd.DataFrame, groups: Sequence[str] = ()) -> list[str]:

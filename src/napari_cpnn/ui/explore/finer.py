@@ -10,6 +10,7 @@ from psygnal import Signal
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import Grid
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.texts import duration
 from napari_cpnn.ui.viewer import ExploreState
 
 STEPS = {1: "1", 2: "1/2", 4: "1/4"}
@@ -48,7 +49,7 @@ class Cost:
         if self.problem:
             return self.problem
         count = f"{self.times} times as many patches" if self.times > 1 else f"{self.n_patches:,} patches"
-        time = f", about {duration_text(self.seconds)} here at {rate:.2g}/s" if rate > 0 else ""
+        time = f", about {duration(self.seconds)} here at {rate:.2g}/s" if rate > 0 else ""
         return f"{count}{time}, {max(1, round(self.memory / 2**20)):,} MB"
 
 
@@ -123,12 +124,3 @@ def stride_text(patch_um: float, stride_um: float) -> str:
     """Describe patch and stride, such as ``patches of 112 µm, every 56 µm``; only the patch where they are equal."""
     text = f"patches of {patch_um:.3g} µm"
     return text if abs(patch_um - stride_um) < 1e-3 * patch_um else f"{text}, every {stride_um:.3g} µm"
-
-
-def duration_text(seconds: float) -> str:
-    """Describe a duration, such as ``45 s``, ``12 min`` or ``2.5 h``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 90 * 60:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

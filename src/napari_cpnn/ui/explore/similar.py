@@ -12,7 +12,7 @@ from psygnal import Signal
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.mapping import SimilarTissue, TissueFeatures, tissue_features
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.ui.explore.finer import duration_text
+from napari_cpnn.texts import duration
 from napari_cpnn.ui.frame import Tasks
 from napari_cpnn.ui.viewer import ExploreState
 
@@ -154,7 +154,7 @@ class Similar:
             if self._wanted is not mapper:
                 raise _StoppedError("The features are no longer wanted.")
             left = (time.monotonic() - began) * (1 - done) / done if done > 0 else 0.0
-            self._progress = f"{text}, about {duration_text(left)} left" if done > 0 else text
+            self._progress = f"{text}, about {duration(left)} left" if done > 0 else text
 
         def work() -> TissueFeatures:
             return _features(slide, model, mapper, self._settings(), progress)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from napari_cpnn.texts import duration
+
 if TYPE_CHECKING:
     from napari_cpnn.training.jobs import RunStatus
 
@@ -50,10 +52,3 @@ def in_dock_words(error: str) -> str:
     ):
         error = error.replace(said, here)
     return error
-
-
-def duration(seconds: float) -> str:
-    """Format a time, such as ``40 s``, ``12 min`` or ``3.4 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -15,6 +15,7 @@ from napari_cpnn.mapping import DONE, FAILED, is_unlike, patch_um
 from napari_cpnn.painting import mean_at, scale_of, unit_of, values_of
 from napari_cpnn.prediction import SIDE
 from napari_cpnn.samples import her2st_section_of
+from napari_cpnn.texts import duration
 
 if TYPE_CHECKING:
     from napari_cpnn.mapping import CompositionMap, LiveMapper, MapProgress
@@ -139,12 +140,17 @@ def _interval_text(trust: Trust | None, known: bool, quantity: int, value: float
 
 
 def progress_text(mapper: LiveMapper) -> str:
-    """Describe the progress of a map, such as ``412 of 1,930 patches · 84/s · CPU bfloat16``."""
+    """Describe the progress of a map, such as ``412 of 1,930 patches · 84/s · 18 s left · CPU bfloat16``.
+
+    The network limits the throughput unless it says that reading does.
+    """
     p = mapper.progress()
     parts = [f"{p.done:,} of {p.wanted:,} patches"]
     if p.running and not p.idle and p.patches_per_second > 0:
         rate = p.patches_per_second
         parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        parts.append(f"{duration(p.seconds_left)} left")
+        parts += ["limited by reading"] if p.limited_by == "reading" else []
     if p.failed:
         parts.append(f"{p.failed:,} unreadable")
     device = str(mapper.device)
