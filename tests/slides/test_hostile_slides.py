@@ -247,7 +247,7 @@ def test_a_zarr_folder_and_a_folder_of_nothing(tmp_path: Path):
     (tmp_path / "a.ome.zarr" / ".zattrs").write_text("{}")
     refused(
         tmp_path / "a.ome.zarr",
-        "is a Zarr folder, but OME-Zarr slides are not supported yet; convert it with raw2ometiff",
+        "is a Zarr folder without an OME-Zarr image: it has no multiscales",
     )
     (tmp_path / "b").mkdir()
     refused(tmp_path / "b", "is a folder without DICOM files")

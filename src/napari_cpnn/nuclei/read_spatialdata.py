@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_cpnn.errors import NucleiError
 from napari_cpnn.nuclei.read_tables import Table, of_shapes
-from napari_cpnn.spots import check_zarr
+from napari_cpnn.storage import check_zarr
 from napari_cpnn.untrusted import reason_of
 
 _SYSTEM = "global"

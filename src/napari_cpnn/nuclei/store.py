@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cpnn.errors import CpnnError, NucleiError
-from napari_cpnn.spots import check_zarr
-from napari_cpnn.storage import restored, staged, target_of
+from napari_cpnn.storage import check_zarr, restored, staged, target_of
 from napari_cpnn.untrusted import read_json, reading, reason_of, to_path
 
 FORMAT = 1

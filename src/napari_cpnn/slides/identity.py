@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
 _ENDS_BYTES = 64 * 1024
+#: Files of a Zarr folder that describe it.
+METADATA = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+_MOST_FILES = 64
 
 
 def file_identity(path: Path, shape: tuple[int, ...], view: str = "") -> str:
@@ -19,12 +23,11 @@ def file_identity(path: Path, shape: tuple[int, ...], view: str = "") -> str:
     view
         Shown part of the file, if not all of it as stored.
     """
-    stat = path.stat()
-    key = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns} {shape}{view and f' {view}'}".encode())
-    with path.open("rb") as file:
-        key.update(file.read(_ENDS_BYTES))
-        file.seek(max(0, stat.st_size - _ENDS_BYTES))
-        key.update(file.read(_ENDS_BYTES))
+    key = hashlib.sha256()
+    for file in _files_of(path):
+        stat = file.stat()
+        key.update(f"{stat.st_size} {stat.st_mtime_ns} {shape}{view and f' {view}'}".encode())
+        _add_ends(key, file)
     return key.hexdigest()
 
 
@@ -44,14 +47,32 @@ def copy_identity(path: str | Path) -> str:
     >>> copy_identity(copy) == copy_identity(slide.path)
     True
     """
-    path = Path(path)
+    key = hashlib.sha256()
+    for file in _files_of(Path(path)):
+        key.update(f"{file.stat().st_size}".encode())
+        _add_ends(key, file)
+    return key.hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return the file itself; of an OME-Zarr folder, its metadata and the first files of its smallest level."""
+    if not path.is_dir():
+        return [path]
+    levels = sorted(p for p in path.iterdir() if p.is_dir())
+    metadata = [p / name for p in (path, *levels) for name in METADATA if (p / name).is_file()]
+    held = [
+        list(itertools.islice((f for f in sorted(p.rglob("*")) if f.is_file() and f.name not in METADATA), _MOST_FILES))
+        for p in levels[-1:]
+    ]
+    return [*metadata, *itertools.chain.from_iterable(held)]
+
+
+def _add_ends(key: hashlib._Hash, path: Path) -> None:
     size = path.stat().st_size
-    key = hashlib.sha256(f"{size}".encode())
     with path.open("rb") as file:
         key.update(file.read(_ENDS_BYTES))
         file.seek(max(0, size - _ENDS_BYTES))
         key.update(file.read(_ENDS_BYTES))
-    return key.hexdigest()
 
 
 def content_identity(facts: tuple[Any, ...], thumbnail: bytes) -> str:

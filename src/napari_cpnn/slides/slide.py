@@ -108,7 +108,7 @@ class Slide:
     name : str
         Display name: the file name without its extension.
     backend : str
-        Library that reads the file: ``"tifffile"``, ``"OpenSlide"``, ``"Pillow"`` or ``"arrays"``.
+        Library that reads the file: ``"tifffile"``, ``"OpenSlide"``, ``"Pillow"``, ``"zarr"`` or ``"arrays"``.
     level_shapes : list of (int, int)
         ``(height, width)``, finest first. If the file has no small level, it is followed by overviews computed on
         demand.
@@ -338,7 +338,8 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
     Parameters
     ----------
     path
-        SVS, (OME-)TIFF, NDPI, MRXS, SCN, VMS, BIF, DICOM (one file of the slide, or its folder), JPEG, PNG.
+        SVS, (OME-)TIFF, NDPI, MRXS, SCN, VMS, BIF, DICOM (one file of the slide, or its folder), OME-Zarr (a folder),
+        JPEG, PNG.
     mpp
         Micrometres per pixel of the finest level, one number or ``(y, x)``, if missing or wrong in the file.
 
@@ -390,4 +391,4 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
 def _display_name(asked: Path, file: Path) -> str:
     """Return the display name: that of a DICOM folder if opened, since its files have numbers as names."""
     name = asked.name if asked.name and asked.is_dir() else file.stem
-    return name.removesuffix(".ome")
+    return name.removesuffix(".zarr").removesuffix(".ome")

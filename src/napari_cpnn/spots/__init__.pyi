@@ -28,4 +28,3 @@ from .quality import estimate_mpp as estimate_mpp
 from .quality import expression as expression
 from .quality import summarise_genes as summarise_genes
 from .readers import read_spots as read_spots
-from .zarr_metadata import check_zarr as check_zarr

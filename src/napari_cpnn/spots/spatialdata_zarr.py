@@ -15,7 +15,7 @@ from napari_cpnn.counts import counts_of, require_sound
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.libraries import spots_of_library
 from napari_cpnn.spots.spatialdata_choice import Annotated, has_library, image_of, is_named, one_of
-from napari_cpnn.spots.zarr_metadata import check_zarr
+from napari_cpnn.storage import check_zarr
 from napari_cpnn.untrusted import read_json, reading, reason_of
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from tests.ui.conftest import MPP, SHAPE, tissue_image, write_slide
 
 from cases import case
@@ -60,6 +61,22 @@ def test_colours_in_planes_of_their_own_and_small_slides_with_a_pixel_size_are_s
     small = tmp_path / "small.ome.tif"
     tifffile.imwrite(small, np.full((90, 80, 3), 200, np.uint8), photometric="rgb", metadata={"axes": "YXS", **sizes})
     assert get_reader(str(small)) is not None
+
+
+def test_an_ome_zarr_of_colours_with_a_pixel_size_is_a_slide_and_a_spatialdata_is_not(tmp_path):
+    """The folder is taken by this plugin; the store of which it is an element is left to the reader of spots."""
+    store = zarr.open_group(str(tmp_path / "store.zarr"), mode="w", zarr_format=2)
+    for name, channels in (("images/he.zarr", 3), ("images/dapi.zarr", 1)):
+        group = store.create_group(name)
+        group.create_array("0", data=np.full((channels, 300, 400), 200, np.uint8), chunks=(1, 256, 256))
+        axes = [{"name": "c"}, *({"name": a, "unit": "micrometer"} for a in "yx")]
+        scale = {"coordinateTransformations": [{"type": "scale", "scale": [1, 0.5, 0.5]}]}
+        group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0", **scale}]}]
+    path = str(tmp_path / "store.zarr/images/he.zarr")
+    ((data, keywords, kind),) = get_reader(path)(path)
+    assert (data[0].shape, keywords["scale"], keywords["name"], kind) == ((300, 400, 3), (0.5, 0.5), "he", "image")
+    for other in ("store.zarr", "store.zarr/images", "store.zarr/images/dapi.zarr"):
+        assert get_reader(str(tmp_path / other)) is None
 
 
 def test_the_case_of_three_planes():

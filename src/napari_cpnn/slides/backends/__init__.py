@@ -19,11 +19,12 @@ _HEAD_BYTES = 256
 
 def backends() -> tuple[Backend, ...]:
     """Return all backends; their libraries are imported here rather than with the package."""
+    from napari_cpnn.slides.backends.ome_zarr import OmeZarrBackend
     from napari_cpnn.slides.backends.openslide import OpenSlideBackend
     from napari_cpnn.slides.backends.plain import PlainBackend
     from napari_cpnn.slides.backends.tiff import TiffBackend
 
-    return TiffBackend(), OpenSlideBackend(), PlainBackend()
+    return TiffBackend(), OpenSlideBackend(), PlainBackend(), OmeZarrBackend()
 
 
 def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
@@ -41,13 +42,7 @@ def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
     SlideError
         If every backend refuses the file, with the reason of each, or one finds it damaged.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise SlideError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not head:
-        raise SlideError(f"{path} is empty.")
+    head = _head_of(path)
     ranked = sorted(((b.rank(path, head), b) for b in backends()), key=lambda item: -item[0])
     said: list[str] = []
     may_try: tuple[str, ...] | None = None
@@ -62,6 +57,20 @@ def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
     if not said:
         raise SlideError(f"{path} is not a slide or image of a known format.")
     raise SlideError(f"{path} cannot be opened as a slide ({'; '.join(said)}).")
+
+
+def _head_of(path: Path) -> bytes:
+    """Return the first bytes of a file, none of a folder."""
+    if path.is_dir():
+        return b""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise SlideError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not head:
+        raise SlideError(f"{path} is empty.")
+    return head
 
 
 def _ask(backend: Backend, path: Path) -> Source | Refused:

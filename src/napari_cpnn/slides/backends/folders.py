@@ -1,4 +1,4 @@
-"""Find the slide file in a folder (MRXS data, DICOM series), or report why there is none."""
+"""Find the slide in a folder (MRXS data, DICOM series, OME-Zarr), or report why there is none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_cpnn.errors import CpnnWarning, SlideError
+from napari_cpnn.slides.backends.ome_zarr import image_folder, is_zarr
 from napari_cpnn.untrusted import reading, to_path
 
 #: Maximum number of files in the folder of a slide.
@@ -17,7 +18,6 @@ _MOST_FILES = 20_000
 # The needed elements precede the pixels and the descriptions of frames.
 _HEADER_BYTES = 2**18
 _MEDIA_STORAGE_DIRECTORY = b"1.2.840.10008.1.3.10"
-_ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _DicomFile:
 
 
 def resolve_path(path: Path) -> Path:
-    """Return the file to open for ``path``: the path itself, or the main file of a folder (DICOM series, MRXS data)."""
+    """Return what to open for ``path``: itself, a folder's main file (DICOM, MRXS), or the image of an OME-Zarr."""
     path = to_path(path, SlideError)
     if path.is_file():
         return path
@@ -40,11 +40,8 @@ def resolve_path(path: Path) -> Path:
     with reading(path, SlideError, "is its folder readable?"):
         if (path / "Slidedat.ini").is_file() and path.with_name(path.name + ".mrxs").is_file():
             return path.with_name(path.name + ".mrxs")
-        if any((path / name).is_file() for name in _ZARR_FILES):
-            raise SlideError(
-                f"{path} is a Zarr folder, but OME-Zarr slides are not supported yet; convert it with raw2ometiff "
-                "--rgb, or open it in napari with napari-ome-zarr and choose its layer in the Explore dock."
-            )
+        if is_zarr(path):
+            return image_folder(path)
         found = _dicom_files(path)
     if not found:
         raise SlideError(f"{path} is a folder without DICOM files; choose the file of the slide.")

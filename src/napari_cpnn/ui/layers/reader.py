@@ -67,10 +67,29 @@ def slide_layer(slide: Slide, name: str | None = None) -> LayerData:
 
 
 def _may_be_slide(path: Path) -> bool:
+    if path.is_dir():
+        return _is_slide_folder(path)
     suffix = path.suffix.lower()
     if suffix not in SLIDE_SUFFIXES or suffix in PLAIN_SUFFIXES:
         return False
     return suffix not in TIFF_SUFFIXES or _is_slide_tiff(path)
+
+
+def _is_slide_folder(path: Path) -> bool:
+    """Return whether a folder is itself an OME-Zarr image of 8-bit RGB with a pixel size.
+
+    A SpatialData is left to the reader of spots, and other images to napari's readers of OME-Zarr.
+    """
+    from napari_cpnn.slides import OmeZarrBackend
+
+    try:
+        if path.suffix.lower() != ".zarr":
+            return False
+        source = OmeZarrBackend().open(path)
+    except Exception:  # noqa: BLE001 -- whatever is wrong with it, napari asks the other readers
+        return False
+    source.close()
+    return source.info.rgb and any(is_plausible_mpp(mpp) for _, mpp in source.info.pixel_sizes)
 
 
 def _is_slide_tiff(path: Path) -> bool:

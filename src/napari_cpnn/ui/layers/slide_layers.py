@@ -59,7 +59,7 @@ def level_arrays(layer: Layer) -> list[Any]:
 def path_of(layer: Layer) -> Path | None:
     """Return the file behind a layer if it is known and exists; a folder (of spots, or Zarr) is not a slide file."""
     source = layer.metadata.get(PATH_KEY) or layer.metadata.get(FILE_KEY) or getattr(layer.source, "path", None)
-    return Path(source) if source and Path(source).is_file() else None
+    return Path(source) if source and Path(source).exists() else None
 
 
 def mpp_of_layer(layer: Layer) -> Mpp | None:

@@ -40,7 +40,7 @@ def open_session_window(
     session = read_session(path)
     if screenshot is not None:
         require_picture(Path(screenshot))
-        if not session.slide.path.is_file():
+        if not session.slide.path.exists():
             raise SessionError(f"The slide {session.slide.name} is not at {session.slide.path}.")
     if QCoreApplication.instance() is None:
         require_display(f"napari-cpnn open {shlex.quote(str(path))} --screenshot picture.png")

@@ -82,7 +82,7 @@ class Opening:
     def open(self, session: Session) -> None:
         """Open the slide of a session, wherever it is now, and the rest when the dock has it."""
         slide = session.slide
-        if not slide.path.is_file():
+        if not slide.path.exists():
             sentence = f"The slide {slide.name} is not at {slide.path}; choose it."
             found = self._choose("Open a session", sentence, slide.path)
             if found is None:

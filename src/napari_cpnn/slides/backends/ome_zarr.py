@@ -1,0 +1,252 @@
+"""Backend for OME-Zarr folders of versions 0.1 to 0.5, as bioformats2raw, ome-zarr-py and SpatialData write them.
+
+Source: Open Microscopy Environment, Next-generation file formats, https://ngff.openmicroscopy.org/0.5/ (multiscales,
+axes, coordinateTransformations) and the layout of bioformats2raw.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from napari_cpnn.errors import SlideError
+from napari_cpnn.geometry import Mpp
+from napari_cpnn.slides.backends.base import MAX_SIDE_PX, ByteLRU, Pixels, Refused, SourceInfo, over_white
+from napari_cpnn.slides.identity import METADATA
+from napari_cpnn.slides.pixel_size import um_per
+from napari_cpnn.slides.pyramid import true_levels
+from napari_cpnn.storage import check_zarr
+from napari_cpnn.untrusted import read_json, reason_of
+
+_CACHE_BYTES = 64 * 2**20
+#: Small chunks are read several at a time, up to this side.
+_BLOCK_PX = 256
+_RGB = ("FF0000", "00FF00", "0000FF")
+_OLD_AXES = ("t", "c", "z", "y", "x")  # of versions 0.1 and 0.2, which do not name them
+
+
+def is_zarr(folder: Path) -> bool:
+    """Return whether a folder is a Zarr group or array."""
+    return any((folder / name).is_file() for name in METADATA)
+
+
+def image_folder(folder: Path) -> Path:
+    """Return the folder of the image in a Zarr folder: itself, the first series, or the only image of a SpatialData.
+
+    Raises
+    ------
+    SlideError
+        If it holds no image, or several.
+    """
+    facts = _attributes(folder)
+    if "multiscales" in facts:
+        return folder
+    if "plate" in facts or "well" in facts:
+        raise SlideError(f"{folder} is a plate of many images; choose the folder of one, such as A/1/0 in it.")
+    if "bioformats2raw.layout" in facts and is_zarr(folder / "0"):
+        return image_folder(folder / "0")
+    images = sorted(p for p in (folder / "images").glob("*") if p.is_dir() and is_zarr(p))
+    if len(images) == 1:
+        return image_folder(images[0])
+    if images:
+        names = ", ".join(p.name[:60] for p in images[:5])
+        raise SlideError(f"{folder} holds {len(images)} images ({names}); choose one of the folders in images.")
+    raise SlideError(f"{folder} is a Zarr folder without an OME-Zarr image: it has no multiscales.")
+
+
+class OmeZarrSource:
+    """A multiscale image whose chunks are read as they are needed.
+
+    The last of several chunks are kept. Alpha is composited over white; only one time point and one plane are accepted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        check_zarr(folder, SlideError)
+        import zarr
+
+        image = _first_image(folder)
+        self._label = folder
+        group = zarr.open_group(str(folder), mode="r", use_consolidated=False)
+        entries = [d for d in image.get("datasets", []) if isinstance(d, dict)]
+        arrays = [_array(group, d.get("path"), folder) for d in entries]
+        if not arrays:
+            raise SlideError(f"{folder} has no levels; its metadata are damaged.")
+        axes = _axes(image, len(arrays[0].shape))
+        if any(len(a.shape) != len(axes) or a.dtype != arrays[0].dtype for a in arrays):
+            raise SlideError(f"{folder} has levels of different kinds; its metadata are damaged.")
+        self._at = _positions([name for name, _ in axes], arrays[0].shape, folder)
+        y, x, c = self._at
+        shapes = [(int(a.shape[y]), int(a.shape[x])) for a in arrays]
+        if min(shapes[0]) < 1 or max(shapes[0]) > MAX_SIDE_PX:
+            raise SlideError(f"{folder} declares {shapes[0][1]} x {shapes[0][0]} px; its metadata are damaged.")
+        kept = true_levels(shapes)
+        self._arrays = [arrays[i] for i in kept]
+        n = 1 if c is None else int(arrays[0].shape[c])
+        dtype = np.dtype(arrays[0].dtype)
+        self._alpha = n == 4 and dtype == np.uint8
+        channels = 3 if self._alpha else n
+        scales = [_scale(image, entries[i], len(axes)) for i in kept]
+        units = [um_per(axes[i][1]) for i in (y, x)]
+        self.info = SourceInfo(
+            level_shapes=tuple(shapes[i] for i in kept),
+            channels=channels,
+            rgb=channels == 3 and dtype == np.uint8 and _is_rgb(folder),
+            dtype=dtype,
+            pixel_sizes=_pixel_sizes(scales[0], units, (y, x)),
+            properties={"format": f"OME-Zarr {str(image.get('version', '') or _version(folder))[:8]}".strip()},
+            view=folder.name if folder.parent.name == "images" else "",
+        )
+        self._blocks = [
+            tuple(min(_whole(int(a.chunks[i])), int(a.shape[i])) for i in (y, x)) for a in self._arrays
+        ]  # of zarr, ``chunks`` are those inside of shards
+        self._cache = ByteLRU(_CACHE_BYTES)
+
+    def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        tall, wide = self._blocks[level]
+        tail = () if self.info.channels == 1 else (self.info.channels,)
+        out = np.empty((height, width, *tail), self.info.dtype)
+        for row in range(y // tall, -(-(y + height) // tall)):
+            for col in range(x // wide, -(-(x + width) // wide)):
+                block = self._block(level, row, col)
+                top, left = row * tall, col * wide
+                y0, x0 = max(y, top), max(x, left)
+                y1, x1 = min(y + height, top + block.shape[0]), min(x + width, left + block.shape[1])
+                out[y0 - y : y1 - y, x0 - x : x1 - x] = block[y0 - top : y1 - top, x0 - left : x1 - left]
+        return out
+
+    def _block(self, level: int, row: int, col: int) -> Pixels:
+        block = self._cache.get((level, row, col))
+        if block is None:
+            array, (tall, wide), (y, x, c) = self._arrays[level], self._blocks[level], self._at
+            box: list[Any] = [0] * array.ndim
+            box[y] = slice(row * tall, min((row + 1) * tall, array.shape[y]))
+            box[x] = slice(col * wide, min((col + 1) * wide, array.shape[x]))
+            kept = [y, x]
+            if c is not None and array.shape[c] > 1:
+                box[c] = slice(None)
+                kept.append(c)
+            try:
+                block = np.asarray(array[tuple(box)])
+            except Exception as error:  # any exception of the storage and its codecs
+                raise SlideError(
+                    f"{self._label} cannot be read at row {row * tall}, column {col * wide} of level {level} "
+                    f"({reason_of(error)})."
+                ) from error
+            block = np.ascontiguousarray(block.transpose([sorted(kept).index(axis) for axis in kept]))
+            block = over_white(block) if self._alpha else block
+            self._cache.put((level, row, col), block)
+        return block
+
+    def is_blank(self, level: int, y: int, x: int, height: int, width: int) -> bool:  # noqa: ARG002
+        return False
+
+    def close(self) -> None:
+        self._cache.clear()
+
+
+class OmeZarrBackend:
+    """OME-Zarr by zarr-python."""
+
+    name = "zarr"
+
+    def rank(self, path: Path, head: bytes) -> int:  # noqa: ARG002
+        return 9 if path.is_dir() and is_zarr(path) else 0
+
+    def open(self, path: Path) -> OmeZarrSource:
+        if path.is_dir():
+            return OmeZarrSource(path)
+        raise Refused("it is not a folder")
+
+
+def _whole(chunk: int) -> int:
+    """Return the side of a block of whole chunks."""
+    return chunk * max(1, _BLOCK_PX // max(chunk, 1))
+
+
+def _attributes(folder: Path) -> dict[str, Any]:
+    """Return the attributes of a group, those of OME at their top as in versions before 0.5."""
+    facts: dict[str, Any] = {}
+    for name in ("zarr.json", ".zattrs"):
+        if (folder / name).is_file():
+            content = read_json(folder / name, SlideError)
+            content = content.get("attributes") if isinstance(content, dict) and name == "zarr.json" else content
+            facts |= content if isinstance(content, dict) else {}
+    ome = facts.get("ome")
+    return facts | ome if isinstance(ome, dict) else facts
+
+
+def _first_image(folder: Path) -> dict[str, Any]:
+    images = _attributes(folder).get("multiscales")
+    if not isinstance(images, list) or not images or not isinstance(images[0], dict):
+        raise SlideError(f"{folder} is a Zarr folder without an OME-Zarr image: it has no multiscales.")
+    return images[0]
+
+
+def _version(folder: Path) -> str:
+    return str(_attributes(folder).get("version", ""))
+
+
+def _array(group: Any, path: object, folder: Path) -> Any:
+    parts = PurePosixPath(str(path)).parts
+    if not isinstance(path, str) or not parts or ".." in parts or path.startswith("/"):
+        raise SlideError(f"{folder} names a level {str(path)[:40]!r} outside the folder; its metadata are damaged.")
+    try:
+        found = group[path]
+    except Exception as error:  # any exception of the storage
+        raise SlideError(f"{folder} lacks the level {path[:40]!r} ({reason_of(error)}).") from error
+    if not hasattr(found, "shape"):
+        raise SlideError(f"{folder}: the level {path[:40]!r} is not an array; its metadata are damaged.")
+    return found
+
+
+def _axes(image: dict[str, Any], n: int) -> list[tuple[str, str]]:
+    """Return name and unit of each axis."""
+    axes = image.get("axes")
+    if isinstance(axes, list) and len(axes) == n:
+        facts = [a if isinstance(a, dict) else {"name": a} for a in axes]
+        return [(str(a.get("name", "")).lower(), str(a.get("unit") or "")) for a in facts]
+    return [(name, "") for name in _OLD_AXES[-n:]]
+
+
+def _positions(names: list[str], shape: tuple[int, ...], folder: Path) -> tuple[int, int, int | None]:
+    """Return the positions of y, x and the channels; all other axes must have a length of one."""
+    if "y" not in names or "x" not in names:
+        raise SlideError(f"{folder} has no axes y and x; its metadata are damaged.")
+    for name, length in zip(names, shape, strict=True):
+        if name not in ("y", "x", "c") and length != 1:
+            kind = {"t": "time points", "z": "planes"}.get(name, f"places along {name[:20]}")
+            raise SlideError(f"{folder} has {length} {kind}; a slide has one.")
+    return names.index("y"), names.index("x"), names.index("c") if "c" in names else None
+
+
+def _scale(image: dict[str, Any], dataset: dict[str, Any], n: int) -> list[float] | None:
+    """Return the size of a pixel along each axis, or ``None`` if it is not stated."""
+    scale, stated = [1.0] * n, False
+    for holder in (dataset, image):
+        steps = holder.get("coordinateTransformations")
+        for step in steps if isinstance(steps, list) else []:
+            values = step.get("scale") if isinstance(step, dict) and step.get("type") == "scale" else None
+            if isinstance(values, list) and len(values) == n and all(isinstance(v, (int, float)) for v in values):
+                scale, stated = [a * float(b) for a, b in zip(scale, values, strict=True)], True
+    return scale if stated and all(math.isfinite(v) and v > 0 for v in scale) else None
+
+
+def _pixel_sizes(
+    scale: list[float] | None, units: list[float | None], at: tuple[int, int]
+) -> tuple[tuple[str, Mpp], ...]:
+    if scale is None or units[0] is None or units[1] is None:
+        return ()
+    return (("OME-Zarr", (scale[at[0]] * units[0], scale[at[1]] * units[1])),)
+
+
+def _is_rgb(folder: Path) -> bool:
+    """Return whether three channels of 8 bit are red, green and blue: unless others are said to be their colours."""
+    omero = _attributes(folder).get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(channels, list):
+        return True
+    colours = [str(c.get("color", "")).lstrip("#").upper()[:6] for c in channels if isinstance(c, dict)]
+    return not any(colours) or tuple(colours[:3]) == _RGB
