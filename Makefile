@@ -6,6 +6,8 @@
 # make test-isa  runs the numeric tests as on other processors: with older instruction sets in oneDNN
 #                (ONEDNN_MAX_CPU_ISA) and torch (ATEN_CPU_CAPABILITY), on one thread and two, with and without bfloat16;
 #                a line for each; some 5 minutes a setting
+# make dist-test  builds the wheel twice, compares, and tries it in clean environments of every Python at hand
+# make audit  asks for known advisories of the versions in constraints.txt
 # make margins   trains with five seeds under four of these, and says how near values come to the thresholds of tests
 
 PYTHON ?= python3
@@ -15,7 +17,7 @@ STAMP := $(VENV)/.ready
 # A display where there is one, a virtual one elsewhere.
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
-.PHONY: demo test test-fast lint unit test-slow test-isa margins fuzz coverage setup clean
+.PHONY: demo test test-fast lint unit test-slow test-isa margins fuzz coverage dist-test audit setup clean
 
 demo: setup
 	$(SCREEN) $(BIN)/napari-cpnn demo $(if $(SCREEN),--screenshot demo.png)
@@ -57,6 +59,15 @@ fuzz: setup
 # The same with coverage, which takes longer.
 coverage: setup
 	$(SCREEN) $(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+
+# Wheel and sdist, built twice and equal, tried in clean environments of every Python at hand.
+dist-test:
+	$(PYTHON) scripts/dist_test.py
+
+# Known advisories of the versions in constraints.txt; asks a server.
+audit: setup
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 setup: $(STAMP)
 
