@@ -1,4 +1,4 @@
-"""Sessions for every system, Windows too: ``nox --session tests``; on Linux and macOS ``make test`` does the same and more."""
+"""Sessions for every system, Windows too: ``nox --session tests_locked`` is what ``make unit`` is elsewhere."""
 
 from __future__ import annotations
 

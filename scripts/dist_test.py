@@ -94,16 +94,20 @@ def _tried(python: str, wheel: Path, folder: Path, tools: Path, out: Path) -> bo
         print(f"{version}: left out, a dependency cannot be installed")
         return False
     program = inside.with_name("napari-cpnn" + inside.suffix)
-    sample = [inside, "-c", "import napari_cpnn as nc; print(nc.sample_folder())"]
-    run = {"cwd": folder, "check": True, "env": {**os.environ, "NAPARI_CPNN_CACHE": str(folder / "cache")}}
-    subprocess.run([inside, "-c", _TRY], **run)
-    where = Path(subprocess.run(sample, **run, capture_output=True, text=True).stdout.strip())
+    environment = {**os.environ, "NAPARI_CPNN_CACHE": str(folder / "cache"), "PYTHONPATH": ""}
+
+    def said(*command: str | Path) -> str:
+        answer = subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        return answer.stdout
+
+    print(said(inside, "-c", _TRY), end="")
+    said(program, "doctor")
+    where = Path(said(inside, "-c", "import napari_cpnn as nc; print(nc.sample_folder())").strip())
     made = folder / f"map-{version.split()[-1]}.zarr"
-    subprocess.run([program, "doctor"], **run, stdout=subprocess.PIPE)
     model = ["--model", where / "model.safetensors", "--region", "4000", "4000", "4600", "4600", "--quiet"]
-    subprocess.run([program, "predict", where / "slide.tiff", *model, "--out", made], **run)
-    subprocess.run([program, "export", made, "--out", made.with_suffix(".h5ad")], **run)
-    subprocess.run([tools, "-m", "cyclonedx_py", "environment", inside, "-o", out / "sbom.json"], check=True)
+    said(program, "predict", where / "slide.tiff", *model, "--out", made)
+    said(program, "export", made, "--out", made.with_suffix(".h5ad"))
+    said(tools, "-m", "cyclonedx_py", "environment", inside, "-o", out.absolute() / "sbom.json")
     print(f"{version}: passed")
     return True
 
