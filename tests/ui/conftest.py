@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +25,11 @@ SETTINGS = MappingSettings(device="cpu", precision="float32", readers=1, cache=F
 
 def tissue_image() -> np.ndarray:
     """White glass with a textured pink rectangle, ``[256:1280, 256:1792]``."""
+    return _tissue_image().copy()
+
+
+@functools.cache
+def _tissue_image() -> np.ndarray:
     rng = np.random.default_rng(0)
     image = np.full((*SHAPE, 3), 245, dtype=np.uint8)
     texture = rng.integers(-25, 25, (1024, 1536, 1))
@@ -46,6 +53,42 @@ def imported() -> None:
     import napari.qt  # noqa: F401 -- what a viewer imports
 
     import napari_cpnn.ui.explore.dock  # noqa: F401 -- what the dock imports
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plugins_read_once() -> Iterator[None]:
+    """napari looks for plugins around each viewer; the manifests of those that are installed are read once."""
+    from napari import settings
+    from npe2 import PluginManager, PluginManifest
+
+    manager, discover, make_pages = (
+        PluginManager.instance(),
+        PluginManifest.discover,
+        settings.plugin_configuration_generator,
+    )
+    found, pages = [], {}
+
+    def discovered(paths=()):
+        if paths:
+            return discover(paths)
+        if not found:
+            found.extend(discover())
+        return iter(found)
+
+    def pages_of_preferences(other=None):
+        """They follow from the manifests; their values are of each test."""
+        if other is not None or PluginManager.instance() is not manager:
+            return make_pages(other)
+        manager.discover()
+        names = frozenset(manifest.name for manifest in manager.iter_manifests(disabled=False))
+        if names not in pages:
+            pages[names] = make_pages()
+        return pages[names]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PluginManifest, "discover", discovered)
+        patch.setattr(settings, "plugin_configuration_generator", pages_of_preferences)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -85,9 +128,15 @@ def no_tour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("napari_cpnn.ui.explore.dock.wants_tour", lambda: False)
 
 
+@pytest.fixture(scope="session")
+def written_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_slide(tmp_path_factory.mktemp("slide") / "section.tif", tissue_image())
+
+
 @pytest.fixture
-def slide_path(tmp_path: Path) -> Path:
-    return write_slide(tmp_path / "section.tif", tissue_image())
+def slide_path(written_slide: Path, tmp_path: Path) -> Path:
+    """A copy for each test, which may change it."""
+    return Path(shutil.copyfile(written_slide, tmp_path / "section.tif"))
 
 
 @pytest.fixture(scope="session")
