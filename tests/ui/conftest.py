@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+from tests.ui import once
 
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings import MappingSettings, TrainingSettings
@@ -58,38 +59,16 @@ def imported() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def plugins_read_once() -> Iterator[None]:
-    """napari looks for plugins around each viewer; the manifests of those that are installed are read once."""
-    from napari import settings
-    from npe2 import PluginManager, PluginManifest
-
-    manager, discover, make_pages = (
-        PluginManager.instance(),
-        PluginManifest.discover,
-        settings.plugin_configuration_generator,
-    )
-    found, pages = [], {}
-
-    def discovered(paths=()):
-        if paths:
-            return discover(paths)
-        if not found:
-            found.extend(discover())
-        return iter(found)
-
-    def pages_of_preferences(other=None):
-        """They follow from the manifests; their values are of each test."""
-        if other is not None or PluginManager.instance() is not manager:
-            return make_pages(other)
-        manager.discover()
-        names = frozenset(manifest.name for manifest in manager.iter_manifests(disabled=False))
-        if names not in pages:
-            pages[names] = make_pages()
-        return pages[names]
-
+def computed_once() -> Iterator[None]:
+    """What is the same for every viewer is computed for the first."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PluginManifest, "discover", discovered)
-        patch.setattr(settings, "plugin_configuration_generator", pages_of_preferences)
+        for step in (
+            once.read_plugins_once,
+            once.draw_letters_once,
+            once.read_shaders_once,
+            once.inspect_callbacks_once,
+        ):
+            step(patch)
         yield
 
 
