@@ -67,6 +67,7 @@ def computed_once() -> Iterator[None]:
             once.draw_letters_once,
             once.read_shaders_once,
             once.inspect_callbacks_once,
+            once.keep_settings_in_memory,
         ):
             step(patch)
         yield

@@ -103,3 +103,10 @@ def inspect_callbacks_once(patch: pytest.MonkeyPatch) -> None:
         return known[kind]
 
     patch.setattr(EventEmitter, "_check_signature", staticmethod(check_once))
+
+
+def keep_settings_in_memory(patch: pytest.MonkeyPatch) -> None:
+    """Write no file for each of napari's own settings that changes; those of plugins are written."""
+    from napari.settings import NapariSettings
+
+    patch.setattr(NapariSettings, "_maybe_save", lambda _self: None)
