@@ -29,6 +29,11 @@ from napari_cpnn.storage.hdf5 import check_hdf5, write_h5ad
 from napari_cpnn.untrusted import check_in_child
 
 
+@pytest.fixture(autouse=True)
+def warm_child():
+    """Children are started as the package does: they are what is tested here."""
+
+
 def table(n: int = 12, genes: int = 5) -> ad.AnnData:
     counts = sp.csr_matrix(np.random.default_rng(0).poisson(2.0, (n, genes)).astype(np.float32))
     obs = pd.DataFrame({"type": ["a", "b"] * (n // 2)}, index=[f"c{i}" for i in range(n)])
