@@ -6,12 +6,15 @@ import atexit
 import faulthandler
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
+
+from warm_child import WarmSubprocess
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -73,3 +76,17 @@ def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache = tmp_path / "cache"
     monkeypatch.setenv("NAPARI_CPNN_CACHE", str(cache))
     return cache
+
+
+@pytest.fixture(scope="session")
+def warm_process() -> Iterator[WarmSubprocess]:
+    warm = WarmSubprocess()
+    yield warm
+    warm.close()
+
+
+@pytest.fixture(autouse=True)
+def warm_child(warm_process: WarmSubprocess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are checked in a copy of a process that has started; tests of the child itself start it."""
+    if sys.platform == "linux":
+        monkeypatch.setattr("napari_cpnn.untrusted.subprocess", warm_process)

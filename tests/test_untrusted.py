@@ -16,6 +16,11 @@ from napari_cpnn.errors import SlideError, SpotsError
 from napari_cpnn.untrusted import check_in_child, parse_json, read_json, reading, require_memory, to_path
 
 
+@pytest.fixture(autouse=True)
+def warm_child():
+    """Children are started as the package does: they are what is tested here."""
+
+
 @pytest.mark.parametrize("module", [untrusted, decimals, errors], ids=lambda m: m.__name__)
 def test_the_examples_are_true(module):
     assert doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL).failed == 0

@@ -17,7 +17,13 @@ CORPUS = CASES / "fuzz"
 
 
 def _as_it_is(path: Path, _folder: Path) -> Path:
-    return path
+    """One place for all files of the same content: what hangs HDF5 takes seconds, and is remembered by its place."""
+    content = path.read_bytes()
+    return next(one for one in _files() if one.suffix == path.suffix and _is(one, content))
+
+
+def _is(path: Path, content: bytes) -> bool:
+    return path.stat().st_size == len(content) and path.read_bytes() == content
 
 
 def _part_of_a_run(path: Path, folder: Path) -> Path:

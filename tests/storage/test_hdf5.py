@@ -26,6 +26,12 @@ from napari_cpnn.prototypes.cells import open_cells
 from napari_cpnn.prototypes.statistics import count_statistics
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.storage.hdf5 import check_hdf5, write_h5ad
+from napari_cpnn.untrusted import check_in_child
+
+
+@pytest.fixture(autouse=True)
+def warm_child():
+    """Children are started as the package does: they are what is tested here."""
 
 
 def table(n: int = 12, genes: int = 5) -> ad.AnnData:
@@ -207,6 +213,37 @@ def test_good_files_pass_and_are_not_checked_twice(tmp_path, monkeypatch):
     assert 500 < n_bytes < 10_000
     monkeypatch.setattr("napari_cpnn.storage.hdf5.check_in_child", lambda *_, **__: pytest.fail("checked again"))
     assert check_hdf5(path, SpotsError) == n_bytes
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no processor time")
+def test_a_file_that_hangs_the_library_is_checked_once(tmp_path, monkeypatch):
+    path, checked = h5ad(tmp_path), []
+
+    def check(*arguments, **limits):
+        checked.append(arguments)
+        return check_in_child("while True: pass", [], path, SpotsError, seconds=1)
+
+    monkeypatch.setattr("napari_cpnn.storage.hdf5.check_in_child", check)
+    for error in (SpotsError, CellsError):
+        with pytest.raises(error, match=r"could not be made out in 1 s; it is damaged"):
+            check_hdf5(path, error)
+    assert len(checked) == 1
+
+
+def test_a_check_that_took_too_long_by_the_clock_is_made_again(tmp_path, monkeypatch):
+    path, started = h5ad(tmp_path), []
+
+    def busy(command, **_):
+        started.append(command)
+        raise subprocess.TimeoutExpired(command, 30)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_cpnn.untrusted.subprocess.run", busy)
+        for _ in range(2):
+            with pytest.raises(SpotsError, match="could not be made out"):
+                check_hdf5(path, SpotsError)
+    assert len(started) == 2
+    assert check_hdf5(path, SpotsError)
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "h5"])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
+from tests.ui import once
 
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.settings import MappingSettings, TrainingSettings
@@ -23,6 +28,11 @@ SETTINGS = MappingSettings(device="cpu", precision="float32", readers=1, cache=F
 
 def tissue_image() -> np.ndarray:
     """White glass with a textured pink rectangle, ``[256:1280, 256:1792]``."""
+    return _tissue_image().copy()
+
+
+@functools.cache
+def _tissue_image() -> np.ndarray:
     rng = np.random.default_rng(0)
     image = np.full((*SHAPE, 3), 245, dtype=np.uint8)
     texture = rng.integers(-25, 25, (1024, 1536, 1))
@@ -46,6 +56,21 @@ def imported() -> None:
     import napari.qt  # noqa: F401 -- what a viewer imports
 
     import napari_cpnn.ui.explore.dock  # noqa: F401 -- what the dock imports
+
+
+@pytest.fixture(autouse=True, scope="session")
+def computed_once() -> Iterator[None]:
+    """What is the same for every viewer is computed for the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        for step in (
+            once.read_plugins_once,
+            once.draw_letters_once,
+            once.read_shaders_once,
+            once.inspect_callbacks_once,
+            once.keep_settings_in_memory,
+        ):
+            step(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +102,8 @@ def only_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
     gc.freeze()
     for name in ("freeze", "unfreeze"):  # a dock would hold its own viewer, too
         monkeypatch.setattr(gc, name, lambda: None)
+    if sys.platform != "win32":  # napari collects after each layer that is removed, for the drivers of Windows
+        monkeypatch.setattr("napari._vispy.canvas.gc", SimpleNamespace(collect=lambda: 0))
 
 
 @pytest.fixture(autouse=True)
@@ -85,9 +112,15 @@ def no_tour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("napari_cpnn.ui.explore.dock.wants_tour", lambda: False)
 
 
+@pytest.fixture(scope="session")
+def written_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_slide(tmp_path_factory.mktemp("slide") / "section.tif", tissue_image())
+
+
 @pytest.fixture
-def slide_path(tmp_path: Path) -> Path:
-    return write_slide(tmp_path / "section.tif", tissue_image())
+def slide_path(written_slide: Path, tmp_path: Path) -> Path:
+    """A copy for each test, which may change it."""
+    return Path(shutil.copyfile(written_slide, tmp_path / "section.tif"))
 
 
 @pytest.fixture(scope="session")

@@ -158,14 +158,15 @@ def test_what_is_on_screen_is_exported(dock, tmp_path, wait):
     np.testing.assert_allclose(table.obs["signature mine"], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["her2", "ENSG00000141736", "erbb2"])
-def test_a_synonym_of_the_gene_on_screen_gives_way_to_its_name(dock, qtbot, name):
+def test_a_synonym_of_the_gene_on_screen_gives_way_to_its_name(dock, qtbot):
     typed(dock, qtbot, "ERBB2")
-    qtbot.keyClick(dock.gene, KEY.Key_A, Qt.KeyboardModifier.ControlModifier)
-    qtbot.keyClicks(dock.gene, name)
-    qtbot.keyClick(dock.gene, KEY.Key_Return)
-    assert dock.state.shown.names == ("ERBB2",)
-    assert dock.gene.text() == "ERBB2"
+    for name in ("her2", "ENSG00000141736", "erbb2"):
+        qtbot.keyClick(dock.gene, KEY.Key_A, Qt.KeyboardModifier.ControlModifier)
+        qtbot.keyClicks(dock.gene, name)
+        assert dock.gene.text() == name
+        qtbot.keyClick(dock.gene, KEY.Key_Return)
+        assert dock.state.shown.names == ("ERBB2",)
+        assert dock.gene.text() == "ERBB2"
 
 
 def test_what_is_no_gene_stays_to_be_corrected(dock, qtbot):

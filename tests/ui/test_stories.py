@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from napari_cpnn import PrototypeSettings, estimate_prototypes, export_map, read_cells
+from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import DONE
 from napari_cpnn.regions import read_regions
 from napari_cpnn.training.jobs.job import SampleFiles
@@ -74,7 +75,8 @@ def test_train_compare_and_look_into_regions(explore, qtbot, monkeypatch, sectio
     job.choose_reference(tmp_path / "prototypes.h5ad")
     for name, value in {
         "backbone": "squeezenet", "weights": str(section["weights"]), "backbone_learning_rate": 0.0, "hidden": 32,
-        "max_epochs": 200, "patience": 500, "genes": str(tmp_path / "genes.txt"), "device": "cpu",
+        "patch": PatchSpec(64, 1.75), "max_epochs": 200, "patience": 500, "genes": str(tmp_path / "genes.txt"),
+        "device": "cpu",
     }.items():  # fmt: skip
         assert job.change(name, value), job.message
     job.choose_out(tmp_path / "run")

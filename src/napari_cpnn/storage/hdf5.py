@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ _MEMORY_MB = 1024
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _REMEMBERED = 64
 
-#: Results by path, size, time and inode of a file: bytes in memory, or reason for refusal.
+#: Results by path, size, time and inode of a file: bytes in memory, reason for refusal, or how the child failed.
 _found: dict[tuple[str, int, int, int], dict[str, Any]] = {}
 
 
@@ -58,11 +59,18 @@ def check_hdf5(path: Path, error: type[CpnnError]) -> int:
                 if not _has_signature(file, about.st_size):
                     raise error(f"{path} cannot be read (it is no HDF5 file); is it complete?")
             seconds = _SECONDS + about.st_size // _BYTES_PER_SECOND
-            said = check_in_child(_CHECK, [key[0]], path, error, seconds=seconds, memory_mb=_MEMORY_MB)
+            try:
+                found = json.loads(check_in_child(_CHECK, [key[0]], path, error, seconds=seconds, memory_mb=_MEMORY_MB))
+            except error as failed:
+                if isinstance(failed.__cause__, subprocess.TimeoutExpired):  # perhaps only the computer was busy
+                    raise
+                found = {"failed": str(failed)}
             if len(_found) >= _REMEMBERED:
                 _found.pop(next(iter(_found)), None)
-            _found[key] = json.loads(said)
+            _found[key] = found
         found = _found[key]
+        if "failed" in found:
+            raise error(found["failed"])
         if "refused" in found:
             raise error(f"{path} cannot be read ({found['refused'].rstrip('.')}); get the file again.")
         return int(found["bytes"])

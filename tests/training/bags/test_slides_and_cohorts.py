@@ -173,6 +173,7 @@ def test_bulk_of_the_manifest(folder, tmp_path):
     np.testing.assert_array_equal(bulk.layers["counts"].toarray(), table[list(bulk.var_names)].to_numpy())
 
 
+@pytest.mark.slow  # test_slide_level has the same on tissue of a known composition
 def test_regions_of_real_tissue_teach_the_spots(shared_data, monkeypatch):
     """Bags of 24 regions keep more than half of the spots' PCC (C3 of her2st from C2; C4 is for the results)."""
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "scripts"))

@@ -60,6 +60,7 @@ def read(path):
     return [(slide, read_h5ad(path / f"{slide.name.split('.')[0]}.h5ad")) for slide in slides]
 
 
+@pytest.mark.slow  # the tests below end runs in this process, and tests/kills kills processes that train
 def test_a_process_that_is_killed_and_resumed_gives_the_same_bits(world, quick, tmp_path, private_cache):
     world.prototypes.save(tmp_path / "prototypes.h5ad")
     for seed, name in enumerate(("one", "two")):

@@ -68,7 +68,7 @@ def zoom(viewer, zoom, centre):
 def sample(explore, qtbot):
     """The sample in a window, zoomed in, so that mapping takes seconds."""
     dock = explore(sample_folder() / SAMPLE_FILES["slide"], show=True)
-    zoom(dock.viewer, 1.2, (2000.0, 1750.0))
+    zoom(dock.viewer, 1.8, (2000.0, 1750.0))
     qtbot.waitUntil(lambda: dock.state.mapper is not None, timeout=120_000)
     dock.session.read_view()
     qtbot.waitUntil(dock.is_settled, timeout=120_000)
@@ -87,7 +87,7 @@ def test_a_script_draws_the_figure_on_screen_without_a_screen(sample, wait, qtbo
     assert dock.state.look.colormap == "magma"
     dock.state.choose_look(opacity=0.5, smooth=False)
     # Zoomed in from what is mapped already: the rim of a map is drawn fainter while its neighbours are not known.
-    zoom(dock.viewer, 2.5, (2000.0, 1750.0))
+    zoom(dock.viewer, 5.0, (2000.0, 1750.0))
     wait(dock.is_settled)
     dock.finish_drawing()
     dock.export.click()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QModelIndex, QRect, QSize, Qt
 from qtpy.QtGui import QFontMetrics, QPainter, QPalette, QStandardItemModel
 from qtpy.QtWidgets import (
@@ -128,6 +129,8 @@ class ModelPicker(SlimCombo):
         self._asked.update(wanted)
 
         def done(entries: list[ModelEntry]) -> None:
+            if not isalive(self):  # the window was closed meanwhile
+                return
             self._asked.difference_update(wanted)
             view = self.view()
             if any(entry.synthetic for entry in entries) and not (view is not None and view.isVisible()):
