@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_cpnn.counts import GeneSet
     from napari_cpnn.slides import Slide
 
-Kind = Literal["type", "class", "gene", "signature", "share", "area", "plain"]
+CellKind = Literal["type", "class", "gene", "signature", "share", "area", "plain"]
 
 #: Side of the patches over which cells are averaged where they are too many to be drawn, in um.
 PATCH_UM = 50.0
@@ -42,7 +42,7 @@ _LEAST_WIDTH = {"gene": 0.1, "signature": 0.1, "share": 0.05, "area": 1.0}
 class CellShown:
     """What cells are coloured by: type, class, a gene, a signature of genes, the share of a type, area, or nothing."""
 
-    kind: Kind = "plain"
+    kind: CellKind = "plain"
     name: str = ""
     genes: tuple[str, ...] = ()
 
@@ -89,9 +89,9 @@ class CellContent:
         return len(self.nuclei)
 
     @property
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[CellKind]:
         """What these cells can be coloured by, the most telling first."""
-        kinds: list[Kind] = []
+        kinds: list[CellKind] = []
         if self.cells is not None:
             kinds += ["type", "gene", "signature", "share"] if self.cells.cell_types else ["gene", "signature"]
         if self.nuclei.classes is not None:

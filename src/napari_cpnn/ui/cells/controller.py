@@ -173,8 +173,8 @@ class CellsController:
         """Colour the cells by something else, as a choice that the user can undo."""
         before, was_chosen = self.shown, self._chosen
         if shown != before:
-            self.state.history.add(f"cells by {shown.title}", lambda: self._set_shown(before, chosen=was_chosen))
-        self._set_shown(shown)
+            self.state.history.add(f"cells by {shown.title}", lambda: self.set_shown(before, chosen=was_chosen))
+        self.set_shown(shown)
 
     def show_gene(self, text: str) -> str:
         """Colour by a gene; return a message if it is not predicted."""
@@ -194,20 +194,20 @@ class CellsController:
     def show_signature(self, name: str) -> None:
         """Colour by the mean z-score of a set of genes; which of them the model predicts is found in the background."""
         content, gene_set = self.content, next((one for one in self.gene_sets if one.name == name), None)
-        if content is None or content.cells is None or gene_set is None:
-            return
-        genes = content.cells.genes
+        genes = () if content is None or content.cells is None else content.cells.genes
 
         def ready(used: tuple[str, ...]) -> None:
             if self.content is content:
-                self.show(CellShown("signature", gene_set.name, used))
+                self.show(CellShown("signature", name, used))
 
-        def choose() -> tuple[str, ...]:
-            return tuple(choice.gene for choice in require_some(gene_set, choose_genes(gene_set, genes, None)))
+        def choose(wanted: GeneSet) -> tuple[str, ...]:
+            return tuple(choice.gene for choice in require_some(wanted, choose_genes(wanted, genes, None)))
 
-        self.tasks.run("signature", "", choose, ready)
+        if genes and gene_set is not None:
+            self.tasks.run("signature", "", lambda: choose(gene_set), ready)
 
-    def _set_shown(self, shown: CellShown, *, chosen: bool = True) -> None:
+    def set_shown(self, shown: CellShown, *, chosen: bool = True) -> None:
+        """Colour the cells by something else, also those that are opened next."""
         self._chosen = chosen
         self.shown = shown if self.content is None else still_shown(shown, self.content)
         self.shown_changed.emit()
@@ -334,12 +334,8 @@ class CellsController:
             self.neighbours = found
             self.measured.emit()
 
-        self.tasks.run(
-            "measure",
-            "Counting neighbours ...",
-            lambda: neighbours_of(centers, codes, names, within_um, PERMUTATIONS),
-            ready,
-        )
+        work = lambda: neighbours_of(centers, codes, names, within_um, PERMUTATIONS)  # noqa: E731
+        self.tasks.run("measure", "Counting neighbours ...", work, ready)
 
     def make_gallery(self, name: str = "") -> None:
         """Cut crops of the cells that are highest in what is shown, or of the type or class ``name``."""
@@ -366,8 +362,9 @@ class CellsController:
             self.morphology = found
             self.measured.emit()
 
-        work = lambda: summarise_nuclei(content.nuclei, codes, names, slide)  # noqa: E731
-        self.tasks.run("measure", "Measuring nuclei ...", work, ready)
+        self.tasks.run(
+            "measure", "Measuring nuclei ...", lambda: summarise_nuclei(content.nuclei, codes, names, slide), ready
+        )
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -394,5 +391,10 @@ class CellsController:
             self.tasks.notify(CellMapError("There are no cells to save: find or open some first."))
             return
         kept = content.cells or content.nuclei
-        done = lambda written: self.tasks.show("exported", f"Written: {written.name}")  # noqa: E731
+
+        def done(written: Path) -> None:
+            self.tasks.show("exported", f"Written: {written.name}")
+            if self.content is content:
+                self.sources.file = written.absolute()
+
         self.tasks.run("export", f"Writing {path.name} ...", lambda: kept.save(path, overwrite=True), done)

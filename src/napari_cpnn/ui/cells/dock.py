@@ -15,7 +15,7 @@ from napari_cpnn.painting import color_table
 from napari_cpnn.texts import counted
 from napari_cpnn.ui.cells.canvas import CellsOnCanvas
 from napari_cpnn.ui.cells.color_box import ColorBox
-from napari_cpnn.ui.cells.colored import CellContent
+from napari_cpnn.ui.cells.colored import CellContent, CellShown
 from napari_cpnn.ui.cells.controller import CellsController
 from napari_cpnn.ui.cells.count_table import CountTable
 from napari_cpnn.ui.cells.sources import FOUND
@@ -210,6 +210,15 @@ class CellsDock(Dock):
     def _row_chosen(self, name: str) -> None:
         self.tabs.setCurrentWidget(self.gallery)
         self.controller.make_gallery(name)
+
+    def restore(self, path: Path | None, shown: CellShown, *, visible: bool) -> None:
+        """Open the cells of a session, of a file or those found on this slide, in the colours that it names."""
+        self.visible.setChecked(visible)
+        self.controller.set_shown(shown)
+        if path is None:
+            self.controller.sources.recall()
+        else:
+            self.controller.sources.open(path)
 
     def go_to(self, number: int) -> None:
         """Put a cell into the middle of the view, and zoom in if it cannot be seen."""
