@@ -99,7 +99,7 @@ def test_drawn_points_stand_for_their_own_rows():
     spots.place(slide_layer, (0.5, 0.5), places, 8.0, rows)
     np.testing.assert_allclose(spots.layer.data[:, -2:], places[rows] - 0.25)  # pixels have their centre at 0
     colors = np.c_[np.linspace(0, 1, 9), np.zeros((9, 2)), np.ones(9)].astype(np.float32)
-    spots.paint(colors, "Spots: x")
+    spots.paint(colors[rows], "Spots: x")
     np.testing.assert_allclose(spots.layer.face_color[:, 0], colors[rows, 0])
     spots.mark(np.array([3, 4]))
     assert spots.layer.border_width.round(2).tolist() == [0.1, 0.22, 0.1]

@@ -203,7 +203,7 @@ def test_truncated_nested_huge_and_other_files(session, tmp_path, monkeypatch):
 
 def test_what_a_later_version_adds_is_ignored(session, tmp_path):
     path = save_session(session, tmp_path / "here" / "mine.cpnn.json")
-    path.write_text(json.dumps({**facts_of(path), "panels": [1, 2], "look": {**facts_of(path)["look"], "new": 3}}))
+    path.write_text(json.dumps({**facts_of(path), "films": [1, 2], "look": {**facts_of(path)["look"], "new": 3}}))
     assert read_session(path).memory.look == session.memory.look
 
 

@@ -295,7 +295,7 @@ class Compare(Dock):
         name = comparison.gene_alone if pair is None else pair.name
         title = f"{name} {quantity}" if quantity in PAIRED else quantity
         self.painted = Painted(quantity, name, limits, colormap)
-        self.spots_layer.paint(colors, f"Spots: {title}")
+        self.spots_layer.paint(colors[self.controller.spots.drawn_rows()], f"Spots: {title}")
         if look.legend and not like_map:
             self.spots_key.show(self.spots_layer.layer, table, limits, f"{noun}: {title} · {unit}")
         else:

@@ -30,7 +30,6 @@ class SpotsLayer:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self.layer: Points | None = None
-        self._n_spots = 0
         self._rows: IntArray = np.empty(0, dtype=np.intp)  # that are drawn, of all spots
         self._name_before = ""  # of a borrowed layer
         self._setting = False
@@ -67,8 +66,7 @@ class SpotsLayer:
             if not self.is_borrowed:
                 self.remove()
             return
-        self._n_spots = len(centers_um)
-        self._rows = np.arange(self._n_spots) if rows is None else rows
+        self._rows = np.arange(len(centers_um)) if rows is None else rows
         world = um_to_world(slide_layer, mpp, centers_um[self._rows])
         size = (diameter_um or DEFAULT_UM) * world_per_um(slide_layer, mpp)
         if self.layer is not None and (self.layer not in self._viewer.layers or len(self.layer.data) != len(world)):
@@ -100,9 +98,9 @@ class SpotsLayer:
             self._stay_on_top()
 
     def paint(self, rgba: npt.NDArray[np.float32], name: str) -> None:
-        """Colour the spots by ``rgba (N, 4)``, with the quantity in the layer's name."""
-        if self.layer is not None and len(rgba) == self._n_spots and self._is_whole():
-            self.layer.face_color = rgba[self._rows]
+        """Colour the spots that are drawn by ``rgba (n, 4)``, with the quantity in the layer's name."""
+        if self.layer is not None and len(rgba) == len(self.layer.data):
+            self.layer.face_color = rgba
             self.layer.name = name if not self.is_borrowed else f"{self._name_before}: {name.removeprefix('Spots: ')}"
 
     def forget_colors(self) -> None:
