@@ -174,7 +174,11 @@ def test_the_table_follows_the_layer_and_back(mapped, wait, qtbot):
     assert len(chosen.data) == 1
     np.testing.assert_allclose(np.sort(chosen.data[0], axis=0), np.sort(SQUARE + 300, axis=0), atol=1e-3)
     assert layers.index(chosen) < layers.index(shapes)
-    assert chosen.edge_width[0] > 2 * shapes.edge_width[0]
+    camera, drawn = dock.viewer.scene.camera, []
+    assert chosen.edge_width[0] * camera.zoom == pytest.approx(14, rel=0.11)
+    chosen.events.set_data.connect(lambda _: drawn.append(chosen.edge_width[0]))
+    camera.zoom *= 3  # as wide on the screen at every zoom
+    assert drawn[-1] * camera.zoom == pytest.approx(14, rel=0.11)
     assert not holds_regions(chosen)
     dock.table.selectAll()
     assert len(dock.chosen.layer.data) == 2

@@ -89,7 +89,8 @@ class CellsDock(Dock):
         self.live = QCheckBox("Live")
         self.live.setToolTip("find the nuclei of each view as you look, once it is zoomed in to 5x or more")
         self.open = button("Open ...", "nuclei of QuPath, CellViT, HoVer-Net, Xenium, Visium HD, or a table of centres")
-        self.open_zarr = button("Open .zarr ...", "a map of cells, nuclei of napari-cpnn, or a SpatialData")
+        tip = "a map of cells, nuclei of napari-cpnn, a SpatialData, or an output folder of Xenium"
+        self.open_zarr = button("Open .zarr ...", tip)
         self.model = ModelPicker(self.background, "a model of single cells", ModelEntry.why_no_cells)
         self.model.setMinimumContentsLength(10)  # beside a button
         self.predict = button("Predict", "types and genes of all cells, by this model; nuclei are found first")

@@ -9,7 +9,6 @@ import numpy as np
 from napari.layers import Shapes
 
 from napari_cpnn.ui.layers import OVERLAY_KEY, um_to_world
-from napari_cpnn.ui.regions.layer import line_width
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -17,8 +16,10 @@ if TYPE_CHECKING:
     from napari_cpnn.regions import Region
     from napari_cpnn.ui.viewer import ExploreState
 
-#: Width of the white line, of which the black one of the region covers the middle.
-_WIDE = 3.0
+#: Width of the white line on the screen; the dark one of the region and its halo cover the middle.
+_WIDE_PX = 14.0
+#: Change of the logarithm of the zoom from which on the width is set anew.
+_ZOOMED = 0.1
 
 
 class ChosenOutline:
@@ -35,6 +36,7 @@ class ChosenOutline:
         self._shown: list[bytes] = []
         self.layer: Shapes | None = None
         viewer.layers.events.removed.connect(self._removed)
+        viewer.scene.camera.events.zoom.connect(self._fit)
 
     def show(self, regions: Sequence[Region], below: Shapes | None) -> None:
         """Outline these regions, right below the layer that they are in; without any, remove the outlines."""
@@ -56,7 +58,7 @@ class ChosenOutline:
             name="Chosen regions",
             edge_color="#FFFFFF",
             face_color="transparent",
-            edge_width=_WIDE * line_width(layer),
+            edge_width=self._width(),
             units=layer.units[-2:],
             metadata={OVERLAY_KEY: True},
         )
@@ -69,8 +71,18 @@ class ChosenOutline:
     def stop(self, *, viewer_lives: bool) -> None:
         """Disconnect, and remove the outlines unless the viewer itself is closing."""
         self._viewer.layers.events.removed.disconnect(self._removed)
+        self._viewer.scene.camera.events.zoom.disconnect(self._fit)
         if viewer_lives:
             self._remove()
+
+    def _width(self) -> float:
+        return _WIDE_PX / max(float(self._viewer.scene.camera.zoom), 1e-9)
+
+    def _fit(self, _event: Any = None) -> None:
+        """Keep the line as wide on the screen."""
+        if self.layer is not None and abs(np.log(self._width() / self.layer.edge_width[0])) > _ZOOMED:
+            self.layer.edge_width = self._width()
+            self.layer.refresh(thumbnail=False, highlight=False, extent=False)  # the setter does not draw
 
     def _remove(self) -> None:
         layer, self.layer, self._shown = self.layer, None, []
