@@ -14,6 +14,7 @@ from tests.ui.conftest import GENES, MPP, SHAPE, TYPES
 import napari_cpnn as nc
 from cell_maps import nuclei_at
 from napari_cpnn.cells import CellMap
+from napari_cpnn.counts import GeneSet
 from napari_cpnn.nuclei import LiveNuclei
 from napari_cpnn.palette import type_colors
 from napari_cpnn.ui.cells.colored import CellContent, CellShown
@@ -95,14 +96,14 @@ def test_cells_of_a_file_are_drawn_counted_and_coloured(opened, wait, qtbot, mad
         found += (near == color).all(axis=1).any()
     assert found >= 9  # of twelve; neighbours may lie over some
     # A gene by name, as typed.
-    dock._color_chosen(dock.color.findData("gene"))
-    dock.gene.setText("col1a1")
-    qtbot.keyClick(dock.gene, Qt.Key.Key_Return)
+    dock.color.choose("gene")
+    dock.color.gene.setText("col1a1")
+    qtbot.keyClick(dock.color.gene, Qt.Key.Key_Return)
     wait(lambda: dock.controller.colored is not None and dock.controller.colored.shown.name == "COL1A1")
     wait(lambda: dock.is_settled)
     assert not dock.colors.isHidden()
-    dock.gene.setText("nogene")
-    qtbot.keyClick(dock.gene, Qt.Key.Key_Return)
+    dock.color.gene.setText("nogene")
+    qtbot.keyClick(dock.color.gene, Qt.Key.Key_Return)
     assert "nogene" in dock.message.text().lower()
     assert dock.controller.shown == CellShown("gene", "COL1A1")
     dock.state.history.undo()
@@ -114,6 +115,36 @@ def test_cells_of_a_file_are_drawn_counted_and_coloured(opened, wait, qtbot, mad
     assert dock.canvas.layer is None
     dock.visible.click()
     wait(lambda: dock.canvas.layer is not None and dock.canvas.layer.visible)
+
+
+def test_a_signature_colours_cells_and_fills_the_gallery(opened, wait, qtbot, made):
+    _, dock = opened
+    dock.state.gene_sets = [GeneSet("mine", ("HER2", "EPCAM", "no gene")), GeneSet("none", ("nothing",))]
+    dock.color.choose("signature")
+    wait(lambda: dock.controller.shown == CellShown("signature", "mine", ("ERBB2", "EPCAM")))
+    wait(lambda: dock.controller.colored.shown.kind == "signature" and dock.is_settled)
+    # The mean of the two genes, each in its own standard deviations over the cells.
+    both = np.stack([made.expression(gene).astype(float) for gene in ("ERBB2", "EPCAM")])
+    expected = ((both - both.mean(axis=1, keepdims=True)) / both.std(axis=1, keepdims=True)).mean(axis=0)
+    np.testing.assert_allclose(made.signature(["ERBB2", "EPCAM"]), expected, atol=1e-3)
+    dock.controller.make_gallery()
+    wait(lambda: dock.controller.crops is not None and dock.is_settled)
+    numbers = dock.controller.crops.numbers
+    np.testing.assert_allclose(expected[numbers], np.sort(expected)[::-1][:100], atol=1e-3)
+    assert dock.gallery.title.text() == "Highest mine: 100 crops of 32 µm"
+    assert dock.gallery.crops.item(0).text() == f"{expected.max():.2f}"
+    assert "mean z-score" in dock.controller.colored.legend(means=False)[0][0]
+    assert dock.color.name.currentText() == "mine"
+    assert "2 genes" in dock.drawn.text()
+    # A set of which no gene is known is refused, and the one before stays; markers of the model are offered, too.
+    dock.color.name.setCurrentText("none")
+    dock.color.name.activated.emit(dock.color.name.currentIndex())
+    wait(lambda: bool(dock.told) or "No gene of none" in dock.message.text())
+    wait(lambda: dock.is_settled)
+    assert dock.color.name.currentText() == "mine"
+    assert any(dock.color.name.itemText(i).startswith("markers of") for i in range(dock.color.name.count()))
+    dock.state.history.undo()
+    assert dock.controller.shown == CellShown("type")
 
 
 def test_a_click_in_the_gallery_goes_to_the_cell(opened, wait, qtbot, made):

@@ -43,7 +43,7 @@ def test_the_label_of_the_colour_bar_has_its_box_above_the_layers(legend):
     write(legend, ROWS)
     overlays = legend._viewer.canvas.overlays
     label = next(overlays[key] for key in overlays if overlays[key].position == "top_right" and overlays[key].visible)
-    assert label.text == "96 %"
+    assert label.text == "CAFs: 96 %"
     assert label.box
     assert np.allclose(label.box_color, 1)
     assert 1000 < label.order < type(label)().order  # above all layers, and before the colour bar in its corner
@@ -97,8 +97,8 @@ def test_no_name_is_there_twice_while_the_order_changes(legend):
 @pytest.mark.parametrize(
     ("shown", "title", "limit"),
     [
-        (Shown("type", ("CAFs",)), "CAFs · share of cell type, %", "46 %"),
-        (Shown("gene", ("ERBB2",)), "ERBB2 · log1p CP10k", "0.46"),
+        (Shown("type", ("CAFs",)), "CAFs · share of cell type, %", "CAFs: 46 %"),
+        (Shown("gene", ("ERBB2",)), "ERBB2 · log1p CP10k", "ERBB2: 0.46"),
     ],
 )
 def test_the_top_of_the_colour_bar_is_labelled_in_its_unit(legend, shown, title, limit):

@@ -15,6 +15,7 @@ from napari_cpnn.mapping import DONE
 from napari_cpnn.models import load_model
 from napari_cpnn.regions import Region, explain_gene, read_regions, summarise_regions
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
+from napari_cpnn.ui.layers import holds_regions
 from napari_cpnn.ui.regions.dock import Regions
 from napari_cpnn.ui.regions.layer import add_regions, new_layer, regions_of
 from napari_cpnn.ui.viewer import recent_models
@@ -169,6 +170,19 @@ def test_the_table_follows_the_layer_and_back(mapped, wait, qtbot):
     assert dock.controller.regions[0].area_mm2 == pytest.approx(0.09 * 1.21)
     dock.table.select([1])
     assert shapes.selected_data == {2}
+    chosen, layers = dock.chosen.layer, dock.viewer.layers  # outlined on the slide, right below the line of its own
+    assert len(chosen.data) == 1
+    np.testing.assert_allclose(np.sort(chosen.data[0], axis=0), np.sort(SQUARE + 300, axis=0), atol=1e-3)
+    assert layers.index(chosen) < layers.index(shapes)
+    camera, drawn = dock.viewer.scene.camera, []
+    assert chosen.edge_width[0] * camera.zoom == pytest.approx(14, rel=0.11)
+    chosen.events.set_data.connect(lambda _: drawn.append(chosen.edge_width[0]))
+    camera.zoom *= 3  # as wide on the screen at every zoom
+    assert drawn[-1] * camera.zoom == pytest.approx(14, rel=0.11)
+    assert not holds_regions(chosen)
+    dock.table.selectAll()
+    assert len(dock.chosen.layer.data) == 2
+    dock.table.select([1])
     qtbot.keyClick(dock.table, Qt.Key.Key_Delete)
     settled(dock, wait)
     assert [region.name for region in dock.controller.regions] == ["Region 1"]
@@ -176,6 +190,7 @@ def test_the_table_follows_the_layer_and_back(mapped, wait, qtbot):
     dock.viewer.layers.remove(shapes)
     settled(dock, wait)
     assert dock.layer is None
+    assert dock.chosen.layer is None
     assert dock.table.rowCount() == 0
     assert "No region yet" in dock.message.text()
 

@@ -17,7 +17,7 @@ from napari_cpnn.cells.store import read_cells, write_cells
 from napari_cpnn.cells.tables import cells_to_anndata
 from napari_cpnn.errors import CellMapError, NucleiError, PixelSizeError
 from napari_cpnn.geometry import Grid, Mpp, as_mpp
-from napari_cpnn.mapping import CompositionMap
+from napari_cpnn.mapping import CompositionMap, mean_z_of_rows
 from napari_cpnn.models import Decoder
 from napari_cpnn.nuclei import Nuclei
 
@@ -153,6 +153,22 @@ class CellMap:
             If the model does not predict the gene.
         """
         return self.decoder.expression(self.weights, self.programs, [gene])[:, 0]
+
+    def signature(self, genes: Sequence[str]) -> Float32Array:
+        """Return the mean z-score of some genes in each cell, ``(N,)``, as :func:`~napari_cpnn.signature` in patches.
+
+        Each gene counts alike: 0 is the mean of the cells, and 1 a standard deviation above it. Genes that are constant
+        over the cells do not count; all are NaN if no other is left, or fewer than eight cells are known.
+
+        Raises
+        ------
+        GenesError
+            If the model does not predict a gene.
+        """
+        values = np.full(len(self), np.nan, dtype=np.float32)
+        rows = np.concatenate([self.weights[self.known], self.programs[self.known]], axis=1).astype(np.float32)
+        values[self.known] = mean_z_of_rows(self.decoder, rows, list(genes))[0]
+        return values
 
     def weight(self, cell_type: str) -> Float32Array:
         """Return the share of a cell type in each cell, ``(N,)``; NaN where unknown.

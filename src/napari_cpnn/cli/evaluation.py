@@ -300,6 +300,8 @@ def _in_words(summary: dict[str, Any]) -> str:
     words = f"PCC {summary['pcc']:z.3f}, SCC {summary['scc']:z.3f} over {summary['n_genes']:.0f} genes"
     if "pcc_given_depth" in summary:
         words += f"; given depth {summary['pcc_given_depth']:z.3f}, {summary['scc_given_depth']:z.3f}"
+    if "pcc_counts" in summary:
+        words += f"; of counts {summary['pcc_counts']:z.3f}"
     if "ceiling" in summary:
         words += f"; noise ceiling {summary['ceiling']:.2f}, given depth {summary['ceiling_given_depth']:.2f}"
     if "moran_measured" in summary:

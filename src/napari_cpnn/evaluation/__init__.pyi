@@ -7,6 +7,7 @@ from .evaluation import summarise as summarise
 from .held_out import with_trust as with_trust
 from .marking import MarkedGenes as MarkedGenes
 from .marking import mark_section as mark_section
+from .measured_cells import compare_cells as compare_cells
 from .metrics import Summary as Summary
 from .metrics import mean_correlations as mean_correlations
 from .metrics import partial_pearson as partial_pearson

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 
@@ -18,7 +19,7 @@ from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.models import CPNN
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots import array_coordinates, fit_array
+from napari_cpnn.spots import OF_CELLS, array_coordinates, fit_array
 
 #: Counts for the whole slide in ``attrs`` of a table of scores.
 COUNTS = (
@@ -41,6 +42,7 @@ class ScoreSummary(TypedDict, total=False):
     pcc_of_depth: float
     ceiling: float
     ceiling_given_depth: float
+    pcc_counts: float
     moran_measured: float
     moran_predicted: float
     n_spots: int
@@ -86,6 +88,8 @@ def evaluate(
         - ``pcc_given_depth``, ``scc_given_depth``: the same with log total counts regressed out of both sides
           (partial correlation; on ranks for ``scc``);
         - ``pcc_of_depth``: correlation of the measured expression with log total counts, as a baseline;
+        - of measured cells: ``pcc_counts``, the Pearson correlation of predicted counts per 10,000 with the counts of
+          the cell, not of logarithms; most cells have few counts, and the totals of a panel are of its own genes;
         - ``mean_expression``, log1p CP10k, and ``detected``, the fraction of spots with a count of the gene;
         - with ``settings.ceiling_repeats``: ``reliability``, ``ceiling`` and both ``_given_depth`` (see
           :func:`~napari_cpnn.evaluation.noise_ceiling.noise_ceilings`);
@@ -145,6 +149,8 @@ def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None
         "mean_expression": measured.mean(axis=0, dtype=np.float64),
         "detected": np.asarray((compared.layers["counts"] > 0).mean(axis=0)).ravel(),
     }
+    if compared.uns["comparison"].get("of") == OF_CELLS:
+        columns["pcc_counts"] = _count_correlations(predicted, compared.layers["counts"])
     kept = name_genes_as(spots, genes, ignore_case=settings.ignore_gene_case)[compared.obs["row"].to_numpy()]
     if settings.ceiling_repeats and compared.n_obs > 1:
         ceilings = noise_ceilings(kept, genes, settings.ceiling_repeats)
@@ -152,7 +158,8 @@ def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None
     if settings.spatial:
         mpp = compared.uns["comparison"]["mpp"]
         centers = spatial_to_um(compared.obsm["spatial"], (float(mpp[0]), float(mpp[1])))
-        array = fit_array(compared.obsm["spatial"], array_coordinates(kept.obs))
+        of_cells = compared.uns["comparison"].get("of") == OF_CELLS  # which lie on no array
+        array = None if of_cells else fit_array(compared.obsm["spatial"], array_coordinates(kept.obs))
         kind = None if array is None else array.kind
         columns["moran_measured"] = morans_i(measured, centers, kind)
         columns["moran_predicted"] = morans_i(predicted, centers, kind)
@@ -163,6 +170,17 @@ def score(compared: AnnData, spots: AnnData, settings: EvaluationSettings | None
         "genes_constant_predicted": int((np.ptp(predicted, axis=0) == 0).sum()),
     }
     return scores
+
+
+def _count_correlations(logs: npt.NDArray[np.float32], counts: Any) -> npt.NDArray[np.float64]:
+    """Correlate predictions per 10,000 counts with counts ``(N, G)``, some genes at a time."""
+    found = np.empty(logs.shape[1])
+    step = max(1, 20_000_000 // max(len(logs), 1))
+    columns = counts.tocsc()
+    for start in range(0, len(found), step):
+        part = slice(start, start + step)
+        found[part] = pearson(np.expm1(logs[:, part]), columns[:, part].toarray())
+    return found
 
 
 def summarise(scores: pd.DataFrame) -> ScoreSummary:

@@ -13,15 +13,25 @@ import numpy.typing as npt
 import pandas as pd
 from anndata import AnnData
 
-from napari_cpnn.arrays import IntArray
+from napari_cpnn.arrays import FloatArray, IntArray
+from napari_cpnn.cells import predict_cells
 from napari_cpnn.counts import as_counts, name_genes_as, require_genes, shared_genes
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.geometry import spatial_to_um
-from napari_cpnn.models import CPNN, usable
+from napari_cpnn.models import CPNN, Decoder, usable
+from napari_cpnn.nuclei import Nuclei
 from napari_cpnn.prediction import PlacePredictor, Predictor
 from napari_cpnn.progress import Progress, no_progress
 from napari_cpnn.slides import Slide
-from napari_cpnn.spots import counts_matrix, expression, on_one_slide, warn_of_misfit, with_positions
+from napari_cpnn.spots import (
+    OF_CELLS,
+    counts_matrix,
+    expression,
+    is_of_cells,
+    on_one_slide,
+    warn_of_misfit,
+    with_positions,
+)
 from napari_cpnn.texts import shown
 
 
@@ -74,6 +84,8 @@ def _predict(
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     mpp = slide.require_mappable()
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
+    if model.input_kind == "nucleus":
+        return _predict_cells(model, slide, spots, centers, device, precision, progress)
     if symmetries is None:
         symmetries = bool(usable(model.provenance).get("settings", {}).get("symmetries", False))
     weights = np.full((spots.n_obs, len(model.cell_types)), np.nan, dtype=np.float32)
@@ -88,6 +100,32 @@ def _predict(
             CpnnWarning,
             stacklevel=3,
         )
+    return pd.DataFrame(weights, index=spots.obs_names, columns=list(model.cell_types)), programs
+
+
+def _predict_cells(
+    model: CPNN,
+    slide: Slide,
+    spots: AnnData,
+    centers: FloatArray,
+    device: str,
+    precision: str,
+    progress: Progress | None,
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+    """Predict measured cells by a model of single cells, at their centres."""
+    if not is_of_cells(spots):
+        raise SpotsError(
+            f"The model {model.title or 'given'} predicts single cells, but the table of {slide.name} holds spots, of "
+            "many cells each; give measured cells (Xenium, segmented Visium HD), or a model of patches."
+        )
+    nuclei = Nuclei(np.where(np.isfinite(centers), centers, -1.0).astype(np.float32))
+    on = nuclei.on_slide(slide)
+    weights = np.full((len(nuclei), len(model.cell_types)), np.nan, dtype=np.float32)
+    programs = np.full((len(nuclei), model.n_programs), np.nan, dtype=np.float32)
+    if on.any():
+        there = nuclei.subset(on)
+        cells = predict_cells(slide, model, there, progress=progress or False, device=device, precision=precision)
+        weights[on], programs[on] = cells.weights, cells.programs
     return pd.DataFrame(weights, index=spots.obs_names, columns=list(model.cell_types)), programs
 
 
@@ -106,7 +144,7 @@ def predict_expression(
     Parameters
     ----------
     model, slide, spots, device, symmetries
-        As for :func:`~napari_cpnn.evaluate`.
+        As for :func:`~napari_cpnn.evaluate`. Of a model of single cells, ``spots`` are measured cells.
     precision
         Precision of the image network, as in :class:`~napari_cpnn.settings.EvaluationSettings`.
     progress
@@ -122,7 +160,7 @@ def predict_expression(
         ``layers["counts"]`` are the counts. ``obs["total_counts"]`` is the sum over all measured genes, and
         ``obs["row"]`` is the row in ``spots``. ``obsm["weights"]`` are the cell-type shares,
         ``obsm["spatial"]`` level-0 pixels. ``uns["comparison"]`` contains the numbers of excluded spots and genes by
-        reason.
+        reason, and as ``of`` whether rows are ``"spots"`` or ``"cells"``.
 
     Raises
     ------
@@ -140,13 +178,26 @@ def predict_expression(
     read = np.isfinite(np.concatenate([weights.to_numpy(), programs], axis=1)).all(axis=1)
     if not read.any():
         raise SpotsError(f"No spot of {slide.name} has counts and a readable patch, so nothing can be compared.")
-    kept, weights = spots[usable[read]], weights[read]
+    facts = {**left_out, "spots_without_patch": int((~read).sum()), "n_model_genes": len(model.genes)}
+    return comparison_table(slide, spots, usable[read], genes, model.decoder(), weights[read], programs[read], facts)
+
+
+def comparison_table(
+    slide: Slide,
+    spots: AnnData,
+    rows: IntArray,
+    genes: list[str],
+    decoder: Decoder,
+    weights: pd.DataFrame,
+    programs: npt.NDArray[np.float32],
+    facts: dict[str, int],
+) -> AnnData:
+    """Return the table of :func:`predict_expression` from predictions at some rows of the spots."""
+    kept = spots[rows]
     counts = counts_matrix(kept)
     table = AnnData(
-        model.decoder().expression(weights.to_numpy(), programs[read], genes),
-        obs=pd.DataFrame(
-            {"row": usable[read], "total_counts": np.asarray(counts.sum(axis=1)).ravel()}, index=kept.obs_names
-        ),
+        decoder.expression(weights.to_numpy(), programs, genes),
+        obs=pd.DataFrame({"row": rows, "total_counts": np.asarray(counts.sum(axis=1)).ravel()}, index=kept.obs_names),
         var=pd.DataFrame(index=genes),
         layers={
             "measured": expression(kept, genes),
@@ -158,9 +209,9 @@ def predict_expression(
         "slide": slide.name,
         "mpp": np.asarray(slide.require_mappable()),
         "n_spots": table.n_obs,
-        **left_out,
-        "spots_without_patch": int((~read).sum()),
-        "genes_not_measured": len(model.genes) - len(genes),
+        "of": OF_CELLS if is_of_cells(spots) else "spots",
+        "genes_not_measured": facts.pop("n_model_genes") - len(genes),
+        **facts,
     }
     return table
 

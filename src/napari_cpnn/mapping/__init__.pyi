@@ -16,6 +16,7 @@ from .signature import gene_set_of as gene_set_of
 from .signature import gene_sets_of as gene_sets_of
 from .signature import marker_sets as marker_sets
 from .signature import mean_z as mean_z
+from .signature import mean_z_of_rows as mean_z_of_rows
 from .signature import require_some as require_some
 from .signature import rule_text as rule_text
 from .signature import signature as signature

@@ -240,31 +240,49 @@ def _known(cmap: CompositionMap) -> BoolArray:
 
 
 def _mean_z(cmap: CompositionMap, genes: Sequence[str]) -> tuple[Float32Array, BoolArray]:
-    """Return mean z-scores ``(rows, cols)``, and which genes are constant ``(n,)``.
+    """Return mean z-scores ``(rows, cols)``, and which genes are constant ``(n,)``."""
+    known, result = _known(cmap), np.full(cmap.state.shape, np.nan, dtype=np.float32)
+    result[known], constant = mean_z_of_rows(cmap.decoder, cmap.rows[known.ravel()], genes)
+    return result, constant
+
+
+def mean_z_of_rows(d: Decoder, values: Float32Array, genes: Sequence[str]) -> tuple[Float32Array, BoolArray]:
+    """Return mean z-scores ``(N,)`` over patches or cells, and which genes are constant ``(n,)``.
 
     Expression is linear in the values of a patch, and so is the mean z-score: only mean and standard deviation need
     the expression of each gene. On the count scale, expression of each gene is computed.
+
+    Parameters
+    ----------
+    d
+        From shares and programs to expression.
+    values
+        ``(N, C + R)``, known shares and programs of each.
+    genes
+        The genes of the set.
+
+    Raises
+    ------
+    GenesError
+        If the model does not predict a gene.
     """
-    d, index = cmap.decoder, positions(cmap.genes, genes)
+    index = positions(d.genes, genes)
     if (index < 0).any():
         raise GenesError(f"The model does not predict {genes[int(np.argmin(index))]}.")
     loadings = np.concatenate([d.prototypes[:, index] * d.alpha[index], d.programs[:, index]]).astype(np.float64)
-    known, result = _known(cmap), np.full(cmap.state.shape, np.nan, dtype=np.float32)
-    values = cmap.rows[known.ravel()]
+    nothing = np.full(len(values), np.nan, dtype=np.float32)
     if len(values) < LEAST_PATCHES:
-        return result, np.zeros(len(genes), dtype=bool)
+        return nothing, np.zeros(len(genes), dtype=bool)
     if d.scale == "count":
-        n = len(cmap.cell_types)
+        n = len(d.cell_types)
         z, constant = _z_scores(d.expression(values[:, :n], values[:, n:], list(genes)))
-        result[known] = z if not constant.all() else np.nan
-        return result, constant
+        return (nothing if constant.all() else z), constant
     mean, sd = _moments(values, loadings)
     constant = np.asarray(sd <= _CONSTANT * np.maximum(np.abs(mean + d.beta[index]), 1.0))
     if constant.all():
-        return result, constant
+        return nothing, constant
     share = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, sd)) / (~constant).sum()
-    result[known] = values @ (loadings @ share) - float(mean @ share)
-    return result, constant
+    return np.asarray(values @ (loadings @ share) - float(mean @ share), dtype=np.float32), constant
 
 
 def _z_scores(expression: Float32Array) -> tuple[Float32Array, BoolArray]:

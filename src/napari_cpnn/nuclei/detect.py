@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,10 @@ from napari_cpnn.errors import CpnnWarning, NucleiError, SlideError
 from napari_cpnn.geometry import PatchSpec, Rect
 from napari_cpnn.nuclei.classical import ClassicalFinder
 from napari_cpnn.nuclei.nuclei import Nuclei
+from napari_cpnn.nuclei.others import other_finder, other_source
 from napari_cpnn.nuclei.outlines import Outlines
 from napari_cpnn.nuclei.searched import Searched
-from napari_cpnn.nuclei.separation import MPP, Maps, separate
+from napari_cpnn.nuclei.separation import MPP, Labels, Maps, separate
 from napari_cpnn.nuclei.tiles import CORE, HALO, RIM_UM, Area, Tiling
 from napari_cpnn.progress import Reporting, counting
 from napari_cpnn.settings import NucleiSettings
@@ -48,7 +50,7 @@ U = TypeVar("U")
 class Finder(Protocol):
     """What tells where nuclei are in a tile at 0.5 um/px."""
 
-    def maps(self, tile: Picture) -> Maps: ...
+    def maps(self, tile: Picture) -> Maps | Labels: ...
 
 
 def detect_nuclei(
@@ -56,6 +58,8 @@ def detect_nuclei(
     region: Rect | Sequence[float] | Geometry | None = None,
     settings: NucleiSettings | None = None,
     *,
+    method: Literal["network", "classical", "stardist", "instanseg", "cellpose"] | None = None,
+    weights: str | Path | None = None,
     tissue: TissueMask | None = None,
     progress: Reporting = True,
 ) -> Nuclei:
@@ -73,6 +77,9 @@ def detect_nuclei(
         whose centre lies inside. By default all tissue.
     settings
         Detector, sensitivity, sizes.
+    method, weights
+        In place of those of the settings: a detector of this package, or ``"stardist"``, ``"instanseg"`` or
+        ``"cellpose"`` where it is installed, with the path of its weights; nothing is downloaded.
     tissue
         Tissue of the slide; found if not given.
     progress
@@ -81,7 +88,8 @@ def detect_nuclei(
     Raises
     ------
     NucleiError
-        If the pixels are too large, or the region is empty or outside of the slide.
+        If the pixels are too large, the region is empty or outside of the slide, or the package or the weights of a
+        method are not there.
     NoTissueError, SlideError, PixelSizeError
         As of :func:`~napari_cpnn.slides.find_tissue`.
 
@@ -96,7 +104,8 @@ def detect_nuclei(
     >>> len(nuclei) > 20, nuclei.outlines is not None
     (True, True)
     """
-    settings = settings or NucleiSettings()
+    given = {"method": method, "weights": None if weights is None else str(weights)}
+    settings = (settings or NucleiSettings()).replace(**{k: v for k, v in given.items() if v is not None})
     require_visible(slide)
     area = Area.of(region, slide)
     tissue = tissue if tissue is not None else find_tissue(slide, settings.tissue)
@@ -163,6 +172,8 @@ def finder_of(slide: Slide, tissue: TissueMask, settings: NucleiSettings) -> Fin
         from napari_cpnn.nuclei.detector import NetworkFinder
 
         return NetworkFinder.load(settings.device, odds)
+    if settings.method != "classical":
+        return other_finder(settings, odds)
     return ClassicalFinder.of(_tissue_pixels(slide, tissue), odds)
 
 
@@ -201,7 +212,7 @@ def by_tile(
             lost.append(center)
         return center, images[0]
 
-    def cut(looked_at: tuple[FloatArray, Maps]) -> Part:
+    def cut(looked_at: tuple[FloatArray, Maps | Labels]) -> Part:
         center, maps = looked_at
         found = separate(maps, keep, limits, settings.outlines)
         corner = center - (CORE / 2 + HALO) * MPP
@@ -266,6 +277,8 @@ def _twins(parts: Sequence[Part]) -> IntArray:
 def source_of(settings: NucleiSettings) -> str:
     if settings.method == "classical":
         return f"napari-cpnn {__version__}, classical detector"
+    if settings.method != "network":
+        return other_source(settings)
     from napari_cpnn.nuclei.detector import detector_card
 
     card = detector_card()

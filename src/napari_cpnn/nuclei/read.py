@@ -17,6 +17,7 @@ from napari_cpnn.nuclei.read_json import read_json_nuclei
 from napari_cpnn.nuclei.read_spatialdata import read_shapes
 from napari_cpnn.nuclei.read_tables import read_table_nuclei
 from napari_cpnn.nuclei.store import NUCLEI
+from napari_cpnn.spots import xenium_folder, xenium_frame
 from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _JSON = (".geojson", ".json", ".geojson.gz", ".json.gz")
 _TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
 _MICRONS: FloatArray = np.ones(2)
+#: Tables of a Xenium folder, the most telling first, and the nuclei of Space Ranger's folder of cells.
+_XENIUM = ("nucleus_boundaries", "cell_boundaries", "cells")
+_SPACE_RANGER = "nucleus_segmentations.geojson"
 
 
 def read_nuclei(
@@ -32,20 +36,21 @@ def read_nuclei(
 ) -> Nuclei:
     r"""Read the nuclei, or cells, that another program found on a slide.
 
-    ==============================  ================================================  ==========================
+    ==============================  ================================================  ============================
     Program                         File                                              Units
-    ==============================  ================================================  ==========================
+    ==============================  ================================================  ============================
     QuPath                          GeoJSON of detections; of cells, their nucleus    pixels of the slide
     QuPath                          table of measurements with centroids              of its columns
     CellViT, HoVer-Net              JSON of cells                                     pixels of the slide
     HEST                            Parquet of shapes                                 pixels of the slide
     Space Ranger (Visium HD)        ``nucleus_segmentations.geojson``, also of cells  pixels of the slide
-    Xenium                          ``nucleus_boundaries``, ``cell_boundaries``,      um of the Xenium image
-                                    ``cells`` (``.parquet``, ``.csv.gz``)
+    Xenium                          the folder; ``nucleus_boundaries``,               um of the Xenium image; pixels
+                                    ``cell_boundaries``, ``cells``                    of the H&E slide where its
+                                    (``.parquet``, ``.csv.gz``)                       alignment is in the folder
     SpatialData                     ``.zarr`` with shapes                             pixels of the slide
     any                             CSV of centres: ``x, y`` or ``x_um, y_um``        of its columns
     napari-cpnn                     ``.zarr`` of :meth:`Nuclei.save`                  um of the slide
-    ==============================  ================================================  ==========================
+    ==============================  ================================================  ============================
 
     Parameters
     ----------
@@ -94,6 +99,10 @@ def _read(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
     if file.is_dir():
         if NUCLEI.is_at(file):
             return Nuclei.load(file)
+        if xenium_folder(file) is not None:
+            return _of_xenium(_boundaries(file), file, mpp)
+        if (outlines := file / _SPACE_RANGER).is_file():
+            return _read(outlines, mpp, element)
         table = read_shapes(file, element)
         return nuclei_of_rings(
             table.xy, table.starts, _pixels(mpp, file), table.labels, file, f"SpatialData {file.name}"
@@ -102,12 +111,35 @@ def _read(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
         found, program = read_json_nuclei(file)
         return found.nuclei(_pixels(mpp, file), file, f"{program} {file.name}")
     if name.endswith(_TABLES):
+        folder = xenium_folder(file.parent)
+        if folder is not None and name.split(".")[0] in _XENIUM:
+            return _of_xenium(file, folder, mpp)
         table = read_table_nuclei(file)
         unit = _MICRONS if table.unit == "um" else _pixels(mpp, file)
         return nuclei_of_rings(table.xy, table.starts, unit, table.labels, file, file.name)
     raise NucleiError(
         f"{file} is of no kind that holds nuclei; give GeoJSON, JSON of CellViT or HoVer-Net, Parquet, CSV or Zarr."
     )
+
+
+def _boundaries(folder: Path) -> Path:
+    """Return the file of a Xenium folder with the outlines of nuclei, else of cells, else the centres of cells."""
+    files = (folder / f"{name}{ending}" for name in _XENIUM for ending in (".parquet", ".csv.gz", ".csv"))
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise NucleiError(f"{folder} has none of {', '.join(_XENIUM)} (.parquet or .csv.gz).")
+    return found
+
+
+def _of_xenium(file: Path, folder: Path, mpp: Mpp | None) -> Nuclei:
+    """Nuclei in um of Xenium's picture, at their places on the H&E picture where its alignment is there."""
+    table = read_table_nuclei(file)
+    frame = xenium_frame(folder)
+    if frame.alignment and table.unit == "um":
+        xy, unit = frame.to_pixels(table.xy), _pixels(mpp or (frame.mpp, frame.mpp), file)
+        source = f"{file.name} of Xenium, aligned by {frame.alignment}"
+        return nuclei_of_rings(xy, table.starts, unit, table.labels, file, source)
+    return nuclei_of_rings(table.xy, table.starts, _MICRONS, table.labels, file, file.name)
 
 
 def _pixels(mpp: Mpp | None, file: Path) -> FloatArray:

@@ -40,6 +40,13 @@ class Maps:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What a finder says of a tile that tells nuclei apart itself: ``(H, W)``, 0 where there is none."""
+
+    labels: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
 class TileNuclei:
     """Nuclei of a tile, in its pixels ``(y, x)``, whose origin is the outer corner of the first.
 
@@ -61,7 +68,7 @@ class TileNuclei:
     outlines: Outlines | None
 
 
-def separate(maps: Maps, keep: slice, limits: tuple[float, float], with_outlines: bool = True) -> TileNuclei:
+def separate(maps: Maps | Labels, keep: slice, limits: tuple[float, float], with_outlines: bool = True) -> TileNuclei:
     """Return the nuclei of a tile whose peak lies in the rows and columns ``keep``.
 
     Parameters
@@ -75,22 +82,36 @@ def separate(maps: Maps, keep: slice, limits: tuple[float, float], with_outlines
     with_outlines
         Whether outlines are wanted.
     """
-    from scipy import ndimage
-    from skimage.segmentation import watershed
-
-    height = ndimage.gaussian_filter(maps.height, _SMOOTH_PEAKS)
-    markers, n = ndimage.label(_is_peak(height) & (height > maps.least) & maps.inside, np.ones((3, 3), bool))
-    labels: npt.NDArray[np.int32] = watershed(-height, markers, mask=maps.inside).astype(np.int32)  # type: ignore[no-untyped-call]
-    # label() numbers in the order of rows, so that the first pixel of each number is its peak
-    flat = np.flatnonzero(markers)
-    numbers, first = np.unique(markers.ravel()[flat], return_index=True)
-    peaks = np.column_stack(np.divmod(flat[first], markers.shape[1]))
+    labels, numbers, peaks = _by_labels(maps) if isinstance(maps, Labels) else _by_watershed(maps)
+    n = len(numbers)
     areas = np.bincount(labels.ravel(), minlength=n + 1)[1:]
     low, high = keep.start, keep.stop
     mine = ((peaks >= low) & (peaks < high)).all(axis=1) & (areas >= limits[0]) & (areas <= limits[1])
     chosen = np.flatnonzero(mine)
     outlines = _outlines(labels, numbers[chosen]) if with_outlines else None
     return TileNuclei(peaks[chosen], _centroids(labels, n)[chosen], areas[chosen], outlines)
+
+
+def _by_labels(found: Labels) -> tuple[npt.NDArray[np.int32], IntArray, IntArray]:
+    """Labels ``1, 2, ...``, these numbers, and the pixel of each centroid."""
+    values, at = np.unique(found.labels, return_inverse=True)
+    at = at.reshape(found.labels.shape) + (0 if len(values) and values[0] == 0 else 1)
+    labels = at.astype(np.int32)
+    n = int(labels.max(initial=0))
+    return labels, np.arange(1, n + 1), np.floor(_centroids(labels, n)).astype(np.intp)
+
+
+def _by_watershed(maps: Maps) -> tuple[npt.NDArray[np.int32], IntArray, IntArray]:
+    from scipy import ndimage
+    from skimage.segmentation import watershed
+
+    height = ndimage.gaussian_filter(maps.height, _SMOOTH_PEAKS)
+    markers, _ = ndimage.label(_is_peak(height) & (height > maps.least) & maps.inside, np.ones((3, 3), bool))
+    labels: npt.NDArray[np.int32] = watershed(-height, markers, mask=maps.inside).astype(np.int32)  # type: ignore[no-untyped-call]
+    # label() numbers in the order of rows, so that the first pixel of each number is its peak
+    flat = np.flatnonzero(markers)
+    numbers, first = np.unique(markers.ravel()[flat], return_index=True)
+    return labels, numbers, np.column_stack(np.divmod(flat[first], markers.shape[1]))
 
 
 def _is_peak(height: Float32Array) -> BoolArray:

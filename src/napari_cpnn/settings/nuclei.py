@@ -8,6 +8,8 @@ from typing import Literal
 from napari_cpnn.settings.base import Settings, check, setting
 from napari_cpnn.settings.mapping import TissueSettings
 
+_METHODS = ("network", "classical", "stardist", "instanseg", "cellpose")
+
 
 @dataclass(frozen=True)
 class NucleiSettings(Settings):
@@ -19,8 +21,13 @@ class NucleiSettings(Settings):
     6.0
     """
 
-    method: Literal["network", "classical"] = setting(
-        "network", "network: the trained detector of napari-cpnn; classical: haematoxylin, blobs and a watershed"
+    method: Literal["network", "classical", "stardist", "instanseg", "cellpose"] = setting(
+        "network",
+        "network: the trained detector of napari-cpnn; classical: haematoxylin, blobs and a watershed; stardist, "
+        "instanseg or cellpose: that package, where it is installed, with weights on this computer",
+    )
+    weights: str = setting(
+        "", "weights of stardist (the folder of a model), instanseg (its TorchScript file) or cellpose (its file)"
     )
     sensitivity: float = setting(
         0.5,
@@ -33,6 +40,12 @@ class NucleiSettings(Settings):
     tissue: TissueSettings = TissueSettings()
 
     def __post_init__(self) -> None:
-        check(self.method in ("network", "classical"), "The method is network or classical.")
+        check(self.method in _METHODS, f"Unknown method {self.method!r}; use one of {', '.join(_METHODS)}.")
+        own = self.method in ("network", "classical")
+        check(not (own and self.weights), f"The method {self.method} takes no weights; it has its own.")
+        check(
+            self.method != "instanseg" or self.sensitivity == 0.5,
+            "The method instanseg has no sensitivity; leave it at 0.5.",
+        )
         check(0 < self.sensitivity < 1, "The sensitivity must lie between 0 and 1, both excluded.")
         check(0 <= self.smallest_um2 < self.largest_um2, "The least area of a nucleus must be below the largest.")

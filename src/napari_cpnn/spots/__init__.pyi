@@ -23,8 +23,12 @@ from .misfit import note_fit as note_fit
 from .misfit import warn_of_misfit as warn_of_misfit
 from .pairs import open_sample as open_sample
 from .positions import with_positions as with_positions
+from .quality import OF_CELLS as OF_CELLS
 from .quality import counts_matrix as counts_matrix
 from .quality import estimate_mpp as estimate_mpp
 from .quality import expression as expression
+from .quality import is_of_cells as is_of_cells
 from .quality import summarise_genes as summarise_genes
 from .readers import read_spots as read_spots
+from .xenium import xenium_folder as xenium_folder
+from .xenium import xenium_frame as xenium_frame

@@ -24,6 +24,9 @@ from napari_cpnn.untrusted import reason_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
+XENIUM_ALIGNMENT = "he_imagealignment.csv"
+"""End of the name of Xenium's alignment, whose matrix leads from the H&E picture to Xenium's."""
+
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 #: Numbers separated only by commas.
 _CHUNK = re.compile(r"[-+\d.,eE]*\d[-+\d.,eE]*")
@@ -82,7 +85,8 @@ def read_affine(path: str | Path, spots: AnnData | None = None) -> FloatArray:
     ----------
     path
         A text for :func:`parse_affine`; or ``tissue_positions`` of Space Ranger for the same spots on another image,
-        from which the transform is fitted by least squares.
+        from which the transform is fitted by least squares. Of ``*_he_imagealignment.csv`` of Xenium the inverse is
+        returned, since the file leads from the H&E picture to the one on which the cells were measured.
     spots
         Spots to be transformed; only needed for tissue positions.
 
@@ -108,7 +112,8 @@ def read_affine(path: str | Path, spots: AnnData | None = None) -> FloatArray:
             text = file.read(1_000_000)
     except READ_ERRORS as exc:
         raise SpotsError(f"{path} cannot be read ({reason_of(exc)}).") from exc
-    return parse_affine(text, str(path))
+    matrix = parse_affine(text, str(path))
+    return inverted(matrix) if path.name.endswith(XENIUM_ALIGNMENT) else matrix
 
 
 def inverted(matrix: FloatArray) -> FloatArray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,10 +20,10 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import spatial_to_um
-from napari_cpnn.spots.affine import inverted
+from napari_cpnn.spots.affine import XENIUM_ALIGNMENT, inverted
 from napari_cpnn.spots.array import array_coordinates
 from napari_cpnn.spots.positions import with_positions
-from napari_cpnn.spots.quality import implied_mpp
+from napari_cpnn.spots.quality import implied_mpp, is_of_cells
 from napari_cpnn.spots.scale_factors import libraries_of_uns
 
 if TYPE_CHECKING:
@@ -189,8 +190,8 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
         problem = f"{1 - inside:.0%} of the spots lie outside the slide {slide.name}"
     elif is_other_scale(spots, mpp):
         implied = _scale_of_pitch(spots, mpp) * math.sqrt(mpp[0] * mpp[1])
-        problem = f"The pitch of the spots implies {implied:.3g} um per pixel, but {slide.name} has {mpp[0]:.3g}"
-        fixes = fixes or [fix for fix in moves if fix.on_tissue >= _GOOD and _PITCH in fix.name]
+        problem = _other_scale_text(spots, implied, mpp[0], slide.name)
+        fixes = fixes or [fix for fix in moves if fix.on_tissue >= _GOOD and _SCALED.search(fix.name)]
     elif fixes:
         problem = f"Only {now:.0%} of the spots lie on the tissue of {slide.name}"
     elif wider := _wider(positions, moves, mask, mpp):
@@ -198,14 +199,27 @@ def check_fit(slide: Slide, spots: AnnData, tissue: TissueMask | None = None) ->
     elif now < _FEW and not _is_whole_array(spots):
         problem = f"Only {now:.0%} of the spots lie on the tissue of {slide.name}"
     if problem:
-        question = "is the pixel size right?" if problem.startswith("The pitch") else "is it the right slide?"
+        question = "is the pixel size right?" if problem.startswith(_SCALES) else "is it the right slide?"
         problem += f"; {fixes[0].name} would put {fixes[0].on_tissue:.0%} on it." if fixes else f"; {question}"
     return SpotFit(now, inside, problem, tuple(fixes) if problem else (), moves)
 
 
 def is_other_scale(spots: AnnData, mpp: tuple[float, float]) -> bool:
-    """Return whether the pitch of the array shows that positions have another pixel size than the slide."""
-    return abs(math.log(_scale_of_pitch(spots, mpp))) > math.log1p(_OTHER_SCALE)
+    """Return whether the pitch of the array, or what is stated of cells, is of another pixel size than the slide's."""
+    allowed = _SAME_SCALE if is_of_cells(spots) else _OTHER_SCALE
+    return abs(math.log(_scale_of_pitch(spots, mpp))) > math.log1p(allowed)
+
+
+def _other_scale_text(spots: AnnData, implied: float, mpp: float, slide: str) -> str:
+    if not is_of_cells(spots):
+        return f"The pitch of the spots implies {implied:.3g} um per pixel, but {slide} has {mpp:.3g}"
+    problem = f"The cells lie in pixels of {implied:.4g} um, but {slide} has {mpp:.4g}"
+    if spots.uns["napari_cpnn"].get("alignment") == "":  # Xenium's own picture
+        problem += (
+            f" and no {XENIUM_ALIGNMENT} came with them: they are at their places on Xenium's own picture; open that "
+            "file by Move"
+        )
+    return problem
 
 
 def tissue_of(slide: Slide) -> TissueMask:
@@ -309,7 +323,9 @@ def _is_whole_array(spots: AnnData) -> bool:
     return bool(spots.n_obs >= _WHOLE_ARRAY * rows * columns / (2 if is_hexagonal else 1))
 
 
-_PITCH = "(from the pitch of the array)"
+_PITCH, _STATED = "(from the pitch of the array)", "(from the pixel size that came with the cells)"
+_SCALED = re.compile("|".join(map(re.escape, (_PITCH, _STATED))))
+_SCALES = ("The pitch", "The cells lie in pixels")
 
 
 def _candidates(spots: AnnData, slide: Slide, mpp: tuple[float, float]) -> Iterator[tuple[str, FloatArray]]:
@@ -318,7 +334,7 @@ def _candidates(spots: AnnData, slide: Slide, mpp: tuple[float, float]) -> Itera
     scales = [("", 1.0)]
     implied, ratio = implied_mpp(spots), _scale_of_pitch(spots, mpp)
     if implied is not None:
-        scales.append((f"scaling positions by {ratio:.3g} {_PITCH}", ratio))
+        scales.append((f"scaling positions by {ratio:.3g} {_STATED if is_of_cells(spots) else _PITCH}", ratio))
     for library in libraries_of_uns(spots.uns.get("spatial")).values():
         factors = library.get("scalefactors")
         for name in ("hires", "lowres"):

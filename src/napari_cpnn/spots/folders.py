@@ -16,8 +16,10 @@ from napari_cpnn.counts import MatrixFile, is_usual, matrix_at, runs_in
 from napari_cpnn.errors import CpnnError, SlideError, SpotsError
 from napari_cpnn.spots.aggregation import libraries_of_folder
 from napari_cpnn.spots.likeness import most_alike, picture_of
+from napari_cpnn.spots.quality import is_of_cells
 from napari_cpnn.spots.segmented import outlines_file
 from napari_cpnn.spots.visium import CELLS, has_positions, positions_file
+from napari_cpnn.spots.xenium import he_picture, xenium_folder, xenium_name
 from napari_cpnn.untrusted import require_no_device, to_path
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ _SAME_SIZE = 0.01
 _LOOKED_THROUGH = 16 * 2**20
 #: Folders with more images than this are collections, and are not searched for the slide.
 _MOST_PICTURES = 24
+#: Share of measured cells that must lie on their picture, which may be smaller than what was measured.
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
     ----------
     path
         A Space Ranger run, its ``outs`` or ``spatial`` folder, one of its matrices, a Visium HD run, one of its bin
-        sizes or its ``segmented_outputs``, a folder of several runs, a SpatialData ``.zarr``, or an ``.h5ad`` with
-        positions.
+        sizes or its ``segmented_outputs``, a folder of several runs, an output folder of Xenium, a SpatialData
+        ``.zarr``, or an ``.h5ad`` with positions.
 
     Examples
     --------
@@ -80,6 +84,8 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
         if path.is_file():
             if path.suffix.lower() == ".h5ad":
                 return _tables_of_h5ad(path)
+            if (xenium := xenium_folder(path)) is not None:
+                return _of_xenium(xenium)
             matrix = matrix_at(path) if is_usual(path) else None
             return [] if matrix is None else _of_matrix(matrix)
         if path.suffix.lower() == ".zarr":
@@ -94,7 +100,14 @@ def sections(sources: list[SpotsSource]) -> list[SpotsSource]:
     return sources[:1] if any(_bin_um(s.path) or s.path.name == CELLS for s in sources) else sources
 
 
+def _of_xenium(folder: Path) -> list[SpotsSource]:
+    return [SpotsSource(folder, f"{xenium_name(folder)}, cells")]
+
+
 def _tables_of_folder(path: Path) -> list[SpotsSource]:
+    for folder in (path, path / "outs"):
+        if (xenium := xenium_folder(folder)) is not None:
+            return _of_xenium(xenium)
     bins = [folder for folder in (_bin_folder(path, size) for size in HD_BINS_UM) if folder is not None]
     found = [*bins, *_cell_folders(path)]
     if found:
@@ -173,14 +186,9 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
     """
     from napari_cpnn.slides import open_slide
 
-    if Path(source).suffix.lower() == ".zarr":
-        from napari_cpnn.spots.spatialdata_zarr import slide_of_spatialdata  # slow import
-
-        libraries = spots.uns.get("spatial")
-        named = next(iter(libraries), None) if isinstance(libraries, dict) else None
-        inside = slide_of_spatialdata(Path(source), named)
-        if inside is not None:
-            return inside
+    own = _named_slide(Path(source), spots)
+    if own is not None:
+        return own
     same_size: list[Slide] = []
     inside_of: list[Slide] = []
     for path, is_named in _pictures(Path(source).resolve()):
@@ -204,6 +212,26 @@ def find_slide(source: str | Path, spots: AnnData) -> Slide | None:
         if slide is not found:
             slide.close()
     return found
+
+
+def _named_slide(source: Path, spots: AnnData) -> Slide | None:
+    """Return the image in a SpatialData, or the H&E picture that is named like the alignment of a Xenium run."""
+    from napari_cpnn.slides import open_slide
+
+    if source.suffix.lower() == ".zarr":
+        from napari_cpnn.spots.spatialdata_zarr import slide_of_spatialdata  # slow import
+
+        libraries = spots.uns.get("spatial")
+        return slide_of_spatialdata(source, next(iter(libraries), None) if isinstance(libraries, dict) else None)
+    for picture in he_picture(source) if xenium_folder(source) is not None else ():
+        try:
+            slide = open_slide(picture)
+        except SlideError:  # the alignment itself, or another file of that name
+            continue
+        if slide.is_rgb and _fits(slide, spots) != "not":
+            return slide
+        slide.close()
+    return None
 
 
 def _pictures(source: Path) -> Iterator[tuple[Path, bool]]:
@@ -251,7 +279,8 @@ def _fits(slide: Slide, spots: AnnData) -> Literal["size", "inside", "not"]:
     """Return whether a slide has the size implied by the downscaled copies or, without copies, contains all spots."""
     height, width = slide.shape[:2]
     spatial = spots.obsm["spatial"]
-    if not ((spatial >= 0).all() and (spatial < (width, height)).all()):
+    inside = ((spatial >= 0) & (spatial < (width, height))).all(axis=1)
+    if not (inside.all() or (is_of_cells(spots) and inside.mean() > _MOSTLY)):  # some of Xenium's cells lie beyond
         return "not"
     for library in dict(spots.uns.get("spatial", {})).values():
         factors, images = dict(library.get("scalefactors", {})), dict(library.get("images", {}))

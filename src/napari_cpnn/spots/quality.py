@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 LEGACY_ST = "legacy ST"
 """Value of ``uns["napari_cpnn"]["layout"]`` for spots read from a spot table of Spatial Transcriptomics."""
 
+OF_CELLS = "cells"
+"""Value of ``uns["napari_cpnn"]["of"]`` for single cells that were measured, such as those of Xenium."""
+
+
+def is_of_cells(spots: AnnData) -> bool:
+    """Return whether a table holds measured single cells (Xenium, segmented Visium HD), not spots or bins.
+
+    Examples
+    --------
+    >>> from napari_cpnn.spots import is_of_cells
+    >>> is_of_cells(spots)
+    False
+    """
+    noted = spots.uns.get("napari_cpnn")
+    return isinstance(noted, dict) and noted.get("of") == OF_CELLS
+
 
 def counts_matrix(spots: AnnData) -> sp.csr_matrix:
     """Return ``layers["counts"]`` as CSR ``(N, all genes)``; raise :class:`SpotsError` if it is missing."""
@@ -105,7 +121,7 @@ def estimate_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     -------
     (float, float) or None
         None if the spots do not lie on an array of known pitch, are fewer than six, or imply an implausible pixel size.
-        Segmented cells of Visium HD lie on no array, but Space Ranger stores the pixel size with them.
+        Measured cells lie on no array, but Space Ranger and Xenium store the pixel size with them.
 
     Examples
     --------
@@ -123,6 +139,8 @@ def implied_mpp(spots: AnnData, pitch_um: float | None = None) -> Mpp | None:
     if pitch_um is None:
         pitch_um = _scale_factor(spots, "bin_size_um")
     stated = _scale_factor(spots, "microns_per_pixel")
+    if is_of_cells(spots):  # they lie on no array
+        return None if stated is None else (stated, stated)
     spatial, array = np.asarray(spots.obsm["spatial"], dtype=np.float64), array_coordinates(spots.obs)
     placed = np.isfinite(spatial).all(axis=1)
     spatial, array = spatial[placed], None if array is None else array[placed]

@@ -20,6 +20,7 @@ from napari_cpnn.spots.quality import LEGACY_ST
 from napari_cpnn.spots.scale_factors import factors_of, libraries_of_uns
 from napari_cpnn.spots.segmented import cell_matrix, is_segmented, read_segmented
 from napari_cpnn.spots.visium import has_positions, read_visium, visium_matrix
+from napari_cpnn.spots.xenium import read_xenium, xenium_folder, xenium_name
 from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
@@ -59,10 +60,11 @@ def read_spots(
         ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X`` and positions in ``obsm["spatial"]``, an
         array of (x, y) or a table with named columns; an ``outs`` folder of Space Ranger, of which the filtered matrix
         is read, or one of its matrices (``.h5``, ``.mtx`` or its folder); its ``segmented_outputs``, whose cells then
-        serve as spots, located at their centroids; a SpatialData ``.zarr``.
+        serve as spots, located at their centroids; an output folder of Xenium, likewise; a SpatialData ``.zarr``.
     positions
         Spot table of legacy ST, with columns ``x, y, pixel_x, pixel_y`` and, where known, ``new_x, new_y, selected``.
-        For an ``.h5ad`` or a matrix of Space Ranger: tissue positions that replace its own.
+        For an ``.h5ad`` or a matrix of Space Ranger: tissue positions that replace its own. For Xenium: the alignment
+        of the H&E picture (``*_he_imagealignment.csv``); by default the one in the folder, or beside it with its name.
     slide
         The slide on which the spots were measured; the positions are in its level-0 pixels.
     library
@@ -97,7 +99,9 @@ def read_spots(
         raise SpotsError(f"There is no file or folder {source}.")
     with reading(source, SpotsError):
         whole, dropped = _read(source, None if positions is None else to_path(positions, SpotsError), library, slide)
-        facts = {"layout": LEGACY_ST} if positions is not None and is_legacy_table(source) else {}
+        facts = _facts(whole)
+        if positions is not None and is_legacy_table(source):
+            facts["layout"] = LEGACY_ST
         whole.uns["napari_cpnn"] = facts
         spots, more = _usable(whole, slide)
         for reason, n in more.items():
@@ -125,14 +129,12 @@ def _read(
     name = source.name.lower()
     if name.endswith(".h5ad"):
         return read_h5ad_spots(source, positions, library, slide)
+    if (xenium := xenium_folder(source)) is not None:
+        choose([xenium_name(xenium)], library, None, str(source))
+        return read_xenium(xenium, positions)
     matrix = _matrix_of(source, library, slide)
     if matrix is not None:
-        is_run = library is None or library.casefold() in (matrix.prefix.casefold(), matrix.name.casefold())
-        if not _is_of_cells(matrix, positions):
-            return read_visium(matrix, positions, None if is_run else library, slide)
-        if not is_run:
-            choose([matrix.name], library, None, str(source))
-        return read_segmented(matrix)
+        return _read_run(matrix, source, positions, library, slide)
     if "tissue_positions" in name or name.removesuffix(".gz") in ("barcodes.tsv", "features.tsv", "genes.tsv"):
         raise SpotsError(f"{source} belongs to a run but holds no counts; open the count matrix of the run.")
     if is_legacy_table(source):
@@ -140,9 +142,27 @@ def _read(
             raise SpotsError(f"{source} is a table of counts without positions; give its spot table as positions.")
         return read_legacy(source, positions)
     raise SpotsError(
-        f"{source} has an unknown format; give a .h5ad, a SpatialData .zarr, a Space Ranger outs folder, or a table of "
-        "legacy ST counts with its spot table."
+        f"{source} has an unknown format; give a .h5ad, a SpatialData .zarr, an outs folder of Space Ranger or Xenium, "
+        "or a table of legacy ST counts with its spot table."
     )
+
+
+def _read_run(
+    matrix: MatrixFile, source: Path, positions: Path | None, library: str | None, slide: Slide | None
+) -> tuple[AnnData, dict[str, int]]:
+    is_run = library is None or library.casefold() in (matrix.prefix.casefold(), matrix.name.casefold())
+    if not _is_of_cells(matrix, positions):
+        return read_visium(matrix, positions, None if is_run else library, slide)
+    if not is_run:
+        choose([matrix.name], library, None, str(source))
+    return read_segmented(matrix)
+
+
+def _facts(spots: AnnData) -> dict[str, Any]:
+    """Return what a reader notes of a table: whether its rows are cells, and how they were aligned."""
+    noted = spots.uns.get("napari_cpnn")
+    noted = noted if isinstance(noted, dict) else {}
+    return {name: noted[name] for name in ("of", "alignment") if isinstance(noted.get(name), str)}
 
 
 def _is_zarr(folder: Path) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.counts import MatrixFile, belonging, open_text, prefix_of, runs_in, several_runs
 from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.spots.quality import OF_CELLS
 from napari_cpnn.spots.visium import CELLS, library_name, pictures_and_factors
 from napari_cpnn.untrusted import reason_of
 
@@ -105,6 +106,7 @@ def read_segmented(matrix: MatrixFile) -> tuple[AnnData, dict[str, int]]:
     factors.pop("bin_size_um", None)  # cells are not bins
     factors["spot_diameter_fullres"] = float(np.median(2 * np.sqrt(areas[at] / np.pi)))
     kept.uns["spatial"] = {library_name(matrix): library}
+    kept.uns["napari_cpnn"] = {"of": OF_CELLS}
     _check_size(factors, path)
     return kept, {"no_position": int((~known).sum()), "no_counts": len(numbers) - len(at)}
 

@@ -16,8 +16,9 @@ from napari_cpnn.geometry import Rect
 from napari_cpnn.painting import Look, Shown
 from napari_cpnn.regions import Region
 from napari_cpnn.slides import copy_identity
+from napari_cpnn.ui.cells import CellShown
 from napari_cpnn.ui.sessions import session_file
-from napari_cpnn.ui.sessions.session import ModelFile, Session, SlideFile, View
+from napari_cpnn.ui.sessions.session import CellsOnScreen, ModelFile, PanelOnScreen, Session, SlideFile, View
 from napari_cpnn.ui.sessions.session_file import differs, is_session, read_session, save_session
 from napari_cpnn.ui.viewer import Memory
 
@@ -119,7 +120,49 @@ CHANGES = {
     "stride text": {"finer": "1/2"},
     "stride yes": {"finer": True},
     "model": {"model": "model.safetensors"},
+    "cells": {"cells": "cells.zarr"},
+    "colour of cells": {"cells": {"shown": {"kind": "everything"}}},
+    "cells seen": {"cells": {"shown": {"kind": "plain"}, "visible": 1}},
+    "panels": {"panels": {"kind": "tissue"}},
+    "panel of nothing": {"panels": [{"kind": "map", "shown": None}]},
+    "kind of panel": {"panels": [{"kind": "film"}]},
+    "slide of a panel": {"panels": [{"kind": "tissue", "slide": {"path": "a", "name": "a", "mpp": [0, 1]}}]},
+    "signature": {"shown": {"kind": "signature", "names": ["alone"]}},
 }
+
+
+def test_cells_and_panels_come_back(session, tmp_path):
+    folder = tmp_path / "here"
+    for name in ("cells.zarr", "other.tif", "b.safetensors"):
+        (folder / name).write_bytes(b"x")
+    other = SlideFile(folder / "other.tif", "other.tif", "", (0.5, 0.5))
+    gene, both = Shown("gene", ("ERBB2",)), Shown("signature", ("mine", "ERBB2", "CD3E"))
+    by = ModelFile(folder / "b.safetensors", "", "b", "cd" * 32)
+    place = Rect(0, 0, 1, 1)
+    panels = (
+        PanelOnScreen("tissue", None, place, None, "H&E"),
+        PanelOnScreen("map", gene, place, None, "ERBB2 predicted", other, by),
+        PanelOnScreen("spots", both, place, None, "mine measured"),
+    )
+    gone = PanelOnScreen("spots", gene, place, None, "gone", missing="no spots")
+    cells = CellsOnScreen(folder / "cells.zarr", CellShown("signature", "mine", ("ERBB2", "CD3E")), visible=False)
+    whole = dataclasses.replace(session, cells=cells, panels=(*panels, gone))
+    path = save_session(whole, folder / "mine")
+    (folder / "sub").mkdir()
+    found = read_session(path)
+    assert found.cells == cells
+    assert found.panels == panels  # without the one that cannot be drawn
+    moved = shutil.copytree(folder, tmp_path / "there")
+    shutil.rmtree(folder)
+    found = read_session(moved / path.name)
+    assert found.cells.path == moved / "cells.zarr"
+    assert (found.panels[1].slide.path, found.panels[1].model.path) == (moved / "other.tif", moved / "b.safetensors")
+    for cells, expected in (
+        (CellsOnScreen(None, CellShown("area")), CellsOnScreen(None, CellShown("area"))),  # found on the slide
+        (CellsOnScreen(None, CellShown("type"), missing="they have no file yet"), None),
+    ):
+        again = dataclasses.replace(session, cells=cells)
+        assert read_session(save_session(again, moved / "again")).cells == expected
 
 
 def test_a_session_of_before_has_the_stride_of_the_patch(session, tmp_path):
@@ -160,7 +203,7 @@ def test_truncated_nested_huge_and_other_files(session, tmp_path, monkeypatch):
 
 def test_what_a_later_version_adds_is_ignored(session, tmp_path):
     path = save_session(session, tmp_path / "here" / "mine.cpnn.json")
-    path.write_text(json.dumps({**facts_of(path), "panels": [1, 2], "look": {**facts_of(path)["look"], "new": 3}}))
+    path.write_text(json.dumps({**facts_of(path), "films": [1, 2], "look": {**facts_of(path)["look"], "new": 3}}))
     assert read_session(path).memory.look == session.memory.look
 
 

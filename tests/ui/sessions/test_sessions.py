@@ -22,6 +22,7 @@ from napari_cpnn.regions import Region
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.ui.explore.color_choice import use_color
 from napari_cpnn.ui.export.controller import KINDS
+from napari_cpnn.ui.layers import holds_regions
 from napari_cpnn.ui.regions import new_layer, regions_of
 from napari_cpnn.ui.sessions import restore
 from napari_cpnn.ui.sessions.collect import dock_of, session_of
@@ -167,7 +168,7 @@ def check(viewer, state):
     assert chosen_color("Stroma") == "#123456"
     assert viewer.scene.camera.zoom == pytest.approx(1.5)
     assert viewer.scene.camera.center[-2:] == pytest.approx((300.0, 420.0))
-    shapes = [layer for layer in viewer.layers if type(layer).__name__ == "Shapes"]
+    shapes = [layer for layer in viewer.layers if holds_regions(layer)]
     assert len(shapes) == 1
     [region] = regions_of(shapes[0], state.layer, state.slide.mpp)[1]
     assert region.name == "Tumour"

@@ -13,14 +13,16 @@ import numpy.typing as npt
 from napari_cpnn.arrays import Float32Array, IntArray, Picture
 from napari_cpnn.cells import CellMap, CellsOfPatches
 from napari_cpnn.geometry import Grid, Rect
+from napari_cpnn.mapping import marker_sets
 from napari_cpnn.nuclei import Nuclei
 from napari_cpnn.painting import PALE, Painter, color_table, format_value, hex_colors
 from napari_cpnn.palette import type_colors
 
 if TYPE_CHECKING:
+    from napari_cpnn.counts import GeneSet
     from napari_cpnn.slides import Slide
 
-Kind = Literal["type", "class", "gene", "share", "area", "plain"]
+CellKind = Literal["type", "class", "gene", "signature", "share", "area", "plain"]
 
 #: Side of the patches over which cells are averaged where they are too many to be drawn, in um.
 PATCH_UM = 50.0
@@ -33,15 +35,16 @@ _ENDS = (0.02, 0.99)
 _SAMPLE = 2000
 #: Names in a legend at most, and steps of its colour range.
 _MOST_NAMES, _STEPS, _WHITE = 10, 5, "#FFFFFF"
-_LEAST_WIDTH = {"gene": 0.1, "share": 0.05, "area": 1.0}
+_LEAST_WIDTH = {"gene": 0.1, "signature": 0.1, "share": 0.05, "area": 1.0}
 
 
 @dataclass(frozen=True)
 class CellShown:
-    """What cells are coloured by: their type, their class, a gene, the share of a type, their area, or nothing."""
+    """What cells are coloured by: type, class, a gene, a signature of genes, the share of a type, area, or nothing."""
 
-    kind: Kind = "plain"
+    kind: CellKind = "plain"
     name: str = ""
+    genes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -51,6 +54,7 @@ class CellShown:
             "area": "Nuclear area",
             "plain": "Cells",
             "gene": f"Gene: {self.name}",
+            "signature": f"Signature: {self.name}",
             "share": f"Cell type: {self.name}",
         }
         return titles[self.kind]
@@ -58,9 +62,8 @@ class CellShown:
     @property
     def unit(self) -> str:
         """Unit of the colour bar; empty for categories."""
-        return {"gene": "log1p CP10k", "share": "share of cell type", "area": "µm²", "plain": "per mm²"}.get(
-            self.kind, ""
-        )
+        units = {"gene": "log1p CP10k", "signature": "mean z-score", "share": "share of cell type", "area": "µm²"}
+        return "per mm²" if self.kind == "plain" else units.get(self.kind, "")
 
     @property
     def is_category(self) -> bool:
@@ -86,11 +89,11 @@ class CellContent:
         return len(self.nuclei)
 
     @property
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[CellKind]:
         """What these cells can be coloured by, the most telling first."""
-        kinds: list[Kind] = []
+        kinds: list[CellKind] = []
         if self.cells is not None:
-            kinds += ["type", "gene", "share"] if self.cells.cell_types else ["gene"]
+            kinds += ["type", "gene", "signature", "share"] if self.cells.cell_types else ["gene", "signature"]
         if self.nuclei.classes is not None:
             kinds.append("class")
         if self.nuclei.outlines is not None:
@@ -141,9 +144,16 @@ class CellContent:
             return self.areas
         if self.cells is not None and shown.kind == "gene":
             return self.cells.expression(shown.name)
+        if self.cells is not None and shown.kind == "signature":
+            return self.cells.signature(shown.genes)
         if self.cells is not None and shown.kind == "share":
             return self.cells.weight(shown.name)
         return None
+
+    @cached_property
+    def markers(self) -> tuple[GeneSet, ...]:
+        """Markers of the model's cell types, as sets of genes."""
+        return () if self.cells is None else marker_sets(self.cells.decoder)
 
 
 def _hex(color: Sequence[int]) -> str:
@@ -155,6 +165,8 @@ def still_shown(shown: CellShown, content: CellContent) -> CellShown:
     known = shown.kind in content.kinds
     if known and content.cells is not None and shown.kind == "gene":
         known = shown.name in content.cells.genes
+    if known and content.cells is not None and shown.kind == "signature":
+        known = bool(shown.genes) and set(shown.genes) <= set(content.cells.genes)
     if known and content.cells is not None and shown.kind == "share":
         known = shown.name in content.cells.cell_types
     return shown if known else best_shown(content)

@@ -13,8 +13,10 @@ from psygnal import Signal
 
 from napari_cpnn.arrays import IntArray
 from napari_cpnn.cells import Neighbours, export_cells, neighbours_of, region_of, summarise_nuclei
+from napari_cpnn.counts import builtin_gene_sets
 from napari_cpnn.errors import CellMapError, CpnnError
 from napari_cpnn.geometry import Grid
+from napari_cpnn.mapping import choose_genes, require_some
 from napari_cpnn.nuclei import write_nuclei
 from napari_cpnn.ui.cells.colored import (
     CellContent,
@@ -28,10 +30,12 @@ from napari_cpnn.ui.cells.colored import (
 from napari_cpnn.ui.cells.counts import CountRow, count_rows, tissue_of
 from napari_cpnn.ui.cells.gallery import Crops, read_crops
 from napari_cpnn.ui.cells.in_view import Drawing, draw_view
-from napari_cpnn.ui.cells.sources import FOUND, LIVE_PX_PER_UM, CellSources
+from napari_cpnn.ui.cells.sources import FOUND, CellSources
+from napari_cpnn.ui.cells.words import hint_of
 from napari_cpnn.ui.frame import Tasks, find_gene, unknown_gene_text
 
 if TYPE_CHECKING:
+    from napari_cpnn.counts import GeneSet
     from napari_cpnn.mapping import Viewport
     from napari_cpnn.regions import Region
     from napari_cpnn.slides import Slide, TissueMask
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 
 #: Largest distance of neighbours in um, and how often types are shuffled.
 WITHIN_UM, PERMUTATIONS = 30.0, 200
+_KINDS = ("find", "open", "predict", "signature", "color", "draw", "count", "measure", "live", "gallery", "two genes")
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,11 @@ class CellsController:
 
     def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
         self.state = state
-        self.tasks = Tasks(background, notify, self._hint)
+        self.content: CellContent | None = None
+        self.tasks = Tasks(background, notify, lambda: hint_of(self.sources, self.content))
         self.tasks.message_changed.connect(self.message_changed)
         self.sources = CellSources(state, self.tasks)
         self.sources.ready.connect(self.set_content)
-        self.content: CellContent | None = None
         self.source = ""
         self.shown = CellShown()
         self.colored: ColoredCells | None = None
@@ -117,8 +122,7 @@ class CellsController:
     @property
     def is_settled(self) -> bool:
         """True when nothing is being found, coloured, drawn or counted."""
-        kinds = ("find", "open", "predict", "color", "draw", "count", "measure", "live", "gallery", "two genes")
-        return not any(map(self.tasks.is_running, kinds))
+        return not any(map(self.tasks.is_running, _KINDS))
 
     @property
     def slide(self) -> Slide | None:
@@ -169,8 +173,8 @@ class CellsController:
         """Colour the cells by something else, as a choice that the user can undo."""
         before, was_chosen = self.shown, self._chosen
         if shown != before:
-            self.state.history.add(f"cells by {shown.title}", lambda: self._set_shown(before, chosen=was_chosen))
-        self._set_shown(shown)
+            self.state.history.add(f"cells by {shown.title}", lambda: self.set_shown(before, chosen=was_chosen))
+        self.set_shown(shown)
 
     def show_gene(self, text: str) -> str:
         """Colour by a gene; return a message if it is not predicted."""
@@ -181,7 +185,29 @@ class CellsController:
         self.show(CellShown("gene", gene))
         return ""
 
-    def _set_shown(self, shown: CellShown, *, chosen: bool = True) -> None:
+    @property
+    def gene_sets(self) -> list[GeneSet]:
+        """Sets of genes that can be shown, those that the user opened in Explore first."""
+        markers = () if self.content is None else self.content.markers
+        return [*self.state.gene_sets, *builtin_gene_sets(), *markers]
+
+    def show_signature(self, name: str) -> None:
+        """Colour by the mean z-score of a set of genes; which of them the model predicts is found in the background."""
+        content, gene_set = self.content, next((one for one in self.gene_sets if one.name == name), None)
+        genes = () if content is None or content.cells is None else content.cells.genes
+
+        def ready(used: tuple[str, ...]) -> None:
+            if self.content is content:
+                self.show(CellShown("signature", name, used))
+
+        def choose(wanted: GeneSet) -> tuple[str, ...]:
+            return tuple(choice.gene for choice in require_some(wanted, choose_genes(wanted, genes, None)))
+
+        if genes and gene_set is not None:
+            self.tasks.run("signature", "", lambda: choose(gene_set), ready)
+
+    def set_shown(self, shown: CellShown, *, chosen: bool = True) -> None:
+        """Colour the cells by something else, also those that are opened next."""
         self._chosen = chosen
         self.shown = shown if self.content is None else still_shown(shown, self.content)
         self.shown_changed.emit()
@@ -295,19 +321,6 @@ class CellsController:
         kinds = [] if content is None else [kind for kind in content.kinds if kind in ("type", "class")]
         return self.shown.kind if self.shown.kind in kinds else "" if content is None else content.category
 
-    def note(self) -> str:
-        """Say what a gene or type of single cells means, and whether the model can tell it at all."""
-        content, shown = self.content, self.shown
-        if content is None or content.cells is None or shown.kind not in ("gene", "share", "type"):
-            return ""
-        if shown.kind == "gene" and shown.name in content.cells.poorly_told():
-            share = 100 * content.cells.between_types[shown.name]
-            return (
-                f"Hardly about single cells: {share:.0f} % of the variance of {shown.name} lies between cell types, "
-                "and spots tell no more."
-            )
-        return "Cells that look like this have it; no cell is measured."
-
     def measure_neighbours(self, within_um: float = WITHIN_UM) -> None:
         """Count who is next to whom, against shuffled types."""
         content, kind = self.content, self.category
@@ -321,12 +334,8 @@ class CellsController:
             self.neighbours = found
             self.measured.emit()
 
-        self.tasks.run(
-            "measure",
-            "Counting neighbours ...",
-            lambda: neighbours_of(centers, codes, names, within_um, PERMUTATIONS),
-            ready,
-        )
+        work = lambda: neighbours_of(centers, codes, names, within_um, PERMUTATIONS)  # noqa: E731
+        self.tasks.run("measure", "Counting neighbours ...", work, ready)
 
     def make_gallery(self, name: str = "") -> None:
         """Cut crops of the cells that are highest in what is shown, or of the type or class ``name``."""
@@ -353,8 +362,9 @@ class CellsController:
             self.morphology = found
             self.measured.emit()
 
-        work = lambda: summarise_nuclei(content.nuclei, codes, names, slide)  # noqa: E731
-        self.tasks.run("measure", "Measuring nuclei ...", work, ready)
+        self.tasks.run(
+            "measure", "Measuring nuclei ...", lambda: summarise_nuclei(content.nuclei, codes, names, slide), ready
+        )
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -381,17 +391,10 @@ class CellsController:
             self.tasks.notify(CellMapError("There are no cells to save: find or open some first."))
             return
         kept = content.cells or content.nuclei
-        done = lambda written: self.tasks.show("exported", f"Written: {written.name}")  # noqa: E731
-        self.tasks.run("export", f"Writing {path.name} ...", lambda: kept.save(path, overwrite=True), done)
 
-    def _hint(self) -> str:
-        if self.state.layer is None:
-            return "No slide yet: open one, and choose it in the Explore dock."
-        if self.slide is None:
-            return "The pixel size of the slide is not known yet: give it in the Explore dock."
-        if self.content is None:
-            view = self.sources.view
-            if self.sources.is_live and view is not None and view.px_per_um < LIVE_PX_PER_UM:
-                return "Zoom in: nuclei are found as you look, where they can be seen."
-            return "No cells yet: find the nuclei of the view or slide, or open a file of cells."
-        return ""
+        def done(written: Path) -> None:
+            self.tasks.show("exported", f"Written: {written.name}")
+            if self.content is content:
+                self.sources.file = written.absolute()
+
+        self.tasks.run("export", f"Writing {path.name} ...", lambda: kept.save(path, overwrite=True), done)

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.slides import find_tissue
-from napari_cpnn.ui.cells.colored import CellContent, Kind
+from napari_cpnn.ui.cells.colored import CellContent, CellKind
 
 if TYPE_CHECKING:
     from napari_cpnn.geometry import Rect
@@ -47,7 +47,7 @@ class CountRow:
 
 def count_rows(
     content: CellContent,
-    kind: Kind,
+    kind: CellKind,
     tissue: TissueMask | None,
     view: Rect | None,
 ) -> list[CountRow]:

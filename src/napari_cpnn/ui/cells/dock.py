@@ -14,27 +14,26 @@ from napari_cpnn.errors import CpnnError
 from napari_cpnn.painting import color_table
 from napari_cpnn.texts import counted
 from napari_cpnn.ui.cells.canvas import CellsOnCanvas
+from napari_cpnn.ui.cells.color_box import ColorBox
 from napari_cpnn.ui.cells.colored import CellContent, CellShown
 from napari_cpnn.ui.cells.controller import CellsController
 from napari_cpnn.ui.cells.count_table import CountTable
 from napari_cpnn.ui.cells.sources import FOUND
 from napari_cpnn.ui.cells.tabs import GalleryTab, NeighboursTab, NucleiTab
 from napari_cpnn.ui.cells.two_genes import TwoGenesTab
+from napari_cpnn.ui.cells.words import note_of
 from napari_cpnn.ui.explore import ColorBar
 from napari_cpnn.ui.frame import (
     Dock,
-    GeneBox,
     TextLabel,
     add,
     bold_label,
     button,
-    choose_data,
     every,
     open_file,
     open_folder,
     row,
     save_file,
-    slim_combo,
     spacer,
     stop_timer,
 )
@@ -56,14 +55,6 @@ _FILES = (
 _EXPORTS = "AnnData (*.h5ad);;QuPath detections (*.geojson);;SpatialData (*.zarr);;Table (*.csv)"
 _NUCLEI_EXPORTS = "QuPath detections (*.geojson);;Table (*.csv)"
 _NO_MODEL = "no model: nuclei only"
-_KINDS = {
-    "type": "cell type",
-    "class": "class",
-    "gene": "a gene",
-    "share": "share of a type",
-    "area": "nuclear area",
-    "plain": "one colour",
-}
 
 
 class CellsDock(Dock):
@@ -98,7 +89,8 @@ class CellsDock(Dock):
         self.live = QCheckBox("Live")
         self.live.setToolTip("find the nuclei of each view as you look, once it is zoomed in to 5x or more")
         self.open = button("Open ...", "nuclei of QuPath, CellViT, HoVer-Net, Xenium, Visium HD, or a table of centres")
-        self.open_zarr = button("Open .zarr ...", "a map of cells, nuclei of napari-cpnn, or a SpatialData")
+        tip = "a map of cells, nuclei of napari-cpnn, a SpatialData, or an output folder of Xenium"
+        self.open_zarr = button("Open .zarr ...", tip)
         self.model = ModelPicker(self.background, "a model of single cells", ModelEntry.why_no_cells)
         self.model.setMinimumContentsLength(10)  # beside a button
         self.predict = button("Predict", "types and genes of all cells, by this model; nuclei are found first")
@@ -108,9 +100,7 @@ class CellsDock(Dock):
         self.bar.setMaximumHeight(8)
         self.stop = button("Stop", "what was found until then is kept")
         self.source = TextLabel()
-        self.color = slim_combo("what the cells are coloured by")
-        self.name = slim_combo("the cell type whose share is shown")
-        self.gene = GeneBox()
+        self.color = ColorBox(self.controller)
         self.visible = QCheckBox("Show")
         self.visible.setChecked(True)
         self.visible.setToolTip("show the cells, or the map of Explore in their place")
@@ -141,9 +131,7 @@ class CellsDock(Dock):
             self.message,
             row(self.bar, self.stop),
             self.source,
-            row(bold_label("Colour by"), self.color),
-            self.name,
-            self.gene,
+            self.color,
             self.colors,
             self.drawn,
             self.table,
@@ -163,9 +151,8 @@ class CellsDock(Dock):
         self.predict.clicked.connect(self._predict)
         self.stop.clicked.connect(controller.sources.stop)
         self.visible.toggled.connect(self.canvas.set_visible)
-        self.color.activated.connect(self._color_chosen)
-        self.name.activated.connect(self._name_chosen)
-        self.gene.chosen.connect(self._gene_chosen)
+        self.color.selected_type = lambda: self.table.selected
+        self.color.gene.chosen.connect(self._gene_chosen)
         self.table.chosen.connect(self._row_chosen)
         self.gallery.wanted.connect(self.go_to)
         self.tabs.currentChanged.connect(lambda _: self._fill_tab())
@@ -173,7 +160,7 @@ class CellsDock(Dock):
         self.export.clicked.connect(self._export)
         controller.message_changed.connect(self.message.show_text)
         controller.content_changed.connect(self._content_changed)
-        controller.shown_changed.connect(self._shown_changed)
+        controller.shown_changed.connect(self.color.update_shown)
         controller.colored_changed.connect(self._colored_changed)
         controller.drawn.connect(self._drawn)
         controller.counted.connect(lambda: self.table.set_rows(controller.rows))
@@ -218,29 +205,21 @@ class CellsDock(Dock):
         if path is not None:
             self.controller.predict(path)
 
-    def _color_chosen(self, index: int) -> None:
-        kind = self.color.itemData(index)
-        content = self.controller.content
-        if kind == "gene":
-            gene = self.state.shown.gene if self.state.shown is not None else ""
-            genes = () if content is None or content.cells is None else content.cells.genes
-            self.controller.show(CellShown("gene", gene if gene in genes else next(iter(genes), "")))
-        elif kind == "share":
-            names = () if content is None or content.cells is None else content.cells.cell_types
-            wanted = self.table.selected
-            self.controller.show(CellShown("share", wanted if wanted in names else next(iter(names), "")))
-        else:
-            self.controller.show(CellShown(kind))
-
-    def _name_chosen(self, index: int) -> None:
-        self.controller.show(CellShown("share", self.name.itemText(index)))
-
     def _gene_chosen(self, text: str) -> None:
         self.message.show_text(self.controller.show_gene(text) or self.controller.tasks.message)
 
     def _row_chosen(self, name: str) -> None:
         self.tabs.setCurrentWidget(self.gallery)
         self.controller.make_gallery(name)
+
+    def restore(self, path: Path | None, shown: CellShown, *, visible: bool) -> None:
+        """Open the cells of a session, of a file or those found on this slide, in the colours that it names."""
+        self.visible.setChecked(visible)
+        self.controller.set_shown(shown)
+        if path is None:
+            self.controller.sources.recall()
+        else:
+            self.controller.sources.open(path)
 
     def go_to(self, number: int) -> None:
         """Put a cell into the middle of the view, and zoom in if it cannot be seen."""
@@ -304,6 +283,7 @@ class CellsDock(Dock):
             part.setEnabled(not busy)
         self.predict.setEnabled(not busy and self._chosen_model() is not None)
         self.message.show_text(self.controller.tasks.message)
+        self.color.update_shown()  # a signature without genes was not taken
 
     def _slide_changed(self) -> None:
         self.controller.slide_changed()
@@ -313,17 +293,9 @@ class CellsDock(Dock):
     def _content_changed(self) -> None:
         controller, content = self.controller, self.controller.content
         self.source.show_text("" if content is None else f"{counted(len(content), 'cell')} {self._from(content)}")
-        self.color.clear()
-        kinds = [] if content is None else content.kinds
-        for kind in kinds:
-            self.color.addItem(_KINDS[kind], kind)
-        cells = None if content is None else content.cells
-        self.gene.set_genes(() if cells is None else cells.genes)
-        self.name.clear()
-        self.name.addItems([] if cells is None else list(cells.cell_types))
-        for part in (self.color, self.save, self.export, self.tabs):
+        self.color.update_content()
+        for part in (self.save, self.export, self.tabs):
             part.setEnabled(content is not None)
-        self._shown_changed()
         self.message.show_text(controller.tasks.message)
         self._busy_changed()
 
@@ -335,15 +307,6 @@ class CellsDock(Dock):
             source = "found in the views that were searched and around them"
         text = source if source.startswith(("found", "predicted")) or not source else f"of {source}"
         return f"{text}; {percent_words(searched.share)} of the tissue is searched" if part and searched else text
-
-    def _shown_changed(self) -> None:
-        shown = self.controller.shown
-        choose_data(self.color, shown.kind)
-        self.gene.setVisible(shown.kind == "gene")
-        self.gene.show_gene(shown.name if shown.kind == "gene" else "")
-        self.name.setVisible(shown.kind == "share")
-        if shown.kind == "share":
-            self.name.setCurrentText(shown.name)
 
     def _colored_changed(self) -> None:
         self._show_bar()
@@ -363,7 +326,7 @@ class CellsDock(Dock):
     def _drawn(self) -> None:
         self._show_bar()
         drawing, colored = self.controller.drawing, self.controller.colored
-        note = self.controller.note()
+        note = note_of(self.controller.content, self.controller.shown)
         if drawing is None or colored is None:
             self.drawn.show_text("")
         elif drawing.style == "mean":

@@ -43,6 +43,8 @@ class CellSources:
     ----------
     view
         What is in view; ``None`` while it is not known.
+    file
+        The file of the cells on screen; ``None`` if they have none.
     live
         Nuclei that were found on this slide; ``None`` if none were looked for.
     progress
@@ -56,6 +58,7 @@ class CellSources:
         self.state = state
         self._tasks = tasks
         self.view: Viewport | None = None
+        self.file: Path | None = None
         self.live: LiveNuclei | None = None
         self.progress: tuple[str, float] | None = None
         self.is_live = False
@@ -80,7 +83,20 @@ class CellSources:
         """Stop, and forget what was found on another slide."""
         self.stop()
         self._tasks.forget("find", "open", "predict", "live")
-        self.live, self.progress = None, None
+        self.live, self.progress, self.file = None, None, None
+
+    def recall(self) -> None:
+        """Show the nuclei that were found on this slide before, and are kept in the user's cache."""
+        slide = self._required("nuclei are found on it")
+        if slide is not None:
+            self._tasks.run("find", "Reading nuclei ...", lambda: self._nuclei_of(slide), self._recalled)
+
+    def _recalled(self, live: LiveNuclei) -> None:
+        if live.n_done:
+            self._found(live)
+        else:
+            text = "The nuclei that were found on this slide are not kept on this computer; find them again."
+            self._tasks.notify(CellMapError(text))
 
     def open(self, path: str | Path) -> None:
         """Read cells of a file: a map of cells, or nuclei of another program."""
@@ -96,7 +112,11 @@ class CellSources:
                 raise CellMapError(f"None of the cells in {path} lies on {slide.label}; open the slide of the map.")
             return CellContent(cells.nuclei, cells)
 
-        self._tasks.run("open", f"Reading {path.name} ...", read, lambda found: self.ready.emit(found, path.name))
+        def ready(found: CellContent) -> None:
+            self.file = path.absolute()
+            self.ready.emit(found, path.name)
+
+        self._tasks.run("open", f"Reading {path.name} ...", read, ready)
 
     def find(self, where: Where) -> None:
         """Look for nuclei in the view, or on the whole slide."""
@@ -143,6 +163,7 @@ class CellSources:
         def ready(found: CellContent | None) -> None:
             self.progress = None
             if found is not None:
+                self.file = None
                 self.ready.emit(found, f"predicted by {Path(path).name}")
 
         self._begin("Loading the model")
@@ -196,6 +217,7 @@ class CellSources:
     def _found(self, live: LiveNuclei | None) -> None:
         self.progress = None
         if live is not None and self.live is live:
+            self.file = None
             self.ready.emit(CellContent(live.nuclei()), FOUND)
 
     def _begin(self, text: str) -> None:

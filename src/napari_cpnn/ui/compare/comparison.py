@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from napari_cpnn.arrays import IntArray
 from napari_cpnn.ui.compare.signature import shown_signature_pair, signature_text
-from napari_cpnn.ui.compare.words import PAIRED, SEEN, Quantity, measured_text, pair_text
+from napari_cpnn.ui.compare.words import PAIRED, SEEN, Quantity, measured_text, noun_of, pair_text
 from napari_cpnn.ui.viewer import ExploreState, Shown
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Comparison:
 
     def clear(self) -> None:
         """Drop everything that belongs to another slide, model or table."""
-        self.compared: AnnData | None = None  # result of predict_expression
+        self.compared: AnnData | None = None  # result of predict_expression or compare_cells
+        self.by_cells = False  # the latter
         self.scores: pd.DataFrame | None = None  # result of evaluate, a row per gene
         self.shares: pd.DataFrame | None = None  # deconvolved from the compared spots when a cell type is on screen
         self._pair: tuple[Shown, SpotPair | None] | None = None
@@ -135,10 +136,13 @@ class Comparison:
     def text(self) -> str:
         """Describe the scores, such as ``ERBB2: PCC 0.41, SCC 0.38, ceiling 0.62, over 184 spots``."""
         if self.gene_alone:
-            return measured_text(self.gene_alone, self.values("measured"))
+            return measured_text(self.gene_alone, self.values("measured"), noun_of(self.spots))
         row = cast("pd.Series", self.scores.loc[self.gene]) if self.scores is not None and self.gene else None
-        text = signature_text(self.signature) if self.signature is not None else pair_text(self.pair, row)
+        noun, signature = noun_of(self.spots), self.signature
+        text = pair_text(self.pair, row, noun) if signature is None else signature_text(signature, noun)
         slide, model = self._state.slide, self._state.model
+        if self.by_cells:
+            return f"{text}, predicted by the Cells dock" if text else text
         if text and slide is not None and model is not None and model.has_seen(slide.name):
             return f"{text}. {SEEN}"
         return text

@@ -23,6 +23,8 @@ from napari_cpnn.ui.viewer import ExploreState, Shown
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_cpnn.cells import CellMap
+    from napari_cpnn.slides import Slide
     from napari_cpnn.ui.frame import Background
 
 MOST_VALUES = 100_000_000
@@ -31,6 +33,9 @@ spots (bins of Visium HD) a regular subset is compared, but at least `ALL_SPOTS`
 
 ALL_SPOTS = 5000
 """About the number of spots of a Visium slide."""
+
+MOST_CELLS = 20_000
+"""Of more measured cells this many, evenly spread, are predicted by the model of the map: their patches overlap."""
 
 
 class CompareController:
@@ -51,16 +56,20 @@ class CompareController:
         Scores in regions and on other slides.
     measured
         Mean and detection of every measured gene, see ``summarise_genes``.
+    by_cells
+        Whether measured cells are compared with the predicted cells of the Cells dock.
     run
         Progress of the prediction while ``comparing``.
     """
 
     compared_changed = Signal()
     quantity_changed = Signal()
+    cells_changed = Signal()
 
     def __init__(self, state: ExploreState, background: Background, notify: Callable[[CpnnError], None]) -> None:
         self.state = state
         self.measured: pd.DataFrame | None = None
+        self.by_cells = False
         self.run = PredictionRun()
         self.comparison = Comparison(state)
         self._look_before: dict[str, Any] | None = None
@@ -74,6 +83,7 @@ class CompareController:
         self.spots.fitted.connect(self.compare)
         state.model_changed.connect(self._model_changed)
         state.shown_changed.connect(self._shown_changed)
+        state.cells_changed.connect(self._cells_changed)
 
     @property
     def message(self) -> str:
@@ -86,6 +96,7 @@ class CompareController:
         self.spots.close()
         self.state.model_changed.disconnect(self._model_changed)
         self.state.shown_changed.disconnect(self._shown_changed)
+        self.state.cells_changed.disconnect(self._cells_changed)
         self._restore_look()
 
     # -- predicting ----------------------------------------------------------------------------------------
@@ -96,11 +107,17 @@ class CompareController:
         if slide is None or model is None or spots is None or slide.mpp is None:
             self._tasks.update()
             return
-        n_most = max(ALL_SPOTS, MOST_VALUES // max(len(model.genes), 1))
-        many = spots.n_obs > n_most
-        rows = np.linspace(0, spots.n_obs - 1, n_most).astype(np.intp) if many else np.arange(spots.n_obs)
+        noun, cells = self.spots.noun, self.cells if self.by_cells else None
         self.run.cancel()
         run = self.run = PredictionRun()
+        if cells is not None:
+            self._compare_cells(cells, slide, spots)
+            return
+        n_most = max(ALL_SPOTS, MOST_VALUES // max(len(model.genes), 1))
+        rows = self.spots.drawn_rows()
+        n_most = n_most if noun == "spots" else min(n_most, MOST_CELLS)
+        rows = rows[np.linspace(0, len(rows) - 1, n_most).astype(np.intp)] if len(rows) > n_most else rows
+        many = len(rows) < spots.n_obs
 
         def work() -> tuple[AnnData, pd.DataFrame]:
             from napari_cpnn.evaluation import predict_expression, score, with_trust
@@ -110,7 +127,30 @@ class CompareController:
             return compared, with_trust(score(compared, spots), model)
 
         number = f"{len(rows):,} of {spots.n_obs:,}" if many else f"{len(rows):,}"
-        self._tasks.run("compare", f"Predicting at {number} spots ...", work, self._compared)
+        self._tasks.run("compare", f"Predicting at {number} {noun} ...", work, self._compared)
+
+    def _compare_cells(self, cells: CellMap, slide: Slide, spots: AnnData) -> None:
+        """Put the predicted cells of the Cells dock beside the measured ones."""
+
+        def work() -> tuple[AnnData, pd.DataFrame]:
+            from napari_cpnn.evaluation import compare_cells, score
+
+            compared = compare_cells(cells, slide, spots)
+            return compared, score(compared, spots)
+
+        self._tasks.run("compare", f"Comparing {spots.n_obs:,} cells ...", work, self._compared)
+
+    @property
+    def cells(self) -> CellMap | None:
+        """The predicted cells of the Cells dock, where measured cells can be compared with them."""
+        content = self.state.cells
+        return None if content is None or self.spots.noun != "cells" else content.cells
+
+    def compare_by_cells(self, on: bool) -> None:
+        """Compare measured cells with the predicted cells of the Cells dock, or with the model of the map."""
+        if on != self.by_cells:
+            self.by_cells = on
+            self.spots.check_again()
 
     @property
     def comparing(self) -> bool:
@@ -201,7 +241,9 @@ class CompareController:
     def _compared(self, result: tuple[AnnData, pd.DataFrame]) -> None:
         comparison, (compared, scores) = self.comparison, result
         comparison.compared, comparison.scores = compared, scores
-        self.region_scores.add_slide(scores)
+        comparison.by_cells = self.by_cells and self.cells is not None
+        if not comparison.by_cells:  # the table of slides is of one model
+            self.region_scores.add_slide(scores)
         self.compared_changed.emit()
         if comparison.gene or comparison.cell_type or comparison.signature is not None:
             self._shown_changed()
@@ -224,7 +266,14 @@ class CompareController:
             comparison.shares = shares
             self._shown_changed()
 
-        self._tasks.run("shares", f"Deconvolving {kept.n_obs:,} spots ...", lambda: deconvolved(kept, model), ready)
+        text = f"Deconvolving {kept.n_obs:,} {self.spots.noun} ..."
+        self._tasks.run("shares", text, lambda: deconvolved(kept, model), ready)
+
+    def _cells_changed(self) -> None:
+        if self.by_cells:
+            self.by_cells = self.cells is not None
+            self.spots.check_again()
+        self.cells_changed.emit()
 
     def _model_changed(self) -> None:
         self.region_scores.clear(slides=True)

@@ -49,7 +49,7 @@ _QUANTITIES: tuple[tuple[Quantity, str, str], ...] = (
     ("counts", "counts", "total counts of each spot"),
     ("genes", "genes", "number of genes with a count in each spot"),
 )
-_UNITS = {"counts": "counts per spot", "genes": "genes per spot"}
+_UNITS = {"counts": "counts per {}", "genes": "genes per {}"}
 _STEPS, _PROGRESS_MS = 1000, 100
 _FIGURES = "Figure (*.png *.svg *.pdf)"
 
@@ -76,6 +76,8 @@ class Compare(Dock):
         self.explore = button("Open Explore", "choose slide and model in the Explore dock")
         self.predict = button("Predict", "predict at the spots and compare")
         self.cancel = button("Cancel", "end the prediction")
+        self.by_cells = QCheckBox("with the predicted cells")
+        self.by_cells.setToolTip("of the Cells dock, each with the nearest measured one; off: with the map's model")
         self.bar = QProgressBar()
         self.bar.setRange(0, _STEPS)
         self._progress_timer = every(_PROGRESS_MS, self._show_progress, self)
@@ -117,7 +119,7 @@ class Compare(Dock):
             given(menu.addAction(text)).triggered.connect(lambda _=False, act=act: act())
         first = self.first_row("Spots", self.spots.open_file, self.spots.open_folder)
         add(self.column, first, self.spots, self.message, row(self.explore, spacer()))
-        add(self.column, row(self.predict, self.cancel, self.bar), line(), self.gene_text)
+        add(self.column, row(self.predict, self.cancel, self.bar), self.by_cells, line(), self.gene_text)
         radios = [self.quantities[name] for name, _, _ in _QUANTITIES]
         add(self.column, row(*radios[:3], spacer()), row(*radios[3:], spacer()))  # side by side they make it wide
         add(self.column, self.range_text, self.colors, self.scatter)
@@ -147,6 +149,8 @@ class Compare(Dock):
         self.tabs.currentChanged.connect(self._show_where)
         self.predict.clicked.connect(controller.compare)
         self.cancel.clicked.connect(controller.cancel)
+        self.by_cells.toggled.connect(controller.compare_by_cells)
+        controller.cells_changed.connect(self._cells_changed)
         controller.run_changed.connect(self._run_changed)
         controller.spots.spots_changed.connect(self._place_spots)
         controller.compared_changed.connect(self._compared_changed)
@@ -174,8 +178,14 @@ class Compare(Dock):
         spots = self.controller.spots
         self.explore.setVisible(self.state.slide is None or self.state.model is None)
         layer = self.state.layer if spots.is_of_slide else None
-        self.spots_layer.place(layer, spots.mpp(), spots.centers_um(), spots.diameter_um())
+        self.spots_layer.place(layer, spots.mpp(), spots.centers_um(), spots.diameter_um(), spots.drawn_rows())
+        self._cells_changed()
         self._paint_spots()
+
+    def _cells_changed(self) -> None:
+        """Offer the predicted cells where there are measured ones."""
+        self.by_cells.setVisible(self.controller.cells is not None)
+        self.by_cells.setChecked(self.controller.by_cells)
 
     def _selected_in_chart(self, points: IntArray) -> None:
         self.spots_layer.mark(self.controller.comparison.rows()[points])
@@ -187,7 +197,7 @@ class Compare(Dock):
 
     def _show_chosen(self) -> None:
         n, n_all = len(self.scatter.rows), len(self.controller.comparison.rows())
-        self.chosen.show_text(f"{n:,} of {n_all:,} spots selected" if n else "")
+        self.chosen.show_text(f"{n:,} of {n_all:,} {self.controller.spots.noun} selected" if n else "")
 
     def _pick_toggled(self, on: bool) -> None:
         layer = self.spots_layer.layer
@@ -274,9 +284,10 @@ class Compare(Dock):
             limits = look.manual
         colormap = painting.DIFFERENCE if quantity == "difference" else look.colormap
         colors = painting.spot_colors(values, limits, colormap)
-        unit = _UNITS.get(quantity) or ("log1p CP10k" if pair is None else pair.unit)
+        noun = self.controller.spots.noun
+        unit = _UNITS.get(quantity, "").format(noun[:-1]) or ("log1p CP10k" if pair is None else pair.unit)
         low, high = (f"{v:,.0f}" if quantity in _UNITS else painting.format_value(v, unit) for v in limits)
-        self.range_text.setText(f"spots: {low} to {high} {unit}")
+        self.range_text.setText(f"{noun}: {low} to {high} {unit}")
         scale = np.linspace(*limits, 256, dtype=np.float32)
         table = painting.spot_colors(scale, limits, colormap)
         self.colors.show_table(table, limits, unit)
@@ -284,9 +295,9 @@ class Compare(Dock):
         name = comparison.gene_alone if pair is None else pair.name
         title = f"{name} {quantity}" if quantity in PAIRED else quantity
         self.painted = Painted(quantity, name, limits, colormap)
-        self.spots_layer.paint(colors, f"Spots: {title}")
+        self.spots_layer.paint(colors[self.controller.spots.drawn_rows()], f"Spots: {title}")
         if look.legend and not like_map:
-            self.spots_key.show(self.spots_layer.layer, table, limits, f"spots: {title} · {unit}")
+            self.spots_key.show(self.spots_layer.layer, table, limits, f"{noun}: {title} · {unit}")
         else:
             self.spots_key.hide()
 

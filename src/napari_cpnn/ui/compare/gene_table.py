@@ -17,6 +17,7 @@ _COLUMNS = (
     ("gene", "Gene", "name of the gene"),
     ("pcc", "PCC", "Pearson correlation of predicted and measured expression over the spots"),
     ("scc", "SCC", "Spearman correlation"),
+    ("pcc_counts", "Counts", "PCC of counts, not of their logarithms"),
     ("ceiling", "Ceiling", "the largest correlation that the noise of the counts allows"),
     ("held_out_pcc", "Held out", "PCC on held-out slides, of the model's card"),
     ("trusted_um", "From µm", "finest scale at which the gene can be trusted; none: at no scale"),

@@ -36,7 +36,7 @@ def shown_signature_pair(compared: AnnData, shown: Shown) -> SignaturePair | Non
     return SignaturePair(shown.name, "mean z-score", measured, predicted, choices)
 
 
-def signature_text(pair: SignaturePair) -> str:
+def signature_text(pair: SignaturePair, noun: str) -> str:
     """Describe how well a gene set is predicted, and which of its genes could not be compared."""
     pcc, scc = pair.correlations()
     scores = f"PCC {pcc:z.2f}, SCC {scc:z.2f}" if np.isfinite(pcc) else "no correlation"
@@ -44,4 +44,4 @@ def signature_text(pair: SignaturePair) -> str:
     more = f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
     without = f" without {', '.join(left[:_MOST_NAMED])}{more}" if left else ""
     number = f"{len(pair.used)} of {len(pair.choices)} genes" if left else f"{len(pair.used)} genes"
-    return f"{pair.name}: {scores}, of the mean z-scores of {number}{without}, over {len(pair.measured):,} spots"
+    return f"{pair.name}: {scores}, of the mean z-scores of {number}{without}, over {len(pair.measured):,} {noun}"

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QWidget
 from superqt.utils import qdebounced
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.spots import SpotsSource, library_of, move_back, move_of
+from napari_cpnn.spots import SpotsSource, library_of, move_back, move_of, xenium_folder
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.frame import (
     Dock,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_cpnn.spots import SpotFix
     from napari_cpnn.ui.compare.spots_controller import SpotsController
 
-_FILES = "Spots (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz);;All files (*)"
+_FILES = "Spots (*.h5ad *.h5 *.xenium *.tsv *.tsv.gz *.csv *.csv.gz);;All files (*)"
 _TEXT_TABLES = (".tsv", ".tsv.gz", ".csv", ".csv.gz")
 _AFFINES = "Affine map, or tissue positions (*.json *.csv *.txt *.parquet);;All files (*)"
 _N_FIXES = 5
@@ -49,7 +49,8 @@ class SpotsBox(QWidget):
         self._taken: Layer | None = None  # the layer of the spots in use
         self._wanted: Layer | None = None
         self.open_file = button("Open file ...", "a table of legacy ST, .h5ad, or a matrix .h5 of Space Ranger")
-        self.open_folder = button("Open folder ...", "a Space Ranger run, Visium HD included, or a SpatialData .zarr")
+        tip = "a run of Space Ranger, Visium HD included, or of Xenium, or a SpatialData .zarr"
+        self.open_folder = button("Open folder ...", tip)
         self.choices = slim_combo("the spots in use: those of a layer, or bins of another size")
         self.text = TextLabel()
         self.fix = button("Move ...", "move the spots so that they lie on the tissue")
@@ -64,7 +65,7 @@ class SpotsBox(QWidget):
         # Later: our layer must not be removed while napari is still removing others.
         self._taken_removed_later = qdebounced(self._taken_removed, timeout=0, parent=self)
         self.open_file.clicked.connect(self._choose_file)
-        title = "Open a folder of Space Ranger, or SpatialData"
+        title = "Open a folder of Space Ranger or Xenium, or SpatialData"
         self.open_folder.clicked.connect(lambda: open_folder(self, title, self.open))
         self.choices.activated.connect(self._chosen)
         self.take_mpp.clicked.connect(self._take_mpp)
@@ -156,7 +157,7 @@ class SpotsBox(QWidget):
         if not name:
             return
         positions = ""
-        if name.endswith(_TEXT_TABLES):
+        if name.endswith(_TEXT_TABLES) and xenium_folder(Path(name)) is None:
             title = "The spot table with the positions"
             positions, _ = QFileDialog.getOpenFileName(self, title, str(Path(name).parent))
         self.open(name, positions or None)
@@ -168,7 +169,7 @@ class SpotsBox(QWidget):
         spots, fit = controller.table, controller.fit
         if spots is not None and self._taken is not None and is_ours(self._taken):
             self._taken.metadata[TABLE_KEY] = spots  # at their present positions
-        parts = [] if spots is None else [f"{spots.n_obs:,} spots, {spots.n_vars:,} genes"]
+        parts = [] if spots is None else [f"{spots.n_obs:,} {controller.noun}, {spots.n_vars:,} genes"]
         if fit is not None:
             parts.append(f"{fit.on_tissue:.0%} on tissue")
         move = None if spots is None else move_of(spots)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
-from napari_cpnn.arrays import FloatArray
+from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.geometry import Mpp, spatial_to_um
 from napari_cpnn.spots import library_of
-from napari_cpnn.ui.compare.words import message_of
+from napari_cpnn.ui.compare.words import message_of, noun_of
 from napari_cpnn.ui.frame import Tasks
-from napari_cpnn.ui.layers import diameter_um
+from napari_cpnn.ui.layers import diameter_um, drawn_rows
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -232,6 +232,15 @@ class SpotsController:
         """Whether the spots lie on the slide that is explored, not on another one that they fit."""
         slide, of = self.state.slide, self._slide_of_spots
         return slide is None or of is None or of[0] == slide.identity
+
+    def drawn_rows(self) -> IntArray:
+        """Return the rows ``(n,)`` of the spots that are drawn: all, but of very many cells a part."""
+        return np.empty(0, np.intp) if self.table is None else drawn_rows(self.table)
+
+    @property
+    def noun(self) -> str:
+        """What the rows are: ``cells`` or ``spots``."""
+        return noun_of(self.table)
 
     def diameter_um(self) -> float:
         """Return the diameter of a spot; 0 if it is unknown."""

@@ -30,7 +30,7 @@ class SpotsLayer:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self.layer: Points | None = None
-        self._n_spots = 0
+        self._rows: IntArray = np.empty(0, dtype=np.intp)  # that are drawn, of all spots
         self._name_before = ""  # of a borrowed layer
         self._setting = False
         viewer.layers.events.inserted.connect(self._stay_on_top)
@@ -53,14 +53,21 @@ class SpotsLayer:
             self._name_before = layer.name
             self._use(layer)
 
-    def place(self, slide_layer: Layer | None, mpp: Mpp | None, centers_um: FloatArray, diameter_um: float) -> None:
-        """Draw spots at ``centers_um (N, 2)``; without any, remove a layer of our own."""
+    def place(
+        self,
+        slide_layer: Layer | None,
+        mpp: Mpp | None,
+        centers_um: FloatArray,
+        diameter_um: float,
+        rows: IntArray | None = None,
+    ) -> None:
+        """Draw spots at ``centers_um (N, 2)``, all or some ``rows`` of them; without any, remove a layer of our own."""
         if slide_layer is None or mpp is None or not len(centers_um):
             if not self.is_borrowed:
                 self.remove()
             return
-        world = um_to_world(slide_layer, mpp, centers_um)
-        self._n_spots = len(world)
+        self._rows = np.arange(len(centers_um)) if rows is None else rows
+        world = um_to_world(slide_layer, mpp, centers_um[self._rows])
         size = (diameter_um or DEFAULT_UM) * world_per_um(slide_layer, mpp)
         if self.layer is not None and (self.layer not in self._viewer.layers or len(self.layer.data) != len(world)):
             self.remove()
@@ -91,7 +98,7 @@ class SpotsLayer:
             self._stay_on_top()
 
     def paint(self, rgba: npt.NDArray[np.float32], name: str) -> None:
-        """Colour the spots by ``rgba (N, 4)``, with the quantity in the layer's name."""
+        """Colour the spots that are drawn by ``rgba (n, 4)``, with the quantity in the layer's name."""
         if self.layer is not None and len(rgba) == len(self.layer.data):
             self.layer.face_color = rgba
             self.layer.name = name if not self.is_borrowed else f"{self._name_before}: {name.removeprefix('Spots: ')}"
@@ -106,8 +113,7 @@ class SpotsLayer:
         """Highlight exactly these spots."""
         if self.layer is None or not self._is_whole():
             return
-        chosen = np.zeros(len(self.layer.data), dtype=bool)
-        chosen[rows] = True
+        chosen = np.isin(self._rows, rows)
         with self.layer.events.blocker_all():  # a single upload to the GPU, together with the colours
             self.layer.border_width = np.where(chosen, _THICK, _THIN)
         self.layer.border_color = np.where(chosen[:, None], _CHOSEN, _BORDER).astype(np.float32)
@@ -140,14 +146,14 @@ class SpotsLayer:
 
     def _is_whole(self) -> bool:
         """Return whether points and spots still correspond: the user can delete points."""
-        return self.layer is not None and len(self.layer.data) == self._n_spots
+        return self.layer is not None and len(self.layer.data) == len(self._rows)
 
     def _selected(self, *_: Any) -> None:
         """Highlight the spots that the user has selected with napari's tools."""
         if self.layer is not None and not self._setting and self._is_whole():
             self._setting = True
             try:
-                rows = np.array(sorted(self.layer.selected_data), dtype=np.intp)
+                rows = self._rows[np.array(sorted(self.layer.selected_data), dtype=np.intp)]
                 self.mark(rows)
                 self.chosen.emit(rows)
             finally:

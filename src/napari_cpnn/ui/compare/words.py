@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
 
     from napari_cpnn.evaluation import SpotPair
     from napari_cpnn.spots import SpotFit
@@ -34,8 +35,15 @@ class Painted:
 SEEN = "The model was trained on a slide of this name, so these scores flatter."
 """What is said of scores on a slide of the training data."""
 
-_NAMES = (("PCC", "pcc"), ("SCC", "scc"), ("ceiling", "ceiling"))
+_NAMES = (("PCC", "pcc"), ("SCC", "scc"), ("PCC of counts", "pcc_counts"), ("ceiling", "ceiling"))
 _CONSTANT = "constant in one of the two, so there is no correlation"
+
+
+def noun_of(spots: AnnData | None) -> str:
+    """Return what the rows of a table are called: ``cells`` or ``spots``."""
+    from napari_cpnn.spots import is_of_cells
+
+    return "cells" if spots is not None and is_of_cells(spots) else "spots"
 
 
 def message_of(state: ExploreState, has_spots: bool, fit: SpotFit | None) -> str:
@@ -45,7 +53,10 @@ def message_of(state: ExploreState, has_spots: bool, fit: SpotFit | None) -> str
     if state.slide.mpp is None:
         return "The pixel size of the slide is not known: give it in the Explore dock."
     if not has_spots:
-        return "No spots yet: open or drop a Space Ranger folder, .h5ad or SpatialData, or open a table of legacy ST."
+        return (
+            "No spots yet: open or drop a folder of Space Ranger or Xenium, .h5ad or SpatialData, or open a table of "
+            "legacy ST."
+        )
     if fit is not None and fit.problem:
         return fit.problem
     if state.model is None:
@@ -53,19 +64,19 @@ def message_of(state: ExploreState, has_spots: bool, fit: SpotFit | None) -> str
     return ""
 
 
-def measured_text(gene: str, values: npt.NDArray[np.float32]) -> str:
+def measured_text(gene: str, values: npt.NDArray[np.float32], noun: str) -> str:
     """Describe a gene that is measured but not predicted."""
-    return f"{gene}: measured in {np.mean(values > 0):.0%} of {len(values):,} spots; there is no prediction yet"
+    return f"{gene}: measured in {np.mean(values > 0):.0%} of {len(values):,} {noun}; there is no prediction yet"
 
 
-def pair_text(pair: SpotPair | None, row: pd.Series | None) -> str:
+def pair_text(pair: SpotPair | None, row: pd.Series | None, noun: str) -> str:
     """Describe how well a gene or cell type is predicted; ``row`` has the scores of a gene."""
     if pair is None:
         return ""
     n = len(pair.measured)
     if row is not None:
         parts = [f"{name} {row[key]:z.2f}" for name, key in _NAMES if key in row and np.isfinite(row[key])]
-        return f"{pair.name}: {', '.join(parts) or _CONSTANT}, over {n:,} spots"
+        return f"{pair.name}: {', '.join(parts) or _CONSTANT}, over {n:,} {noun}"
     pcc, scc = pair.correlations()
     scores = f"PCC {pcc:z.2f}, SCC {scc:z.2f}" if np.isfinite(pcc) else _CONSTANT
-    return f"{pair.name}: {scores}, of shares deconvolved from counts and shares predicted from the image, {n:,} spots"
+    return f"{pair.name}: {scores}, of shares deconvolved from counts and shares predicted from the image, {n:,} {noun}"

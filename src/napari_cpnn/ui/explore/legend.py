@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _PREFIX = "napari_cpnn_"
 _TOP = f"{_PREFIX}top"
 MAX_TYPES = 12
-#: Maximum letters of a name: rendering letters takes time, and long names cover the slide.
-_MOST = 60
+#: Maximum letters of a name, and at the colour bar: rendering letters takes time, and long names cover the slide.
+_MOST, _MOST_TOP = 60, 24
 
 STEP_MS = 40
 """Interval between two texts, in which napari draws the last one."""
@@ -130,11 +130,13 @@ class CanvasLegend:
                     overlays[f"{_PREFIX}{i}"].visible = False
 
     def _write_top(self) -> None:
-        """Label the top of the colour bar, whose ticks are elsewhere."""
+        """Label the top of the colour bar, whose ticks are elsewhere, with the quantity."""
         shown = self._state.shown
         is_drawn = shown is not None and shown.has_range and self._state.map is not None and self._state.look.legend
         is_drawn = is_drawn and not self._state.instead  # that has a colour bar of its own
-        text = format_value(self._state.limits[1], shown.unit) if shown is not None and is_drawn else ""
+        text = ""
+        if shown is not None and is_drawn:
+            text = f"{one_line(shown.label, _MOST_TOP)}: {format_value(self._state.limits[1], shown.unit)}"
         if text == self._top:
             return
         self._top, overlays = text, self._viewer.canvas.overlays

@@ -21,6 +21,7 @@ from .spot_tables import DEFAULT_UM as DEFAULT_UM
 from .spot_tables import SPOTS_KEY as SPOTS_KEY
 from .spot_tables import TABLE_KEY as TABLE_KEY
 from .spot_tables import diameter_um as diameter_um
+from .spot_tables import drawn_rows as drawn_rows
 from .spot_tables import has_table as has_table
 from .spot_tables import holds_regions as holds_regions
 from .spot_tables import is_ours as is_ours

@@ -28,6 +28,7 @@ from napari_cpnn.ui.frame import (
     stop_timer,
 )
 from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, holds_regions, is_click, pointer_um
+from napari_cpnn.ui.regions.chosen_outline import ChosenOutline
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.layer import NAME, Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
 from napari_cpnn.ui.regions.place_marker import PlaceMarker
@@ -37,11 +38,8 @@ from napari_cpnn.ui.regions.tabs import ComparisonTab, CompositionTab, Explanati
 if TYPE_CHECKING:
     import napari
 
-CHECK_MS = 400
-"""Interval between checks for something new to measure."""
-
-DEBOUNCE_MS = 150
-"""Delay between an edit of a shape and its measurement."""
+CHECK_MS, DEBOUNCE_MS = 400, 150
+"""Interval between checks for something new to measure, and delay between an edit of a shape and its measurement."""
 
 _GEOJSON = "GeoJSON (*.geojson *.json)"
 _UNFINISHED = ("adding", "changing", "removing")
@@ -58,7 +56,7 @@ class Regions(Dock):
         self._drawn: Drawn | None = None
         self._edited = False
         self._halo: Halo | None = None
-        self.marker = PlaceMarker(self.viewer, self.state)
+        self.marker, self.chosen = PlaceMarker(self.viewer, self.state), ChosenOutline(self.viewer, self.state)
         self._read_layer_later = qdebounced(self._read_layer, timeout=DEBOUNCE_MS, parent=self)
         self._end_drawing_later = qdebounced(self._end_drawing, timeout=0, parent=self)
         self._checks = every(CHECK_MS, self._update, self)
@@ -153,6 +151,7 @@ class Regions(Dock):
         self._read_layer_later.cancel()
         self._end_drawing_later.cancel()
         self.marker.stop(viewer_lives=viewer_lives)
+        self.chosen.stop(viewer_lives=viewer_lives)
         if not viewer_lives:
             if self._halo is not None:
                 self._halo.stop(viewer_lives=False)
@@ -247,11 +246,9 @@ class Regions(Dock):
                 self._fill_layers()
 
     def _draw_clicked(self, on: bool) -> None:
-        if not on:
-            if self.layer is not None:
-                self.layer.mode = "pan_zoom"
-            return
-        layer = self._own_layer()
+        if not on and self.layer is not None:
+            self.layer.mode = "pan_zoom"
+        layer = self._own_layer() if on else None
         if layer is None:
             self.draw.setChecked(False)
             return
@@ -375,8 +372,9 @@ class Regions(Dock):
         self._update()
 
     def _show_composition(self) -> None:
-        rows = self.controller.rows
-        self.composition.show_rows([rows[i] for i in self.table.selected() if i < len(rows)])
+        chosen = [row for i, row in enumerate(self.controller.rows) if i in self.table.selected()]
+        self.composition.show_rows(chosen)
+        self.chosen.show([row.region for row in chosen], self.layer)
 
     # -- clicks on the slide -------------------------------------------------------------------------------
 

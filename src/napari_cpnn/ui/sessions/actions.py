@@ -60,6 +60,8 @@ def save(viewer: Any, explore: Any) -> None:
     session = _session(viewer, explore)
     if session is None:
         return
+    if session.cells is not None and session.cells.missing:
+        warn("The cells are not in the session, since they have no file: Save ... them in the Cells dock first.")
 
     def write(name: str) -> None:
         _write(explore, lambda: save_session(identified(session), name), "Written: {}.")

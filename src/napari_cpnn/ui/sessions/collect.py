@@ -11,10 +11,11 @@ from napari_cpnn.painting import scale_of
 from napari_cpnn.palette import chosen_color
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import copy_identity
+from napari_cpnn.ui.cells import FOUND
 from napari_cpnn.ui.export import marks_on_screen
 from napari_cpnn.ui.layers import SPOTS_KEY, TABLE_KEY, holds_regions, read_viewport
 from napari_cpnn.ui.regions import regions_of
-from napari_cpnn.ui.sessions.session import ModelFile, PanelOnScreen, Session, SlideFile, View
+from napari_cpnn.ui.sessions.session import CellsOnScreen, ModelFile, PanelOnScreen, Session, SlideFile, View
 from napari_cpnn.ui.viewer import Memory, state_of
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def session_of(viewer: Any, explore: Any) -> Session:
         finer=explore.finer.parts,
         exports=tuple(state.exports),
         panels=_panels_of(dock_of(viewer, "panels")),
+        cells=_cells_of(dock_of(viewer, "cells")),
         **_of_map(state, viewport),
     )
 
@@ -146,6 +148,15 @@ def _panels_of(dock: Any | None) -> tuple[PanelOnScreen, ...]:
         rect = job.view or Rect(0, 0, 1, 1)
         found.append(PanelOnScreen(spec.kind, spec.shown, rect, limits, title, other, model, missing))
     return tuple(found)
+
+
+def _cells_of(dock: Any | None) -> CellsOnScreen | None:
+    """Return the cells on screen: by their file, or as those that were found on the slide."""
+    if dock is None or dock.controller.content is None:
+        return None
+    controller, file = dock.controller, dock.controller.sources.file
+    missing = "" if file is not None or controller.source == FOUND else "they have no file yet"
+    return CellsOnScreen(file, controller.shown, dock.visible.isChecked(), missing)
 
 
 def _chosen_colors(state: ExploreState) -> dict[str, str]:

@@ -14,10 +14,11 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 from napari_cpnn.errors import CpnnError, CpnnWarning, SessionError
 from napari_cpnn.slides import SLIDE_SUFFIXES, Slide, open_slide
 from napari_cpnn.ui.frame import as_cpnn_error, ask, show_dock, warn
-from napari_cpnn.ui.layers import slide_layer, um_to_world
+from napari_cpnn.ui.layers import path_of, slide_layer, um_to_world
+from napari_cpnn.ui.panels import PanelSpec, Source
 from napari_cpnn.ui.regions import new_layer
 from napari_cpnn.ui.sessions.collect import dock_of, regions_on
-from napari_cpnn.ui.sessions.session import ModelFile, Session, View
+from napari_cpnn.ui.sessions.session import CellsOnScreen, ModelFile, PanelOnScreen, Session, View
 from napari_cpnn.ui.sessions.session_file import differs, read_session
 from napari_cpnn.ui.viewer import keep, state_of, use_colors
 
@@ -91,19 +92,23 @@ class Opening:
             session = dataclasses.replace(session, slide=dataclasses.replace(slide, path=found))
         self._session = session
 
-        def work() -> tuple[Slide, str]:
+        def work() -> tuple[Slide, str, list[Slide]]:
             opened = open_slide(session.slide.path, mpp=session.slide.mpp)
             note = differs(session)
             # What the docks recall of a slide that they open is from now on what the session says.
             keep(opened, dataclasses.replace(session.memory, mpp=session.slide.mpp))
-            return opened, note
+            return opened, note, _other_slides(session)
 
         self.explore.background(work, self._opened, self._fail)
 
-    def _opened(self, found: tuple[Slide, str]) -> None:
-        slide, note = found
+    def _opened(self, found: tuple[Slide, str, list[Slide]]) -> None:
+        slide, note, others = found
         if note:
             self._note(note)
+        for other in others:  # first: what is opened last is explored
+            if self._layer_of(other.path) is None:
+                data, keywords, _ = slide_layer(other)
+                self.viewer.add_image(data, **keywords)
         data, keywords, _ = slide_layer(slide)
         self._layer = self.viewer.add_image(data, **keywords)
 
@@ -136,6 +141,10 @@ class Opening:
             self._load(session, session.model)
         if session.has_spots:
             self._open_spots(session)
+        if session.cells is not None:
+            self._open_cells(session.cells)
+        if session.panels:
+            self._open_panels(session.panels)
         self.is_done = True
 
     def _show(self, view: View) -> None:
@@ -198,6 +207,33 @@ class Opening:
         elif dock_of(self.viewer, "compare") is None:
             show_dock(self.viewer, "Compare")
 
+    def _open_cells(self, cells: CellsOnScreen) -> None:
+        if cells.path is not None and not cells.path.exists():
+            self._note(f"The cells are not at {cells.path}; open them in the Cells dock.")
+            return
+        dock = dock_of(self.viewer, "cells") or show_dock(self.viewer, "Cells")
+        dock.restore(cells.path, cells.shown, visible=cells.visible)
+
+    def _open_panels(self, panels: tuple[PanelOnScreen, ...]) -> None:
+        """Show the panels, apart from those whose slide or model is gone."""
+        dock = dock_of(self.viewer, "panels") or show_dock(self.viewer, "Panels")
+        specs = []
+        for one in panels:
+            model = None if one.model is None else one.model.path
+            layer = None if one.slide is None else self._layer_of(one.slide.path)
+            gone = None if one.slide is None or layer is not None else one.slide.path
+            gone = model if model is not None and not model.is_file() else gone
+            if gone is not None:
+                self._note(f"The panel {one.title} is left out: {gone} is not there, or cannot be opened.")
+                continue
+            key = 0 if layer is None else dock.controller.sources.register(layer)
+            specs.append(PanelSpec(one.kind, one.shown, Source(key, model)))
+        dock.controller.set_panels(specs)
+
+    def _layer_of(self, path: Path | None) -> Any | None:
+        """Return the slide layer of a file, if there is one."""
+        return next((layer for layer in self.viewer.layers if path is not None and path_of(layer) == path), None)
+
     def _note(self, text: str) -> None:
         self.notes.append(text)
         warn(text)
@@ -205,6 +241,18 @@ class Opening:
     def _fail(self, error: Exception) -> None:
         self.problem = as_cpnn_error(error)
         warn(str(self.problem))
+
+
+def _other_slides(session: Session) -> list[Slide]:
+    """Open the slides that panels show beside that of the session; those that cannot be opened are said later."""
+    files = {one.slide.path: one.slide.mpp for one in session.panels if one.slide is not None}
+    opened = []
+    for path, mpp in files.items():
+        try:
+            opened.append(open_slide(path, mpp=mpp))
+        except CpnnError:
+            continue
+    return opened
 
 
 def ask_for_file(parent: QWidget, title: str, sentence: str, path: Path) -> Path | None:

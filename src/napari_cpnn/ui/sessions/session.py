@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from napari_cpnn.models import Side
     from napari_cpnn.painting import Shown
     from napari_cpnn.regions import Region
+    from napari_cpnn.ui.cells import CellShown
     from napari_cpnn.ui.compare import Painted
     from napari_cpnn.ui.export import Exported
     from napari_cpnn.ui.panels import Kind
@@ -83,6 +84,28 @@ class PanelOnScreen:
     missing: str = ""
 
 
+@dataclass(frozen=True)
+class CellsOnScreen:
+    """Cells of the Cells dock.
+
+    Parameters
+    ----------
+    path
+        Their file; ``None`` for those found on the slide, which are kept in the user's cache.
+    shown
+        What they are coloured by.
+    visible
+        Whether they are on the slide, or the map in their place.
+    missing
+        Why they cannot be opened again; empty if they can.
+    """
+
+    path: Path | None
+    shown: CellShown
+    visible: bool = True
+    missing: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Session:
     """What a window shows.
@@ -122,6 +145,8 @@ class Session:
         Exports since the slide was opened.
     panels
         The panels, if they are on screen.
+    cells
+        The cells of the Cells dock, if there are some.
     """
 
     slide: SlideFile
@@ -148,3 +173,4 @@ class Session:
     is_coarse: bool = False
     exports: tuple[Exported, ...] = ()
     panels: tuple[PanelOnScreen, ...] = ()
+    cells: CellsOnScreen | None = None

@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from napari_cpnn._version import __version__
 from napari_cpnn.errors import SessionError
@@ -17,9 +17,11 @@ from napari_cpnn.palette import as_level
 from napari_cpnn.regions import geojson_of, regions_in
 from napari_cpnn.slides import copy_identity
 from napari_cpnn.storage import whole_file
+from napari_cpnn.ui.cells import CellKind, CellShown
 from napari_cpnn.ui.explore import STEPS
-from napari_cpnn.ui.sessions.session import ModelFile, Session, SlideFile, View
-from napari_cpnn.ui.viewer import memory_in
+from napari_cpnn.ui.panels import MOST_PANELS, Kind
+from napari_cpnn.ui.sessions.session import CellsOnScreen, ModelFile, PanelOnScreen, Session, SlideFile, View
+from napari_cpnn.ui.viewer import memory_in, shown_in
 from napari_cpnn.untrusted import parse_json, read_bytes, reading, to_path
 
 ENDING = ".cpnn.json"
@@ -80,6 +82,27 @@ def _facts(session: Session, path: Path) -> dict[str, Any]:
         "spots": [_place(Path(file), path) for file in session.memory.spots],
         "library": memory["library"],
         "move": memory["move"],
+        "cells": None if session.cells is None or session.cells.missing else _cells(session.cells, path),
+        "panels": [_panel(one, path) for one in session.panels if not one.missing],
+    }
+
+
+def _cells(cells: CellsOnScreen, path: Path) -> dict[str, Any]:
+    place = {} if cells.path is None else _place(cells.path, path)
+    return {**place, "shown": dataclasses.asdict(cells.shown), "visible": cells.visible}
+
+
+def _panel(panel: PanelOnScreen, path: Path) -> dict[str, Any]:
+    """Return what a panel shows; slide and model only where they are not those of the session."""
+    slide, model = panel.slide, panel.model
+    return {
+        "kind": panel.kind,
+        "shown": None if panel.shown is None else dataclasses.asdict(panel.shown),
+        "title": panel.title,
+        "slide": None if slide is None else {**_place(slide.path, path), "name": slide.name, "mpp": list(slide.mpp)},
+        "model": None
+        if model is None or model.path is None
+        else {**_place(model.path, path), "name": model.name, "title": model.title, "fingerprint": model.fingerprint},
     }
 
 
@@ -152,7 +175,32 @@ def _session_in(facts: dict[str, Any], file: Path) -> Session:
         hierarchy={_text(minor): _text(major) for minor, major in (facts.get("hierarchy") or {}).items()},
         regions=tuple(regions),
         has_spots=bool(spots),
+        cells=_cells_in(facts.get("cells"), file),
+        panels=tuple(_panel_in(one, file) for one in (facts.get("panels") or [])[:MOST_PANELS]),
     )
+
+
+def _cells_in(facts: Any, file: Path) -> CellsOnScreen | None:
+    if facts is None:
+        return None
+    shown, visible = facts["shown"], facts.get("visible", True)
+    kind, genes = cast("CellKind", shown["kind"]), tuple(_text(gene) for gene in shown.get("genes") or ())
+    if kind not in get_args(CellKind) or not isinstance(visible, bool):
+        raise ValueError("the cells are coloured by nothing that is known")
+    path = _found(facts, file) if facts.get("path") else None
+    return CellsOnScreen(path, CellShown(kind, _text(shown.get("name", "")), genes), visible)
+
+
+def _panel_in(facts: Any, file: Path) -> PanelOnScreen:
+    kind, shown, slide, model = facts["kind"], shown_in(facts.get("shown")), facts.get("slide"), facts.get("model")
+    if kind not in get_args(Kind) or (shown is None) != (kind == "tissue"):
+        raise ValueError("a panel shows nothing that is known")
+    other = None
+    if slide is not None:
+        mpp = as_mpp((float(slide["mpp"][0]), float(slide["mpp"][1])))
+        other = SlideFile(_found(slide, file), _text(slide["name"]), "", mpp)
+    by = None if model is None else _model_in(model, file)
+    return PanelOnScreen(kind, shown, Rect(0, 0, 1, 1), None, _text(facts.get("title", "")), other, by)
 
 
 def _model_in(facts: Any, file: Path) -> ModelFile:

@@ -32,6 +32,7 @@ from .slide_memory import Memory as Memory
 from .slide_memory import keep as keep
 from .slide_memory import memory_in as memory_in
 from .slide_memory import recall as recall
+from .slide_memory import shown_in as shown_in
 from .slim_combo import SlimCombo as SlimCombo
 from .state import ExploreState as ExploreState
 from .state import Shown as Shown

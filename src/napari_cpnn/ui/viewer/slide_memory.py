@@ -80,7 +80,7 @@ def memory_in(facts: Any) -> Memory:
     """
     return Memory(
         model=str(facts.get("model", "")),
-        shown=_shown(facts.get("shown")),
+        shown=shown_in(facts.get("shown")),
         look=_look(facts.get("look")),
         mpp=_mpp(facts.get("mpp")),
         spots=tuple(str(path) for path in facts.get("spots", ())),
@@ -103,12 +103,16 @@ def _file(slide: Slide) -> Path:
     return cache_folder() / "slides" / f"{slide.identity[:32]}.json"
 
 
-def _shown(facts: Any) -> Shown | None:
+def shown_in(facts: Any) -> Shown | None:
+    """Return the quantity in what ``json.loads`` returned; raises as :func:`memory_in`."""
     if facts is None:
         return None
     names, level = tuple(str(name) for name in facts["names"]), as_level(facts.get("level", "minor"))
     shown = Shown(facts["kind"], names, facts.get("measure", "value"), level)
-    n_names = {"type": (1,), "gene": (1,), "contribution": (2,), "dominant": (0,), "blend": range(len(names) + 1)}
+    n_names = {
+        "type": (1,), "gene": (1,), "contribution": (2,), "dominant": (0,), "blend": range(len(names) + 1),
+        "signature": range(2, len(names) + 1),
+    }  # fmt: skip
     if len(names) not in n_names[shown.kind] or shown.measure not in get_args(Measure):
         raise ValueError(f"There is no quantity such as {shown.kind} of {len(names)} names.")
     return shown
