@@ -179,13 +179,15 @@ def _without(values: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
 
 
-def cross_test(cells: Cells, variants: Mapping[str, nc.CellSettings], seeds: int) -> dict[str, dict[str, list[Tested]]]:
+def cross_test(
+    cells: Cells, variants: Mapping[str, nc.CellSettings], seeds: Mapping[str, int]
+) -> dict[str, dict[str, list[Tested]]]:
     """Test every variant on every section: ``[variant][section][seed]``; what is finished is found again."""
     results: dict[str, dict[str, list[Tested]]] = {name: {} for name in variants}
     for name, settings in variants.items():
         for test in SECTIONS:
             tested = []
-            for seed in range(seeds):
+            for seed in range(seeds[name]):
                 path = cells.runs / "folds" / name / f"{test} {seed}.json"
                 if not path.exists():
                     one = settings.replace(seed=seed)
