@@ -31,12 +31,14 @@ from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.evaluation import pearson
 
 REPO = Path(__file__).resolve().parents[1]
-PARTS = ("her2st", "sample", "simulation", "nuclei-input", "embedding")
+PARTS = ("her2st", "sample", "simulation", "seeds", "nuclei-input", "embedding")
 ENCODERS = ("squeezenet",)
 #: Crops around a nucleus: sCellST's 12 um, and one that sees its neighbours, too.
 CROPS = {"12 um": nc.PatchSpec(64, 12 / 64), "32 um": nc.PatchSpec(64, 0.5)}
 #: A radius of the spots of her2st that takes in cells around them, too.
 WIDER_UM = 75.0
+#: Sections whose seeds are compared.
+SEEDED = ("C4",)
 #: Balanced accuracy that was aimed at on the packaged sample.
 AIM = 0.8
 #: The type that is not found among simulated cells.
@@ -51,13 +53,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("--runs", type=Path, default=REPO / "runs" / "cells", help="nuclei and folds stay here")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--seeds", type=int, default=3, help="of her2st and nuclei-input")
+    parser.add_argument("--seeds", type=int, default=3, help="of her2st, seeds and nuclei-input")
     parser.add_argument("--encoders", nargs="+", default=ENCODERS, help="of her2st")
     parser.add_argument("--docs", type=Path, default=REPO / "docs")
     args = parser.parse_args()
     warnings.simplefilter("ignore", CpnnWarning)
     torch.set_num_threads(1)
-    makers = dict(zip(PARTS, (her2st, sample, simulation, nuclei_input, embedding), strict=True))
+    makers = dict(zip(PARTS, (her2st, sample, simulation, seeds, nuclei_input, embedding), strict=True))
     for name in args.only:
         text = makers[name](args)
         print(text, flush=True)
@@ -151,11 +153,42 @@ def _beside(patches: Runs, wider: dict[str, Runs], key: str, digits: int, sectio
     return f"patches {spread(one, digits)}; {'; '.join(found)}."
 
 
+def seeds(args: argparse.Namespace) -> str:
+    cells = Cells(args.data, args.runs)
+    encoder, crop = args.encoders[0], next(iter(CROPS))
+    name = f"cells, {encoder}, {crop}, CPNN, cells within {WIDER_UM:g} um"
+    variants = {name: cells.settings(encoder, CROPS[crop], radius_um=WIDER_UM)}
+    tested = cross_test(cells, variants, {name: args.seeds}, SEEDED)[name]
+    genes = {section: list(of[0].per_gene.index) for section, of in tested.items()}
+    patches = cells.patch_model(encoder, args.seeds, genes)
+    rows = [
+        [
+            title, place, *(spread(over_seeds(of, key, (place,)), 3, brief=False) for key in ("pcc", "scc")),
+            spread(over_seeds(of, "composition", (place,)), 3, brief=False),
+        ]
+        for place in SEEDED
+        for title, of in ((f"patches, {encoder}", patches), (name, tested))
+    ]  # fmt: skip
+    said = [
+        f"{words} of {place}: {_beside(patches, {crop: tested}, key, 3, (place,))}"
+        for place in SEEDED
+        for words, key in (("PCC", "pcc"), ("Composition", "composition"))
+    ]
+    n_nuclei = ", ".join(f"{name} {len(nuclei):,}" for name, nuclei in cells.nuclei.items())
+    return section(
+        "Seeds of cells and of patches on her2st",
+        f"`python scripts/results_cells.py --only seeds`: rows of *Cells on her2st* with {args.seeds} seeds of "
+        f"training (mean ± standard deviation); nuclei by the present detector, within 100 um of a spot: {n_nuclei}.",
+        markdown(["model", "section", "PCC", "SCC", "composition"], rows),
+        points(*said),
+    )
+
+
 def nuclei_input(args: argparse.Namespace) -> str:
     cells = Cells(args.data, args.runs)
     encoder = args.encoders[0]
     inputs = Inputs(cells, encoder)
-    settings = cells.settings(encoder, next(iter(CROPS.values())))
+    settings = cells.settings("colour", nc.PatchSpec(16, 0.75))  # of the folds; its features are not used
     runs: dict[tuple[str, str], Runs] = {}
     inside: dict[tuple[str, str], list[float]] = {}
     predicted: dict[str, dict[str, np.ndarray]] = {}
@@ -178,7 +211,7 @@ def nuclei_input(args: argparse.Namespace) -> str:
     ]
     gains = {head: np.mean(inside[head, INPUTS[2]]) - np.mean(inside[head, INPUTS[0]]) for head in ("ridge", "CPNN")}
     header = ["head, input", *(f"{name}: PCC" for name in SECTIONS), "mean PCC / SCC", "PCC given depth", "composition"]
-    n = inputs.nuclei[SECTIONS[0]].shape[1]
+    n, n_features = inputs.nuclei[SECTIONS[0]].shape[1], inputs.patches[SECTIONS[0]].shape[1]
     return section(
         "Nuclei as input of the patch model",
         "`python scripts/results_cells.py --only nuclei-input`: folds, spots, genes and patches (224 px at 1.0 um/px, "
@@ -187,12 +220,14 @@ def nuclei_input(args: argparse.Namespace) -> str:
         "area, eccentricity, roundness, haematoxylin inside and distance to the nearest, each with deviation 1 over "
         "the training spots, beside the features of the patch. Ridge regression, and the head of the cells (CPNN; ± "
         f"over {args.seeds} seeds). Penalty and weight of the nuclei were chosen by testing each training "
-        "section with the other; the last column is the PCC there.",
+        "section with the other; the last column is the PCC there, of counts per 10,000 of these genes.",
         markdown([*header, "PCC inside training"], rows),
         points(
             f"Nuclei beside the patch change the PCC of the ridge by {minus(more[0], 3)} (95 % interval over spots "
             f"{minus(more[1], 3)} to {minus(more[2], 3)}), and inside the training sections by "
             f"{minus(gains['ridge'], 3)}; of CPNN inside by {minus(gains['CPNN'], 3)}.",
+            "They are no input of the models: the head that these have, CPNN, gains next to nothing, and no head gains "
+            f"given depth. Alone, these few numbers with names come close to the {n_features} features of the patch.",
         ),
     )
 

@@ -28,7 +28,7 @@ RADII_UM = (RADIUS_UM, AROUND_UM)
 #: Chosen inside the training sections: penalty of the ridge relative to the mean eigenvalue, and weight of a descriptor
 #: of nuclei relative to a feature of the patch, of the ridge and of CPNN.
 PENALTIES = tuple(float(10**e) for e in np.arange(-1.0, 4.1, 0.5))
-WEIGHTS, FEW_WEIGHTS = (0.5, 1.0, 2.0, 4.0), (1.0, 4.0)
+WEIGHTS, FEW_WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (1.0, 4.0)
 
 
 def measures(slide: nc.Slide, nuclei: nc.Nuclei) -> pd.DataFrame:
