@@ -226,7 +226,7 @@ def lost_words(lost: Lost, trials: Mapping[str, Trial]) -> list[str]:
             f"picture nor in the learning. The negative binomial model gives them {found[lost.kind]:.3f} of the RNA "
             f"(true: {truth[lost.kind]:.2f}) and {like} {found[like]:.2f} (true: {truth[like]:.2f}); the weights are "
             f"pulled there. With the true shares of the spots their recall is {told.recall:.2f}; a classifier that is "
-            f"told the type of each training cell finds {seen.recall:.2f}, which is about what the picture allows."
+            f"told the type of each training cell finds {seen.recall:.2f}: the picture allows no less."
         ),
         (
             f"Why there: {own[is_ig].sum():.0%} of the prototype of {lost.kind} is immunoglobulin, of that of {like} "
@@ -239,6 +239,8 @@ def lost_words(lost: Lost, trials: Mapping[str, Trial]) -> list[str]:
             f"What mends it: least squares (recall {least_squares.recall:.2f}, mean recall "
             f"{least_squares.mean_recall:.2f} against {none.mean_recall:.2f}; `CellSettings.deconvolution`). What "
             f"does not: mean profiles of the same {n_known} cells ({trials[MEANS].recall:.2f}), and gene scales, "
-            f"ambient RNA or shrinkage of the negative binomial model set otherwise (share at most {most:.3f})."
+            f"ambient RNA or shrinkage of the negative binomial model set otherwise (share at most {most:.3f}). The "
+            "default stays: on measured sections least squares gives this tumour's B-cells far too much "
+            "([experiments.md](experiments.md))."
         ),
     ]
