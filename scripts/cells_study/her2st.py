@@ -145,6 +145,8 @@ class Cells:
                 evaluation, progress=False,
             )  # fmt: skip
             for slide in held_out_slides(out):
+                if slide.slide not in genes:
+                    continue
                 every = slide.heads["ours"]
                 table = every[self.with_nuclei(slide.slide, every), list(genes[slide.slide])]
                 spots = self.samples[slide.slide][1][table.obs_names]
@@ -179,13 +181,18 @@ def _without(values: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
 
 
-def cross_test(cells: Cells, variants: Mapping[str, nc.CellSettings], seeds: int) -> dict[str, dict[str, list[Tested]]]:
+def cross_test(
+    cells: Cells,
+    variants: Mapping[str, nc.CellSettings],
+    seeds: Mapping[str, int],
+    sections: Sequence[str] = SECTIONS,
+) -> dict[str, dict[str, list[Tested]]]:
     """Test every variant on every section: ``[variant][section][seed]``; what is finished is found again."""
     results: dict[str, dict[str, list[Tested]]] = {name: {} for name in variants}
     for name, settings in variants.items():
-        for test in SECTIONS:
+        for test in sections:
             tested = []
-            for seed in range(seeds):
+            for seed in range(seeds[name]):
                 path = cells.runs / "folds" / name / f"{test} {seed}.json"
                 if not path.exists():
                     one = settings.replace(seed=seed)

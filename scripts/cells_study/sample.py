@@ -19,6 +19,10 @@ from sample_tissue.layout import CELL_TYPES, make_layout
 
 #: A found nucleus is a true one within this distance; cells are looked at this far around the spots, in um.
 WITHIN_UM, AROUND_UM = 3.0, 60.0
+#: Radius of a spot of the packaged sample, in um.
+SPOT_UM = 27.5
+#: Half of the cells of one tumour are few.
+OF_FEW = nc.PrototypeSettings(min_cells=3, min_cells_per_type=1)
 
 
 @dataclass
@@ -105,8 +109,12 @@ class Simulated:
         ``(n, G)`` log1p CP10k of the cell that each nucleus was given.
     nuclei, types
         All nuclei near the spots, and their types as names.
+    totals
+        ``(n,)`` counts of these cells.
     prototypes
         From the other half of the single cells.
+    cells, known, hidden
+        All single cells, and the numbers of those of the prototypes and of those that nuclei were given.
     """
 
     spots: AnnData
@@ -114,7 +122,11 @@ class Simulated:
     genes: tuple[str, ...]
     nuclei: nc.Nuclei
     types: np.ndarray
+    totals: np.ndarray
     prototypes: nc.Prototypes
+    cells: AnnData
+    known: np.ndarray
+    hidden: np.ndarray
 
 
 def simulate(data: Path, sample: Sample, seed: int = 0) -> Simulated:
@@ -126,8 +138,7 @@ def simulate(data: Path, sample: Sample, seed: int = 0) -> Simulated:
     known, hidden = np.sort(order[: cells.n_obs // 2]), np.sort(order[cells.n_obs // 2 :])
     path = sample.runs / f"simulated-{seed}.h5ad"
     if not path.exists():
-        settings = nc.PrototypeSettings(min_cells=3, min_cells_per_type=1)
-        nc.estimate_prototypes(cells[known].copy(), "celltype_major", settings=settings).save(path)
+        nc.estimate_prototypes(cells[known].copy(), "celltype_major", settings=OF_FEW).save(path)
     protos = nc.Prototypes.load(path)
     column = {name: i for i, name in enumerate(cells.var_names)}
     counts = sparse.csr_matrix(cells.layers["counts"])[:, [column[g] for g in protos.genes]]
@@ -139,7 +150,7 @@ def simulate(data: Path, sample: Sample, seed: int = 0) -> Simulated:
     points, types = points[has], types[has]
     given = np.array([rng.choice(there[name]) for name in types])
     of_cells = counts[given]
-    inside = cKDTree(points).query_ball_point(sample.centers_um, 27.5)
+    inside = cKDTree(points).query_ball_point(sample.centers_um, SPOT_UM)
     rows = np.repeat(np.arange(len(inside)), [len(one) for one in inside])
     columns = np.concatenate([np.asarray(one, dtype=int) for one in inside])
     summed = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(inside), len(points))) @ of_cells
@@ -151,4 +162,7 @@ def simulate(data: Path, sample: Sample, seed: int = 0) -> Simulated:
     spots.layers["counts"] = spots.X.copy()
     totals = np.asarray(of_cells.sum(axis=1)).ravel()
     values = (sparse.diags(1e4 / np.maximum(totals, 1)) @ of_cells).log1p()
-    return Simulated(spots, values.toarray().astype(np.float32), protos.genes, nc.Nuclei(points), types, protos)
+    return Simulated(
+        spots, values.toarray().astype(np.float32), protos.genes, nc.Nuclei(points), types, totals, protos, cells,
+        known, hidden,
+    )  # fmt: skip
