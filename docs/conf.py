@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import inspect
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.ext.napoleon import Config, NumpyDocstring
 from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
@@ -43,7 +45,7 @@ for folder in (SITE / "cache").glob("*"):
         shutil.rmtree(folder)
 os.environ["NAPARI_CPNN_CACHE"] = str(executed / "napari-cpnn")
 
-os.environ["PYTHONWARNINGS"] = "ignore::SyntaxWarning"  # of libraries that squidpy loads
+os.environ["PYTHONWARNINGS"] = "ignore::SyntaxWarning,ignore:IProgress not found"  # of libraries that squidpy loads
 
 project = "napari-cpnn"
 author = "The napari-cpnn developers"
@@ -83,6 +85,10 @@ html_theme_options: dict[str, Any] = {
     "use_edit_page_button": False,
     "use_source_button": False,
     "use_repository_button": False,
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
+    "navbar_persistent": [],
 }
 html_copy_source = False
 html_show_sourcelink = False
@@ -107,6 +113,15 @@ def read_numpy_style(app: Any, what: str, name: str, item: Any, options: Any, li
     lines[:] = NumpyDocstring(lines, NAPOLEON, app, what, name, item, options).lines()
 
 
+def is_code(text: str) -> bool:
+    """Return whether a text can be read as Python."""
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
+
+
 def write_signature(app: Any, what: str, name: str, item: Any, options: Any, text: str | None, returns: Any) -> Any:
     """Write a signature with the types as they are in the source; settings have a table instead."""
     if isinstance(item, type) and issubclass(item, Settings):
@@ -115,6 +130,7 @@ def write_signature(app: Any, what: str, name: str, item: Any, options: Any, tex
         return None
     signature = inspect.signature(item)
     own = [p for p in signature.parameters.values() if what != "method" or p.name not in {"self", "cls"}]
+    own = [p if p.default is p.empty or is_code(repr(p.default)) else p.replace(default=...) for p in own]
     if isinstance(item, type):
         signature = signature.replace(return_annotation=inspect.Signature.empty)
     return stringify_signature(signature.replace(parameters=own)), None
@@ -146,12 +162,21 @@ def attribute(module: str, target: str) -> Any:
         return None
 
 
+def home(node: Any) -> str:
+    """Return the module of what a reference is written at."""
+    while node is not None and not isinstance(node, addnodes.desc):
+        node = node.parent
+    item = None if node is None else pydoc.locate(f"{node[0]['module']}.{node[0]['fullname']}")
+    return getattr(getattr(item, "fget", item), "__module__", "")
+
+
 @cache
-def locate(target: str, inside: str | None) -> Any:
-    """Return what a docstring means by a name, from within a class or not; None if there is nothing of this name."""
+def locate(target: str, inside: str | None = None, module: str = "napari_cpnn") -> Any:
+    """Return what is meant by a name in a module, from within a class or not; None if there is nothing of this name."""
     first, _, rest = target.partition(".")
     ours = sorted((name for name in sys.modules if name.startswith("napari_cpnn")), key=lambda name: name.count("."))
     tries = (
+        partial(attribute, module, target),
         lambda: pydoc.locate(f"{SHORT.get(first, first)}.{rest}".rstrip(".")),
         *(partial(attribute, module, f"{inside}.{target}") for module in ours if inside),
         *(partial(attribute, module, target) for module in ours),
@@ -159,7 +184,7 @@ def locate(target: str, inside: str | None) -> Any:
     )
     found = next((item for look in tries if (item := look()) is not None), None)
     if found is None and inside is not None:
-        text = pydoc.getdoc(locate(inside, None))
+        text = pydoc.getdoc(locate(inside))
         return text if re.search(rf"^{re.escape(target)}( :|,|$)", text, re.MULTILINE) else None
     return found
 
@@ -171,11 +196,11 @@ def link(app: Any, env: Any, node: Any, content: nodes.Element) -> nodes.Node | 
     """
     if node.get("refdomain") != "py":
         return None
-    meant = locate(node["reftarget"], node.get("py:class"))
+    meant = locate(node["reftarget"], node.get("py:class"), home(node) or "napari_cpnn")
     if meant is None:
         return None
     for page, found in env.domains["py"].objects.items():
-        if locate(page, None) is meant:
+        if locate(page) is meant:
             return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, content, page)
     return content
 
