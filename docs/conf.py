@@ -90,6 +90,8 @@ html_theme_options: dict[str, Any] = {
     "navbar_end": [],
     "navbar_persistent": [],
 }
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
