@@ -1,6 +1,7 @@
 # make demo  sets everything up and opens the sample slide in napari (without a display: writes demo.png)
 # make test  sets everything up and passes all checks and tests
 # make test-fast  passes the tests of the packages below the docks and training, in under two minutes
+# make docs  builds the documentation site in site/html, and runs its tutorials (again only when something changed)
 # make fuzz  opens changed files of every format for 10 minutes each
 # make test-slow  passes the tests that take long, which `make test` leaves out
 # make test-isa  runs the numeric tests as on other processors: with older instruction sets in oneDNN
@@ -17,7 +18,7 @@ STAMP := $(VENV)/.ready
 # A display where there is one, a virtual one elsewhere.
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
-.PHONY: demo test test-fast lint unit test-slow test-isa margins fuzz coverage dist-test audit setup clean
+.PHONY: demo test test-fast lint unit test-slow test-isa margins docs fuzz coverage dist-test audit setup clean
 
 demo: setup
 	$(SCREEN) $(BIN)/napari-cpnn demo $(if $(SCREEN),--screenshot demo.png)
@@ -52,6 +53,14 @@ test-isa: setup
 margins: setup
 	$(BIN)/python scripts/test_isa.py --margins
 
+# Warnings are errors; -E reads all pages again, and the outputs of tutorials are kept in site/cache.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m sphinx -W --keep-going -n -E -q -b html docs site/html
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	touch $@
+
 # Opens changed files of every format for FUZZ_SECONDS each (600); FUZZ names formats and options, such as "svs --replay 7".
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign $(FUZZ)
@@ -81,4 +90,4 @@ $(STAMP): pyproject.toml constraints.txt scripts/system_packages.sh
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo.png
+	rm -rf $(VENV) demo.png site docs/api/generated

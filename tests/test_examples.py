@@ -62,6 +62,11 @@ def test_the_interfaces_are_found():
     assert len(PUBLIC) > 60
 
 
+def test_what_has_an_example_is_in_the_reference():
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ARCHITECTURE.parent / "api").glob("*.md"))
+    assert set(PUBLIC) - set(re.findall(r"^   ([\w.]+)$", pages, re.MULTILINE)) == set()
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_has_an_example_that_runs(name, opened, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -68,8 +68,9 @@ def predict_map(
 
     Returns
     -------
-    The map. Patches that could not be read are `FAILED` in its state, and counted in a :class:`CpnnWarning`.
-    Another says if the tissue is unlike that of the training (:meth:`CompositionMap.domain_report`).
+    CompositionMap
+        The map. Patches that could not be read are `FAILED` in its state, and counted in a :class:`CpnnWarning`.
+        Another says if the tissue is unlike that of the training (:meth:`CompositionMap.domain_report`).
 
     Raises
     ------

@@ -97,7 +97,7 @@ class _LevelArray:
 
 
 class Slide:
-    """A whole-slide image, opened with :func:`open_slide` or :meth:`from_arrays`.
+    """A whole-slide image, opened with :func:`open_slide` or :meth:`Slide.from_arrays`.
 
     Reads are thread-safe. Slides can be pickled; the copy re-opens its file when first read.
 
