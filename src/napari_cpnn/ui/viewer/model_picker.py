@@ -129,7 +129,7 @@ class ModelPicker(SlimCombo):
         self._asked.update(wanted)
 
         def done(entries: list[ModelEntry]) -> None:
-            if not isalive(self):  # the window was closed meanwhile
+            if not isalive(self):  # type: ignore[no-untyped-call]  # the window was closed meanwhile
                 return
             self._asked.difference_update(wanted)
             view = self.view()
