@@ -1,7 +1,7 @@
 """Single cells learnt from spots: ``python scripts/results_cells.py``. Writes its sections of docs/results.md.
 
     python scripts/results_cells.py                      # all of it, about an hour of one core
-    python scripts/results_cells.py --only sample        # or her2st, simulation
+    python scripts/results_cells.py --only sample        # or her2st, simulation, seeds, nuclei-input
 
 Nuclei and finished folds stay in runs/cells, features of crops in the user's cache.
 """
@@ -36,6 +36,10 @@ ENCODERS = ("squeezenet",)
 CROPS = {"12 um": nc.PatchSpec(64, 12 / 64), "32 um": nc.PatchSpec(64, 0.5)}
 #: A radius of the spots of her2st that takes in cells around them, too.
 WIDER_UM = 75.0
+#: What the table of her2st does not tell.
+UNMEASURED = (
+    "Not measured: other encoders on these folds, across patients, and an embedding trained on the slide's own crops."
+)
 #: Balanced accuracy that was aimed at on the packaged sample.
 AIM = 0.8
 #: The type that is not found among simulated cells.
@@ -93,7 +97,7 @@ def her2st(args: argparse.Namespace) -> str:
     n_nuclei = ", ".join(f"{name} {len(nuclei):,}" for name, nuclei in cells.nuclei.items())
     return section(
         "Cells on her2st",
-        "`python scripts/results_cells.py --only her2st`: sections of patient C, each tested by "
+        f"`python scripts/results_cells.py --only her2st --seeds {args.seeds}`: sections of patient C, each tested by "
         f"models trained on the other two, on its spots with a nucleus ({n_spots}). ± is the standard deviation over "
         f"{args.seeds} seeds of training; rows without it have one seed. Nuclei within 100 um of a spot: {n_nuclei}; "
         "a spot is the mean of those within 50 um. Frozen encoders; the patch model sees 224 px at 1.0 um/px and "
@@ -136,7 +140,7 @@ def _compared(patches: Runs, tested: dict[str, Runs]) -> list[str]:
             ("Composition of C4 alone", "composition", 3, ("C4",)),
         )
     ]
-    return [beside, heads, *of_seeds, "Not measured: other encoders on these folds, and across patients."]
+    return [beside, heads, *of_seeds, UNMEASURED]
 
 
 def _beside(patches: Runs, wider: dict[str, Runs], key: str, digits: int, sections: Sequence[str]) -> str:
