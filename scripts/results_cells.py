@@ -1,7 +1,7 @@
 """Single cells learnt from spots: ``python scripts/results_cells.py``. Writes its sections of docs/results.md.
 
     python scripts/results_cells.py                      # all of it, about an hour of one core
-    python scripts/results_cells.py --only sample        # or her2st, simulation
+    python scripts/results_cells.py --only sample        # or her2st, simulation, seeds, nuclei-input
 
 Nuclei and finished folds stay in runs/cells, features of crops in the user's cache.
 """
@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 import napari_cpnn as nc
-from cells_study.embedding import BATCH, CROP, PAIRS, STEPS, embedding_scores
 from cells_study.her2st import EPOCHS, N_GENES, SECTIONS, Cells, cross_test
 from cells_study.lost_type import TRIAL_HEADER, Lost, lost_trials, lost_words, trial_rows
 from cells_study.nuclei_input import INPUTS, Fold, Inputs, cpnn_scores, gain, measured_spots, ridge_scores
@@ -31,14 +30,16 @@ from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.evaluation import pearson
 
 REPO = Path(__file__).resolve().parents[1]
-PARTS = ("her2st", "sample", "simulation", "seeds", "nuclei-input", "embedding")
+PARTS = ("her2st", "sample", "simulation", "seeds", "nuclei-input")
 ENCODERS = ("squeezenet",)
 #: Crops around a nucleus: sCellST's 12 um, and one that sees its neighbours, too.
 CROPS = {"12 um": nc.PatchSpec(64, 12 / 64), "32 um": nc.PatchSpec(64, 0.5)}
 #: A radius of the spots of her2st that takes in cells around them, too.
 WIDER_UM = 75.0
-#: Sections whose seeds are compared.
-SEEDED = ("C4",)
+#: What the table of her2st does not tell.
+UNMEASURED = (
+    "Not measured: other encoders on these folds, across patients, and an embedding trained on the slide's own crops."
+)
 #: Balanced accuracy that was aimed at on the packaged sample.
 AIM = 0.8
 #: The type that is not found among simulated cells.
@@ -59,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore", CpnnWarning)
     torch.set_num_threads(1)
-    makers = dict(zip(PARTS, (her2st, sample, simulation, seeds, nuclei_input, embedding), strict=True))
+    makers = dict(zip(PARTS, (her2st, sample, simulation, seeds, nuclei_input), strict=True))
     for name in args.only:
         text = makers[name](args)
         print(text, flush=True)
@@ -96,7 +97,7 @@ def her2st(args: argparse.Namespace) -> str:
     n_nuclei = ", ".join(f"{name} {len(nuclei):,}" for name, nuclei in cells.nuclei.items())
     return section(
         "Cells on her2st",
-        "`python scripts/results_cells.py --only her2st`: sections of patient C, each tested by "
+        f"`python scripts/results_cells.py --only her2st --seeds {args.seeds}`: sections of patient C, each tested by "
         f"models trained on the other two, on its spots with a nucleus ({n_spots}). ± is the standard deviation over "
         f"{args.seeds} seeds of training; rows without it have one seed. Nuclei within 100 um of a spot: {n_nuclei}; "
         "a spot is the mean of those within 50 um. Frozen encoders; the patch model sees 224 px at 1.0 um/px and "
@@ -139,7 +140,7 @@ def _compared(patches: Runs, tested: dict[str, Runs]) -> list[str]:
             ("Composition of C4 alone", "composition", 3, ("C4",)),
         )
     ]
-    return [beside, heads, *of_seeds, "Not measured: other encoders on these folds, and across patients."]
+    return [beside, heads, *of_seeds, UNMEASURED]
 
 
 def _beside(patches: Runs, wider: dict[str, Runs], key: str, digits: int, sections: Sequence[str]) -> str:
@@ -158,23 +159,23 @@ def seeds(args: argparse.Namespace) -> str:
     encoder, crop = args.encoders[0], next(iter(CROPS))
     name = f"cells, {encoder}, {crop}, CPNN, cells within {WIDER_UM:g} um"
     variants = {name: cells.settings(encoder, CROPS[crop], radius_um=WIDER_UM)}
-    tested = cross_test(cells, variants, {name: args.seeds}, SEEDED)[name]
-    genes = {section: list(of[0].per_gene.index) for section, of in tested.items()}
-    patches = cells.patch_model(encoder, args.seeds, genes)
-    rows = [
-        [
-            title, place, *(spread(over_seeds(of, key, (place,)), 3, brief=False) for key in ("pcc", "scc")),
-            spread(over_seeds(of, "composition", (place,)), 3, brief=False),
-        ]
-        for place in SEEDED
-        for title, of in ((f"patches, {encoder}", patches), (name, tested))
-    ]  # fmt: skip
-    said = [
-        f"{words} of {place}: {_beside(patches, {crop: tested}, key, 3, (place,))}"
-        for place in SEEDED
-        for words, key in (("PCC", "pcc"), ("Composition", "composition"))
-    ]
-    n_nuclei = ", ".join(f"{name} {len(nuclei):,}" for name, nuclei in cells.nuclei.items())
+    tested = cross_test(cells, variants, {name: args.seeds})[name]
+    patches = cells.patch_model(
+        encoder, args.seeds, {section: list(of[0].per_gene.index) for section, of in tested.items()}
+    )
+    places = {**{section: (section,) for section in SECTIONS}, "mean": SECTIONS}
+    rows, said = [], []
+    for place, sections in places.items():
+        for title, of in ((f"patches, {encoder}", patches), (name, tested)):
+            scores = (spread(over_seeds(of, key, sections), 3, brief=False) for key in ("pcc", "scc", "composition"))
+            rows.append([title, place, *scores])
+        if place in ("C4", "mean"):
+            where = "of C4" if place == "C4" else "of all sections"
+            said += [
+                f"{words} {where}: {_beside(patches, {crop: tested}, key, 3, sections)}"
+                for words, key in (("PCC", "pcc"), ("Composition", "composition"))
+            ]
+    n_nuclei = ", ".join(f"{section} {len(nuclei):,}" for section, nuclei in cells.nuclei.items())
     return section(
         "Seeds of cells and of patches on her2st",
         f"`python scripts/results_cells.py --only seeds`: rows of *Cells on her2st* with {args.seeds} seeds of "
@@ -228,28 +229,6 @@ def nuclei_input(args: argparse.Namespace) -> str:
             f"{minus(gains['ridge'], 3)}; of CPNN inside by {minus(gains['CPNN'], 3)}.",
             "They are no input of the models: the head that these have, CPNN, gains next to nothing, and no head gains "
             f"given depth. Alone, these few numbers with names come close to the {n_features} features of the patch.",
-        ),
-    )
-
-
-def embedding(args: argparse.Namespace) -> str:
-    cells = Cells(args.data, args.runs)
-    encoder = args.encoders[0]
-    found = embedding_scores(cells, encoder, WIDER_UM)
-    rows = [[name, *(f"{one:.3f}" for one in of), f"{np.mean(of):.3f}"] for name, of in found.items()]
-    frozen, own, both = found.values()
-    wins = sum(a > b for a, b in zip(both, frozen, strict=True))
-    return section(
-        "An embedding of the slide's own nuclei",
-        "`python scripts/results_cells.py --only embedding`: a network of our own (the layers of he-small, from random "
-        f"weights) learns by VICReg from the nucleus crops of one section of patient C alone ({STEPS} steps of {BATCH} "
-        f"crops of {CROP.size_um:g} um); CPNN for cells within {WIDER_UM:g} um of a spot is trained on that section "
-        f"and tested on the spots of another, with the same crops by the frozen {encoder}, by the own network, and by "
-        "both side by side. PCC as in *Cells on her2st*; one seed.",
-        markdown(["encoder", *(f"{a} to {b}" for a, b in PAIRS), "mean"], rows),
-        points(
-            f"Own against frozen: {minus(np.mean(own) - np.mean(frozen), 3)}; both against frozen: "
-            f"{minus(np.mean(both) - np.mean(frozen), 3)}, higher in {wins} of {len(PAIRS)}."
         ),
     )
 

@@ -48,6 +48,6 @@ def minus(value: float, digits: int) -> str:
 
 
 def within(one: np.ndarray, other: np.ndarray) -> str:
-    """Whether two heads differ by more than their seeds do."""
+    """Whether the ranges of two heads over their seeds overlap."""
     apart = one.min() > other.max() or other.min() > one.max()
-    return "the seeds do not overlap" if apart else "the seeds overlap"
+    return "the ranges of the seeds do not overlap" if apart else "the ranges of the seeds overlap"
