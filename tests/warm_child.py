@@ -31,7 +31,9 @@ for line in sys.stdin:
             exec(asked["code"], {"__name__": "__main__"})
             code = 0
         except SystemExit as end:
-            print(end.code, file=sys.stderr)
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
         except BaseException:
             traceback.print_exc()
         sys.stdout.flush()

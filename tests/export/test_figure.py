@@ -198,12 +198,13 @@ def test_the_scale_bar_is_as_long_as_it_says(world, tmp_path):
     assert (max(x) - min(x)) * um_per_pt == pytest.approx(scale_bar_um(width), rel=0.01)
 
 
-def test_nothing_is_clipped(tilted, tmp_path):
+@pytest.mark.parametrize(("dpi", "width_mm"), [(100, 90), (72, 180), (150, 180)])
+def test_nothing_is_clipped(dpi, width_mm):
     """Every text lies on the page, also long names in narrow panels."""
     from napari_cpnn.export.figure_page import Bar, Legend, Panel
 
     rect = Rect(0.0, 0.0, 300.0, 500.0)
-    page = Page(FigureSettings(dpi=100, width_mm=90, columns=3), rect, 4)
+    page = Page(FigureSettings(dpi=dpi, width_mm=width_mm, columns=3), rect, 4)
     picture = np.zeros((*page.shape_px, 3), dtype=np.uint8)
     names = tuple(f"A cell type with quite a long name, number {i}" for i in range(22))
     bar = Bar(np.zeros((256, 3), np.float32), (0.0, 0.00123), "share of cell type")

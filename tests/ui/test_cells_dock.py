@@ -346,6 +346,7 @@ def test_the_legend_is_that_of_the_cells(cells_dock, wait, slide_path, model, ma
         dialog.close()
         dialog.deleteLater()
     assert other.session.overlays.layer_of("gene").visible
+    assert not other.session.overlays.layer_of("dominant").visible  # it was shown before the gene
     assert legend()[0].startswith("CD3E")
     dock.visible.click()
     wait(lambda: dock.canvas.layer is not None and not other.session.overlays.layer_of("gene").visible)

@@ -112,8 +112,8 @@ class Page:
         self._panel = (self._mm(self.shape_px[0]), self._mm(cols))
         self._width = 2 * _EDGE + self._columns * self._panel[1] + (self._columns - 1) * _GAP
         self._pt = settings.text_pt
-        # Used only to measure text.
-        self._pen = FigureCanvasAgg(Figure(dpi=MM * 20)).get_renderer()  # type: ignore[no-untyped-call]
+        # Used only to measure text: in a vector file, and in pixels, whose letters are wider where pixels are coarse.
+        self._pens = [(dpi, FigureCanvasAgg(Figure(dpi=dpi)).get_renderer()) for dpi in (MM * 20, settings.dpi)]
         self._figure = Figure()
 
     # -- the page ------------------------------------------------------------------------------------------
@@ -281,8 +281,8 @@ class Page:
 
     def _text_mm(self, text: str, pt: float, *, bold: bool = False) -> float:
         font = FontProperties(size=pt, weight="bold" if bold else "normal")
-        width, _, _ = self._pen.get_text_width_height_descent(text, font, ismath=False)
-        return float(width) / 20
+        widths = ((dpi, pen.get_text_width_height_descent(text, font, ismath=False)[0]) for dpi, pen in self._pens)
+        return max(float(width) * MM / dpi for dpi, width in widths)
 
     def _lines(self, text: str, pt: float, *, bold: bool = False) -> list[str]:
         """Wrap text between words to the width of the page."""

@@ -171,10 +171,12 @@ class CellsOnCanvas:
                     layer.visible = False
                     self._hidden.append(layer)
             return
-        for layer in self._hidden:
+        hidden, self._hidden = self._hidden, []
+        for layer in hidden:
             if layer in self._viewer.layers:
                 layer.visible = True
-        self._hidden = []
+        if hidden and self._state.shown is not None:
+            self._state.shown_changed.emit()  # of several maps that were shown one after the other, the last is shown
 
     def _remove(self) -> None:
         self._hide_map(False)
