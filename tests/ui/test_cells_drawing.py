@@ -38,7 +38,7 @@ def in_patch(content: CellContent, row: int, col: int) -> np.ndarray:
 
 
 def test_what_cells_can_be_coloured_by(content):
-    assert content.kinds == ["type", "gene", "share", "class", "area", "plain"]
+    assert content.kinds == ["type", "gene", "signature", "share", "class", "area", "plain"]
     assert CellContent(nc.Nuclei([[1.0, 2.0]])).kinds == ["plain"]
     assert CellContent(content.nuclei).kinds == ["class", "area", "plain"]
 

@@ -11,7 +11,7 @@ from superqt.utils import qdebounced
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.ui.canvas.halo import LINE_PX, Halo
-from napari_cpnn.ui.layers import MEASURE_KEY, world_to_um
+from napari_cpnn.ui.layers import MEASURE_KEY, OVERLAY_KEY, world_to_um
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -117,9 +117,10 @@ class Measuring:
 
     def _active_changed(self, _event: Any = None) -> None:
         """End measuring when another layer is selected, so that two modes are never on at once."""
-        if isinstance(self._viewer.layers.selection.active, Shapes):
+        active = self._viewer.layers.selection.active
+        if isinstance(active, Shapes) and OVERLAY_KEY not in active.metadata:
             self._end_measuring()
-        else:  # later: napari selects a map or halo that is being added, for a moment
+        else:  # later: napari selects a map, halo or outline that is being added, for a moment
             self._end_later()
 
     def _end_measuring(self) -> None:

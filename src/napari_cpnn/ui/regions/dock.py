@@ -284,9 +284,10 @@ class Regions(Dock):
     def _active_changed(self, _event: Any = None) -> None:
         """End drawing when another layer is selected, so that two modes are never on at once."""
         self._mode_changed()
-        if isinstance(self.viewer.layers.selection.active, Shapes):
+        active = self.viewer.layers.selection.active
+        if isinstance(active, Shapes) and OVERLAY_KEY not in active.metadata:
             self._end_drawing()
-        else:  # later: napari selects a map or halo that is being added, for a moment
+        else:  # later: napari selects a map, halo or outline that is being added, for a moment
             self._end_drawing_later()
 
     def _end_drawing(self) -> None:
