@@ -15,6 +15,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+# Compiled modules are kept where the environment says otherwise, too: tests start some hundred processes.
+export PYTHONDONTWRITEBYTECODE :=
 # A display where there is one, a virtual one elsewhere.
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname -s)),,xvfb-run -a -s "-screen 0 1600x1000x24")
 
