@@ -101,6 +101,11 @@ def whole(path: Path, backbone: str, seconds: float) -> dict[str, object]:
             reopened = time.perf_counter() - start
             assert n_done(mapper) == known
         grid = mapper.grid.shape
+        with LiveMapper(slide, model, settings.replace(cache=False)) as mapper:  # as `predict` maps a slide
+            reads.n = 0
+            mapper.map_whole_slide()
+            mapper.wait_until_mapped(seconds)
+            alone = reads.n / max(n_done(mapper), 1)
     return {
         "grid": f"{grid[0]} x {grid[1]}",
         "open s": f"{opened:.2f}",
@@ -109,7 +114,8 @@ def whole(path: Path, backbone: str, seconds: float) -> dict[str, object]:
         "patches": f"{n:,}",
         "patches/s": f"{rate:.0f}",
         "full map s": f"{took:.0f}" if finished else f"{n / rate:.0f} (extrapolated)",
-        "tiles read per patch": f"{per_patch:.2f}",
+        "tiles read per patch after the view": f"{per_patch:.2f}",
+        "without a view": f"{alone:.2f}",
         "peak above idle GiB": f"{peak_gib() - idle:.2f}",
         "cache MB": f"{size / 1e6:.1f}",
         "re-open s": f"{reopened:.2f}",
