@@ -8,11 +8,13 @@ import numpy as np
 
 import napari_cpnn as nc
 from cells_study.her2st import INNER, SECTIONS, Cells, Tested, kept
-from cells_study.page import minus, points, section, spread
+from cells_study.page import minus, points, section, short, spread, within
 from her2st_study.report import markdown
 
 CONTENTS = ("equal", "area")
 TESTS = tuple(test for _, test in INNER)
+#: Of the exponent, in training.
+START = 0.5
 
 
 def content_section(cells: Cells, encoder: str, patch: nc.PatchSpec, radius_um: float, seeds: int) -> str:
@@ -46,10 +48,11 @@ def _section(
         scores += [spread(values(content, key), 3, brief=False) for key in ("pcc", "pcc_given_depth", "composition")]
         exponents = ", ".join(spread(values(content, "exponent", (test,)), 2, brief=False) for _, test in INNER)
         rows.append([name, *scores, exponents if content == "area" else "0 (fixed)"])
-    gains = {
-        words: minus(values("area", key).mean() - values("equal", key).mean(), 3)
-        for key, words in (("pcc", "PCC"), ("pcc_given_depth", "PCC given depth"), ("composition", "composition"))
-    }
+    gains = []
+    for key, words in (("pcc", "PCC"), ("pcc_given_depth", "PCC given depth"), ("composition", "composition")):
+        alike, by_area = (values(content, key) for content in CONTENTS)
+        gains.append(f"{words} {minus(by_area.mean() - alike.mean(), 3)} ({within(alike, by_area)})")
+    ends = " and ".join(short(values("area", "exponent", (test,)).mean()) for test in TESTS)
     left_out = next(name for name in SECTIONS if name not in INNER[0])
     return section(
         "RNA content of cells",
@@ -65,5 +68,9 @@ def _section(
             ],
             rows,
         ),
-        points(f"With areas: {', '.join(f'{words} {gain}' for words, gain in gains.items())}."),
+        points(
+            f"With areas: {'; '.join(gains)}.",
+            f"The exponent starts at {short(START)} and ends at {ends}. These trainings have about 60 steps, in which "
+            "it could move by about .3; in the tests, where larger nuclei do hold more RNA, it is found.",
+        ),
     )  # fmt: skip
