@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from napari_cpnn.studies import held_out_slides
 from napari_cpnn.training.bags import CellSpots, SlideModel, fit_cells, nuclei_around, read_cell_spots
 
 SECTIONS = ("C2", "C3", "C4")
+#: Sections that train and test where something is chosen; C4 takes no part.
+INNER = (("C2", "C3"), ("C3", "C2"))
 #: Radius of a spot of her2st, and how far around the spots nuclei are looked for, in um.
 RADIUS_UM, AROUND_UM = 50.0, 100.0
 #: Of every fold, fixed beforehand: no tested spot decides anything.
@@ -98,6 +100,11 @@ class Cells:
         alone = dataclasses.replace(read, held_out=np.zeros(0, dtype=np.intp), held_out_name="")
         return fit_cells(alone, self.prototypes[0], settings)
 
+    def tested(self, settings: nc.CellSettings, train: Sequence[str], test: str) -> Tested:
+        """Train on some sections and test on another."""
+        read = self.read(settings, train, test)
+        return self.test(self.fit(read, settings), read, test)
+
     def test(self, made: SlideModel, read: CellSpots, test: str) -> Tested:
         """Score the tested section's spots that have a nucleus."""
         bags = read.labelled.bags.subset(read.held_out)
@@ -106,7 +113,8 @@ class Cells:
         shares = None
         if made.network is None:
             shares = made.composition(bags).set_axis(names)
-        return self.scores(made.predict(bags), made.genes, spots[names], shares, test)
+        found = self.scores(made.predict(bags), made.genes, spots[names], shares, test)
+        return dataclasses.replace(found, exponent=made.exponent or 0.0)
 
     def scores(
         self, predicted: np.ndarray, genes: Sequence[str], spots: AnnData, shares: pd.DataFrame | None, section: str
@@ -164,7 +172,10 @@ class Cells:
 
 @dataclass(frozen=True)
 class Tested:
-    """Means over genes of PCC, SCC and PCC given depth; mean r with the published shares; spots; PCC per gene."""
+    """Means over genes of PCC, SCC and PCC given depth; mean r with the published shares; spots; PCC per gene.
+
+    And the exponent of the nuclear area by which cells count, 0 if they count alike.
+    """
 
     pcc: float
     scc: float
@@ -172,6 +183,17 @@ class Tested:
     composition: float
     n_spots: int
     per_gene: pd.Series
+    exponent: float = 0.0
+
+
+def kept(path: Path, make: Callable[[], Tested]) -> Tested:
+    """What was found before and is in this file, or is found now."""
+    if not path.exists():
+        found = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dataclasses.asdict(found) | {"per_gene": found.per_gene.to_dict()}))
+    values = json.loads(path.read_text())
+    return Tested(**values | {"per_gene": pd.Series(values["per_gene"])})
 
 
 def _without(values: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -186,18 +208,10 @@ def cross_test(
     results: dict[str, dict[str, list[Tested]]] = {name: {} for name in variants}
     for name, settings in variants.items():
         for test in SECTIONS:
-            tested = []
+            tested, others = [], [known for known in SECTIONS if known != test]
             for seed in range(seeds[name]):
-                path = cells.runs / "folds" / name / f"{test} {seed}.json"
-                if not path.exists():
-                    one = settings.replace(seed=seed)
-                    read = cells.read(one, [known for known in SECTIONS if known != test], test)
-                    found = cells.test(cells.fit(read, one), read, test)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    values = dataclasses.asdict(found) | {"per_gene": found.per_gene.to_dict()}
-                    path.write_text(json.dumps(values))
-                values = json.loads(path.read_text())
-                tested.append(Tested(**values | {"per_gene": pd.Series(values["per_gene"])}))
+                make = partial(cells.tested, settings.replace(seed=seed), others, test)
+                tested.append(kept(cells.runs / "folds" / name / f"{test} {seed}.json", make))
             results[name][test] = tested
             print(f"{test} {name}: PCC {np.mean([one.pcc for one in tested]):.4f}", flush=True)
     return results

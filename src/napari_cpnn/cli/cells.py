@@ -87,6 +87,8 @@ def _train(args: argparse.Namespace) -> None:
         reasons = ", ".join(f"{n:,} {why}" for why, n in left_out.items())
         n = sum(left_out.values())
         print(f"left out: {n:,} of {counted(known['n_spots'] + n, 'spot')} ({reasons})")
+    if (exponent := trained.provenance.get("content_exponent")) is not None:
+        print(f"RNA content of a cell: its nuclear area to the power {exponent:.2f}")
     if scores := trained.provenance["metrics"].get("held_out"):
         print(f"held-out spots of {scores['slide']}: PCC {scores['pcc_mean']:.3f}, SCC {scores['scc_mean']:.3f}")
 

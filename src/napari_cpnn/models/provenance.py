@@ -100,6 +100,7 @@ _CHECKS: dict[str, Check] = {
     "licence_notes": _texts,
     "backbone_weights": _text,
     "epoch": _number,
+    "content_exponent": _number,
     "between_types": _scores,
 }
 

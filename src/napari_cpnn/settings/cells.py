@@ -39,6 +39,11 @@ class CellSettings(Settings):
         "loss on the expression of spots: pcc (correlation within a slide), nb (negative binomial likelihood), or, of "
         "mlp only, mse (sCellST's: means of logarithms)",
     )
+    rna_content: Literal["equal", "area"] = setting(
+        "equal",
+        "cpnn: RNA that each cell gives to its spot: equal, or area (nuclear area to the power of an exponent that is "
+        "learnt; nuclei need outlines)",
+    )
     hidden: int = setting(256, "width of the hidden layers")
     free_mixture: float = setting(0.5, "cpnn: share of a second, free mixture of profiles, so that types stay types")
     composition_weight: float | None = setting(
@@ -77,6 +82,13 @@ class CellSettings(Settings):
         check(self.loss in tuple(_WEIGHTS), f"Unknown loss {self.loss!r}; use one of {', '.join(_WEIGHTS)}.")
         check(self.loss != "mse" or self.head == "mlp", "The loss 'mse' is that of the head 'mlp'; use 'pcc' or 'nb'.")
         check(self.loss != "nb" or self.head == "cpnn", "The loss 'nb' is that of the head 'cpnn'; use 'pcc' or 'mse'.")
+        check(
+            self.rna_content in ("equal", "area"), f"Unknown RNA content {self.rna_content!r}; use 'equal' or 'area'."
+        )
+        check(
+            self.rna_content == "equal" or self.head == "cpnn",
+            "The RNA content 'area' is that of the head 'cpnn'; use 'equal'.",
+        )
         check(
             self.radius_um is None or 0 < self.radius_um < math.inf, "The radius of a spot must be a positive number."
         )

@@ -13,7 +13,8 @@ from napari_cpnn.training.bags import Bags
 def bags():
     rng = np.random.default_rng(0)
     parts = [rng.normal(size=(n, 4)) for n in (3, 1, 5)]
-    return Bags.of(parts, ["a", "b", "c"], ["p", "p", "q"], [np.full((len(x), 2), i) for i, x in enumerate(parts)])
+    places, areas = ([np.full((len(x), *end), i) for i, x in enumerate(parts)] for end in ((2,), ()))
+    return Bags.of(parts, ["a", "b", "c"], ["p", "p", "q"], places, areas)
 
 
 def test_a_bag_is_its_own_rows(bags):
@@ -34,6 +35,7 @@ def test_a_subset_keeps_rows_with_their_bag(bags, index):
         np.testing.assert_array_equal(part.bag(i), bags.bag(j))
         assert part.patients[i] == bags.patients[j]
         assert (part.centers_um[part.owners == i] == j).all()
+        assert (part.log_areas[part.owners == i] == j).all()
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,8 @@ def test_a_subset_keeps_rows_with_their_bag(bags, index):
         ({"patients": ["p", "q"]}, "one patient per bag"),
         ({"features": np.full((9, 4), np.nan)}, "not finite"),
         ({"centers_um": np.zeros((3, 2))}, "centres"),
+        ({"log_areas": np.zeros(3)}, "one finite area for each of 9"),
+        ({"log_areas": np.full(9, -np.inf)}, "one finite area for each of 9"),
     ],
 )
 def test_bags_that_do_not_fit_are_refused_in_a_sentence(bags, change, words):

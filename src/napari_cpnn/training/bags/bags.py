@@ -30,6 +30,9 @@ class Bags:
         ``(S,)`` names of their patients. A patient is never split between training and test.
     centers_um
         ``(N, 2)`` float64, centres of the patches in their slide, in um as ``(y, x)``.
+    log_areas
+        ``(N,)`` float32, logarithm of the area of the nucleus of each patch over one area that all patches of a bag
+        share; None where patches count alike.
 
     Raises
     ------
@@ -54,10 +57,13 @@ class Bags:
     names: npt.NDArray[np.str_]
     patients: npt.NDArray[np.str_]
     centers_um: FloatArray
+    log_areas: Float32Array | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in (("features", np.float32), ("starts", np.int64), ("centers_um", np.float64)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
+        if self.log_areas is not None:
+            object.__setattr__(self, "log_areas", _checked_areas(self.log_areas, len(self.features)))
         for name in ("names", "patients"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.str_))
         n_patches, n_bags = len(self.features), len(self.names)
@@ -83,6 +89,7 @@ class Bags:
         names: Sequence[str],
         patients: Sequence[str] | None = None,
         centers_um: Sequence[npt.ArrayLike] | None = None,
+        log_areas: Sequence[npt.ArrayLike] | None = None,
     ) -> Bags:
         """Stack one array of features ``(n_i, F)`` per bag; without patients, each bag is a patient of its own."""
         arrays = [np.asarray(one, dtype=np.float32) for one in features]
@@ -97,6 +104,7 @@ class Bags:
             np.asarray(names, dtype=np.str_),
             np.asarray(names if patients is None else patients, dtype=np.str_),
             np.concatenate([np.asarray(one, dtype=np.float64).reshape(-1, 2) for one in places]),
+            None if log_areas is None else np.concatenate([np.asarray(one, dtype=np.float32) for one in log_areas]),
         )
 
     def __len__(self) -> int:
@@ -133,4 +141,14 @@ class Bags:
             raise SettingsError("No bag is chosen.")
         rows = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in chosen])
         starts = np.cumsum([0, *self.sizes[chosen]])
-        return Bags(self.features[rows], starts, self.names[chosen], self.patients[chosen], self.centers_um[rows])
+        areas = None if self.log_areas is None else self.log_areas[rows]
+        return Bags(
+            self.features[rows], starts, self.names[chosen], self.patients[chosen], self.centers_um[rows], areas
+        )
+
+
+def _checked_areas(log_areas: npt.ArrayLike, n_patches: int) -> Float32Array:
+    areas = np.asarray(log_areas, dtype=np.float32)
+    if areas.shape != (n_patches,) or not np.isfinite(areas).all():
+        raise SettingsError(f"Bags need one finite area for each of {n_patches} patches, or none.")
+    return areas

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
 from napari_cpnn.counts import positions
-from napari_cpnn.errors import CpnnWarning, SettingsError, TrainingError
+from napari_cpnn.errors import CpnnWarning, NucleiError, SettingsError, TrainingError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models import CPNN, build_model
 from napari_cpnn.nuclei import Nuclei, detect_nuclei, require_visible
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 #: No spot has more cells; all of them are seen in every step.
 _MOST_CELLS = 1_000_000
+#: A smaller outline counts as one of this area: it is too small to be a whole nucleus.
+_LEAST_AREA_UM2 = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,8 @@ class CellSpots:
     Attributes
     ----------
     labelled
-        Bags with the encoder's features of each cell, counts of the model's genes, deconvolved shares, slides.
+        Bags with the encoder's features of each cell (and nuclear areas, if these are its RNA content), counts of the
+        model's genes, deconvolved shares, slides.
     genes
         The G genes.
     train, held_out
@@ -104,6 +107,8 @@ def read_cell_spots(
     """
     if nuclei is not None and len(nuclei) != len(samples):
         raise TrainingError(f"There are {len(samples)} slides and nuclei of {len(nuclei)}; give those of each slide.")
+    if settings.rna_content == "area":
+        _require_outlines(samples, nuclei or [])
     report = reporter(progress)
     radii = [_radius_um(slide, spots, settings) for slide, spots in samples]
     run = _run_settings(settings, max(radii, default=0.0))
@@ -129,6 +134,7 @@ def read_cell_spots(
         [one.features[one.cells[row]] for one, chosen in zip(slides, rows, strict=True) for row in chosen],
         [f"{i + 1}/{part.spots.obs_names[row]}" for i, part in enumerate(parts) for row in rows[i]],
         [part.patient or part.slide.name for i, part in enumerate(parts) for _ in rows[i]],
+        log_areas=_log_areas(slides, rows) if settings.rna_content == "area" else None,
     )
     return CellSpots(
         Labelled(bags, np.concatenate(counts), shares, np.repeat(np.arange(len(parts)), [len(one) for one in rows])),
@@ -147,7 +153,7 @@ def read_cell_spots(
 
 @dataclass(frozen=True, eq=False)
 class _SlideBags:
-    """Spots of one slide with a nucleus, the cells of each, and the features of all of these ``(n, F)``.
+    """Spots of one slide with a nucleus, the cells of each, and all of these: n nuclei, with features ``(n, F)``.
 
     ``n_empty`` spots have no nucleus, and ``n_unread`` have nuclei that cannot be read.
     """
@@ -155,6 +161,7 @@ class _SlideBags:
     slide: Slide
     spots: AnnData
     cells: list[IntArray]
+    nuclei: Nuclei
     features: Float32Array
     n_empty: int
     n_unread: int
@@ -180,7 +187,28 @@ class _SlideBags:
         spots = part.spots[rows[filled]].copy()
         n_empty = sum(not len(one) for one in inside)
         n_unread = int((~filled).sum()) - n_empty
-        return cls(part.slide, spots, [one for one in cells if len(one)], features, n_empty, n_unread)
+        filled_cells = [one for one in cells if len(one)]
+        return cls(part.slide, spots, filled_cells, nuclei.subset(used[ok]), features, n_empty, n_unread)
+
+
+def _require_outlines(samples: Sequence[tuple[Slide, AnnData]], nuclei: Sequence[Nuclei]) -> None:
+    """Raise :class:`NucleiError` where nuclei that are given have no area; those that are found have one."""
+    for (slide, _), one in zip(samples, nuclei, strict=False):
+        if one.outlines is None:
+            raise NucleiError(
+                f"The nuclei of {slide.name} are centres only, and rna_content 'area' needs outlines; give nuclei with "
+                "outlines, or leave rna_content at 'equal'."
+            )
+
+
+def _log_areas(slides: Sequence[_SlideBags], rows: Sequence[IntArray]) -> list[Float32Array]:
+    """Logarithm of the nuclear area of the cells of each used spot, relative to the median of the slide's cells."""
+    found = []
+    for one, chosen in zip(slides, rows, strict=True):
+        areas = np.maximum(one.nuclei.areas_um2(), _LEAST_AREA_UM2)
+        values = np.log(areas / np.median(areas)).astype(np.float32)
+        found += [values[one.cells[row]] for row in chosen]
+    return found
 
 
 def _counted(part: SpotSample, genes: Sequence[str]) -> tuple[IntArray, Float32Array]:

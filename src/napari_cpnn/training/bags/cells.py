@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_cpnn.errors import SettingsError
+from napari_cpnn.errors import SettingsError, TrainingError
 from napari_cpnn.evaluation import pearson, spearman, summarise_values
 from napari_cpnn.models import CPNN, StandardisedEncoder, build_model
 from napari_cpnn.progress import Progress, Reporting, reporter
@@ -21,7 +21,7 @@ from napari_cpnn.training.bags.cell_spots import CellSpots, bag_settings, cell_m
 from napari_cpnn.training.bags.cpnn import BagCpnn, train_cpnn
 from napari_cpnn.training.bags.features import model_settings
 from napari_cpnn.training.bags.networks import train_network
-from napari_cpnn.training.bags.slide_model import CELL_HEAD, SlideModel
+from napari_cpnn.training.bags.slide_model import CELL_HEAD, EXPONENT, SlideModel
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -111,7 +111,7 @@ def fit_cells(
     Raises
     ------
     TrainingError
-        If the loss is not finite.
+        If the loss is not finite, or the spots were read with another ``rna_content``.
 
     Examples
     --------
@@ -123,6 +123,10 @@ def fit_cells(
     True
     """
     report = reporter(progress)
+    if (spots.labelled.bags.log_areas is None) != (settings.rna_content == "equal"):
+        raise TrainingError(
+            f"The spots were read with another rna_content than {settings.rna_content!r}; read them again."
+        )
     of_bags = bag_settings(settings)
     protos = prototypes.select(spots.genes)
     if settings.head == "mlp":
@@ -148,6 +152,8 @@ def _cpnn(
     labelled, held_out = spots.of_training()
     trained = train_cpnn(model, {_SPOTS: labelled}, of_bags, report, kind=kind, held_out=held_out)
     model.provenance["epoch"] = trained.epoch
+    if trained.exponent is not None:
+        model.provenance[EXPONENT] = round(trained.exponent, 6)
     model = model.eval().requires_grad_(False)
     _fit_domain(model, spots)
     return SlideModel(model, None, spots.genes, "cpnn")

@@ -36,6 +36,8 @@ from napari_cpnn.training.bags.scaling import Scaling
 _LEAST_MEAN = 1e-3
 #: Share of a gene's mean that the first shift explains, as in models of spots.
 _SHIFT_SHARE = 0.1
+#: Exponent of the nuclear area at the start: half-way between no influence and proportionality.
+_START_EXPONENT = 0.5
 
 
 class BagCpnn(nn.Module):
@@ -46,7 +48,8 @@ class BagCpnn(nn.Module):
     model
         On the count scale; its own alpha and beta are those of the first source.
     labelled
-        Bags with counts, by name of the source.
+        Bags with counts, by name of the source. Where they have areas, a patch counts as its area to the power of an
+        exponent that is learnt.
     """
 
     def __init__(self, model: CPNN, labelled: Mapping[str, Labelled], settings: SlideLevelSettings) -> None:
@@ -65,8 +68,15 @@ class BagCpnn(nn.Module):
                 self.log_alpha[name] = nn.Parameter(alpha, requires_grad=settings.scale_shift)
                 self.log_beta[name] = nn.Parameter(beta, requires_grad=settings.scale_shift)
         self.register_buffer("initial", model.prototypes.detach().clone(), persistent=False)
+        has_areas = labelled[first].bags.log_areas is not None
+        self.signed_exponent = nn.Parameter(torch.tensor(_START_EXPONENT)) if has_areas else None
 
     initial: Tensor
+
+    @property
+    def exponent(self) -> Tensor | None:
+        """Exponent of the nuclear area, not negative (its parameter is reflected at 0); None without areas."""
+        return None if self.signed_exponent is None else self.signed_exponent.abs()
 
     def gene_scales(self, name: str) -> tuple[Tensor, Tensor]:
         """Logarithms of alpha and beta ``(G,)`` of a source."""
@@ -75,9 +85,12 @@ class BagCpnn(nn.Module):
         return self.log_alpha[name], self.log_beta[name]
 
     def mean_weights(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean weights ``(S, C)`` and programs ``(S, R)`` of the bags of a batch."""
+        """Mean weights ``(S, C)`` and programs ``(S, R)`` of the bags of a batch, by the content of patches."""
         weights, programs = self.head(batch.features)
-        return batch.mean(weights), batch.mean(programs)
+        content = None
+        if self.exponent is not None and batch.log_areas is not None:
+            content = (self.exponent * batch.log_areas).exp()
+        return batch.mean(weights, content), batch.mean(programs, content)
 
     def relative(self, weights: Tensor, programs: Tensor, name: str) -> Tensor:
         """Relative expression ``(S, G)`` from mean weights and programs, eq. 1 and 2; rows sum to 1."""
@@ -122,11 +135,14 @@ class Trained:
         Number of bags whose likelihood ended the training.
     scales
         Logarithms of alpha and beta of each source.
+    exponent
+        Exponent of the nuclear area; None where patches count alike.
     """
 
     epoch: int
     n_validation: int
     scales: dict[str, tuple[Tensor, Tensor]]
+    exponent: float | None = None
 
 
 def train_cpnn(
@@ -174,8 +190,7 @@ def train_cpnn(
         shares = {name: torch.from_numpy(one.shares).to(device) for name, one in labelled.items()}
 
         def part(name: str, index: IntArray, rng: np.random.Generator | None) -> Tensor:
-            batch = batch_of(labelled[name].bags, index, features[name], settings.draw, rng)
-            batch = Batch(batch.features, batch.owner.to(device), batch.n_bags)
+            batch = batch_of(labelled[name].bags, index, features[name], settings.draw, rng).to(device)
             at = torch.from_numpy(index).to(device)
             slides = labelled[name].slides
             of_slides = None if slides is None else torch.from_numpy(slides[index])
@@ -207,7 +222,8 @@ def train_cpnn(
         if isinstance(network, nn.Sequential) and isinstance(network[0], nn.Linear):
             scaling.fold(network[0])
     scales = {name: tuple(t.detach().clone() for t in module.gene_scales(name)) for name in labelled}
-    return Trained(epoch, len(held), scales)  # type: ignore[arg-type]
+    exponent = None if module.exponent is None else float(module.exponent.detach())
+    return Trained(epoch, len(held), scales, exponent)  # type: ignore[arg-type]
 
 
 def _start(log_prototypes: Tensor, one: Labelled, *, learned: bool) -> tuple[Tensor, Tensor]:

@@ -42,16 +42,29 @@ class Batch:
         ``(n,)`` number of the bag within the batch.
     n_bags
         Number of bags in the batch.
+    log_areas
+        ``(n,)`` logarithm of the nuclear area of each, as in :class:`Bags`, or None.
     """
 
     features: Tensor
     owner: Tensor
     n_bags: int
+    log_areas: Tensor | None = None
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Means ``(n_bags, K)`` over the patches of each bag of ``(n, K)``."""
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        areas = None if self.log_areas is None else self.log_areas.to(device)
+        return Batch(self.features.to(device), self.owner.to(device), self.n_bags, areas)
+
+    def mean(self, values: Tensor, content: Tensor | None = None) -> Tensor:
+        """Means ``(n_bags, K)`` over the patches of each bag of ``(n, K)``; ``content`` ``(n,)`` are weights."""
+        if content is None:
+            total = torch.bincount(self.owner, minlength=self.n_bags).to(values)
+        else:
+            values = content[:, None] * values
+            total = content.new_zeros(self.n_bags).index_add(0, self.owner, content)
         sums = values.new_zeros((self.n_bags, values.shape[1])).index_add(0, self.owner, values)
-        return sums / torch.bincount(self.owner, minlength=self.n_bags).to(values)[:, None]
+        return sums / total[:, None]
 
 
 def batch_of(
@@ -66,7 +79,9 @@ def batch_of(
         else:
             rows.append(start + np.sort(rng.choice(n, draw, replace=False)))
     owner = np.repeat(np.arange(len(index)), [len(one) for one in rows])
-    return Batch(features[torch.from_numpy(np.concatenate(rows))], torch.from_numpy(owner), len(index))
+    chosen = np.concatenate(rows)
+    areas = None if bags.log_areas is None else torch.from_numpy(bags.log_areas[chosen])
+    return Batch(features[torch.from_numpy(chosen)], torch.from_numpy(owner), len(index), areas)
 
 
 def validation_rows(bags: Bags, settings: SlideLevelSettings) -> IntArray:

@@ -217,7 +217,7 @@ def train_network(
 
     def part(index: IntArray, rng: np.random.Generator | None) -> Tensor:
         batch = batch_of(one.bags, index, features, settings.draw, rng)
-        return network.loss(Batch(batch.features, batch.owner.to(device), batch.n_bags), one, index)
+        return network.loss(batch.to(device), one, index)
 
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=1e-2 if is_paper else settings.weight_decay

@@ -30,6 +30,8 @@ _KEY = "napari_cpnn_slide_head"
 CELL_HEAD = "cell-mlp"
 #: Name prefix of the scale of the encoder's features.
 _ENCODER = "encoder."
+#: Name of the exponent of the nuclear area in the card of a model of cells.
+EXPONENT = "content_exponent"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,14 +118,31 @@ class SlideModel:
             views = self.model.views(torch.from_numpy(bags.features))[0]
         return replace(bags, features=views.float().numpy())
 
+    @property
+    def exponent(self) -> float | None:
+        """Exponent of the nuclear area by which cells count in their spot; None if all count alike."""
+        known: float | None = self.model.provenance.get(EXPONENT)
+        return known
+
     def _means(self, bags: Bags) -> tuple[FloatArray, FloatArray]:
         weights, programs = [], []
         self.model.eval()
+        if self.exponent is not None and bags.log_areas is None:
+            raise SettingsError(
+                "This model weighs cells by their nuclear area, and the bags have none; read the spots with "
+                "rna_content 'area'."
+            )
         with torch.no_grad():
             for i in range(len(bags)):
-                w, z = self.model.head_outputs(self.model.views(torch.from_numpy(bags.bag(i)))[0])
-                weights.append(w.double().mean(dim=0).numpy())
-                programs.append(z.double().mean(dim=0).numpy())
+                w, z = (v.double() for v in self.model.head_outputs(self.model.views(torch.from_numpy(bags.bag(i)))[0]))
+                if self.exponent is None or bags.log_areas is None:
+                    mean_w, mean_z = w.mean(dim=0), z.mean(dim=0)
+                else:
+                    areas = torch.from_numpy(bags.log_areas[bags.starts[i] : bags.starts[i + 1]]).double()
+                    content = (self.exponent * areas).softmax(dim=0)  # adds up to 1
+                    mean_w, mean_z = content @ w, content @ z
+                weights.append(mean_w.numpy())
+                programs.append(mean_z.numpy())
         return np.stack(weights), np.stack(programs)
 
 
