@@ -40,6 +40,7 @@ def _warm_up() -> None:
     import napari_cpnn.export.formats
     import napari_cpnn.mapping.store
     import napari_cpnn.training.data.patch_cache
+    import napari_cpnn.training.fit.fit
     import napari_cpnn.training.jobs.job_run
 
     torch.set_num_threads(1)

@@ -84,7 +84,7 @@ def add_viewing_commands(command: AddCommand) -> None:
     add_settings(sub, MappingSettings)
 
 
-def _open(args: argparse.Namespace) -> None:
+def _open(args: argparse.Namespace, retry: str | None = None) -> None:
     from napari_cpnn.ui.viewer import First, open_viewer, read_preferences, require_picture
 
     if args.screenshot is not None:
@@ -105,6 +105,7 @@ def _open(args: argparse.Namespace) -> None:
         first=First(args.gene, args.cell_type, args.signature),
         hierarchy=None if args.hierarchy is None else read_hierarchy(args.hierarchy),
         settings=read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
+        retry=retry,
     )
     if args.screenshot is not None:
         print(f"wrote {args.screenshot}")
@@ -143,15 +144,13 @@ def _note_encoder(model: Path, weights: str) -> None:
 
 def _demo(args: argparse.Namespace) -> None:
     from napari_cpnn.samples import sample_folder
-    from napari_cpnn.ui.viewer import require_display
 
     folder = sample_folder()
     args.slide, args.model, args.mpp = folder / "slide.tiff", folder / "model.safetensors", None
     args.gene, args.cell_type, args.signature, args.encoder_weights, args.hierarchy = None, None, None, None, None
     if args.screenshot is not None:
         refuse_existing(args.screenshot, args.overwrite)
-    require_display("napari-cpnn demo --screenshot demo.png")
-    _open(args)
+    _open(args, retry="napari-cpnn demo --screenshot demo.png")
 
 
 def _fetch(args: argparse.Namespace) -> None:

@@ -113,6 +113,6 @@ def test_devices_that_make_no_sense_are_refused_at_once(world, quick, tmp_path, 
 
 
 def test_a_run_on_one_device_writes_whatever_a_cluster_calls_the_process(monkeypatch):
-    monkeypatch.setattr("napari_cpnn.training.fit.processes.rank_zero_only", type("Rank", (), {"rank": 5}))
+    monkeypatch.setattr("lightning.fabric.utilities.rank_zero.rank_zero_only", type("Rank", (), {"rank": 5}))
     assert is_first_process(TrainingSettings())
     assert not is_first_process(TrainingSettings(devices="2"))

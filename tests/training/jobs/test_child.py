@@ -186,6 +186,20 @@ def test_a_child_with_a_bad_file_fails_in_one_sentence(job, tmp_path):
     assert "broken.tiff" in read_log(run.folder)
 
 
+def test_a_file_that_is_wrong_is_said_before_torch_is_loaded(job, tmp_path):
+    """Torch and Lightning take seconds, which nobody should wait for to read that a file cannot be used."""
+    (tmp_path / "broken.tiff").write_bytes(b"II*\0nothing of a slide")
+    job.replace(samples=(SampleFiles(tmp_path / "broken.tiff", tmp_path / "spots.h5ad"),)).write(tmp_path / "job.json")
+    code = (
+        "import sys; from napari_cpnn.cli import main; "
+        f"code = main(['train', '--job', {str(tmp_path / 'job.json')!r}]); "
+        "print(code, [m for m in ('torch', 'lightning', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "2 []"
+    assert "broken.tiff" in done.stderr
+
+
 def test_a_child_that_crashes_says_so(job, tmp_path, monkeypatch):
     """A module that ends the process stands in for a crash in a library."""
     (tmp_path / "napari_cpnn").mkdir()

@@ -105,9 +105,19 @@ from napari_cpnn.ui.viewer import launch
 from napari_cpnn.painting import PALE
 from napari_cpnn.ui.explore import legend
 legend.STEP_MS = 60_000  # as on a slow computer, where no name is written in time
+wait, early = launch.FirstFrame.wait, []
+
+def waited(frame):
+    early.append([name for name in HEAVY if name in sys.modules])
+    wait(frame)
+    early.append(frame.is_drawn)
+
+HEAVY = ("torch", "matplotlib.figure", "scipy.signal", "lightning", "anndata", "napari_cpnn.ui.regions.dock")
+launch.FirstFrame.wait = waited
 slide, model, shot = sys.argv[1:]
 viewer, dock = launch.start_viewer(slide, model_path=model, settings=MappingSettings(device="cpu", cache=False))
 launch.wait_until_mapped(viewer, dock)
+assert early == [[], True], early  # the window is drawn before anything is loaded for its model
 overlays, rows = viewer.canvas.overlays, dock.controller.legend_rows()
 ours = [overlays[name] for name in overlays if name.startswith("napari_cpnn_") and overlays[name].visible]
 written = [overlay.text for overlay in ours if overlay.color[3] > 0]  # texts that warm up are clear

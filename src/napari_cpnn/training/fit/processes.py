@@ -6,18 +6,22 @@ keeps their weights equal by averaging gradients (distributed data parallel).
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import SettingsError
 from napari_cpnn.settings import TrainingSettings
 
+if TYPE_CHECKING:
+    import torch
+
 
 def is_first_process(settings: TrainingSettings) -> bool:
     """Return whether this process writes the results; always true on a single device."""
-    return settings.devices == "1" or int(getattr(rank_zero_only, "rank", None) or 0) == 0
+    if settings.devices == "1":
+        return True
+    from lightning.fabric.utilities.rank_zero import rank_zero_only  # seconds
+
+    return int(getattr(rank_zero_only, "rank", None) or 0) == 0
 
 
 def trainer_options(settings: TrainingSettings, device: torch.device) -> dict[str, Any]:
@@ -61,5 +65,7 @@ def _devices(text: str, device: torch.device) -> int | str | list[int]:
 
 def wait_for_all() -> None:
     """Wait until all processes of the run have reached this point."""
+    import torch
+
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()

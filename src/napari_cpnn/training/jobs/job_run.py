@@ -20,7 +20,7 @@ from napari_cpnn.prototypes import Prototypes, estimate_prototypes, open_cells
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.spots import SpotFix, open_sample
 from napari_cpnn.storage import whole_file
-from napari_cpnn.training.fit import is_first_process, train
+from napari_cpnn.training.fit import is_first_process
 from napari_cpnn.training.jobs.job import JOB_FILE, PROTOTYPES_FILE, CellsFile, SampleFiles, TrainingJob
 from napari_cpnn.training.jobs.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STEP_FILE, STOP_FILE, unlock
 
@@ -102,6 +102,8 @@ def _run(job: TrainingJob, say: _Reporter, progress: bool) -> Path:
         prototypes = _prototypes(job, say)
         model = job.out / "model.safetensors"
         say(_preparing("Cutting patches around the spots"))
+        from napari_cpnn.training.fit import train  # torch and Lightning, seconds: a file that is wrong is said before
+
         listener = _EpochListener(model, job.settings.max_epochs, say)
         train(samples, prototypes, job.settings, job.out, progress or say.step, listener, job.resume)
     return model

@@ -124,6 +124,8 @@ class ExploreController:
         self._wanted_model = path
 
         def load() -> CPNN:
+            self.state.before_loading()
+
             from napari_cpnn.models import load_model  # torch, seconds
 
             model = load_model(name)

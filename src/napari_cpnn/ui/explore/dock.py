@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QButtonGroup, QDockWidget, QFileDialog, QRadioButton
-from superqt.utils import qdebounced
 
 from napari_cpnn.painting import PALE
 from napari_cpnn.settings import MappingSettings
@@ -49,12 +48,12 @@ from napari_cpnn.ui.layers import path_of
 from napari_cpnn.ui.sessions import SessionButton
 from napari_cpnn.ui.viewer import (
     OPEN,
+    GetReady,
     ModelEntry,
     ModelPicker,
     keep_tour,
     names_of,
     read_preferences,
-    ready_for_more,
     recent_models,
     wants_tour,
 )
@@ -62,7 +61,6 @@ from napari_cpnn.ui.viewer import (
 if TYPE_CHECKING:
     import napari
 
-_REST_MS = 1000  # the dock is drawn before anything else is made ready
 _LEVELS = {"major": "major types", "minor": "minor types"}
 
 
@@ -85,7 +83,7 @@ class Explore(Dock):
         )
         self.state.set_look(colormap=chosen.look.colormap, fade=chosen.look.fade, fade_from=chosen.look.fade_from)
         self.controller = self.session.controller
-        self._get_ready = qdebounced(ready_for_more, timeout=_REST_MS, parent=self)
+        self._get_ready = GetReady(self.state, lambda: self.controller.loading is not None, self)
         self._build()
         self._connect()
         self._fill_slides()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from qtpy.QtCore import QCoreApplication
@@ -13,7 +14,7 @@ from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.frame import place_dock
 from napari_cpnn.ui.sessions.restore import open_session
 from napari_cpnn.ui.sessions.session_file import read_session
-from napari_cpnn.ui.viewer import pump, require_display, require_picture, save_screenshot, wait_until_mapped
+from napari_cpnn.ui.viewer import checking_display, pump, require_picture, save_screenshot, wait_until_mapped
 
 _OPENING_S = 120.0
 
@@ -42,12 +43,11 @@ def open_session_window(
         require_picture(Path(screenshot))
         if not session.slide.path.exists():
             raise SessionError(f"The slide {session.slide.name} is not at {session.slide.path}.")
-    if QCoreApplication.instance() is None:
-        require_display(f"napari-cpnn open {shlex.quote(str(path))} --screenshot picture.png")
+    retry = f"napari-cpnn open {shlex.quote(str(path))} --screenshot picture.png"
+    with checking_display(retry) if QCoreApplication.instance() is None else nullcontext():
+        import napari.window  # with all of napari that a window needs
 
-    import napari
-
-    from napari_cpnn.ui.explore import Explore
+        from napari_cpnn.ui.explore import Explore
 
     viewer = napari.Viewer(show=True)
     explore = Explore(viewer, settings)

@@ -1,4 +1,5 @@
 from . import recent_models as recent_models
+from .display import checking_display as checking_display
 from .display import require_display as require_display
 from .launch import First as First
 from .launch import explore_sample as explore_sample
@@ -21,8 +22,8 @@ from .preferences import open_groups as open_groups
 from .preferences import read_preferences as read_preferences
 from .preferences import use_colors as use_colors
 from .preferences import wants_tour as wants_tour
+from .readiness import GetReady as GetReady
 from .readiness import ready_for_explore as ready_for_explore
-from .readiness import ready_for_more as ready_for_more
 from .reference import LabelColumn as LabelColumn
 from .reference import Reference as Reference
 from .reference import better_min_cells as better_min_cells

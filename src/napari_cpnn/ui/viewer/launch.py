@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QCoreApplication
+from qtpy.QtWidgets import QMainWindow
 
 from napari_cpnn.errors import ExportError, MappingError
 from napari_cpnn.geometry import Mpp
@@ -17,7 +19,9 @@ from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import open_slide
 from napari_cpnn.storage import whole_file
 from napari_cpnn.ui.frame import place_dock, show_dock
-from napari_cpnn.ui.viewer.display import require_display
+from napari_cpnn.ui.viewer.display import checking_display
+from napari_cpnn.ui.viewer.first_frame import FirstFrame
+from napari_cpnn.ui.viewer.state import state_of
 from napari_cpnn.untrusted import to_path
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ def open_viewer(
     first: First | None = None,
     hierarchy: Mapping[str, str] | None = None,
     settings: MappingSettings | None = None,
+    retry: str | None = None,
 ) -> None:
     """Open napari on a slide and map what is in view; returns when the window is closed.
 
@@ -66,6 +71,9 @@ def open_viewer(
         Major type by cell type, for models without.
     settings
         Settings of maps.
+    retry
+        Command that makes a picture without a screen, for the message that there is none; by default one that opens
+        the slide.
 
     Raises
     ------
@@ -80,7 +88,13 @@ def open_viewer(
         require_picture(Path(screenshot))
     needs_map = screenshot is not None and model_path is not None
     viewer, dock = start_viewer(
-        slide_path, model_path=model_path, mpp=mpp, hierarchy=hierarchy, settings=settings, needs_map=needs_map
+        slide_path,
+        model_path=model_path,
+        mpp=mpp,
+        hierarchy=hierarchy,
+        settings=settings,
+        needs_map=needs_map,
+        retry=retry,
     )
     try:
         if screenshot is not None:
@@ -114,23 +128,27 @@ def start_viewer(
     hierarchy: Mapping[str, str] | None = None,
     settings: MappingSettings | None = None,
     needs_map: bool = False,
+    retry: str | None = None,
 ) -> tuple[napari.Viewer, Explore]:
     """Open a window with the slide and the Explore dock, which starts mapping if there is a model.
 
     With ``needs_map``, a slide that cannot be mapped as it is, such as one without pixel size, is an error.
     """
-    if QCoreApplication.instance() is None:
-        require_display(f"napari-cpnn open {shlex.quote(str(slide_path))} --screenshot picture.png")
-    slide = open_slide(slide_path, mpp=mpp)
-    if needs_map:
-        slide.require_mappable()
+    retry = retry or f"napari-cpnn open {shlex.quote(str(slide_path))} --screenshot picture.png"
+    with checking_display(retry) if QCoreApplication.instance() is None else nullcontext():
+        slide = open_slide(slide_path, mpp=mpp)
+        if needs_map:
+            slide.require_mappable()
 
-    import napari
+        import napari.window  # with all of napari that a window needs
 
-    from napari_cpnn.ui.explore import Explore
-    from napari_cpnn.ui.layers import slide_layer
+        from napari_cpnn.ui.canvas import canvas_of
+        from napari_cpnn.ui.explore import Explore
+        from napari_cpnn.ui.layers import slide_layer
 
-    viewer = napari.Viewer(show=True)
+    viewer = napari.Viewer(show=False)  # a window that is visible is drawn at each change
+    first_frame = FirstFrame()
+    state_of(viewer).before_loading = first_frame.wait
     data, keywords, _ = slide_layer(slide)
     viewer.add_image(data, **keywords)
     dock = Explore(viewer, settings)
@@ -139,6 +157,9 @@ def start_viewer(
     place_dock(dock, "Explore")
     if model_path is not None:
         dock.open_model(Path(model_path))
+    window = dock.window()
+    first_frame.watch(canvas_of(window) if isinstance(window, QMainWindow) else None)
+    viewer.show()
     return viewer, dock
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,8 @@ class ExploreState:
         Cells of the slide that the Cells dock has; ``None`` if there are none.
     view
         The part of the slide that is in view; ``None`` while it is not known.
+    before_loading
+        Called where a model is about to be loaded, which is not in the GUI thread.
     pixel_ratio
         Pixels of the screen per pixel of napari's canvas, such as 2 on a high-resolution display.
     """
@@ -108,6 +111,7 @@ class ExploreState:
         self.exports: list[Exported] = []
         self.pixel_ratio = 1.0
         self.view: Viewport | None = None
+        self.before_loading: Callable[[], object] = lambda: None
         self.gene_sets: list[GeneSet] = []  # from files and pasted
         self.least_pcc: float | None = None  # of the genes of signatures; None: those with a trusted scale
         # Legend of another layer that is shown in place of the map: texts and their background colours.
