@@ -11,10 +11,12 @@ import sys
 
 import numpy as np
 import pytest
+import zarr
 
 from cohort_world import ExactModel, make_cohort, results_of, run_settings
 from fakes import PATCH, ColorModel, true_weights
 from napari_cpnn.cohort_run import CohortProgress, cohort_status, slide_tables
+from napari_cpnn.cohort_run.slide_job import job_key
 from napari_cpnn.errors import CohortError, GenesError
 from napari_cpnn.mapping import DONE, CompositionMap
 from napari_cpnn.regions import Region, write_regions
@@ -79,6 +81,18 @@ def test_a_slide_that_changed_is_done_again(cohort_world):
     heard: list[CohortProgress] = []
     cohort_world.run(on_progress=heard.append)
     assert [p.last.name for p in heard] == ["s1"]
+
+
+def test_a_folder_that_changed_inside_is_another_job(tmp_path):
+    """Pixels of an OME-Zarr change files deep in it, not the time of its folder."""
+    group = zarr.open_group(str(tmp_path / "s.zarr"), mode="w", zarr_format=2)
+    array = group.create_array("0", shape=(64, 64, 3), chunks=(64, 64, 3), dtype="u1")
+    group.attrs["multiscales"] = [{"axes": [{"name": a} for a in "yxc"], "datasets": [{"path": "0"}]}]
+    array[:] = 7
+    before = job_key("run", str(tmp_path / "s.zarr"), 0.5, "")
+    assert job_key("run", str(tmp_path / "s.zarr"), 0.5, "") == before
+    array[:] = 8
+    assert job_key("run", str(tmp_path / "s.zarr"), 0.5, "") != before
 
 
 def test_one_bad_slide_does_not_stop_the_rest(tmp_path):

@@ -82,7 +82,15 @@ def test_shards_of_small_chunks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("unit", "mpp"), [("micrometer", (0.25, 0.5)), ("millimeter", (250, 500)), (None, None), ("parsec", None)]
+    ("unit", "mpp"),
+    [
+        ("micrometer", (0.25, 0.5)),
+        ("millimeter", (250, 500)),
+        ("meter", (250_000, 500_000)),
+        ("angstrom", (0.25e-4, 0.5e-4)),
+        (None, None),
+        ("parsec", None),
+    ],
 )
 def test_units(tmp_path, unit, mpp):
     info = OmeZarrSource(write(tmp_path / "a.zarr", unit=unit)).info
@@ -95,6 +103,21 @@ def test_scales_of_the_whole_image_multiply_those_of_its_levels(tmp_path):
     attributes(path, lambda f: f["multiscales"][0].update(coordinateTransformations=steps))
     with nc.open_slide(path) as slide:
         assert slide.mpp == (0.5, 1.0)
+
+
+def test_the_finest_level_is_shown_though_it_is_listed_last(tmp_path):
+    path = write(tmp_path / "a.zarr")
+    attributes(path, lambda f: f["multiscales"][0]["datasets"].reverse())
+    with nc.open_slide(path) as slide:
+        assert slide.level_shapes == [level.shape[:2] for level in LEVELS]
+        assert slide.mpp == (0.25, 0.5)
+        np.testing.assert_array_equal(slide.read_region(0, 0, 700, 900), IMAGE)
+
+
+def test_a_level_points_to_its_image(tmp_path):
+    path = write(tmp_path / "a.zarr")
+    with pytest.raises(SlideError, match=r"0 is a Zarr folder .* part of .*a\.zarr; choose that folder"):
+        nc.open_slide(path / "0")
 
 
 def test_what_other_programs_write(tmp_path):
@@ -146,6 +169,33 @@ def test_three_channels_of_fluorescence_are_no_slide(tmp_path, colours, rgb):
     facts = {"omero": {"channels": [{"color": c} for c in colours]}}
     with nc.open_slide(write(tmp_path / "a.zarr", facts=facts)) as slide:
         assert slide.is_rgb is rgb
+
+
+def test_four_channels_of_fluorescence_are_shown_without_alpha(tmp_path):
+    four = np.dstack([IMAGE, IMAGE[..., 0]])
+    facts = {"omero": {"channels": [{"color": c} for c in ("0000FF", "00FF00", "FF0000", "FFFFFF")]}}
+    with nc.open_slide(write(tmp_path / "a.zarr", levels=[four], facts=facts)) as slide:
+        assert (slide.is_rgb, slide.shape) == (False, (700, 900, 4))
+        np.testing.assert_array_equal(slide.read_region(0, 0, 300, 300), four[:300, :300])
+
+
+def test_a_level_that_is_deleted_is_not_black(tmp_path):
+    """Zarr reads the fill value where files are missing, also where all of them are."""
+    path = write(tmp_path / "a.zarr")
+    with nc.open_slide(path) as slide:
+        shutil.rmtree(path / "0")
+        with pytest.raises(SlideError, match="0 has been moved or deleted since the slide was opened"):
+            slide.read_region(0, 0, 50, 50)
+        np.testing.assert_array_equal(slide.read_region(0, 0, 50, 50, 1), LEVELS[1][:50, :50])
+
+
+def test_labels_of_a_segmentation_leave_the_identity(tmp_path):
+    path = write(tmp_path / "a.zarr")
+    with nc.open_slide(path) as slide:
+        before = slide.identity, copy_identity(path)
+        write(path / "labels" / "cells", axes="yx", levels=[IMAGE[..., 0]])
+    with nc.open_slide(path) as slide:
+        assert (slide.identity, copy_identity(path)) == before
 
 
 def test_it_is_pickled_copied_and_known_again(tmp_path):

@@ -188,6 +188,25 @@ def test_nuclei_of_the_folder_lie_where_its_cells_do(tmp_path, xy, counts):
         nc.read_nuclei(folder)
 
 
+def test_controls_are_no_genes_where_their_kinds_are_missing(tmp_path, xy, counts):
+    folder = write_xenium(tmp_path / "outs", xy, counts)
+    with h5py.File(folder / "cell_feature_matrix.h5", "a") as file:
+        features = file["matrix/features"]
+        del features["feature_type"], features["name"]
+        features["name"] = np.array(["ERBB2", "BLANK_0007", "CD74", "NegControlProbe_1", "UnassignedCodeword_1"], "S")
+    cells = read_spots(folder)
+    assert list(cells.var_names) == ["ERBB2", "CD74"]
+    np.testing.assert_array_equal(np.asarray(cells.X.todense()), counts[counts.sum(axis=1) > 0][:, [0, 2]])
+
+
+def test_odd_areas_do_not_spoil_the_size_of_the_cells(tmp_path, xy, counts):
+    areas = np.r_[np.full(20, 50.0), [np.inf, np.nan, -5.0, 0.0], np.full(6, 50.0)]
+    folder = write_xenium(tmp_path / "outs", xy, counts)
+    _table(cell_area=areas)(folder)
+    facts = next(iter(read_spots(folder).uns["spatial"].values()))["scalefactors"]
+    assert facts["spot_diameter_fullres"] * facts["microns_per_pixel"] == pytest.approx(2 * np.sqrt(50 / np.pi))
+
+
 def _no_cells(folder: Path) -> None:
     for name in ("cells.parquet", "cells.csv.gz"):
         (folder / name).unlink()
@@ -218,6 +237,8 @@ def _text(name: str, text: str) -> object:
         (_table(cell_id="aaaa00001-1"), "has duplicate cells"),
         (_table(cell_id=[f"b{i}" for i in range(30)]), "No cell of the matrix in .* is in its table of cells"),
         (_text("tissue_he_imagealignment.csv", "1,0\n"), "has 2 numbers, but an affine map has"),
+        (_text("tissue_he_imagealignment.csv", "1e9,0,0\n0,1e9,0\n"), r"pixels of .* um, which no microscope has"),
+        (_text("tissue_he_imagealignment.csv", "1,0,0\n0,9,0\n"), r"pixels of 0.212 x 1.91 um, which no microscope"),
         (_text("cells.parquet", "PAR1"), "cells.parquet .*is it a Parquet file"),
         (_text("experiment.xenium", '{"pixel_size": "small"}'), "has the pixel size 'small', which is none in um"),
         (_text("experiment.xenium", "{"), "experiment.xenium"),

@@ -9,7 +9,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +27,7 @@ from napari_cpnn.geometry import Grid
 from napari_cpnn.mapping import DONE, CompositionMap, predict_map
 from napari_cpnn.regions import Region, read_regions, summarise_regions
 from napari_cpnn.settings import CohortSettings, MappingSettings, RegionSettings
-from napari_cpnn.slides import Slide, open_slide, overview_of
+from napari_cpnn.slides import Slide, copy_identity, open_slide, overview_of, resolve_path
 from napari_cpnn.storage import key_of, remove, write_csv
 from napari_cpnn.untrusted import reason_of
 
@@ -99,6 +99,10 @@ def job_key(run_key: str, path: str, mpp: float, regions: str) -> str:
         except OSError:
             about = None
         facts.append([file, None if about is None else [about.st_size, about.st_mtime_ns]])
+    if Path(path).is_dir():  # its own time does not tell of changes inside
+        with suppress(CpnnError, OSError), warnings.catch_warnings():  # the slide says so when it is opened
+            warnings.simplefilter("ignore")
+            facts.append(copy_identity(resolve_path(Path(path))))
     return key_of(facts)
 
 

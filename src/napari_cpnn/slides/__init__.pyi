@@ -1,4 +1,5 @@
 from .backends import SLIDE_SUFFIXES as SLIDE_SUFFIXES
+from .backends.folders import resolve_path as resolve_path
 from .backends.ome_zarr import OmeZarrBackend as OmeZarrBackend
 from .backends.tiff import TiffBackend as TiffBackend
 from .backends.tiff_tiles import FileReader as FileReader

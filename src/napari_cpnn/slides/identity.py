@@ -58,7 +58,7 @@ def _files_of(path: Path) -> list[Path]:
     """Return the file itself; of an OME-Zarr folder, its metadata and the first files of its smallest level."""
     if not path.is_dir():
         return [path]
-    levels = sorted(p for p in path.iterdir() if p.is_dir())
+    levels = sorted(p for p in path.iterdir() if p.is_dir() and p.name != "labels")  # added later, by segmentation
     metadata = [p / name for p in (path, *levels) for name in METADATA if (p / name).is_file()]
     held = [
         list(itertools.islice((f for f in sorted(p.rglob("*")) if f.is_file() and f.name not in METADATA), _MOST_FILES))

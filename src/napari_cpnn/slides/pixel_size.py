@@ -15,7 +15,8 @@ from napari_cpnn.geometry import Mpp, is_plausible_mpp
 _UM_PER_UNIT = {
     "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "pm": 1e-6, "å": 1e-4,
     "in": 25_400.0, "inch": 25_400.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
-    "millimeter": 1e3, "centimeter": 1e4, "nanometer": 1e-3,
+    "millimeter": 1e3, "centimeter": 1e4, "nanometer": 1e-3, "millimetre": 1e3, "centimetre": 1e4, "nanometre": 1e-3,
+    "meter": 1e6, "metre": 1e6, "decimeter": 1e5, "picometer": 1e-6, "angstrom": 1e-4,
 }  # fmt: skip
 #: A number and the text after it.
 _LENGTH = re.compile(r"([+-]?[\d.,]+(?:[eE][+-]?\d+)?)\s*([^\W\d_]*(?:\s*/\s*\w+)?)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import MatrixFile, matrix_at, read_table
 from napari_cpnn.errors import SpotsError
+from napari_cpnn.geometry import is_plausible_mpp
 from napari_cpnn.spots.affine import XENIUM_ALIGNMENT, inverted, read_affine
 from napari_cpnn.spots.quality import OF_CELLS
 from napari_cpnn.untrusted import read_json, reading, require_memory
@@ -38,6 +40,10 @@ _CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
 _FILES = {_EXPERIMENT, f"{_MATRIX}.h5", _MATRIX, *_CELLS}
 #: Columns of the table of cells that are kept; areas are in um2.
 _KEPT = ("cell_area", "nucleus_area", "transcript_counts", "segmentation_method")
+#: Controls and codewords by their names, for tables that do not give the kinds of features.
+_CONTROL = re.compile(
+    r"(?:(?:NegControl|Unassigned|Deprecated|Genomic)\w*|BLANK|antisense|Intergenic_Region)_", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,7 @@ def xenium_frame(folder: Path, alignment: Path | None = None) -> XeniumFrame:
     Raises
     ------
     SpotsError
-        If there are several alignments, or the file holds no affine matrix.
+        If there are several alignments, or the file holds no affine matrix, or one to pixels of no microscope.
     """
     mpp = _pixel_size(folder)
     to_xenium = np.array([[1 / mpp, 0.0, 0.0], [0.0, 1 / mpp, 0.0]])
@@ -101,6 +107,12 @@ def xenium_frame(folder: Path, alignment: Path | None = None) -> XeniumFrame:
         return XeniumFrame(to_xenium, mpp, "")
     read = read_affine(file)
     back = read if file.name.endswith(XENIUM_ALIGNMENT) else inverted(read)
+    sides = mpp / np.linalg.svd(back[:, :2], compute_uv=False)
+    if not is_plausible_mpp((float(sides[0]), float(sides[1]))):
+        raise SpotsError(
+            f"{file} gives the H&E picture pixels of {sides[0]:.3g} x {sides[1]:.3g} um, which no microscope has; get "
+            "the file again."
+        )
     scale = math.sqrt(abs(float(np.linalg.det(back[:, :2]))))
     return XeniumFrame(np.column_stack([back[:, :2] / mpp, back[:, 2]]), mpp / scale, file.name)
 
@@ -122,6 +134,10 @@ def read_xenium(folder: Path, alignment: Path | None = None) -> tuple[AnnData, d
 
     frame, table = xenium_frame(folder, alignment), _cells(folder)
     cells = _matrix(folder).read(SpotsError)
+    is_gene = np.array([_CONTROL.match(name) is None for name in cells.var_names], dtype=bool)
+    if not is_gene.any():
+        raise SpotsError(f"The matrix in {folder} counts controls, but no genes; get the folder again.")
+    cells = cells[:, is_gene]
     at = pd.Index(_texts(table["cell_id"])).get_indexer(cells.obs_names)
     known = at >= 0
     if not known.any():
@@ -134,9 +150,10 @@ def read_xenium(folder: Path, alignment: Path | None = None) -> tuple[AnnData, d
     kept.uns["napari_cpnn"] = {"of": OF_CELLS, "alignment": frame.alignment}
     factors = {"microns_per_pixel": frame.mpp}
     if "cell_area" in rows:
-        diameters = 2 * np.sqrt(rows["cell_area"].to_numpy(dtype=np.float64) / np.pi) / frame.mpp
-        if (diameters > 0).any():
-            factors["spot_diameter_fullres"] = float(np.median(diameters[diameters > 0]))
+        areas = rows["cell_area"].to_numpy(dtype=np.float64)
+        areas = areas[np.isfinite(areas) & (areas > 0)]
+        if areas.size:
+            factors["spot_diameter_fullres"] = float(np.median(2 * np.sqrt(areas / np.pi) / frame.mpp))
     kept.uns["spatial"] = {xenium_name(folder): {"images": {}, "scalefactors": factors}}
     return kept, {"no_position": int((~known).sum()), "no_counts": len(table) - int(known.sum())}
 

@@ -54,7 +54,9 @@ def image_folder(folder: Path) -> Path:
     if images:
         names = ", ".join(p.name[:60] for p in images[:5])
         raise SlideError(f"{folder} holds {len(images)} images ({names}); choose one of the folders in images.")
-    raise SlideError(f"{folder} is a Zarr folder without an OME-Zarr image: it has no multiscales.")
+    outer = next((p for p in list(folder.parents)[:2] if is_zarr(p) and "multiscales" in _attributes(p)), None)
+    hint = "" if outer is None else f" It is a part of {outer}; choose that folder."
+    raise SlideError(f"{folder} is a Zarr folder without an OME-Zarr image: it has no multiscales.{hint}")
 
 
 class OmeZarrSource:
@@ -70,7 +72,8 @@ class OmeZarrSource:
         image = _first_image(folder)
         self._label = folder
         group = zarr.open_group(str(folder), mode="r", use_consolidated=False)
-        entries = [d for d in image.get("datasets", []) if isinstance(d, dict)]
+        listed = image.get("datasets")
+        entries = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
         arrays = [_array(group, d.get("path"), folder) for d in entries]
         if not arrays:
             raise SlideError(f"{folder} has no levels; its metadata are damaged.")
@@ -79,6 +82,8 @@ class OmeZarrSource:
             raise SlideError(f"{folder} has levels of different kinds; its metadata are damaged.")
         self._at = _positions([name for name, _ in axes], arrays[0].shape, folder)
         y, x, c = self._at
+        order = sorted(range(len(arrays)), key=lambda i: -int(arrays[i].shape[y]) * int(arrays[i].shape[x]))
+        entries, arrays = [entries[i] for i in order], [arrays[i] for i in order]  # some list the coarsest first
         shapes = [(int(a.shape[y]), int(a.shape[x])) for a in arrays]
         if min(shapes[0]) < 1 or max(shapes[0]) > MAX_SIDE_PX:
             raise SlideError(f"{folder} declares {shapes[0][1]} x {shapes[0][0]} px; its metadata are damaged.")
@@ -86,14 +91,15 @@ class OmeZarrSource:
         self._arrays = [arrays[i] for i in kept]
         n = 1 if c is None else int(arrays[0].shape[c])
         dtype = np.dtype(arrays[0].dtype)
-        self._alpha = n == 4 and dtype == np.uint8
+        is_rgb = dtype == np.uint8 and n in (3, 4) and _is_rgb(folder)
+        self._alpha = n == 4 and is_rgb
         channels = 3 if self._alpha else n
         scales = [_scale(image, entries[i], len(axes)) for i in kept]
         units = [um_per(axes[i][1]) for i in (y, x)]
         self.info = SourceInfo(
             level_shapes=tuple(shapes[i] for i in kept),
             channels=channels,
-            rgb=channels == 3 and dtype == np.uint8 and _is_rgb(folder),
+            rgb=is_rgb,
             dtype=dtype,
             pixel_sizes=_pixel_sizes(scales[0], units, (y, x)),
             properties={"format": f"OME-Zarr {str(image.get('version', '') or _version(folder))[:8]}".strip()},
@@ -102,6 +108,7 @@ class OmeZarrSource:
         self._blocks = [
             tuple(min(_whole(int(a.chunks[i])), int(a.shape[i])) for i in (y, x)) for a in self._arrays
         ]  # of zarr, ``chunks`` are those inside of shards
+        self._facts = [_facts_file(folder / str(entries[i]["path"])) for i in kept]
         self._cache = ByteLRU(_CACHE_BYTES)
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
@@ -135,6 +142,8 @@ class OmeZarrSource:
                     f"{self._label} cannot be read at row {row * tall}, column {col * wide} of level {level} "
                     f"({reason_of(error)})."
                 ) from error
+            if not self._facts[level].is_file():  # zarr takes missing chunks for empty ones
+                raise SlideError(f"{self._facts[level].parent} has been moved or deleted since the slide was opened.")
             block = np.ascontiguousarray(block.transpose([sorted(kept).index(axis) for axis in kept]))
             block = over_white(block) if self._alpha else block
             self._cache.put((level, row, col), block)
@@ -159,6 +168,11 @@ class OmeZarrBackend:
         if path.is_dir():
             return OmeZarrSource(path)
         raise Refused("it is not a folder")
+
+
+def _facts_file(level: Path) -> Path:
+    """Return the file that describes the array of a level."""
+    return next((level / name for name in ("zarr.json", ".zarray") if (level / name).is_file()), level / ".zarray")
 
 
 def _whole(chunk: int) -> int:
