@@ -113,7 +113,8 @@ class Page:
         self._width = 2 * _EDGE + self._columns * self._panel[1] + (self._columns - 1) * _GAP
         self._pt = settings.text_pt
         # Used only to measure text: in a vector file, and in pixels, whose letters are wider where pixels are coarse.
-        self._pens = [(dpi, FigureCanvasAgg(Figure(dpi=dpi)).get_renderer()) for dpi in (MM * 20, settings.dpi)]
+        canvases = [(dpi, FigureCanvasAgg(Figure(dpi=dpi))) for dpi in (MM * 20, settings.dpi)]
+        self._pens = [(dpi, canvas.get_renderer()) for dpi, canvas in canvases]  # type: ignore[no-untyped-call]
         self._figure = Figure()
 
     # -- the page ------------------------------------------------------------------------------------------
