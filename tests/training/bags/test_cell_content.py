@@ -70,14 +70,14 @@ def proportional(cell_world, by_area):
 
 
 def test_the_exponent_is_found(proportional):
-    assert proportional[2].exponent == pytest.approx(1.0, abs=0.2)
+    assert proportional[2].exponent == pytest.approx(1.0, abs=0.1)
 
 
 def test_where_all_cells_count_alike_the_exponent_goes_to_nothing(cell_world, by_area):
     settings = by_area.replace(validation="none")
     spots = read(cell_world, [sized(cell_world, seed, 0.0) for seed in (1, 2)], settings)
     made = fit_cells(spots, cell_world.prototypes, settings)
-    assert 0 <= made.exponent < 0.15
+    assert 0 <= made.exponent < 0.1
 
 
 def test_a_spot_is_the_weighted_mean_of_its_cells_in_counts_and_in_types(proportional, tmp_path):
@@ -101,7 +101,7 @@ def test_a_spot_is_the_weighted_mean_of_its_cells_in_counts_and_in_types(proport
         )
     truth = one.spots.obsm["truth"][[int(name.split("spot")[1]) for name in held.names]]
     alike = made.composition(replace(held, log_areas=np.zeros_like(held.log_areas)))
-    assert np.abs(shares.to_numpy() - truth).mean() < 0.8 * np.abs(alike.to_numpy() - truth).mean()
+    assert np.abs(shares.to_numpy() - truth).mean() < 0.4 * np.abs(alike.to_numpy() - truth).mean()
     made.save(tmp_path / "cells.safetensors")
     again = load_slide_model(tmp_path / "cells.safetensors")
     assert again.exponent == made.exponent
