@@ -148,6 +148,8 @@ def test_series_of_bioformats2raw(tmp_path):
     write(tmp_path / "b.zarr" / "0")
     with nc.open_slide(tmp_path / "b.zarr") as slide:
         assert (slide.name, slide.mpp) == ("b", (0.25, 0.5))
+    with nc.open_slide(tmp_path / "b.zarr" / "0") as slide:
+        assert slide.name == "b"
 
 
 def test_alpha_lies_over_white_and_grey_is_no_slide(tmp_path):
