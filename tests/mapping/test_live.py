@@ -169,6 +169,21 @@ def test_pause_and_resume(slide, model):
         assert mapper.wait_until_mapped(30)
 
 
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_pause_and_an_idle_time_are_left_out_of_the_throughput(slide, model, paused):
+    with LiveMapper(slide, model, settings(max_batch=8, batch_seconds=1e-9)) as mapper:
+        mapper.set_viewport(Viewport(Rect(64, 64, 400, 400), 1.0))
+        assert mapper.wait_until_mapped(30)
+        assert mapper.progress().patches_per_second > 0
+        if paused:
+            mapper.pause()
+            mapper.resume()
+        else:
+            mapper.set_viewport(None)
+        assert mapper.progress().patches_per_second == 0
+        assert mapper.progress().limited_by == ""
+
+
 def test_stop_ends_all_threads_also_before_a_start_and_twice(slide, model):
     before = set(threading.enumerate())
 

@@ -51,6 +51,19 @@ def test_what_is_long_ago_says_nothing(clock):
     assert found.patches_per_second() == 0
 
 
+def test_a_pause_is_no_time_of_reading(clock):
+    found = Pace(16, 0.2)
+    for waited in (0.0, 2.0):
+        clock.now += waited
+        found.restart()
+        assert found.patches_per_second() == 0
+        for _ in range(3):
+            clock.now += 0.2
+            found.note(16, 0.2, 64)
+        assert found.limited_by() == "network"
+        assert found.patches_per_second() == pytest.approx(16 / 0.2)
+
+
 def test_time_left():
     assert MapProgress(412, 1930, 0, 84.0, True, False, "").seconds_left == pytest.approx(1518 / 84)
     assert math.isnan(MapProgress(412, 1930, 0, 0.0, True, False, "").seconds_left)

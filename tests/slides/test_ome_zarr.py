@@ -17,6 +17,7 @@ import napari_cpnn as nc
 from napari_cpnn.errors import SlideError
 from napari_cpnn.slides import Slide, copy_identity
 from napari_cpnn.slides.backends.ome_zarr import OmeZarrSource
+from napari_cpnn.slides.identity import METADATA, _files_of
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 255, (700, 900, 3), dtype=np.uint8)
@@ -148,6 +149,8 @@ def test_series_of_bioformats2raw(tmp_path):
     write(tmp_path / "b.zarr" / "0")
     with nc.open_slide(tmp_path / "b.zarr") as slide:
         assert (slide.name, slide.mpp) == ("b", (0.25, 0.5))
+    with nc.open_slide(tmp_path / "b.zarr" / "0") as slide:
+        assert slide.name == "b"
 
 
 def test_alpha_lies_over_white_and_grey_is_no_slide(tmp_path):
@@ -196,6 +199,17 @@ def test_labels_of_a_segmentation_leave_the_identity(tmp_path):
         write(path / "labels" / "cells", axes="yx", levels=[IMAGE[..., 0]])
     with nc.open_slide(path) as slide:
         assert (slide.identity, copy_identity(path)) == before
+
+
+def test_only_the_first_chunks_are_looked_at_in_order(tmp_path):
+    """The identity of a slide with a level of very many chunks is known at once, and is the same on each disk."""
+    path = write(tmp_path / "a.zarr", levels=[IMAGE])
+    want = sorted(f for f in (path / "0").rglob("*") if f.is_file() and f.name not in METADATA)
+    found = [f for f in _files_of(path) if f.name not in METADATA]
+    assert found == want[:64]
+    for other in range(100):
+        (path / "0" / f"9.{other}").write_bytes(b"x")
+    assert len([f for f in _files_of(path) if f.name not in METADATA]) == 64
 
 
 def test_it_is_pickled_copied_and_known_again(tmp_path):

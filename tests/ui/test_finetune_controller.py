@@ -11,6 +11,7 @@ from typing import ClassVar
 import anndata
 import numpy as np
 import pytest
+import zarr
 
 from napari_cpnn.errors import CheckpointError, TrainingError
 from napari_cpnn.geometry import PatchSpec
@@ -173,6 +174,16 @@ def test_files_dropped_together_are_a_sample(setup):
     assert (c.samples[0].files.slide, c.samples[0].files.spots) == (SAMPLE["slide"], SAMPLE["spots"])
     c.add_files([SAMPLE["spots"]], SampleFiles(SAMPLE["slide"], Path(), mpp=0.5))
     assert c.samples[1].files == SampleFiles(SAMPLE["slide"], SAMPLE["spots"], mpp=0.5)
+
+
+def test_an_ome_zarr_and_its_spots_dropped_together_are_a_sample(setup, tmp_path):
+    group = zarr.open_group(str(tmp_path / "he.zarr"), mode="w", zarr_format=2)
+    group.create_array("0", data=np.full((300, 400, 3), 200, np.uint8), chunks=(256, 256, 3))
+    axes = [*({"name": a, "unit": "micrometer"} for a in "yx"), {"name": "c"}]
+    scale = {"coordinateTransformations": [{"type": "scale", "scale": [0.5, 0.5, 1]}]}
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0", **scale}]}]
+    setup.c.add_files([SAMPLE["spots"], tmp_path / "he.zarr"])
+    assert (setup.c.samples[0].files.slide, setup.c.samples[0].files.spots) == (tmp_path / "he.zarr", SAMPLE["spots"])
 
 
 def test_a_sample_removed_while_it_is_looked_at_stays_away(setup):

@@ -148,8 +148,9 @@ class LiveMapper:
 
     def _ask(self, **changes: Any) -> None:
         with self._condition:
-            self._wish = self._wish._replace(**changes)
-            self._planned = False
+            if self._idle():
+                self._pace.restart()
+            self._wish, self._planned = self._wish._replace(**changes), False
             self._condition.notify_all()
         self._start()
 
@@ -161,6 +162,7 @@ class LiveMapper:
     def resume(self) -> None:
         """Resume mapping after :meth:`pause`."""
         with self._condition:
+            self._pace.restart()
             self._paused = False
             self._condition.notify_all()
 
@@ -266,10 +268,8 @@ class LiveMapper:
         return self._planned and not under_way
 
     def _message(self) -> str:
-        if self.error is not None:
-            return str(self.error)
-        if self._read_problem:
-            return self._read_problem
+        if self.error or self._read_problem:
+            return str(self.error or self._read_problem)
         return self.store.problem or "" if self.store is not None else ""
 
     # -- threads -------------------------------------------------------------------------------------------

@@ -58,6 +58,10 @@ class Pace:
         wanted = max(1.0, self._rate * self._seconds)
         self.batch_size = max(1, min(limit, max(_LEAST, 2 ** int(np.log2(wanted)))))
 
+    def restart(self) -> None:
+        """Leave the time since the last batch out of the throughput, since nothing was to be done."""
+        self._finished.clear()
+
     def patches_per_second(self) -> float:
         """Throughput over the last few seconds; 0 if nothing was computed."""
         now, recent = time.monotonic(), self._recent()

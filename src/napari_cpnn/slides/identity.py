@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +62,19 @@ def _files_of(path: Path) -> list[Path]:
         return [path]
     levels = sorted(p for p in path.iterdir() if p.is_dir() and p.name != "labels")  # added later, by segmentation
     metadata = [p / name for p in (path, *levels) for name in METADATA if (p / name).is_file()]
-    held = [
-        list(itertools.islice((f for f in sorted(p.rglob("*")) if f.is_file() and f.name not in METADATA), _MOST_FILES))
-        for p in levels[-1:]
-    ]
-    return [*metadata, *itertools.chain.from_iterable(held)]
+    held = itertools.chain.from_iterable(_chunks(p) for p in levels[-1:])
+    return [*metadata, *itertools.islice(held, _MOST_FILES)]
+
+
+def _chunks(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder in the order of their names, without listing all of a million."""
+    with os.scandir(folder) as entries:
+        names = sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_file()) for entry in entries)
+    for name, is_folder, is_file in names:
+        if is_folder:
+            yield from _chunks(folder / name)
+        elif is_file and name not in METADATA:
+            yield folder / name
 
 
 def _add_ends(key: hashlib._Hash, path: Path) -> None:

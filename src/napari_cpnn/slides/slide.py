@@ -389,6 +389,10 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
 
 
 def _display_name(asked: Path, file: Path) -> str:
-    """Return the display name: that of a DICOM folder if opened, since its files have numbers as names."""
+    """Return the display name: that of a DICOM folder if opened, since its files have numbers as names.
+
+    The first image of bioformats2raw has one too, and is named like its store.
+    """
     name = asked.name if asked.name and asked.is_dir() else file.stem
+    name = file.parent.name if name == "0" and file.parent.suffix == ".zarr" else name
     return name.removesuffix(".zarr").removesuffix(".ome")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tests.ui.conftest import MPP, SHAPE, tissue_image, write_slide
 
 from cases import case
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.ui.layers.reader import get_reader
+from napari_cpnn.ui.layers.reader import get_reader, is_slide_path
 
 
 def test_slide_opens_in_micrometres(slide_path):
@@ -77,6 +79,13 @@ def test_an_ome_zarr_of_colours_with_a_pixel_size_is_a_slide_and_a_spatialdata_i
     assert (data[0].shape, keywords["scale"], keywords["name"], kind) == ((300, 400, 3), (0.5, 0.5), "he", "image")
     for other in ("store.zarr", "store.zarr/images", "store.zarr/images/dapi.zarr"):
         assert get_reader(str(tmp_path / other)) is None
+        assert not is_slide_path(tmp_path / other)
+    assert is_slide_path(Path(path))
+    series = zarr.open_group(str(tmp_path / "b.zarr"), mode="w", zarr_format=2)
+    series.attrs["bioformats2raw.layout"] = 3
+    shutil.copytree(path, tmp_path / "b.zarr/0")
+    ((data, keywords, _),) = get_reader(str(tmp_path / "b.zarr"))(str(tmp_path / "b.zarr"))
+    assert (data[0].shape, keywords["name"]) == ((300, 400, 3), "b")
 
 
 def test_the_case_of_three_planes():

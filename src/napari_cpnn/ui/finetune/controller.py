@@ -11,11 +11,11 @@ from psygnal import Signal
 
 from napari_cpnn.errors import CpnnError, TrainingError
 from napari_cpnn.settings import TRAINING_PRESETS, TrainingSettings
-from napari_cpnn.slides import SLIDE_SUFFIXES
 from napari_cpnn.training.jobs import CellsFile, SampleFiles, TrainingJob
 from napari_cpnn.ui.finetune.inputs import SampleRow, as_changes, inspect_sample, moved_by, start_from
 from napari_cpnn.ui.finetune.run import FollowedRun
 from napari_cpnn.ui.frame import Choices, SettingsEditor, Tasks, as_cpnn_error
+from napari_cpnn.ui.layers import is_slide_path
 from napari_cpnn.ui.viewer import Reference, inspect_reference
 
 if TYPE_CHECKING:
@@ -138,12 +138,12 @@ class FineTuneController:
         self._tasks.set_problem(None)
 
     def add_files(self, paths: Sequence[Path], slide: SampleFiles | None = None) -> None:
-        """Add samples from dropped files: slides (known by their suffixes) are paired with spots in order.
+        """Add samples from dropped files: slides (see :func:`is_slide_path`) are paired with spots in order.
 
         Spots without a slide among the files belong to ``slide``, or wait for theirs; slides without spots are paired
         with spots that wait.
         """
-        slides = [path for path in paths if path.is_file() and path.name.lower().endswith(tuple(SLIDE_SUFFIXES))]
+        slides = [path for path in paths if is_slide_path(path)]
         spots = [path for path in paths if path not in slides]
         if not slides:
             for path in spots:

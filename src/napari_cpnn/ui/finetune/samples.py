@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog, QListWidget, QMenu, QWidget
 
-from napari_cpnn.slides import SLIDE_SUFFIXES
 from napari_cpnn.training.jobs import SampleFiles
 from napari_cpnn.ui.finetune.controller import FineTuneController
 from napari_cpnn.ui.frame import (
@@ -23,7 +22,7 @@ from napari_cpnn.ui.frame import (
     spacer,
     stack,
 )
-from napari_cpnn.ui.layers import is_slide_layer, mpp_of_layer, path_of
+from napari_cpnn.ui.layers import is_slide_layer, is_slide_path, mpp_of_layer, path_of
 
 if TYPE_CHECKING:
     import napari
@@ -131,7 +130,7 @@ class SamplesBox(QWidget):
 
     def drop(self, paths: list[Path]) -> None:
         """Add samples from dropped files; see :meth:`FineTuneController.add_files`."""
-        slides = [path for path in paths if path.is_file() and path.name.lower().endswith(tuple(SLIDE_SUFFIXES))]
+        slides = [path for path in paths if is_slide_path(path)]
         if len(slides) == len(paths) == 1 and not self.controller.waiting:  # its spots will follow
             self._slide_file = slides[0]
             self._fill_slides()

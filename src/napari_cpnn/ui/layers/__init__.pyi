@@ -2,6 +2,7 @@ from .as_slide import picture_in as picture_in
 from .as_slide import why_no_slide as why_no_slide
 from .clicks import is_click as is_click
 from .reader import LayerData as LayerData
+from .reader import is_slide_path as is_slide_path
 from .reader import slide_layer as slide_layer
 from .slide_layers import LENS_KEY as LENS_KEY
 from .slide_layers import MEASURE_KEY as MEASURE_KEY

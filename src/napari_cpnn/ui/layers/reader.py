@@ -75,17 +75,25 @@ def _may_be_slide(path: Path) -> bool:
     return suffix not in TIFF_SUFFIXES or _is_slide_tiff(path)
 
 
+def is_slide_path(path: Path) -> bool:
+    """Return whether a path is that of a slide rather than of spots: a file by its suffix, or an OME-Zarr folder."""
+    return _is_slide_folder(path) if path.is_dir() else path.is_file() and path.suffix.lower() in SLIDE_SUFFIXES
+
+
 def _is_slide_folder(path: Path) -> bool:
-    """Return whether a folder is itself an OME-Zarr image of 8-bit RGB with a pixel size.
+    """Return whether a folder is itself an OME-Zarr image of 8-bit RGB with a pixel size, or of bioformats2raw.
 
     A SpatialData is left to the reader of spots, and other images to napari's readers of OME-Zarr.
     """
-    from napari_cpnn.slides import OmeZarrBackend
+    from napari_cpnn.slides import OmeZarrBackend, resolve_path
 
     try:
         if path.suffix.lower() != ".zarr":
             return False
-        source = OmeZarrBackend().open(path)
+        image = resolve_path(path)
+        if image not in (path, path / "0"):
+            return False
+        source = OmeZarrBackend().open(image)
     except Exception:  # noqa: BLE001 -- whatever is wrong with it, napari asks the other readers
         return False
     source.close()

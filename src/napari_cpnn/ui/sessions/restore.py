@@ -256,9 +256,12 @@ def _other_slides(session: Session) -> list[Slide]:
 
 
 def ask_for_file(parent: QWidget, title: str, sentence: str, path: Path) -> Path | None:
-    """Say that a file is not there, and let the user choose it; ``None`` if they do not."""
+    """Say that a file, or a slide's folder, is not there, and let the user choose it; ``None`` if they do not."""
     if not ask(parent, title, f"{sentence}\n\nChoose it now?"):
         return None
+    if ".zarr" in (path.suffix.lower(), path.parent.suffix.lower()):  # a dialog of files offers no folders
+        folder = QFileDialog.getExistingDirectory(parent, sentence)
+        return Path(folder) if folder else None
     kinds = SLIDE_SUFFIXES if path.suffix.lower() in SLIDE_SUFFIXES else (path.suffix,)
     patterns = " ".join(f"*{suffix}" for suffix in kinds)
     name, _ = QFileDialog.getOpenFileName(parent, sentence, path.name, f"Files ({patterns});;All files (*)")

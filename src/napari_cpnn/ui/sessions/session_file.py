@@ -15,7 +15,7 @@ from napari_cpnn.errors import SessionError
 from napari_cpnn.geometry import Rect, as_mpp
 from napari_cpnn.palette import as_level
 from napari_cpnn.regions import geojson_of, regions_in
-from napari_cpnn.slides import copy_identity
+from napari_cpnn.slides import copy_identity, resolve_path
 from napari_cpnn.storage import whole_file
 from napari_cpnn.ui.cells import CellKind, CellShown
 from napari_cpnn.ui.explore import STEPS
@@ -258,6 +258,6 @@ def differs(session: Session) -> str:
         If the file cannot be read.
     """
     slide = session.slide
-    if not slide.identity or copy_identity(slide.path) == slide.identity:
+    if not slide.identity or copy_identity(resolve_path(slide.path)) == slide.identity:
         return ""
     return f"{slide.path} is not the slide {slide.name} of this session: its content differs, and so may its map."
