@@ -34,9 +34,9 @@ lint: setup
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/npe2 validate src/napari_cpnn/napari.yaml
 
-# Files of tests run side by side, each process on one thread.
+# Files of tests run side by side, each process on one thread; a process that dies ends the run instead of hanging it.
 unit: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(SCREEN) $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(SCREEN) $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # What a change of one package needs, in under two minutes: without docks, training, fuzzing and real data.
 FAST := tests/test_house.py tests/test_geometry.py tests/test_lattice.py tests/test_palette.py tests/test_settings.py \
