@@ -73,6 +73,14 @@ class CellWorld:
         return CellSample(slide, spots, Nuclei(centers, source="painted"), types)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """Of all tests of a module; where a module imports it, for each of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAPARI_CPNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def cell_world() -> CellWorld:
     rng = np.random.default_rng(11)

@@ -10,22 +10,15 @@ import torch
 from scipy import sparse
 
 import napari_cpnn as nc
-from cell_world import MPP, RADIUS_UM, TYPES, CellSample, cell_world, quick_cells
+from cell_world import MPP, RADIUS_UM, TYPES, CellSample, cell_world, own_cache, quick_cells
 from napari_cpnn.errors import NucleiError, SettingsError, TrainingError
 from napari_cpnn.nuclei import Outlines
 from napari_cpnn.training.bags import fit_cells, load_slide_model, read_cell_spots
 from napari_cpnn.training.bags.loop import Batch
 
-__all__ = ["cell_world", "quick_cells"]
+__all__ = ["cell_world", "own_cache", "quick_cells"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out:napari_cpnn.errors.CpnnWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NAPARI_CPNN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

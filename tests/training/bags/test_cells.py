@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import napari_cpnn as nc
-from cell_world import RADIUS_UM, TYPES, cell_world, quick_cells
+from cell_world import RADIUS_UM, TYPES, cell_world, own_cache, quick_cells
 from napari_cpnn.errors import CellMapError, MappingError, NucleiError, SettingsError, TrainingError
 from napari_cpnn.models import build_model, read_card
 from napari_cpnn.prediction import PlacePredictor, Predictor
@@ -18,14 +18,7 @@ from napari_cpnn.training.bags import BagReader, fit_cells, load_slide_model, re
 from napari_cpnn.training.bags.cell_heads import correlation_loss
 from napari_cpnn.training.bags.cell_spots import cell_model
 
-__all__ = ["cell_world", "quick_cells"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NAPARI_CPNN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+__all__ = ["cell_world", "own_cache", "quick_cells"]
 
 
 @pytest.fixture(scope="module")
