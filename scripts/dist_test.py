@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -53,6 +55,7 @@ def main() -> None:
         for file in (folder / "first").iterdir():
             shutil.copy(file, args.out)
         wheel = next((folder / "first").glob("*.whl"))
+        _check_readme(wheel)
         tried = [p for p in pythons if _tried(p, wheel, folder, tools, args.out)]
     if not tried:
         sys.exit("No Python could be tried.")
@@ -81,6 +84,15 @@ def _build(python: Path, out: Path) -> dict[str, str]:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": time.stdout.strip()}
     subprocess.run([python, "-m", "build", "--outdir", out, REPO], check=True, env=environment, stdout=subprocess.PIPE)
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(out.iterdir())}
+
+
+def _check_readme(wheel: Path) -> None:
+    """Registries show the README without the repository beside it."""
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
+    relative = re.findall(r"\]\((?!https?:|#)[^)]+\)", text)
+    if relative:
+        sys.exit(f"The README in the wheel has links into the repository: {relative[0]}")
 
 
 def _tried(python: str, wheel: Path, folder: Path, tools: Path, out: Path) -> bool:

@@ -25,6 +25,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+def limit_of(pace: Pace) -> str:
+    return MapProgress(0, 1, 0, 1.0, True, False, "", pace.network_share()).limited_by
+
+
 @pytest.mark.parametrize(
     ("computing", "limit"), [(0.2, "network"), (0.18, "network"), (0.16, "reading"), (0.02, "reading")]
 )
@@ -34,20 +38,21 @@ def test_a_network_that_waits_is_limited_by_reading(clock, computing, limit):
     for _ in range(10):
         clock.now += 0.2
         found.note(16, computing, 64)
-    assert found.limited_by() == limit
+    assert found.network_share() == pytest.approx(computing / 0.2)
+    assert limit_of(found) == limit
     assert found.patches_per_second() == pytest.approx(16 / 0.2)
 
 
 def test_what_is_long_ago_says_nothing(clock):
     found = Pace(16, 0.2)
-    assert found.limited_by() == ""
+    assert limit_of(found) == ""
     found.note(16, 0.2, 64)
-    assert found.limited_by() == ""  # one batch has no duration from its end to its end
+    assert limit_of(found) == ""  # one batch has no duration from its end to its end
     clock.now += 0.5
     found.note(16, 0.1, 64)
-    assert found.limited_by() == "reading"
+    assert limit_of(found) == "reading"
     clock.now += 60
-    assert found.limited_by() == ""
+    assert limit_of(found) == ""
     assert found.patches_per_second() == 0
 
 
@@ -60,7 +65,7 @@ def test_a_pause_is_no_time_of_reading(clock):
         for _ in range(3):
             clock.now += 0.2
             found.note(16, 0.2, 64)
-        assert found.limited_by() == "network"
+        assert limit_of(found) == "network"
         assert found.patches_per_second() == pytest.approx(16 / 0.2)
 
 

@@ -345,10 +345,14 @@ def test_who_waits_for_a_problem_is_not_notified_of_it(setup, model):
 def test_progress_in_words(setup, model):
     mapper = ready(setup, model)
     assert setup.controller.progress_text() == "412 of 1,930 patches · 84/s · 18 s left · CPU bfloat16"
-    mapper.now = MapProgress(412, 1930, 0, 0.5, True, False, "", "reading")
-    assert (
-        setup.controller.progress_text()
-        == "412 of 1,930 patches · 0.5/s · 51 min left · limited by reading · CPU bfloat16"
+    mapper.now = MapProgress(412, 1930, 0, 84.0, True, False, "", 0.93)
+    assert setup.controller.progress_text() == (
+        "412 of 1,930 patches · 84/s (93 % of this computer's limit) · 18 s left · CPU bfloat16"
+    )
+    mapper.now = MapProgress(412, 1930, 0, 0.5, True, False, "", 0.2)
+    assert setup.controller.progress_text() == (
+        "412 of 1,930 patches · 0.5/s (20 % of this computer's limit: it waits for reading)"
+        " · 51 min left · CPU bfloat16"
     )
     mapper.now = MapProgress(1930, 1930, 2, 84.0, True, True, "")
     assert setup.controller.progress_text() == "1,930 of 1,930 patches · 2 unreadable · CPU bfloat16"

@@ -217,7 +217,8 @@ def _predicted(slide: Slide, model: CPNN, settings: MappingSettings, args: argpa
 
         def show(progress: MapProgress) -> None:
             bar.total = progress.wanted
-            bar.set_postfix_str(f"limited by {progress.limited_by}" if progress.limited_by else "", refresh=False)
+            known = f"{100 * progress.network_share:.0f} % of this computer's limit" if progress.limited_by else ""
+            bar.set_postfix_str(f"limited by {progress.limited_by}, {known}" if known else "", refresh=False)
             bar.update(progress.done - bar.n)
 
         return predict_map(slide, model, region=region, settings=settings, on_progress=show)

@@ -216,7 +216,7 @@ class LiveMapper:
                 running=not (self._paused or self._stopped),
                 idle=self._idle(),
                 message=self._message(),
-                limited_by=self._pace.limited_by(),
+                network_share=self._pace.network_share(),
             )
 
     def wait_until_mapped(self, timeout_s: float | None = None) -> bool:

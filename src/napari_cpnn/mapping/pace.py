@@ -7,13 +7,9 @@ from collections import deque
 
 import numpy as np
 
-from napari_cpnn.mapping.progress import Limit
-
 #: Duration in seconds over which the displayed throughput is averaged.
 _SECONDS = 3.0
 _LEAST = 8
-#: The network limits the throughput if it computes for at least this share of the time.
-_BUSY = 0.85
 
 
 class Pace:
@@ -68,13 +64,11 @@ class Pace:
         span = max(now - recent[0][0], 0.2) if recent else 0.0
         return sum(n for _, n, _ in recent[1:]) / span if span else 0.0
 
-    def limited_by(self) -> Limit:
-        """Return what the last few seconds were spent on; empty if too little was computed to say."""
+    def network_share(self) -> float:
+        """Share of the last few seconds in which the network computed; NaN if too little was computed to say."""
         recent = self._recent()
         span = recent[-1][0] - recent[0][0] if recent else 0.0
-        if not span:
-            return ""
-        return "network" if sum(seconds for *_, seconds in recent[1:]) >= _BUSY * span else "reading"
+        return min(sum(seconds for *_, seconds in recent[1:]) / span, 1.0) if span else float("nan")
 
     def _recent(self) -> list[tuple[float, int, float]]:
         """Batches of the last seconds: time of their end, patches, seconds in the network; none if there is but one."""

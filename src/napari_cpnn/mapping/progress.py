@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 #: What limits the throughput: the network, reading the slide, or unknown.
 Limit = Literal["network", "reading", ""]
+
+#: The network limits the throughput if it computes for at least this share of the time.
+_BUSY = 0.85
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class MapProgress:
         True if the current view is complete.
     message
         Message for the user, or an empty string.
+    network_share
+        Throughput as a share of what the network alone reaches on this computer, which is its limit: the share of the
+        last three seconds in which the network computed. NaN if it is not known.
     limited_by
         What limits the throughput: ``"network"`` if it computed for most of the last three seconds, ``"reading"`` if it
         waited for patches; empty if it is not known.
@@ -48,7 +55,13 @@ class MapProgress:
     running: bool
     idle: bool
     message: str
-    limited_by: Limit = ""
+    network_share: float = float("nan")
+
+    @property
+    def limited_by(self) -> Limit:
+        if math.isnan(self.network_share):
+            return ""
+        return "network" if self.network_share >= _BUSY else "reading"
 
     @property
     def seconds_left(self) -> float:

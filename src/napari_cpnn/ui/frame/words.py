@@ -140,22 +140,29 @@ def _interval_text(trust: Trust | None, known: bool, quantity: int, value: float
 
 
 def progress_text(mapper: LiveMapper) -> str:
-    """Describe the progress of a map, such as ``412 of 1,930 patches · 84/s · 18 s left · CPU bfloat16``.
+    """Describe the progress of a map.
 
-    The network limits the throughput unless it says that reading does.
+    Such as ``412 of 1,930 patches · 84/s (93 % of this computer's limit) · 18 s left · CPU bfloat16``. The limit is
+    what the network reaches alone.
     """
     p = mapper.progress()
     parts = [f"{p.done:,} of {p.wanted:,} patches"]
     if p.running and not p.idle and p.patches_per_second > 0:
         rate = p.patches_per_second
-        parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        parts.append((f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s") + _share_of_limit(p))
         parts.append(f"{duration(p.seconds_left)} left")
-        parts += ["limited by reading"] if p.limited_by == "reading" else []
     if p.failed:
         parts.append(f"{p.failed:,} unreadable")
     device = str(mapper.device)
     device = device.upper() if device in ("cpu", "mps") else device.replace("cuda", "CUDA")
     return " · ".join([*parts, f"{device} {mapper.arithmetic}"])
+
+
+def _share_of_limit(p: MapProgress) -> str:
+    if math.isnan(p.network_share):
+        return ""
+    waits = ": it waits for reading" if p.limited_by == "reading" else ""
+    return f" ({100 * p.network_share:.0f} % of this computer's limit{waits})"
 
 
 def slide_label(name: str, shape: Sequence[int], mpp: Mpp | None) -> str:
