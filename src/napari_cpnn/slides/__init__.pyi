@@ -1,8 +1,10 @@
 from .backends import SLIDE_SUFFIXES as SLIDE_SUFFIXES
+from .backends import open_source as open_source
 from .backends.folders import resolve_path as resolve_path
 from .backends.ome_zarr import OmeZarrBackend as OmeZarrBackend
 from .backends.tiff import TiffBackend as TiffBackend
 from .backends.tiff_tiles import FileReader as FileReader
+from .backends.zarr_places import address_of as address_of
 from .identity import copy_identity as copy_identity
 from .patches import PatchReader as PatchReader
 from .patches import read_patches as read_patches

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from napari_cpnn.slides.backends.zarr_places import METADATA
+
 _ENDS_BYTES = 64 * 1024
-#: Files of a Zarr folder that describe it.
-METADATA = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 _MOST_FILES = 64
 
 

@@ -6,7 +6,6 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
 
 from napari_cpnn.decimals import parse_decimal
 from napari_cpnn.errors import CpnnWarning
@@ -31,10 +30,10 @@ def um_per(unit: str) -> float | None:
 
 
 #: What has been reported: each implausible pixel size of a file once in a process.
-_REPORTED: set[tuple[Path | None, tuple[str, Mpp]]] = set()
+_REPORTED: set[tuple[object, tuple[str, Mpp]]] = set()
 
 
-def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: Path | None) -> tuple[str, Mpp] | None:
+def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: object) -> tuple[str, Mpp] | None:
     """Return the first plausible candidate; issue a :class:`CpnnWarning` if there are only implausible ones.
 
     For each file it is issued once.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,65 +18,13 @@ from napari_cpnn.slides.backends import open_source
 from napari_cpnn.slides.backends.arrays import ArraySource
 from napari_cpnn.slides.backends.base import Pixels, SourceInfo, background_value
 from napari_cpnn.slides.backends.folders import resolve_path
+from napari_cpnn.slides.backends.zarr_places import address_of
+from napari_cpnn.slides.handles import Handles
 from napari_cpnn.slides.identity import content_identity, file_identity
 from napari_cpnn.slides.orientation import orientation_notice
 from napari_cpnn.slides.pixel_size import choose_mpp
 from napari_cpnn.slides.pyramid import CHUNK_PX, Pyramid
 from napari_cpnn.untrusted import reading
-
-
-class _Handles:
-    """Open pyramid shared by a slide and its copies; opened when first needed, also after unpickling."""
-
-    def __init__(self, path: Path | None, backend: str, pyramid: Pyramid) -> None:
-        self.path = path
-        self.backend = backend
-        self._pyramid: Pyramid | None = pyramid
-        self._lock = threading.Lock()
-        self._closed = self._warned = False
-
-    def pyramid(self) -> Pyramid:
-        pyramid = self._pyramid
-        if pyramid is not None:
-            return pyramid
-        with self._lock:
-            if self._closed:
-                raise SlideError(f"The slide {self.path} has been closed; open it again.")
-            if self._pyramid is None:
-                if self.path is None:
-                    raise SlideError("A slide made from arrays has lost them; create it again.")
-                self._pyramid = Pyramid(open_source(self.path, self.backend)[1], self.path)
-            return self._pyramid
-
-    def first_damage(self) -> bool:
-        """Return True once, after a place was found to be unreadable."""
-        if self._warned or self._pyramid is None or not self._pyramid.is_damaged:
-            return False
-        with self._lock:
-            first, self._warned = not self._warned, True
-            return first
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._pyramid is not None:
-                self._pyramid.close()
-                self._pyramid = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        in_memory = self.backend == ArraySource.backend
-        return {
-            "path": self.path,
-            "backend": self.backend,
-            "source": self.pyramid().source if in_memory else None,
-            "closed": self._closed,
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self.backend, self._closed = state["path"], state["backend"], state["closed"]
-        self._lock = threading.Lock()
-        self._warned = False
-        self._pyramid = None if state["source"] is None else Pyramid(state["source"])
 
 
 class _LevelArray:
@@ -104,7 +51,7 @@ class Slide:
     Attributes
     ----------
     path : pathlib.Path or None
-        The file, ``None`` for arrays without one.
+        The file, ``None`` for arrays without one and for a slide at an address.
     name : str
         Display name: the file name without its extension.
     backend : str
@@ -135,7 +82,7 @@ class Slide:
     (100, 200, 3)
     """
 
-    def __init__(self, handles: _Handles, info: SourceInfo, *, name: str, mpp: Mpp | None, identity: str) -> None:
+    def __init__(self, handles: Handles, info: SourceInfo, *, name: str, mpp: Mpp | None, identity: str) -> None:
         pyramid = handles.pyramid()
         self._handles = handles
         self._levels: list[Any] | None = None
@@ -174,7 +121,7 @@ class Slide:
         """
         source = ArraySource(levels)
         file = None if path is None else Path(path)
-        handles = _Handles(file, ArraySource.backend, Pyramid(source))
+        handles = Handles(file, ArraySource.backend, Pyramid(source))
         size = None if mpp is None else as_mpp(mpp)
         slide = cls(handles, source.info, name=name, mpp=size, identity="")
         if file is None or not file.is_file():
@@ -308,8 +255,8 @@ class Slide:
 
     @property
     def label(self) -> str:
-        """Name of the slide in messages: its path, or its name."""
-        return str(self.path) if self.path is not None else self.name
+        """Name of the slide in messages: its path or address, or its name."""
+        return str(self._handles.address or self.path or self.name)
 
     def close(self) -> None:
         """Close the file; this slide and its copies cannot be read afterwards."""
@@ -338,8 +285,8 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
     Parameters
     ----------
     path
-        SVS, (OME-)TIFF, NDPI, MRXS, SCN, VMS, BIF, DICOM (one file of the slide, or its folder), OME-Zarr (a folder),
-        JPEG, PNG.
+        SVS, (OME-)TIFF, NDPI, MRXS, SCN, VMS, BIF, DICOM (one file of the slide, or its folder), JPEG, PNG; OME-Zarr
+        as a folder, as a zip file (``.ozx``, ``.zarr.zip``), or at an address (``https://``, ``s3://``).
     mpp
         Micrometres per pixel of the finest level, one number or ``(y, x)``, if missing or wrong in the file.
 
@@ -367,11 +314,14 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
     (0.25, 0.25)
     """
     given = None if mpp is None else as_mpp(mpp)
+    address = address_of(path)
+    if address is not None:
+        return _open_address(address, given)
     with reading(path, SlideError, "the file may be damaged."):
         asked = Path(path)
         file = resolve_path((asked.expanduser() if str(asked).startswith("~") else asked).absolute())
         backend, source = open_source(file)
-        handles = _Handles(file, backend, Pyramid(source, file))
+        handles = Handles(file, backend, Pyramid(source, file))
         info = source.info
         shape = (*info.level_shapes[0], info.channels)
         turned = f" orientation {info.orientation}" if info.orientation != 1 else ""
@@ -379,13 +329,31 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
     notice = orientation_notice(info.orientation, file)
     if notice is not None:
         warnings.warn(notice, CpnnWarning, stacklevel=2)
+    return Slide(handles, info, name=_display_name(asked, file), mpp=_pixel_size(info, given, file), identity=identity)
+
+
+def _open_address(address: str, given: Mpp | None) -> Slide:
+    backend, source = open_source(address)
+    handles = Handles(None, backend, Pyramid(source, address), address)
+    name = address.rsplit("/", 1)[-1].removesuffix(".zarr").removesuffix(".ome")
+    slide = Slide(handles, source.info, name=name, mpp=_pixel_size(source.info, given, address), identity="")
+    facts = (address, slide.level_shapes, slide.shape, str(slide.dtype), source.info.pixel_sizes)
+    level = len(source.info.level_shapes) - 1
+    height, width = (min(n, CHUNK_PX) for n in slide.level_shapes[level])
+    middle = [(n - side) // 2 for n, side in zip(slide.level_shapes[level], (height, width), strict=True)]
+    slide.identity = content_identity(facts, slide.read_region(middle[0], middle[1], height, width, level).tobytes())
+    return slide
+
+
+def _pixel_size(info: SourceInfo, given: Mpp | None, what: object) -> Mpp | None:
+    """Return the pixel size that is given, or that of the file, and note in the properties where it is from."""
     if given is None:
-        found = choose_mpp(info.pixel_sizes, file)
+        found = choose_mpp(info.pixel_sizes, what)
         if found is not None:
             info.properties["pixel size from"], given = found
     else:
         info.properties["pixel size from"] = "given"
-    return Slide(handles, info, name=_display_name(asked, file), mpp=given, identity=identity)
+    return given
 
 
 def _display_name(asked: Path, file: Path) -> str:

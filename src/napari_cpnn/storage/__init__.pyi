@@ -29,3 +29,4 @@ from .temporaries import restored as restored
 from .temporaries import sweep as sweep
 from .temporaries import temporary_beside as temporary_beside
 from .zarr_metadata import check_zarr as check_zarr
+from .zarr_metadata import check_zarr_array as check_zarr_array

@@ -52,6 +52,25 @@ def check_zarr(path: Path, error: type[CpnnError], in_memory: tuple[str, ...] = 
         require_memory(n_bytes, path, error)
 
 
+def check_zarr_array(content: Any, label: str, error: type[CpnnError], *, is_array: bool) -> None:
+    """Raise an error for the description of an array that would run code or exhaust the memory.
+
+    Parameters
+    ----------
+    content
+        Parsed ``zarr.json`` or ``.zarray``.
+    label
+        Name of the array in messages.
+    error
+        Exception class to raise.
+    is_array
+        Whether it is a ``.zarray``, which does not say what it is.
+    """
+    with reading(label, error):
+        for array in _arrays(content, is_array):
+            _check_array(array, label, error)
+
+
 def _metadata_files(path: Path, error: type[CpnnError]) -> Iterator[tuple[Path, str]]:
     """Yield the metadata files of groups and arrays, after checking the kinds of all entries."""
     root, seen, pending = path.resolve(), 0, [(path, False)]
@@ -107,7 +126,7 @@ def _arrays(content: Any, is_array: bool) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _check_array(array: dict[str, Any], folder: Path, error: type[CpnnError]) -> int:
+def _check_array(array: dict[str, Any], folder: object, error: type[CpnnError]) -> int:
     """Return the size in bytes that an array declares."""
     grid = array.get("chunk_grid")
     chunks = grid["configuration"]["chunk_shape"] if isinstance(grid, dict) else array.get("chunks", [])

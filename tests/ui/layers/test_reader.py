@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.ui.conftest import MPP, SHAPE, tissue_image, write_slide
 from cases import case
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.ui.layers.reader import get_reader, is_slide_path
+from ome_zarr_files import IMAGE, write
 
 
 def test_slide_opens_in_micrometres(slide_path):
@@ -86,6 +88,21 @@ def test_an_ome_zarr_of_colours_with_a_pixel_size_is_a_slide_and_a_spatialdata_i
     shutil.copytree(path, tmp_path / "b.zarr/0")
     ((data, keywords, _),) = get_reader(str(tmp_path / "b.zarr"))(str(tmp_path / "b.zarr"))
     assert (data[0].shape, keywords["name"]) == ((300, 400, 3), "b")
+
+
+def test_a_zip_file_of_an_ome_zarr_is_a_slide_if_it_is_one(tmp_path):
+    files = {"a.ozx": write(tmp_path / "a.zarr", "0.5"), "b.zarr.zip": write(tmp_path / "b.zarr", unit=None)}
+    for name, folder in files.items():
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                archive.write(file, file.relative_to(folder).as_posix())
+    [(levels, keywords, kind)] = get_reader(str(tmp_path / "a.ozx"))(str(tmp_path / "a.ozx"))
+    assert (kind, keywords["scale"]) == ("image", (0.25, 0.5))
+    np.testing.assert_array_equal(levels[0][100:130, 200:240].compute(), IMAGE[100:130, 200:240])
+    assert get_reader(str(tmp_path / "b.zarr.zip")) is None  # no pixel size: for other readers
+    assert get_reader("http://127.0.0.1:9/a.zarr") is None  # nobody there
+    (tmp_path / "c.zip").write_bytes(b"PK")
+    assert get_reader(str(tmp_path / "c.zip")) is None
 
 
 def test_the_case_of_three_planes():

@@ -11,7 +11,7 @@ from napari_cpnn.untrusted import reading
 #: File extensions supported by :func:`napari_cpnn.open_slide`, for a reader plugin.
 SLIDE_SUFFIXES = (
     ".svs", ".tif", ".tiff", ".btf", ".tf8", ".qptiff", ".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif",
-    ".svslide", ".dcm", ".czi", ".jpg", ".jpeg", ".png", ".bmp",
+    ".svslide", ".dcm", ".czi", ".ozx", ".jpg", ".jpeg", ".png", ".bmp",
 )  # fmt: skip
 
 _HEAD_BYTES = 256
@@ -27,13 +27,13 @@ def backends() -> tuple[Backend, ...]:
     return TiffBackend(), OpenSlideBackend(), PlainBackend(), OmeZarrBackend()
 
 
-def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
+def open_source(path: Path | str, name: str | None = None) -> tuple[str, Source]:
     """Open a file, and return the name of the backend and the source.
 
     Parameters
     ----------
     path
-        File to open.
+        File to open, or the address of an OME-Zarr.
     name
         Name of the only backend to try; a slide that is re-opened keeps its backend.
 
@@ -42,6 +42,11 @@ def open_source(path: Path, name: str | None = None) -> tuple[str, Source]:
     SlideError
         If every backend refuses the file, with the reason of each, or one finds it damaged.
     """
+    if isinstance(path, str):
+        from napari_cpnn.slides.backends.ome_zarr import OmeZarrBackend, open_at
+
+        with reading(path, SlideError, "is it the address of an OME-Zarr?"):
+            return OmeZarrBackend.name, open_at(path)
     head = _head_of(path)
     ranked = sorted(((b.rank(path, head), b) for b in backends()), key=lambda item: -item[0])
     said: list[str] = []

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_cpnn.errors import CpnnWarning, SlideError
-from napari_cpnn.slides.backends.ome_zarr import image_folder, is_zarr
+from napari_cpnn.slides.backends.ome_zarr import image_folder
+from napari_cpnn.slides.backends.zarr_places import FolderPlace, is_zarr
 from napari_cpnn.untrusted import reading, to_path
 
 #: Maximum number of files in the folder of a slide.
@@ -40,7 +41,7 @@ def resolve_path(path: Path) -> Path:
     with reading(path, SlideError, "is its folder readable?"):
         if (path / "Slidedat.ini").is_file() and path.with_name(path.name + ".mrxs").is_file():
             return path.with_name(path.name + ".mrxs")
-        if is_zarr(path):
+        if is_zarr(FolderPlace(path)):
             return image_folder(path)
         found = _dicom_files(path)
     if not found:

@@ -1,4 +1,4 @@
-"""Backend for OME-Zarr folders of versions 0.1 to 0.5, as bioformats2raw, ome-zarr-py and SpatialData write them.
+"""Backend for OME-Zarr of versions 0.1 to 0.5, as bioformats2raw, ome-zarr-py and SpatialData write them.
 
 Source: Open Microscopy Environment, Next-generation file formats, https://ngff.openmicroscopy.org/0.5/ (multiscales,
 axes, coordinateTransformations) and the layout of bioformats2raw.
@@ -7,7 +7,8 @@ axes, coordinateTransformations) and the layout of bioformats2raw.
 from __future__ import annotations
 
 import math
-from pathlib import Path, PurePosixPath
+import zipfile
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,17 @@ import numpy as np
 from napari_cpnn.errors import SlideError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.slides.backends.base import MAX_SIDE_PX, ByteLRU, Pixels, Refused, SourceInfo, over_white
-from napari_cpnn.slides.identity import METADATA
+from napari_cpnn.slides.backends.zarr_places import (
+    FolderPlace,
+    ZarrPlace,
+    attributes,
+    is_zarr,
+    open_address,
+    open_zip,
+)
 from napari_cpnn.slides.pixel_size import um_per
 from napari_cpnn.slides.pyramid import true_levels
-from napari_cpnn.storage import check_zarr
-from napari_cpnn.untrusted import read_json, reason_of
+from napari_cpnn.untrusted import reason_of
 
 _CACHE_BYTES = 64 * 2**20
 #: Small chunks are read several at a time, up to this side.
@@ -28,35 +35,42 @@ _RGB = ("FF0000", "00FF00", "0000FF")
 _OLD_AXES = ("t", "c", "z", "y", "x")  # of versions 0.1 and 0.2, which do not name them
 
 
-def is_zarr(folder: Path) -> bool:
-    """Return whether a folder is a Zarr group or array."""
-    return any((folder / name).is_file() for name in METADATA)
-
-
-def image_folder(folder: Path) -> Path:
-    """Return the folder of the image in a Zarr folder: itself, the first series, or the only image of a SpatialData.
+def image_place(place: ZarrPlace) -> ZarrPlace:
+    """Return the place of the image in a Zarr: itself, the first series, or the only image of a SpatialData.
 
     Raises
     ------
     SlideError
         If it holds no image, or several.
     """
-    facts = _attributes(folder)
+    facts = attributes(place)
     if "multiscales" in facts:
-        return folder
+        return place
     if "plate" in facts or "well" in facts:
-        raise SlideError(f"{folder} is a plate of many images; choose the folder of one, such as A/1/0 in it.")
-    if "bioformats2raw.layout" in facts and is_zarr(folder / "0"):
-        return image_folder(folder / "0")
-    images = sorted(p for p in (folder / "images").glob("*") if p.is_dir() and is_zarr(p))
+        raise SlideError(f"{place.label} is a plate of many images; choose the folder of one, such as A/1/0 in it.")
+    if "bioformats2raw.layout" in facts and is_zarr(place.at("0")):
+        return image_place(place.at("0"))
+    held = place.at("images")
+    images = [name for name in held.folders() if is_zarr(held.at(name))]
     if len(images) == 1:
-        return image_folder(images[0])
+        return image_place(held.at(images[0]))
     if images:
-        names = ", ".join(p.name[:60] for p in images[:5])
-        raise SlideError(f"{folder} holds {len(images)} images ({names}); choose one of the folders in images.")
-    outer = next((p for p in list(folder.parents)[:2] if is_zarr(p) and "multiscales" in _attributes(p)), None)
-    hint = "" if outer is None else f" It is a part of {outer}; choose that folder."
-    raise SlideError(f"{folder} is a Zarr folder without an OME-Zarr image: it has no multiscales.{hint}")
+        names = ", ".join(name[:60] for name in images[:5])
+        raise SlideError(f"{place.label} holds {len(images)} images ({names}); choose one of the folders in images.")
+    raise SlideError(f"{place.label} is a Zarr folder without an OME-Zarr image: it has no multiscales.{_outer(place)}")
+
+
+def _outer(place: ZarrPlace) -> str:
+    """Return a hint at the image of which a folder is a part."""
+    above = list(place.path.parents)[:2] if isinstance(place, FolderPlace) else []
+    outer = next((p for p in above if "multiscales" in attributes(FolderPlace(p))), None)
+    return "" if outer is None else f" It is a part of {outer}; choose that folder."
+
+
+def image_folder(folder: Path) -> Path:
+    """Return the folder of the image in a Zarr folder, as :func:`image_place`."""
+    found = image_place(FolderPlace(folder))
+    return found.path if isinstance(found, FolderPlace) else folder
 
 
 class OmeZarrSource:
@@ -65,16 +79,16 @@ class OmeZarrSource:
     The last of several chunks are kept. Alpha is composited over white; only one time point and one plane are accepted.
     """
 
-    def __init__(self, folder: Path) -> None:
-        check_zarr(folder, SlideError)
-        import zarr
-
-        image = _first_image(folder)
-        self._label = folder
-        group = zarr.open_group(str(folder), mode="r", use_consolidated=False)
+    def __init__(self, place: ZarrPlace) -> None:
+        facts, folder = attributes(place), place.label
+        image = _first_image(facts, folder)
+        self._place = place
         listed = image.get("datasets")
         entries = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
-        arrays = [_array(group, d.get("path"), folder) for d in entries]
+        keys = [_key(d.get("path"), folder) for d in entries]
+        place.check(keys)
+        group = place.group()
+        arrays = [_array(group, key, folder) for key in keys]
         if not arrays:
             raise SlideError(f"{folder} has no levels; its metadata are damaged.")
         axes = _axes(image, len(arrays[0].shape))
@@ -84,6 +98,7 @@ class OmeZarrSource:
         y, x, c = self._at
         order = sorted(range(len(arrays)), key=lambda i: -int(arrays[i].shape[y]) * int(arrays[i].shape[x]))
         entries, arrays = [entries[i] for i in order], [arrays[i] for i in order]  # some list the coarsest first
+        keys = [keys[i] for i in order]
         shapes = [(int(a.shape[y]), int(a.shape[x])) for a in arrays]
         if min(shapes[0]) < 1 or max(shapes[0]) > MAX_SIDE_PX:
             raise SlideError(f"{folder} declares {shapes[0][1]} x {shapes[0][0]} px; its metadata are damaged.")
@@ -91,7 +106,7 @@ class OmeZarrSource:
         self._arrays = [arrays[i] for i in kept]
         n = 1 if c is None else int(arrays[0].shape[c])
         dtype = np.dtype(arrays[0].dtype)
-        is_rgb = dtype == np.uint8 and n in (3, 4) and _is_rgb(folder)
+        is_rgb = dtype == np.uint8 and n in (3, 4) and _is_rgb(facts)
         self._alpha = n == 4 and is_rgb
         channels = 3 if self._alpha else n
         scales = [_scale(image, entries[i], len(axes)) for i in kept]
@@ -102,13 +117,13 @@ class OmeZarrSource:
             rgb=is_rgb,
             dtype=dtype,
             pixel_sizes=_pixel_sizes(scales[0], units, (y, x)),
-            properties={"format": f"OME-Zarr {str(image.get('version', '') or _version(folder))[:8]}".strip()},
-            view=folder.name if folder.parent.name == "images" else "",
+            properties={"format": f"OME-Zarr {str(image.get('version', '') or facts.get('version', ''))[:8]}".strip()},
+            view=place.name if PurePath(folder).parent.name == "images" else "",
         )
         self._blocks = [
             tuple(min(_whole(int(a.chunks[i])), int(a.shape[i])) for i in (y, x)) for a in self._arrays
         ]  # of zarr, ``chunks`` are those inside of shards
-        self._facts = [_facts_file(folder / str(entries[i]["path"])) for i in kept]
+        self._keys = [keys[i] for i in kept]
         self._cache = ByteLRU(_CACHE_BYTES)
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
@@ -139,11 +154,13 @@ class OmeZarrSource:
                 block = np.asarray(array[tuple(box)])
             except Exception as error:  # any exception of the storage and its codecs
                 raise SlideError(
-                    f"{self._label} cannot be read at row {row * tall}, column {col * wide} of level {level} "
+                    f"{self._place.label} cannot be read at row {row * tall}, column {col * wide} of level {level} "
                     f"({reason_of(error)})."
                 ) from error
-            if not self._facts[level].is_file():  # zarr takes missing chunks for empty ones
-                raise SlideError(f"{self._facts[level].parent} has been moved or deleted since the slide was opened.")
+            empty = bool(block.flat[0] == array.fill_value and (block == array.fill_value).all())
+            if not self._place.is_there(self._keys[level], empty=empty):  # zarr takes missing chunks for empty ones
+                gone = f"{self._place.label}/{self._keys[level]}"
+                raise SlideError(f"{gone} has been moved or deleted since the slide was opened.")
             block = np.ascontiguousarray(block.transpose([sorted(kept).index(axis) for axis in kept]))
             block = over_white(block) if self._alpha else block
             self._cache.put((level, row, col), block)
@@ -157,22 +174,30 @@ class OmeZarrSource:
 
 
 class OmeZarrBackend:
-    """OME-Zarr by zarr-python."""
+    """OME-Zarr by zarr-python: a folder or a zip file."""
 
     name = "zarr"
 
-    def rank(self, path: Path, head: bytes) -> int:  # noqa: ARG002
-        return 9 if path.is_dir() and is_zarr(path) else 0
+    def rank(self, path: Path, head: bytes) -> int:
+        if path.is_dir():
+            return 9 if is_zarr(FolderPlace(path)) else 0
+        return 5 if head.startswith(b"PK\x03\x04") else 0
 
     def open(self, path: Path) -> OmeZarrSource:
         if path.is_dir():
-            return OmeZarrSource(path)
-        raise Refused("it is not a folder")
+            return OmeZarrSource(FolderPlace(path))
+        try:
+            place = open_zip(path)
+        except zipfile.BadZipFile as error:
+            raise Refused(f"it is a damaged zip file ({error})") from error
+        if not is_zarr(place):
+            raise Refused("it is a zip file without an OME-Zarr")
+        return OmeZarrSource(image_place(place))
 
 
-def _facts_file(level: Path) -> Path:
-    """Return the file that describes the array of a level."""
-    return next((level / name for name in ("zarr.json", ".zarray") if (level / name).is_file()), level / ".zarray")
+def open_at(address: str) -> OmeZarrSource:
+    """Open the OME-Zarr at an address of a web server or S3."""
+    return OmeZarrSource(image_place(open_address(address)))
 
 
 def _whole(chunk: int) -> int:
@@ -180,33 +205,21 @@ def _whole(chunk: int) -> int:
     return chunk * max(1, _BLOCK_PX // max(chunk, 1))
 
 
-def _attributes(folder: Path) -> dict[str, Any]:
-    """Return the attributes of a group, those of OME at their top as in versions before 0.5."""
-    facts: dict[str, Any] = {}
-    for name in ("zarr.json", ".zattrs"):
-        if (folder / name).is_file():
-            content = read_json(folder / name, SlideError)
-            content = content.get("attributes") if isinstance(content, dict) and name == "zarr.json" else content
-            facts |= content if isinstance(content, dict) else {}
-    ome = facts.get("ome")
-    return facts | ome if isinstance(ome, dict) else facts
-
-
-def _first_image(folder: Path) -> dict[str, Any]:
-    images = _attributes(folder).get("multiscales")
+def _first_image(facts: dict[str, Any], folder: str) -> dict[str, Any]:
+    images = facts.get("multiscales")
     if not isinstance(images, list) or not images or not isinstance(images[0], dict):
         raise SlideError(f"{folder} is a Zarr folder without an OME-Zarr image: it has no multiscales.")
     return images[0]
 
 
-def _version(folder: Path) -> str:
-    return str(_attributes(folder).get("version", ""))
-
-
-def _array(group: Any, path: object, folder: Path) -> Any:
+def _key(path: object, folder: str) -> str:
     parts = PurePosixPath(str(path)).parts
     if not isinstance(path, str) or not parts or ".." in parts or path.startswith("/"):
         raise SlideError(f"{folder} names a level {str(path)[:40]!r} outside the folder; its metadata are damaged.")
+    return path
+
+
+def _array(group: Any, path: str, folder: str) -> Any:
     try:
         found = group[path]
     except Exception as error:  # any exception of the storage
@@ -225,7 +238,7 @@ def _axes(image: dict[str, Any], n: int) -> list[tuple[str, str]]:
     return [(name, "") for name in _OLD_AXES[-n:]]
 
 
-def _positions(names: list[str], shape: tuple[int, ...], folder: Path) -> tuple[int, int, int | None]:
+def _positions(names: list[str], shape: tuple[int, ...], folder: str) -> tuple[int, int, int | None]:
     """Return the positions of y, x and the channels; all other axes must have a length of one."""
     if "y" not in names or "x" not in names:
         raise SlideError(f"{folder} has no axes y and x; its metadata are damaged.")
@@ -256,9 +269,9 @@ def _pixel_sizes(
     return (("OME-Zarr", (scale[at[0]] * units[0], scale[at[1]] * units[1])),)
 
 
-def _is_rgb(folder: Path) -> bool:
+def _is_rgb(facts: dict[str, Any]) -> bool:
     """Return whether three channels of 8 bit are red, green and blue: unless others are said to be their colours."""
-    omero = _attributes(folder).get("omero")
+    omero = facts.get("omero")
     channels = omero.get("channels") if isinstance(omero, dict) else None
     if not isinstance(channels, list):
         return True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cpnn.geometry import LayerFrame, is_plausible_mpp
-from napari_cpnn.slides import SLIDE_SUFFIXES, Slide, open_slide
+from napari_cpnn.slides import SLIDE_SUFFIXES, Slide, address_of, open_slide
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import plain, warn
 from napari_cpnn.ui.layers.slide_layers import PATH_KEY, UNSIZED_KEY
@@ -67,8 +67,8 @@ def slide_layer(slide: Slide, name: str | None = None) -> LayerData:
 
 
 def _may_be_slide(path: Path) -> bool:
-    if path.is_dir():
-        return _is_slide_folder(path)
+    if path.is_dir() or address_of(path) is not None or path.name.lower().endswith(".zarr.zip"):
+        return _is_slide_zarr(path)
     suffix = path.suffix.lower()
     if suffix not in SLIDE_SUFFIXES or suffix in PLAIN_SUFFIXES:
         return False
@@ -77,23 +77,29 @@ def _may_be_slide(path: Path) -> bool:
 
 def is_slide_path(path: Path) -> bool:
     """Return whether a path is that of a slide rather than of spots: a file by its suffix, or an OME-Zarr folder."""
-    return _is_slide_folder(path) if path.is_dir() else path.is_file() and path.suffix.lower() in SLIDE_SUFFIXES
+    return _is_slide_zarr(path) if path.is_dir() else path.is_file() and path.suffix.lower() in SLIDE_SUFFIXES
 
 
-def _is_slide_folder(path: Path) -> bool:
-    """Return whether a folder is itself an OME-Zarr image of 8-bit RGB with a pixel size, or of bioformats2raw.
+def _is_slide_zarr(path: Path) -> bool:
+    """Return whether a path is itself an OME-Zarr image of 8-bit RGB with a pixel size, or of bioformats2raw.
 
     A SpatialData is left to the reader of spots, and other images to napari's readers of OME-Zarr.
     """
-    from napari_cpnn.slides import OmeZarrBackend, resolve_path
+    from napari_cpnn.slides import OmeZarrBackend, open_source, resolve_path
 
     try:
-        if path.suffix.lower() != ".zarr":
+        address = address_of(path)
+        if address is None and path.is_file():
+            source = OmeZarrBackend().open(path)
+        elif path.suffix.lower() != ".zarr":
             return False
-        image = resolve_path(path)
-        if image not in (path, path / "0"):
-            return False
-        source = OmeZarrBackend().open(image)
+        elif address is not None:
+            source = open_source(address)[1]
+        else:
+            image = resolve_path(path)
+            if image not in (path, path / "0"):
+                return False
+            source = OmeZarrBackend().open(image)
     except Exception:  # noqa: BLE001 -- whatever is wrong with it, napari asks the other readers
         return False
     source.close()
